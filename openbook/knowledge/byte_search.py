@@ -1,4 +1,4 @@
-"""Looking for any of many byte strings in large files at once, to prove that something is not there.
+"""Searches large files for many byte strings at once, to prove that none is there.
 
 Each string is represented by windows of 16 bytes. Text is covered so densely that every run of 79 bytes of it holds a
 whole window. A file's windows are folded to 64 bits at every offset, filtered by a bit table, and compared exactly.
@@ -33,7 +33,7 @@ _READING = Lock()
 
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    """A file to be read. One of a SQLite database stays open: to close it would take away the locks that SQLite has on it in this
+    """Open a file to read it. One of a SQLite database stays open: closing it would drop the locks that SQLite has on it in this
     process (https://www.sqlite.org/howtocorrupt.html, 2.2), and another process would delete the log that is in use.
     """
     if ".sqlite3" not in path.name:

@@ -1,4 +1,4 @@
-"""Whether a knowledge base is what it says: the truth against its own digests, then the indexes against the truth."""
+"""Checks a knowledge base: the database against its own digests, then the indexes against the database."""
 
 from __future__ import annotations
 

@@ -204,11 +204,10 @@ def _names_edition(question: str, old: Imprint, mark: Edition, imprints: Mapping
 
 
 def _put_after(path: str, hits: list[Hit], found: Editions, asked: frozenset[str]) -> set[str]:
-    """Swap hits of the older document `path` and of the newer ones among their own places: first the newer, then the older.
+    """Move hits of the older document `path` behind those of the newer ones. Returns the ids of older passages that a newer one replaces.
 
     A newer passage takes the rank of the older one that is most like it, so that it is read when the older one was found first.
-    Where only names and dates tell which is older, passages that speak of two matters stay where they are. Returns the
-    ids of the older passages on whose matter there is a newer one.
+    Where only names and dates tell which is older, passages on different matters stay where they are.
     """
     mark = found.marks[path]
     newer_words = {

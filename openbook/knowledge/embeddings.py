@@ -1,4 +1,4 @@
-"""Passages to vectors: each text once, stored batch by batch, so that an interrupted run goes on where it was."""
+"""Embeds passages: each text once, stored batch by batch, so that an interrupted run goes on where it was."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Which document a path is: a document keeps its identity, and its access labels, while its text and its name change.
+"""Follows documents through renames: a document keeps its identity and its access labels while its text and name change.
 
-A row of `identities` says where a document is (or was last), and what closes it: `labels` are all access labels that it
-carries now, or carried last; they close every version of it. `given` are those of them that were given to it by name; they
-stay when its folder is synced, when its versions are pruned, and when it comes back to its path.
+A row of `identities` says where a document is (or was last) and who may see it. `labels` are all access labels that it carries
+now, or carried last; they close every version of it. `given` are those of them that were given to it by name; they stay
+when its folder is synced, when its versions are pruned, and when it comes back to its path.
 """
 
 from __future__ import annotations
@@ -101,12 +101,11 @@ def follow_renames(
     synced: tuple[str, ...],
     unlabel: frozenset[str],
 ) -> Iterator[Change]:
-    """The changes of a run, in which a text that left one path and came to another is the same document under a new name.
+    """The changes of a run, where a text that left one path and came to another is the same document under a new name.
 
-    It left in this run when its path is `removed`, has another text now, or is of a `synced` folder and its file is gone.
-    Otherwise it may have left a path in a `synced` folder in an earlier run. Labels given by name go with the text, so that
-    neither its old path nor the text opens. What carries fewer labels than a document did is not that document: it would show
-    older versions to more people.
+    It left in this run when its path is `removed`, has another text now, or is in a `synced` folder and its file is gone.
+    It may also have left a `synced` folder in an earlier run. Labels given by name go with the text, so that a rename opens
+    nothing. A text with fewer labels than the document had is another document: else older versions would show to more people.
     """
     texts = {change.path: change.content_id for change in changes}
     wanted = set(texts.values())

@@ -1,4 +1,4 @@
-"""From the truth to segments: the passages of contents with their words and vectors."""
+"""Builds segments from the database: the passages of contents with their words and vectors."""
 
 from __future__ import annotations
 

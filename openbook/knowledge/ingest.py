@@ -1,5 +1,5 @@
-"""Files to stored contents. Of an unchanged file only size and times are looked at, of one with known bytes only the digest
-is taken, and all others are parsed, in worker processes.
+"""Turns files into stored contents. A file whose size and times are unchanged is not read. One whose bytes are known is not parsed.
+All others are parsed in worker processes.
 
 Nothing here makes a version. What is stored is seen by nobody until a version refers to it, and the next run finds it.
 """

@@ -1,4 +1,4 @@
-"""Knowledge bases of older formats become ones of this format: in place, in one transaction, or not at all."""
+"""Brings knowledge bases of older formats to this one: in place, in one transaction, or not at all."""
 
 from __future__ import annotations
 
@@ -28,10 +28,7 @@ _REMADE = ("contents", "passages", "documents", "verdicts")
 
 
 def upgrade(connection: SqliteConnection) -> None:
-    """Bring a knowledge base of an older format to this one. The caller holds the write lock.
-
-    Raises sqlite3.DatabaseError when it has tables of a later format: then the number of its format is damaged.
-    """
+    """The caller holds the write lock. Raises sqlite3.DatabaseError when there are tables of a later format than its number says."""
     connection.execute("PRAGMA foreign_keys = OFF")
     connection.execute("PRAGMA legacy_alter_table = ON")  # a renamed table stays what others refer to by its old name
     try:

@@ -1,7 +1,7 @@
-"""Passages as they are stored, with the documents that hold them and a query may see, and the windows that they make.
+"""Reads passages from the database, with the documents that hold them and that a query may see, and joins them to windows.
 
-A passage is small, to be found; a window is whole, to be read. The passages of a document are joined to windows once and for
-all, by its headings and pages alone. So a window is the same for every question, and what a model computed of it serves all.
+A passage is small, to be found; a window is larger, to be read. Headings and pages alone decide which passages make a window.
+So a window is the same for every question, and what a model computed of it can be used again.
 """
 
 from __future__ import annotations
@@ -191,15 +191,15 @@ def passages_in(connection: Connection, stored: StoredContent, holders: Holders)
 # --- windows -------------------------------------------------------------------------------------------------------------
 
 
-# What of a passage decides to which window it belongs: place, page and headings.
+# Offsets, page and headings decide to which window a passage belongs.
 _Parts: TypeAlias = Sequence[Passage] | Sequence[PassageSpan]
 
 
 def partition(passages: _Parts, limit: int = WINDOW_CHARS) -> list[range]:
-    """Which passages of a document, given in text order, make each window: runs that cover all of them.
+    """The windows of a document, as runs of its passages, which are in text order.
 
-    A window has at most `limit` characters, or one passage. It lies on one page. A section that fits is not cut; one that does
-    not is cut into windows of about one length. Small sections are joined with the siblings and subsections after them.
+    A window has at most `limit` characters, or one passage, and lies on one page. A section that fits is not cut; a longer one is
+    cut into windows of about one length. Small sections are joined with the siblings and subsections after them.
     """
     windows: list[range] = []
     first = 0

@@ -1,4 +1,4 @@
-"""Where the truth of a knowledge base lies: a SQLite file in a folder, or a database of a server.
+"""Where the rows of a knowledge base are: a SQLite file in a folder, or a database of a server.
 
 Everything that differs between the two is here or behind `Store`; all other modules of `knowledge` speak SQL that both
 understand. `openbook.testing.StoreSuite` says what a store must do.
