@@ -184,7 +184,7 @@ class KnowledgeBase:
             view = partial(self.indexes.view, connection, newest, scope, version, seen, self.shards)
             try:
                 ranked = view().search(query, vector, wanted)
-            except (IndexError, ValueError, OverflowError):  # bytes of an index changed under an old date
+            except (IndexError, ValueError, OverflowError):  # bytes of an index file changed, but its time did not
                 self.indexes.distrust()
                 ranked = view().search(query, vector, wanted)
             return version, (windows_around if windows else hits_of)(connection, ranked, seen)
@@ -342,7 +342,7 @@ class KnowledgeBase:
         """One state of the knowledge base for several statements, whatever is committed meanwhile. Raises StorageError."""
         with self.store.errors():
             connection = self.connection
-            if connection.in_transaction:  # inside of another snapshot, whose state this is
+            if connection.in_transaction:  # already inside a snapshot: use its state
                 yield connection
                 return
             with self.store.snapshot(connection):
@@ -366,7 +366,7 @@ class KnowledgeBase:
         """Call this first when the write lock is taken. Raises KnowledgeBaseInvalid, KnowledgeBaseBusy."""
         self._check_embedder_is_still(connection)  # it may have changed while this one waited
         if "purging" in schema.meta(connection):
-            self.forget(connection, timeout_s)  # what a purge that was interrupted left to do
+            self.forget(connection, timeout_s)  # finish a purge that was interrupted
             schema.remember(connection, purging=None)
 
     def forget(self, connection: Writer, timeout_s: float = LOCK_TIMEOUT_S) -> None:

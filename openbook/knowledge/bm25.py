@@ -168,7 +168,7 @@ def _best(
     done = 0
     for each in order:
         if rest[done] < floor * _MARGIN:
-            break  # whatever holds only the other terms stays below the best
+            break  # a row with only the remaining terms cannot reach the best
         counts = each.counts.astype(np.float32)
         counts /= counts + norm[each.ordinals]
         counts *= np.float32(each.weight)

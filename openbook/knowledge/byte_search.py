@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 WINDOW = 16
 STRIDE = 64
-TELLING = 48  # bytes in a row that no two texts share by chance, as they share a phrase of one window
+TELLING = 48  # bytes in a row; by chance, two texts share a phrase of one window, but not this much
 _BLOCK = 4 << 20
-_MOST_PLACES = 64  # of one window; at one of more it may belong to a run
+_MOST_PLACES = 64  # of one window that are compared; a window with more counts as a trace
 _BITS = 22  # size of the filter table
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 

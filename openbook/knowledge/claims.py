@@ -261,7 +261,7 @@ def _misaligned(claim: Statement, evidence: Statement) -> bool:
     mine = set(_NUMBER.findall(claim.text))
     for i, one in enumerate(lists):
         for other in lists[i + 1 :]:
-            n = min(len(one), len(other))  # what stands before one of them belongs to something else
+            n = min(len(one), len(other))  # extra numbers before the shorter list belong to something else
             places = [{at for at, item in enumerate(each[-n:]) if item in mine} for each in (one, other)]
             if n > 1 and all(places) and places[0].isdisjoint(places[1]):
                 return True

@@ -24,7 +24,7 @@ from openbook.parsers.ocr import available
 from openbook.records import Embedder, EmbedderIdentity, canonical_json, sha256_hex
 
 MAX_TRIES = 3  # when files change while they are read
-UNFINISHED_S = 7 * 24 * 3600.0  # work that nobody went on with for so long is dropped
+UNFINISHED_S = 7 * 24 * 3600.0  # unfinished work this old is deleted
 KEPT = 16  # knowledge bases kept in the cache; the longest unused go first
 _ROOTS = ".roots"
 _BUILDING = ".building"
@@ -64,7 +64,7 @@ def for_documents(
                     (folder / _MARK).touch()
                 _prune(cache / "docs", keep=folder)
                 return base, report
-        base.close()  # a file changed between looking and reading: what was built is not what the key names
+        base.close()  # a file changed while it was read, so what was built does not fit the key
         shutil.rmtree(folder, ignore_errors=True)
     raise KnowledgeError(f"The files keep changing while they are read: {', '.join(map(str, paths))}. Try again later.")
 
@@ -185,7 +185,7 @@ def caches_holding(cache: Path, base: KnowledgeBase, documents: Sequence[str]) -
         checks += [("SELECT 1 FROM contents WHERE text = ?", text) for (text,) in texts]
     found = []
     for folder in sorted(cache.glob("docs/[!.]*")):
-        finished = (folder / _MARK).exists()  # else what was written of it may stand in no row yet
+        finished = (folder / _MARK).exists()  # unfinished work may have text on the disk that is in no row yet
         if not finished and is_held(folder / _BUILDING):
             raise KnowledgeBaseBusy(
                 f"Another process is reading documents for --docs into {folder}. Purge again when it is done."

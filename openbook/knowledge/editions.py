@@ -19,13 +19,13 @@ from openbook.knowledge.values import SMALL_NUMBERS
 from openbook.knowledge.words import is_function_word
 from openbook.records import Citation, Hit, Passage
 
-ONE_MATTER = 0.25  # share of words that passages of two editions have in common when they speak of one matter
+ONE_MATTER = 0.25  # passages of two editions that share this much of their words are on one matter
 # Two sentences make one statement when the shorter one shares this many of its words, numbers apart; all, if it has few.
 SAME_STATEMENT = 0.5
 FEW_WORDS = 3
 SAME = (2.0, 2.0)
 
-OLDER = "older"  # by its name or date only; any other word stands in one of the two documents
+OLDER = "older"  # known from its name or date only; every other word is in one of the two documents
 
 _ASKS_OLDER = re.compile(
     r"\b(?:old|older|previous|former|earlier|archived|superseded|withdrawn|outdated|obsolete|draft|proposed) (?:[\w-]+ )?"
@@ -152,7 +152,7 @@ def _outlived(old: Imprint, new: Imprint) -> str:
     if old.current:
         return ""
     votes = [(_before(old.version, new.version), f"version {_dotted(old)}, newer is {_dotted(new)}")]
-    if old.name == new.name:  # else both may record a time of their own: the elections of two years
+    if old.name == new.name:  # else each may be about its own time: the elections of two years
         votes.append((_before(_year(old), _year(new)), f"{_year(old)}, newer is {_year(new)}"))
         votes.append((_before(old.date, new.date), f"{old.date}, newer is {new.date}"))
     if old.in_archive != new.in_archive:
@@ -223,7 +223,7 @@ def _put_after(path: str, hits: list[Hit], found: Editions, asked: frozenset[str
             continue
         words = _words_of(hit.passage)
         shares = {j: _share(words, others) for j, others in newer_words.items()}
-        # One that shares few words is on the matter too if it tells as much of what is asked.
+        # One that shares few words is on the matter too if it has every word of the question that the older one has.
         telling = {j for j, others in newer_words.items() if asked & others and asked & words <= others}
         alike = [j for j, share in shares.items() if share >= ONE_MATTER or j in telling]
         if alike:

@@ -66,7 +66,7 @@ def purge(
     TextIsElsewhere when a copy would keep the text (without `copies`), KnowledgeBaseBusy while a reader holds on to old pages.
     """
     with base.writing(lock_timeout_s) as connection:
-        index_store.index_folder(base.folder)  # refused before anything is deleted, when it leads elsewhere
+        index_store.index_folder(base.folder)  # raises if it is a link, before anything is deleted
         if base.indexes.blobs is not None:
             shared_segments.check_reachable(base.indexes.blobs, base.id)
         base.store.wait_for_readers(connection, lock_timeout_s)

@@ -43,7 +43,7 @@ _KEYS = {
 }
 _NOTHING = ("", "none", "n/a")
 _IDENTIFIERS = frozenset("pep rfc id number document document_id doc_id reference code identifier policy".split())
-# Two documents that differ in one of these speak of two matters.
+# Two documents that differ in one of these are about different things.
 _MATTERS = frozenset(
     "country region site location language product vessel model department audience applies_to scope platform customer".split()
 )
@@ -57,7 +57,7 @@ _DRAFTS = frozenset({"draft", "proposal"})
 _NUMBERING = frozenset("version edition revision rev ver ed v".split())
 _EDITION_WORDS = frozenset({*_OLD, *_DRAFTS, *_NUMBERING, "final", "new", "current", "latest", "copy"})  # at the end
 _EDITION_NUMBER = re.compile(r"v?\d+(?:\.\d+)+|(?:v|ver|ed|rev)\d+|(?:19|20)\d\d")
-# Each of these records its own time: a later one takes nothing from an earlier one.
+# Each of these is about its own time: a later one does not replace an earlier one.
 _RECORDS = frozenset(
     "report reports review reviews minutes meeting memo newsletter incident incidents postmortem postmortems changelog notes log diary "
     "blog posts post news invoice invoices results budget accounts survey agenda journal summary retrospective audit".split()

@@ -198,7 +198,7 @@ def _is_of(segment: Segment, source: IndexSource) -> bool:
         saved = segment.passage_identities(at)
         try:
             found = index_builder.passage_identities(source, int(segment.contents[at]))
-        except sqlite3.DatabaseError:  # reading that content will say so; the index is still of it
+        except sqlite3.DatabaseError:  # that content is damaged, and whoever reads it is told; the index may still fit
             continue
         if found is not None and (found or saved):
             return saved == found

@@ -156,7 +156,7 @@ class Ingest:
         if self._batch.relabel or live is None or not live.stat or live.stat != found.stat:
             return False
         if live.code not in (self._code_of(found.path), self._code_of(found.path) + _WITH_OCR):
-            return False  # what was read with OCR is as good without asking for it
+            return False  # text that was read with OCR stays good when OCR is not asked for
         held = set(json.loads(live.given_labels if self._batch.source is None else live.labels))
         return self._batch.labels <= held and not self._unlabel & set(json.loads(live.labels))
 

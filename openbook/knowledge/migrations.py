@@ -88,7 +88,7 @@ def _identify(connection: sqlite3.Connection) -> None:
         identity = at.pop(renamed.pop(0)) if renamed else at.get(path)
         at[path] = write_identity(connection, identity, path, labels, given)
         connection.execute("UPDATE documents SET identity = ? WHERE id = ?", (at[path], row))
-    last = {path: set(json.loads(labels)) for _, path, _, labels, *_ in rows}  # closed the path's past, whosever it was
+    last = {path: set(json.loads(labels)) for _, path, _, labels, *_ in rows}  # closed every earlier row of the path
     for row, path, _, labels, _, _, removed_in in rows:
         if removed_in is not None and not last[path] <= (held := set(json.loads(labels))):
             connection.execute(

@@ -21,8 +21,8 @@ from openbook.records import Citation, Passage, Vectors
 Embed: TypeAlias = Callable[[Sequence[str]], Vectors]
 
 MAX_QUOTE_SENTENCES = 3
-CANDIDATES = 12  # quotes of a sentence that nothing speaks against
-COMPARED = 3  # of them, those with the most of its words, whose meaning is compared
+CANDIDATES = 12  # quotes that are collected for a sentence
+COMPARED = 3  # of them, those with the most of its words; their meaning is compared
 NEAR = 0.6  # a value counts in a sentence with this share of the words of the nearest one
 SUPPORTED = 0.5
 SURE = 0.7  # from here on 19 of 20 altered sentences are refused (docs/log.md)
@@ -157,9 +157,11 @@ class _Run:
     start: int
     end: int
     statement: Statement
-    topic: frozenset[str]  # of the title and headings it stands under, and of its table's header
+    topic: frozenset[str]  # words of the title, the headings above and the table's header
     rows: tuple[tuple[tuple[Statement, ...], tuple[frozenset[str], ...]], ...] = ()  # cells, and the years over each
-    labels: tuple[tuple[frozenset[str], ...], ...] = ()  # what each row or entry is of, word by word
+    labels: tuple[
+        tuple[frozenset[str], ...], ...
+    ] = ()  # the first cell of each row, or the name of each entry, word by word
     parts: tuple[_Run, ...] = ()  # the sentences of a longer run
     header: Statement | None = None
     listed: int = 0  # how many list items or table rows it has

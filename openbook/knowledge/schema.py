@@ -163,7 +163,7 @@ def _check_size(connection: sqlite3.Connection, path: Path) -> None:
         lacking = set(range(size // page + 1, max(pages, -(-size // page)) + 1))
         logged = log.read_bytes() if lacking and log.is_file() else b""
         for at in range(32, len(logged) - page - 23, page + 24):
-            if logged[at + 8 : at + 16] == logged[16:24]:  # the frame is of the log's present round
+            if logged[at + 8 : at + 16] == logged[16:24]:  # the frame belongs to the current log
                 lacking.discard(int.from_bytes(logged[at : at + 4]))
         if not lacking:
             return

@@ -66,7 +66,7 @@ class Segment:
     vectors: NDArray[np.float16]
     signs: NDArray[np.uint64]  # of the vectors, one word of all rows after the other
     turned: NDArray[np.uint64]  # signs of the turned vectors
-    run: slice | None = None  # of a part: its rows in the whole segment, whose rows `ordinals` number
+    run: slice | None = None  # for a part: its rows in the whole segment, in which `ordinals` count
 
     def __len__(self) -> int:
         return len(self.passages)

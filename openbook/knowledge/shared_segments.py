@@ -36,7 +36,7 @@ from openbook.locks import exclusive_lock
 from openbook.records import Digest, canonical_json
 
 LOG = logging.getLogger("openbook.knowledge")
-GRACE_S = 3600  # an object that no manifest names any more stays as long, for those who fetch it
+GRACE_S = 3600  # an object that no manifest names stays this long, for machines that are fetching it
 TRIES = 8  # to commit, while others commit
 _AT_A_TIME = 4  # objects that are fetched or put
 _WAIT_S = 600.0  # for another process of this machine that fetches or writes
@@ -241,11 +241,13 @@ class SharedSegments:
         manifest = Manifest(index_store.about(self._source), segments, retired, secrets.token_hex(8))
         number, data = self._number + 1, canonical_json(asdict(manifest))
         key = self._manifest_key(number)
-        try:  # one whose reply was lost, so that it was sent again, finds what it put
+        try:  # a put that was sent again, because its reply was lost, finds its own data
             won = self._blobs.put(key, data, if_absent=True) or self._blobs.get(key) == data
         except KeyError:
             won = False
-        if not won or max(self._numbers(), default=0) != number:  # a number is also free when it was given long ago
+        if (
+            not won or max(self._numbers(), default=0) != number
+        ):  # an old number, whose manifest was deleted, is free too
             return False
         self._number, self._manifest = number, manifest
         self._record()

@@ -279,7 +279,7 @@ def _run(
         connection.executemany("UPDATE documents SET stat = ? WHERE path = ? AND removed_in IS NULL", ingest.restat)
         _write_verdicts(connection, batches, ingest.tried, verdicts)
         for source in (batch.source for batch in batches if batch.source):
-            # The path as it is, since the column holds it as it is displayed.
+            # The real path: the column `folder` holds it as it is displayed.
             value = asdict(source.rules) | {
                 "labels": sorted(source.labels),
                 "ocr": source.ocr,
@@ -343,7 +343,7 @@ def _gone(batch: FileBatch, live: Live) -> Iterator[tuple[str, str]]:
     """(path, why) of the documents of a synced folder whose file is not there any more, or is not wanted."""
     there = {each.displayed for each in batch.found if isinstance(each, FoundFile)}
     verdicts = {each.path: each for each in batch.found if isinstance(each, Verdict)}
-    # What could not be looked into says nothing about what is in it.
+    # A folder that could not be read says nothing about the files in it.
     closed = tuple(path.rstrip("/") + "/" for path, verdict in verdicts.items() if verdict.outcome == "failed")
     for path in batch.below(live):
         verdict = verdicts.get(path)

@@ -66,9 +66,9 @@ _GLUE = frozenset(
     "the a an on in at by of about around approximately roughly some up to least most no more less fewer than within for "
     "until before after over under every each only just and is it was are per cost costs price".split()
 )
-# Before a number, these make another statement of it.
+# These words before a number change what it states.
 _BOUNDS = frozenset("not never than over under above below before after until since without minus nor".split())
-# Of those, the ones after which the words of a value do not say it. "since 1990" may be the answer to since when.
+# After these, the words of a value do not state it. "since 1990" may be the answer to since when.
 LIMITS = _BOUNDS - {"since", "until", "before", "after"}
 _NOT_A_NUMBER_AFTER = frozenset("no this that the each any every some which another".split())
 _NOT_A_NUMBER_BEFORE = frozenset("of can may must should could would will is was has had who that another".split())
