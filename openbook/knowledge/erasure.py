@@ -146,7 +146,7 @@ def _digests_in(connection: Connection, content: int) -> set[Digest]:
     return {sha256_hex(text[start:end].encode()) for start, end in spans}
 
 
-def interrupted(base: KnowledgeBase) -> bool:
+def purge_is_unfinished(base: KnowledgeBase) -> bool:
     """Whether a purge is under way, or was interrupted after the documents had left all versions."""
     return not {"purging", "purging_elsewhere"}.isdisjoint(schema.meta(base.connection))
 
@@ -156,7 +156,7 @@ def finish_purge(base: KnowledgeBase, *, lock_timeout_s: float = LOCK_TIMEOUT_S)
 
     Call it when everything elsewhere is deleted, because this forgets that there was something to delete.
     """
-    if not interrupted(base):
+    if not purge_is_unfinished(base):
         return False
     with base.writing(lock_timeout_s) as connection:
         schema.remember(connection, purging_elsewhere=None)
