@@ -42,10 +42,11 @@ from openbook.cluster.shards import RayShards, ShardedSearch
 from openbook.config import DatabaseUrl
 from openbook.knowledge import KnowledgeBase, Scope
 from openbook.knowledge.embeddings import embedding_key, embedding_texts
+from openbook.knowledge.identities import Change
 from openbook.knowledge.integrity import row_digest
 from openbook.knowledge.passages import passage_id
 from openbook.knowledge.search import RankedPassage, View
-from openbook.knowledge.versions import Change, commit
+from openbook.knowledge.versions import commit
 from openbook.records import EmbedderIdentity, sha256_hex
 from openbook.testing import HashEmbedder
 
@@ -80,7 +81,7 @@ def build(base: KnowledgeBase, passages: int) -> None:
                 connection.execute("COMMIT")
                 commit(connection, changes, ())
                 changes.clear()
-        base.refresh_indexes(connection)
+        base.indexes.refresh(connection)
 
 
 def add_content(connection: Any, number: int, texts: list[str], vectors: NDArray[np.float16]) -> None:

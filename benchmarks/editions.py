@@ -26,7 +26,7 @@ from benchmarks.examples_accuracy import EXAMPLES, share
 from openbook.config import load_settings
 from openbook.inference import load_embedder
 from openbook.knowledge import KnowledgeBase, add
-from openbook.knowledge.editions import Edition, Editions, editions, marked
+from openbook.knowledge.editions import Edition, Editions, editions, find_marks
 from openbook.knowledge.imprint import BEGINNING_CHARS, DocumentHead, imprint
 from openbook.knowledge.scope import EVERYTHING
 from openbook.knowledge.sentences import sentence_spans
@@ -182,20 +182,20 @@ def of_peps(source: Path, folder: Path, embedder: Embedder) -> dict[str, Any]:
             for way, ranked in (("as found", hits), ("as ordered", found.hits)):
                 rows[way].append(ranked[0].passage.document in right)
             tops = [PurePosixPath(each[0].passage.document).stem for each in (hits, found.hits)]
-            print(f"{question[:60]:<60} {tops[0]} {tops[1]} {sorted(numbers)}{found.place(found.hits[0].passage)}")
+            print(f"{question[:60]:<60} {tops[0]} {tops[1]} {sorted(numbers)}{found.mark(found.hits[0].passage) or ''}")
     table |= {f"first passage is of the PEP in force, {way}": share(each) for way, each in rows.items()}
     for name, each in table.items():
         print(f"{name:<98} {each}")
     return {name: str(each) for name, each in table.items()}
 
 
-def searched(question: str, base: KnowledgeBase, embedder: Embedder) -> tuple[list[Hit], Editions[Hit]]:
+def searched(question: str, base: KnowledgeBase, embedder: Embedder) -> tuple[list[Hit], Editions]:
     _, hits = base.search(question, embedder, FOUND)
     heads = base.heads({path for hit in hits for path in (hit.passage.document, *hit.passage.also_in)}, EVERYTHING)
     return hits, editions(question, hits, heads)
 
 
-def citing(answer: str, document: str, found: Editions[Hit]) -> Iterable[Citation]:
+def citing(answer: str, document: str, found: Editions) -> Iterable[Citation]:
     """The sentence of `document` that holds the answer, as if it had been cited."""
     for passage in (hit.passage for hit in found.hits if hit.passage.document == document):
         for start, end in sentence_spans(passage.text, 0, len(passage.text)):
@@ -210,7 +210,7 @@ def holds(text: str, value: str) -> bool:
 
 
 def _marked(heads: Mapping[str, DocumentHead]) -> dict[str, Edition]:
-    return marked({path: imprint(head) for path, head in heads.items()})
+    return find_marks({path: imprint(head) for path, head in heads.items()})
 
 
 def _numbers(value: object) -> set[int]:

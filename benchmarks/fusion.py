@@ -26,7 +26,8 @@ from openbook.config import load_settings
 from openbook.inference import load_embedder
 from openbook.knowledge import bm25, ranking
 from openbook.knowledge.bm25 import Bm25
-from openbook.knowledge.indexes import Indexes, Source
+from openbook.knowledge.index_builder import IndexSource
+from openbook.knowledge.indexes import Indexes
 from openbook.knowledge.segments import Live
 from openbook.knowledge.words import query_terms
 from openbook.models import ModelStore, ensure
@@ -101,7 +102,7 @@ def words(task: Task) -> Bm25:
             (number, f"p{number:020x}", len(text)),
         )
     contents = np.arange(1, len(task.documents) + 1)
-    indexes = Indexes.open(Path("absent"), Source(connection, "", "", 1), contents)
+    indexes = Indexes.open(Path("absent"), IndexSource(connection, "", "", 1), contents)
     parts, base = [], 0
     for segment in indexes._segments:
         parts.append(Live(segment, None, base))

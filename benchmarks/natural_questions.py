@@ -183,7 +183,7 @@ def measure_retrieval(
     rows: list[tuple[Question, list[tuple[bool, bool]]]] = []
     for question in asked:
         if question.facts:
-            _, hits = base.search_windows(condensed(question.earlier, question.question), embedder, max(FOUND))
+            _, hits = base.search(condensed(question.earlier, question.question), embedder, max(FOUND), windows=True)
             within = [found_within(question, hits[:limit], folder) for limit in FOUND]
             rows.append((question, within))
             first = next((limit for limit, (facts, _) in zip(FOUND, within, strict=True) if facts), None)

@@ -32,7 +32,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openbook.knowledge import schema
-from openbook.knowledge.indexes import Indexes, Source
+from openbook.knowledge.index_builder import IndexSource
+from openbook.knowledge.indexes import Indexes
 from openbook.knowledge.vectors import widened
 
 PER_CONTENT = 50
@@ -103,11 +104,11 @@ def add_content(connection: sqlite3.Connection, group: list[tuple[str, bytes]], 
     )
 
 
-def opened(folder: Path) -> tuple[Source, NDArray[np.int64]]:
+def opened(folder: Path) -> tuple[IndexSource, NDArray[np.int64]]:
     connection = sqlite3.connect(folder / schema.FILE_NAME)
     dimensions = len(connection.execute("SELECT vector FROM embeddings LIMIT 1").fetchone()[0]) // 2
     contents = np.array([c for (c,) in connection.execute("SELECT id FROM contents ORDER BY id")], dtype=np.int64)
-    return Source(connection, "0" * 32, "benchmark", dimensions), contents
+    return IndexSource(connection, "0" * 32, "benchmark", dimensions), contents
 
 
 def queries(folder: Path) -> list[tuple[str, NDArray[np.float32]]]:

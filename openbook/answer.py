@@ -21,7 +21,7 @@ from openbook.inference import FrozenModel
 from openbook.inference.frozen import Cancelled, never
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.editions import Editions, editions
-from openbook.knowledge.quotes import Quoted, closest, is_sure, quote
+from openbook.knowledge.quotes import AnswerSupport, closest, is_sure, quote
 from openbook.knowledge.scope import EVERYTHING, Scope
 from openbook.overview import KINDS, combined, overview_of, take_notes, windows_of
 from openbook.prompts import ABSTENTION, closed_book_prompt, open_book_prompt, whether_stated, with_instruction
@@ -83,7 +83,7 @@ class Retrieval:
     strategy: str
     version: int | None = None
     hits: Sequence[Hit] = ()
-    editions: Editions[Hit] | None = None
+    editions: Editions | None = None
     notes: Sequence[str] = ()
 
 
@@ -146,12 +146,12 @@ def ask(
     text, abstained = said(reading, model)
 
     # 3) Cite: every sentence of the answer gets a verbatim quote, or the answer says that it has none.
-    quoted, nearest, sure = Quoted(), tuple[Citation, ...](), False
+    quoted, nearest, sure = AnswerSupport(), tuple[Citation, ...](), False
     if base is not None and embedder is not None:
         quoted, nearest = cite(text, question, reading, embedder, abstained=abstained)
         stated = (reading.stated or 0.0) >= SURELY_STATED
         doubtful = found.strategy in ("checked", "together") and model.identity.evidence == "verified" and not stated
-        sure = not abstained and not doubtful and is_sure(text, question, quoted, stated=stated)
+        sure = not abstained and not doubtful and is_sure(text, question, quoted, confirmed=stated)
     older = found.editions.older_note(quoted.citations) if found.editions is not None else None
 
     completion = reading.completion
@@ -208,14 +208,13 @@ def retrieve(
     scope: Scope = EVERYTHING,
     reranker: Reranker | None = None,
     at_least: int = FOUND,
-) -> tuple[int, Editions[Hit]]:
+) -> tuple[int, Editions]:
     """(version, best first): passages for a model that reads each alone, the windows around them for one that reads all.
 
     Hits of documents that a newer one replaced are kept apart (`Editions`). `at_least`: how many hits to search for.
     """
     limit = max(options.passages or PASSAGES, at_least)
-    search = base.search if strategy == "each" else base.search_windows
-    version, hits = search(query, embedder, limit, scope, reranker)
+    version, hits = base.search(query, embedder, limit, scope, reranker, windows=strategy != "each")
     documents = {path for hit in hits for path in (hit.passage.document, *hit.passage.also_in)}
     return version, editions(query, hits, base.heads(documents, replace(scope, as_of=version)))
 
@@ -321,10 +320,10 @@ def said(reading: Reading, model: FrozenModel) -> tuple[str, bool]:
 
 def cite(
     text: str, question: str, reading: Reading, embedder: Embedder, *, abstained: bool
-) -> tuple[Quoted, tuple[Citation, ...]]:
+) -> tuple[AnswerSupport, tuple[Citation, ...]]:
     """(a quote for each sentence of the answer that has one, the sentences nearest to a question that got none)."""
     if abstained:
-        return Quoted(), closest(question, [hit.passage for hit in reading.hits], embedder.embed_passages)
+        return AnswerSupport(), closest(question, [hit.passage for hit in reading.hits], embedder.embed_passages)
     marks = tidied(reading.completion.text)[1] if reading.completion else []
     sources = [hit.passage for hit in reading.sources]
     return quote(text, question, sources, embed=embedder.embed_passages, marks=marks), ()

@@ -24,14 +24,14 @@ from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.base import now
 from openbook.knowledge.byte_search import TELLING, Needles
-from openbook.knowledge.docs_cache import drop, holding
+from openbook.knowledge.docs_cache import caches_holding, delete_caches
 from openbook.knowledge.erasure import (
     PurgeResult,
     finish_purge,
     in_no_version,
-    interrupted,
     passage_digests,
     purge,
+    purge_is_unfinished,
     texts_of,
 )
 from openbook.knowledge.schema import FILE_NAME
@@ -213,7 +213,7 @@ def finish(base: KnowledgeBase, places: Places, *, lock_timeout_s: float = 30.0)
 
     Raises KnowledgeBaseBusy, StorageError.
     """
-    if not interrupted(base):
+    if not purge_is_unfinished(base):
         return False
     with storage_errors(f"delete what models computed of purged documents in {places.states.folder}"):
         places.states.forget_again(lock_timeout_s)
@@ -234,7 +234,7 @@ def _find_derived(base: KnowledgeBase, documents: Sequence[str], places: Places)
                 "then purge again. Nothing is deleted yet."
             )
     texts = texts_of(base, documents)
-    caches = holding(at.cache_dir, base, documents)
+    caches = caches_holding(at.cache_dir, base, documents)
     # Passages that no version has any more may have been theirs, in a version that was pruned.
     passages = passage_digests(base, documents) | in_no_version(base, places.states.passages())
     found = _Derived(
@@ -257,7 +257,7 @@ def _delete_derived(found: _Derived, places: Places, lock_timeout_s: float) -> N
     """Delete what was found: states first, because the caches tell which those are. Raises StorageError."""
     _forget_states(found, places, lock_timeout_s)
     with storage_errors(f"delete knowledge bases in {places.settings.cache_dir}"):
-        drop(places.settings.cache_dir, found.caches)
+        delete_caches(places.settings.cache_dir, found.caches)
     for path in found.documents:  # without them the run cannot go on, and its checkpoints have learned from them
         with storage_errors(f"delete the documents in {path}"):
             if (path.parent / CHECKPOINTS).is_dir():
@@ -338,7 +338,7 @@ def _look_at_all(found: _Derived, places: Places, base_folder: Path, needles: Ne
     for _ in _walk(base_folder, set(), found.out_of_reach):
         pass  # its files were scanned, but no folder that a link in it leads to
     with storage_errors(f"delete what holds traces in {places.settings.cache_dir} and {places.settings.diagnoses_dir}"):
-        drop(places.settings.cache_dir, traced["cache"])
+        delete_caches(places.settings.cache_dir, traced["cache"])
         for folder in traced["diagnoses"]:
             delete_folder(folder)
     found.caches += traced["cache"]

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
-from openbook.knowledge.editions import marked
+from openbook.knowledge.editions import find_marks
 from openbook.knowledge.imprint import BEGINNING_CHARS, DocumentHead, imprint
 from openbook.parsers import parse_file
 from tests.conftest import ROOT
@@ -65,6 +65,6 @@ def test_each_pair_of_editions_holds_both_values_and_the_right_documents_are_mar
             )
     assert len({pair["id"] for pair in EDITIONS}) == len(EDITIONS) >= 30
     assert len([pair for pair in EDITIONS if not pair["editions"]]) >= 10
-    assert sorted(marked({path: imprint(head) for path, head in heads.items()})) == sorted(
+    assert sorted(find_marks({path: imprint(head) for path, head in heads.items()})) == sorted(
         path for pair in EDITIONS for path in pair["marked"]
     )

@@ -20,7 +20,7 @@ from openbook.files import replacing
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase, add, schema
 from openbook.knowledge.docs_cache import for_documents
-from openbook.knowledge.erasure import interrupted
+from openbook.knowledge.erasure import purge_is_unfinished
 from openbook.knowledge.versions import Retention, prune, tag
 from openbook.knowledge.write_lock import file_lock
 from openbook.locks import exclusive_lock, shared_lock
@@ -422,6 +422,6 @@ def test_a_purge_that_was_killed_while_it_looks_at_all_files_has_proved_nothing(
     with monkeypatch.context() as patched:
         patched.setattr("openbook.deletion._look_at_all", killed)
         home.killed_purge()
-    assert interrupted(home.base)
+    assert purge_is_unfinished(home.base)
     assert finish(home.base, home.places)
-    assert not interrupted(home.base)
+    assert not purge_is_unfinished(home.base)

@@ -207,7 +207,7 @@ def purge(
     Exits with 4 when the documents are purged but a file in the home folder may still hold traces. It names each such file.
     """
     from openbook.deletion import Places, finish, proof_of, purge_everywhere
-    from openbook.knowledge.erasure import named
+    from openbook.knowledge.erasure import resolve_in_all_versions
 
     current = context.settings(kb=kb)
     base = context.open_base(current)
@@ -216,7 +216,7 @@ def purge(
     places = Places(current, context.states(current), context.store(current))
     finished = finish(base, places)
     try:
-        paths = named(base, documents)
+        paths = resolve_in_all_versions(base, documents)
     except KnowledgeError as error:
         if not finished:
             raise

@@ -124,7 +124,7 @@ def restore(version: str, kb: Place | None) -> None:
 def prune(kb: Place | None, keep: int | None, save: bool, as_json: bool) -> None:
     """Delete old versions and what only they hold. The newest and tagged versions always stay."""
     from openbook.knowledge import versions
-    from openbook.knowledge.base import spans
+    from openbook.knowledge.base import version_ranges
 
     base = context.open_base(context.settings(kb=kb))
     policy = versions.Retention(keep) if keep else versions.retention(base.connection)
@@ -135,7 +135,7 @@ def prune(kb: Place | None, keep: int | None, save: bool, as_json: bool) -> None
         versions.set_retention(base, policy)
     value = {"pruned": pruned.versions, "texts_dropped": pruned.contents, "kept": pruned.kept}
     deleted = f"{display.count(pruned.versions, 'version')} and {display.count(pruned.contents, 'text')} deleted"
-    said = f"{deleted}. Kept: {spans(pruned.kept)}."
+    said = f"{deleted}. Kept: {version_ranges(pruned.kept)}."
     display.show(as_json, value, click.echo, said)
 
 

@@ -80,9 +80,9 @@ def move(source: Place, target: Place, progress: Progress = lambda *_: None) -> 
                 with schema.transaction(writing):
                     _copy_visible(reading, writing, meta)
                     moved = _compared(reading, writing, store, progress)
-                store.put_away(writing)
+                store.finish_writing(writing)
     with closing(KnowledgeBase.open(target)) as copy, copy.writing(WRITER_S) as connection:
-        copy.refresh_indexes(connection)
+        copy.indexes.refresh(connection)
     return moved
 
 

@@ -53,7 +53,7 @@ SCHEMA = "openbook"
 _LOCK = 0x4F424B42, 1  # "OBKB": advisory locks are of one database alone
 _OLDEST = 160_000  # version of the server
 _ROWS = 1000  # of a long result in memory at a time
-_LOOK_MS = 100  # how long a waiting writer stands in the queue before it calls `go_on`
+_LOOK_MS = 100  # how long a waiting writer stands in the queue before it calls `check_cancelled`
 _DEFAULTS = {
     "application_name": "openbook",
     "client_encoding": "utf-8",
@@ -201,14 +201,14 @@ class PostgresStore:
 
     @contextmanager
     def write_lock(
-        self, connection: Connection, timeout_s: float, go_on: Callable[[], None], *, shared: bool = False
+        self, connection: Connection, timeout_s: float, check_cancelled: Callable[[], None], *, shared: bool = False
     ) -> Iterator[None]:
         assert isinstance(connection, PostgresConnection)
         until, mode = time.monotonic() + timeout_s, "_shared" if shared else ""
         if not connection.execute(f"SELECT pg_try_advisory_lock{mode}(?, ?)", _LOCK).fetchone()[0]:
             with connection.lock_timeout(_LOOK_MS / 1000):
                 while not connection.wait_for_lock(f"SELECT pg_advisory_lock{mode}(?, ?)", _LOCK):
-                    go_on()
+                    check_cancelled()
                     if time.monotonic() >= until:
                         raise KnowledgeBaseBusy(
                             f"Another process is writing to the knowledge base in {self}. Wait for it, then run this again."
@@ -235,7 +235,7 @@ class PostgresStore:
 
     # --- deleting for good
 
-    def put_away(self, connection: Connection) -> None:
+    def finish_writing(self, connection: Connection) -> None:
         pass
 
     def wait_for_readers(self, connection: Writer, timeout_s: float) -> None:

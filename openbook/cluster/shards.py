@@ -20,7 +20,8 @@ from openbook import __version__
 from openbook.cluster.connection import connect, disconnect, ray_module
 from openbook.config import Place
 from openbook.errors import ClusterError, KnowledgeBaseInvalid, OpenBookError
-from openbook.knowledge.base import MOST_VIEWS, KnowledgeBase
+from openbook.knowledge.base import KnowledgeBase
+from openbook.knowledge.index_cache import MOST_VIEWS
 from openbook.knowledge.indexes import Part, PartRounds
 from openbook.knowledge.search import Candidates, Counts, Scoring, SearchQuery, View
 from openbook.records import sha256_hex
@@ -84,7 +85,7 @@ class SearchShard:
             said: list[Any] = getattr(rounds, step)(*given)
         except (IndexError, ValueError, OverflowError):  # bytes of a segment changed under an old date
             if self._base is not None:
-                self._base.distrust_indexes()
+                self._base.indexes.distrust()
             self._parts, self._rounds = {}, {}
             return None
         if step != "candidates":  # the last one

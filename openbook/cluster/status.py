@@ -11,7 +11,7 @@ import numpy as np
 from openbook.cluster.connection import connect, ray_module
 from openbook.errors import StorageError
 from openbook.knowledge import schema, shared_segments
-from openbook.knowledge.base import kept_contents
+from openbook.knowledge.index_cache import kept_contents
 from openbook.knowledge.indexes import Indexes
 
 if TYPE_CHECKING:
@@ -73,16 +73,18 @@ def status_of_base(base: KnowledgeBase) -> BaseStatus:
     """Raises KnowledgeError, StorageError."""
     with base.snapshot() as connection:
         kept = kept_contents(connection)
-        saved = Indexes.open(base.folder, base.source(connection), np.empty(0, np.int64), blobs=base.blobs)
+        saved = Indexes.open(
+            base.folder, base.indexes.source(connection), np.empty(0, np.int64), blobs=base.indexes.blobs
+        )
         (without_vectors,) = connection.execute(_WITHOUT_VECTOR).fetchone()
         meta = schema.meta(connection)
         found = base.status()
     unfinished = [what for key, what in (("purging", "purge"), ("reembedding", "reembed")) if key in meta]
     unindexed = len(np.setdiff1d(kept, saved.contents()))
     unreachable = ""
-    if base.blobs is not None:
+    if base.indexes.blobs is not None:
         try:
-            shared_segments.check_reachable(base.blobs, base.id)
+            shared_segments.check_reachable(base.indexes.blobs, base.id)
         except StorageError as error:
             unreachable = str(error)
     return BaseStatus(

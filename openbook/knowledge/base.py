@@ -5,29 +5,25 @@ from __future__ import annotations
 import json
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from openbook.codec import decode
 from openbook.config import Place
-from openbook.errors import (
-    KnowledgeBaseBusy,
-    KnowledgeBaseDamaged,
-    KnowledgeBaseInvalid,
-    KnowledgeError,
-    StorageError,
-)
-from openbook.files import replace_file
+from openbook.errors import KnowledgeBaseDamaged, KnowledgeBaseInvalid, KnowledgeError
 from openbook.knowledge import integrity, schema
 from openbook.knowledge.blobs import Blobs, open_blobs
 from openbook.knowledge.imprint import BEGINNING_CHARS, DocumentHead
-from openbook.knowledge.indexes import Indexes, Part, Source
+from openbook.knowledge.index_cache import IndexCache
+from openbook.knowledge.indexes import Part
+from openbook.knowledge.integrity import StoredContent
 from openbook.knowledge.passages import (
     beginning_of,
     documents_holding,
@@ -36,24 +32,19 @@ from openbook.knowledge.passages import (
     passages_in,
     windows_around,
 )
-from openbook.knowledge.scope import EVERYTHING, Condition, Scope, condition
-from openbook.knowledge.search import RankedPassage, Searcher, StaleView, View
+from openbook.knowledge.scope import EVERYTHING, Scope, condition
+from openbook.knowledge.search import Searcher, StaleView
 from openbook.knowledge.splitter import Sizing
 from openbook.knowledge.store import Connection, Store, Writer, store_of
 from openbook.parsers import metadata
-from openbook.records import Digest, Embedder, EmbedderIdentity, Hit, Passage, Reranker, Verdict
+from openbook.records import Embedder, EmbedderIdentity, Hit, Passage, Reranker, Vectors, Verdict
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MOST_VIEWS = 16  # scopes whose part of the indexes is remembered
 RERANKED = 20  # hits that a reranker reads
 SEARCHED = 40  # passages from which windows are made
-PURGED_NAME = ".purged"  # the version of the last purge that the indexes of this machine know
-INDEX_LOCK_S = 60.0  # another process of this machine writes its indexes no longer than this
-
-# The newest version, the version, filter, labels, and where it is searched.
-_ViewKey: TypeAlias = "tuple[int, int, str, frozenset[str], Searcher | None]"
+LOCK_TIMEOUT_S = 30.0  # for a writer that does not say how long it waits
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +65,6 @@ class Status:
     not_in: tuple[Verdict, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """What a document's text was read from. `key` names the file's bytes and `code`, which read them: `ingest.content_key`."""
-
-    key: Digest
-    code: str
-    media_type: str
-
-
 def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
@@ -97,14 +79,9 @@ class KnowledgeBase:
         self.embedder = _embedder_identity(meta["embedder"], store)
         self.sizing = Sizing.from_json(meta["sizing"]) if "sizing" in meta else Sizing()
         self.shards: Searcher | None = None  # searches the segments in other processes: `openbook.cluster.shards`
+        self.indexes = IndexCache(store, self.id, self.embedder, _blobs(store, meta))
         self._local = threading.local()
         self._connections: list[Connection] = []
-        self.blobs = _blobs(store, meta)
-        self._indexes: Indexes | None = None
-        self._indexes_at = -1  # the newest version when they were opened
-        self._views: dict[_ViewKey, View] = {}
-        self._viewing = threading.Lock()
-        self._trusts_times = True  # of the indexes' files; False when one was changed under its old time
         self._whole_at = -1  # the newest version at which the tables were compared with their digests
         self._comparing = threading.Lock()
 
@@ -116,7 +93,7 @@ class KnowledgeBase:
         *,
         base_id: str = "",
         sizing: Sizing = Sizing(),
-        lock_timeout_s: float = 30.0,
+        lock_timeout_s: float = LOCK_TIMEOUT_S,
     ) -> KnowledgeBase:
         """Open the knowledge base in `place`, a folder or a database, or make an empty one if that is empty or new.
 
@@ -137,10 +114,9 @@ class KnowledgeBase:
 
     @classmethod
     def open(cls, place: Place, embedder: EmbedderIdentity | None = None, *, damaged: bool = False) -> KnowledgeBase:
-        """Open an existing one; with `embedder`, only if it was made with exactly that one.
+        """Open an existing one; with `embedder`, only if it was made with that one; with `damaged`, even if its tables are damaged.
 
-        With `damaged` it opens even if its tables are damaged, for `check`. Raises KnowledgeBaseMissing, KnowledgeBaseInvalid,
-        StorageError.
+        Raises KnowledgeBaseMissing, KnowledgeBaseInvalid, StorageError.
         """
         store = store_of(place)
         meta = store.open()
@@ -177,57 +153,41 @@ class KnowledgeBase:
         limit: int = 10,
         scope: Scope = EVERYTHING,
         reranker: Reranker | None = None,
+        *,
+        windows: bool = False,
     ) -> tuple[int, list[Hit]]:
         """(version searched, hits best first): dense and BM25 scores, fused; the best few reordered by `reranker`.
 
-        A function of the documents in scope and the query: not of the order in which they came, nor of what is kept
-        beside them. Raises QuestionError for a filter that is not one, KnowledgeError for a version that is not kept.
+        With `windows`, each hit is the window around passages that were found. The result depends on the query and the
+        documents in scope alone. Raises QuestionError for a filter that is not one, KnowledgeError for a version that is not kept.
         """
-        wanted = limit if reranker is None else max(limit, RERANKED)
-        return self._searched(query, embedder, wanted, limit, scope, reranker, hits_of)
-
-    def search_windows(
-        self,
-        query: str,
-        embedder: Embedder,
-        limit: int = 5,
-        scope: Scope = EVERYTHING,
-        reranker: Reranker | None = None,
-    ) -> tuple[int, list[Hit]]:
-        """(version searched, hits best first) as `search`, whose passages are the windows around those that were found."""
-        return self._searched(query, embedder, SEARCHED, limit, scope, reranker, windows_around)
-
-    def _searched(
-        self,
-        query: str,
-        embedder: Embedder,
-        wanted: int,
-        limit: int,
-        scope: Scope,
-        reranker: Reranker | None,
-        read: Callable[[Connection, Sequence[RankedPassage], Condition], list[Hit]],
-    ) -> tuple[int, list[Hit]]:
         self.check_embedder(embedder.identity)
         vector = embedder.embed_query(query)
-
-        def found() -> tuple[int, list[Hit]]:
-            with self.snapshot() as connection:
-                version = self.kept_version(scope.as_of)
-                seen = condition(scope, version)
-                try:
-                    ranked = self._view(connection, scope, version, seen).search(query, vector, wanted)
-                except (IndexError, ValueError, OverflowError):  # bytes of an index changed under an old date
-                    self.distrust_indexes()
-                    ranked = self._view(connection, scope, version, seen).search(query, vector, wanted)
-                return version, read(connection, ranked, seen)
-
+        wanted = SEARCHED if windows else limit if reranker is None else max(limit, RERANKED)
         try:
-            version, hits = found()
+            version, hits = self._search(query, vector, wanted, scope, windows=windows)
         except StaleView:
-            version, hits = found()
+            version, hits = self._search(query, vector, wanted, scope, windows=windows)
         if reranker is not None:
-            hits = _reranked(query, hits[:RERANKED], reranker)
+            scores = reranker.score(query, [hit.passage.text for hit in hits[:RERANKED]])
+            hits = [replace(hit, score=float(score)) for hit, score in zip(hits[:RERANKED], scores, strict=True)]
+            hits.sort(key=lambda hit: -hit.score)
         return version, hits[:limit]
+
+    def _search(
+        self, query: str, vector: Vectors, wanted: int, scope: Scope, *, windows: bool
+    ) -> tuple[int, list[Hit]]:
+        with self.snapshot() as connection:
+            newest, version = self.version, self.kept_version(scope.as_of)
+            self._check_embedder_is_still(connection)
+            seen = condition(scope, version)
+            view = partial(self.indexes.view, connection, newest, scope, version, seen, self.shards)
+            try:
+                ranked = view().search(query, vector, wanted)
+            except (IndexError, ValueError, OverflowError):  # bytes of an index file changed, but its time did not
+                self.indexes.distrust()
+                ranked = view().search(query, vector, wanted)
+            return version, (windows_around if windows else hits_of)(connection, ranked, seen)
 
     def kept_version(self, version: int | None = None) -> int:
         """`version` (default: the newest) if it is kept. Raises KnowledgeError.
@@ -245,15 +205,14 @@ class KnowledgeBase:
             return kept[-1]
         if version not in kept:
             raise KnowledgeError(
-                f"Version {version} is not kept in {self.store}; there are {spans(kept)}. See: openbook history"
+                f"Version {version} is not kept in {self.store}; there are {version_ranges(kept)}. See: openbook history"
             )
         return version
 
     def passage(self, passage_id: str, scope: Scope, prefer: str = "") -> Passage | None:
-        """The passage of that id as a document in `scope` holds it, or None: the document `prefer` if it does, or the first path.
+        """The passage of that id in the document `prefer`, or in the first document that holds it; None when none in `scope` does.
 
-        No document outside the scope adds anything to it, not even its name. Raises KnowledgeError for a version that is
-        not kept.
+        No document outside the scope adds anything to it, not even its name.
         """
         with self.snapshot() as connection:
             seen = condition(scope, self.kept_version(scope.as_of))
@@ -262,22 +221,24 @@ class KnowledgeBase:
     def passages(self, document: str, version: int | None = None) -> list[Passage]:
         """All passages of a document (its path) in `version` (default: the newest), in text order."""
         with self.snapshot() as connection:
-            stored = self._content(document, version)
+            stored = self.content(document, version)
             if stored is None:
                 return []
             live = condition(None, self.kept_version(version))
-            held_by = {document: documents_holding(connection, {stored.id}, live)[stored.id][document]}
-            return passages_in(connection, stored, held_by)
+            labels = documents_holding(connection, {stored.id}, live)[stored.id][document]
+            return passages_in(connection, stored, {document: labels})
 
     def text(self, document: str, version: int | None = None) -> str | None:
         """The whole text that the spans of a document's passages count in, or None."""
-        stored = self._content(document, version)
+        stored = self.content(document, version)
         return None if stored is None else stored.text
 
-    def origin(self, document: str, version: int | None = None) -> Origin | None:
-        """What the text of a document (its path) was read from, or None."""
-        stored = self._content(document, version)
-        return None if stored is None else Origin(stored.key, stored.code, stored.media_type)
+    def content(self, document: str, version: int | None = None) -> StoredContent | None:
+        """The text of a document (its path) and what it was read from, or None."""
+        with self.snapshot() as connection:
+            live = condition(None, self.kept_version(version))
+            rows = integrity.documents(connection, f"d.path = :path AND {live.sql}", {"path": document, **live.values})
+            return integrity.content(connection, rows[0].content_id) if rows else None
 
     def pages(self, document: str, version: int | None = None) -> list[tuple[int, int]]:
         """(number of the page, where it begins in the text) for each page that has some, in text order."""
@@ -299,21 +260,16 @@ class KnowledgeBase:
             return [path for (path,) in rows]
 
     def heads(self, documents: Iterable[str], scope: Scope) -> dict[str, DocumentHead]:
-        """Title, metadata and the first lines of those of `documents` that `scope` sees, by path.
-
-        Raises QuestionError for a filter that is not one, KnowledgeError for a version that is not kept.
-        """
+        """Title, metadata and the first lines of those of `documents` that `scope` sees, by path."""
         with self.snapshot() as connection:
             seen = condition(scope, self.kept_version(scope.as_of))
-            cursor = connection.execute(
-                f"SELECT d.* FROM documents d WHERE d.path IN (SELECT value FROM json_each(:paths)) AND {seen.sql} ORDER BY d.path",
-                {"paths": json.dumps(sorted(set(documents))), **seen.values},
-            )
+            among = "d.path IN (SELECT value FROM json_each(:paths))"
+            values = {"paths": json.dumps(sorted(set(documents))), **seen.values}
             found: dict[str, DocumentHead] = {}
-            for row in [integrity.check_document(cursor, row) for row in cursor]:
-                title, beginning = beginning_of(connection, row["content_id"], BEGINNING_CHARS)
-                title = title or Path(row["path"]).stem
-                found[row["path"]] = DocumentHead(row["path"], title, metadata.from_json(row["metadata"]), beginning)
+            for row in integrity.documents(connection, f"{among} AND {seen.sql} ORDER BY d.path", values):
+                title, beginning = beginning_of(connection, row.content_id, BEGINNING_CHARS)
+                title = title or Path(row.path).stem
+                found[row.path] = DocumentHead(row.path, title, metadata.from_json(row.metadata), beginning)
             return found
 
     def labels(self) -> dict[str, list[str]]:
@@ -370,17 +326,6 @@ class KnowledgeBase:
             not_in=tuple(Verdict(path, outcome, reason) for path, outcome, reason in rows),
         )
 
-    def _content(self, document: str, version: int | None) -> integrity.StoredContent | None:
-        """What a document (its path) holds, or None."""
-        with self.snapshot() as connection:
-            live = condition(None, self.kept_version(version))
-            sql = f"SELECT d.* FROM documents d WHERE d.path = :path AND {live.sql}"
-            cursor = connection.execute(sql, {"path": document, **live.values})
-            row = cursor.fetchone()
-            if row is None:
-                return None
-            return integrity.content(connection, integrity.check_document(cursor, row)["content_id"])
-
     # --- connections, locks, indexes ----------------------------------------------------------------------------------
 
     @property
@@ -397,20 +342,20 @@ class KnowledgeBase:
         """One state of the knowledge base for several statements, whatever is committed meanwhile. Raises StorageError."""
         with self.store.errors():
             connection = self.connection
-            if connection.in_transaction:  # inside of another snapshot, whose state this is
+            if connection.in_transaction:  # already inside a snapshot: use its state
                 yield connection
                 return
             with self.store.snapshot(connection):
                 yield connection
 
     @contextmanager
-    def writing(self, timeout_s: float) -> Iterator[Writer]:
+    def writing(self, timeout_s: float = LOCK_TIMEOUT_S) -> Iterator[Writer]:
         """The one writer's connection. Raises KnowledgeBaseBusy when another process writes for longer than `timeout_s`."""
         with self.store.errors(), self.store.writer(timeout_s) as connection:
             self.check_tables(connection)
             self.begin_writing(connection, timeout_s)
             yield connection
-            self.store.put_away(connection)
+            self.store.finish_writing(connection)
 
     def check_tables(self, connection: Connection) -> None:
         """Compare the small tables with their digests, before rows are compared and changed. Raises KnowledgeBaseDamaged."""
@@ -421,85 +366,16 @@ class KnowledgeBase:
         """Call this first when the write lock is taken. Raises KnowledgeBaseInvalid, KnowledgeBaseBusy."""
         self._check_embedder_is_still(connection)  # it may have changed while this one waited
         if "purging" in schema.meta(connection):
-            self.forget(connection, timeout_s)  # what a purge that was interrupted left to do
+            self.forget(connection, timeout_s)  # finish a purge that was interrupted
             schema.remember(connection, purging=None)
 
-    def forget(self, connection: Writer, timeout_s: float) -> None:
+    def forget(self, connection: Writer, timeout_s: float = LOCK_TIMEOUT_S) -> None:
         """Leave no byte in indexes, free pages and logs of what no row refers to. The caller holds the write lock.
 
         Raises KnowledgeBaseBusy when a reader holds on to older pages for longer than `timeout_s`.
         """
-        self.refresh_indexes(connection, forget=True)
+        self.indexes.refresh(connection, forget=True)
         self.store.vacuum(connection, timeout_s)
-
-    def source(self, connection: Connection) -> Source:
-        """Where the derived indexes are made from."""
-        return Source(connection, self.id, self.embedder.digest, self.embedder.dimensions)
-
-    def refresh_indexes(self, connection: Connection, *, forget: bool = False, anew: bool = False) -> None:
-        """Bring the derived indexes to all that any kept version holds. The caller holds the write lock.
-
-        `anew`: use nothing of the segments that machines share, and replace them.
-        """
-        contents = kept_contents(connection)
-        with self.store.index_lock(INDEX_LOCK_S):
-            indexes = self._saved_indexes(connection, contents, forget=forget, anew=anew)
-        with self._viewing:
-            self._indexes, self._views = indexes, {}
-
-    def _saved_indexes(
-        self, connection: Connection, contents: NDArray[np.int64], *, forget: bool = False, anew: bool = False
-    ) -> Indexes:
-        """The saved indexes, brought to `contents`. What was purged by another machine is deleted here too."""
-        is_purged = self._is_purged(connection)
-        source, forget = self.source(connection), forget or is_purged
-        indexes = Indexes.refresh(self.folder, source, contents, forget=forget, blobs=self.blobs, anew=anew)
-        if is_purged:
-            replace_file(self.folder / PURGED_NAME, schema.meta(connection)["purged_in"].encode())
-        return indexes
-
-    def _opened_indexes(self, connection: Connection, live: NDArray[np.int64]) -> Indexes:
-        """Indexes that hold `live`.
-
-        Nobody else writes those of a shared knowledge base on this machine, so they are saved, unless they come from `blobs`.
-        """
-        if self.store.is_shared and self.blobs is None and self._trusts_times:
-            with suppress(KnowledgeBaseBusy, StorageError, OSError), self.store.index_lock(0.0):
-                if self._is_of_newest_purge(connection):
-                    return self._saved_indexes(connection, kept_contents(connection))
-        source, every_byte = self.source(connection), not self._trusts_times
-        return Indexes.open(self.folder, source, live, every_byte=every_byte, blobs=self.blobs)
-
-    def _is_purged(self, connection: Connection) -> bool:
-        """Whether another machine purged what the indexes of this one may still hold."""
-        note = self.folder / PURGED_NAME
-        purged = schema.meta(connection).get("purged_in", "") if self.store.is_shared else ""
-        return bool(purged) and purged != (note.read_text() if note.is_file() else "")
-
-    def _is_of_newest_purge(self, connection: Connection) -> bool:
-        """Whether this state is not one before a purge: what that deleted must not be saved again."""
-        note = self.folder / PURGED_NAME
-        return int(schema.meta(connection).get("purged_in", 0)) >= int(note.read_text() if note.is_file() else 0)
-
-    def _view(self, connection: Connection, scope: Scope, version: int, seen: Condition) -> View:
-        """The part of the indexes that `scope` sees. Contents that no saved index has are indexed in memory."""
-        newest = self.version
-        self._check_embedder_is_still(connection)
-        key = (newest, version, scope.where, scope.labels, self.shards)
-        with self._viewing:
-            if key in self._views:
-                return self._views[key]
-        rows = connection.execute(f"SELECT DISTINCT d.content_id FROM documents d WHERE {seen.sql}", seen.values)
-        live = np.sort(np.fromiter((content for (content,) in rows), dtype=np.int64))
-        in_shards = None if self.shards is None else self.shards.view(self.id, newest, live)
-        with self._viewing:
-            view = self._covering(connection, live).view(live) if in_shards is None else in_shards
-            if self.blobs is not None and "purging" in schema.meta(connection):
-                self._indexes, self._views = None, {}  # what that takes out of `blobs` is still there
-                return view
-            kept = {k: v for k, v in self._views.items() if k[0] == newest}  # a purge is a new version too
-            self._views = {**dict(list(kept.items())[1 - MOST_VIEWS :]), key: view}
-            return view
 
     def part(self, live: NDArray[np.int64], number: int, of: int) -> Part:
         """What shard `number` of `of` searches of the contents `live`: see `Indexes.part`.
@@ -511,28 +387,12 @@ class KnowledgeBase:
             known = connection.execute("SELECT id FROM contents")
             if len(np.setdiff1d(live, np.fromiter((content for (content,) in known), dtype=np.int64))):
                 raise StaleView(f"The knowledge base in {self.store} changed while it was searched. Ask again.")
-            with self._viewing:
-                return self._covering(connection, live).part(live, number, of)
-
-    def distrust_indexes(self) -> None:
-        """Close the indexes. When they are opened again, every byte is compared with its digest."""
-        with self._viewing:
-            self._indexes, self._views, self._trusts_times = None, {}, False
-
-    def _covering(self, connection: Connection, live: NDArray[np.int64]) -> Indexes:
-        """Indexes that hold the contents `live`. The caller holds `_viewing`."""
-        newest = self.version
-        # Another machine may have purged: then it took segments out of `blobs`, or the row `purged_in` says so.
-        is_outdated = self._is_purged(connection) if self.blobs is None else self._indexes_at != newest
-        if self._indexes is None or is_outdated or not np.isin(live, self._indexes.contents()).all():
-            self._indexes, self._views = self._opened_indexes(connection, live), {}
-            self._indexes_at = newest
-        return self._indexes
+            return self.indexes.part(connection, self.version, live, number, of)
 
     def _check_embedder_is_still(self, connection: Connection) -> None:
         if _embedder_identity(schema.meta(connection)["embedder"], self.store) != self.embedder:
             raise KnowledgeBaseInvalid(
-                f"The knowledge base in {self.store} was given another embedder meanwhile. Open it again, with that one."
+                f"The knowledge base in {self.store} was given another embedder meanwhile. Open it again, with the new one."
             )
 
     def close(self) -> None:
@@ -540,7 +400,7 @@ class KnowledgeBase:
             connection.close()
         self._connections.clear()
         self._local = threading.local()
-        self._indexes, self._views = None, {}
+        self.indexes.close()
 
 
 def _blobs(store: Store, meta: Mapping[str, str]) -> Blobs | None:
@@ -559,20 +419,8 @@ def _blobs(store: Store, meta: Mapping[str, str]) -> Blobs | None:
     return found
 
 
-def _reranked(query: str, hits: list[Hit], reranker: Reranker) -> list[Hit]:
-    scores = reranker.score(query, [h.passage.text for h in hits])
-    order = sorted(range(len(hits)), key=lambda i: (-scores[i], i))
-    return [replace(hits[i], score=float(scores[i])) for i in order]
-
-
-def kept_contents(connection: Connection) -> NDArray[np.int64]:
-    """Ids of the contents of all kept versions, sorted."""
-    rows = connection.execute("SELECT DISTINCT content_id FROM documents ORDER BY content_id")
-    return np.fromiter((content for (content,) in rows), dtype=np.int64)
-
-
-def spans(versions: Sequence[int]) -> str:
-    """Sorted numbers in words: `0 to 4, 7`."""
+def version_ranges(versions: Sequence[int]) -> str:
+    """Sorted versions in words: `0 to 4, 7`."""
     groups: list[list[int]] = []
     for version in versions:
         if groups and version == groups[-1][-1] + 1:

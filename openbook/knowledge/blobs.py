@@ -35,11 +35,10 @@ class Entry:
 
 
 class Blobs(Protocol):
-    """Objects by key. A key is names with `/` between them; a name has letters of ASCII, digits and `_-.`, and no dot first.
+    """Objects by key, safe to share between threads. A key is names with `/` between them, of ASCII letters, digits and `_-.`.
 
-    An object is whole or absent. What is put is seen by every later call, of whatever machine. Safe to share between threads.
-    Every method raises StorageError when the store cannot be reached, refuses, or does not answer for some seconds, and ValueError
-    for what is no key.
+    An object is whole or absent, and every later call of any machine sees it. Every method raises StorageError when the store
+    cannot be reached, refuses, or does not answer for some seconds, and ValueError for what is not a key.
     """
 
     url: str
@@ -54,10 +53,10 @@ class Blobs(Protocol):
         ...
 
     def put(self, key: str, data: bytes | Path, *, if_absent: bool = False) -> bool:
-        """Store bytes, or those of a file.
+        """Store bytes, or those of a file. Raises OSError when the file cannot be read.
 
-        With `if_absent`, False and no change where the key is there: of many that put it at once, one gets True. Should the
-        connection break meanwhile, that one may get False too. Raises OSError when the file cannot be read.
+        With `if_absent`, an object that is there stays, and the result is False. Of many that put one at once, one gets True,
+        or none should its connection break meanwhile.
         """
         ...
 
@@ -105,7 +104,7 @@ def open_folder(url: str) -> FolderBlobs:
 def check_key(key: str) -> str:
     """`key`. Raises ValueError when it is none."""
     if not _KEY.fullmatch(key):
-        raise ValueError(f"{key[:200]!r} is no key of an object")
+        raise ValueError(f"{key[:200]!r} is not the key of an object")
     return key
 
 
@@ -115,9 +114,6 @@ class FolderBlobs:
     def __init__(self, folder: Path) -> None:
         self._folder = folder.absolute()
         self.url = self._folder.as_uri()
-
-    def __repr__(self) -> str:
-        return f"FolderBlobs({str(self._folder)!r})"
 
     def get(self, key: str) -> bytes:
         with self._reading(key) as path:

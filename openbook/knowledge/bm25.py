@@ -2,8 +2,9 @@
 
 Scores follow Lucene: idf = log(1 + (N - df + 0.5) / (df + 0.5)), times tf / (tf + k1 * (1 - b + b * length / average)).
 N, document frequencies and the average length count live rows only, so a version scores as if nothing else were there.
-These statistics are whole numbers, summed over all parts of a base before any of them scores. The best are found by MaxScore (Turtle and Flood, 1995): rows that only hold common words are never looked at when they
-cannot reach the best. That pass is in float32 with a margin; what it finds is scored again in float64, in a fixed order.
+They are whole numbers, summed over all parts of a base before any of them scores. The best are found by MaxScore (Turtle and
+Flood, 1995): rows that hold only common words are not looked at when they cannot reach the best. That pass is in float32 with a
+margin. What it finds is scored again in float64, in a fixed order.
 """
 
 from __future__ import annotations
@@ -26,10 +27,7 @@ _MARGIN = np.float32(1.0 - 1e-4)  # float32 sums of 256 terms err by less
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Of live rows: how many there are, how many words they hold, and how many hold each term that was asked for.
-
-    Whole numbers, so those of parts add up to those of the whole, exactly and in any order.
-    """
+    """Of live rows: how many there are, how many words they hold, and how many hold each term of the query."""
 
     rows: int
     words: int
@@ -50,17 +48,14 @@ class Statistics:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """All that scores a row beside the row itself: the average length in words, and for each term idf times its count in the query.
-
-    Sums go in the order of `terms`.
-    """
+    """The average length in words, and for each term idf times its count in the query. Sums go in the order of `terms`."""
 
     average: float
     terms: dict[int, float]
 
     @property
     def ceiling(self) -> float:
-        """An upper bound of every row's score: that of a row that holds each term without end."""
+        """What no row's score exceeds."""
         return math.fsum(self.terms.values())
 
 
@@ -80,7 +75,8 @@ class Bm25:
         self._parts = parts
         self._frequencies: dict[int, int] = {}
         self.rows = sum(part.count for part in parts)
-        self.words = sum(int(_lengths(part).sum(dtype=np.int64)) for part in parts)
+        lengths = (each.segment.lengths if each.mask is None else each.segment.lengths[each.mask] for each in parts)
+        self.words = sum(int(each.sum(dtype=np.int64)) for each in lengths)
         self._norms: dict[int, tuple[float, NDArray[np.float32]]] = {}
 
     def statistics(self, terms: Iterable[int]) -> Statistics:
@@ -104,14 +100,14 @@ class Bm25:
         """The exact score of each of `rows`, which ascend: float64 [len(rows)]."""
         total = np.zeros(len(rows), dtype=np.float64)
         for part in self._parts:
-            place, local = part.local(rows)
+            where, local = part.local(rows)
             if not len(local):
                 continue
             lengths = part.segment.lengths[local].astype(np.float64)
             norms = K1 * (1.0 - B + B * lengths / weights.average)
             for each in _posting_lists(part, weights):
                 count = _counts_at(each, local).astype(np.float64)
-                total[place] += each.weight * (count / (count + norms))
+                total[where] += each.weight * (count / (count + norms))
         return total
 
     def _frequency(self, term: int) -> int:
@@ -134,10 +130,6 @@ class Bm25:
                 norm[~part.mask] = np.inf
             self._norms[number] = average, norm
         return norm
-
-
-def _lengths(part: Live) -> NDArray[np.uint16]:
-    return part.segment.lengths if part.mask is None else part.segment.lengths[part.mask]
 
 
 def _live_postings(part: Live, term: int) -> int:
@@ -176,7 +168,7 @@ def _best(
     done = 0
     for each in order:
         if rest[done] < floor * _MARGIN:
-            break  # whatever holds only the other terms stays below the best
+            break  # a row with only the remaining terms cannot reach the best
         counts = each.counts.astype(np.float32)
         counts /= counts + norm[each.ordinals]
         counts *= np.float32(each.weight)

@@ -13,7 +13,7 @@ from functools import cached_property
 
 from openbook.records import PassageSpan
 
-_LEAST_PAGES = 3  # on which a running header or footer stands, and a quarter of all pages
+_LEAST_PAGES = 3  # that have a running header or footer, and at least a quarter of all pages
 _EDGE_LINES = 2  # of a page, above and below, which may be running ones
 _LONGEST_LINE_CHARS = 200  # a longer one is prose
 _LEAST_ENTRIES = 3  # of a table of contents that may hold lines we do not know

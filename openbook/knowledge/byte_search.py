@@ -1,4 +1,4 @@
-"""Looking for any of many byte strings in large files at once, to prove that something is not there.
+"""Searches large files for many byte strings at once, to prove that none is there.
 
 Each string is represented by windows of 16 bytes. Text is covered so densely that every run of 79 bytes of it holds a
 whole window. A file's windows are folded to 64 bits at every offset, filtered by a bit table, and compared exactly.
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 WINDOW = 16
 STRIDE = 64
-TELLING = 48  # bytes in a row that no two texts share by chance, as they share a phrase of one window
+TELLING = 48  # bytes in a row; by chance, two texts share a phrase of one window, but not this much
 _BLOCK = 4 << 20
-_MOST_PLACES = 64  # of one window; at one of more it may belong to a run
+_MOST_PLACES = 64  # of one window that are compared; a window with more counts as a trace
 _BITS = 22  # size of the filter table
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
@@ -33,7 +33,7 @@ _READING = Lock()
 
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    """A file to be read. One of a SQLite database stays open: to close it would take away the locks that SQLite has on it in this
+    """Open a file to read it. One of a SQLite database stays open: closing it would drop the locks that SQLite has on it in this
     process (https://www.sqlite.org/howtocorrupt.html, 2.2), and another process would delete the log that is in use.
     """
     if ".sqlite3" not in path.name:
@@ -42,10 +42,10 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         return
     with _READING:
         status = path.stat()
-        place = status.st_dev, status.st_ino
-        if place not in _DATABASES:
-            _DATABASES[place] = os.open(path, os.O_RDONLY)
-        with open(_DATABASES[place], "rb", closefd=False) as file:
+        file_id = status.st_dev, status.st_ino
+        if file_id not in _DATABASES:
+            _DATABASES[file_id] = os.open(path, os.O_RDONLY)
+        with open(_DATABASES[file_id], "rb", closefd=False) as file:
             file.seek(0)
             yield file
 

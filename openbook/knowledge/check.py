@@ -1,4 +1,4 @@
-"""Whether a knowledge base is what it says: the truth against its own digests, then the indexes against the truth."""
+"""Checks a knowledge base: the database against its own digests, then the indexes against the database."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ import numpy as np
 
 from openbook.errors import KnowledgeBaseBusy, StorageError
 from openbook.knowledge import index_builder, index_store, integrity, schema, shared_segments
-from openbook.knowledge.base import KnowledgeBase, kept_contents
-from openbook.knowledge.index_builder import Source
+from openbook.knowledge.base import KnowledgeBase
+from openbook.knowledge.index_builder import IndexSource
+from openbook.knowledge.index_cache import kept_contents
 from openbook.knowledge.indexes import contents_of
 from openbook.knowledge.store import Connection, Store
 
@@ -28,10 +29,7 @@ _MOST_FINDINGS = 20
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """`damaged`: what is wrong with the database, which only a backup, or the documents themselves, can repair.
-
-    `index_problems`: what was wrong with the derived indexes; `repaired` when they were built anew from the truth.
-    """
+    """`damaged`: what is wrong with the database. `index_problems`: what was wrong with the indexes, and is `repaired`."""
 
     contents: int
     passages: int
@@ -40,7 +38,7 @@ class CheckResult:
     repaired: bool
 
 
-def check(base: KnowledgeBase, *, lock_timeout_s: float = 30.0) -> CheckResult:
+def check(base: KnowledgeBase) -> CheckResult:
     """Look at every row and every byte of the indexes; build the indexes anew when something is wrong with them.
 
     Takes seconds for each 100,000 passages. Raises StorageError.
@@ -53,42 +51,38 @@ def check(base: KnowledgeBase, *, lock_timeout_s: float = 30.0) -> CheckResult:
         contents = kept_contents(connection)
         sql = "SELECT count(*) FROM passages WHERE content_id IN (SELECT content_id FROM documents)"
         (passages,) = connection.execute(sql).fetchone()
-        problems = tuple(_index_problems(base, connection, contents))
+        source, problems = base.indexes.source(connection), list[str]()
+        if base.indexes.blobs is not None:
+            problems += shared_segments.problems(base.indexes.blobs, base.folder, source)[:_MOST_FINDINGS]
+        problems += index_problems(base.folder, source, contents)
     repaired = False
     if problems:
-        with suppress(KnowledgeBaseBusy, StorageError), base.writing(lock_timeout_s) as connection:
+        with suppress(KnowledgeBaseBusy, StorageError), base.writing() as connection:
             shutil.rmtree(base.folder / "index", ignore_errors=True)
-            base.refresh_indexes(connection, anew=True)
+            base.indexes.refresh(connection, anew=True)
             repaired = True
-    return CheckResult(len(contents), passages, (), problems, repaired)
+    return CheckResult(len(contents), passages, (), tuple(problems), repaired)
 
 
-def _index_problems(base: KnowledgeBase, connection: Connection, wanted: NDArray[np.int64]) -> Iterator[str]:
-    source = base.source(connection)
-    if base.blobs is not None:
-        yield from shared_segments.problems(base.blobs, base.folder, source)[:_MOST_FINDINGS]
-    yield from index_problems(base.folder, source, wanted)
-
-
-def index_problems(folder: Path, source: Source, wanted: NDArray[np.int64]) -> Iterator[str]:
+def index_problems(folder: Path, source: IndexSource, wanted: NDArray[np.int64]) -> Iterator[str]:
     """What of the saved index is damaged, missing or stale. Reads every byte. Raises Damage."""
     saved, problems = index_store.read(folder, source, every_byte=True)
     yield from problems
     for each in saved:
         for at, content in enumerate(each.segment.contents.tolist()):
-            if each.segment.identities(at) != index_builder.identities(source, content):
+            if each.segment.passage_identities(at) != index_builder.passage_identities(source, content):
                 yield f"{each.entry.name}: content {content} is not that of the truth"
     if len(missing := np.setdiff1d(wanted, contents_of([each.segment for each in saved]))):
         yield f"{len(missing)} of {len(wanted)} contents are not in the saved index"
 
 
 def _damage(base: KnowledgeBase, connection: Connection) -> Iterator[str]:
-    """When a part cannot be read, that is said, and the next part is looked at."""
+    """A part that cannot be read is a finding too; the next part is looked at."""
     for part in (*base.store.problems(connection, base.id), _texts(connection), _vectors(base.store, connection)):
         try:
             yield from part
         except sqlite3.DatabaseError as error:
-            yield schema.said_of(error)
+            yield schema.error_message(error)
 
 
 def _texts(connection: Connection) -> Iterator[str]:
@@ -98,7 +92,7 @@ def _texts(connection: Connection) -> Iterator[str]:
         except sqlite3.DatabaseError as error:
             sql = "SELECT DISTINCT path FROM documents WHERE content_id = ? ORDER BY path"
             paths = ", ".join(chain.from_iterable(connection.execute(sql, (content,))))
-            yield f"{schema.said_of(error)}: it is the text of {paths or 'no document'}"
+            yield f"{schema.error_message(error)}: it is the text of {paths or 'no document'}"
 
 
 def _vectors(store: Store, connection: Connection) -> Iterator[str]:

@@ -94,7 +94,7 @@ class Statement:
     text: str
     words: tuple[str, ...]
     stems: frozenset[str]
-    values: tuple[tuple[int, Value], ...]  # with the places where they begin
+    values: tuple[tuple[int, Value], ...]  # with the offsets where they begin
     denied: frozenset[str]
     sides: frozenset[tuple[int, int]]  # of `_OPPOSITES`: (group, side)
 
@@ -112,7 +112,7 @@ def joined(parts: Sequence[Statement]) -> Statement:
     """Neighbouring sentences as one. What one of them affirms is not denied."""
     values, at = list[tuple[int, Value]](), 0
     for each in parts:
-        values += [(at + place, value) for place, value in each.values]
+        values += [(at + start, value) for start, value in each.values]
         at += len(each.text) + 1
     return Statement(
         " ".join(each.text for each in parts),
@@ -154,7 +154,7 @@ def stem(word: str) -> str:
 
 
 def _denied(text: str) -> frozenset[str]:
-    """Stems that stand only where something is denied: behind a negation, up to the next verb or the end of the clause."""
+    """Stems that are only in denials: behind a negation, up to the next verb or the end of the clause."""
     inside, outside = set[str](), set[str]()
     for clause in _CLAUSE_END.split(text):
         left = 0
@@ -191,39 +191,39 @@ _LIST = re.compile(rf"{_ITEM}(?:,? and {_ITEM}|, {_ITEM})+")
 _NUMBER = re.compile(r"\d[\d.]*\d|\d")
 
 
-def contradict(said: Statement, there: Statement, question: Statement) -> bool:
+def contradict(claim: Statement, evidence: Statement, question: Statement) -> bool:
     """Whether two statements cannot both be true. What the question itself says is no reason: "Why did it fall?"."""
     return (
-        _opposed(said, there, question.sides)
-        or _denies(said, there)
-        or _turned(said, there)
-        or _crossed(said, there)
-        or _misaligned(said, there)
+        _opposed(claim, evidence, question.sides)
+        or _denies(claim, evidence)
+        or _turned(claim, evidence)
+        or _crossed(claim, evidence)
+        or _misaligned(claim, evidence)
     )
 
 
-def _opposed(said: Statement, there: Statement, asked: frozenset[tuple[int, int]]) -> bool:
+def _opposed(claim: Statement, evidence: Statement, asked: frozenset[tuple[int, int]]) -> bool:
     """Whether the one uses a word that excludes one of the other: more and less, all and some, days and weeks."""
-    if "only" in said.words and not _ONLY & {*there.words}:
+    if "only" in claim.words and not _ONLY & {*evidence.words}:
         return True
-    for group in {group for group, _ in said.sides - there.sides}:
-        mine = {side for side in said.sides if side[0] == group}
-        theirs = {side for side in there.sides if side[0] == group}
+    for group in {group for group, _ in claim.sides - evidence.sides}:
+        mine = {side for side in claim.sides if side[0] == group}
+        theirs = {side for side in evidence.sides if side[0] == group}
         if theirs and mine.isdisjoint(theirs) and not mine <= asked:
             return True
     return False
 
 
-def _denies(said: Statement, there: Statement) -> bool:
+def _denies(claim: Statement, evidence: Statement) -> bool:
     """Whether one of the two denies what the other says."""
-    mine, theirs = said.denied & there.stems, there.denied & said.stems
-    return (bool(theirs) and not theirs & said.denied) or (bool(mine) and not mine & there.denied)
+    mine, theirs = claim.denied & evidence.stems, evidence.denied & claim.stems
+    return (bool(theirs) and not theirs & claim.denied) or (bool(mine) and not mine & evidence.denied)
 
 
-def _turned(said: Statement, there: Statement) -> bool:
+def _turned(claim: Statement, evidence: Statement) -> bool:
     """Whether old and new changed places: from 9 to 3 against from 3 to 9."""
-    changes = _old_and_new(there)
-    return any(old != new and (new, old) in changes and (old, new) not in changes for old, new in _old_and_new(said))
+    changes = _old_and_new(evidence)
+    return any(old != new and (new, old) in changes and (old, new) not in changes for old, new in _old_and_new(claim))
 
 
 def _old_and_new(statement: Statement) -> set[tuple[str, str]]:
@@ -239,9 +239,9 @@ def _old_and_new(statement: Statement) -> set[tuple[str, str]]:
     return found
 
 
-def _crossed(said: Statement, there: Statement) -> bool:
+def _crossed(claim: Statement, evidence: Statement) -> bool:
     """Whether the sides of a comparison changed places: men than women against women than men."""
-    mine, theirs = _than(said), _than(there)
+    mine, theirs = _than(claim), _than(evidence)
     straight = mine[0] & theirs[0] and mine[1] & theirs[1]
     return bool(mine[0] & theirs[1] and mine[1] & theirs[0] and not straight)
 
@@ -255,27 +255,29 @@ def _than(statement: Statement) -> tuple[frozenset[str], frozenset[str]]:
     return left - right, right - left
 
 
-def _misaligned(said: Statement, there: Statement) -> bool:
+def _misaligned(claim: Statement, evidence: Statement) -> bool:
     """Whether the sentence pairs what `respectively` keeps apart: A and B were 1 and 2, respectively."""
-    lists = [_NUMBER.findall(match[0]) for match in _LIST.finditer(there.text)]
-    mine = set(_NUMBER.findall(said.text))
+    lists = [_NUMBER.findall(match[0]) for match in _LIST.finditer(evidence.text)]
+    mine = set(_NUMBER.findall(claim.text))
     for i, one in enumerate(lists):
         for other in lists[i + 1 :]:
-            n = min(len(one), len(other))  # what stands before one of them belongs to something else
+            n = min(len(one), len(other))  # extra numbers before the shorter list belong to something else
             places = [{at for at, item in enumerate(each[-n:]) if item in mine} for each in (one, other)]
             if n > 1 and all(places) and places[0].isdisjoint(places[1]):
                 return True
     return False
 
 
-def missing_values(said: Statement, there: Iterable[Value], scales: Iterable[Decimal]) -> list[Value]:
-    """Values of the sentence that do not stand there. `scales`: what numbers there are in, besides ones."""
-    there, scales = list(there), (Decimal(1), *scales)
-    years = {Value(("number", str(Decimal(v.detail).normalize()))).core for v in there if v.kind == "date" and v.detail}
+def missing_values(claim: Statement, evidence: Iterable[Value], scales: Iterable[Decimal]) -> list[Value]:
+    """Values of the claim that the evidence lacks. `scales`: what its numbers are in, besides ones."""
+    evidence, scales = list(evidence), (Decimal(1), *scales)
+    years = {
+        Value(("number", str(Decimal(v.detail).normalize()))).core for v in evidence if v.kind == "date" and v.detail
+    }
     return [
         value
-        for _, value in said.values
-        if value.core not in years and not any(_equal(value, other, scales) for other in there)
+        for _, value in claim.values
+        if value.core not in years and not any(_equal(value, other, scales) for other in evidence)
     ]
 
 
@@ -294,18 +296,18 @@ def scales(text: str) -> set[Decimal]:
     return {_SCALES[(match[1] or match[2]).lower()] for match in _SCALE.finditer(text)}
 
 
-def other_column(said: Statement, cells: Sequence[Statement], headers: Sequence[frozenset[str]]) -> bool:
-    """Whether a value of a table's row is said of another year than that of its column. `headers`: the years over each cell."""
+def other_column(claim: Statement, cells: Sequence[Statement], headers: Sequence[frozenset[str]]) -> bool:
+    """Whether the claim gives a value of a table's row for another year than its column. `headers`: the years over each cell."""
     known = frozenset[str]().union(*headers)
-    years = [(m.start(), m[0]) for m in _YEAR.finditer(" ".join(said.text.split())) if m[0] in known]
+    years = [(m.start(), m[0]) for m in _YEAR.finditer(" ".join(claim.text.split())) if m[0] in known]
     scales = (Decimal(1), *_SCALES.values())
-    for place, value in said.values if years else ():
+    for at, value in claim.values if years else ():
         over = [
             header
             for cell, header in zip(cells, headers, strict=False)
             if header and any(_equal(value, other, scales) for _, other in cell.values)
         ]
-        nearest = min(years, key=lambda found: abs(found[0] - place))[1]
+        nearest = min(years, key=lambda found: abs(found[0] - at))[1]
         if over and value.core[-1] not in known and not any(nearest in header for header in over):
             return True
     return False
@@ -326,15 +328,15 @@ _NAME = re.compile(r"(?<![\w])[^\W\d_a-z][\w'’&-]*")
 
 
 def codes_in(text: str) -> list[str]:
-    """Code and identifiers, which stand verbatim or not at all."""
+    """Code and identifiers, which a quote must hold verbatim."""
     quoted = [m[1].strip() for m in _CODE.finditer(text)]
     tokens = [m[0].rstrip(".,;:!?") for m in _TOKEN.finditer(_CODE.sub(" ", text))]
     marks = [t for t in tokens if _MARK.search(t) and not _ORDINAL.fullmatch(t) and not located_values(t)]
     return [code for code in (*quoted, *marks) if code]
 
 
-def stands(code: str, text: str) -> bool:
-    """Whether code stands in a text as a whole, whatever the white space in it."""
+def has_code(text: str, code: str) -> bool:
+    """Whether a text holds code as a whole word, whatever the white space in it."""
     words = r"\s+".join(map(re.escape, plain(code).split()))
     return re.search(rf"(?<!\w){words}(?!\w)", text, re.IGNORECASE) is not None
 

@@ -71,14 +71,12 @@ def discover(paths: Sequence[Path], rules: Rules = Rules(), *, ocr: bool = False
     in `paths`. A link named in `paths` is followed, a link inside a folder never is. What is found twice comes once.
     What `rules` or an ignore file leaves out gets a verdict, one for a whole folder. With `ocr`, images count as readable.
 
-    Raises:
-        KnowledgeError: one of `paths` does not exist. Raised at once, before anything is found.
-        ConfigError: a glob in `rules` is not one.
-
+    Raises at once, before anything is found: KnowledgeError when one of `paths` does not exist, ConfigError for an invalid glob.
     """
     for path in paths:
         check_exists(path)
-    return _discover(paths, _Filter.of(rules), ocr)
+    include, exclude = (_globs(lines, "A glob") if lines else None for lines in (rules.include, rules.exclude))
+    return _discover(paths, _Filter(include, exclude), ocr)
 
 
 def display_path(path: Path) -> str:
@@ -184,22 +182,17 @@ def _walk(root: Path, real_root: str, seen: set[str], wanted: _Filter, ocr: bool
 class _Filter:
     """Rules, and the ignore files of the folders passed on the way down: (folder relative to the root, its globs)."""
 
-    include: Any = None
-    exclude: Any = None
+    include: Any
+    exclude: Any
     ignored: tuple[tuple[str, Any], ...] = ()
-
-    @classmethod
-    def of(cls, rules: Rules) -> _Filter:
-        include, exclude = (_globs(lines, "A glob") if lines else None for lines in (rules.include, rules.exclude))
-        return cls(include, exclude)
 
     def reason(self, relative: str, folder: bool) -> str:
         """Why the thing at `relative` (to the root, with `/`) is left out, else an empty string."""
         name = relative + "/" if folder else relative
         if self.exclude is not None and self.exclude.match_file(name):
             return "left out by --exclude"
-        for place, globs in reversed(self.ignored):
-            inside = name if place == "." else name.removeprefix(place + "/")
+        for folder_of_file, globs in reversed(self.ignored):
+            inside = name if folder_of_file == "." else name.removeprefix(folder_of_file + "/")
             verdict = globs.check_file(inside).include
             if verdict:
                 return f"left out by {IGNORE_FILE}"
@@ -234,12 +227,8 @@ def _globs(lines: Sequence[str], what: str) -> Any:
 def _children(folder: Path) -> list[os.DirEntry[str]]:
     """In reverse order of their names, to be taken from the end."""
     with os.scandir(folder) as entries:
-        kept = [entry for entry in entries if not _is_left_out(entry.name)]
+        kept = [entry for entry in entries if not entry.name.startswith(".") and entry.name not in _LEFT_OUT]
     return sorted(kept, key=lambda entry: entry.name, reverse=True)
-
-
-def _is_left_out(name: str) -> bool:
-    return name.startswith(".") or name in _LEFT_OUT
 
 
 def _file(path: Path, status: os.stat_result, ocr: bool) -> FoundFile | Verdict:

@@ -16,7 +16,7 @@ from openbook.files import delete_folder, delete_left_over, make_folder
 from openbook.knowledge import schema, updates
 from openbook.knowledge.base import KnowledgeBase
 from openbook.knowledge.discovery import FoundFile, discover
-from openbook.knowledge.erasure import contents_of, named
+from openbook.knowledge.erasure import contents_held_by, resolve_in_all_versions
 from openbook.knowledge.ingest import RunOptions, code_of
 from openbook.knowledge.splitter import Sizing
 from openbook.locks import is_held, shared_lock
@@ -24,7 +24,7 @@ from openbook.parsers.ocr import available
 from openbook.records import Embedder, EmbedderIdentity, canonical_json, sha256_hex
 
 MAX_TRIES = 3  # when files change while they are read
-UNFINISHED_S = 7 * 24 * 3600.0  # work that nobody went on with for so long is dropped
+UNFINISHED_S = 7 * 24 * 3600.0  # unfinished work this old is deleted
 KEPT = 16  # knowledge bases kept in the cache; the longest unused go first
 _ROOTS = ".roots"
 _BUILDING = ".building"
@@ -64,7 +64,7 @@ def for_documents(
                     (folder / _MARK).touch()
                 _prune(cache / "docs", keep=folder)
                 return base, report
-        base.close()  # a file changed between looking and reading: what was built is not what the key names
+        base.close()  # a file changed while it was read, so what was built does not fit the key
         shutil.rmtree(folder, ignore_errors=True)
     raise KnowledgeError(f"The files keep changing while they are read: {', '.join(map(str, paths))}. Try again later.")
 
@@ -80,7 +80,7 @@ def _building(folder: Path) -> Iterator[None]:
             make_folder(folder)
             held = lock.enter_context(shared_lock(folder / _BUILDING))
         if not held:
-            raise KnowledgeBaseBusy(f"A purge looks at {folder}. Run it again when that is done.")
+            raise KnowledgeBaseBusy(f"A purge is looking through {folder}. Run this again when it is done.")
         yield
 
 
@@ -171,31 +171,31 @@ def _prune(cache: Path, keep: Path) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def holding(cache: Path, base: KnowledgeBase, documents: Sequence[str]) -> list[Path]:
+def caches_holding(cache: Path, base: KnowledgeBase, documents: Sequence[str]) -> list[Path]:
     """The cached knowledge bases (their folders) that hold a text or path of `documents` of `base`, or were never finished.
 
     Raises KnowledgeError when one of them is in no version of `base`, KnowledgeBaseBusy while another process makes one.
     """
-    paths = named(base, documents)
+    paths = resolve_in_all_versions(base, documents)
     checks: list[tuple[str, str | bytes]] = [("SELECT 1 FROM documents WHERE path = ?", path) for path in paths]
-    for content in contents_of(base.connection, paths):
+    for content in contents_held_by(base.connection, paths):
         keys = base.connection.execute("SELECT embedding_key FROM passages WHERE content_id = ?", (content,))
         checks += [("SELECT 1 FROM embeddings WHERE embedding_key = ?", key) for (key,) in keys]
         texts = base.connection.execute("SELECT text FROM contents WHERE id = ?", (content,))
         checks += [("SELECT 1 FROM contents WHERE text = ?", text) for (text,) in texts]
     found = []
     for folder in sorted(cache.glob("docs/[!.]*")):
-        finished = (folder / _MARK).exists()  # else what was written of it may stand in no row yet
+        finished = (folder / _MARK).exists()  # unfinished work may have text on the disk that is in no row yet
         if not finished and is_held(folder / _BUILDING):
             raise KnowledgeBaseBusy(
-                f"Another process reads documents for --docs into {folder}. Purge when that is done."
+                f"Another process is reading documents for --docs into {folder}. Purge again when it is done."
             )
         if not finished or _holds(folder, checks):
             found.append(folder)
     return found
 
 
-def drop(cache: Path, folders: Iterable[Path]) -> None:
+def delete_caches(cache: Path, folders: Iterable[Path]) -> None:
     """Delete cached knowledge bases, and what killed processes left of such. Raises OSError."""
     for folder in folders:
         with suppress(OSError):

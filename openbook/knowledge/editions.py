@@ -11,22 +11,21 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Generic, Protocol, TypeVar
 
 from openbook.knowledge.claims import stem, words_of
 from openbook.knowledge.imprint import PROPOSALS, DocumentHead, Imprint, imprint, names, same_matter
 from openbook.knowledge.sentences import sentence_spans
 from openbook.knowledge.values import SMALL_NUMBERS
 from openbook.knowledge.words import is_function_word
-from openbook.records import Citation, Passage
+from openbook.records import Citation, Hit, Passage
 
-ONE_MATTER = 0.25  # share of words that passages of two editions have in common when they speak of one matter
+ONE_MATTER = 0.25  # passages of two editions that share this much of their words are on one matter
 # Two sentences make one statement when the shorter one shares this many of its words, numbers apart; all, if it has few.
 SAME_STATEMENT = 0.5
 FEW_WORDS = 3
 SAME = (2.0, 2.0)
 
-OLDER = "older"  # by its name or date only; any other word stands in one of the two documents
+OLDER = "older"  # known from its name or date only; every other word is in one of the two documents
 
 _ASKS_OLDER = re.compile(
     r"\b(?:old|older|previous|former|earlier|archived|superseded|withdrawn|outdated|obsolete|draft|proposed) (?:[\w-]+ )?"
@@ -40,7 +39,7 @@ _YEAR = re.compile(r"(?<!\d)(?:19|20)\d\d(?!\d)")
 
 @dataclass(frozen=True, slots=True)
 class Edition:
-    """A document that another one took the place of, or that is not in force. `newer`: what took its place, if it is known.
+    """A document that was replaced, or is not in force. `newer`: what replaced it, if it is known.
 
     `reason` completes "This document is ...": `archived, valid until 2025-02-28`. `word`: the one adjective for it.
     """
@@ -54,35 +53,22 @@ class Edition:
         return self.word in PROPOSALS
 
 
-class _Found(Protocol):
-    @property
-    def passage(self) -> Passage: ...
-
-
-Found = TypeVar("Found", bound=_Found)
-
-
 @dataclass(frozen=True, slots=True)
-class Editions(Generic[Found]):
-    """`hits`: as found, but what is older comes after what took its place where both speak of one matter. `marks`: by document.
+class Editions:
+    """`hits`: as found, but an older passage comes after the newer one on the same matter. `marks`: by document.
 
-    `current`: those of `hits` that a model should read. A passage on whose matter a newer one was found is left out: a small model
+    `current`: those of `hits` that a model should read. An older passage on the same matter is left out: a small model
     takes the older value even when it comes last and is marked.
     """
 
-    hits: tuple[Found, ...]
+    hits: tuple[Hit, ...]
     marks: Mapping[str, Edition]
-    current: tuple[Found, ...]
+    current: tuple[Hit, ...]
 
     def mark(self, passage: Passage) -> Edition | None:
         """None when a document that holds the passage is in force, as far as is known."""
         marks = [self.marks.get(document) for document in (passage.document, *passage.also_in)]
         return None if None in marks else marks[0]
-
-    def place(self, passage: Passage) -> str:
-        """What the model is told after the place of a passage: ` (archived, valid until 2025-02-28)`, or nothing."""
-        mark = self.mark(passage)
-        return f" ({mark.reason})" if mark else ""
 
     def older_note(self, citations: Sequence[Citation]) -> str | None:
         """What the older document said instead of the first cited sentence that changed: `Older: "24 days ..." (Leave policy (2023), ...)`.
@@ -90,14 +76,14 @@ class Editions(Generic[Found]):
         None when nothing older was found, when it says the same, or when no sentence of it clearly is about the same.
         """
         for citation in citations:
-            cited, stated = {citation.document, *citation.also_in}, _statement(citation.quote)
+            cited, quoted = {citation.document, *citation.also_in}, _statement(citation.quote)
             best = ((0.0, 0.0), "", "")
             for hit in self.hits:
                 passage, mark = hit.passage, self.mark(hit.passage)
                 if mark is None or mark.is_proposal or not cited & {*mark.newer}:
                     continue
                 for start, end in sentence_spans(passage.text, 0, len(passage.text)):
-                    likeness = _likeness(stated, _statement(passage.text[start:end]))
+                    likeness = _likeness(quoted, _statement(passage.text[start:end]))
                     if likeness > best[0]:
                         best = (likeness, passage.text[start:end], f"{_shown(passage)}: {mark.reason}")
             if best[1] and best[0] != SAME:
@@ -105,13 +91,13 @@ class Editions(Generic[Found]):
         return None
 
 
-def editions(question: str, hits: Sequence[Found], heads: Mapping[str, DocumentHead]) -> Editions[Found]:
+def editions(question: str, hits: Sequence[Hit], heads: Mapping[str, DocumentHead]) -> Editions:
     """Mark and order what was found. `heads`: of the documents that hold the hits and that the caller may see, by path.
 
     A question that names an older edition, or asks what changed, leaves the order as it is.
     """
     imprints = {path: imprint(heads[path]) for path in sorted(heads)}
-    marks = marked(imprints)
+    marks = find_marks(imprints)
     found = Editions(tuple(hits), marks, tuple(hits))
     if _ASKS_OLDER.search(question):
         return found
@@ -123,8 +109,8 @@ def editions(question: str, hits: Sequence[Found], heads: Mapping[str, DocumentH
     return Editions(tuple(ordered), marks, current)
 
 
-def marked(imprints: Mapping[str, Imprint]) -> dict[str, Edition]:
-    """The documents that are older or not in force, with what took their place among the others. Independent of their order."""
+def find_marks(imprints: Mapping[str, Imprint]) -> dict[str, Edition]:
+    """The documents that are older or not in force, by path, in whatever order they are given."""
     links: dict[str, dict[str, str]] = {}
     for path, one in sorted(imprints.items()):
         explicit = {other.path: reason for other in imprints.values() if (reason := _replaced(one, other))}
@@ -166,11 +152,11 @@ def _outlived(old: Imprint, new: Imprint) -> str:
     if old.current:
         return ""
     votes = [(_before(old.version, new.version), f"version {_dotted(old)}, newer is {_dotted(new)}")]
-    if old.name == new.name:  # else both may record a time of their own: the elections of two years
+    if old.name == new.name:  # else each may be about its own time: the elections of two years
         votes.append((_before(_year(old), _year(new)), f"{_year(old)}, newer is {_year(new)}"))
         votes.append((_before(old.date, new.date), f"{old.date}, newer is {new.date}"))
-    if old.put_away != new.put_away:
-        votes.append((old.put_away, "put away in the archive"))
+    if old.in_archive != new.in_archive:
+        votes.append((old.in_archive, "put away in the archive"))
     if any(vote is False for vote, _ in votes):
         return ""
     return next((f"older: {reason}" for vote, reason in votes if vote), "")
@@ -217,12 +203,11 @@ def _names_edition(question: str, old: Imprint, mark: Edition, imprints: Mapping
     return any(value in asked and key in asked for key, value in old.identifiers.items() if value.isdigit())
 
 
-def _put_after(path: str, hits: list[Found], found: Editions[Found], asked: frozenset[str]) -> set[str]:
-    """Swap hits of the older document `path` and of the newer ones among their own places: first the newer, then the older.
+def _put_after(path: str, hits: list[Hit], found: Editions, asked: frozenset[str]) -> set[str]:
+    """Move hits of the older document `path` behind those of the newer ones. Returns the ids of older passages that a newer one replaces.
 
     A newer passage takes the rank of the older one that is most like it, so that it is read when the older one was found first.
-    Where only names and dates tell which is older, passages that speak of two matters stay where they are. Returns the
-    ids of the older passages on whose matter there is a newer one.
+    Where only names and dates tell which is older, passages on different matters stay where they are.
     """
     mark = found.marks[path]
     newer_words = {
@@ -238,7 +223,7 @@ def _put_after(path: str, hits: list[Found], found: Editions[Found], asked: froz
             continue
         words = _words_of(hit.passage)
         shares = {j: _share(words, others) for j, others in newer_words.items()}
-        # One that shares few words is on the matter too if it tells as much of what is asked.
+        # One that shares few words is on the matter too if it has every word of the question that the older one has.
         telling = {j for j, others in newer_words.items() if asked & others and asked & words <= others}
         alike = [j for j, share in shares.items() if share >= ONE_MATTER or j in telling]
         if alike:
@@ -250,8 +235,8 @@ def _put_after(path: str, hits: list[Found], found: Editions[Found], asked: froz
             older.append(i)
             rank[best] = min(rank.get(best, best), i)
     order = [*sorted(rank, key=lambda j: (rank[j], j)), *older]
-    for place, hit in zip(sorted(order), [hits[i] for i in order], strict=True):
-        hits[place] = hit
+    for rank_now, hit in zip(sorted(order), [hits[i] for i in order], strict=True):
+        hits[rank_now] = hit
     return outdated
 
 

@@ -1,20 +1,21 @@
-"""Passages to vectors: each text once, stored batch by batch, so that an interrupted run goes on where it was."""
+"""Embeds passages: each text once, stored batch by batch, so that an interrupted run goes on where it was."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
 from openbook.knowledge import schema
-from openbook.knowledge.base import KnowledgeBase, embedder_json, kept_contents
-from openbook.knowledge.integrity import PASSAGE_COLUMNS, check_passage, row_digest
+from openbook.knowledge.base import LOCK_TIMEOUT_S, KnowledgeBase, embedder_json
+from openbook.knowledge.index_cache import kept_contents
+from openbook.knowledge.integrity import PASSAGE_COLUMNS, PassageRow, row_digest
 from openbook.knowledge.schema import NEXT_TABLE
-from openbook.knowledge.sliced_run import TABLE, IsOurs, Overtaken, SlicedRun, always, in_slices
+from openbook.knowledge.sliced_run import TABLE, IsOurs, SlicedRun, WriteConflict, always, in_slices
 from openbook.knowledge.store import Connection, Writer
 from openbook.knowledge.tables import MOST_ROW_CHARS, MOST_TABLE_CHARS, table_header
 from openbook.knowledge.versions import add_version
-from openbook.records import BatchEmbedder, Embedder, Vectors
+from openbook.records import BatchEmbedder, Embedder
 
 # Told (stage, done, total): stages "read" and "digest" count files, stage "embed" counts passages.
 Progress: TypeAlias = Callable[[str, int, int], None]
@@ -28,11 +29,11 @@ def embedding_texts(title: str, headings: Sequence[str], text: str, start: int, 
     It says where the passage stands, then the header of the table that the passage begins in, then what the passage says.
     Older versions left out the header. No more of `text` is looked at than `table_header` looks at.
     """
-    place = " > ".join(dict.fromkeys(part for part in (title, *headings) if part))
+    path = " > ".join(dict.fromkeys(part for part in (title, *headings) if part))
     passage = text[start:end].strip()
     header = table_header(text, start)
-    said = (f"{header}\n{passage}", passage) if header else (passage,)
-    return tuple(f"{place}\n{each}" if place else each for each in said)
+    texts = (f"{header}\n{passage}", passage) if header else (passage,)
+    return tuple(f"{path}\n{each}" if path else each for each in texts)
 
 
 def embedding_key(text: str) -> bytes:
@@ -48,14 +49,14 @@ def embed_missing(
     table: str = TABLE,
     is_ours: IsOurs = always,
 ) -> int:
-    """Embed what has no vector in `table` yet, as long as that `is_ours`. Returns how many different texts that were.
+    """Embed what has no vector in `table` yet. Returns how many different texts that were.
 
-    Nothing is stored for a passage that a purge deleted meanwhile. Raises Overtaken.
+    Raises WriteConflict when the table is not `is_ours` any more, or a purge deleted a passage meanwhile.
     """
     missing: dict[bytes, int] = {}
     with run.slice() as connection:
         if not is_ours(connection):
-            raise Overtaken
+            raise WriteConflict
         for content in sorted(set(contents)):
             rows = connection.execute(
                 f"SELECT p.embedding_key, p.id FROM passages p LEFT JOIN {table} e USING (embedding_key) "
@@ -69,16 +70,19 @@ def embed_missing(
     keys, passages = list(missing), list(missing.values())
     starts = range(0, len(keys), BATCH)
     texts = ([_text_of(run.connection, each) for each in passages[start : start + BATCH]] for start in starts)
-    embedded = _embed_batches(embedder, texts)
+    if isinstance(embedder, BatchEmbedder):
+        embedded = embedder.embed_batches(texts)
+    else:
+        embedded = map(embedder.embed_passages, texts)
     for start in starts:
         progress("embed", start, len(keys))
-        run.go_on()
+        run.check_cancelled()
         batch = passages[start : start + BATCH]
         vectors = next(embedded).astype("<f2")
         with run.slice(facts_only=True) as connection, schema.transaction(connection):
             sql = f"SELECT count(*) FROM passages WHERE id IN ({', '.join(map(str, batch))})"
             if not is_ours(connection) or connection.execute(sql).fetchone()[0] != len(batch):
-                raise Overtaken
+                raise WriteConflict
             connection.executemany(  # another run may have embedded the same text meanwhile
                 f"INSERT INTO {table} VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
                 sorted(  # in one order, so that two runs never wait for each other
@@ -90,12 +94,6 @@ def embed_missing(
     return len(keys)
 
 
-def _embed_batches(embedder: Embedder, batches: Iterable[Sequence[str]]) -> Iterator[Vectors]:
-    if isinstance(embedder, BatchEmbedder):
-        return embedder.embed_batches(batches)
-    return map(embedder.embed_passages, batches)
-
-
 def _text_of(connection: Connection, passage: int) -> str:
     """The text that the passage's key names. Of a long document no more is read than that takes."""
     row = connection.execute(
@@ -105,20 +103,20 @@ def _text_of(connection: Connection, passage: int) -> str:
         {"before": MOST_TABLE_CHARS + 1, "after": MOST_ROW_CHARS, "passage": passage},
     ).fetchone()
     if row is None:
-        raise Overtaken
-    *_, title, text = row
-    start = min(row[3], MOST_TABLE_CHARS + 1)
-    end = start + row[4] - row[3]
-    check_passage(row, title, text[start:end])
-    texts = embedding_texts(title, schema.headings(row[6]), text, start, end)
-    return next((each for each in texts if embedding_key(each) == row[7]), texts[0])
+        raise WriteConflict
+    *columns, title, text = row
+    stored = PassageRow(*columns)
+    start = min(stored.start, MOST_TABLE_CHARS + 1)
+    end = start + stored.end - stored.start
+    stored.check(title, text[start:end])
+    texts = embedding_texts(title, stored.headings, text, start, end)
+    return next((each for each in texts if embedding_key(each) == stored.embedding_key), texts[0])
 
 
 def reembed(
     base: KnowledgeBase,
     embedder: Embedder,
     *,
-    lock_timeout_s: float = 30.0,
     progress: Progress = lambda stage, done, total: None,
 ) -> tuple[int, int]:
     """Change the embedder. Returns (new version, texts embedded now).
@@ -154,10 +152,10 @@ def reembed(
                 add_version(connection, version, f"embedded anew by {embedder.identity.name}")
         return version, embedded
 
-    version, embedded = in_slices(base, work, lock_timeout_s)
+    version, embedded = in_slices(base, work, LOCK_TIMEOUT_S)
     changed = KnowledgeBase.open(base.store.place, embedder.identity)
-    changed.blobs = base.blobs
-    with changed.writing(lock_timeout_s) as connection:
-        changed.refresh_indexes(connection)
+    changed.indexes.blobs = base.indexes.blobs
+    with changed.writing() as connection:
+        changed.indexes.refresh(connection)
     changed.close()
     return version, embedded

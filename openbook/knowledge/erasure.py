@@ -11,7 +11,7 @@ from pathlib import Path
 
 from openbook.errors import KnowledgeError, TextIsElsewhere
 from openbook.knowledge import index_store, schema, shared_segments
-from openbook.knowledge.base import KnowledgeBase
+from openbook.knowledge.base import LOCK_TIMEOUT_S, KnowledgeBase
 from openbook.knowledge.byte_search import Needles
 from openbook.knowledge.identities import identities, purge_identities
 from openbook.knowledge.schema import NEXT_TABLE
@@ -51,7 +51,7 @@ def purge(
     documents: Sequence[str],
     *,
     copies: bool = False,
-    lock_timeout_s: float = 30.0,
+    lock_timeout_s: float = LOCK_TIMEOUT_S,
     elsewhere: Callable[[], None] = lambda: None,
     afterwards: Callable[[Needles], None] = lambda needles: None,
 ) -> PurgeResult:
@@ -66,12 +66,12 @@ def purge(
     TextIsElsewhere when a copy would keep the text (without `copies`), KnowledgeBaseBusy while a reader holds on to old pages.
     """
     with base.writing(lock_timeout_s) as connection:
-        index_store.index_folder(base.folder)  # refused before anything is deleted, when it leads elsewhere
-        if base.blobs is not None:
-            shared_segments.check_reachable(base.blobs, base.id)
+        index_store.index_folder(base.folder)  # raises if it is a link, before anything is deleted
+        if base.indexes.blobs is not None:
+            shared_segments.check_reachable(base.indexes.blobs, base.id)
         base.store.wait_for_readers(connection, lock_timeout_s)
-        paths = set(named(base, documents))
-        contents = contents_of(connection, paths)
+        paths = set(resolve_in_all_versions(base, documents))
+        contents = contents_held_by(connection, paths)
         sql = "SELECT path, removed_in IS NULL FROM documents WHERE content_id IN"
         holders = _for_ids(connection, sql, contents).fetchall()
         others = {path for path, _ in holders} - paths
@@ -110,7 +110,7 @@ def purge(
     )
 
 
-def named(base: KnowledgeBase, documents: Sequence[str]) -> list[str]:
+def resolve_in_all_versions(base: KnowledgeBase, documents: Sequence[str]) -> list[str]:
     """The paths in any kept version that `documents` mean. Raises KnowledgeError when one of them means none."""
     known = {p for (p,) in base.connection.execute("SELECT DISTINCT path FROM documents")}
     known.update(each.path for each in identities(base.connection))
@@ -120,13 +120,13 @@ def named(base: KnowledgeBase, documents: Sequence[str]) -> list[str]:
 
 def texts_of(base: KnowledgeBase, documents: Sequence[str]) -> list[str]:
     """All texts that the documents hold in any kept version. Raises as `named` does."""
-    contents = contents_of(base.connection, named(base, documents))
+    contents = contents_held_by(base.connection, resolve_in_all_versions(base, documents))
     return [text for (text,) in _for_ids(base.connection, "SELECT text FROM contents WHERE id IN", contents)]
 
 
 def passage_digests(base: KnowledgeBase, documents: Sequence[str]) -> set[Digest]:
     """Of every passage that the documents have in any kept version. Raises as `named` does."""
-    contents = contents_of(base.connection, named(base, documents))
+    contents = contents_held_by(base.connection, resolve_in_all_versions(base, documents))
     return {digest for content in contents for digest in _digests_in(base.connection, content)}
 
 
@@ -146,17 +146,17 @@ def _digests_in(connection: Connection, content: int) -> set[Digest]:
     return {sha256_hex(text[start:end].encode()) for start, end in spans}
 
 
-def interrupted(base: KnowledgeBase) -> bool:
+def purge_is_unfinished(base: KnowledgeBase) -> bool:
     """Whether a purge is under way, or was interrupted after the documents had left all versions."""
     return not {"purging", "purging_elsewhere"}.isdisjoint(schema.meta(base.connection))
 
 
-def finish_purge(base: KnowledgeBase, *, lock_timeout_s: float = 30.0) -> bool:
+def finish_purge(base: KnowledgeBase, *, lock_timeout_s: float = LOCK_TIMEOUT_S) -> bool:
     """Finish an interrupted purge in the knowledge base. Returns whether there was one. The next writer would finish it too.
 
     Call it when everything elsewhere is deleted, because this forgets that there was something to delete.
     """
-    if not interrupted(base):
+    if not purge_is_unfinished(base):
         return False
     with base.writing(lock_timeout_s) as connection:
         schema.remember(connection, purging_elsewhere=None)
@@ -168,7 +168,7 @@ def _for_ids(connection: Connection, sql: str, ids: Iterable[int]) -> Rows:
     return connection.execute(f"{sql} {_IDS}", (json.dumps(sorted(ids)),))
 
 
-def contents_of(connection: Connection, paths: Iterable[str]) -> set[int]:
+def contents_held_by(connection: Connection, paths: Iterable[str]) -> set[int]:
     """What documents of these paths ever held, and every other content with the same text."""
     sql = "SELECT content_id FROM documents WHERE path IN (SELECT value FROM json_each(?))"
     held = {c for (c,) in connection.execute(sql, (json.dumps(sorted(paths)),))}
@@ -263,18 +263,18 @@ def _shared(base: KnowledgeBase, connection: Connection) -> tuple[int, int, tupl
 
     An object is named by its digest. So one with the name of a file that was scanned is scanned; there must be no other.
     """
-    if base.blobs is None:
+    if base.indexes.blobs is None:
         return 0, 0, ()
-    source = base.source(connection)
+    source = base.indexes.source(connection)
     saved = index_store.read(base.folder, source, every_byte=True)[0]
-    objects, size, strangers = shared_segments.SharedSegments(base.blobs, base.folder, source).objects(saved)
+    objects, size, strangers = shared_segments.SharedSegments(base.indexes.blobs, base.folder, source).objects(saved)
     if strangers:
         raise KnowledgeError(
-            f"The documents are purged, but {base.blobs.url} has {len(strangers)} objects of this knowledge base that it does not "
+            f"The documents are purged, but {base.indexes.blobs.url} has {len(strangers)} objects of this knowledge base that it does not "
             f"name, such as {strangers[0]}. Another program put them there: end it, delete them, then purge again."
         )
     store = (
-        f"{base.blobs.url}: the objects with their words and vectors are deleted. What the store keeps of deleted objects is "
+        f"{base.indexes.blobs.url}: the objects with their words and vectors are deleted. What the store keeps of deleted objects is "
         "beyond OpenBook's reach: older versions in a bucket with versioning, replicas, backups, and blocks that it has not "
         f"compacted yet. Let these expire under {base.id}/."
     )

@@ -1,8 +1,8 @@
-"""Which document a path is: a document keeps its identity, and its access labels, while its text and its name change.
+"""Follows documents through renames: a document keeps its identity and its access labels while its text and name change.
 
-A row of `identities` says where a document is (or was last), and what closes it: `labels` are all access labels that it
-carries now, or carried last; they close every version of it. `given` are those of them that were given to it by name; they
-stay when its folder is synced, when its versions are pruned, and when it comes back to its path.
+A row of `identities` says where a document is (or was last) and who may see it. `labels` are all access labels that it carries
+now, or carried last; they close every version of it. `given` are those of them that were given to it by name; they stay
+when its folder is synced, when its versions are pruned, and when it comes back to its path.
 """
 
 from __future__ import annotations
@@ -11,12 +11,9 @@ import json
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from openbook.knowledge.store import Connection
-
-if TYPE_CHECKING:
-    from openbook.knowledge.versions import Change
+from openbook.records import Outcome
 
 _UNUSED = "SELECT id FROM identities EXCEPT SELECT identity FROM documents"
 
@@ -31,6 +28,30 @@ class Identity:
     given: frozenset[str]
     content_id: int | None
     is_live: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentState:
+    """What a version says about a document. Metadata and labels are JSON.
+
+    `identity`: the document that is at its path, or was there last; None for a new one.
+    """
+
+    path: str
+    content_id: int
+    bytes: int
+    stat: str
+    metadata: str
+    labels: str
+    given_labels: str
+    identity: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Change(DocumentState):
+    """What the next version is to say about a document, whose content is stored."""
+
+    outcome: Outcome
 
 
 def identities(connection: Connection) -> list[Identity]:
@@ -80,12 +101,11 @@ def follow_renames(
     synced: tuple[str, ...],
     unlabel: frozenset[str],
 ) -> Iterator[Change]:
-    """The changes of a run, in which a text that left one path and came to another is the same document under a new name.
+    """The changes of a run, where a text that left one path and came to another is the same document under a new name.
 
-    It left in this run when its path is `removed`, has another text now, or is of a `synced` folder and its file is gone.
-    Otherwise it may have left a path in a `synced` folder in an earlier run. Labels given by name go with the text, so that
-    neither its old path nor the text opens. What carries fewer labels than a document did is not that document: it would show
-    older versions to more people.
+    It left in this run when its path is `removed`, has another text now, or is in a `synced` folder and its file is gone.
+    It may also have left a `synced` folder in an earlier run. Labels given by name go with the text, so that a rename opens
+    nothing. A text with fewer labels than the document had is another document: else older versions would show to more people.
     """
     texts = {change.path: change.content_id for change in changes}
     wanted = set(texts.values())

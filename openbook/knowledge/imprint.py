@@ -43,7 +43,7 @@ _KEYS = {
 }
 _NOTHING = ("", "none", "n/a")
 _IDENTIFIERS = frozenset("pep rfc id number document document_id doc_id reference code identifier policy".split())
-# Two documents that differ in one of these speak of two matters.
+# Two documents that differ in one of these are about different things.
 _MATTERS = frozenset(
     "country region site location language product vessel model department audience applies_to scope platform customer".split()
 )
@@ -57,7 +57,7 @@ _DRAFTS = frozenset({"draft", "proposal"})
 _NUMBERING = frozenset("version edition revision rev ver ed v".split())
 _EDITION_WORDS = frozenset({*_OLD, *_DRAFTS, *_NUMBERING, "final", "new", "current", "latest", "copy"})  # at the end
 _EDITION_NUMBER = re.compile(r"v?\d+(?:\.\d+)+|(?:v|ver|ed|rev)\d+|(?:19|20)\d\d")
-# Each of these records its own time: a later one takes nothing from an earlier one.
+# Each of these is about its own time: a later one does not replace an earlier one.
 _RECORDS = frozenset(
     "report reports review reviews minutes meeting memo newsletter incident incidents postmortem postmortems changelog notes log diary "
     "blog posts post news invoice invoices results budget accounts survey agenda journal summary retrospective audit".split()
@@ -135,7 +135,7 @@ class Imprint:
     folder: tuple[str, ...]
     status: str = ""
     current: bool = False
-    put_away: bool = False  # in an archive's folder, or `_old` in its name
+    in_archive: bool = False  # in an archive's folder, or `_old` in its name
     version: tuple[int, ...] = ()
     years: frozenset[str] = frozenset()
     date: str = ""
@@ -159,16 +159,18 @@ class Imprint:
 
 def imprint(head: DocumentHead) -> Imprint:
     path = PurePosixPath(head.path)
-    said = {key: ", ".join(map(str, value)) if isinstance(value, tuple) else str(value) for key, value in head.metadata}
+    fields = {
+        key: ", ".join(map(str, value)) if isinstance(value, tuple) else str(value) for key, value in head.metadata
+    }
     lines = head.beginning[:BEGINNING_CHARS].splitlines()
     for line in lines:
         if found := _FIELD.match(line):
-            said.setdefault(key_name(found["key"]), found["value"].strip(" \t*_"))
-    if said.get("type") not in _TEXT_TYPES:
-        said.pop("date", None)
+            fields.setdefault(key_name(found["key"]), found["value"].strip(" \t*_"))
+    if fields.get("type") not in _TEXT_TYPES:
+        fields.pop("date", None)
     meant: dict[str, str] = {}
     for meaning, forms in _KEYS.items():
-        given = (said[form] for form in forms.split() if said.get(form, "").strip(" -").casefold() not in _NOTHING)
+        given = (fields[form] for form in forms.split() if fields.get(form, "").strip(" -").casefold() not in _NOTHING)
         meant.update((meaning, value) for value in list(given)[:1])
 
     title = head.title if head.title and head.title != path.stem else ""
@@ -199,15 +201,15 @@ def imprint(head: DocumentHead) -> Imprint:
         folder=tuple(" ".join(plain) for part in path.parent.parts if (plain := _plain(_words(part)))),
         status=status,
         current=meant.get("status", "").casefold() in _CURRENT or any(map(_STILL.search, statements)),
-        put_away=bool(_ARCHIVES & {part.casefold() for part in path.parent.parts} or _OLD & {*stem[-1:]}),
+        in_archive=bool(_ARCHIVES & {part.casefold() for part in path.parent.parts} or _OLD & {*stem[-1:]}),
         version=version,
         years=frozenset(_YEAR.findall(f"{path.stem} {title}")),
         date=date_in(meant.get("since", "")) or date_in(meant.get("date", "")),
         until=date_in(meant.get("until", "")) or date_in(_first(map(_UNTIL.search, [head.beginning]), "date")),
         replaced_by="" if _PARTLY.search(replaced_by) else replaced_by,
         replaces="" if _PARTLY.search(replaces) else replaces,
-        identifiers={key: said[key].casefold() for key in sorted(_IDENTIFIERS & set(said))},
-        matter={key: said[key].casefold() for key in sorted(_MATTERS & set(said))},
+        identifiers={key: fields[key].casefold() for key in sorted(_IDENTIFIERS & set(fields))},
+        matter={key: fields[key].casefold() for key in sorted(_MATTERS & set(fields))},
     )
 
 
@@ -223,9 +225,9 @@ def names(text: str, one: Imprint, by: Imprint) -> bool:
         return path.stem != PurePosixPath(by.path).stem
     numbers = re.findall(r"\d+", text)
     alone = set(re.findall(r"[^\W\d_]+", plain))  # the words beside the numbers
-    told = {_version(text), *((int(n),) for n in numbers if not alone)} - {()}
-    agrees = one.version in told or bool(one.years & {*_YEAR.findall(text)})
-    contradicts = bool(told and one.version) and not agrees
+    numbers_told = {_version(text), *((int(n),) for n in numbers if not alone)} - {()}
+    agrees = one.version in numbers_told or bool(one.years & {*_YEAR.findall(text)})
+    contradicts = bool(numbers_told and one.version) and not agrees
     for key, identifier in one.identifiers.items():
         if by.identifiers.get(key) == identifier or not re.search(r"\d", identifier):
             continue
@@ -340,4 +342,4 @@ def _folders_agree(a: Imprint, b: Imprint) -> bool:
     if a.folder == b.folder:
         return True
     above, below = sorted((a, b), key=lambda one: len(one.folder))
-    return above.put_away and not below.put_away and below.folder[: len(above.folder)] == above.folder
+    return above.in_archive and not below.in_archive and below.folder[: len(above.folder)] == above.folder

@@ -1,19 +1,19 @@
-"""From the truth to segments: the passages of contents with their words and vectors."""
+"""Builds segments from the database: the passages of contents with their words and vectors."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import compress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from openbook.knowledge import integrity, schema
+from openbook.knowledge import integrity
 from openbook.knowledge.boilerplate import with_content
-from openbook.knowledge.integrity import StoredContent, row_digest
-from openbook.knowledge.segments import Segment
+from openbook.knowledge.integrity import PassageRow, StoredContent, row_digest
+from openbook.knowledge.segments import PassageIdentity, Segment
 from openbook.knowledge.store import Connection, Damage
 from openbook.knowledge.tables import table_header
 from openbook.knowledge.vectors import sign_words, widened
@@ -32,7 +32,7 @@ _VECTORS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class IndexSource:
     """Where the truth is. `base_id` names the knowledge base; indexes made with another embedder are ignored."""
 
     connection: Connection
@@ -41,11 +41,10 @@ class Source:
     dimensions: int
 
 
-def build(source: Source, contents: Iterable[int]) -> Iterator[Segment]:
-    """Segments of bounded size for `contents`; each content is whole in one of them.
+def build(source: IndexSource, contents: Iterable[int]) -> Iterator[Segment]:
+    """Segments of bounded size for `contents`; each content is whole in one of them. Boilerplate is left out.
 
-    Passages of white space and boilerplate alone are left out. Raises Damage for a content that is not there and
-    a passage without a valid vector.
+    Raises Damage for a content that is not there and a passage without a valid vector.
     """
     builder = SegmentBuilder(source.dimensions)
     for content in contents:
@@ -53,12 +52,12 @@ def build(source: Source, contents: Iterable[int]) -> Iterator[Segment]:
         vectors = {key: rest for key, *rest in source.connection.execute(_VECTORS, (content,))}
         builder.begin(content)
         for row in _searched(source, stored):
-            vector, digest = vectors.get(row[7], (None, None))
+            vector, digest = vectors.get(row.embedding_key, (None, None))
             if vector is None or len(vector) != 2 * source.dimensions:
-                raise Damage(f"passage {row[0]} has no vector of {source.dimensions} numbers")
-            if digest != row_digest(row[7], vector):
-                raise Damage(f"the vector of passage {row[0]} is not what was stored")
-            builder.add(*_identity(row, stored), _text(row, stored), vector)
+                raise Damage(f"passage {row.id} has no vector of {source.dimensions} numbers")
+            if digest != row_digest(row.embedding_key, vector):
+                raise Damage(f"the vector of passage {row.id} is not what was stored")
+            builder.add(_identity(row, stored), _text(row, stored), vector)
         if len(builder) >= ROWS or builder.word_count >= _WORDS:
             yield builder.segment()
             builder = SegmentBuilder(source.dimensions)
@@ -66,40 +65,34 @@ def build(source: Source, contents: Iterable[int]) -> Iterator[Segment]:
         yield builder.segment()
 
 
-def identities(source: Source, content: int) -> list[tuple[int, int, int]] | None:
-    """(passage row, key, variant) of the rows that a segment must hold for `content`; None without such a content.
-
-    Raises Damage when it is not what was stored.
-    """
+def passage_identities(source: IndexSource, content: int) -> list[PassageIdentity] | None:
+    """What a segment must hold of `content`; None without such a content. Raises Damage when it is not what was stored."""
     if source.connection.execute("SELECT 1 FROM contents WHERE id = ?", (content,)).fetchone() is None:
         return None
     stored = integrity.content(source.connection, content)
     return [_identity(row, stored) for row in _searched(source, stored)]
 
 
-def _searched(source: Source, of: StoredContent) -> list[Sequence[Any]]:
-    """The rows of passages that a search looks at."""
+def _searched(source: IndexSource, of: StoredContent) -> list[PassageRow]:
+    """The passages that a search looks at."""
     rows = integrity.passages(source.connection, of)
-    spans = [PassageSpan(start, end, page, schema.headings(path)) for _, _, _, start, end, page, path, *_ in rows]
+    spans = [PassageSpan(row.start, row.end, row.page, row.headings) for row in rows]
     return list(compress(rows, with_content(of.text, of.title, spans)))
 
 
-def _identity(row: Sequence[Any], of: StoredContent) -> tuple[int, int, int]:
-    """(row id, key, variant) of a passage. The key begins its text's identity; the variant tells its headings apart."""
-    passage, _, name, _, _, _, headings, *_ = row
+def _identity(row: PassageRow, of: StoredContent) -> PassageIdentity:
     try:
-        key = int(name[1:17], 16)
+        key = int(row.passage_id[1:17], 16)
     except (ValueError, TypeError) as error:
-        raise Damage(f"a passage's id is {str(name)[:40]!r}") from error
-    data = f"{of.title}\0{headings}".encode("utf-8", "surrogatepass")
-    return passage, key, int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+        raise Damage(f"a passage's id is {str(row.passage_id)[:40]!r}") from error
+    data = f"{of.title}\0{row.headings_json}".encode("utf-8", "surrogatepass")
+    return PassageIdentity(row.id, key, int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little"))
 
 
-def _text(row: Sequence[Any], of: StoredContent) -> str:
+def _text(row: PassageRow, of: StoredContent) -> str:
     """What a search by words looks at: where the passage stands, the header of its table, then what it says."""
-    _, _, _, start, end, _, headings, *_ = row
-    path = " \n".join(dict.fromkeys(part for part in (of.title, *schema.headings(headings)) if part))
-    return f"{path}\n{table_header(of.text, start)}\n{of.text[start:end]}"
+    path = " \n".join(dict.fromkeys(part for part in (of.title, *row.headings) if part))
+    return f"{path}\n{table_header(of.text, row.start)}\n{of.text[row.start : row.end]}"
 
 
 class SegmentBuilder:
@@ -109,7 +102,7 @@ class SegmentBuilder:
         self._dimensions, self._vocabulary = dimensions, Vocabulary()
         self.contents: list[int] = []
         self._starts: list[int] = []
-        self._rows: list[tuple[int, int, int]] = []  # passage, key, variant
+        self._rows: list[PassageIdentity] = []
         self._words: list[NDArray[np.uint32]] = []
         self._vectors: list[bytes] = []
         self.word_count = 0
@@ -121,9 +114,9 @@ class SegmentBuilder:
         self.contents.append(content)
         self._starts.append(len(self._rows))
 
-    def add(self, passage: int, key: int, variant: int, text: str, vector: bytes) -> None:
+    def add(self, passage: PassageIdentity, text: str, vector: bytes) -> None:
         words = np.array(self._vocabulary.numbers(text), dtype=np.uint32)
-        self._rows.append((passage, key, variant))
+        self._rows.append(passage)
         self._words.append(words)
         self._vectors.append(vector)
         self.word_count += len(words)

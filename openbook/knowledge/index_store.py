@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -22,9 +22,9 @@ from openbook.codec import convert, parse_json
 from openbook.errors import KnowledgeBaseInvalid, StorageError
 from openbook.files import replace_file, sync_folder
 from openbook.knowledge import index_builder, words
-from openbook.knowledge.index_builder import Source
+from openbook.knowledge.index_builder import IndexSource
 from openbook.knowledge.segments import LAYOUT, Segment, Selection, merge
-from openbook.records import canonical_json, sha256_hex
+from openbook.records import Digest, canonical_json, sha256_hex
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,11 +39,27 @@ _READ_UP_TO = 256 << 20  # bytes of an index that are compared with their digest
 _MAPPED_FROM = 65_536  # bytes; smaller files are read, which is faster and holds no file open
 _TRIES = 3  # when another process switches to new segments while this one opens the old ones
 
-FileRecord: TypeAlias = tuple[int, str, int]  # size in bytes, SHA-256, when it was written (nanoseconds)
+
+class FileRecord(NamedTuple):
+    """A file in `state.json`."""
+
+    size: int
+    digest: Digest
+    written_ns: int
+
+
+class FileIdentity(NamedTuple):
+    """A file on any machine."""
+
+    size: int
+    digest: Digest
+
+
+Files: TypeAlias = dict[str, FileIdentity]  # of one segment, by array
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class SegmentEntry:
     """A segment in `state.json`: its folder, and its files by array."""
 
     name: str
@@ -53,12 +69,12 @@ class Entry:
 @dataclass(frozen=True, slots=True)
 class _State:
     about: list[int | str]
-    segments: list[Entry]
+    segments: list[SegmentEntry]
 
 
 @dataclass(frozen=True, slots=True)
 class SavedSegment:
-    entry: Entry
+    entry: SegmentEntry
     segment: Segment
 
 
@@ -75,11 +91,10 @@ def index_folder(folder: Path) -> Path:
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-def read(folder: Path, source: Source, *, every_byte: bool = False) -> tuple[list[SavedSegment], list[str]]:
+def read(folder: Path, source: IndexSource, *, every_byte: bool = False) -> tuple[list[SavedSegment], list[str]]:
     """(the whole segments of `source`, what is wrong with the others). No content is in two of them.
 
-    Every byte is compared with its digest. In an index of more than `_READ_UP_TO` bytes this is done only where a time differs,
-    unless `every_byte` is asked for.
+    Every byte is compared with its digest; in an index of more than `_READ_UP_TO` bytes only with `every_byte`, or where a time differs.
     """
     for _ in range(_TRIES):
         text = _state_text(folder)
@@ -97,7 +112,7 @@ def _state_text(folder: Path) -> bytes:
         return b""
 
 
-def _read(index: Path, source: Source, text: bytes, *, every_byte: bool) -> tuple[list[SavedSegment], list[str]]:
+def _read(index: Path, source: IndexSource, text: bytes, *, every_byte: bool) -> tuple[list[SavedSegment], list[str]]:
     found: list[SavedSegment] = []
     problems: list[str] = []
     held = np.empty(0, np.int64)
@@ -105,7 +120,7 @@ def _read(index: Path, source: Source, text: bytes, *, every_byte: bool) -> tupl
         entries = _entries(text, source) if text else []
     except ValueError as error:
         return [], [f"state.json: {error}"]
-    every_byte |= sum(size for entry in entries for size, _, _ in entry.files.values()) <= _READ_UP_TO
+    every_byte |= sum(file.size for entry in entries for file in entry.files.values()) <= _READ_UP_TO
     for entry in entries:
         try:
             saved = _open(index / entry.name, entry, source, every_byte=every_byte)
@@ -118,40 +133,41 @@ def _read(index: Path, source: Source, text: bytes, *, every_byte: bool) -> tupl
     return found, problems
 
 
-def _entries(text: bytes, source: Source) -> list[Entry]:
+def _entries(text: bytes, source: IndexSource) -> list[SegmentEntry]:
     value = parse_json(text, "it", ValueError)
     digest = value.pop("digest", "") if isinstance(value, dict) else ""
     if digest != sha256_hex(canonical_json(value)):
-        raise ValueError("it was changed")
+        raise ValueError("its digest does not fit what it says")
     state = convert(value, _State, "it", ValueError)
     if state.about != about(source):
-        raise ValueError("it is of another format, knowledge base or embedder")
+        raise ValueError("it is for another format, knowledge base or embedder")
     if not all(_NUMBER.fullmatch(entry.name) for entry in state.segments):
-        raise ValueError("it names other folders")
+        raise ValueError("it names a folder that is not a segment")
     return state.segments
 
 
-def about(source: Source) -> list[int | str]:
+def about(source: IndexSource) -> list[int | str]:
     return [FORMAT, source.base_id, source.embedder_digest, source.dimensions, words.version()]
 
 
-def _open(folder: Path, entry: Entry, source: Source, *, every_byte: bool) -> SavedSegment:
+def _open(folder: Path, entry: SegmentEntry, source: IndexSource, *, every_byte: bool) -> SavedSegment:
     if folder.is_symlink():
         raise ValueError("it is a link")
     files: dict[str, FileRecord] = {}
     damaged: list[str] = []
     for name in LAYOUT:
-        size, digest, written = entry.files[name]
-        time = (folder / f"{name}.npy").stat().st_mtime_ns
-        if (every_byte or time != written) and _digest(folder / f"{name}.npy") != digest:
+        known, path = entry.files[name], folder / f"{name}.npy"
+        files[name] = known._replace(written_ns=path.stat().st_mtime_ns)
+        if (every_byte or files[name] != known) and _digest(path) != known.digest:
             damaged.append(name)
-        files[name] = (size, digest, time)
     if damaged:
         raise ValueError(f"{', '.join(damaged)}: not the bytes that were written")
     segment = _load(folder, files, source.dimensions)
     if not _is_of(segment, source):
-        raise ValueError("it is of another past of this knowledge base")
-    return SavedSegment(Entry(entry.name, files), segment)
+        raise ValueError(
+            "its passages are not those of the database, which may have been restored from a backup; build the index again"
+        )
+    return SavedSegment(SegmentEntry(entry.name, files), segment)
 
 
 def _digest(path: Path) -> str:
@@ -166,7 +182,7 @@ def _load(folder: Path, files: Mapping[str, FileRecord], dimensions: int) -> Seg
     arrays: dict[str, Any] = {}
     for name in LAYOUT:
         path = folder / f"{name}.npy"
-        size = files[name][0]
+        size = files[name].size
         if path.is_symlink() or not path.is_file() or path.stat().st_size != size:
             raise ValueError(f"{path} is not the file that was written")
         mode: Any = "r" if size >= _MAPPED_FROM else None
@@ -176,16 +192,13 @@ def _load(folder: Path, files: Mapping[str, FileRecord], dimensions: int) -> Seg
     return segment
 
 
-def _is_of(segment: Segment, source: Source) -> bool:
-    """Whether the newest content that both know is the same.
-
-    A database that was restored from a backup may give an id a second time. Then the newest contents differ, for ids ascend.
-    """
+def _is_of(segment: Segment, source: IndexSource) -> bool:
+    """Whether the newest content that both know is the same: a database restored from a backup may give an id a second time."""
     for at in np.argsort(segment.contents)[::-1].tolist():
-        saved = segment.identities(at)
+        saved = segment.passage_identities(at)
         try:
-            found = index_builder.identities(source, int(segment.contents[at]))
-        except sqlite3.DatabaseError:  # reading that content will say so; the index is still of it
+            found = index_builder.passage_identities(source, int(segment.contents[at]))
+        except sqlite3.DatabaseError:  # that content is damaged, and whoever reads it is told; the index may still fit
             continue
         if found is not None and (found or saved):
             return saved == found
@@ -195,10 +208,10 @@ def _is_of(segment: Segment, source: Source) -> bool:
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
-class Writer:
+class SegmentWriter:
     """Writes segments to folders of new numbers; nobody sees them before `switch`. The caller holds the write lock."""
 
-    def __init__(self, folder: Path, source: Source) -> None:
+    def __init__(self, folder: Path, source: IndexSource) -> None:
         self._index, self._source = index_folder(folder), source
         self._index.mkdir(parents=True, exist_ok=True)
         numbers = [int(m[1]) for path in self._index.iterdir() if (m := _NUMBER.fullmatch(path.name))]
@@ -206,10 +219,7 @@ class Writer:
 
     def write(self, parts: Sequence[Selection]) -> SavedSegment:
         """The segment that these make, synced to disk."""
-        name = f"segment-{self._next}"
-        self._next += 1
-        folder, files = self._index / name, dict[str, FileRecord]()
-        folder.mkdir()
+        folder, files = self._new_folder(), dict[str, FileRecord]()
 
         def save(shapes: Mapping[str, tuple[int, ...]], blocks: Iterable[tuple[NDArray[Any], ...]]) -> None:
             with ExitStack() as stack:
@@ -221,28 +231,29 @@ class Writer:
 
         merge(parts, save)
         sync_folder(folder)
-        return SavedSegment(Entry(name, files), _load(folder, files, self._source.dimensions))
+        return SavedSegment(SegmentEntry(folder.name, files), _load(folder, files, self._source.dimensions))
 
-    def adopt(
-        self, files: Mapping[str, tuple[int, str]], fetch: Callable[[Iterable[tuple[str, Path]]], None]
-    ) -> SavedSegment:
-        """The segment of these files (size and digest by array), which `fetch` writes: each by its digest to a path.
+    def adopt(self, files: Files, fetch: Callable[[Iterable[tuple[Digest, Path]]], None]) -> SavedSegment:
+        """The segment of these files, which `fetch` writes: each by its digest to a path.
 
         Raises ValueError when one is not of its digest or the segment is not of the source, and what `fetch` raises.
         """
-        name = f"segment-{self._next}"
-        self._next += 1
-        folder = self._index / name
-        folder.mkdir()
+        folder = self._new_folder()
         try:
             paths = {array: folder / f"{array}.npy" for array in files}
-            fetch([(digest, paths[array]) for array, (_, digest) in files.items()])
+            fetch([(file.digest, paths[array]) for array, file in files.items()])
             sync_folder(folder)
-            written = {array: (*file, paths[array].stat().st_mtime_ns) for array, file in files.items()}
-            return _open(folder, Entry(name, written), self._source, every_byte=True)
+            written = {array: FileRecord(*file, paths[array].stat().st_mtime_ns) for array, file in files.items()}
+            return _open(folder, SegmentEntry(folder.name, written), self._source, every_byte=True)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
+
+    def _new_folder(self) -> Path:
+        folder = self._index / f"segment-{self._next}"
+        folder.mkdir()
+        self._next += 1
+        return folder
 
     def switch(self, saved: Sequence[SavedSegment]) -> None:
         """Make `saved` what the folder holds, in one step."""
@@ -251,10 +262,7 @@ class Writer:
         replace_file(self._index / "state.json", canonical_json(state | {"digest": sha256_hex(canonical_json(state))}))
 
     def clean(self, keep: Sequence[SavedSegment], *, strict: bool) -> None:
-        """Delete our files that are not in `keep`. Readers that have one open can still read it.
-
-        Raises StorageError if `strict` and one cannot be deleted.
-        """
+        """Delete our files that are not in `keep`. Raises StorageError if `strict` and one cannot be deleted."""
         for path in leftovers(self._index, keep):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
@@ -289,7 +297,7 @@ class _ArrayFile:
 
     def record(self) -> FileRecord:
         status = self._path.stat()
-        return status.st_size, self._sha256.hexdigest(), status.st_mtime_ns
+        return FileRecord(status.st_size, self._sha256.hexdigest(), status.st_mtime_ns)
 
     def __enter__(self) -> _ArrayFile:
         return self

@@ -18,16 +18,14 @@ import numpy as np
 from openbook.knowledge import index_builder, index_store, shared_segments
 from openbook.knowledge.blobs import Blobs
 from openbook.knowledge.bm25 import Bm25
-from openbook.knowledge.index_builder import Source
-from openbook.knowledge.index_store import SavedSegment, Writer
+from openbook.knowledge.index_builder import IndexSource
+from openbook.knowledge.index_store import SavedSegment, SegmentWriter
 from openbook.knowledge.search import Candidates, Counts, Scoring, SearchQuery, View, best
 from openbook.knowledge.segments import Live, Segment, Selection
 from openbook.knowledge.vectors import SignSearch, VectorSearch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-__all__ = ["Indexes", "Part", "Source"]
 
 RATIO = 4  # a segment joins a new one that has at least 1/RATIO of its rows
 SMALL = 1_024  # rows; smaller segments count as this
@@ -47,16 +45,15 @@ class Indexes:
     def open(
         cls,
         folder: Path,
-        source: Source,
+        source: IndexSource,
         wanted: NDArray[np.int64],
         *,
         every_byte: bool = False,
         blobs: Blobs | None = None,
     ) -> Indexes:
-        """Saved segments that are whole and belong to `source`, and in memory those contents of `wanted` that none holds.
+        """The saved segments of `source`, and in memory those contents of `wanted` that none of them holds.
 
-        Never writes, but for what it fetches from `blobs`, where machines share their segments. `every_byte` as in
-        `index_store.read`. Raises Damage when the truth is damaged.
+        It writes nothing but what it fetches from `blobs`. `every_byte`: see `index_store.read`. Raises Damage when the truth is damaged.
         """
         if blobs is not None:
             shared_segments.pull(blobs, folder, source)
@@ -72,18 +69,17 @@ class Indexes:
     def refresh(
         cls,
         folder: Path,
-        source: Source,
+        source: IndexSource,
         keep: NDArray[np.int64],
         *,
         forget: bool = False,
         blobs: Blobs | None = None,
         anew: bool = False,
     ) -> Indexes:
-        """Save the contents of `keep` that are missing, and drop others where much of a segment is not in it.
+        """Save the contents of `keep` that are missing, in one step; drop others where they are much of a segment.
 
-        With `forget`, no byte of a content outside `keep` is left in any file of ours. Switches in one step: readers, or a crash,
-        meet the old state or the new one. With `blobs`, the same happens there; `anew` then uses nothing of what is there.
-        Needs the write lock. Raises OSError, StorageError, KnowledgeBaseInvalid, KnowledgeBaseBusy, Damage.
+        `forget`: no byte of a content outside `keep` is left in any of our files. With `blobs`, the same happens there; `anew`
+        uses nothing of what is there. Needs the write lock. Raises OSError, StorageError, KnowledgeBaseInvalid, KnowledgeBaseBusy, Damage.
         """
         renew = partial(_renewed, folder, source, keep, forget=forget)
         saved = (
@@ -102,10 +98,10 @@ class Indexes:
         return View(self.part(live))
 
     def part(self, live: NDArray[np.int64], number: int = 0, of: int = 1) -> Part:
-        """The share of shard `number` in a search over the contents `live`: all of it when there is one.
+        """What shard `number` of `of` searches of the contents `live`. Raises ValueError when one of them is not indexed.
 
-        Contents are dealt out by id, in runs of nearly equal numbers of rows. Which rows are in which share is a function of `live`
-        alone, so shards whose segments differ miss no row and have none twice. Raises ValueError when one of them is not indexed.
+        Contents are dealt out by id, in runs of nearly equal numbers of rows. That is a function of `live` alone, so shards whose
+        segments differ miss no row and have none twice.
         """
         if len(lacking := np.setdiff1d(live, contents_of(self._segments))):
             raise ValueError(f"{len(lacking)} of {len(live)} contents are not indexed")
@@ -147,16 +143,15 @@ class Indexes:
         contents = np.empty(len(rows), np.int64)
         for segment, start in zip(self._segments, self._bases[:-1], strict=True):
             here = (rows >= start) & (rows < start + len(segment))
-            contents[here] = segment.contents_of(rows[here] - start)
+            contents[here] = segment.contents_of_rows(rows[here] - start)
         return _Duplicates(rows, keys[rows], contents)
 
 
 @dataclass(frozen=True, slots=True)
 class _Duplicates:
-    """Rows, numbered through all segments, whose text stands in the index more than once, with their keys and contents.
+    """Rows, numbered through all segments, whose text is in the index more than once, ascending by key.
 
-    Ascending by key; of each key the first comes first whatever the order in which contents came. Of those that are live, a
-    view has that one alone.
+    A view has only the first live row of each key, which is the same whatever the order in which contents came.
     """
 
     rows: NDArray[np.intp]
@@ -208,8 +203,8 @@ class Part:
         keys = self._column("keys", rows)
         contents = np.empty(len(rows), dtype=np.int64)
         for part in self._parts:
-            place, local = part.local(rows)
-            contents[place] = part.segment.contents_of(local)
+            where, local = part.local(rows)
+            contents[where] = part.segment.contents_of_rows(local)
         held: list[tuple[int, ...]] = [(content,) for content in contents.tolist()]
         for at, several in self._duplicates.holding(keys).items():
             held[at] = several
@@ -259,7 +254,7 @@ def contents_of(segments: Sequence[Segment]) -> NDArray[np.int64]:
     return np.concatenate([np.empty(0, np.int64), *(s.contents for s in segments)])
 
 
-def _renewed(folder: Path, source: Source, keep: NDArray[np.int64], *, forget: bool) -> list[SavedSegment]:
+def _renewed(folder: Path, source: IndexSource, keep: NDArray[np.int64], *, forget: bool) -> list[SavedSegment]:
     """The segments of `keep` in the folder, after those that are missing were written. As `Indexes.refresh`."""
     saved, problems = index_store.read(folder, source)
     missing = np.setdiff1d(keep, contents_of([each.segment for each in saved]))
@@ -267,7 +262,7 @@ def _renewed(folder: Path, source: Source, keep: NDArray[np.int64], *, forget: b
     stale = [not k.contents.all() and _dropped(k) >= (0.0 if forget else MOST_DROPPED) for k in kept]
     changed = len(missing) or any(stale) or problems or len(kept) > MOST_SEGMENTS
     if changed or any(index_store.leftovers(index_store.index_folder(folder), saved)):
-        writer = Writer(folder, source)
+        writer = SegmentWriter(folder, source)
         writer.clean(saved, strict=forget)  # first, for the room that a killed run's leftovers take
         if changed:
             saved = _merged(writer, list(zip(saved, kept, stale, strict=True)), _fresh(writer, source, missing))
@@ -285,7 +280,7 @@ def _whole(segment: Segment) -> Selection:
     return Selection(segment, np.ones(len(segment.contents), dtype=np.bool_))
 
 
-def _fresh(writer: Writer, source: Source, missing: NDArray[np.int64]) -> list[Selection]:
+def _fresh(writer: SegmentWriter, source: IndexSource, missing: NDArray[np.int64]) -> list[Selection]:
     """Segments of `missing`; all but the last is put on disk, so that one is in memory at a time."""
     found: list[Selection] = []
     for segment in index_builder.build(source, map(int, missing)):
@@ -296,12 +291,11 @@ def _fresh(writer: Writer, source: Source, missing: NDArray[np.int64]) -> list[S
 
 
 def _merged(
-    writer: Writer, old: Sequence[tuple[SavedSegment, Selection, bool]], fresh: Sequence[Selection]
+    writer: SegmentWriter, old: Sequence[tuple[SavedSegment, Selection, bool]], fresh: Sequence[Selection]
 ) -> list[SavedSegment]:
     """The segments to switch to. One new one holds what is fresh, what is left of stale ones, and small ones.
 
-    A segment is joined when what it is joined with has at least 1/RATIO of its rows: so each segment that stays alone
-    is RATIO times as large as all smaller ones together, and a passage is copied a logarithmic number of times.
+    A segment that stays alone is RATIO times as large as all smaller ones together, so a passage is copied a logarithmic number of times.
     """
     pool = [*fresh, *(kept for _, kept, is_stale in old if is_stale and kept.contents.any())]
     rows = sum(int(kept.rows.sum()) for kept in pool)

@@ -1,5 +1,5 @@
-"""Files to stored contents. Of an unchanged file only size and times are looked at, of one with known bytes only the digest
-is taken, and all others are parsed, in worker processes.
+"""Turns files into stored contents. A file whose size and times are unchanged is not read. One whose bytes are known is not parsed.
+All others are parsed in worker processes.
 
 Nothing here makes a version. What is stored is seen by nobody until a version refers to it, and the next run finds it.
 """
@@ -12,18 +12,18 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple, Self
+from typing import Self
 
 from openbook.errors import NotReadNow, UnreadableFile
 from openbook.knowledge import integrity, schema
 from openbook.knowledge.discovery import FoundFile, SyncedFolder, display_path
 from openbook.knowledge.embeddings import Progress, embedding_key, embedding_texts
-from openbook.knowledge.identities import identities
+from openbook.knowledge.identities import Change, DocumentState, identities
+from openbook.knowledge.integrity import PassageRow
 from openbook.knowledge.passages import passage_id
-from openbook.knowledge.sliced_run import Overtaken, SlicedRun
+from openbook.knowledge.sliced_run import SlicedRun, WriteConflict
 from openbook.knowledge.splitter import Sizing
 from openbook.knowledge.store import Connection
-from openbook.knowledge.versions import Change
 from openbook.parsers import NOT_TEXT, PARSER_VERSION, SUFFIXES, may_need_ocr, opened
 from openbook.parsers.characters import title_from_name
 from openbook.parsers.metadata import LABEL_KEY, from_json, labels_of, merged, read_sidecar, system_metadata, to_json
@@ -41,9 +41,9 @@ class RunOptions:
     """How a run reads files.
 
     `labels`: access labels for every document of it; `unlabel`: those that `add` takes away. `retry`: read failed files again,
-    though nothing about them changed. `ocr`: Tesseract's languages (`eng+deu`), empty for none. `parsers`: who parses, on this machine
-    or others. `go_on` is called between two pieces of the work and while it waits; when it raises, the run ends with that, without a
-    version, and what it had stored is deleted.
+    though nothing about them changed. `ocr`: Tesseract's languages (`eng+deu`), empty for none. `parsers`: who parses, on this
+    machine or others. `check_cancelled` is called all the time; when it raises, the run ends with that and without a version, and
+    what it had stored is deleted.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -54,15 +54,15 @@ class RunOptions:
     parsers: OpenParsers = local_parsers
     lock_timeout_s: float = 30.0
     progress: Progress = lambda stage, done, total: None
-    go_on: Callable[[], None] = lambda: None
+    check_cancelled: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """What was found, and how it is to be read; for `source` if that is a folder to be synced.
+class FileBatch:
+    """Files that were found together, and how they are to be read. `source`: the folder, if it is to be synced.
 
     `labels` are added to those that files state and those that were given to them by name. Without `source` the run itself gives
-    them by name. `inner`: folders inside it that are parts of their own. `relabel`: look at the labels of unchanged files too.
+    them by name. `inner`: folders inside it that have a batch of their own. `relabel`: look at the labels of unchanged files too.
     """
 
     found: Sequence[FoundFile | Verdict]
@@ -84,17 +84,10 @@ def prefix(folder: Path) -> str:
     return display_path(folder).rstrip("/") + "/"
 
 
-class LiveDocument(NamedTuple):
-    """A document's row in the newest version. `code`: see `code_of`. Metadata and labels are JSON."""
+@dataclass(frozen=True, slots=True)
+class LiveDocument(DocumentState):
+    """A document of the newest version. `code`: see `code_of`."""
 
-    path: str
-    content_id: int
-    bytes: int
-    stat: str
-    metadata: str
-    labels: str
-    given_labels: str
-    identity: int
     code: str
 
 
@@ -118,7 +111,7 @@ def content_key(path: Path, digest: Digest, code: str) -> Digest:
 
 
 class Ingest:
-    """What becomes of the files of a run, part by part. Contents of new and changed files are stored.
+    """What becomes of the files of a run. The contents of new and changed files are stored.
 
     `live`: see `live_documents`. `verdicts`: by path, of all that was found. `restat`: (stat, path) of files that did not change.
     `tried`: what a verdict's row says about the file, by path.
@@ -135,16 +128,16 @@ class Ingest:
         self._known = {each.path: each for each in identities(self._connection)}
         rows = self._connection.execute("SELECT path, stat, outcome, reason FROM verdicts WHERE stat <> ''")
         self._before = {path: (stat, Verdict(path, outcome, reason)) for path, stat, outcome, reason in rows}
-        self._part = Part(())
+        self._batch = FileBatch(())
 
-    def take(self, part: Part) -> Self:
-        self._part = part
+    def add(self, batch: FileBatch) -> Self:
+        self._batch = batch
         limits = self._options.limits
-        by = f"{self._code} {limits.timeout_s:g} {limits.memory_mb} {limits.max_file_bytes} {available(part.ocr)}"
+        by = f"{self._code} {limits.timeout_s:g} {limits.memory_mb} {limits.max_file_bytes} {available(batch.ocr)}"
         due: list[FoundFile] = []
-        for item in part.found:
+        for item in batch.found:
             if isinstance(item, Verdict):
-                self._tell(item)
+                self._set_verdict(item)
                 continue
             path, tried = item.displayed, f"{item.stat} {by}"
             self.tried[path] = tried
@@ -152,7 +145,7 @@ class Ingest:
             if not self._is_unchanged(path, item):
                 before = self._before.get(path)
                 if before is not None and before[0] == tried and not self._options.retry:
-                    self._tell(before[1])
+                    self._set_verdict(before[1])
                 else:
                     due.append(item)
         self._read(due)
@@ -160,18 +153,18 @@ class Ingest:
 
     def _is_unchanged(self, path: str, found: FoundFile) -> bool:
         live = self._live.get(path)
-        if self._part.relabel or live is None or not live.stat or live.stat != found.stat:
+        if self._batch.relabel or live is None or not live.stat or live.stat != found.stat:
             return False
         if live.code not in (self._code_of(found.path), self._code_of(found.path) + _WITH_OCR):
-            return False  # what was read with OCR is as good without asking for it
-        held = set(json.loads(live.given_labels if self._part.source is None else live.labels))
-        return self._part.labels <= held and not self._unlabel & set(json.loads(live.labels))
+            return False  # text that was read with OCR stays good when OCR is not asked for
+        held = set(json.loads(live.given_labels if self._batch.source is None else live.labels))
+        return self._batch.labels <= held and not self._unlabel & set(json.loads(live.labels))
 
     @property
     def _unlabel(self) -> frozenset[str]:
-        return self._options.unlabel if self._part.source is None else frozenset()
+        return self._options.unlabel if self._batch.source is None else frozenset()
 
-    def _tell(self, verdict: Verdict) -> None:
+    def _set_verdict(self, verdict: Verdict) -> None:
         reason = verdict.reason.removesuffix(_STAYS)
         if verdict.outcome == "failed" and verdict.path in self._live:
             reason += _STAYS
@@ -182,7 +175,7 @@ class Ingest:
         if isinstance(error, NotReadNow):
             self.tried.pop(path, None)  # the next run must try it, though it is unchanged
         unknown = found.path.suffix.lower() not in SUFFIXES and reason == NOT_TEXT and path not in self._live
-        self._tell(Verdict(path, "skipped" if unknown else "failed", reason))
+        self._set_verdict(Verdict(path, "skipped" if unknown else "failed", reason))
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -191,7 +184,7 @@ class Ingest:
         unknown: dict[Path, FoundFile] = {}
         for done, item in enumerate(due):
             progress("digest", done, len(due))
-            self._run.go_on()
+            self._run.check_cancelled()
             try:
                 content_id = self._known_content(item)
             except UnreadableFile as error:
@@ -204,7 +197,7 @@ class Ingest:
         if not unknown:
             return
         self._run.begin_long_work()
-        with self._options.parsers(self._options.limits, self._part.ocr) as pool:
+        with self._options.parsers(self._options.limits, self._batch.ocr) as pool:
             for done, result in enumerate(pool.parse_all(list(unknown))):
                 progress("read", done, len(unknown))
                 item = unknown[result.path]
@@ -226,7 +219,7 @@ class Ingest:
         return _content_of(self._connection, content_key(found.path, digest, self._code_of(found.path)))
 
     def _code_of(self, path: Path) -> str:
-        return self._code + _WITH_OCR if self._part.ocr and may_need_ocr(path) else self._code
+        return self._code + _WITH_OCR if self._batch.ocr and may_need_ocr(path) else self._code
 
     def _store(self, path: Path, content: Content, digest: Digest) -> int:
         """Store a text with its passages, unless it is stored. Returns the id of its row."""
@@ -286,7 +279,7 @@ class Ingest:
         Metadata is what the file system, the file and its sidecar say, in this order of precedence.
         """
         if self._connection.execute("SELECT 1 FROM contents WHERE id = ?", (content_id,)).fetchone() is None:
-            raise Overtaken  # a purge deleted it meanwhile
+            raise WriteConflict  # a purge deleted it meanwhile
         stored = integrity.content(self._connection, content_id)
         path = found.displayed
         live, known = self._live.get(path), self._known.get(path)
@@ -297,10 +290,10 @@ class Ingest:
         of_sidecar = read_sidecar(found.sidecar) if found.sidecar else ()
         whole = dict(merged(tuple(of_file.items()), of_text, of_sidecar))
         whole.pop(LABEL_KEY, None)
-        labels = {*labels_of(of_text, of_sidecar), *self._part.labels}
+        labels = {*labels_of(of_text, of_sidecar), *self._batch.labels}
         given = set(known.given) if known else set()
-        if self._part.source is None:
-            given |= self._part.labels
+        if self._batch.source is None:
+            given |= self._batch.labels
             labels |= (set(json.loads(live.labels)) if live else set()) - self._unlabel
         given -= self._unlabel
         return to_json(tuple(whole.items())), json.dumps(sorted(labels | given)), json.dumps(sorted(given))
@@ -311,10 +304,8 @@ def _content_of(connection: Connection, key: Digest) -> int | None:
     return None if row is None else int(row[0])
 
 
-def _passage_row(
-    row_id: int, content_id: int, text_digest: str, content: Content, span: PassageSpan
-) -> tuple[object, ...]:
+def _passage_row(row_id: int, content_id: int, text_digest: str, content: Content, span: PassageSpan) -> PassageRow:
     key = embedding_key(embedding_texts(content.title, span.headings, content.text, span.start, span.end)[0])
     name, headings = passage_id(text_digest, span.start, span.end), json.dumps(span.headings)
-    row = (row_id, content_id, name, span.start, span.end, span.page, headings, key)
-    return *row, integrity.row_digest(*row, content.title, content.text[span.start : span.end])
+    row = PassageRow(row_id, content_id, name, span.start, span.end, span.page, headings, key, None)
+    return row._replace(digest=row.digest_of(content.title, content.text[span.start : span.end]))

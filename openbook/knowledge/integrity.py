@@ -10,15 +10,15 @@ This notices accidents of disks, memory and copies. Somebody who changes a file 
 from __future__ import annotations
 
 import hashlib
+import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from openbook.knowledge.store import Connection, Damage, Rows
+from openbook.knowledge.store import Connection, Damage
 
 TABLES = ("documents", "identities", "meta", "sources", "tags", "verdicts", "versions")
 
-# What the digest of a passage is taken over, before the title of its content and its own text; then the digest.
 PASSAGE_COLUMNS = (
     "p.id, p.content_id, p.passage_id, p.start_char, p.end_char, p.page, p.headings, p.embedding_key, p.digest"
 )
@@ -33,6 +33,8 @@ def row_digest(*values: object) -> int:
 
 
 class StoredContent(NamedTuple):
+    """A row of `contents`."""
+
     id: int
     key: str
     code: str
@@ -41,6 +43,52 @@ class StoredContent(NamedTuple):
     media_type: str
     source_chars: int | None
     metadata: str
+
+
+class PassageRow(NamedTuple):
+    """A row of `passages`, as `PASSAGE_COLUMNS` reads it."""
+
+    id: int
+    content_id: int
+    passage_id: str
+    start: int
+    end: int
+    page: int | None
+    headings_json: str
+    embedding_key: bytes
+    digest: int | None
+
+    @property
+    def headings(self) -> tuple[str, ...]:
+        try:
+            return tuple(map(str, json.loads(self.headings_json)))
+        except (ValueError, TypeError) as error:
+            raise Damage(f"a passage's headings are {self.headings_json[:40]!r}") from error
+
+    def digest_of(self, title: str, text: str) -> int:
+        """What its digest must be, with the title of its content and its own text."""
+        return row_digest(*self[:-1], title, text)
+
+    def check(self, title: str, text: str) -> None:
+        """Raises Damage when the row, the title or the text is not what was stored."""
+        if self.digest != self.digest_of(title, text):
+            raise Damage(f"the passage {self.id} of content {self.content_id} is not what was stored")
+
+
+class DocumentRow(NamedTuple):
+    """A row of `documents`, without its digest."""
+
+    id: int
+    path: str
+    content_id: int
+    bytes: int
+    stat: str
+    metadata: str
+    labels: str
+    given_labels: str
+    added_in: int
+    removed_in: int | None
+    identity: int
 
 
 def content(connection: Connection, content_id: int) -> StoredContent:
@@ -53,50 +101,42 @@ def content(connection: Connection, content_id: int) -> StoredContent:
     return StoredContent(*row[:-1])
 
 
-def check_passage(row: Sequence[Any], title: str, text: str) -> None:
-    """`row` begins with `PASSAGE_COLUMNS`. Raises Damage when it is not what was stored."""
-    if row[8] != row_digest(*row[:8], title, text):
-        raise Damage(f"the passage {row[0]} of content {row[1]} is not what was stored")
-
-
-def passages(connection: Connection, of: StoredContent) -> list[Sequence[Any]]:
-    """The rows of all passages of a content, in text order, as `check_passage` takes them.
-
-    Raises Damage when one is not what was stored, or is missing: they cover the text.
-    """
+def passages(connection: Connection, of: StoredContent) -> list[PassageRow]:
+    """All passages of a content, in text order. Raises Damage when one is not what was stored, or is missing."""
     sql = f"SELECT {PASSAGE_COLUMNS} FROM passages p WHERE p.content_id = ? ORDER BY p.start_char, p.end_char"
-    rows = connection.execute(sql, (of.id,)).fetchall()
+    rows = [PassageRow(*row) for row in connection.execute(sql, (of.id,))]
     at = 0
     for row in rows:
-        start, end = row[3], row[4]
-        if not (isinstance(start, int) and isinstance(end, int) and 0 <= start <= at < end):
+        if not (isinstance(row.start, int) and isinstance(row.end, int) and 0 <= row.start <= at < row.end):
             raise Damage(f"the passages of content {of.id} do not cover its text")
-        check_passage(row, of.title, of.text[start:end])
-        at = end
+        row.check(of.title, of.text[row.start : row.end])
+        at = row.end
     if at != len(of.text):
         raise Damage(f"the passages of content {of.id} do not cover its text")
     return rows
 
 
-def check_document(cursor: Rows, row: Sequence[Any]) -> dict[str, Any]:
-    """A row of `SELECT d.*`, by column. Raises Damage when it is not what was stored, where such rows have digests."""
-    values = dict(zip((column[0] for column in cursor.description), row, strict=True))
-    if "digest" in values and values.pop("digest") != row_digest(*values.values()):
-        raise Damage(f"the document {values['id']} is not what was stored")
-    return values
+def documents(connection: Connection, where: str, values: dict[str, object]) -> list[DocumentRow]:
+    """The rows of `documents d` that fit a condition. Raises Damage when one is not what was stored.
+
+    PostgreSQL stores no digests of these rows, because it checks its own pages.
+    """
+    cursor = connection.execute(f"SELECT d.* FROM documents d WHERE {where}", values)
+    names = [column[0] for column in cursor.description]
+    found: list[DocumentRow] = []
+    for row in cursor:
+        fields = dict(zip(names, row, strict=True))
+        if "digest" in fields and fields.pop("digest") != row_digest(*fields.values()):
+            raise Damage(f"the document {fields['id']} is not what was stored")
+        found.append(DocumentRow(**fields))
+    return found
 
 
 # --- the small tables as a whole --------------------------------------------------------------------------------------
 
 
-def check(connection: Connection) -> None:
-    """Raises Damage when one of `TABLES` is not what was written. The caller reads one state."""
-    for problem in problems(connection):
-        raise Damage(problem)
-
-
 def problems(connection: Connection) -> Iterator[str]:
-    """What is wrong with `TABLES`, a phrase each."""
+    """What is wrong with `TABLES`, a phrase each. The caller reads one state."""
     sums = dict(iter(connection.execute("SELECT name, value FROM sums")))
     for table in TABLES:
         wrong, total = [], 0

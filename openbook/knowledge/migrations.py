@@ -1,4 +1,4 @@
-"""Knowledge bases of older formats become ones of this format: in place, in one transaction, or not at all."""
+"""Brings knowledge bases of older formats to this one: in place, in one transaction, or not at all."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sqlite3
 
 from openbook.knowledge import integrity, schema
 from openbook.knowledge.identities import write_identity
+from openbook.knowledge.integrity import PassageRow, StoredContent, row_digest
 from openbook.knowledge.passages import passage_id
 from openbook.knowledge.schema import NEXT_TABLE, SqliteConnection
 from openbook.records import sha256_hex
@@ -27,10 +28,7 @@ _REMADE = ("contents", "passages", "documents", "verdicts")
 
 
 def upgrade(connection: SqliteConnection) -> None:
-    """Bring a knowledge base of an older format to this one. The caller holds the write lock.
-
-    Raises sqlite3.DatabaseError when it has tables of a later format: then the number of its format is damaged.
-    """
+    """The caller holds the write lock. Raises sqlite3.DatabaseError when there are tables of a later format than its number says."""
     connection.execute("PRAGMA foreign_keys = OFF")
     connection.execute("PRAGMA legacy_alter_table = ON")  # a renamed table stays what others refer to by its old name
     try:
@@ -90,7 +88,7 @@ def _identify(connection: sqlite3.Connection) -> None:
         identity = at.pop(renamed.pop(0)) if renamed else at.get(path)
         at[path] = write_identity(connection, identity, path, labels, given)
         connection.execute("UPDATE documents SET identity = ? WHERE id = ?", (at[path], row))
-    last = {path: set(json.loads(labels)) for _, path, _, labels, *_ in rows}  # closed the path's past, whosever it was
+    last = {path: set(json.loads(labels)) for _, path, _, labels, *_ in rows}  # closed every earlier row of the path
     for row, path, _, labels, _, _, removed_in in rows:
         if removed_in is not None and not last[path] <= (held := set(json.loads(labels))):
             connection.execute(
@@ -110,18 +108,17 @@ def _add_digests(connection: sqlite3.Connection) -> None:
     for (content_id,) in connection.execute("SELECT id FROM contents").fetchall():
         try:
             sql = f"SELECT {integrity.CONTENT_COLUMNS} FROM contents WHERE id = ?"
-            row = connection.execute(sql, (content_id,)).fetchone()
+            content = StoredContent(*connection.execute(sql, (content_id,)).fetchone())
             sql = f"SELECT {integrity.PASSAGE_COLUMNS} FROM passages p WHERE content_id = ?"
-            passages = connection.execute(sql, (content_id,)).fetchall()
+            passages = [PassageRow(*row) for row in connection.execute(sql, (content_id,))]
         except sqlite3.OperationalError:  # not UTF-8
             continue
-        title, text = row[4], row[3]
-        digest = sha256_hex(text.encode())
-        if all(each[2] == passage_id(digest, each[3], each[4]) for each in passages):
-            connection.execute("UPDATE contents SET digest = ? WHERE id = ?", (integrity.row_digest(*row), content_id))
+        digest = sha256_hex(content.text.encode())
+        if all(each.passage_id == passage_id(digest, each.start, each.end) for each in passages):
+            connection.execute("UPDATE contents SET digest = ? WHERE id = ?", (row_digest(*content), content_id))
             connection.executemany(
                 "UPDATE passages SET digest = ? WHERE id = ?",
-                [(integrity.row_digest(*p[:8], title, text[p[3] : p[4]]), p[0]) for p in passages],
+                [(each.digest_of(content.title, content.text[each.start : each.end]), each.id) for each in passages],
             )
     integrity.seal(connection)
     connection.execute("UPDATE embeddings SET digest = row_digest(embedding_key, vector)")

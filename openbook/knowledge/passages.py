@@ -1,22 +1,22 @@
-"""Passages as they are stored, with the documents that hold them and a query may see, and the windows that they make.
+"""Reads passages from the database, with the documents that hold them and that a query may see, and joins them to windows.
 
-A passage is small, to be found; a window is whole, to be read. The passages of a document are joined to windows once and for
-all, by its headings and pages alone. So a window is the same for every question, and what a model computed of it serves all.
+A passage is small, to be found; a window is larger, to be read. Headings and pages alone decide which passages make a window.
+So a window is the same for every question, and what a model computed of it can be used again.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
-from openbook.knowledge import integrity, schema
-from openbook.knowledge.integrity import StoredContent
+from openbook.knowledge import integrity
+from openbook.knowledge.integrity import PASSAGE_COLUMNS, PassageRow, StoredContent
 from openbook.knowledge.scope import Condition
 from openbook.knowledge.search import RankedPassage
 from openbook.knowledge.store import Connection, Damage
@@ -29,9 +29,25 @@ WINDOW_CHARS = 900  # about 220 tokens; chosen by measurement (docs/benchmarks.m
 MORE = 0.3
 
 _ID = re.compile(r"(?P<first>.+?)(?:\+(?P<more>[1-9][0-9]{0,3}))?")
-PASSAGE = (
-    f"{integrity.PASSAGE_COLUMNS}, c.title, substr(c.text, p.start_char + 1, p.end_char - p.start_char) AS passage_text"
-)
+
+# The documents that hold a content: by path, the labels that it takes to see each.
+Holders: TypeAlias = Mapping[str, tuple[str, ...]]
+
+
+class StoredPassage(NamedTuple):
+    """A passage's row, the title of its content, and its own text."""
+
+    row: PassageRow
+    title: str
+    text: str
+
+
+class LocatedPassage(NamedTuple):
+    """A passage that was found, and the documents in scope that hold it, sorted. `content`: that of the first document."""
+
+    ranked: RankedPassage
+    content: int
+    holders: Holders
 
 
 def passage_id(text_digest: str, start: int, end: int) -> str:
@@ -39,43 +55,61 @@ def passage_id(text_digest: str, start: int, end: int) -> str:
     return "p" + sha256_hex(f"{text_digest} {start} {end}".encode())[:20]
 
 
-def fewest(labels: tuple[str, ...]) -> tuple[int, tuple[str, ...]]:
+def _fewest(labels: tuple[str, ...]) -> tuple[int, tuple[str, ...]]:
     """A key by which `min` finds the fewest labels, and of as many the first."""
     return len(labels), labels
 
 
-def passage_of(row: Sequence[Any], title: str, text: str, documents: Mapping[str, tuple[str, ...]]) -> Passage:
-    """From a row that begins with `integrity.PASSAGE_COLUMNS`.
+def _stored(connection: Connection, rest: str, parameters: Any = ()) -> list[StoredPassage]:
+    """The passages `p` of a query that ends in `rest`, which joins contents as `c`. Raises Damage when one is not what was stored."""
+    columns = f"{PASSAGE_COLUMNS}, c.title, substr(c.text, p.start_char + 1, p.end_char - p.start_char)"
+    rows = connection.execute(f"SELECT {columns} FROM passages p {rest}", parameters)
+    found = [StoredPassage(PassageRow(*row), title, text) for *row, title, text in rows]
+    for each in found:
+        each.row.check(each.title, each.text)
+    return found
 
-    `documents`: those that hold it, the first of which it is shown in, with the labels that it takes to see each.
-    """
-    _, _, passage_id, start, end, page, headings = row[:7]
-    path, *also = documents
-    labels = min(documents.values(), key=fewest)
+
+def _passage(stored: StoredPassage, holders: Holders) -> Passage:
+    """The passage as the first of its `holders` shows it."""
+    row, title, text = stored
+    path, *also = holders
+    labels = min(holders.values(), key=_fewest)
     title = title or Path(path).stem
-    return Passage(passage_id, path, title, start, end, page, schema.headings(headings), text, tuple(also), labels)
+    return Passage(row.passage_id, path, title, row.start, row.end, row.page, row.headings, text, tuple(also), labels)
+
+
+def _located(connection: Connection, ranked: Sequence[RankedPassage], seen: Condition) -> list[LocatedPassage]:
+    """Raises Damage when no document in scope holds one of them."""
+    # Every content with the passage's text counts: the same text may have been read from other bytes.
+    holders = documents_holding(connection, {content for each in ranked for content in each.contents}, seen)
+    found: list[LocatedPassage] = []
+    for each in ranked:
+        contents = [content for content in each.contents if content in holders]
+        if not contents:
+            raise Damage(f"the passage {each.passage}, or its document, is not there")
+        # They may differ in their headings.
+        first = min(contents, key=lambda content: min(holders[content]))
+        documents = dict(sorted(item for content in contents for item in holders[content].items()))
+        found.append(LocatedPassage(each, first, documents))
+    return found
 
 
 def hits_of(connection: Connection, ranked: Sequence[RankedPassage], seen: Condition) -> list[Hit]:
-    """What was found, each with the documents in scope that hold it: the first path, then the others.
+    """The passages that were found, with the documents in scope that hold them.
 
     Raises Damage when something of it is not there, or not what was stored.
     """
-    marks = ", ".join(str(each.passage) for each in ranked) or "NULL"
-    sql = f"SELECT {PASSAGE} FROM passages p JOIN contents c ON c.id = p.content_id WHERE p.id IN ({marks})"
-    rows = {row[0]: row for row in connection.execute(sql)}
-    # By what the passage says and not by its content: the same text may have been read from other bytes.
-    documents = documents_holding(connection, {content for each in ranked for content in each.contents}, seen)
-    found: list[Hit] = []
-    for each in ranked:
-        row = rows.get(each.passage)
-        held_by = dict(sorted(held for content in each.contents for held in documents.get(content, {}).items()))
-        if row is None or row[1] not in each.contents or not held_by:
+    ids = ", ".join(str(each.passage) for each in ranked) or "NULL"
+    passages = _stored(connection, f"JOIN contents c ON c.id = p.content_id WHERE p.id IN ({ids})")
+    by_id = {each.row.id: each for each in passages}
+    hits: list[Hit] = []
+    for each, _, holders in _located(connection, ranked, seen):
+        stored = by_id.get(each.passage)
+        if stored is None or stored.row.content_id not in each.contents:
             raise Damage(f"the passage {each.passage}, or its document, is not there")
-        integrity.check_passage(row, *row[-2:])
-        passage = passage_of(row, row[-2], row[-1], held_by)
-        found.append(Hit(passage, each.score, each.dense_rank, each.bm25_rank, each.similarity))
-    return found
+        hits.append(Hit(_passage(stored, holders), each.score, each.dense_rank, each.bm25_rank, each.similarity))
+    return hits
 
 
 def passage_of_id(
@@ -92,7 +126,7 @@ def passage_of_id(
             break
     if not found:
         return None
-    labels = min((each.labels for each in found), key=fewest)
+    labels = min((each.labels for each in found), key=_fewest)
     return replace(next((each for each in found if each.document == prefer), found[0]), labels=labels)
 
 
@@ -100,18 +134,16 @@ def _passages_of_id(connection: Connection, lookup: str, name: str, seen: Condit
     """One for each document that is `seen` and holds it, ordered by path."""
     match = _ID.fullmatch(name)
     first, more = (match["first"], int(match["more"] or 0)) if match else (name, 0)
-    rows = connection.execute(
-        f"SELECT {PASSAGE} FROM passages p {lookup} LEFT JOIN contents c ON c.id = p.content_id WHERE p.passage_id = ?",
-        (first.encode(errors="replace").decode(),),  # half a character cannot be looked for
-    ).fetchall()
-    for row in rows:
-        integrity.check_passage(row, *row[-2:])
-    documents = documents_holding(connection, {row[1] for row in rows}, seen)
+    first = first.encode(errors="replace").decode()  # half a character cannot be looked for
+    passages = _stored(
+        connection, f"{lookup} LEFT JOIN contents c ON c.id = p.content_id WHERE p.passage_id = ?", (first,)
+    )
+    documents = documents_holding(connection, {each.row.content_id for each in passages}, seen)
     found = []
-    for row in rows:
-        for path, labels in documents.get(row[1], {}).items():
-            stored = integrity.content(connection, row[1])
-            parts = [passage_of(row, row[-2], row[-1], {path: labels})]
+    for each in passages:
+        for path, labels in documents.get(each.row.content_id, {}).items():
+            stored = integrity.content(connection, each.row.content_id)
+            parts = [_passage(each, {path: labels})]
             if more:
                 all_of_it = passages_in(connection, stored, {path: labels})
                 parts = all_of_it[(at := all_of_it.index(parts[0])) : at + 1 + more]
@@ -123,56 +155,51 @@ def _passages_of_id(connection: Connection, lookup: str, name: str, seen: Condit
 def beginning_of(connection: Connection, content: int, chars: int) -> tuple[str, str]:
     """(title, text) of a content up to `chars` characters or a little more: as far as whole passages go."""
     title = text = ""
-    for row in connection.execute(
-        f"SELECT {PASSAGE} FROM passages p JOIN contents c ON c.id = p.content_id "
-        "WHERE p.content_id = ? AND p.start_char < ? ORDER BY p.start_char",
+    for passage in _stored(
+        connection,
+        "JOIN contents c ON c.id = p.content_id WHERE p.content_id = ? AND p.start_char < ? ORDER BY p.start_char",
         (content, chars),
     ):
-        integrity.check_passage(row, *row[-2:])
-        title, text = row[-2], text[: row[3]] + row[-1]  # they may overlap
+        title, text = passage.title, text[: passage.row.start] + passage.text  # they may overlap
     return title, text
 
 
-def documents_holding(
-    connection: Connection, contents: Collection[int], seen: Condition
-) -> dict[int, dict[str, tuple[str, ...]]]:
-    """The documents that are `seen`, by the content that they hold, with the labels that it takes to see each.
+def documents_holding(connection: Connection, contents: Collection[int], seen: Condition) -> Mapping[int, Holders]:
+    """The documents that are `seen`, by the content that they hold.
 
-    Those are what it carries in this version, and what it carries now, or carried last.
+    It takes the labels that a document carries in this version, and those that it carries now, or carried last.
     """
-    cursor = connection.execute(
-        f"SELECT d.* FROM documents d WHERE d.content_id IN (SELECT CAST(value AS BIGINT) FROM json_each(:contents)) AND {seen.sql}",
-        {"contents": json.dumps(sorted(contents)), **seen.values},
-    )
-    rows = [integrity.check_document(cursor, row) for row in cursor]
-    ids = json.dumps([row["identity"] for row in rows])
+    among = "d.content_id IN (SELECT CAST(value AS BIGINT) FROM json_each(:contents))"
+    values = {"contents": json.dumps(sorted(contents)), **seen.values}
+    rows = integrity.documents(connection, f"{among} AND {seen.sql}", values)
+    ids = json.dumps([row.identity for row in rows])
     sql = "SELECT id, labels FROM identities WHERE id IN (SELECT CAST(value AS BIGINT) FROM json_each(?))"
     now = dict(connection.execute(sql, (ids,)).fetchall())
-    documents: dict[int, dict[str, tuple[str, ...]]] = {}
+    found: dict[int, dict[str, tuple[str, ...]]] = {}
     for row in rows:
-        labels = {*json.loads(row["labels"]), *json.loads(now[row["identity"]])}
-        documents.setdefault(row["content_id"], {})[row["path"]] = tuple(sorted(labels))
-    return documents
+        labels = {*json.loads(row.labels), *json.loads(now[row.identity])}
+        found.setdefault(row.content_id, {})[row.path] = tuple(sorted(labels))
+    return found
 
 
-def passages_in(connection: Connection, stored: StoredContent, held_by: Mapping[str, tuple[str, ...]]) -> list[Passage]:
+def passages_in(connection: Connection, stored: StoredContent, holders: Holders) -> list[Passage]:
     """All passages of a content, in text order. Raises Damage when one is not what was stored."""
     rows = integrity.passages(connection, stored)
-    return [passage_of(row, stored.title, stored.text[row[3] : row[4]], held_by) for row in rows]
+    return [_passage(StoredPassage(row, stored.title, stored.text[row.start : row.end]), holders) for row in rows]
 
 
 # --- windows -------------------------------------------------------------------------------------------------------------
 
 
-# What of a passage decides to which window it belongs: place, page and headings.
+# Offsets, page and headings decide to which window a passage belongs.
 _Parts: TypeAlias = Sequence[Passage] | Sequence[PassageSpan]
 
 
 def partition(passages: _Parts, limit: int = WINDOW_CHARS) -> list[range]:
-    """Which passages of a document, given in text order, make each window: runs that cover all of them.
+    """The windows of a document, as runs of its passages, which are in text order.
 
-    A window has at most `limit` characters, or one passage. It lies on one page. A section that fits is not cut; one that does
-    not is cut into windows of about one length. Small sections are joined with the siblings and subsections after them.
+    A window has at most `limit` characters, or one passage, and lies on one page. A section that fits is not cut; a longer one is
+    cut into windows of about one length. Small sections are joined with the siblings and subsections after them.
     """
     windows: list[range] = []
     first = 0
@@ -239,46 +266,37 @@ def joined(parts: Sequence[Passage]) -> Passage:
     )
 
 
-def in_windows(passages: Sequence[Passage]) -> list[Passage]:
-    """The windows that all passages of a document make."""
-    return _windows(passages, partition(passages))
-
-
-def _windows(passages: Sequence[Passage], runs: Iterable[range]) -> list[Passage]:
-    """The windows of these runs, each with the header of the table that it begins in. `passages`: all of the document."""
+def in_windows(passages: Sequence[Passage], runs: Sequence[range] | None = None) -> list[Passage]:
+    """The windows that all passages of a document make, or only those of the `runs`. Each has the header of the table it begins in."""
     text = _text(passages) if passages else ""
-    windows = [joined(passages[run.start : run.stop]) for run in runs]
+    windows = [joined(passages[run.start : run.stop]) for run in (partition(passages) if runs is None else runs)]
     return [replace(window, header=table_header(text, window.start)) for window in windows]
 
 
 def windows_around(connection: Connection, ranked: Sequence[RankedPassage], seen: Condition) -> list[Hit]:
-    """The windows of the passages that were found, best first, each once, with the documents that are `seen` and hold it.
+    """The windows of the passages that were found, best first, each once, with the documents in scope that hold them.
 
     Raises Damage when something is not there, or not what was stored.
     """
-    holders = documents_holding(connection, {content for each in ranked for content in each.contents}, seen)
-    marks = ", ".join(str(each.passage) for each in ranked) or "NULL"
-    names = dict(iter(connection.execute(f"SELECT id, passage_id FROM passages WHERE id IN ({marks})")))
-    found: dict[int, list[tuple[RankedPassage, dict[str, tuple[str, ...]]]]] = {}
-    for each in ranked:
-        # Contents of one text may differ in their headings: the one is taken whose document is the first by its path.
-        holding = [content for content in each.contents if holders.get(content)]
-        if not holding or each.passage not in names:
-            raise Damage(f"the passage {each.passage}, or its document, is not there")
-        chosen = min(holding, key=lambda content: min(holders[content]))
-        held_by = dict(sorted(held for content in holding for held in holders[content].items()))
-        found.setdefault(chosen, []).append((each, held_by))
+    ids = ", ".join(str(each.passage) for each in ranked) or "NULL"
+    names = dict(iter(connection.execute(f"SELECT id, passage_id FROM passages WHERE id IN ({ids})")))
+    by_content: dict[int, list[LocatedPassage]] = {}
+    for each in _located(connection, ranked, seen):
+        by_content.setdefault(each.content, []).append(each)
     floor = min((each.score for each in ranked), default=0.0)
-    hits = []
-    for content, holding_it in found.items():
-        passages = passages_in(connection, integrity.content(connection, content), holding_it[0][1])
-        at = {passage.id: number for number, passage in enumerate(passages)}
-        if any(names[each.passage] not in at for each, _ in holding_it):
-            raise Damage(f"a passage of content {content} is not there")
-        inside = [(run, [e for e, _ in holding_it if at[names[e.passage]] in run]) for run in partition(passages)]
-        inside = [each for each in inside if each[1]]
-        windows = _windows(passages, [run for run, _ in inside])
-        hits += [_hit(window, members, floor) for window, (_, members) in zip(windows, inside, strict=True)]
+    hits: list[Hit] = []
+    for content, located in by_content.items():
+        passages = passages_in(connection, integrity.content(connection, content), located[0].holders)
+        numbers = {passage.id: number for number, passage in enumerate(passages)}
+        found: dict[int, RankedPassage] = {}
+        for each in located:
+            name = names.get(each.ranked.passage)
+            if name not in numbers:
+                raise Damage(f"a passage of content {content} is not there")
+            found[numbers[name]] = each.ranked
+        runs = [run for run in partition(passages) if not found.keys().isdisjoint(run)]
+        for run, window in zip(runs, in_windows(passages, runs), strict=True):
+            hits.append(_hit(window, [each for number, each in found.items() if number in run], floor))
     return sorted(hits, key=lambda hit: (-hit.score, hit.passage.id))
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from openbook.errors import NoPicture, NoSuchPage, UnreadableFile
-from openbook.knowledge.base import Origin
 from openbook.knowledge.discovery import path_displayed
 from openbook.knowledge.ingest import content_key
+from openbook.knowledge.integrity import StoredContent
 from openbook.parsers import file_bytes
 from openbook.parsers.page_image import draw_page
 from openbook.parsers.sandbox import Limits
@@ -24,20 +24,16 @@ _NONE = "The page cannot be shown as a picture"
 
 def page_picture(
     document: str,
-    origin: Origin,
+    content: StoredContent,
     page: int,
     limits: Limits = Limits(),
     stop: Callable[[], bool] = lambda: False,
 ) -> bytes:
-    """Page `page` (from 1) of a document (its path), whose text was read from `origin`, as PNG.
+    """Page `page` (from 1) of a document (its path) that holds `content`, as PNG. Raises NoPicture, which says why there is none.
 
     The caller checks who may see the document. Ends early when `stop` returns true.
-
-    Raises:
-        NoPicture: it says why there is no picture.
-
     """
-    if origin.media_type != PDF:
+    if content.media_type != PDF:
         raise NoPicture("This document is not a PDF, so it has no pages to show.", "not_a_pdf")
     path = path_displayed(document)
     try:
@@ -45,8 +41,8 @@ def page_picture(
     except UnreadableFile as error:
         message = f"{_NONE}: its file cannot be read any more ({error}), and only the text of it is kept."
         raise NoPicture(message, "file_unreadable") from error
-    # `origin` names the code that read the bytes, so this holds across versions of OpenBook.
-    if content_key(path, sha256_hex(data), origin.code) != origin.key:
+    # The content names the code that read the bytes, so this holds across versions of OpenBook.
+    if content_key(path, sha256_hex(data), content.code) != content.key:
         message = f"{_NONE}: its file is not, byte for byte, the one that this text was read from."
         raise NoPicture(message, "file_changed")
     try:

@@ -21,8 +21,8 @@ from openbook.records import Citation, Passage, Vectors
 Embed: TypeAlias = Callable[[Sequence[str]], Vectors]
 
 MAX_QUOTE_SENTENCES = 3
-CANDIDATES = 12  # quotes of a sentence that nothing speaks against
-COMPARED = 3  # of them, those with the most of its words, whose meaning is compared
+CANDIDATES = 12  # quotes that are collected for a sentence
+COMPARED = 3  # of them, those with the most of its words; their meaning is compared
 NEAR = 0.6  # a value counts in a sentence with this share of the words of the nearest one
 SUPPORTED = 0.5
 SURE = 0.7  # from here on 19 of 20 altered sentences are refused (docs/log.md)
@@ -30,20 +30,17 @@ SURE = 0.7  # from here on 19 of 20 altered sentences are refused (docs/log.md)
 
 @dataclass(frozen=True, slots=True)
 class SentenceSupport:
-    """`answer[start:end]` and the place of its citation in `Quoted.citations`; None: unsupported, or it states nothing.
-
-    `score` is from 0 to 1; a sentence is supported from `SUPPORTED` on.
-    """
+    """`answer[start:end]`. `citation`: its index in `AnswerSupport.citations`. `score`: from 0 to 1, supported from `SUPPORTED` on."""
 
     start: int
     end: int
     citation: int | None
     score: float
-    states: bool = True
+    needs_support: bool = True
 
 
 @dataclass(frozen=True, slots=True)
-class Quoted:
+class AnswerSupport:
     """Citations for the parts of an answer that have support, the parts that have none, and all parts in order."""
 
     citations: tuple[Citation, ...] = ()
@@ -58,62 +55,62 @@ def quote(
     *,
     embed: Embed | None = None,
     marks: Sequence[tuple[int, frozenset[int]]] = (),
-) -> Quoted:
+) -> AnswerSupport:
     """Cite each sentence of `answer` from `passages` (best first), or list it as unsupported.
 
     List items, and lines of code, are sentences. Every citation's quote is the shortest run of 1 to `MAX_QUOTE_SENTENCES`
-    sentences that supports the sentence, and stands verbatim at its span. `marks`: places in the answer and the
-    numbers of passages, from 1, that its author named there; of equally good quotes of a sentence one from these is taken.
+    sentences that supports the sentence, and stands verbatim at its span. `marks`: offsets in the answer, and the
+    numbers of passages, from 1, that its author named there; of equally good quotes one from these is taken.
     """
-    read = _Reading(question, passages)
+    read = _Passages(question, passages)
     parts = list(_parts(answer))
-    found = [read.sought(answer[start:end], code) for start, end, code in parts]
-    if not any(each.states for each in found):  # an answer that states nothing has no support
-        found = [replace(each, states=True) for each in found]
+    found = [read.candidates_for(answer[start:end], code) for start, end, code in parts]
+    if not any(each.needs_support for each in found):  # an answer that states nothing has no support
+        found = [replace(each, needs_support=True) for each in found]
     citations: dict[tuple[str, int, int], Citation] = {}
     sentences: list[SentenceSupport] = []
-    for (start, end, _), sought, cosines in zip(parts, found, _cosines(found, embed), strict=True):
+    for (start, end, _), sentence, cosines in zip(parts, found, _cosines(found, embed), strict=True):
         scored = [
             (_likeness(run, share, cosine), run)
-            for (run, share), cosine in zip(sought.candidates, cosines, strict=True)
+            for (run, share), cosine in zip(sentence.candidates, cosines, strict=True)
         ]
         enough = [(score, run) for score, run in scored if score >= SUPPORTED]
         named = {number - 1 for at, numbers in marks if start < at <= end + 1 for number in numbers}
-        place = None
+        cited = None
         if enough:
-            _, run = max(
-                enough, key=lambda e: (round(e[0], 1), e[1].place in named, e[1].start - e[1].end, -e[1].place)
-            )
+            _, run = max(enough, key=lambda e: (round(e[0], 1), e[1].rank in named, e[1].start - e[1].end, -e[1].rank))
             citation = run.citation()
             span = citation.document, citation.start, citation.end
             citations.setdefault(span, citation)
-            place = list(citations).index(span)
+            cited = list(citations).index(span)
         best = max((score for score, _ in scored), default=0.0)
-        sentences.append(SentenceSupport(start, end, place, best, sought.states))
-    unsupported = tuple(answer[s.start : s.end] for s in sentences if s.states and s.citation is None)
-    return Quoted(tuple(citations.values()), unsupported, tuple(sentences))
+        sentences.append(SentenceSupport(start, end, cited, best, sentence.needs_support))
+    unsupported = tuple(answer[s.start : s.end] for s in sentences if s.needs_support and s.citation is None)
+    return AnswerSupport(tuple(citations.values()), unsupported, tuple(sentences))
 
 
-def is_sure(answer: str, question: str, quoted: Quoted, *, stated: bool = False) -> bool:
+def is_sure(answer: str, question: str, quoted: AnswerSupport, *, confirmed: bool = False) -> bool:
     """Whether each sentence of the answer is surely supported, and together they say more than the question.
 
-    Where it is known that the passages have the answer `stated`, a quote of one sentence will do.
+    `confirmed`: the model was asked whether the passages state the answer, and said yes. Then one quote is enough.
     """
-    sure = stated or all(each.score >= SURE and each.citation is not None for each in quoted.sentences if each.states)
-    said, asked = claims.statement(answer), claims.statement(question)
-    return sure and bool(quoted.citations) and (not said.stems <= asked.stems or said.values != asked.values)
+    sure = confirmed or all(
+        each.score >= SURE and each.citation is not None for each in quoted.sentences if each.needs_support
+    )
+    statement, asked = claims.statement(answer), claims.statement(question)
+    return sure and bool(quoted.citations) and (not statement.stems <= asked.stems or statement.values != asked.values)
 
 
 def closest(question: str, passages: Sequence[Passage], embed: Embed | None, most: int = 3) -> tuple[Citation, ...]:
-    """The sentences nearest to the question, verbatim, nearest first: for an answer that is not there."""
-    read = _Reading(question, passages)
+    """The sentences of the passages that are nearest to the question, verbatim, nearest first."""
+    read = _Passages(question, passages)
     runs = [run for units in read.units for run in units if not run.heading]
-    runs.sort(key=lambda run: (-len(read.question.stems & (run.said.stems | run.topic)), run.place, run.start))
+    runs.sort(key=lambda run: (-len(read.question.stems & (run.statement.stems | run.topic)), run.rank, run.start))
     runs = runs[: 8 * most]
     if embed is not None and runs:
         vectors = embed([question, *(run.text for run in runs)])
         near = {id(run): float(vectors[0] @ vectors[i + 1]) for i, run in enumerate(runs)}
-        runs.sort(key=lambda run: (-near[id(run)], run.place, run.start))
+        runs.sort(key=lambda run: (-near[id(run)], run.rank, run.start))
     first = {run.text: run for run in reversed(runs)}
     return tuple(run.citation() for run in runs if first[run.text] is run)[:most]
 
@@ -153,16 +150,18 @@ _RULED = re.compile(r"[ \t]*\n[ \t]*\|[ \t:|-]+(?:\n|\Z)")
 
 @dataclass(slots=True)
 class _Run:
-    """Up to MAX_QUOTE_SENTENCES sentences of one passage, its offsets in the passage's text."""
+    """Up to MAX_QUOTE_SENTENCES sentences of passage number `rank` (from 0), with offsets in the passage's text."""
 
     passage: Passage
-    place: int
+    rank: int
     start: int
     end: int
-    said: Statement
-    topic: frozenset[str]  # of the title and headings it stands under, and of its table's header
+    statement: Statement
+    topic: frozenset[str]  # words of the title, the headings above and the table's header
     rows: tuple[tuple[tuple[Statement, ...], tuple[frozenset[str], ...]], ...] = ()  # cells, and the years over each
-    labels: tuple[tuple[frozenset[str], ...], ...] = ()  # what each row or entry is of, word by word
+    labels: tuple[
+        tuple[frozenset[str], ...], ...
+    ] = ()  # the first cell of each row, or the name of each entry, word by word
     parts: tuple[_Run, ...] = ()  # the sentences of a longer run
     header: Statement | None = None
     listed: int = 0  # how many list items or table rows it has
@@ -172,9 +171,11 @@ class _Run:
     def text(self) -> str:
         return self.passage.text[self.start : self.end]
 
-    def shared(self, said: Statement) -> int:
+    def shared(self, statement: Statement) -> int:
         """How many words of a statement it or its table's header has."""
-        return len(said.stems & (self.said.stems | self.header.stems if self.header else self.said.stems))
+        return len(
+            statement.stems & (self.statement.stems | self.header.stems if self.header else self.statement.stems)
+        )
 
     def citation(self) -> Citation:
         passage = self.passage
@@ -189,8 +190,8 @@ class _Run:
         )
 
 
-def _units(passage: Passage, place: int) -> list[_Run]:
-    """The sentences of a passage, each with what stands over it."""
+def _units(passage: Passage, rank: int) -> list[_Run]:
+    """The sentences of a passage, each with the headings and table header above it."""
     text = passage.text
     headings = [claims.words_of(heading) for heading in passage.headings]
     topic = claims.stems_of(" ".join((passage.title, *passage.headings)))
@@ -200,7 +201,7 @@ def _units(passage: Passage, place: int) -> list[_Run]:
     units: list[_Run] = []
     for start, end in sentence_spans(text, 0, len(text)):
         sentence = text[start:end]
-        unit = _Run(passage, place, start, end, claims.statement(sentence), topic)
+        unit = _Run(passage, rank, start, end, claims.statement(sentence), topic)
         units.append(unit)
         row = _ROW.match(sentence) is not None
         cells = sentence.split("|") if row else []
@@ -229,7 +230,7 @@ def _units(passage: Passage, place: int) -> list[_Run]:
         if unit.listed:
             unit.topic |= intro
         else:
-            intro = unit.said.stems
+            intro = unit.statement.stems
     return units
 
 
@@ -245,10 +246,10 @@ def _joined(units: Sequence[_Run]) -> _Run:
     header = next((unit.header for unit in units if unit.header), None)
     return _Run(
         first.passage,
-        first.place,
+        first.rank,
         first.start,
         units[-1].end,
-        claims.joined([unit.said for unit in units]),
+        claims.joined([unit.statement for unit in units]),
         first.topic | (header.stems if header else frozenset()),
         rows=tuple(row for unit in units for row in unit.rows),
         labels=tuple(label for unit in units for label in unit.labels),
@@ -262,22 +263,19 @@ def _joined(units: Sequence[_Run]) -> _Run:
 
 
 @dataclass(frozen=True, slots=True)
-class _Sought:
-    """A sentence of the answer. `states`: it says something that needs support.
-
-    `candidates`: what may support it, with the share of its words and values that stand there or over it.
-    """
+class _Sentence:
+    """A sentence of the answer. `candidates`: what may support it, with the share of its words and values that are there."""
 
     text: str
     candidates: tuple[tuple[_Run, float], ...]
-    states: bool = True
+    needs_support: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class _Claim:
     """What a sentence says, and of it what it adds to the question; `listed`: how many things it may enumerate."""
 
-    said: Statement
+    statement: Statement
     new: frozenset[str]
     added: tuple[Value, ...]
     names: tuple[str, ...]
@@ -286,17 +284,17 @@ class _Claim:
 
     def overlap(self, there: Statement) -> int:
         values = {value.core for _, value in there.values}
-        words = len(self.new & there.stems) + len(self.said.stems & there.stems)
+        words = len(self.new & there.stems) + len(self.statement.stems & there.stems)
         return words + 4 * sum(value.core in values for value in self.added)
 
 
-class _Reading:
+class _Passages:
     """The passages, read once for all sentences of an answer."""
 
     def __init__(self, question: str, passages: Sequence[Passage]) -> None:
         self.passages = passages
         self.question = claims.statement(question)
-        self.units = [_units(passage, place) for place, passage in enumerate(passages)]
+        self.units = [_units(passage, rank) for rank, passage in enumerate(passages)]
         self.runs: list[_Run] = []
         for units in self.units:
             for first in range(len(units)):
@@ -308,94 +306,100 @@ class _Reading:
         self.scales = [claims.scales(text) for text in self.texts]
         self.common = frozenset(w for p in passages for w in re.findall(r"(?<!\w)[a-z]\w*", p.text))
 
-    def sought(self, sentence: str, code: bool) -> _Sought:
+    def candidates_for(self, sentence: str, code: bool) -> _Sentence:
         text = _MARKS.sub("", sentence).strip()
         if code:
             return self._verbatim(text)
         claim = self._claim(text)
-        hard = claim.said.values or claim.names or claim.codes
+        hard = claim.statement.values or claim.names or claim.codes
         if re.match(r"#{1,6}\s", text) or (text.endswith(":") and not hard):
-            return _Sought(text, (), states=False)
-        unfinished = text[-1:].isalnum() and claim.said.words[-1:] and claim.said.words[-1] in _UNFINISHED
+            return _Sentence(text, (), needs_support=False)
+        unfinished = text[-1:].isalnum() and claim.statement.words[-1:] and claim.statement.words[-1] in _UNFINISHED
         if unfinished or not (claim.new or claim.added):
-            return _Sought(text, ())
-        return _Sought(text, tuple(self._candidates(claim)))
+            return _Sentence(text, ())
+        return _Sentence(text, tuple(self._candidates(claim)))
 
     def _claim(self, text: str) -> _Claim:
         asked = self.question
-        said = claims.statement(_YES_OR_NO.sub("", text))
-        affirms = said.words in (("yes",), ("no",))
+        statement = claims.statement(_YES_OR_NO.sub("", text))
+        affirms = statement.words in (("yes",), ("no",))
         if affirms:  # what is affirmed or denied is the question
-            said = asked
+            statement = asked
         cores = set() if affirms else {value.core for _, value in asked.values}
-        added = tuple(value for _, value in said.values if value.core not in cores)
-        new = said.stems - asked.stems
+        added = tuple(value for _, value in statement.values if value.core not in cores)
+        new = statement.stems - asked.stems
         if not new and not added and (affirms or not _OPEN & {*asked.words[:3]}):
-            new = said.stems  # an answer in the words of a question for yes or no is judged by all of them
+            new = statement.stems  # an answer in the words of a question for yes or no is judged by all of them
         names, codes = claims.names_of(text, self.common), claims.codes_in(text)
         listed = len(re.findall(r";|\band\b|\bor\b|\bwhile\b", text))
         listed += len(re.findall(r",\s(?!\d{4}\b)", text)) if listed else 0
-        return _Claim(said, new, added, tuple(names), tuple(codes), listed + 1)
+        return _Claim(statement, new, added, tuple(names), tuple(codes), listed + 1)
 
     def _candidates(self, claim: _Claim) -> list[tuple[_Run, float]]:
         """The quotes with the most of its words of those that nothing speaks against, shorter ones first among equals."""
-        said, found = claim.said, list[tuple[_Run, float]]()
-        nearest = [max((u.shared(said) for u in units if not u.heading), default=0) for units in self.units]
-        against = [self._against(said, units) for units in self.units]
-        pool = [run for run in self.runs if claim.added or claim.new & (run.said.stems | run.topic)]
-        for run in sorted(pool, key=lambda run: (-claim.overlap(run.said), run.end - run.start, run.text)):
+        statement, found = claim.statement, list[tuple[_Run, float]]()
+        nearest = [max((u.shared(statement) for u in units if not u.heading), default=0) for units in self.units]
+        against = [self._against(statement, units) for units in self.units]
+        pool = [run for run in self.runs if claim.added or claim.new & (run.statement.stems | run.topic)]
+        for run in sorted(pool, key=lambda run: (-claim.overlap(run.statement), run.end - run.start, run.text)):
             parts = run.parts or (run,)
-            near = [part for part in parts if part.shared(said) >= NEAR * nearest[run.place]]
+            near = [part for part in parts if part.shared(statement) >= NEAR * nearest[run.rank]]
             if (
                 run.listed <= claim.listed
-                and all(_named(label, said.stems | self.question.stems) for label in run.labels)
-                and (len(parts) == 1 or (_adds(said, parts[0], parts[1:]) and _adds(said, parts[-1], parts[:-1])))
-                and max(part.shared(said) for part in parts) > against[run.place]
+                and all(_named(label, statement.stems | self.question.stems) for label in run.labels)
+                and (
+                    len(parts) == 1
+                    or (_adds(statement, parts[0], parts[1:]) and _adds(statement, parts[-1], parts[:-1]))
+                )
+                and max(part.shared(statement) for part in parts) > against[run.rank]
                 and self._holds(claim, run, near)
             ):
-                shared = len(said.stems & (run.said.stems | run.topic)) + len(said.values)
-                found.append((run, shared / (len(said.stems) + len(said.values))))
+                shared = len(statement.stems & (run.statement.stems | run.topic)) + len(statement.values)
+                found.append((run, shared / (len(statement.stems) + len(statement.values))))
             if len(found) == CANDIDATES:
                 break
         return sorted(found, key=lambda each: (-each[1], each[0].end - each[0].start))[:COMPARED]
 
-    def _against(self, said: Statement, units: Iterable[_Run]) -> int:
+    def _against(self, statement: Statement, units: Iterable[_Run]) -> int:
         """How many words of a statement the nearest sentence has that says otherwise; -1: there is none."""
-        shared = [(unit.shared(said), unit) for unit in units if not unit.heading]
-        return max((n for n, unit in shared if n > 1 and claims.contradict(said, unit.said, self.question)), default=-1)
+        shared = [(unit.shared(statement), unit) for unit in units if not unit.heading]
+        return max(
+            (n for n, unit in shared if n > 1 and claims.contradict(statement, unit.statement, self.question)),
+            default=-1,
+        )
 
     def _holds(self, claim: _Claim, run: _Run, near: Sequence[_Run]) -> bool:
         """Whether every value, name and code stands in a sentence that is `near`, and nothing in the quote speaks against it."""
-        there = [*(part.said for part in near), *([run.header] if run.header else [])]
+        there = [*(part.statement for part in near), *([run.header] if run.header else [])]
         values = [value for each in there for _, value in each.values]
         context = claims.plain(" ".join((run.passage.title, *run.passage.headings)))
-        missing = claims.missing_values(claim.said, values, self.scales[run.place])
+        missing = claims.missing_values(claim.statement, values, self.scales[run.rank])
         if missing:  # what the question says too may stand elsewhere in the passage
-            around = [claims.statement(context), *(unit.said for unit in self.units[run.place])]
+            around = [claims.statement(context), *(unit.statement for unit in self.units[run.rank])]
             elsewhere = {value.core for each in around for _, value in each.values}
             if any(value in claim.added or value.core not in elsewhere for value in missing):
                 return False
         text = " ".join([*(each.text for each in there), context])
         for code in claim.codes:
-            asked = claims.stands(code, self.question.text) and claims.stands(code, self.texts[run.place])
-            if not asked and not claims.stands(code, text):
+            asked = claims.has_code(self.question.text, code) and claims.has_code(self.texts[run.rank], code)
+            if not asked and not claims.has_code(text, code):
                 return False
         named = f"{self.question.text} {text}"
         words = {*claims.words_of(named), *map(str.casefold, re.findall(r"[\w'’&-]+", named))}
         return (
             all(name.casefold() in words for name in claim.names)
-            and not claims.contradict(claim.said, run.said, self.question)
-            and not any(claims.other_column(claim.said, cells, years) for cells, years in run.rows)
+            and not claims.contradict(claim.statement, run.statement, self.question)
+            and not any(claims.other_column(claim.statement, cells, years) for cells, years in run.rows)
         )
 
-    def _verbatim(self, code: str) -> _Sought:
+    def _verbatim(self, code: str) -> _Sentence:
         """A line of code where it stands, as it stands but for white space."""
         pattern = re.compile(r"\s+".join(map(re.escape, code.split())))
-        for place, passage in enumerate(self.passages):
+        for rank, passage in enumerate(self.passages):
             if match := pattern.search(passage.text):
-                run = _Run(passage, place, *match.span(), claims.statement(""), frozenset())
-                return _Sought(code, ((run, 1.0),))
-        return _Sought(code, ())
+                run = _Run(passage, rank, *match.span(), claims.statement(""), frozenset())
+                return _Sentence(code, ((run, 1.0),))
+        return _Sentence(code, ())
 
 
 def _named(label: Sequence[frozenset[str]], matter: frozenset[str]) -> bool:
@@ -403,23 +407,24 @@ def _named(label: Sequence[frozenset[str]], matter: frozenset[str]) -> bool:
     return 2 * sum(word <= matter for word in label) >= len(label)
 
 
-def _adds(said: Statement, part: _Run, others: Sequence[_Run]) -> bool:
+def _adds(statement: Statement, part: _Run, others: Sequence[_Run]) -> bool:
     """Whether a sentence of a longer quote has a word or value of the statement that its neighbours have not."""
-    elsewhere = claims.joined([other.said for other in others])
-    values = {value.core for _, value in said.values} & {value.core for _, value in part.said.values}
+    elsewhere = claims.joined([other.statement for other in others])
+    values = {value.core for _, value in statement.values} & {value.core for _, value in part.statement.values}
     return bool(
-        said.stems & part.said.stems - elsewhere.stems or values - {value.core for _, value in elsewhere.values}
+        statement.stems & part.statement.stems - elsewhere.stems
+        or values - {value.core for _, value in elsewhere.values}
     )
 
 
 # --- how near ---------------------------------------------------------------------------------------------------------
 
 
-def _cosines(found: Sequence[_Sought], embed: Embed | None) -> list[list[float | None]]:
+def _cosines(found: Sequence[_Sentence], embed: Embed | None) -> list[list[float | None]]:
     """For each candidate of each sentence the cosine of its quote with the sentence; None where there is no embedder."""
     texts = [text for s in found if s.candidates for text in (s.text, *(run.text for run, _ in s.candidates))]
     if embed is None or not texts:
-        return [[None] * len(sought.candidates) for sought in found]
+        return [[None] * len(sentence.candidates) for sentence in found]
     texts = list(dict.fromkeys(texts))
     vectors = dict(zip(texts, embed(texts), strict=True))
     return [[float(vectors[s.text] @ vectors[run.text]) for run, _ in s.candidates] for s in found]

@@ -7,24 +7,20 @@ behind for the next one, and never half a version.
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from openbook.errors import KnowledgeBaseBusy, KnowledgeBaseDamaged, KnowledgeBaseInvalid, StorageError
-from openbook.files import replace_file
+from openbook.errors import KnowledgeBaseBusy, KnowledgeBaseDamaged, StorageError
 from openbook.knowledge import integrity
 from openbook.knowledge.store import Connection, Damage, Writer
 
 FORMAT = 3
-APPLICATION_ID = 0x4F424B42  # "OBKB": tells a knowledge base from any other SQLite file
 FILE_NAME = "kb.sqlite3"
-NEWEST_NAME = ".newest"  # names the knowledge base and its newest version
 NEXT_TABLE = "embeddings_next"  # another embedder's vectors, until they are complete
 BUSY_MS = 30_000  # how long a statement waits for another process that writes
 
@@ -162,12 +158,12 @@ def _check_size(connection: sqlite3.Connection, path: Path) -> None:
     """
     log = path.with_name(path.name + "-wal")
     for _ in range(_TRIES):
-        page, told = (int(connection.execute(f"PRAGMA {what}").fetchone()[0]) for what in ("page_size", "page_count"))
+        page, pages = (int(connection.execute(f"PRAGMA {what}").fetchone()[0]) for what in ("page_size", "page_count"))
         size = path.stat().st_size
-        lacking = set(range(size // page + 1, max(told, -(-size // page)) + 1))
+        lacking = set(range(size // page + 1, max(pages, -(-size // page)) + 1))
         logged = log.read_bytes() if lacking and log.is_file() else b""
         for at in range(32, len(logged) - page - 23, page + 24):
-            if logged[at + 8 : at + 16] == logged[16:24]:  # the frame is of the log's present round
+            if logged[at + 8 : at + 16] == logged[16:24]:  # the frame belongs to the current log
                 lacking.discard(int.from_bytes(logged[at : at + 4]))
         if not lacking:
             return
@@ -177,60 +173,12 @@ def _check_size(connection: sqlite3.Connection, path: Path) -> None:
     )
 
 
-def write_newest(connection: Connection, folder: Path) -> None:
-    """Remember beside the SQLite file which version is the newest: a log that is lost or damaged takes versions with it."""
-    line = f"{meta(connection)['id']} {newest_version(connection)}\n".encode()
-    path = folder / NEWEST_NAME
-    if not path.is_file() or path.read_bytes() != line:
-        replace_file(path, line)
-
-
-def check_newest(connection: Connection, folder: Path, base_id: str) -> None:
-    """Raises KnowledgeBaseDamaged when a later version was committed than `connection` sees, sqlite3.DatabaseError without any."""
-    newest = newest_version(connection)
-    try:
-        found = (folder / NEWEST_NAME).read_text(encoding="ascii").split()
-        known = int(found[1]) if found[0] == base_id else newest
-    except (OSError, ValueError, IndexError):
-        return
-    if known > newest:  # unless it was committed since
-        with closing(connect(folder, writable=False)) as other:
-            newest = newest_version(other)
-    if known > newest:
-        raise KnowledgeBaseDamaged(
-            f"The knowledge base in {folder} is damaged: version {known} was committed, but its newest is {newest}; its log "
-            f"({FILE_NAME}-wal) was lost or damaged. Restore it from a backup. If you have put back an older {FILE_NAME} "
-            f"yourself, delete {folder / NEWEST_NAME}."
-        )
-
-
 def newest_version(connection: Connection) -> int:
     """Raises sqlite3.DatabaseError when there is no version."""
     (newest,) = connection.execute("SELECT max(version) FROM versions").fetchone()
     if newest is None:
         raise Damage("there is no version")
     return int(newest)
-
-
-def create(folder: Path, known: dict[str, str]) -> None:
-    """Write an empty knowledge base: complete under its final name, or not there at all. `known`: see `meta`."""
-    temporary = folder / f".{FILE_NAME}.{os.getpid()}"
-    temporary.unlink(missing_ok=True)
-    connection = sqlite3.connect(temporary, isolation_level=None, factory=SqliteConnection)
-    try:
-        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {FORMAT}")
-        with transaction(connection):
-            for statement in table_statements():
-                connection.execute(statement)
-        remember(connection, **known)
-        connection.execute("INSERT INTO versions VALUES (0, ?, 'created')", (known["created_at"],))
-        integrity.seal(connection)
-        write_newest(connection, folder)
-        connection.execute("PRAGMA journal_mode = WAL")
-    finally:
-        connection.close()
-    temporary.replace(folder / FILE_NAME)
 
 
 def table_statements() -> list[str]:
@@ -264,30 +212,6 @@ def remember(connection: Connection, **values: str | None) -> None:
             )
 
 
-def is_ours(connection: sqlite3.Connection) -> bool:
-    return bool(connection.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID)
-
-
-def check_format(connection: sqlite3.Connection, folder: Path) -> None:
-    if not is_ours(connection):
-        raise KnowledgeBaseInvalid(
-            f"{folder / FILE_NAME} is not an OpenBook knowledge base. Choose another folder with --kb."
-        )
-    if (found := format_of(connection)) != FORMAT:
-        raise KnowledgeBaseInvalid(
-            f"The knowledge base in {folder} has format {found}, but this OpenBook reads format {FORMAT}. "
-            "Use a matching version of OpenBook, or add the documents to a new knowledge base."
-        )
-
-
-def headings(text: str) -> tuple[str, ...]:
-    """The heading path of a passage, as its row holds it."""
-    try:
-        return tuple(map(str, json.loads(text)))
-    except (ValueError, TypeError) as error:
-        raise Damage(f"a passage's headings are {text[:40]!r}") from error
-
-
 @contextmanager
 def transaction(connection: Writer) -> Iterator[None]:
     """All of it or none of it."""
@@ -301,39 +225,7 @@ def transaction(connection: Writer) -> Iterator[None]:
     connection.execute("COMMIT")
 
 
-def wait_for_readers(connection: Writer, folder: Path, timeout_s: float) -> None:
-    """Until nobody reads an older state. Raises KnowledgeBaseBusy."""
-    with transaction(connection):  # after a change, a reader of the state before keeps the log from being emptied
-        remember(connection, touched="")
-        remember(connection, touched=None)
-    empty_log(connection, folder, timeout_s)
-
-
-def put_away(connection: Connection, folder: Path) -> None:
-    """What a writer does last: write the log back into the file, unless a reader needs it. An empty log cannot be damaged."""
-    with suppress(OSError):  # what is committed is done; the next writer tries again
-        write_newest(connection, folder)
-    connection.execute("PRAGMA busy_timeout = 0")
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-
-
-def empty_log(connection: Connection, folder: Path, timeout_s: float) -> None:
-    """Write the log back into the file and empty it. Raises KnowledgeBaseBusy while a reader holds old pages."""
-    deadline = time.monotonic() + timeout_s
-    connection.execute("PRAGMA busy_timeout = 0")  # SQLite would wait for readers as long as for writers
-    try:
-        while connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
-            if time.monotonic() > deadline:
-                raise KnowledgeBaseBusy(
-                    f"A reader of {folder} holds on to older pages, in which deleted text may stand. Run it again when "
-                    "that reader is done."
-                )
-            time.sleep(0.05)
-    finally:
-        connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
-
-
-def said_of(error: sqlite3.DatabaseError) -> str:
+def error_message(error: sqlite3.DatabaseError) -> str:
     """What is wrong, without the text that it is about."""
     text = str(error)
     return "a stored text is not UTF-8" if text.startswith("Could not decode") else text
@@ -345,7 +237,7 @@ def storage_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.DatabaseError as error:
-        text = said_of(error)
+        text = error_message(error)
         if isinstance(error, sqlite3.OperationalError):
             if "locked" in text or "busy" in text:
                 raise KnowledgeBaseBusy(

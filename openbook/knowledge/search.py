@@ -30,10 +30,7 @@ WORDS_WEIGHT = 0.5  # in the score; chosen on training queries only (benchmarks/
 
 @dataclass(frozen=True, slots=True)
 class RankedPassage:
-    """A passage's row id and its ranks from 1 among the candidates of each kind, None where it is not among them.
-
-    `contents`: all that hold its text, ascending.
-    """
+    """A passage's row id, the contents that hold its text, and its rank from 1 among the candidates of each kind, or None."""
 
     passage: int
     contents: tuple[int, ...]
@@ -52,9 +49,9 @@ class StaleView(KnowledgeError):
 
 @dataclass(frozen=True, slots=True)
 class SearchQuery:
-    """`terms`: how often the query asks for each; empty to search by the vector alone. `vector`: float32 unit vector [D], or None.
+    """`terms`: how often the query asks for each. `vector`: float32 unit vector [D], or None. `limit`: hits of each kind.
 
-    `limit`: how many are wanted of each kind. `by_signs`: whether signs choose the rows that the vector is compared with.
+    `by_signs`: whether signs choose the rows that the vector is compared with.
     """
 
     terms: dict[int, int]
@@ -160,10 +157,7 @@ class View:
     def search(
         self, query: str, vector: NDArray[np.float32], limit: int, *, candidates: int = 100
     ) -> list[RankedPassage]:
-        """The best passages by both, best first. `vector` is the query's unit vector, float32 [D].
-
-        The `candidates` nearest by vector and the `candidates` best by words are scored by both, exactly, and fused.
-        """
+        """The best passages, best first: the `candidates` nearest by vector and best by words, scored exactly by both, and fused."""
         if limit < 1:
             return []
         count = max(candidates, limit)
@@ -220,8 +214,7 @@ def fuse(similarity: NDArray[np.float64], bm25: NDArray[np.float64], ceiling: fl
     """The score of each candidate [n], from its exact cosine and BM25 score: higher is better, at most 1.
 
     `ceiling` is what no passage's BM25 score can exceed for this query, so that both parts are shares of the possible
-    (Bruch, Gai and Ingber, 2023: theoretical bounds instead of those of the candidates). A passage's score depends on
-    its own two scores alone, whatever else is a candidate, and never falls when one of them rises.
+    (Bruch, Gai and Ingber, 2023: theoretical bounds instead of those of the candidates). No other candidate changes a score.
     """
     words = bm25 / ceiling if ceiling > 0.0 else np.zeros_like(bm25)
     return (1.0 - WORDS_WEIGHT) * similarity + WORDS_WEIGHT * words

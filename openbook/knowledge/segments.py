@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -41,15 +41,23 @@ _POSTINGS_BLOCK = 1 << 22
 Save: TypeAlias = "Callable[[Mapping[str, tuple[int, ...]], Iterable[tuple[NDArray[Any], ...]]], None]"
 
 
+class PassageIdentity(NamedTuple):
+    """`passage`: its row id. `key`: the first 8 bytes of its text's identity. `variant` tells equal texts under other headings apart."""
+
+    passage: int
+    key: int
+    variant: int
+
+
 @dataclass(frozen=True, slots=True)
 class Segment:
     """Row r is one passage; the rows of `contents[c]` are `starts[c]:starts[c + 1]`."""
 
     contents: NDArray[np.int64]  # ids in SQLite
     starts: NDArray[np.int64]
-    passages: NDArray[np.int64]  # row ids in SQLite
-    keys: NDArray[np.uint64]  # the first 8 bytes of the passage's text identity
-    variants: NDArray[np.uint64]  # tells equal texts under different headings apart
+    passages: NDArray[np.int64]  # this, keys and variants: see PassageIdentity
+    keys: NDArray[np.uint64]
+    variants: NDArray[np.uint64]
     lengths: NDArray[np.uint16]  # in words
     terms: NDArray[np.uint64]  # ascending
     offsets: NDArray[np.int64]  # postings of term t are offsets[t]:offsets[t + 1]
@@ -58,7 +66,7 @@ class Segment:
     vectors: NDArray[np.float16]
     signs: NDArray[np.uint64]  # of the vectors, one word of all rows after the other
     turned: NDArray[np.uint64]  # signs of the turned vectors
-    run: slice | None = None  # of a part: its rows in the whole segment, whose rows `ordinals` number
+    run: slice | None = None  # for a part: its rows in the whole segment, in which `ordinals` count
 
     def __len__(self) -> int:
         return len(self.passages)
@@ -67,15 +75,15 @@ class Segment:
         """For each row, whether its content is `chosen` [C]: bool [N]."""
         return np.repeat(chosen, np.diff(self.starts))
 
-    def contents_of(self, rows: NDArray[np.intp] | NDArray[np.uint32]) -> NDArray[np.int64]:
+    def contents_of_rows(self, rows: NDArray[np.intp] | NDArray[np.uint32]) -> NDArray[np.int64]:
         """The content of each of `rows`."""
         return self.contents[np.searchsorted(self.starts, rows, side="right") - 1]
 
-    def identities(self, at: int) -> list[tuple[int, int, int]]:
-        """(passage, key, variant) of each row of `contents[at]`."""
+    def passage_identities(self, at: int) -> list[PassageIdentity]:
+        """Of each row of `contents[at]`."""
         rows = slice(int(self.starts[at]), int(self.starts[at + 1]))
         columns = (self.passages[rows], self.keys[rows], self.variants[rows])
-        return list(zip(*(column.tolist() for column in columns), strict=True))
+        return [PassageIdentity(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
     def postings(self, term: int) -> tuple[NDArray[np.uint32], NDArray[np.uint8]]:
         """(rows that hold the term, ascending; how often each does)."""

@@ -21,7 +21,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 
@@ -30,14 +29,14 @@ from openbook.errors import KnowledgeBaseBusy, KnowledgeError, StorageError
 from openbook.files import make_folder, replace_file
 from openbook.knowledge import index_store
 from openbook.knowledge.blobs import Blobs
-from openbook.knowledge.index_builder import Source
-from openbook.knowledge.index_store import SavedSegment, Writer
+from openbook.knowledge.index_builder import IndexSource
+from openbook.knowledge.index_store import FileIdentity, Files, SavedSegment, SegmentWriter
 from openbook.knowledge.segments import LAYOUT
 from openbook.locks import exclusive_lock
 from openbook.records import Digest, canonical_json
 
 LOG = logging.getLogger("openbook.knowledge")
-GRACE_S = 3600  # an object that no manifest names any more stays as long, for those who fetch it
+GRACE_S = 3600  # an object that no manifest names stays this long, for machines that are fetching it
 TRIES = 8  # to commit, while others commit
 _AT_A_TIME = 4  # objects that are fetched or put
 _WAIT_S = 600.0  # for another process of this machine that fetches or writes
@@ -46,14 +45,10 @@ _NAME = re.compile(r"(\d{10})\.json")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LOCK, _RECORD = ".sharing", ".shared.json"  # in the index folder
 
-Files: TypeAlias = dict[str, tuple[int, Digest]]  # of one segment: size and SHA-256 by array
-
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """`about`: what the segments are of, as in `state.json`. `retired`: since when (seconds since 1970, by the writer's clock) no
-    segment names a file, by its digest. `token` tells a writer whether a manifest is its own.
-    """
+    """`about`: as in `state.json`. `retired`: when a file left the segments, in seconds since 1970, by its digest. `token`: of the writer."""
 
     about: list[int | str]
     segments: list[Files]
@@ -64,8 +59,8 @@ class Manifest:
         for files in self.segments:
             if files.keys() != LAYOUT.keys():
                 raise ValueError("it names other arrays than a segment has")
-            if not all(size > 0 and _SHA256.fullmatch(digest) for size, digest in files.values()):
-                raise ValueError("it names a file that cannot be one")
+            if not all(file.size > 0 and _SHA256.fullmatch(file.digest) for file in files.values()):
+                raise ValueError("it names a file with an impossible size or digest")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,20 +74,18 @@ class _Record:
 _NOTHING = Manifest([], [], {}, "")
 
 
-def pull(blobs: Blobs, folder: Path, source: Source, *, again: bool = False) -> None:
-    """Bring the index folder below `folder` to the manifest in force, so that a reader finds its segments there.
+def pull(blobs: Blobs, folder: Path, source: IndexSource, *, again: bool = False) -> None:
+    """Bring the index folder below `folder` to the manifest in force. `again`: compare the files here, too.
 
-    It asks for one list when nothing has changed. `again`: compare the files here, too. It never raises for the store or the disk,
-    but says in the log what did not work. Then a reader builds from the rows what is not here.
+    What the store or the disk refuses goes to the log and is not raised: a reader builds from the rows what is not here.
     """
     try:
         with _locked(folder):
             SharedSegments(blobs, folder, source).pull(again=again)
     except (KnowledgeError, StorageError, OSError) as error:
-        _say(
-            blobs,
-            f"{_sentence(error)} What is not on this machine is built from the rows, which takes longer and finds the same.",
-        )
+        text = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+        why = f"{text.removesuffix('.')}. What is not on this machine is built from the rows, which takes longer and finds the same."
+        _warn(blobs, why)
 
 
 def check_reachable(blobs: Blobs, base_id: str) -> None:
@@ -100,8 +93,8 @@ def check_reachable(blobs: Blobs, base_id: str) -> None:
     next(blobs.list(_manifests(base_id)), None)
 
 
-def problems(blobs: Blobs, folder: Path, source: Source) -> list[str]:
-    """What of the manifest in force is not in the store, or not what it names. Fetches every byte, and brings the index folder to it.
+def problems(blobs: Blobs, folder: Path, source: IndexSource) -> list[str]:
+    """As `SharedSegments.problems`. Fetches every byte, and brings the index folder to the manifest.
 
     Raises KnowledgeBaseBusy, StorageError, OSError.
     """
@@ -114,17 +107,17 @@ def problems(blobs: Blobs, folder: Path, source: Source) -> list[str]:
 def refresh(
     blobs: Blobs,
     folder: Path,
-    source: Source,
+    source: IndexSource,
     renew: Callable[[], list[SavedSegment]],
     *,
     forget: bool = False,
     anew: bool = False,
 ) -> list[SavedSegment]:
-    """What `renew` makes of the index folder once that has all that the store has; then the store has it, too.
+    """Fetch what the store has, make the index folder new with `renew`, and put the result into the store.
 
-    When the store cannot be reached the log says so, and the next refresh goes on; but with `forget` StorageError is raised,
-    since then something in the store is to be deleted. `anew`: nothing of the store is used, and all in it is replaced.
-    The caller holds the write lock. Raises as `renew` does, and KnowledgeBaseBusy, OSError.
+    A store that cannot be reached goes to the log, and the next refresh goes on; but with `forget` something in it is to be deleted,
+    so StorageError is raised. `anew`: nothing of the store is used, and all in it is replaced. The caller holds the write lock.
+    Raises as `renew` does, and KnowledgeBaseBusy, OSError.
     """
     with _locked(folder):
         shared, saved = SharedSegments(blobs, folder, source), None
@@ -148,7 +141,7 @@ def refresh(
             f"{failure} No version has the documents any more, but bytes of them may still be in {blobs.url}. When it can be used "
             "again, add or sync something: that deletes them there. Then purge again, for the proof."
         )
-    _say(blobs, f"{failure} New segments are on this machine alone until the next add or sync can put them there.")
+    _warn(blobs, f"{failure} New segments are on this machine alone until the next add or sync can put them there.")
     return saved
 
 
@@ -163,19 +156,14 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _say(blobs: Blobs, what: str) -> None:
+def _warn(blobs: Blobs, what: str) -> None:
     LOG.warning("The index in %s: %s", blobs.url, what)
-
-
-def _sentence(error: Exception) -> str:
-    text = error.strerror or str(error) if isinstance(error, OSError) else str(error)
-    return text if text.endswith(".") else f"{text}."
 
 
 class SharedSegments:
     """The shared index of one knowledge base. The caller holds the lock on the folder."""
 
-    def __init__(self, blobs: Blobs, folder: Path, source: Source) -> None:
+    def __init__(self, blobs: Blobs, folder: Path, source: IndexSource) -> None:
         self._blobs, self._folder, self._source = blobs, folder, source
         self._number, self._manifest = 0, _NOTHING
         self._bad: set[Digest] = set()  # objects that are not there, or not what their name says
@@ -194,7 +182,7 @@ class SharedSegments:
             return
         local, problems = index_store.read(self._folder, self._source, every_byte=again)
         left = {_key(_files(each)): each for each in local}
-        writer, found, failure = Writer(self._folder, self._source), list[SavedSegment](), None
+        writer, found, failure = SegmentWriter(self._folder, self._source), list[SavedSegment](), None
         for files in self._named():
             if (here := left.pop(_key(files), None)) is not None:
                 found.append(here)
@@ -205,10 +193,10 @@ class SharedSegments:
                 failure = error
                 break
             except (KeyError, ValueError, EOFError) as error:
-                self._bad.update(digest for _, digest in files.values())
-                _say(
+                self._bad.update(file.digest for file in files.values())
+                _warn(
                     self._blobs,
-                    f"A segment is left out, for it is not what was put there ({error}). The next add or sync repairs it.",
+                    f"A segment is not what was put there ({error}) and is left out. The next add or sync repairs it.",
                 )
         if own or failure or self._bad or not self._is_ours(self._manifest):
             held = np.concatenate([np.empty(0, np.int64), *(each.segment.contents for each in found)])
@@ -229,11 +217,11 @@ class SharedSegments:
         sizes = {each.key: each.size for each in self._blobs.entries(self._segment_key())}
         lacking: dict[str, Path] = {}
         for each in saved:
-            for array, (size, digest, _) in each.entry.files.items():
-                key = self._segment_key(digest)
-                if anew or sizes.get(key) != size or digest in self._bad:
+            for array, file in each.entry.files.items():
+                key = self._segment_key(file.digest)
+                if anew or sizes.get(key) != file.size or file.digest in self._bad:
                     lacking[key] = self._folder / "index" / each.entry.name / f"{array}.npy"
-        _at_once(self._blobs.put, lacking.items())
+        _in_parallel(self._blobs.put, lacking.items())
         segments = [_files(each) for each in saved]
         # Readers look again at what they could not use when there is a new number.
         as_before = self._named() == segments and self._number > 0 and not (self._bad or anew)
@@ -253,11 +241,13 @@ class SharedSegments:
         manifest = Manifest(index_store.about(self._source), segments, retired, secrets.token_hex(8))
         number, data = self._number + 1, canonical_json(asdict(manifest))
         key = self._manifest_key(number)
-        try:  # one whose reply was lost, so that it was sent again, finds what it put
+        try:  # a put that was sent again, because its reply was lost, finds its own data
             won = self._blobs.put(key, data, if_absent=True) or self._blobs.get(key) == data
         except KeyError:
             won = False
-        if not won or max(self._numbers(), default=0) != number:  # a number is also free when it was given long ago
+        if (
+            not won or max(self._numbers(), default=0) != number
+        ):  # an old number, whose manifest was deleted, is free too
             return False
         self._number, self._manifest = number, manifest
         self._record()
@@ -275,12 +265,12 @@ class SharedSegments:
                 self._blobs.delete(each.key)
 
     def _fetch(self, files: Iterable[tuple[Digest, Path]]) -> None:
-        _at_once(self._blobs.fetch, [(self._segment_key(digest), path) for digest, path in files])
+        _in_parallel(self._blobs.fetch, [(self._segment_key(digest), path) for digest, path in files])
 
     # --- looking at all of it -----------------------------------------------------------------------------------------
 
     def problems(self) -> Iterator[str]:
-        """As the function `problems`."""
+        """What of the manifest in force is not in the store, or not what it names."""
         copy = self._folder / "index" / ".checking"
         for size, digest in sorted({file for files in self._named() for file in files.values()}):
             key = self._segment_key(digest)
@@ -296,7 +286,7 @@ class SharedSegments:
 
     def objects(self, saved: Sequence[SavedSegment]) -> tuple[int, int, list[str]]:
         """(how many there are of this knowledge base, their bytes, the keys of those that are no manifest and no file of `saved`)."""
-        ours = {self._segment_key(digest) for each in saved for _, digest, _ in each.entry.files.values()}
+        ours = {self._segment_key(file.digest) for each in saved for file in each.entry.files.values()}
         ours |= {self._manifest_key(number) for number in self._numbers()}
         found = list(self._blobs.entries(f"{self._source.base_id}/"))
         return len(found), sum(each.size for each in found), [each.key for each in found if each.key not in ours]
@@ -317,7 +307,7 @@ class SharedSegments:
             except KeyError:  # a newer one came, and it was deleted
                 continue
             except ValueError as error:
-                _say(self._blobs, f"{error} The next add or sync makes it anew.")
+                _warn(self._blobs, f"{error} The next add or sync makes it anew.")
                 return number, _NOTHING
             return number, manifest
         raise StorageError(f"Cannot use {self._blobs.url}: its manifests change faster than they can be read.")
@@ -363,18 +353,18 @@ def _manifests(base_id: str) -> str:
 
 
 def _files(saved: SavedSegment) -> Files:
-    return {array: (size, digest) for array, (size, digest, _) in saved.entry.files.items()}
+    return {array: FileIdentity(file.size, file.digest) for array, file in saved.entry.files.items()}
 
 
-def _key(files: Files) -> tuple[tuple[str, tuple[int, Digest]], ...]:
+def _key(files: Files) -> tuple[tuple[str, FileIdentity], ...]:
     return tuple(sorted(files.items()))
 
 
 def _digests(segments: Iterable[Files]) -> set[Digest]:
-    return {digest for files in segments for _, digest in files.values()}
+    return {file.digest for files in segments for file in files.values()}
 
 
-def _at_once(work: Callable[[str, Path], object], each: Iterable[tuple[str, Path]]) -> None:
+def _in_parallel(work: Callable[[str, Path], object], each: Iterable[tuple[str, Path]]) -> None:
     """Do the work on some at a time. After the first error nothing more is begun; it is raised."""
     with ThreadPoolExecutor(_AT_A_TIME) as pool:
         going = [pool.submit(work, key, path) for key, path in each]

@@ -1,9 +1,9 @@
 """A long run changes a knowledge base in slices. It holds the write lock while it stores facts and while it commits its version,
 but not while files are read or passages embedded. So others write in between, and a purge need not wait for it.
 
-What a run has seen may be gone, or changed, when it commits. So it looks, under the lock, whether what it compared files with
-is unchanged and whether all that it refers to is there. If not, it was overtaken and does its work again, which costs only what
-was lost. After MOST_TRIES it keeps the lock while it compares and commits; if it would then have to read or embed, it gives up.
+When it commits, it checks under the lock that what it compared files with is unchanged, and that all it refers to is there. If
+not, there is a conflict, and it does its work again, which costs only what was lost. After MOST_TRIES it keeps the lock while it
+compares and commits. If it would then have to read or embed, it gives up.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from openbook.errors import KnowledgeBaseBusy, OpenBookError
 from openbook.knowledge import schema
 from openbook.knowledge.base import KnowledgeBase
 from openbook.knowledge.store import Connection, Writer
+from openbook.knowledge.versions import drop_unused_contents
 
 MOST_TRIES = 5  # without keeping the lock
 TABLE = "embeddings"
@@ -27,8 +28,8 @@ IsOurs: TypeAlias = Callable[[Writer], bool]
 _T = TypeVar("_T")
 
 
-class Overtaken(Exception):
-    """Another writer changed what a run compared with or refers to. The run does that part again."""
+class WriteConflict(Exception):
+    """Another writer changed what a run compared with or refers to."""
 
 
 def always(connection: Writer) -> bool:
@@ -38,19 +39,21 @@ def always(connection: Writer) -> bool:
 class SlicedRun:
     """`connection` reads at any time, and writes only within a slice. `stored`: ids of the contents that this run stored."""
 
-    def __init__(self, base: KnowledgeBase, connection: Writer, timeout_s: float, go_on: Callable[[], None]) -> None:
+    def __init__(
+        self, base: KnowledgeBase, connection: Writer, timeout_s: float, check_cancelled: Callable[[], None]
+    ) -> None:
         self.connection = connection
         self.stored: list[int] = []
         self.was_stopped = False
-        self._base, self._timeout_s, self._go_on = base, timeout_s, go_on
+        self._base, self._timeout_s, self._check_cancelled = base, timeout_s, check_cancelled
         self._keeps_lock = False
         self._compared: object = None
         self._purged: object = None  # the last purge when this try began
 
-    def go_on(self) -> None:
+    def check_cancelled(self) -> None:
         """Call it between two pieces of work. Raises what the run was given, when it should end."""
         try:
-            self._go_on()
+            self._check_cancelled()
         except Exception:
             self.was_stopped = True
             raise
@@ -64,27 +67,27 @@ class SlicedRun:
 
     @contextmanager
     def slice(self, *, facts_only: bool = False) -> Iterator[Writer]:
-        """Write within it, and briefly. Raises KnowledgeBaseBusy only before the first one; later ones wait for their turn.
+        """Write within it, and briefly. The first one may raise KnowledgeBaseBusy; later ones wait for their turn.
 
-        `facts_only`: it only adds contents and vectors, which other runs may do at the same time. Raises Overtaken after a purge:
-        what was read before it may be what was purged.
+        `facts_only`: it only adds contents and vectors, which other runs may do at the same time. Raises WriteConflict after a
+        purge: what was read before it may be what was purged.
         """
         with self._locked(facts_only=facts_only) as connection:
             if schema.meta(connection).get("purged_in") != self._purged:
-                raise Overtaken
+                raise WriteConflict
             yield connection
 
     @contextmanager
     def _locked(self, *, facts_only: bool = False) -> Iterator[Writer]:
-        self.go_on()
+        self.check_cancelled()
         if self._keeps_lock:
             yield self.connection
             return
-        with self._base.store.write_lock(self.connection, self._timeout_s, self.go_on, shared=facts_only):
+        with self._base.store.write_lock(self.connection, self._timeout_s, self.check_cancelled, shared=facts_only):
             self.connection.forbid_writes(False)
             try:
                 if facts_only and "purging" in schema.meta(self.connection):
-                    raise Overtaken  # to finish a purge takes the whole lock
+                    raise WriteConflict  # to finish a purge takes the whole lock
                 self._base.begin_writing(self.connection, schema.BUSY_MS / 1000)
                 self._timeout_s = math.inf
                 yield self.connection
@@ -93,30 +96,30 @@ class SlicedRun:
 
     @contextmanager
     def commit(self, contents: Iterable[int], table: str = TABLE, is_ours: IsOurs = always) -> Iterator[Writer]:
-        """The slice that makes the version, which refers to `contents` and to their vectors in `table`. Raises Overtaken."""
+        """The slice that makes the version, which refers to `contents` and to their vectors in `table`. Raises WriteConflict."""
         with self.slice() as connection:
             as_before = _compared(connection) == self._compared and is_ours(connection)
             if not as_before or not _all_there(connection, contents, table):
-                raise Overtaken
+                raise WriteConflict
             yield connection
-            self._base.store.put_away(connection)
+            self._base.store.finish_writing(connection)
 
     def begin(self) -> None:
         with self._locked() as connection:
             self._base.check_tables(connection)
-            self._look(connection)
+            self._remember_state(connection)
 
     @contextmanager
     def keeping_the_lock(self) -> Iterator[None]:
         with self._locked() as connection:
-            self._look(connection)
+            self._remember_state(connection)
             self._keeps_lock = True
             try:
                 yield
             finally:
                 self._keeps_lock = False
 
-    def _look(self, connection: Connection) -> None:
+    def _remember_state(self, connection: Connection) -> None:
         self._compared, self._purged = _compared(connection), schema.meta(connection).get("purged_in")
 
 
@@ -124,21 +127,19 @@ def in_slices(
     base: KnowledgeBase,
     work: Callable[[SlicedRun], _T],
     timeout_s: float,
-    go_on: Callable[[], None] = lambda: None,
-    drop: Callable[[Writer, list[int]], object] = lambda connection, contents: None,
+    check_cancelled: Callable[[], None] = lambda: None,
 ) -> _T:
-    """What `work` returns; it is called again when it was overtaken.
+    """What `work` returns; it is called again after a WriteConflict.
 
-    `go_on` is called between slices and while the run waits; when it raises, the run ends without a version, and `drop` gets
-    the contents that it stored, under the lock. Raises KnowledgeBaseBusy when another writes for longer than `timeout_s`
-    before the first slice, or deletes MOST_TRIES times what the run needs.
+    When `check_cancelled` raises, the run ends without a version, and what it stored is deleted. Raises KnowledgeBaseBusy when
+    another writes for longer than `timeout_s` before the first slice, or MOST_TRIES times deletes what the run needs.
     """
     with base.store.errors(), closing(base.store.connect_to_write()) as connection:
         connection.forbid_writes(True)
-        run = SlicedRun(base, connection, timeout_s, go_on)
+        run = SlicedRun(base, connection, timeout_s, check_cancelled)
         try:
             for _ in range(MOST_TRIES):
-                with suppress(Overtaken):
+                with suppress(WriteConflict):
                     run.begin()
                     return work(run)
             with run.keeping_the_lock():
@@ -146,7 +147,7 @@ def in_slices(
         except Exception:
             if run.was_stopped and run.stored:
                 with suppress(OpenBookError), base.writing(timeout_s) as writer:
-                    drop(writer, run.stored)
+                    drop_unused_contents(writer, run.stored)
             raise
 
 

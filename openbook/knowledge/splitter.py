@@ -1,4 +1,4 @@
-"""Documents to passages. Everything here is a function of the text and its marks alone.
+"""Splits documents into passages, by the text and its marks alone.
 
 Passages are packed greedily. Where one must end, the best place within reach wins: before a heading, after a blank line, before a
 sentence or a list item or a table row, after a line, after a space, anywhere. One always ends where a page does, since it is

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
+import sqlite3
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from openbook.errors import KnowledgeBaseDamaged, KnowledgeBaseInvalid, KnowledgeBaseMissing
-from openbook.files import make_folder
+from openbook.errors import KnowledgeBaseBusy, KnowledgeBaseDamaged, KnowledgeBaseInvalid, KnowledgeBaseMissing
+from openbook.files import make_folder, replace_file
 from openbook.knowledge import integrity, schema
 from openbook.knowledge.migrations import upgrade
-from openbook.knowledge.schema import FILE_NAME, SqliteConnection
-from openbook.knowledge.store import Connection, Writer
+from openbook.knowledge.schema import FILE_NAME, FORMAT, SqliteConnection
+from openbook.knowledge.store import Connection, Damage, Writer
 from openbook.knowledge.write_lock import file_lock, write_lock
+
+APPLICATION_ID = 0x4F424B42  # "OBKB": tells a knowledge base from any other SQLite file
+NEWEST_NAME = ".newest"  # names the knowledge base and its newest version
 
 
 class SqliteStore:
@@ -50,10 +55,27 @@ class SqliteStore:
             make_folder(folder)
             with file_lock(folder, timeout_s):
                 if not self.exists():
-                    schema.create(folder, dict(meta))
+                    self._write_empty(meta)
+
+    def _write_empty(self, meta: Mapping[str, str]) -> None:
+        """Write an empty knowledge base: complete under its final name, or not there at all."""
+        temporary = self.folder / f".{FILE_NAME}.{os.getpid()}"
+        temporary.unlink(missing_ok=True)
+        with closing(sqlite3.connect(temporary, isolation_level=None, factory=SqliteConnection)) as connection:
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {FORMAT}")
+            with schema.transaction(connection):
+                for statement in schema.table_statements():
+                    connection.execute(statement)
+            schema.remember(connection, **meta)
+            connection.execute("INSERT INTO versions VALUES (0, ?, 'created')", (meta["created_at"],))
+            integrity.seal(connection)
+            self._write_newest(connection)
+            connection.execute("PRAGMA journal_mode = WAL")
+        temporary.replace(self.folder / FILE_NAME)
 
     def open(self) -> dict[str, str]:
-        folder = self.folder
+        folder, path = self.folder, self.folder / FILE_NAME
         if folder.exists() and not folder.is_dir():
             raise KnowledgeBaseInvalid(f"{folder} is a file, not a knowledge base. Choose another place with --kb.")
         if not self.exists():
@@ -61,19 +83,22 @@ class SqliteStore:
                 f"No knowledge base in {folder}. Make one with: openbook add FILES --kb {folder}"
             )
         with self.errors():
-            self._upgrade()
-            with closing(schema.connect(folder, writable=False)) as connection:
-                schema.check_format(connection, folder)
+            with closing(self.connect()) as connection:
+                found = schema.format_of(connection)
+                if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+                    raise KnowledgeBaseInvalid(
+                        f"{path} is not an OpenBook knowledge base. Choose another folder with --kb."
+                    )
+            if 0 < found < FORMAT and os.access(folder, os.W_OK) and os.access(path, os.W_OK):
+                with file_lock(folder, timeout_s=30.0), closing(self.connect_to_write()) as connection:
+                    upgrade(connection)
+            with closing(self.connect()) as connection:
+                if (found := schema.format_of(connection)) != FORMAT:
+                    raise KnowledgeBaseInvalid(
+                        f"The knowledge base in {folder} has format {found}, but this OpenBook reads format {FORMAT}. "
+                        "Use a matching version of OpenBook, or add the documents to a new knowledge base."
+                    )
                 return schema.meta(connection)
-
-    def _upgrade(self) -> None:
-        """Bring an older format to this one. On a disk that cannot be written, the check of the format will say so."""
-        folder = self.folder
-        with closing(schema.connect(folder, writable=False)) as connection:
-            old = schema.is_ours(connection) and 0 < schema.format_of(connection) < schema.FORMAT
-        if old and os.access(folder, os.W_OK) and os.access(folder / FILE_NAME, os.W_OK):
-            with file_lock(folder, timeout_s=30.0), closing(schema.connect(folder, writable=True)) as connection:
-                upgrade(connection)
 
     def opened(self, meta: Mapping[str, str]) -> None:
         pass
@@ -106,9 +131,9 @@ class SqliteStore:
             yield connection
 
     def write_lock(
-        self, connection: Connection, timeout_s: float, go_on: Callable[[], None], *, shared: bool = False
+        self, connection: Connection, timeout_s: float, check_cancelled: Callable[[], None], *, shared: bool = False
     ) -> AbstractContextManager[None]:
-        return write_lock(self.folder, timeout_s, go_on)
+        return write_lock(self.folder, timeout_s, check_cancelled)
 
     def index_lock(self, timeout_s: float) -> AbstractContextManager[None]:
         return nullcontext()  # the write lock is in the same folder
@@ -116,35 +141,80 @@ class SqliteStore:
     # --- whether it is whole
 
     def check_tables(self, connection: Connection, base_id: str) -> None:
-        integrity.check(connection)
-        schema.check_newest(connection, self.folder, base_id)
+        for problem in integrity.problems(connection):
+            raise Damage(problem)
+        for problem in self._lost_versions(connection, base_id):
+            raise KnowledgeBaseDamaged(problem)
 
     def problems(self, connection: Connection, base_id: str) -> list[Iterator[str]]:
-        return [_file(connection), integrity.problems(connection), self._newest(connection, base_id)]
+        return [_file_problems(connection), integrity.problems(connection), self._lost_versions(connection, base_id)]
 
-    def _newest(self, connection: Connection, base_id: str) -> Iterator[str]:
+    def _lost_versions(self, connection: Connection, base_id: str) -> Iterator[str]:
+        """A sentence when a later version was committed than `connection` sees. Raises sqlite3.DatabaseError without any version."""
+        newest = schema.newest_version(connection)
         try:
-            schema.check_newest(connection, self.folder, base_id)
-        except KnowledgeBaseDamaged as error:
-            yield str(error)
+            found = (self.folder / NEWEST_NAME).read_text(encoding="ascii").split()
+            known = int(found[1]) if found[0] == base_id else newest
+        except (OSError, ValueError, IndexError):
+            return
+        if known > newest:  # unless it was committed since
+            with closing(self.connect()) as other:
+                newest = schema.newest_version(other)
+        if known > newest:
+            yield (
+                f"The knowledge base in {self.folder} is damaged: version {known} was committed, but its newest is {newest}; its log "
+                f"({FILE_NAME}-wal) was lost or damaged. Restore it from a backup. If you have put back an older {FILE_NAME} "
+                f"yourself, delete {self.folder / NEWEST_NAME}."
+            )
+
+    def _write_newest(self, connection: Connection) -> None:
+        """Remember beside the SQLite file which version is the newest: a log that is lost or damaged takes versions with it."""
+        line = f"{schema.meta(connection)['id']} {schema.newest_version(connection)}\n".encode()
+        path = self.folder / NEWEST_NAME
+        if not path.is_file() or path.read_bytes() != line:
+            replace_file(path, line)
 
     # --- deleting for good
 
-    def put_away(self, connection: Connection) -> None:
-        schema.put_away(connection, self.folder)
+    def finish_writing(self, connection: Connection) -> None:
+        """Write the log back into the file, unless a reader needs it. An empty log cannot be damaged."""
+        with suppress(OSError):  # what is committed is done; the next writer tries again
+            self._write_newest(connection)
+        connection.execute("PRAGMA busy_timeout = 0")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def wait_for_readers(self, connection: Writer, timeout_s: float) -> None:
-        schema.wait_for_readers(connection, self.folder, timeout_s)
+        with schema.transaction(
+            connection
+        ):  # after a change, a reader of the state before keeps the log from being emptied
+            schema.remember(connection, touched="")
+            schema.remember(connection, touched=None)
+        self._empty_log(connection, timeout_s)
 
     def vacuum(self, connection: Writer, timeout_s: float) -> None:
         connection.execute("VACUUM")  # writes the file anew without free pages
-        schema.empty_log(connection, self.folder, timeout_s)
+        self._empty_log(connection, timeout_s)
+
+    def _empty_log(self, connection: Connection, timeout_s: float) -> None:
+        """Write the log back into the file and empty it. Raises KnowledgeBaseBusy while a reader holds old pages."""
+        deadline = time.monotonic() + timeout_s
+        connection.execute("PRAGMA busy_timeout = 0")  # SQLite would wait for readers as long as for writers
+        try:
+            while connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                if time.monotonic() > deadline:
+                    raise KnowledgeBaseBusy(
+                        f"A reader of {self.folder} holds on to older pages, in which deleted text may stand. Run it again when "
+                        "that reader is done."
+                    )
+                time.sleep(0.05)
+        finally:
+            connection.execute(f"PRAGMA busy_timeout = {schema.BUSY_MS}")
 
     def bytes_on_disk(self, connection: Connection) -> int:
         return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
 
 
-def _file(connection: Connection) -> Iterator[str]:
+def _file_problems(connection: Connection) -> Iterator[str]:
     for (line,) in connection.execute("PRAGMA integrity_check"):
         if line != "ok":
             yield f"SQLite says: {line}"

@@ -1,4 +1,4 @@
-"""Where the truth of a knowledge base lies: a SQLite file in a folder, or a database of a server.
+"""Where the rows of a knowledge base are: a SQLite file in a folder, or a database of a server.
 
 Everything that differs between the two is here or behind `Store`; all other modules of `knowledge` speak SQL that both
 understand. `openbook.testing.StoreSuite` says what a store must do.
@@ -36,7 +36,6 @@ class Rows(Protocol):
     def rowcount(self) -> int: ...
     def fetchone(self) -> Any: ...
     def fetchall(self) -> list[Any]: ...
-    def fetchmany(self, size: int, /) -> list[Any]: ...
     def __iter__(self) -> Iterator[Any]: ...
 
 
@@ -83,10 +82,10 @@ class Writer(Connection, Protocol):
 class Store(Protocol):
     """One knowledge base's truth. `str` of it is what a user is shown, without a password.
 
-    `place` opens it again. `folder` is where this machine keeps what is derived from it. `is_shared`: other machines, which have
-    folders of their own, write to it too. `blobs`: the URL, as it was given, of the storage in which they share segments, or an empty
-    text. `lookups`: how passages are looked up by their name, clauses of SQL that are tried one after the other, because an index
-    may be damaged. `beyond_reach`: where this kind of store may keep what was purged, as a sentence.
+    `folder`: where this machine keeps what is derived from it. `is_shared`: other machines, with folders of their own, write to it
+    too. `blobs`: the URL, as it was given, of the storage in which they share segments, or empty. `lookups`: clauses of SQL that
+    look passages up by name, tried one after the other, because an index may be damaged. `beyond_reach`: where purged text may stay,
+    as a sentence.
     """
 
     @property
@@ -106,16 +105,13 @@ class Store(Protocol):
         """Raises KnowledgeBaseInvalid, StorageError."""
 
     def create(self, meta: Mapping[str, str], timeout_s: float) -> None:
-        """Make an empty knowledge base, whole or not at all; nothing when there is one. `meta`: see `schema.meta`.
+        """Make an empty knowledge base, whole or not at all, unless there is one. `meta`: see `schema.meta`.
 
         Raises KnowledgeBaseInvalid where something else is in its place, KnowledgeBaseBusy, StorageError.
         """
 
     def open(self) -> dict[str, str]:
-        """Bring it to this format, if it is older, and read its `meta`.
-
-        Raises KnowledgeBaseMissing, KnowledgeBaseInvalid, StorageError.
-        """
+        """Bring it to this format, and read its `meta`. Raises KnowledgeBaseMissing, KnowledgeBaseInvalid, StorageError."""
 
     def opened(self, meta: Mapping[str, str]) -> None:
         """Settle what depends on `meta`: `folder`, for a store that is not in one."""
@@ -140,12 +136,12 @@ class Store(Protocol):
         """A connection that holds the write lock. Raises KnowledgeBaseBusy after `timeout_s`."""
 
     def write_lock(
-        self, connection: Connection, timeout_s: float, go_on: Callable[[], None], *, shared: bool = False
+        self, connection: Connection, timeout_s: float, check_cancelled: Callable[[], None], *, shared: bool = False
     ) -> AbstractContextManager[None]:
-        """Hold the write lock, through `connection`. Whoever waits for it gets its turn.
+        """Hold the write lock, through `connection`. Whoever waits for it gets its turn. Raises KnowledgeBaseBusy after `timeout_s`.
 
-        `shared`: together with others that only add facts that nobody sees yet, where the store allows that. `go_on` is called
-        now and then while it waits; what it raises ends the waiting. Raises KnowledgeBaseBusy after `timeout_s`.
+        `shared`: together with others that only add facts that nobody sees yet, where the store allows that. `check_cancelled` is
+        called now and then while it waits; what it raises ends the waiting.
         """
 
     def index_lock(self, timeout_s: float) -> AbstractContextManager[None]:
@@ -161,7 +157,7 @@ class Store(Protocol):
 
     # --- deleting for good
 
-    def put_away(self, connection: Connection) -> None:
+    def finish_writing(self, connection: Connection) -> None:
         """What a writer does last."""
 
     def wait_for_readers(self, connection: Writer, timeout_s: float) -> None:
@@ -181,7 +177,7 @@ def store_of(place: Place) -> Store:
         return SqliteStore(place)
     if place.scheme not in _DATABASES:
         raise ConfigError(
-            f"{place} is not a place for a knowledge base: {place.scheme!r} is no database that OpenBook knows."
+            f"{place} is not a place for a knowledge base: {place.scheme!r} is not a database that OpenBook knows."
             f"{did_you_mean(place.scheme, _DATABASES)} Give a folder, or a URL such as postgresql://host/name."
         )
     module, _, name = _DATABASES[place.scheme].partition(":")

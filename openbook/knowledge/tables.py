@@ -1,4 +1,4 @@
-"""The header of a table whose rows stand in several passages: without it a row says nothing."""
+"""Finds the header of a table whose rows are in several passages: without it a row says nothing."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _VALUE = re.compile(r"[-+\d.,:/ %€$£]*\d[-+\d.,:/ %€$£]*")
 
 
 def table_header(text: str, start: int) -> str:
-    """The header of the table inside which `start` is, after its header; empty if it is not, or there is none.
+    """The header of the table in which `start` is, if it is below the header; else empty.
 
-    Of Markdown, its first two lines; of rows divided by ` | `, as parsers write them, the first. Depends on no more than
+    In Markdown that is two lines; in rows divided by ` | `, as parsers write them, the first. It depends on no more than
     `MOST_TABLE_CHARS` + 1 characters before `start` and `MOST_ROW_CHARS` after it.
     """
     after = text[start : start + MOST_ROW_CHARS]

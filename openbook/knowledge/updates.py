@@ -18,11 +18,11 @@ from openbook.errors import KnowledgeError, StorageError, did_you_mean
 from openbook.knowledge.base import KnowledgeBase, now
 from openbook.knowledge.discovery import FoundFile, Rules, SyncedFolder, discover, display_path
 from openbook.knowledge.embeddings import embed_missing
-from openbook.knowledge.identities import follow_renames
-from openbook.knowledge.ingest import Ingest, LiveDocument, Part, RunOptions, live_documents, prefix
+from openbook.knowledge.identities import Change, follow_renames
+from openbook.knowledge.ingest import FileBatch, Ingest, LiveDocument, RunOptions, live_documents, prefix
 from openbook.knowledge.sliced_run import SlicedRun, in_slices
 from openbook.knowledge.store import Connection, Writer
-from openbook.knowledge.versions import Change, apply_retention, commit, drop_unused_contents
+from openbook.knowledge.versions import apply_retention, commit
 from openbook.parsers import needs_ocr
 from openbook.records import Embedder, Verdict
 
@@ -57,12 +57,12 @@ def add(base: KnowledgeBase, paths: Sequence[Path], embedder: Embedder, options:
     changed. Raises KnowledgeError for a path that does not exist, KnowledgeBaseBusy, StorageError.
     """
 
-    def parts(live: Live) -> list[Part]:
+    def find_batches(live: Live) -> list[FileBatch]:
         # Absolute: the same file is the same document, wherever the command is run from.
         found = list(discover([Path(os.path.abspath(path)) for path in paths], ocr=bool(options.ocr)))
-        return [Part(found, options.labels, options.ocr)]
+        return [FileBatch(found, options.labels, options.ocr)]
 
-    return _in_slices(base, embedder, options, parts)
+    return _ingest_in_slices(base, embedder, options, find_batches)
 
 
 def sync(
@@ -100,28 +100,28 @@ def sync_folders(
     both. A folder that cannot be synced costs the others nothing: it gets the verdict `failed`. If none can, that is raised.
     """
 
-    def parts_of(live: Live) -> list[Part]:
+    def find_batches(live: Live) -> list[FileBatch]:
         known = {each.folder: each for each in sources(base)}
         asked = {each.folder: each for each in (replace(e, folder=Path(os.path.abspath(e.folder))) for e in folders)}
         inside = [e for e in known.values() if any(map(e.is_inside, asked)) and e.folder.is_dir()]
         wanted = {**{each.folder: each for each in inside}, **asked}
-        parts: list[Part] = []
+        batches: list[FileBatch] = []
         failed: list[KnowledgeError] = []
         for each in wanted.values():
             labels = _with_those_around(each, known | wanted)
             before = _with_those_around(known[each.folder], known) if each.folder in known else labels
             inner = tuple(other.folder for other in wanted.values() if other.is_inside(each.folder))
-            part = Part((), labels, each.ocr, each, inner, relabel=labels != before)
+            batch = FileBatch((), labels, each.ocr, each, inner, relabel=labels != before)
             try:
-                parts.append(replace(part, found=_found_in(part, each, live, allow_empty=allow_empty)))
+                batches.append(replace(batch, found=_files_in(batch, each, live, allow_empty=allow_empty)))
             except KnowledgeError as error:
                 failed.append(error)
-                parts.append(Part([Verdict(display_path(each.folder), "failed", str(error).rstrip("."))]))
-        if failed and len(failed) == len(parts):
+                batches.append(FileBatch([Verdict(display_path(each.folder), "failed", str(error).rstrip("."))]))
+        if failed and len(failed) == len(batches):
             raise failed[0]
-        return parts
+        return batches
 
-    return _in_slices(base, embedder, options, parts_of)
+    return _ingest_in_slices(base, embedder, options, find_batches)
 
 
 def _with_those_around(folder: SyncedFolder, known: Mapping[Path, SyncedFolder]) -> frozenset[str]:
@@ -129,33 +129,30 @@ def _with_those_around(folder: SyncedFolder, known: Mapping[Path, SyncedFolder])
     return folder.labels.union(*(each.labels for each in known.values() if folder.is_inside(each.folder)))
 
 
-def _found_in(part: Part, wanted: SyncedFolder, live: Live, *, allow_empty: bool) -> list[FoundFile | Verdict]:
+def _files_in(batch: FileBatch, wanted: SyncedFolder, live: Live, *, allow_empty: bool) -> list[FoundFile | Verdict]:
     folder = wanted.folder
     if folder.exists() and not folder.is_dir():
         raise KnowledgeError(f"{display_path(folder)} is a file, not a folder. To add a file: openbook add FILE")
     met = {_path_of(each): each for each in discover([folder], wanted.rules, ocr=bool(wanted.ocr))}
-    found = [met[path] for path in part.below(met)]
-    below = part.below(live)
+    found = [met[path] for path in batch.below(met)]
+    below = batch.below(live)
     if below and not any(isinstance(each, FoundFile) for each in found) and not allow_empty:
         what = "is empty" if not found else "holds no file that is wanted"
         raise KnowledgeError(
-            f"{display_path(folder)} {what}, but {len(below)} documents came from it. If they are really to go: openbook remove"
+            f"{display_path(folder)} {what}, but {len(below)} documents came from it. To remove them: openbook remove"
         )
     return found
 
 
-def remove(base: KnowledgeBase, documents: Sequence[str], *, lock_timeout_s: float = 30.0) -> Report:
-    """Take documents (paths, or folders for all below) out, as one new version. Older versions keep them.
-
-    Raises KnowledgeError when one of them is not in the newest version.
-    """
-    with base.writing(lock_timeout_s) as connection:
+def remove(base: KnowledgeBase, documents: Sequence[str]) -> Report:
+    """Take documents (paths, or folders for all below) out, as one new version. Raises KnowledgeError when one is not in the newest."""
+    with base.writing() as connection:
         rows = connection.execute("SELECT path FROM documents WHERE removed_in IS NULL ORDER BY path")
         live = [path for (path,) in rows]
         paths = sorted({path for each in documents for path in resolve(live, each)})
         version = commit(connection, (), paths)
         apply_retention(connection)
-        base.refresh_indexes(connection)
+        base.indexes.refresh(connection)
         return Report(version, tuple(Verdict(path, "removed") for path in paths), 0)
 
 
@@ -173,13 +170,13 @@ def sources(base: KnowledgeBase) -> list[SyncedFolder]:
     ]
 
 
-def forget_source(base: KnowledgeBase, folder: Path, *, lock_timeout_s: float = 30.0) -> None:
+def forget_source(base: KnowledgeBase, folder: Path) -> None:
     """Do not sync `folder` any more unless it is named; its documents stay. Raises KnowledgeError when it was not synced."""
     name = display_path(Path(os.path.abspath(folder)))
-    with base.writing(lock_timeout_s) as connection:
+    with base.writing() as connection:
         if not connection.execute("DELETE FROM sources WHERE folder = ?", (name,)).rowcount:
             known = [folder for (folder,) in connection.execute("SELECT folder FROM sources ORDER BY folder")]
-            raise KnowledgeError(f"{name} was not synced. Synced are: {', '.join(known) or 'none'}.")
+            raise KnowledgeError(f"{name} was not synced. These folders were: {', '.join(known) or 'none'}.")
 
 
 def resolve(paths: Sequence[str], name: str) -> list[str]:
@@ -208,11 +205,10 @@ def resolve(paths: Sequence[str], name: str) -> list[str]:
 def folder_changes(
     folders: Sequence[Path], *, quiet_ms: int = 400, stop: threading.Event | None = None
 ) -> Iterator[int]:
-    """How many files changed, each time that something did and then nothing for `quiet_ms` milliseconds (at most 8 times that).
+    """How many files changed, each time that nothing changes any more for `quiet_ms` milliseconds (or for 8 times that).
 
-    Also 0, when watching has begun and then about twice a second: what changes after the first is told of later, however
-    long the caller takes. Ends when `stop` is set, or by KeyboardInterrupt. Raises StorageError when the system has no
-    more watches to give.
+    Also 0 when watching has begun, and then about twice a second. No change after the first 0 is missed, however long the caller
+    takes. Ends when `stop` is set, or by KeyboardInterrupt. Raises StorageError when the system has no more watches to give.
     """
     import watchfiles
 
@@ -242,43 +238,48 @@ def _path_of(found: FoundFile | Verdict) -> str:
     return found.displayed if isinstance(found, FoundFile) else found.path
 
 
-def _in_slices(
+def _ingest_in_slices(
     base: KnowledgeBase,
     embedder: Embedder,
     options: RunOptions,
-    parts_of: Callable[[Live], Sequence[Part]],
+    find_batches: Callable[[Live], Sequence[FileBatch]],
 ) -> Report:
-    """`parts_of` finds what there is, anew when another writer overtook the run."""
+    """`find_batches` is called again after a conflict with another writer."""
     base.check_embedder(embedder.identity)
 
     def work(run: SlicedRun) -> Report:
         live = live_documents(run.connection)
-        return _run(base, run, embedder, options, parts_of(live), live)
+        return _run(base, run, embedder, options, find_batches(live), live)
 
-    return in_slices(base, work, options.lock_timeout_s, options.go_on, drop_unused_contents)
+    return in_slices(base, work, options.lock_timeout_s, options.check_cancelled)
 
 
 def _run(
-    base: KnowledgeBase, run: SlicedRun, embedder: Embedder, options: RunOptions, parts: Sequence[Part], live: Live
+    base: KnowledgeBase,
+    run: SlicedRun,
+    embedder: Embedder,
+    options: RunOptions,
+    batches: Sequence[FileBatch],
+    live: Live,
 ) -> Report:
     connection = run.connection
     connection.durable(False)  # what is stored ahead may be lost with the power, never damaged
-    taken = Ingest(run, base.sizing, options, live)
-    for part in parts:
-        taken.take(part)
-    removed = {path: why for part in parts for path, why in _gone(part, live)}
-    synced = _synced(connection, parts)
-    changes = list(follow_renames(connection, taken.changes, removed, synced, options.unlabel))
-    changes += _labelled(live, parts, {change.path for change in changes} | removed.keys())
+    ingest = Ingest(run, base.sizing, options, live)
+    for batch in batches:
+        ingest.add(batch)
+    removed = {path: why for batch in batches for path, why in _gone(batch, live)}
+    synced = _synced(connection, batches)
+    changes = list(follow_renames(connection, ingest.changes, removed, synced, options.unlabel))
+    changes += _relabelled(live, batches, {change.path for change in changes} | removed.keys())
     contents = {change.content_id for change in changes}
     embedded = embed_missing(run, contents, embedder, options.progress)
-    verdicts = _finished(live, taken.verdicts, changes, removed)
+    verdicts = _all_verdicts(live, ingest.verdicts, changes, removed)
 
     def beside() -> None:
-        connection.executemany("UPDATE documents SET stat = ? WHERE path = ? AND removed_in IS NULL", taken.restat)
-        _write_verdicts(connection, parts, taken.tried, verdicts)
-        for source in (part.source for part in parts if part.source):
-            # The path as it is, since the column holds it as it is displayed.
+        connection.executemany("UPDATE documents SET stat = ? WHERE path = ? AND removed_in IS NULL", ingest.restat)
+        _write_verdicts(connection, batches, ingest.tried, verdicts)
+        for source in (batch.source for batch in batches if batch.source):
+            # The real path: the column `folder` holds it as it is displayed.
             value = asdict(source.rules) | {
                 "labels": sorted(source.labels),
                 "ocr": source.ocr,
@@ -292,7 +293,7 @@ def _run(
     with run.commit(contents):
         version = commit(connection, changes, removed, beside=beside)
         apply_retention(connection)
-        base.refresh_indexes(connection)
+        base.indexes.refresh(connection)
         ids = (json.dumps(sorted(contents)),)
         characters, source_characters = connection.execute(
             "SELECT coalesce(sum(length(text)), 0), CAST(coalesce(sum(coalesce(source_chars, length(text))), 0) AS BIGINT) FROM contents "
@@ -309,24 +310,24 @@ def _run(
     return Report(version, verdicts, embedded, characters, source_characters, left_labelled, copies)
 
 
-def _synced(connection: Connection, parts: Sequence[Part]) -> tuple[str, ...]:
+def _synced(connection: Connection, batches: Sequence[FileBatch]) -> tuple[str, ...]:
     """What the paths of documents in synced folders begin with, if this run syncs."""
-    folders = [prefix(part.source.folder) for part in parts if part.source]
+    folders = [prefix(batch.source.folder) for batch in batches if batch.source]
     known = [f"{folder}/" for (folder,) in connection.execute("SELECT folder FROM sources")]
     return tuple(folders + known) if folders else ()
 
 
-def _labelled(live: Live, parts: Sequence[Part], done: Collection[str]) -> Iterator[Change]:
+def _relabelled(live: Live, batches: Sequence[FileBatch], done: Collection[str]) -> Iterator[Change]:
     """Documents that stay because their file cannot be read now, with the labels of the run: it must not leave them open."""
-    for part in parts:
-        for path in part.below(live) if part.source else map(_path_of, part.found):
+    for batch in batches:
+        for path in batch.below(live) if batch.source else map(_path_of, batch.found):
             row = live.get(path)
-            if row is None or path in done or part.labels <= set(json.loads(row.labels)):
+            if row is None or path in done or batch.labels <= set(json.loads(row.labels)):
                 continue
-            labels = json.dumps(sorted(part.labels.union(json.loads(row.labels))))
+            labels = json.dumps(sorted(batch.labels.union(json.loads(row.labels))))
             given = row.given_labels
-            if part.source is None:
-                given = json.dumps(sorted(part.labels.union(json.loads(given))))
+            if batch.source is None:
+                given = json.dumps(sorted(batch.labels.union(json.loads(given))))
             yield Change(path, row.content_id, row.bytes, "", row.metadata, labels, given, row.identity, "updated")
 
 
@@ -338,13 +339,13 @@ def _left_labelled(live: Live, changes: Sequence[Change], removed: Collection[st
     return tuple(row.path for row in gone if row.given_labels != "[]" and row.content_id not in came)
 
 
-def _gone(part: Part, live: Live) -> Iterator[tuple[str, str]]:
+def _gone(batch: FileBatch, live: Live) -> Iterator[tuple[str, str]]:
     """(path, why) of the documents of a synced folder whose file is not there any more, or is not wanted."""
-    there = {each.displayed for each in part.found if isinstance(each, FoundFile)}
-    verdicts = {each.path: each for each in part.found if isinstance(each, Verdict)}
-    # What could not be looked into says nothing about what is in it.
+    there = {each.displayed for each in batch.found if isinstance(each, FoundFile)}
+    verdicts = {each.path: each for each in batch.found if isinstance(each, Verdict)}
+    # A folder that could not be read says nothing about the files in it.
     closed = tuple(path.rstrip("/") + "/" for path, verdict in verdicts.items() if verdict.outcome == "failed")
-    for path in part.below(live):
+    for path in batch.below(live):
         verdict = verdicts.get(path)
         if path in there or (verdict is None and path.startswith(closed)):
             continue
@@ -352,7 +353,7 @@ def _gone(part: Part, live: Live) -> Iterator[tuple[str, str]]:
             yield path, verdict.reason if verdict else ""
 
 
-def _finished(
+def _all_verdicts(
     live: Live, found: Mapping[str, Verdict], changes: Sequence[Change], removed: Mapping[str, str]
 ) -> tuple[Verdict, ...]:
     """All verdicts of the run, sorted by path, with what was renamed and what is a duplicate of what."""
@@ -376,11 +377,11 @@ def _finished(
 
 
 def _write_verdicts(
-    connection: Writer, parts: Sequence[Part], tried: Mapping[str, str], verdicts: Iterable[Verdict]
+    connection: Writer, batches: Sequence[FileBatch], tried: Mapping[str, str], verdicts: Iterable[Verdict]
 ) -> None:
     """Remember what did not go in and why, and forget the rest, also files of a synced folder that this run did not meet."""
     old = [path for (path,) in connection.execute("SELECT path FROM verdicts")]
-    gone = {path for part in parts for path in part.below(old)}
+    gone = {path for batch in batches for path in batch.below(old)}
     gone.update(verdict.path for verdict in verdicts)
     connection.executemany("DELETE FROM verdicts WHERE path = ?", [(path,) for path in sorted(gone)])
     connection.executemany(

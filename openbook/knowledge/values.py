@@ -66,9 +66,9 @@ _GLUE = frozenset(
     "the a an on in at by of about around approximately roughly some up to least most no more less fewer than within for "
     "until before after over under every each only just and is it was are per cost costs price".split()
 )
-# Before a number, these make another statement of it.
+# These words before a number change what it states.
 _BOUNDS = frozenset("not never than over under above below before after until since without minus nor".split())
-# Of those, the ones after which the words of a value do not say it. "since 1990" may be the answer to since when.
+# After these, the words of a value do not state it. "since 1990" may be the answer to since when.
 LIMITS = _BOUNDS - {"since", "until", "before", "after"}
 _NOT_A_NUMBER_AFTER = frozenset("no this that the each any every some which another".split())
 _NOT_A_NUMBER_BEFORE = frozenset("of can may must should could would will is was has had who that another".split())
@@ -106,24 +106,24 @@ def stated_values(text: str) -> list[Value]:
 
 
 def located_values(text: str) -> list[tuple[int, Value]]:
-    """Every value with the place where it begins, in order. Places count in the text with single spaces, about."""
+    """Every value with the offset where it begins, in order. Offsets count in the text with single spaces, about."""
     return sorted(_read(text)[0], key=lambda found: found[0])
 
 
-def same_value(stated: Value, accepted: Value) -> bool:
+def same_value(given: Value, accepted: Value) -> bool:
     """The same core and, what the accepted one says of unit, rate or year, said too or (a unit) left out."""
-    if stated.core != accepted.core or stated.bound != accepted.bound:
+    if given.core != accepted.core or given.bound != accepted.bound:
         return False
-    if stated.kind != "number":
-        return not accepted.detail or stated.detail == accepted.detail
+    if given.kind != "number":
+        return not accepted.detail or given.detail == accepted.detail
     if not accepted.detail:
-        return stated.known or not stated.detail
-    return not stated.detail or _fits(stated.detail, accepted.detail)
+        return given.known or not given.detail
+    return not given.detail or _fits(given.detail, accepted.detail)
 
 
-def contradicts(stated: Value, accepted: Value) -> bool:
+def contradicts(given: Value, accepted: Value) -> bool:
     """The same core with a unit, rate or year that cannot both be right."""
-    return stated.core == accepted.core and not details_agree(stated, accepted)
+    return given.core == accepted.core and not details_agree(given, accepted)
 
 
 def details_agree(one: Value, other: Value) -> bool:
@@ -133,20 +133,20 @@ def details_agree(one: Value, other: Value) -> bool:
     return not one.detail or not other.detail or _fits(one.detail, other.detail)
 
 
-def _fits(stated: str, accepted: str) -> bool:
-    return stated == accepted or stated.startswith(f"{accepted} ") or accepted.startswith(f"{stated} per ")
+def _fits(given: str, accepted: str) -> bool:
+    return given == accepted or given.startswith(f"{accepted} ") or accepted.startswith(f"{given} per ")
 
 
 def _read(text: str) -> tuple[list[tuple[int, Value]], set[str]]:
-    """(values with their places, words that are no part of them). Of a very long text none."""
+    """(values with their offsets, words that are no part of them). A very long text has none."""
     if len(text) > _MOST_CHARS:
         return [], {text[:40]}
     text = " ".join(re.split(r"[ \t\n]+", text)).strip()
     found: list[tuple[int, Value]] = []
     for pattern in _DATES_AND_TIMES:
         for match in pattern.finditer(text):
-            said = {name: written for name, written in match.groupdict().items() if written}
-            if value := _time(said) if "hour" in said else _date(said):
+            parts = {name: written for name, written in match.groupdict().items() if written}
+            if value := _time(parts) if "hour" in parts else _date(parts):
                 found.append((match.start(), value))
                 text = text[: match.start()] + ";".center(len(match[0])) + text[match.end() :]
     numbers, rest = _numbers(list(_tokens(text)))
@@ -170,23 +170,23 @@ def _different(located: Sequence[tuple[int, Value]]) -> list[Value]:
     return list(dict.fromkeys(kept))
 
 
-def _date(said: Mapping[str, str]) -> Value | None:
-    month = _MONTH_NUMBERS.get(said["month"].lower()) or int(said["month"])
-    day = int(said.get("day", 0))
-    if not 1 <= month <= 12 or day > 31 or ("day" in said and not day):
+def _date(parts: Mapping[str, str]) -> Value | None:
+    month = _MONTH_NUMBERS.get(parts["month"].lower()) or int(parts["month"])
+    day = int(parts.get("day", 0))
+    if not 1 <= month <= 12 or day > 31 or ("day" in parts and not day):
         return None
-    if said["month"] in ("may", "march", "mar") and "year" not in said:
+    if parts["month"] in ("may", "march", "mar") and "year" not in parts:
         return None  # "at most 12 may attend"
-    return Value(("date", str(month), str(day)), said.get("year", ""))
+    return Value(("date", str(month), str(day)), parts.get("year", ""))
 
 
-def _time(said: Mapping[str, str]) -> Value | None:
-    hour = int(said["hour"]) if said["hour"].isdecimal() else _HOURS.get(said["hour"].lower(), 99)
-    minute = int(said.get("minute", 0))
-    if "half" in said:
+def _time(parts: Mapping[str, str]) -> Value | None:
+    hour = int(parts["hour"]) if parts["hour"].isdecimal() else _HOURS.get(parts["hour"].lower(), 99)
+    minute = int(parts.get("minute", 0))
+    if "half" in parts:
         if not 1 <= hour <= 12:
             return None
-        hour = hour % 12 + (12 if said["half"] in "pP" else 0)
+        hour = hour % 12 + (12 if parts["half"] in "pP" else 0)
     return Value(("time", f"{hour}:{minute:02}")) if hour < 24 and minute < 60 else None
 
 

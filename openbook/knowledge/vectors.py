@@ -51,7 +51,8 @@ class VectorSearch:
         rows = np.concatenate([part.base + local.astype(np.int64) for part, local in chosen])
         if len(rows) > limit:
             last = np.partition(rough, len(rough) - limit)[len(rough) - limit]
-            rows = rows[rough >= last - self._margin]
+            margin = np.float32(4.0 * np.finfo(np.float32).eps * (self._dimensions + 8))
+            rows = rows[rough >= last - margin]
         rows = np.sort(rows)
         return rows, self.cosines(vector, rows)
 
@@ -60,14 +61,10 @@ class VectorSearch:
         query = self._checked(vector).astype(np.float64)
         found = np.empty(len(rows), dtype=np.float64)
         for part in self._parts:
-            place, local = part.local(rows)
+            where, local = part.local(rows)
             # Summed row by row: a matrix product may round a row differently in other company.
-            found[place] = (part.segment.vectors[local].astype(np.float64) * query).sum(axis=1)
+            found[where] = (part.segment.vectors[local].astype(np.float64) * query).sum(axis=1)
         return found
-
-    @property
-    def _margin(self) -> np.float32:
-        return np.float32(4.0 * np.finfo(np.float32).eps * (self._dimensions + 8))
 
     def _checked(self, vector: NDArray[np.float32]) -> NDArray[np.float32]:
         vector = np.asarray(vector, dtype=np.float32)
@@ -152,7 +149,7 @@ def _distances(part: Live, signs: NDArray[np.uint64]) -> NDArray[np.uint16]:
 
 
 def _rough(part: Live, rows: NDArray[np.intp], vector: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Cosines in float32: fast, and within `_margin` of what they are."""
+    """Cosines in float32: fast, and off by less than the margin of `VectorSearch.search`."""
     found = np.empty(len(rows), dtype=np.float32)
     whole = len(rows) == len(part.segment)
     for start in range(0, len(rows), _ROWS):

@@ -11,11 +11,10 @@ from datetime import UTC, datetime, timedelta
 
 from openbook.errors import KnowledgeError, QuestionError, did_you_mean
 from openbook.knowledge import integrity, schema
-from openbook.knowledge.base import KnowledgeBase, now, spans
-from openbook.knowledge.identities import drop_unused_identities, write_identity
+from openbook.knowledge.base import KnowledgeBase, now, version_ranges
+from openbook.knowledge.identities import Change, drop_unused_identities, write_identity
 from openbook.knowledge.scope import Scope, condition
 from openbook.knowledge.store import Connection, Writer
-from openbook.records import Outcome
 
 _TAG = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _MOST_DAYS = 365_000
@@ -79,24 +78,6 @@ class PruneResult:
     versions: int
     contents: int
     kept: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A document whose row in the newest version must be another one. Its content is stored.
-
-    `identity`: the document that is at its path, or was there last; None: a new one. Metadata and labels are JSON.
-    """
-
-    path: str
-    content_id: int
-    bytes: int
-    stat: str
-    metadata: str
-    labels: str
-    given_labels: str
-    identity: int | None
-    outcome: Outcome
 
 
 # --- making one -------------------------------------------------------------------------------------------------------
@@ -198,19 +179,19 @@ def _version_at(connection: Connection, text: str) -> int:
     after = next((version for version, _ in kept if version > found), found + 1)
     if after > found + 1:
         raise KnowledgeError(
-            f"The version of {text} may be one of {spans(range(found + 1, after))}, which are not kept any more. Kept is "
-            f"{found}, the last before them: --as-of {found}"
+            f"The version of {text} may be one of {version_ranges(range(found + 1, after))}, which are not kept any more. "
+            f"The last one before them is kept: --as-of {found}"
         )
     return int(found)
 
 
-def tag(base: KnowledgeBase, name: str, version: int | None = None, *, lock_timeout_s: float = 30.0) -> int:
+def tag(base: KnowledgeBase, name: str, version: int | None = None) -> int:
     """Name a version (default: the newest). A tagged version is never pruned. Raises KnowledgeError when the name is taken."""
     if not _TAG.fullmatch(name):
         raise QuestionError(
             f"{name!r} is not a tag. A tag is 1 to 64 letters, digits, '_', '.' and '-', and begins with a letter."
         )
-    with base.writing(lock_timeout_s) as connection, schema.transaction(connection):
+    with base.writing() as connection, schema.transaction(connection):
         version = base.kept_version(version)
         row = connection.execute("SELECT version FROM tags WHERE name = ?", (name,)).fetchone()
         if row is not None and row[0] != version:
@@ -221,9 +202,9 @@ def tag(base: KnowledgeBase, name: str, version: int | None = None, *, lock_time
         return version
 
 
-def drop_tag(base: KnowledgeBase, name: str, *, lock_timeout_s: float = 30.0) -> None:
+def drop_tag(base: KnowledgeBase, name: str) -> None:
     """Forget a name; the version stays until it is pruned. Raises KnowledgeError when there is none."""
-    with base.writing(lock_timeout_s) as connection, schema.transaction(connection):
+    with base.writing() as connection, schema.transaction(connection):
         names = [each for (each,) in connection.execute("SELECT name FROM tags")]
         if name not in names:
             raise KnowledgeError(f"No tag {name!r}.{did_you_mean(name, names)}")
@@ -256,8 +237,7 @@ def diff(
             check()
             if content not in texts:
                 stored = integrity.content(connection, content)
-                rows = integrity.passages(connection, stored)
-                texts[content] = [stored.text[start:end] for _, _, _, start, end, *_ in rows]
+                texts[content] = [stored.text[row.start : row.end] for row in integrity.passages(connection, stored)]
             for text in texts[content]:
                 if stripped := text.strip():
                     found.setdefault(stripped, PassageChange(path, text))
@@ -280,19 +260,19 @@ def diff(
     )
 
 
-def restore(base: KnowledgeBase, version: int, *, lock_timeout_s: float = 30.0) -> int:
+def restore(base: KnowledgeBase, version: int) -> int:
     """Make a new version that holds exactly the documents of a kept one. Returns its number, or the newest's if nothing differs.
 
     A document keeps the access labels that it has been given since, so that restoring shows nobody more than before.
     """
-    with base.writing(lock_timeout_s) as connection:
+    with base.writing() as connection:
         before, current = (_documents(connection, base.kept_version(each)) for each in (version, None))
         is_now = {replace(each, stat="") for each in current.values()}  # a stat is of the disk and not of the document
         changes = [each for each in before.values() if replace(each, stat="") not in is_now]
         removed = [path for path in current if path not in before]
         number = commit(connection, changes, removed, summary=f"restored version {version}")
         apply_retention(connection)
-        base.refresh_indexes(connection)
+        base.indexes.refresh(connection)
         return number
 
 
@@ -323,17 +303,17 @@ def retention(connection: Connection) -> Retention:
     return Retention(**json.loads(schema.meta(connection).get("retention", "{}")))
 
 
-def set_retention(base: KnowledgeBase, policy: Retention, *, lock_timeout_s: float = 30.0) -> None:
+def set_retention(base: KnowledgeBase, policy: Retention) -> None:
     """Remember a policy; it is applied after every commit."""
-    with base.writing(lock_timeout_s) as connection, schema.transaction(connection):
+    with base.writing() as connection, schema.transaction(connection):
         schema.remember(connection, retention=json.dumps(asdict(policy)))
 
 
-def prune(base: KnowledgeBase, policy: Retention, *, lock_timeout_s: float = 30.0) -> PruneResult:
+def prune(base: KnowledgeBase, policy: Retention) -> PruneResult:
     """Let go of the versions that `policy` does not keep, and of every text and vector that only they had."""
-    with base.writing(lock_timeout_s) as connection:
+    with base.writing() as connection:
         pruned = _prune(connection, policy)
-        base.forget(connection, lock_timeout_s)
+        base.forget(connection)
         return pruned
 
 

@@ -1,4 +1,4 @@
-"""Words to terms: what the keyword index counts and what a query asks for.
+"""Turns words into terms: what the keyword index counts and what a query asks for.
 
 A term is the 64-bit BLAKE2b of a stem, so the index holds no text. Latin words are stemmed for English; scripts that
 write no spaces between words are cut into pairs of characters.

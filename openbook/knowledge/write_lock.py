@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 LOCK, TURN = ".lock", ".turn"  # files beside what they guard
 
 _LOOK_S = 0.01  # how often a waiting writer tries again
-_ASK_S = 0.1  # and how often it calls `go_on`
+_ASK_S = 0.1  # and how often it calls `check_cancelled`
 
 
 @contextmanager
@@ -27,22 +27,22 @@ def file_lock(folder: Path, timeout_s: float) -> Iterator[None]:
 
 
 @contextmanager
-def write_lock(folder: Path, timeout_s: float, go_on: Callable[[], None] = lambda: None) -> Iterator[None]:
+def write_lock(folder: Path, timeout_s: float, check_cancelled: Callable[[], None] = lambda: None) -> Iterator[None]:
     """`file_lock`, but fair: a writer that releases it and wants it again at once lets a waiting one in first.
 
     A writer takes the turn, then the lock, then gives the turn back. So the waiting writer holds the turn, and nobody else can
-    take the lock before it. Several waiting writers get in in no fixed order. `go_on` is called now and then while it waits;
+    take the lock before it. Several waiting writers get in in no fixed order. `check_cancelled` is called now and then while it waits;
     what it raises ends the waiting.
     """
     until = time.monotonic() + timeout_s
     with ExitStack() as held:
-        with _held(folder, TURN, until, go_on):
-            held.enter_context(_held(folder, LOCK, until, go_on))
+        with _held(folder, TURN, until, check_cancelled):
+            held.enter_context(_held(folder, LOCK, until, check_cancelled))
         yield
 
 
 @contextmanager
-def _held(folder: Path, name: str, until: float, go_on: Callable[[], None] = lambda: None) -> Iterator[None]:
+def _held(folder: Path, name: str, until: float, check_cancelled: Callable[[], None] = lambda: None) -> Iterator[None]:
     import filelock
 
     lock: filelock.BaseFileLock = filelock.FileLock(folder / name)
@@ -52,7 +52,7 @@ def _held(folder: Path, name: str, until: float, go_on: Callable[[], None] = lam
             lock.acquire(timeout=min(left, _ASK_S), poll_interval=_LOOK_S)
             break
         except filelock.Timeout as error:
-            go_on()
+            check_cancelled()
             if left <= _ASK_S:
                 raise KnowledgeBaseBusy(
                     f"Another process is writing to the knowledge base in {folder}. Wait for it, then run this again."

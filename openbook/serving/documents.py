@@ -153,11 +153,11 @@ async def document_text(call: CallOf, query: Annotated[TextQuery, Query()]) -> D
         stop.check()
         version = query.version(base, call.caller)
         stop.check()
-        text, origin = base.text(path, version), base.origin(path, version)
-        if text is None or origin is None:  # purged meanwhile
+        stored = base.content(path, version)
+        if stored is None:  # purged meanwhile
             raise _no_document(path, "path")
-        start = min(query.start, len(text))
-        end = min(start + length, len(text))
+        start = min(query.start, len(stored.text))
+        end = min(start + length, len(stored.text))
         begins = [*base.pages(path, version), (0, end)]  # (number, where it begins)
         pages = [
             Page(page=page, start=begin)
@@ -168,11 +168,11 @@ async def document_text(call: CallOf, query: Annotated[TextQuery, Query()]) -> D
             knowledge_base=base.id,
             version=version,
             path=path,
-            media_type=origin.media_type,
+            media_type=stored.media_type,
             start=start,
             end=end,
-            total=len(text),
-            text=text[start:end],
+            total=len(stored.text),
+            text=stored.text[start:end],
             pages=pages,
         )
 
@@ -202,11 +202,11 @@ async def page_picture(call: CallOf, query: Annotated[PageQuery, Query()]) -> Re
     limits = replace(limits, timeout_s=configuration.bounds.picture_s)
 
     def work(stop: Stop) -> bytes:
-        origin = base.origin(path, query.version(base, call.caller))
-        if origin is None:  # purged meanwhile
+        stored = base.content(path, query.version(base, call.caller))
+        if stored is None:  # purged meanwhile
             raise _no_document(path, "path")
         try:
-            return pictures.page_picture(path, origin, query.page, limits, stop)
+            return pictures.page_picture(path, stored, query.page, limits, stop)
         except NoPicture as error:
             stop.check()
             if error.code == "page_not_found":

@@ -69,7 +69,7 @@ async def upload(call: CallOf, body: Annotated[UploadBody, Form(media_type=FORM)
     folder = service.configuration.settings.uploads_dir / base.id / call.caller.id
 
     def work(stop: Stop) -> tuple[int, list[Verdict]]:
-        return add_uploads(base, service.embedder, folder, files, replace(options, go_on=stop.check))
+        return add_uploads(base, service.embedder, folder, files, replace(options, check_cancelled=stop.check))
 
     version, verdicts = await call.run(None, work, service.configuration.bounds.upload_s)
     for place, verdict in refused:
@@ -90,7 +90,7 @@ def add_uploads(
 ) -> tuple[int, list[Verdict]]:
     """Read files as one new version: its number, a verdict on each in their order.
 
-    They are in `folder` only for as long as it takes; the knowledge base keeps their text. What `options.go_on` raises leaves
+    They are in `folder` only for as long as it takes; the knowledge base keeps their text. What `options.check_cancelled` raises leaves
     no file and no version. The folder belongs to one caller: what it is told of a name depends on its own uploads alone.
     """
     with storage_errors(f"take in uploads in {folder}"):

@@ -452,8 +452,8 @@ class StoreSuite:
                         == plain.base.search(query, plain.embedder, limit)[1]
                     )
                 assert (
-                    here.base.search_windows(query, here.embedder)[1]
-                    == plain.base.search_windows(query, plain.embedder)[1]
+                    here.base.search(query, here.embedder, windows=True)[1]
+                    == plain.base.search(query, plain.embedder, windows=True)[1]
                 )
             hit = here.base.search("ferry", here.embedder)[1][0].passage
             assert here.base.passage(hit.id, Scope()) == plain.base.passage(hit.id, Scope()) is not None
@@ -538,7 +538,7 @@ class StoreSuite:
     def test_what_is_purged_is_in_no_version_and_ids_do_not_come_back(self) -> None:
         from openbook.errors import KnowledgeError, TextIsElsewhere
         from openbook.knowledge import Scope, purge
-        from openbook.knowledge.erasure import finish_purge, interrupted
+        from openbook.knowledge.erasure import finish_purge, purge_is_unfinished
 
         canary = "The canary code is 7341-zeppelin, and nobody may ever know it."
         with _files(self.make_place()) as here:
@@ -552,7 +552,7 @@ class StoreSuite:
                 raise ValueError
 
             _raises(ValueError, lambda: purge(base, ["a.txt"], copies=True, elsewhere=killed))
-            assert not interrupted(base)
+            assert not purge_is_unfinished(base)
             (newest,) = base.connection.execute("SELECT max(id) FROM contents").fetchone()
             done = purge(base, ["a.txt"], copies=True)
             assert (done.version, len(done.documents)) == (3, 2)

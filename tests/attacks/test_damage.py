@@ -199,7 +199,7 @@ def test_an_altered_name_is_not_answered_and_the_rest_is(folder: Path, embedder:
             lambda: base.search("Who opened the bridge?", embedder),
             lambda: base.text(mayor),
             lambda: base.passages(mayor),
-            lambda: base.origin(mayor),
+            lambda: base.content(mayor),
             lambda: base.pages(mayor),
             lambda: diff(base, 0, 2),
         ):

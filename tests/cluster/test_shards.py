@@ -184,13 +184,13 @@ KEPT = {"asking.md", "models.md", "knowledge-base.md", "operations.md"}
 
 def said(base: KnowledgeBase, shards: ShardedSearch | None, questions: Sequence[str] = QUESTIONS) -> list[object]:
     base.shards = shards
-    base.distrust_indexes()  # forgets the views
+    base.indexes.distrust()  # forgets the views
     try:
         return [
-            search(question, EMBED, 5, scope())
+            base.search(question, EMBED, 5, scope(), windows=windows)
             for scope in SCOPES.values()
             for question in questions
-            for search in (base.search, base.search_windows)
+            for windows in (False, True)
         ]
     finally:
         base.shards = None
@@ -262,7 +262,7 @@ def test_damage_under_an_old_date_is_noticed_in_a_shard(tmp_path: Path, monkeypa
 
     shards = Counting(base.folder, 2)
     base.shards = ShardedSearch(shards)
-    base.distrust_indexes()
+    base.indexes.distrust()
     assert base.search("When does the ferry leave?", EMBED) == expected
     assert opened == 3  # the one that holds the text, a second time
     shards.close()

@@ -34,8 +34,8 @@ def test_two_machines_share_segments_and_a_purge_reaches_all_of_them(
     assert "hunter2" not in str(first.connection.execute("SELECT * FROM meta").fetchall())
     sync(first, docs, embedder)
     second = machine("second")
-    assert second.blobs is not None
-    assert second.blobs.url == shared
+    assert second.indexes.blobs is not None
+    assert second.indexes.blobs.url == shared
     assert second.folder != first.folder
     question = "When does ferry number 3 leave?"
     assert second.search(question, embedder) == first.search(question, embedder)
@@ -43,7 +43,7 @@ def test_two_machines_share_segments_and_a_purge_reaches_all_of_them(
     files = [
         {
             digest
-            for each in index_store.read(base.folder, base.source(base.connection))[0]
+            for each in index_store.read(base.folder, base.indexes.source(base.connection))[0]
             for _, digest, _ in each.entry.files.values()
         }
         for base in (first, second)
@@ -51,7 +51,7 @@ def test_two_machines_share_segments_and_a_purge_reaches_all_of_them(
     assert files[0] == files[1] != set()
     (docs / "secret.txt").unlink()
     purged = purge(first, ["secret.txt"])
-    assert purged.objects == len(list(second.blobs.list(f"{second.id}/"))) > 0
+    assert purged.objects == len(list(second.indexes.blobs.list(f"{second.id}/"))) > 0
     assert second.search(question, embedder) == first.search(question, embedder)
     for base in (first, second):
         assert not any("secret" in hit.passage.text for hit in base.search("secret launch code", embedder)[1])

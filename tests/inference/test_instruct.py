@@ -52,7 +52,7 @@ def opened(instruct_reference: ModelReference) -> Iterator[Callable[[KVCache], F
 def test_windows_give_the_same_bits_cold_warm_and_restarted(
     opened: Callable[[KVCache], FrozenModel], base: KnowledgeBase, real_embedder: Embedder, tmp_path: Path
 ) -> None:
-    windows = [hit.passage for hit in base.search_windows(QUESTION, real_embedder, 3)[1]]
+    windows = [hit.passage for hit in base.search(QUESTION, real_embedder, 3, windows=True)[1]]
     assert any(window.parts for window in windows)
     prompts = [open_book_prompt(question, windows) for question in (QUESTION, "Who may not approve a claim?")]
     cold, warm = opened(KVCache()), opened(KVCache(tmp_path))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from openbook.knowledge import schema
 from openbook.knowledge.bm25 import K1, B
 from openbook.knowledge.boilerplate import with_content
-from openbook.knowledge.index_builder import Source
+from openbook.knowledge.index_builder import IndexSource
 from openbook.knowledge.indexes import Indexes
 from openbook.knowledge.integrity import CONTENT_COLUMNS, PASSAGE_COLUMNS, row_digest
 from openbook.knowledge.search import RankedPassage
@@ -66,8 +66,8 @@ class Base:
             self.connection.execute(statement)
         self.connection.isolation_level = None
 
-    def source(self, base_id: str = "0" * 32, embedder: str = EMBEDDER.identity.digest) -> Source:
-        return Source(self.connection, base_id, embedder, DIMENSIONS)
+    def source(self, base_id: str = "0" * 32, embedder: str = EMBEDDER.identity.digest) -> IndexSource:
+        return IndexSource(self.connection, base_id, embedder, DIMENSIONS)
 
     def add(self, text: Text) -> int:
         whole = "".join(passage for _, passage in text.passages)

@@ -9,8 +9,9 @@ import pytest
 
 from openbook.errors import KnowledgeError
 from openbook.knowledge import KnowledgeBase, Scope, purge, schema, sync
-from openbook.knowledge.docs_cache import drop, for_documents, holding
+from openbook.knowledge.docs_cache import caches_holding, delete_caches, for_documents
 from openbook.knowledge.erasure import finish_purge
+from openbook.knowledge.index_cache import IndexCache
 from openbook.testing import HashEmbedder
 
 SECRET = " ".join(f"The secret launch code number {i} is {i * 7919 % 10007}-zeppelin." for i in range(60))
@@ -76,7 +77,7 @@ def test_the_scan_would_find_what_is_left(base: KnowledgeBase, docs: Path) -> No
 def test_the_scan_would_find_an_index_that_forgot_to_forget(
     base: KnowledgeBase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(KnowledgeBase, "refresh_indexes", lambda *_, **__: None)
+    monkeypatch.setattr(IndexCache, "refresh", lambda *_, **__: None)
     with pytest.raises(KnowledgeError, match=r"bytes of them are in .*index"):
         purge(base, ["very-secret-plan.txt"])
 
@@ -104,9 +105,9 @@ def test_caches_that_hold_it_are_dropped(
     for_documents([docs], tmp_path / "cache", embedder)[0].close()
     for_documents([docs / "plain00.txt"], tmp_path / "cache", embedder)[0].close()
     assert b"zeppelin" in all_bytes(tmp_path / "cache")
-    held = holding(tmp_path / "cache", base, ["very-secret-plan.txt"])
+    held = caches_holding(tmp_path / "cache", base, ["very-secret-plan.txt"])
     assert len(held) == 1
-    drop(tmp_path / "cache", held)
+    delete_caches(tmp_path / "cache", held)
     assert b"zeppelin" not in all_bytes(tmp_path / "cache")
     assert len(list((tmp_path / "cache" / "docs").iterdir())) == 1
 

@@ -13,7 +13,7 @@ import pytest
 
 from openbook.knowledge import indexes as module
 from openbook.knowledge.check import index_problems
-from openbook.knowledge.index_builder import Source, build
+from openbook.knowledge.index_builder import IndexSource, build
 from openbook.knowledge.indexes import Indexes
 from tests.knowledge.small_bases import DIMENSIONS, EMBEDDER, Base, Text, ids, reseal, search
 
@@ -32,7 +32,7 @@ def expected(base: Base, contents: list[int]) -> list[tuple[object, ...]]:
     return search(base, Indexes.open(Path("absent"), base.source(), ids(*contents)), contents, QUERY)
 
 
-def problems(folder: Path, source: Source, *contents: int) -> list[str]:
+def problems(folder: Path, source: IndexSource, *contents: int) -> list[str]:
     return list(index_problems(folder, source, ids(*contents)))
 
 
@@ -169,7 +169,7 @@ def test_a_database_from_a_backup_does_not_meet_the_index_of_its_later_past(tmp_
     assert search(restored, opened, again, "other words") == search(
         restored, Indexes.open(Path("absent"), restored.source(), ids(*again)), again, "other words"
     )
-    assert "another past" in problems(tmp_path, restored.source(), *again)[0]
+    assert "restored from a backup" in problems(tmp_path, restored.source(), *again)[0]
 
 
 def test_only_our_own_old_folders_are_deleted(tmp_path: Path, base: Base, contents: list[int]) -> None:

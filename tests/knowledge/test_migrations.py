@@ -10,7 +10,7 @@ import pytest
 from openbook.errors import KnowledgeBaseDamaged, KnowledgeBaseInvalid
 from openbook.knowledge import KnowledgeBase, Scope, schema
 from openbook.knowledge.check import check
-from openbook.knowledge.erasure import named
+from openbook.knowledge.erasure import resolve_in_all_versions
 from openbook.knowledge.versions import history
 from openbook.testing import HashEmbedder
 
@@ -69,7 +69,9 @@ def test_format_2_opens_with_its_labels_and_what_was_renamed(tmp_path: Path, emb
     assert base.documents(Scope(3)) == base.documents(Scope(4)) == ["/old/docs/bees.txt"]
     assert base.documents(Scope(3, labels=hr)) == ["/old/docs/bees.txt", "/old/docs/plan.md"]
     assert base.documents(Scope(6)) == ["/old/docs/bees.txt", "/old/docs/plan.md"]
-    assert named(base, ["wages.txt"]) == ["/old/docs/wages.txt"]  # of which no version is kept: its label waits for it
+    assert resolve_in_all_versions(base, ["wages.txt"]) == [
+        "/old/docs/wages.txt"
+    ]  # of which no version is kept: its label waits for it
     assert base.connection.execute("SELECT labels FROM identities WHERE path LIKE '%wages.txt'").fetchall() == [
         ('["board"]',)
     ]

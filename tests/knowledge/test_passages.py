@@ -76,7 +76,7 @@ def base(tmp_path: Path, embedder: HashEmbedder) -> KnowledgeBase:
 
 def test_what_is_read_is_the_section_around_what_was_found(base: KnowledgeBase, embedder: HashEmbedder) -> None:
     _, found = base.search("Who approves claims up to 750 euros?", embedder, 1)
-    _, windows = base.search_windows("Who approves claims up to 750 euros?", embedder, 3)
+    _, windows = base.search("Who approves claims up to 750 euros?", embedder, 3, windows=True)
     window, passage = windows[0].passage, found[0].passage
     text = base.text(window.document)
     assert text is not None
@@ -92,7 +92,7 @@ def test_a_window_is_the_same_for_every_question_and_found_by_its_id(
     base: KnowledgeBase, embedder: HashEmbedder
 ) -> None:
     asked = ("Who approves claims?", "Where does anything above go?", "How many days of leave?", "blue boats")
-    seen = {hit.passage for question in asked for hit in base.search_windows(question, embedder, 9)[1]}
+    seen = {hit.passage for question in asked for hit in base.search(question, embedder, 9, windows=True)[1]}
     documents = {window.document for window in seen}
     assert sum(window.end - window.start for window in seen) == sum(len(base.text(d) or "") for d in documents)
     for window in seen:
@@ -101,11 +101,13 @@ def test_a_window_is_the_same_for_every_question_and_found_by_its_id(
 
 
 def test_a_window_is_seen_through_labels_alone(base: KnowledgeBase, embedder: HashEmbedder, tmp_path: Path) -> None:
-    open_to_all = base.search_windows("claims", embedder, 9)[1]
+    open_to_all = base.search("claims", embedder, 9, windows=True)[1]
     add(base, [tmp_path / "handbook.md"], embedder, RunOptions(labels=frozenset({"staff"})))
-    assert {Path(hit.passage.document).name for hit in base.search_windows("claims", embedder, 9)[1]} == {"other.md"}
+    assert {Path(hit.passage.document).name for hit in base.search("claims", embedder, 9, windows=True)[1]} == {
+        "other.md"
+    }
     staff = Scope(labels=frozenset({"staff"}))
-    closed = base.search_windows("claims", embedder, 9, staff)[1]
+    closed = base.search("claims", embedder, 9, staff, windows=True)[1]
     assert [hit.passage.id for hit in closed] == [hit.passage.id for hit in open_to_all]
     long = next(hit.passage for hit in closed if hit.passage.parts)
     assert long.labels == ("staff",)
@@ -152,7 +154,9 @@ def test_a_window_that_begins_inside_a_table_is_read_with_its_header(tmp_path: P
     )
     base = KnowledgeBase.ensure(tmp_path / "kb", embedder.identity, sizing=Sizing(size=300))
     add(base, [tmp_path / "fares.md"], embedder, RunOptions())
-    found = next(h.passage for h in base.search_windows("Port 77", embedder, 9)[1] if "Port 77 " in h.passage.text)
+    found = next(
+        h.passage for h in base.search("Port 77", embedder, 9, windows=True)[1] if "Port 77 " in h.passage.text
+    )
     assert found.header.startswith("| Harbour | single | return |")
     assert "Harbour" not in found.text
     assert base.passage(found.id, Scope()) == found

@@ -10,9 +10,9 @@ import pytest
 
 from openbook.errors import NoPicture
 from openbook.knowledge import KnowledgeBase, add
-from openbook.knowledge.base import Origin
 from openbook.knowledge.discovery import display_path
 from openbook.knowledge.ingest import content_key
+from openbook.knowledge.integrity import StoredContent
 from openbook.knowledge.pictures import page_picture
 from openbook.parsers.page_image import draw
 from openbook.parsers.sandbox import Limits
@@ -38,13 +38,13 @@ def written(path: Path, data: bytes = SHIP) -> Path:
     return path
 
 
-def origin_of(base: KnowledgeBase, path: Path, version: int | None = None) -> Origin:
-    origin = base.origin(display_path(path), version)
+def origin_of(base: KnowledgeBase, path: Path, version: int | None = None) -> StoredContent:
+    origin = base.content(display_path(path), version)
     assert origin is not None
     return origin
 
 
-def refusal(path: Path, origin: Origin, page: int = 1, limits: Limits = Limits()) -> str:
+def refusal(path: Path, origin: StoredContent, page: int = 1, limits: Limits = Limits()) -> str:
     with pytest.raises(NoPicture) as caught:
         page_picture(display_path(path), origin, page, limits)
     return caught.value.code
@@ -59,7 +59,7 @@ def test_a_page_of_the_file_that_was_read(base: KnowledgeBase, tmp_path: Path) -
     assert refusal(path, origin_of(base, path), 3) == "page_not_found"
     assert refusal(note, origin_of(base, note)) == "not_a_pdf"
     assert refusal(path, origin_of(base, path), limits=Limits(max_file_bytes=100)) == "file_unreadable"
-    assert base.origin("another.pdf") is None
+    assert base.content("another.pdf") is None
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names that Windows does not have")

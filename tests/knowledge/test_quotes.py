@@ -111,7 +111,12 @@ def test_the_row_of_a_table_is_quoted() -> None:
 def test_each_sentence_names_its_citation() -> None:
     answer = "Here are the facts:\n- It cost 310 million dollars [1].\n- It has nine pillars.\n- Lila Ortega opened the bridge."
     found = quote(answer, "Tell me about the bridge", [passage()])
-    assert [(s.states, s.citation) for s in found.sentences] == [(False, None), (True, 0), (True, None), (True, 1)]
+    assert [(s.needs_support, s.citation) for s in found.sentences] == [
+        (False, None),
+        (True, 0),
+        (True, None),
+        (True, 1),
+    ]
     assert found.unsupported == ("- It has nine pillars.",)
     assert all(0 <= s.score <= 1 for s in found.sentences)
 

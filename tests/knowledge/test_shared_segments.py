@@ -526,7 +526,7 @@ def docs(tmp_path: Path) -> Path:
 @pytest.fixture
 def kb(tmp_path: Path, docs: Path, embedder: HashEmbedder, blobs: FailingBlobs) -> KnowledgeBase:
     kb = KnowledgeBase.ensure(tmp_path / "kb", embedder.identity)
-    kb.blobs = blobs
+    kb.indexes.blobs = blobs
     sync(kb, docs, embedder)
     return kb
 
@@ -591,7 +591,7 @@ def test_another_machine_drops_its_copies_with_its_next_search(
     replica.mkdir()
     (replica / FILE_NAME).symlink_to(kb.folder / FILE_NAME)  # the rows are the same ones
     reader = KnowledgeBase.open(replica)
-    reader.blobs = blobs
+    reader.indexes.blobs = blobs
     reader.search("secret", embedder)
     before, meanwhile = {path.read_bytes() for path in replica.glob("index/segment-*/vectors.npy")}, list[str]()
 

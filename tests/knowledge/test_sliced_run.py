@@ -139,7 +139,7 @@ def test_vectors_of_a_purged_text_are_not_stored_after_the_purge(
 
     docs = written(tmp_path / "more", copy=SECRET.replace("clerk", "porter"))
     with pytest.raises(KeyboardInterrupt):
-        add(base, [docs], PurgedMeanwhile(), RunOptions(go_on=go_on))
+        add(base, [docs], PurgedMeanwhile(), RunOptions(check_cancelled=go_on))
     assert contents(base) == [1, 1, 1]
 
 
@@ -204,7 +204,7 @@ def test_wherever_a_run_is_told_to_end_it_leaves_nothing(
     while True:
         left = ended
         try:
-            report = add(base, [docs], embedder, RunOptions(go_on=go_on))
+            report = add(base, [docs], embedder, RunOptions(check_cancelled=go_on))
             break
         except Unwanted:
             ended += 1
@@ -231,7 +231,7 @@ def test_who_waits_for_the_lock_is_told_to_end_too(base: KnowledgeBase, tmp_path
 
     docs = written(tmp_path / "more", short="The ferry is white.")
     with file_lock(base.folder, SOON_S), pytest.raises(Unwanted):
-        add(base, [docs], embedder, RunOptions(go_on=go_on))
+        add(base, [docs], embedder, RunOptions(check_cancelled=go_on))
 
 
 # --- bounds -----------------------------------------------------------------------------------------------------------
@@ -413,7 +413,7 @@ def test_whatever_others_do_in_between_the_end_is_that_of_some_order(acts: list[
                 if at == asked and what not in done:
                     act(what)
 
-        report = add(base, [docs], embedder, RunOptions(go_on=go_on))
+        report = add(base, [docs], embedder, RunOptions(check_cancelled=go_on))
         wanted = ["docs/ferry.txt", "docs/safe.txt", "first/bridge.txt", "first/safe.txt", "lamp/lamp.txt"]
         gone = {"first/bridge.txt": "remove bridge", "first/safe.txt": "purge safe"}
         here = [p for p in wanted if gone.get(p) not in done and (p != "lamp/lamp.txt" or "add lamp" in done)]

@@ -15,7 +15,7 @@ from openbook.knowledge.check import check
 from openbook.knowledge.discovery import SyncedFolder, discover, display_path
 from openbook.knowledge.docs_cache import for_documents
 from openbook.knowledge.embeddings import embedding_key, reembed
-from openbook.knowledge.ingest import Ingest, Part
+from openbook.knowledge.ingest import FileBatch, Ingest
 from openbook.knowledge.scope import checked_labels
 from openbook.knowledge.sliced_run import in_slices
 from openbook.knowledge.updates import folder_changes, forget_source, resolve, sources, sync_folders
@@ -209,7 +209,7 @@ def test_a_failed_file_costs_a_stat_until_it_changes_or_a_retry(
 def test_what_the_machine_refused_is_tried_again_though_the_file_is_unchanged(base: KnowledgeBase, docs: Path) -> None:
     found = list(discover([docs]))
     (docs / "a.txt").unlink()
-    taken = in_slices(base, lambda run: Ingest(run, base.sizing, RunOptions(), {}).take(Part(found)), 1.0)
+    taken = in_slices(base, lambda run: Ingest(run, base.sizing, RunOptions(), {}).add(FileBatch(found)), 1.0)
     failed = [verdict for verdict in taken.verdicts.values() if verdict.outcome == "failed"]
     assert [(Path(v.path).name, v.reason) for v in failed] == [("a.txt", "does not exist")]
     assert failed[0].path not in taken.tried

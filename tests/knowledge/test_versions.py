@@ -8,7 +8,7 @@ import pytest
 from openbook.errors import KnowledgeError, QuestionError
 from openbook.knowledge import KnowledgeBase, RunOptions, Scope, sync, versions
 from openbook.knowledge.discovery import discover
-from openbook.knowledge.ingest import Ingest, Part
+from openbook.knowledge.ingest import FileBatch, Ingest
 from openbook.knowledge.sliced_run import in_slices
 from openbook.knowledge.versions import (
     Retention,
@@ -221,7 +221,7 @@ def test_a_policy_leaves_unfinished_work_alone(base: KnowledgeBase, docs: Path, 
     set_retention(base, Retention(versions=1))
     found = list(discover([_with(docs.parent / "more", "x.txt")]))
     # What an interrupted run leaves: contents that no version has yet.
-    taken = in_slices(base, lambda run: Ingest(run, base.sizing, RunOptions(), {}).take(Part(found)), 5.0)
+    taken = in_slices(base, lambda run: Ingest(run, base.sizing, RunOptions(), {}).add(FileBatch(found)), 5.0)
     unfinished = taken.changes[0].content_id
     (docs / "a.txt").write_text("Ferries leave at noon.")
     sync(base, docs, embedder)

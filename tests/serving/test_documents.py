@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
 from openbook.inference.kv_cache import KVCache
-from openbook.knowledge.erasure import interrupted
+from openbook.knowledge.erasure import purge_is_unfinished
 from openbook.serving.errors import ApiError
 from openbook.serving.schemas import parse_form
 from openbook.serving.uploads import name_problem
@@ -211,7 +211,7 @@ def test_a_purge_that_was_killed_is_finished_by_the_next_one(server: Running, ow
     with base.writing(5.0) as connection:  # as a purge leaves it that is killed after its transaction
         connection.execute("INSERT OR REPLACE INTO meta VALUES ('purging', '')")
     assert server.client.post("/v1/documents/purge", json={"documents": ["nothing.txt"]}).status_code == 404
-    assert not interrupted(base)
+    assert not purge_is_unfinished(base)
     assert path in listed(server)
 
 
