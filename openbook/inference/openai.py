@@ -130,9 +130,7 @@ class OpenAIEngine:
         if self._client.is_closed:
             raise EngineError(f"The connection to {self.identity.name} was closed; connect again.")
 
-    def _events(
-        self, messages: list[dict[str, str]], decoding: Decoding, hang_up: HangUp
-    ) -> Iterator[tuple[str, str]]:
+    def _events(self, messages: list[dict[str, str]], decoding: Decoding, hang_up: HangUp) -> Iterator[tuple[str, str]]:
         """Pairs of text and finish reason ("" while it goes on)."""
         import httpx
 
