@@ -189,7 +189,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 def _checked(key: str, value: object, kind: Any, source: str) -> object:
     if kind == Path | DatabaseUrl | None:
-        return value if isinstance(value, DatabaseUrl) else place(str(value), source=source)
+        return value if isinstance(value, DatabaseUrl) else parse_place(str(value), source=source)
     try:
         # Text may stand for a number, as it does in a variable.
         found = msgspec.convert(value, kind, strict=not isinstance(value, str))
@@ -201,7 +201,7 @@ def _checked(key: str, value: object, kind: Any, source: str) -> object:
     return found
 
 
-def place(text: str, *, source: str) -> Place:
+def parse_place(text: str, *, source: str) -> Place:
     """Where a knowledge base is: a folder, or what begins with `name://`. Raises ConfigError."""
     return DatabaseUrl(text) if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", text) else _path(text, source=source)
 

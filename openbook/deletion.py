@@ -62,7 +62,7 @@ class Places:
     def roots(self) -> dict[Path, str]:
         """The folders whose every file is looked at, and what each is called."""
         at = self.settings
-        states = {} if self.states.place is None else {self.states.place: "states"}
+        states = {} if self.states.root is None else {self.states.root: "states"}
         others = {at.cache_dir: "cache", at.runs_dir: "runs", at.diagnoses_dir: "diagnoses"}
         return {at.home: "home", **states, **others, self.store.root: "models", at.uploads_dir: "uploads"}
 

@@ -134,7 +134,7 @@ def verify(folder: Path, head: Digest = "") -> Verified:
     return Verified(count, last)
 
 
-def find(folder: Path, digest: Digest, check: Callable[[], None] = lambda: None) -> Receipt | None:
+def find_receipt(folder: Path, digest: Digest, check: Callable[[], None] = lambda: None) -> Receipt | None:
     """The receipt of that digest in the log, or None. A line that is still being written is not there yet.
 
     The log is read for each search, at 0.7 to 0.8 GB a second. `check` is called for each line; what it raises ends the

@@ -83,7 +83,7 @@ def ask(
     with opened_beside(context.model_opener(current)) as model:
         base, embedder = (None, None) if closed_book else context.open_asked(current, docs)
         seen = scope.of(base) if base else EVERYTHING
-        with display.while_reading(quiet=as_json) as words:
+        with display.while_reading(quiet=as_json) as live:
             answer = answer_question(
                 question,
                 model.result(),
@@ -91,14 +91,14 @@ def ask(
                 embedder,
                 context.answer_options(current, decoding),
                 scope=seen,
-                on_text=words.show,
-                progress=words.parts,
+                on_text=live.show,
+                progress=live.parts,
             )
         if log is not None:
             append(log, answer.receipt)
         if sign is not None:
             write_signed(sign, current.home, answer.receipt)
-        display.show(as_json, answer.to_json(), display.print_answer, answer, words)
+        display.show(as_json, answer.to_json(), display.print_answer, answer, live)
 
 
 @contextmanager

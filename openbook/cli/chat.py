@@ -58,7 +58,7 @@ def chat(
     """
     from openbook.answer import ask, checked_question
     from openbook.cli.ask import opened_beside
-    from openbook.conversation import understood
+    from openbook.conversation import resolve_follow_up
     from openbook.receipts import append
 
     context.check_one_place(docs, kb)
@@ -70,28 +70,28 @@ def chat(
         base, embedder = context.open_asked(current, docs)
         seen = scope.of(base)
 
-        def answer(question: str, earlier: tuple[str, ...], *, stands: bool = False) -> None:
-            """`stands`: the question is in the transcript already. The sources are shown after the answer was added to it."""
+        def answer(question: str, earlier: tuple[str, ...], *, in_transcript: bool = False) -> None:
+            """`in_transcript`: the question is there already. The sources are shown after the answer was added to it."""
             question = checked_question(question)
-            meant = understood(opened.result(), earlier, question)
+            meant = resolve_follow_up(opened.result(), earlier, question)
             if meant.rewritten:
                 display.note(f"Understood as: {meant.question}")
             elif meant.query != meant.question:
                 display.note(f"Searched for: {' / '.join(meant.query.splitlines())}")
             asked = (meant.question, opened.result(), base, embedder, options)
-            with display.while_reading() as words:
-                found = ask(*asked, query=meant.query, scope=seen, on_text=words.show)
+            with display.while_reading() as live:
+                found = ask(*asked, query=meant.query, scope=seen, on_text=live.show)
             if log is not None:
                 append(log, found.receipt)
-            add_exchange(path, question, meant.query, found, stands=stands)
-            display.print_answer(found, words)
+            add_exchange(path, question, meant.query, found, in_transcript=in_transcript)
+            display.print_answer(found, live)
 
         def answer_open_question() -> None:
             """The one that stands last in the transcript, if nobody has answered it."""
             said = read_transcript(path)
             if said.open_question is not None:
                 display.note(f"> {said.open_question}")
-                answer(said.open_question, said.questions[:-1], stands=True)
+                answer(said.open_question, said.questions[:-1], in_transcript=True)
 
         display.note(f"Transcript: {path.absolute()} ({questions_so_far} questions so far). Ctrl-D ends.")
         answer_open_question()
@@ -158,8 +158,8 @@ def read_transcript(path: Path) -> Transcript:
         return _parse(path.read_bytes() if path.exists() else b"", path)
 
 
-def add_exchange(path: Path, question: str, searched: str, answer: Answer, *, stands: bool = False) -> None:
-    """Add an answer and, unless it `stands` there already, its question. Raises ConversationError, StorageError.
+def add_exchange(path: Path, question: str, searched: str, answer: Answer, *, in_transcript: bool = False) -> None:
+    """Add an answer and, unless that is `in_transcript` already, its question. Raises ConversationError, StorageError.
 
     The file is whole before and after; a new one can be read by nobody else.
     """
@@ -167,13 +167,13 @@ def add_exchange(path: Path, question: str, searched: str, answer: Answer, *, st
     answered: dict[str, Any] = {"role": "assistant", "content": answer.answer, "abstained": answer.abstained}
     if searched.strip() != question.strip():
         answered["searched"] = searched
-    lines: list[dict[str, Any]] = [] if stands else [{"role": "user", "content": question}]
+    lines: list[dict[str, Any]] = [] if in_transcript else [{"role": "user", "content": question}]
     lines.append({**answered, "citations": citations, "receipt": answer.receipt.digest})
     with storage_errors(f"write {path}"):
         path = path.resolve()  # a link stays one
         old = path.read_bytes() if path.exists() else b""
         mode = stat.S_IMODE(path.stat().st_mode) if old else 0o600
-        if (_parse(old, path).open_question is None) == stands:
+        if (_parse(old, path).open_question is None) == in_transcript:
             raise ConversationError(
                 f"{path} was changed while the question was answered; the answer was not added. Ask again."
             )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from openbook.cli import display, private
-from openbook.config import Place, Settings, load_settings, place
+from openbook.config import Place, Settings, load_settings, parse_place
 from openbook.errors import ConfigError, KnowledgeBaseInvalid
 from openbook.files import check_replaceable, make_folder, replace_file, storage_errors
 
@@ -44,7 +44,7 @@ def store(current: Settings) -> ModelStore:
     return ModelStore(current.models_dir)
 
 
-def states(current: Settings) -> KVCache:
+def kv_cache(current: Settings) -> KVCache:
     """The cache of what models computed of passages, for later processes too."""
     from openbook.inference.kv_cache import KVCache
 
@@ -61,7 +61,9 @@ def ready_model(current: Settings, name: str) -> ModelReference:
         return ensure(store(current), name, announce=display.note, progress=fetching, try_out=try_model)
 
 
-def load(current: Settings, reference: ModelReference, states: KVCache | None = None, slots: int = 0) -> FrozenModel:
+def open_stored(
+    current: Settings, reference: ModelReference, states: KVCache | None = None, slots: int = 0
+) -> FrozenModel:
     """Open a stored model, with the context and threads of the settings."""
     from openbook.inference import load_model
 
@@ -87,13 +89,13 @@ def model_opener(current: Settings, slots: int = 0) -> Callable[[], FrozenModel]
         at = {"base_url": current.base_url, "api_key": os.environ.get(API_KEY, "")}
         return partial(connect_model, current.model, **at, context_tokens=current.context_tokens)
     reference = ready_model(current, current.model)
-    return partial(load, current, reference, states(current), slots)
+    return partial(open_stored, current, reference, kv_cache(current), slots)
 
 
 def open_on_node(name: str, digest: Digest, context_tokens: int, threads: int) -> FrozenModel:
     """For a process on another machine: the model of that digest, from the home there; pulled first if the catalogue has it.
 
-    Raises as `ready_model` and `load` do, and ModelNotVerified when `name` means another model there.
+    Raises as `ready_model` and `open_stored` do, and ModelNotVerified when `name` means another model there.
     """
     from openbook.errors import ModelNotVerified, UnknownModel
     from openbook.inference.trial import try_model
@@ -109,13 +111,13 @@ def open_on_node(name: str, digest: Digest, context_tokens: int, threads: int) -
             f"{name!r} means {reference.digest[:12]} on {platform.node()}, and {digest[:12]} at the server. Import the model "
             "there, or share the home folder."
         )
-    return load(own, replace(reference, name=name), states(own))
+    return open_stored(own, replace(reference, name=name), kv_cache(own))
 
 
 def follow_on_node(purge_list: bytes) -> int:
     """For a process on another machine: delete what models computed there of the passages on this list. Raises StorageError."""
-    cache = states(load_settings())
-    with storage_errors(f"delete what models computed of purged documents in {cache.place}"):
+    cache = kv_cache(load_settings())
+    with storage_errors(f"delete what models computed of purged documents in {cache.root}"):
         return cache.follow(purge_list)
 
 
@@ -262,6 +264,6 @@ def remember_place(current: Settings, base: KnowledgeBase) -> None:
 def remembered_place(current: Settings, base_id: str) -> Place | None:
     note = current.bases_dir / base_id
     try:
-        return place(os.fsdecode(note.read_bytes()), source=str(note)) if base_id.isalnum() else None
+        return parse_place(os.fsdecode(note.read_bytes()), source=str(note)) if base_id.isalnum() else None
     except OSError:
         return None

@@ -195,15 +195,15 @@ def _bars(*, in_bytes: bool) -> Progress:
 
 
 @contextmanager
-def while_reading(*, quiet: bool = False) -> Iterator[Words]:
+def while_reading(*, quiet: bool = False) -> Iterator[LiveAnswer]:
     """While the model reads: a spinner, then the words as they come."""
     out = console() if sys.stdout.isatty() and not quiet else None
     reading = error_console().status("Reading...") if sys.stderr.isatty() and not quiet else nullcontext()
     with reading as spinner:
-        yield Words(out, spinner)
+        yield LiveAnswer(out, spinner)
 
 
-class Words:
+class LiveAnswer:
     """The words of an answer as they come: printed on `out`, a terminal, or the last of them beside the spinner."""
 
     def __init__(self, out: Console | None, spinner: Status | None) -> None:
@@ -257,12 +257,12 @@ class Words:
 # --- answers ----------------------------------------------------------------------------------------------------------
 
 
-def print_answer(answer: Answer, words: Words | None = None) -> None:
-    """`words`: what of it stands on the terminal already."""
+def print_answer(answer: Answer, live: LiveAnswer | None = None) -> None:
+    """`live`: what of it is on the terminal already."""
     from rich.text import Text
 
     unproved = bool(answer.passages) and not answer.abstained and not answer.citations
-    if words is not None and words.end(answer.answer):
+    if live is not None and live.end(answer.answer):
         if unproved:
             say("\nCheck it: the passages do not support what the model answers.", "yellow")
     else:

@@ -41,7 +41,7 @@ def status(kb: Place | None, documents: bool, check: bool, as_json: bool) -> Non
             f"The knowledge base in {place} is damaged: {checked.damaged[0]}. Restore it from a backup, or move it away "
             "and add the documents again."
         )
-    found, states = base.status(), context.states(settings).kept()
+    found, states = base.status(), context.kv_cache(settings).kept()
     digest = model_digest_of(found.embedder, [each.digest for each in context.store(settings).everything()])
     found = replace(found, embedder=replace(found.embedder, digest=digest))
     opened = private.open_folders([settings.home, *([place] if isinstance(place, Path) else [])])
@@ -176,9 +176,9 @@ def warm(kb: Place | None, model: str | None, top: int | None) -> None:
         raise ConfigError("A model behind a server cannot read ahead; unset base_url.")
     base = context.open_base(current)
     documents = base.documents(EVERYTHING, newest_first=True)
-    states = context.states(current)
+    states = context.kv_cache(current)
     before = states.kept()
-    reader = context.load(current, context.ready_model(current, current.model), states)
+    reader = context.open_stored(current, context.ready_model(current, current.model), states)
     in_order = map(base.passages, documents)
     reads_passages = reader.reads_each and not reader.reads_parallel  # otherwise it reads windows
     passages = [each for found in in_order for each in (found if reads_passages else in_windows(found))][:top]

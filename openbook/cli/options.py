@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import click
 
 from openbook.cli import display
-from openbook.config import place
+from openbook.config import parse_place
 
 if TYPE_CHECKING:
     from openbook.knowledge import KnowledgeBase, Scope
@@ -53,7 +53,7 @@ class _Place(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         return (
-            place(value, source="--kb")
+            parse_place(value, source="--kb")
             if isinstance(value, str) and "://" in value
             else super().convert(value, param, ctx)
         )

@@ -72,18 +72,18 @@ def _replayer(current: Settings, kb: Place | None, to_close: ExitStack) -> Calla
     from openbook.replay import knowledge_base_of
     from openbook.replay import replay as answer_again
 
-    states, store = context.states(current), context.store(current)
+    states, store = context.kv_cache(current), context.store(current)
 
     @functools.cache
     def opened(digest: str, slots: int) -> FrozenModel:
         reference = store.resolve(digest)
         store.check_fast(reference)
         try:
-            model = context.load(current, reference, states, slots)
+            model = context.open_stored(current, reference, states, slots)
         except EngineError:
             if not slots:
                 raise
-            model = context.load(current, reference, states)  # no slots here: the replay tells what differs
+            model = context.open_stored(current, reference, states)  # no slots here: the replay tells what differs
         return to_close.enter_context(closing(model))
 
     bases: dict[str | None, KnowledgeBase | None] = {}

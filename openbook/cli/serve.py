@@ -78,7 +78,7 @@ def serve(places: tuple[Place, ...], cluster: str | None, replicas: tuple[int, i
     _check_extra("app", "server")
     from openbook.knowledge.scope import checked_labels
     from openbook.serving.configuration import Bounds, Configuration
-    from openbook.serving.server import listen, make_server
+    from openbook.serving.server import http_server, listen
 
     current = context.settings(model=options.pop("model"), base_url=options.pop("base_url"))
     slots, (least, most) = options.pop("slots"), replicas or (1, 1)
@@ -102,7 +102,7 @@ def serve(places: tuple[Place, ...], cluster: str | None, replicas: tuple[int, i
             _first_key(configuration)
             _announce(configuration, places)
             try:
-                make_server(app).run(sockets=[listener])
+                http_server(app).run(sockets=[listener])
             except KeyboardInterrupt:  # raised again by the server, after it ended in order
                 click.echo("Ended.", err=True)
 
@@ -154,7 +154,7 @@ def _computing(
                 context.follow_on_node,
                 digest=reference.digest,
                 count=prompt_counter(reference),
-                purge_list=context.states(current).purge_list,
+                purge_list=context.kv_cache(current).purge_list,
             )
 
         yield open_model
@@ -283,7 +283,7 @@ def mcp(kb: Place | None, model: str | None, labels: tuple[str, ...]) -> None:
     """
     _check_extra("mcp")
     from openbook.knowledge.scope import Scope, checked_labels
-    from openbook.serving.mcp import make_server
+    from openbook.serving.mcp import stdio_server
 
     current = context.settings(kb=kb, model=model)
     base, embedder = context.open_searchable(current)
@@ -291,7 +291,7 @@ def mcp(kb: Place | None, model: str | None, labels: tuple[str, ...]) -> None:
     # Fetched and verified before the other program waits for an answer; opened when the first is asked for.
     open_model = cache(context.model_opener(current))
     scope, options = Scope(labels=checked_labels(labels)), context.answer_options(current)
-    server = make_server(base, embedder, open_model, scope=scope, options=options)
+    server = stdio_server(base, embedder, open_model, scope=scope, options=options)
     server.run()
 
 

@@ -71,7 +71,7 @@ class KVCache:
 
     def __init__(self, folder: Path | None = None, *, memory_bytes: int = 256 << 20, disk_bytes: int = 1 << 30) -> None:
         self.folder = folder if disk_bytes > 0 else None
-        self.place = folder  # where states may lie that were written under another budget
+        self.root = folder  # where states may lie that were written under another budget
         self._purge_list = folder / _PURGED if folder else None  # looked at also where nothing is written
         self.problem = ""
         self._memory_bytes, self._disk_bytes = memory_bytes, disk_bytes
@@ -159,22 +159,22 @@ class KVCache:
         names = {ALL} if passages is None else set(passages)
         with self._lock:
             self._drop_from_memory(names)
-        if self._purge_list is None or self.place is None or not names:
+        if self._purge_list is None or self.root is None or not names:
             return 0
         try:
-            make_folder(self.place)
+            make_folder(self.root)
         except OSError:
-            if not self.place.exists():  # and nobody can make it
+            if not self.root.exists():  # and nobody can make it
                 return 0
             raise
         self._announce(self._purge_list, names)
-        with exclusive_lock(self.place / _WRITING, timeout_s) as held:
+        with exclusive_lock(self.root / _WRITING, timeout_s) as held:
             if not held:
                 raise StorageError(
-                    f"Another process has been writing to {self.place} for {timeout_s:g} s. End it, then run this again."
+                    f"Another process has been writing to {self.root} for {timeout_s:g} s. End it, then run this again."
                 )
             deleted = 0
-            for path in _entries_below(self.place):
+            for path in _entries_below(self.root):
                 # Nobody else is here, so whoever left something unfinished is dead. What a damaged file holds nobody knows.
                 header = _header_of(path) if path.suffix == ".state" else None
                 unwanted = header is None or _any_purged(header.passages, names)
@@ -291,7 +291,7 @@ class KVCache:
 
     def _files(self) -> Iterator[Path]:
         """The files of states. Left-overs of processes that were killed are deleted on the way."""
-        for path in _entries_below(self.place):
+        for path in _entries_below(self.root):
             if path.suffix == ".state":
                 yield path
             elif path.suffix == _NEW:

@@ -35,7 +35,7 @@ from openbook.serving.schemas import (
     Offset,
     OfVersion,
     Reply,
-    ScopeOptions,
+    ScopeParams,
 )
 from openbook.serving.service import Call, CallOf, Route, content, needs, scope_of
 from openbook.serving.uploads import run_options
@@ -65,7 +65,7 @@ class PathQuery(Body):
 
     def version(self, base: KnowledgeBase, caller: Caller) -> int:
         """The version asked for, in which the caller may see that document. Raises ApiError."""
-        version = base.kept_version(scope_of(base, caller, ScopeOptions(as_of=self.as_of)).as_of)
+        version = base.kept_version(scope_of(base, caller, ScopeParams(as_of=self.as_of)).as_of)
         if self.path not in base.documents(caller.scope(version)):
             raise _no_document(self.path, "path")
         return version
@@ -100,7 +100,7 @@ async def list_documents(call: CallOf, query: Annotated[DocumentsQuery, Query()]
     base, limit = call.service.base(query.knowledge_base), query.checked_limit(call)
 
     def work(stop: Stop) -> Documents:
-        scope = scope_of(base, call.caller, ScopeOptions(as_of=query.as_of, where=query.where))
+        scope = scope_of(base, call.caller, ScopeParams(as_of=query.as_of, where=query.where))
         stop.check()
         version, paths = base.kept_version(scope.as_of), base.documents(scope)
         first = 0 if query.after is None else bisect_right(paths, query.after)
@@ -108,7 +108,7 @@ async def list_documents(call: CallOf, query: Annotated[DocumentsQuery, Query()]
         more = first + limit < len(paths)
         return Documents(knowledge_base=base.id, version=version, data=data, has_more=more)
 
-    return await call.read(work)
+    return await call.compute(work)
 
 
 class TextQuery(PathQuery):
@@ -176,7 +176,7 @@ async def document_text(call: CallOf, query: Annotated[TextQuery, Query()]) -> D
             pages=pages,
         )
 
-    return await call.read(work)
+    return await call.compute(work)
 
 
 class PageQuery(PathQuery):
@@ -217,7 +217,7 @@ async def page_picture(call: CallOf, query: Annotated[PageQuery, Query()]) -> Re
                 raise ApiError(409, message, code="file_not_kept", param="path") from error
             raise ApiError(409, str(error), code=error.code, param="path") from error
 
-    picture = await call.read(work)
+    picture = await call.compute(work)
     return Response(picture, headers={"cache-control": "private, no-store"}, media_type=_PNG)
 
 
@@ -256,7 +256,7 @@ async def versions(call: CallOf, query: Annotated[ListQuery, Query()]) -> Versio
             for each in stop.each(history(base)[:limit])
         ]
 
-    return Versions(knowledge_base=base.id, data=await call.read(work))
+    return Versions(knowledge_base=base.id, data=await call.compute(work))
 
 
 class DifferenceQuery(ListQuery):
@@ -291,7 +291,7 @@ async def difference(call: CallOf, query: Annotated[DifferenceQuery, Query()]) -
     base, limit = call.service.base(query.knowledge_base), query.checked_limit(call, default=100)
 
     def version(side: str | None, param: str) -> int:
-        return base.kept_version(scope_of(base, call.caller, ScopeOptions(as_of=side), param).as_of)
+        return base.kept_version(scope_of(base, call.caller, ScopeParams(as_of=side), param).as_of)
 
     def work(stop: Stop) -> Difference:
         before, after = version(query.before, "before"), version(query.after, "after")
@@ -301,7 +301,7 @@ async def difference(call: CallOf, query: Annotated[DifferenceQuery, Query()]) -
         shown: dict[str, Any] = {name: list(each[:limit]) for name, each in lists.items()}
         return Difference(knowledge_base=base.id, before=before, after=after, counts=counts, **shown)
 
-    return await call.read(work)
+    return await call.compute(work)
 
 
 # --- removing and purging ---------------------------------------------------------------------------------------------

@@ -59,7 +59,7 @@ async def upload(call: CallOf, body: Annotated[UploadBody, Form(media_type=FORM)
     refused: list[tuple[int, Verdict]] = []
     for place, each in enumerate(body.file):
         name = each.filename or ""
-        if reason := name_problem(name, files):
+        if reason := upload_name_problem(name, files):
             refused.append((place, Verdict(name[:MAX_NAME_BYTES], "failed", reason)))
         else:
             files[name] = each.file
@@ -124,7 +124,7 @@ def _empty(folder: Path) -> None:
             path.unlink()
 
 
-def name_problem(name: str, taken: Collection[str] = ()) -> str:
+def upload_name_problem(name: str, taken: Collection[str] = ()) -> str:
     """Why a file cannot come in under this name beside those that are `taken`; empty if it can.
 
     A valid name is one file in one folder on every system, and is printable.
