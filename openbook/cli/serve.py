@@ -88,7 +88,9 @@ def serve(places: tuple[Place, ...], cluster: str | None, replicas: tuple[int, i
     private.share_as(folders)
     labels, bounds = checked_labels(options.pop("labels")), Bounds.with_slots(slots)
     bounds = dataclasses.replace(bounds, running=bounds.running * most)
-    configuration = Configuration(settings=current, labels=labels, bounds=bounds, **options)
+    configuration = Configuration(
+        settings=current, labels=labels, bounds=bounds, ingest=context.run_options(current), **options
+    )
     for advice in private.open_folders(folders).values():
         click.echo(advice, err=True)
     # Before the weights are mapped: a port that is taken shows at once.
@@ -177,7 +179,6 @@ def _application(
 
     current = configuration.settings
     bases, embedder = _open_bases(current, places)
-    configuration = dataclasses.replace(configuration, reading=dict.fromkeys(bases, context.run_options(current)))
     tracers = provider_of()
 
     model = open_model()

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from openbook.config import Settings
-from openbook.knowledge import RunOptions
+from openbook.knowledge.ingest import RunOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +55,7 @@ class Configuration:
     """`settings.home` holds the keys and, while they are read, uploads. `labels`: what callers without a key hold.
 
     `allowed_hosts`: names beside the bound one under which the server may be asked. `receipts`: the folder of a log, or
-    None to keep none. `report`: an HTML file shown at /report. `reading`: how uploads to the knowledge base of that name are read.
+    None to keep none. `report`: an HTML file shown at /report. `ingest`: how uploads are read.
     """
 
     settings: Settings
@@ -68,7 +67,7 @@ class Configuration:
     receipts: Path | None = None
     report: Path | None = None
     bounds: Bounds = Bounds()
-    reading: Mapping[str, RunOptions] = field(default_factory=dict)
+    ingest: RunOptions = RunOptions()
 
     @property
     def needs_key(self) -> bool:

@@ -38,7 +38,6 @@ from openbook.serving.schemas import (
     ScopeParams,
 )
 from openbook.serving.service import Call, CallOf, Route, content, needs, scope_of
-from openbook.serving.uploads import run_options
 
 router = APIRouter(route_class=Route)
 
@@ -198,8 +197,7 @@ async def page_picture(call: CallOf, query: Annotated[PageQuery, Query()]) -> Re
     """
     configuration, path = call.service.configuration, query.path
     base = call.service.base(query.knowledge_base)
-    limits = run_options(configuration, query.knowledge_base).limits
-    limits = replace(limits, timeout_s=configuration.bounds.picture_s)
+    limits = replace(configuration.ingest.limits, timeout_s=configuration.bounds.picture_s)
 
     def work(stop: Stop) -> bytes:
         origin = base.origin(path, query.version(base, call.caller))

@@ -90,7 +90,7 @@ class Call:
     caller: Caller
 
     async def compute(self, work: Callable[[Stop], _T]) -> _T:
-        """`work` in its turn among all that compute. Raises as `compute` does."""
+        """`work` in its turn among all that compute. Raises as `concurrency.compute` does."""
         return await self.run(self.service.reading, work)
 
     async def run(

@@ -23,7 +23,6 @@ from openbook.knowledge.write_lock import file_lock
 from openbook.parsers.metadata import is_sidecar
 from openbook.records import Embedder, Verdict
 from openbook.serving.concurrency import Stop
-from openbook.serving.configuration import Configuration
 from openbook.serving.errors import ApiError, invalid
 from openbook.serving.schemas import Body, FileVerdict, FileVerdicts
 from openbook.serving.service import FORM, CallOf, Route, needs
@@ -65,7 +64,7 @@ async def upload(call: CallOf, body: Annotated[UploadBody, Form(media_type=FORM)
             files[name] = each.file
     if not files:
         raise invalid(refused[0][1].reason, "file", "invalid_file_name")
-    options = replace(run_options(service.configuration, body.knowledge_base), labels=labels)
+    options = replace(service.configuration.ingest, labels=labels)
     folder = service.configuration.settings.uploads_dir / base.id / call.caller.id
 
     def work(stop: Stop) -> tuple[int, list[Verdict]]:
@@ -76,13 +75,6 @@ async def upload(call: CallOf, body: Annotated[UploadBody, Form(media_type=FORM)
         verdicts.insert(place, verdict)
     data = [FileVerdict.model_validate(each) for each in verdicts]
     return FileVerdicts(knowledge_base=base.id, version=version, data=data)
-
-
-def run_options(configuration: Configuration, name: str | None) -> RunOptions:
-    """How to read files for the knowledge base of that name (default: the first)."""
-    given = configuration.reading
-    name = name if name is not None else next(iter(given), "")
-    return given.get(name, RunOptions())
 
 
 def add_uploads(
