@@ -342,7 +342,7 @@ def answer_again(
     """
     known = (CLOSED, *STRATEGIES[1:], *KINDS)
     if receipt.strategy not in known:
-        raise QuestionError(f"The receipt's strategy {receipt.strategy!r} is none of {', '.join(known)}.")
+        raise QuestionError(f"The receipt has the unknown strategy {receipt.strategy!r}; there are {', '.join(known)}.")
     if receipt.strategy in STRATEGIES:
         strategy_of(receipt.strategy, model, receipt.decoding)
     question = with_instruction(checked_question(receipt.question), receipt.instruction)

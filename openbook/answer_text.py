@@ -80,7 +80,7 @@ class TextPreview:
     when they are complete. `held`: sentences that are never shown, because another takes their place.
     """
 
-    def __init__(self, show: Callable[[str], None], held: Sequence[str] = ()) -> None:
+    def __init__(self, show: Callable[[str], None], held: Sequence[str]) -> None:
         self._show, self._held = show, tuple(held)
         self._raw = self._shown = ""
 

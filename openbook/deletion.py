@@ -58,6 +58,10 @@ class Places:
     states: KVCache
     store: ModelStore
 
+    @classmethod
+    def of(cls, settings: Settings) -> Places:
+        return cls(settings, KVCache.of(settings), ModelStore(settings.models_dir))
+
     @property
     def roots(self) -> dict[Path, str]:
         """The folders whose every file is looked at, and what each is called."""
@@ -204,7 +208,7 @@ def _path_digest(path: str) -> Digest:
     return sha256_hex(path.encode("utf-8", "surrogateescape"))
 
 
-def finish(base: KnowledgeBase, places: Places, *, lock_timeout_s: float = 30.0) -> bool:
+def finish(base: KnowledgeBase, places: Places) -> bool:
     """Do what a purge that was killed after the documents had left all versions left to do; whether there was one.
 
     Raises KnowledgeBaseBusy, StorageError.
@@ -212,9 +216,9 @@ def finish(base: KnowledgeBase, places: Places, *, lock_timeout_s: float = 30.0)
     if not interrupted(base):
         return False
     with storage_errors(f"delete what models computed of purged documents in {places.states.folder}"):
-        places.states.forget_again(lock_timeout_s)
+        places.states.forget_again()
     _clear_unfinished(places)
-    return finish_purge(base, lock_timeout_s=lock_timeout_s)
+    return finish_purge(base)
 
 
 # --- what was derived -------------------------------------------------------------------------------------------------

@@ -53,8 +53,8 @@ def chat(
     """Ask questions one after the other; one may refer back to those before it.
 
     The conversation is kept in the file TRANSCRIPT and nowhere else (default: a new one in this folder). Read it, change
-    it, delete lines from it; give it again to go on. A question that stands last in it is answered first. Questions
-    come from the terminal or, one a line, from standard input. Ctrl-D ends.
+    it, delete lines from it; give it again to go on. If its last line is a question, that is answered first. You type
+    questions, or they come from standard input, one a line. Ctrl-D ends.
     """
     from openbook.answer import ask, checked_question
     from openbook.cli.ask import opened_beside
@@ -158,7 +158,7 @@ def read_transcript(path: Path) -> Transcript:
         return _parse(path.read_bytes() if path.exists() else b"", path)
 
 
-def add_exchange(path: Path, question: str, searched: str, answer: Answer, *, in_transcript: bool = False) -> None:
+def add_exchange(path: Path, question: str, searched: str, answer: Answer, *, in_transcript: bool) -> None:
     """Add an answer and, unless that is `in_transcript` already, its question. Raises ConversationError, StorageError.
 
     The file is whole before and after; a new one can be read by nobody else.

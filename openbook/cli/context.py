@@ -48,7 +48,7 @@ def kv_cache(current: Settings) -> KVCache:
     """The cache of what models computed of passages, for later processes too."""
     from openbook.inference.kv_cache import KVCache
 
-    return KVCache(current.states_dir, memory_bytes=current.kv_memory << 20, disk_bytes=current.kv_disk << 20)
+    return KVCache.of(current)
 
 
 def ready_model(current: Settings, name: str) -> ModelReference:

@@ -64,7 +64,7 @@ def diagnose() -> None:
 @click.option(
     "--fail-under",
     type=click.FloatRange(0, 1),
-    help="Exit with 1 when a smaller share (0 to 1) is right with documents.",
+    help="Exit with 1 if a smaller share of the answers with documents (0 to 1) is right.",
 )
 @JSON
 def run(

@@ -173,7 +173,12 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
         if not sys.stderr.isatty():  # a log wants no bars, nor the empty lines they leave
             return
         if not opened:
-            opened.append(_bars(in_bytes=stage in ("fetch", "verify")))
+            from rich import progress as bars
+
+            of_bytes = stage in ("fetch", "verify")
+            amount = [bars.DownloadColumn(), bars.TransferSpeedColumn()] if of_bytes else [bars.MofNCompleteColumn()]
+            columns = (bars.TextColumn("{task.description}"), bars.BarColumn(), *amount, bars.TimeRemainingColumn())
+            opened.append(bars.Progress(*columns, console=error_console(), transient=True))
             opened[0].start()
         if stage not in tasks:
             tasks[stage] = opened[0].add_task(_STAGES[stage], total=total or None)
@@ -184,14 +189,6 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
     finally:
         for each in opened:
             each.stop()
-
-
-def _bars(*, in_bytes: bool) -> Progress:
-    from rich import progress as bars
-
-    amount = [bars.DownloadColumn(), bars.TransferSpeedColumn()] if in_bytes else [bars.MofNCompleteColumn()]
-    columns = (bars.TextColumn("{task.description}"), bars.BarColumn(), *amount, bars.TimeRemainingColumn())
-    return bars.Progress(*columns, console=error_console(), transient=True)
 
 
 @contextmanager
@@ -436,11 +433,6 @@ def print_status(place: Place, status: BaseStatus, states: CacheStats, most_mb: 
         say(f"{outcome:<8} {count(len(paths), 'file')}: {reason}", indent=2)
         for path in paths:
             say(path, indent=11)
-
-
-def print_documents(paths: Sequence[str], labels: Mapping[str, Sequence[str]]) -> None:
-    for path in paths:
-        say(f"{path}  [{', '.join(labels[path])}]" if path in labels else path)
 
 
 def print_check(checked: CheckResult) -> None:

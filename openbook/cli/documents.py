@@ -209,7 +209,7 @@ def purge(
     base = context.open_base(current)
     if proof is not None:
         check_signing(proof, current.home)
-    places = Places(current, context.kv_cache(current), context.store(current))
+    places = Places.of(current)
     finished = finish(base, places)
     try:
         paths = named(base, documents)

@@ -32,7 +32,8 @@ def status(kb: Place | None, documents: bool, check: bool, as_json: bool) -> Non
     if documents:
         paths, labels = base.documents(), base.labels()
         listed = {"folder": str(place), "documents": paths, "labels": labels}
-        display.show(as_json, listed, display.print_documents, paths, labels)
+        lines = [f"{path}  [{', '.join(labels[path])}]" if path in labels else path for path in paths]
+        display.show(as_json, listed, display.say_each, lines)
         return
     checked = check_base(base) if check else None
     if checked is not None and checked.damaged:

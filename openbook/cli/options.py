@@ -64,7 +64,9 @@ KB = click.option(
     "--kb", type=PLACE, help="The knowledge base: a folder, or postgresql://host/name (default: your own)."
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-DOCS = click.option("--docs", multiple=True, type=EXISTING, help="Ask these files or folders instead (repeatable).")
+DOCS = click.option(
+    "--docs", multiple=True, type=EXISTING, help="Ask these files or folders instead of a knowledge base (repeatable)."
+)
 MODEL = click.option("--model", help="The name of a model. To see them: openbook models list --available")
 REPLICAS = _Replicas()
 BASE_URL = click.option("--base-url", help="Use an OpenAI-compatible server instead of a local model.")
@@ -116,6 +118,9 @@ def scope_options(command: Command) -> Command:
     def with_scope(*args: Any, as_of: str | None, where: str, labels: tuple[str, ...], **others: Any) -> Any:
         return command(*args, scope=ScopeOptions(as_of, where, labels), **others)
 
-    as_of = click.option("--as-of", help="A kept version: its number, a tag, a date (its end) or a time in UTC.")
+    as_of = click.option(
+        "--as-of",
+        help="Ask an older version: its number, a tag, a date (as it was when that day ended) or a time in UTC.",
+    )
     where = click.option("--where", default="", help='Only documents that match, such as "date >= 2025-01-01".')
     return as_of(where(LABEL(with_scope)))

@@ -146,7 +146,7 @@ def _decide(work: Review, draft: dict[str, Any]) -> bool:
             case "x" | "exit" | "quit" | None:
                 return False
             case _:
-                display.say(f"{key!r} is none of a, e, r, s, x.", "yellow")
+                display.say(f"Type a, e, r, s or x, not {key!r}.", "yellow")
 
 
 def _typed(prompt: str) -> str | None:

@@ -47,23 +47,23 @@ MOST_SLOTS = 7  # of `openbook.inference.slots`, which is not imported before it
     "--host",
     default="127.0.0.1",
     show_default=True,
-    help="The address to listen on. Any but this machine's own demands an API key.",
+    help="The address to listen on. Any address but this machine's own needs an API key.",
 )
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes any free port.")
 @click.option(
     "--allow-host",
     "allowed_hosts",
     multiple=True,
-    help="A name by which clients reach the server, for example through a proxy (repeatable); demands an API key. "
+    help="A name by which clients reach the server, for example through a proxy (repeatable); needs an API key. "
     "Behind a proxy or a port forward, give this or --require-key.",
 )
-@click.option("--require-key", is_flag=True, help="Demand an API key on this machine too.")
+@click.option("--require-key", is_flag=True, help="Require an API key on this machine too.")
 @click.option("--label", "labels", multiple=True, help="An access label for callers without a key (repeatable).")
 @click.option(
     "--slots",
     type=click.IntRange(0, MOST_SLOTS),
     default=0,
-    help="Write up to so many answers together, each with the bytes that it has alone. Measure first: two cores gain nothing.",
+    help="Write up to this many answers at a time; each has the same bytes as alone. Measure first: two cores gain nothing.",
 )
 @click.option("--receipts", type=PATH, help="Keep receipts in the log in this folder, and replay from it.")
 @click.option(
@@ -72,7 +72,7 @@ MOST_SLOTS = 7  # of `openbook.inference.slots`, which is not imported before it
     help="Show this report of a diagnosis at /report, with all the passages in it, to callers with the right admin.",
 )
 @cluster_option("Let replicas compute the answers on")
-@click.option("--replicas", type=REPLICAS, help="So many replicas on the cluster, or from MIN-MAX as load demands (1).")
+@click.option("--replicas", type=REPLICAS, help="How many replicas, or MIN-MAX as the load demands (default: 1).")
 def serve(places: tuple[Place, ...], cluster: str | None, replicas: tuple[int, int] | None, **options: Any) -> None:
     """Answer over HTTP until Ctrl-C: a web page, and an API in the shape of OpenAI's."""
     _check_extra("app", "server")

@@ -23,13 +23,16 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from openbook.codec import decode
 from openbook.errors import StorageError
 from openbook.files import make_folder
 from openbook.locks import atomic_file, delete_abandoned, exclusive_lock, shared_lock
 from openbook.records import Digest, canonical_json
+
+if TYPE_CHECKING:
+    from openbook.config import Settings
 
 _MAGIC = b"OBSTATE2"  # 1 had no tokens
 _LENGTH = struct.Struct("<I")
@@ -81,6 +84,10 @@ class KVCache:
         self._on_disk: int | None = None  # bytes, as far as this process knows; None: not counted yet
         self._uncounted = 0  # of them written since they were counted
         self._seen = 0  # bytes of the list of purged passages that were taken notice of
+
+    @classmethod
+    def of(cls, settings: Settings) -> KVCache:
+        return cls(settings.states_dir, memory_bytes=settings.kv_memory << 20, disk_bytes=settings.kv_disk << 20)
 
     def begin(self) -> int:
         """Take notice of what was purged meanwhile. The result belongs to each `put` of the request that begins now."""
@@ -185,9 +192,9 @@ class KVCache:
                 self._announce(self._purge_list, names)
             return deleted
 
-    def forget_again(self, timeout_s: float = 30.0) -> int:
+    def forget_again(self) -> int:
         """`forget` all that was ever purged: it may have been read again before it was gone. Raises as `forget` does."""
-        return self.forget(self._purged_since(0)[0], timeout_s)
+        return self.forget(self._purged_since(0)[0])
 
     def purge_list(self) -> bytes:
         """The digests of all passages that were ever purged here, one a line, for `follow`. Raises OSError."""
@@ -196,7 +203,7 @@ class KVCache:
         except FileNotFoundError:
             return b""
 
-    def follow(self, purge_list: bytes, timeout_s: float = 30.0) -> int:
+    def follow(self, purge_list: bytes) -> int:
         """`forget` what is on the `purge_list` of a cache, which may be on another machine or have this folder.
 
         Returns how many files were deleted. Raises as `forget` does.
@@ -205,7 +212,7 @@ class KVCache:
             return 0
         names = set(purge_list.decode("ascii", "replace").split())
         new = names if ALL in names else names - self._purged_since(0)[0]
-        return self.forget(None if ALL in new else new, timeout_s)
+        return self.forget(None if ALL in new else new)
 
     def passages(self) -> set[Digest]:
         """All that went into the states on disk."""

@@ -198,7 +198,7 @@ class LlamaCppEngine:
     ) -> Generator[str, None, ReadEach]:
         abstention = self._abstention_token
         if abstention is None or not prompts:
-            raise EngineError(f"{self.identity.name!r} is no trained reader, which reading each passage alone needs.")
+            raise EngineError(f"{self.identity.name!r} is not a trained reader, so it cannot read each passage alone.")
         with self._in_use():
             requests = [self._request(prompt, decoding) for prompt in prompts]
             groups = grouped(requests, decoding.max_tokens)
@@ -286,8 +286,7 @@ class LlamaCppEngine:
             for key in prefix.keys:
                 self._states.drop(key)
             raise EngineError(
-                f"llama.cpp does not take back what was kept of a passage, which is deleted now: {library().last_error()}. "
-                "Ask again."
+                f"llama.cpp rejects the kept state of a passage: {library().last_error()}. It is deleted now; ask again."
             )
 
     def _request(self, prompt: Prompt, decoding: Decoding) -> _Request:
@@ -446,7 +445,7 @@ class LlamaCppEngine:
         """The batcher, and what it adds to the numeric class. Raises EngineError."""
         if self._adapter is not None:
             raise EngineError(
-                f"{self.identity.name!r} is an adapter beside its base, which slots cannot hold. Open it without."
+                f"{self.identity.name!r} is an adapter beside its base, and slots cannot hold both. Open it without slots."
             )
         if slots > MOST_SLOTS:
             raise EngineError(f"There can be at most {MOST_SLOTS} slots, not {slots}.")
@@ -465,7 +464,9 @@ class LlamaCppEngine:
             least, most = alike_widths(self._contexts[0], context, slots, tried)
         except EngineError as error:
             context.close()
-            raise EngineError(f"{self.identity.name!r} cannot answer in slots: {error} Open it without.") from error
+            raise EngineError(
+                f"{self.identity.name!r} cannot answer in slots: {error} Open it without slots."
+            ) from error
         batcher = Batcher(context, most, least, hold=self._hold, release=self._release)
         return batcher, f"; answers in {most} slots of {SLOT_TOKENS}, at least {least} a step, plain attention"
 

@@ -18,11 +18,9 @@ from pydantic import Field
 
 from openbook.deletion import Places, finish, purge_everywhere
 from openbook.errors import NoPicture, TextIsElsewhere
-from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase, pictures, remove
 from openbook.knowledge.discovery import display_path
 from openbook.knowledge.versions import PassageChange, diff, history
-from openbook.models import ModelStore
 from openbook.serving.auth import Caller
 from openbook.serving.concurrency import Stop
 from openbook.serving.errors import ApiError, check_at_most
@@ -355,8 +353,7 @@ async def purge_documents(call: CallOf, body: PurgeBody) -> PurgeReply:
     base, settings = call.service.base(body.knowledge_base), call.service.configuration.settings
 
     def work(stop: Stop) -> PurgeReply:
-        states = KVCache(settings.states_dir, memory_bytes=settings.kv_memory << 20, disk_bytes=settings.kv_disk << 20)
-        places = Places(settings, states, ModelStore(settings.models_dir))
+        places = Places.of(settings)
         finish(base, places)
         scopes = [call.caller.scope(each.version) for each in history(base)]
         seen = {path for scope in scopes for path in base.documents(scope)}

@@ -28,7 +28,6 @@ from openbook.answer import Options, ask, checked_question
 from openbook.errors import OpenBookError, QuestionError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
-from openbook.knowledge.scope import EVERYTHING
 from openbook.records import Answer, Confidence, Decoding, Embedder
 from openbook.serving.answers import Conversation, answered
 from openbook.serving.concurrency import Stop
@@ -189,8 +188,8 @@ def stdio_server(
     embedder: Embedder,
     open_model: Callable[[], FrozenModel],
     *,
-    scope: knowledge.Scope = EVERYTHING,
-    options: Options = Options(),
+    scope: knowledge.Scope,
+    options: Options,
 ) -> MCPServer:
     """Every call sees `scope`. `open_model` is called by the first `ask` and gives the same model ever after."""
 

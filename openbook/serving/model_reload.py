@@ -63,7 +63,7 @@ class CurrentModel:
     another took its place.
     """
 
-    def __init__(self, model: FrozenModel, source: ModelSource | None = None) -> None:
+    def __init__(self, model: FrozenModel, source: ModelSource | None) -> None:
         self._first, self._source = model, source
         self._now = _SharedModel(model)
         self._seen: object = None  # so the first request looks: the name may have changed since the model was opened
