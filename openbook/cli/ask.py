@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+import openbook
 from openbook.cli import context, display
 from openbook.cli.options import BASE_URL, DOCS, JSON, KB, LOG, MODEL, PATH, ScopeOptions, cluster_option, scope_options
 from openbook.cli.receipts import check_signing, write_signed
@@ -18,7 +19,7 @@ from openbook.config import Place
 from openbook.errors import ConfigError
 
 if TYPE_CHECKING:
-    from openbook.inference import FrozenModel
+    from openbook import FrozenModel
 
 
 @click.command()
@@ -60,11 +61,9 @@ def ask(
     **flags: object,
 ) -> None:
     """Answer QUESTION from documents, with citations, or say that the documents do not hold the answer."""
-    from openbook.answer import ask as answer_question
     from openbook.answer import checked_question
     from openbook.knowledge.scope import EVERYTHING
     from openbook.receipts import append
-    from openbook.records import Decoding
 
     if closed_book and (docs or kb or scope):
         raise ConfigError(
@@ -77,14 +76,14 @@ def ask(
     current = context.settings(kb=kb, **flags)
     if sign is not None:
         check_signing(sign, current.home)
-    decoding = Decoding(temperature, seed=seed, max_tokens=current.max_tokens, quote=quote)
+    decoding = openbook.Decoding(temperature, seed=seed, max_tokens=current.max_tokens, quote=quote)
     if not (docs or closed_book):
         context.open_base(current).close()  # a missing one is reported before anything is downloaded
     with opened_beside(context.model_opener(current)) as model:
         base, embedder = (None, None) if closed_book else context.open_asked(current, docs)
         seen = scope.of(base) if base else EVERYTHING
         with display.while_reading(quiet=as_json) as live:
-            answer = answer_question(
+            answer = openbook.ask(
                 question,
                 model.result(),
                 base,

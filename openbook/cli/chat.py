@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+import openbook
 from openbook.cli import context, display
 from openbook.cli.options import DOCS, KB, LOG, MODEL, ScopeOptions, scope_options
 from openbook.codec import convert, parse_json
@@ -26,7 +27,7 @@ from openbook.errors import ContextOverflow, ConversationError, QuestionError
 from openbook.files import replace_file, storage_errors
 
 if TYPE_CHECKING:
-    from openbook.records import Answer
+    from openbook import Answer
 
 FORMAT = "openbook conversation 1"
 MAX_BYTES = 50_000_000
@@ -56,7 +57,7 @@ def chat(
     it, delete lines from it; give it again to go on. If its last line is a question, that is answered first. You type
     questions, or they come from standard input, one a line. Ctrl-D ends.
     """
-    from openbook.answer import ask, checked_question
+    from openbook.answer import checked_question
     from openbook.cli.ask import opened_beside
     from openbook.conversation import resolve_follow_up
     from openbook.receipts import append
@@ -80,7 +81,7 @@ def chat(
                 display.note(f"Searched for: {' / '.join(meant.query.splitlines())}")
             asked = (meant.question, opened.result(), base, embedder, options)
             with display.while_reading() as live:
-                found = ask(*asked, query=meant.query, scope=seen, on_text=live.show)
+                found = openbook.ask(*asked, query=meant.query, scope=seen, on_text=live.show)
             if log is not None:
                 append(log, found.receipt)
             add_exchange(path, question, meant.query, found, in_transcript=in_transcript)

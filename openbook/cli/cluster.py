@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+import openbook
 from openbook.cli import context, display
 from openbook.cli.options import JSON, KB, PLACE, YES, cluster_option
 from openbook.errors import ClusterError, ConfigError, KnowledgeBaseMissing, OpenBookError
@@ -173,12 +174,11 @@ def move(source: Place, target: Place, as_json: bool) -> None:
     All versions, tags, labels and vectors come along, so receipts replay. The source stays; from then on, write to one of the two.
     """
     from openbook.cluster.move import move as move_base
-    from openbook.knowledge import KnowledgeBase
 
     current = context.settings()
     with display.progress() as progress:
         moved = move_base(source, target, progress)
-    with closing(KnowledgeBase.open(target)) as base:
+    with closing(openbook.KnowledgeBase.open(target)) as base:
         context.remember_place(current, base)
     versions, documents = display.count(moved.versions, "version"), display.count(moved.documents, "document")
     said = f"{versions}, {documents} and {display.count(moved.passages, 'passage')} are in {target}, equal row by row."

@@ -19,16 +19,16 @@ from openbook.cli import INTERRUPTED, context, display
 from openbook.cli.options import DOCS, EXISTING, JSON, KB, MODEL, PATH, ScopeOptions, scope_options
 from openbook.config import Place
 from openbook.errors import ConfigError, EngineError, OpenBookError
+from openbook.records import canonical_json, sha256_hex
 
 if TYPE_CHECKING:
+    from openbook import KnowledgeBase, Scope
     from openbook.config import Settings
     from openbook.diagnosis.probes import ProbeRun
     from openbook.diagnosis.questions import Question
     from openbook.diagnosis.report import Extras
     from openbook.diagnosis.runner import Bench
     from openbook.diagnosis.summary import ModelSummary
-    from openbook.knowledge import KnowledgeBase
-    from openbook.knowledge.scope import Scope
 
 
 class _RunByDefault(click.Group):
@@ -143,8 +143,6 @@ def _reviewed(path: Path) -> list[Question]:
 
 def _name(file: Path, digest: str, base: KnowledgeBase, scope: Scope, current: Settings) -> str:
     """Where the results go by default: another place for other questions, documents or settings."""
-    from openbook.records import canonical_json, sha256_hex
-
     reading = [current.passages, current.strategy, current.max_tokens, current.context_tokens]
     asked = [digest, base.id, base.kept_version(scope.as_of), scope.where, sorted(scope.labels), reading]
     return f"{file.name.partition('.')[0][:40]}-{sha256_hex(canonical_json(asked))[:12]}"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from openbook.config import DatabaseUrl, Place
+from openbook.records import Outcome
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -382,8 +383,6 @@ def with_advice(reason: str) -> str:
 
 
 def print_report(report: Report, place: Place) -> None:
-    from openbook.records import Outcome
-
     print_problems(report.verdicts)
     counts = Counter(each.outcome for each in report.verdicts)
     told = [f"{counts[outcome]} {outcome}" for outcome in get_args(Outcome) if counts[outcome]]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+import openbook
 from openbook.cli import context, display, private
 from openbook.cli.options import JSON, KB, MODEL
 from openbook.config import Place
@@ -23,12 +24,11 @@ from openbook.errors import ConfigError, ContextOverflow, KnowledgeBaseDamaged
 def status(kb: Place | None, documents: bool, check: bool, as_json: bool) -> None:
     """Show the knowledge base's version and size, its embedder, and the files that were not added."""
     from openbook.inference.embedder import model_digest_of
-    from openbook.knowledge import KnowledgeBase
     from openbook.knowledge.check import check as check_base
 
     settings = context.settings(kb=kb)
     place = settings.default_kb
-    base = KnowledgeBase.open(place, damaged=check)
+    base = openbook.KnowledgeBase.open(place, damaged=check)
     if documents:
         paths, labels = base.documents(), base.labels()
         listed = {"folder": str(place), "documents": paths, "labels": labels}

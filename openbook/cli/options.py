@@ -13,6 +13,7 @@ import click
 
 from openbook.cli import display
 from openbook.config import parse_place
+from openbook.errors import did_you_mean
 
 if TYPE_CHECKING:
     from openbook.knowledge import KnowledgeBase, Scope
@@ -94,7 +95,6 @@ class ScopeOptions:
 
     def of(self, base: KnowledgeBase) -> Scope:
         """Raises QuestionError or KnowledgeError for what is not valid; notes a filter key that no document has."""
-        from openbook.errors import did_you_mean
         from openbook.knowledge.filter_parser import parse_filter
         from openbook.knowledge.scope import Scope, checked_labels
         from openbook.knowledge.versions import resolve_version

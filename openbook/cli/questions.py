@@ -13,7 +13,7 @@ import click
 from openbook.cli import context, display
 from openbook.cli.options import EXISTING, KB, MODEL, PATH
 from openbook.config import Place
-from openbook.errors import ConfigError
+from openbook.errors import ConfigError, KnowledgeBaseMissing
 
 if TYPE_CHECKING:
     from openbook.diagnosis.question_review import Review
@@ -76,7 +76,6 @@ def draft(kb: Place | None, count: int, model: str | None, output: Path) -> None
 def review(file: Path, kb: Place | None) -> None:
     """Go through the drafts in FILE: accept, edit or reject each. Saved after every decision; run it again to go on."""
     from openbook.diagnosis.question_review import Review
-    from openbook.errors import KnowledgeBaseMissing
 
     work, base = Review.open(file), None
     drafts = work.drafts()

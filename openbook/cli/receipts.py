@@ -11,17 +11,16 @@ from typing import TYPE_CHECKING
 
 import click
 
+import openbook
 from openbook.cli import context, display
 from openbook.cli.options import JSON, PATH, PLACE
 from openbook.config import Place
-from openbook.errors import ConfigError, EngineError, ProofError, ReceiptError
+from openbook.errors import ConfigError, EngineError, KnowledgeBaseMissing, ProofError, ReceiptError
 from openbook.files import replace_file, storage_errors
 
 if TYPE_CHECKING:
+    from openbook import FrozenModel, KnowledgeBase, Receipt
     from openbook.config import Settings
-    from openbook.inference import FrozenModel
-    from openbook.knowledge import KnowledgeBase
-    from openbook.records import Receipt
     from openbook.replay import ReplayResult
     from openbook.signatures import Content, PurgeProof
 
@@ -104,19 +103,16 @@ def _replayer(current: Settings, kb: Place | None, to_close: ExitStack) -> Calla
 
 def candidates(current: Settings, receipt: Receipt, kb: Place | None) -> list[KnowledgeBase]:
     """The knowledge bases that may be the receipt's: `kb`, or else the user's own, that of --docs, and the one remembered by id."""
-    from openbook.errors import KnowledgeBaseMissing
-    from openbook.knowledge import KnowledgeBase
-
     if (name := receipt.knowledge_base) is None:
         return []
     if kb is not None:
-        return [KnowledgeBase.open(kb)]
+        return [openbook.KnowledgeBase.open(kb)]
     of_docs = current.cache_dir / "docs" / name if name.isalnum() else None
     found = []
     for place in (current.default_kb, of_docs, context.remembered_place(current, name)):
         with suppress(KnowledgeBaseMissing):
             if place is not None:
-                found.append(KnowledgeBase.open(place))
+                found.append(openbook.KnowledgeBase.open(place))
     return found
 
 

@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+import openbook
 from openbook.cli import context, display, private
 from openbook.cli.options import BASE_URL, JSON, KB, LABEL, MODEL, PATH, PLACE, REPLICAS, cluster_option
 from openbook.config import Place
-from openbook.errors import ConfigError
+from openbook.errors import ConfigError, KnowledgeBaseMissing
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from openbook import FrozenModel, KnowledgeBase
     from openbook.config import Settings
-    from openbook.inference import FrozenModel
     from openbook.inference.embedder import OnnxEmbedder
-    from openbook.knowledge import KnowledgeBase
     from openbook.serving.configuration import Configuration
     from openbook.serving.keys import ApiKey, KeyFile
 
@@ -220,8 +220,6 @@ def _check_extra(*modules: str) -> None:
 
 def _open_bases(current: Settings, places: tuple[Place, ...]) -> tuple[dict[str, KnowledgeBase], OnnxEmbedder]:
     """By the names of their folders or databases, all with one embedder. One that is not there yet is made."""
-    from openbook.errors import KnowledgeBaseMissing
-    from openbook.knowledge import KnowledgeBase
     from openbook.serving.answers import CLOSED_BOOK
 
     there: dict[str, KnowledgeBase | None] = {}
@@ -233,7 +231,7 @@ def _open_bases(current: Settings, places: tuple[Place, ...]) -> tuple[dict[str,
                 f"Two knowledge bases are named {place.name!r}, after their folders or databases; rename one."
             )
         try:
-            there[place.name] = KnowledgeBase.open(place)
+            there[place.name] = openbook.KnowledgeBase.open(place)
         except KnowledgeBaseMissing:
             there[place.name] = None
     made_with = next((base.embedder.name for base in there.values() if base), "")
