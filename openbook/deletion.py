@@ -19,7 +19,14 @@ from openbook import __version__
 from openbook.config import Settings
 from openbook.diagnoses import OBSERVATIONS, OPINIONS, PROBES, diagnoses_showing
 from openbook.errors import KnowledgeBaseBusy
-from openbook.files import check_deletable, delete_folder, delete_left_over, is_unfinished, storage_errors
+from openbook.files import (
+    check_deletable,
+    delete_folder,
+    delete_left_over,
+    is_unfinished,
+    last_line_feed,
+    storage_errors,
+)
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.base import now
@@ -304,12 +311,7 @@ def _cut_off(path: Path) -> bool:
     """Cut off what follows the last line feed: a part of a line, left by a killed process. Returns whether there was any."""
     with path.open("r+b") as stream:
         end = stream.seek(0, os.SEEK_END)
-        start, tail = end, b""
-        while start and b"\n" not in tail:
-            start = max(0, start - (1 << 16))
-            stream.seek(start)
-            tail = stream.read(end - start)
-        whole = start + tail.rfind(b"\n") + 1
+        whole = last_line_feed(stream, end) + 1
         if whole != end:
             stream.truncate(whole)
         return whole != end

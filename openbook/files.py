@@ -108,6 +108,18 @@ def check_replaceable(path: Path) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path.parent))
 
 
+def last_line_feed(stream: IO[bytes], end: int) -> int:
+    """Where the last line feed before `end` stands; -1 where there is none. No more of the file is read than needed."""
+    while end > 0:
+        start = max(0, end - (1 << 16))
+        stream.seek(start)
+        at = stream.read(end - start).rfind(b"\n")
+        if at >= 0:
+            return start + at
+        end = start
+    return -1
+
+
 def check_deletable(path: Path) -> None:
     """Raises OSError when permissions forbid to delete the file, or the folder with all in it, or it is a link to a folder."""
     if path.is_symlink() and path.is_dir():

@@ -17,7 +17,7 @@ from typing import Any
 
 from openbook.codec import convert, decode, parse_json
 from openbook.errors import ReceiptError, StorageError
-from openbook.files import storage_errors
+from openbook.files import last_line_feed, storage_errors
 from openbook.locks import exclusive_lock
 from openbook.records import Digest, Receipt, canonical_json, sha256_hex
 
@@ -180,25 +180,17 @@ def _unaltered(entry: _Entry, where: str) -> Receipt:
 
 def _end_of(path: Path) -> tuple[Digest, int, int]:
     """(digest of the last whole line, the number of the next, where it begins)."""
-    previous, number, end = FIRST, 0, 0
     if not path.exists():
-        return previous, number, end
+        return FIRST, 0, 0
     with path.open("rb") as stream:
-        size, window = stream.seek(0, os.SEEK_END), 1 << 16
-        while True:  # only the last whole line matters, so it is sought from the end
-            start = max(0, size - window)
-            stream.seek(start)
-            content = stream.read(size - start)
-            last = content.rfind(b"\n")
-            before = content.rfind(b"\n", 0, max(last, 0))
-            if start == 0 or (last >= 0 and before >= 0):
-                break
-            window *= 4
-    if last < 0:
-        return previous, number, end
-    line = content[before + 1 : last]
+        end = last_line_feed(stream, stream.seek(0, os.SEEK_END)) + 1
+        if not end:
+            return FIRST, 0, 0
+        begin = last_line_feed(stream, end - 1) + 1
+        stream.seek(begin)
+        line = stream.read(end - 1 - begin)
     try:
         entry = decode(line, _Entry, f"{path}", ReceiptError)
     except ReceiptError as error:
         raise ReceiptError(f"{path} does not end with a line of a log of receipts; see: openbook log verify") from error
-    return sha256_hex(line), entry.number + 1, start + last + 1
+    return sha256_hex(line), entry.number + 1, end

@@ -150,16 +150,14 @@ class LlamaCppEngine:
                     (logits,) = self._read(context, [request])
                     look(logits)
                     logits = self._declining(prompt, logits)
-                    answer = self._in_slot(context, request, logits, 0, cancelled, look)
-                    if answer is None:
-                        yield from _decode(context, request.decoder, logits, 0, look)
-                if answer is not None:
-                    yield from answer.pieces()
+                    in_slot = yield from self._write(context, request, logits, 0, cancelled, look)
+                if in_slot is not None:
+                    yield from in_slot.pieces()
             except Aborted:  # also while it waited for a context
                 request.decoder.cancel()
             return self._completion([request], 0)
 
-    def _in_slot(
+    def _write(
         self,
         context: Context,
         request: _Request,
@@ -167,11 +165,21 @@ class LlamaCppEngine:
         sequence: int,
         cancelled: Cancelled,
         look: Look,
-    ) -> SlotAnswer | None:
-        """The answer that begins with `logits`, written in a slot from now on; None for one that has no place in any."""
+    ) -> Generator[str, None, SlotAnswer | None]:
+        """Write the answer that begins with `logits`, one token at a time. `look` gets the logits of each further one.
+
+        With slots, an answer that a slot can hold is only begun here. It is returned, to be read when the context is given back.
+        """
+        decoder = request.decoder
         if self._batcher is None or request.cells > SLOT_TOKENS:
-            return None
-        answer = SlotAnswer(request.decoder, cancelled, look)
+            while True:
+                if piece := decoder.take(logits):
+                    yield piece
+                if decoder.finish:
+                    return None
+                (logits,) = context.evaluate([(sequence, [decoder.token])])
+                look(logits)
+        answer = SlotAnswer(decoder, cancelled, look)
         answer.choose(logits)
         if not answer.left:
             try:
@@ -203,7 +211,7 @@ class LlamaCppEngine:
             requests = [self._request(prompt, decoding) for prompt in prompts]
             groups = grouped(requests, decoding.max_tokens)
             chosen: int | None = None
-            answer: SlotAnswer | None = None
+            in_slot: SlotAnswer | None = None
             rows: list[NDArray[np.float32]] = []
             scores: list[AbstentionScore] = []
             try:
@@ -223,11 +231,9 @@ class LlamaCppEngine:
                             self._read(context, group)
                         request, logits = requests[chosen], rows[chosen]
                         sequence = group.index(request)
-                        answer = self._in_slot(context, request, logits, sequence, cancelled, look)
-                        if answer is None:
-                            yield from _decode(context, request.decoder, logits, sequence, look)
-                if answer is not None:
-                    yield from answer.pieces()
+                        in_slot = yield from self._write(context, request, logits, sequence, cancelled, look)
+                if in_slot is not None:
+                    yield from in_slot.pieces()
             except Aborted:
                 requests[chosen or 0].decoder.cancel()
             read = max(1, len(rows))
@@ -482,19 +488,6 @@ def _reader_format(part: Model | Adapter) -> ReaderFormat | None:
     if not (instruction and abstention):
         return None
     return ReaderFormat(instruction, abstention, int(passages or 1), float(threshold) if threshold else None)
-
-
-def _decode(
-    context: Context, decoder: AnswerDecoder, logits: NDArray[np.float32], sequence: int, look: Look
-) -> Generator[str, None, None]:
-    """Decode to the end what begins with `logits`, one token at a time; `look` gets those of each further one."""
-    while True:
-        if piece := decoder.take(logits):
-            yield piece
-        if decoder.finish:
-            return
-        (logits,) = context.evaluate([(sequence, [decoder.token])])
-        look(logits)
 
 
 @dataclass(frozen=True, slots=True)
