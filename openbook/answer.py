@@ -16,6 +16,7 @@ from typing import Literal, TypeAlias, TypeVar, get_args
 
 from openbook import __version__
 from openbook.answer_text import TextPreview, says_nothing_found, tidied, tidy
+from openbook.config import Settings
 from openbook.errors import ContextOverflow, QuestionError
 from openbook.inference import FrozenModel
 from openbook.inference.frozen import Cancelled, never
@@ -74,6 +75,11 @@ class Options:
     decoding: Decoding = field(default_factory=Decoding)
     min_similarity: float = 0.2
     instruction: str = ""
+
+    @classmethod
+    def of(cls, settings: Settings) -> Options:
+        """By the settings; equal questions get equal answers."""
+        return cls(settings.passages, settings.strategy, Decoding(max_tokens=settings.max_tokens))
 
 
 @dataclass(frozen=True, slots=True)

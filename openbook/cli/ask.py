@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -88,7 +89,7 @@ def ask(
                 model.result(),
                 base,
                 embedder,
-                context.answer_options(current, decoding),
+                replace(openbook.Options.of(current), decoding=decoding),
                 scope=seen,
                 on_text=live.show,
                 progress=live.parts,

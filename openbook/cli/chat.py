@@ -66,7 +66,7 @@ def chat(
     path = transcript or Path(f"conversation-{datetime.now().astimezone():%Y-%m-%d-%H%M%S}.jsonl")
     questions_so_far = len(read_transcript(path).questions)  # a broken one is reported before anything is opened
     current = context.settings(kb=kb, model=model)
-    options = context.answer_options(current)
+    options = openbook.Options.of(current)
     with opened_beside(context.model_opener(current)) as opened:
         base, embedder = context.open_asked(current, docs)
         seen = scope.of(base)

@@ -41,7 +41,9 @@ def up(workers: int, as_json: bool) -> None:
     was = local.read_state(home)
     whole = was is not None and local.running(was).whole and was.workers == workers
     found = local.start(home, workers, display.note)
-    display.show(as_json, _as_value(found), _print_started, found, whole)
+    about = {"kb": found.state.kb, "ray": found.state.ray, "environment": found.state.environment}
+    value = {**about, "services": found.services, "workers": found.workers}
+    display.show(as_json, value, _print_started, found, whole)
 
 
 @cluster.command()
@@ -196,16 +198,6 @@ def _known() -> State:
     if state is None:
         raise ConfigError("No cluster was started on this machine. Start one with: openbook cluster up --local 2")
     return state
-
-
-def _as_value(found: Running) -> dict[str, object]:
-    return {
-        "kb": found.state.kb,
-        "ray": found.state.ray,
-        "services": found.services,
-        "workers": found.workers,
-        "environment": found.state.environment,
-    }
 
 
 def _print_started(found: Running, ran_before: bool) -> None:

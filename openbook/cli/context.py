@@ -16,10 +16,9 @@ from openbook.cli import display, private
 from openbook.config import Place, Settings, load_settings, parse_place
 from openbook.errors import ConfigError, KnowledgeBaseInvalid, KnowledgeBaseMissing, ModelNotVerified, UnknownModel
 from openbook.files import check_replaceable, make_folder, replace_file, storage_errors
-from openbook.records import Decoding
 
 if TYPE_CHECKING:
-    from openbook import FrozenModel, KnowledgeBase, ModelStore, Options
+    from openbook import FrozenModel, KnowledgeBase, ModelStore
     from openbook.inference.embedder import OnnxEmbedder
     from openbook.inference.kv_cache import KVCache
     from openbook.knowledge import RunOptions
@@ -114,11 +113,6 @@ def follow_on_node(purge_list: bytes) -> int:
 def opened_model(current: Settings) -> Iterator[FrozenModel]:
     with closing(model_opener(current)()) as model:
         yield model
-
-
-def answer_options(current: Settings, decoding: Decoding | None = None) -> Options:
-    """How questions are answered, by the settings. Without `decoding`, equal questions get equal answers."""
-    return openbook.Options(current.passages, current.strategy, decoding or Decoding(max_tokens=current.max_tokens))
 
 
 # --- knowledge bases --------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+import openbook
 from openbook.cli import INTERRUPTED, context, display
 from openbook.cli.options import DOCS, EXISTING, JSON, KB, MODEL, PATH, ScopeOptions, scope_options
 from openbook.config import Place
@@ -106,7 +107,7 @@ def run(
         # What is computed of altered passages must not outlive the run: no purge of a document would find it.
         own = replace(current, model=name, kv_disk=0 if probes else current.kv_disk)
         with context.opened_model(own) as model:
-            bench = Bench(model, base, embedder, seen, context.answer_options(own)).pinned()
+            bench = Bench(model, base, embedder, seen, openbook.Options.of(own)).pinned()
             files.append(_observe(asked[:limit], bench, digest, folder))
             if probes:
                 more[model.identity.name] = Extras(_probe(asked[:limit], bench, digest, folder))
@@ -275,7 +276,7 @@ def probe(
     with context.opened_model(current) as opened, display.progress() as show, _until_interrupted() as interrupted:
         probed = run_probes(
             asked[:limit],
-            Bench(opened, base, embedder, options=context.answer_options(current)),
+            Bench(opened, base, embedder, options=openbook.Options.of(current)),
             questions_digest(asked),
             probes or PROBES,
             progress=partial(show, "probe"),

@@ -289,7 +289,7 @@ def mcp(kb: Place | None, model: str | None, labels: tuple[str, ...]) -> None:
     context.must_hold_documents(base, str(current.default_kb))
     # Fetched and verified before the other program waits for an answer; opened when the first is asked for.
     open_model = cache(context.model_opener(current))
-    scope, options = Scope(labels=checked_labels(labels)), context.answer_options(current)
+    scope, options = Scope(labels=checked_labels(labels)), openbook.Options.of(current)
     server = stdio_server(base, embedder, open_model, scope=scope, options=options)
     server.run()
 

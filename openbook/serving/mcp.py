@@ -28,7 +28,7 @@ from openbook.answer import Options, ask, checked_question
 from openbook.errors import OpenBookError, QuestionError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
-from openbook.records import Answer, Confidence, Decoding, Embedder
+from openbook.records import Answer, Confidence, Embedder
 from openbook.serving.answers import Conversation, answered
 from openbook.serving.concurrency import Stop
 from openbook.serving.errors import api_error
@@ -239,8 +239,7 @@ def make_manager(service: Service) -> StreamableHTTPSessionManager:
 
 
 def _tool_context(call: Call, base: KnowledgeBase, stop: Stop) -> ToolContext:
-    settings, scope = call.service.configuration.settings, call.caller.scope()
-    options = Options(settings.passages, settings.strategy, Decoding(max_tokens=settings.max_tokens))
+    scope, options = call.caller.scope(), Options.of(call.service.configuration.settings)
 
     def answer(question: str) -> Answer:
         return answered(call, Conversation(question), base, scope, options, stop)
