@@ -127,7 +127,7 @@ def ask(
 ) -> Answer:
     """Answer `question` from what `scope` sees of `base`, or from the model alone without `base`.
 
-    A `base` needs its `embedder`. `query` is searched for instead of the question, when that does not stand alone.
+    A `base` needs its `embedder`. `query`: what to search for, where the question alone does not say it.
     "Summarise FILE" and "compare FILE with FILE" are answered from whole documents, with `progress` for the parts read.
 
     Raises QuestionError, ContextOverflow, EngineError, KnowledgeError.

@@ -40,7 +40,7 @@ _SECRET = re.compile("pass(?!file)|secret|token|key", re.IGNORECASE)  # in the n
 class DatabaseUrl:
     """A knowledge base in a database, such as `postgresql://user@host/name`. `str` and `repr` of it show no password.
 
-    It is no dataclass, so that nothing writes it out field by field.
+    It is not a dataclass, so that nothing writes it out field by field.
     """
 
     __slots__ = ("url",)

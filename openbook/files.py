@@ -103,13 +103,13 @@ def check_replaceable(path: Path) -> None:
     try:
         make_folder(path.parent)
     except (FileExistsError, NotADirectoryError) as error:
-        raise NotADirectoryError(errno.ENOTDIR, f"{path.parent} is no folder; choose another place") from error
+        raise NotADirectoryError(errno.ENOTDIR, f"{path.parent} is not a folder; choose another place") from error
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path.parent))
 
 
 def last_line_feed(stream: IO[bytes], end: int) -> int:
-    """Where the last line feed before `end` stands; -1 where there is none. No more of the file is read than needed."""
+    """Where the last line feed before `end` is; -1 if there is none. Only the end of the file is read."""
     while end > 0:
         start = max(0, end - (1 << 16))
         stream.seek(start)

@@ -1,7 +1,7 @@
 """Whether a writer lives, told by locks that the system takes back when a process ends, however it ends.
 
-An age tells nothing: a writer may be slow, and what a killed one left is as readable in its first minute. Nor does a
-process's number, which another may have by now, or which is counted otherwise in a container.
+The age of a file would not tell: a writer may be slow. Nor would the id of a process, which another process may have by
+now, or which is another number in a container.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _POLL_S = 0.01
 def atomic_file(temporary: Path, path: Path, mode: int = 0o666) -> Iterator[IO[bytes]]:
     """A stream to the new file `temporary`, which takes the place of `path` at the end. Nothing changes when the block raises.
 
-    Until then this process holds it, so that `delete_abandoned` lets it be. Raises OSError.
+    Until then this process holds it, so that `delete_abandoned` does not delete it. Raises OSError.
     """
     try:
         with os.fdopen(_begun(temporary, mode), "wb") as stream:

@@ -35,7 +35,7 @@ def parse_receipt(text: str | bytes) -> Receipt:
     Law: `parse_receipt(canonical_json(asdict(receipt))) == receipt`. Whether it was altered is not looked at here.
     """
     if len(text) > MAX_RECEIPT_BYTES:
-        raise ReceiptError(f"This has more than {MAX_RECEIPT_BYTES:,} bytes, so it is no receipt.")
+        raise ReceiptError(f"This has more than {MAX_RECEIPT_BYTES:,} bytes, so it is not a receipt.")
     value = parse_json(text, "The receipt", ReceiptError)
     if isinstance(value, dict) and "receipt" in value and "answer" in value:
         value = value["receipt"]

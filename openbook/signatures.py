@@ -107,7 +107,7 @@ class SignedDocument:
 
 @dataclass(frozen=True, slots=True)
 class _Envelope:
-    """The document as it stands in the file."""
+    """The document in its file."""
 
     content: Any
     fingerprint: str
@@ -226,7 +226,7 @@ def _is_signature(key: str, signature: str, signed: bytes) -> bool:
 
 
 def _private_key(home: Path) -> Ed25519PrivateKey:
-    """The installation's key, made at first use. Raises ConfigError for a file that others can read or that is no key."""
+    """The installation's key, made at first use. Raises ConfigError for a file that others can read or that is not a key."""
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key

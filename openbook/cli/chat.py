@@ -88,7 +88,7 @@ def chat(
             display.print_answer(found, live)
 
         def answer_open_question() -> None:
-            """The one that stands last in the transcript, if nobody has answered it."""
+            """The question at the end of the transcript, if nobody has answered it."""
             said = read_transcript(path)
             if said.open_question is not None:
                 display.note(f"> {said.open_question}")
@@ -120,7 +120,7 @@ def _typed_questions() -> Iterator[str]:
             click.echo()
             return
         except KeyboardInterrupt:
-            click.echo()  # so that the message does not stand behind the half-typed question
+            click.echo()  # so that the message begins a line of its own
             raise
         if line:
             yield line

@@ -41,7 +41,7 @@ def _check_new(output: Path) -> None:
 @MODEL
 @_OUTPUT
 def draft(kb: Place | None, count: int, model: str | None, output: Path) -> None:
-    """Let a model write questions whose answers stand in a knowledge base. They are drafts: review them before you use them.
+    """Let a model write questions that a knowledge base answers. They are drafts: review them before you use them.
 
     A run that was stopped goes on with the same command.
     """
@@ -110,7 +110,7 @@ def _show_place(base: KnowledgeBase | None, draft: dict[str, Any]) -> None:
     display.say(f"{gold.get('document', '')}{page}", "cyan")
     beside = around(base, draft) if base is not None else ("", "")
     if beside is None:
-        display.say("The quote does not stand there in this knowledge base; only the quote is shown.", "yellow")
+        display.say("This knowledge base does not have the quote at that place, so only the quote is shown.", "yellow")
     before, after = beside or ("", "")
     opened, closed = ("", "") if display.console().is_terminal else ("»", "«")  # where no colour can mark it
     quote = Text(f"{opened}{display.printable(gold.get('quote', ''))}{closed}", style="reverse")

@@ -10,8 +10,8 @@ side in one context, in the request's order, up to `SIDE_BY_SIDE` at a time; the
 question that sees all passages side by side follows the longest of them: each was evaluated alone behind the system block,
 and its state is put into the one sequence of the question, which holds the system block once.
 
-With slots, what was computed of a prompt moves on to a context in which the tokens of up to so many answers are computed
-together (`slots`). The prompt itself is read as without.
+With slots, the state of a prompt moves to a context in which the tokens of several answers are computed together (`slots`).
+The prompt itself is read as without slots.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class LlamaCppEngine:
     ) -> None:
         """`note`: what else belongs to the numeric class. `trial`: what the model's chat template wrote, if it was tried.
 
-        `slots`: at most so many answers are written together; 0: each by itself. Raises EngineError also where this model, on
+        `slots`: how many answers may be written together; 0: each is written alone. Raises EngineError also where this model, on
         this machine, does not allow slots.
         """
         self.identity: Final = identity
