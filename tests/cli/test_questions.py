@@ -178,7 +178,7 @@ def test_review_without_the_passage_says_so(kb: Path, drafts: Path, out: Out, ty
     write_questions(drafts, [moved, gone, DRAFTS[2] | {"gold": None}])
     type_in("s", "s", "s")
     _, stdout, _ = out("questions", "review", drafts, "--kb", kb)
-    assert stdout.count("The quote does not stand there in this knowledge base") == 2
+    assert stdout.count("This knowledge base does not have the quote at that place") == 2
     assert "No passage is named" in stdout
 
 
