@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 import openbook
 from openbook.cli import context, display
 from openbook.cli.options import BASE_URL, DOCS, JSON, KB, LOG, MODEL, PATH, ScopeOptions, cluster_option, scope_options
-from openbook.cli.receipts import check_signing, write_signed
 from openbook.config import Place
 from openbook.errors import ConfigError
-
-if TYPE_CHECKING:
-    from openbook import FrozenModel
 
 
 @click.command()
@@ -76,11 +69,11 @@ def ask(
     context.check_one_place(docs, kb)
     current = context.settings(kb=kb, **flags)
     if sign is not None:
-        check_signing(sign, current.home)
+        context.check_signing(sign, current)
     decoding = openbook.Decoding(temperature, seed=seed, max_tokens=current.max_tokens, quote=quote)
     if not (docs or closed_book):
         context.open_base(current).close()  # a missing one is reported before anything is downloaded
-    with opened_beside(context.model_opener(current)) as model:
+    with context.opened_beside(context.model_opener(current)) as model:
         base, embedder = (None, None) if closed_book else context.open_asked(current, docs)
         seen = scope.of(base) if base else EVERYTHING
         with display.while_reading(quiet=as_json) as live:
@@ -97,20 +90,8 @@ def ask(
         if log is not None:
             append(log, answer.receipt)
         if sign is not None:
-            write_signed(sign, current.home, answer.receipt)
+            context.write_signed(sign, current, answer.receipt)
         display.show(as_json, answer.to_json(), display.print_answer, answer, live)
-
-
-@contextmanager
-def opened_beside(open_model: Callable[[], FrozenModel]) -> Iterator[Future[FrozenModel]]:
-    """Opens the model on a thread, while the caller opens the documents. Closes it at the end."""
-    with ThreadPoolExecutor(1) as opening:
-        model = opening.submit(open_model)
-        try:
-            yield model
-        finally:
-            if model.exception() is None:
-                model.result().close()
 
 
 @click.command()

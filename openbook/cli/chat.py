@@ -58,7 +58,6 @@ def chat(
     questions, or they come from standard input, one a line. Ctrl-D ends.
     """
     from openbook.answer import checked_question
-    from openbook.cli.ask import opened_beside
     from openbook.conversation import resolve_follow_up
     from openbook.receipts import append
 
@@ -67,7 +66,7 @@ def chat(
     questions_so_far = len(read_transcript(path).questions)  # a broken one is reported before anything is opened
     current = context.settings(kb=kb, model=model)
     options = openbook.Options.of(current)
-    with opened_beside(context.model_opener(current)) as opened:
+    with context.opened_beside(context.model_opener(current)) as opened:
         base, embedder = context.open_asked(current, docs)
         seen = scope.of(base)
 

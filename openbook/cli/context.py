@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from openbook.knowledge import RunOptions
     from openbook.models import ModelReference
     from openbook.records import Digest, Embedder
+    from openbook.signatures import Content
 
 API_KEY = "OPENAI_API_KEY"  # the variable that holds the key of the server at `base_url`; it is never stored
 
@@ -110,6 +112,18 @@ def follow_on_node(purge_list: bytes) -> int:
 
 
 @contextmanager
+def opened_beside(open_model: Callable[[], FrozenModel]) -> Iterator[Future[FrozenModel]]:
+    """Opens the model on a thread, while the caller opens the documents. Closes it at the end."""
+    with ThreadPoolExecutor(1) as opening:
+        model = opening.submit(open_model)
+        try:
+            yield model
+        finally:
+            if model.exception() is None:
+                model.result().close()
+
+
+@contextmanager
 def opened_model(current: Settings) -> Iterator[FrozenModel]:
     with closing(model_opener(current)()) as model:
         yield model
@@ -158,6 +172,22 @@ def check_writable(file: Path | None) -> None:
     if file is not None:
         with storage_errors(f"write {file}"):
             check_replaceable(file)
+
+
+def check_signing(file: Path, current: Settings) -> None:
+    """For before the work whose result is signed. Raises ConfigError where it cannot be signed, StorageError where not written."""
+    from openbook.signatures import public_key
+
+    check_writable(file)
+    public_key(current.home)
+
+
+def write_signed(file: Path, current: Settings, content: Content) -> None:
+    """Raises ConfigError, StorageError."""
+    from openbook.signatures import sign
+
+    with storage_errors(f"write {file}"):
+        replace_file(file, sign(current.home, content), mode=0o600)
 
 
 def open_asked(current: Settings, docs: tuple[Path, ...]) -> tuple[KnowledgeBase, Embedder]:

@@ -16,7 +16,6 @@ import click
 import openbook
 from openbook.cli import context, display
 from openbook.cli.options import EXISTING, JSON, KB, PATH, YES, cluster_option
-from openbook.cli.receipts import check_signing, write_signed
 from openbook.config import Place
 from openbook.errors import ConfigError, KnowledgeError, StorageError
 
@@ -207,7 +206,7 @@ def purge(
     current = context.settings(kb=kb)
     base = context.open_base(current)
     if proof is not None:
-        check_signing(proof, current.home)
+        context.check_signing(proof, current)
     places = Places.of(current)
     finished = finish(base, places)
     try:
@@ -225,7 +224,7 @@ def purge(
         click.confirm(f"Delete {many} from all versions? This cannot be undone.", abort=True, err=True)
     done = purge_everywhere(base, documents, places, copies=copies)
     if proof is not None:
-        write_signed(proof, current.home, proof_of(done, base))
+        context.write_signed(proof, current, proof_of(done, base))
     kinds = ("caches", "states", "diagnoses", "runs", "unfinished")
     value = asdict(done.purged) | {f"{kind}_dropped": getattr(done.deleted, kind) for kind in kinds}
     value |= {"models_that_learned_it": done.carried, "proved": done.proved}

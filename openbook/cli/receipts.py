@@ -16,13 +16,13 @@ from openbook.cli import context, display
 from openbook.cli.options import JSON, PATH, PLACE
 from openbook.config import Place
 from openbook.errors import ConfigError, EngineError, KnowledgeBaseMissing, ProofError, ReceiptError
-from openbook.files import replace_file, storage_errors
+from openbook.files import storage_errors
 
 if TYPE_CHECKING:
     from openbook import FrozenModel, KnowledgeBase, Receipt
     from openbook.config import Settings
     from openbook.replay import ReplayResult
-    from openbook.signatures import Content, PurgeProof
+    from openbook.signatures import PurgeProof
 
 _FILE = click.Path(path_type=Path, allow_dash=True)
 
@@ -200,19 +200,3 @@ def _receipt_lines(receipt: Receipt) -> list[str]:
         f"It gave the answer whose SHA-256 is {receipt.answer_digest}, from {passages} passages{where}.",
         "To give it again: openbook replay",
     ]
-
-
-def check_signing(file: Path, home: Path) -> None:
-    """For before the work whose result is signed. Raises ConfigError where it cannot be signed, StorageError where not written."""
-    from openbook.signatures import public_key
-
-    context.check_writable(file)
-    public_key(home)
-
-
-def write_signed(file: Path, home: Path, content: Content) -> None:
-    """Raises ConfigError, StorageError."""
-    from openbook.signatures import sign
-
-    with storage_errors(f"write {file}"):
-        replace_file(file, sign(home, content), mode=0o600)
