@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO
 
@@ -99,7 +99,8 @@ def hold_new_folder(folder: Path) -> int | None:
 def is_held(path: Path) -> bool:
     """Whether a living process holds the lock on that file. Nobody does where it cannot be opened."""
     if not _POSIX:
-        return path.is_file() and _is_held_on_windows(path)
+        with _held_on_windows(path, 0.0) if path.is_file() else nullcontext(True) as held:
+            return not held
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
@@ -165,8 +166,3 @@ def _held_on_windows(lock_file: Path, timeout_s: float) -> Iterator[bool]:
         yield True
     finally:
         lock.release()
-
-
-def _is_held_on_windows(lock_file: Path) -> bool:
-    with _held_on_windows(lock_file, 0.0) as held:
-        return not held

@@ -389,15 +389,12 @@ class Context:
         for call, ends in evaluation_calls(blocks, self._call_tokens):
             self._decode(call, ends)
             for place, number in ends.items():
-                found[number] = self._logits(place)
+                pointer = self._lib.llama_get_logits_ith(self._handle, place)
+                if pointer == self._ffi.NULL:
+                    raise EngineError(f"llama.cpp gave no logits: {library().last_error()}.")
+                buffer = self._ffi.buffer(pointer, self._model.vocabulary_size * 4)
+                found[number] = np.frombuffer(buffer, dtype=np.float32).copy()
         return found
-
-    def _logits(self, place: int) -> NDArray[np.float32]:
-        pointer = self._lib.llama_get_logits_ith(self._handle, place)
-        if pointer == self._ffi.NULL:
-            raise EngineError(f"llama.cpp gave no logits: {library().last_error()}.")
-        buffer = self._ffi.buffer(pointer, self._model.vocabulary_size * 4)
-        return np.frombuffer(buffer, dtype=np.float32).copy()
 
     def _decode(self, tokens: Sequence[tuple[int, int]], wanted: Collection[int]) -> None:
         """Evaluate (sequence, token) in one call; `wanted`: the places in it whose logits are asked for."""
