@@ -73,23 +73,34 @@ MOST_SLOTS = 7  # of `openbook.inference.slots`, which is not imported before it
 )
 @cluster_option("Let replicas compute the answers on")
 @click.option("--replicas", type=REPLICAS, help="How many replicas, or MIN-MAX as the load demands (default: 1).")
-def serve(places: tuple[Place, ...], cluster: str | None, replicas: tuple[int, int] | None, **options: Any) -> None:
+def serve(
+    places: tuple[Place, ...],
+    model: str | None,
+    base_url: str | None,
+    labels: tuple[str, ...],
+    slots: int,
+    cluster: str | None,
+    replicas: tuple[int, int] | None,
+    **options: Any,
+) -> None:
     """Answer over HTTP until Ctrl-C: a web page, and an API in the shape of OpenAI's."""
     _check_extra("app", "server")
     from openbook.knowledge.scope import checked_labels
     from openbook.serving.configuration import Bounds, Configuration
     from openbook.serving.server import http_server, listen
 
-    current = context.settings(model=options.pop("model"), base_url=options.pop("base_url"))
-    slots, (least, most) = options.pop("slots"), replicas or (1, 1)
+    current = context.settings(model=model, base_url=base_url)
+    least, most = replicas or (1, 1)
     _check_where_it_computes(current, slots, cluster, replicas)
     places = tuple(each.absolute() if isinstance(each, Path) else each for each in places or [current.default_kb])
     folders = [current.home, *(each for each in places if isinstance(each, Path))]
     private.share_as(folders)
-    labels, bounds = checked_labels(options.pop("labels")), Bounds.with_slots(slots)
-    bounds = dataclasses.replace(bounds, running=bounds.running * most)
     configuration = Configuration(
-        settings=current, labels=labels, bounds=bounds, ingest=context.run_options(current), **options
+        settings=current,
+        labels=checked_labels(labels),
+        bounds=Bounds.sized(slots, most),
+        ingest=context.run_options(current),
+        **options,
     )
     for advice in private.open_folders(folders).values():
         click.echo(advice, err=True)

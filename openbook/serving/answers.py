@@ -137,7 +137,7 @@ async def respond(call: Call, body: AnswerBody, conversation: Conversation, shap
         options = replace(options, instruction=conversation.instruction)
 
     def work(stop: Stop, show: Callable[[str], None] = lambda piece: None) -> ServedAnswer:
-        scope = scope_of(base, call.caller, own) if base else knowledge.Scope()
+        scope = scope_of(base, call.caller, own.as_of, own.where) if base else knowledge.Scope()
         answer = answered(call, conversation, base, scope, options, stop, show)
         unused = conversation.warnings(closed_book=base is None, trained=trained, rewritten=answer.question != question)
         values = {each.name: getattr(answer, each.name) for each in fields(answer)}

@@ -44,10 +44,10 @@ class Bounds:
     picture_s: float = 20.0
 
     @classmethod
-    def with_slots(cls, slots: int) -> Bounds:
-        """For a model with so many slots: while they are all written in, some more requests search, read and cite."""
+    def sized(cls, slots: int = 0, replicas: int = 1) -> Bounds:
+        """For replicas of a model with slots. While all slots are in use, some more requests search, read and cite."""
         usual = cls()
-        return replace(usual, running=usual.running + slots)
+        return replace(usual, running=(usual.running + slots) * replicas)
 
 
 @dataclass(frozen=True, slots=True)

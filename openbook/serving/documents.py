@@ -33,7 +33,6 @@ from openbook.serving.schemas import (
     Offset,
     OfVersion,
     Reply,
-    ScopeParams,
 )
 from openbook.serving.service import Call, CallOf, Route, content, needs, scope_of
 
@@ -62,7 +61,7 @@ class PathQuery(Body):
 
     def version(self, base: KnowledgeBase, caller: Caller) -> int:
         """The version asked for, in which the caller may see that document. Raises ApiError."""
-        version = base.kept_version(scope_of(base, caller, ScopeParams(as_of=self.as_of)).as_of)
+        version = base.kept_version(scope_of(base, caller, self.as_of).as_of)
         if self.path not in base.documents(caller.scope(version)):
             raise _no_document(self.path, "path")
         return version
@@ -97,7 +96,7 @@ async def list_documents(call: CallOf, query: Annotated[DocumentsQuery, Query()]
     base, limit = call.service.base(query.knowledge_base), query.checked_limit(call)
 
     def work(stop: Stop) -> Documents:
-        scope = scope_of(base, call.caller, ScopeParams(as_of=query.as_of, where=query.where))
+        scope = scope_of(base, call.caller, query.as_of, query.where)
         stop.check()
         version, paths = base.kept_version(scope.as_of), base.documents(scope)
         first = 0 if query.after is None else bisect_right(paths, query.after)
@@ -287,7 +286,7 @@ async def difference(call: CallOf, query: Annotated[DifferenceQuery, Query()]) -
     base, limit = call.service.base(query.knowledge_base), query.checked_limit(call, default=100)
 
     def version(side: str | None, param: str) -> int:
-        return base.kept_version(scope_of(base, call.caller, ScopeParams(as_of=side), param).as_of)
+        return base.kept_version(scope_of(base, call.caller, side, param=param).as_of)
 
     def work(stop: Stop) -> Difference:
         before, after = version(query.before, "before"), version(query.after, "after")

@@ -48,7 +48,7 @@ async def search(call: CallOf, body: SearchBody) -> FoundPassages:
     base = service.base(body.knowledge_base)
 
     def work(stop: Stop) -> tuple[int, list[Hit]]:
-        scope = scope_of(base, call.caller, body)
+        scope = scope_of(base, call.caller, body.as_of, body.where)
         stop.check()
         return base.search(query, service.embedder, body.limit, scope)
 
