@@ -66,14 +66,13 @@ def ask(
     if math.isnan(temperature):
         raise ConfigError(f"--temperature must be a number, not {temperature}.")
     checked_question(question)
-    context.check_one_place(docs, kb)
-    current = context.settings(kb=kb, **flags)
+    current = context.settings(docs=docs, kb=kb, **flags)
     if sign is not None:
         context.check_signing(sign, current)
     decoding = openbook.Decoding(temperature, seed=seed, max_tokens=current.max_tokens, quote=quote)
     if not (docs or closed_book):
         context.open_base(current).close()  # a missing one is reported before anything is downloaded
-    with context.opened_beside(context.model_opener(current)) as model:
+    with context.opened_beside(current) as model:
         base, embedder = (None, None) if closed_book else context.open_asked(current, docs)
         seen = scope.of(base) if base else EVERYTHING
         with display.while_reading(quiet=as_json) as live:

@@ -61,12 +61,11 @@ def chat(
     from openbook.conversation import resolve_follow_up
     from openbook.receipts import append
 
-    context.check_one_place(docs, kb)
+    current = context.settings(docs=docs, kb=kb, model=model)
     path = transcript or Path(f"conversation-{datetime.now().astimezone():%Y-%m-%d-%H%M%S}.jsonl")
     questions_so_far = len(read_transcript(path).questions)  # a broken one is reported before anything is opened
-    current = context.settings(kb=kb, model=model)
     options = openbook.Options.of(current)
-    with context.opened_beside(context.model_opener(current)) as opened:
+    with context.opened_beside(current) as opened:
         base, embedder = context.open_asked(current, docs)
         seen = scope.of(base)
 

@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 API_KEY = "OPENAI_API_KEY"  # the variable that holds the key of the server at `base_url`; it is never stored
 
 
-def settings(**flags: object) -> Settings:
+def settings(*, docs: Sequence[Path] = (), **flags: object) -> Settings:
+    """Raises ConfigError, also for documents and a knowledge base at once."""
+    if docs and flags.get("kb") is not None:
+        raise ConfigError("--docs and --kb exclude each other; give one of them.")
     current = load_settings(flags=flags)
     private.share_as([current.home, *([kb] if isinstance(kb := current.default_kb, Path) else [])])
     return current
@@ -112,8 +115,9 @@ def follow_on_node(purge_list: bytes) -> int:
 
 
 @contextmanager
-def opened_beside(open_model: Callable[[], FrozenModel]) -> Iterator[Future[FrozenModel]]:
-    """Opens the model on a thread, while the caller opens the documents. Closes it at the end."""
+def opened_beside(current: Settings) -> Iterator[Future[FrozenModel]]:
+    """As `opened_model`, but on a thread, while the caller opens the documents."""
+    open_model = model_opener(current)
     with ThreadPoolExecutor(1) as opening:
         model = opening.submit(open_model)
         try:
@@ -159,12 +163,6 @@ def new_base(current: Settings, place: Place, embedder: Embedder) -> KnowledgeBa
     from openbook.knowledge.splitter import Sizing
 
     return openbook.KnowledgeBase.ensure(place, embedder.identity, sizing=Sizing(current.passage_chars))
-
-
-def check_one_place(docs: Sequence[Path], kb: Place | None) -> None:
-    """Raises ConfigError for documents and a knowledge base at once."""
-    if docs and kb is not None:
-        raise ConfigError("--docs and --kb exclude each other; give one of them.")
 
 
 def check_writable(file: Path | None) -> None:

@@ -93,11 +93,10 @@ def run(
 
     if fail_under is not None and math.isnan(fail_under):
         raise ConfigError("--fail-under must be a number from 0 to 1, not nan.")
-    context.check_one_place(docs, kb)
+    current = context.settings(docs=docs, kb=kb)
     context.check_writable(table)
     asked = _reviewed(questions)
     digest = questions_digest(asked)
-    current = context.settings(kb=kb)
     base, embedder = context.open_asked(current, docs)
     seen = scope.of(base)
     folder = out or current.diagnoses_dir / _name(questions, digest, base, seen, current)
@@ -267,11 +266,10 @@ def probe(
     from openbook.diagnosis.report import write_probes_page
     from openbook.diagnosis.runner import Bench
 
-    context.check_one_place(docs, kb)
+    # What is computed of altered passages must not outlive the run: no purge of a document would find it.
+    current = context.settings(docs=docs, kb=kb, kv_disk=0, model=model)
     asked = _reviewed(questions)
     context.check_writable(report)
-    # What is computed of altered passages must not outlive the run: no purge of a document would find it.
-    current = context.settings(kb=kb, kv_disk=0, model=model)
     base, embedder = context.open_asked(current, docs)
     with context.opened_model(current) as opened, display.progress() as show, _until_interrupted() as interrupted:
         probed = run_probes(
