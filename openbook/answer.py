@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeAlias, TypeVar, get_args
+from typing import Literal, TypeAlias, TypeVar
 
 from openbook import __version__
 from openbook.answer_text import TextPreview, says_nothing_found, tidied, tidy
-from openbook.config import Settings
+from openbook.config import STRATEGIES, Settings, Strategy
 from openbook.errors import ContextOverflow, QuestionError
 from openbook.inference import FrozenModel
 from openbook.inference.frozen import Cancelled, never
@@ -44,8 +44,6 @@ from openbook.records import (
 
 _Result = TypeVar("_Result")
 Progress: TypeAlias = Callable[[int, int], None]
-Strategy: TypeAlias = Literal["auto", "each", "parallel", "checked", "together"]
-STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
 CLOSED = "closed-book"
 MAX_QUESTION_CHARS = 8_000

@@ -12,7 +12,7 @@ import click
 import openbook
 from openbook.cli import context, display
 from openbook.cli.options import BASE_URL, DOCS, JSON, KB, LOG, MODEL, PATH, ScopeOptions, cluster_option, scope_options
-from openbook.config import Place
+from openbook.config import STRATEGIES, Place
 from openbook.errors import ConfigError
 
 
@@ -27,7 +27,7 @@ from openbook.errors import ConfigError
 @click.option("--passages", type=int, help="How many passages the model reads.")
 @click.option(
     "--strategy",
-    type=click.Choice(["auto", "each", "parallel", "checked", "together"]),
+    type=click.Choice(STRATEGIES),
     help="How passages are read: each on its own, to answer from one; parallel, to answer from all; together, in one "
     "prompt; checked, in one prompt after asking whether they state the answer; or auto, as suits the model (the default).",
 )

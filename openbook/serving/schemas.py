@@ -16,8 +16,8 @@ from pydantic_core import PydanticCustomError
 from starlette.datastructures import FormData, Headers
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from openbook.answer import Strategy
 from openbook.codec import unique_keys
+from openbook.config import Strategy
 from openbook.errors import did_you_mean
 from openbook.records import Answer, Outcome
 from openbook.serving.errors import invalid, unknown_parameter
