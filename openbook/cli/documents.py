@@ -55,7 +55,7 @@ def add(
     with (
         context.joined(cluster),
         context.workers(cluster, embedder, options) as (embedder, options),
-        display.progress() as progress,
+        display.stages() as progress,
     ):
         report = openbook.add(base, paths, embedder, replace(options, retry=True, progress=progress))
     _show(report, current.default_kb, as_json)
@@ -125,7 +125,7 @@ def sync(
 
     def run() -> None:
         options = context.run_options(current)
-        with context.workers(cluster, embedder, options) as (at_work, options), display.progress() as progress:
+        with context.workers(cluster, embedder, options) as (at_work, options), display.stages() as progress:
             report = sync_folders(base, folders, at_work, replace(options, progress=progress))
         _show(report, current.default_kb, as_json)
         if failed := [each for each in report.verdicts if each.outcome == "failed" and each.path in roots]:

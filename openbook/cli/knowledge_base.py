@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 
 import click
@@ -153,7 +152,7 @@ def reembed(embedder: str, kb: Place | None) -> None:
     if opened.identity == base.embedder:
         click.echo(f"{current.default_kb} has the embedder {embedder} already.")
         return
-    with display.progress() as progress:
+    with display.stages() as progress:
         version, count = embed_anew(base, opened, progress=progress)
     click.echo(f"{count:,} texts embedded with {embedder}. {current.default_kb} is at version {version}.")
 
@@ -184,8 +183,7 @@ def warm(kb: Place | None, model: str | None, top: int | None) -> None:
     reads_passages = reader.reads_each and not reader.reads_parallel  # otherwise it reads windows
     passages = [each for found in in_order for each in (found if reads_passages else in_windows(found))][:top]
     read = tokens = too_long = 0
-    with closing(reader), display.progress() as show:
-        progress = partial(show, "warm")
+    with closing(reader), display.progress("warm") as progress:
         for number, passage in enumerate(passages, start=1):
             try:
                 tokens += reader.read_ahead(open_book_prompt("?", [passage], reader.reader))

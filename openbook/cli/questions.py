@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,8 +52,8 @@ def draft(kb: Place | None, count: int, model: str | None, output: Path) -> None
     current = context.settings(kb=kb, model=model, kv_disk=0)
     base = context.must_hold_documents(context.open_base(current), str(current.default_kb))
     log = question_drafts.ReplyLog(output.with_name(f"{output.name}.part"))
-    with context.opened_model(current) as opened, display.progress() as progress:
-        found = question_drafts.draft(base, opened, count, log, progress=partial(progress, "draft"))
+    with context.opened_model(current) as opened, display.progress("draft") as progress:
+        found = question_drafts.draft(base, opened, count, log, progress=progress)
     if found.questions:
         write_questions(output, found.questions)
     log.path.unlink(missing_ok=True)
