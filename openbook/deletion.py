@@ -6,7 +6,6 @@ of the documents, or it is in the report as out of reach.
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 from collections import Counter
@@ -18,8 +17,16 @@ from typing import Literal, TypeAlias
 
 from openbook import __version__
 from openbook.config import Settings
+from openbook.diagnoses import OBSERVATIONS, OPINIONS, PROBES, diagnoses_showing
 from openbook.errors import KnowledgeBaseBusy
-from openbook.files import check_deletable, delete_folder, delete_left_over, is_unfinished, storage_errors
+from openbook.files import (
+    check_deletable,
+    delete_folder,
+    delete_left_over,
+    is_unfinished,
+    last_line_feed,
+    storage_errors,
+)
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.base import now
@@ -45,10 +52,6 @@ from openbook.records import Digest, sha256_hex
 from openbook.runs import CHECKPOINTS, LOCK, documents_holding
 from openbook.signatures import DeletedCounts, PurgeProof, ScannedFiles, UnreachedPaths
 
-_NUMBERS = "diagnosis.json"
-_OPINIONS = "opinions-"  # of the names of files with what a judge said of a diagnosis's answers
-_MAX_NUMBERS_BYTES = 1 << 27  # some 500,000 questions of two models; what is larger is not looked through
-_GROWING = ("observations-*.jsonl", "opinions-*.jsonl", "probes-*.jsonl")  # files of a diagnosis, written line by line
 _WEIGHTS = frozenset({".gguf", ".safetensors", ".onnx"})
 
 Reason: TypeAlias = Literal["traces", "in use", "unreadable", "link", "weights"]
@@ -62,11 +65,15 @@ class Places:
     states: KVCache
     store: ModelStore
 
+    @classmethod
+    def of(cls, settings: Settings) -> Places:
+        return cls(settings, KVCache.of(settings), ModelStore(settings.models_dir))
+
     @property
     def roots(self) -> dict[Path, str]:
         """The folders whose every file is looked at, and what each is called."""
         at = self.settings
-        states = {} if self.states.place is None else {self.states.place: "states"}
+        states = {} if self.states.root is None else {self.states.root: "states"}
         others = {at.cache_dir: "cache", at.runs_dir: "runs", at.diagnoses_dir: "diagnoses"}
         return {at.home: "home", **states, **others, self.store.root: "models", at.uploads_dir: "uploads"}
 
@@ -208,7 +215,7 @@ def _path_digest(path: str) -> Digest:
     return sha256_hex(path.encode("utf-8", "surrogateescape"))
 
 
-def finish(base: KnowledgeBase, places: Places, *, lock_timeout_s: float = 30.0) -> bool:
+def finish(base: KnowledgeBase, places: Places) -> bool:
     """Do what a purge that was killed after the documents had left all versions left to do; whether there was one.
 
     Raises KnowledgeBaseBusy, StorageError.
@@ -216,9 +223,9 @@ def finish(base: KnowledgeBase, places: Places, *, lock_timeout_s: float = 30.0)
     if not purge_is_unfinished(base):
         return False
     with storage_errors(f"delete what models computed of purged documents in {places.states.folder}"):
-        places.states.forget_again(lock_timeout_s)
+        places.states.forget_again()
     _clear_unfinished(places)
-    return finish_purge(base, lock_timeout_s=lock_timeout_s)
+    return finish_purge(base)
 
 
 # --- what was derived -------------------------------------------------------------------------------------------------
@@ -295,8 +302,8 @@ def _clear_unfinished(places: Places) -> int:
                 for path in sorted({*lock.parent.glob(pattern)} - {lock}):
                     path.unlink()
                     cleared += 1
-        for pattern in _GROWING:
-            cleared += sum(map(_cut_off, at.diagnoses_dir.glob(f"*/{pattern}")))
+        for name in (OBSERVATIONS, PROBES, OPINIONS):
+            cleared += sum(map(_cut_off, at.diagnoses_dir.glob(f"*/{name}*.jsonl")))
     return cleared
 
 
@@ -304,12 +311,7 @@ def _cut_off(path: Path) -> bool:
     """Cut off what follows the last line feed: a part of a line, left by a killed process. Returns whether there was any."""
     with path.open("r+b") as stream:
         end = stream.seek(0, os.SEEK_END)
-        start, tail = end, b""
-        while start and b"\n" not in tail:
-            start = max(0, start - (1 << 16))
-            stream.seek(start)
-            tail = stream.read(end - start)
-        whole = start + tail.rfind(b"\n") + 1
+        whole = last_line_feed(stream, end) + 1
         if whole != end:
             stream.truncate(whole)
         return whole != end
@@ -409,33 +411,3 @@ def _advice(path: Path, place: str) -> str:
             "It is of a training run: delete the run's folder." if place == "runs" else "Delete the diagnosis's folder."
         )
     return "OpenBook did not write it: delete it, or move it elsewhere."
-
-
-def diagnoses_showing(folder: Path, texts: Sequence[str]) -> list[Path]:
-    """The diagnoses (their folders) in `folder` that may show a passage of one of the texts."""
-    return [place for place in sorted(folder.glob("[!.]*")) if _may_show(place, texts)]
-
-
-def _may_show(place: Path, texts: Sequence[str]) -> bool:
-    """Whether a diagnosis (docs/formats/diagnosis.md) shows a passage of one of the texts, has probes, or cannot be read.
-
-    Answers to probes may come from any passage, and do not say from which. What a judge said is of answers in the
-    observations beside it.
-    """
-    try:
-        numbers = place / _NUMBERS
-        if numbers.exists() and numbers.stat().st_size > _MAX_NUMBERS_BYTES:
-            return True
-        if numbers.exists() and any(model.get("probes") for model in json.loads(numbers.read_bytes())["models"]):
-            return True
-        for path in place.glob("*.jsonl"):
-            if path.name.startswith(_OPINIONS):
-                continue
-            with path.open("rb") as stream:
-                next(stream, b"")  # the header
-                lines = (json.loads(line) for line in stream if line.endswith(b"\n"))
-                if any(each["text"] in text for line in lines for each in line["passages"] for text in texts):
-                    return True
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return True
-    return False

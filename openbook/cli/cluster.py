@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+import openbook
 from openbook.cli import context, display
-from openbook.cli.options import JSON, KB, PLACE, YES
+from openbook.cli.options import JSON, KB, PLACE, YES, cluster_option
 from openbook.errors import ClusterError, ConfigError, KnowledgeBaseMissing, OpenBookError
 
 if TYPE_CHECKING:
@@ -40,15 +41,20 @@ def up(workers: int, as_json: bool) -> None:
     was = local.read_state(home)
     whole = was is not None and local.running(was).whole and was.workers == workers
     found = local.start(home, workers, display.note)
-    display.show(as_json, _as_value(found), _print_started, found, whole)
+    about = {"kb": found.state.kb, "ray": found.state.ray, "environment": found.state.environment}
+    value = {**about, "services": found.services, "workers": found.workers}
+    display.show(as_json, value, _print_started, found, whole)
 
 
 @cluster.command()
 @KB
-@click.option("--cluster", "address", help="The address of Ray's head node, or auto (default: that of `up`).")
+@cluster_option("Also show the nodes of")
 @JSON
-def status(kb: Place | None, address: str | None, as_json: bool) -> None:
-    """Show what runs, what can be reached, and what is behind. Exits with 7 when something is missing or behind."""
+def status(kb: Place | None, cluster: str | None, as_json: bool) -> None:
+    """Show what runs, what can be reached, and what is behind. Exits with 7 when something is missing or behind.
+
+    Without --cluster, the nodes are those of the cluster that `up` started.
+    """
     from openbook.cluster import local
 
     current = context.settings(kb=kb)
@@ -57,6 +63,7 @@ def status(kb: Place | None, address: str | None, as_json: bool) -> None:
     if state and current.kb is None:
         current = context.settings(kb=state.kb)
     base, of_base = _try(lambda: _base_status(current))
+    address = cluster
     if state and address in (None, state.ray):
         address = state.ray
         os.environ.update({name: value for name, value in state.environment.items() if name.startswith("RAY_")})
@@ -169,12 +176,11 @@ def move(source: Place, target: Place, as_json: bool) -> None:
     All versions, tags, labels and vectors come along, so receipts replay. The source stays; from then on, write to one of the two.
     """
     from openbook.cluster.move import move as move_base
-    from openbook.knowledge import KnowledgeBase
 
     current = context.settings()
-    with display.progress() as progress:
+    with display.stages() as progress:
         moved = move_base(source, target, progress)
-    with closing(KnowledgeBase.open(target)) as base:
+    with closing(openbook.KnowledgeBase.open(target)) as base:
         context.remember_place(current, base)
     versions, documents = display.count(moved.versions, "version"), display.count(moved.documents, "document")
     said = f"{versions}, {documents} and {display.count(moved.passages, 'passage')} are in {target}, equal row by row."
@@ -192,16 +198,6 @@ def _known() -> State:
     if state is None:
         raise ConfigError("No cluster was started on this machine. Start one with: openbook cluster up --local 2")
     return state
-
-
-def _as_value(found: Running) -> dict[str, object]:
-    return {
-        "kb": found.state.kb,
-        "ray": found.state.ray,
-        "services": found.services,
-        "workers": found.workers,
-        "environment": found.state.environment,
-    }
 
 
 def _print_started(found: Running, ran_before: bool) -> None:

@@ -9,26 +9,26 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+import openbook
 from openbook.cli import INTERRUPTED, context, display
 from openbook.cli.options import DOCS, EXISTING, JSON, KB, MODEL, PATH, ScopeOptions, scope_options
 from openbook.config import Place
 from openbook.errors import ConfigError, EngineError, OpenBookError
+from openbook.records import canonical_json, sha256_hex
 
 if TYPE_CHECKING:
+    from openbook import KnowledgeBase, Scope
     from openbook.config import Settings
     from openbook.diagnosis.probes import ProbeRun
     from openbook.diagnosis.questions import Question
     from openbook.diagnosis.report import Extras
     from openbook.diagnosis.runner import Bench
     from openbook.diagnosis.summary import ModelSummary
-    from openbook.knowledge import KnowledgeBase
-    from openbook.knowledge.scope import Scope
 
 
 class _RunByDefault(click.Group):
@@ -64,7 +64,7 @@ def diagnose() -> None:
 @click.option(
     "--fail-under",
     type=click.FloatRange(0, 1),
-    help="Exit with 1 when a smaller share (0 to 1) is right with documents.",
+    help="Exit with 1 if a smaller share of the answers with documents (0 to 1) is right.",
 )
 @JSON
 def run(
@@ -92,11 +92,10 @@ def run(
 
     if fail_under is not None and math.isnan(fail_under):
         raise ConfigError("--fail-under must be a number from 0 to 1, not nan.")
-    context.check_one_place(docs, kb)
+    current = context.settings(docs=docs, kb=kb)
     context.check_writable(table)
     asked = _reviewed(questions)
     digest = questions_digest(asked)
-    current = context.settings(kb=kb)
     base, embedder = context.open_asked(current, docs)
     seen = scope.of(base)
     folder = out or current.diagnoses_dir / _name(questions, digest, base, seen, current)
@@ -106,7 +105,7 @@ def run(
         # What is computed of altered passages must not outlive the run: no purge of a document would find it.
         own = replace(current, model=name, kv_disk=0 if probes else current.kv_disk)
         with context.opened_model(own) as model:
-            bench = Bench(model, base, embedder, seen, context.answer_options(own)).pinned()
+            bench = Bench(model, base, embedder, seen, openbook.Options.of(own)).pinned()
             files.append(_observe(asked[:limit], bench, digest, folder))
             if probes:
                 more[model.identity.name] = Extras(_probe(asked[:limit], bench, digest, folder))
@@ -143,8 +142,6 @@ def _reviewed(path: Path) -> list[Question]:
 
 def _name(file: Path, digest: str, base: KnowledgeBase, scope: Scope, current: Settings) -> str:
     """Where the results go by default: another place for other questions, documents or settings."""
-    from openbook.records import canonical_json, sha256_hex
-
     reading = [current.passages, current.strategy, current.max_tokens, current.context_tokens]
     asked = [digest, base.id, base.kept_version(scope.as_of), scope.where, sorted(scope.labels), reading]
     return f"{file.name.partition('.')[0][:40]}-{sha256_hex(canonical_json(asked))[:12]}"
@@ -157,8 +154,8 @@ def _observe(asked: Sequence[Question], bench: Bench, digest: str, folder: Path)
     from openbook.diagnosis.runner import run_questions
 
     path = observations_path(folder, bench.model.identity)
-    with display.progress() as show, open_run_log(path, bench.header(digest), Observation) as log:
-        run_questions(asked, bench, log, progress=partial(show, "diagnose"))
+    with display.progress("diagnose") as show, open_run_log(path, bench.header(digest), Observation) as log:
+        run_questions(asked, bench, log, progress=show)
     return path
 
 
@@ -167,8 +164,8 @@ def _probe(asked: Sequence[Question], bench: Bench, digest: str, folder: Path) -
     from openbook.diagnosis.results import probes_path
 
     path = probes_path(folder, bench.model.identity)
-    with display.progress() as show:
-        return run_probes(asked, bench, digest, path=path, progress=partial(show, "probe"))
+    with display.progress("probe") as show:
+        return run_probes(asked, bench, digest, path=path, progress=show)
 
 
 def _judge(current: Settings, files: Sequence[Path], more: dict[str, Extras], limit: int | None) -> None:
@@ -178,11 +175,11 @@ def _judge(current: Settings, files: Sequence[Path], more: dict[str, Extras], li
     from openbook.diagnosis.results import opinions_path
     from openbook.diagnosis.run_log import read_observations
 
-    with context.opened_model(current) as judge, display.progress() as show:
+    with context.opened_model(current) as judge, display.progress("judge") as show:
         for file in files:
             model = read_observations(file)[0].model
             path = opinions_path(file.parent, judge.identity, model)
-            opinion = second_opinion(file, judge, path, limit=limit, progress=partial(show, "judge"))
+            opinion = second_opinion(file, judge, path, limit=limit, progress=show)
             more[model.name] = replace(more.get(model.name, Extras()), opinion=opinion)
 
 
@@ -268,19 +265,22 @@ def probe(
     from openbook.diagnosis.report import write_probes_page
     from openbook.diagnosis.runner import Bench
 
-    context.check_one_place(docs, kb)
+    # What is computed of altered passages must not outlive the run: no purge of a document would find it.
+    current = context.settings(docs=docs, kb=kb, kv_disk=0, model=model)
     asked = _reviewed(questions)
     context.check_writable(report)
-    # What is computed of altered passages must not outlive the run: no purge of a document would find it.
-    current = context.settings(kb=kb, kv_disk=0, model=model)
     base, embedder = context.open_asked(current, docs)
-    with context.opened_model(current) as opened, display.progress() as show, _until_interrupted() as interrupted:
+    with (
+        context.opened_model(current) as opened,
+        display.progress("probe") as show,
+        _until_interrupted() as interrupted,
+    ):
         probed = run_probes(
             asked[:limit],
-            Bench(opened, base, embedder, options=context.answer_options(current)),
+            Bench(opened, base, embedder, options=openbook.Options.of(current)),
             questions_digest(asked),
             probes or PROBES,
-            progress=partial(show, "probe"),
+            progress=show,
             cancelled=interrupted,
         )
     display.show(as_json, to_json(probed), display.print_probes, probed)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+import openbook
 from openbook.cli import context, display
-from openbook.cli.options import EXISTING, JSON, KB, PATH, YES
-from openbook.cli.receipts import check_signing, write_signed
+from openbook.cli.options import EXISTING, JSON, KB, PATH, YES, cluster_option
 from openbook.config import Place
 from openbook.errors import ConfigError, KnowledgeError, StorageError
 
@@ -26,11 +26,7 @@ RETRY_S = 5.0  # after another writer, or a disk, refused a run
 
 _LABEL = click.option("--label", "labels", multiple=True, help="Who may see them: holders of this label (repeatable).")
 _OCR = click.option("--ocr", help="Read scanned pages with Tesseract in these languages, such as eng+deu.")
-_CLUSTER = click.option(
-    "--cluster",
-    metavar="ADDRESS",
-    help="Parse and embed on all machines of this Ray cluster: host:port, ray://host:port, auto or local.",
-)
+_CLUSTER = cluster_option("Parse and embed on all machines of")
 
 
 @click.command()
@@ -51,7 +47,6 @@ def add(
     as_json: bool,
 ) -> None:
     """Put PATHS (files, and all files below folders) into the knowledge base as one new version."""
-    from openbook.knowledge import add as add_files
     from openbook.knowledge.scope import checked_labels
 
     current = context.settings(kb=kb, ocr=ocr)
@@ -60,9 +55,9 @@ def add(
     with (
         context.joined(cluster),
         context.workers(cluster, embedder, options) as (embedder, options),
-        display.progress() as progress,
+        display.stages() as progress,
     ):
-        report = add_files(base, paths, embedder, replace(options, retry=True, progress=progress))
+        report = openbook.add(base, paths, embedder, replace(options, retry=True, progress=progress))
     _show(report, current.default_kb, as_json)
     if not any(each.outcome in ("added", "updated", "unchanged", "duplicate") for each in report.verdicts):
         raise KnowledgeError(f"Nothing readable in {', '.join(map(str, paths))}: no document went in.")
@@ -130,7 +125,7 @@ def sync(
 
     def run() -> None:
         options = context.run_options(current)
-        with context.workers(cluster, embedder, options) as (at_work, options), display.progress() as progress:
+        with context.workers(cluster, embedder, options) as (at_work, options), display.stages() as progress:
             report = sync_folders(base, folders, at_work, replace(options, progress=progress))
         _show(report, current.default_kb, as_json)
         if failed := [each for each in report.verdicts if each.outcome == "failed" and each.path in roots]:
@@ -145,28 +140,25 @@ def sync(
 
 
 def _watch(folders: list[Path], run: Callable[[], None]) -> None:
-    """Run once, and again whenever something changed. A run that is refused is tried again; the first is not."""
+    """Run once, and again whenever something changed. Then a run that is refused is tried again."""
     from openbook.knowledge.updates import folder_changes
 
-    first = due = True
-    not_before = 0.0
-    for changed in folder_changes(folders):
+    changes = folder_changes(folders)
+    next(changes, 0)  # from here on no change is missed
+    run()
+    display.note(f"Watching {', '.join(map(str, folders))}. Ctrl-C ends it.")
+    due, not_before = False, 0.0
+    for changed in changes:
         due = due or changed > 0
         if not due or time.monotonic() < not_before:
             continue
         try:
-            if not first:
-                display.note(f"{datetime.now().astimezone():%H:%M:%S}: something changed.")
+            display.note(f"{datetime.now().astimezone():%H:%M:%S}: something changed.")
             run()
             due = False
         except (KnowledgeError, StorageError) as error:
-            if first:
-                raise
             display.note(f"{error} Next try in {RETRY_S:g} s.")
             not_before = time.monotonic() + RETRY_S
-        if first:
-            display.note(f"Watching {', '.join(map(str, folders))}. Ctrl-C ends it.")
-            first = False
 
 
 @click.command()
@@ -175,13 +167,12 @@ def _watch(folders: list[Path], run: Callable[[], None]) -> None:
 @JSON
 def remove(documents: tuple[str, ...], kb: Place | None, as_json: bool) -> None:
     """Take DOCUMENTS (paths, or folders for all below) out as one new version. Older versions keep them; see purge."""
-    from openbook.knowledge import remove as remove_documents
     from openbook.knowledge.discovery import display_path
     from openbook.knowledge.updates import sources
 
     current = context.settings(kb=kb)
     base = context.open_base(current)
-    report = remove_documents(base, documents)
+    report = openbook.remove(base, documents)
     _show(report, current.default_kb, as_json)
     folders = tuple(f"{display_path(each.folder)}/" for each in sources(base))
     back = [each.path for each in report.verdicts if each.path.startswith(folders) and os.path.lexists(each.path)]
@@ -212,8 +203,8 @@ def purge(
     current = context.settings(kb=kb)
     base = context.open_base(current)
     if proof is not None:
-        check_signing(proof, current.home)
-    places = Places(current, context.states(current), context.store(current))
+        context.check_signing(proof, current)
+    places = Places.of(current)
     finished = finish(base, places)
     try:
         paths = resolve_in_all_versions(base, documents)
@@ -230,7 +221,7 @@ def purge(
         click.confirm(f"Delete {many} from all versions? This cannot be undone.", abort=True, err=True)
     done = purge_everywhere(base, documents, places, copies=copies)
     if proof is not None:
-        write_signed(proof, current.home, proof_of(done, base))
+        context.write_signed(proof, current, proof_of(done, base))
     kinds = ("caches", "states", "diagnoses", "runs", "unfinished")
     value = asdict(done.purged) | {f"{kind}_dropped": getattr(done.deleted, kind) for kind in kinds}
     value |= {"models_that_learned_it": done.carried, "proved": done.proved}

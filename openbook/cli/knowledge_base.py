@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 
 import click
 
+import openbook
 from openbook.cli import context, display, private
 from openbook.cli.options import JSON, KB, MODEL
 from openbook.config import Place
@@ -23,16 +23,16 @@ from openbook.errors import ConfigError, ContextOverflow, KnowledgeBaseDamaged
 def status(kb: Place | None, documents: bool, check: bool, as_json: bool) -> None:
     """Show the knowledge base's version and size, its embedder, and the files that were not added."""
     from openbook.inference.embedder import model_digest_of
-    from openbook.knowledge import KnowledgeBase
     from openbook.knowledge.check import check as check_base
 
     settings = context.settings(kb=kb)
     place = settings.default_kb
-    base = KnowledgeBase.open(place, damaged=check)
+    base = openbook.KnowledgeBase.open(place, damaged=check)
     if documents:
         paths, labels = base.documents(), base.labels()
         listed = {"folder": str(place), "documents": paths, "labels": labels}
-        display.show(as_json, listed, display.print_documents, paths, labels)
+        lines = [f"{path}  [{', '.join(labels[path])}]" if path in labels else path for path in paths]
+        display.show(as_json, listed, display.say_each, lines)
         return
     checked = check_base(base) if check else None
     if checked is not None and checked.damaged:
@@ -41,7 +41,7 @@ def status(kb: Place | None, documents: bool, check: bool, as_json: bool) -> Non
             f"The knowledge base in {place} is damaged: {checked.damaged[0]}. Restore it from a backup, or move it away "
             "and add the documents again."
         )
-    found, states = base.status(), context.states(settings).kept()
+    found, states = base.status(), context.kv_cache(settings).kept()
     digest = model_digest_of(found.embedder, [each.digest for each in context.store(settings).everything()])
     found = replace(found, embedder=replace(found.embedder, digest=digest))
     opened = private.open_folders([settings.home, *([place] if isinstance(place, Path) else [])])
@@ -152,7 +152,7 @@ def reembed(embedder: str, kb: Place | None) -> None:
     if opened.identity == base.embedder:
         click.echo(f"{current.default_kb} has the embedder {embedder} already.")
         return
-    with display.progress() as progress:
+    with display.stages() as progress:
         version, count = embed_anew(base, opened, progress=progress)
     click.echo(f"{count:,} texts embedded with {embedder}. {current.default_kb} is at version {version}.")
 
@@ -176,15 +176,14 @@ def warm(kb: Place | None, model: str | None, top: int | None) -> None:
         raise ConfigError("A model behind a server cannot read ahead; unset base_url.")
     base = context.open_base(current)
     documents = base.documents(EVERYTHING, newest_first=True)
-    states = context.states(current)
+    states = context.kv_cache(current)
     before = states.kept()
-    reader = context.load(current, context.ready_model(current, current.model), states)
+    reader = context.open_stored(current, context.ready_model(current, current.model), states)
     in_order = map(base.passages, documents)
     reads_passages = reader.reads_each and not reader.reads_parallel  # otherwise it reads windows
     passages = [each for found in in_order for each in (found if reads_passages else in_windows(found))][:top]
     read = tokens = too_long = 0
-    with closing(reader), display.progress() as show:
-        progress = partial(show, "warm")
+    with closing(reader), display.progress("warm") as progress:
         for number, passage in enumerate(passages, start=1):
             try:
                 tokens += reader.read_ahead(open_book_prompt("?", [passage], reader.reader))

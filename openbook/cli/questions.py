@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ import click
 from openbook.cli import context, display
 from openbook.cli.options import EXISTING, KB, MODEL, PATH
 from openbook.config import Place
-from openbook.errors import ConfigError
+from openbook.errors import ConfigError, KnowledgeBaseMissing
 
 if TYPE_CHECKING:
     from openbook.diagnosis.question_review import Review
@@ -41,7 +40,7 @@ def _check_new(output: Path) -> None:
 @MODEL
 @_OUTPUT
 def draft(kb: Place | None, count: int, model: str | None, output: Path) -> None:
-    """Let a model write questions whose answers stand in a knowledge base. They are drafts: review them before you use them.
+    """Let a model write questions that a knowledge base answers. They are drafts: review them before you use them.
 
     A run that was stopped goes on with the same command.
     """
@@ -53,8 +52,8 @@ def draft(kb: Place | None, count: int, model: str | None, output: Path) -> None
     current = context.settings(kb=kb, model=model, kv_disk=0)
     base = context.must_hold_documents(context.open_base(current), str(current.default_kb))
     log = question_drafts.ReplyLog(output.with_name(f"{output.name}.part"))
-    with context.opened_model(current) as opened, display.progress() as progress:
-        found = question_drafts.draft(base, opened, count, log, progress=partial(progress, "draft"))
+    with context.opened_model(current) as opened, display.progress("draft") as progress:
+        found = question_drafts.draft(base, opened, count, log, progress=progress)
     if found.questions:
         write_questions(output, found.questions)
     log.path.unlink(missing_ok=True)
@@ -76,7 +75,6 @@ def draft(kb: Place | None, count: int, model: str | None, output: Path) -> None
 def review(file: Path, kb: Place | None) -> None:
     """Go through the drafts in FILE: accept, edit or reject each. Saved after every decision; run it again to go on."""
     from openbook.diagnosis.question_review import Review
-    from openbook.errors import KnowledgeBaseMissing
 
     work, base = Review.open(file), None
     drafts = work.drafts()
@@ -111,7 +109,7 @@ def _show_place(base: KnowledgeBase | None, draft: dict[str, Any]) -> None:
     display.say(f"{gold.get('document', '')}{page}", "cyan")
     beside = around(base, draft) if base is not None else ("", "")
     if beside is None:
-        display.say("The quote does not stand there in this knowledge base; only the quote is shown.", "yellow")
+        display.say("This knowledge base does not have the quote at that place, so only the quote is shown.", "yellow")
     before, after = beside or ("", "")
     opened, closed = ("", "") if display.console().is_terminal else ("»", "«")  # where no colour can mark it
     quote = Text(f"{opened}{display.printable(gold.get('quote', ''))}{closed}", style="reverse")
@@ -146,7 +144,7 @@ def _decide(work: Review, draft: dict[str, Any]) -> bool:
             case "x" | "exit" | "quit" | None:
                 return False
             case _:
-                display.say(f"{key!r} is none of a, e, r, s, x.", "yellow")
+                display.say(f"Type a, e, r, s or x, not {key!r}.", "yellow")
 
 
 def _typed(prompt: str) -> str | None:

@@ -15,10 +15,10 @@ from openbook.answer import (
     Reading,
     cite,
     decoding_for,
+    final_answer,
     near_enough,
+    ranked_hits,
     read_hits,
-    retrieve,
-    said,
     strategy_of,
 )
 from openbook.answer_text import says_nothing_found, tidy
@@ -63,11 +63,14 @@ class Bench:
 
     @property
     def passages(self) -> int:
-        return self.options.passages or PASSAGES
+        """The most that the model reads of those found: side by side, no more than it learned to."""
+        wanted = self.options.passages or PASSAGES
+        reader = self.model.reader
+        return min(wanted, reader.passages) if reader and self.strategy == "parallel" else wanted
 
     def retrieve(self, query: str, at_least: int) -> Sequence[Hit]:
         """As `openbook ask` ranks them, best first."""
-        found = retrieve(query, self.base, self.embedder, self.options, self.strategy, self.scope, at_least=at_least)
+        found = ranked_hits(query, self.base, self.embedder, self.options, self.strategy, self.scope, at_least=at_least)
         return found[1].current
 
     def pinned(self) -> Bench:
@@ -198,11 +201,11 @@ def ask_with(bench: Bench, wording: str, hits: Sequence[Hit], cancelled: Cancell
 
     def request() -> tuple[str, bool, Completion | None]:
         readings.append(read_hits(wording, hits, bench.strategy, bench.model, bench.decoding, cancelled=cancelled))
-        return *said(readings[0], bench.model), readings[0].completion
+        return *final_answer(readings[0], bench.model), readings[0].completion
 
     reply = _reply(request, cancelled)
-    # Read together, a passage that did not fit was not given. Read one by one, those after a sure one could have been read.
-    given = readings[0].hits if readings and bench.strategy != "each" else hits
+    # A passage that did not fit was not given. One that did and came after a sure one was: it could have been read.
+    given = [*readings[0].hits, *readings[0].unread] if readings else hits
     if reply.abstained or reply.failure:
         return PassageReply(reply, (), given)
     citations = cite(reply.text, wording, readings[0], bench.embedder, abstained=False)[0].citations

@@ -3,8 +3,8 @@
 A call of k tokens costs far less than k calls of one, because the weights are read once. Batching elsewhere changes answers,
 since an engine sums in another order for other shapes. Here each request has a slot, a list of cells of its own, and the
 first k slots are the ones in use. So a call holds one token for each of k lists, and the engine's kernels compute each
-column by itself. `alike_widths` tries that on this machine, with this model, before slots are used: where a call's width makes
-a difference, only widths are used between which it makes none; where companions do, there are no slots.
+column by itself. `alike_widths` tries that on this machine, with this model, before slots are used. If the width of a call
+changes a column, only widths are used that give equal columns. If companions change a column, there are no slots.
 
 One thread makes the calls. It lives while there is something to write.
 """
@@ -95,7 +95,7 @@ class SlotAnswer:
         """Look at the logits and choose. Whether they are numbers; cells that led to others must not be used again."""
         try:
             if np.isnan(row).any():
-                self.end(EngineError("The model computed something that is no number, so the answer ends here."))
+                self.end(EngineError("The model computed a value that is not a number, so the answer ends here."))
                 return False
             self._look(row)
             self.choose(row)
@@ -230,7 +230,7 @@ class Batcher:
         self._context.remove(sequence)  # a dummy may lie there
         try:
             if not self._context.adopt(answer.state, answer.position, sequence):
-                raise EngineError(f"llama.cpp does not take the state of a prompt: {library().last_error()}.")
+                raise EngineError(f"llama.cpp rejects the state of a prompt: {library().last_error()}.")
         except EngineError as error:
             answer.end(error)
         answer.state = b""
@@ -243,7 +243,7 @@ class Batcher:
         state, position = self._context.state(last), self._context.position(last)
         self._context.remove(last)
         if not self._context.restore(state, position, gap):
-            answer.end(EngineError(f"llama.cpp does not take back a sequence: {library().last_error()}."))
+            answer.end(EngineError(f"llama.cpp rejects the state of an answer: {library().last_error()}."))
         self._answers[gap] = answer
 
     def _step(self) -> None:
@@ -259,10 +259,10 @@ class Batcher:
 
 
 def alike_widths(reading: Context, context: Context, slots: int, tokens: Sequence[int]) -> tuple[int, int]:
-    """(fewest, most) columns of a call between which its width makes no difference to any column: the longest such run up to `slots`.
+    """(fewest, most) columns of a call: the longest run of widths, up to `slots`, that give equal columns.
 
     Tried with parts of `tokens`, which are the model's, in both contexts. `reading`: the one in which prompts are read. Raises
-    EngineError where columns depend on their companions, or come out differently than in `reading`: there can be no slots.
+    EngineError where columns depend on their companions, or differ from those in `reading`: then there can be no slots.
     """
     # Each prompt: its state, its number of tokens, and what the other context computes after one more.
     prompts: list[tuple[bytes, int, NDArray[np.float32]]] = []
@@ -280,7 +280,7 @@ def alike_widths(reading: Context, context: Context, slots: int, tokens: Sequenc
             state, count, _ = prompts[0 if sequence == place else 1 + (sequence + turn) % 2]
             context.remove(sequence)
             if not context.adopt(state, count, sequence):
-                raise EngineError(f"llama.cpp does not take the state of a prompt: {library().last_error()}.")
+                raise EngineError(f"llama.cpp rejects the state of a prompt: {library().last_error()}.")
         call = [(s, [last if s == place else tokens[(turn + s) % len(tokens)]]) for s in range(width)]
         return context.evaluate(call)[place]
 
@@ -294,8 +294,8 @@ def alike_widths(reading: Context, context: Context, slots: int, tokens: Sequenc
     least, most = longest[0], longest[-1]
     full = by_width[most - 1]
     if any(column(most, place, 1 + place).tobytes() != full.tobytes() for place in (0, most - 1)):
-        raise EngineError("With this model the columns of a call depend on each other on this machine.")
+        raise EngineError("On this machine, answers of this model that are written together change each other.")
     if not float(np.corrcoef(full, prompts[0][2])[0, 1]) > _LIKE_THE_ENGINE:
-        raise EngineError("In slots this model computes something else than outside of them.")
+        raise EngineError("This model computes other numbers in slots than outside of them.")
     context.clear()
     return least, most

@@ -13,13 +13,13 @@ from openbook.answer import checked_question
 from openbook.records import EmbedderIdentity, Hit, Passage
 from openbook.serving.concurrency import Stop
 from openbook.serving.errors import ApiError, check_at_most, invalid
-from openbook.serving.schemas import Body, OfVersion, Reply, ScopeOptions
+from openbook.serving.schemas import Body, OfVersion, Reply, ScopeParams
 from openbook.serving.service import CallOf, Route, needs, scope_of
 
 router = APIRouter(route_class=Route)
 
 
-class SearchBody(ScopeOptions):
+class SearchBody(ScopeParams):
     query: str
     limit: int = Field(default=10, ge=1)
 
@@ -43,16 +43,16 @@ class FoundPassages(OfVersion):
 async def search(call: CallOf, body: SearchBody) -> FoundPassages:
     """Passages for a query, best first, from documents that the caller may see."""
     service = call.service
-    check_at_most(body.limit, service.configuration.bounds.hits, "limit")
+    check_at_most(body.limit, service.configuration.bounds.hits, "passages", "limit")
     query = checked_question(body.query)
     base = service.base(body.knowledge_base)
 
     def work(stop: Stop) -> tuple[int, list[Hit]]:
-        scope = scope_of(base, call.caller, body)
+        scope = scope_of(base, call.caller, body.as_of, body.where)
         stop.check()
         return base.search(query, service.embedder, body.limit, scope)
 
-    version, hits = await call.read(work)
+    version, hits = await call.compute(work)
     data = [FoundPassage.model_validate(hit) for hit in hits]
     return FoundPassages(knowledge_base=base.id, version=version, data=data)
 
@@ -104,8 +104,8 @@ async def embeddings(call: CallOf, body: EmbeddingBody) -> Embeddings:
         message = f"{identity.name} has {identity.dimensions} dimensions, and no other number."
         raise invalid(message, "dimensions", "unsupported_parameter")
     texts = [body.input] if isinstance(body.input, str) else body.input
-    check_at_most(len(texts), bounds.embedding_texts, "input")
-    check_at_most(max(map(len, texts), default=0), bounds.embedding_chars, "input")
+    check_at_most(len(texts), bounds.embedding_texts, "texts", "input")
+    check_at_most(max(map(len, texts), default=0), bounds.embedding_chars, "characters a text", "input")
     if not texts or not all(texts):
         raise invalid("Invalid 'input': it must have at least one text, and no text may be empty.", "input")
 
@@ -119,7 +119,7 @@ async def embeddings(call: CallOf, body: EmbeddingBody) -> Embeddings:
             return base64.b64encode(np.asarray(row, dtype="<f4").tobytes()).decode()
         return [float(x) for x in row]
 
-    rows, tokens = await call.read(work)
+    rows, tokens = await call.compute(work)
     return Embeddings(
         data=[Embedding(index=i, embedding=shown(row)) for i, row in enumerate(rows)],
         model=identity.name,
