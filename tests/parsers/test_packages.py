@@ -7,17 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openbook.errors import UnreadableFile
-from openbook.parsers.packages import (
-    Package,
-    attribute,
-    child,
-    core_properties,
-    local,
-    package_kind,
-    parse_xml,
-    resolve,
-    text_chars,
-)
+from openbook.parsers.elements import attribute, child, local, text_chars
+from openbook.parsers.packages import Package, core_properties, package_kind, parse_xml, resolve
 
 from .samples import packed
 
