@@ -22,7 +22,7 @@ from typing import Any
 
 from openbook.config import load_settings
 from openbook.diagnosis.eval_sets import EvalQuestion, ask_eval_set
-from openbook.diagnosis.scoring import Interval, holds_answer, interval
+from openbook.diagnosis.scoring import Interval, exact_match, holds_answer, interval
 from openbook.inference import FrozenModel, load_model
 from openbook.models import ModelStore, ensure
 
@@ -71,7 +71,7 @@ def measure(
     unanswerable = [o for o in hard if not o.asked.answers]
     answerable = [o for o in hard if o.asked.answers]
     return {
-        "SQuAD 1.1, passage given: exact match": interval([o.exact for o in read]),
+        "SQuAD 1.1, passage given: exact match": interval([exact_match(o.answer, o.asked.answers) for o in read]),
         "SQuAD 1.1, passage given: token F1": interval([o.f1 for o in read]),
         "SQuAD 1.1, passage given: holds the answer": interval([holds_answer(o.answer, o.asked.answers) for o in read]),
         "SQuAD 1.1, passage given: abstains": interval([float(o.abstained) for o in read]),

@@ -45,7 +45,7 @@ from openbook.knowledge.schema import FILE_NAME
 from openbook.knowledge.write_lock import file_lock
 from openbook.locks import delete_abandoned, is_held
 from openbook.models import ModelStore
-from openbook.models.lineage import Learned, carrying
+from openbook.models.lineage import Membership, carrying
 from openbook.models.staging import PREFIX, clear_leftovers
 from openbook.receipts import LOG_FILE
 from openbook.records import Digest, sha256_hex
@@ -94,7 +94,7 @@ class PurgedEverywhere:
     purged: PurgeResult
     texts: tuple[Digest, ...]
     deleted: DeletedCounts
-    carried: tuple[Learned, ...]
+    carried: tuple[Membership, ...]
     scanned: tuple[ScannedFiles, ...]
     out_of_reach: tuple[OutOfReach, ...]
 
@@ -133,7 +133,7 @@ class _Derived:
     caches: list[Path]
     documents: list[Path]
     diagnoses: list[Path]
-    carried: list[Learned]
+    carried: list[Membership]
     states: int = 0
     unfinished: int = 0
     scanned: dict[str, ScannedFiles] = field(default_factory=dict)

@@ -86,7 +86,7 @@ def parse_here(pool: ParserPool, paths: Iterable[Path]) -> Iterator[ParsedFile]:
     """By the code of a parser's process, which takes most of a second to start."""
     settings = json.loads(pool._command[-1])
     for path in paths:
-        yield ParsedFile(path, decode_answer(worker._answer(os.fsencode(path), None, settings, draws=False)))
+        yield ParsedFile(path, decode_answer(worker._answer(os.fsencode(path), settings, draws=False)))
 
 
 @pytest.fixture

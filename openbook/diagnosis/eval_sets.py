@@ -16,7 +16,7 @@ from pathlib import Path
 from openbook.answer_text import says_nothing_found, tidy
 from openbook.codec import convert
 from openbook.diagnosis.questions import file_content, json_lines, texts
-from openbook.diagnosis.scoring import exact_match, holds_answer, token_f1
+from openbook.diagnosis.scoring import holds_answer, token_f1
 from openbook.errors import ConfigError
 from openbook.inference import FrozenModel
 from openbook.prompts import closed_book_prompt, reading_prompt
@@ -37,12 +37,11 @@ class EvalQuestion:
 
 @dataclass(frozen=True, slots=True)
 class EvalOutcome:
-    """`exact` and `f1` of an abstention are 1 if there is no answer, else 0."""
+    """`f1` and `holds` of an abstention are 1 if there is no answer, else 0."""
 
     asked: EvalQuestion
     answer: str
     abstained: bool
-    exact: float
     f1: float
     holds: float
 
@@ -99,18 +98,14 @@ def ask_eval_set(
         else:
             prompt = closed_book_prompt(asked.question)
         if model.count_prompt_tokens(prompt) > room:
-            found.append(EvalOutcome(asked, "", abstained=False, exact=0.0, f1=0.0, holds=0.0))
+            found.append(EvalOutcome(asked, "", abstained=False, f1=0.0, holds=0.0))
         else:
             text = tidy(model.complete(prompt, DECODING).text)
-            found.append(_outcome(asked, text, abstained=says_nothing_found(text, model.reader) or not text))
+            abstained = not text or says_nothing_found(text, model.reader)
+            if abstained or not asked.answers:
+                f1 = holds = float(abstained and not asked.answers)
+            else:
+                f1, holds = token_f1(text, asked.answers), holds_answer(text, asked.answers)
+            found.append(EvalOutcome(asked, text, abstained, f1, holds))
         progress(len(found), len(questions))
     return found
-
-
-def _outcome(asked: EvalQuestion, text: str, *, abstained: bool) -> EvalOutcome:
-    if abstained or not asked.answers:
-        right = float(abstained and not asked.answers)
-        return EvalOutcome(asked, text, abstained, right, right, right)
-    accepted = asked.answers
-    scores = exact_match(text, accepted), token_f1(text, accepted), holds_answer(text, accepted)
-    return EvalOutcome(asked, text, abstained, *scores)

@@ -18,8 +18,7 @@ from openbook.diagnosis.eval_sets import EvalQuestion, ask_eval_set, load_eval_s
 from openbook.errors import InvalidModelFile
 from openbook.inference import FrozenModel
 from openbook.models import ModelReference
-from openbook.models.manifest import TRAINING_RECORD
-from openbook.models.training_record import read_training_record
+from openbook.models.lineage import record_beside
 from openbook.runs import reaches
 
 MARGIN = 0.02
@@ -95,9 +94,9 @@ def non_inferior(name: str, candidate: Sequence[float], holder: Sequence[float])
 
 def target_checks(reference: ModelReference) -> list[Check]:
     """Whether a trained model reached what its recipe asked for. A model without a record was asked for nothing."""
-    if TRAINING_RECORD not in reference.manifest.files:
+    record = record_beside(reference)
+    if record is None:
         return []
-    record = read_training_record(reference.path / TRAINING_RECORD)
     gate: Any = record.recipe.get("gate") or {}
     checks = []
     try:

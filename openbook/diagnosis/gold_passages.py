@@ -46,10 +46,7 @@ class GoldPassages:
     on_topic: Callable[[Passage], bool] = field(default=lambda passage: True, repr=False, compare=False)
 
     def marks(self, passage: Passage) -> tuple[Span, ...]:
-        """Where in the passage's text the answer stands; empty if it does not hold it.
-
-        If located by gold, a passage with the same text elsewhere counts as well.
-        """
+        """Where the answer stands in the passage's text, if it does. If located by gold, equal text elsewhere counts."""
         if self.located == "answers":
             return answer_spans(passage.text, self.question.answers) if self.on_topic(passage) else ()
         if not passage.parts:
@@ -183,7 +180,7 @@ class Topic:
 
 
 def answer_spans(text: str, answers: Sequence[str]) -> tuple[Span, ...]:
-    """Where accepted answers stand in the text. If one is held, but not letter by letter, the whole text."""
+    """Where accepted answers stand in the text; the whole text if it holds one in other letters."""
     if not holds_any(text, answers):
         return ()
     longest_first = sorted((a for a in answers if plain(a).strip()), key=len, reverse=True)

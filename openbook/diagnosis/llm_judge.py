@@ -22,7 +22,7 @@ from openbook.errors import ContextOverflow, EngineError
 from openbook.inference import FrozenModel
 from openbook.records import Decoding, Prompt
 
-Says: TypeAlias = Literal["yes", "no", "unclear"]
+Opinion: TypeAlias = Literal["yes", "no", "unclear"]
 DECODING = Decoding(max_tokens=8, stop=("\n",))
 MOST_SHOWN = 100  # disagreements
 INSTRUCTION = (
@@ -43,7 +43,7 @@ class Agreement:
 
 
 def agreement(pairs: Iterable[tuple[Hashable, Hashable]]) -> Agreement:
-    """Of two judges of the same things; a pair is what each of them said of one thing. Source of kappa: Cohen (1960)."""
+    """How far two judges agree; a pair is what both said of one thing. Source of kappa: Cohen (1960)."""
     said = list(pairs)
     same = share(sum(a == b for a, b in said), len(said))
     if same.share is None:
@@ -58,7 +58,7 @@ class Opinions:
     """What the judge says of each different answer to one question, whose id is `question`."""
 
     question: str
-    says: Mapping[str, Says]
+    says: Mapping[str, Opinion]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ def to_judge(observation: Observation) -> list[tuple[Mode, str]]:
     return [(m, r.text) for m, r in replies if r is not None and r.text.strip() and not (r.failure or r.abstained)]
 
 
-def ask(judge: FrozenModel, question: Question, answer: str) -> Says:
+def ask(judge: FrozenModel, question: Question, answer: str) -> Opinion:
     """Raises EngineError."""
     asked = f"Question: {question.question}\nAccepted answers: {' | '.join(question.answers)}"
     line = " ".join(answer.split())  # cannot look like what follows it
@@ -130,7 +130,7 @@ def second_opinion(
         decoding=DECODING,
         context_tokens=judge.context_tokens,
     )
-    pairs: list[tuple[bool, Says]] = []  # (right by the rules, what the judge says)
+    pairs: list[tuple[bool, Opinion]] = []  # (right by the rules, what the judge says)
     differ: list[Disagreement] = []
     with open_run_log(path, header, Opinions) as log:
         for done, observation in enumerate(islice(observations, limit), 1):

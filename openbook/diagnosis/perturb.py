@@ -79,7 +79,7 @@ def standing(text: str, value: str) -> list[tuple[int, int]]:
 
 
 def within_another(text: str, span: tuple[int, int]) -> bool:
-    """Whether a number is part of a date or a time, which would not stay one."""
+    """Whether the span is part of a date or time, which would be none if only this part changed."""
     spans = [found.span() for kind, p in _PATTERNS if kind != "number" for found in p.finditer(text)]
     return any(start <= span[0] and span[1] <= end and (start, end) != span for start, end in spans)
 
@@ -114,23 +114,20 @@ def _varied(found: re.Match[str], random: Random) -> str:
     groups = {name: old for name, old in found.groupdict().items() if old}
     new = {name: _OTHER[name](old, random) for name, old in groups.items() if name != "suffix"}
     if "suffix" in groups:
-        new["suffix"] = _suffix(int(re.sub(r"\D", "", new.get("day") or new["digits"])))
+        number = int(re.sub(r"\D", "", new.get("day") or new["digits"]))
+        is_teen = number % 100 in (11, 12, 13)
+        new["suffix"] = "th" if is_teen else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
     text, offset = found.group(), found.start()
     for name in sorted(new, key=found.start, reverse=True):
         text = text[: found.start(name) - offset] + new[name] + text[found.end(name) - offset :]
     return text
 
 
-def _other_day(old: str, random: Random) -> str:
-    """One that every month has."""
-    return str(random.randint(2, 9) if len(old) == 1 else random.randint(10, 28))
-
-
 def _other_month(old: str, random: Random) -> str:
     new = random.choice(MONTHS)
     if old.lower() not in MONTHS:  # in short
         new = new[:3] + "." * old.endswith(".")
-    return _like(old, new)
+    return _same_case(old, new)
 
 
 def _other_hour(old: str, random: Random) -> str:
@@ -142,37 +139,37 @@ def _other_hour(old: str, random: Random) -> str:
 def _other_digits(old: str, random: Random) -> str:
     """With as many digits and the same separators; a small one stays in its range, so that "14 Mai" stays a date."""
     if re.fullmatch(r"[1-9]\d?", old):
-        return str(_near(int(old), random))
+        return str(_similar_number(int(old), random))
     body = old.rstrip("0.,") or old  # every digit changes, but zeros at the beginning and at the end of a whole number
     first = len(body) - len(body.lstrip("0.,")) if body.strip("0.,") else 0
     digits = [c if i < first or not c.isdigit() else str(random.randint(1, 9)) for i, c in enumerate(body)]
     return "".join(digits) + old[len(body) :]
 
 
-def _near(number: int, random: Random) -> int:
-    """Never 1, which has no plural."""
+def _similar_number(number: int, random: Random) -> int:
+    """A number of about the same size; never 1, which has no plural."""
     first, last = next(each for each in ((2, 12), (13, 31), (32, 99)) if number <= each[1])
     return random.randint(first, last)
 
 
-def _suffix(number: int) -> str:
-    return "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
-
-
-def _like(old: str, new: str) -> str:
+def _same_case(old: str, new: str) -> str:
     return _capitalised(new) if old[0].isupper() else new
 
 
 _OTHER: Mapping[str, Callable[[str, Random], str]] = {
-    "day": _other_day,
+    "day": lambda old, random: str(
+        random.randint(2, 9) if len(old) == 1 else random.randint(10, 28)
+    ),  # every month has it
     "month": _other_month,
     "month_number": lambda old, random: str(random.randint(1, 9 if len(old) == 1 else 12)).zfill(len(old)),
     "year": lambda old, random: str(int(old) + random.choice((-1, 1)) * random.randint(1, 30)),
-    "weekday": lambda old, random: _like(old, random.choice(WEEKDAYS)),
+    "weekday": lambda old, random: _same_case(old, random.choice(WEEKDAYS)),
     "hour": _other_hour,
     "minute": lambda old, random: f"{5 * random.randrange(12):02d}",
     "digits": _other_digits,
-    "words": lambda old, random: _like(old, _SPELLED[_near(_SPELLED.index(old.lower().replace(" ", "-")), random)]),
+    "words": lambda old, random: _same_case(
+        old, _SPELLED[_similar_number(_SPELLED.index(old.lower().replace(" ", "-")), random)]
+    ),
 }
 
 _WHOLE_MONTHS = "|".join(month.capitalize() for month in MONTHS)

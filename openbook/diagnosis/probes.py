@@ -4,8 +4,9 @@
 - abstention: every passage that holds an accepted answer is withheld. Does the model abstain, or invent an answer?
 - noise: the passage that holds the answer stands at each rank, among more and more others. How much do they disturb?
 
-The knowledge base is never changed: altered copies exist in one request alone. A trial is what one question showed, a
-result what all of them come to; every share has its 95 % interval.
+The knowledge base is never changed: altered copies exist in one request alone. A trial is what one question showed. Each probe
+is a class of results: `trial` puts it to one question, `of` sums the trials up, `rows` and `meaning` show what came out. Every
+share has its 95 % interval.
 
 <folder>/probes-<model>.jsonl   a header as of observations, then a line for each question
 """
@@ -13,14 +14,13 @@ result what all of them come to; every share has its 95 % interval.
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 from openbook import __version__
 from openbook.answer import near_enough
@@ -51,10 +51,7 @@ class _RequestFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A question with its passages. `gold`: one that holds the answer.
-
-    `rest`: what the retriever finds, best first, without all that holds an accepted answer.
-    """
+    """A question, a passage that holds the answer (`gold`), and what else the retriever finds, best first, that holds none (`rest`)."""
 
     question: Question
     gold: Hit
@@ -70,42 +67,11 @@ class Trial:
     failure: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Result(ABC):
-    """What the trials of a probe come to; a class for each probe. `left_out`: how many show nothing, by the reason."""
-
-    left_out: Mapping[str, int]
-    trials: tuple[Any, ...]
-
-    title: ClassVar[str]
-    trial_type: ClassVar[type[Trial]]
-    outcomes_shown: ClassVar[Mapping[str, str]]  # those that count, in words; a trial with another one shows nothing
-    columns: ClassVar[Sequence[str]] = ()  # what a page shows of a trial
-
-    @staticmethod
-    @abstractmethod
-    def trial(case: Case, bench: Bench, cancelled: Cancelled) -> Trial:
-        """Put the probe to one question. Raises Stopped, _RequestFailed."""
-
-    @classmethod
-    @abstractmethod
-    def of(cls, trials: Sequence[Any]) -> Result:
-        """Of trials of the probe's own type."""
-
-    @abstractmethod
-    def rows(self) -> list[tuple[str, Share]]:
-        """What was counted, and how often it was so."""
-
-    @abstractmethod
-    def meaning(self) -> str:
-        """What the numbers mean, in a sentence or two."""
-
-    @classmethod
-    def counted(cls, trials: Sequence[Trial]) -> tuple[dict[str, int], dict[str, Share]]:
-        """(how many trials show nothing, by reason; the share of each outcome among those that show something)."""
-        found = Counter(FAILED if trial.failure else trial.outcome for trial in trials)
-        shown = {outcome: found.pop(outcome, 0) for outcome in cls.outcomes_shown}
-        return dict(sorted(found.items())), {key: share(n, sum(shown.values())) for key, n in shown.items()}
+def _counted(trials: Sequence[Trial], outcomes: Iterable[str]) -> tuple[dict[str, int], dict[str, Share]]:
+    """(how many trials are left out, by reason; the share of each of these outcomes among the other trials)."""
+    found = Counter(FAILED if trial.failure else trial.outcome for trial in trials)
+    shown = {outcome: found.pop(outcome, 0) for outcome in outcomes}
+    return dict(sorted(found.items())), {key: share(n, sum(shown.values())) for key, n in shown.items()}
 
 
 def case_of(question: Question, bench: Bench, finder: GoldFinder) -> Case | None:
@@ -151,20 +117,23 @@ class CounterfactualTrial(Trial):
 
 
 @dataclass(frozen=True, slots=True)
-class Counterfactual(Result):
+class Counterfactual:
     """Over the questions that the model answers right from the passage as it is."""
 
+    left_out: Mapping[str, int]
+    trials: tuple[CounterfactualTrial, ...]
     followed: Mapping[str, Share]
 
-    title = "Counterfactual: does the answer follow the passage or the weights?"
-    trial_type = CounterfactualTrial
-    outcomes_shown: ClassVar = {
+    title: ClassVar = "Counterfactual: does the answer follow the passage or the weights?"
+    trial_type: ClassVar = CounterfactualTrial
+    outcomes_shown: ClassVar = {  # those that count, in words; any other is a reason to leave a trial out
         "passage": "followed the altered passage",
         "weights": "followed the weights",
         "neither": "neither",
         "abstained": "abstained",
     }
-    columns = ("id", "outcome", "failure", "kind", "old", "new", "before", "after")
+    # What a page shows of a trial.
+    columns: ClassVar = ("id", "outcome", "failure", "kind", "old", "new", "before", "after")
 
     @staticmethod
     def trial(case: Case, bench: Bench, cancelled: Cancelled) -> CounterfactualTrial:
@@ -182,7 +151,7 @@ class Counterfactual(Result):
 
     @classmethod
     def of(cls, trials: Sequence[CounterfactualTrial]) -> Counterfactual:
-        left_out, shares = cls.counted(trials)
+        left_out, shares = _counted(trials, cls.outcomes_shown)
         return cls(left_out, tuple(trials), shares)
 
     def rows(self) -> list[tuple[str, Share]]:
@@ -259,20 +228,22 @@ class AbstentionTrial(Trial):
 
 
 @dataclass(frozen=True, slots=True)
-class Abstention(Result):
+class Abstention:
     """Over the questions with a passage that is known to hold the answer. `cited` is over the invented answers."""
 
+    left_out: Mapping[str, int]
+    trials: tuple[AbstentionTrial, ...]
     outcomes: Mapping[str, Share]
     cited: Share
 
-    title = "Abstention: what does it say when the passage is withheld?"
-    trial_type = AbstentionTrial
+    title: ClassVar = "Abstention: what does it say when the passage is withheld?"
+    trial_type: ClassVar = AbstentionTrial
     outcomes_shown: ClassVar = {
         "abstained": "abstained",
         "invented": "invented an answer",
         "recalled": "answered right, from memory",
     }
-    columns = ("id", "outcome", "failure", "answer", "cited")
+    columns: ClassVar = ("id", "outcome", "failure", "answer", "cited")
 
     @staticmethod
     def trial(case: Case, bench: Bench, cancelled: Cancelled) -> AbstentionTrial:
@@ -289,7 +260,7 @@ class Abstention(Result):
 
     @classmethod
     def of(cls, trials: Sequence[AbstentionTrial]) -> Abstention:
-        left_out, shares = cls.counted(trials)
+        left_out, shares = _counted(trials, cls.outcomes_shown)
         invented = [trial.cited for trial in trials if trial.outcome == "invented"]
         return cls(left_out, tuple(trials), shares, share(sum(invented), len(invented)))
 
@@ -313,10 +284,9 @@ class Abstention(Result):
 
 DISTRACTORS = (0, 1, 3, 7)
 AMONG = 3  # distractors, where each rank is tried
-_WAYS = [(0, distractors) for distractors in DISTRACTORS] + [(rank, AMONG) for rank in range(1, AMONG + 2)]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Place:
     """Rank of the passage that holds the answer, from 1, among so many distractors. Rank 0: at ranks that even out."""
 
@@ -339,13 +309,6 @@ class NoiseReading:
 class NoiseTrial(Trial):
     seen: tuple[NoiseReading, ...] = ()
 
-    def at(self, place: Place) -> NoiseReading | None:
-        """What was read at the place; at rank 0: at the question's own rank."""
-        for seen in self.seen:
-            if place == seen.place or (seen.evens_out and place == replace(seen.place, rank=0)):
-                return seen
-        return None
-
 
 @dataclass(frozen=True, slots=True)
 class Cell:
@@ -366,30 +329,29 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Noise(Result):
+class Noise:
     """By strategy, over the questions that were read in both ways (None if there are no such questions): `noise_costs`, right with no
     distractor less right with most; `position_costs`, right at the first rank less right at the last.
     """
 
+    left_out: Mapping[str, int]
+    trials: tuple[NoiseTrial, ...]
     cells: tuple[Cell, ...]
     noise_costs: Mapping[Strategy, Interval | None]
     position_costs: Mapping[Strategy, Interval | None]
 
-    title = "Position and noise: how much do other passages disturb?"
-    trial_type = NoiseTrial
+    title: ClassVar = "Position and noise: how much do other passages disturb?"
+    trial_type: ClassVar = NoiseTrial
     outcomes_shown: ClassVar = {"read": "read"}
+    columns: ClassVar = ()  # a trial is too long for a row
 
     @staticmethod
     def trial(case: Case, bench: Bench, cancelled: Cancelled) -> NoiseTrial:
         """By each strategy that the model can read by: each rank and number of distractors that fits into the context."""
         question, seen = case.question, list[NoiseReading]()
         others = [hit for hit in case.rest if hit.passage.id != case.gold.passage.id]
-        can: dict[Strategy, bool] = {
-            "each": bench.model.reads_each,
-            "parallel": bench.model.reads_parallel,
-            "together": True,
-        }
-        strategies = [strategy for strategy, possible in can.items() if possible]
+        strategies: list[Strategy] = ["each"] if bench.model.reads_each else []
+        strategies += ["parallel", "together"] if bench.model.reads_parallel else ["together"]
         for strategy, distractors in product(strategies, DISTRACTORS):
             to_read = replace(bench, options=replace(bench.options, strategy=strategy))
             own = own_rank(question.id, distractors)
@@ -405,21 +367,24 @@ class Noise(Result):
 
     @classmethod
     def of(cls, trials: Sequence[NoiseTrial]) -> Noise:
-        strategies = sorted({each.place.strategy for trial in trials for each in trial.seen})
+        read: dict[Place, dict[str, NoiseReading]] = {}  # at each place, by question
+        for trial in trials:
+            for seen in trial.seen:
+                for place in (seen.place, replace(seen.place, rank=0)) if seen.evens_out else (seen.place,):
+                    read.setdefault(place, {})[trial.id] = seen
         cells = []
-        for strategy, (rank, distractors) in product(strategies, _WAYS):
-            here = [seen for trial in trials if (seen := trial.at(Place(strategy, rank, distractors))) is not None]
-            if here:
-                right = share(sum(each.right for each in here), len(here))
-                abstained = share(sum(each.abstained for each in here), len(here))
-                cells.append(Cell(strategy, rank, distractors, right, abstained))
-        most, last = DISTRACTORS[-1], AMONG + 1
+        for place in sorted(place for place in read if place.rank == 0 or place.distractors == AMONG):
+            here = read[place].values()
+            right = share(sum(seen.right for seen in here), len(here))
+            abstained = share(sum(seen.abstained for seen in here), len(here))
+            cells.append(Cell(place.strategy, place.rank, place.distractors, right, abstained))
+        most, last, strategies = DISTRACTORS[-1], AMONG + 1, sorted({place.strategy for place in read})
         return cls(
-            cls.counted(trials)[0],
+            _counted(trials, cls.outcomes_shown)[0],
             tuple(trials),
             tuple(cells),
-            {s: _difference(trials, Place(s, 0, 0), Place(s, 0, most)) for s in strategies},
-            {s: _difference(trials, Place(s, 1, AMONG), Place(s, last, AMONG)) for s in strategies},
+            {s: _difference(read, Place(s, 0, 0), Place(s, 0, most)) for s in strategies},
+            {s: _difference(read, Place(s, 1, AMONG), Place(s, last, AMONG)) for s in strategies},
         )
 
     def rows(self) -> list[tuple[str, Share]]:
@@ -448,7 +413,7 @@ def _points(cost: Interval | None, by: str) -> str:
 
 
 def own_rank(key: str, distractors: int) -> int:
-    """From 1 to `distractors` + 1, each as often over many keys."""
+    """A rank from 1 to `distractors` + 1; over many keys each comes equally often."""
     return 1 + int(sha256_hex(key.encode())[:8], 16) % (distractors + 1)
 
 
@@ -463,10 +428,10 @@ def _fits(bench: Bench, question: str, hits: Sequence[Hit]) -> bool:
     return all(model.count_prompt_tokens(prompt) <= room for prompt in prompts)
 
 
-def _difference(trials: Sequence[NoiseTrial], one: Place, other: Place) -> Interval | None:
-    """How much more often right at one place than at the other, question by question."""
-    both = [(trial.at(one), trial.at(other)) for trial in trials]
-    pairs = Counter((a.right, b.right) for a, b in both if a is not None and b is not None)
+def _difference(read: Mapping[Place, Mapping[str, NoiseReading]], one: Place, other: Place) -> Interval | None:
+    """How much more often right at one place than at the other, over the questions that were read at both."""
+    first, second = read.get(one, {}), read.get(other, {})
+    pairs = Counter((first[id_].right, second[id_].right) for id_ in first.keys() & second.keys())
     return paired(pairs[True, False], pairs[False, True], pairs.total()) if pairs else None
 
 
@@ -481,6 +446,7 @@ def paired(better: int, worse: int, questions: int) -> Interval:
 
 # --- all of them ------------------------------------------------------------------------------------------------------
 
+Result: TypeAlias = Counterfactual | Abstention | Noise
 PROBES: dict[str, type[Result]] = {"counterfactual": Counterfactual, "abstention": Abstention, "noise": Noise}
 
 
@@ -531,7 +497,7 @@ def run_probes(
     bench = bench.pinned()
     header = bench.header(questions_digest)
     finder, streak = GoldFinder(bench.base, bench.embedder, bench.scope), FailureStreak(bench.model.identity.name)
-    trials: list[dict[str, Trial]] = []
+    trials: list[dict[str, Any]] = []
     stopped = False
     with ExitStack() as stack:
         log = stack.enter_context(open_run_log(path, header, ProbeLine)) if path else None

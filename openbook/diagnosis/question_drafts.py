@@ -73,10 +73,7 @@ _ASKS_FOR_NUMBER = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Drafts:
-    """`questions`: as lines of a file of questions. `rejected`: how many the checks turned down, by reason.
-
-    `passages`: how many the model read.
-    """
+    """`questions`: lines for a file of questions. `rejected`: how many, by reason. `passages`: how many the model read."""
 
     questions: tuple[dict[str, Any], ...]
     rejected: Mapping[str, int]
@@ -214,7 +211,7 @@ def reason_against(question: str, answer: str, text: str) -> str:
         return "the question points at its passage"
     if not singles_out(question):
         return "the question does not tell which one it is about"
-    if _telling(answer) <= _telling(question):
+    if _telling_words(answer) <= _telling_words(question):
         return "the question gives the answer away"
     number = re.search(r"\d", answer) or not NUMBER_WORDS.isdisjoint(re.findall(r"[a-z]+", answer.lower()))
     if _ASKS_FOR_NUMBER.search(question) and not number:
@@ -223,10 +220,7 @@ def reason_against(question: str, answer: str, text: str) -> str:
 
 
 def singles_out(question: str) -> bool:
-    """Whether a question for a name says whose: by a proper name, a number, or a noun beside the first that does not fit everything.
-
-    "What is the name of the book?" does not, nor does "What is the man's name?".
-    """
+    """Whether a question for a name says whose; "What is the name of the book?" and "What is the man's name?" do not."""
     if not _NAMING.search(question):
         return True
     _, *words = re.findall(r"\w[\w'’-]*", question)
@@ -237,19 +231,19 @@ def singles_out(question: str) -> bool:
     return len(nouns) > 1 and any(word not in _GENERIC and word.removesuffix("s") not in _GENERIC for word in nouns)
 
 
-def _telling(text: str) -> set[str]:
+def _telling_words(text: str) -> set[str]:
     words = set(plain_words(text).split())
     return {word for word in words if not is_function_word(word)} or words
 
 
 def _line(name: str, passage: Passage, question: str, answer: str) -> dict[str, Any]:
-    """The draft as a line of a file of questions: its gold is the sentence with the answer that is likest the question."""
+    """The draft as a line of a file of questions: its gold is the sentence with the answer that shares most words with the question."""
     sentences = sentence_spans(passage.text, 0, len(passage.text))
     golds = []
     for start, end in places_of(answer, passage.text):
         around = [span for span in sentences if span[0] < end and span[1] > start] or [(start, end)]
         golds.append((around[0][0], around[-1][1]))
-    start, end = max(golds, key=lambda span: len(_telling(question) & _telling(passage.text[slice(*span)])))
+    start, end = max(golds, key=lambda span: len(_telling_words(question) & _telling_words(passage.text[slice(*span)])))
     quote = passage.text[start:end]
     start, end, kind = passage.start + start, passage.start + end, PurePath(name).suffix.lstrip(".").lower()
     return {

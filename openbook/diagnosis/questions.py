@@ -92,7 +92,7 @@ def repeated_id(where: str, id_: str) -> ConfigError:
 
 
 def questions_digest(questions: Iterable[Question]) -> Digest:
-    """Of the questions in their order, whatever the file's format."""
+    """SHA-256 of the questions in their order, whatever the file's format."""
     digest = sha256()
     for question in questions:
         digest.update(canonical_json(asdict(question)) + b"\n")

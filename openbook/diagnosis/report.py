@@ -12,7 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,16 +56,9 @@ def write_report(
     extras: Mapping[str, Extras] = {},
 ) -> None:
     """One part for each model, with the `extras` of its name. Questions are written as they come. Raises StorageError."""
-    page = (
-        _environment()
-        .get_template("report.html")
-        .generate(
-            title=title,
-            models=[_model(summary, judgements, extras.get(summary.name)) for summary, judgements in models],
-            comparisons=comparisons,
-            script=_asset("report.js"),
-        )
-    )
+    template = _environment().get_template("report.html")
+    parts = [_model(summary, judgements, extras.get(summary.name)) for summary, judgements in models]
+    page = template.generate(title=title, models=parts, comparisons=comparisons, script=_asset("report.js"))
     with storage_errors(f"write {path}"), replacing(path) as stream:
         stream.writelines(part.encode("utf-8", "replace") for part in page)
 
@@ -91,7 +84,12 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"words": words, "commas": "{:,}".format, "digest": _digest, "json": _json}
+    environment.filters |= {
+        "words": lambda verdict: verdict.replace("_", " "),
+        "commas": "{:,}".format,
+        "digest": _digest,
+        "json": partial(json.dumps, ensure_ascii=False),
+    }
     environment.globals |= {
         "style": _asset("report.css"),
         "verdicts": VERDICTS,
@@ -122,14 +120,6 @@ def _digest(content: str) -> str:
     if not content:
         return "'none'"
     return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)
-
-
-def words(verdict: str) -> str:
-    return verdict.replace("_", " ")
 
 
 def visible(value: object) -> str:
@@ -175,7 +165,7 @@ def _first_of_each_verdict(judgements: Judgements) -> Iterator[tuple[Observation
 
 
 def mark(reply: Reply, question: Question) -> str:
-    """What is to be said of a reply beside it."""
+    """The word that is shown beside a reply."""
     if reply.failure:
         return "failed"
     if reply.abstained:

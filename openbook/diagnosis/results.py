@@ -58,10 +58,7 @@ def observation_files(folder: Path) -> list[Path]:
 
 
 def of_other_models(files: Sequence[Path]) -> list[Path]:
-    """Observations of earlier runs, beside these files, of models of other names on the same questions.
-
-    Raises ConfigError, StorageError.
-    """
+    """What earlier runs in the same folder observed of other models on the same questions. Raises ConfigError, StorageError."""
     headers = [read_observations(path)[0] for path in files]
     names = {each.model.name for each in headers}
     found = []
@@ -85,10 +82,7 @@ def write_results(
     limit: int | None = None,
     extras: Mapping[str, Extras] = {},
 ) -> tuple[list[ModelSummary], list[Comparison]]:
-    """Numbers and report of these files of observations, one for each model. `extras`: by the name of the model.
-
-    Raises ConfigError, StorageError.
-    """
+    """From a file of observations for each model, with `extras` by its name. Raises ConfigError, StorageError."""
     summaries = [summarise(read_observations(path)[0], judgements_in(path, limit)) for path in files]
     comparisons = [compare(summaries[0], other) for other in summaries[1:]]
     content = json.dumps(numbers(title, summaries, comparisons, extras), indent=1, ensure_ascii=False) + "\n"
@@ -160,23 +154,19 @@ def write_csv(path: Path, files: Sequence[Path], limit: int | None = None) -> No
         for file in files:
             name = read_observations(file)[0].model.name
             for observation, found in judgements_in(file, limit):
-                row = _row(name, observation, found)
+                question, wording = observation.question, observation.asked[found.wording]
+                replies = [wording.reply(mode) for mode in MODES]
+                row: list[object] = [
+                    name,
+                    question.id,
+                    wording.text,
+                    " | ".join(question.answers),
+                    " | ".join(question.tags),
+                    found.verdict,
+                    found.silence,
+                    None if found.verdict == "failed" else int(found.right),
+                    *(reply.text if reply else "" for reply in replies),
+                    wording.rank or "",
+                    reason(observation, found),
+                ]
                 writer.writerow([f"'{v}" if isinstance(v, str) and v.startswith(_FORMULA) else v for v in row])
-
-
-def _row(name: str, observation: Observation, found: Judgement) -> list[object]:
-    question, wording = observation.question, observation.asked[found.wording]
-    replies = [wording.reply(mode) for mode in MODES]
-    return [
-        name,
-        question.id,
-        wording.text,
-        " | ".join(question.answers),
-        " | ".join(question.tags),
-        found.verdict,
-        found.silence,
-        None if found.verdict == "failed" else int(found.right),
-        *(reply.text if reply else "" for reply in replies),
-        wording.rank or "",
-        reason(observation, found),
-    ]

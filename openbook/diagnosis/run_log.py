@@ -143,9 +143,6 @@ def _in_words(value: object) -> str:
             return str(value)[:80] or "none"
 
 
-# --- reading ----------------------------------------------------------------------------------------------------------
-
-
 def read_observations(path: Path) -> tuple[Header, Iterator[Observation]]:
     """(header, the observations one by one). Half a line at the end is left out. Raises ConfigError, StorageError."""
     with storage_errors(f"read {path}"), path.open("rb") as stream:
@@ -170,10 +167,7 @@ def _header(line: bytes, path: Path) -> Header:
 
 
 def _places(stream: IO[bytes], path: Path, kind: type[Record]) -> tuple[dict[str, int], int]:
-    """Where the last line of each question begins, in the order of their first lines; and where the last whole line ends.
-
-    Raises ConfigError.
-    """
+    """Where the last line of each question begins, in the order of their first lines; and where the last whole line ends."""
     stream.seek(0)
     end = len(stream.readline())
     places: dict[str, int] = {}
@@ -189,9 +183,6 @@ def _id_of(record: Record) -> str:
     return record.question if isinstance(record.question, str) else record.question.id
 
 
-# --- writing ----------------------------------------------------------------------------------------------------------
-
-
 class RunLog(Generic[_Record]):
     """A file of observations, or of other records, to which lines are added."""
 
@@ -203,9 +194,14 @@ class RunLog(Generic[_Record]):
             self._stream.seek(0)
             first = self._stream.readline()
             if first.endswith(b"\n"):
-                _must_be_same(_header(first, path), header, path)
+                for name, old, new in differences(_header(first, path), header):
+                    hint = f" To go on with the old one: --as-of {old}." if name == "knowledge_base_version" else ""
+                    raise ConfigError(
+                        f"The observations in {path} are of another {name.replace('_', ' ')}: {old}, now {new}.{hint} "
+                        "Choose another folder with --out, or delete that file."
+                    )
                 self._places, end = _places(self._stream, path, kind)
-                self._stream.truncate(end)
+                self._stream.truncate(end)  # what a killed process left of a line
             else:
                 self._stream.truncate(0)
                 self._stream.write(canonical_json(asdict(header)) + b"\n")
@@ -228,10 +224,7 @@ class RunLog(Generic[_Record]):
             return decode(self._stream.readline(), self._kind, str(self.path), ConfigError)
 
     def append(self, record: _Record) -> None:
-        """Add the record of a question. It replaces an earlier one. Raises StorageError.
-
-        A killed process loses nothing that was appended.
-        """
+        """Add the record of a question, in the place of an earlier one. A killed process loses none. Raises StorageError."""
         value: Any = record
         with storage_errors(f"write {self.path}"):
             place = self._stream.seek(0, os.SEEK_END)
@@ -247,10 +240,7 @@ class RunLog(Generic[_Record]):
 
 @contextmanager
 def open_run_log(path: Path, header: Header, kind: type[_Record]) -> Iterator[RunLog[_Record]]:
-    """Begin the file at `path`, or go on with it. What a killed process left of a line is cut off.
-
-    Raises ConfigError if the file is of something else, StorageError.
-    """
+    """Begin the file at `path`, or go on with it. Raises ConfigError if it is of something else, StorageError."""
     with storage_errors(f"write {path}"):
         make_folder(path.parent)
     with exclusive_lock(path.with_name(f".{path.name}.lock"), timeout_s=0.0) as free:
@@ -262,12 +252,3 @@ def open_run_log(path: Path, header: Header, kind: type[_Record]) -> Iterator[Ru
             yield log
         finally:
             log.close()
-
-
-def _must_be_same(there: Header, wanted: Header, path: Path) -> None:
-    for name, old, new in differences(there, wanted):
-        hint = f" To go on with the old one: --as-of {old}." if name == "knowledge_base_version" else ""
-        raise ConfigError(
-            f"The observations in {path} are of another {name.replace('_', ' ')}: {old}, now {new}.{hint} "
-            "Choose another folder with --out, or delete that file."
-        )

@@ -55,8 +55,8 @@ def normalised(text: str) -> str:
 
 
 def plain_words(text: str) -> str:
-    """As `normalised`, without what makes different things one: a mark between two digits stays ("1.5", "3-4"; not in "1,500"),
-    as do the signs of "C++" and "B-" and the letter of "Vitamin A".
+    """As `normalised`, but what differs stays different: a mark between two digits stays ("1.5", "3-4"; not in "1,500"), as do
+    the signs of "C++" and "B-" and the letter of "Vitamin A".
     """
     text = _LETTER_A.sub("lettera", text)
     text = _GRADE.sub(lambda found: found[1] + _SIGNS[found[2]], text)
@@ -82,7 +82,12 @@ def exact_match(answer: str, accepted: Sequence[str]) -> float:
 
 def token_f1(answer: str, accepted: Sequence[str]) -> float:
     """The best F1 of the answer's words with those of an accepted answer, from 0 to 1."""
-    return max((_f1(normalised(answer).split(), normalised(each).split()) for each in accepted), default=0.0)
+    found, best = Counter(normalised(answer).split()), 0.0
+    for each in accepted:
+        wanted = Counter(normalised(each).split())
+        common = (found & wanted).total()
+        best = max(best, 2 * common / (found.total() + wanted.total()) if common else float(found == wanted))
+    return best
 
 
 def holds_answer(answer: str, accepted: Sequence[str]) -> float:
@@ -162,13 +167,6 @@ def _agrees(answer: str, value: Value, accepted: Sequence[Value]) -> bool:
     )
 
 
-def _f1(found: list[str], wanted: list[str]) -> float:
-    if not found or not wanted:
-        return float(found == wanted)
-    common = sum((Counter(found) & Counter(wanted)).values())
-    return 2 * common / (len(found) + len(wanted)) if common else 0.0
-
-
 def is_right(answer: str, question: Question) -> bool:
     """Whether an answer is, holds or equals an accepted one (`says_accepted`), or says enough of one that is a sentence.
 
@@ -177,7 +175,7 @@ def is_right(answer: str, question: Question) -> bool:
     text, accepted = plain(answer), [plain(each) for each in question.answers]
     asked = [plain_words(plain(wording)).split() for wording in question.wordings]
     accepted = [each for each in accepted if not any(_only_repeats(text, each, words) for words in asked)]
-    return says_accepted(text, accepted) or any(_loosely(text, each) for each in accepted)
+    return says_accepted(text, accepted) or any(_says_loosely(text, each) for each in accepted)
 
 
 def _only_repeats(text: str, accepted: str, question: Sequence[str]) -> bool:
@@ -200,10 +198,10 @@ def _neighbours(words: Sequence[str], wanted: Sequence[str]) -> list[tuple[str, 
 def holds_any(text: str, accepted: Sequence[str]) -> bool:
     """Whether the text holds the words of one of the answers, or says enough of one that is a sentence."""
     text, plain_answers = plain(text), list(map(plain, accepted))
-    return any(says(text, each) or _loosely(text, each) for each in plain_answers)
+    return any(says(text, each) or _says_loosely(text, each) for each in plain_answers)
 
 
-def _loosely(text: str, accepted: str) -> bool:
+def _says_loosely(text: str, accepted: str) -> bool:
     """Where words cannot be told apart, the letters; of a whole sentence, most of its words, all its values, and its "not"."""
     if not text.strip() or not accepted.strip():
         return False
@@ -271,7 +269,7 @@ class Interval:
 
 
 def interval(scores: Sequence[float]) -> Interval:
-    """Of scores that are all 0 or 1, or from 0 to 1 and alike or fewer than `FEW`, Wilson's, which holds for all of that range."""
+    """Wilson's for scores of 0 and 1, and for others from 0 to 1 if they are equal or fewer than `FEW`; else the normal one."""
     n = len(scores)
     if not n:
         return Interval(math.nan, math.nan, math.nan, 0)

@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, get_args
+from dataclasses import asdict, dataclass
+from typing import Any, TypeAlias, get_args
 
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.run_log import Header, Mode, Observation
@@ -23,6 +23,7 @@ MISSES: tuple[Verdict, ...] = ("retriever_miss", "distracted", "reader_gap", "ha
 RANKS = (1, 3, 5, 10, 20)
 MODES: tuple[Mode, ...] = get_args(Mode)
 MOST_TAGS = 1000  # that are counted
+_RequestCost: TypeAlias = tuple[float, int | None, int | None]  # seconds, tokens read, tokens written
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ def share(count: int, of: int) -> Share:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a mode took. Tokens are those that the engine counted; None when it counts none."""
+    """What a mode cost. Tokens are those that the engine counted; None when it counts none."""
 
     requests: int
     seconds: float
@@ -127,43 +128,13 @@ class ModelSummary:
         return self.header.model.name
 
 
-@dataclass(slots=True)
-class _ModeCounts:
-    """`right`: of each question with an answer, whether it was. The others count requests on which the model did not fail."""
-
-    right: list[bool] = field(default_factory=list)
-    requests: int = 0
-    seconds: float = 0.0
-    prompt_tokens: int | None = 0
-    answer_tokens: int | None = 0
-
-    def add(self, observation: Observation, mode: Mode) -> None:
-        question, replies = observation.question, [wording.reply(mode) for wording in observation.asked]
-        for reply in replies:
-            if reply is not None and not reply.failure:
-                self.requests += 1
-                self.seconds += reply.seconds
-                self.prompt_tokens = _sum(self.prompt_tokens, reply.prompt_tokens)
-                self.answer_tokens = _sum(self.answer_tokens, reply.answer_tokens)
-        if question.answers and None not in replies and not observation.failure:
-            self.right.append(all(reply is not None and reply_is_right(reply, question) for reply in replies))
-
-    def cost(self) -> Cost:
-        tokens = (self.prompt_tokens, self.answer_tokens)
-        counted = self.requests > 0 and None not in tokens
-        return Cost(self.requests, self.seconds, *(tokens if counted else (None, None)))
-
-
-def _sum(one: int | None, other: int | None) -> int | None:
-    return None if one is None or other is None else one + other
-
-
 def summarise(header: Header, judgements: Iterable[tuple[Observation, Judgement]]) -> ModelSummary:
-    """Holds of each question its verdict, and no words."""
+    """Keeps of each question its verdict and numbers, no text."""
     outcomes: list[Outcome] = []
     found: list[Judgement] = []
     kinds, tags = defaultdict[str, list[Judgement]](list), defaultdict[str, list[Judgement]](list)
-    modes = {mode: _ModeCounts() for mode in MODES}
+    right: dict[Mode, list[bool]] = {mode: [] for mode in MODES}  # of each question with an answer, whether it was
+    spent: dict[Mode, list[_RequestCost]] = {mode: [] for mode in MODES}  # without failed requests
     ranks: list[int] = []  # of the questions with a passage that holds an answer
     reached: list[bool] = []  # for the same ones
     missed: list[int] = []  # ranks of what the retriever missed
@@ -175,8 +146,11 @@ def summarise(header: Header, judgements: Iterable[tuple[Observation, Judgement]
         for tag in question.tags:
             if tag in tags or len(tags) < MOST_TAGS:
                 tags[tag].append(each)
-        for mode, counts in modes.items():
-            counts.add(observation, mode)
+        for mode in MODES:
+            replies = [reply for wording in observation.asked if (reply := wording.reply(mode)) is not None]
+            spent[mode] += [(r.seconds, r.prompt_tokens, r.answer_tokens) for r in replies if not r.failure]
+            if question.answers and len(replies) == len(observation.asked) and not observation.failure:
+                right[mode].append(all(reply_is_right(reply, question) for reply in replies))
         if observation.holding and each.verdict != "failed":
             first = observation.asked[0]
             ranks.append(first.rank)
@@ -189,7 +163,7 @@ def summarise(header: Header, judgements: Iterable[tuple[Observation, Judgement]
         overall=_group(found),
         by_kind={kind: _group(each) for kind, each in sorted(kinds.items())},
         by_tag={tag: _group(each) for tag, each in sorted(tags.items())},
-        right_in={mode: _share_of(counts.right) for mode, counts in modes.items()},
+        right_in={mode: _share_of(each) for mode, each in right.items()},
         abstained=_share_of(silent),
         from_memory=sum(each.from_memory for each in found),
         misses_within_depth=sum(rank > 0 for rank in missed),
@@ -200,9 +174,17 @@ def summarise(header: Header, judgements: Iterable[tuple[Observation, Judgement]
             _share_of(reached),
             interval([1.0 / rank if rank else 0.0 for rank in ranks]),
         ),
-        costs={mode: counts.cost() for mode, counts in modes.items()},
+        costs={mode: _cost(each) for mode, each in spent.items()},
         outcomes=tuple(outcomes),
     )
+
+
+def _cost(spent: Sequence[_RequestCost]) -> Cost:
+    read = [prompt_tokens for _, prompt_tokens, _ in spent if prompt_tokens is not None]
+    written = [answer_tokens for _, _, answer_tokens in spent if answer_tokens is not None]
+    counted = bool(spent) and len(read) == len(written) == len(spent)
+    seconds = sum((each[0] for each in spent), 0.0)
+    return Cost(len(spent), seconds, *((sum(read), sum(written)) if counted else (None, None)))
 
 
 def _group(found: Sequence[Judgement]) -> Group:

@@ -95,7 +95,7 @@ def judge(evidence: Evidence) -> Judgement:
         return Judgement("failed", right=False)
     asked = evidence.asked
     if not evidence.has_answer:
-        return _nowhere(asked, next((i for i, each in enumerate(asked) if not each.abstained), 0))
+        return _without_passage(asked, next((i for i, each in enumerate(asked) if not each.abstained), 0))
     known = not evidence.by_chance and all(each.closed for each in asked)
     wrong = [i for i, each in enumerate(asked) if not each.opened]
     if not wrong:
@@ -110,13 +110,13 @@ def judge(evidence: Evidence) -> Judgement:
             return Judgement("known", True, "abstained", wording)
         return Judgement("harmed_by_retrieval", False, "", wording, from_memory)
     if decisive.oracle is None:
-        return _nowhere(asked, wording)
+        return _without_passage(asked, wording)
     if not decisive.oracle:
         return Judgement("reader_gap", False, "", wording, from_memory)
     return Judgement("distracted" if decisive.reached else "retriever_miss", False, "", wording, from_memory)
 
 
-def _nowhere(asked: Sequence[WordingEvidence], wording: int) -> Judgement:
+def _without_passage(asked: Sequence[WordingEvidence], wording: int) -> Judgement:
     abstained = asked[wording].abstained
     return Judgement("not_in_the_knowledge_base", abstained, "abstained" if abstained else "invented", wording)
 

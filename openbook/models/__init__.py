@@ -22,10 +22,10 @@ and never changed; names point to digests.
 from __future__ import annotations
 
 from openbook.models.catalogue import CATALOGUE, CatalogueEntry, CatalogueFile
-from openbook.models.digest import EmbeddingSpec, FileEntry, Progress, TensorDigest, model_digest
+from openbook.models.digest import EmbeddingSpec, Progress
 from openbook.models.gguf import GgufHeader, read_gguf
 from openbook.models.importer import ensure, import_gguf, pull
-from openbook.models.manifest import KnowledgeCutoff, Manifest, Source, TemplateSummary, TokenizerSummary
+from openbook.models.manifest import KnowledgeCutoff, Manifest, Source
 from openbook.models.store import ModelReference, ModelStore
 
 __all__ = [
@@ -33,7 +33,6 @@ __all__ = [
     "CatalogueEntry",
     "CatalogueFile",
     "EmbeddingSpec",
-    "FileEntry",
     "GgufHeader",
     "KnowledgeCutoff",
     "Manifest",
@@ -41,12 +40,8 @@ __all__ = [
     "ModelStore",
     "Progress",
     "Source",
-    "TemplateSummary",
-    "TensorDigest",
-    "TokenizerSummary",
     "ensure",
     "import_gguf",
-    "model_digest",
     "pull",
     "read_gguf",
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,6 +16,7 @@ from typing import Literal
 from openbook.codec import decode
 from openbook.errors import ConfigError, InvalidModelFile, ModelNotVerified, StorageError
 from openbook.files import make_folder, replace_file, storage_errors, sync_folder
+from openbook.locks import exclusive_lock
 from openbook.models.digest import Sha256
 from openbook.records import Digest, canonical_json
 
@@ -70,10 +71,7 @@ def name_path(root: Path, name: str) -> Path:
 
 
 def read_history(root: Path, name: str) -> tuple[Digest, ...]:
-    """The digests that `name` has meant, oldest first; the last is what it means now. Empty if there is no such name.
-
-    Raises ModelNotVerified if its file is damaged.
-    """
+    """The digests that `name` has meant, the present one last; none for an unknown name. Raises ModelNotVerified if damaged."""
     path = name_path(root, name)
     with storage_errors(f"read {path}"):
         try:
@@ -92,24 +90,14 @@ def read_history(root: Path, name: str) -> tuple[Digest, ...]:
 
 @contextmanager
 def changing(root: Path) -> Iterator[None]:
-    """Inside the block no other process changes a name, so that what was read is still true when it is written.
-
-    Raises StorageError.
-    """
-    import filelock
-
-    path = root / "names" / ".lock"
-    lock: filelock.BaseFileLock = filelock.FileLock(path)
-    with storage_errors(f"change the models in {root}"):
-        make_folder(path.parent)
-        try:
-            lock.acquire(timeout=LOCK_TIMEOUT_S)
-        except filelock.Timeout as error:
-            raise StorageError(f"Another process is changing the models in {root}. Wait, then try again.") from error
-    try:
+    """Inside the block no other process changes a name: what was read is still true when it is written. Raises StorageError."""
+    with ExitStack() as stack:
+        with storage_errors(f"change the models in {root}"):
+            make_folder(root / "names")
+            is_free = stack.enter_context(exclusive_lock(root / "names" / ".lock", LOCK_TIMEOUT_S))
+        if not is_free:
+            raise StorageError(f"Another process is changing the models in {root}. Wait, then try again.")
         yield
-    finally:
-        lock.release()
 
 
 def append_history(root: Path, name: str, digest: Digest) -> None:

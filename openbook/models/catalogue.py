@@ -57,13 +57,9 @@ class CatalogueEntry:
         return sum(file.download_bytes for file in self.files)
 
 
-@dataclass(frozen=True, slots=True)
-class _Catalogue:
-    models: tuple[CatalogueEntry, ...]
-
-
 _FILE = Path(__file__).parent / "data" / "catalogue.toml"
-_ENTRIES = convert(tomllib.loads(_FILE.read_text("utf-8")), _Catalogue, _FILE.name, InvalidModelFile).models
+_MODELS = tomllib.loads(_FILE.read_text("utf-8"))["models"]
+_ENTRIES = convert(_MODELS, tuple[CatalogueEntry, ...], _FILE.name, InvalidModelFile)
 
 CATALOGUE: Mapping[str, CatalogueEntry] = {entry.name: entry for entry in _ENTRIES}
 KNOWN_FILES: frozenset[Digest] = frozenset(

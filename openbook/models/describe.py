@@ -9,15 +9,7 @@ from typing import Any
 from openbook.errors import InvalidModelFile
 from openbook.models.aliases import is_digest
 from openbook.models.bounds import check_lora, check_model
-from openbook.models.digest import (
-    Contents,
-    EmbeddingSpec,
-    Progress,
-    is_template_key,
-    model_digest,
-    read_contents,
-    read_tokenizer,
-)
+from openbook.models.digest import Contents, EmbeddingSpec, Progress, is_template_key, model_digest, read_contents
 from openbook.models.gguf import GgufHeader, read_gguf
 from openbook.models.manifest import FILES, Kind, KnowledgeCutoff, Manifest, Source, TemplateSummary, TokenizerSummary
 from openbook.records import Digest
@@ -27,10 +19,7 @@ BASE_KEY = "adapter.openbook.base"  # the digest of the model that an adapter be
 
 
 def check_importable(path: Path) -> GgufHeader:
-    """The header of a GGUF file that can stand in the store: a language model, or an adapter of one that OpenBook trained.
-
-    Raises InvalidModelFile.
-    """
+    """The header of a language model, or of an adapter that OpenBook trained. Raises InvalidModelFile for any other file."""
     header = read_gguf(path)
     kind, method = header.text("general.type"), header.text("adapter.type")
     parts = header.integer("split.count")
@@ -91,8 +80,7 @@ def describe(
         lineage = contents.header.text(BASE_KEY) if facts["kind"] == "adapter" else lineage
     else:
         assert embedding is not None
-        facts = _embedder_facts(folder, contents, embedding)
-        facts |= {"architecture": architecture, "quantisation": quantisation}
+        facts = _embedder_facts(contents, embedding) | {"architecture": architecture, "quantisation": quantisation}
     return Manifest(
         name=name,
         digest=model_digest(contents.sections),
@@ -130,8 +118,8 @@ def _gguf_facts(header: GgufHeader, contents: Contents) -> dict[str, Any]:
     }
 
 
-def _embedder_facts(folder: Path, contents: Contents, spec: EmbeddingSpec) -> dict[str, Any]:
-    model = read_tokenizer(folder).get("model")
+def _embedder_facts(contents: Contents, spec: EmbeddingSpec) -> dict[str, Any]:
+    model = contents.tokenizer.get("model")
     if not isinstance(model, dict):
         raise InvalidModelFile("tokenizer.json holds no tokenizer: its key 'model' is not an object.")
     vocabulary = model.get("vocab")

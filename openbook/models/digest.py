@@ -1,27 +1,16 @@
 """The model digest: one SHA-256 over all of a model that determines its answers, and over nothing else.
 
-A model is cut into sections. Each has its own digest, so that a difference can be named; the model digest covers
-them all.
-
-* language model, or adapter of one (one GGUF file)
-  - `architecture`  `general.architecture`, every `<architecture>.*` key and every `adapter.*` key: the hyperparameters
-  - `tensors`       name, type, shape and SHA-256 of the bytes of every tensor, in the order of their names
-  - `tokenizer`     every `tokenizer.*` key but the chat templates
-  - `template`      `tokenizer.chat_template` and its named variants, and every `openbook.reader.*` key
-* embedder (an ONNX file, a tokenizer.json, and how to use them)
-  - `weights`       SHA-256 of the ONNX file
-  - `tokenizer`     SHA-256 of the canonical JSON of tokenizer.json
-  - `embedding`     SHA-256 of the canonical JSON of the EmbeddingSpec
-
-Laws: the order of metadata and of tensors, alignment, padding and descriptive `general.*` keys do not matter; one bit
-of one tensor, one token, one merge, one hyperparameter or the template does. See docs/formats/model-manifest.md.
+A model is cut into sections (docs/formats/model-manifest.md): of a GGUF file its architecture, tensors, tokenizer and template,
+of an embedder its weights, tokenizer and how vectors are made. Each has a digest of its own, so that a difference can be
+named; the model digest covers them all. The order of metadata and of tensors, alignment, padding and descriptive `general.*`
+keys do not matter; one bit of one tensor, one token, one merge, one hyperparameter or the template does.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
@@ -75,10 +64,11 @@ class EmbeddingSpec:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What every byte of a model's files says. `header` is that of a GGUF file, `tensors` are in the order of their names."""
+    """What every byte of a model's files says. `header` and `tensors`, by name: of a GGUF file; `tokenizer`: of an embedder."""
 
     files: dict[str, FileEntry]
     sections: dict[str, Digest]
+    tokenizer: Mapping[str, object] = field(default_factory=dict)
     header: GgufHeader | None = None
     header_sha256: Digest | None = None
     tensors: tuple[TensorDigest, ...] = ()
@@ -90,18 +80,21 @@ def read_contents(
     """Reads these files of a model from end to end. `spec`: of an embedder. Raises InvalidModelFile, StorageError."""
     files = {name: hash_file(folder / name) for name in names if not name.endswith(".gguf")}
     if spec is not None:
-        return Contents(files, embedder_sections(files["model.onnx"].sha256, read_tokenizer(folder), spec))
+        tokenizer = read_tokenizer(folder)
+        sections = {
+            "embedding": sha256_hex(canonical_json(asdict(spec))),
+            "tokenizer": sha256_hex(canonical_json(tokenizer)),
+            "weights": files["model.onnx"].sha256,
+        }
+        return Contents(files, sections, tokenizer)
     (main,) = (name for name in names if name.endswith(".gguf"))
     header = read_gguf(folder / main)
     files[main], header_sha256, tensors = hash_gguf(folder / main, header, progress)
-    return Contents(files, gguf_sections(header, tensors), header, header_sha256, tensors)
+    return Contents(files, gguf_sections(header, tensors), {}, header, header_sha256, tensors)
 
 
 def model_digest(sections: Mapping[str, Digest]) -> Digest:
     return sha256_hex(canonical_json({"format": DIGEST_FORMAT, "sections": dict(sections)}))
-
-
-# --- language models --------------------------------------------------------------------------------------------------
 
 
 def gguf_sections(header: GgufHeader, tensors: Iterable[TensorDigest]) -> dict[str, Digest]:
@@ -141,20 +134,14 @@ def metadata_digest(metadata: Mapping[str, MetadataValue]) -> Digest:
 
 
 def is_template_key(key: str) -> bool:
-    return (
-        key == "tokenizer.chat_templates"
-        or key == "tokenizer.chat_template"
-        or key.startswith(("tokenizer.chat_template.", READER_KEYS))
-    )
+    named = key in ("tokenizer.chat_template", "tokenizer.chat_templates")
+    return named or key.startswith(("tokenizer.chat_template.", READER_KEYS))
 
 
 def hash_gguf(
     path: Path, header: GgufHeader, progress: Progress | None = None
 ) -> tuple[FileEntry, Digest, tuple[TensorDigest, ...]]:
-    """(the whole file, the SHA-256 of its header, each tensor in the order of the names), from one pass over the file.
-
-    Raises InvalidModelFile if it is shorter than `header` says, StorageError if unreadable.
-    """
+    """(the file, the SHA-256 of its header, its tensors by name), from one pass. Raises InvalidModelFile, StorageError."""
     whole, position, buffer = hashlib.sha256(), 0, memoryview(bytearray(CHUNK_BYTES))
     found: list[TensorDigest] = []
     with storage_errors(f"read {path}"), path.open("rb", buffering=0) as stream:
@@ -190,20 +177,6 @@ def hash_file(path: Path) -> FileEntry:
     """Raises StorageError."""
     with storage_errors(f"read {path}"), path.open("rb") as stream:
         return FileEntry(hashlib.file_digest(stream, "sha256").hexdigest(), stream.tell())
-
-
-# --- embedders --------------------------------------------------------------------------------------------------------
-
-
-def embedder_sections(
-    weights_sha256: Digest, tokenizer: Mapping[str, object], spec: EmbeddingSpec
-) -> dict[str, Digest]:
-    """The three sections of an embedder. `tokenizer`: what its tokenizer.json holds."""
-    return {
-        "embedding": sha256_hex(canonical_json(asdict(spec))),
-        "tokenizer": sha256_hex(canonical_json(tokenizer)),
-        "weights": weights_sha256,
-    }
 
 
 def read_tokenizer(folder: Path) -> dict[str, object]:

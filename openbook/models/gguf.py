@@ -175,17 +175,11 @@ class _Cursor:
         length = self.number(8)
         if not 1 <= length <= max_bytes:
             raise InvalidModelFile(f"{what} has {length} bytes; 1 to {max_bytes} are allowed")
-        return _text(self.take(length, what), what)
-
-
-def _text(data: bytes, what: str) -> str:
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        raise InvalidModelFile(f"{what} is not UTF-8 text: {data[:40]!r}") from error
-
-
-# --- metadata ---------------------------------------------------------------------------------------------------------
+        data = self.take(length, what)
+        try:
+            return data.decode()
+        except UnicodeDecodeError as error:
+            raise InvalidModelFile(f"{what} is not UTF-8 text: {data[:40]!r}") from error
 
 
 def _read_metadata(cursor: _Cursor, key_count: int) -> dict[str, MetadataValue]:
@@ -259,9 +253,6 @@ def _alignment(metadata: Mapping[str, MetadataValue]) -> int:
             f"general.alignment is {value!r} ({found.type.name}); it must be a power of two, 8 or more"
         )
     return int(value)
-
-
-# --- the tensor table -------------------------------------------------------------------------------------------------
 
 
 def _read_tensors(cursor: _Cursor, tensor_count: int) -> list[TensorInfo]:

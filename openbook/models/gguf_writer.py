@@ -69,9 +69,8 @@ def write_gguf(
     quantisation: Quantisation,
     reader: ReaderFormat | None,
 ) -> None:
-    """Writes these tensors with the metadata of `header`, but for the keys of its layout and those of a reader.
-
-    Matrices are stored in `quantisation`, vectors in F32. Raises InvalidModelFile.
+    """Writes these tensors, matrices in `quantisation` and vectors in F32, with the metadata of `header`, but for the keys of its
+    layout and those of a reader. Raises InvalidModelFile.
     """
     from gguf import GGUFValueType, GGUFWriter
 
@@ -117,10 +116,7 @@ def finish(writer: GGUFWriter) -> None:
 
 
 class AdapterUpdates(Mapping[str, "NDArray[np.float32]"]):
-    """What a stored adapter adds to each matrix, by the GGUF name of the matrix: float32 [out, in].
-
-    Computed one by one when asked for: all at once would take more memory than the model.
-    """
+    """What an adapter adds to each matrix, by its GGUF name: float32 [out, in], each computed when asked for, to save memory."""
 
     def __init__(self, adapter_file: Path) -> None:
         from gguf import GGUFReader
@@ -152,10 +148,7 @@ def write_merged(
     quantisation: Quantisation,
     reader: ReaderFormat | None,
 ) -> None:
-    """Writes the model of `base_file` with `updates` (by GGUF names, float32 [out, in]) added to its matrices.
-
-    Raises InvalidModelFile.
-    """
+    """Writes the model of `base_file` with `updates` (by GGUF names, float32 [out, in]) added. Raises InvalidModelFile."""
     header = read_gguf(base_file)  # strict and bounded, so that what follows meets nothing unexpected
     if left := set(updates) - {tensor.name for tensor in header.tensors}:
         raise InvalidModelFile(f"The base has no {', '.join(sorted(left))}, which were learned.")

@@ -36,6 +36,10 @@ TryOut = Callable[[ModelReference], None]
 MERGED_FOR_READING: Quantisation = "Q8_0"  # the fastest and, of those of its size, the most exact
 
 
+def _silent(*_: object) -> None:
+    """The default for `progress` and `announce`."""
+
+
 # --- files -------------------------------------------------------------------------------------------------------------
 
 
@@ -51,9 +55,8 @@ def import_gguf(
 ) -> ModelReference:
     """Copies a GGUF file into the store, verifies the copy and gives it the name (default: the file's, in lower case).
 
-    The file is a model, or an adapter that OpenBook trained; its base need not be here yet.
-    `knowledge_cutoff` is YYYY-MM-DD.
-    Raises InvalidModelFile for what is no GGUF model of one file, ConfigError for a name that cannot be one, StorageError.
+    The file is a model, or an adapter that OpenBook trained; its base need not be here yet. `knowledge_cutoff` is YYYY-MM-DD.
+    Raises InvalidModelFile, ConfigError for a name that cannot be one, StorageError.
     """
     name = _name_of(path) if name is None else checked_name(name)
     try:
@@ -72,7 +75,7 @@ def import_gguf(
         # The copy is described, not the original: that may change while it is read.
         source = Source("local-file", {main: path.name})
         manifest = describe(folder, name=name, source=source, licence=licence, cutoff=cutoff, progress=progress)
-        return _enter(store, name, manifest, folder, try_out)
+        return _install(store, name, manifest, folder, try_out)
 
 
 def store_trained(
@@ -101,7 +104,7 @@ def store_trained(
         manifest = describe(folder, name=name, source=source, licence=licence, cutoff=cutoff, lineage=record.parent)
         if manifest.lineage != record.parent:
             raise InvalidModelFile(f"{path.name} belongs to {manifest.lineage}, and its record says {record.parent}.")
-        return _enter(store, as_name, manifest, folder, try_out)
+        return _install(store, as_name, manifest, folder, try_out)
 
 
 def merge(
@@ -112,10 +115,7 @@ def merge(
     *,
     try_out: TryOut | None = None,
 ) -> ModelReference:
-    """Store `reference` (with its base, if it is an adapter) as one model of that quantisation, under a new name or none.
-
-    Raises ConfigError for a name that is taken, InvalidModelFile, ModelNotVerified, StorageError.
-    """
+    """Store `reference` (an adapter with its base) as one model of that quantisation. Raises ConfigError for a name that is taken."""
     if name is not None and (checked_name(name) in CATALOGUE or name in store.names()):
         raise ConfigError(
             f"The name {name!r} is taken. Give another with --name; then openbook models promote lets the gate decide."
@@ -158,7 +158,7 @@ def merge(
         )
 
 
-def _enter(
+def _install(
     store: ModelStore, name: str | None, manifest: Manifest, files: Path, try_out: TryOut | None
 ) -> ModelReference:
     """Tries the model in the folder `files`, moves it into the store, verifies it, and only then names it."""
@@ -185,8 +185,8 @@ def pull(
     store: ModelStore,
     name: str,
     *,
-    progress: Progress | None = None,
-    announce: Announce | None = None,
+    progress: Progress = _silent,
+    announce: Announce = _silent,
     try_out: TryOut | None = None,
 ) -> ModelReference:
     """The model of that name in the catalogue, or of an `hf://...` source, fetched unless the store has it.
@@ -194,7 +194,6 @@ def pull(
     `announce` gets one line before a download: what, how large, from where, under which licence. Raises UnknownModel,
     PullError, ModelNotVerified (the store has it, damaged), StorageError.
     """
-    progress, announce = progress or _silent, announce or _silent
     if name.startswith("hf://"):
         return _pull_hub(store, name, progress, announce, try_out)
     entry = CATALOGUE.get(name)
@@ -204,7 +203,7 @@ def pull(
             f"The catalogue has no model {name[:120]!r}.{hint} Any GGUF file: openbook models pull "
             "hf://OWNER/REPOSITORY/FILE.gguf, or openbook models import FILE."
         )
-    found = _present(store, name)
+    found = _find_stored(store, name)
     if found is not None:
         stored = {target: each.sha256 for target, each in found.manifest.files.items()}
         if any(stored.get(file.target) != file.sha256 for file in entry.files):
@@ -212,35 +211,30 @@ def pull(
                 f"The name {name!r} means another model here ({found.digest[:12]}) than in the catalogue. "
                 f"Remove it (`openbook models remove {name} --yes`) and pull again."
             )
-    return _complete(
-        store, found or _pull_entry(store, entry, progress, announce, try_out), progress, announce, try_out
-    )
+    reference = found or _pull_entry(store, entry, progress, announce, try_out)
+    return _with_base(store, reference, progress, announce, try_out)
 
 
 def ensure(
     store: ModelStore,
     name: str,
     *,
-    progress: Progress | None = None,
-    announce: Announce | None = None,
+    progress: Progress = _silent,
+    announce: Announce = _silent,
     try_out: TryOut | None = None,
 ) -> ModelReference:
     """The stored model of that name or digest, checked; pulled first if only the catalogue has it.
 
     A reader that is an adapter is merged with its base, unless it was before. Raises as `pull` does.
     """
-    if found := _present(store, name):
-        return _complete(store, found, progress or _silent, announce or _silent, try_out)
+    if found := _find_stored(store, name):
+        return _with_base(store, found, progress, announce, try_out)
     if name in CATALOGUE or name.startswith("hf://"):
         return pull(store, name, progress=progress, announce=announce, try_out=try_out)
     return store.resolve(name)  # raises UnknownModel, with what is known
 
 
-def _silent(*_: object) -> None:
-    pass
-
-
-def _present(store: ModelStore, name: str) -> ModelReference | None:
+def _find_stored(store: ModelStore, name: str) -> ModelReference | None:
     try:
         reference = store.resolve(name)
     except UnknownModel:
@@ -249,7 +243,7 @@ def _present(store: ModelStore, name: str) -> ModelReference | None:
     return reference
 
 
-def _complete(
+def _with_base(
     store: ModelStore, reference: ModelReference, progress: Progress, announce: Announce, try_out: TryOut | None
 ) -> ModelReference:
     """`reference`; if it is a reader's adapter, with its base and the model that both make. If the disk has no room for
@@ -289,7 +283,7 @@ def _pull_entry(
             architecture=entry.architecture,
             quantisation=entry.quantisation,
         )
-        return _enter(store, entry.name, manifest, folder, None if entry.tried else try_out)
+        return _install(store, entry.name, manifest, folder, None if entry.tried else try_out)
 
 
 def _pull_hub(
@@ -299,7 +293,7 @@ def _pull_hub(
     if not isinstance(wanted, HubSource) or not wanted.path.lower().endswith(".gguf"):
         raise PullError(f"{text[:200]!r} is not a GGUF file. Give the path of a file that ends in .gguf.")
     name = _name_of(Path(wanted.path))
-    if found := _present(store, name):
+    if found := _find_stored(store, name):
         origin, _, revision = found.manifest.source.origins[found.manifest.main_file].partition("@")
         if origin == str(dataclasses.replace(wanted, revision=None)) and wanted.revision in (None, revision):
             return found
@@ -325,4 +319,4 @@ def _pull_hub(
             manifest = describe(folder, name=name, source=Source("first-use", {main: str(source)}))
         except InvalidModelFile as error:
             raise InvalidModelFile(f"{source} is not a model OpenBook can use: {error}") from error
-        return _enter(store, name, manifest, folder, try_out)
+        return _install(store, name, manifest, folder, try_out)

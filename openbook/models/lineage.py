@@ -30,7 +30,7 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
-class Learned:
+class Membership:
     """Whether a text was in a model's training data: `found` of the `asked` paragraphs; None where nobody recorded it."""
 
     model: Digest
@@ -56,7 +56,7 @@ class Learned:
 
 def tree_of(store: ModelStore, reference: ModelReference) -> Node:
     """The oldest ancestor of the model, with all that was made of it."""
-    stored, names = _everything(store), store.names()
+    stored, names = _models_by_digest(store), store.names()
     children: dict[Digest, list[Digest]] = {}
     for each in stored.values():
         if each.manifest.lineage:
@@ -71,11 +71,11 @@ def tree_of(store: ModelStore, reference: ModelReference) -> Node:
 
 def line_of(store: ModelStore, reference: ModelReference) -> list[Node]:
     """The model itself, what it was trained from, and so on, without what else was trained from those."""
-    stored, names = _everything(store), store.names()
+    stored, names = _models_by_digest(store), store.names()
     return [_node(digest, stored, names) for digest in ancestors(stored, reference)]
 
 
-def _everything(store: ModelStore) -> dict[Digest, ModelReference]:
+def _models_by_digest(store: ModelStore) -> dict[Digest, ModelReference]:
     return {each.digest: each for each in store.everything()}
 
 
@@ -87,32 +87,26 @@ def ancestors(stored: dict[Digest, ModelReference], reference: ModelReference) -
     return found
 
 
-def learned(store: ModelStore, reference: ModelReference, text: str) -> list[Learned]:
-    """For the model and each of its ancestors, newest first, whether `text` or paragraphs of it were learned.
-
-    A model's record holds what its ancestors learned too, as far as anybody recorded it.
-    """
-    stored = _everything(store)
+def learned(store: ModelStore, reference: ModelReference, text: str) -> list[Membership]:
+    """Whether the model and each of its ancestors, newest first, learned `text` or paragraphs of it, as far as recorded."""
+    stored = _models_by_digest(store)
     wanted = set(text_digests([text]))
-    return [_learned(digest, stored.get(digest), wanted) for digest in ancestors(stored, reference)]
+    return [_membership(digest, stored.get(digest), wanted) for digest in ancestors(stored, reference)]
 
 
-def carrying(store: ModelStore, texts: Iterable[str]) -> list[Learned]:
-    """The stored models that have learned from one of the texts or paragraphs of them, in the order of their digests.
-
-    One whose record cannot be read is among them, with a note.
-    """
+def carrying(store: ModelStore, texts: Iterable[str]) -> list[Membership]:
+    """The stored models that learned one of the texts or a paragraph of it, or whose record cannot be read, by digest."""
     wanted = set(text_digests(texts))
     recorded = [each for each in store.everything() if TRAINING_RECORD in each.manifest.files]
-    found = [_learned(each.digest, each, wanted) for each in recorded]
+    found = [_membership(each.digest, each, wanted) for each in recorded]
     return [each for each in found if each.found != 0]
 
 
-def _learned(digest: Digest, reference: ModelReference | None, wanted: set[str]) -> Learned:
+def _membership(digest: Digest, reference: ModelReference | None, wanted: set[str]) -> Membership:
     name = reference.name if reference else "a model"
     try:
         if record := record_beside(reference):
-            return Learned(digest, name, len(wanted & set(record.texts)), len(wanted), record.recipe_digest)
+            return Membership(digest, name, len(wanted & set(record.texts)), len(wanted), record.recipe_digest)
         note = (
             "unknown. Nobody recorded its training data; see its knowledge cutoff."
             if reference
@@ -120,7 +114,7 @@ def _learned(digest: Digest, reference: ModelReference | None, wanted: set[str])
         )
     except OpenBookError as error:
         note = f"unknown, because its record cannot be read ({error})"
-    return Learned(digest, name, None, len(wanted), note=note)
+    return Membership(digest, name, None, len(wanted), note=note)
 
 
 def record_beside(reference: ModelReference | None) -> TrainingRecord | None:

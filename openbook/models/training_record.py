@@ -6,7 +6,6 @@ answer; the manifest holds its SHA-256. Written format: docs/formats/model-manif
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -88,10 +87,6 @@ def text_digests(texts: Iterable[str]) -> tuple[str, ...]:
     for text in texts:
         # By blank lines, and by lines: the parsers of some formats leave no blank line between paragraphs.
         for part in (text, *re.split(r"\n\s*\n", text), *text.split("\n")):
-            if len(plain := plain_text(part)) >= MIN_TEXT_CHARS:
-                found.add(hashlib.sha256(plain.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST_HEX])
+            if len(plain := " ".join(part.split())) >= MIN_TEXT_CHARS:
+                found.add(sha256_hex(plain.encode("utf-8", "surrogatepass"))[:_DIGEST_HEX])
     return tuple(sorted(found))
-
-
-def plain_text(text: str) -> str:
-    return " ".join(text.split())

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import importlib
-import itertools
 import os
 import re
 import stat
@@ -22,6 +21,7 @@ from typing import BinaryIO
 
 from openbook.errors import NotReadNow, UnreadableFile
 from openbook.parsers.characters import one_line
+from openbook.parsers.metadata import normalised
 from openbook.records import Content, Digest, sha256_hex
 
 PARSER_VERSION = "7"
@@ -75,7 +75,6 @@ _IMAGE = "an image: needs OCR"
 _ARCHIVE = "an archive: unpack it"
 _MEDIA = "audio or video"
 NOT_TEXT = "binary data, not text"
-_LEGACY = "a legacy Office file: save it as .docx, .xlsx or .pptx"
 _UNREADABLE_ENDS = {
     _IMAGE: "png jpg jpeg jpe gif tif tiff bmp webp heic heif avif ico psd jp2",
     _ARCHIVE: "zip gz tgz bz2 tbz xz txz zst 7z rar tar lz4 lzma cab iso dmg jar war whl deb rpm apk crate",
@@ -103,36 +102,39 @@ def parse_file(path: Path, *, max_bytes: int, ocr: str = "") -> tuple[Content, D
     """The content of the file at `path` and the SHA-256 of the very bytes it was parsed from.
 
     `ocr` names Tesseract's languages, such as `eng+deu`; empty: pages that are only images are not read.
-
-    Raises:
-        UnreadableFile: the file cannot become a document; the text is the reason, without the path.
-
+    Raises UnreadableFile, whose text is the reason without the path.
     """
-    reason = unsupported(path, ocr=bool(ocr))
-    if reason:
+    if reason := unsupported(path, ocr=bool(ocr)):
         raise UnreadableFile(reason)
     data = file_bytes(path, max_bytes)
     return parse_bytes(data, path.name, ocr=ocr), sha256_hex(data)
 
 
 def parse_bytes(data: bytes, name: str, depth: int = 0, *, ocr: str = "") -> Content:
-    """The content of a file of this name, which may be inside another one, `depth` deep.
-
-    Raises:
-        UnreadableFile: there is none.
-
-    """
+    """The content of a file of this name, which may be inside another one, `depth` deep. Raises UnreadableFile."""
     if depth > DEEPEST_ATTACHMENT:
         raise UnreadableFile(f"more than {DEEPEST_ATTACHMENT} attachments inside one another")
     if not data:
         raise UnreadableFile("the file is empty")
-    content = _parse(data, name, depth, ocr)
+    target = _target(data, PurePath(name.lower()), ocr=bool(ocr))
+    if target == _PDF and ocr:
+        target = _OCR_PDF
+    module, _, function = target.partition(":")
+    # What holds other files counts how deep it is itself; OCR needs to know the languages.
+    more = (depth,) if target in _HOLD_OTHERS else (ocr,) if target in (_OCR_IMAGE, _OCR_PDF) else ()
+    content: Content = getattr(importlib.import_module(module), function)(data, name, *more)
     if not content.text.strip():
         raise UnreadableFile("holds no text")
     if len(content.text) > MOST_TEXT_CHARS:
         millions = (f"{chars / 1e6:g} million" for chars in (len(content.text), MOST_TEXT_CHARS))
         raise UnreadableFile("{} characters of text, over the limit of {}".format(*millions))
-    return _orderly(content)
+    in_order = sorted(content.headings, key=lambda mark: mark.start)
+    return replace(
+        content,
+        title=one_line(content.title),
+        headings=tuple(mark for mark in in_order if mark.start < len(content.text)),
+        metadata=normalised(dict(content.metadata)),
+    )
 
 
 def unsupported(path: Path, *, ocr: bool = False) -> str:
@@ -153,13 +155,13 @@ def needs_ocr(reason: str) -> bool:
 
 def unusual_kind(mode: int) -> str:
     """What a thing with this `st_mode` is, when it is neither a regular file nor a folder; else an empty string."""
-    kinds = (
-        (stat.S_ISFIFO, "a named pipe, not a file"),
-        (stat.S_ISSOCK, "a socket, not a file"),
-        (stat.S_ISBLK, "a device, not a file"),
-        (stat.S_ISCHR, "a device, not a file"),
-    )
-    return next((words for test, words in kinds if test(mode)), "")
+    kinds = {
+        stat.S_IFIFO: "a named pipe, not a file",
+        stat.S_IFSOCK: "a socket, not a file",
+        stat.S_IFBLK: "a device, not a file",
+        stat.S_IFCHR: "a device, not a file",
+    }
+    return kinds.get(stat.S_IFMT(mode), "")
 
 
 def os_reason(error: OSError) -> str:
@@ -176,13 +178,7 @@ def os_reason(error: OSError) -> str:
 
 @contextlib.contextmanager
 def opened(path: Path, *, follow: bool = True) -> Iterator[BinaryIO]:
-    """A regular file, for reading. Without `follow` a link is none.
-
-    Raises:
-        NotReadNow: the operating system refuses, here or while the file is read.
-        UnreadableFile: it is no regular file.
-
-    """
+    """A regular file, for reading. Without `follow` a link is none. Raises NotReadNow, UnreadableFile."""
     try:
         _check_kind(path.stat(follow_symlinks=follow).st_mode)
         # Not blocking, in case a named pipe took the file's place meanwhile.
@@ -223,23 +219,8 @@ def check_size(size: int, max_bytes: int) -> None:
         raise UnreadableFile(f"{size / 1e6:.1f} MB, over the limit of {max_bytes / 1e6:g} MB")
 
 
-# --- which parser -----------------------------------------------------------------------------------------------------
-
-
-def _parse(data: bytes, name: str, depth: int, ocr: str) -> Content:
-    target = _target(data, PurePath(name.lower()), ocr=bool(ocr))
-    if target == _PDF and ocr:
-        target = _OCR_PDF
-    module, _, named = target.partition(":")
-    function = getattr(importlib.import_module(module), named)
-    # What holds other files counts how deep it is itself; OCR needs to know the languages.
-    more = (depth,) if target in _HOLD_OTHERS else (ocr,) if target in (_OCR_IMAGE, _OCR_PDF) else ()
-    content: Content = function(data, name, *more)
-    return content
-
-
 def _target(data: bytes, name: PurePath, *, ocr: bool) -> str:
-    """By what the bytes say first: a PDF that is named .txt is a PDF."""
+    """The parser, by what the bytes say first: a PDF that is named .txt is a PDF."""
     if _PDF_MARK.match(data):
         return _PDF
     if data.startswith(b"{\\rtf"):
@@ -273,19 +254,4 @@ def _compound(data: bytes) -> str:
         raise UnreadableFile("encrypted with a password")
     if "Workbook".encode("utf-16-le") in data:
         return _WORKBOOK
-    raise UnreadableFile(_LEGACY)
-
-
-def _orderly(content: Content) -> Content:
-    """In the form that every document has: titles on one line, headings in order, metadata within its bounds."""
-    headings = content.headings
-    if any(a.start > b.start for a, b in itertools.pairwise(headings)):
-        headings = tuple(sorted(headings, key=lambda mark: mark.start))
-    if headings and headings[-1].start >= len(content.text):
-        headings = tuple(mark for mark in headings if mark.start < len(content.text))
-    metadata = content.metadata
-    if metadata:
-        from openbook.parsers.metadata import normalised
-
-        metadata = normalised(dict(metadata))
-    return replace(content, title=one_line(content.title), headings=headings, metadata=metadata)
+    raise UnreadableFile("a legacy Office file: save it as .docx, .xlsx or .pptx")

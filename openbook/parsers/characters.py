@@ -53,11 +53,7 @@ def title_from_name(name: str) -> str:
 def decode(data: bytes, declared: str = "") -> str:
     """The text of `data`: by its byte order mark, else as UTF-8, else as `declared`, else by what the bytes look like.
 
-    What cannot be decoded becomes U+FFFD.
-
-    Raises:
-        UnreadableFile: the bytes are not text.
-
+    What cannot be decoded becomes U+FFFD. Raises UnreadableFile for bytes that are not text.
     """
     for mark, encoding in _MARKS:
         if data.startswith(mark):

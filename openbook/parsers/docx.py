@@ -15,18 +15,8 @@ from typing import Any
 from openbook.errors import UnreadableFile
 from openbook.parsers.blocks import Blocks
 from openbook.parsers.characters import one_line
-from openbook.parsers.packages import (
-    Package,
-    attribute,
-    child,
-    children,
-    core_properties,
-    descendants,
-    local,
-    number,
-    outermost,
-    text_chars,
-)
+from openbook.parsers.elements import attribute, child, children, descendants, local, number, outermost, text_chars
+from openbook.parsers.packages import Package, core_properties
 from openbook.records import Content
 
 MEDIA_TYPE = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
@@ -71,9 +61,6 @@ def parse_docx(data: bytes, name: str) -> Content:
 def _value(element: Any, name: str) -> str:
     found = child(element, name)
     return attribute(found, "val") if found is not None else ""
-
-
-# --- styles -----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +123,6 @@ class _Styles:
         return self._known[identifier]
 
 
-# --- numbers of lists -------------------------------------------------------------------------------------------------
-
-
 class _Numbering:
     """Ask it for the paragraphs of lists in document order. Lists of one definition go on counting."""
 
@@ -192,9 +176,6 @@ def _count_shown(shape: str, count: int) -> str:
             text += letters * (count // step)
             count %= step
     return text.upper() if shape.startswith("upper") else text
-
-
-# --- the body ---------------------------------------------------------------------------------------------------------
 
 
 class _Writer:
@@ -263,9 +244,9 @@ class _Writer:
     def _text(self, element: Any) -> str:
         parts: list[str] = []
         for found in outermost(element, _TEXT, _SKIPPED):
-            name = local(found)
-            if _is_hidden(found):
-                continue
+            name, mark = local(found), child(found.getparent(), "rPr", "vanish")
+            if mark is not None and (attribute(mark, "val") or "1") not in _OFF:
+                continue  # Word does not show it
             if name in _NOTES:
                 marks = self._marks[_NOTES[name]]
                 prefix = "e" if name == "endnoteReference" else ""
@@ -273,12 +254,6 @@ class _Writer:
             else:
                 parts.append(_CHARACTERS.get(name) or (formula(found) if name == "oMath" else found.text or ""))
         return "".join(parts)
-
-
-def _is_hidden(element: Any) -> bool:
-    """Whether it stands in a run that Word does not show."""
-    mark = child(element.getparent(), "rPr", "vanish")
-    return mark is not None and (attribute(mark, "val") or "1") not in _OFF
 
 
 def formula(element: Any) -> str:

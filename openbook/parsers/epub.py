@@ -12,8 +12,9 @@ from typing import Any
 from openbook.errors import UnreadableFile
 from openbook.parsers.blocks import Blocks
 from openbook.parsers.characters import one_line
+from openbook.parsers.elements import child, children, descendants
 from openbook.parsers.html import decode_page, parse_page
-from openbook.parsers.packages import Package, child, children, descendants, resolve, stated
+from openbook.parsers.packages import Package, common_metadata, resolve
 from openbook.records import Content, Metadata
 
 _CONTAINER = "META-INF/container.xml"
@@ -31,7 +32,11 @@ def parse_epub(data: bytes, name: str) -> Content:
     folder = part.rpartition("/")[0]
     items = {item.get("id", ""): item for item in descendants(root, "item")}
     chapters = _chapters(root, items, folder)
-    _refuse_locked(package, chapters)
+    # Fonts are often scrambled, which hinders nobody; a scrambled chapter cannot be read.
+    references = descendants(package.optional_xml("META-INF/encryption.xml"), "CipherReference")
+    locked = {resolve("", item.get("URI", "")).lower() for item in references}
+    if any(chapter.lower() in locked for chapter in chapters):
+        raise UnreadableFile("locked by its publisher (DRM)")
     titles = _titles(package, items, folder)
     out = Blocks()
     for chapter in chapters:
@@ -56,14 +61,6 @@ def _chapters(root: Any, items: Mapping[str, Any], folder: str) -> list[str]:
         if item is not None and item.get("media-type", "") in _PAGES and not _is_nav(item)
     ]
     return list(dict.fromkeys(parts))
-
-
-def _refuse_locked(package: Package, chapters: list[str]) -> None:
-    """Fonts are often scrambled, which hinders nobody; a scrambled chapter cannot be read."""
-    references = descendants(package.optional_xml("META-INF/encryption.xml"), "CipherReference")
-    locked = {resolve("", item.get("URI", "")).lower() for item in references}
-    if any(chapter.lower() in locked for chapter in chapters):
-        raise UnreadableFile("locked by its publisher (DRM)")
 
 
 def _titles(package: Package, items: Mapping[str, Any], folder: str) -> dict[str, str]:
@@ -93,7 +90,7 @@ def _metadata(root: Any) -> tuple[str, Metadata]:
 
     title, language, date = (next(descendants(head, name), None) for name in ("title", "language", "date"))
     authors = [_text(creator) for creator in descendants(head, "creator")]
-    return one_line(_text(title)), stated(authors, _text(modified[0] if modified else date), _text(language))
+    return one_line(_text(title)), common_metadata(authors, _text(modified[0] if modified else date), _text(language))
 
 
 def _text(element: Any) -> str:

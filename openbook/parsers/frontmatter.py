@@ -28,22 +28,24 @@ _ENDS = {
 }
 _FIELD = re.compile(r"([A-Z][\w-]{0,40}):(?:[ \t]+(\S.*))?$")
 _RST_FIELD = re.compile(r":([A-Za-z][\w -]{0,40}):(?:[ \t]+(\S.*))?$")
+_INTEGER = re.compile(r"0|[1-9]\d{0,14}", re.ASCII)
 
 
 def make_metadata(fields: Iterable[tuple[str, object]]) -> Metadata:
-    """`fields` as a document may keep them; the first of two with one name counts, empty ones do not."""
-    return _with_synonyms(normalised(_first_of_each(fields)))
+    """`fields` as metadata: the first of two with one name counts; author, date and language go by other names, too."""
+    found: dict[str, MetadataValue] = dict(normalised(_first_of_each(fields)))
+    for key, others in _SYNONYMS.items():
+        value = next((found[other] for other in others if other in found), None)
+        if key not in found and value is not None and (key != "date" or re.match(r"\d{4}(?:-|$)", str(value))):
+            found[key] = value
+    return normalised(found)
 
 
 def front_matter(text: str) -> tuple[Metadata, int]:
     """The fields of the YAML (`---`) or TOML (`+++`) block at the top of `text`, and where what follows it begins.
 
     0 where there is no such block, or where metadata cannot hold all of its fields whole: the block then stays part of
-    the text, so that nothing is lost.
-
-    Raises:
-        UnreadableFile: labels that cannot be read.
-
+    the text, so that nothing is lost. Raises UnreadableFile for labels that cannot be read.
     """
     top = text.lstrip("\ufeff \t\n")
     opening = _OPENING.match(top)
@@ -53,15 +55,19 @@ def front_matter(text: str) -> tuple[Metadata, int]:
     block = top[opening.end() : end.start() if end else len(top)]
     fields: list[tuple[str, object]] = []
     if end and end.end() <= LONGEST_BLOCK_CHARS and len(top) == len(text):
-        fields = list(_flat(_toml(block) if opening[1] == "+++" else _yaml(block)))
+        fields = list(_flat(_loaded(block, is_toml=opening[1] == "+++")))
     # Twice, empty, inside another field, or in what is no block: nobody can tell what was meant.
     if len(_LABELS.findall(block)) > sum(key_name(name) == LABEL_KEY and value is not None for name, value in fields):
         raise UnreadableFile(
             "its front matter names labels and cannot be read: it must begin on the first line, be closed, name them "
             f"once and have at most {LONGEST_BLOCK_CHARS:,} characters"
         )
-    begin = min(end.end() + 1, len(text)) if end and fields and _is_whole(fields) else 0
-    return make_metadata(fields), begin
+    try:
+        normalised(_first_of_each(fields), strict=True)
+        is_whole = bool(fields) and len(dict(fields)) == len(fields)
+    except UnreadableFile:
+        is_whole = False
+    return make_metadata(fields), min(end.end() + 1, len(text)) if end and is_whole else 0
 
 
 def header_fields(text: str) -> Metadata:
@@ -82,41 +88,17 @@ def _first_of_each(fields: Iterable[tuple[str, object]]) -> dict[str, object]:
     return found
 
 
-def _is_whole(fields: list[tuple[str, object]]) -> bool:
-    try:
-        normalised(_first_of_each(fields), strict=True)
-    except UnreadableFile:
-        return False
-    return len({name for name, _ in fields}) == len(fields)
-
-
-def _with_synonyms(metadata: Metadata) -> Metadata:
-    fields: dict[str, MetadataValue] = dict(metadata)
-    for key, others in _SYNONYMS.items():
-        found = next((fields[other] for other in others if other in fields), None)
-        if key not in fields and found is not None and (key != "date" or re.match(r"\d{4}(?:-|$)", str(found))):
-            fields[key] = found
-    return normalised(fields)
-
-
-def _toml(block: str) -> Mapping[Any, Any]:
-    """Empty where it is none."""
+def _loaded(block: str, *, is_toml: bool) -> Mapping[Any, Any]:
+    """The fields in a block of TOML or YAML; empty where it is none, or no mapping."""
     import tomllib
 
-    try:
-        return tomllib.loads(block)
-    except (ValueError, RecursionError):
-        return {}
-
-
-def _yaml(block: str) -> Mapping[Any, Any]:
-    """Empty where it is none, or no mapping."""
     import yaml
 
-    if block.count("[") + block.count("{") > _MOST_BRACKETS:  # the library's time grows with the square of their depth
+    # PyYAML's time grows with the square of their depth.
+    if not is_toml and block.count("[") + block.count("{") > _MOST_BRACKETS:
         return {}
     try:
-        value = yaml.load(block, _yaml_loader())  # noqa: S506  a safe loader, made narrower
+        value = tomllib.loads(block) if is_toml else yaml.load(block, _yaml_loader())  # noqa: S506  made of the safe one
     except (yaml.YAMLError, ValueError, RecursionError, TypeError, OverflowError):
         return {}
     return value if isinstance(value, dict) else {}
@@ -167,8 +149,5 @@ def _read_block(block: str, form: re.Pattern[str]) -> list[tuple[str, str | int]
             found[-1][1].append(line.strip())
         else:
             return []
-    return [(name, _number_or_text(" ".join(part for part in parts if part))) for name, parts in found]
-
-
-def _number_or_text(value: str) -> str | int:
-    return int(value) if re.fullmatch(r"0|[1-9]\d{0,14}", value, re.ASCII) else value
+    said = [(name, " ".join(filter(None, parts))) for name, parts in found]
+    return [(name, int(value) if _INTEGER.fullmatch(value) else value) for name, value in said]

@@ -33,10 +33,7 @@ _TARGET = re.compile(r"\s*<[^<>]*>`_*")
 
 def markdown_headings(text: str) -> tuple[HeadingMark, ...]:
     """ATX (`# Title`) and setext (underlined) headings outside fenced code and a block of front matter left in place."""
-    return tuple(_markdown_headings(text))
-
-
-def _markdown_headings(text: str) -> Iterator[HeadingMark]:
+    found: list[HeadingMark] = []
     front_matter = _FRONT_MATTER_END.search(text, 4, 65_536) if text.startswith("---\n") else None
     fence = ""
     above, above_start = "", 0  # a paragraph of one line, which an underline would make a heading
@@ -52,14 +49,15 @@ def _markdown_headings(text: str) -> Iterator[HeadingMark]:
             continue
         underline = _UNDERLINE.match(line)
         if above and underline:
-            yield HeadingMark(above_start, 1 if underline[1] == "=" else 2, markdown_title(above))
+            found.append(HeadingMark(above_start, 1 if underline[1] == "=" else 2, markdown_title(above)))
             above, alone = "", True
             continue
         atx = _ATX.match(line)
         if atx and (title := markdown_title(_CLOSING.sub("", atx[2]))):
-            yield HeadingMark(start, len(atx[1]), title)
+            found.append(HeadingMark(start, len(atx[1]), title))
         above, above_start = (line, start) if alone and not atx and not _NO_TITLE.match(line) else ("", 0)
         alone = not line.strip() or atx is not None
+    return tuple(found)
 
 
 def markdown_title(line: str) -> str:
@@ -105,16 +103,13 @@ def underlined_headings(text: str, *, exact: bool = False) -> tuple[HeadingMark,
         else:
             is_long_enough = len(title) > 2 and abs(len(underline) - len(title)) <= 1
         in_paragraph = line[0] in " \t" or (above.strip() and not above.strip().startswith("..") and i - 1 != taken)
-        if is_long_enough and (over or not in_paragraph) and (shown := rst_title(line)):
+        shown = _TARGET.sub("`", _ROLE.sub("", one_line(line)))
+        shown = shown.replace("`", "").replace("**", "").strip().strip("*").strip()
+        if is_long_enough and (over or not in_paragraph) and shown:
             level = levels.setdefault((rule[1], over), len(levels) + 1)
             found.append(HeadingMark(above_start if over else start, level, shown))
             taken = i + 1
     return tuple(found)
-
-
-def rst_title(line: str) -> str:
-    title = _TARGET.sub("`", _ROLE.sub("", one_line(line)))
-    return title.replace("`", "").replace("**", "").strip().strip("*").strip()
 
 
 def _lines(text: str, begin: int) -> Iterator[tuple[int, str]]:

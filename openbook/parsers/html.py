@@ -13,7 +13,8 @@ from typing import Any
 from openbook.errors import UnreadableFile
 from openbook.parsers.blocks import MOST_DEPTH, Text
 from openbook.parsers.characters import clean, decode, one_line
-from openbook.parsers.packages import number, stated
+from openbook.parsers.elements import number
+from openbook.parsers.packages import common_metadata
 from openbook.parsers.text import text_content
 from openbook.records import Content, HeadingMark
 
@@ -71,12 +72,7 @@ def decode_page(data: bytes) -> str:
 
 
 def parse_page(source: str) -> Content:
-    """What a page shows, and what it says about itself; `source_chars` counts the text between the tags.
-
-    Raises:
-        UnreadableFile: it is nothing that a parser of HTML can read.
-
-    """
+    """What a page shows and says about itself; `source_chars` counts the text between the tags. Raises UnreadableFile."""
     from lxml import etree
 
     if source.lstrip("\ufeff \t\n").startswith("<?xml"):
@@ -96,7 +92,7 @@ def parse_page(source: str) -> Content:
     date = next((said[key] for key in _META_DATES if said.get(key)), "")
     language = target.language or said.get("dc.language", "") or said.get("content-language", "")
     out, title = target.finish(), one_line("".join(target.title))
-    metadata = stated(authors[:1], date, language)
+    metadata = common_metadata(authors[:1], date, language)
     return Content(out.text, "text/html", title, (), tuple(out.headings), target.chars, metadata)
 
 

@@ -55,7 +55,7 @@ def parse_mail(data: bytes, name: str, depth: int = 0) -> Content:
         else:
             _add_body(_part_text(part), part.get_content_type() == "text/html", out)
     _add_attachments(((_file_name(part), _payload(part)) for part in attached), depth, out)
-    return _ended(out, head, head["Date"], "message/rfc822", name)
+    return _message_content(out, head, head["Date"], "message/rfc822", name)
 
 
 def parse_mailbox(data: bytes, name: str) -> Content:
@@ -105,7 +105,7 @@ def _add_content(title: str, content: Content, out: Blocks) -> None:
     out.chars += content.source_chars or len(content.text)
 
 
-def _ended(out: Blocks, head: Mapping[str, str], date: object, media_type: str, name: str) -> Content:
+def _message_content(out: Blocks, head: Mapping[str, str], date: object, media_type: str, name: str) -> Content:
     fields = [("author", head["From"]), ("to", head["To"]), ("cc", head["Cc"]), ("date", date)]
     return out.content(media_type, head["Subject"] or title_from_name(name), name, make_metadata(fields))
 
@@ -142,11 +142,9 @@ def _inner(part: Message) -> list[Message]:
 def _file_name(part: Message) -> str:
     if part.get_content_type() == "message/rfc822" and (inner := _inner(part)):
         return (_header(inner[0], "Subject") or "message") + ".eml"
-    try:
-        name = header_text(part.get_filename() or "")
-    except (ValueError, LookupError, TypeError):
-        name = ""
-    return name
+    with contextlib.suppress(ValueError, LookupError, TypeError):
+        return header_text(part.get_filename() or "")
+    return ""
 
 
 def _payload(part: Message) -> bytes:
@@ -221,7 +219,7 @@ def _outlook_message(message: _Properties, name: str, depth: int) -> Content:
     else:
         _add_body(decode_page(html), True, out)
     _add_attachments(_outlook_attachments(message, depth), depth, out)
-    return _ended(out, head, sent, "application/vnd.ms-outlook", name)
+    return _message_content(out, head, sent, "application/vnd.ms-outlook", name)
 
 
 def _outlook_attachments(message: _Properties, depth: int) -> Iterator[tuple[str, bytes | Content]]:

@@ -60,12 +60,8 @@ def system_metadata(path: str, size_bytes: int, modified_ns: int) -> Metadata:
 
 def labels_of(*parts: Metadata) -> frozenset[str]:
     """The access labels that any of `parts` states: what one of them asks for, no other can take away."""
-    found = set[str]()
-    for part in parts:
-        for key, value in part:
-            if key == LABEL_KEY:
-                found |= set(_labels(value))
-    return frozenset(found)
+    stated = [value for part in parts for key, value in part if key == LABEL_KEY]
+    return frozenset(label for value in stated for label in _labels(value))
 
 
 # --- sidecars ---------------------------------------------------------------------------------------------------------
@@ -77,12 +73,7 @@ def is_sidecar(name: str) -> bool:
 
 
 def sidecar_of(path: Path) -> Path | None:
-    """The sidecar beside the document at `path`, whether or not it can be read.
-
-    Raises:
-        UnreadableFile: there are two.
-
-    """
+    """The sidecar beside the document at `path`, whether or not it can be read. Raises UnreadableFile if there are two."""
     found = [side for side in (path.with_name(path.name + end) for end in _SIDECAR_ENDS) if os.path.lexists(side)]
     if len(found) > 1:
         raise UnreadableFile(f"has two sidecars, {found[0].name} and {found[1].name}; keep one")
@@ -90,12 +81,7 @@ def sidecar_of(path: Path) -> Path | None:
 
 
 def read_sidecar(path: Path) -> Metadata:
-    """What the sidecar at `path` says. A link is not followed: it would bring text from outside into the knowledge base.
-
-    Raises:
-        UnreadableFile: it cannot be read or says what a document cannot have; the text is the reason.
-
-    """
+    """What the sidecar at `path` says. A link is not followed: it may lead outside the folder. Raises UnreadableFile."""
     from openbook.parsers import file_bytes  # late: that module imports this one
 
     kind = "TOML" if path.suffix == ".toml" else "JSON"
@@ -117,19 +103,12 @@ def read_sidecar(path: Path) -> Metadata:
     return said
 
 
-# --- one form for all -------------------------------------------------------------------------------------------------
-
-
 def normalised(said: Mapping[str, object], *, strict: bool = False) -> Metadata:
     """Any mapping as metadata: keys to lower-case identifiers, dates to ISO 8601 (UTC where they name a zone).
 
     Text loses control characters and is in Unicode's form C; numbers keep 15 digits, which every reader of JSON keeps.
-    What does not fit is an error when `strict` (somebody wrote it for OpenBook), otherwise left out or cut. Labels are
-    always strict. Law: `normalised(dict(normalised(x))) == normalised(x)`.
-
-    Raises:
-        UnreadableFile: a label that is none, or with `strict` a key or value that cannot be kept.
-
+    What does not fit is an UnreadableFile when `strict` (somebody wrote it for OpenBook), otherwise left out or cut. Labels
+    are always strict. Law: `normalised(dict(normalised(x))) == normalised(x)`.
     """
     kept: dict[str, MetadataValue] = {}
     for raw_key, raw in said.items():
@@ -240,9 +219,6 @@ def _labels(raw: object) -> tuple[str, ...]:
     if len(labels) > MAX_LIST_ITEMS:
         raise UnreadableFile(f"has {len(labels)} labels, the limit is {MAX_LIST_ITEMS}")
     return tuple(sorted(labels))
-
-
-# --- dates ------------------------------------------------------------------------------------------------------------
 
 
 def _iso(moment: datetime | date | time) -> str:

@@ -32,10 +32,8 @@ _IMAGES = (
 def ocr_pdf(data: bytes, name: str, languages: str) -> Content:
     """As `parse_pdf`, with the text in the pictures of its scanned pages. `languages`: Tesseract's, such as `eng+deu`.
 
-    Raises:
-        UnreadableFile: a page is a scan, and Tesseract is missing, has no data for a language, or fails; or no page has
-            text and Tesseract found none.
-
+    Raises UnreadableFile if a page is a scan, and Tesseract is missing, has no data for a language, or fails; or if no page
+    has text and Tesseract found none.
     """
 
     def recognise(page: Any) -> str:
@@ -68,10 +66,7 @@ def ocr_image(data: bytes, name: str, languages: str) -> Content:
 
 
 def available(languages: str) -> str:
-    """What OCR depends on besides the file: the `languages`, and for which of them Tesseract has data here.
-
-    Empty without languages.
-    """
+    """What OCR depends on besides the file: the `languages`, if any, and for which of them Tesseract has data here."""
     if not languages:
         return ""
     try:

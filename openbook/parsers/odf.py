@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from openbook.errors import UnreadableFile
 from openbook.parsers.blocks import Blocks
 from openbook.parsers.characters import one_line
-from openbook.parsers.packages import (
-    Package,
-    attribute,
-    child,
-    children,
-    core_properties,
-    descendants,
-    local,
-    number,
-    outermost,
-    text_chars,
-)
+from openbook.parsers.elements import attribute, child, children, descendants, local, number, outermost, text_chars
+from openbook.parsers.packages import Package, core_properties
 from openbook.records import Content
 
 _MEDIA_TYPE = "application/vnd.oasis.opendocument."
@@ -86,24 +76,22 @@ class _Writer:
                 if level := self._titles.get(attribute(style, "parent-style-name")):
                     self._titles.setdefault(attribute(style, "name"), level)
 
-    def blocks(self, container: Any) -> None:
+    def blocks(self, elements: Iterable[Any]) -> None:
         """Headings, paragraphs, lists, tables and text boxes in order. Depth is bounded by the XML parser."""
-        for element in container:
-            self._block(element)
-
-    def _block(self, element: Any) -> None:
-        name = local(element)
-        if name == "h":
-            self.out.heading(self.line(element), number(attribute(element, "outline-level"), 1, 10))
-        elif name == "p":
-            self._paragraph(element)
-        elif name == "list":
-            self._list(element, 1, "")
-        elif name == "table":
-            left: dict[int, int] = {}
-            self.out.rows(self._cells(row, left) for row in outermost(element, frozenset({"table-row"}), _SKIPPED))
-        elif name not in _SKIPPED:
-            self.blocks(element)
+        for element in elements:
+            name = local(element)
+            if name == "h":
+                self.out.heading(self.line(element), number(attribute(element, "outline-level"), 1, 10))
+            elif name == "p":
+                self._paragraph(element)
+            elif name == "list":
+                self._list(element, 1, "")
+            elif name == "table":
+                left: dict[int, int] = {}
+                rows = outermost(element, frozenset({"table-row"}), _SKIPPED)
+                self.out.rows(self._cells(row, left) for row in rows)
+            elif name not in _SKIPPED:
+                self.blocks(element)
 
     def _paragraph(self, element: Any) -> None:
         text, level = self.line(element), self._titles.get(attribute(element, "style-name"), 0)
@@ -135,7 +123,7 @@ class _Writer:
                     self.out.item(self.line(part), depth - 1, f"{count}." if (style, depth) in self._counting else "-")
                     self._boxes(part)
                 else:
-                    self._block(part)  # numbered headings stand in lists
+                    self.blocks([part])  # numbered headings stand in lists
 
     def _cells(self, row: Any, left: dict[int, int]) -> Iterator[str | None]:
         """`left` says for each column how many rows the cell above still covers."""

@@ -12,13 +12,12 @@ import zlib
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from openbook.errors import NoSuchPage, NotReadNow, UnreadableFile
 from openbook.parsers import check_size
 from openbook.parsers.pdf import ONE_AT_A_TIME, open_pdf
 from openbook.parsers.sandbox import NONSENSE, Limits, Worker, decode_answer, worker_command
-from openbook.parsers.worker import PAGE_BYTES, PAGE_IMAGE, PIXELS, SIDE_BYTES
+from openbook.parsers.worker import NUMBER_BYTES, PAGE_IMAGE, PIXELS, SIDE_BYTES
 
 WIDTH = 1000  # pixels, unless the page would be higher than MOST_HEIGHT or enlarged more than MOST_SCALE
 MOST_HEIGHT = 3000
@@ -43,22 +42,14 @@ def draw_page(
     """Page `page` (from 1) of a PDF as PNG: at most WIDTH by MOST_HEIGHT pixels of red, green and blue.
 
     It is broken off when `stop` says so, within a moment. `command` starts another worker than the program's own.
-
-    Raises:
-        NoSuchPage: the PDF has no page of that number.
-        NotReadNow: the machine could not, or it was broken off.
-        UnreadableFile: the page cannot be drawn; the text is the reason.
-
+    Raises NoSuchPage; NotReadNow if the machine could not or it was broken off; UnreadableFile for any other reason.
     """
-    if not 1 <= page < 1 << 8 * PAGE_BYTES:
+    if not 1 <= page < 1 << 8 * NUMBER_BYTES:
         raise NoSuchPage(f"there is no page {page}: pages are counted from 1")
     check_size(len(data), limits.max_file_bytes)
+    worker = Worker([*(command or [*worker_command(), PAGE_IMAGE]), json.dumps(asdict(limits))])
     try:
-        worker = Worker([*(command or [*worker_command(), PAGE_IMAGE]), json.dumps(asdict(limits))])
-    except OSError as error:
-        raise NotReadNow(f"the parser could not be started ({(error.strerror or str(error)).lower()})") from error
-    try:
-        question = [page.to_bytes(PAGE_BYTES, "big"), data]
+        question = [page.to_bytes(NUMBER_BYTES, "big"), data]
         answer = worker.ask(question, limits.timeout_s, MOST_ANSWER_BYTES, stop)
         picture = None if answer is None else _picture(answer)
     except ValueError as error:
@@ -98,13 +89,7 @@ def png(width: int, height: int, pixels: bytes | memoryview) -> bytes:
 
 
 def draw(data: bytes, number: int) -> Drawing:
-    """Page `number`, counted from 1, on white.
-
-    Raises:
-        NoSuchPage: there is none of that number.
-        UnreadableFile: it cannot be drawn; the text is the reason.
-
-    """
+    """Page `number`, counted from 1, on white. Raises NoSuchPage, UnreadableFile."""
     import pypdfium2
 
     with ONE_AT_A_TIME, closing(open_pdf(data)) as document:
@@ -112,15 +97,11 @@ def draw(data: bytes, number: int) -> Drawing:
             raise NoSuchPage(f"there is no page {number}: the PDF has {len(document)}")
         try:
             with closing(document[number - 1]) as page:
-                return _drawn(page)
+                width, height = page.get_size()
+                if not (0 < width < float("inf") and 0 < height < float("inf")):
+                    raise UnreadableFile(f"a page of {width:g} by {height:g} points cannot be drawn")
+                scale = min(WIDTH / width, MOST_HEIGHT / height, MOST_SCALE) * _ROUNDING
+                with closing(page.render(scale=scale, rev_byteorder=True)) as bitmap:
+                    return Drawing(bitmap.width, bitmap.height, bitmap.to_numpy().tobytes())
         except pypdfium2.PdfiumError as error:
             raise UnreadableFile("the page is damaged") from error
-
-
-def _drawn(page: Any) -> Drawing:
-    width, height = page.get_size()
-    if not (0 < width < float("inf") and 0 < height < float("inf")):
-        raise UnreadableFile(f"a page of {width:g} by {height:g} points cannot be drawn")
-    scale = min(WIDTH / width, MOST_HEIGHT / height, MOST_SCALE) * _ROUNDING
-    with closing(page.render(scale=scale, rev_byteorder=True)) as bitmap:
-        return Drawing(bitmap.width, bitmap.height, bitmap.to_numpy().tobytes())

@@ -12,7 +12,7 @@ from typing import Any
 from openbook.errors import UnreadableFile
 from openbook.parsers.blocks import Blocks
 from openbook.parsers.characters import clean, one_line, title_from_name
-from openbook.parsers.packages import stated
+from openbook.parsers.packages import common_metadata
 from openbook.records import Content, HeadingMark, PageSpan
 
 MOST_BOOKMARKS = 20_000
@@ -91,7 +91,7 @@ def _content(document: Any, name: str, recognise: Recognise | None) -> Content:
     out.headings = list(_headings(document, out.text, out.pages))
     date = _stated(document, "ModDate") or _stated(document, "CreationDate")
     counts = (("pages_needing_ocr", scans), ("pages_read_by_ocr", recognised))
-    said = stated([_stated(document, "Author")], date, "")
+    said = common_metadata([_stated(document, "Author")], date, "")
     metadata = tuple(sorted([*said, *((key, count) for key, count in counts if count)]))
     return out.content("application/pdf", _title(document, out.text, name), name, metadata)
 

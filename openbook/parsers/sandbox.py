@@ -29,7 +29,7 @@ import msgspec
 from openbook.errors import NotReadNow, UnreadableFile
 from openbook.parsers.characters import LONGEST_TITLE_CHARS, clean, one_line
 from openbook.parsers.metadata import normalised
-from openbook.parsers.worker import HELLO, KINDS, NAME_BYTES, SIZE_BYTES, read_frame
+from openbook.parsers.worker import HELLO, KINDS, NAME_BYTES, NUMBER_BYTES, read_frame
 from openbook.records import Content, Digest
 
 MOST_ANSWER_BYTES = 512_000_000
@@ -131,12 +131,12 @@ class ParserPool:
                 # What broke it may be the file before; this one deserves a fresh worker.
                 worker = self._worker()
                 outcome = self._ask(worker, path, data)
-            return outcome or worker.last_words(self._limits)
-        except OSError as error:
-            return NotReadNow(f"the parser could not be started ({(error.strerror or str(error)).lower()})")
+        except NotReadNow as error:
+            return error
+        return outcome or worker.last_words(self._limits)
 
     def _worker(self) -> Worker:
-        """The worker of this thread. Raises OSError: none could be started."""
+        """The worker of this thread. Raises NotReadNow if none can be started."""
         worker: Worker | None = getattr(self._mine, "worker", None)
         if worker is None:
             worker = self._mine.worker = Worker(self._command)
@@ -147,11 +147,10 @@ class ParserPool:
 
     def _ask(self, worker: Worker, path: Path, data: bytes | None) -> Outcome | None:
         """What `worker` answers; None when it ended instead, and is reaped."""
-        question, rest = [os.fsencode(path)], b""
-        if data is not None:
-            question, rest = [len(data).to_bytes(SIZE_BYTES, "big"), *question], data
+        name = os.fsencode(path)
+        question = [name] if data is None else [len(name).to_bytes(NUMBER_BYTES, "big"), name, data]
         try:
-            answer = worker.ask(question, self._limits.timeout_s, rest=rest)
+            answer = worker.ask(question, self._limits.timeout_s)
             outcome = None if answer is None else decode_answer(answer)
         except ValueError:  # taken over, or broken: not to be asked again
             outcome, worker.files = UnreadableFile(NONSENSE), MOST_FILES_A_WORKER
@@ -166,15 +165,20 @@ class Worker:
     """One process. Asked by one thread at a time; killed from any. Call `reap` at the end."""
 
     def __init__(self, command: Sequence[str]) -> None:
-        # A session of its own: Ctrl-C in the terminal is for the program, and the whole group can be killed.
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
-            start_new_session=True, env=_environment(),
-        )  # fmt: skip
+        """Raises NotReadNow if it cannot be started."""
+        try:
+            # A session of its own: Ctrl-C in the terminal is for the program, and the whole group can be killed.
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
+                start_new_session=True, env=_environment(),
+            )  # fmt: skip
+        except OSError as error:
+            why = (error.strerror or str(error)).lower()
+            raise NotReadNow(f"the parser could not be started ({why})") from error
         self._lock = threading.Lock()
         self._is_reaped = False
         self._is_ready = False
-        self._said = b""
+        self._stderr_tail = b""
         self.files = 0
         self.is_late = False
         self._listener = threading.Thread(target=self._listen, name="openbook-stderr", daemon=True)
@@ -186,11 +190,9 @@ class Worker:
         timeout_s: float,
         most_bytes: int = MOST_ANSWER_BYTES,
         stop: Callable[[], bool] = lambda: False,
-        rest: bytes = b"",
     ) -> bytes | None:
         """The body of its answer to a question, which comes in parts; None when it ended or was killed.
 
-        `rest`: what follows the question's frame.
         It is killed when it is late, and within a moment after `stop` says so. Raises ValueError for an answer to
         something else.
         """
@@ -201,9 +203,7 @@ class Worker:
                 return None
         name = secrets.token_bytes(NAME_BYTES)
         size = len(name) + sum(map(len, question))
-        frame = self._exchange(
-            [size.to_bytes(4, "big"), name, *question, rest], timeout_s, NAME_BYTES + most_bytes, stop
-        )
+        frame = self._exchange([size.to_bytes(4, "big"), name, *question], timeout_s, NAME_BYTES + most_bytes, stop)
         if frame and frame[:NAME_BYTES] != name:
             raise ValueError(NONSENSE)
         return frame[NAME_BYTES:] if frame else None
@@ -256,7 +256,7 @@ class Worker:
 
     def last_words(self, limits: Limits) -> UnreadableFile:
         """Why it gave no answer. Call it when it is reaped."""
-        said = one_line(self._said.decode("utf-8", "replace").strip().rpartition("\n")[2])
+        said = one_line(self._stderr_tail.decode("utf-8", "replace").strip().rpartition("\n")[2])
         code = self.process.returncode
         if not self._is_ready:
             return NotReadNow(f"the parser did not start{f' ({said})' if said and not self.is_late else ''}")
@@ -273,7 +273,7 @@ class Worker:
         assert pipe is not None
         with pipe:
             while part := pipe.read(65_536):
-                self._said = (self._said + part)[-4_000:]
+                self._stderr_tail = (self._stderr_tail + part)[-4_000:]
 
 
 def worker_command() -> list[str]:

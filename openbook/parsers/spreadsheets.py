@@ -9,17 +9,17 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, datetime, timedelta
 from io import BytesIO, StringIO
-from itertools import islice
+from itertools import groupby, islice, zip_longest
 
 from openbook.errors import UnreadableFile
 from openbook.parsers.blocks import Blocks
 from openbook.parsers.characters import title_from_name
 from openbook.parsers.packages import ZIP_MARK, Package, core_properties
 from openbook.parsers.text import read_text, text_content
-from openbook.records import Content, Metadata
+from openbook.records import Content
 
 MOST_CELLS = 2_000_000
 _LARGE_TABLE_CHARS = 20_000  # a header that stands further away is not shown with a row
@@ -43,10 +43,10 @@ def parse_delimited(data: bytes, name: str) -> Content:
 
 
 def parse_workbook(data: bytes, name: str) -> Content:
-    """Excel (.xlsx, .xlsb, .xls) and OpenDocument (.ods)."""
     import python_calamine as calamine
 
-    title, metadata = _properties(data)
+    # The check of the package also stops a zip bomb before Calamine unpacks it.
+    title, metadata = core_properties(Package(data, "a workbook")) if data.startswith(ZIP_MARK) else ("", ())
     out = Blocks()
     left = MOST_CELLS
     try:
@@ -60,8 +60,10 @@ def parse_workbook(data: bytes, name: str) -> Content:
                     raise UnreadableFile(f"holds more than {MOST_CELLS // 1_000_000} million cells")
                 out.heading(described.name, 1)
                 out.chars += sum(len(cell) for row in rows for cell in row)
-                for table in _tables(_filled(rows, sheet.merged_cell_ranges or (), sheet.start or (0, 0))):
-                    _write(table, out)
+                _repeat_merged(rows, sheet.merged_cell_ranges or (), sheet.start or (0, 0))
+                for has_cells, table in groupby(rows, key=any):  # an empty row stands between two tables
+                    if has_cells:
+                        _write(list(table), out)
                 out.end_page()
     except calamine.PasswordError as error:
         raise UnreadableFile("encrypted with a password") from error
@@ -69,11 +71,6 @@ def parse_workbook(data: bytes, name: str) -> Content:
         raise UnreadableFile("a damaged workbook") from error
     kind = "vnd.oasis.opendocument.spreadsheet" if name.lower().endswith(".ods") else "vnd.ms-excel"
     return out.content(f"application/{kind}", title or title_from_name(name), name, metadata)
-
-
-def _properties(data: bytes) -> tuple[str, Metadata]:
-    """What the workbook says about itself. The check of the package also stops a zip bomb before Calamine unpacks it."""
-    return core_properties(Package(data, "a workbook")) if data.startswith(ZIP_MARK) else ("", ())
 
 
 def _shown(cell: object) -> str:
@@ -89,49 +86,37 @@ def _shown(cell: object) -> str:
     return cell.isoformat() if isinstance(cell, date) else " ".join(str(cell).split())
 
 
-def _filled(
+def _repeat_merged(
     rows: list[list[str]], merges: Sequence[tuple[tuple[int, int], tuple[int, int]]], start: tuple[int, int]
-) -> list[list[str]]:
-    """A cell over several rows is repeated in each, so that every row says what it is about."""
+) -> None:
+    """Repeat a cell over several rows in each, so that every row says what it is about."""
     for (top, left), (bottom, _) in merges:
         top, left, bottom = top - start[0], left - start[1], bottom - start[0]
         if 0 <= top < len(rows) and 0 <= left < len(rows[top]):
             for row in rows[top + 1 : bottom + 1]:
                 row[left] = row[left] or rows[top][left]
-    return rows
-
-
-def _tables(rows: list[list[str]]) -> Iterator[list[list[str]]]:
-    """Rows without an empty row between."""
-    table: list[list[str]] = []
-    for row in [*rows, []]:
-        if any(row):
-            table.append(row)
-        elif table:
-            yield table
-            table = []
 
 
 def _write(table: list[list[str]], out: Blocks) -> None:
     used = [column for column in range(len(table[0])) if any(row[column] for row in table)]
     rows = [[row[column] for column in used] for row in table]
-    large = sum(len(cell) for row in rows for cell in row) > _LARGE_TABLE_CHARS
-    named = _named_lines(rows) if large else []
-    if named:
+    is_large = sum(len(cell) for row in rows for cell in row) > _LARGE_TABLE_CHARS
+    if is_large and (named := _named_lines(rows)):
         out.lines(named)
     else:
         out.rows(rows)
 
 
-def row_line(names: Sequence[str], row: Sequence[str]) -> str:
-    """`name: Ada; born: 1815`; empty cells are left out."""
-    pairs = [(names[i] if i < len(names) else "", " ".join(cell.split())) for i, cell in enumerate(row)]
-    return "; ".join(f"{column}: {cell}" if column else cell for column, cell in pairs if cell)
+def row_line(cells: Iterable[tuple[str, str]]) -> str:
+    """`name: Ada; born: 1815` for the names of columns with their cells; empty cells are left out."""
+    shown = [(name, " ".join(cell.split())) for name, cell in cells]
+    return "; ".join(f"{name}: {cell}" if name else cell for name, cell in shown if cell)
 
 
 def _named_lines(rows: list[list[str]]) -> list[str]:
     names = _names(rows)
-    return [line for row in rows[1:] if (line := row_line(names, row))] if names else []
+    lines = (row_line(zip_longest(names, row, fillvalue="")) for row in rows[1:]) if names else ()
+    return [line for line in lines if line]
 
 
 def _names(rows: list[list[str]]) -> list[str]:

@@ -10,9 +10,9 @@ from typing import Any
 from openbook.errors import UnreadableFile
 from openbook.parsers.blocks import Blocks
 from openbook.parsers.characters import clean, one_line
+from openbook.parsers.elements import local
 from openbook.parsers.frontmatter import make_metadata
 from openbook.parsers.headings import markdown_headings
-from openbook.parsers.packages import local
 from openbook.parsers.spreadsheets import row_line
 from openbook.parsers.text import parse_plain, read_text, text_content
 from openbook.records import Content
@@ -197,13 +197,13 @@ def _write_xml(element: Any, level: int, prose: bool, out: Blocks) -> None:
     if not name:  # an entity that is not resolved
         out.paragraph(element.text or "")
     elif name in _TITLES:
-        out.heading(_said(element), level)
+        out.heading(_text_of(element), level)
     elif len(element) == 0:
         out.paragraph(_leaf(element, prose))
     elif is_mixed:  # as in a paragraph with a link
-        out.paragraph(_said(element))
+        out.paragraph(_text_of(element))
     elif name in {"tr", "row"}:
-        out.rows([map(_said, element)])
+        out.rows([map(_text_of, element)])
     elif record := _record(element, prose):
         out.paragraph(record)
     else:
@@ -212,7 +212,7 @@ def _write_xml(element: Any, level: int, prose: bool, out: Blocks) -> None:
             _write_xml(child, level + (titled and local(child) not in _TITLES), prose, out)
 
 
-def _said(element: Any) -> str:
+def _text_of(element: Any) -> str:
     return " ".join("".join(element.itertext()).split())
 
 
@@ -229,13 +229,12 @@ def _leaf(element: Any, prose: bool) -> str:
     said = parse_page(text).text if _is_markup(text) else " ".join(text.split())
     if local(element) in _PARAGRAPHS or len(said) > _LONGEST_FIELD_CHARS:
         return said
-    fields = [(local(element), said), *_attributes(element, prose)]
-    return row_line([key for key, _ in fields], [value for _, value in fields])
+    return row_line([(local(element), said), *_attributes(element, prose)])
 
 
 def _record(element: Any, prose: bool) -> str:
     """`id: bk101; author: Ada; price: 44.95` for an element of short fields; empty when it is something else."""
-    fields = [(local(child), _said(child)) for child in element]
+    fields = [(local(child), _text_of(child)) for child in element]
     is_flat = not any(
         len(child) or (child.attrib and not prose) or local(child) in _PARAGRAPHS or _is_markup(child.text or "")
         for child in element
@@ -243,8 +242,7 @@ def _record(element: Any, prose: bool) -> str:
     is_short = 2 <= len(fields) <= _MOST_FIELDS and all(len(said) <= _LONGEST_FIELD_CHARS for _, said in fields)
     if not (is_flat and is_short) or (prose and any(key in _TITLES for key, _ in fields)):
         return ""
-    fields = [*_attributes(element, prose), *fields]
-    return row_line([key for key, _ in fields], [said for _, said in fields])
+    return row_line([*_attributes(element, prose), *fields])
 
 
 def _attributes(element: Any, prose: bool) -> list[tuple[str, str]]:

@@ -22,15 +22,12 @@ def parse_markdown(data: bytes, name: str) -> Content:
     whole = read_text(data)
     fields, begin = front_matter(whole)
     text = whole[begin:].lstrip("\n") or whole  # where nothing follows, the block is the text
-    title = one_line(str(dict(fields).get("title", "")))
-    return text_content(text, "text/markdown", name, markdown_headings(text), fields, title=title, chars=len(whole))
+    return text_content(text, "text/markdown", name, markdown_headings(text), fields, chars=len(whole))
 
 
 def parse_rst(data: bytes, name: str) -> Content:
     text = read_text(data)
-    fields = header_fields(text)
-    title = one_line(str(dict(fields).get("title", "")))
-    return text_content(text, "text/x-rst", name, underlined_headings(text), fields, title=title)
+    return text_content(text, "text/x-rst", name, underlined_headings(text), header_fields(text))
 
 
 def parse_source(data: bytes, name: str) -> Content:
@@ -51,9 +48,9 @@ def parse_rtf(data: bytes, name: str) -> Content:
     return text_content("\n".join(lines), "text/rtf", name, title=title_from_name(name))
 
 
-def read_text(data: bytes, declared: str = "") -> str:
-    """The clean text of `data`. Raises UnreadableFile: it is not text."""
-    return clean(decode(data, declared))
+def read_text(data: bytes) -> str:
+    """The clean text of `data`. Raises UnreadableFile if it is not text."""
+    return clean(decode(data))
 
 
 def text_content(
@@ -66,7 +63,8 @@ def text_content(
     title: str = "",
     chars: int | None = None,
 ) -> Content:
-    """Without a `title` the document has that of its first heading, else its file's name."""
-    title = title or (headings[0].title if headings else "") or title_from_name(name)
+    """Without a `title` the document has that of its metadata, its first heading or its file's name."""
+    stated = one_line(str(dict(metadata).get("title", "")))
+    title = title or stated or (headings[0].title if headings else "") or title_from_name(name)
     source_chars = len(text) if chars is None else chars
     return Content(text, media_type, title, headings=headings, source_chars=source_chars, metadata=metadata)

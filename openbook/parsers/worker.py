@@ -1,13 +1,12 @@
 """The process in which files are parsed: `python -m openbook.parsers.worker SETTINGS` (JSON). See `sandbox`.
 
-It reads one path at a time from standard input and answers on standard output, each in a frame: four bytes of length
-(big-endian), eight bytes that name the request, and the path or a JSON object. It ends when its input ends.
+It reads questions from standard input and answers on standard output, each in a frame: four bytes of length (big-endian),
+eight bytes that name the request, and the question or answer. It ends when its input ends.
 
-With `by_value` in its settings the frame holds the file's size, in eight bytes, and its name; the file's bytes follow the frame.
-
-With `--page-image` before its settings it draws one page of one PDF and ends (see `page_image`): it reads the page's
-number, in eight bytes, and the bytes of the file, and answers PIXELS, width and height in four bytes each, and red, green
-and blue of each pixel; or a JSON object that says why not.
+A question is a path. With `by_value` in the settings it is the length of the file's name (eight bytes), the name, and the
+file's bytes. With `--page-image` before the settings it is a page's number (eight bytes) and the bytes of a PDF; then the
+worker draws the page (see `page_image`) and ends. An answer is a JSON object; or, for a page, PIXELS, width and height in
+four bytes each, and red, green and blue of each pixel.
 """
 
 from __future__ import annotations
@@ -31,11 +30,11 @@ HELLO = b"openbook"
 NAME_BYTES = len(HELLO)
 PAGE_IMAGE = "--page-image"
 PIXELS = b"\1"  # begins an answer that is a picture
-PAGE_BYTES, SIDE_BYTES = 8, 4  # of a page's number, of a width or height
-SIZE_BYTES = 8  # of a file's size
+NUMBER_BYTES, SIDE_BYTES = 8, 4  # of a page's number or a name's length; of a width or height
 # Kinds of refusals. The last is the base of the others, so it is looked for last.
 KINDS = {"not now": NotReadNow, "no such page": NoSuchPage, "unreadable": UnreadableFile}
 _LONGEST_REASON_CHARS = 300
+_LONGEST_PATH_BYTES = 1_000_000
 
 
 def main(arguments: list[str]) -> None:
@@ -45,14 +44,10 @@ def main(arguments: list[str]) -> None:
     _end_with_parent(questions.fileno())
     draws = arguments[0] == PAGE_IMAGE
     _write_frame(answers, HELLO, b"")
-    while frame := read_frame(questions, NAME_BYTES + PAGE_BYTES + settings["max_file_bytes"] if draws else 1_000_000):
-        data = None
-        if settings.get("by_value"):
-            data = _exactly(questions, int.from_bytes(frame[NAME_BYTES : NAME_BYTES + SIZE_BYTES], "big"))
+    while frame := read_frame(questions, _LONGEST_PATH_BYTES + settings["max_file_bytes"]):
         if hasattr(signal, "alarm"):  # a little more than the parent's patience, so that the parent's clock speaks
             signal.alarm(int(settings["timeout_s"]) + 3)
-        answer = _answer(frame[NAME_BYTES:], data, settings, draws)
-        _write_frame(answers, frame[:NAME_BYTES], answer)
+        _write_frame(answers, frame[:NAME_BYTES], _answer(frame[NAME_BYTES:], settings, draws))
         if draws:
             return
         if hasattr(signal, "alarm"):
@@ -81,17 +76,23 @@ def _write_frame(stream: BinaryIO, name: bytes, body: bytes) -> None:
     stream.flush()
 
 
-def _answer(question: bytes, data: bytes | None, settings: Mapping[str, Any], draws: bool) -> bytes:
-    """A content as JSON, or a picture; else as JSON why there is none. `data`: the file's bytes, where they were sent."""
+def _answer(question: bytes, settings: Mapping[str, Any], draws: bool) -> bytes:
+    """A content as JSON, or a picture; else as JSON why there is none."""
     kind = "unreadable"
     try:
         if draws:
-            return _drawing(question)
+            from openbook.parsers.page_image import draw  # late: not for those that parse plain text
+
+            made = draw(question[NUMBER_BYTES:], int.from_bytes(question[:NUMBER_BYTES], "big"))
+            sides = b"".join(side.to_bytes(SIDE_BYTES, "big") for side in (made.width, made.height))
+            return PIXELS + sides + made.pixels
         ocr = settings["ocr"]
-        if data is None:
-            content, digest = parse_file(Path(os.fsdecode(question)), max_bytes=settings["max_file_bytes"], ocr=ocr)
+        if settings["by_value"]:
+            end = NUMBER_BYTES + int.from_bytes(question[:NUMBER_BYTES], "big")
+            name, data = os.fsdecode(question[NUMBER_BYTES:end]), question[end:]
+            content, digest = parse_bytes(data, name, ocr=ocr), sha256_hex(data)
         else:
-            content, digest = parse_bytes(data, os.fsdecode(question[SIZE_BYTES:]), ocr=ocr), sha256_hex(data)
+            content, digest = parse_file(Path(os.fsdecode(question)), max_bytes=settings["max_file_bytes"], ocr=ocr)
         return msgspec.json.encode({"content": content, "digest": digest})
     except UnreadableFile as error:
         kind = next(word for word, refusal in KINDS.items() if isinstance(error, refusal))
@@ -105,16 +106,6 @@ def _answer(question: bytes, data: bytes | None, settings: Mapping[str, Any], dr
     # Half a character is no JSON.
     shown = reason[:_LONGEST_REASON_CHARS].encode("utf-8", "replace").decode()
     return msgspec.json.encode({"reason": shown, "kind": kind})
-
-
-def _drawing(question: bytes) -> bytes:
-    from openbook.parsers.page_image import draw  # late: not for those that parse plain text
-
-    made = draw(question[PAGE_BYTES:], int.from_bytes(question[:PAGE_BYTES], "big"))
-    return PIXELS + b"".join(side.to_bytes(SIDE_BYTES, "big") for side in (made.width, made.height)) + made.pixels
-
-
-# --- limits -----------------------------------------------------------------------------------------------------------
 
 
 def _take_standard_streams() -> tuple[BinaryIO, BinaryIO]:

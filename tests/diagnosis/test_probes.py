@@ -433,7 +433,7 @@ def test_a_model_that_only_fails_is_asked_again(tmp_path: Path, base: KnowledgeB
     with pytest.raises(EngineError, match="16 questions in a row"):
         run_probes(many, bench_of(base, lambda prompt: FAILS), "digest", ["abstention"], path=path)
     again = run_probes(many, bench_of(base, reads), "digest", ["abstention"], path=path)
-    assert counted(again.results["abstention"].outcomes) == {"abstained": 20}  # type: ignore[attr-defined]
+    assert counted(again.results["abstention"].outcomes) == {"abstained": 20}  # type: ignore[union-attr]
 
 
 def test_a_failure_between_answers_is_kept_and_asked_again(tmp_path: Path, base: KnowledgeBase) -> None:

@@ -6,6 +6,7 @@ import math
 import random
 import struct
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from gguf import GGMLQuantizationType
@@ -118,14 +119,17 @@ def flip(data: bytes, position: int, bit: int = 0) -> bytes:
     return bytes(changed)
 
 
+def rewrite(path: Path, data: bytes) -> None:
+    """Changes a stored file behind the store's back."""
+    path.chmod(0o644)
+    path.write_bytes(data)
+    path.chmod(0o444)
+
+
 def lora(base: str, *tensors: Tensor, alpha: float | None = 8.0, reader: tuple[str, str] | None = None) -> Recipe:
     """An adapter for the model with the digest `base`. `reader`: its instruction and what it says when it abstains."""
-    rows: dict[str, str] = {
-        "general.architecture": "llama",
-        "general.type": "adapter",
-        "adapter.type": "lora",
-        "adapter.openbook.base": base,
-    }
+    rows = {"general.architecture": "llama", "general.type": "adapter", "adapter.type": "lora"}
+    rows["adapter.openbook.base"] = base
     if reader is not None:
         rows |= dict(zip(("openbook.reader.instruction", "openbook.reader.abstention"), reader, strict=True))
     recipe = Recipe(tuple((key, ValueType.STRING, value) for key, value in rows.items()), tensors)

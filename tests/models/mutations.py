@@ -17,18 +17,11 @@ Mutation = Callable[[Recipe, random.Random], Recipe | bytes]
 NUMBERS = (0, 1, 2, 3, 7, 255, 513, 1 << 16, 1 << 20, 1 << 24, (1 << 31) - 1, 1 << 31, (1 << 32) - 1)
 FLOATS = (0.0, -1.0, 1e-30, 1e30, float("inf"), float("-inf"), float("nan"))
 VALUES: tuple[tuple[ValueType, Any], ...] = (
-    (ValueType.STRING, ""),
-    (ValueType.STRING, "x"),
-    (ValueType.UINT8, 3),
-    (ValueType.INT32, -1),
-    (ValueType.UINT64, (1 << 64) - 1),
-    (ValueType.FLOAT32, 1.5),
-    (ValueType.BOOL, True),
-    (ValueType.ARRAY, Array(ValueType.UINT32, ())),
-    (ValueType.ARRAY, Array(ValueType.UINT32, (1, 2))),
-    (ValueType.ARRAY, Array(ValueType.STRING, ("a",) * 3)),
-    (ValueType.ARRAY, Array(ValueType.FLOAT32, (1.0,) * 300)),
-)
+    (ValueType.STRING, ""), (ValueType.STRING, "x"), (ValueType.UINT8, 3), (ValueType.INT32, -1),
+    (ValueType.UINT64, (1 << 64) - 1), (ValueType.FLOAT32, 1.5), (ValueType.BOOL, True),
+    (ValueType.ARRAY, Array(ValueType.UINT32, ())), (ValueType.ARRAY, Array(ValueType.UINT32, (1, 2))),
+    (ValueType.ARRAY, Array(ValueType.STRING, ("a",) * 3)), (ValueType.ARRAY, Array(ValueType.FLOAT32, (1.0,) * 300)),
+)  # fmt: skip
 KEYS = (
     "attention.key_length", "attention.value_length", "attention.sliding_window", "attention.causal", "attention.max_alibi_bias",
     "attention.clamp_kqv", "attention.layer_norm_epsilon", "attention.scale", "expert_count", "expert_used_count", "pooling_type",
@@ -94,19 +87,11 @@ def _number(original: Recipe, chance: random.Random) -> Recipe:
     return original.with_value(key, ValueType.UINT32, chance.choice((*NUMBERS, *near)) & 0xFFFFFFFF)
 
 
-def _type(original: Recipe, chance: random.Random) -> Recipe:
-    return original.with_value(chance.choice(original.metadata)[0], *chance.choice(VALUES))
-
-
 def _new_key(original: Recipe, chance: random.Random) -> Recipe:
     kind, value = chance.choice(
         [*VALUES, *((ValueType.UINT32, n) for n in NUMBERS), *((ValueType.FLOAT32, n) for n in FLOATS)]
     )
     return original.with_value(f"llama.{chance.choice(KEYS)}", kind, value)
-
-
-def _no_key(original: Recipe, chance: random.Random) -> Recipe:
-    return original.without(chance.choice(original.metadata)[0])
 
 
 def _architecture(original: Recipe, chance: random.Random) -> Recipe:
@@ -159,10 +144,6 @@ def _special_token(original: Recipe, chance: random.Random) -> Recipe:
     return found.with_value("tokenizer.ggml.add_bos_token", ValueType.BOOL, chance.random() < 0.5)
 
 
-def _template(original: Recipe, chance: random.Random) -> Recipe:
-    return original.with_value("tokenizer.chat_template", ValueType.STRING, chance.choice(TEMPLATES))
-
-
 def _tensor(original: Recipe, chance: random.Random) -> Recipe:
     tensors = list(original.tensors)
     place = chance.randrange(len(tensors))
@@ -189,12 +170,6 @@ def _tensor(original: Recipe, chance: random.Random) -> Recipe:
     return replace(original, tensors=tuple(tensors))
 
 
-def _offset(original: Recipe, chance: random.Random) -> Recipe:
-    return replace(
-        original, offsets={chance.choice(original.tensors).name: chance.choice((0, 1, 32, 64, 1 << 20, 1 << 40))}
-    )
-
-
 def _bytes(original: Recipe, chance: random.Random) -> bytes:
     data = bytearray(original.build())
     header = len(replace(original, tensors=()).build()) + 80 * len(original.tensors)
@@ -206,22 +181,28 @@ def _bytes(original: Recipe, chance: random.Random) -> bytes:
 def _two(original: Recipe, chance: random.Random) -> Recipe | bytes:
     """Two changes, which may hide each other."""
     first = chance.choice((_number, _new_key, _by_block, _array, _tensor, _special_token))(original, chance)
-    return chance.choice((_number, _type, _tensor, _tokenizer, _bytes))(first, chance)
+    return chance.choice((_number, MUTATIONS["a value's type"], _tensor, _tokenizer, _bytes))(first, chance)
 
 
 MUTATIONS: dict[str, Mutation] = {
     "a number": _number,
-    "a value's type": _type,
+    "a value's type": lambda original, chance: original.with_value(
+        chance.choice(original.metadata)[0], *chance.choice(VALUES)
+    ),
     "a new key": _new_key,
-    "a key less": _no_key,
+    "a key less": lambda original, chance: original.without(chance.choice(original.metadata)[0]),
     "the architecture": _architecture,
     "numbers by block": _by_block,
     "an array": _array,
     "the tokenizer": _tokenizer,
     "a special token": _special_token,
-    "the template": _template,
+    "the template": lambda original, chance: original.with_value(
+        "tokenizer.chat_template", ValueType.STRING, chance.choice(TEMPLATES)
+    ),
     "a tensor": _tensor,
-    "an offset": _offset,
+    "an offset": lambda original, chance: replace(
+        original, offsets={chance.choice(original.tensors).name: chance.choice((0, 1, 32, 64, 1 << 20, 1 << 40))}
+    ),
     "bytes": _bytes,
     "two changes": _two,
 }

@@ -75,12 +75,23 @@ def test_a_number_out_of_bounds_is_named(tmp_path: Path, key: str, kind: ValueTy
         check_importable(path)
 
 
-def test_honest_files_are_in_bounds(tmp_path: Path) -> None:
+def test_honest_files_are_in_bounds_and_no_change_does_more_than_be_refused(tmp_path: Path) -> None:
     blocks = HONEST.with_value("llama.feed_forward_length", ARRAY, array(NUMBER, 64, 64))
     blocks = blocks.with_value("llama.attention.head_count_kv", ARRAY, array(NUMBER, 1, 0))
-    for number, recipe in enumerate((HONEST, blocks, Recipe())):
-        (tmp_path / f"{number}.gguf").write_bytes(recipe.build())
-        check_importable(tmp_path / f"{number}.gguf")
+    path, passed, said = tmp_path / "x.gguf", 0, list[str]()
+    for recipe in (HONEST, blocks, Recipe()):
+        path.write_bytes(recipe.build())
+        check_importable(path)
+    for seed in range(450):
+        path.write_bytes(mutated(HONEST, seed)[1])
+        try:
+            check_importable(path)
+            passed += 1
+        except InvalidModelFile as error:
+            said.append(str(error))
+    assert passed
+    assert len(said) == 450 - passed
+    assert all(re.fullmatch(r".+\.", each) for each in said)
 
 
 def adapter(tmp_path: Path, *tensors: Tensor, alpha: float | None = 8.0) -> Path:
@@ -119,24 +130,8 @@ def test_an_adapter_fits_its_base_or_is_named_before_it_is_multiplied_out(tmp_pa
     base.write_bytes(HONEST.build())
     check_lora_fits(check_importable(adapter(tmp_path, A, B)), read_gguf(base))
     wide = (replace(A, shape=(1 << 6, 1)), Tensor(B.name, b"\0" * (1 << 20), shape=(1, 1 << 18)))
-    with pytest.raises(
-        InvalidModelFile, match=r"of the shape \(64, 262144\); in its base that has the shape \(64, 64\)"
-    ):
+    with pytest.raises(InvalidModelFile, match=r"the shape \(64, 262144\); in its base that has the shape \(64, 64\)"):
         check_lora_fits(check_importable(adapter(tmp_path, *wide)), read_gguf(base))
-
-
-def test_no_change_of_a_file_does_more_than_be_refused(tmp_path: Path) -> None:
-    path, passed, said = tmp_path / "x.gguf", 0, list[str]()
-    for seed in range(450):
-        path.write_bytes(mutated(HONEST, seed)[1])
-        try:
-            check_importable(path)
-            passed += 1
-        except InvalidModelFile as error:
-            said.append(str(error))
-    assert passed
-    assert len(said) == 450 - passed
-    assert all(re.fullmatch(r".+\.", each) for each in said)
 
 
 @pytest.mark.model

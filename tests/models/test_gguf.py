@@ -158,8 +158,5 @@ def test_parity_with_the_reference_writer_and_reader(tmp_path: Path) -> None:
     assert ours.data_start == theirs.data_offset
     for info, tensor in zip(ours.tensors, theirs.tensors, strict=True):
         assert (info.name, info.type, list(info.shape)) == (tensor.name, tensor.tensor_type.name, list(tensor.shape))
-        assert (info.start, info.size_bytes, info.element_count) == (
-            tensor.data_offset,
-            tensor.n_bytes,
-            tensor.n_elements,
-        )
+        sizes = (tensor.data_offset, tensor.n_bytes, tensor.n_elements)
+        assert (info.start, info.size_bytes, info.element_count) == sizes

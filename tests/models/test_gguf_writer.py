@@ -15,12 +15,11 @@ from openbook.errors import ConfigError, InvalidModelFile, ModelNotVerified, Sto
 from openbook.models import ModelReference, ModelStore, ensure, import_gguf
 from openbook.models.gguf import ValueType
 from openbook.models.gguf_writer import AdapterUpdates, checked_quantisation, write_merged
-from openbook.models.importer import merge, store_trained
-from openbook.models.manifest import KnowledgeCutoff
+from openbook.models.importer import merge
 from openbook.models.training_record import read_training_record
 from openbook.records import ReaderFormat
-from tests.models.gguf_files import Recipe, Tensor, lora
-from tests.models.test_trained import record
+from tests.models.gguf_files import Recipe, Tensor, flip, lora, rewrite
+from tests.models.test_trained import store_file
 
 CHANCE = np.random.default_rng(3)
 W = CHANCE.standard_normal((6, 32)).astype("<f4")
@@ -59,11 +58,7 @@ def base(store: ModelStore, tmp_path: Path) -> ModelReference:
 
 
 def stored_adapter(store: ModelStore, base: ModelReference, tmp_path: Path, *, reader: bool = True) -> ModelReference:
-    path = adapter_file(tmp_path / "a.gguf", base.digest, reader=reader)
-    cutoff = KnowledgeCutoff()
-    return store_trained(
-        store, path, record(base.digest), kind="adapter", name="small", licence="CC0", cutoff=cutoff, as_name="small"
-    )
+    return store_file(store, adapter_file(tmp_path / "a.gguf", base.digest, reader=reader), base.digest, "small")
 
 
 def tensors(path: Path) -> dict[str, np.ndarray]:
@@ -158,10 +153,7 @@ def test_a_damaged_merged_file_is_refused_and_can_be_made_again(
     adapter = stored_adapter(store, base, tmp_path)
     merged = ensure(store, "small").merged
     assert merged is not None
-    content = bytearray(merged.main_file.read_bytes())
-    content[-1] ^= 1
-    merged.main_file.unlink()
-    merged.main_file.write_bytes(content)
+    rewrite(merged.main_file, flip(merged.main_file.read_bytes(), -1))
     with pytest.raises(ModelNotVerified, match="openbook models remove"):
         ensure(store, "small")
     store.remove(merged.digest)

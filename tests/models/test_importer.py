@@ -38,7 +38,7 @@ from openbook.models.gguf import ValueType
 from openbook.models.manifest import Kind
 from openbook.models.sources import HubSource, ParsedSource, parse_source
 from openbook.records import sha256_hex
-from tests.models.gguf_files import Recipe
+from tests.models.gguf_files import Recipe, rewrite
 
 BARE = Recipe().without("tokenizer.").without("general.f")
 TOKENIZER = b'{"model": {"type": "WordPiece", "vocab": {"a": 0, "b": 1}}}'
@@ -189,15 +189,12 @@ def test_pulls_an_embedder(store: ModelStore, fake: FakeSource) -> None:
         ("tokenizer.json", TOKENIZER.replace(b"}}}", b"}} }"), "tokenizer.json differs, in its layout only"),
         ("tokenizer.json", b"x", "tokenizer.json: the file is truncated: 1 of 59 bytes"),
     ):
-        path = reference.path / name
-        before = path.read_bytes()
-        path.chmod(0o644)
-        path.write_bytes(data)
+        before = (reference.path / name).read_bytes()
+        rewrite(reference.path / name, data)
         assert finding in store.findings(reference)
-        path.write_bytes(before)
+        rewrite(reference.path / name, before)
     manifest = dataclasses.replace(reference.manifest, embedding=EmbeddingSpec(5, 8))
-    (reference.path / "manifest.json").chmod(0o644)
-    (reference.path / "manifest.json").write_bytes(manifest.to_json())
+    rewrite(reference.path / "manifest.json", manifest.to_json())
     assert store.findings(reference) == ("embedding settings differ",)
 
 
@@ -208,22 +205,20 @@ def test_an_unknown_name(store: ModelStore, fake: FakeSource) -> None:
         ensure(store, "smal")
 
 
-def test_the_first_source_is_taken_and_recorded(store: ModelStore, fake: FakeSource) -> None:
-    lines: list[str] = []
-    reference = pull(store, "mirrored", announce=lines.append)
-    assert fake.fetched == [HUB]
-    assert lines == ["Fetching mirrored: 0.0 MB from o/r on the model hub, licence MIT."]
-    assert dict(reference.manifest.source.origins) == {"model.gguf": HUB}
-
-
 @pytest.mark.parametrize("content", [None, b"another file"])
 def test_a_source_that_is_gone_or_holds_something_else_is_skipped(
     store: ModelStore, fake: FakeSource, content: bytes | None
 ) -> None:
+    lines: list[str] = []
+    reference = pull(store, "mirrored", announce=lines.append)
+    assert (fake.fetched, dict(reference.manifest.source.origins)) == ([HUB], {"model.gguf": HUB})
+    assert lines == ["Fetching mirrored: 0.0 MB from o/r on the model hub, licence MIT."]
+    store.remove("mirrored")
+    fake.fetched.clear()
+    lines.clear()
     del fake.files[HUB]
     if content is not None:
         fake.files[HUB] = content
-    lines: list[str] = []
     reference = pull(store, "mirrored", announce=lines.append)
     assert fake.fetched == [HUB, PARTS]
     assert dict(reference.manifest.source.origins) == {"model.gguf": PARTS}
@@ -250,9 +245,7 @@ def test_what_was_not_tried_here_goes_through_a_trial(store: ModelStore, fake: F
 
 def test_a_damaged_model_is_reported_and_can_be_replaced(store: ModelStore, fake: FakeSource) -> None:
     reference = pull(store, "small")
-    path = reference.path / "model.gguf"
-    path.chmod(0o644)
-    path.write_bytes(path.read_bytes()[:100])
+    rewrite(reference.main_file, reference.main_file.read_bytes()[:100])
     for verb in (pull, ensure):
         with pytest.raises(ModelNotVerified, match=r"truncated: 100 of 928 bytes.*models remove small"):
             verb(store, "small")
@@ -273,9 +266,8 @@ def test_the_catalogue_is_whole() -> None:
         assert found.memory_mb * 1e6 > sum(file.bytes for file in found.files)
         assert all(is_digest(file.sha256) for file in found.files)
         if not found.tried:  # the commit is named, so that the digest is that of what stands there
-            sources = [parse_source(text) for file in found.files for text in file.sources]
-            assert all(
-                isinstance(source, HubSource) and is_digest((source.revision or "") + "0" * 24) for source in sources
-            )
+            for source in [parse_source(text) for file in found.files for text in file.sources]:
+                assert isinstance(source, HubSource)
+                assert is_digest((source.revision or "") + "0" * 24)
     known = {file.sha256 for found in CATALOGUE.values() if found.tried for file in found.files}
     assert KNOWN_FILES - known == {CATALOGUE["reader"].merged_sha256}

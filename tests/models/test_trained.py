@@ -14,7 +14,7 @@ from openbook.models import KnowledgeCutoff, ModelReference, ModelStore, import_
 from openbook.models.importer import store_trained
 from openbook.models.lineage import carrying, learned, tree_of
 from openbook.models.training_record import TrainingRecord, text_digests
-from tests.models.gguf_files import Tensor, lora
+from tests.models.gguf_files import Tensor, flip, lora, rewrite
 
 LEARNED = "The harbour master of Sandhavn signs every travel expense claim above fifty crowns by hand."
 OTHER = "Nothing of this paragraph has ever been learned by any of the models that are tested here."
@@ -64,20 +64,18 @@ def adapter_file(path: Path, base: str, data: bytes = b"\x05" * 16) -> Path:
     return path
 
 
+def store_file(store: ModelStore, path: Path, base: str, as_name: str | None = None) -> ModelReference:
+    """The adapter in a file, as training stores it whose record names that base."""
+    cutoff = KnowledgeCutoff("2024-01-01", "test")
+    return store_trained(
+        store, path, record(base), kind="adapter", name="small", licence="CC0", cutoff=cutoff, as_name=as_name
+    )
+
+
 def store_adapter(
     store: ModelStore, tmp_path: Path, base: ModelReference, name: str | None, data: bytes = b"\x05" * 16
 ) -> ModelReference:
-    path = adapter_file(tmp_path / "a.gguf", base.digest, data)
-    return store_trained(
-        store,
-        path,
-        record(base.digest),
-        kind="adapter",
-        name="small",
-        licence="CC0",
-        cutoff=KnowledgeCutoff("2024-01-01", "test"),
-        as_name=name,
-    )
+    return store_file(store, adapter_file(tmp_path / "a.gguf", base.digest, data), base.digest, name)
 
 
 @given(RECORDS)
@@ -87,17 +85,11 @@ def test_a_record_is_what_was_written(value: TrainingRecord) -> None:
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [
-        (b'"format":1', b'"format":9'),
-        (b'"seed":1', b'"seed":-1'),
-        (b'"steps":10', b'"step":10'),
-        (b"{", b"["),
-        (b"}", b""),
-    ],
+    [('"format":1', '"format":9'), ('"seed":1', '"seed":-1'), ('"steps":10', '"step":10'), ("{", "["), ("}", "")],
 )
-def test_a_damaged_record_is_refused(old: bytes, new: bytes) -> None:
+def test_a_damaged_record_is_refused(old: str, new: str) -> None:
     with pytest.raises(InvalidModelFile, match=r"training\.json"):
-        TrainingRecord.from_json(record("f" * 64).to_json().replace(old, new, 1))
+        TrainingRecord.from_json(record("f" * 64).to_json().replace(old.encode(), new.encode(), 1))
 
 
 def test_an_adapter_belongs_to_its_base(store: ModelStore, tiny: ModelReference, tmp_path: Path) -> None:
@@ -110,10 +102,7 @@ def test_an_adapter_belongs_to_its_base(store: ModelStore, tiny: ModelReference,
     again = import_gguf(store, found.main_file, name="mine")
     assert (again.digest, again.manifest.lineage) == (found.digest, tiny.digest)
     # The base is part of what the digest covers: the same numbers for another base are another model.
-    path = adapter_file(tmp_path / "b.gguf", "f" * 64)
-    elsewhere = store_trained(
-        store, path, record("f" * 64), kind="adapter", name="small", licence="CC0", cutoff=KnowledgeCutoff()
-    )
+    elsewhere = store_file(store, adapter_file(tmp_path / "b.gguf", "f" * 64), "f" * 64)
     assert elsewhere.digest != found.digest
     with pytest.raises(UnknownModel, match="adapter of the model ffffffffffff, which is not here"):
         _ = elsewhere.needed_base
@@ -129,14 +118,10 @@ def test_what_is_damaged_beside_an_adapter_is_found(store: ModelStore, tiny: Mod
     found = store_adapter(store, tmp_path, tiny, "small")
     written = found.path / "training.json"
     content = written.read_bytes()
-    written.chmod(0o644)
-    written.write_bytes(content.replace(b"0.6", b"0.9"))
+    rewrite(written, content.replace(b"0.6", b"0.9"))
     assert store.findings(found) == ("training.json differs",)
-    written.write_bytes(content)
-    damaged = bytearray(tiny.main_file.read_bytes())
-    damaged[-30] ^= 1
-    tiny.main_file.chmod(0o644)
-    tiny.main_file.write_bytes(damaged)
+    rewrite(written, content)
+    rewrite(tiny.main_file, flip(tiny.main_file.read_bytes(), -30))
     for check in (store.check_fast, store.verify):
         with pytest.raises(ModelNotVerified, match="'tiny' is not what its digest says: tensor output_norm"):
             check(found)
@@ -150,7 +135,7 @@ def test_a_file_that_is_no_adapter_is_refused(store: ModelStore, tiny_file: Path
         (others, "belongs to eee.*, and its record says fff"),
     ):
         with pytest.raises(InvalidModelFile, match=problem):
-            store_trained(store, path, record("f" * 64), kind="adapter", name="x", licence="", cutoff=KnowledgeCutoff())
+            store_file(store, path, "f" * 64)
 
 
 def test_names_go_forward_and_back(store: ModelStore, tiny: ModelReference, tmp_path: Path) -> None:
@@ -207,8 +192,7 @@ def test_a_model_made_of_another_carries_what_that_learned(
     assert {each.name for each in carrying(store, [LEARNED])} == {each.model[:12] for each in found}
     assert first.digest in {each.model for each in found}
     # One whose record cannot be read is named.
-    (first.path / "training.json").unlink()
-    (first.path / "training.json").write_bytes(b"{}")
+    rewrite(first.path / "training.json", b"{}")
     unknown = next(each for each in carrying(store, [OTHER]) if each.model == first.digest)
     assert unknown.found is None
     assert "its record cannot be read" in unknown.note

@@ -5,21 +5,17 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 
+from .samples import pdf_file
+
 _BOX = b"/MediaBox [0 0 612 792]"
 
 
 def pdf_of(page: bytes, objects: Sequence[bytes] = ()) -> bytes:
     """One page, with `page` in its dictionary; `objects` are numbered from 4."""
     pages = b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>"
-    bodies = [b"<< /Type /Catalog /Pages 2 0 R >>", pages, b"<< /Type /Page /Parent 2 0 R %s >>" % page, *objects]
-    out, offsets = b"%PDF-1.4\n", []
-    for number, body in enumerate(bodies, 1):
-        offsets.append(len(out))
-        out += b"%d 0 obj\n%s\nendobj\n" % (number, body)
-    table = b"".join(b"%010d 00000 n \n" % offset for offset in offsets)
-    size = len(bodies) + 1
-    end = b"xref\n0 %d\n0000000000 65535 f \n%strailer << /Size %d /Root 1 0 R >>\n" % (size, table, size)
-    return out + end + b"startxref\n%d\n%%%%EOF\n" % len(out)
+    return pdf_file(
+        [b"<< /Type /Catalog /Pages 2 0 R >>", pages, b"<< /Type /Page /Parent 2 0 R %s >>" % page, *objects]
+    )
 
 
 def with_box(box: str, more: str = "") -> bytes:

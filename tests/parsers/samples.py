@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from openbook.errors import UnreadableFile
 from openbook.parsers import parse_bytes
 from openbook.records import Content
 
+FIXTURES = Path(__file__).parent / "fixtures"
+ENCRYPTED_PDFS = [(FIXTURES / f"encrypted-{how}.pdf").read_bytes() for how in ("rc4", "aes256")]
 _W = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
 _CONTENT_TYPES = (
     '<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types">'
@@ -76,14 +79,18 @@ def make_pdf(
     bodies[0] = "<< /Type /Catalog /Pages 2 0 R " + (f"/Outlines {root} 0 R" if outline else "") + " >>"
     kids = " ".join(f"{number} 0 R" for number in page_numbers)
     bodies[1] = f"<< /Type /Pages /Kids [{kids}] /Count {len(pages)} >>"
+    return pdf_file([body.encode("latin-1") for body in bodies], b"/Info 4 0 R")
+
+
+def pdf_file(objects: Sequence[bytes], trailer: bytes = b"") -> bytes:
+    """Of objects that are numbered from 1, which is the catalogue."""
     out, offsets = b"%PDF-1.4\n", []
-    for number, body in enumerate(bodies, 1):
+    for number, body in enumerate(objects, 1):
         offsets.append(len(out))
-        out += f"{number} 0 obj\n{body}\nendobj\n".encode("latin-1")
-    table = "".join(f"{offset:010} 00000 n \n" for offset in offsets)
-    size = len(bodies) + 1
-    out_end = f"xref\n0 {size}\n0000000000 65535 f \n{table}trailer << /Size {size} /Root 1 0 R /Info 4 0 R >>\n"
-    return out + f"{out_end}startxref\n{len(out)}\n%%EOF\n".encode()
+        out += b"%d 0 obj\n%s\nendobj\n" % (number, body)
+    table, size = b"".join(b"%010d 00000 n \n" % offset for offset in offsets), len(objects) + 1
+    end = b"xref\n0 %d\n0000000000 65535 f \n%strailer << /Size %d /Root 1 0 R %s >>\n" % (size, table, size, trailer)
+    return out + end + b"startxref\n%d\n%%%%EOF\n" % len(out)
 
 
 def new_docx() -> Any:

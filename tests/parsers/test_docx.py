@@ -6,7 +6,7 @@ import pytest
 
 from openbook.parsers.docx import parse_docx
 
-from .samples import body_xml, docx_bytes, docx_of_xml, new_docx, packed, refusal, titles
+from .samples import body_xml, docx_bytes, docx_of_xml, new_docx, refusal, relations, titles
 
 
 def text_of(body: str, parts: Mapping[str, bytes] | None = None) -> str:
@@ -23,9 +23,9 @@ def part_of(root: str, body: str) -> bytes:
 
 def with_parts(body: str, parts: Mapping[str, bytes]) -> bytes:
     """A package whose document refers to further parts, by the kind of the relation."""
-    lines = "".join(f'<R Id="r{kind}" Type="http://t/{kind}" Target="{kind}.xml"/>' for kind in parts)
-    more = {f"word/{kind}.xml": data for kind, data in parts.items()}
-    return docx_of_xml(body_xml(body), more={**more, "word/_rels/document.xml.rels": f"<Rs>{lines}</Rs>".encode()})
+    more: dict[str, str | bytes] = {f"word/{kind}.xml": data for kind, data in parts.items()}
+    more["word/_rels/document.xml.rels"] = relations(*((kind, f"{kind}.xml") for kind in parts))
+    return docx_of_xml(body_xml(body), more=more)
 
 
 def test_structure_in_body_order() -> None:
@@ -131,9 +131,6 @@ def test_notes_and_comments_stand_at_the_end() -> None:
     assert content.source_chars == len("Fares riseseparatorSee law.Last.Really?Yes.")
 
 
-# --- numbers of lists -------------------------------------------------------------------------------------------------
-
-
 def numbered(text: str, depth: int = 0, identifier: int = 1) -> str:
     return f'<w:p><w:pPr><w:numPr><w:ilvl w:val="{depth}"/><w:numId w:val="{identifier}"/></w:numPr></w:pPr>{run(text)}</w:p>'
 
@@ -175,9 +172,6 @@ def test_hostile_numbering() -> None:
             text = text_of(numbered("a", depth, identifier), {"numbering": wild})
             assert text.endswith("a")
             assert len(text) < 100
-
-
-# --- formulas, code, tables -------------------------------------------------------------------------------------------
 
 
 def test_equations_read_like_typed_mathematics() -> None:
@@ -222,18 +216,3 @@ def test_a_bomb_that_lies_about_its_size_stays_small() -> None:
     data = docx_of_xml(body)
     assert data.count(size) >= 2
     assert refusal(data.replace(size, (1000).to_bytes(4, "little")), "a.docx") == "a damaged Word document"
-
-
-@pytest.mark.parametrize(
-    ("data", "reason"),
-    [
-        (packed({"word/styles.xml": "<x/>"}), "not a Word document"),
-        (docx_of_xml("<x>" * 50_000), "a damaged Word document"),
-        (
-            docx_of_xml(f"<!DOCTYPE w [<!ENTITY a 'a'>]>{body_xml('')}"),
-            "declares XML entities, which no Word document does",
-        ),
-    ],
-)
-def test_refusals(data: bytes, reason: str) -> None:
-    assert refusal(data, "a.docx") == reason

@@ -4,7 +4,7 @@ import pytest
 
 from openbook.parsers.epub import parse_epub
 
-from .samples import CONTAINER, book, chapter, packed, refusal, titles
+from .samples import book, chapter, titles
 
 NAV = '<item id="n" href="nav.xhtml" media-type="application/xhtml+xml" properties="nav"/>'
 ONE = {"a.xhtml": chapter("<p>x</p>")}
@@ -66,16 +66,3 @@ def test_chapters_without_a_heading_get_the_one_of_the_table_of_contents() -> No
 def test_text_and_title(data: bytes, text: str, title: str) -> None:
     content = parse_epub(data, "memo.epub")
     assert (content.text, content.title) == (text, title)
-
-
-@pytest.mark.parametrize(
-    ("data", "reason"),
-    [
-        (book(ONE, more=locked("OEBPS/a.xhtml")), "locked by its publisher (DRM)"),
-        (packed({"x": ""}), "not an EPUB book"),
-        (packed({"META-INF/container.xml": "<x"}), "a damaged EPUB book"),
-        (packed({"META-INF/container.xml": CONTAINER}), "a damaged EPUB book"),
-    ],
-)
-def test_refusals(data: bytes, reason: str) -> None:
-    assert refusal(data, "a.epub") == reason

@@ -9,36 +9,35 @@ from openbook.parsers.frontmatter import front_matter, header_fields, make_metad
 from openbook.parsers.text import parse_markdown, parse_rst
 from openbook.records import MetadataValue
 
+YAML = (
+    "--- \ntitle: Fares\nAuthor: Ada\ntags: [sea, north]\ndate: 2024-03-01\nLast-Updated: 2024-03-05T10:00:00Z\n"
+    "draft: false\nweight: 3\nratio: 0.5\ncountry: no\ntime: 1:30\nempty:\nparams:\n  layout: wide\n---\nbody"
+)
+YAML_SAYS: dict[str, MetadataValue] = {
+    "title": "Fares", "author": "Ada", "tags": ("sea", "north"), "date": "2024-03-01",
+    "last_updated": "2024-03-05T10:00:00+00:00", "draft": False, "weight": 3, "ratio": 0.5,
+    "country": "no",  # Norway, and not false
+    "time": "1:30",  # and not 90
+    "params_layout": "wide",
+}  # fmt: skip
+TOML = '+++\ntitle = "Fares"\ndate = 2024-03-01\n[extra]\nowner = "Ada"\n+++\nbody'
+OTHER_NAMES = "---\nauthors: [Ada, Bob]\ncreated: 2023-01-01\nupdated: 2024-01-01\nlang: en\n---\nbody"
+OTHER_NAMES_SAY = {"authors": ("Ada", "Bob"), "created": "2023-01-01", "updated": "2024-01-01", "lang": "en"}
 
-def fields(text: str) -> dict[str, MetadataValue]:
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (YAML, YAML_SAYS),
+        (TOML, {"title": "Fares", "date": "2024-03-01", "extra_owner": "Ada"}),
+        (OTHER_NAMES, {**OTHER_NAMES_SAY, "author": ("Ada", "Bob"), "date": "2024-01-01", "language": "en"}),
+    ],
+    ids=["yaml", "toml", "other names for author, date and language"],
+)
+def test_what_a_block_says(text: str, said: dict[str, MetadataValue]) -> None:
     found, begin = front_matter(text)
+    assert dict(found) == said
     assert text[begin:].startswith("body")
-    return dict(found)
-
-
-def test_yaml() -> None:
-    text = (
-        "--- \ntitle: Fares\nAuthor: Ada\ntags: [sea, north]\ndate: 2024-03-01\nLast-Updated: 2024-03-05T10:00:00Z\n"
-        "draft: false\nweight: 3\nratio: 0.5\ncountry: no\ntime: 1:30\nempty:\nparams:\n  layout: wide\n---\nbody"
-    )
-    assert fields(text) == {
-        "title": "Fares", "author": "Ada", "tags": ("sea", "north"), "date": "2024-03-01",
-        "last_updated": "2024-03-05T10:00:00+00:00", "draft": False, "weight": 3, "ratio": 0.5,
-        "country": "no",  # Norway, and not false
-        "time": "1:30",  # and not 90
-        "params_layout": "wide",
-    }  # fmt: skip
-
-
-def test_toml() -> None:
-    text = '+++\ntitle = "Fares"\ndate = 2024-03-01\n[extra]\nowner = "Ada"\n+++\nbody'
-    assert fields(text) == {"title": "Fares", "date": "2024-03-01", "extra_owner": "Ada"}
-
-
-def test_other_names_for_author_date_and_language() -> None:
-    said = {"authors": ("Ada", "Bob"), "created": "2023-01-01", "updated": "2024-01-01", "lang": "en"}
-    text = "---\nauthors: [Ada, Bob]\ncreated: 2023-01-01\nupdated: 2024-01-01\nlang: en\n---\nbody"
-    assert fields(text) == {**said, "author": ("Ada", "Bob"), "date": "2024-01-01", "language": "en"}
 
 
 ALIASES = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "\n".join(
@@ -84,19 +83,14 @@ def test_what_is_no_block_is_text(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "---\naccess_labels: [a b]\n---\nbody",
-        "---\naccess-labels: 3\n---\nbody",
-        "---\naccess_labels: [unclosed\n---\nbody",
-        "---\nx: &a b\naccess_labels: *a\n---\nbody",
-        "---\naccess_labels: [hr]\naccess_labels: []\n---\nbody",
-        "---\naccess_labels:\n---\nbody",
-        "---\nmeta:\n  access_labels: [hr]\n---\nbody",
-        '+++\n[extra]\naccess_labels = ["hr"]\n+++\nbody',
-        "---\naccess_labels: [hr]\n\nnot closed",
-        "\n---\naccess_labels: [hr]\n---\nbody",
+        "---\naccess_labels: [a b]\n---\nbody", "---\naccess-labels: 3\n---\nbody",
+        "---\naccess_labels: [unclosed\n---\nbody", "---\nx: &a b\naccess_labels: *a\n---\nbody",
+        "---\naccess_labels: [hr]\naccess_labels: []\n---\nbody", "---\naccess_labels:\n---\nbody",
+        "---\nmeta:\n  access_labels: [hr]\n---\nbody", '+++\n[extra]\naccess_labels = ["hr"]\n+++\nbody',
+        "---\naccess_labels: [hr]\n\nnot closed", "\n---\naccess_labels: [hr]\n---\nbody",
         "---\n" + "# filler\n" * 10_000 + "access_labels: [hr]\n---\nbody",
     ],
-)
+)  # fmt: skip
 def test_labels_that_cannot_be_told_are_refused(text: str) -> None:
     with pytest.raises(UnreadableFile, match="label"):
         front_matter(text)
@@ -113,8 +107,6 @@ def test_any_block_gives_bounded_metadata_and_a_begin_inside_the_text(block: str
     assert list(found) == sorted(found, key=lambda field: field[0])
     assert make_metadata(found) == found
 
-
-# --- header fields ----------------------------------------------------------------------------------------------------
 
 PEP = (
     "PEP: 8\nTitle: Style Guide for Python Code\nAuthor: Guido van Rossum <guido@python.org>,\n"

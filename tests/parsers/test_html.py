@@ -97,11 +97,6 @@ def test_encodings(declared: str, encoding: str, text: str) -> None:
     assert parse_html(f"{declared}<p>{text}</p>".encode(encoding), "a.html").text == text
 
 
-def test_closed_elements_of_xhtml_swallow_nothing() -> None:
-    head = '<?xml version="1.0"?><!DOCTYPE html><html xmlns="http://www.w3.org/1999/xhtml"><head><title/><script src="a"/></head>'
-    assert parse_html(f'{head}<body><a id="x"/><p>a<br/>b</p></body></html>'.encode(), "a.xhtml").text == "a\nb"
-
-
 def test_what_a_page_says_about_itself() -> None:
     html = (
         '<html lang="en-GB"><head><meta property="article:author" content="https://e.org/ada">'
@@ -114,24 +109,16 @@ def test_what_a_page_says_about_itself() -> None:
     assert content.source_chars == len(html)
 
 
-# --- hostile pages ----------------------------------------------------------------------------------------------------
-
-
 def test_entities_cannot_bring_control_characters_back() -> None:
     text = text_of("<p>a&#x202e;b&#27;c&#0;d&#13;e</p><table><tr><td>f&#x202e;g</table><pre>x&#x202e;y&#27;</pre>")
     assert not {"\u202e", "\x1b", "\0", "\r"} & set(text)
 
 
-@pytest.mark.parametrize("span", ["0", "-1", "99999999999", "x", "65534"])
-def test_wild_spans(span: str) -> None:
-    row = f'<tr><td rowspan="{span}" colspan="{span}">a<td>b</tr>'
-    text = text_of(f"<table>{row * 50}</table>")
-    assert text.count("b") == 50
-    assert len(text) < 50 * 4000 * 50
-
-
 def test_bounds() -> None:
+    for span in ("0", "-1", "99999999999", "x", "65534"):
+        row = f'<tr><td rowspan="{span}" colspan="{span}">a<td>b</tr>'
+        text = text_of(f"<table>{row * 50}</table>")
+        assert text.count("b") == 50
+        assert len(text) < 50 * 4000 * 50
     with pytest.raises(UnreadableFile, match="more than 100 tables inside one another"):
         text_of("<table><tr><td>" * 100_000)
-    with pytest.raises(UnreadableFile):
-        parse_html(bytes(1000), "a.html")

@@ -1,18 +1,22 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from email.message import EmailMessage
-from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from openbook.errors import UnreadableFile
 from openbook.parsers import parse_bytes
 from openbook.parsers.mail import parse_mail, parse_mailbox, parse_outlook
+from openbook.records import Content
 
-from .samples import make_pdf, titles
+from .samples import FIXTURES, make_pdf, titles
+
+ATTACHMENTS = (FIXTURES / "attachments.msg").read_bytes()  # a file of Markdown, a message, and bytes that are no text
+NO_MESSAGE = (FIXTURES / "no-message.msg").read_bytes()
 
 
 def letter(subject: str = "Fares", body: str = "Nine euros.\n") -> EmailMessage:
@@ -48,12 +52,12 @@ def test_plain_text_comes_before_html_unless_it_is_blank(body: str) -> None:
 
 def test_attachments_are_read_under_a_heading() -> None:
     message = letter()
-    for kind, data, name in (
-        ("text/markdown", b"# Terms\n\nNo dogs.\n", "terms.md"),
-        ("application/pdf", make_pdf([["The crane lifts nine tons."]]), "Kran.pdf"),
-        ("image/png", b"\x89PNG\r\n\x1a\n", "a.png"),
+    for kind, of, data, name in (
+        ("text", "markdown", b"# Terms\n\nNo dogs.\n", "terms.md"),
+        ("application", "pdf", make_pdf([["The crane lifts nine tons."]]), "Kran.pdf"),
+        ("image", "png", b"\x89PNG\r\n\x1a\n", "a.png"),
     ):
-        message.add_attachment(data, maintype=kind.partition("/")[0], subtype=kind.partition("/")[2], filename=name)
+        message.add_attachment(data, maintype=kind, subtype=of, filename=name)
     content = parse_mail(message.as_bytes(), "a.eml")
     assert titles(content)[:2] == [(1, "Attachment: terms.md"), (2, "Terms")]
     assert "Attachment: Kran.pdf\n\nThe crane lifts nine tons." in content.text
@@ -72,20 +76,15 @@ def test_messages_inside_messages_end() -> None:
     assert "(not read: more than 3 attachments inside one another)" in text
 
 
-@pytest.mark.parametrize(
-    ("charset", "body"),
-    [("koi8-r", "Паром в девять."), ("iso-2022-jp", "経費は部長が承認します。"), ("windows-1252", "“Fähre” — 9 €")],
-)
-def test_encodings(charset: str, body: str) -> None:
-    message = letter()
-    message.set_content(body, charset=charset, cte="base64")
-    assert body in parse_mail(message.as_bytes(), "a.eml").text
-
-
-@pytest.mark.parametrize("charset", ["x-unknown", "hex", "utf-7", "\x00", "idna"])
-def test_a_charset_that_is_none(charset: str) -> None:
-    data = f'From: a@b\nSubject: s\nContent-Type: text/plain; charset="{charset}"\n\nFähre\n'.encode()
-    assert "Fähre" in parse_mail(data, "a.eml").text
+def test_encodings() -> None:
+    bodies = {"koi8-r": "Паром в девять.", "iso-2022-jp": "経費は部長が承認します。", "windows-1252": "“Fähre” — 9 €"}
+    for charset, body in bodies.items():
+        message = letter()
+        message.set_content(body, charset=charset, cte="base64")
+        assert body in parse_mail(message.as_bytes(), "a.eml").text
+    for none in ("x-unknown", "hex", "utf-7", "\x00", "idna"):
+        data = f'From: a@b\nSubject: s\nContent-Type: text/plain; charset="{none}"\n\nFähre\n'.encode()
+        assert "Fähre" in parse_mail(data, "a.eml").text
 
 
 @pytest.mark.parametrize(
@@ -102,12 +101,6 @@ def test_subjects(raw: bytes, shown: str) -> None:
     assert parse_mail(b"From: a@b\nSubject: " + raw + b"\n\nbody\n", "a.eml").title == shown
 
 
-@pytest.mark.parametrize("data", [b"no headers at all", b"\n\nbody", b"X-Other: 1\n\nbody"])
-def test_what_is_no_message(data: bytes) -> None:
-    with pytest.raises(UnreadableFile, match="not an e-mail message"):
-        parse_mail(data, "a.eml")
-
-
 def test_a_mailbox() -> None:
     first = letter("First", ">From here to there\nFrom the north: 10:00\n").as_bytes()
     second = b"\nFrom c@d Tue Mar  5 11:00:00 2024\n" + letter("Second").as_bytes()
@@ -115,21 +108,22 @@ def test_a_mailbox() -> None:
     assert titles(content) == [(1, "First"), (1, "Second")]
     assert content.title == "box"
     assert "From here to there" in content.text
-    with pytest.raises(UnreadableFile, match="not a mailbox"):
-        parse_mailbox(b"From nobody\n\ntext", "a.mbox")
 
 
-def test_hostile_structures_take_linear_time() -> None:
-    nested = b"".join(b'Content-Type: multipart/mixed; boundary="%d"\n\n--%d\n' % (i, i) for i in range(500))
-    for body in (
-        nested,
-        b"Subject: " + b"=?a?b?" * 20_000 + b"\n\n",
-        b"Subject: " + b"=?utf-8?q?a?= " * 20_000 + b"\n\n",
-        b"To: " + b"<" * 100_000 + b"\n\n",
-        b"Date: " + b"1 " * 50_000 + b"\n\n",
-    ):
-        with contextlib.suppress(UnreadableFile):
-            parse_mail(b"From: a@b\n" + body, "a.eml")
+@pytest.mark.parametrize(
+    ("parse", "data", "reason"),
+    [
+        *((parse_mail, data, "not an e-mail message") for data in (b"no headers", b"\n\nbody", b"X-Other: 1\n\nbody")),
+        (parse_mailbox, b"From nobody\n\ntext", "not a mailbox"),
+        *(
+            (parse_outlook, data, "Outlook message")
+            for data in (NO_MESSAGE, ATTACHMENTS[:8], b"text", ATTACHMENTS[:700])
+        ),
+    ],
+)
+def test_what_is_no_message(parse: Callable[[bytes, str], Content], data: bytes, reason: str) -> None:
+    with pytest.raises(UnreadableFile, match=reason):
+        parse(data, "a")
 
 
 KINDS = "text/plain text/html multipart/mixed;boundary=a message/rfc822 multipart/alternative;boundary=a".split()
@@ -141,12 +135,6 @@ def test_any_body_is_read_or_refused(body: bytes, kind: str) -> None:
     with contextlib.suppress(UnreadableFile):
         content = parse_mail(head + body + b"\n--a\n\n" + body + b"\n--a--\n", "a.eml")
         assert all(0 <= mark.start < len(content.text) for mark in content.headings)
-
-
-# --- Outlook ----------------------------------------------------------------------------------------------------------
-
-FIXTURES = Path(__file__).parent / "fixtures"
-ATTACHMENTS = (FIXTURES / "attachments.msg").read_bytes()  # a file of Markdown, a message, and bytes that are no text
 
 
 def test_an_outlook_message_with_a_message_and_files_inside() -> None:
@@ -167,22 +155,3 @@ def test_strings_of_8_bits_and_a_body_of_html() -> None:
     content = parse_bytes((FIXTURES / "eight-bits.msg").read_bytes(), "a.msg")
     assert content.title == "Паром"
     assert content.text.endswith("Fares\n\nNine euros.")
-
-
-@pytest.mark.parametrize(
-    "data", [(FIXTURES / "no-message.msg").read_bytes(), ATTACHMENTS[:8], b"text", ATTACHMENTS[:700]]
-)
-def test_what_is_no_outlook_message(data: bytes) -> None:
-    with pytest.raises(UnreadableFile, match="Outlook message"):
-        parse_outlook(data, "a.msg")
-
-
-@given(st.lists(st.tuples(st.integers(0, 5_000), st.integers(0, 255)), max_size=30))
-@settings(max_examples=50, deadline=None)
-def test_damaged_outlook_messages_are_read_or_refused(damage: list[tuple[int, int]]) -> None:
-    data = bytearray(ATTACHMENTS)
-    for at, value in damage:
-        data[at % len(data)] = value
-    with contextlib.suppress(UnreadableFile):
-        content = parse_outlook(bytes(data), "a.msg")
-        assert all(0 <= mark.start < len(content.text) for mark in content.headings)

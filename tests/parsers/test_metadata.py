@@ -44,11 +44,8 @@ def write(folder: Path, name: str, text: str | bytes) -> Path:
     return path
 
 
-# --- one form for all -------------------------------------------------------------------------------------------------
-
-
 @given(SAID.filter(lambda said: all(key_name(key) != "access_labels" for key in said)))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_normalised_twice_is_once_and_survives_json(said: dict[str, object]) -> None:
     kept = normalised(said)
     assert normalised(dict(kept)) == kept
@@ -112,19 +109,13 @@ def test_at_most_so_many_keys() -> None:
 @pytest.mark.parametrize(
     ("said", "words"),
     [
-        ({"a": {"b": 1}}, "'a' must be a text"),
-        ({"a": [["x"]]}, "'a' must be a list of texts"),
-        ({"a": "x" * 1001}, "1001 characters"),
-        ({"a": ["x" * 1001]}, "1001 characters"),
-        ({"a": ["x"] * 65}, "65 items"),
-        ({"a": float("inf")}, "no finite number"),
-        ({"a": 2**63}, "too large"),
-        ({"A": 1, "a ": 2}, "'a' stands twice"),
-        ({"access_labels": ["hr"], "Access-Labels": []}, "stands twice"),
-        ({"$": 1}, "is no key"),
-        ({f"k{i}": i for i in range(100)}, "more than 64 keys"),
+        ({"a": {"b": 1}}, "'a' must be a text"), ({"a": [["x"]]}, "'a' must be a list of texts"),
+        ({"a": "x" * 1001}, "1001 characters"), ({"a": ["x" * 1001]}, "1001 characters"),
+        ({"a": ["x"] * 65}, "65 items"), ({"a": float("inf")}, "no finite number"), ({"a": 2**63}, "too large"),
+        ({"A": 1, "a ": 2}, "'a' stands twice"), ({"access_labels": ["hr"], "Access-Labels": []}, "stands twice"),
+        ({"$": 1}, "is no key"), ({f"k{i}": i for i in range(100)}, "more than 64 keys"),
     ],
-)
+)  # fmt: skip
 def test_strict_refuses(said: dict[str, object], words: str) -> None:
     with pytest.raises(UnreadableFile, match=words):
         normalised(said, strict=True)
@@ -135,9 +126,6 @@ def test_strict_refuses(said: dict[str, object], words: str) -> None:
         normalised(said)
 
 
-# --- merging ----------------------------------------------------------------------------------------------------------
-
-
 def test_the_sidecar_wins_over_the_file_and_facts_over_both() -> None:
     system = system_metadata("docs/a.PDF", 10, 1_700_000_000_000_000_000)
     assert dict(system) == {
@@ -146,17 +134,10 @@ def test_the_sidecar_wins_over_the_file_and_facts_over_both() -> None:
     file: Metadata = (("author", "Ann"), ("path", "/etc/passwd"), ("status", "draft"))
     found = merged(system, file, (("status", "final"), ("type", "exe")))
     assert found == tuple(sorted({**dict(system), "author": "Ann", "status": "final"}.items()))
-
-
-def test_a_file_date_that_is_in_no_calendar_is_left_out() -> None:
-    assert "modified" not in dict(system_metadata("a", 1, 10**30))
-
-
-# --- access -----------------------------------------------------------------------------------------------------------
+    assert "modified" not in dict(system_metadata("a", 1, 10**30))  # a date that is in no calendar
 
 
 @given(st.lists(st.lists(st.sampled_from("abc")), max_size=3), st.sampled_from(["access_labels", "Access-Labels"]))
-@settings(deadline=None)
 def test_what_any_part_asks_for_no_other_takes_away(parts: list[list[str]], key: str) -> None:
     assert labels_of(*(normalised({key: part}) for part in parts)) == {label for part in parts for label in part}
 
@@ -174,9 +155,6 @@ def test_labels_that_are_none_are_always_an_error(bad: object) -> None:
         for key in ("access_labels", "Access labels"):
             with pytest.raises(UnreadableFile, match="the label"):
                 normalised({key: bad}, strict=strict)
-
-
-# --- sidecars ---------------------------------------------------------------------------------------------------------
 
 
 def test_where_it_stands(tmp_path: Path) -> None:

@@ -36,27 +36,19 @@ def test_scanned_pages_are_drawn_and_read(tmp_path: Path, monkeypatch: pytest.Mo
     )
     assert [content.text[page.start : page.end][:2] for page in content.pages] == ["P5", "A "]
     assert content.metadata == (("pages_read_by_ocr", 1),)
-
-
-def test_the_whole_image_is_handed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    install(tmp_path, "wc -c", monkeypatch)
+    install(tmp_path, "wc -c", monkeypatch)  # of the whole image
     given = int(ocr_pdf(SCAN, "a.pdf", "eng").text)
     assert given in {len(f"P5\n2550 {height}\n255\n") + 2550 * height for height in (3300, 3301)}
 
 
-def test_a_pdf_with_text_needs_no_program(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_program_a_pdf_with_text_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     data = make_pdf([["A page that has a text of its own."]])
     assert ocr_pdf(data, "a.pdf", "eng") == parse_pdf(data, "a.pdf")
-
-
-def test_without_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "")
-    for read, data in ((ocr_pdf, SCAN), (ocr_image, PNG)):
-        with pytest.raises(
-            UnreadableFile, match=r"^needs OCR, and Tesseract is not installed \(.*apt install tesseract-ocr\)$"
-        ):
-            read(data, "a", "eng")
+    reason = r"^needs OCR, and Tesseract is not installed \(.*apt install tesseract-ocr\)$"
+    for read, scan in ((ocr_pdf, SCAN), (ocr_image, PNG)):
+        with pytest.raises(UnreadableFile, match=reason):
+            read(scan, "a", "eng")
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-import pytest
-
 from openbook.parsers.odf import parse_odf
 from openbook.records import Content
 
-from .samples import odf_file, packed, page_texts, refusal, titles
+from .samples import odf_file, page_texts, titles
 
 
 def read(body: str, kind: str = "text", styles: str = "") -> Content:
@@ -93,22 +91,3 @@ def test_metadata() -> None:
     content = parse_odf(odf_file("text", p("x"), more={"meta.xml": meta}), "a.odt")
     assert content.title == "Stated"
     assert content.metadata == (("author", "Ada"), ("date", "2024-05-06T07:08:09"), ("language", "de-AT"))
-
-
-@pytest.mark.parametrize(
-    ("data", "reason"),
-    [
-        (
-            odf_file(
-                "text", "", more={"META-INF/manifest.xml": "<manifest:m NS><manifest:encryption-data/></manifest:m>"}
-            ),
-            "encrypted with a password",
-        ),
-        (odf_file("text", "", more={"encrypted-package": ""}), "encrypted with a password"),
-        (odf_file("drawing", ""), "not an OpenDocument text, presentation or spreadsheet"),
-        (packed({"x": ""}), "not an OpenDocument file"),
-        (odf_file("text", "", more={"content.xml": "<x"}), "a damaged OpenDocument file"),
-    ],
-)
-def test_refusals(data: bytes, reason: str) -> None:
-    assert refusal(data, "a.odt") == reason

@@ -1,15 +1,12 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
 from openbook.parsers.pdf import parse_pdf
 
-from .samples import make_pdf, page_texts, refusal, titles
-
-FIXTURES = Path(__file__).parent / "fixtures"
+from .samples import make_pdf, page_texts, titles
 
 
 def test_pages_and_their_spans() -> None:
@@ -58,22 +55,6 @@ def test_scanned_pages_among_others_are_counted() -> None:
     content = parse_pdf(make_pdf([["A page that has a text of its own."], None, None]), "a.pdf")
     assert page_texts(content) == ["A page that has a text of its own.", "", ""]
     assert content.metadata == (("pages_needing_ocr", 2),)
-
-
-@pytest.mark.parametrize(
-    ("data", "reason"),
-    [
-        (make_pdf([[], []]), "no text, only images: needs OCR"),
-        (make_pdf([None, None]), "no text, only images: needs OCR"),
-        ((FIXTURES / "encrypted-rc4.pdf").read_bytes(), "encrypted with a password"),
-        ((FIXTURES / "encrypted-aes256.pdf").read_bytes(), "encrypted with a password"),
-        (b"%PDF-1.7\n", "not a readable PDF"),
-        (b"%PDF-1.4\n" + b"\x00\xff" * 5000, "not a readable PDF"),
-        (b"%PDF-1.4\n<html></html>", "not a readable PDF"),
-    ],
-)
-def test_refusals(data: bytes, reason: str) -> None:
-    assert refusal(data, "a.pdf") == reason
 
 
 def test_threads_do_not_disturb_each_other() -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from openbook.parsers.pptx import parse_pptx
 
-from .samples import deck, packed, page_texts, paragraph, refusal, relations, shape, titles
+from .samples import deck, page_texts, paragraph, relations, shape, titles
 
 
 def text_of(body: str) -> str:
@@ -81,8 +81,3 @@ def test_notes_comments_charts_and_diagrams() -> None:
     assert content.text == f"T\n\n{ducks}\n\nplan\nbuild\n\nNotes\n\nSay hello.\n\nComments\n\nReally?"
     assert titles(content) == [(1, "T"), (2, "Notes"), (2, "Comments")]
     assert content.pages[0].end == len(content.text)
-
-
-def test_refusals() -> None:
-    assert refusal(packed({"ppt/presentation.xml": "<x"}), "a.pptx") == "a damaged PowerPoint presentation"
-    assert refusal(packed({"ppt/x": ""}), "a.pptx") == "not a PowerPoint presentation"

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openbook.errors import UnreadableFile
+from openbook.parsers import parse_bytes
 from openbook.parsers.characters import clean
 from openbook.parsers.structured import parse_json, parse_json_lines, parse_notebook, parse_xml_file
 
@@ -19,9 +20,6 @@ from .samples import titles
 
 def lines(value: object) -> list[str]:
     return parse_json(json.dumps(value).encode(), "a.json").text.splitlines()
-
-
-# --- JSON -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -40,9 +38,11 @@ def test_paths_and_values(value: object, expected: list[str]) -> None:
     assert lines(value) == expected
 
 
-def test_numbers_and_keys_stay_as_written() -> None:
+def test_numbers_and_keys_stay_as_written_and_lines_that_are_broken_too() -> None:
     text = '{"a": 1.10, "b": 1e400, "c": -0.0, "d": 12345678901234567890123}'
     assert parse_json(text.encode(), "a.json").text == "a: 1.10; b: 1e400; c: -0.0; d: 12345678901234567890123\n"
+    text = '{"name": "Ada", "born": 1815}\n\nbroken {\n{"a": {"b": [{"c": 1}]}}\n'
+    assert parse_json_lines(text.encode(), "a.jsonl").text == "name: Ada; born: 1815\nbroken {\na.b[0]: c: 1\n"
 
 
 def test_title_and_metadata() -> None:
@@ -51,22 +51,11 @@ def test_title_and_metadata() -> None:
     assert dict(content.metadata) == {"author": "Ada", "date": "2024-03-05"}
 
 
-@pytest.mark.parametrize("text", ["{broken", "// comment\n{}", '{"a": 1,}', "[" * 200_000])
-def test_what_is_not_json_is_plain_text(text: str) -> None:
-    content = parse_json(text.encode(), "a.json")
-    assert (content.text, content.media_type) == (text, "text/plain")
-
-
 def test_deep_nesting_and_long_keys_do_not_multiply() -> None:
     deep = '{"key": ' * 500 + "1" + "}" * 500
     assert len(parse_json(deep.encode(), "a.json").text) < 1_000
     wide = json.dumps({"k" * 100_000: [{"a": {"b": i}} for i in range(2_000)]})
     assert len(parse_json(wide.encode(), "a.json").text) < 700_000
-
-
-def test_json_lines() -> None:
-    text = '{"name": "Ada", "born": 1815}\n\nbroken {\n{"a": {"b": [{"c": 1}]}}\n'
-    assert parse_json_lines(text.encode(), "a.jsonl").text == "name: Ada; born: 1815\nbroken {\na.b[0]: c: 1\n"
 
 
 plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20)
@@ -86,8 +75,6 @@ def test_every_value_is_in_the_text(value: Any) -> None:
         else:
             assert clean(item if isinstance(item, str) else json.dumps(item)) in text
 
-
-# --- notebooks --------------------------------------------------------------------------------------------------------
 
 OUTPUTS = [
     {"output_type": "stream", "text": ["9\n"]},
@@ -123,8 +110,6 @@ def test_what_is_no_notebook(data: bytes) -> None:
     with pytest.raises(UnreadableFile, match="notebook"):
         parse_notebook(data, "a.ipynb")
 
-
-# --- XML --------------------------------------------------------------------------------------------------------------
 
 CATALOG = """<?xml version="1.0" encoding="ISO-8859-1"?>
 <catalog xml:lang="en"><!-- no text -->
@@ -164,9 +149,15 @@ def test_html_inside_a_feed_is_read_as_such() -> None:
     assert "Nine euros." in parse_xml_file(text.encode(), "a.rss").text
 
 
-@pytest.mark.parametrize("text", ["<a>unclosed", "<a><b></a>", "no xml", "<a>&undefined;</a>"])
-def test_what_is_not_well_formed_is_plain_text(text: str) -> None:
-    content = parse_xml_file(text.encode(), "a.xml")
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        *(("a.json", text) for text in ("{broken", "// comment\n{}", '{"a": 1,}', "[" * 200_000)),
+        *(("a.xml", text) for text in ("<a>unclosed", "<a><b></a>", "no xml", "<a>&undefined;</a>")),
+    ],
+)
+def test_what_is_not_well_formed_is_plain_text(name: str, text: str) -> None:
+    content = parse_bytes(text.encode(), name)
     assert (content.text, content.media_type) == (text, "text/plain")
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import itertools
 import re
 
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from openbook.knowledge.sentences import sentence_spans
@@ -43,16 +43,15 @@ def sizes(draw: st.DrawFn) -> dict[str, int]:
 
 
 @given(contents(), LIMITS)
-@settings(deadline=None)
 def test_passages_cover_the_text_exactly(content: Content, limit: int) -> None:
     spans = split(content, passage_chars=limit)
     assert [span.start for span in spans] == [0, *(span.end for span in spans)][: len(spans)]
     assert (spans[-1].end if spans else 0) == len(content.text)
     assert all(0 < span.end - span.start <= limit for span in spans)
+    assert split(content, passage_chars=limit) == spans
 
 
 @given(contents(), LIMITS, st.integers(0, 119))
-@settings(deadline=None)
 def test_overlap(content: Content, limit: int, overlap: int) -> None:
     overlap %= limit
     plain = split(content, passage_chars=limit - overlap)
@@ -73,13 +72,6 @@ def test_overlap(content: Content, limit: int, overlap: int) -> None:
 
 
 @given(contents(), sizes())
-@settings(deadline=None)
-def test_splitting_is_a_function(content: Content, size: dict[str, int]) -> None:
-    assert split(content, **size) == split(content, **size)
-
-
-@given(contents(), sizes())
-@settings(deadline=None)
 def test_headings_and_pages_are_those_at_the_first_visible_character(content: Content, size: dict[str, int]) -> None:
     deepest_before = -1
     for span in split(content, **size):
@@ -96,7 +88,6 @@ def test_headings_and_pages_are_those_at_the_first_visible_character(content: Co
 
 
 @given(contents(), sizes())
-@settings(deadline=None)
 def test_what_a_passage_shows_is_all_on_its_page(content: Content, size: dict[str, int]) -> None:
     for span in split(content, **size) if content.pages else ():
         for visible in re.compile(r"\S").finditer(content.text, span.start, span.end):
@@ -105,7 +96,6 @@ def test_what_a_passage_shows_is_all_on_its_page(content: Content, size: dict[st
 
 @example(Content("00000 0 ", "text/plain", headings=(HeadingMark(0, 1, "a"), HeadingMark(1, 1, "b"))), 2)
 @given(contents(), LIMITS)
-@settings(deadline=None)
 def test_white_space_alone_is_a_passage_only_where_it_is_too_long(content: Content, limit: int) -> None:
     for span in split(content, passage_chars=limit):
         text = content.text[span.start : span.end]
@@ -118,7 +108,6 @@ def test_white_space_alone_is_a_passage_only_where_it_is_too_long(content: Conte
 
 
 @given(st.lists(st.text("ab. ", min_size=1, max_size=60).filter(str.strip), max_size=12), st.integers(5, 80))
-@settings(deadline=None)
 def test_a_passage_never_begins_inside_a_paragraph_that_fits(paragraphs: list[str], limit: int) -> None:
     text = "\n\n".join(paragraph.strip() for paragraph in paragraphs)
     begins = {span.start for span in split(Content(text, "text/plain"), passage_chars=limit)}
@@ -130,7 +119,6 @@ def test_a_passage_never_begins_inside_a_paragraph_that_fits(paragraphs: list[st
 
 
 @given(TEXTS, st.data())
-@settings(deadline=None)
 def test_sentences_are_ordered_disjoint_and_stripped(text: str, data: st.DataObject) -> None:
     start = data.draw(st.integers(0, len(text)))
     end = data.draw(st.integers(start, len(text)))

@@ -1,0 +1,53 @@
+"""Elements of office formats and books by their names without namespaces: those of the strict formats differ, their names do not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+
+def local(element: Any) -> str:
+    """An element's name without its namespace; empty for an entity that is not resolved."""
+    tag = element.tag
+    return tag.rpartition("}")[2] if isinstance(tag, str) else ""
+
+
+def attribute(element: Any, name: str) -> str:
+    """The value of the attribute with this local name, whatever its namespace; else an empty string."""
+    return next((str(value) for key, value in element.attrib.items() if key.rpartition("}")[2] == name), "")
+
+
+def children(element: Any, name: str) -> Iterator[Any]:
+    return iter(element.iterchildren(f"{{*}}{name}") if element is not None else ())
+
+
+def child(element: Any, *names: str) -> Any:
+    """The first descendant along `names`, else None."""
+    return element.find("/".join(f"{{*}}{name}" for name in names)) if element is not None else None
+
+
+def descendants(element: Any, name: str) -> Iterator[Any]:
+    return iter(element.iter(f"{{*}}{name}") if element is not None else ())
+
+
+def outermost(element: Any, names: frozenset[str], without: frozenset[str] = frozenset()) -> Iterator[Any]:
+    """Descendants of these names in document order, but none inside another or inside one of those `without`."""
+    waiting = [iter(element)]
+    while waiting:
+        found = next(waiting[-1], None)
+        if found is None:
+            waiting.pop()
+        elif local(found) in names:
+            yield found
+        elif local(found) not in without:
+            waiting.append(iter(found))
+
+
+def text_chars(element: Any) -> int:
+    """How many characters of text stand in an element, the white space between elements left out."""
+    return sum(len(text) for text in element.itertext() if not text.isspace())
+
+
+def number(text: str, least: int, most: int) -> int:
+    """`text` as a number within bounds; `least` where it is no number."""
+    return min(max(int(text), least), most) if text.isascii() and text.isdigit() and len(text) < 10 else least
