@@ -91,6 +91,7 @@ class Retrieval:
 class Reading:
     """What a model read and wrote. `hits`: what was read; `sources`: the part of it that the answer may be cited from.
 
+    `unread`: what would have fitted too, where the strategy `each` did not have to read on.
     `stated`: how likely the model says that the hits state the answer; None if it was not asked.
     """
 
@@ -101,6 +102,7 @@ class Reading:
     notes: Sequence[str] = ()
     timings: Timings = field(default_factory=Timings)
     stated: float | None = None
+    unread: Sequence[Hit] = ()
 
 
 def ask(
@@ -277,7 +279,8 @@ def _read_each(
     kept = [hits[i] for i in fits]
     read, timings = _streamed(model.stream_each([prompts[i] for i in fits], decoding, cancelled), on_text)
     sources = [] if read.chosen is None else [kept[read.chosen]]
-    return Reading("each", kept[: read.read], read.completion, sources, _left_out(hits, kept, model), timings)
+    notes = _left_out(hits, kept, model)
+    return Reading("each", kept[: read.read], read.completion, sources, notes, timings, unread=kept[read.read :])
 
 
 def _says_yes(completion: Completion) -> float:

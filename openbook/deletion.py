@@ -6,7 +6,6 @@ of the documents, or it is in the report as out of reach.
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 from collections import Counter
@@ -18,6 +17,7 @@ from typing import Literal, TypeAlias
 
 from openbook import __version__
 from openbook.config import Settings
+from openbook.diagnoses import OBSERVATIONS, OPINIONS, PROBES, diagnoses_showing
 from openbook.errors import KnowledgeBaseBusy
 from openbook.files import check_deletable, delete_folder, delete_left_over, is_unfinished, storage_errors
 from openbook.inference.kv_cache import KVCache
@@ -45,10 +45,6 @@ from openbook.records import Digest, sha256_hex
 from openbook.runs import CHECKPOINTS, LOCK, documents_holding
 from openbook.signatures import DeletedCounts, PurgeProof, ScannedFiles, UnreachedPaths
 
-_NUMBERS = "diagnosis.json"
-_OPINIONS = "opinions-"  # of the names of files with what a judge said of a diagnosis's answers
-_MAX_NUMBERS_BYTES = 1 << 27  # some 500,000 questions of two models; what is larger is not looked through
-_GROWING = ("observations-*.jsonl", "opinions-*.jsonl", "probes-*.jsonl")  # files of a diagnosis, written line by line
 _WEIGHTS = frozenset({".gguf", ".safetensors", ".onnx"})
 
 Reason: TypeAlias = Literal["traces", "in use", "unreadable", "link", "weights"]
@@ -295,8 +291,8 @@ def _clear_unfinished(places: Places) -> int:
                 for path in sorted({*lock.parent.glob(pattern)} - {lock}):
                     path.unlink()
                     cleared += 1
-        for pattern in _GROWING:
-            cleared += sum(map(_cut_off, at.diagnoses_dir.glob(f"*/{pattern}")))
+        for name in (OBSERVATIONS, PROBES, OPINIONS):
+            cleared += sum(map(_cut_off, at.diagnoses_dir.glob(f"*/{name}*.jsonl")))
     return cleared
 
 
@@ -409,33 +405,3 @@ def _advice(path: Path, place: str) -> str:
             "It is of a training run: delete the run's folder." if place == "runs" else "Delete the diagnosis's folder."
         )
     return "OpenBook did not write it: delete it, or move it elsewhere."
-
-
-def diagnoses_showing(folder: Path, texts: Sequence[str]) -> list[Path]:
-    """The diagnoses (their folders) in `folder` that may show a passage of one of the texts."""
-    return [place for place in sorted(folder.glob("[!.]*")) if _may_show(place, texts)]
-
-
-def _may_show(place: Path, texts: Sequence[str]) -> bool:
-    """Whether a diagnosis (docs/formats/diagnosis.md) shows a passage of one of the texts, has probes, or cannot be read.
-
-    Answers to probes may come from any passage, and do not say from which. What a judge said is of answers in the
-    observations beside it.
-    """
-    try:
-        numbers = place / _NUMBERS
-        if numbers.exists() and numbers.stat().st_size > _MAX_NUMBERS_BYTES:
-            return True
-        if numbers.exists() and any(model.get("probes") for model in json.loads(numbers.read_bytes())["models"]):
-            return True
-        for path in place.glob("*.jsonl"):
-            if path.name.startswith(_OPINIONS):
-                continue
-            with path.open("rb") as stream:
-                next(stream, b"")  # the header
-                lines = (json.loads(line) for line in stream if line.endswith(b"\n"))
-                if any(each["text"] in text for line in lines for each in line["passages"] for text in texts):
-                    return True
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return True
-    return False

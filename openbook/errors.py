@@ -147,6 +147,11 @@ class ClusterError(OpenBookError):
     exit_code = 7
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what another library says, for a sentence of ours; the kind of its error if it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """` Did you mean 'x'?` for the first of `known` that begins with `word`, or is near it, or holds it; or nothing."""
     names = sorted(known)

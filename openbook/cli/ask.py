@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from openbook.cli import context, display
-from openbook.cli.options import BASE_URL, DOCS, JSON, KB, LOG, MODEL, PATH, ScopeOptions, scope_options
+from openbook.cli.options import BASE_URL, DOCS, JSON, KB, LOG, MODEL, PATH, ScopeOptions, cluster_option, scope_options
 from openbook.cli.receipts import check_signing, write_signed
 from openbook.config import Place
 from openbook.errors import ConfigError
@@ -118,11 +118,7 @@ def opened_beside(open_model: Callable[[], FrozenModel]) -> Iterator[Future[Froz
 @KB
 @scope_options
 @click.option("-n", "--limit", type=click.IntRange(1, 1000), default=5, show_default=True, help="How many passages.")
-@click.option(
-    "--cluster",
-    metavar="ADDRESS",
-    help="Search in shards on this Ray cluster: HOST:PORT of its head, `auto`, or `local` for a new one here.",
-)
+@cluster_option("Search in shards on")
 @JSON
 def search(query: str, kb: Place | None, scope: ScopeOptions, limit: int, cluster: str | None, as_json: bool) -> None:
     """Find the passages that match QUERY best, by meaning and by words, without a language model."""

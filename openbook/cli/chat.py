@@ -185,7 +185,7 @@ def add_exchange(path: Path, question: str, searched: str, answer: Answer, *, st
 
 def _parse(data: bytes, path: Path) -> Transcript:
     if len(data) > MAX_BYTES:
-        raise ConversationError(f"{path} has {len(data):,} bytes; a transcript may have {MAX_BYTES:,}.")
+        raise ConversationError(f"{path} has {len(data):,} bytes; a transcript may have {MAX_BYTES:,} bytes.")
     has_head, turns = False, list[Turn]()
     lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")  # no other character ends a line of JSON
     for number, line in enumerate(lines, start=1):

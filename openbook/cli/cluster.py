@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from openbook.cli import context, display
-from openbook.cli.options import JSON, KB, PLACE, YES
+from openbook.cli.options import JSON, KB, PLACE, YES, cluster_option
 from openbook.errors import ClusterError, ConfigError, KnowledgeBaseMissing, OpenBookError
 
 if TYPE_CHECKING:
@@ -45,10 +45,13 @@ def up(workers: int, as_json: bool) -> None:
 
 @cluster.command()
 @KB
-@click.option("--cluster", "address", help="The address of Ray's head node, or auto (default: that of `up`).")
+@cluster_option("Also show the nodes of")
 @JSON
-def status(kb: Place | None, address: str | None, as_json: bool) -> None:
-    """Show what runs, what can be reached, and what is behind. Exits with 7 when something is missing or behind."""
+def status(kb: Place | None, cluster: str | None, as_json: bool) -> None:
+    """Show what runs, what can be reached, and what is behind. Exits with 7 when something is missing or behind.
+
+    Without --cluster, the nodes are those of the cluster that `up` started.
+    """
     from openbook.cluster import local
 
     current = context.settings(kb=kb)
@@ -57,6 +60,7 @@ def status(kb: Place | None, address: str | None, as_json: bool) -> None:
     if state and current.kb is None:
         current = context.settings(kb=state.kb)
     base, of_base = _try(lambda: _base_status(current))
+    address = cluster
     if state and address in (None, state.ray):
         address = state.ray
         os.environ.update({name: value for name, value in state.environment.items() if name.startswith("RAY_")})

@@ -537,7 +537,7 @@ _MOST_MOVES = 10
 def print_diagnosis(
     summaries: Sequence[ModelSummary], comparisons: Sequence[Comparison], folder: Path, more: Mapping[str, Extras]
 ) -> None:
-    from openbook.diagnosis.results import NUMBERS, REPORT
+    from openbook.diagnoses import NUMBERS, REPORT
 
     for summary in summaries:
         _print_model(summary)

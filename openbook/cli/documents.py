@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from openbook.cli import context, display
-from openbook.cli.options import EXISTING, JSON, KB, PATH, YES
+from openbook.cli.options import EXISTING, JSON, KB, PATH, YES, cluster_option
 from openbook.cli.receipts import check_signing, write_signed
 from openbook.config import Place
 from openbook.errors import ConfigError, KnowledgeError, StorageError
@@ -26,11 +26,7 @@ RETRY_S = 5.0  # after another writer, or a disk, refused a run
 
 _LABEL = click.option("--label", "labels", multiple=True, help="Who may see them: holders of this label (repeatable).")
 _OCR = click.option("--ocr", help="Read scanned pages with Tesseract in these languages, such as eng+deu.")
-_CLUSTER = click.option(
-    "--cluster",
-    metavar="ADDRESS",
-    help="Parse and embed on all machines of this Ray cluster: host:port, ray://host:port, auto or local.",
-)
+_CLUSTER = cluster_option("Parse and embed on all machines of")
 
 
 @click.command()

@@ -73,6 +73,12 @@ LOG = click.option("--log", type=PATH, help="Add each receipt to the log in this
 YES = click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
 
 
+def cluster_option(does: str) -> Callable[[Command], Command]:
+    """`--cluster`. `does`: what the command does on the machines of the cluster."""
+    addresses = "HOST:PORT, ray://HOST:PORT, auto, or local for a new one on this machine"
+    return click.option("--cluster", metavar="ADDRESS", help=f"{does} this Ray cluster: {addresses}.")
+
+
 @dataclass(frozen=True, slots=True)
 class ScopeOptions:
     """Which documents the caller may and wants to see."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from openbook.cli import context, display, private
-from openbook.cli.options import BASE_URL, JSON, KB, LABEL, MODEL, PATH, PLACE, REPLICAS
+from openbook.cli.options import BASE_URL, JSON, KB, LABEL, MODEL, PATH, PLACE, REPLICAS, cluster_option
 from openbook.config import Place
 from openbook.errors import ConfigError
 
@@ -71,11 +71,7 @@ MOST_SLOTS = 7  # of `openbook.inference.slots`, which is not imported before it
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Show this report of a diagnosis at /report, with all the passages in it, to callers with the right admin.",
 )
-@click.option(
-    "--cluster",
-    metavar="ADDRESS",
-    help="Let replicas on this Ray cluster compute the answers: HOST:PORT of its head, `auto`, or `local` for a new one here.",
-)
+@cluster_option("Let replicas compute the answers on")
 @click.option("--replicas", type=REPLICAS, help="So many replicas on the cluster, or from MIN-MAX as load demands (1).")
 def serve(places: tuple[Place, ...], cluster: str | None, replicas: tuple[int, int] | None, **options: Any) -> None:
     """Answer over HTTP until Ctrl-C: a web page, and an API in the shape of OpenAI's."""

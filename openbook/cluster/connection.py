@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from openbook.config import available_cores
-from openbook.errors import ClusterError, ConfigError
+from openbook.errors import ClusterError, ConfigError, first_line
 
 LOCAL, AUTO, CLIENT = "local", "auto", "ray://"
 CONNECT_S = 5.0  # for the first answer of the machine at an address; Ray itself would wait for minutes
@@ -87,13 +87,9 @@ def _sentence(address: str, error: BaseException) -> str:
     if address == AUTO:
         return "No Ray cluster runs on this machine. Start one (ray start --head), or name one: --cluster HOST:PORT"
     if address == LOCAL:
-        return f"Ray cannot be started on this machine: {_first_line(error)}."
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else _first_line(error)
+        return f"Ray cannot be started on this machine: {first_line(error)}."
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
     return f"The Ray cluster at {address} cannot be reached: {reason}. See there: ray status"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 @contextmanager

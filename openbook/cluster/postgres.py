@@ -42,6 +42,7 @@ from openbook.errors import (
     KnowledgeBaseMissing,
     OpenBookError,
     StorageError,
+    first_line,
 )
 from openbook.files import make_folder
 from openbook.knowledge import schema
@@ -87,7 +88,7 @@ class PostgresStore:
             given = conninfo_to_dict(url, **{key: value for key, value in pairs if key != "blobs"})
             self._conninfo = make_conninfo("", **{**_DEFAULTS, **given})
         except psycopg.Error as error:
-            said = _first_line(error).partition(': "')[0]  # it may quote the URL, with its password
+            said = first_line(error).partition(': "')[0]  # it may quote the URL, with its password
             raise ConfigError(
                 f"{place} is not a URL of a database: {said}. Write it like postgresql://user@host/name."
             ) from None
@@ -427,7 +428,7 @@ class PostgresConnection:
     def _fail(self, error: psycopg.Error) -> NoReturn:
         if self._is_lost_by(error):
             raise StorageError(
-                f"The connection to {self._shown} was lost: {_first_line(error)}. What was committed stands, and nothing else "
+                f"The connection to {self._shown} was lost: {first_line(error)}. What was committed stands, and nothing else "
                 "was changed. Run it again."
             ) from error
         raise _sentence(error, self._shown) from error
@@ -481,14 +482,10 @@ def _migrations() -> tuple[str, ...]:
 # --- errors as sentences ------------------------------------------------------------------------------------------------
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or ["no reason given"])[0].rstrip(".")
-
-
 def _connect_error(error: psycopg.Error, shown: str) -> OpenBookError | Damage:
     """Libpq gives no codes here, only words. None of them holds a password."""
     text = " ".join(str(error).split())
-    said = text.rpartition("FATAL: ")[2].strip().rstrip(".") if "FATAL" in text else _first_line(error)
+    said = text.rpartition("FATAL: ")[2].strip().rstrip(".") if "FATAL" in text else first_line(error)
     if "password authentication failed" in text or "no password supplied" in text:
         advice = "Give the right one in PGPASSWORD or in ~/.pgpass, for the user in the URL"
     elif 'database "' in text and "does not exist" in text:
@@ -509,7 +506,7 @@ def _connect_error(error: psycopg.Error, shown: str) -> OpenBookError | Damage:
 
 
 def _sentence(error: psycopg.Error, shown: str) -> OpenBookError | Damage:
-    said, state = _first_line(error), error.sqlstate or ""
+    said, state = first_line(error), error.sqlstate or ""
     if state in ("XX001", "XX002"):  # data or index corrupted
         return Damage(said)
     if state in ("55P03", "40P01", "40001"):

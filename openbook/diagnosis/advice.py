@@ -94,10 +94,7 @@ def _missed(summary: ModelSummary, misses: int) -> Finding:
     deeper = summary.misses_within_depth - cut_off
     nowhere = misses - deeper - cut_off
     limit = f"its similarity to the question is below {header.min_similarity:g}"
-    if header.strategy != "each":
-        limit += f", or it did not fit into {header.context_tokens:,} tokens"
-    if header.strategy == "parallel":
-        limit += ", or the reader did not learn to read so many side by side"
+    limit += f", or it did not fit into {header.context_tokens:,} tokens"
     where = [
         f"in {deeper} it stands at a rank from {given + 1} to {depth}" if deeper else "",
         f"in {cut_off} it stands among the first {given}, but {limit}" if cut_off else "",
@@ -108,9 +105,10 @@ def _missed(summary: ModelSummary, misses: int) -> Finding:
         f"Of these {misses}, {'; '.join(filter(None, where))}."
     )
     if deeper >= max(cut_off, nowhere):
+        learned = ", as many as the reader learned to read side by side" if header.strategy == "parallel" else ""
         do = (
-            f"More passages (--passages) reach {deeper} of {misses}; they, a reranker or a stronger embedder are likely to help. "
-            "Training the reader is not."
+            f"More passages (--passages{learned}) reach {deeper} of {misses}; they, a reranker or a stronger embedder are likely "
+            "to help. Training the reader is not."
         )
     else:
         likely = "Another embedder" if cut_off >= nowhere else "Another embedder, smaller passages"

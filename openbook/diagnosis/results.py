@@ -1,10 +1,6 @@
-"""The folder of a diagnosis: observations, then the numbers as JSON, the report to look at, and a table for a spreadsheet.
+"""What comes of observations: the numbers as JSON, the report to look at, and a table for a spreadsheet.
 
-<folder>/observations-<model>.jsonl   what each model answered (see `run_log`)
-         diagnosis.json               the numbers, and the verdict of each question (docs/formats/diagnosis.md)
-         report.html                  the same to look at
-         probes-<model>.jsonl         what its probes saw, if they were asked for (see `probes`)
-         opinions-<judge>-of-<model>.jsonl   what a judge said of its answers, if one was asked (see `llm_judge`)
+The files are listed in `openbook.diagnoses`.
 """
 
 from __future__ import annotations
@@ -21,33 +17,33 @@ from typing import Any
 
 from openbook import __version__
 from openbook.codec import convert, parse_json
+from openbook.diagnoses import NUMBERS, OBSERVATIONS, OPINIONS, PROBES, REPORT
 from openbook.diagnosis.advice import advice
 from openbook.diagnosis.comparison import Comparison, ModelOutcomes, compare
 from openbook.diagnosis.probes import to_json as probes_to_json
 from openbook.diagnosis.report import Extras, write_report
-from openbook.diagnosis.run_log import PREFIX, Header, Observation, read_observations
+from openbook.diagnosis.run_log import Header, Observation, read_observations
 from openbook.diagnosis.summary import FORMAT, MODES, ModelSummary, Outcome, summarise, to_json
 from openbook.diagnosis.verdicts import Judgement, judge_all, reason
 from openbook.errors import ConfigError, StorageError
 from openbook.files import replace_file, storage_errors
 from openbook.records import ModelIdentity, sha256_hex
 
-NUMBERS, REPORT = "diagnosis.json", "report.html"
 _COLUMNS = ["model", "id", "question", "accepted", "tags", "verdict", "silence", "right", *MODES, "rank", "reason"]
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet takes a cell that begins so for a formula
 
 
 def observations_path(folder: Path, model: ModelIdentity) -> Path:
     """One file for each model, whatever its name."""
-    return folder / f"{PREFIX}{_slug(model)}.jsonl"
+    return folder / f"{OBSERVATIONS}{_slug(model)}.jsonl"
 
 
 def probes_path(folder: Path, model: ModelIdentity) -> Path:
-    return folder / f"probes-{_slug(model)}.jsonl"
+    return folder / f"{PROBES}{_slug(model)}.jsonl"
 
 
 def opinions_path(folder: Path, judge: ModelIdentity, model: ModelIdentity) -> Path:
-    return folder / f"opinions-{_slug(judge)}-of-{_slug(model)}.jsonl"
+    return folder / f"{OPINIONS}{_slug(judge)}-of-{_slug(model)}.jsonl"
 
 
 def _slug(model: ModelIdentity) -> str:
@@ -58,7 +54,7 @@ def _slug(model: ModelIdentity) -> str:
 def observation_files(folder: Path) -> list[Path]:
     """Those of all models in the folder."""
     # OpenBook 0.1.0 wrote a second file beside one of whose lines it replaced. It left it there only if it was killed.
-    return sorted(path for path in folder.glob(f"{PREFIX}*.jsonl") if not path.name.endswith(".again.jsonl"))
+    return sorted(path for path in folder.glob(f"{OBSERVATIONS}*.jsonl") if not path.name.endswith(".again.jsonl"))
 
 
 def of_other_models(files: Sequence[Path]) -> list[Path]:

@@ -22,7 +22,6 @@ from openbook.locks import exclusive_lock
 from openbook.records import Decoding, Digest, EmbedderIdentity, ModelIdentity, canonical_json
 
 FORMAT = 1
-PREFIX = "observations-"  # of the files' names
 Mode: TypeAlias = Literal["closed_book", "open_book", "oracle"]
 
 

@@ -69,7 +69,10 @@ class Bench:
 
     @property
     def passages(self) -> int:
-        return self.options.passages or PASSAGES
+        """The most that the model reads of those found: side by side, no more than it learned to."""
+        wanted = self.options.passages or PASSAGES
+        reader = self.model.reader
+        return min(wanted, reader.passages) if reader and self.strategy == "parallel" else wanted
 
     def retrieve(self, query: str, at_least: int) -> Sequence[Hit]:
         """As `openbook ask` ranks them, best first."""
@@ -215,8 +218,8 @@ def ask_with(bench: Bench, wording: str, hits: Sequence[Hit], cancelled: Cancell
         return *said(readings[0], bench.model), readings[0].completion
 
     reply = _reply(request, cancelled)
-    # Read together, a passage that did not fit was not given. Read one by one, those after a sure one could have been read.
-    given = readings[0].hits if readings and bench.strategy != "each" else hits
+    # A passage that did not fit was not given. One that did and came after a sure one was: it could have been read.
+    given = [*readings[0].hits, *readings[0].unread] if readings else hits
     if reply.abstained or reply.failure:
         return PassageReply(reply, (), given)
     citations = cite(reply.text, wording, readings[0], bench.embedder, abstained=False)[0].citations

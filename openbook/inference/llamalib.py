@@ -96,7 +96,7 @@ def _with_room_to_recurse(data: bytes, call: Callable[[], int]) -> int:
     if longest <= _SHORT_BYTES:
         return call()
     if longest > _MOST_WORD_BYTES:
-        raise EngineError(f"A word of {longest:,} bytes is too long to tokenise; at most {_MOST_WORD_BYTES:,}.")
+        raise EngineError(f"A word of {longest:,} bytes is too long to tokenise; at most {_MOST_WORD_BYTES:,} bytes.")
     found: list[int] = []
     thread = threading.Thread(target=lambda: found.append(call()), name="openbook-tokenize")
     with _STARTING:  # the size is one setting for all threads that start
@@ -199,14 +199,16 @@ class Model:
         if not data:
             return []
         if len(data) > _MAX_TEXT_BYTES:
-            raise EngineError(f"A text of {len(data)} bytes is too long to tokenise; at most {_MAX_TEXT_BYTES}.")
+            raise EngineError(
+                f"A text of {len(data):,} bytes is too long to tokenise; at most {_MAX_TEXT_BYTES:,} bytes."
+            )
         room = len(data) + 8
         buffer = self._ffi.new("llama_token[]", room)
         count = _with_room_to_recurse(
             data, lambda: int(self._lib.llama_tokenize(self._vocab, data, len(data), buffer, room, False, control))
         )
         if count < 0:
-            raise EngineError(f"llama.cpp cannot tokenise a text of {len(data)} bytes.")
+            raise EngineError(f"llama.cpp cannot tokenise a text of {len(data):,} bytes.")
         tokens: list[int] = list(self._ffi.unpack(buffer, count)) if count else []
         if tokens and not 0 <= min(tokens) <= max(tokens) < self.vocabulary_size:  # asked about one, llama.cpp aborts
             raise EngineError("The model's vocabulary has no token for a part of the text, and none for the unknown.")

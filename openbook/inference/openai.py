@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Generator, Iterator
+import socket
+import threading
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 
 _TIMEOUT_S = 300.0  # a laptop may read a long prompt for minutes
 _CONNECT_TIMEOUT_S = 10.0
+_POLL_S = 0.05  # while the server is silent, a request asks this often whether it was cancelled
 _MAX_LINE_BYTES = 2**20
 _MAX_ANSWER_CHARS = 10_000_000
 # How servers are asked for an answer without thinking: Ollama and OpenAI by the first, llama.cpp, vLLM and SGLang by the
@@ -64,7 +68,11 @@ class OpenAIEngine:
         self._no_thinking: dict[str, Any] = _NO_THINKING
         _check_key(api_key)
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._client = httpx.Client(headers=headers, timeout=httpx.Timeout(_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S))
+        self._client = httpx.Client(
+            headers=headers,
+            timeout=httpx.Timeout(_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S),
+            limits=httpx.Limits(max_keepalive_connections=0),  # so a request that is cancelled cuts its own connection
+        )
 
     def count_prompt_tokens(self, prompt: Prompt) -> int:
         """An upper bound for ordinary text, since the server's tokenizer is not known: one token for two bytes."""
@@ -79,18 +87,24 @@ class OpenAIEngine:
         messages = [{"role": "system", "content": prompt.system}, {"role": "user", "content": user}]
         stream, thinking, pieces = TextStream(decoding.stop), LeadingThoughts(), []
         finish: FinishReason = "end"
-        for text, reason in self._events(messages, decoding):
-            if cancelled():
+        with HangUp(cancelled) as hang_up:
+            try:
+                for text, reason in self._events(messages, decoding, hang_up):
+                    if cancelled():
+                        finish = "cancelled"
+                        break
+                    finish = _FINISH.get(reason, finish)
+                    answer = thinking.drop(text)
+                    if piece := stream.feed(answer.encode("utf-8", "replace")):  # JSON can spell half a character
+                        pieces.append(piece)
+                        yield piece
+                    if stream.stopped:
+                        finish = "stop"
+                        break
+            except EngineError:
+                if not hang_up.has_cut:
+                    raise
                 finish = "cancelled"
-                break
-            finish = _FINISH.get(reason, finish)
-            answer = thinking.drop(text)
-            if piece := stream.feed(answer.encode("utf-8", "replace")):  # JSON can spell half a character
-                pieces.append(piece)
-                yield piece
-            if stream.stopped:
-                finish = "stop"
-                break
         held = thinking.drop("", final=True).encode("utf-8", "replace")
         if finish != "cancelled" and (rest := stream.feed(held, final=True)):
             pieces.append(rest)
@@ -116,7 +130,7 @@ class OpenAIEngine:
         if self._client.is_closed:
             raise EngineError(f"The connection to {self.identity.name} was closed; connect again.")
 
-    def _events(self, messages: list[dict[str, str]], decoding: Decoding) -> Iterator[tuple[str, str]]:
+    def _events(self, messages: list[dict[str, str]], decoding: Decoding, hang_up: HangUp) -> Iterator[tuple[str, str]]:
         """Pairs of text and finish reason ("" while it goes on)."""
         import httpx
 
@@ -124,9 +138,10 @@ class OpenAIEngine:
         body: dict[str, Any] = {"model": self.identity.name, "messages": messages, "stream": True, **self._no_thinking}
         body |= {"temperature": decoding.temperature, "top_p": decoding.top_p, "seed": decoding.seed}
         body["max_tokens"] = decoding.max_tokens
-        server = f"The server of {self.identity.name}"
+        server, extensions = f"The server of {self.identity.name}", {"trace": hang_up.trace}
+        url = f"{self._base_url}/chat/completions"
         try:
-            with self._client.stream("POST", f"{self._base_url}/chat/completions", json=body) as response:
+            with self._client.stream("POST", url, json=body, extensions=extensions) as response:
                 refused = self._check_status(response)
                 if not refused:
                     yield from self._parsed(_lines(response.iter_bytes()))
@@ -143,7 +158,7 @@ class OpenAIEngine:
                 f"{server} cannot be reached: {reason}. Is the server running, and is base_url right?"
             ) from error
         self._no_thinking = {key: value for key, value in self._no_thinking.items() if key not in refused}
-        yield from self._events(messages, decoding)
+        yield from self._events(messages, decoding, hang_up)
 
     def _without_address(self, text: str) -> str:
         place = self._base_url.split("://", 1)[1].split("/", 1)[0].rpartition("@")[2]
@@ -190,6 +205,39 @@ class OpenAIEngine:
         if size < 0:
             raise EngineError(f"{name} did not answer with a stream of chat completions. Is base_url right?")
         raise EngineError(f"{name} broke off before the end of its answer. Ask again.")
+
+
+class HangUp:
+    """While a request is under way: cuts its connection once it is `cancelled`, whether or not the server says anything.
+
+    The read that waits for the server then fails at once. A connection that is still being made is not cut before it is there.
+    """
+
+    def __init__(self, cancelled: Cancelled) -> None:
+        self._cancelled = cancelled
+        self._socket: socket.socket | None = None
+        self._over = threading.Event()
+        self.has_cut = False
+
+    def __enter__(self) -> HangUp:
+        threading.Thread(target=self._watch, name="openbook-hang-up", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+
+    def trace(self, event: str, about: Mapping[str, Any]) -> None:
+        """For httpx: what the request goes through is its connection, first in plain and then under TLS."""
+        if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
+            self._socket = about["return_value"].get_extra_info("socket")
+
+    def _watch(self) -> None:
+        while not self._over.wait(_POLL_S):
+            if self._socket is not None and self._cancelled():
+                self.has_cut = True
+                with suppress(OSError):  # it is closed already, or TLS has just taken it over
+                    # Not the method of a TLS socket, which also takes away what the other thread is reading with.
+                    socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
 
 class LeadingThoughts:

@@ -198,10 +198,10 @@ def answered(
 def _options(service: Service, body: AnswerBody) -> Options:
     settings, bounds, own = service.configuration.settings, service.configuration.bounds, body.openbook
     max_tokens = body.most_tokens or settings.max_tokens
-    check_at_most(max_tokens, max(bounds.answer_tokens, settings.max_tokens), "max_tokens")
-    check_at_most(len(body.stops), MOST_STOPS, "stop")
+    check_at_most(max_tokens, max(bounds.answer_tokens, settings.max_tokens), "tokens", "max_tokens")
+    check_at_most(len(body.stops), MOST_STOPS, "texts", "stop")
     passages = settings.passages if own.passages is None else own.passages
-    check_at_most(passages, max(bounds.passages, settings.passages), "openbook.passages")
+    check_at_most(passages, max(bounds.passages, settings.passages), "passages", "openbook.passages")
     decoding = Decoding(
         temperature=body.temperature or 0.0,
         top_p=1.0 if body.top_p is None else body.top_p,

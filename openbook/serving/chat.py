@@ -70,7 +70,7 @@ async def chat(call: CallOf, body: ChatBody) -> Any:
     With `stream`, the data of each event is a chunk as OpenAI has it; the last one with a choice has `openbook`. With
     `stream_options.include_usage`, one more has `usage` and no choice. An error is the last event.
     """
-    check_at_most(len(body.messages), call.service.configuration.bounds.messages, "messages")
+    check_at_most(len(body.messages), call.service.configuration.bounds.messages, "messages", "messages")
     with_usage = bool(body.stream_options and body.stream_options.include_usage)
     head = {
         "id": "chatcmpl-" + request_id(body, call),

@@ -54,7 +54,7 @@ class ListQuery(Body):
         """How many entries to list. Raises ApiError for more than the bound."""
         most = call.service.configuration.bounds.listed
         limit = self.limit or default or most
-        check_at_most(limit, most, "limit")
+        check_at_most(limit, most, "entries", "limit")
         return limit
 
 
@@ -147,7 +147,7 @@ async def document_text(call: CallOf, query: Annotated[TextQuery, Query()]) -> D
     base, path = call.service.base(query.knowledge_base), query.path
     most = call.service.configuration.bounds.text_chars
     length = query.length or most
-    check_at_most(length, most, "length")
+    check_at_most(length, most, "characters", "length")
 
     def work(stop: Stop) -> DocumentText:
         stop.check()

@@ -62,9 +62,9 @@ def unknown_parameter(name: str, hint: str = "") -> ApiError:
     return invalid(f"Unrecognized request argument supplied: {shown}{hint}", shown, "unknown_parameter")
 
 
-def check_at_most(value: int, most: int, param: str) -> None:
+def check_at_most(value: int, most: int, unit: str, param: str) -> None:
     if value > most:
-        raise invalid(f"{param} may be at most {most:,}, not {value:,}.", param, "above_limit")
+        raise invalid(f"{param} may be at most {most:,} {unit}, not {value:,}.", param, "above_limit")
 
 
 def server_full() -> ApiError:

@@ -116,7 +116,7 @@ async def responses(call: CallOf, body: ResponseBody) -> Any:
     With `stream`, the events are those of OpenAI. An error is the last event.
     """
     messages = [Message(role="user", content=body.input)] if isinstance(body.input, str) else body.input
-    check_at_most(len(messages), call.service.configuration.bounds.messages, "input")
+    check_at_most(len(messages), call.service.configuration.bounds.messages, "messages", "input")
     conversation = Conversation.of(messages, "input", body.instructions)
     return await respond(call, body, conversation, ResponseShape(request_id(body, call), int(time.time()), body))
 

@@ -43,7 +43,7 @@ class FoundPassages(OfVersion):
 async def search(call: CallOf, body: SearchBody) -> FoundPassages:
     """Passages for a query, best first, from documents that the caller may see."""
     service = call.service
-    check_at_most(body.limit, service.configuration.bounds.hits, "limit")
+    check_at_most(body.limit, service.configuration.bounds.hits, "passages", "limit")
     query = checked_question(body.query)
     base = service.base(body.knowledge_base)
 
@@ -104,8 +104,8 @@ async def embeddings(call: CallOf, body: EmbeddingBody) -> Embeddings:
         message = f"{identity.name} has {identity.dimensions} dimensions, and no other number."
         raise invalid(message, "dimensions", "unsupported_parameter")
     texts = [body.input] if isinstance(body.input, str) else body.input
-    check_at_most(len(texts), bounds.embedding_texts, "input")
-    check_at_most(max(map(len, texts), default=0), bounds.embedding_chars, "input")
+    check_at_most(len(texts), bounds.embedding_texts, "texts", "input")
+    check_at_most(max(map(len, texts), default=0), bounds.embedding_chars, "characters a text", "input")
     if not texts or not all(texts):
         raise invalid("Invalid 'input': it must have at least one text, and no text may be empty.", "input")
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from openbook.answer import Options, ask
-from openbook.deletion import diagnoses_showing
+from openbook.diagnoses import diagnoses_showing
 from openbook.diagnosis import runner
 from openbook.diagnosis.probes import ProbeRun
 from openbook.diagnosis.questions import Gold, Question
