@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import platform
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 from openbook.cli import display, private
-from openbook.config import Place, Settings, load_settings, place
+from openbook.config import Place, Settings, available_cores, load_settings, place
 from openbook.errors import ConfigError, KnowledgeBaseInvalid
 from openbook.files import check_replaceable, make_folder, replace_file, storage_errors
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from openbook.knowledge.splitter import Sizing
     from openbook.models import ModelReference, ModelStore
     from openbook.records import Decoding, Digest, Embedder
+
+OpenModel: TypeAlias = "Callable[[Settings], FrozenModel]"
 
 API_KEY = "OPENAI_API_KEY"  # the variable that holds the key of the server at `base_url`; it is never stored
 
@@ -90,16 +93,17 @@ def model_opener(current: Settings, slots: int = 0) -> Callable[[], FrozenModel]
     return partial(load, current, reference, states(current), slots)
 
 
-def open_on_node(name: str, digest: Digest, context_tokens: int, threads: int) -> FrozenModel:
+def open_on_node(name: str, digest: Digest, flags: dict[str, int]) -> FrozenModel:
     """For a process on another machine: the model of that digest, from the home there; pulled first if the catalogue has it.
 
-    Raises as `ready_model` and `load` do, and ModelNotVerified when `name` means another model there.
+    `flags`: settings that stand above those of that machine. Raises as `ready_model` and `load` do, and ModelNotVerified when
+    `name` means another model there.
     """
     from openbook.errors import ModelNotVerified, UnknownModel
     from openbook.inference.trial import try_model
     from openbook.models import ensure
 
-    own = load_settings(flags={"context_tokens": context_tokens, "threads": threads})
+    own = load_settings(flags=flags)
     try:
         reference = ensure(store(own), digest, try_out=try_model)
     except UnknownModel:
@@ -117,6 +121,73 @@ def follow_on_node(purge_list: bytes) -> int:
     cache = states(load_settings())
     with storage_errors(f"delete what models computed of purged documents in {cache.place}"):
         return cache.follow(purge_list)
+
+
+@contextmanager
+def replicas(cluster: str, current: Settings, bounds: tuple[int, int] | None = None) -> Iterator[tuple[OpenModel, int]]:
+    """(what opens the model of settings in replicas on the Ray cluster at that address, how many requests keep them busy).
+
+    `bounds`: the least and the most replicas; None: as many as there is room for, each with the threads that the model would
+    have here. Raises ConfigError, ClusterError.
+    """
+    from openbook.cluster.connection import AUTO, CLIENT, connect, disconnect
+    from openbook.inference import prompt_counter
+
+    if current.base_url:
+        raise ConfigError("--cluster and --base-url exclude each other: the server at --base-url computes the answers.")
+    address = os.environ.get("RAY_ADDRESS", cluster) if cluster == AUTO else cluster
+    if address.startswith(CLIENT):
+        raise ConfigError(
+            f"{address}: answers cannot be streamed through Ray's client. Run this on a machine of the cluster, with "
+            "--cluster auto."
+        )
+    connect(cluster)
+    before = signal.signal(signal.SIGTERM, _end_in_order)  # else the replicas would stay
+    try:
+        from openbook.cluster.replicas import RUNNING, Replicas
+
+        if bounds is None:
+            there = Replicas.filling(current.threads or available_cores())
+        else:
+            there = Replicas.on_cluster(*bounds, current.threads)
+
+        def open_model(own: Settings) -> FrozenModel:
+            reference = ready_model(own, own.model)
+            flags = {"context_tokens": own.context_tokens, "threads": there.threads}
+            if own.kv_disk == 0:  # what must not be kept here must not be kept there
+                flags["kv_disk"] = 0
+            return there.open(
+                partial(open_on_node, reference.name, reference.digest, flags),
+                follow_on_node,
+                digest=reference.digest,
+                count=prompt_counter(reference),
+                purge_list=states(own).purge_list,
+            )
+
+        yield open_model, RUNNING * there.most
+    finally:
+        disconnect()
+        signal.signal(signal.SIGTERM, before)
+
+
+def check_replicas(cluster: str | None, replicas: tuple[int, int] | None) -> None:
+    """Raises ConfigError for --replicas without --cluster."""
+    if replicas and cluster is None:
+        raise ConfigError("--replicas needs --cluster; `--cluster local` tries it on this machine.")
+
+
+def _end_in_order(number: int, _: object) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+@contextmanager
+def computing(current: Settings, cluster: str | None) -> Iterator[tuple[OpenModel, int]]:
+    """(what opens the model of settings, how many requests keep it busy): in this process, or on all machines of a cluster."""
+    if cluster is None:
+        yield lambda own: model_opener(own)(), 1
+        return
+    with replicas(cluster, current) as there:
+        yield there
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from openbook.cli import context, display
-from openbook.cli.options import EXISTING, KB, MODEL, PATH
+from openbook.cli.options import EXISTING, KB, MODEL, PATH, cluster_option
 from openbook.config import Place
 from openbook.errors import ConfigError
 
@@ -39,8 +40,9 @@ def _check_new(output: Path) -> None:
 @KB
 @click.option("-n", "count", type=click.IntRange(1, 100_000), default=200, show_default=True, help="How many at most.")
 @MODEL
+@cluster_option("Let the model write on all machines of")
 @_OUTPUT
-def draft(kb: Place | None, count: int, model: str | None, output: Path) -> None:
+def draft(kb: Place | None, count: int, model: str | None, cluster: str | None, output: Path) -> None:
     """Let a model write questions whose answers stand in a knowledge base. They are drafts: review them before you use them.
 
     A run that was stopped goes on with the same command.
@@ -53,8 +55,12 @@ def draft(kb: Place | None, count: int, model: str | None, output: Path) -> None
     current = context.settings(kb=kb, model=model, kv_disk=0)
     base = context.must_hold_documents(context.open_base(current), str(current.default_kb))
     log = question_drafts.ReplyLog(output.with_name(f"{output.name}.part"))
-    with context.opened_model(current) as opened, display.progress() as progress:
-        found = question_drafts.draft(base, opened, count, log, progress=partial(progress, "draft"))
+    with (
+        context.computing(current, cluster) as (open_model, at_once),
+        closing(open_model(current)) as opened,
+        display.progress() as show,
+    ):
+        found = question_drafts.draft(base, opened, count, log, at_once=at_once, progress=partial(show, "draft"))
     if found.questions:
         write_questions(output, found.questions)
     log.path.unlink(missing_ok=True)
