@@ -39,7 +39,7 @@ from typing import Any, TypeAlias
 from benchmarks.examples_accuracy import EXAMPLES, gold_passages, holds, share
 from openbook.answer import PASSAGES, ask
 from openbook.config import load_settings
-from openbook.conversation import FollowUp, condensed, content_words, refers_back, understood
+from openbook.conversation import FollowUp, condensed, content_words, refers_back, resolve_follow_up
 from openbook.inference import FrozenModel, load_embedder, load_model
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase, add
@@ -54,7 +54,7 @@ Way: TypeAlias = Callable[[FrozenModel, Sequence[str], str], FollowUp]
 WAYS: dict[str, Way] = {
     LAST: lambda model, earlier, question: FollowUp(question, question),
     "rules": lambda model, earlier, question: FollowUp(question, condensed(earlier, question)),
-    "rewritten": understood,
+    "rewritten": resolve_follow_up,
 }
 
 

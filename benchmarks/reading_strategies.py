@@ -33,7 +33,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.reader_accuracy import squad
-from openbook.answer import Options, read_hits, said
+from openbook.answer import Options, final_answer, read_hits
 from openbook.config import load_settings
 from openbook.diagnosis.eval_sets import EvalQuestion
 from openbook.diagnosis.scoring import Interval, exact_match, interval, token_f1
@@ -137,7 +137,7 @@ def scored(
         text = mixed(probe.question, hits, model, decoding.max_tokens)
         abstained = not text
     else:
-        text, abstained = said(read_hits(probe.question, hits, strategy, model, decoding), model)
+        text, abstained = final_answer(read_hits(probe.question, hits, strategy, model, decoding), model)
     if abstained:
         return float(not answers), float(not answers), 1.0
     return (exact_match(text, answers), token_f1(text, answers), 0.0) if answers else (0.0, 0.0, 0.0)

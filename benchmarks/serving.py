@@ -340,11 +340,11 @@ def run_child(name: str, options: argparse.Namespace, python: Path) -> str:
 def serve_fakes(kb: Path) -> None:
     from openbook.serving.app import create_app
     from openbook.serving.configuration import Configuration
-    from openbook.serving.server import listen, make_server
+    from openbook.serving.server import http_server, listen
 
     with tempfile.TemporaryDirectory() as home, listen("127.0.0.1", 0) as door, closing(KnowledgeBase.open(kb)) as base:
         configuration = Configuration(Settings(home=Path(home)), port=door.getsockname()[1])
-        server = make_server(create_app(configuration, echo_model(), {"kb": base}, HashEmbedder()))
+        server = http_server(create_app(configuration, echo_model(), {"kb": base}, HashEmbedder()))
         print(f"Listening on http://127.0.0.1:{configuration.port}/v1", file=sys.stderr, flush=True)
         server.run(sockets=[door])
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.reading_strategies import knowledge_base
-from openbook.answer import Options, decoding_for, read_hits, said
+from openbook.answer import Options, decoding_for, final_answer, read_hits
 from openbook.config import load_settings
 from openbook.diagnosis.scoring import exact_match, interval, token_f1
 from openbook.inference import FrozenModel, load_embedder, load_model
@@ -112,7 +112,7 @@ def measured(
         _, found = base.search(each.question, embedder, READ)
         for given, passages in (("gold", gold), ("found", found)):
             for strategy in strategies:
-                text, abstained = said(read_hits(each.question, passages, strategy, model, decoding), model)
+                text, abstained = final_answer(read_hits(each.question, passages, strategy, model, decoding), model)
                 text = "" if abstained else text
                 row = (exact_match(text, each.answers), token_f1(text, each.answers), float(abstained))
                 for kind in (each.kind, "all"):

@@ -39,7 +39,7 @@ from benchmarks.answers_per_second import MAX_TOKENS
 from benchmarks.contender_openbook import counted_embedder
 from benchmarks.examples_accuracy import EXAMPLES
 from benchmarks.serving import Ask, openbook_command, questions, serving, under_load
-from openbook.answer import Options, find, pack
+from openbook.answer import Options, pack, retrieve
 from openbook.config import available_cores, load_settings
 from openbook.inference import load_model
 from openbook.inference.llamacpp import CALL_TOKENS, SHARED_CELLS, SIDE_BY_SIDE
@@ -189,7 +189,7 @@ def messages(name: str, question: str, base: KnowledgeBase, embedder: Any) -> di
         _models[name] = load_model(ensure(ModelStore(load_settings().models_dir), name))
     model, decoding = _models[name], Decoding(max_tokens=MAX_TOKENS)
     options = Options(WINDOWS, "together", decoding)
-    found = find(question, model, base, embedder, options, query="", scope=Scope(), reranker=None)
+    found = retrieve(question, model, base, embedder, options, query="", scope=Scope(), reranker=None)
     prompt = pack(question, found.hits, model, decoding)[1] if found.hits else None
     system, user = (prompt.system, "".join(prompt.passages) + prompt.question) if prompt else ("", question)
     told = [{"role": "system", "content": system}, {"role": "user", "content": user}]

@@ -12,10 +12,11 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeAlias, TypeVar, get_args
+from typing import Literal, TypeAlias, TypeVar
 
 from openbook import __version__
 from openbook.answer_text import TextPreview, says_nothing_found, tidied, tidy
+from openbook.config import STRATEGIES, Settings, Strategy
 from openbook.errors import ContextOverflow, QuestionError
 from openbook.inference import FrozenModel
 from openbook.inference.frozen import Cancelled, never
@@ -43,13 +44,11 @@ from openbook.records import (
 
 _Result = TypeVar("_Result")
 Progress: TypeAlias = Callable[[int, int], None]
-Strategy: TypeAlias = Literal["auto", "each", "parallel", "checked", "together"]
-STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
 CLOSED = "closed-book"
 MAX_QUESTION_CHARS = 8_000
 PASSAGES = 4  # that are read; for all strategies but "each" they are windows
-FOUND = 12  # that are searched for at least, so that an older document is seen beside the one that replaced it
+MIN_HITS = 12  # that are searched for, so that an older document is seen beside the one that replaced it
 READER_TOKENS = 160  # a trained reader answers in one line
 # How likely the model's "yes" must be when it is asked whether the excerpts state the answer (docs/log.md). From the first on, an
 # answer with a quote is called supported. Below the second, the model of that digest declines; it is the default model.
@@ -75,6 +74,11 @@ class Options:
     min_similarity: float = 0.2
     instruction: str = ""
 
+    @classmethod
+    def of(cls, settings: Settings) -> Options:
+        """By the settings; equal questions get equal answers."""
+        return cls(settings.passages, settings.strategy, Decoding(max_tokens=settings.max_tokens))
+
 
 @dataclass(frozen=True, slots=True)
 class Retrieval:
@@ -92,7 +96,7 @@ class Reading:
     """What a model read and wrote. `hits`: what was read; `sources`: the part of it that the answer may be cited from.
 
     `unread`: what would have fitted too, where the strategy `each` did not have to read on.
-    `stated`: how likely the model says that the hits state the answer; None if it was not asked.
+    `stated_probability`: of a yes, when the model is asked whether the hits state the answer; None if it was not asked.
     """
 
     strategy: str
@@ -101,7 +105,7 @@ class Reading:
     sources: Sequence[Hit] = ()
     notes: Sequence[str] = ()
     timings: Timings = field(default_factory=Timings)
-    stated: float | None = None
+    stated_probability: float | None = None
     unread: Sequence[Hit] = ()
 
 
@@ -121,7 +125,7 @@ def ask(
 ) -> Answer:
     """Answer `question` from what `scope` sees of `base`, or from the model alone without `base`.
 
-    A `base` needs its `embedder`. `query` is searched for instead of the question, when that does not stand alone.
+    A `base` needs its `embedder`. `query`: what to search for, where the question alone does not say it.
     "Summarise FILE" and "compare FILE with FILE" are answered from whole documents, with `progress` for the parts read.
 
     Raises QuestionError, ContextOverflow, EngineError, KnowledgeError.
@@ -135,7 +139,7 @@ def ask(
     decoding = decoding_for(model, options.decoding)
     found = Retrieval(CLOSED)
     if base is not None and embedder is not None:
-        found = find(question, model, base, embedder, options, query=query, scope=scope, reranker=reranker)
+        found = retrieve(question, model, base, embedder, options, query=query, scope=scope, reranker=reranker)
     elif decoding.quote:
         raise QuestionError("Without passages there is nothing to quote; ask without --quote.")
     retrieve_s = time.perf_counter() - started
@@ -145,13 +149,13 @@ def ask(
     preview = TextPreview(on_text, abstentions if base is not None else [])
     asked = with_instruction(question, options.instruction)
     reading = read_hits(asked, found.hits, found.strategy, model, decoding, preview.feed, cancelled, progress)
-    text, abstained = said(reading, model)
+    text, abstained = final_answer(reading, model)
 
     # 3) Cite: every sentence of the answer gets a verbatim quote, or the answer says that it has none.
     quoted, nearest, sure = Quoted(), tuple[Citation, ...](), False
     if base is not None and embedder is not None:
         quoted, nearest = cite(text, question, reading, embedder, abstained=abstained)
-        stated = (reading.stated or 0.0) >= SURELY_STATED
+        stated = (reading.stated_probability or 0.0) >= SURELY_STATED
         doubtful = found.strategy in ("checked", "together") and model.identity.evidence == "verified" and not stated
         sure = not abstained and not doubtful and is_sure(text, question, quoted, stated=stated)
     older = found.editions.older_note(quoted.citations) if found.editions is not None else None
@@ -179,7 +183,7 @@ def ask(
     )
 
 
-def find(
+def retrieve(
     question: str,
     model: FrozenModel,
     base: KnowledgeBase,
@@ -197,11 +201,11 @@ def find(
         version = base.kept_version(scope.as_of)
         hits, notes = windows_of([base.passages(document, version) for document in overview.documents])
         return Retrieval(overview.kind, version, hits, notes=notes)
-    version, found = retrieve(query or question, base, embedder, options, strategy, scope, reranker)
+    version, found = ranked_hits(query or question, base, embedder, options, strategy, scope, reranker)
     return Retrieval(strategy, version, near_enough(found.current[: options.passages or PASSAGES], options), found)
 
 
-def retrieve(
+def ranked_hits(
     query: str,
     base: KnowledgeBase,
     embedder: Embedder,
@@ -209,7 +213,7 @@ def retrieve(
     strategy: str,
     scope: Scope = EVERYTHING,
     reranker: Reranker | None = None,
-    at_least: int = FOUND,
+    at_least: int = MIN_HITS,
 ) -> tuple[int, Editions[Hit]]:
     """(version, best first): passages for a model that reads each alone, the windows around them for one that reads all.
 
@@ -313,7 +317,7 @@ def pack(
     raise _too_long(tokens, model, decoding)
 
 
-def said(reading: Reading, model: FrozenModel) -> tuple[str, bool]:
+def final_answer(reading: Reading, model: FrozenModel) -> tuple[str, bool]:
     """(the answer as it is shown, whether it is an abstention)."""
     text = tidy(reading.completion.text) if reading.completion else ""
     if reading.strategy == CLOSED:
@@ -342,12 +346,12 @@ def answer_again(
     """
     known = (CLOSED, *STRATEGIES[1:], *KINDS)
     if receipt.strategy not in known:
-        raise QuestionError(f"The receipt's strategy {receipt.strategy!r} is none of {', '.join(known)}.")
+        raise QuestionError(f"The receipt has the unknown strategy {receipt.strategy!r}; there are {', '.join(known)}.")
     if receipt.strategy in STRATEGIES:
         strategy_of(receipt.strategy, model, receipt.decoding)
     question = with_instruction(checked_question(receipt.question), receipt.instruction)
     reading = read_hits(question, hits, receipt.strategy, model, receipt.decoding, cancelled=cancelled)
-    return said(reading, model)[0], reading.completion
+    return final_answer(reading, model)[0], reading.completion
 
 
 def decoding_for(model: FrozenModel, decoding: Decoding) -> Decoding:

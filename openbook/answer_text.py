@@ -48,29 +48,24 @@ def tidy(text: str) -> str:
 
 
 def tidied(text: str) -> tuple[str, list[Mark]]:
-    """The text as `tidy` gives it, and its marks."""
-    plain, marks = without_marks(text[_label_end(text) :].strip())
-    lead, left = len(plain) - len(plain.lstrip()), len(plain.strip())
-    return plain.strip(), [(min(max(at - lead, 0), left), numbers) for at, numbers in marks]
-
-
-def _label_end(text: str) -> int:
-    """Where the label "Answer:" before an answer ends; 0 where there is none."""
-    label = _LABEL.match(text)
-    return label.end() if label else 0
-
-
-def without_marks(text: str) -> tuple[str, list[Mark]]:
-    """The text without marks of excerpts such as "[1]", and where in it each stood, with the numbers that it named."""
-    kept, marks = "", list[Mark]()
-    at = 0
+    """The text as `tidy` gives it, and its marks: where each stood, and the numbers that it named."""
+    text = text[_label_end(text) :].strip()
+    kept, marks, at = "", list[Mark](), 0
     for match in _CODE_OR_MARK.finditer(text):
         if match["code"]:
             continue
         kept = (kept + text[at : match.start()]).rstrip(" \t")
         marks.append((len(kept), frozenset(map(int, re.findall(r"\d+", match[0])))))
         at = match.end()
-    return kept + text[at:], marks
+    kept += text[at:]
+    plain, lead = kept.strip(), len(kept) - len(kept.lstrip())
+    return plain, [(min(max(place - lead, 0), len(plain)), numbers) for place, numbers in marks]
+
+
+def _label_end(text: str) -> int:
+    """Where the label "Answer:" before an answer ends; 0 where there is none."""
+    label = _LABEL.match(text)
+    return label.end() if label else 0
 
 
 class TextPreview:
@@ -80,7 +75,7 @@ class TextPreview:
     when they are complete. `held`: sentences that are never shown, because another takes their place.
     """
 
-    def __init__(self, show: Callable[[str], None], held: Sequence[str] = ()) -> None:
+    def __init__(self, show: Callable[[str], None], held: Sequence[str]) -> None:
         self._show, self._held = show, tuple(held)
         self._raw = self._shown = ""
 

@@ -1,4 +1,4 @@
-"""The one way from JSON to records. Types are strict, an unknown key is an error, and so is a key that stands twice."""
+"""The one way from JSON to records. Types are strict; an unknown key and a repeated key are errors."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def decode(data: str | bytes, kind: type[T], where: str, error: type[Exception])
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """For `json.loads`: an object whose key stands twice has no one meaning. Raises ValueError, naming the key."""
+    """For `json.loads`: an object with a repeated key is ambiguous. Raises ValueError, naming the key."""
     value = dict(pairs)
     if len(value) != len(pairs):
         twice = Counter(key for key, _ in pairs).most_common(1)[0][0]

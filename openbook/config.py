@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_type_hints
+from typing import Any, Literal, TypeAlias, get_args, get_type_hints
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 import msgspec
@@ -19,6 +19,9 @@ import msgspec
 from openbook.errors import ConfigError, StorageError, did_you_mean
 
 ENV_PREFIX = "OPENBOOK_"
+
+Strategy: TypeAlias = Literal["auto", "each", "parallel", "checked", "together"]
+STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
 _BOUNDS: dict[str, tuple[float, float]] = {  # both inclusive
     "passages": (0, 100),
@@ -40,7 +43,7 @@ _SECRET = re.compile("pass(?!file)|secret|token|key", re.IGNORECASE)  # in the n
 class DatabaseUrl:
     """A knowledge base in a database, such as `postgresql://user@host/name`. `str` and `repr` of it show no password.
 
-    It is no dataclass, so that nothing writes it out field by field.
+    It is not a dataclass, so that nothing writes it out field by field.
     """
 
     __slots__ = ("url",)
@@ -94,9 +97,7 @@ class Settings:
     model: str = "qwen2.5-coder-1.5b-instruct"
     embedder: str = "minilm-l6-int8"
     passages: int = 0  # passages given to the model; 0: as many as suit the way they are read
-    strategy: Literal["auto", "each", "parallel", "checked", "together"] = (
-        "auto"  # how they are read; auto: as suits the model
-    )
+    strategy: Strategy = "auto"  # how they are read; auto: as suits the model
     passage_chars: int = 450  # longest passage of a new knowledge base
     context_tokens: int = 4096  # upper bound; a model trained on fewer uses fewer
     threads: int = 0  # 0: one for each core this process may use
@@ -189,7 +190,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 def _checked(key: str, value: object, kind: Any, source: str) -> object:
     if kind == Path | DatabaseUrl | None:
-        return value if isinstance(value, DatabaseUrl) else place(str(value), source=source)
+        return value if isinstance(value, DatabaseUrl) else parse_place(str(value), source=source)
     try:
         # Text may stand for a number, as it does in a variable.
         found = msgspec.convert(value, kind, strict=not isinstance(value, str))
@@ -201,7 +202,7 @@ def _checked(key: str, value: object, kind: Any, source: str) -> object:
     return found
 
 
-def place(text: str, *, source: str) -> Place:
+def parse_place(text: str, *, source: str) -> Place:
     """Where a knowledge base is: a folder, or what begins with `name://`. Raises ConfigError."""
     return DatabaseUrl(text) if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", text) else _path(text, source=source)
 

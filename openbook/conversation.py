@@ -59,7 +59,9 @@ class FollowUp:
     rewritten: bool = False
 
 
-def understood(model: FrozenModel, earlier: Sequence[str], question: str, cancelled: Cancelled = never) -> FollowUp:
+def resolve_follow_up(
+    model: FrozenModel, earlier: Sequence[str], question: str, cancelled: Cancelled = never
+) -> FollowUp:
     """`question` after the user's `earlier` turns (oldest first): rewritten by the model, or by the rules of `condensed`.
 
     A question that stands alone stays as it is. A rewrite is used only when it is `faithful`.

@@ -19,7 +19,14 @@ from openbook import __version__
 from openbook.config import Settings
 from openbook.diagnoses import OBSERVATIONS, OPINIONS, PROBES, diagnoses_showing
 from openbook.errors import KnowledgeBaseBusy
-from openbook.files import check_deletable, delete_folder, delete_left_over, is_unfinished, storage_errors
+from openbook.files import (
+    check_deletable,
+    delete_folder,
+    delete_left_over,
+    is_unfinished,
+    last_line_feed,
+    storage_errors,
+)
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.base import now
@@ -58,11 +65,15 @@ class Places:
     states: KVCache
     store: ModelStore
 
+    @classmethod
+    def of(cls, settings: Settings) -> Places:
+        return cls(settings, KVCache.of(settings), ModelStore(settings.models_dir))
+
     @property
     def roots(self) -> dict[Path, str]:
         """The folders whose every file is looked at, and what each is called."""
         at = self.settings
-        states = {} if self.states.place is None else {self.states.place: "states"}
+        states = {} if self.states.root is None else {self.states.root: "states"}
         others = {at.cache_dir: "cache", at.runs_dir: "runs", at.diagnoses_dir: "diagnoses"}
         return {at.home: "home", **states, **others, self.store.root: "models", at.uploads_dir: "uploads"}
 
@@ -204,7 +215,7 @@ def _path_digest(path: str) -> Digest:
     return sha256_hex(path.encode("utf-8", "surrogateescape"))
 
 
-def finish(base: KnowledgeBase, places: Places, *, lock_timeout_s: float = 30.0) -> bool:
+def finish(base: KnowledgeBase, places: Places) -> bool:
     """Do what a purge that was killed after the documents had left all versions left to do; whether there was one.
 
     Raises KnowledgeBaseBusy, StorageError.
@@ -212,9 +223,9 @@ def finish(base: KnowledgeBase, places: Places, *, lock_timeout_s: float = 30.0)
     if not interrupted(base):
         return False
     with storage_errors(f"delete what models computed of purged documents in {places.states.folder}"):
-        places.states.forget_again(lock_timeout_s)
+        places.states.forget_again()
     _clear_unfinished(places)
-    return finish_purge(base, lock_timeout_s=lock_timeout_s)
+    return finish_purge(base)
 
 
 # --- what was derived -------------------------------------------------------------------------------------------------
@@ -300,12 +311,7 @@ def _cut_off(path: Path) -> bool:
     """Cut off what follows the last line feed: a part of a line, left by a killed process. Returns whether there was any."""
     with path.open("r+b") as stream:
         end = stream.seek(0, os.SEEK_END)
-        start, tail = end, b""
-        while start and b"\n" not in tail:
-            start = max(0, start - (1 << 16))
-            stream.seek(start)
-            tail = stream.read(end - start)
-        whole = start + tail.rfind(b"\n") + 1
+        whole = last_line_feed(stream, end) + 1
         if whole != end:
             stream.truncate(whole)
         return whole != end

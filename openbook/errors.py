@@ -3,7 +3,7 @@
 * OpenBookError
   - ConfigError            a setting that is unknown or has no valid value
   - QuestionError          an empty or oversized question
-  - ConversationError      a transcript that is none
+  - ConversationError      a file that is not a transcript
   + ModelError
     - UnknownModel         no model of that name in the store or the catalogue
     - PullError            a model's file could not be fetched, or what came is not what the catalogue names
@@ -20,9 +20,9 @@
     + UnreadableFile       a file that cannot become a document (the others go in; this one gets a verdict)
       - NotReadNow         the machine could not read it this time; the next run tries again
       - NoSuchPage         it can be read and has no page of that number
-    - NoPicture            a page of a document of which no picture can be shown
-  - ReceiptError           what should be a receipt, or a log of them, is none, or was altered
-  - ProofError             a signed document that is none, was altered, or is of another key
+    - NoPicture            a page of a document that cannot be shown as a picture
+  - ReceiptError           something that is not a receipt or a log of receipts, or was altered
+  - ProofError             something that is not a signed document, was altered, or is signed by another key
   - TrainingError          a training run that cannot go on
   - StorageError           the disk refused: full, read-only, no permission
   - ClusterError           machines of a cluster cannot be reached, or do not fit together

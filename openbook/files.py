@@ -103,9 +103,21 @@ def check_replaceable(path: Path) -> None:
     try:
         make_folder(path.parent)
     except (FileExistsError, NotADirectoryError) as error:
-        raise NotADirectoryError(errno.ENOTDIR, f"{path.parent} is no folder; choose another place") from error
+        raise NotADirectoryError(errno.ENOTDIR, f"{path.parent} is not a folder; choose another place") from error
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path.parent))
+
+
+def last_line_feed(stream: IO[bytes], end: int) -> int:
+    """Where the last line feed before `end` is; -1 if there is none. Only the end of the file is read."""
+    while end > 0:
+        start = max(0, end - (1 << 16))
+        stream.seek(start)
+        at = stream.read(end - start).rfind(b"\n")
+        if at >= 0:
+            return start + at
+        end = start
+    return -1
 
 
 def check_deletable(path: Path) -> None:

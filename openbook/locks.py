@@ -1,7 +1,7 @@
 """Whether a writer lives, told by locks that the system takes back when a process ends, however it ends.
 
-An age tells nothing: a writer may be slow, and what a killed one left is as readable in its first minute. Nor does a
-process's number, which another may have by now, or which is counted otherwise in a container.
+The age of a file would not tell: a writer may be slow. Nor would the id of a process, which another process may have by
+now, or which is another number in a container.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO
 
@@ -22,7 +22,7 @@ _POLL_S = 0.01
 def atomic_file(temporary: Path, path: Path, mode: int = 0o666) -> Iterator[IO[bytes]]:
     """A stream to the new file `temporary`, which takes the place of `path` at the end. Nothing changes when the block raises.
 
-    Until then this process holds it, so that `delete_abandoned` lets it be. Raises OSError.
+    Until then this process holds it, so that `delete_abandoned` does not delete it. Raises OSError.
     """
     try:
         with os.fdopen(_begun(temporary, mode), "wb") as stream:
@@ -99,7 +99,8 @@ def hold_new_folder(folder: Path) -> int | None:
 def is_held(path: Path) -> bool:
     """Whether a living process holds the lock on that file. Nobody does where it cannot be opened."""
     if not _POSIX:
-        return path.is_file() and _is_held_on_windows(path)
+        with _held_on_windows(path, 0.0) if path.is_file() else nullcontext(True) as held:
+            return not held
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
@@ -165,8 +166,3 @@ def _held_on_windows(lock_file: Path, timeout_s: float) -> Iterator[bool]:
         yield True
     finally:
         lock.release()
-
-
-def _is_held_on_windows(lock_file: Path) -> bool:
-    with _held_on_windows(lock_file, 0.0) as held:
-        return not held

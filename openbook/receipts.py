@@ -17,7 +17,7 @@ from typing import Any
 
 from openbook.codec import convert, decode, parse_json
 from openbook.errors import ReceiptError, StorageError
-from openbook.files import storage_errors
+from openbook.files import last_line_feed, storage_errors
 from openbook.locks import exclusive_lock
 from openbook.records import Digest, Receipt, canonical_json, sha256_hex
 
@@ -25,6 +25,7 @@ FORMATS = (1, 2, 3)  # that are read; the last is written
 MAX_RECEIPT_BYTES = 1 << 24
 LOG_FORMAT = 1
 LOG_FILE = "receipts.jsonl"
+_LOCK_TIMEOUT_S = 30.0
 FIRST = "0" * 64  # what stands for the line before the first
 
 
@@ -34,7 +35,7 @@ def parse_receipt(text: str | bytes) -> Receipt:
     Law: `parse_receipt(canonical_json(asdict(receipt))) == receipt`. Whether it was altered is not looked at here.
     """
     if len(text) > MAX_RECEIPT_BYTES:
-        raise ReceiptError(f"This has more than {MAX_RECEIPT_BYTES:,} bytes, so it is no receipt.")
+        raise ReceiptError(f"This has more than {MAX_RECEIPT_BYTES:,} bytes, so it is not a receipt.")
     value = parse_json(text, "The receipt", ReceiptError)
     if isinstance(value, dict) and "receipt" in value and "answer" in value:
         value = value["receipt"]
@@ -73,7 +74,7 @@ class Verified:
     head: Digest
 
 
-def append(folder: Path, receipt: Receipt, *, timeout_s: float = 30.0) -> Digest:
+def append(folder: Path, receipt: Receipt) -> Digest:
     """Add the receipt to the log in `folder`, on the disk when this returns. The digest of the new line.
 
     Raises ReceiptError when the log does not end as a log does, StorageError.
@@ -81,25 +82,21 @@ def append(folder: Path, receipt: Receipt, *, timeout_s: float = 30.0) -> Digest
     path = folder / LOG_FILE
     with storage_errors(f"use the log in {folder}"):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with exclusive_lock(folder / ".lock", timeout_s) as held:
+        with exclusive_lock(folder / ".lock", _LOCK_TIMEOUT_S) as held:
             if not held:
                 raise StorageError(f"Another process writes to the log in {folder}. Wait for it, then ask again.")
             previous, number, end = _end_of(path)
             line = canonical_json(
                 {"format": LOG_FORMAT, "number": number, "previous": previous, "receipt": dataclasses.asdict(receipt)}
             )
-            with open(path, "r+b", opener=_open_private) as stream:
+            path.touch(0o600)  # for its owner alone: it holds what everybody asked
+            with path.open("r+b") as stream:
                 stream.truncate(end)  # what a crash left of a line that nobody was told of
                 stream.seek(end)
                 stream.write(line + b"\n")
                 stream.flush()
                 os.fsync(stream.fileno())
     return sha256_hex(line)
-
-
-def _open_private(path: str, flags: int) -> int:
-    """Open the file, or make it for its owner alone: it holds what everybody asked."""
-    return os.open(path, flags | os.O_CREAT, 0o600)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +131,7 @@ def verify(folder: Path, head: Digest = "") -> Verified:
     return Verified(count, last)
 
 
-def find(folder: Path, digest: Digest, check: Callable[[], None] = lambda: None) -> Receipt | None:
+def find_receipt(folder: Path, digest: Digest, check: Callable[[], None]) -> Receipt | None:
     """The receipt of that digest in the log, or None. A line that is still being written is not there yet.
 
     The log is read for each search, at 0.7 to 0.8 GB a second. `check` is called for each line; what it raises ends the
@@ -183,25 +180,17 @@ def _unaltered(entry: _Entry, where: str) -> Receipt:
 
 def _end_of(path: Path) -> tuple[Digest, int, int]:
     """(digest of the last whole line, the number of the next, where it begins)."""
-    previous, number, end = FIRST, 0, 0
     if not path.exists():
-        return previous, number, end
+        return FIRST, 0, 0
     with path.open("rb") as stream:
-        size, window = stream.seek(0, os.SEEK_END), 1 << 16
-        while True:  # only the last whole line matters, so it is sought from the end
-            start = max(0, size - window)
-            stream.seek(start)
-            content = stream.read(size - start)
-            last = content.rfind(b"\n")
-            before = content.rfind(b"\n", 0, max(last, 0))
-            if start == 0 or (last >= 0 and before >= 0):
-                break
-            window *= 4
-    if last < 0:
-        return previous, number, end
-    line = content[before + 1 : last]
+        end = last_line_feed(stream, stream.seek(0, os.SEEK_END)) + 1
+        if not end:
+            return FIRST, 0, 0
+        begin = last_line_feed(stream, end - 1) + 1
+        stream.seek(begin)
+        line = stream.read(end - 1 - begin)
     try:
         entry = decode(line, _Entry, f"{path}", ReceiptError)
     except ReceiptError as error:
         raise ReceiptError(f"{path} does not end with a line of a log of receipts; see: openbook log verify") from error
-    return sha256_hex(line), entry.number + 1, start + last + 1
+    return sha256_hex(line), entry.number + 1, end

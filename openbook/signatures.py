@@ -107,7 +107,7 @@ class SignedDocument:
 
 @dataclass(frozen=True, slots=True)
 class _Envelope:
-    """The document as it stands in the file."""
+    """The document in its file."""
 
     content: Any
     fingerprint: str
@@ -117,7 +117,7 @@ class _Envelope:
     signature: str
 
     @property
-    def stated(self) -> bytes:
+    def signed_bytes(self) -> bytes:
         """What is signed."""
         return canonical_json({name: each for name, each in dataclasses.asdict(self).items() if name != "signature"})
 
@@ -137,7 +137,7 @@ def sign(home: Path, content: Content) -> bytes:
     key = private.public_key().public_bytes_raw().hex()
     kind = next(kind for kind, cls in _KINDS.items() if isinstance(content, cls))
     document = _Envelope(dataclasses.asdict(content), fingerprint_of(key), FORMAT, kind, key, signature="")
-    document = dataclasses.replace(document, signature=private.sign(document.stated).hex())
+    document = dataclasses.replace(document, signature=private.sign(document.signed_bytes).hex())
     return canonical_json(dataclasses.asdict(document)) + b"\n"
 
 
@@ -166,7 +166,7 @@ def verify(data: bytes, key: str = "") -> SignedDocument:
         )
     if document.fingerprint != fingerprint_of(brought):
         raise ProofError("Its fingerprint is not that of its key: the document was altered.")
-    if not _is_signature(brought, document.signature, document.stated):
+    if not _is_signature(brought, document.signature, document.signed_bytes):
         raise ProofError("Its signature does not fit what it says: the document was altered.")
     return SignedDocument(_content(document.kind, document.content), brought, document.fingerprint)
 
@@ -211,12 +211,12 @@ def _is_hex(text: str, digits: int) -> bool:
     return re.fullmatch(f"[0-9a-f]{{{digits}}}", text) is not None
 
 
-def _is_signature(key: str, signature: str, stated: bytes) -> bool:
+def _is_signature(key: str, signature: str, signed: bytes) -> bool:
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     try:
-        Ed25519PublicKey.from_public_bytes(bytes.fromhex(key)).verify(bytes.fromhex(signature), stated)
+        Ed25519PublicKey.from_public_bytes(bytes.fromhex(key)).verify(bytes.fromhex(signature), signed)
     except (InvalidSignature, ValueError):
         return False
     return True
@@ -226,7 +226,7 @@ def _is_signature(key: str, signature: str, stated: bytes) -> bool:
 
 
 def _private_key(home: Path) -> Ed25519PrivateKey:
-    """The installation's key, made at first use. Raises ConfigError for a file that others can read or that is no key."""
+    """The installation's key, made at first use. Raises ConfigError for a file that others can read or that is not a key."""
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key

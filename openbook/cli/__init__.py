@@ -13,9 +13,10 @@ import click
 
 from openbook import __version__
 from openbook.cli import private
-from openbook.cli.completion import PROGRAM, VARIABLE
 from openbook.errors import OpenBookError, StorageError, did_you_mean
 
+PROGRAM = "openbook"
+COMPLETE = "_OPENBOOK_COMPLETE"  # the variable that a shell sets when it asks, by the script of `openbook completion`
 INTERRUPTED = 130
 
 # verb -> "module:object" in this package; a verb's module is imported when the verb is used.
@@ -112,10 +113,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """The exit code of one command, in this process."""
     try:
         words = list(sys.argv[1:] if arguments is None else arguments)
-        if asked := os.environ.get(VARIABLE):  # by a shell, to complete a line
+        if asked := os.environ.get(COMPLETE):  # by a shell, to complete a line
             from click.shell_completion import shell_complete
 
-            return shell_complete(command, {}, PROGRAM, VARIABLE, asked)
+            return shell_complete(command, {}, PROGRAM, COMPLETE, asked)
         with command.make_context(PROGRAM, words) as context:  # not `main`: it ends the process at a broken pipe
             command.invoke(context)
         sys.stdout.flush()

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+import openbook
 from openbook.cli import context, display
 from openbook.cli.options import BASE_URL, DOCS, JSON, KB, LOG, MODEL, PATH, ScopeOptions, cluster_option, scope_options
-from openbook.cli.receipts import check_signing, write_signed
-from openbook.config import Place
+from openbook.config import STRATEGIES, Place
 from openbook.errors import ConfigError
-
-if TYPE_CHECKING:
-    from openbook.inference import FrozenModel
 
 
 @click.command()
@@ -32,7 +27,7 @@ if TYPE_CHECKING:
 @click.option("--passages", type=int, help="How many passages the model reads.")
 @click.option(
     "--strategy",
-    type=click.Choice(["auto", "each", "parallel", "checked", "together"]),
+    type=click.Choice(STRATEGIES),
     help="How passages are read: each on its own, to answer from one; parallel, to answer from all; together, in one "
     "prompt; checked, in one prompt after asking whether they state the answer; or auto, as suits the model (the default).",
 )
@@ -60,11 +55,9 @@ def ask(
     **flags: object,
 ) -> None:
     """Answer QUESTION from documents, with citations, or say that the documents do not hold the answer."""
-    from openbook.answer import ask as answer_question
     from openbook.answer import checked_question
     from openbook.knowledge.scope import EVERYTHING
     from openbook.receipts import append
-    from openbook.records import Decoding
 
     if closed_book and (docs or kb or scope):
         raise ConfigError(
@@ -73,44 +66,31 @@ def ask(
     if math.isnan(temperature):
         raise ConfigError(f"--temperature must be a number, not {temperature}.")
     checked_question(question)
-    context.check_one_place(docs, kb)
-    current = context.settings(kb=kb, **flags)
+    current = context.settings(docs=docs, kb=kb, **flags)
     if sign is not None:
-        check_signing(sign, current.home)
-    decoding = Decoding(temperature, seed=seed, max_tokens=current.max_tokens, quote=quote)
+        context.check_signing(sign, current)
+    decoding = openbook.Decoding(temperature, seed=seed, max_tokens=current.max_tokens, quote=quote)
     if not (docs or closed_book):
         context.open_base(current).close()  # a missing one is reported before anything is downloaded
-    with opened_beside(context.model_opener(current)) as model:
+    with context.opened_beside(current) as model:
         base, embedder = (None, None) if closed_book else context.open_asked(current, docs)
         seen = scope.of(base) if base else EVERYTHING
-        with display.while_reading(quiet=as_json) as words:
-            answer = answer_question(
+        with display.while_reading(quiet=as_json) as live:
+            answer = openbook.ask(
                 question,
                 model.result(),
                 base,
                 embedder,
-                context.answer_options(current, decoding),
+                replace(openbook.Options.of(current), decoding=decoding),
                 scope=seen,
-                on_text=words.show,
-                progress=words.parts,
+                on_text=live.show,
+                progress=live.parts,
             )
         if log is not None:
             append(log, answer.receipt)
         if sign is not None:
-            write_signed(sign, current.home, answer.receipt)
-        display.show(as_json, answer.to_json(), display.print_answer, answer, words)
-
-
-@contextmanager
-def opened_beside(open_model: Callable[[], FrozenModel]) -> Iterator[Future[FrozenModel]]:
-    """Opens the model on a thread, while the caller opens the documents. Closes it at the end."""
-    with ThreadPoolExecutor(1) as opening:
-        model = opening.submit(open_model)
-        try:
-            yield model
-        finally:
-            if model.exception() is None:
-                model.result().close()
+            context.write_signed(sign, current, answer.receipt)
+        display.show(as_json, answer.to_json(), display.print_answer, answer, live)
 
 
 @click.command()

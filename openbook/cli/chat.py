@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+import openbook
 from openbook.cli import context, display
 from openbook.cli.options import DOCS, KB, LOG, MODEL, ScopeOptions, scope_options
 from openbook.codec import convert, parse_json
@@ -26,7 +27,7 @@ from openbook.errors import ContextOverflow, ConversationError, QuestionError
 from openbook.files import replace_file, storage_errors
 
 if TYPE_CHECKING:
-    from openbook.records import Answer
+    from openbook import Answer
 
 FORMAT = "openbook conversation 1"
 MAX_BYTES = 50_000_000
@@ -53,45 +54,43 @@ def chat(
     """Ask questions one after the other; one may refer back to those before it.
 
     The conversation is kept in the file TRANSCRIPT and nowhere else (default: a new one in this folder). Read it, change
-    it, delete lines from it; give it again to go on. A question that stands last in it is answered first. Questions
-    come from the terminal or, one a line, from standard input. Ctrl-D ends.
+    it, delete lines from it; give it again to go on. If its last line is a question, that is answered first. You type
+    questions, or they come from standard input, one a line. Ctrl-D ends.
     """
-    from openbook.answer import ask, checked_question
-    from openbook.cli.ask import opened_beside
-    from openbook.conversation import understood
+    from openbook.answer import checked_question
+    from openbook.conversation import resolve_follow_up
     from openbook.receipts import append
 
-    context.check_one_place(docs, kb)
+    current = context.settings(docs=docs, kb=kb, model=model)
     path = transcript or Path(f"conversation-{datetime.now().astimezone():%Y-%m-%d-%H%M%S}.jsonl")
     questions_so_far = len(read_transcript(path).questions)  # a broken one is reported before anything is opened
-    current = context.settings(kb=kb, model=model)
-    options = context.answer_options(current)
-    with opened_beside(context.model_opener(current)) as opened:
+    options = openbook.Options.of(current)
+    with context.opened_beside(current) as opened:
         base, embedder = context.open_asked(current, docs)
         seen = scope.of(base)
 
-        def answer(question: str, earlier: tuple[str, ...], *, stands: bool = False) -> None:
-            """`stands`: the question is in the transcript already. The sources are shown after the answer was added to it."""
+        def answer(question: str, earlier: tuple[str, ...], *, in_transcript: bool = False) -> None:
+            """`in_transcript`: the question is there already. The sources are shown after the answer was added to it."""
             question = checked_question(question)
-            meant = understood(opened.result(), earlier, question)
+            meant = resolve_follow_up(opened.result(), earlier, question)
             if meant.rewritten:
                 display.note(f"Understood as: {meant.question}")
             elif meant.query != meant.question:
                 display.note(f"Searched for: {' / '.join(meant.query.splitlines())}")
             asked = (meant.question, opened.result(), base, embedder, options)
-            with display.while_reading() as words:
-                found = ask(*asked, query=meant.query, scope=seen, on_text=words.show)
+            with display.while_reading() as live:
+                found = openbook.ask(*asked, query=meant.query, scope=seen, on_text=live.show)
             if log is not None:
                 append(log, found.receipt)
-            add_exchange(path, question, meant.query, found, stands=stands)
-            display.print_answer(found, words)
+            add_exchange(path, question, meant.query, found, in_transcript=in_transcript)
+            display.print_answer(found, live)
 
         def answer_open_question() -> None:
-            """The one that stands last in the transcript, if nobody has answered it."""
+            """The question at the end of the transcript, if nobody has answered it."""
             said = read_transcript(path)
             if said.open_question is not None:
                 display.note(f"> {said.open_question}")
-                answer(said.open_question, said.questions[:-1], stands=True)
+                answer(said.open_question, said.questions[:-1], in_transcript=True)
 
         display.note(f"Transcript: {path.absolute()} ({questions_so_far} questions so far). Ctrl-D ends.")
         answer_open_question()
@@ -119,7 +118,7 @@ def _typed_questions() -> Iterator[str]:
             click.echo()
             return
         except KeyboardInterrupt:
-            click.echo()  # so that the message does not stand behind the half-typed question
+            click.echo()  # so that the message begins a line of its own
             raise
         if line:
             yield line
@@ -158,8 +157,8 @@ def read_transcript(path: Path) -> Transcript:
         return _parse(path.read_bytes() if path.exists() else b"", path)
 
 
-def add_exchange(path: Path, question: str, searched: str, answer: Answer, *, stands: bool = False) -> None:
-    """Add an answer and, unless it `stands` there already, its question. Raises ConversationError, StorageError.
+def add_exchange(path: Path, question: str, searched: str, answer: Answer, *, in_transcript: bool) -> None:
+    """Add an answer and, unless that is `in_transcript` already, its question. Raises ConversationError, StorageError.
 
     The file is whole before and after; a new one can be read by nobody else.
     """
@@ -167,13 +166,13 @@ def add_exchange(path: Path, question: str, searched: str, answer: Answer, *, st
     answered: dict[str, Any] = {"role": "assistant", "content": answer.answer, "abstained": answer.abstained}
     if searched.strip() != question.strip():
         answered["searched"] = searched
-    lines: list[dict[str, Any]] = [] if stands else [{"role": "user", "content": question}]
+    lines: list[dict[str, Any]] = [] if in_transcript else [{"role": "user", "content": question}]
     lines.append({**answered, "citations": citations, "receipt": answer.receipt.digest})
     with storage_errors(f"write {path}"):
         path = path.resolve()  # a link stays one
         old = path.read_bytes() if path.exists() else b""
         mode = stat.S_IMODE(path.stat().st_mode) if old else 0o600
-        if (_parse(old, path).open_question is None) == stands:
+        if (_parse(old, path).open_question is None) == in_transcript:
             raise ConversationError(
                 f"{path} was changed while the question was answered; the answer was not added. Ask again."
             )

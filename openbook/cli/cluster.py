@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+import openbook
 from openbook.cli import context, display
 from openbook.cli.options import JSON, KB, PLACE, YES, cluster_option
 from openbook.errors import ClusterError, ConfigError, KnowledgeBaseMissing, OpenBookError
@@ -40,7 +41,9 @@ def up(workers: int, as_json: bool) -> None:
     was = local.read_state(home)
     whole = was is not None and local.running(was).whole and was.workers == workers
     found = local.start(home, workers, display.note)
-    display.show(as_json, _as_value(found), _print_started, found, whole)
+    about = {"kb": found.state.kb, "ray": found.state.ray, "environment": found.state.environment}
+    value = {**about, "services": found.services, "workers": found.workers}
+    display.show(as_json, value, _print_started, found, whole)
 
 
 @cluster.command()
@@ -173,12 +176,11 @@ def move(source: Place, target: Place, as_json: bool) -> None:
     All versions, tags, labels and vectors come along, so receipts replay. The source stays; from then on, write to one of the two.
     """
     from openbook.cluster.move import move as move_base
-    from openbook.knowledge import KnowledgeBase
 
     current = context.settings()
     with display.progress() as progress:
         moved = move_base(source, target, progress)
-    with closing(KnowledgeBase.open(target)) as base:
+    with closing(openbook.KnowledgeBase.open(target)) as base:
         context.remember_place(current, base)
     versions, documents = display.count(moved.versions, "version"), display.count(moved.documents, "document")
     said = f"{versions}, {documents} and {display.count(moved.passages, 'passage')} are in {target}, equal row by row."
@@ -196,16 +198,6 @@ def _known() -> State:
     if state is None:
         raise ConfigError("No cluster was started on this machine. Start one with: openbook cluster up --local 2")
     return state
-
-
-def _as_value(found: Running) -> dict[str, object]:
-    return {
-        "kb": found.state.kb,
-        "ray": found.state.ray,
-        "services": found.services,
-        "workers": found.workers,
-        "environment": found.state.environment,
-    }
 
 
 def _print_started(found: Running, ran_before: bool) -> None:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import click
 
-PROGRAM = "openbook"
-VARIABLE = "_OPENBOOK_COMPLETE"  # set by the script, when a shell asks
-
 
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
@@ -22,7 +19,7 @@ def completion(shell: str) -> None:
     """  # noqa: D301  click keeps the lines after this control character as they are
     from click.shell_completion import BashComplete, FishComplete, ZshComplete
 
-    from openbook.cli import command
+    from openbook.cli import COMPLETE, PROGRAM, command
 
     kind = {"bash": BashComplete, "zsh": ZshComplete, "fish": FishComplete}[shell]
-    click.echo(kind(command, {}, PROGRAM, VARIABLE).source())
+    click.echo(kind(command, {}, PROGRAM, COMPLETE).source())

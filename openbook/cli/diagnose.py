@@ -15,21 +15,21 @@ from typing import TYPE_CHECKING
 
 import click
 
-from openbook.cli import INTERRUPTED, context, display
+import openbook
+from openbook.cli import INTERRUPTED, context, display, on_cluster
 from openbook.cli.options import DOCS, EXISTING, JSON, KB, MODEL, PATH, ScopeOptions, cluster_option, scope_options
 from openbook.config import Place
 from openbook.errors import ConfigError, EngineError, OpenBookError
+from openbook.records import canonical_json, sha256_hex
 
 if TYPE_CHECKING:
+    from openbook import FrozenModel, KnowledgeBase, Scope
     from openbook.config import Settings
     from openbook.diagnosis.probes import ProbeRun
     from openbook.diagnosis.questions import Question
     from openbook.diagnosis.report import Extras
     from openbook.diagnosis.runner import Bench
     from openbook.diagnosis.summary import ModelSummary
-    from openbook.inference import FrozenModel
-    from openbook.knowledge import KnowledgeBase
-    from openbook.knowledge.scope import Scope
 
 
 class _RunByDefault(click.Group):
@@ -65,7 +65,7 @@ def diagnose() -> None:
 @click.option(
     "--fail-under",
     type=click.FloatRange(0, 1),
-    help="Exit with 1 when a smaller share (0 to 1) is right with documents.",
+    help="Exit with 1 if a smaller share of the answers with documents (0 to 1) is right.",
 )
 @cluster_option("Let the models answer on all machines of")
 @JSON
@@ -95,28 +95,27 @@ def run(
 
     if fail_under is not None and math.isnan(fail_under):
         raise ConfigError("--fail-under must be a number from 0 to 1, not nan.")
-    context.check_one_place(docs, kb)
+    current = context.settings(docs=docs, kb=kb)
     context.check_writable(table)
     asked = _reviewed(questions)
     digest = questions_digest(asked)
-    current = context.settings(kb=kb)
     base, embedder = context.open_asked(current, docs)
     seen = scope.of(base)
     folder = out or current.diagnoses_dir / _name(questions, digest, base, seen, current)
     files: list[Path] = []
     more: dict[str, Extras] = {}
-    with context.computing(current, cluster) as (open_model, at_once):
+    with on_cluster.models(current, cluster) as (open_model, at_once):
         for name in dict.fromkeys(models or (current.model,)):
             # What is computed of altered passages must not outlive the run: no purge of a document would find it.
             own = replace(current, model=name, kv_disk=0 if probes else current.kv_disk)
             with closing(open_model(own)) as model:
-                bench = Bench(model, base, embedder, seen, context.answer_options(own), at_once).pinned()
+                bench = Bench(model, base, embedder, seen, openbook.Options.of(own), at_once).pinned()
                 files.append(_observe(asked[:limit], bench, digest, folder))
                 if probes:
                     more[model.identity.name] = Extras(_probe(asked[:limit], bench, digest, folder))
         if judge is not None:
-            with closing(open_model(replace(current, model=judge))) as opened:
-                _judge(opened, at_once, files, more, limit)
+            with closing(open_model(replace(current, model=judge))) as judging:
+                _judge(judging, at_once, files, more, limit)
 
     title = f"Diagnosis of {questions.name}"
     others = results.of_other_models(files)
@@ -148,8 +147,6 @@ def _reviewed(path: Path) -> list[Question]:
 
 def _name(file: Path, digest: str, base: KnowledgeBase, scope: Scope, current: Settings) -> str:
     """Where the results go by default: another place for other questions, documents or settings."""
-    from openbook.records import canonical_json, sha256_hex
-
     reading = [current.passages, current.strategy, current.max_tokens, current.context_tokens]
     asked = [digest, base.id, base.kept_version(scope.as_of), scope.where, sorted(scope.labels), reading]
     return f"{file.name.partition('.')[0][:40]}-{sha256_hex(canonical_json(asked))[:12]}"
@@ -273,16 +270,15 @@ def probe(
     from openbook.diagnosis.report import write_probes_page
     from openbook.diagnosis.runner import Bench
 
-    context.check_one_place(docs, kb)
+    # What is computed of altered passages must not outlive the run: no purge of a document would find it.
+    current = context.settings(docs=docs, kb=kb, kv_disk=0, model=model)
     asked = _reviewed(questions)
     context.check_writable(report)
-    # What is computed of altered passages must not outlive the run: no purge of a document would find it.
-    current = context.settings(kb=kb, kv_disk=0, model=model)
     base, embedder = context.open_asked(current, docs)
     with context.opened_model(current) as opened, display.progress() as show, _until_interrupted() as interrupted:
         probed = run_probes(
             asked[:limit],
-            Bench(opened, base, embedder, options=context.answer_options(current)),
+            Bench(opened, base, embedder, options=openbook.Options.of(current)),
             questions_digest(asked),
             probes or PROBES,
             progress=partial(show, "probe"),

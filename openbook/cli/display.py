@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from openbook.config import DatabaseUrl, Place
+from openbook.records import Outcome
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -173,7 +174,12 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
         if not sys.stderr.isatty():  # a log wants no bars, nor the empty lines they leave
             return
         if not opened:
-            opened.append(_bars(in_bytes=stage in ("fetch", "verify")))
+            from rich import progress as bars
+
+            of_bytes = stage in ("fetch", "verify")
+            amount = [bars.DownloadColumn(), bars.TransferSpeedColumn()] if of_bytes else [bars.MofNCompleteColumn()]
+            columns = (bars.TextColumn("{task.description}"), bars.BarColumn(), *amount, bars.TimeRemainingColumn())
+            opened.append(bars.Progress(*columns, console=error_console(), transient=True))
             opened[0].start()
         if stage not in tasks:
             tasks[stage] = opened[0].add_task(_STAGES[stage], total=total or None)
@@ -186,24 +192,16 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
             each.stop()
 
 
-def _bars(*, in_bytes: bool) -> Progress:
-    from rich import progress as bars
-
-    amount = [bars.DownloadColumn(), bars.TransferSpeedColumn()] if in_bytes else [bars.MofNCompleteColumn()]
-    columns = (bars.TextColumn("{task.description}"), bars.BarColumn(), *amount, bars.TimeRemainingColumn())
-    return bars.Progress(*columns, console=error_console(), transient=True)
-
-
 @contextmanager
-def while_reading(*, quiet: bool = False) -> Iterator[Words]:
+def while_reading(*, quiet: bool = False) -> Iterator[LiveAnswer]:
     """While the model reads: a spinner, then the words as they come."""
     out = console() if sys.stdout.isatty() and not quiet else None
     reading = error_console().status("Reading...") if sys.stderr.isatty() and not quiet else nullcontext()
     with reading as spinner:
-        yield Words(out, spinner)
+        yield LiveAnswer(out, spinner)
 
 
-class Words:
+class LiveAnswer:
     """The words of an answer as they come: printed on `out`, a terminal, or the last of them beside the spinner."""
 
     def __init__(self, out: Console | None, spinner: Status | None) -> None:
@@ -257,12 +255,12 @@ class Words:
 # --- answers ----------------------------------------------------------------------------------------------------------
 
 
-def print_answer(answer: Answer, words: Words | None = None) -> None:
-    """`words`: what of it stands on the terminal already."""
+def print_answer(answer: Answer, live: LiveAnswer | None = None) -> None:
+    """`live`: what of it is on the terminal already."""
     from rich.text import Text
 
     unproved = bool(answer.passages) and not answer.abstained and not answer.citations
-    if words is not None and words.end(answer.answer):
+    if live is not None and live.end(answer.answer):
         if unproved:
             say("\nCheck it: the passages do not support what the model answers.", "yellow")
     else:
@@ -385,8 +383,6 @@ def with_advice(reason: str) -> str:
 
 
 def print_report(report: Report, place: Place) -> None:
-    from openbook.records import Outcome
-
     print_problems(report.verdicts)
     counts = Counter(each.outcome for each in report.verdicts)
     told = [f"{counts[outcome]} {outcome}" for outcome in get_args(Outcome) if counts[outcome]]
@@ -436,11 +432,6 @@ def print_status(place: Place, status: BaseStatus, states: CacheStats, most_mb: 
         say(f"{outcome:<8} {count(len(paths), 'file')}: {reason}", indent=2)
         for path in paths:
             say(path, indent=11)
-
-
-def print_documents(paths: Sequence[str], labels: Mapping[str, Sequence[str]]) -> None:
-    for path in paths:
-        say(f"{path}  [{', '.join(labels[path])}]" if path in labels else path)
 
 
 def print_check(checked: CheckResult) -> None:

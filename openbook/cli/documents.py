@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+import openbook
 from openbook.cli import context, display
 from openbook.cli.options import EXISTING, JSON, KB, PATH, YES, cluster_option
-from openbook.cli.receipts import check_signing, write_signed
 from openbook.config import Place
 from openbook.errors import ConfigError, KnowledgeError, StorageError
 
@@ -47,7 +47,6 @@ def add(
     as_json: bool,
 ) -> None:
     """Put PATHS (files, and all files below folders) into the knowledge base as one new version."""
-    from openbook.knowledge import add as add_files
     from openbook.knowledge.scope import checked_labels
 
     current = context.settings(kb=kb, ocr=ocr)
@@ -58,7 +57,7 @@ def add(
         context.workers(cluster, embedder, options) as (embedder, options),
         display.progress() as progress,
     ):
-        report = add_files(base, paths, embedder, replace(options, retry=True, progress=progress))
+        report = openbook.add(base, paths, embedder, replace(options, retry=True, progress=progress))
     _show(report, current.default_kb, as_json)
     if not any(each.outcome in ("added", "updated", "unchanged", "duplicate") for each in report.verdicts):
         raise KnowledgeError(f"Nothing readable in {', '.join(map(str, paths))}: no document went in.")
@@ -171,13 +170,12 @@ def _watch(folders: list[Path], run: Callable[[], None]) -> None:
 @JSON
 def remove(documents: tuple[str, ...], kb: Place | None, as_json: bool) -> None:
     """Take DOCUMENTS (paths, or folders for all below) out as one new version. Older versions keep them; see purge."""
-    from openbook.knowledge import remove as remove_documents
     from openbook.knowledge.discovery import display_path
     from openbook.knowledge.updates import sources
 
     current = context.settings(kb=kb)
     base = context.open_base(current)
-    report = remove_documents(base, documents)
+    report = openbook.remove(base, documents)
     _show(report, current.default_kb, as_json)
     folders = tuple(f"{display_path(each.folder)}/" for each in sources(base))
     back = [each.path for each in report.verdicts if each.path.startswith(folders) and os.path.lexists(each.path)]
@@ -208,8 +206,8 @@ def purge(
     current = context.settings(kb=kb)
     base = context.open_base(current)
     if proof is not None:
-        check_signing(proof, current.home)
-    places = Places(current, context.states(current), context.store(current))
+        context.check_signing(proof, current)
+    places = Places.of(current)
     finished = finish(base, places)
     try:
         paths = named(base, documents)
@@ -226,7 +224,7 @@ def purge(
         click.confirm(f"Delete {many} from all versions? This cannot be undone.", abort=True, err=True)
     done = purge_everywhere(base, documents, places, copies=copies)
     if proof is not None:
-        write_signed(proof, current.home, proof_of(done, base))
+        context.write_signed(proof, current, proof_of(done, base))
     kinds = ("caches", "states", "diagnoses", "runs", "unfinished")
     value = asdict(done.purged) | {f"{kind}_dropped": getattr(done.deleted, kind) for kind in kinds}
     value |= {"models_that_learned_it": done.carried, "proved": done.proved}

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from openbook.cli import context, display, private
+import openbook
+from openbook.cli import context, display, on_cluster, private
 from openbook.cli.options import JSON, KB, MODEL, REPLICAS, cluster_option
 from openbook.config import Place
 from openbook.errors import ConfigError, ContextOverflow, KnowledgeBaseDamaged
 
 if TYPE_CHECKING:
-    from openbook.inference import FrozenModel
-    from openbook.knowledge import KnowledgeBase
+    from openbook import FrozenModel, KnowledgeBase
     from openbook.records import Passage
 
 
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 def status(kb: Place | None, documents: bool, check: bool, as_json: bool) -> None:
     """Show the knowledge base's version and size, its embedder, and the files that were not added."""
     from openbook.inference.embedder import model_digest_of
-    from openbook.knowledge import KnowledgeBase
     from openbook.knowledge.check import check as check_base
 
     settings = context.settings(kb=kb)
     place = settings.default_kb
-    base = KnowledgeBase.open(place, damaged=check)
+    base = openbook.KnowledgeBase.open(place, damaged=check)
     if documents:
         paths, labels = base.documents(), base.labels()
         listed = {"folder": str(place), "documents": paths, "labels": labels}
-        display.show(as_json, listed, display.print_documents, paths, labels)
+        lines = [f"{path}  [{', '.join(labels[path])}]" if path in labels else path for path in paths]
+        display.show(as_json, listed, display.say_each, lines)
         return
     checked = check_base(base) if check else None
     if checked is not None and checked.damaged:
@@ -46,7 +46,7 @@ def status(kb: Place | None, documents: bool, check: bool, as_json: bool) -> Non
             f"The knowledge base in {place} is damaged: {checked.damaged[0]}. Restore it from a backup, or move it away "
             "and add the documents again."
         )
-    found, states = base.status(), context.states(settings).kept()
+    found, states = base.status(), context.kv_cache(settings).kept()
     digest = model_digest_of(found.embedder, [each.digest for each in context.store(settings).everything()])
     found = replace(found, embedder=replace(found.embedder, digest=digest))
     opened = private.open_folders([settings.home, *([place] if isinstance(place, Path) else [])])
@@ -176,19 +176,19 @@ def warm(
     What was read is kept on disk, up to the setting kv_disk; passages beyond it are not read. After an interruption, run the
     same command again. With --cluster it is kept where `serve` looks for it with the same --cluster and --replicas.
     """
-    context.check_replicas(cluster, replicas)
+    on_cluster.check_replicas(cluster, replicas)
     current = context.settings(kb=kb, model=model)
     if current.base_url:
         raise ConfigError("A model behind a server cannot read ahead; unset base_url.")
     base = context.open_base(current)
-    states = context.states(current)
+    states = context.kv_cache(current)
     before = states.kept()
     with ExitStack() as stack:
         if cluster is None:
-            reader, at_once = context.load(current, context.ready_model(current, current.model), states), 1
+            reader, at_once = context.open_stored(current, context.ready_model(current, current.model), states), 1
         else:
             _, most = replicas or (1, 1)
-            open_model, at_once = stack.enter_context(context.replicas(cluster, current, (most, most)))
+            open_model, at_once = stack.enter_context(on_cluster.replicas(current, cluster, (most, most)))
             reader = open_model(current)
         stack.enter_context(closing(reader))
         tokens = _read_ahead(base, reader, top, at_once)

@@ -197,7 +197,7 @@ def promote(
     if holder is not None:
         sets = load_sets(reading, known)
         ready = (context.ready_model(current, each.digest) for each in (candidate, holder))
-        new, old = (context.load(current, each) for each in ready)
+        new, old = (context.open_stored(current, each) for each in ready)
         with closing(new), closing(old), display.progress() as progress:
             checks += compare(new, old, sets, progress=partial(progress, "gate"))
     passed = all(check.passed for check in checks)
@@ -254,7 +254,7 @@ def merge(model: str, name: str, quantisation: str, as_json: bool) -> None:
     store = context.store(current)
     before = dataclasses.replace(store.resolve(model), merged=None)
     after = merge_models(store, before, checked_quantisation(quantisation), name, try_out=try_model)
-    old, new = (context.load(current, each) for each in (before, after))
+    old, new = (context.open_stored(current, each) for each in (before, after))
     with closing(old), closing(new), display.progress() as progress:
         probes = load_sets().reading[:ANSWERS_COMPARED]
         changed = flips(old, new, probes, progress=partial(progress, "gate"))

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import click
 
 from openbook.cli import display
-from openbook.config import place
+from openbook.config import parse_place
+from openbook.errors import did_you_mean
 
 if TYPE_CHECKING:
     from openbook.knowledge import KnowledgeBase, Scope
@@ -53,7 +54,7 @@ class _Place(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         return (
-            place(value, source="--kb")
+            parse_place(value, source="--kb")
             if isinstance(value, str) and "://" in value
             else super().convert(value, param, ctx)
         )
@@ -64,10 +65,12 @@ KB = click.option(
     "--kb", type=PLACE, help="The knowledge base: a folder, or postgresql://host/name (default: your own)."
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-DOCS = click.option("--docs", multiple=True, type=EXISTING, help="Ask these files or folders instead (repeatable).")
+DOCS = click.option(
+    "--docs", multiple=True, type=EXISTING, help="Ask these files or folders instead of a knowledge base (repeatable)."
+)
 MODEL = click.option("--model", help="The name of a model. To see them: openbook models list --available")
 REPLICAS = click.option(
-    "--replicas", type=_Replicas(), help="So many replicas on the cluster, or from MIN-MAX as load demands (1)."
+    "--replicas", type=_Replicas(), help="How many replicas, or MIN-MAX as the load demands (default: 1)."
 )
 BASE_URL = click.option("--base-url", help="Use an OpenAI-compatible server instead of a local model.")
 LABEL = click.option("--label", "labels", multiple=True, help="An access label that you hold (repeatable).")
@@ -94,7 +97,6 @@ class ScopeOptions:
 
     def of(self, base: KnowledgeBase) -> Scope:
         """Raises QuestionError or KnowledgeError for what is not valid; notes a filter key that no document has."""
-        from openbook.errors import did_you_mean
         from openbook.knowledge.filter_parser import parse_filter
         from openbook.knowledge.scope import Scope, checked_labels
         from openbook.knowledge.versions import resolve_version
@@ -118,6 +120,9 @@ def scope_options(command: Command) -> Command:
     def with_scope(*args: Any, as_of: str | None, where: str, labels: tuple[str, ...], **others: Any) -> Any:
         return command(*args, scope=ScopeOptions(as_of, where, labels), **others)
 
-    as_of = click.option("--as-of", help="A kept version: its number, a tag, a date (its end) or a time in UTC.")
+    as_of = click.option(
+        "--as-of",
+        help="Ask an older version: its number, a tag, a date (as it was when that day ended) or a time in UTC.",
+    )
     where = click.option("--where", default="", help='Only documents that match, such as "date >= 2025-01-01".')
     return as_of(where(LABEL(with_scope)))

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from openbook.cli import context, display
+from openbook.cli import context, display, on_cluster
 from openbook.cli.options import EXISTING, KB, MODEL, PATH, cluster_option
 from openbook.config import Place
-from openbook.errors import ConfigError
+from openbook.errors import ConfigError, KnowledgeBaseMissing
 
 if TYPE_CHECKING:
     from openbook.diagnosis.question_review import Review
@@ -43,7 +43,7 @@ def _check_new(output: Path) -> None:
 @cluster_option("Let the model write on all machines of")
 @_OUTPUT
 def draft(kb: Place | None, count: int, model: str | None, cluster: str | None, output: Path) -> None:
-    """Let a model write questions whose answers stand in a knowledge base. They are drafts: review them before you use them.
+    """Let a model write questions that a knowledge base answers. They are drafts: review them before you use them.
 
     A run that was stopped goes on with the same command.
     """
@@ -56,7 +56,7 @@ def draft(kb: Place | None, count: int, model: str | None, cluster: str | None, 
     base = context.must_hold_documents(context.open_base(current), str(current.default_kb))
     log = question_drafts.ReplyLog(output.with_name(f"{output.name}.part"))
     with (
-        context.computing(current, cluster) as (open_model, at_once),
+        on_cluster.models(current, cluster) as (open_model, at_once),
         closing(open_model(current)) as opened,
         display.progress() as show,
     ):
@@ -82,7 +82,6 @@ def draft(kb: Place | None, count: int, model: str | None, cluster: str | None, 
 def review(file: Path, kb: Place | None) -> None:
     """Go through the drafts in FILE: accept, edit or reject each. Saved after every decision; run it again to go on."""
     from openbook.diagnosis.question_review import Review
-    from openbook.errors import KnowledgeBaseMissing
 
     work, base = Review.open(file), None
     drafts = work.drafts()
@@ -117,7 +116,7 @@ def _show_place(base: KnowledgeBase | None, draft: dict[str, Any]) -> None:
     display.say(f"{gold.get('document', '')}{page}", "cyan")
     beside = around(base, draft) if base is not None else ("", "")
     if beside is None:
-        display.say("The quote does not stand there in this knowledge base; only the quote is shown.", "yellow")
+        display.say("This knowledge base does not have the quote at that place, so only the quote is shown.", "yellow")
     before, after = beside or ("", "")
     opened, closed = ("", "") if display.console().is_terminal else ("»", "«")  # where no colour can mark it
     quote = Text(f"{opened}{display.printable(gold.get('quote', ''))}{closed}", style="reverse")
@@ -152,7 +151,7 @@ def _decide(work: Review, draft: dict[str, Any]) -> bool:
             case "x" | "exit" | "quit" | None:
                 return False
             case _:
-                display.say(f"{key!r} is none of a, e, r, s, x.", "yellow")
+                display.say(f"Type a, e, r, s or x, not {key!r}.", "yellow")
 
 
 def _typed(prompt: str) -> str | None:

@@ -11,19 +11,18 @@ from typing import TYPE_CHECKING
 
 import click
 
+import openbook
 from openbook.cli import context, display
 from openbook.cli.options import JSON, PATH, PLACE
 from openbook.config import Place
-from openbook.errors import ConfigError, EngineError, ProofError, ReceiptError
-from openbook.files import replace_file, storage_errors
+from openbook.errors import ConfigError, EngineError, KnowledgeBaseMissing, ProofError, ReceiptError
+from openbook.files import storage_errors
 
 if TYPE_CHECKING:
+    from openbook import FrozenModel, KnowledgeBase, Receipt
     from openbook.config import Settings
-    from openbook.inference import FrozenModel
-    from openbook.knowledge import KnowledgeBase
-    from openbook.records import Receipt
     from openbook.replay import ReplayResult
-    from openbook.signatures import Content, PurgeProof
+    from openbook.signatures import PurgeProof
 
 _FILE = click.Path(path_type=Path, allow_dash=True)
 
@@ -72,18 +71,18 @@ def _replayer(current: Settings, kb: Place | None, to_close: ExitStack) -> Calla
     from openbook.replay import knowledge_base_of
     from openbook.replay import replay as answer_again
 
-    states, store = context.states(current), context.store(current)
+    states, store = context.kv_cache(current), context.store(current)
 
     @functools.cache
     def opened(digest: str, slots: int) -> FrozenModel:
         reference = store.resolve(digest)
         store.check_fast(reference)
         try:
-            model = context.load(current, reference, states, slots)
+            model = context.open_stored(current, reference, states, slots)
         except EngineError:
             if not slots:
                 raise
-            model = context.load(current, reference, states)  # no slots here: the replay tells what differs
+            model = context.open_stored(current, reference, states)  # no slots here: the replay tells what differs
         return to_close.enter_context(closing(model))
 
     bases: dict[str | None, KnowledgeBase | None] = {}
@@ -104,19 +103,16 @@ def _replayer(current: Settings, kb: Place | None, to_close: ExitStack) -> Calla
 
 def candidates(current: Settings, receipt: Receipt, kb: Place | None) -> list[KnowledgeBase]:
     """The knowledge bases that may be the receipt's: `kb`, or else the user's own, that of --docs, and the one remembered by id."""
-    from openbook.errors import KnowledgeBaseMissing
-    from openbook.knowledge import KnowledgeBase
-
     if (name := receipt.knowledge_base) is None:
         return []
     if kb is not None:
-        return [KnowledgeBase.open(kb)]
+        return [openbook.KnowledgeBase.open(kb)]
     of_docs = current.cache_dir / "docs" / name if name.isalnum() else None
     found = []
     for place in (current.default_kb, of_docs, context.remembered_place(current, name)):
         with suppress(KnowledgeBaseMissing):
             if place is not None:
-                found.append(KnowledgeBase.open(place))
+                found.append(openbook.KnowledgeBase.open(place))
     return found
 
 
@@ -204,19 +200,3 @@ def _receipt_lines(receipt: Receipt) -> list[str]:
         f"It gave the answer whose SHA-256 is {receipt.answer_digest}, from {passages} passages{where}.",
         "To give it again: openbook replay",
     ]
-
-
-def check_signing(file: Path, home: Path) -> None:
-    """For before the work whose result is signed. Raises ConfigError where it cannot be signed, StorageError where not written."""
-    from openbook.signatures import public_key
-
-    context.check_writable(file)
-    public_key(home)
-
-
-def write_signed(file: Path, home: Path, content: Content) -> None:
-    """Raises ConfigError, StorageError."""
-    from openbook.signatures import sign
-
-    with storage_errors(f"write {file}"):
-        replace_file(file, sign(home, content), mode=0o600)

@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from openbook.cli import context, display, private
+import openbook
+from openbook.cli import context, display, on_cluster, private
 from openbook.cli.options import BASE_URL, JSON, KB, LABEL, MODEL, PATH, PLACE, REPLICAS, cluster_option
 from openbook.config import Place
-from openbook.errors import ConfigError
+from openbook.errors import ConfigError, KnowledgeBaseMissing
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from openbook import FrozenModel, KnowledgeBase
     from openbook.config import Settings
-    from openbook.inference import FrozenModel
     from openbook.inference.embedder import OnnxEmbedder
-    from openbook.knowledge import KnowledgeBase
     from openbook.serving.configuration import Configuration
     from openbook.serving.keys import ApiKey, KeyFile
 
@@ -45,23 +45,23 @@ MOST_SLOTS = 7  # of `openbook.inference.slots`, which is not imported before it
     "--host",
     default="127.0.0.1",
     show_default=True,
-    help="The address to listen on. Any but this machine's own demands an API key.",
+    help="The address to listen on. Any address but this machine's own needs an API key.",
 )
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes any free port.")
 @click.option(
     "--allow-host",
     "allowed_hosts",
     multiple=True,
-    help="A name by which clients reach the server, for example through a proxy (repeatable); demands an API key. "
+    help="A name by which clients reach the server, for example through a proxy (repeatable); needs an API key. "
     "Behind a proxy or a port forward, give this or --require-key.",
 )
-@click.option("--require-key", is_flag=True, help="Demand an API key on this machine too.")
+@click.option("--require-key", is_flag=True, help="Require an API key on this machine too.")
 @click.option("--label", "labels", multiple=True, help="An access label for callers without a key (repeatable).")
 @click.option(
     "--slots",
     type=click.IntRange(0, MOST_SLOTS),
     default=0,
-    help="Write up to so many answers together, each with the bytes that it has alone. Measure first: two cores gain nothing.",
+    help="Write up to this many answers at a time; each has the same bytes as alone. Measure first: two cores gain nothing.",
 )
 @click.option("--receipts", type=PATH, help="Keep receipts in the log in this folder, and replay from it.")
 @click.option(
@@ -71,23 +71,36 @@ MOST_SLOTS = 7  # of `openbook.inference.slots`, which is not imported before it
 )
 @cluster_option("Let replicas compute the answers on")
 @REPLICAS
-def serve(places: tuple[Place, ...], cluster: str | None, replicas: tuple[int, int] | None, **options: Any) -> None:
+def serve(
+    places: tuple[Place, ...],
+    model: str | None,
+    base_url: str | None,
+    labels: tuple[str, ...],
+    slots: int,
+    cluster: str | None,
+    replicas: tuple[int, int] | None,
+    **options: Any,
+) -> None:
     """Answer over HTTP until Ctrl-C: a web page, and an API in the shape of OpenAI's."""
     _check_extra("app", "server")
     from openbook.knowledge.scope import checked_labels
     from openbook.serving.configuration import Bounds, Configuration
-    from openbook.serving.server import listen, make_server
+    from openbook.serving.server import http_server, listen
 
-    current = context.settings(model=options.pop("model"), base_url=options.pop("base_url"))
-    slots, (least, most) = options.pop("slots"), replicas or (1, 1)
-    context.check_replicas(cluster, replicas)
+    current = context.settings(model=model, base_url=base_url)
+    on_cluster.check_replicas(cluster, replicas)
+    least, most = replicas or (1, 1)
     _check_slots(slots, current, cluster)
     places = tuple(each.absolute() if isinstance(each, Path) else each for each in places or [current.default_kb])
     folders = [current.home, *(each for each in places if isinstance(each, Path))]
     private.share_as(folders)
-    labels, bounds = checked_labels(options.pop("labels")), Bounds.with_slots(slots)
-    bounds = dataclasses.replace(bounds, running=bounds.running * most)
-    configuration = Configuration(settings=current, labels=labels, bounds=bounds, **options)
+    configuration = Configuration(
+        settings=current,
+        labels=checked_labels(labels),
+        bounds=Bounds.sized(slots, most),
+        ingest=context.run_options(current),
+        **options,
+    )
     for advice in private.open_folders(folders).values():
         click.echo(advice, err=True)
     # Before the weights are mapped: a port that is taken shows at once.
@@ -101,7 +114,7 @@ def serve(places: tuple[Place, ...], cluster: str | None, replicas: tuple[int, i
             _first_key(configuration)
             _announce(configuration, places)
             try:
-                make_server(app).run(sockets=[listener])
+                http_server(app).run(sockets=[listener])
             except KeyboardInterrupt:  # raised again by the server, after it ended in order
                 click.echo("Ended.", err=True)
 
@@ -121,7 +134,7 @@ def _computing(
     if cluster is None:
         yield lambda: context.model_opener(current, slots)()
         return
-    with context.replicas(cluster, current, bounds) as (open_model, _):
+    with on_cluster.replicas(current, cluster, bounds) as (open_model, _):
         yield partial(open_model, current)
 
 
@@ -135,7 +148,6 @@ def _application(
 
     current = configuration.settings
     bases, embedder = _open_bases(current, places)
-    configuration = dataclasses.replace(configuration, reading=dict.fromkeys(bases, context.run_options(current)))
     tracers = provider_of()
 
     model = open_model()
@@ -177,8 +189,6 @@ def _check_extra(*modules: str) -> None:
 
 def _open_bases(current: Settings, places: tuple[Place, ...]) -> tuple[dict[str, KnowledgeBase], OnnxEmbedder]:
     """By the names of their folders or databases, all with one embedder. One that is not there yet is made."""
-    from openbook.errors import KnowledgeBaseMissing
-    from openbook.knowledge import KnowledgeBase
     from openbook.serving.answers import CLOSED_BOOK
 
     there: dict[str, KnowledgeBase | None] = {}
@@ -190,7 +200,7 @@ def _open_bases(current: Settings, places: tuple[Place, ...]) -> tuple[dict[str,
                 f"Two knowledge bases are named {place.name!r}, after their folders or databases; rename one."
             )
         try:
-            there[place.name] = KnowledgeBase.open(place)
+            there[place.name] = openbook.KnowledgeBase.open(place)
         except KnowledgeBaseMissing:
             there[place.name] = None
     made_with = next((base.embedder.name for base in there.values() if base), "")
@@ -241,15 +251,15 @@ def mcp(kb: Place | None, model: str | None, labels: tuple[str, ...]) -> None:
     """
     _check_extra("mcp")
     from openbook.knowledge.scope import Scope, checked_labels
-    from openbook.serving.mcp import make_server
+    from openbook.serving.mcp import stdio_server
 
     current = context.settings(kb=kb, model=model)
     base, embedder = context.open_searchable(current)
     context.must_hold_documents(base, str(current.default_kb))
     # Fetched and verified before the other program waits for an answer; opened when the first is asked for.
     open_model = cache(context.model_opener(current))
-    scope, options = Scope(labels=checked_labels(labels)), context.answer_options(current)
-    server = make_server(base, embedder, open_model, scope=scope, options=options)
+    scope, options = Scope(labels=checked_labels(labels)), openbook.Options.of(current)
+    server = stdio_server(base, embedder, open_model, scope=scope, options=options)
     server.run()
 
 

@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from openbook import __version__
-from openbook.answer import Strategy, near_enough
+from openbook.answer import near_enough
 from openbook.codec import convert
+from openbook.config import Strategy
 from openbook.diagnosis.gold_passages import LOOKED_THROUGH, GoldFinder
 from openbook.diagnosis.perturb import Change, accepted_now, changes, names_in, put, standing, within_another
 from openbook.diagnosis.questions import Question

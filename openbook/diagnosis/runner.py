@@ -16,10 +16,10 @@ from openbook.answer import (
     Reading,
     cite,
     decoding_for,
+    final_answer,
     near_enough,
+    ranked_hits,
     read_hits,
-    retrieve,
-    said,
     strategy_of,
 )
 from openbook.answer_text import says_nothing_found, tidy
@@ -76,7 +76,7 @@ class Bench:
 
     def retrieve(self, query: str, at_least: int) -> Sequence[Hit]:
         """As `openbook ask` ranks them, best first."""
-        found = retrieve(query, self.base, self.embedder, self.options, self.strategy, self.scope, at_least=at_least)
+        found = ranked_hits(query, self.base, self.embedder, self.options, self.strategy, self.scope, at_least=at_least)
         return found[1].current
 
     def pinned(self) -> Bench:
@@ -215,7 +215,7 @@ def ask_with(bench: Bench, wording: str, hits: Sequence[Hit], cancelled: Cancell
 
     def request() -> tuple[str, bool, Completion | None]:
         readings.append(read_hits(wording, hits, bench.strategy, bench.model, bench.decoding, cancelled=cancelled))
-        return *said(readings[0], bench.model), readings[0].completion
+        return *final_answer(readings[0], bench.model), readings[0].completion
 
     reply = _reply(request, cancelled)
     # A passage that did not fit was not given. One that did and came after a sure one was: it could have been read.

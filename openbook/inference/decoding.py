@@ -124,7 +124,7 @@ class AnswerDecoder:
     `token` is the last one chosen.
     """
 
-    def __init__(self, vocabulary: Vocabulary, decoding: Decoding, request: Digest, spans: Spans | None = None) -> None:
+    def __init__(self, vocabulary: Vocabulary, decoding: Decoding, request: Digest, spans: Spans | None) -> None:
         self._vocabulary, self._decoding, self._request = vocabulary, decoding, request
         self._spans, self._written = spans, b""
         self._stream, self._pieces = TextStream(decoding.stop), list[str]()

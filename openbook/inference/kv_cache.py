@@ -23,13 +23,16 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from openbook.codec import decode
 from openbook.errors import StorageError
 from openbook.files import make_folder
 from openbook.locks import atomic_file, delete_abandoned, exclusive_lock, shared_lock
 from openbook.records import Digest, canonical_json
+
+if TYPE_CHECKING:
+    from openbook.config import Settings
 
 _MAGIC = b"OBSTATE2"  # 1 had no tokens
 _LENGTH = struct.Struct("<I")
@@ -71,7 +74,7 @@ class KVCache:
 
     def __init__(self, folder: Path | None = None, *, memory_bytes: int = 256 << 20, disk_bytes: int = 1 << 30) -> None:
         self.folder = folder if disk_bytes > 0 else None
-        self.place = folder  # where states may lie that were written under another budget
+        self.root = folder  # where states may lie that were written under another budget
         self._purge_list = folder / _PURGED if folder else None  # looked at also where nothing is written
         self.problem = ""
         self._memory_bytes, self._disk_bytes = memory_bytes, disk_bytes
@@ -81,6 +84,10 @@ class KVCache:
         self._on_disk: int | None = None  # bytes, as far as this process knows; None: not counted yet
         self._uncounted = 0  # of them written since they were counted
         self._seen = 0  # bytes of the list of purged passages that were taken notice of
+
+    @classmethod
+    def of(cls, settings: Settings) -> KVCache:
+        return cls(settings.states_dir, memory_bytes=settings.kv_memory << 20, disk_bytes=settings.kv_disk << 20)
 
     def begin(self) -> int:
         """Take notice of what was purged meanwhile. The result belongs to each `put` of the request that begins now."""
@@ -159,22 +166,22 @@ class KVCache:
         names = {ALL} if passages is None else set(passages)
         with self._lock:
             self._drop_from_memory(names)
-        if self._purge_list is None or self.place is None or not names:
+        if self._purge_list is None or self.root is None or not names:
             return 0
         try:
-            make_folder(self.place)
+            make_folder(self.root)
         except OSError:
-            if not self.place.exists():  # and nobody can make it
+            if not self.root.exists():  # and nobody can make it
                 return 0
             raise
         self._announce(self._purge_list, names)
-        with exclusive_lock(self.place / _WRITING, timeout_s) as held:
+        with exclusive_lock(self.root / _WRITING, timeout_s) as held:
             if not held:
                 raise StorageError(
-                    f"Another process has been writing to {self.place} for {timeout_s:g} s. End it, then run this again."
+                    f"Another process has been writing to {self.root} for {timeout_s:g} s. End it, then run this again."
                 )
             deleted = 0
-            for path in _entries_below(self.place):
+            for path in _entries_below(self.root):
                 # Nobody else is here, so whoever left something unfinished is dead. What a damaged file holds nobody knows.
                 header = _header_of(path) if path.suffix == ".state" else None
                 unwanted = header is None or _any_purged(header.passages, names)
@@ -185,9 +192,9 @@ class KVCache:
                 self._announce(self._purge_list, names)
             return deleted
 
-    def forget_again(self, timeout_s: float = 30.0) -> int:
+    def forget_again(self) -> int:
         """`forget` all that was ever purged: it may have been read again before it was gone. Raises as `forget` does."""
-        return self.forget(self._purged_since(0)[0], timeout_s)
+        return self.forget(self._purged_since(0)[0])
 
     def purge_list(self) -> bytes:
         """The digests of all passages that were ever purged here, one a line, for `follow`. Raises OSError."""
@@ -196,7 +203,7 @@ class KVCache:
         except FileNotFoundError:
             return b""
 
-    def follow(self, purge_list: bytes, timeout_s: float = 30.0) -> int:
+    def follow(self, purge_list: bytes) -> int:
         """`forget` what is on the `purge_list` of a cache, which may be on another machine or have this folder.
 
         Returns how many files were deleted. Raises as `forget` does.
@@ -205,7 +212,7 @@ class KVCache:
             return 0
         names = set(purge_list.decode("ascii", "replace").split())
         new = names if ALL in names else names - self._purged_since(0)[0]
-        return self.forget(None if ALL in new else new, timeout_s)
+        return self.forget(None if ALL in new else new)
 
     def passages(self) -> set[Digest]:
         """All that went into the states on disk."""
@@ -291,7 +298,7 @@ class KVCache:
 
     def _files(self) -> Iterator[Path]:
         """The files of states. Left-overs of processes that were killed are deleted on the way."""
-        for path in _entries_below(self.place):
+        for path in _entries_below(self.root):
             if path.suffix == ".state":
                 yield path
             elif path.suffix == _NEW:

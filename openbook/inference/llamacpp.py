@@ -10,8 +10,8 @@ side in one context, in the request's order, up to `SIDE_BY_SIDE` at a time; the
 question that sees all passages side by side follows the longest of them: each was evaluated alone behind the system block,
 and its state is put into the one sequence of the question, which holds the system block once.
 
-With slots, what was computed of a prompt moves on to a context in which the tokens of up to so many answers are computed
-together (`slots`). The prompt itself is read as without.
+With slots, the state of a prompt moves to a context in which the tokens of several answers are computed together (`slots`).
+The prompt itself is read as without slots.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class LlamaCppEngine:
     ) -> None:
         """`note`: what else belongs to the numeric class. `trial`: what the model's chat template wrote, if it was tried.
 
-        `slots`: at most so many answers are written together; 0: each by itself. Raises EngineError also where this model, on
+        `slots`: how many answers may be written together; 0: each is written alone. Raises EngineError also where this model, on
         this machine, does not allow slots.
         """
         self.identity: Final = identity
@@ -150,16 +150,14 @@ class LlamaCppEngine:
                     (logits,) = self._read(context, [request])
                     look(logits)
                     logits = self._declining(prompt, logits)
-                    answer = self._in_slot(context, request, logits, 0, cancelled, look)
-                    if answer is None:
-                        yield from _decode(context, request.decoder, logits, 0, look)
-                if answer is not None:
-                    yield from answer.pieces()
+                    in_slot = yield from self._write(context, request, logits, 0, cancelled, look)
+                if in_slot is not None:
+                    yield from in_slot.pieces()
             except Aborted:  # also while it waited for a context
                 request.decoder.cancel()
             return self._completion([request], 0)
 
-    def _in_slot(
+    def _write(
         self,
         context: Context,
         request: _Request,
@@ -167,11 +165,21 @@ class LlamaCppEngine:
         sequence: int,
         cancelled: Cancelled,
         look: Look,
-    ) -> SlotAnswer | None:
-        """The answer that begins with `logits`, written in a slot from now on; None for one that has no place in any."""
+    ) -> Generator[str, None, SlotAnswer | None]:
+        """Write the answer that begins with `logits`, one token at a time. `look` gets the logits of each further one.
+
+        With slots, an answer that a slot can hold is only begun here. It is returned, to be read when the context is given back.
+        """
+        decoder = request.decoder
         if self._batcher is None or request.cells > SLOT_TOKENS:
-            return None
-        answer = SlotAnswer(request.decoder, cancelled, look)
+            while True:
+                if piece := decoder.take(logits):
+                    yield piece
+                if decoder.finish:
+                    return None
+                (logits,) = context.evaluate([(sequence, [decoder.token])])
+                look(logits)
+        answer = SlotAnswer(decoder, cancelled, look)
         answer.choose(logits)
         if not answer.left:
             try:
@@ -198,12 +206,12 @@ class LlamaCppEngine:
     ) -> Generator[str, None, ReadEach]:
         abstention = self._abstention_token
         if abstention is None or not prompts:
-            raise EngineError(f"{self.identity.name!r} is no trained reader, which reading each passage alone needs.")
+            raise EngineError(f"{self.identity.name!r} is not a trained reader, so it cannot read each passage alone.")
         with self._in_use():
             requests = [self._request(prompt, decoding) for prompt in prompts]
             groups = grouped(requests, decoding.max_tokens)
             chosen: int | None = None
-            answer: SlotAnswer | None = None
+            in_slot: SlotAnswer | None = None
             rows: list[NDArray[np.float32]] = []
             scores: list[AbstentionScore] = []
             try:
@@ -223,11 +231,9 @@ class LlamaCppEngine:
                             self._read(context, group)
                         request, logits = requests[chosen], rows[chosen]
                         sequence = group.index(request)
-                        answer = self._in_slot(context, request, logits, sequence, cancelled, look)
-                        if answer is None:
-                            yield from _decode(context, request.decoder, logits, sequence, look)
-                if answer is not None:
-                    yield from answer.pieces()
+                        in_slot = yield from self._write(context, request, logits, sequence, cancelled, look)
+                if in_slot is not None:
+                    yield from in_slot.pieces()
             except Aborted:
                 requests[chosen or 0].decoder.cancel()
             read = max(1, len(rows))
@@ -238,7 +244,7 @@ class LlamaCppEngine:
 
         Returns how many tokens that is; 0 where keeping them on disk would cost what was kept before.
         """
-        if self._states.place is not None and self._states.full:
+        if self._states.root is not None and self._states.full:
             return 0
         if (base := self._base_for(prompt)) is not None:
             return base.read_ahead(prompt)
@@ -288,8 +294,7 @@ class LlamaCppEngine:
             for key in prefix.keys:
                 self._states.drop(key)
             raise EngineError(
-                f"llama.cpp does not take back what was kept of a passage, which is deleted now: {library().last_error()}. "
-                "Ask again."
+                f"llama.cpp rejects the kept state of a passage: {library().last_error()}. It is deleted now; ask again."
             )
 
     def _request(self, prompt: Prompt, decoding: Decoding) -> _Request:
@@ -448,7 +453,7 @@ class LlamaCppEngine:
         """The batcher, and what it adds to the numeric class. Raises EngineError."""
         if self._adapter is not None:
             raise EngineError(
-                f"{self.identity.name!r} is an adapter beside its base, which slots cannot hold. Open it without."
+                f"{self.identity.name!r} is an adapter beside its base, and slots cannot hold both. Open it without slots."
             )
         if slots > MOST_SLOTS:
             raise EngineError(f"There can be at most {MOST_SLOTS} slots, not {slots}.")
@@ -467,7 +472,9 @@ class LlamaCppEngine:
             least, most = alike_widths(self._contexts[0], context, slots, tried)
         except EngineError as error:
             context.close()
-            raise EngineError(f"{self.identity.name!r} cannot answer in slots: {error} Open it without.") from error
+            raise EngineError(
+                f"{self.identity.name!r} cannot answer in slots: {error} Open it without slots."
+            ) from error
         batcher = Batcher(context, most, least, hold=self._hold, release=self._release)
         return batcher, f"; answers in {most} slots of {SLOT_TOKENS}, at least {least} a step, plain attention"
 
@@ -483,19 +490,6 @@ def _reader_format(part: Model | Adapter) -> ReaderFormat | None:
     if not (instruction and abstention):
         return None
     return ReaderFormat(instruction, abstention, int(passages or 1), float(threshold) if threshold else None)
-
-
-def _decode(
-    context: Context, decoder: AnswerDecoder, logits: NDArray[np.float32], sequence: int, look: Look
-) -> Generator[str, None, None]:
-    """Decode to the end what begins with `logits`, one token at a time; `look` gets those of each further one."""
-    while True:
-        if piece := decoder.take(logits):
-            yield piece
-        if decoder.finish:
-            return
-        (logits,) = context.evaluate([(sequence, [decoder.token])])
-        look(logits)
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,7 +104,7 @@ def _with_room_to_recurse(data: bytes, call: Callable[[], int]) -> int:
         try:
             thread.start()
         except RuntimeError as error:
-            raise EngineError(f"There is no memory to tokenise a word of {longest:,} bytes.") from error
+            raise EngineError(f"There is not enough memory to tokenise a word of {longest:,} bytes.") from error
         finally:
             threading.stack_size(before)
     thread.join()
@@ -211,7 +211,9 @@ class Model:
             raise EngineError(f"llama.cpp cannot tokenise a text of {len(data):,} bytes.")
         tokens: list[int] = list(self._ffi.unpack(buffer, count)) if count else []
         if tokens and not 0 <= min(tokens) <= max(tokens) < self.vocabulary_size:  # asked about one, llama.cpp aborts
-            raise EngineError("The model's vocabulary has no token for a part of the text, and none for the unknown.")
+            raise EngineError(
+                "The model's vocabulary has no token for a part of the text, and no token for unknown text."
+            )
         return tokens
 
     def _piece(self, token: int, *, special: bool) -> bytes:
@@ -387,15 +389,12 @@ class Context:
         for call, ends in evaluation_calls(blocks, self._call_tokens):
             self._decode(call, ends)
             for place, number in ends.items():
-                found[number] = self._logits(place)
+                pointer = self._lib.llama_get_logits_ith(self._handle, place)
+                if pointer == self._ffi.NULL:
+                    raise EngineError(f"llama.cpp gave no logits: {library().last_error()}.")
+                buffer = self._ffi.buffer(pointer, self._model.vocabulary_size * 4)
+                found[number] = np.frombuffer(buffer, dtype=np.float32).copy()
         return found
-
-    def _logits(self, place: int) -> NDArray[np.float32]:
-        pointer = self._lib.llama_get_logits_ith(self._handle, place)
-        if pointer == self._ffi.NULL:
-            raise EngineError(f"llama.cpp gave no logits: {library().last_error()}.")
-        buffer = self._ffi.buffer(pointer, self._model.vocabulary_size * 4)
-        return np.frombuffer(buffer, dtype=np.float32).copy()
 
     def _decode(self, tokens: Sequence[tuple[int, int]], wanted: Collection[int]) -> None:
         """Evaluate (sequence, token) in one call; `wanted`: the places in it whose logits are asked for."""
@@ -433,7 +432,7 @@ def _state_apart(state: bytes, sequences: int) -> bytes:
     Such a context has a list of cells for each sequence, and keeps the values transposed. Raises EngineError for a state of
     another form: of a model with other memory than keys and values in binary16, or of another version of llama.cpp.
     """
-    form = EngineError("llama.cpp keeps what it computed by this model in a form that slots cannot use.")
+    form = EngineError("llama.cpp keeps the state of this model in a form that slots cannot use.")
     try:
         magic, sequence, lists, cells = struct.unpack_from("<IiII", state)
         at = 16 + 12 * cells  # of each cell the position and the one sequence

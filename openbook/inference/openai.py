@@ -280,7 +280,7 @@ def _lines(chunks: Iterator[bytes]) -> Iterator[str]:
         *whole, rest = (rest + chunk).split(b"\n")
         if len(rest) > _MAX_LINE_BYTES:
             raise EngineError(
-                f"The server sent a line of more than {_MAX_LINE_BYTES:,} bytes; that is no chat completion."
+                f"The server sent a line of more than {_MAX_LINE_BYTES:,} bytes; that is not a chat completion."
             )
         yield from (line.decode(errors="replace").rstrip("\r") for line in whole)
     yield rest.decode(errors="replace")

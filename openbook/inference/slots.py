@@ -95,7 +95,7 @@ class SlotAnswer:
         """Look at the logits and choose. Whether they are numbers; cells that led to others must not be used again."""
         try:
             if np.isnan(row).any():
-                self.end(EngineError("The model computed something that is no number, so the answer ends here."))
+                self.end(EngineError("The model computed a value that is not a number, so the answer ends here."))
                 return False
             self._look(row)
             self.choose(row)
@@ -230,7 +230,7 @@ class Batcher:
         self._context.remove(sequence)  # a dummy may lie there
         try:
             if not self._context.adopt(answer.state, answer.position, sequence):
-                raise EngineError(f"llama.cpp does not take the state of a prompt: {library().last_error()}.")
+                raise EngineError(f"llama.cpp rejects the state of a prompt: {library().last_error()}.")
         except EngineError as error:
             answer.end(error)
         answer.state = b""
@@ -243,7 +243,7 @@ class Batcher:
         state, position = self._context.state(last), self._context.position(last)
         self._context.remove(last)
         if not self._context.restore(state, position, gap):
-            answer.end(EngineError(f"llama.cpp does not take back a sequence: {library().last_error()}."))
+            answer.end(EngineError(f"llama.cpp rejects the state of an answer: {library().last_error()}."))
         self._answers[gap] = answer
 
     def _step(self) -> None:
@@ -280,7 +280,7 @@ def alike_widths(reading: Context, context: Context, slots: int, tokens: Sequenc
             state, count, _ = prompts[0 if sequence == place else 1 + (sequence + turn) % 2]
             context.remove(sequence)
             if not context.adopt(state, count, sequence):
-                raise EngineError(f"llama.cpp does not take the state of a prompt: {library().last_error()}.")
+                raise EngineError(f"llama.cpp rejects the state of a prompt: {library().last_error()}.")
         call = [(s, [last if s == place else tokens[(turn + s) % len(tokens)]]) for s in range(width)]
         return context.evaluate(call)[place]
 
@@ -294,8 +294,8 @@ def alike_widths(reading: Context, context: Context, slots: int, tokens: Sequenc
     least, most = longest[0], longest[-1]
     full = by_width[most - 1]
     if any(column(most, place, 1 + place).tobytes() != full.tobytes() for place in (0, most - 1)):
-        raise EngineError("With this model the columns of a call depend on each other on this machine.")
+        raise EngineError("On this machine, answers of this model that are written together change each other.")
     if not float(np.corrcoef(full, prompts[0][2])[0, 1]) > _LIKE_THE_ENGINE:
-        raise EngineError("In slots this model computes something else than outside of them.")
+        raise EngineError("This model computes other numbers in slots than outside of them.")
     context.clear()
     return least, most

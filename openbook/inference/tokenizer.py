@@ -173,7 +173,7 @@ class PromptTokenizer:
     def conversation(self, messages: Sequence[tuple[str, str]]) -> tuple[list[list[int]], list[list[int]]]:
         """Token ids of what the template writes before, between and after the messages, and of each message's text.
 
-        There is one more of the first than of the second. After the last message stands the beginning of an answer.
+        The first list has one entry more than the second: its last one begins an answer.
         Raises EngineError when there is no template, or it loses, repeats, reorders or refuses a message.
         """
         if not self.model.chat_template:

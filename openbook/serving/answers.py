@@ -18,14 +18,14 @@ from fastapi.responses import StreamingResponse
 
 from openbook import knowledge
 from openbook.answer import Options, ask, checked_question
-from openbook.conversation import understood
+from openbook.conversation import resolve_follow_up
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
 from openbook.receipts import append
 from openbook.records import Answer, Decoding, canonical_json, sha256_hex
 from openbook.serving.concurrency import Stop
 from openbook.serving.errors import ApiError, ClientGone, api_error, check_at_most, invalid, server_stops
-from openbook.serving.schemas import AnswerBody, Message, Reply, ScopeOptions, ServedAnswer
+from openbook.serving.schemas import AnswerBody, Message, Reply, ScopeParams, ServedAnswer
 from openbook.serving.service import Call, Service, scope_of
 
 CLOSED_BOOK = "closed-book"
@@ -118,7 +118,7 @@ async def respond(call: Call, body: AnswerBody, conversation: Conversation, shap
     book = book_of(body.model, call.model.identity.name, service.bases)
     base = None
     if book == CLOSED_BOOK:
-        for name in ScopeOptions.model_fields:
+        for name in ScopeParams.model_fields:
             if getattr(own, name) not in (None, ""):
                 raise invalid(f"{body.model} reads no documents; leave openbook.{name} out.", f"openbook.{name}")
     else:
@@ -137,7 +137,7 @@ async def respond(call: Call, body: AnswerBody, conversation: Conversation, shap
         options = replace(options, instruction=conversation.instruction)
 
     def work(stop: Stop, show: Callable[[str], None] = lambda piece: None) -> ServedAnswer:
-        scope = scope_of(base, call.caller, own) if base else knowledge.Scope()
+        scope = scope_of(base, call.caller, own.as_of, own.where) if base else knowledge.Scope()
         answer = answered(call, conversation, base, scope, options, stop, show)
         unused = conversation.warnings(closed_book=base is None, trained=trained, rewritten=answer.question != question)
         values = {each.name: getattr(answer, each.name) for each in fields(answer)}
@@ -146,7 +146,7 @@ async def respond(call: Call, body: AnswerBody, conversation: Conversation, shap
         return ServedAnswer(**values, warnings=(*body.warnings, *unused))
 
     if not body.stream:
-        return shape.whole(await call.read(work))
+        return shape.whole(await call.compute(work))
     events = _events(call, work, shape)
     first = await anext(events)  # an error until then is a response with its own status
     return StreamingResponse(_ending_with_error(first, events), headers=_STREAM_HEADERS, media_type="text/event-stream")
@@ -168,7 +168,7 @@ def answered(
     service, began_ns, headers = call.service, time.time_ns(), call.request.headers
     mode = "closed-book" if base is None else "open-book"
     try:
-        meant = understood(call.model, conversation.turns, conversation.question, stop)
+        meant = resolve_follow_up(call.model, conversation.turns, conversation.question, stop)
         answer = ask(
             meant.question,
             call.model,
@@ -237,7 +237,7 @@ async def _events(
         except RuntimeError as error:  # the loop is closed
             raise server_stops() from error
 
-    task = asyncio.create_task(call.read(lambda stop: work(stop, show)))
+    task = asyncio.create_task(call.compute(lambda stop: work(stop, show)))
     task.add_done_callback(lambda _: queue.put_nowait(None))
     try:
         shown, piece = "", await queue.get()

@@ -23,7 +23,7 @@ from openbook.serving.configuration import Configuration
 from openbook.serving.errors import router_error
 from openbook.serving.keys import KeyFile
 from openbook.serving.middleware import Guard
-from openbook.serving.model_reload import CurrentModel, Source
+from openbook.serving.model_reload import CurrentModel, ModelSource
 from openbook.serving.service import ServedEmbedder, Service
 from openbook.serving.telemetry import Metrics, Traces
 
@@ -40,7 +40,7 @@ def create_app(
     bases: Mapping[str, KnowledgeBase],
     embedder: ServedEmbedder,
     tracers: TracerProvider | None = None,
-    source: Source | None = None,
+    source: ModelSource | None = None,
 ) -> FastAPI:
     """An ASGI application. `bases`: by their names; a request that names none asks the first. All share `embedder`.
 

@@ -43,7 +43,7 @@ class Gate:
         return self._waiting.total()
 
     @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
+    async def turn(self) -> AsyncIterator[None]:
         """Raises ApiError (429) when too many wait."""
         caller = caller_id.get()
         share = self._shares.setdefault(caller, asyncio.Semaphore(self._each))
@@ -116,7 +116,7 @@ async def compute(
     """
     watcher = asyncio.create_task(_watch(receive, stop))
     try:
-        async with gate.place() if gate else nullcontext():
+        async with gate.turn() if gate else nullcontext():
             stop.check()
             stop.start()
             running = asyncio.get_running_loop().run_in_executor(pool, work, stop)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from openbook.config import Settings
-from openbook.knowledge import RunOptions
+from openbook.knowledge.ingest import RunOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +44,10 @@ class Bounds:
     picture_s: float = 20.0
 
     @classmethod
-    def with_slots(cls, slots: int) -> Bounds:
-        """For a model with so many slots: while they are all written in, some more requests search, read and cite."""
+    def sized(cls, slots: int = 0, replicas: int = 1) -> Bounds:
+        """For replicas of a model with slots. While all slots are in use, some more requests search, read and cite."""
         usual = cls()
-        return replace(usual, running=usual.running + slots)
+        return replace(usual, running=(usual.running + slots) * replicas)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +55,7 @@ class Configuration:
     """`settings.home` holds the keys and, while they are read, uploads. `labels`: what callers without a key hold.
 
     `allowed_hosts`: names beside the bound one under which the server may be asked. `receipts`: the folder of a log, or
-    None to keep none. `report`: an HTML file shown at /report. `reading`: how uploads to the knowledge base of that name are read.
+    None to keep none. `report`: an HTML file shown at /report. `ingest`: how uploads are read.
     """
 
     settings: Settings
@@ -68,7 +67,7 @@ class Configuration:
     receipts: Path | None = None
     report: Path | None = None
     bounds: Bounds = Bounds()
-    reading: Mapping[str, RunOptions] = field(default_factory=dict)
+    ingest: RunOptions = RunOptions()
 
     @property
     def needs_key(self) -> bool:

@@ -18,11 +18,9 @@ from pydantic import Field
 
 from openbook.deletion import Places, finish, purge_everywhere
 from openbook.errors import NoPicture, TextIsElsewhere
-from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase, pictures, remove
 from openbook.knowledge.discovery import display_path
 from openbook.knowledge.versions import PassageChange, diff, history
-from openbook.models import ModelStore
 from openbook.serving.auth import Caller
 from openbook.serving.concurrency import Stop
 from openbook.serving.errors import ApiError, check_at_most
@@ -35,10 +33,8 @@ from openbook.serving.schemas import (
     Offset,
     OfVersion,
     Reply,
-    ScopeOptions,
 )
 from openbook.serving.service import Call, CallOf, Route, content, needs, scope_of
-from openbook.serving.uploads import run_options
 
 router = APIRouter(route_class=Route)
 
@@ -65,7 +61,7 @@ class PathQuery(Body):
 
     def version(self, base: KnowledgeBase, caller: Caller) -> int:
         """The version asked for, in which the caller may see that document. Raises ApiError."""
-        version = base.kept_version(scope_of(base, caller, ScopeOptions(as_of=self.as_of)).as_of)
+        version = base.kept_version(scope_of(base, caller, self.as_of).as_of)
         if self.path not in base.documents(caller.scope(version)):
             raise _no_document(self.path, "path")
         return version
@@ -100,7 +96,7 @@ async def list_documents(call: CallOf, query: Annotated[DocumentsQuery, Query()]
     base, limit = call.service.base(query.knowledge_base), query.checked_limit(call)
 
     def work(stop: Stop) -> Documents:
-        scope = scope_of(base, call.caller, ScopeOptions(as_of=query.as_of, where=query.where))
+        scope = scope_of(base, call.caller, query.as_of, query.where)
         stop.check()
         version, paths = base.kept_version(scope.as_of), base.documents(scope)
         first = 0 if query.after is None else bisect_right(paths, query.after)
@@ -108,7 +104,7 @@ async def list_documents(call: CallOf, query: Annotated[DocumentsQuery, Query()]
         more = first + limit < len(paths)
         return Documents(knowledge_base=base.id, version=version, data=data, has_more=more)
 
-    return await call.read(work)
+    return await call.compute(work)
 
 
 class TextQuery(PathQuery):
@@ -176,7 +172,7 @@ async def document_text(call: CallOf, query: Annotated[TextQuery, Query()]) -> D
             pages=pages,
         )
 
-    return await call.read(work)
+    return await call.compute(work)
 
 
 class PageQuery(PathQuery):
@@ -198,8 +194,7 @@ async def page_picture(call: CallOf, query: Annotated[PageQuery, Query()]) -> Re
     """
     configuration, path = call.service.configuration, query.path
     base = call.service.base(query.knowledge_base)
-    limits = run_options(configuration, query.knowledge_base).limits
-    limits = replace(limits, timeout_s=configuration.bounds.picture_s)
+    limits = replace(configuration.ingest.limits, timeout_s=configuration.bounds.picture_s)
 
     def work(stop: Stop) -> bytes:
         origin = base.origin(path, query.version(base, call.caller))
@@ -217,7 +212,7 @@ async def page_picture(call: CallOf, query: Annotated[PageQuery, Query()]) -> Re
                 raise ApiError(409, message, code="file_not_kept", param="path") from error
             raise ApiError(409, str(error), code=error.code, param="path") from error
 
-    picture = await call.read(work)
+    picture = await call.compute(work)
     return Response(picture, headers={"cache-control": "private, no-store"}, media_type=_PNG)
 
 
@@ -256,7 +251,7 @@ async def versions(call: CallOf, query: Annotated[ListQuery, Query()]) -> Versio
             for each in stop.each(history(base)[:limit])
         ]
 
-    return Versions(knowledge_base=base.id, data=await call.read(work))
+    return Versions(knowledge_base=base.id, data=await call.compute(work))
 
 
 class DifferenceQuery(ListQuery):
@@ -291,7 +286,7 @@ async def difference(call: CallOf, query: Annotated[DifferenceQuery, Query()]) -
     base, limit = call.service.base(query.knowledge_base), query.checked_limit(call, default=100)
 
     def version(side: str | None, param: str) -> int:
-        return base.kept_version(scope_of(base, call.caller, ScopeOptions(as_of=side), param).as_of)
+        return base.kept_version(scope_of(base, call.caller, side, param=param).as_of)
 
     def work(stop: Stop) -> Difference:
         before, after = version(query.before, "before"), version(query.after, "after")
@@ -301,7 +296,7 @@ async def difference(call: CallOf, query: Annotated[DifferenceQuery, Query()]) -
         shown: dict[str, Any] = {name: list(each[:limit]) for name, each in lists.items()}
         return Difference(knowledge_base=base.id, before=before, after=after, counts=counts, **shown)
 
-    return await call.read(work)
+    return await call.compute(work)
 
 
 # --- removing and purging ---------------------------------------------------------------------------------------------
@@ -357,8 +352,7 @@ async def purge_documents(call: CallOf, body: PurgeBody) -> PurgeReply:
     base, settings = call.service.base(body.knowledge_base), call.service.configuration.settings
 
     def work(stop: Stop) -> PurgeReply:
-        states = KVCache(settings.states_dir, memory_bytes=settings.kv_memory << 20, disk_bytes=settings.kv_disk << 20)
-        places = Places(settings, states, ModelStore(settings.models_dir))
+        places = Places.of(settings)
         finish(base, places)
         scopes = [call.caller.scope(each.version) for each in history(base)]
         seen = {path for scope in scopes for path in base.documents(scope)}

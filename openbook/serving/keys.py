@@ -112,7 +112,7 @@ class KeyFile:
         if days is not None and not 1 <= days <= MOST_DAYS:
             raise ConfigError(f"A key lasts 1 to {MOST_DAYS:,} days, not {days}.")
         held = tuple(sorted(checked_labels(labels)))
-        with self._changing() as keys:
+        with self._edit() as keys:
             while (key_id := secrets.token_hex(4)) in keys:
                 pass
             lasts = None if days is None else timedelta(days=days)
@@ -125,7 +125,7 @@ class KeyFile:
 
         A key that expires gets the same lifetime again. Raises ConfigError when there is no key of that id.
         """
-        with self._changing() as keys:
+        with self._edit() as keys:
             old = _named(key_id, keys)
             lasts: timedelta | None = None
             if old.expires_at is not None:
@@ -135,7 +135,7 @@ class KeyFile:
 
     def revoke(self, key_id: str) -> ApiKey:
         """Deletes the key. Raises ConfigError when there is none of that id."""
-        with self._changing() as keys:
+        with self._edit() as keys:
             return keys.pop(_named(key_id, keys).id)
 
     def _with_secret(self, key: ApiKey, lasts: timedelta | None) -> tuple[ApiKey, str]:
@@ -145,7 +145,7 @@ class KeyFile:
         return replace(key, hash=sha256_hex(token.encode()), created_at=now.isoformat(), expires_at=ends), token
 
     @contextmanager
-    def _changing(self) -> Iterator[dict[str, ApiKey]]:
+    def _edit(self) -> Iterator[dict[str, ApiKey]]:
         """The keys by their ids, written when the block ends without an error. Nobody else changes them meanwhile."""
         with storage_errors(f"write the keys in {self.path}"):
             make_folder(self.path.parent)

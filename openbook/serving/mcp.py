@@ -28,8 +28,7 @@ from openbook.answer import Options, ask, checked_question
 from openbook.errors import OpenBookError, QuestionError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
-from openbook.knowledge.scope import EVERYTHING
-from openbook.records import Answer, Confidence, Decoding, Embedder
+from openbook.records import Answer, Confidence, Embedder
 from openbook.serving.answers import Conversation, answered
 from openbook.serving.concurrency import Stop
 from openbook.serving.errors import api_error
@@ -58,7 +57,7 @@ router = APIRouter(route_class=Route)
 # --- the tools --------------------------------------------------------------------------------------------------------
 
 
-class FoundPassage(BaseModel):
+class ToolHit(BaseModel):
     """`start` and `end` are characters of the document's text; `page` counts from 1 if the document has pages."""
 
     document: str
@@ -73,7 +72,7 @@ class FoundPassage(BaseModel):
 
 class Found(BaseModel):
     version: int
-    passages: list[FoundPassage]
+    passages: list[ToolHit]
 
 
 class Cited(BaseModel):
@@ -122,12 +121,12 @@ class ToolContext:
     ask: Callable[[str], Answer]
 
 
-class Use(Protocol):
+class ToolRunner(Protocol):
     async def __call__(self, context: Context, work: Callable[[ToolContext], _Result]) -> _Result:
         """What `work` returns, from a thread, for whoever `context` says is calling. Raises ToolError with what may be told."""
 
 
-def tools_over(use: Use) -> MCPServer:
+def tools_over(run_tool: ToolRunner) -> MCPServer:
     # The SDK sets up the log of the whole program where nobody has, which is for the program to do.
     root, placeholder = logging.getLogger(), logging.NullHandler()
     root.addHandler(placeholder)
@@ -146,9 +145,9 @@ def tools_over(use: Use) -> MCPServer:
         def work(tools: ToolContext) -> Found:
             version, hits = tools.base.search(checked_question(query), tools.embedder, limit, tools.scope)
             values = [{**dataclasses.asdict(hit.passage), "score": hit.score} for hit in hits]
-            return Found(version=version, passages=[FoundPassage.model_validate(each) for each in values])
+            return Found(version=version, passages=[ToolHit.model_validate(each) for each in values])
 
-        return await use(context, work)
+        return await run_tool(context, work)
 
     @server.tool(name="ask", annotations=reads)
     async def ask_documents(
@@ -156,7 +155,7 @@ def tools_over(use: Use) -> MCPServer:
         context: Context,
     ) -> Answered:
         """Answer a question from the user's documents with verbatim citations, or say that the documents do not hold the answer."""
-        return await use(context, lambda tools: Answered.model_validate(tools.ask(question).to_json()))
+        return await run_tool(context, lambda tools: Answered.model_validate(tools.ask(question).to_json()))
 
     @server.tool(annotations=reads)
     async def read_document(
@@ -176,7 +175,7 @@ def tools_over(use: Use) -> MCPServer:
             begin = min(start, len(text))
             return Part(document=document, start=begin, end=begin + len(part), total=len(text), text=part)
 
-        return await use(context, work)
+        return await run_tool(context, work)
 
     return server
 
@@ -184,13 +183,13 @@ def tools_over(use: Use) -> MCPServer:
 # --- for one user -----------------------------------------------------------------------------------------------------
 
 
-def make_server(
+def stdio_server(
     base: KnowledgeBase,
     embedder: Embedder,
     open_model: Callable[[], FrozenModel],
     *,
-    scope: knowledge.Scope = EVERYTHING,
-    options: Options = Options(),
+    scope: knowledge.Scope,
+    options: Options,
 ) -> MCPServer:
     """Every call sees `scope`. `open_model` is called by the first `ask` and gives the same model ever after."""
 
@@ -199,13 +198,13 @@ def make_server(
 
     tools = ToolContext(base, embedder, scope, answer)
 
-    async def use(context: Context, work: Callable[[ToolContext], _Result]) -> _Result:
+    async def run_tool(context: Context, work: Callable[[ToolContext], _Result]) -> _Result:
         try:
             return await anyio.to_thread.run_sync(work, tools)
         except OpenBookError as error:  # its sentence is shown to the other program
             raise ToolError(str(error)) from error
 
-    return tools_over(use)
+    return tools_over(run_tool)
 
 
 # --- over HTTP --------------------------------------------------------------------------------------------------------
@@ -217,18 +216,18 @@ def make_manager(service: Service) -> StreamableHTTPSessionManager:
     Each request stands alone and is answered by one JSON document: there are no sessions and no streams that stay open.
     """
 
-    async def use(context: Context, work: Callable[[ToolContext], _Result]) -> _Result:
+    async def run_tool(context: Context, work: Callable[[ToolContext], _Result]) -> _Result:
         request = context.request_context.request
         if not isinstance(request, Request):
             raise TypeError("These tools are called over HTTP.")
         call: Call = request.scope[_CALL][0]
         base: KnowledgeBase = request.scope[_CALL][1]
         try:
-            return await call.read(lambda stop: work(_tool_context(call, base, stop)))
+            return await call.compute(lambda stop: work(_tool_context(call, base, stop)))
         except Exception as error:  # noqa: BLE001  told as far as the caller may know, and logged
             raise ToolError(api_error(error).message) from None
 
-    server = tools_over(use)
+    server = tools_over(run_tool)
     server.streamable_http_app(
         stateless_http=True,
         json_response=True,
@@ -240,8 +239,7 @@ def make_manager(service: Service) -> StreamableHTTPSessionManager:
 
 
 def _tool_context(call: Call, base: KnowledgeBase, stop: Stop) -> ToolContext:
-    settings, scope = call.service.configuration.settings, call.caller.scope()
-    options = Options(settings.passages, settings.strategy, Decoding(max_tokens=settings.max_tokens))
+    scope, options = call.caller.scope(), Options.of(call.service.configuration.settings)
 
     def answer(question: str) -> Answer:
         return answered(call, Conversation(question), base, scope, options, stop)

@@ -20,7 +20,7 @@ from openbook.serving.errors import LOG
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ModelSource:
     """`stamp()` changes when the name may mean another model; it is asked before each request, so it must be quick.
     None: there is no such name now.
 
@@ -31,7 +31,7 @@ class Source:
     open: Callable[[Digest], FrozenModel | None]
 
 
-def named_in_store(root: Path, name: str, open_model: Callable[[], FrozenModel]) -> Source:
+def named_in_store(root: Path, name: str, open_model: Callable[[], FrozenModel]) -> ModelSource:
     """The model `name` of the store at `root`. A name that is a digest never means another."""
 
     def stamp() -> object:
@@ -44,11 +44,11 @@ def named_in_store(root: Path, name: str, open_model: Callable[[], FrozenModel])
     def opened(digest: Digest) -> FrozenModel | None:
         return None if ModelStore(root).resolve(name).digest == digest else open_model()
 
-    return Source((lambda: None) if name_problem(name) else stamp, opened)
+    return ModelSource((lambda: None) if name_problem(name) else stamp, opened)
 
 
 @dataclass(slots=True, eq=False)
-class _Use:
+class _SharedModel:
     """A model, and how many need it: the requests that began with it, and the server while later ones will get it."""
 
     model: FrozenModel
@@ -63,9 +63,9 @@ class CurrentModel:
     another took its place.
     """
 
-    def __init__(self, model: FrozenModel, source: Source | None = None) -> None:
+    def __init__(self, model: FrozenModel, source: ModelSource | None) -> None:
         self._first, self._source = model, source
-        self._now = _Use(model)
+        self._now = _SharedModel(model)
         self._seen: object = None  # so the first request looks: the name may have changed since the model was opened
         self._lock = threading.Lock()
         self._opening = self._ended = False
@@ -88,7 +88,7 @@ class CurrentModel:
         if self._now.model is not self._first:
             self._release(self._now)
 
-    def _release(self, use: _Use) -> None:
+    def _release(self, use: _SharedModel) -> None:
         with self._lock:
             use.users -= 1
             is_unused = not use.users
@@ -104,7 +104,7 @@ class CurrentModel:
             self._seen, self._opening = stamp, True
             threading.Thread(target=self._open, args=[self._source], name="openbook-model", daemon=True).start()
 
-    def _open(self, source: Source) -> None:
+    def _open(self, source: ModelSource) -> None:
         try:
             model = source.open(self._now.model.identity.digest)
             if model is not None:
@@ -116,7 +116,7 @@ class CurrentModel:
             self._opening = False
 
     def _replace(self, model: FrozenModel) -> None:
-        old = new = _Use(model)
+        old = new = _SharedModel(model)
         with self._lock:
             if not self._ended:
                 old, self._now = self._now, new

@@ -87,7 +87,7 @@ async def lineage(call: CallOf, name: str) -> Lineage:
         message = f"This server does not know what {name} was trained on: the model is not in this server's store."
         raise ApiError(404, message, code="lineage_unknown", param="model")
 
-    return Lineage(id=name, data=[Ancestor.model_validate(each) for each in await call.read(work)])
+    return Lineage(id=name, data=[Ancestor.model_validate(each) for each in await call.compute(work)])
 
 
 @router.get("/v1/models/{name:path}", **needs("read"))

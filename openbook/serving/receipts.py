@@ -54,7 +54,7 @@ async def receipt(call: CallOf, digest: str) -> KeptReceipt:
             raise _no_such_receipt()
         return found
 
-    found = await call.read(work)
+    found = await call.compute(work)
     return KeptReceipt(id=found.digest, receipt=found)
 
 
@@ -75,7 +75,7 @@ async def replay_receipt(call: CallOf, body: ReplayBody) -> Replay:
             raise _no_such_receipt()
         return result
 
-    result = await call.read(work)
+    result = await call.compute(work)
     differences = list(result.differences)
     return Replay(id=body.id, identical=result.identical, differences=differences, answer=result.answer)
 
@@ -86,7 +86,7 @@ def _found(call: Call, digest: Digest, stop: Stop) -> tuple[Receipt, KnowledgeBa
     Raises the same ApiError for a missing receipt and for one that the caller may not see.
     """
     log = call.service.configuration.receipts
-    found = receipts.find(log, digest, stop.check) if log else None
+    found = receipts.find_receipt(log, digest, stop.check) if log else None
     if found is None or not call.caller.labels >= set(found.labels):
         raise _no_such_receipt()
     return found, next((base for base in call.service.bases.values() if base.id == found.knowledge_base), None)

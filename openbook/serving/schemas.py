@@ -16,8 +16,8 @@ from pydantic_core import PydanticCustomError
 from starlette.datastructures import FormData, Headers
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from openbook.answer import Strategy
 from openbook.codec import unique_keys
+from openbook.config import Strategy
 from openbook.errors import did_you_mean
 from openbook.records import Answer, Outcome
 from openbook.serving.errors import invalid, unknown_parameter
@@ -124,7 +124,7 @@ class StreamOptions(LenientBody):
     include_usage: bool | None = None
 
 
-class ScopeOptions(Body):
+class ScopeParams(Body):
     """Which documents a request asks, of those that its key allows. An option that is left out has the server's default."""
 
     knowledge_base: str | None = None
@@ -132,7 +132,7 @@ class ScopeOptions(Body):
     where: str = ""
 
 
-class AskOptions(ScopeOptions):
+class AskOptions(ScopeParams):
     """OpenBook's own options for an answer, under the key `openbook`."""
 
     passages: int | None = Field(default=None, ge=0)

@@ -13,13 +13,13 @@ from openbook.answer import checked_question
 from openbook.records import EmbedderIdentity, Hit, Passage
 from openbook.serving.concurrency import Stop
 from openbook.serving.errors import ApiError, check_at_most, invalid
-from openbook.serving.schemas import Body, OfVersion, Reply, ScopeOptions
+from openbook.serving.schemas import Body, OfVersion, Reply, ScopeParams
 from openbook.serving.service import CallOf, Route, needs, scope_of
 
 router = APIRouter(route_class=Route)
 
 
-class SearchBody(ScopeOptions):
+class SearchBody(ScopeParams):
     query: str
     limit: int = Field(default=10, ge=1)
 
@@ -48,11 +48,11 @@ async def search(call: CallOf, body: SearchBody) -> FoundPassages:
     base = service.base(body.knowledge_base)
 
     def work(stop: Stop) -> tuple[int, list[Hit]]:
-        scope = scope_of(base, call.caller, body)
+        scope = scope_of(base, call.caller, body.as_of, body.where)
         stop.check()
         return base.search(query, service.embedder, body.limit, scope)
 
-    version, hits = await call.read(work)
+    version, hits = await call.compute(work)
     data = [FoundPassage.model_validate(hit) for hit in hits]
     return FoundPassages(knowledge_base=base.id, version=version, data=data)
 
@@ -119,7 +119,7 @@ async def embeddings(call: CallOf, body: EmbeddingBody) -> Embeddings:
             return base64.b64encode(np.asarray(row, dtype="<f4").tobytes()).decode()
         return [float(x) for x in row]
 
-    rows, tokens = await call.read(work)
+    rows, tokens = await call.compute(work)
     return Embeddings(
         data=[Embedding(index=i, embedding=shown(row)) for i, row in enumerate(rows)],
         model=identity.name,

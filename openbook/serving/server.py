@@ -48,7 +48,7 @@ def listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def make_server(app: ASGIApp) -> uvicorn.Server:
+def http_server(app: ASGIApp) -> uvicorn.Server:
     """For `run(sockets=[listen(...)])`, on the main thread for Ctrl-C, or on another. The bounds are `app.state.bounds`."""
     config = uvicorn.Config(
         app,

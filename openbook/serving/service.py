@@ -28,7 +28,7 @@ from openbook.serving.configuration import Configuration
 from openbook.serving.errors import ApiError, ClientGone, api_error, invalid, unknown_parameter
 from openbook.serving.keys import Right
 from openbook.serving.model_reload import CurrentModel
-from openbook.serving.schemas import Error, ScopeOptions, parse_form, parse_json
+from openbook.serving.schemas import Error, parse_form, parse_json
 from openbook.serving.telemetry import Metrics, Traces
 
 _T = TypeVar("_T")
@@ -89,8 +89,8 @@ class Call:
     request: Request
     caller: Caller
 
-    async def read(self, work: Callable[[Stop], _T]) -> _T:
-        """`work` in its turn among all that compute. Raises as `compute` does."""
+    async def compute(self, work: Callable[[Stop], _T]) -> _T:
+        """`work` in its turn among all that compute. Raises as `concurrency.compute` does."""
         return await self.run(self.service.reading, work)
 
     async def run(
@@ -138,7 +138,7 @@ class Route(APIRoute):
             service: Service = request.app.state.service
             try:
                 self._let_in(request, wanted)
-                async with service.uploading.place() if is_form else nullcontext():  # few are on the disk at a time
+                async with service.uploading.turn() if is_form else nullcontext():  # few are on the disk at a time
                     return await handle(_StrictRequest(request.scope, request.receive))
             except Exception as error:  # noqa: BLE001  told as far as the caller may know, and logged
                 if isinstance(error.__cause__ or error, ClientGone | ClientDisconnect):
@@ -170,21 +170,23 @@ class _StrictRequest(Request):
         return await parse_form(self.headers, self.stream(), self.app.state.bounds.upload_files)
 
 
-def scope_of(base: KnowledgeBase, caller: Caller, options: ScopeOptions, param: str = "as_of") -> Scope:
-    """The documents that `options` choose and the caller may see. `param` names the version's parameter in an error.
+def scope_of(
+    base: KnowledgeBase, caller: Caller, as_of: str | int | None, where: str = "", param: str = "as_of"
+) -> Scope:
+    """The documents of that version that match, and that the caller may see. `param` names the version in an error.
 
     Raises ApiError, and QuestionError for an invalid filter.
     """
-    scope = caller.scope(where=options.where.strip())
-    if scope.where:
-        parse_filter(scope.where)
-    if options.as_of is None:
-        return scope
+    where = where.strip()
+    if where:
+        parse_filter(where)
+    if as_of is None:
+        return caller.scope(where=where)
     try:
-        return caller.scope(resolve_version(base, str(options.as_of)), scope.where)
+        return caller.scope(resolve_version(base, str(as_of)), where)
     except KnowledgeBaseDamaged:
         raise
     except KnowledgeError as error:
-        shown = str(options.as_of)[:60]
+        shown = str(as_of)[:60]
         message = f"There is no version {shown!r}; GET /v1/versions lists the versions that are kept."
         raise invalid(message, param, "version_not_found") from error

@@ -64,7 +64,7 @@ class Metrics:
 class Traces:
     """Reports finished answers to a tracer; they hold their own times."""
 
-    def __init__(self, provider: TracerProvider | None = None) -> None:
+    def __init__(self, provider: TracerProvider | None) -> None:
         self._tracer = get_tracer("openbook", __version__, provider)
 
     def answered(self, answer: Answer, mode: str, began_ns: int, carrier: Mapping[str, str]) -> None:

@@ -23,7 +23,6 @@ from openbook.knowledge.write_lock import file_lock
 from openbook.parsers.metadata import is_sidecar
 from openbook.records import Embedder, Verdict
 from openbook.serving.concurrency import Stop
-from openbook.serving.configuration import Configuration
 from openbook.serving.errors import ApiError, invalid
 from openbook.serving.schemas import Body, FileVerdict, FileVerdicts
 from openbook.serving.service import FORM, CallOf, Route, needs
@@ -59,13 +58,13 @@ async def upload(call: CallOf, body: Annotated[UploadBody, Form(media_type=FORM)
     refused: list[tuple[int, Verdict]] = []
     for place, each in enumerate(body.file):
         name = each.filename or ""
-        if reason := name_problem(name, files):
+        if reason := upload_name_problem(name, files):
             refused.append((place, Verdict(name[:MAX_NAME_BYTES], "failed", reason)))
         else:
             files[name] = each.file
     if not files:
         raise invalid(refused[0][1].reason, "file", "invalid_file_name")
-    options = replace(run_options(service.configuration, body.knowledge_base), labels=labels)
+    options = replace(service.configuration.ingest, labels=labels)
     folder = service.configuration.settings.uploads_dir / base.id / call.caller.id
 
     def work(stop: Stop) -> tuple[int, list[Verdict]]:
@@ -76,13 +75,6 @@ async def upload(call: CallOf, body: Annotated[UploadBody, Form(media_type=FORM)
         verdicts.insert(place, verdict)
     data = [FileVerdict.model_validate(each) for each in verdicts]
     return FileVerdicts(knowledge_base=base.id, version=version, data=data)
-
-
-def run_options(configuration: Configuration, name: str | None) -> RunOptions:
-    """How to read files for the knowledge base of that name (default: the first)."""
-    given = configuration.reading
-    name = name if name is not None else next(iter(given), "")
-    return given.get(name, RunOptions())
 
 
 def add_uploads(
@@ -124,7 +116,7 @@ def _empty(folder: Path) -> None:
             path.unlink()
 
 
-def name_problem(name: str, taken: Collection[str] = ()) -> str:
+def upload_name_problem(name: str, taken: Collection[str] = ()) -> str:
     """Why a file cannot come in under this name beside those that are `taken`; empty if it can.
 
     A valid name is one file in one folder on every system, and is printable.

@@ -46,13 +46,13 @@ from openbook.config import Settings
 from openbook.knowledge import KnowledgeBase
 from openbook.serving.app import create_app
 from openbook.serving.configuration import Configuration
-from openbook.serving.server import make_server
+from openbook.serving.server import http_server
 from openbook.testing import HashEmbedder, echo_model
 with tempfile.TemporaryDirectory() as home:
     base = KnowledgeBase.ensure(Path(home) / "kb", HashEmbedder().identity)
     configuration = Configuration(Settings(home=Path(home)), receipts=Path(home) / "log")
     app = create_app(configuration, echo_model(), {"kb": base}, HashEmbedder())
-    make_server(app).config.load()
+    http_server(app).config.load()
     base.close()
 print(sorted(m for m in sys.modules if m.split(".")[0] in {"torch", "transformers", "peft"} or m.startswith("openbook.training")))
 print(sorted(f"{method.upper()} {path}" for path, item in app.openapi()["paths"].items() for method in item))

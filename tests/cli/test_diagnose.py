@@ -369,7 +369,7 @@ def test_a_page_that_cannot_be_written_is_refused_before_the_work(
 ) -> None:
     for place, message in (
         (tmp_path, f"Cannot write {tmp_path}: it is a folder; give a file"),
-        (questions / "page.html", f"{questions} is no folder"),
+        (questions / "page.html", f"{questions} is not a folder"),
     ):
         code, stdout, stderr = probe("--report", place)
         assert (code, stdout, message in " ".join(stderr.split())) == (5, "", True)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from openbook.cli.display import Words, _flat, _joined, print_problems, with_advice
+from openbook.cli.display import LiveAnswer, _flat, _joined, print_problems, with_advice
 from openbook.records import Citation, Hit, Passage, Verdict
 
 WIDTH = 24
@@ -32,7 +32,7 @@ def printed(out: Console) -> str:
 @given(PIECES)
 def test_all_words_are_printed_once_and_no_line_is_too_long(pieces: list[str]) -> None:
     out = terminal()
-    words, answer = Words(out, None), "".join(pieces)
+    words, answer = LiveAnswer(out, None), "".join(pieces)
     for piece in pieces:
         words.show(piece)
     if words.end(answer):
@@ -43,7 +43,7 @@ def test_all_words_are_printed_once_and_no_line_is_too_long(pieces: list[str]) -
 
 def test_a_wide_character_takes_two_columns() -> None:
     out = terminal()
-    words = Words(out, None)
+    words = LiveAnswer(out, None)
     words.show("다리는 시장이 열었다. 모두 네 개의 차선이 있다. ")
     assert max(map(cell_len, printed(out).splitlines())) <= WIDTH
 
@@ -59,7 +59,7 @@ def test_the_answer_stands_under_its_words_or_takes_their_place(
     pieces: list[str], shown: str | None, answer: str, last_line: str
 ) -> None:
     out = terminal()
-    words = Words(out, None)
+    words = LiveAnswer(out, None)
     for piece in pieces:
         words.show(piece)
     assert shown in (None, printed(out))
@@ -69,11 +69,11 @@ def test_the_answer_stands_under_its_words_or_takes_their_place(
 
 @pytest.mark.parametrize("pieces", [[], ["One"]])
 def test_without_a_printed_word_the_answer_is_still_to_be_printed(pieces: list[str]) -> None:
-    words = Words(terminal(), None)
+    words = LiveAnswer(terminal(), None)
     for piece in pieces:
         words.show(piece)
     assert not words.end("One")
-    assert not Words(None, None).end("One")
+    assert not LiveAnswer(None, None).end("One")
 
 
 # --- quotes and files -------------------------------------------------------------------------------------------------

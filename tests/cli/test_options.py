@@ -8,7 +8,6 @@ from collections.abc import Iterator
 import click
 import pytest
 
-from openbook.answer import STRATEGIES
 from openbook.cli import command
 from openbook.config import Settings
 
@@ -41,12 +40,6 @@ def test_options_and_settings_are_few(capsys: pytest.CaptureFixture[str]) -> Non
         )
     assert own <= MAX_OPTIONS
     assert len(dataclasses.fields(Settings)) - 1 <= MAX_SETTINGS  # without `home`
-
-
-def test_a_question_may_name_every_strategy() -> None:
-    (choice,) = (each.type for each in options(dict(verbs())["openbook ask"]) if each.name == "strategy")
-    assert isinstance(choice, click.Choice)
-    assert tuple(choice.choices) == STRATEGIES
 
 
 def test_every_verb_and_option_says_what_it_is_for() -> None:

@@ -151,7 +151,7 @@ def test_an_edit_that_would_spoil_the_file_is_refused(drafts: Path, out: Out, ty
     before = drafts.read_bytes()
     type_in("z", "e", "???", "", "x")
     _, stdout, _ = out("questions", "review", drafts)
-    assert "'z' is none of a, e, r, s, x." in stdout
+    assert "Type a, e, r, s or x, not 'z'." in stdout
     assert "It stays as it is: The draft is no valid question: The question is empty" in " ".join(stdout.split())
     assert drafts.read_bytes() == before
 
@@ -178,7 +178,7 @@ def test_review_without_the_passage_says_so(kb: Path, drafts: Path, out: Out, ty
     write_questions(drafts, [moved, gone, DRAFTS[2] | {"gold": None}])
     type_in("s", "s", "s")
     _, stdout, _ = out("questions", "review", drafts, "--kb", kb)
-    assert stdout.count("The quote does not stand there in this knowledge base") == 2
+    assert stdout.count("This knowledge base does not have the quote at that place") == 2
     assert "No passage is named" in stdout
 
 

@@ -21,7 +21,7 @@ import openbook.serving.server
 from openbook.cli import context, run
 from openbook.knowledge import KnowledgeBase
 from openbook.serving.keys import KeyFile
-from openbook.serving.server import make_server
+from openbook.serving.server import http_server
 from openbook.testing import HashEmbedder, echo_model
 from tests.cli.conftest import Out
 from tests.serving.conftest import LONG_S
@@ -86,10 +86,10 @@ def serving(
     codes: list[int] = []
 
     def made(app: ASGIApp) -> uvicorn.Server:
-        servers.append(make_server(app))
+        servers.append(http_server(app))
         return servers[-1]
 
-    monkeypatch.setattr(openbook.serving.server, "make_server", made)
+    monkeypatch.setattr(openbook.serving.server, "http_server", made)
     monkeypatch.setattr(context, "open_embedder", lambda *_, **__: HashEmbedder())
     monkeypatch.setattr(context, "model_opener", lambda *_, **__: echo_model)
     thread = threading.Thread(target=lambda: codes.append(run(["serve", "--port", "0", *arguments])))

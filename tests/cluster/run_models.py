@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from openbook import inference
-from openbook.cli import context, main
+from openbook.cli import context, main, on_cluster
 from openbook.inference import FrozenModel
 from openbook.inference.frozen import Cancelled, never
 from openbook.records import Completion, Decoding, Digest, ModelIdentity, Prompt, sha256_hex
@@ -61,8 +61,8 @@ def fakes(folder: Path) -> dict[tuple[object, str], object]:
         (context, "open_embedder"): lambda *_: EMBEDDER,
         (context, "model_opener"): lambda *_: lambda: FrozenModel(RunEngine(folder)),
         (context, "ready_model"): lambda *_: SimpleNamespace(name="run", digest=sha256_hex(b"run")),
-        (context, "load"): lambda *_: FrozenModel(RunEngine(folder)),
-        (context, "open_on_node"): partial(open_on_node, folder),
+        (context, "open_stored"): lambda *_: FrozenModel(RunEngine(folder)),
+        (on_cluster, "open_on_node"): partial(open_on_node, folder),
         (inference, "prompt_counter"): lambda _: EchoEngine().count_prompt_tokens,
     }
 

@@ -34,7 +34,7 @@ from openbook.knowledge import KnowledgeBase, add
 from openbook.models import ModelReference, ModelStore
 from openbook.records import Digest, Prompt
 from openbook.serving.configuration import Bounds, Configuration
-from openbook.serving.model_reload import Source
+from openbook.serving.model_reload import ModelSource
 from openbook.testing import EchoEngine, EngineSuite, HashEmbedder
 from tests.cluster.engines import WAIT, WHO, follow, no_model, stored_model, told_model
 from tests.serving.conftest import LONG_S, Running, eventually, running
@@ -399,7 +399,7 @@ def test_when_the_name_means_another_model_its_replicas_answer_and_the_old_ones_
     def running_apps() -> list[str]:
         return [name for name in applications() if f"{0:010x}" in name]
 
-    with running(configuration, number(1), {"kb": base}, source=Source(lambda: now, renewed)) as server:
+    with running(configuration, number(1), {"kb": base}, source=ModelSource(lambda: now, renewed)) as server:
         assert digest_of(server) == f"{1:064x}"
         now = 2
         found = {digest_of(server)}

@@ -21,7 +21,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbook.cli import context
+from openbook.cli import on_cluster
 from openbook.cluster.connection import ray_module
 from openbook.config import Settings
 from openbook.inference import FrozenModel
@@ -116,7 +116,7 @@ def replicated(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
 
         yield open_model, 4
 
-    monkeypatch.setattr(context, "replicas", replicas)
+    monkeypatch.setattr(on_cluster, "replicas", replicas)
     return opened
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from openbook.answer import Options, ask
+from openbook.answer import Options
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.run_log import Observation, open_run_log, read_observations
 from openbook.diagnosis.runner import Bench, run_questions
@@ -16,11 +16,11 @@ from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, add
 from openbook.prompts import open_book_prompt
 from openbook.records import Decoding, ReaderFormat
-from openbook.testing import EchoEngine, HashEmbedder, echo_model
+from openbook.testing import EchoEngine, HashEmbedder
 
 READER = ReaderFormat("Answer from the passage.", "The passages do not say.")
 SURE = "The harbour master of Ostrevik is Ruth Bane."
-LONG = "The harbour master of Ostrevik in the year 1987 was Tomas Brandl, " + "who wrote a long report on it, " * 12
+LONG = "The harbour master of Ostrevik in 1987 was Tomas Brandl" + ", who wrote a long report" * 12 + "."
 SHORT = "The harbour of Ostrevik has a master."
 QUESTION = Question("master", "Who is the harbour master of Ostrevik?", ("Tomas Brandl",))
 DECODING = Decoding(max_tokens=16)
@@ -50,29 +50,30 @@ def observed(path: Path, bench: Bench) -> Observation:
     return found
 
 
-def test_read_one_by_one_a_passage_that_does_not_fit_is_not_given(tmp_path: Path, base: KnowledgeBase) -> None:
-    whole = observed(tmp_path / "whole.jsonl", bench_of(base, READER))
-    texts = {passage.text: passage.id for passage in whole.passages}
-    assert set(whole.asked[0].found) == set(texts.values())
-    assert judge_all([whole]).__next__()[1].verdict != "retriever_miss"
+def verdict(observation: Observation) -> str:
+    ((_, found),) = judge_all([observation])
+    return found.verdict
 
-    shorter = {hit.passage.text: hit.passage for hit in bench_of(base, READER).retrieve(QUESTION.question, 3)}
-    room = max(
-        echo_model().count_prompt_tokens(open_book_prompt(QUESTION.question, [passage], READER))
-        for text, passage in shorter.items()
-        if text != LONG.strip()
-    )
-    bench = bench_of(base, READER, room + DECODING.max_tokens)
-    assert bench.strategy == "each"
-    small = observed(tmp_path / "small.jsonl", bench)
-    assert set(small.asked[0].found) == {texts[SURE], texts[SHORT]}  # the second was not read: the first is sure
-    answer = ask(QUESTION.question, bench.model, base, bench.embedder, bench.options)
-    assert [hit.passage.text for hit in answer.passages] == [SURE]
-    assert judge_all([small]).__next__()[1].verdict == "retriever_miss"
+
+def test_read_one_by_one_a_passage_that_does_not_fit_is_not_given(tmp_path: Path, base: KnowledgeBase) -> None:
+    large = bench_of(base, READER)
+    tokens = {
+        hit.passage.text: large.model.count_prompt_tokens(open_book_prompt(QUESTION.question, [hit.passage], READER))
+        for hit in large.retrieve(QUESTION.question, 3)
+    }
+    small = bench_of(base, READER, context_tokens=tokens[SURE] + DECODING.max_tokens)
+    assert small.strategy == "each"
+    assert tokens[SHORT] < tokens[SURE] < tokens[LONG]
+
+    whole, cut = observed(tmp_path / "large.jsonl", large), observed(tmp_path / "small.jsonl", small)
+    ids = {passage.text: passage.id for passage in whole.passages}
+    assert set(whole.asked[0].found) == set(ids.values())
+    assert verdict(whole) != "retriever_miss"
+    assert set(cut.asked[0].found) == {ids[SURE], ids[SHORT]}  # though the first is sure, so no more is read
+    assert verdict(cut) == "retriever_miss"
 
 
 def test_side_by_side_the_header_says_how_many_the_reader_learned_to_read(base: KnowledgeBase) -> None:
-    headers = [
-        bench_of(base, dataclasses.replace(READER, passages=passages)).header("digest") for passages in (1, 2, 4)
-    ]
+    readers = [dataclasses.replace(READER, passages=passages) for passages in (1, 2, 4)]
+    headers = [bench_of(base, reader).header("digest") for reader in readers]
     assert [(each.strategy, each.passages) for each in headers] == [("each", 3), ("parallel", 2), ("parallel", 3)]

@@ -181,7 +181,7 @@ def test_numbers_that_overflow_end_the_answer_and_nobody_joins_before_the_cells_
 
     monkeypatch.setattr(batcher._context, "evaluate", overflow)
     monkeypatch.setattr(batcher._context, "clear", clear_and_tell)
-    with pytest.raises(EngineError, match="no number"):
+    with pytest.raises(EngineError, match="not a number"):
         written(slots, PROMPTS[0])
     assert written(slots, PROMPTS[0]) == alone[0]
     assert cleared == [1]

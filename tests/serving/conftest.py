@@ -28,8 +28,8 @@ from openbook.records import Completion, Decoding, Prompt
 from openbook.serving.app import create_app
 from openbook.serving.configuration import Bounds, Configuration
 from openbook.serving.keys import KeyFile
-from openbook.serving.model_reload import Source
-from openbook.serving.server import listen, make_server
+from openbook.serving.model_reload import ModelSource
+from openbook.serving.server import http_server, listen
 from openbook.serving.service import ServedEmbedder, Service
 from openbook.testing import EchoEngine, HashEmbedder, echo_model
 
@@ -74,10 +74,10 @@ def running(
     bases: dict[str, KnowledgeBase],
     embedder: ServedEmbedder = HashEmbedder(),  # noqa: B008  it keeps nothing but a count
     tracers: TracerProvider | None = None,
-    source: Source | None = None,
+    source: ModelSource | None = None,
 ) -> Iterator[Running]:
     app = create_app(configuration, model, bases, embedder, tracers, source)
-    server = make_server(app)
+    server = http_server(app)
     started, ended = threading.Event(), asyncio.Event()
     loops = list[asyncio.AbstractEventLoop]()
 

@@ -61,7 +61,7 @@ class Desk:
     async def _request(self, name: str) -> None:
         caller_id.set(name[0])
         try:
-            async with self.gate.place():
+            async with self.gate.turn():
                 self.inside.append(name)
                 await self.ends[name].wait()
         except ApiError:

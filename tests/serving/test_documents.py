@@ -17,7 +17,7 @@ from openbook.inference.kv_cache import KVCache
 from openbook.knowledge.erasure import interrupted
 from openbook.serving.errors import ApiError
 from openbook.serving.schemas import parse_form
-from openbook.serving.uploads import name_problem
+from openbook.serving.uploads import upload_name_problem
 from tests.serving.conftest import SECRET, Running, code
 
 TOWER = b"The tower of Lund is 55 metres high. It was built in 1145."
@@ -69,7 +69,7 @@ NO_NAMES += ["/etc/passwd", "x" * 201, "a.txt.meta.toml", ""]
 
 def test_a_name_that_leads_elsewhere_is_refused(server: Running, tmp_path: Path) -> None:
     for name in NO_NAMES:
-        assert "not a valid name for an upload" in name_problem(name)
+        assert "not a valid name for an upload" in upload_name_problem(name)
     before = server.bases["kb"].version
     for name in ("../../escape.txt", "..\\escape.txt", str(tmp_path / "escape.txt"), "%2e%2e%2fescape.txt/.."):
         response = server.client.post("/v1/documents", files={"file": (name, TOWER)})

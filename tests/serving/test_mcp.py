@@ -1,4 +1,4 @@
-"""The tools as a client of the protocol's own SDK meets them: from `make_server`, over HTTP, and from `openbook mcp`."""
+"""The tools as a client of the protocol's own SDK meets them: from `stdio_server`, over HTTP, and from `openbook mcp`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from openbook.prompts import ABSTENTION
 from openbook.receipts import is_altered, receipt_of, verify
 from openbook.records import Embedder
 from openbook.serving.configuration import Configuration
-from openbook.serving.mcp import MAX_CHARS, make_server
+from openbook.serving.mcp import MAX_CHARS, stdio_server
 from openbook.testing import HashEmbedder, echo_model
 from tests.conftest import MODEL_HOME
 from tests.serving.conftest import LONG_S, QUESTION, SECRET, Running, WaitingEngine, bounded, eventually, running
@@ -49,7 +49,7 @@ async def result_of(client: Client, tool: str, arguments: dict[str, Any]) -> dic
 
 def with_client(base: KnowledgeBase, use: Callable[[Client], Awaitable[_Result]], scope: Scope = OPEN) -> _Result:
     async def main() -> _Result:
-        server = make_server(base, HashEmbedder(), echo_model, scope=scope, options=Options(min_similarity=-1.0))
+        server = stdio_server(base, HashEmbedder(), echo_model, scope=scope, options=Options(min_similarity=-1.0))
         async with Client(server) as client:
             return await use(client)
 

@@ -18,7 +18,7 @@ from openbook.models import ModelStore, import_gguf
 from openbook.models.gguf import ValueType
 from openbook.records import Digest, ModelIdentity, sha256_hex
 from openbook.serving.configuration import Configuration
-from openbook.serving.model_reload import CurrentModel, Source, named_in_store
+from openbook.serving.model_reload import CurrentModel, ModelSource, named_in_store
 from tests.models.gguf_files import Recipe
 from tests.serving.conftest import LONG_S, QUESTION, Running, WaitingEngine, asking, eventually, running
 
@@ -48,8 +48,8 @@ class Named:
         self.may_open.set()
 
     @property
-    def source(self) -> Source:
-        return Source(lambda: self.now, self._open)
+    def source(self) -> ModelSource:
+        return ModelSource(lambda: self.now, self._open)
 
     def _open(self, digest: Digest) -> FrozenModel | None:
         engine = self.engines[self.now]

@@ -148,7 +148,7 @@ def test_eight_clients_at_a_server_with_slots_get_the_bytes_that_one_gets(
     model = load_model(reader_reference, context_tokens=1024, slots=4)
     with (
         closing(model),
-        running(replace(configuration, bounds=Bounds.with_slots(4)), model, {"kb": base}, embedder) as server,
+        running(replace(configuration, bounds=Bounds.sized(slots=4)), model, {"kb": base}, embedder) as server,
     ):
         alone = [answer(server, body) for body in bodies]
         order = [*range(len(bodies))] * 2
