@@ -176,7 +176,7 @@ def warm(
     What was read is kept on disk, up to the setting kv_disk; passages beyond it are not read. After an interruption, run the
     same command again. With --cluster it is kept where `serve` looks for it with the same --cluster and --replicas.
     """
-    on_cluster.check_replicas(cluster, replicas)
+    _, most = on_cluster.replica_bounds(replicas, cluster)
     current = context.settings(kb=kb, model=model)
     if current.base_url:
         raise ConfigError("A model behind a server cannot read ahead; unset base_url.")
@@ -187,7 +187,6 @@ def warm(
         if cluster is None:
             reader, at_once = context.open_stored(current, context.ready_model(current, current.model), states), 1
         else:
-            _, most = replicas or (1, 1)
             open_model, at_once = stack.enter_context(on_cluster.replicas(current, cluster, (most, most)))
             reader = open_model(current)
         stack.enter_context(closing(reader))

@@ -85,10 +85,11 @@ def _end_in_order(number: int, _: object) -> NoReturn:
     raise SystemExit(128 + number)
 
 
-def check_replicas(cluster: str | None, bounds: tuple[int, int] | None) -> None:
-    """Raises ConfigError for --replicas without --cluster."""
-    if bounds and cluster is None:
+def replica_bounds(given: tuple[int, int] | None, cluster: str | None) -> tuple[int, int]:
+    """The least and the most replicas. Raises ConfigError for --replicas without --cluster."""
+    if given and cluster is None:
         raise ConfigError("--replicas needs --cluster; `--cluster local` tries it on this machine.")
+    return given or (1, 1)
 
 
 # --- in the process of a replica --------------------------------------------------------------------------------------

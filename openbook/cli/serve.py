@@ -88,8 +88,7 @@ def serve(
     from openbook.serving.server import http_server, listen
 
     current = context.settings(model=model, base_url=base_url)
-    on_cluster.check_replicas(cluster, replicas)
-    least, most = replicas or (1, 1)
+    least, most = on_cluster.replica_bounds(replicas, cluster)
     _check_slots(slots, current, cluster)
     places = tuple(each.absolute() if isinstance(each, Path) else each for each in places or [current.default_kb])
     folders = [current.home, *(each for each in places if isinstance(each, Path))]

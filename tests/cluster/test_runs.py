@@ -86,8 +86,9 @@ def written(folder: Path) -> dict[str, list[Any]]:
             return {key: timeless(each) for key, each in value.items() if "seconds" not in key and key != "folder"}
         return [timeless(each) for each in value] if isinstance(value, list) else value
 
-    paths = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".jsonl") and path.name[0] != ".")
-    return {path.name: [timeless(json.loads(line)) for line in path.read_text().splitlines()] for path in paths}
+    texts = {path: path.read_text() for path in folder.iterdir() if path.suffix in (".json", ".jsonl")}
+    values = {path.name: text.splitlines() if path.suffix == ".jsonl" else [text] for path, text in texts.items()}
+    return {name: [timeless(json.loads(each)) for each in found] for name, found in values.items()}
 
 
 # --- without Ray ------------------------------------------------------------------------------------------------------
@@ -243,7 +244,7 @@ def test_all_passages_are_read_ahead_by_replicas_of_which_one_is_killed(folder: 
     (folder / "kill").touch()
     code, stdout, errors = out("warm", "--kb", folder / "kb", "--cluster", "auto", "--replicas", 2)
     assert code == 0, errors
-    assert stdout.startswith(f"{len(TEXTS)} of {len(TEXTS)} passages are read (")
+    assert f"{len(TEXTS)} of {len(TEXTS)} passages are read (" in stdout  # behind what Ray says of the death
     read = [path.name.split("-") for path in folder.glob("read-*")]
     assert len({passage for _, passage, _ in read}) == len(TEXTS)
     assert len({process for _, _, process in read}) > 1
