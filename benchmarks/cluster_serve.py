@@ -126,7 +126,7 @@ def affinity(options: argparse.Namespace, kb: Path, folder: Path) -> list[dict[s
     connect("local")
     try:
         for count in options.replicas:
-            cluster = replicas.Replicas.on_cluster(count, count, 1, 0)
+            cluster = replicas.Replicas.on_cluster(count, count, 1)
             for (strategy, reader), (route, key) in itertools.product(readers.items(), routes.items()):
                 (notes := folder / f"{count} {strategy} {route}").mkdir()
                 with patch.object(replicas, "affinity_key", key):

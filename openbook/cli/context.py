@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 import openbook
 from openbook.cli import display, private
 from openbook.config import Place, Settings, load_settings, parse_place
-from openbook.errors import ConfigError, KnowledgeBaseInvalid, KnowledgeBaseMissing, ModelNotVerified, UnknownModel
+from openbook.errors import ConfigError, KnowledgeBaseInvalid, KnowledgeBaseMissing
 from openbook.files import check_replaceable, make_folder, replace_file, storage_errors
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from openbook.inference.kv_cache import KVCache
     from openbook.knowledge import RunOptions
     from openbook.models import ModelReference
-    from openbook.records import Digest, Embedder
+    from openbook.records import Embedder
     from openbook.signatures import Content
 
 API_KEY = "OPENAI_API_KEY"  # the variable that holds the key of the server at `base_url`; it is never stored
@@ -84,33 +83,6 @@ def model_opener(current: Settings, slots: int = 0) -> Callable[[], FrozenModel]
         return partial(openbook.connect_model, current.model, **at, context_tokens=current.context_tokens)
     reference = ready_model(current, current.model)
     return partial(open_stored, current, reference, kv_cache(current), slots)
-
-
-def open_on_node(name: str, digest: Digest, context_tokens: int, threads: int) -> FrozenModel:
-    """For a process on another machine: the model of that digest, from the home there; pulled first if the catalogue has it.
-
-    Raises as `ready_model` and `open_stored` do, and ModelNotVerified when `name` means another model there.
-    """
-    from openbook.inference.trial import try_model
-
-    own = load_settings(flags={"context_tokens": context_tokens, "threads": threads})
-    try:
-        reference = openbook.ensure(store(own), digest, try_out=try_model)
-    except UnknownModel:
-        reference = openbook.ensure(store(own), name, try_out=try_model)
-    if reference.digest != digest:
-        raise ModelNotVerified(
-            f"{name!r} means {reference.digest[:12]} on {platform.node()}, and {digest[:12]} at the server. Import the model "
-            "there, or share the home folder."
-        )
-    return open_stored(own, replace(reference, name=name), kv_cache(own))
-
-
-def follow_on_node(purge_list: bytes) -> int:
-    """For a process on another machine: delete what models computed there of the passages on this list. Raises StorageError."""
-    cache = kv_cache(load_settings())
-    with storage_errors(f"delete what models computed of purged documents in {cache.root}"):
-        return cache.follow(purge_list)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import math
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 import click
 
 import openbook
-from openbook.cli import INTERRUPTED, context, display
-from openbook.cli.options import DOCS, EXISTING, JSON, KB, MODEL, PATH, ScopeOptions, scope_options
+from openbook.cli import INTERRUPTED, context, display, on_cluster
+from openbook.cli.options import DOCS, EXISTING, JSON, KB, MODEL, PATH, ScopeOptions, cluster_option, scope_options
 from openbook.config import Place
 from openbook.errors import ConfigError, EngineError, OpenBookError
 from openbook.records import canonical_json, sha256_hex
 
 if TYPE_CHECKING:
-    from openbook import KnowledgeBase, Scope
+    from openbook import FrozenModel, KnowledgeBase, Scope
     from openbook.config import Settings
     from openbook.diagnosis.probes import ProbeRun
     from openbook.diagnosis.questions import Question
@@ -66,6 +66,7 @@ def diagnose() -> None:
     type=click.FloatRange(0, 1),
     help="Exit with 1 if a smaller share of the answers with documents (0 to 1) is right.",
 )
+@cluster_option("Let the models answer on all machines of")
 @JSON
 def run(
     questions: Path,
@@ -79,6 +80,7 @@ def run(
     out: Path | None,
     table: Path | None,
     fail_under: float | None,
+    cluster: str | None,
     as_json: bool,
 ) -> None:
     """Ask QUESTIONS (JSON Lines, SQuAD or RAGAS) alone, with documents, and with the right passage; give each a verdict.
@@ -101,16 +103,18 @@ def run(
     folder = out or current.diagnoses_dir / _name(questions, digest, base, seen, current)
     files: list[Path] = []
     more: dict[str, Extras] = {}
-    for name in dict.fromkeys(models or (current.model,)):
-        # What is computed of altered passages must not outlive the run: no purge of a document would find it.
-        own = replace(current, model=name, kv_disk=0 if probes else current.kv_disk)
-        with context.opened_model(own) as model:
-            bench = Bench(model, base, embedder, seen, openbook.Options.of(own)).pinned()
-            files.append(_observe(asked[:limit], bench, digest, folder))
-            if probes:
-                more[model.identity.name] = Extras(_probe(asked[:limit], bench, digest, folder))
-    if judge is not None:
-        _judge(replace(current, model=judge), files, more, limit)
+    with on_cluster.models(current, cluster) as (open_model, at_once):
+        for name in dict.fromkeys(models or (current.model,)):
+            # What is computed of altered passages must not outlive the run: no purge of a document would find it.
+            own = replace(current, model=name, kv_disk=0 if probes else current.kv_disk)
+            with closing(open_model(own)) as model:
+                bench = Bench(model, base, embedder, seen, openbook.Options.of(own), at_once).pinned()
+                files.append(_observe(asked[:limit], bench, digest, folder))
+                if probes:
+                    more[model.identity.name] = Extras(_probe(asked[:limit], bench, digest, folder))
+        if judge is not None:
+            with closing(open_model(replace(current, model=judge))) as judging:
+                _judge(judging, at_once, files, more, limit)
 
     title = f"Diagnosis of {questions.name}"
     others = results.of_other_models(files)
@@ -168,18 +172,18 @@ def _probe(asked: Sequence[Question], bench: Bench, digest: str, folder: Path) -
         return run_probes(asked, bench, digest, path=path, progress=show)
 
 
-def _judge(current: Settings, files: Sequence[Path], more: dict[str, Extras], limit: int | None) -> None:
-    """Let the model of the settings judge the answers in these observations; its opinion goes into `more`."""
+def _judge(judge: FrozenModel, at_once: int, files: Sequence[Path], more: dict[str, Extras], limit: int | None) -> None:
+    """Let a model judge the answers in these observations; its opinion goes into `more`."""
     from openbook.diagnosis.llm_judge import second_opinion
     from openbook.diagnosis.report import Extras
     from openbook.diagnosis.results import opinions_path
     from openbook.diagnosis.run_log import read_observations
 
-    with context.opened_model(current) as judge, display.progress("judge") as show:
+    with display.progress("judge") as show:
         for file in files:
             model = read_observations(file)[0].model
             path = opinions_path(file.parent, judge.identity, model)
-            opinion = second_opinion(file, judge, path, limit=limit, progress=show)
+            opinion = second_opinion(file, judge, path, limit=limit, at_once=at_once, progress=show)
             more[model.name] = replace(more.get(model.name, Extras()), opinion=opinion)
 
 

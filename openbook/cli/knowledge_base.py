@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 import openbook
-from openbook.cli import context, display, private
-from openbook.cli.options import JSON, KB, MODEL
+from openbook.cli import context, display, on_cluster, private
+from openbook.cli.options import JSON, KB, MODEL, REPLICAS, cluster_option
 from openbook.config import Place
 from openbook.errors import ConfigError, ContextOverflow, KnowledgeBaseDamaged
+
+if TYPE_CHECKING:
+    from openbook import FrozenModel, KnowledgeBase
+    from openbook.records import Passage
 
 
 @click.command()
@@ -161,48 +166,67 @@ def reembed(embedder: str, kb: Place | None) -> None:
 @KB
 @MODEL
 @click.option("--top", type=click.IntRange(1), help="Read at most N passages, of the newest documents first.")
-def warm(kb: Place | None, model: str | None, top: int | None) -> None:
+@cluster_option("Let replicas read on")
+@REPLICAS
+def warm(
+    kb: Place | None, model: str | None, top: int | None, cluster: str | None, replicas: tuple[int, int] | None
+) -> None:
     """Let the model read passages ahead, so that the first question on them is answered as fast as the second.
 
     What was read is kept on disk, up to the setting kv_disk; passages beyond it are not read. After an interruption, run the
-    same command again.
+    same command again. With --cluster it is kept where `serve` looks for it with the same --cluster and --replicas.
     """
-    from openbook.knowledge.passages import in_windows
-    from openbook.knowledge.scope import EVERYTHING
-    from openbook.prompts import open_book_prompt
-
+    _, most = on_cluster.replica_bounds(replicas, cluster)
     current = context.settings(kb=kb, model=model)
     if current.base_url:
         raise ConfigError("A model behind a server cannot read ahead; unset base_url.")
     base = context.open_base(current)
-    documents = base.documents(EVERYTHING, newest_first=True)
     states = context.kv_cache(current)
     before = states.kept()
-    reader = context.open_stored(current, context.ready_model(current, current.model), states)
-    in_order = map(base.passages, documents)
-    reads_passages = reader.reads_each and not reader.reads_parallel  # otherwise it reads windows
-    passages = [each for found in in_order for each in (found if reads_passages else in_windows(found))][:top]
-    read = tokens = too_long = 0
-    with closing(reader), display.progress("warm") as progress:
-        for number, passage in enumerate(passages, start=1):
-            try:
-                tokens += reader.read_ahead(open_book_prompt("?", [passage], reader.reader))
-                read += 1
-            except ContextOverflow:
-                too_long += 1
-            progress(number, len(passages))
-            if states.full:
-                break
-    kept = states.kept()
-    click.echo(
-        f"{read:,} of {len(passages):,} passages are read ({tokens:,} tokens); {kept.states:,} states of "
-        f"{kept.bytes / 1e6:,.1f} MB are kept, {kept.states - before.states:,} of them new."
-    )
+    with ExitStack() as stack:
+        if cluster is None:
+            reader, at_once = context.open_stored(current, context.ready_model(current, current.model), states), 1
+        else:
+            open_model, at_once = stack.enter_context(on_cluster.replicas(current, cluster, (most, most)))
+            reader = open_model(current)
+        stack.enter_context(closing(reader))
+        tokens = _read_ahead(base, reader, top, at_once)
+    read, too_long, left = sum(map(bool, tokens)), tokens.count(None), tokens.count(0)
+    said = f"{read:,} of {len(tokens):,} passages are read ({sum(filter(None, tokens)):,} tokens)"
+    if cluster is None:
+        kept = states.kept()
+        said += f"; {kept.states:,} states of {kept.bytes / 1e6:,.1f} MB are kept, {kept.states - before.states:,} of them new"
+    click.echo(f"{said}.")
     if too_long:
         click.echo(f"{too_long:,} passages are longer than the context of {reader.context_tokens:,} tokens.")
     if states.problem:
         click.echo(f"Not all could be kept: {states.problem}.")
-    if left := len(passages) - read - too_long:
-        click.echo(
-            f"There is no room for the other {left:,}. Raise kv_disk (now {current.kv_disk:,} MB) to read them too."
-        )
+    if left:
+        room = "on the machines of the replicas" if cluster else f"(now {current.kv_disk:,} MB)"
+        click.echo(f"There is no room for the other {left:,}. Raise kv_disk {room} to read them too.")
+
+
+def _read_ahead(base: KnowledgeBase, reader: FrozenModel, top: int | None, at_once: int) -> list[int | None]:
+    """How many tokens were read of each passage, newest documents first; 0: there is no room, None: it is too long."""
+    from openbook.inference.frozen import Cancelled, never
+    from openbook.knowledge.passages import in_windows
+    from openbook.knowledge.scope import EVERYTHING
+    from openbook.parallel import in_order
+    from openbook.prompts import open_book_prompt
+
+    by_document = map(base.passages, base.documents(EVERYTHING, newest_first=True))
+    reads_passages = reader.reads_each and not reader.reads_parallel  # otherwise it reads windows
+    passages = [each for found in by_document for each in (found if reads_passages else in_windows(found))][:top]
+
+    def read(passage: Passage, _: Cancelled) -> int | None:
+        try:
+            return reader.read_ahead(open_book_prompt("?", [passage], reader.reader))
+        except ContextOverflow:
+            return None
+
+    tokens: list[int | None] = []
+    with display.progress("warm") as show, closing(in_order(read, passages, at_once, never)) as done:
+        for number, (_, found) in enumerate(done, start=1):
+            tokens.append(found)
+            show(number, len(passages))
+    return tokens

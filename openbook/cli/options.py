@@ -69,7 +69,9 @@ DOCS = click.option(
     "--docs", multiple=True, type=EXISTING, help="Ask these files or folders instead of a knowledge base (repeatable)."
 )
 MODEL = click.option("--model", help="The name of a model. To see them: openbook models list --available")
-REPLICAS = _Replicas()
+REPLICAS = click.option(
+    "--replicas", type=_Replicas(), help="How many replicas, or MIN-MAX as the load demands (default: 1)."
+)
 BASE_URL = click.option("--base-url", help="Use an OpenAI-compatible server instead of a local model.")
 LABEL = click.option("--label", "labels", multiple=True, help="An access label that you hold (repeatable).")
 LOG = click.option("--log", type=PATH, help="Add each receipt to the log in this folder.")

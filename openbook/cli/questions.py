@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from openbook.cli import context, display
-from openbook.cli.options import EXISTING, KB, MODEL, PATH
+from openbook.cli import context, display, on_cluster
+from openbook.cli.options import EXISTING, KB, MODEL, PATH, cluster_option
 from openbook.config import Place
 from openbook.errors import ConfigError, KnowledgeBaseMissing
 
@@ -38,8 +39,9 @@ def _check_new(output: Path) -> None:
 @KB
 @click.option("-n", "count", type=click.IntRange(1, 100_000), default=200, show_default=True, help="How many at most.")
 @MODEL
+@cluster_option("Let the model write on all machines of")
 @_OUTPUT
-def draft(kb: Place | None, count: int, model: str | None, output: Path) -> None:
+def draft(kb: Place | None, count: int, model: str | None, cluster: str | None, output: Path) -> None:
     """Let a model write questions that a knowledge base answers. They are drafts: review them before you use them.
 
     A run that was stopped goes on with the same command.
@@ -52,8 +54,12 @@ def draft(kb: Place | None, count: int, model: str | None, output: Path) -> None
     current = context.settings(kb=kb, model=model, kv_disk=0)
     base = context.must_hold_documents(context.open_base(current), str(current.default_kb))
     log = question_drafts.ReplyLog(output.with_name(f"{output.name}.part"))
-    with context.opened_model(current) as opened, display.progress("draft") as progress:
-        found = question_drafts.draft(base, opened, count, log, progress=progress)
+    with (
+        on_cluster.models(current, cluster) as (open_model, at_once),
+        closing(open_model(current)) as opened,
+        display.progress("draft") as show,
+    ):
+        found = question_drafts.draft(base, opened, count, log, at_once=at_once, progress=show)
     if found.questions:
         write_questions(output, found.questions)
     log.path.unlink(missing_ok=True)

@@ -5,18 +5,16 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import logging
-import os
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import openbook
-from openbook.cli import context, display, private
+from openbook.cli import context, display, on_cluster, private
 from openbook.cli.options import BASE_URL, JSON, KB, LABEL, MODEL, PATH, PLACE, REPLICAS, cluster_option
 from openbook.config import Place
 from openbook.errors import ConfigError, KnowledgeBaseMissing
@@ -72,7 +70,7 @@ MOST_SLOTS = 7  # of `openbook.inference.slots`, which is not imported before it
     help="Show this report of a diagnosis at /report, with all the passages in it, to callers with the right admin.",
 )
 @cluster_option("Let replicas compute the answers on")
-@click.option("--replicas", type=REPLICAS, help="How many replicas, or MIN-MAX as the load demands (default: 1).")
+@REPLICAS
 def serve(
     places: tuple[Place, ...],
     model: str | None,
@@ -90,8 +88,8 @@ def serve(
     from openbook.serving.server import http_server, listen
 
     current = context.settings(model=model, base_url=base_url)
-    least, most = replicas or (1, 1)
-    _check_where_it_computes(current, slots, cluster, replicas)
+    least, most = on_cluster.replica_bounds(replicas, cluster)
+    _check_slots(slots, current, cluster)
     places = tuple(each.absolute() if isinstance(each, Path) else each for each in places or [current.default_kb])
     folders = [current.home, *(each for each in places if isinstance(each, Path))]
     private.share_as(folders)
@@ -108,7 +106,7 @@ def serve(
     with listen(configuration.host, configuration.port) as listener:
         configuration = dataclasses.replace(configuration, port=listener.getsockname()[1])
         with (
-            _computing(configuration, slots, cluster, least, most) as open_model,
+            _computing(current, slots, cluster, (least, most)) as open_model,
             _application(configuration, places, open_model) as app,
         ):
             _log_to_standard_error()
@@ -120,64 +118,23 @@ def serve(
                 click.echo("Ended.", err=True)
 
 
-def _check_where_it_computes(
-    current: Settings, slots: int, cluster: str | None, replicas: tuple[int, int] | None
-) -> None:
-    """Raises ConfigError for options that exclude each other."""
+def _check_slots(slots: int, current: Settings, cluster: str | None) -> None:
+    """Raises ConfigError for slots of a model that another process runs."""
     if slots and (cluster is not None or current.base_url):
         where = "replicas on a cluster" if cluster is not None else current.base_url
         raise ConfigError(f"--slots is for a model that runs in this process, not for {where}. Leave it out.")
-    if replicas and cluster is None:
-        raise ConfigError("--replicas needs --cluster; `--cluster local` tries it on this machine.")
-    if cluster is not None and current.base_url:
-        raise ConfigError("--cluster and --base-url exclude each other: the server at --base-url computes the answers.")
 
 
 @contextmanager
 def _computing(
-    configuration: Configuration, slots: int, cluster: str | None, least: int, most: int
+    current: Settings, slots: int, cluster: str | None, bounds: tuple[int, int]
 ) -> Iterator[Callable[[], FrozenModel]]:
     """What opens the model that the settings name when it is called: in this process, or in replicas on a cluster."""
-    current = configuration.settings
     if cluster is None:
         yield lambda: context.model_opener(current, slots)()
         return
-    from openbook.cluster.connection import AUTO, CLIENT, connect, disconnect
-    from openbook.inference import prompt_counter
-
-    address = os.environ.get("RAY_ADDRESS", cluster) if cluster == AUTO else cluster
-    if address.startswith(CLIENT):
-        raise ConfigError(
-            f"{address}: answers cannot be streamed through Ray's client. Run this on a machine of the cluster, with "
-            "--cluster auto."
-        )
-    connect(cluster)
-    before = signal.signal(signal.SIGTERM, _end_in_order)  # else the replicas would stay
-    try:
-        from openbook.cluster.replicas import Replicas
-
-        replicas = Replicas.on_cluster(least, most, current.threads, configuration.port)
-
-        def open_model() -> FrozenModel:
-            reference = context.ready_model(current, current.model)
-            sizes = (current.context_tokens, replicas.threads)
-            opener = partial(context.open_on_node, reference.name, reference.digest, *sizes)
-            return replicas.open(
-                opener,
-                context.follow_on_node,
-                digest=reference.digest,
-                count=prompt_counter(reference),
-                purge_list=context.kv_cache(current).purge_list,
-            )
-
-        yield open_model
-    finally:
-        disconnect()
-        signal.signal(signal.SIGTERM, before)
-
-
-def _end_in_order(number: int, _: object) -> NoReturn:
-    raise SystemExit(128 + number)
+    with on_cluster.replicas(current, cluster, bounds) as (open_model, _):
+        yield partial(open_model, current)
 
 
 @contextmanager

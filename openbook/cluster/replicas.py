@@ -1,9 +1,10 @@
 """Replicas of one frozen model on a Ray cluster, and the engine that asks them.
 
-The server stays one ordinary process: who may ask, how much, what is retrieved, cited and put into the receipt is decided
-there, as without a cluster. Only what an `Engine` computes is computed by Ray Serve replicas, which Ray starts, watches and
-replaces. The engine knows what a prompt reads, so the question goes to the replica that has read it before: rendezvous
-hashing of the first passage. A replica that is full passes its next request on to the next in that order.
+The server, or the run of a command, stays one ordinary process: who may ask, how much, what is retrieved, cited and written
+down is decided there, as without a cluster. Only what an `Engine` computes is computed by Ray Serve replicas, which Ray
+starts, watches and replaces. The engine knows what a prompt reads, so the question goes to the machine, and there to the
+replica, that has read it before: rendezvous hashing of the first passage. A replica that is full passes its next request on
+to the next in that order.
 
 Equal requests have equal bits. So a request whose replica dies begins again at another one, and what was shown is not shown
 twice. Requests that compute in another numeric class than the first replica did are refused.
@@ -12,6 +13,7 @@ twice. Requests that compute in another numeric class than the first replica did
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import math
 import queue
@@ -19,7 +21,8 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -27,7 +30,7 @@ from functools import partial
 from hashlib import sha256
 from typing import Any, Final, TypeAlias, final
 
-from ray import is_initialized, nodes, serve
+from ray import available_resources, get_runtime_context, is_initialized, nodes, serve
 from ray.exceptions import RayError, RayTaskError
 from ray.serve.config import RequestRouterConfig
 from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
@@ -48,6 +51,9 @@ _GRACE_S = 20.0  # for requests under way when replicas end
 _PURGE_S = 5.0  # between two looks at what was purged
 _FOLLOW_S = 60.0  # for all replicas to delete it
 _NAME = "engine"
+_PREFIX = (
+    "openbook-"  # of the names of applications; the id of the Ray job that began one follows, then the model's digest
+)
 _NOBODY = "No replica is there. See on the cluster: serve status"
 
 OpenModel: TypeAlias = Callable[[], FrozenModel]
@@ -73,8 +79,26 @@ def affinity_key(prompts: Sequence[Prompt]) -> str:
     return sha256("\n".join((first.system, *first.passages[:1])).encode()).hexdigest()
 
 
+def by_machine(key: str, machines: Mapping[str, str]) -> list[list[str]]:
+    """The replicas in the order in which they are to have `key`, those of one machine together, since they share its disk.
+
+    `machines`: the machine of each replica. One with twice as many replicas comes first for twice as many keys. The order of
+    machines depends on nothing else, so what was kept on a disk is found there by later replicas.
+    """
+    counts = Counter(machines.values())
+    places = {f"{machine}\n{number}": machine for machine in counts for number in range(counts[machine])}
+    order = dict.fromkeys(places[place] for place in ranked(key, places))
+    return [ranked(key, [replica for replica in machines if machines[replica] == machine]) for machine in order]
+
+
+@functools.cache
+def _machine(node_id: str) -> str:
+    """The name of the machine of one of Ray's nodes: it outlives the node."""
+    return next((str(each["NodeManagerHostname"]) for each in nodes() if each["NodeID"] == node_id), node_id)
+
+
 class AffinityRouter(RequestRouter):  # type: ignore[misc]  # Ray has no types
-    """Sends a request to the replicas in the order of `ranked`; its first argument is the key."""
+    """Sends a request to the replicas in the order of `by_machine`; its first argument is the key."""
 
     async def choose_replicas(
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
@@ -83,7 +107,10 @@ class AffinityRouter(RequestRouter):  # type: ignore[misc]  # Ray has no types
             return [candidate_replicas]
         pending_request.routing_context.should_backoff = True  # when all were full
         by_id = {replica.replica_id.unique_id: replica for replica in candidate_replicas}
-        return [[by_id[each]] for each in ranked(pending_request.args[0], by_id)]
+        order = by_machine(pending_request.args[0], {each: _machine(by_id[each].node_id) for each in by_id})
+        if pending_request.metadata.call_method == "read_ahead":
+            order = order[:1]  # on another machine nobody would find it
+        return [[by_id[each]] for replicas in order for each in replicas]
 
 
 # --- in the process of a replica --------------------------------------------------------------------------------------
@@ -171,7 +198,7 @@ class EngineReplica:
             running.cancel()  # if it has not begun
 
 
-# --- in the server ----------------------------------------------------------------------------------------------------
+# --- in the process that asks ------------------------------------------------------------------------------------------
 
 
 @final
@@ -312,37 +339,29 @@ class ReplicatedEngine:
 
 @dataclass(frozen=True, slots=True)
 class Replicas:
-    """So many replicas: `least`, and up to `most` while many ask. Each computes with `threads` threads.
-
-    `server`: begins the names of what this server runs on the cluster.
-    """
+    """So many replicas: `least`, and up to `most` while many ask. Each computes with `threads` threads."""
 
     least: int
     most: int
     threads: int
-    server: str
 
     @classmethod
-    def on_cluster(cls, least: int, most: int, threads: int, port: int) -> Replicas:
-        """For the cluster that this process is in, and the server at `port`. `threads` 0: all its cores, shared out.
+    def on_cluster(cls, least: int, most: int, threads: int) -> Replicas:
+        """For the cluster that this process is in. `threads` 0: all its cores, shared out. Raises ConfigError."""
+        usable = _usable_cores(threads)
+        _start_serve()
+        return cls(least, most, threads or max(1, int(min(min(usable), sum(usable) // most))))
 
-        Ends what an earlier server at this port left there when it was killed. Raises ConfigError.
-        """
-        cores = [float(each["Resources"].get("CPU", 0)) for each in nodes() if each["Alive"]]
-        usable = [each for each in cores if each >= 1]
-        if not usable:
-            raise ConfigError("No machine of the Ray cluster has a core for work. See there: ray status")
-        if threads > max(usable):
-            raise ConfigError(f"No machine of the Ray cluster has {threads} cores; set OPENBOOK_THREADS to fewer.")
-        shared = int(min(min(usable), sum(usable) // most))
-        logging.getLogger("ray.serve").setLevel(logging.ERROR)  # it warns of each request that waits
-        quiet = {"log_level": "WARNING", "enable_access_log": False}
-        serve.start(proxy_location="Disabled", logging_config=quiet)
-        server = f"openbook-{socket.gethostname()}-{port}-"
-        for name in serve.status().applications:
-            if name.startswith(server):
-                serve.delete(name)
-        return cls(least, most, threads or max(1, shared), server)
+    @classmethod
+    def filling(cls, threads: int) -> Replicas:
+        """As many as the cluster that this process is in has free cores for. Raises ConfigError."""
+        usable = _usable_cores(threads)
+        _start_serve()
+        free = available_resources().get("CPU", 0.0)
+        count = min(sum(int(each // threads) for each in usable), int(free / _reserved_cores(threads)))
+        if not count:
+            raise ConfigError("All cores of the Ray cluster are in use. See there: ray status")
+        return cls(count, count, threads)
 
     def open(
         self,
@@ -365,14 +384,13 @@ class Replicas:
         replica = serve.deployment(EngineReplica).options(
             name=_NAME,
             max_ongoing_requests=RUNNING,
-            # Half of what they use, so that the next model's replicas find room beside them.
-            ray_actor_options={"num_cpus": self.threads / 2},
+            ray_actor_options={"num_cpus": _reserved_cores(self.threads)},
             request_router_config=RequestRouterConfig(request_router_class=AffinityRouter, max_backoff_s=0.1),
             graceful_shutdown_timeout_s=_GRACE_S,
             max_constructor_retry_count=2,
             **scaling,
         )
-        name = f"{self.server}{digest[:12]}-{secrets.token_hex(3)}"
+        name = f"{_PREFIX}{get_runtime_context().get_job_id()}-{digest[:12]}-{secrets.token_hex(3)}"
         try:
             handle = serve.run(replica.bind(open_model, follow), name=name, route_prefix=None)
             about: About = handle.about.remote("").result()
@@ -393,6 +411,34 @@ class Replicas:
             target=_keep_purged, args=(handle, purge_list, is_closed), name="openbook-purge", daemon=True
         ).start()
         return FrozenModel(ReplicatedEngine(handle, about, count, end), about.reader)
+
+
+def _usable_cores(threads: int) -> list[float]:
+    """Of each machine that has any. Raises ConfigError when none has `threads`."""
+    cores = [float(each["Resources"].get("CPU", 0)) for each in nodes() if each["Alive"]]
+    usable = [each for each in cores if each >= 1]
+    if not usable:
+        raise ConfigError("No machine of the Ray cluster has a core for work. See there: ray status")
+    if threads > max(usable):
+        raise ConfigError(f"No machine of the Ray cluster has {threads} cores; set OPENBOOK_THREADS to fewer.")
+    return usable
+
+
+def _reserved_cores(threads: int) -> float:
+    """Half of what a replica uses, so that the next model's replicas find room beside it."""
+    return threads / 2
+
+
+def _start_serve() -> None:
+    """And end what servers and runs left on the cluster when they were killed."""
+    from ray._private.state import jobs  # the public list of jobs needs Ray's dashboard
+
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)  # it warns of each request that waits
+    serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING", "enable_access_log": False})
+    dead = tuple(f"{_PREFIX}{each['JobID']}-" for each in jobs() if each["IsDead"])
+    for name in serve.status().applications:
+        if name.startswith(dead):
+            serve.delete(name)
 
 
 def _keep_purged(handle: Any, purge_list: Callable[[], bytes], is_closed: threading.Event) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -20,6 +21,8 @@ from openbook.diagnosis.scoring import is_right
 from openbook.diagnosis.summary import MODES, Share, share
 from openbook.errors import ContextOverflow, EngineError
 from openbook.inference import FrozenModel
+from openbook.inference.frozen import never
+from openbook.parallel import in_order
 from openbook.records import Decoding, Prompt
 
 Opinion: TypeAlias = Literal["yes", "no", "unclear"]
@@ -115,10 +118,12 @@ def second_opinion(
     path: Path,
     *,
     limit: int | None = None,
+    at_once: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> SecondOpinion:
     """Ask the judge about the answers in a file of observations, keep in `path` what it says, and compare.
 
+    `at_once`: how many answers to one question it is asked about at the same time; what it says does not depend on it.
     Nothing is asked twice, unless an answer has changed. Raises EngineError when the judge fails: what it said before is
     kept, and the next run goes on. Raises ConfigError, StorageError.
     """
@@ -137,7 +142,7 @@ def second_opinion(
             question, answers = observation.question, to_judge(observation)
             there = log.find(question.id)
             if there is None or set(there.says) != {answer for _, answer in answers}:
-                there = _opinions(judge, question, [answer for _, answer in answers])
+                there = _opinions(judge, question, [answer for _, answer in answers], at_once)
                 log.append(there)
                 progress(done, limit or 0)
             for mode, answer in answers:
@@ -151,10 +156,12 @@ def second_opinion(
     return SecondOpinion(judge.identity.name, agreed, too_mild, too_strict, unclear, tuple(differ))
 
 
-def _opinions(judge: FrozenModel, question: Question, answers: Iterable[str]) -> Opinions:
+def _opinions(judge: FrozenModel, question: Question, answers: Iterable[str], at_once: int) -> Opinions:
     """Raises EngineError."""
+    asked = in_order(lambda answer, _: ask(judge, question, answer), dict.fromkeys(answers), at_once, never)
     try:
-        return Opinions(question.id, {answer: ask(judge, question, answer) for answer in dict.fromkeys(answers)})
+        with closing(asked):
+            return Opinions(question.id, dict(asked))
     except EngineError as error:
         raise EngineError(
             f"The judge {judge.identity.name} failed on an answer to {question.id!r}: {error} "

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -37,6 +37,7 @@ from openbook.diagnosis.verdicts import reply_is_right
 from openbook.errors import ConfigError, did_you_mean
 from openbook.inference.frozen import Cancelled, never
 from openbook.knowledge.values import accepted_value, same_value, stated_values
+from openbook.parallel import in_order
 from openbook.prompts import open_book_prompt
 from openbook.records import Hit, Passage, sha256_hex
 
@@ -501,21 +502,31 @@ def run_probes(
     stopped = False
     with ExitStack() as stack:
         log = stack.enter_context(open_run_log(path, header, ProbeLine)) if path else None
-        for place, question in enumerate(questions):
-            line = log.find(question.id) if log else None
-            there = line.read(names) if line else {}
-            if len(there) < len(names) or any(trial.failure for trial in there.values()):
-                try:
-                    there = _put_to(question, names, bench, finder, cancelled)
-                except Stopped:
-                    stopped = True
-                    break
-                shown = (t for name, t in there.items() if t.failure or t.outcome in PROBES[name].outcomes_shown)
-                streak.add(place, [trial.failure for trial in shown])
-                if log:
-                    log.append(ProbeLine(question.id, there))
-                progress(place + 1, len(questions))
-            trials.append(there)
+
+        def recorded() -> Iterator[tuple[int, Question, dict[str, Trial]]]:
+            """Each question with its trials; without any when it must be asked."""
+            for place, question in enumerate(questions):
+                line = log.find(question.id) if log else None
+                there = line.read(names) if line else {}
+                is_open = len(there) < len(names) or any(trial.failure for trial in there.values())
+                yield place, question, {} if is_open else there
+
+        def measure(asked: tuple[int, Question, dict[str, Trial]], gives_up: Cancelled) -> dict[str, Trial]:
+            _, question, before = asked
+            return before or _put_to(question, names, bench, finder, gives_up)
+
+        measured = stack.enter_context(closing(in_order(measure, recorded(), bench.at_once, cancelled)))
+        try:
+            for (place, question, before), there in measured:
+                if not before:
+                    shown = (t for name, t in there.items() if t.failure or t.outcome in PROBES[name].outcomes_shown)
+                    streak.add(place, [trial.failure for trial in shown])
+                    if log:
+                        log.append(ProbeLine(question.id, there))
+                    progress(place + 1, len(questions))
+                trials.append(there)
+        except Stopped:
+            stopped = True
     results = {name: PROBES[name].of([each[name] for each in trials]) for name in names if trials or not stopped}
     return ProbeRun(header, len(trials), stopped, results)
 

@@ -10,9 +10,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -21,11 +24,13 @@ from openbook.diagnosis.scoring import plain_words
 from openbook.errors import ConfigError, ContextOverflow
 from openbook.files import make_folder, storage_errors
 from openbook.inference import FrozenModel
+from openbook.inference.frozen import Cancelled, never
 from openbook.knowledge import KnowledgeBase, Scope
 from openbook.knowledge.scope import EVERYTHING
 from openbook.knowledge.sentences import sentence_spans
 from openbook.knowledge.values import NUMBER_WORDS
 from openbook.knowledge.words import is_function_word
+from openbook.parallel import in_order
 from openbook.prompts import passage_block
 from openbook.records import Decoding, Digest, Passage, Prompt, canonical_json, sha256_hex
 
@@ -86,6 +91,7 @@ class ReplyLog:
 
     path: Path
     replies: dict[Digest, str] = field(default_factory=dict)
+    _writing: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def __post_init__(self) -> None:
         """Raises StorageError."""
@@ -100,7 +106,7 @@ class ReplyLog:
     def add(self, key: Digest, reply: str) -> None:
         """Raises StorageError."""
         self.replies[key] = reply
-        with storage_errors(f"write {self.path}"):
+        with self._writing, storage_errors(f"write {self.path}"):
             make_folder(self.path.parent)
             with self.path.open("ab") as stream:
                 line = json.dumps({key: reply}, ensure_ascii=False).encode("utf-8", "replace")
@@ -115,11 +121,12 @@ def draft(
     *,
     seed: int = 0,
     scope: Scope = EVERYTHING,
+    at_once: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Drafts:
-    """At most `count` drafts, spread over the documents that `scope` sees.
+    """At most `count` drafts, spread over the documents that `scope` sees. `at_once`: how many the model writes at the same time.
 
-    The same knowledge base, model, count, seed and scope give the same drafts, whatever `log` holds.
+    The same knowledge base, model, count, seed and scope give the same drafts, whatever `log` holds and `at_once` is.
     Raises ConfigError for a model that only answers; KnowledgeError, EngineError, StorageError.
     """
     if model.reader is not None:
@@ -131,19 +138,25 @@ def draft(
     questions: dict[str, dict[str, Any]] = {}  # by their plain words
     rejected: Counter[str] = Counter()
     read = 0
-    for name, passage in passages_in_turn(base, scope, seed):
-        progress(len(questions), count)
-        if len(questions) == count or read == TRIED_FOR_EACH * count:
-            break
-        read += 1
-        question, answer = asked_and_answered(reply_to(passage, model, log))
-        reason = reason_against(question, answer, passage.text)
-        if not reason and plain_words(question) in questions:
-            reason = "the same question came before"
-        if reason:
-            rejected[reason] += 1
-        else:
-            questions[plain_words(question)] = _line(name, passage, question, answer)
+
+    def reply(turn: tuple[str, Passage], gives_up: Cancelled) -> str:
+        return reply_to(turn[1], model, log, gives_up)
+
+    turns = islice(passages_in_turn(base, scope, seed), TRIED_FOR_EACH * count)
+    with closing(in_order(reply, turns, at_once, never)) as replies:
+        for (name, passage), written in replies:
+            read += 1
+            question, answer = asked_and_answered(written)
+            reason = reason_against(question, answer, passage.text)
+            if not reason and plain_words(question) in questions:
+                reason = "the same question came before"
+            if reason:
+                rejected[reason] += 1
+            else:
+                questions[plain_words(question)] = _line(name, passage, question, answer)
+            progress(len(questions), count)
+            if len(questions) == count:
+                break
     return Drafts(tuple(questions.values()), dict(rejected.most_common()), read)
 
 
@@ -173,8 +186,8 @@ def passages_in_turn(base: KnowledgeBase, scope: Scope, seed: int) -> Iterator[t
                 yield found
 
 
-def reply_to(passage: Passage, model: FrozenModel, log: ReplyLog) -> str:
-    """What the model writes about the passage, greedily; nothing where the passage does not fit into its context."""
+def reply_to(passage: Passage, model: FrozenModel, log: ReplyLog, cancelled: Cancelled) -> str:
+    """What the model writes about the passage, greedily; nothing where that does not fit into its context, or is `cancelled`."""
     place = " > ".join(dict.fromkeys(part for part in (passage.title, *passage.headings) if part))
     block = passage_block(place, passage.text)
     prompt = Prompt(ROLE, (block,), REQUEST, (passage.origins,), passage.labels)
@@ -182,9 +195,12 @@ def reply_to(passage: Passage, model: FrozenModel, log: ReplyLog) -> str:
     key = sha256_hex(canonical_json(asked))
     if key not in log.replies:
         try:
-            log.add(key, model.complete(prompt, DECODING).text)
+            completion = model.complete(prompt, DECODING, cancelled)
         except ContextOverflow:
             return ""
+        if completion.finish_reason == "cancelled":
+            return ""
+        log.add(key, completion.text)
     return log.replies[key]
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 from openbook.answer import (
@@ -30,6 +31,7 @@ from openbook.inference import FrozenModel
 from openbook.inference.frozen import Cancelled, never
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.scope import EVERYTHING, Scope
+from openbook.parallel import in_order
 from openbook.prompts import closed_book_prompt
 from openbook.records import Completion, Decoding, Embedder, Hit, Passage
 
@@ -45,13 +47,17 @@ class Stopped(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What questions are put to. `scope.as_of` is a version, so that a change in the meantime changes nothing."""
+    """What questions are put to. `scope.as_of` is a version, so that a change in the meantime changes nothing.
+
+    `at_once`: how many questions are asked at the same time. What is found does not depend on it.
+    """
 
     model: FrozenModel
     base: KnowledgeBase
     embedder: Embedder
     scope: Scope = EVERYTHING
     options: Options = field(default_factory=Options)
+    at_once: int = 1
 
     @property
     def strategy(self) -> str:
@@ -112,19 +118,27 @@ def run_questions(
     bench = bench.pinned()
     finder = GoldFinder(bench.base, bench.embedder, bench.scope)
     streak = FailureStreak(bench.model.identity.name)
-    for place, question in enumerate(questions):
+
+    def is_open(question: Question) -> bool:
         there = log.find(question.id)
-        if there is not None and there.question == question and not there.failure:
-            continue
+        return there is None or there.question != question or bool(there.failure)
+
+    def observe(asked: tuple[int, Question], gives_up: Cancelled) -> Observation:
+        return _observe(bench, finder, asked[1], gives_up)
+
+    to_ask = ((place, question) for place, question in enumerate(questions) if is_open(question))
+    with closing(in_order(observe, to_ask, bench.at_once, cancelled)) as observed:
         try:
-            seen = _observe(bench, finder, question, cancelled)
+            for (place, _), seen in observed:
+                replies = (reply for each in seen.asked for reply in (each.closed, each.opened, each.oracle))
+                # If nothing was found to read, the model was not asked, and no token read.
+                streak.add(
+                    place, [reply.failure for reply in replies if reply is not None and reply.prompt_tokens != 0]
+                )
+                log.append(seen)
+                progress(place + 1, len(questions))
         except Stopped:
             return False
-        replies = (reply for each in seen.asked for reply in (each.closed, each.opened, each.oracle))
-        # If nothing was found to read, the model was not asked, and no token read.
-        streak.add(place, [reply.failure for reply in replies if reply is not None and reply.prompt_tokens != 0])
-        log.append(seen)
-        progress(place + 1, len(questions))
     return True
 
 

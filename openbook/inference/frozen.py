@@ -91,7 +91,10 @@ class ReadingEngine(Protocol):
         ...
 
     def read_ahead(self, prompt: Prompt) -> int:
-        """Compute and keep what is the same for every question on the prompt's passages; returns how many tokens that is."""
+        """Compute and keep what is the same for every question on the prompt's passages.
+
+        Returns how many tokens that is; 0 where the disk has no room for it.
+        """
         ...
 
 
@@ -147,8 +150,9 @@ class FrozenModel:
         return self._reading_engine.generate_each(prompts, selection, decoding, cancelled)
 
     def read_ahead(self, prompt: Prompt) -> int:
-        """Compute and keep what is the same for every question on the prompt's passages; returns how many tokens that is.
+        """Compute and keep what is the same for every question on the prompt's passages.
 
+        Returns how many tokens that is; 0 where the disk has no room for it.
         Raises EngineError for an engine that keeps nothing, ContextOverflow.
         """
         return self._reading_engine.read_ahead(prompt)

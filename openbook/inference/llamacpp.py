@@ -242,8 +242,10 @@ class LlamaCppEngine:
     def read_ahead(self, prompt: Prompt) -> int:
         """Evaluate all of `prompt` but its question, so that later requests find it. What is kept already is not evaluated.
 
-        Returns how many tokens that is.
+        Returns how many tokens that is; 0 where keeping them on disk would cost what was kept before.
         """
+        if self._states.root is not None and self._states.full:
+            return 0
         if (base := self._base_for(prompt)) is not None:
             return base.read_ahead(prompt)
         with self._in_use():

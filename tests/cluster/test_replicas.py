@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -91,7 +92,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def two(ray_session: None) -> Replicas:
-    return Replicas.on_cluster(2, 2, 1, 8000)
+    return Replicas.on_cluster(2, 2, 1)
 
 
 @pytest.fixture(scope="module")
@@ -230,22 +231,30 @@ def test_what_is_purged_goes_from_the_states_of_other_machines(
 
 def test_more_threads_than_a_machine_has_cores_are_refused(ray_session: None) -> None:
     with pytest.raises(ConfigError, match="No machine of the Ray cluster has 3 cores; set OPENBOOK_THREADS to fewer"):
-        Replicas.on_cluster(1, 1, 3, 8000)
-    assert Replicas.on_cluster(1, 4, 0, 8001).threads == 1
-    assert Replicas.on_cluster(1, 1, 0, 8001).threads == 2
+        Replicas.on_cluster(1, 1, 3)
+    assert Replicas.on_cluster(1, 4, 0).threads == 1
+    assert Replicas.on_cluster(1, 1, 0).threads == 2
 
 
 def applications() -> list[str]:
     return list(serve.status().applications)
 
 
-def test_what_a_killed_server_left_is_ended_by_the_next_at_its_port(two: Replicas, folder: Path) -> None:
-    left = replace(two, least=1, most=1, server=two.server.replace("-8000-", "-8002-"))
-    engine = engine_of(opened(left, partial(told_model, folder)))
-    again = Replicas.on_cluster(1, 1, 1, 8002)
-    assert again.server == left.server
-    assert not [name for name in applications() if name.startswith(again.server)]
-    engine.close()
+def test_what_a_killed_process_left_is_ended_by_the_next(
+    two: Replicas, model: FrozenModel, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed = "ff" * 4
+    with monkeypatch.context() as patch:
+        patch.setattr(replicas, "get_runtime_context", lambda: SimpleNamespace(get_job_id=lambda: killed))
+        left = opened(replace(two, least=1, most=1), partial(told_model, folder))
+    name, kept = engine_of(left)._handle.app_name, engine_of(model)._handle.app_name
+    Replicas.on_cluster(1, 1, 1)
+    assert {name, kept} <= set(applications())
+    monkeypatch.setattr("ray._private.state.jobs", lambda: [{"JobID": killed, "IsDead": True}])
+    Replicas.on_cluster(1, 1, 1)
+    assert name not in applications()
+    assert kept in applications()
+    left.close()
 
 
 # --- the server over it -----------------------------------------------------------------------------------------------

@@ -1,0 +1,124 @@
+"""Models that are opened in replicas on a Ray cluster, for a server or for the run of a command."""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, NoReturn, TypeAlias
+
+import openbook
+from openbook.cli import context
+from openbook.config import Settings, available_cores, load_settings
+from openbook.errors import ConfigError, ModelNotVerified, UnknownModel
+from openbook.files import storage_errors
+
+if TYPE_CHECKING:
+    from openbook import FrozenModel
+    from openbook.records import Digest
+
+OpenModel: TypeAlias = "Callable[[Settings], FrozenModel]"
+
+
+@contextmanager
+def models(current: Settings, cluster: str | None) -> Iterator[tuple[OpenModel, int]]:
+    """(what opens the model of settings, how many requests it can use at once): in this process, or on all of a cluster."""
+    if cluster is None:
+        yield lambda own: context.model_opener(own)(), 1
+        return
+    with replicas(current, cluster, None) as there:
+        yield there
+
+
+@contextmanager
+def replicas(current: Settings, cluster: str, bounds: tuple[int, int] | None) -> Iterator[tuple[OpenModel, int]]:
+    """As `models`, in replicas on the Ray cluster at that address.
+
+    `bounds`: the least and the most; None: as many as there is room for, each with the threads that the model would have here.
+    Raises ConfigError, ClusterError.
+    """
+    from openbook.cluster.connection import AUTO, CLIENT, connect, disconnect
+    from openbook.inference import prompt_counter
+
+    if current.base_url:
+        raise ConfigError("--cluster and --base-url exclude each other: the server at --base-url computes the answers.")
+    address = os.environ.get("RAY_ADDRESS", cluster) if cluster == AUTO else cluster
+    if address.startswith(CLIENT):
+        raise ConfigError(
+            f"{address}: answers cannot be streamed through Ray's client. Run this on a machine of the cluster, with "
+            "--cluster auto."
+        )
+    connect(cluster)
+    before = signal.signal(signal.SIGTERM, _end_in_order)  # else the replicas would stay
+    try:
+        from openbook.cluster.replicas import RUNNING, Replicas
+
+        if bounds is None:
+            there = Replicas.filling(current.threads or available_cores())
+        else:
+            there = Replicas.on_cluster(*bounds, current.threads)
+
+        def open_model(own: Settings) -> FrozenModel:
+            reference = context.ready_model(own, own.model)
+            flags = {"context_tokens": own.context_tokens, "threads": there.threads}
+            if own.kv_disk == 0:  # what must not be kept here must not be kept there
+                flags["kv_disk"] = 0
+            return there.open(
+                partial(open_on_node, reference.name, reference.digest, flags),
+                follow_on_node,
+                digest=reference.digest,
+                count=prompt_counter(reference),
+                purge_list=context.kv_cache(own).purge_list,
+            )
+
+        yield open_model, RUNNING * there.most
+    finally:
+        disconnect()
+        signal.signal(signal.SIGTERM, before)
+
+
+def _end_in_order(number: int, _: object) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+def replica_bounds(given: tuple[int, int] | None, cluster: str | None) -> tuple[int, int]:
+    """The least and the most replicas. Raises ConfigError for --replicas without --cluster."""
+    if given and cluster is None:
+        raise ConfigError("--replicas needs --cluster; `--cluster local` tries it on this machine.")
+    return given or (1, 1)
+
+
+# --- in the process of a replica --------------------------------------------------------------------------------------
+
+
+def open_on_node(name: str, digest: Digest, flags: dict[str, int]) -> FrozenModel:
+    """The model of that digest, from the home of this machine; pulled first if the catalogue has it.
+
+    `flags`: settings that stand above those of this machine. Raises as `ready_model` and `open_stored` do, and ModelNotVerified
+    when `name` means another model here.
+    """
+    from openbook.inference.trial import try_model
+
+    own = load_settings(flags=flags)
+    store = context.store(own)
+    try:
+        reference = openbook.ensure(store, digest, try_out=try_model)
+    except UnknownModel:
+        reference = openbook.ensure(store, name, try_out=try_model)
+    if reference.digest != digest:
+        raise ModelNotVerified(
+            f"{name!r} means {reference.digest[:12]} on {platform.node()}, and {digest[:12]} at the server. Import the model "
+            "there, or share the home folder."
+        )
+    return context.open_stored(own, replace(reference, name=name), context.kv_cache(own))
+
+
+def follow_on_node(purge_list: bytes) -> int:
+    """Delete what models computed on this machine of the passages on this list. Raises StorageError."""
+    cache = context.kv_cache(load_settings())
+    with storage_errors(f"delete what models computed of purged documents in {cache.root}"):
+        return cache.follow(purge_list)

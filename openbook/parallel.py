@@ -1,0 +1,46 @@
+"""The same work on many items at the same time, with the results in the order of the items."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeAlias, TypeVar
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+Cancelled: TypeAlias = Callable[[], bool]
+
+
+def in_order(
+    work: Callable[[_Item, Cancelled], _Result], items: Iterable[_Item], at_once: int, cancelled: Cancelled
+) -> Generator[tuple[_Item, _Result], None, None]:
+    """Yields each item with what `work` returns for it, in the order of the items. Raises what `work` raises.
+
+    `work` gets an item and whether to give up. Up to `at_once` threads do it; with 1 it is done here, item by item. `items` are
+    taken here, at most twice `at_once` ahead of what is yielded. Use it in `closing`: when it is closed, or raises, the work
+    that is under way is told to give up, and is waited for.
+    """
+    if at_once == 1:
+        for item in items:
+            yield item, work(item, cancelled)
+        return
+    ended = threading.Event()
+
+    def gives_up() -> bool:
+        return ended.is_set() or cancelled()
+
+    pool = ThreadPoolExecutor(at_once, "openbook-work")
+    begun: deque[tuple[_Item, Future[_Result]]] = deque()
+    try:
+        for item in items:
+            begun.append((item, pool.submit(work, item, gives_up)))
+            if len(begun) == 2 * at_once:
+                first, future = begun.popleft()
+                yield first, future.result()
+        for last, future in begun:
+            yield last, future.result()
+    finally:
+        ended.set()
+        pool.shutdown(cancel_futures=True)

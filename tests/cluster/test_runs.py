@@ -1,0 +1,297 @@
+"""Diagnoses, drafts and reading ahead on replicas give what one machine gives, whatever happens to the replicas and the run."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openbook.cli import on_cluster
+from openbook.cluster.connection import ray_module
+from openbook.config import Settings
+from openbook.inference import FrozenModel
+from openbook.inference.frozen import Cancelled, never
+from openbook.knowledge import KnowledgeBase, add
+from openbook.records import Completion, Decoding, Prompt
+from tests.cli.conftest import Out
+from tests.cluster.conftest import ROOT
+from tests.cluster.run_models import HELD, RunEngine, fakes
+from tests.diagnosis.bases import EMBEDDER
+from tests.serving.conftest import eventually
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)  # of Ray Serve's own code
+    from ray import serve
+
+    from openbook.cluster import replicas
+    from openbook.cluster.replicas import AffinityRouter, by_machine
+
+pytestmark = [pytest.mark.filterwarnings("ignore:::ray"), pytest.mark.filterwarnings("ignore::ResourceWarning")]
+
+TEXTS = {
+    f"{n}.txt": f"Harbour {n} has a crane, which lifts {n + 30} tonnes and was built in {n + 1950} by the port."
+    for n in range(10)
+}
+QUESTIONS = [
+    {"question": f"How many tonnes does the crane of Harbour {n} lift?", "answers": [f"{n + 30} tonnes"]}
+    for n in range(10)
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A knowledge base `kb` and a file of questions. The models are RunEngines, which look for files in here."""
+    for (where, name), fake in fakes(tmp_path).items():
+        monkeypatch.setattr(where, name, fake)
+    monkeypatch.setenv("OPENBOOK_THREADS", "1")
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    for name, text in TEXTS.items():
+        (docs / name).write_text(text)
+    base = KnowledgeBase.ensure(tmp_path / "kb", EMBEDDER.identity)
+    add(base, [docs], EMBEDDER)
+    base.close()
+    (tmp_path / "questions.jsonl").write_text("".join(json.dumps(each) + "\n" for each in QUESTIONS))
+    return tmp_path
+
+
+def diagnosis(folder: Path, name: str, *options: object) -> list[object]:
+    return ["diagnose", folder / "questions.jsonl", "--kb", folder / "kb", "--out", folder / name, *options]
+
+
+def drafts(folder: Path, name: str, *options: object) -> list[object]:
+    return ["questions", "draft", "--kb", folder / "kb", "-n", 8, "-o", folder / name / "drafts.jsonl", *options]
+
+
+def written(folder: Path) -> dict[str, list[Any]]:
+    """What the command left in the folder, without seconds and the folder's name."""
+
+    def timeless(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: timeless(each) for key, each in value.items() if "seconds" not in key and key != "folder"}
+        return [timeless(each) for each in value] if isinstance(value, list) else value
+
+    texts = {path: path.read_text() for path in folder.iterdir() if path.suffix in (".json", ".jsonl")}
+    values = {path.name: text.splitlines() if path.suffix == ".jsonl" else [text] for path, text in texts.items()}
+    return {name: [timeless(json.loads(each)) for each in found] for name, found in values.items()}
+
+
+# --- without Ray ------------------------------------------------------------------------------------------------------
+
+
+class LateEngine(RunEngine):
+    """Takes its time, another for each request."""
+
+    def generate(
+        self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = never
+    ) -> Generator[str, None, Completion]:
+        time.sleep(random.random() / 200)
+        return (yield from super().generate(prompt, decoding, cancelled))
+
+
+@pytest.fixture
+def replicated(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
+    """The settings with which models were opened in replicas; there are none, and four requests at once go to one LateEngine."""
+    opened: list[Settings] = []
+
+    @contextmanager
+    def replicas(*_: object) -> Iterator[tuple[Callable[[Settings], FrozenModel], int]]:
+        def open_model(own: Settings) -> FrozenModel:
+            opened.append(own)
+            return FrozenModel(LateEngine(folder))
+
+        yield open_model, 4
+
+    monkeypatch.setattr(on_cluster, "replicas", replicas)
+    return opened
+
+
+@pytest.mark.parametrize("command", [diagnosis, drafts])
+def test_several_at_once_leave_what_one_after_the_other_leaves(
+    command: Callable[..., list[object]], folder: Path, replicated: list[Settings], out: Out
+) -> None:
+    options = ["--probes", "--judge", "any"] if command == diagnosis else []
+    for name, where in (("here", []), ("there", ["--cluster", "auto"])):
+        code, _, errors = out(*command(folder, name, *options, *where))
+        assert code == 0, errors
+    here, there = written(folder / "here"), written(folder / "there")
+    assert here.keys() == there.keys()
+    assert here == there
+    assert [own.kv_disk for own in replicated] == ([0, 1024] if options else [0])
+
+
+def test_a_diagnosis_goes_on_where_another_number_at_once_was_stopped(
+    folder: Path, replicated: list[Settings], out: Out
+) -> None:
+    assert out(*diagnosis(folder, "there", "--limit", 4, "--cluster", "auto"))[0] == 0
+    assert out(*diagnosis(folder, "there"))[0] == 0
+    assert out(*diagnosis(folder, "here"))[0] == 0
+    assert written(folder / "here") == written(folder / "there")
+    assert len(replicated) == 1
+
+
+@pytest.mark.usefixtures("replicated")
+def test_passages_are_read_ahead_once_each_and_what_has_no_room_is_said(
+    folder: Path, out: Out, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, stdout, errors = out("warm", "--kb", folder / "kb", "--cluster", "auto", "--replicas", "1-4")
+    assert code == 0, errors
+    assert stdout.startswith(f"{len(TEXTS)} of {len(TEXTS)} passages are read (")
+    assert len(list(folder.glob("read-*"))) == len(TEXTS)
+    monkeypatch.setattr(RunEngine, "read_ahead", lambda self, prompt: 0 if HELD in prompt.passages[0] else 7)
+    assert out("warm", "--kb", folder / "kb", "--cluster", "auto")[1] == (
+        "9 of 10 passages are read (63 tokens).\n"
+        "There is no room for the other 1. Raise kv_disk on the machines of the replicas to read them too.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "wanted"),
+    [
+        ("warm --replicas 2", "--replicas needs --cluster"),
+        ("warm --cluster ray://head:10001", "answers cannot be streamed through Ray's client"),
+        ("questions draft -o new.jsonl --cluster here", "'here' is no address of a cluster"),
+        ("diagnose questions.jsonl --cluster ray://head:10001", "answers cannot be streamed through Ray's client"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(
+    command: str, wanted: str, folder: Path, out: Out, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("OPENBOOK_KB", str(folder / "kb"))
+    monkeypatch.setattr(ray_module(), "is_initialized", lambda: False)
+    code, _, errors = out(*command.split())
+    assert code == 2
+    assert wanted in " ".join(errors.split())
+
+
+# --- which machine ----------------------------------------------------------------------------------------------------
+
+MACHINES = st.dictionaries(st.text("abcdef", min_size=1, max_size=4), st.sampled_from(["x", "y", "z"]), min_size=2)
+
+
+@given(MACHINES, st.text(max_size=9), st.data())
+def test_without_a_replica_only_keys_of_its_machine_move(
+    machines: dict[str, str], key: str, data: st.DataObject
+) -> None:
+    lost = data.draw(st.sampled_from(sorted(machines)))
+    left = {replica: machine for replica, machine in machines.items() if replica != lost}
+    first, after = by_machine(key, machines)[0], by_machine(key, left)[0]
+    assert lost in first or after == first
+    assert sorted(each for group in by_machine(key, machines) for each in group) == sorted(machines)
+
+
+def test_the_machine_of_a_key_outlives_the_replicas_and_those_with_more_have_more_keys() -> None:
+    before = {"a": "x", "b": "x", "c": "y", "d": "z"}
+    later = {"p": "y", "q": "z", "r": "x", "s": "x"}
+    shares: Counter[str] = Counter()
+    for key in map(str, range(4000)):
+        machine = before[by_machine(key, before)[0][0]]
+        assert later[by_machine(key, later)[0][0]] == machine
+        shares[machine] += 1
+    assert 1850 < shares["x"] < 2150
+    assert min(shares.values()) > 900
+
+
+@pytest.mark.parametrize("method", ["generate", "read_ahead"])
+def test_what_is_read_ahead_waits_for_its_machine(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replicas, "_machine", str.upper)
+    there: Any = [SimpleNamespace(replica_id=SimpleNamespace(unique_id=f"{n}"), node_id="xyz"[n % 3]) for n in range(6)]
+    asked: Any = SimpleNamespace(
+        args=["key"], metadata=SimpleNamespace(call_method=method), routing_context=SimpleNamespace()
+    )
+    router = AffinityRouter.__new__(AffinityRouter)
+    chosen = [each for (each,) in asyncio.run(router.choose_replicas(there, asked))]
+    assert len(chosen) == (2 if method == "read_ahead" else 6)
+    assert chosen[0].node_id == chosen[1].node_id
+
+
+# --- on Ray -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("command", [diagnosis, drafts])
+def test_replicas_of_which_one_is_killed_leave_what_one_machine_leaves(
+    command: Callable[..., list[object]], folder: Path, out: Out
+) -> None:
+    assert out(*command(folder, "here"))[0] == 0
+    (folder / "kill").touch()
+    code, _, errors = out(*command(folder, "there", "--cluster", "auto"))
+    assert code == 0, errors
+    assert not (folder / "kill").exists()
+    assert written(folder / "here") == written(folder / "there")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_session")
+def test_all_passages_are_read_ahead_by_replicas_of_which_one_is_killed(folder: Path, out: Out) -> None:
+    (folder / "kill").touch()
+    code, stdout, errors = out("warm", "--kb", folder / "kb", "--cluster", "auto", "--replicas", 2)
+    assert code == 0, errors
+    assert f"{len(TEXTS)} of {len(TEXTS)} passages are read (" in stdout  # behind what Ray says of the death
+    read = [path.name.split("-") for path in folder.glob("read-*")]
+    assert len({passage for _, passage, _ in read}) == len(TEXTS)
+    assert len({process for _, _, process in read}) > 1
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("ended_by", [signal.SIGKILL, signal.SIGINT])
+def test_a_run_that_was_ended_is_gone_on_with_and_leaves_no_replicas(
+    ended_by: signal.Signals, folder: Path, out: Out
+) -> None:
+    from ray._private.state import jobs
+
+    (folder / "hold").touch()
+    address = ray_module().get_runtime_context().gcs_address
+    command = [
+        sys.executable,
+        "-c",
+        CHILD,
+        folder,
+        *diagnosis(folder, "there", "--cluster", address),
+    ]
+    with subprocess.Popen([*map(str, command)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as child:
+        eventually(lambda: len(lines(folder / "there")) >= 5 or child.poll() is not None)
+        child.send_signal(ended_by)
+        said, _ = child.communicate(timeout=120)
+    assert child.returncode == (130 if ended_by == signal.SIGINT else -ended_by), said
+    eventually(lambda: [each["IsDead"] for each in jobs() if each["DriverPid"] == child.pid] == [True])
+    dead = {each["JobID"] for each in jobs() if each["IsDead"]}
+    (folder / "hold").unlink()
+    assert len(lines(folder / "there")) < 11
+    assert out(*diagnosis(folder, "there", "--cluster", "auto"))[0] == 0
+    assert out(*diagnosis(folder, "here"))[0] == 0
+    assert written(folder / "here") == written(folder / "there")
+    eventually(lambda: not [name for name in serve.status().applications if name.split("-")[1] in dead])
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from tests.cluster.run_models import run_command
+
+run_command(Path(sys.argv[1]), sys.argv[2:])
+"""
+
+
+def lines(folder: Path) -> list[bytes]:
+    return [
+        line for path in folder.glob("observations-*.jsonl") for line in path.read_bytes().splitlines(keepends=True)
+    ]
