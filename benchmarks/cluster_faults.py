@@ -289,6 +289,11 @@ def starve_worker(bench: Bench) -> bool:
     return False
 
 
+def end_workers(bench: Bench) -> None:
+    """Others start with the next task."""
+    bench.workers.close()
+
+
 def restart_database(bench: Bench) -> bool:
     restart_postgres(bench.postgres)
     return True
@@ -420,7 +425,7 @@ def kill_searchers(bench: Bench, name: str) -> None:
 
 FAULTS: dict[str, Run] = {
     "worker-killed": in_a_run(kill_worker),
-    "no-memory": in_a_run(starve_worker),
+    "no-memory": in_a_run(starve_worker, end_workers),
     "run-ended": end_run,
     "database-restarted": in_a_run(restart_database, during="commit"),
     "disk-full": in_a_run(fill_disk, empty_disk),
