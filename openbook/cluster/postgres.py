@@ -21,6 +21,7 @@ within a minute; and `_Connection` a server that says nothing.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import time
@@ -80,6 +81,7 @@ _SETTINGS = {
     "tcp_user_timeout": "60000",
 }
 _SILENT_S = 30.0  # before a server that says nothing is asked on another connection
+logging.getLogger("psycopg").setLevel(logging.ERROR)  # it warns of what follows from an error that it raises
 _TOKEN = re.compile(r"('(?:[^']|'')*')|(::)|:(\w+)|(\?)|(%)")
 
 
