@@ -1,22 +1,26 @@
-"""Does `sync` through Ray lose or double anything when workers, or it itself, die?
+"""Does a cluster lose or double anything when a part of it fails?
 
-    python benchmarks/cluster_faults.py FOLDER [--files 60] [--kills 20] [--swells 5] [--ends 5] [--seed 1]
+    python benchmarks/cluster_faults.py FOLDER [--each 2] [--only FAULT ...] [--files 30] [--seed 1]
 
-Files are taken from FOLDER at random and synced into new knowledge bases, through a Ray with two workers on this machine:
+It starts PostgreSQL and an object store, and syncs files of FOLDER into new knowledge bases there, through two workers of Ray
+where those are to fail. In each run one fault comes at a random moment. When the run ends with a sentence, the fault is mended and it is run again. Then:
 
-- a worker is killed at a random moment, a few times a run, until there were as many kills as asked;
-- a worker gets no more memory: its address space is limited to what it has;
-- the whole run is ended at a random moment, by `kill -9` and by Ctrl-C in turn, and done again.
+- the rows are, by digest, those of one machine that nothing happened to;
+- every row and every byte of the segments is what its digest says;
+- a machine that has nothing yet finds the same passages with the same scores.
 
-After each run the state must be that of one machine by digest, and every row must be what its digest says.
+As root on Linux it works in namespaces of its own: the database has a small disk in memory, which can be filled, and rules of
+the loopback interface part the network. Otherwise these two faults are left out.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -24,151 +28,422 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
+from functools import cached_property
 from pathlib import Path
+from typing import Literal, TypeAlias
 
+import psycopg
+
+from openbook.cluster import object_store, postgres
 from openbook.cluster.connection import ray_module
+from openbook.cluster.local_object_store import start_object_store, stop_object_store
+from openbook.cluster.local_postgres import restart_postgres, start_postgres, stop_postgres
+from openbook.cluster.shards import RayShards, ShardedSearch
 from openbook.cluster.workers import Workers
+from openbook.config import DatabaseUrl
+from openbook.errors import OpenBookError
 from openbook.knowledge import KnowledgeBase, RunOptions, sync
 from openbook.knowledge.check import check
+from openbook.knowledge.embeddings import Progress
+from openbook.parsers.sandbox import Limits, OpenParsers, ParserPool
+from openbook.records import Hit, sha256_hex
 from openbook.testing import HashEmbedder
-from tests.cluster.state import state_digest, worker_pids
+from tests.cluster.conftest import new_database
+from tests.cluster.proxy import Proxy
+from tests.cluster.state import worker_pids
 
 ROOT = Path(__file__).parent.parent
-MOST_A_RUN = 4  # faults
+IN_NAMESPACES = "OPENBOOK_BENCH_IN_NAMESPACES"
+DISK_MB = 500  # of the database
+QUESTIONS = ("How is it installed?", "What does the function return?", "Which version is needed?")
+SEARCHERS = 4
+
+# All that is the same whenever and wherever the same run is done: no times, and no numbers of rows.
+ROWS = (
+    """SELECT d.path, c.key, d.bytes, d.labels, d.given_labels, d.added_in, d.removed_in
+       FROM documents d JOIN contents c ON c.id = d.content_id""",
+    "SELECT key, code, text, title, media_type, source_chars, metadata FROM contents",
+    """SELECT c.key, p.passage_id, p.start_char, p.end_char, p.page, p.headings, p.embedding_key
+       FROM passages p JOIN contents c ON c.id = p.content_id""",
+    "SELECT embedding_key, vector, digest FROM embeddings",
+    "SELECT path, outcome, reason FROM verdicts",
+    "SELECT folder, rules FROM sources",
+    "SELECT version, summary FROM versions",
+)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--files", type=int, default=60)
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--swells", type=int, default=5)
-    parser.add_argument("--ends", type=int, default=5)
+    parser.add_argument("--each", type=int, default=2, help="faults of each kind")
+    parser.add_argument("--only", nargs="+", choices=FAULTS, default=list(FAULTS), help="these kinds")
+    parser.add_argument("--files", type=int, default=30)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    chance = random.Random(options.seed)
-    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  without it Ray's workers give way to all others
-    ray = ray_module()
-    ray.init(num_cpus=2, object_store_memory=200_000_000, include_dashboard=False, log_to_driver=False)
-    with tempfile.TemporaryDirectory() as work:
-        bench = Bench(options.folder, Path(work), options.files, chance)
-        for name, number, fault in (("kill", options.kills, kill), ("no memory", options.swells, take_memory)):
-            bench.hit_workers(name, number, fault)
-        bench.end_runs(options.ends, ray.get_runtime_context().gcs_address)
-    ray.shutdown()
-    print(json.dumps({"faults": bench.faults, "runs": bench.runs, "problems": bench.problems}))
+    is_root = sys.platform == "linux" and os.geteuid() == 0
+    if is_root and IN_NAMESPACES not in os.environ:
+        os.environ[IN_NAMESPACES] = "1"
+        unshare = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+        os.execvp("unshare", [*unshare, sys.executable, *sys.argv])
+    with ExitStack() as stack:
+        work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="faults-")))
+        bench = Bench(options.folder, work, options.files, random.Random(options.seed), stack)
+        try:
+            for turn in range(options.each):
+                for name in options.only if is_root else [each for each in options.only if each not in NEED_ROOT]:
+                    while bench.faults[name] <= turn:
+                        FAULTS[name](bench, name)
+        except KeyboardInterrupt:
+            print("interrupted", flush=True)
+        for name in options.only:
+            print(f"{name}: {bench.faults[name]}")
+            for sentence, count in bench.said[name].most_common():
+                print(f"  {count} x {sentence}")
+        print(json.dumps({"faults": bench.faults, "problems": bench.problems}))
 
 
-def kill(pid: int) -> None:
-    os.kill(pid, signal.SIGKILL)
-
-
-def take_memory(pid: int) -> None:
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[0])
-    resource.prlimit(pid, resource.RLIMIT_AS, (pages * resource.getpagesize(),) * 2)
+# --- one machine that nothing happens to, and a cluster ---------------------------------------------------------------
 
 
 class Bench:
-    def __init__(self, folder: Path, work: Path, files: int, chance: random.Random) -> None:
-        self.work, self.docs, self.chance = work, work / "docs", chance
+    """`faults`: how many came, by kind. `said`: the sentences with which runs ended or that they logged."""
+
+    def __init__(self, folder: Path, work: Path, files: int, chance: random.Random, stack: ExitStack) -> None:
+        self.chance, self.docs, self.work, self.stack = chance, work / "docs", work, stack
         self.faults: Counter[str] = Counter()
-        self.runs: Counter[str] = Counter()
+        self.said: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self.problems: list[str] = []
         self.docs.mkdir()
         found = sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size > 2_000)
         for path in chance.sample(found, min(files, len(found))):
             shutil.copy(path, self.docs / path.name)
-        base = KnowledgeBase.ensure(work / "one machine", HashEmbedder().identity)
-        sync(base, self.docs, HashEmbedder())
-        self.expected = state_digest(base)
-        base.close()
+        os.environ |= {"OPENBOOK_HOME": str(work / "home"), "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"}
+        os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  without it Ray's workers give way to all others
+        self._start(work, stack)
+        with closing(KnowledgeBase.ensure(work / "one machine", HashEmbedder().identity)) as base:
+            sync(base, self.docs, HashEmbedder())
+            self.expected = rows_digest(base), found_in(base)
+        self.commit_s = self._time_of_commit()
 
-    def hit_workers(self, name: str, number: int, fault: Callable[[int], None]) -> None:
-        """Syncs until `number` workers were hit by the fault, each at a random moment after a random result."""
-        count = len(list(self.docs.iterdir()))
-        while self.faults[name] < number:
-            due = sorted(self.chance.sample(range(count * 3 // 4), min(MOST_A_RUN, number - self.faults[name])))
-            timers: list[threading.Timer] = []
+    def _start(self, work: Path, stack: ExitStack) -> None:
+        work.chmod(0o711)  # the database is another user's
+        self.postgres = work / "postgres"
+        self.postgres.mkdir()
+        if IN_NAMESPACES in os.environ:
+            shell("ip link set lo up && ip rule add pref 100 lookup local && ip rule del pref 0")
+            shell(f"mount -t tmpfs -o size={DISK_MB}m tmpfs {self.postgres}")
+            stack.callback(shell, f"umount {self.postgres}")
+        self.database = start_postgres(self.postgres)
+        stack.callback(stop_postgres, self.postgres)
+        with psycopg.connect(self.database, autocommit=True) as connection:
+            connection.execute("ALTER SYSTEM SET max_wal_size = '64MB'")
+            connection.execute("SELECT pg_reload_conf()")
+        self.proxy = stack.enter_context(Proxy(start_object_store(work / "objects")))
+        stack.callback(stop_object_store, work / "objects")
+        # Patience in seconds instead of a minute.
+        postgres._SILENT_S = 2.0
+        postgres._SETTINGS |= {"tcp_keepalives_idle": "2", "tcp_keepalives_interval": "1", "tcp_user_timeout": "5000"}
+        object_store._CONNECT_S, object_store._REQUEST_S, object_store._RETRY_S = 1.0, 2.0, 2.0
+        self.parsers = stack.enter_context(ParserPool(Limits()))
 
-            def progress(stage: str, done: int, total: int) -> None:
-                while stage == "read" and due and done >= due[0]:  # noqa: B023  called within this turn
-                    due.pop(0)  # noqa: B023
-                    timers.append(threading.Timer(self.chance.uniform(0, 0.05), self._hit, (name, fault)))  # noqa: B023
-                    timers[-1].start()  # noqa: B023
+    @cached_property
+    def workers(self) -> Workers:
+        ray = ray_module()
+        ray.init(
+            num_cpus=2,
+            object_store_memory=200_000_000,
+            include_dashboard=False,
+            log_to_driver=False,
+            _node_ip_address="127.0.0.1",
+            _temp_dir=str(self.work / "ray"),
+        )
+        self.stack.callback(ray.shutdown)
+        return self.stack.enter_context(Workers(HashEmbedder()))
 
-            with Workers(HashEmbedder()) as workers:
-                kb = self._new(name)
-                base = KnowledgeBase.ensure(kb, workers.embedder.identity)
-                sync(base, self.docs, workers.embedder, options=RunOptions(parsers=workers.parsers, progress=progress))
-                for timer in timers:
-                    timer.join()
-                print(f"{name}: {self.faults[name]} of {number}, {workers.deaths} workers died", flush=True)
-            self._compare(name, base)
+    def _time_of_commit(self) -> float:
+        began = 0.0
 
-    def _hit(self, name: str, fault: Callable[[int], None]) -> None:
-        busy, all_of_them = worker_pids("par"), worker_pids()
-        for pid in self.chance.sample(busy or all_of_them, min(1, len(all_of_them))):
-            with suppress(ProcessLookupError, FileNotFoundError):
-                fault(pid)
-                self.faults[name] += 1
-                self.faults[f"{name} while it parsed"] += bool(busy)
+        def progress(stage: str, done: int, total: int) -> None:
+            nonlocal began
+            began = time.monotonic()
 
-    def end_runs(self, number: int, address: str) -> None:
-        """Ends whole runs after a random number of results, then does them again."""
-        count = len(list(self.docs.iterdir()))
-        for turn in range(number):
-            ended_by = (signal.SIGKILL, signal.SIGINT)[turn % 2]
-            kb = self._new("end")
-            at = self.chance.randrange(count)
-            command = [sys.executable, "-c", CHILD, address, str(kb), str(self.docs), str(at), str(int(ended_by))]
-            done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-            if done.returncode not in (-ended_by, 128 + ended_by):
-                self.problems.append(f"ended by {ended_by.name} with {done.returncode}: {done.stderr[-300:]}")
-            base = KnowledgeBase.open(kb)
-            if base.version:
-                self.problems.append(f"{kb.name}: a version of a run that was ended")
-            with Workers(HashEmbedder()) as workers:
-                sync(base, self.docs, workers.embedder, options=RunOptions(parsers=workers.parsers))
-            self.faults[ended_by.name] += 1
-            print(f"{ended_by.name} after {at} files", flush=True)
-            self._compare("end", base)
+        with self.new_base() as url, closing(self.opened(url)) as base:
+            self.sync(base, progress)
+            return time.monotonic() - began
 
-    def _new(self, name: str) -> Path:
-        self.runs[name] += 1
-        return self.work / f"{name} {self.runs[name]}"
+    @contextmanager
+    def new_base(self) -> Iterator[DatabaseUrl]:
+        """Where a new knowledge base may be made."""
+        with new_database(self.database) as url:
+            yield DatabaseUrl(f"{url}&connect_timeout=2&blobs={self.proxy.url}")
 
-    def _compare(self, name: str, base: KnowledgeBase) -> None:
-        if state_digest(base) != self.expected:
-            self.problems.append(f"{name} {self.runs[name]}: another state than on one machine")
-        self.problems += [f"{name} {self.runs[name]}: {line}" for line in check(base).damaged]
-        base.close()
+    def opened(self, place: DatabaseUrl) -> KnowledgeBase:
+        return KnowledgeBase.ensure(place, HashEmbedder().identity)
+
+    def sync(self, base: KnowledgeBase, progress: Progress = lambda *_: None, workers: Workers | None = None) -> None:
+        parsers: OpenParsers = workers.parsers if workers else lambda limits, ocr: nullcontext(self.parsers)
+        options = RunOptions(parsers=parsers, progress=progress)
+        sync(base, self.docs, workers.embedder if workers else HashEmbedder(), options=options)
+
+    def finish(self, name: str, place: DatabaseUrl) -> None:
+        """Run it again, and compare."""
+        with closing(self.opened(place)) as base:
+            self.sync(base)
+            checked = check(base)
+            folder = base.folder
+        shutil.rmtree(folder)
+        problems = [*checked.damaged, *checked.index_problems]
+        with closing(self.opened(place)) as elsewhere:
+            if (rows_digest(elsewhere), found_in(elsewhere)) != self.expected:
+                problems.append("another state than on one machine")
+        self.problems += [f"{name} {self.faults[name]}: {each}" for each in problems]
+
+
+def shell(command: str) -> None:
+    subprocess.run(command, shell=True, check=True)
+
+
+def rows_digest(base: KnowledgeBase) -> str:
+    with base.snapshot() as connection:
+        rows = [sorted(map(repr, map(tuple, connection.execute(sql)))) for sql in ROWS]
+    return sha256_hex(repr(rows).encode("utf-8", "surrogatepass"))
+
+
+def found_in(base: KnowledgeBase) -> list[tuple[int, list[Hit]]]:
+    return [base.search(question, HashEmbedder()) for question in QUESTIONS]
+
+
+class Listening(logging.Handler):
+    """Counts sentences, without what differs in each run."""
+
+    def __init__(self, said: Counter[str]) -> None:
+        super().__init__(logging.WARNING)
+        self._said, self._log = said, logging.getLogger("openbook")
+
+    def __enter__(self) -> Listening:
+        self._log.addHandler(self)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._log.removeHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.hear(record.getMessage())
+
+    def hear(self, sentence: str) -> None:
+        sentence = re.sub(r"(postgresql|s3)://\S+?(?=[:.]?( |$))", r"\1://...", sentence)
+        self._said[re.sub(r"\d+(\.\d+)*", "N", sentence)] += 1
+
+
+# --- a fault in a run -------------------------------------------------------------------------------------------------
+
+Run: TypeAlias = Callable[[Bench, str], None]
+
+
+def in_a_run(
+    strike: Callable[[Bench], bool],
+    mend: Callable[[Bench], None] = lambda bench: None,
+    *,
+    during: Literal["reading", "commit"] = "reading",
+    on_workers: bool = False,
+) -> Run:
+    """`strike` says whether it hit anything."""
+
+    def run(bench: Bench, name: str) -> None:
+        share = bench.chance.uniform(0.0, 0.75) if during == "reading" else 1.0
+        delay_s = bench.chance.uniform(0.0, 0.05 if during == "reading" else bench.commit_s)
+        striking: list[Future[bool]] = []
+
+        def strike_later() -> bool:
+            time.sleep(delay_s)
+            return strike(bench)
+
+        def progress(stage: str, done: int, total: int) -> None:
+            if stage == ("read" if during == "reading" else "embed") and done >= total * share and not striking:
+                striking.append(pool.submit(strike_later))
+
+        with bench.new_base() as place, Listening(bench.said[name]) as said:
+            with ThreadPoolExecutor(1) as pool, closing(bench.opened(place)) as base:
+                try:
+                    bench.sync(base, progress, bench.workers if on_workers else None)
+                except OpenBookError as error:
+                    said.hear(str(error))
+            mend(bench)
+            bench.faults[name] += any(each.result() for each in striking)
+            bench.finish(name, place)
+
+    return run
+
+
+def kill_worker(bench: Bench) -> bool:
+    for pid in bench.chance.sample(found := worker_pids("par"), min(1, len(found))):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+            return True
+    return False
+
+
+def starve_worker(bench: Bench) -> bool:
+    """It gets no more memory than it has."""
+    for pid in bench.chance.sample(found := worker_pids(), min(1, len(found))):
+        with suppress(ProcessLookupError, FileNotFoundError):
+            pages = int(Path(f"/proc/{pid}/statm").read_text().split()[0])
+            resource.prlimit(pid, resource.RLIMIT_AS, (pages * resource.getpagesize(),) * 2)
+            return True
+    return False
+
+
+def end_workers(bench: Bench) -> None:
+    """Others start with the next task."""
+    bench.workers.close()
+
+
+def restart_database(bench: Bench) -> bool:
+    restart_postgres(bench.postgres)
+    return True
+
+
+def fill_disk(bench: Bench) -> bool:
+    left = bench.chance.choice((0, 1 << 16, 1 << 20))
+    with (bench.postgres / "ballast").open("wb") as ballast, suppress(OSError):
+        while shutil.disk_usage(bench.postgres).free > left:
+            ballast.write(bytes(1 << 16))
+            ballast.flush()
+    return True
+
+
+def empty_disk(bench: Bench) -> None:
+    """And wait until the database is there: it crashes when it cannot write its log."""
+    (bench.postgres / "ballast").unlink(missing_ok=True)
+    until = time.monotonic() + 60
+    while True:
+        with suppress(psycopg.OperationalError), psycopg.connect(bench.database, connect_timeout=2):
+            return
+        assert time.monotonic() < until, "PostgreSQL does not come back"
+        time.sleep(0.1)
+
+
+def spoil_objects(bench: Bench) -> bool:
+    bench.proxy.fault = bench.chance.choice(("break", "stall", "delay", "full"))
+    return True
+
+
+def pass_objects(bench: Bench) -> None:
+    bench.proxy.fault = ""
+
+
+def part_network(bench: Bench) -> bool:
+    """Between this process and the database, or the object store: nothing passes any more, or no answer."""
+    (port,) = re.findall(r"127\.0\.0\.1:(\d+)", bench.chance.choice((bench.database, bench.proxy.url)))
+    for end in bench.chance.choice((("sport",), ("sport", "dport"))):
+        shell(f"ip rule add pref 10 ipproto tcp {end} {port} blackhole")
+    return True
+
+
+def join_network(bench: Bench) -> None:
+    while subprocess.run("ip rule del pref 10", shell=True, capture_output=True, check=False).returncode == 0:
+        pass
+
+
+# --- a run that is ended, and searches without a run -------------------------------------------------------------------
+
+
+def end_run(bench: Bench, name: str) -> None:
+    """By `kill -9` and by Ctrl-C in turn, at a random file, or when it is about to commit."""
+    bench.workers.close()
+    ended_by = (signal.SIGKILL, signal.SIGINT)[bench.faults[name] % 2]
+    at = bench.chance.choice([*range(len(list(bench.docs.iterdir()))), "commit"])
+    with bench.new_base() as place:
+        bench.opened(place).close()
+        address = ray_module().get_runtime_context().gcs_address
+        command = [sys.executable, "-c", CHILD, address, place.url, str(bench.docs), str(at), str(int(ended_by))]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+        bench.faults[name] += 1
+        bench.said[name][f"ended by {ended_by.name}"] += 1
+        if done.returncode not in (-ended_by, 128 + ended_by):
+            bench.problems.append(f"ended by {ended_by.name} with {done.returncode}: {done.stderr[-300:]}")
+        bench.finish(name, place)
 
 
 CHILD = """
-import os, sys
+import os, signal, sys
 from pathlib import Path
 from openbook.cluster.connection import connect, disconnect
 from openbook.cluster.workers import Workers
+from openbook.config import DatabaseUrl
 from openbook.knowledge import KnowledgeBase, RunOptions, sync
 from openbook.testing import HashEmbedder
 
-def progress(stage, done, total):
-    if (stage, done) == ("read", int(sys.argv[4])):
-        os.kill(os.getpid(), int(sys.argv[5]))
+address, kb, docs, at, ended_by = sys.argv[1:]
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what a shell runs in the background
 
-connect(sys.argv[1])
+def progress(stage, done, total):
+    if (stage == "embed" and done == total) if at == "commit" else (stage, done) == ("read", int(at)):
+        os.kill(os.getpid(), int(ended_by))
+
+connect(address)
 try:
     with Workers(HashEmbedder()) as workers:
-        base = KnowledgeBase.ensure(Path(sys.argv[2]), workers.embedder.identity)
-        sync(base, Path(sys.argv[3]), workers.embedder, options=RunOptions(parsers=workers.parsers, progress=progress))
+        base = KnowledgeBase.open(DatabaseUrl(kb))
+        sync(base, Path(docs), workers.embedder, options=RunOptions(parsers=workers.parsers, progress=progress))
 except KeyboardInterrupt:
     sys.exit(130)
 finally:
     disconnect()
 """
+
+
+def kill_searchers(bench: Bench, name: str) -> None:
+    """A process that searches is killed ten times, while clients search without a pause. Everything found must be right."""
+    with bench.new_base() as place, closing(bench.opened(place)) as base:
+        bench.sync(base)
+        assert bench.workers  # Ray runs
+        shards = RayShards(place, 2)
+        base.shards = ShardedSearch(shards)
+        is_over, replies = threading.Event(), Counter[str]()
+
+        def search() -> None:
+            while not is_over.is_set():
+                try:
+                    replies["right" if found_in(base) == bench.expected[1] else "wrong"] += 1
+                except Exception as error:  # noqa: BLE001  every one is a problem
+                    replies[repr(error)] += 1
+
+        threads = [threading.Thread(target=search) for _ in range(SEARCHERS)]
+        for thread in threads:
+            thread.start()
+        for _ in range(10):
+            before = replies["right"]
+            while replies["right"] < before + SEARCHERS and set(replies) <= {"right"}:
+                time.sleep(0.01)
+            time.sleep(bench.chance.uniform(0.0, 0.1))
+            for pid in bench.chance.sample(found := worker_pids(actor="SearchShard"), min(1, len(found))):
+                os.kill(pid, signal.SIGKILL)
+                bench.faults[name] += 1
+        is_over.set()
+        for thread in threads:
+            thread.join()
+        shards.close()
+        bench.said[name]["searches found what they find on one machine"] += replies.pop("right") * len(QUESTIONS)
+        bench.problems += [f"{name}: {count} x {what}" for what, count in replies.items()]
+
+
+FAULTS: dict[str, Run] = {
+    "worker-killed": in_a_run(kill_worker, on_workers=True),
+    "no-memory": in_a_run(starve_worker, end_workers, on_workers=True),
+    "run-ended": end_run,
+    "database-restarted": in_a_run(restart_database, during="commit"),
+    "disk-full": in_a_run(fill_disk, empty_disk),
+    "object-store": in_a_run(spoil_objects, pass_objects, during="commit"),
+    "partition": in_a_run(part_network, join_network, during="commit"),
+    "searcher-killed": kill_searchers,
+}
+NEED_ROOT = ("disk-full", "partition")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ _TRIES = 3  # after the first, while `_RETRY_S` are not over
 _PIECE = 8 << 20  # bytes of one request: `_REQUEST_S` bounds how slow a store may be, and not how large an object
 _PIECES = 4  # at a time
 _PARAMETERS = ("endpoint", "region")
-_CODE = re.compile(r"<Code>(\w+)</Code>")
+_CODE, _STATUS = re.compile(r"<Code>(\w+)</Code>"), re.compile(r"status code: (\d{3}[ \w]*)")
 _WHY = {
     "NoSuchBucket": "there is no such bucket",
     "SignatureDoesNotMatch": "the secret access key is wrong",
@@ -158,10 +158,11 @@ class S3Blobs:
         try:
             yield
         except (BaseError, OSError) as error:
-            code = found[1] if (found := _CODE.search(str(error))) else ""
+            code, status = (found[1] if (found := each.search(str(error))) else "" for each in (_CODE, _STATUS))
             if isinstance(error, FileNotFoundError) and code != "NoSuchBucket":
                 raise KeyError(key) from None
+            said = code or status.strip()
             why = _WHY.get(code) or (
-                f"it answers {code}" if code else "it cannot be reached, or does not answer in time"
+                f"it answers {said}" if said else "it cannot be reached, or does not answer in time"
             )
             raise StorageError(f"Cannot use {self.url}: {why}.") from None

@@ -14,10 +14,14 @@ What keeps the laws of `openbook.knowledge.store`:
   checksums of its pages (a default since PostgreSQL 18; `initdb --data-checksums` before), keeps references whole, and does
   not lose a committed version with its log.
 * What a purge deleted is gone from the tables, TOAST included, after VACUUM FULL. No statistics are taken of texts and paths.
+
+Nobody waits for ever for a peer that is gone: TCP notices a machine that vanished, on both sides, so that its locks are free
+within a minute; and `_Connection` a server that says nothing.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import time
@@ -26,7 +30,7 @@ from contextlib import closing, contextmanager, suppress
 from decimal import Decimal
 from functools import lru_cache
 from importlib import resources
-from typing import Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 from urllib.parse import parse_qsl
 
 import psycopg
@@ -50,6 +54,9 @@ from openbook.knowledge.blobs import open_blobs
 from openbook.knowledge.store import Connection, Damage, Rows, Writer
 from openbook.knowledge.write_lock import file_lock
 
+if TYPE_CHECKING:
+    from psycopg.abc import RV, PQGen
+
 SCHEMA = "openbook"
 _LOCK = 0x4F424B42, 1  # "OBKB": advisory locks are of one database alone
 _OLDEST = 160_000  # version of the server
@@ -65,6 +72,17 @@ _DEFAULTS = {
     "keepalives_count": "3",
     "tcp_user_timeout": "60000",
 }
+# Of a session, on the server. The write lock of a machine that vanished ends with its session, also within a minute.
+_SETTINGS = {
+    "search_path": SCHEMA,
+    "jit": "off",
+    "tcp_keepalives_idle": "20",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "60000",
+}
+_SILENT_S = 30.0  # before a server that says nothing is asked on another connection
+logging.getLogger("psycopg").setLevel(logging.ERROR)  # it warns of what follows from an error that it raises
 _TOKEN = re.compile(r"('(?:[^']|'')*')|(::)|:(\w+)|(\?)|(%)")
 
 
@@ -270,6 +288,47 @@ class PostgresStore:
         return int(size) + sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
 
 
+class _Connection(psycopg.Connection[tuple[Any, ...]]):
+    """Gives up a server that says nothing, unless that tells another connection that it is at work for this one.
+
+    TCP notices a machine that vanished, but neither a process that stands still nor a proxy that has lost its server.
+    """
+
+    conninfo = ""
+    process = 0  # the server's, for this connection; 0: it is not known, so it cannot be asked about
+
+    def wait(self, gen: PQGen[RV], *arguments: Any, **options: Any) -> RV:
+        return super().wait(self._while_heard(gen), *arguments, **options)
+
+    def _while_heard(self, waiting: PQGen[RV]) -> PQGen[RV]:
+        ready: Any = None
+        heard_at = time.monotonic()
+        try:
+            while True:
+                wanted = waiting.send(ready)
+                ready = yield wanted
+                if not ready and time.monotonic() - heard_at > _SILENT_S:
+                    if not self._is_served() and not (ready := (yield wanted)):  # it may have answered meanwhile
+                        self.close()
+                        raise psycopg.OperationalError(f"no answer for {_SILENT_S:g} s")
+                    heard_at = time.monotonic()
+                if ready:
+                    heard_at = time.monotonic()
+        except StopIteration as end:
+            result: RV = end.value
+            return result
+
+    def _is_served(self) -> bool:
+        if not self.process:
+            return False
+        at_work = "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND state !~ '^idle'"
+        try:
+            with _Connection.connect(self.conninfo, autocommit=True) as other:
+                return other.execute(at_work, (self.process,)).fetchone() is not None
+        except psycopg.Error as error:
+            return "FATAL" in str(error)  # a server that lets nobody else in is there
+
+
 class PostgresConnection:
     """Every statement outside of a transaction is one of its own. Every error is a sentence about `shown`, or `Damage`.
 
@@ -280,14 +339,15 @@ class PostgresConnection:
         self._conninfo, self._shown, self._writes = conninfo, shown, writes
         self._connection = self._connected()
 
-    def _connected(self) -> psycopg.Connection[tuple[Any, ...]]:
+    def _connected(self) -> _Connection:
+        settings = {**_SETTINGS, "default_transaction_read_only": "off" if self._writes else "on"}
         try:
-            connection = psycopg.connect(self._conninfo, autocommit=True)
-            connection.execute(
-                "SELECT set_config('search_path', %s, false), set_config('default_transaction_read_only', %s, false), "
-                "set_config('jit', 'off', false)",
-                (SCHEMA, "off" if self._writes else "on"),
-            )
+            connection = _Connection.connect(self._conninfo, autocommit=True)
+            connection.conninfo = self._conninfo
+            connection.process, _ = connection.execute(
+                "SELECT pg_backend_pid(), count(set_config(name, value, false)) FROM unnest(%s::text[], %s::text[]) AS given (name, value)",
+                (list(settings), list(settings.values())),
+            ).fetchone() or (0, 0)
         except psycopg.Error as error:
             raise _connect_error(error, self._shown) from error
         return connection

@@ -42,7 +42,7 @@ AHEAD = 8  # tasks begun and not yet given back, for each actor
 MOST_BYTES_AHEAD = 64_000_000  # of their files, unless it is one
 EMBEDDED_AT_ONCE = 64  # texts
 START_S = 120.0  # for the first actor to be there
-STALLED_S = 600.0  # an actor that gives nothing for so long, and longer than its files may take, is taken for dead
+STALLED_S = 600.0  # an actor that embeds and gives nothing for so long is taken for dead
 _AT_AN_ACTOR = 2  # so that it never waits for its next task
 _LOOK_S = 1.0
 
@@ -386,8 +386,9 @@ class ClusterParsers:
     def parse_all(self, paths: Iterable[Path]) -> Iterator[ParsedFile]:
         paths = list(paths)
         tesseract = available(self._ocr)
-        # A sandbox may be started and asked twice for each of the actor's files.
-        patience_s = STALLED_S + 4 * self._limits.timeout_s
+        # A sandbox may be started and asked twice for a file. Only an actor without memory takes longer: in Python, whoever starts
+        # a thread that finds none waits for ever.
+        patience_s = START_S + 4 * self._limits.timeout_s
         outcomes = self._workers.results("parse", (self._task(path, tesseract) for path in paths), patience_s)
         for path, outcome in zip(paths, outcomes, strict=True):
             if isinstance(outcome, Lost):

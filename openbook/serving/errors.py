@@ -22,6 +22,7 @@ from openbook.errors import (
     OpenBookError,
     QuestionError,
     ReceiptError,
+    StorageError,
 )
 
 LOG = logging.getLogger("openbook.serving")
@@ -97,6 +98,10 @@ def api_error(error: Exception) -> ApiError:
         LOG.error("failed: %s", error)
         message = "The machines that answer cannot be reached now. Try again."
         return ApiError(503, message, code="cluster_unavailable", retry_after_s=5)
+    if isinstance(error, StorageError):
+        LOG.error("failed: %s", error)
+        message = "The database or the disk of this server cannot be used now. Its log says why. Try again."
+        return ApiError(503, message, code="storage_unavailable", retry_after_s=5)
     known = isinstance(error, OpenBookError) and not isinstance(error, EngineError | KnowledgeError | ReceiptError)
     frames = traceback.extract_tb(error.__traceback__)
     where = " < ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames[-6:]))

@@ -34,7 +34,7 @@ def state_digest(base: KnowledgeBase) -> Digest:
     return sha256_hex(repr(state(base)).encode("utf-8", "surrogatepass"))
 
 
-def worker_pids(doing: str = "") -> list[int]:
+def worker_pids(doing: str = "", actor: str = "Worker") -> list[int]:
     """Of the actors on this machine that run a method whose name begins so, or that are there at all."""
     import psutil  # Ray brings it
 
@@ -43,6 +43,6 @@ def worker_pids(doing: str = "") -> list[int]:
         with suppress(psutil.NoSuchProcess):
             if process.status() == psutil.STATUS_ZOMBIE:
                 continue
-            if process.name().startswith(f"ray::Worker.{doing}" if doing else "ray::Worker"):  # at most 15 characters
+            if process.name().startswith(f"ray::{actor}.{doing}" if doing else f"ray::{actor}"[:15]):  # no more is kept
                 found.append(process.pid)
     return found

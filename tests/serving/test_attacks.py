@@ -216,13 +216,13 @@ def test_what_fails_inside_is_told_without_what_it_was_about(
 
 
 def test_errors_of_this_side_name_no_folder(caplog: pytest.LogCaptureFixture) -> None:
-    for error in (
-        StorageError("/home/anna is full"),
-        KnowledgeError("/home/anna/secret.txt"),
-        ValueError("/home/anna"),
+    for error, status in (
+        (StorageError("/home/anna is full"), 503),
+        (KnowledgeError("/home/anna/secret.txt"), 500),
+        (ValueError("/home/anna"), 500),
     ):
         refusal = api_error(error)
-        assert refusal.status_code == 500
+        assert refusal.status_code == status
         assert "anna" not in refusal.message
     assert "/home/anna is full" in caplog.text
     assert "secret.txt" not in caplog.text

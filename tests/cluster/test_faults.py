@@ -1,0 +1,212 @@
+"""A database or an object store that is gone, full, or says nothing: a sentence, nothing lost, and going on when it is back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from openbook.cluster import object_store, postgres
+from openbook.cluster.object_store import open_s3
+from openbook.cluster.postgres import PostgresStore
+from openbook.config import DatabaseUrl, Settings
+from openbook.errors import StorageError
+from openbook.knowledge import KnowledgeBase, RunOptions, sync
+from openbook.knowledge.check import check
+from openbook.knowledge.embeddings import Progress
+from openbook.serving.configuration import Configuration
+from openbook.testing import HashEmbedder, echo_model
+from tests.cluster.proxy import Fault, Proxy
+from tests.serving.conftest import running
+
+QUESTION = "When does the ferry to island 3 leave?"
+
+
+@pytest.fixture
+def docs(tmp_path: Path) -> Path:
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    for n in range(6):
+        (folder / f"{n}.txt").write_text(f"Pier {n} has {n + 3} lights. The ferry to island {n} leaves at {n + 6}.")
+    return folder
+
+
+@pytest.fixture
+def database(new_postgres_url: str) -> Iterator[Proxy]:
+    """Before a database of its own."""
+    with Proxy(f"{new_postgres_url}&connect_timeout=2") as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def objects(object_store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """Before a prefix of its own. A request that failed is not sent again."""
+    monkeypatch.setattr(object_store, "_TRIES", 0)
+    with Proxy(object_store_url.replace("?", f"/{tmp_path.name}?")) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres, "_SILENT_S", 0.3)
+
+
+def made(url: str, docs: Path, embedder: HashEmbedder, progress: Progress = lambda *_: None) -> KnowledgeBase:
+    base = KnowledgeBase.ensure(DatabaseUrl(url), embedder.identity)
+    sync(base, docs, embedder, options=RunOptions(progress=progress))
+    return base
+
+
+def is_whole(base: KnowledgeBase, docs: Path) -> bool:
+    """Every file is in it, once."""
+    found = check(base)
+    texts = sorted(filter(None, map(base.text, base.documents())))
+    (contents,) = base.connection.execute("SELECT count(*) FROM contents").fetchone()
+    return (
+        (found.damaged, found.index_problems) == ((), ())
+        and (base.version, contents) == (1, 6)
+        and texts == sorted(path.read_text() for path in docs.iterdir())
+    )
+
+
+# --- the server -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_server_without_its_database_asks_to_try_again_and_goes_on_when_it_is_back(
+    own_home: Path, database: Proxy, docs: Path, embedder: HashEmbedder, caplog: pytest.LogCaptureFixture
+) -> None:
+    base = made(database.url, docs, embedder)
+    messages = [{"role": "user", "content": QUESTION}]
+    with running(Configuration(Settings(home=own_home)), echo_model(), {"kb": base}) as server:
+        requests = [
+            ("POST", "/v1/search", {"query": QUESTION}),
+            ("POST", "/v1/chat/completions", {"model": "echo", "messages": messages}),
+            ("POST", "/v1/chat/completions", {"model": "echo", "messages": messages, "stream": True}),
+            ("GET", "/v1/documents", None),
+        ]
+        before = [server.client.request(method, path, json=body) for method, path, body in requests]
+        assert {each.status_code for each in before} == {200}
+        faults: tuple[Fault, ...] = ("break", "stall")
+        for database.fault in faults:
+            for method, path, body in requests:
+                response = server.client.request(method, path, json=body)
+                assert (response.status_code, response.headers["retry-after"]) == (503, "5")
+                error = response.json()["error"]
+                assert (error["type"], error["code"]) == ("server_error", "storage_unavailable")
+                assert "Try again" in error["message"]
+                assert "127.0.0.1" not in response.text
+            assert server.client.get("/health").status_code == 200
+            database.fault = ""
+            after = [server.client.request(method, path, json=body) for method, path, body in requests]
+            assert {each.status_code for each in after} == {200}
+            assert after[0].content == before[0].content
+    assert "failed: Cannot open postgresql://" in caplog.text
+    base.close()
+
+
+def test_a_server_without_its_object_store_answers_and_refuses_only_a_purge(
+    own_home: Path,
+    new_postgres_url: str,
+    objects: Proxy,
+    docs: Path,
+    embedder: HashEmbedder,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    base = made(f"{new_postgres_url}&blobs={objects.url}", docs, embedder)
+    with running(Configuration(Settings(home=own_home)), echo_model(), {"kb": base}) as server:
+        objects.fault = "full"
+        sent = server.client.post(
+            "/v1/documents", files={"file": ("new.txt", b"The ferry to island 9 leaves at noon.")}
+        )
+        assert sent.status_code == 200
+        assert "507 Insufficient Storage" in caplog.text
+        found = server.client.post("/v1/search", json={"query": "ferry island 9 noon", "limit": 1})
+        assert found.json()["data"][0]["passage"]["text"] == "The ferry to island 9 leaves at noon."
+        (path,) = (each for each in base.documents() if each.endswith("new.txt"))
+        purged = server.client.post("/v1/documents/purge", json={"documents": [path]})
+        assert (purged.status_code, purged.json()["error"]["code"]) == (503, "storage_unavailable")
+        objects.fault = ""
+        assert server.client.post("/v1/documents/remove", json={"documents": [base.documents()[0]]}).status_code == 200
+    assert check(base).index_problems == ()
+    base.close()
+
+
+# --- a database that says nothing -------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("impatient")
+def test_what_a_server_works_on_is_waited_for_and_a_silent_server_is_given_up(database: Proxy) -> None:
+    store = PostgresStore(DatabaseUrl(database.url))
+    with closing(store.connect()) as reader, closing(store.connect_to_write()) as writer:
+        for connection in (reader, writer):
+            connection.execute("SELECT pg_sleep(1)")
+        # So that the locks of a machine that vanished do not stay.
+        assert writer.execute("SHOW tcp_keepalives_idle").fetchone() == ("20",)
+        database.fault = "stall"
+        with pytest.raises(StorageError, match="Cannot open postgresql://"):
+            reader.execute("SELECT 1")
+        with pytest.raises(StorageError, match=r"was lost: no answer for 0.3 s\. What was committed stands"):
+            writer.execute("SELECT 1")
+        database.fault = ""
+        assert reader.execute("SELECT 1").fetchone() == (1,)
+
+
+# --- a run ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("stage", ["read", "embed"])
+@pytest.mark.parametrize("fault", ["break", "stall"])
+def test_a_run_that_was_cut_off_from_its_database_is_gone_on_with(
+    fault: Fault, stage: str, database: Proxy, docs: Path, embedder: HashEmbedder
+) -> None:
+    def progress(now: str, done: int, total: int) -> None:
+        if now == stage and done * 2 >= total:
+            database.fault = fault
+
+    with pytest.raises(StorageError, match=r"was lost: .* Run it again\."):
+        made(database.url, docs, embedder, progress)
+    database.fault = ""
+    with closing(made(database.url, docs, embedder)) as base:
+        assert is_whole(base, docs)
+
+
+FULL = """
+CREATE FUNCTION openbook.no_room() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN RAISE EXCEPTION 'could not extend file "base/5/1": No space left on device' USING ERRCODE = 'disk_full'; END $$;
+CREATE TRIGGER no_room BEFORE INSERT ON openbook.{table} EXECUTE FUNCTION openbook.no_room();
+"""
+
+
+@pytest.mark.parametrize("table", ["contents", "embeddings", "versions"])
+def test_a_full_disk_of_the_database_is_a_sentence_and_nothing_is_lost(
+    table: str, new_postgres_url: str, docs: Path, embedder: HashEmbedder, caplog: pytest.LogCaptureFixture
+) -> None:
+    KnowledgeBase.ensure(DatabaseUrl(new_postgres_url), embedder.identity).close()
+    with psycopg.connect(new_postgres_url, autocommit=True) as connection:
+        connection.execute(FULL.format(table=table).encode())
+        with pytest.raises(StorageError, match=r"has run out of room: could not extend .* Free some and run it again"):
+            made(new_postgres_url, docs, embedder)
+        with closing(KnowledgeBase.open(DatabaseUrl(new_postgres_url))) as base:
+            assert (base.version, base.documents()) == (0, [])
+        assert caplog.text == ""
+        connection.execute("DROP FUNCTION openbook.no_room CASCADE")
+    with closing(made(new_postgres_url, docs, embedder)) as base:
+        assert is_whole(base, docs)
+
+
+def test_what_an_object_store_answers_is_said(objects: Proxy) -> None:
+    objects.fault = "full"
+    blobs = open_s3(objects.url)
+    work: list[Callable[[], object]] = [
+        lambda: blobs.put("a", b""),
+        lambda: blobs.get("a"),
+        lambda: list(blobs.list("")),
+    ]
+    for each in work:
+        with pytest.raises(StorageError, match="it answers 507 Insufficient Storage"):
+            each()
