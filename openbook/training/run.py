@@ -398,10 +398,11 @@ def slow_precision(recipe: Recipe, device: str) -> list[str]:
     """A sentence if this processor has to imitate the recipe's precision."""
     if recipe.loop.precision == "f32" or device != "cpu" or platform.machine() != "x86_64" or _bf16_units():
         return []
-    return [
+    sentence = (
         'This processor cannot multiply bf16 by itself, and imitating it is several times slower. Set precision = "f32" under '
         "[loop] in the recipe, which takes twice the memory for the model."
-    ]
+    )
+    return [sentence]
 
 
 def _bf16_units() -> list[str]:
