@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -105,14 +105,15 @@ def test_what_takes_the_files_place_is_not_shown(base: KnowledgeBase, tmp_path: 
     add(base, [path], HashEmbedder())
     origin = origin_of(base, path)
     assert decoded(page_picture(display_path(path), origin, 1))[0] == 1000
-    for replace_it, code in (
+    in_its_place: list[tuple[Callable[[], object], str]] = [
         (lambda: None, "file_unreadable"),
         (lambda: path.symlink_to(other), "file_changed"),
         (lambda: path.symlink_to(path), "file_unreadable"),
         (lambda: os.mkfifo(path), "file_unreadable"),
-    ):
+    ]
+    for make, code in in_its_place:
         path.unlink(missing_ok=True)
-        replace_it()
+        make()
         assert refusal(path, origin) == code
     path.unlink()
     path.symlink_to(same)  # the very bytes that were read, wherever they lie
