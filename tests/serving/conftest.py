@@ -8,11 +8,11 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import httpx
 import pytest
@@ -21,7 +21,7 @@ from opentelemetry.trace import TracerProvider
 
 from openbook.config import Settings
 from openbook.inference import FrozenModel
-from openbook.inference.frozen import Cancelled, never
+from openbook.inference.frozen import Cancelled, Engine, never
 from openbook.knowledge import KnowledgeBase, RunOptions, add
 from openbook.prompts import IS_STATED
 from openbook.records import Completion, Decoding, Prompt
@@ -31,7 +31,7 @@ from openbook.serving.keys import KeyFile
 from openbook.serving.model_reload import Source
 from openbook.serving.server import listen, make_server
 from openbook.serving.service import ServedEmbedder, Service
-from openbook.testing import EchoEngine, HashEmbedder, echo_model
+from openbook.testing import EchoEngine, HashEmbedder
 
 LONG_S = 600  # after which a test that waits for something gives up: never, on a machine that works
 QUESTION = "When was the bridge opened by the mayor?"
@@ -150,23 +150,42 @@ def configuration(own_home: Path) -> Configuration:
     return Configuration(Settings(home=own_home))
 
 
-@pytest.fixture
-def server(configuration: Configuration, base: KnowledgeBase) -> Iterator[Running]:
-    with running(configuration, echo_model(), {"kb": base}) as found:
-        yield found
+Serve: TypeAlias = Callable[..., Running]
 
 
 @pytest.fixture
-def with_receipts(configuration: Configuration, base: KnowledgeBase, tmp_path: Path) -> Iterator[Running]:
-    with running(replace(configuration, receipts=tmp_path / "log"), echo_model(), {"kb": base}) as found:
-        yield found
+def serve(configuration: Configuration, base: KnowledgeBase) -> Iterator[Serve]:
+    """Starts a server of `base` and `others`; `changes` are bounds or other fields of the configuration. It ends with the test."""
+    with ExitStack() as ends:
+
+        def start(
+            engine: Engine | FrozenModel | None = None,
+            others: Mapping[str, KnowledgeBase] | None = None,
+            embedder: ServedEmbedder = HashEmbedder(),  # noqa: B008
+            source: Source | None = None,
+            **changes: Any,
+        ) -> Running:
+            model = engine if isinstance(engine, FrozenModel) else FrozenModel(engine or EchoEngine())
+            bases = {"kb": base, **(others or {})}
+            return ends.enter_context(running(bounded(configuration, **changes), model, bases, embedder, source=source))
+
+        yield start
 
 
 @pytest.fixture
-def keyed(configuration: Configuration, base: KnowledgeBase) -> Iterator[Running]:
+def server(serve: Serve) -> Running:
+    return serve()
+
+
+@pytest.fixture
+def with_receipts(serve: Serve, tmp_path: Path) -> Running:
+    return serve(receipts=tmp_path / "log")
+
+
+@pytest.fixture
+def keyed(serve: Serve) -> Running:
     """A server that demands a key."""
-    with running(replace(configuration, require_key=True), echo_model(), {"kb": base}) as found:
-        yield found
+    return serve(require_key=True)
 
 
 def events_of(text: str) -> list[str]:
@@ -226,8 +245,10 @@ class LongEngine(EchoEngine):
         return Completion("word", "cancelled", 1, 1, "0" * 64, self.numeric_class)
 
 
-def bounded(configuration: Configuration, **bounds: float) -> Configuration:
-    return replace(configuration, bounds=replace(Bounds(), **bounds))  # type: ignore[arg-type]  # counts are whole here
+def bounded(configuration: Configuration, **changes: Any) -> Configuration:
+    """With these bounds, and these other fields."""
+    bounds = {name: changes.pop(name) for name in Bounds.__dataclass_fields__ if name in changes}
+    return replace(configuration, bounds=replace(configuration.bounds, **bounds), **changes)
 
 
 def eventually(condition: Callable[[], bool]) -> None:
@@ -243,10 +264,20 @@ def connected(server: Running, head: str, body: bytes = b"") -> socket.socket:
     return connection
 
 
+def posted(path: str, value: object) -> tuple[str, bytes]:
+    """(head, body) of a request."""
+    body = json.dumps(value).encode()
+    head = f"POST {path} HTTP/1.1\nHost: localhost\nContent-Type: application/json\nContent-Length: {len(body)}\n\n"
+    return head, body
+
+
+def chat(*, stream: bool) -> tuple[str, bytes]:
+    messages = [{"role": "user", "content": QUESTION}]
+    return posted("/v1/chat/completions", {"model": "echo", "stream": stream, "messages": messages})
+
+
 def asking(server: Running, *, stream: bool) -> socket.socket:
-    body = json.dumps({"model": "echo", "stream": stream, "messages": [{"role": "user", "content": QUESTION}]}).encode()
-    head = "POST /v1/chat/completions HTTP/1.1\nHost: localhost\nContent-Type: application/json\n"
-    return connected(server, f"{head}Content-Length: {len(body)}\n\n", body)
+    return connected(server, *chat(stream=stream))
 
 
 def everything(connection: socket.socket) -> bytes:

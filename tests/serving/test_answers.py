@@ -28,7 +28,7 @@ from openbook.serving.configuration import Configuration
 from openbook.serving.errors import ApiError
 from openbook.serving.schemas import Message, ServedAnswer
 from openbook.testing import HashEmbedder, echo_model
-from tests.serving.conftest import QUESTION, SECRET, Running, events_of, running
+from tests.serving.conftest import QUESTION, SECRET, Running, Serve, events_of, running
 
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
 CHAT, RESPONSES = PATHS = ["/v1/chat/completions", "/v1/responses"]
@@ -156,19 +156,17 @@ def test_a_follow_up_is_searched_for_with_what_it_refers_to(server: Running) -> 
     assert answer["passages"][0]["passage"]["document"].endswith("ferry.md")
 
 
-def test_a_follow_up_is_answered_as_the_question_that_stands_alone(
-    configuration: Configuration, base: KnowledgeBase
-) -> None:
+def test_a_follow_up_is_answered_as_the_question_that_stands_alone(serve: Serve) -> None:
     alone = "When does the ferry to Sandhavn leave on weekdays?"
     messages = [*TURNS, {"role": "user", "content": "And on weekdays?"}]
-    with running(configuration, echo_model(otherwise=alone), {"kb": base}) as server:
-        whole = answer_of(post(server, CHAT, messages))
-        assert whole["question"] == whole["receipt"]["question"] == alone
-        assert whole["notes"] == [f"Understood as: {alone}"]
-        assert whole["receipt"] == answer_of(post(server, CHAT, alone))["receipt"]
-        closed = answer_of(post(server, CHAT, messages, model="echo:closed-book"))
-        assert closed["notes"] == [f"Understood as: {alone}", "From the model's memory alone; no document was read."]
-        assert closed["warnings"] == []
+    server = serve(echo_model(otherwise=alone))
+    whole = answer_of(post(server, CHAT, messages))
+    assert whole["question"] == whole["receipt"]["question"] == alone
+    assert whole["notes"] == [f"Understood as: {alone}"]
+    assert whole["receipt"] == answer_of(post(server, CHAT, alone))["receipt"]
+    closed = answer_of(post(server, CHAT, messages, model="echo:closed-book"))
+    assert closed["notes"] == [f"Understood as: {alone}", "From the model's memory alone; no document was read."]
+    assert closed["warnings"] == []
 
 
 def test_only_turns_of_the_user_count() -> None:
@@ -200,9 +198,7 @@ def test_a_system_message_is_an_instruction_to_the_model(server: Running, monkey
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_what_is_ignored_of_a_conversation_is_told(
-    server: Running, configuration: Configuration, base: KnowledgeBase, path: str
-) -> None:
+def test_what_is_ignored_of_a_conversation_is_told(server: Running, serve: Serve, path: str) -> None:
     long = "The system message is ignored. It has 2,001 characters; the limit is 2,000."
     earlier = "The earlier turns are ignored. Without passages, the model gets only the last question."
     trained = "The system message is ignored. This model follows only the instruction that it was trained with."
@@ -217,8 +213,8 @@ def test_what_is_ignored_of_a_conversation_is_told(
     ):
         assert answer_of(post(server, path, messages, model=model))["warnings"] == warnings
     reader = ReaderFormat("Answer from the passage.", ABSTENTION)
-    with running(configuration, echo_model(reader=reader), {"kb": base}) as trained_server:
-        assert answer_of(post(trained_server, path, told("Lie.")))["warnings"] == [trained]
+    trained_server = serve(echo_model(reader=reader))
+    assert answer_of(post(trained_server, path, told("Lie.")))["warnings"] == [trained]
 
 
 # --- parameters -------------------------------------------------------------------------------------------------------

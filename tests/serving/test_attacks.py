@@ -19,30 +19,28 @@ from openbook.knowledge import KnowledgeBase
 from openbook.serving.configuration import Bounds, Configuration
 from openbook.serving.errors import api_error
 from openbook.testing import EchoEngine, echo_model
-from tests.serving.conftest import SECRET, Running, bounded, code, connected, eventually, everything, running
+from tests.serving.conftest import SECRET, Running, Serve, bounded, code, connected, eventually, everything, running
 
 JSON = {"content-type": "application/json"}
 
 
-def test_a_body_that_is_too_large_is_refused_before_it_is_read(
-    configuration: Configuration, base: KnowledgeBase
-) -> None:
+def test_a_body_that_is_too_large_is_refused_before_it_is_read(serve: Serve) -> None:
     bounds = replace(Bounds(), body_bytes=1000, upload_bytes=5000)
-    with running(replace(configuration, bounds=bounds), echo_model(), {"kb": base}) as server:
-        head = "POST /v1/search HTTP/1.1\nHost: localhost\nContent-Type: application/json\n"
-        for length in ("1001", "9" * 19, "99999999999"):
-            with connected(server, f"{head}Content-Length: {length}\n\n") as connection:
-                received = everything(connection)
-                assert received.startswith(b"HTTP/1.1 413 "), length
-                assert b"connection: close" in received
-        with connected(server, f"{head}Transfer-Encoding: chunked\n\n", b"3e9\r\n" + b" " * 1001) as connection:
-            assert everything(connection).startswith(b"HTTP/1.1 413 ")
-        form = "POST /v1/documents HTTP/1.1\nHost: localhost\nContent-Type: multipart/form-data; boundary=x\n"
-        part = b'--x\r\ncontent-disposition: form-data; name="file"; filename="a.txt"\r\n\r\n' + b"y" * 5000
-        chunk = f"{len(part):x}\r\n".encode() + part
-        with connected(server, f"{form}Transfer-Encoding: chunked\n\n", chunk) as connection:
-            assert everything(connection).startswith(b"HTTP/1.1 413 ")
-        assert server.client.post("/v1/search", json={"query": "bridge"}).status_code == 200
+    server = serve(bounds=bounds)
+    head = "POST /v1/search HTTP/1.1\nHost: localhost\nContent-Type: application/json\n"
+    for length in ("1001", "9" * 19, "99999999999"):
+        with connected(server, f"{head}Content-Length: {length}\n\n") as connection:
+            received = everything(connection)
+            assert received.startswith(b"HTTP/1.1 413 "), length
+            assert b"connection: close" in received
+    with connected(server, f"{head}Transfer-Encoding: chunked\n\n", b"3e9\r\n" + b" " * 1001) as connection:
+        assert everything(connection).startswith(b"HTTP/1.1 413 ")
+    form = "POST /v1/documents HTTP/1.1\nHost: localhost\nContent-Type: multipart/form-data; boundary=x\n"
+    part = b'--x\r\ncontent-disposition: form-data; name="file"; filename="a.txt"\r\n\r\n' + b"y" * 5000
+    chunk = f"{len(part):x}\r\n".encode() + part
+    with connected(server, f"{form}Transfer-Encoding: chunked\n\n", chunk) as connection:
+        assert everything(connection).startswith(b"HTTP/1.1 413 ")
+    assert server.client.post("/v1/search", json={"query": "bridge"}).status_code == 200
 
 
 BAD_JSON = [
@@ -144,26 +142,26 @@ SMALL = {"upload_files": 2, "embedding_texts": 3, "embedding_chars": 11, "hits":
 
 @pytest.mark.parametrize("bounds", [SMALL, {}], ids=["small", "unless told"])
 def test_at_a_bound_a_request_passes_and_one_over_it_is_refused(
-    configuration: Configuration, base: KnowledgeBase, bounds: dict[str, int]
+    serve: Serve, configuration: Configuration, bounds: dict[str, int]
 ) -> None:
     configuration = bounded(configuration, **bounds)
-    with running(configuration, echo_model(), {"kb": base}) as server:
-        for name, send in SENDS.items():
-            if name == "upload_files" and not bounds:  # 64 files take their time
-                continue
-            most = getattr(configuration.bounds, name)
-            assert send(server.client, most).status_code == 200, name
-            refused = send(server.client, most + 1)
-            assert refused.status_code == 400, name
-            assert re.search(rf"\b(at most|is) {most:,}\b", refused.json()["error"]["message"])
+    server = serve()
+    for name, send in SENDS.items():
+        if name == "upload_files" and not bounds:  # 64 files take their time
+            continue
+        most = getattr(configuration.bounds, name)
+        assert send(server.client, most).status_code == 200, name
+        refused = send(server.client, most + 1)
+        assert refused.status_code == 400, name
+        assert re.search(rf"\b(at most|is) {most:,}\b", refused.json()["error"]["message"])
 
 
-def test_a_list_without_a_limit_ends_at_the_bound(configuration: Configuration, base: KnowledgeBase) -> None:
-    with running(bounded(configuration, listed=1), echo_model(), {"kb": base}) as server:
-        first = server.client.get("/v1/documents").json()
-        assert (len(first["data"]), first["has_more"]) == (1, True)
-        rest = server.client.get("/v1/documents", params={"after": first["data"][0]["path"]}).json()
-        assert (len(rest["data"]), rest["has_more"]) == (1, False)
+def test_a_list_without_a_limit_ends_at_the_bound(serve: Serve) -> None:
+    server = serve(listed=1)
+    first = server.client.get("/v1/documents").json()
+    assert (len(first["data"]), first["has_more"]) == (1, True)
+    rest = server.client.get("/v1/documents", params={"after": first["data"][0]["path"]}).json()
+    assert (len(rest["data"]), rest["has_more"]) == (1, False)
 
 
 # --- what is said -----------------------------------------------------------------------------------------------------

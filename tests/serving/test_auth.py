@@ -19,7 +19,7 @@ from openbook.serving.configuration import Configuration
 from openbook.serving.errors import ApiError
 from openbook.serving.keys import RIGHTS, KeyFile
 from openbook.testing import echo_model
-from tests.serving.conftest import SECRET, Running, code, running
+from tests.serving.conftest import SECRET, Running, Serve, code, running
 
 OPEN = {("GET", "/"), ("GET", "/web/{name}"), ("GET", "/health"), ("GET", "/ready")}
 ABOVE_READ = {
@@ -249,9 +249,7 @@ def test_what_is_not_to_be_seen_is_refused_as_what_is_not_there(server: Running)
     assert refusals(safe) == refusals(safe + "x")
 
 
-def test_labels_of_the_server_are_those_of_callers_without_a_key(
-    configuration: Configuration, base: KnowledgeBase
-) -> None:
-    with running(replace(configuration, labels=frozenset({"hr"})), echo_model(), {"kb": base}) as server:
-        assert SECRET in server.client.post("/v1/search", json={"query": SECRET}).text
-        assert SECRET not in server.client.post("/v1/search", json={"query": "safe"}, headers=server.key()).text
+def test_labels_of_the_server_are_those_of_callers_without_a_key(serve: Serve) -> None:
+    server = serve(labels=frozenset({"hr"}))
+    assert SECRET in server.client.post("/v1/search", json={"query": SECRET}).text
+    assert SECRET not in server.client.post("/v1/search", json={"query": "safe"}, headers=server.key()).text

@@ -26,6 +26,7 @@ from tests.serving.conftest import (
     QUESTION,
     LongEngine,
     Running,
+    Serve,
     WaitingEngine,
     bounded,
     connected,
@@ -251,32 +252,32 @@ def test_a_head_may_have_as_many_bytes_however_they_come(packets: int) -> None:
 # --- slow clients -----------------------------------------------------------------------------------------------------
 
 
-def test_a_head_that_does_not_end_ends_the_connection(configuration: Configuration, base: KnowledgeBase) -> None:
-    with running(bounded(configuration, head_s=0.1), FrozenModel(EchoEngine()), {"kb": base}) as server:
-        for head in ("", "GET /health HTTP/1.1\nHost: local"):
-            with connected(server, head) as connection:
-                assert everything(connection) == b""
-        answered = False
-        while not answered:  # on a machine that is busy the first head may come late too
-            with connected(server, "GET /health HTTP/1.1\nHost: localhost\n\n") as connection:
-                received = b""
-                while b'"ok"' not in received and (data := connection.recv(65536)):
-                    received += data
-                answered = b'"ok"' in received
-                with suppress(OSError):
-                    connection.sendall(b"GET /health HTTP/1.1\r\nHo")
-                assert everything(connection) == b""
+def test_a_head_that_does_not_end_ends_the_connection(serve: Serve) -> None:
+    server = serve(EchoEngine(), head_s=0.1)
+    for head in ("", "GET /health HTTP/1.1\nHost: local"):
+        with connected(server, head) as connection:
+            assert everything(connection) == b""
+    answered = False
+    while not answered:  # on a machine that is busy the first head may come late too
+        with connected(server, "GET /health HTTP/1.1\nHost: localhost\n\n") as connection:
+            received = b""
+            while b'"ok"' not in received and (data := connection.recv(65536)):
+                received += data
+            answered = b'"ok"' in received
+            with suppress(OSError):
+                connection.sendall(b"GET /health HTTP/1.1\r\nHo")
+            assert everything(connection) == b""
 
 
-def test_a_body_that_does_not_come_is_not_waited_for(configuration: Configuration, base: KnowledgeBase) -> None:
-    with running(bounded(configuration, body_s=0.1), FrozenModel(EchoEngine()), {"kb": base}) as server:
-        for path, kind in (("/v1/search", "application/json"), ("/v1/documents", "multipart/form-data; boundary=x")):
-            head = f"POST {path} HTTP/1.1\nHost: localhost\nContent-Type: {kind}\nContent-Length: 100\n\n"
-            with connected(server, head, b"--x") as connection:
-                received = everything(connection)
-                assert received.startswith(b"HTTP/1.1 408 ")
-                assert b"request_timeout" in received
-        assert server.service.uploading.running == 0
+def test_a_body_that_does_not_come_is_not_waited_for(serve: Serve) -> None:
+    server = serve(EchoEngine(), body_s=0.1)
+    for path, kind in (("/v1/search", "application/json"), ("/v1/documents", "multipart/form-data; boundary=x")):
+        head = f"POST {path} HTTP/1.1\nHost: localhost\nContent-Type: {kind}\nContent-Length: 100\n\n"
+        with connected(server, head, b"--x") as connection:
+            received = everything(connection)
+            assert received.startswith(b"HTTP/1.1 408 ")
+            assert b"request_timeout" in received
+    assert server.service.uploading.running == 0
 
 
 @pytest.fixture
@@ -309,18 +310,14 @@ def test_a_client_that_does_not_read_loses_its_connection(large_report: Configur
         assert is_served(server)
 
 
-def test_a_client_that_does_not_read_a_stream_ends_its_generation(
-    configuration: Configuration, base: KnowledgeBase
-) -> None:
+def test_a_client_that_does_not_read_a_stream_ends_its_generation(serve: Serve) -> None:
     engine = LongEngine()
-    with running(bounded(configuration, write_s=0.2), FrozenModel(engine), {"kb": base}) as server:
-        body = json.dumps(
-            {"model": "echo", "stream": True, "messages": [{"role": "user", "content": QUESTION}]}
-        ).encode()
-        head = "POST /v1/chat/completions HTTP/1.1\nHost: localhost\nContent-Type: application/json\n"
-        with not_reading(server, f"{head}Content-Length: {len(body)}\n\n", body):
-            assert engine.was_cancelled.wait(LONG_S)
-            eventually(lambda: server.service.reading.running == 0)
+    server = serve(engine, write_s=0.2)
+    body = json.dumps({"model": "echo", "stream": True, "messages": [{"role": "user", "content": QUESTION}]}).encode()
+    head = "POST /v1/chat/completions HTTP/1.1\nHost: localhost\nContent-Type: application/json\n"
+    with not_reading(server, f"{head}Content-Length: {len(body)}\n\n", body):
+        assert engine.was_cancelled.wait(LONG_S)
+        eventually(lambda: server.service.reading.running == 0)
 
 
 def test_what_is_written_is_sent_at_once() -> None:

@@ -11,7 +11,7 @@ import httpx
 
 from openbook.config import Settings
 from openbook.inference import FrozenModel
-from openbook.knowledge import KnowledgeBase, RunOptions, add, remove
+from openbook.knowledge import RunOptions, add, remove
 from openbook.models import ModelStore, import_gguf
 from openbook.records import ModelIdentity
 from openbook.serving.configuration import Bounds, Configuration
@@ -20,7 +20,7 @@ from openbook.testing import EchoEngine, HashEmbedder, echo_model
 from tests.conftest import ROOT
 from tests.models.gguf_files import Recipe
 from tests.models.test_trained import store_adapter
-from tests.serving.conftest import SECRET, Running, running
+from tests.serving.conftest import SECRET, Running, Serve, running
 
 FILES = sorted(FOLDER.iterdir())
 
@@ -134,17 +134,17 @@ def test_an_older_version_has_its_own_text(server: Running, docs: Path) -> None:
     assert old["version"] == before
 
 
-def test_what_is_asked_of_a_text_is_bounded(configuration: Configuration, base: KnowledgeBase) -> None:
+def test_what_is_asked_of_a_text_is_bounded(serve: Serve) -> None:
     bounds = replace(Bounds(), text_chars=20)
-    with running(replace(configuration, bounds=bounds), echo_model(), {"kb": base}) as server:
-        path = path_of(server, "bridge.txt")
-        assert len(text(server, path=path).json()["text"]) == 20
-        assert told(text(server, path=path, length=21)) == (400, "above_limit", "length")
-        assert told(text(server)) == (400, "missing_required_parameter", "path")
-        for params in ({"start": -1}, {"start": "x"}, {"length": 0}, {"start": "9" * 14}, {"page": 1}, {"as_of": "no"}):
-            response = text(server, path=path, **params)
-            assert response.status_code == 400, params
-            assert response.json()["error"]["param"] in params
+    server = serve(bounds=bounds)
+    path = path_of(server, "bridge.txt")
+    assert len(text(server, path=path).json()["text"]) == 20
+    assert told(text(server, path=path, length=21)) == (400, "above_limit", "length")
+    assert told(text(server)) == (400, "missing_required_parameter", "path")
+    for params in ({"start": -1}, {"start": "x"}, {"length": 0}, {"start": "9" * 14}, {"page": 1}, {"as_of": "no"}):
+        response = text(server, path=path, **params)
+        assert response.status_code == 400, params
+        assert response.json()["error"]["param"] in params
 
 
 # --- versions ---------------------------------------------------------------------------------------------------------
@@ -216,18 +216,16 @@ def test_a_model_tells_what_it_was_trained_on_and_not_what_else_there_is(own_hom
 # --- a report ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_report_is_for_admins_and_stands_in_a_sandbox(
-    configuration: Configuration, base: KnowledgeBase, tmp_path: Path
-) -> None:
+def test_a_report_is_for_admins_and_stands_in_a_sandbox(serve: Serve, tmp_path: Path) -> None:
     report = tmp_path / "report.html"
     report.write_text("<!doctype html><title>Diagnosis</title>")
-    with running(replace(configuration, report=report, require_key=True), echo_model(), {"kb": base}) as server:
-        assert server.client.get("/report").status_code == 401
-        assert server.client.get("/report", headers=server.key("write")).status_code == 403
-        response = server.client.get("/report", headers=server.key("admin"))
-        assert response.text == report.read_text()
-        policies = response.headers.get_list("content-security-policy")
-        assert len(policies) == 1
-        rules = policies[0].split("; ")
-        assert "sandbox allow-scripts" in rules  # without an origin of its own
-        assert "default-src 'none'" in rules
+    server = serve(report=report, require_key=True)
+    assert server.client.get("/report").status_code == 401
+    assert server.client.get("/report", headers=server.key("write")).status_code == 403
+    response = server.client.get("/report", headers=server.key("admin"))
+    assert response.text == report.read_text()
+    policies = response.headers.get_list("content-security-policy")
+    assert len(policies) == 1
+    rules = policies[0].split("; ")
+    assert "sandbox allow-scripts" in rules  # without an origin of its own
+    assert "default-src 'none'" in rules

@@ -16,7 +16,7 @@ from openbook.testing import HashEmbedder, echo_model
 from tests.parsers.hostile_pdfs import slow_to_draw
 from tests.parsers.pngs import decoded
 from tests.parsers.samples import make_pdf
-from tests.serving.conftest import Running, bounded, connected, eventually, everything, running
+from tests.serving.conftest import Running, Serve, connected, eventually, everything, running
 
 SHIP = make_pdf([["The ship has two masts."], [], ["It was built in 1921."]])
 PAY = make_pdf([["Anna earns 12 crowns: canary-7341."]])
@@ -127,20 +127,18 @@ def slow(docs: Path, base: KnowledgeBase) -> Path:
     return path
 
 
-def test_a_page_that_takes_too_long_is_refused(configuration: Configuration, base: KnowledgeBase, slow: Path) -> None:
-    with running(bounded(configuration, picture_s=0.5), echo_model(), {"kb": base}) as server:
-        response = picture(server, slow)
-        assert code(response) == (409, "page_not_drawn", "path")
-        assert "took longer than 0.5 s" in response.json()["error"]["message"]
+def test_a_page_that_takes_too_long_is_refused(serve: Serve, slow: Path) -> None:
+    server = serve(picture_s=0.5)
+    response = picture(server, slow)
+    assert code(response) == (409, "page_not_drawn", "path")
+    assert "took longer than 0.5 s" in response.json()["error"]["message"]
 
 
-def test_a_server_that_ends_does_not_wait_for_a_picture(
-    configuration: Configuration, base: KnowledgeBase, slow: Path
-) -> None:
-    with running(bounded(configuration, picture_s=600.0), echo_model(), {"kb": base}) as server:
-        head = f"GET /v1/documents/page?path={slow}&page=1 HTTP/1.1\nHost: localhost\nConnection: close\n\n"
-        connection = connected(server, head)
-        eventually(lambda: server.service.reading.running == 1)
-        server.service.ends.set()
-        assert everything(connection).startswith(b"HTTP/1.1 503 ")
-        connection.close()
+def test_a_server_that_ends_does_not_wait_for_a_picture(serve: Serve, slow: Path) -> None:
+    server = serve(picture_s=600.0)
+    head = f"GET /v1/documents/page?path={slow}&page=1 HTTP/1.1\nHost: localhost\nConnection: close\n\n"
+    connection = connected(server, head)
+    eventually(lambda: server.service.reading.running == 1)
+    server.service.ends.set()
+    assert everything(connection).startswith(b"HTTP/1.1 503 ")
+    connection.close()
