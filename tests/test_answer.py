@@ -106,8 +106,7 @@ def test_an_answer_says_how_sure_it_is(
 
 
 @pytest.mark.parametrize(
-    ("verdict", "likely", "confidence"),
-    [("Yes", 0.9, "supported"), ("Yes", 0.4, "check it"), ("No", 0.9, "check it")],
+    ("verdict", "likely", "confidence"), [("Yes", 0.9, "supported"), ("Yes", 0.4, "check it"), ("No", 0.9, "check it")]
 )
 def test_an_answer_that_the_model_does_not_find_stated_is_to_be_checked(
     asked: partial[Answer], verdict: str, likely: float, confidence: str

@@ -9,15 +9,7 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from benchmarks.natural_questions import (
-    HALVES,
-    NATURAL,
-    Question,
-    holds,
-    judged,
-    questions,
-    says,
-)
+from benchmarks.natural_questions import HALVES, NATURAL, Question, holds, judged, questions, says
 
 QUESTIONS = questions()
 AT_LEAST = {"yes-no": 15, "two-passages": 20, "follow-up": 10, "unanswerable": 20}

@@ -172,12 +172,7 @@ def test_models_verbs(home: Path, model_reference: ModelReference, out: Out) -> 
     ],
 )
 def test_mistakes_are_one_sentence_and_a_code(
-    home: Path,
-    out: Out,
-    monkeypatch: pytest.MonkeyPatch,
-    arguments: list[str],
-    code: int,
-    sentence: str,
+    home: Path, out: Out, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int, sentence: str
 ) -> None:
     monkeypatch.chdir(ROOT)
     found, stdout, stderr = out(*arguments)

@@ -63,11 +63,7 @@ def test_what_can_be_right_or_wrong_is_judged() -> None:
 
 @pytest.mark.parametrize(
     ("judge", "same", "mild", "strict", "kappa"),
-    [
-        (rules, 12, 0, 0, 1.0),
-        (lambda p: "Yes, that is right.", 8, 4, 0, 0.0),
-        (lambda p: "No.", 4, 0, 8, 0.0),
-    ],
+    [(rules, 12, 0, 0, 1.0), (lambda p: "Yes, that is right.", 8, 4, 0, 0.0), (lambda p: "No.", 4, 0, 8, 0.0)],
 )
 def test_how_far_a_judge_agrees(
     tmp_path: Path, judge: Callable[[Prompt], str], same: int, mild: int, strict: int, kappa: float

@@ -8,16 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from openbook.diagnosis.perturb import (
-    accepted_now,
-    changes,
-    is_name,
-    kind_of,
-    names_in,
-    put,
-    standing,
-    within_another,
-)
+from openbook.diagnosis.perturb import accepted_now, changes, is_name, kind_of, names_in, put, standing, within_another
 from openbook.diagnosis.probes import altered
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.scoring import holds_any

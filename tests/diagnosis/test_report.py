@@ -19,14 +19,7 @@ from hypothesis import strategies as st
 from openbook.diagnosis import report as page
 from openbook.diagnosis.comparison import compare
 from openbook.diagnosis.report import marked_pieces, visible, write_report
-from openbook.diagnosis.results import (
-    NUMBERS,
-    REPORT,
-    observations_path,
-    read_outcomes,
-    write_csv,
-    write_results,
-)
+from openbook.diagnosis.results import NUMBERS, REPORT, observations_path, read_outcomes, write_csv, write_results
 from openbook.diagnosis.run_log import Observation, open_run_log
 from openbook.diagnosis.summary import summarise
 from openbook.diagnosis.verdicts import Judgement, judge_all

@@ -13,14 +13,7 @@ from hypothesis import strategies as st
 
 from openbook.diagnosis.advice import advice
 from openbook.diagnosis.run_log import Observation
-from openbook.diagnosis.summary import (
-    RANKS,
-    ModelSummary,
-    Outcome,
-    Share,
-    summarise,
-    to_json,
-)
+from openbook.diagnosis.summary import RANKS, ModelSummary, Outcome, Share, summarise, to_json
 from openbook.diagnosis.verdicts import judge_all
 from tests.diagnosis.table_engine import HEADER, SILENT, observation
 

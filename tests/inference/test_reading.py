@@ -241,9 +241,7 @@ def test_forms_of_a_reader_and_ways_of_asking_share_states_and_never_mix_them(
         assert len({each[number] for each in expected}) == len(forms)
 
 
-def test_the_passage_that_holds_the_answer_is_chosen_and_a_silent_one_is_not(
-    opened: Opened,
-) -> None:
+def test_the_passage_that_holds_the_answer_is_chosen_and_a_silent_one_is_not(opened: Opened) -> None:
     engine = opened(KVCache())
     height = each(engine, PASSAGES, QUESTIONS[1])
     assert height.chosen == 2

@@ -90,8 +90,7 @@ def at(gate: Gate, story: Callable[[Desk], Awaitable[None]]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("places", "served"),
-    [(1, "a1 b1 c1 a2 b2 a3 a4"), (2, "a1 a2 b1 b2 c1 a3 a4"), (3, "a1 a2 a3 b1 b2 c1 a4")],
+    ("places", "served"), [(1, "a1 b1 c1 a2 b2 a3 a4"), (2, "a1 a2 b1 b2 c1 a3 a4"), (3, "a1 a2 a3 b1 b2 c1 a4")]
 )
 def test_callers_take_turns_and_keep_their_own_order(places: int, served: str) -> None:
     async def story(desk: Desk) -> None:

@@ -140,10 +140,7 @@ CLEAR = {
     "chunks": (CHUNKED + CHUNK + b"0\r\n\r\n", 200),
     "chunk extensions": (CHUNKED + b'13;a=b;c="d e"\r\n' + BODY + b"\r\n0;e\r\n\r\n", 200),
     "fields at the end": (CHUNKED + CHUNK + b"0\r\nX: a\r\nY: HTTP/2.0\r\n\r\n", 200),
-    "line ends in a body": (
-        POST + b"Content-Length: 24\r\n\r\n" + b'\n\r {"query": "bridge"}\n\n',
-        200,
-    ),
+    "line ends in a body": (POST + b"Content-Length: 24\r\n\r\n" + b'\n\r {"query": "bridge"}\n\n', 200),
     "line ends in a chunk": (CHUNKED + b"18\r\n" + b'\n\r {"query": "bridge"}\n\n' + b"\r\n0\r\n\r\n", 200),
     "HTTP/1.0": (b"GET /health HTTP/1.0\r\n" + HOST + b"\r\n", 200),
     "an upgrade to WebSocket": (
@@ -321,11 +318,7 @@ def test_a_client_that_does_not_read_a_stream_ends_its_generation(serve: Serve) 
 
 
 def test_what_is_written_is_sent_at_once() -> None:
-    with (
-        listen("127.0.0.1", 0) as door,
-        socket.create_connection(door.getsockname()),
-        door.accept()[0] as accepted,
-    ):
+    with listen("127.0.0.1", 0) as door, socket.create_connection(door.getsockname()), door.accept()[0] as accepted:
         assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
@@ -364,10 +357,7 @@ def test_requests_that_came_while_others_sent_half_are_all_answered(
 ) -> None:
     """They do not give way to those that come later."""
     engine = WaitingEngine()
-    with (
-        running(configuration, FrozenModel(engine), {"kb": base}) as server,
-        ThreadPoolExecutor(1) as clients,
-    ):
+    with running(configuration, FrozenModel(engine), {"kb": base}) as server, ThreadPoolExecutor(1) as clients:
         early = clients.submit(server.ask, QUESTION)
         assert engine.begun.acquire(timeout=LONG_S)
         with many(server, NO_BODY), many(server, HALF_HEAD):

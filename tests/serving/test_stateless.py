@@ -139,10 +139,7 @@ def test_with_the_real_reader_answers_keep_their_bytes_whatever_was_read_before(
 
 @pytest.mark.model
 def test_eight_clients_at_a_server_with_slots_get_the_bytes_that_one_gets(
-    configuration: Configuration,
-    base: KnowledgeBase,
-    embedder: HashEmbedder,
-    reader_reference: ModelReference,
+    configuration: Configuration, base: KnowledgeBase, embedder: HashEmbedder, reader_reference: ModelReference
 ) -> None:
     bodies = [{**body, "model": "reader", "max_tokens": 6} for body in requests()[:6]]
     model = load_model(reader_reference, context_tokens=1024, slots=4)
