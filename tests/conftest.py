@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, settings
 
 from openbook.inference import load_embedder
 from openbook.inference.llamacpp import LlamaCppEngine
+from openbook.knowledge import KnowledgeBase, add
 from openbook.models import ModelReference, ModelStore, ensure
 from openbook.parsers import worker
 from openbook.parsers.sandbox import ParsedFile, ParserPool, decode_answer
@@ -101,6 +102,17 @@ def home_of_models(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.fixture
 def embedder() -> HashEmbedder:
     return HashEmbedder()
+
+
+def base_with(folder: Path, files: Mapping[str, str], embedder: Embedder | None = None) -> KnowledgeBase:
+    """The knowledge base `folder`/kb of files that are written into `folder`, each by its path there and its text."""
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+    embedder = embedder or HashEmbedder()
+    base = KnowledgeBase.ensure(folder / "kb", embedder.identity)
+    add(base, [folder / name for name in files], embedder)
+    return base
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,7 @@ from openbook.config import Settings
 from openbook.inference import FrozenModel
 from openbook.inference.frozen import Cancelled, Engine, never
 from openbook.knowledge import KnowledgeBase, RunOptions, add
+from openbook.knowledge.versions import tag
 from openbook.prompts import IS_STATED
 from openbook.records import Completion, Decoding, Prompt
 from openbook.serving.app import create_app
@@ -32,7 +33,9 @@ from openbook.serving.model_reload import Source
 from openbook.serving.server import listen, make_server
 from openbook.serving.service import ServedEmbedder, Service
 from openbook.testing import EchoEngine, HashEmbedder
+from tests.conftest import base_with
 
+TOWER = "How many metres high is the tower of Lund?"
 LONG_S = 600  # after which a test that waits for something gives up: never, on a machine that works
 QUESTION = "When was the bridge opened by the mayor?"
 SECRET = "The safe of the harbour office opens with the number canary-7341."  # carries the label hr
@@ -141,6 +144,16 @@ def docs(built: Path) -> Iterator[Path]:
 @pytest.fixture
 def base(built: Path, tmp_path: Path) -> Iterator[KnowledgeBase]:
     base = KnowledgeBase.open(shutil.copytree(built / "kb", tmp_path / "kb"))
+    yield base
+    base.close()
+
+
+@pytest.fixture
+def towers(tmp_path: Path) -> Iterator[KnowledgeBase]:
+    """Another knowledge base of two versions. The tower grew, and the first version has the tag `old`."""
+    for metres in (50, 55):
+        base = base_with(tmp_path / "towers", {"tower.txt": f"The tower of Lund is {metres} metres high."})
+        tag(base, "old", 1)
     yield base
     base.close()
 

@@ -14,12 +14,20 @@ import httpx
 import pytest
 
 from openbook.errors import EngineError, KnowledgeError, StorageError
-from openbook.inference import FrozenModel
-from openbook.knowledge import KnowledgeBase
 from openbook.serving.configuration import Bounds, Configuration
 from openbook.serving.errors import api_error
-from openbook.testing import EchoEngine, echo_model
-from tests.serving.conftest import SECRET, Running, Serve, bounded, code, connected, eventually, everything, running
+from openbook.testing import EchoEngine
+from tests.serving.conftest import (
+    QUESTION,
+    SECRET,
+    Running,
+    Serve,
+    bounded,
+    code,
+    connected,
+    eventually,
+    everything,
+)
 
 JSON = {"content-type": "application/json"}
 
@@ -76,28 +84,12 @@ def test_what_is_no_json_object_or_can_be_read_in_two_ways_is_refused(server: Ru
 
 
 def test_paths_that_lead_elsewhere_lead_nowhere(server: Running) -> None:
-    for path in (
-        "/v1/../health",
-        "/%2e%2e/%2e%2e/etc/passwd",
-        "//etc/passwd",
-        "/v1/models/..%2f..%2fetc%2fpasswd",
-        "/v1/models/\\..\\x",
-        "/v1/documents/",
-    ):
+    elsewhere = "/v1/../health /%2e%2e/%2e%2e/etc/passwd //etc/passwd /v1/models/..%2f..%2fetc%2fpasswd /v1/models/\\..\\x /v1/documents/"
+    for path in elsewhere.split():
         with connected(server, f"GET {path} HTTP/1.1\nHost: localhost\nConnection: close\n\n") as connection:
             received = everything(connection)
         assert received.startswith(b"HTTP/1.1 404 "), path
         assert b"root:" not in received
-
-
-def test_text_of_a_document_cannot_end_an_event(configuration: Configuration, base: KnowledgeBase) -> None:
-    hostile = 'The bridge\u2028was opened\u2029data: [DONE] \\n\\ndata: {"x": 1} </script> by the mayor.'
-    with running(configuration, echo_model(otherwise=hostile), {"kb": base}) as server:
-        text = server.ask("Is this a test?", model="echo:closed-book", stream=True).text
-        events = [json.loads(line[6:]) for line in text.split("\n\n") if line and line != "data: [DONE]"]
-        shown = "".join(e["choices"][0]["delta"].get("content", "") for e in events)
-    assert shown == hostile
-    assert text.count("data: [DONE]\n\n") == 1
 
 
 def test_no_address_is_ever_fetched(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,15 +192,13 @@ class BrokenEngine(EchoEngine):
         raise EngineError("canary-7341 in the engine's own words")
 
 
-def test_what_fails_inside_is_told_without_what_it_was_about(
-    configuration: Configuration, base: KnowledgeBase, caplog: pytest.LogCaptureFixture
-) -> None:
-    with running(configuration, FrozenModel(BrokenEngine()), {"kb": base}) as server:
-        for stream in (False, True):
-            response = server.ask("When was the bridge opened by the mayor?", stream=stream)
-            assert response.status_code == 500
-            assert response.json()["error"]["type"] == "server_error"
-            assert "canary" not in response.text
+def test_what_fails_inside_is_told_without_what_it_was_about(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    server = serve(BrokenEngine())
+    for stream in (False, True):
+        response = server.ask(QUESTION, stream=stream)
+        assert response.status_code == 500
+        assert response.json()["error"]["type"] == "server_error"
+        assert "canary" not in response.text
     assert "failed: EngineError at count_prompt_tokens" in caplog.text
     assert "canary" not in caplog.text
 
@@ -227,7 +217,7 @@ def test_errors_of_this_side_name_no_folder(caplog: pytest.LogCaptureFixture) ->
 
 
 def test_metrics_count_and_hold_no_text(server: Running) -> None:
-    server.ask("When was the bridge opened by the mayor?")
+    server.ask(QUESTION)
     server.ask("Is there a canary?")
     server.client.get("/v1/documents?after=canary")
     response = server.client.get("/metrics")

@@ -12,14 +12,12 @@ import httpx
 import pytest
 from starlette.datastructures import Headers
 
-from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.versions import tag
 from openbook.serving.auth import Authenticator
 from openbook.serving.configuration import Configuration
 from openbook.serving.errors import ApiError
 from openbook.serving.keys import RIGHTS, KeyFile
-from openbook.testing import echo_model
-from tests.serving.conftest import SECRET, Running, Serve, code, running
+from tests.serving.conftest import SECRET, Running, Serve, code
 
 OPEN = {("GET", "/"), ("GET", "/web/{name}"), ("GET", "/health"), ("GET", "/ready")}
 ABOVE_READ = {
@@ -48,13 +46,10 @@ def behind_keys(server: Running) -> Iterator[tuple[str, str, str]]:
 
 
 @pytest.fixture
-def whole(configuration: Configuration, base: KnowledgeBase, tmp_path: Path) -> Iterator[Running]:
+def whole(serve: Serve, tmp_path: Path) -> Running:
     """A server with every route, which demands a key."""
-    report = tmp_path / "report.html"
-    report.write_text("<p>A report.</p>")
-    changed = replace(configuration, require_key=True, receipts=tmp_path / "log", report=report)
-    with running(changed, echo_model(), {"kb": base}) as found:
-        yield found
+    (tmp_path / "report.html").write_text("<p>A report.</p>")
+    return serve(require_key=True, receipts=tmp_path / "log", report=tmp_path / "report.html")
 
 
 def test_every_route_demands_its_right(whole: Running) -> None:

@@ -24,7 +24,7 @@ from openbook.serving.configuration import Configuration
 from openbook.testing import HashEmbedder, echo_model
 from tests.knowledge.small_bases import reseal
 from tests.parsers.samples import make_pdf
-from tests.serving.conftest import Running, Serve, WaitingEngine, running
+from tests.serving.conftest import QUESTION, TOWER, Running, Serve, WaitingEngine, running
 
 CHROMIUM = os.environ.get("OPENBOOK_CHROMIUM", "/usr/bin/chromium")  # tests see no OPENBOOK_ variables
 FLAGS = (
@@ -32,7 +32,6 @@ FLAGS = (
     "--disable-component-update --disable-sync"
 ).split()
 GIVE_UP_S = 60
-QUESTION = "When was the bridge opened by the mayor?"
 OPENED = "The bridge was opened on 14 March 2026 by mayor Lila Ortega."
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright")
@@ -233,7 +232,7 @@ def test_files_are_added_each_with_its_verdict(server: Running, open_page: Any) 
     page.keyboard.press("Enter")
     expect(page.locator("#found .source").first).to_contain_text("55 metres")
     go(page, "Ask")
-    expect(ask(page, "How many metres high is the tower of Lund?").locator(".text")).to_contain_text("55 metres")
+    expect(ask(page, TOWER).locator(".text")).to_contain_text("55 metres")
 
 
 @pytest.mark.slow
@@ -284,19 +283,14 @@ def test_an_older_version_is_compared_and_asked(server: Running, open_page: Any,
 
 @pytest.mark.slow
 def test_an_answer_keeps_its_knowledge_base_when_another_is_chosen(
-    configuration: Configuration, base: KnowledgeBase, open_page: Any, tmp_path: Path
+    towers: KnowledgeBase, serve: Serve, open_page: Any
 ) -> None:
-    (tmp_path / "tower.txt").write_text("The tower of Lund is 55 metres high.")
-    other = KnowledgeBase.ensure(tmp_path / "other", HashEmbedder().identity)
-    add(other, [tmp_path / "tower.txt"], HashEmbedder())
-    with running(configuration, echo_model(), {"kb": base, "other": other}) as server:
-        page = open_page(server)
-        ask(page)
-        page.get_by_role("combobox", name="Knowledge base").select_option("other")
-        expect(ask(page, "How many metres high is the tower of Lund?").locator("mark")).to_contain_text("55 metres")
-        page.locator(".turn").first.locator(".source button").first.click()
-        expect(page.get_by_role("dialog").locator("mark")).to_have_text(OPENED)
-    other.close()
+    page = open_page(serve(others={"towers": towers}))
+    ask(page)
+    page.get_by_role("combobox", name="Knowledge base").select_option("towers")
+    expect(ask(page, TOWER).locator("mark")).to_contain_text("55 metres")
+    page.locator(".turn").first.locator(".source button").first.click()
+    expect(page.get_by_role("dialog").locator("mark")).to_have_text(OPENED)
 
 
 @pytest.mark.slow

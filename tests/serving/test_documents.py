@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
-from openbook.inference.kv_cache import KVCache
 from openbook.knowledge.erasure import interrupted
 from openbook.serving.errors import ApiError
 from openbook.serving.schemas import parse_form
@@ -177,7 +176,7 @@ def test_a_purge_names_no_copy_that_is_not_the_callers_to_see(server: Running) -
     relabel = upload(server, ("a.txt", TOWER), headers=hidden, labels="hr")
     assert relabel[0]["outcome"] == "updated"
     response = server.client.post("/v1/documents/purge", json={"documents": [mine]}, headers=open_)
-    assert (response.status_code, response.json()["error"]["code"]) == (409, "text_is_elsewhere")
+    assert code(response) == (409, "text_is_elsewhere")
     assert theirs not in response.text
     response = server.client.post("/v1/documents/purge", json={"documents": [mine], "copies": True}, headers=open_)
     assert response.json()["documents"] == [mine]
@@ -186,23 +185,15 @@ def test_a_purge_names_no_copy_that_is_not_the_callers_to_see(server: Running) -
 def test_a_refused_purge_has_deleted_nothing(server: Running, own_home: Path) -> None:
     path = upload(server, ("tower.txt", TOWER))[0]["path"]
     upload(server, ("copy.txt", TOWER))
-    states = KVCache(own_home / "states")
-    digests = [passage.digest for passage in server.bases["kb"].passages(path)]
-    states.put(b"k" * 32, b"what was computed", digests, states.begin())
     shown = own_home / "diagnoses" / "one" / "observations-a.jsonl"
     shown.parent.mkdir(parents=True)
     shown.write_text('{"format":1}\n' + '{"passages":[{"text":"The tower of Lund is 55 metres high."}]}\n')
     response = server.client.post("/v1/documents/purge", json={"documents": [path]})
-    assert (response.status_code, response.json()["error"]["code"]) == (409, "text_is_elsewhere")
-    states.begin()
-    assert states.get(b"k" * 32) is not None
-    assert shown.exists()
+    assert code(response) == (409, "text_is_elsewhere")
     assert path in listed(server)
+    assert shown.exists()
     response = server.client.post("/v1/documents/purge", json={"documents": [path], "copies": True})
-    assert response.status_code == 200
-    states.begin()
-    assert states.get(b"k" * 32) is None
-    assert not shown.exists()
+    assert (response.status_code, shown.exists()) == (200, False)
 
 
 def test_a_purge_that_was_killed_is_finished_by_the_next_one(server: Running, own_home: Path) -> None:

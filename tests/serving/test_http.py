@@ -8,18 +8,14 @@ import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 
 import h11
 import httpx
 import pytest
 
-from openbook.inference import FrozenModel
-from openbook.knowledge import KnowledgeBase
-from openbook.serving.configuration import Configuration
 from openbook.serving.server import StrictLines, listen
-from openbook.testing import EchoEngine, echo_model
+from openbook.testing import EchoEngine
 from tests.serving.conftest import (
     LARGE,
     LONG_S,
@@ -28,11 +24,10 @@ from tests.serving.conftest import (
     Running,
     Serve,
     WaitingEngine,
-    bounded,
+    chat,
     connected,
     eventually,
     everything,
-    running,
 )
 
 HOST = b"Host: localhost\r\n"
@@ -125,7 +120,7 @@ def test_what_is_in_doubt_is_refused_and_nothing_after_it_is_answered(server: Ru
 
 
 def test_the_refusal_says_what_is_wrong(server: Running) -> None:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=LONG_S) as connection:
+    with connected(server, "") as connection:
         connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\n")  # no byte is left unread, so nothing is lost
         _, _, body = everything(connection).partition(b"\r\n\r\n")
     error = json.loads(body)["error"]
@@ -169,7 +164,7 @@ def test_what_is_one_request_gets_one_answer(server: Running) -> None:
 
 
 def test_who_waits_to_be_told_to_go_on_is_told(server: Running) -> None:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=LONG_S) as connection:
+    with connected(server, "") as connection:
         connection.sendall(POST + b"Connection: close\r\nExpect: 100-continue\r\nContent-Length: 19\r\n\r\n")
         assert connection.recv(65536).startswith(b"HTTP/1.1 100 ")
         connection.sendall(BODY)
@@ -177,7 +172,7 @@ def test_who_waits_to_be_told_to_go_on_is_told(server: Running) -> None:
 
 
 def test_a_body_that_goes_wrong_under_way_ends_the_connection(server: Running) -> None:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=LONG_S) as connection:
+    with connected(server, "") as connection:
         connection.sendall(CHUNKED + b"3\r\n{")
         connection.sendall(b'"q\n')
         assert statuses(everything(connection)) in ([], [400])
@@ -277,13 +272,6 @@ def test_a_body_that_does_not_come_is_not_waited_for(serve: Serve) -> None:
     assert server.service.uploading.running == 0
 
 
-@pytest.fixture
-def large_report(configuration: Configuration, tmp_path: Path) -> Configuration:
-    report = tmp_path / "report.html"
-    report.write_bytes(b" " * LARGE)
-    return replace(configuration, report=report)
-
-
 def not_reading(server: Running, head: str, body: bytes = b"") -> socket.socket:
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -299,20 +287,18 @@ def is_served(server: Running) -> bool:
         return everything(connection).startswith(b"HTTP/1.1 200 ")
 
 
-def test_a_client_that_does_not_read_loses_its_connection(large_report: Configuration, base: KnowledgeBase) -> None:
-    with running(bounded(large_report, write_s=0.2, connections=1), echo_model(), {"kb": base}) as server:
-        with not_reading(server, "GET /report HTTP/1.1\nHost: localhost\n\n") as connection:
-            eventually(lambda: is_served(server))
-            assert len(everything(connection)) < LARGE
-        assert is_served(server)
+def test_a_client_that_does_not_read_loses_its_connection(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_bytes(b" " * LARGE)
+    server = serve(report=tmp_path / "report.html", write_s=0.2, connections=1)
+    with not_reading(server, "GET /report HTTP/1.1\nHost: localhost\n\n") as connection:
+        eventually(lambda: is_served(server))
+        assert len(everything(connection)) < LARGE
+    assert is_served(server)
 
 
 def test_a_client_that_does_not_read_a_stream_ends_its_generation(serve: Serve) -> None:
-    engine = LongEngine()
-    server = serve(engine, write_s=0.2)
-    body = json.dumps({"model": "echo", "stream": True, "messages": [{"role": "user", "content": QUESTION}]}).encode()
-    head = "POST /v1/chat/completions HTTP/1.1\nHost: localhost\nContent-Type: application/json\n"
-    with not_reading(server, f"{head}Content-Length: {len(body)}\n\n", body):
+    server = serve(engine := LongEngine(), write_s=0.2)
+    with not_reading(server, *chat(stream=True)):
         assert engine.was_cancelled.wait(LONG_S)
         eventually(lambda: server.service.reading.running == 0)
 
@@ -326,9 +312,7 @@ def test_what_is_written_is_sent_at_once() -> None:
 
 MANY = 300
 HALF_HEAD = b"GET /health HTTP/1.1\r\nHost: local"
-NO_BODY = (
-    b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
-)
+NO_BODY = POST + b"Content-Length: 100\r\n\r\n{"
 
 
 @contextmanager
@@ -352,12 +336,10 @@ def test_300_clients_that_send_half_keep_no_request_of_another_out(server: Runni
 
 
 @pytest.mark.slow
-def test_requests_that_came_while_others_sent_half_are_all_answered(
-    configuration: Configuration, base: KnowledgeBase
-) -> None:
+def test_requests_that_came_while_others_sent_half_are_all_answered(serve: Serve) -> None:
     """They do not give way to those that come later."""
-    engine = WaitingEngine()
-    with running(configuration, FrozenModel(engine), {"kb": base}) as server, ThreadPoolExecutor(1) as clients:
+    server = serve(engine := WaitingEngine())
+    with ThreadPoolExecutor(1) as clients:
         early = clients.submit(server.ask, QUESTION)
         assert engine.begun.acquire(timeout=LONG_S)
         with many(server, NO_BODY), many(server, HALF_HEAD):
@@ -367,13 +349,9 @@ def test_requests_that_came_while_others_sent_half_are_all_answered(
 
 
 @pytest.mark.parametrize("sent", [HALF_HEAD, NO_BODY], ids=["half a head", "no body"])
-def test_the_one_that_was_heard_of_longest_ago_gives_way(
-    configuration: Configuration, base: KnowledgeBase, sent: bytes
-) -> None:
-    with (
-        running(bounded(configuration, connections=3), echo_model(), {"kb": base}) as server,
-        many(server, sent, 3) as held,
-    ):
+def test_the_one_that_was_heard_of_longest_ago_gives_way(serve: Serve, sent: bytes) -> None:
+    server = serve(connections=3)
+    with many(server, sent, 3) as held:
         eventually(lambda: len(server.app.state.unfinished) == 3)
         assert is_served(server)
         assert everything(held[0]) == b""

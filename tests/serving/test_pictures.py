@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,11 @@ import httpx
 import pytest
 
 from openbook.knowledge import KnowledgeBase, RunOptions, add
-from openbook.serving.configuration import Configuration
-from openbook.testing import HashEmbedder, echo_model
+from openbook.testing import HashEmbedder
 from tests.parsers.hostile_pdfs import slow_to_draw
 from tests.parsers.pngs import decoded
 from tests.parsers.samples import make_pdf
-from tests.serving.conftest import Running, Serve, connected, eventually, everything, running
+from tests.serving.conftest import Running, Serve, connected, eventually, everything
 
 SHIP = make_pdf([["The ship has two masts."], [], ["It was built in 1921."]])
 PAY = make_pdf([["Anna earns 12 crowns: canary-7341."]])
@@ -33,9 +31,8 @@ def docs(docs: Path, base: KnowledgeBase) -> Path:
 
 
 @pytest.fixture
-def server(docs: Path, configuration: Configuration, base: KnowledgeBase) -> Iterator[Running]:
-    with running(configuration, echo_model(), {"kb": base}) as found:
-        yield found
+def server(docs: Path, serve: Serve) -> Running:
+    return serve()
 
 
 def picture(server: Running, path: object, page: object = 1, headers: dict[str, str] | None = None, **more: Any) -> Any:

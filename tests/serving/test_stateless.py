@@ -82,14 +82,10 @@ def test_equal_requests_have_equal_answers_in_any_order_beside_any_other_and_aft
 
 
 def test_reading_leaves_the_knowledge_base_and_the_home_as_they_were(server: Running) -> None:
-    def files() -> dict[str, bytes]:
+    def files() -> dict[Path, bytes]:
         places = (server.bases["kb"].folder, server.service.configuration.settings.home)
-        found = [path for place in places if place.exists() for path in place.rglob("*")]
-        return {
-            str(path): path.read_bytes()
-            for path in found
-            if path.is_file() and not path.name.endswith(("-shm", "-wal"))
-        }
+        found = [path for place in places for path in place.rglob("*") if path.is_file()]
+        return {path: path.read_bytes() for path in found if not path.name.endswith(("-shm", "-wal"))}
 
     before = files()
     for body in requests():
@@ -100,6 +96,7 @@ def test_reading_leaves_the_knowledge_base_and_the_home_as_they_were(server: Run
     assert files() == before
 
 
+@pytest.mark.slow  # test_reading keeps this law of the engine in every run
 @pytest.mark.model
 def test_with_the_real_reader_answers_keep_their_bytes_whatever_was_read_before(
     configuration: Configuration,

@@ -17,9 +17,7 @@ from openbook.records import Completion, Decoding, Prompt
 from openbook.serving.configuration import Configuration
 from openbook.serving.telemetry import ENDPOINTS, provider_of
 from openbook.testing import EchoEngine, echo_model
-from tests.serving.conftest import Running, running
-
-QUESTION = "When was the bridge opened by the mayor?"
+from tests.serving.conftest import QUESTION, Running, running
 
 
 class Traced:

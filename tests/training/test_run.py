@@ -32,6 +32,7 @@ from openbook.training.run import (
     choose_device,
     load_inputs,
     numeric_class,
+    slow_precision,
     train,
 )
 from tests.conftest import ROOT
