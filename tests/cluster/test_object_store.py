@@ -4,6 +4,7 @@ import logging
 import socket
 import uuid
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -147,3 +148,41 @@ def test_a_store_that_is_killed_costs_time_and_has_everything_after_the_next_ref
         assert caplog.text == ""
     finally:
         stop_object_store(store)
+
+
+# --- the store of this machine -----------------------------------------------------------------------------------------
+
+
+def test_a_store_is_started_once_and_has_what_it_took_after_it_was_killed(tmp_path: Path) -> None:
+    try:
+        url = start_object_store(tmp_path)
+        assert start_object_store(tmp_path) == url
+        with pytest.raises(StorageError, match="runs on port"):
+            start_object_store(tmp_path, port=1)
+        large = bytes(range(256)) * (1 << 14)
+        open_s3(url).put("small", b"one")
+        open_s3(url).put("large", large)
+        stop_object_store(tmp_path)
+        stop_object_store(tmp_path)
+        with pytest.raises(StorageError):
+            open_s3(url).get("small")
+        assert start_object_store(tmp_path) == url
+        assert (open_s3(url).get("small"), open_s3(url).get("large")) == (b"one", large)
+    finally:
+        stop_object_store(tmp_path)
+
+
+def test_a_port_that_is_used_is_said(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(StorageError, match=f"Port {port} is used by another program"):
+            start_object_store(tmp_path, port=port)
+    stop_object_store(tmp_path)
+
+
+def test_it_listens_on_the_loopback_interface_alone(object_store_url: str) -> None:
+    port = urlsplit(object_store_url).query.rpartition(":")[2]
+    others = {address[4][0] for address in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)}
+    for address in others - {"127.0.0.1", "127.0.1.1"}:
+        with pytest.raises(OSError, match="refused"), socket.create_connection((str(address), int(port)), timeout=2):
+            pass
