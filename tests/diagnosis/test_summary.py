@@ -60,10 +60,7 @@ def test_the_counts_are_right() -> None:
 
 def test_retrieval_is_measured_where_something_is_to_be_found() -> None:
     retrieval = summary_of(mixed()).retrieval
-    assert retrieval.questions == 10
-    assert (retrieval.found[1].count, retrieval.found[10].count, retrieval.found[20].count) == (6, 9, 9)
-    assert retrieval.reached.count == 6
-    assert retrieval.mrr.mean == pytest.approx((6 + 3 / 9) / 10)
+    assert (retrieval.questions, retrieval.reached.count) == (10, 6)
     assert math.isnan(summary_of([]).retrieval.mrr.mean)
 
 
