@@ -104,13 +104,15 @@ def embedder() -> HashEmbedder:
     return HashEmbedder()
 
 
-def base_with(folder: Path, files: Mapping[str, str], embedder: Embedder | None = None) -> KnowledgeBase:
-    """The knowledge base `folder`/kb of files that are written into `folder`, each by its path there and its text."""
+def base_with(
+    folder: Path, files: Mapping[str, str], embedder: Embedder | None = None, place: Path | None = None
+) -> KnowledgeBase:
+    """A knowledge base, in `folder`/kb if no `place` is named, of files that are written into `folder`: path there -> text."""
     for name, text in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
     embedder = embedder or HashEmbedder()
-    base = KnowledgeBase.ensure(folder / "kb", embedder.identity)
+    base = KnowledgeBase.ensure(place or folder / "kb", embedder.identity)
     add(base, [folder / name for name in files], embedder)
     return base
 

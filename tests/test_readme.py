@@ -87,18 +87,8 @@ def test_every_command_does_what_it_says(
                 assert run(arguments) == 0, f"{command}\n{capsys.readouterr().err}"
             else:
                 assert line.startswith(LONG), command
-
-
-@pytest.mark.model
-def test_the_first_command_ends_in_the_answer_that_the_readme_shows(
-    monkeypatch: pytest.MonkeyPatch,
-    embedder_reference: ModelReference,
-    instruct_reference: ModelReference,
-    home_of_models: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.delenv("OPENBOOK_MODEL")
-    monkeypatch.chdir(ROOT)
-    question = shlex.split(commands("README")[0].partition("openbook ask ")[2])
-    assert run(["ask", *question]) == 0
-    assert "28 days" in capsys.readouterr().out
+    if pages == ("README",):  # its first command, which shows an answer of the default model
+        monkeypatch.delenv("OPENBOOK_MODEL")
+        capsys.readouterr()
+        assert run(["ask", *shlex.split(commands("README")[0].partition("openbook ask ")[2])]) == 0
+        assert "28 days" in capsys.readouterr().out

@@ -1,33 +1,31 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from openbook.answer import Options, ask
-from openbook.cli import main
 from openbook.errors import KnowledgeError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, RunOptions, add, purge
-from openbook.models import ModelReference
 from openbook.receipts import parse_receipt
 from openbook.records import Answer, ReaderFormat
 from openbook.replay import knowledge_base_of, passage_of, replay
 from openbook.testing import EchoEngine, HashEmbedder, echo_model
+from tests.conftest import base_with
 
 MODEL = echo_model(reader=ReaderFormat("Answer from the passage.", "The passages do not say."))
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
-def base(tmp_path: Path, embedder: HashEmbedder) -> KnowledgeBase:
-    (tmp_path / "bridge.txt").write_text("The bridge was opened on 14 March 2026 by mayor Lila Ortega.")
-    (tmp_path / "library.txt").write_text("The library holds 2.3 million books. It is closed on Mondays.")
-    base = KnowledgeBase.ensure(tmp_path / "kb", embedder.identity)
-    add(base, [tmp_path / "bridge.txt", tmp_path / "library.txt"], embedder)
-    return base
+def base(tmp_path: Path) -> KnowledgeBase:
+    texts = {
+        "bridge.txt": "The bridge was opened on 14 March 2026 by mayor Lila Ortega.",
+        "library.txt": "The library holds 2.3 million books. It is closed on Mondays.",
+    }
+    return base_with(tmp_path, texts)
 
 
 @pytest.fixture
@@ -43,11 +41,10 @@ def test_an_answer_is_replayed_from_its_receipt_alone(base: KnowledgeBase, answe
 
 
 def test_closed_book_and_abstentions_are_replayed_too(base: KnowledgeBase, embedder: HashEmbedder) -> None:
-    model = MODEL
-    silent = ask("Which colour has the zeppelin?", model, base, embedder, Options(min_similarity=-1.0))
-    far = ask("zeppelin", model, base, embedder, Options(min_similarity=0.99))
-    for each in (silent, far, ask("Why?", model)):
-        assert replay(each.receipt, model, base).identical
+    silent = ask("Which colour has the zeppelin?", MODEL, base, embedder, Options(min_similarity=-1.0))
+    far = ask("zeppelin", MODEL, base, embedder, Options(min_similarity=0.99))
+    for each in (silent, far, ask("Why?", MODEL)):
+        assert replay(each.receipt, MODEL, base).identical
 
 
 def test_the_same_passages_replay_after_other_documents_changed(
@@ -114,56 +111,15 @@ def test_what_differs_is_said_and_the_new_answer_given(base: KnowledgeBase, answ
     assert found.answer == "Somebody else opened it."
     assert "another machine" in found.differences[0]
     assert found.differences[1] == "The answer differs."
-
-
-def test_a_receipt_of_a_model_without_a_digest_says_so(base: KnowledgeBase, answer: Answer) -> None:
-    server = replace(answer.receipt.model, name="qwen3:8b", digest="", evidence="claimed")
-    found = replay(replace(answer.receipt, model=server).sealed(), MODEL, base)
-    assert found.differences == ("The receipt has no digest of qwen3:8b, so no model can be shown to be the same.",)
-
-
-def test_altered_receipts_are_said_to_be(base: KnowledgeBase, answer: Answer) -> None:
     altered = replace(answer.receipt, labels=("board",))
     assert replay(altered, MODEL, base).differences == ("The receipt was altered after it was written.",)
     forged = replace(answer.receipt, question="Who closed the library?").sealed()
     assert not replay(forged, MODEL, base).identical
 
 
-def test_a_receipt_of_another_knowledge_base_is_refused(base: KnowledgeBase, answer: Answer) -> None:
-    other = replace(answer.receipt, knowledge_base="another")
+def test_what_cannot_be_compared_says_so(base: KnowledgeBase, answer: Answer) -> None:
+    server = replace(answer.receipt.model, name="qwen3:8b", digest="", evidence="claimed")
+    found = replay(replace(answer.receipt, model=server).sealed(), MODEL, base)
+    assert found.differences == ("The receipt has no digest of qwen3:8b, so no model can be shown to be the same.",)
     with pytest.raises(KnowledgeError, match="--kb"):
-        knowledge_base_of(other, [base])
-
-
-@pytest.mark.model
-def test_an_answer_of_the_real_model_is_replayed_from_the_shell(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    reader_reference: ModelReference,
-    embedder_reference: ModelReference,
-) -> None:
-    monkeypatch.setenv("OPENBOOK_HOME", str(ROOT / ".cache" / "test-home"))
-    monkeypatch.setenv("OPENBOOK_KV_DISK", "0")
-
-    def run(*arguments: str) -> tuple[int, str]:
-        with pytest.raises(SystemExit) as ended:
-            main(list(arguments))
-        return int(ended.value.code or 0), capsys.readouterr().out
-
-    docs, log = str(ROOT / "examples" / "handbook"), str(tmp_path / "log")
-    code, text = run("ask", "When does the nightly backup start?", "--docs", docs, "--json", "--log", log)
-    assert code == 0
-    (tmp_path / "answer.json").write_text(text)
-    assert run("replay", str(tmp_path / "answer.json")) == (0, "Identical: 01:40\n")
-    assert run("log", "verify", log)[0] == 0
-    assert run("replay", log) == (0, "1 of 1 answers are identical.\n")
-    value = json.loads(text)
-    (tmp_path / "receipt.json").write_text(json.dumps(value["receipt"] | {"answer_digest": "0" * 64}))
-    code, text = run("replay", str(tmp_path / "receipt.json"), "--json")
-    assert code == 1
-    assert json.loads(text)["differences"] == ["The receipt was altered after it was written.", "The answer differs."]
-    value["receipt"]["model"]["digest"] = "0" * 64
-    (tmp_path / "receipt.json").write_text(json.dumps(value))
-    assert run("replay", str(tmp_path / "receipt.json"))[0] == 3
-    assert asdict(parse_receipt((tmp_path / "answer.json").read_bytes()))["strategy"] == "each"
+        knowledge_base_of(replace(answer.receipt, knowledge_base="another"), [base])

@@ -7,27 +7,22 @@ from pathlib import Path
 
 import pytest
 
-from openbook.knowledge import KnowledgeBase, add
+from openbook.knowledge import KnowledgeBase
 from openbook.models import ModelReference
 from openbook.signatures import public_key
-from openbook.testing import HashEmbedder
 from tests.cli.conftest import Out
-from tests.conftest import MODEL_HOME
+from tests.conftest import MODEL_HOME, base_with
 
 SECRET = "The safe of the harbour office opens with the number zeppelin-7341."
 
 
 @pytest.fixture
-def secret(tmp_path: Path, own_home: Path, embedder: HashEmbedder) -> Path:
+def secret(tmp_path: Path, own_home: Path) -> Path:
     """A document of one's own knowledge base."""
-    path = tmp_path / "docs" / "secret.txt"
-    path.parent.mkdir()
-    path.write_text(SECRET)
-    (tmp_path / "docs" / "bridge.txt").write_text("The bridge is 40 metres long.")
-    base = KnowledgeBase.ensure(own_home / "kb", embedder.identity)
-    add(base, [tmp_path / "docs"], embedder)
-    base.close()
-    return path
+    docs = tmp_path / "docs"
+    texts = {"secret.txt": SECRET, "bridge.txt": "The bridge is 40 metres long."}
+    base_with(docs, texts, place=own_home / "kb").close()
+    return docs / "secret.txt"
 
 
 def test_a_purge_is_proved_to_somebody_on_another_machine(
@@ -140,3 +135,6 @@ def test_an_answer_is_signed_and_replayed(
     assert json.loads(stdout)["content"] == answer["receipt"]
     assert question in out("verify", signed, "--key", public_key(own_home))[1]
     assert out("replay", signed)[1].strip() == f"Identical: {answer['answer']}"
+    answer["receipt"]["model"]["digest"] = "0" * 64
+    signed.write_text(json.dumps(answer["receipt"]))
+    assert out("replay", signed)[0] == 3  # no model has it
