@@ -9,13 +9,11 @@ from tests.cli.conftest import Out
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_script_asks_the_program(shell: str, out: Out) -> None:
-    code, stdout, _ = out("completion", shell)
-    assert (code, f"_OPENBOOK_COMPLETE={shell}_complete" in stdout) == (0, True)
+    assert f"_OPENBOOK_COMPLETE={shell}_complete" in out.ok("completion", shell)
 
 
 def test_another_shell_is_an_error_that_names_those_there_are(out: Out) -> None:
-    code, _, stderr = out("completion", "tcsh")
-    assert (code, "'tcsh' is not one of 'bash', 'zsh', 'fish'" in stderr) == (2, True)
+    out.refused(2, "'tcsh' is not one of 'bash', 'zsh', 'fish'", "completion", "tcsh")
 
 
 @pytest.mark.parametrize(

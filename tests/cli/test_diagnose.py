@@ -8,7 +8,7 @@ import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 
@@ -65,6 +65,7 @@ class Interrupting(TableEngine):
         return super().count_prompt_tokens(prompt)
 
 
+Verb: TypeAlias = Callable[..., tuple[int, str, str]]
 ENGINES: dict[str, Callable[[Prompt], str]] = {
     "good": good,
     "bad": lambda prompt: "Somebody.",
@@ -123,11 +124,11 @@ def kb(built: Path, tmp_path: Path, opened: object) -> Path:
 
 
 @pytest.fixture
-def diagnose(out: Out, questions: Path, kb: Path) -> Out:
+def diagnose(out: Out, questions: Path, kb: Path) -> Verb:
     return lambda *options: out("diagnose", questions, "--kb", kb, *options)
 
 
-def test_two_models_side_by_side(diagnose: Out, tmp_path: Path) -> None:
+def test_two_models_side_by_side(diagnose: Verb, tmp_path: Path) -> None:
     folder, table = tmp_path / "results", tmp_path / "table.csv"
     code, stdout, _ = diagnose("--model", "good", "--model", "bad", "--out", folder, "--csv", table)
     assert code == 0
@@ -143,7 +144,7 @@ def test_two_models_side_by_side(diagnose: Out, tmp_path: Path) -> None:
         assert len(list(csv.DictReader(stream))) == 8
 
 
-def test_a_later_run_of_another_model_shows_the_earlier_one_beside_its_own(diagnose: Out) -> None:
+def test_a_later_run_of_another_model_shows_the_earlier_one_beside_its_own(diagnose: Verb) -> None:
     first = json.loads(diagnose("--model", "bad", "--limit", "3", "--json")[1])
     code, stdout, error = diagnose("--model", "good", "--fail-under", "1")
     assert code == 0  # of the model that was asked now
@@ -155,7 +156,7 @@ def test_a_later_run_of_another_model_shows_the_earlier_one_beside_its_own(diagn
 
 
 def test_the_same_command_goes_on_and_asks_nothing_again(
-    diagnose: Out, opened: list[tuple[TableEngine, Settings]]
+    diagnose: Verb, opened: list[tuple[TableEngine, Settings]]
 ) -> None:
     first, second, third, limited = (
         json.loads(diagnose("--model", "good", "--json", *more)[1])
@@ -169,7 +170,7 @@ def test_the_same_command_goes_on_and_asks_nothing_again(
     assert asked[2:] == [0, 0]
 
 
-def test_other_settings_are_another_run(diagnose: Out, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_settings_are_another_run(diagnose: Verb, monkeypatch: pytest.MonkeyPatch) -> None:
     folders = set()
     for name, value in (("THREADS", "1"), ("PASSAGES", "1"), ("MAX_TOKENS", "9")):
         monkeypatch.setenv(f"OPENBOOK_{name}", value)
@@ -178,7 +179,7 @@ def test_other_settings_are_another_run(diagnose: Out, monkeypatch: pytest.Monke
 
 
 def test_questions_are_asked_as_they_were_when_the_run_began(
-    diagnose: Out, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    diagnose: Verb, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = questions.read_text()
 
@@ -195,8 +196,7 @@ def test_questions_are_asked_as_they_were_when_the_run_began(
 
 
 def test_documents_without_a_knowledge_base(out: Out, questions: Path, built: Path, opened: object) -> None:
-    code, stdout, _ = out("diagnose", questions, "--docs", built / "bridge.txt", "--model", "good", "--json")
-    assert code == 0
+    stdout = out.ok("diagnose", questions, "--docs", built / "bridge.txt", "--model", "good", "--json")
     verdicts = {each["id"]: each["verdict"] for each in json.loads(stdout)["models"][0]["outcomes"]}
     assert (verdicts["bridge"], verdicts["ferry"]) == ("fixed_by_retrieval", "not_in_the_knowledge_base")
 
@@ -206,14 +206,14 @@ def test_documents_without_a_knowledge_base(out: Out, questions: Path, built: Pa
     [("good", "1", 0), ("bad", "0.5", 1), ("bad", "0", 0), ("overloaded", "0.5", 0), ("overloaded", "0.51", 1)]
     + [("good", share, 2) for share in ("nan", "1.1", "half")],
 )
-def test_fail_under(diagnose: Out, model: str, share: str, code: int) -> None:
+def test_fail_under(diagnose: Verb, model: str, share: str, code: int) -> None:
     found, stdout, error = diagnose("--model", model, "--fail-under", share)
     assert found == code
     assert ("report" in stdout) == (code != 2)
     assert ("--fail-under" in error) == (code != 0)
 
 
-def test_fail_under_is_exact(diagnose: Out, questions: Path) -> None:
+def test_fail_under_is_exact(diagnose: Verb, questions: Path) -> None:
     for right, of, share, code in (
         (7, 25, "0.28", 0),
         (0, 3, "0.3333333333333333", 1),
@@ -225,7 +225,7 @@ def test_fail_under_is_exact(diagnose: Out, questions: Path) -> None:
 
 
 def test_a_run_in_which_every_request_failed_is_an_error_and_asked_again(
-    diagnose: Out, opened: list[tuple[TableEngine, Settings]], monkeypatch: pytest.MonkeyPatch
+    diagnose: Verb, opened: list[tuple[TableEngine, Settings]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for more in ((), ("--fail-under", "0")):
         code, stdout, error = diagnose("--model", "fails", *more)
@@ -238,16 +238,15 @@ def test_a_run_in_which_every_request_failed_is_an_error_and_asked_again(
     assert (code, error, "failed" in stdout) == (0, "", False)
 
 
-def test_compare(diagnose: Out, out: Out, tmp_path: Path) -> None:
+def test_compare(diagnose: Verb, out: Out, tmp_path: Path) -> None:
     for name in ("good", "bad"):
         assert diagnose("--model", name, "--as-of", "1", "--out", tmp_path / name)[0] == 0
     files = [tmp_path / name / "diagnosis.json" for name in ("good", "bad")]
     code, stdout, _ = out("diagnose", "compare", *files, "--json")
     (comparison,) = json.loads(stdout)["comparisons"]
     assert (code, comparison["questions"], comparison["only_second"]) == (0, 4, 0)
-    assert "fixed by retrieval → reader gap" in out("diagnose", "compare", *files)[1]
-    code, _, error = out("diagnose", "compare", files[0])
-    assert (code, "only one model" in error) == (2, True)
+    assert "fixed by retrieval → reader gap" in out.ok("diagnose", "compare", *files)
+    out.refused(2, "only one model", "diagnose", "compare", files[0])
 
 
 @pytest.mark.parametrize("verb", ["diagnose", "probe"])
@@ -255,11 +254,11 @@ def test_drafts_are_refused_before_a_model_is_opened(
     verb: str, out: Out, opened: list[Any], questions: Path, kb: Path
 ) -> None:
     questions.write_text(lines_of([{**QUESTIONS[0], "reviewed": False}]))
-    code, _, error = out(verb, questions, "--kb", kb, "--model", "good")
-    assert (code, "1 of the 1 questions are drafts" in error, opened) == (2, True, [])
+    out.refused(2, "1 of the 1 questions are drafts", verb, questions, "--kb", kb, "--model", "good")
+    assert opened == []
 
 
-def test_places_that_are_not_there(diagnose: Out, out: Out, questions: Path, kb: Path, tmp_path: Path) -> None:
+def test_places_that_are_not_there(diagnose: Verb, out: Out, questions: Path, kb: Path, tmp_path: Path) -> None:
     KnowledgeBase.ensure(tmp_path / "empty", HashEmbedder().identity)
     (tmp_path / "file").write_text("")
     for arguments, code, says in (
@@ -270,20 +269,18 @@ def test_places_that_are_not_there(diagnose: Out, out: Out, questions: Path, kb:
         ((questions, "--kb", kb, "--model", "good", "--csv", tmp_path), 5, "it is a folder; give a file"),
         ((questions, "--kb", kb, "--model", "good", "--out", tmp_path / "file"), 5, "Cannot write"),
     ):
-        found, _, error = out("diagnose", *arguments)
-        assert (found, says in " ".join(error.split())) == (code, True), arguments
+        out.refused(code, says, "diagnose", *arguments)
 
 
-def test_a_purge_deletes_the_diagnoses_that_show_the_text(diagnose: Out, out: Out, kb: Path) -> None:
+def test_a_purge_deletes_the_diagnoses_that_show_the_text(diagnose: Verb, out: Out, kb: Path) -> None:
     folder = Path(json.loads(diagnose("--model", "good", "--json")[1])["folder"])
     for name, dropped in (("bridge.txt", 1), ("ferry.txt", 0)):
-        code, stdout, _ = out("purge", name, "--kb", kb, "--yes", "--json")
-        assert (code, json.loads(stdout)["diagnoses_dropped"]) == (0, dropped)
+        assert out.json("purge", name, "--kb", kb, "--yes")["diagnoses_dropped"] == dropped
         assert not folder.exists()
 
 
 def test_a_judge_and_probes_in_the_same_report_and_asked_once(
-    diagnose: Out, opened: list[tuple[TableEngine, Settings]], tmp_path: Path
+    diagnose: Verb, opened: list[tuple[TableEngine, Settings]], tmp_path: Path
 ) -> None:
     arguments = ("--model", "good", "--out", tmp_path / "r")
     assert diagnose(*arguments)[0] == 0
@@ -303,7 +300,7 @@ def test_a_judge_and_probes_in_the_same_report_and_asked_once(
 
 
 def test_wherever_the_disk_fails_a_page_with_probes_is_known_to_have_them(
-    diagnose: Out, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    diagnose: Verb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`purge` asks the numbers, so no page may have what they do not say."""
 
@@ -326,14 +323,14 @@ def test_wherever_the_disk_fails_a_page_with_probes_is_known_to_have_them(
 
 
 @pytest.fixture
-def probe(out: Out, questions: Path, built: Path, tmp_path: Path, opened: object) -> Out:
+def probe(out: Out, questions: Path, built: Path, tmp_path: Path, opened: object) -> Verb:
     questions.write_text(lines_of(PROBED))
     kb = shutil.copytree(built / "kb-to-probe", tmp_path / "kb-to-probe")
     return lambda *options, model="[red]reads": out("probe", questions, "--kb", kb, "--model", model, *options)
 
 
 def test_all_probes_on_the_terminal_and_as_a_page(
-    probe: Out, tmp_path: Path, opened: list[tuple[TableEngine, Settings]]
+    probe: Verb, tmp_path: Path, opened: list[tuple[TableEngine, Settings]]
 ) -> None:
     before = signal.getsignal(signal.SIGINT)
     page = tmp_path / "pages" / "new" / "probes.html"
@@ -348,24 +345,8 @@ def test_all_probes_on_the_terminal_and_as_a_page(
     assert [current.kv_disk for _, current in opened] == [0]  # nothing of an altered passage is written down
 
 
-def test_a_file_of_questions_that_changes_in_the_meantime_changes_nothing(
-    probe: Out, questions: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = questions.read_text()
-
-    def edits(prompt: Prompt) -> str:
-        questions.write_text(before.replace("Brekkan", "Zandvoort"))
-        return reads(prompt)
-
-    monkeypatch.setitem(ENGINES, "edits", edits)
-    _, undisturbed, _ = probe("--probe", "abstention", "--json")
-    code, disturbed, _ = probe("--probe", "abstention", "--json", model="edits")
-    assert code == 0
-    assert json.loads(disturbed)["probes"] == json.loads(undisturbed)["probes"]
-
-
 def test_a_page_that_cannot_be_written_is_refused_before_the_work(
-    probe: Out, tmp_path: Path, questions: Path, opened: list[Any], monkeypatch: pytest.MonkeyPatch
+    probe: Verb, tmp_path: Path, questions: Path, opened: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for place, message in (
         (tmp_path, f"Cannot write {tmp_path}: it is a folder; give a file"),
@@ -385,7 +366,7 @@ def test_a_page_that_cannot_be_written_is_refused_before_the_work(
     assert (code, "4 questions probed" in stdout, "Cannot write" in stderr) == (5, True, True)
 
 
-def test_as_json_and_only_some(probe: Out) -> None:
+def test_as_json_and_only_some(probe: Verb) -> None:
     code, stdout, stderr = probe("--probe", "abstention", "--probe", "counterfactual", "--limit", 2, "--json")
     value = json.loads(stdout)
     assert (code, list(value["probes"]), value["questions"]) == (0, ["counterfactual", "abstention"], 2)
@@ -394,7 +375,7 @@ def test_as_json_and_only_some(probe: Out) -> None:
     assert "The first 2 of 4 questions" in stderr
 
 
-def test_ctrl_c_shows_what_was_measured(probe: Out) -> None:
+def test_ctrl_c_shows_what_was_measured(probe: Verb) -> None:
     before = signal.getsignal(signal.SIGINT)
     code, stdout, stderr = probe(model="interrupted")
     assert code == 130
@@ -404,7 +385,7 @@ def test_ctrl_c_shows_what_was_measured(probe: Out) -> None:
     assert signal.getsignal(signal.SIGINT) == before
 
 
-def test_what_probes_leave_out_is_counted(probe: Out, questions: Path) -> None:
+def test_what_probes_leave_out_is_counted(probe: Verb, questions: Path) -> None:
     code, stdout, _ = probe("--probe", "counterfactual", model="fails")
     assert (code, "Left out: the model failed: 4" in stdout, "no data" in stdout) == (0, True, True)
     questions.write_text(lines_of([{"question": "Who built the tower of Ostrevik?", "answers": ["Anna Berg"]}]))

@@ -16,12 +16,10 @@ def test_all_parts_of_a_reader_are_verified(own_home: Path, out: Out, tmp_path: 
     adapter = stored_adapter(store, base, tmp_path)
     merged = ensure(store, "small").merged
     assert merged is not None
-    code, stdout, _ = out("models", "verify", "small")
-    assert code == 0
+    stdout = out.ok("models", "verify", "small")
     assert [line.split()[-1] for line in stdout.splitlines()] == [adapter.digest, base.digest, merged.digest]
     data = bytearray(merged.main_file.read_bytes())
     data[-1] ^= 1
     merged.main_file.chmod(0o600)
     merged.main_file.write_bytes(data)
-    code, _, stderr = out("models", "verify", "small")
-    assert (code, f"{merged.name} is not what its digest says" in stderr) == (3, True)
+    out.refused(3, f"{merged.name} is not what its digest says", "models", "verify", "small")

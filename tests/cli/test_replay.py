@@ -25,8 +25,7 @@ def elsewhere(fakes: None, own_home: Path, tmp_path: Path) -> KnowledgeBase:
 
 
 def asked(out: Out, *arguments: object) -> Receipt:
-    code, stdout, _ = out("ask", "When does the ferry to Sandhavn leave?", "--json", *arguments)
-    assert code == 0
+    stdout = out.ok("ask", "When does the ferry to Sandhavn leave?", "--json", *arguments)
     return parse_receipt(json.dumps(json.loads(stdout)["receipt"]).encode())
 
 
@@ -63,11 +62,10 @@ def test_answers_are_replayed_from_themselves_from_a_log_and_from_a_receipt(
 ) -> None:
     log, file = tmp_path / "log", tmp_path / "answer.json"
     question = "When does the ferry to Sandhavn leave?"
-    code, text, _ = out("ask", question, "--kb", elsewhere.folder, "--json", "--log", log)
-    assert code == 0
+    text = out.ok("ask", question, "--kb", elsewhere.folder, "--json", "--log", log)
     file.write_text(text)
     assert out("replay", file)[:2] == (0, "Identical: The ferry to Sandhavn leaves at nine.\n")
-    assert out("log", "verify", log)[0] == 0
+    out.ok("log", "verify", log)
     assert out("replay", log)[:2] == (0, "1 of 1 answers are identical.\n")
     file.write_text(json.dumps(json.loads(text)["receipt"] | {"answer_digest": "0" * 64}))
     code, text, _ = out("replay", file, "--json")

@@ -76,9 +76,7 @@ def is_refused(out: Out, error: type[OpenBookError], says: str, *words: object) 
 
 
 def test_its_life(home: Path, out: Out) -> None:
-    code, text, err = out("cluster", "up", "--local", 2, "--json")
-    assert code == 0, err
-    found = json.loads(text)
+    found = out.json("cluster", "up", "--local", 2)
     assert [each["name"] for each in found["services"]] == ["PostgreSQL", "object store", "Ray"]
     assert all(psutil.pid_exists(number) for each in found["services"] for number in each["processes"])
     assert len(found["workers"]) == 2
@@ -109,24 +107,23 @@ def test_its_life(home: Path, out: Out) -> None:
     assert found["workers"][1] in again["workers"]
     is_refused(out, ClusterError, "2 workers run already, more than 1", "up", "--local", 1)
 
-    assert out("cluster", "down")[0] == 0
+    out.ok("cluster", "down")
     stopped = local.running(state)
     assert stopped.nothing
     assert Path(state.postgres).is_dir()
-    assert out("cluster", "down")[0] == 0
+    out.ok("cluster", "down")
 
     with socket.create_server(("127.0.0.1", int(state.objects.rpartition(":")[2]))):
         is_refused(out, ClusterError, "Another program listens on port", "up", "--local", 1)
     assert local.running(state).nothing
 
     shutil.rmtree(state.scratch, ignore_errors=True)  # as a machine that restarts does
-    code, text, err = out("cluster", "up", "--local", 1, "--json")
-    assert code == 0, err
+    text = out.ok("cluster", "up", "--local", 1, "--json")
     assert json.loads(text)["kb"] == found["kb"]
 
     state = local.read_state(home)
     assert state is not None
-    assert out("cluster", "down", "--delete", "--yes")[0] == 0
+    out.ok("cluster", "down", "--delete", "--yes")
     assert left_of(state) == []
     assert list(home.iterdir()) == []
 
@@ -168,8 +165,8 @@ def test_a_start_that_is_ended_halfway(home: Path, ray_start: Path, out: Out, si
     else:
         assert local.running(state).services[0].processes
         ray_start.write_text(RAY_START)
-        assert out("cluster", "up", "--local", 1)[0] == 0
-        assert out("cluster", "down", "--delete", "--yes")[0] == 0
+        out.ok("cluster", "up", "--local", 1)
+        out.ok("cluster", "down", "--delete", "--yes")
     for process in psutil.process_iter(["cmdline"]):
         if str(ray_start.parents[2]) in " ".join(process.info["cmdline"] or ()):
             process.kill()
@@ -204,7 +201,7 @@ def test_what_is_missing_or_in_the_way(own_home: Path, out: Out, monkeypatch: py
 def test_data_are_not_deleted_while_it_runs_or_without_a_yes(
     home: Path, out: Out, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert out("cluster", "up", "--local", 1)[0] == 0
+    out.ok("cluster", "up", "--local", 1)
     state = local.read_state(home)
     assert state is not None
     with pytest.raises(ClusterError, match="The cluster runs"):
@@ -218,7 +215,7 @@ def test_data_are_not_deleted_while_it_runs_or_without_a_yes(
         time.sleep(0.05)
     before = local.running(state)
     assert not before.whole
-    assert out("cluster", "up", "--local", 1)[0] == 0
+    out.ok("cluster", "up", "--local", 1)
     after = local.running(replace(state, ray=""))
     assert after.whole
     assert after.services[:2] == before.services[:2]

@@ -25,16 +25,14 @@ def folder(own_home: Path, tmp_path: Path, fakes: None, out: Out) -> Path:
     files.mkdir()
     for number in range(3):
         (files / f"{number}.txt").write_text(f"Pump {number} holds {number + 2} litres of oil.\n")
-    assert out("sync", files)[0] == 0
+    out.ok("sync", files)
     return own_home / "kb"
 
 
 def test_nothing_is_behind_after_a_sync(folder: Path, out: Out) -> None:
-    code, text, err = out("cluster", "status", "--json")
-    assert code == 0, err
-    found = json.loads(text)
+    found = out.json("cluster", "status")
     assert (found["base"]["version"], found["base"]["documents"], found["problems"]) == (1, 3, [])
-    assert "behind        nothing" in out("cluster", "status")[1]
+    assert "behind        nothing" in out.ok("cluster", "status")
 
 
 def test_what_is_behind_is_named(folder: Path, out: Out) -> None:
@@ -61,8 +59,14 @@ def test_there_may_be_no_knowledge_base_yet(own_home: Path, out: Out) -> None:
 
 def test_nobody_at_the_address(own_home: Path, out: Out, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_module(), "is_initialized", lambda: False)
-    code, _, err = out("cluster", "status", "--cluster", "127.0.0.1:1")
-    assert (code, "The Ray cluster at 127.0.0.1:1 cannot be reached" in err) == (ClusterError.exit_code, True)
+    out.refused(
+        ClusterError.exit_code,
+        "The Ray cluster at 127.0.0.1:1 cannot be reached",
+        "cluster",
+        "status",
+        "--cluster",
+        "127.0.0.1:1",
+    )
 
 
 def test_actors_that_died_with_their_process_are_counted(ray_session: None) -> None:
