@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +16,7 @@ import pytest
 
 from openbook.cli.train import ended_by
 from openbook.errors import StorageError
-from openbook.models import ModelReference, ModelStore
+from openbook.models import ModelStore
 from openbook.runs import read_run
 from tests.cli.conftest import Out
 from tests.conftest import ROOT
@@ -105,14 +104,10 @@ def model_of(folder: Path) -> str:
     return str(result["model"])
 
 
-@pytest.mark.model
-def test_a_run_from_beginning_to_end(
-    home: Path, tmp_path: Path, recipe: Path, out: Out, embedder_reference: ModelReference
-) -> None:
+@pytest.mark.usefixtures("fakes")
+def test_a_run_from_beginning_to_end(home: Path, tmp_path: Path, recipe: Path, out: Out) -> None:
     """It learns a file and a knowledge base, and what it learned is known when that is purged."""
     store = ModelStore(home / "models")
-    shutil.copytree(embedder_reference.path, store.root / embedder_reference.digest)
-    store.point(embedder_reference.name, embedder_reference.digest)
     docs = tmp_path / "docs"
     docs.mkdir()
     for name in ("security.md", "log.md"):
