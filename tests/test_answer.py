@@ -13,13 +13,13 @@ from openbook.errors import ContextOverflow, QuestionError
 from openbook.inference import FrozenModel
 from openbook.inference.frozen import Cancelled, never
 from openbook.knowledge import KnowledgeBase
-from openbook.prompts import ABSTENTION, IS_STATED, reading_prompt
+from openbook.prompts import ABSTENTION, IS_STATED
 from openbook.records import Answer, Completion, Decoding, ModelIdentity, Prompt, ReaderFormat, sha256_hex
 from openbook.replay import replay
 from openbook.testing import EchoEngine, HashEmbedder, echo_model
 from tests.conftest import base_with
+from tests.diagnosis.table_engine import PROMPT_TOKENS
 
-PROMPT_TOKENS = EchoEngine().count_prompt_tokens(reading_prompt("", []))  # without passages and question
 READER = ReaderFormat("Answer from the passage.", ABSTENTION)
 ALL = Options(min_similarity=-1.0)
 OPENED = "Who opened the bridge?"

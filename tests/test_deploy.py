@@ -41,14 +41,11 @@ def unit() -> dict[str, list[str]]:
     return found
 
 
-def test_the_unit_starts_a_server_that_demands_a_key() -> None:
+def test_the_unit_starts_a_server_that_demands_a_key_and_may_write_nothing_but_the_home() -> None:
     (line,) = unit()["ExecStart"]
     program, *words = shlex.split(line)
     assert Path(program).name == "openbook"
     assert started(words)["require_key"] is True
-
-
-def test_the_unit_may_write_nothing_but_the_home() -> None:
     found = unit()
     home = "/var/lib/openbook"
     assert found["Environment"] == [f"OPENBOOK_HOME={home}"]
@@ -123,6 +120,8 @@ def test_the_compose_file_is_one_and_needs_what_it_has() -> None:
     found = compose()
     jsonschema.validate(found, COMPOSE)
     services = found["services"]
+    # It alone can be reached, and as the schema says, from this machine alone.
+    assert [name for name, service in services.items() if "ports" in service] == ["server"]
     for name, service in services.items():
         assert service.get("depends_on", {}).keys() <= services.keys() - {name}
         assert all("healthcheck" in services[each] for each in service.get("depends_on", {}))
@@ -131,10 +130,6 @@ def test_the_compose_file_is_one_and_needs_what_it_has() -> None:
     assert (DEPLOY / services["ray"]["build"]["context"] / services["ray"]["build"]["dockerfile"]).is_file()
     (extras,) = re.findall(r"^ARG EXTRAS=(\w+)$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
     assert extras in services["ray"]["build"]["args"]["EXTRAS"].split(",")
-
-
-def test_only_the_server_of_the_compose_file_can_be_reached_and_from_this_machine_alone() -> None:
-    assert [name for name, service in compose()["services"].items() if "ports" in service] == ["server"]
 
 
 # --- Kubernetes -------------------------------------------------------------------------------------------------------

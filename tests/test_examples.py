@@ -20,15 +20,12 @@ EDITIONS = [
 ]
 
 
-def test_there_are_enough_of_each_kind() -> None:
+def test_there_are_enough_of_each_kind_and_each_document_is_asked_about() -> None:
     kinds = Counter(q["kind"] for q in QUESTIONS)
     assert set(kinds) == {"answerable", "unanswerable", "closed-book"}
     assert len(QUESTIONS) >= 60
     assert min(kinds.values()) >= 12
     assert len({q["id"] for q in QUESTIONS}) == len(QUESTIONS)
-
-
-def test_every_document_can_be_read_and_is_asked_about() -> None:
     documents = {p.relative_to(HANDBOOK).as_posix() for p in HANDBOOK.rglob("*") if p.is_file()}
     assert len(documents) >= 20
     assert {q["gold"]["document"] for q in QUESTIONS if q["gold"]} == documents

@@ -101,14 +101,13 @@ def test_of_a_long_document_parts_are_read_within_a_bound_that_is_told(
     assert starts[-1] > 0.9 * len(base.text(answer.passages[0].passage.document) or "")
 
 
-def test_documents_share_the_bound(base: KnowledgeBase) -> None:
+def test_documents_share_the_bound_and_a_cancelled_overview_says_so(
+    base: KnowledgeBase, embedder: HashEmbedder
+) -> None:
     long, new = (next(d for d in base.documents(EVERYTHING) if d.endswith(name)) for name in ("long.md", "new.md"))
     hits, notes = windows_of([base.passages(long), base.passages(new)])
     assert len(hits) == MOST_WINDOWS // 2 + 1
     assert notes
-
-
-def test_a_cancelled_overview_says_so(base: KnowledgeBase, embedder: HashEmbedder) -> None:
     answer = ask("Summarise new.md", FrozenModel(Notes()), base, embedder, cancelled=lambda: True)
     assert answer.finish_reason == "cancelled"
     assert "Cancelled before the answer was complete." in answer.notes

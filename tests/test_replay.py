@@ -33,11 +33,20 @@ def answer(base: KnowledgeBase, embedder: HashEmbedder) -> Answer:
     return ask("Who opened the bridge?", MODEL, base, embedder, Options(min_similarity=-1.0))
 
 
-def test_an_answer_is_replayed_from_its_receipt_alone(base: KnowledgeBase, answer: Answer) -> None:
+def test_an_answer_is_replayed_from_its_receipt_alone_after_other_documents_changed_until_its_own_is_purged(
+    base: KnowledgeBase, answer: Answer, tmp_path: Path, embedder: HashEmbedder
+) -> None:
     receipt = parse_receipt(json.dumps(answer.to_json()))
     found = replay(receipt, MODEL, knowledge_base_of(receipt, [base]))
     assert found.identical
     assert found.answer == answer.answer
+    (tmp_path / "more.txt").write_text("The bridge was closed again by nobody.")
+    add(base, [tmp_path / "more.txt"], embedder)
+    assert replay(answer.receipt, MODEL, base).identical
+    purge(base, [str(tmp_path / "bridge.txt")])
+    found = replay(answer.receipt, MODEL, KnowledgeBase.open(base.folder))
+    assert found.answer is None
+    assert "bridge.txt is not in the knowledge base any more" in found.differences[0]
 
 
 def test_closed_book_and_abstentions_are_replayed_too(base: KnowledgeBase, embedder: HashEmbedder) -> None:
@@ -45,21 +54,6 @@ def test_closed_book_and_abstentions_are_replayed_too(base: KnowledgeBase, embed
     far = ask("zeppelin", MODEL, base, embedder, Options(min_similarity=0.99))
     for each in (silent, far, ask("Why?", MODEL)):
         assert replay(each.receipt, MODEL, base).identical
-
-
-def test_the_same_passages_replay_after_other_documents_changed(
-    tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder, answer: Answer
-) -> None:
-    (tmp_path / "more.txt").write_text("The bridge was closed again by nobody.")
-    add(base, [tmp_path / "more.txt"], embedder)
-    assert replay(answer.receipt, MODEL, base).identical
-
-
-def test_purged_passages_are_named(base: KnowledgeBase, answer: Answer, tmp_path: Path) -> None:
-    purge(base, [str(tmp_path / "bridge.txt")])
-    found = replay(answer.receipt, MODEL, KnowledgeBase.open(base.folder))
-    assert found.answer is None
-    assert "bridge.txt is not in the knowledge base any more" in found.differences[0]
 
 
 def test_a_passage_is_read_through_a_document_that_the_asker_may_see(

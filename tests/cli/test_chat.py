@@ -92,7 +92,7 @@ def test_a_follow_up_is_shown_as_it_was_understood_and_stands_in_the_file_as_it_
     assert answer["searched"] == alone
 
 
-def test_what_is_deleted_from_the_file_is_not_remembered(chat: Chat, tmp_path: Path) -> None:
+def test_the_file_is_all_that_is_remembered(chat: Chat, tmp_path: Path) -> None:
     path = tmp_path / "talk.jsonl"
     path.write_text("\n".join([HEAD, ASKED, ANSWERED]))  # without a line feed at the end
     assert chat("What does it cost?") == 0
@@ -100,10 +100,6 @@ def test_what_is_deleted_from_the_file_is_not_remembered(chat: Chat, tmp_path: P
     path.write_text(f"{HEAD}\n")
     assert chat("What does it cost?") == 0
     assert "searched" not in lines_of(path)[-1]
-
-
-def test_a_question_that_was_written_into_the_file_is_answered_first(chat: Chat, tmp_path: Path) -> None:
-    path = tmp_path / "talk.jsonl"
     path.write_text(f"{HEAD}\n\n{ASKED}\r\n")
     path.chmod(0o640)
     assert chat("Who opened the bridge of Lund?") == 0

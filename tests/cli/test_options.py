@@ -43,13 +43,10 @@ def test_options_and_settings_are_few(capsys: pytest.CaptureFixture[str]) -> Non
     assert len(dataclasses.fields(Settings)) - 1 <= MAX_SETTINGS  # without `home`
 
 
-def test_a_question_may_name_every_strategy() -> None:
-    (choice,) = (each.type for each in options(dict(verbs())["openbook ask"]) if each.name == "strategy")
-    assert isinstance(choice, click.Choice)
-    assert tuple(choice.choices) == STRATEGIES
-
-
-def test_every_verb_and_option_says_what_it_is_for() -> None:
+def test_every_verb_and_option_says_what_it_is_for_and_a_question_may_name_every_strategy() -> None:
     for name, verb in verbs():
         assert verb.help, name
         assert all(each.help for each in options(verb)), name
+    (choice,) = (each.type for each in options(dict(verbs())["openbook ask"]) if each.name == "strategy")
+    assert isinstance(choice, click.Choice)
+    assert tuple(choice.choices) == STRATEGIES

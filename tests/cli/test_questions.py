@@ -178,7 +178,9 @@ def test_review_without_the_passage_says_so(kb: Path, drafts: Path, out: Out, ty
     assert "No passage is named" in stdout
 
 
-def test_review_reads_what_a_diagnosis_reads(drafts: Path, out: Out, type_in: TypeIn) -> None:
+def test_review_reads_what_a_diagnosis_reads_and_names_a_line_that_is_no_question(
+    drafts: Path, out: Out, type_in: TypeIn
+) -> None:
     line = b'\xef\xbb\xbf{"question": "When?", "answers": "09:40", "reviewed": false}\n'
     compressed = drafts.with_name("drafts.jsonl.gz")
     for path, content in ((drafts, line), (compressed, gzip.compress(line))):
@@ -186,9 +188,6 @@ def test_review_reads_what_a_diagnosis_reads(drafts: Path, out: Out, type_in: Ty
         type_in("a")
         assert "Answers:  09:40\n" in out.ok("questions", "review", path)
         assert [(q.answers, q.reviewed) for q in load_questions(path)] == [(("09:40",), True)]
-
-
-def test_a_line_that_is_no_question_is_named(drafts: Path, out: Out) -> None:
     bad: dict[str, Any]
     for bad in ({"mine": 1}, {"id": "d0"}, {"tags": 3}, {"answers": []}, {"question": "?"}):
         write_questions(drafts, [DRAFTS[0], {"question": "By hand?", "answers": ["yes"], "reviewed": False} | bad])

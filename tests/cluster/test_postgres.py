@@ -399,16 +399,15 @@ def test_what_is_committed_survives_a_stop_and_a_crash(postgres_folder: Path, po
         connection.execute("DROP TABLE kept")
 
 
-def test_it_asks_for_the_password(postgres_url: str, tmp_path: Path) -> None:
-    with pytest.raises(psycopg.OperationalError, match="password"):
-        psycopg.connect(postgres_url.split("?")[0] + f"?passfile={tmp_path / 'none'}")
-
-
-def test_a_port_that_is_taken_is_an_error_with_the_servers_words(postgres_folder: Path, postgres_url: str) -> None:
+def test_it_asks_for_the_password_and_says_that_its_port_is_taken(
+    postgres_folder: Path, postgres_url: str, tmp_path: Path
+) -> None:
     stop_postgres(postgres_folder)
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(StorageError, match="in use"):
         start_postgres(postgres_folder, port=taken.getsockname()[1])
     assert start_postgres(postgres_folder) == postgres_url
+    with pytest.raises(psycopg.OperationalError, match="password"):
+        psycopg.connect(postgres_url.split("?")[0] + f"?passfile={tmp_path / 'none'}")
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root starts it as another user")

@@ -52,12 +52,11 @@ def test_what_is_behind_is_named(folder: Path, out: Out) -> None:
     assert all(each in err for each in found.behind)
 
 
-def test_there_may_be_no_knowledge_base_yet(own_home: Path, out: Out) -> None:
+def test_there_may_be_no_knowledge_base_yet_and_nobody_at_the_address(
+    own_home: Path, out: Out, monkeypatch: pytest.MonkeyPatch
+) -> None:
     code, text, _ = out("cluster", "status")
     assert (code, "there is no knowledge base yet" in text) == (0, True)
-
-
-def test_nobody_at_the_address(own_home: Path, out: Out, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_module(), "is_initialized", lambda: False)
     out.refused(
         ClusterError.exit_code,

@@ -33,11 +33,10 @@ from openbook.diagnosis.runner import Bench
 from openbook.errors import ConfigError, EngineError, StorageError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
-from openbook.prompts import reading_prompt
 from openbook.records import Decoding, Passage, Prompt, ReaderFormat
-from openbook.testing import EchoEngine, HashEmbedder, echo_model
+from openbook.testing import echo_model
 from tests.conftest import base_with
-from tests.diagnosis.table_engine import FAILS, SILENT, TableEngine, question_in
+from tests.diagnosis.table_engine import FAILS, PROMPT_TOKENS, SILENT, TableEngine, bench_with, question_in
 
 HARBOURS = "Arvik Brekkan Corrie Dunvar Eskmoor Fyrholm Grimsund Hessay".split()
 TIMES = {harbour: f"{6 + n:02d}:{10 + n}" for n, harbour in enumerate(HARBOURS)}
@@ -46,8 +45,6 @@ QUESTIONS = [Question(f"q-{h}", f"When does the ferry to {h} leave?", (TIMES[h],
 NOWHERE = Question("nowhere", "When does the ferry to Zandvoort leave?", kind="unanswerable")
 TWICE = "Arvik"  # two documents tell its time
 Answers = Callable[[Prompt], str]
-
-PROMPT_TOKENS = EchoEngine().count_prompt_tokens(reading_prompt("", []))  # without passages and question
 
 
 def base_of(folder: Path, **texts: str) -> KnowledgeBase:
@@ -88,8 +85,7 @@ def ignores(prompt: Prompt) -> str:
 
 
 def bench_of(base: KnowledgeBase, answer: Answers | FrozenModel, **options: Any) -> Bench:
-    model = answer if isinstance(answer, FrozenModel) else FrozenModel(TableEngine(answer))
-    return Bench(model, base, HashEmbedder(), options=Options(min_similarity=-1.0, **options))
+    return bench_with(answer if isinstance(answer, FrozenModel) else FrozenModel(TableEngine(answer)), base, **options)
 
 
 def run(base: KnowledgeBase, answer: Answers | FrozenModel, *names: str, **options: Any) -> ProbeRun:

@@ -146,7 +146,7 @@ def test_files_that_are_none(tmp_path: Path, content: bytes, says: str) -> None:
     assert says in str(caught.value)
 
 
-def test_damaged_and_missing_files(tmp_path: Path) -> None:
+def test_damaged_missing_and_too_large_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = gzip.compress(json.dumps(GOOD).encode() * 100)
     (tmp_path / "q.jsonl.gz").write_bytes(whole[:-20])
     with pytest.raises(ConfigError, match="decompressed"):
@@ -156,19 +156,16 @@ def test_damaged_and_missing_files(tmp_path: Path) -> None:
         load(tmp_path / "p.jsonl.gz")
     with pytest.raises(StorageError, match="Cannot read"):
         load(tmp_path / "missing.jsonl")
+    monkeypatch.setattr(questions, "MAX_FILE_BYTES", 50)
+    (tmp_path / "q.jsonl.gz").write_bytes(gzip.compress(json.dumps(GOOD).encode() + b" " * 1000))
+    with pytest.raises(ConfigError, match="more than 50 bytes"):
+        load(tmp_path / "q.jsonl.gz")
 
 
 def test_the_digest_is_over_the_questions_and_not_the_bytes(tmp_path: Path) -> None:
     one = questions_digest(load(write(tmp_path / "a.jsonl", GOOD)))
     assert one == questions_digest(load(write(tmp_path / "b.jsonl", "", json.dumps(GOOD).replace(": ", " : "))))
     assert one != questions_digest(load(write(tmp_path / "c.jsonl", {**GOOD, "question": "Whence?"})))
-
-
-def test_a_file_that_is_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(questions, "MAX_FILE_BYTES", 50)
-    (tmp_path / "q.jsonl.gz").write_bytes(gzip.compress(json.dumps(GOOD).encode() + b" " * 1000))
-    with pytest.raises(ConfigError, match="more than 50 bytes"):
-        load(tmp_path / "q.jsonl.gz")
 
 
 # --- of other makers, with the words that answer them -------------------------------------------------------------------

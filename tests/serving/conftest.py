@@ -214,8 +214,13 @@ def code(response: httpx.Response) -> tuple[int, str]:
 # --- clients that stop in the middle, and engines that wait for them --------------------------------------------------
 
 
+LARGE = 16_000_000  # bytes; more than a system keeps for a client that does not read
+
+
 class WaitingEngine(EchoEngine):
-    """Yields one word, then waits until it may go on or is cancelled."""
+    """Yields a word, then waits until it may go on or is cancelled."""
+
+    text = "Wait "
 
     def __init__(self) -> None:
         super().__init__()
@@ -227,35 +232,16 @@ class WaitingEngine(EchoEngine):
         if prompt.question.endswith(IS_STATED):
             return (yield from super().generate(prompt, decoding, cancelled))
         self.begun.release()
-        yield "Wait "
+        yield self.text
         while not self.go_on.wait(0.01):
             if cancelled():
                 self.was_cancelled.set()
-                return Completion("Wait ", "cancelled", 1, 1, "0" * 64, self.numeric_class)
-        return Completion("Wait ", "end", 1, 1, "0" * 64, self.numeric_class)
+                return Completion(self.text, "cancelled", 1, 1, "0" * 64, self.numeric_class)
+        return Completion(self.text, "end", 1, 1, "0" * 64, self.numeric_class)
 
 
-LARGE = 16_000_000  # bytes; more than a system keeps for a client that does not read
-
-
-class LongEngine(EchoEngine):
-    """Writes more than a system keeps for a client that does not read, then waits until it is cancelled."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.was_cancelled = threading.Event()
-
-    def generate(
-        self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = never
-    ) -> Generator[str, None, Completion]:
-        if prompt.question.endswith(IS_STATED):
-            return (yield from super().generate(prompt, decoding, cancelled))
-        for _ in range(2):
-            yield "word " * (LARGE // 10)
-        while not cancelled():
-            time.sleep(0.01)
-        self.was_cancelled.set()
-        return Completion("word", "cancelled", 1, 1, "0" * 64, self.numeric_class)
+class LongEngine(WaitingEngine):
+    text = "word " * (LARGE // 5)
 
 
 def bounded(configuration: Configuration, **changes: Any) -> Configuration:

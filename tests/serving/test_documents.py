@@ -206,7 +206,15 @@ def test_a_purge_that_was_killed_is_finished_by_the_next_one(server: Running, ow
     assert path in listed(server)
 
 
-def test_a_purge_tells_how_many_files_may_hold_traces_and_not_which(server: Running, own_home: Path) -> None:
+def test_a_purge_takes_what_a_killed_server_left_and_tells_how_many_files_may_hold_traces_and_not_which(
+    server: Running, own_home: Path
+) -> None:
+    path = upload(server, ("tower.txt", TOWER))[0]["path"]
+    left = Path(path).parent / "half.txt"
+    left.write_bytes(TOWER)
+    purged = server.client.post("/v1/documents/purge", json={"documents": [path]}).json()
+    assert purged["proved"]
+    assert not left.exists()
     path = upload(server, ("tower.txt", TOWER))[0]["path"]
     (own_home / "log").mkdir()
     (own_home / "log" / "notes.txt").write_bytes(TOWER)
@@ -214,15 +222,6 @@ def test_a_purge_tells_how_many_files_may_hold_traces_and_not_which(server: Runn
     assert (response.json()["proved"], response.json()["out_of_reach"]) == (False, {"traces": 1})
     assert "notes" not in response.text
     assert (own_home / "log" / "notes.txt").exists()
-
-
-def test_what_a_killed_server_left_of_an_upload_is_purged(server: Running, own_home: Path) -> None:
-    path = upload(server, ("tower.txt", TOWER))[0]["path"]
-    left = Path(path).parent / "half.txt"
-    left.write_bytes(TOWER)
-    purged = server.client.post("/v1/documents/purge", json={"documents": [path]}).json()
-    assert purged["proved"]
-    assert not left.exists()
 
 
 # --- generated forms ---------------------------------------------------------------------------------------------------

@@ -156,14 +156,11 @@ CLEAR = {
 LAST = b"GET /ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 
-def test_what_is_one_request_gets_one_answer(server: Running) -> None:
+def test_what_is_one_request_gets_one_answer_and_who_waits_to_be_told_to_go_on_is_told(server: Running) -> None:
     for name, (data, status) in CLEAR.items():
         found = statuses(received(server, data + LAST))
         assert found[0] == status, name
         assert found[1:] in ([200], []), name  # nothing: the server closed, as for HTTP/1.0
-
-
-def test_who_waits_to_be_told_to_go_on_is_told(server: Running) -> None:
     with connected(server, "") as connection:
         connection.sendall(POST + b"Connection: close\r\nExpect: 100-continue\r\nContent-Length: 19\r\n\r\n")
         assert connection.recv(65536).startswith(b"HTTP/1.1 100 ")
@@ -171,14 +168,11 @@ def test_who_waits_to_be_told_to_go_on_is_told(server: Running) -> None:
         assert statuses(everything(connection)) == [200]
 
 
-def test_a_body_that_goes_wrong_under_way_ends_the_connection(server: Running) -> None:
+def test_a_request_that_goes_wrong_ends_the_connection_and_those_before_it_are_answered(server: Running) -> None:
     with connected(server, "") as connection:
         connection.sendall(CHUNKED + b"3\r\n{")
         connection.sendall(b'"q\n')
         assert statuses(everything(connection)) in ([], [400])
-
-
-def test_requests_after_a_good_one_are_answered_until_one_is_in_doubt(server: Running) -> None:
     bad = b"GET /ready HTTP/1.1\r\nHost: localhost\n\r\n"
     assert statuses(received(server, NEXT + NEXT + bad + NEXT))[:3] in ([200, 200, 400], [200, 200])
 

@@ -20,7 +20,7 @@ from openbook.testing import EchoEngine, HashEmbedder, echo_model
 from tests.conftest import ROOT
 from tests.models.gguf_files import Recipe
 from tests.models.test_trained import store_adapter
-from tests.serving.conftest import SECRET, Running, Serve, running
+from tests.serving.conftest import SECRET, Running, Serve, code, running
 
 FILES = sorted(FOLDER.iterdir())
 
@@ -53,7 +53,7 @@ def test_uploads_of_the_page_are_within_the_bounds_of_the_server() -> None:
     assert float(size) <= Bounds().upload_bytes / 2
 
 
-def test_the_page_needs_no_key(keyed: Running) -> None:
+def test_the_page_needs_no_key_and_no_other_file_is_given_out(keyed: Running) -> None:
     kinds = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
     for address, path in [("/", FOLDER / "index.html"), *((f"/web/{path.name}", path) for path in FILES)]:
         response = keyed.client.get(address)
@@ -66,6 +66,8 @@ def test_the_page_needs_no_key(keyed: Running) -> None:
     assert (
         keyed.client.get("/health").headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
     )
+    for name in ("page.py", "..%2fpage.py", "%2e%2e/page.py", "..\\page.py", "index.html%00", "none.js"):
+        assert code(keyed.client.get(f"/web/{name}")) == (404, "unknown_url"), name
 
 
 def test_the_page_asks_nobody_else_and_makes_no_markup_of_text() -> None:
@@ -77,13 +79,6 @@ def test_the_page_asks_nobody_else_and_makes_no_markup_of_text() -> None:
         )
         if path.suffix == ".html":
             assert not re.search(r"<style|\sstyle=|\son[a-z]+=|<script(?![^>]*\ssrc=)", content), path
-
-
-def test_no_other_file_is_given_out(server: Running) -> None:
-    for name in ("page.py", "..%2fpage.py", "%2e%2e/page.py", "..\\page.py", "index.html%00", "none.js"):
-        response = server.client.get(f"/web/{name}")
-        assert response.status_code == 404, name
-        assert response.json()["error"]["code"] == "unknown_url"
 
 
 # --- texts ------------------------------------------------------------------------------------------------------------

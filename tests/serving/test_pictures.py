@@ -99,14 +99,11 @@ def test_a_link_in_the_files_place_shows_nothing_else(server: Running, docs: Pat
     assert code(picture(server, path)) == (409, "file_unreadable", "path")
 
 
-def test_an_upload_says_that_its_file_is_not_kept(server: Running) -> None:
+def test_what_has_no_picture_says_why(server: Running, docs: Path) -> None:
     sent = {"file": ("ship.pdf", SHIP.replace(b"1921", b"1923"))}
     path = server.client.post("/v1/documents", files=sent).json()["data"][0]["path"]
     assert code(picture(server, path)) == (409, "file_not_kept", "path")
     assert "uploaded" in picture(server, path).json()["error"]["message"]
-
-
-def test_what_is_no_pdf_says_so(server: Running, docs: Path) -> None:
     assert code(picture(server, docs / "ferry.md")) == (409, "not_a_pdf", "path")
     (docs / "ship.txt").write_bytes(SHIP)  # its bytes say what it is
     add(server.bases["kb"], [docs / "ship.txt"], HashEmbedder())

@@ -38,11 +38,13 @@ def test_an_answer_is_replayed_from_its_receipt(with_receipts: Running, tmp_path
     assert verify(tmp_path / "log").receipts == 2
 
 
-def test_what_is_no_receipt_is_not_found(with_receipts: Running) -> None:
+def test_what_is_no_receipt_or_was_purged_is_not_found(with_receipts: Running) -> None:
     for digest in ("0" * 64, "x", "..", "%2e%2e%2freceipts.jsonl"):
         assert status(with_receipts, digest)[0] == 404
-    asked(with_receipts, QUESTION)
+    digest = asked(with_receipts, QUESTION)
     assert status(with_receipts, "0" * 64) == (404, 404)
+    purge(with_receipts.bases["kb"], [str(bridge_of(with_receipts))])
+    assert status(with_receipts, digest) == (404, 404)
 
 
 def test_a_line_that_is_half_written_or_altered_is_not_found_and_hides_no_other(
@@ -68,12 +70,6 @@ def test_a_receipt_is_for_who_may_read_what_it_names(with_receipts: Running) -> 
     assert status(with_receipts, bridge) == (200, 200)
     close(with_receipts, bridge_of(with_receipts))
     assert status(with_receipts, bridge) == (404, 404)
-
-
-def test_what_was_purged_is_not_replayed(with_receipts: Running) -> None:
-    digest = asked(with_receipts, QUESTION)
-    purge(with_receipts.bases["kb"], [str(bridge_of(with_receipts))])
-    assert status(with_receipts, digest) == (404, 404)
 
 
 def bridge_of(server: Running) -> Path:
