@@ -91,9 +91,6 @@ def test_a_question_is_rewritten_faithfully_or_not_at_all(text: str, earlier: li
         assert (meant.question, meant.query) == (question, condensed(earlier, question))
 
 
-# --- what is searched for ---------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     "question",
     [

@@ -69,8 +69,6 @@ def test_servers_in_the_documentation_can_be_started(line: str) -> None:
     assert started(shlex.split(line))
 
 
-# --- Compose ----------------------------------------------------------------------------------------------------------
-
 TEXT, WHOLE = {"type": "string"}, {"type": "integer"}
 TEXTS = {"type": "array", "items": TEXT}
 
@@ -131,8 +129,6 @@ def test_the_compose_file_is_one_and_needs_what_it_has() -> None:
     (extras,) = re.findall(r"^ARG EXTRAS=(\w+)$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
     assert extras in services["ray"]["build"]["args"]["EXTRAS"].split(",")
 
-
-# --- Kubernetes -------------------------------------------------------------------------------------------------------
 
 VERSION = "1.34"  # of Kubernetes
 NAMED = fields("name", "key", name={}, key={})

@@ -138,9 +138,6 @@ def test_a_receipt_that_says_something_twice_is_none(key: str) -> None:
         parse_receipt(text.replace(f'"{key}"', f'"{key}": "", "{key}"', 1))
 
 
-# --- logs -------------------------------------------------------------------------------------------------------------
-
-
 def receipt_of(number: int) -> Receipt:
     receipt = parse_receipt((GOLDEN / "receipt-2.json").read_bytes())
     question = f"Question {number}?"

@@ -179,9 +179,6 @@ def test_goldens_are_verified_for_ever() -> None:
     assert receipt == parse_receipt((GOLDEN / "signed-receipt-1.json").read_bytes())
 
 
-# --- the key ----------------------------------------------------------------------------------------------------------
-
-
 def _key_of(home: str, keys: multiprocessing.Queue[str]) -> None:
     keys.put(public_key(Path(home)))
 

@@ -76,8 +76,6 @@ def test_without_a_printed_word_the_answer_is_still_to_be_printed(pieces: list[s
     assert not Words(None, None).end("One")
 
 
-# --- quotes and files -------------------------------------------------------------------------------------------------
-
 TEXT = "One sentence. Another one. A third, far away from the others. The last."
 
 

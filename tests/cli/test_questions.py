@@ -51,9 +51,6 @@ def unreviewed(path: Path) -> int:
     return sum(not question.reviewed for question in load_questions(path))
 
 
-# --- draft ------------------------------------------------------------------------------------------------------------
-
-
 def test_draft_writes_unreviewed_questions(kb: Path, tmp_path: Path, out: Out) -> None:
     path = tmp_path / "out" / "questions.jsonl"
     command = ("questions", "draft", "--kb", kb, "--model", "good", "-o", path)
@@ -101,8 +98,6 @@ def test_a_draft_that_was_interrupted_goes_on_with_the_same_command(
     assert len(second.read) == 1
     assert list(tmp_path.glob("q.jsonl*")) == [path]
 
-
-# --- review -----------------------------------------------------------------------------------------------------------
 
 DRAFTS: list[dict[str, Any]] = [
     {
@@ -208,9 +203,6 @@ def test_what_something_else_wrote_meanwhile_is_kept(drafts: Path, tmp_path: Pat
     with pytest.raises(StorageError, match="was changed by something else"):
         second.accept(second.drafts()[0])
     assert not drafts.exists()
-
-
-# --- import -----------------------------------------------------------------------------------------------------------
 
 
 def test_import_writes_questions_that_can_be_asked(tmp_path: Path, out: Out) -> None:

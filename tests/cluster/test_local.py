@@ -5,7 +5,6 @@ The real one, for a minute, is in `test_cluster_page.py`.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -84,24 +83,21 @@ def test_its_life(home: Path, out: Out) -> None:
     state = local.read_state(home)
     assert state is not None
 
-    code, text, _ = out("cluster", "up", "--local", 2)
-    assert (code, text.splitlines()[0]) == (0, "The cluster runs already.")
+    text = out.ok("cluster", "up", "--local", 2)
+    assert text.splitlines()[0] == "The cluster runs already."
     assert state.kb in text
     assert local.read_state(home) == state
 
-    code, text, _ = out("cluster", "env")
-    script = f"{text}\nenv"
-    shown = subprocess.run(
-        ["bash", "-c", script], capture_output=True, text=True, check=True, env={}
-    ).stdout.splitlines()
+    text = out.ok("cluster", "env")
+    command = ["bash", "-c", f"{text}\nenv"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, env={}).stdout.splitlines()
     assert {f"{name}={value}" for name, value in state.environment.items()} <= set(shown)
     assert state.token_file.read_text() not in text
 
     killed = found["workers"][0]
     os.kill(killed, signal.SIGKILL)
     psutil.wait_procs([psutil.Process(killed)] if psutil.pid_exists(killed) else [], 5)
-    code, text, _ = out("cluster", "up", "--local", 2, "--json")
-    again = json.loads(text)
+    again = out.json("cluster", "up", "--local", 2)
     assert again["services"] == found["services"]
     assert killed not in again["workers"]
     assert found["workers"][1] in again["workers"]
@@ -118,11 +114,29 @@ def test_its_life(home: Path, out: Out) -> None:
     assert local.running(state).nothing
 
     shutil.rmtree(state.scratch, ignore_errors=True)  # as a machine that restarts does
-    text = out.ok("cluster", "up", "--local", 1, "--json")
-    assert json.loads(text)["kb"] == found["kb"]
-
+    assert out.json("cluster", "up", "--local", 1)["kb"] == found["kb"]
     state = local.read_state(home)
     assert state is not None
+
+    # Data are not deleted while it runs, or without a yes.
+    with pytest.raises(ClusterError, match="The cluster runs"):
+        local.delete(home)
+    assert out("cluster", "down", "--delete")[0] != 0  # nobody is there to say yes
+    assert local.running(state).whole
+
+    head = local.running(state).services[2].processes[1]  # Ray is of no use without this node
+    os.kill(head, signal.SIGKILL)
+    deadline = time.monotonic() + 5
+    while local.running(state).services[2].processes and time.monotonic() < deadline:
+        time.sleep(0.05)
+    before = local.running(state)
+    assert not before.whole
+    out.ok("cluster", "up", "--local", 1)
+    after = local.running(replace(state, ray=""))
+    assert after.whole
+    assert after.services[:2] == before.services[:2]
+    assert not set(after.workers) & set(before.workers)
+
     out.ok("cluster", "down", "--delete", "--yes")
     assert left_of(state) == []
     assert list(home.iterdir()) == []
@@ -196,27 +210,3 @@ def test_what_is_missing_or_in_the_way(own_home: Path, out: Out, monkeypatch: py
     (left / "objects").touch()
     is_refused(out, StorageError, f"{left} holds the data of a cluster, but", *up)
     assert (left / "objects").exists()
-
-
-def test_data_are_not_deleted_while_it_runs_or_without_a_yes(
-    home: Path, out: Out, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out.ok("cluster", "up", "--local", 1)
-    state = local.read_state(home)
-    assert state is not None
-    with pytest.raises(ClusterError, match="The cluster runs"):
-        local.delete(home)
-    assert out("cluster", "down", "--delete")[0] != 0  # nobody is there to say yes
-    assert local.running(state).whole
-    head = local.running(state).services[2].processes[1]  # Ray is of no use without this node
-    os.kill(head, signal.SIGKILL)
-    deadline = time.monotonic() + 5
-    while local.running(state).services[2].processes and time.monotonic() < deadline:
-        time.sleep(0.05)
-    before = local.running(state)
-    assert not before.whole
-    out.ok("cluster", "up", "--local", 1)
-    after = local.running(replace(state, ray=""))
-    assert after.whole
-    assert after.services[:2] == before.services[:2]
-    assert not set(after.workers) & set(before.workers)

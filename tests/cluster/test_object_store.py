@@ -150,10 +150,9 @@ def test_a_store_that_is_killed_costs_time_and_has_everything_after_the_next_ref
         stop_object_store(store)
 
 
-# --- the store of this machine -----------------------------------------------------------------------------------------
-
-
-def test_a_store_is_started_once_and_has_what_it_took_after_it_was_killed(tmp_path: Path) -> None:
+def test_a_store_is_started_once_and_has_what_it_took_after_it_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     try:
         url = start_object_store(tmp_path)
         assert start_object_store(tmp_path) == url
@@ -164,8 +163,11 @@ def test_a_store_is_started_once_and_has_what_it_took_after_it_was_killed(tmp_pa
         open_s3(url).put("large", large)
         stop_object_store(tmp_path)
         stop_object_store(tmp_path)
+        with monkeypatch.context() as hurried:
+            hurried.setattr(object_store, "_RETRY_S", 0.5)
+            stopped = open_s3(url)
         with pytest.raises(StorageError):
-            open_s3(url).get("small")
+            stopped.get("small")
         assert start_object_store(tmp_path) == url
         assert (open_s3(url).get("small"), open_s3(url).get("large")) == (b"one", large)
     finally:

@@ -66,12 +66,6 @@ def about(question: str, answer: str = "so") -> Topic:
     return Topic.of(Question("q", question, (answer,)))
 
 
-def test_what_a_question_is_about() -> None:
-    assert about("Who wrote The Tower of Ostrevik?", "Ada") == Topic(("tower", "ostrevik"), 1)
-    assert about("When does the backup start?", "01:40") == Topic(("back", "star"), 1, whole=False)
-    assert about("what is it?") == Topic((), 0, whole=False)
-
-
 @pytest.mark.parametrize(
     ("question", "answer", "text", "is_in"),
     [

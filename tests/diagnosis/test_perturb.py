@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from openbook.diagnosis.perturb import accepted_now, changes, is_name, kind_of, names_in, put, standing, within_another
+from openbook.diagnosis.perturb import accepted_now, changes, is_name, kind_of, names_in, put
 from openbook.diagnosis.probes import altered
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.scoring import holds_any
@@ -92,15 +92,6 @@ def test_the_same_key_gives_the_same_values_of_the_same_kind(value: str, key: st
     found = list(changes(value, NAMES, key))
     assert found == list(changes(value, list(NAMES), key))
     assert all(kind_of(change.new) == change.kind and change.new != value for change in found)
-
-
-def test_a_value_stands_as_a_whole() -> None:
-    assert standing("28 days, 128 days, 1.28, 28.5, 28.", "28") == [(0, 2), (31, 33)]
-    assert standing("Six  weeks, and six\nweeks", "six weeks") == [(0, 10), (16, 25)]
-    assert standing("anything", " ") == []
-    assert within_another("on 14 March 2026", (3, 5))
-    assert within_another("at 09:40", (3, 5))
-    assert not within_another("all 14 lifts", (4, 6))
 
 
 def test_the_new_value_is_written_and_accepted_in_the_ways_of_the_old_one() -> None:

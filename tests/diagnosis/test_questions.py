@@ -168,9 +168,6 @@ def test_the_digest_is_over_the_questions_and_not_the_bytes(tmp_path: Path) -> N
     assert one != questions_digest(load(write(tmp_path / "c.jsonl", {**GOOD, "question": "Whence?"})))
 
 
-# --- of other makers, with the words that answer them -------------------------------------------------------------------
-
-
 def squad(context: str, answer: str, place: int | None = None) -> dict[str, Any]:
     """A record as the hub has it."""
     given = {"text": [answer], "answer_start": [context.index(answer) if place is None else place]}

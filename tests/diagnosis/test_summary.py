@@ -95,9 +95,6 @@ def test_no_data_is_not_zero() -> None:
     assert str(advice(summary)[0]).startswith("Nothing was measured")
 
 
-# --- advice -----------------------------------------------------------------------------------------------------------
-
-
 def test_advice_begins_with_the_most_frequent_cause_and_its_numbers() -> None:
     found = advice(summary_of(mixed()))
     assert found[0].what.startswith("Right: 0% of 10 alone, 30% of 10 with documents, 80% of 10 with the right passage")
@@ -154,9 +151,6 @@ def test_where_all_questions_with_an_answer_failed_it_is_not_said_that_there_wer
 )
 def test_every_kind_of_advice(cases: list[Observation], says: str) -> None:
     assert says in "\n".join(map(str, advice(summary_of(cases))))
-
-
-# --- comparing --------------------------------------------------------------------------------------------------------
 
 
 def test_the_json_has_no_nan_and_gives_the_outcomes_back() -> None:

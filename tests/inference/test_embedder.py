@@ -110,9 +110,6 @@ def test_files_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
         open_embedder(tmp_path).embed_query("ferry")
 
 
-# --- the default model ------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.model
 class TestOnnxEmbedder(EmbedderSuite):
     @pytest.fixture(autouse=True)

@@ -108,8 +108,6 @@ def test_no_address_is_ever_fetched(server: Running, monkeypatch: pytest.MonkeyP
     assert set(reached) <= {("127.0.0.1", server.port)}
 
 
-# --- bounds ---------------------------------------------------------------------------------------------------------
-
 Send = Callable[[httpx.Client, int], httpx.Response]
 
 
@@ -154,9 +152,6 @@ def test_a_list_without_a_limit_ends_at_the_bound(serve: Serve) -> None:
     assert (len(first["data"]), first["has_more"]) == (1, True)
     rest = server.client.get("/v1/documents", params={"after": first["data"][0]["path"]}).json()
     assert (len(rest["data"]), rest["has_more"]) == (1, False)
-
-
-# --- what is said -----------------------------------------------------------------------------------------------------
 
 
 def test_logs_hold_no_text_no_question_and_no_name_of_a_document(

@@ -96,9 +96,6 @@ def test_a_damaged_file_of_keys_lets_nobody_in_and_is_not_quoted(keyed: Running)
     assert "private-name" not in response.text
 
 
-# --- names ------------------------------------------------------------------------------------------------------------
-
-
 FOREIGN = ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "192.0.2.1", "[::2]:80", "", "localhost."]
 OWN = ["127.0.0.1", "localhost:1", "LOCALHOST", "[::1]:8000"]
 
@@ -183,9 +180,6 @@ def test_beyond_this_machine_addresses_and_allowed_names_are_ours_and_a_key_is_n
     if changed.needs_key:
         with pytest.raises(ApiError):
             authenticator.caller(headers, "read")
-
-
-# --- labels -----------------------------------------------------------------------------------------------------------
 
 
 def everything(server: Running, headers: dict[str, str]) -> Iterator[httpx.Response]:

@@ -123,11 +123,21 @@ def test_an_answer_stands_beside_its_source_and_is_replayed(with_receipts: Runni
 
 
 @pytest.mark.slow
-def test_what_differs_is_told_and_that_no_receipts_are_kept(
+def test_a_receipt_is_found_by_its_digest_and_what_differs_is_told(
     with_receipts: Running, server: Running, open_page: Any
 ) -> None:
     page = open_page(with_receipts)
     turn = ask(page)
+    digest = with_receipts.ask(QUESTION).json()["openbook"]["receipt"]["digest"]
+    go(page, "Model")
+    expect(page.locator("#about")).to_contain_text(echo_model().identity.digest)
+    expect(page.locator("#lineage")).to_contain_text("not in this server's store")
+    page.get_by_label("Digest of a receipt").fill(digest)
+    page.keyboard.press("Enter")
+    expect(page.locator("#receipt")).to_contain_text(QUESTION)
+    page.locator("#receipt").get_by_role("button", name="Replay").click()
+    expect(page.locator("#receipt .replayed")).to_have_text("Identical, byte for byte.")
+    go(page, "Ask")
     connection = with_receipts.bases["kb"].connection
     connection.execute("PRAGMA query_only = OFF")
     connection.execute("UPDATE contents SET text = replace(text, 'Lila', 'Lola')")
@@ -156,7 +166,9 @@ def test_both_ways_of_answering_stand_side_by_side(server: Running, open_page: A
 
 
 @pytest.mark.slow
-def test_the_whole_conversation_is_sent_and_a_new_one_begins_empty(server: Running, open_page: Any) -> None:
+def test_the_whole_conversation_is_sent_and_a_question_waits_for_what_the_page_must_know_first(
+    server: Running, open_page: Any
+) -> None:
     page, sent = open_page(server), []
     page.on("request", lambda r: sent.append(r.post_data_json["messages"]) if r.url.endswith("/completions") else None)
     first = ask(page).locator(".text").inner_text().split("\n")[0]
@@ -170,6 +182,14 @@ def test_the_whole_conversation_is_sent_and_a_new_one_begins_empty(server: Runni
     ask(page)
     assert len(sent[2]) == 1
     assert page.evaluate("[localStorage.length, sessionStorage.length, document.cookie]") == [0, 0, ""]
+    held = list[Any]()
+    page.route("**/v1/models", lambda route: held.append(route))
+    page.reload()
+    page.get_by_label("Question", exact=True).fill(QUESTION)
+    page.keyboard.press("Enter")
+    expect(page.locator(".state")).to_have_text("Reading…")
+    held.pop().continue_()
+    expect(page.locator(".text")).to_contain_text(OPENED)
 
 
 @pytest.mark.slow
@@ -183,18 +203,6 @@ def test_a_follow_up_says_how_it_was_understood(serve: Serve, open_page: Any) ->
     turn = ask(page, "And in 2026, by mayor Ortega?")
     expect(turn.get_by_role("heading", level=3)).to_have_text("And in 2026, by mayor Ortega?")
     expect(turn.locator(".note")).to_have_text(f"Understood as: {alone}")
-
-
-@pytest.mark.slow
-def test_a_question_waits_for_what_the_page_must_know_first(server: Running, open_page: Any) -> None:
-    page, held = open_page(server), list[Any]()
-    page.route("**/v1/models", lambda route: held.append(route))
-    page.reload()
-    page.get_by_label("Question", exact=True).fill(QUESTION)
-    page.keyboard.press("Enter")
-    expect(page.locator(".state")).to_have_text("Reading…")
-    held.pop().continue_()
-    expect(page.locator(".text")).to_contain_text(OPENED)
 
 
 @pytest.mark.slow
@@ -350,20 +358,6 @@ def test_a_key_is_asked_for_where_one_is_needed_and_stays_in_the_tab(keyed: Runn
     page.get_by_role("button", name="Forget it").click()
     expect(dialog).to_contain_text("An API key is needed")
     assert page.evaluate("sessionStorage.length") == 0
-
-
-@pytest.mark.slow
-def test_the_model_tells_its_digest_and_a_receipt_is_found_by_its_own(with_receipts: Running, open_page: Any) -> None:
-    digest = with_receipts.ask(QUESTION).json()["openbook"]["receipt"]["digest"]
-    page = open_page(with_receipts)
-    go(page, "Model")
-    expect(page.locator("#about")).to_contain_text(echo_model().identity.digest)
-    expect(page.locator("#lineage")).to_contain_text("not in this server's store")
-    page.get_by_label("Digest of a receipt").fill(digest)
-    page.keyboard.press("Enter")
-    expect(page.locator("#receipt")).to_contain_text(QUESTION)
-    page.locator("#receipt").get_by_role("button", name="Replay").click()
-    expect(page.locator("#receipt .replayed")).to_have_text("Identical, byte for byte.")
 
 
 # --- other people's words ---------------------------------------------------------------------------------------------

@@ -98,9 +98,6 @@ NOT_HERE = "pip install langchain-openai llama-index-llms-openai-like, to test w
 by_others = pytest.mark.filterwarnings("ignore")  # theirs are not ours to mend
 
 
-# --- docs/serving.md -------------------------------------------------------------------------------------------------------
-
-
 def snippets() -> dict[str, str]:
     """The blocks of Python in docs/serving.md that ask a server, by the library that they use."""
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "serving.md").read_text(encoding="utf-8"), re.DOTALL)

@@ -144,9 +144,6 @@ def test_the_bounds_hold_and_no_place_stays_free(running: int, waiting: int, ste
     at(Gate(running, waiting), story)
 
 
-# --- over HTTP --------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("stream", [False, True])
 def test_the_generation_ends_when_the_client_goes(serve: Serve, stream: bool) -> None:
     server = serve(engine := WaitingEngine())

@@ -224,8 +224,6 @@ def test_a_purge_takes_what_a_killed_server_left_and_tells_how_many_files_may_ho
     assert (own_home / "log" / "notes.txt").exists()
 
 
-# --- generated forms ---------------------------------------------------------------------------------------------------
-
 NAMES = st.sampled_from(["file", "files", "labels", "knowledge_base", "", "é", 'a"b'])
 FILE_NAMES = st.none() | st.sampled_from(["a.txt", "../a.txt", "", ".hidden", "\\ud800.txt"]) | st.text(max_size=6)
 HEADERS = st.sampled_from(

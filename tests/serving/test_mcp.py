@@ -40,9 +40,6 @@ async def result_of(client: Client, tool: str, arguments: dict[str, Any]) -> dic
     return {"error": text} if result.is_error else dict(result.structured_content or {})
 
 
-# --- for one user -----------------------------------------------------------------------------------------------------
-
-
 def with_client(base: KnowledgeBase, use: Callable[[Client], Awaitable[_Result]], scope: Scope = OPEN) -> _Result:
     async def main() -> _Result:
         server = make_server(base, HashEmbedder(), echo_model, scope=scope, options=Options(min_similarity=-1.0))
@@ -137,9 +134,6 @@ def test_a_client_starts_it_and_asks(own_home: Path) -> None:
     found = asyncio.run(main())
     assert "noon" in found["answer"]
     assert found["receipt"]["model"]["name"] == "echo"
-
-
-# --- over HTTP --------------------------------------------------------------------------------------------------------
 
 
 def with_http(

@@ -42,9 +42,6 @@ def told(response: httpx.Response) -> tuple[int, str, str]:
     return response.status_code, error["code"], error["param"]
 
 
-# --- files ------------------------------------------------------------------------------------------------------------
-
-
 def test_uploads_of_the_page_are_within_the_bounds_of_the_server() -> None:
     script = (FOLDER / "documents.js").read_text()
     (files,) = re.findall(r"^const AT_ONCE = (\d+);", script, re.MULTILINE)
@@ -79,9 +76,6 @@ def test_the_page_asks_nobody_else_and_makes_no_markup_of_text() -> None:
         )
         if path.suffix == ".html":
             assert not re.search(r"<style|\sstyle=|\son[a-z]+=|<script(?![^>]*\ssrc=)", content), path
-
-
-# --- texts ------------------------------------------------------------------------------------------------------------
 
 
 def test_a_part_of_a_text_is_what_a_citation_points_to(server: Running, docs: Path) -> None:
@@ -142,9 +136,6 @@ def test_what_is_asked_of_a_text_is_bounded(serve: Serve) -> None:
         assert response.json()["error"]["param"] in params
 
 
-# --- versions ---------------------------------------------------------------------------------------------------------
-
-
 def test_versions_are_compared(server: Running, docs: Path) -> None:
     base = server.bases["kb"]
     before = base.version
@@ -179,9 +170,6 @@ def test_a_label_that_is_given_later_closes_the_older_versions_too(server: Runni
     assert "ferry.md" not in difference(server, before=0, after=1).text
 
 
-# --- the model --------------------------------------------------------------------------------------------------------
-
-
 class NamedEngine(EchoEngine):
     def __init__(self, identity: ModelIdentity) -> None:
         super().__init__()
@@ -206,9 +194,6 @@ def test_a_model_tells_what_it_was_trained_on_and_not_what_else_there_is(own_hom
     with running(Configuration(settings), echo_model(), {}) as server:  # which is not in the store
         assert told(server.client.get("/v1/models/echo/lineage")) == (404, "lineage_unknown", "model")
         assert server.client.get("/report").status_code == 404  # none was given
-
-
-# --- a report ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_report_is_for_admins_and_stands_in_a_sandbox(serve: Serve, tmp_path: Path) -> None:

@@ -110,9 +110,6 @@ def test_what_has_no_picture_says_why(server: Running, docs: Path) -> None:
     assert picture(server, docs / "ship.txt").status_code == 200
 
 
-# --- what it costs ----------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def slow(docs: Path, base: KnowledgeBase) -> Path:
     path = docs / "slow.pdf"

@@ -101,9 +101,6 @@ def test_an_answer_that_failed_says_so_without_its_sentence(configuration: Confi
     assert "bridge" not in span.to_json()
 
 
-# --- sending ----------------------------------------------------------------------------------------------------------
-
-
 def test_spans_are_sent_where_the_variable_says() -> None:
     provider = provider_of({ENDPOINTS[1]: "http://127.0.0.1:9"})
     assert provider is not None

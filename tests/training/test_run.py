@@ -206,9 +206,6 @@ def test_the_network_of_the_default_base_gives_the_logits_of_the_engine(
     assert int(here.argmax()) == int(there.argmax())
 
 
-# --- from nothing -------------------------------------------------------------------------------------------------------
-
-
 def new_model_recipe(folder: Path) -> Recipe:
     text = data_file(folder, "text.md", (ROOT / "docs" / "architecture.md").read_bytes())
     return Recipe.model_validate(
