@@ -56,24 +56,6 @@ def test_closed_book_and_abstentions_are_replayed_too(base: KnowledgeBase, embed
         assert replay(each.receipt, MODEL, base).identical
 
 
-def test_a_passage_is_read_through_a_document_that_the_asker_may_see(
-    tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder, answer: Answer
-) -> None:
-    """The closed copy comes first by its path, and the title in the prompt would be its name."""
-    copy = tmp_path / "a-closed-name.txt"
-    copy.write_bytes((tmp_path / "bridge.txt").read_bytes())
-    add(base, [copy], embedder, RunOptions(labels=frozenset({"board"})))
-    reference, version = answer.receipt.passages[0], answer.receipt.knowledge_base_version
-    for at in (version, base.version, None, 99):
-        for labels, document in (((), "bridge.txt"), (("board",), "bridge.txt")):
-            found = passage_of(base, reference, at, labels)
-            assert found is not None
-            assert (found.document, found.title) == (str(tmp_path / document), "bridge")
-    later = replace(answer.receipt, knowledge_base_version=base.version).sealed()
-    assert replay(later, MODEL, base).identical
-    assert replay(later, MODEL, base, ["board"]).identical
-
-
 def test_a_passage_whose_named_document_was_closed_is_read_through_an_open_copy(
     tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder, answer: Answer
 ) -> None:

@@ -12,13 +12,16 @@ from openbook.testing import HashEmbedder, echo_model
 
 
 class Out:
-    """Runs commands: (exit code, standard output, standard error) of each."""
+    """Runs commands, all of which begin so: (exit code, standard output, standard error) of each."""
 
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self._capsys = capsys
+    def __init__(self, capsys: pytest.CaptureFixture[str], *begin: object) -> None:
+        self._capsys, self._begin = capsys, begin
+
+    def of(self, *begin: object) -> Out:
+        return Out(self._capsys, *begin)
 
     def __call__(self, *arguments: object) -> tuple[int, str, str]:
-        code = run([str(each) for each in arguments])
+        code = run([str(each) for each in (*self._begin, *arguments)])
         captured = self._capsys.readouterr()
         return code, captured.out, captured.err
 

@@ -8,7 +8,7 @@ import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import pytest
 
@@ -65,7 +65,6 @@ class Interrupting(TableEngine):
         return super().count_prompt_tokens(prompt)
 
 
-Verb: TypeAlias = Callable[..., tuple[int, str, str]]
 ENGINES: dict[str, Callable[[Prompt], str]] = {
     "good": good,
     "bad": lambda prompt: "Somebody.",
@@ -124,14 +123,13 @@ def kb(built: Path, tmp_path: Path, opened: object) -> Path:
 
 
 @pytest.fixture
-def diagnose(out: Out, questions: Path, kb: Path) -> Verb:
-    return lambda *options: out("diagnose", questions, "--kb", kb, *options)
+def diagnose(out: Out, questions: Path, kb: Path) -> Out:
+    return out.of("diagnose", questions, "--kb", kb)
 
 
-def test_two_models_side_by_side(diagnose: Verb, tmp_path: Path) -> None:
+def test_two_models_side_by_side(diagnose: Out, tmp_path: Path) -> None:
     folder, table = tmp_path / "results", tmp_path / "table.csv"
-    code, stdout, _ = diagnose("--model", "good", "--model", "bad", "--out", folder, "--csv", table)
-    assert code == 0
+    stdout = diagnose.ok("--model", "good", "--model", "bad", "--out", folder, "--csv", table)
     for words in ("fixed by retrieval", "[red]who", "good against bad, 4 questions", "McNemar", "report"):
         assert words in stdout
     assert "\x1b" not in stdout
@@ -144,8 +142,8 @@ def test_two_models_side_by_side(diagnose: Verb, tmp_path: Path) -> None:
         assert len(list(csv.DictReader(stream))) == 8
 
 
-def test_a_later_run_of_another_model_shows_the_earlier_one_beside_its_own(diagnose: Verb) -> None:
-    first = json.loads(diagnose("--model", "bad", "--limit", "3", "--json")[1])
+def test_a_later_run_of_another_model_shows_the_earlier_one_beside_its_own(diagnose: Out) -> None:
+    first = diagnose.json("--model", "bad", "--limit", "3")
     code, stdout, error = diagnose("--model", "good", "--fail-under", "1")
     assert code == 0  # of the model that was asked now
     assert "good against bad, 3 questions" in stdout
@@ -156,11 +154,10 @@ def test_a_later_run_of_another_model_shows_the_earlier_one_beside_its_own(diagn
 
 
 def test_the_same_command_goes_on_and_asks_nothing_again(
-    diagnose: Verb, opened: list[tuple[TableEngine, Settings]]
+    diagnose: Out, opened: list[tuple[TableEngine, Settings]]
 ) -> None:
     first, second, third, limited = (
-        json.loads(diagnose("--model", "good", "--json", *more)[1])
-        for more in (("--limit", "2"), (), (), ("--limit", "1"))
+        diagnose.json("--model", "good", *more) for more in (("--limit", "2"), (), (), ("--limit", "1"))
     )
     assert [each["models"][0]["overall"]["questions"] for each in (first, second, third, limited)] == [2, 4, 4, 1]
     assert first["folder"] == second["folder"]
@@ -170,16 +167,16 @@ def test_the_same_command_goes_on_and_asks_nothing_again(
     assert asked[2:] == [0, 0]
 
 
-def test_other_settings_are_another_run(diagnose: Verb, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_settings_are_another_run(diagnose: Out, monkeypatch: pytest.MonkeyPatch) -> None:
     folders = set()
     for name, value in (("THREADS", "1"), ("PASSAGES", "1"), ("MAX_TOKENS", "9")):
         monkeypatch.setenv(f"OPENBOOK_{name}", value)
-        folders.add(json.loads(diagnose("--model", "good", "--json")[1])["folder"])
+        folders.add(diagnose.json("--model", "good")["folder"])
     assert len(folders) == 3
 
 
 def test_questions_are_asked_as_they_were_when_the_run_began(
-    diagnose: Verb, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    diagnose: Out, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = questions.read_text()
 
@@ -189,10 +186,9 @@ def test_questions_are_asked_as_they_were_when_the_run_began(
 
     monkeypatch.setitem(ENGINES, "edits", edits)
     arguments = ("--model", "edits", "--model", "good", "--out", tmp_path / "r")
-    assert diagnose(*arguments)[0] == 0
+    diagnose.ok(*arguments)
     assert "sold" not in "".join(path.read_text() for path in (tmp_path / "r").glob("observations-*"))
-    code, _, error = diagnose(*arguments)
-    assert (code, "are of another questions" in error) == (2, True)
+    diagnose.refused(2, "are of another questions", *arguments)
 
 
 def test_documents_without_a_knowledge_base(out: Out, questions: Path, built: Path, opened: object) -> None:
@@ -206,14 +202,14 @@ def test_documents_without_a_knowledge_base(out: Out, questions: Path, built: Pa
     [("good", "1", 0), ("bad", "0.5", 1), ("bad", "0", 0), ("overloaded", "0.5", 0), ("overloaded", "0.51", 1)]
     + [("good", share, 2) for share in ("nan", "1.1", "half")],
 )
-def test_fail_under(diagnose: Verb, model: str, share: str, code: int) -> None:
+def test_fail_under(diagnose: Out, model: str, share: str, code: int) -> None:
     found, stdout, error = diagnose("--model", model, "--fail-under", share)
     assert found == code
     assert ("report" in stdout) == (code != 2)
     assert ("--fail-under" in error) == (code != 0)
 
 
-def test_fail_under_is_exact(diagnose: Verb, questions: Path) -> None:
+def test_fail_under_is_exact(diagnose: Out, questions: Path) -> None:
     for right, of, share, code in (
         (7, 25, "0.28", 0),
         (0, 3, "0.3333333333333333", 1),
@@ -225,7 +221,7 @@ def test_fail_under_is_exact(diagnose: Verb, questions: Path) -> None:
 
 
 def test_a_run_in_which_every_request_failed_is_an_error_and_asked_again(
-    diagnose: Verb, opened: list[tuple[TableEngine, Settings]], monkeypatch: pytest.MonkeyPatch
+    diagnose: Out, opened: list[tuple[TableEngine, Settings]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for more in ((), ("--fail-under", "0")):
         code, stdout, error = diagnose("--model", "fails", *more)
@@ -238,13 +234,12 @@ def test_a_run_in_which_every_request_failed_is_an_error_and_asked_again(
     assert (code, error, "failed" in stdout) == (0, "", False)
 
 
-def test_compare(diagnose: Verb, out: Out, tmp_path: Path) -> None:
+def test_compare(diagnose: Out, out: Out, tmp_path: Path) -> None:
     for name in ("good", "bad"):
-        assert diagnose("--model", name, "--as-of", "1", "--out", tmp_path / name)[0] == 0
+        diagnose.ok("--model", name, "--as-of", "1", "--out", tmp_path / name)
     files = [tmp_path / name / "diagnosis.json" for name in ("good", "bad")]
-    code, stdout, _ = out("diagnose", "compare", *files, "--json")
-    (comparison,) = json.loads(stdout)["comparisons"]
-    assert (code, comparison["questions"], comparison["only_second"]) == (0, 4, 0)
+    (comparison,) = out.json("diagnose", "compare", *files)["comparisons"]
+    assert (comparison["questions"], comparison["only_second"]) == (4, 0)
     assert "fixed by retrieval → reader gap" in out.ok("diagnose", "compare", *files)
     out.refused(2, "only one model", "diagnose", "compare", files[0])
 
@@ -258,7 +253,7 @@ def test_drafts_are_refused_before_a_model_is_opened(
     assert opened == []
 
 
-def test_places_that_are_not_there(diagnose: Verb, out: Out, questions: Path, kb: Path, tmp_path: Path) -> None:
+def test_places_that_are_not_there(diagnose: Out, out: Out, questions: Path, kb: Path, tmp_path: Path) -> None:
     KnowledgeBase.ensure(tmp_path / "empty", HashEmbedder().identity)
     (tmp_path / "file").write_text("")
     for arguments, code, says in (
@@ -272,18 +267,18 @@ def test_places_that_are_not_there(diagnose: Verb, out: Out, questions: Path, kb
         out.refused(code, says, "diagnose", *arguments)
 
 
-def test_a_purge_deletes_the_diagnoses_that_show_the_text(diagnose: Verb, out: Out, kb: Path) -> None:
-    folder = Path(json.loads(diagnose("--model", "good", "--json")[1])["folder"])
+def test_a_purge_deletes_the_diagnoses_that_show_the_text(diagnose: Out, out: Out, kb: Path) -> None:
+    folder = Path(diagnose.json("--model", "good")["folder"])
     for name, dropped in (("bridge.txt", 1), ("ferry.txt", 0)):
         assert out.json("purge", name, "--kb", kb, "--yes")["diagnoses_dropped"] == dropped
         assert not folder.exists()
 
 
 def test_a_judge_and_probes_in_the_same_report_and_asked_once(
-    diagnose: Verb, opened: list[tuple[TableEngine, Settings]], tmp_path: Path
+    diagnose: Out, opened: list[tuple[TableEngine, Settings]], tmp_path: Path
 ) -> None:
     arguments = ("--model", "good", "--out", tmp_path / "r")
-    assert diagnose(*arguments)[0] == 0
+    diagnose.ok(*arguments)
     assert {"judge", "probes"}.isdisjoint(json.loads((tmp_path / "r" / "diagnosis.json").read_text())["models"][0])
     more = ("--judge", "yes", "--probes")
     code, stdout, _ = diagnose(*arguments, *more)
@@ -295,12 +290,12 @@ def test_a_judge_and_probes_in_the_same_report_and_asked_once(
     assert list(model["probes"]["probes"]) == ["counterfactual", "abstention", "noise"]
     assert all(engine.asked for engine, _ in opened)
     before = len(opened)
-    assert diagnose(*arguments, *more)[0] == 0
+    diagnose.ok(*arguments, *more)
     assert not any(engine.asked for engine, _ in opened[before:])
 
 
 def test_wherever_the_disk_fails_a_page_with_probes_is_known_to_have_them(
-    diagnose: Verb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    diagnose: Out, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`purge` asks the numbers, so no page may have what they do not say."""
 
@@ -316,26 +311,27 @@ def test_wherever_the_disk_fails_a_page_with_probes_is_known_to_have_them(
             page, numbers = tmp_path / "r" / "report.html", tmp_path / "r" / "diagnosis.json"
             has = page.exists() and "<h2>Probes of good</h2>" in page.read_text()
             assert not has or '"probes"' in numbers.read_text()
-        assert diagnose(*arguments, *more)[0] == 0
+        diagnose.ok(*arguments, *more)
 
 
 # --- openbook probe ---------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def probe(out: Out, questions: Path, built: Path, tmp_path: Path, opened: object) -> Verb:
+def probe(
+    out: Out, questions: Path, built: Path, tmp_path: Path, opened: object, monkeypatch: pytest.MonkeyPatch
+) -> Out:
     questions.write_text(lines_of(PROBED))
-    kb = shutil.copytree(built / "kb-to-probe", tmp_path / "kb-to-probe")
-    return lambda *options, model="[red]reads": out("probe", questions, "--kb", kb, "--model", model, *options)
+    monkeypatch.setenv("OPENBOOK_MODEL", "[red]reads")
+    return out.of("probe", questions, "--kb", shutil.copytree(built / "kb-to-probe", tmp_path / "kb-to-probe"))
 
 
 def test_all_probes_on_the_terminal_and_as_a_page(
-    probe: Verb, tmp_path: Path, opened: list[tuple[TableEngine, Settings]]
+    probe: Out, tmp_path: Path, opened: list[tuple[TableEngine, Settings]]
 ) -> None:
     before = signal.getsignal(signal.SIGINT)
     page = tmp_path / "pages" / "new" / "probes.html"
-    code, stdout, stderr = probe("--report", page)
-    assert code == 0, stderr
+    stdout = probe.ok("--report", page)
     assert "[red]reads: 4 questions probed\n" in stdout
     for words in ("\nCounterfactual:", "\nAbstention:", "\nPosition and noise:", "followed the altered passage", "4/4"):
         assert words in stdout
@@ -346,14 +342,13 @@ def test_all_probes_on_the_terminal_and_as_a_page(
 
 
 def test_a_page_that_cannot_be_written_is_refused_before_the_work(
-    probe: Verb, tmp_path: Path, questions: Path, opened: list[Any], monkeypatch: pytest.MonkeyPatch
+    probe: Out, tmp_path: Path, questions: Path, opened: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for place, message in (
         (tmp_path, f"Cannot write {tmp_path}: it is a folder; give a file"),
         (questions / "page.html", f"{questions} is no folder"),
     ):
-        code, stdout, stderr = probe("--report", place)
-        assert (code, stdout, message in " ".join(stderr.split())) == (5, "", True)
+        probe.refused(5, message, "--report", place)
     assert opened == []
     place = tmp_path / "page.html"
 
@@ -362,11 +357,11 @@ def test_a_page_that_cannot_be_written_is_refused_before_the_work(
         return reads(prompt)
 
     monkeypatch.setitem(ENGINES, "refused", refused_later)
-    code, stdout, stderr = probe("--probe", "abstention", "--report", place, model="refused")
+    code, stdout, stderr = probe("--probe", "abstention", "--report", place, "--model", "refused")
     assert (code, "4 questions probed" in stdout, "Cannot write" in stderr) == (5, True, True)
 
 
-def test_as_json_and_only_some(probe: Verb) -> None:
+def test_as_json_and_only_some(probe: Out) -> None:
     code, stdout, stderr = probe("--probe", "abstention", "--probe", "counterfactual", "--limit", 2, "--json")
     value = json.loads(stdout)
     assert (code, list(value["probes"]), value["questions"]) == (0, ["counterfactual", "abstention"], 2)
@@ -375,9 +370,9 @@ def test_as_json_and_only_some(probe: Verb) -> None:
     assert "The first 2 of 4 questions" in stderr
 
 
-def test_ctrl_c_shows_what_was_measured(probe: Verb) -> None:
+def test_ctrl_c_shows_what_was_measured(probe: Out) -> None:
     before = signal.getsignal(signal.SIGINT)
-    code, stdout, stderr = probe(model="interrupted")
+    code, stdout, stderr = probe("--model", "interrupted")
     assert code == 130
     assert "questions probed before it was stopped" in stdout
     assert "followed the altered passage" in stdout
@@ -385,10 +380,9 @@ def test_ctrl_c_shows_what_was_measured(probe: Verb) -> None:
     assert signal.getsignal(signal.SIGINT) == before
 
 
-def test_what_probes_leave_out_is_counted(probe: Verb, questions: Path) -> None:
-    code, stdout, _ = probe("--probe", "counterfactual", model="fails")
+def test_what_probes_leave_out_is_counted(probe: Out, questions: Path) -> None:
+    code, stdout, _ = probe("--probe", "counterfactual", "--model", "fails")
     assert (code, "Left out: the model failed: 4" in stdout, "no data" in stdout) == (0, True, True)
     questions.write_text(lines_of([{"question": "Who built the tower of Ostrevik?", "answers": ["Anna Berg"]}]))
     assert probe("--probe", "noise")[1].count("Left out: no passage holds the answer: 1") == 1
-    code, stdout, error = probe("--probe", "nose")
-    assert (code, stdout, "'nose' is not one of" in error) == (2, "", True)
+    probe.refused(2, "'nose' is not one of", "--probe", "nose")

@@ -13,11 +13,7 @@ from openbook.cluster.local_object_store import start_object_store, stop_object_
 from openbook.cluster.object_store import open_s3
 from openbook.errors import ConfigError, StorageError
 from openbook.knowledge.blobs import Blobs, open_blobs
-from openbook.knowledge.indexes import Indexes
 from openbook.testing import BlobsSuite
-from tests.knowledge.small_bases import Base, Text, ids, search
-
-QUERY = "When does the ferry leave?"
 
 
 def below(url: str, prefix: str = "") -> str:
@@ -116,38 +112,6 @@ def test_a_store_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatc
         for work in (lambda: blobs.put("a", b""), lambda: blobs.get("a"), lambda: list(blobs.list(""))):
             with pytest.raises(StorageError, match="cannot be reached, or does not answer in time"):
                 work()
-
-
-@pytest.mark.slow
-def test_a_store_that_is_killed_costs_time_and_has_everything_after_the_next_refresh(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    base = Base()
-    texts = [
-        Text(f"Part {n}", (((), f"The ferry number{n} leaves at {n} o'clock, says the timetable."),)) for n in range(6)
-    ]
-    contents = [base.add(text) for text in texts]
-    plain = search(base, Indexes.open(Path("absent"), base.source(), ids(*contents)), contents, QUERY)
-    store, one, two = tmp_path / "store", tmp_path / "one", tmp_path / "two"
-    try:
-        blobs = open_s3(start_object_store(store))
-        Indexes.refresh(one, base.source(), ids(*contents[:3]), blobs=blobs)
-        stop_object_store(store)
-        saved = Indexes.refresh(one, base.source(), ids(*contents), blobs=blobs)
-        assert "New segments are on this machine alone" in caplog.text
-        opened = Indexes.open(two, base.source(), ids(*contents), blobs=blobs)
-        assert "is built from the rows" in caplog.text
-        assert search(base, saved, contents, QUERY) == search(base, opened, contents, QUERY) == plain
-        with pytest.raises(StorageError, match="bytes of them may still be in s3://openbook"):
-            Indexes.refresh(one, base.source(), ids(*contents[1:]), blobs=blobs, forget=True)
-        start_object_store(store)
-        caplog.clear()
-        Indexes.refresh(one, base.source(), ids(*contents), blobs=blobs)
-        opened = Indexes.open(two, base.source(), ids(), blobs=blobs)
-        assert search(base, opened, contents, QUERY) == plain
-        assert caplog.text == ""
-    finally:
-        stop_object_store(store)
 
 
 def test_a_store_is_started_once_and_has_what_it_took_after_it_was_killed(

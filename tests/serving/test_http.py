@@ -14,7 +14,7 @@ import h11
 import httpx
 import pytest
 
-from openbook.serving.server import StrictLines, listen
+from openbook.serving.server import StrictLines
 from openbook.testing import EchoEngine
 from tests.serving.conftest import (
     LARGE,
@@ -295,11 +295,6 @@ def test_a_client_that_does_not_read_a_stream_ends_its_generation(serve: Serve) 
     with not_reading(server, *chat(stream=True)):
         assert engine.was_cancelled.wait(LONG_S)
         eventually(lambda: server.service.reading.running == 0)
-
-
-def test_what_is_written_is_sent_at_once() -> None:
-    with listen("127.0.0.1", 0) as door, socket.create_connection(door.getsockname()), door.accept()[0] as accepted:
-        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 # --- many connections -------------------------------------------------------------------------------------------------

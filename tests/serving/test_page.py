@@ -11,7 +11,7 @@ import httpx
 
 from openbook.config import Settings
 from openbook.inference import FrozenModel
-from openbook.knowledge import RunOptions, add, remove
+from openbook.knowledge import add, remove
 from openbook.models import ModelStore, import_gguf
 from openbook.records import ModelIdentity
 from openbook.serving.configuration import Bounds, Configuration
@@ -20,7 +20,7 @@ from openbook.testing import EchoEngine, HashEmbedder, echo_model
 from tests.conftest import ROOT
 from tests.models.gguf_files import Recipe
 from tests.models.test_trained import store_adapter
-from tests.serving.conftest import SECRET, Running, Serve, code, running
+from tests.serving.conftest import Running, Serve, code, running
 
 FILES = sorted(FOLDER.iterdir())
 
@@ -158,16 +158,6 @@ def test_versions_are_compared(server: Running, docs: Path) -> None:
     assert told(difference(server)) == (400, "missing_required_parameter", "before")
     assert told(difference(server, before=99)) == (400, "version_not_found", "before")
     assert told(difference(server, before=0, after="no")) == (400, "version_not_found", "after")
-
-
-def test_a_label_that_is_given_later_closes_the_older_versions_too(server: Running, docs: Path) -> None:
-    seen = difference(server, server.key("read", "hr"), before=1, after=2).json()
-    assert [Path(path).name for path in seen["added"]] == ["safe.txt"]
-    assert seen["passages_added"][0]["text"] == SECRET
-    assert set(difference(server, before=1, after=2).json()["counts"].values()) == {0}
-    assert "ferry.md" in difference(server, before=0, after=1).text
-    add(server.bases["kb"], [docs / "ferry.md"], HashEmbedder(), RunOptions(labels=frozenset({"hr"})))
-    assert "ferry.md" not in difference(server, before=0, after=1).text
 
 
 class NamedEngine(EchoEngine):
