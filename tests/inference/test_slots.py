@@ -95,16 +95,6 @@ def test_companions_arrivals_and_cancellations_change_no_bit(
     assert found == [None if place in gone else alone[number] for place, number in enumerate(order)]
 
 
-def test_chance_belongs_to_the_request_in_slots_too(slots: LlamaCppEngine) -> None:
-    def answer(seed: int) -> str:
-        return FrozenModel(slots).complete(PROMPTS[1], Decoding(temperature=1.5, seed=seed, max_tokens=4)).text
-
-    with ThreadPoolExecutor(4) as pool:
-        together = list(pool.map(answer, [1, 2, 3, 1]))
-    assert together == [answer(seed) for seed in (1, 2, 3, 1)]
-    assert len(set(together)) > 1
-
-
 def test_the_number_of_slots_belongs_to_the_numeric_class_and_not_to_what_is_kept(
     slots: LlamaCppEngine, engine: LlamaCppEngine, model_reference: ModelReference
 ) -> None:
@@ -204,22 +194,6 @@ def test_an_error_of_the_engine_ends_what_is_in_slots_and_the_next_request_is_an
             written(slots, PROMPTS[5])
     assert written(slots, PROMPTS[5]) == alone[5]
     assert batcher._free == SLOTS
-
-
-def test_a_cancelled_answer_keeps_what_was_written(slots: LlamaCppEngine) -> None:
-    stop = threading.Event()
-    stream = slots.generate(PROMPTS[1], Decoding(max_tokens=200), stop.is_set)
-    first = next(stream)
-    stop.set()
-    while True:
-        try:
-            first += next(stream)
-        except StopIteration as done:
-            completion = done.value
-            break
-    assert completion.finish_reason == "cancelled"
-    assert completion.text == first
-    assert completion.answer_tokens < 200
 
 
 def test_waiting_for_a_slot_ends_with_a_cancel_and_with_the_engine(model_reference: ModelReference) -> None:
