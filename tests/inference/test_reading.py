@@ -241,16 +241,15 @@ def test_forms_of_a_reader_and_ways_of_asking_share_states_and_never_mix_them(
         assert len({each[number] for each in expected}) == len(forms)
 
 
-def test_the_passage_that_holds_the_answer_is_chosen_and_a_silent_one_is_not(opened: Opened) -> None:
+def test_the_passage_that_holds_the_answer_is_chosen_and_when_it_is_sure_no_further_one_is_read(
+    opened: Opened, tmp_path: Path
+) -> None:
     engine = opened(KVCache())
     height = each(engine, PASSAGES, QUESTIONS[1])
     assert height.chosen == 2
     assert "3,412" in height.completion.text
     nobody = each(engine, PASSAGES[:2], "Question: Who designed the town hall of Velmo?")
     assert (nobody.chosen, nobody.completion.text, nobody.completion.answer_tokens) == (None, "", 0)
-
-
-def test_when_one_is_surely_to_be_answered_no_further_passage_is_read(opened: Opened, tmp_path: Path) -> None:
     states = KVCache(tmp_path)
     engine = opened(states)
     asked = [PASSAGES[2], *PASSAGES[:2]]
@@ -339,7 +338,9 @@ def test_cancelling_and_overflow(opened: Opened) -> None:
     assert read(model, asked) == expected
 
 
-def test_reading_ahead_spares_the_reading(opened: Opened, tmp_path: Path) -> None:
+def test_reading_ahead_spares_the_reading_and_what_was_read_of_a_purged_passage_is_gone(
+    opened: Opened, tmp_path: Path
+) -> None:
     states = KVCache(tmp_path)
     model = FrozenModel(opened(states))
     for prompt in prompts(PASSAGES, "?"):
@@ -349,10 +350,7 @@ def test_reading_ahead_spares_the_reading(opened: Opened, tmp_path: Path) -> Non
     found, anew = (each(opened(s), PASSAGES, QUESTIONS[0], ALL) for s in (KVCache(tmp_path), nothing_kept()))
     assert found == anew
     assert states.kept() == kept
-
-
-def test_what_was_read_of_a_purged_passage_is_gone(opened: Opened, tmp_path: Path) -> None:
-    states = KVCache(tmp_path)
+    states = KVCache(tmp_path / "purged")
     model = FrozenModel(opened(states))
     asked = [replace(prompt, origins=((f"digest {i}",),)) for i, prompt in enumerate(prompts(PASSAGES, "?"))]
     together = Prompt("Answer.", tuple(PASSAGES[:2]), "?", (("digest 0",), ("digest 1",)))

@@ -182,7 +182,9 @@ def test_a_purge_names_no_copy_that_is_not_the_callers_to_see(server: Running) -
     assert response.json()["documents"] == [mine]
 
 
-def test_a_refused_purge_has_deleted_nothing(server: Running, own_home: Path) -> None:
+def test_a_refused_purge_has_deleted_nothing_and_one_that_was_killed_is_finished_by_the_next(
+    server: Running, own_home: Path
+) -> None:
     path = upload(server, ("tower.txt", TOWER))[0]["path"]
     upload(server, ("copy.txt", TOWER))
     shown = own_home / "diagnoses" / "one" / "observations-a.jsonl"
@@ -194,9 +196,6 @@ def test_a_refused_purge_has_deleted_nothing(server: Running, own_home: Path) ->
     assert shown.exists()
     response = server.client.post("/v1/documents/purge", json={"documents": [path], "copies": True})
     assert (response.status_code, shown.exists()) == (200, False)
-
-
-def test_a_purge_that_was_killed_is_finished_by_the_next_one(server: Running, own_home: Path) -> None:
     path = upload(server, ("tower.txt", TOWER))[0]["path"]
     base = server.bases["kb"]
     with base.writing(5.0) as connection:  # as a purge leaves it that is killed after its transaction

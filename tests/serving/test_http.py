@@ -108,7 +108,7 @@ def statuses(answers: bytes) -> list[int]:
     return [int(found) for found in re.findall(rb"HTTP/1\.1 ([0-9]{3}) ", answers)]
 
 
-def test_what_is_in_doubt_is_refused_and_nothing_after_it_is_answered(server: Running) -> None:
+def test_what_is_in_doubt_is_refused_with_a_sentence_and_nothing_after_it_is_answered(server: Running) -> None:
     for name, data in IN_DOUBT.items():
         answers = received(server, data + NEXT)
         assert statuses(answers) in ([], [400]), (name, answers[:300])  # nothing: a reset connection can lose it
@@ -117,9 +117,6 @@ def test_what_is_in_doubt_is_refused_and_nothing_after_it_is_answered(server: Ru
             assert b"connection: close" in head.lower(), name
             assert json.loads(body)["error"]["type"] == "invalid_request_error", name
     assert server.client.get("/health").status_code == 200
-
-
-def test_the_refusal_says_what_is_wrong(server: Running) -> None:
     with connected(server, "") as connection:
         connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\n")  # no byte is left unread, so nothing is lost
         _, _, body = everything(connection).partition(b"\r\n\r\n")
@@ -281,16 +278,13 @@ def is_served(server: Running) -> bool:
         return everything(connection).startswith(b"HTTP/1.1 200 ")
 
 
-def test_a_client_that_does_not_read_loses_its_connection(serve: Serve, tmp_path: Path) -> None:
+def test_a_client_that_does_not_read_loses_its_connection_and_its_generation(serve: Serve, tmp_path: Path) -> None:
     (tmp_path / "report.html").write_bytes(b" " * LARGE)
     server = serve(report=tmp_path / "report.html", write_s=0.2, connections=1)
     with not_reading(server, "GET /report HTTP/1.1\nHost: localhost\n\n") as connection:
         eventually(lambda: is_served(server))
         assert len(everything(connection)) < LARGE
     assert is_served(server)
-
-
-def test_a_client_that_does_not_read_a_stream_ends_its_generation(serve: Serve) -> None:
     server = serve(engine := LongEngine(), write_s=0.2)
     with not_reading(server, *chat(stream=True)):
         assert engine.was_cancelled.wait(LONG_S)

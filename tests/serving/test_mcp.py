@@ -65,7 +65,7 @@ def test_the_tools_read_and_change_nothing(base: KnowledgeBase) -> None:
         assert tool.output_schema
 
 
-def test_an_answer_comes_with_its_citations_and_receipt(base: KnowledgeBase) -> None:
+def test_an_answer_comes_with_its_citations_and_passages_best_first(base: KnowledgeBase) -> None:
     found = call(base, "ask", question="Who opened the bridge?")
     assert "Lila Ortega" in found["answer"]
     assert found["supported"]
@@ -78,9 +78,6 @@ def test_an_answer_comes_with_its_citations_and_receipt(base: KnowledgeBase) -> 
     assert receipt.knowledge_base == base.id
     silent = call(base, "ask", question="Which colour has the zeppelin?")
     assert (silent["answer"], silent["abstained"], silent["citations"]) == (ABSTENTION, True, [])
-
-
-def test_passages_are_found_best_first_and_read_to_the_end(base: KnowledgeBase) -> None:
     found = call(base, "search", query="Who opened the bridge?", limit=1)
     assert found["version"] == base.version
     (passage,) = found["passages"]

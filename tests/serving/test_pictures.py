@@ -106,14 +106,13 @@ def slow(docs: Path, base: KnowledgeBase) -> Path:
     return path
 
 
-def test_a_page_that_takes_too_long_is_refused(serve: Serve, slow: Path) -> None:
+def test_a_page_that_takes_too_long_is_refused_and_not_waited_for_by_a_server_that_ends(
+    serve: Serve, slow: Path
+) -> None:
     server = serve(picture_s=0.5)
     response = picture(server, slow)
     assert code(response) == (409, "page_not_drawn", "path")
     assert "took longer than 0.5 s" in response.json()["error"]["message"]
-
-
-def test_a_server_that_ends_does_not_wait_for_a_picture(serve: Serve, slow: Path) -> None:
     server = serve(picture_s=600.0)
     head = f"GET /v1/documents/page?path={slow}&page=1 HTTP/1.1\nHost: localhost\nConnection: close\n\n"
     connection = connected(server, head)

@@ -24,11 +24,9 @@ def status(server: Running, digest: str, headers: dict[str, str] | None = None) 
     return receipt.status_code, replayed.status_code
 
 
-def test_without_a_log_there_is_neither(server: Running) -> None:
-    assert status(server, asked(server, QUESTION)) == (404, 404)
-
-
-def test_an_answer_is_replayed_from_its_receipt(with_receipts: Running, tmp_path: Path) -> None:
+def test_where_a_log_is_kept_an_answer_is_replayed_from_its_receipt(
+    with_receipts: Running, tmp_path: Path, server: Running
+) -> None:
     answer = with_receipts.ask(QUESTION).json()["openbook"]
     digest = answer["receipt"]["digest"]
     assert with_receipts.client.get(f"/v1/receipts/{digest}").json()["receipt"] == answer["receipt"]
@@ -36,6 +34,7 @@ def test_an_answer_is_replayed_from_its_receipt(with_receipts: Running, tmp_path
     assert with_receipts.client.post("/v1/replay", json={"id": digest}).json() == found
     with_receipts.ask(QUESTION, stream=True)
     assert verify(tmp_path / "log").receipts == 2
+    assert status(server, asked(server, QUESTION)) == (404, 404)
 
 
 def test_what_is_no_receipt_or_was_purged_is_not_found(with_receipts: Running) -> None:
