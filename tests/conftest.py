@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -115,6 +117,20 @@ def base_with(
     base = KnowledgeBase.ensure(place or folder / "kb", embedder.identity)
     add(base, [folder / name for name in files], embedder)
     return base
+
+
+def flip(path: Path, at: int = -1, bits: int = 1) -> None:
+    """Change a byte of a file, which may be written once only."""
+    data = bytearray(path.read_bytes())
+    data[at] ^= bits
+    path.unlink()
+    path.write_bytes(data)
+
+
+def printed(code: str, *arguments: object) -> list[str]:
+    """The lines that this code prints in a process of its own."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.splitlines()
 
 
 @pytest.fixture(scope="session")

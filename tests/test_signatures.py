@@ -7,8 +7,6 @@ import json
 import multiprocessing
 import os
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -32,7 +30,7 @@ from openbook.signatures import (
     sign,
     verify,
 )
-from tests.conftest import ROOT
+from tests.conftest import printed
 from tests.test_receipts import RECEIPTS
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -252,6 +250,4 @@ def test_who_does_not_sign_loads_no_cryptography(tmp_path: Path) -> None:
         "run(['purge', 'a.txt', '--kb', sys.argv[1]])\n"
         "print('cryptography' in sys.modules)"
     )
-    command = [sys.executable, "-c", code, str(tmp_path / "none")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
-    assert done.stdout.splitlines()[-1] == "False"
+    assert printed(code, tmp_path / "none")[-1] == "False"

@@ -20,7 +20,7 @@ from openbook.knowledge import KnowledgeBase
 from openbook.models import ModelReference, ModelStore
 from openbook.records import Answer, Decoding, Embedder, Prompt, canonical_json, sha256_hex
 from openbook.testing import PROMPT
-from tests.conftest import ROOT, base_with, open_engine
+from tests.conftest import ROOT, base_with, open_engine, printed
 
 pytestmark = pytest.mark.model
 
@@ -136,10 +136,9 @@ print(engine.logits_digest(PROMPT))
 def test_the_probe_gives_the_same_logits_in_new_processes_side_by_side(
     engine: LlamaCppEngine, model_store: ModelStore
 ) -> None:
-    command = [sys.executable, "-c", IN_A_NEW_PROCESS, str(model_store.root)]
-    running = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    digests = [process.communicate()[0].strip() for process in running]
-    assert digests == [engine.logits_digest(PROMPT)] * 2
+    with ThreadPoolExecutor(2) as pool:
+        digests = list(pool.map(lambda _: printed(IN_A_NEW_PROCESS, model_store.root), range(2)))
+    assert digests == [[engine.logits_digest(PROMPT)]] * 2
 
 
 def test_the_answer_json_is_the_same_in_a_new_process(

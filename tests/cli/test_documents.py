@@ -14,7 +14,7 @@ import pytest
 
 from openbook.knowledge import KnowledgeBase
 from tests.cli.conftest import Out
-from tests.conftest import ROOT
+from tests.conftest import ROOT, flip
 from tests.serving.conftest import eventually
 
 
@@ -107,9 +107,7 @@ def test_remove_purge_and_check(docs: Path, tmp_path: Path, own_home: Path, out:
 def test_a_wrong_index_is_mended(docs: Path, tmp_path: Path, out: Out) -> None:
     out("sync", docs)
     for path in (tmp_path / "kb" / "index").rglob("*.npy"):
-        data = bytearray(path.read_bytes())
-        data[-1] ^= 0xFF
-        path.write_bytes(data)
+        flip(path, bits=0xFF)
     assert "built anew" in out.ok("status", "--check")
     assert "built anew" not in out.ok("status", "--check")
 

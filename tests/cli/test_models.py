@@ -9,6 +9,7 @@ import pytest
 
 from openbook.models import ModelReference, ModelStore, ensure, import_gguf
 from tests.cli.conftest import Out
+from tests.conftest import flip
 from tests.models.test_gguf_writer import base_file, stored_adapter
 
 
@@ -21,10 +22,7 @@ def test_all_parts_of_a_reader_are_verified(own_home: Path, out: Out, tmp_path: 
     assert merged is not None
     stdout = out.ok("models", "verify", "small")
     assert [line.split()[-1] for line in stdout.splitlines()] == [adapter.digest, base.digest, merged.digest]
-    data = bytearray(merged.main_file.read_bytes())
-    data[-1] ^= 1
-    merged.main_file.chmod(0o600)
-    merged.main_file.write_bytes(data)
+    flip(merged.main_file)
     out.refused(3, f"{merged.name} is not what its digest says", "models", "verify", "small")
 
 

@@ -25,13 +25,13 @@ from openbook.models import ModelStore, import_gguf
 from openbook.serving.keys import KeyFile
 from openbook.testing import HashEmbedder
 from tests.cli.conftest import Out
+from tests.conftest import ROOT
 from tests.diagnosis.bases import DraftEngine
 from tests.models.gguf_files import Recipe, llama
+from tests.serving.conftest import QUESTION
 from tests.test_receipts import receipt_of
 
-ROOT = Path(__file__).parent.parent.parent
 PROGRAM = (sys.executable, str(ROOT / "tests" / "serving" / "fake_serve.py"))
-QUESTION = "When was the bridge opened by the mayor?"
 
 Openbook: TypeAlias = Callable[..., str]
 

@@ -25,8 +25,8 @@ from openbook.knowledge.check import check
 from openbook.parsers.sandbox import Limits
 from openbook.records import Embedder, Vectors
 from openbook.testing import EmbedderSuite, HashEmbedder
-from tests.cluster.conftest import ROOT
 from tests.cluster.state import state, worker_pids
+from tests.conftest import ROOT
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 

@@ -20,6 +20,7 @@ from openbook.inference.passage_selection import CALIBRATED, AbstentionScore, Pa
 from openbook.models import ModelReference
 from openbook.prompts import passage_block
 from openbook.records import Decoding, Prompt
+from tests.conftest import flip
 
 pytestmark = pytest.mark.model
 
@@ -312,9 +313,7 @@ def test_a_state_that_is_damaged_is_read_anew_and_one_that_the_library_refuses_g
     files = sorted(tmp_path.rglob("*.state"))
     assert len(files) == 3  # the system's and two passages'
     for file in files:
-        content = bytearray(file.read_bytes())
-        content[len(content) // 2] ^= 1
-        file.write_bytes(content)
+        flip(file, file.stat().st_size // 2)
     assert each(opened(KVCache(tmp_path)), PASSAGES[:2], QUESTIONS[0], ALL) == expected
     states = KVCache(tmp_path)
     for file in tmp_path.rglob("*.state"):  # whole, but not what the library writes

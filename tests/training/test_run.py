@@ -35,7 +35,7 @@ from openbook.training.run import (
     slow_precision,
     train,
 )
-from tests.conftest import ROOT
+from tests.conftest import ROOT, flip
 from tests.training.networks import SHAPE, small_recipe, write_tiny_model
 from tests.training.test_reader_objective import LINES
 
@@ -132,11 +132,7 @@ def test_a_folder_in_use_and_a_damaged_base_are_refused(recipe: Recipe, store: M
     (tmp_path / "run").mkdir()
     with filelock.FileLock(tmp_path / "run" / ".lock"), pytest.raises(TrainingError, match="Another process trains in"):
         train(recipe, tmp_path, store, tmp_path / "run", quiet)
-    base = store.resolve("base").main_file
-    content = bytearray(base.read_bytes())
-    content[-100] ^= 1
-    base.unlink()
-    base.write_bytes(content)
+    flip(store.resolve("base").main_file, -100)
     with pytest.raises(ModelNotVerified, match="is not what its digest says"):
         train(recipe, tmp_path, store, tmp_path / "run", quiet)
 
