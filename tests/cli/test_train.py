@@ -42,6 +42,8 @@ sha256 = "{digest}"
 kind = "full"
 [optimiser]
 learning_rate = 3e-3
+warmup_steps = 2
+schedule = "constant"
 [loop]
 seed = 1
 steps = {steps}
@@ -53,6 +55,8 @@ precision = "f32"
 every_steps = 5
 [gate]
 target = {{ loss = 0.1 }}
+[export]
+quantisation = "F32"
 """
 
 

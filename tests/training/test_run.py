@@ -23,7 +23,7 @@ from openbook.testing import PROMPT
 from openbook.training.distributed import Processes
 from openbook.training.loop import EvalResult
 from openbook.training.network import load_network, write_vocabulary
-from openbook.training.recipe import Recipe
+from openbook.training.recipe import Recipe, load_recipe
 from openbook.training.report import report
 from openbook.training.run import (
     Event,
@@ -35,6 +35,7 @@ from openbook.training.run import (
     slow_precision,
     train,
 )
+from tests.cli.test_train import write_recipe
 from tests.conftest import ROOT, flip
 from tests.training.networks import SHAPE, small_recipe, write_tiny_model
 from tests.training.test_reader_objective import LINES
@@ -202,34 +203,8 @@ def test_the_network_of_the_default_base_gives_the_logits_of_the_engine(
     assert int(here.argmax()) == int(there.argmax())
 
 
-def new_model_recipe(folder: Path) -> Recipe:
-    text = data_file(folder, "text.md", (ROOT / "docs" / "architecture.md").read_bytes())
-    return Recipe.model_validate(
-        {
-            "name": "tiny",
-            "licence": "MIT",
-            "architecture": SHAPE.model_dump() | {"width": 32, "layers": 2, "feed_forward": 64},
-            "objective": {"kind": "language-modeling"},
-            "train": [text],
-            "dev": [text],
-            "method": {"kind": "full"},
-            "optimiser": {"learning_rate": 3e-3, "warmup_steps": 2, "schedule": "constant"},
-            "loop": {
-                "seed": 1,
-                "steps": 12,
-                "sequence_tokens": 64,
-                "step_tokens": 512,
-                "call_tokens": 512,
-                "precision": "f32",
-            },
-            "evaluation": {"every_steps": 6},
-            "export": {"quantisation": "F32"},
-        }
-    )
-
-
 def test_a_model_from_nothing_learns_and_runs_in_the_engine(tmp_path: Path) -> None:
-    store, recipe, events = ModelStore(tmp_path / "store"), new_model_recipe(tmp_path), list[Event]()
+    store, recipe, events = ModelStore(tmp_path / "store"), load_recipe(write_recipe(tmp_path, steps=12)), list[Event]()
     found = train(recipe, tmp_path, store, tmp_path / "run", events.append)
     losses = [event.numbers["loss"] for event in events if isinstance(event, EvalResult)]
     assert losses[-1] < losses[0] - 0.4
