@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from openbook.cli import context, run
 from openbook.cli.chat import FORMAT, Transcript, read_transcript
 from openbook.errors import ConversationError
-from openbook.knowledge import KnowledgeBase, add
-from openbook.testing import HashEmbedder, echo_model
+from openbook.testing import echo_model
+from tests.conftest import base_with
 
 HEAD = json.dumps({"format": FORMAT})
 ASKED = '{"role": "user", "content": "When does the ferry to Sandhavn leave?"}'
@@ -33,11 +33,8 @@ FERRY = "The ferry to Sandhavn leaves at nine. The ferry to Sandhavn costs 4 cro
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("built")
-    (folder / "ferry.md").write_text(FERRY)
-    (folder / "bridge.md").write_text("The bridge of Lund was opened in 2026 by Lila Ortega.")
-    base = KnowledgeBase.ensure(folder / "kb", HashEmbedder().identity)
-    add(base, [folder / "ferry.md", folder / "bridge.md"], HashEmbedder())
-    base.close()
+    texts = {"ferry.md": FERRY, "bridge.md": "The bridge of Lund was opened in 2026 by Lila Ortega."}
+    base_with(folder, texts).close()
     return folder / "kb"
 
 

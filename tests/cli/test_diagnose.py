@@ -17,10 +17,11 @@ from openbook.config import Settings
 from openbook.diagnosis import results
 from openbook.errors import StorageError
 from openbook.inference import FrozenModel
-from openbook.knowledge import KnowledgeBase, add
+from openbook.knowledge import KnowledgeBase
 from openbook.records import Prompt
 from openbook.testing import HashEmbedder
 from tests.cli.conftest import Out
+from tests.conftest import base_with
 from tests.diagnosis.table_engine import FAILS, SILENT, TableEngine, question_in
 
 TEXTS = {
@@ -107,13 +108,9 @@ def questions(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The documents, a knowledge base of them, and one that holds the ferries of the probes too."""
-    folder, embedder = tmp_path_factory.mktemp("built"), HashEmbedder()
-    for name, texts in (("kb", TEXTS), ("kb-to-probe", FERRIES)):
-        for file, text in texts.items():
-            (folder / file).write_text(text)
-        base = KnowledgeBase.ensure(folder / name, embedder.identity)
-        add(base, [*folder.glob("*.txt")], embedder)
-        base.close()
+    folder = tmp_path_factory.mktemp("built")
+    base_with(folder, TEXTS).close()
+    base_with(folder, TEXTS | FERRIES, place=folder / "kb-to-probe").close()
     return folder
 
 

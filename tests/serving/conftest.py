@@ -116,14 +116,11 @@ TEXTS = {
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`docs`, and `kb` that was made of them."""
-    folder, embedder = tmp_path_factory.mktemp("built"), HashEmbedder()
-    docs = folder / "docs"
-    docs.mkdir()
-    for name, text in TEXTS.items():
-        (docs / name).write_text(text)
-    base = KnowledgeBase.ensure(folder / "kb", embedder.identity, base_id="0" * 32)
-    add(base, [docs / "bridge.txt", docs / "ferry.md"], embedder)
-    add(base, [docs / "safe.txt"], embedder, RunOptions(labels=frozenset({"hr"})))
+    folder = tmp_path_factory.mktemp("built")
+    open_texts = {name: text for name, text in TEXTS.items() if text != SECRET}
+    base = base_with(folder / "docs", open_texts, place=folder / "kb")
+    (folder / "docs" / "safe.txt").write_text(SECRET)
+    add(base, [folder / "docs" / "safe.txt"], HashEmbedder(), RunOptions(labels=frozenset({"hr"})))
     base.close()
     return folder
 
