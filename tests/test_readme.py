@@ -12,7 +12,6 @@ import pytest
 
 from openbook.cli import run
 from openbook.config import Settings
-from openbook.models import ModelReference
 from tests.conftest import ROOT
 
 README = ROOT / "README.md"
@@ -58,16 +57,10 @@ def test_the_readme_opens_with_the_two_commands_of_one_line_each() -> None:
 
 
 @pytest.mark.model
+@pytest.mark.usefixtures("model_reference", "embedder_reference", "instruct_reference", "home_of_models")
 @pytest.mark.parametrize("pages", JOURNEYS)
 def test_every_command_does_what_it_says(
-    pages: tuple[str, ...],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    model_reference: ModelReference,
-    embedder_reference: ModelReference,
-    instruct_reference: ModelReference,
-    home_of_models: Path,
-    capsys: pytest.CaptureFixture[str],
+    pages: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
