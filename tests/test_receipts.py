@@ -124,12 +124,6 @@ def test_what_is_no_receipt_is_refused_by_key(change: Any, sentence: str) -> Non
         parse_receipt(json.dumps(value))
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", "[" * 100_000, '{"receipt": 3, "answer": ""}', "\x00"])
-def test_what_is_no_json_object_is_refused(text: str) -> None:
-    with pytest.raises(ReceiptError):
-        parse_receipt(text)
-
-
 @pytest.mark.parametrize("key", ["digest", "answer_digest", "name"])
 def test_a_receipt_that_says_something_twice_is_none(key: str) -> None:
     text = (GOLDEN / "receipt-2.json").read_text()

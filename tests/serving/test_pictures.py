@@ -83,6 +83,7 @@ def test_of_a_file_that_changed_only_the_version_that_read_it_is_shown(server: R
     assert picture(server, path).status_code == 200
     assert code(picture(server, path, as_of=3)) == (409, "file_changed", "path")
     path.unlink()
+    assert "does not exist" in picture(server, path).json()["error"]["message"]
     path.symlink_to("/dev/zero")  # nothing else is shown in the file's place
     assert code(picture(server, path)) == (409, "file_unreadable", "path")
 
