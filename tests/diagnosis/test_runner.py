@@ -22,7 +22,7 @@ from openbook.diagnosis.runner import Bench, run_questions
 from openbook.diagnosis.verdicts import judge_all
 from openbook.errors import ConfigError, EngineError, KnowledgeError, StorageError
 from openbook.inference import FrozenModel
-from openbook.knowledge import KnowledgeBase, Scope, add, remove
+from openbook.knowledge import KnowledgeBase, Scope, remove
 from openbook.prompts import reading_prompt
 from openbook.records import Decoding, Prompt, ReaderFormat
 from openbook.testing import EchoEngine, HashEmbedder, echo_model
@@ -129,23 +129,6 @@ def test_passages_that_a_reader_did_not_learn_to_read_side_by_side_are_not_given
     answer = ask(BRIDGE.question, bench.model, base, bench.embedder, bench.options)
     assert found.asked[0].found == tuple(hit.passage.id for hit in answer.passages)
     assert len(found.asked[0].found) == 2
-
-
-def test_an_answer_is_cited_as_ask_cites_it(tmp_path: Path) -> None:
-    """Where several excerpts say it in the same words, from the one that the model names."""
-    base = made(tmp_path)
-    for name, end in (("hours.txt", "Dogs are welcome."), ("rules.txt", "Bags stay outside.")):
-        (tmp_path / name).write_text(f"The library is closed on Mondays. {end}")
-    add(base, [tmp_path / "hours.txt", tmp_path / "rules.txt"], HashEmbedder())
-    cited = []
-    for number in (1, 2, 3):
-        says = f"The library is closed on Mondays. [{number}]"
-        bench = bench_with(FrozenModel(TableEngine(lambda prompt, says=says: says, f"table {number}")), base)  # type: ignore[misc]
-        (found,) = run(tmp_path / f"{number}.jsonl", bench, [LIBRARY])
-        (citation,) = ask(LIBRARY.question, bench.model, base, bench.embedder, bench.options).citations
-        cited.append([id_ for id_, _, _ in found.asked[0].cited])
-        assert cited[-1] == [citation.passage_id]
-    assert len({ids[0] for ids in cited}) > 1
 
 
 def test_gold_is_found_by_span_quote_and_answers(tmp_path: Path, base: KnowledgeBase) -> None:
