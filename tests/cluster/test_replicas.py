@@ -20,7 +20,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbook.cli import run
 from openbook.config import Settings
 from openbook.errors import ClusterError, ConfigError, EngineError
 from openbook.inference import FrozenModel, prompt_counter
@@ -32,6 +31,7 @@ from openbook.records import Digest, Prompt
 from openbook.serving.configuration import Bounds, Configuration
 from openbook.serving.model_reload import Source
 from openbook.testing import EchoEngine, EngineSuite
+from tests.cli.conftest import Out
 from tests.cluster.engines import WAIT, WHO, follow, no_model, stored_model, told_model
 from tests.conftest import base_with
 from tests.serving.conftest import LONG_S, Running, connected, eventually, posted, running
@@ -398,13 +398,11 @@ def test_tokens_are_counted_without_the_weights(
         ("--cluster local --replicas 4-2", "'4-2' is neither a number"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(arguments: str, wanted: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["serve", "--port", "0", *arguments.split()]) == 2
-    assert wanted in " ".join(capsys.readouterr().err.split())
+def test_what_cannot_be_meant_is_refused(arguments: str, wanted: str, out: Out) -> None:
+    out.refused(2, wanted, "serve", "--port", "0", *arguments.split())
 
 
-def test_a_port_that_is_taken_shows_before_a_cluster_is_joined(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_port_that_is_taken_shows_before_a_cluster_is_joined(out: Out) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        code = run(["serve", "--cluster", "ray://head:1", "--port", str(taken.getsockname()[1])])
-    assert code == 2
-    assert "Cannot listen on 127.0.0.1" in capsys.readouterr().err
+        port = taken.getsockname()[1]
+        out.refused(2, "Cannot listen on 127.0.0.1", "serve", "--cluster", "ray://head:1", "--port", port)

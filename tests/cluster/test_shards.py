@@ -17,7 +17,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from openbook.cli import context, run
 from openbook.cluster import shards as shards_module
 from openbook.cluster.connection import ray_module
 from openbook.cluster.shards import TRIES, LocalShards, RayShards, SearchShard, ShardedSearch
@@ -29,6 +28,7 @@ from openbook.knowledge.indexes import Indexes, Part
 from openbook.knowledge.search import Candidates, Counts, Scoring, SearchQuery, StaleView, View
 from openbook.knowledge.updates import remove
 from openbook.testing import HashEmbedder
+from tests.cli.conftest import Out
 from tests.conftest import ROOT, base_with
 from tests.knowledge.small_bases import EMBEDDER, Base, Text, ids
 from tests.properties.test_index_laws import QUERY, TEXTS
@@ -317,13 +317,7 @@ def test_actors_say_the_same_and_go_on_when_they_are_killed(real: KnowledgeBase,
         ShardedSearch(actors).view("0" * 32, 1, ids())
 
 
-@pytest.mark.usefixtures("patience", "actors")
-def test_the_command_line_searches_in_shards(
-    real: KnowledgeBase, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(context, "open_embedder", lambda *_: EMBED)
-    asked = ["search", QUESTIONS[0], "--kb", str(real.folder), "--json"]
-    assert run(asked) == 0
-    expected = capsys.readouterr().out
-    assert run([*asked, "--cluster", "auto"]) == 0
-    assert capsys.readouterr().out == expected
+@pytest.mark.usefixtures("patience", "actors", "fakes")
+def test_the_command_line_searches_in_shards(real: KnowledgeBase, out: Out) -> None:
+    asked = ("search", QUESTIONS[0], "--kb", real.folder, "--json")
+    assert out.ok(*asked, "--cluster", "auto") == out.ok(*asked)

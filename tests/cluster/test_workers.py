@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from openbook.cli import run
 from openbook.cluster import workers as module
 from openbook.cluster.connection import ray_module
 from openbook.cluster.workers import MOST_DEATHS, ClusterParsers, Lost, Task, Workers
@@ -25,6 +24,7 @@ from openbook.knowledge.check import check
 from openbook.parsers.sandbox import Limits
 from openbook.records import Embedder, Vectors
 from openbook.testing import EmbedderSuite, HashEmbedder
+from tests.cli.conftest import Out
 from tests.cluster.state import state, worker_pids
 from tests.conftest import ROOT
 
@@ -299,13 +299,11 @@ def test_a_file_that_changes_while_it_travels_is_read_again_by_the_next_run(
 
 
 @pytest.mark.usefixtures("free_cores", "fakes")
-def test_the_command_line_works_on_a_cluster(docs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    said = []
-    for name, options in (("here", []), ("there", ["--cluster", "local"])):
-        assert run(["sync", str(docs), "--kb", str(tmp_path / name), "--json", *options]) == 0
-        said.append(capsys.readouterr().out.replace(str(tmp_path / name), "KB"))
-    assert said[0] == said[1]
-    assert state(KnowledgeBase.open(tmp_path / "here")) == state(KnowledgeBase.open(tmp_path / "there"))
+def test_the_command_line_works_on_a_cluster(docs: Path, tmp_path: Path, out: Out) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    said = out.ok("sync", docs, "--kb", here, "--json")
+    assert out.ok("sync", docs, "--kb", there, "--json", "--cluster", "local") == said.replace(str(here), str(there))
+    assert state(KnowledgeBase.open(here)) == state(KnowledgeBase.open(there))
 
 
 @pytest.mark.usefixtures("free_cores")
