@@ -233,12 +233,12 @@ class WaitingEngine(EchoEngine):
         while not self.go_on.wait(0.01):
             if cancelled():
                 self.was_cancelled.set()
-                return Completion(self.text, "cancelled", 1, 1, "0" * 64, self.numeric_class)
-        return Completion(self.text, "end", 1, 1, "0" * 64, self.numeric_class)
+                return Completion("Wait ", "cancelled", 1, 1, "0" * 64, self.numeric_class)
+        return Completion("Wait ", "end", 1, 1, "0" * 64, self.numeric_class)
 
 
 class LongEngine(WaitingEngine):
-    text = "word " * (LARGE // 5)
+    text = "word " * (LARGE // 10)
 
 
 def bounded(configuration: Configuration, **changes: Any) -> Configuration:

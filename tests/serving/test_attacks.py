@@ -7,14 +7,12 @@ import logging
 import re
 import socket
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 
 from openbook.errors import EngineError, KnowledgeError, StorageError
-from openbook.serving.configuration import Bounds, Configuration
 from openbook.serving.errors import api_error
 from openbook.testing import EchoEngine
 from tests.serving.conftest import (
@@ -22,7 +20,6 @@ from tests.serving.conftest import (
     SECRET,
     Running,
     Serve,
-    bounded,
     code,
     connected,
     eventually,
@@ -33,8 +30,7 @@ JSON = {"content-type": "application/json"}
 
 
 def test_a_body_that_is_too_large_is_refused_before_it_is_read(serve: Serve) -> None:
-    bounds = replace(Bounds(), body_bytes=1000, upload_bytes=5000)
-    server = serve(bounds=bounds)
+    server = serve(body_bytes=1000, upload_bytes=5000)
     head = "POST /v1/search HTTP/1.1\nHost: localhost\nContent-Type: application/json\n"
     for length in ("1001", "9" * 19, "99999999999"):
         with connected(server, f"{head}Content-Length: {length}\n\n") as connection:
@@ -131,15 +127,12 @@ SMALL = {"upload_files": 2, "embedding_texts": 3, "embedding_chars": 11, "hits":
 
 
 @pytest.mark.parametrize("bounds", [SMALL, {}], ids=["small", "unless told"])
-def test_at_a_bound_a_request_passes_and_one_over_it_is_refused(
-    serve: Serve, configuration: Configuration, bounds: dict[str, int]
-) -> None:
-    configuration = bounded(configuration, **bounds)
-    server = serve()
+def test_at_a_bound_a_request_passes_and_one_over_it_is_refused(serve: Serve, bounds: dict[str, int]) -> None:
+    server = serve(**bounds)
     for name, send in SENDS.items():
         if name == "upload_files" and not bounds:  # 64 files take their time
             continue
-        most = getattr(configuration.bounds, name)
+        most = getattr(server.service.configuration.bounds, name)
         assert send(server.client, most).status_code == 200, name
         refused = send(server.client, most + 1)
         assert refused.status_code == 400, name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -124,8 +123,7 @@ def test_an_older_version_has_its_own_text(server: Running, docs: Path) -> None:
 
 
 def test_what_is_asked_of_a_text_is_bounded(serve: Serve) -> None:
-    bounds = replace(Bounds(), text_chars=20)
-    server = serve(bounds=bounds)
+    server = serve(text_chars=20)
     path = path_of(server, "bridge.txt")
     assert len(text(server, path=path).json()["text"]) == 20
     assert told(text(server, path=path, length=21)) == (400, "above_limit", "length")
