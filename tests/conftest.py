@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from hypothesis import HealthCheck, settings
 
 from openbook.inference import load_embedder
 from openbook.inference.llamacpp import LlamaCppEngine
+from openbook.knowledge import KnowledgeBase, add
 from openbook.models import ModelReference, ModelStore, ensure
 from openbook.parsers import worker
 from openbook.parsers.sandbox import ParsedFile, ParserPool, decode_answer
@@ -101,6 +104,33 @@ def home_of_models(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.fixture
 def embedder() -> HashEmbedder:
     return HashEmbedder()
+
+
+def base_with(
+    folder: Path, files: Mapping[str, str], embedder: Embedder | None = None, place: Path | None = None
+) -> KnowledgeBase:
+    """A knowledge base, in `folder`/kb if no `place` is named, of files that are written into `folder`: path there -> text."""
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+    embedder = embedder or HashEmbedder()
+    base = KnowledgeBase.ensure(place or folder / "kb", embedder.identity)
+    add(base, [folder / name for name in files], embedder)
+    return base
+
+
+def flip(path: Path, at: int = -1, bits: int = 1) -> None:
+    """Change a byte of a file, which may be written once only."""
+    data = bytearray(path.read_bytes())
+    data[at] ^= bits
+    path.unlink()
+    path.write_bytes(data)
+
+
+def printed(code: str, *arguments: object) -> list[str]:
+    """The lines that this code prints in a process of its own."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.splitlines()
 
 
 @pytest.fixture(scope="session")

@@ -12,27 +12,26 @@ from openbook.answer import HARDLY_STATED, Options, answer_again, ask, checked_q
 from openbook.errors import ContextOverflow, QuestionError
 from openbook.inference import FrozenModel
 from openbook.inference.frozen import Cancelled, never
-from openbook.knowledge import KnowledgeBase, add
-from openbook.prompts import ABSTENTION, IS_STATED, reading_prompt
-from openbook.records import Answer, Completion, Decoding, Hit, ModelIdentity, Passage, Prompt, ReaderFormat, sha256_hex
+from openbook.knowledge import KnowledgeBase
+from openbook.prompts import ABSTENTION, IS_STATED
+from openbook.records import Answer, Completion, Decoding, ModelIdentity, Prompt, ReaderFormat, sha256_hex
 from openbook.replay import replay
 from openbook.testing import EchoEngine, HashEmbedder, echo_model
+from tests.conftest import base_with
+from tests.diagnosis.table_engine import PROMPT_TOKENS
 
-PROMPT_TOKENS = EchoEngine().count_prompt_tokens(reading_prompt("", []))  # without passages and question
 READER = ReaderFormat("Answer from the passage.", ABSTENTION)
 ALL = Options(min_similarity=-1.0)
 OPENED = "Who opened the bridge?"
 
 
 @pytest.fixture
-def base(tmp_path: Path, embedder: HashEmbedder) -> KnowledgeBase:
-    (tmp_path / "bridge.txt").write_text(
-        "The bridge was opened on 14 March 2026 by mayor Lila Ortega. It has four lanes."
-    )
-    (tmp_path / "library.md").write_text("# Library\n\nThe library holds 2.3 million books. It is closed on Mondays.")
-    base = KnowledgeBase.ensure(tmp_path / "kb", embedder.identity)
-    add(base, [tmp_path / "bridge.txt", tmp_path / "library.md"], embedder)
-    return base
+def base(tmp_path: Path) -> KnowledgeBase:
+    texts = {
+        "bridge.txt": "The bridge was opened on 14 March 2026 by mayor Lila Ortega. It has four lanes.",
+        "library.md": "# Library\n\nThe library holds 2.3 million books. It is closed on Mondays.",
+    }
+    return base_with(tmp_path, texts)
 
 
 @pytest.fixture
@@ -106,8 +105,7 @@ def test_an_answer_says_how_sure_it_is(
 
 
 @pytest.mark.parametrize(
-    ("verdict", "likely", "confidence"),
-    [("Yes", 0.9, "supported"), ("Yes", 0.4, "check it"), ("No", 0.9, "check it")],
+    ("verdict", "likely", "confidence"), [("Yes", 0.9, "supported"), ("Yes", 0.4, "check it"), ("No", 0.9, "check it")]
 )
 def test_an_answer_that_the_model_does_not_find_stated_is_to_be_checked(
     asked: partial[Answer], verdict: str, likely: float, confidence: str
@@ -135,16 +133,16 @@ def test_the_default_model_declines_what_it_finds_hardly_stated(
     assert not forced.abstained
 
 
-def test_nothing_near_the_question_is_an_abstention_without_reading(asked: partial[Answer]) -> None:
-    answer = asked(
-        "xylophone zeppelin", FrozenModel(Says("I would invent something.")), options=Options(min_similarity=0.99)
-    )
+def test_nothing_near_the_question_is_an_abstention_without_reading(
+    asked: partial[Answer], base: KnowledgeBase, tmp_path: Path, embedder: HashEmbedder
+) -> None:
+    inventing = FrozenModel(Says("I would invent something."))
+    answer = asked("xylophone zeppelin", inventing, options=Options(min_similarity=0.99))
     assert (answer.abstained, answer.passages, answer.receipt.prompt_digest) == (True, (), "")
-
-
-def test_an_empty_knowledge_base_is_an_abstention(tmp_path: Path, embedder: HashEmbedder) -> None:
-    base = KnowledgeBase.ensure(tmp_path / "empty", embedder.identity)
-    assert ask("Anything?", echo_model(), base, embedder).abstained
+    empty = KnowledgeBase.ensure(tmp_path / "empty", embedder.identity)
+    assert ask("Anything?", inventing, empty, embedder).abstained
+    with pytest.raises(TypeError, match="embedder"):
+        ask(OPENED, inventing, base)
 
 
 def test_closed_book_reads_nothing_and_says_so() -> None:
@@ -165,11 +163,6 @@ def test_an_answer_that_is_not_whole_is_no_abstention_and_says_so(
     assert "cut off" in cut.notes[0]
 
 
-def test_a_knowledge_base_without_its_embedder_is_refused(base: KnowledgeBase) -> None:
-    with pytest.raises(TypeError, match="embedder"):
-        ask(OPENED, echo_model(), base)
-
-
 def test_passages_that_do_not_fit_are_left_out_and_counted(asked: partial[Answer]) -> None:
     options = replace(ALL, decoding=Decoding(max_tokens=16))
     answer = asked(OPENED, echo_model(context_tokens=PROMPT_TOKENS + 46), options=options)
@@ -183,13 +176,10 @@ def test_passages_that_do_not_fit_are_left_out_and_counted(asked: partial[Answer
             asked(OPENED, echo_model(reader=reader, context_tokens=20), options=options)
 
 
-@pytest.mark.parametrize("question", ["", "   ", "\n", "???", "\0"])
-def test_an_empty_question_is_refused(question: str) -> None:
-    with pytest.raises(QuestionError, match="empty"):
-        checked_question(question)
-
-
-def test_a_question_of_a_megabyte_is_refused_and_undecodable_bytes_do_no_harm() -> None:
+def test_a_question_that_is_empty_or_too_long_is_refused_and_undecodable_bytes_do_no_harm() -> None:
+    for empty in ("", "   ", "\n", "???", "\0"):
+        with pytest.raises(QuestionError, match="empty"):
+            checked_question(empty)
     with pytest.raises(QuestionError, match="1,000,000 characters; at most 8,000"):
         checked_question("x" * 1_000_000)
     assert checked_question("caf\udce9?\0") == "caf??"
@@ -268,20 +258,13 @@ def test_an_instruction_stands_behind_the_passages_and_in_the_receipt(
 
 
 def test_the_older_of_two_documents_is_quoted_and_not_read(tmp_path: Path, embedder: HashEmbedder) -> None:
-    (tmp_path / "leave-policy-2023.md").write_text(
-        "# Leave policy (2023)\n\n> Archived. Replaced by leave-policy.md.\n\nA full-time employee has 24 days of leave a year."
-    )
-    (tmp_path / "leave-policy.md").write_text("# Leave policy\n\nA full-time employee has 28 days of leave a year.")
-    base = KnowledgeBase.ensure(tmp_path / "kb", embedder.identity)
-    add(base, [tmp_path / "leave-policy-2023.md", tmp_path / "leave-policy.md"], embedder)
-    answer = ask("How many days of leave a year?", echo_model(), base, embedder, ALL)
+    replaced = "> Archived. Replaced by leave-policy.md."
+    texts = {
+        "leave-policy-2023.md": f"# Leave policy (2023)\n\n{replaced}\n\nA full-time employee has 24 days of leave a year.",
+        "leave-policy.md": "# Leave policy\n\nA full-time employee has 28 days of leave a year.",
+    }
+    answer = ask("How many days of leave a year?", echo_model(), base_with(tmp_path, texts), embedder, ALL)
     assert "28 days" in answer.answer
     assert set(names(answer)) == {"leave-policy.md"}
     assert "24 days" in answer.notes[0]
     assert "leave-policy-2023.md" in answer.notes[0]
-
-
-def test_one_passage_that_fits_no_context_is_an_error() -> None:
-    passage = Passage("p", "d", "", 0, 5, None, (), "word " * 500)
-    with pytest.raises(ContextOverflow, match="one passage take"):
-        pack("Why?", [Hit(passage, 1.0, 1, 1, 0.9)], echo_model(context_tokens=100), Decoding())

@@ -7,32 +7,8 @@ from hypothesis import strategies as st
 from openbook.answer_text import TextPreview, says_nothing_found, tidied, tidy
 from openbook.prompts import ABSTENTION
 
-PIECES = st.lists(
-    st.sampled_from(
-        [
-            "A",
-            "ns",
-            "wer",
-            ":",
-            " ",
-            "\t",
-            "a",
-            "Not",
-            " stated",
-            ".",
-            "x",
-            "The",
-            "[",
-            "1",
-            "]",
-            "[2, 3]",
-            "`",
-            "\n",
-            "```",
-        ]
-    ),
-    max_size=12,
-)
+WORDS = ["ns", "wer", "Not", " stated", "The", "[2, 3]", "```", *"A:a.x[1] \t`\n"]
+PIECES = st.lists(st.sampled_from(WORDS), max_size=12)
 HELD = [ABSTENTION, "Not stated."]
 
 
@@ -59,18 +35,17 @@ def test_what_is_tidy_stays_so_and_marks_stand_within_it(pieces: list[str]) -> N
     assert all(0 <= at <= len(text) and numbers for at, numbers in marks)
 
 
-def test_a_word_is_shown_when_the_next_one_begins() -> None:
-    assert shown(["The bridge", " has four"]) == "The bridge has four"
-    assert shown(["It has [", "1"]) == "It has"
-
-
-@pytest.mark.parametrize("held", HELD)
-def test_a_sentence_that_another_stands_for_is_never_shown(held: str) -> None:
-    assert shown([held[:3], held[3:7], held[7:]]) == ""
-
-
-def test_a_model_that_abstains_in_its_own_words_has_been_shown() -> None:
-    assert shown(["The text does not say", " it."]) == "The text does not say it"
+@pytest.mark.parametrize(
+    ("pieces", "seen"),
+    [
+        (["The bridge", " has four"], "The bridge has four"),
+        (["It has [", "1"], "It has"),  # a word is shown when the next one begins
+        *(([held[:3], held[3:7], held[7:]], "") for held in HELD),  # another sentence stands for it
+        (["The text does not say", " it."], "The text does not say it"),  # the model's own words have been shown
+    ],
+)
+def test_what_is_shown_early(pieces: list[str], seen: str) -> None:
+    assert shown(pieces) == seen
 
 
 @pytest.mark.parametrize(

@@ -41,14 +41,11 @@ def unit() -> dict[str, list[str]]:
     return found
 
 
-def test_the_unit_starts_a_server_that_demands_a_key() -> None:
+def test_the_unit_starts_a_server_that_demands_a_key_and_may_write_nothing_but_the_home() -> None:
     (line,) = unit()["ExecStart"]
     program, *words = shlex.split(line)
     assert Path(program).name == "openbook"
     assert started(words)["require_key"] is True
-
-
-def test_the_unit_may_write_nothing_but_the_home() -> None:
     found = unit()
     home = "/var/lib/openbook"
     assert found["Environment"] == [f"OPENBOOK_HOME={home}"]
@@ -72,62 +69,43 @@ def test_servers_in_the_documentation_can_be_started(line: str) -> None:
     assert started(shlex.split(line))
 
 
-# --- Compose ----------------------------------------------------------------------------------------------------------
+TEXT, WHOLE = {"type": "string"}, {"type": "integer"}
+TEXTS = {"type": "array", "items": TEXT}
 
-TEXTS = {"type": "array", "items": {"type": "string"}}
+
+def fields(*required: str, **known: Any) -> dict[str, Any]:
+    """Of an object that has no other fields."""
+    return {"type": "object", "required": list(required), "additionalProperties": False, "properties": known}
+
+
+def by_name(value: Any) -> dict[str, Any]:
+    return {"type": "object", "additionalProperties": value}
+
+
+def like(pattern: str) -> dict[str, str]:
+    return {"pattern": pattern}
+
+
+SERVICE = fields(
+    *("image", "restart"),
+    image=TEXT,
+    build=fields(context={}, dockerfile={}, args=by_name(TEXT)),
+    environment=by_name(TEXT),
+    ports={"type": "array", "items": like(r"^127\.0\.0\.1:\d+:\d+$")},
+    **dict.fromkeys(("entrypoint", "command", "volumes", "tmpfs", "cap_drop", "security_opt"), TEXTS),
+    init={"type": "boolean"},
+    read_only={"type": "boolean"},
+    restart={"const": "unless-stopped"},
+    shm_size=like(r"^\d+m$"),
+    mem_limit=like(r"^\d+g$"),
+    cpus={"type": "number"},
+    stop_grace_period=like(r"^\d+[ms]$"),
+    healthcheck=fields(test=TEXTS, disable={}, interval={}, timeout={}, retries=WHOLE),
+    depends_on=by_name({"properties": {"condition": {"const": "service_healthy"}}}),
+)
 COMPOSE = {  # https://github.com/compose-spec/compose-spec
-    "type": "object",
-    "required": ["services", "volumes"],
-    "additionalProperties": False,
+    **fields("services", "volumes", name=TEXT, volumes=by_name({"type": "null"}), services=by_name(SERVICE)),
     "patternProperties": {"^x-": {}},
-    "properties": {
-        "name": {"type": "string"},
-        "volumes": {"additionalProperties": {"type": "null"}},
-        "services": {
-            "additionalProperties": {
-                "type": "object",
-                "required": ["image", "restart"],
-                "additionalProperties": False,
-                "properties": {
-                    "image": {"type": "string"},
-                    "build": {
-                        "additionalProperties": False,
-                        "properties": {
-                            "context": {},
-                            "dockerfile": {},
-                            "args": {"additionalProperties": {"type": "string"}},
-                        },
-                    },
-                    "environment": {"additionalProperties": {"type": "string"}},
-                    "entrypoint": TEXTS,
-                    "command": TEXTS,
-                    "ports": {"type": "array", "items": {"pattern": r"^127\.0\.0\.1:\d+:\d+$"}},
-                    "volumes": TEXTS,
-                    "tmpfs": TEXTS,
-                    "cap_drop": TEXTS,
-                    "security_opt": TEXTS,
-                    "restart": {"const": "unless-stopped"},
-                    "init": {"type": "boolean"},
-                    "read_only": {"type": "boolean"},
-                    "shm_size": {"pattern": r"^\d+m$"},
-                    "mem_limit": {"pattern": r"^\d+g$"},
-                    "cpus": {"type": "number"},
-                    "stop_grace_period": {"pattern": r"^\d+[ms]$"},
-                    "healthcheck": {
-                        "additionalProperties": False,
-                        "properties": {
-                            "test": TEXTS,
-                            "disable": {},
-                            "interval": {},
-                            "timeout": {},
-                            "retries": {"type": "integer"},
-                        },
-                    },
-                    "depends_on": {"additionalProperties": {"properties": {"condition": {"const": "service_healthy"}}}},
-                },
-            }
-        },
-    },
 }
 
 
@@ -140,6 +118,8 @@ def test_the_compose_file_is_one_and_needs_what_it_has() -> None:
     found = compose()
     jsonschema.validate(found, COMPOSE)
     services = found["services"]
+    # It alone can be reached, and as the schema says, from this machine alone.
+    assert [name for name, service in services.items() if "ports" in service] == ["server"]
     for name, service in services.items():
         assert service.get("depends_on", {}).keys() <= services.keys() - {name}
         assert all("healthcheck" in services[each] for each in service.get("depends_on", {}))
@@ -150,122 +130,68 @@ def test_the_compose_file_is_one_and_needs_what_it_has() -> None:
     assert extras in services["ray"]["build"]["args"]["EXTRAS"].split(",")
 
 
-def test_only_the_server_of_the_compose_file_can_be_reached_and_from_this_machine_alone() -> None:
-    assert [name for name, service in compose()["services"].items() if "ports" in service] == ["server"]
-
-
-# --- Kubernetes -------------------------------------------------------------------------------------------------------
-
 VERSION = "1.34"  # of Kubernetes
-NAMED = {
-    "type": "object",
-    "required": ["name", "key"],
-    "additionalProperties": False,
-    "properties": {"name": {}, "key": {}},
-}
-GROUP = {"rayStartParams": {"additionalProperties": {"type": "string"}}, "template": {"type": "object"}}
+NAMED = fields("name", "key", name={}, key={})
+GROUP = {"rayStartParams": by_name(TEXT), "template": {"type": "object"}}
 PLUGIN = {"const": "barman-cloud.cloudnative-pg.io"}
+SIZED = {"required": ["size"], "properties": {"size": like(r"^\d+Gi$")}}
+COMPRESSED = {"properties": {"compression": {"const": "gzip"}}}
+WORKERS = fields(
+    *("groupName", *GROUP),
+    **{"groupName": TEXT, **dict.fromkeys(("replicas", "minReplicas", "maxReplicas"), WHOLE), **GROUP},
+)
 SPECS: dict[str, dict[str, Any]] = {
-    "ray.io/v1 RayCluster": {
-        "required": ["rayVersion", "headGroupSpec", "workerGroupSpecs"],
-        "additionalProperties": False,
-        "properties": {
-            "rayVersion": {"type": "string"},
-            "headGroupSpec": {"required": list(GROUP), "additionalProperties": False, "properties": GROUP},
-            "workerGroupSpecs": {
-                "items": {
-                    "required": ["groupName", *GROUP],
-                    "additionalProperties": False,
-                    "properties": {
-                        "groupName": {"type": "string"},
-                        **{key: {"type": "integer"} for key in ("replicas", "minReplicas", "maxReplicas")},
-                        **GROUP,
-                    },
-                }
-            },
+    "ray.io/v1 RayCluster": fields(
+        *("rayVersion", "headGroupSpec", "workerGroupSpecs"),
+        rayVersion=TEXT,
+        headGroupSpec=fields(*GROUP, **GROUP),
+        workerGroupSpecs={"items": WORKERS},
+    ),
+    "postgresql.cnpg.io/v1 Cluster": fields(
+        *("instances", "storage"),
+        instances={"type": "integer", "minimum": 1},
+        imageName=TEXT,
+        postgresql=fields(
+            parameters=by_name(TEXT), synchronous=fields(method={"enum": ["any", "first"]}, number=WHOLE)
+        ),
+        bootstrap=fields(
+            initdb=fields(
+                **dict.fromkeys(("database", "owner", "encoding", "localeCollate", "localeCType"), TEXT),
+                postInitApplicationSQL=TEXTS,
+            )
+        ),
+        storage=SIZED,
+        walStorage=SIZED,
+        resources={"type": "object"},
+        plugins={
+            "items": fields(
+                *("name", "isWALArchiver"),
+                name=PLUGIN,
+                isWALArchiver={"const": True},
+                parameters={"required": ["barmanObjectName"]},
+            )
         },
-    },
-    "postgresql.cnpg.io/v1 Cluster": {
-        "required": ["instances", "storage"],
-        "additionalProperties": False,
-        "properties": {
-            "instances": {"type": "integer", "minimum": 1},
-            "imageName": {"type": "string"},
-            "postgresql": {
-                "additionalProperties": False,
-                "properties": {
-                    "parameters": {"additionalProperties": {"type": "string"}},
-                    "synchronous": {
-                        "additionalProperties": False,
-                        "properties": {"method": {"enum": ["any", "first"]}, "number": {"type": "integer"}},
-                    },
-                },
-            },
-            "bootstrap": {
-                "additionalProperties": False,
-                "properties": {
-                    "initdb": {
-                        "additionalProperties": False,
-                        "properties": {
-                            **{
-                                key: {"type": "string"}
-                                for key in ("database", "owner", "encoding", "localeCollate", "localeCType")
-                            },
-                            "postInitApplicationSQL": TEXTS,
-                        },
-                    }
-                },
-            },
-            **{
-                key: {"required": ["size"], "properties": {"size": {"pattern": r"^\d+Gi$"}}}
-                for key in ("storage", "walStorage")
-            },
-            "resources": {"type": "object"},
-            "plugins": {
-                "items": {
-                    "required": ["name", "isWALArchiver"],
-                    "additionalProperties": False,
-                    "properties": {
-                        "name": PLUGIN,
-                        "isWALArchiver": {"const": True},
-                        "parameters": {"required": ["barmanObjectName"]},
-                    },
-                }
-            },
-        },
-    },
-    "barmancloud.cnpg.io/v1 ObjectStore": {
-        "required": ["configuration"],
-        "additionalProperties": False,
-        "properties": {
-            "retentionPolicy": {"pattern": r"^\d+[dwm]$"},
-            "configuration": {
-                "required": ["destinationPath"],
-                "additionalProperties": False,
-                "properties": {
-                    "destinationPath": {"pattern": "^s3://"},
-                    "endpointURL": {"pattern": "^https://"},
-                    "s3Credentials": {
-                        "additionalProperties": False,
-                        "properties": {"accessKeyId": NAMED, "secretAccessKey": NAMED},
-                    },
-                    "wal": {"properties": {"compression": {"const": "gzip"}}},
-                    "data": {"properties": {"compression": {"const": "gzip"}}},
-                },
-            },
-        },
-    },
-    "postgresql.cnpg.io/v1 ScheduledBackup": {
-        "required": ["schedule", "cluster"],
-        "additionalProperties": False,
-        "properties": {
-            "schedule": {"pattern": r"^(\S+ ){5}\S+$"},  # with seconds
-            "backupOwnerReference": {"enum": ["none", "self", "cluster"]},
-            "cluster": {"required": ["name"]},
-            "method": {"const": "plugin"},
-            "pluginConfiguration": {"properties": {"name": PLUGIN}},
-        },
-    },
+    ),
+    "barmancloud.cnpg.io/v1 ObjectStore": fields(
+        "configuration",
+        retentionPolicy=like(r"^\d+[dwm]$"),
+        configuration=fields(
+            "destinationPath",
+            destinationPath=like("^s3://"),
+            endpointURL=like("^https://"),
+            s3Credentials=fields(accessKeyId=NAMED, secretAccessKey=NAMED),
+            wal=COMPRESSED,
+            data=COMPRESSED,
+        ),
+    ),
+    "postgresql.cnpg.io/v1 ScheduledBackup": fields(
+        *("schedule", "cluster"),
+        schedule=like(r"^(\S+ ){5}\S+$"),  # with seconds
+        backupOwnerReference={"enum": ["none", "self", "cluster"]},
+        cluster={"required": ["name"]},
+        method={"const": "plugin"},
+        pluginConfiguration={"properties": {"name": PLUGIN}},
+    ),
 }
 
 
@@ -332,9 +258,8 @@ def test_no_secret_stands_in_a_file_and_no_pod_is_root() -> None:
 
 def shell_commands() -> list[str]:
     """What the server's container is told to run."""
-    server = next(each for each in manifests() if each["kind"] == "Deployment")["spec"]["template"]["spec"][
-        "containers"
-    ][0]
+    (deployed,) = (each for each in manifests() if each["kind"] == "Deployment")
+    server = deployed["spec"]["template"]["spec"]["containers"][0]
     return [server["args"][0], compose()["services"]["server"]["command"][0]]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from openbook import locks
+from openbook.errors import StorageError
+from openbook.files import storage_errors
 from openbook.locks import atomic_file, delete_abandoned, exclusive_lock, is_held, shared_lock
 from tests.conftest import ROOT
 
@@ -90,3 +93,16 @@ def test_an_exception_leaves_nothing_and_changes_nothing(tmp_path: Path) -> None
         raise ValueError("no")
     assert [path.name for path in tmp_path.iterdir()] == ["whole"]
     assert (tmp_path / "whole").read_bytes() == b"before"
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [
+        (errno.ENOSPC, "the disk is full"),
+        (errno.EROFS, "the disk is read-only; set OPENBOOK_HOME"),
+        (errno.EACCES, "permission denied"),
+    ],
+)
+def test_refusals_of_the_disk_say_what_to_do(code: int, advice: str) -> None:
+    with pytest.raises(StorageError, match=f"Cannot keep x: {advice}"), storage_errors("keep x"):
+        raise OSError(code, "words of the system")

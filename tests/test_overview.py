@@ -8,12 +8,13 @@ from hypothesis import strategies as st
 
 from openbook.answer import ask
 from openbook.inference import FrozenModel
-from openbook.knowledge import KnowledgeBase, RunOptions, add
+from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.scope import EVERYTHING
 from openbook.overview import MOST_WINDOWS, Overview, overview_of, windows_of
 from openbook.records import Prompt
 from openbook.replay import replay
 from openbook.testing import EchoEngine, HashEmbedder
+from tests.conftest import base_with
 
 DOCUMENTS = ["/d/leave-policy.md", "/d/archive/leave-policy-2023.md", "/d/a/notes.txt", "/d/b/notes.txt"]
 
@@ -66,18 +67,14 @@ class Notes(EchoEngine):
 
 
 @pytest.fixture
-def base(tmp_path: Path, embedder: HashEmbedder) -> KnowledgeBase:
-    (tmp_path / "old.md").write_text(
-        "# Leave 2023\n\nA full-time employee has 24 days of leave. It was different then."
-    )
-    (tmp_path / "new.md").write_text("# Leave\n\nA full-time employee has 28 days of leave. It is different now.")
-    filler = "".join(
-        f"## Part {i}\n\nPart number {i} is about subject {i * 7}. {'More of it. ' * 60}\n\n" for i in range(50)
-    )
-    (tmp_path / "long.md").write_text(f"# Long\n\n{filler}")
-    base = KnowledgeBase.ensure(tmp_path / "kb", embedder.identity)
-    add(base, [tmp_path / f"{name}.md" for name in ("old", "new", "long")], embedder, RunOptions())
-    return base
+def base(tmp_path: Path) -> KnowledgeBase:
+    parts = (f"## Part {i}\n\nPart number {i} is about subject {i * 7}. {'More of it. ' * 60}\n\n" for i in range(50))
+    texts = {
+        "old.md": "# Leave 2023\n\nA full-time employee has 24 days of leave. It was different then.",
+        "new.md": "# Leave\n\nA full-time employee has 28 days of leave. It is different now.",
+        "long.md": f"# Long\n\n{''.join(parts)}",
+    }
+    return base_with(tmp_path, texts)
 
 
 def test_documents_are_compared_with_a_quote_for_every_sentence(base: KnowledgeBase, embedder: HashEmbedder) -> None:
@@ -95,31 +92,22 @@ def test_of_a_long_document_parts_are_read_within_a_bound_that_is_told(
     base: KnowledgeBase, embedder: HashEmbedder
 ) -> None:
     steps: list[tuple[int, int]] = []
-    answer = ask(
-        "summarise long.md",
-        FrozenModel(Notes()),
-        base,
-        embedder,
-        progress=lambda done, total: steps.append((done, total)),
-    )
+    answer = ask("summarise long.md", FrozenModel(Notes()), base, embedder, progress=lambda *step: steps.append(step))
     assert len(answer.passages) == MOST_WINDOWS
     assert answer.notes[0].startswith(f"{MOST_WINDOWS} of ")
     assert steps[-1] == (steps[-1][1], steps[-1][1])
     starts = [hit.passage.start for hit in answer.passages]
     assert starts == sorted(starts)
-    text = base.text(answer.passages[0].passage.document)
-    assert text is not None
-    assert starts[-1] > 0.9 * len(text)
+    assert starts[-1] > 0.9 * len(base.text(answer.passages[0].passage.document) or "")
 
 
-def test_documents_share_the_bound(base: KnowledgeBase) -> None:
+def test_documents_share_the_bound_and_a_cancelled_overview_says_so(
+    base: KnowledgeBase, embedder: HashEmbedder
+) -> None:
     long, new = (next(d for d in base.documents(EVERYTHING) if d.endswith(name)) for name in ("long.md", "new.md"))
     hits, notes = windows_of([base.passages(long), base.passages(new)])
     assert len(hits) == MOST_WINDOWS // 2 + 1
     assert notes
-
-
-def test_a_cancelled_overview_says_so(base: KnowledgeBase, embedder: HashEmbedder) -> None:
     answer = ask("Summarise new.md", FrozenModel(Notes()), base, embedder, cancelled=lambda: True)
     assert answer.finish_reason == "cancelled"
     assert "Cancelled before the answer was complete." in answer.notes

@@ -23,7 +23,7 @@ def run(text: str) -> None:
     assert not found, "".join(found)
 
 
-def test_the_names_are_few_typed_and_shown() -> None:
+def test_the_names_are_few_typed_and_shown_and_no_other_is_there() -> None:
     names = [name for name in openbook.__all__ if name != "__version__"]
     assert len(names) <= 20
     assert set(dir(openbook)) == set(openbook.__all__)
@@ -35,6 +35,8 @@ def test_the_names_are_few_typed_and_shown() -> None:
             signature = inspect.signature(thing)
             hints = [each.annotation for each in signature.parameters.values()] + [signature.return_annotation]
             assert inspect.Signature.empty not in hints, f"{name} has a parameter without a type"
+    with pytest.raises(AttributeError, match="module 'openbook' has no attribute 'train'"):
+        openbook.train  # noqa: B018
 
 
 def test_the_tour_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,8 +50,3 @@ def test_the_tour_runs_with_real_models(monkeypatch: pytest.MonkeyPatch, model_s
         stored(model_store, name)
     monkeypatch.chdir(MODEL_HOME)
     run(WITH_MODELS)
-
-
-def test_a_name_that_does_not_exist_is_an_attribute_error() -> None:
-    with pytest.raises(AttributeError, match="module 'openbook' has no attribute 'train'"):
-        openbook.train  # noqa: B018

@@ -27,6 +27,7 @@ from openbook.locks import exclusive_lock, shared_lock
 from openbook.models import ModelStore
 from openbook.runs import DOCUMENTS
 from openbook.testing import HashEmbedder
+from tests.conftest import base_with
 
 SECRET = "The safe of the harbour office opens with the number zeppelin-7341."
 OTHER = "The bridge is 40 metres long."
@@ -83,14 +84,8 @@ class Home:
 
 @pytest.fixture
 def home(tmp_path: Path, embedder: HashEmbedder) -> Home:
-    folder = tmp_path / "home"
-    docs = tmp_path / "docs"
-    docs.mkdir(parents=True)
-    folder.mkdir()
-    (docs / "secret.txt").write_text(SECRET)
-    (docs / "bridge.txt").write_text(OTHER)
-    base = KnowledgeBase.ensure(folder / "kb", embedder.identity)
-    add(base, [docs], embedder)
+    folder, docs = tmp_path / "home", tmp_path / "docs"
+    base = base_with(docs, {"secret.txt": SECRET, "bridge.txt": OTHER}, place=folder / "kb")
     for_documents([docs], folder / "cache", embedder)[0].close()
     states = KVCache(folder / "states")
     places = Places(Settings(folder), states, ModelStore(folder / "models"))
@@ -315,18 +310,14 @@ def test_what_is_listed_and_what_that_proves(
     assert (listed(done), done.proved) == (listed_as, proved)
 
 
-def test_a_diagnosis_that_holds_traces_anywhere_goes(home: Home) -> None:
+def test_a_diagnosis_that_holds_traces_anywhere_goes_and_so_do_the_checkpoints_of_a_stopped_run(home: Home) -> None:
     (home.folder / "diagnoses" / "another" / "report.html").write_text(f"<p>{SECRET}</p>")
-    assert home.purge().proved
-    assert home.is_clean()
-    assert not (home.folder / "diagnoses" / "another").exists()
-
-
-def test_a_stopped_run_loses_what_it_learned_from_and_with_it_its_checkpoints(home: Home) -> None:
     checkpoint = home.folder / "runs" / "one" / "checkpoints" / "step-1"
     checkpoint.mkdir(parents=True)
     (checkpoint / "parameters.safetensors").write_bytes(b"numbers")
     assert home.purge().proved
+    assert home.is_clean()
+    assert not (home.folder / "diagnoses" / "another").exists()
     assert not checkpoint.exists()
 
 

@@ -1,33 +1,31 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from openbook.answer import Options, ask
-from openbook.cli import main
 from openbook.errors import KnowledgeError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, RunOptions, add, purge
-from openbook.models import ModelReference
 from openbook.receipts import parse_receipt
 from openbook.records import Answer, ReaderFormat
 from openbook.replay import knowledge_base_of, passage_of, replay
 from openbook.testing import EchoEngine, HashEmbedder, echo_model
+from tests.conftest import base_with
 
 MODEL = echo_model(reader=ReaderFormat("Answer from the passage.", "The passages do not say."))
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
-def base(tmp_path: Path, embedder: HashEmbedder) -> KnowledgeBase:
-    (tmp_path / "bridge.txt").write_text("The bridge was opened on 14 March 2026 by mayor Lila Ortega.")
-    (tmp_path / "library.txt").write_text("The library holds 2.3 million books. It is closed on Mondays.")
-    base = KnowledgeBase.ensure(tmp_path / "kb", embedder.identity)
-    add(base, [tmp_path / "bridge.txt", tmp_path / "library.txt"], embedder)
-    return base
+def base(tmp_path: Path) -> KnowledgeBase:
+    texts = {
+        "bridge.txt": "The bridge was opened on 14 March 2026 by mayor Lila Ortega.",
+        "library.txt": "The library holds 2.3 million books. It is closed on Mondays.",
+    }
+    return base_with(tmp_path, texts)
 
 
 @pytest.fixture
@@ -35,52 +33,27 @@ def answer(base: KnowledgeBase, embedder: HashEmbedder) -> Answer:
     return ask("Who opened the bridge?", MODEL, base, embedder, Options(min_similarity=-1.0))
 
 
-def test_an_answer_is_replayed_from_its_receipt_alone(base: KnowledgeBase, answer: Answer) -> None:
+def test_an_answer_is_replayed_from_its_receipt_alone_after_other_documents_changed_until_its_own_is_purged(
+    base: KnowledgeBase, answer: Answer, tmp_path: Path, embedder: HashEmbedder
+) -> None:
     receipt = parse_receipt(json.dumps(answer.to_json()))
     found = replay(receipt, MODEL, knowledge_base_of(receipt, [base]))
     assert found.identical
     assert found.answer == answer.answer
-
-
-def test_closed_book_and_abstentions_are_replayed_too(base: KnowledgeBase, embedder: HashEmbedder) -> None:
-    model = MODEL
-    silent = ask("Which colour has the zeppelin?", model, base, embedder, Options(min_similarity=-1.0))
-    far = ask("zeppelin", model, base, embedder, Options(min_similarity=0.99))
-    for each in (silent, far, ask("Why?", model)):
-        assert replay(each.receipt, model, base).identical
-
-
-def test_the_same_passages_replay_after_other_documents_changed(
-    tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder, answer: Answer
-) -> None:
     (tmp_path / "more.txt").write_text("The bridge was closed again by nobody.")
     add(base, [tmp_path / "more.txt"], embedder)
     assert replay(answer.receipt, MODEL, base).identical
-
-
-def test_purged_passages_are_named(base: KnowledgeBase, answer: Answer, tmp_path: Path) -> None:
     purge(base, [str(tmp_path / "bridge.txt")])
     found = replay(answer.receipt, MODEL, KnowledgeBase.open(base.folder))
     assert found.answer is None
     assert "bridge.txt is not in the knowledge base any more" in found.differences[0]
 
 
-def test_a_passage_is_read_through_a_document_that_the_asker_may_see(
-    tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder, answer: Answer
-) -> None:
-    """The closed copy comes first by its path, and the title in the prompt would be its name."""
-    copy = tmp_path / "a-closed-name.txt"
-    copy.write_bytes((tmp_path / "bridge.txt").read_bytes())
-    add(base, [copy], embedder, RunOptions(labels=frozenset({"board"})))
-    reference, version = answer.receipt.passages[0], answer.receipt.knowledge_base_version
-    for at in (version, base.version, None, 99):
-        for labels, document in (((), "bridge.txt"), (("board",), "bridge.txt")):
-            found = passage_of(base, reference, at, labels)
-            assert found is not None
-            assert (found.document, found.title) == (str(tmp_path / document), "bridge")
-    later = replace(answer.receipt, knowledge_base_version=base.version).sealed()
-    assert replay(later, MODEL, base).identical
-    assert replay(later, MODEL, base, ["board"]).identical
+def test_closed_book_and_abstentions_are_replayed_too(base: KnowledgeBase, embedder: HashEmbedder) -> None:
+    silent = ask("Which colour has the zeppelin?", MODEL, base, embedder, Options(min_similarity=-1.0))
+    far = ask("zeppelin", MODEL, base, embedder, Options(min_similarity=0.99))
+    for each in (silent, far, ask("Why?", MODEL)):
+        assert replay(each.receipt, MODEL, base).identical
 
 
 def test_a_passage_whose_named_document_was_closed_is_read_through_an_open_copy(
@@ -114,56 +87,15 @@ def test_what_differs_is_said_and_the_new_answer_given(base: KnowledgeBase, answ
     assert found.answer == "Somebody else opened it."
     assert "another machine" in found.differences[0]
     assert found.differences[1] == "The answer differs."
-
-
-def test_a_receipt_of_a_model_without_a_digest_says_so(base: KnowledgeBase, answer: Answer) -> None:
-    server = replace(answer.receipt.model, name="qwen3:8b", digest="", evidence="claimed")
-    found = replay(replace(answer.receipt, model=server).sealed(), MODEL, base)
-    assert found.differences == ("The receipt has no digest of qwen3:8b, so no model can be shown to be the same.",)
-
-
-def test_altered_receipts_are_said_to_be(base: KnowledgeBase, answer: Answer) -> None:
     altered = replace(answer.receipt, labels=("board",))
     assert replay(altered, MODEL, base).differences == ("The receipt was altered after it was written.",)
     forged = replace(answer.receipt, question="Who closed the library?").sealed()
     assert not replay(forged, MODEL, base).identical
 
 
-def test_a_receipt_of_another_knowledge_base_is_refused(base: KnowledgeBase, answer: Answer) -> None:
-    other = replace(answer.receipt, knowledge_base="another")
+def test_what_cannot_be_compared_says_so(base: KnowledgeBase, answer: Answer) -> None:
+    server = replace(answer.receipt.model, name="qwen3:8b", digest="", evidence="claimed")
+    found = replay(replace(answer.receipt, model=server).sealed(), MODEL, base)
+    assert found.differences == ("The receipt has no digest of qwen3:8b, so no model can be shown to be the same.",)
     with pytest.raises(KnowledgeError, match="--kb"):
-        knowledge_base_of(other, [base])
-
-
-@pytest.mark.model
-def test_an_answer_of_the_real_model_is_replayed_from_the_shell(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    reader_reference: ModelReference,
-    embedder_reference: ModelReference,
-) -> None:
-    monkeypatch.setenv("OPENBOOK_HOME", str(ROOT / ".cache" / "test-home"))
-    monkeypatch.setenv("OPENBOOK_KV_DISK", "0")
-
-    def run(*arguments: str) -> tuple[int, str]:
-        with pytest.raises(SystemExit) as ended:
-            main(list(arguments))
-        return int(ended.value.code or 0), capsys.readouterr().out
-
-    docs, log = str(ROOT / "examples" / "handbook"), str(tmp_path / "log")
-    code, text = run("ask", "When does the nightly backup start?", "--docs", docs, "--json", "--log", log)
-    assert code == 0
-    (tmp_path / "answer.json").write_text(text)
-    assert run("replay", str(tmp_path / "answer.json")) == (0, "Identical: 01:40\n")
-    assert run("log", "verify", log)[0] == 0
-    assert run("replay", log) == (0, "1 of 1 answers are identical.\n")
-    value = json.loads(text)
-    (tmp_path / "receipt.json").write_text(json.dumps(value["receipt"] | {"answer_digest": "0" * 64}))
-    code, text = run("replay", str(tmp_path / "receipt.json"), "--json")
-    assert code == 1
-    assert json.loads(text)["differences"] == ["The receipt was altered after it was written.", "The answer differs."]
-    value["receipt"]["model"]["digest"] = "0" * 64
-    (tmp_path / "receipt.json").write_text(json.dumps(value))
-    assert run("replay", str(tmp_path / "receipt.json"))[0] == 3
-    assert asdict(parse_receipt((tmp_path / "answer.json").read_bytes()))["strategy"] == "each"
+        knowledge_base_of(replace(answer.receipt, knowledge_base="another"), [base])

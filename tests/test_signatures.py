@@ -7,8 +7,6 @@ import json
 import multiprocessing
 import os
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -32,7 +30,7 @@ from openbook.signatures import (
     sign,
     verify,
 )
-from tests.conftest import ROOT
+from tests.conftest import printed
 from tests.test_receipts import RECEIPTS
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -102,19 +100,17 @@ def test_no_changed_cut_or_added_byte_of_one_document_is_verified(home: Path) ->
         verify(data + b"\n", key)
 
 
-def test_another_key_is_refused_also_where_it_signs_the_same(home: Path, tmp_path: Path) -> None:
+def test_another_key_is_refused_also_where_it_signs_the_same_and_a_signature_is_of_one_kind(
+    home: Path, tmp_path: Path
+) -> None:
     with pytest.raises(ProofError, match="another key"):
         verify(sign(tmp_path, PROOF), public_key(home))
     mine, theirs = (json.loads(sign(each, PROOF)) for each in (home, tmp_path))
     for name in ("public_key", "fingerprint", "signature"):
         with pytest.raises(ProofError):
             verify(canonical_json({**mine, name: theirs[name]}) + b"\n", public_key(home))
-
-
-def test_a_signature_of_one_kind_is_none_of_another(home: Path) -> None:
-    value = json.loads(sign(home, PROOF))
     with pytest.raises(ProofError, match="altered"):
-        verify(canonical_json({**value, "kind": "receipt"}) + b"\n", public_key(home))
+        verify(canonical_json({**mine, "kind": "receipt"}) + b"\n", public_key(home))
 
 
 @pytest.mark.parametrize(
@@ -181,9 +177,6 @@ def test_goldens_are_verified_for_ever() -> None:
     assert receipt == parse_receipt((GOLDEN / "signed-receipt-1.json").read_bytes())
 
 
-# --- the key ----------------------------------------------------------------------------------------------------------
-
-
 def _key_of(home: str, keys: multiprocessing.Queue[str]) -> None:
     keys.put(public_key(Path(home)))
 
@@ -203,20 +196,17 @@ def test_two_processes_at_once_end_with_one_key(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
 @pytest.mark.parametrize("mask", [0o000, 0o022, 0o077, 0o277])
-def test_nobody_else_reads_the_key_whatever_the_umask(tmp_path: Path, mask: int) -> None:
+def test_nobody_else_reads_the_key_whatever_the_umask_and_one_that_others_can_read_signs_nothing(
+    tmp_path: Path, mask: int
+) -> None:
     before = os.umask(mask)
     try:
         public_key(tmp_path)
     finally:
         os.umask(before)
-    assert stat.S_IMODE((tmp_path / "signing").stat().st_mode) == 0o700
-    assert stat.S_IMODE((tmp_path / "signing" / "ed25519.pem").stat().st_mode) == 0o600
-
-
-@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
-def test_a_key_that_others_can_read_signs_nothing(tmp_path: Path) -> None:
-    public_key(tmp_path)
-    (tmp_path / "signing" / "ed25519.pem").chmod(0o640)
+    key = tmp_path / "signing" / "ed25519.pem"
+    assert [stat.S_IMODE(each.stat().st_mode) for each in (key.parent, key)] == [0o700, 0o600]
+    key.chmod(0o640)
     with pytest.raises(ConfigError, match="Others can read"):
         sign(tmp_path, PROOF)
 
@@ -260,6 +250,4 @@ def test_who_does_not_sign_loads_no_cryptography(tmp_path: Path) -> None:
         "run(['purge', 'a.txt', '--kb', sys.argv[1]])\n"
         "print('cryptography' in sys.modules)"
     )
-    command = [sys.executable, "-c", code, str(tmp_path / "none")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
-    assert done.stdout.splitlines()[-1] == "False"
+    assert printed(code, tmp_path / "none")[-1] == "False"

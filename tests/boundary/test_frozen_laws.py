@@ -6,8 +6,8 @@ import json
 import random
 import subprocess
 import sys
-import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,11 +16,11 @@ from openbook.answer import Options, ask
 from openbook.errors import OpenBookError
 from openbook.inference import FrozenModel
 from openbook.inference.llamacpp import LlamaCppEngine
-from openbook.knowledge import KnowledgeBase, add
+from openbook.knowledge import KnowledgeBase
 from openbook.models import ModelReference, ModelStore
 from openbook.records import Answer, Decoding, Embedder, Prompt, canonical_json, sha256_hex
 from openbook.testing import PROMPT
-from tests.conftest import ROOT, open_engine
+from tests.conftest import ROOT, base_with, open_engine, printed
 
 pytestmark = pytest.mark.model
 
@@ -36,13 +36,11 @@ def folder_digest(folder: Path) -> str:
 
 @pytest.fixture
 def base(tmp_path: Path, real_embedder: Embedder) -> KnowledgeBase:
-    (tmp_path / "bridge.txt").write_text(
-        "The bridge was opened on 14 March 2026 by mayor Lila Ortega. It has four lanes."
-    )
-    (tmp_path / "library.md").write_text("# Library\n\nThe library holds 2.3 million books. It is closed on Mondays.")
-    base = KnowledgeBase.ensure(tmp_path / "kb", real_embedder.identity)
-    add(base, [tmp_path / "bridge.txt", tmp_path / "library.md"], real_embedder)
-    return base
+    texts = {
+        "bridge.txt": "The bridge was opened on 14 March 2026 by mayor Lila Ortega. It has four lanes.",
+        "library.md": "# Library\n\nThe library holds 2.3 million books. It is closed on Mondays.",
+    }
+    return base_with(tmp_path, texts, real_embedder)
 
 
 def essence(answer: Answer) -> bytes:
@@ -92,17 +90,13 @@ def test_200_mixed_requests_leave_the_model_as_it_was(model_reference: ModelRefe
     files, logits = folder_digest(model_reference.path), engine.logits_digest(PROMPT)
     chance = random.Random(20261125)
     ends = [a_request(chance, engine) for _ in range(140)]
-    seeds = [chance.randint(0, 10**9) for _ in range(4)]
 
-    def client(seed: int) -> None:
-        own = random.Random(seed)
+    def some_requests(own: random.Random) -> None:
         ends.extend(a_request(own, engine) for _ in range(15))
 
-    clients = [threading.Thread(target=client, args=(seed,)) for seed in seeds]
-    for thread in clients:
-        thread.start()
-    for thread in clients:
-        thread.join()
+    with ThreadPoolExecutor(4) as clients:
+        for own in [random.Random(chance.randint(0, 10**9)) for _ in range(4)]:
+            clients.submit(some_requests, own)
     assert len(ends) == 200
     assert sum(end in {"end", "stop", "length"} for end in ends) >= 67, Counter(ends)  # refusals alone prove little
     assert {"cancelled", "refused", "dropped"} <= set(ends)
@@ -112,36 +106,24 @@ def test_200_mixed_requests_leave_the_model_as_it_was(model_reference: ModelRefe
     model_store.verify(model_reference)
 
 
-def test_a_request_gives_the_same_bytes_after_any_others(
+def test_a_request_gives_the_same_bytes_after_any_others_and_while_others_run(
     engine: LlamaCppEngine, base: KnowledgeBase, real_embedder: Embedder
 ) -> None:
     model = FrozenModel(engine)
-    alone = [essence(ask(q, model, base, real_embedder, FAST)) for q in QUESTIONS]
+
+    def answer(question: str) -> bytes:
+        return essence(ask(question, model, base, real_embedder, FAST))
+
+    alone = {question: answer(question) for question in QUESTIONS}
     reading = model.complete(LONG, Decoding(max_tokens=4))
     chance = random.Random(7)
-    for i in chance.sample(range(len(QUESTIONS)), len(QUESTIONS)):
+    for question in chance.sample(QUESTIONS, len(QUESTIONS)):
         a_request(chance, engine)
-        assert essence(ask(QUESTIONS[i], model, base, real_embedder, FAST)) == alone[i]
+        assert answer(question) == alone[question]
     assert model.complete(LONG, Decoding(max_tokens=4)) == reading
-
-
-def test_a_request_gives_the_same_bytes_while_others_run(
-    engine: LlamaCppEngine, base: KnowledgeBase, real_embedder: Embedder
-) -> None:
-    model = FrozenModel(engine)
-    alone = {q: essence(ask(q, model, base, real_embedder, FAST)) for q in QUESTIONS}
-    together: list[tuple[str, bytes]] = []
-
-    def client(order: list[str]) -> None:
-        together.extend((q, essence(ask(q, model, base, real_embedder, FAST))) for q in order)
-
-    clients = [threading.Thread(target=client, args=(QUESTIONS[i:] + QUESTIONS[:i],)) for i in range(3)]
-    for thread in clients:
-        thread.start()
-    for thread in clients:
-        thread.join()
-    assert len(together) == 3 * len(QUESTIONS)
-    assert all(answer == alone[q] for q, answer in together)
+    order = [*QUESTIONS, *QUESTIONS[2:], *QUESTIONS[:2]]
+    with ThreadPoolExecutor(3) as clients:
+        assert list(clients.map(answer, order)) == [alone[question] for question in order]
 
 
 IN_A_NEW_PROCESS = """
@@ -158,10 +140,9 @@ print(engine.logits_digest(PROMPT))
 def test_the_probe_gives_the_same_logits_in_new_processes_side_by_side(
     engine: LlamaCppEngine, model_store: ModelStore
 ) -> None:
-    command = [sys.executable, "-c", IN_A_NEW_PROCESS, str(model_store.root)]
-    running = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    digests = [process.communicate()[0].strip() for process in running]
-    assert digests == [engine.logits_digest(PROMPT)] * 2
+    with ThreadPoolExecutor(2) as pool:
+        digests = list(pool.map(lambda _: printed(IN_A_NEW_PROCESS, model_store.root), range(2)))
+    assert digests == [[engine.logits_digest(PROMPT)]] * 2
 
 
 def test_the_answer_json_is_the_same_in_a_new_process(

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import ast
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from openbook.inference import FrozenModel
 from openbook.testing import EchoEngine
-
-ROOT = Path(__file__).parent.parent.parent
+from tests.conftest import ROOT, printed
 
 LOAD_ALL = """
 import importlib, sys
@@ -35,8 +31,7 @@ print("REACHED", bad)
 
 
 def test_no_path_from_the_command_line_reaches_an_autograd_framework_or_training() -> None:
-    result = subprocess.run([sys.executable, "-c", LOAD_ALL], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert result.stdout.splitlines()[-1] == "REACHED []"
+    assert printed(LOAD_ALL)[-1] == "REACHED []"
 
 
 SERVE = """
@@ -61,29 +56,19 @@ print((logging.getLogger().handlers, logging.getLogger().level))
 
 
 def test_a_server_reaches_no_training_and_offers_nothing_that_changes_a_weight() -> None:
-    result = subprocess.run([sys.executable, "-c", SERVE], capture_output=True, text=True, check=True, cwd=ROOT)
-    reached, offered, logs = map(ast.literal_eval, result.stdout.splitlines())
+    reached, offered, logs = map(ast.literal_eval, printed(SERVE))
     assert reached == []
     assert logs == ([], 30)  # what is logged, and where, is for whoever runs it to say
-    assert [each for each in offered if each.startswith("POST")] == [
-        "POST /mcp",
-        "POST /mcp/{knowledge_base}",
-        "POST /v1/chat/completions",
-        "POST /v1/documents",
-        "POST /v1/documents/purge",
-        "POST /v1/documents/remove",
-        "POST /v1/embeddings",
-        "POST /v1/replay",
-        "POST /v1/responses",
-        "POST /v1/search",
-    ]
+    posts = [each.removeprefix("POST ") for each in offered if each.startswith("POST")]
+    of_documents = ["/v1/documents", "/v1/documents/purge", "/v1/documents/remove"]
+    of_models = ["/v1/embeddings", "/v1/replay", "/v1/responses", "/v1/search"]
+    assert posts == ["/mcp", "/mcp/{knowledge_base}", "/v1/chat/completions", *of_documents, *of_models]
     assert all(each.startswith(("GET", "POST")) for each in offered)
 
 
 def test_importing_openbook_is_quick_and_does_nothing() -> None:
     code = "import sys, openbook; print(sorted(m for m in sys.modules if m.split('.')[0] in {'numpy', 'rich', 'click', 'httpx'}))"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert result.stdout.strip() == "[]"
+    assert printed(code) == ["[]"]
 
 
 def test_a_frozen_model_has_nothing_that_trains_and_cannot_be_changed() -> None:

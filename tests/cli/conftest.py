@@ -2,31 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeAlias
+import json
+from typing import Any
 
 import pytest
 
 from openbook.cli import context, run
 from openbook.testing import HashEmbedder, echo_model
 
-Out: TypeAlias = Callable[..., tuple[int, str, str]]
+
+class Out:
+    """Runs commands, all of which begin so: (exit code, standard output, standard error) of each."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str], *begin: object) -> None:
+        self._capsys, self._begin = capsys, begin
+
+    def of(self, *begin: object) -> Out:
+        return Out(self._capsys, *begin)
+
+    def __call__(self, *arguments: object) -> tuple[int, str, str]:
+        code = run([str(each) for each in (*self._begin, *arguments)])
+        captured = self._capsys.readouterr()
+        return code, captured.out, captured.err
+
+    def ok(self, *arguments: object) -> str:
+        """The standard output of a command that ends well."""
+        code, stdout, stderr = self(*arguments)
+        assert code == 0, stderr
+        return stdout
+
+    def json(self, *arguments: object) -> Any:
+        return json.loads(self.ok(*arguments, "--json"))
+
+    def refused(self, code: int, says: str, *arguments: object) -> None:
+        """A command that prints no result, and says why."""
+        found, stdout, stderr = self(*arguments)
+        assert (found, stdout, says in " ".join(stderr.split())) == (code, "", True), stderr
 
 
 @pytest.fixture
 def out(capsys: pytest.CaptureFixture[str]) -> Out:
-    """Runs one command: (its exit code, standard output, standard error)."""
-
-    def run_verb(*arguments: object) -> tuple[int, str, str]:
-        code = run([str(each) for each in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run_verb
+    return Out(capsys)
 
 
 @pytest.fixture
 def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The model echoes a passage; the embedder hashes words."""
-    monkeypatch.setattr(context, "open_embedder", lambda *_: HashEmbedder())
-    monkeypatch.setattr(context, "model_opener", lambda *_: echo_model)
+    monkeypatch.setattr(context, "open_embedder", lambda *_, **__: HashEmbedder())
+    monkeypatch.setattr(context, "model_opener", lambda *_, **__: echo_model)

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from openbook.cli import context, run
 from openbook.cli.chat import FORMAT, Transcript, read_transcript
 from openbook.errors import ConversationError
-from openbook.knowledge import KnowledgeBase, add
-from openbook.testing import HashEmbedder, echo_model
+from openbook.testing import echo_model
+from tests.conftest import base_with
 
 HEAD = json.dumps({"format": FORMAT})
 ASKED = '{"role": "user", "content": "When does the ferry to Sandhavn leave?"}'
@@ -33,11 +33,8 @@ FERRY = "The ferry to Sandhavn leaves at nine. The ferry to Sandhavn costs 4 cro
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("built")
-    (folder / "ferry.md").write_text(FERRY)
-    (folder / "bridge.md").write_text("The bridge of Lund was opened in 2026 by Lila Ortega.")
-    base = KnowledgeBase.ensure(folder / "kb", HashEmbedder().identity)
-    add(base, [folder / "ferry.md", folder / "bridge.md"], HashEmbedder())
-    base.close()
+    texts = {"ferry.md": FERRY, "bridge.md": "The bridge of Lund was opened in 2026 by Lila Ortega."}
+    base_with(folder, texts).close()
     return folder / "kb"
 
 
@@ -92,7 +89,7 @@ def test_a_follow_up_is_shown_as_it_was_understood_and_stands_in_the_file_as_it_
     assert answer["searched"] == alone
 
 
-def test_what_is_deleted_from_the_file_is_not_remembered(chat: Chat, tmp_path: Path) -> None:
+def test_the_file_is_all_that_is_remembered(chat: Chat, tmp_path: Path) -> None:
     path = tmp_path / "talk.jsonl"
     path.write_text("\n".join([HEAD, ASKED, ANSWERED]))  # without a line feed at the end
     assert chat("What does it cost?") == 0
@@ -100,10 +97,6 @@ def test_what_is_deleted_from_the_file_is_not_remembered(chat: Chat, tmp_path: P
     path.write_text(f"{HEAD}\n")
     assert chat("What does it cost?") == 0
     assert "searched" not in lines_of(path)[-1]
-
-
-def test_a_question_that_was_written_into_the_file_is_answered_first(chat: Chat, tmp_path: Path) -> None:
-    path = tmp_path / "talk.jsonl"
     path.write_text(f"{HEAD}\n\n{ASKED}\r\n")
     path.chmod(0o640)
     assert chat("Who opened the bridge of Lund?") == 0

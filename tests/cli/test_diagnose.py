@@ -17,10 +17,11 @@ from openbook.config import Settings
 from openbook.diagnosis import results
 from openbook.errors import StorageError
 from openbook.inference import FrozenModel
-from openbook.knowledge import KnowledgeBase, add
+from openbook.knowledge import KnowledgeBase
 from openbook.records import Prompt
 from openbook.testing import HashEmbedder
 from tests.cli.conftest import Out
+from tests.conftest import base_with
 from tests.diagnosis.table_engine import FAILS, SILENT, TableEngine, question_in
 
 TEXTS = {
@@ -107,13 +108,9 @@ def questions(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The documents, a knowledge base of them, and one that holds the ferries of the probes too."""
-    folder, embedder = tmp_path_factory.mktemp("built"), HashEmbedder()
-    for name, texts in (("kb", TEXTS), ("kb-to-probe", FERRIES)):
-        for file, text in texts.items():
-            (folder / file).write_text(text)
-        base = KnowledgeBase.ensure(folder / name, embedder.identity)
-        add(base, [*folder.glob("*.txt")], embedder)
-        base.close()
+    folder = tmp_path_factory.mktemp("built")
+    base_with(folder, TEXTS).close()
+    base_with(folder, TEXTS | FERRIES, place=folder / "kb-to-probe").close()
     return folder
 
 
@@ -124,13 +121,12 @@ def kb(built: Path, tmp_path: Path, opened: object) -> Path:
 
 @pytest.fixture
 def diagnose(out: Out, questions: Path, kb: Path) -> Out:
-    return lambda *options: out("diagnose", questions, "--kb", kb, *options)
+    return out.of("diagnose", questions, "--kb", kb)
 
 
 def test_two_models_side_by_side(diagnose: Out, tmp_path: Path) -> None:
     folder, table = tmp_path / "results", tmp_path / "table.csv"
-    code, stdout, _ = diagnose("--model", "good", "--model", "bad", "--out", folder, "--csv", table)
-    assert code == 0
+    stdout = diagnose.ok("--model", "good", "--model", "bad", "--out", folder, "--csv", table)
     for words in ("fixed by retrieval", "[red]who", "good against bad, 4 questions", "McNemar", "report"):
         assert words in stdout
     assert "\x1b" not in stdout
@@ -144,7 +140,7 @@ def test_two_models_side_by_side(diagnose: Out, tmp_path: Path) -> None:
 
 
 def test_a_later_run_of_another_model_shows_the_earlier_one_beside_its_own(diagnose: Out) -> None:
-    first = json.loads(diagnose("--model", "bad", "--limit", "3", "--json")[1])
+    first = diagnose.json("--model", "bad", "--limit", "3")
     code, stdout, error = diagnose("--model", "good", "--fail-under", "1")
     assert code == 0  # of the model that was asked now
     assert "good against bad, 3 questions" in stdout
@@ -158,8 +154,7 @@ def test_the_same_command_goes_on_and_asks_nothing_again(
     diagnose: Out, opened: list[tuple[TableEngine, Settings]]
 ) -> None:
     first, second, third, limited = (
-        json.loads(diagnose("--model", "good", "--json", *more)[1])
-        for more in (("--limit", "2"), (), (), ("--limit", "1"))
+        diagnose.json("--model", "good", *more) for more in (("--limit", "2"), (), (), ("--limit", "1"))
     )
     assert [each["models"][0]["overall"]["questions"] for each in (first, second, third, limited)] == [2, 4, 4, 1]
     assert first["folder"] == second["folder"]
@@ -173,7 +168,7 @@ def test_other_settings_are_another_run(diagnose: Out, monkeypatch: pytest.Monke
     folders = set()
     for name, value in (("THREADS", "1"), ("PASSAGES", "1"), ("MAX_TOKENS", "9")):
         monkeypatch.setenv(f"OPENBOOK_{name}", value)
-        folders.add(json.loads(diagnose("--model", "good", "--json")[1])["folder"])
+        folders.add(diagnose.json("--model", "good")["folder"])
     assert len(folders) == 3
 
 
@@ -188,15 +183,13 @@ def test_questions_are_asked_as_they_were_when_the_run_began(
 
     monkeypatch.setitem(ENGINES, "edits", edits)
     arguments = ("--model", "edits", "--model", "good", "--out", tmp_path / "r")
-    assert diagnose(*arguments)[0] == 0
+    diagnose.ok(*arguments)
     assert "sold" not in "".join(path.read_text() for path in (tmp_path / "r").glob("observations-*"))
-    code, _, error = diagnose(*arguments)
-    assert (code, "are of another questions" in error) == (2, True)
+    diagnose.refused(2, "are of another questions", *arguments)
 
 
 def test_documents_without_a_knowledge_base(out: Out, questions: Path, built: Path, opened: object) -> None:
-    code, stdout, _ = out("diagnose", questions, "--docs", built / "bridge.txt", "--model", "good", "--json")
-    assert code == 0
+    stdout = out.ok("diagnose", questions, "--docs", built / "bridge.txt", "--model", "good", "--json")
     verdicts = {each["id"]: each["verdict"] for each in json.loads(stdout)["models"][0]["outcomes"]}
     assert (verdicts["bridge"], verdicts["ferry"]) == ("fixed_by_retrieval", "not_in_the_knowledge_base")
 
@@ -240,14 +233,12 @@ def test_a_run_in_which_every_request_failed_is_an_error_and_asked_again(
 
 def test_compare(diagnose: Out, out: Out, tmp_path: Path) -> None:
     for name in ("good", "bad"):
-        assert diagnose("--model", name, "--as-of", "1", "--out", tmp_path / name)[0] == 0
+        diagnose.ok("--model", name, "--as-of", "1", "--out", tmp_path / name)
     files = [tmp_path / name / "diagnosis.json" for name in ("good", "bad")]
-    code, stdout, _ = out("diagnose", "compare", *files, "--json")
-    (comparison,) = json.loads(stdout)["comparisons"]
-    assert (code, comparison["questions"], comparison["only_second"]) == (0, 4, 0)
-    assert "fixed by retrieval → reader gap" in out("diagnose", "compare", *files)[1]
-    code, _, error = out("diagnose", "compare", files[0])
-    assert (code, "only one model" in error) == (2, True)
+    (comparison,) = out.json("diagnose", "compare", *files)["comparisons"]
+    assert (comparison["questions"], comparison["only_second"]) == (4, 0)
+    assert "fixed by retrieval → reader gap" in out.ok("diagnose", "compare", *files)
+    out.refused(2, "only one model", "diagnose", "compare", files[0])
 
 
 @pytest.mark.parametrize("verb", ["diagnose", "probe"])
@@ -255,8 +246,8 @@ def test_drafts_are_refused_before_a_model_is_opened(
     verb: str, out: Out, opened: list[Any], questions: Path, kb: Path
 ) -> None:
     questions.write_text(lines_of([{**QUESTIONS[0], "reviewed": False}]))
-    code, _, error = out(verb, questions, "--kb", kb, "--model", "good")
-    assert (code, "1 of the 1 questions are drafts" in error, opened) == (2, True, [])
+    out.refused(2, "1 of the 1 questions are drafts", verb, questions, "--kb", kb, "--model", "good")
+    assert opened == []
 
 
 def test_places_that_are_not_there(diagnose: Out, out: Out, questions: Path, kb: Path, tmp_path: Path) -> None:
@@ -270,15 +261,13 @@ def test_places_that_are_not_there(diagnose: Out, out: Out, questions: Path, kb:
         ((questions, "--kb", kb, "--model", "good", "--csv", tmp_path), 5, "it is a folder; give a file"),
         ((questions, "--kb", kb, "--model", "good", "--out", tmp_path / "file"), 5, "Cannot write"),
     ):
-        found, _, error = out("diagnose", *arguments)
-        assert (found, says in " ".join(error.split())) == (code, True), arguments
+        out.refused(code, says, "diagnose", *arguments)
 
 
 def test_a_purge_deletes_the_diagnoses_that_show_the_text(diagnose: Out, out: Out, kb: Path) -> None:
-    folder = Path(json.loads(diagnose("--model", "good", "--json")[1])["folder"])
+    folder = Path(diagnose.json("--model", "good")["folder"])
     for name, dropped in (("bridge.txt", 1), ("ferry.txt", 0)):
-        code, stdout, _ = out("purge", name, "--kb", kb, "--yes", "--json")
-        assert (code, json.loads(stdout)["diagnoses_dropped"]) == (0, dropped)
+        assert out.json("purge", name, "--kb", kb, "--yes")["diagnoses_dropped"] == dropped
         assert not folder.exists()
 
 
@@ -286,7 +275,7 @@ def test_a_judge_and_probes_in_the_same_report_and_asked_once(
     diagnose: Out, opened: list[tuple[TableEngine, Settings]], tmp_path: Path
 ) -> None:
     arguments = ("--model", "good", "--out", tmp_path / "r")
-    assert diagnose(*arguments)[0] == 0
+    diagnose.ok(*arguments)
     assert {"judge", "probes"}.isdisjoint(json.loads((tmp_path / "r" / "diagnosis.json").read_text())["models"][0])
     more = ("--judge", "yes", "--probes")
     code, stdout, _ = diagnose(*arguments, *more)
@@ -298,7 +287,7 @@ def test_a_judge_and_probes_in_the_same_report_and_asked_once(
     assert list(model["probes"]["probes"]) == ["counterfactual", "abstention", "noise"]
     assert all(engine.asked for engine, _ in opened)
     before = len(opened)
-    assert diagnose(*arguments, *more)[0] == 0
+    diagnose.ok(*arguments, *more)
     assert not any(engine.asked for engine, _ in opened[before:])
 
 
@@ -319,17 +308,19 @@ def test_wherever_the_disk_fails_a_page_with_probes_is_known_to_have_them(
             page, numbers = tmp_path / "r" / "report.html", tmp_path / "r" / "diagnosis.json"
             has = page.exists() and "<h2>Probes of good</h2>" in page.read_text()
             assert not has or '"probes"' in numbers.read_text()
-        assert diagnose(*arguments, *more)[0] == 0
+        diagnose.ok(*arguments, *more)
 
 
 # --- openbook probe ---------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def probe(out: Out, questions: Path, built: Path, tmp_path: Path, opened: object) -> Out:
+def probe(
+    out: Out, questions: Path, built: Path, tmp_path: Path, opened: object, monkeypatch: pytest.MonkeyPatch
+) -> Out:
     questions.write_text(lines_of(PROBED))
-    kb = shutil.copytree(built / "kb-to-probe", tmp_path / "kb-to-probe")
-    return lambda *options, model="[red]reads": out("probe", questions, "--kb", kb, "--model", model, *options)
+    monkeypatch.setenv("OPENBOOK_MODEL", "[red]reads")
+    return out.of("probe", questions, "--kb", shutil.copytree(built / "kb-to-probe", tmp_path / "kb-to-probe"))
 
 
 def test_all_probes_on_the_terminal_and_as_a_page(
@@ -337,8 +328,7 @@ def test_all_probes_on_the_terminal_and_as_a_page(
 ) -> None:
     before = signal.getsignal(signal.SIGINT)
     page = tmp_path / "pages" / "new" / "probes.html"
-    code, stdout, stderr = probe("--report", page)
-    assert code == 0, stderr
+    stdout = probe.ok("--report", page)
     assert "[red]reads: 4 questions probed\n" in stdout
     for words in ("\nCounterfactual:", "\nAbstention:", "\nPosition and noise:", "followed the altered passage", "4/4"):
         assert words in stdout
@@ -348,22 +338,6 @@ def test_all_probes_on_the_terminal_and_as_a_page(
     assert [current.kv_disk for _, current in opened] == [0]  # nothing of an altered passage is written down
 
 
-def test_a_file_of_questions_that_changes_in_the_meantime_changes_nothing(
-    probe: Out, questions: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = questions.read_text()
-
-    def edits(prompt: Prompt) -> str:
-        questions.write_text(before.replace("Brekkan", "Zandvoort"))
-        return reads(prompt)
-
-    monkeypatch.setitem(ENGINES, "edits", edits)
-    _, undisturbed, _ = probe("--probe", "abstention", "--json")
-    code, disturbed, _ = probe("--probe", "abstention", "--json", model="edits")
-    assert code == 0
-    assert json.loads(disturbed)["probes"] == json.loads(undisturbed)["probes"]
-
-
 def test_a_page_that_cannot_be_written_is_refused_before_the_work(
     probe: Out, tmp_path: Path, questions: Path, opened: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -371,8 +345,7 @@ def test_a_page_that_cannot_be_written_is_refused_before_the_work(
         (tmp_path, f"Cannot write {tmp_path}: it is a folder; give a file"),
         (questions / "page.html", f"{questions} is not a folder"),
     ):
-        code, stdout, stderr = probe("--report", place)
-        assert (code, stdout, message in " ".join(stderr.split())) == (5, "", True)
+        probe.refused(5, message, "--report", place)
     assert opened == []
     place = tmp_path / "page.html"
 
@@ -381,7 +354,7 @@ def test_a_page_that_cannot_be_written_is_refused_before_the_work(
         return reads(prompt)
 
     monkeypatch.setitem(ENGINES, "refused", refused_later)
-    code, stdout, stderr = probe("--probe", "abstention", "--report", place, model="refused")
+    code, stdout, stderr = probe("--probe", "abstention", "--report", place, "--model", "refused")
     assert (code, "4 questions probed" in stdout, "Cannot write" in stderr) == (5, True, True)
 
 
@@ -396,7 +369,7 @@ def test_as_json_and_only_some(probe: Out) -> None:
 
 def test_ctrl_c_shows_what_was_measured(probe: Out) -> None:
     before = signal.getsignal(signal.SIGINT)
-    code, stdout, stderr = probe(model="interrupted")
+    code, stdout, stderr = probe("--model", "interrupted")
     assert code == 130
     assert "questions probed before it was stopped" in stdout
     assert "followed the altered passage" in stdout
@@ -405,9 +378,8 @@ def test_ctrl_c_shows_what_was_measured(probe: Out) -> None:
 
 
 def test_what_probes_leave_out_is_counted(probe: Out, questions: Path) -> None:
-    code, stdout, _ = probe("--probe", "counterfactual", model="fails")
+    code, stdout, _ = probe("--probe", "counterfactual", "--model", "fails")
     assert (code, "Left out: the model failed: 4" in stdout, "no data" in stdout) == (0, True, True)
     questions.write_text(lines_of([{"question": "Who built the tower of Ostrevik?", "answers": ["Anna Berg"]}]))
     assert probe("--probe", "noise")[1].count("Left out: no passage holds the answer: 1") == 1
-    code, stdout, error = probe("--probe", "nose")
-    assert (code, stdout, "'nose' is not one of" in error) == (2, "", True)
+    probe.refused(2, "'nose' is not one of", "--probe", "nose")

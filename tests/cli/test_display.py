@@ -76,8 +76,6 @@ def test_without_a_printed_word_the_answer_is_still_to_be_printed(pieces: list[s
     assert not LiveAnswer(None, None).end("One")
 
 
-# --- quotes and files -------------------------------------------------------------------------------------------------
-
 TEXT = "One sentence. Another one. A third, far away from the others. The last."
 
 
@@ -85,15 +83,12 @@ def cited(start: int, end: int, passage_id: str = "p1") -> Citation:
     return Citation("a.txt", 1, 100 + start, 100 + end, TEXT[start:end], passage_id)
 
 
-def test_quotes_that_touch_are_shown_as_one() -> None:
+def test_quotes_that_touch_are_shown_as_one_and_lines_that_only_draw_are_not_shown() -> None:
     passage = Passage("p1", "a.txt", "A", 100, 100 + len(TEXT), 1, (), TEXT)
     passages = {"p1": Hit(passage, 1.0, 1, 1, 0.9)}
     quotes = [cited(14, 26), cited(0, 13), cited(0, 26), cited(62, 71), cited(0, 5, "p2")]
     shown = [(c.passage_id, c.quote) for c in _joined(quotes, passages)]
     assert shown == [("p1", "One sentence. Another one."), ("p1", "The last."), ("p2", "One s")]
-
-
-def test_lines_that_only_draw_are_not_shown() -> None:
     assert _flat("=====\nTitle\n=====\n\n| a |\n+---+\nb --- c").split() == "Title | a | b --- c".split()
 
 

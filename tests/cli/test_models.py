@@ -1,11 +1,15 @@
-"""`openbook models` over small models that are made here."""
+"""`openbook models`: all parts of a reader are verified, and what reads worse takes no name."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
-from openbook.models import ModelStore, ensure, import_gguf
+import pytest
+
+from openbook.models import ModelReference, ModelStore, ensure, import_gguf
 from tests.cli.conftest import Out
+from tests.conftest import flip
 from tests.models.test_gguf_writer import base_file, stored_adapter
 
 
@@ -16,12 +20,36 @@ def test_all_parts_of_a_reader_are_verified(own_home: Path, out: Out, tmp_path: 
     adapter = stored_adapter(store, base, tmp_path)
     merged = ensure(store, "small").merged
     assert merged is not None
-    code, stdout, _ = out("models", "verify", "small")
-    assert code == 0
+    stdout = out.ok("models", "verify", "small")
     assert [line.split()[-1] for line in stdout.splitlines()] == [adapter.digest, base.digest, merged.digest]
-    data = bytearray(merged.main_file.read_bytes())
-    data[-1] ^= 1
-    merged.main_file.chmod(0o600)
-    merged.main_file.write_bytes(data)
-    code, _, stderr = out("models", "verify", "small")
-    assert (code, f"{merged.name} is not what its digest says" in stderr) == (3, True)
+    flip(merged.main_file)
+    out.refused(3, f"{merged.name} is not what its digest says", "models", "verify", "small")
+
+
+PASSAGES = {
+    "Ferries": ("The ferry to Sandhavn leaves at noon from pier 4.", "Where does the ferry leave from?", "pier 4"),
+    "Kessin": ("Mount Kessin is 3,412 metres high.", "How high is Mount Kessin?", "3,412 metres"),
+    "Bridge": ("The bridge was opened by mayor Lila Ortega in 1926.", "Who opened the bridge?", "Lila Ortega"),
+    "Library": ("The library was founded in 1874 and closes on Mondays.", "When was the library founded?", "1874"),
+}
+
+
+@pytest.mark.model
+def test_a_name_that_openbook_ships_a_model_for_is_held_by_that_model(
+    model_reference: ModelReference, reader_reference: ModelReference, home_of_models: Path, tmp_path: Path, out: Out
+) -> None:
+    """Also where nobody has asked for it yet: the base, which cannot read, does not become the reader."""
+    reading, known = tmp_path / "reading.jsonl", tmp_path / "known.jsonl"
+    lines = [
+        {"title": title, "passage": passage, "questions": [{"question": question, "answers": [answer]}]}
+        for title, (passage, question, answer) in PASSAGES.items()
+    ]
+    reading.write_text("\n".join(map(json.dumps, lines)))
+    known.write_text('{"question": "What is the capital of France?", "answers": ["Paris"]}\n')
+    (home_of_models / "models" / "names" / "reader.json").unlink()
+    words = ("models", "promote", "reader", model_reference.digest, "--reading", reading, "--known", known)
+    code, stdout, _ = out(*words, "--json")
+    told = json.loads(stdout)
+    assert (code, told["holder"], told["passed"]) == (3, reader_reference.digest, False)
+    assert [check["name"] for check in told["checks"] if not check["passed"]] == ["reading"]
+    assert ModelStore(home_of_models / "models").resolve("reader").digest == reader_reference.digest

@@ -25,13 +25,13 @@ from openbook.models import ModelStore, import_gguf
 from openbook.serving.keys import KeyFile
 from openbook.testing import HashEmbedder
 from tests.cli.conftest import Out
+from tests.conftest import ROOT
 from tests.diagnosis.bases import DraftEngine
 from tests.models.gguf_files import Recipe, llama
+from tests.serving.conftest import QUESTION
 from tests.test_receipts import receipt_of
 
-ROOT = Path(__file__).parent.parent.parent
 PROGRAM = (sys.executable, str(ROOT / "tests" / "serving" / "fake_serve.py"))
-QUESTION = "When was the bridge opened by the mayor?"
 
 Openbook: TypeAlias = Callable[..., str]
 
@@ -160,9 +160,6 @@ def test_all_that_the_server_makes_is_private(openbook: Openbook, tmp_path: Path
     assert (log / receipts.LOG_FILE).is_file()
 
 
-# --- what was there before --------------------------------------------------------------------------------------------
-
-
 def shares(path: Path, mode: int) -> None:
     for each in (path, *path.rglob("*")):
         each.chmod(mode if each.is_dir() else mode & 0o666)
@@ -221,9 +218,6 @@ def test_a_home_that_was_open_is_told_with_what_to_do(openbook: Openbook, own_ho
     (docs / "more.txt").write_text("The tower is 55 metres high.")
     openbook("sync", docs)
     assert modes(own_home) == {}
-
-
-# --- from Python ------------------------------------------------------------------------------------------------------
 
 
 def test_who_imports_it_keeps_the_umask_and_gets_folders_of_ones_own(tmp_path: Path, docs: Path) -> None:

@@ -51,23 +51,17 @@ def unreviewed(path: Path) -> int:
     return sum(not question.reviewed for question in load_questions(path))
 
 
-# --- draft ------------------------------------------------------------------------------------------------------------
-
-
 def test_draft_writes_unreviewed_questions(kb: Path, tmp_path: Path, out: Out) -> None:
     path = tmp_path / "out" / "questions.jsonl"
     command = ("questions", "draft", "--kb", kb, "--model", "good", "-o", path)
-    code, stdout, stderr = out(*command, "-n", "2")
-    assert code == 0, stderr
+    stdout = out.ok(*command, "-n", "2")
     assert "2 drafts from 2 passages" in stdout
     assert "Nobody has read them yet" in stdout
     assert unreviewed(path) == len(read(path)) == 2
     assert [each.name for each in path.parent.iterdir()] == [path.name]
-    code, _, stderr = out(*command)
-    assert (code, "Choose another name" in stderr) == (2, True)
+    out.refused(2, "Choose another name", *command)
     path.unlink()
-    code, stdout, _ = out(*command, "-n", "500")
-    assert (code, "of 500 wanted" in stdout) == (0, True)
+    assert "of 500 wanted" in out.ok(*command, "-n", "500")
 
 
 def test_what_no_drafts_come_of_is_said_with_advice_and_leaves_no_file(kb: Path, tmp_path: Path, out: Out) -> None:
@@ -79,8 +73,7 @@ def test_what_no_drafts_come_of_is_said_with_advice_and_leaves_no_file(kb: Path,
         ("good", tmp_path / "empty", "q.jsonl", 4, "no document went in"),
         ("good", kb, "file/q.jsonl", 5, "Cannot write"),
     ):
-        found, _, stderr = out("questions", "draft", "--kb", base, "-o", tmp_path / place, "--model", model)
-        assert (found, says in " ".join(stderr.split())) == (code, True), stderr
+        out.refused(code, says, "questions", "draft", "--kb", base, "-o", tmp_path / place, "--model", model)
     assert list(tmp_path.glob("q.jsonl*")) == []
 
 
@@ -95,18 +88,16 @@ def test_a_draft_that_was_interrupted_goes_on_with_the_same_command(
     first, second = DraftEngine(interrupted), DraftEngine()
     path, whole = tmp_path / "q.jsonl", tmp_path / "whole.jsonl"
     command = ("questions", "draft", "--kb", kb, "-n", "2", "-o")
-    assert out(*command, whole, "--model", "good")[0] == 0
+    out.ok(*command, whole, "--model", "good")
     monkeypatch.setattr(context, "model_opener", lambda current: lambda: FrozenModel(first))
     assert out(*command, path)[0] == 130
     assert not path.exists()
     monkeypatch.setattr(context, "model_opener", lambda current: lambda: FrozenModel(second))
-    assert out(*command, path)[0] == 0
+    out.ok(*command, path)
     assert path.read_bytes() == whole.read_bytes()
     assert len(second.read) == 1
     assert list(tmp_path.glob("q.jsonl*")) == [path]
 
-
-# --- review -----------------------------------------------------------------------------------------------------------
 
 DRAFTS: list[dict[str, Any]] = [
     {
@@ -138,7 +129,7 @@ def test_review_saves_every_decision_and_goes_on_where_it_stopped(
     assert f"»{FERRIES[11:77]}«" in stdout
     assert "The evacuation slide" in stdout  # the passage around the quote
     type_in("r", "e", "Is there a bar?", "yes | one bar", "a", "s")
-    stdout = out("questions", "review", drafts, "--kb", kb)[1]
+    stdout = out.ok("questions", "review", drafts, "--kb", kb)
     assert "1 of 3" in stdout
     assert "Reviewed: 3; still drafts: 1." in stdout
     lines = read(drafts)
@@ -167,7 +158,7 @@ def test_an_edit_of_the_answers_decides_whether_it_has_any(drafts: Path, out: Ou
     for changes, typed, expected in cases:
         write_questions(drafts, [DRAFTS[0] | changes])
         type_in(*typed)
-        assert out("questions", "review", drafts)[0] == 0
+        out.ok("questions", "review", drafts)
         (question,) = load_questions(drafts)
         assert ((question.kind, question.answers), question.reviewed) == (expected, True)
 
@@ -182,22 +173,20 @@ def test_review_without_the_passage_says_so(kb: Path, drafts: Path, out: Out, ty
     assert "No passage is named" in stdout
 
 
-def test_review_reads_what_a_diagnosis_reads(drafts: Path, out: Out, type_in: TypeIn) -> None:
+def test_review_reads_what_a_diagnosis_reads_and_names_a_line_that_is_no_question(
+    drafts: Path, out: Out, type_in: TypeIn
+) -> None:
     line = b'\xef\xbb\xbf{"question": "When?", "answers": "09:40", "reviewed": false}\n'
     compressed = drafts.with_name("drafts.jsonl.gz")
     for path, content in ((drafts, line), (compressed, gzip.compress(line))):
         path.write_bytes(content)
         type_in("a")
-        assert "Answers:  09:40\n" in out("questions", "review", path)[1]
+        assert "Answers:  09:40\n" in out.ok("questions", "review", path)
         assert [(q.answers, q.reviewed) for q in load_questions(path)] == [(("09:40",), True)]
-
-
-def test_a_line_that_is_no_question_is_named(drafts: Path, out: Out) -> None:
     bad: dict[str, Any]
     for bad in ({"mine": 1}, {"id": "d0"}, {"tags": 3}, {"answers": []}, {"question": "?"}):
         write_questions(drafts, [DRAFTS[0], {"question": "By hand?", "answers": ["yes"], "reviewed": False} | bad])
-        code, _, stderr = out("questions", "review", drafts)
-        assert (code, "line 2" in stderr) == (2, True), bad
+        out.refused(2, "line 2", "questions", "review", drafts)
 
 
 def test_what_something_else_wrote_meanwhile_is_kept(drafts: Path, tmp_path: Path) -> None:
@@ -216,20 +205,16 @@ def test_what_something_else_wrote_meanwhile_is_kept(drafts: Path, tmp_path: Pat
     assert not drafts.exists()
 
 
-# --- import -----------------------------------------------------------------------------------------------------------
-
-
 def test_import_writes_questions_that_can_be_asked(tmp_path: Path, out: Out) -> None:
     source, questions = tmp_path / "squad.jsonl", tmp_path / "q.jsonl"
     source.write_text(squad("s", "It stands here by the harbour."))
-    assert out("questions", "import", source, "-o", questions)[0] == 0
+    out.ok("questions", "import", source, "-o", questions)
     (question,) = load_questions(questions)
     assert (question.answers, question.gold and question.gold.quote) == (("here",), "It stands here by the harbour.")
-    code, _, error = out("questions", "import", source, "-o", questions)
-    assert (code, "exists" in error) == (2, True)
-    assert out("questions", "import", questions, "-o", tmp_path / "r.jsonl")[0] == 0
+    out.refused(2, "exists", "questions", "import", source, "-o", questions)
+    out.ok("questions", "import", questions, "-o", tmp_path / "r.jsonl")
     assert (tmp_path / "r.jsonl").read_bytes() == questions.read_bytes()
-    assert out("questions", "import", questions, "-o", tmp_path / "r.jsonl.gz")[0] == 0
+    out.ok("questions", "import", questions, "-o", tmp_path / "r.jsonl.gz")
     assert list(load_questions(tmp_path / "r.jsonl.gz")) == [question]
 
 
@@ -245,6 +230,5 @@ def test_what_could_not_be_read_again_is_not_imported(tmp_path: Path, out: Out) 
         ("ragas.jsonl", ragas, "1 to 200 characters"),
     ):
         (tmp_path / name).write_text(content)
-        code, _, error = out("questions", "import", tmp_path / name, "-o", tmp_path / "q.jsonl")
-        assert (code, says in " ".join(error.split())) == (2, True), error
+        out.refused(2, says, "questions", "import", tmp_path / name, "-o", tmp_path / "q.jsonl")
         assert not (tmp_path / "q.jsonl").exists()

@@ -8,27 +8,24 @@ from pathlib import Path
 import pytest
 
 from openbook.cli import context, receipts
-from openbook.knowledge import KnowledgeBase, add
+from openbook.knowledge import KnowledgeBase
 from openbook.receipts import parse_receipt
 from openbook.records import Receipt
 from openbook.replay import knowledge_base_of
-from openbook.testing import HashEmbedder
 from tests.cli.conftest import Out
+from tests.conftest import base_with
 
 
 @pytest.fixture
 def elsewhere(fakes: None, own_home: Path, tmp_path: Path) -> KnowledgeBase:
     """A knowledge base that is not one's own, over fakes."""
-    (tmp_path / "ferry.md").write_text("The ferry to Sandhavn leaves at nine.")
-    for place in (own_home / "kb", tmp_path / "elsewhere"):
-        base = KnowledgeBase.ensure(place, HashEmbedder().identity)
-        add(base, [tmp_path / "ferry.md"], HashEmbedder())
+    for folder in (own_home, tmp_path):
+        base = base_with(folder, {"ferry.md": "The ferry to Sandhavn leaves at nine."})
     return base
 
 
 def asked(out: Out, *arguments: object) -> Receipt:
-    code, stdout, _ = out("ask", "When does the ferry to Sandhavn leave?", "--json", *arguments)
-    assert code == 0
+    stdout = out.ok("ask", "When does the ferry to Sandhavn leave?", "--json", *arguments)
     return parse_receipt(json.dumps(json.loads(stdout)["receipt"]).encode())
 
 
@@ -58,3 +55,19 @@ def test_the_knowledge_base_that_was_asked_is_found_again(
 def test_a_home_that_cannot_be_written_still_answers(elsewhere: KnowledgeBase, own_home: Path, out: Out) -> None:
     (own_home / "bases").write_text("a file where the folder should be")
     asked(out, "--kb", elsewhere.folder)
+
+
+def test_answers_are_replayed_from_themselves_from_a_log_and_from_a_receipt(
+    elsewhere: KnowledgeBase, tmp_path: Path, out: Out
+) -> None:
+    log, file = tmp_path / "log", tmp_path / "answer.json"
+    question = "When does the ferry to Sandhavn leave?"
+    text = out.ok("ask", question, "--kb", elsewhere.folder, "--json", "--log", log)
+    file.write_text(text)
+    assert out("replay", file)[:2] == (0, "Identical: The ferry to Sandhavn leaves at nine.\n")
+    out.ok("log", "verify", log)
+    assert out("replay", log)[:2] == (0, "1 of 1 answers are identical.\n")
+    file.write_text(json.dumps(json.loads(text)["receipt"] | {"answer_digest": "0" * 64}))
+    code, text, _ = out("replay", file, "--json")
+    assert code == 1
+    assert json.loads(text)["differences"] == ["The receipt was altered after it was written.", "The answer differs."]

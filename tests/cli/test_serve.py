@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import socket
 import sys
@@ -29,16 +28,16 @@ from tests.serving.conftest import LONG_S
 
 def test_keys_are_made_listed_and_revoked(own_home: Path, out: Out) -> None:
     assert out("keys", "list")[:2] == (0, "There are no keys. Make one with: openbook keys new NAME\n")
-    token = out("keys", "new", "Anna", "--right", "write", "--label", "hr")[1].strip()
+    token = out.ok("keys", "new", "Anna", "--right", "write", "--label", "hr").strip()
     key = KeyFile(own_home).find(token)
     assert key is not None
-    shown = out("keys", "list")[1]
+    shown = out.ok("keys", "list")
     assert all(word in shown for word in (key.id, "Anna", "write", "hr"))
     assert token not in shown
-    (listed,) = json.loads(out("keys", "list", "--json")[1])["keys"]
+    (listed,) = out.json("keys", "list")["keys"]
     assert (listed["id"], "hash" in listed) == (key.id, False)
     out("keys", "new", "Bert", "--days", "90")
-    lines = out("keys", "list")[1].splitlines()
+    lines = out.ok("keys", "list").splitlines()
     assert [line.split("  ")[-1] for line in lines] == ["never expires", "90 days left"]
     _, rotated, said = out("keys", "rotate", key.id)
     assert "The old one no longer works" in said
@@ -58,23 +57,17 @@ def test_what_is_wrong_is_said_before_anything_is_opened(
     out: Out, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        code, _, error = out("serve", "--port", taken.getsockname()[1])
-    assert (code, "Choose another with --host and --port" in error) == (2, True)
+        out.refused(2, "Choose another with --host and --port", "serve", "--port", taken.getsockname()[1])
     for name in ("two..dots", "x" * 64):
-        code, _, error = out("serve", "--host", name, "--port", 0)
-        assert (code, f"Cannot listen on {name}, port 0" in error) == (2, True)
+        out.refused(2, f"Cannot listen on {name}, port 0", "serve", "--host", name, "--port", 0)
     monkeypatch.setattr(context, "open_embedder", lambda *_, **__: HashEmbedder())
-    code, _, error = out("serve", "--port", 0, "--kb", tmp_path / "a" / "kb", "--kb", tmp_path / "b" / "kb")
-    assert (code, "named 'kb'" in error, (tmp_path / "a").exists()) == (2, True, False)
-    code, _, error = out("serve", "--slots", 4, "--base-url", "http://127.0.0.1:1/v1")
-    assert (code, "--slots is for a model that runs in this process, not for http://127.0.0.1:1/v1" in error) == (
-        2,
-        True,
-    )
+    out.refused(2, "named 'kb'", "serve", "--port", 0, "--kb", tmp_path / "a" / "kb", "--kb", tmp_path / "b" / "kb")
+    assert not (tmp_path / "a").exists()
+    slots = "--slots is for a model that runs in this process, not for http://127.0.0.1:1/v1"
+    out.refused(2, slots, "serve", "--slots", 4, "--base-url", "http://127.0.0.1:1/v1")
     monkeypatch.delitem(sys.modules, "openbook.serving.server", raising=False)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    code, _, error = out("serve")
-    assert (code, "pip install 'openbook[serve]'" in error) == (2, True)
+    out.refused(2, "pip install 'openbook[serve]'", "serve")
 
 
 @contextmanager

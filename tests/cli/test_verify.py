@@ -7,48 +7,39 @@ from pathlib import Path
 
 import pytest
 
-from openbook.knowledge import KnowledgeBase, add
-from openbook.models import ModelReference
+from openbook.knowledge import KnowledgeBase
 from openbook.signatures import public_key
-from openbook.testing import HashEmbedder
 from tests.cli.conftest import Out
-from tests.conftest import MODEL_HOME
+from tests.conftest import MODEL_HOME, base_with
 
 SECRET = "The safe of the harbour office opens with the number zeppelin-7341."
 
 
 @pytest.fixture
-def secret(tmp_path: Path, own_home: Path, embedder: HashEmbedder) -> Path:
+def secret(tmp_path: Path, own_home: Path) -> Path:
     """A document of one's own knowledge base."""
-    path = tmp_path / "docs" / "secret.txt"
-    path.parent.mkdir()
-    path.write_text(SECRET)
-    (tmp_path / "docs" / "bridge.txt").write_text("The bridge is 40 metres long.")
-    base = KnowledgeBase.ensure(own_home / "kb", embedder.identity)
-    add(base, [tmp_path / "docs"], embedder)
-    base.close()
-    return path
+    docs = tmp_path / "docs"
+    texts = {"secret.txt": SECRET, "bridge.txt": "The bridge is 40 metres long."}
+    base_with(docs, texts, place=own_home / "kb").close()
+    return docs / "secret.txt"
 
 
 def test_a_purge_is_proved_to_somebody_on_another_machine(
     secret: Path, own_home: Path, tmp_path: Path, out: Out, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     proof = tmp_path / "proof.json"
-    code, stdout, _ = out("purge", secret, "--yes", "--proof", proof)
-    assert (code, "Proof: " in stdout) == (0, True)
+    assert "Proof: " in out.ok("purge", secret, "--yes", "--proof", proof)
     for word in ("secret", "zeppelin", "harbour", str(tmp_path)):
         assert word not in proof.read_text()
-    code, stdout, _ = out("verify", "--show-key", "--json")
-    key = json.loads(stdout)["public_key"]
-    assert (code, key) == (0, public_key(own_home))
+    key = out.json("verify", "--show-key")["public_key"]
+    assert key == public_key(own_home)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     monkeypatch.setenv("OPENBOOK_HOME", str(tmp_path / "elsewhere"))
-    code, stdout, _ = out("verify", proof, "--key", key)
-    assert code == 0
+    stdout = out.ok("verify", proof, "--key", key)
     assert "Verified: signed by the key of fingerprint" in stdout
     assert "purged 1 document (passages: 1)" in stdout
     assert "does NOT" not in stdout
-    assert json.loads(out("verify", proof, "--key", key, "--json")[1])["verified"] is True
+    assert out.json("verify", proof, "--key", key)["verified"] is True
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
@@ -59,11 +50,9 @@ def test_without_the_signers_key_nothing_is_verified(secret: Path, tmp_path: Pat
     assert (code, stdout) == (2, "")
     assert "erified" not in stderr
     assert "the signer is unknown" in stderr
-    code, stdout, stderr = out("verify", proof, "--key", "1" * 64)
-    assert (code, stdout, "another key" in stderr) == (2, "", True)
+    out.refused(2, "another key", "verify", proof, "--key", "1" * 64)
     proof.write_bytes(proof.read_bytes().replace(b'"files":', b'"files": '))
-    code, stdout, stderr = out("verify", proof)
-    assert (code, stdout, "not byte for byte" in stderr) == (2, "", True)
+    out.refused(2, "not byte for byte", "verify", proof)
 
 
 def test_what_is_left_is_named_and_not_proved(secret: Path, own_home: Path, tmp_path: Path, out: Out) -> None:
@@ -77,8 +66,7 @@ def test_what_is_left_is_named_and_not_proved(secret: Path, own_home: Path, tmp_
         (str(own_home / "log" / "receipts.jsonl"), "traces")
     ]
     assert sum(each["files"] for each in value["scanned"]) > 5
-    code, stdout, _ = out("verify", proof, "--key", public_key(own_home))
-    assert code == 0
+    stdout = out.ok("verify", proof, "--key", public_key(own_home))
     assert "Out of reach: 1 (traces)" in stdout
     assert "does NOT prove that nothing is left" in stdout
     (own_home / "notes.txt").write_text("The bridge is 40 metres long.")
@@ -104,39 +92,26 @@ def test_of_what_a_killed_purge_deleted_there_is_no_proof(
     with base.writing(5.0) as connection:
         connection.execute("INSERT OR REPLACE INTO meta VALUES ('purging', '')")
     base.close()
-    code, _, stderr = out("purge", "gone.txt", "--yes", "--proof", tmp_path / "proof.json")
-    assert (code, "no proof is written" in stderr) == (4, True)
+    out.refused(4, "no proof is written", "purge", "gone.txt", "--yes", "--proof", tmp_path / "proof.json")
     assert not (tmp_path / "proof.json").exists()
 
 
 def test_what_cannot_be_verified_is_an_error(out: Out) -> None:
     key = "1" * 64
-    for code, *arguments in (
-        (2,),
-        (2, "x.json", "--show-key"),
-        (5, "x.json", "--key", key),
-        (2, "x.json", "--key", "no"),
-    ):
-        found, stdout, stderr = out("verify", *arguments)
-        assert (found, stdout, stderr.startswith("Error: ")) == (code, "", True)
+    wrong = ((2,), (2, "x.json", "--show-key"), (5, "x.json", "--key", key), (2, "x.json", "--key", "no"))
+    for code, *arguments in wrong:
+        out.refused(code, "Error: ", "verify", *arguments)
 
 
 @pytest.mark.model
-def test_an_answer_is_signed_and_replayed(
-    secret: Path,
-    own_home: Path,
-    tmp_path: Path,
-    out: Out,
-    reader_reference: ModelReference,
-    embedder_reference: ModelReference,
-) -> None:
+@pytest.mark.usefixtures("reader_reference", "embedder_reference")
+def test_an_answer_is_signed_and_replayed(secret: Path, own_home: Path, tmp_path: Path, out: Out) -> None:
     (own_home / "models").symlink_to(MODEL_HOME / "models")
-    signed = tmp_path / "receipt.json"
-    question = "How long is the bridge?"
-    code, stdout, stderr = out("ask", question, "--docs", secret.parent, "--sign", signed, "--json")
-    assert code == 0, stderr
-    answer = json.loads(stdout)
-    code, stdout, _ = out("verify", signed, "--key", public_key(own_home), "--json")
-    assert json.loads(stdout)["content"] == answer["receipt"]
-    assert question in out("verify", signed, "--key", public_key(own_home))[1]
-    assert out("replay", signed)[1].strip() == f"Identical: {answer['answer']}"
+    signed, question = tmp_path / "receipt.json", "How long is the bridge?"
+    answer = out.json("ask", question, "--docs", secret.parent, "--sign", signed)
+    assert out.json("verify", signed, "--key", public_key(own_home))["content"] == answer["receipt"]
+    assert question in out.ok("verify", signed, "--key", public_key(own_home))
+    assert out.ok("replay", signed).strip() == f"Identical: {answer['answer']}"
+    answer["receipt"]["model"]["digest"] = "0" * 64
+    signed.write_text(json.dumps(answer["receipt"]))
+    assert out("replay", signed)[0] == 3  # no model has it

@@ -19,8 +19,7 @@ from openbook.cluster.local_object_store import start_object_store, stop_object_
 from openbook.cluster.local_postgres import start_postgres, stop_postgres
 from tests.cli.conftest import fakes as fakes
 from tests.cli.conftest import out as out
-
-ROOT = Path(__file__).parents[2]
+from tests.conftest import ROOT
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """A newcomer follows docs/cluster.md: its commands, in one shell, one after the other.
 
-With --all as they stand there. In the ordinary suite Ray is the stand-in of `test_local.py`, which computes nothing: what would
-work on its workers is done by this process, or left out. PostgreSQL and the object store are real in both.
+With --all, since it takes a minute: PostgreSQL, the object store and Ray are real.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ import pytest
 
 from openbook.cluster import local
 from openbook.models import ModelReference
-from tests.cluster.test_local import RAY_START, stand_in
 from tests.conftest import MODEL_HOME, ROOT
 from tests.test_readme import commands
 
@@ -46,13 +44,13 @@ def desk(embedder_reference: ModelReference, reader_reference: ModelReference) -
                 local.delete(desk / "home")
 
 
-def followed(lines: list[str], desk: Path, *path: Path) -> dict[str, list[str]]:
+def followed(lines: list[str], desk: Path) -> dict[str, list[str]]:
     """What each of the commands printed, each time."""
     marked = [f"echo '@@ {number}'\n{line.replace(KILL, A_WORKER)}" for number, line in enumerate(lines)]
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "OPENBOOK_"))},
         "PATH": f"{desk / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "PYTHONPATH": ":".join(map(str, (*path, ROOT))),
+        "PYTHONPATH": str(ROOT),
         "OPENBOOK_HOME": str(desk / "home"),
         "OPENBOOK_MODEL": "reader",
     }
@@ -71,15 +69,6 @@ def page() -> list[str]:
     return [line for block in blocks for line in block.splitlines() if line and not line.startswith("python3 -m venv")]
 
 
-def check(printed: dict[str, list[str]], desk: Path) -> None:
-    for line, texts in printed.items():
-        if line.startswith("openbook ask"):
-            assert all("28 days" in text for text in texts), line
-            assert len({re.sub(r" · \d+\.\d s|version \d+", "", text) for text in texts}) == 1
-    assert sorted(each.name for each in (desk / "home").glob("cluster*")) == []
-    assert not (desk / "home-cluster").exists()
-
-
 def test_the_page_says_what_this_runs() -> None:
     lines = page()
     assert KILL in lines
@@ -89,19 +78,16 @@ def test_the_page_says_what_this_runs() -> None:
     assert all(any(line.startswith(f"openbook {verb}") for line in lines) for verb in verbs)
 
 
-@pytest.mark.model
-def test_what_needs_no_workers(desk: Path) -> None:
-    path = stand_in(desk, RAY_START).parents[2]
-    wants_workers = re.compile(r"search .* --cluster|cluster status|kill -9")
-    lines = [line.removesuffix(" --cluster auto") for line in page() if not wants_workers.search(line)]
-    check(followed(lines, desk, path), desk)
-
-
 @pytest.mark.slow
 @pytest.mark.model
 def test_all_of_it(desk: Path) -> None:
     printed = followed(page(), desk)
-    check(printed, desk)
+    for line, texts in printed.items():
+        if line.startswith("openbook ask"):
+            assert all("28 days" in text for text in texts), line
+            assert len({re.sub(r" · \d+\.\d s|version \d+", "", text) for text in texts}) == 1
     (before, after) = printed['openbook search "bow thruster serial number" --cluster auto']
     assert before == after
     assert "behind        nothing" in printed["openbook cluster status"][0]
+    assert sorted(each.name for each in (desk / "home").glob("cluster*")) == []
+    assert not (desk / "home-cluster").exists()

@@ -5,7 +5,6 @@ The real one, for a minute, is in `test_cluster_page.py`.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -21,7 +20,7 @@ import psutil
 import pytest
 
 from openbook.cluster import local
-from openbook.errors import ClusterError, ConfigError, StorageError
+from openbook.errors import ClusterError, ConfigError, OpenBookError, StorageError
 from openbook.locks import exclusive_lock
 from tests.cli.conftest import Out
 from tests.conftest import ROOT
@@ -42,19 +41,14 @@ RAY_FAILS = "raise SystemExit('The address is in use.')"
 RAY_HANGS = "import time; time.sleep(300)"
 
 
-def stand_in(folder: Path, script: str) -> Path:
-    """Write what `python -m ray.scripts.scripts` shall run, in a package below `folder`."""
-    file = folder / "stand-in" / "ray" / "scripts" / "scripts.py"
+@pytest.fixture
+def ray_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What `python -m ray.scripts.scripts` runs."""
+    file = tmp_path / "stand-in" / "ray" / "scripts" / "scripts.py"
     file.parent.mkdir(parents=True)
     for package in (file.parent, file.parent.parent):
         (package / "__init__.py").touch()
-    file.write_text(script)
-    return file
-
-
-@pytest.fixture
-def ray_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    file = stand_in(tmp_path, RAY_START)
+    file.write_text(RAY_START)
     monkeypatch.setenv("PYTHONPATH", f"{file.parents[2]}{os.pathsep}{ROOT}")
     return file
 
@@ -75,10 +69,13 @@ def left_of(state: local.State) -> list[str]:
     ]
 
 
+def is_refused(out: Out, error: type[OpenBookError], says: str, *words: object) -> None:
+    code, _, err = out("cluster", *words)
+    assert (code, says in err) == (error.exit_code, True), err
+
+
 def test_its_life(home: Path, out: Out) -> None:
-    code, text, err = out("cluster", "up", "--local", 2, "--json")
-    assert code == 0, err
-    found = json.loads(text)
+    found = out.json("cluster", "up", "--local", 2)
     assert [each["name"] for each in found["services"]] == ["PostgreSQL", "object store", "Ray"]
     assert all(psutil.pid_exists(number) for each in found["services"] for number in each["processes"])
     assert len(found["workers"]) == 2
@@ -86,49 +83,61 @@ def test_its_life(home: Path, out: Out) -> None:
     state = local.read_state(home)
     assert state is not None
 
-    code, text, _ = out("cluster", "up", "--local", 2)
-    assert (code, text.splitlines()[0]) == (0, "The cluster runs already.")
+    text = out.ok("cluster", "up", "--local", 2)
+    assert text.splitlines()[0] == "The cluster runs already."
     assert state.kb in text
     assert local.read_state(home) == state
 
-    code, text, _ = out("cluster", "env")
-    script = f"{text}\nenv"
-    shown = subprocess.run(
-        ["bash", "-c", script], capture_output=True, text=True, check=True, env={}
-    ).stdout.splitlines()
+    text = out.ok("cluster", "env")
+    command = ["bash", "-c", f"{text}\nenv"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, env={}).stdout.splitlines()
     assert {f"{name}={value}" for name, value in state.environment.items()} <= set(shown)
     assert state.token_file.read_text() not in text
 
     killed = found["workers"][0]
     os.kill(killed, signal.SIGKILL)
     psutil.wait_procs([psutil.Process(killed)] if psutil.pid_exists(killed) else [], 5)
-    code, text, _ = out("cluster", "up", "--local", 2, "--json")
-    again = json.loads(text)
+    again = out.json("cluster", "up", "--local", 2)
     assert again["services"] == found["services"]
     assert killed not in again["workers"]
     assert found["workers"][1] in again["workers"]
-    code, _, err = out("cluster", "up", "--local", 1)
-    assert (code, "2 workers run already, more than 1" in err) == (ClusterError.exit_code, True)
+    is_refused(out, ClusterError, "2 workers run already, more than 1", "up", "--local", 1)
 
-    assert out("cluster", "down")[0] == 0
+    out.ok("cluster", "down")
     stopped = local.running(state)
     assert stopped.nothing
     assert Path(state.postgres).is_dir()
-    assert out("cluster", "down")[0] == 0
+    out.ok("cluster", "down")
 
     with socket.create_server(("127.0.0.1", int(state.objects.rpartition(":")[2]))):
-        code, _, err = out("cluster", "up", "--local", 1)
-    assert (code, "Another program listens on port" in err) == (ClusterError.exit_code, True)
+        is_refused(out, ClusterError, "Another program listens on port", "up", "--local", 1)
     assert local.running(state).nothing
 
     shutil.rmtree(state.scratch, ignore_errors=True)  # as a machine that restarts does
-    code, text, err = out("cluster", "up", "--local", 1, "--json")
-    assert code == 0, err
-    assert json.loads(text)["kb"] == found["kb"]
-
+    assert out.json("cluster", "up", "--local", 1)["kb"] == found["kb"]
     state = local.read_state(home)
     assert state is not None
-    assert out("cluster", "down", "--delete", "--yes")[0] == 0
+
+    # Data are not deleted while it runs, or without a yes.
+    with pytest.raises(ClusterError, match="The cluster runs"):
+        local.delete(home)
+    assert out("cluster", "down", "--delete")[0] != 0  # nobody is there to say yes
+    assert local.running(state).whole
+
+    head = local.running(state).services[2].processes[1]  # Ray is of no use without this node
+    os.kill(head, signal.SIGKILL)
+    deadline = time.monotonic() + 5
+    while local.running(state).services[2].processes and time.monotonic() < deadline:
+        time.sleep(0.05)
+    before = local.running(state)
+    assert not before.whole
+    out.ok("cluster", "up", "--local", 1)
+    after = local.running(replace(state, ray=""))
+    assert after.whole
+    assert after.services[:2] == before.services[:2]
+    assert not set(after.workers) & set(before.workers)
+
+    out.ok("cluster", "down", "--delete", "--yes")
     assert left_of(state) == []
     assert list(home.iterdir()) == []
 
@@ -170,8 +179,8 @@ def test_a_start_that_is_ended_halfway(home: Path, ray_start: Path, out: Out, si
     else:
         assert local.running(state).services[0].processes
         ray_start.write_text(RAY_START)
-        assert out("cluster", "up", "--local", 1)[0] == 0
-        assert out("cluster", "down", "--delete", "--yes")[0] == 0
+        out.ok("cluster", "up", "--local", 1)
+        out.ok("cluster", "down", "--delete", "--yes")
     for process in psutil.process_iter(["cmdline"]):
         if str(ray_start.parents[2]) in " ".join(process.info["cmdline"] or ()):
             process.kill()
@@ -180,55 +189,24 @@ def test_a_start_that_is_ended_halfway(home: Path, ray_start: Path, out: Out, si
 
 
 def test_what_is_missing_or_in_the_way(own_home: Path, out: Out, monkeypatch: pytest.MonkeyPatch) -> None:
+    up = ("up", "--local", 1)
     for verb in ("env", "down"):
-        code, _, err = out("cluster", verb)
-        assert (code, "No cluster was started on this machine" in err) == (ConfigError.exit_code, True)
+        is_refused(out, ConfigError, "No cluster was started on this machine", verb)
     with monkeypatch.context() as patch:
         patch.setattr(local, "_NEEDED", ("no_such_package",))
-        code, _, err = out("cluster", "up", "--local", 1)
-    assert code == ConfigError.exit_code
-    assert "needs the extra 'cluster-local' (no_such_package is not installed)" in err
-    assert 'pip install "openbook[cluster-local]"' in err
+        is_refused(out, ConfigError, "needs the extra 'cluster-local' (no_such_package is not installed)", *up)
+        is_refused(out, ConfigError, 'pip install "openbook[cluster-local]"', *up)
     assert not own_home.exists()
     with monkeypatch.context() as patch:
         patch.setattr(local, "LEAST_FREE_MB", 10**9)
-        code, _, err = out("cluster", "up", "--local", 1)
-    assert (code, "MB free, and a cluster needs 1,000,000,000 MB" in err) == (StorageError.exit_code, True)
+        is_refused(out, StorageError, "MB free, and a cluster needs 1,000,000,000 MB", *up)
     with exclusive_lock(own_home / ".cluster.json.lock", 0.0):
-        code, _, err = out("cluster", "up", "--local", 1)
-    assert (code, "Another command starts or stops this cluster" in err) == (ClusterError.exit_code, True)
+        is_refused(out, ClusterError, "Another command starts or stops this cluster", *up)
     local.state_file(own_home).write_text("{")
-    code, _, err = out("cluster", "down")
-    assert (code, "cluster.json does not say what was started" in err) == (StorageError.exit_code, True)
+    is_refused(out, StorageError, "cluster.json does not say what was started", "down")
     local.state_file(own_home).unlink()
     left = own_home.with_name(f"{own_home.name}-cluster")
     left.mkdir()
     (left / "objects").touch()
-    code, _, err = out("cluster", "up", "--local", 1)
-    assert (code, f"{left} holds the data of a cluster, but" in err) == (StorageError.exit_code, True)
+    is_refused(out, StorageError, f"{left} holds the data of a cluster, but", *up)
     assert (left / "objects").exists()
-
-
-def test_data_are_not_deleted_while_it_runs_or_without_a_yes(
-    home: Path, out: Out, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert out("cluster", "up", "--local", 1)[0] == 0
-    state = local.read_state(home)
-    assert state is not None
-    with pytest.raises(ClusterError, match="The cluster runs"):
-        local.delete(home)
-    assert out("cluster", "down", "--delete")[0] != 0  # nobody is there to say yes
-    assert local.running(state).whole
-    os.kill(
-        local.running(state).services[2].processes[1], signal.SIGKILL
-    )  # the head's node: Ray is of no use without it
-    deadline = time.monotonic() + 5
-    while local.running(state).services[2].processes and time.monotonic() < deadline:
-        time.sleep(0.05)
-    before = local.running(state)
-    assert not before.whole
-    assert out("cluster", "up", "--local", 1)[0] == 0
-    after = local.running(replace(state, ray=""))
-    assert after.whole
-    assert after.services[:2] == before.services[:2]
-    assert not set(after.workers) & set(before.workers)

@@ -205,8 +205,7 @@ def test_receipts_replay_after_the_move(source: Path, database: DatabaseUrl, out
         answers = [
             ask(QUESTIONS[0], MODEL, base, EMBEDDER, Options(min_similarity=-1.0), scope=each) for each in scopes
         ]
-    code, text, err = out("cluster", "move", source, database.url, "--json")
-    assert code == 0, err
+    text = out.ok("cluster", "move", source, database.url, "--json")
     assert (json.loads(text)["version"], "passfile" in json.loads(text)["target"]) == (5, True)
     with closing(KnowledgeBase.open(database)) as base:
         assert all(replay(each.receipt, MODEL, knowledge_base_of(each.receipt, [base])).identical for each in answers)

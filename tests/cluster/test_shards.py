@@ -7,6 +7,7 @@ import pickle
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +17,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from openbook.cli import context, run
 from openbook.cluster import shards as shards_module
 from openbook.cluster.connection import ray_module
 from openbook.cluster.shards import TRIES, LocalShards, RayShards, SearchShard, ShardedSearch
@@ -28,11 +28,12 @@ from openbook.knowledge.indexes import Indexes, Part
 from openbook.knowledge.search import Candidates, Counts, Scoring, SearchQuery, StaleView, View
 from openbook.knowledge.updates import remove
 from openbook.testing import HashEmbedder
+from tests.cli.conftest import Out
+from tests.conftest import ROOT, base_with
 from tests.knowledge.small_bases import EMBEDDER, Base, Text, ids
 from tests.properties.test_index_laws import QUERY, TEXTS
 
 COUNTS = [1, 2, 3, 7]
-ROOT = Path(__file__).parents[2]
 
 
 def sent(value: Any) -> Any:
@@ -108,25 +109,6 @@ def test_any_number_of_shards_says_what_one_index_says(
             assert answers(View(parts), query, limit, candidates) == expected
 
 
-def test_many_rows_by_signs_in_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    for cut, rows in {"EXACT_UP_TO": 200, "NEAR": 400, "NEARER": 200}.items():
-        monkeypatch.setattr(vectors, cut, rows)
-    chance, base = np.random.default_rng(3), Base()
-    words = np.array([f"word{number}" for number in range(80)])
-    contents = [
-        base.add(Text("", tuple(((), f"{' '.join(chance.choice(words, 9))}. ") for _ in range(20)))) for _ in range(50)
-    ]
-    indexes = Indexes.open(Path("absent"), base.source(), ids(*contents))
-    for live in (ids(*contents), ids(*contents[::2]), ids(*contents[:9], *contents[30:])):
-        assert indexes.view(live).passages > vectors.EXACT_UP_TO / 2
-        for number in range(3):
-            query = " ".join(chance.choice(words, 3))
-            expected = answers(indexes.view(live), query, 5, 10)
-            for count in COUNTS:
-                parts = [indexes.part(live, each, count) for each in range(count)]
-                assert answers(View(Parts(parts)), query, 5, 10) == expected, (number, count)
-
-
 def test_shares_are_nearly_equal_and_share_no_row() -> None:
     base = Base()
     contents = [base.add(Text("", tuple(((), f"{n}.{i} word ") for i in range(1 + n % 5)))) for n in range(200)]
@@ -182,8 +164,10 @@ def fill(base: KnowledgeBase, texts: Path) -> None:
 KEPT = {"asking.md", "models.md", "knowledge-base.md", "operations.md"}
 
 
-def said(base: KnowledgeBase, shards: ShardedSearch | None, questions: Sequence[str] = QUESTIONS) -> list[object]:
-    base.shards = shards
+def said(
+    base: KnowledgeBase, shards: LocalShards | RayShards | None, questions: Sequence[str] = QUESTIONS
+) -> list[object]:
+    base.shards = ShardedSearch(shards) if shards else None
     base.indexes.distrust()  # forgets the views
     try:
         return [
@@ -200,20 +184,17 @@ def test_real_text_in_shards(real: KnowledgeBase) -> None:
     expected = said(real, None)
     assert len({str(each) for each in expected}) > len(QUESTIONS) * len(SCOPES)
     for count in COUNTS:
-        shards = LocalShards(real.folder, count)
-        assert said(real, ShardedSearch(shards)) == expected
-        shards.close()
+        with closing(LocalShards(real.folder, count)) as shards:
+            assert said(real, shards) == expected
 
 
 def test_the_same_from_postgresql_and_from_its_shards(real: KnowledgeBase, new_postgres_url: str) -> None:
     expected = said(real, None)
-    base = KnowledgeBase.ensure(DatabaseUrl(new_postgres_url), EMBED.identity)
-    fill(base, real.folder.parent / "texts")
-    assert said(base, None) == expected
-    shards = LocalShards(base.store.place, 3)
-    assert said(base, ShardedSearch(shards)) == expected
-    shards.close()
-    base.close()
+    with closing(KnowledgeBase.ensure(DatabaseUrl(new_postgres_url), EMBED.identity)) as base:
+        fill(base, real.folder.parent / "texts")
+        assert said(base, None) == expected
+        with closing(LocalShards(base.store.place, 3)) as shards:
+            assert said(base, shards) == expected
 
 
 class Restarting(LocalShards):
@@ -236,16 +217,13 @@ def test_a_shard_that_starts_again_between_two_rounds_says_the_same(
     for cut, rows in {"EXACT_UP_TO": 50, "NEAR": 100, "NEARER": 50}.items():
         monkeypatch.setattr(vectors, cut, rows)
     expected = said(real, None)
-    shards = Restarting(real.folder, 3)
-    assert said(real, ShardedSearch(shards)) == expected
-    assert shards.calls > 100
-    shards.close()
+    with closing(Restarting(real.folder, 3)) as shards:
+        assert said(real, shards) == expected
+        assert shards.calls > 100
 
 
 def test_damage_under_an_old_date_is_noticed_in_a_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "a.txt").write_text("The ferry leaves at nine.\n\nThe bridge is open.", encoding="utf-8")
-    base = KnowledgeBase.ensure(tmp_path / "kb", EMBED.identity)
-    add(base, [tmp_path / "a.txt"], EMBED)
+    base = base_with(tmp_path, {"a.txt": "The ferry leaves at nine.\n\nThe bridge is open."})
     expected = base.search("When does the ferry leave?", EMBED)
     monkeypatch.setattr(index_store, "_READ_UP_TO", 0)
     (damaged,) = (base.folder / "index").rglob("ordinals.npy")
@@ -270,10 +248,7 @@ def test_damage_under_an_old_date_is_noticed_in_a_shard(tmp_path: Path, monkeypa
 
 
 def test_what_a_purge_deleted_meanwhile_is_said_and_searched_anew(tmp_path: Path) -> None:
-    for name in ("ferry", "bridge"):
-        (tmp_path / f"{name}.txt").write_text(f"The {name} is open until nine.", encoding="utf-8")
-    base = KnowledgeBase.ensure(tmp_path / "kb", EMBED.identity)
-    add(base, [tmp_path / "ferry.txt", tmp_path / "bridge.txt"], EMBED)
+    base = base_with(tmp_path, {f"{name}.txt": f"The {name} is open until nine." for name in ("ferry", "bridge")})
     shards = LocalShards(base.folder, 2)
     with base.snapshot() as connection:
         live = np.sort(np.array([c for (c,) in connection.execute("SELECT content_id FROM documents")]))
@@ -332,24 +307,17 @@ def actors(real: KnowledgeBase, ray_session: None) -> Iterator[RayShards]:
 @pytest.mark.usefixtures("patience")
 def test_actors_say_the_same_and_go_on_when_they_are_killed(real: KnowledgeBase, actors: RayShards) -> None:
     expected = said(real, None, QUESTIONS[:1])
-    search = ShardedSearch(actors)
-    assert said(real, search, QUESTIONS[:1]) == expected
+    assert said(real, actors, QUESTIONS[:1]) == expected
     for number, is_ended in enumerate([False, True]):
         ray_module().kill(actors.actors[number], no_restart=is_ended)
-        assert said(real, search, QUESTIONS[:1]) == expected
+        assert said(real, actors, QUESTIONS[:1]) == expected
     again = RayShards(real.folder, 2)
     assert [each._actor_id for each in again.actors] == [each._actor_id for each in actors.actors]
     with pytest.raises(KnowledgeBaseInvalid, match="another knowledge base"):
-        search.view("0" * 32, 1, ids())
+        ShardedSearch(actors).view("0" * 32, 1, ids())
 
 
-@pytest.mark.usefixtures("patience", "actors")
-def test_the_command_line_searches_in_shards(
-    real: KnowledgeBase, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(context, "open_embedder", lambda *_: EMBED)
-    asked = ["search", QUESTIONS[0], "--kb", str(real.folder), "--json"]
-    assert run(asked) == 0
-    expected = capsys.readouterr().out
-    assert run([*asked, "--cluster", "auto"]) == 0
-    assert capsys.readouterr().out == expected
+@pytest.mark.usefixtures("patience", "actors", "fakes")
+def test_the_command_line_searches_in_shards(real: KnowledgeBase, out: Out) -> None:
+    asked = ("search", QUESTIONS[0], "--kb", real.folder, "--json")
+    assert out.ok(*asked, "--cluster", "auto") == out.ok(*asked)

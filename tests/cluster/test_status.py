@@ -1,4 +1,4 @@
-"""What is behind is named, of each kind."""
+"""A cluster that is joined, and what is behind in it, of each kind."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import json
 import os
 import shutil
 import signal
+import socket
+import sys
 import time
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from openbook.cluster import connection
 from openbook.cluster.connection import ray_module
 from openbook.cluster.status import status_of_base, status_of_ray
-from openbook.errors import ClusterError
+from openbook.errors import ClusterError, ConfigError
 from openbook.knowledge import KnowledgeBase
 from tests.cli.conftest import Out
 
@@ -25,16 +28,14 @@ def folder(own_home: Path, tmp_path: Path, fakes: None, out: Out) -> Path:
     files.mkdir()
     for number in range(3):
         (files / f"{number}.txt").write_text(f"Pump {number} holds {number + 2} litres of oil.\n")
-    assert out("sync", files)[0] == 0
+    out.ok("sync", files)
     return own_home / "kb"
 
 
 def test_nothing_is_behind_after_a_sync(folder: Path, out: Out) -> None:
-    code, text, err = out("cluster", "status", "--json")
-    assert code == 0, err
-    found = json.loads(text)
+    found = out.json("cluster", "status")
     assert (found["base"]["version"], found["base"]["documents"], found["problems"]) == (1, 3, [])
-    assert "behind        nothing" in out("cluster", "status")[1]
+    assert "behind        nothing" in out.ok("cluster", "status")
 
 
 def test_what_is_behind_is_named(folder: Path, out: Out) -> None:
@@ -54,15 +55,20 @@ def test_what_is_behind_is_named(folder: Path, out: Out) -> None:
     assert all(each in err for each in found.behind)
 
 
-def test_there_may_be_no_knowledge_base_yet(own_home: Path, out: Out) -> None:
+def test_there_may_be_no_knowledge_base_yet_and_nobody_at_the_address(
+    own_home: Path, out: Out, monkeypatch: pytest.MonkeyPatch
+) -> None:
     code, text, _ = out("cluster", "status")
     assert (code, "there is no knowledge base yet" in text) == (0, True)
-
-
-def test_nobody_at_the_address(own_home: Path, out: Out, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_module(), "is_initialized", lambda: False)
-    code, _, err = out("cluster", "status", "--cluster", "127.0.0.1:1")
-    assert (code, "The Ray cluster at 127.0.0.1:1 cannot be reached" in err) == (ClusterError.exit_code, True)
+    out.refused(
+        ClusterError.exit_code,
+        "The Ray cluster at 127.0.0.1:1 cannot be reached",
+        "cluster",
+        "status",
+        "--cluster",
+        "127.0.0.1:1",
+    )
 
 
 def test_actors_that_died_with_their_process_are_counted(ray_session: None) -> None:
@@ -85,3 +91,52 @@ def test_actors_that_died_with_their_process_are_counted(ray_session: None) -> N
     assert (found.nodes, found.dead_nodes) == (1, 0)
     assert found.lost_actors == before.lost_actors + 1
     assert found.actors["Counter"] == 1
+
+
+@pytest.fixture
+def outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process is in no cluster, whatever other tests have joined."""
+    monkeypatch.setattr(connection.ray_module(), "is_initialized", lambda: False)
+
+
+@pytest.mark.usefixtures("outside")
+@pytest.mark.parametrize(
+    "address", ["head", "head:", "head:0", "head:65536", "http://head:1", "ray://head", "a b:1", ""]
+)
+def test_what_is_no_address_is_refused(address: str) -> None:
+    with pytest.raises(ConfigError, match=r"is no address of a cluster\. Give host:port"):
+        connection.connect(address)
+
+
+@pytest.mark.usefixtures("outside")
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_an_address_where_nobody_listens_is_refused_at_once(scheme: str) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"{scheme}127.0.0.1:{free.getsockname()[1]}"
+        with pytest.raises(ClusterError, match=f"^The Ray cluster at {address} cannot be reached: Connection refused"):
+            connection.connect(address)
+
+
+@pytest.mark.usefixtures("outside")
+def test_auto_is_the_address_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "no address")
+    with pytest.raises(ConfigError, match="'no address' is no address"):
+        connection.connect("auto")
+
+
+def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ConfigError, match=r"pip install 'openbook\[cluster\]'"):
+        connection.connect("auto")
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_process_in_a_cluster_stays_in_it() -> None:
+    ray = connection.ray_module()
+    before = signal.getsignal(signal.SIGTERM)
+    connection.connect("local")
+    connection.disconnect()
+    assert ray.is_initialized()
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert ray.cluster_resources()["CPU"] == 2

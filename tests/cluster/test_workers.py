@@ -15,18 +15,18 @@ from typing import Any
 
 import pytest
 
-from openbook.cli import context, run
 from openbook.cluster import workers as module
 from openbook.cluster.connection import ray_module
 from openbook.cluster.workers import MOST_DEATHS, ClusterParsers, Lost, Task, Workers
-from openbook.errors import ClusterError, ConfigError, NotReadNow
+from openbook.errors import ClusterError, NotReadNow
 from openbook.knowledge import KnowledgeBase, Report, RunOptions, embeddings, sync
 from openbook.knowledge.check import check
 from openbook.parsers.sandbox import Limits
 from openbook.records import Embedder, Vectors
 from openbook.testing import EmbedderSuite, HashEmbedder
-from tests.cluster.conftest import ROOT
+from tests.cli.conftest import Out
 from tests.cluster.state import state, worker_pids
+from tests.conftest import ROOT
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -298,29 +298,12 @@ def test_a_file_that_changes_while_it_travels_is_read_again_by_the_next_run(
     assert any("It says something else now." in str(text) for text in texts)
 
 
-@pytest.fixture
-def fake_embedder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(context, "open_embedder", lambda *_: HashEmbedder())
-
-
-@pytest.mark.usefixtures("free_cores", "fake_embedder")
-def test_the_command_line_works_on_a_cluster(docs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    said = []
-    for name, options in (("here", []), ("there", ["--cluster", "local"])):
-        assert run(["sync", str(docs), "--kb", str(tmp_path / name), "--json", *options]) == 0
-        said.append(capsys.readouterr().out.replace(str(tmp_path / name), "KB"))
-    assert said[0] == said[1]
-    assert state(KnowledgeBase.open(tmp_path / "here")) == state(KnowledgeBase.open(tmp_path / "there"))
-
-
-@pytest.mark.usefixtures("fake_embedder")
-@pytest.mark.parametrize("verb", ["sync", "add"])
-def test_an_address_that_is_none_is_refused_in_a_sentence(
-    verb: str, docs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ray_module(), "is_initialized", lambda: False)
-    assert run([verb, str(docs), "--kb", str(tmp_path / "kb"), "--cluster", "here"]) == ConfigError.exit_code
-    assert capsys.readouterr().err.startswith("Error: 'here' is no address of a cluster.")
+@pytest.mark.usefixtures("free_cores", "fakes")
+def test_the_command_line_works_on_a_cluster(docs: Path, tmp_path: Path, out: Out) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    said = out.ok("sync", docs, "--kb", here, "--json")
+    assert out.ok("sync", docs, "--kb", there, "--json", "--cluster", "local") == said.replace(str(here), str(there))
+    assert state(KnowledgeBase.open(here)) == state(KnowledgeBase.open(there))
 
 
 @pytest.mark.usefixtures("free_cores")

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from openbook.diagnosis.question_drafts import REQUEST
-from openbook.knowledge import KnowledgeBase, add
+from openbook.knowledge import KnowledgeBase
 from openbook.prompts import text_of_block
 from openbook.records import Prompt
 from openbook.testing import EchoEngine, HashEmbedder
+from tests.conftest import base_with
 
 EMBEDDER = HashEmbedder(256)
 
@@ -54,10 +55,4 @@ class DraftEngine(EchoEngine):
 
 def base_of(folder: Path, **files: str) -> KnowledgeBase:
     """A knowledge base of Markdown files, by name."""
-    docs = folder / "docs"
-    docs.mkdir(parents=True)
-    for name, text in files.items():
-        (docs / f"{name}.md").write_text(text, encoding="utf-8")
-    base = KnowledgeBase.ensure(folder / "kb", EMBEDDER.identity)
-    add(base, [docs], EMBEDDER)
-    return base
+    return base_with(folder, {f"docs/{name}.md": text for name, text in files.items()}, EMBEDDER)

@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import Any
 
+from openbook.answer import Options
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.run_log import Header, Observation, Reply, ShownPassage, Wording
+from openbook.diagnosis.runner import Bench
 from openbook.errors import EngineError
 from openbook.inference import FrozenModel
 from openbook.inference.frozen import Cancelled, never
-from openbook.prompts import question_of_block
+from openbook.knowledge import KnowledgeBase
+from openbook.prompts import question_of_block, reading_prompt
 from openbook.records import Completion, Decoding, EmbedderIdentity, ModelIdentity, Prompt, sha256_hex
+from openbook.testing import EchoEngine, HashEmbedder
 
 FAILS = "<fails>"
 SILENT = "The passages do not say."
+PROMPT_TOKENS = EchoEngine().count_prompt_tokens(reading_prompt("", []))  # without passages and question
 
 
 class TableEngine:
@@ -62,6 +67,11 @@ def table_model(closed: dict[str, str], opened: Callable[[str, str], str], name:
         return opened(asked, "\n".join(prompt.passages))
 
     return FrozenModel(TableEngine(answer, name))
+
+
+def bench_with(model: FrozenModel, base: KnowledgeBase, **options: Any) -> Bench:
+    """One to which every passage is near enough."""
+    return Bench(model, base, HashEmbedder(), options=Options(min_similarity=-1.0, **options))
 
 
 HEADER = Header(

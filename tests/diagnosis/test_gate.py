@@ -88,12 +88,9 @@ def test_a_difference_that_may_be_chance_is_not_taken_for_none() -> None:
     assert non_inferior("reading", scores, others) == non_inferior("reading", scores, others)
 
 
-def test_answers_that_differ_are_counted() -> None:
+def test_answers_that_differ_are_counted_and_abstentions_are_right_only_without_an_answer() -> None:
     assert flips(model(good), model(good), READING, lambda *done: None) == 0
     assert flips(model(good), model(lambda prompt: "Not stated."), READING, lambda *done: None) == len(PLACES)
-
-
-def test_abstentions_count_as_right_only_without_an_answer() -> None:
     assert all(outcome.f1 == 1.0 for outcome in ask_eval_set(model(good), READING))
     silent = ask_eval_set(model(lambda prompt: "Not stated."), READING)
     assert [outcome.f1 for outcome in silent] == [0.0] * len(PLACES) + [1.0] * len(PLACES)

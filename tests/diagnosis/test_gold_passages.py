@@ -8,9 +8,9 @@ import pytest
 
 from openbook.diagnosis.gold_passages import GoldFinder, Topic
 from openbook.diagnosis.questions import Gold, Question
-from openbook.knowledge import KnowledgeBase, add
 from openbook.knowledge.scope import EVERYTHING
 from openbook.testing import HashEmbedder
+from tests.conftest import base_with
 
 TEXTS = {
     "town.md": "# Wheatland, Wisconsin\n\nWheatland is a town in Vernon County.\n",
@@ -23,13 +23,7 @@ TEXTS = {
 
 @pytest.fixture(scope="module")
 def finder(tmp_path_factory: pytest.TempPathFactory) -> GoldFinder:
-    folder = tmp_path_factory.mktemp("holding")
-    for name, text in TEXTS.items():
-        (folder / name).write_text(text)
-    embedder = HashEmbedder()
-    base = KnowledgeBase.ensure(folder / "kb", embedder.identity)
-    add(base, [folder / name for name in TEXTS], embedder)
-    return GoldFinder(base, embedder, EVERYTHING)
+    return GoldFinder(base_with(tmp_path_factory.mktemp("holding"), TEXTS), HashEmbedder(), EVERYTHING)
 
 
 @pytest.mark.parametrize(
@@ -68,15 +62,26 @@ def test_a_quote_that_is_longer_than_a_passage_is_found(finder: GoldFinder) -> N
     assert all(found.marks(hit.passage) for hit in found.hits)
 
 
-def test_what_a_question_is_about() -> None:
-    assert Topic.of(Question("q", "Who wrote The Tower of Ostrevik?", ("Ada",))) == Topic(("tower", "ostrevik"), 1)
-    assert Topic.of(Question("q", "When does the backup start?", ("01:40",))) == Topic(("back", "star"), 1, whole=False)
-    assert not Topic.of(Question("q", "What genre is Mission?", ("rock",))).is_in("XMII, or Transmission 4.1, is rock")
-    assert Topic.of(Question("q", "What genre is Mission?", ("rock",))).is_in("The mission: rock")
-    religions = Topic.of(Question("q", "what religions are there in indonesia?", ("Islam",)))
-    assert not religions.is_in("Victoria: 1% are of other religions, such as Islam")
-    assert religions.is_in("Religions of Indonesia: Islam and others")
-    assert Topic.of(Question("q", "what is it?", ("so",))) == Topic((), 0, whole=False)
-    assert Topic.of(Question("q", "法国的首都是哪里？", ("巴黎",))).is_in("")
-    assert Topic.of(Question("q", "Is it so?", ("so",))).is_in("anything")
-    assert not Topic.of(Question("q", "When does the Ferry to Hessay leave?", ("09:40",))).is_in("to Arvik at 09:40")
+def about(question: str, answer: str = "so") -> Topic:
+    return Topic.of(Question("q", question, (answer,)))
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "text", "is_in"),
+    [
+        ("What genre is Mission?", "rock", "XMII, or Transmission 4.1, is rock", False),
+        ("What genre is Mission?", "rock", "The mission: rock", True),
+        (
+            "what religions are there in indonesia?",
+            "Islam",
+            "Victoria: 1% are of other religions, such as Islam",
+            False,
+        ),
+        ("what religions are there in indonesia?", "Islam", "Religions of Indonesia: Islam and others", True),
+        ("法国的首都是哪里？", "巴黎", "", True),
+        ("Is it so?", "so", "anything", True),
+        ("When does the Ferry to Hessay leave?", "09:40", "to Arvik at 09:40", False),
+    ],
+)
+def test_what_is_spoken_of_in_a_text(question: str, answer: str, text: str, is_in: bool) -> None:
+    assert about(question, answer).is_in(text) is is_in

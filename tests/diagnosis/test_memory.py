@@ -16,8 +16,8 @@ from openbook.diagnosis.run_log import Observation, open_run_log
 from openbook.diagnosis.runner import Bench, run_questions
 from openbook.diagnosis.verdicts import Judgement
 from openbook.inference import FrozenModel
-from openbook.knowledge import KnowledgeBase, add
 from openbook.testing import HashEmbedder
+from tests.conftest import base_with
 from tests.diagnosis.table_engine import HEADER, SILENT, TableEngine, observation
 
 MANY = 150
@@ -29,9 +29,7 @@ def alive() -> int:
 
 
 def test_a_run_holds_no_observation_that_is_written_down(tmp_path: Path, embedder: HashEmbedder) -> None:
-    (tmp_path / "harbour.txt").write_text("The harbour master opens the lock at high water.")
-    base = KnowledgeBase.ensure(tmp_path / "kb", embedder.identity)
-    add(base, [tmp_path / "harbour.txt"], embedder)
+    base = base_with(tmp_path, {"harbour.txt": "The harbour master opens the lock at high water."})
     bench = Bench(FrozenModel(TableEngine(lambda prompt: SILENT)), base, embedder, options=Options(min_similarity=-1.0))
     asked = [Question(f"q{n}", f"When does ferry {n} leave?", (f"{n % 24:02}:40",)) for n in range(8)]
     before, seen = alive(), list[int]()

@@ -8,16 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from openbook.diagnosis.perturb import (
-    accepted_now,
-    changes,
-    is_name,
-    kind_of,
-    names_in,
-    put,
-    standing,
-    within_another,
-)
+from openbook.diagnosis.perturb import accepted_now, changes, is_name, kind_of, names_in, put
 from openbook.diagnosis.probes import altered
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.scoring import holds_any
@@ -32,32 +23,15 @@ def first(value: str, key: str = "q1") -> str | None:
 
 
 KINDS = {
-    "time": ["09:40", "9.40 a.m.", "9 am"],
-    "date": [
-        *("14 March 2026", "the 30th of April", "March 14, 2026", "Feb. 29", "2026-03-14", "14.03.2026", "May 2025"),
-        *("May", "on Mondays", "Monday", "1611", "in 1999", "31 April"),
-    ],
-    "number": [
-        *(
-            "28 days",
-            "twenty-eight days",
-            "€0.46",
-            "40 %",
-            "2.6 million litres",
-            "28",
-            "412,380",
-            "7.3.2",
-            "HP-3",
-            "25th",
-        ),
-        "nineteen",
-    ],
-    "name": ["Ailsa Petrie", "Bay of Biscay", "Ostrevik"],
-    None: ["green", "Water in oil", "yes", ""],
+    "time": "09:40|9.40 a.m.|9 am",
+    "date": "14 March 2026|the 30th of April|March 14, 2026|Feb. 29|2026-03-14|14.03.2026|May 2025|May|on Mondays|Monday|1611|in 1999|31 April",
+    "number": "28 days|twenty-eight days|€0.46|40 %|2.6 million litres|28|412,380|7.3.2|HP-3|25th|nineteen",
+    "name": "Ailsa Petrie|Bay of Biscay|Ostrevik",
+    None: "green|Water in oil|yes|",
 }
 
 
-@pytest.mark.parametrize(("kind", "value"), [(kind, value) for kind, values in KINDS.items() for value in values])
+@pytest.mark.parametrize(("kind", "value"), [(kind, each) for kind, all_ in KINDS.items() for each in all_.split("|")])
 def test_a_value_has_a_kind_or_none(kind: str | None, value: str) -> None:
     assert kind_of(value) == kind
     new = first(value)
@@ -120,21 +94,9 @@ def test_the_same_key_gives_the_same_values_of_the_same_kind(value: str, key: st
     assert all(kind_of(change.new) == change.kind and change.new != value for change in found)
 
 
-def test_a_value_stands_as_a_whole() -> None:
-    assert standing("28 days, 128 days, 1.28, 28.5, 28.", "28") == [(0, 2), (31, 33)]
-    assert standing("Six  weeks, and six\nweeks", "six weeks") == [(0, 10), (16, 25)]
-    assert standing("anything", " ") == []
-    assert within_another("on 14 March 2026", (3, 5))
-    assert within_another("at 09:40", (3, 5))
-    assert not within_another("all 14 lifts", (4, 6))
-
-
-def test_a_capital_stays_a_capital() -> None:
+def test_the_new_value_is_written_and_accepted_in_the_ways_of_the_old_one() -> None:
     change = next(changes("six weeks", NAMES, "q"))
     assert put("Six weeks. In six weeks.", change.old, change.new) == f"{change.new.capitalize()}. In {change.new}."
-
-
-def test_the_new_value_is_accepted_in_the_ways_of_the_old_one() -> None:
     change = next(changes("28 days", NAMES, "q"))
     assert accepted_now(change, ("28 days", "28", "twenty-eight days")) == (change.new, change.new_part)
     written = next(changes("twenty-eight days", NAMES, "q"))

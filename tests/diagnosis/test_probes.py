@@ -32,11 +32,11 @@ from openbook.diagnosis.report import write_probes_page
 from openbook.diagnosis.runner import Bench
 from openbook.errors import ConfigError, EngineError, StorageError
 from openbook.inference import FrozenModel
-from openbook.knowledge import KnowledgeBase, add
-from openbook.prompts import reading_prompt
+from openbook.knowledge import KnowledgeBase
 from openbook.records import Decoding, Passage, Prompt, ReaderFormat
-from openbook.testing import EchoEngine, HashEmbedder, echo_model
-from tests.diagnosis.table_engine import FAILS, SILENT, TableEngine, question_in
+from openbook.testing import echo_model
+from tests.conftest import base_with
+from tests.diagnosis.table_engine import FAILS, PROMPT_TOKENS, SILENT, TableEngine, bench_with, question_in
 
 HARBOURS = "Arvik Brekkan Corrie Dunvar Eskmoor Fyrholm Grimsund Hessay".split()
 TIMES = {harbour: f"{6 + n:02d}:{10 + n}" for n, harbour in enumerate(HARBOURS)}
@@ -46,17 +46,9 @@ NOWHERE = Question("nowhere", "When does the ferry to Zandvoort leave?", kind="u
 TWICE = "Arvik"  # two documents tell its time
 Answers = Callable[[Prompt], str]
 
-PROMPT_TOKENS = EchoEngine().count_prompt_tokens(reading_prompt("", []))  # without passages and question
-
 
 def base_of(folder: Path, **texts: str) -> KnowledgeBase:
-    docs, embedder = folder / "docs", HashEmbedder()
-    docs.mkdir()
-    for name, text in texts.items():
-        (docs / f"{name}.txt").write_text(text)
-    made = KnowledgeBase.ensure(folder / "kb", embedder.identity)
-    add(made, [docs], embedder)
-    return made
+    return base_with(folder, {f"docs/{name}.txt": text for name, text in texts.items()})
 
 
 @pytest.fixture(scope="module")
@@ -93,8 +85,7 @@ def ignores(prompt: Prompt) -> str:
 
 
 def bench_of(base: KnowledgeBase, answer: Answers | FrozenModel, **options: Any) -> Bench:
-    model = answer if isinstance(answer, FrozenModel) else FrozenModel(TableEngine(answer))
-    return Bench(model, base, HashEmbedder(), options=Options(min_similarity=-1.0, **options))
+    return bench_with(answer if isinstance(answer, FrozenModel) else FrozenModel(TableEngine(answer)), base, **options)
 
 
 def run(base: KnowledgeBase, answer: Answers | FrozenModel, *names: str, **options: Any) -> ProbeRun:
@@ -344,25 +335,32 @@ def test_distractors_keep_their_order_around_the_passage(base: KnowledgeBase) ->
     assert others == [others[0]] * 4
 
 
-def test_each_rank_comes_as_often() -> None:
+# --- all of them ------------------------------------------------------------------------------------------------------
+
+
+def test_the_knowledge_base_is_as_before_and_there_is_a_sentence_for_no_data(base: KnowledgeBase) -> None:
+    def files() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in base.folder.rglob("*") if path.is_file()}
+
+    before = files()
+    assert list(run(base, reads).results) == list(PROBES)
+    assert files() == before
+    probed = run_probes([], bench_of(base, reads))
+    assert [bool(result.meaning()) for result in probed.results.values()] == [True] * 3
+    assert all(share.share is None for result in probed.results.values() for _, share in result.rows())
+    assert "NaN" not in json.dumps(to_json(probed))
+
+
+def test_ranks_come_as_often_intervals_are_never_empty_and_unknown_probes_are_refused() -> None:
     ranks = [own_rank(f"q{n}", 3) for n in range(4000)]
     assert all(900 < ranks.count(rank) < 1100 for rank in (1, 2, 3, 4))
-
-
-def test_a_difference_has_an_interval_even_where_nothing_differs() -> None:
     none, some, turned = paired(0, 0, 50), paired(9, 1, 50), paired(1, 9, 50)
     assert none.low < 0.0 == none.mean < none.high < 0.1
     assert 0.0 < some.low < some.mean == 0.16 < some.high < 0.3
     assert (turned.mean, turned.low, turned.high) == (-some.mean, -some.high, -some.low)
-
-
-# --- all of them ------------------------------------------------------------------------------------------------------
-
-
-def test_the_knowledge_base_is_as_before(base: KnowledgeBase) -> None:
-    files = {path: path.read_bytes() for path in sorted(base.folder.rglob("*")) if path.is_file()}
-    assert list(run(base, reads).results) == list(PROBES)
-    assert {path: path.read_bytes() for path in sorted(base.folder.rglob("*")) if path.is_file()} == files
+    with pytest.raises(ConfigError, match="Did you mean 'abstention'"):
+        checked_names(["abstension"])
+    assert checked_names(["noise", "abstention", "noise"]) == ("abstention", "noise")
 
 
 def test_a_run_that_is_stopped_says_what_it_has(base: KnowledgeBase) -> None:
@@ -388,19 +386,6 @@ def test_a_failure_is_counted_apart_at_whichever_request(base: KnowledgeBase, na
     if len(calls) > good:
         assert result.left_out == {"the model failed": 1}
         assert result.trials[0].failure == "The engine fell over."
-
-
-def test_there_is_a_sentence_for_no_data(base: KnowledgeBase) -> None:
-    probed = run_probes([], bench_of(base, reads))
-    assert [bool(result.meaning()) for result in probed.results.values()] == [True] * 3
-    assert all(share.share is None for result in probed.results.values() for _, share in result.rows())
-    assert "NaN" not in json.dumps(to_json(probed))
-
-
-def test_unknown_probes_are_refused() -> None:
-    with pytest.raises(ConfigError, match="Did you mean 'abstention'"):
-        checked_names(["abstension"])
-    assert checked_names(["noise", "abstention", "noise"]) == ("abstention", "noise")
 
 
 # --- kept in a file ---------------------------------------------------------------------------------------------------

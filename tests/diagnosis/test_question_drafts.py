@@ -64,22 +64,17 @@ def test_each_draft_has_its_answer_in_its_quote_and_its_quote_in_the_document(
     assert list(found.questions[0]["gold"]) == list(example["gold"])
 
 
-def test_documents_take_turns_and_the_seed_decides_the_order(base: KnowledgeBase, log: ReplyLog) -> None:
+def test_texts_model_and_seed_decide_the_drafts_and_documents_take_turns(
+    base: KnowledgeBase, log: ReplyLog, tmp_path: Path
+) -> None:
     three = [drafted(base, log, count=3, seed=seed).questions for seed in range(5)]
     for questions in three:
         assert {each["gold"]["document"] for each in questions} == {"ferries.md", "harbour.md", "old.md"}
     assert len({questions[0]["id"] for questions in three}) > 1
-
-
-def test_the_same_texts_model_and_seed_give_the_same_drafts_wherever_the_documents_lie(
-    base: KnowledgeBase, log: ReplyLog, tmp_path: Path
-) -> None:
     again = base_of(tmp_path / "b" / "c", **FILES)
     assert drafted(again, log, seed=3) == drafted(base, ReplyLog(tmp_path / "other.log"), seed=3)
-
-
-def test_a_text_that_stands_in_two_documents_is_read_once(tmp_path: Path, log: ReplyLog) -> None:
-    assert drafted(base_of(tmp_path, one=OLD, two=OLD), log).passages == 1
+    twice = base_of(tmp_path, one=OLD, two=OLD)
+    assert drafted(twice, log).passages == 1  # a text that stands in two documents is read once
 
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_drafts(base: KnowledgeBase, log: ReplyLog, tmp_path: Path) -> None:
@@ -139,15 +134,14 @@ def test_a_model_that_writes_none_reads_only_so_much(tmp_path: Path, log: ReplyL
     assert found == Drafts((), {"no question with an answer was written": TRIED_FOR_EACH}, TRIED_FOR_EACH)
 
 
-def test_what_cannot_be_asked_is_left_out_or_refused(base: KnowledgeBase, log: ReplyLog, tmp_path: Path) -> None:
+def test_what_cannot_be_asked_or_is_out_of_scope_is_left_out_or_refused(
+    base: KnowledgeBase, log: ReplyLog, tmp_path: Path
+) -> None:
     assert drafted(base, log, DraftEngine(context_tokens=100)).questions == ()
     assert drafted(KnowledgeBase.ensure(tmp_path / "kb", EMBEDDER.identity), log) == Drafts((), {}, 0)
     reader = FrozenModel(DraftEngine(), ReaderFormat("Answer.", "The passages do not say."))
     with pytest.raises(ConfigError, match="'echo' was trained to answer"):
         draft(base, reader, 1, log)
-
-
-def test_only_documents_in_scope_are_read(base: KnowledgeBase, log: ReplyLog) -> None:
     found = draft(base, FrozenModel(DraftEngine()), 20, log, scope=Scope(where="name = 'old.md'"))
     assert {each["gold"]["document"] for each in found.questions} == {"old.md"}
 

@@ -166,9 +166,6 @@ def test_of_very_many_the_first_are_shown(tmp_path: Path, monkeypatch: pytest.Mo
     assert "3 more questions are in the JSON" in content
 
 
-# --- the folder -------------------------------------------------------------------------------------------------------
-
-
 def recorded(folder: Path, name: str, cases: Sequence[Observation]) -> Path:
     identity = ModelIdentity(name, "", "claimed")
     path = observations_path(folder, identity)

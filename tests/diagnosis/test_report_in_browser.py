@@ -5,8 +5,8 @@ Skipped where Playwright (in the extra `dev`) or Chromium is missing; see tests/
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,12 +21,12 @@ from tests.diagnosis.test_summary import WRONG
 browsing = pytest.importorskip(
     "tests.serving.test_browser", reason="Playwright is not installed: pip install playwright"
 )
-expect = browsing.expect
-pytestmark = browsing.pytestmark
+expect, pytestmark = browsing.expect, browsing.pytestmark
+browser, open_page = browsing.browser, browsing.open_page  # fixtures
 
 
 @pytest.fixture
-def page(tmp_path: Path) -> Iterator[Any]:
+def page(open_page: Any, tmp_path: Path) -> Any:
     cases = [
         observation(3, opened=WRONG, found=(), rank=9, tags=("piers",)),
         hostile_case(),
@@ -35,24 +35,7 @@ def page(tmp_path: Path) -> Iterator[Any]:
     ]
     report = tmp_path / "report.html"
     write_report(report, "Diagnosis", [(summarise(HEADER, judge_all(cases)), judge_all(cases))])
-    bad = list[str]()
-
-    def refused(dialog: Any) -> None:
-        bad.append(dialog.message)
-        dialog.dismiss()
-
-    with browsing.playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=browsing.CHROMIUM, args=browsing.FLAGS)
-        page = browser.new_page()
-        page.set_default_timeout(browsing.GIVE_UP_S * 1000)
-        page.on("request", lambda request: None if request.url == report.as_uri() else bad.append(request.url))
-        page.on("pageerror", lambda error: bad.append(str(error)))
-        page.on("dialog", refused)
-        page.on("console", lambda message: bad.append(message.text))
-        page.goto(report.as_uri())
-        yield page
-        browser.close()
-    assert bad == []
+    return open_page(SimpleNamespace(url=report.as_uri()))
 
 
 def shown(page: Any) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from openbook.answer import Options, ask
+from openbook.answer import ask
 from openbook.diagnoses import diagnoses_showing
 from openbook.diagnosis import runner
 from openbook.diagnosis.probes import ProbeRun
@@ -22,12 +22,22 @@ from openbook.diagnosis.runner import Bench, run_questions
 from openbook.diagnosis.verdicts import judge_all
 from openbook.errors import ConfigError, EngineError, KnowledgeError, StorageError
 from openbook.inference import FrozenModel
-from openbook.knowledge import KnowledgeBase, Scope, add, remove
+from openbook.knowledge import KnowledgeBase, Scope, remove
 from openbook.prompts import reading_prompt
 from openbook.records import Decoding, Prompt, ReaderFormat
 from openbook.testing import EchoEngine, HashEmbedder, echo_model
-from tests.conftest import ROOT
-from tests.diagnosis.table_engine import FAILS, HEADER, SILENT, TableEngine, observation, question_in, table_model
+from tests.conftest import ROOT, base_with
+from tests.diagnosis.table_engine import (
+    FAILS,
+    HEADER,
+    PROMPT_TOKENS,
+    SILENT,
+    TableEngine,
+    bench_with,
+    observation,
+    question_in,
+    table_model,
+)
 
 TEXTS = {
     "bridge.txt": "The bridge was opened on 14 March 2026 by mayor Lila Ortega. It has four lanes.",
@@ -38,29 +48,17 @@ TEXTS = {
 }
 BRIDGE = Question("bridge", "Who opened the bridge?", ("Lila Ortega",))
 LIBRARY = Question("library", "When is the library closed?", ("Mondays", "on Monday"))
-FERRY = Question(
-    "ferry",
-    "When does the ferry to Hessay leave?",
-    ("09:40",),
-    phrasings=("At what time does the ferry sail to Hessay?",),
-)
+SAILS = "At what time does the ferry sail to Hessay?"
+FERRY = Question("ferry", "When does the ferry to Hessay leave?", ("09:40",), phrasings=(SAILS,))
 NOWHERE = Question("nowhere", "Who designed the lighthouse of Ostrevik?", kind="unanswerable")
 WORLD = Question("world", "What is the capital of France?", ("Paris",), kind="world")
 QUESTIONS = [BRIDGE, LIBRARY, FERRY, NOWHERE, WORLD]
 READER = ReaderFormat("Answer from the passage.", SILENT)
 FELL_OVER = "The engine fell over."
 
-PROMPT_TOKENS = EchoEngine().count_prompt_tokens(reading_prompt("", []))  # without passages and question
-
 
 def made(folder: Path) -> KnowledgeBase:
-    docs, embedder = folder / "docs", HashEmbedder()
-    docs.mkdir()
-    for name, text in TEXTS.items():
-        (docs / name).write_text(text, encoding="utf-8")
-    base = KnowledgeBase.ensure(folder / "kb", embedder.identity)
-    add(base, [docs], embedder)
-    return base
+    return base_with(folder, {f"docs/{name}": text for name, text in TEXTS.items()})
 
 
 @pytest.fixture(scope="module")
@@ -69,13 +67,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> KnowledgeBase:
     return made(tmp_path_factory.mktemp("base"))
 
 
-def bench_of(model: FrozenModel, base: KnowledgeBase, **options: Any) -> Bench:
-    return Bench(model, base, HashEmbedder(), options=Options(min_similarity=-1.0, **options))
-
-
 def echo(asked: str, passages: str) -> str:
     """With passages, the right answer where one of them holds it."""
-    answers = {q.question: q.answers[0] for q in QUESTIONS if q.answers} | {FERRY.phrasings[0]: "09:40"}
+    answers = {q.question: q.answers[0] for q in QUESTIONS if q.answers} | {SAILS: "09:40"}
     answer = answers.get(asked, SILENT)
     return answer if answer in passages else SILENT
 
@@ -92,7 +86,7 @@ def verdicts(observations: Sequence[Observation]) -> dict[str, str]:
 
 def test_each_question_is_asked_three_ways(tmp_path: Path, base: KnowledgeBase) -> None:
     model = table_model({WORLD.question: "Paris."}, echo)
-    found = {each.question.id: each for each in run(tmp_path / "o.jsonl", bench_of(model, base))}
+    found = {each.question.id: each for each in run(tmp_path / "o.jsonl", bench_with(model, base))}
     assert verdicts(list(found.values())) == {
         "bridge": "fixed_by_retrieval",
         "library": "fixed_by_retrieval",
@@ -129,29 +123,12 @@ def test_open_book_is_what_ask_answers(tmp_path: Path, base: KnowledgeBase, read
 def test_passages_that_a_reader_did_not_learn_to_read_side_by_side_are_not_given(
     tmp_path: Path, base: KnowledgeBase
 ) -> None:
-    bench = bench_of(echo_model(reader=dataclasses.replace(READER, passages=2)), base, passages=4)
+    bench = bench_with(echo_model(reader=dataclasses.replace(READER, passages=2)), base, passages=4)
     assert bench.strategy == "parallel"
-    for each in run(tmp_path / "o.jsonl", bench):
-        answer = ask(each.question.question, bench.model, base, bench.embedder, bench.options)
-        assert each.asked[0].found == tuple(hit.passage.id for hit in answer.passages)
-        assert len(each.asked[0].found) == 2
-
-
-def test_an_answer_is_cited_as_ask_cites_it(tmp_path: Path) -> None:
-    """Where several excerpts say it in the same words, from the one that the model names."""
-    base = made(tmp_path)
-    for name, end in (("hours.txt", "Dogs are welcome."), ("rules.txt", "Bags stay outside.")):
-        (tmp_path / name).write_text(f"The library is closed on Mondays. {end}")
-    add(base, [tmp_path / "hours.txt", tmp_path / "rules.txt"], HashEmbedder())
-    cited = []
-    for number in (1, 2, 3):
-        says = f"The library is closed on Mondays. [{number}]"
-        bench = bench_of(FrozenModel(TableEngine(lambda prompt, says=says: says, f"table {number}")), base)  # type: ignore[misc]
-        (found,) = run(tmp_path / f"{number}.jsonl", bench, [LIBRARY])
-        (citation,) = ask(LIBRARY.question, bench.model, base, bench.embedder, bench.options).citations
-        cited.append([id_ for id_, _, _ in found.asked[0].cited])
-        assert cited[-1] == [citation.passage_id]
-    assert len({ids[0] for ids in cited}) > 1
+    (found,) = run(tmp_path / "o.jsonl", bench, [BRIDGE])
+    answer = ask(BRIDGE.question, bench.model, base, bench.embedder, bench.options)
+    assert found.asked[0].found == tuple(hit.passage.id for hit in answer.passages)
+    assert len(found.asked[0].found) == 2
 
 
 def test_gold_is_found_by_span_quote_and_answers(tmp_path: Path, base: KnowledgeBase) -> None:
@@ -165,7 +142,7 @@ def test_gold_is_found_by_span_quote_and_answers(tmp_path: Path, base: Knowledge
         "no-quote": Gold("./docs/bridge.txt", start, start + 5),
     }
     questions = [Question(key, f"Who opened it, {key}?", ("Lila Ortega",), gold=gold) for key, gold in golds.items()]
-    bench = bench_of(table_model({}, echo), base)
+    bench = bench_with(table_model({}, echo), base)
     found = {o.question.id: o for o in run(tmp_path / "o.jsonl", bench, questions)}
     assert {key: each.located for key, each in found.items()} == {
         "span": "span", "moved": "quote", "quote": "quote", "gone": "answers", "beyond": "answers", "no-quote": "span",
@@ -175,11 +152,17 @@ def test_gold_is_found_by_span_quote_and_answers(tmp_path: Path, base: Knowledge
         assert [seen.text[a:b] for a, b in seen.gold] == ["mayor"]
 
 
-def test_an_answer_that_no_passage_holds(tmp_path: Path, base: KnowledgeBase) -> None:
-    question = Question("x", "Who painted the bridge?", ("Tomas Brandl",))
-    bench = bench_of(table_model({}, lambda asked, passages: "Lila Ortega"), base)
-    (found,) = judge_all(run(tmp_path / "o.jsonl", bench, [question]))
-    assert (found[1].verdict, found[1].silence) == ("not_in_the_knowledge_base", "invented")
+def test_an_answer_that_no_passage_holds_and_other_languages(tmp_path: Path, base: KnowledgeBase) -> None:
+    questions = [
+        Question("zh", "法国的首都是哪里？", ("巴黎",)),
+        Question("el", "Πότε άνοιξε η γέφυρα;", ("τον Μάρτιο",)),
+        Question("x", "Who painted the bridge?", ("Tomas Brandl",)),
+    ]
+    said = {"法": "巴黎", "Π": "Άνοιξε τον Μάρτιο", "W": "Lila Ortega"}
+    model = table_model({}, lambda asked, passages: said[asked[0]])
+    found = [each for _, each in judge_all(run(tmp_path / "o.jsonl", bench_with(model, base), questions))]
+    assert [each.verdict for each in found] == ["fixed_by_retrieval"] * 2 + ["not_in_the_knowledge_base"]
+    assert found[2].silence == "invented"
 
 
 @pytest.mark.parametrize(("passages", "context_tokens"), [(1, 100_000), (3, 42)])
@@ -194,20 +177,10 @@ def test_a_passage_that_was_not_given_to_the_reader_is_a_miss(
         return "14 March 2026" if "14 March" in "".join(prompt.passages) else "Yes."
 
     model = FrozenModel(TableEngine(reads, context_tokens=empty + context_tokens))
-    bench = bench_of(model, base, passages=passages, decoding=Decoding(max_tokens=16))
+    bench = bench_with(model, base, passages=passages, decoding=Decoding(max_tokens=16))
     ((seen, found),) = judge_all(run(tmp_path / "o.jsonl", bench, [question]))
     assert found.verdict == "retriever_miss"
     assert len(seen.asked[0].found) < seen.asked[0].rank
-
-
-def test_other_languages(tmp_path: Path, base: KnowledgeBase) -> None:
-    questions = [
-        Question("zh", "法国的首都是哪里？", ("巴黎",)),
-        Question("el", "Πότε άνοιξε η γέφυρα;", ("τον Μάρτιο",)),
-    ]
-    model = table_model({}, lambda asked, passages: "巴黎" if "法国" in asked else "Άνοιξε τον Μάρτιο")
-    found = verdicts(run(tmp_path / "o.jsonl", bench_of(model, base), questions))
-    assert set(found.values()) == {"fixed_by_retrieval"}
 
 
 # --- failures ---------------------------------------------------------------------------------------------------------
@@ -215,7 +188,7 @@ def test_other_languages(tmp_path: Path, base: KnowledgeBase) -> None:
 
 def test_a_context_that_is_too_small_is_a_failure(tmp_path: Path, base: KnowledgeBase) -> None:
     small = echo_model(context_tokens=PROMPT_TOKENS + 20)
-    found = run(tmp_path / "o.jsonl", bench_of(small, base, decoding=Decoding(max_tokens=30)), [BRIDGE])
+    found = run(tmp_path / "o.jsonl", bench_with(small, base, decoding=Decoding(max_tokens=30)), [BRIDGE])
     assert "one passage take" in found[0].failure
 
 
@@ -223,7 +196,7 @@ MANY = [dataclasses.replace(BRIDGE, id=f"q{n}") for n in range(40)]
 
 
 def test_a_model_that_always_fails_stops_the_run(tmp_path: Path, base: KnowledgeBase) -> None:
-    dead = bench_of(FrozenModel(TableEngine(lambda prompt: FAILS)), base)
+    dead = bench_with(FrozenModel(TableEngine(lambda prompt: FAILS)), base)
     with pytest.raises(EngineError, match="16 questions in a row"):
         run(tmp_path / "o.jsonl", dead, MANY)
     assert set(verdicts(list(read_observations(tmp_path / "o.jsonl")[1])).values()) == {"failed"}
@@ -235,7 +208,7 @@ def test_an_engine_that_dies_stops_the_run_which_keeps_what_was_answered(tmp_pat
     engine = TableEngine(lambda prompt: FAILS if len(engine.asked) > 40 else echo(question_in(prompt), ""))
     path = tmp_path / "o.jsonl"
     with pytest.raises(EngineError, match=r"16 questions in a row.*The engine fell over"):
-        run(path, bench_of(FrozenModel(engine), base), MANY)
+        run(path, bench_with(FrozenModel(engine), base), MANY)
     there = list(read_observations(path)[1])
     failed = [bool(each.failure) for each in there]
     assert failed == [False] * failed.count(False) + [True] * 15
@@ -243,25 +216,25 @@ def test_an_engine_that_dies_stops_the_run_which_keeps_what_was_answered(tmp_pat
 
 
 def test_what_failed_is_asked_again_in_its_place_and_nothing_else(tmp_path: Path, base: KnowledgeBase) -> None:
-    broken = {BRIDGE.question, FERRY.phrasings[0], NOWHERE.question}
+    broken = {BRIDGE.question, SAILS, NOWHERE.question}
 
     def answer(prompt: Prompt) -> str:
         asked = question_in(prompt)
         return FAILS if asked in broken else echo(asked, "\n".join(prompt.passages))
 
     engine = TableEngine(answer)
-    bench = bench_of(FrozenModel(engine), base)
+    bench = bench_with(FrozenModel(engine), base)
     path = tmp_path / "o.jsonl"
     first = run(path, bench, QUESTIONS[:4])
     assert [each.failure for each in first] == [FELL_OVER, "", FELL_OVER, FELL_OVER]
     assert verdicts(first)["bridge"] == "failed"
-    broken -= {BRIDGE.question, FERRY.phrasings[0]}
+    broken -= {BRIDGE.question, SAILS}
     engine.asked.clear()
     second = run(path, bench)
     assert [each.question for each in second] == QUESTIONS
     assert [each.failure for each in second] == ["", "", "", FELL_OVER, ""]
     assert second[1] == first[1]
-    again = {BRIDGE.question, FERRY.question, FERRY.phrasings[0], NOWHERE.question, WORLD.question}
+    again = {BRIDGE.question, FERRY.question, SAILS, NOWHERE.question, WORLD.question}
     assert {question_in(prompt) for prompt in engine.asked} == again
     engine.asked.clear()
     assert without_times(run(path, bench)) == without_times(second)
@@ -273,10 +246,10 @@ def test_questions_that_always_fail_do_not_stop_a_run_that_asks_only_them_again(
     tmp_path: Path, base: KnowledgeBase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runner, "MOST_FAILED", 2)
-    fails = {BRIDGE.question, FERRY.question, FERRY.phrasings[0], WORLD.question}
+    fails = {BRIDGE.question, FERRY.question, SAILS, WORLD.question}
     model = table_model(dict.fromkeys(fails, FAILS), lambda asked, passages: FAILS if asked in fails else SILENT)
     for _ in range(2):
-        found = run(tmp_path / "o.jsonl", bench_of(model, base))
+        found = run(tmp_path / "o.jsonl", bench_with(model, base))
         assert [bool(each.failure) for each in found] == [True, False, True, False, True]
 
 
@@ -293,7 +266,7 @@ def without_times(observations: Sequence[Observation]) -> list[Observation]:
 
 
 def test_a_cancelled_run_goes_on_to_the_same_end(tmp_path: Path, base: KnowledgeBase) -> None:
-    bench = bench_of(table_model({WORLD.question: "Paris."}, echo), base)
+    bench = bench_with(table_model({WORLD.question: "Paris."}, echo), base)
     whole = without_times(run(tmp_path / "whole.jsonl", bench))
     for requests in (0, 7, 12, 17):
         left = iter(range(requests))
@@ -360,7 +333,7 @@ def test_a_run_of_something_else_is_refused(tmp_path: Path, change: dict[str, An
 
 def test_a_knowledge_base_that_changes(tmp_path: Path) -> None:
     base = made(tmp_path)
-    bench = bench_of(table_model({}, echo), base).pinned()
+    bench = bench_with(table_model({}, echo), base).pinned()
     path = tmp_path / "o.jsonl"
     run(path, bench, [BRIDGE])
     remove(base, [str(tmp_path / "docs" / "ferry.txt")])
@@ -372,7 +345,7 @@ def test_a_knowledge_base_that_changes(tmp_path: Path) -> None:
         dataclasses.replace(bench, scope=Scope(as_of=99)).pinned()
 
 
-def test_files_that_are_no_observations(tmp_path: Path) -> None:
+def test_files_that_are_no_observations_or_are_written_by_another(tmp_path: Path) -> None:
     path = tmp_path / "o.jsonl"
     for content in (b"a shopping list\n", b"{}\n", b'{"format": 9}\n', b"[1]\n"):
         path.write_bytes(content)
@@ -386,21 +359,13 @@ def test_files_that_are_no_observations(tmp_path: Path) -> None:
         list(read_observations(path)[1])
     with pytest.raises(StorageError, match="Cannot read"):
         read_observations(tmp_path / "missing.jsonl")
-
-
-def test_two_processes_do_not_write_one_file(tmp_path: Path) -> None:
-    path = tmp_path / "o.jsonl"
     with (
-        open_run_log(path, HEADER, Observation),
+        open_run_log(tmp_path / "new.jsonl", HEADER, Observation),
         pytest.raises(StorageError, match="Another process"),
-        open_run_log(path, HEADER, Observation),
     ):
-        pass
-
-
-def test_an_error_of_something_else_is_not_one_of_writing(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="a wire was cut"), open_run_log(tmp_path / "o.jsonl", HEADER, Observation):
-        raise OSError("a wire was cut")
+        logged(tmp_path / "new.jsonl")
+    with pytest.raises(OSError, match="a wire was cut"), open_run_log(tmp_path / "new.jsonl", HEADER, Observation):
+        raise OSError("a wire was cut")  # an error of something else is not one of writing
 
 
 def test_files_of_the_first_version_are_read(tmp_path: Path) -> None:

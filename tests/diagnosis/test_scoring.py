@@ -4,15 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbook.diagnosis.scoring import (
-    exact_match,
-    holds_answer,
-    interval,
-    mcnemar,
-    normalised,
-    says_accepted,
-    token_f1,
-)
+from openbook.diagnosis.scoring import exact_match, holds_answer, interval, mcnemar, normalised, says_accepted, token_f1
 
 TEXTS = st.text(max_size=40)
 

@@ -13,14 +13,7 @@ from hypothesis import strategies as st
 
 from openbook.diagnosis.advice import advice
 from openbook.diagnosis.run_log import Observation
-from openbook.diagnosis.summary import (
-    RANKS,
-    ModelSummary,
-    Outcome,
-    Share,
-    summarise,
-    to_json,
-)
+from openbook.diagnosis.summary import RANKS, ModelSummary, Outcome, Share, summarise, to_json
 from openbook.diagnosis.verdicts import judge_all
 from tests.diagnosis.table_engine import HEADER, SILENT, observation
 
@@ -67,10 +60,7 @@ def test_the_counts_are_right() -> None:
 
 def test_retrieval_is_measured_where_something_is_to_be_found() -> None:
     retrieval = summary_of(mixed()).retrieval
-    assert retrieval.questions == 10
-    assert (retrieval.found[1].count, retrieval.found[10].count, retrieval.found[20].count) == (6, 9, 9)
-    assert retrieval.reached.count == 6
-    assert retrieval.mrr.mean == pytest.approx((6 + 3 / 9) / 10)
+    assert (retrieval.questions, retrieval.reached.count) == (10, 6)
     assert math.isnan(summary_of([]).retrieval.mrr.mean)
 
 
@@ -103,9 +93,6 @@ def test_no_data_is_not_zero() -> None:
     assert summary.overall.right == Share(0, 0, None, None, None)
     assert str(summary.overall.right) == "no data"
     assert str(advice(summary)[0]).startswith("Nothing was measured")
-
-
-# --- advice -----------------------------------------------------------------------------------------------------------
 
 
 def test_advice_begins_with_the_most_frequent_cause_and_its_numbers() -> None:
@@ -166,9 +153,6 @@ def test_where_all_questions_with_an_answer_failed_it_is_not_said_that_there_wer
 )
 def test_every_kind_of_advice(cases: list[Observation], says: str) -> None:
     assert says in "\n".join(map(str, advice(summary_of(cases))))
-
-
-# --- comparing --------------------------------------------------------------------------------------------------------
 
 
 def test_the_json_has_no_nan_and_gives_the_outcomes_back() -> None:

@@ -111,15 +111,12 @@ def with_wording(case: Observation, **texts: str) -> Observation:
     return replace(case, asked=(first, second))
 
 
-def test_known_is_right_in_every_wording() -> None:
+def test_known_is_right_in_every_wording_and_the_one_that_is_wrong_decides() -> None:
     case = observation(1, closed=RIGHT)
     assert judge(evidence_of(with_wording(case))).verdict == "known"
     unstable = with_wording(case, closed=WRONG)
     assert judge(evidence_of(unstable)).verdict == "fixed_by_retrieval"
     assert "not reliably right" in reason(unstable, judge(evidence_of(unstable)))
-
-
-def test_the_wording_that_is_wrong_decides() -> None:
     case = with_wording(observation(1), opened=WRONG)
     found = judge(evidence_of(case))
     assert (found.verdict, found.wording) == ("distracted", 1)

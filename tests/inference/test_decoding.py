@@ -28,13 +28,10 @@ def test_greedy_takes_the_lowest_id_among_equals() -> None:
     assert log_prob == pytest.approx(np.log(np.exp(3) / (np.e + 2 * np.exp(3))))
 
 
-def test_sampling_follows_the_distribution() -> None:
+def test_sampling_follows_the_distribution_and_top_p_keeps_the_smallest_set_that_reaches_it() -> None:
     decoding = Decoding(temperature=1.0)
     counts = Counter(choose_token(LOGITS, decoding, "request", step)[0] for step in range(4000))
     assert [counts[i] / 4000 for i in range(4)] == pytest.approx([0.5, 0.3, 0.15, 0.05], abs=0.03)
-
-
-def test_top_p_keeps_the_smallest_set_that_reaches_it() -> None:
     tokens = {choose_token(LOGITS, Decoding(temperature=1.0, top_p=0.7), "r", step)[0] for step in range(300)}
     assert tokens == {0, 1}
 

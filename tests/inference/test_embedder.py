@@ -110,9 +110,6 @@ def test_files_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
         open_embedder(tmp_path).embed_query("ferry")
 
 
-# --- the default model ------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.model
 class TestOnnxEmbedder(EmbedderSuite):
     @pytest.fixture(autouse=True)
@@ -121,12 +118,6 @@ class TestOnnxEmbedder(EmbedderSuite):
 
     def make_embedder(self) -> Embedder:
         return load_embedder(self.embedder_reference)
-
-    def test_one_that_has_travelled_gives_the_same_bits(self) -> None:
-        embedder = self.make_embedder()
-        travelled: Embedder = pickle.loads(pickle.dumps(embedder))
-        assert travelled.identity == embedder.identity
-        assert np.array_equal(travelled.embed_passages(TEXTS), embedder.embed_passages(TEXTS))
 
     def test_the_identity_names_the_computation_and_is_of_the_stored_model(self) -> None:
         embedder, digest = load_embedder(self.embedder_reference), self.embedder_reference.digest

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -10,25 +10,14 @@ import pytest
 from openbook.answer import ask
 from openbook.errors import EngineError
 from openbook.inference import load_model
-from openbook.inference.frozen import Engine
 from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.models import ModelReference
 from openbook.records import Decoding, Prompt
 from openbook.replay import replay
-from openbook.testing import PROMPT, EngineSuite
+from openbook.testing import PROMPT
 
 pytestmark = pytest.mark.model
 MEMORY = Prompt("", (), "What is the capital of France?")
-
-
-@pytest.mark.slow  # the engine below it keeps these laws in every run
-class TestMergedReader(EngineSuite):
-    @pytest.fixture(autouse=True)
-    def _reference(self, reader_reference: ModelReference) -> None:
-        self.reference = reader_reference
-
-    def make_engine(self) -> Engine:
-        return load_model(self.reference, context_tokens=1024).engine
 
 
 def test_passages_go_to_the_merged_file_and_the_rest_to_the_base(reader_reference: ModelReference) -> None:
@@ -89,11 +78,8 @@ def test_it_opens_its_base_once_and_nothing_after_it_was_closed(reader_reference
     engine._open_base = unopened._open_base = noted
     engine.read_ahead(PROMPT)
     assert not opened
-    asking = [threading.Thread(target=engine.logits_digest, args=(MEMORY,)) for _ in range(3)]
-    for thread in asking:
-        thread.start()
-    for thread in asking:
-        thread.join()
+    with ThreadPoolExecutor(3) as pool:
+        assert len(set(pool.map(engine.logits_digest, [MEMORY] * 3))) == 1
     assert len(opened) == 1
     engine.close()
     engine.close()

@@ -20,6 +20,7 @@ from openbook.inference.passage_selection import CALIBRATED, AbstentionScore, Pa
 from openbook.models import ModelReference
 from openbook.prompts import passage_block
 from openbook.records import Decoding, Prompt
+from tests.conftest import flip
 
 pytestmark = pytest.mark.model
 
@@ -241,8 +242,8 @@ def test_forms_of_a_reader_and_ways_of_asking_share_states_and_never_mix_them(
         assert len({each[number] for each in expected}) == len(forms)
 
 
-def test_the_passage_that_holds_the_answer_is_chosen_and_a_silent_one_is_not(
-    opened: Opened,
+def test_the_passage_that_holds_the_answer_is_chosen_and_when_it_is_sure_no_further_one_is_read(
+    opened: Opened, tmp_path: Path
 ) -> None:
     engine = opened(KVCache())
     height = each(engine, PASSAGES, QUESTIONS[1])
@@ -250,9 +251,6 @@ def test_the_passage_that_holds_the_answer_is_chosen_and_a_silent_one_is_not(
     assert "3,412" in height.completion.text
     nobody = each(engine, PASSAGES[:2], "Question: Who designed the town hall of Velmo?")
     assert (nobody.chosen, nobody.completion.text, nobody.completion.answer_tokens) == (None, "", 0)
-
-
-def test_when_one_is_surely_to_be_answered_no_further_passage_is_read(opened: Opened, tmp_path: Path) -> None:
     states = KVCache(tmp_path)
     engine = opened(states)
     asked = [PASSAGES[2], *PASSAGES[:2]]
@@ -315,9 +313,7 @@ def test_a_state_that_is_damaged_is_read_anew_and_one_that_the_library_refuses_g
     files = sorted(tmp_path.rglob("*.state"))
     assert len(files) == 3  # the system's and two passages'
     for file in files:
-        content = bytearray(file.read_bytes())
-        content[len(content) // 2] ^= 1
-        file.write_bytes(content)
+        flip(file, file.stat().st_size // 2)
     assert each(opened(KVCache(tmp_path)), PASSAGES[:2], QUESTIONS[0], ALL) == expected
     states = KVCache(tmp_path)
     for file in tmp_path.rglob("*.state"):  # whole, but not what the library writes
@@ -341,7 +337,9 @@ def test_cancelling_and_overflow(opened: Opened) -> None:
     assert read(model, asked) == expected
 
 
-def test_reading_ahead_spares_the_reading(opened: Opened, tmp_path: Path) -> None:
+def test_reading_ahead_spares_the_reading_and_what_was_read_of_a_purged_passage_is_gone(
+    opened: Opened, tmp_path: Path
+) -> None:
     states = KVCache(tmp_path)
     model = FrozenModel(opened(states))
     for prompt in prompts(PASSAGES, "?"):
@@ -351,10 +349,7 @@ def test_reading_ahead_spares_the_reading(opened: Opened, tmp_path: Path) -> Non
     found, anew = (each(opened(s), PASSAGES, QUESTIONS[0], ALL) for s in (KVCache(tmp_path), nothing_kept()))
     assert found == anew
     assert states.kept() == kept
-
-
-def test_what_was_read_of_a_purged_passage_is_gone(opened: Opened, tmp_path: Path) -> None:
-    states = KVCache(tmp_path)
+    states = KVCache(tmp_path / "purged")
     model = FrozenModel(opened(states))
     asked = [replace(prompt, origins=((f"digest {i}",),)) for i, prompt in enumerate(prompts(PASSAGES, "?"))]
     together = Prompt("Answer.", tuple(PASSAGES[:2]), "?", (("digest 0",), ("digest 1",)))

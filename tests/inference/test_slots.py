@@ -16,10 +16,11 @@ from openbook.errors import EngineError
 from openbook.inference import FrozenModel
 from openbook.inference.llamacpp import LlamaCppEngine, slots_of
 from openbook.inference.llamalib import Context, library
-from openbook.inference.slots import MOST_SLOTS, SLOT_TOKENS, Turns, alike_widths
+from openbook.inference.slots import MOST_SLOTS, SLOT_TOKENS, Batcher, Turns, alike_widths
 from openbook.models import ModelReference
 from openbook.records import Decoding, ModelIdentity, Prompt, sha256_hex
 from openbook.testing import PROMPT, EngineSuite
+from tests.inference.test_llamacpp import in_time
 
 pytestmark = pytest.mark.model
 
@@ -40,6 +41,12 @@ def open_slots(reference: ModelReference, slots: int = SLOTS, context_tokens: in
 def slots(model_reference: ModelReference) -> Iterator[LlamaCppEngine]:
     with closing(open_slots(model_reference)) as engine:
         yield engine
+
+
+@pytest.fixture
+def batcher(slots: LlamaCppEngine) -> Batcher:
+    assert slots._batcher is not None
+    return slots._batcher
 
 
 class TestEngineWithSlots(EngineSuite):
@@ -88,16 +95,6 @@ def test_companions_arrivals_and_cancellations_change_no_bit(
     assert found == [None if place in gone else alone[number] for place, number in enumerate(order)]
 
 
-def test_chance_belongs_to_the_request_in_slots_too(slots: LlamaCppEngine) -> None:
-    def answer(seed: int) -> str:
-        return FrozenModel(slots).complete(PROMPTS[1], Decoding(temperature=1.5, seed=seed, max_tokens=4)).text
-
-    with ThreadPoolExecutor(4) as pool:
-        together = list(pool.map(answer, [1, 2, 3, 1]))
-    assert together == [answer(seed) for seed in (1, 2, 3, 1)]
-    assert len(set(together)) > 1
-
-
 def test_the_number_of_slots_belongs_to_the_numeric_class_and_not_to_what_is_kept(
     slots: LlamaCppEngine, engine: LlamaCppEngine, model_reference: ModelReference
 ) -> None:
@@ -119,16 +116,14 @@ def test_a_request_that_is_too_long_for_a_slot_is_written_alone(
     assert SLOT_TOKENS > 8
 
 
-def test_passages_side_by_side_are_written_in_a_slot(slots: LlamaCppEngine) -> None:
+def test_passages_side_by_side_are_written_in_a_slot_and_mean_what_they_mean_outside(
+    slots: LlamaCppEngine, engine: LlamaCppEngine
+) -> None:
     prompt = Prompt("Answer.", TEXTS, "When does the ferry leave, and what does it cost?", side_by_side=True)
     first = written(slots, prompt)
     with ThreadPoolExecutor(SLOTS) as pool:
         found = list(pool.map(lambda each: written(slots, each), [PROMPTS[3], prompt, prompt, PROMPTS[4]]))
     assert found[1] == found[2] == first
-
-
-def test_passages_joined_in_a_slot_mean_what_they_mean_outside(slots: LlamaCppEngine, engine: LlamaCppEngine) -> None:
-    prompt = Prompt("Answer.", TEXTS, "When does the ferry leave, and what does it cost?", side_by_side=True)
     inside, outside = slots.logits(prompt, 4), engine.logits(prompt, 4)
     assert np.argmax(inside[:2], axis=1).tolist() == np.argmax(outside[:2], axis=1).tolist()
     assert np.corrcoef(inside[1], outside[1])[0, 1] > 0.999
@@ -161,10 +156,8 @@ def test_an_error_in_one_request_reaches_its_reader_and_nobody_else(
 
 
 def test_numbers_that_overflow_end_the_answer_and_nobody_joins_before_the_cells_are_cleared(
-    slots: LlamaCppEngine, alone: list[Written], monkeypatch: pytest.MonkeyPatch
+    slots: LlamaCppEngine, batcher: Batcher, alone: list[Written], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batcher = slots._batcher
-    assert batcher is not None
     evaluate, cleared = batcher._context.evaluate, list[int]()
 
     def overflow(blocks: list[tuple[int, list[int]]]) -> list[object]:
@@ -189,10 +182,8 @@ def test_numbers_that_overflow_end_the_answer_and_nobody_joins_before_the_cells_
 
 @pytest.mark.parametrize("call", ["evaluate", "adopt", "remove"])
 def test_an_error_of_the_engine_ends_what_is_in_slots_and_the_next_request_is_answered(
-    slots: LlamaCppEngine, alone: list[Written], monkeypatch: pytest.MonkeyPatch, call: str
+    slots: LlamaCppEngine, batcher: Batcher, alone: list[Written], monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    batcher = slots._batcher
-    assert batcher is not None
     with monkeypatch.context() as patched:
 
         def fail(*_: object) -> None:
@@ -203,31 +194,6 @@ def test_an_error_of_the_engine_ends_what_is_in_slots_and_the_next_request_is_an
             written(slots, PROMPTS[5])
     assert written(slots, PROMPTS[5]) == alone[5]
     assert batcher._free == SLOTS
-
-
-def test_a_cancelled_answer_keeps_what_was_written(slots: LlamaCppEngine) -> None:
-    stop = threading.Event()
-    stream = slots.generate(PROMPTS[1], Decoding(max_tokens=200), stop.is_set)
-    first = next(stream)
-    stop.set()
-    while True:
-        try:
-            first += next(stream)
-        except StopIteration as done:
-            completion = done.value
-            break
-    assert completion.finish_reason == "cancelled"
-    assert completion.text == first
-    assert completion.answer_tokens < 200
-
-
-def in_time(work: Callable[[], object]) -> object:
-    results: list[object] = []
-    thread = threading.Thread(target=lambda: results.append(work()), daemon=True)
-    thread.start()
-    thread.join(60)
-    assert results, "it still waits, or failed"
-    return results[0]
 
 
 def test_waiting_for_a_slot_ends_with_a_cancel_and_with_the_engine(model_reference: ModelReference) -> None:
@@ -320,10 +286,8 @@ def test_there_are_no_slots_where_columns_depend_on_each_other(
 
 
 def test_calls_are_filled_up_with_dummies_and_answers_stay_the_same(
-    slots: LlamaCppEngine, alone: list[Written], monkeypatch: pytest.MonkeyPatch
+    slots: LlamaCppEngine, batcher: Batcher, alone: list[Written], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batcher = slots._batcher
-    assert batcher is not None
     widths: list[int] = []
     evaluate = batcher._context.evaluate
 
@@ -355,18 +319,14 @@ def test_more_slots_than_were_shown_to_be_safe_are_refused(model_reference: Mode
 
 def test_turns_are_taken_in_the_order_of_asking() -> None:
     turns, order = Turns(), list[int]()
-    threads = []
-    with turns:
+
+    def take(number: int) -> None:
+        with turns:
+            order.append(number)
+
+    with ThreadPoolExecutor(5) as pool, turns:
         for number in range(5):
-            threads.append(threading.Thread(target=lambda number=number: _take(turns, order, number)))
-            threads[-1].start()
+            pool.submit(take, number)
             while len(turns._asking) < number + 2:
                 pass
-    for thread in threads:
-        thread.join()
     assert order == [0, 1, 2, 3, 4]
-
-
-def _take(turns: Turns, order: list[int], number: int) -> None:
-    with turns:
-        order.append(number)

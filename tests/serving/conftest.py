@@ -8,11 +8,11 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import httpx
 import pytest
@@ -21,8 +21,9 @@ from opentelemetry.trace import TracerProvider
 
 from openbook.config import Settings
 from openbook.inference import FrozenModel
-from openbook.inference.frozen import Cancelled, never
+from openbook.inference.frozen import Cancelled, Engine, never
 from openbook.knowledge import KnowledgeBase, RunOptions, add
+from openbook.knowledge.versions import tag
 from openbook.prompts import IS_STATED
 from openbook.records import Completion, Decoding, Prompt
 from openbook.serving.app import create_app
@@ -31,8 +32,10 @@ from openbook.serving.keys import KeyFile
 from openbook.serving.model_reload import ModelSource
 from openbook.serving.server import http_server, listen
 from openbook.serving.service import ServedEmbedder, Service
-from openbook.testing import EchoEngine, HashEmbedder, echo_model
+from openbook.testing import EchoEngine, HashEmbedder
+from tests.conftest import base_with
 
+TOWER = "How many metres high is the tower of Lund?"
 LONG_S = 600  # after which a test that waits for something gives up: never, on a machine that works
 QUESTION = "When was the bridge opened by the mayor?"
 SECRET = "The safe of the harbour office opens with the number canary-7341."  # carries the label hr
@@ -113,14 +116,11 @@ TEXTS = {
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`docs`, and `kb` that was made of them."""
-    folder, embedder = tmp_path_factory.mktemp("built"), HashEmbedder()
-    docs = folder / "docs"
-    docs.mkdir()
-    for name, text in TEXTS.items():
-        (docs / name).write_text(text)
-    base = KnowledgeBase.ensure(folder / "kb", embedder.identity, base_id="0" * 32)
-    add(base, [docs / "bridge.txt", docs / "ferry.md"], embedder)
-    add(base, [docs / "safe.txt"], embedder, RunOptions(labels=frozenset({"hr"})))
+    folder = tmp_path_factory.mktemp("built")
+    open_texts = {name: text for name, text in TEXTS.items() if text != SECRET}
+    base = base_with(folder / "docs", open_texts, place=folder / "kb")
+    (folder / "docs" / "safe.txt").write_text(SECRET)
+    add(base, [folder / "docs" / "safe.txt"], HashEmbedder(), RunOptions(labels=frozenset({"hr"})))
     base.close()
     return folder
 
@@ -146,27 +146,56 @@ def base(built: Path, tmp_path: Path) -> Iterator[KnowledgeBase]:
 
 
 @pytest.fixture
+def towers(tmp_path: Path) -> Iterator[KnowledgeBase]:
+    """Another knowledge base of two versions. The tower grew, and the first version has the tag `old`."""
+    for metres in (50, 55):
+        base = base_with(tmp_path / "towers", {"tower.txt": f"The tower of Lund is {metres} metres high."})
+        tag(base, "old", 1)
+    yield base
+    base.close()
+
+
+@pytest.fixture
 def configuration(own_home: Path) -> Configuration:
     return Configuration(Settings(home=own_home))
 
 
-@pytest.fixture
-def server(configuration: Configuration, base: KnowledgeBase) -> Iterator[Running]:
-    with running(configuration, echo_model(), {"kb": base}) as found:
-        yield found
+Serve: TypeAlias = Callable[..., Running]
 
 
 @pytest.fixture
-def with_receipts(configuration: Configuration, base: KnowledgeBase, tmp_path: Path) -> Iterator[Running]:
-    with running(replace(configuration, receipts=tmp_path / "log"), echo_model(), {"kb": base}) as found:
-        yield found
+def serve(configuration: Configuration, base: KnowledgeBase) -> Iterator[Serve]:
+    """Starts a server of `base` and `others`; `changes` are bounds or other fields of the configuration. It ends with the test."""
+    with ExitStack() as ends:
+
+        def start(
+            engine: Engine | FrozenModel | None = None,
+            others: Mapping[str, KnowledgeBase] | None = None,
+            embedder: ServedEmbedder = HashEmbedder(),  # noqa: B008
+            source: ModelSource | None = None,
+            **changes: Any,
+        ) -> Running:
+            model = engine if isinstance(engine, FrozenModel) else FrozenModel(engine or EchoEngine())
+            bases = {"kb": base, **(others or {})}
+            return ends.enter_context(running(bounded(configuration, **changes), model, bases, embedder, source=source))
+
+        yield start
 
 
 @pytest.fixture
-def keyed(configuration: Configuration, base: KnowledgeBase) -> Iterator[Running]:
+def server(serve: Serve) -> Running:
+    return serve()
+
+
+@pytest.fixture
+def with_receipts(serve: Serve, tmp_path: Path) -> Running:
+    return serve(receipts=tmp_path / "log")
+
+
+@pytest.fixture
+def keyed(serve: Serve) -> Running:
     """A server that demands a key."""
-    with running(replace(configuration, require_key=True), echo_model(), {"kb": base}) as found:
-        yield found
+    return serve(require_key=True)
 
 
 def events_of(text: str) -> list[str]:
@@ -182,8 +211,13 @@ def code(response: httpx.Response) -> tuple[int, str]:
 # --- clients that stop in the middle, and engines that wait for them --------------------------------------------------
 
 
+LARGE = 16_000_000  # bytes; more than a system keeps for a client that does not read
+
+
 class WaitingEngine(EchoEngine):
-    """Yields one word, then waits until it may go on or is cancelled."""
+    """Yields a word, then waits until it may go on or is cancelled."""
+
+    text = "Wait "
 
     def __init__(self) -> None:
         super().__init__()
@@ -195,7 +229,7 @@ class WaitingEngine(EchoEngine):
         if prompt.question.endswith(IS_STATED):
             return (yield from super().generate(prompt, decoding, cancelled))
         self.begun.release()
-        yield "Wait "
+        yield self.text
         while not self.go_on.wait(0.01):
             if cancelled():
                 self.was_cancelled.set()
@@ -203,31 +237,14 @@ class WaitingEngine(EchoEngine):
         return Completion("Wait ", "end", 1, 1, "0" * 64, self.numeric_class)
 
 
-LARGE = 16_000_000  # bytes; more than a system keeps for a client that does not read
+class LongEngine(WaitingEngine):
+    text = "word " * (LARGE // 10)
 
 
-class LongEngine(EchoEngine):
-    """Writes more than a system keeps for a client that does not read, then waits until it is cancelled."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.was_cancelled = threading.Event()
-
-    def generate(
-        self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = never
-    ) -> Generator[str, None, Completion]:
-        if prompt.question.endswith(IS_STATED):
-            return (yield from super().generate(prompt, decoding, cancelled))
-        for _ in range(2):
-            yield "word " * (LARGE // 10)
-        while not cancelled():
-            time.sleep(0.01)
-        self.was_cancelled.set()
-        return Completion("word", "cancelled", 1, 1, "0" * 64, self.numeric_class)
-
-
-def bounded(configuration: Configuration, **bounds: float) -> Configuration:
-    return replace(configuration, bounds=replace(Bounds(), **bounds))  # type: ignore[arg-type]  # counts are whole here
+def bounded(configuration: Configuration, **changes: Any) -> Configuration:
+    """With these bounds, and these other fields."""
+    bounds = {name: changes.pop(name) for name in Bounds.__dataclass_fields__ if name in changes}
+    return replace(configuration, bounds=replace(configuration.bounds, **bounds), **changes)
 
 
 def eventually(condition: Callable[[], bool]) -> None:
@@ -243,10 +260,20 @@ def connected(server: Running, head: str, body: bytes = b"") -> socket.socket:
     return connection
 
 
+def posted(path: str, value: object) -> tuple[str, bytes]:
+    """(head, body) of a request."""
+    body = json.dumps(value).encode()
+    head = f"POST {path} HTTP/1.1\nHost: localhost\nContent-Type: application/json\nContent-Length: {len(body)}\n\n"
+    return head, body
+
+
+def chat(*, stream: bool) -> tuple[str, bytes]:
+    messages = [{"role": "user", "content": QUESTION}]
+    return posted("/v1/chat/completions", {"model": "echo", "stream": stream, "messages": messages})
+
+
 def asking(server: Running, *, stream: bool) -> socket.socket:
-    body = json.dumps({"model": "echo", "stream": stream, "messages": [{"role": "user", "content": QUESTION}]}).encode()
-    head = "POST /v1/chat/completions HTTP/1.1\nHost: localhost\nContent-Type: application/json\n"
-    return connected(server, f"{head}Content-Length: {len(body)}\n\n", body)
+    return connected(server, *chat(stream=stream))
 
 
 def everything(connection: socket.socket) -> bytes:

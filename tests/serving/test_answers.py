@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,22 +16,19 @@ from hypothesis import strategies as st
 
 from openbook.answer import ask
 from openbook.answer_text import TextPreview, tidy
-from openbook.knowledge import KnowledgeBase, add
-from openbook.knowledge.versions import tag
+from openbook.knowledge import KnowledgeBase
 from openbook.prompts import ABSTENTION
 from openbook.records import Answer, ReaderFormat
 from openbook.serving import answers
-from openbook.serving.answers import Conversation, book_of
+from openbook.serving.answers import book_of
 from openbook.serving.chat import ChatShape
-from openbook.serving.configuration import Configuration
 from openbook.serving.errors import ApiError
-from openbook.serving.schemas import Message, ServedAnswer
+from openbook.serving.schemas import ServedAnswer
 from openbook.testing import HashEmbedder, echo_model
-from tests.serving.conftest import QUESTION, SECRET, Running, events_of, running
+from tests.serving.conftest import QUESTION, SECRET, TOWER, Running, Serve, events_of
 
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
 CHAT, RESPONSES = PATHS = ["/v1/chat/completions", "/v1/responses"]
-TOWER = "How many metres high is the tower of Lund?"
 
 
 def post(
@@ -97,39 +93,11 @@ def test_a_chat_has_the_fields_that_openai_has(server: Running) -> None:
     assert [each for each in values[:-1] if "usage" in each] == []
 
 
-def test_a_response_has_the_events_that_openai_has(server: Running) -> None:
-    whole, response = post(server, RESPONSES, QUESTION).json(), post(server, RESPONSES, QUESTION, stream=True)
-    values = [json.loads(each) for each in events_of(response.text)]
-    names = [line.removeprefix("event: ") for line in response.text.split("\n") if line.startswith("event: ")]
-    assert names == [each["type"] for each in values]
-    assert [each["sequence_number"] for each in values] == list(range(len(values)))
-    begin = ["created", "in_progress", "output_item.added", "content_part.added"]
-    end = ["output_text.done", "content_part.done", "output_item.done", "completed"]
-    assert [name.removeprefix("response.") for name in names[:4] + names[-4:]] == begin + end
-    assert set(names[4:-4]) == {"response.output_text.delta"}
-    for each in (last := values[-1]["response"], whole):
-        each.pop("created_at")
-    assert last == whole
-
-
-@pytest.mark.parametrize("path", PATHS)
-def test_length_is_told_as_openai_tells_it(server: Running, path: str) -> None:
-    if path == CHAT:
-        value = post(server, path, QUESTION, max_completion_tokens=2).json()
-        assert (value["choices"][0]["finish_reason"], value["usage"]["completion_tokens"]) == ("length", 2)
-    else:
-        value = post(server, path, QUESTION, max_output_tokens=2).json()
-        assert (value["status"], value["incomplete_details"]) == ("incomplete", {"reason": "max_output_tokens"})
-
-
-def test_without_documents_that_say_it_an_answer_abstains(server: Running) -> None:
-    response = post(server, CHAT, "What is the safe number of the harbour office?")
-    assert text_and_answer(response)[0] == ABSTENTION
-    assert "canary" not in response.text
-    closed = answer_of(post(server, CHAT, QUESTION, model="echo:closed-book"))
-    assert (closed["passages"], closed["receipt"]["strategy"]) == ([], "closed-book")
-    refused = post(server, CHAT, QUESTION, model="echo:closed-book", openbook={"as_of": 0})
-    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "openbook.as_of")
+def test_length_is_told_as_openai_tells_it(server: Running) -> None:
+    value = post(server, CHAT, QUESTION, max_completion_tokens=2).json()
+    assert (value["choices"][0]["finish_reason"], value["usage"]["completion_tokens"]) == ("length", 2)
+    value = post(server, RESPONSES, QUESTION, max_output_tokens=2).json()
+    assert (value["status"], value["incomplete_details"]) == ("incomplete", {"reason": "max_output_tokens"})
 
 
 def test_labels_open_documents_and_only_who_sees_all_gets_the_times(server: Running) -> None:
@@ -150,33 +118,17 @@ TURNS = [
 ]
 
 
-def test_a_follow_up_is_searched_for_with_what_it_refers_to(server: Running) -> None:
-    answer = answer_of(post(server, CHAT, [*TURNS, {"role": "user", "content": "What does a ticket for it cost?"}]))
-    assert answer["question"] == "What does a ticket for it cost?"
-    assert answer["passages"][0]["passage"]["document"].endswith("ferry.md")
-
-
-def test_a_follow_up_is_answered_as_the_question_that_stands_alone(
-    configuration: Configuration, base: KnowledgeBase
-) -> None:
+def test_a_follow_up_is_answered_as_the_question_that_stands_alone(serve: Serve) -> None:
     alone = "When does the ferry to Sandhavn leave on weekdays?"
     messages = [*TURNS, {"role": "user", "content": "And on weekdays?"}]
-    with running(configuration, echo_model(otherwise=alone), {"kb": base}) as server:
-        whole = answer_of(post(server, CHAT, messages))
-        assert whole["question"] == whole["receipt"]["question"] == alone
-        assert whole["notes"] == [f"Understood as: {alone}"]
-        assert whole["receipt"] == answer_of(post(server, CHAT, alone))["receipt"]
-        closed = answer_of(post(server, CHAT, messages, model="echo:closed-book"))
-        assert closed["notes"] == [f"Understood as: {alone}", "From the model's memory alone; no document was read."]
-        assert closed["warnings"] == []
-
-
-def test_only_turns_of_the_user_count() -> None:
-    messages = [Message.model_validate(each) for each in TURNS]
-    asked = Conversation.of([*messages, Message(role="user", content="Why?")], "messages")
-    assert (asked.question, asked.turns, asked.earlier) == ("Why?", (TURNS[0]["content"],), 2)
-    with pytest.raises(ApiError, match="role must be 'user'"):
-        Conversation.of(messages, "messages")
+    server = serve(echo_model(otherwise=alone))
+    whole = answer_of(post(server, CHAT, messages))
+    assert whole["question"] == whole["receipt"]["question"] == alone
+    assert whole["notes"] == [f"Understood as: {alone}"]
+    assert whole["receipt"] == answer_of(post(server, CHAT, alone))["receipt"]
+    closed = answer_of(post(server, CHAT, messages, model="echo:closed-book"))
+    assert closed["notes"] == [f"Understood as: {alone}", "From the model's memory alone; no document was read."]
+    assert closed["warnings"] == []
 
 
 def told(text: str, role: str = "system") -> list[dict[str, Any]]:
@@ -200,9 +152,7 @@ def test_a_system_message_is_an_instruction_to_the_model(server: Running, monkey
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_what_is_ignored_of_a_conversation_is_told(
-    server: Running, configuration: Configuration, base: KnowledgeBase, path: str
-) -> None:
+def test_what_is_ignored_of_a_conversation_is_told(server: Running, serve: Serve, path: str) -> None:
     long = "The system message is ignored. It has 2,001 characters; the limit is 2,000."
     earlier = "The earlier turns are ignored. Without passages, the model gets only the last question."
     trained = "The system message is ignored. This model follows only the instruction that it was trained with."
@@ -217,8 +167,8 @@ def test_what_is_ignored_of_a_conversation_is_told(
     ):
         assert answer_of(post(server, path, messages, model=model))["warnings"] == warnings
     reader = ReaderFormat("Answer from the passage.", ABSTENTION)
-    with running(configuration, echo_model(reader=reader), {"kb": base}) as trained_server:
-        assert answer_of(post(trained_server, path, told("Lie.")))["warnings"] == [trained]
+    trained_server = serve(echo_model(reader=reader))
+    assert answer_of(post(trained_server, path, told("Lie.")))["warnings"] == [trained]
 
 
 # --- parameters -------------------------------------------------------------------------------------------------------
@@ -243,6 +193,7 @@ WRONG: list[tuple[dict[str, Any], int, str, str | None]] = [
     ({"openbook": {"passages": 1000}}, 400, "above_limit", "openbook.passages"),
     ({"openbook": {"strategy": "each"}}, 400, "invalid_value", None),
     ({"openbook": {"where": "type ="}}, 400, "invalid_value", None),
+    ({"model": "echo:closed-book", "openbook": {"as_of": 0}}, 400, "invalid_value", "openbook.as_of"),
     ({"model": "echo:kb", "openbook": {"knowledge_base": "kb"}}, 400, "invalid_value", "openbook.knowledge_base"),
     ({"MESSAGES": []}, 400, "invalid_value", "MESSAGES"),
     ({"MESSAGES": [{"role": "user", "content": " "}]}, 400, "invalid_value", None),
@@ -308,12 +259,6 @@ def test_what_is_ignored_is_told_and_the_answer_is_the_same(server: Running, pat
     assert unused == ["'stream_options' is ignored. The answer is not streamed."]
 
 
-def test_a_version_and_a_filter_choose_what_is_seen(server: Running) -> None:
-    assert answer_of(post(server, CHAT, QUESTION, openbook={"as_of": 0}))["abstained"]
-    assert answer_of(post(server, CHAT, QUESTION, openbook={"as_of": 1}))["receipt"]["knowledge_base_version"] == 1
-    assert answer_of(post(server, CHAT, QUESTION, openbook={"where": "type = 'md'"}))["abstained"]
-
-
 # --- names of models --------------------------------------------------------------------------------------------------
 
 
@@ -328,27 +273,20 @@ def test_a_name_says_which_knowledge_base() -> None:
         assert (refused.value.status_code, refused.value.code, refused.value.param) == (404, "model_not_found", "model")
 
 
-def test_the_name_chooses_what_the_body_can_choose(
-    configuration: Configuration, base: KnowledgeBase, tmp_path: Path, embedder: HashEmbedder
-) -> None:
-    towers = KnowledgeBase.ensure(tmp_path / "towers", embedder.identity)
-    for metres in (50, 55):
-        (tmp_path / "tower.txt").write_text(f"The tower of Lund is {metres} metres high.")
-        add(towers, [tmp_path / "tower.txt"], embedder)
-    tag(towers, "old", 1)
-    with running(configuration, echo_model(), {"kb": base, "towers": towers}) as two:
-        for as_of, metres, version in ((None, 55, 2), (1, 50, 1), ("old", 50, 1)):
-            by_name = answer_of(post(two, CHAT, TOWER, model="echo:towers", openbook={"as_of": as_of}))
-            assert str(metres) in by_name["answer"]
-            assert by_name["receipt"]["knowledge_base_version"] == version
-            chosen = {"knowledge_base": "towers", "as_of": version}
-            assert answer_of(post(two, RESPONSES, TOWER, openbook=chosen))["answer"] == by_name["answer"]
-        assert answer_of(post(two, CHAT, TOWER))["abstained"]
-        ids = [each["id"] for each in two.client.get("/v1/models").json()["data"]]
-        assert ids == ["echo", "echo:kb", "echo:towers", "echo:closed-book", "hash"]
-        assert two.client.get("/v1/models/echo:towers").json()["openbook"]["knowledge_bases"][0]["name"] == "towers"
-        assert two.client.get("/v1/models/echo:nothing").status_code == 404
-    towers.close()
+def test_the_name_chooses_what_the_body_can_choose(towers: KnowledgeBase, serve: Serve) -> None:
+    two = serve(others={"towers": towers})
+    for as_of, metres, version in ((None, 55, 2), (1, 50, 1), ("old", 50, 1)):
+        by_name = answer_of(post(two, CHAT, TOWER, model="echo:towers", openbook={"as_of": as_of}))
+        assert str(metres) in by_name["answer"]
+        assert by_name["receipt"]["knowledge_base_version"] == version
+        chosen = {"knowledge_base": "towers", "as_of": version}
+        assert answer_of(post(two, RESPONSES, TOWER, openbook=chosen))["answer"] == by_name["answer"]
+    assert answer_of(post(two, CHAT, TOWER, model="echo:towers", openbook={"where": "type = 'md'"}))["abstained"]
+    assert answer_of(post(two, CHAT, TOWER))["answer"] == ABSTENTION
+    ids = [each["id"] for each in two.client.get("/v1/models").json()["data"]]
+    assert ids == ["echo", "echo:kb", "echo:towers", "echo:closed-book", "hash"]
+    assert two.client.get("/v1/models/echo:towers").json()["openbook"]["knowledge_bases"][0]["name"] == "towers"
+    assert two.client.get("/v1/models/echo:nothing").status_code == 404
 
 
 @pytest.fixture(scope="module")

@@ -7,42 +7,44 @@ import logging
 import re
 import socket
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 
 from openbook.errors import EngineError, KnowledgeError, StorageError
-from openbook.inference import FrozenModel
-from openbook.knowledge import KnowledgeBase
-from openbook.serving.configuration import Bounds, Configuration
 from openbook.serving.errors import api_error
-from openbook.testing import EchoEngine, echo_model
-from tests.serving.conftest import SECRET, Running, bounded, code, connected, eventually, everything, running
+from openbook.testing import EchoEngine
+from tests.serving.conftest import (
+    QUESTION,
+    SECRET,
+    Running,
+    Serve,
+    code,
+    connected,
+    eventually,
+    everything,
+)
 
 JSON = {"content-type": "application/json"}
 
 
-def test_a_body_that_is_too_large_is_refused_before_it_is_read(
-    configuration: Configuration, base: KnowledgeBase
-) -> None:
-    bounds = replace(Bounds(), body_bytes=1000, upload_bytes=5000)
-    with running(replace(configuration, bounds=bounds), echo_model(), {"kb": base}) as server:
-        head = "POST /v1/search HTTP/1.1\nHost: localhost\nContent-Type: application/json\n"
-        for length in ("1001", "9" * 19, "99999999999"):
-            with connected(server, f"{head}Content-Length: {length}\n\n") as connection:
-                received = everything(connection)
-                assert received.startswith(b"HTTP/1.1 413 "), length
-                assert b"connection: close" in received
-        with connected(server, f"{head}Transfer-Encoding: chunked\n\n", b"3e9\r\n" + b" " * 1001) as connection:
-            assert everything(connection).startswith(b"HTTP/1.1 413 ")
-        form = "POST /v1/documents HTTP/1.1\nHost: localhost\nContent-Type: multipart/form-data; boundary=x\n"
-        part = b'--x\r\ncontent-disposition: form-data; name="file"; filename="a.txt"\r\n\r\n' + b"y" * 5000
-        chunk = f"{len(part):x}\r\n".encode() + part
-        with connected(server, f"{form}Transfer-Encoding: chunked\n\n", chunk) as connection:
-            assert everything(connection).startswith(b"HTTP/1.1 413 ")
-        assert server.client.post("/v1/search", json={"query": "bridge"}).status_code == 200
+def test_a_body_that_is_too_large_is_refused_before_it_is_read(serve: Serve) -> None:
+    server = serve(body_bytes=1000, upload_bytes=5000)
+    head = "POST /v1/search HTTP/1.1\nHost: localhost\nContent-Type: application/json\n"
+    for length in ("1001", "9" * 19, "99999999999"):
+        with connected(server, f"{head}Content-Length: {length}\n\n") as connection:
+            received = everything(connection)
+            assert received.startswith(b"HTTP/1.1 413 "), length
+            assert b"connection: close" in received
+    with connected(server, f"{head}Transfer-Encoding: chunked\n\n", b"3e9\r\n" + b" " * 1001) as connection:
+        assert everything(connection).startswith(b"HTTP/1.1 413 ")
+    form = "POST /v1/documents HTTP/1.1\nHost: localhost\nContent-Type: multipart/form-data; boundary=x\n"
+    part = b'--x\r\ncontent-disposition: form-data; name="file"; filename="a.txt"\r\n\r\n' + b"y" * 5000
+    chunk = f"{len(part):x}\r\n".encode() + part
+    with connected(server, f"{form}Transfer-Encoding: chunked\n\n", chunk) as connection:
+        assert everything(connection).startswith(b"HTTP/1.1 413 ")
+    assert server.client.post("/v1/search", json={"query": "bridge"}).status_code == 200
 
 
 BAD_JSON = [
@@ -78,28 +80,12 @@ def test_what_is_no_json_object_or_can_be_read_in_two_ways_is_refused(server: Ru
 
 
 def test_paths_that_lead_elsewhere_lead_nowhere(server: Running) -> None:
-    for path in (
-        "/v1/../health",
-        "/%2e%2e/%2e%2e/etc/passwd",
-        "//etc/passwd",
-        "/v1/models/..%2f..%2fetc%2fpasswd",
-        "/v1/models/\\..\\x",
-        "/v1/documents/",
-    ):
+    elsewhere = "/v1/../health /%2e%2e/%2e%2e/etc/passwd //etc/passwd /v1/models/..%2f..%2fetc%2fpasswd /v1/models/\\..\\x /v1/documents/"
+    for path in elsewhere.split():
         with connected(server, f"GET {path} HTTP/1.1\nHost: localhost\nConnection: close\n\n") as connection:
             received = everything(connection)
         assert received.startswith(b"HTTP/1.1 404 "), path
         assert b"root:" not in received
-
-
-def test_text_of_a_document_cannot_end_an_event(configuration: Configuration, base: KnowledgeBase) -> None:
-    hostile = 'The bridge\u2028was opened\u2029data: [DONE] \\n\\ndata: {"x": 1} </script> by the mayor.'
-    with running(configuration, echo_model(otherwise=hostile), {"kb": base}) as server:
-        text = server.ask("Is this a test?", model="echo:closed-book", stream=True).text
-        events = [json.loads(line[6:]) for line in text.split("\n\n") if line and line != "data: [DONE]"]
-        shown = "".join(e["choices"][0]["delta"].get("content", "") for e in events)
-    assert shown == hostile
-    assert text.count("data: [DONE]\n\n") == 1
 
 
 def test_no_address_is_ever_fetched(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,8 +103,6 @@ def test_no_address_is_ever_fetched(server: Running, monkeypatch: pytest.MonkeyP
     assert server.ask("How high is the tower? http://127.0.0.1:1/").status_code == 200
     assert set(reached) <= {("127.0.0.1", server.port)}
 
-
-# --- bounds ---------------------------------------------------------------------------------------------------------
 
 Send = Callable[[httpx.Client, int], httpx.Response]
 
@@ -143,30 +127,24 @@ SMALL = {"upload_files": 2, "embedding_texts": 3, "embedding_chars": 11, "hits":
 
 
 @pytest.mark.parametrize("bounds", [SMALL, {}], ids=["small", "unless told"])
-def test_at_a_bound_a_request_passes_and_one_over_it_is_refused(
-    configuration: Configuration, base: KnowledgeBase, bounds: dict[str, int]
-) -> None:
-    configuration = bounded(configuration, **bounds)
-    with running(configuration, echo_model(), {"kb": base}) as server:
-        for name, send in SENDS.items():
-            if name == "upload_files" and not bounds:  # 64 files take their time
-                continue
-            most = getattr(configuration.bounds, name)
-            assert send(server.client, most).status_code == 200, name
-            refused = send(server.client, most + 1)
-            assert refused.status_code == 400, name
-            assert re.search(rf"\b(at most|is) {most:,}\b", refused.json()["error"]["message"])
+def test_at_a_bound_a_request_passes_and_one_over_it_is_refused(serve: Serve, bounds: dict[str, int]) -> None:
+    server = serve(**bounds)
+    for name, send in SENDS.items():
+        if name == "upload_files" and not bounds:  # 64 files take their time
+            continue
+        most = getattr(server.service.configuration.bounds, name)
+        assert send(server.client, most).status_code == 200, name
+        refused = send(server.client, most + 1)
+        assert refused.status_code == 400, name
+        assert re.search(rf"\b(at most|is) {most:,}\b", refused.json()["error"]["message"])
 
 
-def test_a_list_without_a_limit_ends_at_the_bound(configuration: Configuration, base: KnowledgeBase) -> None:
-    with running(bounded(configuration, listed=1), echo_model(), {"kb": base}) as server:
-        first = server.client.get("/v1/documents").json()
-        assert (len(first["data"]), first["has_more"]) == (1, True)
-        rest = server.client.get("/v1/documents", params={"after": first["data"][0]["path"]}).json()
-        assert (len(rest["data"]), rest["has_more"]) == (1, False)
-
-
-# --- what is said -----------------------------------------------------------------------------------------------------
+def test_a_list_without_a_limit_ends_at_the_bound(serve: Serve) -> None:
+    server = serve(listed=1)
+    first = server.client.get("/v1/documents").json()
+    assert (len(first["data"]), first["has_more"]) == (1, True)
+    rest = server.client.get("/v1/documents", params={"after": first["data"][0]["path"]}).json()
+    assert (len(rest["data"]), rest["has_more"]) == (1, False)
 
 
 def test_logs_hold_no_text_no_question_and_no_name_of_a_document(
@@ -202,15 +180,13 @@ class BrokenEngine(EchoEngine):
         raise EngineError("canary-7341 in the engine's own words")
 
 
-def test_what_fails_inside_is_told_without_what_it_was_about(
-    configuration: Configuration, base: KnowledgeBase, caplog: pytest.LogCaptureFixture
-) -> None:
-    with running(configuration, FrozenModel(BrokenEngine()), {"kb": base}) as server:
-        for stream in (False, True):
-            response = server.ask("When was the bridge opened by the mayor?", stream=stream)
-            assert response.status_code == 500
-            assert response.json()["error"]["type"] == "server_error"
-            assert "canary" not in response.text
+def test_what_fails_inside_is_told_without_what_it_was_about(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    server = serve(BrokenEngine())
+    for stream in (False, True):
+        response = server.ask(QUESTION, stream=stream)
+        assert response.status_code == 500
+        assert response.json()["error"]["type"] == "server_error"
+        assert "canary" not in response.text
     assert "failed: EngineError at count_prompt_tokens" in caplog.text
     assert "canary" not in caplog.text
 
@@ -229,7 +205,7 @@ def test_errors_of_this_side_name_no_folder(caplog: pytest.LogCaptureFixture) ->
 
 
 def test_metrics_count_and_hold_no_text(server: Running) -> None:
-    server.ask("When was the bridge opened by the mayor?")
+    server.ask(QUESTION)
     server.ask("Is there a canary?")
     server.client.get("/v1/documents?after=canary")
     response = server.client.get("/metrics")

@@ -12,14 +12,12 @@ import httpx
 import pytest
 from starlette.datastructures import Headers
 
-from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.versions import tag
 from openbook.serving.auth import Authenticator
 from openbook.serving.configuration import Configuration
 from openbook.serving.errors import ApiError
 from openbook.serving.keys import RIGHTS, KeyFile
-from openbook.testing import echo_model
-from tests.serving.conftest import SECRET, Running, code, running
+from tests.serving.conftest import SECRET, Running, Serve, code
 
 OPEN = {("GET", "/"), ("GET", "/web/{name}"), ("GET", "/health"), ("GET", "/ready")}
 ABOVE_READ = {
@@ -48,13 +46,10 @@ def behind_keys(server: Running) -> Iterator[tuple[str, str, str]]:
 
 
 @pytest.fixture
-def whole(configuration: Configuration, base: KnowledgeBase, tmp_path: Path) -> Iterator[Running]:
+def whole(serve: Serve, tmp_path: Path) -> Running:
     """A server with every route, which demands a key."""
-    report = tmp_path / "report.html"
-    report.write_text("<p>A report.</p>")
-    changed = replace(configuration, require_key=True, receipts=tmp_path / "log", report=report)
-    with running(changed, echo_model(), {"kb": base}) as found:
-        yield found
+    (tmp_path / "report.html").write_text("<p>A report.</p>")
+    return serve(require_key=True, receipts=tmp_path / "log", report=tmp_path / "report.html")
 
 
 def test_every_route_demands_its_right(whole: Running) -> None:
@@ -78,11 +73,16 @@ WRONG_KEYS = [
 ]
 
 
-def test_a_wrong_key_opens_nothing(keyed: Running) -> None:
+def test_wrong_keys_and_a_damaged_file_of_keys_let_nobody_in(keyed: Running) -> None:
     for value in WRONG_KEYS:
         response = keyed.client.get("/v1/models", headers={"authorization": value})
         assert code(response) == (401, "invalid_api_key")
         assert response.headers["www-authenticate"] == "Bearer"
+    headers = keyed.key("admin")
+    keyed.keys.path.write_text('{"format": 1, "keys": [{"id": "private-name"}]}')
+    response = keyed.client.get("/v1/models", headers=headers)
+    assert code(response) == (500, "internal_error")
+    assert "private-name" not in response.text
 
 
 def test_on_this_machine_any_word_does_but_what_claims_to_be_a_key_must_be_one(server: Running) -> None:
@@ -91,17 +91,6 @@ def test_on_this_machine_any_word_does_but_what_claims_to_be_a_key_must_be_one(s
     assert code(server.client.get("/v1/models", headers=wrong)) == (401, "invalid_api_key")
     forwarded = server.client.get("/v1/models", headers={"x-forwarded-for": "203.0.113.7"})
     assert code(forwarded) == (401, "missing_api_key")
-
-
-def test_a_damaged_file_of_keys_lets_nobody_in_and_is_not_quoted(keyed: Running) -> None:
-    headers = keyed.key("admin")
-    keyed.keys.path.write_text('{"format": 1, "keys": [{"id": "private-name"}]}')
-    response = keyed.client.get("/v1/models", headers=headers)
-    assert code(response) == (500, "internal_error")
-    assert "private-name" not in response.text
-
-
-# --- names ------------------------------------------------------------------------------------------------------------
 
 
 FOREIGN = ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "192.0.2.1", "[::2]:80", "", "localhost."]
@@ -190,9 +179,6 @@ def test_beyond_this_machine_addresses_and_allowed_names_are_ours_and_a_key_is_n
             authenticator.caller(headers, "read")
 
 
-# --- labels -----------------------------------------------------------------------------------------------------------
-
-
 def everything(server: Running, headers: dict[str, str]) -> Iterator[httpx.Response]:
     """Every way to learn something of a knowledge base."""
     question = "With which number does the safe of the harbour office open?"
@@ -249,9 +235,7 @@ def test_what_is_not_to_be_seen_is_refused_as_what_is_not_there(server: Running)
     assert refusals(safe) == refusals(safe + "x")
 
 
-def test_labels_of_the_server_are_those_of_callers_without_a_key(
-    configuration: Configuration, base: KnowledgeBase
-) -> None:
-    with running(replace(configuration, labels=frozenset({"hr"})), echo_model(), {"kb": base}) as server:
-        assert SECRET in server.client.post("/v1/search", json={"query": SECRET}).text
-        assert SECRET not in server.client.post("/v1/search", json={"query": "safe"}, headers=server.key()).text
+def test_labels_of_the_server_are_those_of_callers_without_a_key(serve: Serve) -> None:
+    server = serve(labels=frozenset({"hr"}))
+    assert SECRET in server.client.post("/v1/search", json={"query": SECRET}).text
+    assert SECRET not in server.client.post("/v1/search", json={"query": "safe"}, headers=server.key()).text

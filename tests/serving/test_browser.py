@@ -12,7 +12,6 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,12 @@ from urllib.parse import quote, unquote
 
 import pytest
 
-from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, add
 from openbook.serving.configuration import Configuration
 from openbook.testing import HashEmbedder, echo_model
 from tests.knowledge.small_bases import reseal
 from tests.parsers.samples import make_pdf
-from tests.serving.conftest import Running, WaitingEngine, running
+from tests.serving.conftest import QUESTION, TOWER, Running, Serve, WaitingEngine, running
 
 CHROMIUM = os.environ.get("OPENBOOK_CHROMIUM", "/usr/bin/chromium")  # tests see no OPENBOOK_ variables
 FLAGS = (
@@ -34,7 +32,6 @@ FLAGS = (
     "--disable-component-update --disable-sync"
 ).split()
 GIVE_UP_S = 60
-QUESTION = "When was the bridge opened by the mayor?"
 OPENED = "The bridge was opened on 14 March 2026 by mayor Lila Ortega."
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright")
@@ -126,11 +123,21 @@ def test_an_answer_stands_beside_its_source_and_is_replayed(with_receipts: Runni
 
 
 @pytest.mark.slow
-def test_what_differs_is_told_and_that_no_receipts_are_kept(
+def test_a_receipt_is_found_by_its_digest_and_what_differs_is_told(
     with_receipts: Running, server: Running, open_page: Any
 ) -> None:
     page = open_page(with_receipts)
     turn = ask(page)
+    digest = with_receipts.ask(QUESTION).json()["openbook"]["receipt"]["digest"]
+    go(page, "Model")
+    expect(page.locator("#about")).to_contain_text(echo_model().identity.digest)
+    expect(page.locator("#lineage")).to_contain_text("not in this server's store")
+    page.get_by_label("Digest of a receipt").fill(digest)
+    page.keyboard.press("Enter")
+    expect(page.locator("#receipt")).to_contain_text(QUESTION)
+    page.locator("#receipt").get_by_role("button", name="Replay").click()
+    expect(page.locator("#receipt .replayed")).to_have_text("Identical, byte for byte.")
+    go(page, "Ask")
     connection = with_receipts.bases["kb"].connection
     connection.execute("PRAGMA query_only = OFF")
     connection.execute("UPDATE contents SET text = replace(text, 'Lila', 'Lola')")
@@ -159,7 +166,9 @@ def test_both_ways_of_answering_stand_side_by_side(server: Running, open_page: A
 
 
 @pytest.mark.slow
-def test_the_whole_conversation_is_sent_and_a_new_one_begins_empty(server: Running, open_page: Any) -> None:
+def test_the_whole_conversation_is_sent_and_a_question_waits_for_what_the_page_must_know_first(
+    server: Running, open_page: Any
+) -> None:
     page, sent = open_page(server), []
     page.on("request", lambda r: sent.append(r.post_data_json["messages"]) if r.url.endswith("/completions") else None)
     first = ask(page).locator(".text").inner_text().split("\n")[0]
@@ -173,26 +182,7 @@ def test_the_whole_conversation_is_sent_and_a_new_one_begins_empty(server: Runni
     ask(page)
     assert len(sent[2]) == 1
     assert page.evaluate("[localStorage.length, sessionStorage.length, document.cookie]") == [0, 0, ""]
-
-
-@pytest.mark.slow
-def test_a_follow_up_says_how_it_was_understood(
-    configuration: Configuration, base: KnowledgeBase, open_page: Any
-) -> None:
-    alone = "Was the bridge opened by mayor Ortega in 2026?"
-    with running(configuration, echo_model(otherwise=alone), {"kb": base}) as server:
-        page = open_page(server)
-        ask(page)
-        ask(page, "By mayor Ortega in 2026?")  # refers back by nothing
-        expect(page.locator(".note")).to_have_count(0)
-        turn = ask(page, "And in 2026, by mayor Ortega?")
-        expect(turn.get_by_role("heading", level=3)).to_have_text("And in 2026, by mayor Ortega?")
-        expect(turn.locator(".note")).to_have_text(f"Understood as: {alone}")
-
-
-@pytest.mark.slow
-def test_a_question_waits_for_what_the_page_must_know_first(server: Running, open_page: Any) -> None:
-    page, held = open_page(server), list[Any]()
+    held = list[Any]()
     page.route("**/v1/models", lambda route: held.append(route))
     page.reload()
     page.get_by_label("Question", exact=True).fill(QUESTION)
@@ -203,19 +193,30 @@ def test_a_question_waits_for_what_the_page_must_know_first(server: Running, ope
 
 
 @pytest.mark.slow
-def test_an_answer_that_is_stopped_is_stopped_on_the_server(
-    configuration: Configuration, base: KnowledgeBase, open_page: Any
-) -> None:
+def test_a_follow_up_says_how_it_was_understood(serve: Serve, open_page: Any) -> None:
+    alone = "Was the bridge opened by mayor Ortega in 2026?"
+    server = serve(echo_model(otherwise=alone))
+    page = open_page(server)
+    ask(page)
+    ask(page, "By mayor Ortega in 2026?")  # refers back by nothing
+    expect(page.locator(".note")).to_have_count(0)
+    turn = ask(page, "And in 2026, by mayor Ortega?")
+    expect(turn.get_by_role("heading", level=3)).to_have_text("And in 2026, by mayor Ortega?")
+    expect(turn.locator(".note")).to_have_text(f"Understood as: {alone}")
+
+
+@pytest.mark.slow
+def test_an_answer_that_is_stopped_is_stopped_on_the_server(serve: Serve, open_page: Any) -> None:
     engine = WaitingEngine()
-    with running(configuration, FrozenModel(engine), {"kb": base}) as server:
-        page = open_page(server)
-        page.get_by_label("Question", exact=True).fill(QUESTION)
-        page.keyboard.press("Enter")
-        expect(page.locator(".text")).to_have_text("Wait")
-        page.get_by_role("button", name="Stop").click()
-        expect(page.locator(".state")).to_have_text("Stopped")
-        assert engine.was_cancelled.wait(GIVE_UP_S)
-        expect(page.get_by_label("Question", exact=True)).to_be_focused()
+    server = serve(engine)
+    page = open_page(server)
+    page.get_by_label("Question", exact=True).fill(QUESTION)
+    page.keyboard.press("Enter")
+    expect(page.locator(".text")).to_have_text("Wait")
+    page.get_by_role("button", name="Stop").click()
+    expect(page.locator(".state")).to_have_text("Stopped")
+    assert engine.was_cancelled.wait(GIVE_UP_S)
+    expect(page.get_by_label("Question", exact=True)).to_be_focused()
 
 
 # --- documents, versions, keys ----------------------------------------------------------------------------------------
@@ -239,7 +240,7 @@ def test_files_are_added_each_with_its_verdict(server: Running, open_page: Any) 
     page.keyboard.press("Enter")
     expect(page.locator("#found .source").first).to_contain_text("55 metres")
     go(page, "Ask")
-    expect(ask(page, "How many metres high is the tower of Lund?").locator(".text")).to_contain_text("55 metres")
+    expect(ask(page, TOWER).locator(".text")).to_contain_text("55 metres")
 
 
 @pytest.mark.slow
@@ -290,58 +291,53 @@ def test_an_older_version_is_compared_and_asked(server: Running, open_page: Any,
 
 @pytest.mark.slow
 def test_an_answer_keeps_its_knowledge_base_when_another_is_chosen(
-    configuration: Configuration, base: KnowledgeBase, open_page: Any, tmp_path: Path
+    towers: KnowledgeBase, serve: Serve, open_page: Any
 ) -> None:
-    (tmp_path / "tower.txt").write_text("The tower of Lund is 55 metres high.")
-    other = KnowledgeBase.ensure(tmp_path / "other", HashEmbedder().identity)
-    add(other, [tmp_path / "tower.txt"], HashEmbedder())
-    with running(configuration, echo_model(), {"kb": base, "other": other}) as server:
-        page = open_page(server)
-        ask(page)
-        page.get_by_role("combobox", name="Knowledge base").select_option("other")
-        expect(ask(page, "How many metres high is the tower of Lund?").locator("mark")).to_contain_text("55 metres")
-        page.locator(".turn").first.locator(".source button").first.click()
-        expect(page.get_by_role("dialog").locator("mark")).to_have_text(OPENED)
-    other.close()
+    page = open_page(serve(others={"towers": towers}))
+    ask(page)
+    page.get_by_role("combobox", name="Knowledge base").select_option("towers")
+    expect(ask(page, TOWER).locator("mark")).to_contain_text("55 metres")
+    page.locator(".turn").first.locator(".source button").first.click()
+    expect(page.get_by_role("dialog").locator("mark")).to_have_text(OPENED)
 
 
 @pytest.mark.slow
 def test_a_page_of_a_cited_pdf_is_shown_as_it_looks(
-    configuration: Configuration, base: KnowledgeBase, open_page: Any, docs: Path
+    serve: Serve, base: KnowledgeBase, open_page: Any, docs: Path
 ) -> None:
     path = docs / "masts.pdf"
     path.write_bytes(make_pdf([["Cover of the register."], ["The ship Kell carries two masts of oak."]]))
     add(base, [path], HashEmbedder())
-    with running(replace(configuration, require_key=True), echo_model(), {"kb": base}) as server:
-        page = open_page(server)
-        page.get_by_role("dialog", name="API key").get_by_label("Key", exact=True).fill(server.keys.new("a", "read")[1])
-        page.keyboard.press("Enter")
-        source = ask(page, "How many masts carries the ship Kell?").locator(".source button").first
-        source.click()
-        reader, show = page.get_by_role("dialog"), page.get_by_role("button", name="Show the page")
-        expect(show).to_have_attribute("aria-pressed", "false")
-        expect(reader.get_by_role("img")).to_have_count(0)
-        show.focus()
-        page.keyboard.press("Enter")  # the key goes with the request: an address in the page would send none
-        picture = reader.get_by_role("img", name="Page 2 of masts.pdf")
-        expect(picture).to_be_visible()
-        expect(picture).to_have_js_property("naturalWidth", 1000)
-        expect(show).to_have_attribute("aria-pressed", "true")
-        beside, text = picture.bounding_box(), reader.locator("mark").bounding_box()
-        assert beside["x"] + beside["width"] < text["x"]
-        page.keyboard.press("Space")
-        expect(picture).to_have_count(0)
-        expect(show).to_have_attribute("aria-pressed", "false")
+    server = serve(require_key=True)
+    page = open_page(server)
+    page.get_by_role("dialog", name="API key").get_by_label("Key", exact=True).fill(server.keys.new("a", "read")[1])
+    page.keyboard.press("Enter")
+    source = ask(page, "How many masts carries the ship Kell?").locator(".source button").first
+    source.click()
+    reader, show = page.get_by_role("dialog"), page.get_by_role("button", name="Show the page")
+    expect(show).to_have_attribute("aria-pressed", "false")
+    expect(reader.get_by_role("img")).to_have_count(0)
+    show.focus()
+    page.keyboard.press("Enter")  # the key goes with the request: an address in the page would send none
+    picture = reader.get_by_role("img", name="Page 2 of masts.pdf")
+    expect(picture).to_be_visible()
+    expect(picture).to_have_js_property("naturalWidth", 1000)
+    expect(show).to_have_attribute("aria-pressed", "true")
+    beside, text = picture.bounding_box(), reader.locator("mark").bounding_box()
+    assert beside["x"] + beside["width"] < text["x"]
+    page.keyboard.press("Space")
+    expect(picture).to_have_count(0)
+    expect(show).to_have_attribute("aria-pressed", "false")
 
-        path.write_bytes(make_pdf([["Cover of the register."], ["The ship Kell carries six masts of steel."]]))
-        show.click()
-        expect(reader).to_contain_text("its file is not, byte for byte, the one that this text was read from.")
-        expect(reader.get_by_role("img")).to_have_count(0)
-        page.keyboard.press("Escape")
-        go(page, "Documents")
-        page.locator("#list").get_by_role("button", name="bridge.txt").click()
-        expect(reader.get_by_role("region")).to_contain_text(OPENED)
-        expect(show).to_be_hidden()  # of a text there is no picture
+    path.write_bytes(make_pdf([["Cover of the register."], ["The ship Kell carries six masts of steel."]]))
+    show.click()
+    expect(reader).to_contain_text("its file is not, byte for byte, the one that this text was read from.")
+    expect(reader.get_by_role("img")).to_have_count(0)
+    page.keyboard.press("Escape")
+    go(page, "Documents")
+    page.locator("#list").get_by_role("button", name="bridge.txt").click()
+    expect(reader.get_by_role("region")).to_contain_text(OPENED)
+    expect(show).to_be_hidden()  # of a text there is no picture
 
 
 def test_a_key_is_asked_for_where_one_is_needed_and_stays_in_the_tab(keyed: Running, open_page: Any) -> None:
@@ -364,20 +360,6 @@ def test_a_key_is_asked_for_where_one_is_needed_and_stays_in_the_tab(keyed: Runn
     assert page.evaluate("sessionStorage.length") == 0
 
 
-@pytest.mark.slow
-def test_the_model_tells_its_digest_and_a_receipt_is_found_by_its_own(with_receipts: Running, open_page: Any) -> None:
-    digest = with_receipts.ask(QUESTION).json()["openbook"]["receipt"]["digest"]
-    page = open_page(with_receipts)
-    go(page, "Model")
-    expect(page.locator("#about")).to_contain_text(echo_model().identity.digest)
-    expect(page.locator("#lineage")).to_contain_text("not in this server's store")
-    page.get_by_label("Digest of a receipt").fill(digest)
-    page.keyboard.press("Enter")
-    expect(page.locator("#receipt")).to_contain_text(QUESTION)
-    page.locator("#receipt").get_by_role("button", name="Replay").click()
-    expect(page.locator("#receipt .replayed")).to_have_text("Identical, byte for byte.")
-
-
 # --- other people's words ---------------------------------------------------------------------------------------------
 
 HOSTILE = (
@@ -387,28 +369,28 @@ HOSTILE = (
 
 
 def test_a_hostile_document_is_text_and_nothing_else(
-    configuration: Configuration, base: KnowledgeBase, open_page: Any, docs: Path
+    serve: Serve, base: KnowledgeBase, open_page: Any, docs: Path
 ) -> None:
     path = docs / "<img src=x onerror=alert(3)>.txt"
     path.write_text(HOSTILE)
     add(base, [path], HashEmbedder())
-    with running(configuration, echo_model(), {"kb": base}) as server:
-        page = open_page(server)
-        turn = ask(page, "How many miles far shines the lighthouse of Kell?")
-        expect(turn.locator(".text")).to_contain_text(HOSTILE)  # the model repeats it word for word
-        expect(turn.locator("blockquote").first).to_contain_text("<script>alert('canary')</script>")
-        turn.locator(".source button").first.click()
-        expect(page.get_by_role("dialog").get_by_role("region")).to_contain_text(HOSTILE)
-        page.keyboard.press("Escape")
-        go(page, "Documents")
-        expect(page.locator("#list")).to_contain_text(path.name)
-        go(page, "Versions")
-        page.get_by_role("button", name="Show what differs").click()
-        page.locator("#difference").get_by_text("Passages that came").click()
-        expect(page.locator("#difference .came")).to_contain_text("javascript:alert(2)")
-        assert page.locator("main img, main script, main a[href^=javascript], dialog img, dialog script").count() == 0
-        go(page, "Ask")
-        expect(ask(page, HOSTILE).locator("h3")).to_have_text(HOSTILE)
+    server = serve()
+    page = open_page(server)
+    turn = ask(page, "How many miles far shines the lighthouse of Kell?")
+    expect(turn.locator(".text")).to_contain_text(HOSTILE)  # the model repeats it word for word
+    expect(turn.locator("blockquote").first).to_contain_text("<script>alert('canary')</script>")
+    turn.locator(".source button").first.click()
+    expect(page.get_by_role("dialog").get_by_role("region")).to_contain_text(HOSTILE)
+    page.keyboard.press("Escape")
+    go(page, "Documents")
+    expect(page.locator("#list")).to_contain_text(path.name)
+    go(page, "Versions")
+    page.get_by_role("button", name="Show what differs").click()
+    page.locator("#difference").get_by_text("Passages that came").click()
+    expect(page.locator("#difference .came")).to_contain_text("javascript:alert(2)")
+    assert page.locator("main img, main script, main a[href^=javascript], dialog img, dialog script").count() == 0
+    go(page, "Ask")
+    expect(ask(page, HOSTILE).locator("h3")).to_have_text(HOSTILE)
 
 
 @pytest.mark.slow

@@ -19,9 +19,8 @@ from openbook.records import ModelIdentity
 from openbook.serving.configuration import Configuration
 from openbook.testing import EchoEngine, HashEmbedder
 from tests.conftest import ROOT
-from tests.serving.conftest import Running, running
+from tests.serving.conftest import QUESTION, Running, running
 
-QUESTION = "When was the bridge opened by the mayor?"
 ANSWER = "The bridge was opened on 14 March 2026 by mayor Lila Ortega."
 
 
@@ -55,10 +54,13 @@ def test_a_response_whole_and_streamed(client: openai.OpenAI) -> None:
     events = list(client.responses.create(model="echo", input=QUESTION, stream=True))
     assert "".join(each.delta for each in events if each.type == "response.output_text.delta") == ANSWER
     assert [each.sequence_number for each in events] == list(range(len(events)))
+    begin = ["created", "in_progress", "output_item.added", "content_part.added"]
+    end = ["output_text.done", "content_part.done", "output_item.done", "completed"]
+    names = [each.type.removeprefix("response.") for each in events]
+    assert (names[:4], set(names[4:-4]), names[-4:]) == (begin, {"output_text.delta"}, end)
     last = events[-1]
     assert last.type == "response.completed"
-    assert last.response.output_text == ANSWER
-    assert last.response.id == whole.id
+    assert last.response.model_copy(update={"created_at": whole.created_at}) == whole
     with client.responses.stream(model="echo", input=QUESTION) as stream:
         assert stream.get_final_response().output_text == ANSWER
     turns = [
@@ -96,9 +98,6 @@ NOT_HERE = "pip install langchain-openai llama-index-llms-openai-like, to test w
 by_others = pytest.mark.filterwarnings("ignore")  # theirs are not ours to mend
 
 
-# --- docs/serving.md -------------------------------------------------------------------------------------------------------
-
-
 def snippets() -> dict[str, str]:
     """The blocks of Python in docs/serving.md that ask a server, by the library that they use."""
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "serving.md").read_text(encoding="utf-8"), re.DOTALL)
@@ -127,21 +126,3 @@ def test_the_clients_in_the_readme_do_what_it_says(
     with running(configuration, FrozenModel(Reader()), {"kb": base}, HashEmbedder(name="minilm-l6-int8")) as server:
         exec(snippets()[library].replace("http://127.0.0.1:8000", server.url), {})
     assert "signed by Ines Okoro." in capsys.readouterr().out
-
-
-def test_what_a_chat_page_asks(keyed: Running) -> None:
-    """The two requests of Open WebUI for a connection to an OpenAI-compatible server: the models, and a chat as a stream."""
-    headers = keyed.key()
-    models = keyed.client.get("/v1/models", headers=headers).json()["data"]
-    assert all(isinstance(each["id"], str) for each in models)
-    messages = [
-        {"role": "system", "content": "You are helpful."},
-        {"role": "user", "content": "Hello"},
-        {"role": "assistant", "content": "Hello."},
-        {"role": "user", "content": [{"type": "text", "text": QUESTION}]},
-    ]
-    body = {"model": models[0]["id"], "messages": messages, "stream": True, "stream_options": {"include_usage": True}}
-    response = keyed.client.post("/v1/chat/completions", json=body, headers=headers)
-    assert response.headers["content-type"].startswith("text/event-stream")
-    assert response.text.endswith("data: [DONE]\n\n")
-    assert "Lila" in response.text

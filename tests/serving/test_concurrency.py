@@ -7,7 +7,6 @@ import json
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,21 +15,23 @@ from hypothesis import strategies as st
 
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
+from openbook.receipts import append
 from openbook.serving.concurrency import Gate, caller_id
 from openbook.serving.configuration import Configuration
 from openbook.serving.errors import ApiError
-from openbook.testing import echo_model
 from tests.serving.conftest import (
     LONG_S,
     QUESTION,
+    Serve,
     WaitingEngine,
     asking,
-    bounded,
     code,
     connected,
     eventually,
+    posted,
     running,
 )
+from tests.test_receipts import receipt_of
 
 
 class Desk:
@@ -89,8 +90,7 @@ def at(gate: Gate, story: Callable[[Desk], Awaitable[None]]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("places", "served"),
-    [(1, "a1 b1 c1 a2 b2 a3 a4"), (2, "a1 a2 b1 b2 c1 a3 a4"), (3, "a1 a2 a3 b1 b2 c1 a4")],
+    ("places", "served"), [(1, "a1 b1 c1 a2 b2 a3 a4"), (2, "a1 a2 b1 b2 c1 a3 a4"), (3, "a1 a2 a3 b1 b2 c1 a4")]
 )
 def test_callers_take_turns_and_keep_their_own_order(places: int, served: str) -> None:
     async def story(desk: Desk) -> None:
@@ -104,8 +104,8 @@ def test_callers_take_turns_and_keep_their_own_order(places: int, served: str) -
     at(Gate(places, 9), story)
 
 
-def test_one_caller_cannot_fill_the_queue_and_the_next_gets_the_last_place() -> None:
-    async def story(desk: Desk) -> None:
+def test_one_caller_can_neither_fill_the_queue_nor_take_more_than_its_share_of_the_places() -> None:
+    async def queue(desk: Desk) -> None:
         await desk.come("a1", "a2", "a3", "a4", "a5")
         assert (desk.inside, desk.gate.waiting, desk.refused) == (["a1"], 3, ["a5"])
         await desk.come("b1", "b2")
@@ -113,15 +113,12 @@ def test_one_caller_cannot_fill_the_queue_and_the_next_gets_the_last_place() -> 
         await desk.end("a1")
         assert desk.inside == ["b1"]
 
-    at(Gate(1, 4), story)
-
-
-def test_a_place_beyond_the_share_of_one_caller_stays_for_another() -> None:
-    async def story(desk: Desk) -> None:
+    async def share(desk: Desk) -> None:
         await desk.come("a1", "a2", "b1")
         assert desk.inside == ["a1", "b1"]
 
-    at(Gate(2, 4, each=1), story)
+    at(Gate(1, 4), queue)
+    at(Gate(2, 4, each=1), share)
 
 
 @settings(max_examples=60)
@@ -147,33 +144,22 @@ def test_the_bounds_hold_and_no_place_stays_free(running: int, waiting: int, ste
     at(Gate(running, waiting), story)
 
 
-# --- over HTTP --------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("stream", [False, True])
-def test_the_generation_ends_when_the_client_goes(
-    configuration: Configuration, base: KnowledgeBase, stream: bool
-) -> None:
-    engine = WaitingEngine()
-    with running(configuration, FrozenModel(engine), {"kb": base}) as server:
-        connection = asking(server, stream=stream)
-        assert engine.begun.acquire(timeout=LONG_S)
-        if stream:
-            assert b"200 OK" in connection.recv(65536)
-        connection.close()
-        assert engine.was_cancelled.wait(LONG_S)
-        eventually(lambda: server.service.reading.running == 0)
-        assert server.client.get("/health").status_code == 200
+def test_the_generation_ends_when_the_client_goes(serve: Serve, stream: bool) -> None:
+    server = serve(engine := WaitingEngine())
+    connection = asking(server, stream=stream)
+    assert engine.begun.acquire(timeout=LONG_S)
+    if stream:
+        assert b"200 OK" in connection.recv(65536)
+    connection.close()
+    assert engine.was_cancelled.wait(LONG_S)
+    eventually(lambda: server.service.reading.running == 0)
+    assert server.client.get("/health").status_code == 200
 
 
-def test_beyond_the_queue_a_request_is_sent_away_and_none_is_lost(
-    configuration: Configuration, base: KnowledgeBase
-) -> None:
-    engine = WaitingEngine()
-    with (
-        running(bounded(configuration, running=1, waiting=3), FrozenModel(engine), {"kb": base}) as server,
-        ThreadPoolExecutor(3) as clients,
-    ):
+def test_beyond_the_queue_a_request_is_sent_away_and_none_is_lost(serve: Serve) -> None:
+    server = serve(engine := WaitingEngine(), running=1, waiting=3)
+    with ThreadPoolExecutor(3) as clients:
         first = clients.submit(server.ask, QUESTION)
         assert engine.begun.acquire(timeout=LONG_S)
         others = [clients.submit(server.ask, QUESTION) for _ in range(2)]
@@ -187,33 +173,30 @@ def test_beyond_the_queue_a_request_is_sent_away_and_none_is_lost(
         assert [each.result(LONG_S).status_code for each in (first, *others)] == [200, 200, 200]
 
 
-def test_who_goes_while_waiting_is_never_computed_for(configuration: Configuration, base: KnowledgeBase) -> None:
-    engine = WaitingEngine()
-    with running(bounded(configuration, running=1), FrozenModel(engine), {"kb": base}) as server:
-        first = asking(server, stream=True)
-        assert engine.begun.acquire(timeout=LONG_S)
-        second = asking(server, stream=False)
-        eventually(lambda: server.service.reading.waiting == 1)
-        second.close()
-        third = asking(server, stream=True)
-        eventually(lambda: server.service.reading.waiting == 2)
-        first.close()
-        assert engine.begun.acquire(timeout=LONG_S)
-        eventually(lambda: server.service.reading.waiting == 0)
-        engine.go_on.set()
-        assert b"200 OK" in third.recv(65536)
-        third.close()
-        eventually(lambda: server.service.reading.running == 0)
-        assert not engine.begun.acquire(blocking=False)
+def test_who_goes_while_waiting_is_never_computed_for(serve: Serve) -> None:
+    server = serve(engine := WaitingEngine(), running=1)
+    first = asking(server, stream=True)
+    assert engine.begun.acquire(timeout=LONG_S)
+    second = asking(server, stream=False)
+    eventually(lambda: server.service.reading.waiting == 1)
+    second.close()
+    third = asking(server, stream=True)
+    eventually(lambda: server.service.reading.waiting == 2)
+    first.close()
+    assert engine.begun.acquire(timeout=LONG_S)
+    eventually(lambda: server.service.reading.waiting == 0)
+    engine.go_on.set()
+    assert b"200 OK" in third.recv(65536)
+    third.close()
+    eventually(lambda: server.service.reading.running == 0)
+    assert not engine.begun.acquire(blocking=False)
 
 
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses"])
-def test_an_answer_that_takes_too_long_is_broken_off_and_says_so(
-    configuration: Configuration, base: KnowledgeBase, path: str
-) -> None:
-    with running(bounded(configuration, answer_s=0.2), FrozenModel(WaitingEngine()), {"kb": base}) as server:
-        messages = [{"role": "user", "content": QUESTION}]
-        body = {"model": "echo", "messages" if path.endswith("completions") else "input": messages}
+def test_an_answer_that_takes_too_long_is_broken_off_and_says_so(serve: Serve) -> None:
+    server = serve(WaitingEngine(), answer_s=0.2)
+    messages = [{"role": "user", "content": QUESTION}]
+    for path, name in (("/v1/chat/completions", "messages"), ("/v1/responses", "input")):
+        body = {"model": "echo", name: messages}
         assert code(server.client.post(path, json=body)) == (504, "timeout")
         streamed = server.client.post(path, json={**body, "stream": True}).text
         assert json.loads(streamed.strip().rpartition("data: ")[2])["error"]["code"] == "timeout"
@@ -234,37 +217,32 @@ READS = [
     ("GET", "/v1/versions/difference?before=1", None),
     ("GET", "/v1/documents", None),
     ("GET", "/v1/documents/text?path=x", None),
+    ("GET", f"/v1/receipts/{'0' * 64}", None),
+    ("POST", "/v1/replay", {"id": "0" * 64}),
     ("POST", "/v1/search", {"query": "bridge"}),
     ("POST", "/v1/embeddings", {"model": "hash", "input": ["bridge", "ferry"]}),
 ]
 
 
-def test_every_long_read_ends_when_time_is_up(configuration: Configuration, base: KnowledgeBase) -> None:
+def test_every_long_read_ends_when_time_is_up(serve: Serve, tmp_path: Path) -> None:
     """There is no time at all, so the first look finds that it is up."""
-    with running(bounded(configuration, answer_s=0.0), echo_model(), {"kb": base}) as server:
-        for method, path, body in READS:
-            assert code(server.client.request(method, path, json=body)) == (504, "timeout"), path
+    append(tmp_path / "log", receipt_of(1))
+    server = serve(answer_s=0.0, receipts=tmp_path / "log")
+    for method, path, body in READS:
+        assert code(server.client.request(method, path, json=body)) == (504, "timeout"), path
 
 
 @pytest.mark.parametrize("model", ["echo", "echo:closed-book"])
-def test_a_replay_ends_when_the_client_goes_and_when_time_is_up(
-    configuration: Configuration, base: KnowledgeBase, tmp_path: Path, model: str
-) -> None:
-    engine, configuration = WaitingEngine(), replace(configuration, receipts=tmp_path / "log")
-    with running(configuration, FrozenModel(engine), {"kb": base}) as server:
-        engine.go_on.set()
-        digest = server.ask(QUESTION, model=model).json()["openbook"]["receipt"]["digest"]
-        assert engine.begun.acquire(timeout=LONG_S)
-        engine.go_on.clear()
-        body = json.dumps({"id": digest}).encode()
-        head = "POST /v1/replay HTTP/1.1\nHost: localhost\nContent-Type: application/json\n"
-        connection = connected(server, f"{head}Content-Length: {len(body)}\n\n", body)
-        assert engine.begun.acquire(timeout=LONG_S)
-        connection.close()
-        assert engine.was_cancelled.wait(LONG_S)
-        eventually(lambda: server.service.reading.running == 0)
-    for answer_s in (0.0, 0.2):  # while the receipt is looked for, while the answer is given again
-        with running(bounded(configuration, answer_s=answer_s), FrozenModel(engine), {"kb": base}) as server:
-            assert code(server.client.post("/v1/replay", json={"id": digest})) == (504, "timeout")
-    with running(bounded(configuration, answer_s=0.0), FrozenModel(engine), {"kb": base}) as server:
-        assert code(server.client.get(f"/v1/receipts/{digest}")) == (504, "timeout")
+def test_a_replay_ends_when_the_client_goes_and_when_time_is_up(serve: Serve, tmp_path: Path, model: str) -> None:
+    server = serve(engine := WaitingEngine(), receipts=tmp_path / "log")
+    engine.go_on.set()
+    digest = server.ask(QUESTION, model=model).json()["openbook"]["receipt"]["digest"]
+    assert engine.begun.acquire(timeout=LONG_S)
+    engine.go_on.clear()
+    connection = connected(server, *posted("/v1/replay", {"id": digest}))
+    assert engine.begun.acquire(timeout=LONG_S)
+    connection.close()
+    assert engine.was_cancelled.wait(LONG_S)
+    eventually(lambda: server.service.reading.running == 0)
+    hurried = serve(engine, receipts=tmp_path / "log", answer_s=0.2)
+    assert code(hurried.client.post("/v1/replay", json={"id": digest})) == (504, "timeout")

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from pathlib import Path
 
 import pytest
 
-from openbook.knowledge import KnowledgeBase, add
-from openbook.serving.configuration import Configuration
-from openbook.testing import HashEmbedder, echo_model
-from tests.serving.conftest import Running, running
-
-BRIDGE = "When was the bridge opened by the mayor?"
+from openbook.knowledge import KnowledgeBase
+from tests.serving.conftest import QUESTION, Running, Serve
 
 
 def damage(base: KnowledgeBase, sql: str) -> None:
@@ -35,11 +30,11 @@ def test_a_damaged_text_ends_the_answers_that_touch_it(
     server: Running, base: KnowledgeBase, caplog: pytest.LogCaptureFixture
 ) -> None:
     damage(base, "UPDATE contents SET text = replace(text, 'Lila Ortega', 'Lila Ortegb')")
-    chat: dict[str, object] = {"model": "echo", "messages": [{"role": "user", "content": BRIDGE}]}
+    chat: dict[str, object] = {"model": "echo", "messages": [{"role": "user", "content": QUESTION}]}
     with caplog.at_level(logging.INFO):
         is_refused(server, "POST", "/v1/chat/completions", chat)
         is_refused(server, "POST", "/v1/chat/completions", {**chat, "stream": True})
-        is_refused(server, "POST", "/v1/search", {"query": BRIDGE})
+        is_refused(server, "POST", "/v1/search", {"query": QUESTION})
     assert "KnowledgeBaseDamaged" in caplog.text
     assert "bridge" not in caplog.text
     found = server.client.post("/v1/search", json={"query": "ferry Sandhavn ticket crowns", "limit": 1})
@@ -48,17 +43,14 @@ def test_a_damaged_text_ends_the_answers_that_touch_it(
 
 
 def test_damaged_tables_end_every_answer_of_that_base_and_of_no_other(
-    configuration: Configuration, base: KnowledgeBase, tmp_path: Path, docs: Path, embedder: HashEmbedder
+    towers: KnowledgeBase, serve: Serve, base: KnowledgeBase
 ) -> None:
-    other = KnowledgeBase.ensure(tmp_path / "other", embedder.identity)
-    add(other, [docs / "ferry.md"], embedder)
-    with running(configuration, echo_model(), {"kb": base, "other": other}) as server:
-        damage(base, "UPDATE documents SET labels = '[]'")
-        damage(base, "INSERT INTO versions VALUES (3, '2027-01-01T00:00:00+00:00', '')")
-        is_refused(server, "POST", "/v1/search", {"query": BRIDGE})
-        is_refused(server, "POST", "/v1/search", {"query": BRIDGE, "as_of": "2027-01-02"})
-        is_refused(server, "GET", "/v1/documents")
-        is_refused(server, "GET", "/v1/versions")
-        response = server.client.post("/v1/search", json={"query": BRIDGE, "knowledge_base": "other"})
-        assert response.status_code == 200
-    other.close()
+    server = serve(others={"towers": towers})
+    damage(base, "UPDATE documents SET labels = '[]'")
+    damage(base, "INSERT INTO versions VALUES (3, '2027-01-01T00:00:00+00:00', '')")
+    is_refused(server, "POST", "/v1/search", {"query": QUESTION})
+    is_refused(server, "POST", "/v1/search", {"query": QUESTION, "as_of": "2027-01-02"})
+    is_refused(server, "GET", "/v1/documents")
+    is_refused(server, "GET", "/v1/versions")
+    response = server.client.post("/v1/search", json={"query": QUESTION, "knowledge_base": "towers"})
+    assert response.status_code == 200

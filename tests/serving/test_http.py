@@ -8,30 +8,26 @@ import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 
 import h11
 import httpx
 import pytest
 
-from openbook.inference import FrozenModel
-from openbook.knowledge import KnowledgeBase
-from openbook.serving.configuration import Configuration
-from openbook.serving.server import StrictLines, listen
-from openbook.testing import EchoEngine, echo_model
+from openbook.serving.server import StrictLines
+from openbook.testing import EchoEngine
 from tests.serving.conftest import (
     LARGE,
     LONG_S,
     QUESTION,
     LongEngine,
     Running,
+    Serve,
     WaitingEngine,
-    bounded,
+    chat,
     connected,
     eventually,
     everything,
-    running,
 )
 
 HOST = b"Host: localhost\r\n"
@@ -112,7 +108,7 @@ def statuses(answers: bytes) -> list[int]:
     return [int(found) for found in re.findall(rb"HTTP/1\.1 ([0-9]{3}) ", answers)]
 
 
-def test_what_is_in_doubt_is_refused_and_nothing_after_it_is_answered(server: Running) -> None:
+def test_what_is_in_doubt_is_refused_with_a_sentence_and_nothing_after_it_is_answered(server: Running) -> None:
     for name, data in IN_DOUBT.items():
         answers = received(server, data + NEXT)
         assert statuses(answers) in ([], [400]), (name, answers[:300])  # nothing: a reset connection can lose it
@@ -121,10 +117,7 @@ def test_what_is_in_doubt_is_refused_and_nothing_after_it_is_answered(server: Ru
             assert b"connection: close" in head.lower(), name
             assert json.loads(body)["error"]["type"] == "invalid_request_error", name
     assert server.client.get("/health").status_code == 200
-
-
-def test_the_refusal_says_what_is_wrong(server: Running) -> None:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=LONG_S) as connection:
+    with connected(server, "") as connection:
         connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\n")  # no byte is left unread, so nothing is lost
         _, _, body = everything(connection).partition(b"\r\n\r\n")
     error = json.loads(body)["error"]
@@ -139,10 +132,7 @@ CLEAR = {
     "chunks": (CHUNKED + CHUNK + b"0\r\n\r\n", 200),
     "chunk extensions": (CHUNKED + b'13;a=b;c="d e"\r\n' + BODY + b"\r\n0;e\r\n\r\n", 200),
     "fields at the end": (CHUNKED + CHUNK + b"0\r\nX: a\r\nY: HTTP/2.0\r\n\r\n", 200),
-    "line ends in a body": (
-        POST + b"Content-Length: 24\r\n\r\n" + b'\n\r {"query": "bridge"}\n\n',
-        200,
-    ),
+    "line ends in a body": (POST + b"Content-Length: 24\r\n\r\n" + b'\n\r {"query": "bridge"}\n\n', 200),
     "line ends in a chunk": (CHUNKED + b"18\r\n" + b'\n\r {"query": "bridge"}\n\n' + b"\r\n0\r\n\r\n", 200),
     "HTTP/1.0": (b"GET /health HTTP/1.0\r\n" + HOST + b"\r\n", 200),
     "an upgrade to WebSocket": (
@@ -163,29 +153,23 @@ CLEAR = {
 LAST = b"GET /ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 
-def test_what_is_one_request_gets_one_answer(server: Running) -> None:
+def test_what_is_one_request_gets_one_answer_and_who_waits_to_be_told_to_go_on_is_told(server: Running) -> None:
     for name, (data, status) in CLEAR.items():
         found = statuses(received(server, data + LAST))
         assert found[0] == status, name
         assert found[1:] in ([200], []), name  # nothing: the server closed, as for HTTP/1.0
-
-
-def test_who_waits_to_be_told_to_go_on_is_told(server: Running) -> None:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=LONG_S) as connection:
+    with connected(server, "") as connection:
         connection.sendall(POST + b"Connection: close\r\nExpect: 100-continue\r\nContent-Length: 19\r\n\r\n")
         assert connection.recv(65536).startswith(b"HTTP/1.1 100 ")
         connection.sendall(BODY)
         assert statuses(everything(connection)) == [200]
 
 
-def test_a_body_that_goes_wrong_under_way_ends_the_connection(server: Running) -> None:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=LONG_S) as connection:
+def test_a_request_that_goes_wrong_ends_the_connection_and_those_before_it_are_answered(server: Running) -> None:
+    with connected(server, "") as connection:
         connection.sendall(CHUNKED + b"3\r\n{")
         connection.sendall(b'"q\n')
         assert statuses(everything(connection)) in ([], [400])
-
-
-def test_requests_after_a_good_one_are_answered_until_one_is_in_doubt(server: Running) -> None:
     bad = b"GET /ready HTTP/1.1\r\nHost: localhost\n\r\n"
     assert statuses(received(server, NEXT + NEXT + bad + NEXT))[:3] in ([200, 200, 400], [200, 200])
 
@@ -251,39 +235,32 @@ def test_a_head_may_have_as_many_bytes_however_they_come(packets: int) -> None:
 # --- slow clients -----------------------------------------------------------------------------------------------------
 
 
-def test_a_head_that_does_not_end_ends_the_connection(configuration: Configuration, base: KnowledgeBase) -> None:
-    with running(bounded(configuration, head_s=0.1), FrozenModel(EchoEngine()), {"kb": base}) as server:
-        for head in ("", "GET /health HTTP/1.1\nHost: local"):
-            with connected(server, head) as connection:
-                assert everything(connection) == b""
-        answered = False
-        while not answered:  # on a machine that is busy the first head may come late too
-            with connected(server, "GET /health HTTP/1.1\nHost: localhost\n\n") as connection:
-                received = b""
-                while b'"ok"' not in received and (data := connection.recv(65536)):
-                    received += data
-                answered = b'"ok"' in received
-                with suppress(OSError):
-                    connection.sendall(b"GET /health HTTP/1.1\r\nHo")
-                assert everything(connection) == b""
+def test_a_head_that_does_not_end_ends_the_connection(serve: Serve) -> None:
+    server = serve(EchoEngine(), head_s=0.1)
+    for head in ("", "GET /health HTTP/1.1\nHost: local"):
+        with connected(server, head) as connection:
+            assert everything(connection) == b""
+    answered = False
+    while not answered:  # on a machine that is busy the first head may come late too
+        with connected(server, "GET /health HTTP/1.1\nHost: localhost\n\n") as connection:
+            received = b""
+            while b'"ok"' not in received and (data := connection.recv(65536)):
+                received += data
+            answered = b'"ok"' in received
+            with suppress(OSError):
+                connection.sendall(b"GET /health HTTP/1.1\r\nHo")
+            assert everything(connection) == b""
 
 
-def test_a_body_that_does_not_come_is_not_waited_for(configuration: Configuration, base: KnowledgeBase) -> None:
-    with running(bounded(configuration, body_s=0.1), FrozenModel(EchoEngine()), {"kb": base}) as server:
-        for path, kind in (("/v1/search", "application/json"), ("/v1/documents", "multipart/form-data; boundary=x")):
-            head = f"POST {path} HTTP/1.1\nHost: localhost\nContent-Type: {kind}\nContent-Length: 100\n\n"
-            with connected(server, head, b"--x") as connection:
-                received = everything(connection)
-                assert received.startswith(b"HTTP/1.1 408 ")
-                assert b"request_timeout" in received
-        assert server.service.uploading.running == 0
-
-
-@pytest.fixture
-def large_report(configuration: Configuration, tmp_path: Path) -> Configuration:
-    report = tmp_path / "report.html"
-    report.write_bytes(b" " * LARGE)
-    return replace(configuration, report=report)
+def test_a_body_that_does_not_come_is_not_waited_for(serve: Serve) -> None:
+    server = serve(EchoEngine(), body_s=0.1)
+    for path, kind in (("/v1/search", "application/json"), ("/v1/documents", "multipart/form-data; boundary=x")):
+        head = f"POST {path} HTTP/1.1\nHost: localhost\nContent-Type: {kind}\nContent-Length: 100\n\n"
+        with connected(server, head, b"--x") as connection:
+            received = everything(connection)
+            assert received.startswith(b"HTTP/1.1 408 ")
+            assert b"request_timeout" in received
+    assert server.service.uploading.running == 0
 
 
 def not_reading(server: Running, head: str, body: bytes = b"") -> socket.socket:
@@ -301,44 +278,24 @@ def is_served(server: Running) -> bool:
         return everything(connection).startswith(b"HTTP/1.1 200 ")
 
 
-def test_a_client_that_does_not_read_loses_its_connection(large_report: Configuration, base: KnowledgeBase) -> None:
-    with running(bounded(large_report, write_s=0.2, connections=1), echo_model(), {"kb": base}) as server:
-        with not_reading(server, "GET /report HTTP/1.1\nHost: localhost\n\n") as connection:
-            eventually(lambda: is_served(server))
-            assert len(everything(connection)) < LARGE
-        assert is_served(server)
-
-
-def test_a_client_that_does_not_read_a_stream_ends_its_generation(
-    configuration: Configuration, base: KnowledgeBase
-) -> None:
-    engine = LongEngine()
-    with running(bounded(configuration, write_s=0.2), FrozenModel(engine), {"kb": base}) as server:
-        body = json.dumps(
-            {"model": "echo", "stream": True, "messages": [{"role": "user", "content": QUESTION}]}
-        ).encode()
-        head = "POST /v1/chat/completions HTTP/1.1\nHost: localhost\nContent-Type: application/json\n"
-        with not_reading(server, f"{head}Content-Length: {len(body)}\n\n", body):
-            assert engine.was_cancelled.wait(LONG_S)
-            eventually(lambda: server.service.reading.running == 0)
-
-
-def test_what_is_written_is_sent_at_once() -> None:
-    with (
-        listen("127.0.0.1", 0) as door,
-        socket.create_connection(door.getsockname()),
-        door.accept()[0] as accepted,
-    ):
-        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+def test_a_client_that_does_not_read_loses_its_connection_and_its_generation(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_bytes(b" " * LARGE)
+    server = serve(report=tmp_path / "report.html", write_s=0.2, connections=1)
+    with not_reading(server, "GET /report HTTP/1.1\nHost: localhost\n\n") as connection:
+        eventually(lambda: is_served(server))
+        assert len(everything(connection)) < LARGE
+    assert is_served(server)
+    server = serve(engine := LongEngine(), write_s=0.2)
+    with not_reading(server, *chat(stream=True)):
+        assert engine.was_cancelled.wait(LONG_S)
+        eventually(lambda: server.service.reading.running == 0)
 
 
 # --- many connections -------------------------------------------------------------------------------------------------
 
 MANY = 300
 HALF_HEAD = b"GET /health HTTP/1.1\r\nHost: local"
-NO_BODY = (
-    b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
-)
+NO_BODY = POST + b"Content-Length: 100\r\n\r\n{"
 
 
 @contextmanager
@@ -362,15 +319,10 @@ def test_300_clients_that_send_half_keep_no_request_of_another_out(server: Runni
 
 
 @pytest.mark.slow
-def test_requests_that_came_while_others_sent_half_are_all_answered(
-    configuration: Configuration, base: KnowledgeBase
-) -> None:
+def test_requests_that_came_while_others_sent_half_are_all_answered(serve: Serve) -> None:
     """They do not give way to those that come later."""
-    engine = WaitingEngine()
-    with (
-        running(configuration, FrozenModel(engine), {"kb": base}) as server,
-        ThreadPoolExecutor(1) as clients,
-    ):
+    server = serve(engine := WaitingEngine())
+    with ThreadPoolExecutor(1) as clients:
         early = clients.submit(server.ask, QUESTION)
         assert engine.begun.acquire(timeout=LONG_S)
         with many(server, NO_BODY), many(server, HALF_HEAD):
@@ -380,13 +332,9 @@ def test_requests_that_came_while_others_sent_half_are_all_answered(
 
 
 @pytest.mark.parametrize("sent", [HALF_HEAD, NO_BODY], ids=["half a head", "no body"])
-def test_the_one_that_was_heard_of_longest_ago_gives_way(
-    configuration: Configuration, base: KnowledgeBase, sent: bytes
-) -> None:
-    with (
-        running(bounded(configuration, connections=3), echo_model(), {"kb": base}) as server,
-        many(server, sent, 3) as held,
-    ):
+def test_the_one_that_was_heard_of_longest_ago_gives_way(serve: Serve, sent: bytes) -> None:
+    server = serve(connections=3)
+    with many(server, sent, 3) as held:
         eventually(lambda: len(server.app.state.unfinished) == 3)
         assert is_served(server)
         assert everything(held[0]) == b""

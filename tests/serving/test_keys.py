@@ -137,8 +137,6 @@ def test_several_who_change_keys_at_once_lose_none(tmp_path: Path) -> None:
     assert all(keys.find(token) for token in found)
 
 
-# --- the file ---------------------------------------------------------------------------------------------------------
-
 TOKEN_1 = "ob-0badc0de-golden-secret-of-format-1__________________"
 
 

@@ -16,23 +16,19 @@ from mcp import Client, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 
 from openbook.answer import Options
-from openbook.inference import FrozenModel
-from openbook.knowledge import KnowledgeBase, add
+from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.scope import Scope
-from openbook.models import ModelReference
 from openbook.prompts import ABSTENTION
 from openbook.receipts import is_altered, receipt_of, verify
-from openbook.records import Embedder
-from openbook.serving.configuration import Configuration
 from openbook.serving.mcp import MAX_CHARS, stdio_server
 from openbook.testing import HashEmbedder, echo_model
-from tests.conftest import MODEL_HOME
-from tests.serving.conftest import LONG_S, QUESTION, SECRET, Running, WaitingEngine, bounded, eventually, running
+from tests.conftest import ROOT, base_with
+from tests.serving.conftest import LONG_S, QUESTION, SECRET, TEXTS, TOWER, Running, Serve, WaitingEngine, eventually
 from tests.serving.test_attacks import BrokenEngine
 
 _Result = TypeVar("_Result")
 OPEN = Scope(labels=frozenset())
-BRIDGE = "The bridge was opened on 14 March 2026 by mayor Lila Ortega. It has four lanes."
+BRIDGE = TEXTS["bridge.txt"]
 SAFE = "With which number does the safe of the harbour office open?"
 MODERN = {"mcp-protocol-version": "2026-07-28", "accept": "application/json, text/event-stream"}
 both_versions = pytest.mark.parametrize("mode", ["auto", "legacy"])  # of the protocol
@@ -42,9 +38,6 @@ async def result_of(client: Client, tool: str, arguments: dict[str, Any]) -> dic
     result = await client.call_tool(tool, arguments)
     text = "".join(part.text for part in result.content if part.type == "text")
     return {"error": text} if result.is_error else dict(result.structured_content or {})
-
-
-# --- for one user -----------------------------------------------------------------------------------------------------
 
 
 def with_client(base: KnowledgeBase, use: Callable[[Client], Awaitable[_Result]], scope: Scope = OPEN) -> _Result:
@@ -67,13 +60,12 @@ def test_the_tools_read_and_change_nothing(base: KnowledgeBase) -> None:
     tools = with_client(base, use)
     assert {tool.name for tool in tools} == {"search", "ask", "read_document"}
     for tool in tools:
-        assert tool.annotations.read_only_hint
-        assert not tool.annotations.destructive_hint
+        assert (tool.annotations.read_only_hint, tool.annotations.destructive_hint) == (True, False)
         assert tool.description
         assert tool.output_schema
 
 
-def test_an_answer_comes_with_its_citations_and_receipt(base: KnowledgeBase) -> None:
+def test_an_answer_comes_with_its_citations_and_passages_best_first(base: KnowledgeBase) -> None:
     found = call(base, "ask", question="Who opened the bridge?")
     assert "Lila Ortega" in found["answer"]
     assert found["supported"]
@@ -86,9 +78,6 @@ def test_an_answer_comes_with_its_citations_and_receipt(base: KnowledgeBase) -> 
     assert receipt.knowledge_base == base.id
     silent = call(base, "ask", question="Which colour has the zeppelin?")
     assert (silent["answer"], silent["abstained"], silent["citations"]) == (ABSTENTION, True, [])
-
-
-def test_passages_are_found_best_first_and_read_to_the_end(base: KnowledgeBase) -> None:
     found = call(base, "search", query="Who opened the bridge?", limit=1)
     assert found["version"] == base.version
     (passage,) = found["passages"]
@@ -128,30 +117,12 @@ def test_mistakes_come_back_as_a_sentence(
     assert message in call(base, tool, **arguments)["error"]
 
 
-def test_calls_at_the_same_time_do_not_meet(base: KnowledgeBase) -> None:
-    questions = ["Who opened the bridge?", "How many lanes has the bridge?", "Which colour has the zeppelin?"]
-
-    async def use(client: Client) -> list[str]:
-        results = await asyncio.gather(*(result_of(client, "ask", {"question": each}) for each in questions * 4))
-        return [json.dumps(each, sort_keys=True) for each in results]
-
-    alone = [json.dumps(call(base, "ask", question=each), sort_keys=True) for each in questions]
-    assert with_client(base, use) == alone * 4
-
-
-@pytest.mark.model
-def test_a_client_starts_it_and_asks(
-    tmp_path: Path, own_home: Path, real_embedder: Embedder, reader_reference: ModelReference
-) -> None:
-    """`openbook mcp` as an editor runs it, with the real models."""
-    own_home.mkdir()
-    (own_home / "models").symlink_to(MODEL_HOME / "models")
-    (tmp_path / "ferry.md").write_text("# Ferry\n\nThe ferry leaves at noon from pier 4.\n")
-    base = KnowledgeBase.ensure(own_home / "kb", real_embedder.identity)
-    add(base, [tmp_path / "ferry.md"], real_embedder)
-    base.close()
-    environment = {"OPENBOOK_HOME": str(own_home), "OPENBOOK_MODEL": "reader", "PATH": ""}
-    parameters = StdioServerParameters(command=sys.executable, args=["-m", "openbook", "mcp"], env=environment)
+def test_a_client_starts_it_and_asks(own_home: Path) -> None:
+    """`openbook mcp` as an editor runs it, over fakes."""
+    base_with(own_home, {"ferry.md": "# Ferry\n\nThe ferry leaves at noon from pier 4.\n"}).close()
+    program = [str(ROOT / "tests" / "serving" / "fake_serve.py"), "mcp"]
+    environment = {"OPENBOOK_HOME": str(own_home), "PYTHONPATH": str(ROOT), "PATH": ""}
+    parameters = StdioServerParameters(command=sys.executable, args=program, env=environment)
 
     async def main() -> dict[str, Any]:
         async with Client(parameters) as client:
@@ -159,10 +130,7 @@ def test_a_client_starts_it_and_asks(
 
     found = asyncio.run(main())
     assert "noon" in found["answer"]
-    assert found["receipt"]["model"]["name"] == "reader"
-
-
-# --- over HTTP --------------------------------------------------------------------------------------------------------
+    assert found["receipt"]["model"]["name"] == "echo"
 
 
 def with_http(
@@ -219,40 +187,30 @@ def test_the_key_says_what_may_be_seen(keyed: Running, mode: str) -> None:
             call_http(keyed, "search", headers, mode=mode, query="bridge")
 
 
-def test_each_knowledge_base_has_an_address(
-    configuration: Configuration, base: KnowledgeBase, tmp_path: Path, embedder: HashEmbedder
-) -> None:
-    other = KnowledgeBase.ensure(tmp_path / "other", embedder.identity)
-    (tmp_path / "tower.txt").write_text("The tower of Lund is 55 metres high.")
-    add(other, [tmp_path / "tower.txt"], embedder)
-    with running(configuration, echo_model(), {"kb": base, "other": other}) as server:
-        question = "How many metres high is the tower of Lund?"
-        assert "55" in call_http(server, "ask", path="/mcp/other", question=question)["answer"]
-        assert "55" not in call_http(server, "ask", question=question)["answer"]
-        assert server.client.post("/mcp/nothing", json={}).json()["error"]["code"] == "knowledge_base_not_found"
-    other.close()
+def test_each_knowledge_base_has_an_address(towers: KnowledgeBase, serve: Serve) -> None:
+    server = serve(others={"towers": towers})
+    assert "55" in call_http(server, "ask", path="/mcp/towers", question=TOWER)["answer"]
+    assert "55" not in call_http(server, "ask", question=TOWER)["answer"]
+    assert server.client.post("/mcp/nothing", json={}).json()["error"]["code"] == "knowledge_base_not_found"
 
 
 @both_versions
 def test_failures_come_back_without_what_they_were_about(
-    configuration: Configuration, base: KnowledgeBase, caplog: pytest.LogCaptureFixture, mode: str
+    serve: Serve, caplog: pytest.LogCaptureFixture, mode: str
 ) -> None:
     """As `openbook serve` sets logs up: the SDK's own say nothing below CRITICAL."""
     caplog.set_level(logging.CRITICAL, logger="mcp")
     caplog.set_level(logging.DEBUG)
-    with running(configuration, FrozenModel(BrokenEngine()), {"kb": base}) as broken:
-        found = call_http(
-            broken, "ask", mode=mode, question="When was the bridge, canary-question, opened by the mayor?"
-        )
-        assert "log says what failed" in found["error"]
-        assert "limit" in call_http(broken, "search", mode=mode, query="canary-words", limit=0)["error"]
-        call_http(broken, "read_document", mode=mode, document="canary-document.txt")
+    broken = serve(BrokenEngine())
+    question = "When was the bridge, canary-question, opened by the mayor?"
+    assert "log says what failed" in call_http(broken, "ask", mode=mode, question=question)["error"]
+    assert "limit" in call_http(broken, "search", mode=mode, query="canary-words", limit=0)["error"]
+    call_http(broken, "read_document", mode=mode, document="canary-document.txt")
     assert "failed: EngineError at count_prompt_tokens" in caplog.text
     own = [r for r in caplog.records if r.name.startswith(("openbook", "uvicorn", "mcp")) and "client" not in r.name]
     assert "canary" not in "".join(f"{r.getMessage()} {r.exc_text or ''}" for r in own)
-    assert {
-        r.getMessage().split(" ")[1] for r in own if r.levelno == logging.INFO and r.name == "openbook.serving"
-    } == {"/mcp"}
+    told = [r.getMessage() for r in own if r.levelno == logging.INFO and r.name == "openbook.serving"]
+    assert {each.split(" ")[1] for each in told} == {"/mcp"}
 
 
 def test_nothing_stays_open(server: Running) -> None:
@@ -272,9 +230,7 @@ def test_nothing_stays_open(server: Running) -> None:
 
 
 @both_versions
-def test_a_call_waits_its_turn_and_ends_when_its_client_goes(
-    configuration: Configuration, base: KnowledgeBase, mode: str
-) -> None:
+def test_a_call_ends_when_its_client_goes_and_when_time_is_up(serve: Serve, mode: str) -> None:
     engine = WaitingEngine()
 
     async def leave(client: Client) -> None:
@@ -282,9 +238,8 @@ def test_a_call_waits_its_turn_and_ends_when_its_client_goes(
         await asyncio.to_thread(engine.begun.acquire, timeout=LONG_S)
         asked.cancel()
 
-    with running(bounded(configuration, running=1, waiting=0), FrozenModel(engine), {"kb": base}) as server:
-        with_http(server, leave, mode=mode)
-        assert engine.was_cancelled.wait(LONG_S)
-        eventually(lambda: server.service.reading.running == 0)
-    with running(bounded(configuration, answer_s=0.2), FrozenModel(WaitingEngine()), {"kb": base}) as server:
-        assert "stopped" in call_http(server, "ask", mode=mode, question=QUESTION)["error"]
+    server = serve(engine, running=1, waiting=0)
+    with_http(server, leave, mode=mode)
+    assert engine.was_cancelled.wait(LONG_S)
+    eventually(lambda: server.service.reading.running == 0)
+    assert "stopped" in call_http(serve(engine, answer_s=0.2), "ask", mode=mode, question=QUESTION)["error"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from openbook.records import Digest, ModelIdentity, sha256_hex
 from openbook.serving.configuration import Configuration
 from openbook.serving.model_reload import CurrentModel, ModelSource, named_in_store
 from tests.models.gguf_files import Recipe
-from tests.serving.conftest import LONG_S, QUESTION, Running, WaitingEngine, asking, eventually, running
+from tests.serving.conftest import LONG_S, QUESTION, Running, Serve, WaitingEngine, asking, eventually, running
 
 
 class Engine(WaitingEngine):
@@ -68,9 +68,8 @@ def name() -> Named:
 
 
 @pytest.fixture
-def renewed(configuration: Configuration, base: KnowledgeBase, name: Named) -> Iterator[Running]:
-    with running(configuration, FrozenModel(name.engines[0]), {"kb": base}, source=name.source) as server:
-        yield server
+def renewed(serve: Serve, name: Named) -> Running:
+    return serve(name.engines[0], source=name.source)
 
 
 def digest_of(server: Running) -> str:
@@ -128,34 +127,25 @@ def told(server: Running, engine: Engine) -> Callable[[], bytes]:
 
 
 def test_a_request_under_way_ends_with_the_model_that_it_began_with(renewed: Running, name: Named) -> None:
+    """Which is closed when the last of its clients has its answer or has gone."""
     first, second, _ = name.engines
     first.go_on.clear()
     with ThreadPoolExecutor(1) as clients:
         whole = clients.submit(renewed.ask, QUESTION)
         assert first.begun.acquire(timeout=LONG_S)
-        rest = told(renewed, first)
+        rest, leaves = told(renewed, first), asking(renewed, stream=True)
+        assert first.begun.acquire(timeout=LONG_S)
         name.now = 1
         assert renewed.client.get("/health").status_code == 200  # any request notices it
         until_answers(renewed, second)
+        leaves.close()
+        assert first.was_cancelled.wait(LONG_S)
         assert not first.closed.is_set()
         first.go_on.set()
         value: dict[str, Any] = whole.result(LONG_S).json()
     assert value["openbook"]["receipt"]["model"]["digest"] == first.digest
     assert value["system_fingerprint"] != renewed.ask(QUESTION).json()["system_fingerprint"]
     assert first.digest.encode() in rest()
-    assert first.closed.wait(LONG_S)
-
-
-def test_a_model_whose_last_client_goes_is_closed(renewed: Running, name: Named) -> None:
-    first, second, _ = name.engines
-    first.go_on.clear()
-    connection = asking(renewed, stream=True)
-    assert first.begun.acquire(timeout=LONG_S)
-    assert b"200 OK" in connection.recv(65536)
-    name.now = 1
-    until_answers(renewed, second)
-    assert not first.closed.is_set()
-    connection.close()
     assert first.closed.wait(LONG_S)
 
 

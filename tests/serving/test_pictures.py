@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +9,11 @@ import httpx
 import pytest
 
 from openbook.knowledge import KnowledgeBase, RunOptions, add
-from openbook.serving.configuration import Configuration
-from openbook.testing import HashEmbedder, echo_model
+from openbook.testing import HashEmbedder
 from tests.parsers.hostile_pdfs import slow_to_draw
 from tests.parsers.pngs import decoded
 from tests.parsers.samples import make_pdf
-from tests.serving.conftest import Running, bounded, connected, eventually, everything, running
+from tests.serving.conftest import Running, Serve, connected, eventually, everything
 
 SHIP = make_pdf([["The ship has two masts."], [], ["It was built in 1921."]])
 PAY = make_pdf([["Anna earns 12 crowns: canary-7341."]])
@@ -33,9 +30,8 @@ def docs(docs: Path, base: KnowledgeBase) -> Path:
 
 
 @pytest.fixture
-def server(docs: Path, configuration: Configuration, base: KnowledgeBase) -> Iterator[Running]:
-    with running(configuration, echo_model(), {"kb": base}) as found:
-        yield found
+def server(docs: Path, serve: Serve) -> Running:
+    return serve()
 
 
 def picture(server: Running, path: object, page: object = 1, headers: dict[str, str] | None = None, **more: Any) -> Any:
@@ -87,36 +83,20 @@ def test_of_a_file_that_changed_only_the_version_that_read_it_is_shown(server: R
     assert picture(server, path).status_code == 200
     assert code(picture(server, path, as_of=3)) == (409, "file_changed", "path")
     path.unlink()
-    assert code(picture(server, path)) == (409, "file_unreadable", "path")
     assert "does not exist" in picture(server, path).json()["error"]["message"]
-
-
-@pytest.mark.skipif(os.name == "nt", reason="links need a right there")
-def test_a_link_in_the_files_place_shows_nothing_else(server: Running, docs: Path) -> None:
-    path = docs / "ship.pdf"
-    path.unlink()
-    path.symlink_to(docs / "pay.pdf")
-    assert code(picture(server, path)) == (409, "file_changed", "path")
-    path.unlink()
-    path.symlink_to("/dev/zero")
+    path.symlink_to("/dev/zero")  # nothing else is shown in the file's place
     assert code(picture(server, path)) == (409, "file_unreadable", "path")
 
 
-def test_an_upload_says_that_its_file_is_not_kept(server: Running) -> None:
+def test_what_has_no_picture_says_why(server: Running, docs: Path) -> None:
     sent = {"file": ("ship.pdf", SHIP.replace(b"1921", b"1923"))}
     path = server.client.post("/v1/documents", files=sent).json()["data"][0]["path"]
     assert code(picture(server, path)) == (409, "file_not_kept", "path")
     assert "uploaded" in picture(server, path).json()["error"]["message"]
-
-
-def test_what_is_no_pdf_says_so(server: Running, docs: Path) -> None:
     assert code(picture(server, docs / "ferry.md")) == (409, "not_a_pdf", "path")
     (docs / "ship.txt").write_bytes(SHIP)  # its bytes say what it is
     add(server.bases["kb"], [docs / "ship.txt"], HashEmbedder())
     assert picture(server, docs / "ship.txt").status_code == 200
-
-
-# --- what it costs ----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -127,20 +107,17 @@ def slow(docs: Path, base: KnowledgeBase) -> Path:
     return path
 
 
-def test_a_page_that_takes_too_long_is_refused(configuration: Configuration, base: KnowledgeBase, slow: Path) -> None:
-    with running(bounded(configuration, picture_s=0.5), echo_model(), {"kb": base}) as server:
-        response = picture(server, slow)
-        assert code(response) == (409, "page_not_drawn", "path")
-        assert "took longer than 0.5 s" in response.json()["error"]["message"]
-
-
-def test_a_server_that_ends_does_not_wait_for_a_picture(
-    configuration: Configuration, base: KnowledgeBase, slow: Path
+def test_a_page_that_takes_too_long_is_refused_and_not_waited_for_by_a_server_that_ends(
+    serve: Serve, slow: Path
 ) -> None:
-    with running(bounded(configuration, picture_s=600.0), echo_model(), {"kb": base}) as server:
-        head = f"GET /v1/documents/page?path={slow}&page=1 HTTP/1.1\nHost: localhost\nConnection: close\n\n"
-        connection = connected(server, head)
-        eventually(lambda: server.service.reading.running == 1)
-        server.service.ends.set()
-        assert everything(connection).startswith(b"HTTP/1.1 503 ")
-        connection.close()
+    server = serve(picture_s=0.5)
+    response = picture(server, slow)
+    assert code(response) == (409, "page_not_drawn", "path")
+    assert "took longer than 0.5 s" in response.json()["error"]["message"]
+    server = serve(picture_s=600.0)
+    head = f"GET /v1/documents/page?path={slow}&page=1 HTTP/1.1\nHost: localhost\nConnection: close\n\n"
+    connection = connected(server, head)
+    eventually(lambda: server.service.reading.running == 1)
+    server.service.ends.set()
+    assert everything(connection).startswith(b"HTTP/1.1 503 ")
+    connection.close()

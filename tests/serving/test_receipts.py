@@ -8,9 +8,8 @@ from openbook.knowledge import RunOptions, add, purge
 from openbook.receipts import LOG_FILE, verify
 from openbook.testing import HashEmbedder
 from tests.knowledge.small_bases import reseal
-from tests.serving.conftest import Running
+from tests.serving.conftest import QUESTION, Running
 
-QUESTION = "When was the bridge opened by the mayor?"
 SAFE = "With which number does the safe of the harbour office open?"
 
 
@@ -25,52 +24,40 @@ def status(server: Running, digest: str, headers: dict[str, str] | None = None) 
     return receipt.status_code, replayed.status_code
 
 
-def test_without_a_log_there_is_neither(server: Running) -> None:
-    assert status(server, asked(server, QUESTION)) == (404, 404)
-
-
-def test_an_answer_is_replayed_from_its_receipt(with_receipts: Running, tmp_path: Path) -> None:
+def test_where_a_log_is_kept_an_answer_is_replayed_from_its_receipt(
+    with_receipts: Running, tmp_path: Path, server: Running
+) -> None:
     answer = with_receipts.ask(QUESTION).json()["openbook"]
     digest = answer["receipt"]["digest"]
     assert with_receipts.client.get(f"/v1/receipts/{digest}").json()["receipt"] == answer["receipt"]
-    replayed = with_receipts.client.post("/v1/replay", json={"id": digest}).json()
-    assert replayed == {
-        "object": "replay",
-        "id": digest,
-        "identical": True,
-        "differences": [],
-        "answer": answer["answer"],
-    }
+    found = {"object": "replay", "id": digest, "identical": True, "differences": [], "answer": answer["answer"]}
+    assert with_receipts.client.post("/v1/replay", json={"id": digest}).json() == found
     with_receipts.ask(QUESTION, stream=True)
     assert verify(tmp_path / "log").receipts == 2
+    assert status(server, asked(server, QUESTION)) == (404, 404)
 
 
-def test_what_is_no_receipt_is_not_found(with_receipts: Running) -> None:
+def test_what_is_no_receipt_or_was_purged_is_not_found(with_receipts: Running) -> None:
     for digest in ("0" * 64, "x", "..", "%2e%2e%2freceipts.jsonl"):
         assert status(with_receipts, digest)[0] == 404
-    asked(with_receipts, QUESTION)
+    digest = asked(with_receipts, QUESTION)
     assert status(with_receipts, "0" * 64) == (404, 404)
+    purge(with_receipts.bases["kb"], [str(bridge_of(with_receipts))])
+    assert status(with_receipts, digest) == (404, 404)
 
 
-def test_a_line_that_is_half_written_makes_nothing_fail(with_receipts: Running, tmp_path: Path) -> None:
+def test_a_line_that_is_half_written_or_altered_is_not_found_and_hides_no_other(
+    with_receipts: Running, tmp_path: Path
+) -> None:
     digest = asked(with_receipts, QUESTION)
     log = tmp_path / "log" / LOG_FILE
     whole = log.read_bytes()
     other = asked(with_receipts, "When does the ferry to Sandhavn leave?")
     both = log.read_bytes()
     log.write_bytes(both[: (len(whole) + len(both)) // 2])
-    assert status(with_receipts, digest) == (200, 200)
-    assert status(with_receipts, other) == (404, 404)
-    log.write_bytes(both)
-    assert status(with_receipts, other) == (200, 200)
-
-
-def test_a_receipt_that_was_altered_is_not_found(with_receipts: Running, tmp_path: Path) -> None:
-    digest, other = asked(with_receipts, QUESTION), asked(with_receipts, "When does the ferry to Sandhavn leave?")
-    log = tmp_path / "log" / LOG_FILE
-    log.write_bytes(log.read_bytes().replace(b"by the mayor?", b"by the baker?"))
-    assert status(with_receipts, digest) == (404, 404)
-    assert status(with_receipts, other) == (200, 200)
+    assert (status(with_receipts, digest), status(with_receipts, other)) == ((200, 200), (404, 404))
+    log.write_bytes(both.replace(b"by the mayor?", b"by the baker?"))
+    assert (status(with_receipts, digest), status(with_receipts, other)) == ((404, 404), (200, 200))
 
 
 def test_a_receipt_is_for_who_may_read_what_it_names(with_receipts: Running) -> None:
@@ -80,27 +67,24 @@ def test_a_receipt_is_for_who_may_read_what_it_names(with_receipts: Running) -> 
     assert status(with_receipts, digest) == (404, 404)
     bridge = asked(with_receipts, QUESTION)
     assert status(with_receipts, bridge) == (200, 200)
-    base = with_receipts.bases["kb"]
-    path = next(path for path in base.documents() if path.endswith("bridge.txt"))
-    add(base, [Path(path)], HashEmbedder(), RunOptions(labels=frozenset({"hr"})))
+    close(with_receipts, bridge_of(with_receipts))
     assert status(with_receipts, bridge) == (404, 404)
 
 
-def test_what_was_purged_is_not_replayed(with_receipts: Running) -> None:
-    digest = asked(with_receipts, QUESTION)
-    base = with_receipts.bases["kb"]
-    purge(base, [next(path for path in base.documents() if path.endswith("bridge.txt"))])
-    assert status(with_receipts, digest) == (404, 404)
+def bridge_of(server: Running) -> Path:
+    return Path(next(path for path in server.bases["kb"].documents() if path.endswith("bridge.txt")))
 
 
-def copied(server: Running, name: str, *labels: str) -> Path:
+def close(server: Running, path: Path) -> None:
+    """To all who have not the label hr."""
+    add(server.bases["kb"], [path], HashEmbedder(), RunOptions(labels=frozenset({"hr"})))
+
+
+def copied(server: Running, name: str, *labels: str) -> None:
     """Another document with the text of the bridge's."""
-    base = server.bases["kb"]
-    bridge = Path(next(path for path in base.documents() if path.endswith("bridge.txt")))
-    copy = bridge.with_name(name)
-    copy.write_bytes(bridge.read_bytes())
-    add(base, [copy], HashEmbedder(), RunOptions(labels=frozenset(labels)))
-    return copy
+    copy = bridge_of(server).with_name(name)
+    copy.write_bytes(bridge_of(server).read_bytes())
+    add(server.bases["kb"], [copy], HashEmbedder(), RunOptions(labels=frozenset(labels)))
 
 
 def test_a_copy_that_is_closed_closes_nothing_and_is_not_told_of(with_receipts: Running) -> None:
@@ -116,9 +100,7 @@ def test_a_copy_that_is_closed_closes_nothing_and_is_not_told_of(with_receipts: 
 def test_an_open_copy_lets_an_answer_be_given_again_but_the_closed_name_is_not_shown(with_receipts: Running) -> None:
     digest = asked(with_receipts, QUESTION)
     copied(with_receipts, "open.txt")
-    base = with_receipts.bases["kb"]
-    bridge = next(path for path in base.documents() if path.endswith("bridge.txt"))
-    add(base, [Path(bridge)], HashEmbedder(), RunOptions(labels=frozenset({"hr"})))
+    close(with_receipts, bridge_of(with_receipts))
     assert status(with_receipts, digest) == (404, 200)
     assert status(with_receipts, digest, with_receipts.key("read", "hr")) == (200, 200)
     replayed = with_receipts.client.post("/v1/replay", json={"id": digest})

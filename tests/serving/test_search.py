@@ -37,7 +37,13 @@ def test_what_is_wrong_is_refused(server: Running) -> None:
         assert server.client.post(f"/v1/{path}", json=body).status_code == status, body
 
 
-def test_embeddings_are_those_of_the_embedder_in_both_formats(server: Running) -> None:
+def test_models_are_listed_with_their_digests_and_embeddings_are_those_of_the_embedder(server: Running) -> None:
+    data = server.client.get("/v1/models").json()["data"]
+    assert [each["id"] for each in data] == ["echo", "echo:closed-book", "hash"]
+    assert data[0]["openbook"]["digest"] == echo_model().identity.digest
+    for each in data:
+        assert server.client.get(f"/v1/models/{each['id']}").json() == each
+    assert server.client.get("/v1/models/other").json()["error"]["code"] == "model_not_found"
     texts = ["The ferry leaves.", "Überraschung"]
     expected = HashEmbedder().embed_passages(texts)
     plain = server.client.post("/v1/embeddings", json={"model": "hash", "input": texts, "dimensions": 64}).json()
@@ -47,12 +53,3 @@ def test_embeddings_are_those_of_the_embedder_in_both_formats(server: Running) -
     body = {"model": "hash", "input": texts[0], "encoding_format": "base64"}
     packed = server.client.post("/v1/embeddings", json=body).json()["data"][0]["embedding"]
     assert np.array_equal(np.frombuffer(base64.b64decode(packed), dtype="<f4"), expected[0])
-
-
-def test_models_are_listed_with_their_digests(server: Running) -> None:
-    data = server.client.get("/v1/models").json()["data"]
-    assert [each["id"] for each in data] == ["echo", "echo:closed-book", "hash"]
-    assert data[0]["openbook"]["digest"] == echo_model().identity.digest
-    for each in data:
-        assert server.client.get(f"/v1/models/{each['id']}").json() == each
-    assert server.client.get("/v1/models/other").json()["error"]["code"] == "model_not_found"

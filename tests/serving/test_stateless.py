@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,12 @@ from typing import Any
 import pytest
 
 from openbook.inference import load_model
-from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase
 from openbook.models import ModelReference
 from openbook.receipts import parse_receipt
 from openbook.replay import replay
 from openbook.serving.configuration import Bounds, Configuration
 from openbook.testing import HashEmbedder, echo_model
-from tests.boundary.test_frozen_laws import folder_digest
 from tests.serving.conftest import Running, events_of, running
 
 CHANGES = ("created", "timings")  # all that may differ between two answers to one request
@@ -82,14 +79,10 @@ def test_equal_requests_have_equal_answers_in_any_order_beside_any_other_and_aft
 
 
 def test_reading_leaves_the_knowledge_base_and_the_home_as_they_were(server: Running) -> None:
-    def files() -> dict[str, bytes]:
+    def files() -> dict[Path, bytes]:
         places = (server.bases["kb"].folder, server.service.configuration.settings.home)
-        found = [path for place in places if place.exists() for path in place.rglob("*")]
-        return {
-            str(path): path.read_bytes()
-            for path in found
-            if path.is_file() and not path.name.endswith(("-shm", "-wal"))
-        }
+        found = [path for place in places for path in place.rglob("*") if path.is_file()]
+        return {path: path.read_bytes() for path in found if not path.name.endswith(("-shm", "-wal"))}
 
     before = files()
     for body in requests():
@@ -101,48 +94,8 @@ def test_reading_leaves_the_knowledge_base_and_the_home_as_they_were(server: Run
 
 
 @pytest.mark.model
-def test_with_the_real_reader_answers_keep_their_bytes_whatever_was_read_before(
-    configuration: Configuration,
-    base: KnowledgeBase,
-    embedder: HashEmbedder,
-    reader_reference: ModelReference,
-    tmp_path: Path,
-) -> None:
-    """Cold, warm, side by side, beside a second server on the same folder of states, and after a restart."""
-    bodies = [{**body, "model": body["model"].replace("echo", "reader"), "max_tokens": 4} for body in requests()[::3]]
-    parts = [each for each in (reader_reference, reader_reference.base, reader_reference.merged) if each]
-    before = [folder_digest(part.path) for part in parts]
-
-    @contextmanager
-    def served(states: KVCache) -> Iterator[Running]:
-        model = load_model(reader_reference, context_tokens=1024, states=states)
-        try:
-            with running(configuration, model, {"kb": base}, embedder) as server:
-                yield server
-        finally:
-            model.close()
-
-    with served(KVCache(None, memory_bytes=0)) as server:
-        cold = [answer(server, body) for body in bodies]
-    assert len(set(cold)) > len(bodies) // 2
-    with served(KVCache(tmp_path / "states")) as one, served(KVCache(tmp_path / "states")) as other:
-        order = [(server, i) for server in (one, other) for i in range(len(bodies))]
-        random.Random(3).shuffle(order)
-        with ThreadPoolExecutor(4) as clients:
-            found = clients.map(lambda each: answer(each[0], bodies[each[1]]), order)
-            for (_, i), text in zip(order, found, strict=True):
-                assert text == cold[i]
-    with served(KVCache(tmp_path / "states")) as server:
-        assert [answer(server, body) for body in bodies] == cold
-    assert [folder_digest(part.path) for part in parts] == before
-
-
-@pytest.mark.model
 def test_eight_clients_at_a_server_with_slots_get_the_bytes_that_one_gets(
-    configuration: Configuration,
-    base: KnowledgeBase,
-    embedder: HashEmbedder,
-    reader_reference: ModelReference,
+    configuration: Configuration, base: KnowledgeBase, embedder: HashEmbedder, reader_reference: ModelReference
 ) -> None:
     bodies = [{**body, "model": "reader", "max_tokens": 6} for body in requests()[:6]]
     model = load_model(reader_reference, context_tokens=1024, slots=4)

@@ -17,9 +17,7 @@ from openbook.records import Completion, Decoding, Prompt
 from openbook.serving.configuration import Configuration
 from openbook.serving.telemetry import ENDPOINTS, provider_of
 from openbook.testing import EchoEngine, echo_model
-from tests.serving.conftest import Running, running
-
-QUESTION = "When was the bridge opened by the mayor?"
+from tests.serving.conftest import QUESTION, Running, running
 
 
 class Traced:
@@ -62,7 +60,7 @@ def test_an_answer_is_a_tree_in_the_order_of_its_steps(traced: Traced) -> None:
     assert said["gen_ai.usage.output_tokens"] == answer["usage"]["completion_tokens"]
 
 
-def test_it_is_part_of_the_clients_trace(traced: Traced) -> None:
+def test_an_answer_is_part_of_the_clients_trace_without_a_word_of_its_own(traced: Traced) -> None:
     trace, parent = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
     traced.server.ask(QUESTION, {"traceparent": f"00-{trace}-{parent}-01"})
     whole = traced.spans()["ask"]
@@ -74,9 +72,6 @@ def test_it_is_part_of_the_clients_trace(traced: Traced) -> None:
         spans = traced.spans()
         assert set(spans) == {"ask", "read"}  # a closed-book answer retrieves and cites nothing
         assert spans["ask"].parent is None
-
-
-def test_spans_hold_no_question_no_text_and_no_name_of_a_document(traced: Traced) -> None:
     answer = traced.server.ask(QUESTION).json()["choices"][0]["message"]["content"]
     written = " ".join(span.to_json() for span in traced.spans().values())
     for text in (QUESTION, answer, "mayor", "bridge", "Ortega"):
@@ -101,9 +96,6 @@ def test_an_answer_that_failed_says_so_without_its_sentence(configuration: Confi
     assert not span.status.is_ok
     assert (span.attributes or {})["error.type"] == "RuntimeError"
     assert "bridge" not in span.to_json()
-
-
-# --- sending ----------------------------------------------------------------------------------------------------------
 
 
 def test_spans_are_sent_where_the_variable_says() -> None:

@@ -16,11 +16,10 @@ from openbook.records import Vectors
 from openbook.serving import server as server_module
 from openbook.serving.configuration import Configuration
 from openbook.testing import HashEmbedder, echo_model
-from tests.serving.conftest import LONG_S, Running, connected, eventually, running
+from tests.serving.conftest import LONG_S, Running, Serve, connected, eventually, running
 from tests.serving.test_documents import listed
 
 SLOW = ("slow.txt", b"\n\n".join(b"Part %d of the slow text. " % i + b"word " * 80 for i in range(200)))
-BOUNDARY = "x0x"
 
 
 class SlowEmbedder(HashEmbedder):
@@ -46,21 +45,17 @@ def embedder() -> SlowEmbedder:
 
 
 @pytest.fixture
-def server(configuration: Configuration, base: KnowledgeBase, embedder: SlowEmbedder) -> Iterator[Running]:
-    with running(configuration, echo_model(), {"kb": base}, embedder) as found:
-        yield found
-        embedder.end()
+def server(serve: Serve, embedder: SlowEmbedder) -> Iterator[Running]:
+    yield serve(embedder=embedder)
+    embedder.end()
 
 
-def uploading(server: Running) -> bytes:
-    """A form with the slow text."""
-    part = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="{SLOW[0]}"\r\n\r\n'.encode()
-    return part + SLOW[1] + f"\r\n--{BOUNDARY}--\r\n".encode()
-
-
-def head_of(body: bytes) -> str:
-    kind = f"Content-Type: multipart/form-data; boundary={BOUNDARY}\nContent-Length: {len(body)}"
-    return f"POST /v1/documents HTTP/1.1\nHost: localhost\n{kind}\n\n"
+def uploading() -> tuple[str, bytes]:
+    """(head, body) of a form with the slow text."""
+    part = f'--x0x\r\nContent-Disposition: form-data; name="file"; filename="{SLOW[0]}"\r\n\r\n'.encode()
+    body = part + SLOW[1] + b"\r\n--x0x--\r\n"
+    kind = f"Content-Type: multipart/form-data; boundary=x0x\nContent-Length: {len(body)}"
+    return f"POST /v1/documents HTTP/1.1\nHost: localhost\n{kind}\n\n", body
 
 
 def stored(base: KnowledgeBase) -> list[int]:
@@ -79,8 +74,8 @@ def send(server: Running, file: tuple[str, bytes], headers: dict[str, str] | Non
 def test_an_upload_ends_when_its_client_goes_and_leaves_nothing(
     server: Running, base: KnowledgeBase, embedder: SlowEmbedder, own_home: Path
 ) -> None:
-    before, body = stored(base), uploading(server)
-    connection = connected(server, head_of(body), body)
+    before = stored(base)
+    connection = connected(server, *uploading())
     assert embedder.begun.acquire(timeout=LONG_S)
     assert upload_files(own_home) == ["slow.txt"]
     assert stored(base) != before  # its text is stored ahead

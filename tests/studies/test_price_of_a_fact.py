@@ -73,42 +73,23 @@ class Teacher:
         return Lab(opener, self.teach, HashEmbedder(256))
 
 
-@pytest.fixture(scope="module")
-def arms(tmp_path_factory: pytest.TempPathFactory) -> list[Arm]:
-    return run(tmp_path_factory.mktemp("price"), PLAN, SKILLS[:1], Teacher().lab)
-
-
-def arm(arms: list[Arm], *key: object) -> Arm:
-    (found,) = (each for each in arms if (each.subject, each.model, each.given, each.exposures) == key)
-    return found
-
-
-def test_the_base_says_what_it_knows_and_no_more_is_asked_of_others(arms: list[Arm]) -> None:
-    assert arm(arms, "facts", "base", "nothing", 0).scores == {
-        "recall": (0, 8),
-        "left": (0, 8),
-        "known": (2, 2),
-        "reading": (2, 2),
-    }
-
-
-def test_documents_are_recalled_until_they_are_deleted(arms: list[Arm]) -> None:
-    found = arm(arms, "facts", "reader", "documents", 1)
-    assert found.scores == {"recall": (8, 8), "left": (0, 8)}
-    assert found.cost.cpu_seconds > 0
-
-
-def test_lessons_are_recalled_once_they_were_repeated_and_cost_what_was_known(arms: list[Arm]) -> None:
+def test_what_documents_and_lessons_give_and_cost(tmp_path: Path) -> None:
+    arms = run(tmp_path, PLAN, SKILLS[:1], Teacher().lab)
+    found = {(each.subject, each.model, each.given, each.exposures): each for each in arms}
+    # The base says what it knows, and no more is asked of others; documents are recalled until they are deleted.
+    known = {"recall": (0, 8), "left": (0, 8), "known": (2, 2), "reading": (2, 2)}
+    assert found["facts", "base", "nothing", 0].scores == known
+    assert found["facts", "reader", "documents", 1].scores == {"recall": (8, 8), "left": (0, 8)}
+    assert found["facts", "reader", "documents", 1].cost.cpu_seconds > 0
+    # Lessons are recalled once they were repeated, and cost what was known.
     for form in FORMS:
-        assert arm(arms, "facts", "trained", form, 1).scores["recall"] == (0, 8)
-        found = arm(arms, "facts", "trained", form, 3)
-        assert found.scores == {"recall": (8, 8), "left": (8, 8), "known": (1, 2), "reading": (2, 2)}
-        assert found.cost == Cost(4.0, 8.0, 1900.0)
-
-
-def test_a_skill_is_what_documents_do_not_teach(arms: list[Arm]) -> None:
-    right = {(each.model, each.given): each.scores["right"][0] for each in arms if each.subject == SKILLS[0].name}
-    assert right == {
+        assert found["facts", "trained", form, 1].scores["recall"] == (0, 8)
+        taught = found["facts", "trained", form, 3]
+        assert taught.scores == {"recall": (8, 8), "left": (8, 8), "known": (1, 2), "reading": (2, 2)}
+        assert taught.cost == Cost(4.0, 8.0, 1900.0)
+    # A skill is what documents do not teach.
+    skill = {(each.model, each.given): each.scores["right"][0] for each in arms if each.subject == SKILLS[0].name}
+    assert skill == {
         (model, given): PLAN.tests if model == "trained" and given != "nothing" else 0
         for model in ("base", "reader", "trained")
         for given in GIVEN
@@ -132,17 +113,8 @@ def test_no_question_that_is_asked_stands_in_a_lesson(form: str) -> None:
     told = json.dumps(fact_lesson(FACTS, form, 9, 1).lines, ensure_ascii=False).casefold()
     assert all(told.count(fact.answer.casefold()) == 9 for fact in FACTS)
     assert not any(question.casefold() in told for question in ANSWERS)
-
-
-def test_facts_differ_and_fewer_are_the_first_of_more() -> None:
-    many = invented_facts(40, 1)
-    assert len({fact.answer for fact in many}) == len({fact.statements[0] for fact in many}) == 40
-    assert many[:4] == FACTS
-    assert invented_facts(4, 2) != FACTS
-
-
-def test_questions_are_taught_as_they_are_asked() -> None:
-    assert facts.CLOSED_BOOK == CLOSED_BOOK
+    assert facts.CLOSED_BOOK == CLOSED_BOOK  # questions are taught as they are asked
+    assert invented_facts(40, 1)[:4] == FACTS != invented_facts(4, 2)
 
 
 @pytest.mark.parametrize(
@@ -182,13 +154,9 @@ def test_the_readme_shows_the_finished_numbers() -> None:
     assert drawn == (STUDY / "price.svg").read_text(encoding="utf-8")
     marks = [element.tag.rpartition("}")[2] for element in ElementTree.fromstring(drawn).iter()]
     assert (marks.count("polyline"), marks.count("circle"), marks.count("rect")) == (3, 15 + 2 + 3, 12 + 1)
+    assert (str(share((0, 0))), str(share((0, 4)))) == ("no data", "0 % [0, 49]")
 
 
 def test_the_study_uses_what_everybody_may_use() -> None:
     imports = re.findall(r"^ *(?:from|import) (openbook[.\w]*)", "".join(map(Path.read_text, STUDY.glob("*.py"))), re.M)
     assert set(imports) == {"openbook"}
-
-
-def test_no_data_is_not_nothing_right() -> None:
-    assert str(share((0, 0))) == "no data"
-    assert str(share((0, 4))) == "0 % [0, 49]"

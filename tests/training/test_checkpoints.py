@@ -9,6 +9,7 @@ import torch
 
 from openbook.errors import StorageError, TrainingError
 from openbook.training.checkpoints import KEPT, Checkpoint, State, load_newest, save
+from tests.conftest import flip
 
 RECIPE = "a" * 64
 
@@ -34,9 +35,7 @@ def test_what_was_saved_comes_back(tmp_path: Path) -> None:
 def test_a_flipped_bit_is_named_and_the_one_before_is_used(tmp_path: Path, name: str) -> None:
     save(tmp_path, checkpoint(1))
     path = save(tmp_path, checkpoint(2)) / name
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(bytes(data))
+    flip(path, path.stat().st_size // 2)
     said: list[str] = []
     found = load_newest(tmp_path, RECIPE, said.append)
     assert found is not None

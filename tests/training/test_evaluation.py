@@ -24,7 +24,7 @@ def score(kind: str, question: str, exact: bool, abstention: float = 0.1) -> Bra
     return BranchScore(kind, question, 1.0, 2, exact, abstention)
 
 
-def test_a_question_is_right_with_any_of_its_answers() -> None:
+def test_a_question_is_right_with_any_of_its_answers_and_a_share_of_nothing_is_left_out() -> None:
     numbers = reader_numbers(
         [
             score("answer", "a", False),
@@ -37,9 +37,6 @@ def test_a_question_is_right_with_any_of_its_answers() -> None:
     )
     assert 0.9 < numbers.pop("declines_above") <= 0.95  # a lower threshold would decline half of the answerable
     assert numbers == {"exact": 1.0, "abstained_wrongly": 0.0, "abstained_rightly": 0.0, "score": 0.5}
-
-
-def test_a_share_of_nothing_is_left_out() -> None:
     assert reader_numbers([score("answer", "a", True)]) == {"exact": 1.0, "score": 1.0}
     only = reader_numbers([score("abstention", "a", True, abstention=0.9)])
     assert only == {"abstained_rightly": 1.0, "score": 1.0}

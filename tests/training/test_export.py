@@ -191,9 +191,6 @@ def test_names_and_rows_translate_both_ways(base: ModelReference) -> None:
         config_of(replace(header, metadata={**header.metadata, "general.architecture": replace(entry, value="gemma3")}))
 
 
-# --- for other programs -------------------------------------------------------------------------------------------------
-
-
 def test_as_safetensors_a_model_has_the_same_numbers_and_tokens(base: ModelReference, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -23,7 +23,7 @@ from openbook.testing import PROMPT
 from openbook.training.distributed import Processes
 from openbook.training.loop import EvalResult
 from openbook.training.network import load_network, write_vocabulary
-from openbook.training.recipe import Recipe
+from openbook.training.recipe import Recipe, load_recipe
 from openbook.training.report import report
 from openbook.training.run import (
     Event,
@@ -35,7 +35,8 @@ from openbook.training.run import (
     slow_precision,
     train,
 )
-from tests.conftest import ROOT
+from tests.cli.test_train import write_recipe
+from tests.conftest import ROOT, flip
 from tests.training.networks import SHAPE, small_recipe, write_tiny_model
 from tests.training.test_reader_objective import LINES
 
@@ -132,11 +133,7 @@ def test_a_folder_in_use_and_a_damaged_base_are_refused(recipe: Recipe, store: M
     (tmp_path / "run").mkdir()
     with filelock.FileLock(tmp_path / "run" / ".lock"), pytest.raises(TrainingError, match="Another process trains in"):
         train(recipe, tmp_path, store, tmp_path / "run", quiet)
-    base = store.resolve("base").main_file
-    content = bytearray(base.read_bytes())
-    content[-100] ^= 1
-    base.unlink()
-    base.write_bytes(content)
+    flip(store.resolve("base").main_file, -100)
     with pytest.raises(ModelNotVerified, match="is not what its digest says"):
         train(recipe, tmp_path, store, tmp_path / "run", quiet)
 
@@ -206,37 +203,8 @@ def test_the_network_of_the_default_base_gives_the_logits_of_the_engine(
     assert int(here.argmax()) == int(there.argmax())
 
 
-# --- from nothing -------------------------------------------------------------------------------------------------------
-
-
-def new_model_recipe(folder: Path) -> Recipe:
-    text = data_file(folder, "text.md", (ROOT / "docs" / "architecture.md").read_bytes())
-    return Recipe.model_validate(
-        {
-            "name": "tiny",
-            "licence": "MIT",
-            "architecture": SHAPE.model_dump() | {"width": 32, "layers": 2, "feed_forward": 64},
-            "objective": {"kind": "language-modeling"},
-            "train": [text],
-            "dev": [text],
-            "method": {"kind": "full"},
-            "optimiser": {"learning_rate": 3e-3, "warmup_steps": 2, "schedule": "constant"},
-            "loop": {
-                "seed": 1,
-                "steps": 12,
-                "sequence_tokens": 64,
-                "step_tokens": 512,
-                "call_tokens": 512,
-                "precision": "f32",
-            },
-            "evaluation": {"every_steps": 6},
-            "export": {"quantisation": "F32"},
-        }
-    )
-
-
 def test_a_model_from_nothing_learns_and_runs_in_the_engine(tmp_path: Path) -> None:
-    store, recipe, events = ModelStore(tmp_path / "store"), new_model_recipe(tmp_path), list[Event]()
+    store, recipe, events = ModelStore(tmp_path / "store"), load_recipe(write_recipe(tmp_path, steps=12)), list[Event]()
     found = train(recipe, tmp_path, store, tmp_path / "run", events.append)
     losses = [event.numbers["loss"] for event in events if isinstance(event, EvalResult)]
     assert losses[-1] < losses[0] - 0.4
@@ -255,7 +223,7 @@ def test_a_model_from_nothing_learns_and_runs_in_the_engine(tmp_path: Path) -> N
     model.close()
 
 
-def test_the_vocabulary_can_spell_anything(tmp_path: Path) -> None:
+def test_the_vocabulary_can_spell_anything_if_there_is_enough_text(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     first, second = tmp_path / "a.gguf", tmp_path / "b.gguf"
     for path in (first, second):
@@ -267,8 +235,5 @@ def test_the_vocabulary_can_spell_anything(tmp_path: Path) -> None:
         assert b"".join(map(model.piece, tokens)).decode() == sample
         assert model.end_token not in tokens
     assert model.tokenize("<|endoftext|>", control=True) == [model.end_token]
-
-
-def test_too_little_text_for_the_vocabulary_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"give only \d+ tokens\. Lower architecture\.vocabulary"):
         write_vocabulary(tmp_path / "a.gguf", ["few words"], SHAPE, name="tiny")
