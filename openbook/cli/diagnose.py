@@ -242,7 +242,6 @@ def compare(files: tuple[Path, ...], as_json: bool) -> None:
     help="One of those above (repeatable; default: all).",
 )
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="Only the first N questions.")
-@click.option("--report", type=PATH, help="Write what was found as a page for a browser.")
 @JSON
 def probe(
     questions: Path,
@@ -251,7 +250,6 @@ def probe(
     model: str | None,
     probes: tuple[str, ...],
     limit: int,
-    report: Path | None,
     as_json: bool,
 ) -> None:
     """Find out with QUESTIONS whether answers follow the passages, and what disturbs them.
@@ -262,17 +260,15 @@ def probe(
     noise           the passage at each rank, among more and more others
 
     Documents are never changed. Ctrl-C stops and shows what was measured so far. `openbook diagnose --probes` does the
-    same with all options of a diagnosis, and goes on where it was stopped.
+    same with all options of a diagnosis, goes on where it was stopped, and writes a page for a browser.
     """  # noqa: D301  click keeps the lines after this control character as they are
     from openbook.diagnosis.probes import PROBES, run_probes, to_json
     from openbook.diagnosis.questions import questions_digest
-    from openbook.diagnosis.report import write_probes_page
     from openbook.diagnosis.runner import Bench
 
     # What is computed of altered passages must not outlive the run: no purge of a document would find it.
     current = context.settings(docs=docs, kb=kb, kv_disk=0, model=model)
     asked = _reviewed(questions)
-    context.check_writable(report)
     base, embedder = context.open_asked(current, docs)
     with (
         context.opened_model(current) as opened,
@@ -288,8 +284,6 @@ def probe(
             cancelled=interrupted,
         )
     display.show(as_json, to_json(probed), display.print_probes, probed)
-    if report is not None:  # last: should the disk refuse it, what was found has been shown
-        write_probes_page(report, f"Probes with {questions.name}", probed)
     if len(asked) > limit:
         display.note(f"The first {limit} of {len(asked):,} questions were taken; more with --limit.")
     if probed.stopped:

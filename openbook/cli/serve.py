@@ -32,13 +32,7 @@ MOST_SLOTS = 7  # of `openbook.inference.slots`, which is not imported before it
 
 
 @click.command()
-@click.option(
-    "--kb",
-    "places",
-    multiple=True,
-    type=PLACE,
-    help="A knowledge base (repeatable; default: your own). One that is not there yet is made.",
-)
+@click.option("--kb", "places", multiple=True, type=PLACE, help="A knowledge base, also a new one (repeatable).")
 @MODEL
 @BASE_URL
 @click.option(
@@ -61,7 +55,7 @@ MOST_SLOTS = 7  # of `openbook.inference.slots`, which is not imported before it
     "--slots",
     type=click.IntRange(0, MOST_SLOTS),
     default=0,
-    help="Write up to this many answers at a time; each has the same bytes as alone. Measure first: two cores gain nothing.",
+    help="Write up to this many answers at a time; each has the same bytes as alone. Measure first: only long answers to many gain.",
 )
 @click.option("--receipts", type=PATH, help="Keep receipts in the log in this folder, and replay from it.")
 @click.option(

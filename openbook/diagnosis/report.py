@@ -26,7 +26,7 @@ from openbook.diagnosis.run_log import Header, Observation, Reply, ShownPassage
 from openbook.diagnosis.scoring import is_right
 from openbook.diagnosis.summary import MODES, SHARED, ModelSummary
 from openbook.diagnosis.verdicts import VERDICTS, Judgement, reason
-from openbook.files import replace_file, replacing, storage_errors
+from openbook.files import replacing, storage_errors
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -61,13 +61,6 @@ def write_report(
     page = template.generate(title=title, models=parts, comparisons=comparisons, script=_asset("report.js"))
     with storage_errors(f"write {path}"), replacing(path) as stream:
         stream.writelines(part.encode("utf-8", "replace") for part in page)
-
-
-def write_probes_page(path: Path, title: str, probe_run: ProbeRun) -> None:
-    """Raises StorageError."""
-    page = _environment().get_template("probes_page.html").render(title=title, probe_run=probe_run, script="")
-    with storage_errors(f"write {path}"):
-        replace_file(path, page.encode("utf-8", "replace"))
 
 
 @cache

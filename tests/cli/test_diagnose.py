@@ -323,39 +323,15 @@ def probe(
     return out.of("probe", questions, "--kb", shutil.copytree(built / "kb-to-probe", tmp_path / "kb-to-probe"))
 
 
-def test_all_probes_on_the_terminal_and_as_a_page(
-    probe: Out, tmp_path: Path, opened: list[tuple[TableEngine, Settings]]
-) -> None:
+def test_all_probes_on_the_terminal(probe: Out, opened: list[tuple[TableEngine, Settings]]) -> None:
     before = signal.getsignal(signal.SIGINT)
-    page = tmp_path / "pages" / "new" / "probes.html"
-    stdout = probe.ok("--report", page)
+    stdout = probe.ok()
     assert "[red]reads: 4 questions probed\n" in stdout
     for words in ("\nCounterfactual:", "\nAbstention:", "\nPosition and noise:", "followed the altered passage", "4/4"):
         assert words in stdout
     assert "\x1b" not in stdout
-    assert "<h3>Position and noise" in page.read_text()
     assert signal.getsignal(signal.SIGINT) == before
     assert [current.kv_disk for _, current in opened] == [0]  # nothing of an altered passage is written down
-
-
-def test_a_page_that_cannot_be_written_is_refused_before_the_work(
-    probe: Out, tmp_path: Path, questions: Path, opened: list[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for place, message in (
-        (tmp_path, f"Cannot write {tmp_path}: it is a folder; give a file"),
-        (questions / "page.html", f"{questions} is not a folder"),
-    ):
-        probe.refused(5, message, "--report", place)
-    assert opened == []
-    place = tmp_path / "page.html"
-
-    def refused_later(prompt: Prompt) -> str:
-        place.mkdir(exist_ok=True)  # what stands there now no file can replace
-        return reads(prompt)
-
-    monkeypatch.setitem(ENGINES, "refused", refused_later)
-    code, stdout, stderr = probe("--probe", "abstention", "--report", place, "--model", "refused")
-    assert (code, "4 questions probed" in stdout, "Cannot write" in stderr) == (5, True, True)
 
 
 def test_as_json_and_only_some(probe: Out) -> None:

@@ -13,7 +13,7 @@ from openbook.receipts import parse_receipt
 from openbook.records import Receipt
 from openbook.replay import knowledge_base_of
 from tests.cli.conftest import Out
-from tests.conftest import base_with
+from tests.conftest import MODEL_HOME, ROOT, base_with
 
 
 @pytest.fixture
@@ -57,17 +57,25 @@ def test_a_home_that_cannot_be_written_still_answers(elsewhere: KnowledgeBase, o
     asked(out, "--kb", elsewhere.folder)
 
 
-def test_answers_are_replayed_from_themselves_from_a_log_and_from_a_receipt(
-    elsewhere: KnowledgeBase, tmp_path: Path, out: Out
+@pytest.mark.model
+@pytest.mark.usefixtures("reader_reference", "embedder_reference")
+def test_an_answer_of_a_real_model_is_replayed_from_itself_from_a_log_and_from_its_receipt(
+    tmp_path: Path, out: Out, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("OPENBOOK_HOME", str(MODEL_HOME))
+    monkeypatch.setenv("OPENBOOK_KV_DISK", "0")
     log, file = tmp_path / "log", tmp_path / "answer.json"
-    question = "When does the ferry to Sandhavn leave?"
-    text = out.ok("ask", question, "--kb", elsewhere.folder, "--json", "--log", log)
+    question = "When does the nightly backup start?"
+    text = out.ok("ask", question, "--docs", ROOT / "examples" / "handbook", "--json", "--log", log)
     file.write_text(text)
-    assert out("replay", file)[:2] == (0, "Identical: The ferry to Sandhavn leaves at nine.\n")
+    assert out("replay", file)[:2] == (0, "Identical: 01:40\n")
     out.ok("log", "verify", log)
     assert out("replay", log)[:2] == (0, "1 of 1 answers are identical.\n")
-    file.write_text(json.dumps(json.loads(text)["receipt"] | {"answer_digest": "0" * 64}))
+    receipt = json.loads(text)["receipt"]
+    assert receipt["strategy"] == "each"
+    file.write_text(json.dumps(receipt | {"answer_digest": "0" * 64}))
     code, text, _ = out("replay", file, "--json")
     assert code == 1
     assert json.loads(text)["differences"] == ["The receipt was altered after it was written.", "The answer differs."]
+    file.write_text(json.dumps(receipt | {"model": receipt["model"] | {"digest": "0" * 64}}))
+    assert out("replay", file)[0] == 3

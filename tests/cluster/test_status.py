@@ -61,14 +61,8 @@ def test_there_may_be_no_knowledge_base_yet_and_nobody_at_the_address(
     code, text, _ = out("cluster", "status")
     assert (code, "there is no knowledge base yet" in text) == (0, True)
     monkeypatch.setattr(ray_module(), "is_initialized", lambda: False)
-    out.refused(
-        ClusterError.exit_code,
-        "The Ray cluster at 127.0.0.1:1 cannot be reached",
-        "cluster",
-        "status",
-        "--cluster",
-        "127.0.0.1:1",
-    )
+    code, _, error = out("cluster", "status", "--cluster", "127.0.0.1:1")
+    assert (code, "The Ray cluster at 127.0.0.1:1 cannot be reached" in error) == (ClusterError.exit_code, True)
 
 
 def test_actors_that_died_with_their_process_are_counted(ray_session: None) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from openbook.answer import Options
+from openbook.diagnosis import report
 from openbook.diagnosis.probes import (
     DISTRACTORS,
     PROBES,
@@ -28,9 +29,8 @@ from openbook.diagnosis.probes import (
     to_json,
 )
 from openbook.diagnosis.questions import Question
-from openbook.diagnosis.report import write_probes_page
 from openbook.diagnosis.runner import Bench
-from openbook.errors import ConfigError, EngineError, StorageError
+from openbook.errors import ConfigError, EngineError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
 from openbook.records import Decoding, Passage, Prompt, ReaderFormat
@@ -442,14 +442,11 @@ def test_a_failure_between_answers_is_kept_and_asked_again(tmp_path: Path, base:
 # --- as a page --------------------------------------------------------------------------------------------------------
 
 
-def test_the_page_escapes_and_reaches_for_nothing(base: KnowledgeBase, tmp_path: Path) -> None:
+def test_the_page_escapes_and_reaches_for_nothing(base: KnowledgeBase) -> None:
     probed = run(base, lambda p: f"<script>alert(1)</script>\x1b[31m {TIMES.get(harbour_in(p), 'none')}")
-    write_probes_page(tmp_path / "probes.html", "Probes <b>", replace(probed, stopped=True))
-    page = (tmp_path / "probes.html").read_text()
-    for there in ("stopped before all were probed", "&lt;script&gt;alert(1)", "Probes &lt;b&gt;"):
+    page = report._environment().get_template("probes.html").render(probe_run=replace(probed, stopped=True))
+    for there in ("stopped before all were probed", "&lt;script&gt;alert(1)"):
         assert there in page
     assert not re.search(r"<script|\x1b|https?://|src=|href=|url\(", page)
     for title in ("Counterfactual", "Abstention", "Position and noise"):
         assert f"<h3>{title}" in page
-    with pytest.raises(StorageError):
-        write_probes_page(tmp_path / "probes.html" / "page.html", "", probed)
