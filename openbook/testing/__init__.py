@@ -22,10 +22,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
-from openbook.errors import ContextOverflow, EngineError
+import numpy as np
+
+from openbook.errors import (
+    ContextOverflow,
+    EngineError,
+    KnowledgeBaseBusy,
+    KnowledgeBaseDamaged,
+    KnowledgeError,
+    TextIsElsewhere,
+)
 from openbook.inference.decoding import TextStream
 from openbook.inference.frozen import Cancelled, Engine, FrozenModel, ReadEach, never
 from openbook.inference.passage_selection import AbstentionScore, PassageSelection
+from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add, purge, schema, sync, versions
+from openbook.knowledge.check import check
+from openbook.knowledge.embeddings import reembed
+from openbook.knowledge.erasure import finish_purge, interrupted
 from openbook.prompts import IS_STATED, question_of_block
 from openbook.records import (
     Completion,
@@ -44,11 +57,9 @@ from openbook.testing.assertions import raises as _raises
 from openbook.testing.blobs import BlobsSuite, MemoryBlobs
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from openbook.config import Place
-    from openbook.knowledge import KnowledgeBase, RunOptions, Scope
 
 __all__ = [
     "PROMPT",
@@ -162,8 +173,6 @@ class HashEmbedder:
         self.texts_embedded = 0
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
-        import numpy as np
-
         vector = np.zeros(self.identity.dimensions, dtype=np.float32)
         for word in _words(text) or [""]:
             digest = hashlib.sha256(word.encode()).digest()
@@ -175,8 +184,6 @@ class HashEmbedder:
         return result
 
     def embed_passages(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        import numpy as np
-
         self.texts_embedded += len(texts)
         rows = [self.embed_query(text) for text in texts]
         return np.stack(rows) if rows else np.empty((0, self.identity.dimensions), dtype=np.float32)
@@ -293,8 +300,6 @@ class EmbedderSuite:
         raise TypeError("An EmbedderSuite must define make_embedder.")
 
     def test_rows_are_unit_vectors_in_order(self) -> None:
-        import numpy as np
-
         embedder = self.make_embedder()
         rows = embedder.embed_passages(self.TEXTS)
         assert rows.shape == (len(self.TEXTS), embedder.identity.dimensions)
@@ -304,8 +309,6 @@ class EmbedderSuite:
         assert embedder.embed_passages([]).shape == (0, embedder.identity.dimensions)
 
     def test_a_vector_is_a_function_of_its_text_alone(self) -> None:
-        import numpy as np
-
         embedder = self.make_embedder()
         rows = embedder.embed_passages(self.TEXTS)
         for text, row in zip(self.TEXTS, rows, strict=True):
@@ -388,17 +391,12 @@ class StoreSuite:
         raise TypeError("A StoreSuite must define make_place.")
 
     def test_versions_are_kept_named_compared_restored_and_pruned(self) -> None:
-        from openbook.errors import KnowledgeError
-        from openbook.knowledge import versions
-        from openbook.knowledge.scope import Scope
-
         with _files(self.make_place()) as here:
             here.sync(a="Ferries leave at nine.")
             here.sync(a="Ferries leave at nine.", b="Harbours close at night.")
             here.sync(a="Ferries leave at ten.", c="Lighthouses shine.")
             base = here.base
-            told = [(v.version, v.summary, v.documents) for v in versions.history(base)]
-            assert told == [
+            assert [(v.version, v.summary, v.documents) for v in versions.history(base)] == [
                 (3, "1 added, 1 updated, 1 removed", 2),
                 (2, "1 added", 2),
                 (1, "1 added", 1),
@@ -409,11 +407,8 @@ class StoreSuite:
                 : len(then[2][1])
             ]
             assert then[0] == (0, [])
-            assert (
-                versions.tag(base, "spring", 2)
-                == versions.tag(base, "spring", 2)
-                == versions.resolve_version(base, "spring")
-            )
+            for _ in range(2):
+                assert versions.tag(base, "spring", 2) == versions.resolve_version(base, "spring") == 2
             found = versions.diff(base, 2, 3)
             assert [len(each) for each in (found.added, found.changed, found.removed)] == [1, 1, 1]
             assert versions.restore(base, 1) == 4
@@ -427,8 +422,6 @@ class StoreSuite:
             here.check()
 
     def test_a_search_finds_what_it_finds_in_a_folder_bit_for_bit(self) -> None:
-        from openbook.knowledge.scope import Scope
-
         words = "ferry harbour night light nine leave shine boat Überfahrt 船 tide pier".split()
         texts = {
             f"{n:02}": " ".join(words[(31 * n + i * i) % len(words)] for i in range(1 + 67 * n % 400)) + "."
@@ -446,22 +439,19 @@ class StoreSuite:
             plain.root = here.root
             plain.sync(**texts)
             for query in (*words, "ferry at nine", "", "light light tide?", "nothing of that"):
-                for limit in (3, 50):
-                    assert (
-                        here.base.search(query, here.embedder, limit)[1]
-                        == plain.base.search(query, plain.embedder, limit)[1]
-                    )
-                assert (
-                    here.base.search_windows(query, here.embedder)[1]
-                    == plain.base.search_windows(query, plain.embedder)[1]
-                )
+                results = [
+                    [
+                        *(base.search(query, here.embedder, limit)[1] for limit in (3, 50)),
+                        base.search_windows(query, here.embedder)[1],
+                    ]
+                    for base in (here.base, plain.base)
+                ]
+                assert results[0] == results[1]
             hit = here.base.search("ferry", here.embedder)[1][0].passage
             assert here.base.passage(hit.id, Scope()) == plain.base.passage(hit.id, Scope()) is not None
             assert here.base.documents() == plain.base.documents()
 
     def test_filters_and_labels_decide_what_is_seen(self) -> None:
-        from openbook.knowledge import RunOptions, Scope
-
         with _files(self.make_place()) as here:
             for name, metadata in _METADATA.items():
                 (here.root / f"{name}.txt.meta.json").write_text(json.dumps(metadata))
@@ -479,9 +469,6 @@ class StoreSuite:
             assert base.shows_all_to(frozenset({"crew"}))
 
     def test_a_snapshot_is_one_state_and_a_second_writer_waits(self) -> None:
-        from openbook.errors import KnowledgeBaseBusy
-        from openbook.knowledge import schema
-
         with _files(self.make_place()) as here:
             here.sync(a="The ferry.")
             other = here.reopened()
@@ -510,8 +497,6 @@ class StoreSuite:
                 _raises(Exception, lambda: schema.remember(connection, retention="{"))
 
     def test_many_runs_at_once_lose_nothing_and_double_nothing(self) -> None:
-        from openbook.knowledge import add
-
         with _files(self.make_place()) as here:
             here.sync(first="The first.")
             shared = [f"Everybody has the text {n} about the ferry." for n in range(3)]
@@ -536,10 +521,6 @@ class StoreSuite:
             here.check()
 
     def test_what_is_purged_is_in_no_version_and_ids_do_not_come_back(self) -> None:
-        from openbook.errors import KnowledgeError, TextIsElsewhere
-        from openbook.knowledge import Scope, purge
-        from openbook.knowledge.erasure import finish_purge, interrupted
-
         canary = "The canary code is 7341-zeppelin, and nobody may ever know it."
         with _files(self.make_place()) as here:
             here.sync(a=canary, copy=canary, b="The boat.")
@@ -570,8 +551,6 @@ class StoreSuite:
             here.check()
 
     def test_another_embedder_takes_over_at_once(self) -> None:
-        from openbook.knowledge.embeddings import reembed
-
         with _files(self.make_place()) as here:
             here.sync(a="The ferry.", b="The boat.")
             version, embedded = reembed(here.base, smaller := HashEmbedder(32))
@@ -581,9 +560,6 @@ class StoreSuite:
             here.check()
 
     def test_a_row_that_is_not_what_was_stored_is_never_read(self) -> None:
-        from openbook.errors import KnowledgeBaseDamaged
-        from openbook.knowledge.check import check
-
         for sql, parameters in (
             ("UPDATE contents SET text = ?", ("The fairy.",)),
             ("UPDATE passages SET headings = ?", ('["Other"]',)),
@@ -598,8 +574,6 @@ class StoreSuite:
                 assert check(here.base).damaged
 
     def test_no_text_of_a_caller_is_an_error_of_the_store(self) -> None:
-        from openbook.knowledge.scope import Scope
-
         with _files(self.make_place()) as here:
             here.sync(a="A 100 % 'quoted' text? :name %s \U0001f6a2", b="", c="\ufeffx\x00y\x07\n")
             for text in ("a\x00b", "\ud800", "%s", "'; --", ":name ?", "x" * 10_000):
@@ -621,8 +595,6 @@ class _Files:
     embedder: HashEmbedder
 
     def sync(self, options: RunOptions | None = None, /, **texts: str) -> None:
-        from openbook.knowledge import RunOptions, sync
-
         for path in self.root.glob("*.txt"):
             if path.stem not in texts:
                 path.unlink()
@@ -634,13 +606,9 @@ class _Files:
         return {PurePath(path).stem for path in self.base.documents(scope)}
 
     def reopened(self) -> KnowledgeBase:
-        from openbook.knowledge import KnowledgeBase
-
         return KnowledgeBase.open(self.base.store.place, self.embedder.identity)
 
     def check(self) -> None:
-        from openbook.knowledge.check import check
-
         with closing(self.reopened()) as base:
             found = check(base)
         assert (found.damaged, found.index_problems) == ((), ())
@@ -648,8 +616,6 @@ class _Files:
 
 @contextmanager
 def _files(place: Place) -> Iterator[_Files]:
-    from openbook.knowledge import KnowledgeBase
-
     embedder = HashEmbedder()
     with tempfile.TemporaryDirectory() as folder, closing(KnowledgeBase.ensure(place, embedder.identity)) as base:
         root = Path(folder).resolve() / "docs"

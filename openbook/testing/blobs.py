@@ -112,22 +112,7 @@ class BlobsSuite:
 
     def test_what_is_no_key_is_refused(self) -> None:
         blobs = self.make_blobs()
-        for key in (
-            "",
-            "/a",
-            "a/",
-            "a//b",
-            "../a",
-            "a/../b",
-            ".a",
-            "a/.b",
-            "a b",
-            "a\\b",
-            "\u00e4",
-            "a\n",
-            "a?b",
-            "a%2f",
-        ):
+        for key in (*"/a a/ a//b ../a a/../b .a a/.b a\\b ä a?b a%2f".split(), "", "a b", "a\n"):
             raises(ValueError, partial(blobs.get, key))
             raises(ValueError, partial(blobs.put, key, b""))
             raises(ValueError, partial(blobs.delete, key))

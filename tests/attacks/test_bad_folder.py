@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import sys
 import threading
@@ -17,10 +16,9 @@ from openbook.knowledge.check import check
 from openbook.knowledge.discovery import display_path
 from openbook.parsers.sandbox import Limits
 from openbook.testing import HashEmbedder
-from tests.conftest import ROOT
-from tests.parsers.samples import body_xml, docx_of_xml, make_pdf
+from tests.knowledge.conftest import Library
+from tests.parsers.samples import ENCRYPTED_PDFS, body_xml, docx_of_xml, make_pdf
 
-FIXTURES = ROOT / "tests" / "parsers" / "fixtures"
 GOOD = "The ferry leaves at nine."
 LAUGHS = "".join(f'<!ENTITY e{i} "{f"&e{i - 1};" * 10 if i else "lol"}">' for i in range(10))
 
@@ -41,7 +39,7 @@ def escaping_docx() -> bytes:
 # name -> (bytes, outcome, part of the reason)
 FILES: dict[str, tuple[bytes, str, str]] = {
     "good.txt": (GOOD.encode(), "added", ""),
-    "locked.pdf": ((FIXTURES / "encrypted-aes256.pdf").read_bytes(), "failed", "encrypted with a password"),
+    "locked.pdf": (ENCRYPTED_PDFS[1], "failed", "encrypted with a password"),
     "cut.docx": (docx_of_xml(body_xml("<w:p/>"))[:300], "failed", "not a Word document"),
     "zero.pdf": (b"", "failed", "the file is empty"),
     "zero.txt": (b"", "failed", "the file is empty"),
@@ -110,83 +108,49 @@ def test_each_costs_itself_and_says_why(bad: Path, tmp_path: Path, embedder: Has
 
 
 def test_files_that_change_and_vanish_while_they_are_read(tmp_path: Path, embedder: HashEmbedder) -> None:
-    docs = tmp_path / "docs"
-    docs.mkdir()
-    for i in range(40):
-        (docs / f"{i:02}.txt").write_text(f"Document {i} before.\n" * 200)
-    stop = threading.Event()
+    library, stop = Library(tmp_path, embedder), threading.Event()
+    names = [f"{i:02}.txt" for i in range(40)]
+    for name in names:
+        library.write(name, f"Document {name} before.\n" * 200)
 
     def change() -> None:
         turn = 0
         while not stop.is_set():
             turn += 1
-            path = docs / f"{turn % 40:02}.txt"
+            path = library.docs / names[turn % 40]
             if turn % 3:
-                path.write_text(f"Document {turn % 40} in turn {turn}.\n" * 200)
+                path.write_text(f"Document {path.name} in turn {turn}.\n" * 200)
             else:
                 path.unlink(missing_ok=True)
 
     thread = threading.Thread(target=change)
     thread.start()
     try:
-        base = KnowledgeBase.ensure(tmp_path / "kb", embedder.identity)
         for _ in range(4):
-            sync(base, docs, embedder, allow_empty=True)
+            library.sync(allow_empty=True)
     finally:
         stop.set()
         thread.join()
+    for name in names:
+        library.write(name, f"Document {name} after.\n")
+    library.sync()  # what was changed meanwhile, perhaps within one tick of the clock, is seen now
+    assert [library.base.text(library.path(name)) for name in names] == [f"Document {name} after.\n" for name in names]
+    assert len(library.base.documents()) == 40
+    assert check(library.base).damaged == ()
+
+
+def test_an_index_that_rots_under_its_old_date_costs_no_answer(tmp_path: Path, embedder: HashEmbedder) -> None:
+    library = Library(tmp_path, embedder)
     for i in range(40):
-        (docs / f"{i:02}.txt").write_text(f"Document {i} after.\n")
-    sync(base, docs, embedder)  # what was changed meanwhile, perhaps within one tick of the clock, is seen now
-    assert [base.text(path) for path in sorted(base.documents())] == [f"Document {i} after.\n" for i in range(40)]
-    assert check(base).damaged == ()
-
-
-def test_a_file_with_a_date_of_long_ago_is_new_all_the_same(tmp_path: Path, embedder: HashEmbedder) -> None:
-    docs = tmp_path / "docs"
-    docs.mkdir()
-    base = KnowledgeBase.ensure(tmp_path / "kb", embedder.identity)
-    (docs / "a.txt").write_text("First.")
-    sync(base, docs, embedder)
-    (docs / "a.txt").write_text("Other.")  # of the same size
-    os.utime(docs / "a.txt", (1_000_000, 1_000_000))
-    report = sync(base, docs, embedder)
-    assert [verdict.outcome for verdict in report.verdicts] == ["updated"]
-
-
-@pytest.mark.parametrize("damage", ["missing", "cut", "noise", "state", "foreign", "rot"])
-def test_a_damaged_index_costs_time_and_no_answer(damage: str, tmp_path: Path, embedder: HashEmbedder) -> None:
-    docs = tmp_path / "docs"
-    docs.mkdir()
-    for i in range(40):
-        (docs / f"{i}.txt").write_text(f"Topic number {i * 17} is here.\n\nIt has a second paragraph, {i}.\n")
-    base = KnowledgeBase.ensure(tmp_path / "kb", embedder.identity)
-    sync(base, docs, embedder)
-    before = [(hit.passage.id, hit.score) for hit in base.search("topic number 170", embedder, 10)[1]]
-    base.close()
-    index = tmp_path / "kb" / "index"
-    files = [path for path in sorted(index.rglob("*")) if path.is_file()]
-    for path in files:
-        if (path.name == "state.json") != (damage == "state"):
-            continue
-        path.chmod(0o644)
-        status = path.stat()
-        if damage == "cut":
-            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-        elif damage in ("noise", "state"):
-            path.write_bytes(os.urandom(path.stat().st_size))
-        elif damage == "rot":  # other bytes under the same date, as a failing disk gives them
-            header, body = path.read_bytes()[:128], path.read_bytes()[128:]
-            path.write_bytes(header + os.urandom(len(body)))
-            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-        elif damage == "foreign":
-            path.write_text(json.dumps({"not": "ours"}))
-        else:
-            path.unlink()
-    base = KnowledgeBase.open(tmp_path / "kb")
-    found = [(hit.passage.id, hit.score) for hit in base.search("topic number 170", embedder, 10)[1]]
-    assert found == before or damage == "rot"  # which only a check of every byte can see
-    checked = check(base)
-    assert [(hit.passage.id, hit.score) for hit in base.search("topic number 170", embedder, 10)[1]] == before
-    assert checked.repaired or not checked.index_problems
-    assert check(base).index_problems == ()
+        library.write(f"{i}.txt", f"Topic number {i * 17} is here.\n\nIt has a second paragraph, {i}.\n")
+    library.sync()
+    before = library.hits("topic number 170")
+    for path in (library.base.folder / "index").rglob("*.npy"):
+        status, data = path.stat(), path.read_bytes()
+        path.write_bytes(data[:128] + os.urandom(len(data) - 128))
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    library.base = library.reopened()
+    library.hits("topic number 170")  # only a check of every byte can see it
+    assert check(library.base).repaired
+    assert library.hits("topic number 170") == before
+    assert check(library.base).index_problems == ()

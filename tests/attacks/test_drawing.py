@@ -14,11 +14,10 @@ from openbook.parsers.page_image import MOST_HEIGHT, WIDTH, draw, draw_page
 from openbook.parsers.sandbox import NONSENSE, Limits
 from tests.parsers.hostile_pdfs import inflating, nested, slow_to_draw
 from tests.parsers.pngs import decoded
-from tests.parsers.samples import make_pdf
+from tests.parsers.samples import ENCRYPTED_PDFS, make_pdf
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="what a crash looks like differs elsewhere")
 
-ENCRYPTED = Path(__file__).parent.parent / "parsers" / "fixtures" / "encrypted-aes256.pdf"
 SHIP = make_pdf([["The ship has two masts."], ["It was built in 1921."]])
 
 
@@ -28,20 +27,14 @@ def refusal(data: bytes, page: int = 1, limits: Limits = Limits(), **other: obje
     return str(caught.value)
 
 
-def test_the_picture_is_that_of_this_process() -> None:
+def test_the_picture_is_that_of_this_process_and_so_is_what_cannot_be_drawn() -> None:
     drawn = draw(SHIP, 2)
     assert decoded(draw_page(SHIP, 2, Limits())) == (drawn.width, drawn.height, drawn.pixels)
-
-
-def test_a_page_that_is_not_there_is_told_apart() -> None:
     for page in (-1, 0, 3, 2**64):
         with pytest.raises(NoSuchPage, match="there is no page"):
             draw_page(SHIP, page, Limits())
-
-
-def test_what_cannot_be_drawn_says_why() -> None:
-    assert refusal(b"%PDF-1.7 nothing") == "not a readable PDF"
-    assert refusal(ENCRYPTED.read_bytes()) == "encrypted with a password"
+    assert refusal(ENCRYPTED_PDFS[1]) == "encrypted with a password"
+    assert refusal(SHIP, limits=Limits(max_file_bytes=len(SHIP) - 1)).endswith("over the limit of 0.000947 MB")
 
 
 def test_a_drawing_without_end_is_broken_off() -> None:
@@ -50,18 +43,11 @@ def test_a_drawing_without_end_is_broken_off() -> None:
 
 def test_a_picture_that_inflates_takes_no_more_memory_than_it_may() -> None:
     """PDFium leaves out what it cannot hold, or ends."""
-
-    def drawn() -> str:
-        try:
-            return "{} by {}".format(*decoded(draw_page(inflating(20_000), 1, Limits(memory_mb=200))))
-        except UnreadableFile as error:
-            return str(error)
-
-    assert drawn().startswith(("1000 by 1295", "needs more than 200 MB of memory", "the parser crashed"))
-
-
-def test_a_file_that_is_larger_than_may_be_is_not_drawn() -> None:
-    assert refusal(SHIP, limits=Limits(max_file_bytes=len(SHIP) - 1)).endswith("over the limit of 0.000947 MB")
+    try:
+        shown = "{} by {}".format(*decoded(draw_page(inflating(20_000), 1, Limits(memory_mb=200))))
+    except UnreadableFile as error:
+        shown = str(error)
+    assert shown.startswith(("1000 by 1295", "needs more than 200 MB of memory", "the parser crashed"))
 
 
 def test_it_ends_when_nobody_waits_for_it() -> None:
@@ -73,8 +59,6 @@ def test_it_ends_when_nobody_waits_for_it() -> None:
     timer.join()
     assert not [each for each in threading.enumerate() if each.name in ("openbook-drawing", "openbook-stderr")]
 
-
-# --- workers that are not what they seem ------------------------------------------------------------------------------
 
 FAKE = """
 import sys, time
@@ -134,12 +118,9 @@ def test_a_worker_that_gives_no_answer(answer: str, reason: str) -> None:
     assert refusal(SHIP, limits=Limits(timeout_s=1.0), command=fake(answer)).startswith(reason)
 
 
-def test_the_fake_worker_is_believed_when_it_is_honest() -> None:
+def test_an_honest_worker_is_believed_and_one_that_does_not_start_is_said(tmp_path: Path) -> None:
     """It gets the page's number and the file's bytes, and a picture is made of what it says."""
     honest = f"answer(name, pixels(1, 1, bytes([page[-1], data.startswith(b'%PDF-'), len(data) == {len(SHIP)}])))"
     assert decoded(draw_page(SHIP, 2, Limits(), command=fake(honest))) == (1, 1, bytes([2, 1, 1]))
-
-
-def test_a_command_that_does_not_exist(tmp_path: Path) -> None:
     reason = refusal(SHIP, command=[str(tmp_path / "absent")])
     assert reason == "the parser could not be started (no such file or directory)"

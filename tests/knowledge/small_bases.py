@@ -57,6 +57,14 @@ def reseal(connection: Connection, content: int | None = None) -> None:
         connection.execute("UPDATE embeddings SET digest = ? WHERE embedding_key = ?", (row_digest(key, vector), key))
 
 
+def timetable(number: int) -> Text:
+    times = (("Times",), f"The ferry number{number} leaves at {number}. ")
+    return Text(f"Part {number}", (times, ((), "The bridge is open.")))
+
+
+QUERY = "When does the harbour ferry leave?"
+
+
 class Base:
     """A SQLite file with contents only, as the index reads it."""
 
@@ -122,6 +130,11 @@ def search(base: Base, indexes: Indexes, live: Iterable[int], query: str, limit:
         *(("dense", base.name(p), s) for p, s in view.dense(vector, limit)),
         *(("words", base.name(p), s) for p, s in view.bm25(query, limit)),
     ]
+
+
+def expected(base: Base, contents: list[int], query: str = QUERY) -> list[tuple[object, ...]]:
+    """The same, where nothing was saved."""
+    return search(base, Indexes.open(Path("absent"), base.source(), ids(*contents)), contents, query)
 
 
 # --- the same, plainly ------------------------------------------------------------------------------------------------

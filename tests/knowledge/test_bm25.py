@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -19,26 +21,15 @@ def terms_of(text: str) -> set[int]:
     return {int(term) for term in vocabulary.terms()[numbers]}
 
 
-# --- words ------------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("text", "query"),
     [
-        ("The ferries were crossing.", "ferry crosses"),
-        ("O\u2019Brien's boat", "o'brien"),
-        ("l'eau est froide", "EAU"),
-        ("don't panic", "don't"),
-        ("call max_input_chars here", "max input chars"),
-        ("\uff26\uff35\uff2c\uff2c width", "full"),
-        ("stra\u00dfe", "STRASSE"),
-        ("cafe\u0301", "caf\u00e9"),
-        ("昨日は水曜日でした", "水曜日"),
-        ("昨日は水曜日でした", "水"),
-        ("서울에서 만나요", "서울"),
-        ("version 3.13", "3.13"),
+        ("The ferries were crossing.", "ferry crosses"), ("O\u2019Brien's boat", "o'brien"),
+        ("l'eau est froide", "EAU"), ("don't panic", "don't"), ("call max_input_chars here", "max input chars"),
+        ("\uff26\uff35\uff2c\uff2c width", "full"), ("stra\u00dfe", "STRASSE"), ("cafe\u0301", "caf\u00e9"),
+        ("昨日は水曜日でした", "水曜日"), ("昨日は水曜日でした", "水"), ("서울에서 만나요", "서울"), ("version 3.13", "3.13"),
     ],
-)
+)  # fmt: skip
 def test_a_query_finds_the_words_of_a_text(text: str, query: str) -> None:
     wanted = set(query_terms(query))
     assert wanted
@@ -64,9 +55,7 @@ def test_any_text_has_terms_and_any_text_finds_itself(text: str) -> None:
     assert set(query_terms(text)) <= terms_of(text)
 
 
-# --- search -----------------------------------------------------------------------------------------------------------
-
-
+@cache
 def many(count: int, mask: bool) -> tuple[Bm25, int]:
     """Passages of random words, common and rare, in several segments; with `mask`, every third row is dead."""
     chance, base = np.random.default_rng(3), Base()
@@ -95,13 +84,8 @@ def test_the_fast_search_finds_exactly_the_best(mask: bool, limit: int) -> None:
     index, rows = many(400, mask)
     everything = np.arange(rows)
     live = np.arange(rows) % 200 % 3 > 0 if mask else np.ones(rows, dtype=np.bool_)
-    for query in (
-        "word0 word59 word7",
-        "word0 word1 word2",
-        "word58",
-        "word0",
-        "word3 word3 word40 word1 word2 absent",
-    ):
+    queries = "word0 word59 word7|word0 word1 word2|word58|word0|word3 word3 word40 word1 word2 absent"
+    for query in queries.split("|"):
         weights = weights_of(query, index)
         scores = np.where(live, index.scores(weights, everything), 0.0)
         best = np.sort(scores[scores > 0])[::-1][:limit]
@@ -125,6 +109,5 @@ def test_nothing_to_find() -> None:
     assert empty.rows == 0
     assert empty.search(weights_of("ferry", empty), 5)[0].size == 0
     index, _ = many(10, False)
-    assert index.search(weights_of("absent", index), 5)[0].size == 0
-    assert index.search(weights_of("", index), 5)[0].size == 0
-    assert index.search(weights_of("word0", index), 0)[0].size == 0
+    for query, limit in (("absent", 5), ("", 5), ("word0", 0)):
+        assert index.search(weights_of(query, index), limit)[0].size == 0

@@ -9,10 +9,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from openbook.errors import KnowledgeError
-from openbook.knowledge import KnowledgeBase, sync
+from openbook.knowledge import sync
 from openbook.knowledge.discovery import FoundFile, Rules, discover, display_path, path_displayed
 from openbook.records import Verdict
-from openbook.testing import HashEmbedder
+from tests.knowledge.conftest import Library
 
 
 @pytest.fixture
@@ -98,10 +98,7 @@ def test_everything_once(folder: Path) -> None:
         ("docs/gone.txt", r"docs/gone\.txt is a broken link"),
         ("a\0b", "not a valid path"),
         ("-", r"Standard input \(-\) is not read here\. Save it to a file"),
-        (
-            "https://example.com/a.pdf",
-            "https://example.com/a.pdf is an address, .* curl -L -o FILE https://example.com",
-        ),
+        ("https://example.com/a.pdf", "pdf is an address, .* curl -L -o FILE https://example.com"),
     ],
 )
 def test_a_path_that_is_not_there_is_an_error_at_once_that_says_what_to_do(folder: Path, named: str, told: str) -> None:
@@ -140,14 +137,8 @@ def test_a_closed_folder_is_a_verdict(folder: Path) -> None:
 
 def test_names_that_hurt(folder: Path) -> None:
     raw = os.fsencode(folder)
-    for name in (
-        b"a\nb.txt",
-        b"caf\xe9.txt",
-        b"\x1b[2J.md",
-        "a\u202eb.txt".encode(),
-        b"back\\slash.txt",
-        "Zoë 富.txt".encode(),
-    ):
+    names = ("a\nb.txt", "\x1b[2J.md", "a\u202eb.txt", "back\\slash.txt", "Zoë 富.txt")
+    for name in (b"caf\xe9.txt", *map(str.encode, names)):
         Path(os.fsdecode(raw + b"/" + name)).write_text("x")
     assert sorted(seen(["docs"])) == [
         "docs/Zoë 富.txt", "docs/\\x1b[2J.md", "docs/a\\nb.txt", "docs/a\\u202eb.txt", "docs/back\\\\slash.txt",
@@ -172,19 +163,18 @@ def test_very_deep_folders(folder: Path) -> None:
     assert len(seen(["docs"])) == 1
 
 
-def test_a_knowledge_base_in_the_folder_is_left_out(tmp_path: Path, embedder: HashEmbedder) -> None:
-    (tmp_path / "a.txt").write_text("A text.")
-    base = KnowledgeBase.ensure(tmp_path / "kb", embedder.identity)
+def test_a_knowledge_base_in_the_folder_is_left_out(library: Library) -> None:
+    library.write("a.txt", "A text.")
     for _ in range(3):
-        report = sync(base, tmp_path, embedder)
+        report = sync(library.base, library.docs.parent, library.embedder)
         assert report.version == 1
-        assert base.documents() == [str(tmp_path / "a.txt")]
+        assert library.base.documents() == [library.path("a.txt")]
     assert [v.reason for v in report.verdicts if v.outcome == "skipped"] == ["a knowledge base"]
 
 
-def test_an_ignore_file_opens_nothing_that_include_leaves_out(tmp_path: Path) -> None:
+def test_an_ignore_file_opens_nothing_that_include_leaves_out(folder: Path) -> None:
     for name in ("a.md", "keep.txt", "other.txt"):
-        (tmp_path / name).write_text("text")
-    (tmp_path / ".openbookignore").write_text("*.txt\n!keep.txt\n")
-    found = [each.path.name for each in discover([tmp_path], Rules(include=("*.md",))) if isinstance(each, FoundFile)]
+        write(folder / name)
+    write(folder / ".openbookignore", "*.txt\n!keep.txt\n")
+    found = [each.path.name for each in discover([folder], Rules(include=("*.md",))) if isinstance(each, FoundFile)]
     assert found == ["a.md"]

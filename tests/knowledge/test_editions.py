@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from openbook.knowledge import KnowledgeBase, Scope, add
+from openbook.knowledge import Scope, add, remove
 from openbook.knowledge.editions import Edition, Editions, editions
 from openbook.knowledge.imprint import DocumentHead
 from openbook.knowledge.scope import EVERYTHING
 from openbook.records import Citation, Hit, MetadataValue, Passage
-from openbook.testing import HashEmbedder
 from tests.conftest import ROOT
+from tests.knowledge.conftest import Library
 
 OLD, NEW = "archive/leave-2023.md", "policies/leave.md"
 OLD_SAYS, NEW_SAYS = "Every employee has 24 days of leave a year.", "Every employee has 28 days of leave a year."
@@ -149,58 +149,39 @@ def test_no_note_on_a_document_that_was_not_replaced_by_the_cited_one() -> None:
     assert found.older_note([cited(found.hits[1])]) is None
 
 
-# --- in a knowledge base ----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def docs(tmp_path: Path) -> Path:
-    for path, text in (
-        ("archive/leave-2023.md", f"# Leave (2023)\n\n> **Archived.**\n\n{OLD_SAYS}\n"),
-        ("policies/leave.md", f"# Leave\n\n{NEW_SAYS}\n"),
-    ):
-        (tmp_path / "docs" / path).parent.mkdir(parents=True)
-        (tmp_path / "docs" / path).write_text(text)
-    return tmp_path / "docs"
-
-
-def test_heads_are_those_of_documents_in_scope(tmp_path: Path, docs: Path, embedder: HashEmbedder) -> None:
-    (docs / "policies" / "leave.md.meta.toml").write_text('access_labels = ["hr"]\nversion = 5\n')
-    base = KnowledgeBase.ensure(tmp_path / "kb", embedder.identity)
-    add(base, [docs], embedder)
-    old, new = (str(docs / path) for path in (OLD, NEW))
+def test_heads_are_those_of_documents_in_scope(library: Library) -> None:
+    base, question = library.base, "How many days of leave?"
+    library.write(OLD, f"# Leave (2023)\n\n> **Archived.**\n\n{OLD_SAYS}\n")
+    text = library.write(NEW, f"# Leave\n\n{NEW_SAYS}\n").read_text()
+    library.write(f"{NEW}.meta.toml", 'access_labels = ["hr"]\nversion = 5\n')
+    library.add()
+    old, new = library.path(OLD), library.path(NEW)
     seen = base.heads([old, new, "nowhere.md"], Scope(labels=frozenset({"hr"})))
     assert sorted(seen) == [old, new]
-    assert seen[new].title == "Leave"
-    assert seen[new].beginning == (docs / NEW).read_text()
-    assert dict(seen[new].metadata)["version"] == 5
+    assert (seen[new].title, seen[new].beginning, dict(seen[new].metadata)["version"]) == ("Leave", text, 5)
     # Who may not see the newer one learns nothing of it.
     assert sorted(base.heads([old, new], EVERYTHING)) == [old]
-    _, hits = base.search("How many days of leave?", embedder)
-    found = editions("How many days of leave?", hits, base.heads([old, new], EVERYTHING))
+    found = editions(question, library.hits(question), base.heads([old, new], EVERYTHING))
     assert found.marks == {old: Edition("archived", "archived")}
-    assert list(found.hits) == hits
-    (docs / NEW).unlink()
+    assert list(found.hits) == library.hits(question)
     version = base.version
-    add(base, [docs], embedder)
+    remove(base, [new])
     assert base.heads([old], replace(EVERYTHING, as_of=version))[old] == seen[old]
 
 
-def test_a_beginning_is_whole_where_passages_are_short(tmp_path: Path, embedder: HashEmbedder) -> None:
+def test_a_beginning_is_whole_where_passages_are_short(library: Library) -> None:
     text = "# Rules\n\n" + "\n\n".join(f"## Part {n}\n\nThe rule of part {n} is short." for n in range(60))
-    (tmp_path / "rules.md").write_text(text)
-    base = KnowledgeBase.ensure(tmp_path / "kb", embedder.identity)
-    add(base, [tmp_path / "rules.md"], embedder)
-    path = str(tmp_path / "rules.md")
-    beginning = base.heads([path], EVERYTHING)[path].beginning
+    path = str(library.write("rules.md", text))
+    library.add()
+    beginning = library.base.heads([path], EVERYTHING)[path].beginning
     assert text.startswith(beginning)
     assert 600 <= len(beginning) < 1500
 
 
-def test_the_leave_policy_in_force_answers_for_the_handbook(tmp_path: Path, embedder: HashEmbedder) -> None:
-    base = KnowledgeBase.ensure(tmp_path / "kb", embedder.identity)
-    add(base, [ROOT / "examples" / "handbook"], embedder)
-    question = "How many days of leave do I get?"
-    _, hits = base.search(question, embedder, 20)
+def test_the_leave_policy_in_force_answers_for_the_handbook(library: Library) -> None:
+    base, question = library.base, "How many days of leave do I get?"
+    add(base, [ROOT / "examples" / "handbook"], library.embedder)
+    hits = library.hits(question, limit=20)
     found = editions(question, hits, base.heads(base.documents(), EVERYTHING))
     marks = {Path(path).name: (mark.reason, *(Path(p).name for p in mark.newer)) for path, mark in found.marks.items()}
     assert marks == {

@@ -8,164 +8,120 @@ from pathlib import Path
 import pytest
 
 from openbook.errors import KnowledgeError
-from openbook.knowledge import KnowledgeBase, Scope, purge, schema, sync
+from openbook.knowledge import KnowledgeBase, Scope, purge, schema
 from openbook.knowledge.docs_cache import drop, for_documents, holding
 from openbook.knowledge.erasure import finish_purge
-from openbook.testing import HashEmbedder
+from tests.knowledge.conftest import Library, bytes_below, vectors_of
 
 SECRET = " ".join(f"The secret launch code number {i} is {i * 7919 % 10007}-zeppelin." for i in range(60))
+PLAN = "very-secret-plan.txt"
 
 
 @pytest.fixture
-def docs(tmp_path: Path) -> Path:
-    folder = tmp_path / "docs"
-    folder.mkdir()
+def library(library: Library) -> Library:
     words = [f"word{i}" for i in range(400)]
     chance = random.Random(5)
     for i in range(40):
-        (folder / f"plain{i:02}.txt").write_text(" ".join(chance.choices(words, k=80)) + ".")
-    (folder / "very-secret-plan.txt").write_text(SECRET)
-    return folder
+        library.write(f"plain{i:02}.txt", " ".join(chance.choices(words, k=80)) + ".")
+    library.write(PLAN, SECRET)
+    library.sync()
+    return library
 
 
-@pytest.fixture
-def base(tmp_path: Path, docs: Path, embedder: HashEmbedder) -> KnowledgeBase:
-    base = KnowledgeBase.ensure(tmp_path / "kb", embedder.identity)
-    sync(base, docs, embedder)
-    return base
-
-
-def all_bytes(folder: Path) -> bytes:
-    return b"".join(p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file())
-
-
-def test_purged_is_gone_from_every_byte_and_every_version(
-    base: KnowledgeBase, docs: Path, embedder: HashEmbedder
-) -> None:
-    (docs / "very-secret-plan.txt").write_text(SECRET + " And one more.")
-    sync(base, docs, embedder)
-    vectors = [
-        v
-        for (v,) in base.connection.execute(
-            "SELECT e.vector FROM embeddings e JOIN passages USING (embedding_key) JOIN contents c ON c.id = content_id "
-            "WHERE c.text LIKE 'The secret%'"
-        )
-    ]
+def test_purged_is_gone_from_every_byte_and_every_version(library: Library) -> None:
+    base = library.base
+    library.write(PLAN, SECRET + " And one more.")
+    library.sync()
+    vectors = vectors_of(base, "The secret")
     assert len(vectors) > 5
-    assert any(v in all_bytes(base.folder) for v in vectors)
-    (docs / "very-secret-plan.txt").unlink()
-    purged = purge(base, ["very-secret-plan.txt"])
-    assert purged.documents == (f"{docs}/very-secret-plan.txt",)
-    assert purged.on_disk == ()
-    left = all_bytes(base.folder)
+    assert any(v in library.all_bytes() for v in vectors)
+    (library.docs / PLAN).unlink()
+    purged = purge(base, [PLAN])
+    assert (purged.documents, purged.on_disk) == ((library.path(PLAN),), ())
+    left = library.all_bytes()
     for trace in (b"launch code", b"zeppelin", b"very-secret", *vectors):
         assert trace not in left
     assert purged.bytes >= len(left) // 2
     for version in (None, 1, 2):
-        hits = base.search("secret launch code", embedder, scope=Scope(version))[1]
-        assert not any("secret" in h.passage.text for h in hits)
+        assert not any("secret" in text for text in library.texts("secret launch code", Scope(version)))
 
 
-def test_the_scan_would_find_what_is_left(base: KnowledgeBase, docs: Path) -> None:
-    (base.folder / "left-behind.tmp").write_bytes(b"\x00" * 5001 + SECRET[300:400].encode())
+def test_the_scan_would_find_what_is_left(library: Library) -> None:
+    (library.base.folder / "left-behind.tmp").write_bytes(b"\x00" * 5001 + SECRET[300:400].encode())
     with pytest.raises(KnowledgeError, match=r"bytes of them are in .*left-behind\.tmp, from byte 50\d\d on"):
-        purge(base, ["very-secret-plan.txt"])
-    assert finish_purge(base)  # once more by whoever writes next
+        purge(library.base, [PLAN])
+    assert finish_purge(library.base)  # once more by whoever writes next
 
 
-def test_the_scan_would_find_an_index_that_forgot_to_forget(
-    base: KnowledgeBase, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_scan_would_find_an_index_that_forgot_to_forget(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(KnowledgeBase, "refresh_indexes", lambda *_, **__: None)
     with pytest.raises(KnowledgeError, match=r"bytes of them are in .*index"):
-        purge(base, ["very-secret-plan.txt"])
+        purge(library.base, [PLAN])
 
 
-def test_copies_are_named_first(base: KnowledgeBase, docs: Path, embedder: HashEmbedder) -> None:
-    (docs / "copy.txt").write_text(SECRET)
-    sync(base, docs, embedder)
-    with pytest.raises(KnowledgeError, match=r"also in .*copy\.txt.*--copies"):
-        purge(base, ["very-secret-plan.txt"])
-    assert len(base.documents()) == 42
-    assert len(purge(base, ["very-secret-plan.txt"], copies=True).documents) == 2
-    assert b"zeppelin" not in all_bytes(base.folder)
+def test_copies_are_named_first_also_those_of_other_bytes(library: Library) -> None:
+    text = SECRET.replace(". ", ".\n") + "\n"
+    library.write(PLAN, text)
+    library.write("copy.md", text.replace("\n", "\r\n").encode("utf-16"))
+    library.sync()
+    with pytest.raises(KnowledgeError, match=r"also in .*copy\.md.*--copies"):
+        purge(library.base, [PLAN])
+    assert len(library.base.documents()) == 42
+    purged = purge(library.base, [PLAN], copies=True)
+    assert purged.documents == (library.path("copy.md"), library.path(PLAN))
+    assert b"zeppelin" not in library.all_bytes()
 
 
-def test_shared_sentences_stay_with_their_other_owner(base: KnowledgeBase, docs: Path, embedder: HashEmbedder) -> None:
-    (docs / "quotes.txt").write_text("It was said: " + SECRET[:200])
-    sync(base, docs, embedder)
-    purge(base, ["very-secret-plan.txt"])
-    assert base.search("secret launch", embedder)[1][0].passage.document.endswith("quotes.txt")
+def test_what_a_copy_became_later_stays(library: Library) -> None:
+    for text in (SECRET, "By now a harmless text about gardens."):
+        library.write("copy.txt", text)
+        library.sync()
+    (library.docs / PLAN).unlink()
+    purged = purge(library.base, [PLAN], copies=True)
+    assert (len(purged.documents), purged.on_disk) == (2, ())
+    assert "gardens" in (library.base.text(library.path("copy.txt")) or "")
+    assert b"zeppelin" not in library.all_bytes()
 
 
-def test_caches_that_hold_it_are_dropped(
-    base: KnowledgeBase, docs: Path, tmp_path: Path, embedder: HashEmbedder
-) -> None:
-    for_documents([docs], tmp_path / "cache", embedder)[0].close()
-    for_documents([docs / "plain00.txt"], tmp_path / "cache", embedder)[0].close()
-    assert b"zeppelin" in all_bytes(tmp_path / "cache")
-    held = holding(tmp_path / "cache", base, ["very-secret-plan.txt"])
-    assert len(held) == 1
-    drop(tmp_path / "cache", held)
-    assert b"zeppelin" not in all_bytes(tmp_path / "cache")
-    assert len(list((tmp_path / "cache" / "docs").iterdir())) == 1
-
-
-def test_the_same_text_of_other_bytes_is_a_copy(base: KnowledgeBase, docs: Path, embedder: HashEmbedder) -> None:
-    text = (docs / "very-secret-plan.txt").read_text().replace(". ", ".\n") + "\n"
-    (docs / "very-secret-plan.txt").write_text(text)
-    (docs / "copy.md").write_bytes(text.replace("\n", "\r\n").encode("utf-16"))
-    sync(base, docs, embedder)
-    with pytest.raises(KnowledgeError, match=r"also in .*copy\.md"):
-        purge(base, ["very-secret-plan.txt"])
-    assert purge(base, ["very-secret-plan.txt"], copies=True).documents == (
-        f"{docs}/copy.md", f"{docs}/very-secret-plan.txt"
-    )  # fmt: skip
-    assert b"zeppelin" not in all_bytes(base.folder)
-
-
-def test_what_a_copy_became_later_stays(base: KnowledgeBase, docs: Path, embedder: HashEmbedder) -> None:
-    (docs / "copy.txt").write_text(SECRET)
-    sync(base, docs, embedder)
-    (docs / "copy.txt").write_text("By now a harmless text about gardens.")
-    sync(base, docs, embedder)
-    (docs / "very-secret-plan.txt").unlink()
-    purged = purge(base, ["very-secret-plan.txt"], copies=True)
-    assert len(purged.documents) == 2
-    assert purged.on_disk == ()
-    assert "gardens" in (base.text(f"{docs}/copy.txt") or "")
-    assert b"zeppelin" not in all_bytes(base.folder)
-
-
-def test_words_that_others_have_in_titles_and_headings_are_theirs(
-    base: KnowledgeBase, docs: Path, embedder: HashEmbedder
-) -> None:
+def test_sentences_titles_and_headings_that_others_share_are_theirs(library: Library) -> None:
     words = "About the merger with Quillon in the year 2026"
-    (docs / "b.html").write_text(f"<title>{words}</title><h2>{words} and more</h2><p>Other text.</p>")
-    (docs / "b.html.meta.toml").write_text('title = "Other"\n')
-    (docs / "q.txt").write_text(words)
-    sync(base, docs, embedder)
-    assert purge(base, ["q.txt"]).passages == 1
+    library.write("quotes.txt", "It was said: " + SECRET[:200])
+    library.write("b.html", f"<title>{words}</title><h2>{words} and more</h2><p>Other text.</p>")
+    library.write("b.html.meta.toml", 'title = "Other"\n')
+    library.write("q.txt", words)
+    library.sync()
+    assert purge(library.base, ["q.txt"]).passages == 1
+    purge(library.base, [PLAN])
+    assert library.hits("secret launch")[0].passage.document == library.path("quotes.txt")
 
 
-def test_vectors_of_files_that_are_gone_are_in_no_cache(docs: Path, tmp_path: Path, embedder: HashEmbedder) -> None:
-    cache = tmp_path / "cache"
-    base, _ = for_documents([docs], cache, embedder)
-    text = "SELECT e.vector FROM embeddings e JOIN passages USING (embedding_key) JOIN contents c ON c.id = content_id WHERE c.text LIKE 'The secret%'"
-    vectors = [vector for (vector,) in base.connection.execute(text)]
+def test_no_cache_keeps_what_is_purged_nor_vectors_of_files_that_are_gone(library: Library, tmp_path: Path) -> None:
+    cache, docs = tmp_path / "cache", library.docs
+
+    built, _ = for_documents([docs], cache, library.embedder)
+    vectors = vectors_of(built, "The secret")
     assert vectors
-    (docs / "very-secret-plan.txt").unlink()
-    base, _ = for_documents([docs], cache, embedder)
-    assert not any(vector in all_bytes(base.folder) for vector in vectors)
+    built.close()
+    for_documents([docs / "plain00.txt"], cache, library.embedder)[0].close()
+    assert b"zeppelin" in bytes_below(cache)
+    held = holding(cache, library.base, [PLAN])
+    assert len(held) == 1
+    (docs / PLAN).unlink()
+    again, _ = for_documents([docs], cache, library.embedder)
+    assert not any(vector in bytes_below(again.folder) for vector in vectors)
+    again.close()
+    drop(cache, held)
+    assert b"zeppelin" not in bytes_below(cache)
+    assert len(list((cache / "docs").iterdir())) == 2
 
 
-def test_a_scan_takes_no_lock_of_sqlite_away(base: KnowledgeBase, docs: Path, embedder: HashEmbedder) -> None:
+def test_a_scan_takes_no_lock_of_sqlite_away(library: Library) -> None:
     """Else another process that closes the database takes itself for the last one, and deletes the log that is in use."""
-    reader = base.connection
-    assert reader.execute("SELECT count(*) FROM documents").fetchone() == (41,)
-    purge(base, ["very-secret-plan.txt"])
+    base = library.base
+    assert base.connection.execute("SELECT count(*) FROM documents").fetchone() == (41,)
+    purge(base, [PLAN])
     code = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT * FROM documents').fetchall(); c.close()"
     subprocess.run([sys.executable, "-c", code, str(base.folder / schema.FILE_NAME)], check=True)
     assert (base.folder / f"{schema.FILE_NAME}-wal").exists()
-    (docs / "plain00.txt").write_text("Another text.")
-    assert sync(base, docs, embedder).version == base.version
+    library.write("plain00.txt", "Another text.")
+    assert library.sync().version == base.version

@@ -20,6 +20,7 @@ DOCUMENT = {
     "code": "8",
     "draft": False,
     "tags": ["Red Apples", "pears"],
+    "said": 'say "so"',
 }
 
 
@@ -39,7 +40,7 @@ def stored(text: str, metadata: str) -> bool:
     [
         "type = 'pdf'", 'TYPE = "pdf"', "type != 'md'", "type in ('md', 'pdf')", "type < 'q' and type >= 'pdf'",
         "year >= 2025 and year < 2026.5", "size = 8.5 or size = 1", "size > -1e3", "draft = false and draft != true",
-        "exists title and tags exists and not exists author", "title contains 'äpfel'", "title contains 'REPORT'",
+        "exists title and tags exists and not exists author", "title contains 'äpfel'", "title contains 'REPORT'", 'said = "say ""so"""',
         "tags contains 'red apples'", "tags matches 'pea*'", "path matches 'docs/*.md' and path matches '*[1]??d'",
         "not (type = 'md' or year = 1)", "type = 'md' or type = 'pdf' and year = 2025", "NOT missing != 1 AND Exists Title",
     ],
@@ -89,12 +90,6 @@ def test_a_year_is_still_a_number() -> None:
     assert not row("n = 2025-01", {"n": 2025})
 
 
-def test_quotes_are_doubled_inside() -> None:
-    assert row("t = 'it''s'", {"t": "it's"})
-    assert row('t = "say ""so"""', {"t": 'say "so"'})
-    assert row("t = 'a\"b'", {"t": 'a"b'})
-
-
 def test_keys_are_written_as_they_are_stored() -> None:
     assert row("Last-Updated = 'x' and größe = 1", {"last updated": "x", "GRÖSSE": 1, "Größe ": 1})
     assert parse("b = 1 or not (A = 1 and b exists) or c in (1, 2)").keys == ("a", "b", "c")
@@ -106,43 +101,27 @@ def test_precedence() -> None:
     assert parse("(a = 1 or b = 1) and c = 1") != parse("a = 1 or b = 1 and c = 1")
 
 
-# --- errors -----------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "expected a key at character 1"),
-        ("   ", "expected a key"),
+        ("", "expected a key at character 1"), ("   ", "expected a key"),
         ("type", "expected a comparison .* after 'type' at character 5"),
         ("type = pdf", r"expected a value \(a text needs quotes: 'pdf'\) after 'type =' at character 8"),
         ("a = 1 b = 2", "expected 'and', 'or' or the end after 'a = 1' at character 7"),
-        ("(a = 1", r"expected 'and', 'or' or '\)'"),
-        ("a = 1)", "expected 'and', 'or' or the end"),
-        ("a in 1", r"expected '\('"),
-        ("a in ()", "expected a value"),
-        ("a in (1 2)", r"expected ',' or '\)'"),
-        ("a = 'x", "the quote ' is not closed at character 5"),
-        ("a > true", "no order"),
-        ("a contains 5", "expected a text in quotes"),
-        ("a matches ''", "not empty"),
-        ("not", "expected a key after 'not'"),
-        ("'a' = 1", "expected a key"),
-        ("_ = 1", "expected a key"),
-        ("a = = 1", "expected a value after 'a ='"),
-        ("a = 2025-02-30", "not in the calendar"),
-        ("a = 2025-00", "not in the calendar"),
-        ("a = 0000-01-01", "not in the calendar"),
-        ("a = 12ab", "neither a number nor a date"),
-        ("a = 2025-01-3T", "neither a number nor a date"),
-        ("a = 1e999", "too large"),
-        ("a = " + "9" * 400, "too large"),
-        ("a = '" + "x" * 1001 + "'", "1,001 characters"),
-        ("x" * 4001, "4,001 characters"),
-        ("a = 1 -- b", "neither a number nor a date"),
-        ("a = $b", r"'\$' cannot stand there"),
+        ("(a = 1", r"expected 'and', 'or' or '\)'"), ("a = 1)", "expected 'and', 'or' or the end"),
+        ("a in 1", r"expected '\('"), ("a in ()", "expected a value"), ("a in (1 2)", r"expected ',' or '\)'"),
+        ("a = 'x", "the quote ' is not closed at character 5"), ("a > true", "no order"),
+        ("a contains 5", "expected a text in quotes"), ("a matches ''", "not empty"),
+        ("not", "expected a key after 'not'"), ("'a' = 1", "expected a key"), ("_ = 1", "expected a key"),
+        ("a = = 1", "expected a value after 'a ='"), ("a = 2025-02-30", "not in the calendar"),
+        ("a = 2025-00", "not in the calendar"), ("a = 0000-01-01", "not in the calendar"),
+        ("a = 12ab", "neither a number nor a date"), ("a = 2025-01-3T", "neither a number nor a date"),
+        ("a = 1e999", "too large"), ("a = " + "9" * 400, "too large"),
+        ("a = '" + "x" * 1001 + "'", "1,001 characters"), ("x" * 4001, "4,001 characters"),
+        ("a = 1 -- b", "neither a number nor a date"), ("a = $b", r"'\$' cannot stand there"),
+        ("date >= ", "expected a value after 'date >=' at character 8: date >= ; for instance: --where \"date >= "),
     ],
-)
+)  # fmt: skip
 def test_errors_show_the_place(text: str, words: str) -> None:
     with pytest.raises(QuestionError, match=words) as caught:
         parse(text)
@@ -150,23 +129,11 @@ def test_errors_show_the_place(text: str, words: str) -> None:
     assert len(str(caught.value)) < 300
 
 
-def test_the_whole_sentence() -> None:
-    with pytest.raises(QuestionError) as caught:
-        parse("date >= ")
-    assert str(caught.value) == (
-        "--where: expected a value after 'date >=' at character 8: date >= ; "
-        "for instance: --where \"date >= 2025-01-01 and type = 'pdf'\""
-    )
-
-
-# --- attacks ----------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     "value",
     [
-        "'; DROP TABLE documents; --", "' OR 1=1 --", '" OR ""="', "x') OR 1=1 OR ('", ":where_0", "?1", "$.type",
-        "%", "_", "*", "[a-z]", "\\", "\u2019", "𝕏 日本 ﷽", "ﬁ", "e\u0301", "a\tb",
+        "'; DROP TABLE documents; --", "' OR 1=1 --", '" OR ""="', "x') OR 1=1 OR ('", ":where_0", "?1", "$.type", "%", "_", "*",
+        "[a-z]", "\\", "\u2019", "𝕏 日本 ﷽", "ﬁ", "e\u0301", "a\tb",
     ],
 )  # fmt: skip
 def test_values_stay_values(value: str) -> None:
@@ -212,21 +179,10 @@ def test_the_deepest_and_the_longest_that_are_allowed_run() -> None:
         parse(f"a in ({', '.join(map(str, range(257)))})")
 
 
-@pytest.mark.parametrize("pattern", ["*a" * 400 + "b", "?*" * 400 + "b", "*" * 900 + "b"])
-def test_patterns_that_match_in_many_ways_take_no_time(pattern: str) -> None:
-    assert not row(f"t matches '{pattern}'", {"t": "a" * 1000})
-
-
-def test_the_longest_text_in_all_its_cases_is_no_pattern_too_long() -> None:
+def test_patterns_that_match_in_many_ways_take_no_time_and_the_longest_in_all_its_cases_is_none_too_long() -> None:
+    for pattern in ("*a" * 400 + "b", "?*" * 400 + "b", "*" * 900 + "b"):
+        assert not row(f"t matches '{pattern}'", {"t": "a" * 1000})
     assert row(f"t contains '{'𐐨' * 900}'", {"t": "𐐀" * 900})
-
-
-def test_numbers_at_the_edges() -> None:
-    assert row("n = 9007199254740993", {"n": 9007199254740993})
-    assert not row("n = 9007199254740993", {"n": 9007199254740992})
-    assert row("n < 99999999999999999999", {"n": 2**63 - 1})
-    assert row("n = 0.30000000000000004", {"n": 0.1 + 0.2})
-    assert row("n = -0.0", {"n": 0})
 
 
 def test_a_row_that_holds_other_json_is_only_not_found() -> None:

@@ -91,16 +91,10 @@ def test_a_stated_difference_of_country_makes_two_matters() -> None:
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("314", True),
-        ("PEP 314", True),
-        ("100, 314", True),
-        ("3140", False),
-        ("pep-0314.rst", True),
-        ("see pep-0314", True),
-        ("section 314 of the law", False),
-        ("", False),
+        ("314", True), ("PEP 314", True), ("100, 314", True), ("3140", False), ("pep-0314.rst", True),
+        ("see pep-0314", True), ("section 314 of the law", False), ("", False),
     ],
-)
+)  # fmt: skip
 def test_a_number_names_the_document_of_that_number(text: str, named: bool) -> None:
     one = read("pep-0314.rst", title="Metadata for Packages 1.1", pep=314)
     assert names(text, one, read("pep-0241.rst", title="Metadata for Packages", pep=241)) is named
@@ -118,13 +112,9 @@ def test_a_version_of_the_same_document_is_named_by_its_version_or_year() -> Non
 @pytest.mark.parametrize(
     ("text", "iso"),
     [
-        ("1 March 2025", "2025-03-01"),
-        ("from March 1, 2025 on", "2025-03-01"),
-        ("2025-03-01T10:00", "2025-03-01"),
-        ("June 2024", "2024-06"),
-        ("2024", "2024"),
-        ("version 5", ""),
+        ("1 March 2025", "2025-03-01"), ("from March 1, 2025 on", "2025-03-01"), ("2025-03-01T10:00", "2025-03-01"),
+        ("June 2024", "2024-06"), ("2024", "2024"), ("version 5", ""),
     ],
-)
+)  # fmt: skip
 def test_dates_in_text(text: str, iso: str) -> None:
     assert date_in(text) == iso

@@ -15,21 +15,21 @@ from openbook.knowledge import indexes as module
 from openbook.knowledge.check import index_problems
 from openbook.knowledge.index_builder import Source, build
 from openbook.knowledge.indexes import Indexes
-from tests.knowledge.small_bases import DIMENSIONS, EMBEDDER, Base, Text, ids, reseal, search
+from tests.knowledge.small_bases import (
+    DIMENSIONS,
+    EMBEDDER,
+    QUERY,
+    Base,
+    Text,
+    expected,
+    ids,
+    reseal,
+    search,
+    timetable,
+)
 
 TWICE = """INSERT INTO passages SELECT NULL, content_id, passage_id, start_char, end_char, page, headings, embedding_key,
   digest FROM passages WHERE id = 1"""
-QUERY = "When does the harbour ferry leave?"
-
-
-def text(number: int) -> Text:
-    return Text(
-        f"Part {number}", ((("Times",), f"The ferry number{number} leaves at {number}. "), ((), "The bridge is open."))
-    )
-
-
-def expected(base: Base, contents: list[int]) -> list[tuple[object, ...]]:
-    return search(base, Indexes.open(Path("absent"), base.source(), ids(*contents)), contents, QUERY)
 
 
 def problems(folder: Path, source: Source, *contents: int) -> list[str]:
@@ -40,6 +40,10 @@ def names(folder: Path) -> list[str]:
     return sorted(p.name for p in (folder / "index").iterdir())
 
 
+def times(folder: Path) -> dict[Path, int]:
+    return {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
+
+
 @pytest.fixture
 def base() -> Base:
     return Base()
@@ -47,7 +51,7 @@ def base() -> Base:
 
 @pytest.fixture
 def contents(base: Base) -> list[int]:
-    return [base.add(text(n)) for n in range(6)]
+    return [base.add(timetable(n)) for n in range(6)]
 
 
 def test_what_is_new_is_found_before_it_is_saved_and_opening_never_writes(
@@ -56,11 +60,11 @@ def test_what_is_new_is_found_before_it_is_saved_and_opening_never_writes(
     Indexes.refresh(tmp_path / "first", base.source(), ids(*contents[:5]))
     shutil.copytree(tmp_path / "first", tmp_path / "copy", copy_function=shutil.copyfile)  # of other times
     for folder in (tmp_path / "first", tmp_path / "copy"):
-        before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
+        before = times(folder)
         opened = Indexes.open(folder, base.source(), ids(contents[5]))
         assert opened.contents().tolist() == contents
         assert opened.view(ids(contents[5])).bm25("number5", 3)[0][0] > 0
-        assert {p: p.stat().st_mtime_ns for p in folder.rglob("*")} == before
+        assert times(folder) == before
 
 
 def test_a_view_needs_its_contents(base: Base, contents: list[int]) -> None:
@@ -74,17 +78,10 @@ def test_a_view_needs_its_contents(base: Base, contents: list[int]) -> None:
 
 
 def test_one_text_under_two_contents_is_one_passage(base: Base) -> None:
-    twins = [
-        Text("", (((), "The ferry leaves at nine."),)),
-        Text("Timetable", ((("Boats",), "The ferry leaves at nine."),)),
-    ]
-    first, second = base.add(twins[0]), base.add(twins[1])
-    third, fourth = base.add(twins[1]), base.add(twins[0])
-    results = [
-        expected(base, [first, second]),
-        expected(base, [third, fourth]),
-        expected(base, [second, first, third, fourth]),
-    ]
+    plain = Text("", (((), "The ferry leaves at nine."),))
+    titled = Text("Timetable", ((("Boats",), "The ferry leaves at nine."),))
+    first, second, third, fourth = (base.add(each) for each in (plain, titled, titled, plain))
+    results = [expected(base, some) for some in ([first, second], [third, fourth], [second, first, third, fourth])]
     assert results[0] == results[1] == results[2]
     assert results[0][0] == ("passages", 1)
     alone = expected(base, [second])
@@ -92,15 +89,15 @@ def test_one_text_under_two_contents_is_one_passage(base: Base) -> None:
     assert expected(base, [third]) == alone
 
 
-# --- the saved index --------------------------------------------------------------------------------------------------
+# --- the saved index (see also tests/properties/test_index_laws.py) ---------------------------------------------------
 
 
 def test_refreshing_again_changes_nothing(tmp_path: Path, base: Base, contents: list[int]) -> None:
     Indexes.refresh(tmp_path, base.source(), ids(*contents))
-    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+    before = times(tmp_path)
     Indexes.refresh(tmp_path, base.source(), ids(*contents))
     assert before
-    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == before
+    assert times(tmp_path) == before
 
 
 def test_segments_stay_few_and_large_ones_stay_alone(
@@ -109,7 +106,7 @@ def test_segments_stay_few_and_large_ones_stay_alone(
     monkeypatch.setattr(module, "SMALL", 2)
     contents: list[int] = []
     for n in range(60):
-        contents.append(base.add(text(n)))
+        contents.append(base.add(timetable(n)))
         Indexes.refresh(tmp_path, base.source(), ids(*contents))
         assert len(names(tmp_path)) <= module.MOST_SEGMENTS + 1
     assert len(names(tmp_path)) > 2
@@ -130,46 +127,37 @@ def test_many_chunks_become_one_segment(
 
 
 def test_contents_that_nobody_keeps_go_when_they_are_many(tmp_path: Path, base: Base, contents: list[int]) -> None:
-    Indexes.refresh(tmp_path, base.source(), ids(*contents))
-    assert len(Indexes.refresh(tmp_path, base.source(), ids(*contents[1:])).contents()) == 6
-    assert Indexes.refresh(tmp_path, base.source(), ids(*contents[2:])).contents().tolist() == contents[2:]
-    assert Indexes.refresh(tmp_path, base.source(), ids()).contents().tolist() == []
+    for kept, indexed in ((contents, contents), (contents[1:], contents), (contents[2:], contents[2:]), ([], [])):
+        assert Indexes.refresh(tmp_path, base.source(), ids(*kept)).contents().tolist() == indexed
     assert names(tmp_path) == ["state.json"]
 
 
 def test_readers_keep_what_they_have_open(tmp_path: Path, base: Base) -> None:
     contents = [base.add(Text("", tuple(((), f"word{n} {'long ' * 30}") for n in range(900))))]
-    contents.append(base.add(text(1)))
+    contents.append(base.add(timetable(1)))
     reader = Indexes.refresh(tmp_path, base.source(), ids(*contents))
     before = search(base, reader, contents, "word7")
     Indexes.refresh(tmp_path, base.source(), ids(contents[1]), forget=True)
     assert search(base, reader, contents, "word7") == before
 
 
-@pytest.mark.parametrize("of", [{"base_id": "1" * 32}, {"embedder": "other"}])
-def test_the_index_of_another_base_or_embedder_is_ignored(
-    tmp_path: Path, base: Base, contents: list[int], of: dict[str, str]
+@pytest.mark.parametrize(
+    ("of", "problem"),
+    [({"base_id": "1" * 32}, "another"), ({"embedder": "other"}, "another"), ({}, "another past")],
+)
+def test_the_index_of_another_base_embedder_or_past_is_ignored(
+    tmp_path: Path, base: Base, contents: list[int], of: dict[str, str], problem: str
 ) -> None:
+    """A database from a backup meets the index of its later past."""
     Indexes.refresh(tmp_path, base.source(**of), ids(*contents))
     other = Base()
-    one = other.add(Text("", (((), "Something else."),)))
-    assert Indexes.open(tmp_path, other.source(), ids(one)).contents().tolist() == [one]
-    assert "another" in " ".join(problems(tmp_path, other.source(), one))
-    Indexes.refresh(tmp_path, other.source(), ids(one))
-    assert not problems(tmp_path, other.source(), one)
-
-
-def test_a_database_from_a_backup_does_not_meet_the_index_of_its_later_past(tmp_path: Path, base: Base) -> None:
-    contents = [base.add(text(1)), base.add(text(2)), base.add(text(3))]
-    Indexes.refresh(tmp_path, base.source(), ids(*contents))
-    restored = Base()
-    again = [restored.add(text(1)), restored.add(Text("", (((), "Other words altogether."),)))]
-    assert again == contents[:2]
-    opened = Indexes.open(tmp_path, restored.source(), ids(*again))
-    assert search(restored, opened, again, "other words") == search(
-        restored, Indexes.open(Path("absent"), restored.source(), ids(*again)), again, "other words"
-    )
-    assert "another past" in problems(tmp_path, restored.source(), *again)[0]
+    mine = [other.add(timetable(0)), other.add(Text("", (((), "Other words altogether."),)))]
+    assert mine == contents[:2]
+    opened = Indexes.open(tmp_path, other.source(), ids(*mine))
+    assert search(other, opened, mine, "other words") == expected(other, mine, "other words")
+    assert problem in " ".join(problems(tmp_path, other.source(), *mine))
+    Indexes.refresh(tmp_path, other.source(), ids(*mine))
+    assert not problems(tmp_path, other.source(), *mine)
 
 
 def test_only_our_own_old_folders_are_deleted(tmp_path: Path, base: Base, contents: list[int]) -> None:
@@ -323,7 +311,7 @@ def test_killed_at_every_step(tmp_path: Path, forget: bool) -> None:
         folder = tmp_path / str(steps)
         folder.mkdir()
         base = Base(folder)
-        contents = [base.add(text(n)) for n in range(4)]
+        contents = [base.add(timetable(n)) for n in range(4)]
         Indexes.refresh(folder, base.source(), ids(*contents[:3]))
         keep = contents[1:] if forget else contents
         change = partial(Indexes.refresh, forget=forget)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -17,22 +18,25 @@ from openbook.testing import HashEmbedder
 GOLDEN = Path(__file__).parent / "golden"
 
 
-def restore_dump(folder: Path, name: int | str) -> Path:
+def sql(folder: Path, *statements: str) -> list[tuple[object, ...]]:
+    """What the last one gives."""
+    with closing(sqlite3.connect(folder / schema.FILE_NAME)) as connection:
+        rows = [connection.execute(statement).fetchall() for statement in statements]
+        connection.commit()
+    return rows[-1]
+
+
+def restore_dump(folder: Path, name: int | str, *statements: str) -> Path:
+    """The knowledge base of a dump, and what was done to it then."""
     folder.mkdir()
-    connection = sqlite3.connect(folder / schema.FILE_NAME)
-    connection.executescript((GOLDEN / f"kb-format-{name}.sql").read_text())
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.close()
+    with closing(sqlite3.connect(folder / schema.FILE_NAME)) as connection:
+        connection.executescript((GOLDEN / f"kb-format-{name}.sql").read_text())
+    sql(folder, "PRAGMA journal_mode = WAL", *statements)
     return folder
 
 
-def shape(folder: Path) -> list[tuple[str, str]]:
-    connection = sqlite3.connect(folder / schema.FILE_NAME)
-    rows = connection.execute(
-        "SELECT name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%' ORDER BY name"
-    ).fetchall()
-    connection.close()
-    return rows
+def shape(folder: Path) -> list[tuple[object, ...]]:
+    return sql(folder, "SELECT name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%' ORDER BY name")
 
 
 def test_format_1_opens_with_all_that_it_held(tmp_path: Path, embedder: HashEmbedder) -> None:
@@ -76,13 +80,9 @@ def test_format_2_opens_with_its_labels_and_what_was_renamed(tmp_path: Path, emb
 
 
 def test_an_upgrade_does_not_make_whole_what_was_damaged_before(tmp_path: Path, embedder: HashEmbedder) -> None:
-    folder = restore_dump(tmp_path / "kb", 2)
-    connection = sqlite3.connect(folder / schema.FILE_NAME)
-    connection.execute("UPDATE contents SET text = replace(text, 'fifty', 'sixty')")
-    connection.execute("UPDATE contents SET text = CAST(x'ff' AS TEXT) WHERE id = 3")
-    connection.commit()
-    connection.close()
-    base = KnowledgeBase.open(folder)
+    altered = "UPDATE contents SET text = replace(text, 'fifty', 'sixty')"
+    no_text = "UPDATE contents SET text = CAST(x'ff' AS TEXT) WHERE id = 3"
+    base = KnowledgeBase.open(restore_dump(tmp_path / "kb", 2, altered, no_text))
     assert base.text("/old/docs/ferry.md")
     with pytest.raises(KnowledgeBaseDamaged, match="content 1 is not what was stored"):
         base.text("/old/docs/bees.txt")
@@ -95,14 +95,10 @@ def test_a_damaged_number_of_the_format_upgrades_nothing(tmp_path: Path, number:
     folder = restore_dump(tmp_path / "kb", 2)
     KnowledgeBase.open(folder).close()
     before = (folder / schema.FILE_NAME).read_bytes()
-    connection = sqlite3.connect(folder / schema.FILE_NAME)
-    connection.execute(f"PRAGMA user_version = {number}")
-    connection.close()
+    sql(folder, f"PRAGMA user_version = {number}")
     with pytest.raises(KnowledgeBaseDamaged, match=f"says format {number}, but has tables of a later one"):
         KnowledgeBase.open(folder)
-    connection = sqlite3.connect(folder / schema.FILE_NAME)
-    connection.execute("PRAGMA user_version = 3")
-    connection.close()
+    sql(folder, "PRAGMA user_version = 3")
     assert KnowledgeBase.open(folder).labels() == {"/old/docs/salaries.md": ["hr"]}
     assert len((folder / schema.FILE_NAME).read_bytes()) == len(before)
 
@@ -112,19 +108,14 @@ def test_an_upgraded_file_has_the_tables_of_a_new_one(tmp_path: Path, embedder: 
     KnowledgeBase.open(restore_dump(tmp_path / "old", number)).close()
     KnowledgeBase.ensure(tmp_path / "new", embedder.identity).close()
     assert shape(tmp_path / "old") == shape(tmp_path / "new")
-    connection = sqlite3.connect(tmp_path / "old" / schema.FILE_NAME)
-    assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
-    assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    connection.close()
+    assert sql(tmp_path / "old", "PRAGMA foreign_key_check") == []
+    assert sql(tmp_path / "old", "PRAGMA integrity_check") == [("ok",)]
 
 
 def test_an_upgrade_that_fails_leaves_the_old_one_whole(tmp_path: Path) -> None:
     folder = restore_dump(tmp_path / "kb", 1)
     before = shape(folder)
-    connection = sqlite3.connect(folder / schema.FILE_NAME)
-    connection.execute("CREATE TABLE old_passages (x)")  # in the way
-    connection.commit()
-    connection.close()
+    sql(folder, "CREATE TABLE old_passages (x)")  # in the way
     with pytest.raises(KnowledgeBaseInvalid):
         KnowledgeBase.open(folder)
     assert [row for row in shape(folder) if row[0] != "old_passages"] == before

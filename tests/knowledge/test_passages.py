@@ -10,13 +10,15 @@ from hypothesis import strategies as st
 from openbook.answer import Options, ask
 from openbook.inference import FrozenModel
 from openbook.inference.frozen import Cancelled, never
-from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add
+from openbook.knowledge import KnowledgeBase, RunOptions, Scope
 from openbook.knowledge.passages import WINDOW_CHARS, in_windows, joined, partition
+from openbook.knowledge.scope import EVERYTHING
 from openbook.knowledge.splitter import Sizing
 from openbook.prompts import open_book_prompt
-from openbook.records import Completion, Decoding, PassageSpan, Prompt
+from openbook.records import Completion, Decoding, Passage, PassageSpan, Prompt
 from openbook.replay import knowledge_base_of, replay
-from openbook.testing import EchoEngine, HashEmbedder, echo_model
+from openbook.testing import EchoEngine, echo_model
+from tests.knowledge.conftest import Library
 
 PATHS = st.lists(st.sampled_from(["a", "b", "c"]), max_size=3).map(tuple)
 SPANS = st.lists(st.tuples(st.integers(1, 500), st.sampled_from([1, 2]), PATHS), min_size=1, max_size=40)
@@ -66,60 +68,55 @@ def test_a_section_that_fits_is_not_cut(parts: list[tuple[int, int, tuple[str, .
 
 
 @pytest.fixture
-def base(tmp_path: Path, embedder: HashEmbedder) -> KnowledgeBase:
-    (tmp_path / "handbook.md").write_text(HANDBOOK)
-    (tmp_path / "other.md").write_text("# Boats\n\nBoats are blue.")
-    base = KnowledgeBase.ensure(tmp_path / "kb", embedder.identity, sizing=Sizing(size=300))
-    add(base, [tmp_path / "handbook.md", tmp_path / "other.md"], embedder, RunOptions())
-    return base
+def library(library: Library) -> Library:
+    small = KnowledgeBase.ensure(library.docs.parent / "small", library.embedder.identity, sizing=Sizing(size=300))
+    library.base = small
+    library.write("handbook.md", HANDBOOK)
+    library.write("other.md", "# Boats\n\nBoats are blue.")
+    library.add()
+    return library
 
 
-def test_what_is_read_is_the_section_around_what_was_found(base: KnowledgeBase, embedder: HashEmbedder) -> None:
-    _, found = base.search("Who approves claims up to 750 euros?", embedder, 1)
-    _, windows = base.search_windows("Who approves claims up to 750 euros?", embedder, 3)
-    window, passage = windows[0].passage, found[0].passage
-    text = base.text(window.document)
-    assert text is not None
-    assert window.text == text[window.start : window.end]
+def windows_of(library: Library, question: str, limit: int = 9, scope: Scope = EVERYTHING) -> list[Passage]:
+    return [hit.passage for hit in library.base.search_windows(question, library.embedder, limit, scope)[1]]
+
+
+def test_what_is_read_is_the_section_around_what_was_found(library: Library) -> None:
+    question = "Who approves claims up to 750 euros?"
+    windows, passage = windows_of(library, question, 3), library.hits(question)[0].passage
+    window = windows[0]
+    assert window.text == (library.base.text(window.document) or "")[window.start : window.end]
     assert window.start <= passage.start
     assert passage.end <= window.end
     assert "head of finance" in window.text
     assert len(window.text) <= WINDOW_CHARS
-    assert len({hit.passage.id for hit in windows}) == len(windows)
+    assert len({each.id for each in windows}) == len(windows)
 
 
-def test_a_window_is_the_same_for_every_question_and_found_by_its_id(
-    base: KnowledgeBase, embedder: HashEmbedder
-) -> None:
+def test_a_window_is_the_same_for_every_question_and_found_by_its_id(library: Library) -> None:
     asked = ("Who approves claims?", "Where does anything above go?", "How many days of leave?", "blue boats")
-    seen = {hit.passage for question in asked for hit in base.search_windows(question, embedder, 9)[1]}
+    seen = {window for question in asked for window in windows_of(library, question)}
     documents = {window.document for window in seen}
-    assert sum(window.end - window.start for window in seen) == sum(len(base.text(d) or "") for d in documents)
+    lengths = (len(library.base.text(document) or "") for document in documents)
+    assert sum(window.end - window.start for window in seen) == sum(lengths)
     for window in seen:
-        assert base.passage(window.id, Scope()) == window
-    assert base.passage(f"{min(window.id for window in seen)}0", Scope()) is None
+        assert library.base.passage(window.id, EVERYTHING) == window
+    assert library.base.passage(f"{min(window.id for window in seen)}0", EVERYTHING) is None
 
 
-def test_a_window_is_seen_through_labels_alone(base: KnowledgeBase, embedder: HashEmbedder, tmp_path: Path) -> None:
-    open_to_all = base.search_windows("claims", embedder, 9)[1]
-    add(base, [tmp_path / "handbook.md"], embedder, RunOptions(labels=frozenset({"staff"})))
-    assert {Path(hit.passage.document).name for hit in base.search_windows("claims", embedder, 9)[1]} == {"other.md"}
-    staff = Scope(labels=frozenset({"staff"}))
-    closed = base.search_windows("claims", embedder, 9, staff)[1]
-    assert [hit.passage.id for hit in closed] == [hit.passage.id for hit in open_to_all]
-    long = next(hit.passage for hit in closed if hit.passage.parts)
+def test_a_window_is_seen_through_labels_alone(library: Library) -> None:
+    open_to_all = windows_of(library, "claims")
+    library.add("handbook.md", options=RunOptions(labels=frozenset({"staff"})))
+    assert {Path(window.document).name for window in windows_of(library, "claims")} == {"other.md"}
+    closed = windows_of(library, "claims", scope=Scope(labels=frozenset({"staff"})))
+    assert [window.id for window in closed] == [window.id for window in open_to_all]
+    long = next(window for window in closed if window.parts)
     assert long.labels == ("staff",)
-    assert base.passage(long.id, Scope()) is None
+    assert library.base.passage(long.id, EVERYTHING) is None
 
 
-def test_an_answer_from_windows_is_replayed(base: KnowledgeBase, embedder: HashEmbedder) -> None:
-    answer = ask("Who approves claims?", echo_model(), base, embedder, Options(min_similarity=-1.0))
-    assert any("+" in reference.id for reference in answer.receipt.passages)
-    assert replay(answer.receipt, echo_model(), knowledge_base_of(answer.receipt, [base])).identical
-
-
-def test_what_was_computed_of_a_window_names_all_its_passages(base: KnowledgeBase, embedder: HashEmbedder) -> None:
-    asked: list[tuple[tuple[str, ...], ...]] = []
+def test_an_answer_from_windows_is_replayed_and_names_all_passages_that_it_was_computed_of(library: Library) -> None:
+    base, asked = library.base, list[tuple[tuple[str, ...], ...]]()
 
     class Noting(EchoEngine):
         def generate(
@@ -128,38 +125,38 @@ def test_what_was_computed_of_a_window_names_all_its_passages(base: KnowledgeBas
             asked.append(prompt.origins)
             return (yield from super().generate(prompt, decoding, cancelled))
 
-    ask("Who approves claims?", FrozenModel(Noting()), base, embedder, Options(min_similarity=-1.0))
+    answer = ask("Who approves claims?", FrozenModel(Noting()), base, library.embedder, Options(min_similarity=-1.0))
     stored = {p.digest for document in base.documents() for p in base.passages(document)}
     assert {digest for origin in asked[0] for digest in origin} == stored
+    assert any("+" in reference.id for reference in answer.receipt.passages)
+    assert replay(answer.receipt, echo_model(), knowledge_base_of(answer.receipt, [base])).identical
 
 
-def test_windows_of_overlapping_passages_say_nothing_twice(tmp_path: Path, embedder: HashEmbedder) -> None:
-    (tmp_path / "handbook.md").write_text(HANDBOOK)
-    base = KnowledgeBase.ensure(tmp_path / "overlapping", embedder.identity, sizing=Sizing(size=300, overlap=100))
-    add(base, [tmp_path / "handbook.md"], embedder, RunOptions())
-    (document,) = base.documents()
-    passages, text = base.passages(document), base.text(document)
-    assert text is not None
+def test_windows_of_overlapping_passages_say_nothing_twice(library: Library) -> None:
+    library.base = KnowledgeBase.ensure(
+        library.docs.parent / "overlapping", library.embedder.identity, sizing=Sizing(size=300, overlap=100)
+    )
+    library.add()
+    document = library.path("handbook.md")
+    passages = library.base.passages(document)
     for run in partition(passages):
         window = joined(passages[run.start : run.stop])
-        assert window.text == text[window.start : window.end]
+        assert window.text == (library.base.text(document) or "")[window.start : window.end]
 
 
-def test_a_window_that_begins_inside_a_table_is_read_with_its_header(tmp_path: Path, embedder: HashEmbedder) -> None:
+def test_a_window_that_begins_inside_a_table_is_read_with_its_header(library: Library) -> None:
     rows = "\n".join(f"| Port {number} | {number} euros | {number + 1} euros |" for number in range(90))
-    (tmp_path / "fares.md").write_text(
-        f"# Fares\n\n| Harbour | single | return |\n|---|---|---|\n{rows}\n\nDogs travel free.\n"
-    )
-    base = KnowledgeBase.ensure(tmp_path / "kb", embedder.identity, sizing=Sizing(size=300))
-    add(base, [tmp_path / "fares.md"], embedder, RunOptions())
-    found = next(h.passage for h in base.search_windows("Port 77", embedder, 9)[1] if "Port 77 " in h.passage.text)
+    table = f"# Fares\n\n| Harbour | single | return |\n|---|---|---|\n{rows}\n\nDogs travel free.\n"
+    library.write("fares.md", table)
+    library.sync()
+    found = next(window for window in windows_of(library, "Port 77") if "Port 77 " in window.text)
     assert found.header.startswith("| Harbour | single | return |")
     assert "Harbour" not in found.text
-    assert base.passage(found.id, Scope()) == found
+    assert library.base.passage(found.id, EVERYTHING) == found
     assert found.header in open_book_prompt("How much?", [found]).passages[0]
-    assert found in in_windows(base.passages(found.document))
-    answer = ask("Port 77", echo_model(), base, embedder, Options(min_similarity=-1.0))
-    assert replay(answer.receipt, echo_model(), base).identical
+    assert found in in_windows(library.base.passages(found.document))
+    answer = ask("Port 77", echo_model(), library.base, library.embedder, Options(min_similarity=-1.0))
+    assert replay(answer.receipt, echo_model(), library.base).identical
 
 
 def test_a_document_without_passages_has_no_windows() -> None:

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 
 from openbook.errors import ConfigError, KnowledgeBaseInvalid
-from openbook.knowledge import KnowledgeBase, add
+from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.sentences import sentence_spans
 from openbook.knowledge.splitter import Sizing, split
 from openbook.records import Content, HeadingMark, PageSpan
 from openbook.testing import HashEmbedder
+from tests.knowledge.conftest import Library
 
 
 def content(text: str, *headings: tuple[str, int], pages: tuple[PageSpan, ...] = ()) -> Content:
@@ -31,9 +32,6 @@ def sentences(text: str) -> list[str]:
     return [text[start:end] for start, end in sentence_spans(text, 0, len(text))]
 
 
-# --- sizes ------------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(("size", "overlap"), [(0, 0), (10, 6), (10, -1)])
 def test_sizes_that_make_no_sense_are_refused(size: int, overlap: int) -> None:
     with pytest.raises(ConfigError, match="make no sense"):
@@ -51,18 +49,16 @@ def test_the_record_of_a_size() -> None:
 
 
 def test_the_size_is_that_of_the_knowledge_base_ever_after(tmp_path: Path, embedder: HashEmbedder) -> None:
-    text = " ".join(f"Sentence number {i} is about harbour {i % 7}." for i in range(100))
-    (tmp_path / "a.txt").write_text(text)
     KnowledgeBase.ensure(tmp_path / "kb", embedder.identity, sizing=Sizing(200, 60)).close()
-    base = KnowledgeBase.ensure(tmp_path / "kb", embedder.identity)
-    add(base, [tmp_path / "a.txt"], embedder)
-    passages = base.passages(str(tmp_path / "a.txt"))
+    library = Library(tmp_path, embedder)
+    text = " ".join(f"Sentence number {i} is about harbour {i % 7}." for i in range(100))
+    library.write("a.txt", text)
+    library.add()
+    passages = library.base.passages(library.path("a.txt"))
     assert max(p.end - p.start for p in passages) <= 200
     assert any(b.start < a.end for a, b in pairwise(passages))
     assert (passages[0].start, passages[-1].end) == (0, len(text))
 
-
-# --- passages ---------------------------------------------------------------------------------------------------------
 
 A, B, C = "a" * 40, "b" * 40, "c" * 60
 THREE = "The first sentence is here. The second one is a little longer than that. The third does not fit any more."
@@ -134,41 +130,28 @@ def test_marks_outside_the_text_and_out_of_order_do_no_harm() -> None:
     assert [span.headings for span in spans] == [("one",), ("two",)]
 
 
-def test_pages() -> None:
-    text = f"{'a' * 50}\n\n{'b' * 10}\n\n{'c' * 50}"
-    pages = (PageSpan(1, 0, 50), PageSpan(2, 52, 62), PageSpan(3, 64, 64), PageSpan(4, 64, 114))
-    # However short the second page is, it does not go with the next, which could not be cited then.
-    starts = [(span.start, span.page) for span in split(content(text, pages=pages), passage_chars=100)]
-    assert starts == [(0, 1), (52, 2), (64, 4)]
-    text = "One\n\n\n \nTwo\n\nbody"  # a heading below the top of its page
+def test_a_heading_below_the_top_of_its_page_begins_a_passage() -> None:
+    text = "One\n\n\n \nTwo\n\nbody"
     document = content(text, ("One", 1), ("Two", 2), pages=(PageSpan(1, 0, 3), PageSpan(2, 5, len(text))))
     assert [(span.start, span.page) for span in split(document, passage_chars=100)] == [(0, 1), (8, 2)]
 
 
-@pytest.mark.parametrize(
-    ("text", "spans"),
-    [
-        ("x" * 100 + "\n", [(0, 99), (99, 101)]),  # the last passage is not white space alone
-        ("a" * 90 + "\n" * 10 + "b" * 20, [(0, 100), (100, 120)]),  # white space belongs to the passage before
-    ],
-)
-def test_white_space(text: str, spans: list[tuple[int, int]]) -> None:
-    assert [(span.start, span.end) for span in split(content(text), passage_chars=100)] == spans
+def test_white_space_belongs_to_the_passage_before_and_is_none_alone() -> None:
+    for text, spans in (
+        ("x" * 100 + "\n", [(0, 99), (99, 101)]),
+        ("a" * 90 + "\n" * 10 + "b" * 20, [(0, 100), (100, 120)]),
+    ):
+        assert [(span.start, span.end) for span in split(content(text), passage_chars=100)] == spans
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "x" * 1_000_000,
-        "word " * 200_000,
-        "a\n\n" * 50_000,
-        "." * 1_000_000,
-        "\u0301" * 200_000,
-        "a" + "\n" * 1_000_000,
+        "x" * 1_000_000, "word " * 200_000, "a\n\n" * 50_000, "." * 1_000_000, "\u0301" * 200_000, "a" + "\n" * 1_000_000,
         "# a\n" * 50_000,
     ],
     ids=["one word", "one line", "paragraphs", "dots", "marks", "newlines", "headings"],
-)
+)  # fmt: skip
 def test_hostile_texts_take_linear_time(text: str) -> None:
     assert sum(span.end - span.start for span in split(content(text))) == len(text)
     sentence_spans(text, 0, len(text))
@@ -183,20 +166,6 @@ def test_overlap_begins_at_a_sentence() -> None:
     ):
         spans = split(content(text), passage_chars=62, overlap_chars=overlap)
         assert [text[span.start : span.end].strip() for span in spans][:2] == expected[:2]
-
-
-def test_overlap_stays_in_its_section_and_page() -> None:
-    text = "One\n\nA short one. Another.\n\nTwo\n\nMore of it here. And on and on it goes."
-    document = content(text, ("One", 1), ("Two", 1))
-    starts = [text[span.start :][:3] for span in split(document, passage_chars=60, overlap_chars=30)]
-    assert starts == ["One", "Two", "Mor"]
-    at = text.index("More")
-    paged = content(text, pages=(PageSpan(1, 0, at), PageSpan(2, at, len(text))))
-    for span in split(paged, passage_chars=60, overlap_chars=30):
-        assert (span.page == 2) == (span.start >= at)
-
-
-# --- sentences --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

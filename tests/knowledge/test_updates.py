@@ -6,16 +6,17 @@ import shutil
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from openbook.errors import ConfigError, KnowledgeError, QuestionError
-from openbook.knowledge import KnowledgeBase, Report, Rules, RunOptions, Scope, add, purge, remove, sync
+from openbook.knowledge import KnowledgeBase, Report, Scope, add, purge, remove
 from openbook.knowledge.check import check
-from openbook.knowledge.discovery import SyncedFolder, discover, display_path
+from openbook.knowledge.discovery import Rules, SyncedFolder, discover, display_path
 from openbook.knowledge.docs_cache import for_documents
 from openbook.knowledge.embeddings import embedding_key, reembed
-from openbook.knowledge.ingest import Ingest, Part
+from openbook.knowledge.ingest import Ingest, Part, RunOptions
 from openbook.knowledge.scope import checked_labels
 from openbook.knowledge.sliced_run import in_slices
 from openbook.knowledge.updates import folder_changes, forget_source, resolve, sources, sync_folders
@@ -23,293 +24,252 @@ from openbook.knowledge.versions import Retention, prune, restore
 from openbook.parsers.sandbox import Limits
 from openbook.records import Vectors
 from openbook.testing import HashEmbedder
+from tests.knowledge.conftest import Interrupted, Library, killed
 from tests.knowledge.small_bases import DIMENSIONS, reseal
+from tests.parsers.test_ocr import install
 
 HR = RunOptions(labels=frozenset({"hr"}))
+EVERYBODY = {"a.txt", "b.txt", "c.md"}
+EMPTY_NOW = ("failed", "the file is empty; the text read before stays")
 
 
 @pytest.fixture
-def docs(tmp_path: Path) -> Path:
-    folder = tmp_path / "docs"
-    (folder / "deep").mkdir(parents=True)
-    (folder / "a.txt").write_text("The first document is about ferries.")
-    (folder / "b.txt").write_text("The second document is about harbours.")
-    (folder / "deep" / "c.md").write_text("# Storms\n\nThe third document is about storms.")
-    return folder
+def library(library: Library) -> Library:
+    library.write("a.txt", "The first document is about ferries.")
+    library.write("b.txt", "The second document is about harbours.")
+    library.write("deep/c.md", "# Storms\n\nThe third document is about storms.")
+    return library
 
 
-@pytest.fixture
-def base(tmp_path: Path, embedder: HashEmbedder) -> KnowledgeBase:
-    return KnowledgeBase.ensure(tmp_path / "kb", embedder.identity)
-
-
-def outcomes(report: Report, docs: Path) -> dict[str, tuple[str, str]]:
-    inside = f"{docs}/"
+def outcomes(library: Library, report: Report) -> dict[str, tuple[str, str]]:
+    inside = f"{library.docs}/"
     return {v.path.removeprefix(inside): (v.outcome, v.reason.replace(inside, "")) for v in report.verdicts}
 
 
-def names(base: KnowledgeBase) -> list[str]:
-    return [Path(path).name for path in base.documents(Scope(labels=frozenset({"hr", "board"})))]
+def synced(library: Library, *, rules: Rules = Rules(), **options: Any) -> dict[str, tuple[str, str]]:
+    return outcomes(library, library.sync(rules, RunOptions(**options)))
 
 
-def open_to_all(base: KnowledgeBase, as_of: int | None = None) -> set[str]:
-    return {Path(path).name for path in base.documents(Scope(as_of=as_of))}
+def open_to_all(library: Library, as_of: int | None = None) -> set[str]:
+    return set(library.names(Scope(as_of)))
 
 
-def not_in(base: KnowledgeBase) -> set[str]:
-    return {Path(verdict.path).name for verdict in base.status().not_in}
+def not_in(library: Library) -> set[str]:
+    return {Path(verdict.path).name for verdict in library.base.status().not_in}
 
 
 # --- what changes -----------------------------------------------------------------------------------------------------
 
 
-def test_sync_makes_the_knowledge_base_equal_to_the_folder(
-    base: KnowledgeBase, docs: Path, embedder: HashEmbedder
-) -> None:
+def test_sync_makes_the_knowledge_base_equal_to_the_folder(library: Library) -> None:
     told: list[tuple[str, int, int]] = []
-    report = sync(base, docs, embedder, options=RunOptions(progress=lambda *step: told.append(step)))
+    report = library.sync(options=RunOptions(progress=lambda *step: told.append(step)))
     assert (report.version, report.passages_embedded) == (1, 3)
     assert {("read", 3, 3), ("embed", 3, 3)} <= set(told)
     assert all(0 <= done <= total for _, done, total in told)
-    (docs / "a.txt").write_text("Now it is about lighthouses.")
-    (docs / "b.txt").unlink()
-    (docs / "new.txt").write_text("A new one.")
-    report = sync(base, docs, embedder)
-    assert outcomes(report, docs) == {
+    changed = library.write("a.txt", "The first document is about bridges.")  # of the same size, and older, it seems
+    os.utime(changed, (1_000_000, 1_000_000))
+    (library.docs / "b.txt").unlink()
+    library.write("new.txt", "A new one.")
+    report = library.sync()
+    assert outcomes(library, report) == {
         "a.txt": ("updated", ""),
         "b.txt": ("removed", ""),
         "deep/c.md": ("unchanged", ""),
         "new.txt": ("added", ""),
     }
-    assert report.version == base.version == 2
-    assert names(base) == ["a.txt", "c.md", "new.txt"]
-    texts = " ".join(h.passage.text for h in base.search("harbours ferries lighthouses", embedder)[1])
-    assert [word in texts for word in ("lighthouses", "harbours", "ferries")] == [True, False, False]
-    assert base.text(str(docs / "a.txt"), version=1) == "The first document is about ferries."
+    assert report.version == library.base.version == 2
+    assert library.names() == ["a.txt", "c.md", "new.txt"]
+    texts = " ".join(library.texts("harbours ferries bridges"))
+    assert [word in texts for word in ("bridges", "harbours", "ferries")] == [True, False, False]
+    assert library.base.text(library.path("a.txt"), version=1) == "The first document is about ferries."
 
 
-def test_what_is_known_is_not_embedded_again(base: KnowledgeBase, docs: Path, embedder: HashEmbedder) -> None:
-    sync(base, docs, embedder)
-    before = embedder.texts_embedded
-    os.utime(docs / "a.txt")
-    assert sync(base, docs, embedder).version == 1  # nothing changed
-    (docs / "a.txt").rename(docs / "deep" / "renamed.txt")
-    renamed = outcomes(sync(base, docs, embedder), docs)
+def test_what_is_known_is_not_embedded_again(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    library.sync()
+    before = library.embedder.texts_embedded
+    os.utime(library.docs / "a.txt")
+    assert library.sync().version == 1  # nothing changed
+    (library.docs / "a.txt").rename(library.docs / "deep" / "renamed.txt")
+    renamed = synced(library)
     assert renamed["deep/renamed.txt"] == ("added", "renamed from a.txt")
     assert renamed["a.txt"] == ("removed", "renamed to deep/renamed.txt")
-    remove(base, ["renamed.txt"])
-    assert outcomes(add(base, [docs], embedder), docs)["deep/renamed.txt"] == ("added", "")
-    assert embedder.texts_embedded == before
+    remove(library.base, ["renamed.txt"])
+    assert outcomes(library, library.add())["deep/renamed.txt"] == ("added", "")
+    assert library.embedder.texts_embedded == before
+    # Newer code reads a file again although its date did not change.
+    monkeypatch.setattr("openbook.knowledge.ingest.PARSER_VERSION", "99")
+    assert {verdict.outcome for verdict in library.add().verdicts} == {"updated"}
 
 
-def test_the_same_text_is_stored_once_and_cited_by_every_path(
-    base: KnowledgeBase, docs: Path, embedder: HashEmbedder
-) -> None:
+def test_the_same_text_is_stored_once_and_cited_by_every_path(library: Library) -> None:
     for name in ("a.txt", "copy.txt"):
-        (docs / name).write_bytes(b"The first document is about ferries.\n")
-    (docs / "d.txt").write_bytes(b"The first document is about ferries.\r\n")  # other bytes, the same text
-    report = sync(base, docs, embedder)
-    assert outcomes(report, docs)["copy.txt"] == ("duplicate", "a.txt")
-    assert (base.status().documents, base.status().texts) == (5, 4)
+        library.write(name, "The first document is about ferries.\n")
+    library.write("d.txt", "The first document is about ferries.\r\n")  # other bytes, the same text
+    assert synced(library)["copy.txt"] == ("duplicate", "a.txt")
+    assert (library.base.status().documents, library.base.status().texts) == (5, 4)
 
     def cited() -> tuple[str, ...]:
-        passage = base.search("ferries", embedder)[1][0].passage
+        passage = library.hits("ferries")[0].passage
         return tuple(Path(path).name for path in (passage.document, *passage.also_in))
 
     assert cited() == ("a.txt", "copy.txt", "d.txt")
-    (docs / "a.txt").unlink()
-    sync(base, docs, embedder)
+    (library.docs / "a.txt").unlink()
+    library.sync()
     assert cited() == ("copy.txt", "d.txt")
 
 
-def test_a_texts_title_is_its_own_or_that_of_the_file_it_is_in(
-    base: KnowledgeBase, docs: Path, embedder: HashEmbedder
-) -> None:
-    add(base, [docs], embedder)
-    (docs / "a.txt").rename(docs / "beta.txt")
-    (docs / "a.txt").write_text("Another one.")
-    add(base, [docs], embedder)
-    assert [p.title for p in base.passages(str(docs / "beta.txt"))] == ["beta"]
+def test_a_texts_title_is_its_own_or_that_of_the_file_it_is_in(library: Library) -> None:
+    library.add()
+    (library.docs / "a.txt").rename(library.docs / "beta.txt")
+    library.write("a.txt", "Another one.")
+    library.add()
+    assert [p.title for p in library.base.passages(library.path("beta.txt"))] == ["beta"]
 
 
-def test_newer_code_reads_a_file_again_although_its_date_did_not_change(
-    base: KnowledgeBase, docs: Path, embedder: HashEmbedder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    add(base, [docs], embedder)
-    monkeypatch.setattr("openbook.knowledge.ingest.PARSER_VERSION", "99")
-    assert {verdict.outcome for verdict in add(base, [docs], embedder).verdicts} == {"updated"}
-
-
-def test_an_interrupted_run_commits_nothing_and_the_next_goes_on(
-    base: KnowledgeBase, docs: Path, embedder: HashEmbedder
-) -> None:
-    class StopsAfterTwoBatches(HashEmbedder):
-        batches = 2
-
-        def embed_passages(self, texts: Sequence[str]) -> Vectors:
-            if self.batches == 0:
-                raise KeyboardInterrupt
-            self.batches -= 1
-            return super().embed_passages(texts)
-
-    (docs / "many.txt").write_text("\n\n".join(f"Part {i}. " + f"word{i} " * 60 for i in range(200)))
+def test_an_interrupted_run_commits_nothing_and_the_next_goes_on(library: Library) -> None:
+    base, embedder = library.base, library.embedder
+    library.write("many.txt", "\n\n".join(f"Part {i}. " + f"word{i} " * 60 for i in range(200)))
     with pytest.raises(KeyboardInterrupt):
-        add(base, [docs], StopsAfterTwoBatches())
+        add(base, [library.docs], Interrupted(lambda: None, lambda: None, killed))
     assert (base.version, base.documents(), base.search("part", embedder)) == (0, [], (0, []))
-    report = add(base, [docs], embedder)
-    assert report.passages_embedded == embedder.texts_embedded == base.status().passages - 2 * 64
+    assert library.add().passages_embedded == embedder.texts_embedded == base.status().passages - 2 * 64
     assert len(base.documents()) == 4
 
 
 # --- what cannot be read ----------------------------------------------------------------------------------------------
 
 
-def test_a_bad_file_gets_a_verdict_until_it_is_good_or_gone(
-    base: KnowledgeBase, docs: Path, embedder: HashEmbedder
-) -> None:
-    (docs / "empty.txt").write_text("")
-    (docs / "image.xyz").write_bytes(bytes(range(256)) * 4)
-    (docs / "broken.pdf").write_bytes(b"%PDF-1.7 nothing more")
-    report = sync(base, docs, embedder)
-    assert {path: why for path, why in outcomes(report, docs).items() if why[0] != "added"} == {
+def test_a_bad_file_gets_a_verdict_until_it_is_good_or_gone(library: Library) -> None:
+    library.write("empty.txt", "")
+    library.write("image.xyz", bytes(range(256)) * 4)
+    library.write("broken.pdf", "%PDF-1.7 nothing more")
+    assert {path: why for path, why in synced(library).items() if why[0] != "added"} == {
         "empty.txt": ("failed", "the file is empty"),
         "broken.pdf": ("failed", "not a readable PDF"),
         "image.xyz": ("skipped", "binary data, not text"),
     }
-    assert not_in(base) == {"empty.txt", "broken.pdf", "image.xyz"}
-    (docs / "empty.txt").write_text("Not empty any more.")
-    (docs / "image.xyz").unlink()
-    (docs / "a.txt").write_bytes(b"")
-    report = sync(base, docs, embedder)
-    assert outcomes(report, docs)["a.txt"] == ("failed", "the file is empty; the text read before stays")
-    assert "a.txt" in names(base)
-    assert not_in(base) == {"broken.pdf", "a.txt"}
-    (docs / "a.txt").write_text("It is back.")
-    assert outcomes(sync(base, docs, embedder), docs)["a.txt"] == ("updated", "")
+    assert not_in(library) == {"empty.txt", "broken.pdf", "image.xyz"}
+    library.write("empty.txt", "Not empty any more.")
+    (library.docs / "image.xyz").unlink()
+    library.write("a.txt", "")
+    assert synced(library)["a.txt"] == EMPTY_NOW
+    assert "a.txt" in library.names()
+    assert not_in(library) == {"broken.pdf", "a.txt"}
+    library.write("a.txt", "It is back.")
+    assert synced(library)["a.txt"] == ("updated", "")
 
-
-def test_a_failed_file_costs_a_stat_until_it_changes_or_a_retry(
-    base: KnowledgeBase, docs: Path, embedder: HashEmbedder
-) -> None:
-    (docs / "broken.pdf").write_bytes(b"%PDF-1.7 nothing more")
-    sync(base, docs, embedder)
-
-    def is_read(**options: object) -> bool:
+    def is_read(**options: Any) -> bool:
         told: list[tuple[str, int, int]] = []
-        run = RunOptions(progress=lambda *step: told.append(step), **options)  # type: ignore[arg-type]
-        report = sync(base, docs, embedder, options=run)
-        assert outcomes(report, docs)["broken.pdf"] == ("failed", "not a readable PDF")
+        verdicts = synced(library, progress=lambda *step: told.append(step), **options)
+        assert verdicts["broken.pdf"] == ("failed", "not a readable PDF")
         return ("read", 1, 1) in told
 
-    assert not is_read()
+    assert not is_read()  # a failed file costs a stat until it changes, or a retry
     assert is_read(retry=True)
     assert is_read(limits=Limits(timeout_s=30.0))  # other limits, another try
 
 
-def test_what_the_machine_refused_is_tried_again_though_the_file_is_unchanged(base: KnowledgeBase, docs: Path) -> None:
-    found = list(discover([docs]))
-    (docs / "a.txt").unlink()
+def test_what_the_machine_refused_is_tried_again_though_the_file_is_unchanged(library: Library) -> None:
+    found, base = list(discover([library.docs])), library.base
+    (library.docs / "a.txt").unlink()
     taken = in_slices(base, lambda run: Ingest(run, base.sizing, RunOptions(), {}).take(Part(found)), 1.0)
-    failed = [verdict for verdict in taken.verdicts.values() if verdict.outcome == "failed"]
-    assert [(Path(v.path).name, v.reason) for v in failed] == [("a.txt", "does not exist")]
-    assert failed[0].path not in taken.tried
+    (failed,) = [verdict for verdict in taken.verdicts.values() if verdict.outcome == "failed"]
+    assert (Path(failed.path).name, failed.reason) == ("a.txt", "does not exist")
+    assert failed.path not in taken.tried
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="permissions do not bind root")
-def test_what_cannot_be_looked_into_is_not_gone(base: KnowledgeBase, docs: Path, embedder: HashEmbedder) -> None:
-    sync(base, docs, embedder)
-    (docs / "deep").chmod(0)
+def test_what_cannot_be_looked_into_is_not_gone(library: Library) -> None:
+    library.sync()
+    (library.docs / "deep").chmod(0)
     try:
-        report = sync(base, docs, embedder)
+        verdicts = synced(library)
     finally:
-        (docs / "deep").chmod(0o755)
-    assert outcomes(report, docs)["deep"][0] == "failed"
-    assert "c.md" in names(base)
+        (library.docs / "deep").chmod(0o755)
+    assert verdicts["deep"][0] == "failed"
+    assert "c.md" in library.names()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the fake program is a shell script")
 def test_what_failed_without_tesseract_is_tried_again_when_it_is_there(
-    base: KnowledgeBase, tmp_path: Path, embedder: HashEmbedder, monkeypatch: pytest.MonkeyPatch
+    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scans, path = tmp_path / "scans", os.environ["PATH"]
-    scans.mkdir()
-    (scans / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(20))
+    shutil.rmtree(library.docs)
+    library.docs.mkdir()
+    library.write("a.png", b"\x89PNG\r\n\x1a\n" + bytes(20))
     options, cache = RunOptions(ocr="eng"), tmp_path / "cache"
+
+    def cached() -> int:
+        return len(for_documents([library.docs], cache, library.embedder, options)[0].documents())
+
     monkeypatch.setenv("PATH", "")
     for _ in range(2):
-        assert outcomes(add(base, [scans], embedder, options), scans)["a.png"][0] == "failed"
-    assert for_documents([scans], cache, embedder, options)[0].documents() == []
-    program = tmp_path / "tesseract"
-    program.write_text("#!/bin/sh\n[ $1 = --list-langs ] && echo eng || echo The safe opens at nine.\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{path}")
-    assert outcomes(add(base, [scans], embedder, options), scans)["a.png"] == ("added", "")
-    assert len(for_documents([scans], cache, embedder, options)[0].documents()) == 1
-    (scans / "note.txt").write_text("A note.")
-    assert outcomes(sync(base, scans, embedder), scans)["a.png"] == ("skipped", "an image: needs OCR")
-    assert names(base) == ["a.png", "note.txt"]  # what was read with OCR stays without it
+        assert outcomes(library, library.add(options=options))["a.png"][0] == "failed"
+    assert cached() == 0
+    install(tmp_path, "[ $1 = --list-langs ] && echo eng || echo The safe opens at nine.", monkeypatch)
+    assert outcomes(library, library.add(options=options))["a.png"] == ("added", "")
+    assert cached() == 1
+    library.write("note.txt", "A note.")
+    assert synced(library)["a.png"] == ("skipped", "an image: needs OCR")
+    assert library.names() == ["a.png", "note.txt"]  # what was read with OCR stays without it
 
 
 # --- which files ------------------------------------------------------------------------------------------------------
 
 
-def test_rules_and_ignore_files_decide_what_is_in_and_are_remembered(
-    base: KnowledgeBase, docs: Path, embedder: HashEmbedder
-) -> None:
-    sync(base, docs, embedder)
-    report = sync(base, docs, embedder, Rules(include=("*.txt",), exclude=("b.*",)))
-    assert outcomes(report, docs)["b.txt"] == ("removed", "left out by --exclude")
-    assert outcomes(report, docs)["deep/c.md"] == ("removed", "left out by --include")
-    assert names(base) == ["a.txt"]
-    assert sources(base) == [SyncedFolder(docs, Rules(("*.txt",), ("b.*",)))]
+def test_rules_and_ignore_files_decide_what_is_in_and_are_remembered(library: Library) -> None:
+    library.sync()
+    verdicts = synced(library, rules=Rules(include=("*.txt",), exclude=("b.*",)))
+    assert verdicts["b.txt"] == ("removed", "left out by --exclude")
+    assert verdicts["deep/c.md"] == ("removed", "left out by --include")
+    assert library.names() == ["a.txt"]
+    assert sources(library.base) == [SyncedFolder(library.docs, Rules(("*.txt",), ("b.*",)))]
     with pytest.raises(ConfigError, match="glob"):
-        sync(base, docs, embedder, Rules(exclude=("!",)))
-    (docs / ".openbookignore").write_text("# drafts\n*.md\nb.txt\n")
-    (docs / "deep" / ".openbookignore").write_text("!c.md\n")
-    assert outcomes(sync(base, docs, embedder), docs)["b.txt"] == ("skipped", "left out by .openbookignore")
-    assert names(base) == ["a.txt", "c.md"]
+        synced(library, rules=Rules(exclude=("!",)))
+    library.write(".openbookignore", "# drafts\n*.md\nb.txt\n")
+    library.write("deep/.openbookignore", "!c.md\n")
+    assert synced(library)["b.txt"] == ("skipped", "left out by .openbookignore")
+    assert library.names() == ["a.txt", "c.md"]
 
 
-def test_an_empty_folder_does_not_empty_the_knowledge_base(
-    base: KnowledgeBase, docs: Path, tmp_path: Path, embedder: HashEmbedder
-) -> None:
-    other = tmp_path / "docs-and-more"  # its name begins like the other's
-    other.mkdir()
-    (other / "z.txt").write_text("From elsewhere.")
-    add(base, [other], embedder)
-    sync(base, docs, embedder)
-    for path in sorted(docs.rglob("*"), reverse=True):
-        path.rmdir() if path.is_dir() else path.unlink()
+def test_an_empty_folder_does_not_empty_the_knowledge_base(library: Library) -> None:
+    other = library.write("../docs-and-more/z.txt", "From elsewhere.")  # the folder's name begins like the other's
+    add(library.base, [other], library.embedder)
+    library.sync()
+    shutil.rmtree(library.docs)
+    library.docs.mkdir()
     with pytest.raises(KnowledgeError, match="3 documents came from it"):
-        sync(base, docs, embedder)
-    assert len(base.documents()) == 4
-    sync(base, docs, embedder, allow_empty=True)
-    assert names(base) == ["z.txt"]
-    docs.rmdir()
+        library.sync()
+    assert len(library.base.documents()) == 4
+    library.sync(allow_empty=True)
+    assert library.names() == ["z.txt"]
+    library.docs.rmdir()
     with pytest.raises(KnowledgeError, match="No such file or folder"):
-        sync(base, docs, embedder)
+        library.sync()
     with pytest.raises(KnowledgeError, match="No such file or folder"):
-        add(base, [docs / "aa.txt"], embedder)
+        library.add("aa.txt")
 
 
-def test_removed_is_gone_at_the_next_request_and_kept_in_older_versions(
-    base: KnowledgeBase, docs: Path, embedder: HashEmbedder
-) -> None:
-    sync(base, docs, embedder)
-    reader = KnowledgeBase.open(base.folder)
-    assert "ferries" in reader.search("ferries", embedder)[1][0].passage.text
-    assert remove(base, ["a.txt"]).version == 2
-    assert not any("ferries" in h.passage.text for h in reader.search("ferries", embedder)[1])
-    version, hits = reader.search("ferries", embedder, scope=Scope(as_of=1))
-    assert (version, "ferries" in hits[0].passage.text) == (1, True)
-    remove(base, [str(docs / "deep")])
-    assert names(base) == ["b.txt"]
+def test_removed_is_gone_at_the_next_request_and_kept_in_older_versions(library: Library) -> None:
+    def has_ferries(as_of: int | None = None) -> bool:
+        hits = reader.search("ferries", library.embedder, scope=Scope(as_of))[1]
+        return any("ferries" in hit.passage.text for hit in hits)
+
+    library.sync()
+    reader = library.reopened()
+    assert has_ferries()
+    assert remove(library.base, ["a.txt"]).version == 2
+    assert not has_ferries()
+    assert has_ferries(as_of=1)
+    remove(library.base, [library.path("deep")])
+    assert library.names() == ["b.txt"]
     for change in (remove, purge):
         for name in ("", " ", "\n"):
             with pytest.raises(KnowledgeError, match="empty"):
-                change(base, [name])
+                change(library.base, [name])
     with pytest.raises(KnowledgeError, match="No document"):
-        remove(base, ["a.txt"])
+        remove(library.base, ["a.txt"])
 
 
 def test_a_document_is_named_by_path_folder_or_the_end_of_one_path() -> None:
@@ -323,34 +283,31 @@ def test_a_document_is_named_by_path_folder_or_the_end_of_one_path() -> None:
         resolve(paths, "bb.txt")
 
 
-def test_watching_tells_of_changes_once_they_are_over(docs: Path) -> None:
+def test_watching_tells_of_changes_once_they_are_over(library: Library) -> None:
     stop = threading.Event()
-    timer = threading.Timer(0.3, (docs / "new.txt").write_text, ["new"])
     limit = threading.Timer(30.0, stop.set)
     limit.start()
     try:
-        told = folder_changes([docs], quiet_ms=50, stop=stop)
+        told = folder_changes([library.docs], quiet_ms=50, stop=stop)
         assert next(told) == 0  # watching has begun
-        timer.start()
+        library.write("new.txt", "new")
         assert next(count for count in told if count) >= 1
     finally:
         stop.set()
         limit.cancel()
-        timer.join()
 
 
-def test_metadata_of_a_sidecar_filters(base: KnowledgeBase, docs: Path, embedder: HashEmbedder) -> None:
-    (docs / "a.txt.meta.toml").write_text('status = "final"\ndate = 2026-03-01\n')
-    assert outcomes(sync(base, docs, embedder), docs)["a.txt.meta.toml"][0] == "skipped"
+def test_metadata_of_a_sidecar_filters(library: Library) -> None:
+    library.write("a.txt.meta.toml", 'status = "final"\ndate = 2026-03-01\n')
+    assert synced(library)["a.txt.meta.toml"][0] == "skipped"
 
     def found(where: str) -> set[str]:
-        return {Path(h.passage.document).name for h in base.search("document", embedder, scope=Scope(where=where))[1]}
+        return {Path(hit.passage.document).name for hit in library.hits("document", Scope(where=where))}
 
     assert found("status = 'final' and date >= 2026-02-01") == {"a.txt"}
-    assert found("type = 'md'") == {"c.md"}
     assert found("not exists status") == {"b.txt", "c.md"}
-    (docs / "a.txt.meta.toml").write_text('status = "draft"\n')
-    assert outcomes(sync(base, docs, embedder), docs)["a.txt"] == ("updated", "")
+    library.write("a.txt.meta.toml", 'status = "draft"\n')
+    assert synced(library)["a.txt"] == ("updated", "")
     assert (found("status = 'final'"), found("status = 'draft'")) == (set(), {"a.txt"})
     with pytest.raises(QuestionError, match="--where"):
         found("status = ")
@@ -359,127 +316,114 @@ def test_metadata_of_a_sidecar_filters(base: KnowledgeBase, docs: Path, embedder
 # --- access labels (see also tests/properties/test_visibility_laws.py) ------------------------------------------------
 
 
-def test_labels_hide_documents_from_who_does_not_hold_all_of_them(
-    base: KnowledgeBase, docs: Path, embedder: HashEmbedder
-) -> None:
-    sync(base, docs, embedder)
-    add(base, [docs / "a.txt"], embedder, HR)
-    (docs / "b.txt.meta.json").write_text('{"access_labels": ["hr", "board"]}')
-    add(base, [docs / "b.txt"], embedder)
+def test_labels_hide_documents_from_who_does_not_hold_all_of_them(library: Library) -> None:
+    library.sync()
+    library.add("a.txt", options=HR)
+    library.write("b.txt.meta.json", '{"access_labels": ["hr", "board"]}')
+    library.add("b.txt")
 
     def seen(*labels: str) -> set[str]:
         scope = Scope(labels=checked_labels(labels))
-        hits = {Path(h.passage.document).name for h in base.search("document", embedder, scope=scope)[1]}
-        assert {Path(p).name for p in base.documents(scope)} == hits
+        hits = {Path(hit.passage.document).name for hit in library.hits("document", scope)}
+        assert set(library.names(scope)) == hits
         return hits - {"c.md"}
 
     assert [seen(), seen("hr"), seen("board")] == [set(), {"a.txt"}, set()]
     assert seen("hr", "board", "other") == {"a.txt", "b.txt"}
-    add(base, [docs / "a.txt"], embedder)  # adding it again does not open it
+    library.add("a.txt")  # adding it again does not open it
     assert seen() == set()
     with pytest.raises(QuestionError, match="not an access label"):
         seen("HR or 1=1")
 
 
-def test_labels_of_a_sync_close_what_was_there_before_and_what_cannot_be_read_now(
-    base: KnowledgeBase, docs: Path, embedder: HashEmbedder
-) -> None:
-    sync(base, docs, embedder)
-    (docs / "a.txt").write_bytes(b"")
-    report = sync(base, docs, embedder, options=HR)
-    assert outcomes(report, docs)["a.txt"] == ("failed", "the file is empty; the text read before stays")
-    assert open_to_all(base) == open_to_all(base, as_of=1) == set()
-    assert sync(base, docs, embedder, options=HR).version == 2
-    add(base, [docs / "a.txt"], embedder, RunOptions(labels=frozenset({"board"})))
-    assert base.documents(Scope(labels=frozenset({"hr"}))) == [str(docs / "b.txt"), str(docs / "deep/c.md")]
-    restore(base, 1)
-    assert open_to_all(base) == set()
-    assert base.text(str(docs / "a.txt")) == "The first document is about ferries."
+def test_labels_of_a_sync_close_what_was_there_before_and_what_cannot_be_read_now(library: Library) -> None:
+    library.sync()
+    library.write("a.txt", "")
+    assert synced(library, labels=HR.labels)["a.txt"] == EMPTY_NOW
+    assert open_to_all(library) == open_to_all(library, as_of=1) == set()
+    assert library.sync(options=HR).version == 2
+    library.add("a.txt", options=RunOptions(labels=frozenset({"board"})))
+    assert library.names(Scope(labels=HR.labels)) == ["b.txt", "c.md"]
+    restore(library.base, 1)
+    assert open_to_all(library) == set()
+    assert library.base.text(library.path("a.txt")) == "The first document is about ferries."
 
 
-def test_a_label_given_by_name_stays_until_it_is_taken_away_or_purged(
-    base: KnowledgeBase, docs: Path, embedder: HashEmbedder
-) -> None:
-    everybody = {"a.txt", "b.txt", "c.md"}
-    sync(base, docs, embedder)
-    add(base, [docs / "a.txt"], embedder, HR)
-    remove(base, ["a.txt"])
-    prune(base, Retention(versions=1))
-    (docs / "a.txt").write_text("The same name with another text.")
-    sync(base, docs, embedder)
-    assert open_to_all(base) == everybody - {"a.txt"}
-    add(base, [docs / "a.txt"], embedder, RunOptions(unlabel=frozenset({"hr"})))
+def test_a_label_given_by_name_stays_until_it_is_taken_away_or_purged(library: Library) -> None:
+    def label_and_remove() -> None:
+        library.add("a.txt", options=HR)
+        remove(library.base, ["a.txt"])
+        prune(library.base, Retention(versions=1))
+
+    library.sync()
+    label_and_remove()
+    library.write("a.txt", "The same name with another text.")
+    library.sync()
+    assert open_to_all(library) == EVERYBODY - {"a.txt"}
+    library.add("a.txt", options=RunOptions(unlabel=HR.labels))
     for _ in range(2):
-        assert open_to_all(base) == everybody
-        sync(base, docs, embedder)
-    add(base, [docs / "a.txt"], embedder, HR)
-    remove(base, ["a.txt"])
-    prune(base, Retention(versions=1))
-    assert purge(base, ["a.txt"]).labels == ("hr",)  # nothing but its name and its labels was left
-    sync(base, docs, embedder)
-    assert open_to_all(base) == everybody
+        assert open_to_all(library) == EVERYBODY
+        library.sync()
+    label_and_remove()
+    assert purge(library.base, ["a.txt"]).labels == ("hr",)  # nothing but its name and its labels was left
+    library.sync()
+    assert open_to_all(library) == EVERYBODY
 
 
-def test_a_labelled_document_that_goes_while_another_comes_is_named(
-    base: KnowledgeBase, docs: Path, embedder: HashEmbedder
-) -> None:
-    sync(base, docs, embedder)
-    add(base, [docs / "a.txt"], embedder, HR)
-    (docs / "a.txt").rename(docs / "z.txt")
-    assert sync(base, docs, embedder).left_labelled == ()  # renamed: the labels followed
-    (docs / "z.txt").rename(docs / "y.txt")
-    (docs / "y.txt").write_text("The same document, renamed and edited between two runs.")
-    assert sync(base, docs, embedder).left_labelled == (str(docs / "z.txt"),)
+def test_a_labelled_document_that_goes_while_another_comes_is_named(library: Library) -> None:
+    library.sync()
+    library.add("a.txt", options=HR)
+    (library.docs / "a.txt").rename(library.docs / "z.txt")
+    assert library.sync().left_labelled == ()  # renamed: the labels followed
+    (library.docs / "z.txt").unlink()
+    library.write("y.txt", "The same document, renamed and edited between two runs.")
+    assert library.sync().left_labelled == (library.path("z.txt"),)
 
 
 # --- several folders --------------------------------------------------------------------------------------------------
 
 
-def test_several_folders_make_one_version_and_one_that_is_gone_costs_the_others_nothing(
-    base: KnowledgeBase, docs: Path, tmp_path: Path, embedder: HashEmbedder
-) -> None:
-    odd = tmp_path / "odd\\\u00a0\n\udcff"  # the name is shown in another way than it is written
+def test_several_folders_make_one_version_and_one_that_is_gone_costs_the_others_nothing(library: Library) -> None:
+    base, docs = library.base, library.docs
+    odd = docs.parent / "odd\\\u00a0\n\udcff"  # the name is shown in another way than it is written
     odd.mkdir()
     (odd / "x.txt").write_text("From an oddly named folder.")
-    wanted = [SyncedFolder(docs), SyncedFolder(odd, labels=frozenset({"hr"}))]
-    assert sync_folders(base, wanted, embedder).version == 1
+    wanted = [SyncedFolder(docs), SyncedFolder(odd, labels=HR.labels)]
+    assert sync_folders(base, wanted, library.embedder).version == 1
     assert sources(base) == sorted(wanted, key=lambda each: display_path(each.folder))
-    assert open_to_all(base) == {"a.txt", "b.txt", "c.md"}
-    (docs / "a.txt").write_text("Changed.")
-    (odd / "x.txt").unlink()
-    odd.rmdir()
-    report = sync_folders(base, sources(base), embedder)
+    assert open_to_all(library) == EVERYBODY
+    library.write("a.txt", "Changed.")
+    shutil.rmtree(odd)
+    report = sync_folders(base, sources(base), library.embedder)
     assert report.version == 2
     assert [(v.path, v.outcome) for v in report.verdicts if v.outcome in ("failed", "updated")] == [
-        (str(docs / "a.txt"), "updated"), (display_path(odd), "failed")
+        (library.path("a.txt"), "updated"), (display_path(odd), "failed")
     ]  # fmt: skip
-    assert len(base.documents(Scope(labels=frozenset({"hr"})))) == 4
+    assert len(base.documents(Scope(labels=HR.labels))) == 4
     forget_source(base, odd)
     assert sources(base) == [SyncedFolder(docs)]
     with pytest.raises(KnowledgeError, match="was not synced"):
         forget_source(base, odd)
 
 
-def test_a_folder_inside_another_keeps_its_rules_and_has_the_labels_of_both(
-    base: KnowledgeBase, docs: Path, embedder: HashEmbedder
-) -> None:
+def test_a_folder_inside_another_keeps_its_rules_and_has_the_labels_of_both(library: Library) -> None:
     def labels() -> dict[str, list[str]]:
-        rows = base.connection.execute("SELECT path, labels FROM documents WHERE removed_in IS NULL")
+        rows = library.base.connection.execute("SELECT path, labels FROM documents WHERE removed_in IS NULL")
         return {Path(path).name: json.loads(text) for path, text in rows}
 
-    (docs / "deep" / "x.txt").write_text("Left out by the inner folder.")
-    inner = SyncedFolder(docs / "deep", Rules(exclude=("x.txt",)), frozenset({"board"}))
-    sync_folders(base, [inner], embedder)
-    sync(base, docs, embedder, options=HR)
+    library.write("deep/x.txt", "Left out by the inner folder.")
+    inner = SyncedFolder(library.docs / "deep", Rules(exclude=("x.txt",)), frozenset({"board"}))
+    sync_folders(library.base, [inner], library.embedder)
+    library.sync(options=HR)
     assert labels() == {"a.txt": ["hr"], "b.txt": ["hr"], "c.md": ["board", "hr"]}
-    (docs / "deep" / "c.md").write_text("# Changed")
-    sync_folders(base, [inner], embedder)  # alone, it still lies in the other
+    library.write("deep/c.md", "# Changed")
+    sync_folders(library.base, [inner], library.embedder)  # alone, it still lies in the other
     assert labels() == {"a.txt": ["hr"], "b.txt": ["hr"], "c.md": ["board", "hr"]}
-    sync(base, docs, embedder, Rules(exclude=("deep/",)))
+    library.sync(Rules(exclude=("deep/",)))
     assert labels() == {"a.txt": [], "b.txt": [], "c.md": ["board"]}
-    shutil.rmtree(docs / "deep")
-    sync(base, docs, embedder)
-    assert names(base) == ["a.txt", "b.txt"]
+    shutil.rmtree(library.docs / "deep")
+    library.sync()
+    assert library.names() == ["a.txt", "b.txt"]
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------
@@ -498,27 +442,27 @@ HEADER = "Harbour | adult fare | child fare\n"
 
 def test_each_part_of_a_table_is_searched_with_its_header(tmp_path: Path) -> None:
     embedder, rows = Recorded(), [f"Port {number} | {number}.50 | {number}.20" for number in range(60)]
+    library = Library(tmp_path, embedder)
     table = "All fares\n=========\n\n" + HEADER + "\n".join(rows) + "\n\nDogs travel free.\n"
-    (tmp_path / "fares.txt").write_text(table)
-    base = KnowledgeBase.ensure(tmp_path / "kb", embedder.identity)
-    add(base, [tmp_path / "fares.txt"], embedder)
+    library.write("fares.txt", table)
+    library.add()
     with_rows = [text for text in embedder.texts if " | " in text]
     assert len(with_rows) > 2
     assert all(text.startswith(f"All fares\n{HEADER}Port ") for text in with_rows[1:])
-    hits = base.search("child fare", embedder)[1]
+    hits = library.hits("child fare")
     assert {hit.bm25_rank is not None for hit in hits if "Port" in hit.passage.text} == {True}
-    assert check(base).damaged == ()
+    assert check(library.base).damaged == ()
 
     # What a version that knew no headers stored stays whole.
     with_header = next(text for text in embedder.texts if rows[-1] in text)
     without = with_header.replace(HEADER, "")
-    with base.writing(5.0) as connection:
+    with library.base.writing(5.0) as connection:
         keys = embedding_key(without), embedding_key(with_header)
         connection.execute("UPDATE passages SET embedding_key = ? WHERE embedding_key = ?", keys)
         connection.execute("UPDATE embeddings SET embedding_key = ? WHERE embedding_key = ?", keys)
         reseal(connection)
-    assert check(base).damaged == ()
+    assert check(library.base).damaged == ()
     other = Recorded(DIMENSIONS)
-    reembed(base, other)
+    reembed(library.base, other)
     assert (without in other.texts, with_header in other.texts) == (True, False)
-    assert check(KnowledgeBase.open(base.folder, other.identity)).damaged == ()
+    assert check(KnowledgeBase.open(library.base.folder, other.identity)).damaged == ()

@@ -362,7 +362,7 @@ def test_an_interrupt_ends_pip_too(tmp_path: Path) -> None:
         "fetch(WheelSource('a', '1', 'b'), CatalogueFile('c', (), '', 1, 1), Path(sys.argv[1]), lambda done, total: None)"
     )
     environ = os.environ | {"PYTHONPATH": os.pathsep.join([str(package.parent), str(ROOT)])}
-    command = [sys.executable, "-c", script, tmp_path]
+    command = [sys.executable, "-c", script, str(tmp_path)]
     with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         pid_file = tmp_path / "package" / "pid"
         deadline = time.monotonic() + 60
