@@ -62,6 +62,8 @@ def ray_module() -> ModuleType:
     """Ray, imported when first needed. Raises ConfigError without it."""
     # Read when Ray is imported: without it, workers without a GPU warn of what a later version will do.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Likewise: without it, a thread that still waits for an answer when this process leaves would start a new Ray.
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     try:
         import ray
     except ImportError as error:
