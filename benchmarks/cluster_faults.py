@@ -36,6 +36,7 @@ from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, TypeAlias
+from unittest.mock import patch
 
 import psycopg
 
@@ -99,12 +100,13 @@ def main() -> None:
                     while bench.faults[name] <= turn:
                         FAULTS[name](bench, name)
         except KeyboardInterrupt:
-            print("interrupted", flush=True)
-        for name in options.only:
-            print(f"{name}: {bench.faults[name]}")
-            for sentence, count in bench.said[name].most_common():
-                print(f"  {count} x {sentence}")
-        print(json.dumps({"faults": bench.faults, "problems": bench.problems}))
+            print("interrupted")
+        finally:
+            for name in options.only:
+                print(f"{name}: {bench.faults[name]}")
+                for sentence, count in bench.said[name].most_common():
+                    print(f"  {count} x {sentence}")
+            print(json.dumps({"faults": bench.faults, "problems": bench.problems}), flush=True)
 
 
 # --- one machine that nothing happens to, and a cluster ---------------------------------------------------------------
@@ -145,10 +147,6 @@ class Bench:
             connection.execute("SELECT pg_reload_conf()")
         self.proxy = stack.enter_context(Proxy(start_object_store(work / "objects")))
         stack.callback(stop_object_store, work / "objects")
-        # Patience in seconds instead of a minute.
-        postgres._SILENT_S = 2.0
-        postgres._SETTINGS |= {"tcp_keepalives_idle": "2", "tcp_keepalives_interval": "1", "tcp_user_timeout": "5000"}
-        object_store._CONNECT_S, object_store._REQUEST_S, object_store._RETRY_S = 1.0, 2.0, 2.0
         self.parsers = stack.enter_context(ParserPool(Limits()))
 
     @cached_property
@@ -180,7 +178,7 @@ class Bench:
     def new_base(self) -> Iterator[DatabaseUrl]:
         """Where a new knowledge base may be made."""
         with new_database(self.database) as url:
-            yield DatabaseUrl(f"{url}&connect_timeout=2&blobs={self.proxy.url}")
+            yield DatabaseUrl(f"{url}&blobs={self.proxy.url}")
 
     def opened(self, place: DatabaseUrl) -> KnowledgeBase:
         return KnowledgeBase.ensure(place, HashEmbedder().identity)
@@ -202,6 +200,19 @@ class Bench:
             if (rows_digest(elsewhere), found_in(elsewhere)) != self.expected:
                 problems.append("another state than on one machine")
         self.problems += [f"{name} {self.faults[name]}: {each}" for each in problems]
+
+
+@contextmanager
+def impatient() -> Iterator[None]:
+    """Who waits gives up in seconds instead of a minute, as does the server."""
+    settings = {"tcp_keepalives_idle": "2", "tcp_keepalives_interval": "1", "tcp_user_timeout": "5000"}
+    with (
+        patch.dict(postgres._DEFAULTS, connect_timeout="2"),
+        patch.dict(postgres._SETTINGS, settings),
+        patch.multiple(postgres, _SILENT_S=2.0),
+        patch.multiple(object_store, _CONNECT_S=1.0, _REQUEST_S=2.0, _RETRY_S=2.0),
+    ):
+        yield
 
 
 def shell(command: str) -> None:
@@ -268,7 +279,7 @@ def in_a_run(
                 striking.append(pool.submit(strike_later))
 
         with bench.new_base() as place, Listening(bench.said[name]) as said:
-            with ThreadPoolExecutor(1) as pool, closing(bench.opened(place)) as base:
+            with impatient(), ThreadPoolExecutor(1) as pool, closing(bench.opened(place)) as base:
                 try:
                     bench.sync(base, progress, bench.workers if on_workers else None)
                 except OpenBookError as error:
