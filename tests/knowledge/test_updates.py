@@ -97,7 +97,11 @@ def test_what_is_known_is_not_embedded_again(library: Library, monkeypatch: pyte
     remove(library.base, ["renamed.txt"])
     assert outcomes(library, library.add())["deep/renamed.txt"] == ("added", "")
     assert library.embedder.texts_embedded == before
-    # Newer code reads a file again although its date did not change.
+    # Newer code reads a file again although its date did not change, and is old enough to be believed.
+    for path in library.docs.rglob("*.*"):
+        os.utime(path, (1_000_000, 1_000_000))
+    for _ in range(2):
+        assert {verdict.outcome for verdict in library.add().verdicts} == {"unchanged"}
     monkeypatch.setattr("openbook.knowledge.ingest.PARSER_VERSION", "99")
     assert {verdict.outcome for verdict in library.add().verdicts} == {"updated"}
 
