@@ -83,7 +83,6 @@ def serve(
 
     current = context.settings(model=model, base_url=base_url)
     least, most = on_cluster.replica_bounds(replicas, cluster)
-    _check_slots(slots, current, cluster)
     places = tuple(each.absolute() if isinstance(each, Path) else each for each in places or [current.default_kb])
     folders = [current.home, *(each for each in places if isinstance(each, Path))]
     private.share_as(folders)
@@ -112,18 +111,17 @@ def serve(
                 click.echo("Ended.", err=True)
 
 
-def _check_slots(slots: int, current: Settings, cluster: str | None) -> None:
-    """Raises ConfigError for slots of a model that another process runs."""
-    if slots and (cluster is not None or current.base_url):
-        where = "replicas on a cluster" if cluster is not None else current.base_url
-        raise ConfigError(f"--slots is for a model that runs in this process, not for {where}. Leave it out.")
-
-
 @contextmanager
 def _computing(
     current: Settings, slots: int, cluster: str | None, bounds: tuple[int, int]
 ) -> Iterator[Callable[[], FrozenModel]]:
-    """What opens the model that the settings name when it is called: in this process, or in replicas on a cluster."""
+    """What opens the model that the settings name when it is called: in this process, or in replicas on a cluster.
+
+    Raises ConfigError for slots of a model that another process runs, and what `on_cluster.replicas` raises.
+    """
+    if slots and (cluster is not None or current.base_url):
+        where = "replicas on a cluster" if cluster is not None else current.base_url
+        raise ConfigError(f"--slots is for a model that runs in this process, not for {where}. Leave it out.")
     if cluster is None:
         yield lambda: context.model_opener(current, slots)()
         return

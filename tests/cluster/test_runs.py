@@ -32,7 +32,7 @@ from tests.cli.conftest import Out
 from tests.cluster.run_models import HELD, RunEngine, fakes
 from tests.conftest import ROOT
 from tests.diagnosis.bases import EMBEDDER
-from tests.serving.conftest import eventually
+from tests.serving.conftest import LONG_S, eventually
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # of Ray Serve's own code
@@ -270,7 +270,7 @@ def test_a_run_that_was_ended_is_gone_on_with_and_leaves_no_replicas(
     with subprocess.Popen([*map(str, command)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as child:
         eventually(lambda: len(lines(folder / "there")) >= 5 or child.poll() is not None)
         child.send_signal(ended_by)
-        said, _ = child.communicate(timeout=120)
+        said, _ = child.communicate(timeout=LONG_S)
     assert child.returncode == (130 if ended_by == signal.SIGINT else -ended_by), said
     eventually(lambda: [each["IsDead"] for each in jobs() if each["DriverPid"] == child.pid] == [True])
     dead = {each["JobID"] for each in jobs() if each["IsDead"]}
