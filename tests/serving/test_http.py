@@ -14,7 +14,7 @@ import h11
 import httpx
 import pytest
 
-from openbook.serving.server import StrictLines
+from openbook.serving.server import StrictLines, listen
 from openbook.testing import EchoEngine
 from tests.serving.conftest import (
     LARGE,
@@ -106,6 +106,11 @@ def received(server: Running, data: bytes) -> bytes:
 
 def statuses(answers: bytes) -> list[int]:
     return [int(found) for found in re.findall(rb"HTTP/1\.1 ([0-9]{3}) ", answers)]
+
+
+def test_what_is_written_is_sent_at_once() -> None:
+    with listen("127.0.0.1", 0) as door, socket.create_connection(door.getsockname()), door.accept()[0] as accepted:
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_what_is_in_doubt_is_refused_with_a_sentence_and_nothing_after_it_is_answered(server: Running) -> None:
