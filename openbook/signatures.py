@@ -1,7 +1,7 @@
 """Signed documents, which somebody else can check with a public key alone: format in docs/formats/proof.md.
 
-A signature says who states something, and that no byte of it was changed since. It does not say that it is true: that nothing
-of a purged document is left is found out by `deletion`, and only stated here.
+A signature says who states something, and that no byte of it was changed since. It does not say that it is true: `deletion`
+finds out whether anything of a purged document is left, and here it is only stated.
 """
 
 from __future__ import annotations

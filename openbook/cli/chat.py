@@ -87,10 +87,10 @@ def chat(
 
         def answer_open_question() -> None:
             """The question at the end of the transcript, if nobody has answered it."""
-            said = read_transcript(path)
-            if said.open_question is not None:
-                display.note(f"> {said.open_question}")
-                answer(said.open_question, said.questions[:-1], in_transcript=True)
+            found = read_transcript(path)
+            if found.open_question is not None:
+                display.note(f"> {found.open_question}")
+                answer(found.open_question, found.questions[:-1], in_transcript=True)
 
         display.note(f"Transcript: {path.absolute()} ({questions_so_far} questions so far). Ctrl-D ends.")
         answer_open_question()

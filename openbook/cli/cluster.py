@@ -178,7 +178,7 @@ def move(source: Place, target: Place, as_json: bool) -> None:
     from openbook.cluster.move import move as move_base
 
     current = context.settings()
-    with display.progress() as progress:
+    with display.stages() as progress:
         moved = move_base(source, target, progress)
     with closing(openbook.KnowledgeBase.open(target)) as base:
         context.remember_place(current, base)

@@ -56,9 +56,8 @@ def ready_model(current: Settings, name: str) -> ModelReference:
     """The stored model of that name, pulled first if the catalogue has it, and verified."""
     from openbook.inference.trial import try_model
 
-    with display.progress() as show:
-        fetching = partial(show, "fetch")
-        return openbook.ensure(store(current), name, announce=display.note, progress=fetching, try_out=try_model)
+    with display.progress("fetch") as show:
+        return openbook.ensure(store(current), name, announce=display.note, progress=show, try_out=try_model)
 
 
 def open_stored(
@@ -172,7 +171,7 @@ def open_asked(current: Settings, docs: tuple[Path, ...]) -> tuple[KnowledgeBase
         base, embedder = open_searchable(current)
         return must_hold_documents(base, str(current.default_kb)), embedder
     embedder = open_embedder(current)
-    with display.progress() as show:
+    with display.stages() as show:
         options = replace(run_options(current), progress=show)
         base, report = for_documents(docs, current.cache_dir, embedder, options, Sizing(current.passage_chars))
     if report is not None:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -159,8 +158,8 @@ def _observe(asked: Sequence[Question], bench: Bench, digest: str, folder: Path)
     from openbook.diagnosis.runner import run_questions
 
     path = observations_path(folder, bench.model.identity)
-    with display.progress() as show, open_run_log(path, bench.header(digest), Observation) as log:
-        run_questions(asked, bench, log, progress=partial(show, "diagnose"))
+    with display.progress("diagnose") as show, open_run_log(path, bench.header(digest), Observation) as log:
+        run_questions(asked, bench, log, progress=show)
     return path
 
 
@@ -169,8 +168,8 @@ def _probe(asked: Sequence[Question], bench: Bench, digest: str, folder: Path) -
     from openbook.diagnosis.results import probes_path
 
     path = probes_path(folder, bench.model.identity)
-    with display.progress() as show:
-        return run_probes(asked, bench, digest, path=path, progress=partial(show, "probe"))
+    with display.progress("probe") as show:
+        return run_probes(asked, bench, digest, path=path, progress=show)
 
 
 def _judge(judge: FrozenModel, at_once: int, files: Sequence[Path], more: dict[str, Extras], limit: int | None) -> None:
@@ -180,11 +179,11 @@ def _judge(judge: FrozenModel, at_once: int, files: Sequence[Path], more: dict[s
     from openbook.diagnosis.results import opinions_path
     from openbook.diagnosis.run_log import read_observations
 
-    with display.progress() as show:
+    with display.progress("judge") as show:
         for file in files:
             model = read_observations(file)[0].model
             path = opinions_path(file.parent, judge.identity, model)
-            opinion = second_opinion(file, judge, path, limit=limit, at_once=at_once, progress=partial(show, "judge"))
+            opinion = second_opinion(file, judge, path, limit=limit, at_once=at_once, progress=show)
             more[model.name] = replace(more.get(model.name, Extras()), opinion=opinion)
 
 
@@ -275,13 +274,17 @@ def probe(
     asked = _reviewed(questions)
     context.check_writable(report)
     base, embedder = context.open_asked(current, docs)
-    with context.opened_model(current) as opened, display.progress() as show, _until_interrupted() as interrupted:
+    with (
+        context.opened_model(current) as opened,
+        display.progress("probe") as show,
+        _until_interrupted() as interrupted,
+    ):
         probed = run_probes(
             asked[:limit],
             Bench(opened, base, embedder, options=openbook.Options.of(current)),
             questions_digest(asked),
             probes or PROBES,
-            progress=partial(show, "probe"),
+            progress=show,
             cancelled=interrupted,
         )
     display.show(as_json, to_json(probed), display.print_probes, probed)

@@ -165,7 +165,14 @@ def _print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 @contextmanager
-def progress() -> Iterator[Callable[[str, int, int], None]]:
+def progress(stage: str) -> Iterator[Callable[[int, int], None]]:
+    """As `stages`, for work of one stage."""
+    with stages() as show:
+        yield functools.partial(show, stage)
+
+
+@contextmanager
+def stages() -> Iterator[Callable[[str, int, int], None]]:
     """A bar for each stage of the work, on standard error, made when it is first shown: what is quick loads nothing."""
     opened: list[Progress] = []
     tasks: dict[str, TaskID] = {}

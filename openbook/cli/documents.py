@@ -55,7 +55,7 @@ def add(
     with (
         context.joined(cluster),
         context.workers(cluster, embedder, options) as (embedder, options),
-        display.progress() as progress,
+        display.stages() as progress,
     ):
         report = openbook.add(base, paths, embedder, replace(options, retry=True, progress=progress))
     _show(report, current.default_kb, as_json)
@@ -125,7 +125,7 @@ def sync(
 
     def run() -> None:
         options = context.run_options(current)
-        with context.workers(cluster, embedder, options) as (at_work, options), display.progress() as progress:
+        with context.workers(cluster, embedder, options) as (at_work, options), display.stages() as progress:
             report = sync_folders(base, folders, at_work, replace(options, progress=progress))
         _show(report, current.default_kb, as_json)
         if failed := [each for each in report.verdicts if each.outcome == "failed" and each.path in roots]:
@@ -140,28 +140,25 @@ def sync(
 
 
 def _watch(folders: list[Path], run: Callable[[], None]) -> None:
-    """Run once, and again whenever something changed. A run that is refused is tried again; the first is not."""
+    """Run once, and again whenever something changed. Then a run that is refused is tried again."""
     from openbook.knowledge.updates import folder_changes
 
-    first = due = True
-    not_before = 0.0
-    for changed in folder_changes(folders):
+    changes = folder_changes(folders)
+    next(changes, 0)  # from here on no change is missed
+    run()
+    display.note(f"Watching {', '.join(map(str, folders))}. Ctrl-C ends it.")
+    due, not_before = False, 0.0
+    for changed in changes:
         due = due or changed > 0
         if not due or time.monotonic() < not_before:
             continue
         try:
-            if not first:
-                display.note(f"{datetime.now().astimezone():%H:%M:%S}: something changed.")
+            display.note(f"{datetime.now().astimezone():%H:%M:%S}: something changed.")
             run()
             due = False
         except (KnowledgeError, StorageError) as error:
-            if first:
-                raise
             display.note(f"{error} Next try in {RETRY_S:g} s.")
             not_before = time.monotonic() + RETRY_S
-        if first:
-            display.note(f"Watching {', '.join(map(str, folders))}. Ctrl-C ends it.")
-            first = False
 
 
 @click.command()

@@ -157,7 +157,7 @@ def reembed(embedder: str, kb: Place | None) -> None:
     if opened.identity == base.embedder:
         click.echo(f"{current.default_kb} has the embedder {embedder} already.")
         return
-    with display.progress() as progress:
+    with display.stages() as progress:
         version, count = embed_anew(base, opened, progress=progress)
     click.echo(f"{count:,} texts embedded with {embedder}. {current.default_kb} is at version {version}.")
 
@@ -225,8 +225,8 @@ def _read_ahead(base: KnowledgeBase, reader: FrozenModel, top: int | None, at_on
             return None
 
     tokens: list[int | None] = []
-    with display.progress() as show, closing(in_order(read, passages, at_once, never)) as done:
+    with display.progress("warm") as show, closing(in_order(read, passages, at_once, never)) as done:
         for number, (_, found) in enumerate(done, start=1):
             tokens.append(found)
-            show("warm", number, len(passages))
+            show(number, len(passages))
     return tokens

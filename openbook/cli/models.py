@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,9 +86,8 @@ def pull(name: str) -> None:
     from openbook.inference.trial import try_model
     from openbook.models import pull as pull_model
 
-    with display.progress() as progress:
-        fetching = partial(progress, "fetch")
-        reference = pull_model(_store(), name, announce=display.note, progress=fetching, try_out=try_model)
+    with display.progress("fetch") as progress:
+        reference = pull_model(_store(), name, announce=display.note, progress=progress, try_out=try_model)
     display.say(f"{reference.name} is here: {reference.digest}")
 
 
@@ -103,14 +101,14 @@ def import_file(file: Path, name: str | None, licence: str | None, knowledge_cut
     from openbook.inference.trial import try_model
     from openbook.models import import_gguf
 
-    with display.progress() as progress:
+    with display.progress("verify") as progress:
         reference = import_gguf(
             _store(),
             file,
             name=name,
             licence=licence,
             knowledge_cutoff=knowledge_cutoff,
-            progress=partial(progress, "verify"),
+            progress=progress,
             try_out=try_model,
         )
     display.say(f"{reference.name} is here: {reference.digest}")
@@ -143,9 +141,9 @@ def verify(name: str) -> None:
     reference = store.resolve(name)
     base = reference.needed_base if reference.manifest.kind == "adapter" else None
     parts = [part for part in (reference, base, reference.merged) if part is not None]
-    with display.progress() as progress:
+    with display.progress("verify") as progress:
         for part in parts:
-            if found := store.findings(part, partial(progress, "verify")):
+            if found := store.findings(part, progress):
                 raise ModelNotVerified(f"{part.name} is not what its digest says: {'; '.join(found)}.")
     for part in parts:
         display.say(f"{part.name}: verified, {part.digest}")
@@ -198,8 +196,8 @@ def promote(
         sets = load_sets(reading, known)
         ready = (context.ready_model(current, each.digest) for each in (candidate, holder))
         new, old = (context.open_stored(current, each) for each in ready)
-        with closing(new), closing(old), display.progress() as progress:
-            checks += compare(new, old, sets, progress=partial(progress, "gate"))
+        with closing(new), closing(old), display.progress("gate") as progress:
+            checks += compare(new, old, sets, progress=progress)
     passed = all(check.passed for check in checks)
     if passed:
         store.point(name, candidate.digest)
@@ -255,9 +253,9 @@ def merge(model: str, name: str, quantisation: str, as_json: bool) -> None:
     before = dataclasses.replace(store.resolve(model), merged=None)
     after = merge_models(store, before, checked_quantisation(quantisation), name, try_out=try_model)
     old, new = (context.open_stored(current, each) for each in (before, after))
-    with closing(old), closing(new), display.progress() as progress:
+    with closing(old), closing(new), display.progress("gate") as progress:
         probes = load_sets().reading[:ANSWERS_COMPARED]
-        changed = flips(old, new, probes, progress=partial(progress, "gate"))
+        changed = flips(old, new, probes, progress=progress)
     value = {"name": name, "model": after.digest, "questions": len(probes), "changed": changed}
     differ = f"{changed} of {len(probes)} greedy answers on passages differ from those of {before.name}."
     display.show(as_json, value, display.say_each, [f"{name} is here: {after.digest}", differ])

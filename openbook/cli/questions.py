@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from contextlib import closing
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,9 +57,9 @@ def draft(kb: Place | None, count: int, model: str | None, cluster: str | None, 
     with (
         on_cluster.models(current, cluster) as (open_model, at_once),
         closing(open_model(current)) as opened,
-        display.progress() as show,
+        display.progress("draft") as show,
     ):
-        found = question_drafts.draft(base, opened, count, log, at_once=at_once, progress=partial(show, "draft"))
+        found = question_drafts.draft(base, opened, count, log, at_once=at_once, progress=show)
     if found.questions:
         write_questions(output, found.questions)
     log.path.unlink(missing_ok=True)

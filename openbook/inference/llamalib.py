@@ -268,8 +268,8 @@ class Context:
 
     `begin` clears all that an earlier request left. Where none is named, the sequence is number 0.
 
-    With `apart`, each sequence has so many cells of its own, and attention is not fused: so a call of one token for each of the
-    first k sequences computes each of them in one and the same way, whatever k is and the others hold (docs/decisions/0009).
+    With `apart`, each sequence has that many cells of its own, and attention is not fused. A call with one token for each of the
+    first k sequences then computes each of them in the same way, whatever k is and the others hold (docs/decisions/0009).
     Sequences are then restored from states of another context with `adopt`.
     """
 

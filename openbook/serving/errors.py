@@ -121,7 +121,10 @@ def _of_validation(error: RequestValidationError) -> ApiError:
         return unknown_parameter(param)
     if worst["type"] == "missing":
         return invalid(f"Missing required parameter: {param!r}.", param, "missing_required_parameter")
-    return invalid(f"Invalid value for {param!r}: {worst['msg']}.", param)
+    message, value = worst["msg"], worst["input"]
+    if message.startswith("Input should") and isinstance(value, str | int | float):
+        message += f", not {repr(value)[:60]}"
+    return invalid(f"Invalid value for {param!r}: {message}.", param)
 
 
 def _is_type(part: int | str) -> bool:
