@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from openbook.config import load_settings
 from openbook.inference import load_embedder
-from openbook.knowledge import bm25, ranking
+from openbook.knowledge import bm25, search
 from openbook.knowledge.bm25 import Bm25
 from openbook.knowledge.index_builder import IndexSource
 from openbook.knowledge.indexes import Indexes
@@ -133,7 +133,7 @@ WAYS: dict[str, Way] = {
     "reciprocal ranks": reciprocal,
     "sum of standardised": lambda cosine, words_, ceiling: standardised(cosine) + standardised(words_),
     "sum of min-max": lambda cosine, words_, ceiling: stretched(cosine) + stretched(words_),
-    "chosen: shares of the possible": ranking.fuse,
+    "chosen: shares of the possible": search.fuse,
 }
 
 
@@ -194,11 +194,11 @@ def main() -> None:
         print(f"| {name} | " + " | ".join(f"{m:.3f} ({a:.3f} to {b:.3f})" for m, a, b in result[name].values()) + " |")
     print("\nWeight of the words, training queries only:\n")
     for weight in (0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7):
-        ranking.WORDS_WEIGHT = weight
+        search.WORDS_WEIGHT = weight
         print(
             f"- {weight}: "
             + ", ".join(
-                f"{t.name} {np.mean([q.ndcg(ranking.fuse) for q in a]):.4f}"
+                f"{t.name} {np.mean([q.ndcg(search.fuse) for q in a]):.4f}"
                 for t, a in zip(tasks[:2], queries, strict=False)
             )
         )
