@@ -1,6 +1,6 @@
 """The one command that checks all: format, lint, types, import contracts, tests. Stops at the first that fails.
 
-python scripts/check.py             all but the slow tests, in three workers for two cores
+python scripts/check.py             all but the slow tests, in a worker for each core
 python scripts/check.py --all       those too (torchrun, killed runs, exports, browsers, the 1.5B), and properties with more examples
 python scripts/check.py -k store    with these arguments for pytest
 """

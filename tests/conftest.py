@@ -1,7 +1,7 @@
 """Fixtures. No test sees the user's own settings or home; tests marked `model` share one home inside the clone.
 
-Under pytest-xdist each worker has one core, which two may share: engines count the cores that their process may use, and threads
-that wait for each other on a shared core cost more than they give. `--all` also runs the tests marked `slow`, and properties with more examples.
+Under pytest-xdist each worker has one core: engines count the cores that their process may use, and threads that wait for each
+other on a shared core cost more than they give. `--all` also runs the tests marked `slow`, and properties with more examples.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import pytest
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
-from openbook.config import available_cores
 from openbook.inference import load_embedder
 from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.knowledge import KnowledgeBase, add
@@ -33,7 +32,6 @@ ROOT = Path(__file__).parent.parent
 MODEL_HOME = ROOT / ".cache" / "test-home"
 
 EXAMPLES, EXAMPLES_OF_ALL = 25, 100
-FIRST = ("cluster", "test_readme.py")  # come first: they wait much, and one worker starts what all of them share
 MEMORY = Path(
     "/dev/shm"
 )  # a disk in memory, on Linux: a knowledge base waits dozens of times until what it wrote is safe
@@ -42,11 +40,6 @@ MOST_SCRATCH_BYTES = 4_000_000_000
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="also run tests marked slow, and properties with more examples")
-
-
-def pytest_xdist_auto_num_workers() -> int:
-    """Half as many again as there are cores, since tests of servers and of a cluster wait a third of the time."""
-    return (3 * available_cores() + 1) // 2
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -73,7 +66,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not config.getoption("--all") and not any("::" in str(each) for each in config.args):
         config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("slow")])
         items[:] = [item for item in items if not item.get_closest_marker("slow")]
-    items.sort(key=lambda item: not set(FIRST) & {item.path.name, item.path.parent.name})
 
 
 @pytest.fixture(autouse=True)
