@@ -51,9 +51,8 @@ _GRACE_S = 20.0  # for requests under way when replicas end
 _PURGE_S = 5.0  # between two looks at what was purged
 _FOLLOW_S = 60.0  # for all replicas to delete it
 _NAME = "engine"
-_PREFIX = (
-    "openbook-"  # of the names of applications; the id of the Ray job that began one follows, then the model's digest
-)
+# Begins the names of applications; the id of the Ray job that began one follows, then the model's digest.
+_PREFIX = "openbook-"
 _NOBODY = "No replica is there. See on the cluster: serve status"
 
 OpenModel: TypeAlias = Callable[[], FrozenModel]

@@ -22,6 +22,15 @@ from tests.cli.conftest import out as out
 from tests.conftest import ROOT
 
 
+@pytest.fixture
+def docs(tmp_path: Path) -> Path:
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    for n in range(6):
+        (folder / f"{n}.txt").write_text(f"Pier {n} has {n + 3} lights. The ferry to island {n} leaves at {n + 6}.")
+    return folder
+
+
 @pytest.fixture(scope="session")
 def object_store_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """An empty bucket. Each test has a prefix of its own in it."""

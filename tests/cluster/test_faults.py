@@ -26,15 +26,6 @@ QUESTION = "When does the ferry to island 3 leave?"
 
 
 @pytest.fixture
-def docs(tmp_path: Path) -> Path:
-    folder = tmp_path / "docs"
-    folder.mkdir()
-    for n in range(6):
-        (folder / f"{n}.txt").write_text(f"Pier {n} has {n + 3} lights. The ferry to island {n} leaves at {n + 6}.")
-    return folder
-
-
-@pytest.fixture
 def database(new_postgres_url: str) -> Iterator[Proxy]:
     """Before a database of its own."""
     with Proxy(f"{new_postgres_url}&connect_timeout=2") as proxy:

@@ -49,13 +49,9 @@ class TestPostgres(StoreSuite):
 
 
 @pytest.fixture
-def docs(tmp_path: Path) -> Path:
-    folder = tmp_path / "docs"
-    folder.mkdir()
-    for n in range(6):
-        (folder / f"{n}.txt").write_text(f"Pier {n} has {n + 3} lights. The ferry to island {n} leaves at {n + 6}.")
-    (folder / "copy.txt").write_text((folder / "0.txt").read_text())
-    return folder
+def docs(docs: Path) -> Path:
+    (docs / "copy.txt").write_text((docs / "0.txt").read_text())
+    return docs
 
 
 @pytest.fixture
