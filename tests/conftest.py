@@ -92,11 +92,17 @@ def parse_here(pool: ParserPool, paths: Iterable[Path]) -> Iterator[ParsedFile]:
         yield ParsedFile(path, decode_answer(worker._answer(os.fsencode(path), settings, draws=False)))
 
 
+def link_models(home: Path) -> None:
+    """Links to the session's models, which take gigabytes, without what another process is writing among them."""
+    hidden = shutil.ignore_patterns(".*")
+    shutil.copytree(MODEL_HOME / "models", home / "models", ignore=hidden, copy_function=os.link)
+
+
 @pytest.fixture
 def home_of_models(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A home with links to the session's models, which take gigabytes; a test may remove one. On their disk."""
+    """A home with the session's models, on their disk; a test may remove one."""
     with tempfile.TemporaryDirectory(dir=MODEL_HOME.parent) as folder:
-        shutil.copytree(MODEL_HOME / "models", Path(folder) / "models", copy_function=os.link)
+        link_models(Path(folder))
         monkeypatch.setenv("OPENBOOK_HOME", folder)
         yield Path(folder)
 

@@ -8,15 +8,12 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Out
-from tests.conftest import MODEL_HOME
 
 pytestmark = pytest.mark.model
 
 
 @pytest.mark.usefixtures("reader_reference", "embedder_reference")
-def test_passages_are_read_ahead_asked_and_forgotten(tmp_path: Path, own_home: Path, out: Out) -> None:
-    own_home.mkdir()
-    (own_home / "models").symlink_to(MODEL_HOME / "models")
+def test_passages_are_read_ahead_asked_and_forgotten(tmp_path: Path, home_of_models: Path, out: Out) -> None:
     docs = tmp_path / "docs"
     docs.mkdir()
     (docs / "ferry.md").write_text("# Ferry\n\nThe ferry leaves at noon from pier 4.\n")
@@ -36,7 +33,7 @@ def test_passages_are_read_ahead_asked_and_forgotten(tmp_path: Path, own_home: P
     warm = out.json(*question)
     assert "noon" in warm["answer"]
     assert states() == 3  # nothing had to be read
-    shutil.rmtree(own_home / "states")
+    shutil.rmtree(home_of_models / "states")
     cold = out.json(*question)
     assert cold["receipt"] == warm["receipt"]
     assert out.json("purge", docs / "ferry.md", "--yes")["states_dropped"] == 1

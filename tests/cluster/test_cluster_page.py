@@ -18,7 +18,7 @@ import pytest
 
 from openbook.cluster import local
 from openbook.models import ModelReference
-from tests.conftest import MODEL_HOME, ROOT
+from tests.conftest import MODEL_HOME, ROOT, link_models
 from tests.test_readme import commands
 
 KILL = "kill -9 WORKER"
@@ -31,7 +31,7 @@ def desk(embedder_reference: ModelReference, reader_reference: ModelReference) -
     with tempfile.TemporaryDirectory(dir=MODEL_HOME.parent) as folder:
         desk = Path(folder)
         shutil.copytree(ROOT / "examples", desk / "examples")
-        shutil.copytree(MODEL_HOME / "models", desk / "home" / "models", copy_function=os.link)
+        link_models(desk / "home")
         program = desk / "bin" / "openbook"
         program.parent.mkdir()
         program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m openbook "$@"\n')
