@@ -91,11 +91,13 @@ def main() -> None:
         os.environ[IN_NAMESPACES] = "1"
         unshare = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
         os.execvp("unshare", [*unshare, sys.executable, *sys.argv])
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what a shell runs in the background
     with ExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="faults-")))
         bench = Bench(options.folder, work, options.files, random.Random(options.seed), stack)
         try:
             for turn in range(options.each):
+                print(f"{turn} of {options.each} of each kind, {len(bench.problems)} problems", flush=True)
                 for name in options.only if is_root else [each for each in options.only if each not in NEED_ROOT]:
                     while bench.faults[name] <= turn:
                         FAULTS[name](bench, name)

@@ -1,6 +1,6 @@
 """The one command that checks all: format, lint, types, import contracts, tests. Stops at the first that fails.
 
-python scripts/check.py             all but the slow tests, in a worker for each core
+python scripts/check.py             all but the slow tests, in three workers for two cores
 python scripts/check.py --all       those too (torchrun, killed runs, exports, browsers, the 1.5B), and properties with more examples
 python scripts/check.py -k store    with these arguments for pytest
 """
@@ -26,6 +26,7 @@ STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (
 def main() -> int:
     scripts = Path(sys.executable).parent  # the tools of this environment, even when it is not activated
     environment = {**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ.get('PATH', '')}"}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # else each of the hundreds of processes compiles what it imports
     for name, command in STEPS:
         extra = sys.argv[1:] if name == "tests" else []
         print(f"--- {name}: {' '.join([*command, *extra])}", flush=True)

@@ -1,7 +1,6 @@
 """Fixtures. No test sees the user's own settings or home; tests marked `model` share one home inside the clone.
 
-Under pytest-xdist each worker has one core: engines count the cores that their process may use, and threads that wait for each
-other on a shared core cost more than they give. `--all` also runs the tests marked `slow`, and properties with more examples.
+Each process computes with one thread: threads that wait for each other on a core that is shared cost more than they give. `--all` also runs the tests marked `slow`, and properties with more examples.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ import pytest
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
+from openbook.config import available_cores
 from openbook.inference import load_embedder
 from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.knowledge import KnowledgeBase, add
@@ -42,6 +42,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="also run tests marked slow, and properties with more examples")
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Half as many again as there are cores, since tests of servers and of a cluster wait a third of their time."""
+    return (3 * available_cores() + 1) // 2
+
+
 def pytest_configure(config: pytest.Config) -> None:
     # No deadline: a time limit on a shared machine fails for reasons that are not in the code.
     # The same examples each time, so that a failure belongs to the change before it; --all draws new ones.
@@ -54,12 +59,9 @@ def pytest_configure(config: pytest.Config) -> None:
         max_examples=EXAMPLES_OF_ALL if explore else EXAMPLES,
     )
     settings.load_profile("openbook")
-    worker = os.environ.get("PYTEST_XDIST_WORKER")
-    if not worker and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > MOST_SCRATCH_BYTES:
+    if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > MOST_SCRATCH_BYTES:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
-    if worker and hasattr(os, "sched_setaffinity"):
-        cores = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when the workers of pytest-xdist start
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

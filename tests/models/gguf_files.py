@@ -6,6 +6,7 @@ import math
 import random
 import struct
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,7 @@ _WIDTH, _FORWARD, _HEADS, _SHARED_HEADS, _BLOCKS = 64, 64, 2, 1, 2
 TOKENS = ("<s>", *_BYTES)  # the bytes as the byte-level BPE of GPT-2 spells them
 
 
+@cache
 def llama() -> Recipe:
     """A llama of two blocks with numbers by chance, which the engine loads and which answers nonsense: about 70 kB.
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -78,24 +79,26 @@ def changed(data: bytes, *changes: tuple[bytes, int, bytes]) -> bytes:
 
 
 SMALL = packed({"a.xml": "<x/>"})
-DEEP = packed({"a.xml": "<x>" * 50_000 + "</x>" * 50_000})
 
 
 @pytest.mark.parametrize(
-    ("data", "reason"),
+    ("make", "reason"),
     [
-        (packed({"a.xml": bytes(30_000_000)}), "unpacks from 0.0 MB to 30.0 MB, like a zip bomb"),
-        (packed({str(i): b"" for i in range(10_001)}), "holds 10001 parts, over the limit of 10000"),
-        (changed(SMALL, (b"PK\x05\x06", 12, b"\xff\xff\xff\x7f")), "holds too many parts, over the limit of 10000"),
-        (packed({"a.xml": "<x/>"}, zipfile.ZIP_LZMA), "packed in an unusual way"),
-        (changed(SMALL, (b"PK\x03\x04", 6, b"\1"), (b"PK\x01\x02", 8, b"\1")), "encrypted with a password"),
-        (packed({"b.xml": "<x/>"}), "a damaged package"),
-        (DEEP, "a damaged package"),
-        (b"PK\x03\x04", "not a package"),
+        (lambda: packed({"a.xml": bytes(30_000_000)}), "unpacks from 0.0 MB to 30.0 MB, like a zip bomb"),
+        (lambda: packed({str(i): b"" for i in range(10_001)}), "holds 10001 parts, over the limit of 10000"),
+        (
+            lambda: changed(SMALL, (b"PK\x05\x06", 12, b"\xff\xff\xff\x7f")),
+            "holds too many parts, over the limit of 10000",
+        ),
+        (lambda: packed({"a.xml": "<x/>"}, zipfile.ZIP_LZMA), "packed in an unusual way"),
+        (lambda: changed(SMALL, (b"PK\x03\x04", 6, b"\1"), (b"PK\x01\x02", 8, b"\1")), "encrypted with a password"),
+        (lambda: packed({"b.xml": "<x/>"}), "a damaged package"),
+        (lambda: packed({"a.xml": "<x>" * 50_000 + "</x>" * 50_000}), "a damaged package"),
+        (lambda: b"PK\x03\x04", "not a package"),
     ],
 )
-def test_bounds(data: bytes, reason: str) -> None:
-    assert refusal(data) == reason
+def test_bounds(make: Callable[[], bytes], reason: str) -> None:
+    assert refusal(make()) == reason
 
 
 def test_entities_are_refused_and_a_bare_doctype_is_not() -> None:
