@@ -9,7 +9,7 @@ where those are to fail. In each run one fault comes at a random moment. When th
 - every row and every byte of the segments is what its digest says;
 - a machine that has nothing yet finds the same passages with the same scores.
 
-As root on Linux it works in namespaces of its own: the database has a small disk in memory, which can be filled, and rules of
+It exits with 1 if one of these is not so. As root on Linux it works in namespaces of its own: the database has a small disk in memory, which can be filled, and rules of
 the loopback interface part the network. Otherwise these two faults are left out.
 """
 
@@ -109,6 +109,7 @@ def main() -> None:
                 for sentence, count in bench.said[name].most_common():
                     print(f"  {count} x {sentence}")
             print(json.dumps({"faults": bench.faults, "problems": bench.problems}), flush=True)
+    sys.exit(bool(bench.problems))
 
 
 # --- one machine that nothing happens to, and a cluster ---------------------------------------------------------------
@@ -201,7 +202,12 @@ class Bench:
         with closing(self.opened(place)) as elsewhere:
             if (rows_digest(elsewhere), found_in(elsewhere)) != self.expected:
                 problems.append("another state than on one machine")
-        self.problems += [f"{name} {self.faults[name]}: {each}" for each in problems]
+        for each in problems:
+            self.problem(f"{name} {self.faults[name]}: {each}")
+
+    def problem(self, sentence: str) -> None:
+        print(f"Problem: {sentence}", flush=True)
+        self.problems.append(sentence)
 
 
 @contextmanager
@@ -294,10 +300,13 @@ def in_a_run(
 
 
 def kill_worker(bench: Bench) -> bool:
-    for pid in bench.chance.sample(found := worker_pids("par"), min(1, len(found))):
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-            return True
+    """One that parses. Most files take milliseconds, so it is looked for until there is one."""
+    until = time.monotonic() + 0.5
+    while time.monotonic() < until:
+        for pid in bench.chance.sample(found := worker_pids("par"), min(1, len(found))):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+                return True
     return False
 
 
@@ -379,7 +388,7 @@ def end_run(bench: Bench, name: str) -> None:
         bench.faults[name] += 1
         bench.said[name][f"ended by {ended_by.name}"] += 1
         if done.returncode not in (-ended_by, 128 + ended_by):
-            bench.problems.append(f"ended by {ended_by.name} with {done.returncode}: {done.stderr[-300:]}")
+            bench.problem(f"ended by {ended_by.name} with {done.returncode}: {done.stderr[-300:]}")
         bench.finish(name, place)
 
 
@@ -396,7 +405,7 @@ address, kb, docs, at, ended_by = sys.argv[1:]
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what a shell runs in the background
 
 def progress(stage, done, total):
-    if (stage == "embed" and done == total) if at == "commit" else (stage, done) == ("read", int(at)):
+    if (stage == "embed" and done == total) if at == "commit" else stage == "read" and done >= min(int(at), total):
         os.kill(os.getpid(), int(ended_by))
 
 connect(address)
@@ -443,7 +452,8 @@ def kill_searchers(bench: Bench, name: str) -> None:
             thread.join()
         shards.close()
         bench.said[name]["searches found what they find on one machine"] += replies.pop("right") * len(QUESTIONS)
-        bench.problems += [f"{name}: {count} x {what}" for what, count in replies.items()]
+        for what, count in replies.items():
+            bench.problem(f"{name}: {count} x {what}")
 
 
 FAULTS: dict[str, Run] = {

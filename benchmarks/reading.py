@@ -1,11 +1,15 @@
-"""How well a model reads passages of each kind: the development part of the reader's data, passages given.
+"""How well models read passages of each kind, as `openbook ask` has them read what it found.
 
-    python -m benchmarks.reading [--model NAME] [--beside N] [--strategy parallel|together] [--limit N]
+    python -m benchmarks.reading [MODEL ...] [--strategy each|parallel|together|checked] [--beside N] [--limit N]
+                                 [--squad V1 V2 SPLITS]
 
-Questions of `recipes/data/reading-dev.jsonl.gz`: spans, sentences, long answers, yes and no with a reason, tables, finance,
-policies. `--beside`: so many other passages lie beside, those that BM25 finds for the question. Token F1 and exact match with
-an accepted answer, and how often the model declines, each with a 95 % interval; the mean over kinds; one JSON document at the
-end. Chosen by, so nothing of it is a result for others.
+Asked are questions of `recipes/data/reading-dev.jsonl.gz`: spans, sentences, long answers, yes and no with a reason, tables, finance,
+policies. It is the development part of the reader's data, so nothing of it is a result for others. `--squad`: also the test articles
+of SQuAD 1.1 and 2.0, on which nothing was trained or chosen. `--beside`: so many other passages are read too, those that BM25 finds
+for the question. `--limit`: so many questions of each kind, drawn by chance.
+
+Token F1 and exact match with an accepted answer, whether the answer holds one, and whether the model declines, each with a 95 %
+interval; the mean over the kinds; one JSON document at the end.
 """
 
 from __future__ import annotations
@@ -13,82 +17,101 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-from collections.abc import Iterator
+import random
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import asdict
+from itertools import groupby
 from pathlib import Path
 
-from openbook.answer import decoding_for
-from openbook.answer_text import says_nothing_found, tidy
-from openbook.config import load_settings
-from openbook.diagnosis.scoring import exact_match, interval, token_f1
+from benchmarks.reader_accuracy import squad
+from openbook.answer import Options, decoding_for, final_answer, read_hits, strategy_of
+from openbook.config import STRATEGIES, load_settings
+from openbook.diagnosis.scoring import exact_match, holds_answer, interval, token_f1
 from openbook.inference import FrozenModel, load_model
 from openbook.models import ModelStore, ensure
-from openbook.prompts import reading_prompt
-from openbook.records import Decoding
-from openbook.training.reader_objective import Passage, PassageLine, Question, WordIndex, number_passages
+from openbook.records import Hit, Passage
+from openbook.training.reader_objective import Passage as Text
+from openbook.training.reader_objective import PassageLine, Question, WordIndex, number_passages
 
 DATA = Path(__file__).parent.parent / "recipes" / "data" / "reading-dev.jsonl.gz"
+MEASURES = ("F1", "exact", "holds", "declined")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", help="a stored model (default: that of the settings)")
+    parser.add_argument("models", nargs="*", help="stored models (default: that of the settings)")
+    parser.add_argument("--strategy", choices=STRATEGIES, default="auto")
     parser.add_argument("--beside", type=int, default=0)
-    parser.add_argument("--strategy", choices=("parallel", "together"))
-    parser.add_argument("--limit", type=int, help="only so many questions of each kind")
+    parser.add_argument("--limit", type=int)
+    parser.add_argument("--squad", nargs=3, type=Path)
     options = parser.parse_args()
     settings = load_settings()
-    reference = ensure(ModelStore(settings.models_dir), options.model or settings.model)
     lines = [PassageLine.model_validate_json(line) for line in gzip.decompress(DATA.read_bytes()).splitlines()]
-    found: dict[str, list[tuple[float, float, float]]] = {}
-    with closing(load_model(reference, threads=settings.threads)) as model:
-        parallel = (options.strategy or ("parallel" if model.reads_parallel else "together")) == "parallel"
-        for kind, question, passages in questions(lines, options.beside, options.limit):
-            text, declined = answered(model, question.question, passages, parallel)
-            row = (
-                float(declined) if not question.answers else token_f1(text, question.answers),
-                float(declined) if not question.answers else exact_match(text, question.answers),
-                float(declined),
-            )
-            name = kind if question.answers else f"{kind}, no answer"
-            found.setdefault(name, []).append(row)
-            print(f"{name}: {question.question} -> {text!r} ({', '.join(question.answers[:1])!r})", flush=True)
-    table = {
-        kind: {label: interval([row[i] for row in rows]) for i, label in enumerate(("F1", "exact", "declined"))}
-        for kind, rows in found.items()
-    }
-    print(f"\n{reference.name}, {options.beside} beside, {'parallel' if parallel else 'together'}")
-    for kind, measures in table.items():
-        print(f"{kind:<24} {'  '.join(f'{label} {value}' for label, value in measures.items())}")
-    answerable = [measures["F1"].mean for kind, measures in table.items() if "no answer" not in kind]
-    print(f"mean F1 over {len(answerable)} kinds {sum(answerable) / len(answerable):.3f}")
-    print(json.dumps({kind: {k: asdict(v) for k, v in measures.items()} for kind, measures in table.items()}))
+    if options.squad:
+        *versions, splits = options.squad
+        for kind, path in zip(("SQuAD 1.1", "SQuAD 2.0"), versions, strict=True):
+            lines += squad_lines(kind, path, splits)
+    asked = list(questions(lines, options.beside, options.limit))
+    results = {}
+    for name in options.models or [settings.model]:
+        reference = ensure(ModelStore(settings.models_dir), name)
+        with closing(load_model(reference, threads=settings.threads)) as model:
+            results[name] = measured(model, asked, Options(strategy=options.strategy))
+    print(json.dumps(results))
 
 
-def questions(
-    lines: list[PassageLine], beside: int, limit: int | None
-) -> Iterator[tuple[str, Question, list[Passage]]]:
+def squad_lines(kind: str, path: Path, splits: Path) -> Iterator[PassageLine]:
+    for (title, passage), probes in groupby(squad(path, splits, "test", 0), lambda probe: (probe.title, probe.passage)):
+        asked = tuple(Question(question=each.question, answers=each.answers) for each in probes)
+        yield PassageLine(passage=passage, title=title, kind=kind, questions=asked)
+
+
+def questions(lines: list[PassageLine], beside: int, limit: int | None) -> Iterator[tuple[str, Question, list[Hit]]]:
     """(kind, what is asked, the passages to read: at last those that hold the answer)."""
-    texts, _ = number_passages(lines)
-    index = WordIndex([text.text for text in texts])
-    asked: dict[str, int] = {}
+    by_kind: defaultdict[str, list[tuple[Question, PassageLine]]] = defaultdict(list)
     for line in lines:
         for each in line.questions:
-            asked[line.kind] = asked.get(line.kind, 0) + 1
-            if limit is None or asked[line.kind] <= limit:
-                near = [texts[i] for i in index.best(each.question, beside + len(line.texts))]
-                others = [text for text in near if text not in line.texts][:beside]
-                yield line.kind, each, [*others, *line.texts]
+            by_kind[line.kind if each.answers else f"{line.kind}, no answer"].append((each, line))
+    texts, _ = number_passages(lines)
+    index = WordIndex([text.text for text in texts])
+    for kind, asked in by_kind.items():
+        for each, line in random.Random(1).sample(asked, min(limit or len(asked), len(asked))):
+            near = [texts[i] for i in index.best(each.question, beside + len(line.texts))]
+            others = [text for text in near if text not in line.texts][:beside]
+            yield kind, each, [as_hit(text) for text in (*others, *line.texts)]
 
 
-def answered(model: FrozenModel, question: str, passages: list[Passage], parallel: bool) -> tuple[str, bool]:
-    """(the answer, whether it is an abstention)."""
-    prompt = reading_prompt(question, [(text.title, text.text) for text in passages], model.reader)
-    completion = model.complete(replace(prompt, side_by_side=parallel), decoding_for(model, Decoding(max_tokens=160)))
-    text = tidy(completion.text)
-    declined = says_nothing_found(text, model.reader)
-    return ("" if declined else text), declined
+def as_hit(text: Text) -> Hit:
+    passage = Passage("", "", text.title, 0, len(text.text), None, (), text.text)
+    return Hit(passage, 0.0, None, None, None)
+
+
+def measured(
+    model: FrozenModel, asked: Sequence[tuple[str, Question, list[Hit]]], options: Options
+) -> dict[str, dict[str, object]]:
+    decoding = decoding_for(model, options.decoding)
+    strategy = strategy_of(options.strategy, model, decoding)
+    rows: defaultdict[str, list[tuple[float, ...]]] = defaultdict(list)
+    for kind, question, hits in asked:
+        text, declined = final_answer(read_hits(question.question, hits, strategy, model, decoding), model)
+        answers = question.answers
+        scores = (0.0, 0.0, 0.0) if declined or not answers else (
+            token_f1(text, answers), exact_match(text, answers), holds_answer(text, answers))  # fmt: skip
+        rows[kind].append((*scores, float(declined)))
+        print(f"{kind}: {question.question} -> {'' if declined else text!r} ({', '.join(answers[:1])!r})", flush=True)
+    table = {
+        kind: {label: interval([row[i] for row in found]) for i, label in enumerate(MEASURES)}
+        for kind, found in rows.items()
+    }
+    print(f"\n{model.identity.name}, read {strategy}")
+    for kind, measures in table.items():
+        labels = MEASURES[3:] if kind.endswith("no answer") else MEASURES
+        print(f"{kind:<24} n = {len(rows[kind]):<4} {'  '.join(f'{label} {measures[label]}' for label in labels)}")
+    means = [measures["F1"].mean for kind, measures in table.items() if not kind.endswith("no answer")]
+    print(f"mean F1 over {len(means)} kinds {sum(means) / len(means):.3f}", flush=True)
+    return {kind: {label: asdict(value) for label, value in measures.items()} for kind, measures in table.items()}
 
 
 if __name__ == "__main__":

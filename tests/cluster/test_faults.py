@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -20,6 +22,7 @@ from openbook.knowledge.embeddings import Progress
 from openbook.serving.configuration import Configuration
 from openbook.testing import HashEmbedder, echo_model
 from tests.cluster.proxy import Fault, Proxy
+from tests.conftest import ROOT
 from tests.serving.conftest import running
 
 QUESTION = "When does the ferry to island 3 leave?"
@@ -201,3 +204,10 @@ def test_what_an_object_store_answers_is_said(objects: Proxy) -> None:
     for each in work:
         with pytest.raises(StorageError, match="it answers 507 Insufficient Storage"):
             each()
+
+
+@pytest.mark.slow
+def test_after_each_kind_of_fault_the_state_is_that_of_one_machine_that_nothing_happened_to() -> None:
+    command = [sys.executable, "benchmarks/cluster_faults.py", "docs", "--each", "1", "--files", "8"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
