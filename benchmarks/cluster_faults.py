@@ -40,7 +40,7 @@ from unittest.mock import patch
 
 import psycopg
 
-from openbook.cluster import object_store, postgres
+from openbook.cluster import object_store, postgres, workers
 from openbook.cluster.connection import ray_module
 from openbook.cluster.local_object_store import start_object_store, stop_object_store
 from openbook.cluster.local_postgres import restart_postgres, start_postgres, stop_postgres
@@ -188,7 +188,7 @@ class Bench:
 
     def sync(self, base: KnowledgeBase, progress: Progress = lambda *_: None, workers: Workers | None = None) -> None:
         parsers: OpenParsers = workers.parsers if workers else lambda limits, ocr: nullcontext(self.parsers)
-        options = RunOptions(parsers=parsers, progress=progress)
+        options = RunOptions(Limits(timeout_s=5.0), parsers=parsers, progress=progress)
         sync(base, self.docs, workers.embedder if workers else HashEmbedder(), options=options)
 
     def finish(self, name: str, place: DatabaseUrl) -> None:
@@ -218,6 +218,7 @@ def impatient() -> Iterator[None]:
         patch.dict(postgres._DEFAULTS, connect_timeout="2"),
         patch.dict(postgres._SETTINGS, settings),
         patch.multiple(postgres, _SILENT_S=2.0),
+        patch.multiple(workers, START_S=20.0),
         patch.multiple(object_store, _CONNECT_S=1.0, _REQUEST_S=2.0, _RETRY_S=2.0),
     ):
         yield
@@ -332,7 +333,7 @@ def restart_database(bench: Bench) -> bool:
 
 def fill_disk(bench: Bench) -> bool:
     left = bench.chance.choice((0, 1 << 16, 1 << 20))
-    with (bench.postgres / "ballast").open("wb") as ballast, suppress(OSError):
+    with suppress(OSError), (bench.postgres / "ballast").open("wb") as ballast:
         while shutil.disk_usage(bench.postgres).free > left:
             ballast.write(bytes(1 << 16))
             ballast.flush()

@@ -215,9 +215,7 @@ def _path(text: str, *, source: str) -> Path:
 
 
 def available_cores() -> int:
-    """The cores that this process may use: by OMP_NUM_THREADS, as NumPy and PyTorch count them, else by the system."""
-    if (told := os.environ.get("OMP_NUM_THREADS", "")).isdecimal() and int(told):
-        return int(told)
+    """The cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -62,6 +62,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > MOST_SCRATCH_BYTES:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when the workers of pytest-xdist start
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.sched_getaffinity = lambda pid: {0}  # what the engines count
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -77,6 +79,7 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             monkeypatch.delenv(name)
     home = tmp_path / "openbook-home"
     monkeypatch.setenv("OPENBOOK_HOME", str(home))
+    monkeypatch.setenv("OPENBOOK_THREADS", "1")
     monkeypatch.setenv("OPENBOOK_MODEL", "reader")  # small and quick; the default takes ten times as long
     return home
 
