@@ -67,6 +67,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     os.environ["OPENBOOK_THREADS"] = "1"
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  without it Ray's workers give way to all others
     value: dict[str, Any] = {"question": "what replicas cost and save", "cores": available_cores(), **vars(options)}
     with tempfile.TemporaryDirectory() as folder:
         kb, embedder = Path(folder) / "kb", counted_embedder()

@@ -164,6 +164,16 @@ def test_where_all_are_busy_a_request_waits(model: FrozenModel, monkeypatch: pyt
         assert waiting.result(LONG_S)
 
 
+@pytest.mark.slow  # Ray looks at the load for half a minute
+def test_where_all_are_busy_for_long_another_replica_starts(two: Replicas, folder: Path) -> None:
+    model = opened(replace(two, least=1, most=2), partial(told_model, folder))
+    with closing(model), ThreadPoolExecutor(replicas.RUNNING) as pool:
+        streams = [model.stream(Prompt("Answer.", ("a",), WAIT)) for _ in range(replicas.RUNNING)]
+        (first,) = {int(text) for text in pool.map(next, streams)}
+        assert pool.submit(process_of, model, "a").result(180) != first
+        list(pool.map(lambda stream: stream.close(), streams))
+
+
 def test_where_no_replica_is_a_request_ends_with_an_error(
     two: Replicas, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
