@@ -9,8 +9,8 @@ where those are to fail. In each run one fault comes at a random moment. When th
 - every row and every byte of the segments is what its digest says;
 - a machine that has nothing yet finds the same passages with the same scores.
 
-It exits with 1 if one of these is not so. As root on Linux it works in namespaces of its own: the database has a small disk in memory, which can be filled, and rules of
-the loopback interface part the network. Otherwise these two faults are left out.
+It exits with 1 if one of these is not so. As root on Linux it works in namespaces of its own: the database has a small disk in
+memory, which can be filled, and rules of the loopback interface part the network. Otherwise these two faults are left out.
 """
 
 from __future__ import annotations
