@@ -1,6 +1,7 @@
 """Fixtures. No test sees the user's own settings or home; tests marked `model` share one home inside the clone.
 
-Each process computes with one thread: threads that wait for each other on a core that is shared cost more than they give. `--all` also runs the tests marked `slow`, and properties with more examples.
+Each process computes with one thread: threads that wait for each other on a core that is shared cost more than they give.
+`--all` also runs the tests marked `slow`, and properties with more examples.
 """
 
 from __future__ import annotations
