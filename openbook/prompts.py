@@ -44,10 +44,11 @@ def with_instruction(question: str, instruction: str) -> str:
 def open_book_prompt(
     question: str, passages: Sequence[Passage], reader: ReaderFormat | None = None, *, citing: bool = False
 ) -> Prompt:
-    places = [" > ".join(dict.fromkeys(part for part in (p.title, *p.headings) if part)) for p in passages]
     texts = [_SOFT_BREAK.sub(r"\1 ", f"\n{p.text.strip()}")[1:] for p in passages]
     texts = [f"{p.header}\n{text}" if p.header else text for p, text in zip(passages, texts, strict=True)]
-    prompt = reading_prompt(question, list(zip(places, texts, strict=True)), reader, citing=citing)
+    prompt = reading_prompt(
+        question, [(p.place, text) for p, text in zip(passages, texts, strict=True)], reader, citing=citing
+    )
     labels = sorted({label for p in passages for label in p.labels})
     return replace(prompt, origins=tuple(p.origins for p in passages), labels=tuple(labels))
 

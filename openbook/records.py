@@ -104,6 +104,11 @@ class Passage:
         return sha256_hex(self.text.encode())
 
     @property
+    def place(self) -> str:
+        """Its title and headings, each once."""
+        return " > ".join(dict.fromkeys(part for part in (self.title, *self.headings) if part))
+
+    @property
     def origins(self) -> tuple[Digest, ...]:
         """The digests of the stored passages that hold its text."""
         return self.parts or (self.digest,)

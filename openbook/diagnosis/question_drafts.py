@@ -188,8 +188,7 @@ def passages_in_turn(base: KnowledgeBase, scope: Scope, seed: int) -> Iterator[t
 
 def reply_to(passage: Passage, model: FrozenModel, log: ReplyLog, cancelled: Cancelled) -> str:
     """What the model writes about the passage, greedily; nothing where that does not fit into its context, or is `cancelled`."""
-    place = " > ".join(dict.fromkeys(part for part in (passage.title, *passage.headings) if part))
-    block = passage_block(place, passage.text)
+    block = passage_block(passage.place, passage.text)
     prompt = Prompt(ROLE, (block,), REQUEST, (passage.origins,), passage.labels)
     asked = [asdict(model.identity), model.engine.numeric_class, ROLE, block, REQUEST, asdict(DECODING)]
     key = sha256_hex(canonical_json(asked))

@@ -10,12 +10,14 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from itertools import compress
 
 from openbook.records import PassageSpan
 
 _LEAST_PAGES = 3  # that have a running header or footer, and at least a quarter of all pages
 _EDGE_LINES = 2  # of a page, above and below, which may be running ones
 _LONGEST_LINE_CHARS = 200  # a longer one is prose
+_LEAST_DOTS = 3  # before the page number of an entry
 _LEAST_ENTRIES = 3  # of a table of contents that may hold lines we do not know
 
 _WORD = re.compile(r"\w+")
@@ -47,11 +49,14 @@ def with_content(text: str, title: str, passages: Sequence[PassageSpan]) -> list
     """
     document = _Document(text, passages)
     visible = [not text[span.start : span.end].isspace() for span in passages]
-    found = visible
-    # Headings are first boilerplate wherever they stand, and then only over what was found to have content.
-    for _ in range(2):
-        document.titles = _titles(title, [span for span, holds in zip(passages, found, strict=True) if holds])
-        found = [seen and not document.is_boilerplate(span) for seen, span in zip(visible, passages, strict=True)]
+    document.titles = _titles(title, compress(passages, visible))
+    found = [seen and not document.is_boilerplate(span) for seen, span in zip(visible, passages, strict=True)]
+    # A heading is boilerplate only over what was found to have content. With fewer titles nothing else becomes boilerplate.
+    document.titles = _titles(title, compress(passages, found))
+    found = [
+        holds or (seen and not document.is_boilerplate(span))
+        for holds, seen, span in zip(found, visible, passages, strict=True)
+    ]
     return found if any(found) else visible
 
 
@@ -75,7 +80,8 @@ class _Document:
     def is_boilerplate(self, span: PassageSpan) -> bool:
         entries, unknown = 0, 0
         lines = list(_visible_lines(self.text, span.start, span.end))
-        for start, line in lines:
+        # In any order the result is the same. Those that end a sentence mostly decide at once.
+        for start, line in sorted(lines, key=lambda each: not _ends_sentence(each[1])):
             if len(line) > _LONGEST_LINE_CHARS:
                 return False
             if self._is_entry(line):
@@ -88,7 +94,7 @@ class _Document:
             ):
                 # A table of contents may be cut anywhere, and the titles in it broken.
                 unknown += 1
-                if line.rstrip().endswith((".", ":", ";", "?", "!")) or 2 * unknown > len(lines):
+                if _ends_sentence(line) or 2 * unknown > len(lines):
                     return False
         return not unknown or entries >= _LEAST_ENTRIES
 
@@ -98,10 +104,12 @@ class _Document:
 
     def _is_entry(self, line: str) -> bool:
         """Whether it names a line of this document and, after a row of dots, the page on which that stands."""
+        if line.count(".") < _LEAST_DOTS and "\u2026" not in line:
+            return False  # most lines, without the search below
         before = _PAGE_NUMBER.sub("", line.rstrip())
         title = before.rstrip(" \t.\u2026")
         leader = before[len(title) :]
-        if before == line.rstrip() or not (leader.count(".") >= 3 or "\u2026" in leader):
+        if before == line.rstrip() or not (leader.count(".") >= _LEAST_DOTS or "\u2026" in leader):
             return False
         return self._is_title(title) or _plain(title) in self._lines
 
@@ -115,6 +123,10 @@ def _visible_lines(text: str, start: int, end: int) -> Iterator[tuple[int, str]]
         if line and not line.isspace():
             yield start, line
         start += len(line) + 1
+
+
+def _ends_sentence(line: str) -> bool:
+    return line.rstrip().endswith((".", ":", ";", "?", "!"))
 
 
 def _is_navigation(line: str) -> bool:
