@@ -21,7 +21,7 @@ WAIT = "Wait for me."
 
 
 class ToldEngine(EchoEngine):
-    """Says which process it is in when asked. On `WAIT` it says so, and waits until it is cancelled; then there is a file."""
+    """Says which process it is in when asked. On `WAIT` it says so, and waits until it is cancelled; files show both."""
 
     def __init__(self, folder: Path, number: int = 1) -> None:
         super().__init__()
@@ -35,10 +35,12 @@ class ToldEngine(EchoEngine):
             return (yield from super().generate(prompt, decoding, cancelled))
         text = f"{os.getpid()} "
         yield text
-        while WAIT in prompt.question and not cancelled():
-            time.sleep(0.01)
         if WAIT in prompt.question:
-            (self._folder / f"cancelled-{os.getpid()}-{time.monotonic_ns()}").touch()
+            here = f"{os.getpid()}-{time.monotonic_ns()}"
+            (self._folder / f"waits-{here}").touch()
+            while not cancelled():
+                time.sleep(0.01)
+            (self._folder / f"waits-{here}").rename(self._folder / f"cancelled-{here}")
         return Completion(text, "end", 1, 1, "0" * 64, self.numeric_class)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -321,8 +320,7 @@ def test_a_client_that_leaves_frees_its_place_and_ends_the_work_at_the_replica(
     request = posted("/v1/chat/completions", {"model": "echo", "stream": stream, "messages": messages})
     before = set(folder.glob("cancelled-*"))
     connections = [connected(server, *request) for _ in range(8)]
-    eventually(lambda: server.service.reading.running == 8)
-    time.sleep(0.5)
+    eventually(lambda: server.service.reading.running == 8 and any(folder.glob("waits-*")))
     for connection in connections:
         connection.close()
     eventually(lambda: server.service.reading.running == 0)
