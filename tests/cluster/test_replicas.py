@@ -318,9 +318,9 @@ def test_a_client_that_leaves_frees_its_place_and_ends_the_work_at_the_replica(
 ) -> None:
     messages = [{"role": "user", "content": f"{WAIT} The bridge of the harbour opens when?"}]
     request = posted("/v1/chat/completions", {"model": "echo", "stream": stream, "messages": messages})
-    before = set(folder.glob("cancelled-*"))
+    before = set(folder.iterdir())
     connections = [connected(server, *request) for _ in range(8)]
-    eventually(lambda: server.service.reading.running == 8 and any(folder.glob("waits-*")))
+    eventually(lambda: server.service.reading.running == 8 and bool(set(folder.glob("waits-*")) - before))
     for connection in connections:
         connection.close()
     eventually(lambda: server.service.reading.running == 0)
