@@ -40,7 +40,7 @@ class RunEngine(DraftEngine):
 
     def read_ahead(self, prompt: Prompt) -> int:
         self._meet(prompt, never)
-        (self._folder / f"read-{sha256_hex(prompt.passages[0].encode())}-{os.getpid()}").touch()
+        (self._folder / f"read-{sha256_hex(prompt.passages[0].encode())}").touch()
         return super().read_ahead(prompt)
 
     def _meet(self, prompt: Prompt, cancelled: Cancelled) -> None:

@@ -245,9 +245,8 @@ def test_all_passages_are_read_ahead_by_replicas_of_which_one_is_killed(folder: 
     code, stdout, errors = out("warm", "--kb", folder / "kb", "--cluster", "auto", "--replicas", 2)
     assert code == 0, errors
     assert f"{len(TEXTS)} of {len(TEXTS)} passages are read (" in stdout  # behind what Ray says of the death
-    read = [path.name.split("-") for path in folder.glob("read-*")]
-    assert len({passage for _, passage, _ in read}) == len(TEXTS)
-    assert len({process for _, _, process in read}) > 1
+    assert not (folder / "kill").exists()
+    assert len(list(folder.glob("read-*"))) == len(TEXTS)
 
 
 @pytest.mark.slow
