@@ -105,6 +105,21 @@ def test_an_answer_says_how_sure_it_is(
 
 
 @pytest.mark.parametrize(
+    ("question", "text", "confidence"),
+    [
+        ("And who opened the bridge?", "Mayor Lila Ortega opened the bridge.", "supported"),
+        ("Did the governor open it?", "Mayor Lila Ortega opened the bridge. The answer is yes.", "check it"),
+        ("Who opened the bridge, and when did she?", "Mayor Lila Ortega opened the bridge.", "check it"),
+        ("Who opened it? When?", "Mayor Lila Ortega opened the bridge.", "check it"),
+    ],
+)
+def test_what_no_quote_can_tell_is_to_be_checked(
+    asked: partial[Answer], question: str, text: str, confidence: str
+) -> None:
+    assert asked(question, FrozenModel(Says(text, "Yes", 0.9)), options=ALL).confidence == confidence
+
+
+@pytest.mark.parametrize(
     ("verdict", "likely", "confidence"), [("Yes", 0.9, "supported"), ("Yes", 0.4, "check it"), ("No", 0.9, "check it")]
 )
 def test_an_answer_that_the_model_does_not_find_stated_is_to_be_checked(

@@ -92,8 +92,11 @@ def quote(
 def is_sure(answer: str, question: str, quoted: AnswerSupport, *, confirmed: bool = False) -> bool:
     """Whether each sentence of the answer is surely supported, and together they say more than the question.
 
-    `confirmed`: the model was asked whether the passages state the answer, and said yes. Then one quote is enough.
+    Never, where a quote cannot tell: whether a yes or a no follows from it, and whether both halves of "when ..., and how ..."
+    are answered. `confirmed`: the model was asked whether the passages state the answer, and said yes. Then one quote is enough.
     """
+    if _VERDICT.search(answer) or _ASKS_TWICE.search(question):
+        return False
     sure = confirmed or all(
         each.score >= SURE and each.citation is not None for each in quoted.sentences if each.needs_support
     )
@@ -120,6 +123,11 @@ def closest(question: str, passages: Sequence[Passage], embed: Embed | None, mos
 _FENCE = re.compile(r"^[ \t]*```[^\n]*\n(?P<code>.*?)(?:^[ \t]*```[^\n]*$|\Z)", re.MULTILINE | re.DOTALL)
 _MARKS = re.compile(r"\s*\[\d{1,3}(?:\s*,\s*\d{1,3})*\]")
 _YES_OR_NO = re.compile(r"^\W*(?:yes|no)\b\W*(?=\w)", re.IGNORECASE)
+_VERDICT = re.compile(r"^\W*(?:yes|no)\b\s*(?:[^\w\s]|$)|\banswer\b[^.\n]{0,40}\bis\W+(?:yes|no)\b", re.IGNORECASE)
+_ASKS_TWICE = re.compile(
+    r"\?.+\?|\w\W+(?:and|or)\s+(?:how|what|when|who|whose|why|where|which|whether|can|is|are|do|does|did|may|must)\b",
+    re.IGNORECASE | re.DOTALL,
+)
 _OPEN = frozenset("what who whom whose which when where why how".split())
 _UNFINISHED = frozenset("the a an and or of to in on at by for from with is are was were that which than as".split())
 
