@@ -8,6 +8,7 @@ import pytest
 
 from openbook.diagnosis.gold_passages import GoldFinder, Topic
 from openbook.diagnosis.questions import Gold, Question
+from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.scope import EVERYTHING
 from openbook.testing import HashEmbedder
 from tests.conftest import base_with
@@ -22,8 +23,13 @@ TEXTS = {
 
 
 @pytest.fixture(scope="module")
-def finder(tmp_path_factory: pytest.TempPathFactory) -> GoldFinder:
-    return GoldFinder(base_with(tmp_path_factory.mktemp("holding"), TEXTS), HashEmbedder(), EVERYTHING)
+def base(tmp_path_factory: pytest.TempPathFactory) -> KnowledgeBase:
+    return base_with(tmp_path_factory.mktemp("holding"), TEXTS)
+
+
+@pytest.fixture(scope="module")
+def finder(base: KnowledgeBase) -> GoldFinder:
+    return GoldFinder(base, HashEmbedder(), EVERYTHING)
 
 
 @pytest.mark.parametrize(
@@ -60,6 +66,16 @@ def test_a_quote_that_is_longer_than_a_passage_is_found(finder: GoldFinder) -> N
     assert {Path(hit.passage.document).name for hit in found.hits} == {"long.md"}
     assert len(found.hits) > 1
     assert all(found.marks(hit.passage) for hit in found.hits)
+
+
+def test_a_window_is_marked_where_the_quote_stands_in_it(finder: GoldFinder, base: KnowledgeBase) -> None:
+    quote = "Corey Bramlet is one of them."
+    found = finder.find(Question("q", "Where does he live?", ("a paraphrase of it",), gold=Gold("", quote=quote)))
+    _, hits = base.search("Corey Bramlet's town", HashEmbedder(), windows=True)
+    windows = [hit.passage for hit in hits if hit.passage.parts]
+    marked = {window.text[start:end] for window in windows for start, end in found.marks(window)}
+    assert marked == {quote}
+    assert not any(found.marks(hit.passage) for hit in hits if not hit.passage.parts)
 
 
 def about(question: str, answer: str = "so") -> Topic:
