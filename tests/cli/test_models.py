@@ -26,6 +26,19 @@ def test_all_parts_of_a_reader_are_verified(own_home: Path, out: Out, tmp_path: 
     out.refused(3, f"{merged.name} is not what its digest says", "models", "verify", "small")
 
 
+def test_a_model_goes_with_its_last_name_and_stays_while_an_adapter_needs_it(
+    own_home: Path, out: Out, tmp_path: Path
+) -> None:
+    store = ModelStore(own_home / "models")
+    base = import_gguf(store, base_file(tmp_path / "base.gguf"), name="base")
+    adapter = stored_adapter(store, base, tmp_path)
+    assert "Its model stays" in out.ok("models", "remove", "base", "--yes")
+    assert store.resolve(base.digest).digest == base.digest
+    stdout = out.ok("models", "remove", "small", "--yes")
+    assert adapter.digest[:12] in stdout
+    out.refused(3, "No model is called 'small'", "models", "show", "small")
+
+
 PASSAGES = {
     "Ferries": ("The ferry to Sandhavn leaves at noon from pier 4.", "Where does the ferry leave from?", "pier 4"),
     "Kessin": ("Mount Kessin is 3,412 metres high.", "How high is Mount Kessin?", "3,412 metres"),
