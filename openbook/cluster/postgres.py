@@ -226,7 +226,7 @@ class PostgresStore:
         until, mode = time.monotonic() + timeout_s, "_shared" if shared else ""
         if not connection.execute(f"SELECT pg_try_advisory_lock{mode}(?, ?)", _LOCK).fetchone()[0]:
             with connection.lock_timeout(_LOOK_MS / 1000):
-                while not connection.wait_for_lock(f"SELECT pg_advisory_lock{mode}(?, ?)", _LOCK):
+                while not connection.wait_for_lock(mode):
                     check_cancelled()
                     if time.monotonic() >= until:
                         raise KnowledgeBaseBusy(
@@ -467,12 +467,16 @@ class PostgresConnection:
             if not self.is_lost and not self.in_transaction:
                 self.execute("SET lock_timeout = 0")
 
-    def wait_for_lock(self, sql: str, parameters: Sequence[object]) -> bool:
-        """Whether it was taken within `lock_timeout`."""
+    def wait_for_lock(self, mode: str) -> bool:
+        """Whether the write lock was taken within `lock_timeout`, also where it was given just as the time ran out.
+
+        The server then reports a time-out, and the connection holds the lock all the same.
+        """
         try:
-            self._run(sql, parameters)
+            self._run(f"SELECT pg_advisory_lock{mode}(?, ?)", _LOCK)
         except errors.LockNotAvailable:
-            return False
+            holds = "locktype = 'advisory' AND (classid, objid) = (?, ?) AND granted AND pid = pg_backend_pid()"
+            return self.execute(f"SELECT 1 FROM pg_locks WHERE {holds}", _LOCK).fetchone() is not None
         except psycopg.Error as error:
             self._fail(error)
         return True

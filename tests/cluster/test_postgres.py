@@ -7,6 +7,8 @@ import os
 import secrets
 import socket
 import sqlite3
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -228,6 +230,35 @@ def test_a_reader_that_holds_on_to_an_old_state_keeps_a_purge_from_starting(base
             purge(base, ["3.txt"], lock_timeout_s=0.2)
     assert len(base.documents()) == 7
     assert purge(base, ["3.txt"]).version == 2
+
+
+def test_a_lock_that_is_given_as_its_time_runs_out_is_given_back_too(
+    base: KnowledgeBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server says that the time ran out, and the connection holds the lock. Of so many, some met that moment."""
+    monkeypatch.setattr(postgres, "_LOOK_MS", 2)
+    done = threading.Event()
+
+    def write_again_and_again() -> None:
+        with closing(base.store.connect_to_write()) as connection:
+            while not done.is_set():
+                with base.store.write_lock(connection, 60.0, lambda: None):
+                    time.sleep(0.003)
+
+    writer = threading.Thread(target=write_again_and_again)
+    writer.start()
+    try:
+        with closing(base.store.connect_to_write()) as connection:
+            for _ in range(400):
+                with base.store.write_lock(connection, 60.0, lambda: None, shared=True):
+                    pass
+                held = connection.execute(
+                    "SELECT mode FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'advisory'"
+                )
+                assert held.fetchall() == []
+    finally:
+        done.set()
+        writer.join()
 
 
 # --- what happens to a server -----------------------------------------------------------------------------------------
