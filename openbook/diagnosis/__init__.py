@@ -1,6 +1,7 @@
 """Diagnosis: closed-book, open-book and oracle answers side by side.
 
-* `runner`           asks every question three ways; start reading here
+* `runner`           asks every question three ways, and the probes; start reading here
+* `bench`            what is asked, and one request to it
 * `run_log`          the file of what was answered
 * `verdicts`         from what was answered to one verdict for each question
 * `scoring`          which answer is right; intervals and tests

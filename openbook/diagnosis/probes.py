@@ -13,37 +13,31 @@ share has its 95 % interval.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
-from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
 from openbook import __version__
 from openbook.answer import near_enough
 from openbook.codec import convert
 from openbook.config import Strategy
+from openbook.diagnosis.bench import Bench, PassageReply, ask_alone, ask_with
 from openbook.diagnosis.gold_passages import LOOKED_THROUGH, GoldFinder
 from openbook.diagnosis.perturb import Change, accepted_now, changes, names_in, put, standing, within_another
 from openbook.diagnosis.questions import Question
-from openbook.diagnosis.run_log import Header, Reply, open_run_log
-from openbook.diagnosis.runner import Bench, FailureStreak, PassageReply, Progress, Stopped, ask_alone, ask_with
-from openbook.diagnosis.scoring import Interval, holds_any, is_right, same_answer
+from openbook.diagnosis.run_log import Header, Reply
+from openbook.diagnosis.scoring import Interval, holds_any, is_right, paired, same_answer
 from openbook.diagnosis.summary import Share, share
 from openbook.diagnosis.verdicts import reply_is_right
-from openbook.errors import ConfigError, did_you_mean
-from openbook.inference.frozen import Cancelled, never
+from openbook.errors import ConfigError
+from openbook.inference.frozen import Cancelled
 from openbook.knowledge.values import accepted_value, same_value, stated_values
-from openbook.parallel import in_order
 from openbook.prompts import open_book_prompt
 from openbook.records import Hit, Passage, sha256_hex
 
 FORMAT = 1
-NO_PASSAGE = "no passage holds the answer"
-FAILED = "the model failed"
 
 
 class _RequestFailed(Exception):
@@ -70,7 +64,7 @@ class Trial:
 
 def _counted(trials: Sequence[Trial], outcomes: Iterable[str]) -> tuple[dict[str, int], dict[str, Share]]:
     """(how many trials are left out, by reason; the share of each of these outcomes among the other trials)."""
-    found = Counter(FAILED if trial.failure else trial.outcome for trial in trials)
+    found = Counter("the model failed" if trial.failure else trial.outcome for trial in trials)
     shown = {outcome: found.pop(outcome, 0) for outcome in outcomes}
     return dict(sorted(found.items())), {key: share(n, sum(shown.values())) for key, n in shown.items()}
 
@@ -436,15 +430,6 @@ def _difference(read: Mapping[Place, Mapping[str, NoiseReading]], one: Place, ot
     return paired(pairs[True, False], pairs[False, True], pairs.total()) if pairs else None
 
 
-def paired(better: int, worse: int, questions: int) -> Interval:
-    """The difference of two shares over the same questions, with its 95 % interval: Wald's, half a question added to each
-    of the four combinations. Source: Agresti & Min 2005.
-    """
-    n, gained, lost = questions + 2, better + 0.5, worse + 0.5
-    middle, spread = (gained - lost) / n, 1.96 * math.sqrt(gained + lost - (gained - lost) ** 2 / n) / n
-    return Interval((better - worse) / questions, max(-1.0, middle - spread), min(1.0, middle + spread), questions)
-
-
 # --- all of them ------------------------------------------------------------------------------------------------------
 
 Result: TypeAlias = Counterfactual | Abstention | Noise
@@ -478,79 +463,21 @@ class ProbeLine:
         }
 
 
-def run_probes(
-    questions: Sequence[Question],
-    bench: Bench,
-    questions_digest: str = "",
-    probes: Iterable[str] = tuple(PROBES),
-    *,
-    path: Path | None = None,
-    progress: Progress = lambda done, total: None,
-    cancelled: Cancelled = never,
-) -> ProbeRun:
-    """Put the probes to one question after the other. When `cancelled`, the result is of what was measured so far.
-
-    Trials are kept in `path`, if it is given, and nothing in it is asked again but requests on which the model failed.
-    Raises ConfigError for an unknown probe, or if the file is of something else; EngineError when the model fails on many
-    questions in a row; KnowledgeError, StorageError.
-    """
-    names = checked_names(probes)
-    bench = bench.pinned()
-    header = bench.header(questions_digest)
-    finder, streak = GoldFinder(bench.base, bench.embedder, bench.scope), FailureStreak(bench.model.identity.name)
-    trials: list[dict[str, Any]] = []
-    stopped = False
-    with ExitStack() as stack:
-        log = stack.enter_context(open_run_log(path, header, ProbeLine)) if path else None
-
-        def recorded() -> Iterator[tuple[int, Question, dict[str, Trial]]]:
-            """Each question with its trials; without any when it must be asked."""
-            for place, question in enumerate(questions):
-                line = log.find(question.id) if log else None
-                there = line.read(names) if line else {}
-                is_open = len(there) < len(names) or any(trial.failure for trial in there.values())
-                yield place, question, {} if is_open else there
-
-        def measure(asked: tuple[int, Question, dict[str, Trial]], gives_up: Cancelled) -> dict[str, Trial]:
-            _, question, before = asked
-            return before or _put_to(question, names, bench, finder, gives_up)
-
-        measured = stack.enter_context(closing(in_order(measure, recorded(), bench.at_once, cancelled)))
-        try:
-            for (place, question, before), there in measured:
-                if not before:
-                    shown = (t for name, t in there.items() if t.failure or t.outcome in PROBES[name].outcomes_shown)
-                    streak.add(place, [trial.failure for trial in shown])
-                    if log:
-                        log.append(ProbeLine(question.id, there))
-                    progress(place + 1, len(questions))
-                trials.append(there)
-        except Stopped:
-            stopped = True
-    results = {name: PROBES[name].of([each[name] for each in trials]) for name in names if trials or not stopped}
-    return ProbeRun(header, len(trials), stopped, results)
-
-
-def _put_to(
+def put_to(
     question: Question, names: Sequence[str], bench: Bench, finder: GoldFinder, cancelled: Cancelled
 ) -> dict[str, Trial]:
-    """Raises Stopped, KnowledgeError."""
+    """What each probe of these names shows on the question. Raises Stopped, KnowledgeError."""
     case, found = case_of(question, bench, finder), dict[str, Trial]()
     for name in names:
         probe = PROBES[name]
         try:
-            found[name] = probe.trial(case, bench, cancelled) if case else probe.trial_type(question.id, NO_PASSAGE)
+            if case:
+                found[name] = probe.trial(case, bench, cancelled)
+            else:
+                found[name] = probe.trial_type(question.id, "no passage holds the answer")
         except _RequestFailed as failure:
             found[name] = probe.trial_type(question.id, failure=str(failure))
     return found
-
-
-def checked_names(probes: Iterable[str]) -> tuple[str, ...]:
-    """The probes, each once, in their order. Raises ConfigError."""
-    wanted = set(probes)
-    for name in sorted(wanted.difference(PROBES)):
-        raise ConfigError(f"{name!r} is not a probe.{did_you_mean(name, PROBES)} There are {', '.join(PROBES)}.")
-    return tuple(name for name in PROBES if name in wanted)
 
 
 def to_json(run: ProbeRun) -> dict[str, Any]:

@@ -99,6 +99,11 @@ class Wording:
     rank: int = 0
     cited: tuple[tuple[str, int, int], ...] = ()
 
+    @property
+    def replies(self) -> tuple[Reply, ...]:
+        """To all requests that were made."""
+        return tuple(filter(None, (self.closed, self.opened, self.oracle)))
+
     def reply(self, mode: Mode) -> Reply | None:
         return {"closed_book": self.closed, "open_book": self.opened, "oracle": self.oracle}[mode]
 
@@ -119,8 +124,7 @@ class Observation:
     @property
     def failure(self) -> str:
         """Why the model failed on a request, or an empty text."""
-        replies = (reply for each in self.asked for reply in (each.closed, each.opened, each.oracle))
-        return next((reply.failure for reply in replies if reply is not None and reply.failure), "")
+        return next((reply.failure for each in self.asked for reply in each.replies if reply.failure), "")
 
 
 def differences(one: Header, other: Header) -> Iterator[tuple[str, str, str]]:

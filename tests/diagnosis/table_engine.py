@@ -6,9 +6,9 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 from openbook.answer import Options
+from openbook.diagnosis.bench import Bench
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.run_log import Header, Observation, Reply, ShownPassage, Wording
-from openbook.diagnosis.runner import Bench
 from openbook.errors import EngineError
 from openbook.inference import FrozenModel
 from openbook.inference.frozen import Cancelled, never

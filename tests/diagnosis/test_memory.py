@@ -9,11 +9,12 @@ import pytest
 
 from openbook.answer import Options
 from openbook.diagnosis import report, verdicts
+from openbook.diagnosis.bench import Bench
 from openbook.diagnosis.llm_judge import MOST_SHOWN, second_opinion
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.results import write_results
 from openbook.diagnosis.run_log import Observation, open_run_log
-from openbook.diagnosis.runner import Bench, run_questions
+from openbook.diagnosis.runner import run_questions
 from openbook.diagnosis.verdicts import Judgement
 from openbook.inference import FrozenModel
 from openbook.testing import HashEmbedder
