@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from openbook.answer import near_enough
 from openbook.diagnosis.bench import Bench, Stopped, ask_alone, ask_with
@@ -106,7 +107,7 @@ def run_probes(
     header = bench.header(questions_digest)
     finder = GoldFinder(bench.base, bench.embedder, bench.scope)
     streak = FailureStreak(bench.model.identity.name)
-    trials: dict[str, dict[str, Trial]] = {}  # of each question, by its id
+    trials: dict[str, dict[str, Any]] = {}  # of each question, by its id
     stopped = False
     with ExitStack() as stack:
         log = stack.enter_context(open_run_log(path, header, ProbeLine)) if path else None
