@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from openbook.answer import Options
 from openbook.diagnosis.bench import Bench
 from openbook.diagnosis.questions import Question
-from openbook.diagnosis.run_log import Header, Observation, Reply, ShownPassage, Wording
+from openbook.diagnosis.run_log import Header, Observation, Reply, ShownPassage, Wording, open_run_log
 from openbook.errors import EngineError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
@@ -111,3 +112,11 @@ def observation(number: int = 0, **changes: Any) -> Observation:
     )
     located = "answers" if fields["holding"] else ""
     return Observation(question, (wording,), (seen,), fields["holding"], located)
+
+
+def logged(path: Path, *observations: Observation) -> Path:
+    """A file of these observations: a new one, or the old one with them added."""
+    with open_run_log(path, HEADER, Observation) as log:
+        for each in observations:
+            log.append(each)
+    return path

@@ -10,12 +10,12 @@ import pytest
 from openbook.diagnosis.llm_judge import SecondOpinion, agreement, ask, second_opinion, to_judge
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.report import Extras, write_report
-from openbook.diagnosis.run_log import Observation, open_run_log
+from openbook.diagnosis.run_log import Observation
 from openbook.diagnosis.summary import summarise
 from openbook.errors import ConfigError, EngineError
 from openbook.inference import FrozenModel
 from openbook.records import Prompt
-from tests.diagnosis.table_engine import FAILS, HEADER, SILENT, TableEngine, observation
+from tests.diagnosis.table_engine import FAILS, HEADER, SILENT, TableEngine, logged, observation
 
 RIGHT_AND_WRONG = [observation(n) for n in range(4)]  # alone wrong, with documents and with the passage right
 
@@ -23,10 +23,7 @@ RIGHT_AND_WRONG = [observation(n) for n in range(4)]  # alone wrong, with docume
 def written(folder: Path, observations: Sequence[Observation] = RIGHT_AND_WRONG) -> Path:
     path = folder / "observations.jsonl"
     path.unlink(missing_ok=True)
-    with open_run_log(path, HEADER, Observation) as record:
-        for each in observations:
-            record.append(each)
-    return path
+    return logged(path, *observations)
 
 
 def opinion_page(folder: Path, opinion: SecondOpinion) -> str:

@@ -21,12 +21,12 @@ from openbook.diagnosis import report as page
 from openbook.diagnosis.comparison import compare
 from openbook.diagnosis.report import marked_pieces, visible, write_report
 from openbook.diagnosis.results import observations_path, read_outcomes, write_csv, write_results
-from openbook.diagnosis.run_log import Observation, open_run_log
+from openbook.diagnosis.run_log import Observation
 from openbook.diagnosis.summary import summarise
 from openbook.diagnosis.verdicts import Judgement, judge_all
 from openbook.errors import ConfigError, StorageError
 from openbook.records import ModelIdentity
-from tests.diagnosis.table_engine import HEADER, SILENT, observation
+from tests.diagnosis.table_engine import HEADER, SILENT, logged, observation
 from tests.diagnosis.test_summary import WRONG, mixed
 
 HOSTILE = "</script></style><script>alert(1)</script><img src=x onerror=alert(1)>\"'&\x00\x1b[31m\u202e\u2028end"
@@ -167,12 +167,7 @@ def test_of_very_many_the_first_are_shown(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def recorded(folder: Path, name: str, cases: Sequence[Observation]) -> Path:
-    identity = ModelIdentity(name, "", "claimed")
-    path = observations_path(folder, identity)
-    with open_run_log(path, HEADER, Observation) as record:
-        for case in cases:
-            record.append(case)
-    return path
+    return logged(observations_path(folder, ModelIdentity(name, "", "claimed")), *cases)
 
 
 def test_a_folder_has_numbers_and_a_report(tmp_path: Path) -> None:
