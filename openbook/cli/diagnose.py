@@ -132,7 +132,7 @@ def run(
 
 def _reviewed(path: Path) -> list[Question]:
     """The questions of the file. Raises ConfigError, also for drafts; StorageError."""
-    from openbook.diagnosis.questions import load_questions
+    from openbook.diagnosis.importers import load_questions
 
     questions = load_questions(path)
     drafts = sum(not question.reviewed for question in questions)

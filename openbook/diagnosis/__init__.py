@@ -7,7 +7,7 @@
 * `scoring`          which answer is right; intervals and tests
 * `gold_passages`    which passages hold the answer
 * `questions`        the file of questions
-* `importers`        SQuAD and RAGAS files as questions
+* `importers`        files of questions: OpenBook's own, SQuAD's and RAGAS's
 * `question_drafts`  questions that a model proposes
 * `question_review`  a person's decisions about them
 * `probes`           the passage altered, withheld, or put among others

@@ -52,9 +52,9 @@ class Comparison:
     only_second: int
     p: float | None
     moved: tuple[tuple[Verdict, Verdict, int], ...]
-    left_out: int = 0
-    failed: int = 0
-    notes: tuple[str, ...] = ()
+    left_out: int
+    failed: int
+    notes: tuple[str, ...]
 
     @property
     def p_text(self) -> str:

@@ -29,7 +29,7 @@ from openbook.diagnosis.perturb import Change, accepted_now, changes, names_in, 
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.run_log import Header, Reply
 from openbook.diagnosis.scoring import Interval, holds_any, is_right, paired, same_answer
-from openbook.diagnosis.summary import Share, share
+from openbook.diagnosis.summary import Share, share, share_of
 from openbook.diagnosis.verdicts import reply_is_right
 from openbook.errors import ConfigError
 from openbook.inference.frozen import Cancelled
@@ -257,7 +257,7 @@ class Abstention:
     def of(cls, trials: Sequence[AbstentionTrial]) -> Abstention:
         left_out, shares = _counted(trials, cls.outcomes_shown)
         invented = [trial.cited for trial in trials if trial.outcome == "invented"]
-        return cls(left_out, tuple(trials), shares, share(sum(invented), len(invented)))
+        return cls(left_out, tuple(trials), shares, share_of(invented))
 
     def rows(self) -> list[tuple[str, Share]]:
         rows = [(name, self.outcomes[outcome]) for outcome, name in self.outcomes_shown.items()]
@@ -370,8 +370,7 @@ class Noise:
         cells = []
         for place in sorted(place for place in read if place.rank == 0 or place.distractors == AMONG):
             here = read[place].values()
-            right = share(sum(seen.right for seen in here), len(here))
-            abstained = share(sum(seen.abstained for seen in here), len(here))
+            right, abstained = share_of([seen.right for seen in here]), share_of([seen.abstained for seen in here])
             cells.append(Cell(place.strategy, place.rank, place.distractors, right, abstained))
         most, last, strategies = DISTRACTORS[-1], AMONG + 1, sorted({place.strategy for place in read})
         return cls(

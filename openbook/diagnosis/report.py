@@ -58,7 +58,7 @@ def write_report(
     """One part for each model, with the `extras` of its name. Questions are written as they come. Raises StorageError."""
     template = _environment().get_template("report.html")
     parts = [_model(summary, judgements, extras.get(summary.name)) for summary, judgements in models]
-    page = template.generate(title=title, models=parts, comparisons=comparisons)
+    page = template.generate(title=title, models=parts, comparisons=comparisons, most_questions=MOST_QUESTIONS)
     with storage_errors(f"write {path}"), replacing(path) as stream:
         stream.writelines(part.encode("utf-8", "replace") for part in page)
 
@@ -97,7 +97,6 @@ def _environment() -> Environment:
         "shared": SHARED,
         "mode_names": _MODE_NAMES,
         "probes": PROBES,
-        "most_questions": MOST_QUESTIONS,
         "most_trials": MOST_TRIALS,
     }
     return environment

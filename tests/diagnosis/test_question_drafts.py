@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from openbook.diagnosis.importers import load_questions
 from openbook.diagnosis.question_drafts import (
     TRIED_FOR_EACH,
     Drafts,
@@ -15,7 +16,7 @@ from openbook.diagnosis.question_drafts import (
     reason_against,
     singles_out,
 )
-from openbook.diagnosis.questions import load_questions, write_questions
+from openbook.diagnosis.questions import write_questions
 from openbook.errors import ConfigError, StorageError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase

@@ -11,7 +11,8 @@ import pytest
 
 from openbook.diagnosis import questions
 from openbook.diagnosis.gold_passages import sentence_at
-from openbook.diagnosis.questions import Gold, Question, load_questions, questions_digest
+from openbook.diagnosis.importers import load_questions
+from openbook.diagnosis.questions import Gold, Question, questions_digest
 from openbook.errors import ConfigError, StorageError
 from tests.conftest import ROOT
 
