@@ -71,7 +71,7 @@ def _recognise(value: str) -> tuple[Kind, re.Match[str]] | None:
     return None
 
 
-def standing(text: str, value: str) -> list[tuple[int, int]]:
+def value_spans(text: str, value: str) -> list[tuple[int, int]]:
     """Where the value stands in the text as a whole: "28" does not stand in "1.28" or "B28". Whatever the case."""
     words = r"\s+".join(map(re.escape, value.split()))
     pattern = rf"(?<!\w)(?<!\d[.,:/-]){words}(?!\w)(?![.,:/-]\d)"
@@ -84,19 +84,19 @@ def within_another(text: str, span: tuple[int, int]) -> bool:
     return any(start <= span[0] and span[1] <= end and (start, end) != span for start, end in spans)
 
 
-def put(text: str, old: str, new: str) -> str:
+def replaced(text: str, old: str, new: str) -> str:
     """The text with the new value wherever the old one stands; what stood there with a capital has one again."""
-    for start, end in reversed(standing(text, old)):
+    for start, end in reversed(value_spans(text, old)):
         text = text[:start] + (_capitalised(new) if text[start].isupper() else new) + text[end:]
     return text
 
 
-def accepted_now(change: Change, answers: Iterable[str]) -> tuple[str, ...]:
+def accepted_after(change: Change, answers: Iterable[str]) -> tuple[str, ...]:
     """What says the new value, in the ways that the accepted answers said the old one. Equal values are right anyway."""
     accepted = [change.new]
     for answer in answers:
-        if standing(answer, change.part):
-            accepted.append(put(answer, change.part, change.new_part))
+        if value_spans(answer, change.part):
+            accepted.append(replaced(answer, change.part, change.new_part))
         elif change.kind == "name" and answer == change.old.split()[-1]:
             accepted.append(change.new.split()[-1])
     return tuple(dict.fromkeys(accepted))

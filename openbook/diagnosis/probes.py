@@ -25,7 +25,7 @@ from openbook.codec import convert
 from openbook.config import Strategy
 from openbook.diagnosis.bench import Bench, PassageReply, ask_alone, ask_with
 from openbook.diagnosis.gold_passages import LOOKED_THROUGH, GoldFinder
-from openbook.diagnosis.perturb import Change, accepted_now, changes, names_in, put, standing, within_another
+from openbook.diagnosis.perturb import Change, accepted_after, changes, names_in, replaced, value_spans, within_another
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.run_log import Header, Reply
 from openbook.diagnosis.scoring import Interval, holds_any, is_right, paired, same_answer
@@ -75,12 +75,12 @@ def case_of(question: Question, bench: Bench, finder: GoldFinder) -> Case | None
     if not gold.hits:
         return None
     ranked = bench.retrieve(question.question, LOOKED_THROUGH)
-    rest = [hit for hit in ranked if not (gold.marks(hit.passage) or tells(hit.passage, question.answers))]
+    rest = [hit for hit in ranked if not (gold.spans_in(hit.passage) or states_any(hit.passage, question.answers))]
     whole = (hit for hit in gold.hits if holds_any(hit.passage.text, question.answers))
     return Case(question, next(whole, gold.hits[0]), tuple(rest))
 
 
-def tells(passage: Passage, answers: Sequence[str]) -> bool:
+def states_any(passage: Passage, answers: Sequence[str]) -> bool:
     """Whether one of the answers stands in the passage or above it, in its words or as a value: "28 days", "twenty-eight days"."""
     values = [value for value in map(accepted_value, answers) if value is not None]
     return any(
@@ -181,17 +181,18 @@ def altered(passage: Passage, question: Question, names: Sequence[str]) -> Alter
     if holds_any(question.question, question.answers):
         return None  # an answer that repeats the question would look like one from memory
     for answer in sorted(question.answers, key=len, reverse=True):
-        spans = standing(passage.text, answer)
+        spans = value_spans(passage.text, answer)
         if not spans or any(within_another(passage.text, span) for span in spans):
             continue
         start, end = spans[0]
         for change in changes(passage.text[start:end], names, question.id):
-            answers = accepted_now(change, question.answers)
+            answers = accepted_after(change, question.answers)
             text, title, *headings = (
-                put(each, change.old, change.new) for each in (passage.text, passage.title, *passage.headings)
+                replaced(each, change.old, change.new) for each in (passage.text, passage.title, *passage.headings)
             )
             copy = replace(passage, text=text, end=passage.start + len(text), title=title, headings=tuple(headings))
-            if not (tells(copy, question.answers) or tells(passage, answers) or holds_any(question.question, answers)):
+            ambiguous = states_any(copy, question.answers) or states_any(passage, answers)
+            if not (ambiguous or holds_any(question.question, answers)):
                 return AlteredPassage(copy, change, answers)
     return None
 
@@ -201,10 +202,10 @@ def _followed(after: Reply, copy: AlteredPassage, question: Question, bench: Ben
         return "abstained"
     new, old = is_right(after.text, replace(question, answers=copy.answers)), is_right(after.text, question)
     if new and old:  # most words of an accepted sentence are there; the altered ones decide
-        new, old = bool(standing(after.text, copy.change.new_part)), bool(standing(after.text, copy.change.part))
+        new, old = bool(value_spans(after.text, copy.change.new_part)), bool(value_spans(after.text, copy.change.part))
     if new != old:
         return "passage" if new else "weights"
-    if not new and not tells(copy.passage, [after.text]):
+    if not new and not states_any(copy.passage, [after.text]):
         alone = ask_alone(bench, question.question, cancelled)
         if not (alone.failure or alone.abstained) and same_answer(after.text, alone.text):
             return "weights"
@@ -462,7 +463,7 @@ class ProbeLine:
         }
 
 
-def put_to(
+def probe_question(
     question: Question, names: Sequence[str], bench: Bench, finder: GoldFinder, cancelled: Cancelled
 ) -> dict[str, Trial]:
     """What each probe of these names shows on the question. Raises Stopped, KnowledgeError."""

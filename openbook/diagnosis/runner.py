@@ -15,7 +15,7 @@ from typing import Any
 from openbook.answer import near_enough
 from openbook.diagnosis.bench import Bench, Stopped, ask_alone, ask_with
 from openbook.diagnosis.gold_passages import GoldFinder
-from openbook.diagnosis.probes import PROBES, ProbeLine, ProbeRun, Trial, put_to
+from openbook.diagnosis.probes import PROBES, ProbeLine, ProbeRun, Trial, probe_question
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.run_log import Observation, RunLog, ShownPassage, Wording, open_run_log
 from openbook.errors import EngineError
@@ -74,14 +74,14 @@ def _observe(bench: Bench, finder: GoldFinder, question: Question, cancelled: Ca
         started = time.perf_counter()
         hits = bench.retrieve(wording, DEPTH)
         retrieve_s = time.perf_counter() - started
-        rank = next((n for n, hit in enumerate(hits, 1) if gold.marks(hit.passage)), 0)
+        rank = next((n for n, hit in enumerate(hits, 1) if gold.spans_in(hit.passage)), 0)
         opened = ask_with(bench, wording, near_enough(hits[: bench.passages], bench.options), cancelled)
         oracle = ask_with(bench, wording, oracle_hits, cancelled).reply if oracle_hits else None
         reply = replace(opened.reply, seconds=opened.reply.seconds + retrieve_s)
         found = tuple(hit.passage.id for hit in opened.given)
         asked.append(Wording(wording, alone, reply, oracle, found, rank, opened.cited))
         shown |= {hit.passage.id: hit.passage for hit in (*opened.given, *oracle_hits)}
-    passages = (ShownPassage(p.id, p.document, p.page, p.start, p.text, gold.marks(p)) for p in shown.values())
+    passages = (ShownPassage(p.id, p.document, p.page, p.start, p.text, gold.spans_in(p)) for p in shown.values())
     holding = tuple(hit.passage.id for hit in oracle_hits)
     return Observation(question, tuple(asked), tuple(passages), holding, gold.located)
 
@@ -121,7 +121,7 @@ def run_probes(
             return False
 
         def measure(asked: tuple[int, Question], gives_up: Cancelled) -> dict[str, Trial]:
-            return put_to(asked[1], names, bench, finder, gives_up)
+            return probe_question(asked[1], names, bench, finder, gives_up)
 
         to_ask = ((place, question) for place, question in enumerate(questions) if is_open(question))
         measured = stack.enter_context(closing(in_order(measure, to_ask, bench.at_once, cancelled)))

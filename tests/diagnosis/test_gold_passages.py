@@ -55,8 +55,8 @@ def test_what_was_retrieved_counts_where_the_question_is_spoken_of_too(finder: G
     found = finder.find(Question("q", "In what city was Corey Bramlet born?", ("Wheatland",)))
     town = finder.find(Question("t", "Where is Wheatland?", ("Vernon County",))).hits[0].passage
     assert "Wheatland" in town.text
-    assert not found.marks(town)
-    assert all(found.marks(hit.passage) for hit in found.hits)
+    assert not found.spans_in(town)
+    assert all(found.spans_in(hit.passage) for hit in found.hits)
 
 
 def test_gold_is_found_by_span_quote_and_answers(finder: GoldFinder, base: KnowledgeBase) -> None:
@@ -74,7 +74,7 @@ def test_gold_is_found_by_span_quote_and_answers(finder: GoldFinder, base: Knowl
         assert found.located == located, gold
         (passage,) = (hit.passage for hit in found.hits)
         marked = {"answers": "Vernon County"}.get(located, " ".join(gold.quote.split()) or "town")
-        assert [passage.text[a:b] for a, b in found.marks(passage)] == [marked], gold
+        assert [passage.text[a:b] for a, b in found.spans_in(passage)] == [marked], gold
 
 
 def test_a_quote_that_is_longer_than_a_passage_is_found(finder: GoldFinder) -> None:
@@ -83,7 +83,7 @@ def test_a_quote_that_is_longer_than_a_passage_is_found(finder: GoldFinder) -> N
     assert found.located == "quote"
     assert {Path(hit.passage.document).name for hit in found.hits} == {"long.md"}
     assert len(found.hits) > 1
-    assert all(found.marks(hit.passage) for hit in found.hits)
+    assert all(found.spans_in(hit.passage) for hit in found.hits)
 
 
 def test_a_window_is_marked_where_the_quote_stands_in_it(finder: GoldFinder, base: KnowledgeBase) -> None:
@@ -91,9 +91,9 @@ def test_a_window_is_marked_where_the_quote_stands_in_it(finder: GoldFinder, bas
     found = finder.find(Question("q", "Where does he live?", ("a paraphrase of it",), gold=Gold("", quote=quote)))
     _, hits = base.search("Corey Bramlet's town", HashEmbedder(), windows=True)
     windows = [hit.passage for hit in hits if hit.passage.parts]
-    marked = {window.text[start:end] for window in windows for start, end in found.marks(window)}
+    marked = {window.text[start:end] for window in windows for start, end in found.spans_in(window)}
     assert marked == {quote}
-    assert not any(found.marks(hit.passage) for hit in hits if not hit.passage.parts)
+    assert not any(found.spans_in(hit.passage) for hit in hits if not hit.passage.parts)
 
 
 def about(question: str, answer: str = "so") -> Topic:

@@ -23,7 +23,7 @@ from openbook.diagnosis.probes import (
     ProbeRun,
     altered,
     own_rank,
-    tells,
+    states_any,
     to_json,
 )
 from openbook.diagnosis.questions import Question
@@ -191,8 +191,8 @@ def passage_of(text: str) -> Passage:
     ],
 )
 def test_what_says_the_value_in_another_way_tells_it(text: str, accepted: str) -> None:
-    assert tells(passage_of(text), [accepted])
-    assert not tells(passage_of("It is so."), [accepted])
+    assert states_any(passage_of(text), [accepted])
+    assert not states_any(passage_of("It is so."), [accepted])
 
 
 def test_a_passage_that_would_still_hold_the_answer_is_not_altered() -> None:
