@@ -18,6 +18,5 @@
 * `comparison`       two diagnoses on the same questions
 * `report`           one HTML page
 * `results`          the folder of a diagnosis
-* `gate`             whether a trained model may take a name
-* `eval_sets`        the questions of the gate
+* `gate`             whether a trained model may take a name, and the questions that decide it
 """

@@ -10,8 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from openbook.diagnosis.eval_sets import EvalQuestion, ask_eval_set, load_eval_set
-from openbook.diagnosis.gate import Sets, compare, flips, load_sets, non_inferior
+from openbook.diagnosis.gate import (
+    EvalQuestion,
+    Sets,
+    ask_eval_set,
+    compare,
+    flips,
+    load_eval_set,
+    load_sets,
+    non_inferior,
+)
 from openbook.errors import ConfigError
 from openbook.inference import FrozenModel
 from openbook.records import Prompt, ReaderFormat
