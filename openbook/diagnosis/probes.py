@@ -20,7 +20,7 @@ from itertools import product
 from typing import Any, ClassVar, TypeAlias
 
 from openbook import __version__
-from openbook.answer import near_enough
+from openbook.answer import near_enough, pack
 from openbook.codec import convert
 from openbook.config import Strategy
 from openbook.diagnosis.bench import Bench, PassageReply, ask_alone, ask_with
@@ -31,10 +31,9 @@ from openbook.diagnosis.run_log import Header, Reply
 from openbook.diagnosis.scoring import Interval, holds_any, is_right, paired, same_answer
 from openbook.diagnosis.summary import Share, share, share_of
 from openbook.diagnosis.verdicts import reply_is_right
-from openbook.errors import ConfigError
+from openbook.errors import ConfigError, ContextOverflow
 from openbook.inference.frozen import Cancelled
 from openbook.knowledge.values import accepted_value, same_value, stated_values
-from openbook.prompts import open_book_prompt
 from openbook.records import Hit, Passage, sha256_hex
 
 FORMAT = 1
@@ -413,14 +412,14 @@ def own_rank(key: str, distractors: int) -> int:
 
 
 def _fits(bench: Bench, question: str, hits: Sequence[Hit]) -> bool:
-    """Whether all of these passages can be read: none would be left out for want of room."""
-    model, passages, parallel = bench.model, [hit.passage for hit in hits], bench.strategy == "parallel"
-    if parallel and model.reader is not None and len(hits) > model.reader.passages:
+    """Whether all of these passages are read: none is left out for want of room, or because the reader learned to read fewer."""
+    groups = [[hit] for hit in hits] if bench.strategy == "each" else [hits]
+    parallel = bench.strategy == "parallel"
+    try:
+        read = [pack(question, group, bench.model, bench.decoding, parallel=parallel)[0] for group in groups]
+    except ContextOverflow:
         return False
-    groups = [[passage] for passage in passages] if bench.strategy == "each" else [passages]
-    prompts = (replace(open_book_prompt(question, each, model.reader), side_by_side=parallel) for each in groups)
-    room = model.context_tokens - bench.decoding.max_tokens
-    return all(model.count_prompt_tokens(prompt) <= room for prompt in prompts)
+    return sum(map(len, read)) == len(hits)
 
 
 def _difference(read: Mapping[Place, Mapping[str, NoiseReading]], one: Place, other: Place) -> Interval | None:

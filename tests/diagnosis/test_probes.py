@@ -323,6 +323,17 @@ def test_what_does_not_fit_into_the_context_is_not_measured(base: KnowledgeBase)
     assert none.meaning() == "No question has enough passages around it to measure."
 
 
+def test_a_server_s_model_is_never_given_fewer_passages_than_are_counted(base: KnowledgeBase) -> None:
+    """Its prompt is longer, since it is asked to name its excerpts."""
+    roomy = TableEngine(reads)
+    noise(base, FrozenModel(roomy), decoding=Decoding(max_tokens=20))
+    longest = max(map(roomy.count_prompt_tokens, roomy.asked))
+    engine = TableEngine(reads, context_tokens=longest + 20)
+    engine.identity = replace(engine.identity, evidence="claimed")
+    noise(base, FrozenModel(engine), decoding=Decoding(max_tokens=20))
+    assert {len(prompt.passages) for prompt in engine.asked} == {1, 2, 4}
+
+
 def test_distractors_keep_their_order_around_the_passage(base: KnowledgeBase) -> None:
     engine = TableEngine(reads)
     run(base, FrozenModel(engine), "noise")
