@@ -59,7 +59,7 @@ def changes(value: str, names: Sequence[str], key: str) -> Iterator[Change]:
 
 
 def kind_of(value: str) -> Kind | None:
-    """What the first date in it makes it, or else the first time, or else the first number; or a name."""
+    """The kind of what is recognised in it, dates and times before numbers; or a name, if it is one."""
     recognised = _recognise(value)
     return recognised[0] if recognised else "name" if is_name(value) else None
 
@@ -79,7 +79,7 @@ def value_spans(text: str, value: str) -> list[tuple[int, int]]:
 
 
 def within_another(text: str, span: tuple[int, int]) -> bool:
-    """Whether the span is part of a date or time, which would be none if only this part changed."""
+    """Whether the span is only a part of a date or time. If that part changed alone, it might be no date or time any more."""
     spans = [found.span() for kind, p in _PATTERNS if kind != "number" for found in p.finditer(text)]
     return any(start <= span[0] and span[1] <= end and (start, end) != span for start, end in spans)
 
@@ -123,6 +123,11 @@ def _varied(found: re.Match[str], random: Random) -> str:
     return text
 
 
+def _other_day(old: str, random: Random) -> str:
+    """One that every month has."""
+    return str(random.randint(2, 9) if len(old) == 1 else random.randint(10, 28))
+
+
 def _other_month(old: str, random: Random) -> str:
     new = random.choice(MONTHS)
     if old.lower() not in MONTHS:  # in short
@@ -146,6 +151,11 @@ def _other_digits(old: str, random: Random) -> str:
     return "".join(digits) + old[len(body) :]
 
 
+def _other_words(old: str, random: Random) -> str:
+    number = _SPELLED.index(old.lower().replace(" ", "-"))
+    return _same_case(old, _SPELLED[_similar_number(number, random)])
+
+
 def _similar_number(number: int, random: Random) -> int:
     """A number of about the same size; never 1, which has no plural."""
     first, last = next(each for each in ((2, 12), (13, 31), (32, 99)) if number <= each[1])
@@ -157,9 +167,7 @@ def _same_case(old: str, new: str) -> str:
 
 
 _OTHER: Mapping[str, Callable[[str, Random], str]] = {
-    "day": lambda old, random: str(
-        random.randint(2, 9) if len(old) == 1 else random.randint(10, 28)
-    ),  # every month has it
+    "day": _other_day,
     "month": _other_month,
     "month_number": lambda old, random: str(random.randint(1, 9 if len(old) == 1 else 12)).zfill(len(old)),
     "year": lambda old, random: str(int(old) + random.choice((-1, 1)) * random.randint(1, 30)),
@@ -167,9 +175,7 @@ _OTHER: Mapping[str, Callable[[str, Random], str]] = {
     "hour": _other_hour,
     "minute": lambda old, random: f"{5 * random.randrange(12):02d}",
     "digits": _other_digits,
-    "words": lambda old, random: _same_case(
-        old, _SPELLED[_similar_number(_SPELLED.index(old.lower().replace(" ", "-")), random)]
-    ),
+    "words": _other_words,
 }
 
 _WHOLE_MONTHS = "|".join(month.capitalize() for month in MONTHS)
