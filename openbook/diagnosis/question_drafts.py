@@ -14,7 +14,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path, PurePath
 from typing import Any
@@ -84,18 +84,15 @@ class Drafts:
     passages: int
 
 
-@dataclass(slots=True)
 class ReplyLog:
     """What the model wrote, by a digest of all that decides it: a run that was stopped asks for nothing twice."""
 
-    path: Path
-    replies: dict[Digest, str] = field(default_factory=dict)
-    _writing: threading.Lock = field(default_factory=threading.Lock, repr=False)
-
-    def __post_init__(self) -> None:
+    def __init__(self, path: Path) -> None:
         """Raises StorageError."""
-        with storage_errors(f"read {self.path}"):
-            content = self.path.read_bytes() if self.path.exists() else b""
+        self.path, self._writing = path, threading.Lock()
+        self.replies: dict[Digest, str] = {}
+        with storage_errors(f"read {path}"):
+            content = path.read_bytes() if path.exists() else b""
         for line in content.splitlines():
             try:
                 self.replies |= json.loads(line)

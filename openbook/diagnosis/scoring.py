@@ -299,12 +299,10 @@ def paired(better: int, worse: int, questions: int) -> Interval:
 def mcnemar(only_first_right: int, only_second_right: int) -> float:
     """Two-sided p of McNemar's test: of the questions that one model alone gets right, would a fair coin split them so?
 
-    Exact up to 1,000 of them; beyond, the normal approximation with continuity correction. Raises ValueError for a negative
-    count. Source: McNemar 1947; Edwards 1948 for the correction.
+    Exact up to 1,000 of them; beyond, the normal approximation with continuity correction. Source: McNemar 1947; Edwards 1948
+    for the correction.
     """
     n, few = only_first_right + only_second_right, min(only_first_right, only_second_right)
-    if few < 0:
-        raise ValueError(f"A count of questions cannot be negative, but one is {few}")
     if n <= EXACT_PAIRS:
         return min(1.0, float(2 * sum(math.comb(n, i) for i in range(few + 1)) / 2**n))
     z = max(0.0, abs(only_first_right - only_second_right) - 1) / math.sqrt(n)

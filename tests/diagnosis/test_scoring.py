@@ -82,10 +82,8 @@ def test_mcnemar_is_the_exact_sign_test(first: int, second: int, p: float) -> No
     assert mcnemar(second, first) == mcnemar(first, second)
 
 
-def test_mcnemar_of_many_and_of_impossible_counts() -> None:
+def test_mcnemar_of_many() -> None:
     assert 0.0 <= mcnemar(40_000, 41_000) < 0.001
-    with pytest.raises(ValueError, match="negative"):
-        mcnemar(-1, 3)
 
 
 @pytest.mark.parametrize(
