@@ -9,7 +9,9 @@ from typing import Any
 from openbook.answer import Options
 from openbook.diagnosis.bench import Bench
 from openbook.diagnosis.questions import Question
+from openbook.diagnosis.report import Extras, write_report
 from openbook.diagnosis.run_log import Header, Observation, Reply, ShownPassage, Wording, open_run_log
+from openbook.diagnosis.summary import summarise
 from openbook.errors import EngineError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
@@ -120,3 +122,10 @@ def logged(path: Path, *observations: Observation) -> Path:
         for each in observations:
             log.append(each)
     return path
+
+
+def page_with(folder: Path, extras: Extras) -> str:
+    """A report of a model without questions, with these extras; its own style and script are left out."""
+    path = folder / "report.html"
+    write_report(path, "t", [(summarise(HEADER, []), [])], extras={HEADER.model.name: extras})
+    return path.read_text(encoding="utf-8").partition("</style>")[2].rpartition("<script>")[0]

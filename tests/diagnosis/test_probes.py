@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from openbook.answer import Options
-from openbook.diagnosis import report
 from openbook.diagnosis.bench import Bench
 from openbook.diagnosis.probes import (
     DISTRACTORS,
@@ -27,6 +26,7 @@ from openbook.diagnosis.probes import (
     to_json,
 )
 from openbook.diagnosis.questions import Question
+from openbook.diagnosis.report import Extras
 from openbook.diagnosis.runner import run_probes
 from openbook.errors import EngineError
 from openbook.inference import FrozenModel
@@ -34,7 +34,7 @@ from openbook.knowledge import KnowledgeBase
 from openbook.records import Decoding, Passage, Prompt, ReaderFormat
 from openbook.testing import echo_model
 from tests.conftest import base_with
-from tests.diagnosis.table_engine import FAILS, PROMPT_TOKENS, SILENT, TableEngine, bench_with, question_in
+from tests.diagnosis.table_engine import FAILS, PROMPT_TOKENS, SILENT, TableEngine, bench_with, page_with, question_in
 
 HARBOURS = "Arvik Brekkan Corrie Dunvar Eskmoor Fyrholm Grimsund Hessay".split()
 TIMES = {harbour: f"{6 + n:02d}:{10 + n}" for n, harbour in enumerate(HARBOURS)}
@@ -445,9 +445,9 @@ def test_a_failure_between_answers_is_kept_and_asked_again(tmp_path: Path, base:
 # --- as a page --------------------------------------------------------------------------------------------------------
 
 
-def test_the_page_escapes_and_reaches_for_nothing(base: KnowledgeBase) -> None:
+def test_the_page_escapes_and_reaches_for_nothing(tmp_path: Path, base: KnowledgeBase) -> None:
     probed = run(base, lambda p: f"<script>alert(1)</script>\x1b[31m {TIMES.get(harbour_in(p), 'none')}")
-    page = report._environment().get_template("probes.html").render(probe_run=replace(probed, stopped=True))
+    page = page_with(tmp_path, Extras(replace(probed, stopped=True))).partition("<h2>Probes of")[2]
     for there in ("stopped before all were probed", "&lt;script&gt;alert(1)"):
         assert there in page
     assert not re.search(r"<script|\x1b|https?://|src=|href=|url\(", page)
