@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from openbook.config import load_settings
-from openbook.diagnosis.eval_sets import EvalQuestion, ask_eval_set
+from openbook.diagnosis.gate import EvalQuestion, ask_eval_set
 from openbook.diagnosis.scoring import Interval, exact_match, holds_answer, interval
 from openbook.inference import FrozenModel, load_model
 from openbook.models import ModelStore, ensure

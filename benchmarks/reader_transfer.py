@@ -20,7 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from openbook.config import load_settings
-from openbook.diagnosis.eval_sets import EvalQuestion, ask_eval_set
+from openbook.diagnosis.gate import EvalQuestion, ask_eval_set
 from openbook.diagnosis.scoring import Interval, interval, normalised
 from openbook.inference import FrozenModel, load_model
 from openbook.models import ModelStore, ensure

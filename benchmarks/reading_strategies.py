@@ -35,7 +35,7 @@ import numpy as np
 from benchmarks.reader_accuracy import squad
 from openbook.answer import Options, final_answer, read_hits
 from openbook.config import load_settings
-from openbook.diagnosis.eval_sets import EvalQuestion
+from openbook.diagnosis.gate import EvalQuestion
 from openbook.diagnosis.scoring import Interval, exact_match, interval, token_f1
 from openbook.inference import FrozenModel, load_embedder, load_model
 from openbook.inference.decoding import log_softmax

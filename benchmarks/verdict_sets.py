@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from openbook.diagnosis.gold_passages import sentence_at
-from openbook.diagnosis.questions import Gold, Question, load_questions
+from openbook.diagnosis.importers import load_questions
+from openbook.diagnosis.questions import Gold, Question
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SEED = 11  # of the order in which the questions of a set are asked

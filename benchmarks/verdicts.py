@@ -29,11 +29,12 @@ from benchmarks import hand_check
 from benchmarks.verdict_sets import SETS, Set, sets
 from openbook.answer import Options
 from openbook.config import load_settings
+from openbook.diagnosis.bench import Bench
 from openbook.diagnosis.llm_judge import agreement
 from openbook.diagnosis.questions import questions_digest
 from openbook.diagnosis.results import observation_files, observations_path
 from openbook.diagnosis.run_log import Observation, open_run_log, read_observations
-from openbook.diagnosis.runner import Bench, run_questions
+from openbook.diagnosis.runner import run_questions
 from openbook.diagnosis.scoring import Interval, interval
 from openbook.diagnosis.verdicts import CONTROLS, VERDICTS, Verdict, evidence_of, judge, reason, with_neighbours
 from openbook.inference import load_embedder, load_model

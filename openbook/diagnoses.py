@@ -14,11 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 NUMBERS, REPORT = "diagnosis.json", "report.html"
-OBSERVATIONS, PROBES, OPINIONS = (
-    "observations-",
-    "probes-",
-    "opinions-",
-)  # how the names begin of files that grow by lines
+# How the names begin of files that grow by lines.
+OBSERVATIONS, PROBES, OPINIONS = "observations-", "probes-", "opinions-"
 _MAX_NUMBERS_BYTES = 1 << 27  # some 500,000 questions of two models; what is larger is not looked through
 
 

@@ -24,10 +24,10 @@ from openbook.records import canonical_json, sha256_hex
 if TYPE_CHECKING:
     from openbook import FrozenModel, KnowledgeBase, Scope
     from openbook.config import Settings
+    from openbook.diagnosis.bench import Bench
     from openbook.diagnosis.probes import ProbeRun
     from openbook.diagnosis.questions import Question
     from openbook.diagnosis.report import Extras
-    from openbook.diagnosis.runner import Bench
     from openbook.diagnosis.summary import ModelSummary
 
 
@@ -88,9 +88,9 @@ def run(
     What was asked is kept: a run that was stopped goes on with the same command.
     """
     from openbook.diagnosis import results
+    from openbook.diagnosis.bench import Bench
     from openbook.diagnosis.questions import questions_digest
     from openbook.diagnosis.report import Extras
-    from openbook.diagnosis.runner import Bench
 
     if fail_under is not None and math.isnan(fail_under):
         raise ConfigError("--fail-under must be a number from 0 to 1, not nan.")
@@ -132,7 +132,7 @@ def run(
 
 def _reviewed(path: Path) -> list[Question]:
     """The questions of the file. Raises ConfigError, also for drafts; StorageError."""
-    from openbook.diagnosis.questions import load_questions
+    from openbook.diagnosis.importers import load_questions
 
     questions = load_questions(path)
     drafts = sum(not question.reviewed for question in questions)
@@ -164,8 +164,8 @@ def _observe(asked: Sequence[Question], bench: Bench, digest: str, folder: Path)
 
 
 def _probe(asked: Sequence[Question], bench: Bench, digest: str, folder: Path) -> ProbeRun:
-    from openbook.diagnosis.probes import run_probes
     from openbook.diagnosis.results import probes_path
+    from openbook.diagnosis.runner import run_probes
 
     path = probes_path(folder, bench.model.identity)
     with display.progress("probe") as show:
@@ -262,9 +262,10 @@ def probe(
     Documents are never changed. Ctrl-C stops and shows what was measured so far. `openbook diagnose --probes` does the
     same with all options of a diagnosis, goes on where it was stopped, and writes a page for a browser.
     """  # noqa: D301  click keeps the lines after this control character as they are
-    from openbook.diagnosis.probes import PROBES, run_probes, to_json
+    from openbook.diagnosis.bench import Bench
+    from openbook.diagnosis.probes import PROBES, to_json
     from openbook.diagnosis.questions import questions_digest
-    from openbook.diagnosis.runner import Bench
+    from openbook.diagnosis.runner import run_probes
 
     # What is computed of altered passages must not outlive the run: no purge of a document would find it.
     current = context.settings(docs=docs, kb=kb, kv_disk=0, model=model)

@@ -167,7 +167,8 @@ def _typed(prompt: str) -> str | None:
 @_OUTPUT
 def import_(source: Path, output: Path) -> None:
     """Turn the questions in SOURCE, a SQuAD or RAGAS file, into a file of OpenBook's own."""
-    from openbook.diagnosis.questions import load_questions, write_questions
+    from openbook.diagnosis.importers import load_questions
+    from openbook.diagnosis.questions import write_questions
 
     _check_new(output)
     found = [asdict(question) for question in load_questions(source)]

@@ -1,12 +1,13 @@
 """Diagnosis: closed-book, open-book and oracle answers side by side.
 
-* `runner`           asks every question three ways; start reading here
+* `runner`           asks every question three ways, and the probes; start reading here
+* `bench`            what is asked, and one request to it
 * `run_log`          the file of what was answered
 * `verdicts`         from what was answered to one verdict for each question
 * `scoring`          which answer is right; intervals and tests
 * `gold_passages`    which passages hold the answer
 * `questions`        the file of questions
-* `importers`        SQuAD and RAGAS files as questions
+* `importers`        files of questions: OpenBook's own, SQuAD's and RAGAS's
 * `question_drafts`  questions that a model proposes
 * `question_review`  a person's decisions about them
 * `probes`           the passage altered, withheld, or put among others
@@ -17,6 +18,5 @@
 * `comparison`       two diagnoses on the same questions
 * `report`           one HTML page
 * `results`          the folder of a diagnosis
-* `gate`             whether a trained model may take a name
-* `eval_sets`        the questions of the gate
+* `gate`             whether a trained model may take a name, and the questions that decide it
 """

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from openbook.diagnosis.runner import DEPTH
 from openbook.diagnosis.summary import MISSES, ModelSummary, Share
 
-FEW = 10  # misses, or questions; of fewer, numbers are a hint and no more
+FEW = 10  # misses; the causes of fewer are a hint and no more
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,9 +52,9 @@ class Comparison:
     only_second: int
     p: float | None
     moved: tuple[tuple[Verdict, Verdict, int], ...]
-    left_out: int = 0
-    failed: int = 0
-    notes: tuple[str, ...] = ()
+    left_out: int
+    failed: int
+    notes: tuple[str, ...]
 
     @property
     def p_text(self) -> str:
@@ -86,17 +86,17 @@ def compare(first: ModelOutcomes | ModelSummary, second: ModelOutcomes | ModelSu
     only_second = sum(b.right and not a.right for a, b in pairs)
     moved = Counter((a.verdict, b.verdict) for a, b in pairs if a.verdict != b.verdict)
     return Comparison(
-        first.name,
-        second.name,
-        len(pairs),
-        sum(a.right and b.right for a, b in pairs),
-        only_first,
-        only_second,
-        mcnemar(only_first, only_second) if pairs else None,
-        tuple((a, b, n) for (a, b), n in sorted(moved.items(), key=lambda each: (-each[1], each[0]))),
-        len(ones) + len(others) - 2 * len(same),
-        len(same) - len(pairs),
-        tuple(_notes(first.header, second.header)),
+        first=first.name,
+        second=second.name,
+        questions=len(pairs),
+        both_right=sum(a.right and b.right for a, b in pairs),
+        only_first=only_first,
+        only_second=only_second,
+        p=mcnemar(only_first, only_second) if pairs else None,
+        moved=tuple((a, b, n) for (a, b), n in sorted(moved.items(), key=lambda each: (-each[1], each[0]))),
+        left_out=len(ones) + len(others) - 2 * len(same),
+        failed=len(same) - len(pairs),
+        notes=tuple(_notes(first.header, second.header)),
     )
 
 

@@ -45,7 +45,7 @@ class GoldPassages:
     spans: Mapping[Digest, tuple[Span, ...]] = field(default_factory=dict)
     on_topic: Callable[[Passage], bool] = field(default=lambda passage: True, repr=False, compare=False)
 
-    def marks(self, passage: Passage) -> tuple[Span, ...]:
+    def spans_in(self, passage: Passage) -> tuple[Span, ...]:
         """Where the answer stands in the passage's text, if it does. If located by gold, equal text elsewhere counts."""
         if self.located == "answers":
             return answer_spans(passage.text, self.question.answers) if self.on_topic(passage) else ()

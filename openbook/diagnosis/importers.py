@@ -12,7 +12,16 @@ import msgspec
 
 from openbook.codec import parse_json
 from openbook.diagnosis.gold_passages import SHORTEST_QUOTE_CHARS, places_of, sentence_at
-from openbook.diagnosis.questions import Gold, Question, checked, file_content, json_lines, question_of, texts
+from openbook.diagnosis.questions import (
+    Gold,
+    Question,
+    checked,
+    file_content,
+    json_lines,
+    question_of,
+    repeated_id,
+    texts,
+)
 from openbook.diagnosis.scoring import holds_any
 from openbook.errors import ConfigError
 
@@ -55,16 +64,23 @@ class _Ragas:
     reference_contexts: tuple[str, ...] | str | None = None
 
 
-def questions_in(path: Path) -> Iterator[tuple[str, Question]]:
-    """(where it stands, the question), in order. Raises ConfigError, StorageError."""
+def load_questions(path: Path) -> list[Question]:
+    """The questions of a file, in order. Raises ConfigError that names the line, StorageError."""
+    found: dict[str, Question] = {}
     for number, where, value in _records(path):
         keys = value.keys() if isinstance(value, Mapping) else frozenset()
         if "context" in keys:
-            yield where, _squad(value, where)
+            question = _squad(value, where)
         elif _RAGAS_KEYS & keys:
-            yield where, _ragas(value, where, f"line-{number}")
+            question = _ragas(value, where, f"line-{number}")
         else:
-            yield where, question_of(value, where, f"line-{number}")
+            question = question_of(value, where, f"line-{number}")
+        if question.id in found:
+            raise repeated_id(where, question.id)
+        found[question.id] = question
+    if not found:
+        raise ConfigError(f"{path.name} holds no questions.")
+    return list(found.values())
 
 
 def _records(path: Path) -> Iterator[tuple[int, str, Any]]:

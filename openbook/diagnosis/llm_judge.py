@@ -18,7 +18,7 @@ from typing import Literal, TypeAlias
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.run_log import Mode, Observation, open_run_log, read_observations
 from openbook.diagnosis.scoring import is_right
-from openbook.diagnosis.summary import MODES, Share, share
+from openbook.diagnosis.summary import MODES, Share, share_of
 from openbook.errors import ContextOverflow, EngineError
 from openbook.inference import FrozenModel
 from openbook.inference.frozen import never
@@ -48,7 +48,7 @@ class Agreement:
 def agreement(pairs: Iterable[tuple[Hashable, Hashable]]) -> Agreement:
     """How far two judges agree; a pair is what both said of one thing. Source of kappa: Cohen (1960)."""
     said = list(pairs)
-    same = share(sum(a == b for a, b in said), len(said))
+    same = share_of([a == b for a, b in said])
     if same.share is None:
         return Agreement(same, None)
     one, other = Counter(a for a, _ in said), Counter(b for _, b in said)

@@ -59,7 +59,7 @@ def changes(value: str, names: Sequence[str], key: str) -> Iterator[Change]:
 
 
 def kind_of(value: str) -> Kind | None:
-    """What the first date in it makes it, or else the first time, or else the first number; or a name."""
+    """The kind of what is recognised in it, dates and times before numbers; or a name, if it is one."""
     recognised = _recognise(value)
     return recognised[0] if recognised else "name" if is_name(value) else None
 
@@ -71,7 +71,7 @@ def _recognise(value: str) -> tuple[Kind, re.Match[str]] | None:
     return None
 
 
-def standing(text: str, value: str) -> list[tuple[int, int]]:
+def value_spans(text: str, value: str) -> list[tuple[int, int]]:
     """Where the value stands in the text as a whole: "28" does not stand in "1.28" or "B28". Whatever the case."""
     words = r"\s+".join(map(re.escape, value.split()))
     pattern = rf"(?<!\w)(?<!\d[.,:/-]){words}(?!\w)(?![.,:/-]\d)"
@@ -79,24 +79,24 @@ def standing(text: str, value: str) -> list[tuple[int, int]]:
 
 
 def within_another(text: str, span: tuple[int, int]) -> bool:
-    """Whether the span is part of a date or time, which would be none if only this part changed."""
+    """Whether the span is only a part of a date or time. If that part changed alone, it might be no date or time any more."""
     spans = [found.span() for kind, p in _PATTERNS if kind != "number" for found in p.finditer(text)]
     return any(start <= span[0] and span[1] <= end and (start, end) != span for start, end in spans)
 
 
-def put(text: str, old: str, new: str) -> str:
+def replaced(text: str, old: str, new: str) -> str:
     """The text with the new value wherever the old one stands; what stood there with a capital has one again."""
-    for start, end in reversed(standing(text, old)):
+    for start, end in reversed(value_spans(text, old)):
         text = text[:start] + (_capitalised(new) if text[start].isupper() else new) + text[end:]
     return text
 
 
-def accepted_now(change: Change, answers: Iterable[str]) -> tuple[str, ...]:
+def accepted_after(change: Change, answers: Iterable[str]) -> tuple[str, ...]:
     """What says the new value, in the ways that the accepted answers said the old one. Equal values are right anyway."""
     accepted = [change.new]
     for answer in answers:
-        if standing(answer, change.part):
-            accepted.append(put(answer, change.part, change.new_part))
+        if value_spans(answer, change.part):
+            accepted.append(replaced(answer, change.part, change.new_part))
         elif change.kind == "name" and answer == change.old.split()[-1]:
             accepted.append(change.new.split()[-1])
     return tuple(dict.fromkeys(accepted))
@@ -123,6 +123,11 @@ def _varied(found: re.Match[str], random: Random) -> str:
     return text
 
 
+def _other_day(old: str, random: Random) -> str:
+    """One that every month has."""
+    return str(random.randint(2, 9) if len(old) == 1 else random.randint(10, 28))
+
+
 def _other_month(old: str, random: Random) -> str:
     new = random.choice(MONTHS)
     if old.lower() not in MONTHS:  # in short
@@ -146,6 +151,11 @@ def _other_digits(old: str, random: Random) -> str:
     return "".join(digits) + old[len(body) :]
 
 
+def _other_words(old: str, random: Random) -> str:
+    number = _SPELLED.index(old.lower().replace(" ", "-"))
+    return _same_case(old, _SPELLED[_similar_number(number, random)])
+
+
 def _similar_number(number: int, random: Random) -> int:
     """A number of about the same size; never 1, which has no plural."""
     first, last = next(each for each in ((2, 12), (13, 31), (32, 99)) if number <= each[1])
@@ -157,9 +167,7 @@ def _same_case(old: str, new: str) -> str:
 
 
 _OTHER: Mapping[str, Callable[[str, Random], str]] = {
-    "day": lambda old, random: str(
-        random.randint(2, 9) if len(old) == 1 else random.randint(10, 28)
-    ),  # every month has it
+    "day": _other_day,
     "month": _other_month,
     "month_number": lambda old, random: str(random.randint(1, 9 if len(old) == 1 else 12)).zfill(len(old)),
     "year": lambda old, random: str(int(old) + random.choice((-1, 1)) * random.randint(1, 30)),
@@ -167,9 +175,7 @@ _OTHER: Mapping[str, Callable[[str, Random], str]] = {
     "hour": _other_hour,
     "minute": lambda old, random: f"{5 * random.randrange(12):02d}",
     "digits": _other_digits,
-    "words": lambda old, random: _same_case(
-        old, _SPELLED[_similar_number(_SPELLED.index(old.lower().replace(" ", "-")), random)]
-    ),
+    "words": _other_words,
 }
 
 _WHOLE_MONTHS = "|".join(month.capitalize() for month in MONTHS)

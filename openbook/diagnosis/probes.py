@@ -13,37 +13,30 @@ share has its 95 % interval.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
-from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
 from openbook import __version__
-from openbook.answer import near_enough
+from openbook.answer import near_enough, pack
 from openbook.codec import convert
 from openbook.config import Strategy
+from openbook.diagnosis.bench import Bench, PassageReply, ask_alone, ask_with
 from openbook.diagnosis.gold_passages import LOOKED_THROUGH, GoldFinder
-from openbook.diagnosis.perturb import Change, accepted_now, changes, names_in, put, standing, within_another
+from openbook.diagnosis.perturb import Change, accepted_after, changes, names_in, replaced, value_spans, within_another
 from openbook.diagnosis.questions import Question
-from openbook.diagnosis.run_log import Header, Reply, open_run_log
-from openbook.diagnosis.runner import Bench, FailureStreak, PassageReply, Progress, Stopped, ask_alone, ask_with
-from openbook.diagnosis.scoring import Interval, holds_any, is_right, same_answer
-from openbook.diagnosis.summary import Share, share
+from openbook.diagnosis.run_log import Header, Reply
+from openbook.diagnosis.scoring import Interval, holds_any, is_right, paired, same_answer
+from openbook.diagnosis.summary import Share, share, share_of
 from openbook.diagnosis.verdicts import reply_is_right
-from openbook.errors import ConfigError, did_you_mean
-from openbook.inference.frozen import Cancelled, never
+from openbook.errors import ConfigError, ContextOverflow
+from openbook.inference.frozen import Cancelled
 from openbook.knowledge.values import accepted_value, same_value, stated_values
-from openbook.parallel import in_order
-from openbook.prompts import open_book_prompt
 from openbook.records import Hit, Passage, sha256_hex
 
 FORMAT = 1
-NO_PASSAGE = "no passage holds the answer"
-FAILED = "the model failed"
 
 
 class _RequestFailed(Exception):
@@ -70,7 +63,7 @@ class Trial:
 
 def _counted(trials: Sequence[Trial], outcomes: Iterable[str]) -> tuple[dict[str, int], dict[str, Share]]:
     """(how many trials are left out, by reason; the share of each of these outcomes among the other trials)."""
-    found = Counter(FAILED if trial.failure else trial.outcome for trial in trials)
+    found = Counter("the model failed" if trial.failure else trial.outcome for trial in trials)
     shown = {outcome: found.pop(outcome, 0) for outcome in outcomes}
     return dict(sorted(found.items())), {key: share(n, sum(shown.values())) for key, n in shown.items()}
 
@@ -81,12 +74,12 @@ def case_of(question: Question, bench: Bench, finder: GoldFinder) -> Case | None
     if not gold.hits:
         return None
     ranked = bench.retrieve(question.question, LOOKED_THROUGH)
-    rest = [hit for hit in ranked if not (gold.marks(hit.passage) or tells(hit.passage, question.answers))]
+    rest = [hit for hit in ranked if not (gold.spans_in(hit.passage) or states_any(hit.passage, question.answers))]
     whole = (hit for hit in gold.hits if holds_any(hit.passage.text, question.answers))
     return Case(question, next(whole, gold.hits[0]), tuple(rest))
 
 
-def tells(passage: Passage, answers: Sequence[str]) -> bool:
+def states_any(passage: Passage, answers: Sequence[str]) -> bool:
     """Whether one of the answers stands in the passage or above it, in its words or as a value: "28 days", "twenty-eight days"."""
     values = [value for value in map(accepted_value, answers) if value is not None]
     return any(
@@ -187,17 +180,18 @@ def altered(passage: Passage, question: Question, names: Sequence[str]) -> Alter
     if holds_any(question.question, question.answers):
         return None  # an answer that repeats the question would look like one from memory
     for answer in sorted(question.answers, key=len, reverse=True):
-        spans = standing(passage.text, answer)
+        spans = value_spans(passage.text, answer)
         if not spans or any(within_another(passage.text, span) for span in spans):
             continue
         start, end = spans[0]
         for change in changes(passage.text[start:end], names, question.id):
-            answers = accepted_now(change, question.answers)
+            answers = accepted_after(change, question.answers)
             text, title, *headings = (
-                put(each, change.old, change.new) for each in (passage.text, passage.title, *passage.headings)
+                replaced(each, change.old, change.new) for each in (passage.text, passage.title, *passage.headings)
             )
             copy = replace(passage, text=text, end=passage.start + len(text), title=title, headings=tuple(headings))
-            if not (tells(copy, question.answers) or tells(passage, answers) or holds_any(question.question, answers)):
+            ambiguous = states_any(copy, question.answers) or states_any(passage, answers)
+            if not (ambiguous or holds_any(question.question, answers)):
                 return AlteredPassage(copy, change, answers)
     return None
 
@@ -207,10 +201,10 @@ def _followed(after: Reply, copy: AlteredPassage, question: Question, bench: Ben
         return "abstained"
     new, old = is_right(after.text, replace(question, answers=copy.answers)), is_right(after.text, question)
     if new and old:  # most words of an accepted sentence are there; the altered ones decide
-        new, old = bool(standing(after.text, copy.change.new_part)), bool(standing(after.text, copy.change.part))
+        new, old = bool(value_spans(after.text, copy.change.new_part)), bool(value_spans(after.text, copy.change.part))
     if new != old:
         return "passage" if new else "weights"
-    if not new and not tells(copy.passage, [after.text]):
+    if not new and not states_any(copy.passage, [after.text]):
         alone = ask_alone(bench, question.question, cancelled)
         if not (alone.failure or alone.abstained) and same_answer(after.text, alone.text):
             return "weights"
@@ -263,7 +257,7 @@ class Abstention:
     def of(cls, trials: Sequence[AbstentionTrial]) -> Abstention:
         left_out, shares = _counted(trials, cls.outcomes_shown)
         invented = [trial.cited for trial in trials if trial.outcome == "invented"]
-        return cls(left_out, tuple(trials), shares, share(sum(invented), len(invented)))
+        return cls(left_out, tuple(trials), shares, share_of(invented))
 
     def rows(self) -> list[tuple[str, Share]]:
         rows = [(name, self.outcomes[outcome]) for outcome, name in self.outcomes_shown.items()]
@@ -376,8 +370,7 @@ class Noise:
         cells = []
         for place in sorted(place for place in read if place.rank == 0 or place.distractors == AMONG):
             here = read[place].values()
-            right = share(sum(seen.right for seen in here), len(here))
-            abstained = share(sum(seen.abstained for seen in here), len(here))
+            right, abstained = share_of([seen.right for seen in here]), share_of([seen.abstained for seen in here])
             cells.append(Cell(place.strategy, place.rank, place.distractors, right, abstained))
         most, last, strategies = DISTRACTORS[-1], AMONG + 1, sorted({place.strategy for place in read})
         return cls(
@@ -419,14 +412,14 @@ def own_rank(key: str, distractors: int) -> int:
 
 
 def _fits(bench: Bench, question: str, hits: Sequence[Hit]) -> bool:
-    """Whether all of these passages can be read: none would be left out for want of room."""
-    model, passages, parallel = bench.model, [hit.passage for hit in hits], bench.strategy == "parallel"
-    if parallel and model.reader is not None and len(hits) > model.reader.passages:
+    """Whether all of these passages are read: none is left out for want of room, or because the reader learned to read fewer."""
+    groups = [[hit] for hit in hits] if bench.strategy == "each" else [hits]
+    parallel = bench.strategy == "parallel"
+    try:
+        read = [pack(question, group, bench.model, bench.decoding, parallel=parallel)[0] for group in groups]
+    except ContextOverflow:
         return False
-    groups = [[passage] for passage in passages] if bench.strategy == "each" else [passages]
-    prompts = (replace(open_book_prompt(question, each, model.reader), side_by_side=parallel) for each in groups)
-    room = model.context_tokens - bench.decoding.max_tokens
-    return all(model.count_prompt_tokens(prompt) <= room for prompt in prompts)
+    return sum(map(len, read)) == len(hits)
 
 
 def _difference(read: Mapping[Place, Mapping[str, NoiseReading]], one: Place, other: Place) -> Interval | None:
@@ -434,15 +427,6 @@ def _difference(read: Mapping[Place, Mapping[str, NoiseReading]], one: Place, ot
     first, second = read.get(one, {}), read.get(other, {})
     pairs = Counter((first[id_].right, second[id_].right) for id_ in first.keys() & second.keys())
     return paired(pairs[True, False], pairs[False, True], pairs.total()) if pairs else None
-
-
-def paired(better: int, worse: int, questions: int) -> Interval:
-    """The difference of two shares over the same questions, with its 95 % interval: Wald's, half a question added to each
-    of the four combinations. Source: Agresti & Min 2005.
-    """
-    n, gained, lost = questions + 2, better + 0.5, worse + 0.5
-    middle, spread = (gained - lost) / n, 1.96 * math.sqrt(gained + lost - (gained - lost) ** 2 / n) / n
-    return Interval((better - worse) / questions, max(-1.0, middle - spread), min(1.0, middle + spread), questions)
 
 
 # --- all of them ------------------------------------------------------------------------------------------------------
@@ -478,79 +462,21 @@ class ProbeLine:
         }
 
 
-def run_probes(
-    questions: Sequence[Question],
-    bench: Bench,
-    questions_digest: str = "",
-    probes: Iterable[str] = tuple(PROBES),
-    *,
-    path: Path | None = None,
-    progress: Progress = lambda done, total: None,
-    cancelled: Cancelled = never,
-) -> ProbeRun:
-    """Put the probes to one question after the other. When `cancelled`, the result is of what was measured so far.
-
-    Trials are kept in `path`, if it is given, and nothing in it is asked again but requests on which the model failed.
-    Raises ConfigError for an unknown probe, or if the file is of something else; EngineError when the model fails on many
-    questions in a row; KnowledgeError, StorageError.
-    """
-    names = checked_names(probes)
-    bench = bench.pinned()
-    header = bench.header(questions_digest)
-    finder, streak = GoldFinder(bench.base, bench.embedder, bench.scope), FailureStreak(bench.model.identity.name)
-    trials: list[dict[str, Any]] = []
-    stopped = False
-    with ExitStack() as stack:
-        log = stack.enter_context(open_run_log(path, header, ProbeLine)) if path else None
-
-        def recorded() -> Iterator[tuple[int, Question, dict[str, Trial]]]:
-            """Each question with its trials; without any when it must be asked."""
-            for place, question in enumerate(questions):
-                line = log.find(question.id) if log else None
-                there = line.read(names) if line else {}
-                is_open = len(there) < len(names) or any(trial.failure for trial in there.values())
-                yield place, question, {} if is_open else there
-
-        def measure(asked: tuple[int, Question, dict[str, Trial]], gives_up: Cancelled) -> dict[str, Trial]:
-            _, question, before = asked
-            return before or _put_to(question, names, bench, finder, gives_up)
-
-        measured = stack.enter_context(closing(in_order(measure, recorded(), bench.at_once, cancelled)))
-        try:
-            for (place, question, before), there in measured:
-                if not before:
-                    shown = (t for name, t in there.items() if t.failure or t.outcome in PROBES[name].outcomes_shown)
-                    streak.add(place, [trial.failure for trial in shown])
-                    if log:
-                        log.append(ProbeLine(question.id, there))
-                    progress(place + 1, len(questions))
-                trials.append(there)
-        except Stopped:
-            stopped = True
-    results = {name: PROBES[name].of([each[name] for each in trials]) for name in names if trials or not stopped}
-    return ProbeRun(header, len(trials), stopped, results)
-
-
-def _put_to(
+def probe_question(
     question: Question, names: Sequence[str], bench: Bench, finder: GoldFinder, cancelled: Cancelled
 ) -> dict[str, Trial]:
-    """Raises Stopped, KnowledgeError."""
+    """What each probe of these names shows on the question. Raises Stopped, KnowledgeError."""
     case, found = case_of(question, bench, finder), dict[str, Trial]()
     for name in names:
         probe = PROBES[name]
         try:
-            found[name] = probe.trial(case, bench, cancelled) if case else probe.trial_type(question.id, NO_PASSAGE)
+            if case:
+                found[name] = probe.trial(case, bench, cancelled)
+            else:
+                found[name] = probe.trial_type(question.id, "no passage holds the answer")
         except _RequestFailed as failure:
             found[name] = probe.trial_type(question.id, failure=str(failure))
     return found
-
-
-def checked_names(probes: Iterable[str]) -> tuple[str, ...]:
-    """The probes, each once, in their order. Raises ConfigError."""
-    wanted = set(probes)
-    for name in sorted(wanted.difference(PROBES)):
-        raise ConfigError(f"{name!r} is not a probe.{did_you_mean(name, PROBES)} There are {', '.join(PROBES)}.")
-    return tuple(name for name in PROBES if name in wanted)
 
 
 def to_json(run: ProbeRun) -> dict[str, Any]:

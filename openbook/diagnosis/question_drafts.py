@@ -14,7 +14,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path, PurePath
 from typing import Any
@@ -26,7 +26,6 @@ from openbook.files import make_folder, storage_errors
 from openbook.inference import FrozenModel
 from openbook.inference.frozen import Cancelled, never
 from openbook.knowledge import KnowledgeBase, Scope
-from openbook.knowledge.scope import EVERYTHING
 from openbook.knowledge.sentences import sentence_spans
 from openbook.knowledge.values import NUMBER_WORDS
 from openbook.knowledge.words import is_function_word
@@ -85,18 +84,15 @@ class Drafts:
     passages: int
 
 
-@dataclass(slots=True)
 class ReplyLog:
     """What the model wrote, by a digest of all that decides it: a run that was stopped asks for nothing twice."""
 
-    path: Path
-    replies: dict[Digest, str] = field(default_factory=dict)
-    _writing: threading.Lock = field(default_factory=threading.Lock, repr=False)
-
-    def __post_init__(self) -> None:
+    def __init__(self, path: Path) -> None:
         """Raises StorageError."""
-        with storage_errors(f"read {self.path}"):
-            content = self.path.read_bytes() if self.path.exists() else b""
+        self.path, self._writing = path, threading.Lock()
+        self.replies: dict[Digest, str] = {}
+        with storage_errors(f"read {path}"):
+            content = path.read_bytes() if path.exists() else b""
         for line in content.splitlines():
             try:
                 self.replies |= json.loads(line)
@@ -119,14 +115,12 @@ def draft(
     count: int,
     log: ReplyLog,
     *,
-    seed: int = 0,
-    scope: Scope = EVERYTHING,
     at_once: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Drafts:
-    """At most `count` drafts, spread over the documents that `scope` sees. `at_once`: how many the model writes at the same time.
+    """At most `count` drafts, spread over the documents. `at_once`: how many the model writes at the same time.
 
-    The same knowledge base, model, count, seed and scope give the same drafts, whatever `log` holds and `at_once` is.
+    The same knowledge base, model and count give the same drafts, whatever `log` holds and `at_once` is.
     Raises ConfigError for a model that only answers; KnowledgeError, EngineError, StorageError.
     """
     if model.reader is not None:
@@ -134,7 +128,6 @@ def draft(
             f"{model.identity.name!r} was trained to answer from passages and writes no questions. Choose a model that follows "
             "instructions: --model qwen2.5-coder-1.5b-instruct."
         )
-    scope = replace(scope, as_of=base.kept_version(scope.as_of))  # whatever is committed meanwhile
     questions: dict[str, dict[str, Any]] = {}  # by their plain words
     rejected: Counter[str] = Counter()
     read = 0
@@ -142,7 +135,7 @@ def draft(
     def reply(turn: tuple[str, Passage], gives_up: Cancelled) -> str:
         return reply_to(turn[1], model, log, gives_up)
 
-    turns = islice(passages_in_turn(base, scope, seed), TRIED_FOR_EACH * count)
+    turns = islice(passages_in_turn(base), TRIED_FOR_EACH * count)
     with closing(in_order(reply, turns, at_once, never)) as replies:
         for (name, passage), written in replies:
             read += 1
@@ -160,18 +153,19 @@ def draft(
     return Drafts(tuple(questions.values()), dict(rejected.most_common()), read)
 
 
-def passages_in_turn(base: KnowledgeBase, scope: Scope, seed: int) -> Iterator[tuple[str, Passage]]:
-    """A passage of each document, then the next of each, with the document's name; `seed` decides the order.
+def passages_in_turn(base: KnowledgeBase) -> Iterator[tuple[str, Passage]]:
+    """A passage of each document, then the next of each, with the document's name, of the version that is the newest now.
 
     Text that stands in several documents comes once. The order depends on names below the common folder, not on where it lies.
     """
-    names, seen = _names(base.documents(scope)), set[Digest]()
+    version, seen = base.kept_version(), set[Digest]()
+    names = _names(base.documents(Scope(as_of=version)))
 
     def rank(name: str) -> Digest:
-        return sha256_hex(f"{seed}\0{name}".encode("utf-8", "replace"))
+        return sha256_hex(f"0\0{name}".encode("utf-8", "replace"))
 
     def passages_of(document: str) -> Iterator[tuple[str, Passage]]:
-        for passage in sorted(base.passages(document, scope.as_of), key=lambda passage: rank(passage.id)):
+        for passage in sorted(base.passages(document, version), key=lambda passage: rank(passage.id)):
             if len(passage.text.strip()) >= SHORTEST_PASSAGE_CHARS and passage.digest not in seen:
                 seen.add(passage.digest)
                 yield names[document], passage

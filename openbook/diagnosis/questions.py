@@ -4,7 +4,7 @@
      "phrasings": ["At what time does the ferry sail?"], "gold": {"document": "ferry.md", "start": 10, "end": 42}}
     {"id": "q2", "question": "Who built the ferry?", "kind": "unanswerable"}
 
-JSON Lines, plain or compressed with gzip. Files of other makers are read by `importers`.
+JSON Lines, plain or compressed with gzip. `importers` reads them, and files of other makers.
 """
 
 from __future__ import annotations
@@ -71,20 +71,6 @@ class Question:
     @property
     def wordings(self) -> tuple[str, ...]:
         return (self.question, *self.phrasings)
-
-
-def load_questions(path: Path) -> list[Question]:
-    """The questions of a file. Raises ConfigError that names the line, StorageError."""
-    from openbook.diagnosis.importers import questions_in
-
-    found: dict[str, Question] = {}
-    for where, question in questions_in(path):
-        if question.id in found:
-            raise repeated_id(where, question.id)
-        found[question.id] = question
-    if not found:
-        raise ConfigError(f"{path.name} holds no questions.")
-    return list(found.values())
 
 
 def repeated_id(where: str, id_: str) -> ConfigError:

@@ -99,6 +99,11 @@ class Wording:
     rank: int = 0
     cited: tuple[tuple[str, int, int], ...] = ()
 
+    @property
+    def replies(self) -> tuple[Reply, ...]:
+        """To all requests that were made."""
+        return tuple(filter(None, (self.closed, self.opened, self.oracle)))
+
     def reply(self, mode: Mode) -> Reply | None:
         return {"closed_book": self.closed, "open_book": self.opened, "oracle": self.oracle}[mode]
 
@@ -119,8 +124,7 @@ class Observation:
     @property
     def failure(self) -> str:
         """Why the model failed on a request, or an empty text."""
-        replies = (reply for each in self.asked for reply in (each.closed, each.opened, each.oracle))
-        return next((reply.failure for reply in replies if reply is not None and reply.failure), "")
+        return next((reply.failure for each in self.asked for reply in each.replies if reply.failure), "")
 
 
 def differences(one: Header, other: Header) -> Iterator[tuple[str, str, str]]:
@@ -184,31 +188,26 @@ def _id_of(record: Record) -> str:
 
 
 class RunLog(Generic[_Record]):
-    """A file of observations, or of other records, to which lines are added."""
+    """A file of observations, or of other records, to which lines are added; see `open_run_log`."""
 
-    def __init__(self, path: Path, header: Header, kind: type[_Record]) -> None:
-        self.path, self._kind = path, kind
+    def __init__(self, path: Path, stream: IO[bytes], header: Header, kind: type[_Record]) -> None:
+        self.path, self._stream, self._kind = path, stream, kind
         self._places: dict[str, int] = {}
-        self._stream: IO[bytes] = path.open("a+b")
-        try:
-            self._stream.seek(0)
-            first = self._stream.readline()
-            if first.endswith(b"\n"):
-                for name, old, new in differences(_header(first, path), header):
-                    hint = f" To go on with the old one: --as-of {old}." if name == "knowledge_base_version" else ""
-                    raise ConfigError(
-                        f"The observations in {path} are of another {name.replace('_', ' ')}: {old}, now {new}.{hint} "
-                        "Choose another folder with --out, or delete that file."
-                    )
-                self._places, end = _places(self._stream, path, kind)
-                self._stream.truncate(end)  # what a killed process left of a line
-            else:
-                self._stream.truncate(0)
-                self._stream.write(canonical_json(asdict(header)) + b"\n")
-                self._stream.flush()
-        except BaseException:
-            self._stream.close()
-            raise
+        stream.seek(0)
+        first = stream.readline()
+        if not first.endswith(b"\n"):
+            stream.truncate(0)
+            stream.write(canonical_json(asdict(header)) + b"\n")
+            stream.flush()
+            return
+        for name, old, new in differences(_header(first, path), header):
+            hint = f" To go on with the old one: --as-of {old}." if name == "knowledge_base_version" else ""
+            raise ConfigError(
+                f"The observations in {path} are of another {name.replace('_', ' ')}: {old}, now {new}.{hint} "
+                "Choose another folder with --out, or delete that file."
+            )
+        self._places, end = _places(stream, path, kind)
+        stream.truncate(end)  # what a killed process left of a line
 
     @property
     def done(self) -> int:
@@ -232,11 +231,6 @@ class RunLog(Generic[_Record]):
             self._stream.flush()
         self._places[_id_of(record)] = place
 
-    def close(self) -> None:
-        """Raises StorageError."""
-        with storage_errors(f"write {self.path}"), self._stream:
-            os.fsync(self._stream.fileno())
-
 
 @contextmanager
 def open_run_log(path: Path, header: Header, kind: type[_Record]) -> Iterator[RunLog[_Record]]:
@@ -247,8 +241,11 @@ def open_run_log(path: Path, header: Header, kind: type[_Record]) -> Iterator[Ru
         if not free:
             raise StorageError(f"Another process writes {path}. Wait for it, or choose another folder with --out.")
         with storage_errors(f"write {path}"):
-            log = RunLog(path, header, kind)
+            stream = path.open("a+b")
         try:
+            with storage_errors(f"write {path}"):
+                log = RunLog(path, stream, header, kind)
             yield log
         finally:
-            log.close()
+            with storage_errors(f"write {path}"), stream:
+                os.fsync(stream.fileno())

@@ -49,6 +49,11 @@ def share(count: int, of: int) -> Share:
     return Share(count, of, found.mean, found.low, found.high)
 
 
+def share_of(found: Sequence[bool]) -> Share:
+    """The share of those that are true."""
+    return share(sum(found), len(found))
+
+
 @dataclass(frozen=True, slots=True)
 class Cost:
     """What a mode cost. Tokens are those that the engine counted; None when it counts none."""
@@ -163,15 +168,15 @@ def summarise(header: Header, judgements: Iterable[tuple[Observation, Judgement]
         overall=_group(found),
         by_kind={kind: _group(each) for kind, each in sorted(kinds.items())},
         by_tag={tag: _group(each) for tag, each in sorted(tags.items())},
-        right_in={mode: _share_of(each) for mode, each in right.items()},
-        abstained=_share_of(silent),
+        right_in={mode: share_of(each) for mode, each in right.items()},
+        abstained=share_of(silent),
         from_memory=sum(each.from_memory for each in found),
         misses_within_depth=sum(rank > 0 for rank in missed),
         misses_cut_off=sum(0 < rank <= header.passages for rank in missed),
         retrieval=Retrieval(
             len(ranks),
-            {k: _share_of([0 < rank <= k for rank in ranks]) for k in RANKS},
-            _share_of(reached),
+            {k: share_of([0 < rank <= k for rank in ranks]) for k in RANKS},
+            share_of(reached),
             interval([1.0 / rank if rank else 0.0 for rank in ranks]),
         ),
         costs={mode: _cost(each) for mode, each in spent.items()},
@@ -192,10 +197,6 @@ def _group(found: Sequence[Judgement]) -> Group:
     failed = verdicts["failed"]
     shares = {verdict: share(verdicts[verdict], len(found) - failed) for verdict in SHARED}
     return Group(len(found), failed, shares, share(sum(each.right for each in found), len(found) - failed))
-
-
-def _share_of(found: Sequence[bool]) -> Share:
-    return share(sum(found), len(found))
 
 
 def to_json(summary: ModelSummary) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from typing import Any
 import openbook
 from studies.price_of_a_fact.facts import FORMS, Fact, fact_lesson, invented_facts
 from studies.price_of_a_fact.skills import Skill
-from studies.price_of_a_fact.training import NOTHING, Cost, Lesson, Meter, train, write_recipe
+from studies.price_of_a_fact.training import NOTHING, Cost, Lesson, cpu_seconds, train, write_recipe
 
 HERE = Path(__file__).parent
 BASE, READER, EMBEDDER = "smollm2-135m-instruct", "reader", "minilm-l6-int8"
@@ -150,10 +150,10 @@ def knowledge_base(texts: Mapping[str, str], embedder: Any) -> Iterator[tuple[op
         folder.mkdir()
         for name, text in texts.items():
             (folder / name).write_text(text + "\n", encoding="utf-8")
-        meter = Meter()
+        started, cpu = time.perf_counter(), cpu_seconds()
         with closing(openbook.KnowledgeBase.ensure(Path(scrap) / "base", embedder.identity)) as base:
             openbook.add(base, [folder], embedder)
-            yield base, meter.cost()
+            yield base, Cost(time.perf_counter() - started, cpu_seconds() - cpu)
 
 
 # --- facts ------------------------------------------------------------------------------------------------------------

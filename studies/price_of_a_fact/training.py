@@ -49,17 +49,8 @@ class Cost:
 NOTHING = Cost()
 
 
-class Meter:
-    """What this process and its children that have ended have spent since the meter was made; not the memory."""
-
-    def __init__(self) -> None:
-        self._started, self._cpu = time.perf_counter(), _cpu_seconds()
-
-    def cost(self) -> Cost:
-        return Cost(time.perf_counter() - self._started, _cpu_seconds() - self._cpu)
-
-
-def _cpu_seconds() -> float:
+def cpu_seconds() -> float:
+    """What this process and its children that have ended have spent."""
     used = os.times()
     return used.user + used.system + used.children_user + used.children_system
 

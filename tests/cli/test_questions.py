@@ -12,8 +12,9 @@ from typing import Any, TypeAlias
 import pytest
 
 from openbook.cli import context
+from openbook.diagnosis.importers import load_questions
 from openbook.diagnosis.question_review import Review
-from openbook.diagnosis.questions import load_questions, write_questions
+from openbook.diagnosis.questions import write_questions
 from openbook.errors import StorageError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase

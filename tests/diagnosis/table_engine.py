@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from openbook.answer import Options
+from openbook.diagnosis.bench import Bench
 from openbook.diagnosis.questions import Question
-from openbook.diagnosis.run_log import Header, Observation, Reply, ShownPassage, Wording
-from openbook.diagnosis.runner import Bench
+from openbook.diagnosis.report import Extras, write_report
+from openbook.diagnosis.run_log import Header, Observation, Reply, ShownPassage, Wording, open_run_log
+from openbook.diagnosis.summary import summarise
 from openbook.errors import EngineError
 from openbook.inference import FrozenModel
-from openbook.inference.frozen import Cancelled, never
 from openbook.knowledge import KnowledgeBase
 from openbook.prompts import question_of_block, reading_prompt
-from openbook.records import Completion, Decoding, EmbedderIdentity, ModelIdentity, Prompt, sha256_hex
+from openbook.records import Decoding, EmbedderIdentity, ModelIdentity, Prompt, sha256_hex
 from openbook.testing import EchoEngine, HashEmbedder
 
 FAILS = "<fails>"
@@ -22,35 +24,23 @@ SILENT = "The passages do not say."
 PROMPT_TOKENS = EchoEngine().count_prompt_tokens(reading_prompt("", []))  # without passages and question
 
 
-class TableEngine:
-    """`answer(prompt)` is what it says; `FAILS` raises. Counts what it was asked."""
+class TableEngine(EchoEngine):
+    """`answer(prompt)` is what it says; `FAILS` raises. `asked`: what it was asked, in order."""
 
     numeric_class = "table"
 
     def __init__(self, answer: Callable[[Prompt], str], name: str = "table", context_tokens: int = 100_000) -> None:
+        super().__init__(context_tokens=context_tokens)
         self.identity = ModelIdentity(name, sha256_hex(name.encode()), "verified")
-        self.context_tokens = context_tokens
         self.asked: list[Prompt] = []
-        self._answer = answer
+        self._says = answer
 
-    def count_prompt_tokens(self, prompt: Prompt) -> int:
-        return sum(len(text.split()) for text in (prompt.system, *prompt.passages, prompt.question))
-
-    def generate(
-        self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = never
-    ) -> Generator[str, None, Completion]:
+    def _answer(self, prompt: Prompt) -> str:
         self.asked.append(prompt)
-        text = self._answer(prompt)
+        text = self._says(prompt)
         if text == FAILS:
             raise EngineError("The engine fell over.")
-        tokens = self.count_prompt_tokens(prompt)
-        if cancelled():
-            return Completion("", "cancelled", tokens, 0, "", self.numeric_class)
-        yield text
-        return Completion(text, "end", tokens, len(text.split()), "", self.numeric_class)
-
-    def close(self) -> None:
-        pass
+        return text
 
 
 def question_in(prompt: Prompt) -> str:
@@ -124,3 +114,18 @@ def observation(number: int = 0, **changes: Any) -> Observation:
     )
     located = "answers" if fields["holding"] else ""
     return Observation(question, (wording,), (seen,), fields["holding"], located)
+
+
+def logged(path: Path, *observations: Observation) -> Path:
+    """A file of these observations: a new one, or the old one with them added."""
+    with open_run_log(path, HEADER, Observation) as log:
+        for each in observations:
+            log.append(each)
+    return path
+
+
+def page_with(folder: Path, extras: Extras) -> str:
+    """A report of a model without questions, with these extras; its own style and script are left out."""
+    path = folder / "report.html"
+    write_report(path, "t", [(summarise(HEADER, []), [])], extras={HEADER.model.name: extras})
+    return path.read_text(encoding="utf-8").partition("</style>")[2].rpartition("<script>")[0]

@@ -14,9 +14,9 @@ from openbook.testing import HashEmbedder
 from tests.conftest import base_with
 
 TEXTS = {
-    "town.md": "# Wheatland, Wisconsin\n\nWheatland is a town in Vernon County.\n",
-    "player.md": "# Corey Bramlet\n\nHe was born in Wheatland, and played for six years.\n",
-    "long.md": "# Players\n\nCorey Bramlet is one of them.\n\n"
+    "docs/town.md": "# Wheatland, Wisconsin\n\nWheatland is a town in Vernon County.\n",
+    "docs/player.md": "# Corey Bramlet\n\nHe was born in Wheatland, and played for six years.\n",
+    "docs/long.md": "# Players\n\nCorey Bramlet is one of them.\n\n"
     + "Nobody knows why. " * 60
     + "\n\nHis town is Wheatland.\n",
 }
@@ -55,8 +55,26 @@ def test_what_was_retrieved_counts_where_the_question_is_spoken_of_too(finder: G
     found = finder.find(Question("q", "In what city was Corey Bramlet born?", ("Wheatland",)))
     town = finder.find(Question("t", "Where is Wheatland?", ("Vernon County",))).hits[0].passage
     assert "Wheatland" in town.text
-    assert not found.marks(town)
-    assert all(found.marks(hit.passage) for hit in found.hits)
+    assert not found.spans_in(town)
+    assert all(found.spans_in(hit.passage) for hit in found.hits)
+
+
+def test_gold_is_found_by_span_quote_and_answers(finder: GoldFinder, base: KnowledgeBase) -> None:
+    (document,) = (each for each in base.documents() if each.endswith("docs/town.md"))
+    start = (base.text(document) or "").index("town")
+    for gold, located in (
+        (Gold("docs/town.md", start, start + 4, "town"), "span"),
+        (Gold("./docs/town.md", start, start + 4), "span"),
+        (Gold("town.md", 0, 5, "town"), "quote"),
+        (Gold("", quote="a  town\nin"), "quote"),
+        (Gold("other.txt", 0, 5, "no such words"), "answers"),
+        (Gold("town.md", 5000, 6000), "answers"),
+    ):
+        found = finder.find(Question("q", "Where is Wheatland?", ("Vernon County",), gold=gold))
+        assert found.located == located, gold
+        (passage,) = (hit.passage for hit in found.hits)
+        marked = {"answers": "Vernon County"}.get(located, " ".join(gold.quote.split()) or "town")
+        assert [passage.text[a:b] for a, b in found.spans_in(passage)] == [marked], gold
 
 
 def test_a_quote_that_is_longer_than_a_passage_is_found(finder: GoldFinder) -> None:
@@ -65,7 +83,7 @@ def test_a_quote_that_is_longer_than_a_passage_is_found(finder: GoldFinder) -> N
     assert found.located == "quote"
     assert {Path(hit.passage.document).name for hit in found.hits} == {"long.md"}
     assert len(found.hits) > 1
-    assert all(found.marks(hit.passage) for hit in found.hits)
+    assert all(found.spans_in(hit.passage) for hit in found.hits)
 
 
 def test_a_window_is_marked_where_the_quote_stands_in_it(finder: GoldFinder, base: KnowledgeBase) -> None:
@@ -73,9 +91,9 @@ def test_a_window_is_marked_where_the_quote_stands_in_it(finder: GoldFinder, bas
     found = finder.find(Question("q", "Where does he live?", ("a paraphrase of it",), gold=Gold("", quote=quote)))
     _, hits = base.search("Corey Bramlet's town", HashEmbedder(), windows=True)
     windows = [hit.passage for hit in hits if hit.passage.parts]
-    marked = {window.text[start:end] for window in windows for start, end in found.marks(window)}
+    marked = {window.text[start:end] for window in windows for start, end in found.spans_in(window)}
     assert marked == {quote}
-    assert not any(found.marks(hit.passage) for hit in hits if not hit.passage.parts)
+    assert not any(found.spans_in(hit.passage) for hit in hits if not hit.passage.parts)
 
 
 def about(question: str, answer: str = "so") -> Topic:

@@ -9,13 +9,12 @@ import pytest
 
 from openbook.diagnosis.llm_judge import SecondOpinion, agreement, ask, second_opinion, to_judge
 from openbook.diagnosis.questions import Question
-from openbook.diagnosis.report import Extras, write_report
-from openbook.diagnosis.run_log import Observation, open_run_log
-from openbook.diagnosis.summary import summarise
+from openbook.diagnosis.report import Extras
+from openbook.diagnosis.run_log import Observation
 from openbook.errors import ConfigError, EngineError
 from openbook.inference import FrozenModel
 from openbook.records import Prompt
-from tests.diagnosis.table_engine import FAILS, HEADER, SILENT, TableEngine, observation
+from tests.diagnosis.table_engine import FAILS, SILENT, TableEngine, logged, observation, page_with
 
 RIGHT_AND_WRONG = [observation(n) for n in range(4)]  # alone wrong, with documents and with the passage right
 
@@ -23,17 +22,12 @@ RIGHT_AND_WRONG = [observation(n) for n in range(4)]  # alone wrong, with docume
 def written(folder: Path, observations: Sequence[Observation] = RIGHT_AND_WRONG) -> Path:
     path = folder / "observations.jsonl"
     path.unlink(missing_ok=True)
-    with open_run_log(path, HEADER, Observation) as record:
-        for each in observations:
-            record.append(each)
-    return path
+    return logged(path, *observations)
 
 
 def opinion_page(folder: Path, opinion: SecondOpinion) -> str:
     """What a report says of a second opinion."""
-    summary = summarise(HEADER, [])
-    write_report(folder / "report.html", "t", [(summary, [])], extras={HEADER.model.name: Extras(opinion=opinion)})
-    return (folder / "report.html").read_text().partition("<h3>A second opinion</h3>")[2].partition("<script>")[0]
+    return page_with(folder, Extras(opinion=opinion)).partition("<h3>A second opinion</h3>")[2]
 
 
 def judged(

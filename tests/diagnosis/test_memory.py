@@ -9,16 +9,17 @@ import pytest
 
 from openbook.answer import Options
 from openbook.diagnosis import report, verdicts
+from openbook.diagnosis.bench import Bench
 from openbook.diagnosis.llm_judge import MOST_SHOWN, second_opinion
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.results import write_results
 from openbook.diagnosis.run_log import Observation, open_run_log
-from openbook.diagnosis.runner import Bench, run_questions
+from openbook.diagnosis.runner import run_questions
 from openbook.diagnosis.verdicts import Judgement
 from openbook.inference import FrozenModel
 from openbook.testing import HashEmbedder
 from tests.conftest import base_with
-from tests.diagnosis.table_engine import HEADER, SILENT, TableEngine, observation
+from tests.diagnosis.table_engine import SILENT, TableEngine, logged, observation
 
 MANY = 150
 
@@ -45,11 +46,7 @@ def test_a_run_holds_no_observation_that_is_written_down(tmp_path: Path, embedde
 
 @pytest.fixture
 def observed(tmp_path: Path) -> Path:
-    path = tmp_path / "observations-a.jsonl"
-    with open_run_log(path, HEADER, Observation) as log:
-        for n in range(2 * MOST_SHOWN):
-            log.append(observation(n))
-    return path
+    return logged(tmp_path / "observations-a.jsonl", *(observation(n) for n in range(2 * MOST_SHOWN)))
 
 
 def test_of_what_a_judge_says_otherwise_so_many_are_held_and_the_rest_is_counted(

@@ -21,12 +21,12 @@ from openbook.diagnosis import report as page
 from openbook.diagnosis.comparison import compare
 from openbook.diagnosis.report import marked_pieces, visible, write_report
 from openbook.diagnosis.results import observations_path, read_outcomes, write_csv, write_results
-from openbook.diagnosis.run_log import Observation, open_run_log
+from openbook.diagnosis.run_log import Observation
 from openbook.diagnosis.summary import summarise
 from openbook.diagnosis.verdicts import Judgement, judge_all
 from openbook.errors import ConfigError, StorageError
 from openbook.records import ModelIdentity
-from tests.diagnosis.table_engine import HEADER, SILENT, observation
+from tests.diagnosis.table_engine import HEADER, SILENT, logged, observation
 from tests.diagnosis.test_summary import WRONG, mixed
 
 HOSTILE = "</script></style><script>alert(1)</script><img src=x onerror=alert(1)>\"'&\x00\x1b[31m\u202e\u2028end"
@@ -160,19 +160,13 @@ def test_spans_are_marked_where_they_are_and_no_character_is_lost(
 
 def test_of_very_many_the_first_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page, "MOST_QUESTIONS", 2)
-    page._environment.cache_clear()
     content = written(tmp_path / "r.html", mixed())
     assert content.count('<details class="q"') == 2 + 2 + 2 + 2 + 1 + 1
     assert "3 more questions are in the JSON" in content
 
 
 def recorded(folder: Path, name: str, cases: Sequence[Observation]) -> Path:
-    identity = ModelIdentity(name, "", "claimed")
-    path = observations_path(folder, identity)
-    with open_run_log(path, HEADER, Observation) as record:
-        for case in cases:
-            record.append(case)
-    return path
+    return logged(observations_path(folder, ModelIdentity(name, "", "claimed")), *cases)
 
 
 def test_a_folder_has_numbers_and_a_report(tmp_path: Path) -> None:

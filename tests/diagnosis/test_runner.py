@@ -13,17 +13,18 @@ import pytest
 from openbook.answer import ask
 from openbook.diagnoses import diagnoses_showing
 from openbook.diagnosis import runner
+from openbook.diagnosis.bench import Bench
 from openbook.diagnosis.probes import ProbeRun
 from openbook.diagnosis.questions import Gold, Question
 from openbook.diagnosis.report import Extras
 from openbook.diagnosis.results import observation_files, read_outcomes, write_results
 from openbook.diagnosis.run_log import Observation, Wording, open_run_log, read_observations
-from openbook.diagnosis.runner import Bench, run_questions
+from openbook.diagnosis.runner import run_questions
 from openbook.diagnosis.verdicts import judge_all
 from openbook.errors import ConfigError, EngineError, KnowledgeError, StorageError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, Scope, remove
-from openbook.prompts import reading_prompt
+from openbook.prompts import open_book_prompt, reading_prompt
 from openbook.records import Decoding, Prompt, ReaderFormat
 from openbook.testing import EchoEngine, HashEmbedder, echo_model
 from tests.conftest import ROOT, base_with
@@ -34,6 +35,7 @@ from tests.diagnosis.table_engine import (
     SILENT,
     TableEngine,
     bench_with,
+    logged,
     observation,
     question_in,
     table_model,
@@ -76,7 +78,7 @@ def echo(asked: str, passages: str) -> str:
 
 def run(path: Path, bench: Bench, questions: Sequence[Question] = QUESTIONS) -> list[Observation]:
     with open_run_log(path, bench.header("digest"), Observation) as log:
-        assert run_questions(questions, bench, log)
+        run_questions(questions, bench, log)
     return list(read_observations(path)[1])
 
 
@@ -129,27 +131,24 @@ def test_passages_that_a_reader_did_not_learn_to_read_side_by_side_are_not_given
     answer = ask(BRIDGE.question, bench.model, base, bench.embedder, bench.options)
     assert found.asked[0].found == tuple(hit.passage.id for hit in answer.passages)
     assert len(found.asked[0].found) == 2
+    readers = [dataclasses.replace(READER, passages=passages) for passages in (1, 2, 4)]
+    headers = [bench_with(echo_model(reader=reader), base, passages=3).header("digest") for reader in readers]
+    assert [(each.strategy, each.passages) for each in headers] == [("each", 3), ("parallel", 2), ("parallel", 3)]
 
 
-def test_gold_is_found_by_span_quote_and_answers(tmp_path: Path, base: KnowledgeBase) -> None:
-    start = TEXTS["bridge.txt"].index("mayor")
-    golds = {
-        "span": Gold("docs/bridge.txt", start, start + 5, "mayor"),
-        "moved": Gold("bridge.txt", 0, 5, "mayor"),
-        "quote": Gold("", quote="by  mayor\nLila"),
-        "gone": Gold("other.txt", 0, 5, "no such words"),
-        "beyond": Gold("bridge.txt", 5000, 6000),
-        "no-quote": Gold("./docs/bridge.txt", start, start + 5),
-    }
-    questions = [Question(key, f"Who opened it, {key}?", ("Lila Ortega",), gold=gold) for key, gold in golds.items()]
-    bench = bench_with(table_model({}, echo), base)
-    found = {o.question.id: o for o in run(tmp_path / "o.jsonl", bench, questions)}
-    assert {key: each.located for key, each in found.items()} == {
-        "span": "span", "moved": "quote", "quote": "quote", "gone": "answers", "beyond": "answers", "no-quote": "span",
-    }  # fmt: skip
-    for key in ("span", "moved", "no-quote"):
-        seen = next(p for p in found[key].passages if p.gold)
-        assert [seen.text[a:b] for a, b in seen.gold] == ["mayor"]
+def test_read_one_by_one_a_passage_that_does_not_fit_is_not_given(tmp_path: Path) -> None:
+    sure, short = "The harbour master of Ostrevik is Ruth Bane.", "The harbour of Ostrevik has a master."
+    long = "The harbour master of Ostrevik in 1987 was Tomas Brandl" + ", who wrote a long report" * 12 + "."
+    base = base_with(tmp_path, {"sure.txt": sure, "long.txt": long, "short.txt": short})
+    question = Question("master", "Who is the harbour master of Ostrevik?", ("Tomas Brandl",))
+    (hit,) = (hit for hit in base.search(question.question, HashEmbedder())[1] if hit.passage.text == sure)
+    tokens = EchoEngine().count_prompt_tokens(open_book_prompt(question.question, [hit.passage], READER))
+    for context_tokens, given in ((4096, {sure, long, short}), (tokens + 16, {sure, short})):
+        model = echo_model(reader=READER, context_tokens=context_tokens)
+        bench = bench_with(model, base, passages=3, decoding=Decoding(max_tokens=16))
+        (seen,) = run(tmp_path / f"{context_tokens}.jsonl", bench, [question])
+        texts = {passage.id: passage.text for passage in seen.passages}
+        assert {texts[id_] for id_ in seen.asked[0].found} == given  # though the first is sure, so no more is read
 
 
 def test_an_answer_that_no_passage_holds_and_other_languages(tmp_path: Path, base: KnowledgeBase) -> None:
@@ -193,15 +192,6 @@ def test_a_context_that_is_too_small_is_a_failure(tmp_path: Path, base: Knowledg
 
 
 MANY = [dataclasses.replace(BRIDGE, id=f"q{n}") for n in range(40)]
-
-
-def test_a_model_that_always_fails_stops_the_run(tmp_path: Path, base: KnowledgeBase) -> None:
-    dead = bench_with(FrozenModel(TableEngine(lambda prompt: FAILS)), base)
-    with pytest.raises(EngineError, match="16 questions in a row"):
-        run(tmp_path / "o.jsonl", dead, MANY)
-    assert set(verdicts(list(read_observations(tmp_path / "o.jsonl")[1])).values()) == {"failed"}
-    few = run(tmp_path / "few.jsonl", dead, QUESTIONS[:2])
-    assert set(verdicts(few).values()) == {"failed"}
 
 
 def test_an_engine_that_dies_stops_the_run_which_keeps_what_was_answered(tmp_path: Path, base: KnowledgeBase) -> None:
@@ -265,21 +255,25 @@ def without_times(observations: Sequence[Observation]) -> list[Observation]:
     return [dataclasses.replace(each, asked=tuple(map(timeless, each.asked))) for each in observations]
 
 
-def test_a_cancelled_run_goes_on_to_the_same_end(tmp_path: Path, base: KnowledgeBase) -> None:
-    bench = bench_with(table_model({WORLD.question: "Paris."}, echo), base)
+def test_an_interrupted_run_goes_on_to_the_same_end(tmp_path: Path, base: KnowledgeBase) -> None:
+    def says(prompt: Prompt) -> str:
+        asked, read = question_in(prompt), "\n".join(prompt.passages)
+        return echo(asked, read) if read else {WORLD.question: "Paris."}.get(asked, "No idea")
+
+    bench = bench_with(FrozenModel(TableEngine(says)), base)
     whole = without_times(run(tmp_path / "whole.jsonl", bench))
-    for requests in (0, 7, 12, 17):
-        left = iter(range(requests))
-        path = tmp_path / f"{requests}.jsonl"
-        with open_run_log(path, bench.header("digest"), Observation) as log:
-            assert not run_questions(QUESTIONS, bench, log, cancelled=lambda: next(left, None) is None)  # noqa: B023
+    for requests in (0, 7, 12, 15):
+        path, left = tmp_path / f"{requests}.jsonl", [None] * requests
+
+        def interrupted(prompt: Prompt, left: list[None] = left) -> str:
+            if not left:
+                raise KeyboardInterrupt
+            left.pop()
+            return says(prompt)
+
+        with pytest.raises(KeyboardInterrupt):
+            run(path, bench_with(FrozenModel(TableEngine(interrupted)), base))
         assert without_times(run(path, bench)) == whole
-
-
-def logged(path: Path, *observations: Observation) -> None:
-    with open_run_log(path, HEADER, Observation) as log:
-        for each in observations:
-            log.append(each)
 
 
 def test_killed_at_every_byte_nothing_that_was_written_is_lost(tmp_path: Path) -> None:
