@@ -7,7 +7,6 @@ question may see, in its own snapshot of the truth, and tells the shards; so fil
 
 from __future__ import annotations
 
-import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -111,8 +110,6 @@ class Shards(Protocol):
         """What `SearchShard.method` returns in each of the shards `numbers`, which work at the same time. Raises OpenBookError."""
         ...
 
-    def close(self) -> None: ...
-
 
 class ShardedSearch:
     """Set this as `KnowledgeBase.shards`, and that knowledge base is searched by these shards. Safe to share between threads."""
@@ -168,23 +165,6 @@ class _Rounds:
 
 
 # --- where they are ---------------------------------------------------------------------------------------------------
-
-
-class LocalShards:
-    """Shards in this process, asked one after the other."""
-
-    def __init__(self, place: Place, count: int) -> None:
-        self.place, self.count = place, count
-        self.shards = [SearchShard(place, number, count) for number in range(count)]
-        self._asking = threading.Lock()
-
-    def call(self, numbers: Sequence[int], method: Literal["open", "reply"], *arguments: Any) -> list[Any]:
-        with self._asking:
-            return [getattr(self.shards[number], method)(*arguments) for number in numbers]
-
-    def close(self) -> None:
-        for shard in self.shards:
-            shard.close()
 
 
 class RayShards:

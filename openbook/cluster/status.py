@@ -46,16 +46,16 @@ class BaseStatus:
     @property
     def behind(self) -> tuple[str, ...]:
         """A sentence each; empty when nothing is behind."""
-        found = [
-            (
-                self.unindexed,
-                f"{self.unindexed:,} texts are in no saved segment. The next sync, or any other change, saves them.",
-            ),
-            (self.without_vectors, f"{self.without_vectors:,} passages have no vector. Run: openbook reembed"),
-        ]
-        unfinished = tuple(f"A {what} was interrupted. Run it again." for what in self.unfinished)
-        unreachable = (self.segments_unreachable,) if self.segments_unreachable else ()
-        return tuple(sentence for number, sentence in found if number) + unfinished + unreachable
+        found = []
+        if self.unindexed:
+            texts = f"{self.unindexed:,} texts are in no saved segment."
+            found.append(f"{texts} The next sync, or any other change, saves them.")
+        if self.without_vectors:
+            found.append(f"{self.without_vectors:,} passages have no vector. Run: openbook reembed")
+        found += [f"A {what} was interrupted. Run it again." for what in self.unfinished]
+        if self.segments_unreachable:
+            found.append(self.segments_unreachable)
+        return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from openbook.cluster import shards as shards_module
 from openbook.cluster.connection import ray_module
-from openbook.cluster.shards import TRIES, LocalShards, RayShards, SearchShard, ShardedSearch
-from openbook.config import DatabaseUrl
+from openbook.cluster.shards import TRIES, RayShards, SearchShard, ShardedSearch
+from openbook.config import DatabaseUrl, Place
 from openbook.errors import ClusterError, KnowledgeBaseInvalid, KnowledgeBaseMissing
 from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add, index_store, vectors
 from openbook.knowledge.erasure import purge
@@ -164,6 +164,21 @@ def fill(base: KnowledgeBase, texts: Path) -> None:
 KEPT = {"asking.md", "models.md", "knowledge-base.md", "operations.md"}
 
 
+class LocalShards:
+    """Shards in this process, asked one after the other."""
+
+    def __init__(self, place: Place, count: int) -> None:
+        self.place, self.count = place, count
+        self.shards = [SearchShard(place, number, count) for number in range(count)]
+
+    def call(self, numbers: Sequence[int], method: Literal["open", "reply"], *arguments: Any) -> list[Any]:
+        return [getattr(self.shards[number], method)(*arguments) for number in numbers]
+
+    def close(self) -> None:
+        for shard in self.shards:
+            shard.close()
+
+
 def said(
     base: KnowledgeBase, shards: LocalShards | RayShards | None, questions: Sequence[str] = QUESTIONS
 ) -> list[object]:
@@ -270,8 +285,6 @@ def test_a_shard_that_keeps_losing_its_segments_is_an_error() -> None:
         def call(self, numbers: Sequence[int], method: Literal["open", "reply"], *arguments: Any) -> list[Any]:
             self.opened += method == "open"
             return [3 if method == "open" else None for _ in numbers]
-
-        def close(self) -> None: ...
 
     losing = Losing()
     view = ShardedSearch(losing).view("", 1, ids(1, 2))
