@@ -19,10 +19,9 @@ if TYPE_CHECKING:
 
 _LOST = ("WORKER_DIED", "NODE_DIED")  # why an actor is no more, where nobody wanted that
 
-_KEPT = "SELECT DISTINCT content_id FROM documents"
 _WITHOUT_VECTOR = (
-    f"SELECT count(*) FROM passages p LEFT JOIN embeddings e ON e.embedding_key = p.embedding_key WHERE p.content_id IN ({_KEPT}) "
-    "AND e.embedding_key IS NULL"
+    "SELECT count(*) FROM passages p LEFT JOIN embeddings e ON e.embedding_key = p.embedding_key "
+    "WHERE p.content_id IN (SELECT DISTINCT content_id FROM documents) AND e.embedding_key IS NULL"
 )
 
 
@@ -79,7 +78,7 @@ def status_of_base(base: KnowledgeBase) -> BaseStatus:
         (without_vectors,) = connection.execute(_WITHOUT_VECTOR).fetchone()
         meta = schema.meta(connection)
         found = base.status()
-    unfinished = [what for key, what in (("purging", "purge"), ("reembedding", "reembed")) if key in meta]
+    unfinished = tuple(what for key, what in (("purging", "purge"), ("reembedding", "reembed")) if key in meta)
     unindexed = len(np.setdiff1d(kept, saved.contents()))
     unreachable = ""
     if base.indexes.blobs is not None:
@@ -88,7 +87,7 @@ def status_of_base(base: KnowledgeBase) -> BaseStatus:
         except StorageError as error:
             unreachable = str(error)
     return BaseStatus(
-        found.version, found.documents, found.passages, unindexed, without_vectors, tuple(unfinished), unreachable
+        found.version, found.documents, found.passages, unindexed, without_vectors, unfinished, unreachable
     )
 
 

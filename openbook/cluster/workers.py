@@ -26,7 +26,7 @@ import numpy as np
 
 from openbook import __version__
 from openbook.cluster.connection import ray_module
-from openbook.errors import ClusterError, NotReadNow, OpenBookError, UnreadableFile
+from openbook.errors import ClusterError, NotReadNow, OpenBookError, UnreadableFile, first_line
 from openbook.parsers import PARSER_VERSION, file_bytes, unsupported
 from openbook.parsers.ocr import available
 from openbook.parsers.sandbox import Limits, Outcome, ParsedFile, ParserPool
@@ -221,8 +221,7 @@ class Workers:
         """What `method` gives for each task, in their order; an instance of Lost where no actor lived through it.
 
         Tasks are taken ahead, within AHEAD and MOST_BYTES_AHEAD. An actor that has tasks and gives nothing for `patience_s` is
-        taken for dead. Raises ClusterError when an actor is refused or fails, or none
-        is there; OpenBookError as the method raises it.
+        taken for dead. Raises ClusterError when an actor is refused or fails, or none is there; OpenBookError as the method raises it.
         """
         source = iter(tasks)
         first = next(source, None)
@@ -366,7 +365,7 @@ class Workers:
         try:
             yield
         except self._ray.exceptions.RayError as error:
-            raise ClusterError(f"Ray refused: {str(error).strip().splitlines()[0]}") from error
+            raise ClusterError(f"Ray refused: {first_line(error)}.") from error
 
 
 class _ActorDied(Exception):
