@@ -32,6 +32,7 @@ MOST_QUESTIONS = 16  # between whose rounds a shard keeps what it computed: 2 by
 TRIES = 5  # of a round, each time with the view opened anew where a shard had lost it
 TIMEOUT_S = 300.0  # for a round, in which a shard may have to start again
 
+ShardMethod: TypeAlias = Literal["open", "reply"]  # of SearchShard
 Step: TypeAlias = Literal["counts", "turned_counts", "candidates"]
 
 
@@ -106,8 +107,8 @@ class Shards(Protocol):
 
     count: int
 
-    def call(self, numbers: Sequence[int], method: Literal["open", "reply"], *arguments: Any) -> list[Any]:
-        """What `SearchShard.method` returns in each of the shards `numbers`, which work at the same time. Raises OpenBookError."""
+    def call(self, numbers: Sequence[int], method: ShardMethod, *arguments: Any) -> list[Any]:
+        """What the method returns in each of the shards `numbers`, which work at the same time. Raises OpenBookError."""
         ...
 
 
@@ -182,7 +183,7 @@ class RayShards:
         self._remote = ray.remote(SearchShard)
         self.actors = [self._start(number) for number in range(self.count)]
 
-    def call(self, numbers: Sequence[int], method: Literal["open", "reply"], *arguments: Any) -> list[Any]:
+    def call(self, numbers: Sequence[int], method: ShardMethod, *arguments: Any) -> list[Any]:
         ray = ray_module()
         due, replies = list(numbers), dict[int, Any]()
         for _ in range(TRIES):

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from openbook.cluster import shards as shards_module
 from openbook.cluster.connection import ray_module
-from openbook.cluster.shards import TRIES, RayShards, SearchShard, ShardedSearch
+from openbook.cluster.shards import TRIES, RayShards, SearchShard, ShardedSearch, ShardMethod
 from openbook.config import DatabaseUrl, Place
 from openbook.errors import ClusterError, KnowledgeBaseInvalid, KnowledgeBaseMissing
 from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add, index_store, vectors
@@ -171,7 +171,7 @@ class LocalShards:
         self.place, self.count = place, count
         self.shards = [SearchShard(place, number, count) for number in range(count)]
 
-    def call(self, numbers: Sequence[int], method: Literal["open", "reply"], *arguments: Any) -> list[Any]:
+    def call(self, numbers: Sequence[int], method: ShardMethod, *arguments: Any) -> list[Any]:
         return [getattr(self.shards[number], method)(*arguments) for number in numbers]
 
     def close(self) -> None:
@@ -217,7 +217,7 @@ class Restarting(LocalShards):
 
     calls = 0
 
-    def call(self, numbers: Sequence[int], method: Literal["open", "reply"], *arguments: Any) -> list[Any]:
+    def call(self, numbers: Sequence[int], method: ShardMethod, *arguments: Any) -> list[Any]:
         self.calls += 1
         if self.calls % 3 == 0:
             number = self.calls // 3 % self.count
@@ -248,7 +248,7 @@ def test_damage_under_an_old_date_is_noticed_in_a_shard(tmp_path: Path, monkeypa
     opened = 0
 
     class Counting(LocalShards):
-        def call(self, numbers: Sequence[int], method: Literal["open", "reply"], *arguments: Any) -> list[Any]:
+        def call(self, numbers: Sequence[int], method: ShardMethod, *arguments: Any) -> list[Any]:
             nonlocal opened
             opened += len(numbers) if method == "open" else 0
             return super().call(numbers, method, *arguments)
@@ -282,7 +282,7 @@ def test_a_shard_that_keeps_losing_its_segments_is_an_error() -> None:
         count = 2
         opened = 0
 
-        def call(self, numbers: Sequence[int], method: Literal["open", "reply"], *arguments: Any) -> list[Any]:
+        def call(self, numbers: Sequence[int], method: ShardMethod, *arguments: Any) -> list[Any]:
             self.opened += method == "open"
             return [3 if method == "open" else None for _ in numbers]
 
