@@ -170,9 +170,9 @@ def start(home: Path, workers: int, announce: Callable[[str], None]) -> Running:
             if not Path(state.scratch).is_dir():  # a machine that restarts empties the folder of temporary files
                 state = replace(state, scratch=tempfile.mkdtemp(prefix="openbook-ray-"), ray="")
             _write(home, state)
-            state = _start_services(home, state, before, announce)
-            _start_ray(home, state, announce)
-            return running(read_state(home) or state)
+            state = _start_services(home, state, announce)
+            state = _start_ray(home, state, announce)
+            return running(state)
         except BaseException:
             _stop(state, before)
             if known is None:
@@ -230,20 +230,20 @@ def _new_state(home: Path, workers: int) -> State:
     return State(FORMAT, workers, str(folder), str(postgres), tempfile.mkdtemp(prefix="openbook-ray-"))
 
 
-def _start_services(home: Path, state: State, before: Running | None, announce: Callable[[str], None]) -> State:
+def _start_services(home: Path, state: State, announce: Callable[[str], None]) -> State:
     from openbook.cluster.local_object_store import start_object_store
 
     with storage_errors(f"write to {state.folder}"):
         make_folder(Path(state.folder))
         if not state.token_file.exists():
             replace_file(state.token_file, secrets.token_hex(32).encode(), mode=0o600)
-    database, objects, _ = before.services if before else (None, None, None)
-    if not (database and database.processes):
+    database, objects, _ = running(state).services
+    if not database.processes:
         announce("Starting PostgreSQL...")
         _check_port("PostgreSQL", state.database)
     state = replace(state, database=start_postgres(Path(state.postgres)))
     _write(home, state)
-    if not (objects and objects.processes):
+    if not objects.processes:
         announce("Starting the object store (SeaweedFS)...")
         _check_port("the object store", state.objects.partition("endpoint=")[2])
     state = replace(state, objects=start_object_store(state.objects_folder))
@@ -251,7 +251,7 @@ def _start_services(home: Path, state: State, before: Running | None, announce: 
     return state
 
 
-def _start_ray(home: Path, state: State, announce: Callable[[str], None]) -> None:
+def _start_ray(home: Path, state: State, announce: Callable[[str], None]) -> State:
     found = running(state)
     if not found.services[2].processes:
         _end_ray(Path(state.scratch))  # what a head node that died left
@@ -260,7 +260,7 @@ def _start_ray(home: Path, state: State, announce: Callable[[str], None]) -> Non
         announce("Starting Ray...")
         port = state.ray.rpartition(":")[2]
         head = ("--head", f"--port={port}", f"--temp-dir={state.scratch}", "--num-cpus=0", "--include-dashboard=false")
-        _wait(*_ray(state, *head, f"--ray-client-server-port={free_port(HOST)}"))
+        _start_node(state, *head, f"--ray-client-server-port={free_port(HOST)}")
         found = running(state)
     worker = (f"--address={state.ray}", "--num-cpus=1")
     if missing := state.workers - len(found.workers):
@@ -268,15 +268,16 @@ def _start_ray(home: Path, state: State, announce: Callable[[str], None]) -> Non
     for number in range(missing):  # one after the other: Ray gives a node 30 s to start
         before = running(state).workers
         try:
-            _wait(*_ray(state, *worker))
+            _start_node(state, *worker)
         except ClusterError:
             announce(f"Worker {number + 1} did not start in time; trying once more...")
             _end_ray(Path(state.scratch), spare=before)
-            _wait(*_ray(state, *worker))
+            _start_node(state, *worker)
+    return state
 
 
-def _ray(state: State, *options: str) -> tuple[subprocess.Popen[bytes], Path]:
-    """A command that starts a node of Ray and ends when it runs; and where it says what went wrong."""
+def _start_node(state: State, *options: str) -> None:
+    """Start a node of Ray, and wait until it runs. Raises ClusterError, with the last that was said, when it does not."""
     environment = {
         **os.environ,
         **state.environment,
@@ -293,32 +294,24 @@ def _ray(state: State, *options: str) -> tuple[subprocess.Popen[bytes], Path]:
         f"--object-store-memory={OBJECT_STORE_MB * 1_000_000}",
     ]
     log = Path(state.scratch) / f"start-{secrets.token_hex(4)}.log"
-    with log.open("wb") as said:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=said,
-            stderr=said,
-            env=environment,
-            cwd="/",
-            start_new_session=True,
-        )
-    return process, log
-
-
-def _wait(process: subprocess.Popen[bytes], log: Path) -> None:
-    """Until it has ended. Raises ClusterError with the last that it said when it failed."""
     try:
-        if process.wait(_START_S):
-            lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-            raise ClusterError(f"Ray does not start: {' | '.join(lines[-2:]) or 'it does not say why'}")
-        log.unlink(missing_ok=True)
+        with log.open("wb") as said:
+            code = subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+                env=environment,
+                cwd="/",
+                start_new_session=True,
+                timeout=_START_S,
+            ).returncode
     except subprocess.TimeoutExpired as error:
         raise ClusterError(f"Ray does not start within {_START_S:.0f} s. Is this machine very busy?") from error
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+    if code:
+        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        raise ClusterError(f"Ray does not start: {' | '.join(lines[-2:]) or 'it does not say why'}")
+    log.unlink(missing_ok=True)
 
 
 def _check_space(home: Path) -> None:
