@@ -47,7 +47,7 @@ _SETTINGS = {
 }
 _SILENT_S = 30.0  # before a server that says nothing is asked on another connection
 logging.getLogger("psycopg").setLevel(logging.ERROR)  # it warns of what follows from an error that it raises
-_TOKEN = re.compile(r"('(?:[^']|'')*')|(::)|:(\w+)|(\?)|(%)")
+_TOKEN = re.compile(r"'(?:[^']|'')*'|::|:\w+|\?|%")
 
 
 class _Connection(psycopg.Connection[tuple[Any, ...]]):
@@ -255,14 +255,12 @@ def _translated(sql: str) -> bytes:
     """Placeholders `?` and `:name` as psycopg writes them."""
 
     def replaced(match: re.Match[str]) -> str:
-        text, cast_mark, name, positional, percent = match.groups()
-        if text is not None:
-            return text.replace("%", "%%")
-        if cast_mark:
-            return cast_mark
-        if name:
-            return f"%({name})s"
-        return "%s" if positional else "%%" * bool(percent)
+        found: str = match[0]
+        if found == "?":
+            return "%s"
+        if found.startswith(":") and found != "::":
+            return f"%({found[1:]})s"
+        return found.replace("%", "%%")  # a text, a cast or a percent sign
 
     return _TOKEN.sub(replaced, sql).encode()
 
