@@ -195,14 +195,6 @@ def said(
         base.shards = None
 
 
-def test_real_text_in_shards(real: KnowledgeBase) -> None:
-    expected = said(real, None)
-    assert len({str(each) for each in expected}) > len(QUESTIONS) * len(SCOPES)
-    for count in COUNTS:
-        with closing(LocalShards(real.folder, count)) as shards:
-            assert said(real, shards) == expected
-
-
 def test_the_same_from_postgresql_and_from_its_shards(real: KnowledgeBase, new_postgres_url: str) -> None:
     expected = said(real, None)
     with closing(KnowledgeBase.ensure(DatabaseUrl(new_postgres_url), EMBED.identity)) as base:
@@ -232,6 +224,7 @@ def test_a_shard_that_starts_again_between_two_rounds_says_the_same(
     for cut, rows in {"EXACT_UP_TO": 50, "NEAR": 100, "NEARER": 50}.items():
         monkeypatch.setattr(vectors, cut, rows)
     expected = said(real, None)
+    assert len({str(each) for each in expected}) > len(QUESTIONS) * len(SCOPES)
     with closing(Restarting(real.folder, 3)) as shards:
         assert said(real, shards) == expected
         assert shards.calls > 100
