@@ -40,7 +40,7 @@ from unittest.mock import patch
 
 import psycopg
 
-from openbook.cluster import object_store, postgres, workers
+from openbook.cluster import object_store, postgres_connection, workers
 from openbook.cluster.connection import ray_module
 from openbook.cluster.local_object_store import start_object_store, stop_object_store
 from openbook.cluster.local_postgres import restart_postgres, start_postgres, stop_postgres
@@ -215,9 +215,9 @@ def impatient() -> Iterator[None]:
     """Who waits gives up in seconds instead of a minute, as does the server."""
     settings = {"tcp_keepalives_idle": "2", "tcp_keepalives_interval": "1", "tcp_user_timeout": "5000"}
     with (
-        patch.dict(postgres._DEFAULTS, connect_timeout="2"),
-        patch.dict(postgres._SETTINGS, settings),
-        patch.multiple(postgres, _SILENT_S=2.0),
+        patch.dict(postgres_connection.DEFAULTS, connect_timeout="2"),
+        patch.dict(postgres_connection._SETTINGS, settings),
+        patch.multiple(postgres_connection, _SILENT_S=2.0),
         patch.multiple(workers, START_S=20.0),
         patch.multiple(object_store, _CONNECT_S=1.0, _REQUEST_S=2.0, _RETRY_S=2.0),
     ):

@@ -68,30 +68,34 @@ def main() -> None:
 
 def squad(folder: Path) -> Iterator[Line]:
     """Questions of both versions on one paragraph stand in one line."""
-    titles = set(json.loads((folder / "squad/splits.json").read_text(encoding="utf-8"))["train"])
     found: dict[tuple[str, str], dict[str, Question]] = {}
+    for title, paragraph in squad_paragraphs(folder, "train"):
+        asked = found.setdefault((title.replace("_", " "), paragraph["context"].strip()), {})
+        for each in paragraph["qas"]:
+            text = " ".join(each["question"].split())
+            answers = [answer["text"].strip() for answer in each["answers"]]
+            if text and (answers or each.get("is_impossible")):
+                asked.setdefault(text, {"question": text, "answers": answers})
+    for (title, passage), questions in sorted(found.items()):
+        yield spans(title, passage, list(questions.values()))
+
+
+def squad_paragraphs(folder: Path, part: str) -> Iterator[tuple[str, Any]]:
+    """(title of the article, paragraph) for all paragraphs of a part, of both versions."""
+    titles = set(json.loads((folder / "squad/splits.json").read_text(encoding="utf-8"))[part])
     for file in sorted((folder / "squad").glob("dev-*.json.gz")):
         for article in json.loads(gzip.decompress(file.read_bytes()))["data"]:
             if article["title"] in titles:
-                for paragraph in article["paragraphs"]:
-                    passage = paragraph["context"].strip()
-                    asked = found.setdefault((article["title"].replace("_", " "), passage), {})
-                    for each in paragraph["qas"]:
-                        text = " ".join(each["question"].split())
-                        answers = [answer["text"].strip() for answer in each["answers"]]
-                        if text and (answers or each.get("is_impossible")):
-                            asked.setdefault(text, {"question": text, "answers": answers})
-    for (title, passage), questions in sorted(found.items()):
-        yield spans(title, passage, list(questions.values()))
+                yield from ((article["title"], paragraph) for paragraph in article["paragraphs"])
 
 
 def spans_of(name: str) -> Callable[[Path], Iterator[Line]]:
     return lambda folder: (spans(row["title"], row["passage"], row["questions"]) for row in rows(folder, name))
 
 
-def reviews(folder: Path) -> Iterator[Line]:
-    """Without their title, which is the same for all."""
-    yield from (spans("", row["passage"], row["questions"]) for row in rows(folder, "squadshifts_reddit"))
+def untitled_spans_of(name: str) -> Callable[[Path], Iterator[Line]]:
+    """Of a set whose titles say nothing."""
+    return lambda folder: (spans("", row["passage"], row["questions"]) for row in rows(folder, name))
 
 
 def spans(title: str, passage: str, questions: Iterable[Question]) -> Line:
@@ -122,11 +126,8 @@ def yes_or_no(folder: Path) -> Iterator[Line]:
         for each in row["questions"]:
             decision = {"yes": "Yes. ", "no": "No. "}.get(each["answers"][0], "")
             answer = decision + shortened(each["long"], LONG_CHARS)
-            yield {
-                "title": "",
-                "passage": row["passage"],
-                "questions": [{"question": each["question"], "answers": [answer]}],
-            }
+            questions = [{"question": each["question"], "answers": [answer]}]
+            yield {"title": "", "passage": row["passage"], "questions": questions}
 
 
 def finance(folder: Path) -> Iterator[Line]:
@@ -134,15 +135,10 @@ def finance(folder: Path) -> Iterator[Line]:
     for row in rows(folder, "tatqa_dev"):
         questions = [q for q in row["questions"] if q["type"] != "arithmetic"]
         asked = [{"question": q["question"], "answers": q["answers"]} for q in questions]
-        texts = [{"text": row["table"]}, {"text": row["passage"]}]
         if asked and len(row["table"]) + len(row["passage"]) <= MOST_CHARS:
             yield {"title": "", "passage": f"{row['passage']}\n\n{row['table']}", "questions": asked}
         elif asked and len(row["passage"]) <= MOST_CHARS:
-            yield {"passages": texts, "questions": asked}
-
-
-def tables(folder: Path) -> Iterator[Line]:
-    yield from (spans("", row["passage"], row["questions"]) for row in rows(folder, "wikitablequestions_train"))
+            yield {"passages": [{"text": row["table"]}, {"text": row["passage"]}], "questions": asked}
 
 
 def long_answers(folder: Path) -> Iterator[Line]:
@@ -161,11 +157,8 @@ def medicine(folder: Path) -> Iterator[Line]:
             answer = shortened(section, 260)
             if len(answer) >= 40 and not answer.endswith(":"):
                 question = re.sub(r"\(are\) |\?(?= \?)", "", each["question"]).replace(" ?", "?").strip()
-                yield {
-                    "title": row["title"],
-                    "passage": section,
-                    "questions": [{"question": question, "answers": [answer]}],
-                }
+                questions = [{"question": question, "answers": [answer]}]
+                yield {"title": row["title"], "passage": section, "questions": questions}
 
 
 def conversations(folder: Path) -> Iterator[Line]:
@@ -187,12 +180,12 @@ def conversations(folder: Path) -> Iterator[Line]:
 SETS: dict[str, tuple[Callable[[Path], Iterator[Line]], int, int]] = {
     "squad": (squad, 900, 5),
     "wiki": (spans_of("squadshifts_new_wiki"), 500, 4),
-    "reviews": (reviews, 500, 4),
+    "reviews": (untitled_spans_of("squadshifts_reddit"), 500, 4),
     "policies": (spans_of("policyqa_dev"), 500, 4),
     "natural": (natural, 1000, 1),
     "yes-no": (yes_or_no, 500, 1),
     "finance": (finance, 260, 4),
-    "tables": (tables, 450, 4),
+    "tables": (untitled_spans_of("wikitablequestions_train"), 450, 4),
     "long": (long_answers, 300, 1),
     "medicine": (medicine, 600, 1),
     "conversations": (conversations, 200, 1),
@@ -225,11 +218,7 @@ def two_at_once(lines: list[Line]) -> Iterator[Line]:
 
 
 def texts_kept_apart(folder: Path) -> Iterator[str]:
-    titles = set(json.loads((folder / "squad/splits.json").read_text(encoding="utf-8"))["test"])
-    for file in sorted((folder / "squad").glob("dev-*.json.gz")):
-        for article in json.loads(gzip.decompress(file.read_bytes()))["data"]:
-            if article["title"] in titles:
-                yield from (paragraph["context"] for paragraph in article["paragraphs"])
+    yield from (paragraph["context"] for _, paragraph in squad_paragraphs(folder, "test"))
     for path in sorted(EXAMPLES.rglob("*")):
         if path.suffix in (".md", ".txt", ".rst", ".html"):
             yield path.read_text(encoding="utf-8", errors="replace")

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from openbook.cluster.local_postgres import free_port, postgres_process, start_postgres, stop_postgres
 from openbook.codec import decode
 from openbook.errors import ClusterError, ConfigError, StorageError
 from openbook.files import make_folder, replace_file, storage_errors
@@ -35,9 +36,8 @@ FORMAT = 1
 STATE_NAME = "cluster.json"
 LEAST_FREE_MB = 2_000  # of disk, before anything is started
 OBJECT_STORE_MB = 100  # of each of Ray's nodes: what travels between workers is small
-HOST = (
-    "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
-)  # for 127.0.0.1 Ray takes an address that others can reach
+# For 127.0.0.1 Ray takes an address that others can reach.
+HOST = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
 
 _START_S = 180.0
 _ROUNDS = 4
@@ -135,9 +135,8 @@ def read_state(home: Path) -> State | None:
 def running(state: State) -> Running:
     """What of it runs. Asks the machine, and starts nothing."""
     from openbook.cluster.local_object_store import object_store_process
-    from openbook.cluster.local_postgres import postgres_process
 
-    ray = [(_part(command), process.pid) for process, command in _of(Path(state.scratch))]
+    ray = [(_ray_part(command), process.pid) for process, command in _ray_processes(Path(state.scratch))]
     registries, heads, workers = (
         tuple(pid for part, pid in ray if part == name) for name in ("registry", "head", "worker")
     )
@@ -171,9 +170,9 @@ def start(home: Path, workers: int, announce: Callable[[str], None]) -> Running:
             if not Path(state.scratch).is_dir():  # a machine that restarts empties the folder of temporary files
                 state = replace(state, scratch=tempfile.mkdtemp(prefix="openbook-ray-"), ray="")
             _write(home, state)
-            state = _start_services(home, state, before, announce)
-            _start_ray(home, state, announce)
-            return running(read_state(home) or state)
+            state = _start_services(home, state, announce)
+            state = _start_ray(home, state, announce)
+            return running(state)
         except BaseException:
             _stop(state, before)
             if known is None:
@@ -231,21 +230,20 @@ def _new_state(home: Path, workers: int) -> State:
     return State(FORMAT, workers, str(folder), str(postgres), tempfile.mkdtemp(prefix="openbook-ray-"))
 
 
-def _start_services(home: Path, state: State, before: Running | None, announce: Callable[[str], None]) -> State:
+def _start_services(home: Path, state: State, announce: Callable[[str], None]) -> State:
     from openbook.cluster.local_object_store import start_object_store
-    from openbook.cluster.local_postgres import start_postgres
 
     with storage_errors(f"write to {state.folder}"):
         make_folder(Path(state.folder))
         if not state.token_file.exists():
             replace_file(state.token_file, secrets.token_hex(32).encode(), mode=0o600)
-    database, objects, _ = before.services if before else (None, None, None)
-    if not (database and database.processes):
+    database, objects, _ = running(state).services
+    if not database.processes:
         announce("Starting PostgreSQL...")
         _check_port("PostgreSQL", state.database)
     state = replace(state, database=start_postgres(Path(state.postgres)))
     _write(home, state)
-    if not (objects and objects.processes):
+    if not objects.processes:
         announce("Starting the object store (SeaweedFS)...")
         _check_port("the object store", state.objects.partition("endpoint=")[2])
     state = replace(state, objects=start_object_store(state.objects_folder))
@@ -253,16 +251,16 @@ def _start_services(home: Path, state: State, before: Running | None, announce: 
     return state
 
 
-def _start_ray(home: Path, state: State, announce: Callable[[str], None]) -> None:
+def _start_ray(home: Path, state: State, announce: Callable[[str], None]) -> State:
     found = running(state)
     if not found.services[2].processes:
-        _end(Path(state.scratch))  # what a head node that died left
-        state = replace(state, ray=f"{HOST}:{_free_port()}")
+        _end_ray(Path(state.scratch))  # what a head node that died left
+        state = replace(state, ray=f"{HOST}:{free_port(HOST)}")
         _write(home, state)
         announce("Starting Ray...")
         port = state.ray.rpartition(":")[2]
         head = ("--head", f"--port={port}", f"--temp-dir={state.scratch}", "--num-cpus=0", "--include-dashboard=false")
-        _wait(*_ray(state, *head, f"--ray-client-server-port={_free_port()}"))
+        _start_node(state, *head, f"--ray-client-server-port={free_port(HOST)}")
         found = running(state)
     worker = (f"--address={state.ray}", "--num-cpus=1")
     if missing := state.workers - len(found.workers):
@@ -270,15 +268,16 @@ def _start_ray(home: Path, state: State, announce: Callable[[str], None]) -> Non
     for number in range(missing):  # one after the other: Ray gives a node 30 s to start
         before = running(state).workers
         try:
-            _wait(*_ray(state, *worker))
+            _start_node(state, *worker)
         except ClusterError:
             announce(f"Worker {number + 1} did not start in time; trying once more...")
-            _end(Path(state.scratch), spare=before)
-            _wait(*_ray(state, *worker))
+            _end_ray(Path(state.scratch), spare=before)
+            _start_node(state, *worker)
+    return state
 
 
-def _ray(state: State, *options: str) -> tuple[subprocess.Popen[bytes], Path]:
-    """A command that starts a node of Ray and ends when it runs; and where it says what went wrong."""
+def _start_node(state: State, *options: str) -> None:
+    """Start a node of Ray, and wait until it runs. Raises ClusterError, with the last that was said, when it does not."""
     environment = {
         **os.environ,
         **state.environment,
@@ -295,32 +294,24 @@ def _ray(state: State, *options: str) -> tuple[subprocess.Popen[bytes], Path]:
         f"--object-store-memory={OBJECT_STORE_MB * 1_000_000}",
     ]
     log = Path(state.scratch) / f"start-{secrets.token_hex(4)}.log"
-    with log.open("wb") as said:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=said,
-            stderr=said,
-            env=environment,
-            cwd="/",
-            start_new_session=True,
-        )
-    return process, log
-
-
-def _wait(process: subprocess.Popen[bytes], log: Path) -> None:
-    """Until it has ended. Raises ClusterError with the last that it said when it failed."""
     try:
-        if process.wait(_START_S):
-            lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-            raise ClusterError(f"Ray does not start: {' | '.join(lines[-2:]) or 'it does not say why'}")
-        log.unlink(missing_ok=True)
+        with log.open("wb") as said:
+            code = subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+                env=environment,
+                cwd="/",
+                start_new_session=True,
+                timeout=_START_S,
+            ).returncode
     except subprocess.TimeoutExpired as error:
         raise ClusterError(f"Ray does not start within {_START_S:.0f} s. Is this machine very busy?") from error
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+    if code:
+        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        raise ClusterError(f"Ray does not start: {' | '.join(lines[-2:]) or 'it does not say why'}")
+    log.unlink(missing_ok=True)
 
 
 def _check_space(home: Path) -> None:
@@ -344,23 +335,15 @@ def _check_port(name: str, url: str) -> None:
                 )
 
 
-def _free_port() -> int:
-    """Of this machine, outside of the range that Ray gives to its workers."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
-
-
 # --- what is stopped --------------------------------------------------------------------------------------------------
 
 
 def _stop(state: State, before: Running | None) -> None:
     """Stop all but what ran `before`. Raises ClusterError, StorageError."""
     from openbook.cluster.local_object_store import stop_object_store
-    from openbook.cluster.local_postgres import stop_postgres
 
     database, objects, ray = [bool(each.processes) for each in before.services] if before else [False] * 3
-    _end(Path(state.scratch), spare=before.workers if before and ray else None)
+    _end_ray(Path(state.scratch), spare=before.workers if before and ray else None)
     if not ray:
         shutil.rmtree(state.scratch, ignore_errors=True)
     if not objects:
@@ -369,7 +352,7 @@ def _stop(state: State, before: Running | None) -> None:
         stop_postgres(Path(state.postgres))
 
 
-def _end(scratch: Path, spare: tuple[int, ...] | None = None) -> None:
+def _end_ray(scratch: Path, spare: tuple[int, ...] | None = None) -> None:
     """End all processes of Ray, or with `spare` all workers but those; what does not end when asked is killed.
 
     Raises ClusterError.
@@ -378,9 +361,9 @@ def _end(scratch: Path, spare: tuple[int, ...] | None = None) -> None:
 
     for _ in range(_ROUNDS):  # a node that is ended may just have begun a process, which would make its folder anew
         processes: set[Process] = set()
-        for process, command in _of(scratch):
+        for process, command in _ray_processes(scratch):
             with suppress(psutil.Error):
-                if spare is None or (_part(command) == "worker" and process.pid not in spare):
+                if spare is None or (_ray_part(command) == "worker" and process.pid not in spare):
                     processes |= {process, *process.children(recursive=True)}
         alive = list(processes)
         for end, seconds in ((psutil.Process.terminate, _ASKED_S), (psutil.Process.kill, _KILLED_S)):
@@ -429,7 +412,7 @@ def _alone(home: Path) -> Iterator[None]:
                 _lock_file(home).unlink(missing_ok=True)
 
 
-def _of(scratch: Path) -> list[tuple[Process, list[str]]]:
+def _ray_processes(scratch: Path) -> list[tuple[Process, list[str]]]:
     """The processes of Ray whose sockets and logs are in that folder, whose name is given once; but for some of their children."""
     import psutil
 
@@ -442,7 +425,7 @@ def _of(scratch: Path) -> list[tuple[Process, list[str]]]:
     return found
 
 
-def _part(command: list[str]) -> str:
+def _ray_part(command: list[str]) -> str:
     """Which part of Ray a process is: what keeps the list of nodes, the head's node, a worker's, or another."""
     program = Path(command[0]).name
     if program == "gcs_server":

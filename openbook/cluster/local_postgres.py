@@ -24,10 +24,10 @@ _OWNER = "openbook"  # the database's name too
 _START_S = 60
 
 
-def start_postgres(folder: Path, *, port: int = 0) -> str:
+def start_postgres(folder: Path) -> str:
     """Start the server whose data is in `folder`, made if missing, and return the URL of its database `openbook`.
 
-    Does nothing when it runs. `port` 0: the port it had last, or any that is free. The extension `vector` is created.
+    Does nothing when it runs. It gets the port that it had last, or any that is free.
     Raises ConfigError without the wheel, StorageError when the server does not start.
     """
     folder = folder.absolute()
@@ -45,10 +45,9 @@ def start_postgres(folder: Path, *, port: int = 0) -> str:
         )
     if not (data / "PG_VERSION").is_file():
         _make_cluster(folder, data)
-    port = port or _last_port(folder) or _free_port()
+    port = _last_port(folder) or free_port("127.0.0.1")
     options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories=''"
-    arguments = ("-D", data, "-l", folder / "log", "-t", _START_S, "-w", "-o", options, "start")
-    _run(folder, "pg_ctl", *arguments, log=folder / "log")
+    _run(folder, "pg_ctl", "-D", data, "-l", folder / "log", "-t", _START_S, "-w", "-o", options, "start")
     (folder / "port").write_text(f"{port}\n")
     _create_database(folder, port)
     return _url(folder, port)
@@ -97,16 +96,14 @@ def _create_database(folder: Path, port: int) -> None:
     with psycopg.connect(_url(folder, port, "postgres"), autocommit=True) as connection:
         if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (_OWNER,)).fetchone():
             connection.execute("CREATE DATABASE openbook")
-    with psycopg.connect(_url(folder, port), autocommit=True) as connection:
-        connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
 
 
 def _url(folder: Path, port: int, database: str = _OWNER) -> str:
     return f"postgresql://{_OWNER}@127.0.0.1:{port}/{database}?passfile={quote(str(folder / 'pgpass'))}"
 
 
-def _run(folder: Path, program: str, *arguments: object, log: Path | None = None) -> None:
-    """Raises StorageError with what the program said."""
+def _run(folder: Path, program: str, *arguments: object) -> None:
+    """Raises StorageError with what the program and the server said."""
     command = [str(_binaries(folder) / program), *map(str, arguments)]
     if _is_root():
         user = ["--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups"]
@@ -122,7 +119,8 @@ def _run(folder: Path, program: str, *arguments: object, log: Path | None = None
         if code:
             said.seek(0)
             text = said.read().decode(errors="replace").strip()
-            more = log.read_text(errors="replace").splitlines()[-6:] if log and log.is_file() else []
+            log = folder / "log"
+            more = log.read_text(errors="replace").splitlines()[-6:] if log.is_file() else []
             raise StorageError(f"PostgreSQL's {program} failed: {' | '.join([*text.splitlines()[-3:], *more])}")
 
 
@@ -181,7 +179,8 @@ def _last_port(folder: Path) -> int | None:
         return None if probe.connect_ex(("127.0.0.1", port)) == 0 else port
 
 
-def _free_port() -> int:
+def free_port(host: str) -> int:
+    """One of this machine at which nobody listens, outside of the range that Ray gives to its workers."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((host, 0))
         return int(probe.getsockname()[1])

@@ -72,8 +72,10 @@ def move(source: Place, target: Place, progress: Progress = lambda *_: None) -> 
         with store.errors():
             _prepare(store, meta, state)
             with store.writer(WRITER_S) as writing:
-                if schema.meta(writing).get(MOVING) != state:
-                    _empty(writing)
+                if schema.meta(writing).get(MOVING) != state:  # an interrupted run copied another state of the source
+                    with schema.transaction(writing):
+                        for table in ("passages", "contents", "embeddings"):
+                            writing.execute(f"DELETE FROM {table}")
                     store.vacuum(writing, WRITER_S)  # the source may have purged what was copied
                     schema.remember(writing, **{MOVING: state})
                 _copy_facts(reading, writing, progress)
@@ -101,13 +103,6 @@ def _prepare(store: Store, meta: dict[str, str], state: str) -> None:
             raise KnowledgeBaseInvalid(f"{store} holds a knowledge base already. Choose an empty folder or database.")
     else:
         store.create({**_copied(meta), MOVING: state}, WRITER_S)
-
-
-def _empty(writing: Writer) -> None:
-    """Of what a run copied from another state of the source."""
-    with schema.transaction(writing):
-        for table in ("passages", "contents", "embeddings"):
-            writing.execute(f"DELETE FROM {table}")
 
 
 # --- copying ----------------------------------------------------------------------------------------------------------

@@ -96,56 +96,41 @@ class S3Blobs:
         return f"S3Blobs({self.url!r})"
 
     def get(self, key: str) -> bytes:
-        import obstore
-
         with self._errors(key):
-            return bytes(obstore.get(self._store, check_key(key)).bytes())
+            return bytes(self._store.get(check_key(key)).bytes())
 
     def fetch(self, key: str, path: Path) -> None:
-        import obstore
-
         with self._errors(key):
-            size = int(obstore.head(self._store, check_key(key))["size"])
+            size = int(self._store.head(check_key(key))["size"])
         with replacing(path) as stream:
             for start in range(0, size, _PIECE):
                 with self._errors(key):
-                    piece = obstore.get_range(self._store, key, start=start, end=min(start + _PIECE, size))
+                    piece = self._store.get_range(key, start=start, end=min(start + _PIECE, size))
                 stream.write(piece)
 
     def put(self, key: str, data: bytes | Path, *, if_absent: bool = False) -> bool:
-        import obstore
         from obstore.exceptions import AlreadyExistsError
 
         check_key(key)
+        mode = "create" if if_absent else "overwrite"
         with io.BytesIO(data) if isinstance(data, bytes) else data.open("rb") as source, self._errors(key):
             try:
-                obstore.put(
-                    self._store,
-                    key,
-                    source,
-                    mode="create" if if_absent else "overwrite",
-                    chunk_size=_PIECE,
-                    max_concurrency=_PIECES,
-                )
+                self._store.put(key, source, mode=mode, chunk_size=_PIECE, max_concurrency=_PIECES)
             except AlreadyExistsError:
                 return False
         return True
 
     def delete(self, key: str) -> None:
-        import obstore
-
         with suppress(KeyError), self._errors(key):
-            obstore.delete(self._store, check_key(key))
+            self._store.delete(check_key(key))
 
     def list(self, prefix: str) -> Iterator[str]:
         return (each.key for each in self.entries(prefix))
 
     def entries(self, prefix: str) -> Iterator[Entry]:
-        import obstore
-
         folder = prefix.rpartition("/")[0]  # obstore lists by whole names; what follows the last `/` is compared here
         with self._errors(prefix):
-            found = [each for chunk in obstore.list(self._store, folder or None) for each in chunk]
+            found = [each for chunk in self._store.list(folder or None) for each in chunk]
         found.sort(key=lambda each: each["path"])
         for each in found:
             if each["path"].startswith(prefix):

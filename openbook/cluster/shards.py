@@ -7,7 +7,6 @@ question may see, in its own snapshot of the truth, and tells the shards; so fil
 
 from __future__ import annotations
 
-import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -33,6 +32,7 @@ MOST_QUESTIONS = 16  # between whose rounds a shard keeps what it computed: 2 by
 TRIES = 5  # of a round, each time with the view opened anew where a shard had lost it
 TIMEOUT_S = 300.0  # for a round, in which a shard may have to start again
 
+ShardMethod: TypeAlias = Literal["open", "reply"]  # of SearchShard
 Step: TypeAlias = Literal["counts", "turned_counts", "candidates"]
 
 
@@ -107,11 +107,9 @@ class Shards(Protocol):
 
     count: int
 
-    def call(self, numbers: Sequence[int], method: Literal["open", "reply"], *arguments: Any) -> list[Any]:
-        """What `SearchShard.method` returns in each of the shards `numbers`, which work at the same time. Raises OpenBookError."""
+    def call(self, numbers: Sequence[int], method: ShardMethod, *arguments: Any) -> list[Any]:
+        """What the method returns in each of the shards `numbers`, which work at the same time. Raises OpenBookError."""
         ...
-
-    def close(self) -> None: ...
 
 
 class ShardedSearch:
@@ -170,23 +168,6 @@ class _Rounds:
 # --- where they are ---------------------------------------------------------------------------------------------------
 
 
-class LocalShards:
-    """Shards in this process, asked one after the other."""
-
-    def __init__(self, place: Place, count: int) -> None:
-        self.place, self.count = place, count
-        self.shards = [SearchShard(place, number, count) for number in range(count)]
-        self._asking = threading.Lock()
-
-    def call(self, numbers: Sequence[int], method: Literal["open", "reply"], *arguments: Any) -> list[Any]:
-        with self._asking:
-            return [getattr(self.shards[number], method)(*arguments) for number in numbers]
-
-    def close(self) -> None:
-        for shard in self.shards:
-            shard.close()
-
-
 class RayShards:
     """Shards as Ray actors, spread over the workers. Ray must be connected to: `openbook.cluster.connection`.
 
@@ -202,7 +183,7 @@ class RayShards:
         self._remote = ray.remote(SearchShard)
         self.actors = [self._start(number) for number in range(self.count)]
 
-    def call(self, numbers: Sequence[int], method: Literal["open", "reply"], *arguments: Any) -> list[Any]:
+    def call(self, numbers: Sequence[int], method: ShardMethod, *arguments: Any) -> list[Any]:
         ray = ray_module()
         due, replies = list(numbers), dict[int, Any]()
         for _ in range(TRIES):

@@ -19,10 +19,9 @@ if TYPE_CHECKING:
 
 _LOST = ("WORKER_DIED", "NODE_DIED")  # why an actor is no more, where nobody wanted that
 
-_KEPT = "SELECT DISTINCT content_id FROM documents"
 _WITHOUT_VECTOR = (
-    f"SELECT count(*) FROM passages p LEFT JOIN embeddings e ON e.embedding_key = p.embedding_key WHERE p.content_id IN ({_KEPT}) "
-    "AND e.embedding_key IS NULL"
+    "SELECT count(*) FROM passages p LEFT JOIN embeddings e ON e.embedding_key = p.embedding_key "
+    "WHERE p.content_id IN (SELECT DISTINCT content_id FROM documents) AND e.embedding_key IS NULL"
 )
 
 
@@ -46,16 +45,16 @@ class BaseStatus:
     @property
     def behind(self) -> tuple[str, ...]:
         """A sentence each; empty when nothing is behind."""
-        found = [
-            (
-                self.unindexed,
-                f"{self.unindexed:,} texts are in no saved segment. The next sync, or any other change, saves them.",
-            ),
-            (self.without_vectors, f"{self.without_vectors:,} passages have no vector. Run: openbook reembed"),
-        ]
-        unfinished = tuple(f"A {what} was interrupted. Run it again." for what in self.unfinished)
-        unreachable = (self.segments_unreachable,) if self.segments_unreachable else ()
-        return tuple(sentence for number, sentence in found if number) + unfinished + unreachable
+        found = []
+        if self.unindexed:
+            texts = f"{self.unindexed:,} texts are in no saved segment."
+            found.append(f"{texts} The next sync, or any other change, saves them.")
+        if self.without_vectors:
+            found.append(f"{self.without_vectors:,} passages have no vector. Run: openbook reembed")
+        found += [f"A {what} was interrupted. Run it again." for what in self.unfinished]
+        if self.segments_unreachable:
+            found.append(self.segments_unreachable)
+        return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +78,7 @@ def status_of_base(base: KnowledgeBase) -> BaseStatus:
         (without_vectors,) = connection.execute(_WITHOUT_VECTOR).fetchone()
         meta = schema.meta(connection)
         found = base.status()
-    unfinished = [what for key, what in (("purging", "purge"), ("reembedding", "reembed")) if key in meta]
+    unfinished = tuple(what for key, what in (("purging", "purge"), ("reembedding", "reembed")) if key in meta)
     unindexed = len(np.setdiff1d(kept, saved.contents()))
     unreachable = ""
     if base.indexes.blobs is not None:
@@ -88,7 +87,7 @@ def status_of_base(base: KnowledgeBase) -> BaseStatus:
         except StorageError as error:
             unreachable = str(error)
     return BaseStatus(
-        found.version, found.documents, found.passages, unindexed, without_vectors, tuple(unfinished), unreachable
+        found.version, found.documents, found.passages, unindexed, without_vectors, unfinished, unreachable
     )
 
 

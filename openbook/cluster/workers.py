@@ -18,21 +18,19 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
+
+import numpy as np
 
 from openbook import __version__
 from openbook.cluster.connection import ray_module
-from openbook.errors import ClusterError, NotReadNow, OpenBookError, UnreadableFile
+from openbook.errors import ClusterError, NotReadNow, OpenBookError, UnreadableFile, first_line
 from openbook.parsers import PARSER_VERSION, file_bytes, unsupported
 from openbook.parsers.ocr import available
 from openbook.parsers.sandbox import Limits, Outcome, ParsedFile, ParserPool
-from openbook.records import Embedder, EmbedderIdentity
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from openbook.records import Embedder, EmbedderIdentity, Vectors
 
 PROBE = ("A ferry leaves at nine.", "Überraschung, 東京, naïve: " * 100, "")
 LIBRARIES = ("charset-normalizer", "lxml", "olefile", "pypdfium2", "python-calamine", "PyYAML", "striprtf")
@@ -47,15 +45,12 @@ _AT_AN_ACTOR = 2  # so that it never waits for its next task
 _LOOK_S = 1.0
 
 
-def software() -> dict[str, str]:
-    """What the text of a document depends on besides its file."""
-    libraries = {name: importlib.metadata.version(name) for name in LIBRARIES}
-    return {"openbook": __version__, "openbook's parsers": PARSER_VERSION, **libraries}
-
-
 @dataclass(frozen=True, slots=True)
 class Introduction:
-    """What a machine says of itself. `vectors`: the bytes of those of PROBE."""
+    """What a machine says of itself.
+
+    `software`: what the text of a document depends on besides its file. `vectors`: the bytes of those of PROBE.
+    """
 
     host: str
     software: dict[str, str]
@@ -64,7 +59,9 @@ class Introduction:
 
 
 def introduction(embedder: Embedder) -> Introduction:
-    return Introduction(platform.node(), software(), embedder.identity, embedder.embed_passages(PROBE).tobytes())
+    libraries = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    software = {"openbook": __version__, "openbook's parsers": PARSER_VERSION, **libraries}
+    return Introduction(platform.node(), software, embedder.identity, embedder.embed_passages(PROBE).tobytes())
 
 
 def difference(here: Introduction, there: Introduction) -> str:
@@ -112,9 +109,8 @@ class Worker:
             self._parsers, self._set_to = ParserPool(limits, workers=1, ocr=ocr, by_value=True), (limits, ocr)
         return self._parsers.parse(Path(os.fsdecode(name)), data)
 
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        vectors: NDArray[np.float32] = self._embedder.embed_passages(texts)
-        return vectors
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        return self._embedder.embed_passages(texts)
 
 
 # --- in this process --------------------------------------------------------------------------------------------------
@@ -225,8 +221,7 @@ class Workers:
         """What `method` gives for each task, in their order; an instance of Lost where no actor lived through it.
 
         Tasks are taken ahead, within AHEAD and MOST_BYTES_AHEAD. An actor that has tasks and gives nothing for `patience_s` is
-        taken for dead. Raises ClusterError when an actor is refused or fails, or none
-        is there; OpenBookError as the method raises it.
+        taken for dead. Raises ClusterError when an actor is refused or fails, or none is there; OpenBookError as the method raises it.
         """
         source = iter(tasks)
         first = next(source, None)
@@ -370,7 +365,7 @@ class Workers:
         try:
             yield
         except self._ray.exceptions.RayError as error:
-            raise ClusterError(f"Ray refused: {str(error).strip().splitlines()[0]}") from error
+            raise ClusterError(f"Ray refused: {first_line(error)}.") from error
 
 
 class _ActorDied(Exception):
@@ -415,25 +410,20 @@ class ClusterEmbedder:
     def identity(self) -> EmbedderIdentity:
         return self._embedder.identity
 
-    def embed_query(self, text: str) -> NDArray[np.float32]:
-        vector: NDArray[np.float32] = self._embedder.embed_query(text)
-        return vector
+    def embed_query(self, text: str) -> Vectors:
+        return self._embedder.embed_query(text)
 
-    def embed_passages(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def embed_passages(self, texts: Sequence[str]) -> Vectors:
         """Raises ClusterError, EngineError."""
-        import numpy as np
+        starts = range(0, len(texts), EMBEDDED_AT_ONCE)
+        parts = list(self.embed_batches(texts[start : start + EMBEDDED_AT_ONCE] for start in starts))
+        return np.concatenate([np.empty((0, self.identity.dimensions), np.float32), *parts])
 
-        rest = iter(texts)
-        parts = list(self.embed_batches(iter(lambda: list(islice(rest, EMBEDDED_AT_ONCE)), [])))
-        empty = np.empty((0, self.identity.dimensions), np.float32)
-        joined: NDArray[np.float32] = np.concatenate([empty, *parts])
-        return joined
-
-    def embed_batches(self, batches: Iterable[Sequence[str]]) -> Iterator[NDArray[np.float32]]:
+    def embed_batches(self, batches: Iterable[Sequence[str]]) -> Iterator[Vectors]:
         """As BatchEmbedder says. Raises ClusterError, EngineError."""
         for vectors in self._workers.results("embed", (Task((list(batch),)) for batch in batches)):
             if isinstance(vectors, Lost):
                 raise ClusterError(
                     f"{MOST_DEATHS} workers died while they embedded the same passages. Their logs say why: ray logs"
                 )
-            yield vectors  # type: ignore[misc]  # what Worker.embed returns
+            yield vectors

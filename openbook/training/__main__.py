@@ -154,11 +154,12 @@ def _watcher(*, quiet: bool) -> Watch:
         nonlocal logged_at
         if isinstance(event, str):
             _say(event)
+        elif quiet:
+            return
         elif isinstance(event, EvalResult):
             numbers = ", ".join(f"{name} {value:.3f}" for name, value in sorted(event.numbers.items()))
-            if not quiet:
-                _say(f"step {event.step}: {numbers}")
-        elif not quiet and (sys.stderr.isatty() or time.monotonic() - logged_at > LOG_EVERY_S):
+            _say(f"step {event.step}: {numbers}")
+        elif sys.stderr.isatty() or time.monotonic() - logged_at > LOG_EVERY_S:
             logged_at = time.monotonic()
             minutes = (event.steps - event.step) * event.seconds / 60
             state = f"loss {event.loss:.3f}, {event.tokens / event.seconds:.0f} tokens/s, {peak_memory_mib():,.0f} MiB"

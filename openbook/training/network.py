@@ -28,11 +28,7 @@ if TYPE_CHECKING:
 FAMILIES = ("llama", "qwen2")  # as `general.architecture` and as `model_type` of Transformers
 END = "<|endoftext|>"
 ADAPTER = "default"  # PEFT's name of the only adapter
-_NAMES = {
-    "token_embd": "model.embed_tokens",
-    "output_norm": "model.norm",
-    "output": "lm_head",
-}
+_NAMES = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 _LAYER_NAMES = {
     "attn_q": "self_attn.q_proj",
     "attn_k": "self_attn.k_proj",

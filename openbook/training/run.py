@@ -366,7 +366,7 @@ def _write_result(run: Run, inputs: RunInputs, stored: ModelReference, folder: P
         runs.write_json(folder / runs.RESULT, result)
 
 
-def dry_run(recipe: Recipe, inputs: RunInputs, device: str = "cpu") -> dict[str, float]:
+def dry_run(recipe: Recipe, inputs: RunInputs, device: str) -> dict[str, float]:
     """Do a few steps and write nothing. Estimates the whole run."""
     run = Run(recipe, *build_network(recipe, inputs, device), inputs.trees)
     seconds, tokens = [], 0

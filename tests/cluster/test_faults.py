@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from openbook.cluster import object_store, postgres
+from openbook.cluster import object_store, postgres_connection
 from openbook.cluster.object_store import open_s3
 from openbook.cluster.postgres import PostgresStore
 from openbook.config import DatabaseUrl, Settings
@@ -45,7 +45,7 @@ def objects(object_store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postgres, "_SILENT_S", 0.3)
+    monkeypatch.setattr(postgres_connection, "_SILENT_S", 0.3)
 
 
 def made(url: str, docs: Path, embedder: HashEmbedder, progress: Progress = lambda *_: None) -> KnowledgeBase:

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from openbook.cluster import shards as shards_module
 from openbook.cluster.connection import ray_module
-from openbook.cluster.shards import TRIES, LocalShards, RayShards, SearchShard, ShardedSearch
-from openbook.config import DatabaseUrl
+from openbook.cluster.shards import TRIES, RayShards, SearchShard, ShardedSearch, ShardMethod
+from openbook.config import DatabaseUrl, Place
 from openbook.errors import ClusterError, KnowledgeBaseInvalid, KnowledgeBaseMissing
 from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add, index_store, vectors
 from openbook.knowledge.erasure import purge
@@ -164,6 +164,21 @@ def fill(base: KnowledgeBase, texts: Path) -> None:
 KEPT = {"asking.md", "models.md", "knowledge-base.md", "operations.md"}
 
 
+class LocalShards:
+    """Shards in this process, asked one after the other."""
+
+    def __init__(self, place: Place, count: int) -> None:
+        self.place, self.count = place, count
+        self.shards = [SearchShard(place, number, count) for number in range(count)]
+
+    def call(self, numbers: Sequence[int], method: ShardMethod, *arguments: Any) -> list[Any]:
+        return [getattr(self.shards[number], method)(*arguments) for number in numbers]
+
+    def close(self) -> None:
+        for shard in self.shards:
+            shard.close()
+
+
 def said(
     base: KnowledgeBase, shards: LocalShards | RayShards | None, questions: Sequence[str] = QUESTIONS
 ) -> list[object]:
@@ -180,14 +195,6 @@ def said(
         base.shards = None
 
 
-def test_real_text_in_shards(real: KnowledgeBase) -> None:
-    expected = said(real, None)
-    assert len({str(each) for each in expected}) > len(QUESTIONS) * len(SCOPES)
-    for count in COUNTS:
-        with closing(LocalShards(real.folder, count)) as shards:
-            assert said(real, shards) == expected
-
-
 def test_the_same_from_postgresql_and_from_its_shards(real: KnowledgeBase, new_postgres_url: str) -> None:
     expected = said(real, None)
     with closing(KnowledgeBase.ensure(DatabaseUrl(new_postgres_url), EMBED.identity)) as base:
@@ -202,7 +209,7 @@ class Restarting(LocalShards):
 
     calls = 0
 
-    def call(self, numbers: Sequence[int], method: Literal["open", "reply"], *arguments: Any) -> list[Any]:
+    def call(self, numbers: Sequence[int], method: ShardMethod, *arguments: Any) -> list[Any]:
         self.calls += 1
         if self.calls % 3 == 0:
             number = self.calls // 3 % self.count
@@ -217,6 +224,7 @@ def test_a_shard_that_starts_again_between_two_rounds_says_the_same(
     for cut, rows in {"EXACT_UP_TO": 50, "NEAR": 100, "NEARER": 50}.items():
         monkeypatch.setattr(vectors, cut, rows)
     expected = said(real, None)
+    assert len({str(each) for each in expected}) > len(QUESTIONS) * len(SCOPES)
     with closing(Restarting(real.folder, 3)) as shards:
         assert said(real, shards) == expected
         assert shards.calls > 100
@@ -233,7 +241,7 @@ def test_damage_under_an_old_date_is_noticed_in_a_shard(tmp_path: Path, monkeypa
     opened = 0
 
     class Counting(LocalShards):
-        def call(self, numbers: Sequence[int], method: Literal["open", "reply"], *arguments: Any) -> list[Any]:
+        def call(self, numbers: Sequence[int], method: ShardMethod, *arguments: Any) -> list[Any]:
             nonlocal opened
             opened += len(numbers) if method == "open" else 0
             return super().call(numbers, method, *arguments)
@@ -267,11 +275,9 @@ def test_a_shard_that_keeps_losing_its_segments_is_an_error() -> None:
         count = 2
         opened = 0
 
-        def call(self, numbers: Sequence[int], method: Literal["open", "reply"], *arguments: Any) -> list[Any]:
+        def call(self, numbers: Sequence[int], method: ShardMethod, *arguments: Any) -> list[Any]:
             self.opened += method == "open"
             return [3 if method == "open" else None for _ in numbers]
-
-        def close(self) -> None: ...
 
     losing = Losing()
     view = ShardedSearch(losing).view("", 1, ids(1, 2))

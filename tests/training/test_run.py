@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from pathlib import Path
 
@@ -38,16 +37,12 @@ from openbook.training.run import (
 from tests.cli.test_train import write_recipe
 from tests.conftest import ROOT, flip
 from tests.training.networks import SHAPE, small_recipe, write_tiny_model
+from tests.training.test_datasets import data
 from tests.training.test_reader_objective import LINES
 
 
 def quiet(event: Event) -> None:
     pass
-
-
-def data_file(folder: Path, name: str, content: bytes) -> dict[str, str]:
-    (folder / name).write_bytes(content)
-    return {"file": name, "sha256": hashlib.sha256(content).hexdigest()}
 
 
 @pytest.fixture
@@ -60,7 +55,7 @@ def store(tmp_path: Path) -> ModelStore:
 
 @pytest.fixture
 def recipe(store: ModelStore, tmp_path: Path) -> Recipe:
-    lines = data_file(tmp_path, "lines.jsonl", "".join(line.model_dump_json() + "\n" for line in LINES).encode())
+    lines = data(tmp_path, "".join(line.model_dump_json() + "\n" for line in LINES).encode())
     return small_recipe(
         base={"model": "base", "digest": store.resolve("base").digest},
         train=[lines],

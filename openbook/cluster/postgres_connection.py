@@ -1,0 +1,337 @@
+"""A connection to PostgreSQL that takes the SQL of the knowledge base, and says every error in a sentence.
+
+Nobody waits for ever for a peer that is gone: TCP notices a machine that vanished, on both sides, so that its locks are free
+within a minute; and `_Connection` a server that says nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from decimal import Decimal
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NoReturn, cast
+
+import psycopg
+from psycopg import errors, pq
+
+from openbook.errors import KnowledgeBaseBusy, KnowledgeBaseInvalid, OpenBookError, StorageError, first_line
+from openbook.knowledge.store import Damage, Rows
+
+if TYPE_CHECKING:
+    from psycopg.abc import RV, PQGen
+
+SCHEMA = "openbook"
+_ROWS = 1000  # of a long result in memory at a time
+DEFAULTS = {  # of a connection, where the URL says nothing else
+    "application_name": "openbook",
+    "client_encoding": "utf-8",
+    "connect_timeout": "10",
+    # A peer that vanished is noticed within a minute.
+    "keepalives_idle": "20",
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "60000",
+}
+# Of a session, on the server. The write lock of a machine that vanished ends with its session, also within a minute.
+_SETTINGS = {
+    "search_path": SCHEMA,
+    "jit": "off",
+    "tcp_keepalives_idle": "20",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "60000",
+}
+_SILENT_S = 30.0  # before a server that says nothing is asked on another connection
+logging.getLogger("psycopg").setLevel(logging.ERROR)  # it warns of what follows from an error that it raises
+_TOKEN = re.compile(r"'(?:[^']|'')*'|::|:\w+|\?|%")
+
+
+class _Connection(psycopg.Connection[tuple[Any, ...]]):
+    """Gives up a server that says nothing, unless that tells another connection that it is at work for this one.
+
+    TCP notices a machine that vanished, but neither a process that stands still nor a proxy that has lost its server.
+    """
+
+    conninfo = ""
+    process = 0  # the server's, for this connection; 0: it is not known, so it cannot be asked about
+
+    def wait(self, gen: PQGen[RV], *arguments: Any, **options: Any) -> RV:
+        return super().wait(self._while_heard(gen), *arguments, **options)
+
+    def _while_heard(self, waiting: PQGen[RV]) -> PQGen[RV]:
+        ready: Any = None
+        heard_at = time.monotonic()
+        try:
+            while True:
+                wanted = waiting.send(ready)
+                ready = yield wanted
+                if not ready and time.monotonic() - heard_at > _SILENT_S:
+                    if not self._is_served() and not (ready := (yield wanted)):  # it may have answered meanwhile
+                        self.close()
+                        raise psycopg.OperationalError(f"no answer for {_SILENT_S:g} s")
+                    heard_at = time.monotonic()
+                if ready:
+                    heard_at = time.monotonic()
+        except StopIteration as end:
+            result: RV = end.value
+            return result
+
+    def _is_served(self) -> bool:
+        if not self.process:
+            return False
+        at_work = "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND state !~ '^idle'"
+        try:
+            with _Connection.connect(self.conninfo, autocommit=True) as other:
+                return other.execute(at_work, (self.process,)).fetchone() is not None
+        except psycopg.Error as error:
+            return "FATAL" in str(error)  # a server that lets nobody else in is there
+
+
+class PostgresConnection:
+    """Every statement outside of a transaction is one of its own. Every error is a sentence about `shown`, or `Damage`.
+
+    One that only reads (not `writes`) connects again when the server ended it between two transactions.
+    """
+
+    def __init__(self, conninfo: str, shown: str, *, writes: bool) -> None:
+        self._conninfo, self._shown, self._writes = conninfo, shown, writes
+        self._connection = self._connected()
+
+    def _connected(self) -> _Connection:
+        settings = {**_SETTINGS, "default_transaction_read_only": "off" if self._writes else "on"}
+        try:
+            connection = _Connection.connect(self._conninfo, autocommit=True)
+            connection.conninfo = self._conninfo
+            connection.process, _ = connection.execute(
+                "SELECT pg_backend_pid(), count(set_config(name, value, false)) FROM unnest(%s::text[], %s::text[]) AS given (name, value)",
+                (list(settings), list(settings.values())),
+            ).fetchone() or (0, 0)
+        except psycopg.Error as error:
+            raise _connect_error(error, self._shown) from error
+        return connection
+
+    @property
+    def is_lost(self) -> bool:
+        return self._connection.closed
+
+    @property
+    def server_version(self) -> int:
+        """160003 is 16.3."""
+        return self._connection.info.server_version
+
+    @property
+    def in_transaction(self) -> bool:
+        status = self._connection.info.transaction_status
+        return status in (pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR, pq.TransactionStatus.ACTIVE)
+
+    def execute(self, sql: str, parameters: Any = (), /) -> Rows:
+        again = not self._writes and not self.in_transaction
+        try:
+            try:
+                return self._run(sql, parameters)
+            except psycopg.Error as error:
+                if not (again and self._is_lost_by(error)):
+                    raise
+            self._connection = self._connected()
+            return self._run(sql, parameters)
+        except psycopg.Error as error:
+            self._fail(error)
+
+    def _run(self, sql: str, parameters: Any) -> Rows:
+        cursor = self._connection.cursor(binary=True)
+        return cast(Rows, cursor.execute(_translated(sql), _dumped(parameters, writes=self._writes)))
+
+    def scan(self, sql: str) -> Iterator[Any]:
+        """The rows, `_ROWS` at a time in memory."""
+        own = not self.in_transaction
+        if own:
+            self.begin()
+        try:
+            with self._connection.cursor("scan", binary=True) as cursor:
+                cursor.itersize = _ROWS
+                cursor.execute(_translated(sql))
+                yield from cursor
+        except psycopg.Error as error:
+            self._fail(error)
+        finally:
+            if own and self.in_transaction:
+                self.execute("ROLLBACK")
+
+    def executemany(self, sql: str, parameters: Iterable[Any], /) -> Rows:
+        cursor = self._connection.cursor(binary=True)
+        try:
+            cursor.executemany(_translated(sql), (_dumped(each, writes=True) for each in parameters))
+        except psycopg.Error as error:
+            self._fail(error)
+        return cast(Rows, cursor)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_connection"):  # it was opened; psycopg warns of one that is left open
+            self._connection.close()
+
+    def begin(self) -> None:
+        self.execute("BEGIN")
+
+    def durable(self, durable: bool, /) -> None:
+        self.execute(f"SET synchronous_commit = {'on' if durable else 'off'}")
+
+    def forbid_writes(self, forbidden: bool, /) -> None:
+        if not self.is_lost:
+            self.execute(f"SET default_transaction_read_only = {'on' if forbidden else 'off'}")
+
+    def next_ids(self, table: str, count: int, /) -> Sequence[int]:
+        sql = f"SELECT nextval('{table}_ids') FROM generate_series(1, ?)"
+        return sorted(number for (number,) in self.execute(sql, (count,)))
+
+    def insert_rows(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], /) -> None:
+        marks = ", ".join("?" * len(columns))
+        sql = f"INSERT INTO {table} ({', '.join(columns)}) OVERRIDING SYSTEM VALUE VALUES ({marks})"
+        self.executemany(sql, rows)
+        if "id" in columns:
+            own = f"'{table}_ids'" if table in ("contents", "passages") else f"pg_get_serial_sequence('{table}', 'id')"
+            self.execute(f"SELECT setval({own}, max(id)) FROM {table} HAVING max(id) > 0")
+
+    def tables(self) -> list[str]:
+        sql = "SELECT tablename FROM pg_catalog.pg_tables WHERE schemaname = ?"
+        return [name for (name,) in self.execute(sql, (SCHEMA,))]
+
+    def make_embeddings(self, table: str, /) -> None:
+        self.execute(f"CREATE TABLE IF NOT EXISTS {table} (LIKE embeddings INCLUDING ALL)")
+
+    def run_script(self, script: str) -> None:
+        """Statements in PostgreSQL's own SQL, without parameters."""
+        try:
+            self._connection.execute(script.encode())
+        except psycopg.Error as error:
+            self._fail(error)
+
+    @contextmanager
+    def lock_timeout(self, seconds: float) -> Iterator[None]:
+        """Wait for locks of tables and advisory locks no longer than that."""
+        milliseconds = min(int(seconds * 1000), 2**31 - 1)
+        self.execute(f"SET lock_timeout = {milliseconds}")
+        try:
+            yield
+        finally:
+            if not self.is_lost and not self.in_transaction:
+                self.execute("SET lock_timeout = 0")
+
+    def wait_for_lock(self, key: tuple[int, int], mode: str) -> bool:
+        """Whether this advisory lock was taken within `lock_timeout`, also where it was given just as the time ran out.
+
+        The server then reports a time-out, and the connection holds the lock all the same. `mode` is "" or "_shared".
+        """
+        try:
+            self._run(f"SELECT pg_advisory_lock{mode}(?, ?)", key)
+        except errors.LockNotAvailable:
+            holds = "locktype = 'advisory' AND (classid, objid) = (?, ?) AND granted AND pid = pg_backend_pid()"
+            return self.execute(f"SELECT 1 FROM pg_locks WHERE {holds}", key).fetchone() is not None
+        except psycopg.Error as error:
+            self._fail(error)
+        return True
+
+    def _is_lost_by(self, error: psycopg.Error) -> bool:
+        """Whether the connection ended. Then it is closed on this side too."""
+        state = error.sqlstate or ""
+        if self._connection.closed or state.startswith("08") or state in ("57P01", "57P02", "57P03", "57P05"):
+            self._connection.close()
+            return True
+        return False
+
+    def _fail(self, error: psycopg.Error) -> NoReturn:
+        if self._is_lost_by(error):
+            raise StorageError(
+                f"The connection to {self._shown} was lost: {first_line(error)}. What was committed stands, and nothing else "
+                "was changed. Run it again."
+            ) from error
+        raise _sentence(error, self._shown) from error
+
+
+@lru_cache(maxsize=1024)
+def _translated(sql: str) -> bytes:
+    """Placeholders `?` and `:name` as psycopg writes them."""
+
+    def replaced(match: re.Match[str]) -> str:
+        found: str = match[0]
+        if found == "?":
+            return "%s"
+        if found.startswith(":") and found != "::":
+            return f"%({found[1:]})s"
+        return found.replace("%", "%%")  # a text, a cast or a percent sign
+
+    return _TOKEN.sub(replaced, sql).encode()
+
+
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+
+
+def _dumped(parameters: Any, *, writes: bool) -> Any:
+    """Numbers exactly as they are written. What is looked for and cannot be stored is looked for as a text that is not there."""
+
+    def dumped(value: object) -> object:
+        if isinstance(value, float):
+            return Decimal(repr(value))
+        if isinstance(value, str) and not writes and _UNSTORABLE.search(value):
+            return _UNSTORABLE.sub("\uffff", value)  # no text that was read holds it
+        return value
+
+    if isinstance(parameters, Mapping):
+        return {key: dumped(value) for key, value in parameters.items()}
+    return [dumped(value) for value in parameters]
+
+
+# --- errors as sentences ------------------------------------------------------------------------------------------------
+
+
+# Where it cannot connect, libpq gives no codes, only words. None of them holds a password.
+_ADVICE = {
+    "password authentication failed|no password supplied": "Give the right one in PGPASSWORD or in ~/.pgpass, for the user in the URL",
+    'database ".* does not exist': "Make the database first, with createdb, or correct the URL",
+    "role .* does not exist": "Name a user of the database in the URL: postgresql://user@host/name",
+    r"pg_hba\.conf": "The server lets nobody in from here with this user; ask who runs it",
+    "too many clients|remaining connection slots": "The server has no connection left; try again later, or raise its max_connections",
+    "starting up|shutting down|in recovery": "The server is just starting or stopping; try again in a moment",
+}
+
+
+def _connect_error(error: psycopg.Error, shown: str) -> OpenBookError | Damage:
+    text = " ".join(str(error).split())
+    said = text.rpartition("FATAL: ")[2].strip().rstrip(".") if "FATAL" in text else first_line(error)
+    advice = next((advice for words, advice in _ADVICE.items() if re.search(words, text)), "")
+    if not advice and error.sqlstate is not None:
+        return _sentence(error, shown)
+    advice = advice or "Check that the server runs there and can be reached from here"
+    return StorageError(f"Cannot open {shown}: {said}. {advice}.")
+
+
+def _sentence(error: psycopg.Error, shown: str) -> OpenBookError | Damage:
+    said, state = first_line(error), error.sqlstate or ""
+    if state in ("XX001", "XX002"):  # data or index corrupted
+        return Damage(said)
+    if state in ("55P03", "40P01", "40001"):
+        return KnowledgeBaseBusy(f"Another process holds the knowledge base in {shown}. Try again when it is done.")
+    if state == "42501":
+        return StorageError(f"The user of {shown} lacks a right: {said}. Ask its owner for it, or name another user.")
+    if state in ("25006", "57P04"):
+        return StorageError(
+            f"Cannot write to {shown}: {said}. It is a replica, or was opened to read; name the primary server."
+        )
+    if state.startswith("53"):
+        return StorageError(
+            f"The server of {shown} has run out of room: {said}. Free some and run it again; nothing is lost."
+        )
+    if state in ("42P01", "42703", "42883", "3F000"):
+        return KnowledgeBaseInvalid(
+            f"The knowledge base in {shown} lacks a part: {said}. It was made by another program, or changed by hand; restore "
+            "it from a backup."
+        )
+    if state.startswith("58"):
+        return StorageError(f"The server of {shown} cannot read or write its files: {said}. Nothing is lost.")
+    return StorageError(f"PostgreSQL refused a statement in {shown}: {said}.")

@@ -1,0 +1,289 @@
+"""What every store of a knowledge base must do."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
+
+from openbook.errors import KnowledgeBaseBusy, KnowledgeBaseDamaged, KnowledgeError, TextIsElsewhere
+from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add, purge, schema, sync, versions
+from openbook.knowledge.check import check
+from openbook.knowledge.embeddings import reembed
+from openbook.knowledge.erasure import finish_purge, purge_is_unfinished
+from openbook.testing.assertions import raises
+from openbook.testing.fakes import HashEmbedder
+
+if TYPE_CHECKING:
+    from openbook.config import Place
+
+# Which documents each filter finds, by what their sidecars say.
+_FILTERS: dict[str, set[str]] = {
+    "type = 'txt'": {"a", "b", "c"},
+    "size >= 8": {"b"},
+    "size = 8.5": {"b"},
+    "size < 9007199254740993": {"a", "b"},
+    "size in (7, 'seven')": {"a", "c"},
+    "draft = true": {"a"},
+    "draft != true": {"b"},
+    "not draft = true": {"b", "c"},
+    "team contains 'ÜBERFAHRT'": {"a"},
+    "team contains '[9]'": {"b"},
+    "team matches 'Fähre*'": {"b"},
+    "team matches 'fähre*'": set(),
+    "team = 'Fähre [9] (neu)'": {"b"},
+    "team matches '?ähre [9] (neu)'": {"b"},
+    "team > 'F'": {"b"},
+    "due >= 2026-03 and due < 2027": {"b"},
+    "exists due": {"a", "b"},
+    "matches_nothing = 1": set(),
+}
+_METADATA: dict[str, dict[str, object]] = {
+    "a": {"size": 7, "draft": True, "team": ["Überfahrt", "Hafen"], "due": "2025-12-31"},
+    "b": {"size": 8.5, "draft": False, "team": "Fähre [9] (neu)", "due": "2026-03-01"},
+    "c": {"size": "seven"},
+}
+
+
+class StoreSuite:
+    """What every store of a knowledge base must do. Subclass it in a test module and define `make_place`."""
+
+    def make_place(self) -> Place:
+        """An empty place, another one each time."""
+        raise TypeError("A StoreSuite must define make_place.")
+
+    def test_versions_are_kept_named_compared_restored_and_pruned(self) -> None:
+        with _files(self.make_place()) as here:
+            here.sync(a="Ferries leave at nine.")
+            here.sync(a="Ferries leave at nine.", b="Harbours close at night.")
+            here.sync(a="Ferries leave at ten.", c="Lighthouses shine.")
+            base = here.base
+            assert [(v.version, v.summary, v.documents) for v in versions.history(base)] == [
+                (3, "1 added, 1 updated, 1 removed", 2),
+                (2, "1 added", 2),
+                (1, "1 added", 1),
+                (0, "created", 0),
+            ]
+            then = {number: base.search("ferries", here.embedder, scope=Scope(number)) for number in range(4)}
+            assert then[2][1][0].passage.text == "Ferries leave at nine."
+            assert then[0] == (0, [])
+            for _ in range(2):
+                assert versions.tag(base, "spring", 2) == versions.resolve_version(base, "spring") == 2
+            found = versions.diff(base, 2, 3)
+            assert [len(each) for each in (found.added, found.changed, found.removed)] == [1, 1, 1]
+            assert versions.restore(base, 1) == 4
+            assert here.names() == {"a"}
+            assert base.text(base.documents()[0]) == "Ferries leave at nine."
+            assert {number: base.search("ferries", here.embedder, scope=Scope(number)) for number in range(4)} == then
+            assert versions.prune(base, versions.Retention(versions=1)).kept == (2, 4)
+            assert base.search("ferries", here.embedder, scope=Scope(2)) == then[2]
+            raises(KnowledgeError, lambda: base.kept_version(3))
+            assert here.reopened().search("ferries", here.embedder, scope=Scope(2)) == then[2]
+            here.check()
+
+    def test_a_search_finds_what_it_finds_in_a_folder_bit_for_bit(self) -> None:
+        words = "ferry harbour night light nine leave shine boat Überfahrt 船 tide pier".split()
+        texts = {
+            f"{n:02}": " ".join(words[(31 * n + i * i) % len(words)] for i in range(1 + 67 * n % 400)) + "."
+            for n in range(24)
+        }
+        texts |= {f"copy{n}": texts[n] for n in ("03", "11")} | {"same": "# Ferry\n\nnine", "heading": "# Boat\n\nnine"}
+        with (
+            _files(self.make_place()) as here,
+            tempfile.TemporaryDirectory() as folder,
+            _files(Path(folder) / "kb") as plain,
+        ):
+            some = dict(list(texts.items())[::-2])
+            here.sync(**some)  # rows come in another order
+            here.sync(**texts)
+            plain.root = here.root
+            plain.sync(**texts)
+            for query in (*words, "ferry at nine", "", "light light tide?", "nothing of that"):
+                results = [
+                    [
+                        *(base.search(query, here.embedder, limit)[1] for limit in (3, 50)),
+                        base.search(query, here.embedder, windows=True)[1],
+                    ]
+                    for base in (here.base, plain.base)
+                ]
+                assert results[0] == results[1]
+            hit = here.base.search("ferry", here.embedder)[1][0].passage
+            assert here.base.passage(hit.id, Scope()) == plain.base.passage(hit.id, Scope()) is not None
+            assert here.base.documents() == plain.base.documents()
+
+    def test_filters_and_labels_decide_what_is_seen(self) -> None:
+        with _files(self.make_place()) as here:
+            for name, metadata in _METADATA.items():
+                (here.root / f"{name}.txt.meta.json").write_text(json.dumps(metadata))
+            here.sync(a="The ferry.", b="The boat.", c="The pier.")
+            base = here.base
+            for where, wanted in _FILTERS.items():
+                assert here.names(Scope(where=where)) == wanted, where
+            assert base.metadata_keys(Scope()) >= {"size", "draft", "team", "due", "type"}
+            here.sync(RunOptions(labels=frozenset({"crew"})), a="The ferry.", b="The boat.", c="The pier.")
+            assert here.names(Scope()) == set()
+            assert here.names(Scope(1)) == set()  # a later label closes the past
+            assert here.names(Scope(1, labels=frozenset({"crew", "board"}))) == {"a", "b", "c"}
+            assert base.search("ferry", here.embedder)[1] == []
+            assert not base.shows_all_to(frozenset({"board"}))
+            assert base.shows_all_to(frozenset({"crew"}))
+
+    def test_a_snapshot_is_one_state_and_a_second_writer_waits(self) -> None:
+        with _files(self.make_place()) as here:
+            here.sync(a="The ferry.")
+            other = here.reopened()
+            with other.snapshot():
+                before = other.documents()
+                here.sync(a="The ferry.", b="The boat.")
+                assert other.documents() == before
+            assert len(other.documents()) == 2
+            asked: list[int] = []
+            with here.base.writing(1.0):
+                raises(KnowledgeBaseBusy, lambda: other.writing(0.0).__enter__())
+                with closing(other.store.connect_to_write()) as connection:
+                    for shared in (False, True):
+                        waiting = other.store.write_lock(connection, 0.3, lambda: asked.append(1), shared=shared)
+                        raises(KnowledgeBaseBusy, waiting.__enter__)
+            assert asked
+            with closing(other.store.connect_to_write()) as connection:
+                try:
+                    with schema.transaction(connection):
+                        connection.execute("DELETE FROM tags")
+                        schema.remember(connection, retention="{")
+                        raise ValueError
+                except ValueError:
+                    assert "retention" not in schema.meta(connection)
+                connection.forbid_writes(True)
+                raises(Exception, lambda: schema.remember(connection, retention="{"))
+
+    def test_many_runs_at_once_lose_nothing_and_double_nothing(self) -> None:
+        with _files(self.make_place()) as here:
+            here.sync(first="The first.")
+            shared = [f"Everybody has the text {n} about the ferry." for n in range(3)]
+
+            def work(number: int) -> None:
+                folder = here.root.parent / f"of-{number}"
+                folder.mkdir()
+                for n, text in enumerate([*shared, f"Only {number} has this."]):
+                    (folder / f"{n}.txt").write_text(text)
+                with closing(here.reopened()) as base:
+                    add(base, [folder], here.embedder)
+
+            with ThreadPoolExecutor(8) as pool:
+                list(pool.map(work, range(8)))
+            base = here.base
+            assert len(base.documents()) == 1 + 8 * 4
+            assert base.status().texts == 1 + 3 + 8
+            assert base.version == 9
+            (contents,) = base.connection.execute("SELECT count(*) FROM contents").fetchone()
+            (vectors,) = base.connection.execute("SELECT count(*) FROM embeddings").fetchone()
+            assert contents == vectors == 1 + 3 + 8
+            here.check()
+
+    def test_what_is_purged_is_in_no_version_and_ids_do_not_come_back(self) -> None:
+        canary = "The canary code is 7341-zeppelin, and nobody may ever know it."
+        with _files(self.make_place()) as here:
+            here.sync(a=canary, copy=canary, b="The boat.")
+            here.sync(a="The ferry.", copy=canary, b="The boat.")
+            base, other = here.base, here.reopened()
+            assert other.search("canary", here.embedder, scope=Scope(1))[1]
+            raises(TextIsElsewhere, lambda: purge(base, ["a.txt"]))
+
+            def killed() -> None:
+                raise ValueError
+
+            raises(ValueError, lambda: purge(base, ["a.txt"], copies=True, elsewhere=killed))
+            assert not purge_is_unfinished(base)
+            (newest,) = base.connection.execute("SELECT max(id) FROM contents").fetchone()
+            done = purge(base, ["a.txt"], copies=True)
+            assert (done.version, len(done.documents)) == (3, 2)
+            assert done.beyond_reach
+            assert not finish_purge(base)
+            for each in (base, other):
+                for version in (None, 1, 2):
+                    texts = {hit.passage.text for hit in each.search("canary", here.embedder, scope=Scope(version))[1]}
+                    assert texts <= {"The boat."}
+            assert canary.encode() not in b"".join(p.read_bytes() for p in base.folder.rglob("*") if p.is_file())
+            raises(KnowledgeError, lambda: purge(base, ["a.txt"]))
+            here.sync(n="New.")
+            (first,) = base.connection.execute("SELECT max(id) FROM contents").fetchone()
+            assert first > newest
+            here.check()
+
+    def test_another_embedder_takes_over_at_once(self) -> None:
+        with _files(self.make_place()) as here:
+            here.sync(a="The ferry.", b="The boat.")
+            version, embedded = reembed(here.base, smaller := HashEmbedder(32))
+            assert (version, embedded) == (2, 2)
+            here.embedder = smaller
+            assert len(here.reopened().search("ferry", smaller)[1]) == 2
+            here.check()
+
+    def test_a_row_that_is_not_what_was_stored_is_never_read(self) -> None:
+        for sql, parameters in (
+            ("UPDATE contents SET text = ?", ("The fairy.",)),
+            ("UPDATE passages SET headings = ?", ('["Other"]',)),
+            ("UPDATE embeddings SET vector = ?", (bytes(2 * HashEmbedder().identity.dimensions),)),
+        ):
+            with _files(self.make_place()) as here:
+                here.sync(a="The ferry.")
+                with closing(here.base.store.connect_to_write()) as connection:
+                    connection.execute(sql, parameters)
+                shutil.rmtree(here.base.folder / "index")
+                raises(KnowledgeBaseDamaged, lambda: here.reopened().search("ferry", here.embedder))
+                assert check(here.base).damaged
+
+    def test_no_text_of_a_caller_is_an_error_of_the_store(self) -> None:
+        with _files(self.make_place()) as here:
+            here.sync(a="A 100 % 'quoted' text? :name %s \U0001f6a2", b="", c="\ufeffx\x00y\x07\n")
+            for text in ("a\x00b", "\ud800", "%s", "'; --", ":name ?", "x" * 10_000):
+                assert here.base.passage(text, Scope()) is None
+                assert text == "\ud800" or here.base.text(text) is None  # which no path of a document holds
+                here.base.search(text, here.embedder)
+            assert [hit.passage.document for hit in here.base.search("quoted", here.embedder, 1)[1]] == [
+                f"{here.root}/a.txt"
+            ]
+            here.check()
+
+
+@dataclass(slots=True)
+class _Files:
+    """A folder that is synced into a knowledge base."""
+
+    base: KnowledgeBase
+    root: Path
+    embedder: HashEmbedder
+
+    def sync(self, options: RunOptions | None = None, /, **texts: str) -> None:
+        for path in self.root.glob("*.txt"):
+            if path.stem not in texts:
+                path.unlink()
+        for name, text in texts.items():
+            (self.root / f"{name}.txt").write_text(text, encoding="utf-8")
+        sync(self.base, self.root, self.embedder, options=options or RunOptions())
+
+    def names(self, scope: Scope | None = None) -> set[str]:
+        return {PurePath(path).stem for path in self.base.documents(scope)}
+
+    def reopened(self) -> KnowledgeBase:
+        return KnowledgeBase.open(self.base.store.place, self.embedder.identity)
+
+    def check(self) -> None:
+        with closing(self.reopened()) as base:
+            found = check(base)
+        assert (found.damaged, found.index_problems) == ((), ())
+
+
+@contextmanager
+def _files(place: Place) -> Iterator[_Files]:
+    embedder = HashEmbedder()
+    with tempfile.TemporaryDirectory() as folder, closing(KnowledgeBase.ensure(place, embedder.identity)) as base:
+        root = Path(folder).resolve() / "docs"
+        root.mkdir()
+        yield _Files(base, root, embedder)
