@@ -23,13 +23,23 @@ from openbook.receipts import is_altered, receipt_of, verify
 from openbook.serving.mcp import MAX_CHARS, stdio_server
 from openbook.testing import HashEmbedder, echo_model
 from tests.conftest import ROOT, base_with
-from tests.serving.conftest import LONG_S, QUESTION, SECRET, TEXTS, TOWER, Running, Serve, WaitingEngine, eventually
+from tests.serving.conftest import (
+    BRIDGE,
+    LONG_S,
+    QUESTION,
+    SAFE,
+    SECRET,
+    TOWER,
+    Running,
+    Serve,
+    WaitingEngine,
+    eventually,
+    path_of,
+)
 from tests.serving.test_attacks import BrokenEngine
 
 _Result = TypeVar("_Result")
 OPEN = Scope(labels=frozenset())
-BRIDGE = TEXTS["bridge.txt"]
-SAFE = "With which number does the safe of the harbour office open?"
 MODERN = {"mcp-protocol-version": "2026-07-28", "accept": "application/json, text/event-stream"}
 both_versions = pytest.mark.parametrize("mode", ["auto", "legacy"])  # of the protocol
 
@@ -88,7 +98,7 @@ def test_an_answer_comes_with_its_citations_and_passages_best_first(base: Knowle
 
 
 def test_what_may_not_be_seen_is_as_what_does_not_exist(base: KnowledgeBase) -> None:
-    hr, safe = Scope(labels=frozenset({"hr"})), next(path for path in base.documents() if path.endswith("safe.txt"))
+    hr, safe = Scope(labels=frozenset({"hr"})), path_of(base, "safe.txt")
     assert call(base, "read_document", hr, document=safe)["text"] == SECRET
     assert SECRET in json.dumps(call(base, "search", hr, query=SECRET))
     refused = call(base, "read_document", document=safe)["error"]
@@ -98,23 +108,19 @@ def test_what_may_not_be_seen_is_as_what_does_not_exist(base: KnowledgeBase) -> 
         assert "canary" not in json.dumps(found)
 
 
-@pytest.mark.parametrize(
-    ("tool", "arguments", "message"),
-    [
-        ("ask", {"question": "  "}, "The question is empty"),
-        ("ask", {"question": "x" * 9000}, "at most 8,000"),
-        ("ask", {}, "question"),
-        ("search", {"query": "bridge", "limit": 51}, "limit"),
-        ("search", {"query": ["bridge"]}, "query"),
-        ("read_document", {"document": "../../etc/passwd"}, "There is no document"),
-        ("read_document", {"document": "x", "length": MAX_CHARS + 1}, "length"),
-        ("read_document", {"document": "x", "start": -1}, "start"),
-    ],
-)
-def test_mistakes_come_back_as_a_sentence(
-    tool: str, arguments: dict[str, Any], message: str, base: KnowledgeBase
-) -> None:
-    assert message in call(base, tool, **arguments)["error"]
+MISTAKES: list[tuple[str, dict[str, Any], str]] = [
+    ("ask", {"question": "  "}, "The question is empty"),
+    ("ask", {"question": "x" * 9000}, "at most 8,000"),
+    ("search", {"query": "bridge", "limit": 51}, "limit"),
+    ("read_document", {"document": "../../etc/passwd"}, "There is no document"),
+    ("read_document", {"document": "x", "length": MAX_CHARS + 1}, "length"),
+    ("read_document", {"document": "x", "start": -1}, "start"),
+]
+
+
+def test_mistakes_come_back_as_a_sentence(base: KnowledgeBase) -> None:
+    for tool, arguments, message in MISTAKES:
+        assert message in call(base, tool, **arguments)["error"], arguments
 
 
 def test_a_client_starts_it_and_asks(own_home: Path) -> None:
