@@ -219,6 +219,13 @@ def events_of(text: str) -> list[str]:
     return [line.removeprefix("data: ") for line in text.split("\n") if line.startswith("data: ")]
 
 
+def refusal(response: httpx.Response) -> tuple[int, str, str | None]:
+    """The status, the code and the name of the part that is wrong."""
+    error = response.json()["error"]
+    assert error["message"].endswith(".")
+    return response.status_code, error["code"], error["param"]
+
+
 def code(response: httpx.Response) -> tuple[int, str]:
     return response.status_code, response.json()["error"]["code"]
 

@@ -19,7 +19,7 @@ from openbook.testing import EchoEngine, HashEmbedder, echo_model
 from tests.conftest import ROOT
 from tests.models.gguf_files import Recipe
 from tests.models.test_trained import store_adapter
-from tests.serving.conftest import Running, Serve, code, path_of, put, running
+from tests.serving.conftest import Running, Serve, code, path_of, put, refusal, running
 
 FILES = sorted(FOLDER.iterdir())
 
@@ -30,11 +30,6 @@ def text(server: Running, headers: dict[str, str] | None = None, **params: Any) 
 
 def difference(server: Running, headers: dict[str, str] | None = None, **params: Any) -> httpx.Response:
     return server.client.get("/v1/versions/difference", params=params, headers=headers)
-
-
-def told(response: httpx.Response) -> tuple[int, str, str]:
-    error = response.json()["error"]
-    return response.status_code, error["code"], error["param"]
 
 
 def test_uploads_of_the_page_are_within_the_bounds_of_the_server() -> None:
@@ -88,7 +83,7 @@ def test_a_part_of_a_text_is_what_a_citation_points_to(server: Running, docs: Pa
     assert (beyond["text"], beyond["start"]) == ("", found["total"])
 
 
-def test_the_pages_of_a_pdf_are_told(server: Running) -> None:
+def test_the_pages_of_a_pdf_are_refusal(server: Running) -> None:
     add(server.bases["kb"], [ROOT / "examples" / "handbook" / "safety" / "vessel-safety-manual.pdf"], HashEmbedder())
     path = path_of(server.bases["kb"], "vessel-safety-manual.pdf")
     whole = text(server, path=path).json()
@@ -109,8 +104,8 @@ def test_what_is_asked_of_a_text_is_bounded(serve: Serve) -> None:
     server = serve(text_chars=20)
     path = path_of(server.bases["kb"], "bridge.txt")
     assert len(text(server, path=path).json()["text"]) == 20
-    assert told(text(server, path=path, length=21)) == (400, "above_limit", "length")
-    assert told(text(server)) == (400, "missing_required_parameter", "path")
+    assert refusal(text(server, path=path, length=21)) == (400, "above_limit", "length")
+    assert refusal(text(server)) == (400, "missing_required_parameter", "path")
     for params in ({"start": -1}, {"start": "x"}, {"length": 0}, {"start": "9" * 14}, {"page": 1}, {"as_of": "no"}):
         response = text(server, path=path, **params)
         assert response.status_code == 400, params
@@ -139,9 +134,9 @@ def test_versions_are_compared_and_an_older_one_has_its_own_text(server: Running
     short = difference(server, before=before, limit=1).json()
     assert len(short["passages_added"]) == 1
     assert short["counts"] == found["counts"]
-    assert told(difference(server)) == (400, "missing_required_parameter", "before")
-    assert told(difference(server, before=99)) == (400, "version_not_found", "before")
-    assert told(difference(server, before=0, after="no")) == (400, "version_not_found", "after")
+    assert refusal(difference(server)) == (400, "missing_required_parameter", "before")
+    assert refusal(difference(server, before=99)) == (400, "version_not_found", "before")
+    assert refusal(difference(server, before=0, after="no")) == (400, "version_not_found", "after")
 
 
 class NamedEngine(EchoEngine):
@@ -164,9 +159,9 @@ def test_a_model_tells_what_it_was_trained_on_and_not_what_else_there_is(own_hom
         assert "1,000 tokens" in " ".join(value["data"][0]["details"])
         assert "sibling" not in str(value)
         assert other.digest not in str(value)
-        assert told(server.client.get("/v1/models/sibling/lineage")) == (404, "model_not_found", "model")
+        assert refusal(server.client.get("/v1/models/sibling/lineage")) == (404, "model_not_found", "model")
     with running(Configuration(settings), echo_model(), {}) as server:  # which is not in the store
-        assert told(server.client.get("/v1/models/echo/lineage")) == (404, "lineage_unknown", "model")
+        assert refusal(server.client.get("/v1/models/echo/lineage")) == (404, "lineage_unknown", "model")
         assert server.client.get("/report").status_code == 404  # none was given
 
 
