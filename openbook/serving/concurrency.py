@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from starlette.types import Receive
 
-from openbook.serving.errors import ApiError, ClientGone, server_full, server_stops
+from openbook.serving.errors import ApiError, ClientGone, server_stops
 
 # The id of the caller whose request this is. Tasks that the request starts inherit it.
 caller_id: ContextVar[str] = ContextVar("caller_id", default="")
@@ -46,11 +46,11 @@ class Gate:
         """Raises ApiError (429) when too many wait."""
         caller = caller_id.get()
         share = self._shares.setdefault(caller, asyncio.Semaphore(self._each))
-        queue_is_full = self.waiting >= self._most_waiting or self._waiting[caller] >= max(
-            1, self._most_waiting * 3 // 4
-        )
+        most_of_one = max(1, self._most_waiting * 3 // 4)
+        queue_is_full = self.waiting >= self._most_waiting or self._waiting[caller] >= most_of_one
         if queue_is_full and (share.locked() or self._places.locked()):
-            raise server_full()
+            message = "The server has too many requests. Try again in a moment."
+            raise ApiError(429, message, code="rate_limit_exceeded", retry_after_s=2)
         async with AsyncExitStack() as held:
             self._waiting[caller] += 1
             try:

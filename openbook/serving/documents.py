@@ -25,7 +25,7 @@ from openbook.knowledge.versions import PassageChange, diff, history
 from openbook.serving.auth import Caller
 from openbook.serving.concurrency import Stop
 from openbook.serving.errors import ApiError, check_at_most
-from openbook.serving.schemas import Body, Count, FileVerdict, FileVerdicts, Filled, Offset, OfVersion, Reply
+from openbook.serving.schemas import Body, Count, FileVerdict, FileVerdicts, NonEmpty, Offset, OfVersion, Reply
 from openbook.serving.service import Call, CallOf, Route, content, needs, scope_of
 
 router = APIRouter(route_class=Route)
@@ -47,7 +47,7 @@ class ListQuery(Body):
 
 
 class PathQuery(Body):
-    path: Filled
+    path: NonEmpty
     knowledge_base: str | None = None
     as_of: str | None = None
 
@@ -241,7 +241,7 @@ async def versions(call: CallOf, query: Annotated[ListQuery, Query()]) -> Versio
 class DifferenceQuery(ListQuery):
     """From the version `before` to `after` (default: the newest)."""
 
-    before: Filled
+    before: NonEmpty
     after: str | None = None
 
 
