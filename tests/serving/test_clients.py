@@ -80,7 +80,6 @@ def test_embeddings_models_and_errors(client: openai.OpenAI) -> None:
 
 
 NOT_HERE = "pip install langchain-openai llama-index-llms-openai-like, to test with these clients too"
-by_others = pytest.mark.filterwarnings("ignore")  # theirs are not ours to mend
 
 
 def snippets() -> dict[str, str]:
@@ -93,7 +92,7 @@ class Reader(EchoEngine):
     identity = ModelIdentity(name="qwen2.5-coder-1.5b-instruct", digest="0" * 64, evidence="verified")
 
 
-@by_others
+@pytest.mark.filterwarnings("ignore")  # theirs are not ours to mend
 @pytest.mark.parametrize("library", ["openai", "langchain_openai", "llama_index"])
 def test_the_clients_in_the_readme_do_what_it_says(
     library: str,
