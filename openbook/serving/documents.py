@@ -39,9 +39,9 @@ class ListQuery(Body):
     limit: Count | None = None
 
     def checked_limit(self, call: Call, default: int | None = None) -> int:
-        """How many entries to list. Raises ApiError for more than the bound."""
+        """How many entries to list: at most `default` where the request does not say. Raises ApiError for more than the bound."""
         most = call.service.configuration.bounds.listed
-        limit = self.limit or default or most
+        limit = self.limit or min(default or most, most)
         check_at_most(limit, most, "entries", "limit")
         return limit
 

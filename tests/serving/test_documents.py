@@ -143,6 +143,7 @@ def test_a_list_comes_in_pages_that_end_at_the_bound_where_no_limit_is_sent(serv
             has_more = value["has_more"]
         assert [len(page) for page in pages] == sizes
         assert [path for page in pages for path in page] == whole
+    assert server.client.get("/v1/versions").status_code == 200  # whose usual limit is above this bound
     for query in ("limit=0", "limit=x", "limit=-1", "limit=1&limit=2", "nothing=1", "as_of=x", "where=type+%3D"):
         assert server.client.get(f"/v1/documents?{query}").status_code == 400, query
 
