@@ -116,7 +116,7 @@ TEXTS = {
 }
 
 
-def put(base: KnowledgeBase, path: Path, content: str | bytes, *labels: str) -> Path:
+def add_file(base: KnowledgeBase, path: Path, content: str | bytes, *labels: str) -> Path:
     """Write a file and add it."""
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     add(base, [path], HashEmbedder(), RunOptions(labels=frozenset(labels)))
@@ -134,7 +134,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("built")
     open_texts = {name: text for name, text in TEXTS.items() if text != SECRET}
     base = base_with(folder / "docs", open_texts, place=folder / "kb")
-    put(base, folder / "docs" / "safe.txt", SECRET, "hr")
+    add_file(base, folder / "docs" / "safe.txt", SECRET, "hr")
     base.close()
     return folder
 

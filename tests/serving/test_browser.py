@@ -24,7 +24,7 @@ from openbook.serving.configuration import Configuration
 from openbook.testing import echo_model
 from tests.knowledge.small_bases import reseal
 from tests.parsers.samples import make_pdf
-from tests.serving.conftest import OPENED, QUESTION, TOWER, Running, Serve, WaitingEngine, put, running
+from tests.serving.conftest import OPENED, QUESTION, TOWER, Running, Serve, WaitingEngine, add_file, running
 
 CHROMIUM = os.environ.get("OPENBOOK_CHROMIUM", "/usr/bin/chromium")  # tests see no OPENBOOK_ variables
 FLAGS = (
@@ -269,7 +269,7 @@ def test_files_go_in_parts_by_number_and_size_and_a_bad_name_keeps_none_out(serv
 
 @pytest.mark.slow
 def test_an_older_version_is_compared_and_asked(server: Running, open_page: Any, docs: Path) -> None:
-    put(server.bases["kb"], docs / "ferry.md", "# Ferry\n\nThe ferry to Sandhavn leaves at ten on weekdays.")
+    add_file(server.bases["kb"], docs / "ferry.md", "# Ferry\n\nThe ferry to Sandhavn leaves at ten on weekdays.")
     page = open_page(server)
     question = "When does the ferry to Sandhavn leave on weekdays?"
     expect(ask(page, question).locator(".text")).to_contain_text("at ten")
@@ -304,7 +304,7 @@ def test_a_page_of_a_cited_pdf_is_shown_as_it_looks(
     serve: Serve, base: KnowledgeBase, open_page: Any, docs: Path
 ) -> None:
     register = make_pdf([["Cover of the register."], ["The ship Kell carries two masts of oak."]])
-    path = put(base, docs / "masts.pdf", register)
+    path = add_file(base, docs / "masts.pdf", register)
     server = serve(require_key=True)
     page = open_page(server)
     page.get_by_role("dialog", name="API key").get_by_label("Key", exact=True).fill(server.keys.new("a", "read")[1])
@@ -368,7 +368,7 @@ HOSTILE = (
 def test_a_hostile_document_is_text_and_nothing_else(
     serve: Serve, base: KnowledgeBase, open_page: Any, docs: Path
 ) -> None:
-    path = put(base, docs / "<img src=x onerror=alert(3)>.txt", HOSTILE)
+    path = add_file(base, docs / "<img src=x onerror=alert(3)>.txt", HOSTILE)
     server = serve()
     page = open_page(server)
     turn = ask(page, "How many miles far shines the lighthouse of Kell?")
@@ -477,7 +477,7 @@ def test_everything_that_can_be_used_has_a_name(server: Running, open_page: Any)
 @pytest.mark.slow
 def test_a_phone_scrolls_one_way(server: Running, open_page: Any, docs: Path) -> None:
     text = f"The mast of the lighthouse ship carries the sign {'W' * 200} since long ago."
-    put(server.bases["kb"], docs / f"{'long-name-' * 12}.txt", text)
+    add_file(server.bases["kb"], docs / f"{'long-name-' * 12}.txt", text)
     page = open_page(server, viewport={"width": 375, "height": 740})
     turn = ask(page, "Which sign does the mast of the lighthouse ship carry?", "Both")
     turn.locator("details.receipt > summary").first.click()

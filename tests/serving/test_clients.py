@@ -17,7 +17,7 @@ from openbook.knowledge import KnowledgeBase
 from openbook.records import ModelIdentity
 from openbook.testing import EchoEngine, HashEmbedder
 from tests.conftest import ROOT
-from tests.serving.conftest import OPENED, QUESTION, Running, Serve, put
+from tests.serving.conftest import OPENED, QUESTION, Running, Serve, add_file
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_the_clients_in_the_readme_do_what_it_says(
     assert len(snippets()) == 3
     pytest.importorskip("llama_index.llms.openai_like" if library == "llama_index" else library, reason=NOT_HERE)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    put(base, tmp_path / "travel.txt", "Travel expenses are signed by Ines Okoro.")
+    add_file(base, tmp_path / "travel.txt", "Travel expenses are signed by Ines Okoro.")
     server = serve(Reader(), embedder=HashEmbedder(name="minilm-l6-int8"))
     exec(snippets()[library].replace("http://127.0.0.1:8000", server.url), {})
     assert "signed by Ines Okoro." in capsys.readouterr().out

@@ -19,7 +19,7 @@ from openbook.testing import EchoEngine, HashEmbedder, echo_model
 from tests.conftest import ROOT
 from tests.models.gguf_files import Recipe
 from tests.models.test_trained import store_adapter
-from tests.serving.conftest import Running, Serve, code, path_of, put, refusal, running
+from tests.serving.conftest import Running, Serve, add_file, code, path_of, refusal, running
 
 FILES = sorted(FOLDER.iterdir())
 
@@ -70,7 +70,7 @@ def test_the_page_asks_nobody_else_and_makes_no_markup_of_text() -> None:
 
 def test_a_part_of_a_text_is_what_a_citation_points_to(server: Running, docs: Path) -> None:
     signs = "🚢🚢 Line one.\n\nThe harbour pilot of Sandhavn is called Ödön Gray since the spring of 2024."
-    put(server.bases["kb"], docs / "signs.txt", signs)
+    add_file(server.bases["kb"], docs / "signs.txt", signs)
     answer = server.ask("Who is the harbour pilot of Sandhavn?").json()["openbook"]
     cited = answer["citations"][0]
     length = cited["end"] - cited["start"]
@@ -115,8 +115,8 @@ def test_what_is_asked_of_a_text_is_bounded(serve: Serve) -> None:
 def test_versions_are_compared_and_an_older_one_has_its_own_text(server: Running, docs: Path) -> None:
     base = server.bases["kb"]
     before = base.version
-    put(base, docs / "ferry.md", "# Ferry\n\nThe ferry to Sandhavn leaves at ten.")
-    put(base, docs / "tower.txt", "The tower of Lund is 55 metres high.")
+    add_file(base, docs / "ferry.md", "# Ferry\n\nThe ferry to Sandhavn leaves at ten.")
+    add_file(base, docs / "tower.txt", "The tower of Lund is 55 metres high.")
     remove(base, [path_of(base, "bridge.txt")])
     ferry = path_of(base, "ferry.md")
     assert "at ten" in text(server, path=ferry).json()["text"]

@@ -11,7 +11,7 @@ from openbook.knowledge import KnowledgeBase
 from tests.parsers.hostile_pdfs import slow_to_draw
 from tests.parsers.pngs import decoded
 from tests.parsers.samples import make_pdf
-from tests.serving.conftest import Running, Serve, connected, eventually, everything, put, refusal
+from tests.serving.conftest import Running, Serve, add_file, connected, eventually, everything, refusal
 
 SHIP = make_pdf([["The ship has two masts."], [], ["It was built in 1921."]])
 PAY = make_pdf([["Anna earns 12 crowns: canary-7341."]])
@@ -20,8 +20,8 @@ PAY = make_pdf([["Anna earns 12 crowns: canary-7341."]])
 @pytest.fixture
 def docs(docs: Path, base: KnowledgeBase) -> Path:
     """Version 3 has ship.pdf, version 4 pay.pdf with the label hr."""
-    put(base, docs / "ship.pdf", SHIP)
-    put(base, docs / "pay.pdf", PAY, "hr")
+    add_file(base, docs / "ship.pdf", SHIP)
+    add_file(base, docs / "pay.pdf", PAY, "hr")
     return docs
 
 
@@ -70,7 +70,7 @@ def test_a_page_that_is_not_there_and_a_number_that_is_none(server: Running, doc
 
 
 def test_what_has_no_picture_says_why(server: Running, docs: Path) -> None:
-    path = put(server.bases["kb"], docs / "ship.pdf", SHIP.replace(b"1921", b"1922"))
+    path = add_file(server.bases["kb"], docs / "ship.pdf", SHIP.replace(b"1921", b"1922"))
     assert picture(server, path).status_code == 200
     assert refusal(picture(server, path, as_of=3)) == (409, "file_changed", "path")
     path.unlink()
@@ -81,14 +81,14 @@ def test_what_has_no_picture_says_why(server: Running, docs: Path) -> None:
     assert refusal(picture(server, uploaded)) == (409, "file_not_kept", "path")
     assert "uploaded" in picture(server, uploaded).json()["error"]["message"]
     assert refusal(picture(server, docs / "ferry.md")) == (409, "not_a_pdf", "path")
-    put(server.bases["kb"], docs / "ship.txt", SHIP)  # its bytes say what it is
+    add_file(server.bases["kb"], docs / "ship.txt", SHIP)  # its bytes say what it is
     assert picture(server, docs / "ship.txt").status_code == 200
 
 
 def test_a_page_that_takes_too_long_is_refused_and_not_waited_for_by_a_server_that_ends(
     serve: Serve, base: KnowledgeBase, docs: Path
 ) -> None:
-    slow = put(base, docs / "slow.pdf", slow_to_draw("Slow words."))
+    slow = add_file(base, docs / "slow.pdf", slow_to_draw("Slow words."))
     server = serve(picture_s=0.5)
     response = picture(server, slow)
     assert refusal(response) == (409, "page_not_drawn", "path")

@@ -7,7 +7,7 @@ from pathlib import Path
 from openbook.knowledge import purge
 from openbook.receipts import LOG_FILE, verify
 from tests.knowledge.small_bases import reseal
-from tests.serving.conftest import BRIDGE, QUESTION, SAFE, Running, path_of, put
+from tests.serving.conftest import BRIDGE, QUESTION, SAFE, Running, add_file, path_of
 
 
 def asked(server: Running, question: str, headers: dict[str, str] | None = None) -> str:
@@ -65,12 +65,12 @@ def test_a_receipt_is_for_who_may_read_what_it_names(with_receipts: Running, doc
     assert status(with_receipts, digest) == (404, 404)
     bridge = asked(with_receipts, QUESTION)
     assert status(with_receipts, bridge) == (200, 200)
-    put(with_receipts.bases["kb"], docs / "bridge.txt", BRIDGE, "hr")
+    add_file(with_receipts.bases["kb"], docs / "bridge.txt", BRIDGE, "hr")
     assert status(with_receipts, bridge) == (404, 404)
 
 
 def test_a_copy_that_is_closed_closes_nothing_and_is_not_told_of(with_receipts: Running, docs: Path) -> None:
-    put(with_receipts.bases["kb"], docs / "a-canary.txt", BRIDGE, "hr")
+    add_file(with_receipts.bases["kb"], docs / "a-canary.txt", BRIDGE, "hr")
     digest = asked(with_receipts, QUESTION)
     for headers in ({}, with_receipts.key("read", "finance"), with_receipts.key("read", "hr")):
         replayed = with_receipts.client.post("/v1/replay", json={"id": digest}, headers=headers)
@@ -83,8 +83,8 @@ def test_an_open_copy_lets_an_answer_be_given_again_but_the_closed_name_is_not_s
     with_receipts: Running, docs: Path
 ) -> None:
     digest = asked(with_receipts, QUESTION)
-    put(with_receipts.bases["kb"], docs / "open.txt", BRIDGE)
-    put(with_receipts.bases["kb"], docs / "bridge.txt", BRIDGE, "hr")
+    add_file(with_receipts.bases["kb"], docs / "open.txt", BRIDGE)
+    add_file(with_receipts.bases["kb"], docs / "bridge.txt", BRIDGE, "hr")
     assert status(with_receipts, digest) == (404, 200)
     assert status(with_receipts, digest, with_receipts.key("read", "hr")) == (200, 200)
     replayed = with_receipts.client.post("/v1/replay", json={"id": digest})
