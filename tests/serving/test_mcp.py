@@ -80,6 +80,7 @@ def test_the_tools_read_and_change_nothing(base: KnowledgeBase) -> None:
     tools = during(local(base), lambda client: client.list_tools()).tools
     assert {tool.name for tool in tools} == {"search", "ask", "read_document"}
     for tool in tools:
+        assert tool.annotations is not None
         assert (tool.annotations.read_only_hint, tool.annotations.destructive_hint) == (True, False)
         assert tool.description
         assert tool.output_schema
