@@ -1,4 +1,4 @@
-"""Handing a request's work to a thread: bounded, in turn among callers, and with an end when the client goes."""
+"""Turns among callers for the work of requests, and when such work should end."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ import math
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from concurrent.futures import Executor
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 from typing import TypeVar
 
 from starlette.types import Receive
 
-from openbook.serving.errors import ApiError, ClientGone, server_full, server_stops
+from openbook.serving.errors import ApiError, ClientGone, server_stops
 
 # The id of the caller whose request this is. Tasks that the request starts inherit it.
 caller_id: ContextVar[str] = ContextVar("caller_id", default="")
@@ -47,11 +46,11 @@ class Gate:
         """Raises ApiError (429) when too many wait."""
         caller = caller_id.get()
         share = self._shares.setdefault(caller, asyncio.Semaphore(self._each))
-        queue_is_full = self.waiting >= self._most_waiting or self._waiting[caller] >= max(
-            1, self._most_waiting * 3 // 4
-        )
+        most_of_one = max(1, self._most_waiting * 3 // 4)
+        queue_is_full = self.waiting >= self._most_waiting or self._waiting[caller] >= most_of_one
         if queue_is_full and (share.locked() or self._places.locked()):
-            raise server_full()
+            message = "The server has too many requests. Try again in a moment."
+            raise ApiError(429, message, code="rate_limit_exceeded", retry_after_s=2)
         async with AsyncExitStack() as held:
             self._waiting[caller] += 1
             try:
@@ -81,6 +80,12 @@ class Stop:
     def client_is_gone(self) -> None:
         self._gone.set()
 
+    async def watch(self, receive: Receive) -> None:
+        """Until the client goes. `receive`: of a request whose body has been read."""
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self.client_is_gone()
+
     def __call__(self) -> bool:
         return self._gone.is_set() or self._server_ends.is_set() or time.monotonic() >= self._until
 
@@ -98,36 +103,3 @@ class Stop:
         for item in items:
             self.check()
             yield item
-
-
-async def compute(
-    pool: Executor,
-    gate: Gate | None,
-    receive: Receive,
-    stop: Stop,
-    work: Callable[[Stop], _T],
-    *,
-    until_done: bool = False,
-) -> _T:
-    """What `work` returns, from a thread of `pool`, after a turn at `gate`. The request's body has been read.
-
-    Raises ClientGone, ApiError and what `work` raises. With `until_done`, work that has begun is finished even if the
-    client goes: half a change is worse than one that nobody heard of.
-    """
-    watcher = asyncio.create_task(_watch(receive, stop))
-    try:
-        async with gate.turn() if gate else nullcontext():
-            stop.check()
-            stop.start()
-            running = asyncio.get_running_loop().run_in_executor(pool, work, stop)
-            return await (asyncio.shield(running) if until_done else running)
-    finally:
-        stop.client_is_gone()
-        watcher.cancel()
-        await asyncio.gather(watcher, return_exceptions=True)
-
-
-async def _watch(receive: Receive, stop: Stop) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    stop.client_is_gone()

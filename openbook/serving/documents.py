@@ -20,20 +20,12 @@ from openbook.deletion import Places, finish, purge_everywhere
 from openbook.errors import NoPicture, TextIsElsewhere
 from openbook.knowledge import KnowledgeBase, pictures, remove
 from openbook.knowledge.discovery import display_path
+from openbook.knowledge.integrity import StoredContent
 from openbook.knowledge.versions import PassageChange, diff, history
 from openbook.serving.auth import Caller
 from openbook.serving.concurrency import Stop
 from openbook.serving.errors import ApiError, check_at_most
-from openbook.serving.schemas import (
-    Body,
-    Count,
-    FileVerdict,
-    FileVerdicts,
-    Filled,
-    Offset,
-    OfVersion,
-    Reply,
-)
+from openbook.serving.schemas import Body, Count, FileVerdict, FileVerdicts, NonEmpty, Offset, OfVersion, Reply
 from openbook.serving.service import Call, CallOf, Route, content, needs, scope_of
 
 router = APIRouter(route_class=Route)
@@ -47,24 +39,26 @@ class ListQuery(Body):
     limit: Count | None = None
 
     def checked_limit(self, call: Call, default: int | None = None) -> int:
-        """How many entries to list. Raises ApiError for more than the bound."""
+        """How many entries to list: at most `default` where the request does not say. Raises ApiError for more than the bound."""
         most = call.service.configuration.bounds.listed
-        limit = self.limit or default or most
+        limit = self.limit or min(default or most, most)
         check_at_most(limit, most, "entries", "limit")
         return limit
 
 
 class PathQuery(Body):
-    path: Filled
+    path: NonEmpty
     knowledge_base: str | None = None
     as_of: str | None = None
 
-    def version(self, base: KnowledgeBase, caller: Caller) -> int:
-        """The version asked for, in which the caller may see that document. Raises ApiError."""
+    def found(self, base: KnowledgeBase, caller: Caller) -> tuple[int, StoredContent]:
+        """(the version asked for, what the document holds in it), if the caller may see it there. Raises ApiError."""
         version = base.kept_version(scope_of(base, caller, self.as_of).as_of)
-        if self.path not in base.documents(caller.scope(version)):
+        is_seen = self.path in base.documents(caller.scope(version))
+        stored = base.content(self.path, version) if is_seen else None
+        if stored is None:  # not there for this caller, or purged meanwhile
             raise _no_document(self.path, "path")
-        return version
+        return version, stored
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -147,11 +141,7 @@ async def document_text(call: CallOf, query: Annotated[TextQuery, Query()]) -> D
 
     def work(stop: Stop) -> DocumentText:
         stop.check()
-        version = query.version(base, call.caller)
-        stop.check()
-        stored = base.content(path, version)
-        if stored is None:  # purged meanwhile
-            raise _no_document(path, "path")
+        version, stored = query.found(base, call.caller)
         start = min(query.start, len(stored.text))
         end = min(start + length, len(stored.text))
         begins = [*base.pages(path, version), (0, end)]  # (number, where it begins)
@@ -181,11 +171,7 @@ class PageQuery(PathQuery):
     page: Count
 
 
-@router.get(
-    "/v1/documents/page",
-    response_class=Response,
-    **needs("read", also=content(_PNG, format="binary")),
-)
+@router.get("/v1/documents/page", response_class=Response, **needs("read", also=content(_PNG, format="binary")))
 async def page_picture(call: CallOf, query: Annotated[PageQuery, Query()]) -> Response:
     """A page of a PDF as a picture, if its file has not changed since its text was read.
 
@@ -197,9 +183,7 @@ async def page_picture(call: CallOf, query: Annotated[PageQuery, Query()]) -> Re
     limits = replace(configuration.ingest.limits, timeout_s=configuration.bounds.picture_s)
 
     def work(stop: Stop) -> bytes:
-        stored = base.content(path, query.version(base, call.caller))
-        if stored is None:  # purged meanwhile
-            raise _no_document(path, "path")
+        _, stored = query.found(base, call.caller)
         try:
             return pictures.page_picture(path, stored, query.page, limits, stop)
         except NoPicture as error:
@@ -257,7 +241,7 @@ async def versions(call: CallOf, query: Annotated[ListQuery, Query()]) -> Versio
 class DifferenceQuery(ListQuery):
     """From the version `before` to `after` (default: the newest)."""
 
-    before: Filled
+    before: NonEmpty
     after: str | None = None
 
 

@@ -68,11 +68,6 @@ def check_at_most(value: int, most: int, unit: str, param: str) -> None:
         raise invalid(f"{param} may be at most {most:,} {unit}, not {value:,}.", param, "above_limit")
 
 
-def server_full() -> ApiError:
-    message = "The server has too many requests. Try again in a moment."
-    return ApiError(429, message, code="rate_limit_exceeded", retry_after_s=2)
-
-
 def server_stops() -> ApiError:
     return ApiError(503, "The server is stopping.", code="shutting_down", retry_after_s=5)
 

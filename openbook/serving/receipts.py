@@ -50,7 +50,7 @@ async def receipt(call: CallOf, digest: str) -> KeptReceipt:
 
     def work(stop: Stop) -> Receipt:
         found, base = _found(call, digest, stop)
-        if (not base and found.passages) or (base and not _may_see(base, call.caller, found)):
+        if not _may_see(base, call.caller, found):
             raise _no_such_receipt()
         return found
 
@@ -96,10 +96,12 @@ def _no_such_receipt() -> ApiError:
     return ApiError(404, "There is no such receipt.", code="receipt_not_found", param="id")
 
 
-def _may_see(base: KnowledgeBase, caller: Caller, found: Receipt) -> bool:
+def _may_see(base: KnowledgeBase | None, caller: Caller, found: Receipt) -> bool:
     """Whether the caller may see every document that the receipt names."""
     if not found.passages:
         return True
+    if base is None:
+        return False
     try:
         seen = set(base.documents(caller.scope(found.knowledge_base_version)))
     except KnowledgeError:  # that version is not kept any more

@@ -217,7 +217,7 @@ def _whole_number(value: object) -> object:
 
 Count: TypeAlias = Annotated[int, Field(ge=1), BeforeValidator(_whole_number)]
 Offset: TypeAlias = Annotated[int, Field(ge=0, le=1 << 40), BeforeValidator(_whole_number)]
-Filled: TypeAlias = Annotated[str, Field(min_length=1)]
+NonEmpty: TypeAlias = Annotated[str, Field(min_length=1)]
 
 
 # --- replies ----------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,7 @@ from openbook.knowledge.filter_parser import parse_filter
 from openbook.knowledge.versions import resolve_version
 from openbook.records import Digest, Embedder
 from openbook.serving.auth import Authenticator, Caller
-from openbook.serving.concurrency import Gate, Stop, caller_id, compute
+from openbook.serving.concurrency import Gate, Stop, caller_id
 from openbook.serving.configuration import Configuration
 from openbook.serving.errors import ApiError, ClientGone, api_error, invalid, unknown_parameter
 from openbook.serving.keys import Right
@@ -90,15 +91,30 @@ class Call:
     caller: Caller
 
     async def compute(self, work: Callable[[Stop], _T]) -> _T:
-        """`work` in its turn among all that compute. Raises as `concurrency.compute` does."""
+        """`work` in its turn among all that compute. Raises as `run` does."""
         return await self.run(self.service.reading, work)
 
     async def run(
         self, gate: Gate | None, work: Callable[[Stop], _T], limit_s: float | None = None, *, until_done: bool = False
     ) -> _T:
+        """What `work` returns, from a thread, after a turn at `gate`. The request's body has been read.
+
+        Raises ClientGone, ApiError and what `work` raises. With `until_done`, work that has begun is finished even if the
+        client goes: half a change is worse than one that nobody heard of.
+        """
         service = self.service
         stop = Stop(service.configuration.bounds.answer_s if limit_s is None else limit_s, service.ends)
-        return await compute(service.pool, gate, self.request.receive, stop, work, until_done=until_done)
+        watcher = asyncio.create_task(stop.watch(self.request.receive))
+        try:
+            async with gate.turn() if gate else nullcontext():
+                stop.check()
+                stop.start()
+                running = asyncio.get_running_loop().run_in_executor(service.pool, work, stop)
+                return await (asyncio.shield(running) if until_done else running)
+        finally:
+            stop.client_is_gone()
+            watcher.cancel()
+            await asyncio.gather(watcher, return_exceptions=True)
 
 
 async def _call(request: Request) -> AsyncIterator[Call]:

@@ -38,6 +38,9 @@ from tests.conftest import base_with
 TOWER = "How many metres high is the tower of Lund?"
 LONG_S = 600  # after which a test that waits for something gives up: never, on a machine that works
 QUESTION = "When was the bridge opened by the mayor?"
+OPENED = "The bridge was opened on 14 March 2026 by mayor Lila Ortega."
+BRIDGE = f"{OPENED} It has four lanes."
+SAFE = "With which number does the safe of the harbour office open?"
 SECRET = "The safe of the harbour office opens with the number canary-7341."  # carries the label hr
 
 
@@ -107,10 +110,22 @@ def running(
 
 
 TEXTS = {
-    "bridge.txt": "The bridge was opened on 14 March 2026 by mayor Lila Ortega. It has four lanes.",
+    "bridge.txt": BRIDGE,
     "ferry.md": "# Ferry\n\nThe ferry to Sandhavn leaves at nine on weekdays. A ticket costs 4 crowns.",
     "safe.txt": SECRET,
 }
+
+
+def add_file(base: KnowledgeBase, path: Path, content: str | bytes, *labels: str) -> Path:
+    """Write a file and add it."""
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    add(base, [path], HashEmbedder(), RunOptions(labels=frozenset(labels)))
+    return path
+
+
+def path_of(base: KnowledgeBase, name: str) -> str:
+    """The path of the document whose file has that name."""
+    return next(path for path in base.documents() if path.endswith(f"/{name}"))
 
 
 @pytest.fixture(scope="session")
@@ -119,8 +134,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("built")
     open_texts = {name: text for name, text in TEXTS.items() if text != SECRET}
     base = base_with(folder / "docs", open_texts, place=folder / "kb")
-    (folder / "docs" / "safe.txt").write_text(SECRET)
-    add(base, [folder / "docs" / "safe.txt"], HashEmbedder(), RunOptions(labels=frozenset({"hr"})))
+    add_file(base, folder / "docs" / "safe.txt", SECRET, "hr")
     base.close()
     return folder
 
@@ -131,11 +145,9 @@ def docs(built: Path) -> Iterator[Path]:
     docs = built / "docs"
     yield docs
     for path in docs.iterdir():
-        if path.name not in TEXTS:
-            path.unlink()
+        path.unlink()
     for name, text in TEXTS.items():
-        if not (docs / name).is_file() or (docs / name).read_text() != text:
-            (docs / name).write_text(text)
+        (docs / name).write_text(text)
 
 
 @pytest.fixture
@@ -172,12 +184,15 @@ def serve(configuration: Configuration, base: KnowledgeBase) -> Iterator[Serve]:
             engine: Engine | FrozenModel | None = None,
             others: Mapping[str, KnowledgeBase] | None = None,
             embedder: ServedEmbedder = HashEmbedder(),  # noqa: B008
+            tracers: TracerProvider | None = None,
             source: ModelSource | None = None,
             **changes: Any,
         ) -> Running:
+            bounds = {name: changes.pop(name) for name in Bounds.__dataclass_fields__ if name in changes}
+            changed = replace(configuration, bounds=replace(configuration.bounds, **bounds), **changes)
             model = engine if isinstance(engine, FrozenModel) else FrozenModel(engine or EchoEngine())
             bases = {"kb": base, **(others or {})}
-            return ends.enter_context(running(bounded(configuration, **changes), model, bases, embedder, source=source))
+            return ends.enter_context(running(changed, model, bases, embedder, tracers, source))
 
         yield start
 
@@ -202,6 +217,13 @@ def events_of(text: str) -> list[str]:
     """The data of the events in a stream."""
     assert text.endswith("\n\n")
     return [line.removeprefix("data: ") for line in text.split("\n") if line.startswith("data: ")]
+
+
+def refusal(response: httpx.Response) -> tuple[int, str, str | None]:
+    """The status, the code and the name of the part that is wrong."""
+    error = response.json()["error"]
+    assert error["message"].endswith(".")
+    return response.status_code, error["code"], error["param"]
 
 
 def code(response: httpx.Response) -> tuple[int, str]:
@@ -233,18 +255,12 @@ class WaitingEngine(EchoEngine):
         while not self.go_on.wait(0.01):
             if cancelled():
                 self.was_cancelled.set()
-                return Completion("Wait ", "cancelled", 1, 1, "0" * 64, self.numeric_class)
-        return Completion("Wait ", "end", 1, 1, "0" * 64, self.numeric_class)
+                return Completion(self.text, "cancelled", 1, 1, "0" * 64, self.numeric_class)
+        return Completion(self.text, "end", 1, 1, "0" * 64, self.numeric_class)
 
 
 class LongEngine(WaitingEngine):
     text = "word " * (LARGE // 10)
-
-
-def bounded(configuration: Configuration, **changes: Any) -> Configuration:
-    """With these bounds, and these other fields."""
-    bounds = {name: changes.pop(name) for name in Bounds.__dataclass_fields__ if name in changes}
-    return replace(configuration, bounds=replace(configuration.bounds, **bounds), **changes)
 
 
 def eventually(condition: Callable[[], bool]) -> None:

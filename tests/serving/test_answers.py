@@ -19,13 +19,12 @@ from openbook.answer_text import TextPreview, tidy
 from openbook.knowledge import KnowledgeBase
 from openbook.prompts import ABSTENTION
 from openbook.records import Answer, ReaderFormat
-from openbook.serving import answers
 from openbook.serving.answers import book_of
 from openbook.serving.chat import ChatShape
 from openbook.serving.errors import ApiError
 from openbook.serving.schemas import ServedAnswer
 from openbook.testing import HashEmbedder, echo_model
-from tests.serving.conftest import QUESTION, SECRET, TOWER, Running, Serve, events_of
+from tests.serving.conftest import QUESTION, SAFE, SECRET, TOWER, Running, Serve, events_of
 
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
 CHAT, RESPONSES = PATHS = ["/v1/chat/completions", "/v1/responses"]
@@ -103,7 +102,7 @@ def test_length_is_told_as_openai_tells_it(server: Running) -> None:
 def test_labels_open_documents_and_only_who_sees_all_gets_the_times(server: Running) -> None:
     """To others they could tell whether a text was read before that they may not see."""
     hr = server.key("read", "hr")
-    held = answer_of(post(server, CHAT, "With which number does the safe of the harbour office open?", hr))
+    held = answer_of(post(server, CHAT, SAFE, hr))
     assert (held["answer"], held["receipt"]["labels"]) == (SECRET, ["hr"])
     for headers, is_told in ((None, False), (server.key("admin"), False), (hr, True)):
         assert (answer_of(post(server, CHAT, QUESTION, headers))["timings"] is not None) is is_told
@@ -135,20 +134,17 @@ def told(text: str, role: str = "system") -> list[dict[str, Any]]:
     return [{"role": role, "content": text}, {"role": "user", "content": [{"type": "text", "text": QUESTION}]}]
 
 
-def test_a_system_message_is_an_instruction_to_the_model(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    given: list[str] = []
+def test_a_system_message_is_an_instruction_to_the_model(server: Running) -> None:
+    def instruction(path: str, messages: Any, **more: Any) -> str:
+        answer = answer_of(post(server, path, messages, **more))
+        assert answer["warnings"] == []
+        return str(answer["receipt"]["instruction"])
 
-    def noting(*arguments: Any, **more: Any) -> Answer:
-        given.append(arguments[4].instruction)
-        return ask(*arguments, **more)
-
-    monkeypatch.setattr(answers, "ask", noting)
     for role in ("system", "developer"):
-        assert answer_of(post(server, CHAT, told(" Answer in French. ", role)))["warnings"] == []
-    post(server, CHAT, [*told("Be brief.")[:1], *told("Name\0the page.")])
-    post(server, RESPONSES, told("Be brief.", "developer"), instructions="Be kind.")
-    post(server, CHAT, QUESTION)
-    assert given == ["Answer in French.", "Answer in French.", "Be brief.\nName the page.", "Be kind.\nBe brief.", ""]
+        assert instruction(CHAT, told(" Answer in French. ", role)) == "Answer in French."
+    assert instruction(CHAT, [*told("Be brief.")[:1], *told("Name\0the page.")]) == "Be brief.\nName the page."
+    assert instruction(RESPONSES, told("Be brief.", "developer"), instructions="Be kind.") == "Be kind.\nBe brief."
+    assert instruction(CHAT, QUESTION) == ""
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -17,7 +17,7 @@ from openbook.serving.auth import Authenticator
 from openbook.serving.configuration import Configuration
 from openbook.serving.errors import ApiError
 from openbook.serving.keys import RIGHTS, KeyFile
-from tests.serving.conftest import SECRET, Running, Serve, code
+from tests.serving.conftest import SAFE, SECRET, Running, Serve, code, path_of
 
 OPEN = {("GET", "/"), ("GET", "/web/{name}"), ("GET", "/health"), ("GET", "/ready")}
 ABOVE_READ = {
@@ -181,30 +181,28 @@ def test_beyond_this_machine_addresses_and_allowed_names_are_ours_and_a_key_is_n
 
 def everything(server: Running, headers: dict[str, str]) -> Iterator[httpx.Response]:
     """Every way to learn something of a knowledge base."""
-    question = "With which number does the safe of the harbour office open?"
     for extra in ({}, {"as_of": 2}, {"as_of": "secret"}, {"where": "type = 'txt'"}):
-        yield server.ask(question, headers, openbook=extra)
-        yield server.ask(question, headers, openbook=extra, stream=True)
+        yield server.ask(SAFE, headers, openbook=extra)
+        yield server.ask(SAFE, headers, openbook=extra, stream=True)
         body = {"query": SECRET, "limit": 100, **extra}
         yield server.client.post("/v1/search", json=body, headers=headers)
         yield server.client.get("/v1/documents", params=extra, headers=headers)
     yield server.client.get("/v1/versions", headers=headers)
     for before, after in ((0, 2), (1, 2), (2, 0)):
         yield server.client.get("/v1/versions/difference", params={"before": before, "after": after}, headers=headers)
+    safe = path_of(server.bases["kb"], "safe.txt")
     for params in ({}, {"as_of": 2}):
-        path = server.bases["kb"].documents()[-1]
-        yield server.client.get("/v1/documents/text", params={"path": path, **params}, headers=headers)
-        yield server.client.get("/v1/documents/page", params={"path": path, "page": 1, **params}, headers=headers)
+        yield server.client.get("/v1/documents/text", params={"path": safe, **params}, headers=headers)
+        yield server.client.get("/v1/documents/page", params={"path": safe, "page": 1, **params}, headers=headers)
     yield server.client.get("/metrics", headers=headers)
-    for path in ("safe.txt", server.bases["kb"].documents()[-1], str(Path(server.bases["kb"].documents()[-1]).parent)):
+    for path in ("safe.txt", safe, str(Path(safe).parent)):
         for action in ("remove", "purge"):
             yield server.client.post(f"/v1/documents/{action}", json={"documents": [path]}, headers=headers)
 
 
 def test_without_its_label_a_document_is_nowhere(server: Running) -> None:
     tag(server.bases["kb"], "secret", 2)
-    safe = server.bases["kb"].documents()[-1]
-    assert safe.endswith("safe.txt")
+    safe = path_of(server.bases["kb"], "safe.txt")
     for headers in ({}, server.key("admin", "finance")):
         for response in everything(server, headers):
             assert "canary" not in response.text, response.url
@@ -220,7 +218,7 @@ def test_without_its_label_a_document_is_nowhere(server: Running) -> None:
 
 
 def test_what_is_not_to_be_seen_is_refused_as_what_is_not_there(server: Running) -> None:
-    safe = server.bases["kb"].documents()[-1]
+    safe = path_of(server.bases["kb"], "safe.txt")
 
     def refusals(path: str) -> list[str]:
         get = server.client.get

@@ -19,12 +19,12 @@ from urllib.parse import quote, unquote
 
 import pytest
 
-from openbook.knowledge import KnowledgeBase, add
+from openbook.knowledge import KnowledgeBase
 from openbook.serving.configuration import Configuration
-from openbook.testing import HashEmbedder, echo_model
+from openbook.testing import echo_model
 from tests.knowledge.small_bases import reseal
 from tests.parsers.samples import make_pdf
-from tests.serving.conftest import QUESTION, TOWER, Running, Serve, WaitingEngine, running
+from tests.serving.conftest import OPENED, QUESTION, TOWER, Running, Serve, WaitingEngine, add_file, running
 
 CHROMIUM = os.environ.get("OPENBOOK_CHROMIUM", "/usr/bin/chromium")  # tests see no OPENBOOK_ variables
 FLAGS = (
@@ -32,7 +32,6 @@ FLAGS = (
     "--disable-component-update --disable-sync"
 ).split()
 GIVE_UP_S = 60
-OPENED = "The bridge was opened on 14 March 2026 by mayor Lila Ortega."
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright")
 expect = playwright.expect
@@ -270,8 +269,7 @@ def test_files_go_in_parts_by_number_and_size_and_a_bad_name_keeps_none_out(serv
 
 @pytest.mark.slow
 def test_an_older_version_is_compared_and_asked(server: Running, open_page: Any, docs: Path) -> None:
-    (docs / "ferry.md").write_text("# Ferry\n\nThe ferry to Sandhavn leaves at ten on weekdays.")
-    add(server.bases["kb"], [docs / "ferry.md"], HashEmbedder())
+    add_file(server.bases["kb"], docs / "ferry.md", "# Ferry\n\nThe ferry to Sandhavn leaves at ten on weekdays.")
     page = open_page(server)
     question = "When does the ferry to Sandhavn leave on weekdays?"
     expect(ask(page, question).locator(".text")).to_contain_text("at ten")
@@ -305,9 +303,8 @@ def test_an_answer_keeps_its_knowledge_base_when_another_is_chosen(
 def test_a_page_of_a_cited_pdf_is_shown_as_it_looks(
     serve: Serve, base: KnowledgeBase, open_page: Any, docs: Path
 ) -> None:
-    path = docs / "masts.pdf"
-    path.write_bytes(make_pdf([["Cover of the register."], ["The ship Kell carries two masts of oak."]]))
-    add(base, [path], HashEmbedder())
+    register = make_pdf([["Cover of the register."], ["The ship Kell carries two masts of oak."]])
+    path = add_file(base, docs / "masts.pdf", register)
     server = serve(require_key=True)
     page = open_page(server)
     page.get_by_role("dialog", name="API key").get_by_label("Key", exact=True).fill(server.keys.new("a", "read")[1])
@@ -329,7 +326,7 @@ def test_a_page_of_a_cited_pdf_is_shown_as_it_looks(
     expect(picture).to_have_count(0)
     expect(show).to_have_attribute("aria-pressed", "false")
 
-    path.write_bytes(make_pdf([["Cover of the register."], ["The ship Kell carries six masts of steel."]]))
+    path.write_bytes(register.replace(b"two masts", b"six masts"))
     show.click()
     expect(reader).to_contain_text("its file is not, byte for byte, the one that this text was read from.")
     expect(reader.get_by_role("img")).to_have_count(0)
@@ -371,9 +368,7 @@ HOSTILE = (
 def test_a_hostile_document_is_text_and_nothing_else(
     serve: Serve, base: KnowledgeBase, open_page: Any, docs: Path
 ) -> None:
-    path = docs / "<img src=x onerror=alert(3)>.txt"
-    path.write_text(HOSTILE)
-    add(base, [path], HashEmbedder())
+    path = add_file(base, docs / "<img src=x onerror=alert(3)>.txt", HOSTILE)
     server = serve()
     page = open_page(server)
     turn = ask(page, "How many miles far shines the lighthouse of Kell?")
@@ -481,9 +476,8 @@ def test_everything_that_can_be_used_has_a_name(server: Running, open_page: Any)
 
 @pytest.mark.slow
 def test_a_phone_scrolls_one_way(server: Running, open_page: Any, docs: Path) -> None:
-    long = docs / f"{'long-name-' * 12}.txt"
-    long.write_text(f"The mast of the lighthouse ship carries the sign {'W' * 200} since long ago.")
-    add(server.bases["kb"], [long], HashEmbedder())
+    text = f"The mast of the lighthouse ship carries the sign {'W' * 200} since long ago."
+    add_file(server.bases["kb"], docs / f"{'long-name-' * 12}.txt", text)
     page = open_page(server, viewport={"width": 375, "height": 740})
     turn = ask(page, "Which sign does the mast of the lighthouse ship carry?", "Both")
     turn.locator("details.receipt > summary").first.click()

@@ -13,15 +13,11 @@ from typing import Any
 import openai
 import pytest
 
-from openbook.inference import FrozenModel
-from openbook.knowledge import KnowledgeBase, add
+from openbook.knowledge import KnowledgeBase
 from openbook.records import ModelIdentity
-from openbook.serving.configuration import Configuration
 from openbook.testing import EchoEngine, HashEmbedder
 from tests.conftest import ROOT
-from tests.serving.conftest import QUESTION, Running, running
-
-ANSWER = "The bridge was opened on 14 March 2026 by mayor Lila Ortega."
+from tests.serving.conftest import OPENED, QUESTION, Running, Serve, add_file
 
 
 @pytest.fixture
@@ -34,25 +30,25 @@ def client(server: Running, monkeypatch: pytest.MonkeyPatch) -> Iterator[openai.
 def test_a_chat_that_goes_on_with_the_message_it_was_given_and_a_stream(client: openai.OpenAI) -> None:
     asked: Any = {"role": "user", "content": QUESTION}
     answer = client.chat.completions.create(model="echo", messages=[asked])
-    assert answer.choices[0].message.content == ANSWER
-    assert (answer.model_extra or {})["openbook"]["citations"][0]["quote"] == ANSWER
+    assert answer.choices[0].message.content == OPENED
+    assert (answer.model_extra or {})["openbook"]["citations"][0]["quote"] == OPENED
     assert answer.usage is not None
     messages: Any = [asked, answer.choices[0].message, {"role": "user", "content": "And who opened the bridge?"}]
     second = client.chat.completions.create(model="echo", messages=messages)
-    assert second.choices[0].message.content == ANSWER
+    assert second.choices[0].message.content == OPENED
     options: Any = {"stream": True, "stream_options": {"include_usage": True}}
     chunks = list(client.chat.completions.create(model="echo", messages=[asked], **options))
-    assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == ANSWER
+    assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == OPENED
     assert chunks[-1].usage == answer.usage
     assert chunks[-2].model_extra["openbook"]["receipt"]["knowledge_base_version"] == 2
 
 
 def test_a_response_whole_and_streamed(client: openai.OpenAI) -> None:
     whole = client.responses.create(model="echo", input=QUESTION)
-    assert (whole.output_text, whole.status) == (ANSWER, "completed")
+    assert (whole.output_text, whole.status) == (OPENED, "completed")
     assert whole.usage is not None
     events = list(client.responses.create(model="echo", input=QUESTION, stream=True))
-    assert "".join(each.delta for each in events if each.type == "response.output_text.delta") == ANSWER
+    assert "".join(each.delta for each in events if each.type == "response.output_text.delta") == OPENED
     assert [each.sequence_number for each in events] == list(range(len(events)))
     begin = ["created", "in_progress", "output_item.added", "content_part.added"]
     end = ["output_text.done", "content_part.done", "output_item.done", "completed"]
@@ -62,40 +58,28 @@ def test_a_response_whole_and_streamed(client: openai.OpenAI) -> None:
     assert last.type == "response.completed"
     assert last.response.model_copy(update={"created_at": whole.created_at}) == whole
     with client.responses.stream(model="echo", input=QUESTION) as stream:
-        assert stream.get_final_response().output_text == ANSWER
+        assert stream.get_final_response().output_text == OPENED
     turns = [
         {"role": "user", "content": QUESTION},
         *whole.output,
         {"role": "user", "content": "And who opened the bridge?"},
     ]
-    assert client.responses.create(model="echo", input=turns).output_text == ANSWER  # type: ignore[arg-type]  # as its documentation does
+    assert client.responses.create(model="echo", input=turns).output_text == OPENED  # type: ignore[arg-type]  # as its documentation does
     with pytest.raises(openai.BadRequestError, match="keeps nothing"):
         client.responses.create(model="echo", input="And who?", previous_response_id=whole.id)
 
 
-def test_embeddings_and_models(client: openai.OpenAI) -> None:
+def test_embeddings_models_and_errors(client: openai.OpenAI) -> None:
     vectors = client.embeddings.create(model="hash", input=["ferry", "bridge"]).data
     assert [len(each.embedding) for each in vectors] == [64, 64]
     assert [each.id for each in client.models.list()] == ["echo", "echo:closed-book", "hash"]
     assert client.models.retrieve("echo").owned_by == "openbook"
-
-
-def test_its_errors_are_those_of_openai(client: openai.OpenAI, server: Running) -> None:
     with pytest.raises(openai.NotFoundError, match="does not exist") as missing:
         client.chat.completions.create(model="gpt-4", messages=[{"role": "user", "content": "x"}])
     assert missing.value.code == "model_not_found"
-    with pytest.raises(openai.BadRequestError, match="'n'"):
-        client.chat.completions.create(model="echo", n=2, messages=[{"role": "user", "content": "x"}])
-    with pytest.raises(openai.AuthenticationError):
-        client.with_options(api_key="ob-00000000-" + "A" * 43).models.list()
-    with pytest.raises(openai.PermissionDeniedError):
-        client.with_options(api_key=server.keys.new("reader", "read")[1]).post(
-            "/documents/remove", cast_to=object, body={}
-        )
 
 
 NOT_HERE = "pip install langchain-openai llama-index-llms-openai-like, to test with these clients too"
-by_others = pytest.mark.filterwarnings("ignore")  # theirs are not ours to mend
 
 
 def snippets() -> dict[str, str]:
@@ -108,11 +92,11 @@ class Reader(EchoEngine):
     identity = ModelIdentity(name="qwen2.5-coder-1.5b-instruct", digest="0" * 64, evidence="verified")
 
 
-@by_others
+@pytest.mark.filterwarnings("ignore")  # theirs are not ours to mend
 @pytest.mark.parametrize("library", ["openai", "langchain_openai", "llama_index"])
 def test_the_clients_in_the_readme_do_what_it_says(
     library: str,
-    configuration: Configuration,
+    serve: Serve,
     base: KnowledgeBase,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -121,8 +105,7 @@ def test_the_clients_in_the_readme_do_what_it_says(
     assert len(snippets()) == 3
     pytest.importorskip("llama_index.llms.openai_like" if library == "llama_index" else library, reason=NOT_HERE)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    (tmp_path / "travel.txt").write_text("Travel expenses are signed by Ines Okoro.")
-    add(base, [tmp_path / "travel.txt"], HashEmbedder())
-    with running(configuration, FrozenModel(Reader()), {"kb": base}, HashEmbedder(name="minilm-l6-int8")) as server:
-        exec(snippets()[library].replace("http://127.0.0.1:8000", server.url), {})
+    add_file(base, tmp_path / "travel.txt", "Travel expenses are signed by Ines Okoro.")
+    server = serve(Reader(), embedder=HashEmbedder(name="minilm-l6-int8"))
+    exec(snippets()[library].replace("http://127.0.0.1:8000", server.url), {})
     assert "signed by Ines Okoro." in capsys.readouterr().out

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import sqlite3
 
+import httpx
 import pytest
 
 from openbook.knowledge import KnowledgeBase
-from tests.serving.conftest import QUESTION, Running, Serve
+from tests.serving.conftest import QUESTION, Running, Serve, code
 
 
 def damage(base: KnowledgeBase, sql: str) -> None:
@@ -17,24 +18,20 @@ def damage(base: KnowledgeBase, sql: str) -> None:
     connection.close()
 
 
-def is_refused(server: Running, method: str, path: str, body: dict[str, object] | None = None) -> None:
-    response = server.client.request(method, path, json=body)
-    assert response.status_code == 503, (path, response.text)
-    error = response.json()["error"]
-    assert error["code"] == "knowledge_base_damaged"
-    assert error["type"] == "server_error"
-    assert "openbook status --check" in error["message"]
+def assert_refused(response: httpx.Response) -> None:
+    assert code(response) == (503, "knowledge_base_damaged")
+    assert response.json()["error"]["type"] == "server_error"
+    assert "openbook status --check" in response.text
 
 
 def test_a_damaged_text_ends_the_answers_that_touch_it(
     server: Running, base: KnowledgeBase, caplog: pytest.LogCaptureFixture
 ) -> None:
     damage(base, "UPDATE contents SET text = replace(text, 'Lila Ortega', 'Lila Ortegb')")
-    chat: dict[str, object] = {"model": "echo", "messages": [{"role": "user", "content": QUESTION}]}
     with caplog.at_level(logging.INFO):
-        is_refused(server, "POST", "/v1/chat/completions", chat)
-        is_refused(server, "POST", "/v1/chat/completions", {**chat, "stream": True})
-        is_refused(server, "POST", "/v1/search", {"query": QUESTION})
+        assert_refused(server.ask(QUESTION))
+        assert_refused(server.ask(QUESTION, stream=True))
+        assert_refused(server.client.post("/v1/search", json={"query": QUESTION}))
     assert "KnowledgeBaseDamaged" in caplog.text
     assert "bridge" not in caplog.text
     found = server.client.post("/v1/search", json={"query": "ferry Sandhavn ticket crowns", "limit": 1})
@@ -48,9 +45,9 @@ def test_damaged_tables_end_every_answer_of_that_base_and_of_no_other(
     server = serve(others={"towers": towers})
     damage(base, "UPDATE documents SET labels = '[]'")
     damage(base, "INSERT INTO versions VALUES (3, '2027-01-01T00:00:00+00:00', '')")
-    is_refused(server, "POST", "/v1/search", {"query": QUESTION})
-    is_refused(server, "POST", "/v1/search", {"query": QUESTION, "as_of": "2027-01-02"})
-    is_refused(server, "GET", "/v1/documents")
-    is_refused(server, "GET", "/v1/versions")
+    for asked in ({}, {"as_of": "2027-01-02"}):
+        assert_refused(server.client.post("/v1/search", json={"query": QUESTION, **asked}))
+    assert_refused(server.client.get("/v1/documents"))
+    assert_refused(server.client.get("/v1/versions"))
     response = server.client.post("/v1/search", json={"query": QUESTION, "knowledge_base": "towers"})
     assert response.status_code == 200

@@ -6,7 +6,8 @@ import asyncio
 import json
 import logging
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,98 +24,114 @@ from openbook.receipts import is_altered, receipt_of, verify
 from openbook.serving.mcp import MAX_CHARS, stdio_server
 from openbook.testing import HashEmbedder, echo_model
 from tests.conftest import ROOT, base_with
-from tests.serving.conftest import LONG_S, QUESTION, SECRET, TEXTS, TOWER, Running, Serve, WaitingEngine, eventually
+from tests.serving.conftest import (
+    BRIDGE,
+    LONG_S,
+    QUESTION,
+    SAFE,
+    SECRET,
+    TOWER,
+    Running,
+    Serve,
+    WaitingEngine,
+    eventually,
+    path_of,
+)
 from tests.serving.test_attacks import BrokenEngine
 
 _Result = TypeVar("_Result")
 OPEN = Scope(labels=frozenset())
-BRIDGE = TEXTS["bridge.txt"]
-SAFE = "With which number does the safe of the harbour office open?"
 MODERN = {"mcp-protocol-version": "2026-07-28", "accept": "application/json, text/event-stream"}
 both_versions = pytest.mark.parametrize("mode", ["auto", "legacy"])  # of the protocol
 
 
-async def result_of(client: Client, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    result = await client.call_tool(tool, arguments)
-    text = "".join(part.text for part in result.content if part.type == "text")
-    return {"error": text} if result.is_error else dict(result.structured_content or {})
+def local(base: KnowledgeBase, scope: Scope = OPEN) -> Client:
+    """Of the server that `openbook mcp` runs."""
+    return Client(stdio_server(base, HashEmbedder(), echo_model, scope=scope, options=Options(min_similarity=-1.0)))
 
 
-def with_client(base: KnowledgeBase, use: Callable[[Client], Awaitable[_Result]], scope: Scope = OPEN) -> _Result:
+@asynccontextmanager
+async def remote(
+    server: Running, headers: dict[str, str] | None = None, path: str = "/mcp", mode: Any = "auto"
+) -> AsyncIterator[Client]:
+    async with (
+        httpx2.AsyncClient(headers=headers, timeout=LONG_S, trust_env=False) as http,
+        Client(streamable_http_client(server.url + path, http_client=http), mode=mode) as client,
+    ):
+        yield client
+
+
+def during(connection: AbstractAsyncContextManager[Client], use: Callable[[Client], Awaitable[_Result]]) -> _Result:
     async def main() -> _Result:
-        server = stdio_server(base, HashEmbedder(), echo_model, scope=scope, options=Options(min_similarity=-1.0))
-        async with Client(server) as client:
+        async with connection as client:
             return await use(client)
 
     return asyncio.run(main())
 
 
-def call(base: KnowledgeBase, tool: str, scope: Scope = OPEN, **arguments: object) -> dict[str, Any]:
-    return with_client(base, lambda client: result_of(client, tool, arguments), scope)
+def call(connection: AbstractAsyncContextManager[Client], tool: str, **arguments: Any) -> dict[str, Any]:
+    """The result, or the error."""
+    result = during(connection, lambda client: client.call_tool(tool, arguments))
+    text = "".join(part.text for part in result.content if part.type == "text")
+    return {"error": text} if result.is_error else dict(result.structured_content or {})
 
 
 def test_the_tools_read_and_change_nothing(base: KnowledgeBase) -> None:
-    async def use(client: Client) -> list[Any]:
-        return list((await client.list_tools()).tools)
-
-    tools = with_client(base, use)
+    tools = during(local(base), lambda client: client.list_tools()).tools
     assert {tool.name for tool in tools} == {"search", "ask", "read_document"}
     for tool in tools:
+        assert tool.annotations is not None
         assert (tool.annotations.read_only_hint, tool.annotations.destructive_hint) == (True, False)
         assert tool.description
         assert tool.output_schema
 
 
 def test_an_answer_comes_with_its_citations_and_passages_best_first(base: KnowledgeBase) -> None:
-    found = call(base, "ask", question="Who opened the bridge?")
+    found = call(local(base), "ask", question="Who opened the bridge?")
     assert "Lila Ortega" in found["answer"]
     assert found["supported"]
     cited = found["citations"][0]
     place = {"document": cited["document"], "start": cited["start"], "length": len(cited["quote"])}
-    part = call(base, "read_document", **place)
+    part = call(local(base), "read_document", **place)
     assert (part["text"], part["total"]) == (cited["quote"], len(BRIDGE))
     receipt = receipt_of(found["receipt"])
     assert not is_altered(receipt)
     assert receipt.knowledge_base == base.id
-    silent = call(base, "ask", question="Which colour has the zeppelin?")
+    silent = call(local(base), "ask", question="Which colour has the zeppelin?")
     assert (silent["answer"], silent["abstained"], silent["citations"]) == (ABSTENTION, True, [])
-    found = call(base, "search", query="Who opened the bridge?", limit=1)
+    found = call(local(base), "search", query="Who opened the bridge?", limit=1)
     assert found["version"] == base.version
     (passage,) = found["passages"]
     assert passage["document"].endswith("bridge.txt")
     assert BRIDGE[passage["start"] : passage["end"]] == passage["text"]
-    part = call(base, "read_document", document=passage["document"], start=10_000)
+    part = call(local(base), "read_document", document=passage["document"], start=10_000)
     assert (part["text"], part["start"]) == ("", part["total"])
 
 
 def test_what_may_not_be_seen_is_as_what_does_not_exist(base: KnowledgeBase) -> None:
-    hr, safe = Scope(labels=frozenset({"hr"})), next(path for path in base.documents() if path.endswith("safe.txt"))
-    assert call(base, "read_document", hr, document=safe)["text"] == SECRET
-    assert SECRET in json.dumps(call(base, "search", hr, query=SECRET))
-    refused = call(base, "read_document", document=safe)["error"]
-    absent = call(base, "read_document", document=safe.replace("safe", "gone"))["error"]
+    hr, safe = Scope(labels=frozenset({"hr"})), path_of(base, "safe.txt")
+    assert call(local(base, hr), "read_document", document=safe)["text"] == SECRET
+    assert SECRET in json.dumps(call(local(base, hr), "search", query=SECRET))
+    refused = call(local(base), "read_document", document=safe)["error"]
+    absent = call(local(base), "read_document", document=safe.replace("safe", "gone"))["error"]
     assert refused.replace("safe.txt", "gone.txt") == absent
-    for found in (call(base, "search", query=SECRET), call(base, "ask", question=SAFE)):
+    for found in (call(local(base), "search", query=SECRET), call(local(base), "ask", question=SAFE)):
         assert "canary" not in json.dumps(found)
 
 
-@pytest.mark.parametrize(
-    ("tool", "arguments", "message"),
-    [
-        ("ask", {"question": "  "}, "The question is empty"),
-        ("ask", {"question": "x" * 9000}, "at most 8,000"),
-        ("ask", {}, "question"),
-        ("search", {"query": "bridge", "limit": 51}, "limit"),
-        ("search", {"query": ["bridge"]}, "query"),
-        ("read_document", {"document": "../../etc/passwd"}, "There is no document"),
-        ("read_document", {"document": "x", "length": MAX_CHARS + 1}, "length"),
-        ("read_document", {"document": "x", "start": -1}, "start"),
-    ],
-)
-def test_mistakes_come_back_as_a_sentence(
-    tool: str, arguments: dict[str, Any], message: str, base: KnowledgeBase
-) -> None:
-    assert message in call(base, tool, **arguments)["error"]
+MISTAKES: list[tuple[str, dict[str, Any], str]] = [
+    ("ask", {"question": "  "}, "The question is empty"),
+    ("ask", {"question": "x" * 9000}, "at most 8,000"),
+    ("search", {"query": "bridge", "limit": 51}, "limit"),
+    ("read_document", {"document": "../../etc/passwd"}, "There is no document"),
+    ("read_document", {"document": "x", "length": MAX_CHARS + 1}, "length"),
+    ("read_document", {"document": "x", "start": -1}, "start"),
+]
+
+
+def test_mistakes_come_back_as_a_sentence(base: KnowledgeBase) -> None:
+    for tool, arguments, message in MISTAKES:
+        assert message in call(local(base), tool, **arguments)["error"], arguments
 
 
 def test_a_client_starts_it_and_asks(own_home: Path) -> None:
@@ -123,54 +140,16 @@ def test_a_client_starts_it_and_asks(own_home: Path) -> None:
     program = [str(ROOT / "tests" / "serving" / "fake_serve.py"), "mcp"]
     environment = {"OPENBOOK_HOME": str(own_home), "PYTHONPATH": str(ROOT), "PATH": ""}
     parameters = StdioServerParameters(command=sys.executable, args=program, env=environment)
-
-    async def main() -> dict[str, Any]:
-        async with Client(parameters) as client:
-            return await result_of(client, "ask", {"question": "When does the ferry leave?"})
-
-    found = asyncio.run(main())
+    found = call(Client(parameters), "ask", question="When does the ferry leave?")
     assert "noon" in found["answer"]
     assert found["receipt"]["model"]["name"] == "echo"
-
-
-def with_http(
-    server: Running,
-    use: Callable[[Client], Awaitable[_Result]],
-    headers: dict[str, str] | None = None,
-    path: str = "/mcp",
-    mode: Any = "auto",
-) -> _Result:
-    async def main() -> _Result:
-        async with (
-            httpx2.AsyncClient(headers=headers, timeout=LONG_S, trust_env=False) as http,
-            Client(streamable_http_client(server.url + path, http_client=http), mode=mode) as client,
-        ):
-            return await use(client)
-
-    return asyncio.run(main())
-
-
-def call_http(
-    server: Running,
-    tool: str,
-    headers: dict[str, str] | None = None,
-    path: str = "/mcp",
-    mode: Any = "auto",
-    **arguments: Any,
-) -> dict[str, Any]:
-    return with_http(server, lambda client: result_of(client, tool, arguments), headers, path, mode)
 
 
 @both_versions
 def test_over_http_an_answer_is_that_of_the_api_and_in_the_log_of_receipts(
     with_receipts: Running, tmp_path: Path, mode: str
 ) -> None:
-    async def use(client: Client) -> tuple[set[str], dict[str, Any]]:
-        names = {tool.name for tool in (await client.list_tools()).tools}
-        return names, await result_of(client, "ask", {"question": QUESTION})
-
-    names, found = with_http(with_receipts, use, mode=mode)
-    assert names == {"search", "ask", "read_document"}
+    found = call(remote(with_receipts, mode=mode), "ask", question=QUESTION)
     assert verify(tmp_path / "log").receipts == 1
     over_http = with_receipts.ask(QUESTION).json()["openbook"]
     assert (found["answer"], found["receipt"]) == (over_http["answer"], over_http["receipt"])
@@ -180,17 +159,17 @@ def test_over_http_an_answer_is_that_of_the_api_and_in_the_log_of_receipts(
 @both_versions
 def test_the_key_says_what_may_be_seen(keyed: Running, mode: str) -> None:
     plain, hr = keyed.key(), keyed.key("read", "hr")
-    assert call_http(keyed, "ask", hr, mode=mode, question=SAFE)["answer"] == SECRET
-    assert "canary" not in json.dumps(call_http(keyed, "search", plain, mode=mode, query=SECRET))
+    assert call(remote(keyed, hr, mode=mode), "ask", question=SAFE)["answer"] == SECRET
+    assert "canary" not in json.dumps(call(remote(keyed, plain, mode=mode), "search", query=SECRET))
     for headers in ({}, {"authorization": "Bearer ob-00000000-" + "A" * 43}):
         with pytest.raises(BaseExceptionGroup):
-            call_http(keyed, "search", headers, mode=mode, query="bridge")
+            call(remote(keyed, headers, mode=mode), "search", query="bridge")
 
 
 def test_each_knowledge_base_has_an_address(towers: KnowledgeBase, serve: Serve) -> None:
     server = serve(others={"towers": towers})
-    assert "55" in call_http(server, "ask", path="/mcp/towers", question=TOWER)["answer"]
-    assert "55" not in call_http(server, "ask", question=TOWER)["answer"]
+    assert "55" in call(remote(server, path="/mcp/towers"), "ask", question=TOWER)["answer"]
+    assert "55" not in call(remote(server), "ask", question=TOWER)["answer"]
     assert server.client.post("/mcp/nothing", json={}).json()["error"]["code"] == "knowledge_base_not_found"
 
 
@@ -203,9 +182,9 @@ def test_failures_come_back_without_what_they_were_about(
     caplog.set_level(logging.DEBUG)
     broken = serve(BrokenEngine())
     question = "When was the bridge, canary-question, opened by the mayor?"
-    assert "log says what failed" in call_http(broken, "ask", mode=mode, question=question)["error"]
-    assert "limit" in call_http(broken, "search", mode=mode, query="canary-words", limit=0)["error"]
-    call_http(broken, "read_document", mode=mode, document="canary-document.txt")
+    assert "log says what failed" in call(remote(broken, mode=mode), "ask", question=question)["error"]
+    assert "limit" in call(remote(broken, mode=mode), "search", query="canary-words", limit=0)["error"]
+    call(remote(broken, mode=mode), "read_document", document="canary-document.txt")
     assert "failed: EngineError at count_prompt_tokens" in caplog.text
     own = [r for r in caplog.records if r.name.startswith(("openbook", "uvicorn", "mcp")) and "client" not in r.name]
     assert "canary" not in "".join(f"{r.getMessage()} {r.exc_text or ''}" for r in own)
@@ -239,7 +218,7 @@ def test_a_call_ends_when_its_client_goes_and_when_time_is_up(serve: Serve, mode
         asked.cancel()
 
     server = serve(engine, running=1, waiting=0)
-    with_http(server, leave, mode=mode)
+    during(remote(server, mode=mode), leave)
     assert engine.was_cancelled.wait(LONG_S)
     eventually(lambda: server.service.reading.running == 0)
-    assert "stopped" in call_http(serve(engine, answer_s=0.2), "ask", mode=mode, question=QUESTION)["error"]
+    assert "stopped" in call(remote(serve(engine, answer_s=0.2), mode=mode), "ask", question=QUESTION)["error"]

@@ -19,13 +19,9 @@ from openbook.testing import EchoEngine, HashEmbedder, echo_model
 from tests.conftest import ROOT
 from tests.models.gguf_files import Recipe
 from tests.models.test_trained import store_adapter
-from tests.serving.conftest import Running, Serve, code, running
+from tests.serving.conftest import Running, Serve, add_file, code, path_of, refusal, running
 
 FILES = sorted(FOLDER.iterdir())
-
-
-def path_of(server: Running, name: str) -> str:
-    return next(path for path in server.bases["kb"].documents() if path.endswith(name))
 
 
 def text(server: Running, headers: dict[str, str] | None = None, **params: Any) -> httpx.Response:
@@ -34,11 +30,6 @@ def text(server: Running, headers: dict[str, str] | None = None, **params: Any) 
 
 def difference(server: Running, headers: dict[str, str] | None = None, **params: Any) -> httpx.Response:
     return server.client.get("/v1/versions/difference", params=params, headers=headers)
-
-
-def told(response: httpx.Response) -> tuple[int, str, str]:
-    error = response.json()["error"]
-    return response.status_code, error["code"], error["param"]
 
 
 def test_uploads_of_the_page_are_within_the_bounds_of_the_server() -> None:
@@ -78,24 +69,23 @@ def test_the_page_asks_nobody_else_and_makes_no_markup_of_text() -> None:
 
 
 def test_a_part_of_a_text_is_what_a_citation_points_to(server: Running, docs: Path) -> None:
-    path = docs / "signs.txt"
-    path.write_text("🚢🚢 Line one.\n\nThe harbour pilot of Sandhavn is called Ödön Gray since the spring of 2024.")
-    add(server.bases["kb"], [path], HashEmbedder())
+    signs = "🚢🚢 Line one.\n\nThe harbour pilot of Sandhavn is called Ödön Gray since the spring of 2024."
+    add_file(server.bases["kb"], docs / "signs.txt", signs)
     answer = server.ask("Who is the harbour pilot of Sandhavn?").json()["openbook"]
     cited = answer["citations"][0]
     length = cited["end"] - cited["start"]
     found = text(server, path=cited["document"], start=cited["start"], length=length).json()
     assert found["text"] == cited["quote"]
     assert (found["start"], found["end"]) == (cited["start"], cited["end"])
-    assert found["total"] == len(path.read_text())
+    assert found["total"] == len(signs)
     assert (found["pages"], found["media_type"]) == ([], "text/plain")
     beyond = text(server, path=cited["document"], start=10**6).json()
     assert (beyond["text"], beyond["start"]) == ("", found["total"])
 
 
-def test_the_pages_of_a_pdf_are_told(server: Running) -> None:
+def test_the_pages_of_a_pdf_are_refusal(server: Running) -> None:
     add(server.bases["kb"], [ROOT / "examples" / "handbook" / "safety" / "vessel-safety-manual.pdf"], HashEmbedder())
-    path = path_of(server, "manual.pdf")
+    path = path_of(server.bases["kb"], "vessel-safety-manual.pdf")
     whole = text(server, path=path).json()
     assert whole["media_type"] == "application/pdf"
     pages = [(each["page"], each["start"]) for each in whole["pages"]]
@@ -110,37 +100,28 @@ def test_the_pages_of_a_pdf_are_told(server: Running) -> None:
     assert text(server, path=path, start=starts[1] - 1, length=2).json()["pages"] == whole["pages"][:2]
 
 
-def test_an_older_version_has_its_own_text(server: Running, docs: Path) -> None:
-    path = docs / "ferry.md"
-    before = server.bases["kb"].version
-    path.write_text("# Ferry\n\nThe ferry to Sandhavn leaves at ten.")
-    add(server.bases["kb"], [path], HashEmbedder())
-    name = path_of(server, "ferry.md")
-    assert "at ten" in text(server, path=name).json()["text"]
-    old = text(server, path=name, as_of=before).json()
-    assert "at nine" in old["text"]
-    assert old["version"] == before
-
-
 def test_what_is_asked_of_a_text_is_bounded(serve: Serve) -> None:
     server = serve(text_chars=20)
-    path = path_of(server, "bridge.txt")
+    path = path_of(server.bases["kb"], "bridge.txt")
     assert len(text(server, path=path).json()["text"]) == 20
-    assert told(text(server, path=path, length=21)) == (400, "above_limit", "length")
-    assert told(text(server)) == (400, "missing_required_parameter", "path")
+    assert refusal(text(server, path=path, length=21)) == (400, "above_limit", "length")
+    assert refusal(text(server)) == (400, "missing_required_parameter", "path")
     for params in ({"start": -1}, {"start": "x"}, {"length": 0}, {"start": "9" * 14}, {"page": 1}, {"as_of": "no"}):
         response = text(server, path=path, **params)
         assert response.status_code == 400, params
         assert response.json()["error"]["param"] in params
 
 
-def test_versions_are_compared(server: Running, docs: Path) -> None:
+def test_versions_are_compared_and_an_older_one_has_its_own_text(server: Running, docs: Path) -> None:
     base = server.bases["kb"]
     before = base.version
-    (docs / "ferry.md").write_text("# Ferry\n\nThe ferry to Sandhavn leaves at ten.")
-    (docs / "tower.txt").write_text("The tower of Lund is 55 metres high.")
-    add(base, [docs / "ferry.md", docs / "tower.txt"], HashEmbedder())
-    remove(base, [path_of(server, "bridge.txt")])
+    add_file(base, docs / "ferry.md", "# Ferry\n\nThe ferry to Sandhavn leaves at ten.")
+    add_file(base, docs / "tower.txt", "The tower of Lund is 55 metres high.")
+    remove(base, [path_of(base, "bridge.txt")])
+    ferry = path_of(base, "ferry.md")
+    assert "at ten" in text(server, path=ferry).json()["text"]
+    old = text(server, path=ferry, as_of=before).json()
+    assert ("at nine" in old["text"], old["version"]) == (True, before)
     found = difference(server, before=before).json()
     assert (found["before"], found["after"]) == (before, base.version)
     names = {kind: [Path(path).name for path in found[kind]] for kind in ("added", "changed", "removed", "described")}
@@ -153,9 +134,9 @@ def test_versions_are_compared(server: Running, docs: Path) -> None:
     short = difference(server, before=before, limit=1).json()
     assert len(short["passages_added"]) == 1
     assert short["counts"] == found["counts"]
-    assert told(difference(server)) == (400, "missing_required_parameter", "before")
-    assert told(difference(server, before=99)) == (400, "version_not_found", "before")
-    assert told(difference(server, before=0, after="no")) == (400, "version_not_found", "after")
+    assert refusal(difference(server)) == (400, "missing_required_parameter", "before")
+    assert refusal(difference(server, before=99)) == (400, "version_not_found", "before")
+    assert refusal(difference(server, before=0, after="no")) == (400, "version_not_found", "after")
 
 
 class NamedEngine(EchoEngine):
@@ -178,19 +159,16 @@ def test_a_model_tells_what_it_was_trained_on_and_not_what_else_there_is(own_hom
         assert "1,000 tokens" in " ".join(value["data"][0]["details"])
         assert "sibling" not in str(value)
         assert other.digest not in str(value)
-        assert told(server.client.get("/v1/models/sibling/lineage")) == (404, "model_not_found", "model")
+        assert refusal(server.client.get("/v1/models/sibling/lineage")) == (404, "model_not_found", "model")
     with running(Configuration(settings), echo_model(), {}) as server:  # which is not in the store
-        assert told(server.client.get("/v1/models/echo/lineage")) == (404, "lineage_unknown", "model")
+        assert refusal(server.client.get("/v1/models/echo/lineage")) == (404, "lineage_unknown", "model")
         assert server.client.get("/report").status_code == 404  # none was given
 
 
-def test_a_report_is_for_admins_and_stands_in_a_sandbox(serve: Serve, tmp_path: Path) -> None:
+def test_a_report_stands_in_a_sandbox(serve: Serve, tmp_path: Path) -> None:
     report = tmp_path / "report.html"
     report.write_text("<!doctype html><title>Diagnosis</title>")
-    server = serve(report=report, require_key=True)
-    assert server.client.get("/report").status_code == 401
-    assert server.client.get("/report", headers=server.key("write")).status_code == 403
-    response = server.client.get("/report", headers=server.key("admin"))
+    response = serve(report=report).client.get("/report")
     assert response.text == report.read_text()
     (policy,) = response.headers.get_list("content-security-policy")
     assert {"sandbox allow-scripts", "default-src 'none'"} <= set(policy.split("; "))  # without an origin of its own

@@ -5,27 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
-from openbook.knowledge import KnowledgeBase, RunOptions, add
-from openbook.testing import HashEmbedder
+from openbook.knowledge import KnowledgeBase
 from tests.parsers.hostile_pdfs import slow_to_draw
 from tests.parsers.pngs import decoded
 from tests.parsers.samples import make_pdf
-from tests.serving.conftest import Running, Serve, connected, eventually, everything
+from tests.serving.conftest import Running, Serve, add_file, connected, eventually, everything, refusal
 
 SHIP = make_pdf([["The ship has two masts."], [], ["It was built in 1921."]])
 PAY = make_pdf([["Anna earns 12 crowns: canary-7341."]])
-HR = RunOptions(labels=frozenset({"hr"}))
 
 
 @pytest.fixture
 def docs(docs: Path, base: KnowledgeBase) -> Path:
     """Version 3 has ship.pdf, version 4 pay.pdf with the label hr."""
-    for name, data, options in (("ship.pdf", SHIP, RunOptions()), ("pay.pdf", PAY, HR)):
-        (docs / name).write_bytes(data)
-        add(base, [docs / name], HashEmbedder(), options)
+    add_file(base, docs / "ship.pdf", SHIP)
+    add_file(base, docs / "pay.pdf", PAY, "hr")
     return docs
 
 
@@ -37,12 +33,6 @@ def server(docs: Path, serve: Serve) -> Running:
 def picture(server: Running, path: object, page: object = 1, headers: dict[str, str] | None = None, **more: Any) -> Any:
     params = {"path": str(path), "page": page, **more}
     return server.client.get("/v1/documents/page", params=params, headers=headers)
-
-
-def code(response: httpx.Response) -> tuple[int, str, str]:
-    error = response.json()["error"]
-    assert error["message"].endswith(".")
-    return response.status_code, error["code"], error["param"]
 
 
 def test_a_page_comes_as_a_png_that_nobody_keeps(server: Running, docs: Path) -> None:
@@ -60,59 +50,48 @@ def test_a_page_comes_as_a_png_that_nobody_keeps(server: Running, docs: Path) ->
 
 def test_a_page_that_is_not_there_and_a_number_that_is_none(server: Running, docs: Path) -> None:
     for page in (4, 999, "9" * 13):
-        assert code(picture(server, docs / "ship.pdf", page)) == (404, "page_not_found", "page")
+        assert refusal(picture(server, docs / "ship.pdf", page)) == (404, "page_not_found", "page")
     for page in (0, -1, "x", "1.5", "", "9" * 14):
-        assert code(picture(server, docs / "ship.pdf", page)) == (400, "invalid_value", "page")
+        assert refusal(picture(server, docs / "ship.pdf", page)) == (400, "invalid_value", "page")
     missing = server.client.get("/v1/documents/page", params={"path": "x"})
-    assert code(missing) == (400, "missing_required_parameter", "page")
+    assert refusal(missing) == (400, "missing_required_parameter", "page")
     elsewhere = picture(server, docs / "ship.pdf", knowledge_base="no")
-    assert code(elsewhere) == (404, "knowledge_base_not_found", "knowledge_base")
+    assert refusal(elsewhere) == (404, "knowledge_base_not_found", "knowledge_base")
     pay = str(docs / "pay.pdf")
-    assert code(picture(server, pay)) == (404, "document_not_found", "path")
+    assert refusal(picture(server, pay)) == (404, "document_not_found", "path")
     assert picture(server, pay, headers=server.key("read", "hr")).status_code == 200
-    assert code(picture(server, pay, headers=server.key("read", "hr"), as_of=3)) == (404, "document_not_found", "path")
+    assert refusal(picture(server, pay, headers=server.key("read", "hr"), as_of=3)) == (
+        404,
+        "document_not_found",
+        "path",
+    )
     for more in ({"as_of": "no"}, {"zoom": 2}):
         assert picture(server, docs / "ship.pdf", **more).status_code == 400
 
 
-def test_of_a_file_that_changed_only_the_version_that_read_it_is_shown(server: Running, docs: Path) -> None:
-    path = docs / "ship.pdf"
-    path.write_bytes(SHIP.replace(b"1921", b"1922"))
-    assert code(picture(server, path)) == (409, "file_changed", "path")
-    add(server.bases["kb"], [path], HashEmbedder())
-    assert picture(server, path).status_code == 200
-    assert code(picture(server, path, as_of=3)) == (409, "file_changed", "path")
-    path.unlink()
-    assert "does not exist" in picture(server, path).json()["error"]["message"]
-    path.symlink_to("/dev/zero")  # nothing else is shown in the file's place
-    assert code(picture(server, path)) == (409, "file_unreadable", "path")
-
-
 def test_what_has_no_picture_says_why(server: Running, docs: Path) -> None:
+    path = add_file(server.bases["kb"], docs / "ship.pdf", SHIP.replace(b"1921", b"1922"))
+    assert picture(server, path).status_code == 200
+    assert refusal(picture(server, path, as_of=3)) == (409, "file_changed", "path")
+    path.unlink()
+    assert refusal(picture(server, path)) == (409, "file_unreadable", "path")
+    assert "does not exist" in picture(server, path).json()["error"]["message"]
     sent = {"file": ("ship.pdf", SHIP.replace(b"1921", b"1923"))}
-    path = server.client.post("/v1/documents", files=sent).json()["data"][0]["path"]
-    assert code(picture(server, path)) == (409, "file_not_kept", "path")
-    assert "uploaded" in picture(server, path).json()["error"]["message"]
-    assert code(picture(server, docs / "ferry.md")) == (409, "not_a_pdf", "path")
-    (docs / "ship.txt").write_bytes(SHIP)  # its bytes say what it is
-    add(server.bases["kb"], [docs / "ship.txt"], HashEmbedder())
+    uploaded = server.client.post("/v1/documents", files=sent).json()["data"][0]["path"]
+    assert refusal(picture(server, uploaded)) == (409, "file_not_kept", "path")
+    assert "uploaded" in picture(server, uploaded).json()["error"]["message"]
+    assert refusal(picture(server, docs / "ferry.md")) == (409, "not_a_pdf", "path")
+    add_file(server.bases["kb"], docs / "ship.txt", SHIP)  # its bytes say what it is
     assert picture(server, docs / "ship.txt").status_code == 200
 
 
-@pytest.fixture
-def slow(docs: Path, base: KnowledgeBase) -> Path:
-    path = docs / "slow.pdf"
-    path.write_bytes(slow_to_draw("Slow words."))
-    add(base, [path], HashEmbedder())
-    return path
-
-
 def test_a_page_that_takes_too_long_is_refused_and_not_waited_for_by_a_server_that_ends(
-    serve: Serve, slow: Path
+    serve: Serve, base: KnowledgeBase, docs: Path
 ) -> None:
+    slow = add_file(base, docs / "slow.pdf", slow_to_draw("Slow words."))
     server = serve(picture_s=0.5)
     response = picture(server, slow)
-    assert code(response) == (409, "page_not_drawn", "path")
+    assert refusal(response) == (409, "page_not_drawn", "path")
     assert "took longer than 0.5 s" in response.json()["error"]["message"]
     server = serve(picture_s=600.0)
     head = f"GET /v1/documents/page?path={slow}&page=1 HTTP/1.1\nHost: localhost\nConnection: close\n\n"

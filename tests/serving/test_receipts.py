@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from openbook.knowledge import RunOptions, add, purge
+from openbook.knowledge import purge
 from openbook.receipts import LOG_FILE, verify
-from openbook.testing import HashEmbedder
 from tests.knowledge.small_bases import reseal
-from tests.serving.conftest import QUESTION, Running
-
-SAFE = "With which number does the safe of the harbour office open?"
+from tests.serving.conftest import BRIDGE, QUESTION, SAFE, Running, add_file, path_of
 
 
 def asked(server: Running, question: str, headers: dict[str, str] | None = None) -> str:
@@ -42,7 +39,8 @@ def test_what_is_no_receipt_or_was_purged_is_not_found(with_receipts: Running) -
         assert status(with_receipts, digest)[0] == 404
     digest = asked(with_receipts, QUESTION)
     assert status(with_receipts, "0" * 64) == (404, 404)
-    purge(with_receipts.bases["kb"], [str(bridge_of(with_receipts))])
+    base = with_receipts.bases["kb"]
+    purge(base, [path_of(base, "bridge.txt")])
     assert status(with_receipts, digest) == (404, 404)
 
 
@@ -60,35 +58,19 @@ def test_a_line_that_is_half_written_or_altered_is_not_found_and_hides_no_other(
     assert (status(with_receipts, digest), status(with_receipts, other)) == ((404, 404), (200, 200))
 
 
-def test_a_receipt_is_for_who_may_read_what_it_names(with_receipts: Running) -> None:
+def test_a_receipt_is_for_who_may_read_what_it_names(with_receipts: Running, docs: Path) -> None:
     hr = with_receipts.key("read", "hr")
     digest = asked(with_receipts, SAFE, hr)
     assert status(with_receipts, digest, hr) == (200, 200)
     assert status(with_receipts, digest) == (404, 404)
     bridge = asked(with_receipts, QUESTION)
     assert status(with_receipts, bridge) == (200, 200)
-    close(with_receipts, bridge_of(with_receipts))
+    add_file(with_receipts.bases["kb"], docs / "bridge.txt", BRIDGE, "hr")
     assert status(with_receipts, bridge) == (404, 404)
 
 
-def bridge_of(server: Running) -> Path:
-    return Path(next(path for path in server.bases["kb"].documents() if path.endswith("bridge.txt")))
-
-
-def close(server: Running, path: Path) -> None:
-    """To all who have not the label hr."""
-    add(server.bases["kb"], [path], HashEmbedder(), RunOptions(labels=frozenset({"hr"})))
-
-
-def copied(server: Running, name: str, *labels: str) -> None:
-    """Another document with the text of the bridge's."""
-    copy = bridge_of(server).with_name(name)
-    copy.write_bytes(bridge_of(server).read_bytes())
-    add(server.bases["kb"], [copy], HashEmbedder(), RunOptions(labels=frozenset(labels)))
-
-
-def test_a_copy_that_is_closed_closes_nothing_and_is_not_told_of(with_receipts: Running) -> None:
-    copied(with_receipts, "a-canary.txt", "hr")
+def test_a_copy_that_is_closed_closes_nothing_and_is_not_told_of(with_receipts: Running, docs: Path) -> None:
+    add_file(with_receipts.bases["kb"], docs / "a-canary.txt", BRIDGE, "hr")
     digest = asked(with_receipts, QUESTION)
     for headers in ({}, with_receipts.key("read", "finance"), with_receipts.key("read", "hr")):
         replayed = with_receipts.client.post("/v1/replay", json={"id": digest}, headers=headers)
@@ -97,10 +79,12 @@ def test_a_copy_that_is_closed_closes_nothing_and_is_not_told_of(with_receipts: 
         assert "canary" not in with_receipts.client.get(f"/v1/receipts/{digest}", headers=headers).text
 
 
-def test_an_open_copy_lets_an_answer_be_given_again_but_the_closed_name_is_not_shown(with_receipts: Running) -> None:
+def test_an_open_copy_lets_an_answer_be_given_again_but_the_closed_name_is_not_shown(
+    with_receipts: Running, docs: Path
+) -> None:
     digest = asked(with_receipts, QUESTION)
-    copied(with_receipts, "open.txt")
-    close(with_receipts, bridge_of(with_receipts))
+    add_file(with_receipts.bases["kb"], docs / "open.txt", BRIDGE)
+    add_file(with_receipts.bases["kb"], docs / "bridge.txt", BRIDGE, "hr")
     assert status(with_receipts, digest) == (404, 200)
     assert status(with_receipts, digest, with_receipts.key("read", "hr")) == (200, 200)
     replayed = with_receipts.client.post("/v1/replay", json={"id": digest})

@@ -10,13 +10,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from openbook.knowledge import KnowledgeBase, add
+from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.check import check
 from openbook.records import Vectors
 from openbook.serving import server as server_module
 from openbook.serving.configuration import Configuration
 from openbook.testing import HashEmbedder, echo_model
-from tests.serving.conftest import LONG_S, Running, Serve, connected, eventually, running
+from tests.serving.conftest import LONG_S, Running, Serve, add_file, connected, eventually, running
 from tests.serving.test_documents import listed
 
 SLOW = ("slow.txt", b"\n\n".join(b"Part %d of the slow text. " % i + b"word " * 80 for i in range(200)))
@@ -139,9 +139,7 @@ def test_an_upload_waits_for_none_of_another_caller(
         second = threads.submit(send, server, ("second.txt", b"Another text."), theirs)
         eventually(lambda: server.service.uploading.waiting == 1)  # theirs waits for theirs
         assert send(server, ("lamp.txt", b"The lamp is green."), mine).json()["data"][0]["outcome"] == "added"
-        door = tmp_path / "door.txt"
-        door.write_text("The door is blue.")
-        add(base, [door], HashEmbedder())  # as another process does
+        add_file(base, tmp_path / "door.txt", "The door is blue.")  # as another process does
         assert not sent.done()
         assert not second.done()
         embedder.end()

@@ -6,15 +6,15 @@ import { openDocument } from "./reader.js";
 import { server } from "./server.js";
 
 const NAMES = { open: "From documents", closed: "From memory" };
-const CONFIDENCE = { "supported": ["Supported", "good"], "check it": ["Check it", "doubtful"], "not found": ["Not found", "silent"] };
+const CONFIDENCE = { "supported": ["Supported", "good"], "check it": ["Check it", "doubtful"], "not found": ["Not found", ""] };
 const NO_LOG = "This server keeps no receipts to replay from. Start it with: openbook serve --receipts FOLDER";
 
 /** A card that fills: `text` is replaced as pieces come. */
 export function card(mode) {
   const text = el("p", { class: "text", "aria-live": "polite", "aria-busy": "true" });
   const state = el("span", { class: "state" }, "Reading…");
-  const below = el("div", { class: "below" });
-  const root = el("article", { class: `answer ${mode}`, "aria-label": NAMES[mode] },
+  const below = el("div");
+  const root = el("article", { class: "answer", "aria-label": NAMES[mode] },
     el("header", {}, el("h4", {}, NAMES[mode]), state), text, below);
   return { root, text, state, below };
 }

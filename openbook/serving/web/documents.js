@@ -36,7 +36,7 @@ async function addSome(files) {
   const bar = el("progress", { max: 1, value: 0, "aria-label": "Sent" });
   const told = el("p", { class: "soft" }, `Sending ${count(files.length, "file")}…`);
   const shown = el("div", { class: "upload" }, told, bar,
-    el("ul", { class: "rows" }, ...files.map((file, i) => el("li", {}, el("span", { class: "name" }, file.name), states[i]))));
+    el("ul", { class: "rows" }, ...files.map((file, i) => el("li", {}, el("span", {}, file.name), states[i]))));
   byId("uploading").prepend(shown);
   try {
     const done = await upload(files, chosen.base(), (share) => {

@@ -18,7 +18,7 @@ export const byId = (id) => document.getElementById(id);
 
 /** The first characters of a digest, all of it as a hint. */
 export function digest(value) {
-  return value ? el("code", { class: "digest", title: value }, value.slice(0, 12)) : "no digest";
+  return value ? el("code", { title: value }, value.slice(0, 12)) : "no digest";
 }
 
 /**
