@@ -268,6 +268,17 @@ def test_files_go_in_parts_by_number_and_size_and_a_bad_name_keeps_none_out(serv
 
 
 @pytest.mark.slow
+def test_a_list_that_cannot_go_on_says_why(server: Running, open_page: Any) -> None:
+    page = open_page(server)
+    go(page, "Documents")
+    expect(page.locator("#list li")).not_to_have_count(0)
+    page.locator("#more").evaluate("button => { button.hidden = false }")  # as with more than a hundred documents
+    page.route("**/v1/documents*", lambda route: route.abort())
+    page.locator("#more").click()
+    expect(page.locator("#list li.bad")).to_contain_text("server")
+
+
+@pytest.mark.slow
 def test_an_older_version_is_compared_and_asked(server: Running, open_page: Any, docs: Path) -> None:
     add_file(server.bases["kb"], docs / "ferry.md", "# Ferry\n\nThe ferry to Sandhavn leaves at ten on weekdays.")
     page = open_page(server)

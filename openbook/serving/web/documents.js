@@ -108,7 +108,13 @@ async function show(after) {
   last = found.data.at(-1)?.path ?? "";
 }
 
-byId("more").addEventListener("click", () => show(last));
+byId("more").addEventListener("click", async () => {
+  try {
+    await show(last);
+  } catch (error) {
+    byId("list").append(el("li", { class: "bad" }, error.message));
+  }
+});
 
 // --- finding ---
 
