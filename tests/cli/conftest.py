@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import pytest
 
 from openbook.cli import context, run
 from openbook.testing import HashEmbedder, echo_model
+
+TypeIn: TypeAlias = Callable[..., None]
 
 
 class Out:
@@ -43,6 +47,12 @@ class Out:
 @pytest.fixture
 def out(capsys: pytest.CaptureFixture[str]) -> Out:
     return Out(capsys)
+
+
+@pytest.fixture
+def type_in(monkeypatch: pytest.MonkeyPatch) -> TypeIn:
+    """Puts these lines on standard input, and then its end."""
+    return lambda *lines: monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
 
 
 @pytest.fixture

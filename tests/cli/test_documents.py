@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import shutil
 import signal
 import subprocess
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from openbook.knowledge import KnowledgeBase
-from tests.cli.conftest import Out
+from tests.cli.conftest import Out, TypeIn
 from tests.conftest import ROOT, flip
 from tests.serving.conftest import eventually
 
@@ -162,11 +161,11 @@ def test_a_folder_that_is_gone_costs_the_others_nothing_but_is_told(docs: Path, 
     assert "Soon gone" in out.ok("search", "soon gone", "-n", "1")
 
 
-def test_purge_asks_first_and_no_means_no(docs: Path, out: Out, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_purge_asks_first_and_no_means_no(docs: Path, out: Out, type_in: TypeIn) -> None:
     (docs / "copy.txt").write_bytes((docs / "bees.txt").read_bytes())
     assert "carries no label" not in out.ok("sync", docs)
-    for answer in ("n\n", ""):  # "" is what a script without a terminal gives
-        monkeypatch.setattr("sys.stdin", io.StringIO(answer))
+    for answer in (["n"], []):  # nothing is what a script without a terminal gives
+        type_in(*answer)
         out.refused(130, "Delete 3 documents (", "purge", docs)
     assert len(documents(out)) == 3
     assert out("purge", "nothing.txt")[0] == 4

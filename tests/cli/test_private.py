@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -24,7 +23,7 @@ from openbook.knowledge import KnowledgeBase, add
 from openbook.models import ModelStore, import_gguf
 from openbook.serving.keys import KeyFile
 from openbook.testing import HashEmbedder
-from tests.cli.conftest import Out
+from tests.cli.conftest import Out, TypeIn
 from tests.conftest import ROOT
 from tests.diagnosis.bases import DraftEngine
 from tests.models.gguf_files import Recipe, llama
@@ -72,13 +71,12 @@ def started_under(umask: int = 0) -> Iterator[None]:
 
 
 @pytest.fixture
-def openbook(out: Out, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+def openbook(out: Out, fakes: None, type_in: TypeIn, monkeypatch: pytest.MonkeyPatch) -> Openbook:
     """Runs a verb over fakes, as a process of its own would: what it printed, both outputs together."""
-    monkeypatch.setattr(context, "open_embedder", lambda *_: HashEmbedder())
     monkeypatch.setattr(context, "model_opener", lambda *_: lambda: FrozenModel(DraftEngine()))
 
     def run(*words: object, umask: int = 0) -> str:
-        monkeypatch.setattr("sys.stdin", io.StringIO(f"{QUESTION}\n"))
+        type_in(QUESTION)
         with started_under(umask):
             code, stdout, stderr = out(*words)
         assert code == 0, (words, stdout, stderr)

@@ -17,13 +17,15 @@ import uvicorn
 from starlette.types import ASGIApp
 
 import openbook.serving.server
-from openbook.cli import context, run
+from openbook.cli import run
 from openbook.knowledge import KnowledgeBase
 from openbook.serving.keys import KeyFile
 from openbook.serving.server import http_server
-from openbook.testing import HashEmbedder, echo_model
+from openbook.testing import HashEmbedder
 from tests.cli.conftest import Out
 from tests.serving.conftest import LONG_S
+
+pytestmark = pytest.mark.usefixtures("fakes")
 
 
 def test_keys_are_made_listed_and_revoked(own_home: Path, out: Out) -> None:
@@ -60,7 +62,6 @@ def test_what_is_wrong_is_said_before_anything_is_opened(
         out.refused(2, "Choose another with --host and --port", "serve", "--port", taken.getsockname()[1])
     for name in ("two..dots", "x" * 64):
         out.refused(2, f"Cannot listen on {name}, port 0", "serve", "--host", name, "--port", 0)
-    monkeypatch.setattr(context, "open_embedder", lambda *_, **__: HashEmbedder())
     out.refused(2, "named 'kb'", "serve", "--port", 0, "--kb", tmp_path / "a" / "kb", "--kb", tmp_path / "b" / "kb")
     assert not (tmp_path / "a").exists()
     slots = "--slots is for a model that runs in this process, not for http://127.0.0.1:1/v1"
@@ -83,8 +84,6 @@ def serving(
         return servers[-1]
 
     monkeypatch.setattr(openbook.serving.server, "http_server", made)
-    monkeypatch.setattr(context, "open_embedder", lambda *_, **__: HashEmbedder())
-    monkeypatch.setattr(context, "model_opener", lambda *_, **__: echo_model)
     thread = threading.Thread(target=lambda: codes.append(run(["serve", "--port", "0", *arguments])))
     thread.start()
     while thread.is_alive() and not (servers and servers[0].started):
