@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from openbook.knowledge import KnowledgeBase
-from tests.cli.conftest import Out, TypeIn
-from tests.conftest import ROOT, flip
+from tests.cli.conftest import Out, TypeIn, running
+from tests.conftest import flip
 from tests.serving.conftest import eventually
 
 
@@ -112,22 +109,10 @@ def test_a_wrong_index_is_mended(docs: Path, tmp_path: Path, out: Out) -> None:
 
 
 def test_watch_follows_changes_until_interrupted(docs: Path, tmp_path: Path) -> None:
-    program = str(ROOT / "tests" / "serving" / "fake_serve.py")
-    command = [sys.executable, program, "sync", str(docs), "--watch", "--json"]
-    folders = {"PYTHONPATH": ROOT, "OPENBOOK_HOME": tmp_path / "home", "OPENBOOK_KB": tmp_path / "kb"}
-    environment = {name: str(folder) for name, folder in folders.items()}
-    with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
-    ) as process:
-        assert process.stderr is not None
-        while "Watching" not in (line := process.stderr.readline()):
-            assert line, "it ended"
+    with running("Watching", "sync", docs, "--watch", "--json"):
         time.sleep(0.5)
         (docs / "new.txt").write_text("A new one about lighthouses.")
         eventually(lambda: len(KnowledgeBase.open(tmp_path / "kb").documents()) == 3)
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
-    assert process.returncode == 0
 
 
 def test_what_a_folder_was_synced_with_holds_until_it_is_reset(docs: Path, out: Out) -> None:
