@@ -24,15 +24,11 @@ SLIDE = "How long does the evacuation slide of the Isolde Marr take to inflate?"
 
 
 @pytest.fixture
-def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+def home(own_home: Path, model_reference: ModelReference, embedder_reference: ModelReference) -> Path:
     """A home of the test's own whose models are the session's."""
-    request.getfixturevalue("model_reference")
-    request.getfixturevalue("embedder_reference")
-    home = tmp_path / "home"
-    home.mkdir()
-    (home / "models").symlink_to(MODEL_HOME / "models")
-    monkeypatch.setenv("OPENBOOK_HOME", str(home))
-    return home
+    own_home.mkdir()
+    (own_home / "models").symlink_to(MODEL_HOME / "models")
+    return own_home
 
 
 @pytest.fixture(scope="module")
