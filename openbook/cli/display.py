@@ -371,4 +371,5 @@ def with_advice(reason: str) -> str:
 
 
 def characters(read: int, held: int) -> str:
+    """How much text was read, and how much the files hold with their markup, if that is more."""
     return f"{read:,} characters of text" + (f" ({held:,} with markup)" if held != read else "")
