@@ -20,6 +20,7 @@ FEW_WORDS = 3
 MOST_REWRITE_CHARS = 300
 
 _WORD = re.compile(r"\w+")
+_ENDING = re.compile(r"(?<=[^\W\d]{3})(?:ations?|ions?|ing|ed|es|en|er|ern|s|e|n)$")
 # Words by which a question refers to something said before, in English and German.
 _REFERS = frozenset(
     "it its he his him she her hers they them their theirs this that these those one ones there then former latter same "
@@ -130,9 +131,6 @@ def _words(text: str) -> list[str]:
 def content_words(text: str) -> set[str]:
     """The words that say what a text is about, in lower case and without their endings."""
     return {_ENDING.sub("", word) for word in _words(text) if word not in _EMPTY}
-
-
-_ENDING = re.compile(r"(?<=[^\W\d]{3})(?:ations?|ions?|ing|ed|es|en|er|ern|s|e|n)$")
 
 
 def _asks_for(text: str) -> frozenset[str]:

@@ -406,8 +406,8 @@ def _advice(path: Path, place: str) -> str:
     for folder in path.parents:
         if (folder / FILE_NAME).exists():
             return f"It belongs to another knowledge base: purge them there too, with --kb {folder}"
-    if place in ("runs", "diagnoses"):
-        return (
-            "It is of a training run: delete the run's folder." if place == "runs" else "Delete the diagnosis's folder."
-        )
+    if place == "runs":
+        return "It is of a training run: delete the run's folder."
+    if place == "diagnoses":
+        return "Delete the diagnosis's folder."
     return "OpenBook did not write it: delete it, or move it elsewhere."

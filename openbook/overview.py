@@ -86,7 +86,7 @@ def windows_of(passages: Sequence[Sequence[Passage]]) -> tuple[list[Hit], list[s
         step = max(len(visible) / room, 1.0)
         chosen = [visible[int(number * step)] for number in range(min(len(visible), room))]
         left_out += len(visible) - len(chosen)
-        hits += [Hit(window, 0.0, None, None, None) for window in chosen]
+        hits += [Hit(window) for window in chosen]
     note = f"{len(hits)} of {len(hits) + left_out} parts were read, spread over the text."
     return hits, [note] if left_out else []
 

@@ -1,7 +1,7 @@
 """Receipts as JSON, and logs of them that can only grow: format in docs/formats/receipt.md.
 
-`answer.ask` makes a receipt; what it holds is written down here. A log is a folder with one file, `receipts.jsonl`. Every line names the digest of the line before it, so that no line can
-be changed, taken out or put in without changing all that follow.
+`answer.ask` makes a receipt; what it holds is written down here. A log is a folder with one file, `receipts.jsonl`. Every line
+names the digest of the line before it, so that no line can be changed, taken out or put in without changing all that follow.
 """
 
 from __future__ import annotations

@@ -116,13 +116,13 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A passage found for a query. Ranks count from 1; None means that retriever did not return it."""
+    """A passage found for a query, or one that is given. Ranks count from 1; None means that retriever did not return it."""
 
     passage: Passage
-    score: float
-    dense_rank: int | None
-    bm25_rank: int | None
-    similarity: float | None
+    score: float = 0.0
+    dense_rank: int | None = None
+    bm25_rank: int | None = None
+    similarity: float | None = None
 
 
 Outcome: TypeAlias = Literal["added", "updated", "unchanged", "removed", "duplicate", "skipped", "failed"]
@@ -361,5 +361,4 @@ class Answer:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dictionary: `question, answer, abstained, supported, citations, passages, receipt, ...`."""
-        value: dict[str, Any] = dataclasses.asdict(self)
-        return value
+        return dataclasses.asdict(self)

@@ -91,7 +91,7 @@ def _found(
         elif passage.digest != reference.digest:
             altered.append(f"The text of the passage {reference.id} is not that of the receipt.")
         else:
-            hits.append(Hit(passage, 0.0, None, None, None))
+            hits.append(Hit(passage))
     return hits, gone, altered
 
 

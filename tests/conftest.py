@@ -33,9 +33,8 @@ ROOT = Path(__file__).parent.parent
 MODEL_HOME = ROOT / ".cache" / "test-home"
 
 EXAMPLES, EXAMPLES_OF_ALL = 25, 100
-MEMORY = Path(
-    "/dev/shm"
-)  # a disk in memory, on Linux: a knowledge base waits dozens of times until what it wrote is safe
+# A disk in memory, on Linux: a knowledge base waits dozens of times until what it wrote is safe.
+MEMORY = Path("/dev/shm")
 MOST_SCRATCH_BYTES = 4_000_000_000
 
 

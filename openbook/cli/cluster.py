@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from openbook.config import Place, Settings
 
 T = TypeVar("T")
-ENVIRONMENT = 'eval "$(openbook cluster env)"'
 
 
 @click.group()
@@ -205,7 +204,7 @@ def _print_started(found: Running, ran_before: bool) -> None:
     _print_running(found)
     display.say(f"\nKnowledge base: --kb '{found.state.kb}'")
     display.say("\nNext:")
-    for line in (ENVIRONMENT, "openbook sync FOLDER --cluster auto", 'openbook ask "QUESTION"'):
+    for line in ('eval "$(openbook cluster env)"', "openbook sync FOLDER --cluster auto", 'openbook ask "QUESTION"'):
         display.say(line, indent=2)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -87,7 +87,7 @@ def model_opener(current: Settings, slots: int = 0) -> Callable[[], FrozenModel]
 
 @contextmanager
 def opened_beside(current: Settings) -> Iterator[Future[FrozenModel]]:
-    """As `opened_model`, but on a thread, while the caller opens the documents."""
+    """The model to ask, which a thread opens while the caller opens the documents."""
     open_model = model_opener(current)
     with ThreadPoolExecutor(1) as opening:
         model = opening.submit(open_model)
@@ -96,12 +96,6 @@ def opened_beside(current: Settings) -> Iterator[Future[FrozenModel]]:
         finally:
             if model.exception() is None:
                 model.result().close()
-
-
-@contextmanager
-def opened_model(current: Settings) -> Iterator[FrozenModel]:
-    with closing(model_opener(current)()) as model:
-        yield model
 
 
 # --- knowledge bases --------------------------------------------------------------------------------------------------

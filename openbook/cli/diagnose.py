@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from fractions import Fraction
@@ -25,10 +25,11 @@ if TYPE_CHECKING:
     from openbook import FrozenModel, KnowledgeBase, Scope
     from openbook.config import Settings
     from openbook.diagnosis.bench import Bench
+    from openbook.diagnosis.comparison import Comparison
     from openbook.diagnosis.probes import ProbeRun
     from openbook.diagnosis.questions import Question
     from openbook.diagnosis.report import Extras
-    from openbook.diagnosis.summary import ModelSummary
+    from openbook.diagnosis.summary import ModelSummary, Share
 
 
 class _RunByDefault(click.Group):
@@ -121,7 +122,7 @@ def run(
     summaries, comparisons = results.write_results(folder, title, [*files, *others], limit, more)
     value = {**results.numbers(title, summaries, comparisons, more), "folder": folder}
     summaries, before = summaries[: len(files)], summaries[len(files) :]
-    display.show(as_json, value, display.print_diagnosis, summaries, comparisons, folder, more)
+    display.show(as_json, value, _print_diagnosis, summaries, comparisons, folder, more)
     if before:
         names = ", ".join(f"{each.name} ({each.overall.questions} questions)" for each in before)
         display.note(f"Also in the report, because they were asked before: {names}.")
@@ -223,7 +224,7 @@ def compare(files: tuple[Path, ...], as_json: bool) -> None:
     if len(found) < 2:
         raise ConfigError("There is only one model in there. Give two files or more, or one of several models.")
     comparisons = [compare_two(found[0], other) for other in found[1:]]
-    display.show(as_json, {"comparisons": comparisons}, display.print_comparisons, comparisons)
+    display.show(as_json, {"comparisons": comparisons}, _print_comparisons, comparisons)
 
 
 # --- probes -----------------------------------------------------------------------------------------------------------
@@ -272,7 +273,7 @@ def probe(
     asked = _reviewed(questions)
     base, embedder = context.open_asked(current, docs)
     with (
-        context.opened_model(current) as opened,
+        closing(context.model_opener(current)()) as opened,
         display.progress("probe") as show,
         _until_interrupted() as interrupted,
     ):
@@ -284,7 +285,7 @@ def probe(
             progress=show,
             cancelled=interrupted,
         )
-    display.show(as_json, to_json(probed), display.print_probes, probed)
+    display.show(as_json, to_json(probed), _print_probes, probed)
     if len(asked) > limit:
         display.note(f"The first {limit} of {len(asked):,} questions were taken; more with --limit.")
     if probed.stopped:
@@ -307,3 +308,96 @@ def _until_interrupted() -> Iterator[Callable[[], bool]]:
         yield asked.is_set
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+# --- what is printed --------------------------------------------------------------------------------------------------
+
+_MOST_TAGS = 15
+_MOST_MOVES = 10
+
+
+def _print_diagnosis(
+    summaries: Sequence[ModelSummary], comparisons: Sequence[Comparison], folder: Path, more: Mapping[str, Extras]
+) -> None:
+    from openbook.diagnoses import NUMBERS, REPORT
+
+    for summary in summaries:
+        _print_model(summary)
+        found = more.get(summary.name)
+        if found and found.probe_run:
+            _print_probes(found.probe_run)
+        if found and found.opinion:
+            display.say(f"\n{found.opinion}")
+    _print_comparisons(comparisons)
+    display.say(
+        f"\nreport  {display.short_path(folder / REPORT)}\nnumbers {display.short_path(folder / NUMBERS)}", "dim"
+    )
+
+
+def _print_model(summary: ModelSummary) -> None:
+    from openbook.diagnosis.advice import advice
+    from openbook.diagnosis.summary import SHARED
+
+    group = summary.overall
+    failed = f", {group.failed} failed and not counted" if group.failed else ""
+    display.say(f"\n{summary.name}: {group.questions} questions{failed}", "bold")
+    verdicts = [(verdict.replace("_", " "), *_in_words(group.verdicts[verdict])) for verdict in SHARED]
+    _print_table(("verdict", "questions", "share", "95 %"), verdicts)
+    for name, groups in (("kind", summary.by_kind if len(summary.by_kind) > 1 else {}), ("tag", summary.by_tag)):
+        most = sorted(groups.items(), key=lambda each: (-each[1].questions, each[0]))[:_MOST_TAGS]
+        if most:
+            rows = [(key, str(each.questions), str(each.right)) for key, each in most]
+            _print_table((name, "questions", "right or rightly silent"), rows)
+        if len(groups) > len(most):
+            display.say(f"and {len(groups) - len(most)} more in the report", "dim")
+    for finding in advice(summary):
+        display.say(f"• {finding}")
+
+
+def _in_words(found: Share) -> tuple[str, str, str]:
+    """(how many of how many, the share, its interval)."""
+    if found.share is None or found.low is None or found.high is None:
+        return f"{found.count}/{found.of}", "no data", ""
+    return f"{found.count}/{found.of}", f"{found.share:.1%}", f"{100 * found.low:.0f} to {100 * found.high:.0f}"
+
+
+def _print_probes(probed: ProbeRun) -> None:
+    """For each probe a table and what it means."""
+    from openbook.diagnosis.probes import PROBES
+
+    stopped = " before it was stopped" if probed.stopped else ""
+    display.say(f"\n{probed.header.model.name}: {probed.questions} questions probed{stopped}", "bold")
+    for name, result in probed.results.items():
+        display.say(f"\n{PROBES[name].title}", "cyan")
+        rows = [(what, *_in_words(share)) for what, share in result.rows()]
+        _print_table(("", "questions", "share", "95 %"), rows)
+        display.say(result.meaning())
+        if result.left_out:
+            reasons = ", ".join(f"{reason}: {number}" for reason, number in result.left_out.items())
+            display.say(f"Left out: {reasons}", "dim")
+
+
+def _print_comparisons(comparisons: Sequence[Comparison]) -> None:
+    for each in comparisons:
+        display.say(f"\n{each.first} against {each.second}, {each.questions} questions", "bold")
+        rows = {"right in both": each.both_right, f"only {each.first}": each.only_first}
+        rows[f"only {each.second}"] = each.only_second
+        _print_table(("", "questions"), [(name, str(number)) for name, number in rows.items()])
+        for line in each.all_notes():
+            display.say(line, "yellow")
+        display.say(f"McNemar's test, two-sided: p = {each.p_text}")
+        for before, after, number in each.moved[:_MOST_MOVES]:
+            display.say(f"{number:>5}  {before.replace('_', ' ')} → {after.replace('_', ' ')}")
+
+
+def _print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE, pad_edge=False, show_edge=False, header_style="dim")
+    for head in heads:
+        table.add_column(head, justify="right" if head in ("questions", "share") else "left")
+    for row in rows:
+        table.add_row(*(Text(display.printable(cell)) for cell in row))
+    display.console().print(table)

@@ -1,4 +1,7 @@
-"""All that a person sees. Plain when it is piped or NO_COLOR is set; nothing in a document can steer the terminal."""
+"""What several verbs show a person: lines, progress, answers and the files that did not go in.
+
+Plain when it is piped or NO_COLOR is set. Nothing in a document can steer the terminal.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,14 @@ import functools
 import json
 import re
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from openbook.config import DatabaseUrl, Place
-from openbook.records import Outcome
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,23 +25,11 @@ if TYPE_CHECKING:
     from rich.status import Status
     from rich.text import Text
 
-    from openbook.deletion import PurgedEverywhere
-    from openbook.diagnosis.comparison import Comparison
-    from openbook.diagnosis.probes import ProbeRun
-    from openbook.diagnosis.report import Extras
-    from openbook.diagnosis.summary import ModelSummary, Share
-    from openbook.inference.kv_cache import CacheStats
-    from openbook.knowledge import Report
-    from openbook.knowledge.base import Status as BaseStatus
-    from openbook.knowledge.check import CheckResult
-    from openbook.knowledge.versions import Difference, Version
     from openbook.records import Answer, Citation, Hit, Verdict
 
 _CONTEXT_CHARS = 160  # shown around a quote on each side, and of a changed passage
 _HIT_CHARS = 400
 _MOST_PROBLEMS = 20
-_MOST_CHANGES = 40
-_MOST_VERSIONS = 20
 _RULE = re.compile(r"^[ \t]*[-=~^\"'`#*+:.|_ ]{4,}[ \t]*$", re.MULTILINE)
 _STAGES = {
     "fetch": "Fetching",
@@ -146,19 +135,6 @@ def short_paths(paths: Sequence[str]) -> str:
     """The first three of them."""
     more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
     return ", ".join(map(short_path, paths[:3])) + more
-
-
-def _print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE, pad_edge=False, show_edge=False, header_style="dim")
-    for head in heads:
-        table.add_column(head, justify="right" if head in ("questions", "share") else "left")
-    for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
-    console().print(table)
 
 
 # --- while something is done ------------------------------------------------------------------------------------------
@@ -290,7 +266,7 @@ def print_answer(answer: Answer, live: LiveAnswer | None = None) -> None:
         say("\nRead, but not cited:", "dim")
         for hit in answer.passages:
             say(_hit_place(hit), "dim", indent=4)
-            say(_shortened(_flat(hit.passage.text).strip()), "dim", indent=8)
+            say(excerpt(hit.passage.text), "dim", indent=8)
     say(f"\n{_provenance(answer)}", "dim")
 
 
@@ -338,6 +314,11 @@ def _flat(text: str) -> str:
     return re.sub(r"\s+", " ", printable(_RULE.sub("", text)))
 
 
+def excerpt(text: str, most: int = _CONTEXT_CHARS) -> str:
+    """The beginning of the text in one line."""
+    return _shortened(_flat(text).strip(), most)
+
+
 def _shortened(text: str, most: int = _CONTEXT_CHARS) -> str:
     return text if len(text) <= most else text[:most].rpartition(" ")[0] + "…"
 
@@ -362,10 +343,10 @@ def print_hits(query: str, hits: Sequence[Hit]) -> None:
     for number, hit in enumerate(hits, start=1):
         ranks = f"dense {hit.dense_rank or '–'}, words {hit.bm25_rank or '–'}"
         say(Text.assemble((f"[{number}] {_hit_place(hit)}", "cyan"), (f"  ({ranks})", "dim")))
-        say(_shortened(_flat(hit.passage.text).strip(), _HIT_CHARS), indent=4)
+        say(excerpt(hit.passage.text, _HIT_CHARS), indent=4)
 
 
-# --- knowledge bases --------------------------------------------------------------------------------------------------
+# --- files ------------------------------------------------------------------------------------------------------------
 
 
 def print_problems(verdicts: Sequence[Verdict]) -> None:
@@ -389,216 +370,6 @@ def with_advice(reason: str) -> str:
     return reason.replace(": needs OCR", ": needs OCR (openbook add --ocr eng)")
 
 
-def print_report(report: Report, place: Place) -> None:
-    print_problems(report.verdicts)
-    counts = Counter(each.outcome for each in report.verdicts)
-    told = [f"{counts[outcome]} {outcome}" for outcome in get_args(Outcome) if counts[outcome]]
-    tally = ", ".join(told) or "no files found"
-    read = f"{_characters(report.characters, report.source_characters)}. " if report.source_characters else ""
-    say(f"{tally}. {read}{short_path(place)} is at version {report.version}.")
-    if report.left_labelled:
-        say(
-            f"{short_paths(report.left_labelled)} had access labels and went, while new documents came without. If one is "
-            "the same under another name, give it the labels: openbook add FILE --label LABEL",
-            "yellow",
-        )
-    if report.open_copies:
-        say(
-            f"The label closes a document and not its text: {short_paths(report.open_copies)} holds the same text and "
-            "carries no label. To close it too: openbook add FILE --label LABEL",
-            "yellow",
-        )
-
-
-def _characters(read: int, held: int) -> str:
+def characters(read: int, held: int) -> str:
+    """How much text was read, and how much the files hold with their markup, if that is more."""
     return f"{read:,} characters of text" + (f" ({held:,} with markup)" if held != read else "")
-
-
-def print_status(place: Place, status: BaseStatus, states: CacheStats, most_mb: int) -> None:
-    copies = f" ({status.texts:,} different)" if status.texts != status.documents else ""
-    rows = {
-        "Knowledge base": short_path(place),
-        "Version": f"{status.version} ({status.versions_kept} kept)",
-        "Documents": f"{status.documents:,}{copies}",
-        "Passages": f"{status.passages:,}",
-        "Text": _characters(status.characters, status.source_characters),
-        "Embedder": f"{status.embedder.name} ({status.embedder.digest[:12]}, {status.embedder.dimensions} dimensions)",
-        "On disk": f"{status.bytes_on_disk / 1e6:,.1f} MB",
-        "Synced from": ", ".join(map(short_path, status.sources)),
-        "Read ahead": f"{count(states.states, 'state')}, {states.bytes / 1e6:,.1f} of at most {most_mb:,} MB",
-    }
-    for name, value in rows.items():
-        if value:
-            say(f"{name:<15} {value}")
-    if status.not_in:
-        say(f"\nNot in it ({len(status.not_in)}):")
-    by_reason: dict[tuple[str, str], list[str]] = {}
-    for each in sorted(status.not_in, key=lambda v: (v.outcome, v.reason)):
-        by_reason.setdefault((each.outcome, with_advice(each.reason)), []).append(short_path(each.path))
-    for (outcome, reason), paths in by_reason.items():
-        say(f"{outcome:<8} {count(len(paths), 'file')}: {reason}", indent=2)
-        for path in paths:
-            say(path, indent=11)
-
-
-def print_check(checked: CheckResult) -> None:
-    if checked.damaged:
-        say("\nDamaged:", "red")
-        for line in checked.damaged:
-            say(line, indent=2)
-        return
-    say(f"\nChecked: {checked.contents:,} texts and {checked.passages:,} passages are what their digests say.")
-    for problem in checked.index_problems:
-        say(f"index: {problem}", "yellow", indent=2)
-    if checked.index_problems:
-        could_not = "The indexes could not be written; answers do not use them."
-        say("The indexes were built anew." if checked.repaired else could_not)
-
-
-def print_history(versions: Sequence[Version]) -> None:
-    for each in versions[:_MOST_VERSIONS]:
-        tags = f"  [{', '.join(each.tags)}]" if each.tags else ""
-        time = each.created_at.replace("+00:00", "Z")
-        say(f"{each.version:>6}  {time}  {each.documents:>7,} documents  {each.summary}{tags}")
-    if len(versions) > _MOST_VERSIONS:
-        say(f"... and {len(versions) - _MOST_VERSIONS} older; --json lists all.")
-
-
-def print_difference(found: Difference) -> None:
-    say(
-        f"From version {found.before} to {found.after}: {count(len(found.added), 'document')} added, "
-        f"{len(found.changed)} changed, {len(found.removed)} removed, {len(found.described)} with other metadata or labels; "
-        f"{count(len(found.passages_added), 'passage')} added, {len(found.passages_removed)} removed."
-    )
-    for sign, paths, style in (
-        ("+", found.added, "green"),
-        ("~", found.changed, "yellow"),
-        ("@", found.described, "yellow"),
-        ("-", found.removed, "red"),
-    ):
-        for path in paths:
-            say(f"{sign} {short_path(path)}", style)
-    for sign, passages, style in (("+", found.passages_added, "green"), ("-", found.passages_removed, "red")):
-        changed = [each for each in passages if each.document in found.changed]  # other documents came or went whole
-        for number, each in enumerate(changed[:_MOST_CHANGES]):
-            if not number or each.document != changed[number - 1].document:
-                say(f"\n{sign} {short_path(each.document)}", style)
-            say(_shortened(_flat(each.text).strip()), indent=4)
-        if len(changed) > _MOST_CHANGES:
-            say(f"... and {len(changed) - _MOST_CHANGES} more; --json lists all.")
-
-
-def print_purged(done: PurgedEverywhere) -> None:
-    purged, deleted = done.purged, done.deleted
-    documents, passages = count(deleted.documents, "document"), count(deleted.passages, "passage")
-    say(f"{documents} and {passages} purged from every version; version {purged.version} begins.")
-    scanned = f"{count(done.files, 'file')}, {done.bytes:,} bytes scanned"
-    if done.proved:
-        say(f"Proof: {scanned}; of their text, names, keys and vectors nothing is left that no other document holds.")
-    else:
-        say(f"Not proved: {scanned}, but these may hold traces of them:", "red")
-        for each in done.not_clean:
-            say(f"{each.path} ({each.reason}): {each.advice}", "red", indent=2)
-    also = {
-        "caches": "cached knowledge base",
-        "runs": "stopped training run",
-        "states": "computed state",
-        "diagnoses": "diagnosis folder",
-        "unfinished": "unfinished file",
-    }
-    if found := [count(number, what) for kind, what in also.items() if (number := getattr(deleted, kind))]:
-        say(f"Deleted too: {', '.join(found)}.")
-    if weights := done.unreached.get("weights"):
-        say(f"Not scanned: {count(weights, 'file')} of models' numbers. A model that has learned from them is named.")
-    if purged.on_disk:
-        lost = f"; without the labels {', '.join(purged.labels)}, unless you give them again" if purged.labels else ""
-        names = short_paths(purged.on_disk)
-        say(f"Still on this disk, and taken in again by the next add or sync over it{lost}: {names}", "yellow")
-    for model in done.carried:
-        if model.found is None:
-            say(f"Whether the model {model.name} has learned from it is {model.note}.")
-        else:
-            say(
-                f"The model {model.name} ({model.model[:12]}) has learned from it, and a model cannot forget. Train it again "
-                f"without these documents, or remove it: openbook models remove {model.name}"
-            )
-    for sentence in (*purged.remains, purged.beyond_reach):
-        say(sentence, "dim")
-
-
-# --- diagnoses --------------------------------------------------------------------------------------------------------
-
-_MOST_TAGS = 15
-_MOST_MOVES = 10
-
-
-def print_diagnosis(
-    summaries: Sequence[ModelSummary], comparisons: Sequence[Comparison], folder: Path, more: Mapping[str, Extras]
-) -> None:
-    from openbook.diagnoses import NUMBERS, REPORT
-
-    for summary in summaries:
-        _print_model(summary)
-        found = more.get(summary.name)
-        if found and found.probe_run:
-            print_probes(found.probe_run)
-        if found and found.opinion:
-            say(f"\n{found.opinion}")
-    print_comparisons(comparisons)
-    say(f"\nreport  {short_path(folder / REPORT)}\nnumbers {short_path(folder / NUMBERS)}", "dim")
-
-
-def _print_model(summary: ModelSummary) -> None:
-    from openbook.diagnosis.advice import advice
-    from openbook.diagnosis.summary import SHARED
-
-    group = summary.overall
-    failed = f", {group.failed} failed and not counted" if group.failed else ""
-    say(f"\n{summary.name}: {group.questions} questions{failed}", "bold")
-    verdicts = [(verdict.replace("_", " "), *_in_words(group.verdicts[verdict])) for verdict in SHARED]
-    _print_table(("verdict", "questions", "share", "95 %"), verdicts)
-    for name, groups in (("kind", summary.by_kind if len(summary.by_kind) > 1 else {}), ("tag", summary.by_tag)):
-        most = sorted(groups.items(), key=lambda each: (-each[1].questions, each[0]))[:_MOST_TAGS]
-        if most:
-            rows = [(key, str(each.questions), str(each.right)) for key, each in most]
-            _print_table((name, "questions", "right or rightly silent"), rows)
-        if len(groups) > len(most):
-            say(f"and {len(groups) - len(most)} more in the report", "dim")
-    for finding in advice(summary):
-        say(f"• {finding}")
-
-
-def _in_words(found: Share) -> tuple[str, str, str]:
-    """(how many of how many, the share, its interval)."""
-    if found.share is None or found.low is None or found.high is None:
-        return f"{found.count}/{found.of}", "no data", ""
-    return f"{found.count}/{found.of}", f"{found.share:.1%}", f"{100 * found.low:.0f} to {100 * found.high:.0f}"
-
-
-def print_probes(probed: ProbeRun) -> None:
-    """For each probe a table and what it means."""
-    from openbook.diagnosis.probes import PROBES
-
-    stopped = " before it was stopped" if probed.stopped else ""
-    say(f"\n{probed.header.model.name}: {probed.questions} questions probed{stopped}", "bold")
-    for name, result in probed.results.items():
-        say(f"\n{PROBES[name].title}", "cyan")
-        rows = [(what, *_in_words(share)) for what, share in result.rows()]
-        _print_table(("", "questions", "share", "95 %"), rows)
-        say(result.meaning())
-        if result.left_out:
-            reasons = ", ".join(f"{reason}: {number}" for reason, number in result.left_out.items())
-            say(f"Left out: {reasons}", "dim")
-
-
-def print_comparisons(comparisons: Sequence[Comparison]) -> None:
-    for each in comparisons:
-        say(f"\n{each.first} against {each.second}, {each.questions} questions", "bold")
-        rows = {"right in both": each.both_right, f"only {each.first}": each.only_first}
-        rows[f"only {each.second}"] = each.only_second
-        _print_table(("", "questions"), [(name, str(number)) for name, number in rows.items()])
-        for line in each.all_notes():
-            say(line, "yellow")
-        say(f"McNemar's test, two-sided: p = {each.p_text}")
-        for before, after, number in each.moved[:_MOST_MOVES]:
-            say(f"{number:>5}  {before.replace('_', ' ')} → {after.replace('_', ' ')}")

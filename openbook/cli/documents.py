@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import click
 
@@ -18,8 +19,10 @@ from openbook.cli import context, display
 from openbook.cli.options import EXISTING, JSON, KB, PATH, YES, cluster_option
 from openbook.config import Place
 from openbook.errors import ConfigError, KnowledgeError, StorageError
+from openbook.records import Outcome
 
 if TYPE_CHECKING:
+    from openbook.deletion import PurgedEverywhere
     from openbook.knowledge import Report
 
 RETRY_S = 5.0  # after another writer, or a disk, refused a run
@@ -64,7 +67,28 @@ def add(
 
 
 def _show(report: Report, place: Place, as_json: bool) -> None:
-    display.show(as_json, {"knowledge_base": str(place), **asdict(report)}, display.print_report, report, place)
+    display.show(as_json, {"knowledge_base": str(place), **asdict(report)}, _print_report, report, place)
+
+
+def _print_report(report: Report, place: Place) -> None:
+    display.print_problems(report.verdicts)
+    counts = Counter(each.outcome for each in report.verdicts)
+    told = [f"{counts[outcome]} {outcome}" for outcome in get_args(Outcome) if counts[outcome]]
+    tally = ", ".join(told) or "no files found"
+    read = f"{display.characters(report.characters, report.source_characters)}. " if report.source_characters else ""
+    display.say(f"{tally}. {read}{display.short_path(place)} is at version {report.version}.")
+    if report.left_labelled:
+        display.say(
+            f"{display.short_paths(report.left_labelled)} had access labels and went, while new documents came without. If one is "
+            "the same under another name, give it the labels: openbook add FILE --label LABEL",
+            "yellow",
+        )
+    if report.open_copies:
+        display.say(
+            f"The label closes a document and not its text: {display.short_paths(report.open_copies)} holds the same text and "
+            "carries no label. To close it too: openbook add FILE --label LABEL",
+            "yellow",
+        )
 
 
 @click.command()
@@ -226,9 +250,51 @@ def purge(
     value = asdict(done.purged) | {f"{kind}_dropped": getattr(done.deleted, kind) for kind in kinds}
     value |= {"models_that_learned_it": done.carried, "proved": done.proved}
     value |= {"scanned": done.scanned, "out_of_reach": done.out_of_reach}
-    display.show(as_json, value, display.print_purged, done)
+    display.show(as_json, value, _print_purged, done)
     if not done.proved:
         raise KnowledgeError(
             f"The purge is not proved: {display.count(len(done.not_clean), 'file or folder')} below {current.home} may hold "
             "traces of the documents. They are listed with what to do."
         )
+
+
+def _print_purged(done: PurgedEverywhere) -> None:
+    purged, deleted = done.purged, done.deleted
+    documents, passages = display.count(deleted.documents, "document"), display.count(deleted.passages, "passage")
+    display.say(f"{documents} and {passages} purged from every version; version {purged.version} begins.")
+    scanned = f"{display.count(done.files, 'file')}, {done.bytes:,} bytes scanned"
+    if done.proved:
+        display.say(
+            f"Proof: {scanned}; of their text, names, keys and vectors nothing is left that no other document holds."
+        )
+    else:
+        display.say(f"Not proved: {scanned}, but these may hold traces of them:", "red")
+        for each in done.not_clean:
+            display.say(f"{each.path} ({each.reason}): {each.advice}", "red", indent=2)
+    also = {
+        "caches": "cached knowledge base",
+        "runs": "stopped training run",
+        "states": "computed state",
+        "diagnoses": "diagnosis folder",
+        "unfinished": "unfinished file",
+    }
+    if found := [display.count(number, what) for kind, what in also.items() if (number := getattr(deleted, kind))]:
+        display.say(f"Deleted too: {', '.join(found)}.")
+    if weights := done.unreached.get("weights"):
+        display.say(
+            f"Not scanned: {display.count(weights, 'file')} of models' numbers. A model that has learned from them is named."
+        )
+    if purged.on_disk:
+        lost = f"; without the labels {', '.join(purged.labels)}, unless you give them again" if purged.labels else ""
+        names = display.short_paths(purged.on_disk)
+        display.say(f"Still on this disk, and taken in again by the next add or sync over it{lost}: {names}", "yellow")
+    for model in done.carried:
+        if model.found is None:
+            display.say(f"Whether the model {model.name} has learned from it is {model.note}.")
+        else:
+            display.say(
+                f"The model {model.name} ({model.model[:12]}) has learned from it, and a model cannot forget. Train it again "
+                f"without these documents, or remove it: openbook models remove {model.name}"
+            )
+    for sentence in (*purged.remains, purged.beyond_reach):
+        display.say(sentence, "dim")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,7 +18,14 @@ from openbook.errors import ConfigError, ContextOverflow, KnowledgeBaseDamaged
 
 if TYPE_CHECKING:
     from openbook import FrozenModel, KnowledgeBase
+    from openbook.inference.kv_cache import CacheStats
+    from openbook.knowledge.base import Status as BaseStatus
+    from openbook.knowledge.check import CheckResult
+    from openbook.knowledge.versions import Difference, Version
     from openbook.records import Passage
+
+_MOST_CHANGES = 40
+_MOST_VERSIONS = 20
 
 
 @click.command()
@@ -41,7 +49,7 @@ def status(kb: Place | None, documents: bool, check: bool, as_json: bool) -> Non
         return
     checked = check_base(base) if check else None
     if checked is not None and checked.damaged:
-        display.show(as_json, {"folder": str(place), "check": checked}, display.print_check, checked)
+        display.show(as_json, {"folder": str(place), "check": checked}, _print_check, checked)
         raise KnowledgeBaseDamaged(
             f"The knowledge base in {place} is damaged: {checked.damaged[0]}. Restore it from a backup, or move it away "
             "and add the documents again."
@@ -54,11 +62,52 @@ def status(kb: Place | None, documents: bool, check: bool, as_json: bool) -> Non
         value: dict[str, object] = {**asdict(found), "kept_states": states, "open_folders": list(map(str, opened))}
         display.print_json({"folder": str(place), **value} | ({"check": checked} if checked else {}))
         return
-    display.print_status(place, found, states, settings.kv_disk)
+    _print_status(place, found, states, settings.kv_disk)
     for advice in opened.values():
         display.say(advice)
     if checked is not None:
-        display.print_check(checked)
+        _print_check(checked)
+
+
+def _print_status(place: Place, status: BaseStatus, states: CacheStats, most_mb: int) -> None:
+    copies = f" ({status.texts:,} different)" if status.texts != status.documents else ""
+    rows = {
+        "Knowledge base": display.short_path(place),
+        "Version": f"{status.version} ({status.versions_kept} kept)",
+        "Documents": f"{status.documents:,}{copies}",
+        "Passages": f"{status.passages:,}",
+        "Text": display.characters(status.characters, status.source_characters),
+        "Embedder": f"{status.embedder.name} ({status.embedder.digest[:12]}, {status.embedder.dimensions} dimensions)",
+        "On disk": f"{status.bytes_on_disk / 1e6:,.1f} MB",
+        "Synced from": ", ".join(map(display.short_path, status.sources)),
+        "Read ahead": f"{display.count(states.states, 'state')}, {states.bytes / 1e6:,.1f} of at most {most_mb:,} MB",
+    }
+    for name, value in rows.items():
+        if value:
+            display.say(f"{name:<15} {value}")
+    if status.not_in:
+        display.say(f"\nNot in it ({len(status.not_in)}):")
+    by_reason: dict[tuple[str, str], list[str]] = {}
+    for each in sorted(status.not_in, key=lambda v: (v.outcome, v.reason)):
+        by_reason.setdefault((each.outcome, display.with_advice(each.reason)), []).append(display.short_path(each.path))
+    for (outcome, reason), paths in by_reason.items():
+        display.say(f"{outcome:<8} {display.count(len(paths), 'file')}: {reason}", indent=2)
+        for path in paths:
+            display.say(path, indent=11)
+
+
+def _print_check(checked: CheckResult) -> None:
+    if checked.damaged:
+        display.say("\nDamaged:", "red")
+        for line in checked.damaged:
+            display.say(line, indent=2)
+        return
+    display.say(f"\nChecked: {checked.contents:,} texts and {checked.passages:,} passages are what their digests say.")
+    for problem in checked.index_problems:
+        display.say(f"index: {problem}", "yellow", indent=2)
+    if checked.index_problems:
+        could_not = "The indexes could not be written; answers do not use them."
+        display.say("The indexes were built anew." if checked.repaired else could_not)
 
 
 @click.command()
@@ -69,7 +118,16 @@ def history(kb: Place | None, as_json: bool) -> None:
     from openbook.knowledge.versions import history as versions_of
 
     found = versions_of(context.open_base(context.settings(kb=kb)))
-    display.show(as_json, {"versions": found}, display.print_history, found)
+    display.show(as_json, {"versions": found}, _print_history, found)
+
+
+def _print_history(versions: Sequence[Version]) -> None:
+    for each in versions[:_MOST_VERSIONS]:
+        tags = f"  [{', '.join(each.tags)}]" if each.tags else ""
+        time = each.created_at.replace("+00:00", "Z")
+        display.say(f"{each.version:>6}  {time}  {each.documents:>7,} documents  {each.summary}{tags}")
+    if len(versions) > _MOST_VERSIONS:
+        display.say(f"... and {len(versions) - _MOST_VERSIONS} older; --json lists all.")
 
 
 @click.command()
@@ -87,7 +145,31 @@ def diff(before: str, after: str | None, kb: Place | None, as_json: bool) -> Non
     base = context.open_base(context.settings(kb=kb))
     end = versions.resolve_version(base, after) if after else base.version
     found = versions.diff(base, versions.resolve_version(base, before), end)
-    display.show(as_json, found, display.print_difference, found)
+    display.show(as_json, found, _print_difference, found)
+
+
+def _print_difference(found: Difference) -> None:
+    display.say(
+        f"From version {found.before} to {found.after}: {display.count(len(found.added), 'document')} added, "
+        f"{len(found.changed)} changed, {len(found.removed)} removed, {len(found.described)} with other metadata or labels; "
+        f"{display.count(len(found.passages_added), 'passage')} added, {len(found.passages_removed)} removed."
+    )
+    for sign, paths, style in (
+        ("+", found.added, "green"),
+        ("~", found.changed, "yellow"),
+        ("@", found.described, "yellow"),
+        ("-", found.removed, "red"),
+    ):
+        for path in paths:
+            display.say(f"{sign} {display.short_path(path)}", style)
+    for sign, passages, style in (("+", found.passages_added, "green"), ("-", found.passages_removed, "red")):
+        changed = [each for each in passages if each.document in found.changed]  # other documents came or went whole
+        for number, each in enumerate(changed[:_MOST_CHANGES]):
+            if not number or each.document != changed[number - 1].document:
+                display.say(f"\n{sign} {display.short_path(each.document)}", style)
+            display.say(display.excerpt(each.text), indent=4)
+        if len(changed) > _MOST_CHANGES:
+            display.say(f"... and {len(changed) - _MOST_CHANGES} more; --json lists all.")
 
 
 @click.command()

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import json
-from typing import Any
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeAlias
 
+import httpx
 import pytest
 
 from openbook.cli import context, run
 from openbook.testing import HashEmbedder, echo_model
+from tests.conftest import ROOT
+
+TypeIn: TypeAlias = Callable[..., None]
 
 
 class Out:
@@ -46,7 +58,42 @@ def out(capsys: pytest.CaptureFixture[str]) -> Out:
 
 
 @pytest.fixture
+def type_in(monkeypatch: pytest.MonkeyPatch) -> TypeIn:
+    """Puts these lines on standard input, and then its end."""
+    return lambda *lines: monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
+
+
+@pytest.fixture
 def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The model echoes a passage; the embedder hashes words."""
     monkeypatch.setattr(context, "open_embedder", lambda *_, **__: HashEmbedder())
     monkeypatch.setattr(context, "model_opener", lambda *_, **__: echo_model)
+
+
+@contextmanager
+def running(until: str, *words: object, umask: int = -1) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """(`openbook` over fakes in a process of its own, what it said until then on standard error). Ctrl-C ends it, well."""
+    command = [sys.executable, str(ROOT / "tests" / "serving" / "fake_serve.py"), *map(str, words)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, umask=umask, stdout=pipe, stderr=pipe, text=True, env=environment) as process:
+        assert process.stderr is not None
+        said = ""
+        try:
+            while until not in said:
+                line = process.stderr.readline()
+                assert line, said
+                said += line
+            yield process, said
+        finally:
+            process.send_signal(signal.SIGINT)
+    assert process.returncode == 0
+
+
+@contextmanager
+def served(*words: object, umask: int = -1) -> Iterator[tuple[httpx.Client, str, subprocess.Popen[str]]]:
+    """(a client of `openbook serve`, what that said before it listened, its process)."""
+    with running("Listening on", "serve", "--port", 0, *words, umask=umask) as (process, said):
+        (address,) = re.findall(r"Listening on (http://[^/]*)/", said)
+        with httpx.Client(base_url=address, trust_env=False, timeout=600) as client:
+            yield client, said, process

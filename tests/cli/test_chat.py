@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from openbook.cli import context, run
 from openbook.cli.chat import FORMAT, Transcript, read_transcript
 from openbook.errors import ConversationError
 from openbook.testing import echo_model
+from tests.cli.conftest import TypeIn
 from tests.conftest import base_with
 
 HEAD = json.dumps({"format": FORMAT})
@@ -25,7 +25,6 @@ ASKED = '{"role": "user", "content": "When does the ferry to Sandhavn leave?"}'
 ANSWERED = '{"role": "assistant", "content": "At nine."}'
 
 Chat = Callable[..., int]
-
 
 FERRY = "The ferry to Sandhavn leaves at nine. The ferry to Sandhavn costs 4 crowns."
 
@@ -39,13 +38,15 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def chat(fakes: None, built: Path, own_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Chat:
+def chat(
+    fakes: None, built: Path, own_home: Path, tmp_path: Path, type_in: TypeIn, monkeypatch: pytest.MonkeyPatch
+) -> Chat:
     """Runs `openbook chat FILE` over fakes, with these lines on standard input."""
     shutil.copytree(built, own_home / "kb")
     monkeypatch.chdir(tmp_path)
 
     def start(*lines: str, arguments: tuple[str, ...] = ("talk.jsonl",)) -> int:
-        monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
+        type_in(*lines)
         return run(["chat", *arguments])
 
     return start

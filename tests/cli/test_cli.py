@@ -24,15 +24,11 @@ SLIDE = "How long does the evacuation slide of the Isolde Marr take to inflate?"
 
 
 @pytest.fixture
-def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+def home(own_home: Path, model_reference: ModelReference, embedder_reference: ModelReference) -> Path:
     """A home of the test's own whose models are the session's."""
-    request.getfixturevalue("model_reference")
-    request.getfixturevalue("embedder_reference")
-    home = tmp_path / "home"
-    home.mkdir()
-    (home / "models").symlink_to(MODEL_HOME / "models")
-    monkeypatch.setenv("OPENBOOK_HOME", str(home))
-    return home
+    own_home.mkdir()
+    (own_home / "models").symlink_to(MODEL_HOME / "models")
+    return own_home
 
 
 @pytest.fixture(scope="module")
@@ -118,9 +114,7 @@ def test_models_verbs(home: Path, model_reference: ModelReference, out: Out) -> 
 
 MISTAKES = [
     (["ask", ""], 2, "The question is empty"),
-    (["ask", "x" * 1_000_000], 2, "at most 8,000"),
     (["ask", "Why?"], 4, "No knowledge base in"),
-    (["ask", "Why?", "--docs", "nowhere"], 4, "No such file or folder: nowhere"),
     (["ask", "Why?", "--docs", "exampels"], 4, "Did you mean 'examples'?"),
     (["ask", "Why?", "--closed-book", "--model", "smollm2-135m-instrukt"], 3, "Did you mean 'smollm2-135m-instruct'?"),
     (["ask", "Why?", "--closed-book", "--kb", "x"], 2, "exclude each other"),
@@ -128,11 +122,9 @@ MISTAKES = [
     (["ask", "Why?", "--closed-book", "--temperature", "nan"], 2, "must be a number, not nan"),
     (["ask", "Why?", "--kb", "~nosuchuser/kb"], 2, "leads to no folder"),
     (["ask", "Why?", "--closed-book", "--model", "minilm-l6-int8"], 3, "is an embedder"),
-    (["ask", "Why?", "--passages", "-1"], 2, "passages must be from 0 to 100"),
     (["ask", "Why?", "--closed-book", "--base-url", "http://127.0.0.1:9"], 3, "Is the server running"),
     (["add", "nowhere"], 4, "No such file or folder"),
     (["search", " "], 2, "empty"),
-    (["status"], 4, "No knowledge base"),
     (["models", "show", "../../etc"], 3, "../../etc"),
     (["aks", "Why?"], 2, "Did you mean 'ask'?"),
     (["Who signs it?"], 2, "To ask a question: openbook ask"),

@@ -79,7 +79,7 @@ ENGINES: dict[str, Callable[[Prompt], str]] = {
 
 
 @pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[TableEngine, Settings]]:
+def opened(fakes: None, monkeypatch: pytest.MonkeyPatch) -> list[tuple[TableEngine, Settings]]:
     """The engines that were opened, in order, and with which settings. The model `name` is ENGINES[name]."""
     engines: list[tuple[TableEngine, Settings]] = []
 
@@ -90,7 +90,6 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[TableEngine, Settings]
         return lambda: FrozenModel(engine)
 
     monkeypatch.setattr(context, "model_opener", opener)
-    monkeypatch.setattr(context, "open_embedder", lambda *_: HashEmbedder())
     return engines
 
 

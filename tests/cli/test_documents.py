@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from openbook.knowledge import KnowledgeBase
-from tests.cli.conftest import Out
-from tests.conftest import ROOT, flip
+from tests.cli.conftest import Out, TypeIn, running
+from tests.conftest import flip
 from tests.serving.conftest import eventually
 
 
@@ -113,22 +109,10 @@ def test_a_wrong_index_is_mended(docs: Path, tmp_path: Path, out: Out) -> None:
 
 
 def test_watch_follows_changes_until_interrupted(docs: Path, tmp_path: Path) -> None:
-    program = str(ROOT / "tests" / "serving" / "fake_serve.py")
-    command = [sys.executable, program, "sync", str(docs), "--watch", "--json"]
-    folders = {"PYTHONPATH": ROOT, "OPENBOOK_HOME": tmp_path / "home", "OPENBOOK_KB": tmp_path / "kb"}
-    environment = {name: str(folder) for name, folder in folders.items()}
-    with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
-    ) as process:
-        assert process.stderr is not None
-        while "Watching" not in (line := process.stderr.readline()):
-            assert line, "it ended"
+    with running("Watching", "sync", docs, "--watch", "--json"):
         time.sleep(0.5)
         (docs / "new.txt").write_text("A new one about lighthouses.")
         eventually(lambda: len(KnowledgeBase.open(tmp_path / "kb").documents()) == 3)
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
-    assert process.returncode == 0
 
 
 def test_what_a_folder_was_synced_with_holds_until_it_is_reset(docs: Path, out: Out) -> None:
@@ -162,11 +146,11 @@ def test_a_folder_that_is_gone_costs_the_others_nothing_but_is_told(docs: Path, 
     assert "Soon gone" in out.ok("search", "soon gone", "-n", "1")
 
 
-def test_purge_asks_first_and_no_means_no(docs: Path, out: Out, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_purge_asks_first_and_no_means_no(docs: Path, out: Out, type_in: TypeIn) -> None:
     (docs / "copy.txt").write_bytes((docs / "bees.txt").read_bytes())
     assert "carries no label" not in out.ok("sync", docs)
-    for answer in ("n\n", ""):  # "" is what a script without a terminal gives
-        monkeypatch.setattr("sys.stdin", io.StringIO(answer))
+    for answer in (["n"], []):  # nothing is what a script without a terminal gives
+        type_in(*answer)
         out.refused(130, "Delete 3 documents (", "purge", docs)
     assert len(documents(out)) == 3
     assert out("purge", "nothing.txt")[0] == 4
@@ -187,3 +171,31 @@ def test_nothing_readable_is_an_error_also_when_the_knowledge_base_holds_somethi
         code, _, stderr = out("ask", "Why?")
         assert (code, "nothing to ask" in stderr) == ((4, True) if not documents(out) else (0, False))
         out.ok("add", docs)
+
+
+@pytest.mark.model
+@pytest.mark.usefixtures("reader_reference", "embedder_reference")
+def test_passages_are_read_ahead_asked_and_forgotten(tmp_path: Path, home_of_models: Path, out: Out) -> None:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    (docs / "ferry.md").write_text("# Ferry\n\nThe ferry leaves at noon from pier 4.\n")
+    (docs / "library.md").write_text("# Library\n\nThe library closes on Mondays.\n")
+
+    def states() -> int:
+        return int(out.json("status")["kept_states"]["states"])
+
+    out.ok("add", docs)
+    assert states() == 0
+    assert out.ok("warm", "--top", "1").startswith("1 of 1 passages are read")
+    assert out.ok("warm").startswith("2 of 2 passages are read")
+    assert states() == 3  # and the instruction's
+    assert "0 of them new" in out.ok("warm")
+    assert "Read ahead      3 states, " in out.ok("status")
+    question = ("ask", "When does the ferry leave?", "--passages", "2")
+    warm = out.json(*question)
+    assert "noon" in warm["answer"]
+    assert states() == 3  # nothing had to be read
+    shutil.rmtree(home_of_models / "states")
+    cold = out.json(*question)
+    assert cold["receipt"] == warm["receipt"]
+    assert out.json("purge", docs / "ferry.md", "--yes")["states_dropped"] == 1

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
-import re
 import stat
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
-import httpx
 import pytest
 
 from openbook import receipts
@@ -24,14 +20,11 @@ from openbook.knowledge import KnowledgeBase, add
 from openbook.models import ModelStore, import_gguf
 from openbook.serving.keys import KeyFile
 from openbook.testing import HashEmbedder
-from tests.cli.conftest import Out
-from tests.conftest import ROOT
+from tests.cli.conftest import Out, TypeIn, served
 from tests.diagnosis.bases import DraftEngine
 from tests.models.gguf_files import Recipe, llama
 from tests.serving.conftest import QUESTION
 from tests.test_receipts import receipt_of
-
-PROGRAM = (sys.executable, str(ROOT / "tests" / "serving" / "fake_serve.py"))
 
 Openbook: TypeAlias = Callable[..., str]
 
@@ -72,38 +65,18 @@ def started_under(umask: int = 0) -> Iterator[None]:
 
 
 @pytest.fixture
-def openbook(out: Out, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+def openbook(out: Out, fakes: None, type_in: TypeIn, monkeypatch: pytest.MonkeyPatch) -> Openbook:
     """Runs a verb over fakes, as a process of its own would: what it printed, both outputs together."""
-    monkeypatch.setattr(context, "open_embedder", lambda *_: HashEmbedder())
     monkeypatch.setattr(context, "model_opener", lambda *_: lambda: FrozenModel(DraftEngine()))
 
     def run(*words: object, umask: int = 0) -> str:
-        monkeypatch.setattr("sys.stdin", io.StringIO(f"{QUESTION}\n"))
+        type_in(QUESTION)
         with started_under(umask):
             code, stdout, stderr = out(*words)
         assert code == 0, (words, stdout, stderr)
         return stdout + stderr
 
     return run
-
-
-@contextmanager
-def served(*words: object, umask: int = 0) -> Iterator[tuple[httpx.Client, str]]:
-    """(a client, what it said before it listened)."""
-    command = [*PROGRAM, "serve", "--port", "0", *map(str, words)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(command, umask=umask, stderr=subprocess.PIPE, text=True, env=environment) as process:
-        assert process.stderr is not None
-        said = ""
-        try:
-            while not (address := re.search(r"Listening on (http://[^/]*)/", said)):
-                line = process.stderr.readline()
-                assert line, said
-                said += line
-            with httpx.Client(base_url=address[1], trust_env=False, timeout=600) as client:
-                yield client, said
-        finally:
-            process.terminate()
 
 
 def test_all_that_the_verbs_make_is_private(openbook: Openbook, tmp_path: Path, own_home: Path, docs: Path) -> None:
@@ -144,7 +117,7 @@ def test_all_that_the_verbs_make_is_private(openbook: Openbook, tmp_path: Path, 
 def test_all_that_the_server_makes_is_private(openbook: Openbook, tmp_path: Path, own_home: Path, docs: Path) -> None:
     openbook("sync", docs)
     log = tmp_path / "deep" / "log"
-    with served("--receipts", log) as (client, said):
+    with served("--receipts", log, umask=0) as (client, said, _):
         body = {"model": "echo", "messages": [{"role": "user", "content": QUESTION}]}
         answers = [
             client.post("/v1/chat/completions", json=body),
@@ -186,7 +159,7 @@ def test_a_knowledge_base_that_is_shared_with_a_group_stays_so_and_is_told(
     assert f"chmod -R go= {kb}" in said
     told = json.loads(openbook("status", "--kb", kb, "--json"))
     assert told["open_folders"] == [str(kb)]
-    with served("--kb", kb, umask=0o002) as (client, said):
+    with served("--kb", kb, umask=0o002) as (client, said, _):
         assert f"Others can read {kb}" in said
         files = {"file": ("tower.txt", b"The tower is 55 metres high.")}
         assert client.post("/v1/documents", files=files).status_code == 200

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import gzip
-import io
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import pytest
 
@@ -19,10 +18,8 @@ from openbook.errors import StorageError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
 from openbook.records import ReaderFormat
-from tests.cli.conftest import Out
+from tests.cli.conftest import Out, TypeIn
 from tests.diagnosis.bases import EMBEDDER, FERRIES, HARBOUR, DraftEngine, base_of
-
-TypeIn: TypeAlias = Callable[..., None]
 
 
 @pytest.fixture
@@ -37,11 +34,6 @@ def kb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(context, "model_opener", lambda current: models[current.model])
     base_of(tmp_path, ferries=FERRIES, harbour=HARBOUR).close()
     return tmp_path / "kb"
-
-
-@pytest.fixture
-def type_in(monkeypatch: pytest.MonkeyPatch) -> TypeIn:
-    return lambda *lines: monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
 
 
 def read(path: Path) -> list[dict[str, Any]]:

@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import re
+import signal
 import socket
 import sys
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import pytest
-import uvicorn
-from starlette.types import ASGIApp
 
-import openbook.serving.server
-from openbook.cli import context, run
 from openbook.knowledge import KnowledgeBase
 from openbook.serving.keys import KeyFile
-from openbook.serving.server import http_server
-from openbook.testing import HashEmbedder, echo_model
-from tests.cli.conftest import Out
-from tests.serving.conftest import LONG_S
+from openbook.testing import HashEmbedder
+from tests.cli.conftest import Out, served
 
 
 def test_keys_are_made_listed_and_revoked(own_home: Path, out: Out) -> None:
@@ -44,23 +33,19 @@ def test_keys_are_made_listed_and_revoked(own_home: Path, out: Out) -> None:
     assert KeyFile(own_home).find(token) is None
     token = rotated.strip()
     assert KeyFile(own_home).find(token) is not None
-    assert [out("keys", verb, name)[0] for verb, name in (("rotate", "x"), ("revoke", "x"), ("revoke", key.id))] == [
-        2,
-        2,
-        0,
-    ]
+    for verb, name, code in (("rotate", "x", 2), ("revoke", "x", 2), ("revoke", key.id, 0)):
+        assert out("keys", verb, name)[0] == code
     assert KeyFile(own_home).find(token) is None
     assert out("keys", "new", "Anna", "--label", "Not One")[0] == 2
 
 
 def test_what_is_wrong_is_said_before_anything_is_opened(
-    out: Out, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fakes: None, out: Out, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         out.refused(2, "Choose another with --host and --port", "serve", "--port", taken.getsockname()[1])
     for name in ("two..dots", "x" * 64):
         out.refused(2, f"Cannot listen on {name}, port 0", "serve", "--host", name, "--port", 0)
-    monkeypatch.setattr(context, "open_embedder", lambda *_, **__: HashEmbedder())
     out.refused(2, "named 'kb'", "serve", "--port", 0, "--kb", tmp_path / "a" / "kb", "--kb", tmp_path / "b" / "kb")
     assert not (tmp_path / "a").exists()
     slots = "--slots is for a model that runs in this process, not for http://127.0.0.1:1/v1"
@@ -70,57 +55,27 @@ def test_what_is_wrong_is_said_before_anything_is_opened(
     out.refused(2, "pip install 'openbook[serve]'", "serve")
 
 
-@contextmanager
-def serving(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str
-) -> Iterator[tuple[str, str, httpx.Client]]:
-    """(what it wrote to standard output, what to standard error, a client) of `openbook serve`, over fakes."""
-    servers: list[uvicorn.Server] = []
-    codes: list[int] = []
-
-    def made(app: ASGIApp) -> uvicorn.Server:
-        servers.append(http_server(app))
-        return servers[-1]
-
-    monkeypatch.setattr(openbook.serving.server, "http_server", made)
-    monkeypatch.setattr(context, "open_embedder", lambda *_, **__: HashEmbedder())
-    monkeypatch.setattr(context, "model_opener", lambda *_, **__: echo_model)
-    thread = threading.Thread(target=lambda: codes.append(run(["serve", "--port", "0", *arguments])))
-    thread.start()
-    while thread.is_alive() and not (servers and servers[0].started):
-        time.sleep(0.01)
-    shown = capsys.readouterr()
-    address = re.search(r"http://127\.0\.0\.1:\d+", shown.err)
-    assert address, shown.err
-    with httpx.Client(base_url=address[0], trust_env=False) as client:
-        yield shown.out, shown.err, client
-    servers[0].should_exit = True
-    thread.join(LONG_S)
-    assert codes == [0]
-
-
-def test_it_answers_with_the_key_that_it_shows_once(
-    own_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with serving(monkeypatch, capsys, "--require-key", "--label", "hr") as (out, err, client):
+def test_it_answers_with_the_key_that_it_shows_once(own_home: Path) -> None:
+    with served("--require-key", "--label", "hr") as (client, said, process):
         assert client.get("/v1/documents").status_code == 401
-        headers = {"authorization": f"Bearer {out.strip()}"}
+        assert process.stdout is not None
+        headers = {"authorization": f"Bearer {process.stdout.readline().strip()}"}
         assert client.post("/v1/documents", files={"file": ("a.txt", b"Hello.")}, headers=headers).status_code == 200
         assert len(client.get("/v1/documents", headers=headers).json()["data"]) == 1
-        assert "may do everything, without a key" not in err
+        assert "may do everything, without a key" not in said
     kept = KeyFile(own_home).keys()
     assert [(key.right, key.labels) for key in kept] == [("admin", ("hr",))]
 
 
-def test_a_knowledge_base_that_is_not_there_yet_is_made(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_knowledge_base_that_is_not_there_yet_is_made(tmp_path: Path) -> None:
     other = KnowledgeBase.ensure(tmp_path / "other", HashEmbedder().identity)
     other.close()
-    with serving(monkeypatch, capsys, "--kb", str(tmp_path / "new"), "--kb", str(other.folder)) as (out, err, client):
-        assert (out, client.get("/v1/documents").status_code) == ("", 200)  # without a key
-        assert "behind one, give --allow-host NAME or --require-key" in err
-        assert f"There was no knowledge base in {tmp_path / 'new'}; an empty one was made." in err
-        assert err.count("was made") == 1
+    with served("--kb", tmp_path / "new", "--kb", other.folder) as (client, said, process):
+        assert client.get("/v1/documents").status_code == 200  # without a key
+        assert "behind one, give --allow-host NAME or --require-key" in said
+        assert f"There was no knowledge base in {tmp_path / 'new'}; an empty one was made." in said
+        assert said.count("was made") == 1
         assert client.post("/v1/documents", files={"file": ("a.txt", b"Hello.")}).status_code == 200
+        process.send_signal(signal.SIGINT)
+        assert process.communicate()[0] == ""  # no key is shown
     assert len(KnowledgeBase.open(tmp_path / "new").documents()) == 1
