@@ -26,10 +26,8 @@ from .samples import (
     chapter,
     damaged,
     deck,
-    docx_bytes,
     docx_of_xml,
     make_pdf,
-    new_docx,
     odf_file,
     packed,
     refusal,
@@ -161,14 +159,12 @@ def test_a_file_that_is_not_of_its_format_says_why(name: str, data: bytes, reaso
 
 def test_other_formats_under_a_wrong_name() -> None:
     page = b"<!DOCTYPE html><title>Fares</title><p>Nine euros.</p>"
-    document = new_docx()
-    document.add_paragraph("Nine euros.")
     assert parse_bytes(page, "page").media_type == "text/html"
     assert parse_bytes(page, "page.txt").media_type == "text/plain"  # named as what it is to be read as
     assert parse_bytes(b"#!/usr/bin/env python3\ndef go():\n    pass\n", "go").headings[0].title == "def go"
     for data, name in (
         (b"{\\rtf1 Nine euros.}", "a.doc"),
-        (docx_bytes(document), "a.md"),
+        (docx_of_xml(body_xml("<w:p><w:r><w:t>Nine euros.</w:t></w:r></w:p>")), "a.md"),
         (make_pdf([["Nine euros."]]), "a.txt"),
     ):
         assert parse_bytes(data, name).text == "Nine euros."
