@@ -89,7 +89,7 @@ class Blocks(Text):
     def heading(self, text: str, level: int) -> None:
         text = clean(text).strip()
         if text:
-            self._block(text, [HeadingMark(0, max(level, 1), one_line(text))])
+            self._block(text, [HeadingMark(0, level, one_line(text))])
 
     def section(self, word: str, level: int, texts: Iterable[str]) -> None:
         """Paragraphs under a heading, such as notes; no heading where all are empty."""
