@@ -135,7 +135,7 @@ def definition_headings(text: str) -> tuple[HeadingMark, ...]:
     """Lines of source code that define a class, a function or a section; what is indented more is one level deeper."""
     indents: list[int] = []
     found: list[HeadingMark] = []
-    for start, line in _lines(text, 0):
+    for start, line in _lines(text):
         if len(line) > _LONGEST_CODE_LINE_CHARS or not (definition := _DEFINITION.match(line)):
             continue
         indent = len(line) - len(line.lstrip())
@@ -151,7 +151,7 @@ def underlined_headings(text: str, *, exact: bool = False) -> tuple[HeadingMark,
 
     With `exact` the line must be as long as the title, as in plain text where a longer one may mean anything.
     """
-    lines = list(_lines(text, 0))
+    lines = list(_lines(text))
     levels: dict[tuple[str, bool], int] = {}
     found: list[HeadingMark] = []
     taken = -1  # lines up to here belong to a heading already
@@ -177,7 +177,7 @@ def underlined_headings(text: str, *, exact: bool = False) -> tuple[HeadingMark,
     return tuple(found)
 
 
-def _lines(text: str, begin: int) -> Iterator[tuple[int, str]]:
+def _lines(text: str, begin: int = 0) -> Iterator[tuple[int, str]]:
     for line in text[begin:].split("\n"):
         yield begin, line
         begin += len(line) + 1

@@ -169,12 +169,6 @@ def test_other_formats_under_a_wrong_name() -> None:
         assert parse_bytes(data, name).text == "Nine euros."
 
 
-def test_attachments_inside_attachments_end() -> None:
-    assert parse_bytes(b"text", "a.txt", 3).text == "text"
-    with pytest.raises(UnreadableFile, match="more than 3 attachments inside one another"):
-        parse_bytes(b"text", "a.txt", 4)
-
-
 # --- any bytes --------------------------------------------------------------------------------------------------------
 
 
