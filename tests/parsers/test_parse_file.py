@@ -105,7 +105,7 @@ def test_which_names_are_read(tmp_path: Path) -> None:
         (b"", "the file is empty"),
     ],
 )
-@pytest.mark.parametrize("name", ["a.txt", "a.md", "a.html", "a.doc", "README"])
+@pytest.mark.parametrize("name", ["a.txt", "a.html", "README"])
 def test_what_the_bytes_say_counts(data: bytes, reason: str, name: str) -> None:
     assert refusal(data, name) == reason
 
