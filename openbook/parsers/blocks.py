@@ -114,10 +114,8 @@ class Blocks(Text):
         self._last = ""
 
     def content(self, media_type: str, title: str, name: str, metadata: Metadata = ()) -> Content:
-        """The document; without a `title` it has that of its first heading, else its file's name."""
-        title = title or (self.headings[0].title if self.headings else "") or title_from_name(name)
-        pages, headings = tuple(self.pages), tuple(self.headings)
-        return Content(self.text, media_type, one_line(title), pages, headings, self.chars, metadata)
+        found = text_content(self.text, media_type, name, tuple(self.headings), metadata, title=title, chars=self.chars)
+        return replace(found, pages=tuple(self.pages))
 
     def _block(self, text: str, headings: Iterable[HeadingMark] = (), *, kind: str = "") -> None:
         if text.strip():
@@ -126,3 +124,20 @@ class Blocks(Text):
             self._last = kind
             if self._page_start is None:
                 self._page_start = start
+
+
+def text_content(
+    text: str,
+    media_type: str,
+    name: str,
+    headings: tuple[HeadingMark, ...] = (),
+    metadata: Metadata = (),
+    *,
+    title: str = "",
+    chars: int | None = None,
+) -> Content:
+    """Without a `title` the document has that of its metadata, its first heading or its file's name."""
+    stated = one_line(str(dict(metadata).get("title", "")))
+    title = one_line(title or stated or (headings[0].title if headings else "") or title_from_name(name))
+    source_chars = len(text) if chars is None else chars
+    return Content(text, media_type, title, headings=headings, source_chars=source_chars, metadata=metadata)

@@ -15,10 +15,10 @@ from io import BytesIO, StringIO
 from itertools import groupby, islice, zip_longest
 
 from openbook.errors import UnreadableFile
-from openbook.parsers.blocks import Blocks
+from openbook.parsers.blocks import Blocks, text_content
 from openbook.parsers.characters import title_from_name
 from openbook.parsers.packages import ZIP_MARK, Package, core_properties
-from openbook.parsers.text import read_text, text_content
+from openbook.parsers.text import read_text
 from openbook.records import Content
 
 MOST_CELLS = 2_000_000

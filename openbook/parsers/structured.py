@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from openbook.errors import UnreadableFile
-from openbook.parsers.blocks import Blocks
+from openbook.parsers.blocks import Blocks, text_content
 from openbook.parsers.characters import clean, one_line
 from openbook.parsers.elements import local
 from openbook.parsers.frontmatter import make_metadata
 from openbook.parsers.html import decode_page, parse_html, parse_page
 from openbook.parsers.spreadsheets import row_line
-from openbook.parsers.text import markdown_headings, parse_plain, read_text, text_content
+from openbook.parsers.text import markdown_headings, parse_plain, read_text
 from openbook.records import Content
 
 LONGEST_PATH_CHARS = 160

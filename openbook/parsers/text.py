@@ -10,9 +10,10 @@ import re
 from collections.abc import Iterator
 
 from openbook.errors import UnreadableFile
+from openbook.parsers.blocks import text_content
 from openbook.parsers.characters import clean, decode, one_line, title_from_name
 from openbook.parsers.frontmatter import LONGEST_BLOCK_CHARS, YAML_END, front_matter, header_fields
-from openbook.records import Content, HeadingMark, Metadata
+from openbook.records import Content, HeadingMark
 
 _RULE = re.compile(r"([!-/:-@\[-`{-~])\1+\s*")  # a line of one punctuation character
 _NO_TITLE = re.compile(r"[-*+>|]|\d{1,9}[.)][ \t]|    |\t")  # a list, a quote, a table or code, not a title
@@ -74,23 +75,6 @@ def parse_rtf(data: bytes, name: str) -> Content:
 def read_text(data: bytes) -> str:
     """The clean text of `data`. Raises UnreadableFile if it is not text."""
     return clean(decode(data))
-
-
-def text_content(
-    text: str,
-    media_type: str,
-    name: str,
-    headings: tuple[HeadingMark, ...] = (),
-    metadata: Metadata = (),
-    *,
-    title: str = "",
-    chars: int | None = None,
-) -> Content:
-    """Without a `title` the document has that of its metadata, its first heading or its file's name."""
-    stated = one_line(str(dict(metadata).get("title", "")))
-    title = title or stated or (headings[0].title if headings else "") or title_from_name(name)
-    source_chars = len(text) if chars is None else chars
-    return Content(text, media_type, title, headings=headings, source_chars=source_chars, metadata=metadata)
 
 
 # --- headings: Markdown by CommonMark 0.31, sections 4.2, 4.3 and 4.5; reStructuredText; source code -----------------------
