@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import importlib
 import os
+import pkgutil
 import re
 import stat
 from collections.abc import Iterator
@@ -39,7 +39,6 @@ _OUTLOOK = _HERE + "mail:parse_outlook"
 _WORKBOOK = _HERE + "spreadsheets:parse_workbook"
 _OCR_IMAGE = _HERE + "ocr:ocr_image"
 _OCR_PDF = _HERE + "ocr:ocr_pdf"
-_HOLD_OTHERS = frozenset({_MAIL, _OUTLOOK})
 
 # Late, so that a knowledge base of plain text never loads a PDF library.
 _BY_PARSER = {
@@ -119,10 +118,9 @@ def parse_bytes(data: bytes, name: str, depth: int = 0, *, ocr: str = "") -> Con
     target = _target(data, PurePath(name.lower()), ocr=bool(ocr))
     if target == _PDF and ocr:
         target = _OCR_PDF
-    module, _, function = target.partition(":")
     # What holds other files counts how deep it is itself; OCR needs to know the languages.
-    more = (depth,) if target in _HOLD_OTHERS else (ocr,) if target in (_OCR_IMAGE, _OCR_PDF) else ()
-    content: Content = getattr(importlib.import_module(module), function)(data, name, *more)
+    more = (depth,) if target in (_MAIL, _OUTLOOK) else (ocr,) if target in (_OCR_IMAGE, _OCR_PDF) else ()
+    content: Content = pkgutil.resolve_name(target)(data, name, *more)
     if not content.text.strip():
         raise UnreadableFile("holds no text")
     if len(content.text) > MOST_TEXT_CHARS:

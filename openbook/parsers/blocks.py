@@ -36,10 +36,10 @@ class Text:
         self.gap = 0
         return start
 
-    def put_marked(self, text: str, headings: Iterable[HeadingMark], deeper: int = 0) -> int:
+    def put_marked(self, text: str, headings: Iterable[HeadingMark]) -> int:
         """Write a text of several blocks with its headings. Returns the offset where it begins."""
         start = self.put(text)
-        self.headings += [replace(mark, start=start + mark.start, level=mark.level + deeper) for mark in headings]
+        self.headings += [replace(mark, start=start + mark.start) for mark in headings]
         return start
 
 
@@ -77,7 +77,7 @@ class Blocks(Text):
             lines.append(" | ".join(cells).rstrip(" |"))
         self.lines(lines)
 
-    def item(self, text: str, depth: int = 0, marker: str = "-") -> None:
+    def item(self, text: str, depth: int, marker: str) -> None:
         text = clean(text).strip()
         if text:
             self._block("  " * min(depth, MOST_DEPTH) + f"{marker} {text}", kind="item")
@@ -89,7 +89,7 @@ class Blocks(Text):
     def heading(self, text: str, level: int) -> None:
         text = clean(text).strip()
         if text:
-            self._block(text, [HeadingMark(0, max(level, 1), one_line(text))])
+            self._block(text, [HeadingMark(0, level, one_line(text))])
 
     def section(self, word: str, level: int, texts: Iterable[str]) -> None:
         """Paragraphs under a heading, such as notes; no heading where all are empty."""
@@ -99,12 +99,12 @@ class Blocks(Text):
         for text in shown:
             self.paragraph(text)
 
-    def include(self, text: str, headings: Iterable[HeadingMark] = (), *, deeper: int = 0) -> None:
+    def include(self, text: str, headings: Iterable[HeadingMark] = ()) -> None:
         """A text of several blocks with its headings, such as a chapter or an attachment."""
         lead = len(text) - len(text.lstrip("\n"))
         body = text[lead:].rstrip()
         inside = [replace(mark, start=mark.start - lead) for mark in headings]
-        self._block(body, [mark for mark in inside if 0 <= mark.start < len(body)], deeper)
+        self._block(body, [mark for mark in inside if 0 <= mark.start < len(body)])
 
     def end_page(self) -> None:
         """Every page has a span, an empty one where it holds no text; the gap between two belongs to neither."""
@@ -114,15 +114,30 @@ class Blocks(Text):
         self._last = ""
 
     def content(self, media_type: str, title: str, name: str, metadata: Metadata = ()) -> Content:
-        """The document; without a `title` it has that of its first heading, else its file's name."""
-        title = title or (self.headings[0].title if self.headings else "") or title_from_name(name)
-        pages, headings = tuple(self.pages), tuple(self.headings)
-        return Content(self.text, media_type, one_line(title), pages, headings, self.chars, metadata)
+        found = text_content(self.text, media_type, name, tuple(self.headings), metadata, title=title, chars=self.chars)
+        return replace(found, pages=tuple(self.pages))
 
-    def _block(self, text: str, headings: Iterable[HeadingMark] = (), deeper: int = 0, *, kind: str = "") -> None:
+    def _block(self, text: str, headings: Iterable[HeadingMark] = (), *, kind: str = "") -> None:
         if text.strip():
             self.gap = 1 if kind and kind == self._last else 2
-            start = self.put_marked(text, headings, deeper)
+            start = self.put_marked(text, headings)
             self._last = kind
             if self._page_start is None:
                 self._page_start = start
+
+
+def text_content(
+    text: str,
+    media_type: str,
+    name: str,
+    headings: tuple[HeadingMark, ...] = (),
+    metadata: Metadata = (),
+    *,
+    title: str = "",
+    chars: int | None = None,
+) -> Content:
+    """Without a `title` the document has that of its metadata, its first heading or its file's name."""
+    stated = one_line(str(dict(metadata).get("title", "")))
+    title = one_line(title or stated or (headings[0].title if headings else "") or title_from_name(name))
+    source_chars = len(text) if chars is None else chars
+    return Content(text, media_type, title, headings=headings, source_chars=source_chars, metadata=metadata)

@@ -59,8 +59,7 @@ def parse_docx(data: bytes, name: str) -> Content:
 
 
 def _value(element: Any, name: str) -> str:
-    found = child(element, name)
-    return attribute(found, "val") if found is not None else ""
+    return attribute(child(element, name), "val")
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,9 +272,8 @@ def formula(element: Any) -> str:
 def write_charts(package: Package, part: str, out: Blocks) -> None:
     """The numbers behind the charts of a part, of which the file keeps a copy (21.2): one row a category."""
     for chart in package.related(part, "chart"):
-        title = child(chart, "chart", "title")
-        if title is not None:
-            out.paragraph(" ".join(found.text or "" for found in descendants(title, "t")))
+        title = descendants(child(chart, "chart", "title"), "t")
+        out.paragraph(" ".join(found.text or "" for found in title))
         series = list(descendants(chart, "ser"))
         columns = [[" ".join(_points(child(each, "tx"))), *_points(child(each, "val"))] for each in series]
         labels = next((found for each in series if (found := _points(child(each, "cat")))), [])
@@ -283,7 +281,6 @@ def write_charts(package: Package, part: str, out: Blocks) -> None:
 
 
 def _points(element: Any) -> list[str]:
-    points = descendants(element, "pt") if element is not None else ()
-    texts = [(child(point, "v").text or "") if child(point, "v") is not None else "" for point in points]
+    texts = [point.findtext("{*}v", "") for point in descendants(element, "pt")]
     # Fifteen digits, as programs show, not the 17 that they store.
     return [f"{float(text):.15g}" if re.fullmatch(r"-?\d+\.\d{15,20}", text) else text for text in texts]

@@ -14,10 +14,11 @@ def local(element: Any) -> str:
 
 def attribute(element: Any, name: str) -> str:
     """The value of the attribute with this local name, whatever its namespace; else an empty string."""
-    return next((str(value) for key, value in element.attrib.items() if key.rpartition("}")[2] == name), "")
+    attributes = element.attrib if element is not None else {}
+    return next((str(value) for key, value in attributes.items() if key.rpartition("}")[2] == name), "")
 
 
-def children(element: Any, name: str) -> Iterator[Any]:
+def children(element: Any, name: str = "*") -> Iterator[Any]:
     return iter(element.iterchildren(f"{{*}}{name}") if element is not None else ())
 
 

@@ -11,6 +11,7 @@ from openbook.parsers.metadata import LABEL_KEY, key_name, normalised
 from openbook.records import Metadata, MetadataValue
 
 LONGEST_BLOCK_CHARS = 65_536
+YAML_END = re.compile(r"^(?:---|\.\.\.)[ \t]*$", re.MULTILINE)
 _DEEPEST = 4
 _MOST_BRACKETS = 500
 _LONGEST_KEY_CHARS = 64
@@ -22,10 +23,7 @@ _SYNONYMS = {
 }
 _LABELS = re.compile(r"^[ \t\"']*access[-_ ]labels\b", re.MULTILINE | re.IGNORECASE)
 _OPENING = re.compile(r"(---|\+\+\+)[ \t]*\n")
-_ENDS = {
-    "---": re.compile(r"^(?:---|\.\.\.)[ \t]*$", re.MULTILINE),
-    "+++": re.compile(r"^\+\+\+[ \t]*$", re.MULTILINE),
-}
+_ENDS = {"---": YAML_END, "+++": re.compile(r"^\+\+\+[ \t]*$", re.MULTILINE)}
 _FIELD = re.compile(r"([A-Z][\w-]{0,40}):(?:[ \t]+(\S.*))?$")
 _RST_FIELD = re.compile(r":([A-Za-z][\w -]{0,40}):(?:[ \t]+(\S.*))?$")
 _INTEGER = re.compile(r"0|[1-9]\d{0,14}", re.ASCII)

@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from openbook.errors import UnreadableFile
-from openbook.parsers.blocks import MOST_DEPTH, Text
+from openbook.parsers.blocks import MOST_DEPTH, Text, text_content
 from openbook.parsers.characters import clean, decode, one_line
 from openbook.parsers.elements import number
 from openbook.parsers.packages import common_metadata
-from openbook.parsers.text import text_content
 from openbook.records import Content, HeadingMark
 
 MOST_TABLES = 100  # inside one another

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.message import Message
 from io import BytesIO
@@ -101,7 +102,7 @@ def _add_attachments(attached: Iterable[tuple[str, bytes | Content]], depth: int
 
 def _add_content(title: str, content: Content, out: Blocks) -> None:
     out.heading(title, 1)
-    out.include(content.text, content.headings, deeper=1)
+    out.include(content.text, [replace(mark, level=mark.level + 1) for mark in content.headings])
     out.chars += content.source_chars or len(content.text)
 
 

@@ -48,14 +48,12 @@ def merged(system: Metadata, file: Metadata = (), sidecar: Metadata = ()) -> Met
 
 def system_metadata(path: str, size_bytes: int, modified_ns: int) -> Metadata:
     """`path`, `name`, `type` (suffix without its dot, lower-case), `bytes` and `modified` (UTC, to the second)."""
-    name = PurePosixPath(path).name
-    try:
-        modified = datetime.fromtimestamp(modified_ns // 10**9, UTC).isoformat()
-    except (ValueError, OverflowError, OSError):  # a file date no calendar has
-        modified = ""
-    suffix = PurePosixPath(name).suffix[1:].lower()
-    facts: Metadata = (("bytes", size_bytes), ("modified", modified), ("name", name), ("path", path), ("type", suffix))
-    return tuple(fact for fact in facts if fact != ("modified", ""))
+    file = PurePosixPath(path)
+    suffix = file.suffix[1:].lower()
+    facts: dict[str, MetadataValue] = {"bytes": size_bytes, "name": file.name, "path": path, "type": suffix}
+    with contextlib.suppress(ValueError, OverflowError, OSError):  # a file date no calendar has
+        facts["modified"] = datetime.fromtimestamp(modified_ns // 10**9, UTC).isoformat()
+    return tuple(sorted(facts.items()))
 
 
 def labels_of(*parts: Metadata) -> frozenset[str]:
@@ -170,8 +168,8 @@ def _value(key: str, raw: object, *, strict: bool) -> MetadataValue:
     if isinstance(raw, str):
         text = _bounded(key, clean_text(raw), strict=strict)
         return (_date_text(text) or text) if _DATE_KEY.fullmatch(key) else text
-    if isinstance(raw, list | tuple | set | frozenset):
-        items = sorted(raw, key=str) if isinstance(raw, set | frozenset) else list(raw)
+    if isinstance(raw, list | tuple | set):
+        items = sorted(raw, key=str) if isinstance(raw, set) else list(raw)
         if strict and len(items) > MAX_LIST_ITEMS:
             raise UnreadableFile(f"{key!r} has {len(items)} items, the limit is {MAX_LIST_ITEMS}")
         texts = (_item(key, item, strict=strict) for item in items[:MAX_LIST_ITEMS])
@@ -208,7 +206,7 @@ def _number(key: str, raw: float) -> MetadataValue:
 
 
 def _labels(raw: object) -> tuple[str, ...]:
-    words: Iterable[object] = (raw,) if isinstance(raw, str) else raw if isinstance(raw, list | tuple | set) else (raw,)
+    words: Iterable[object] = raw if isinstance(raw, list | tuple | set) else (raw,)
     labels = set()
     for word in words:
         if not isinstance(word, str) or not LABEL.fullmatch(word):

@@ -54,8 +54,7 @@ def _slide(slide: Any, writer: _Writer) -> None:
     for shape in shapes:
         if attribute(shape, "class") != "title":
             writer.blocks(shape)
-    notes = child(slide, "notes")
-    frames = [frame for frame in (notes if notes is not None else ()) if attribute(frame, "class") == "notes"]
+    frames = [frame for frame in children(child(slide, "notes")) if attribute(frame, "class") == "notes"]
     writer.out.section("Notes", 2, map(writer.joined, frames))
 
 
@@ -140,9 +139,8 @@ class _Writer:
         bodies = [body for note in descendants(container, "note") if (body := child(note, "note-body")) is not None]
         comments = []
         for note in descendants(container, "annotation"):
-            author = child(note, "creator")
-            said = author.text if author is not None and author.text else ""
-            comments.append(f"{said}: {self.joined(note)}" if said else self.joined(note))
+            author = note.findtext("{*}creator")
+            comments.append(f"{author}: {self.joined(note)}" if author else self.joined(note))
         self.out.section("Notes", 1, [f"[{at}] {self.joined(body)}" for at, body in enumerate(bodies, 1)])
         self.out.section("Comments", 1, comments)
 

@@ -18,7 +18,7 @@ from urllib.parse import unquote
 
 from openbook.errors import UnreadableFile
 from openbook.parsers.characters import one_line
-from openbook.parsers.elements import child, descendants, local
+from openbook.parsers.elements import child, children, descendants, local
 from openbook.parsers.frontmatter import make_metadata
 from openbook.records import Metadata
 
@@ -107,9 +107,8 @@ class Package:
         The kind is the last part of the relation's type, such as `slide`; then comes the name of the part it leads to.
         """
         folder, _, name = part.rpartition("/")
-        root = self.optional_xml(resolve(folder, f"_rels/{name}.rels"))
         found: dict[str, tuple[str, str]] = {}
-        for element in root if root is not None else ():
+        for element in children(self.optional_xml(resolve(folder, f"_rels/{name}.rels"))):
             if element.get("TargetMode") != "External":
                 kind = element.get("Type", "").rpartition("/")[2]
                 found[element.get("Id", "")] = kind, resolve(folder, element.get("Target", ""))

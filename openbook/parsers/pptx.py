@@ -86,15 +86,14 @@ def _write_shape(shape: Any, out: Blocks) -> None:
     counted = 0
     for paragraph in paragraphs:
         properties = child(paragraph, "pPr")
-        marks = {local(element) for element in (properties if properties is not None else ())}
+        marks = set(map(local, children(properties)))
         counted = counted + 1 if "buAutoNum" in marks else 0
         if "buNone" in marks or not (counted or bulleted or marks & {"buChar", "buBlip"}):
             plain.append(_text(paragraph))
             continue
         out.lines(plain)
         plain = []
-        depth = number(attribute(properties, "lvl"), 0, 8) if properties is not None else 0
-        out.item(_text(paragraph), depth, f"{counted}." if counted else "-")
+        out.item(_text(paragraph), number(attribute(properties, "lvl"), 0, 8), f"{counted}." if counted else "-")
     out.lines(plain)
 
 

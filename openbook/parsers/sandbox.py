@@ -176,7 +176,6 @@ class Worker:
             why = (error.strerror or str(error)).lower()
             raise NotReadNow(f"the parser could not be started ({why})") from error
         self._lock = threading.Lock()
-        self._is_reaped = False
         self._is_ready = False
         self._stderr_tail = b""
         self.files = 0
@@ -236,8 +235,8 @@ class Worker:
 
     def kill(self) -> None:
         with self._lock, contextlib.suppress(ProcessLookupError, PermissionError):
-            if self._is_reaped:
-                return  # its number may be another process's by now
+            if self.process.returncode is not None:
+                return  # it is reaped: its number may be another process's by now
             if hasattr(os, "killpg"):
                 os.killpg(self.process.pid, signal.SIGKILL)
             else:
@@ -248,7 +247,6 @@ class Worker:
         self.kill()
         with self._lock:
             self.process.wait()
-            self._is_reaped = True
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
                 pipe.close()

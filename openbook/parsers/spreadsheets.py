@@ -15,10 +15,10 @@ from io import BytesIO, StringIO
 from itertools import groupby, islice, zip_longest
 
 from openbook.errors import UnreadableFile
-from openbook.parsers.blocks import Blocks
+from openbook.parsers.blocks import Blocks, text_content
 from openbook.parsers.characters import title_from_name
 from openbook.parsers.packages import ZIP_MARK, Package, core_properties
-from openbook.parsers.text import read_text, text_content
+from openbook.parsers.text import read_text
 from openbook.records import Content
 
 MOST_CELLS = 2_000_000
@@ -32,9 +32,11 @@ _VALUE = re.compile(r"[-+]?[\d.,:/ %€$£-]*\d[\d.,:/ %€$£-]*")  # numbers, 
 
 def parse_delimited(data: bytes, name: str) -> Content:
     text = read_text(data)
-    media_type = "text/tab-separated-values" if name.lower().endswith((".tsv", ".tab")) else "text/csv"
+    first, media_type = ",", "text/csv"
+    if name.lower().endswith((".tsv", ".tab")):
+        first, media_type = "\t", "text/tab-separated-values"
     try:
-        rows = list(_csv_rows(text, _delimiter(text, name)))
+        rows = list(_csv_rows(text, _delimiter(text, first)))
     except csv.Error:  # a field without end, or one over the module's limit: the lines as they are
         return text_content(text, "text/plain", name)
     lines = _named_lines(rows) or [" | ".join(" ".join(cell.split()) for cell in row) for row in rows]
@@ -135,14 +137,13 @@ def _csv_rows(text: str, delimiter: str) -> Iterator[list[str]]:
     return (row for row in csv.reader(StringIO(text, newline=""), delimiter=delimiter) if any(map(str.strip, row)))
 
 
-def _delimiter(text: str, name: str) -> str:
-    """The one that gives the most rows the same number of columns, more than one."""
+def _delimiter(text: str, first: str) -> str:
+    """The one that gives the most rows the same number of columns, more than one; of equals `first`."""
     sample = text[:_SAMPLE_CHARS]
     if len(text) > _SAMPLE_CHARS:
         sample = sample[: sample.rfind("\n") + 1] or sample
-    first = "\t" if name.lower().endswith((".tsv", ".tab")) else ","
     order = sorted(_DELIMITERS, key=lambda delimiter: delimiter != first)
-    return max(order, key=lambda delimiter: _regularity(sample, delimiter))  # the first of equals
+    return max(order, key=lambda delimiter: _regularity(sample, delimiter))
 
 
 def _regularity(sample: str, delimiter: str) -> float:
@@ -150,7 +151,5 @@ def _regularity(sample: str, delimiter: str) -> float:
         widths = Counter(len(row) for row in islice(_csv_rows(sample, delimiter), _SAMPLE_ROWS))
     except csv.Error:
         return 0.0
-    if not widths:
-        return 0.0
-    width, count = max(widths.items(), key=lambda item: (item[0] > 1, item[1], item[0]))
+    width, count = max(widths.items(), key=lambda item: (item[0] > 1, item[1], item[0]), default=(0, 0))
     return count / widths.total() if width > 1 else 0.0

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from openbook.errors import UnreadableFile
-from openbook.parsers.blocks import Blocks
+from openbook.parsers.blocks import Blocks, text_content
 from openbook.parsers.characters import clean, one_line
 from openbook.parsers.elements import local
 from openbook.parsers.frontmatter import make_metadata
-from openbook.parsers.headings import markdown_headings
+from openbook.parsers.html import decode_page, parse_html, parse_page
 from openbook.parsers.spreadsheets import row_line
-from openbook.parsers.text import parse_plain, read_text, text_content
+from openbook.parsers.text import markdown_headings, parse_plain, read_text
 from openbook.records import Content
 
 LONGEST_PATH_CHARS = 160
@@ -168,8 +168,6 @@ def parse_xml_file(data: bytes, name: str) -> Content:
     """
     from lxml import etree
 
-    from openbook.parsers.html import decode_page, parse_html
-
     text = decode_page(data).lstrip("\ufeff \n\t")
     # What is parsed is UTF-8, whatever the declaration says.
     parser = etree.XMLParser(
@@ -223,8 +221,6 @@ def _is_markup(text: str) -> bool:
 
 def _leaf(element: Any, prose: bool) -> str:
     """An element without others: its text, with its name where that says something."""
-    from openbook.parsers.html import parse_page
-
     text = element.text or ""
     said = parse_page(text).text if _is_markup(text) else " ".join(text.split())
     if local(element) in _PARAGRAPHS or len(said) > _LONGEST_FIELD_CHARS:

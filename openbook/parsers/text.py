@@ -6,11 +6,35 @@ become metadata. Of RTF the markup is left out.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+
 from openbook.errors import UnreadableFile
+from openbook.parsers.blocks import text_content
 from openbook.parsers.characters import clean, decode, one_line, title_from_name
-from openbook.parsers.frontmatter import front_matter, header_fields
-from openbook.parsers.headings import definition_headings, markdown_headings, underlined_headings
-from openbook.records import Content, HeadingMark, Metadata
+from openbook.parsers.frontmatter import LONGEST_BLOCK_CHARS, YAML_END, front_matter, header_fields
+from openbook.records import Content, HeadingMark
+
+_RULE = re.compile(r"([!-/:-@\[-`{-~])\1+\s*")  # a line of one punctuation character
+_NO_TITLE = re.compile(r"[-*+>|]|\d{1,9}[.)][ \t]|    |\t")  # a list, a quote, a table or code, not a title
+_ATX = re.compile(r" {0,3}(#{1,6})((?:[ \t].*)?)$")
+_CLOSING = re.compile(r"(?:^|[ \t])#+[ \t]*$")
+_UNDERLINE = re.compile(r" {0,3}(?:(=)=*|-+)[ \t]*$")
+_FENCE = re.compile(r"[ \t]*(`{3,}|~{3,})")
+_DEFINITION = re.compile(
+    r"\s*(?:[\w@]+(?:\([^()]*\))?\s+){0,5}?(?:class|def|fn|func|function|fun|interface|struct|enum|trait|impl|module|"
+    r"namespace|type|sub|message|service|resource|table|view|procedure)\s+[\w$.:]+"
+    r"|\s*\[{1,2}[\w .:\"'-]+\]{1,2}\s*$"  # a section of settings
+    r"|\s*\\(?:chapter|(?:sub){0,2}section)\*?\{[^{}]+\}"  # of TeX
+    r"|[\w:.-]+\s*\(\s*\)\s*\{\s*$",  # a function of a shell
+    re.IGNORECASE,
+)
+_LONGEST_CODE_LINE_CHARS = 400  # what is longer was not written by a person
+_LINK = re.compile(r"!?\[([^\[\]]*)\](?:\([^()]*\)|\[[^\[\]]*\])")
+_TAG = re.compile(r"</?[A-Za-z][^<>]*>")
+_ANCHOR = re.compile(r"\{#[^{}]*\}\s*$")
+_ROLE = re.compile(r":[A-Za-z][\w:+.-]*:(?=`)")
+_TARGET = re.compile(r"\s*<[^<>]*>`_*")
 
 
 def parse_plain(data: bytes, name: str) -> Content:
@@ -53,18 +77,91 @@ def read_text(data: bytes) -> str:
     return clean(decode(data))
 
 
-def text_content(
-    text: str,
-    media_type: str,
-    name: str,
-    headings: tuple[HeadingMark, ...] = (),
-    metadata: Metadata = (),
-    *,
-    title: str = "",
-    chars: int | None = None,
-) -> Content:
-    """Without a `title` the document has that of its metadata, its first heading or its file's name."""
-    stated = one_line(str(dict(metadata).get("title", "")))
-    title = title or stated or (headings[0].title if headings else "") or title_from_name(name)
-    source_chars = len(text) if chars is None else chars
-    return Content(text, media_type, title, headings=headings, source_chars=source_chars, metadata=metadata)
+# --- headings: Markdown by CommonMark 0.31, sections 4.2, 4.3 and 4.5; reStructuredText; source code -----------------------
+
+
+def markdown_headings(text: str) -> tuple[HeadingMark, ...]:
+    """ATX (`# Title`) and setext (underlined) headings outside fenced code and a block of front matter left in place."""
+    found: list[HeadingMark] = []
+    front_matter = YAML_END.search(text, 4, LONGEST_BLOCK_CHARS) if text.startswith("---\n") else None
+    fence = ""
+    above, above_start = "", 0  # a paragraph of one line, which an underline would make a heading
+    alone = True  # the line before is blank, so the next line begins a paragraph
+    for start, line in _lines(text, front_matter.end() if front_matter else 0):
+        opening = _FENCE.match(line)
+        if fence:
+            if opening and opening[1].startswith(fence) and not line.strip().strip(fence[0]):
+                fence = ""
+            continue
+        if opening and not ("`" in line[opening.end() :] and opening[1][0] == "`"):
+            fence, above, alone = opening[1], "", True
+            continue
+        underline = _UNDERLINE.match(line)
+        if above and underline:
+            found.append(HeadingMark(above_start, 1 if underline[1] == "=" else 2, markdown_title(above)))
+            above, alone = "", True
+            continue
+        atx = _ATX.match(line)
+        if atx and (title := markdown_title(_CLOSING.sub("", atx[2]))):
+            found.append(HeadingMark(start, len(atx[1]), title))
+        above, above_start = (line, start) if alone and not atx and not _NO_TITLE.match(line) else ("", 0)
+        alone = not line.strip() or atx is not None
+    return tuple(found)
+
+
+def markdown_title(line: str) -> str:
+    """A heading as it is read: without link targets, emphasis marks, tags and explicit anchors."""
+    title = _TAG.sub("", _LINK.sub(r"\1", _ANCHOR.sub("", one_line(line))))
+    return title.replace("**", "").replace("__", "").replace("`", "").strip().strip("*").strip()
+
+
+def definition_headings(text: str) -> tuple[HeadingMark, ...]:
+    """Lines of source code that define a class, a function or a section; what is indented more is one level deeper."""
+    indents: list[int] = []
+    found: list[HeadingMark] = []
+    for start, line in _lines(text):
+        if len(line) > _LONGEST_CODE_LINE_CHARS or not (definition := _DEFINITION.match(line)):
+            continue
+        indent = len(line) - len(line.lstrip())
+        while indents and indents[-1] >= indent:
+            indents.pop()
+        indents.append(indent)
+        found.append(HeadingMark(start, len(indents), one_line(definition[0].strip().rstrip(":"))))
+    return tuple(found)
+
+
+def underlined_headings(text: str, *, exact: bool = False) -> tuple[HeadingMark, ...]:
+    """Underlined and overlined titles; each new style of line is one level deeper (docutils, "Section structure").
+
+    With `exact` the line must be as long as the title, as in plain text where a longer one may mean anything.
+    """
+    lines = list(_lines(text))
+    levels: dict[tuple[str, bool], int] = {}
+    found: list[HeadingMark] = []
+    taken = -1  # lines up to here belong to a heading already
+    for i in range(len(lines) - 1):
+        (start, line), (_, below) = lines[i], lines[i + 1]
+        rule = _RULE.fullmatch(below)
+        if i <= taken or not rule or not line.strip() or _RULE.fullmatch(line):
+            continue
+        title, underline = line.strip(), below.rstrip()
+        above_start, above = lines[i - 1] if i > 0 else (0, "")
+        over = i - 1 > taken and above.rstrip() == underline
+        if over or not exact:
+            is_long_enough = len(underline) >= min(len(title), 4)
+        else:
+            is_long_enough = len(title) > 2 and abs(len(underline) - len(title)) <= 1
+        in_paragraph = line[0] in " \t" or (above.strip() and not above.strip().startswith("..") and i - 1 != taken)
+        shown = _TARGET.sub("`", _ROLE.sub("", one_line(line)))
+        shown = shown.replace("`", "").replace("**", "").strip().strip("*").strip()
+        if is_long_enough and (over or not in_paragraph) and shown:
+            level = levels.setdefault((rule[1], over), len(levels) + 1)
+            found.append(HeadingMark(above_start if over else start, level, shown))
+            taken = i + 1
+    return tuple(found)
+
+
+def _lines(text: str, begin: int = 0) -> Iterator[tuple[int, str]]:
+    for line in text[begin:].split("\n"):
+        yield begin, line
+        begin += len(line) + 1

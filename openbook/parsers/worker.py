@@ -43,15 +43,14 @@ def main(arguments: list[str]) -> None:
     _limit_memory(settings["memory_mb"])
     _end_with_parent(questions.fileno())
     draws = arguments[0] == PAGE_IMAGE
+    set_alarm = getattr(signal, "alarm", lambda seconds: 0)  # not on every platform
     _write_frame(answers, HELLO, b"")
     while frame := read_frame(questions, _LONGEST_PATH_BYTES + settings["max_file_bytes"]):
-        if hasattr(signal, "alarm"):  # a little more than the parent's patience, so that the parent's clock speaks
-            signal.alarm(int(settings["timeout_s"]) + 3)
+        set_alarm(int(settings["timeout_s"]) + 3)  # a little more than the parent's patience: its clock should speak
         _write_frame(answers, frame[:NAME_BYTES], _answer(frame[NAME_BYTES:], settings, draws))
         if draws:
             return
-        if hasattr(signal, "alarm"):
-            signal.alarm(0)  # it may wait for the next file as long as the parent likes
+        set_alarm(0)  # it may wait for the next file as long as the parent likes
 
 
 def read_frame(stream: BinaryIO, most_bytes: int) -> bytes:

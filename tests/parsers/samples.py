@@ -17,17 +17,7 @@ from openbook.records import Content
 FIXTURES = Path(__file__).parent / "fixtures"
 ENCRYPTED_PDFS = [(FIXTURES / f"encrypted-{how}.pdf").read_bytes() for how in ("rc4", "aes256")]
 _W = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
-_CONTENT_TYPES = (
-    '<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types">'
-    '<Default Extension="rels" ContentType="application/vnd.openxmlformats-package.relationships+xml"/>'
-    '<Override PartName="/word/document.xml" ContentType="application/vnd.openxmlformats-officedocument.'
-    'wordprocessingml.document.main+xml"/></Types>'
-)
-_RELATIONS = (
-    '<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships"><Relationship Id="rId1" '
-    'Type="http://schemas.openxmlformats.org/officeDocument/2006/relationships/officeDocument" '
-    'Target="word/document.xml"/></Relationships>'
-)
+_OFFICE = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
 
 
 def titles(content: Content) -> list[tuple[int, str]]:
@@ -93,12 +83,6 @@ def pdf_file(objects: Sequence[bytes], trailer: bytes = b"") -> bytes:
     return out + end + b"startxref\n%d\n%%%%EOF\n" % len(out)
 
 
-def new_docx() -> Any:
-    import docx
-
-    return docx.Document()
-
-
 def docx_bytes(document: Any) -> bytes:
     buffer = io.BytesIO()
     document.save(buffer)
@@ -107,8 +91,8 @@ def docx_bytes(document: Any) -> bytes:
 
 def docx_of_xml(document_xml: str | bytes, *, more: Mapping[str, str | bytes] | None = None) -> bytes:
     """The smallest Word package around a `word/document.xml`, with further members."""
-    members = {"[Content_Types].xml": _CONTENT_TYPES, "_rels/.rels": _RELATIONS, "word/document.xml": document_xml}
-    return packed(members | dict(more or {}))
+    members = {"_rels/.rels": relations(("officeDocument", "word/document.xml")), "word/document.xml": document_xml}
+    return packed({**members, **(more or {})})
 
 
 def body_xml(body: str) -> str:
@@ -204,23 +188,13 @@ def book(
 
 
 _XLSX = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
-_OFFICE = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
 _STYLES = (
     f'<styleSheet {_XLSX}><cellXfs><xf numFmtId="0"/><xf numFmtId="14"/><xf numFmtId="22"/></cellXfs></styleSheet>'
 )
 
 
 def workbook(sheets: Mapping[str, str], *, hidden: str = "", more: Mapping[str, str] | None = None) -> bytes:
-    """Sheets by their names. Calamine knows relations by their full names only."""
-
-    def related(*entries: tuple[str, str]) -> str:
-        lines = (
-            f'<Relationship Id="rId{i}" Type="{_OFFICE}/{kind}" Target="{target}"/>'
-            for i, (kind, target) in enumerate(entries, 1)
-        )
-        space = "http://schemas.openxmlformats.org/package/2006/relationships"
-        return f'<Relationships xmlns="{space}">{"".join(lines)}</Relationships>'
-
+    """Sheets by their names."""
     listed = "".join(
         f'<sheet name="{name}" sheetId="{i}" state="{"hidden" if name == hidden else "visible"}" r:id="rId{i}"/>'
         for i, name in enumerate(sheets, 1)
@@ -228,9 +202,9 @@ def workbook(sheets: Mapping[str, str], *, hidden: str = "", more: Mapping[str, 
     kinds = [("worksheet", f"worksheets/sheet{i}.xml") for i in range(1, len(sheets) + 1)]
     members: dict[str, str | bytes] = {
         "xl/workbook.xml": f'<workbook {_XLSX} xmlns:r="{_OFFICE}"><sheets>{listed}</sheets></workbook>',
-        "xl/_rels/workbook.xml.rels": related(*kinds, ("styles", "styles.xml")),
+        "xl/_rels/workbook.xml.rels": relations(*kinds, ("styles", "styles.xml")),
         "xl/styles.xml": _STYLES,
-        "_rels/.rels": related(("officeDocument", "xl/workbook.xml")),
+        "_rels/.rels": relations(("officeDocument", "xl/workbook.xml")),
     }
     for number, body in enumerate(sheets.values(), 1):
         members[f"xl/worksheets/sheet{number}.xml"] = f"<worksheet {_XLSX}>{body}</worksheet>"
@@ -248,9 +222,11 @@ def packed(members: Mapping[str, str | bytes], method: int = zipfile.ZIP_DEFLATE
 def relations(*entries: tuple[str, str]) -> str:
     """(kind, target) of each relation, with the ids rId1, rId2 ..."""
     lines = (
-        f'<R Id="rId{i}" Type="http://t/{kind}" Target="{target}"/>' for i, (kind, target) in enumerate(entries, 1)
+        f'<Relationship Id="rId{i}" Type="{_OFFICE}/{kind}" Target="{target}"/>'
+        for i, (kind, target) in enumerate(entries, 1)
     )
-    return f"<Rs>{''.join(lines)}</Rs>"
+    space = "http://schemas.openxmlformats.org/package/2006/relationships"
+    return f'<Relationships xmlns="{space}">{"".join(lines)}</Relationships>'
 
 
 def damaged(data: bytes, step: int) -> Iterator[bytes]:

@@ -3,10 +3,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pytest
+from docx import Document
 
 from openbook.parsers.docx import parse_docx
 
-from .samples import body_xml, docx_bytes, docx_of_xml, new_docx, refusal, relations, titles
+from .samples import body_xml, docx_bytes, docx_of_xml, refusal, relations, titles
 
 
 def text_of(body: str, parts: Mapping[str, bytes] | None = None) -> str:
@@ -29,7 +30,7 @@ def with_parts(body: str, parts: Mapping[str, bytes]) -> bytes:
 
 
 def test_structure_in_body_order() -> None:
-    document = new_docx()
+    document = Document()
     document.add_heading("Winter rules", 0)
     document.add_heading("Scope", 1)
     document.add_paragraph("Who checks the quay.")
@@ -52,7 +53,7 @@ def test_structure_in_body_order() -> None:
 
 
 def test_title_falls_back() -> None:
-    document = new_docx()
+    document = Document()
     document.add_paragraph("Text.")
     for stated, title in (("", "memo"), ("Stated", "Stated")):
         document.core_properties.title = stated
@@ -102,7 +103,7 @@ def test_the_strict_format_is_read_too() -> None:
 
 
 def test_styles_that_are_based_on_each_other() -> None:
-    document = new_docx()
+    document = Document()
     style = document.add_paragraph("Text.", style="List Bullet").style.element
     based = style.find(style.tag.replace("}style", "}basedOn"))
     based.set(based.tag.replace("}basedOn", "}val"), style.get(style.tag.replace("}style", "}styleId")))

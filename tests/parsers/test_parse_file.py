@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib
 import json
 import os
+import pkgutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -26,10 +26,8 @@ from .samples import (
     chapter,
     damaged,
     deck,
-    docx_bytes,
     docx_of_xml,
     make_pdf,
-    new_docx,
     odf_file,
     packed,
     refusal,
@@ -69,8 +67,7 @@ def test_every_suffix_has_a_parser() -> None:
     assert NEEDS_MORE <= SUFFIXES
     assert PARSER_VERSION
     for target in set(PARSERS.values()):
-        module, _, function = target.partition(":")
-        assert callable(getattr(importlib.import_module(module), function))
+        assert callable(pkgutil.resolve_name(target))
 
 
 def test_which_names_are_read(tmp_path: Path) -> None:
@@ -108,7 +105,7 @@ def test_which_names_are_read(tmp_path: Path) -> None:
         (b"", "the file is empty"),
     ],
 )
-@pytest.mark.parametrize("name", ["a.txt", "a.md", "a.html", "a.doc", "README"])
+@pytest.mark.parametrize("name", ["a.txt", "a.html", "README"])
 def test_what_the_bytes_say_counts(data: bytes, reason: str, name: str) -> None:
     assert refusal(data, name) == reason
 
@@ -161,23 +158,15 @@ def test_a_file_that_is_not_of_its_format_says_why(name: str, data: bytes, reaso
 
 def test_other_formats_under_a_wrong_name() -> None:
     page = b"<!DOCTYPE html><title>Fares</title><p>Nine euros.</p>"
-    document = new_docx()
-    document.add_paragraph("Nine euros.")
     assert parse_bytes(page, "page").media_type == "text/html"
     assert parse_bytes(page, "page.txt").media_type == "text/plain"  # named as what it is to be read as
     assert parse_bytes(b"#!/usr/bin/env python3\ndef go():\n    pass\n", "go").headings[0].title == "def go"
     for data, name in (
         (b"{\\rtf1 Nine euros.}", "a.doc"),
-        (docx_bytes(document), "a.md"),
+        (docx_of_xml(body_xml("<w:p><w:r><w:t>Nine euros.</w:t></w:r></w:p>")), "a.md"),
         (make_pdf([["Nine euros."]]), "a.txt"),
     ):
         assert parse_bytes(data, name).text == "Nine euros."
-
-
-def test_attachments_inside_attachments_end() -> None:
-    assert parse_bytes(b"text", "a.txt", 3).text == "text"
-    with pytest.raises(UnreadableFile, match="more than 3 attachments inside one another"):
-        parse_bytes(b"text", "a.txt", 4)
 
 
 # --- any bytes --------------------------------------------------------------------------------------------------------
