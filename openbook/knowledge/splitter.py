@@ -12,7 +12,7 @@ import unicodedata
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Literal, TypeAlias
+from typing import Literal
 
 from openbook.codec import convert, parse_json
 from openbook.errors import ConfigError, KnowledgeBaseInvalid
@@ -22,8 +22,6 @@ from openbook.records import Content, HeadingMark, PassageSpan
 SPLITTER_VERSION = "2"
 
 PASSAGE_CHARS = 450  # about 110 tokens; a small reader answers better from little text (docs/log.md)
-
-_Span: TypeAlias = tuple[int, int]
 
 _SMALL = 1 / 3  # a passage below this share of the limit is worth joining with what follows
 
@@ -142,7 +140,7 @@ class _Packer:
             end -= 1
         return end
 
-    def spans(self) -> Iterator[_Span]:
+    def spans(self) -> Iterator[tuple[int, int]]:
         start = end = 0  # the passage under way
         for atom_start, atom_end in self._atoms():
             visible_end = self.visible_end(atom_start, atom_end)
@@ -163,7 +161,7 @@ class _Packer:
         if end > start:
             yield start, end
 
-    def _atoms(self) -> Iterator[_Span]:
+    def _atoms(self) -> Iterator[tuple[int, int]]:
         """Paragraphs with the blank lines after them, cut at headings and pages. The first begins at 0."""
         forced = {at for at in (*self.heading_starts, *self.page_starts) if 0 < at < self.end}
         start = 0

@@ -27,8 +27,6 @@ from openbook.knowledge.versions import apply_retention, commit
 from openbook.parsers import needs_ocr
 from openbook.records import Embedder, Verdict
 
-_TICK_MS = 500
-
 Live: TypeAlias = dict[str, LiveDocument]  # what the newest version holds, by path, in their order
 FindBatches: TypeAlias = Callable[[Live], Sequence[FileBatch]]
 
@@ -214,10 +212,9 @@ def folder_changes(
             debounce=quiet_ms * 8,
             step=quiet_ms,
             stop_event=stop,
-            rust_timeout=_TICK_MS,
+            rust_timeout=500,  # milliseconds
             yield_on_timeout=True,
             raise_interrupt=True,
-            recursive=True,
         ):
             yield len(batch)
     except OSError as error:
