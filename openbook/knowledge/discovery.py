@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -224,7 +224,7 @@ class _Filter:
         except UnreadableFile as error:
             raise UnreadableFile(f"its {IGNORE_FILE} cannot be read: {error}") from error
         globs = _globs(lines, f"A line of {display_path(folder / IGNORE_FILE)}")
-        return _Filter(self.include, self.exclude, (*self.ignored, (relative, globs)))
+        return replace(self, ignored=(*self.ignored, (relative, globs)))
 
 
 def _globs(lines: Sequence[str], what: str) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -69,11 +69,7 @@ def quote(
         found = [replace(each, needs_support=True) for each in found]
     citations: dict[tuple[str, int, int], Citation] = {}
     sentences: list[SentenceSupport] = []
-    for (start, end, _), sentence, cosines in zip(parts, found, _cosines(found, embed), strict=True):
-        scored = [
-            (_likeness(run, share, cosine), run)
-            for (run, share), cosine in zip(sentence.candidates, cosines, strict=True)
-        ]
+    for (start, end, _), sentence, scored in zip(parts, found, _scored(found, embed), strict=True):
         enough = [(score, run) for score, run in scored if score >= SUPPORTED]
         named = {number - 1 for at, numbers in marks if start < at <= end + 1 for number in numbers}
         cited = None
@@ -427,22 +423,20 @@ def _adds(statement: Statement, part: _Run, others: Sequence[_Run]) -> bool:
 # --- how near ---------------------------------------------------------------------------------------------------------
 
 
-def _cosines(found: Sequence[_Sentence], embed: Embed | None) -> list[list[float | None]]:
-    """For each candidate of each sentence the cosine of its quote with the sentence; None where there is no embedder."""
+def _scored(found: Sequence[_Sentence], embed: Embed | None) -> list[list[tuple[float, _Run]]]:
+    """The candidates of each sentence, each with how near it is."""
     texts = [text for s in found if s.candidates for text in (s.text, *(run.text for run, _ in s.candidates))]
-    if embed is None or not texts:
-        return [[None] * len(sentence.candidates) for sentence in found]
     texts = list(dict.fromkeys(texts))
-    vectors = dict(zip(texts, embed(texts), strict=True))
-    return [[float(vectors[s.text] @ vectors[run.text]) for run, _ in s.candidates] for s in found]
+    vectors = dict(zip(texts, embed(texts), strict=True)) if embed and texts else {}
+    return [[(_likeness(s.text, run, share, vectors), run) for run, share in s.candidates] for s in found]
 
 
-# A logistic regression, fitted on the development half of benchmarks/support_pairs.jsonl: constant, words, cosine.
-_WORDS = (-4.41, 6.24, 0.0)
-_MEANING = (-5.65, 5.2, 2.9)
-
-
-def _likeness(run: _Run, share: float, cosine: float | None) -> float:
-    """From 0 to 1, how near a quote is to a sentence that nothing in it speaks against."""
-    constant, words, meaning = _WORDS if cosine is None or run.rows else _MEANING  # a row means little alone
-    return 1 / (1 + math.exp(-(constant + words * share + meaning * (cosine or 0.0))))
+def _likeness(sentence: str, run: _Run, share: float, vectors: Mapping[str, Vectors]) -> float:
+    """From 0 to 1, how near a quote is to a sentence that nothing in it speaks against. `vectors`: of both; none, without an embedder."""
+    # A logistic regression, fitted on the development half of benchmarks/support_pairs.jsonl.
+    if vectors and not run.rows:  # a row means little alone
+        cosine = float(vectors[sentence] @ vectors[run.text])
+        nearness = -5.65 + 5.2 * share + 2.9 * cosine
+    else:
+        nearness = -4.41 + 6.24 * share
+    return 1 / (1 + math.exp(-nearness))
