@@ -271,9 +271,7 @@ def _misaligned(claim: Statement, evidence: Statement) -> bool:
 def missing_values(claim: Statement, evidence: Iterable[Value], scales: Iterable[Decimal]) -> list[Value]:
     """Values of the claim that the evidence lacks. `scales`: what its numbers are in, besides ones."""
     evidence, scales = list(evidence), (Decimal(1), *scales)
-    years = {
-        Value(("number", str(Decimal(v.detail).normalize()))).core for v in evidence if v.kind == "date" and v.detail
-    }
+    years = {("number", str(Decimal(v.detail).normalize())) for v in evidence if v.kind == "date" and v.detail}
     return [
         value
         for _, value in claim.values

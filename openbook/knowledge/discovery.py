@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,17 @@ class SyncedFolder:
 
     def is_inside(self, other: Path) -> bool:
         return self.folder != other and self.folder.is_relative_to(other)
+
+    def to_json(self) -> str:
+        """As it is remembered. `path` is the real path, which is displayed otherwise when it is odd."""
+        rest = {"labels": sorted(self.labels), "ocr": self.ocr, "path": str(self.folder)}
+        return json.dumps({**asdict(self.rules), **rest})
+
+    @classmethod
+    def from_json(cls, text: str) -> SyncedFolder:
+        value = json.loads(text)
+        rules = Rules(tuple(value["include"]), tuple(value["exclude"]))
+        return cls(Path(value["path"]), rules, frozenset(value["labels"]), value["ocr"])
 
 
 def discover(paths: Sequence[Path], rules: Rules = Rules(), *, ocr: bool = False) -> Iterator[FoundFile | Verdict]:
@@ -212,7 +224,7 @@ class _Filter:
         except UnreadableFile as error:
             raise UnreadableFile(f"its {IGNORE_FILE} cannot be read: {error}") from error
         globs = _globs(lines, f"A line of {display_path(folder / IGNORE_FILE)}")
-        return _Filter(self.include, self.exclude, (*self.ignored, (relative, globs)))
+        return replace(self, ignored=(*self.ignored, (relative, globs)))
 
 
 def _globs(lines: Sequence[str], what: str) -> Any:

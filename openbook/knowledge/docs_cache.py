@@ -26,9 +26,9 @@ from openbook.records import Embedder, EmbedderIdentity, canonical_json, sha256_
 MAX_TRIES = 3  # when files change while they are read
 UNFINISHED_S = 7 * 24 * 3600.0  # unfinished work this old is deleted
 KEPT = 16  # knowledge bases kept in the cache; the longest unused go first
-_ROOTS = ".roots"
 _BUILDING = ".building"
-_MARK = ".complete"  # written last: a folder without it is unfinished work, which the next run goes on with
+# Written last, with what was read and how (see `_roots`). A folder without it is unfinished work, which the next run goes on with.
+_MARK = ".complete"
 
 
 def for_documents(
@@ -60,8 +60,7 @@ def for_documents(
                 )
             if key == _key(paths, embedder.identity, options, sizing):
                 with schema.storage_errors(folder):
-                    (folder / _ROOTS).write_text(roots, encoding="utf-8", errors="surrogateescape")
-                    (folder / _MARK).touch()
+                    (folder / _MARK).write_text(roots, encoding="utf-8", errors="surrogateescape")
                 _prune(cache / "docs", keep=folder)
                 return base, report
         base.close()  # a file changed while it was read, so what was built does not fit the key
@@ -146,7 +145,7 @@ def _borrow_embeddings(base: KnowledgeBase, roots: str, lock_timeout_s: float) -
 
 def _roots(folder: Path) -> str:
     try:
-        return (folder / _ROOTS).read_text(encoding="utf-8", errors="surrogateescape")
+        return (folder / _MARK).read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:
         return ""
 

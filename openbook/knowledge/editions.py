@@ -48,10 +48,6 @@ class Edition:
     reason: str
     newer: tuple[str, ...] = ()
 
-    @property
-    def is_proposal(self) -> bool:
-        return self.word in PROPOSALS
-
 
 @dataclass(frozen=True, slots=True)
 class Editions:
@@ -80,7 +76,7 @@ class Editions:
             best = ((0.0, 0.0), "", "")
             for hit in self.hits:
                 passage, mark = hit.passage, self.mark(hit.passage)
-                if mark is None or mark.is_proposal or not cited & {*mark.newer}:
+                if mark is None or mark.word in PROPOSALS or not cited & {*mark.newer}:
                     continue
                 for start, end in sentence_spans(passage.text, 0, len(passage.text)):
                     likeness = _likeness(quoted, _statement(passage.text[start:end]))

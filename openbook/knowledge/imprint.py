@@ -169,25 +169,25 @@ def imprint(head: DocumentHead) -> Imprint:
     if fields.get("type") not in _TEXT_TYPES:
         fields.pop("date", None)
     meant: dict[str, str] = {}
-    for meaning, forms in _KEYS.items():
-        given = (fields[form] for form in forms.split() if fields.get(form, "").strip(" -").casefold() not in _NOTHING)
-        meant.update((meaning, value) for value in list(given)[:1])
+    for meaning, keys in _KEYS.items():
+        given = (fields.get(key, "") for key in keys.split())
+        meant[meaning] = next((value for value in given if value.strip(" -").casefold() not in _NOTHING), "")
 
     title = head.title if head.title and head.title != path.stem else ""
     statements = list(_statements(head.beginning))
-    replaced_by = meant.get("replaced_by") or _first(_REPLACED_BY.search(s) for s in statements if _ended(s))
-    replaces = meant.get("replaces") or _first(map(_REPLACES.match, statements))
+    replaced_by = meant["replaced_by"] or _first(_REPLACED_BY.search(s) for s in statements if _ended(s))
+    replaces = meant["replaces"] or _first(map(_REPLACES.match, statements))
     stem, subject = _words(path.stem), _words(title)
     bracketed = {*_words(" ".join(re.findall(r"[(\[]([^)\]]+)[)\]]", title)))}
     status = (
-        _status(meant.get("status", ""))
-        or ("superseded" if "replaced_by" in meant else "")
+        _status(meant["status"])
+        or ("superseded" if meant["replaced_by"] else "")
         or next(filter(None, map(_ended, statements)), "")
         or ("archived" if {"archived", "superseded", "obsolete"} & bracketed else "")
         or ("draft" if _DRAFTS & {*stem[-1:], *bracketed} else "")
     )
     version = (
-        _version(meant.get("version", ""), bare=True)
+        _version(meant["version"], bare=True)
         or _version(path.stem, dotted=True)
         or _version(title)
         or _version(_title_lines(lines))
@@ -200,12 +200,12 @@ def imprint(head: DocumentHead) -> Imprint:
         subject=_plain(subject),
         folder=tuple(" ".join(plain) for part in path.parent.parts if (plain := _plain(_words(part)))),
         status=status,
-        current=meant.get("status", "").casefold() in _CURRENT or any(map(_STILL.search, statements)),
+        current=meant["status"].casefold() in _CURRENT or any(map(_STILL.search, statements)),
         in_archive=bool(_ARCHIVES & {part.casefold() for part in path.parent.parts} or _OLD & {*stem[-1:]}),
         version=version,
         years=frozenset(_YEAR.findall(f"{path.stem} {title}")),
-        date=date_in(meant.get("since", "")) or date_in(meant.get("date", "")),
-        until=date_in(meant.get("until", "")) or date_in(_first(map(_UNTIL.search, [head.beginning]), "date")),
+        date=date_in(meant["since"]) or date_in(meant["date"]),
+        until=date_in(meant["until"]) or date_in(_first(map(_UNTIL.search, [head.beginning]), "date")),
         replaced_by="" if _PARTLY.search(replaced_by) else replaced_by,
         replaces="" if _PARTLY.search(replaces) else replaces,
         identifiers={key: fields[key].casefold() for key in sorted(_IDENTIFIERS & set(fields))},

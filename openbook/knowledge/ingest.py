@@ -230,8 +230,6 @@ class Ingest:
         text_digest = sha256_hex(content.text.encode())
         spans = self._sizing.split(content)
         with self._run.slice(facts_only=True) as connection, schema.transaction(connection):
-            if (known := _content_of(connection, key)) is not None:  # another run stored it meanwhile
-                return known
             (content_id,), ids = connection.next_ids("contents", 1), connection.next_ids("passages", len(spans))
             of_file = (content.text, content.title, content.media_type, content.source_chars)
             row = (content_id, key, code, *of_file, to_json(content.metadata))
@@ -241,7 +239,7 @@ class Ingest:
                 (*row, integrity.row_digest(*row)),
             )
             if not stored.rowcount and (known := _content_of(connection, key)) is not None:
-                return known  # another run stored it at the same time
+                return known  # another run stored it meanwhile
             connection.executemany(
                 "INSERT INTO passages (id, content_id, passage_id, start_char, end_char, page, headings, embedding_key, digest) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",

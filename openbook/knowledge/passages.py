@@ -146,7 +146,8 @@ def _passages_of_id(connection: Connection, lookup: str, name: str, seen: Condit
             parts = [_passage(each, {path: labels})]
             if more:
                 all_of_it = passages_in(connection, stored, {path: labels})
-                parts = all_of_it[(at := all_of_it.index(parts[0])) : at + 1 + more]
+                at = all_of_it.index(parts[0])
+                parts = all_of_it[at : at + 1 + more]
             if len(parts) == 1 + more:
                 found.append(replace(joined(parts), header=table_header(stored.text, parts[0].start)))
     return sorted(found, key=lambda each: each.document)

@@ -17,8 +17,6 @@ from openbook.parsers.page_image import draw_page
 from openbook.parsers.sandbox import Limits
 from openbook.records import sha256_hex
 
-PDF = "application/pdf"
-
 _NONE = "The page cannot be shown as a picture"
 
 
@@ -33,7 +31,7 @@ def page_picture(
 
     The caller checks who may see the document. Ends early when `stop` returns true.
     """
-    if content.media_type != PDF:
+    if content.media_type != "application/pdf":
         raise NoPicture("This document is not a PDF, so it has no pages to show.", "not_a_pdf")
     path = path_displayed(document)
     try:

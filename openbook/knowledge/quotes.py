@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -63,17 +63,13 @@ def quote(
     numbers of passages, from 1, that its author named there; of equally good quotes one from these is taken.
     """
     read = _Passages(question, passages)
-    parts = list(_parts(answer))
+    parts = _parts(answer)
     found = [read.candidates_for(answer[start:end], code) for start, end, code in parts]
     if not any(each.needs_support for each in found):  # an answer that states nothing has no support
         found = [replace(each, needs_support=True) for each in found]
     citations: dict[tuple[str, int, int], Citation] = {}
     sentences: list[SentenceSupport] = []
-    for (start, end, _), sentence, cosines in zip(parts, found, _cosines(found, embed), strict=True):
-        scored = [
-            (_likeness(run, share, cosine), run)
-            for (run, share), cosine in zip(sentence.candidates, cosines, strict=True)
-        ]
+    for (start, end, _), sentence, scored in zip(parts, found, _scored(found, embed), strict=True):
         enough = [(score, run) for score, run in scored if score >= SUPPORTED]
         named = {number - 1 for at, numbers in marks if start < at <= end + 1 for number in numbers}
         cited = None
@@ -121,6 +117,7 @@ def closest(question: str, passages: Sequence[Passage], embed: Embed | None, mos
 # --- the parts of an answer -------------------------------------------------------------------------------------------
 
 _FENCE = re.compile(r"^[ \t]*```[^\n]*\n(?P<code>.*?)(?:^[ \t]*```[^\n]*$|\Z)", re.MULTILINE | re.DOTALL)
+_CODE_LINE = re.compile(r"\S.*")
 _MARKS = re.compile(r"\s*\[\d{1,3}(?:\s*,\s*\d{1,3})*\]")
 _YES_OR_NO = re.compile(r"^\W*(?:yes|no)\b\W*(?=\w)", re.IGNORECASE)
 _VERDICT = re.compile(r"^\W*(?:yes|no)\b\s*(?:[^\w\s]|$)|\banswer\b[^.\n]{0,40}\bis\W+(?:yes|no)\b", re.IGNORECASE)
@@ -132,20 +129,20 @@ _OPEN = frozenset("what who whom whose which when where why how".split())
 _UNFINISHED = frozenset("the a an and or of to in on at by for from with is are was were that which than as".split())
 
 
-def _parts(answer: str) -> Iterator[tuple[int, int, bool]]:
+def _parts(answer: str) -> list[tuple[int, int, bool]]:
     """(start, end, whether it is a line of code) of each sentence of an answer; the whole where there is none."""
-    at, found = 0, False
+    found: list[tuple[int, int, bool]] = []
+    at = 0
     for fence in (*_FENCE.finditer(answer), None):
-        for start, end in sentence_spans(answer, at, fence.start() if fence else len(answer)):
-            found = True
-            yield start, end, False
+        sentences = sentence_spans(answer, at, fence.start() if fence else len(answer))
+        found += [(start, end, False) for start, end in sentences]
         if fence:
-            for line in re.compile(r"[^\s][^\n]*").finditer(answer, *fence.span("code")):
-                found = True
-                yield line.start(), line.start() + len(line[0].rstrip()), True
+            lines = _CODE_LINE.finditer(answer, *fence.span("code"))
+            found += [(line.start(), line.start() + len(line[0].rstrip()), True) for line in lines]
             at = fence.end()
-    if not found and answer:
-        yield 0, len(answer), False
+    if answer and not found:
+        return [(0, len(answer), False)]
+    return found
 
 
 # --- the parts of passages --------------------------------------------------------------------------------------------
@@ -167,9 +164,8 @@ class _Run:
     statement: Statement
     topic: frozenset[str]  # words of the title, the headings above and the table's header
     rows: tuple[tuple[tuple[Statement, ...], tuple[frozenset[str], ...]], ...] = ()  # cells, and the years over each
-    labels: tuple[
-        tuple[frozenset[str], ...], ...
-    ] = ()  # the first cell of each row, or the name of each entry, word by word
+    # The first cell of each row, or the name of each entry, word by word.
+    labels: tuple[tuple[frozenset[str], ...], ...] = ()
     parts: tuple[_Run, ...] = ()  # the sentences of a longer run
     header: Statement | None = None
     listed: int = 0  # how many list items or table rows it has
@@ -181,9 +177,8 @@ class _Run:
 
     def shared(self, statement: Statement) -> int:
         """How many words of a statement it or its table's header has."""
-        return len(
-            statement.stems & (self.statement.stems | self.header.stems if self.header else self.statement.stems)
-        )
+        here = self.statement.stems | (self.header.stems if self.header else frozenset())
+        return len(statement.stems & here)
 
     def citation(self) -> Citation:
         passage = self.passage
@@ -428,22 +423,20 @@ def _adds(statement: Statement, part: _Run, others: Sequence[_Run]) -> bool:
 # --- how near ---------------------------------------------------------------------------------------------------------
 
 
-def _cosines(found: Sequence[_Sentence], embed: Embed | None) -> list[list[float | None]]:
-    """For each candidate of each sentence the cosine of its quote with the sentence; None where there is no embedder."""
+def _scored(found: Sequence[_Sentence], embed: Embed | None) -> list[list[tuple[float, _Run]]]:
+    """The candidates of each sentence, each with how near it is."""
     texts = [text for s in found if s.candidates for text in (s.text, *(run.text for run, _ in s.candidates))]
-    if embed is None or not texts:
-        return [[None] * len(sentence.candidates) for sentence in found]
     texts = list(dict.fromkeys(texts))
-    vectors = dict(zip(texts, embed(texts), strict=True))
-    return [[float(vectors[s.text] @ vectors[run.text]) for run, _ in s.candidates] for s in found]
+    vectors = dict(zip(texts, embed(texts), strict=True)) if embed and texts else {}
+    return [[(_likeness(s.text, run, share, vectors), run) for run, share in s.candidates] for s in found]
 
 
-# A logistic regression, fitted on the development half of benchmarks/support_pairs.jsonl: constant, words, cosine.
-_WORDS = (-4.41, 6.24, 0.0)
-_MEANING = (-5.65, 5.2, 2.9)
-
-
-def _likeness(run: _Run, share: float, cosine: float | None) -> float:
-    """From 0 to 1, how near a quote is to a sentence that nothing in it speaks against."""
-    constant, words, meaning = _WORDS if cosine is None or run.rows else _MEANING  # a row means little alone
-    return 1 / (1 + math.exp(-(constant + words * share + meaning * (cosine or 0.0))))
+def _likeness(sentence: str, run: _Run, share: float, vectors: Mapping[str, Vectors]) -> float:
+    """From 0 to 1, how near a quote is to a sentence that nothing in it speaks against. `vectors`: of both; none, without an embedder."""
+    # A logistic regression, fitted on the development half of benchmarks/support_pairs.jsonl.
+    if vectors and not run.rows:  # a row means little alone
+        cosine = float(vectors[sentence] @ vectors[run.text])
+        nearness = -5.65 + 5.2 * share + 2.9 * cosine
+    else:
+        nearness = -4.41 + 6.24 * share
+    return 1 / (1 + math.exp(-nearness))

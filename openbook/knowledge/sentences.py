@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-_BLANK_LINES = re.compile(r"\n\s*\n")
-_VISIBLE = re.compile(r"\S")
+BLANK_LINES = re.compile(r"\n\s*\n")
+VISIBLE = re.compile(r"\S")
 
 _ITEM = re.compile(
     r"[ \t]*(?:[-*+•‣◦▪–—·o][ \t]|\d{1,3}\.[ \t]|[a-z]\.[ \t]|\(?(?:\d{1,3}|[A-Za-z]|[ivx]{1,5})\)[ \t]"
@@ -51,7 +51,7 @@ def sentence_spans(text: str, start: int, end: int) -> list[tuple[int, int]]:
 
 
 def _blocks(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    for blank in _BLANK_LINES.finditer(text, start, end):
+    for blank in BLANK_LINES.finditer(text, start, end):
         yield start, blank.start()
         start = blank.end()
     yield start, end
@@ -62,28 +62,23 @@ def _segments(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
     lines = _lines(text, start, end)
     # Not the longest line, which may be an exception.
     width = sorted(stop - begin for begin, stop in lines)[len(lines) * 3 // 4]
-    segment = -1
-    for i, (begin, stop) in enumerate(lines):
-        if _RULE.match(text, begin, stop):
-            if segment >= 0:
-                yield segment, lines[i - 1][1]
-            segment = -1
-            continue
-        if segment >= 0 and _line_ends(text, lines[i - 1], (begin, stop), width):
+    segment = -1  # where the run under way begins
+    for i, line in enumerate(lines):
+        is_rule = _RULE.match(text, *line)
+        if segment >= 0 and (is_rule or _line_ends(text, lines[i - 1], line, width)):
             yield segment, lines[i - 1][1]
-            segment = begin
-        segment = begin if segment < 0 else segment
+            segment = -1
+        if segment < 0 and not is_rule:
+            segment = line[0]
     if segment >= 0:
         yield segment, end
 
 
 def _lines(text: str, start: int, end: int) -> list[tuple[int, int]]:
     lines = []
-    while start <= end:
-        stop = text.find("\n", start, end)
-        stop = end if stop < 0 else stop
-        lines.append((start, stop))
-        start = stop + 1
+    for line in text[start:end].split("\n"):
+        lines.append((start, start + len(line)))
+        start += len(line) + 1
     return lines
 
 
@@ -111,7 +106,7 @@ def _in_segment(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
 
 
 def _stripped(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    first = _VISIBLE.search(text, start, end)
+    first = VISIBLE.search(text, start, end)
     if first:
         while text[end - 1].isspace():
             end -= 1
@@ -120,7 +115,7 @@ def _stripped(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
 
 def _is_end(text: str, begin: int, stop: int, after: int, end: int) -> bool:
     """Whether the punctuation at [stop, after) ends the sentence that began at `begin`."""
-    following = _VISIBLE.search(text, after, end)
+    following = VISIBLE.search(text, after, end)
     if not following or text[stop] in "。！？":
         return True
     first = following[0]

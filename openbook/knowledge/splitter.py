@@ -8,29 +8,22 @@ cited with one page.
 from __future__ import annotations
 
 import json
-import re
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Literal, TypeAlias
+from typing import Literal
 
 from openbook.codec import convert, parse_json
 from openbook.errors import ConfigError, KnowledgeBaseInvalid
-from openbook.knowledge.sentences import sentence_spans
+from openbook.knowledge.sentences import BLANK_LINES, VISIBLE, sentence_spans
 from openbook.records import Content, HeadingMark, PassageSpan
 
 SPLITTER_VERSION = "2"
 
 PASSAGE_CHARS = 450  # about 110 tokens; a small reader answers better from little text (docs/log.md)
 
-_Span: TypeAlias = tuple[int, int]
-
 _SMALL = 1 / 3  # a passage below this share of the limit is worth joining with what follows
-
-_BLANK_LINES = re.compile(r"\n\s*\n")
-_VISIBLE = re.compile(r"\S")
-_SPACE = re.compile(r"\s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +132,7 @@ class _Packer:
 
     def visible(self, start: int, end: int) -> int | None:
         """Where the first visible character stands."""
-        found = _VISIBLE.search(self.text, start, end)
+        found = VISIBLE.search(self.text, start, end)
         return found.start() if found else None
 
     def visible_end(self, start: int, end: int) -> int:
@@ -147,7 +140,7 @@ class _Packer:
             end -= 1
         return end
 
-    def spans(self) -> Iterator[_Span]:
+    def spans(self) -> Iterator[tuple[int, int]]:
         start = end = 0  # the passage under way
         for atom_start, atom_end in self._atoms():
             visible_end = self.visible_end(atom_start, atom_end)
@@ -168,12 +161,12 @@ class _Packer:
         if end > start:
             yield start, end
 
-    def _atoms(self) -> Iterator[_Span]:
+    def _atoms(self) -> Iterator[tuple[int, int]]:
         """Paragraphs with the blank lines after them, cut at headings and pages. The first begins at 0."""
         forced = {at for at in (*self.heading_starts, *self.page_starts) if 0 < at < self.end}
         start = 0
         for stop in sorted({*forced, len(self.text)}):
-            for blank in _BLANK_LINES.finditer(self.text, start, stop):
+            for blank in BLANK_LINES.finditer(self.text, start, stop):
                 if self.visible(start, blank.start()) is not None:
                     yield start, blank.end()
                     start = blank.end()
@@ -220,7 +213,7 @@ class _Packer:
             if line >= 0:
                 return line + 1
             for at in range(end, low, -1):
-                if _SPACE.match(self.text[at - 1]):
+                if self.text[at - 1].isspace():
                     return at
         # Anywhere, but not inside what is one character to the eye, if that is not the whole passage.
         cut = end

@@ -10,7 +10,8 @@ import json
 import os
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -26,9 +27,8 @@ from openbook.knowledge.versions import apply_retention, commit
 from openbook.parsers import needs_ocr
 from openbook.records import Embedder, Verdict
 
-_TICK_MS = 500
-
 Live: TypeAlias = dict[str, LiveDocument]  # what the newest version holds, by path, in their order
+FindBatches: TypeAlias = Callable[[Live], Sequence[FileBatch]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +102,9 @@ def sync_folders(
 
     def find_batches(live: Live) -> list[FileBatch]:
         known = {each.folder: each for each in sources(base)}
-        asked = {each.folder: each for each in (replace(e, folder=Path(os.path.abspath(e.folder))) for e in folders)}
-        inside = [e for e in known.values() if any(map(e.is_inside, asked)) and e.folder.is_dir()]
+        absolute = [replace(each, folder=Path(os.path.abspath(each.folder))) for each in folders]
+        asked = {each.folder: each for each in absolute}
+        inside = [each for each in known.values() if any(map(each.is_inside, asked)) and each.folder.is_dir()]
         wanted = {**{each.folder: each for each in inside}, **asked}
         batches: list[FileBatch] = []
         failed: list[KnowledgeError] = []
@@ -158,16 +159,8 @@ def remove(base: KnowledgeBase, documents: Sequence[str]) -> Report:
 
 def sources(base: KnowledgeBase) -> list[SyncedFolder]:
     """The folders that were synced, as they were."""
-    values = [json.loads(text) for (text,) in base.connection.execute("SELECT rules FROM sources ORDER BY folder")]
-    return [
-        SyncedFolder(
-            Path(value["path"]),
-            Rules(tuple(value["include"]), tuple(value["exclude"])),
-            frozenset(value["labels"]),
-            value["ocr"],
-        )
-        for value in values
-    ]
+    rows = base.connection.execute("SELECT rules FROM sources ORDER BY folder")
+    return [SyncedFolder.from_json(text) for (text,) in rows]
 
 
 def forget_source(base: KnowledgeBase, folder: Path) -> None:
@@ -219,10 +212,9 @@ def folder_changes(
             debounce=quiet_ms * 8,
             step=quiet_ms,
             stop_event=stop,
-            rust_timeout=_TICK_MS,
+            rust_timeout=500,  # milliseconds
             yield_on_timeout=True,
             raise_interrupt=True,
-            recursive=True,
         ):
             yield len(batch)
     except OSError as error:
@@ -239,30 +231,20 @@ def _path_of(found: FoundFile | Verdict) -> str:
 
 
 def _ingest_in_slices(
-    base: KnowledgeBase,
-    embedder: Embedder,
-    options: RunOptions,
-    find_batches: Callable[[Live], Sequence[FileBatch]],
+    base: KnowledgeBase, embedder: Embedder, options: RunOptions, find_batches: FindBatches
 ) -> Report:
     """`find_batches` is called again after a conflict with another writer."""
     base.check_embedder(embedder.identity)
-
-    def work(run: SlicedRun) -> Report:
-        live = live_documents(run.connection)
-        return _run(base, run, embedder, options, find_batches(live), live)
-
+    work = partial(_run, base, embedder, options, find_batches)
     return in_slices(base, work, options.lock_timeout_s, options.check_cancelled)
 
 
 def _run(
-    base: KnowledgeBase,
-    run: SlicedRun,
-    embedder: Embedder,
-    options: RunOptions,
-    batches: Sequence[FileBatch],
-    live: Live,
+    base: KnowledgeBase, embedder: Embedder, options: RunOptions, find_batches: FindBatches, run: SlicedRun
 ) -> Report:
     connection = run.connection
+    live = live_documents(connection)
+    batches = find_batches(live)
     connection.durable(False)  # what is stored ahead may be lost with the power, never damaged
     ingest = Ingest(run, base.sizing, options, live)
     for batch in batches:
@@ -279,15 +261,9 @@ def _run(
         connection.executemany("UPDATE documents SET stat = ? WHERE path = ? AND removed_in IS NULL", ingest.restat)
         _write_verdicts(connection, batches, ingest.tried, verdicts)
         for source in (batch.source for batch in batches if batch.source):
-            # The real path: the column `folder` holds it as it is displayed.
-            value = asdict(source.rules) | {
-                "labels": sorted(source.labels),
-                "ocr": source.ocr,
-                "path": str(source.folder),
-            }
-            row = (display_path(source.folder), json.dumps(value))
             connection.execute(
-                "INSERT INTO sources VALUES (?, ?) ON CONFLICT (folder) DO UPDATE SET rules = excluded.rules", row
+                "INSERT INTO sources VALUES (?, ?) ON CONFLICT (folder) DO UPDATE SET rules = excluded.rules",
+                (display_path(source.folder), source.to_json()),
             )
 
     with run.commit(contents):

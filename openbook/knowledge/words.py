@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -48,10 +49,8 @@ def query_words(query: str) -> Sequence[str]:
 
 def query_terms(query: str) -> dict[int, int]:
     """How often `query` holds each term, in ascending order of the terms."""
-    stem, counts = stemmer(), dict[int, int]()
-    for word in query_words(query):
-        term = _term(stem(word))
-        counts[term] = counts.get(term, 0) + 1
+    stem = stemmer()
+    counts = Counter(_term(stem(word)) for word in query_words(query))
     return dict(sorted(counts.items()))
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from openbook.knowledge.check import check
-from openbook.testing import HashEmbedder
 from tests.knowledge.conftest import Library
 
 SCRIPT = """
@@ -26,11 +25,6 @@ base = KnowledgeBase.open(Path(sys.argv[1]), embedder.identity)
 print("ready", flush=True)
 sync(base, Path(sys.argv[2]), embedder)
 """
-
-
-@pytest.fixture
-def library(tmp_path: Path, embedder: HashEmbedder) -> Library:
-    return Library(tmp_path, embedder)
 
 
 def killed_run(kb: Path, docs: Path, after_s: float) -> bool:

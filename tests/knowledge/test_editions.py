@@ -48,6 +48,7 @@ def test_what_took_the_place_comes_first_and_the_older_is_marked() -> None:
 
 
 LEFT = "How many days of leave?"
+DATED = heads(head(OLD, "> **Archived.** Version 3\n"), head(NEW, "# Leave\n", date="2025-03-01"))
 TWO = heads(head("leave-2023.md"), head("leave-2025.md"))
 
 
@@ -62,6 +63,8 @@ TWO = heads(head("leave-2023.md"), head("leave-2025.md"))
          ["a.md", NEW, "b.md", OLD, "c.md"], ["a.md", NEW, "b.md", "c.md"]),
         # A question about the older one keeps the order.
         ("How many days of leave were there in 2023?", [hit(OLD, OLD_SAYS), hit(NEW, NEW_SAYS)], LEAVE, [OLD, NEW], [OLD, NEW]),
+        ("How many days of leave were there in 2022?", [hit(OLD, OLD_SAYS), hit(NEW, NEW_SAYS)], DATED, [OLD, NEW], [OLD, NEW]),
+        ("How many days of leave by version 3?", [hit(OLD, OLD_SAYS), hit(NEW, NEW_SAYS)], DATED, [OLD, NEW], [OLD, NEW]),
         ("What did the old policy say about leave?", [hit(OLD, OLD_SAYS), hit(NEW, NEW_SAYS)], LEAVE, [OLD, NEW], [OLD, NEW]),
         ("What changed?", [hit(OLD, OLD_SAYS), hit(NEW, NEW_SAYS)], LEAVE, [OLD, NEW], [OLD, NEW]),
         # Passages on two matters keep it too when only the names tell which is older.

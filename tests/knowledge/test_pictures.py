@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from openbook.errors import NoPicture
-from openbook.knowledge import KnowledgeBase, add
 from openbook.knowledge.discovery import display_path
 from openbook.knowledge.ingest import content_key
 from openbook.knowledge.integrity import StoredContent
@@ -17,7 +16,7 @@ from openbook.knowledge.pictures import page_picture
 from openbook.parsers.page_image import draw
 from openbook.parsers.sandbox import Limits
 from openbook.records import sha256_hex
-from openbook.testing import HashEmbedder
+from tests.knowledge.conftest import Library
 from tests.knowledge.small_bases import reseal
 from tests.parsers.pngs import decoded
 from tests.parsers.samples import make_pdf
@@ -26,22 +25,20 @@ SHIP = make_pdf([["The ship has two masts."], ["It was built in 1921."]])
 
 
 @pytest.fixture
-def base(tmp_path: Path) -> Iterator[KnowledgeBase]:
-    base = KnowledgeBase.ensure(tmp_path / "kb", HashEmbedder().identity)
-    yield base
-    base.close()
-
-
-def written(path: Path, data: bytes = SHIP) -> Path:
-    path.parent.mkdir(exist_ok=True)
-    path.write_bytes(data)
+def ship(library: Library) -> Path:
+    path = library.write("ship.pdf", SHIP)
+    library.add()
     return path
 
 
-def origin_of(base: KnowledgeBase, path: Path, version: int | None = None) -> StoredContent:
-    origin = base.content(display_path(path), version)
+def origin_of(library: Library, path: Path, version: int | None = None) -> StoredContent:
+    origin = library.base.content(display_path(path), version)
     assert origin is not None
     return origin
+
+
+def is_drawn(path: Path, origin: StoredContent, page: int = 1) -> bool:
+    return decoded(page_picture(display_path(path), origin, page))[0] == 1000
 
 
 def refusal(path: Path, origin: StoredContent, page: int = 1, limits: Limits = Limits()) -> str:
@@ -50,61 +47,55 @@ def refusal(path: Path, origin: StoredContent, page: int = 1, limits: Limits = L
     return caught.value.code
 
 
-def test_a_page_of_the_file_that_was_read(base: KnowledgeBase, tmp_path: Path) -> None:
-    path, note = written(tmp_path / "docs" / "ship.pdf"), written(tmp_path / "docs" / "note.txt", b"%PDF is a format.")
-    add(base, [path, note], HashEmbedder())
-    drawn = draw(SHIP, 2)
-    png = page_picture(display_path(path), origin_of(base, path), 2)
+def test_a_page_of_the_file_that_was_read(library: Library, ship: Path) -> None:
+    note = library.write("note.txt", b"%PDF is a format.")
+    library.add("note.txt")
+    drawn, origin = draw(SHIP, 2), origin_of(library, ship)
+    png = page_picture(display_path(ship), origin, 2)
     assert decoded(png) == (drawn.width, drawn.height, drawn.pixels)
-    assert refusal(path, origin_of(base, path), 3) == "page_not_found"
-    assert refusal(note, origin_of(base, note)) == "not_a_pdf"
-    assert refusal(path, origin_of(base, path), limits=Limits(max_file_bytes=100)) == "file_unreadable"
-    assert base.content("another.pdf") is None
+    assert refusal(ship, origin, 3) == "page_not_found"
+    assert refusal(note, origin_of(library, note)) == "not_a_pdf"
+    assert refusal(ship, origin, limits=Limits(max_file_bytes=100)) == "file_unreadable"
+    assert library.base.content("another.pdf") is None
 
 
-def test_what_older_code_read_is_known_by_what_is_recorded_of_it(base: KnowledgeBase, tmp_path: Path) -> None:
-    path = written(tmp_path / "docs" / "ship.pdf")
-    add(base, [path], HashEmbedder())
+def test_what_older_code_read_is_known_by_what_is_recorded_of_it(library: Library, ship: Path) -> None:
     for code in ("reader 1 splitter 1 450", "reader 9 splitter 9 900 ocr"):
-        with base.writing(1.0) as connection:
-            key = content_key(path, sha256_hex(SHIP), code)
+        with library.base.writing(1.0) as connection:
+            key = content_key(ship, sha256_hex(SHIP), code)
             connection.execute("UPDATE contents SET key = ?, code = ?", (key, code))
             reseal(connection)
-        origin = origin_of(base, path)
+        origin = origin_of(library, ship)
         assert origin.code == code
-        assert decoded(page_picture(display_path(path), origin, 1))[0] == 1000
-        path.write_bytes(SHIP.replace(b"two masts", b"six masts"))
-        assert refusal(path, origin) == "file_changed"
-        path.write_bytes(SHIP)
+        assert is_drawn(ship, origin)
+        ship.write_bytes(SHIP.replace(b"two masts", b"six masts"))
+        assert refusal(ship, origin) == "file_changed"
+        ship.write_bytes(SHIP)
 
 
-def test_one_other_byte_is_another_file_whatever_its_date_says(base: KnowledgeBase, tmp_path: Path) -> None:
-    path = written(tmp_path / "docs" / "ship.pdf")
-    add(base, [path], HashEmbedder())
-    before = path.stat()
-    path.write_bytes(SHIP.replace(b"1921", b"1922"))
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert path.stat().st_size == before.st_size
-    assert refusal(path, origin_of(base, path)) == "file_changed"
-    add(base, [path], HashEmbedder())  # each version asks for the bytes that it was read from
-    assert refusal(path, origin_of(base, path, 1)) == "file_changed"
-    newest = origin_of(base, path)
-    assert decoded(page_picture(display_path(path), newest, 2))[0] == 1000
-    path.write_bytes(SHIP)
-    assert decoded(page_picture(display_path(path), origin_of(base, path, 1), 2))[0] == 1000
-    assert refusal(path, newest) == "file_changed"
+def test_one_other_byte_is_another_file_whatever_its_date_says(library: Library, ship: Path) -> None:
+    before = ship.stat()
+    ship.write_bytes(SHIP.replace(b"1921", b"1922"))
+    os.utime(ship, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert ship.stat().st_size == before.st_size
+    assert refusal(ship, origin_of(library, ship)) == "file_changed"
+    library.add()  # each version asks for the bytes that it was read from
+    assert refusal(ship, origin_of(library, ship, 1)) == "file_changed"
+    newest = origin_of(library, ship)
+    assert is_drawn(ship, newest, 2)
+    ship.write_bytes(SHIP)
+    assert is_drawn(ship, origin_of(library, ship, 1), 2)
+    assert refusal(ship, newest) == "file_changed"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links and pipes are others there")
-def test_what_takes_the_files_place_is_not_shown(base: KnowledgeBase, tmp_path: Path) -> None:
-    path = written(
-        Path(os.fsdecode(os.fsencode(tmp_path / "docs") + b"/a\nFae\xe4hre \xe2\x80\x8b.Pdf"))
-    )  # an odd name
-    other = written(tmp_path / "other" / "pay.pdf", make_pdf([["Anna earns 12 crowns."]]))
-    same = written(tmp_path / "other" / "copy.pdf")
-    add(base, [path], HashEmbedder())
-    origin = origin_of(base, path)
-    assert decoded(page_picture(display_path(path), origin, 1))[0] == 1000
+def test_what_takes_the_files_place_is_not_shown(library: Library) -> None:
+    path = library.write(os.fsdecode(b"a\nFae\xe4hre \xe2\x80\x8b.Pdf"), SHIP)  # an odd name
+    library.add()
+    other = library.write("../other/pay.pdf", make_pdf([["Anna earns 12 crowns."]]))
+    same = library.write("../other/copy.pdf", SHIP)
+    origin = origin_of(library, path)
+    assert is_drawn(path, origin)
     in_its_place: list[tuple[Callable[[], object], str]] = [
         (lambda: None, "file_unreadable"),
         (lambda: path.symlink_to(other), "file_changed"),
@@ -117,7 +108,7 @@ def test_what_takes_the_files_place_is_not_shown(base: KnowledgeBase, tmp_path: 
         assert refusal(path, origin) == code
     path.unlink()
     path.symlink_to(same)  # the very bytes that were read, wherever they lie
-    assert decoded(page_picture(display_path(path), origin, 1))[0] == 1000
+    assert is_drawn(path, origin)
     path.unlink()
     path.mkdir()
     assert refusal(path, origin) == "file_unreadable"

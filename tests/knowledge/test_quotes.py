@@ -18,6 +18,10 @@ RULES = (
 )
 FERRY = "Passengers may not take dogs into the saloon. Found items not collected are kept for 60 days."
 CARS = "Bicycle\n\nA bicycle costs 3.50 euros on every route. A car ticket costs 26.50 euros."
+HOURS = (
+    "Groups over 20 get a guide. Members may borrow maps.\n\n"
+    "Sales were 12 million euros, compared with 9 million euros in 2022. The office opens at 8:15 am."
+)
 FARES = """| Ticket | 2024 | 2023 |
 |---|---|---|
 | Adult | $12 | $11 |
@@ -80,6 +84,10 @@ def test_the_sentence_that_holds_the_answer_is_quoted(answer: str, question: str
         (FERRY, "Passengers can't take dogs into the saloon.", "Passengers can take dogs into the saloon."),
         (FERRY, "Found items are kept for 60 days.", "Found items are not kept for 60 days."),
         (CARS, "A car ticket costs 26.50 euros.", "A car ticket costs 3.50 euros."),
+        (HOURS, "Groups of more than 20 get a guide.", "Groups under 20 get a guide."),
+        (HOURS, "Members may borrow maps.", "Only members may borrow maps."),
+        (HOURS, "Sales rose from 9 million euros to 12 million euros.", "Sales went from 12 million euros to 9 million euros."),
+        (HOURS, "The office opens at 08:15.", "The office opens at 8:45."),
     ],
 )  # fmt: skip
 def test_a_right_paraphrase_is_supported_and_a_changed_value_is_not(text: str, right: str, altered: str) -> None:

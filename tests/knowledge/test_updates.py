@@ -24,7 +24,7 @@ from openbook.knowledge.versions import Retention, prune, restore
 from openbook.parsers.sandbox import Limits
 from openbook.records import Vectors
 from openbook.testing import HashEmbedder
-from tests.knowledge.conftest import Interrupted, Library, killed
+from tests.knowledge.conftest import Library
 from tests.knowledge.small_bases import DIMENSIONS, reseal
 from tests.parsers.test_ocr import install
 
@@ -129,16 +129,6 @@ def test_a_texts_title_is_its_own_or_that_of_the_file_it_is_in(library: Library)
     library.write("a.txt", "Another one.")
     library.add()
     assert [p.title for p in library.base.passages(library.path("beta.txt"))] == ["beta"]
-
-
-def test_an_interrupted_run_commits_nothing_and_the_next_goes_on(library: Library) -> None:
-    base, embedder = library.base, library.embedder
-    library.write("many.txt", "\n\n".join(f"Part {i}. " + f"word{i} " * 60 for i in range(200)))
-    with pytest.raises(KeyboardInterrupt):
-        add(base, [library.docs], Interrupted(lambda: None, lambda: None, killed))
-    assert (base.version, base.documents(), base.search("part", embedder)) == (0, [], (0, []))
-    assert library.add().passages_embedded == embedder.texts_embedded == base.status().passages - 2 * 64
-    assert len(base.documents()) == 4
 
 
 # --- what cannot be read ----------------------------------------------------------------------------------------------

@@ -1,0 +1,1 @@
+from tests.knowledge.conftest import library as library  # the fixture
