@@ -189,6 +189,7 @@ _CHANGE = re.compile(
 _ITEM = r"[$€£]?\d[\d.]*%?(?: (?:thousand|million|billion|percent))?"
 _LIST = re.compile(rf"{_ITEM}(?:,? and {_ITEM}|, {_ITEM})+")
 _NUMBER = re.compile(r"\d[\d.]*\d|\d")
+_DIRECTIONS = {"over": 1, "above": 1, "under": -1, "below": -1}
 
 
 def contradict(claim: Statement, evidence: Statement, question: Statement) -> bool:
@@ -286,6 +287,8 @@ def _equal(value: Value, other: Value, scales: Sequence[Decimal]) -> bool:
         return value.core == other.core
     if value.kind == "date":
         return value.core[1] == other.core[1] and value.core[2] in ("0", other.core[2])
+    if _DIRECTIONS.get(value.bound, 0) * _DIRECTIONS.get(other.bound, 0) < 0:
+        return False
     return any(abs(Decimal(value.core[1])) == abs(Decimal(other.core[1])) * scale for scale in scales)
 
 

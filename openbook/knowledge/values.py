@@ -156,7 +156,7 @@ def _read(text: str) -> tuple[list[tuple[int, Value]], set[str]]:
 def _different(located: Sequence[tuple[int, Value]]) -> list[Value]:
     """Each value once: dates and times, then numbers.
 
-    `28 (twenty-eight) days` states one number; the more telling of two that say the same stays.
+    "28, that is 28 days" states one number; the more telling of two that say the same stays.
     """
     kept: list[Value] = []
     for value in sorted((value for _, value in located), key=lambda value: value.kind == "number"):

@@ -85,6 +85,7 @@ def test_the_sentence_that_holds_the_answer_is_quoted(answer: str, question: str
         (FERRY, "Found items are kept for 60 days.", "Found items are not kept for 60 days."),
         (CARS, "A car ticket costs 26.50 euros.", "A car ticket costs 3.50 euros."),
         (HOURS, "Groups of more than 20 get a guide.", "Groups under 20 get a guide."),
+        ("Groups over 20 pay less.", "Groups over 20 pay less.", "Groups under 20 pay less."),
         (HOURS, "Members may borrow maps.", "Only members may borrow maps."),
         (HOURS, "Sales rose from 9 million euros to 12 million euros.", "Sales went from 12 million euros to 9 million euros."),
         (HOURS, "The office opens at 08:15.", "The office opens at 8:45."),

@@ -23,7 +23,7 @@ EQUAL = [
     ("noon", "12:00"),
 ]  # fmt: skip
 DIFFERENT = [
-    ("28 hours", "28 days"), ("28 days or 30 days", "28 days"), ("not 28 days", "28 days"),
+    ("28 hours", "28 days"), ("28, that is 28 hours", "28 days"), ("28 days or 30 days", "28 days"), ("not 28 days", "28 days"),
     ("more than 28 days", "28 days"), ("5-7 days", "5 days"), ("two and a half days", "2 days"), ("1.5", "15"),
     ("No one knows.", "1"), ("twenty to thirty", "20"), ("nineteen ninety", "109"), ("€450 per day", "€450 per hour"),
     ("$450", "€450"), ("alarm A40", "40"), ("10.0.0.1", "10"), ("30 April", "30 April 2024"),
