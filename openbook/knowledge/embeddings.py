@@ -143,9 +143,8 @@ def reembed(
             connection.durable(True)
             with schema.transaction(connection):
                 version = schema.newest_version(connection) + 1
-                connection.execute(
-                    f"DELETE FROM {TABLE}"
-                )  # row by row, so that whoever reads the state before sees them
+                # Row by row, so that whoever reads the state before sees the old ones.
+                connection.execute(f"DELETE FROM {TABLE}")
                 connection.execute(f"INSERT INTO {TABLE} SELECT * FROM {NEXT_TABLE}")
                 connection.execute(f"DROP TABLE {NEXT_TABLE}")
                 schema.remember(connection, embedder=identity, reembedding=None)

@@ -119,13 +119,13 @@ def resolve_in_all_versions(base: KnowledgeBase, documents: Sequence[str]) -> li
 
 
 def texts_of(base: KnowledgeBase, documents: Sequence[str]) -> list[str]:
-    """All texts that the documents hold in any kept version. Raises as `named` does."""
+    """All texts that the documents hold in any kept version. Raises as `resolve_in_all_versions` does."""
     contents = contents_held_by(base.connection, resolve_in_all_versions(base, documents))
     return [text for (text,) in _for_ids(base.connection, "SELECT text FROM contents WHERE id IN", contents)]
 
 
 def passage_digests(base: KnowledgeBase, documents: Sequence[str]) -> set[Digest]:
-    """Of every passage that the documents have in any kept version. Raises as `named` does."""
+    """Of every passage that the documents have in any kept version. Raises as `resolve_in_all_versions` does."""
     contents = contents_held_by(base.connection, resolve_in_all_versions(base, documents))
     return {digest for content in contents for digest in _digests_in(base.connection, content)}
 
@@ -170,11 +170,12 @@ def _for_ids(connection: Connection, sql: str, ids: Iterable[int]) -> Rows:
 
 def contents_held_by(connection: Connection, paths: Iterable[str]) -> set[int]:
     """What documents of these paths ever held, and every other content with the same text."""
-    sql = "SELECT content_id FROM documents WHERE path IN (SELECT value FROM json_each(?))"
-    held = {c for (c,) in connection.execute(sql, (json.dumps(sorted(paths)),))}
-    texts = f"SELECT text FROM contents WHERE id IN {_IDS}"
-    same = connection.execute(f"SELECT id FROM contents WHERE text IN ({texts})", (json.dumps(sorted(held)),))
-    return {c for (c,) in same}
+    held = (
+        "SELECT c.text FROM contents c JOIN documents d ON d.content_id = c.id "
+        "WHERE d.path IN (SELECT value FROM json_each(?))"
+    )
+    rows = connection.execute(f"SELECT id FROM contents WHERE text IN ({held})", (json.dumps(sorted(paths)),))
+    return {content for (content,) in rows}
 
 
 def _delete(connection: Writer, paths: Set[str], others: Set[str], contents: Iterable[int]) -> int:

@@ -178,10 +178,7 @@ class Part:
         """Of texts that are live more than once, one row is live in one of the shards; `duplicates` are those of all shards."""
         self._parts, self._duplicates = parts, duplicates
         self.bm25, self.vectors = Bm25(parts), VectorSearch(parts, dimensions)
-
-    @property
-    def rows(self) -> int:
-        return self.bm25.rows
+        self.rows = self.bm25.rows
 
     def ask(self, question: SearchQuery) -> PartRounds:
         return PartRounds(self, question)
@@ -304,8 +301,7 @@ def _merged(
         size, smallest = alone.pop(0)
         pool.append(old[smallest][1])
         rows += size
-    pool.sort(
-        key=lambda each: int(each.segment.contents[each.contents][0])
-    )  # so that a shard's share is one run of rows
+    # So that a shard's share is one run of rows.
+    pool.sort(key=lambda each: int(each.segment.contents[each.contents][0]))
     result = [old[i][0] for _, i in alone]
     return [*result, writer.write(pool)] if pool else result

@@ -245,9 +245,8 @@ class SharedSegments:
             won = self._blobs.put(key, data, if_absent=True) or self._blobs.get(key) == data
         except KeyError:
             won = False
-        if (
-            not won or max(self._numbers(), default=0) != number
-        ):  # an old number, whose manifest was deleted, is free too
+        # An old number, whose manifest was deleted, is free too.
+        if not won or max(self._numbers(), default=0) != number:
             return False
         self._number, self._manifest = number, manifest
         self._record()

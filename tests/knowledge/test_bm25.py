@@ -71,11 +71,9 @@ def many(count: int, mask: bool) -> tuple[Bm25, int]:
     return Bm25(parts), at
 
 
-def weights_of(query: str, *parts: Bm25) -> Weights:
-    """The weights of a query over all of `parts` together."""
+def weights_of(query: str, index: Bm25) -> Weights:
     terms = query_terms(query)
-    statistics = [part.statistics(terms) for part in parts]
-    return sum(statistics[1:], statistics[0]).weights(terms)
+    return index.statistics(terms).weights(terms)
 
 
 @pytest.mark.parametrize("mask", [False, True])
