@@ -196,11 +196,10 @@ class KnowledgeBase:
         """
         with self.snapshot() as connection:
             kept: list[int] = [v for (v,) in connection.execute("SELECT version FROM versions ORDER BY version")]
-            if [self._whole_at] != kept[-1:]:
-                with self._comparing:  # one thread for all that wait
-                    if [self._whole_at] != kept[-1:]:
-                        self.check_tables(connection)
-                        self._whole_at = kept[-1]
+            with self._comparing:  # one thread for all that wait
+                if [self._whole_at] != kept[-1:]:
+                    self.check_tables(connection)
+                    self._whole_at = kept[-1]
         if version is None:
             return kept[-1]
         if version not in kept:

@@ -123,19 +123,16 @@ def refresh(
         shared, saved = SharedSegments(blobs, folder, source), None
         failure = f"Cannot use {blobs.url}: other writers change it all the time."
         for _ in range(TRIES):
+            saved = None
             try:
                 shared.pull(own=True, anew=anew)
-            except StorageError as error:
-                failure = str(error)
-                break
-            saved = renew()
-            try:
+                saved = renew()
                 if shared.publish(saved, forget=forget, anew=anew):
                     return saved
             except StorageError as error:
                 failure = str(error)
                 break
-        saved = renew() if saved is None else saved
+        saved = renew() if saved is None else saved  # when it is `renew` that failed, this raises the same
     if forget:
         raise StorageError(
             f"{failure} No version has the documents any more, but bytes of them may still be in {blobs.url}. When it can be used "
@@ -233,11 +230,10 @@ class SharedSegments:
         return True
 
     def _commit(self, segments: list[Files], *, forget: bool) -> bool:
-        now, retired = int(time.time()), dict[Digest, int]()
+        now, needed, old = int(time.time()), _digests(segments), dict[Digest, int]()
         if not forget:
-            lately = {digest: since for digest, since in self._manifest.retired.items() if since > now - GRACE_S}
-            retired = lately | dict.fromkeys(_digests(self._manifest.segments) - lately.keys(), now)
-            retired = {digest: since for digest, since in retired.items() if digest not in _digests(segments)}
+            old = dict.fromkeys(_digests(self._manifest.segments), now) | self._manifest.retired
+        retired = {file: since for file, since in old.items() if since > now - GRACE_S and file not in needed}
         manifest = Manifest(index_store.about(self._source), segments, retired, secrets.token_hex(8))
         number, data = self._number + 1, canonical_json(asdict(manifest))
         key = self._manifest_key(number)

@@ -22,7 +22,6 @@ from openbook.knowledge.versions import (
     set_retention,
     tag,
 )
-from openbook.records import Hit
 from tests.knowledge.conftest import Library
 
 
@@ -57,21 +56,6 @@ def set_times(base: KnowledgeBase, times: dict[int, datetime]) -> None:
         for version, time in times.items():
             moment = time.isoformat(timespec="seconds")
             connection.execute("UPDATE versions SET created_at = ? WHERE version = ?", (moment, version))
-
-
-def test_a_query_as_of_a_version_gives_what_it_gave_then_whatever_came_later(library: Library) -> None:
-    def results(version: int) -> list[tuple[Hit, ...]]:
-        return [tuple(library.hits(query, Scope(version))) for query in ("ferries leave", "night", "shine")]
-
-    assert texts(library, 1) == {"Ferries leave at nine."}
-    then = {version: results(version) for version in range(5)}
-    for i in range(20):
-        library.write(f"later{i}.txt", f"Ferries and harbours at night shine, number {i}.")
-    (library.docs / "a.txt").unlink()
-    library.sync()
-    assert {version: results(version) for version in range(5)} == then
-    library.base = library.reopened()
-    assert results(2) == then[2]
 
 
 def test_versions_are_named_by_number_tag_and_time(base: KnowledgeBase) -> None:
