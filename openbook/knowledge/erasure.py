@@ -39,11 +39,11 @@ class PurgeResult:
     files: int
     bytes: int
     on_disk: tuple[str, ...]
-    labels: tuple[str, ...] = ()
-    beyond_reach: str = ""
-    objects: int = 0
-    object_bytes: int = 0
-    remains: tuple[str, ...] = ()
+    labels: tuple[str, ...]
+    beyond_reach: str
+    objects: int
+    object_bytes: int
+    remains: tuple[str, ...]
 
 
 def purge(
