@@ -125,6 +125,11 @@ class Segment:
             raise ValueError("the spans do not fit the rows")
 
 
+def contents_of(segments: Iterable[Segment]) -> NDArray[np.int64]:
+    """Of all of them, in their order."""
+    return np.concatenate([np.empty(0, np.int64), *(segment.contents for segment in segments)])
+
+
 @dataclass(frozen=True, slots=True)
 class Live:
     """The rows of a segment that one view sees: `mask` [N], None for all. Row r is row `base + r` of the view."""

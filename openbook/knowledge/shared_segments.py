@@ -31,7 +31,7 @@ from openbook.knowledge import index_store
 from openbook.knowledge.blobs import Blobs
 from openbook.knowledge.index_builder import IndexSource
 from openbook.knowledge.index_store import FileIdentity, Files, SavedSegment, SegmentWriter
-from openbook.knowledge.segments import LAYOUT
+from openbook.knowledge.segments import LAYOUT, contents_of
 from openbook.locks import exclusive_lock
 from openbook.records import Digest, canonical_json
 
@@ -196,7 +196,7 @@ class SharedSegments:
                     f"A segment is not what was put there ({error}) and is left out. The next add or sync repairs it.",
                 )
         if own or failure or self._bad or not self._is_ours(self._manifest):
-            held = np.concatenate([np.empty(0, np.int64), *(each.segment.contents for each in found)])
+            held = contents_of(each.segment for each in found)
             found += [each for each in left.values() if not np.isin(each.segment.contents, held).any()]
         if problems or [each.entry.name for each in found] != [each.entry.name for each in local]:
             writer.switch(found)

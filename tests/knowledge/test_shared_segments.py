@@ -20,6 +20,7 @@ from openbook.knowledge.blobs import Entry
 from openbook.knowledge.check import check
 from openbook.knowledge.indexes import Indexes
 from openbook.knowledge.schema import FILE_NAME
+from openbook.knowledge.segments import contents_of
 from openbook.knowledge.shared_segments import Manifest
 from openbook.records import canonical_json
 from openbook.testing import HashEmbedder, MemoryBlobs
@@ -101,7 +102,7 @@ class Machines:
         folder, source = self.place / name, self.base.source()
         indexes = Indexes.open(folder, source, ids(*contents), blobs=self.blobs)
         assert search(self.base, indexes, contents, QUERY) == expected(self.base, contents)
-        saved = module.contents_of([each.segment for each in index_store.read(folder, source)[0]])
+        saved = contents_of(each.segment for each in index_store.read(folder, source)[0])
         return len({*contents} - {*saved.tolist()})
 
     def lose(self, *names: str) -> None:
