@@ -252,7 +252,7 @@ def _renewed(folder: Path, source: IndexSource, keep: NDArray[np.int64], *, forg
     saved, problems = index_store.read(folder, source)
     missing = np.setdiff1d(keep, contents_of(each.segment for each in saved))
     kept = [Selection(each.segment, np.isin(each.segment.contents, keep)) for each in saved]
-    stale = [not k.contents.all() and _dropped(k) >= (0.0 if forget else MOST_DROPPED) for k in kept]
+    stale = [not each.contents.all() and (forget or _dropped(each) >= MOST_DROPPED) for each in kept]
     changed = len(missing) or any(stale) or problems or len(kept) > MOST_SEGMENTS
     if changed or any(index_store.leftovers(index_store.index_folder(folder), saved)):
         writer = SegmentWriter(folder, source)
