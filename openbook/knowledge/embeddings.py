@@ -79,7 +79,7 @@ def embed_missing(
         progress("embed", start, len(wanted))
         run.check_cancelled()
         vectors = [vector.tobytes() for vector in next(embedded).astype("<f2")]
-        rows = [(key, vector, row_digest(key, vector)) for (key, _), vector in zip(batch, vectors, strict=True)]
+        made = [(key, vector, row_digest(key, vector)) for (key, _), vector in zip(batch, vectors, strict=True)]
         with run.slice(facts_only=True) as connection, schema.transaction(connection):
             ids = ", ".join(str(passage) for _, passage in batch)
             sql = f"SELECT count(*) FROM passages WHERE id IN ({ids})"
@@ -87,7 +87,7 @@ def embed_missing(
                 raise WriteConflict
             # Another run may have embedded the same text meanwhile. In one order, so that two runs never wait for each other.
             sql = f"INSERT INTO {table} VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
-            connection.executemany(sql, sorted(rows))
+            connection.executemany(sql, sorted(made))
     progress("embed", len(wanted), len(wanted))
     return len(wanted)
 
