@@ -20,7 +20,6 @@ from openbook.knowledge.updates import resolve
 from openbook.knowledge.versions import add_version, drop_unused_contents
 from openbook.records import Digest, sha256_hex
 
-_IDS = "(SELECT CAST(value AS BIGINT) FROM json_each(?))"
 _BETWEEN = bytes(16)  # no window of text spans it
 
 
@@ -165,7 +164,7 @@ def finish_purge(base: KnowledgeBase, *, lock_timeout_s: float = LOCK_TIMEOUT_S)
 
 def _for_ids(connection: Connection, sql: str, ids: Iterable[int]) -> Rows:
     """The rows of a query that ends in `IN`, for any number of ids."""
-    return connection.execute(f"{sql} {_IDS}", (json.dumps(sorted(ids)),))
+    return connection.execute(f"{sql} (SELECT CAST(value AS BIGINT) FROM json_each(?))", (json.dumps(sorted(ids)),))
 
 
 def contents_held_by(connection: Connection, paths: Iterable[str]) -> set[int]:
