@@ -13,8 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from openbook.codec import decode
 from openbook.config import Place
 from openbook.errors import KnowledgeBaseDamaged, KnowledgeBaseInvalid, KnowledgeError
@@ -40,6 +38,7 @@ from openbook.parsers import metadata
 from openbook.records import Embedder, EmbedderIdentity, Hit, Passage, Reranker, Vectors, Verdict
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 RERANKED = 20  # hits that a reranker reads
@@ -196,11 +195,10 @@ class KnowledgeBase:
         """
         with self.snapshot() as connection:
             kept: list[int] = [v for (v,) in connection.execute("SELECT version FROM versions ORDER BY version")]
-            if [self._whole_at] != kept[-1:]:
-                with self._comparing:  # one thread for all that wait
-                    if [self._whole_at] != kept[-1:]:
-                        self.check_tables(connection)
-                        self._whole_at = kept[-1]
+            with self._comparing:  # one thread for all that wait
+                if [self._whole_at] != kept[-1:]:
+                    self.check_tables(connection)
+                    self._whole_at = kept[-1]
         if version is None:
             return kept[-1]
         if version not in kept:
@@ -384,8 +382,8 @@ class KnowledgeBase:
         """
         with self.snapshot() as connection:
             self._check_embedder_is_still(connection)
-            known = connection.execute("SELECT id FROM contents")
-            if len(np.setdiff1d(live, np.fromiter((content for (content,) in known), dtype=np.int64))):
+            known = {content for (content,) in connection.execute("SELECT id FROM contents")}
+            if not known.issuperset(live.tolist()):
                 raise StaleView(f"The knowledge base in {self.store} changed while it was searched. Ask again.")
             return self.indexes.part(connection, self.version, live, number, of)
 

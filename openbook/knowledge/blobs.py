@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import io
 import os
+import pkgutil
 import re
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import IO, Protocol
 from urllib.parse import unquote, urlsplit
 
 from openbook.errors import ConfigError, StorageError, did_you_mean
-from openbook.files import make_folder, replacing, storage_errors, sync_folder
+from openbook.files import replacing, storage_errors, sync_folder
 
 _BACK_ENDS = {
     "file": "openbook.knowledge.blobs:open_folder",
@@ -89,8 +89,7 @@ def open_blobs(url: str) -> Blobs:
         raise ConfigError(
             f"There is no storage of the kind {scheme}://.{hint} Give the path of a folder, or s3://BUCKET/PREFIX"
         )
-    module, _, name = _BACK_ENDS[scheme].partition(":")
-    blobs: Blobs = getattr(import_module(module), name)(url)
+    blobs: Blobs = pkgutil.resolve_name(_BACK_ENDS[scheme])(url)
     return blobs
 
 
@@ -178,18 +177,14 @@ def _raise_unless_absent(error: OSError) -> None:
 
 def _create(path: Path, source: IO[bytes]) -> bool:
     """Make the file whole unless one is there. A second name is given to what is written, for that never replaces a file."""
-    make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    with replacing(temporary) as stream:
+        shutil.copyfileobj(source, stream)
     try:
-        with temporary.open("xb") as stream:
-            shutil.copyfileobj(source, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            return False
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
     finally:
-        temporary.unlink(missing_ok=True)
+        temporary.unlink()
     sync_folder(path.parent)
     return True

@@ -33,9 +33,11 @@ class Statistics:
     words: int
     frequencies: dict[int, int]
 
-    def __add__(self, other: Statistics) -> Statistics:
-        frequencies = {term: count + other.frequencies[term] for term, count in self.frequencies.items()}
-        return Statistics(self.rows + other.rows, self.words + other.words, frequencies)
+    @classmethod
+    def total(cls, parts: Sequence[Statistics]) -> Statistics:
+        """Of all `parts` together, of which there is at least one."""
+        frequencies = {term: sum(part.frequencies[term] for part in parts) for term in parts[0].frequencies}
+        return cls(sum(part.rows for part in parts), sum(part.words for part in parts), frequencies)
 
     def weights(self, terms: dict[int, int]) -> Weights:
         """`terms`: how often the query asks for each. Terms of no live row have no weight."""

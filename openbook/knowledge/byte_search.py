@@ -58,9 +58,6 @@ class Needles:
         self._windows: set[bytes] = set()
         self._table: NDArray[np.bool_] | None = None
 
-    def __len__(self) -> int:
-        return len(self._windows)
-
     def add(self, data: bytes) -> None:
         """Windows of `data` at every 64th byte and at its end. Windows of one or two different bytes say nothing and are left out."""
         self._put(data, [*range(0, len(data) - WINDOW + 1, STRIDE), len(data) - WINDOW])

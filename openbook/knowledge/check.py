@@ -18,7 +18,7 @@ from openbook.knowledge import index_builder, index_store, integrity, schema, sh
 from openbook.knowledge.base import KnowledgeBase
 from openbook.knowledge.index_builder import IndexSource
 from openbook.knowledge.index_cache import kept_contents
-from openbook.knowledge.indexes import contents_of
+from openbook.knowledge.segments import contents_of
 from openbook.knowledge.store import Connection, Store
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def index_problems(folder: Path, source: IndexSource, wanted: NDArray[np.int64])
         for at, content in enumerate(each.segment.contents.tolist()):
             if each.segment.passage_identities(at) != index_builder.passage_identities(source, content):
                 yield f"{each.entry.name}: content {content} is not that of the truth"
-    if len(missing := np.setdiff1d(wanted, contents_of([each.segment for each in saved]))):
+    if len(missing := np.setdiff1d(wanted, contents_of(each.segment for each in saved))):
         yield f"{len(missing)} of {len(wanted)} contents are not in the saved index"
 
 

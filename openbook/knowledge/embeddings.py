@@ -67,31 +67,29 @@ def embed_missing(
     if not missing:
         return 0
     run.begin_long_work()
-    keys, passages = list(missing), list(missing.values())
-    starts = range(0, len(keys), BATCH)
-    texts = ([_text_of(run.connection, each) for each in passages[start : start + BATCH]] for start in starts)
+    wanted = list(missing.items())
+    starts = range(0, len(wanted), BATCH)
+    batches = [wanted[start : start + BATCH] for start in starts]
+    texts = ([_text_of(run.connection, passage) for _, passage in batch] for batch in batches)
     if isinstance(embedder, BatchEmbedder):
         embedded = embedder.embed_batches(texts)
     else:
         embedded = map(embedder.embed_passages, texts)
-    for start in starts:
-        progress("embed", start, len(keys))
+    for start, batch in zip(starts, batches, strict=True):
+        progress("embed", start, len(wanted))
         run.check_cancelled()
-        batch = passages[start : start + BATCH]
-        vectors = next(embedded).astype("<f2")
+        vectors = [vector.tobytes() for vector in next(embedded).astype("<f2")]
+        made = [(key, vector, row_digest(key, vector)) for (key, _), vector in zip(batch, vectors, strict=True)]
         with run.slice(facts_only=True) as connection, schema.transaction(connection):
-            sql = f"SELECT count(*) FROM passages WHERE id IN ({', '.join(map(str, batch))})"
+            ids = ", ".join(str(passage) for _, passage in batch)
+            sql = f"SELECT count(*) FROM passages WHERE id IN ({ids})"
             if not is_ours(connection) or connection.execute(sql).fetchone()[0] != len(batch):
                 raise WriteConflict
-            connection.executemany(  # another run may have embedded the same text meanwhile
-                f"INSERT INTO {table} VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-                sorted(  # in one order, so that two runs never wait for each other
-                    (key, vector.tobytes(), row_digest(key, vector.tobytes()))
-                    for key, vector in zip(keys[start : start + BATCH], vectors, strict=True)
-                ),
-            )
-    progress("embed", len(keys), len(keys))
-    return len(keys)
+            # Another run may have embedded the same text meanwhile. In one order, so that two runs never wait for each other.
+            sql = f"INSERT INTO {table} VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
+            connection.executemany(sql, sorted(made))
+    progress("embed", len(wanted), len(wanted))
+    return len(wanted)
 
 
 def _text_of(connection: Connection, passage: int) -> str:
@@ -143,9 +141,8 @@ def reembed(
             connection.durable(True)
             with schema.transaction(connection):
                 version = schema.newest_version(connection) + 1
-                connection.execute(
-                    f"DELETE FROM {TABLE}"
-                )  # row by row, so that whoever reads the state before sees them
+                # Row by row, so that whoever reads the state before sees the old ones.
+                connection.execute(f"DELETE FROM {TABLE}")
                 connection.execute(f"INSERT INTO {TABLE} SELECT * FROM {NEXT_TABLE}")
                 connection.execute(f"DROP TABLE {NEXT_TABLE}")
                 schema.remember(connection, embedder=identity, reembedding=None)

@@ -20,7 +20,6 @@ from openbook.knowledge.updates import resolve
 from openbook.knowledge.versions import add_version, drop_unused_contents
 from openbook.records import Digest, sha256_hex
 
-_IDS = "(SELECT CAST(value AS BIGINT) FROM json_each(?))"
 _BETWEEN = bytes(16)  # no window of text spans it
 
 
@@ -39,11 +38,11 @@ class PurgeResult:
     files: int
     bytes: int
     on_disk: tuple[str, ...]
-    labels: tuple[str, ...] = ()
-    beyond_reach: str = ""
-    objects: int = 0
-    object_bytes: int = 0
-    remains: tuple[str, ...] = ()
+    labels: tuple[str, ...]
+    beyond_reach: str
+    objects: int
+    object_bytes: int
+    remains: tuple[str, ...]
 
 
 def purge(
@@ -119,13 +118,13 @@ def resolve_in_all_versions(base: KnowledgeBase, documents: Sequence[str]) -> li
 
 
 def texts_of(base: KnowledgeBase, documents: Sequence[str]) -> list[str]:
-    """All texts that the documents hold in any kept version. Raises as `named` does."""
+    """All texts that the documents hold in any kept version. Raises as `resolve_in_all_versions` does."""
     contents = contents_held_by(base.connection, resolve_in_all_versions(base, documents))
     return [text for (text,) in _for_ids(base.connection, "SELECT text FROM contents WHERE id IN", contents)]
 
 
 def passage_digests(base: KnowledgeBase, documents: Sequence[str]) -> set[Digest]:
-    """Of every passage that the documents have in any kept version. Raises as `named` does."""
+    """Of every passage that the documents have in any kept version. Raises as `resolve_in_all_versions` does."""
     contents = contents_held_by(base.connection, resolve_in_all_versions(base, documents))
     return {digest for content in contents for digest in _digests_in(base.connection, content)}
 
@@ -165,16 +164,17 @@ def finish_purge(base: KnowledgeBase, *, lock_timeout_s: float = LOCK_TIMEOUT_S)
 
 def _for_ids(connection: Connection, sql: str, ids: Iterable[int]) -> Rows:
     """The rows of a query that ends in `IN`, for any number of ids."""
-    return connection.execute(f"{sql} {_IDS}", (json.dumps(sorted(ids)),))
+    return connection.execute(f"{sql} (SELECT CAST(value AS BIGINT) FROM json_each(?))", (json.dumps(sorted(ids)),))
 
 
 def contents_held_by(connection: Connection, paths: Iterable[str]) -> set[int]:
     """What documents of these paths ever held, and every other content with the same text."""
-    sql = "SELECT content_id FROM documents WHERE path IN (SELECT value FROM json_each(?))"
-    held = {c for (c,) in connection.execute(sql, (json.dumps(sorted(paths)),))}
-    texts = f"SELECT text FROM contents WHERE id IN {_IDS}"
-    same = connection.execute(f"SELECT id FROM contents WHERE text IN ({texts})", (json.dumps(sorted(held)),))
-    return {c for (c,) in same}
+    held = (
+        "SELECT c.text FROM contents c JOIN documents d ON d.content_id = c.id "
+        "WHERE d.path IN (SELECT value FROM json_each(?))"
+    )
+    rows = connection.execute(f"SELECT id FROM contents WHERE text IN ({held})", (json.dumps(sorted(paths)),))
+    return {content for (content,) in rows}
 
 
 def _delete(connection: Writer, paths: Set[str], others: Set[str], contents: Iterable[int]) -> int:

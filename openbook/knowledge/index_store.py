@@ -23,7 +23,7 @@ from openbook.errors import KnowledgeBaseInvalid, StorageError
 from openbook.files import replace_file, sync_folder
 from openbook.knowledge import index_builder, words
 from openbook.knowledge.index_builder import IndexSource
-from openbook.knowledge.segments import LAYOUT, Segment, Selection, merge
+from openbook.knowledge.segments import LAYOUT, Segment, Selection, contents_of, merge
 from openbook.records import Digest, canonical_json, sha256_hex
 
 if TYPE_CHECKING:
@@ -115,7 +115,6 @@ def _state_text(folder: Path) -> bytes:
 def _read(index: Path, source: IndexSource, text: bytes, *, every_byte: bool) -> tuple[list[SavedSegment], list[str]]:
     found: list[SavedSegment] = []
     problems: list[str] = []
-    held = np.empty(0, np.int64)
     try:
         entries = _entries(text, source) if text else []
     except ValueError as error:
@@ -124,10 +123,9 @@ def _read(index: Path, source: IndexSource, text: bytes, *, every_byte: bool) ->
     for entry in entries:
         try:
             saved = _open(index / entry.name, entry, source, every_byte=every_byte)
-            if np.isin(saved.segment.contents, held).any():
+            if np.isin(saved.segment.contents, contents_of(each.segment for each in found)).any():
                 raise ValueError("a content is in two segments")
             found.append(saved)
-            held = np.concatenate([held, saved.segment.contents])
         except (ValueError, OSError, EOFError, KeyError) as error:
             problems.append(f"{entry.name}: {error}")
     return found, problems

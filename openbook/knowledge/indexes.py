@@ -21,7 +21,7 @@ from openbook.knowledge.bm25 import Bm25
 from openbook.knowledge.index_builder import IndexSource
 from openbook.knowledge.index_store import SavedSegment, SegmentWriter
 from openbook.knowledge.search import Candidates, Counts, Scoring, SearchQuery, View, best
-from openbook.knowledge.segments import Live, Segment, Selection
+from openbook.knowledge.segments import Live, Segment, Selection, contents_of
 from openbook.knowledge.vectors import SignSearch, VectorSearch
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class Indexes:
         )
         ordered = np.sort(keys)
         twice = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
-        rows = np.flatnonzero(np.isin(keys, twice)) if len(twice) else np.empty(0, np.intp)
+        rows = np.flatnonzero(np.isin(keys, twice))
         rows = rows[np.lexsort((passages[rows], variants[rows], keys[rows]))]
         contents = np.empty(len(rows), np.int64)
         for segment, start in zip(self._segments, self._bases[:-1], strict=True):
@@ -178,10 +178,7 @@ class Part:
         """Of texts that are live more than once, one row is live in one of the shards; `duplicates` are those of all shards."""
         self._parts, self._duplicates = parts, duplicates
         self.bm25, self.vectors = Bm25(parts), VectorSearch(parts, dimensions)
-
-    @property
-    def rows(self) -> int:
-        return self.bm25.rows
+        self.rows = self.bm25.rows
 
     def ask(self, question: SearchQuery) -> PartRounds:
         return PartRounds(self, question)
@@ -250,16 +247,12 @@ class PartRounds:
 # --- what to keep and what to join ------------------------------------------------------------------------------------
 
 
-def contents_of(segments: Sequence[Segment]) -> NDArray[np.int64]:
-    return np.concatenate([np.empty(0, np.int64), *(s.contents for s in segments)])
-
-
 def _renewed(folder: Path, source: IndexSource, keep: NDArray[np.int64], *, forget: bool) -> list[SavedSegment]:
     """The segments of `keep` in the folder, after those that are missing were written. As `Indexes.refresh`."""
     saved, problems = index_store.read(folder, source)
-    missing = np.setdiff1d(keep, contents_of([each.segment for each in saved]))
+    missing = np.setdiff1d(keep, contents_of(each.segment for each in saved))
     kept = [Selection(each.segment, np.isin(each.segment.contents, keep)) for each in saved]
-    stale = [not k.contents.all() and _dropped(k) >= (0.0 if forget else MOST_DROPPED) for k in kept]
+    stale = [not each.contents.all() and (forget or _dropped(each) >= MOST_DROPPED) for each in kept]
     changed = len(missing) or any(stale) or problems or len(kept) > MOST_SEGMENTS
     if changed or any(index_store.leftovers(index_store.index_folder(folder), saved)):
         writer = SegmentWriter(folder, source)
@@ -304,8 +297,7 @@ def _merged(
         size, smallest = alone.pop(0)
         pool.append(old[smallest][1])
         rows += size
-    pool.sort(
-        key=lambda each: int(each.segment.contents[each.contents][0])
-    )  # so that a shard's share is one run of rows
+    # So that a shard's share is one run of rows.
+    pool.sort(key=lambda each: int(each.segment.contents[each.contents][0]))
     result = [old[i][0] for _, i in alone]
     return [*result, writer.write(pool)] if pool else result

@@ -36,7 +36,7 @@ def upgrade(connection: SqliteConnection) -> None:
             found = schema.format_of(connection)
             if found == schema.FORMAT:  # another process was quicker
                 return
-            names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            names = connection.tables()
             if "sums" in names or (found == 1 and "tags" in names):
                 raise sqlite3.DatabaseError(f"it says format {found}, but has tables of a later one")
             if found == 1:

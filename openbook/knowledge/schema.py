@@ -118,9 +118,7 @@ def connect(folder: Path, *, writable: bool) -> SqliteConnection:
     """Open the SQLite file in `folder`. On a disk that cannot be written, readers still work."""
     path = folder / FILE_NAME
     uri = path.absolute().as_uri()
-    if writable:
-        uri += "?mode=rw"
-    elif os.access(folder, os.W_OK) and os.access(path, os.W_OK):
+    if writable or (os.access(folder, os.W_OK) and os.access(path, os.W_OK)):
         uri += "?mode=rw"  # write-ahead logging needs to write beside the file even to read it
     else:
         uri += "?mode=ro" if (folder / (FILE_NAME + "-wal")).exists() else "?mode=ro&immutable=1"

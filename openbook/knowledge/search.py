@@ -37,7 +37,7 @@ class RankedPassage:
     score: float
     dense_rank: int | None
     bm25_rank: int | None
-    similarity: float | None
+    similarity: float
 
 
 class StaleView(KnowledgeError):
@@ -90,15 +90,12 @@ class Candidates:
 
     @classmethod
     def joined(cls, parts: Sequence[Candidates]) -> Candidates:
-        if len(parts) == 1:
-            return parts[0]
-        columns = (
-            np.concatenate([getattr(part, name) for part in parts])
-            for name in ("passages", "keys", "similarity", "bm25", "is_near", "has_words")
-        )
-        passages, keys, similarity, bm25, is_near, has_words = columns
         contents = [each for part in parts for each in part.contents]
-        return cls(passages, keys, contents, similarity, bm25, is_near, has_words)
+        columns = {
+            name: np.concatenate([getattr(part, name) for part in parts])
+            for name in ("passages", "keys", "similarity", "bm25", "is_near", "has_words")
+        }
+        return cls(contents=contents, **columns)
 
     def nearest(self, limit: int) -> NDArray[np.intp]:
         """Numbers of the `limit` nearest by vector, nearest first."""
@@ -194,20 +191,12 @@ class View:
         question = SearchQuery(query_terms(query), vector, limit, by_signs)
         rounds = self._shards.ask(question)
         counts = rounds.counts()
-        statistics = counts[0].statistics
-        for each in counts[1:]:
-            statistics += each.statistics
-        weights = statistics.weights(question.terms)
+        weights = Statistics.total([each.statistics for each in counts]).weights(question.terms)
         cuts = None
         if by_signs:
-            cut = vectors.near(_sum([each.signs for each in counts if each.signs is not None]), limit)
-            cuts = cut, vectors.nearer(_sum(rounds.turned_counts(cut)), limit)
+            cut = vectors.near(np.sum([each.signs for each in counts if each.signs is not None], axis=0), limit)
+            cuts = cut, vectors.nearer(np.sum(rounds.turned_counts(cut), axis=0), limit)
         return Candidates.joined(rounds.candidates(Scoring(weights, cuts))), weights.ceiling
-
-
-def _sum(counts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
-    total: NDArray[np.int64] = np.sum(counts, axis=0)
-    return total
 
 
 def fuse(similarity: NDArray[np.float64], bm25: NDArray[np.float64], ceiling: float) -> NDArray[np.float64]:

@@ -34,6 +34,7 @@ LAYOUT: dict[str, tuple[str, str]] = {
     "signs": ("<u8", "WN"),
     "turned": ("<u8", "NW"),
 }
+_BY_ROW = [name for name, (_, letters) in LAYOUT.items() if letters[0] == "N"]
 _BLOCK = 1 << 16  # rows copied at a time
 _POSTINGS_BLOCK = 1 << 22
 
@@ -102,7 +103,7 @@ class Segment:
         if (first, last) == (0, len(self.contents)):
             return self
         run = slice(int(self.starts[first]), int(self.starts[last]))
-        of_rows = {name: getattr(self, name)[run] for name, (_, letters) in LAYOUT.items() if letters[0] == "N"}
+        of_rows = {name: getattr(self, name)[run] for name in _BY_ROW}
         return replace(
             self,
             contents=self.contents[first:last],
@@ -123,6 +124,11 @@ class Segment:
                 raise ValueError(f"{name} has the type {array.dtype} and the shape {array.shape}")
         if int(self.starts[-1]) != sizes["N"] or int(self.offsets[-1]) != sizes["P"]:
             raise ValueError("the spans do not fit the rows")
+
+
+def contents_of(segments: Iterable[Segment]) -> NDArray[np.int64]:
+    """Of all of them, in their order."""
+    return np.concatenate([np.empty(0, np.int64), *(segment.contents for segment in segments)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +175,7 @@ def merge(parts: Sequence[Selection], save: Save) -> None:
     starts = np.concatenate([[0], *(np.diff(part.segment.starts)[part.contents] for part in parts)]).cumsum()
     save({"contents": contents.shape}, [(contents,)])
     save({"starts": starts.shape}, [(starts,)])
-    for name in (name for name, (_, letters) in LAYOUT.items() if letters[0] == "N"):
+    for name in _BY_ROW:
         arrays: list[NDArray[Any]] = [getattr(segment, name) for segment in segments]
         save({name: (total, *arrays[0].shape[1:])}, _selected(arrays, rows))
     signs = (block for w in range(words) for block in _selected([s.signs[w] for s in segments], rows))

@@ -31,7 +31,7 @@ from openbook.knowledge import index_store
 from openbook.knowledge.blobs import Blobs
 from openbook.knowledge.index_builder import IndexSource
 from openbook.knowledge.index_store import FileIdentity, Files, SavedSegment, SegmentWriter
-from openbook.knowledge.segments import LAYOUT
+from openbook.knowledge.segments import LAYOUT, contents_of
 from openbook.locks import exclusive_lock
 from openbook.records import Digest, canonical_json
 
@@ -123,19 +123,16 @@ def refresh(
         shared, saved = SharedSegments(blobs, folder, source), None
         failure = f"Cannot use {blobs.url}: other writers change it all the time."
         for _ in range(TRIES):
+            saved = None
             try:
                 shared.pull(own=True, anew=anew)
-            except StorageError as error:
-                failure = str(error)
-                break
-            saved = renew()
-            try:
+                saved = renew()
                 if shared.publish(saved, forget=forget, anew=anew):
                     return saved
             except StorageError as error:
                 failure = str(error)
                 break
-        saved = renew() if saved is None else saved
+        saved = renew() if saved is None else saved  # when it is `renew` that failed, this raises the same
     if forget:
         raise StorageError(
             f"{failure} No version has the documents any more, but bytes of them may still be in {blobs.url}. When it can be used "
@@ -199,7 +196,7 @@ class SharedSegments:
                     f"A segment is not what was put there ({error}) and is left out. The next add or sync repairs it.",
                 )
         if own or failure or self._bad or not self._is_ours(self._manifest):
-            held = np.concatenate([np.empty(0, np.int64), *(each.segment.contents for each in found)])
+            held = contents_of(each.segment for each in found)
             found += [each for each in left.values() if not np.isin(each.segment.contents, held).any()]
         if problems or [each.entry.name for each in found] != [each.entry.name for each in local]:
             writer.switch(found)
@@ -233,11 +230,10 @@ class SharedSegments:
         return True
 
     def _commit(self, segments: list[Files], *, forget: bool) -> bool:
-        now, retired = int(time.time()), dict[Digest, int]()
+        now, needed, old = int(time.time()), _digests(segments), dict[Digest, int]()
         if not forget:
-            lately = {digest: since for digest, since in self._manifest.retired.items() if since > now - GRACE_S}
-            retired = lately | dict.fromkeys(_digests(self._manifest.segments) - lately.keys(), now)
-            retired = {digest: since for digest, since in retired.items() if digest not in _digests(segments)}
+            old = dict.fromkeys(_digests(self._manifest.segments), now) | self._manifest.retired
+        retired = {file: since for file, since in old.items() if since > now - GRACE_S and file not in needed}
         manifest = Manifest(index_store.about(self._source), segments, retired, secrets.token_hex(8))
         number, data = self._number + 1, canonical_json(asdict(manifest))
         key = self._manifest_key(number)
@@ -245,9 +241,8 @@ class SharedSegments:
             won = self._blobs.put(key, data, if_absent=True) or self._blobs.get(key) == data
         except KeyError:
             won = False
-        if (
-            not won or max(self._numbers(), default=0) != number
-        ):  # an old number, whose manifest was deleted, is free too
+        # An old number, whose manifest was deleted, is free too.
+        if not won or max(self._numbers(), default=0) != number:
             return False
         self._number, self._manifest = number, manifest
         self._record()

@@ -184,9 +184,8 @@ class SqliteStore:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def wait_for_readers(self, connection: Writer, timeout_s: float) -> None:
-        with schema.transaction(
-            connection
-        ):  # after a change, a reader of the state before keeps the log from being emptied
+        # After a change, a reader of the state before keeps the log from being emptied.
+        with schema.transaction(connection):
             schema.remember(connection, touched="")
             schema.remember(connection, touched=None)
         self._empty_log(connection, timeout_s)

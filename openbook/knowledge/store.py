@@ -6,7 +6,7 @@ understand. `openbook.testing.StoreSuite` says what a store must do.
 
 from __future__ import annotations
 
-import importlib
+import pkgutil
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -180,9 +180,8 @@ def store_of(place: Place) -> Store:
             f"{place} is not a place for a knowledge base: {place.scheme!r} is not a database that OpenBook knows."
             f"{did_you_mean(place.scheme, _DATABASES)} Give a folder, or a URL such as postgresql://host/name."
         )
-    module, _, name = _DATABASES[place.scheme].partition(":")
     try:
-        found: Store = getattr(importlib.import_module(module), name)(place)
+        found: Store = pkgutil.resolve_name(_DATABASES[place.scheme])(place)
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("openbook"):
             raise

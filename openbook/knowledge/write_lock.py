@@ -6,12 +6,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from openbook.errors import KnowledgeBaseBusy, StorageError
-
-if TYPE_CHECKING:
-    import filelock
 
 LOCK, TURN = ".lock", ".turn"  # files beside what they guard
 

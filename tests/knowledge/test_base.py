@@ -15,7 +15,6 @@ from openbook.errors import KnowledgeBaseBusy, KnowledgeBaseInvalid, KnowledgeBa
 from openbook.knowledge import KnowledgeBase, RunOptions, schema
 from openbook.knowledge.scope import EVERYTHING
 from openbook.records import EmbedderIdentity
-from openbook.testing import HashEmbedder
 from tests.knowledge.conftest import Library
 
 LEAVE = (
@@ -50,8 +49,6 @@ def test_a_hit_says_where_it_stands_and_the_passages_of_a_document_cover_it(libr
 def test_another_embedder_is_refused_by_name(library: Library) -> None:
     with pytest.raises(KnowledgeBaseInvalid, match="made with the embedder 'hash'"):
         KnowledgeBase.open(library.base.folder, EmbedderIdentity("other", "ff" * 32, 64))
-    with pytest.raises(KnowledgeBaseInvalid, match="made with the embedder 'hash'"):
-        library.base.search("leave", HashEmbedder(dimensions=32, name="other"))
 
 
 def test_a_folder_without_one_is_not_opened_and_one_with_other_files_is_not_made_into_one(library: Library) -> None:

@@ -29,7 +29,7 @@ def test_what_is_not_there_is_not_found_and_runs_of_one_byte_are_no_evidence(tmp
     assert find(needles_of(), TEXT.upper() + bytes(1000) + TEXT[::-1], tmp_path) is None
     assert find(needles_of(), b"", tmp_path) is None
     assert find(Needles(), TEXT, tmp_path) is None
-    assert len(needles_of(bytes(1000))) == len(needles_of(b" " * 1000)) == 0
+    assert find(needles_of(bytes(1000)), bytes(1000), tmp_path) is None
 
 
 def test_a_window_across_two_blocks_is_found_at_its_offset(tmp_path: Path) -> None:
@@ -42,9 +42,7 @@ def test_a_window_across_two_blocks_is_found_at_its_offset(tmp_path: Path) -> No
 
 def test_what_others_hold_too_is_dropped(tmp_path: Path) -> None:
     needles = needles_of()
-    before = len(needles)
     needles.drop_found_in(b"x" + TEXT[:400])
-    assert 0 < len(needles) < before
     assert find(needles, TEXT[:400], tmp_path) is None
     assert find(needles, TEXT, tmp_path) is not None
 

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import random
-
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,18 +17,8 @@ def fused(candidates: list[tuple[float, float]], ceiling: float) -> list[float]:
     return list(fuse(similarity, bm25, ceiling).tolist())
 
 
-@given(CANDIDATES, CEILING, st.randoms(use_true_random=False))
-def test_the_order_of_candidates_has_no_influence(
-    candidates: list[tuple[float, float]], ceiling: float, chance: random.Random
-) -> None:
-    order = list(range(len(candidates)))
-    chance.shuffle(order)
-    scores = fused(candidates, ceiling)
-    assert fused([candidates[i] for i in order], ceiling) == [scores[i] for i in order]
-
-
 @given(CANDIDATES, CEILING, st.data())
-def test_a_score_does_not_depend_on_the_other_candidates(
+def test_a_score_depends_neither_on_the_other_candidates_nor_on_their_order(
     candidates: list[tuple[float, float]], ceiling: float, data: st.DataObject
 ) -> None:
     chosen = data.draw(st.integers(0, len(candidates) - 1))
