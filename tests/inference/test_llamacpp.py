@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from openbook.errors import EngineError
 from openbook.inference import Engine, FrozenModel
-from openbook.inference.llamacpp import PARALLEL_CONTEXTS, LlamaCppEngine
+from openbook.inference.context_pool import PARALLEL_CONTEXTS
+from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.inference.llamalib import evaluation_calls, is_marker, library
 from openbook.inference.tokenizer import Segment
 from openbook.models import ModelReference, read_gguf
