@@ -149,7 +149,7 @@ def mixed(question: str, hits: Sequence[Hit], model: FrozenModel, most: int) -> 
     requests = [
         engine._request(open_book_prompt(question, [h.passage], model.reader), Options().decoding) for h in hits
     ]
-    with engine._in_use(), engine._context(never) as context:
+    with engine._pool.in_use(), engine._pool.lent(never) as context:
         rows = engine._read(context, requests)
         inclined = [abstention_score(row, engine._abstention_token) for row in rows]
         if choose(inclined) is None:

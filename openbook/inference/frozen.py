@@ -91,10 +91,7 @@ class ReadingEngine(Protocol):
         ...
 
     def read_ahead(self, prompt: Prompt) -> int:
-        """Compute and keep what is the same for every question on the prompt's passages.
-
-        Returns how many tokens that is; 0 where the disk has no room for it.
-        """
+        """As `FrozenModel.read_ahead`."""
         ...
 
 

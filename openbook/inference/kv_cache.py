@@ -75,7 +75,6 @@ class KVCache:
     def __init__(self, folder: Path | None = None, *, memory_bytes: int = 256 << 20, disk_bytes: int = 1 << 30) -> None:
         self.folder = folder if disk_bytes > 0 else None
         self.root = folder  # where states may lie that were written under another budget
-        self._purge_list = folder / _PURGED if folder else None  # looked at also where nothing is written
         self.problem = ""
         self._memory_bytes, self._disk_bytes = memory_bytes, disk_bytes
         self._lock = threading.Lock()
@@ -166,7 +165,7 @@ class KVCache:
         names = {ALL} if passages is None else set(passages)
         with self._lock:
             self._drop_from_memory(names)
-        if self._purge_list is None or self.root is None or not names:
+        if self.root is None or not names:
             return 0
         try:
             make_folder(self.root)
@@ -174,7 +173,7 @@ class KVCache:
             if not self.root.exists():  # and nobody can make it
                 return 0
             raise
-        self._announce(self._purge_list, names)
+        self._announce(self.root, names)
         with exclusive_lock(self.root / _WRITING, timeout_s) as held:
             if not held:
                 raise StorageError(
@@ -189,7 +188,7 @@ class KVCache:
                     path.unlink(missing_ok=True)
                     deleted += 1
             if deleted:  # a process that had seen the names may have read one of these files into its memory since
-                self._announce(self._purge_list, names)
+                self._announce(self.root, names)
             return deleted
 
     def forget_again(self) -> int:
@@ -199,7 +198,7 @@ class KVCache:
     def purge_list(self) -> bytes:
         """The digests of all passages that were ever purged here, one a line, for `follow`. Raises OSError."""
         try:
-            return self._purge_list.read_bytes() if self._purge_list else b""
+            return (self.root / _PURGED).read_bytes() if self.root else b""
         except FileNotFoundError:
             return b""
 
@@ -237,9 +236,9 @@ class KVCache:
             len(files), sum(size for size, _ in files), sum(header.tokens for _, header in files if header)
         )
 
-    def _announce(self, path: Path, names: Collection[Digest]) -> None:
+    def _announce(self, root: Path, names: Collection[Digest]) -> None:
         """Tell every process, by the list of purged passages, to forget these."""
-        with path.open("a", encoding="ascii") as stream:
+        with (root / _PURGED).open("a", encoding="ascii") as stream:
             stream.write("".join(f"\n{name}" for name in sorted(names)) + "\n")  # a line that was cut off spoils none
             stream.flush()
             os.fsync(stream.fileno())
@@ -266,12 +265,13 @@ class KVCache:
 
     def _purged_since(self, place: int) -> tuple[set[Digest], int]:
         """The passages purged after the first `place` bytes of the list, and how long the list is now."""
-        if self._purge_list is None:
+        if self.root is None:
             return set(), 0
+        purged = self.root / _PURGED  # looked at also where nothing is written
         try:
-            if self._purge_list.stat().st_size <= place:
+            if purged.stat().st_size <= place:
                 return set(), place
-            with self._purge_list.open("rb") as stream:
+            with purged.open("rb") as stream:
                 stream.seek(place)
                 content = stream.read()
         except OSError:

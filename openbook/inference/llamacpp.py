@@ -18,8 +18,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -28,6 +27,7 @@ import numpy as np
 
 from openbook.config import available_cores
 from openbook.errors import ContextOverflow, EngineError
+from openbook.inference.context_pool import ContextPool
 from openbook.inference.decoding import AnswerDecoder, Spans, log_softmax, request_digest
 from openbook.inference.frozen import Cancelled, ReadEach, never
 from openbook.inference.kv_cache import KVCache, next_key, root_key
@@ -55,8 +55,6 @@ if TYPE_CHECKING:
 CALL_TOKENS = 256  # longest evaluation call; long enough for full speed, short enough to notice a cancel
 SIDE_BY_SIDE = 8  # most passages that lie side by side in a context
 SHARED_CELLS = 4096  # tokens that those may have together, with their questions and answers; one alone may have more
-PARALLEL_CONTEXTS = 2  # requests evaluated at the same time; more of them wait
-_POLL_S = 0.05  # a request that waits asks this often whether it was cancelled
 _TRIED_TOKENS = 24  # of the longest prompt with which slots are tried
 _SLOTS = re.compile(r"; answers in (\d+) slots ")
 
@@ -70,9 +68,6 @@ class LlamaCppEngine:
     A trained reader's adapter is for reading: a prompt without passages goes to the base alone, whose knowledge it is. With
     the adapter beside the base, that is the same file; when the file holds both merged, which reads twice as fast
     (docs/benchmarks.md), it is the file that `open_base` opens, once it is needed.
-
-    `close` never waits: memory that a request under way still needs is freed when that request ends. So a stream which
-    somebody keeps without reading it (a traceback does) delays the freeing and nothing else.
     """
 
     def __init__(
@@ -111,12 +106,7 @@ class LlamaCppEngine:
             f"llama.cpp {library().build}; {library().features}; {self._threads} threads; {rule}"
         )
         self._turns = Turns() if slots else None
-        # Guards the four fields below. Reentrant, because the garbage collector may end a dropped stream at any moment.
-        self._state = threading.Condition(threading.RLock())
-        self._closed, self._users = False, 0
-        self._contexts = [self._new_context()]  # all that were made
-        # None: made when a second request comes in at the same time
-        self._idle: list[Context | None] = [None] * (PARALLEL_CONTEXTS - 1) + [*self._contexts]
+        self._pool = ContextPool(identity.name, self._model, self._new_context)
         self._batcher: Batcher | None = None
         if slots:
             try:
@@ -135,7 +125,7 @@ class LlamaCppEngine:
 
     def tokenize(self, prompt: Prompt) -> list[list[int]]:
         """Token ids of each block, in canonical order. Only the template's own text can give control tokens."""
-        with self._in_use():
+        with self._pool.in_use():
             return self._tokenizer.blocks(prompt)
 
     def generate(
@@ -143,10 +133,10 @@ class LlamaCppEngine:
     ) -> Generator[str, None, Completion]:
         if (base := self._base_for(prompt)) is not None:
             return (yield from base.generate(prompt, decoding, cancelled, look))
-        with self._in_use():
+        with self._pool.in_use():
             request = self._request(prompt, decoding)
             try:
-                with self._context(cancelled) as context:
+                with self._pool.lent(cancelled) as context:
                     (logits,) = self._read(context, [request])
                     look(logits)
                     logits = self._declining(prompt, logits)
@@ -181,9 +171,9 @@ class LlamaCppEngine:
                 look(logits)
         answer = SlotAnswer(decoder, cancelled, look)
         answer.choose(logits)
-        if not answer.left:
+        if not answer.is_over:
             try:
-                self._batcher.write(answer, context, sequence, self._check_open)
+                self._batcher.write(answer, context, sequence)
             except Aborted as error:  # behind the text of the first token
                 answer.end(error)
         return answer
@@ -207,7 +197,7 @@ class LlamaCppEngine:
         abstention = self._abstention_token
         if abstention is None or not prompts:
             raise EngineError(f"{self.identity.name!r} is not a trained reader, so it cannot read each passage alone.")
-        with self._in_use():
+        with self._pool.in_use():
             requests = [self._request(prompt, decoding) for prompt in prompts]
             groups = grouped(requests, decoding.max_tokens)
             chosen: int | None = None
@@ -215,7 +205,7 @@ class LlamaCppEngine:
             rows: list[NDArray[np.float32]] = []
             scores: list[AbstentionScore] = []
             try:
-                with self._context(cancelled) as context:
+                with self._pool.lent(cancelled) as context:
                     for group in groups:
                         for row in self._read(context, group):
                             look(row)
@@ -248,9 +238,9 @@ class LlamaCppEngine:
             return 0
         if (base := self._base_for(prompt)) is not None:
             return base.read_ahead(prompt)
-        with self._in_use():
+        with self._pool.in_use():
             request = self._request(prompt, Decoding(max_tokens=1))
-            with self._context(never) as context:
+            with self._pool.lent(never) as context:
                 context.adapt(self._adapts(prompt))
                 for prefix in request.prefixes:
                     self._state_of(context, prefix)
@@ -364,79 +354,18 @@ class LlamaCppEngine:
         if prompt.passages or self._open_base is None:
             return None
         with self._opening:
-            self._check_open()
+            self._pool.check_open()
             if self._base is None:
-                base = self._open_base()
-                with self._state:
-                    self._base = base
-                    closed = self._closed
-                if closed:  # meanwhile
-                    base.close()
+                self._base = self._open_base()
+                if self._pool.closed:  # meanwhile
+                    self._base.close()
             return self._base
 
     def close(self) -> None:
-        with self._state:
-            self._closed = True
-            self._state.notify_all()  # requests that wait for a context end now
-            base = self._base
-        if self._batcher is not None:
-            self._batcher.wake()  # those that wait for a slot too
-        with self._state:
-            self._free_if_unused()
-        if base is not None:
-            base.close()
-
-    @contextmanager
-    def _in_use(self) -> Iterator[None]:
-        """Keeps the model in memory. `close` frees it if nobody is in here; otherwise the last one to leave does."""
-        with self._state:
-            self._check_open()
-            self._hold()
-        try:
-            yield
-        finally:
-            self._release()
-
-    def _hold(self) -> None:
-        with self._state:
-            self._users += 1
-
-    def _release(self) -> None:
-        with self._state:
-            self._users -= 1
-            self._free_if_unused()
-
-    def _free_if_unused(self) -> None:
-        if self._closed and self._users == 0:
-            while self._contexts:
-                self._contexts.pop().close()
-            if self._batcher is not None:
-                self._batcher.close()
-            self._model.close()
-
-    @contextmanager
-    def _context(self, cancelled: Cancelled) -> Iterator[Context]:
-        """A context of one's own, cleared. Raises Aborted if `cancelled` while all are taken."""
-        context = self._wait_for_idle(cancelled)
-        try:
-            if context is None:
-                context = self._new_context()
-                with self._state:
-                    self._contexts.append(context)
-            context.begin(cancelled)
-            yield context
-        finally:
-            with self._state:
-                self._idle.append(context)
-                self._state.notify()
-
-    def _wait_for_idle(self, cancelled: Cancelled) -> Context | None:
-        while not cancelled():  # asked without the lock, since it is the caller's code
-            with self._state:
-                self._check_open()
-                if self._state.wait_for(lambda: self._idle, _POLL_S):
-                    return self._idle.pop()
-        raise Aborted
+        """As `ContextPool.close`: never waits."""
+        self._pool.close()
+        if self._base is not None:
+            self._base.close()
 
     def _new_context(self) -> Context:
         return Context(
@@ -469,18 +398,15 @@ class LlamaCppEngine:
         )
         tried = [7919 * number % self._model.vocabulary_size for number in range(1, _TRIED_TOKENS + 1)]
         try:
-            least, most = alike_widths(self._contexts[0], context, slots, tried)
+            least, most = alike_widths(self._pool.first, context, slots, tried)
         except EngineError as error:
             context.close()
             raise EngineError(
                 f"{self.identity.name!r} cannot answer in slots: {error} Open it without slots."
             ) from error
-        batcher = Batcher(context, most, least, hold=self._hold, release=self._release)
+        self._pool.own(context)
+        batcher = Batcher(self._pool, context, most, least)
         return batcher, f"; answers in {most} slots of {SLOT_TOKENS}, at least {least} a step, plain attention"
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise EngineError(f"The model {self.identity.name!r} was closed; load it again.")
 
 
 def _reader_format(part: Model | Adapter) -> ReaderFormat | None:

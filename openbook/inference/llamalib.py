@@ -163,9 +163,14 @@ class Model:
     def ends_generation(self, token: int) -> bool:
         return bool(self._lib.llama_vocab_is_eog(self._vocab, token))
 
-    def piece(self, token: int) -> bytes:
-        """The bytes that `token` stands for; empty for control tokens."""
-        return self._piece(token, special=False)
+    def piece(self, token: int, *, special: bool = False) -> bytes:
+        """The bytes that `token` stands for; those of a control token only if `special`, otherwise it has none."""
+        buffer = self._ffi.new("char[]", 256)
+        count = self._lib.llama_token_to_piece(self._vocab, token, buffer, 256, 0, special)
+        if count < 0:
+            buffer = self._ffi.new("char[]", -count)
+            count = self._lib.llama_token_to_piece(self._vocab, token, buffer, -count, 0, special)
+        return bytes(self._ffi.buffer(buffer, max(count, 0)))
 
     def tokenize(self, text: str, *, control: bool) -> list[int]:
         """Token ids of `text`. Unless `control`, the result holds no control token, whatever the text says."""
@@ -193,7 +198,7 @@ class Model:
         return re.compile(f"(?={'|'.join(firsts)})(?={'|'.join(texts)})")
 
     def _spelled(self, token: int) -> str:
-        return self._piece(token, special=True).decode(errors="replace")
+        return self.piece(token, special=True).decode(errors="replace")
 
     def _tokenize(self, data: bytes, control: bool) -> list[int]:
         if not data:
@@ -215,14 +220,6 @@ class Model:
                 "The model's vocabulary has no token for a part of the text, and no token for unknown text."
             )
         return tokens
-
-    def _piece(self, token: int, *, special: bool) -> bytes:
-        buffer = self._ffi.new("char[]", 256)
-        count = self._lib.llama_token_to_piece(self._vocab, token, buffer, 256, 0, special)
-        if count < 0:
-            buffer = self._ffi.new("char[]", -count)
-            count = self._lib.llama_token_to_piece(self._vocab, token, buffer, -count, 0, special)
-        return bytes(self._ffi.buffer(buffer, max(count, 0)))
 
     def _token_text(self, token: int) -> str:
         if token < 0:

@@ -25,6 +25,7 @@ from openbook.inference.llamalib import Aborted, library
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from openbook.inference.context_pool import ContextPool
     from openbook.inference.decoding import AnswerDecoder
     from openbook.inference.frozen import Cancelled
     from openbook.inference.llamalib import Context
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 # (docs/log.md).
 MOST_SLOTS = 7
 SLOT_TOKENS = 2048  # most tokens of a prompt and its answer that a slot holds; longer ones are written alone
-_POLL_S = 0.05  # a request that waits for a slot asks this often whether it was cancelled
 _DUMMY = 1  # the token of columns that are there for the shape of the call
 _LIKE_THE_ENGINE = 0.99  # the least correlation of logits in a slot with those of the engine's other context
 
@@ -70,7 +70,7 @@ class SlotAnswer:
     ) -> None:
         self.decoder, self.cancelled, self._look = decoder, cancelled, look
         self.state, self.position = b"", 0  # what was computed of the prompt, and its number of tokens
-        self.left = False  # it has ended, or nobody reads it any more
+        self.is_over = False  # it has ended, or nobody reads it any more
         self.has_slot = False
         self._found: SimpleQueue[str | BaseException | None] = SimpleQueue()
 
@@ -82,7 +82,7 @@ class SlotAnswer:
                     raise piece
                 yield piece
         finally:
-            self.left = True
+            self.is_over = True
 
     def choose(self, row: NDArray[np.float32]) -> None:
         """Choose the next token by its logits."""
@@ -92,7 +92,7 @@ class SlotAnswer:
             self.end()
 
     def take(self, row: NDArray[np.float32]) -> bool:
-        """Look at the logits and choose. Whether they are numbers; cells that led to others must not be used again."""
+        """Look at the logits and choose. False if they are not numbers: then the cells must be cleared before others use them."""
         try:
             if np.isnan(row).any():
                 self.end(EngineError("The model computed a value that is not a number, so the answer ends here."))
@@ -105,31 +105,26 @@ class SlotAnswer:
 
     def end_if_cancelled(self) -> None:
         try:
-            if not self.left and self.cancelled():
+            if not self.is_over and self.cancelled():
                 self.end(Aborted())
         except BaseException as error:  # noqa: BLE001  handed to its reader
             self.end(error)
 
     def end(self, error: BaseException | None = None) -> None:
         """The first call counts: nobody reads on behind an end."""
-        self.left = True
+        self.is_over = True
         self._found.put(error)
 
 
 class Batcher:
     """Writes up to `slots` answers at a time, in a context whose sequences lie apart. Safe to use from several threads.
 
-    `least`: the fewest columns of a call; dummies fill it up. `hold` is called before the thread begins and `release` when
-    it ends; the context must stay open in between.
+    `least`: the fewest columns of a call; dummies fill it up. `pool` owns the context, which stays open while the thread runs.
     """
 
-    def __init__(
-        self, context: Context, slots: int, least: int, *, hold: Callable[[], None], release: Callable[[], None]
-    ) -> None:
-        self._context, self._least = context, least
-        self._hold, self._release = hold, release
-        # Guards the three fields below. Reentrant, because the garbage collector may end a dropped stream at any moment.
-        self._changed = threading.Condition(threading.RLock())
+    def __init__(self, pool: ContextPool, context: Context, slots: int, least: int) -> None:
+        self._pool, self._context, self._least = pool, context, least
+        self._changed = pool.changed  # guards the three fields below
         self._free = slots
         self._joining: list[SlotAnswer] = []
         self._runs = False
@@ -137,12 +132,14 @@ class Batcher:
         self._answers: list[SlotAnswer] = []  # by their sequences
         self._spoiled = False  # the cells must be cleared before anyone joins
 
-    def write(self, answer: SlotAnswer, context: Context, sequence: int, check_open: Callable[[], None]) -> None:
+    def write(self, answer: SlotAnswer, context: Context, sequence: int) -> None:
         """Go on with `answer`, whose first token is chosen, from what `context` holds in `sequence`. Waits for a slot.
 
-        Raises Aborted if it is cancelled meanwhile, and what `check_open` raises.
+        Raises Aborted if it is cancelled meanwhile, EngineError if the engine is closed.
         """
-        self._take_slot(answer, check_open)
+        with self._pool.when(lambda: self._free, answer.cancelled):
+            self._free -= 1
+            answer.has_slot = True
         try:
             answer.state, answer.position = context.state(sequence), context.position(sequence)
         except BaseException:
@@ -152,26 +149,8 @@ class Batcher:
             self._joining.append(answer)
             if not self._runs:
                 self._runs = True
-                self._hold()
+                self._pool.hold()
                 threading.Thread(target=self._run, name="openbook-slots", daemon=True).start()
-
-    def wake(self) -> None:
-        """Those who wait for a slot look again whether the engine is open."""
-        with self._changed:
-            self._changed.notify_all()
-
-    def close(self) -> None:
-        self._context.close()
-
-    def _take_slot(self, answer: SlotAnswer, check_open: Callable[[], None]) -> None:
-        while not answer.cancelled():  # asked without the lock, since it is the caller's code
-            with self._changed:
-                check_open()
-                if self._changed.wait_for(lambda: self._free, _POLL_S):
-                    self._free -= 1
-                    answer.has_slot = True
-                    return
-        raise Aborted
 
     def _give_back(self, answers: Sequence[SlotAnswer]) -> None:
         with self._changed:
@@ -193,13 +172,13 @@ class Batcher:
             for answer in ended:
                 answer.end(error)
         finally:
-            self._release()
+            self._pool.release()
 
     def _admit(self) -> bool:
         """Let go of answers that ended, and take in those that wait. Whether there is any; if not, the thread must end."""
         for answer in self._answers:
             answer.end_if_cancelled()
-        gaps = [sequence for sequence, answer in enumerate(self._answers) if answer.left]
+        gaps = [sequence for sequence, answer in enumerate(self._answers) if answer.is_over]
         self._give_back([self._answers[sequence] for sequence in gaps])
         if len(gaps) == len(self._answers):
             self._answers = []
@@ -248,13 +227,13 @@ class Batcher:
 
     def _step(self) -> None:
         """Compute one more token of each answer, and choose it."""
-        tokens = [_DUMMY if answer.left else answer.decoder.token for answer in self._answers]
+        tokens = [_DUMMY if answer.is_over else answer.decoder.token for answer in self._answers]
         for sequence in range(len(tokens), self._least):
             self._context.remove(sequence)
             tokens.append(_DUMMY)
         rows = self._context.evaluate([(sequence, [token]) for sequence, token in enumerate(tokens)])
         for answer, row in zip(self._answers, rows, strict=False):
-            if not answer.left and not answer.take(row):
+            if not answer.is_over and not answer.take(row):
                 self._spoiled = True
 
 

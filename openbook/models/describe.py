@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,7 @@ def _gguf_facts(header: GgufHeader, contents: Contents) -> dict[str, Any]:
     return {
         "kind": kind_of(header),
         "architecture": architecture[:MAX_TEXT_CHARS],
-        "parameter_count": sum(tensor.element_count for tensor in header.tensors),
+        "parameter_count": sum(math.prod(tensor.shape) for tensor in header.tensors),
         "context_tokens": header.integer(f"{architecture}.context_length"),
         "embedding_length": header.integer(f"{architecture}.embedding_length"),
         "quantisation": quantisation_of(header),

@@ -80,21 +80,14 @@ class TensorInfo:
     start: int
     size_bytes: int
 
-    @property
-    def element_count(self) -> int:
-        return math.prod(self.shape)
-
 
 @dataclass(frozen=True, slots=True)
 class GgufHeader:
-    """All of a GGUF file but its tensors. The tensor table ends at `header_bytes`; tensors lie from `data_start`."""
+    """All of a GGUF file but its tensors. The tensor table ends at `header_bytes`."""
 
-    version: int
     metadata: Mapping[str, MetadataValue] = field(hash=False, repr=False)
     tensors: tuple[TensorInfo, ...] = field(repr=False)
     header_bytes: int
-    data_start: int
-    alignment_bytes: int
     file_bytes: int
 
     def text(self, key: str) -> str | None:
@@ -138,7 +131,7 @@ def parse_gguf(prefix: bytes, file_bytes: int) -> GgufHeader:
     data_start = -(-cursor.position // alignment) * alignment
     tensors = tuple(replace(row, start=data_start + row.start) for row in rows)
     _check_places(tensors, data_start, alignment, file_bytes)
-    return GgufHeader(version, metadata, tensors, cursor.position, data_start, alignment, file_bytes)
+    return GgufHeader(metadata, tensors, cursor.position, file_bytes)
 
 
 class _Cursor:

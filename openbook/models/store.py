@@ -30,7 +30,6 @@ from openbook.models.verify_cache import Stamp, read_cached, stamp_path, take_st
 from openbook.records import Digest
 
 MIN_PREFIX_CHARS = 6
-MAX_DIGEST_CHARS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +245,7 @@ class ModelStore:
     def _merged_of(self, adapter: Digest) -> ModelReference | None:
         """The model that an adapter and its base were merged into. None also if it is damaged: then it is made again."""
         try:
-            digest = (self.root / "merged" / adapter).read_text("ascii")[:MAX_DIGEST_CHARS]
+            digest = (self.root / "merged" / adapter).read_text("ascii")
             manifest = checked_manifest(self.root / digest, digest) if is_digest(digest) else None
         except (OSError, ValueError, InvalidModelFile, StorageError):
             return None

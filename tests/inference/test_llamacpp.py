@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from openbook.errors import EngineError
 from openbook.inference import Engine, FrozenModel
-from openbook.inference.llamacpp import PARALLEL_CONTEXTS, LlamaCppEngine
+from openbook.inference.context_pool import PARALLEL_CONTEXTS
+from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.inference.llamalib import evaluation_calls, is_marker, library
 from openbook.inference.tokenizer import Segment
 from openbook.models import ModelReference, read_gguf
@@ -234,16 +235,10 @@ def test_a_suspended_stream_delays_the_freeing_but_not_close(own: LlamaCppEngine
     next(stream)
     in_time(own.close)
     assert not is_freed(own)
-    requests: list[Callable[[], object]] = [
-        lambda: own.tokenize(PROMPT),
-        lambda: own.count_prompt_tokens(PROMPT),
-        lambda: own.logits(PROMPT),
-        lambda: own.logits_digest(PROMPT),
-        lambda: next(own.generate(PROMPT, Decoding(max_tokens=8))),
-    ]
+    requests: tuple[Callable[[Prompt], object], ...] = (own.tokenize, own.logits)
     for request in requests:
         with pytest.raises(EngineError, match="was closed"):
-            request()
+            request(PROMPT)
     assert not is_freed(own)
     next(stream)
     stream.close()

@@ -6,7 +6,9 @@ import itertools
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from queue import SimpleQueue
 from typing import Any, ClassVar
 
 import httpx
@@ -18,7 +20,7 @@ from hypothesis import strategies as st
 from openbook.errors import ConfigError, ContextOverflow, EngineError
 from openbook.inference import Engine, connect_model
 from openbook.inference.openai import LeadingThoughts, OpenAIEngine
-from openbook.records import Decoding, ModelIdentity, Prompt
+from openbook.records import Completion, Decoding, ModelIdentity, Prompt
 from openbook.testing import PROMPT, EchoEngine, EngineSuite
 
 THOUGHTS = {
@@ -50,6 +52,7 @@ class FakeServer(BaseHTTPRequestHandler):
     """Answers like the echo engine. The model's name chooses how it misbehaves."""
 
     requests: ClassVar[list[dict[str, Any]]] = []
+    silence: ClassVar[SimpleQueue[bytes]] = SimpleQueue()
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -57,6 +60,8 @@ class FakeServer(BaseHTTPRequestHandler):
         model = body["model"]
         if model in ERRORS:
             return self.error(*ERRORS[model])
+        if model.startswith("silent-"):
+            return self.fall_silent(int(model.removeprefix("silent-")))
         if (name := model.removeprefix("refuses-")) != model and name in body:
             return self.error(400, {"error": {"message": f"Unrecognized request argument supplied: {name}"}})
         if model == "names-itself":
@@ -80,12 +85,21 @@ class FakeServer(BaseHTTPRequestHandler):
         system, user = (m["content"] for m in body["messages"])
         passages, _, question = user.rpartition("\n")
         prompt = Prompt(system, (passages,) if passages else (), question)
-        decoding = Decoding(max_tokens=body["max_tokens"], stop=tuple(body.get("stop", ())))
-        for piece in EchoEngine().generate(prompt, decoding, lambda: False):
+        for piece in EchoEngine().generate(prompt, Decoding(max_tokens=body["max_tokens"]), lambda: False):
             self.event({"choices": [{"delta": {"content": piece}, "finish_reason": None}]})
         self.event({"choices": [{"delta": {}, "finish_reason": "stop"}]})
         self.event({"choices": [], "usage": {"prompt_tokens": 1}})
         self.wfile.write(b"data: [DONE]\n\n")
+
+    def fall_silent(self, words: int) -> None:
+        """Sends so many words, and nothing more until the client hangs up."""
+        if words:
+            self.send_response(200)
+            self.end_headers()
+        for _ in range(words):
+            self.event({"choices": [{"delta": {"content": "word "}}]})
+        self.silence.put(b"begins")
+        self.silence.put(self.rfile.read(1))
 
     def event(self, value: dict[str, Any]) -> None:
         self.wfile.write(f": keep-alive\n\ndata: {json.dumps(value)}\n\n".encode())
@@ -124,13 +138,6 @@ class TestOpenAIEngine(EngineSuite):
 
     def make_engine(self) -> Engine:
         return OpenAIEngine("echo", base_url=self.base_url)
-
-    def test_a_stop_string_ends_the_answer_before_it(self) -> None:
-        # The server cuts at the stop string itself, so the reason it reports is its own "stop" for a natural end.
-        model = connect_model("echo", base_url=self.base_url)
-        whole = model.complete(PROMPT, Decoding(max_tokens=24)).text
-        assert model.complete(PROMPT, Decoding(max_tokens=24, stop=("opened",))).text == whole[: whole.index("opened")]
-        model.close()
 
     def test_a_prompt_over_the_context_is_refused(self) -> None:
         model = connect_model("context", base_url=self.base_url)
@@ -199,6 +206,26 @@ def test_thoughts_are_dropped_however_they_are_cut(thoughts: str, answer: str, d
     assert "".join(map(cut.drop, pieces)) + cut.drop("", final=True) == expected
     if text != answer:
         assert expected == answer.lstrip()
+
+
+@pytest.mark.parametrize("words", [0, 2])
+def test_a_silent_server_is_hung_up_on_when_the_request_is_cancelled(base_url: str, words: int) -> None:
+    shown: list[str] = []
+
+    def cancelled() -> bool:
+        return not FakeServer.silence.empty() and len(shown) == words
+
+    with closing(connect_model(f"silent-{words}", base_url=base_url)) as model:
+        stream = model.stream(PROMPT, Decoding(), cancelled)
+        while True:
+            try:
+                shown.append(next(stream))
+            except StopIteration as done:
+                completion: Completion = done.value
+                break
+    assert (completion.text, completion.finish_reason) == ("word " * words, "cancelled")
+    said = [FakeServer.silence.get(timeout=30) for _ in range(2)]
+    assert said == [b"begins", b""], "the server sees that nobody listens any more"
 
 
 @pytest.mark.parametrize("name", ["reasoning_effort", "chat_template_kwargs"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -17,10 +18,11 @@ from openbook.inference.frozen import Cancelled, ReadEach, never
 from openbook.inference.kv_cache import KVCache
 from openbook.inference.llamacpp import SIDE_BY_SIDE, LlamaCppEngine
 from openbook.inference.passage_selection import CALIBRATED, AbstentionScore, PassageSelection, choose
+from openbook.knowledge.docs_cache import for_documents
 from openbook.models import ModelReference
-from openbook.prompts import passage_block
-from openbook.records import Decoding, Prompt
-from tests.conftest import flip
+from openbook.prompts import open_book_prompt, passage_block
+from openbook.records import Decoding, Embedder, Prompt
+from tests.conftest import ROOT, flip
 
 pytestmark = pytest.mark.model
 
@@ -358,3 +360,26 @@ def test_reading_ahead_spares_the_reading_and_what_was_read_of_a_purged_passage_
     assert states.kept().states == len(PASSAGES) + 2
     assert states.forget({"digest 1"}) == 2  # alone, and after another
     assert states.kept().states == len(PASSAGES)
+
+
+@pytest.mark.slow
+def test_windows_give_a_model_that_is_no_reader_the_same_bits_cold_warm_and_restarted(
+    instruct_reference: ModelReference, real_embedder: Embedder, tmp_path: Path
+) -> None:
+    question, handbook = "How many days of leave do I get?", ROOT / "examples" / "handbook"
+    base, _ = for_documents([handbook / "policies", handbook / "archive"], tmp_path / "cache", real_embedder)
+    windows = [hit.passage for hit in base.search(question, real_embedder, 3, windows=True)[1]]
+    assert any(window.parts for window in windows)
+    asked = [open_book_prompt(text, windows) for text in (question, "Who may not approve a claim?")]
+    other = replace(asked[0], passages=asked[0].passages[1:])  # another computation, which must not be taken for it
+
+    def digests(states: KVCache, times: int) -> list[list[str]]:
+        with closing(load_model(instruct_reference, states=states)) as model:
+            assert isinstance(model.engine, LlamaCppEngine)
+            found = [[model.engine.logits_digest(prompt, 4) for prompt in asked] for _ in range(times)]
+            assert model.engine.logits_digest(other, 4) != found[0][0]
+            return found
+
+    states = tmp_path / "states"
+    found = [*digests(KVCache(), 1), *digests(KVCache(states), 2), *digests(KVCache(states), 1)]
+    assert found == [found[0]] * 4

@@ -75,7 +75,7 @@ def recipe_of(path: Path) -> Recipe:
             found = Array(value.item_type, found)
         rows.append((key, value.type, found))
     tensors = [Tensor(t.name, data[t.start : t.start + t.size_bytes], t.type, t.shape) for t in header.tensors]
-    return Recipe(tuple(rows), tuple(tensors), header.version)
+    return Recipe(tuple(rows), tuple(tensors))
 
 
 def _number(original: Recipe, chance: random.Random) -> Recipe:

@@ -27,7 +27,6 @@ def refused(data: bytes, match: str) -> None:
 
 def test_reads_a_small_file() -> None:
     header = parsed(SMALL)
-    assert header.version == 3
     assert header.text("general.architecture") == "llama"
     assert header.integer("llama.context_length") == 128
     assert header.integer("general.name") is None
@@ -35,8 +34,7 @@ def test_reads_a_small_file() -> None:
     assert [t.name for t in header.tensors] == [t.name for t in TENSORS]
     for info, tensor in zip(header.tensors, TENSORS, strict=True):
         assert SMALL[info.start : info.start + info.size_bytes] == tensor.data
-    assert header.data_start % header.alignment_bytes == 0
-    assert header.header_bytes <= header.data_start
+    assert header.header_bytes <= min(info.start for info in header.tensors)
 
 
 def test_every_type_of_value() -> None:
@@ -154,9 +152,6 @@ def test_parity_with_the_reference_writer_and_reader(tmp_path: Path) -> None:
         value = ours.metadata[name].value
         assert (list(value) if isinstance(value, tuple) else value) == field.contents()
         assert int(ours.metadata[name].type) == int(field.types[0])
-    assert ours.alignment_bytes == theirs.alignment
-    assert ours.data_start == theirs.data_offset
     for info, tensor in zip(ours.tensors, theirs.tensors, strict=True):
         assert (info.name, info.type, list(info.shape)) == (tensor.name, tensor.tensor_type.name, list(tensor.shape))
-        sizes = (tensor.data_offset, tensor.n_bytes, tensor.n_elements)
-        assert (info.start, info.size_bytes, info.element_count) == sizes
+        assert (info.start, info.size_bytes) == (tensor.data_offset, tensor.n_bytes)

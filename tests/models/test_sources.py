@@ -13,7 +13,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -110,51 +110,49 @@ CONTENT = Recipe().build()
 PATH = "sub/Tiny-Model.gguf"
 
 
-@dataclass
-class Hub:
+class Hub(ThreadingHTTPServer):
     """The few addresses that the client asks for, served from this machine."""
 
-    files: dict[str, bytes] = field(default_factory=dict)
-    refusals: dict[str, tuple[int, str]] = field(default_factory=dict)  # path -> (status, X-Error-Code)
-    requests: list[str] = field(default_factory=list)
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.files = {f"/o/r/resolve/{revision}/{PATH}": CONTENT for revision in ("main", COMMIT)}
+        self.refusals: dict[str, tuple[int, str]] = {}  # path -> (status, X-Error-Code)
+        self.requests: list[str] = []
 
 
-def handler_for(state: Hub) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            state.requests.append(self.path)
-            data = state.files.get(self.path, b"")
-            status, code = state.refusals.get(self.path, (200, "") if data else (404, "EntryNotFound"))
-            self.send_response(status)
-            self.send_header("X-Error-Code", code)
-            self.send_header("X-Repo-Commit", COMMIT)
-            self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(data)
+class _Handler(BaseHTTPRequestHandler):
+    server: Hub
 
-        def do_HEAD(self) -> None:
-            self.do_GET()
+    def do_GET(self) -> None:
+        self.server.requests.append(self.path)
+        data = self.server.files.get(self.path, b"")
+        status, code = self.server.refusals.get(self.path, (200, "") if data else (404, "EntryNotFound"))
+        self.send_response(status)
+        self.send_header("X-Error-Code", code)
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(data)
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
-            pass
+    def do_HEAD(self) -> None:
+        self.do_GET()
 
-    return Handler
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+        pass
 
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    state = Hub({f"/o/r/resolve/{revision}/{PATH}": CONTENT for revision in ("main", COMMIT)})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler_for(state))
-    monkeypatch.setattr(sources, "HUB_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    yield state
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with Hub() as server:
+        monkeypatch.setattr(sources, "HUB_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
 
 
 def test_fetches_what_the_catalogue_names_and_nothing_else(hub: Hub, tmp_path: Path) -> None:
