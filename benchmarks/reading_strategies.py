@@ -1,7 +1,7 @@
 """Is a reader better off with every passage on its own, or with all of them in one prompt?
 
     python -m benchmarks.reading_strategies --squad FILE SPLITS [--split test] [--questions 300] [--together 60]
-        [--ways oracle each ensemble ...]
+        [--ways oracle each ...]
 
 FILE is SQuAD 1.1's dev set, SPLITS the file that divides its articles. The paragraphs of the split become a knowledge base,
 one passage each; for every question (a sample) the retriever finds passages in it, and the model is measured with
@@ -12,8 +12,6 @@ one passage each; for every question (a sample) the retriever finds passages in 
   withheld  as `each`, with the 4 best of the other paragraphs: then the right answer is an abstention
   first     the best found, alone
   quote     as `each`, but the answer can only become a verbatim span of the passage
-  ensemble  all 4 best found are read side by side, and each token is that of the mixed distributions, with weights by the scores by
-            which `each` chooses (RAG-Token, Lewis et al. 2020; REPLUG, Shi et al. 2023); it abstains when `each` does
 
 Prints a table with 95 % intervals and one JSON document.
 """
@@ -30,27 +28,20 @@ from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
-
 from benchmarks.reader_accuracy import squad
 from openbook.answer import Options, final_answer, read_hits
 from openbook.config import load_settings
 from openbook.diagnosis.gate import EvalQuestion
 from openbook.diagnosis.scoring import Interval, exact_match, interval, token_f1
 from openbook.inference import FrozenModel, load_embedder, load_model
-from openbook.inference.decoding import log_softmax
-from openbook.inference.frozen import never
 from openbook.inference.kv_cache import KVCache
-from openbook.inference.llamacpp import abstention_score
-from openbook.inference.passage_selection import RANK_PRICE, choose
 from openbook.knowledge import KnowledgeBase, add
 from openbook.knowledge.splitter import Sizing
 from openbook.models import ModelStore, ensure
-from openbook.prompts import open_book_prompt
 from openbook.records import Decoding, Embedder, Hit
 
 READ = 4
-WAYS = ("oracle", "first", "each", "withheld", "quote", "ensemble", "together", "oracle of together")
+WAYS = ("oracle", "first", "each", "withheld", "quote", "together", "oracle of together")
 
 
 def main() -> None:
@@ -89,7 +80,6 @@ def main() -> None:
                 "each": ("each", hits[:READ], probe.answers),
                 "withheld": ("each", others, ()),
                 "quote": ("each", hits[:READ], probe.answers),
-                "ensemble": ("ensemble", hits[:READ], probe.answers),
                 "together": ("together", hits[:READ], probe.answers),
                 "oracle of together": ("together", oracle, probe.answers),
             }
@@ -133,41 +123,10 @@ def scored(
     decoding: Decoding,
 ) -> tuple[float, float, float]:
     """(exact match, token F1, whether it abstained)."""
-    if strategy == "ensemble":
-        text = mixed(probe.question, hits, model, decoding.max_tokens)
-        abstained = not text
-    else:
-        text, abstained = final_answer(read_hits(probe.question, hits, strategy, model, decoding), model)
+    text, abstained = final_answer(read_hits(probe.question, hits, strategy, model, decoding), model)
     if abstained:
         return float(not answers), float(not answers), 1.0
     return (exact_match(text, answers), token_f1(text, answers), 0.0) if answers else (0.0, 0.0, 0.0)
-
-
-def mixed(question: str, hits: Sequence[Hit], model: FrozenModel, most: int) -> str:
-    """The answer of the mixed distributions; empty when `each` would abstain."""
-    engine = model.engine._reading  # type: ignore[attr-defined]
-    requests = [
-        engine._request(open_book_prompt(question, [h.passage], model.reader), Options().decoding) for h in hits
-    ]
-    with engine._pool.in_use(), engine._pool.lent(never) as context:
-        rows = engine._read(context, requests)
-        inclined = [abstention_score(row, engine._abstention_token) for row in rows]
-        if choose(inclined) is None:
-            return ""
-        odds = np.array([-np.inf if i.abstains else i.answer_log_odds - RANK_PRICE * n for n, i in enumerate(inclined)])
-        weights = np.exp(odds - odds.max())
-        weights /= weights.sum()
-        written = b""
-        for _ in range(most):
-            shares = np.exp(np.stack([log_softmax(row) for row in rows]))
-            token = int(np.argmax(weights @ shares))
-            if engine._model.ends_generation(token):
-                break
-            written += engine._model.piece(token)
-            if b"\n" in written:
-                break
-            rows = context.evaluate([(number, [token]) for number in range(len(hits))])
-    return written.decode(errors="replace").partition("\n")[0].strip()
 
 
 def report(

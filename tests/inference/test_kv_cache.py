@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from openbook.inference import kv_cache
@@ -43,6 +43,7 @@ def test_a_state_comes_back_in_this_process_and_the_next(tmp_path: Path) -> None
 
 
 @given(BLOCKS, BLOCKS)
+@example([[1]], [[2]])
 def test_keys_are_equal_only_for_equal_blocks(first: list[list[int]], second: list[list[int]]) -> None:
     def key_of(blocks: list[list[int]]) -> bytes:
         key = root_key("model", "class")

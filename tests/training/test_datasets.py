@@ -38,7 +38,7 @@ def tokenizer(model_reference: ModelReference) -> PromptTokenizer:
 
 
 def spelled(tokenizer: PromptTokenizer, tokens: Sequence[int]) -> str:
-    return b"".join(tokenizer.model._piece(token, special=True) for token in tokens).decode()
+    return b"".join(tokenizer.model.piece(token, special=True) for token in tokens).decode()
 
 
 def turns(*messages: tuple[str, str]) -> tuple[Message, ...]:
