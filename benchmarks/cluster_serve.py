@@ -44,9 +44,10 @@ from openbook.cluster import replicas
 from openbook.cluster.connection import connect, disconnect
 from openbook.config import available_cores
 from openbook.inference import FrozenModel
-from openbook.inference.frozen import Cancelled, ReadEach, never
+from openbook.inference.frozen import ReadEach
 from openbook.inference.passage_selection import PassageSelection
 from openbook.knowledge import KnowledgeBase, add
+from openbook.parallel import Cancelled, never
 from openbook.records import Completion, Decoding, Prompt, ReaderFormat, sha256_hex
 from openbook.testing import EchoEngine
 

@@ -12,19 +12,19 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeAlias, TypeVar
+from typing import Literal, TypeVar
 
 from openbook import __version__
 from openbook.answer_text import TextPreview, says_nothing_found, tidied, tidy
 from openbook.config import STRATEGIES, Settings, Strategy
 from openbook.errors import ContextOverflow, QuestionError
 from openbook.inference import FrozenModel
-from openbook.inference.frozen import Cancelled, never
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.editions import Editions, editions
 from openbook.knowledge.quotes import AnswerSupport, closest, is_sure, quote
 from openbook.knowledge.scope import EVERYTHING, Scope
 from openbook.overview import KINDS, combined, overview_of, take_notes, windows_of
+from openbook.parallel import Cancelled, Progress, never
 from openbook.prompts import ABSTENTION, closed_book_prompt, open_book_prompt, whether_stated, with_instruction
 from openbook.receipts import FORMATS
 from openbook.records import (
@@ -43,7 +43,6 @@ from openbook.records import (
 )
 
 _Result = TypeVar("_Result")
-Progress: TypeAlias = Callable[[int, int], None]
 
 CLOSED = "closed-book"
 MAX_QUESTION_CHARS = 8_000

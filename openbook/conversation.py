@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from openbook.answer import MAX_QUESTION_CHARS
 from openbook.errors import ContextOverflow
 from openbook.inference import FrozenModel
-from openbook.inference.frozen import Cancelled, never
+from openbook.parallel import Cancelled, never
 from openbook.records import Decoding, Prompt
 
 MOST_EARLIER = 2  # turns of the user that a follow-up may refer back to

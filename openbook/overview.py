@@ -14,8 +14,8 @@ from pathlib import PurePosixPath
 from typing import Literal, TypeAlias
 
 from openbook.inference import FrozenModel
-from openbook.inference.frozen import Cancelled
 from openbook.knowledge.passages import in_windows
+from openbook.parallel import Cancelled, Progress
 from openbook.prompts import excerpt_block
 from openbook.records import Completion, Decoding, Hit, Passage, Prompt, canonical_json, sha256_hex
 
@@ -96,7 +96,7 @@ def take_notes(
     question: str,
     hits: Sequence[Hit],
     model: FrozenModel,
-    progress: Callable[[int, int], None],
+    progress: Progress,
     cancelled: Cancelled,
 ) -> tuple[list[Completion], Prompt]:
     """A note on each group of windows, and the prompt for the answer from all notes. Raises ContextOverflow, EngineError."""

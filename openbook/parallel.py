@@ -1,4 +1,4 @@
-"""The same work on many items at the same time, with the results in the order of the items."""
+"""Work that can be told to stop and says how far it is; the same on many items at a time, with the results in their order."""
 
 from __future__ import annotations
 
@@ -11,6 +11,12 @@ from typing import TypeAlias, TypeVar
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 Cancelled: TypeAlias = Callable[[], bool]
+Progress: TypeAlias = Callable[[int, int], None]
+"""Called with (how many are done, how many in total)."""
+
+
+def never() -> bool:
+    return False
 
 
 def in_order(

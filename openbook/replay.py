@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from openbook.answer import answer_again
 from openbook.errors import KnowledgeBaseDamaged, KnowledgeError
 from openbook.inference import FrozenModel
-from openbook.inference.frozen import Cancelled, never
 from openbook.knowledge import KnowledgeBase, Scope
+from openbook.parallel import Cancelled, never
 from openbook.receipts import is_altered
 from openbook.records import Hit, Passage, PassageReference, Receipt, sha256_hex
 

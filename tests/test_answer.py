@@ -11,8 +11,8 @@ import pytest
 from openbook.answer import HARDLY_STATED, Options, answer_again, ask, checked_question, pack
 from openbook.errors import ContextOverflow, QuestionError
 from openbook.inference import FrozenModel
-from openbook.inference.frozen import Cancelled, never
 from openbook.knowledge import KnowledgeBase
+from openbook.parallel import Cancelled, never
 from openbook.prompts import ABSTENTION, IS_STATED
 from openbook.records import Answer, Completion, Decoding, ModelIdentity, Prompt, ReaderFormat, sha256_hex
 from openbook.replay import replay

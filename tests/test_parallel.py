@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbook.inference.frozen import never
-from openbook.parallel import in_order
+from openbook.parallel import in_order, never
 
 LONG_S = 30.0
 

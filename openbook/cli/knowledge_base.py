@@ -290,10 +290,9 @@ def warm(
 
 def _read_ahead(base: KnowledgeBase, reader: FrozenModel, top: int | None, at_once: int) -> list[int | None]:
     """How many tokens were read of each passage, newest documents first; 0: there is no room, None: it is too long."""
-    from openbook.inference.frozen import Cancelled, never
     from openbook.knowledge.passages import in_windows
     from openbook.knowledge.scope import EVERYTHING
-    from openbook.parallel import in_order
+    from openbook.parallel import Cancelled, in_order, never
     from openbook.prompts import open_book_prompt
 
     by_document = map(base.passages, base.documents(EVERYTHING, newest_first=True))

@@ -37,8 +37,9 @@ from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 from ray.serve.request_router import PendingRequest, RequestRouter, RunningReplica
 
 from openbook.errors import ClusterError, ConfigError, EngineError, OpenBookError
-from openbook.inference.frozen import Cancelled, FrozenModel, ReadEach, never
+from openbook.inference.frozen import FrozenModel, ReadEach
 from openbook.inference.passage_selection import PassageSelection
+from openbook.parallel import Cancelled, never
 from openbook.records import Completion, Decoding, Digest, ModelIdentity, Prompt, ReaderFormat
 
 LOG = logging.getLogger("openbook.cluster")

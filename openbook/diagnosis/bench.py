@@ -24,9 +24,9 @@ from openbook.answer_text import says_nothing_found, tidy
 from openbook.diagnosis.run_log import Header, Reply
 from openbook.errors import ContextOverflow, EngineError
 from openbook.inference import FrozenModel
-from openbook.inference.frozen import Cancelled
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.scope import EVERYTHING, Scope
+from openbook.parallel import Cancelled
 from openbook.prompts import closed_book_prompt
 from openbook.records import Completion, Decoding, Embedder, Hit
 

@@ -12,11 +12,11 @@ the margin. Its sets of questions are JSON Lines, plain or compressed with gzip:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from openbook.errors import ConfigError, InvalidModelFile
 from openbook.inference import FrozenModel
 from openbook.models import ModelReference
 from openbook.models.lineage import record_beside
+from openbook.parallel import Progress
 from openbook.prompts import closed_book_prompt, reading_prompt
 from openbook.records import Decoding
 from openbook.runs import reaches
@@ -37,8 +38,6 @@ RESAMPLES = 4000
 DATA = Path(__file__).parent.parent / "models" / "data"
 READING, KNOWN = DATA / "gate-reading.jsonl.gz", DATA / "gate-known.jsonl"
 DECODING = Decoding(max_tokens=64, stop=("\n",))
-
-Progress: TypeAlias = Callable[[int, int], None]
 
 
 # --- sets of questions ------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -21,8 +21,7 @@ from openbook.diagnosis.scoring import is_right
 from openbook.diagnosis.summary import MODES, Share, share_of
 from openbook.errors import ContextOverflow, EngineError
 from openbook.inference import FrozenModel
-from openbook.inference.frozen import never
-from openbook.parallel import in_order
+from openbook.parallel import Progress, in_order, never
 from openbook.records import Decoding, Prompt
 
 Opinion: TypeAlias = Literal["yes", "no", "unclear"]
@@ -119,7 +118,7 @@ def second_opinion(
     *,
     limit: int | None = None,
     at_once: int = 1,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = lambda done, total: None,
 ) -> SecondOpinion:
     """Ask the judge about the answers in a file of observations, keep in `path` what it says, and compare.
 

@@ -32,8 +32,8 @@ from openbook.diagnosis.scoring import Interval, holds_any, is_right, paired, sa
 from openbook.diagnosis.summary import Share, share, share_of
 from openbook.diagnosis.verdicts import reply_is_right
 from openbook.errors import ConfigError, ContextOverflow
-from openbook.inference.frozen import Cancelled
 from openbook.knowledge.values import accepted_value, same_value, stated_values
+from openbook.parallel import Cancelled
 from openbook.records import Hit, Passage, sha256_hex
 
 FORMAT = 1

@@ -12,7 +12,7 @@ import os
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -24,12 +24,11 @@ from openbook.diagnosis.scoring import plain_words
 from openbook.errors import ConfigError, ContextOverflow
 from openbook.files import make_folder, storage_errors
 from openbook.inference import FrozenModel
-from openbook.inference.frozen import Cancelled, never
 from openbook.knowledge import KnowledgeBase, Scope
 from openbook.knowledge.sentences import sentence_spans
 from openbook.knowledge.values import NUMBER_WORDS
 from openbook.knowledge.words import is_function_word
-from openbook.parallel import in_order
+from openbook.parallel import Cancelled, Progress, in_order, never
 from openbook.prompts import passage_block
 from openbook.records import Decoding, Digest, Passage, Prompt, canonical_json, sha256_hex
 
@@ -116,7 +115,7 @@ def draft(
     log: ReplyLog,
     *,
     at_once: int = 1,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = lambda done, total: None,
 ) -> Drafts:
     """At most `count` drafts, spread over the documents. `at_once`: how many the model writes at the same time.
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,14 +19,11 @@ from openbook.diagnosis.probes import PROBES, ProbeLine, ProbeRun, Trial, probe_
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.run_log import Observation, RunLog, ShownPassage, Wording, open_run_log
 from openbook.errors import EngineError
-from openbook.inference.frozen import Cancelled, never
-from openbook.parallel import in_order
+from openbook.parallel import Cancelled, Progress, in_order, never
 from openbook.records import Passage
 
 DEPTH = 20  # passages in which the rank of one that holds the answer is looked for
 MOST_FAILED = 16  # questions in a row on which the model failed
-
-Progress = Callable[[int, int], None]
 
 
 def run_questions(

@@ -11,7 +11,7 @@ from openbook.errors import EngineError
 from openbook.inference.llamalib import Aborted, Context, Model
 
 if TYPE_CHECKING:
-    from openbook.inference.frozen import Cancelled
+    from openbook.parallel import Cancelled
 
 PARALLEL_CONTEXTS = 2  # requests evaluated at the same time; more of them wait
 _POLL_S = 0.05  # a request that waits asks this often whether it was cancelled

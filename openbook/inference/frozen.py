@@ -7,22 +7,17 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, TypeAlias, final, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, final, runtime_checkable
 
 from openbook.errors import EngineError, ModelError
 from openbook.inference.passage_selection import CALIBRATED, PassageSelection
+from openbook.parallel import Cancelled, never
 from openbook.records import Completion, Decoding, ModelIdentity, Prompt, ReaderFormat
 
 if TYPE_CHECKING:
     from openbook.inference.embedder import OnnxEmbedder
     from openbook.inference.kv_cache import KVCache
     from openbook.models import ModelReference
-
-Cancelled: TypeAlias = Callable[[], bool]
-
-
-def never() -> bool:
-    return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from openbook.config import available_cores
 from openbook.errors import ContextOverflow, EngineError
 from openbook.inference.context_pool import ContextPool
 from openbook.inference.decoding import AnswerDecoder, Spans, log_softmax, request_digest
-from openbook.inference.frozen import Cancelled, ReadEach, never
+from openbook.inference.frozen import ReadEach
 from openbook.inference.kv_cache import KVCache, next_key, root_key
 from openbook.inference.llamalib import Aborted, Adapter, Context, Model, library
 from openbook.inference.passage_selection import AbstentionScore, PassageSelection
@@ -37,6 +37,7 @@ from openbook.inference.slots import MOST_SLOTS, SLOT_TOKENS, Batcher, SlotAnswe
 from openbook.inference.tokenizer import PromptTokenizer
 from openbook.models.digest import READER_KEYS
 from openbook.models.verify_cache import Trial
+from openbook.parallel import Cancelled, never
 from openbook.prompts import text_of_block
 from openbook.records import (
     Completion,

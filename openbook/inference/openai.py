@@ -18,7 +18,7 @@ import msgspec
 
 from openbook.errors import ConfigError, ContextOverflow, EngineError
 from openbook.inference.decoding import TextStream
-from openbook.inference.frozen import Cancelled, never
+from openbook.parallel import Cancelled, never
 from openbook.records import Completion, Decoding, FinishReason, ModelIdentity, Prompt, canonical_json, sha256_hex
 
 if TYPE_CHECKING:

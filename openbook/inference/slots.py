@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from openbook.inference.context_pool import ContextPool
     from openbook.inference.decoding import AnswerDecoder
-    from openbook.inference.frozen import Cancelled
     from openbook.inference.llamalib import Context
+    from openbook.parallel import Cancelled
 
 # Calls of eight columns and more compute some numbers in another way with K-quantised models, which a few trials may miss
 # (docs/log.md).

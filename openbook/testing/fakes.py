@@ -12,8 +12,9 @@ import numpy as np
 
 from openbook.errors import ContextOverflow, EngineError
 from openbook.inference.decoding import TextStream
-from openbook.inference.frozen import Cancelled, FrozenModel, ReadEach, never
+from openbook.inference.frozen import FrozenModel, ReadEach
 from openbook.inference.passage_selection import AbstentionScore, PassageSelection
+from openbook.parallel import Cancelled, never
 from openbook.prompts import IS_STATED, question_of_block
 from openbook.records import (
     Completion,

@@ -11,7 +11,8 @@ from contextlib import closing
 import numpy as np
 
 from openbook.errors import ContextOverflow, EngineError
-from openbook.inference.frozen import Engine, FrozenModel, never
+from openbook.inference.frozen import Engine, FrozenModel
+from openbook.parallel import never
 from openbook.records import Completion, Decoding, Embedder, Prompt, Reranker
 from openbook.testing.assertions import raises
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from openbook.errors import ModelNotVerified
 from openbook.inference import FrozenModel, load_model
-from openbook.inference.frozen import Cancelled, never
 from openbook.inference.kv_cache import KVCache
 from openbook.models import ModelStore
+from openbook.parallel import Cancelled, never
 from openbook.prompts import IS_STATED
 from openbook.records import Completion, Decoding, ModelIdentity, Prompt
 from openbook.testing import EchoEngine

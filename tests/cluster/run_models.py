@@ -15,7 +15,7 @@ import pytest
 from openbook import inference
 from openbook.cli import context, main, on_cluster
 from openbook.inference import FrozenModel
-from openbook.inference.frozen import Cancelled, never
+from openbook.parallel import Cancelled, never
 from openbook.records import Completion, Decoding, Digest, ModelIdentity, Prompt, sha256_hex
 from openbook.testing import EchoEngine
 from tests.diagnosis.bases import EMBEDDER, DraftEngine

@@ -25,8 +25,8 @@ from openbook.cli import on_cluster
 from openbook.cluster.connection import ray_module
 from openbook.config import Settings
 from openbook.inference import FrozenModel
-from openbook.inference.frozen import Cancelled, never
 from openbook.knowledge import KnowledgeBase, add
+from openbook.parallel import Cancelled, never
 from openbook.records import Completion, Decoding, Prompt
 from tests.cli.conftest import Out
 from tests.cluster.run_models import HELD, RunEngine, fakes

@@ -14,12 +14,13 @@ import pytest
 
 from openbook.errors import ContextOverflow, EngineError
 from openbook.inference import FrozenModel, load_model
-from openbook.inference.frozen import Cancelled, ReadEach, never
+from openbook.inference.frozen import ReadEach
 from openbook.inference.kv_cache import KVCache
 from openbook.inference.llamacpp import SIDE_BY_SIDE, LlamaCppEngine
 from openbook.inference.passage_selection import CALIBRATED, AbstentionScore, PassageSelection, choose
 from openbook.knowledge.docs_cache import for_documents
 from openbook.models import ModelReference
+from openbook.parallel import Cancelled, never
 from openbook.prompts import open_book_prompt, passage_block
 from openbook.records import Decoding, Embedder, Prompt
 from tests.conftest import ROOT, flip

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from openbook.answer import Options, ask
 from openbook.inference import FrozenModel
-from openbook.inference.frozen import Cancelled, never
 from openbook.knowledge import KnowledgeBase, RunOptions, Scope
 from openbook.knowledge.passages import WINDOW_CHARS, in_windows, joined, partition
 from openbook.knowledge.scope import EVERYTHING
 from openbook.knowledge.splitter import Sizing
+from openbook.parallel import Cancelled, never
 from openbook.prompts import open_book_prompt
 from openbook.records import Completion, Decoding, Passage, PassageSpan, Prompt
 from openbook.replay import knowledge_base_of, replay

@@ -21,9 +21,10 @@ from opentelemetry.trace import TracerProvider
 
 from openbook.config import Settings
 from openbook.inference import FrozenModel
-from openbook.inference.frozen import Cancelled, Engine, never
+from openbook.inference.frozen import Engine
 from openbook.knowledge import KnowledgeBase, RunOptions, add
 from openbook.knowledge.versions import tag
+from openbook.parallel import Cancelled, never
 from openbook.prompts import IS_STATED
 from openbook.records import Completion, Decoding, Prompt
 from openbook.serving.app import create_app

@@ -9,7 +9,7 @@ from typing import Any
 
 from openbook.cli import context, main
 from openbook.inference import FrozenModel
-from openbook.inference.frozen import Cancelled, never
+from openbook.parallel import Cancelled, never
 from openbook.records import Completion, Decoding, Prompt
 from openbook.testing import HashEmbedder
 from tests.diagnosis.bases import DraftEngine

@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from openbook.inference.frozen import Cancelled, never
+from openbook.parallel import Cancelled, never
 from openbook.records import Completion, Decoding, Prompt
 from openbook.serving.telemetry import ENDPOINTS, provider_of
 from openbook.testing import EchoEngine
