@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from openbook.codec import decode
 from openbook.config import Place
 from openbook.errors import KnowledgeBaseDamaged, KnowledgeBaseInvalid, KnowledgeError
@@ -38,7 +40,6 @@ from openbook.parsers import metadata
 from openbook.records import Embedder, EmbedderIdentity, Hit, Passage, Reranker, Vectors, Verdict
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 RERANKED = 20  # hits that a reranker reads
@@ -382,8 +383,8 @@ class KnowledgeBase:
         """
         with self.snapshot() as connection:
             self._check_embedder_is_still(connection)
-            known = {content for (content,) in connection.execute("SELECT id FROM contents")}
-            if not known.issuperset(live.tolist()):
+            known = connection.execute("SELECT id FROM contents")
+            if len(np.setdiff1d(live, np.fromiter((content for (content,) in known), dtype=np.int64))):
                 raise StaleView(f"The knowledge base in {self.store} changed while it was searched. Ask again.")
             return self.indexes.part(connection, self.version, live, number, of)
 
