@@ -4,8 +4,9 @@
 
 FOLDER holds `hotpotqa_train.json` and `musique_train.json` with their corpora, as in the HippoRAG repository (100 questions
 each, evaluation only). All paragraphs of both corpora are one knowledge base, one passage each. Read are the supporting
-paragraphs of each question (gold), and the 4 best found (found); exact match and token F1 by type of question, with 95 %
-intervals. A model that is no trained reader reads together only, and only some learned to read side by side.
+paragraphs of each question (gold), and the 4 best found (found), by the strategy that `openbook ask` takes for the model, in
+one prompt, and in each other way that it learned. Exact match and token F1 with an accepted answer, whether the answer holds one and whether the
+model declines, by type of question, with 95 % intervals.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.reading_strategies import knowledge_base
-from openbook.answer import Options, decoding_for, final_answer, read_hits
+from openbook.answer import Options, decoding_for, final_answer, read_hits, strategy_of
 from openbook.config import load_settings
-from openbook.diagnosis.scoring import exact_match, interval, token_f1
+from openbook.diagnosis.scoring import exact_match, holds_answer, interval, token_f1
 from openbook.inference import FrozenModel, load_embedder, load_model
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase
@@ -31,6 +32,7 @@ from openbook.models import ModelStore, ensure
 from openbook.records import Embedder, Hit
 
 READ = 4
+MEASURES = ("exact", "F1", "holds", "declined")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,22 +106,30 @@ def all_hits(base: KnowledgeBase) -> Iterator[Hit]:
 def measured(
     model: FrozenModel, base: KnowledgeBase, embedder: Embedder, hits: dict[str, Hit], asked: list[Asked]
 ) -> dict[str, Any]:
-    scores: dict[tuple[str, str], list[tuple[float, float, float]]] = {}
+    scores: dict[tuple[str, str], list[tuple[float, ...]]] = {}
     decoding = decoding_for(model, Options().decoding)
-    strategies = ["together"] + ["each"] * model.reads_each + ["parallel"] * model.reads_parallel
+    as_asked = strategy_of("auto", model, decoding)
+    learned = ["each"] * model.reads_each + ["parallel"] * model.reads_parallel
+    strategies = dict.fromkeys([as_asked, "together", *learned])
     for each in asked:
         gold = [hits[text] for text in each.gold if text in hits]
         _, found = base.search(each.question, embedder, READ)
         for given, passages in (("gold", gold), ("found", found)):
             for strategy in strategies:
-                text, abstained = final_answer(read_hits(each.question, passages, strategy, model, decoding), model)
-                text = "" if abstained else text
-                row = (exact_match(text, each.answers), token_f1(text, each.answers), float(abstained))
+                text, declined = final_answer(read_hits(each.question, passages, strategy, model, decoding), model)
+                text = "" if declined else text
+                print(f"{given}, {strategy}: {each.question} -> {text!r} ({each.answers[0]!r})", flush=True)
+                scored = (
+                    exact_match(text, each.answers),
+                    token_f1(text, each.answers),
+                    holds_answer(text, each.answers),
+                )
+                row = (*scored, float(declined))
                 for kind in (each.kind, "all"):
                     scores.setdefault((kind, f"{given}, {strategy}"), []).append(row)
     result: dict[str, Any] = {}
     for (kind, how), rows in sorted(scores.items()):
-        measures = {label: interval([row[i] for row in rows]) for i, label in enumerate(("exact", "F1", "abstains"))}
+        measures = {label: interval([row[i] for row in rows]) for i, label in enumerate(MEASURES)}
         shown = "  ".join(f"{label} {value}" for label, value in measures.items())
         print(f"{model.identity.name:<22} {kind:<20} {how:<16} {shown}  (n = {len(rows)})", flush=True)
         result[f"{kind}: {how}"] = {label: asdict(value) for label, value in measures.items()}
