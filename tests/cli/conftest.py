@@ -87,6 +87,7 @@ def running(until: str, *words: object, umask: int = -1) -> Iterator[tuple[subpr
             yield process, said
         finally:
             process.send_signal(signal.SIGINT)
+            process.communicate()  # until it has said all, for it fails if nobody reads what it writes at its end
     assert process.returncode == 0
 
 
