@@ -33,7 +33,8 @@ The command line prints them as one sentence without a traceback and exits with 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Literal, TypeAlias
 
 NoPictureCode: TypeAlias = Literal["not_a_pdf", "page_not_found", "file_unreadable", "file_changed", "page_not_drawn"]
@@ -145,6 +146,23 @@ class StorageError(OpenBookError):
 
 class ClusterError(OpenBookError):
     exit_code = 7
+
+
+@contextmanager
+def needs_extra(what: str, extra: str) -> Iterator[None]:
+    """For imports that may fail: `what` needs the packages of an extra of OpenBook. Raises ConfigError."""
+    try:
+        yield
+    except ImportError as error:
+        if (error.name or "").startswith("openbook"):
+            raise
+        raise extra_missing(what, extra, error.name or first_line(error)) from error
+
+
+def extra_missing(what: str, extra: str, package: str) -> ConfigError:
+    return ConfigError(
+        f"{what} needs the extra {extra!r} ({package} is not installed): pip install 'openbook[{extra}]'"
+    )
 
 
 def first_line(error: BaseException) -> str:

@@ -17,7 +17,7 @@ import openbook
 from openbook.cli import context, display, on_cluster, private
 from openbook.cli.options import BASE_URL, JSON, KB, LABEL, MODEL, PATH, PLACE, REPLICAS, cluster_option
 from openbook.config import Place
-from openbook.errors import ConfigError, KnowledgeBaseMissing
+from openbook.errors import ConfigError, KnowledgeBaseMissing, needs_extra
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -167,15 +167,9 @@ def _announce(configuration: Configuration, places: tuple[Place, ...]) -> None:
 
 def _check_extra(*modules: str) -> None:
     """Raises ConfigError where a package that these modules of `openbook.serving` need is not installed."""
-    try:
+    with needs_extra("This", "serve"):
         for name in modules:
             importlib.import_module(f"openbook.serving.{name}")
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("openbook"):
-            raise
-        raise ConfigError(
-            f"This needs the extra 'serve' ({error.name} is not installed): pip install 'openbook[serve]'"
-        ) from error
 
 
 def _open_bases(current: Settings, places: tuple[Place, ...]) -> tuple[dict[str, KnowledgeBase], OnnxEmbedder]:

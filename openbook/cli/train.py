@@ -17,7 +17,7 @@ import click
 from openbook.cli import context, display
 from openbook.cli.options import EXISTING, JSON, KB, PATH
 from openbook.config import Place
-from openbook.errors import ConfigError, TrainingError
+from openbook.errors import ConfigError, TrainingError, extra_missing
 from openbook.files import make_folder, replace_file, storage_errors
 from openbook.records import sha256_hex
 from openbook.runs import DOCUMENTS, METRICS, REPORT, RunSummary, find_run, flat
@@ -111,10 +111,7 @@ def check_installed() -> None:
     """Raises ConfigError unless the packages of the extra `train` are there."""
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        raise ConfigError(
-            f"This needs packages that are not installed ({', '.join(missing)}). Install them with: "
-            f"{sys.executable} -m pip install 'openbook[train]'"
-        )
+        raise extra_missing("Training", "train", missing[0])
 
 
 def _fetch_base(current: Settings, recipe: Path) -> None:

@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from openbook.config import available_cores
-from openbook.errors import ClusterError, ConfigError, first_line
+from openbook.errors import ClusterError, ConfigError, first_line, needs_extra
 
 LOCAL, AUTO, CLIENT = "local", "auto", "ray://"
 CONNECT_S = 5.0  # for the first answer of the machine at an address; Ray itself would wait for minutes
@@ -64,12 +64,8 @@ def ray_module() -> ModuleType:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # Likewise: without it, a thread that still waits for an answer when this process leaves would start a new Ray.
     os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
-    try:
+    with needs_extra("Work on many machines", "cluster"):
         import ray
-    except ImportError as error:
-        raise ConfigError(
-            f"Work on many machines needs the extra 'cluster' ({error.name} is not installed): pip install 'openbook[cluster]'"
-        ) from error
     module: ModuleType = ray
     return module
 

@@ -24,7 +24,7 @@ from urllib.parse import quote
 
 from openbook.cluster.local_postgres import free_port, postgres_process, start_postgres, stop_postgres
 from openbook.codec import decode
-from openbook.errors import ClusterError, ConfigError, StorageError
+from openbook.errors import ClusterError, ConfigError, StorageError, extra_missing
 from openbook.files import make_folder, replace_file, storage_errors
 from openbook.locks import exclusive_lock
 from openbook.records import canonical_json
@@ -206,10 +206,7 @@ def check_installed() -> None:
     """Raises ConfigError without the extra."""
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        raise ConfigError(
-            f"A cluster on one machine needs the extra 'cluster-local' ({missing[0]} is not installed): "
-            'pip install "openbook[cluster-local]"'
-        )
+        raise extra_missing("A cluster on one machine", "cluster-local", missing[0])
     if sys.platform == "win32":
         raise ConfigError("A cluster on one machine needs Linux or macOS.")
 

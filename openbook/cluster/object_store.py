@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
-from openbook.errors import ConfigError, StorageError, did_you_mean
+from openbook.errors import ConfigError, StorageError, did_you_mean, needs_extra
 from openbook.files import replacing
 from openbook.knowledge.blobs import Entry, check_key
 
@@ -60,12 +60,8 @@ def open_s3(url: str) -> S3Blobs:
         raise ConfigError(f"{shown}: the endpoint must be http://HOST:PORT or https://HOST, without credentials.")
     if bool(parts.username) != bool(parts.password):
         raise ConfigError(f"{shown}: credentials are KEY:SECRET@ before the bucket, both of them.")
-    try:
+    with needs_extra(shown, "cluster"):
         from obstore.store import S3Store
-    except ImportError as error:
-        raise ConfigError(
-            f"{shown} needs the extra 'cluster' ({error.name} is not installed): pip install 'openbook[cluster]'"
-        ) from error
     config: dict[str, Any] = {name: value for name, value in options.items() if value}
     if parts.username:
         config |= {"access_key_id": unquote(parts.username), "secret_access_key": unquote(parts.password or "")}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from openbook.config import Place
-from openbook.errors import ConfigError, did_you_mean
+from openbook.errors import ConfigError, did_you_mean, needs_extra
 
 # Databases by the scheme of their URL. Their clients are in the extra `cluster`.
 _DATABASES = {
@@ -180,12 +180,6 @@ def store_of(place: Place) -> Store:
             f"{place} is not a place for a knowledge base: {place.scheme!r} is not a database that OpenBook knows."
             f"{did_you_mean(place.scheme, _DATABASES)} Give a folder, or a URL such as postgresql://host/name."
         )
-    try:
+    with needs_extra(str(place), "cluster"):
         found: Store = pkgutil.resolve_name(_DATABASES[place.scheme])(place)
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("openbook"):
-            raise
-        raise ConfigError(
-            f"{place} needs the extra 'cluster' ({error.name} is not installed): pip install 'openbook[cluster]'"
-        ) from error
     return found

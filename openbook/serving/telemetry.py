@@ -15,7 +15,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from openbook import __version__
-from openbook.errors import ConfigError
+from openbook.errors import needs_extra
 from openbook.records import Answer, Timings
 from openbook.serving.concurrency import Gate
 
@@ -129,17 +129,12 @@ def provider_of(environment: Mapping[str, str] = os.environ) -> SdkProvider | No
         or environment.get("OTEL_SDK_DISABLED", "").lower() == "true"
     ):
         return None
-    try:
+    named = next(name for name in ENDPOINTS if environment.get(name))
+    with needs_extra(f"{named} is set, but sending traces", "otel"):
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider as SdkProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
-    except ModuleNotFoundError as error:
-        named = next(name for name in ENDPOINTS if environment.get(name))
-        raise ConfigError(
-            f"{named} is set, but sending traces needs the extra 'otel' ({error.name} is not installed): "
-            "pip install 'openbook[serve,otel]'"
-        ) from error
     name = {} if "OTEL_SERVICE_NAME" in environment else {"service.name": "openbook"}
     provider = SdkProvider(resource=Resource.create(name))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))

@@ -195,7 +195,7 @@ def test_what_is_missing_or_in_the_way(own_home: Path, out: Out, monkeypatch: py
     with monkeypatch.context() as patch:
         patch.setattr(local, "_NEEDED", ("no_such_package",))
         is_refused(out, ConfigError, "needs the extra 'cluster-local' (no_such_package is not installed)", *up)
-        is_refused(out, ConfigError, 'pip install "openbook[cluster-local]"', *up)
+        is_refused(out, ConfigError, "pip install 'openbook[cluster-local]'", *up)
     assert not own_home.exists()
     with monkeypatch.context() as patch:
         patch.setattr(local, "LEAST_FREE_MB", 10**9)
