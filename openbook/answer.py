@@ -49,10 +49,10 @@ MAX_QUESTION_CHARS = 8_000
 PASSAGES = 4  # that are read; for all strategies but "each" they are windows
 MIN_HITS = 12  # that are searched for, so that an older document is seen beside the one that replaced it
 READER_TOKENS = 160  # a trained reader answers in one line
-# How likely the model's "yes" must be when it is asked whether the excerpts state the answer (docs/log.md). From the first on, an
-# answer with a quote is called supported. Below the second, the model of that digest declines; it is the default model.
+# How likely the excerpts must state the answer (docs/log.md). From the first on, an answer with a quote is called supported. Below
+# the second, a model with a probe declines. One without is asked for yes or no, which is too little to decline by.
 SURELY_STATED = 0.75
-HARDLY_STATED = {"d7cc5a47f504073649c3d9ccff350ae36d087e55dcd9c044bfec1b6b3afc5741": 0.5}
+HARDLY_STATED = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,15 +252,13 @@ def read_hits(
     if strategy == "each":
         return _read_each(question, hits, model, decoding, on_text, cancelled)
     kept, prompt, notes = pack(question, hits, model, decoding, parallel=strategy == "parallel")
-    stated, check_s = None, 0.0
-    if strategy == "checked":
-        started = time.perf_counter()
-        check = model.complete(replace(prompt, question=whether_stated(question)), Decoding(max_tokens=1), cancelled)
-        stated, check_s = _says_yes(check), time.perf_counter() - started
-        if stated < HARDLY_STATED.get(model.identity.digest, 0.0):
-            declined = replace(check, text="", finish_reason="end")
-            return Reading(strategy, kept, declined, kept, notes, Timings(read_s=check_s), stated)
-    completion, timings = _streamed(model.stream(prompt, decoding, cancelled), on_text, check_s)
+    if checked := strategy == "checked":
+        prompt = replace(prompt, least_stated=HARDLY_STATED)
+    completion, timings = _streamed(model.stream(prompt, decoding, cancelled), on_text)
+    stated = completion.stated_probability
+    if checked and stated is None and completion.finish_reason != "cancelled":
+        asked = replace(prompt, question=whether_stated(question))
+        stated = _says_yes(model.complete(asked, Decoding(max_tokens=1), cancelled))
     return Reading(strategy, kept, completion, kept, notes, timings, stated)
 
 
@@ -419,11 +417,9 @@ def _cut_short(completion: Completion | None) -> tuple[str, ...]:
     return ("The answer was cut off at the longest length allowed (max_tokens).",)
 
 
-def _streamed(
-    stream: Generator[str, None, _Result], on_text: Callable[[str], None], before_s: float = 0.0
-) -> tuple[_Result, Timings]:
-    """What the stream returns, after every piece of it was shown. `before_s`: what the reading took before it."""
-    started = time.perf_counter() - before_s
+def _streamed(stream: Generator[str, None, _Result], on_text: Callable[[str], None]) -> tuple[_Result, Timings]:
+    """What the stream returns, after every piece of it was shown."""
+    started = time.perf_counter()
     first_token_s: float | None = None
     with closing(stream):  # also when on_text raises
         while True:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from openbook.answer import HARDLY_STATED, Options, answer_again, ask, checked_question, pack
+from openbook.answer import HARDLY_STATED, SURELY_STATED, Options, answer_again, ask, checked_question, pack
 from openbook.errors import ContextOverflow, QuestionError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
@@ -40,11 +40,14 @@ def asked(base: KnowledgeBase, embedder: HashEmbedder) -> partial[Answer]:
 
 
 class Says(EchoEngine):
-    """Says what it was told to say, notes what it was asked, and stands by its answers as likely as it was told."""
+    """Says what it was told to say, notes what it was asked, and stands by its answers as likely as it was told.
 
-    def __init__(self, text: str, verdict: str = "Yes", likely: float = 1.0) -> None:
+    With `stated` it is one with a probe, which finds the answer stated with that probability.
+    """
+
+    def __init__(self, text: str, verdict: str = "Yes", likely: float = 1.0, stated: float | None = None) -> None:
         super().__init__()
-        self._text, self._verdict, self._likely = text, verdict, likely
+        self._text, self._verdict, self._likely, self._stated = text, verdict, likely, stated
         self.prompts: list[Prompt] = []
 
     def generate(
@@ -52,8 +55,10 @@ class Says(EchoEngine):
     ) -> Generator[str, None, Completion]:
         self.prompts.append(prompt)
         text = self._verdict if prompt.question.endswith(IS_STATED) else self._text
+        if self._stated is not None and self._stated < prompt.least_stated:
+            text = ""
         yield text
-        return Completion(text, "end", 1, 1, sha256_hex(b"prompt"), "says", math.log(self._likely))
+        return Completion(text, "end", 1, 1, sha256_hex(b"prompt"), "says", math.log(self._likely), self._stated)
 
 
 def names(answer: Answer) -> list[str]:
@@ -128,21 +133,21 @@ def test_an_answer_that_the_model_does_not_find_stated_is_to_be_checked(
     engine = Says("Mayor Lila Ortega opened the bridge.", verdict, likely)
     answer = asked(OPENED, FrozenModel(engine), options=ALL)
     assert (answer.supported, answer.confidence) == (True, confidence)
-    assert [prompt.question.endswith(IS_STATED) for prompt in engine.prompts] == [True, False]
+    assert [prompt.question.endswith(IS_STATED) for prompt in engine.prompts] == [False, True]
 
 
 @pytest.mark.parametrize(
-    ("verdict", "likely", "abstains"), [("No", 0.6, True), ("Yes", 0.4, True), ("No", 0.4, False), ("To", 0.9, False)]
+    ("stated", "confidence"),
+    [(0.9, "supported"), (SURELY_STATED - 0.01, "check it"), (HARDLY_STATED - 0.01, "not found")],
 )
-def test_the_default_model_declines_what_it_finds_hardly_stated(
-    asked: partial[Answer], base: KnowledgeBase, verdict: str, likely: float, abstains: bool
+def test_a_model_with_a_probe_declines_what_is_hardly_stated_and_is_asked_once(
+    asked: partial[Answer], base: KnowledgeBase, stated: float, confidence: str
 ) -> None:
-    class Default(Says):
-        identity = ModelIdentity("qwen2.5-coder-1.5b-instruct", next(iter(HARDLY_STATED)), "verified")
-
-    engine = Default("Mayor Lila Ortega opened the bridge.", verdict, likely)
+    engine = Says("Mayor Lila Ortega opened the bridge.", stated=stated)
     answer = asked(OPENED, FrozenModel(engine), options=ALL)
-    assert (answer.abstained, bool(answer.closest), len(engine.prompts)) == (abstains, abstains, 1 if abstains else 2)
+    declined = confidence == "not found"
+    assert (answer.confidence, answer.abstained, bool(answer.closest)) == (confidence, declined, declined)
+    assert len(engine.prompts) == 1
     assert replay(answer.receipt, FrozenModel(engine), base).identical
     forced = asked(OPENED, FrozenModel(engine), options=replace(ALL, strategy="together"))
     assert not forced.abstained

@@ -185,6 +185,7 @@ def load_model(
 
     Raises EngineError, also for a model that allows no slots on this machine; UnknownModel if the base is missing, ModelError for an embedder.
     """
+    from openbook.inference.answerability import probe_of
     from openbook.inference.llamacpp import LlamaCppEngine
     from openbook.inference.trial import tried
 
@@ -202,7 +203,8 @@ def load_model(
     )
     if adapter is None or adapter.merged is None:
         trial = tried(base, adapter)
-        engine = opened(base.main_file, adapter=adapter.main_file if adapter else None, trial=trial, slots=slots)
+        part = adapter.main_file if adapter else None
+        engine = opened(base.main_file, adapter=part, trial=trial, slots=slots, probe=probe_of(reference))
     else:
         open_base = partial(opened, base.main_file, trial=tried(base))  # tried now, though it is opened later
         note = f"adapter merged as {adapter.merged.digest[:12]}"

@@ -27,6 +27,7 @@ import numpy as np
 
 from openbook.config import available_cores
 from openbook.errors import ContextOverflow, EngineError
+from openbook.inference.answerability import AnswerabilityProbe
 from openbook.inference.context_pool import ContextPool
 from openbook.inference.decoding import AnswerDecoder, Spans, log_softmax, request_digest
 from openbook.inference.frozen import ReadEach
@@ -84,11 +85,12 @@ class LlamaCppEngine:
         trial: Trial | None = None,
         open_base: Callable[[], LlamaCppEngine] | None = None,
         slots: int = 0,
+        probe: AnswerabilityProbe | None = None,
     ) -> None:
         """`note`: what else belongs to the numeric class. `trial`: what the model's chat template wrote, if it was tried.
 
         `slots`: how many answers may be written together; 0: each is written alone. Raises EngineError also where this model, on
-        this machine, does not allow slots.
+        this machine, does not allow slots. `probe`: that of these weights.
         """
         self.identity: Final = identity
         self._states = states or KVCache()
@@ -106,6 +108,9 @@ class LlamaCppEngine:
         rule = self._reading_class = (
             f"llama.cpp {library().build}; {library().features}; {self._threads} threads; {rule}"
         )
+        self._probe = probe
+        if probe is not None:
+            rule += f"; answerability by layer {probe.layer}, {probe.digest[:12]}"
         self._turns = Turns() if slots else None
         self._pool = ContextPool(identity.name, self._model, self._new_context)
         self._batcher: Batcher | None = None
@@ -135,13 +140,18 @@ class LlamaCppEngine:
         if (base := self._base_for(prompt)) is not None:
             return (yield from base.generate(prompt, decoding, cancelled, look))
         with self._pool.in_use():
-            request = self._request(prompt, decoding)
+            request, in_slot = self._request(prompt, decoding), None
             try:
                 with self._pool.lent(cancelled) as context:
                     (logits,) = self._read(context, [request])
                     look(logits)
-                    logits = self._declining(prompt, logits)
-                    in_slot = yield from self._write(context, request, logits, 0, cancelled, look)
+                    if self._probe is not None and prompt.passages:
+                        request.stated = self._probe.probability(context.hidden_state)
+                    if request.stated is not None and request.stated < prompt.least_stated:
+                        request.decoder.finish = "end"
+                    else:
+                        logits = self._declining(prompt, logits)
+                        in_slot = yield from self._write(context, request, logits, 0, cancelled, look)
                 if in_slot is not None:
                     yield from in_slot.pieces()
             except Aborted:  # also while it waited for a context
@@ -260,7 +270,8 @@ class LlamaCppEngine:
             self._restore(context, prefix, len(prefix.blocks), state, sequence)
         if group[0].prompt.side_by_side:
             context.join(len(prefixes), len(group[0].blocks[0]))
-        return context.evaluate([(sequence, request.blocks[-1]) for sequence, request in enumerate(group)])
+        questions = [(sequence, request.blocks[-1]) for sequence, request in enumerate(group)]
+        return context.evaluate(questions, tap=self._probe is not None)
 
     def _state_of(self, context: Context, prefix: _Prefix) -> bytes:
         """The state after the prefix, from the cache. Blocks whose state it lacks are evaluated, and their states kept."""
@@ -335,6 +346,7 @@ class LlamaCppEngine:
             prompt_digest=sha256_hex(canonical_json(digests)) if each else digests[0],
             numeric_class=self.numeric_class,
             mean_logprob=decoder.mean_logprob,
+            stated_probability=requests[chosen].stated,
         )
 
     def logits(self, prompt: Prompt, steps: int = 1) -> NDArray[np.float32]:
@@ -343,6 +355,14 @@ class LlamaCppEngine:
         for _ in self.generate(prompt, Decoding(max_tokens=steps), look=rows.append):
             pass
         return np.stack(rows)
+
+    def hidden_state(self, prompt: Prompt) -> NDArray[np.float32]:
+        """float32 [width], what the probe looks at: what its layer gives for the last token of the prompt."""
+        with self._pool.in_use():
+            request = self._request(prompt, Decoding(max_tokens=1))
+            with self._pool.lent(never) as context:
+                self._read(context, [request])
+                return context.hidden_state
 
     def logits_digest(self, prompt: Prompt, steps: int = 8) -> Digest:
         return sha256_hex(self.logits(prompt, steps).tobytes())
@@ -377,6 +397,7 @@ class LlamaCppEngine:
             sequences=SIDE_BY_SIDE,
             threads=self._threads,
             turn=self._turns,
+            hidden_layer=self._probe.layer if self._probe else None,
         )
 
     def _open_slots(self, slots: int) -> tuple[Batcher, str]:
@@ -435,7 +456,7 @@ class _Prefix:
         return sum(map(len, self.blocks[:blocks]))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Request:
     """A prompt under evaluation: its blocks, and what is read before the question, several prefixes side by side."""
 
@@ -445,6 +466,7 @@ class _Request:
     prompt_digest: Digest
     decoder: AnswerDecoder
     cells: int  # tokens that the prompt and its longest answer take
+    stated: float | None = None  # the probability that the passages state the answer, once it is known
 
 
 def slots_of(numeric_class: str) -> int:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from openbook.errors import EngineError
+from openbook.inference.hidden_state import HiddenStateTap
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -130,6 +131,7 @@ class Model:
         self._vocab = self._lib.llama_model_get_vocab(self.handle)
         self.vocabulary_size: int = self._lib.llama_vocab_n_tokens(self._vocab)
         self.trained_context_tokens: int = self._lib.llama_model_n_ctx_train(self.handle)
+        self.width: int = self._lib.llama_model_n_embd(self.handle)
         self.bos_token: int = self._lib.llama_vocab_bos(self._vocab)
         self.adds_bos = bool(self._lib.llama_vocab_get_add_bos(self._vocab)) and self.bos_token >= 0
 
@@ -281,8 +283,9 @@ class Context:
         threads: int,
         apart: bool = False,
         turn: AbstractContextManager[object] | None = None,
+        hidden_layer: int | None = None,
     ) -> None:
-        """`turn`: what is held during each call."""
+        """`turn`: what is held during each call. `hidden_layer`: the one that `hidden_state` is of."""
         self._ffi, self._lib = library().ffi, library().lib
         self._model, self._turn = model, turn or nullcontext()
         params = self._lib.llama_context_default_params()
@@ -290,6 +293,16 @@ class Context:
         params.n_batch = params.n_ubatch = call_tokens
         params.n_seq_max, params.kv_unified = sequences, not apart
         params.n_threads = params.n_threads_batch = threads
+        self._failure: BaseException | None = None
+
+        def on_error(_kind: object, error: BaseException, _trace: object) -> bool:
+            self._failure = error  # an interrupt that arrived inside a callback: stop, then raise it to the caller
+            return True
+
+        self._tap = None
+        if hidden_layer is not None:
+            self._tap = HiddenStateTap(self._ffi, hidden_layer, model.width, on_error)
+            params.cb_eval = self._tap.callback
         params.flash_attn_type = _PLAIN_ATTENTION if apart else _FLASH_ATTENTION
         library().recent_errors.clear()
         self._handle = self._lib.llama_init_from_model(model.handle, params)
@@ -301,15 +314,10 @@ class Context:
         self._positions = [0] * sequences
         self._adapter, self._adapted = adapter, False
         self._cancelled: Callable[[], bool] = lambda: False
-        self._failure: BaseException | None = None
-
-        def on_error(_kind: object, error: BaseException, _trace: object) -> bool:
-            self._failure = error  # an interrupt that arrived inside the callback: stop, then raise it to the caller
-            return True
 
         @self._ffi.callback("bool(void *)", error=True, onerror=on_error)  # type: ignore[untyped-decorator]
         def should_abort(_data: Any) -> bool:
-            return self._cancelled()
+            return self._failure is not None or self._cancelled()
 
         self._should_abort = should_abort
         self._lib.llama_set_abort_callback(self._handle, should_abort, self._ffi.NULL)
@@ -380,8 +388,13 @@ class Context:
         for call, _ in evaluation_calls([(0, block)], self._call_tokens):
             self._decode(call, ())
 
-    def evaluate(self, blocks: Sequence[tuple[int, Sequence[int]]]) -> list[NDArray[np.float32]]:
-        """Evaluate (sequence, its next block) of all together; for each the logits after its last token, float32 [vocabulary]."""
+    def evaluate(self, blocks: Sequence[tuple[int, Sequence[int]]], *, tap: bool = False) -> list[NDArray[np.float32]]:
+        """Evaluate (sequence, its next block) of all together; for each the logits after its last token, float32 [vocabulary].
+
+        `tap`: `hidden_state` then is of the last token of all.
+        """
+        if self._tap is not None:
+            self._tap.wanted = tap
         found: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(blocks)
         for call, ends in evaluation_calls(blocks, self._call_tokens):
             self._decode(call, ends)
@@ -392,6 +405,12 @@ class Context:
                 buffer = self._ffi.buffer(pointer, self._model.vocabulary_size * 4)
                 found[number] = np.frombuffer(buffer, dtype=np.float32).copy()
         return found
+
+    @property
+    def hidden_state(self) -> NDArray[np.float32]:
+        """float32 [width], what the hidden layer gave for the last token of the last call of `evaluate` with `tap`."""
+        assert self._tap is not None
+        return self._tap.state
 
     def _decode(self, tokens: Sequence[tuple[int, int]], wanted: Collection[int]) -> None:
         """Evaluate (sequence, token) in one call; `wanted`: the places in it whose logits are asked for."""

@@ -12,6 +12,7 @@ import torch
 
 from openbook.errors import InvalidModelFile, StorageError
 from openbook.inference import load_model
+from openbook.inference.answerability import AnswerabilityProbe
 from openbook.inference.frozen import FrozenModel
 from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.inference.tokenizer import open_tokenizer
@@ -21,7 +22,7 @@ from openbook.models.importer import merge, store_trained
 from openbook.models.manifest import KnowledgeCutoff
 from openbook.models.training_record import TrainingRecord
 from openbook.records import Decoding, ModelIdentity, Prompt, ReaderFormat
-from openbook.training.attention import answer_logits, batch_of
+from openbook.training.attention import Batch, answer_logits, batch_of
 from openbook.training.export import lora_updates, write_adapter, write_safetensors
 from openbook.training.network import (
     FAMILIES,
@@ -35,7 +36,7 @@ from openbook.training.network import (
 )
 from openbook.training.recipe import Method
 from openbook.training.trees import Branch, Tree, row_of
-from tests.training.networks import write_tiny_model
+from tests.training.networks import SHAPE, write_tiny_model
 
 PASSAGES = ("The ferry to Holm leaves at nine.\n", "Dogs are welcome.\n", "The train leaves at noon, and at five.\n")
 PROMPT = Prompt("Answer.", PASSAGES, "When does it leave?", side_by_side=True)
@@ -84,12 +85,16 @@ def engine(path: Path, adapter: Path | None = None) -> LlamaCppEngine:
     return LlamaCppEngine(path, adapter=adapter, identity=ModelIdentity("small", "", "claimed"))
 
 
-@torch.no_grad()
-def logits_of(network: Any, engine: LlamaCppEngine) -> np.ndarray[Any, Any]:
+def batch_for(engine: LlamaCppEngine) -> Batch:
     beginning, *passages, question = map(tuple, engine.tokenize(PROMPT))
     branch = Branch((*question, 1), len(question), reads=tuple(range(len(passages))))
     tree = Tree(beginning, (branch,), passages=tuple(passages))
-    found: np.ndarray[Any, Any] = answer_logits(network, batch_of([row_of(tree)])).numpy()[0]
+    return batch_of([row_of(tree)])
+
+
+@torch.no_grad()
+def logits_of(network: Any, engine: LlamaCppEngine) -> np.ndarray[Any, Any]:
+    found: np.ndarray[Any, Any] = answer_logits(network, batch_for(engine)).numpy()[0]
     return found
 
 
@@ -100,6 +105,22 @@ def test_the_engine_computes_what_the_network_does(base: ModelReference) -> None
     # The engine keeps keys and values in 16 bits.
     assert np.abs(here - beside).mean() < 0.01 * here.std()
     assert np.abs(here - behind).mean() > 0.05 * here.std()
+    opened.close()
+
+
+@torch.no_grad()
+def test_a_probe_looks_at_what_the_layer_gives_for_the_last_token_of_the_question(base: ModelReference) -> None:
+    network, given = load_network(base.main_file), []
+    network.model.layers[1].register_forward_hook(lambda _layer, _in, out: given.append(out))
+    probe = AnswerabilityProbe(1, 0.0, (0.0,) * (SHAPE.width - 1) + (1.0,))
+    opened = LlamaCppEngine(base.main_file, identity=ModelIdentity("small", "", "claimed"), probe=probe)
+    batch = batch_for(opened)
+    answer_logits(network, batch)
+    here = given[0].flatten(0, 1)[batch.predictors[0]].numpy()
+    found = FrozenModel(opened).complete(PROMPT, Decoding(max_tokens=3))
+    seen = opened.hidden_state(PROMPT)
+    assert np.abs(here - seen).mean() < 0.01 * here.std()
+    assert found.stated_probability == probe.probability(seen) == pytest.approx(1 / (1 + np.exp(-here[-1])), abs=0.01)
     opened.close()
 
 

@@ -1,0 +1,188 @@
+"""Fits the probe that tells how likely the passages of a prompt state the answer, for one model that was not trained to read.
+
+    python recipes/answerability.py MODEL --layer N --states FILE.npz [--contexts N]
+
+The questions are those of `recipes/data/reading-train.jsonl.gz`. One to four passages that BM25 finds for one of them are read together, as
+`openbook ask` reads windows. Asked are questions that one of these passages answers, those of the set that have no answer, and those
+whose own passage was found as well but is not among them. `--states` keeps what the layer gave; a run goes on from it.
+
+Writes the probe into `openbook/inference/data/answerability.json` and prints how well it tells the two apart, by cross-validation over the contexts.
+It needs the extra `train`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import random
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from openbook.config import load_settings
+from openbook.inference.answerability import PROBES, AnswerabilityProbe
+from openbook.inference.llamacpp import LlamaCppEngine
+from openbook.models import ModelStore, ensure
+from openbook.prompts import reading_prompt
+from openbook.records import ModelIdentity, Prompt
+from openbook.training.reader_objective import PassageLine, WordIndex
+
+DATA = Path(__file__).parent / "data" / "reading-train.jsonl.gz"
+# How often a context is made of each kind of text.
+SHARES = {"squad": 6, "wiki": 3, "natural": 3, "finance": 3, "reviews": 2, "policies": 2, "tables": 2, "long": 2, "medicine": 2, "yes-no": 1}  # fmt: skip
+PASSAGES, OFTEN = (1, 2, 3, 4), (2, 1, 1, 6)
+NEIGHBOURS = 7
+EACH = 4  # questions with and without an answer, in each context
+MOST_TOKENS = 1_700
+SHORT_CHARS = 60  # an answer up to which it would be found in other passages word for word
+PENALTIES = (1e2, 3e2, 1e3)  # of the squares of the weights
+PARTS = 5
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="a stored model")
+    parser.add_argument("--layer", type=int, required=True, help="counted from 0")
+    parser.add_argument("--states", type=Path, required=True)
+    parser.add_argument("--contexts", type=int, default=119)
+    options = parser.parse_args()
+    settings = load_settings()
+    reference = ensure(ModelStore(settings.models_dir), options.model)
+    identity = ModelIdentity(reference.name, reference.digest, "verified")
+    looking = AnswerabilityProbe(options.layer, 0.0, (0.0,) * (reference.manifest.embedding_length or 0))
+    with closing(LlamaCppEngine(reference.main_file, identity=identity, probe=looking)) as engine:
+        states, stated, of = collected(engine, options.contexts, options.states)
+    scale = states.std(axis=0) + 1e-6
+    for penalty in PENALTIES:
+        parts = np.random.default_rng(0).permutation(of.max() + 1)[of] % PARTS
+        odds = np.empty(len(of))
+        for part in range(PARTS):
+            weights, bias = fitted(states[parts != part] / scale, stated[parts != part], penalty)
+            odds[parts == part] = states[parts == part] / scale @ weights + bias
+        print(f"penalty {penalty:g}: {told_apart(odds, stated)}")
+    weights, bias = fitted(states / scale, stated, PENALTIES[1])
+    rounded = tuple(float(f"{weight:.4g}") for weight in weights / scale)
+    kept = json.loads(PROBES.read_text(encoding="utf-8"))
+    kept[reference.manifest.files[reference.manifest.main_file].sha256] = asdict(
+        AnswerabilityProbe(options.layer, float(f"{bias:.4g}"), rounded)
+    )
+    PROBES.write_text(json.dumps(kept, indent=0) + "\n", encoding="utf-8")
+
+
+def collected(
+    engine: LlamaCppEngine, count: int, path: Path
+) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.int64]]:
+    """For each question what the layer gave, whether the passages state the answer, and the number of its context."""
+    kept: dict[str, Any] = dict(np.load(path)) if path.exists() else {}
+    rows = list(zip(*(kept.get(name, ()) for name in ("states", "stated", "of")), strict=True))
+    done = int(kept.get("done", 0))
+    for number, prompts in enumerate(contexts(count)):
+        if number < done or engine.count_prompt_tokens(prompts[0][0]) > MOST_TOKENS:
+            continue
+        rows += [(engine.hidden_state(prompt), is_stated, number) for prompt, is_stated in prompts]
+        states, stated, of = map(np.array, zip(*rows, strict=True))
+        part = path.with_suffix(".part.npz")
+        np.savez(part, states=states.astype(np.float16), stated=stated, of=of, done=number + 1)
+        part.replace(path)
+        print(f"{number + 1} of {count} contexts, {len(rows)} questions", flush=True)
+    states, stated, of = map(np.array, zip(*rows, strict=True))
+    return states.astype(np.float32), stated, of
+
+
+def contexts(count: int) -> Iterator[list[tuple[Prompt, bool]]]:
+    """Questions about the same passages, each with whether they state the answer. The same at each call."""
+    by_kind: defaultdict[str, list[PassageLine]] = defaultdict(list)
+    for text in gzip.decompress(DATA.read_bytes()).splitlines():
+        line = PassageLine.model_validate_json(text)
+        if line.passage:
+            by_kind[line.kind].append(line)
+    indexes = {kind: WordIndex([f"{line.title} {line.passage}" for line in by_kind[kind]]) for kind in SHARES}
+    chance = random.Random("answerability")
+    while count:
+        (kind,) = chance.choices(list(SHARES), list(SHARES.values()))
+        lines = by_kind[kind]
+        first = chance.choice(lines)
+        query = f"{chance.choice(first.questions).question} {first.title}"
+        found = [line for i in indexes[kind].best(query, NEIGHBOURS + 1) if (line := lines[i]) is not first]
+        near = [first, *found] if chance.random() < 0.5 else [*found, first]  # in every second one it is not read
+        (size,) = chance.choices(PASSAGES, OFTEN)
+        read, unread = near[:size], near[size:]
+        chance.shuffle(read)
+        asked = asked_about(read, sorted(unread, key=lambda line: line is not first), chance)
+        placed = [(place_of(line.title, chance), line.passage) for line in read]
+        if asked:
+            count -= 1
+            yield [(reading_prompt(question, placed), is_stated) for question, is_stated in asked.items()]
+
+
+def asked_about(read: Sequence[PassageLine], unread: Sequence[PassageLine], chance: random.Random) -> dict[str, bool]:
+    text = plain(" ".join(line.passage for line in read))
+    own = [each for line in read for each in line.questions]
+    others = [
+        each
+        for line in unread
+        for each in line.questions
+        if each.answers and not any(plain(answer) in text for answer in each.answers if len(answer) <= SHORT_CHARS)
+    ]
+    stated = [each.question for each in own if each.answers]
+    near = [each.question for each in own if not each.answers]
+    chance.shuffle(stated)
+    chance.shuffle(near)
+    # The passage that the others were found for comes first in `unread`.
+    not_stated = [*near[: EACH // 2], *[each.question for each in others]]
+    return dict.fromkeys(not_stated[:EACH], False) | dict.fromkeys(stated[:EACH], True)
+
+
+def place_of(title: str, chance: random.Random) -> str:
+    file = re.sub(r"\W+", "-", title.lower()).strip("-") or "notes"
+    return chance.choice([title, title, f"{file}.md", f"{file}.pdf, page {chance.randrange(1, 40)}"])
+
+
+def plain(text: str) -> str:
+    return " ".join(re.findall(r"\w+", text.lower()))
+
+
+def fitted(states: NDArray[np.float32], stated: NDArray[np.bool_], penalty: float) -> tuple[NDArray[np.float64], float]:
+    """Logistic regression: (weights, bias)."""
+    x, y = torch.from_numpy(states.astype(np.float64)), torch.from_numpy(stated.astype(np.float64))
+    middle = x.mean(0)
+    weights = torch.zeros(x.shape[1] + 1, dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS([weights], max_iter=500, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimiser.zero_grad()
+        odds = (x - middle) @ weights[:-1] + weights[-1]
+        total = torch.nn.functional.binary_cross_entropy_with_logits(odds, y, reduction="sum")
+        total = total + penalty / 2 * weights[:-1].square().sum()
+        total.backward()  # type: ignore[no-untyped-call]
+        return total
+
+    optimiser.step(loss)  # type: ignore[no-untyped-call]
+    found = weights.detach()
+    return found[:-1].numpy(), float(found[-1] - middle @ found[:-1])
+
+
+def told_apart(odds: NDArray[np.float64], stated: NDArray[np.bool_]) -> str:
+    ranks = np.argsort(np.argsort(odds))
+    yes, no = int(stated.sum()), int((~stated).sum())
+    area = (ranks[stated].sum() - yes * (yes - 1) / 2) / (yes * no)
+    likely = 1 / (1 + np.exp(-odds))
+    loss = -np.log(np.where(stated, likely, 1 - likely)).mean()
+    shares = [
+        f"under {limit}: {(likely[~stated] < limit).mean():.2f} of {no} not stated, {(likely[stated] < limit).mean():.2f} of {yes} stated"
+        for limit in (0.2, 0.3, 0.4, 0.5, 0.75)
+    ]
+    return f"area under the curve {area:.3f}, loss {loss:.3f}; " + "; ".join(shares)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""The probe that tells how likely passages state an answer, and the engine that looks for it while it evaluates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openbook.inference import FrozenModel, load_model
+from openbook.inference.answerability import AnswerabilityProbe, probe_of, probes
+from openbook.inference.llamacpp import LlamaCppEngine
+from openbook.models import ModelReference
+from openbook.models.catalogue import KNOWN_FILES
+from openbook.records import Decoding, ModelIdentity
+from openbook.testing import PROMPT
+
+WIDTH = 576  # of SmolLM2-135M
+FIRST = Decoding(max_tokens=4)
+
+
+@pytest.fixture(scope="module")
+def probe() -> AnswerabilityProbe:
+    return AnswerabilityProbe(17, 0.1, tuple(np.random.default_rng(0).normal(0, 0.01, WIDTH).tolist()))
+
+
+@pytest.fixture(scope="module")
+def probing(model_reference: ModelReference, probe: AnswerabilityProbe) -> Iterator[LlamaCppEngine]:
+    engine = opened(model_reference, probe)
+    yield engine
+    engine.close()
+
+
+def opened(reference: ModelReference, probe: AnswerabilityProbe, slots: int = 0) -> LlamaCppEngine:
+    identity = ModelIdentity(reference.name, reference.digest, "verified")
+    return LlamaCppEngine(reference.main_file, identity=identity, context_tokens=2048, probe=probe, slots=slots)
+
+
+@given(st.lists(st.floats(-100, 100, width=32), min_size=3, max_size=3), st.floats(-5, 5))
+def test_a_probe_is_a_logistic_regression(state: list[float], bias: float) -> None:
+    found = AnswerabilityProbe(1, bias, (0.5, -1.0, 2.0)).probability(np.array(state, np.float32))
+    assert found == pytest.approx(1 / (1 + np.exp(-np.clip(np.dot(state, (0.5, -1.0, 2.0)) + bias, -30, 30))))
+    with pytest.raises(ValueError, match="shorter"):
+        AnswerabilityProbe(1, bias, (1.0,)).probability(np.array(state, np.float32))
+
+
+def test_the_probes_are_those_of_models_of_the_catalogue() -> None:
+    assert set(probes()) <= KNOWN_FILES
+    for probe in probes().values():
+        assert probe.layer > 0
+        assert math.isfinite(sum(probe.weights))
+
+
+@pytest.mark.model
+def test_looking_changes_no_bit(engine: LlamaCppEngine, probing: LlamaCppEngine) -> None:
+    assert np.array_equal(engine.logits(PROMPT, 8), probing.logits(PROMPT, 8))
+    assert probing.numeric_class.startswith(engine.numeric_class + "; answerability by layer 17, ")
+    assert FrozenModel(engine).complete(PROMPT, FIRST).stated_probability is None
+
+
+@pytest.mark.model
+def test_the_probability_is_the_same_cold_and_warm_in_another_engine_and_with_slots(
+    model_reference: ModelReference, probe: AnswerabilityProbe, probing: LlamaCppEngine
+) -> None:
+    other = replace(PROMPT, question="Why?")
+    found = [FrozenModel(probing).complete(each, FIRST).stated_probability for each in (PROMPT, other, PROMPT)]
+    assert found[0] == found[2] != found[1]
+    for slots in (0, 2):
+        fresh = opened(model_reference, probe, slots)
+        assert FrozenModel(fresh).complete(PROMPT, FIRST).stated_probability == found[0]
+        fresh.close()
+    assert FrozenModel(probing).complete(replace(PROMPT, passages=()), FIRST).stated_probability is None
+
+
+@pytest.mark.model
+def test_nothing_is_written_where_the_answer_is_too_hardly_stated(probing: LlamaCppEngine) -> None:
+    answered = FrozenModel(probing).complete(PROMPT, FIRST)
+    stated = answered.stated_probability
+    assert stated is not None
+    assert FrozenModel(probing).complete(replace(PROMPT, least_stated=stated), FIRST) == answered
+    declined = FrozenModel(probing).complete(replace(PROMPT, least_stated=np.nextafter(stated, 1)), FIRST)
+    assert (declined.text, declined.answer_tokens, declined.finish_reason) == ("", 0, "end")
+    assert (declined.stated_probability, declined.prompt_digest) == (stated, answered.prompt_digest)
+
+
+@pytest.mark.model
+def test_an_interrupt_that_arrives_while_it_looks_ends_the_request_and_nothing_else(
+    probing: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = FrozenModel(probing).complete(PROMPT, FIRST)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("openbook.inference.hidden_state.np", SimpleNamespace(empty=interrupt, float32=np.float32))
+        with pytest.raises(KeyboardInterrupt):
+            FrozenModel(probing).complete(PROMPT, FIRST)
+    assert FrozenModel(probing).complete(PROMPT, FIRST) == before
+
+
+@pytest.mark.model
+def test_a_stored_model_is_opened_with_its_probe(
+    model_reference: ModelReference, probe: AnswerabilityProbe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "answerability" not in load_model(model_reference).engine.numeric_class
+    assert probe_of(model_reference) is None
+    weights = model_reference.manifest.files["model.gguf"].sha256
+    monkeypatch.setattr("openbook.inference.answerability.probes", lambda: {weights: probe})
+    assert probe.digest[:12] in load_model(model_reference).engine.numeric_class
