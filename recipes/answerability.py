@@ -1,10 +1,11 @@
 """Fits the probe that tells how likely the passages of a prompt state the answer, for one model that was not trained to read.
 
-    python recipes/answerability.py MODEL --layer N --states FILE.npz [--contexts N]
+    python recipes/answerability.py MODEL --layer N --states FILE.npz [--contexts N] [--single N]
 
 The questions are those of `recipes/data/reading-train.jsonl.gz`. One to four passages that BM25 finds for one of them are read together, as
 `openbook ask` reads windows. Asked are questions that one of these passages answers, those of the set that have no answer, and those
-whose own passage was found as well but is not among them. `--states` keeps what the layer gave; a run goes on from it.
+whose own passage was found as well but is not among them. Then single passages are read, and as many questions asked that they seem to answer
+and do not (SQuAD 2.0) as such that they answer. `--states` keeps what the layer gave; a run goes on from it.
 
 Writes the probe into `openbook/inference/data/answerability.json` and prints how well it tells the two apart, by cross-validation over the contexts.
 It needs the extra `train`.
@@ -21,6 +22,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,7 @@ EACH = 4  # questions with and without an answer, in each context
 MOST_TOKENS = 1_700
 SHORT_CHARS = 60  # an answer up to which it would be found in other passages word for word
 PENALTIES = (1e2, 3e2, 1e3)  # of the squares of the weights
+SINGLE = 125  # passages that are read alone
 PARTS = 5
 
 
@@ -54,13 +57,14 @@ def main() -> None:
     parser.add_argument("--layer", type=int, required=True, help="counted from 0")
     parser.add_argument("--states", type=Path, required=True)
     parser.add_argument("--contexts", type=int, default=119)
+    parser.add_argument("--single", type=int, default=SINGLE)
     options = parser.parse_args()
     settings = load_settings()
     reference = ensure(ModelStore(settings.models_dir), options.model)
     identity = ModelIdentity(reference.name, reference.digest, "verified")
     looking = AnswerabilityProbe(options.layer, 0.0, (0.0,) * (reference.manifest.embedding_length or 0))
     with closing(LlamaCppEngine(reference.main_file, identity=identity, probe=looking)) as engine:
-        states, stated, of = collected(engine, options.contexts, options.states)
+        states, stated, of = collected(engine, options.contexts, options.single, options.states)
     scale = states.std(axis=0) + 1e-6
     for penalty in PENALTIES:
         parts = np.random.default_rng(0).permutation(of.max() + 1)[of] % PARTS
@@ -75,17 +79,17 @@ def main() -> None:
     kept[reference.manifest.files[reference.manifest.main_file].sha256] = asdict(
         AnswerabilityProbe(options.layer, float(f"{bias:.4g}"), rounded)
     )
-    PROBES.write_text(json.dumps(kept, indent=0) + "\n", encoding="utf-8")
+    PROBES.write_text(json.dumps(kept) + "\n", encoding="utf-8")
 
 
 def collected(
-    engine: LlamaCppEngine, count: int, path: Path
+    engine: LlamaCppEngine, several: int, single: int, path: Path
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.int64]]:
     """For each question what the layer gave, whether the passages state the answer, and the number of its context."""
     kept: dict[str, Any] = dict(np.load(path)) if path.exists() else {}
     rows = list(zip(*(kept.get(name, ()) for name in ("states", "stated", "of")), strict=True))
     done = int(kept.get("done", 0))
-    for number, prompts in enumerate(contexts(count)):
+    for number, prompts in enumerate(chain(contexts(several), single_passages(single))):
         if number < done or engine.count_prompt_tokens(prompts[0][0]) > MOST_TOKENS:
             continue
         rows += [(engine.hidden_state(prompt), is_stated, number) for prompt, is_stated in prompts]
@@ -93,7 +97,7 @@ def collected(
         part = path.with_suffix(".part.npz")
         np.savez(part, states=states.astype(np.float16), stated=stated, of=of, done=number + 1)
         part.replace(path)
-        print(f"{number + 1} of {count} contexts, {len(rows)} questions", flush=True)
+        print(f"{number + 1} of {several + single} contexts, {len(rows)} questions", flush=True)
     states, stated, of = map(np.array, zip(*rows, strict=True))
     return states.astype(np.float32), stated, of
 
@@ -101,10 +105,8 @@ def collected(
 def contexts(count: int) -> Iterator[list[tuple[Prompt, bool]]]:
     """Questions about the same passages, each with whether they state the answer. The same at each call."""
     by_kind: defaultdict[str, list[PassageLine]] = defaultdict(list)
-    for text in gzip.decompress(DATA.read_bytes()).splitlines():
-        line = PassageLine.model_validate_json(text)
-        if line.passage:
-            by_kind[line.kind].append(line)
+    for line in lines_of_one_passage():
+        by_kind[line.kind].append(line)
     indexes = {kind: WordIndex([f"{line.title} {line.passage}" for line in by_kind[kind]]) for kind in SHARES}
     chance = random.Random("answerability")
     while count:
@@ -122,6 +124,25 @@ def contexts(count: int) -> Iterator[list[tuple[Prompt, bool]]]:
         if asked:
             count -= 1
             yield [(reading_prompt(question, placed), is_stated) for question, is_stated in asked.items()]
+
+
+def single_passages(count: int) -> Iterator[list[tuple[Prompt, bool]]]:
+    lines = [line for line in lines_of_one_passage() if line.kind == "squad"]
+    lines = [line for line in lines if {bool(each.answers) for each in line.questions} == {True, False}]
+    chance = random.Random("hard")
+    chance.shuffle(lines)
+    for line in lines[:count]:
+        stated = [each.question for each in line.questions if each.answers]
+        not_stated = [each.question for each in line.questions if not each.answers]
+        size = min(len(stated), len(not_stated))
+        asked = dict.fromkeys(stated[:size], True) | dict.fromkeys(not_stated[:size], False)
+        placed = [(place_of(line.title, chance), line.passage)]
+        yield [(reading_prompt(question, placed), is_stated) for question, is_stated in asked.items()]
+
+
+def lines_of_one_passage() -> list[PassageLine]:
+    lines = map(PassageLine.model_validate_json, gzip.decompress(DATA.read_bytes()).splitlines())
+    return [line for line in lines if line.passage]
 
 
 def asked_about(read: Sequence[PassageLine], unread: Sequence[PassageLine], chance: random.Random) -> dict[str, bool]:
