@@ -51,7 +51,7 @@ MIN_HITS = 12  # that are searched for, so that an older document is seen beside
 READER_TOKENS = 160  # a trained reader answers in one line
 # How likely the excerpts must state the answer (docs/log.md). From the first on, an answer with a quote is called supported. Below
 # the second, a model with a probe declines. One without is asked for yes or no, which is too little to decline by.
-SURELY_STATED = 0.75
+SURELY_STATED = 0.9
 HARDLY_STATED = 0.3
 
 

@@ -121,11 +121,11 @@ def test_an_answer_says_how_sure_it_is(
 def test_what_no_quote_can_tell_is_to_be_checked(
     asked: partial[Answer], question: str, text: str, confidence: str
 ) -> None:
-    assert asked(question, FrozenModel(Says(text, "Yes", 0.9)), options=ALL).confidence == confidence
+    assert asked(question, FrozenModel(Says(text, "Yes", 0.95)), options=ALL).confidence == confidence
 
 
 @pytest.mark.parametrize(
-    ("verdict", "likely", "confidence"), [("Yes", 0.9, "supported"), ("Yes", 0.4, "check it"), ("No", 0.9, "check it")]
+    ("verdict", "likely", "confidence"), [("Yes", 0.95, "supported"), ("Yes", 0.4, "check it"), ("No", 0.9, "check it")]
 )
 def test_an_answer_that_the_model_does_not_find_stated_is_to_be_checked(
     asked: partial[Answer], verdict: str, likely: float, confidence: str
@@ -138,7 +138,7 @@ def test_an_answer_that_the_model_does_not_find_stated_is_to_be_checked(
 
 @pytest.mark.parametrize(
     ("stated", "confidence"),
-    [(0.9, "supported"), (SURELY_STATED - 0.01, "check it"), (HARDLY_STATED - 0.01, "not found")],
+    [(0.95, "supported"), (SURELY_STATED - 0.01, "check it"), (HARDLY_STATED - 0.01, "not found")],
 )
 def test_a_model_with_a_probe_declines_what_is_hardly_stated_and_is_asked_once(
     asked: partial[Answer], base: KnowledgeBase, stated: float, confidence: str
