@@ -1,7 +1,7 @@
 """How likely the passages of a prompt state the answer: a linear probe of what a layer gives for the prompt's last token.
 
 Models of this size know more of it in the middle than they say when they are asked (docs/log.md). A probe belongs to the
-weights of one model. `python -m recipes.answerability` fits one; those here are fixed, as the weights are.
+weights of one model. `recipes/answerability.py` fits one; those here are fixed, as the weights are.
 """
 
 from __future__ import annotations
