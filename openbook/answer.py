@@ -49,10 +49,11 @@ MAX_QUESTION_CHARS = 8_000
 PASSAGES = 4  # that are read; for all strategies but "each" they are windows
 MIN_HITS = 12  # that are searched for, so that an older document is seen beside the one that replaced it
 READER_TOKENS = 160  # a trained reader answers in one line
-# How likely the excerpts must state the answer (docs/log.md). From the first on, an answer with a quote is called supported. Below
-# the second, a model with a probe declines. One without is asked for yes or no, which is too little to decline by.
+# How likely it must be by a model's probe that the excerpts state the answer (docs/log.md). From the first on, an answer with a quote is
+# called supported. Below the second, the model declines. A model without a probe is asked for yes or no, which is too little to decline by.
 SURELY_STATED = 0.9
 HARDLY_STATED = 0.3
+SURELY_YES = 0.75
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ class Reading:
     """What a model read and wrote. `hits`: what was read; `sources`: the part of it that the answer may be cited from.
 
     `unread`: what would have fitted too, where the strategy `each` did not have to read on.
-    `stated_probability`: of a yes, when the model is asked whether the hits state the answer; None if it was not asked.
+    `surely_stated`: whether the hits state the answer, by the model's probe, or by its word when it was asked.
     """
 
     strategy: str
@@ -104,7 +105,7 @@ class Reading:
     sources: Sequence[Hit] = ()
     notes: Sequence[str] = ()
     timings: Timings = field(default_factory=Timings)
-    stated_probability: float | None = None
+    surely_stated: bool = False
     unread: Sequence[Hit] = ()
 
 
@@ -154,7 +155,7 @@ def ask(
     quoted, nearest, sure = AnswerSupport(), tuple[Citation, ...](), False
     if base is not None and embedder is not None:
         quoted, nearest = cite(text, question, reading, embedder, abstained=abstained)
-        stated = (reading.stated_probability or 0.0) >= SURELY_STATED
+        stated = reading.surely_stated
         doubtful = found.strategy in ("checked", "together") and model.identity.evidence == "verified" and not stated
         sure = not abstained and not doubtful and is_sure(text, question, quoted, confirmed=stated)
     older = found.editions.older_note(quoted.citations) if found.editions is not None else None
@@ -255,11 +256,11 @@ def read_hits(
     if checked := strategy == "checked":
         prompt = replace(prompt, least_stated=HARDLY_STATED)
     completion, timings = _streamed(model.stream(prompt, decoding, cancelled), on_text)
-    stated = completion.stated_probability
-    if checked and stated is None and completion.finish_reason != "cancelled":
+    surely = (completion.stated_probability or 0.0) >= SURELY_STATED
+    if checked and completion.stated_probability is None and completion.finish_reason != "cancelled":
         asked = replace(prompt, question=whether_stated(question))
-        stated = _says_yes(model.complete(asked, Decoding(max_tokens=1), cancelled))
-    return Reading(strategy, kept, completion, kept, notes, timings, stated)
+        surely = _says_yes(model.complete(asked, Decoding(max_tokens=1), cancelled)) >= SURELY_YES
+    return Reading(strategy, kept, completion, kept, notes, timings, surely)
 
 
 def _read_each(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from openbook.answer import HARDLY_STATED, SURELY_STATED, Options, answer_again, ask, checked_question, pack
+from openbook.answer import HARDLY_STATED, SURELY_STATED, SURELY_YES, Options, answer_again, ask, checked_question, pack
 from openbook.errors import ContextOverflow, QuestionError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
@@ -121,11 +121,12 @@ def test_an_answer_says_how_sure_it_is(
 def test_what_no_quote_can_tell_is_to_be_checked(
     asked: partial[Answer], question: str, text: str, confidence: str
 ) -> None:
-    assert asked(question, FrozenModel(Says(text, "Yes", 0.95)), options=ALL).confidence == confidence
+    assert asked(question, FrozenModel(Says(text, "Yes", 0.9)), options=ALL).confidence == confidence
 
 
 @pytest.mark.parametrize(
-    ("verdict", "likely", "confidence"), [("Yes", 0.95, "supported"), ("Yes", 0.4, "check it"), ("No", 0.9, "check it")]
+    ("verdict", "likely", "confidence"),
+    [("Yes", 0.8, "supported"), ("Yes", SURELY_YES - 0.01, "check it"), ("No", 0.9, "check it")],
 )
 def test_an_answer_that_the_model_does_not_find_stated_is_to_be_checked(
     asked: partial[Answer], verdict: str, likely: float, confidence: str

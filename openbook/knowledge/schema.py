@@ -86,7 +86,10 @@ _TRIES = 3
 
 
 class SqliteConnection(sqlite3.Connection):
-    """What `openbook.knowledge.store.Writer` asks for."""
+    """What `openbook.knowledge.store.Writer` asks for. Closed with the last who holds it, of which Python warns from 3.13 on."""
+
+    def __del__(self) -> None:
+        self.close()
 
     def begin(self) -> None:
         self.execute("BEGIN IMMEDIATE")

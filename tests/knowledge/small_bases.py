@@ -69,7 +69,8 @@ class Base:
     """A SQLite file with contents only, as the index reads it."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.connection = sqlite3.connect(":memory:" if folder is None else folder / schema.FILE_NAME)
+        path = ":memory:" if folder is None else folder / schema.FILE_NAME
+        self.connection = sqlite3.connect(path, factory=schema.SqliteConnection)
         for statement in schema.table_statements():
             self.connection.execute(statement)
         self.connection.isolation_level = None
