@@ -11,7 +11,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -86,10 +86,17 @@ _TRIES = 3
 
 
 class SqliteConnection(sqlite3.Connection):
-    """What `openbook.knowledge.store.Writer` asks for. Closed with the last who holds it, of which Python warns from 3.13 on."""
+    """What `openbook.knowledge.store.Writer` asks for, of any thread.
+
+    One that is dropped is closed when Python collects it, in whatever thread: of one that is open Python warns, from 3.13 on.
+    """
+
+    def __init__(self, database: str | Path, *, uri: bool = False) -> None:
+        super().__init__(database, uri=uri, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False)
 
     def __del__(self) -> None:
-        self.close()
+        with suppress(sqlite3.ProgrammingError):  # the file could not be opened
+            self.close()
 
     def begin(self) -> None:
         self.execute("BEGIN IMMEDIATE")
@@ -125,14 +132,7 @@ def connect(folder: Path, *, writable: bool) -> SqliteConnection:
         uri += "?mode=rw"  # write-ahead logging needs to write beside the file even to read it
     else:
         uri += "?mode=ro" if (folder / (FILE_NAME + "-wal")).exists() else "?mode=ro&immutable=1"
-    connection = sqlite3.connect(
-        uri,
-        uri=True,
-        isolation_level=None,
-        timeout=BUSY_MS / 1000,
-        check_same_thread=False,
-        factory=SqliteConnection,
-    )
+    connection = SqliteConnection(uri, uri=True)
     try:
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten

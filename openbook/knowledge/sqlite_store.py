@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
@@ -61,7 +60,7 @@ class SqliteStore:
         """Write an empty knowledge base: complete under its final name, or not there at all."""
         temporary = self.folder / f".{FILE_NAME}.{os.getpid()}"
         temporary.unlink(missing_ok=True)
-        with closing(sqlite3.connect(temporary, isolation_level=None, factory=SqliteConnection)) as connection:
+        with closing(SqliteConnection(temporary)) as connection:
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {FORMAT}")
             with schema.transaction(connection):

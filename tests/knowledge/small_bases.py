@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -70,10 +69,9 @@ class Base:
 
     def __init__(self, folder: Path | None = None) -> None:
         path = ":memory:" if folder is None else folder / schema.FILE_NAME
-        self.connection = sqlite3.connect(path, factory=schema.SqliteConnection)
+        self.connection = schema.SqliteConnection(path)
         for statement in schema.table_statements():
             self.connection.execute(statement)
-        self.connection.isolation_level = None
 
     def source(self, base_id: str = "0" * 32, embedder: str = EMBEDDER.identity.digest) -> IndexSource:
         return IndexSource(self.connection, base_id, embedder, DIMENSIONS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
@@ -87,3 +88,16 @@ def test_while_one_writes_threads_read_and_a_second_writer_is_refused(library: L
         library.base = other
         with pytest.raises(KnowledgeBaseBusy, match="Another process is writing"):
             library.add(options=RunOptions(lock_timeout_s=0.0))
+
+
+def test_a_connection_that_is_dropped_is_closed_in_any_thread(tmp_path: Path) -> None:
+    path = tmp_path / schema.FILE_NAME
+    connections = [schema.SqliteConnection(path)]
+    connections[0].begin()  # so that nobody else can write
+    connections.clear()
+    with ThreadPoolExecutor(1) as another:
+        another.submit(gc.collect).result()
+    with closing(schema.SqliteConnection(path)) as connection:
+        connection.begin()
+    with pytest.raises(sqlite3.OperationalError, match="unable to open"):  # and nothing is said beside it
+        schema.SqliteConnection(tmp_path)
