@@ -221,7 +221,7 @@ class LlamaCppEngine:
                         for row in self._read(context, group):
                             look(row)
                             rows.append(row)
-                            scores.append(abstention_score(row, abstention))
+                            scores.append(AbstentionScore.of(row, abstention))
                         last = group
                         if selection.enough(scores):
                             break
@@ -479,11 +479,6 @@ def cells_of(prompt: Prompt, blocks: Sequence[Sequence[int]]) -> int:
     """The tokens that a context must have room for. Side by side each passage comes with the system block."""
     copies = max(0, len(prompt.passages) - 1) if prompt.side_by_side else 0
     return sum(map(len, blocks)) + copies * len(blocks[0])
-
-
-def abstention_score(logits: NDArray[np.float32], abstention: int) -> AbstentionScore:
-    """By the logits of the first token of an answer, and the first token of the abstention."""
-    return AbstentionScore(float(log_softmax(logits)[abstention]), int(np.argmax(logits)) == abstention)
 
 
 def grouped(requests: Sequence[_Request], answer_tokens: int) -> list[list[_Request]]:

@@ -10,7 +10,6 @@ import functools
 import itertools
 import os
 import re
-import struct
 import sys
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -23,13 +22,13 @@ import numpy as np
 
 from openbook.errors import EngineError
 from openbook.inference.hidden_state import HiddenStateTap
+from openbook.inference.sequence_state import state_apart
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _LOG_ERROR = 4  # GGML_LOG_LEVEL_ERROR
 _LOAD_MMAP = 1  # LLAMA_LOAD_MODE_MMAP
-_F16 = 1  # GGML_TYPE_F16
 _PLAIN_ATTENTION, _FLASH_ATTENTION = 0, 1  # LLAMA_FLASH_ATTN_TYPE_DISABLED, _ENABLED
 _DECODE_ABORTED = 2
 _UNKNOWN, _CONTROL, _USER_DEFINED = 1 << 0, 1 << 3, 1 << 4  # bits of llama_token_attr
@@ -371,7 +370,7 @@ class Context:
 
     def adopt(self, state: bytes, tokens: int, sequence: int) -> bool:
         """`restore` into a context whose sequences lie apart, from one whose sequences share cells. Raises EngineError."""
-        return self.restore(_state_apart(state, len(self._positions)), tokens, sequence)
+        return self.restore(state_apart(state, len(self._positions)), tokens, sequence)
 
     def join(self, sequences: int, shared: int) -> None:
         """Sequence 0 then also holds what the next ones of `sequences` do, and goes on behind the longest.
@@ -440,41 +439,6 @@ class Context:
             self._lib.llama_batch_free(self._batch)
             self._lib.llama_free(self._handle)
             self._handle = self._ffi.NULL
-
-
-def _state_apart(state: bytes, sequences: int) -> bytes:
-    """A sequence's state of a context whose sequences share cells, as one whose `sequences` lie apart takes it.
-
-    Such a context has a list of cells for each sequence, and keeps the values transposed. Raises EngineError for a state of
-    another form: of a model with other memory than keys and values in binary16, or of another version of llama.cpp.
-    """
-    form = EngineError("llama.cpp keeps the state of this model in a form that slots cannot use.")
-    try:
-        magic, sequence, lists, cells = struct.unpack_from("<IiII", state)
-        at = 16 + 12 * cells  # of each cell the position and the one sequence
-        transposed, layers, *others = struct.unpack_from("<IIII", state, at)
-        if lists != 1 or transposed or any(others) or not cells:
-            raise form
-        parts = [struct.pack("<IiII", magic, sequence, sequences, cells), state[16:at]]
-        parts.append(struct.pack("<IIII", 1, layers, *others))
-        at += 16
-        start = at
-        for _ in range(layers):  # keys
-            _, row_bytes = struct.unpack_from("<iQ", state, at)
-            at += 12 + cells * row_bytes
-        parts.append(state[start:at])
-        for _ in range(layers):  # values
-            kind, row_bytes = struct.unpack_from("<iQ", state, at)
-            if kind != _F16:
-                raise form
-            rows = np.frombuffer(state, np.uint16, cells * row_bytes // 2, at + 12).reshape(cells, row_bytes // 2)
-            parts += [struct.pack("<iII", kind, 2, row_bytes // 2), np.ascontiguousarray(rows.T).tobytes()]
-            at += 12 + cells * row_bytes
-    except (struct.error, ValueError) as error:
-        raise form from error
-    if at != len(state):
-        raise form
-    return b"".join([*parts, bytes(4 * (sequences - 1))])  # the other lists are empty
 
 
 def is_marker(text: str, template: str) -> bool:

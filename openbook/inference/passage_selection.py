@@ -11,6 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from openbook.inference.decoding import log_softmax
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 RANK_PRICE = 0.75  # nats for each passage that the retriever found better
 LEAST = 0.5  # nats; a passage below is not answered from
@@ -24,6 +32,11 @@ class AbstentionScore:
 
     abstention_logprob: float
     abstains: bool
+
+    @classmethod
+    def of(cls, logits: NDArray[np.float32], abstention: int) -> AbstentionScore:
+        """By the logits of the first token of an answer, and the first token of the abstention."""
+        return cls(float(log_softmax(logits)[abstention]), int(np.argmax(logits)) == abstention)
 
     @property
     def answer_log_odds(self) -> float:
