@@ -49,10 +49,8 @@ MAX_QUESTION_CHARS = 8_000
 PASSAGES = 4  # that are read; for all strategies but "each" they are windows
 MIN_HITS = 12  # that are searched for, so that an older document is seen beside the one that replaced it
 READER_TOKENS = 160  # a trained reader answers in one line
-# How likely it must be by a model's probe that the excerpts state the answer (docs/log.md). From the first on, an answer with a quote is
-# called supported. Below the second, the model declines. A model without a probe is asked for yes or no, which is too little to decline by.
-SURELY_STATED = 0.9
-HARDLY_STATED = 0.3
+# How likely a model without a probe must say yes when it is asked whether the excerpts state the answer, for an answer with a quote to be
+# called supported (docs/log.md). Its word is too little to decline by.
 SURELY_YES = 0.75
 
 
@@ -254,10 +252,10 @@ def read_hits(
         return _read_each(question, hits, model, decoding, on_text, cancelled)
     kept, prompt, notes = pack(question, hits, model, decoding, parallel=strategy == "parallel")
     if checked := strategy == "checked":
-        prompt = replace(prompt, least_stated=HARDLY_STATED)
+        prompt = replace(prompt, declines=True)
     completion, timings = _streamed(model.stream(prompt, decoding, cancelled), on_text)
-    surely = (completion.stated_probability or 0.0) >= SURELY_STATED
-    if checked and completion.stated_probability is None and completion.finish_reason != "cancelled":
+    surely = completion.stated == "surely"
+    if checked and completion.stated is None and completion.finish_reason != "cancelled":
         asked = replace(prompt, question=whether_stated(question))
         surely = _says_yes(model.complete(asked, Decoding(max_tokens=1), cancelled)) >= SURELY_YES
     return Reading(strategy, kept, completion, kept, notes, timings, surely)

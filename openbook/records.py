@@ -221,8 +221,8 @@ class Prompt:
     All are plain text: nothing in them can become a control token. `origins`: for each text of `passages`, the digests of the
     stored passages that it was made from, so that what was computed of it can be deleted. `labels`: the access labels needed
     to see the passages; what was computed under them serves no request with other labels. `side_by_side`: each passage is
-    read on its own, behind the system text, and the question sees all of them. `least_stated`: an engine that tells how likely the
-    passages state the answer (`Completion.stated_probability`) writes none where that is less.
+    read on its own, behind the system text, and the question sees all of them. `declines`: an engine that
+    tells whether the passages state the answer (`Completion.stated`) writes none where they hardly do.
     """
 
     system: str
@@ -231,7 +231,7 @@ class Prompt:
     origins: tuple[tuple[Digest, ...], ...] = ()
     labels: tuple[str, ...] = ()
     side_by_side: bool = False
-    least_stated: float = 0.0
+    declines: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,13 +249,14 @@ class ReaderFormat:
 
 
 FinishReason: TypeAlias = Literal["end", "stop", "length", "cancelled"]
+Stated: TypeAlias = Literal["surely", "perhaps", "hardly"]
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
     """What a model wrote. `prompt_digest` is over the exact prompt tokens (over the messages, for a remote model).
 
-    `stated_probability`: that the prompt's passages state the answer; None for an engine that cannot tell.
+    `stated`: whether the prompt's passages state the answer; None for an engine that cannot tell.
     """
 
     text: str
@@ -265,7 +266,7 @@ class Completion:
     prompt_digest: Digest
     numeric_class: str
     mean_logprob: float | None = None
-    stated_probability: float | None = None
+    stated: Stated | None = None
 
 
 # --- what is answered -------------------------------------------------------------------------------------------------

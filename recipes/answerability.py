@@ -1,6 +1,6 @@
 """Fits the probe that tells how likely the passages of a prompt state the answer, for one model that was not trained to read.
 
-    python recipes/answerability.py MODEL --layer N --states FILE.npz [--contexts N] [--single N]
+    python recipes/answerability.py MODEL --layer N --states FILE.npz [--contexts N] [--single N] [--declines-below P] [--supports-from P]
 
 The questions are those of `recipes/data/reading-train.jsonl.gz`. One to four passages that BM25 finds for one of them are read together, as
 `openbook ask` reads windows. Asked are questions that one of these passages answers, those of the set that have no answer, and those
@@ -58,11 +58,13 @@ def main() -> None:
     parser.add_argument("--states", type=Path, required=True)
     parser.add_argument("--contexts", type=int, default=119)
     parser.add_argument("--single", type=int, default=SINGLE)
+    parser.add_argument("--declines-below", type=float, default=0.3)
+    parser.add_argument("--supports-from", type=float, help="by default no answer is called supported")
     options = parser.parse_args()
     settings = load_settings()
     reference = ensure(ModelStore(settings.models_dir), options.model)
     identity = ModelIdentity(reference.name, reference.digest, "verified")
-    looking = AnswerabilityProbe(options.layer, 0.0, (0.0,) * (reference.manifest.embedding_length or 0))
+    looking = AnswerabilityProbe(options.layer, 0.0, (0.0,) * (reference.manifest.embedding_length or 0), 0.0, None)
     with closing(LlamaCppEngine(reference.main_file, identity=identity, probe=looking)) as engine:
         states, stated, of = collected(engine, options.contexts, options.single, options.states)
     scale = states.std(axis=0) + 1e-6
@@ -76,9 +78,10 @@ def main() -> None:
     weights, bias = fitted(states / scale, stated, PENALTIES[1])
     rounded = tuple(float(f"{weight:.4g}") for weight in weights / scale)
     kept = json.loads(PROBES.read_text(encoding="utf-8"))
-    kept[reference.manifest.files[reference.manifest.main_file].sha256] = asdict(
-        AnswerabilityProbe(options.layer, float(f"{bias:.4g}"), rounded)
+    probe = AnswerabilityProbe(
+        options.layer, float(f"{bias:.4g}"), rounded, options.declines_below, options.supports_from
     )
+    kept[reference.manifest.files[reference.manifest.main_file].sha256] = asdict(probe)
     PROBES.write_text(json.dumps(kept) + "\n", encoding="utf-8")
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from openbook.answer import HARDLY_STATED, SURELY_STATED, SURELY_YES, Options, answer_again, ask, checked_question, pack
+from openbook.answer import SURELY_YES, Options, answer_again, ask, checked_question, pack
 from openbook.errors import ContextOverflow, QuestionError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
 from openbook.parallel import Cancelled, never
 from openbook.prompts import ABSTENTION, IS_STATED
-from openbook.records import Answer, Completion, Decoding, ModelIdentity, Prompt, ReaderFormat, sha256_hex
+from openbook.records import Answer, Completion, Decoding, ModelIdentity, Prompt, ReaderFormat, Stated, sha256_hex
 from openbook.replay import replay
 from openbook.testing import EchoEngine, HashEmbedder, echo_model
 from tests.conftest import base_with
@@ -42,10 +42,10 @@ def asked(base: KnowledgeBase, embedder: HashEmbedder) -> partial[Answer]:
 class Says(EchoEngine):
     """Says what it was told to say, notes what it was asked, and stands by its answers as likely as it was told.
 
-    With `stated` it is one with a probe, which finds the answer stated with that probability.
+    With `stated` it is one with a probe, which says so.
     """
 
-    def __init__(self, text: str, verdict: str = "Yes", likely: float = 1.0, stated: float | None = None) -> None:
+    def __init__(self, text: str, verdict: str = "Yes", likely: float = 1.0, stated: Stated | None = None) -> None:
         super().__init__()
         self._text, self._verdict, self._likely, self._stated = text, verdict, likely, stated
         self.prompts: list[Prompt] = []
@@ -55,7 +55,7 @@ class Says(EchoEngine):
     ) -> Generator[str, None, Completion]:
         self.prompts.append(prompt)
         text = self._verdict if prompt.question.endswith(IS_STATED) else self._text
-        if self._stated is not None and self._stated < prompt.least_stated:
+        if self._stated == "hardly" and prompt.declines:
             text = ""
         yield text
         return Completion(text, "end", 1, 1, sha256_hex(b"prompt"), "says", math.log(self._likely), self._stated)
@@ -139,10 +139,10 @@ def test_an_answer_that_the_model_does_not_find_stated_is_to_be_checked(
 
 @pytest.mark.parametrize(
     ("stated", "confidence"),
-    [(0.95, "supported"), (SURELY_STATED - 0.01, "check it"), (HARDLY_STATED - 0.01, "not found")],
+    [("surely", "supported"), ("perhaps", "check it"), ("hardly", "not found")],
 )
 def test_a_model_with_a_probe_declines_what_is_hardly_stated_and_is_asked_once(
-    asked: partial[Answer], base: KnowledgeBase, stated: float, confidence: str
+    asked: partial[Answer], base: KnowledgeBase, stated: Stated, confidence: str
 ) -> None:
     engine = Says("Mayor Lila Ortega opened the bridge.", stated=stated)
     answer = asked(OPENED, FrozenModel(engine), options=ALL)

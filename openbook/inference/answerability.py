@@ -17,7 +17,7 @@ import numpy as np
 
 from openbook.codec import decode
 from openbook.errors import EngineError
-from openbook.records import Digest, canonical_json, sha256_hex
+from openbook.records import Digest, Stated, canonical_json, sha256_hex
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,11 +29,17 @@ PROBES = Path(__file__).parent / "data" / "answerability.json"
 
 @dataclass(frozen=True, slots=True)
 class AnswerabilityProbe:
-    """`layer`: counted from 0, the one whose output is looked at. `weights`: one for each of its numbers."""
+    """`layer`: counted from 0, the one whose output is looked at. `weights`: one for each of its numbers.
+
+    Limits, chosen for this model (docs/log.md): with a probability below `declines_below` the passages hardly state the answer,
+    from `supports_from` on they surely do. None: this model reads too badly for its answers to be called supported.
+    """
 
     layer: int
     bias: float
     weights: tuple[float, ...]
+    declines_below: float
+    supports_from: float | None
 
     @property
     def digest(self) -> Digest:
@@ -43,6 +49,13 @@ class AnswerabilityProbe:
         """`state`: float32 [width]."""
         odds = math.fsum(float(x) * w for x, w in zip(state, self.weights, strict=True)) + self.bias
         return 1 / (1 + math.exp(-max(-30.0, min(30.0, odds))))
+
+    def stated(self, state: NDArray[np.float32]) -> Stated:
+        """`state`: float32 [width]."""
+        likely = self.probability(state)
+        if likely < self.declines_below:
+            return "hardly"
+        return "perhaps" if self.supports_from is None or likely < self.supports_from else "surely"
 
 
 @cache

@@ -47,6 +47,7 @@ from openbook.records import (
     ModelIdentity,
     Prompt,
     ReaderFormat,
+    Stated,
     canonical_json,
     sha256_hex,
 )
@@ -146,8 +147,8 @@ class LlamaCppEngine:
                     (logits,) = self._read(context, [request])
                     look(logits)
                     if self._probe is not None and prompt.passages:
-                        request.stated = self._probe.probability(context.hidden_state)
-                    if request.stated is not None and request.stated < prompt.least_stated:
+                        request.stated = self._probe.stated(context.hidden_state)
+                    if request.stated == "hardly" and prompt.declines:
                         request.decoder.finish = "end"
                     else:
                         logits = self._declining(prompt, logits)
@@ -346,7 +347,7 @@ class LlamaCppEngine:
             prompt_digest=sha256_hex(canonical_json(digests)) if each else digests[0],
             numeric_class=self.numeric_class,
             mean_logprob=decoder.mean_logprob,
-            stated_probability=requests[chosen].stated,
+            stated=requests[chosen].stated,
         )
 
     def logits(self, prompt: Prompt, steps: int = 1) -> NDArray[np.float32]:
@@ -466,7 +467,7 @@ class _Request:
     prompt_digest: Digest
     decoder: AnswerDecoder
     cells: int  # tokens that the prompt and its longest answer take
-    stated: float | None = None  # the probability that the passages state the answer, once it is known
+    stated: Stated | None = None  # once it is known
 
 
 def slots_of(numeric_class: str) -> int:

@@ -26,7 +26,7 @@ FIRST = Decoding(max_tokens=4)
 
 @pytest.fixture(scope="module")
 def probe() -> AnswerabilityProbe:
-    return AnswerabilityProbe(17, 0.1, tuple(np.random.default_rng(0).normal(0, 0.01, WIDTH).tolist()))
+    return AnswerabilityProbe(17, 0.1, tuple(np.random.default_rng(0).normal(0, 0.01, WIDTH).tolist()), 0.3, 0.9)
 
 
 @pytest.fixture(scope="module")
@@ -43,16 +43,17 @@ def opened(reference: ModelReference, probe: AnswerabilityProbe, slots: int = 0)
 
 @given(st.lists(st.floats(-100, 100, width=32), min_size=3, max_size=3), st.floats(-5, 5))
 def test_a_probe_is_a_logistic_regression(state: list[float], bias: float) -> None:
-    found = AnswerabilityProbe(1, bias, (0.5, -1.0, 2.0)).probability(np.array(state, np.float32))
+    found = AnswerabilityProbe(1, bias, (0.5, -1.0, 2.0), 0.3, 0.9).probability(np.array(state, np.float32))
     assert found == pytest.approx(1 / (1 + np.exp(-np.clip(np.dot(state, (0.5, -1.0, 2.0)) + bias, -30, 30))))
     with pytest.raises(ValueError, match="shorter"):
-        AnswerabilityProbe(1, bias, (1.0,)).probability(np.array(state, np.float32))
+        AnswerabilityProbe(1, bias, (1.0,), 0.3, 0.9).probability(np.array(state, np.float32))
 
 
 def test_the_probes_are_those_of_models_of_the_catalogue() -> None:
     assert set(probes()) <= KNOWN_FILES
     for probe in probes().values():
         assert probe.layer > 0
+        assert 0 < probe.declines_below < (probe.supports_from or 1) <= 1
         assert math.isfinite(sum(probe.weights))
 
 
@@ -60,32 +61,44 @@ def test_the_probes_are_those_of_models_of_the_catalogue() -> None:
 def test_looking_changes_no_bit(engine: LlamaCppEngine, probing: LlamaCppEngine) -> None:
     assert np.array_equal(engine.logits(PROMPT, 8), probing.logits(PROMPT, 8))
     assert probing.numeric_class.startswith(engine.numeric_class + "; answerability by layer 17, ")
-    assert FrozenModel(engine).complete(PROMPT, FIRST).stated_probability is None
+    assert FrozenModel(engine).complete(PROMPT, FIRST).stated is None
 
 
 @pytest.mark.model
-def test_the_probability_is_the_same_cold_and_warm_in_another_engine_and_with_slots(
+def test_the_state_is_the_same_cold_and_warm_in_another_engine_and_with_slots(
     model_reference: ModelReference, probe: AnswerabilityProbe, probing: LlamaCppEngine
 ) -> None:
     other = replace(PROMPT, question="Why?")
-    found = [FrozenModel(probing).complete(each, FIRST).stated_probability for each in (PROMPT, other, PROMPT)]
-    assert found[0] == found[2] != found[1]
+    found = [probing.hidden_state(each) for each in (PROMPT, other, PROMPT)]
+    assert np.array_equal(found[0], found[2])
+    assert not np.array_equal(found[0], found[1])
     for slots in (0, 2):
         fresh = opened(model_reference, probe, slots)
-        assert FrozenModel(fresh).complete(PROMPT, FIRST).stated_probability == found[0]
+        assert FrozenModel(fresh).complete(PROMPT, FIRST).stated == probe.stated(found[0])
+        assert np.array_equal(fresh.hidden_state(PROMPT), found[0])
         fresh.close()
-    assert FrozenModel(probing).complete(replace(PROMPT, passages=()), FIRST).stated_probability is None
+    assert FrozenModel(probing).complete(replace(PROMPT, passages=()), FIRST).stated is None
 
 
 @pytest.mark.model
-def test_nothing_is_written_where_the_answer_is_too_hardly_stated(probing: LlamaCppEngine) -> None:
-    answered = FrozenModel(probing).complete(PROMPT, FIRST)
-    stated = answered.stated_probability
-    assert stated is not None
-    assert FrozenModel(probing).complete(replace(PROMPT, least_stated=stated), FIRST) == answered
-    declined = FrozenModel(probing).complete(replace(PROMPT, least_stated=np.nextafter(stated, 1)), FIRST)
-    assert (declined.text, declined.answer_tokens, declined.finish_reason) == ("", 0, "end")
-    assert (declined.stated_probability, declined.prompt_digest) == (stated, answered.prompt_digest)
+def test_nothing_is_written_where_the_answer_is_hardly_stated_and_the_prompt_allows_to_decline(
+    model_reference: ModelReference, probe: AnswerabilityProbe, probing: LlamaCppEngine
+) -> None:
+    likely = probe.probability(probing.hidden_state(PROMPT))
+    limits = (likely, 1.0, "perhaps"), (likely, None, "perhaps"), (0.0, likely, "surely"), (2.0, likely, "hardly")
+    for declines_below, supports_from, stated in limits:
+        engine = opened(model_reference, replace(probe, declines_below=declines_below, supports_from=supports_from))
+        written, declining = (
+            FrozenModel(engine).complete(replace(PROMPT, declines=each), FIRST) for each in (False, True)
+        )
+        assert written.stated == declining.stated == stated
+        assert written.answer_tokens
+        if stated == "hardly":
+            assert (declining.text, declining.answer_tokens, declining.finish_reason) == ("", 0, "end")
+            assert declining.prompt_digest == written.prompt_digest
+        else:
+            assert declining == written
+        engine.close()
 
 
 @pytest.mark.model
