@@ -59,12 +59,12 @@ def main() -> None:
     parser.add_argument("--contexts", type=int, default=119)
     parser.add_argument("--single", type=int, default=SINGLE)
     parser.add_argument("--declines-below", type=float, default=0.3)
-    parser.add_argument("--supports-from", type=float, help="by default no answer is called supported")
+    parser.add_argument("--supports-from", type=float, default=0.9)
     options = parser.parse_args()
     settings = load_settings()
     reference = ensure(ModelStore(settings.models_dir), options.model)
     identity = ModelIdentity(reference.name, reference.digest, "verified")
-    looking = AnswerabilityProbe(options.layer, 0.0, (0.0,) * (reference.manifest.embedding_length or 0), 0.0, None)
+    looking = AnswerabilityProbe(options.layer, 0.0, (0.0,) * (reference.manifest.embedding_length or 0), 0.0, 1.0)
     with closing(LlamaCppEngine(reference.main_file, identity=identity, probe=looking)) as engine:
         states, stated, of = collected(engine, options.contexts, options.single, options.states)
     scale = states.std(axis=0) + 1e-6

@@ -32,14 +32,14 @@ class AnswerabilityProbe:
     """`layer`: counted from 0, the one whose output is looked at. `weights`: one for each of its numbers.
 
     Limits, chosen for this model (docs/log.md): with a probability below `declines_below` the passages hardly state the answer,
-    from `supports_from` on they surely do. None: this model reads too badly for its answers to be called supported.
+    from `supports_from` on they surely do.
     """
 
     layer: int
     bias: float
     weights: tuple[float, ...]
     declines_below: float
-    supports_from: float | None
+    supports_from: float
 
     @property
     def digest(self) -> Digest:
@@ -55,7 +55,7 @@ class AnswerabilityProbe:
         likely = self.probability(state)
         if likely < self.declines_below:
             return "hardly"
-        return "perhaps" if self.supports_from is None or likely < self.supports_from else "surely"
+        return "surely" if likely >= self.supports_from else "perhaps"
 
 
 @cache

@@ -53,7 +53,7 @@ def test_the_probes_are_those_of_models_of_the_catalogue() -> None:
     assert set(probes()) <= KNOWN_FILES
     for probe in probes().values():
         assert probe.layer > 0
-        assert 0 < probe.declines_below < (probe.supports_from or 1) <= 1
+        assert 0 < probe.declines_below < probe.supports_from < 1
         assert math.isfinite(sum(probe.weights))
 
 
@@ -85,7 +85,7 @@ def test_nothing_is_written_where_the_answer_is_hardly_stated_and_the_prompt_all
     model_reference: ModelReference, probe: AnswerabilityProbe, probing: LlamaCppEngine
 ) -> None:
     likely = probe.probability(probing.hidden_state(PROMPT))
-    limits = (likely, 1.0, "perhaps"), (likely, None, "perhaps"), (0.0, likely, "surely"), (2.0, likely, "hardly")
+    limits = (likely, 1.0, "perhaps"), (0.0, likely, "surely"), (2.0, likely, "hardly")
     for declines_below, supports_from, stated in limits:
         engine = opened(model_reference, replace(probe, declines_below=declines_below, supports_from=supports_from))
         written, declining = (
