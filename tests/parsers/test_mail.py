@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from openbook.errors import UnreadableFile
 from openbook.parsers import parse_bytes
-from openbook.parsers.mail import parse_mail, parse_mailbox, parse_outlook
+from openbook.parsers.mail import MOST_ATTACHMENTS, MOST_PARTS, parse_mail, parse_mailbox, parse_outlook
 from openbook.records import Content
 
 from .samples import FIXTURES, make_pdf, titles
@@ -74,6 +74,32 @@ def test_messages_inside_messages_end() -> None:
     assert "Subject: level 3" in text
     assert "Subject: level 1" not in text
     assert "(not read: more than 3 attachments inside one another)" in text
+
+
+def test_a_message_of_very_many_parts_is_refused_and_of_many_attachments_the_first_are_read() -> None:
+    part = "--a\nContent-Type: text/plain{}\n\nfare {}\n"
+
+    def message(count: int, attached: str = "") -> bytes:
+        parts = "".join(part.format(attached, number) for number in range(count))
+        return f"From: a@b\nContent-Type: multipart/mixed;boundary=a\n\n{parts}--a--\n".encode()
+
+    assert parse_mail(message(MOST_PARTS), "a.eml").text.endswith(f"fare {MOST_PARTS - 1}")
+    with pytest.raises(UnreadableFile, match=f"more than {MOST_PARTS} parts"):
+        parse_mail(message(MOST_PARTS + 1), "a.eml")
+    named = "; name=a.txt\nContent-Disposition: attachment"
+    assert parse_mail(message(MOST_ATTACHMENTS, named), "a.eml").text.endswith(f"fare {MOST_ATTACHMENTS - 1}")
+    text = parse_mail(message(MOST_ATTACHMENTS + 1, named), "a.eml").text
+    assert text.endswith(
+        f"fare {MOST_ATTACHMENTS - 1}\n\n(more than {MOST_ATTACHMENTS} attachments: the others are not read)"
+    )
+
+
+@pytest.mark.parametrize(("word", "shown"), [("fare ", "fare "), ("=?utf-8?q?F=C3=A4hre?= ", "Fähre")])
+def test_a_long_header_is_cut(word: str, shown: str) -> None:
+    text = parse_mail(f"From: a@b\nSubject: {word * 50_000}\n\nbody\n".encode(), "a.eml").text
+    subject = text.removeprefix("From: a@b\nSubject: ").removesuffix("\n\nbody")
+    assert 1_990 < len(subject) <= 2_000
+    assert (shown * 1_000).startswith(subject)
 
 
 def test_encodings() -> None:
