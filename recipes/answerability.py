@@ -47,7 +47,7 @@ EACH = 4  # questions with and without an answer, in each context
 MOST_TOKENS = 1_700
 SHORT_CHARS = 60  # an answer up to which it would be found in other passages word for word
 PENALTIES = (1e2, 3e2, 1e3)  # of the squares of the weights
-SINGLE = 125  # passages that are read alone
+SINGLE = 375  # passages that are read alone
 PARTS = 5
 
 
