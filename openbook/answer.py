@@ -61,7 +61,7 @@ class Options:
     `passages`: the most that the model reads; 0 means `PASSAGES`. `min_similarity`: passages below it do not count as found.
     `strategy`: "each" reads passages one by one until one surely holds the answer, and answers from the surest;
     "parallel" reads windows side by side and answers from all of them; "together" reads windows in one prompt; "checked"
-    does so too, after the model was asked whether they state the answer. "auto" is the way in which a trained reader learned to
+    does so too, and finds out whether they state the answer. "auto" is the way in which a trained reader learned to
     read, "together" for a server, and "checked" for any other model.
     `instruction`: how the user wants the answer, for models that are not trained readers.
     """
@@ -94,7 +94,7 @@ class Reading:
     """What a model read and wrote. `hits`: what was read; `sources`: the part of it that the answer may be cited from.
 
     `unread`: what would have fitted too, where the strategy `each` did not have to read on.
-    `surely_stated`: whether the hits state the answer, by the model's probe, or by its word when it was asked.
+    `prompt`: how the hits were read, where that was in one prompt.
     """
 
     strategy: str
@@ -103,7 +103,7 @@ class Reading:
     sources: Sequence[Hit] = ()
     notes: Sequence[str] = ()
     timings: Timings = field(default_factory=Timings)
-    surely_stated: bool = False
+    prompt: Prompt | None = None
     unread: Sequence[Hit] = ()
 
 
@@ -153,7 +153,7 @@ def ask(
     quoted, nearest, sure = AnswerSupport(), tuple[Citation, ...](), False
     if base is not None and embedder is not None:
         quoted, nearest = cite(text, question, reading, embedder, abstained=abstained)
-        stated = reading.surely_stated
+        stated = is_sure(text, question, quoted, confirmed=True) and _is_stated(asked, reading, model, cancelled)
         doubtful = found.strategy in ("checked", "together") and model.identity.evidence == "verified" and not stated
         sure = not abstained and not doubtful and is_sure(text, question, quoted, confirmed=stated)
     older = found.editions.older_note(quoted.citations) if found.editions is not None else None
@@ -251,14 +251,9 @@ def read_hits(
     if strategy == "each":
         return _read_each(question, hits, model, decoding, on_text, cancelled)
     kept, prompt, notes = pack(question, hits, model, decoding, parallel=strategy == "parallel")
-    if checked := strategy == "checked":
-        prompt = replace(prompt, declines=True)
+    prompt = replace(prompt, declines=strategy == "checked")
     completion, timings = _streamed(model.stream(prompt, decoding, cancelled), on_text)
-    surely = completion.stated == "surely"
-    if checked and completion.stated is None and completion.finish_reason != "cancelled":
-        asked = replace(prompt, question=whether_stated(question))
-        surely = _says_yes(model.complete(asked, Decoding(max_tokens=1), cancelled)) >= SURELY_YES
-    return Reading(strategy, kept, completion, kept, notes, timings, surely)
+    return Reading(strategy, kept, completion, kept, notes, timings, prompt)
 
 
 def _read_each(
@@ -280,6 +275,16 @@ def _read_each(
     sources = [] if read.chosen is None else [kept[read.chosen]]
     notes = _left_out(hits, kept, model)
     return Reading("each", kept[: read.read], read.completion, sources, notes, timings, unread=kept[read.read :])
+
+
+def _is_stated(question: str, reading: Reading, model: FrozenModel, cancelled: Cancelled) -> bool:
+    """Whether what was read surely states the answer, by the model's probe, or by its word: a model without one is asked."""
+    if reading.strategy != "checked" or reading.completion is None or reading.prompt is None:
+        return False
+    if reading.completion.stated is not None or reading.completion.finish_reason == "cancelled":
+        return reading.completion.stated == "surely"
+    prompt = replace(reading.prompt, question=whether_stated(question))
+    return _says_yes(model.complete(prompt, Decoding(max_tokens=1), cancelled)) >= SURELY_YES
 
 
 def _says_yes(completion: Completion) -> float:

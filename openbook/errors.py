@@ -156,13 +156,17 @@ def needs_extra(what: str, extra: str) -> Iterator[None]:
     except ImportError as error:
         if (error.name or "").startswith("openbook"):
             raise
-        raise extra_missing(what, extra, error.name or first_line(error)) from error
+        is_missing = isinstance(error, ModuleNotFoundError) and error.name
+        why = f"{error.name} is not installed" if is_missing else first_line(error)
+        raise _extra_needed(what, extra, why) from error
 
 
 def extra_missing(what: str, extra: str, package: str) -> ConfigError:
-    return ConfigError(
-        f"{what} needs the extra {extra!r} ({package} is not installed): pip install 'openbook[{extra}]'"
-    )
+    return _extra_needed(what, extra, f"{package} is not installed")
+
+
+def _extra_needed(what: str, extra: str, why: str) -> ConfigError:
+    return ConfigError(f"{what} needs the extra {extra!r} ({why}): pip install 'openbook[{extra}]'")
 
 
 def first_line(error: BaseException) -> str:

@@ -70,7 +70,7 @@ def replay(
 def _other_class(receipt: Receipt, engine: str) -> list[str]:
     if engine == receipt.numeric_class or not receipt.numeric_class:
         return []
-    why = "The numeric class is another, so the last digits of what is computed may differ"
+    why = "The numeric class is another, so the last digits of what is computed may differ, or what the model declines"
     return [f"{why}: then {receipt.numeric_class!r}, now {engine!r}."]
 
 

@@ -1,11 +1,11 @@
 """Fits the probe that tells how likely the passages of a prompt state the answer, for one model that was not trained to read.
 
-    python recipes/answerability.py MODEL --layer N --states FILE.npz [--contexts N] [--single N] [--declines-below P] [--supports-from P]
+    python recipes/answerability.py MODEL --layer N --states FILE.npz --declines-below P --supports-from P [--contexts N] [--single N]
 
 The questions are those of `recipes/data/reading-train.jsonl.gz`. One to four passages that BM25 finds for one of them are read together, as
 `openbook ask` reads windows. Asked are questions that one of these passages answers, those of the set that have no answer, and those
-whose own passage was found as well but is not among them. Then single passages are read, and as many questions asked that they seem to answer
-and do not (SQuAD 2.0) as such that they answer. `--states` keeps what the layer gave; a run goes on from it.
+whose own passage was found as well but is not among them. Then single passages are read. About each, as many questions are asked that it
+only seems to answer (SQuAD 2.0) as questions that it answers. `--states` keeps what the layer gave; a run goes on from it.
 
 Writes the probe into `openbook/inference/data/answerability.json` and prints how well it tells the two apart, by cross-validation over the contexts.
 It needs the extra `train`.
@@ -58,8 +58,8 @@ def main() -> None:
     parser.add_argument("--states", type=Path, required=True)
     parser.add_argument("--contexts", type=int, default=119)
     parser.add_argument("--single", type=int, default=SINGLE)
-    parser.add_argument("--declines-below", type=float, default=0.3)
-    parser.add_argument("--supports-from", type=float, default=0.9)
+    parser.add_argument("--declines-below", type=float, required=True, help="the limits that go with it, probabilities")
+    parser.add_argument("--supports-from", type=float, required=True)
     options = parser.parse_args()
     settings = load_settings()
     reference = ensure(ModelStore(settings.models_dir), options.model)
@@ -91,14 +91,18 @@ def collected(
     """For each question what the layer gave, whether the passages state the answer, and the number of its context."""
     kept: dict[str, Any] = dict(np.load(path)) if path.exists() else {}
     rows = list(zip(*(kept.get(name, ()) for name in ("states", "stated", "of")), strict=True))
-    done = int(kept.get("done", 0))
+    done, before = int(kept.get("done", 0)), int(kept.get("several", several))
+    if before != several:
+        raise SystemExit(
+            f"{path} was made with --contexts {before}. Go on with that, or choose another file with --states."
+        )
     for number, prompts in enumerate(chain(contexts(several), single_passages(single))):
         if number < done or engine.count_prompt_tokens(prompts[0][0]) > MOST_TOKENS:
             continue
-        rows += [(engine.hidden_state(prompt), is_stated, number) for prompt, is_stated in prompts]
+        rows += [(engine.hidden_state(prompt).astype(np.float16), is_stated, number) for prompt, is_stated in prompts]
         states, stated, of = map(np.array, zip(*rows, strict=True))
         part = path.with_suffix(".part.npz")
-        np.savez(part, states=states.astype(np.float16), stated=stated, of=of, done=number + 1)
+        np.savez(part, states=states, stated=stated, of=of, done=number + 1, several=several)
         part.replace(path)
         print(f"{number + 1} of {several + single} contexts, {len(rows)} questions", flush=True)
     states, stated, of = map(np.array, zip(*rows, strict=True))

@@ -129,12 +129,24 @@ def test_what_no_quote_can_tell_is_to_be_checked(
     [("Yes", 0.8, "supported"), ("Yes", SURELY_YES - 0.01, "check it"), ("No", 0.9, "check it")],
 )
 def test_an_answer_that_the_model_does_not_find_stated_is_to_be_checked(
-    asked: partial[Answer], verdict: str, likely: float, confidence: str
+    asked: partial[Answer], base: KnowledgeBase, verdict: str, likely: float, confidence: str
 ) -> None:
     engine = Says("Mayor Lila Ortega opened the bridge.", verdict, likely)
     answer = asked(OPENED, FrozenModel(engine), options=ALL)
     assert (answer.supported, answer.confidence) == (True, confidence)
-    assert [prompt.question.endswith(IS_STATED) for prompt in engine.prompts] == [False, True]
+    assert replay(answer.receipt, FrozenModel(engine), base).identical
+    assert [prompt.question.endswith(IS_STATED) for prompt in engine.prompts] == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    "text", ["The zeppelin was late.", ABSTENTION, "Mayor Lila Ortega opened it. The answer is yes."]
+)
+def test_a_model_is_not_asked_about_an_answer_that_its_word_would_not_support(
+    asked: partial[Answer], text: str
+) -> None:
+    engine = Says(text)
+    assert asked(OPENED, FrozenModel(engine), options=ALL).confidence != "supported"
+    assert len(engine.prompts) == 1
 
 
 @pytest.mark.parametrize(
@@ -151,7 +163,7 @@ def test_a_model_with_a_probe_declines_what_is_hardly_stated_and_is_asked_once(
     assert len(engine.prompts) == 1
     assert replay(answer.receipt, FrozenModel(engine), base).identical
     forced = asked(OPENED, FrozenModel(engine), options=replace(ALL, strategy="together"))
-    assert not forced.abstained
+    assert forced.confidence == "check it"
 
 
 def test_nothing_near_the_question_is_an_abstention_without_reading(

@@ -1,12 +1,13 @@
 """What a layer of a model gives for the last token of a call, while llama.cpp evaluates it.
 
-llama.cpp's own API gives logits alone, so this looks on: ggml calls `callback` before and after each node of a graph, and
-copies those that are wanted. Results do not depend on it. Everything unsafe about it stays in this file.
+llama.cpp's own API gives logits alone, so this looks on: ggml asks `callback` before each node of a graph whether it is
+wanted, and calls it again after a wanted one, to copy its values. Results do not depend on it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,28 +26,46 @@ void ggml_backend_tensor_get(const void *tensor, void *data, size_t offset, size
 
 
 class HiddenStateTap:
-    """`wanted`: whether the next calls are looked at. `state`: float32 [width], of the last one that was."""
+    """`callback` is for llama.cpp, and must live as long as its context."""
 
     def __init__(self, ffi: Any, layer: int, width: int, on_error: Callable[..., bool]) -> None:
         """`layer`: counted from 0; not the last one, which llama.cpp computes for some tokens only. `width`: of the model.
 
         `on_error`: gets what is raised inside the callback, such as an interrupt, and returns True, so that the call ends as usual.
         """
-        self.wanted = False
-        self.state: NDArray[np.float32] = np.zeros(width, np.float32)
+        self._layer, self._wanted = layer, False
+        self._state: NDArray[np.float32] | None = None
         name, ggml, size = f"l_out-{layer}".encode(), _ggml(ffi), width * 4
 
         @ffi.callback("bool(struct ggml_tensor *, bool, void *)", error=True, onerror=on_error)  # type: ignore[untyped-decorator]
         def callback(tensor: Any, before: bool, _data: Any) -> bool:
-            is_wanted = self.wanted and ffi.string(ggml.ggml_get_name(tensor)) == name
+            is_wanted = self._wanted and ffi.string(ggml.ggml_get_name(tensor)) == name
             if is_wanted and not before:
                 state = np.empty(width, np.float32)
                 target = ffi.from_buffer(state, require_writable=True)
                 ggml.ggml_backend_tensor_get(tensor, target, ggml.ggml_nbytes(tensor) - size, size)
-                self.state = state
+                self._state = state
             return is_wanted or not before
 
-        self.callback = callback  # must live as long as the context
+        self.callback = callback
+
+    @contextmanager
+    def looking(self) -> Iterator[None]:
+        """`state` then is of the last call inside."""
+        self._wanted, self._state = True, None
+        try:
+            yield
+        finally:
+            self._wanted = False
+
+    @property
+    def state(self) -> NDArray[np.float32]:
+        """float32 [width], all finite. Raises EngineError when llama.cpp did not show it."""
+        if self._state is None or not np.isfinite(self._state).all():
+            raise EngineError(
+                f"llama.cpp shows no numbers of layer {self._layer} of this model, which its probe needs."
+            )
+        return self._state
 
 
 def _ggml(ffi: Any) -> Any:

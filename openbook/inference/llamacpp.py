@@ -19,7 +19,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -142,13 +142,14 @@ class LlamaCppEngine:
             return (yield from base.generate(prompt, decoding, cancelled, look))
         with self._pool.in_use():
             request, in_slot = self._request(prompt, decoding), None
+            stated: Stated | None = None
             try:
                 with self._pool.lent(cancelled) as context:
                     (logits,) = self._read(context, [request])
                     look(logits)
                     if self._probe is not None and prompt.passages:
-                        request.stated = self._probe.stated(context.hidden_state)
-                    if request.stated == "hardly" and prompt.declines:
+                        stated = self._probe.stated(context.hidden_state)
+                    if stated == "hardly" and prompt.declines:
                         request.decoder.finish = "end"
                     else:
                         logits = self._declining(prompt, logits)
@@ -157,7 +158,7 @@ class LlamaCppEngine:
                     yield from in_slot.pieces()
             except Aborted:  # also while it waited for a context
                 request.decoder.cancel()
-            return self._completion([request], 0)
+            return replace(self._completion([request], 0), stated=stated)
 
     def _write(
         self,
@@ -347,7 +348,6 @@ class LlamaCppEngine:
             prompt_digest=sha256_hex(canonical_json(digests)) if each else digests[0],
             numeric_class=self.numeric_class,
             mean_logprob=decoder.mean_logprob,
-            stated=requests[chosen].stated,
         )
 
     def logits(self, prompt: Prompt, steps: int = 1) -> NDArray[np.float32]:
@@ -457,7 +457,7 @@ class _Prefix:
         return sum(map(len, self.blocks[:blocks]))
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Request:
     """A prompt under evaluation: its blocks, and what is read before the question, several prefixes side by side."""
 
@@ -467,7 +467,6 @@ class _Request:
     prompt_digest: Digest
     decoder: AnswerDecoder
     cells: int  # tokens that the prompt and its longest answer take
-    stated: Stated | None = None  # once it is known
 
 
 def slots_of(numeric_class: str) -> int:

@@ -1,6 +1,6 @@
 """A thin, typed layer over llama.cpp's C API: the library, a model's weights and vocabulary, an evaluation context.
 
-Everything unsafe (pointers, lifetimes, callbacks) stays in this file.
+Everything unsafe (pointers, lifetimes, callbacks) stays in this file and in `hidden_state`.
 """
 
 from __future__ import annotations
@@ -392,8 +392,10 @@ class Context:
 
         `tap`: `hidden_state` then is of the last token of all.
         """
-        if self._tap is not None:
-            self._tap.wanted = tap
+        if tap:
+            assert self._tap is not None
+            with self._tap.looking():
+                return self.evaluate(blocks)
         found: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(blocks)
         for call, ends in evaluation_calls(blocks, self._call_tokens):
             self._decode(call, ends)

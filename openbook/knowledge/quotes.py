@@ -89,7 +89,7 @@ def is_sure(answer: str, question: str, quoted: AnswerSupport, *, confirmed: boo
     """Whether each sentence of the answer is surely supported, and together they say more than the question.
 
     Never, where a quote cannot tell: whether a yes or a no follows from it, and whether both halves of "when ..., and how ..."
-    are answered. `confirmed`: the model was asked whether the passages state the answer, and said yes. Then one quote is enough.
+    are answered. `confirmed`: the passages surely state it, by the model's probe or its word. Then one quote is enough.
     """
     if _VERDICT.search(answer) or _ASKS_TWICE.search(question):
         return False

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from openbook.errors import EngineError
 from openbook.inference import FrozenModel, load_model
 from openbook.inference.answerability import AnswerabilityProbe, probe_of, probes
 from openbook.inference.llamacpp import LlamaCppEngine
@@ -99,6 +100,18 @@ def test_nothing_is_written_where_the_answer_is_hardly_stated_and_the_prompt_all
         else:
             assert declining == written
         engine.close()
+
+
+@pytest.mark.model
+def test_a_layer_that_is_not_shown_is_an_error_and_no_answer(
+    model_reference: ModelReference, probe: AnswerabilityProbe
+) -> None:
+    engine = opened(model_reference, replace(probe, layer=99))
+    for _ in range(2):
+        with pytest.raises(EngineError, match="no numbers of layer 99"):
+            FrozenModel(engine).complete(PROMPT, FIRST)
+    assert FrozenModel(engine).complete(replace(PROMPT, passages=()), FIRST).answer_tokens
+    engine.close()
 
 
 @pytest.mark.model
