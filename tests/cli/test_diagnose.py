@@ -58,10 +58,13 @@ def reads(prompt: Prompt) -> str:
 
 
 class Interrupting(TableEngine):
-    """Ctrl-C is pressed at the twentieth request."""
+    """Ctrl-C is pressed once, at the twentieth request."""
+
+    pressed = False
 
     def count_prompt_tokens(self, prompt: Prompt) -> int:
-        if len(self.asked) == 20:
+        if len(self.asked) == 20 and not self.pressed:
+            self.pressed = True
             signal.raise_signal(signal.SIGINT)
         return super().count_prompt_tokens(prompt)
 

@@ -195,14 +195,13 @@ MANY = [dataclasses.replace(BRIDGE, id=f"q{n}") for n in range(40)]
 
 
 def test_an_engine_that_dies_stops_the_run_which_keeps_what_was_answered(tmp_path: Path, base: KnowledgeBase) -> None:
-    engine = TableEngine(lambda prompt: FAILS if len(engine.asked) > 40 else echo(question_in(prompt), ""))
+    # Three requests a question.
+    engine = TableEngine(lambda prompt: FAILS if len(engine.asked) > 39 else echo(question_in(prompt), ""))
     path = tmp_path / "o.jsonl"
     with pytest.raises(EngineError, match=r"16 questions in a row.*The engine fell over"):
         run(path, bench_with(FrozenModel(engine), base), MANY)
     there = list(read_observations(path)[1])
-    failed = [bool(each.failure) for each in there]
-    assert failed == [False] * failed.count(False) + [True] * 15
-    assert not failed[5]
+    assert [bool(each.failure) for each in there] == [False] * 13 + [True] * 15
 
 
 def test_what_failed_is_asked_again_in_its_place_and_nothing_else(tmp_path: Path, base: KnowledgeBase) -> None:
