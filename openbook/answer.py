@@ -159,9 +159,26 @@ def ask(
     older = found.editions.older_note(quoted.citations) if found.editions is not None else None
 
     completion = reading.completion
-    receipt = _receipt(
-        question, text, reading, model, decoding, options.instruction, base, found.version, scope, reranker
-    )
+    receipt = Receipt(
+        format=FORMATS[-1],
+        openbook_version=__version__,
+        model=model.identity,
+        numeric_class=completion.numeric_class if completion else "",
+        embedder=base.embedder if base else None,
+        knowledge_base=base.id if base else None,
+        knowledge_base_version=found.version,
+        question=question,
+        question_digest=sha256_hex(question.encode()),
+        strategy=reading.strategy,
+        passages=tuple(PassageReference(h.passage.id, h.passage.digest, h.passage.document) for h in reading.hits),
+        prompt_digest=completion.prompt_digest if completion else "",
+        decoding=decoding,
+        answer_digest=sha256_hex(text.encode()),
+        where=scope.where if base else "",
+        labels=tuple(sorted(scope.labels)) if base else (),
+        reranker=reranker.identity if base and reranker else None,
+        instruction=options.instruction,
+    ).sealed()
     return Answer(
         question=question,
         answer=text,
@@ -196,9 +213,10 @@ def retrieve(
     strategy = strategy_of(options.strategy, model, options.decoding)
     overview = None if model.reader else overview_of(question, lambda: base.documents(scope))
     if overview is not None:
+        kind, documents = overview
         version = base.kept_version(scope.as_of)
-        hits, notes = windows_of([base.passages(document, version) for document in overview.documents])
-        return Retrieval(overview.kind, version, hits, notes=notes)
+        hits, notes = windows_of([base.passages(document, version) for document in documents])
+        return Retrieval(kind, version, hits, notes=notes)
     version, found = ranked_hits(query or question, base, embedder, options, strategy, scope, reranker)
     return Retrieval(strategy, version, near_enough(found.current[: options.passages or PASSAGES], options), found)
 
@@ -284,13 +302,10 @@ def _is_stated(question: str, reading: Reading, model: FrozenModel, cancelled: C
     if reading.completion.stated is not None or reading.completion.finish_reason == "cancelled":
         return reading.completion.stated == "surely"
     prompt = replace(reading.prompt, question=whether_stated(question))
-    return _says_yes(model.complete(prompt, Decoding(max_tokens=1), cancelled)) >= SURELY_YES
-
-
-def _says_yes(completion: Completion) -> float:
-    """The probability of "yes" in one token that was asked for yes or no; 0.5 when it is neither."""
-    word, likely = completion.text.strip().lower(), math.exp(completion.mean_logprob or 0.0)
-    return likely if word.startswith("yes") else 1 - likely if word.startswith("no") else 0.5
+    said = model.complete(prompt, Decoding(max_tokens=1), cancelled)
+    word, likely = said.text.strip().lower(), math.exp(said.mean_logprob or 0.0)
+    yes = likely if word.startswith("yes") else 1 - likely if word.startswith("no") else 0.5
+    return yes >= SURELY_YES
 
 
 def pack(
@@ -435,38 +450,3 @@ def _streamed(stream: Generator[str, None, _Result], on_text: Callable[[str], No
             if first_token_s is None:
                 first_token_s = time.perf_counter() - started
             on_text(piece)
-
-
-def _receipt(
-    question: str,
-    text: str,
-    reading: Reading,
-    model: FrozenModel,
-    decoding: Decoding,
-    instruction: str,
-    base: KnowledgeBase | None,
-    version: int | None,
-    scope: Scope,
-    reranker: Reranker | None,
-) -> Receipt:
-    completion = reading.completion
-    return Receipt(
-        format=FORMATS[-1],
-        openbook_version=__version__,
-        model=model.identity,
-        numeric_class=completion.numeric_class if completion else "",
-        embedder=base.embedder if base else None,
-        knowledge_base=base.id if base else None,
-        knowledge_base_version=version,
-        question=question,
-        question_digest=sha256_hex(question.encode()),
-        strategy=reading.strategy,
-        passages=tuple(PassageReference(h.passage.id, h.passage.digest, h.passage.document) for h in reading.hits),
-        prompt_digest=completion.prompt_digest if completion else "",
-        decoding=decoding,
-        answer_digest=sha256_hex(text.encode()),
-        where=scope.where if base else "",
-        labels=tuple(sorted(scope.labels)) if base else (),
-        reranker=reranker.identity if base and reranker else None,
-        instruction=instruction,
-    ).sealed()

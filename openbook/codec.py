@@ -84,19 +84,16 @@ def _field_names(kind: Any) -> tuple[str, ...]:
     return tuple(field.name for field in fields(kind))
 
 
-def _refuse_unknown_keys(value: Any, record: object, where: str, error: type[Exception]) -> None:
-    if not isinstance(value, Mapping | list):
-        return
-    if is_dataclass(record) and isinstance(value, Mapping):
-        kind: Any = type(record)
-        names = _field_names(kind)
+def _refuse_unknown_keys(value: Any, record: Any, where: str, error: type[Exception]) -> None:
+    if is_dataclass(record):
+        names = _field_names(type(record))
         for key, inner in value.items():
             if key not in names:
                 raise error(f"{where} has the unknown key {str(key)[:80]!r}.{did_you_mean(str(key), names)}")
             _refuse_unknown_keys(inner, getattr(record, key), f"{where}.{key}", error)
-    elif isinstance(record, Mapping) and isinstance(value, Mapping):
+    elif isinstance(record, Mapping):
         for key, inner in zip(value, record.values(), strict=True):
             _refuse_unknown_keys(value[key], inner, f"{where}.{key}", error)
-    elif isinstance(record, Sequence):
+    elif isinstance(value, list) and isinstance(record, Sequence):
         for at, (each, inner) in enumerate(zip(value, record, strict=True)):
             _refuse_unknown_keys(each, inner, f"{where}[{at}]", error)

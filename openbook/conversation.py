@@ -67,11 +67,10 @@ def resolve_follow_up(
 
     A question that stands alone stays as it is. A rewrite is used only when it is `faithful`.
     """
-    if not refers_back(earlier, question):
-        return FollowUp(question, question)
-    text = rewrite(model, earlier, question, cancelled)
-    if faithful(text, earlier, question):
-        return FollowUp(text, text, rewritten=True)
+    if refers_back(earlier, question):
+        text = rewrite(model, earlier, question, cancelled)
+        if faithful(text, earlier, question):
+            return FollowUp(text, text, rewritten=True)
     return FollowUp(question, condensed(earlier, question))
 
 

@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO
 
@@ -111,18 +111,14 @@ def is_held(path: Path) -> bool:
         os.close(descriptor)
 
 
-@contextmanager
-def shared_lock(lock_file: Path) -> Iterator[bool]:
+def shared_lock(lock_file: Path) -> AbstractContextManager[bool]:
     """Hold the lock together with others of `shared_lock`; False while one of `exclusive_lock` holds it. Raises OSError."""
-    with _held(lock_file, exclusive=not _POSIX, timeout_s=0.0) as held:
-        yield held
+    return _held(lock_file, exclusive=not _POSIX, timeout_s=0.0)
 
 
-@contextmanager
-def exclusive_lock(lock_file: Path, timeout_s: float) -> Iterator[bool]:
+def exclusive_lock(lock_file: Path, timeout_s: float) -> AbstractContextManager[bool]:
     """Hold the lock while nobody else does; False: after that time somebody still did. Raises OSError."""
-    with _held(lock_file, exclusive=True, timeout_s=timeout_s) as held:
-        yield held
+    return _held(lock_file, exclusive=True, timeout_s=timeout_s)
 
 
 @contextmanager

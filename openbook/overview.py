@@ -9,9 +9,8 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import PurePosixPath
-from typing import Literal, TypeAlias
 
 from openbook.inference import FrozenModel
 from openbook.knowledge.passages import in_windows
@@ -23,9 +22,6 @@ MOST_WINDOWS = 32  # of all documents together
 GROUPED = 3  # windows to a note
 NOTE = Decoding(max_tokens=90)
 
-Kind: TypeAlias = Literal["summary", "comparison"]
-KINDS: tuple[Kind, ...] = ("summary", "comparison")
-
 _NOTE = (
     "You take notes on a part of a document. Write down in one to three sentences what the part says. Keep exact names, "
     "numbers and dates. Write nothing else."
@@ -36,30 +32,24 @@ _WRITE = {
     "comparison": "You compare documents from notes on their parts. Write a list: first what is the same, then what is "
     "different, with the name of the document each time. Keep exact names, numbers and dates. Write only what the notes say.",
 }
-_SUMMARY = re.compile(
-    r"(?:please\s+)?(?:summari[sz]e|give me a summary of|a? ?summary of)\s+(.+?)[.?!]*", re.IGNORECASE
-)
-_COMPARISON = re.compile(r"(?:please\s+)?compare\s+(.+?)\s+(?:with|and|to)\s+(.+?)[.?!]*", re.IGNORECASE)
+_ASKED = {
+    "summary": r"(?:please\s+)?(?:summari[sz]e|give me a summary of|a? ?summary of)\s+(.+?)[.?!]*",
+    "comparison": r"(?:please\s+)?compare\s+(.+?)\s+(?:with|and|to)\s+(.+?)[.?!]*",
+}
+KINDS = tuple(_ASKED)
 
 
-@dataclass(frozen=True, slots=True)
-class Overview:
-    kind: Kind
-    documents: tuple[str, ...]
+def overview_of(question: str, documents: Callable[[], Iterable[str]]) -> tuple[str, list[str]] | None:
+    """(one of `KINDS`, the documents that are meant) for a question about whole documents.
 
-
-def overview_of(question: str, documents: Callable[[], Iterable[str]]) -> Overview | None:
-    """What is asked about whole documents. None for any other question, and where a name fits no document or several."""
-    kind: Kind = "summary"
-    match = _SUMMARY.fullmatch(question.strip())
-    if match is None:
-        kind, match = "comparison", _COMPARISON.fullmatch(question.strip())
-    if match is None:
-        return None
-    known = list(documents())
-    named = [_named(name, known) for name in match.groups()]
-    found = tuple(document for document in named if document is not None)
-    return Overview(kind, found) if len(found) == len(set(found)) == len(named) else None
+    None for any other question, and where a name fits no document or several.
+    """
+    for kind, pattern in _ASKED.items():
+        if match := re.fullmatch(pattern, question.strip(), re.IGNORECASE):
+            known = list(documents())
+            found = [document for name in match.groups() if (document := _named(name, known)) is not None]
+            return (kind, found) if len(set(found)) == len(match.groups()) else None
+    return None
 
 
 def _named(name: str, documents: Iterable[str]) -> str | None:

@@ -66,14 +66,6 @@ def is_altered(receipt: Receipt) -> bool:
 # --- logs -------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Verified:
-    """A log whose chain holds: how many receipts, and the digest of the last line, which names them all."""
-
-    receipts: int
-    head: Digest
-
-
 def append(folder: Path, receipt: Receipt) -> Digest:
     """Add the receipt to the log in `folder`, on the disk when this returns. The digest of the new line.
 
@@ -118,17 +110,15 @@ def receipts_in(folder: Path) -> Iterator[Receipt]:
     yield from (receipt for _, receipt in _lines(folder))
 
 
-def verify(folder: Path, head: Digest = "") -> Verified:
-    """Read the whole log; with `head`, look also whether that line is in it, so that nothing before it is missing.
+def verify(folder: Path, head: Digest = "") -> tuple[int, Digest]:
+    """Read the whole log. Returns how many receipts it has, and the digest of its last line, which names them all.
 
-    Raises ReceiptError with the number of the first line that is wrong, StorageError.
+    With `head`, look also whether that line is in it, so that nothing before it is missing. Raises ReceiptError with the number of the first line that is wrong, StorageError.
     """
-    last, count, seen = FIRST, 0, not head
-    for digest, _ in _lines(folder):
-        last, count, seen = digest, count + 1, seen or digest == head
-    if not seen:
+    digests = [digest for digest, _ in _lines(folder)]
+    if head and head not in digests:
         raise ReceiptError(f"The log does not hold the line {head}: it was cut off before it, or written anew.")
-    return Verified(count, last)
+    return len(digests), digests[-1] if digests else FIRST
 
 
 def find_receipt(folder: Path, digest: Digest, check: Callable[[], None]) -> Receipt | None:

@@ -134,14 +134,12 @@ def receipt_of(number: int) -> Receipt:
 
 def test_a_log_grows_and_verifies_and_its_end_is_found_behind_long_lines(tmp_path: Path) -> None:
     heads = [append(tmp_path / "log", receipt_of(i)) for i in range(5)]
-    found = verify(tmp_path / "log")
-    assert (found.receipts, found.head) == (5, heads[-1])
     for head in heads:
-        assert verify(tmp_path / "log", head) == found
+        assert verify(tmp_path / "log", head) == (5, heads[-1])
     long = dataclasses.replace(receipt_of(0), where="x" * 300_000).sealed()
     for receipt in (long, long, receipt_of(5)):
         append(tmp_path / "log", receipt)
-    assert verify(tmp_path / "log").receipts == 8
+    assert verify(tmp_path / "log")[0] == 8
 
 
 @given(st.data())
@@ -178,7 +176,7 @@ def test_what_a_crash_left_of_a_line_is_named_and_the_next_receipt_takes_its_pla
     with pytest.raises(ReceiptError, match=r"Line 2 .* ends in the middle"):
         verify(tmp_path)
     append(tmp_path, receipt_of(1))
-    assert verify(tmp_path).receipts == 2
+    assert verify(tmp_path)[0] == 2
 
 
 def test_a_log_that_is_none_is_not_written_to(tmp_path: Path) -> None:
@@ -204,4 +202,4 @@ def test_two_writers_make_one_chain(tmp_path: Path) -> None:
         process.start()
     for process in processes:
         process.join()
-    assert verify(tmp_path).receipts == 40
+    assert verify(tmp_path)[0] == 40

@@ -129,9 +129,9 @@ def verify_log(folder: Path, head: str, as_json: bool) -> None:
     """Read the log in FOLDER and say whether its chain holds. Keep the digest that is printed: it names all lines."""
     from openbook.receipts import verify
 
-    found = verify(folder, head)
-    said = f"{found.receipts:,} receipts, none altered, none missing in between. The last line is {found.head}."
-    display.show(as_json, found, display.say, said)
+    receipts, last = verify(folder, head)
+    said = f"{receipts:,} receipts, none altered, none missing in between. The last line is {last}."
+    display.show(as_json, {"receipts": receipts, "head": last}, display.say, said)
 
 
 # --- signed documents -------------------------------------------------------------------------------------------------
