@@ -71,28 +71,20 @@ def sync(
     embedder: Embedder,
     rules: Rules = Rules(),
     options: RunOptions = RunOptions(),
-    *,
-    allow_empty: bool = False,
 ) -> Report:
     """Make what the knowledge base has below `folder` equal to the folder, as one new version.
 
     Documents whose file is gone, or left out by `rules`, are removed; a file that is there but cannot be read keeps the
     text read before. The folder, its rules and its labels are remembered: see `sources`.
 
-    Raises KnowledgeError when the folder is missing, or empty though documents came from it (unless `allow_empty`):
-    a disk that is not mounted must not empty the knowledge base.
+    Raises KnowledgeError when the folder is missing, or empty though documents came from it: a disk that is not mounted must
+    not empty the knowledge base.
     """
-    wanted = [SyncedFolder(folder, rules, options.labels, options.ocr)]
-    return sync_folders(base, wanted, embedder, options, allow_empty=allow_empty)
+    return sync_folders(base, [SyncedFolder(folder, rules, options.labels, options.ocr)], embedder, options)
 
 
 def sync_folders(
-    base: KnowledgeBase,
-    folders: Sequence[SyncedFolder],
-    embedder: Embedder,
-    options: RunOptions = RunOptions(),
-    *,
-    allow_empty: bool = False,
+    base: KnowledgeBase, folders: Sequence[SyncedFolder], embedder: Embedder, options: RunOptions = RunOptions()
 ) -> Report:
     """`sync` of several folders as one version, each by its own rules, labels and OCR.
 
@@ -114,7 +106,7 @@ def sync_folders(
             inner = tuple(other.folder for other in wanted.values() if other.is_inside(each.folder))
             batch = FileBatch((), labels, each.ocr, each, inner, relabel=labels != before)
             try:
-                batches.append(replace(batch, found=_files_in(batch, each, live, allow_empty=allow_empty)))
+                batches.append(replace(batch, found=_files_in(batch, each, live)))
             except KnowledgeError as error:
                 failed.append(error)
                 batches.append(FileBatch([Verdict(display_path(each.folder), "failed", str(error).rstrip("."))]))
@@ -130,14 +122,14 @@ def _with_those_around(folder: SyncedFolder, known: Mapping[Path, SyncedFolder])
     return folder.labels.union(*(each.labels for each in known.values() if folder.is_inside(each.folder)))
 
 
-def _files_in(batch: FileBatch, wanted: SyncedFolder, live: Live, *, allow_empty: bool) -> list[FoundFile | Verdict]:
+def _files_in(batch: FileBatch, wanted: SyncedFolder, live: Live) -> list[FoundFile | Verdict]:
     folder = wanted.folder
     if folder.exists() and not folder.is_dir():
         raise KnowledgeError(f"{display_path(folder)} is a file, not a folder. To add a file: openbook add FILE")
     met = {_path_of(each): each for each in discover([folder], wanted.rules, ocr=bool(wanted.ocr))}
     found = [met[path] for path in batch.below(met)]
     below = batch.below(live)
-    if below and not any(isinstance(each, FoundFile) for each in found) and not allow_empty:
+    if below and not any(isinstance(each, FoundFile) for each in found):
         what = "is empty" if not found else "holds no file that is wanted"
         raise KnowledgeError(
             f"{display_path(folder)} {what}, but {len(below)} documents came from it. To remove them: openbook remove"

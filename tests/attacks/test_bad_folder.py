@@ -124,7 +124,7 @@ def test_files_that_change_and_vanish_while_they_are_read(library: Library) -> N
     thread.start()
     try:
         for _ in range(4):
-            library.sync(allow_empty=True)
+            library.sync()
     finally:
         stop.set()
         thread.join()

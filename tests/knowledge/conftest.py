@@ -35,8 +35,8 @@ class Library:
     def path(self, name: str) -> str:
         return str(self.docs / name)
 
-    def sync(self, rules: Rules = Rules(), options: RunOptions = RunOptions(), *, allow_empty: bool = False) -> Report:
-        return sync(self.base, self.docs, self.embedder, rules, allow_empty=allow_empty, options=options)
+    def sync(self, rules: Rules = Rules(), options: RunOptions = RunOptions()) -> Report:
+        return sync(self.base, self.docs, self.embedder, rules, options)
 
     def add(self, *names: str, options: RunOptions = RunOptions()) -> Report:
         """The whole folder unless some of it is named."""

@@ -100,7 +100,7 @@ def check(folder: Path, sequence: list[tuple[object, ...]]) -> None:
                 gone = files[which % len(files)]
                 gone.unlink()
                 del model.now[str(gone)]
-                report = sync(base, docs, embedder, allow_empty=True)
+                report = sync(base, docs, embedder) if len(files) > 1 else remove(base, [str(gone)])
             case "label", int(which), str(label) if files:
                 path = files[which % len(files)]
                 model.put(str(path), path.read_text(), frozenset({label}))
