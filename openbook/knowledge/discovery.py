@@ -178,7 +178,9 @@ def _walk(root: Path, real_root: str, seen: set[str], wanted: _Filter, ocr: bool
                 yield _verdict(path, "skipped", "a knowledge base")
             elif folder:
                 inner = rules.below(path, path.relative_to(root).as_posix())
-                for child in _children(path):
+                with os.scandir(path) as entries:
+                    kept = [each for each in entries if not each.name.startswith(".") and each.name not in _LEFT_OUT]
+                for child in sorted(kept, key=lambda each: each.name, reverse=True):  # they are taken from the end
                     waiting.append((path / child.name, os.path.join(real, child.name), child, inner))  # noqa: PTH118
             elif entry and entry.is_symlink():
                 yield _verdict(path, "skipped", _link_reason(path, real_root))
@@ -234,13 +236,6 @@ def _globs(lines: Sequence[str], what: str) -> Any:
         return pathspec.GitIgnoreSpec.from_lines(lines)
     except ValueError as error:
         raise ConfigError(f"{what} is not valid: {error}. Globs have the syntax of .gitignore.") from error
-
-
-def _children(folder: Path) -> list[os.DirEntry[str]]:
-    """In reverse order of their names, to be taken from the end."""
-    with os.scandir(folder) as entries:
-        kept = [entry for entry in entries if not entry.name.startswith(".") and entry.name not in _LEFT_OUT]
-    return sorted(kept, key=lambda entry: entry.name, reverse=True)
 
 
 def _file(path: Path, status: os.stat_result, ocr: bool) -> FoundFile | Verdict:

@@ -45,8 +45,12 @@ def sentence_spans(text: str, start: int, end: int) -> list[tuple[int, int]]:
     """
     found: list[tuple[int, int]] = []
     for block_start, block_end in _blocks(text, start, end):
-        for segment_start, segment_end in _segments(text, block_start, block_end):
-            found += _in_segment(text, segment_start, segment_end)
+        for begin, segment_end in _segments(text, block_start, block_end):
+            for stop in _STOP.finditer(text, begin, segment_end):
+                if _is_end(text, begin, stop.start(), stop.end(), segment_end):
+                    found += _stripped(text, begin, stop.end())
+                    begin = stop.end()
+            found += _stripped(text, begin, segment_end)
     return found
 
 
@@ -94,15 +98,6 @@ def _line_ends(text: str, line: tuple[int, int], following: tuple[int, int], wid
         return False
     last = text[line[0] : line[1]].rstrip()[-1:]
     return last not in ",.;:-–—(&/" and line[1] - line[0] + 1 + len(word[0]) < _FLAT * width
-
-
-def _in_segment(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    begin = start
-    for stop in _STOP.finditer(text, start, end):
-        if _is_end(text, begin, stop.start(), stop.end(), end):
-            yield from _stripped(text, begin, stop.end())
-            begin = stop.end()
-    yield from _stripped(text, begin, end)
 
 
 def _stripped(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
