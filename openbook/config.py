@@ -215,7 +215,6 @@ def _path(text: str, *, source: str) -> Path:
 
 
 def available_cores() -> int:
-    """The cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -116,8 +116,7 @@ def combined(completions: Sequence[Completion]) -> Completion:
     """The last of them, with the tokens of all, and one digest over all their prompts."""
 
     def total(counts: list[int | None]) -> int | None:
-        known = [count for count in counts if count is not None]
-        return sum(known) if len(known) == len(counts) else None
+        return None if None in counts else sum(filter(None, counts))
 
     return replace(
         completions[-1],

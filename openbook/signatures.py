@@ -118,7 +118,6 @@ class _Envelope:
 
     @property
     def signed_bytes(self) -> bytes:
-        """What is signed."""
         return canonical_json({name: each for name, each in dataclasses.asdict(self).items() if name != "signature"})
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -187,13 +186,11 @@ def resolve(paths: Sequence[str], name: str) -> list[str]:
     raise KnowledgeError(f"No document {name!r} in the knowledge base.{hint} To list them: openbook status --documents")
 
 
-def folder_changes(
-    folders: Sequence[Path], *, quiet_ms: int = 400, stop: threading.Event | None = None
-) -> Iterator[int]:
-    """How many files changed, each time that nothing changes any more for `quiet_ms` milliseconds (or for 8 times that).
+def folder_changes(folders: Sequence[Path]) -> Iterator[int]:
+    """How many files changed, each time that nothing changes any more for 0.4 seconds (or for 8 times that).
 
     Also 0 when watching has begun, and then about twice a second. No change after the first 0 is missed, however long the caller
-    takes. Ends when `stop` is set, or by KeyboardInterrupt. Raises StorageError when the system has no more watches to give.
+    takes. Ends by KeyboardInterrupt. Raises StorageError when the system has no more watches to give.
     """
     import watchfiles
 
@@ -201,10 +198,9 @@ def folder_changes(
         for batch in watchfiles.watch(
             *folders,
             watch_filter=None,  # the run itself decides what it wants; an ignore file is a dot file too
-            debounce=quiet_ms * 8,
-            step=quiet_ms,
-            stop_event=stop,
-            rust_timeout=500,  # milliseconds
+            debounce=3200,  # milliseconds, as below
+            step=400,
+            rust_timeout=500,
             yield_on_timeout=True,
             raise_interrupt=True,
         ):
