@@ -86,7 +86,8 @@ def _field_names(kind: Any) -> tuple[str, ...]:
 
 def _refuse_unknown_keys(value: Any, record: Any, where: str, error: type[Exception]) -> None:
     if is_dataclass(record):
-        names = _field_names(type(record))
+        kind: Any = type(record)
+        names = _field_names(kind)
         for key, inner in value.items():
             if key not in names:
                 raise error(f"{where} has the unknown key {str(key)[:80]!r}.{did_you_mean(str(key), names)}")
