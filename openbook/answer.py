@@ -151,11 +151,13 @@ def ask(
 
     # 3) Cite: every sentence of the answer gets a verbatim quote, or the answer says that it has none.
     quoted, nearest, sure = AnswerSupport(), tuple[Citation, ...](), False
-    if base is not None and embedder is not None:
-        quoted, nearest = cite(text, question, reading, embedder, abstained=abstained)
+    if base is not None and embedder is not None and abstained:
+        nearest = closest(question, [hit.passage for hit in reading.hits], embedder.embed_passages)
+    elif base is not None and embedder is not None:
+        quoted = cite(text, question, reading, embedder)
         stated = is_sure(text, question, quoted, confirmed=True) and _is_stated(asked, reading, model, cancelled)
         doubtful = found.strategy in ("checked", "together") and model.identity.evidence == "verified" and not stated
-        sure = not abstained and not doubtful and is_sure(text, question, quoted, confirmed=stated)
+        sure = not doubtful and is_sure(text, question, quoted, confirmed=stated)
     older = found.editions.older_note(quoted.citations) if found.editions is not None else None
 
     completion = reading.completion
@@ -341,15 +343,11 @@ def final_answer(reading: Reading, model: FrozenModel) -> tuple[str, bool]:
     return (ABSTENTION if abstained else text), abstained
 
 
-def cite(
-    text: str, question: str, reading: Reading, embedder: Embedder, *, abstained: bool
-) -> tuple[AnswerSupport, tuple[Citation, ...]]:
-    """(a quote for each sentence of the answer that has one, the sentences nearest to a question that got none)."""
-    if abstained:
-        return AnswerSupport(), closest(question, [hit.passage for hit in reading.hits], embedder.embed_passages)
+def cite(text: str, question: str, reading: Reading, embedder: Embedder) -> AnswerSupport:
+    """A quote for each sentence of the answer that has one."""
     marks = tidied(reading.completion.text)[1] if reading.completion else []
     sources = [hit.passage for hit in reading.sources]
-    return quote(text, question, sources, embed=embedder.embed_passages, marks=marks), ()
+    return quote(text, question, sources, embed=embedder.embed_passages, marks=marks)
 
 
 def answer_again(

@@ -45,10 +45,8 @@ def open_book_prompt(
     question: str, passages: Sequence[Passage], reader: ReaderFormat | None = None, *, citing: bool = False
 ) -> Prompt:
     texts = [_SOFT_BREAK.sub(r"\1 ", f"\n{p.text.strip()}")[1:] for p in passages]
-    texts = [f"{p.header}\n{text}" if p.header else text for p, text in zip(passages, texts, strict=True)]
-    prompt = reading_prompt(
-        question, [(p.place, text) for p, text in zip(passages, texts, strict=True)], reader, citing=citing
-    )
+    shown = [(p.place, f"{p.header}\n{t}" if p.header else t) for p, t in zip(passages, texts, strict=True)]
+    prompt = reading_prompt(question, shown, reader, citing=citing)
     labels = sorted({label for p in passages for label in p.labels})
     return replace(prompt, origins=tuple(p.origins for p in passages), labels=tuple(labels))
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from openbook.errors import StorageError, TrainingError, did_you_mean
+from openbook.errors import TrainingError, did_you_mean
 from openbook.files import replace_file, storage_errors
 
 DOCUMENTS = "knowledge-base.jsonl"  # what --from-kb learns from, until the run is done
@@ -137,10 +137,8 @@ def documents_holding(folder: Path, texts: Iterable[str]) -> list[Path]:
     needles = [json.dumps(text, ensure_ascii=False)[1:-1].encode() for text in texts if text.strip()]
     found = []
     for path in sorted(folder.glob(f"*/{DOCUMENTS}")):
-        try:
+        with storage_errors(f"read the documents in {path}"):
             content = path.read_bytes()
-        except OSError as error:
-            raise StorageError(f"Cannot read the documents in {path}: {error.strerror or error}.") from error
         if any(needle in content for needle in needles):
             found.append(path)
     return found

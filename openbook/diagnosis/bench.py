@@ -124,7 +124,7 @@ def ask_with(bench: Bench, wording: str, hits: Sequence[Hit], cancelled: Cancell
     given = [*readings[0].hits, *readings[0].unread] if readings else hits
     if reply.abstained or reply.failure:
         return PassageReply(reply, (), given)
-    citations = cite(reply.text, wording, readings[0], bench.embedder, abstained=False)[0].citations
+    citations = cite(reply.text, wording, readings[0], bench.embedder).citations
     starts = {hit.passage.id: hit.passage.start for hit in hits}
     cited = tuple((c.passage_id, c.start - starts[c.passage_id], c.end - starts[c.passage_id]) for c in citations)
     return PassageReply(reply, cited, given)
