@@ -25,7 +25,7 @@ from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.knowledge import KnowledgeBase, add
 from openbook.models import ModelReference, ModelStore, ensure
 from openbook.parsers import worker
-from openbook.parsers.sandbox import ParsedFile, ParserPool, decode_answer
+from openbook.parsers.sandbox import Outcome, ParserPool, decode_answer
 from openbook.records import Embedder, ModelIdentity
 from openbook.testing import HashEmbedder
 
@@ -91,11 +91,11 @@ def parsers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ParserPool, "parse_all", parse_here)
 
 
-def parse_here(pool: ParserPool, paths: Iterable[Path]) -> Iterator[ParsedFile]:
+def parse_here(pool: ParserPool, paths: Iterable[Path]) -> Iterator[tuple[Path, Outcome]]:
     """By the code of a parser's process, which takes most of a second to start."""
     settings = json.loads(pool._command[-1])
     for path in paths:
-        yield ParsedFile(path, decode_answer(worker._answer(os.fsencode(path), settings, draws=False)))
+        yield path, decode_answer(worker._answer(os.fsencode(path), settings, draws=False))
 
 
 def link_models(home: Path) -> None:

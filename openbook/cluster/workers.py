@@ -29,7 +29,7 @@ from openbook.cluster.connection import ray_module
 from openbook.errors import ClusterError, NotReadNow, OpenBookError, UnreadableFile, first_line
 from openbook.parsers import PARSER_VERSION, file_bytes, unsupported
 from openbook.parsers.ocr import available
-from openbook.parsers.sandbox import Limits, Outcome, ParsedFile, ParserPool
+from openbook.parsers.sandbox import Limits, Outcome, ParserPool
 from openbook.records import Embedder, EmbedderIdentity, Vectors
 
 PROBE = ("A ferry leaves at nine.", "Überraschung, 東京, naïve: " * 100, "")
@@ -378,7 +378,7 @@ class ClusterParsers:
     def __init__(self, workers: Workers, limits: Limits, ocr: str) -> None:
         self._workers, self._limits, self._ocr = workers, limits, ocr
 
-    def parse_all(self, paths: Iterable[Path]) -> Iterator[ParsedFile]:
+    def parse_all(self, paths: Iterable[Path]) -> Iterator[tuple[Path, Outcome]]:
         paths = list(paths)
         tesseract = available(self._ocr)
         # A sandbox may be started and asked twice for a file. Only an actor without memory takes longer: in Python, whoever starts
@@ -388,7 +388,7 @@ class ClusterParsers:
         for path, outcome in zip(paths, outcomes, strict=True):
             if isinstance(outcome, Lost):
                 outcome = NotReadNow(f"{MOST_DEATHS} workers died while they read it")
-            yield ParsedFile(path, outcome)  # type: ignore[arg-type]  # what Worker.parse returns
+            yield path, outcome  # type: ignore[arg-type]  # what Worker.parse returns
 
     def _task(self, path: Path, tesseract: str) -> Task:
         try:

@@ -28,7 +28,7 @@ from openbook.parsers import NOT_TEXT, PARSER_VERSION, SUFFIXES, may_need_ocr, o
 from openbook.parsers.characters import title_from_name
 from openbook.parsers.metadata import LABEL_KEY, from_json, labels_of, merged, read_sidecar, system_metadata, to_json
 from openbook.parsers.ocr import available
-from openbook.parsers.sandbox import Limits, OpenParsers, local_parsers
+from openbook.parsers.sandbox import Limits, OpenParsers, ParserPool
 from openbook.records import Content, Digest, Outcome, PassageSpan, Verdict, sha256_hex
 
 _STAYS = "; the text read before stays"
@@ -51,7 +51,7 @@ class RunOptions:
     unlabel: frozenset[str] = frozenset()
     retry: bool = False
     ocr: str = ""
-    parsers: OpenParsers = local_parsers
+    parsers: OpenParsers = ParserPool
     lock_timeout_s: float = 30.0
     progress: Progress = lambda stage, done, total: None
     check_cancelled: Callable[[], None] = lambda: None
@@ -198,13 +198,13 @@ class Ingest:
             return
         self._run.begin_long_work()
         with self._options.parsers(self._options.limits, self._batch.ocr) as pool:
-            for done, result in enumerate(pool.parse_all(list(unknown))):
+            for done, (path, outcome) in enumerate(pool.parse_all(list(unknown))):
                 progress("read", done, len(unknown))
-                item = unknown[result.path]
-                if isinstance(result.outcome, UnreadableFile):
-                    self._fail(item, result.outcome)
+                item = unknown[path]
+                if isinstance(outcome, UnreadableFile):
+                    self._fail(item, outcome)
                     continue
-                content, digest = result.outcome
+                content, digest = outcome
                 if content.title == title_from_name(item.path.name):
                     content = replace(content, title="")  # the same text under another name is the same content
                 self._settle(item, self._store(item.path, content, digest), started_ns)

@@ -20,8 +20,6 @@ from pathlib import Path, PurePath
 from typing import BinaryIO
 
 from openbook.errors import NotReadNow, UnreadableFile
-from openbook.parsers.characters import one_line
-from openbook.parsers.metadata import normalised
 from openbook.records import Content, Digest, sha256_hex
 
 PARSER_VERSION = "7"
@@ -126,13 +124,7 @@ def parse_bytes(data: bytes, name: str, depth: int = 0, *, ocr: str = "") -> Con
     if len(content.text) > MOST_TEXT_CHARS:
         millions = (f"{chars / 1e6:g} million" for chars in (len(content.text), MOST_TEXT_CHARS))
         raise UnreadableFile("{} characters of text, over the limit of {}".format(*millions))
-    in_order = sorted(content.headings, key=lambda mark: mark.start)
-    return replace(
-        content,
-        title=one_line(content.title),
-        headings=tuple(mark for mark in in_order if mark.start < len(content.text)),
-        metadata=normalised(dict(content.metadata)),
-    )
+    return replace(content, headings=tuple(sorted(content.headings, key=lambda mark: mark.start)))
 
 
 def unsupported(path: Path, *, ocr: bool = False) -> str:
@@ -180,7 +172,7 @@ def opened(path: Path, *, follow: bool = True) -> Iterator[BinaryIO]:
     try:
         _check_kind(path.stat(follow_symlinks=follow).st_mode)
         # Not blocking, in case a named pipe took the file's place meanwhile.
-        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
         flags |= 0 if follow else getattr(os, "O_NOFOLLOW", 0)
         with os.fdopen(os.open(path, flags), "rb") as file:
             _check_kind(os.fstat(file.fileno()).st_mode)

@@ -104,7 +104,5 @@ def _drawn(page: Any) -> bytes:
     if width * height * scale**2 > MOST_PIXELS:
         scale = (MOST_PIXELS / (width * height)) ** 0.5
     with closing(page.render(scale=scale, grayscale=True)) as bitmap:
-        rows = bitmap.to_numpy()
-        grey = rows[:, :, 0] if rows.ndim == 3 else rows
-        head = f"P5\n{bitmap.width} {bitmap.height}\n255\n".encode()
-        return head + bytes(grey[:, : bitmap.width].tobytes())
+        grey: bytes = bitmap.to_numpy().tobytes()
+        return f"P5\n{bitmap.width} {bitmap.height}\n255\n".encode() + grey

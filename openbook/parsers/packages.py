@@ -29,9 +29,7 @@ MOST_RATIO = 150  # XML packs some 10 to 40 times; a bomb 1,000 times
 ZIP_MARK = b"PK\x03\x04"
 _SMALL_BYTES = 10_000_000
 _DIRECTORY_BYTES = 400 * MOST_MEMBERS  # an entry takes 46 bytes and its name
-_BROKEN = (
-    zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError, NotImplementedError, struct.error,
-)  # fmt: skip
+_BROKEN = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError, struct.error)
 _MAIN_PARTS = {"word": ".docx", "ppt": ".pptx", "xl": ".xlsx"}  # by folder
 # What libraries and programs enter when nobody gave a name.
 _NO_AUTHOR = frozenset({"python-docx", "openpyxl", "unknown", "anonymous", "user", "author", "administrator", "admin"})

@@ -11,7 +11,7 @@ import struct
 import zlib
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 from openbook.errors import NoSuchPage, NotReadNow, UnreadableFile
 from openbook.parsers import check_size
@@ -25,15 +25,6 @@ MOST_SCALE = 10.0  # pixels for one point, 1/72 inch
 MOST_ANSWER_BYTES = len(PIXELS) + 2 * SIDE_BYTES + 3 * WIDTH * MOST_HEIGHT
 
 _ROUNDING = 1 - 1e-9  # PDFium's sizes are rounded up
-
-
-@dataclass(frozen=True, slots=True)
-class Drawing:
-    """`pixels`: rows from the top, each of `width` times red, green and blue, a byte each."""
-
-    width: int
-    height: int
-    pixels: bytes
 
 
 def draw_page(
@@ -88,8 +79,11 @@ def png(width: int, height: int, pixels: bytes | memoryview) -> bytes:
 # --- in the worker ----------------------------------------------------------------------------------------------------
 
 
-def draw(data: bytes, number: int) -> Drawing:
-    """Page `number`, counted from 1, on white. Raises NoSuchPage, UnreadableFile."""
+def draw(data: bytes, number: int) -> tuple[int, int, bytes]:
+    """(width, height, pixels) of page `number`, counted from 1, on white. Raises NoSuchPage, UnreadableFile.
+
+    The pixels are rows from the top, each of `width` times red, green and blue, a byte each.
+    """
     import pypdfium2
 
     with ONE_AT_A_TIME, closing(open_pdf(data)) as document:
@@ -102,6 +96,6 @@ def draw(data: bytes, number: int) -> Drawing:
                     raise UnreadableFile(f"a page of {width:g} by {height:g} points cannot be drawn")
                 scale = min(WIDTH / width, MOST_HEIGHT / height, MOST_SCALE) * _ROUNDING
                 with closing(page.render(scale=scale, rev_byteorder=True)) as bitmap:
-                    return Drawing(bitmap.width, bitmap.height, bitmap.to_numpy().tobytes())
+                    return bitmap.width, bitmap.height, bitmap.to_numpy().tobytes()
         except pypdfium2.PdfiumError as error:
             raise UnreadableFile("the page is damaged") from error

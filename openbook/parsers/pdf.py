@@ -55,7 +55,7 @@ def open_pdf(data: bytes) -> Any:
     try:
         return pypdfium2.PdfDocument(data)
     except pypdfium2.PdfiumError as error:
-        if getattr(error, "err_code", None) in _ENCRYPTED or "password" in str(error).lower():
+        if error.err_code in _ENCRYPTED:
             raise UnreadableFile("encrypted with a password") from error
         raise UnreadableFile("not a readable PDF") from error
 

@@ -41,6 +41,7 @@ _LOOK_S = 0.05  # how often deadlines are looked at
 _MOST_NUMBER = 2**53
 
 Outcome: TypeAlias = tuple[Content, Digest] | UnreadableFile
+"""What became of one file: its content with the SHA-256 of the bytes that were parsed, or why it has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,28 +53,16 @@ class Limits:
     max_file_bytes: int = 100_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class ParsedFile:
-    """What became of one file: its content with the SHA-256 of the bytes that were parsed, or why it has none."""
-
-    path: Path
-    outcome: Outcome
-
-
 class Parsers(Protocol):
     """Parses many files at a time: a ParserPool, or what does the same on other machines."""
 
-    def parse_all(self, paths: Iterable[Path]) -> Iterator[ParsedFile]:
-        """One `ParsedFile` for each of `paths`, in their order; at most a few files are parsed ahead."""
+    def parse_all(self, paths: Iterable[Path]) -> Iterator[tuple[Path, Outcome]]:
+        """Each of `paths` with its outcome, in their order; at most a few files are parsed ahead."""
         ...
 
 
 # Given the limits and Tesseract's languages.
 OpenParsers: TypeAlias = Callable[[Limits, str], AbstractContextManager[Parsers]]
-
-
-def local_parsers(limits: Limits, ocr: str) -> ParserPool:
-    return ParserPool(limits, ocr=ocr)
 
 
 class ParserPool:
@@ -83,10 +72,10 @@ class ParserPool:
     """
 
     def __init__(
-        self, limits: Limits, *, workers: int = 2, ocr: str = "", by_value: bool = False, command: Sequence[str] = ()
+        self, limits: Limits, ocr: str = "", *, workers: int = 2, by_value: bool = False, command: Sequence[str] = ()
     ) -> None:
         self._limits = limits
-        self._count = max(workers, 1)
+        self._count = workers
         settings = {**asdict(limits), "ocr": ocr, "by_value": by_value}
         self._command = [*(command or worker_command()), json.dumps(settings)]
         self._threads = ThreadPoolExecutor(self._count, "openbook-parse")
@@ -100,17 +89,15 @@ class ParserPool:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def parse_all(self, paths: Iterable[Path]) -> Iterator[ParsedFile]:
-        if self._is_closed:
-            raise ValueError("the pool is closed")
+    def parse_all(self, paths: Iterable[Path]) -> Iterator[tuple[Path, Outcome]]:
         waiting: deque[tuple[Path, Future[Outcome]]] = deque()
         for path in paths:
             waiting.append((path, self._threads.submit(self.parse, path)))
             if len(waiting) > _AHEAD * self._count:
                 first, outcome = waiting.popleft()
-                yield ParsedFile(first, outcome.result())
+                yield first, outcome.result()
         for path, outcome in waiting:
-            yield ParsedFile(path, outcome.result())
+            yield path, outcome.result()
 
     def close(self) -> None:
         """Ends the workers, also those that are parsing."""

@@ -82,9 +82,8 @@ def _answer(question: bytes, settings: Mapping[str, Any], draws: bool) -> bytes:
         if draws:
             from openbook.parsers.page_image import draw  # late: not for those that parse plain text
 
-            made = draw(question[NUMBER_BYTES:], int.from_bytes(question[:NUMBER_BYTES], "big"))
-            sides = b"".join(side.to_bytes(SIDE_BYTES, "big") for side in (made.width, made.height))
-            return PIXELS + sides + made.pixels
+            *sides, pixels = draw(question[NUMBER_BYTES:], int.from_bytes(question[:NUMBER_BYTES], "big"))
+            return PIXELS + b"".join(side.to_bytes(SIDE_BYTES, "big") for side in sides) + pixels
         ocr = settings["ocr"]
         if settings["by_value"]:
             end = NUMBER_BYTES + int.from_bytes(question[:NUMBER_BYTES], "big")

@@ -28,8 +28,7 @@ def refusal(data: bytes, page: int = 1, limits: Limits = Limits(), **other: obje
 
 
 def test_the_picture_is_that_of_this_process_and_so_is_what_cannot_be_drawn() -> None:
-    drawn = draw(SHIP, 2)
-    assert decoded(draw_page(SHIP, 2, Limits())) == (drawn.width, drawn.height, drawn.pixels)
+    assert decoded(draw_page(SHIP, 2, Limits())) == draw(SHIP, 2)
     for page in (-1, 0, 3, 2**64):
         with pytest.raises(NoSuchPage, match="there is no page"):
             draw_page(SHIP, page, Limits())

@@ -210,9 +210,9 @@ class NoWorkers:
 
 def test_a_file_that_kills_every_worker_is_tried_again_by_the_next_run(docs: Path) -> None:
     parsers = ClusterParsers(NoWorkers(), Limits(), "")  # type: ignore[arg-type]  # a fake
-    (parsed,) = parsers.parse_all([docs / "01.md"])
-    assert isinstance(parsed.outcome, NotReadNow)
-    assert str(parsed.outcome) == "3 workers died while they read it"
+    ((_, outcome),) = parsers.parse_all([docs / "01.md"])
+    assert isinstance(outcome, NotReadNow)
+    assert str(outcome) == "3 workers died while they read it"
 
 
 HERE = module.introduction(HashEmbedder())

@@ -50,9 +50,8 @@ def refusal(path: Path, origin: StoredContent, page: int = 1, limits: Limits = L
 def test_a_page_of_the_file_that_was_read(library: Library, ship: Path) -> None:
     note = library.write("note.txt", b"%PDF is a format.")
     library.add("note.txt")
-    drawn, origin = draw(SHIP, 2), origin_of(library, ship)
-    png = page_picture(display_path(ship), origin, 2)
-    assert decoded(png) == (drawn.width, drawn.height, drawn.pixels)
+    origin = origin_of(library, ship)
+    assert decoded(page_picture(display_path(ship), origin, 2)) == draw(SHIP, 2)
     assert refusal(ship, origin, 3) == "page_not_found"
     assert refusal(note, origin_of(library, note)) == "not_a_pdf"
     assert refusal(ship, origin, limits=Limits(max_file_bytes=100)) == "file_unreadable"
