@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -142,12 +143,9 @@ def quantisation_of(header: GgufHeader) -> str:
     """The file's own name for it, or else the type that holds most of the tensors' bytes."""
     from gguf import LlamaFileType
 
-    named: dict[int | None, str] = {
-        int(kind): kind.name.removeprefix("MOSTLY_").removeprefix("ALL_") for kind in LlamaFileType
-    }
-    code = header.integer("general.file_type")
-    if code in named:
-        return named[code]
+    with suppress(ValueError):  # the file names none, or none that the library knows
+        named: str = LlamaFileType(header.integer("general.file_type")).name
+        return named.removeprefix("MOSTLY_").removeprefix("ALL_")
     bytes_by_type: Counter[str] = Counter()
     for tensor in header.tensors:
         bytes_by_type[tensor.type] += tensor.size_bytes

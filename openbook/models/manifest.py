@@ -18,7 +18,7 @@ from openbook.errors import InvalidModelFile
 from openbook.files import storage_errors
 from openbook.models.aliases import name_problem
 from openbook.models.digest import Count, EmbeddingSpec, FileEntry, Sha256, TensorDigest, model_digest, tensors_digest
-from openbook.records import canonical_json
+from openbook.records import Digest, canonical_json
 
 FORMATS = (1, 2)  # 2 adds adapters and trained models; what needs neither is still written as 1
 MAX_MANIFEST_BYTES = 64 << 20
@@ -135,15 +135,21 @@ class Manifest:
         return manifest
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """The manifest in `folder`. Raises InvalidModelFile if it is missing or damaged, StorageError if unreadable."""
+def read_manifest(folder: Path, digest: Digest) -> Manifest:
+    """The manifest in the folder of the model `digest`. Raises InvalidModelFile if it is damaged or of another, StorageError."""
     path = folder / MANIFEST_NAME
-    with storage_errors(f"read {path}"):
-        try:
+    try:
+        with storage_errors(f"read {path}"):
+            if not path.exists():
+                raise InvalidModelFile(f"{MANIFEST_NAME} is missing.")
             with path.open("rb") as stream:
-                return Manifest.from_json(stream.read(MAX_MANIFEST_BYTES + 1))
-        except FileNotFoundError:
-            raise InvalidModelFile(f"{MANIFEST_NAME} is missing.") from None
+                manifest = Manifest.from_json(stream.read(MAX_MANIFEST_BYTES + 1))
+        if manifest.digest != digest:
+            raise InvalidModelFile(f"it is for the model {manifest.digest[:12]}, and the folder holds {digest[:12]}.")
+    except InvalidModelFile as error:
+        problem = str(error).removeprefix(f"{MANIFEST_NAME}: ").rstrip(".")
+        raise InvalidModelFile(f"{MANIFEST_NAME} is damaged: {problem}") from error
+    return manifest
 
 
 def open_format(data: bytes, where: str, formats: tuple[int, ...], max_bytes: int) -> tuple[dict[str, Any], int]:

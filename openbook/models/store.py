@@ -23,9 +23,9 @@ from openbook.models import aliases
 from openbook.models.aliases import is_digest, name_problem
 from openbook.models.catalogue import CATALOGUE
 from openbook.models.digest import Progress
-from openbook.models.manifest import Manifest
+from openbook.models.manifest import Manifest, read_manifest
 from openbook.models.staging import staging_folder
-from openbook.models.verify import checked_manifest, full_findings, refuse
+from openbook.models.verify import full_findings, refuse
 from openbook.models.verify_cache import Stamp, read_cached, stamp_path, take_stamp, trial_path, write_cached
 from openbook.records import Digest
 
@@ -225,7 +225,7 @@ class ModelStore:
         if not (self.root / digest).is_dir():
             raise UnknownModel(f"The model {name or digest!r} ({digest[:12]}) is not in {self.root}. Pull it again.")
         try:
-            return checked_manifest(self.root / digest, digest)
+            return read_manifest(self.root / digest, digest)
         except InvalidModelFile as error:
             refuse(name or digest, (str(error),))
 
@@ -246,7 +246,7 @@ class ModelStore:
         """The model that an adapter and its base were merged into. None also if it is damaged: then it is made again."""
         try:
             digest = (self.root / "merged" / adapter).read_text("ascii")
-            manifest = checked_manifest(self.root / digest, digest) if is_digest(digest) else None
+            manifest = read_manifest(self.root / digest, digest) if is_digest(digest) else None
         except (OSError, ValueError, InvalidModelFile, StorageError):
             return None
         if manifest is None or manifest.kind != "language-model" or manifest.lineage != adapter:

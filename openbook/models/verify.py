@@ -13,7 +13,7 @@ from typing import NoReturn
 from openbook.errors import InvalidModelFile, ModelNotVerified
 from openbook.files import storage_errors
 from openbook.models.digest import Contents, Progress, TensorDigest, read_contents
-from openbook.models.manifest import MANIFEST_NAME, TRAINING_RECORD, Manifest, read_manifest
+from openbook.models.manifest import TRAINING_RECORD, Manifest, read_manifest
 from openbook.records import Digest
 
 MAX_NAMED_TENSORS = 20
@@ -32,22 +32,10 @@ _LAYOUT = {
 }
 
 
-def checked_manifest(folder: Path, digest: Digest) -> Manifest:
-    """The manifest in the folder of the model `digest`. Raises InvalidModelFile if it is damaged, or of another model."""
-    try:
-        manifest = read_manifest(folder)
-        if manifest.digest != digest:
-            raise InvalidModelFile(f"it is for the model {manifest.digest[:12]}, and the folder holds {digest[:12]}.")
-    except InvalidModelFile as error:
-        problem = str(error).removeprefix(f"{MANIFEST_NAME}: ").rstrip(".")
-        raise InvalidModelFile(f"{MANIFEST_NAME} is damaged: {problem}") from error
-    return manifest
-
-
 def full_findings(folder: Path, digest: Digest, progress: Progress | None = None) -> tuple[str, ...]:
     """What is wrong, from every byte of every file. Empty if the folder holds exactly the model `digest`."""
     try:
-        manifest = checked_manifest(folder, digest)
+        manifest = read_manifest(folder, digest)
     except InvalidModelFile as error:
         return (str(error),)
     found = _size_findings(folder, manifest)

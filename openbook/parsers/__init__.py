@@ -26,44 +26,35 @@ PARSER_VERSION = "7"
 DEEPEST_ATTACHMENT = 3
 MOST_TEXT_CHARS = 100_000_000  # what a file of a few kilobytes can ask a parser to repeat has no other bound
 
-_HERE = "openbook.parsers."
-_PDF = _HERE + "pdf:parse_pdf"
-_RTF = _HERE + "text:parse_rtf"
-_HTML = _HERE + "html:parse_html"
-_PLAIN = _HERE + "text:parse_plain"
-_SOURCE = _HERE + "text:parse_source"
-_MAIL = _HERE + "mail:parse_mail"
-_OUTLOOK = _HERE + "mail:parse_outlook"
-_WORKBOOK = _HERE + "spreadsheets:parse_workbook"
-_OCR_IMAGE = _HERE + "ocr:ocr_image"
-_OCR_PDF = _HERE + "ocr:ocr_pdf"
+_OCR_IMAGE = "openbook.parsers.ocr:ocr_image"
+_OCR_PDF = "openbook.parsers.ocr:ocr_pdf"
 
 # Late, so that a knowledge base of plain text never loads a PDF library.
 _BY_PARSER = {
-    _PLAIN: "txt text log adoc asciidoc vtt srt",
-    _HERE + "text:parse_markdown": "md markdown mdown mkd mdx qmd rmd",
-    _HERE + "text:parse_rst": "rst rest",
-    _SOURCE: "py pyi pyw js mjs cjs ts mts cts tsx jsx java c h cpp hpp cc hh cxx hxx cs go rs rb php swift kt kts scala "
+    "text:parse_plain": "txt text log adoc asciidoc vtt srt",
+    "text:parse_markdown": "md markdown mdown mkd mdx qmd rmd",
+    "text:parse_rst": "rst rest",
+    "text:parse_source": "py pyi pyw js mjs cjs ts mts cts tsx jsx java c h cpp hpp cc hh cxx hxx cs go rs rb php swift kt kts scala "
     "sh bash zsh fish ps1 psm1 sql r jl lua pl pm m mm css scss sass less yaml yml toml ini cfg conf properties env tex "
     "sty cls bib dockerfile mk cmake gradle groovy proto graphql tf hcl nix ex exs erl hs ml mli clj dart vue svelte zig",
-    _HTML: "html htm xhtml",
-    _HERE + "spreadsheets:parse_delimited": "csv tsv tab",
-    _WORKBOOK: "xlsx xlsm xlsb xls ods",
-    _HERE + "structured:parse_json": "json geojson webmanifest",
-    _HERE + "structured:parse_json_lines": "jsonl ndjson",
-    _HERE + "structured:parse_notebook": "ipynb",
-    _HERE + "structured:parse_xml_file": "xml nxml rss atom",
-    _MAIL: "eml",
-    _HERE + "mail:parse_mailbox": "mbox",
-    _OUTLOOK: "msg",
-    _PDF: "pdf",
-    _RTF: "rtf",
-    _HERE + "docx:parse_docx": "docx docm",
-    _HERE + "pptx:parse_pptx": "pptx pptm",
-    _HERE + "odf:parse_odf": "odt odp",
-    _HERE + "epub:parse_epub": "epub",
+    "html:parse_html": "html htm xhtml",
+    "spreadsheets:parse_delimited": "csv tsv tab",
+    "spreadsheets:parse_workbook": "xlsx xlsm xlsb xls ods",
+    "structured:parse_json": "json geojson webmanifest",
+    "structured:parse_json_lines": "jsonl ndjson",
+    "structured:parse_notebook": "ipynb",
+    "structured:parse_xml_file": "xml nxml rss atom",
+    "mail:parse_mail": "eml",
+    "mail:parse_mailbox": "mbox",
+    "mail:parse_outlook": "msg",
+    "pdf:parse_pdf": "pdf",
+    "text:parse_rtf": "rtf",
+    "docx:parse_docx": "docx docm",
+    "pptx:parse_pptx": "pptx pptm",
+    "odf:parse_odf": "odt odp",
+    "epub:parse_epub": "epub",
 }
-PARSERS = {f".{end}": parser for parser, ends in _BY_PARSER.items() for end in ends.split()}
+PARSERS = {f".{end}": f"openbook.parsers.{parser}" for parser, ends in _BY_PARSER.items() for end in ends.split()}
 SUFFIXES = frozenset(PARSERS)
 _SOURCE_NAMES = frozenset("makefile gnumakefile dockerfile containerfile rakefile gemfile".split())
 _PACKAGES = frozenset(f".{end}" for end in "docx docm pptx pptm xlsx xlsm xlsb ods odt odp epub".split())
@@ -114,10 +105,12 @@ def parse_bytes(data: bytes, name: str, depth: int = 0, *, ocr: str = "") -> Con
     if not data:
         raise UnreadableFile("the file is empty")
     target = _target(data, PurePath(name.lower()), ocr=bool(ocr))
-    if target == _PDF and ocr:
+    if ocr and target == PARSERS[".pdf"]:
         target = _OCR_PDF
     # What holds other files counts how deep it is itself; OCR needs to know the languages.
-    more = (depth,) if target in (_MAIL, _OUTLOOK) else (ocr,) if target in (_OCR_IMAGE, _OCR_PDF) else ()
+    more = (
+        (depth,) if target in (PARSERS[".eml"], PARSERS[".msg"]) else (ocr,) if target in (_OCR_IMAGE, _OCR_PDF) else ()
+    )
     content: Content = pkgutil.resolve_name(target)(data, name, *more)
     if not content.text.strip():
         raise UnreadableFile("holds no text")
@@ -212,9 +205,9 @@ def check_size(size: int, max_bytes: int) -> None:
 def _target(data: bytes, name: PurePath, *, ocr: bool) -> str:
     """The parser, by what the bytes say first: a PDF that is named .txt is a PDF."""
     if _PDF_MARK.match(data):
-        return _PDF
+        return PARSERS[".pdf"]
     if data.startswith(b"{\\rtf"):
-        return _RTF
+        return PARSERS[".rtf"]
     if data.startswith(_OLE2):
         return _compound(data)
     if data.startswith(b"PK\x03\x04"):
@@ -232,16 +225,17 @@ def _target(data: bytes, name: PurePath, *, ocr: bool) -> str:
     if name.suffix in PARSERS:
         return PARSERS[name.suffix]
     if _HTML_MARK.match(data):
-        return _HTML
-    return _SOURCE if data.startswith(b"#!") or name.name.partition(".")[0] in _SOURCE_NAMES else _PLAIN
+        return PARSERS[".html"]
+    is_source = data.startswith(b"#!") or name.name.partition(".")[0] in _SOURCE_NAMES
+    return PARSERS[".py" if is_source else ".txt"]
 
 
 def _compound(data: bytes) -> str:
     """OLE2: Outlook messages, Excel files of before 2007, and newer Office files that are encrypted."""
     if "__properties_version1.0".encode("utf-16-le") in data:
-        return _OUTLOOK
+        return PARSERS[".msg"]
     if "EncryptedPackage".encode("utf-16-le") in data:
         raise UnreadableFile("encrypted with a password")
     if "Workbook".encode("utf-16-le") in data:
-        return _WORKBOOK
+        return PARSERS[".xls"]
     raise UnreadableFile("a legacy Office file: save it as .docx, .xlsx or .pptx")

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
+from io import BufferedReader
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal, Protocol, TypeAlias
@@ -162,6 +163,8 @@ class Worker:
         except OSError as error:
             why = (error.strerror or str(error)).lower()
             raise NotReadNow(f"the parser could not be started ({why})") from error
+        assert self.process.stdout is not None
+        self._answers = BufferedReader(self.process.stdout)  # type: ignore[type-var]  # a raw file
         self._lock = threading.Lock()
         self._is_ready = False
         self._stderr_tail = b""
@@ -197,7 +200,6 @@ class Worker:
     def _exchange(self, parts: Sequence[bytes], timeout_s: float, most_bytes: int, stop: Callable[[], bool]) -> bytes:
         """The frame that it answers with; empty where there is none."""
         assert self.process.stdin is not None
-        assert self.process.stdout is not None
         done, deadline = threading.Event(), time.monotonic() + timeout_s
 
         def watch() -> None:
@@ -213,7 +215,7 @@ class Worker:
                 rest = memoryview(part)
                 while rest:  # a pipe may take less than all of it
                     rest = rest[self.process.stdin.write(rest) :]
-            return read_frame(self.process.stdout, most_bytes)  # type: ignore[arg-type]  # a raw file
+            return read_frame(self._answers, most_bytes)
         except (OSError, ValueError):  # it is gone, or the pool was closed
             return b""
         finally:
@@ -234,7 +236,7 @@ class Worker:
         self.kill()
         with self._lock:
             self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
+        for pipe in (self.process.stdin, self._answers):
             if pipe is not None:
                 pipe.close()
         self._listener.join(timeout=1.0)

@@ -17,6 +17,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -53,21 +54,14 @@ def main(arguments: list[str]) -> None:
         set_alarm(0)  # it may wait for the next file as long as the parent likes
 
 
-def read_frame(stream: BinaryIO, most_bytes: int) -> bytes:
+def read_frame(stream: BufferedReader, most_bytes: int) -> bytes:
     """The name and body of the next frame; empty when the stream ends or what it holds is no frame."""
-    head = _exactly(stream, 4)
+    head = stream.read(4)
     size = int.from_bytes(head, "big")
-    return _exactly(stream, size) if len(head) == 4 and NAME_BYTES <= size <= most_bytes else b""
-
-
-def _exactly(stream: BinaryIO, size: int) -> bytes:
-    parts = bytearray()
-    while len(parts) < size:
-        part = stream.read(min(size - len(parts), 1 << 20))
-        if not part:
-            return b""
-        parts += part
-    return bytes(parts)
+    if len(head) < 4 or not NAME_BYTES <= size <= most_bytes:
+        return b""
+    frame = stream.read(size)
+    return frame if len(frame) == size else b""
 
 
 def _write_frame(stream: BinaryIO, name: bytes, body: bytes) -> None:
@@ -106,7 +100,7 @@ def _answer(question: bytes, settings: Mapping[str, Any], draws: bool) -> bytes:
     return msgspec.json.encode({"reason": shown, "kind": kind})
 
 
-def _take_standard_streams() -> tuple[BinaryIO, BinaryIO]:
+def _take_standard_streams() -> tuple[BufferedReader, BinaryIO]:
     """The pipes to the parent, moved to where no library looks: what one prints goes to standard error."""
     questions, answers = os.dup(0), os.dup(1)
     nothing = os.open(os.devnull, os.O_RDONLY)
