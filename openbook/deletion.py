@@ -46,7 +46,7 @@ from openbook.knowledge.write_lock import file_lock
 from openbook.locks import delete_abandoned, is_held
 from openbook.models import ModelStore
 from openbook.models.lineage import Membership, carrying
-from openbook.models.staging import PREFIX, clear_leftovers
+from openbook.models.store import INCOMING, clear_leftovers
 from openbook.receipts import LOG_FILE
 from openbook.records import Digest, sha256_hex
 from openbook.runs import CHECKPOINTS, LOCK, documents_holding
@@ -380,7 +380,7 @@ def _looked_at(path: Path, place: str, places: Places, needles: Needles) -> int 
                 return path.stat().st_size
             path.unlink(missing_ok=True)  # nobody knows what it was read from
             return None
-        is_incoming = place == "models" and path.relative_to(places.store.root).parts[0].startswith(PREFIX)
+        is_incoming = place == "models" and path.relative_to(places.store.root).parts[0].startswith(INCOMING)
         if is_incoming or is_unfinished(path) or (path.suffix == ".new" and place == "states"):
             return OutOfReach("in use", path, writing)
         if path.name.endswith((".lock", ".building")) and place not in ("home", "models") and is_held(path):

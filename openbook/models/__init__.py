@@ -9,7 +9,7 @@ and never changed; names point to digests.
 * `catalogue`          the models known by name, byte for byte
 * `sources`            where a file comes from, and how it is fetched
 * `gguf_writer`        GGUF files, with another file's metadata; an adapter and its base as one file
-* `importer`           `pull`, `ensure`, `import_gguf`, `merge`, through `staging` and the one door, `writer`
+* `importer`           `pull`, `ensure`, `import_gguf`, `merge`, through the one door, `writer`
 * `store`, `aliases`   `ModelStore`: names, resolving, removing
 * `verify`             whether a stored model is what its digest says; `verify_cache` saves doing it again
 * `training_record`    how a trained model came to be; `lineage` makes the tree of models of it

@@ -27,8 +27,7 @@ from openbook.models.gguf_writer import AdapterUpdates, Quantisation, reader_of,
 from openbook.models.lineage import record_beside
 from openbook.models.manifest import FILES, TRAINING_RECORD, Kind, KnowledgeCutoff, Manifest, Source
 from openbook.models.sources import HubSource, download_from_hub, fetch_first, find_on_hub, parse_source
-from openbook.models.staging import staging_folder
-from openbook.models.store import ModelReference, ModelStore
+from openbook.models.store import ModelReference, ModelStore, staging_folder
 from openbook.models.training_record import TrainingRecord
 
 Announce = Callable[[str], None]

@@ -13,23 +13,30 @@ Nothing here writes a model: that is the importer's, through `openbook.models.wr
 
 from __future__ import annotations
 
-from contextlib import suppress
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from openbook.errors import InvalidModelFile, ModelNotVerified, StorageError, UnknownModel, did_you_mean
-from openbook.files import replace_file, storage_errors
+from openbook.files import make_folder, replace_file, storage_errors
+from openbook.locks import delete_abandoned, hold_new_folder
 from openbook.models import aliases
 from openbook.models.aliases import is_digest, name_problem
 from openbook.models.catalogue import CATALOGUE
 from openbook.models.digest import Progress
 from openbook.models.manifest import Manifest, read_manifest
-from openbook.models.staging import staging_folder
 from openbook.models.verify import full_findings, refuse
 from openbook.models.verify_cache import Stamp, read_cached, stamp_path, take_stamp, trial_path, write_cached
 from openbook.records import Digest
 
 MIN_PREFIX_CHARS = 6
+INCOMING = ".incoming-"  # what the name of a model's folder begins with on its way in or out
+ABANDONED_AFTER_S = 24 * 3600.0  # on Windows, which locks no folder, only age tells
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,3 +278,33 @@ class ModelStore:
         if (self.root / digest).is_dir():
             with staging_folder(self.root) as away, storage_errors(f"delete the model {digest[:12]}"):
                 (self.root / digest).rename(away / digest)
+
+
+@contextmanager
+def staging_folder(root: Path) -> Iterator[Path]:
+    """A private folder in the store, gone at the end. Also clears what dead processes left. Raises StorageError.
+
+    It is locked while its process lives, so that the leftovers of a killed process can be told from the work of a living
+    one, also when both see different process numbers (containers).
+    """
+    with storage_errors(f"write to the model store {root}"):
+        make_folder(root)
+        clear_leftovers(root)
+        folder = root / f"{INCOMING}{os.getpid()}-{secrets.token_hex(8)}"
+        lock = hold_new_folder(folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def clear_leftovers(root: Path) -> None:
+    """Delete what killed processes left, as far as the disk lets it."""
+    for folder in root.glob(f"{INCOMING}*"):
+        with suppress(OSError):
+            if os.name == "posix":
+                delete_abandoned(folder)
+            elif time.time() - folder.stat().st_mtime > ABANDONED_AFTER_S:
+                shutil.rmtree(folder)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from openbook.files import storage_errors, sync_file, sync_folder
 from openbook.models.manifest import MANIFEST_NAME, Manifest
-from openbook.models.staging import staging_folder
+from openbook.models.store import staging_folder
 from openbook.models.verify import full_findings, refuse
 
 READ_ONLY = 0o444

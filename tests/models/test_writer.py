@@ -13,7 +13,7 @@ import pytest
 
 from openbook.errors import ModelNotVerified, StorageError
 from openbook.models import ModelReference, ModelStore, import_gguf
-from openbook.models.staging import clear_leftovers, staging_folder
+from openbook.models.store import clear_leftovers, staging_folder
 from tests.conftest import ROOT
 from tests.models.gguf_files import Recipe, Tensor
 
