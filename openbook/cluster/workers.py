@@ -388,7 +388,7 @@ class ClusterParsers:
         for path, outcome in zip(paths, outcomes, strict=True):
             if isinstance(outcome, Lost):
                 outcome = NotReadNow(f"{MOST_DEATHS} workers died while they read it")
-            yield path, outcome  # type: ignore[arg-type]  # what Worker.parse returns
+            yield path, outcome  # type: ignore[misc]  # what Worker.parse returns
 
     def _task(self, path: Path, tesseract: str) -> Task:
         try:

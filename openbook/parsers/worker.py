@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> None:
         set_alarm(0)  # it may wait for the next file as long as the parent likes
 
 
-def read_frame(stream: BufferedReader, most_bytes: int) -> bytes:
+def read_frame(stream: BufferedReader[Any], most_bytes: int) -> bytes:
     """The name and body of the next frame; empty when the stream ends or what it holds is no frame."""
     head = stream.read(4)
     size = int.from_bytes(head, "big")
