@@ -34,7 +34,7 @@ def settings(*, docs: Sequence[Path] = (), **flags: object) -> Settings:
     if docs and flags.get("kb") is not None:
         raise ConfigError("--docs and --kb exclude each other; give one of them.")
     current = load_settings(flags=flags)
-    private.share_as([current.home, *([kb] if isinstance(kb := current.default_kb, Path) else [])])
+    private.share_as([current.home, current.default_kb])
     return current
 
 

@@ -24,7 +24,6 @@ from openbook.records import canonical_json, sha256_hex
 if TYPE_CHECKING:
     from openbook import FrozenModel, KnowledgeBase, Scope
     from openbook.config import Settings
-    from openbook.diagnosis.bench import Bench
     from openbook.diagnosis.comparison import Comparison
     from openbook.diagnosis.probes import ProbeRun
     from openbook.diagnosis.questions import Question
@@ -92,6 +91,8 @@ def run(
     from openbook.diagnosis.bench import Bench
     from openbook.diagnosis.questions import questions_digest
     from openbook.diagnosis.report import Extras
+    from openbook.diagnosis.run_log import Observation, open_run_log
+    from openbook.diagnosis.runner import run_probes, run_questions
 
     if fail_under is not None and math.isnan(fail_under):
         raise ConfigError("--fail-under must be a number from 0 to 1, not nan.")
@@ -110,9 +111,15 @@ def run(
             own = replace(current, model=name, kv_disk=0 if probes else current.kv_disk)
             with closing(open_model(own)) as model:
                 bench = Bench(model, base, embedder, seen, openbook.Options.of(own), at_once).pinned()
-                files.append(_observe(asked[:limit], bench, digest, folder))
+                path = results.observations_path(folder, model.identity)
+                with display.progress("diagnose") as show, open_run_log(path, bench.header(digest), Observation) as log:
+                    run_questions(asked[:limit], bench, log, progress=show)
+                files.append(path)
                 if probes:
-                    more[model.identity.name] = Extras(_probe(asked[:limit], bench, digest, folder))
+                    path = results.probes_path(folder, model.identity)
+                    with display.progress("probe") as show:
+                        probed = run_probes(asked[:limit], bench, digest, path=path, progress=show)
+                    more[model.identity.name] = Extras(probed)
         if judge is not None:
             with closing(open_model(replace(current, model=judge))) as judging:
                 _judge(judging, at_once, files, more, limit)
@@ -150,27 +157,6 @@ def _name(file: Path, digest: str, base: KnowledgeBase, scope: Scope, current: S
     reading = [current.passages, current.strategy, current.max_tokens, current.context_tokens]
     asked = [digest, base.id, base.kept_version(scope.as_of), scope.where, sorted(scope.labels), reading]
     return f"{file.name.partition('.')[0][:40]}-{sha256_hex(canonical_json(asked))[:12]}"
-
-
-def _observe(asked: Sequence[Question], bench: Bench, digest: str, folder: Path) -> Path:
-    """Put the questions to a model: the file of what was observed."""
-    from openbook.diagnosis.results import observations_path
-    from openbook.diagnosis.run_log import Observation, open_run_log
-    from openbook.diagnosis.runner import run_questions
-
-    path = observations_path(folder, bench.model.identity)
-    with display.progress("diagnose") as show, open_run_log(path, bench.header(digest), Observation) as log:
-        run_questions(asked, bench, log, progress=show)
-    return path
-
-
-def _probe(asked: Sequence[Question], bench: Bench, digest: str, folder: Path) -> ProbeRun:
-    from openbook.diagnosis.results import probes_path
-    from openbook.diagnosis.runner import run_probes
-
-    path = probes_path(folder, bench.model.identity)
-    with display.progress("probe") as show:
-        return run_probes(asked, bench, digest, path=path, progress=show)
 
 
 def _judge(judge: FrozenModel, at_once: int, files: Sequence[Path], more: dict[str, Extras], limit: int | None) -> None:

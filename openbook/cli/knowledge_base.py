@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -57,19 +56,20 @@ def status(kb: Place | None, documents: bool, check: bool, as_json: bool) -> Non
     found, states = base.status(), context.kv_cache(settings).kept()
     digest = model_digest_of(found.embedder, [each.digest for each in context.store(settings).everything()])
     found = replace(found, embedder=replace(found.embedder, digest=digest))
-    opened = private.open_folders([settings.home, *([place] if isinstance(place, Path) else [])])
-    if as_json:
-        value: dict[str, object] = {**asdict(found), "kept_states": states, "open_folders": list(map(str, opened))}
-        display.print_json({"folder": str(place), **value} | ({"check": checked} if checked else {}))
-        return
-    _print_status(place, found, states, settings.kv_disk)
-    for advice in opened.values():
-        display.say(advice)
-    if checked is not None:
-        _print_check(checked)
+    opened = private.open_folders([settings.home, place])
+    value = {"folder": str(place), **asdict(found), "kept_states": states, "open_folders": list(map(str, opened))}
+    value |= {"check": checked} if checked else {}
+    display.show(as_json, value, _print_status, place, found, states, settings.kv_disk, opened.values(), checked)
 
 
-def _print_status(place: Place, status: BaseStatus, states: CacheStats, most_mb: int) -> None:
+def _print_status(
+    place: Place,
+    status: BaseStatus,
+    states: CacheStats,
+    most_mb: int,
+    advice: Iterable[str],
+    checked: CheckResult | None,
+) -> None:
     copies = f" ({status.texts:,} different)" if status.texts != status.documents else ""
     rows = {
         "Knowledge base": display.short_path(place),
@@ -94,6 +94,9 @@ def _print_status(place: Place, status: BaseStatus, states: CacheStats, most_mb:
         display.say(f"{outcome:<8} {display.count(len(paths), 'file')}: {reason}", indent=2)
         for path in paths:
             display.say(path, indent=11)
+    display.say_each(advice)
+    if checked is not None:
+        _print_check(checked)
 
 
 def _print_check(checked: CheckResult) -> None:

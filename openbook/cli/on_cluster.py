@@ -25,12 +25,17 @@ OpenModel: TypeAlias = "Callable[[Settings], FrozenModel]"
 
 
 @contextmanager
-def models(current: Settings, cluster: str | None) -> Iterator[tuple[OpenModel, int]]:
-    """(what opens the model of settings, how many requests it can use at once): in this process, or on all of a cluster."""
+def models(
+    current: Settings, cluster: str | None, bounds: tuple[int, int] | None = None, slots: int = 0
+) -> Iterator[tuple[OpenModel, int]]:
+    """(what opens the model of settings, how many requests it can use at once).
+
+    Without `cluster`, in this process with that many `slots`; else as `replicas` says.
+    """
     if cluster is None:
-        yield lambda own: context.model_opener(own)(), 1
+        yield lambda own: context.model_opener(own, slots)(), 1
         return
-    with replicas(current, cluster, None) as there:
+    with replicas(current, cluster, bounds) as there:
         yield there
 
 

@@ -53,11 +53,9 @@ class _Place(click.Path):
     """A folder, or the URL of a database."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return (
-            parse_place(value, source="--kb")
-            if isinstance(value, str) and "://" in value
-            else super().convert(value, param, ctx)
-        )
+        if isinstance(value, str) and "://" in value:
+            return parse_place(value, source="--kb")
+        return super().convert(value, param, ctx)
 
 
 PLACE = _Place(path_type=Path)
@@ -105,8 +103,7 @@ class ScopeOptions:
         scope = Scope(version, self.where.strip(), checked_labels(self.labels))
         if scope.where:
             known = base.metadata_keys(scope)
-            asked = parse_filter(scope.where).keys
-            for key in asked:
+            for key in parse_filter(scope.where).keys:
                 if key not in known:
                     keys = ", ".join(sorted(known)[:30])
                     display.note(f"No document has {key!r}.{did_you_mean(key, known)} Keys: {keys}", style="yellow")

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +18,7 @@ from openbook.config import Place
 from openbook.errors import ConfigError, KnowledgeBaseMissing, needs_extra
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
-
-    from openbook import FrozenModel, KnowledgeBase
+    from openbook import KnowledgeBase
     from openbook.config import Settings
     from openbook.inference.embedder import OnnxEmbedder
     from openbook.serving.configuration import Configuration
@@ -76,16 +72,21 @@ def serve(
     **options: Any,
 ) -> None:
     """Answer over HTTP until Ctrl-C: a web page, and an API in the shape of OpenAI's."""
-    _check_extra("app", "server")
+    with needs_extra("This", "serve"):
+        from openbook.serving.app import create_app
+        from openbook.serving.server import http_server, listen
     from openbook.knowledge.scope import checked_labels
     from openbook.serving.configuration import Bounds, Configuration
-    from openbook.serving.server import http_server, listen
+    from openbook.serving.model_reload import named_in_store
+    from openbook.serving.telemetry import provider_of
 
     current = context.settings(model=model, base_url=base_url)
     least, most = on_cluster.replica_bounds(replicas, cluster)
+    if slots and (cluster is not None or current.base_url):
+        where = "replicas on a cluster" if cluster is not None else current.base_url
+        raise ConfigError(f"--slots is for a model that runs in this process, not for {where}. Leave it out.")
     places = tuple(each.absolute() if isinstance(each, Path) else each for each in places or [current.default_kb])
-    folders = [current.home, *(each for each in places if isinstance(each, Path))]
-    private.share_as(folders)
+    private.share_as([current.home, *places])
     configuration = Configuration(
         settings=current,
         labels=checked_labels(labels),
@@ -93,63 +94,29 @@ def serve(
         ingest=context.run_options(current),
         **options,
     )
-    for advice in private.open_folders(folders).values():
+    for advice in private.open_folders([current.home, *places]).values():
         click.echo(advice, err=True)
     # Before the weights are mapped: a port that is taken shows at once.
-    with listen(configuration.host, configuration.port) as listener:
+    with listen(configuration.host, configuration.port) as listener, ExitStack() as stack:
         configuration = dataclasses.replace(configuration, port=listener.getsockname()[1])
-        with (
-            _computing(current, slots, cluster, (least, most)) as open_model,
-            _application(configuration, places, open_model) as app,
-        ):
-            _log_to_standard_error()
-            _first_key(configuration)
-            _announce(configuration, places)
-            try:
-                http_server(app).run(sockets=[listener])
-            except KeyboardInterrupt:  # raised again by the server, after it ended in order
-                click.echo("Ended.", err=True)
-
-
-@contextmanager
-def _computing(
-    current: Settings, slots: int, cluster: str | None, bounds: tuple[int, int]
-) -> Iterator[Callable[[], FrozenModel]]:
-    """What opens the model that the settings name when it is called: in this process, or in replicas on a cluster.
-
-    Raises ConfigError for slots of a model that another process runs, and what `on_cluster.replicas` raises.
-    """
-    if slots and (cluster is not None or current.base_url):
-        where = "replicas on a cluster" if cluster is not None else current.base_url
-        raise ConfigError(f"--slots is for a model that runs in this process, not for {where}. Leave it out.")
-    if cluster is None:
-        yield lambda: context.model_opener(current, slots)()
-        return
-    with on_cluster.replicas(current, cluster, bounds) as (open_model, _):
-        yield partial(open_model, current)
-
-
-@contextmanager
-def _application(
-    configuration: Configuration, places: tuple[Place, ...], open_model: Callable[[], FrozenModel]
-) -> Iterator[FastAPI]:
-    from openbook.serving.app import create_app
-    from openbook.serving.model_reload import named_in_store
-    from openbook.serving.telemetry import provider_of
-
-    current = configuration.settings
-    bases, embedder = _open_bases(current, places)
-    tracers = provider_of()
-
-    model = open_model()
-    # The name of a model may come to mean another one: in the store, and not at another server.
-    source = None if current.base_url else named_in_store(current.models_dir, current.model, open_model)
-    try:
-        yield create_app(configuration, model, bases, embedder, tracers, source)
-    finally:
-        model.close()
-        if tracers is not None:
-            tracers.shutdown()
+        open_any, _ = stack.enter_context(on_cluster.models(current, cluster, (least, most), slots))
+        open_named = partial(open_any, current)
+        bases, embedder = _open_bases(current, places)
+        if tracers := provider_of():
+            stack.callback(tracers.shutdown)
+        served = stack.enter_context(closing(open_named()))
+        # The name of a model may come to mean another one: in the store, and not at another server.
+        source = None if current.base_url else named_in_store(current.models_dir, current.model, open_named)
+        app = create_app(configuration, served, bases, embedder, tracers, source)
+        logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s[%(process)d] %(message)s", level=logging.WARNING)
+        logging.getLogger("openbook.serving").setLevel(logging.INFO)
+        logging.getLogger("mcp").setLevel(logging.CRITICAL)  # it quotes what it was sent
+        _first_key(configuration)
+        _announce(configuration, places)
+        try:
+            http_server(app).run(sockets=[listener])
+        except KeyboardInterrupt:  # raised again by the server, after it ended in order
+            click.echo("Ended.", err=True)
 
 
 def _announce(configuration: Configuration, places: tuple[Place, ...]) -> None:
@@ -163,13 +130,6 @@ def _announce(configuration: Configuration, places: tuple[Place, ...]) -> None:
             err=True,
         )
     click.echo(f"Listening on http://{shown}:{configuration.port}/v1. Ctrl-C ends.", err=True)
-
-
-def _check_extra(*modules: str) -> None:
-    """Raises ConfigError where a package that these modules of `openbook.serving` need is not installed."""
-    with needs_extra("This", "serve"):
-        for name in modules:
-            importlib.import_module(f"openbook.serving.{name}")
 
 
 def _open_bases(current: Settings, places: tuple[Place, ...]) -> tuple[dict[str, KnowledgeBase], OnnxEmbedder]:
@@ -219,12 +179,6 @@ def _first_key(configuration: Configuration) -> None:
         click.echo(token)
 
 
-def _log_to_standard_error() -> None:
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s[%(process)d] %(message)s", level=logging.WARNING)
-    logging.getLogger("openbook.serving").setLevel(logging.INFO)
-    logging.getLogger("mcp").setLevel(logging.CRITICAL)  # it quotes what it was sent
-
-
 @click.command()
 @KB
 @MODEL
@@ -234,9 +188,9 @@ def mcp(kb: Place | None, model: str | None, labels: tuple[str, ...]) -> None:
 
     It talks over standard input and output. `openbook serve` offers the same tools over HTTP, at /mcp.
     """
-    _check_extra("mcp")
+    with needs_extra("This", "serve"):
+        from openbook.serving.mcp import stdio_server
     from openbook.knowledge.scope import Scope, checked_labels
-    from openbook.serving.mcp import stdio_server
 
     current = context.settings(kb=kb, model=model)
     base, embedder = context.open_searchable(current)

@@ -86,7 +86,7 @@ def opened(fakes: None, monkeypatch: pytest.MonkeyPatch) -> list[tuple[TableEngi
     """The engines that were opened, in order, and with which settings. The model `name` is ENGINES[name]."""
     engines: list[tuple[TableEngine, Settings]] = []
 
-    def opener(current: Settings) -> Callable[[], FrozenModel]:
+    def opener(current: Settings, *_: object) -> Callable[[], FrozenModel]:
         kind = Interrupting if current.model == "interrupted" else TableEngine
         engine = kind(ENGINES[current.model], current.model)
         engines.append((engine, current))
