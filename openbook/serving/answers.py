@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from fastapi import Response
 from fastapi.responses import StreamingResponse
@@ -19,7 +19,6 @@ from fastapi.responses import StreamingResponse
 from openbook import knowledge
 from openbook.answer import Options, ask, checked_question
 from openbook.conversation import resolve_follow_up
-from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
 from openbook.receipts import append
 from openbook.records import Answer, Decoding, canonical_json, sha256_hex
@@ -277,12 +276,3 @@ def request_id(body: AnswerBody, call: Call) -> str:
     """A function of the request: equal requests have equal ids, whole or streamed."""
     asked = body.model_dump(exclude={"stream", "stream_options"})
     return sha256_hex(canonical_json([asked, sorted(call.caller.labels)]))[:24]
-
-
-def fingerprint(model: FrozenModel) -> str:
-    """Which weights and which numeric class."""
-    return "fp_" + sha256_hex(canonical_json([model.identity.digest, model.engine.numeric_class]))[:12]
-
-
-def finish(answer: Answer) -> Literal["stop", "length"]:
-    return "length" if answer.finish_reason == "length" else "stop"

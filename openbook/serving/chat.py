@@ -9,8 +9,8 @@ from typing import Any, Literal
 from fastapi import APIRouter
 from pydantic import Field
 
-from openbook.records import Answer
-from openbook.serving.answers import Conversation, event, fingerprint, finish, request_id, respond
+from openbook.records import Answer, canonical_json, sha256_hex
+from openbook.serving.answers import Conversation, event, request_id, respond
 from openbook.serving.errors import check_at_most
 from openbook.serving.schemas import AnswerBody, Message, PlainFormat, Reply, ServedAnswer
 from openbook.serving.service import CallOf, Route, content, needs
@@ -72,11 +72,12 @@ async def chat(call: CallOf, body: ChatBody) -> Any:
     """
     check_at_most(len(body.messages), call.service.configuration.bounds.messages, "messages", "messages")
     with_usage = bool(body.stream_options and body.stream_options.include_usage)
+    fingerprint = sha256_hex(canonical_json([call.model.identity.digest, call.model.engine.numeric_class]))[:12]
     head = {
         "id": "chatcmpl-" + request_id(body, call),
         "created": int(time.time()),
         "model": body.model,
-        "system_fingerprint": fingerprint(call.model),
+        "system_fingerprint": f"fp_{fingerprint}",
     }
     return await respond(call, body, Conversation.of(body.messages, "messages"), ChatShape(head, with_usage))
 
@@ -89,7 +90,7 @@ class ChatShape:
     with_usage: bool
 
     def whole(self, answer: ServedAnswer) -> ChatCompletion:
-        choice = ChatChoice(message=ChatMessage(content=answer.answer), finish_reason=finish(answer))
+        choice = ChatChoice(message=ChatMessage(content=answer.answer), finish_reason=_finish(answer))
         return ChatCompletion(**self.head, choices=[choice], usage=_usage(answer), openbook=answer)
 
     def begin(self) -> bytes:
@@ -99,7 +100,7 @@ class ChatShape:
         return self._chunk({"content": text})
 
     def end(self, answer: ServedAnswer) -> bytes:
-        last = self._chunk({}, finish(answer), openbook=answer.to_json())
+        last = self._chunk({}, _finish(answer), openbook=answer.to_json())
         if self.with_usage:
             last += self._event(choices=[], usage=_usage(answer).model_dump())
         return last + b"data: [DONE]\n\n"
@@ -110,6 +111,10 @@ class ChatShape:
 
     def _event(self, **more: Any) -> bytes:
         return event({**self.head, "object": "chat.completion.chunk", **more})
+
+
+def _finish(answer: Answer) -> Literal["stop", "length"]:
+    return "length" if answer.finish_reason == "length" else "stop"
 
 
 def _usage(answer: Answer) -> Usage:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from openbook.config import Settings
@@ -46,8 +46,7 @@ class Bounds:
     @classmethod
     def sized(cls, slots: int = 0, replicas: int = 1) -> Bounds:
         """For replicas of a model with slots. While all slots are in use, some more requests search, read and cite."""
-        usual = cls()
-        return replace(usual, running=(usual.running + slots) * replicas)
+        return cls(running=(cls().running + slots) * replicas)
 
 
 @dataclass(frozen=True, slots=True)

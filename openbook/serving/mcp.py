@@ -11,7 +11,7 @@ import dataclasses
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Protocol, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar, cast
 
 import anyio.to_thread
 from fastapi import APIRouter, Request, Response
@@ -144,8 +144,8 @@ def tools_over(run_tool: ToolRunner) -> MCPServer:
 
         def work(tools: ToolContext) -> Found:
             version, hits = tools.base.search(checked_question(query), tools.embedder, limit, tools.scope)
-            values = [{**dataclasses.asdict(hit.passage), "score": hit.score} for hit in hits]
-            return Found(version=version, passages=[ToolHit.model_validate(each) for each in values])
+            passages = [ToolHit(**dataclasses.asdict(hit.passage), score=hit.score) for hit in hits]
+            return Found(version=version, passages=passages)
 
         return await run_tool(context, work)
 
@@ -217,11 +217,7 @@ def make_manager(service: Service) -> StreamableHTTPSessionManager:
     """
 
     async def run_tool(context: Context, work: Callable[[ToolContext], _Result]) -> _Result:
-        request = context.request_context.request
-        if not isinstance(request, Request):
-            raise TypeError("These tools are called over HTTP.")
-        call: Call = request.scope[_CALL][0]
-        base: KnowledgeBase = request.scope[_CALL][1]
+        call, base = cast(Request, context.request_context.request).scope[_CALL]
         try:
             return await call.compute(lambda stop: work(_tool_context(call, base, stop)))
         except Exception as error:  # noqa: BLE001  told as far as the caller may know, and logged

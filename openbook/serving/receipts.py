@@ -98,10 +98,8 @@ def _no_such_receipt() -> ApiError:
 
 def _may_see(base: KnowledgeBase | None, caller: Caller, found: Receipt) -> bool:
     """Whether the caller may see every document that the receipt names."""
-    if not found.passages:
-        return True
     if base is None:
-        return False
+        return not found.passages
     try:
         seen = set(base.documents(caller.scope(found.knowledge_base_version)))
     except KnowledgeError:  # that version is not kept any more

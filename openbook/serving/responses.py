@@ -10,7 +10,7 @@ from fastapi import APIRouter
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from openbook.serving.answers import Conversation, event, finish, request_id, respond
+from openbook.serving.answers import Conversation, event, request_id, respond
 from openbook.serving.errors import check_at_most
 from openbook.serving.schemas import ABSENT, AnswerBody, LenientBody, Message, PlainFormat, Reply, ServedAnswer
 from openbook.serving.service import CallOf, Route, content, needs
@@ -132,7 +132,7 @@ class ResponseShape:
     text: str = ""
 
     def whole(self, answer: ServedAnswer) -> Response:
-        status: _Status = "incomplete" if finish(answer) == "length" else "completed"
+        status: _Status = "incomplete" if answer.finish_reason == "length" else "completed"
         read, written = answer.prompt_tokens or 0, answer.answer_tokens or 0
         return self._response(
             status,

@@ -142,10 +142,7 @@ class BoundedProtocol(H11Protocol):
         if len(self._unfinished) >= self._bounds.connections:
             oldest = next(iter(self._unfinished))
             del self._unfinished[oldest]
-            if oldest._write_timer is None:
-                oldest.transport.close()
-            else:  # without waiting for what is not taken
-                oldest.transport.abort()
+            oldest.transport.abort()  # without waiting until it takes what was written to it
         self._unfinished[self] = None
 
     def _expect_head(self) -> None:

@@ -49,7 +49,7 @@ async function addSome(files) {
     states.forEach((state, i) => verdict(state, done.data[i])); // in the order in which they were sent
     told.textContent = `Version ${done.version} of the knowledge base.`;
     await loadVersions();
-    await list();
+    await show();
   } catch (error) {
     told.textContent = error.message;
     told.className = "bad";
@@ -94,11 +94,7 @@ for (const name of ["dragover", "drop"]) window.addEventListener(name, (event) =
 
 let last = ""; // of the paths that are shown
 
-export async function list() {
-  await show("");
-}
-
-async function show(after) {
+export async function show(after = "") {
   const found = await get("/v1/documents", { ...choosing(), after, limit: 100 });
   const rows = found.data.map(({ path }) => el("li", {}, documentButton(path, () => openDocument(path, found.version))));
   if (after) byId("list").append(...rows);

@@ -12,7 +12,7 @@ const tabs = [...document.querySelectorAll("nav button")];
 
 const SHOW = {
   ask: async () => byId("question").focus(),
-  documents: async () => documents.list(),
+  documents: async () => documents.show(),
   versions: async () => versions.show(askOf),
   model: async () => model.show(),
 };
