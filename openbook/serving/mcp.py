@@ -217,7 +217,8 @@ def make_manager(service: Service) -> StreamableHTTPSessionManager:
     """
 
     async def run_tool(context: Context, work: Callable[[ToolContext], _Result]) -> _Result:
-        call, base = cast(Request, context.request_context.request).scope[_CALL]
+        called: tuple[Call, KnowledgeBase] = cast(Request, context.request_context.request).scope[_CALL]
+        call, base = called
         try:
             return await call.compute(lambda stop: work(_tool_context(call, base, stop)))
         except Exception as error:  # noqa: BLE001  told as far as the caller may know, and logged
