@@ -37,9 +37,7 @@ class _Replicas(click.ParamType[tuple[int, int]]):
     name = "N|MIN-MAX"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        if isinstance(value, tuple):
-            return value
-        found = re.fullmatch(r"([1-9][0-9]{0,3})(?:-([1-9][0-9]{0,3}))?", str(value))
+        found = re.fullmatch(r"([1-9][0-9]{0,3})(?:-([1-9][0-9]{0,3}))?", value)
         least, most = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
         if least > most:
             self.fail(f"{value!r} is neither a number from 1 to 9999 nor two, such as 1-4.", param, ctx)

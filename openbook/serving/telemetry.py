@@ -124,12 +124,9 @@ def provider_of(environment: Mapping[str, str] = os.environ) -> SdkProvider | No
 
     Raises ConfigError when the extra is missing.
     """
-    if (
-        not any(environment.get(name) for name in ENDPOINTS)
-        or environment.get("OTEL_SDK_DISABLED", "").lower() == "true"
-    ):
+    named = next((name for name in ENDPOINTS if environment.get(name)), "")
+    if not named or environment.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return None
-    named = next(name for name in ENDPOINTS if environment.get(name))
     with needs_extra(f"{named} is set, but sending traces", "otel"):
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import Resource
