@@ -18,7 +18,6 @@ from openbook.cli import context, private
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, add
 from openbook.models import ModelStore, import_gguf
-from openbook.serving.keys import KeyFile
 from openbook.testing import HashEmbedder
 from tests.cli.conftest import Out, TypeIn, served
 from tests.diagnosis.bases import DraftEngine
@@ -201,10 +200,9 @@ def test_who_imports_it_keeps_the_umask_and_gets_folders_of_ones_own(tmp_path: P
         add(base, [docs], HashEmbedder())
         base.close()
         receipts.append(tmp_path / "log", receipt_of(1))
-        KeyFile(tmp_path / "keys").new("Anna", "read")
         (tmp_path / "tiny.gguf").write_bytes(Recipe().build())
         import_gguf(ModelStore(tmp_path / "store" / "models"), tmp_path / "tiny.gguf", name="tiny")
-        for folder in (home.parent, home, home / "kb", tmp_path / "log", tmp_path / "keys", tmp_path / "store"):
+        for folder in (home.parent, home, home / "kb", tmp_path / "log", tmp_path / "store"):
             assert stat.S_IMODE(folder.stat().st_mode) == 0o700, folder
         assert stat.S_IMODE((tmp_path / "log" / receipts.LOG_FILE).stat().st_mode) == 0o600
         assert os.umask(0) == 0

@@ -256,7 +256,9 @@ class WaitingEngine(EchoEngine):
         while not self.go_on.wait(0.01):
             if cancelled():
                 self.was_cancelled.set()
-                return Completion(self.text, "cancelled", 1, 1, "0" * 64, self.numeric_class)
+                return Completion(
+                    "", "cancelled", 1, 1, "0" * 64, self.numeric_class
+                )  # quickly cited, however long it was
         return Completion(self.text, "end", 1, 1, "0" * 64, self.numeric_class)
 
 
@@ -271,8 +273,13 @@ def eventually(condition: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-def connected(server: Running, head: str, body: bytes = b"") -> socket.socket:
-    connection = socket.create_connection(("127.0.0.1", server.port), timeout=LONG_S)
+def connected(server: Running, head: str, body: bytes = b"", *, reads: bool = True) -> socket.socket:
+    """A connection on which this was sent. Without `reads`, this end takes only a little of what comes."""
+    connection = socket.socket()
+    if not reads:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.settimeout(LONG_S)
+    connection.connect(("127.0.0.1", server.port))
     connection.sendall(head.replace("\n", "\r\n").encode() + body)
     return connection
 

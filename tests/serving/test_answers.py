@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -301,19 +300,6 @@ TEXTS = st.lists(
 )
 
 
-class Sent(httpx2.BaseTransport):
-    """The same bytes in the same pieces for every request."""
-
-    def __init__(self, pieces: list[bytes]) -> None:
-        self._pieces = pieces
-
-    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
-        def content() -> Iterator[bytes]:
-            yield from self._pieces
-
-        return httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=content())
-
-
 @settings(max_examples=60)
 @given(texts=TEXTS, sizes=st.lists(st.integers(0, 10_000), max_size=8))
 def test_the_client_reads_of_a_stream_what_the_model_wrote(answer: Answer, texts: list[str], sizes: list[int]) -> None:
@@ -328,7 +314,9 @@ def test_the_client_reads_of_a_stream_what_the_model_wrote(answer: Answer, texts
     # Some clients split decoded text as Python does, at ten characters more than the standard of event streams has.
     assert all(line.startswith("data: ") for line in stream.decode().splitlines() if line)
     cuts = [0, *sorted(size % (len(stream) + 1) for size in sizes), len(stream)]
-    with httpx2.Client(transport=Sent([stream[a:b] for a, b in itertools.pairwise(cuts)])) as http:
+    pieces = (stream[a:b] for a, b in itertools.pairwise(cuts))
+    sent = httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=pieces)
+    with httpx2.Client(transport=httpx2.MockTransport(lambda _: sent)) as http:
         client = openai.OpenAI(base_url="http://localhost/v1", api_key="unused", http_client=http, max_retries=0)
         chunks = list(client.chat.completions.create(model="echo", messages=[], stream=True))
     assert "".join(each.choices[0].delta.content or "" for each in chunks if each.choices) == whole

@@ -268,15 +268,6 @@ def test_a_body_that_does_not_come_is_not_waited_for(serve: Serve) -> None:
     assert server.service.uploading.running == 0
 
 
-def not_reading(server: Running, head: str, body: bytes = b"") -> socket.socket:
-    connection = socket.socket()
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    connection.settimeout(LONG_S)
-    connection.connect(("127.0.0.1", server.port))
-    connection.sendall(head.replace("\n", "\r\n").encode() + body)
-    return connection
-
-
 def is_served(server: Running) -> bool:
     """Over a connection of its own."""
     with connected(server, "GET /health HTTP/1.1\nHost: localhost\nConnection: close\n\n") as connection:
@@ -286,12 +277,12 @@ def is_served(server: Running) -> bool:
 def test_a_client_that_does_not_read_loses_its_connection_and_its_generation(serve: Serve, tmp_path: Path) -> None:
     (tmp_path / "report.html").write_bytes(b" " * LARGE)
     server = serve(report=tmp_path / "report.html", write_s=0.2, connections=1)
-    with not_reading(server, "GET /report HTTP/1.1\nHost: localhost\n\n") as connection:
+    with connected(server, "GET /report HTTP/1.1\nHost: localhost\n\n", reads=False) as connection:
         eventually(lambda: is_served(server))
         assert len(everything(connection)) < LARGE
     assert is_served(server)
     server = serve(engine := LongEngine(), write_s=0.2)
-    with not_reading(server, *chat(stream=True)):
+    with connected(server, *chat(stream=True), reads=False):
         assert engine.was_cancelled.wait(LONG_S)
         eventually(lambda: server.service.reading.running == 0)
 

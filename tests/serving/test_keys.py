@@ -27,11 +27,6 @@ class Clock:
         return self.at
 
 
-def since(days: float) -> Clock:
-    """A clock that is so many days behind."""
-    return Clock(datetime.now(UTC) - timedelta(days=days))
-
-
 def test_a_key_ends_to_the_second_and_one_without_days_does_not(tmp_path: Path) -> None:
     clock = Clock()
     keys = KeyFile(tmp_path, clock)
@@ -66,9 +61,9 @@ def test_what_makes_no_key(tmp_path: Path) -> None:
 
 
 def test_the_server_refuses_a_key_from_its_end_on_and_says_so(keyed: Running) -> None:
-    home = keyed.keys.path.parent
+    home, ten_days_ago = keyed.keys.path.parent, Clock(datetime.now(UTC) - timedelta(days=10))
     for days, status in ((11, 200), (10, 401), (1, 401)):
-        key, token = KeyFile(home, since(10)).new("Anna", "read", days=days)
+        key, token = KeyFile(home, ten_days_ago).new("Anna", "read", days=days)
         response = keyed.client.get("/v1/models", headers={"authorization": f"Bearer {token}"})
         assert response.status_code == status, days
         if status == 401:

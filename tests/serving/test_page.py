@@ -83,7 +83,7 @@ def test_a_part_of_a_text_is_what_a_citation_points_to(server: Running, docs: Pa
     assert (beyond["text"], beyond["start"]) == ("", found["total"])
 
 
-def test_the_pages_of_a_pdf_are_refusal(server: Running) -> None:
+def test_the_pages_of_a_pdf_are_told(server: Running) -> None:
     add(server.bases["kb"], [ROOT / "examples" / "handbook" / "safety" / "vessel-safety-manual.pdf"], HashEmbedder())
     path = path_of(server.bases["kb"], "vessel-safety-manual.pdf")
     whole = text(server, path=path).json()
@@ -139,12 +139,6 @@ def test_versions_are_compared_and_an_older_one_has_its_own_text(server: Running
     assert refusal(difference(server, before=0, after="no")) == (400, "version_not_found", "after")
 
 
-class NamedEngine(EchoEngine):
-    def __init__(self, identity: ModelIdentity) -> None:
-        super().__init__()
-        self.identity = identity
-
-
 def test_a_model_tells_what_it_was_trained_on_and_not_what_else_there_is(own_home: Path, tmp_path: Path) -> None:
     settings = Settings(home=own_home)
     store = ModelStore(settings.models_dir)
@@ -152,8 +146,9 @@ def test_a_model_tells_what_it_was_trained_on_and_not_what_else_there_is(own_hom
     tiny = import_gguf(store, tmp_path / "tiny.gguf", name="tiny")
     found = store_adapter(store, tmp_path, tiny, "small")
     other = store_adapter(store, tmp_path, tiny, "sibling", b"\x07" * 16)
-    model = FrozenModel(NamedEngine(ModelIdentity("small", found.digest, "verified")))
-    with running(Configuration(settings), model, {}) as server:
+    engine = EchoEngine()
+    engine.identity = ModelIdentity("small", found.digest, "verified")
+    with running(Configuration(settings), FrozenModel(engine), {}) as server:
         value = server.client.get("/v1/models/small:closed-book/lineage").json()
         assert [each["digest"] for each in value["data"]] == [found.digest, tiny.digest]
         assert "1,000 tokens" in " ".join(value["data"][0]["details"])
