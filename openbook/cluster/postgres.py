@@ -133,18 +133,17 @@ class PostgresStore:
                     f"The knowledge base in {self} has format {found}, but this OpenBook reads format {len(_migrations())}. "
                     "Use a matching version of OpenBook."
                 )
-            return schema.meta(connection)
+            meta = schema.meta(connection)
+        self.folder = self.folder.with_name(f"{self._key}-{re.sub('[^0-9a-z]', '', meta.get('id', ''))[:32]}")
+        with suppress(OSError):  # a home that cannot be written still reads
+            make_folder(self.folder)
+        return meta
 
     def _migrate(self, connection: PostgresConnection, found: int) -> None:
         """Apply the migrations after number `found`, in the transaction that is open."""
         for number, script in enumerate(_migrations()[found:], start=found + 1):
             connection.run_script(script)
             connection.execute("INSERT INTO migrations (number) VALUES (?)", (number,))
-
-    def opened(self, meta: Mapping[str, str]) -> None:
-        self.folder = self.folder.with_name(f"{self._key}-{re.sub('[^0-9a-z]', '', meta['id'])[:32]}")
-        with suppress(OSError):  # a home that cannot be written still reads
-            make_folder(self.folder)
 
     @contextmanager
     def errors(self) -> Iterator[None]:

@@ -73,7 +73,6 @@ class KnowledgeBase:
     """Read by any number of threads and processes, written by one at a time. Each commit is a new version."""
 
     def __init__(self, store: Store, meta: dict[str, str]) -> None:
-        store.opened(meta)
         self.store, self.folder = store, store.folder
         self.id = meta["id"]
         self.embedder = _embedder_identity(meta["embedder"], store)
@@ -198,7 +197,7 @@ class KnowledgeBase:
             kept: list[int] = [v for (v,) in connection.execute("SELECT version FROM versions ORDER BY version")]
             with self._comparing:  # one thread for all that wait
                 if [self._whole_at] != kept[-1:]:
-                    self.check_tables(connection)
+                    self.store.check_tables(connection, self.id)
                     self._whole_at = kept[-1]
         if version is None:
             return kept[-1]
@@ -351,15 +350,10 @@ class KnowledgeBase:
     def writing(self, timeout_s: float = LOCK_TIMEOUT_S) -> Iterator[Writer]:
         """The one writer's connection. Raises KnowledgeBaseBusy when another process writes for longer than `timeout_s`."""
         with self.store.errors(), self.store.writer(timeout_s) as connection:
-            self.check_tables(connection)
+            self.store.check_tables(connection, self.id)
             self.begin_writing(connection, timeout_s)
             yield connection
             self.store.finish_writing(connection)
-
-    def check_tables(self, connection: Connection) -> None:
-        """Compare the small tables with their digests, before rows are compared and changed. Raises KnowledgeBaseDamaged."""
-        with self.store.errors():
-            self.store.check_tables(connection, self.id)
 
     def begin_writing(self, connection: Writer, timeout_s: float) -> None:
         """Call this first when the write lock is taken. Raises KnowledgeBaseInvalid, KnowledgeBaseBusy."""

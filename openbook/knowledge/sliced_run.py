@@ -106,7 +106,7 @@ class SlicedRun:
 
     def begin(self) -> None:
         with self._locked() as connection:
-            self._base.check_tables(connection)
+            self._base.store.check_tables(connection, self._base.id)
             self._remember_state(connection)
 
     @contextmanager

@@ -99,9 +99,6 @@ class SqliteStore:
                     )
                 return schema.meta(connection)
 
-    def opened(self, meta: Mapping[str, str]) -> None:
-        pass
-
     def errors(self) -> AbstractContextManager[None]:
         return schema.storage_errors(self.folder)
 

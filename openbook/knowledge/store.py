@@ -82,7 +82,7 @@ class Writer(Connection, Protocol):
 class Store(Protocol):
     """One knowledge base's truth. `str` of it is what a user is shown, without a password.
 
-    `folder`: where this machine keeps what is derived from it. `is_shared`: other machines, with folders of their own, write to it
+    `folder`: where this machine keeps what is derived from it, once it is open. `is_shared`: other machines, with folders of their own, write to it
     too. `blobs`: the URL, as it was given, of the storage in which they share segments, or empty. `lookups`: clauses of SQL that
     look passages up by name, tried one after the other, because an index may be damaged. `beyond_reach`: where purged text may stay,
     as a sentence.
@@ -112,9 +112,6 @@ class Store(Protocol):
 
     def open(self) -> dict[str, str]:
         """Bring it to this format, and read its `meta`. Raises KnowledgeBaseMissing, KnowledgeBaseInvalid, StorageError."""
-
-    def opened(self, meta: Mapping[str, str]) -> None:
-        """Settle what depends on `meta`: `folder`, for a store that is not in one."""
 
     def errors(self) -> AbstractContextManager[None]:
         """Turn what the database and the disk say into sentences. Raises StorageError, KnowledgeBaseBusy, KnowledgeBaseInvalid."""
