@@ -120,10 +120,7 @@ class S3Blobs:
         with suppress(KeyError), self._errors(key):
             self._store.delete(check_key(key))
 
-    def list(self, prefix: str) -> Iterator[str]:
-        return (each.key for each in self.entries(prefix))
-
-    def entries(self, prefix: str) -> Iterator[Entry]:
+    def list(self, prefix: str) -> Iterator[Entry]:
         folder = prefix.rpartition("/")[0]  # obstore lists by whole names; what follows the last `/` is compared here
         with self._errors(prefix):
             found = [each for chunk in self._store.list(folder or None) for each in chunk]

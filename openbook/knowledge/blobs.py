@@ -64,12 +64,8 @@ class Blobs(Protocol):
         """Nothing happens when it is not there."""
         ...
 
-    def list(self, prefix: str) -> Iterator[str]:
-        """The keys that begin with `prefix`, ascending."""
-        ...
-
-    def entries(self, prefix: str) -> Iterator[Entry]:
-        """As `list`, with sizes and times."""
+    def list(self, prefix: str) -> Iterator[Entry]:
+        """The objects whose keys begin with `prefix`, ascending."""
         ...
 
 
@@ -140,10 +136,7 @@ class FolderBlobs:
         with storage_errors(f"delete from {self._folder}"):
             self._path(key).unlink(missing_ok=True)
 
-    def list(self, prefix: str) -> Iterator[str]:
-        return (each.key for each in self.entries(prefix))
-
-    def entries(self, prefix: str) -> Iterator[Entry]:
+    def list(self, prefix: str) -> Iterator[Entry]:
         found: list[Entry] = []
         top = self._folder / prefix.rpartition("/")[0]
         with storage_errors(f"read {self._folder}"):

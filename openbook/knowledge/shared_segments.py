@@ -211,7 +211,7 @@ class SharedSegments:
         With `forget`, every object that it does not name is deleted at once, otherwise `GRACE_S` later. With `anew`, every file is
         put. Call `pull` first. Raises StorageError.
         """
-        sizes = {each.key: each.size for each in self._blobs.entries(self._segment_key())}
+        sizes = {each.key: each.size for each in self._blobs.list(self._segment_key())}
         lacking: dict[str, Path] = {}
         for each in saved:
             for array, file in each.entry.files.items():
@@ -255,7 +255,7 @@ class SharedSegments:
                 self._blobs.delete(self._manifest_key(number))
         needed = _digests(segments) | (set() if forget else set(self._manifest.retired))
         keys, until = {self._segment_key(digest) for digest in needed}, time.time() - GRACE_S
-        for each in list(self._blobs.entries(self._segment_key())):
+        for each in list(self._blobs.list(self._segment_key())):
             if each.key not in keys and (forget or each.modified < until):
                 self._blobs.delete(each.key)
 
@@ -283,7 +283,7 @@ class SharedSegments:
         """(how many there are of this knowledge base, their bytes, the keys of those that are no manifest and no file of `saved`)."""
         ours = {self._segment_key(file.digest) for each in saved for file in each.entry.files.values()}
         ours |= {self._manifest_key(number) for number in self._numbers()}
-        found = list(self._blobs.entries(f"{self._source.base_id}/"))
+        found = list(self._blobs.list(f"{self._source.base_id}/"))
         return len(found), sum(each.size for each in found), [each.key for each in found if each.key not in ours]
 
     # --- manifests ----------------------------------------------------------------------------------------------------
@@ -310,7 +310,7 @@ class SharedSegments:
     def _numbers(self) -> dict[int, int]:
         """The size of each manifest by its number."""
         prefix = _manifests(self._source.base_id)
-        sizes = {each.key.removeprefix(prefix): each.size for each in self._blobs.entries(prefix)}
+        sizes = {each.key.removeprefix(prefix): each.size for each in self._blobs.list(prefix)}
         return {int(found[1]): size for name, size in sizes.items() if (found := _NAME.fullmatch(name))}
 
     def _is_ours(self, manifest: Manifest) -> bool:

@@ -36,8 +36,8 @@ def test_two_prefixes_of_a_bucket_stay_apart(object_store_url: str) -> None:
     two.put("a/key", b"two")
     deep.put("key", b"deep")
     assert (one.get("a/key"), two.get("a/key")) == (b"one", b"two")
-    assert list(one.list("")) == ["a/key", "deep/key"]
-    assert list(two.list("")) == ["a/key"]
+    assert [each.key for each in one.list("")] == ["a/key", "deep/key"]
+    assert [each.key for each in two.list("")] == ["a/key"]
 
 
 @pytest.mark.parametrize(

@@ -73,15 +73,18 @@ class FailingBlobs(MemoryBlobs):
         self._call("delete", key)
         super().delete(key)
 
-    def entries(self, prefix: str) -> Iterator[Entry]:
-        self._call("entries", prefix)
-        return super().entries(prefix)
+    def list(self, prefix: str) -> Iterator[Entry]:
+        self._call("list", prefix)
+        return super().list(prefix)
+
+    def all_keys(self, prefix: str = "") -> set[str]:
+        return {each.key for each in super().list(prefix)}
 
     def methods(self) -> set[str]:
         return {method for method, _ in self.calls}
 
     def clear(self) -> None:
-        for key in list(self.list("")):
+        for key in self.all_keys():
             self.delete(key)
 
 
@@ -113,14 +116,14 @@ class Machines:
         return decode(self.blobs.get(max(self.manifests())), Manifest, "", ValueError)
 
     def manifests(self) -> list[str]:
-        return list(self.blobs.list(f"{ID}/manifests/"))
+        return sorted(self.blobs.all_keys(f"{ID}/manifests/"))
 
     def named(self) -> set[str]:
         segments = self.manifest().segments
         return {f"{ID}/segments/{digest}.npy" for files in segments for _, digest in files.values()}
 
     def stored(self) -> set[str]:
-        return set(self.blobs.list(f"{ID}/segments/"))
+        return self.blobs.all_keys(f"{ID}/segments/")
 
 
 @pytest.fixture
@@ -142,7 +145,7 @@ def test_what_one_machine_wrote_another_fetches_once(machines: Machines) -> None
     assert machines.built("two") == 0
     machines.blobs.calls.clear()
     assert machines.built("two") == machines.built("one") == 0
-    assert machines.blobs.calls == [("entries", f"{ID}/manifests/")] * 2
+    assert machines.blobs.calls == [("list", f"{ID}/manifests/")] * 2
 
 
 @pytest.mark.usefixtures("small_segments")
@@ -164,7 +167,7 @@ def test_a_reader_never_writes_to_the_store(machines: Machines) -> None:
     assert machines.built("two") == 4
     machines.lose("two")
     assert machines.built("two") == 4
-    assert machines.blobs.methods() == {"entries", "get", "fetch"}
+    assert machines.blobs.methods() == {"list", "get", "fetch"}
 
 
 @pytest.mark.usefixtures("small_segments")
@@ -269,9 +272,9 @@ def test_segments_of_another_embedder_or_base_stay_apart(machines: Machines) -> 
     machines.write("one")
     other = "1" * 32
     Indexes.refresh(two, base.source(base_id=other), ids(*machines.contents[:3]), blobs=blobs)
-    assert {key.partition("/")[0] for key in blobs.list("")} == {ID, other}
+    assert {key.partition("/")[0] for key in blobs.all_keys()} == {ID, other}
     assert machines.write("one", forget=True).contents().tolist() == machines.contents
-    assert any(blobs.list(f"{other}/segments/"))
+    assert blobs.all_keys(f"{other}/segments/")
     newer = base.source(embedder="e" * 64)
     Indexes.refresh(two, newer, everything, blobs=blobs)
     assert machines.manifest().about == index_store.about(newer)
@@ -443,7 +446,7 @@ class SharedLibrary(Library):
         self.sync()
 
     def objects(self) -> dict[str, bytes]:
-        return {key: self.blobs.get(key) for key in list(self.blobs.list(f"{self.base.id}/segments/"))}
+        return {key: self.blobs.get(key) for key in sorted(self.blobs.all_keys(f"{self.base.id}/segments/"))}
 
 
 @pytest.fixture
@@ -456,7 +459,7 @@ def test_a_purge_reaches_the_store(library: SharedLibrary) -> None:
     assert any(vector in data for data in before.values())
     library.plan.unlink()
     purged = purge(library.base, [PLAN])
-    after = {key: library.blobs.get(key) for key in list(library.blobs.list(""))}
+    after = {key: library.blobs.get(key) for key in library.blobs.all_keys()}
     assert not set(before) & set(after)
     assert not any(vector in data for data in after.values())
     assert (purged.objects, purged.object_bytes) == (len(after), sum(map(len, after.values())))
@@ -485,7 +488,7 @@ def test_a_purge_during_which_the_store_goes_down_is_finished_by_the_next_writer
         library.sync()
     library.blobs.recover()
     library.sync()
-    assert not before & set(library.blobs.list(""))
+    assert not before & library.blobs.all_keys()
 
 
 def test_another_machine_drops_its_copies_with_its_next_search(library: SharedLibrary, tmp_path: Path) -> None:
