@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from stat import S_ISREG
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -155,8 +156,13 @@ def _open(folder: Path, entry: SegmentEntry, source: IndexSource, *, every_byte:
     damaged: list[str] = []
     for name in LAYOUT:
         known, path = entry.files[name], folder / f"{name}.npy"
-        files[name] = known._replace(written_ns=path.stat().st_mtime_ns)
-        if (every_byte or files[name] != known) and _digest(path) != known.digest:
+        status = path.lstat()
+        files[name] = known._replace(written_ns=status.st_mtime_ns)
+        if (
+            not S_ISREG(status.st_mode)  # a named pipe would wait for ever
+            or status.st_size != known.size
+            or ((every_byte or files[name] != known) and file_digest(path) != known.digest)
+        ):
             damaged.append(name)
     if damaged:
         raise ValueError(f"{', '.join(damaged)}: not the bytes that were written")
@@ -168,23 +174,17 @@ def _open(folder: Path, entry: SegmentEntry, source: IndexSource, *, every_byte:
     return SavedSegment(SegmentEntry(entry.name, files), segment)
 
 
-def _digest(path: Path) -> str:
-    if not path.is_file():  # a named pipe would wait for ever
-        return ""
+def file_digest(path: Path) -> Digest:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _load(folder: Path, files: Mapping[str, FileRecord], dimensions: int) -> Segment:
-    """Map a saved segment read-only. Raises ValueError or OSError when its files are not of the size they had."""
+    """Map a saved segment read-only. Raises ValueError, EOFError or OSError when its files are not what they were."""
     arrays: dict[str, Any] = {}
     for name in LAYOUT:
-        path = folder / f"{name}.npy"
-        size = files[name].size
-        if path.is_symlink() or not path.is_file() or path.stat().st_size != size:
-            raise ValueError(f"{path} is not the file that was written")
-        mode: Any = "r" if size >= _MAPPED_FROM else None
-        arrays[name] = np.asarray(np.load(path, mmap_mode=mode, allow_pickle=False))
+        mode: Any = "r" if files[name].size >= _MAPPED_FROM else None
+        arrays[name] = np.asarray(np.load(folder / f"{name}.npy", mmap_mode=mode, allow_pickle=False))
     segment = Segment(**arrays)
     segment.check(dimensions)
     return segment

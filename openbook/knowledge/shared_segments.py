@@ -11,7 +11,6 @@ first, but no text that is shown, for texts come from the rows.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 import secrets
@@ -267,13 +266,12 @@ class SharedSegments:
     def problems(self) -> Iterator[str]:
         """What of the manifest in force is not in the store, or not what it names."""
         copy = self._folder / "index" / ".checking"
-        for size, digest in sorted({file for files in self._named() for file in files.values()}):
-            key = self._segment_key(digest)
+        for file in sorted({file for files in self._named() for file in files.values()}):
+            key = self._segment_key(file.digest)
             try:
                 self._blobs.fetch(key, copy)
-                with copy.open("rb") as stream:
-                    if copy.stat().st_size != size or hashlib.file_digest(stream, "sha256").hexdigest() != digest:
-                        yield f"{self._blobs.url}: {key} is not what was put there"
+                if (copy.stat().st_size, index_store.file_digest(copy)) != file:
+                    yield f"{self._blobs.url}: {key} is not what was put there"
             except KeyError:
                 yield f"{self._blobs.url}: {key} is not there"
             finally:
