@@ -44,11 +44,15 @@ class VectorSearch:
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """(rows, cosines) of at least the `limit` nearest `among` these, or all. `vector` is a float32 unit vector [D]. Unordered."""
         vector = self._checked(vector)
-        chosen = self._all() if among is None else among
-        if not chosen or limit < 1:
+        if among is None:
+            among = [
+                (part, np.arange(len(part.segment)) if part.mask is None else np.flatnonzero(part.mask))
+                for part in self._parts
+            ]
+        if not among or limit < 1:
             return np.empty(0, np.int64), np.empty(0, np.float64)
-        rough = np.concatenate([_rough(part, local, vector) for part, local in chosen])
-        rows = np.concatenate([part.base + local.astype(np.int64) for part, local in chosen])
+        rough = np.concatenate([_rough(part, local, vector) for part, local in among])
+        rows = np.concatenate([part.base + local.astype(np.int64) for part, local in among])
         if len(rows) > limit:
             last = np.partition(rough, len(rough) - limit)[len(rough) - limit]
             margin = np.float32(4.0 * np.finfo(np.float32).eps * (self._dimensions + 8))
@@ -71,12 +75,6 @@ class VectorSearch:
         if vector.shape != (self._dimensions,) or not np.isfinite(vector).all():
             raise ValueError(f"a query vector must hold {self._dimensions} finite numbers, not {vector.shape}")
         return vector
-
-    def _all(self) -> list[Chosen]:
-        return [
-            (part, np.arange(len(part.segment)) if part.mask is None else np.flatnonzero(part.mask))
-            for part in self._parts
-        ]
 
 
 class SignSearch:

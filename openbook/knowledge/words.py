@@ -11,7 +11,9 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import Stemmer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,7 +58,7 @@ def query_terms(query: str) -> dict[int, int]:
 
 def version() -> str:
     """Names the rules from text to terms. Indexes made by other rules are not mixed."""
-    return f"{_RULES} english {_library().version()}"
+    return f"{_RULES} english {Stemmer.version()}"
 
 
 class Vocabulary(dict[str, int]):
@@ -94,14 +96,8 @@ def _pieces(run: str, *, pairs_only: bool) -> list[str]:
 
 
 def stemmer() -> Callable[[str], str]:
-    stemmer = _library().Stemmer("english", 0)  # one for each use: it is not safe to share between threads
-    return stemmer.stemWord  # type: ignore[no-any-return]
-
-
-def _library() -> Any:
-    import Stemmer
-
-    return Stemmer
+    """One for each use: it is not safe to share between threads."""
+    return Stemmer.Stemmer("english", 0).stemWord  # type: ignore[no-any-return]
 
 
 def _term(stem: str) -> int:
