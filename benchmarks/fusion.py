@@ -90,8 +90,7 @@ def words(task: Task) -> Bm25:
     from openbook.knowledge import schema
 
     connection = sqlite3.connect(":memory:")
-    for statement in schema.table_statements():
-        connection.execute(statement)
+    schema.make_tables(connection)
     connection.execute("INSERT INTO embeddings VALUES (x'00', ?)", (np.ones(1, dtype="<f2").tobytes(),))
     for number, (title, text) in enumerate(task.documents, start=1):
         connection.execute(

@@ -72,8 +72,7 @@ def varied(texts: list[str], vectors: NDArray[np.float16], count: int) -> Iterat
 def write_base(kb: Path, folder: Path, count: int) -> None:
     connection = sqlite3.connect(folder / schema.FILE_NAME, isolation_level=None)
     connection.execute("PRAGMA synchronous = OFF")
-    for statement in schema.table_statements():
-        connection.execute(statement)
+    schema.make_tables(connection)
     texts, vectors = real_passages(kb)
     connection.execute("BEGIN")
     group: list[tuple[str, bytes]] = []

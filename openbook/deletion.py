@@ -225,7 +225,8 @@ def finish(base: KnowledgeBase, places: Places) -> bool:
     with storage_errors(f"delete what models computed of purged documents in {places.states.folder}"):
         places.states.forget_again()
     _clear_unfinished(places)
-    return finish_purge(base)
+    finish_purge(base)
+    return True
 
 
 # --- what was derived -------------------------------------------------------------------------------------------------

@@ -150,16 +150,13 @@ def purge_is_unfinished(base: KnowledgeBase) -> bool:
     return not {"purging", "purging_elsewhere"}.isdisjoint(schema.meta(base.connection))
 
 
-def finish_purge(base: KnowledgeBase, *, lock_timeout_s: float = LOCK_TIMEOUT_S) -> bool:
-    """Finish an interrupted purge in the knowledge base. Returns whether there was one. The next writer would finish it too.
+def finish_purge(base: KnowledgeBase) -> None:
+    """Finish an interrupted purge in the knowledge base, as the next writer would, too.
 
     Call it when everything elsewhere is deleted, because this forgets that there was something to delete.
     """
-    if not purge_is_unfinished(base):
-        return False
-    with base.writing(lock_timeout_s) as connection:
+    with base.writing() as connection:
         schema.remember(connection, purging_elsewhere=None)
-    return True
 
 
 def _for_ids(connection: Connection, sql: str, ids: Iterable[int]) -> Rows:

@@ -58,8 +58,8 @@ def _from_1(connection: sqlite3.Connection) -> None:
     for table in _REMADE:
         connection.execute(f"ALTER TABLE {table} RENAME TO old_{table}")
     connection.execute("ALTER TABLE embeddings ADD COLUMN digest INTEGER")
-    for statement in (*schema.table_statements(), *schema.statements(_ROWS_OF_1)):
-        connection.execute(statement)
+    schema.make_tables(connection)
+    schema.run_script(connection, _ROWS_OF_1)
     for table in _REMADE:
         connection.execute(f"DROP TABLE old_{table}")
 
@@ -68,8 +68,7 @@ def _from_2(connection: sqlite3.Connection) -> None:
     connection.execute("ALTER TABLE documents ADD COLUMN identity INTEGER REFERENCES identities (id)")
     for table in ("contents", "passages", "embeddings", "documents"):
         connection.execute(f"ALTER TABLE {table} ADD COLUMN digest INTEGER")
-    for statement in schema.table_statements():
-        connection.execute(statement)
+    schema.make_tables(connection)
 
 
 def _identify(connection: sqlite3.Connection) -> None:

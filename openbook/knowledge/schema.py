@@ -182,15 +182,16 @@ def newest_version(connection: Connection) -> int:
     return int(newest)
 
 
-def table_statements() -> list[str]:
-    """What makes the tables and indexes that are not there yet."""
-    return statements(_TABLES)
+def make_tables(connection: sqlite3.Connection) -> None:
+    """Make the tables and indexes that are not there yet."""
+    run_script(connection, _TABLES)
 
 
-def statements(script: str) -> list[str]:
-    """One by one, since `executescript` would commit an open transaction."""
+def run_script(connection: sqlite3.Connection, script: str) -> None:
+    """Statement by statement, since `executescript` would commit an open transaction."""
     lines = (line for line in script.splitlines() if not line.startswith("--"))
-    return [statement for statement in "\n".join(lines).split(";") if statement.strip()]
+    for statement in "\n".join(lines).split(";"):
+        connection.execute(statement)
 
 
 def format_of(connection: sqlite3.Connection) -> int:

@@ -64,8 +64,7 @@ class SqliteStore:
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {FORMAT}")
             with schema.transaction(connection):
-                for statement in schema.table_statements():
-                    connection.execute(statement)
+                schema.make_tables(connection)
             schema.remember(connection, **meta)
             connection.execute("INSERT INTO versions VALUES (0, ?, 'created')", (meta["created_at"],))
             integrity.seal(connection)

@@ -16,7 +16,7 @@ from openbook.errors import KnowledgeBaseBusy, KnowledgeBaseDamaged, KnowledgeEr
 from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add, purge, schema, sync, versions
 from openbook.knowledge.check import check
 from openbook.knowledge.embeddings import reembed
-from openbook.knowledge.erasure import finish_purge, purge_is_unfinished
+from openbook.knowledge.erasure import purge_is_unfinished
 from openbook.testing.assertions import raises
 from openbook.testing.fakes import HashEmbedder
 
@@ -204,7 +204,7 @@ class StoreSuite:
             done = purge(base, ["a.txt"], copies=True)
             assert (done.version, len(done.documents)) == (3, 2)
             assert done.beyond_reach
-            assert not finish_purge(base)
+            assert not purge_is_unfinished(base)
             for each in (base, other):
                 for version in (None, 1, 2):
                     texts = {hit.passage.text for hit in each.search("canary", here.embedder, scope=Scope(version))[1]}

@@ -70,8 +70,7 @@ class Base:
     def __init__(self, folder: Path | None = None) -> None:
         path = ":memory:" if folder is None else folder / schema.FILE_NAME
         self.connection = schema.SqliteConnection(path)
-        for statement in schema.table_statements():
-            self.connection.execute(statement)
+        schema.make_tables(self.connection)
 
     def source(self, base_id: str = "0" * 32, embedder: str = EMBEDDER.identity.digest) -> IndexSource:
         return IndexSource(self.connection, base_id, embedder, DIMENSIONS)

@@ -10,7 +10,7 @@ import pytest
 from openbook.errors import KnowledgeError
 from openbook.knowledge import Scope, purge, schema
 from openbook.knowledge.docs_cache import caches_holding, delete_caches, for_documents
-from openbook.knowledge.erasure import finish_purge
+from openbook.knowledge.erasure import purge_is_unfinished
 from openbook.knowledge.index_cache import IndexCache
 from tests.knowledge.conftest import Library, bytes_below, vectors_of
 
@@ -51,7 +51,7 @@ def test_the_scan_would_find_what_is_left(library: Library) -> None:
     (library.base.folder / "left-behind.tmp").write_bytes(b"\x00" * 5001 + SECRET[300:400].encode())
     with pytest.raises(KnowledgeError, match=r"bytes of them are in .*left-behind\.tmp, from byte 50\d\d on"):
         purge(library.base, [PLAN])
-    assert finish_purge(library.base)  # once more by whoever writes next
+    assert purge_is_unfinished(library.base)  # so whoever writes next does it once more
 
 
 def test_the_scan_would_find_an_index_that_forgot_to_forget(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
