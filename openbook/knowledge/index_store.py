@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -218,16 +218,13 @@ class SegmentWriter:
     def write(self, parts: Sequence[Selection]) -> SavedSegment:
         """The segment that these make, synced to disk."""
         folder, files = self._new_folder(), dict[str, FileRecord]()
-
-        def save(shapes: Mapping[str, tuple[int, ...]], blocks: Iterable[tuple[NDArray[Any], ...]]) -> None:
+        for shapes, blocks in merge(parts):
             with ExitStack() as stack:
-                saving = [stack.enter_context(_ArrayFile(folder, *each)) for each in shapes.items()]
+                saving = {name: stack.enter_context(_ArrayFile(folder, name, shape)) for name, shape in shapes.items()}
                 for block in blocks:
-                    for file, array in zip(saving, block, strict=True):
+                    for file, array in zip(saving.values(), block, strict=True):
                         file.append(array)
-            files.update((each, file.record()) for each, file in zip(shapes, saving, strict=True))
-
-        merge(parts, save)
+            files.update((name, file.record()) for name, file in saving.items())
         sync_folder(folder)
         return SavedSegment(SegmentEntry(folder.name, files), _load(folder, files, self._source.dimensions))
 
@@ -260,21 +257,15 @@ class SegmentWriter:
         replace_file(self._index / "state.json", canonical_json(state | {"digest": sha256_hex(canonical_json(state))}))
 
     def clean(self, keep: Sequence[SavedSegment], *, strict: bool) -> None:
-        """Delete our files that are not in `keep`. Raises StorageError if `strict` and one cannot be deleted."""
-        for path in leftovers(self._index, keep):
+        """Delete what OpenBook wrote and `keep` does not name. Raises StorageError if `strict` and something cannot be deleted."""
+        names = {saved.entry.name for saved in keep}
+        for path in [p for p in self._index.iterdir() if _OURS.fullmatch(p.name) and p.name not in names]:
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
             if strict and path.exists():
                 raise StorageError(f"Cannot delete {path}. Close the programs that use it, then run this again.")
-
-
-def leftovers(index: Path, keep: Sequence[SavedSegment]) -> Iterator[Path]:
-    """What OpenBook wrote into the folder and `keep` does not name."""
-    names = {saved.entry.name for saved in keep}
-    if index.is_dir():
-        yield from (p for p in sorted(index.iterdir()) if _OURS.fullmatch(p.name) and p.name not in names)
 
 
 class _ArrayFile:

@@ -254,13 +254,12 @@ def _renewed(folder: Path, source: IndexSource, keep: NDArray[np.int64], *, forg
     kept = [Selection(each.segment, np.isin(each.segment.contents, keep)) for each in saved]
     stale = [not each.contents.all() and (forget or _dropped(each) >= MOST_DROPPED) for each in kept]
     changed = len(missing) or any(stale) or problems or len(kept) > MOST_SEGMENTS
-    if changed or any(index_store.leftovers(index_store.index_folder(folder), saved)):
-        writer = SegmentWriter(folder, source)
-        writer.clean(saved, strict=forget)  # first, for the room that a killed run's leftovers take
-        if changed:
-            saved = _merged(writer, list(zip(saved, kept, stale, strict=True)), _fresh(writer, source, missing))
-            writer.switch(saved)
-            writer.clean(saved, strict=forget)
+    writer = SegmentWriter(folder, source)
+    writer.clean(saved, strict=forget)  # first, for the room that a killed run's leftovers take
+    if changed:
+        saved = _merged(writer, list(zip(saved, kept, stale, strict=True)), _fresh(writer, source, missing))
+        writer.switch(saved)
+        writer.clean(saved, strict=forget)
     return saved
 
 

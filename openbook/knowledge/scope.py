@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from openbook.errors import QuestionError
+from openbook.knowledge.filter_parser import parse_filter
 from openbook.parsers.metadata import LABEL
 
 LIVE = "d.added_in <= :version AND (d.removed_in IS NULL OR d.removed_in > :version)"
@@ -61,8 +62,6 @@ def condition(scope: Scope | None, version: int) -> Condition:
             f"WHERE i.labels <> '[]' AND l.value NOT IN ({held}))"
         )
     if scope.where:
-        from openbook.knowledge.filter_parser import parse_filter
-
         asked = parse_filter(scope.where)
         sql += f" AND ({asked.sql})"
         values.update(asked.values)

@@ -6,7 +6,7 @@ segment's contents can be searched as a segment of its own, without copying. Whe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -38,8 +38,8 @@ _BY_ROW = [name for name, (_, letters) in LAYOUT.items() if letters[0] == "N"]
 _BLOCK = 1 << 16  # rows copied at a time
 _POSTINGS_BLOCK = 1 << 22
 
-# Saves arrays of these names and shapes from blocks, each of which holds the next part of every one of them.
-Save: TypeAlias = "Callable[[Mapping[str, tuple[int, ...]], Iterable[tuple[NDArray[Any], ...]]], None]"
+# Arrays to save, by name, with their shapes; then blocks, each of which holds the next part of every one of them.
+Saving: TypeAlias = "tuple[dict[str, tuple[int, ...]], Iterable[tuple[NDArray[Any], ...]]]"
 
 
 class PassageIdentity(NamedTuple):
@@ -164,8 +164,8 @@ class Selection:
         return self.segment.rows_of(self.contents)
 
 
-def merge(parts: Sequence[Selection], save: Save) -> None:
-    """One new segment of the selected contents.
+def merge(parts: Sequence[Selection]) -> Iterator[Saving]:
+    """One new segment of the selected contents. The blocks of some arrays must be read before the next arrays are asked for.
 
     What is dropped leaves nothing behind: no row, no posting, no term. Memory is bounded by blocks, not by the parts.
     """
@@ -173,14 +173,14 @@ def merge(parts: Sequence[Selection], save: Save) -> None:
     total, words = sum(int(r.sum()) for r in rows), segments[0].signs.shape[0]
     contents = np.concatenate([part.segment.contents[part.contents] for part in parts])
     starts = np.concatenate([[0], *(np.diff(part.segment.starts)[part.contents] for part in parts)]).cumsum()
-    save({"contents": contents.shape}, [(contents,)])
-    save({"starts": starts.shape}, [(starts,)])
+    yield {"contents": contents.shape}, [(contents,)]
+    yield {"starts": starts.shape}, [(starts,)]
     for name in _BY_ROW:
         arrays: list[NDArray[Any]] = [getattr(segment, name) for segment in segments]
-        save({name: (total, *arrays[0].shape[1:])}, _selected(arrays, rows))
+        yield {name: (total, *arrays[0].shape[1:])}, _selected(arrays, rows)
     signs = (block for w in range(words) for block in _selected([s.signs[w] for s in segments], rows))
-    save({"signs": (words, total)}, signs)
-    _merge_postings(segments, rows, save)
+    yield {"signs": (words, total)}, signs
+    yield from _merge_postings(segments, rows)
 
 
 def _selected(arrays: Sequence[NDArray[Any]], rows: Sequence[NDArray[np.bool_]]) -> Iterator[tuple[NDArray[Any]]]:
@@ -189,7 +189,7 @@ def _selected(arrays: Sequence[NDArray[Any]], rows: Sequence[NDArray[np.bool_]])
             yield (array[start : start + _BLOCK][chosen[start : start + _BLOCK]],)
 
 
-def _merge_postings(segments: Sequence[Segment], rows: Sequence[NDArray[np.bool_]], save: Save) -> None:
+def _merge_postings(segments: Sequence[Segment], rows: Sequence[NDArray[np.bool_]]) -> Iterator[Saving]:
     terms = np.unique(np.concatenate([s.terms for s in segments]))
     most = np.zeros(len(terms), dtype=np.int64)  # postings of each term, those of dropped rows included
     for segment in segments:
@@ -220,10 +220,10 @@ def _merge_postings(segments: Sequence[Segment], rows: Sequence[NDArray[np.bool_
         for segment, chosen in zip(segments, rows, strict=True)
         for at in range(0, len(segment.ordinals), _POSTINGS_BLOCK)
     )
-    save({"ordinals": (total,), "counts": (total,)}, blocks())
+    yield {"ordinals": (total,), "counts": (total,)}, blocks()
     offsets = np.concatenate([[0], sizes[sizes > 0].cumsum()])
-    save({"terms": (len(offsets) - 1,)}, [(terms[sizes > 0],)])
-    save({"offsets": offsets.shape}, [(offsets,)])
+    yield {"terms": (len(offsets) - 1,)}, [(terms[sizes > 0],)]
+    yield {"offsets": offsets.shape}, [(offsets,)]
 
 
 def _blocks(sizes: NDArray[np.int64]) -> Iterator[tuple[int, int]]:

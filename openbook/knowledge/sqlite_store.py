@@ -80,23 +80,21 @@ class SqliteStore:
             raise KnowledgeBaseMissing(
                 f"No knowledge base in {folder}. Make one with: openbook add FILES --kb {folder}"
             )
-        with self.errors():
-            with closing(self.connect()) as connection:
-                found = schema.format_of(connection)
-                if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-                    raise KnowledgeBaseInvalid(
-                        f"{path} is not an OpenBook knowledge base. Choose another folder with --kb."
-                    )
-            if 0 < found < FORMAT and os.access(folder, os.W_OK) and os.access(path, os.W_OK):
-                with file_lock(folder, timeout_s=30.0), closing(self.connect_to_write()) as connection:
-                    upgrade(connection)
-            with closing(self.connect()) as connection:
-                if (found := schema.format_of(connection)) != FORMAT:
-                    raise KnowledgeBaseInvalid(
-                        f"The knowledge base in {folder} has format {found}, but this OpenBook reads format {FORMAT}. "
-                        "Use a matching version of OpenBook, or add the documents to a new knowledge base."
-                    )
-                return schema.meta(connection)
+        with self.errors(), closing(self.connect()) as connection:
+            if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+                raise KnowledgeBaseInvalid(
+                    f"{path} is not an OpenBook knowledge base. Choose another folder with --kb."
+                )
+            is_old = 0 < schema.format_of(connection) < FORMAT
+            if is_old and os.access(folder, os.W_OK) and os.access(path, os.W_OK):
+                with file_lock(folder, timeout_s=30.0), closing(self.connect_to_write()) as writing:
+                    upgrade(writing)
+            if (found := schema.format_of(connection)) != FORMAT:
+                raise KnowledgeBaseInvalid(
+                    f"The knowledge base in {folder} has format {found}, but this OpenBook reads format {FORMAT}. "
+                    "Use a matching version of OpenBook, or add the documents to a new knowledge base."
+                )
+            return schema.meta(connection)
 
     def errors(self) -> AbstractContextManager[None]:
         return schema.storage_errors(self.folder)
