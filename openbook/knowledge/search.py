@@ -194,8 +194,10 @@ class View:
         weights = Statistics.total([each.statistics for each in counts]).weights(question.terms)
         cuts = None
         if by_signs:
-            cut = vectors.near(np.sum([each.signs for each in counts if each.signs is not None], axis=0), limit)
-            cuts = cut, vectors.nearer(np.sum(rounds.turned_counts(cut), axis=0), limit)
+            signs = np.sum([each.signs for each in counts if each.signs is not None], axis=0)
+            cut = vectors.cut_at(signs, max(vectors.NEAR, 8 * limit))
+            turned = np.sum(rounds.turned_counts(cut), axis=0)
+            cuts = cut, vectors.cut_at(turned, max(vectors.NEARER, 4 * limit))
         return Candidates.joined(rounds.candidates(Scoring(weights, cuts))), weights.ceiling
 
 

@@ -79,8 +79,8 @@ def pull(blobs: Blobs, folder: Path, source: IndexSource, *, again: bool = False
     What the store or the disk refuses goes to the log and is not raised: a reader builds from the rows what is not here.
     """
     try:
-        with _locked(folder):
-            SharedSegments(blobs, folder, source).pull(again=again)
+        with _shared(blobs, folder, source) as shared:
+            shared.pull(again=again)
     except (KnowledgeError, StorageError, OSError) as error:
         text = error.strerror or str(error) if isinstance(error, OSError) else str(error)
         why = f"{text.removesuffix('.')}. What is not on this machine is built from the rows, which takes longer and finds the same."
@@ -97,8 +97,7 @@ def problems(blobs: Blobs, folder: Path, source: IndexSource) -> list[str]:
 
     Raises KnowledgeBaseBusy, StorageError, OSError.
     """
-    with _locked(folder):
-        shared = SharedSegments(blobs, folder, source)
+    with _shared(blobs, folder, source) as shared:
         shared.pull(again=True)
         return list(shared.problems())
 
@@ -118,8 +117,7 @@ def refresh(
     so StorageError is raised. `anew`: nothing of the store is used, and all in it is replaced. The caller holds the write lock.
     Raises as `renew` does, and KnowledgeBaseBusy, OSError.
     """
-    with _locked(folder):
-        shared, saved = SharedSegments(blobs, folder, source), None
+    with _shared(blobs, folder, source) as shared:
         failure = f"Cannot use {blobs.url}: other writers change it all the time."
         for _ in range(TRIES):
             saved = None
@@ -142,14 +140,14 @@ def refresh(
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _shared(blobs: Blobs, folder: Path, source: IndexSource) -> Iterator[SharedSegments]:
     """One process of this machine at a time changes the folder."""
     index = index_store.index_folder(folder)
     make_folder(index)
     with exclusive_lock(index / _LOCK, _WAIT_S) as held:
         if not held:
             raise KnowledgeBaseBusy(f"Another process fetches segments into {index}. Wait for it, then run this again.")
-        yield
+        yield SharedSegments(blobs, folder, source)
 
 
 def _warn(blobs: Blobs, what: str) -> None:
@@ -194,7 +192,7 @@ class SharedSegments:
                     self._blobs,
                     f"A segment is not what was put there ({error}) and is left out. The next add or sync repairs it.",
                 )
-        if own or failure or self._bad or not self._is_ours(self._manifest):
+        if own or failure or self._bad or not self._is_ours:
             held = contents_of(each.segment for each in found)
             found += [each for each in left.values() if not np.isin(each.segment.contents, held).any()]
         if problems or [each.entry.name for each in found] != [each.entry.name for each in local]:
@@ -311,12 +309,13 @@ class SharedSegments:
         sizes = {each.key.removeprefix(prefix): each.size for each in self._blobs.list(prefix)}
         return {int(found[1]): size for name, size in sizes.items() if (found := _NAME.fullmatch(name))}
 
-    def _is_ours(self, manifest: Manifest) -> bool:
-        """Whether it is of this format and embedder."""
-        return manifest.about == index_store.about(self._source)
+    @property
+    def _is_ours(self) -> bool:
+        """Whether the manifest is of this format and embedder."""
+        return self._manifest.about == index_store.about(self._source)
 
     def _named(self) -> list[Files]:
-        return self._manifest.segments if self._is_ours(self._manifest) else []
+        return self._manifest.segments if self._is_ours else []
 
     def _manifest_key(self, number: int) -> str:
         return f"{_manifests(self._source.base_id)}{number:010}.json"

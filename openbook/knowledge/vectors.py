@@ -78,7 +78,7 @@ class VectorSearch:
 
 
 class SignSearch:
-    """Two passes over signs for one vector. The rows at each distance are counted; where to cut, `near` and `nearer` say."""
+    """Two passes over signs for one vector. The rows at each distance are counted; where to cut, `cut_at` says."""
 
     def __init__(self, parts: Sequence[Live], vector: NDArray[np.float32]) -> None:
         self._parts, self._dimensions = parts, len(vector)
@@ -109,18 +109,8 @@ class SignSearch:
         return self._near[1]
 
 
-def near(counts: NDArray[np.int64], limit: int) -> int:
-    """Where the first pass cuts, by the counts of all live rows of a base."""
-    return _cut(counts, max(NEAR, 8 * limit))
-
-
-def nearer(counts: NDArray[np.int64], limit: int) -> int:
-    """Where the second pass cuts, by the counts of all rows that the first left."""
-    return _cut(counts, max(NEARER, 4 * limit))
-
-
-def _cut(counts: NDArray[np.int64], wanted: int) -> int:
-    """The smallest distance within which `wanted` rows lie; the greatest when there are fewer."""
+def cut_at(counts: NDArray[np.int64], wanted: int) -> int:
+    """Where a pass cuts: the smallest distance within which `wanted` rows of the base lie; the greatest when there are fewer."""
     return min(int(np.searchsorted(counts.cumsum(), wanted)), len(counts) - 1)
 
 

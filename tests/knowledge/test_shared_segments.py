@@ -6,9 +6,11 @@ import errno
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +18,6 @@ from openbook.codec import decode
 from openbook.errors import KnowledgeError, StorageError
 from openbook.knowledge import KnowledgeBase, index_store, purge, shared_segments
 from openbook.knowledge import indexes as module
-from openbook.knowledge.blobs import Entry
 from openbook.knowledge.check import check
 from openbook.knowledge.indexes import Indexes
 from openbook.knowledge.schema import FILE_NAME
@@ -53,29 +54,14 @@ class FailingBlobs(MemoryBlobs):
 
         self.before = fail
 
-    def _call(self, method: str, key: str) -> None:
-        self.calls.append((method, key))
-        self.before(method, key)
+    def __getattribute__(self, name: str) -> Any:
+        found = super().__getattribute__(name)
+        return partial(self._call, found) if name in ("get", "fetch", "put", "delete", "list") else found
 
-    def get(self, key: str) -> bytes:
-        self._call("get", key)
-        return super().get(key)
-
-    def fetch(self, key: str, path: Path) -> None:
-        self._call("fetch", key)
-        super().fetch(key, path)
-
-    def put(self, key: str, data: bytes | Path, *, if_absent: bool = False) -> bool:
-        self._call("put", key)
-        return super().put(key, data, if_absent=if_absent)
-
-    def delete(self, key: str) -> None:
-        self._call("delete", key)
-        super().delete(key)
-
-    def list(self, prefix: str) -> Iterator[Entry]:
-        self._call("list", prefix)
-        return super().list(prefix)
+    def _call(self, method: Callable[..., object], key: str, *rest: object, **options: object) -> object:
+        self.calls.append((method.__name__, key))
+        self.before(method.__name__, key)
+        return method(key, *rest, **options)
 
     def all_keys(self, prefix: str = "") -> set[str]:
         return {each.key for each in super().list(prefix)}

@@ -48,8 +48,8 @@ def signed(
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """What is found among the rows that signs choose."""
     signs = index.signs(query)
-    cut = vectors.near(signs.counts(), limit)
-    among = signs.chosen(cut, vectors.nearer(signs.turned_counts(cut), limit))
+    cut = vectors.cut_at(signs.counts(), max(vectors.NEAR, 8 * limit))
+    among = signs.chosen(cut, vectors.cut_at(signs.turned_counts(cut), max(vectors.NEARER, 4 * limit)))
     return index.search(query, limit, among)
 
 
