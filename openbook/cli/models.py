@@ -180,7 +180,7 @@ def promote(
 
     If NAME is new, its holder is the model of that name in the catalogue, if there is one, or else the base of DIGEST.
     """
-    from openbook.diagnosis.gate import compare, load_sets, target_checks
+    from openbook.diagnosis.gate import KNOWN, READING, compare, load_eval_set, target_checks
     from openbook.inference.trial import try_model
     from openbook.models.aliases import checked_name
 
@@ -193,11 +193,11 @@ def promote(
     holder = None if without_gate else _holder(store, name, candidate, current)
     checks = [] if without_gate else target_checks(candidate)
     if holder is not None:
-        sets = load_sets(reading, known)
+        sets = load_eval_set(reading or READING), load_eval_set(known or KNOWN)
         ready = (context.ready_model(current, each.digest) for each in (candidate, holder))
         new, old = (context.open_stored(current, each) for each in ready)
         with closing(new), closing(old), display.progress("gate") as progress:
-            checks += compare(new, old, sets, progress=progress)
+            checks += compare(new, old, *sets, progress=progress)
     passed = all(check.passed for check in checks)
     if passed:
         store.point(name, candidate.digest)
@@ -243,7 +243,7 @@ def _holder(store: ModelStore, name: str, candidate: ModelReference, current: Se
 @JSON
 def merge(model: str, name: str, quantisation: str, as_json: bool) -> None:
     """Write MODEL (an adapter together with its base, or any model) as one new model, and say how many answers change."""
-    from openbook.diagnosis.gate import flips, load_sets
+    from openbook.diagnosis.gate import READING, flips, load_eval_set
     from openbook.inference.trial import try_model
     from openbook.models.gguf_writer import checked_quantisation
     from openbook.models.importer import merge as merge_models
@@ -254,7 +254,7 @@ def merge(model: str, name: str, quantisation: str, as_json: bool) -> None:
     after = merge_models(store, before, checked_quantisation(quantisation), name, try_out=try_model)
     old, new = (context.open_stored(current, each) for each in (before, after))
     with closing(old), closing(new), display.progress("gate") as progress:
-        probes = load_sets().reading[:ANSWERS_COMPARED]
+        probes = load_eval_set(READING)[:ANSWERS_COMPARED]
         changed = flips(old, new, probes, progress=progress)
     value = {"name": name, "model": after.digest, "questions": len(probes), "changed": changed}
     differ = f"{changed} of {len(probes)} greedy answers on passages differ from those of {before.name}."

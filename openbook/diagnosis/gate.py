@@ -36,7 +36,7 @@ from openbook.runs import reaches
 MARGIN = 0.02
 RESAMPLES = 4000
 DATA = Path(__file__).parent.parent / "models" / "data"
-READING, KNOWN = DATA / "gate-reading.jsonl.gz", DATA / "gate-known.jsonl"
+READING, KNOWN = DATA / "gate-reading.jsonl.gz", DATA / "gate-known.jsonl"  # the sets that come with OpenBook
 DECODING = Decoding(max_tokens=64, stop=("\n",))
 
 
@@ -152,25 +152,18 @@ class Check:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Sets:
-    """What the gate asks: questions with their passage, and questions to answer from memory."""
-
-    reading: Sequence[EvalQuestion]
-    known: Sequence[EvalQuestion]
-
-
-def load_sets(reading: Path | None = None, known: Path | None = None) -> Sets:
-    """The given sets, or those that come with OpenBook. Raises ConfigError, StorageError."""
-    return Sets(load_eval_set(reading or READING), load_eval_set(known or KNOWN))
-
-
-def compare(candidate: FrozenModel, holder: FrozenModel, sets: Sets, progress: Progress) -> list[Check]:
+def compare(
+    candidate: FrozenModel,
+    holder: FrozenModel,
+    reading: Sequence[EvalQuestion],
+    known: Sequence[EvalQuestion],
+    progress: Progress,
+) -> list[Check]:
     """Reading is scored by F1, abstentions included. From memory, a long answer that holds the fact is right."""
-    counted = _counted(progress, 2 * (len(sets.reading) + len(sets.known)))
-    reading = [[each.f1 for each in ask_eval_set(m, sets.reading, progress=counted)] for m in (candidate, holder)]
-    known = [[each.holds for each in ask_eval_set(m, sets.known, progress=counted)] for m in (candidate, holder)]
-    return [non_inferior("reading", *reading), non_inferior("known facts", *known)]
+    models, counted = (candidate, holder), _counted(progress, 2 * (len(reading) + len(known)))
+    read = [[each.f1 for each in ask_eval_set(model, reading, progress=counted)] for model in models]
+    knew = [[each.holds for each in ask_eval_set(model, known, progress=counted)] for model in models]
+    return [non_inferior("reading", *read), non_inferior("known facts", *knew)]
 
 
 def flips(one: FrozenModel, other: FrozenModel, questions: Sequence[EvalQuestion], progress: Progress) -> int:
@@ -201,7 +194,6 @@ def target_checks(reference: ModelReference) -> list[Check]:
     if record is None:
         return []
     gate: Any = record.recipe.get("gate") or {}
-    checks = []
     try:
         targets = {str(metric): float(wanted) for metric, wanted in (gate.get("target") or {}).items()}
         metrics = {metric: float(value) for metric, value in record.metrics.items()}
@@ -209,6 +201,7 @@ def target_checks(reference: ModelReference) -> list[Check]:
         raise InvalidModelFile(
             f"training.json of {reference.name}: targets or metrics are not numbers: {error}."
         ) from error
+    checks = []
     for metric, wanted in sorted(targets.items()):
         measured = metrics.get(metric)
         name = f"target {metric}: {'not measured' if measured is None else measured}, the recipe asks for {wanted}"

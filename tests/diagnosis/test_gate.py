@@ -10,16 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from openbook.diagnosis.gate import (
-    EvalQuestion,
-    Sets,
-    ask_eval_set,
-    compare,
-    flips,
-    load_eval_set,
-    load_sets,
-    non_inferior,
-)
+from openbook.diagnosis import gate
+from openbook.diagnosis.gate import EvalQuestion, ask_eval_set, compare, flips, load_eval_set, non_inferior
 from openbook.errors import ConfigError
 from openbook.inference import FrozenModel
 from openbook.records import Prompt, ReaderFormat
@@ -84,7 +76,7 @@ def test_a_candidate_that_reads_or_knows_worse_does_not_pass(
     candidate: Answers, holder: Answers, reading: bool, known: bool
 ) -> None:
     seen = list[tuple[int, int]]()
-    checks = compare(model(candidate), model(holder), Sets(READING, KNOWN), lambda *done: seen.append(done))
+    checks = compare(model(candidate), model(holder), READING, KNOWN, lambda *done: seen.append(done))
     assert {check.name: check.passed for check in checks} == {"reading": reading, "known facts": known}
     assert seen == [(n, 640) for n in range(1, 641)]
 
@@ -106,11 +98,11 @@ def test_answers_that_differ_are_counted_and_abstentions_are_right_only_without_
 
 
 def test_the_sets_that_come_with_openbook_can_be_read() -> None:
-    sets = load_sets()
-    assert len(sets.reading) > 250
-    assert len(sets.known) > 100
-    assert any(not probe.answers for probe in sets.reading)
-    assert all(probe.answers and not probe.passage for probe in sets.known)
+    reading, known = load_eval_set(gate.READING), load_eval_set(gate.KNOWN)
+    assert len(reading) > 250
+    assert len(known) > 100
+    assert any(not probe.answers for probe in reading)
+    assert all(probe.answers and not probe.passage for probe in known)
 
 
 @pytest.mark.parametrize(
