@@ -24,11 +24,10 @@ from openbook.records import canonical_json, sha256_hex
 if TYPE_CHECKING:
     from openbook import FrozenModel, KnowledgeBase, Scope
     from openbook.config import Settings
-    from openbook.diagnosis.comparison import Comparison
     from openbook.diagnosis.probes import ProbeRun
     from openbook.diagnosis.questions import Question
     from openbook.diagnosis.report import Extras
-    from openbook.diagnosis.summary import ModelSummary, Share
+    from openbook.diagnosis.summary import Comparison, ModelSummary, Share
 
 
 class _RunByDefault(click.Group):
@@ -203,8 +202,8 @@ def compare(files: tuple[Path, ...], as_json: bool) -> None:
 
     The same question is one with the same words and accepted answers. Other questions are left out and counted.
     """
-    from openbook.diagnosis.comparison import compare as compare_two
     from openbook.diagnosis.results import read_outcomes
+    from openbook.diagnosis.summary import compare as compare_two
 
     found = [replace(each, name=f"{each.name} ({file})") for file in files for each in read_outcomes(file)]
     if len(found) < 2:

@@ -16,7 +16,7 @@ from openbook.config import Place
 from openbook.errors import ConfigError, KnowledgeBaseMissing
 
 if TYPE_CHECKING:
-    from openbook.diagnosis.question_review import Review
+    from openbook.diagnosis.question_drafts import Review
     from openbook.knowledge import KnowledgeBase
 
 KEYS = "[a]ccept  [e]dit  [r]eject  [s]kip  [x] stop: "
@@ -80,7 +80,7 @@ def draft(kb: Place | None, count: int, model: str | None, cluster: str | None, 
 @KB
 def review(file: Path, kb: Place | None) -> None:
     """Go through the drafts in FILE: accept, edit or reject each. Saved after every decision; run it again to go on."""
-    from openbook.diagnosis.question_review import Review
+    from openbook.diagnosis.question_drafts import Review
 
     work, base = Review.open(file), None
     drafts = work.drafts()
@@ -104,7 +104,7 @@ def _show_place(base: KnowledgeBase | None, draft: dict[str, Any]) -> None:
     """The passage with the quote, and in it the answer, marked."""
     from rich.text import Text
 
-    from openbook.diagnosis.question_review import around
+    from openbook.diagnosis.question_drafts import around
     from openbook.diagnosis.questions import texts
 
     gold = draft.get("gold")

@@ -8,14 +8,12 @@
 * `gold_passages`    which passages hold the answer
 * `questions`        the file of questions
 * `importers`        files of questions: OpenBook's own, SQuAD's and RAGAS's
-* `question_drafts`  questions that a model proposes
-* `question_review`  a person's decisions about them
+* `question_drafts`  questions that a model proposes, and a person's decisions about them
 * `probes`           the passage altered, withheld, or put among others
 * `perturb`          other values of the same kind, for altered passages
 * `llm_judge`        a second opinion by another model
-* `summary`          shares of verdicts
+* `summary`          shares of verdicts; two diagnoses on the same questions
 * `advice`           what to do about the misses
-* `comparison`       two diagnoses on the same questions
 * `report`           one HTML page
 * `results`          the folder of a diagnosis
 * `gate`             whether a trained model may take a name, and the questions that decide it

@@ -1,8 +1,8 @@
-"""Questions drafted by a model from a knowledge base, for a person to review: none is used before somebody has read it.
+"""Questions drafted by a model from a knowledge base, and their review by a person: none is used before somebody has read it.
 
 The documents take turns, a passage each. The model reads the passage and writes one question with its answer; the draft is
 kept if the answer stands in the passage word for word, and the question can be asked without it and tells what it is about.
-Neither the retriever nor the reader is asked: a question that they fail must not be left out of what measures them.
+Neither the retriever nor the reader is asked: a question that they fail must not be left out of what measures them. In the review, each decision is on the disk before the next one is asked for.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from openbook.diagnosis.gold_passages import places_of
+from openbook.diagnosis.questions import content_of, file_content, json_lines, question_of, repeated_id
 from openbook.diagnosis.scoring import plain_words
-from openbook.errors import ConfigError, ContextOverflow
-from openbook.files import make_folder, storage_errors
+from openbook.errors import ConfigError, ContextOverflow, StorageError
+from openbook.files import make_folder, replace_file, storage_errors
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, Scope
 from openbook.knowledge.sentences import sentence_spans
@@ -272,3 +273,77 @@ def _names(documents: Sequence[str]) -> dict[str, str]:
     except ValueError:  # on different drives, or not all absolute
         folder = ""
     return {each: PurePath(each).relative_to(folder).as_posix() if folder else each for each in documents}
+
+
+# --- review -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Review:
+    """The questions of a file as they stand there, those that a person wrote included."""
+
+    path: Path
+    questions: list[dict[str, Any]]
+    _saved: bytes  # the file's content as this review knows it
+
+    @classmethod
+    def open(cls, path: Path) -> Review:
+        """Raises ConfigError that names the line that is no valid question, StorageError."""
+        path = path.resolve()  # a link stays one
+        questions: dict[str, dict[str, Any]] = {}
+        for number, where, value in json_lines(file_content(path), path.name):
+            identity = question_of(value, where, f"line-{number}").id
+            if identity in questions:
+                raise repeated_id(where, identity)
+            questions[identity] = value
+        with storage_errors(f"read {path}"):
+            return cls(path, list(questions.values()), path.read_bytes())
+
+    def drafts(self) -> list[dict[str, Any]]:
+        """Those that are still to be decided."""
+        return [each for each in self.questions if each.get("reviewed") is False]
+
+    def accept(self, draft: dict[str, Any]) -> None:
+        """Raises StorageError."""
+        draft["reviewed"] = True
+        self._save()
+
+    def reject(self, draft: dict[str, Any]) -> None:
+        """Take it out of the file. Raises StorageError."""
+        self.questions = [each for each in self.questions if each is not draft]
+        self._save()
+
+    def edit(self, draft: dict[str, Any], question: str, answers: list[str]) -> None:
+        """Change it and keep it a draft; without answers it becomes unanswerable. Raises ConfigError, StorageError."""
+        changed = draft | {"question": question, "answers": answers}
+        changed.pop("unanswerable", None)
+        if not answers or changed.get("kind") == "unanswerable":
+            changed["kind"] = "answerable" if answers else "unanswerable"
+        question_of(changed, "The draft", "draft")
+        draft.clear()
+        draft.update(changed)
+        self._save()
+
+    def _save(self) -> None:
+        content = content_of(self.path, self.questions)
+        with storage_errors(f"write {self.path}"):
+            if not self.path.exists() or self.path.read_bytes() != self._saved:
+                raise StorageError(
+                    f"{self.path} was changed by something else while it was reviewed, so your last decision was not "
+                    "written. Run the review again: it goes on with the file as it is now."
+                )
+            replace_file(self.path, content)
+        self._saved = content
+
+
+def around(base: KnowledgeBase, draft: dict[str, Any]) -> tuple[str, str] | None:
+    """What stands before and behind the quote in its passage. None: the quote does not stand where the draft says."""
+    gold = draft["gold"]
+    name, start, end, quote = gold.get("document"), gold.get("start", 0), gold.get("end", 0), gold.get("quote")
+    for document in base.documents():
+        if name and (document == name or document.replace("\\", "/").endswith(f"/{name}")):
+            for passage in base.passages(document):
+                inside = slice(start - passage.start, end - passage.start)
+                if passage.start <= start and passage.text[inside] == quote:
+                    return passage.text[: inside.start].lstrip(), passage.text[inside.stop :].rstrip()
+    return None

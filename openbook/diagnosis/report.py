@@ -18,13 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openbook.diagnosis.advice import advice
-from openbook.diagnosis.comparison import Comparison
 from openbook.diagnosis.llm_judge import SecondOpinion
 from openbook.diagnosis.probes import PROBES, ProbeRun
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.run_log import Header, Observation, Reply, ShownPassage
 from openbook.diagnosis.scoring import is_right
-from openbook.diagnosis.summary import MODES, SHARED, ModelSummary
+from openbook.diagnosis.summary import MODES, SHARED, Comparison, ModelSummary
 from openbook.diagnosis.verdicts import VERDICTS, Judgement, reason
 from openbook.files import replacing, storage_errors
 

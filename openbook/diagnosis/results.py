@@ -19,11 +19,19 @@ from openbook import __version__
 from openbook.codec import convert, parse_json
 from openbook.diagnoses import NUMBERS, OBSERVATIONS, OPINIONS, PROBES, REPORT
 from openbook.diagnosis.advice import advice
-from openbook.diagnosis.comparison import Comparison, ModelOutcomes, compare
 from openbook.diagnosis.probes import to_json as probes_to_json
 from openbook.diagnosis.report import Extras, write_report
 from openbook.diagnosis.run_log import Header, Observation, read_observations
-from openbook.diagnosis.summary import FORMAT, MODES, ModelSummary, Outcome, summarise, to_json
+from openbook.diagnosis.summary import (
+    FORMAT,
+    MODES,
+    Comparison,
+    ModelOutcomes,
+    ModelSummary,
+    Outcome,
+    compare,
+    summarise,
+)
 from openbook.diagnosis.verdicts import Judgement, judge_all, reason
 from openbook.errors import ConfigError, StorageError
 from openbook.files import replace_file, storage_errors
@@ -110,7 +118,7 @@ def numbers(
 ) -> dict[str, Any]:
     models = []
     for summary in summaries:
-        model = {**to_json(summary), "advice": [asdict(finding) for finding in advice(summary)]}
+        model = {**asdict(summary), "advice": [asdict(finding) for finding in advice(summary)]}
         more = extras.get(summary.name, Extras())
         if more.probe_run:
             model["probes"] = probes_to_json(more.probe_run)

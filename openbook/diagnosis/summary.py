@@ -1,20 +1,20 @@
-"""A diagnosis in numbers: shares of verdicts, overall and by tag, what was found, and what it cost.
+"""A diagnosis in numbers: shares of verdicts, overall and by tag, what was found, and what it cost; and two of them compared.
 
 Every share comes with its 95 % interval (Wilson). Requests on which the model failed are in no share.
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, TypeAlias, get_args
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias, get_args
 
 from openbook.diagnosis.questions import Question
-from openbook.diagnosis.run_log import Header, Mode, Observation
-from openbook.diagnosis.scoring import Interval, interval
+from openbook.diagnosis.run_log import Header, Mode, Observation, differences
+from openbook.diagnosis.scoring import Interval, interval, mcnemar
 from openbook.diagnosis.verdicts import VERDICTS, Judgement, Verdict, reply_is_right
+from openbook.errors import ConfigError
 from openbook.records import Digest, canonical_json, sha256_hex
 
 FORMAT = 1
@@ -82,13 +82,13 @@ class Group:
 class Retrieval:
     """Over the questions with a passage that is known to hold the answer. `found[k]`: one such is among the first k.
 
-    `reached`: among those given to the reader. `mrr`: the mean of 1/rank, 0 beyond the deepest rank.
+    `reached`: among those given to the reader. `mrr`: the mean of 1/rank, 0 beyond the deepest rank; None without questions.
     """
 
     questions: int
     found: Mapping[int, Share]
     reached: Share
-    mrr: Interval
+    mrr: Interval | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +177,7 @@ def summarise(header: Header, judgements: Iterable[tuple[Observation, Judgement]
             len(ranks),
             {k: share_of([0 < rank <= k for rank in ranks]) for k in RANKS},
             share_of(reached),
-            interval([1.0 / rank if rank else 0.0 for rank in ranks]),
+            interval([1.0 / rank if rank else 0.0 for rank in ranks]) if ranks else None,
         ),
         costs={mode: _cost(each) for mode, each in spent.items()},
         outcomes=tuple(outcomes),
@@ -199,9 +199,100 @@ def _group(found: Sequence[Judgement]) -> Group:
     return Group(len(found), failed, shares, share(sum(each.right for each in found), len(found) - failed))
 
 
-def to_json(summary: ModelSummary) -> dict[str, Any]:
-    value = asdict(summary)
-    value["retrieval"]["found"] = {str(k): each for k, each in value["retrieval"]["found"].items()}
-    if math.isnan(summary.retrieval.mrr.mean):
-        value["retrieval"]["mrr"] = None
-    return value
+# --- two of them compared ---------------------------------------------------------------------------------------------
+
+_SETTINGS = {  # of a header, in words
+    "knowledge_base": "knowledge bases",
+    "knowledge_base_version": "versions of the knowledge base",
+    "embedder": "embedders",
+    "where": "filters (--where)",
+    "labels": "access labels (--label)",
+    "strategy": "strategies of reading",
+    "passages": "numbers of passages",
+    "min_similarity": "least similarities",
+    "context_tokens": "sizes of the context, in tokens,",
+    "decoding": "decodings",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOutcomes:
+    """The outcome of each question that one model was asked. `header`: with what it was asked."""
+
+    name: str
+    header: Header
+    outcomes: Sequence[Outcome]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two models, or two runs, on the questions that both were asked and neither failed on. `right` as in `Outcome`.
+
+    `p`: McNemar's test, two-sided: how likely a difference like this is if both are equally good. `moved`: how many
+    questions went from one verdict to another. `left_out`: questions that only one of the two was asked. `failed`: those
+    that both were asked, and at least one failed on. `notes`: in what the two differ besides the model.
+    """
+
+    first: str
+    second: str
+    questions: int
+    both_right: int
+    only_first: int
+    only_second: int
+    p: float | None
+    moved: tuple[tuple[Verdict, Verdict, int], ...]
+    left_out: int
+    failed: int
+    notes: tuple[str, ...]
+
+    @property
+    def p_text(self) -> str:
+        if self.p is None:
+            return "no data"
+        return f"{self.p:.3f}" if self.p >= 0.001 else "< 0.001"
+
+    def all_notes(self) -> list[str]:
+        """What a reader of the numbers must know."""
+        found = list(self.notes)
+        if self.left_out:
+            found.append(f"Questions left out, because only one of the two was asked them: {self.left_out:,}.")
+        if self.failed:
+            found.append(f"Questions left out, because at least one of the two failed on them: {self.failed:,}.")
+        return found
+
+
+def compare(first: ModelOutcomes | ModelSummary, second: ModelOutcomes | ModelSummary) -> Comparison:
+    """Raises ConfigError if no question is the same in both: one with the same words, kind and answers (`words_digest`)."""
+    ones, others = ({each.question: each for each in model.outcomes} for model in (first, second))
+    same = [(outcome, others[words]) for words, outcome in ones.items() if words in others]
+    if not same and first.header.questions != second.header.questions:
+        raise ConfigError(
+            f"{first.name} and {second.name} were asked other questions (digests {first.header.questions[:12]} and "
+            f"{second.header.questions[:12]}), and none of them is the same in both. Compare diagnoses of the same questions."
+        )
+    pairs = [(a, b) for a, b in same if "failed" not in (a.verdict, b.verdict)]
+    only_first = sum(a.right and not b.right for a, b in pairs)
+    only_second = sum(b.right and not a.right for a, b in pairs)
+    moved = Counter((a.verdict, b.verdict) for a, b in pairs if a.verdict != b.verdict)
+    return Comparison(
+        first=first.name,
+        second=second.name,
+        questions=len(pairs),
+        both_right=sum(a.right and b.right for a, b in pairs),
+        only_first=only_first,
+        only_second=only_second,
+        p=mcnemar(only_first, only_second) if pairs else None,
+        moved=tuple((a, b, n) for (a, b), n in sorted(moved.items(), key=lambda each: (-each[1], each[0]))),
+        left_out=len(ones) + len(others) - 2 * len(same),
+        failed=len(same) - len(pairs),
+        notes=tuple(_notes(first.header, second.header)),
+    )
+
+
+def _notes(first: Header, second: Header) -> Iterator[str]:
+    """A sentence for each difference."""
+    for field, one, other in differences(first, second):
+        if field == "questions":
+            yield f"The files of questions differ (digests {one[:12]} and {other[:12]}); compared is what both ask."
+        elif field in _SETTINGS:
+            yield f"The {_SETTINGS[field]} differ: {one} and {other}."

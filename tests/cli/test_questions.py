@@ -12,7 +12,7 @@ import pytest
 
 from openbook.cli import context
 from openbook.diagnosis.importers import load_questions
-from openbook.diagnosis.question_review import Review
+from openbook.diagnosis.question_drafts import Review
 from openbook.diagnosis.questions import write_questions
 from openbook.errors import StorageError
 from openbook.inference import FrozenModel

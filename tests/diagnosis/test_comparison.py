@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 
-from openbook.diagnosis.comparison import ModelOutcomes, compare
 from openbook.diagnosis.report import write_report
 from openbook.diagnosis.results import numbers
 from openbook.diagnosis.run_log import Header, Observation
-from openbook.diagnosis.summary import Outcome, summarise
+from openbook.diagnosis.summary import ModelOutcomes, Outcome, compare, summarise
 from openbook.diagnosis.verdicts import judge_all
 from openbook.errors import ConfigError
 from openbook.records import sha256_hex

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from hypothesis import given
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 
 from openbook.diagnosis.advice import advice
 from openbook.diagnosis.run_log import Observation
-from openbook.diagnosis.summary import RANKS, ModelSummary, Outcome, Share, summarise, to_json
+from openbook.diagnosis.summary import RANKS, ModelSummary, Outcome, Share, summarise
 from openbook.diagnosis.verdicts import judge_all
 from tests.diagnosis.table_engine import HEADER, SILENT, observation
 
@@ -61,7 +60,7 @@ def test_the_counts_are_right() -> None:
 def test_retrieval_is_measured_where_something_is_to_be_found() -> None:
     retrieval = summary_of(mixed()).retrieval
     assert (retrieval.questions, retrieval.reached.count) == (10, 6)
-    assert math.isnan(summary_of([]).retrieval.mrr.mean)
+    assert summary_of([]).retrieval.mrr is None
 
 
 @given(st.lists(st.integers(0, 20), max_size=12))
@@ -75,7 +74,8 @@ def test_recall_and_mrr_are_what_a_search_through_the_lists_gives(ranks: list[in
         assert retrieval.found[k].count == sum(recalled)
         assert retrieval.found[k].share == (sum(recalled) / len(lists) if lists else None)
     reciprocal = [max((1 / at for at, gold in enumerate(found, 1) if gold), default=0.0) for found in lists]
-    if lists:
+    assert bool(lists) == (retrieval.mrr is not None)
+    if retrieval.mrr is not None:
         assert retrieval.mrr.mean == pytest.approx(sum(reciprocal) / len(lists))
 
 
@@ -158,5 +158,5 @@ def test_every_kind_of_advice(cases: list[Observation], says: str) -> None:
 def test_the_json_has_no_nan_and_gives_the_outcomes_back() -> None:
     for cases in (mixed(), []):
         summary = summary_of(cases)
-        value = json.loads(json.dumps(to_json(summary), allow_nan=False))
+        value = json.loads(json.dumps(asdict(summary), allow_nan=False))
         assert tuple(Outcome(**each) for each in value["outcomes"]) == summary.outcomes
