@@ -36,7 +36,16 @@ from openbook.diagnosis.results import observation_files, observations_path
 from openbook.diagnosis.run_log import Observation, open_run_log, read_observations
 from openbook.diagnosis.runner import run_questions
 from openbook.diagnosis.scoring import Interval, interval
-from openbook.diagnosis.verdicts import CONTROLS, VERDICTS, Verdict, evidence_of, judge, reason, with_neighbours
+from openbook.diagnosis.verdicts import (
+    CONTROLS,
+    VERDICTS,
+    Verdict,
+    by_chance,
+    judge,
+    reason,
+    reply_is_right,
+    with_neighbours,
+)
 from openbook.inference import load_embedder, load_model
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase, add
@@ -97,9 +106,8 @@ def ask_set(each: Set, name: str, base: KnowledgeBase, embedder: Embedder, optio
         bench = Bench(model, base, embedder, options=Options()).pinned()
         path = observations_path(options.out / each.name, model.identity)
         with open_run_log(path, bench.header(questions_digest(each.questions)), Observation) as log:
-            before = log.done
             run_questions(each.questions[: options.questions], bench, log)
-    print(f"{each.name}, {name}: {log.done - before} questions in {time.perf_counter() - started:.0f} s", flush=True)
+    print(f"{each.name}, {name}: {time.perf_counter() - started:.0f} s", flush=True)
 
 
 # --- what was seen ----------------------------------------------------------------------------------------------------
@@ -111,15 +119,15 @@ def all_records(out: Path) -> Iterator[dict[str, Any]]:
         for path in observation_files(out / name):
             header, observations = read_observations(path)
             for observation, others in with_neighbours(observations, CONTROLS):
-                seen = evidence_of(observation, others)
-                found = judge(seen)
+                question, found = observation.question, judge(observation, others)
+                right_alone = all(reply_is_right(each.closed, question) for each in observation.asked)
                 yield {
                     "set": name,
                     "model": header.model.name,
                     "verdict": found.verdict,
                     "silence": found.silence,
                     "right": found.right,
-                    "by_chance": seen.by_chance,
+                    "by_chance": right_alone and by_chance(question, others),
                     "reason": reason(observation, found),
                     **asdict(observation),
                 }

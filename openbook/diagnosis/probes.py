@@ -68,17 +68,6 @@ def _counted(trials: Sequence[Trial], outcomes: Iterable[str]) -> tuple[dict[str
     return dict(sorted(found.items())), {key: share(n, sum(shown.values())) for key, n in shown.items()}
 
 
-def case_of(question: Question, bench: Bench, finder: GoldFinder) -> Case | None:
-    """None: no passage is known to hold the answer. Raises KnowledgeError."""
-    gold = finder.find(question)
-    if not gold.hits:
-        return None
-    ranked = bench.retrieve(question.question, LOOKED_THROUGH)
-    rest = [hit for hit in ranked if not (gold.spans_in(hit.passage) or states_any(hit.passage, question.answers))]
-    whole = (hit for hit in gold.hits if holds_any(hit.passage.text, question.answers))
-    return Case(question, next(whole, gold.hits[0]), tuple(rest))
-
-
 def states_any(passage: Passage, answers: Sequence[str]) -> bool:
     """Whether one of the answers stands in the passage or above it, in its words or as a value: "28 days", "twenty-eight days"."""
     values = [value for value in map(accepted_value, answers) if value is not None]
@@ -306,12 +295,9 @@ class NoiseTrial(Trial):
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
-    """`rank` 0: at ranks that even out over the questions."""
+class Cell(Place):
+    """What was read at one place."""
 
-    strategy: Strategy
-    rank: int
-    distractors: int
     right: Share
     abstained: Share
 
@@ -466,14 +452,17 @@ def probe_question(
     question: Question, names: Sequence[str], bench: Bench, finder: GoldFinder, cancelled: Cancelled
 ) -> dict[str, Trial]:
     """What each probe of these names shows on the question. Raises Stopped, KnowledgeError."""
-    case, found = case_of(question, bench, finder), dict[str, Trial]()
-    for name in names:
-        probe = PROBES[name]
+    gold, probes = finder.find(question), {name: PROBES[name] for name in names}
+    if not gold.hits:
+        return {name: probe.trial_type(question.id, "no passage holds the answer") for name, probe in probes.items()}
+    ranked = bench.retrieve(question.question, LOOKED_THROUGH)
+    rest = [hit for hit in ranked if not (gold.spans_in(hit.passage) or states_any(hit.passage, question.answers))]
+    whole = (hit for hit in gold.hits if holds_any(hit.passage.text, question.answers))
+    case = Case(question, next(whole, gold.hits[0]), tuple(rest))
+    found: dict[str, Trial] = {}
+    for name, probe in probes.items():
         try:
-            if case:
-                found[name] = probe.trial(case, bench, cancelled)
-            else:
-                found[name] = probe.trial_type(question.id, "no passage holds the answer")
+            found[name] = probe.trial(case, bench, cancelled)
         except _RequestFailed as failure:
             found[name] = probe.trial_type(question.id, failure=str(failure))
     return found

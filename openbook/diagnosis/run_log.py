@@ -209,11 +209,6 @@ class RunLog(Generic[_Record]):
         self._places, end = _places(stream, path, kind)
         stream.truncate(end)  # what a killed process left of a line
 
-    @property
-    def done(self) -> int:
-        """How many questions have a record."""
-        return len(self._places)
-
     def find(self, question: str) -> _Record | None:
         """The record of the question with this id; None if it has none yet. Raises StorageError."""
         if question not in self._places:

@@ -28,7 +28,7 @@ from itertools import islice
 from typing import Literal, TypeAlias, TypeVar, get_args
 
 from openbook.diagnosis.questions import Question
-from openbook.diagnosis.run_log import Observation, Reply, Wording
+from openbook.diagnosis.run_log import Observation, Reply, ShownPassage, Wording
 from openbook.diagnosis.scoring import holds_any, is_right, normalised, same_answer
 
 Verdict: TypeAlias = Literal[
@@ -50,32 +50,6 @@ _Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True, slots=True)
-class WordingEvidence:
-    """One wording. `closed`, `opened`, `oracle`: whether the answer was right alone, with documents, with the passage.
-
-    `oracle` is None if no passage is known to hold an answer. `reached`: one that does was given to the reader.
-    `from_memory`: a wrong answer with documents is the one given alone, and stands in no passage that was given.
-    """
-
-    closed: bool
-    opened: bool
-    abstained: bool
-    oracle: bool | None = None
-    reached: bool = False
-    from_memory: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """What a verdict on one question rests on: `asked` has an entry for each wording, at least one."""
-
-    has_answer: bool
-    asked: tuple[WordingEvidence, ...]
-    by_chance: bool = False
-    failed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Judgement:
     """`silence`: what the model did where no passage holds an answer. `wording`: the one that decided.
 
@@ -90,73 +64,53 @@ class Judgement:
     from_memory: bool = False
 
 
-def judge(evidence: Evidence) -> Judgement:
-    if evidence.failed:
+def judge_all(observations: Iterable[Observation]) -> Iterator[tuple[Observation, Judgement]]:
+    """In order; only a few are in memory at a time. Judging again after a change of the rules asks no model."""
+    for observation, others in with_neighbours(observations, CONTROLS):
+        yield observation, judge(observation, others)
+
+
+def judge(observation: Observation, others: Sequence[Observation] = ()) -> Judgement:
+    """`others`: observations of the same model, for `by_chance`."""
+    question, asked = observation.question, observation.asked
+    if observation.failure:
         return Judgement("failed", right=False)
-    asked = evidence.asked
-    if not evidence.has_answer:
-        return _without_passage(asked, next((i for i, each in enumerate(asked) if not each.abstained), 0))
-    known = not evidence.by_chance and all(each.closed for each in asked)
-    wrong = [i for i, each in enumerate(asked) if not each.opened]
+    if not question.answers:
+        return _without_passage(asked, next((i for i, each in enumerate(asked) if not each.opened.abstained), 0))
+    known = all(reply_is_right(each.closed, question) for each in asked) and not by_chance(question, others)
+    wrong = [i for i, each in enumerate(asked) if not reply_is_right(each.opened, question)]
     if not wrong:
         return Judgement("known" if known else "fixed_by_retrieval", right=True)
     wording = wrong[0]
     if asked[wording].oracle is None:
-        wording = next((i for i in wrong if not asked[i].abstained), wording)
+        wording = next((i for i in wrong if not asked[i].opened.abstained), wording)
     decisive = asked[wording]
-    from_memory = decisive.from_memory and decisive.reached
+    given = [passage for passage in observation.passages if passage.id in decisive.found]
+    reached = any(passage.gold for passage in given)
+    from_memory = reached and _is_from_memory(decisive, given)
     if known:
-        if decisive.oracle is None and decisive.abstained:
+        if decisive.oracle is None and decisive.opened.abstained:
             return Judgement("known", True, "abstained", wording)
         return Judgement("harmed_by_retrieval", False, "", wording, from_memory)
     if decisive.oracle is None:
         return _without_passage(asked, wording)
-    if not decisive.oracle:
+    if not reply_is_right(decisive.oracle, question):
         return Judgement("reader_gap", False, "", wording, from_memory)
-    return Judgement("distracted" if decisive.reached else "retriever_miss", False, "", wording, from_memory)
+    return Judgement("distracted" if reached else "retriever_miss", False, "", wording, from_memory)
 
 
-def _without_passage(asked: Sequence[WordingEvidence], wording: int) -> Judgement:
-    abstained = asked[wording].abstained
+def _without_passage(asked: Sequence[Wording], wording: int) -> Judgement:
+    abstained = asked[wording].opened.abstained
     return Judgement("not_in_the_knowledge_base", abstained, "abstained" if abstained else "invented", wording)
 
 
-# --- from observations ------------------------------------------------------------------------------------------------
-
-
-def judge_all(observations: Iterable[Observation]) -> Iterator[tuple[Observation, Judgement]]:
-    """In order; only a few are in memory at a time. Judging again after a change of the rules asks no model."""
-    for observation, others in with_neighbours(observations, CONTROLS):
-        yield observation, judge(evidence_of(observation, others))
-
-
-def evidence_of(observation: Observation, others: Sequence[Observation] = ()) -> Evidence:
-    """`others`: observations of the same model, for `by_chance`."""
-    question = observation.question
-    asked = tuple(_wording_evidence(observation, wording) for wording in observation.asked)
-    chance = False
-    if question.answers and all(each.closed for each in asked):
-        alone = [(other.question, other.asked[0].closed) for other in others]
-        chance = by_chance(question, [(q, reply.text) for q, reply in alone if not reply.failure])
-    return Evidence(bool(question.answers), asked, chance, bool(observation.failure))
-
-
-def _wording_evidence(observation: Observation, wording: Wording) -> WordingEvidence:
-    question, closed, opened = observation.question, wording.closed, wording.opened
-    given = [passage for passage in observation.passages if passage.id in wording.found]
-    right = reply_is_right(opened, question)
-    from_memory = (
-        not (right or opened.abstained or closed.abstained or wording.cited)
+def _is_from_memory(wording: Wording, given: Sequence[ShownPassage]) -> bool:
+    """Whether a wrong answer with documents is the one given alone, and stands in no passage that was given."""
+    closed, opened = wording.closed, wording.opened
+    return (
+        not (opened.abstained or closed.abstained or wording.cited)
         and same_answer(opened.text, closed.text)
         and not any(holds_any(passage.text, [opened.text]) for passage in given)
-    )
-    return WordingEvidence(
-        closed=reply_is_right(closed, question),
-        opened=right,
-        abstained=opened.abstained,
-        oracle=None if wording.oracle is None else reply_is_right(wording.oracle, question),
-        reached=any(passage.gold for passage in given),
-        from_memory=from_memory,
     )
 
 
@@ -164,10 +118,11 @@ def reply_is_right(reply: Reply, question: Question) -> bool:
     return not reply.abstained and is_right(reply.text, question)
 
 
-def by_chance(question: Question, others: Sequence[tuple[Question, str]]) -> bool:
-    """Whether the model's answers to `others`, each with its own question, hold this one's answer too often."""
+def by_chance(question: Question, others: Sequence[Observation]) -> bool:
+    """Whether the model's answers to other questions, without documents, hold this one's answer too often."""
     accepted = {normalised(answer) for answer in question.answers}
-    controls = [text for other, text in others if accepted.isdisjoint(map(normalised, other.answers))]
+    alone = [other.asked[0].closed for other in others if accepted.isdisjoint(map(normalised, other.question.answers))]
+    controls = [reply.text for reply in alone if not reply.failure]
     return sum(is_right(text, question) for text in controls) > MOST_BY_CHANCE * len(controls)
 
 

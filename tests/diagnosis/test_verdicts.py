@@ -10,17 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openbook.diagnosis.questions import Question
-from openbook.diagnosis.run_log import Observation, Reply
+from openbook.diagnosis.run_log import Observation, Reply, Wording
 from openbook.diagnosis.scoring import holds_any, is_right, same_answer
 from openbook.diagnosis.summary import SHARED, summarise
 from openbook.diagnosis.verdicts import (
     VERDICTS,
-    Evidence,
     Judgement,
     Verdict,
-    WordingEvidence,
     by_chance,
-    evidence_of,
     judge,
     judge_all,
     reason,
@@ -29,25 +26,35 @@ from openbook.diagnosis.verdicts import (
 from tests.conftest import ROOT
 from tests.diagnosis.table_engine import HEADER, SILENT, observation
 
-booleans = st.booleans()
+RIGHT, WRONG = "It leaves at 01:40.", "It leaves at noon."
+
+
+def said(text: str) -> Reply:
+    return Reply(text, text == SILENT)
+
+
+REPLIES = st.sampled_from([*map(said, (RIGHT, WRONG, SILENT) * 4), Reply(failure="The engine fell over.")])
+OTHERS = [observation(n, closed=RIGHT) for n in range(2, 9)]  # to which the model said the same
 
 
 @st.composite
-def seen(draw: st.DrawFn) -> Evidence:
+def seen(draw: st.DrawFn) -> Observation:
     """Whatever can be observed: an oracle for all wordings or none, passages reached only where some hold the answer."""
-    held = draw(booleans)
-    oracle, reached = (booleans, booleans) if held else (st.none(), st.just(False))
-    asked = st.builds(WordingEvidence, booleans, booleans, booleans, oracle, reached, booleans)
-    wordings = tuple(draw(st.lists(asked, min_size=1, max_size=4)))
-    return Evidence(draw(booleans), wordings, draw(booleans), draw(booleans))
+    held = draw(st.booleans())
+    oracle, found = REPLIES if held else st.none(), st.sampled_from([(), ("p1",)])
+    asked = st.builds(
+        Wording, st.just("When?"), REPLIES, REPLIES, oracle, found, cited=st.sampled_from([(), (("p1", 0, 5),)])
+    )
+    case = observation(1, holding=("p1",) if held else (), answers=draw(st.sampled_from([(), ("01:40",)])))
+    return replace(case, asked=tuple(draw(st.lists(asked, min_size=1, max_size=4))))
 
 
-@given(seen())
-def test_every_combination_has_exactly_one_verdict(each: Evidence) -> None:
-    found = judge(each)
+@given(seen(), st.sampled_from([[], OTHERS]))
+def test_every_combination_has_exactly_one_verdict(each: Observation, others: list[Observation]) -> None:
+    found = judge(each, others)
     assert found.verdict in VERDICTS
-    assert judge(each) == found
-    assert (found.verdict == "failed") == each.failed
+    assert (found.verdict == "failed") == bool(each.failure)
+    assert found.verdict != "known" or not others
     if found.verdict == "not_in_the_knowledge_base":
         assert found.silence in ("abstained", "invented")
         assert found.right == (found.silence == "abstained")
@@ -57,10 +64,8 @@ def test_every_combination_has_exactly_one_verdict(each: Evidence) -> None:
 
 
 @given(st.lists(seen(), max_size=20))
-def test_shares_sum_to_one(many: list[Evidence]) -> None:
-    cases = (replace(observation(n), asked=observation(n).asked * len(each.asked)) for n, each in enumerate(many))
-    summary = summarise(HEADER, zip(cases, map(judge, many), strict=True))
-    group = summary.overall
+def test_shares_sum_to_one(many: list[Observation]) -> None:
+    group = summarise(HEADER, judge_all(many)).overall
     assert sum(group.verdicts[v].count for v in SHARED) + group.failed == group.questions == len(many)
     if group.questions > group.failed:
         assert sum(group.verdicts[v].share or 0.0 for v in SHARED) == pytest.approx(1.0)
@@ -68,7 +73,6 @@ def test_shares_sum_to_one(many: list[Evidence]) -> None:
         assert all(each.share is None for each in group.verdicts.values())
 
 
-RIGHT, WRONG = "It leaves at 01:40.", "It leaves at noon."
 FORCED: list[tuple[Verdict, str, dict[str, object]]] = [
     ("known", "", {"closed": RIGHT}),
     ("known", "abstained", {"closed": RIGHT, "opened": SILENT, "holding": (), "rank": 0}),
@@ -102,23 +106,18 @@ def test_each_verdict_is_forced_and_has_a_reason(verdict: Verdict, silence: str,
 def with_wording(case: Observation, **texts: str) -> Observation:
     """The same asked a second time, with these answers."""
     first = case.asked[0]
-    second = replace(
-        first,
-        text=f"In other words: {first.text}",
-        closed=Reply(texts.get("closed", first.closed.text)),
-        opened=Reply(texts.get("opened", first.opened.text), texts.get("opened") == SILENT),
-    )
-    return replace(case, asked=(first, second))
+    replies = {mode: said(text) for mode, text in texts.items()}
+    return replace(case, asked=(first, replace(first, text=f"In other words: {first.text}", **replies)))
 
 
 def test_known_is_right_in_every_wording_and_the_one_that_is_wrong_decides() -> None:
     case = observation(1, closed=RIGHT)
-    assert judge(evidence_of(with_wording(case))).verdict == "known"
+    assert judge(with_wording(case)).verdict == "known"
     unstable = with_wording(case, closed=WRONG)
-    assert judge(evidence_of(unstable)).verdict == "fixed_by_retrieval"
-    assert "not reliably right" in reason(unstable, judge(evidence_of(unstable)))
+    assert judge(unstable).verdict == "fixed_by_retrieval"
+    assert "not reliably right" in reason(unstable, judge(unstable))
     case = with_wording(observation(1), opened=WRONG)
-    found = judge(evidence_of(case))
+    found = judge(case)
     assert (found.verdict, found.wording) == ("distracted", 1)
     assert "Asked as: In other words" in reason(case, found)
 
@@ -126,32 +125,32 @@ def test_known_is_right_in_every_wording_and_the_one_that_is_wrong_decides() -> 
 def test_what_is_said_to_everything_is_right_by_chance() -> None:
     others = [observation(n, question=f"Is ship {n} large?", answers=("no",), closed="Yes.") for n in range(2, 9)]
     case = observation(1, question="Is the harbour deep?", answers=("yes",), closed="Yes.", opened="Yes.")
-    assert judge(evidence_of(case, others)).verdict == "fixed_by_retrieval"
+    assert judge(case, others).verdict == "fixed_by_retrieval"
     same = [replace(o, question=replace(o.question, answers=("yes",))) for o in others]
-    assert judge(evidence_of(case, same)).verdict == "known"  # those with this answer are no controls
-    assert judge(evidence_of(case, [observation(n) for n in range(2, 9)])).verdict == "known"
+    assert judge(case, same).verdict == "known"  # those with this answer are no controls
+    assert judge(case, [observation(n) for n in range(2, 9)]).verdict == "known"
 
 
 def test_one_answer_in_twenty_may_hold_it() -> None:
     question = Question("q", "Capital of France?", ("Paris",))
-    rest = [(Question(f"o{n}", "What?", (f"thing {n}",)), f"thing {n}") for n in range(19)]
-    paris = (Question("p", "Where was Hugo born?", ("Besançon",)), "In Paris.")
+    rest = [observation(n, answers=(f"thing {n}",), closed=f"thing {n}") for n in range(19)]
+    paris = observation(question="Where was Hugo born?", answers=("Besançon",), closed="In Paris.")
     assert not by_chance(question, [*rest, paris])
     assert by_chance(question, [*rest[:18], paris])
     assert not by_chance(question, [])
-    noes = [(Question(f"o{n}", "Where?", (f"harbour {n}",)), "It is not open.") for n in range(9)]
+    noes = [observation(n, answers=(f"harbour {n}",), closed="It is not open.") for n in range(9)]
     assert by_chance(Question("q", "Is the pier open?", ("No",)), noes)
 
 
 def test_an_answer_from_memory_against_the_passage() -> None:
     case = observation(1, closed="It leaves at noon.", opened="It leaves at noon.", cited=())
-    found = judge(evidence_of(case))
+    found = judge(case)
     assert (found.verdict, found.from_memory) == ("distracted", True)
     assert "from memory against the passage" in reason(case, found)
     cited = observation(1, closed="It leaves at noon.", opened="It leaves at noon.")
-    assert not judge(evidence_of(cited)).from_memory
+    assert not judge(cited).from_memory
     unread = observation(1, closed="It leaves at noon.", opened="It leaves at noon.", cited=(), found=(), rank=0)
-    assert judge(evidence_of(unread)) == Judgement("retriever_miss", right=False)
+    assert judge(unread) == Judgement("retriever_miss", right=False)
 
 
 RIGHT_ANSWERS = [  # (answer, accepted)
@@ -255,24 +254,23 @@ def test_equal_answers() -> None:
 
 
 def test_an_abstention_is_never_known() -> None:
-    case = observation(1, question="Is the pier open?", answers=("No",), closed="I do not know.", opened="No.")
-    case = replace(case, asked=tuple(replace(each, closed=Reply("I do not know.", True)) for each in case.asked))
-    assert judge(evidence_of(case)).verdict == "fixed_by_retrieval"
-    assert "Alone wrong" in reason(case, judge(evidence_of(case)))
+    case = observation(1, question="Is the pier open?", answers=("No",), opened="No.")
+    case = replace(case, asked=(replace(case.asked[0], closed=Reply("I do not know.", True)),))
+    assert judge(case).verdict == "fixed_by_retrieval"
+    assert "Alone wrong" in reason(case, judge(case))
 
 
 def test_where_no_passage_holds_it_an_invention_decides_whatever_the_order() -> None:
-    silent, invents, knows = (
-        WordingEvidence(closed=False, opened=False, abstained=True),
-        WordingEvidence(closed=False, opened=False, abstained=False),
-        WordingEvidence(closed=True, opened=False, abstained=True),
-    )
-    for order, wording in (((silent, invents), 1), ((invents, silent), 0)):
-        assert judge(Evidence(True, order)) == Judgement("not_in_the_knowledge_base", False, "invented", wording)
-    assert judge(Evidence(True, (silent, silent))) == Judgement("not_in_the_knowledge_base", True, "abstained", 0)
-    invents = replace(invents, closed=True)
-    for order, wording in (((knows, invents), 1), ((invents, knows), 0)):
-        assert judge(Evidence(True, order)) == Judgement("harmed_by_retrieval", False, "", wording)
+    case = observation(1, holding=(), rank=0)
+
+    def judged(closed: str, *opened: str) -> Judgement:
+        wordings = (replace(case.asked[0], closed=said(closed), opened=said(text)) for text in opened)
+        return judge(replace(case, asked=tuple(wordings)))
+
+    for opened, wording in (((SILENT, WRONG), 1), ((WRONG, SILENT), 0)):
+        assert judged("No idea.", *opened) == Judgement("not_in_the_knowledge_base", False, "invented", wording)
+        assert judged(RIGHT, *opened) == Judgement("harmed_by_retrieval", False, "", wording)
+    assert judged("No idea.", SILENT, SILENT) == Judgement("not_in_the_knowledge_base", True, "abstained", 0)
 
 
 @given(st.lists(st.integers(), max_size=40), st.integers(0, 8))
