@@ -73,9 +73,6 @@ class _Asked:
         if not self.question.strip() or not all(answer.strip() for answer in texts(self.answers)):
             raise ValueError("a question or an answer is empty")
 
-    def of(self, title: str = "", passage: str = "") -> EvalQuestion:
-        return EvalQuestion(self.question, texts(self.answers), title, passage)
-
 
 @dataclass(frozen=True, slots=True)
 class _Passage:
@@ -89,10 +86,10 @@ def load_eval_set(path: Path) -> list[EvalQuestion]:
     found: list[EvalQuestion] = []
     for _, where, value in json_lines(file_content(path), path.name):
         if isinstance(value, dict) and "passage" in value:
-            passage = convert(value, _Passage, where, ConfigError)
-            found += [each.of(passage.title, passage.passage) for each in passage.questions]
+            on = convert(value, _Passage, where, ConfigError)
         else:
-            found.append(convert(value, _Asked, where, ConfigError).of())
+            on = _Passage("", (convert(value, _Asked, where, ConfigError),))
+        found += [EvalQuestion(each.question, texts(each.answers), on.title, on.passage) for each in on.questions]
     if not found:
         raise ConfigError(f"{path.name} holds no questions.")
     return found

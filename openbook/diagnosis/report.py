@@ -21,7 +21,7 @@ from openbook.diagnosis.advice import advice
 from openbook.diagnosis.llm_judge import SecondOpinion
 from openbook.diagnosis.probes import PROBES, ProbeRun
 from openbook.diagnosis.questions import Question
-from openbook.diagnosis.run_log import Header, Observation, Reply, ShownPassage
+from openbook.diagnosis.run_log import Observation, Reply, ShownPassage
 from openbook.diagnosis.scoring import is_right
 from openbook.diagnosis.summary import MODES, SHARED, Comparison, ModelSummary
 from openbook.diagnosis.verdicts import VERDICTS, Judgement, reason
@@ -56,7 +56,7 @@ def write_report(
 ) -> None:
     """One part for each model, with the `extras` of its name. Questions are written as they come. Raises StorageError."""
     template = _environment().get_template("report.html")
-    parts = [_model(summary, judgements, extras.get(summary.name)) for summary, judgements in models]
+    parts = [_model(summary, judgements, extras.get(summary.name, Extras())) for summary, judgements in models]
     page = template.generate(title=title, models=parts, comparisons=comparisons, most_questions=MOST_QUESTIONS)
     with storage_errors(f"write {path}"), replacing(path) as stream:
         stream.writelines(part.encode("utf-8", "replace") for part in page)
@@ -87,6 +87,7 @@ def _environment() -> Environment:
         "script": _asset("report.js"),
         "verdicts": VERDICTS,
         "modes": MODES,
+        "advice": advice,
         "reason": reason,
         "mark": mark,
         "role": role,
@@ -120,30 +121,14 @@ def visible(value: object) -> str:
 # --- what the templates show ------------------------------------------------------------------------------------------
 
 
-def _model(summary: ModelSummary, judgements: Judgements, extras: Extras | None) -> dict[str, Any]:
+def _model(summary: ModelSummary, judgements: Judgements, extras: Extras) -> dict[str, Any]:
     counts = [share.count for share in summary.overall.verdicts.values()]
     return {
         "summary": summary,
-        "advice": advice(summary),
         "judgements": _first_of_each_verdict(judgements),
         "questions_left_out": sum(max(0, n - MOST_QUESTIONS) for n in (*counts, summary.overall.failed)),
-        "lineage": _lineage(summary.header),
-        "extras": extras or Extras(),
+        "extras": extras,
     }
-
-
-def _lineage(header: Header) -> list[list[str]]:
-    decoding = header.decoding
-    return [
-        ["model", f"{header.model.name} ({header.model.digest or 'no digest'}, {header.model.evidence})"],
-        ["numeric class", header.numeric_class or "none promised"],
-        ["knowledge base", f"{header.knowledge_base}, version {header.knowledge_base_version}"],
-        ["embedder", f"{header.embedder.name} ({header.embedder.digest})"],
-        ["questions", header.questions],
-        ["read", f"{header.strategy}, {header.passages} passages, least similarity {header.min_similarity}"],
-        ["decoding", f"temperature {decoding.temperature}, at most {decoding.max_tokens} tokens, seed {decoding.seed}"],
-        ["limited to", f"{header.where or 'all documents'}; labels: {', '.join(header.labels) or 'none'}"],
-    ]
 
 
 def _first_of_each_verdict(judgements: Judgements) -> Iterator[tuple[Observation, Judgement]]:

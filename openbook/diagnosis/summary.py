@@ -63,10 +63,6 @@ class Cost:
     prompt_tokens: int | None
     answer_tokens: int | None
 
-    @property
-    def seconds_each(self) -> float | None:
-        return self.seconds / self.requests if self.requests else None
-
 
 @dataclass(frozen=True, slots=True)
 class Group:
