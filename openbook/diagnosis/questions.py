@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from openbook.answer import checked_question
 from openbook.codec import convert, parse_json
@@ -26,12 +26,7 @@ from openbook.files import replace_file, storage_errors
 from openbook.records import Digest, canonical_json
 
 Kind: TypeAlias = Literal["answerable", "unanswerable", "world"]
-KINDS: dict[str, Kind] = {
-    "answerable": "answerable",
-    "unanswerable": "unanswerable",
-    "world": "world",
-    "closed-book": "world",  # another word for it in files
-}
+KINDS: dict[str, Kind] = {**{kind: kind for kind in get_args(Kind)}, "closed-book": "world"}  # as files may call them
 MAX_FILE_BYTES = 1 << 29  # after decompression
 MAX_QUESTION_BYTES = 1 << 20
 MAX_ID_CHARS = 200

@@ -13,7 +13,7 @@ import pytest
 from openbook.diagnosis.report import write_report
 from openbook.diagnosis.results import numbers
 from openbook.diagnosis.run_log import Header, Observation
-from openbook.diagnosis.summary import ModelOutcomes, Outcome, compare, summarise
+from openbook.diagnosis.summary import ModelOutcomes, compare, summarise
 from openbook.diagnosis.verdicts import judge_all
 from openbook.errors import ConfigError
 from openbook.records import sha256_hex
@@ -23,15 +23,8 @@ from tests.diagnosis.test_summary import WRONG
 OTHERS = replace(HEADER, questions=sha256_hex(b"other questions"))
 
 
-def outcomes(*rights: bool) -> list[Outcome]:
-    return [
-        Outcome(f"q{n}", "fixed_by_retrieval" if right else "distracted", right, f"w{n}")
-        for n, right in enumerate(rights)
-    ]
-
-
-def of(found: Sequence[Outcome]) -> ModelOutcomes:
-    return ModelOutcomes("a model", HEADER, found)
+def asked(count: int, *wrong: int) -> list[Observation]:
+    return [observation(n, opened=WRONG) if n in wrong else observation(n) for n in range(count)]
 
 
 def seen(cases: Sequence[Observation], header: Header = HEADER) -> ModelOutcomes:
@@ -39,19 +32,18 @@ def seen(cases: Sequence[Observation], header: Header = HEADER) -> ModelOutcomes
 
 
 def test_two_models_are_compared_on_what_both_were_asked() -> None:
-    one, other = outcomes(True, True, False, False, True), outcomes(True, False, True, False)
-    found = compare(of(one), of([*other, Outcome("q9", "known", True, "w9")]))
+    found = compare(seen(asked(5, 2, 3)), seen([*asked(4, 1, 3), observation(9)]))
     assert (found.questions, found.both_right, found.only_first, found.only_second) == (4, 1, 1, 1)
     assert (found.left_out, found.notes, found.p, found.p_text) == (2, (), 1.0, "1.000")
     assert found.moved == (("distracted", "fixed_by_retrieval", 1), ("fixed_by_retrieval", "distracted", 1))
-    nothing = compare(of([Outcome("q0", "failed", False, "w0")]), of(other))
+    nothing = compare(seen([observation(0, failure="It fell over.")]), seen(asked(4)))
     assert (nothing.questions, nothing.p, nothing.p_text) == (0, None, "no data")
 
 
 def test_other_questions_are_refused_whatever_their_ids() -> None:
     other = [observation(n, question=f"Who built bridge {n}?") for n in range(3)]
     with pytest.raises(ConfigError, match=f"{HEADER.questions[:12]} and {OTHERS.questions[:12]}.*same questions"):
-        compare(seen([observation(n) for n in range(3)]), seen(other, OTHERS))
+        compare(seen(asked(3)), seen(other, OTHERS))
     with pytest.raises(ConfigError, match="none of them is the same"):  # the same words, other accepted answers
         compare(seen([observation(1)]), seen([observation(1, answers=("10:40",))], OTHERS))
 
@@ -64,37 +56,32 @@ def test_what_is_the_same_is_compared_whatever_its_id_and_the_rest_is_counted() 
     assert (found.questions, found.both_right, found.only_first, found.left_out) == (2, 1, 1, 3)
 
 
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        ({"where": "type = 'pdf'"}, "The filters (--where) differ: none and type = 'pdf'."),
-        ({"labels": ("board",)}, "The access labels (--label) differ: none and 'board'."),
-        ({"strategy": "each"}, "The strategies of reading differ: together and each."),
-        ({"knowledge_base_version": 4}, "The versions of the knowledge base differ: 1 and 4."),
-        ({"decoding": replace(HEADER.decoding, max_tokens=9)}, "The decodings differ: Decoding("),
-        ({"embedder": replace(HEADER.embedder, dimensions=32)}, "dimensions) and hash ("),
-        ({"questions": OTHERS.questions}, f"(digests {HEADER.questions[:12]} and {OTHERS.questions[:12]})"),
-        ({"model": replace(HEADER.model, name="other"), "numeric_class": "other"}, None),
-    ],
-)
-def test_all_that_differs_besides_the_model_is_named(change: dict[str, Any], says: str | None) -> None:
-    cases = [observation(1)]
-    notes = compare(seen(cases), seen(cases, replace(HEADER, **change))).notes
-    assert len(notes) == (says is not None)
-    assert not says or says in notes[0]
+DIFFERING: dict[str, tuple[Any, str]] = {
+    "knowledge_base": ("other", "The knowledge bases differ: kb and other."),
+    "knowledge_base_version": (4, "The versions of the knowledge base differ: 1 and 4."),
+    "embedder": (replace(HEADER.embedder, dimensions=32), "64 dimensions) and hash ("),
+    "questions": (OTHERS.questions, f"(digests {HEADER.questions[:12]} and {OTHERS.questions[:12]})"),
+    "strategy": ("each", "The strategies of reading differ: together and each."),
+    "passages": (9, "The numbers of passages differ: 2 and 9."),
+    "min_similarity": (0.5, "The least similarities differ: 0.2 and 0.5."),
+    "context_tokens": (99, "The sizes of the context, in tokens, differ: 4096 and 99."),
+    "decoding": (replace(HEADER.decoding, max_tokens=9), "The decodings differ: Decoding("),
+    "where": ("type = 'pdf'", "The filters (--where) differ: none and type = 'pdf'."),
+    "labels": (("board",), "The access labels (--label) differ: none and 'board'."),
+}
 
 
-def test_every_field_of_a_header_is_looked_at() -> None:
-    """A new one must be named, or be the model's own."""
-    own = {"model", "numeric_class", "format"}
-    others: dict[str, Any] = {each.name: "other" for each in fields(Header) if each.name not in own}
-    others |= {"decoding": replace(HEADER.decoding, seed=7), "embedder": replace(HEADER.embedder, name="other")}
-    for field, other in others.items():
-        assert compare(seen([observation(1)]), seen([observation(1)], replace(HEADER, **{field: other}))).notes, field
+def test_all_that_differs_besides_the_model_is_named() -> None:
+    cases, own = [observation(1)], {"model": replace(HEADER.model, name="other"), "numeric_class": "other"}
+    assert {*own, *DIFFERING, "format"} == {each.name for each in fields(Header)}
+    assert compare(seen(cases), seen(cases, replace(HEADER, **own))).notes == ()
+    for field, (other, says) in DIFFERING.items():
+        (note,) = compare(seen(cases), seen(cases, replace(HEADER, **{field: other}))).notes
+        assert says in note
 
 
 def test_questions_on_which_one_failed_are_counted() -> None:
-    fine = [observation(n) for n in range(4)]
+    fine = asked(4)
     failed = [observation(0, failure="It fell over."), *fine[1:3], observation(9)]
     found = compare(seen(fine), seen(failed))
     assert (found.questions, found.failed, found.left_out) == (2, 1, 2)
@@ -103,7 +90,7 @@ def test_questions_on_which_one_failed_are_counted() -> None:
 
 
 def test_notes_are_in_the_numbers_and_on_the_page(tmp_path: Path) -> None:
-    cases = [observation(n) for n in range(2)]
+    cases = asked(2)
     summaries = [summarise(header, judge_all(cases)) for header in (HEADER, replace(HEADER, knowledge_base_version=4))]
     found = compare(*summaries)
     assert json.loads(json.dumps(numbers("t", summaries, [found])["comparisons"]))[0]["notes"] == list(found.notes)

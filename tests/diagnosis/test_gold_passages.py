@@ -96,10 +96,6 @@ def test_a_window_is_marked_where_the_quote_stands_in_it(finder: GoldFinder, bas
     assert not any(found.spans_in(hit.passage) for hit in hits if not hit.passage.parts)
 
 
-def about(question: str, answer: str = "so") -> Topic:
-    return Topic.of(Question("q", question, (answer,)))
-
-
 @pytest.mark.parametrize(
     ("question", "answer", "text", "is_in"),
     [
@@ -118,4 +114,4 @@ def about(question: str, answer: str = "so") -> Topic:
     ],
 )
 def test_what_is_spoken_of_in_a_text(question: str, answer: str, text: str, is_in: bool) -> None:
-    assert about(question, answer).is_in(text) is is_in
+    assert Topic.of(Question("q", question, (answer,))).is_in(text) is is_in
