@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -22,7 +22,6 @@ from openbook.diagnosis.probes import (
     ProbeRun,
     altered,
     own_rank,
-    states_any,
     to_json,
 )
 from openbook.diagnosis.questions import Question
@@ -43,6 +42,7 @@ QUESTIONS = [Question(f"q-{h}", f"When does the ferry to {h} leave?", (TIMES[h],
 NOWHERE = Question("nowhere", "When does the ferry to Zandvoort leave?", kind="unanswerable")
 TWICE = "Arvik"  # two documents tell its time
 Answers = Callable[[Prompt], str]
+_Result = TypeVar("_Result", Counterfactual, Abstention, Noise)
 
 
 def base_of(folder: Path, **texts: str) -> KnowledgeBase:
@@ -86,8 +86,22 @@ def bench_of(base: KnowledgeBase, answer: Answers | FrozenModel, **options: Any)
     return bench_with(answer if isinstance(answer, FrozenModel) else FrozenModel(TableEngine(answer)), base, **options)
 
 
-def run(base: KnowledgeBase, answer: Answers | FrozenModel, *names: str, **options: Any) -> ProbeRun:
-    return run_probes(QUESTIONS, bench_of(base, answer, **options), "digest", names or tuple(PROBES))
+def run(base: KnowledgeBase, answer: Answers, *names: str) -> ProbeRun:
+    return run_probes(QUESTIONS, bench_of(base, answer), "digest", names or PROBES)
+
+
+def result_of(
+    kind: type[_Result],
+    base: KnowledgeBase,
+    answer: Answers | FrozenModel,
+    asked: Sequence[Question] = QUESTIONS,
+    **options: Any,
+) -> _Result:
+    """Of one probe."""
+    name = kind.__name__.lower()
+    result = run_probes(asked, bench_of(base, answer, **options), "digest", [name]).results[name]
+    assert isinstance(result, kind)
+    return result
 
 
 def counted(shares: Any) -> dict[str, int]:
@@ -96,12 +110,6 @@ def counted(shares: Any) -> dict[str, int]:
 
 
 # --- counterfactual ---------------------------------------------------------------------------------------------------
-
-
-def counterfactual(base: KnowledgeBase, answer: Answers) -> Counterfactual:
-    result = run(base, answer, "counterfactual").results["counterfactual"]
-    assert isinstance(result, Counterfactual)
-    return result
 
 
 def doubts(prompt: Prompt) -> str:
@@ -140,7 +148,7 @@ def before(last: str) -> Answers:
     ],
 )
 def test_whom_an_answer_follows(base: KnowledgeBase, answer: Answers, followed: dict[str, int], meaning: str) -> None:
-    result = counterfactual(base, answer)
+    result = result_of(Counterfactual, base, answer)
     assert counted(result.followed) == followed
     assert meaning in result.meaning()
     assert all(trial.kind == "time" and trial.new != trial.old for trial in result.trials)
@@ -171,28 +179,12 @@ def test_old_and_new_value_are_judged_alike(
         return accepted if stands in ("", accepted) else says(stands)
 
     asked = [Question("q", "What is the rule?", (accepted,))]
-    found = run_probes(asked, bench_of(base_of(tmp_path, rules=text), answer), "d", ["counterfactual"])
-    result = found.results["counterfactual"]
-    assert isinstance(result, Counterfactual)
+    result = result_of(Counterfactual, base_of(tmp_path, rules=text), answer, asked)
     assert counted(result.followed) == {outcome: 1}
 
 
 def passage_of(text: str) -> Passage:
     return Passage("p", "d", "", 0, len(text), None, (), text)
-
-
-@pytest.mark.parametrize(
-    ("text", "accepted"),
-    [
-        ("Staff have twenty-eight days.", "28 days"),
-        ("Due 2024-04-30.", "30 April 2024"),
-        ("It opens at 2 pm.", "14:00"),
-        ("It costs 1500 euros.", "€1,500"),
-    ],
-)
-def test_what_says_the_value_in_another_way_tells_it(text: str, accepted: str) -> None:
-    assert states_any(passage_of(text), [accepted])
-    assert not states_any(passage_of("It is so."), [accepted])
 
 
 def test_a_passage_that_would_still_hold_the_answer_is_not_altered() -> None:
@@ -203,6 +195,9 @@ def test_a_passage_that_would_still_hold_the_answer_is_not_altered() -> None:
     assert copy("You have 28 days off; 28 people do.", "28 days", "28")  # then both are another number
     assert copy("You have 28 days off until 28 March 2026.", "28 days", "28") is None
     assert copy("You have 28 days off (twenty-eight days in all).", "28 days") is None
+    assert copy("Due 30 April 2024, so 2024-04-30.", "30 April 2024") is None
+    assert copy("It opens at 14:00, which is 2 pm.", "14:00") is None
+    assert copy("It costs €1,500, so 1500 euros.", "€1,500") is None
     assert copy("You have some days off.", "28 days") is None
     assert copy("You have 28 days off.", "28 days", question="Are there 28 days or 14?") is None
     assert copy("It is green.", "green") is None
@@ -210,12 +205,11 @@ def test_a_passage_that_would_still_hold_the_answer_is_not_altered() -> None:
 
 def test_what_cannot_be_altered_or_is_not_read_right_is_left_out(base: KnowledgeBase) -> None:
     pier = Question("pier", "What does the ferry to Corrie leave from?", ("pier",))
-    result = run_probes([NOWHERE, pier], bench_of(base, reads), "", ["counterfactual"]).results["counterfactual"]
-    assert isinstance(result, Counterfactual)
+    result = result_of(Counterfactual, base, reads, [NOWHERE, pier])
     assert result.left_out == {"no passage holds the answer": 1, "no value that can be altered": 1}
     assert result.followed["passage"].share is None
     assert "could be altered" in result.meaning()
-    assert counterfactual(base, ignores).left_out == {"not read right as it is": ASKED}
+    assert result_of(Counterfactual, base, ignores).left_out == {"not read right as it is": ASKED}
 
 
 # --- abstention -------------------------------------------------------------------------------------------------------
@@ -239,8 +233,7 @@ def test_without_the_passage_a_model_abstains_invents_or_remembers(
     base: KnowledgeBase, answer: Answers, outcomes: dict[str, int], cited: int, meaning: str
 ) -> None:
     engine = TableEngine(answer)
-    result = run(base, FrozenModel(engine), "abstention").results["abstention"]
-    assert isinstance(result, Abstention)
+    result = result_of(Abstention, base, FrozenModel(engine))
     assert (counted(result.outcomes), result.cited.count) == (outcomes, cited)
     assert meaning in result.meaning()
     mine = [prompt for prompt in engine.asked if harbour_in(prompt) == TWICE]
@@ -264,17 +257,11 @@ def cells(result: Noise) -> dict[tuple[int, int], int]:
     return {(cell.rank, cell.distractors): cell.right.count for cell in result.cells}
 
 
-def noise(base: KnowledgeBase, answer: Answers | FrozenModel, **options: Any) -> Noise:
-    result = run(base, answer, "noise", **options).results["noise"]
-    assert isinstance(result, Noise)
-    return result
-
-
 RANKS = [(rank, 3) for rank in (1, 2, 3, 4)]
 
 
 def test_a_model_that_reads_everything_does_not_mind_others(base: KnowledgeBase) -> None:
-    result = noise(base, reads)
+    result = result_of(Noise, base, reads)
     assert cells(result) == dict.fromkeys([*((0, n) for n in DISTRACTORS), *RANKS], ASKED)
     assert "7 distractors: +0 points [" in result.meaning()
     assert "which may be chance" in result.meaning()
@@ -282,7 +269,7 @@ def test_a_model_that_reads_everything_does_not_mind_others(base: KnowledgeBase)
 
 
 def test_a_model_that_reads_the_first_passage_alone_pays_for_position(base: KnowledgeBase) -> None:
-    result = noise(base, lambda p: told(p, p.passages[:1]) or SILENT)
+    result = result_of(Noise, base, lambda p: told(p, p.passages[:1]) or SILENT)
     assert [cells(result)[way] for way in RANKS] == [ASKED, 0, 0, 0]
     position = result.position_costs["together"]
     assert position is not None
@@ -293,31 +280,31 @@ def test_a_model_that_reads_the_first_passage_alone_pays_for_position(base: Know
 
 
 def test_a_model_that_many_passages_confuse_pays_for_noise(base: KnowledgeBase) -> None:
-    result = noise(base, lambda p: reads(p) if len(p.passages) < 4 else "At noon.")
+    result = result_of(Noise, base, lambda p: reads(p) if len(p.passages) < 4 else "At noon.")
     assert [cells(result)[0, n] for n in DISTRACTORS] == [ASKED, ASKED, 0, 0]
     assert "7 distractors: -100 points [" in result.meaning()
     assert "Fewer passages" in result.meaning()
-    helped = noise(base, lambda p: reads(p) if len(p.passages) > 4 else SILENT)
+    helped = result_of(Noise, base, lambda p: reads(p) if len(p.passages) > 4 else SILENT)
     assert "7 distractors: +100 points [" in helped.meaning()
     assert "Fewer passages" not in helped.meaning()
 
 
 def test_a_trained_reader_is_measured_in_every_strategy_that_it_can_read_by(base: KnowledgeBase) -> None:
     reader = ReaderFormat("Answer from the passage.", SILENT)
-    result = noise(base, echo_model(reader=reader, context_tokens=100_000))
+    result = result_of(Noise, base, echo_model(reader=reader, context_tokens=100_000))
     assert {cell.strategy for cell in result.cells} == set(result.noise_costs) == {"each", "together"}
     assert "Read each," in result.meaning()
-    parallel = noise(base, echo_model(reader=replace(reader, passages=4), context_tokens=100_000))
+    parallel = result_of(Noise, base, echo_model(reader=replace(reader, passages=4), context_tokens=100_000))
     ranks = {(cell.strategy, cell.distractors) for cell in parallel.cells}
     assert {n for strategy, n in ranks if strategy == "parallel"} == {0, 1, 3}  # it reads four passages at most
 
 
 def test_what_does_not_fit_into_the_context_is_not_measured(base: KnowledgeBase) -> None:
     small = FrozenModel(TableEngine(reads, context_tokens=PROMPT_TOKENS + 56))
-    found = cells(noise(base, small, decoding=Decoding(max_tokens=20)))
+    found = cells(result_of(Noise, base, small, decoding=Decoding(max_tokens=20)))
     assert (0, 0) in found
     assert (0, 7) not in found
-    none = noise(base, FrozenModel(TableEngine(reads, context_tokens=30)), decoding=Decoding(max_tokens=20))
+    none = result_of(Noise, base, FrozenModel(TableEngine(reads, context_tokens=30)), decoding=Decoding(max_tokens=20))
     assert none.cells == ()
     assert none.left_out == {"the passage does not fit into the context": ASKED}
     assert none.meaning() == "No question has enough passages around it to measure."
@@ -326,17 +313,17 @@ def test_what_does_not_fit_into_the_context_is_not_measured(base: KnowledgeBase)
 def test_a_server_s_model_is_never_given_fewer_passages_than_are_counted(base: KnowledgeBase) -> None:
     """Its prompt is longer, since it is asked to name its excerpts."""
     roomy = TableEngine(reads)
-    noise(base, FrozenModel(roomy), decoding=Decoding(max_tokens=20))
+    result_of(Noise, base, FrozenModel(roomy), decoding=Decoding(max_tokens=20))
     longest = max(map(roomy.count_prompt_tokens, roomy.asked))
     engine = TableEngine(reads, context_tokens=longest + 20)
     engine.identity = replace(engine.identity, evidence="claimed")
-    noise(base, FrozenModel(engine), decoding=Decoding(max_tokens=20))
+    result_of(Noise, base, FrozenModel(engine), decoding=Decoding(max_tokens=20))
     assert {len(prompt.passages) for prompt in engine.asked} == {1, 2, 4}
 
 
 def test_distractors_keep_their_order_around_the_passage(base: KnowledgeBase) -> None:
     engine = TableEngine(reads)
-    run(base, FrozenModel(engine), "noise")
+    result_of(Noise, base, FrozenModel(engine))
     four = [p.passages for p in engine.asked if harbour_in(p) == "Corrie" and len(p.passages) == 4]
     gold = [[f"to Corrie leaves at {TIMES['Corrie']}" in passage for passage in each].index(True) for each in four]
     assert gold == [0, 1, 2, 3]
@@ -420,8 +407,8 @@ def test_a_model_that_only_fails_is_asked_again(tmp_path: Path, base: KnowledgeB
     path = tmp_path / "probes.jsonl"
     with pytest.raises(EngineError, match="16 questions in a row"):
         run_probes(many, bench_of(base, lambda prompt: FAILS), "digest", ["abstention"], path=path)
-    again = run_probes(many, bench_of(base, reads), "digest", ["abstention"], path=path)
-    assert counted(again.results["abstention"].outcomes) == {"abstained": 20}  # type: ignore[union-attr]
+    again: Any = run_probes(many, bench_of(base, reads), "digest", ["abstention"], path=path).results["abstention"]
+    assert counted(again.outcomes) == {"abstained": 20}
 
 
 def test_a_failure_between_answers_is_kept_and_asked_again(tmp_path: Path, base: KnowledgeBase) -> None:

@@ -23,14 +23,13 @@ def write(path: Path, *lines: object) -> Path:
     return path
 
 
-def load(path: Path, text: str | None = None) -> list[Question]:
-    if text is not None:
-        path.write_text(text)
+def load(path: Path, text: str) -> list[Question]:
+    path.write_text(text)
     return load_questions(path)
 
 
 def test_the_examples_load_as_they_are() -> None:
-    found = load(ROOT / "examples" / "questions.jsonl")
+    found = load_questions(ROOT / "examples" / "questions.jsonl")
     assert {q.kind for q in found} == {"answerable", "unanswerable", "world"}
     assert found[0].gold is not None
     assert found[0].gold.document == "policies/leave-policy.md"
@@ -53,7 +52,7 @@ def test_everything_a_line_may_say(tmp_path: Path) -> None:
         {"question": "Who built it?", "unanswerable": True},
         {"id": "w", "question": "Capital of France?", "answers": "Paris", "kind": "closed-book"},
     )
-    first, second, third = load(path)
+    first, second, third = load_questions(path)
     assert first == Question(
         "7",
         "When does it leave?",
@@ -71,10 +70,11 @@ def test_everything_a_line_may_say(tmp_path: Path) -> None:
 def test_compressed_and_with_a_mark_at_the_beginning(tmp_path: Path) -> None:
     line = json.dumps({"id": "a", "question": "Wo?", "answers": ["Köln"]}, ensure_ascii=False)
     (tmp_path / "q.jsonl.gz").write_bytes(gzip.compress(b"\xef\xbb\xbf" + line.encode()))
-    assert load(tmp_path / "q.jsonl.gz")[0].answers == ("Köln",)
+    assert load_questions(tmp_path / "q.jsonl.gz")[0].answers == ("Köln",)
 
 
 GOOD = {"id": "a", "question": "Where?", "answers": ["here"]}
+BAD = {"id": "b", "question": "Where?", "answers": ["x"]}  # with another key
 
 
 @pytest.mark.parametrize(
@@ -85,39 +85,27 @@ GOOD = {"id": "a", "question": "Where?", "answers": ["here"]}
         ({"id": "b", "question": "Where?"}, "no answers and is not marked unanswerable"),
         ({"id": "b", "question": "Where?", "answers": [""]}, "is empty"),
         ({"id": "b", "question": "Where?", "answers": [3]}, ".answers[0] must be text, not 3"),
-        ({"id": "b", "question": "Where?", "answers": ["x"], "unanswerable": True}, "drop one of the two"),
-        ({"id": "b", "question": "Where?", "answers": ["x"], "unanswerable": "no"}, "true or false"),
-        ({"id": "b", "question": "Where?", "answers": ["x"], "kind": "odd"}, "must be one of"),
-        ({"id": "b", "question": "Where?", "answers": ["x"], "kind": 0}, ".kind must be"),
-        ({"id": "b", "question": "Where?", "answers": ["x"], "gold": 3}, ".gold must be"),
-        ({"id": "b", "question": "Where?", "answers": ["x"], "reviewed": "no"}, ".reviewed must be true or false"),
-        ({"id": "b", "question": "Where?", "answers": ["x"], "kind": ""}, "closed-book, not ''"),
+        ({**BAD, "unanswerable": True}, "drop one of the two"),
+        ({**BAD, "kind": "odd"}, "must be one of"),
+        ({**BAD, "kind": ""}, "closed-book, not ''"),
         ({"id": "b", "question": "Where?", "kind": "world", "unanswerable": True}, "marked unanswerable"),
         ({"id": "b", "question": "???", "answers": ["x"]}, "empty"),
         ({"id": "b", "question": "x" * 9000, "answers": ["x"]}, "at most 8,000"),
         ({"id": "b", "answers": ["x"]}, "lacks the key 'question'"),
         ({"id": "", "question": "Where?", "answers": ["x"]}, "'id' must be a text"),
-        ({"id": "b", "question": "Where?", "answers": ["x"], "anwsers": []}, "Did you mean 'answers'"),
-        (
-            {"id": "b", "question": "Where?", "answers": ["x"], "gold": {"document": "a", "start": 5, "end": 2}},
-            "'start' and",
-        ),
-        ({"id": "b", "question": "Where?", "answers": ["x"], "gold": {"document": "a"}}, "needs a document with start"),
-        ({"id": "b", "question": "Where?", "answers": ["x"], "gold": {"quotes": "a", "quote": "b"}}, "unknown key"),
-        (
-            {"id": "b", "question": "Where?", "answers": ["x"], "phrasings": [f"Where {n}?" for n in range(20)]},
-            "phrasings",
-        ),
+        ({**BAD, "anwsers": []}, "Did you mean 'answers'"),
+        ({**BAD, "gold": {"document": "a", "start": 5, "end": 2}}, "'start' and"),
+        ({**BAD, "gold": {"document": "a"}}, "needs a document with start"),
+        ({**BAD, "phrasings": [f"Where {n}?" for n in range(20)]}, "it has 20 phrasings"),
         ('{"id": "b", "question": "Where?", "answers": ["\\ud800"]}', "half a character"),
         ({"id": "a", "question": "Where else?", "answers": ["x"]}, "second time"),
-        ("[" * 100_000, "is not a JSON document"),
         ({"id": "b", "question": "Where?", "answers": ["x" * (1 << 20)]}, "shorten it"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_line(tmp_path: Path, line: object, says: str) -> None:
     path = write(tmp_path / "q.jsonl", GOOD, line)
     with pytest.raises(ConfigError, match=r"q\.jsonl line 2") as caught:
-        load(path)
+        load_questions(path)
     assert says in str(caught.value)
 
 
@@ -127,6 +115,7 @@ def test_what_is_wrong_is_said_with_its_line(tmp_path: Path, line: object, says:
         (b"\n \n", "holds no questions"),
         (b'{"id": "a", "question": "caf\xe9?", "answers": ["x"]}', "'utf-8' codec can't decode"),
         (b"[1, 2", "is not a JSON document"),
+        (b"[" * 100_000, "is not a JSON document"),
         (b"[]", "holds no questions"),
         (b'{\n"a": 1\n}', "no list of questions"),
         (b'{"data": [{"paragraphs": 3}]}', "no SQuAD file"),
@@ -139,7 +128,7 @@ def test_what_is_wrong_is_said_with_its_line(tmp_path: Path, line: object, says:
 def test_files_that_are_none(tmp_path: Path, content: bytes, says: str) -> None:
     (tmp_path / "q.jsonl").write_bytes(content)
     with pytest.raises(ConfigError) as caught:
-        load(tmp_path / "q.jsonl")
+        load_questions(tmp_path / "q.jsonl")
     assert says in str(caught.value)
 
 
@@ -147,22 +136,24 @@ def test_damaged_missing_and_too_large_files(tmp_path: Path, monkeypatch: pytest
     whole = gzip.compress(json.dumps(GOOD).encode() * 100)
     (tmp_path / "q.jsonl.gz").write_bytes(whole[:-20])
     with pytest.raises(ConfigError, match="decompressed"):
-        load(tmp_path / "q.jsonl.gz")
+        load_questions(tmp_path / "q.jsonl.gz")
     (tmp_path / "p.jsonl.gz").write_bytes(b"plain")
     with pytest.raises(ConfigError, match="decompressed"):
-        load(tmp_path / "p.jsonl.gz")
+        load_questions(tmp_path / "p.jsonl.gz")
     with pytest.raises(StorageError, match="Cannot read"):
-        load(tmp_path / "missing.jsonl")
+        load_questions(tmp_path / "missing.jsonl")
     monkeypatch.setattr(questions, "MAX_FILE_BYTES", 50)
     (tmp_path / "q.jsonl.gz").write_bytes(gzip.compress(json.dumps(GOOD).encode() + b" " * 1000))
     with pytest.raises(ConfigError, match="more than 50 bytes"):
-        load(tmp_path / "q.jsonl.gz")
+        load_questions(tmp_path / "q.jsonl.gz")
 
 
 def test_the_digest_is_over_the_questions_and_not_the_bytes(tmp_path: Path) -> None:
-    one = questions_digest(load(write(tmp_path / "a.jsonl", GOOD)))
-    assert one == questions_digest(load(write(tmp_path / "b.jsonl", "", json.dumps(GOOD).replace(": ", " : "))))
-    assert one != questions_digest(load(write(tmp_path / "c.jsonl", {**GOOD, "question": "Whence?"})))
+    one = questions_digest(load_questions(write(tmp_path / "a.jsonl", GOOD)))
+    assert one == questions_digest(
+        load_questions(write(tmp_path / "b.jsonl", "", json.dumps(GOOD).replace(": ", " : ")))
+    )
+    assert one != questions_digest(load_questions(write(tmp_path / "c.jsonl", {**GOOD, "question": "Whence?"})))
 
 
 def squad(context: str, answer: str, place: int | None = None) -> dict[str, Any]:

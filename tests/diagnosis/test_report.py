@@ -34,10 +34,11 @@ HOSTILE = "</script></style><script>alert(1)</script><img src=x onerror=alert(1)
 class Elements(HTMLParser):
     """What a browser would see: tags with their attributes, and text."""
 
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
+    def __init__(self, page: str) -> None:
+        super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.words: list[str] = []
+        self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
@@ -53,27 +54,15 @@ def written(path: Path, cases: Sequence[Observation], title: str = "Diagnosis") 
 
 
 def hostile_case() -> Observation:
-    return observation(
-        1,
-        question=HOSTILE + "?",
-        answers=(HOSTILE,),
-        closed=HOSTILE,
-        opened=HOSTILE,
-        oracle=HOSTILE,
-        text=HOSTILE * 2,
-        tags=(HOSTILE, "[red]x[/red]"),
-        document=HOSTILE,
-    )
+    said = dict.fromkeys(("closed", "opened", "oracle", "document", "text"), HOSTILE)
+    return observation(1, question=HOSTILE + "?", answers=(HOSTILE,), tags=(HOSTILE, "[red]x[/red]"), **said)
 
 
 def test_hostile_words_stay_words(tmp_path: Path) -> None:
     content = written(tmp_path / "r.html", [hostile_case(), observation(2, failure=HOSTILE)], HOSTILE)
-    seen = Elements()
-    seen.feed(content)
+    seen = Elements(content)
     names = [tag for tag, _ in seen.tags]
-    assert names.count("script") == 1
-    assert names.count("style") == 1
-    assert "img" not in names
+    assert (names.count("script"), names.count("style"), names.count("img")) == (1, 1, 0)
     for _, attributes in seen.tags:
         assert not any(name.startswith("on") for name in attributes)
         assert not any(name in ("src", "href", "action", "style", "srcdoc") for name in attributes)
@@ -85,9 +74,8 @@ def test_hostile_words_stay_words(tmp_path: Path) -> None:
 
 def test_a_browser_is_told_to_run_nothing_else(tmp_path: Path) -> None:
     content = written(tmp_path / "r.html", mixed())
-    seen = Elements()
-    seen.feed(content)
-    policy = next(a["content"] for tag, a in seen.tags if tag == "meta" and "http-equiv" in a)
+    tags = Elements(content).tags
+    policy = next(a["content"] for tag, a in tags if tag == "meta" and "http-equiv" in a)
     assert policy is not None
     assert policy.startswith("default-src 'none'; style-src 'sha256-")
     assert "unsafe" not in policy
@@ -100,8 +88,7 @@ def test_a_browser_is_told_to_run_nothing_else(tmp_path: Path) -> None:
 
 def test_the_page_says_everything_without_a_script(tmp_path: Path) -> None:
     content = re.sub(r"<script>.*?</script>", "", written(tmp_path / "r.html", mixed()), flags=re.DOTALL)
-    seen = Elements()
-    seen.feed(content)
+    seen = Elements(content)
     words = " ".join(seen.words)
     assert "retriever miss 4/12 = 33%" in words
     assert "50% of the misses (4 of 8) are retriever misses" in words
@@ -192,14 +179,8 @@ def test_outcomes_are_read_back(tmp_path: Path) -> None:
     assert compare(one, one).questions == 12
     header = json.dumps(json.loads((tmp_path / NUMBERS).read_text())["models"][0]["header"])
     great = f'{{"header": {header}, "outcomes": [{{"id": "a", "verdict": "great", "right": true}}]}}'
-    for content in (
-        "[]",
-        "{}",
-        '{"format": 2}',
-        '{"format": 1, "models": [{}]}',
-        "x",
-        f'{{"format": 1, "models": [{great}]}}',
-    ):
+    bad = f'{{"format": 1, "models": [{great}]}}'
+    for content in ("[]", "{}", '{"format": 2}', '{"format": 1, "models": [{}]}', "x", bad):
         (tmp_path / "bad.json").write_text(content)
         with pytest.raises(ConfigError, match=r"bad\.json"):
             read_outcomes(tmp_path / "bad.json")
@@ -211,9 +192,9 @@ def test_the_table_for_a_spreadsheet_holds_no_formula(tmp_path: Path) -> None:
     cases = [
         observation(1, opened="=HYPERLINK(1)", closed="+1", question='Why, "Ada"\nBrandl?'),
         observation(2, opened=WRONG),
+        observation(3, opened=SILENT, answers=(), holding=()),
+        observation(4, failure="It fell over."),
     ]
-    cases.append(observation(3, opened=SILENT, answers=(), holding=()))
-    cases.append(observation(4, failure="It fell over."))
     write_csv(tmp_path / "t.csv", [recorded(tmp_path, "one", cases)])
     with (tmp_path / "t.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
