@@ -34,6 +34,7 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.search_latency import add_content
 from openbook.cluster.connection import connect, disconnect, ray_module
 from openbook.cluster.local_object_store import start_object_store, stop_object_store
 from openbook.cluster.local_postgres import start_postgres, stop_postgres
@@ -41,13 +42,10 @@ from openbook.cluster.move import move
 from openbook.cluster.shards import RayShards, ShardedSearch
 from openbook.config import DatabaseUrl
 from openbook.knowledge import KnowledgeBase, Scope
-from openbook.knowledge.embeddings import embedding_key, embedding_texts
 from openbook.knowledge.identities import Change
-from openbook.knowledge.integrity import row_digest
-from openbook.knowledge.passages import passage_id
 from openbook.knowledge.search import RankedPassage, View
 from openbook.knowledge.versions import commit
-from openbook.records import EmbedderIdentity, sha256_hex
+from openbook.records import EmbedderIdentity
 from openbook.testing import HashEmbedder
 
 DIMENSIONS, PER_DOCUMENT, WORDS = 384, 50, 45
@@ -74,7 +72,8 @@ def build(base: KnowledgeBase, passages: int) -> None:
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
             if not connection.in_transaction:
                 connection.execute("BEGIN")
-            add_content(connection, number, texts, vectors.astype("<f2"))
+            stored = [vector.tobytes() for vector in vectors.astype("<f2")]
+            add_content(connection, number, (number - 1) * PER_DOCUMENT + 1, texts, stored)
             path = f"/random/{number:07}.txt"
             changes.append(Change(path, number, sum(map(len, texts)), "", "{}", "[]", "[]", None, "added"))
             if number in (documents * 9 // 10, documents):
@@ -82,29 +81,6 @@ def build(base: KnowledgeBase, passages: int) -> None:
                 commit(connection, changes, ())
                 changes.clear()
         base.indexes.refresh(connection)
-
-
-def add_content(connection: Any, number: int, texts: list[str], vectors: NDArray[np.float16]) -> None:
-    text = "".join(texts)
-    row = (number, f"{number:064x}", "", text, "", "text/plain", len(text), "[]")
-    connection.execute(
-        "INSERT INTO contents (id, key, code, text, title, media_type, source_chars, metadata, digest) VALUES (?,?,?,?,?,?,?,?,?)",
-        (*row, row_digest(*row)),
-    )
-    digest, at, rows, stored = sha256_hex(text.encode()), 0, [], []
-    for place, (passage, vector) in enumerate(zip(texts, vectors, strict=True)):
-        end = at + len(passage)
-        key = embedding_key(embedding_texts("", (), text, at, end)[0])
-        about = ((number - 1) * PER_DOCUMENT + place + 1, number, passage_id(digest, at, end), at, end, None, "[]", key)
-        rows.append((*about, row_digest(*about, "", passage)))
-        stored.append((key, vector.tobytes(), row_digest(key, vector.tobytes())))
-        at = end
-    connection.executemany(
-        "INSERT INTO passages (id, content_id, passage_id, start_char, end_char, page, headings, embedding_key, digest) "
-        "VALUES (?,?,?,?,?,?,?,?,?)",
-        rows,
-    )
-    connection.executemany("INSERT OR IGNORE INTO embeddings VALUES (?,?,?)", stored)
 
 
 def queries(base: KnowledgeBase, count: int) -> list[Query]:

@@ -91,10 +91,10 @@ def words(task: Task) -> Bm25:
 
     connection = sqlite3.connect(":memory:")
     schema.make_tables(connection)
-    connection.execute("INSERT INTO embeddings VALUES (x'00', ?)", (np.ones(1, dtype="<f2").tobytes(),))
+    connection.execute("INSERT INTO embeddings VALUES (x'00', ?, NULL)", (np.ones(1, dtype="<f2").tobytes(),))
     for number, (title, text) in enumerate(task.documents, start=1):
         connection.execute(
-            "INSERT INTO contents VALUES (?, ?, '', ?, ?, '', NULL, '{}')", (number, str(number), text, title)
+            "INSERT INTO contents VALUES (?, ?, '', ?, ?, '', NULL, '{}', NULL)", (number, str(number), text, title)
         )
         connection.execute(
             "INSERT INTO passages (content_id, passage_id, start_char, end_char, headings, embedding_key) VALUES (?, ?, 0, ?, '[]', x'00')",

@@ -23,8 +23,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openbook.knowledge import schema
+from openbook.knowledge.embeddings import embedding_key, embedding_texts
 from openbook.knowledge.index_builder import IndexSource
 from openbook.knowledge.indexes import Indexes
+from openbook.knowledge.integrity import row_digest
+from openbook.knowledge.passages import passage_id
 from openbook.knowledge.vectors import widened
+from openbook.records import sha256_hex
 
 PER_CONTENT = 50
 QUERIES = 200
@@ -75,32 +80,35 @@ def write_base(kb: Path, folder: Path, count: int) -> None:
     schema.make_tables(connection)
     texts, vectors = real_passages(kb)
     connection.execute("BEGIN")
-    group: list[tuple[str, bytes]] = []
-    for done, passage in enumerate(varied(texts, vectors, count), start=1):
-        group.append(passage)
-        if len(group) == PER_CONTENT or done == count:
-            add_content(connection, group, done)
-            group = []
+    passages = varied(texts, vectors, count)
+    for number, first in enumerate(range(1, count + 1, PER_CONTENT), start=1):
+        add_content(connection, number, first, *zip(*islice(passages, PER_CONTENT), strict=True))
     connection.execute("COMMIT")
     connection.close()
 
 
-def add_content(connection: sqlite3.Connection, group: list[tuple[str, bytes]], done: int) -> None:
-    content = connection.execute(
-        "INSERT INTO contents (key, code, text, title, media_type, metadata) VALUES (?, '', ?, '', '', '{}')",
-        (str(done), "".join(text for text, _ in group)),
-    ).lastrowid
-    at, rows, chance = 0, [], random.Random(done)
-    for text, _ in group:
-        rows.append((content, f"p{chance.randbytes(10).hex()}", at, at + len(text), "[]", chance.randbytes(32)))
-        at += len(text)
+def add_content(connection: Any, number: int, first: int, texts: Sequence[str], vectors: Sequence[bytes]) -> None:
+    """A content of these passages, as ingest writes one. `number` becomes its id, `first` that of its first passage."""
+    text = "".join(texts)
+    row = (number, f"{number:064x}", "", text, "", "text/plain", len(text), "[]")
+    connection.execute(
+        "INSERT INTO contents (id, key, code, text, title, media_type, source_chars, metadata, digest) VALUES (?,?,?,?,?,?,?,?,?)",
+        (*row, row_digest(*row)),
+    )
+    digest, at, rows, stored = sha256_hex(text.encode()), 0, [], []
+    for id_, (passage, vector) in enumerate(zip(texts, vectors, strict=True), first):
+        end = at + len(passage)
+        key = embedding_key(embedding_texts("", (), text, at, end)[0])
+        about = (id_, number, passage_id(digest, at, end), at, end, None, "[]", key)
+        rows.append((*about, row_digest(*about, "", passage)))
+        stored.append((key, vector, row_digest(key, vector)))
+        at = end
     connection.executemany(
-        "INSERT INTO passages (content_id, passage_id, start_char, end_char, headings, embedding_key) VALUES (?, ?, ?, ?, ?, ?)",
+        "INSERT INTO passages (id, content_id, passage_id, start_char, end_char, page, headings, embedding_key, digest) "
+        "VALUES (?,?,?,?,?,?,?,?,?)",
         rows,
     )
-    connection.executemany(
-        "INSERT INTO embeddings VALUES (?, ?)", [(r[5], v) for r, (_, v) in zip(rows, group, strict=True)]
-    )
+    connection.executemany("INSERT OR IGNORE INTO embeddings VALUES (?,?,?)", stored)
 
 
 def opened(folder: Path) -> tuple[IndexSource, NDArray[np.int64]]:
