@@ -28,6 +28,7 @@ from openbook.knowledge import bm25, search
 from openbook.knowledge.bm25 import Bm25
 from openbook.knowledge.index_builder import IndexSource
 from openbook.knowledge.indexes import Indexes
+from openbook.knowledge.integrity import row_digest
 from openbook.knowledge.segments import Live
 from openbook.knowledge.words import query_terms
 from openbook.models import ModelStore, ensure
@@ -91,15 +92,14 @@ def words(task: Task) -> Bm25:
 
     connection = sqlite3.connect(":memory:")
     schema.make_tables(connection)
-    connection.execute("INSERT INTO embeddings VALUES (x'00', ?, NULL)", (np.ones(1, dtype="<f2").tobytes(),))
+    vector = (b"\0", np.ones(1, dtype="<f2").tobytes())
+    connection.execute("INSERT INTO embeddings VALUES (?, ?, ?)", (*vector, row_digest(*vector)))
     for number, (title, text) in enumerate(task.documents, start=1):
-        connection.execute(
-            "INSERT INTO contents VALUES (?, ?, '', ?, ?, '', NULL, '{}', NULL)", (number, str(number), text, title)
-        )
-        connection.execute(
-            "INSERT INTO passages (content_id, passage_id, start_char, end_char, headings, embedding_key) VALUES (?, ?, 0, ?, '[]', x'00')",
-            (number, f"p{number:020x}", len(text)),
-        )
+        content = (number, str(number), "", text, title, "", None, "{}")
+        connection.execute(f"INSERT INTO contents VALUES (?{8 * ', ?'})", (*content, row_digest(*content)))
+        passage = (number, number, f"p{number:020x}", 0, len(text), None, "[]", b"\0")
+        digest = row_digest(*passage, title, text)
+        connection.execute(f"INSERT INTO passages VALUES (?{8 * ', ?'})", (*passage, digest))
     contents = np.arange(1, len(task.documents) + 1)
     indexes = Indexes.open(Path("absent"), IndexSource(connection, "", "", 1), contents)
     parts, base = [], 0
