@@ -16,13 +16,14 @@ import gzip
 import json
 import random
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from openbook.config import load_settings
 from openbook.diagnosis.gate import EvalQuestion, ask_eval_set
-from openbook.diagnosis.scoring import Interval, exact_match, holds_answer, interval
+from openbook.diagnosis.scoring import Interval, holds_answer, interval, normalised
 from openbook.inference import FrozenModel, load_model
 from openbook.models import ModelStore, ensure
 
@@ -81,6 +82,11 @@ def measure(
         "SQuAD 1.1, closed-book: holds the answer": interval([holds_answer(o.answer, o.asked.answers) for o in alone]),
         "PopQA, closed-book: holds the answer": interval([holds_answer(o.answer, o.asked.answers) for o in known]),
     }
+
+
+def exact_match(answer: str, accepted: Sequence[str]) -> float:
+    """As the evaluation script of SQuAD 1.1 scores it."""
+    return float(normalised(answer) in map(normalised, accepted))
 
 
 def squad(path: Path, splits: Path, split: str, limit: int) -> list[EvalQuestion]:

@@ -25,10 +25,10 @@ from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 
-from benchmarks.reader_accuracy import squad
+from benchmarks.reader_accuracy import exact_match, squad
 from openbook.answer import Options, decoding_for, final_answer, read_hits, strategy_of
 from openbook.config import STRATEGIES, load_settings
-from openbook.diagnosis.scoring import exact_match, holds_answer, interval, token_f1
+from openbook.diagnosis.scoring import holds_answer, interval, token_f1
 from openbook.inference import FrozenModel, load_model
 from openbook.models import ModelStore, ensure
 from openbook.records import Hit, Passage

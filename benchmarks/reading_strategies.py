@@ -28,11 +28,11 @@ from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from benchmarks.reader_accuracy import squad
+from benchmarks.reader_accuracy import exact_match, squad
 from openbook.answer import Options, final_answer, read_hits
 from openbook.config import load_settings
 from openbook.diagnosis.gate import EvalQuestion
-from openbook.diagnosis.scoring import Interval, exact_match, interval, token_f1
+from openbook.diagnosis.scoring import Interval, interval, token_f1
 from openbook.inference import FrozenModel, load_embedder, load_model
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase, add

@@ -21,10 +21,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.reader_accuracy import exact_match
 from benchmarks.reading_strategies import knowledge_base
 from openbook.answer import Options, decoding_for, final_answer, read_hits, strategy_of
 from openbook.config import load_settings
-from openbook.diagnosis.scoring import exact_match, holds_answer, interval, token_f1
+from openbook.diagnosis.scoring import holds_answer, interval, token_f1
 from openbook.inference import FrozenModel, load_embedder, load_model
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase

@@ -1,6 +1,6 @@
 """How right an answer is, and how sure a share is.
 
-Exact match and token F1 are those of the evaluation script of SQuAD 1.1 (Rajpurkar et al. 2016). `is_right` is what verdicts
+Token F1 is that of the evaluation script of SQuAD 1.1 (Rajpurkar et al. 2016). `is_right` is what verdicts
 rest on: docs/formats/diagnosis.md says what counts as right.
 """
 
@@ -76,10 +76,6 @@ def says(text: str, accepted: str) -> bool:
     return f" {words} " in f" {plain_words(text)} "
 
 
-def exact_match(answer: str, accepted: Sequence[str]) -> float:
-    return float(any(normalised(answer) == normalised(each) for each in accepted))
-
-
 def token_f1(answer: str, accepted: Sequence[str]) -> float:
     """The best F1 of the answer's words with those of an accepted answer, from 0 to 1."""
     found, best = Counter(normalised(answer).split()), 0.0
@@ -107,12 +103,10 @@ def equal_value(answer: str, accepted: Sequence[str]) -> float:
     if not wanted:
         return 0.0
     stated = stated_values(answer)
-    for value in stated:
-        if any(value is not other and value.kind == other.kind for other in stated):
-            continue
-        if any(same_value(value, each) for each in wanted) and not any(contradicts(value, each) for each in wanted):
-            return 1.0
-    return 0.0
+    kinds = Counter(value.kind for value in stated)
+    alone = [value for value in stated if kinds[value.kind] == 1]
+    same = [value for value in alone if any(same_value(value, each) for each in wanted)]
+    return float(any(not any(contradicts(value, each) for each in wanted) for value in same))
 
 
 def yes_or_no(answer: str) -> str:
