@@ -72,7 +72,8 @@ DIFFERING: dict[str, tuple[Any, str]] = {
 
 
 def test_all_that_differs_besides_the_model_is_named() -> None:
-    cases, own = [observation(1)], {"model": replace(HEADER.model, name="other"), "numeric_class": "other"}
+    cases = [observation(1)]
+    own: dict[str, Any] = {"model": replace(HEADER.model, name="other"), "numeric_class": "other"}
     assert {*own, *DIFFERING, "format"} == {each.name for each in fields(Header)}
     assert compare(seen(cases), seen(cases, replace(HEADER, **own))).notes == ()
     for field, (other, says) in DIFFERING.items():

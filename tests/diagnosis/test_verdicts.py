@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -106,7 +107,7 @@ def test_each_verdict_is_forced_and_has_a_reason(verdict: Verdict, silence: str,
 def with_wording(case: Observation, **texts: str) -> Observation:
     """The same asked a second time, with these answers."""
     first = case.asked[0]
-    replies = {mode: said(text) for mode, text in texts.items()}
+    replies: dict[str, Any] = {mode: said(text) for mode, text in texts.items()}
     return replace(case, asked=(first, replace(first, text=f"In other words: {first.text}", **replies)))
 
 
