@@ -17,12 +17,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
 from openbook.config import available_cores
 from openbook.errors import EngineError
 from openbook.records import Digest, EmbedderIdentity, canonical_json, sha256_hex
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from openbook.models import EmbeddingSpec
@@ -49,7 +50,7 @@ class OnnxEmbedder:
 
     def __init__(self, folder: Path, *, name: str, digest: Digest, spec: EmbeddingSpec, threads: int = 0) -> None:
         """`digest` names the model in the store. The digest in `identity` also covers the computation, where that is our own."""
-        self._folder, self._name, self._spec, self._dimensions = folder, name, spec, spec.dimensions
+        self._folder, self._name, self._spec = folder, name, spec
         self.model_digest: Final = digest
         self._uses_int8 = digest == INT8_MODEL
         self.identity: Final = EmbedderIdentity(name, _in_int8(digest) if self._uses_int8 else digest, spec.dimensions)
@@ -73,9 +74,7 @@ class OnnxEmbedder:
         return self._embed(self._spec.query_prefix + text)
 
     def embed_passages(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        import numpy as np
-
-        rows = np.empty((len(texts), self._dimensions), dtype=np.float32)
+        rows = np.empty((len(texts), self._spec.dimensions), dtype=np.float32)
         # Longest first, so that the workers finish together.
         order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
         with ThreadPoolExecutor(self._workers) as pool:
@@ -91,19 +90,15 @@ class OnnxEmbedder:
         return len(tokenizer.encode(self._spec.passage_prefix + text).ids)
 
     def _embed(self, text: str) -> NDArray[np.float32]:
-        import numpy as np
-
         mean = self._hidden(text).mean(axis=0, keepdims=True)
         length = np.linalg.norm(mean, axis=1, keepdims=True)
         vector: NDArray[np.float32] = (mean / np.where(length == 0, 1, length)).astype(np.float32)[0]
-        if vector.shape != (self._dimensions,):
-            raise EngineError(f"The embedder {self._name!r} gave {len(vector)} numbers, not {self._dimensions}.")
+        if vector.shape != (self._spec.dimensions,):
+            raise EngineError(f"The embedder {self._name!r} gave {len(vector)} numbers, not {self._spec.dimensions}.")
         return vector
 
     def _hidden(self, text: str) -> NDArray[np.float32]:
         """[T, D]"""
-        import numpy as np
-
         with self._opening:
             tokenizer, session = self._tokenizer, self._session
         ids = np.array([tokenizer.encode(text).ids], dtype=np.int64)  # [1, T]
@@ -114,7 +109,7 @@ class OnnxEmbedder:
             raise EngineError(f"The embedder {self._name!r} cannot be evaluated: {error}.") from error
         hidden: NDArray[np.float32] = found[0][0]
         if not hidden.size or not np.isfinite(hidden).all():
-            raise EngineError(f"The embedder {self._name!r} gave no valid vector of {self._dimensions} numbers.")
+            raise EngineError(f"The embedder {self._name!r} gave no valid vector of {self._spec.dimensions} numbers.")
         return hidden
 
     # --- opened once, under the lock ---
@@ -161,8 +156,6 @@ def opened_graph(graph: bytes, tensors: Mapping[str, NDArray[Any]] | None = None
 
 def int8_tensors(model: bytes, *, signed: bool) -> dict[str, NDArray[Any]]:
     """The tensors of the graph, from the file of the model. Raises ValueError where that is too short."""
-    import numpy as np
-
     found: dict[str, NDArray[Any]] = {}
     for name, place in json.loads((DATA / TENSORS).read_bytes()).items():
         dtype, shape = np.dtype(place["dtype"]).newbyteorder("<"), place["shape"]
@@ -181,8 +174,6 @@ def int8_is_exact(session: Any) -> bool:
     Without VNNI, x86 adds pairs of products in 16 bits, where 2 x 255 x 127 does not fit. Weights in uint8 take another
     way there, which is exact.
     """
-    import numpy as np
-
     rows = np.full((4, PROBE_SIZE), 255, np.uint8)
     expected = 255 * 127 * PROBE_SIZE
     return all(bool((session.run(None, {"rows": rows[:n]})[0] == expected).all()) for n in (1, 4))
