@@ -153,7 +153,7 @@ class PromptTokenizer:
 
     def __init__(self, model: Model, trial: Trial | None = None) -> None:
         self.model = model
-        self._tokens = functools.lru_cache(maxsize=32)(self._tokens_of)  # a template's own words come again and again
+        self._tokenize = functools.lru_cache(maxsize=32)(model.tokenize)  # a template's own words come again and again
         self._trial = trial
 
     @functools.cached_property
@@ -166,9 +166,12 @@ class PromptTokenizer:
 
     def blocks(self, prompt: Prompt) -> list[list[int]]:
         """Token ids of each block, in canonical order. Only the template's own text can give control tokens."""
-        blocks = build_blocks(prompt, self._template)
-        tokens = [[token for segment in block for token in self._tokens(segment)] for block in blocks]
-        return self._begun(tokens)
+        return self._begun(
+            [
+                [token for text, control in block for token in self._tokenize(text, control=control)]
+                for block in build_blocks(prompt, self._template)
+            ]
+        )
 
     def conversation(self, messages: Sequence[tuple[str, str]]) -> tuple[list[list[int]], list[list[int]]]:
         """Token ids of what the template writes before, between and after the messages, and of each message's text.
@@ -179,8 +182,8 @@ class PromptTokenizer:
         if not self.model.chat_template:
             raise EngineError("the model has no chat template")
         control = cut_template(self._render, [role for role, _ in messages])
-        tokens = [list(self._tokens((text, True))) for text in control]
-        return self._begun(tokens), [self._tokens_of((text, False)) for _, text in messages]
+        tokens = [list(self._tokenize(text, control=True)) for text in control]
+        return self._begun(tokens), [self.model.tokenize(text, control=False) for _, text in messages]
 
     def spelling(self, text: str) -> list[int]:
         """Token ids that stand for exactly `text`, to be learned. Raises EngineError when the vocabulary cannot write it."""
@@ -195,10 +198,6 @@ class PromptTokenizer:
         if self.model.adds_bos and blocks[0][:1] != [self.model.bos_token]:
             blocks[0].insert(0, self.model.bos_token)
         return blocks
-
-    def _tokens_of(self, segment: Segment) -> list[int]:
-        text, control = segment
-        return self.model.tokenize(text, control=control)
 
 
 def open_tokenizer(path: Path) -> PromptTokenizer:

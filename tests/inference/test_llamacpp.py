@@ -18,7 +18,6 @@ from openbook.inference import Engine, FrozenModel
 from openbook.inference.context_pool import PARALLEL_CONTEXTS
 from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.inference.llamalib import evaluation_calls, is_marker, library
-from openbook.inference.tokenizer import Segment
 from openbook.models import ModelReference, read_gguf
 from openbook.records import Completion, Decoding, ModelIdentity, Prompt
 from openbook.testing import PROMPT, EngineSuite
@@ -246,14 +245,14 @@ def test_a_suspended_stream_delays_the_freeing_but_not_close(own: LlamaCppEngine
 
 
 def test_closing_while_a_prompt_is_tokenised_waits_with_the_freeing(own: LlamaCppEngine) -> None:
-    tokens, expected = own._tokenizer._tokens, own.count_prompt_tokens(PROMPT)
+    tokenize, expected = own._tokenizer._tokenize, own.count_prompt_tokens(PROMPT)
 
-    def close_and_tokenize(segment: Segment) -> list[int]:
+    def close_and_tokenize(text: str, *, control: bool) -> list[int]:
         in_time(own.close)
         assert not is_freed(own)
-        return tokens(segment)
+        return tokenize(text, control=control)
 
-    own._tokenizer._tokens = close_and_tokenize  # type: ignore[assignment]
+    own._tokenizer._tokenize = close_and_tokenize  # type: ignore[assignment]
     assert own.count_prompt_tokens(PROMPT) == expected
     assert is_freed(own)
 
