@@ -17,7 +17,6 @@ import os
 import secrets
 import struct
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
@@ -40,7 +39,6 @@ _MAX_HEADER_BYTES = 1 << 20
 _NEW = ".new"  # how the name of a state ends until it is whole
 _PURGED = "purged"  # the digests of purged passages, one a line, in order, or `ALL`; only ever appended to
 ALL = "all"
-_TOUCH_AFTER_S = 60.0  # how exact the time of the last use is
 _WRITING = "writing"  # held by all who write a state, and by whoever purges alone
 _KEEP_SHARE = 0.9  # of the budget: when it is exceeded, files are deleted until so much is left
 _COUNT_SHARE = 0.05  # of the budget: when a process has written so much, it counts again, since others write too
@@ -117,8 +115,7 @@ class KVCache:
             self.drop(key)
             return None
         with suppress(OSError):
-            if time.time() - path.stat().st_mtime > _TOUCH_AFTER_S:
-                os.utime(path)
+            os.utime(path)
         state, passages = whole
         self._remember(key, state, passages, begun)
         return state
@@ -126,8 +123,6 @@ class KVCache:
     def put(self, key: bytes, state: bytes, passages: Sequence[Digest], begun: int, tokens: int = 0) -> None:
         """Keep the state of so many tokens, which was read from `passages` by a request that called `begin` for `begun`."""
         tags = tuple(sorted(set(passages)))
-        if _any_purged(tags, self._purged_since(begun)[0]):
-            return
         self._remember(key, state, tags, begun)
         content = _content(key, state, tags, tokens)
         if self.folder is None or len(content) > self._disk_bytes:
@@ -180,7 +175,7 @@ class KVCache:
                     f"Another process has been writing to {self.root} for {timeout_s:g} s. End it, then run this again."
                 )
             deleted = 0
-            for path in _entries_below(self.root):
+            for path in _files_below(self.root):
                 # Nobody else is here, so whoever left something unfinished is dead. What a damaged file holds nobody knows.
                 header = _header_of(path) if path.suffix == ".state" else None
                 unwanted = header is None or _any_purged(header.passages, names)
@@ -267,15 +262,10 @@ class KVCache:
         """The passages purged after the first `place` bytes of the list, and how long the list is now."""
         if self.root is None:
             return set(), 0
-        purged = self.root / _PURGED  # looked at also where nothing is written
-        try:
-            if purged.stat().st_size <= place:
-                return set(), place
-            with purged.open("rb") as stream:
-                stream.seek(place)
-                content = stream.read()
-        except OSError:
-            return set(), place
+        content = b""
+        with suppress(OSError), (self.root / _PURGED).open("rb") as stream:
+            stream.seek(place)
+            content = stream.read()
         whole = content[: content.rfind(b"\n") + 1]
         return set(whole.decode("ascii", "replace").split()), place + len(whole)
 
@@ -298,7 +288,7 @@ class KVCache:
 
     def _files(self) -> Iterator[Path]:
         """The files of states. Left-overs of processes that were killed are deleted on the way."""
-        for path in _entries_below(self.root):
+        for path in _files_below(self.root):
             if path.suffix == ".state":
                 yield path
             elif path.suffix == _NEW:
@@ -317,16 +307,10 @@ def _any_purged(tags: Collection[Digest], purged: Collection[Digest]) -> bool:
     return ALL in purged or not set(tags).isdisjoint(purged)
 
 
-def _entries_below(folder: Path | None) -> Iterator[Path]:
-    """What is in the folders in `folder`."""
-    for each in _entries(folder) if folder else ():
-        yield from _entries(each) if each.is_dir() and not each.is_symlink() else ()
-
-
-def _entries(folder: Path) -> list[Path]:
-    with suppress(OSError):
-        return sorted(folder.iterdir())
-    return []
+def _files_below(folder: Path | None) -> Iterator[Path]:
+    """Links to folders are not followed, and folders that cannot be read have none."""
+    for place, _, names in os.walk(folder) if folder else ():
+        yield from (Path(place, name) for name in names)
 
 
 def _stat(path: Path) -> tuple[float, int]:
