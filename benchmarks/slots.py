@@ -44,7 +44,7 @@ from openbook.config import available_cores, load_settings
 from openbook.inference import load_model
 from openbook.inference.llamacpp import CALL_TOKENS, SHARED_CELLS, SIDE_BY_SIDE
 from openbook.inference.llamalib import Context, Model
-from openbook.inference.slots import alike_widths
+from openbook.inference.slots import alike_widths, state_apart
 from openbook.knowledge import KnowledgeBase, Scope, add
 from openbook.models import ModelStore, ensure
 from openbook.records import Decoding
@@ -98,18 +98,18 @@ def law(name: str, slots: int, options: argparse.Namespace) -> dict[str, Any]:
     for length in options.lengths:
         reading.clear()
         reading.read([token() for _ in range(length)])
-        prompts.append((reading.state(), length))
+        prompts.append((state_apart(reading.state(), slots), length))
     further = [(token(), token()) for _ in prompts]
     expected = {}
     for number, (state, length) in enumerate(prompts):
         apart.clear()
-        apart.adopt(state, length, 0)
+        apart.restore(state, length, 0)
         empty = [(s, [1]) for s in range(1, least)]
         expected[number] = digest(apart.evaluate([(0, [each]), *empty])[0] for each in further[number])
 
     def fill(sequence: int, prompt: int) -> None:
         apart.remove(sequence)
-        apart.adopt(*prompts[prompt], sequence)
+        apart.restore(*prompts[prompt], sequence)
 
     def trial() -> bool:
         width, mine = rng.randint(least, most), rng.randrange(len(prompts))

@@ -14,13 +14,14 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
 from openbook.config import available_cores
-from openbook.inference import load_embedder
+from openbook.inference import FrozenModel, load_embedder
 from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.knowledge import KnowledgeBase, add
 from openbook.models import ModelReference, ModelStore, ensure
@@ -189,6 +190,11 @@ def engine(model_reference: ModelReference) -> Iterator[LlamaCppEngine]:
     engine.close()
 
 
-def open_engine(reference: ModelReference, context_tokens: int = 2048) -> LlamaCppEngine:
+def open_engine(reference: ModelReference, context_tokens: int = 2048, **options: Any) -> LlamaCppEngine:
     identity = ModelIdentity(reference.name, reference.digest, "verified")
-    return LlamaCppEngine(reference.path / "model.gguf", identity=identity, context_tokens=context_tokens)
+    return LlamaCppEngine(reference.main_file, identity=identity, context_tokens=context_tokens, **options)
+
+
+def llama_engine(model: FrozenModel) -> LlamaCppEngine:
+    assert isinstance(model.engine, LlamaCppEngine)
+    return model.engine

@@ -121,7 +121,7 @@ class Spans:
 class AnswerDecoder:
     """Call `take` with the logits of the next token, until `finish` is set, which says why the answer ends.
 
-    `token` is the last one chosen.
+    `token` is the last one chosen. Whoever sets `finish` ends the answer: text that could have become a stop string is lost.
     """
 
     def __init__(self, vocabulary: Vocabulary, decoding: Decoding, request: Digest, spans: Spans | None) -> None:
@@ -192,7 +192,3 @@ class AnswerDecoder:
                 found[kept] = logits[kept]
                 return found
         return None
-
-    def cancel(self) -> None:
-        """End the answer here. Text that was held back, because it could have become a stop string, is lost."""
-        self.finish = "cancelled"

@@ -157,7 +157,7 @@ class LlamaCppEngine:
                 if in_slot is not None:
                     yield from in_slot.pieces()
             except Aborted:  # also while it waited for a context
-                request.decoder.cancel()
+                request.decoder.finish = "cancelled"
             return replace(self._completion([request], 0), stated=stated)
 
     def _write(
@@ -238,7 +238,7 @@ class LlamaCppEngine:
                 if in_slot is not None:
                     yield from in_slot.pieces()
             except Aborted:
-                requests[chosen or 0].decoder.cancel()
+                requests[chosen or 0].decoder.finish = "cancelled"
             read = max(1, len(rows))
             return ReadEach(read, chosen, self._completion(requests[:read], chosen or 0, each=True))
 
@@ -273,7 +273,7 @@ class LlamaCppEngine:
         if group[0].prompt.side_by_side:
             context.join(len(prefixes), len(group[0].blocks[0]))
         questions = [(sequence, request.blocks[-1]) for sequence, request in enumerate(group)]
-        return context.evaluate(questions, tap=self._probe is not None)
+        return context.evaluate(questions, tap=True)
 
     def _state_of(self, context: Context, prefix: _Prefix) -> bytes:
         """The state after the prefix, from the cache. Blocks whose state it lacks are evaluated, and their states kept."""
@@ -294,12 +294,14 @@ class LlamaCppEngine:
 
     def _restore(self, context: Context, prefix: _Prefix, blocks: int, state: bytes, sequence: int) -> None:
         """The sequence, which is empty, then holds the first blocks of the prefix."""
-        if state and not context.restore(state, prefix.tokens(blocks), sequence):
+        if not state:
+            return
+        try:
+            context.restore(state, prefix.tokens(blocks), sequence)
+        except EngineError as error:
             for key in prefix.keys:
                 self._states.drop(key)
-            raise EngineError(
-                f"llama.cpp rejects the kept state of a passage: {library().last_error()}. It is deleted now; ask again."
-            )
+            raise EngineError(f"{error} It was kept of a passage, and is deleted now; ask again.") from error
 
     def _request(self, prompt: Prompt, decoding: Decoding) -> _Request:
         """Raises ContextOverflow, EngineError."""
@@ -419,15 +421,14 @@ class LlamaCppEngine:
             apart=True,
             turn=self._turns,
         )
+        self._pool.own(context)
         tried = [7919 * number % self._model.vocabulary_size for number in range(1, _TRIED_TOKENS + 1)]
         try:
             least, most = alike_widths(self._pool.first, context, slots, tried)
         except EngineError as error:
-            context.close()
             raise EngineError(
                 f"{self.identity.name!r} cannot answer in slots: {error} Open it without slots."
             ) from error
-        self._pool.own(context)
         batcher = Batcher(self._pool, context, most, least)
         return batcher, f"; answers in {most} slots of {SLOT_TOKENS}, at least {least} a step, plain attention"
 

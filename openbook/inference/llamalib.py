@@ -22,7 +22,6 @@ import numpy as np
 
 from openbook.errors import EngineError
 from openbook.inference.hidden_state import HiddenStateTap
-from openbook.inference.sequence_state import state_apart
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -268,7 +267,7 @@ class Context:
 
     With `apart`, each sequence has that many cells of its own, and attention is not fused. A call with one token for each of the
     first k sequences then computes each of them in the same way, whatever k is and the others hold (docs/decisions/0009).
-    Sequences are then restored from states of another context with `adopt`.
+    It takes states of other contexts in the form of `slots.state_apart` only.
     """
 
     def __init__(
@@ -309,7 +308,7 @@ class Context:
             raise EngineError(f"llama.cpp cannot make a context of {context_tokens} tokens: {library().last_error()}.")
         self._memory = self._lib.llama_get_memory(self._handle)
         self._batch = self._lib.llama_batch_init(call_tokens, 0, 1)
-        self._call_tokens = call_tokens
+        self._call_tokens, self.sequences = call_tokens, sequences
         self._positions = [0] * sequences
         self._adapter, self._adapted = adapter, False
         self._cancelled: Callable[[], bool] = lambda: False
@@ -358,19 +357,14 @@ class Context:
             raise EngineError(f"llama.cpp cannot give the state of a sequence: {library().last_error()}.")
         return bytes(self._ffi.buffer(buffer, size))
 
-    def restore(self, state: bytes, tokens: int, sequence: int = 0) -> bool:
-        """Put a state of `tokens` tokens into an empty sequence; whether the library took it."""
+    def restore(self, state: bytes, tokens: int, sequence: int = 0) -> None:
+        """Put a state of `tokens` tokens into an empty sequence. Raises EngineError when the library does not take it."""
         if self._cancelled():
             raise Aborted
         taken = self._lib.llama_state_seq_set_data(self._handle, self._ffi.from_buffer(state), len(state), sequence)
         if taken != len(state):
-            return False
+            raise EngineError(f"llama.cpp rejects the state of a sequence: {library().last_error()}.")
         self._positions[sequence] = tokens
-        return True
-
-    def adopt(self, state: bytes, tokens: int, sequence: int) -> bool:
-        """`restore` into a context whose sequences lie apart, from one whose sequences share cells. Raises EngineError."""
-        return self.restore(state_apart(state, len(self._positions)), tokens, sequence)
 
     def join(self, sequences: int, shared: int) -> None:
         """Sequence 0 then also holds what the next ones of `sequences` do, and goes on behind the longest.
@@ -390,21 +384,18 @@ class Context:
     def evaluate(self, blocks: Sequence[tuple[int, Sequence[int]]], *, tap: bool = False) -> list[NDArray[np.float32]]:
         """Evaluate (sequence, its next block) of all together; for each the logits after its last token, float32 [vocabulary].
 
-        `tap`: `hidden_state` then is of the last token of all.
+        `tap`: `hidden_state` then is of the last token of all, where there is a hidden layer.
         """
-        if tap:
-            assert self._tap is not None
-            with self._tap.looking():
-                return self.evaluate(blocks)
         found: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(blocks)
-        for call, ends in evaluation_calls(blocks, self._call_tokens):
-            self._decode(call, ends)
-            for place, number in ends.items():
-                pointer = self._lib.llama_get_logits_ith(self._handle, place)
-                if pointer == self._ffi.NULL:
-                    raise EngineError(f"llama.cpp gave no logits: {library().last_error()}.")
-                buffer = self._ffi.buffer(pointer, self._model.vocabulary_size * 4)
-                found[number] = np.frombuffer(buffer, dtype=np.float32).copy()
+        with self._tap.looking() if tap and self._tap else nullcontext():
+            for call, ends in evaluation_calls(blocks, self._call_tokens):
+                self._decode(call, ends)
+                for place, number in ends.items():
+                    pointer = self._lib.llama_get_logits_ith(self._handle, place)
+                    if pointer == self._ffi.NULL:
+                        raise EngineError(f"llama.cpp gave no logits: {library().last_error()}.")
+                    buffer = self._ffi.buffer(pointer, self._model.vocabulary_size * 4)
+                    found[number] = np.frombuffer(buffer, dtype=np.float32).copy()
         return found
 
     @property

@@ -11,6 +11,7 @@ One thread makes the calls. It lives while there is something to write.
 
 from __future__ import annotations
 
+import struct
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from openbook.errors import EngineError
-from openbook.inference.llamalib import Aborted, library
+from openbook.inference.llamalib import Aborted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 MOST_SLOTS = 7
 SLOT_TOKENS = 2048  # most tokens of a prompt and its answer that a slot holds; longer ones are written alone
 _DUMMY = 1  # the token of columns that are there for the shape of the call
+_F16 = 1  # GGML_TYPE_F16
 _LIKE_THE_ENGINE = 0.99  # the least correlation of logits in a slot with those of the engine's other context
 
 
@@ -180,13 +182,11 @@ class Batcher:
             answer.end_if_cancelled()
         gaps = [sequence for sequence, answer in enumerate(self._answers) if answer.is_over]
         self._give_back([self._answers[sequence] for sequence in gaps])
-        if len(gaps) == len(self._answers):
-            self._answers = []
-            if self._spoiled:
-                self._context.clear()
-                self._spoiled = False
-        for sequence in gaps:
-            self._context.remove(sequence)
+        for sequence in reversed(gaps):
+            self._close_gap(sequence)
+        if self._spoiled and not self._answers:
+            self._context.clear()
+            self._spoiled = False
         joining = list[SlotAnswer]()
         with self._changed:
             if not self._spoiled:
@@ -194,36 +194,29 @@ class Batcher:
             if not joining and not self._answers:
                 self._runs = False
                 return False
-        gaps = gaps if self._answers else []
-        places = [*gaps[: len(joining)], *range(len(self._answers), len(self._answers) + len(joining) - len(gaps))]
-        gaps = gaps[len(joining) :]
-        for sequence, answer in zip(places, joining, strict=True):
-            self._answers[sequence : sequence + 1] = [answer]
-        for sequence, answer in zip(places, joining, strict=True):
-            self._adopt(answer, sequence)
-        for sequence in reversed(gaps):
-            self._close_gap(sequence)
+            first, self._answers = len(self._answers), [*self._answers, *joining]
+        for sequence, answer in enumerate(joining, first):
+            self._context.remove(sequence)  # a dummy may lie there
+            try:
+                state = state_apart(answer.state, self._context.sequences)
+                self._context.restore(state, answer.position, sequence)
+            except EngineError as error:
+                answer.end(error)
+            answer.state = b""
         return True
-
-    def _adopt(self, answer: SlotAnswer, sequence: int) -> None:
-        self._context.remove(sequence)  # a dummy may lie there
-        try:
-            if not self._context.adopt(answer.state, answer.position, sequence):
-                raise EngineError(f"llama.cpp rejects the state of a prompt: {library().last_error()}.")
-        except EngineError as error:
-            answer.end(error)
-        answer.state = b""
 
     def _close_gap(self, gap: int) -> None:
         """The sequences in use must be the first ones, so the last of them moves into the gap."""
         answer, last = self._answers.pop(), len(self._answers)
-        if gap == last:
-            return
-        state, position = self._context.state(last), self._context.position(last)
+        if gap != last:
+            state, position = self._context.state(last), self._context.position(last)
+            self._context.remove(gap)
+            try:
+                self._context.restore(state, position, gap)
+            except EngineError as error:
+                answer.end(error)
+            self._answers[gap] = answer
         self._context.remove(last)
-        if not self._context.restore(state, position, gap):
-            answer.end(EngineError(f"llama.cpp rejects the state of an answer: {library().last_error()}."))
-        self._answers[gap] = answer
 
     def _step(self) -> None:
         """Compute one more token of each answer, and choose it."""
@@ -258,8 +251,7 @@ def alike_widths(reading: Context, context: Context, slots: int, tokens: Sequenc
         for sequence in range(width):
             state, count, _ = prompts[0 if sequence == place else 1 + (sequence + turn) % 2]
             context.remove(sequence)
-            if not context.adopt(state, count, sequence):
-                raise EngineError(f"llama.cpp rejects the state of a prompt: {library().last_error()}.")
+            context.restore(state_apart(state, context.sequences), count, sequence)
         call = [(s, [last if s == place else tokens[(turn + s) % len(tokens)]]) for s in range(width)]
         return context.evaluate(call)[place]
 
@@ -278,3 +270,38 @@ def alike_widths(reading: Context, context: Context, slots: int, tokens: Sequenc
         raise EngineError("This model computes other numbers in slots than outside of them.")
     context.clear()
     return least, most
+
+
+def state_apart(state: bytes, sequences: int) -> bytes:
+    """A sequence's state, of a context whose sequences share cells, in the form that one whose `sequences` lie apart takes.
+
+    Such a context has a list of cells for each sequence, and keeps the values transposed. Raises EngineError for a state of
+    another form: of a model with other memory than keys and values in binary16, or of another version of llama.cpp.
+    """
+    form = EngineError("llama.cpp keeps the state of this model in a form that slots cannot use.")
+    try:
+        magic, sequence, lists, cells = struct.unpack_from("<IiII", state)
+        at = 16 + 12 * cells  # of each cell the position and the one sequence
+        transposed, layers, *others = struct.unpack_from("<IIII", state, at)
+        if lists != 1 or transposed or any(others) or not cells:
+            raise form
+        parts = [struct.pack("<IiII", magic, sequence, sequences, cells), state[16:at]]
+        parts.append(struct.pack("<IIII", 1, layers, *others))
+        at += 16
+        start = at
+        for _ in range(layers):  # keys
+            _, row_bytes = struct.unpack_from("<iQ", state, at)
+            at += 12 + cells * row_bytes
+        parts.append(state[start:at])
+        for _ in range(layers):  # values
+            kind, row_bytes = struct.unpack_from("<iQ", state, at)
+            if kind != _F16:
+                raise form
+            rows = np.frombuffer(state, np.uint16, cells * row_bytes // 2, at + 12).reshape(cells, row_bytes // 2)
+            parts += [struct.pack("<iII", kind, 2, row_bytes // 2), np.ascontiguousarray(rows.T).tobytes()]
+            at += 12 + cells * row_bytes
+    except (struct.error, ValueError) as error:
+        raise form from error
+    if at != len(state):
+        raise form
+    return b"".join([*parts, bytes(4 * (sequences - 1))])  # the other lists are empty

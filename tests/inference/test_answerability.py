@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -18,8 +19,9 @@ from openbook.inference.answerability import AnswerabilityProbe, probe_of, probe
 from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.models import ModelReference
 from openbook.models.catalogue import KNOWN_FILES
-from openbook.records import Decoding, ModelIdentity
+from openbook.records import Decoding
 from openbook.testing import PROMPT
+from tests.conftest import open_engine
 
 WIDTH = 576  # of SmolLM2-135M
 FIRST = Decoding(max_tokens=4)
@@ -32,14 +34,8 @@ def probe() -> AnswerabilityProbe:
 
 @pytest.fixture(scope="module")
 def probing(model_reference: ModelReference, probe: AnswerabilityProbe) -> Iterator[LlamaCppEngine]:
-    engine = opened(model_reference, probe)
-    yield engine
-    engine.close()
-
-
-def opened(reference: ModelReference, probe: AnswerabilityProbe, slots: int = 0) -> LlamaCppEngine:
-    identity = ModelIdentity(reference.name, reference.digest, "verified")
-    return LlamaCppEngine(reference.main_file, identity=identity, context_tokens=2048, probe=probe, slots=slots)
+    with closing(open_engine(model_reference, probe=probe)) as engine:
+        yield engine
 
 
 @given(st.lists(st.floats(-100, 100, width=32), min_size=3, max_size=3), st.floats(-5, 5))
@@ -74,10 +70,9 @@ def test_the_state_is_the_same_cold_and_warm_in_another_engine_and_with_slots(
     assert np.array_equal(found[0], found[2])
     assert not np.array_equal(found[0], found[1])
     for slots in (0, 2):
-        fresh = opened(model_reference, probe, slots)
-        assert FrozenModel(fresh).complete(PROMPT, FIRST).stated == probe.stated(found[0])
-        assert np.array_equal(fresh.hidden_state(PROMPT), found[0])
-        fresh.close()
+        with closing(open_engine(model_reference, probe=probe, slots=slots)) as fresh:
+            assert FrozenModel(fresh).complete(PROMPT, FIRST).stated == probe.stated(found[0])
+            assert np.array_equal(fresh.hidden_state(PROMPT), found[0])
     assert FrozenModel(probing).complete(replace(PROMPT, passages=()), FIRST).stated is None
 
 
@@ -88,10 +83,9 @@ def test_nothing_is_written_where_the_answer_is_hardly_stated_and_the_prompt_all
     likely = probe.probability(probing.hidden_state(PROMPT))
     limits = (likely, 1.0, "perhaps"), (0.0, likely, "surely"), (2.0, likely, "hardly")
     for declines_below, supports_from, stated in limits:
-        engine = opened(model_reference, replace(probe, declines_below=declines_below, supports_from=supports_from))
-        written, declining = (
-            FrozenModel(engine).complete(replace(PROMPT, declines=each), FIRST) for each in (False, True)
-        )
+        limited = replace(probe, declines_below=declines_below, supports_from=supports_from)
+        with closing(FrozenModel(open_engine(model_reference, probe=limited))) as model:
+            written, declining = (model.complete(replace(PROMPT, declines=each), FIRST) for each in (False, True))
         assert written.stated == declining.stated == stated
         assert written.answer_tokens
         if stated == "hardly":
@@ -99,19 +93,17 @@ def test_nothing_is_written_where_the_answer_is_hardly_stated_and_the_prompt_all
             assert declining.prompt_digest == written.prompt_digest
         else:
             assert declining == written
-        engine.close()
 
 
 @pytest.mark.model
 def test_a_layer_that_is_not_shown_is_an_error_and_no_answer(
     model_reference: ModelReference, probe: AnswerabilityProbe
 ) -> None:
-    engine = opened(model_reference, replace(probe, layer=99))
-    for _ in range(2):
-        with pytest.raises(EngineError, match="no numbers of layer 99"):
-            FrozenModel(engine).complete(PROMPT, FIRST)
-    assert FrozenModel(engine).complete(replace(PROMPT, passages=()), FIRST).answer_tokens
-    engine.close()
+    with closing(FrozenModel(open_engine(model_reference, probe=replace(probe, layer=99)))) as model:
+        for _ in range(2):
+            with pytest.raises(EngineError, match="no numbers of layer 99"):
+                model.complete(PROMPT, FIRST)
+        assert model.complete(replace(PROMPT, passages=()), FIRST).answer_tokens
 
 
 @pytest.mark.model

@@ -15,6 +15,7 @@ from openbook.models import ModelReference
 from openbook.records import Decoding, Prompt
 from openbook.replay import replay
 from openbook.testing import PROMPT
+from tests.conftest import llama_engine
 
 pytestmark = pytest.mark.model
 MEMORY = Prompt("", (), "What is the capital of France?")
@@ -28,10 +29,7 @@ def test_passages_go_to_the_merged_file_and_the_rest_to_the_base(reader_referenc
         load_model(reference, context_tokens=1024)
         for reference in (reader_reference, reader_reference.base, reader_reference.merged)
     )
-    engines = [model.engine for model in (whole, base, merged)]
-    assert isinstance(engines[0], LlamaCppEngine)
-    assert isinstance(engines[1], LlamaCppEngine)
-    assert isinstance(engines[2], LlamaCppEngine)
+    engines = [llama_engine(model) for model in (whole, base, merged)]
     assert engines[0].logits_digest(MEMORY) == engines[1].logits_digest(MEMORY) != engines[2].logits_digest(MEMORY)
     assert engines[0].logits_digest(PROMPT) == engines[2].logits_digest(PROMPT) != engines[1].logits_digest(PROMPT)
     assert whole.reader == merged.reader is not None
@@ -55,18 +53,8 @@ def test_what_either_of_its_files_answered_replays_as_identical(reader_reference
     model.close()
 
 
-def test_where_nothing_was_merged_the_adapter_stands_beside_its_base(reader_reference: ModelReference) -> None:
-    model = load_model(replace(reader_reference, merged=None), context_tokens=1024)
-    assert isinstance(model.engine, LlamaCppEngine)
-    assert model.reads_each
-    assert model.complete(PROMPT, Decoding(max_tokens=4)).text
-    model.close()
-
-
 def test_it_opens_its_base_once_and_nothing_after_it_was_closed(reader_reference: ModelReference) -> None:
-    engine, unopened = (load_model(reader_reference, context_tokens=512).engine for _ in range(2))
-    assert isinstance(engine, LlamaCppEngine)
-    assert isinstance(unopened, LlamaCppEngine)
+    engine, unopened = (llama_engine(load_model(reader_reference, context_tokens=512)) for _ in range(2))
     opened: list[LlamaCppEngine] = []
     open_base = engine._open_base
     assert open_base is not None

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,10 +17,11 @@ from openbook.errors import EngineError
 from openbook.inference import FrozenModel
 from openbook.inference.llamacpp import LlamaCppEngine, slots_of
 from openbook.inference.llamalib import Context, library
-from openbook.inference.slots import MOST_SLOTS, SLOT_TOKENS, Batcher, Turns, alike_widths
+from openbook.inference.slots import MOST_SLOTS, Batcher, Turns, alike_widths, state_apart
 from openbook.models import ModelReference
-from openbook.records import Decoding, ModelIdentity, Prompt, sha256_hex
+from openbook.records import Decoding, Prompt, sha256_hex
 from openbook.testing import PROMPT, EngineSuite
+from tests.conftest import open_engine
 from tests.inference.test_llamacpp import in_time
 
 pytestmark = pytest.mark.model
@@ -32,14 +34,12 @@ PROMPTS = [
 ]
 
 
-def open_slots(reference: ModelReference, slots: int = SLOTS, context_tokens: int = 512) -> LlamaCppEngine:
-    identity = ModelIdentity(reference.name, reference.digest, "verified")
-    return LlamaCppEngine(reference.path / "model.gguf", identity=identity, context_tokens=context_tokens, slots=slots)
+open_slots = partial(open_engine, context_tokens=512)
 
 
 @pytest.fixture(scope="module")
 def slots(model_reference: ModelReference) -> Iterator[LlamaCppEngine]:
-    with closing(open_slots(model_reference)) as engine:
+    with closing(open_slots(model_reference, slots=SLOTS)) as engine:
         yield engine
 
 
@@ -113,7 +113,6 @@ def test_a_request_that_is_too_long_for_a_slot_is_written_alone(
 ) -> None:
     monkeypatch.setattr("openbook.inference.llamacpp.SLOT_TOKENS", 8)
     assert slots.logits_digest(PROMPTS[2]) == engine.logits_digest(PROMPTS[2])
-    assert SLOT_TOKENS > 8
 
 
 def test_passages_side_by_side_are_written_in_a_slot_and_mean_what_they_mean_outside(
@@ -180,7 +179,7 @@ def test_numbers_that_overflow_end_the_answer_and_nobody_joins_before_the_cells_
     assert cleared == [1]
 
 
-@pytest.mark.parametrize("call", ["evaluate", "adopt", "remove"])
+@pytest.mark.parametrize("call", ["evaluate", "restore", "remove"])
 def test_an_error_of_the_engine_ends_what_is_in_slots_and_the_next_request_is_answered(
     slots: LlamaCppEngine, batcher: Batcher, alone: list[Written], monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
@@ -307,8 +306,9 @@ def test_a_state_of_another_form_is_refused(contexts: tuple[Context, Context]) -
     state = reading.state()
     for damaged in (state[:-1], state + b"\0", state[:8] + b"\x02" + state[9:], b"", state[:20]):
         with pytest.raises(EngineError, match="form that slots cannot use"):
-            apart.adopt(damaged, len(TRIED), 0)
-    assert apart.adopt(state, len(TRIED), 0)
+            state_apart(damaged, 3)
+    apart.restore(state_apart(state, 3), len(TRIED), 0)
+    assert apart.position(0) == len(TRIED)
 
 
 def test_more_slots_than_were_shown_to_be_safe_are_refused(model_reference: ModelReference) -> None:
