@@ -8,6 +8,7 @@ Shape legend: R rows, T tokens of the longest row, A learned tokens of all rows,
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 
 from openbook.training.trees import Row
 
@@ -45,16 +47,12 @@ class Batch:
 
 
 def batch_of(rows: Sequence[Row]) -> Batch:
-    longest = max(len(row.tokens) for row in rows)
-    tokens, positions = (torch.zeros(len(rows), longest, dtype=torch.int64) for _ in range(2))
-    predictors: list[int] = []
-    for number, row in enumerate(rows):
-        tokens[number, : len(row.tokens)] = torch.tensor(row.tokens)
-        positions[number, : len(row.tokens)] = torch.tensor(row.positions)
-        predictors += [number * longest + place for place in row.predictors]
+    tokens = pad_sequence([torch.tensor(row.tokens) for row in rows], batch_first=True)
+    longest = tokens.shape[1]
+    predictors = [number * longest + place for number, row in enumerate(rows) for place in row.predictors]
     return Batch(
         tokens,
-        positions,
+        pad_sequence([torch.tensor(row.positions) for row in rows], batch_first=True),
         [pieces_of(row) for row in rows],
         torch.tensor(predictors, dtype=torch.int64),
         torch.tensor([target for row in rows for target in row.targets], dtype=torch.int64),
@@ -151,9 +149,8 @@ def answer_logits(network: Any, batch: Batch) -> Tensor:
         each.to(network.device) for each in (batch.tokens, batch.positions, batch.predictors)
     )
     # A sharded network has this method, which also collects its shards (see `distributed`).
-    if hasattr(network, "logits_at"):
-        return network.logits_at(tokens, positions, batch.pieces, predictors)  # type: ignore[no-any-return]
-    return logits_at(network, tokens, positions, batch.pieces, predictors)
+    compute = getattr(network, "logits_at", functools.partial(logits_at, network))
+    return compute(tokens, positions, batch.pieces, predictors)
 
 
 def logits_at(network: Any, tokens: Tensor, positions: Tensor, pieces: list[list[Piece]], places: Tensor) -> Tensor:

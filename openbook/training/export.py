@@ -38,18 +38,16 @@ _WRAPPER = "base_model.model."  # PEFT names an adapter's tensors after its wrap
 def write_adapter(
     path: Path,
     network: Any,
-    base_file: Path,
     base: Digest,
     *,
     alpha: float,
     quantisation: Quantisation,
     reader: ReaderFormat | None,
 ) -> None:
-    """The LoRA updates of `network` as a GGUF adapter for the model `base`, the file `base_file`."""
+    """The LoRA updates of `network` as a GGUF adapter for the model `base`."""
     from gguf import GGUFWriter
 
-    config = config_of(read_gguf(base_file))
-    writer = GGUFWriter(path, config.model_type)
+    writer = GGUFWriter(path, network.config.model_type)
     writer.add_type("adapter")
     writer.add_string("adapter.type", "lora")
     writer.add_float32("adapter.lora.alpha", alpha)
@@ -58,7 +56,8 @@ def write_adapter(
     for module, (a, b) in sorted(lora_pairs(network).items()):
         name = f"{module}.weight"
         add_tensor(writer, f"{gguf_name(name)}.lora_a", a.float().cpu().numpy(), quantisation)
-        add_tensor(writer, f"{gguf_name(name)}.lora_b", gguf_rows(config, name, b.float().cpu().numpy()), quantisation)
+        rows = gguf_rows(network.config, name, b.float().cpu().numpy())
+        add_tensor(writer, f"{gguf_name(name)}.lora_b", rows, quantisation)
     finish(writer)
 
 

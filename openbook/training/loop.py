@@ -145,12 +145,13 @@ class Run:
         if self._epoch[0] != epoch:
             self._epoch = epoch, epoch_steps(self.trees, loop.step_tokens, loop.seed, epoch)
         chosen = self._epoch[1][place]
-        answer_tokens = sum(self.trees[i].answer_tokens for i in chosen)
+        rows = {i: row_of(self.trees[i]) for i in chosen}
+        answer_tokens = sum(len(row.targets) for row in rows.values())
         # 2. Forward and backward.
         total, tokens = 0.0, 0
         self.network.train()
         for group, weight in self._own_share(list(micro_batches(self.trees, chosen, loop.call_tokens))):
-            batch = batch_of([row_of(self.trees[i]) for i in group])
+            batch = batch_of([rows[i] for i in group])
             loss = loss_sum(self.network, batch) * weight / answer_tokens
             self._check_finite("loss", loss.item(), group)
             loss.backward()  # type: ignore[no-untyped-call]

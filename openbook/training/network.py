@@ -161,9 +161,7 @@ def new_network(vocabulary: Path, seed: int, dtype: torch.dtype) -> Any:
     from transformers import LlamaForCausalLM
 
     torch.manual_seed(seed)
-    config = config_of(read_gguf(vocabulary))
-    config.tie_word_embeddings = True
-    return _frozen(LlamaForCausalLM(config), dtype)
+    return _frozen(LlamaForCausalLM(config_of(read_gguf(vocabulary))), dtype)
 
 
 def _frozen(network: Any, dtype: torch.dtype) -> Any:

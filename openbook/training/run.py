@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import platform
@@ -288,7 +289,7 @@ def _store_model(
             state = {name: value.float().cpu().numpy() for name, value in run.learned.items()}
             write_model(file, source, state, quantisation=quantisation, reader=reader)
         elif recipe.exports_adapter:
-            write_adapter(file, run.network, source, base.digest, alpha=alpha, quantisation=quantisation, reader=reader)
+            write_adapter(file, run.network, base.digest, alpha=alpha, quantisation=quantisation, reader=reader)
         else:
             write_merged(file, source, lora_updates(run.network, alpha), quantisation=quantisation, reader=reader)
     ancestors = record_beside(base)
@@ -369,20 +370,15 @@ def _write_result(run: Run, inputs: RunInputs, stored: ModelReference, folder: P
 def dry_run(recipe: Recipe, inputs: RunInputs, device: str) -> dict[str, float]:
     """Do a few steps and write nothing. Estimates the whole run."""
     run = Run(recipe, *build_network(recipe, inputs, device), inputs.trees)
-    seconds, tokens = [], 0
-    for progress in run.steps_to_go():
-        seconds.append(progress.seconds)
-        tokens += progress.tokens
-        if len(seconds) == DRY_RUN_STEPS:
-            break
-    timed = seconds[1:] or seconds  # the first step also allocates memory
+    done = list(itertools.islice(run.steps_to_go(), DRY_RUN_STEPS))
+    timed = done[1:] or done  # the first step also allocates memory
     return {
         "examples": sum(len(tree.branches) for tree in inputs.trees),
         "epoch_tokens": sum(tree.tokens for tree in inputs.trees),
         "steps": run.steps,
         "learned_parameters": sum(value.numel() for value in run.learned.values()),
-        "tokens_per_second": tokens / sum(seconds),
-        "estimated_seconds": run.steps * sum(timed) / len(timed),
+        "tokens_per_second": sum(step.tokens for step in done) / sum(step.seconds for step in done),
+        "estimated_seconds": run.steps * sum(step.seconds for step in timed) / len(timed),
         "memory_mib": peak_memory_mib(),
     }
 
@@ -407,8 +403,8 @@ def slow_precision(recipe: Recipe, device: str) -> list[str]:
 
 def _bf16_units() -> list[str]:
     """Units of this processor that multiply bf16 matrices, each in an order of its own."""
-    checks = {"BF16": "_is_avx512_bf16_supported", "AMX": "_is_amx_tile_supported"}
-    return [name for name, check in checks.items() if getattr(torch.cpu, check, lambda: False)()]
+    checks = {"BF16": torch.cpu._is_avx512_bf16_supported, "AMX": torch.cpu._is_amx_tile_supported}
+    return [name for name, is_supported in checks.items() if is_supported()]
 
 
 def numeric_class(recipe: Recipe, processes: Processes = ONE_PROCESS, device: str = "cpu") -> str:

@@ -52,12 +52,6 @@ class Tree:
     def tokens(self) -> int:
         return sum(map(len, (self.beginning, *self.passages, *(branch.tokens for branch in self.branches))))
 
-    @property
-    def answer_tokens(self) -> int:
-        found = sum(1 for branch in self.branches for _ in branch.learned)
-        # Nothing predicts the very first token.
-        return found - (0 if self.beginning else sum(branch.answer_start == 0 for branch in self.branches))
-
     def with_branches(self, branches: Sequence[Branch]) -> Tree:
         """The tree with only these of its branches and the passages that they read."""
         read = sorted({number for branch in branches for number in branch.reads})
@@ -101,7 +95,7 @@ def row_of(tree: Tree) -> Row:
         offset = len(row.tokens)
         for i in branch.learned:
             predictor = offset + i - 1 if i else start - 1  # a branch without passages continues the beginning
-            if predictor >= 0:
+            if predictor >= 0:  # nothing predicts the very first token
                 row.predictors.append(predictor)
                 row.targets.append(branch.tokens[i])
                 row.owners.append(number)

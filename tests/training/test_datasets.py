@@ -26,7 +26,7 @@ from openbook.training.datasets import (
 )
 from openbook.training.reader_objective import PassageLine
 from openbook.training.recipe import Data
-from openbook.training.trees import Branch, Tree, row_of
+from openbook.training.trees import Branch
 
 PASSAGE = '{"passage": "It rains.", "questions": [{"question": "Does it rain?", "answers": ["It rains"]}]}\n'
 TALK = '{"prompt": "a", "completion": "b"}\n'
@@ -122,8 +122,6 @@ def test_only_what_the_assistant_says_is_learned(tokenizer: PromptTokenizer) -> 
     assert spelled(tokenizer, [branch.tokens[i] for i in branch.learned]) == "Three.<|im_end|>Four.<|im_end|>"
     # A message is text, even if it is spelled like a control token.
     assert sum(map(tokenizer.model.ends_generation, branch.tokens)) == 5
-    tree = Tree((), (branch,))
-    assert tree.answer_tokens == len(row_of(tree).targets)
     # The prompt of an answer is what the engine reads.
     branch = conversation_branch(turns(("system", "Be brief."), ("user", "Why?"), ("assistant", "So.")), tokenizer)
     read = [token for block in tokenizer.blocks(Prompt("Be brief.", (), "Why?")) for token in block]

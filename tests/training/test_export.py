@@ -36,6 +36,7 @@ from openbook.training.network import (
 )
 from openbook.training.recipe import Method
 from openbook.training.trees import Branch, Tree, row_of
+from tests.conftest import llama_engine
 from tests.training.networks import SHAPE, write_tiny_model
 
 PASSAGES = ("The ferry to Holm leaves at nine.\n", "Dogs are welcome.\n", "The train leaves at noon, and at five.\n")
@@ -74,7 +75,7 @@ def adapter(
     network: Any, base: ModelReference, store: ModelStore, tmp_path_factory: pytest.TempPathFactory
 ) -> ModelReference:
     path = tmp_path_factory.mktemp("adapter") / "adapter.gguf"
-    write_adapter(path, network, base.main_file, base.digest, alpha=METHOD.alpha, quantisation="F32", reader=READER)
+    write_adapter(path, network, base.digest, alpha=METHOD.alpha, quantisation="F32", reader=READER)
     record = TrainingRecord({"name": "small"}, base.digest, (), "0", 1, 1, 1, "test", {}, None, ())
     return store_trained(
         store, path, record, kind="adapter", name="small", licence="CC0", cutoff=KnowledgeCutoff(), as_name="small"
@@ -137,10 +138,9 @@ def test_an_adapter_changes_the_engine_as_it_changed_the_network(network: Any, a
 @pytest.mark.parametrize("store", ["llama"], indirect=True)
 def test_without_passages_the_base_answers_bit_for_bit(adapter: ModelReference) -> None:
     with_adapter, without = load_model(adapter), load_model(adapter.needed_base)
-    assert isinstance(with_adapter.engine, LlamaCppEngine)
-    assert isinstance(without.engine, LlamaCppEngine)
     assert (with_adapter.reader, without.reader) == (READER, None)
-    assert with_adapter.engine.logits_digest(MEMORY) == without.engine.logits_digest(MEMORY)
+    assert (with_adapter.reads_each, without.reads_each) == (True, False)
+    assert llama_engine(with_adapter).logits_digest(MEMORY) == llama_engine(without).logits_digest(MEMORY)
     decoding = Decoding(max_tokens=6)
     mixed = [PROMPT, MEMORY, PROMPT, Prompt(READER.instruction, (), "Why?"), PROMPT]
     answers = [with_adapter.complete(prompt, decoding) for prompt in mixed]
@@ -159,7 +159,7 @@ def test_a_reader_declines_by_its_threshold_alone(base: ModelReference, tmp_path
     for threshold in (1e-6, 0.999, None):
         path = tmp_path / f"{threshold}.gguf"
         reader = replace(READER, declines_above=threshold)
-        write_adapter(path, network, base.main_file, "0" * 64, alpha=8, quantisation="F32", reader=reader)
+        write_adapter(path, network, "0" * 64, alpha=8, quantisation="F32", reader=reader)
         opened = engine(base.main_file, path)
         texts[threshold] = FrozenModel(opened).complete(PROMPT, Decoding(max_tokens=3)).text
         opened.close()

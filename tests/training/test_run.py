@@ -35,7 +35,7 @@ from openbook.training.run import (
     train,
 )
 from tests.cli.test_train import write_recipe
-from tests.conftest import ROOT, flip
+from tests.conftest import ROOT, flip, llama_engine
 from tests.training.networks import SHAPE, small_recipe, write_tiny_model
 from tests.training.test_datasets import data
 from tests.training.test_reader_objective import LINES
@@ -208,12 +208,11 @@ def test_a_model_from_nothing_learns_and_runs_in_the_engine(tmp_path: Path) -> N
     assert found.manifest.tokenizer.vocabulary_size == 500
 
     model = load_model(found)
-    assert isinstance(model.engine, LlamaCppEngine)
     prompt = Prompt("The frozen side", (), "only computes")
     tokens = [token for block in open_tokenizer(found.main_file).blocks(prompt) for token in block]
     with torch.no_grad():
         here = load_network(found.main_file)(torch.tensor([tokens])).logits[0, -1].numpy()
-    assert np.abs(model.engine.logits(prompt)[0] - here).max() < 0.02
+    assert np.abs(llama_engine(model).logits(prompt)[0] - here).max() < 0.02
     assert model.complete(prompt, Decoding(max_tokens=5)).answer_tokens
     model.close()
 
