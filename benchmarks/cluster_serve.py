@@ -45,7 +45,6 @@ from openbook.cluster.connection import connect, disconnect
 from openbook.config import available_cores
 from openbook.inference import FrozenModel
 from openbook.inference.frozen import ReadEach
-from openbook.inference.passage_selection import PassageSelection
 from openbook.knowledge import KnowledgeBase, add
 from openbook.parallel import Cancelled, never
 from openbook.records import Completion, Decoding, Prompt, ReaderFormat, sha256_hex
@@ -107,9 +106,9 @@ class NotedEngine(EchoEngine):
         return (yield from super().generate(prompt, decoding, cancelled))
 
     def generate_each(
-        self, prompts: Sequence[Prompt], selection: PassageSelection, decoding: Decoding, cancelled: Cancelled = never
+        self, prompts: Sequence[Prompt], decoding: Decoding, cancelled: Cancelled = never
     ) -> Generator[str, None, ReadEach]:
-        found = yield from super().generate_each(prompts, selection, decoding, cancelled)
+        found = yield from super().generate_each(prompts, decoding, cancelled)
         for prompt in prompts[: found.read]:
             yield from self.generate(prompt, Decoding(max_tokens=1), lambda: True)  # notes it and writes nothing
         return found

@@ -35,7 +35,6 @@ from openbook.config import available_cores, load_settings
 from openbook.inference import load_model
 from openbook.inference.kv_cache import KVCache
 from openbook.inference.llamacpp import LlamaCppEngine
-from openbook.inference.passage_selection import CALIBRATED
 from openbook.models import ModelReference, ModelStore, ensure
 from openbook.prompts import passage_block, question_block, reading_prompt
 from openbook.records import Decoding, Prompt, ReaderFormat
@@ -90,7 +89,7 @@ def digest(engine: LlamaCppEngine, reader: ReaderFormat, request: Request) -> st
     if kind == "each":
         prompts = [reading_prompt(question, [passage], reader) for passage in passages]
         found, decoding = hashlib.sha256(), Decoding(max_tokens=STEPS)
-        for _ in engine.generate_each(prompts, CALIBRATED, decoding, look=lambda row: found.update(row.tobytes())):
+        for _ in engine.generate_each(prompts, decoding, look=lambda row: found.update(row.tobytes())):
             pass
         return found.hexdigest()
     prompt = reading_prompt(question, list(passages), reader) if passages else Prompt("Answer.", (), question)

@@ -38,7 +38,6 @@ from ray.serve.request_router import PendingRequest, RequestRouter, RunningRepli
 
 from openbook.errors import ClusterError, ConfigError, EngineError, OpenBookError
 from openbook.inference.frozen import FrozenModel, ReadEach
-from openbook.inference.passage_selection import PassageSelection
 from openbook.parallel import Cancelled, never
 from openbook.records import Completion, Decoding, Digest, ModelIdentity, Prompt, ReaderFormat
 
@@ -150,11 +149,8 @@ class EngineReplica:
         async for each in self._shown(partial(self._model.stream, prompt, decoding)):
             yield each
 
-    async def generate_each(
-        self, key: str, prompts: Sequence[Prompt], selection: PassageSelection, decoding: Decoding
-    ) -> AsyncGenerator[Any, None]:
-        work = partial(self._model.stream_each, prompts, decoding, selection=selection)
-        async for each in self._shown(lambda cancelled: work(cancelled=cancelled)):
+    async def generate_each(self, key: str, prompts: Sequence[Prompt], decoding: Decoding) -> AsyncGenerator[Any, None]:
+        async for each in self._shown(partial(self._model.stream_each, prompts, decoding)):
             yield each
 
     async def read_ahead(self, key: str, prompt: Prompt) -> AsyncGenerator[Any, None]:
@@ -230,11 +226,10 @@ class ReplicatedEngine:
         return found or self._cancelled(shown)
 
     def generate_each(
-        self, prompts: Sequence[Prompt], selection: PassageSelection, decoding: Decoding, cancelled: Cancelled = never
+        self, prompts: Sequence[Prompt], decoding: Decoding, cancelled: Cancelled = never
     ) -> Generator[str, None, ReadEach]:
         shown: list[str] = []
-        arguments = (tuple(prompts), selection, decoding)
-        found = yield from self._answer("generate_each", prompts, arguments, cancelled, shown)
+        found = yield from self._answer("generate_each", prompts, (tuple(prompts), decoding), cancelled, shown)
         return found or ReadEach(1, 0 if shown else None, self._cancelled(shown))
 
     def read_ahead(self, prompt: Prompt) -> int:

@@ -10,7 +10,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol, final, runtime_checkable
 
 from openbook.errors import EngineError, ModelError
-from openbook.inference.passage_selection import CALIBRATED, PassageSelection
 from openbook.parallel import Cancelled, never
 from openbook.records import Completion, Decoding, ModelIdentity, Prompt, ReaderFormat
 
@@ -77,11 +76,11 @@ class ReadingEngine(Protocol):
     """An engine that also reads passages one by one, and keeps what it computed of them."""
 
     def generate_each(
-        self, prompts: Sequence[Prompt], selection: PassageSelection, decoding: Decoding, cancelled: Cancelled
+        self, prompts: Sequence[Prompt], decoding: Decoding, cancelled: Cancelled
     ) -> Generator[str, None, ReadEach]:
-        """Evaluate prompts in order until `selection` has enough, and answer the chosen one as `generate` does.
+        """Evaluate prompts in order until they are `enough`, and answer the one that `choose` names as `generate` does.
 
-        Law: given only the prompts that were read, it does the same.
+        Both are of `passage_selection`. Law: given only the prompts that were read, it does the same.
         """
         ...
 
@@ -129,17 +128,13 @@ class FrozenModel:
                     return completion
 
     def stream_each(
-        self,
-        prompts: Sequence[Prompt],
-        decoding: Decoding = Decoding(),
-        cancelled: Cancelled = never,
-        selection: PassageSelection = CALIBRATED,
+        self, prompts: Sequence[Prompt], decoding: Decoding = Decoding(), cancelled: Cancelled = never
     ) -> Generator[str, None, ReadEach]:
         """Read prompts one by one until one surely holds the answer, and answer the surest.
 
         Only where `reads_each`. Raises ContextOverflow, EngineError.
         """
-        return self._reading_engine.generate_each(prompts, selection, decoding, cancelled)
+        return self._reading_engine.generate_each(prompts, decoding, cancelled)
 
     def read_ahead(self, prompt: Prompt) -> int:
         """Compute and keep what is the same for every question on the prompt's passages.

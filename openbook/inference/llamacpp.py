@@ -33,7 +33,7 @@ from openbook.inference.decoding import AnswerDecoder, Spans, log_softmax, reque
 from openbook.inference.frozen import ReadEach
 from openbook.inference.kv_cache import KVCache, next_key, root_key
 from openbook.inference.llamalib import Aborted, Adapter, Context, Model, library
-from openbook.inference.passage_selection import AbstentionScore, PassageSelection
+from openbook.inference.passage_selection import choose, enough, score_of
 from openbook.inference.slots import MOST_SLOTS, SLOT_TOKENS, Batcher, SlotAnswer, Turns, alike_widths
 from openbook.inference.tokenizer import PromptTokenizer
 from openbook.models.digest import READER_KEYS
@@ -202,7 +202,6 @@ class LlamaCppEngine:
     def generate_each(
         self,
         prompts: Sequence[Prompt],
-        selection: PassageSelection,
         decoding: Decoding,
         cancelled: Cancelled = never,
         look: Look = lambda row: None,
@@ -216,18 +215,18 @@ class LlamaCppEngine:
             chosen: int | None = None
             in_slot: SlotAnswer | None = None
             rows: list[NDArray[np.float32]] = []
-            scores: list[AbstentionScore] = []
+            scores: list[float] = []
             try:
                 with self._pool.lent(cancelled) as context:
                     for group in groups:
                         for row in self._read(context, group):
                             look(row)
                             rows.append(row)
-                            scores.append(AbstentionScore.of(row, abstention))
+                            scores.append(score_of(row, abstention))
                         last = group
-                        if selection.enough(scores):
+                        if enough(scores):
                             break
-                    chosen = selection.choose(scores)
+                    chosen = choose(scores)
                     if chosen is not None:
                         group = next(group for group in groups if requests[chosen] in group)
                         if group is not last:  # its passages have made room for others

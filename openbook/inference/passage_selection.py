@@ -9,8 +9,7 @@ after it need not be read. The numbers were fitted on the articles that the read
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,52 +25,33 @@ SURE = 2.0  # nats; with a passage above, no further one is read
 _NEVER = 1e-12  # probabilities are kept so far from 0 and 1
 
 
-@dataclass(frozen=True, slots=True)
-class AbstentionScore:
-    """What a reader is inclined to do with one passage. `abstains`: the likeliest first token begins the abstention."""
+def score_of(logits: NDArray[np.float32], abstention: int) -> float:
+    """The log-odds of answering, by the logits of the first token of an answer; -inf when the likeliest begins the abstention.
 
-    abstention_logprob: float
-    abstains: bool
-
-    @classmethod
-    def of(cls, logits: NDArray[np.float32], abstention: int) -> AbstentionScore:
-        """By the logits of the first token of an answer, and the first token of the abstention."""
-        return cls(float(log_softmax(logits)[abstention]), int(np.argmax(logits)) == abstention)
-
-    @property
-    def answer_log_odds(self) -> float:
-        abstention = min(max(math.exp(self.abstention_logprob), _NEVER), 1 - _NEVER)
-        return math.log1p(-abstention) - math.log(abstention)
-
-
-@dataclass(frozen=True, slots=True)
-class PassageSelection:
-    """`choose`: from the scores, best found passage first, to the number of the passage to answer from, or None.
-
-    `enough`: whether those read so far will do; by default all are read.
+    `abstention`: its first token.
     """
-
-    choose: Callable[[Sequence[AbstentionScore]], int | None]
-    enough: Callable[[Sequence[AbstentionScore]], bool] = lambda read: False
+    return -math.inf if int(np.argmax(logits)) == abstention else log_odds(float(log_softmax(logits)[abstention]))
 
 
-def choose(scores: Sequence[AbstentionScore]) -> int | None:
+def log_odds(abstention_logprob: float) -> float:
+    """Of answering."""
+    abstention = min(max(math.exp(abstention_logprob), _NEVER), 1 - _NEVER)
+    return math.log1p(-abstention) - math.log(abstention)
+
+
+def choose(scores: Sequence[float]) -> int | None:
     """The number of the passage to answer from; None when none holds the answer. The scores come best found passage first."""
     score, number = _best(scores)
     return number if score >= LEAST else None
 
 
-def enough(scores: Sequence[AbstentionScore]) -> bool:
+def enough(scores: Sequence[float]) -> bool:
+    """Whether the passages that were read will do."""
     return _best(scores)[0] >= SURE
 
 
-def _best(scores: Sequence[AbstentionScore]) -> tuple[float, int]:
+def _best(scores: Sequence[float]) -> tuple[float, int]:
     """(score, number) of the passage with the highest score, the better found of equal ones."""
-    scored = [
-        (each.answer_log_odds - RANK_PRICE * rank, -rank) for rank, each in enumerate(scores) if not each.abstains
-    ]
+    scored = ((score - RANK_PRICE * rank, -rank) for rank, score in enumerate(scores))
     score, rank = max(scored, default=(-math.inf, 0))
     return score, -rank
-
-
-CALIBRATED = PassageSelection(choose, enough)

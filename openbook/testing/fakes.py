@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Generator, Sequence
 from dataclasses import replace
@@ -13,7 +14,7 @@ import numpy as np
 from openbook.errors import ContextOverflow, EngineError
 from openbook.inference.decoding import TextStream
 from openbook.inference.frozen import FrozenModel, ReadEach
-from openbook.inference.passage_selection import AbstentionScore, PassageSelection
+from openbook.inference.passage_selection import choose, enough, log_odds
 from openbook.parallel import Cancelled, never
 from openbook.prompts import IS_STATED, question_of_block
 from openbook.records import (
@@ -79,16 +80,17 @@ class EchoEngine:
         return Completion("".join(pieces), finish, tokens, used, digest, self.numeric_class)
 
     def generate_each(
-        self, prompts: Sequence[Prompt], selection: PassageSelection, decoding: Decoding, cancelled: Cancelled = never
+        self, prompts: Sequence[Prompt], decoding: Decoding, cancelled: Cancelled = never
     ) -> Generator[str, None, ReadEach]:
         """Inclined to answer by the share of the question's words in the best sentence."""
-        scores: list[AbstentionScore] = []
+        scores: list[float] = []
         for p in prompts:
-            scores.append(AbstentionScore(-8.0 * self._shared(p), self._answer(p) == self._otherwise))
-            if selection.enough(scores):
+            abstains = self._answer(p) == self._otherwise
+            scores.append(-math.inf if abstains else log_odds(-8.0 * self._shared(p)))
+            if enough(scores):
                 break
         prompts = prompts[: len(scores)]
-        chosen = selection.choose(scores)
+        chosen = choose(scores)
         digest = sha256_hex(canonical_json([[p.system, list(p.passages), p.question] for p in prompts]))
         tokens = sum(map(self.count_prompt_tokens, prompts))
         if chosen is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -17,7 +17,7 @@ from openbook.inference import FrozenModel, load_model
 from openbook.inference.frozen import ReadEach
 from openbook.inference.kv_cache import KVCache
 from openbook.inference.llamacpp import SIDE_BY_SIDE, LlamaCppEngine
-from openbook.inference.passage_selection import CALIBRATED, AbstentionScore, PassageSelection, choose
+from openbook.inference.passage_selection import choose, enough
 from openbook.knowledge.docs_cache import for_documents
 from openbook.models import ModelReference
 from openbook.parallel import Cancelled, never
@@ -66,39 +66,45 @@ def nothing_kept() -> KVCache:
     return KVCache(None, memory_bytes=0)
 
 
-ALL = PassageSelection(choose)  # read, before one is chosen
+Choose: TypeAlias = Callable[[Sequence[float]], int | None]
 
 
-def read(
-    model: FrozenModel, asked: list[Prompt], selection: PassageSelection = CALIBRATED, cancelled: Cancelled = never
-) -> ReadEach:
-    stream, pieces = model.stream_each(asked, DECODING, cancelled, selection), []
-    while True:
-        try:
-            pieces.append(next(stream))
-        except StopIteration as done:
-            found: ReadEach = done.value
-            assert "".join(pieces) == found.completion.text
-            return found
+@contextmanager
+def selected(by: Choose | None) -> Iterator[None]:
+    """All passages are read, and then one is chosen. None: as usual."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("openbook.inference.llamacpp.choose", by or choose)
+        patch.setattr("openbook.inference.llamacpp.enough", (lambda scores: False) if by else enough)
+        yield
 
 
-def each(
-    engine: LlamaCppEngine, passages: list[str], question: str, selection: PassageSelection = CALIBRATED
-) -> ReadEach:
-    return read(FrozenModel(engine), prompts(passages, question), selection)
+def read(model: FrozenModel, asked: list[Prompt], by: Choose | None = None, cancelled: Cancelled = never) -> ReadEach:
+    pieces: list[str] = []
+    with selected(by):
+        stream = model.stream_each(asked, DECODING, cancelled)
+        while True:
+            try:
+                pieces.append(next(stream))
+            except StopIteration as done:
+                found: ReadEach = done.value
+                assert "".join(pieces) == found.completion.text
+                return found
 
 
-def number(chosen: int) -> PassageSelection:
-    return PassageSelection(lambda scores: chosen)
+def each(engine: LlamaCppEngine, passages: list[str], question: str, by: Choose | None = None) -> ReadEach:
+    return read(FrozenModel(engine), prompts(passages, question), by)
 
 
-def bits(
-    engine: LlamaCppEngine, asked: list[Prompt], selection: PassageSelection = CALIBRATED, steps: int = 6
-) -> bytes:
+def number(chosen: int) -> Choose:
+    return lambda scores: chosen
+
+
+def bits(engine: LlamaCppEngine, asked: list[Prompt], by: Choose | None = None, steps: int = 6) -> bytes:
     """All logits by which a passage is chosen and then each token: equal bytes, equal computation."""
     rows: list[Any] = []
-    for _ in engine.generate_each(asked, selection, Decoding(max_tokens=steps), look=rows.append):
-        pass
+    with selected(by):
+        for _ in engine.generate_each(asked, Decoding(max_tokens=steps), look=rows.append):
+            pass
     return b"".join(row.tobytes() for row in rows)
 
 
@@ -135,7 +141,7 @@ def test_passages_side_by_side_give_the_bits_of_reading_anew(opened: Opened, tmp
     cold, warm = opened(nothing_kept()), opened(kept)
     expected = [cold.logits(prompt, 2).tobytes() for prompt in asked]
     # What each passage alone is, is kept for reading it alone and beside others.
-    bits(warm, prompts(PASSAGES, QUESTIONS[1]), ALL)
+    bits(warm, prompts(PASSAGES, QUESTIONS[1]), choose)
     for engine in (warm, opened(KVCache(tmp_path / "kept"))):
         for prompt, found in zip(asked, expected, strict=True):
             assert engine.logits(prompt, 2).tobytes() == found
@@ -257,7 +263,7 @@ def test_the_passage_that_holds_the_answer_is_chosen_and_when_it_is_sure_no_furt
     assert (found.read, found.chosen) == (1, 0)
     assert states.kept().states == 2  # the system's and one passage's
     assert found == each(engine, asked[:1], QUESTIONS[1])  # so it can be replayed from what was read
-    of_all = each(engine, asked, QUESTIONS[1], ALL)
+    of_all = each(engine, asked, QUESTIONS[1], choose)
     assert (of_all.read, of_all.chosen, of_all.completion.text) == (3, 0, found.completion.text)
     late = each(engine, [PASSAGES[0], PASSAGES[2], *[PASSAGES[0]] * SIDE_BY_SIDE], QUESTIONS[1])
     assert (late.read, late.chosen, late.completion.text) == (SIDE_BY_SIDE + 1, 1, found.completion.text)
@@ -276,18 +282,18 @@ def test_a_quote_stands_in_the_passage_not_in_what_introduces_it(opened: Opened)
 def test_more_passages_than_fit_side_by_side_are_read_in_turn(opened: Opened) -> None:
     engine = opened(KVCache())
     many = [f"Passage:\nThe code of door {i} is {i * 37}.\n\n" for i in range(SIDE_BY_SIDE + 3)]
-    seen: list[AbstentionScore] = []
+    seen: list[float] = []
 
-    def last(scores: Sequence[AbstentionScore]) -> int:
+    def last(scores: Sequence[float]) -> int:
         seen[:] = scores
         return len(scores) - 1
 
     question = "Question: What is the code?"
-    of_all = each(engine, many, question, PassageSelection(last))
+    of_all = each(engine, many, question, last)
     assert (of_all.read, of_all.chosen) == (SIDE_BY_SIDE + 3, SIDE_BY_SIDE + 2)
     scores = list(seen)
     # The first alone, then eight, then the last two; any first passage leaves the others as they are.
-    of_rest = each(engine, [PASSAGES[0], *many[SIDE_BY_SIDE + 1 :]], question, PassageSelection(last))
+    of_rest = each(engine, [PASSAGES[0], *many[SIDE_BY_SIDE + 1 :]], question, last)
     assert of_rest.completion.text == of_all.completion.text
     assert scores[SIDE_BY_SIDE + 1 :] == seen[1:]
     # One that has made room for others is read again, with the bits of the first time.
@@ -308,20 +314,20 @@ def test_requests_side_by_side_do_not_meet(opened: Opened, tmp_path: Path) -> No
 def test_a_state_that_is_damaged_is_read_anew_and_one_that_the_library_refuses_goes(
     opened: Opened, tmp_path: Path
 ) -> None:
-    expected = each(opened(KVCache(tmp_path)), PASSAGES[:2], QUESTIONS[0], ALL)
+    expected = each(opened(KVCache(tmp_path)), PASSAGES[:2], QUESTIONS[0], choose)
     files = sorted(tmp_path.rglob("*.state"))
     assert len(files) == 3  # the system's and two passages'
     for file in files:
         flip(file, file.stat().st_size // 2)
-    assert each(opened(KVCache(tmp_path)), PASSAGES[:2], QUESTIONS[0], ALL) == expected
+    assert each(opened(KVCache(tmp_path)), PASSAGES[:2], QUESTIONS[0], choose) == expected
     states = KVCache(tmp_path)
     for file in tmp_path.rglob("*.state"):  # whole, but not what the library writes
         states.put(bytes.fromhex(file.stem), b"not a state", (), 0)
     engine = opened(states)
     for passages in (PASSAGES[:1], PASSAGES[1:2]):
         with pytest.raises(EngineError, match=r"rejects the state of a sequence: .*deleted now"):
-            each(engine, passages, QUESTIONS[0], ALL)
-    assert each(engine, PASSAGES[:2], QUESTIONS[0], ALL) == expected
+            each(engine, passages, QUESTIONS[0], choose)
+    assert each(engine, PASSAGES[:2], QUESTIONS[0], choose) == expected
 
 
 def test_cancelling_and_overflow(opened: Opened) -> None:
@@ -345,7 +351,7 @@ def test_reading_ahead_spares_the_reading_and_what_was_read_of_a_purged_passage_
         assert model.read_ahead(prompt) > 0
     kept = states.kept()
     assert kept.states == len(PASSAGES) + 1  # and the system block
-    found, anew = (each(opened(s), PASSAGES, QUESTIONS[0], ALL) for s in (KVCache(tmp_path), nothing_kept()))
+    found, anew = (each(opened(s), PASSAGES, QUESTIONS[0], choose) for s in (KVCache(tmp_path), nothing_kept()))
     assert found == anew
     assert states.kept() == kept
     states = KVCache(tmp_path / "purged")
