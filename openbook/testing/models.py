@@ -7,6 +7,7 @@ import threading
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from unittest import TestCase
 
 import numpy as np
 
@@ -14,7 +15,8 @@ from openbook.errors import ContextOverflow, EngineError
 from openbook.inference.frozen import Engine, FrozenModel
 from openbook.parallel import never
 from openbook.records import Completion, Decoding, Embedder, Prompt, Reranker
-from openbook.testing.assertions import raises
+
+raises = TestCase().assertRaises  # pytest is no dependency of the package
 
 PROMPT = Prompt(
     system="Answer from the passages.",
@@ -86,7 +88,7 @@ class EngineSuite:
         with self.model() as model:
             long = Prompt("Answer.", ("many words " * model.context_tokens,), "Why?")
             assert model.count_prompt_tokens(long) > model.context_tokens
-            raises(ContextOverflow, lambda: model.complete(long, Decoding(max_tokens=4)))
+            raises(ContextOverflow, model.complete, long, Decoding(max_tokens=4))
 
     def test_closing_does_not_wait_for_a_stream_that_nobody_reads_and_is_said(self) -> None:
         engine = self.make_engine()
@@ -97,10 +99,10 @@ class EngineSuite:
         closing.join(30)
         assert not closing.is_alive()
         for last in (engine.close, stream.close):
-            raises(EngineError, lambda: engine.count_prompt_tokens(PROMPT))
-            raises(EngineError, lambda: FrozenModel(engine).complete(PROMPT, Decoding(max_tokens=1)))
+            raises(EngineError, engine.count_prompt_tokens, PROMPT)
+            raises(EngineError, FrozenModel(engine).complete, PROMPT, Decoding(max_tokens=1))
             last()
-        raises(EngineError, lambda: engine.count_prompt_tokens(PROMPT))
+        raises(EngineError, engine.count_prompt_tokens, PROMPT)
 
 
 def _drained(stream: Generator[str, None, Completion], pieces: list[str]) -> Completion:

@@ -11,17 +11,19 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
+from unittest import TestCase
 
 from openbook.errors import KnowledgeBaseBusy, KnowledgeBaseDamaged, KnowledgeError, TextIsElsewhere
 from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add, purge, schema, sync, versions
 from openbook.knowledge.check import check
 from openbook.knowledge.embeddings import reembed
 from openbook.knowledge.erasure import purge_is_unfinished
-from openbook.testing.assertions import raises
 from openbook.testing.fakes import HashEmbedder
 
 if TYPE_CHECKING:
     from openbook.config import Place
+
+raises = TestCase().assertRaises  # pytest is no dependency of the package
 
 # Which documents each filter finds, by what their sidecars say.
 _FILTERS: dict[str, set[str]] = {
@@ -83,7 +85,7 @@ class StoreSuite:
             assert {number: base.search("ferries", here.embedder, scope=Scope(number)) for number in range(4)} == then
             assert versions.prune(base, versions.Retention(versions=1)).kept == (2, 4)
             assert base.search("ferries", here.embedder, scope=Scope(2)) == then[2]
-            raises(KnowledgeError, lambda: base.kept_version(3))
+            raises(KnowledgeError, base.kept_version, 3)
             assert here.reopened().search("ferries", here.embedder, scope=Scope(2)) == then[2]
             here.check()
 
@@ -145,7 +147,7 @@ class StoreSuite:
             assert len(other.documents()) == 2
             asked: list[int] = []
             with here.base.writing(1.0):
-                raises(KnowledgeBaseBusy, lambda: other.writing(0.0).__enter__())
+                raises(KnowledgeBaseBusy, other.writing(0.0).__enter__)
                 with closing(other.store.connect_to_write()) as connection:
                     for shared in (False, True):
                         waiting = other.store.write_lock(connection, 0.3, lambda: asked.append(1), shared=shared)
@@ -160,7 +162,7 @@ class StoreSuite:
                 except ValueError:
                     assert "retention" not in schema.meta(connection)
                 connection.forbid_writes(True)
-                raises(Exception, lambda: schema.remember(connection, retention="{"))
+                raises(Exception, schema.remember, connection, retention="{")
 
     def test_many_runs_at_once_lose_nothing_and_double_nothing(self) -> None:
         with _files(self.make_place()) as here:
@@ -193,12 +195,12 @@ class StoreSuite:
             here.sync(a="The ferry.", copy=canary, b="The boat.")
             base, other = here.base, here.reopened()
             assert other.search("canary", here.embedder, scope=Scope(1))[1]
-            raises(TextIsElsewhere, lambda: purge(base, ["a.txt"]))
+            raises(TextIsElsewhere, purge, base, ["a.txt"])
 
             def killed() -> None:
                 raise ValueError
 
-            raises(ValueError, lambda: purge(base, ["a.txt"], copies=True, elsewhere=killed))
+            raises(ValueError, purge, base, ["a.txt"], copies=True, elsewhere=killed)
             assert not purge_is_unfinished(base)
             (newest,) = base.connection.execute("SELECT max(id) FROM contents").fetchone()
             done = purge(base, ["a.txt"], copies=True)
@@ -210,7 +212,7 @@ class StoreSuite:
                     texts = {hit.passage.text for hit in each.search("canary", here.embedder, scope=Scope(version))[1]}
                     assert texts <= {"The boat."}
             assert canary.encode() not in b"".join(p.read_bytes() for p in base.folder.rglob("*") if p.is_file())
-            raises(KnowledgeError, lambda: purge(base, ["a.txt"]))
+            raises(KnowledgeError, purge, base, ["a.txt"])
             here.sync(n="New.")
             (first,) = base.connection.execute("SELECT max(id) FROM contents").fetchone()
             assert first > newest
