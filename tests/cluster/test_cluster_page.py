@@ -40,8 +40,7 @@ def desk(embedder_reference: ModelReference, reader_reference: ModelReference) -
             yield desk
         finally:
             if local.read_state(desk / "home"):
-                local.stop(desk / "home")
-                local.delete(desk / "home")
+                local.stop(desk / "home", delete=True)
 
 
 def followed(lines: list[str], desk: Path) -> dict[str, list[str]]:
