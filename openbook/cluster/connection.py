@@ -6,9 +6,6 @@ import os
 import re
 import signal
 import socket
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -23,7 +20,7 @@ _has_joined = False  # by `connect`, so that `disconnect` leaves what others beg
 
 
 def connect(address: str) -> None:
-    """Join the Ray cluster at `address`; nothing when this process is in one.
+    """Join the Ray cluster at `address`; nothing when this process is in one. For the main thread.
 
     `auto`: the one in RAY_ADDRESS, or one that runs on this machine; `local`: a new one on this machine, with the cores that
     this process may use, which ends with it; `host:port`: its head node; `ray://host:port`: its server for clients.
@@ -40,11 +37,13 @@ def connect(address: str) -> None:
         options |= {"num_cpus": available_cores(), "include_dashboard": False}
     elif address != AUTO:
         _check_somebody_listens(address)
-    with _own_signals():
-        try:
-            ray.init(address, **options)
-        except Exception as error:  # Ray raises a bare one when a machine is too slow
-            raise ClusterError(_sentence(address, error)) from error
+    before = signal.getsignal(signal.SIGTERM)  # which Ray takes over
+    try:
+        ray.init(address, **options)
+    except Exception as error:  # Ray raises a bare one when a machine is too slow
+        raise ClusterError(_sentence(address, error)) from error
+    finally:
+        signal.signal(signal.SIGTERM, before)
     # Deaths of workers are dealt with; Ray would also print them, to standard output.
     ray._private.worker._worker_logs_enabled = False
     _has_joined = True
@@ -88,16 +87,3 @@ def _sentence(address: str, error: BaseException) -> str:
         return f"Ray cannot be started on this machine: {first_line(error)}."
     reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
     return f"The Ray cluster at {address} cannot be reached: {reason}. See there: ray status"
-
-
-@contextmanager
-def _own_signals() -> Iterator[None]:
-    """Ray takes SIGTERM over; what this process does with it stays."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -26,9 +26,8 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Itera
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from functools import partial
 from hashlib import sha256
-from typing import Any, Final, TypeAlias, final
+from typing import Any, Final, Literal, TypeAlias, final
 
 from ray import available_resources, get_runtime_context, is_initialized, nodes, serve
 from ray.exceptions import RayError, RayTaskError
@@ -58,7 +57,7 @@ _NOBODY = "No replica is there. See on the cluster: serve status"
 OpenModel: TypeAlias = Callable[[], FrozenModel]
 Follow: TypeAlias = Callable[[bytes], object]
 """Takes what was purged at the server (`KVCache.purge_list`), and deletes on its own machine what was computed of it."""
-Work: TypeAlias = "Callable[[Cancelled], Generator[str, None, Any]]"
+Method: TypeAlias = Literal["generate", "generate_each", "read_ahead"]  # of an engine
 
 
 # --- which replica ----------------------------------------------------------------------------------------------------
@@ -72,10 +71,9 @@ def ranked(key: str, nodes: Iterable[str]) -> list[str]:
     return sorted(nodes, key=lambda node: sha256(f"{key}\n{node}".encode()).digest())
 
 
-def affinity_key(prompts: Sequence[Prompt]) -> str:
+def affinity_key(prompt: Prompt) -> str:
     """Equal for prompts that begin with the same passage: what was computed of that serves all of them."""
-    first = prompts[0] if prompts else Prompt("", (), "")
-    return sha256("\n".join((first.system, *first.passages[:1])).encode()).hexdigest()
+    return sha256("\n".join((prompt.system, *prompt.passages[:1])).encode()).hexdigest()
 
 
 def by_machine(key: str, machines: Mapping[str, str]) -> list[list[str]]:
@@ -107,7 +105,7 @@ class AffinityRouter(RequestRouter):  # type: ignore[misc]  # Ray has no types
         pending_request.routing_context.should_backoff = True  # when all were full
         by_id = {replica.replica_id.unique_id: replica for replica in candidate_replicas}
         order = by_machine(pending_request.args[0], {each: _machine(by_id[each].node_id) for each in by_id})
-        if pending_request.metadata.call_method == "read_ahead":
+        if "read_ahead" in pending_request.args:
             order = order[:1]  # on another machine nobody would find it
         return [[by_id[each]] for replicas in order for each in replicas]
 
@@ -145,27 +143,12 @@ class EngineReplica:
         await asyncio.get_running_loop().run_in_executor(None, self._follow, purge_list)
         self._followed = sha256(purge_list).digest()
 
-    async def generate(self, key: str, prompt: Prompt, decoding: Decoding) -> AsyncGenerator[Any, None]:
-        async for each in self._shown(partial(self._model.stream, prompt, decoding)):
-            yield each
-
-    async def generate_each(self, key: str, prompts: Sequence[Prompt], decoding: Decoding) -> AsyncGenerator[Any, None]:
-        async for each in self._shown(partial(self._model.stream_each, prompts, decoding)):
-            yield each
-
-    async def read_ahead(self, key: str, prompt: Prompt) -> AsyncGenerator[Any, None]:
-        def work(cancelled: Cancelled) -> Generator[str, None, int]:
-            yield from ()
-            return self._model.read_ahead(prompt)
-
-        async for each in self._shown(work):
-            yield each
-
-    async def _shown(self, work: Work) -> AsyncGenerator[Any, None]:
-        """The numeric class, at once; then the pieces of `work` as they come; last what it returned or raised.
+    async def compute(self, key: str, method: Method, arguments: tuple[Any, ...]) -> AsyncGenerator[Any, None]:
+        """The numeric class, at once; then the pieces that the method gives as they come; last what it returned or raised.
 
         It is cancelled when nobody waits for it any more.
         """
+        engine: Any = self._model.engine
         loop, cancelled = asyncio.get_running_loop(), threading.Event()
         items: asyncio.Queue[Any] = asyncio.Queue()
 
@@ -175,7 +158,10 @@ class EngineReplica:
                     loop.call_soon_threadsafe(items.put_nowait, item)
 
             try:
-                with closing(work(cancelled.is_set)) as pieces:
+                if method == "read_ahead":
+                    show(engine.read_ahead(*arguments))
+                    return
+                with closing(getattr(engine, method)(*arguments, cancelled.is_set)) as pieces:
                     while True:
                         show(next(pieces))
             except StopIteration as done:
@@ -183,7 +169,7 @@ class EngineReplica:
             except Exception as error:  # noqa: BLE001  raised where somebody waits for it
                 show(error)
 
-        yield self._model.engine.numeric_class
+        yield engine.numeric_class
         running = loop.run_in_executor(self._threads, run)
         try:
             while isinstance(item := await items.get(), str):
@@ -222,18 +208,18 @@ class ReplicatedEngine:
         self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = never
     ) -> Generator[str, None, Completion]:
         shown: list[str] = []
-        found = yield from self._answer("generate", [prompt], (prompt, decoding), cancelled, shown)
+        found = yield from self._answer(prompt, "generate", (prompt, decoding), cancelled, shown)
         return found or self._cancelled(shown)
 
     def generate_each(
         self, prompts: Sequence[Prompt], decoding: Decoding, cancelled: Cancelled = never
     ) -> Generator[str, None, ReadEach]:
         shown: list[str] = []
-        found = yield from self._answer("generate_each", prompts, (tuple(prompts), decoding), cancelled, shown)
+        found = yield from self._answer(prompts[0], "generate_each", (tuple(prompts), decoding), cancelled, shown)
         return found or ReadEach(1, 0 if shown else None, self._cancelled(shown))
 
     def read_ahead(self, prompt: Prompt) -> int:
-        answer = self._answer("read_ahead", [prompt], (prompt,), never, [])
+        answer = self._answer(prompt, "read_ahead", (prompt,), never, [])
         while True:
             try:
                 next(answer)
@@ -246,15 +232,15 @@ class ReplicatedEngine:
             self._end()
 
     def _answer(
-        self, method: str, prompts: Sequence[Prompt], arguments: tuple[Any, ...], cancelled: Cancelled, shown: list[str]
+        self, first: Prompt, method: Method, arguments: tuple[Any, ...], cancelled: Cancelled, shown: list[str]
     ) -> Generator[str, None, Any]:
         """Yields what is shown, and adds it to `shown`. Returns what the method at a replica returned; None if it was cancelled."""
-        key = affinity_key(prompts)
+        key = affinity_key(first)
         for _ in range(_ATTEMPTS):
             self._check_open()
             if cancelled():
                 return None
-            response = self._handle.options(method_name=method, stream=True).remote(key, *arguments)
+            response = self._handle.options(method_name="compute", stream=True).remote(key, method, arguments)
             before, said, is_done = "".join(shown), "", False
             try:
                 items = self._items(response, cancelled)

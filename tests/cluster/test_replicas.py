@@ -63,10 +63,9 @@ def test_without_a_node_the_others_keep_their_order(nodes: set[str], key: str, d
 
 def test_the_key_is_that_of_the_first_passage_whatever_is_asked() -> None:
     first = Prompt("Answer.", ("a", "b"), "Who?")
-    assert affinity_key([first]) == affinity_key([replace(first, passages=("a", "c"), question="When?")])
-    assert affinity_key([first]) == affinity_key([replace(first, passages=("a",)), replace(first, passages=("b",))])
-    assert affinity_key([first]) != affinity_key([replace(first, passages=("b", "a"))])
-    assert affinity_key([]) == affinity_key([Prompt("", (), "Who?")])
+    assert affinity_key(first) == affinity_key(replace(first, passages=("a", "c"), question="When?"))
+    assert affinity_key(first) != affinity_key(replace(first, passages=("b", "a")))
+    assert affinity_key(replace(first, passages=())) == affinity_key(replace(first, passages=(), question="When?"))
 
 
 # --- the engine -------------------------------------------------------------------------------------------------------

@@ -212,9 +212,7 @@ def test_the_machine_of_a_key_outlives_the_replicas_and_those_with_more_have_mor
 def test_what_is_read_ahead_waits_for_its_machine(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replicas, "_machine", str.upper)
     there: Any = [SimpleNamespace(replica_id=SimpleNamespace(unique_id=f"{n}"), node_id="xyz"[n % 3]) for n in range(6)]
-    asked: Any = SimpleNamespace(
-        args=["key"], metadata=SimpleNamespace(call_method=method), routing_context=SimpleNamespace()
-    )
+    asked: Any = SimpleNamespace(args=["key", method, ()], routing_context=SimpleNamespace())
     router = AffinityRouter.__new__(AffinityRouter)
     chosen = [each for (each,) in asyncio.run(router.choose_replicas(there, asked))]
     assert len(chosen) == (2 if method == "read_ahead" else 6)
