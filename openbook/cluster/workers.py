@@ -90,24 +90,21 @@ class Worker:
 
     def __init__(self, embedder: Embedder) -> None:
         self._embedder = embedder
-        self._parsers: ParserPool | None = None
-        self._set_to: tuple[Limits, str] | None = None
+        self._parsers: dict[tuple[Limits, str], ParserPool] = {}
 
     def introduce(self) -> Introduction:
         return introduction(self._embedder)
 
     def parse(self, name: bytes, data: bytes, limits: Limits, ocr: str, tesseract: str) -> Outcome:
         """What becomes of the file, in this machine's sandbox. `tesseract`: what `available` says where the run was begun."""
-        if self._parsers is None or self._set_to != (limits, ocr):
+        if (limits, ocr) not in self._parsers:
             if (here := available(ocr)) != tesseract:
                 raise ClusterError(
                     f"The worker on {platform.node()} can read scanned pages in {here!r}, this machine in {tesseract!r}. "
                     "Install the same languages of Tesseract on both."
                 )
-            if self._parsers is not None:
-                self._parsers.close()
-            self._parsers, self._set_to = ParserPool(limits, workers=1, ocr=ocr, by_value=True), (limits, ocr)
-        return self._parsers.parse(Path(os.fsdecode(name)), data)
+            self._parsers[limits, ocr] = ParserPool(limits, workers=1, ocr=ocr, by_value=True)
+        return self._parsers[limits, ocr].parse(Path(os.fsdecode(name)), data)
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         return self._embedder.embed_passages(texts)
@@ -124,48 +121,37 @@ class Task:
     bytes: int = 0
     result: object = None  # never the value None
     deaths: int = 0
-    number: int = 0
 
 
 class _Order:
-    """Tasks on their way: taken ahead within bounds, again where an actor died, and given back in their order."""
+    """Tasks on their way: taken ahead within bounds, first those in `again`, whose actor died, and given back in their order."""
 
     def __init__(self, source: Iterator[Task]) -> None:
-        self._source, self._again, self._done = source, deque[Task](), dict[int, Task]()
-        self._taken = self._given = self._bytes = 0
+        self._source, self._taken, self.again = source, deque[Task](), deque[Task]()
         self._is_at_end = False
 
     def take(self, most: int) -> Task | None:
         """The next one for an actor; None at the end, and while `most` are on their way."""
-        if self._again:
-            return self._again.popleft()
-        while self._taken == self._given or (self._taken - self._given < most and self._bytes < MOST_BYTES_AHEAD):
-            task = None if self._is_at_end else next(self._source, None)
+        if self.again:
+            return self.again.popleft()
+        while not self._taken or (
+            len(self._taken) < most and sum(task.bytes for task in self._taken) < MOST_BYTES_AHEAD
+        ):
+            task = next(self._source, None)
             if task is None:
                 self._is_at_end = True
                 return None
-            task.number, self._taken, self._bytes = self._taken, self._taken + 1, self._bytes + task.bytes
+            self._taken.append(task)
             if task.result is None:
                 return task
-            self._done[task.number] = task
         return None
 
-    def put(self, task: Task) -> None:
-        """A task that ended, without a result where it is to be done again."""
-        if task.result is None:
-            self._again.append(task)
-        else:
-            self._done[task.number] = task
-
     def give_back(self) -> Task | None:
-        task = self._done.pop(self._given, None)
-        if task is not None:
-            self._given, self._bytes = self._given + 1, self._bytes - task.bytes
-        return task
+        return self._taken.popleft() if self._taken and self._taken[0].result is not None else None
 
     @property
     def is_over(self) -> bool:
-        return self._is_at_end and self._given == self._taken
+        return self._is_at_end and not self._taken
 
 
 class Lost:
@@ -239,11 +225,9 @@ class Workers:
                 yield task.result
             elif order.is_over:
                 return
-            for ended in self._ended(running, _LOOK_S if task is None else 0.0):
-                order.put(ended)
+            order.again += self._listen(running, _LOOK_S if task is None else 0.0)
             for stalled in self._stalled(running, patience_s):
-                for lost in self._lose(stalled, running, f"gave nothing for {patience_s:g} s"):
-                    order.put(lost)
+                order.again += self._lose(stalled, running, f"gave nothing for {patience_s:g} s")
 
     # --- actors -------------------------------------------------------------------------------------------------------
 
@@ -268,27 +252,25 @@ class Workers:
         least = min(here, key=tasks.__getitem__, default=None)
         return least if least is not None and tasks[least] < _AT_AN_ACTOR else None
 
-    def _ended(self, running: _Running, timeout_s: float) -> list[Task]:
-        """The tasks that ended within `timeout_s`; without a result where their actor died."""
-        ray = self._ray
+    def _listen(self, running: _Running, timeout_s: float) -> list[Task]:
+        """Wait until an actor says something, for `timeout_s`, and hear all that did. Returns the tasks of those that died, for others."""
         starting = {actor.introduced: actor for actor in self._actors if actor.introduced is not None}
         if not (references := [*running, *starting]):
             return []
         with self._refusals():
-            ready, _ = ray.wait(references, num_returns=1, timeout=timeout_s)
-            if len(references) > 1 and ready:
-                ready, _ = ray.wait(references, num_returns=len(references), timeout=0)
+            self._ray.wait(references, timeout=timeout_s)
+            ready, _ = self._ray.wait(references, num_returns=len(references), timeout=0)
         if len(starting) < len(self._actors):
             self._heard_at = time.monotonic()
         elif time.monotonic() - self._heard_at > START_S:
             raise ClusterError(f"No worker of the cluster was there within {START_S:g} s. See: ray status")
-        ended: list[Task] = []
+        lost: list[Task] = []
         for reference in ready:
             if reference in starting:
                 self._meet(starting[reference])
             elif reference in running:  # else its actor died with another of its tasks
-                ended += self._finish(reference, running)
-        return ended
+                lost += self._finish(reference, running)
+        return lost
 
     def _meet(self, actor: _Actor) -> None:
         """Take an actor that has introduced itself. Raises ClusterError: it would give other results."""
@@ -310,7 +292,7 @@ class Workers:
             return self._lose(actor, running, str(death))
         del running[reference]
         actor.deaths, actor.heard_at = 0, time.monotonic()
-        return [task]
+        return []
 
     def _stalled(self, running: _Running, patience_s: float) -> list[_Actor]:
         now, busy = time.monotonic(), {actor for _, actor in running.values()}
@@ -320,14 +302,14 @@ class Workers:
         return [actor for actor in busy if now - actor.heard_at > patience_s]
 
     def _lose(self, actor: _Actor, running: _Running, reason: str) -> list[Task]:
-        """The tasks of an actor that died, to be done by others."""
+        """Bury an actor that died. Returns its tasks, for others, but those that MOST_DEATHS died of."""
         lost = {at: task for at, (task, its) in running.items() if its is actor}
         for at, task in lost.items():
             del running[at]
             task.deaths += 1
             task.result = Lost() if task.deaths >= MOST_DEATHS else None
         self._bury(actor, reason)
-        return list(lost.values())
+        return [task for task in lost.values() if task.result is None]
 
     def _bury(self, actor: _Actor, reason: str) -> None:
         """Put a new actor in the place of one that died. Raises ClusterError when too many died so, and no other is left."""
