@@ -88,9 +88,6 @@ class S3Blobs:
     def __init__(self, store: S3Store, url: str) -> None:
         self.url, self._store = url, store
 
-    def __repr__(self) -> str:
-        return f"S3Blobs({self.url!r})"
-
     def get(self, key: str) -> bytes:
         with self._errors(key):
             return bytes(self._store.get(check_key(key)).bytes())

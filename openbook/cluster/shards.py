@@ -231,14 +231,14 @@ class RayShards:
 
 
 @contextmanager
-def in_shards(base: KnowledgeBase, address: str, count: int | None = None) -> Iterator[None]:
+def in_shards(base: KnowledgeBase, address: str) -> Iterator[None]:
     """Search `base` on the Ray cluster at `address`: see `connect` and `RayShards`.
 
     Raises ConfigError, ClusterError.
     """
     connect(address)
     try:
-        base.shards = ShardedSearch(RayShards(base.store.place, count))
+        base.shards = ShardedSearch(RayShards(base.store.place))
         yield
     finally:
         base.shards = None

@@ -79,6 +79,12 @@ def new_postgres_url(postgres_url: str) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture
+def outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process is in no cluster, whatever other tests have joined."""
+    monkeypatch.setattr(ray_module(), "is_initialized", lambda: False)
+
+
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """One small Ray on this machine for all tests; `connect` finds it joined."""

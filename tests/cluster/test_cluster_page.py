@@ -19,7 +19,6 @@ import pytest
 from openbook.cluster import local
 from openbook.models import ModelReference
 from tests.conftest import MODEL_HOME, ROOT, link_models
-from tests.test_readme import commands
 
 KILL = "kill -9 WORKER"
 A_WORKER = """kill -9 "$(openbook cluster up --local 2 --json | python -c 'import json, sys; print(json.load(sys.stdin)["workers"][0])')\""""
@@ -66,15 +65,6 @@ def page() -> list[str]:
     text = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
     return [line for block in blocks for line in block.splitlines() if line and not line.startswith("python3 -m venv")]
-
-
-def test_the_page_says_what_this_runs() -> None:
-    lines = page()
-    assert KILL in lines
-    assert all(line in commands("docs/cluster") for line in lines)
-    assert lines[0] == "openbook cluster up --local 2"
-    verbs = ("sync", "ask", "search", "cluster status", "purge", "cluster move", "cluster down")
-    assert all(any(line.startswith(f"openbook {verb}") for line in lines) for verb in verbs)
 
 
 @pytest.mark.slow

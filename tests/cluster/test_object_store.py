@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 import socket
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -19,6 +20,22 @@ from openbook.testing import BlobsSuite
 def below(url: str, prefix: str = "") -> str:
     """The URL of a place of its own in the bucket."""
     return url.replace("?", f"/{prefix or uuid.uuid4().hex}?")
+
+
+def refusals(blobs: Blobs, says: str) -> str:
+    """What each kind of request fails with."""
+    works: tuple[Callable[[], object], ...] = (
+        lambda: blobs.put("a", b""),
+        lambda: blobs.get("a"),
+        lambda: list(blobs.list("")),
+        lambda: blobs.delete("a"),
+    )
+    said = []
+    for work in works:
+        with pytest.raises(StorageError, match=says) as refused:
+            work()
+        said.append(f"{refused.value} {refused.value.__cause__}")
+    return " ".join(said)
 
 
 class TestS3Blobs(BlobsSuite):
@@ -64,14 +81,7 @@ def test_a_url_that_is_none_is_said_without_its_credentials(url: str, says: str)
 
 def test_a_bucket_that_is_not_there_is_said(object_store_url: str) -> None:
     blobs = open_s3(object_store_url.replace("//openbook", "//anotherone"))
-    for work in (
-        lambda: blobs.put("a", b""),
-        lambda: blobs.get("a"),
-        lambda: list(blobs.list("")),
-        lambda: blobs.delete("a"),
-    ):
-        with pytest.raises(StorageError, match=r"^Cannot use s3://anotherone\?endpoint=.*: there is no such bucket\.$"):
-            work()
+    refusals(blobs, r"^Cannot use s3://anotherone\?endpoint=.*: there is no such bucket\.$")
 
 
 def test_credentials_are_asked_for_and_never_shown(
@@ -95,10 +105,7 @@ def test_credentials_are_asked_for_and_never_shown(
             ("", "the store denies access"),
         ):
             wrong = open_s3(url.replace("//", f"//{user}", 1))
-            for work in (lambda: wrong.put("a", b""), lambda: wrong.get("a"), lambda: list(wrong.list(""))):  # noqa: B023
-                with pytest.raises(StorageError, match=why) as refused:
-                    work()
-                said.append(f"{refused.value} {refused.value.__cause__}")
+            said.append(refusals(wrong, why))
         assert "hunter" not in " ".join([*said, caplog.text, (tmp_path / "server.json").read_text()])
     finally:
         stop_object_store(tmp_path)
@@ -109,9 +116,7 @@ def test_a_store_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(object_store, "_RETRY_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         blobs = open_s3(f"s3://bucket?endpoint=http://127.0.0.1:{silent.getsockname()[1]}")
-        for work in (lambda: blobs.put("a", b""), lambda: blobs.get("a"), lambda: list(blobs.list(""))):
-            with pytest.raises(StorageError, match="cannot be reached, or does not answer in time"):
-                work()
+        refusals(blobs, "cannot be reached, or does not answer in time")
 
 
 def test_a_store_is_started_once_and_has_what_it_took_after_it_was_killed(

@@ -25,12 +25,11 @@ from openbook.cli import on_cluster
 from openbook.cluster.connection import ray_module
 from openbook.config import Settings
 from openbook.inference import FrozenModel
-from openbook.knowledge import KnowledgeBase, add
 from openbook.parallel import Cancelled, never
 from openbook.records import Completion, Decoding, Prompt
 from tests.cli.conftest import Out
 from tests.cluster.run_models import HELD, RunEngine, fakes
-from tests.conftest import ROOT
+from tests.conftest import ROOT, base_with
 from tests.diagnosis.bases import EMBEDDER
 from tests.serving.conftest import LONG_S, eventually
 
@@ -58,14 +57,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A knowledge base `kb` and a file of questions. The models are RunEngines, which look for files in here."""
     for (where, name), fake in fakes(tmp_path).items():
         monkeypatch.setattr(where, name, fake)
-    monkeypatch.setenv("OPENBOOK_THREADS", "1")
-    docs = tmp_path / "docs"
-    docs.mkdir()
-    for name, text in TEXTS.items():
-        (docs / name).write_text(text)
-    base = KnowledgeBase.ensure(tmp_path / "kb", EMBEDDER.identity)
-    add(base, [docs], EMBEDDER)
-    base.close()
+    base_with(tmp_path / "docs", TEXTS, EMBEDDER, tmp_path / "kb").close()
     (tmp_path / "questions.jsonl").write_text("".join(json.dumps(each) + "\n" for each in QUESTIONS))
     return tmp_path
 
@@ -127,8 +119,7 @@ def test_several_at_once_leave_what_one_after_the_other_leaves(
 ) -> None:
     options = ["--probes", "--judge", "any"] if command == diagnosis else []
     for name, where in (("here", []), ("there", ["--cluster", "auto"])):
-        code, _, errors = out(*command(folder, name, *options, *where))
-        assert code == 0, errors
+        out.ok(*command(folder, name, *options, *where))
     here, there = written(folder / "here"), written(folder / "there")
     assert here.keys() == there.keys()
     assert here == there
@@ -138,9 +129,9 @@ def test_several_at_once_leave_what_one_after_the_other_leaves(
 def test_a_diagnosis_goes_on_where_another_number_at_once_was_stopped(
     folder: Path, replicated: list[Settings], out: Out
 ) -> None:
-    assert out(*diagnosis(folder, "there", "--limit", 4, "--cluster", "auto"))[0] == 0
-    assert out(*diagnosis(folder, "there"))[0] == 0
-    assert out(*diagnosis(folder, "here"))[0] == 0
+    out.ok(*diagnosis(folder, "there", "--limit", 4, "--cluster", "auto"))
+    out.ok(*diagnosis(folder, "there"))
+    out.ok(*diagnosis(folder, "here"))
     assert written(folder / "here") == written(folder / "there")
     assert len(replicated) == 1
 
@@ -149,17 +140,17 @@ def test_a_diagnosis_goes_on_where_another_number_at_once_was_stopped(
 def test_passages_are_read_ahead_once_each_and_what_has_no_room_is_said(
     folder: Path, out: Out, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code, stdout, errors = out("warm", "--kb", folder / "kb", "--cluster", "auto", "--replicas", "1-4")
-    assert code == 0, errors
-    assert stdout.startswith(f"{len(TEXTS)} of {len(TEXTS)} passages are read (")
+    said = out.ok("warm", "--kb", folder / "kb", "--cluster", "auto", "--replicas", "1-4")
+    assert said.startswith(f"{len(TEXTS)} of {len(TEXTS)} passages are read (")
     assert len(list(folder.glob("read-*"))) == len(TEXTS)
     monkeypatch.setattr(RunEngine, "read_ahead", lambda self, prompt: 0 if HELD in prompt.passages[0] else 7)
-    assert out("warm", "--kb", folder / "kb", "--cluster", "auto")[1] == (
+    assert out.ok("warm", "--kb", folder / "kb", "--cluster", "auto") == (
         "9 of 10 passages are read (63 tokens).\n"
         "There is no room for the other 1. Raise kv_disk on the machines of the replicas to read them too.\n"
     )
 
 
+@pytest.mark.usefixtures("outside")
 @pytest.mark.parametrize(
     ("command", "wanted"),
     [
@@ -174,10 +165,7 @@ def test_what_cannot_be_meant_is_refused(
 ) -> None:
     monkeypatch.chdir(folder)
     monkeypatch.setenv("OPENBOOK_KB", str(folder / "kb"))
-    monkeypatch.setattr(ray_module(), "is_initialized", lambda: False)
-    code, _, errors = out(*command.split())
-    assert code == 2
-    assert wanted in " ".join(errors.split())
+    out.refused(2, wanted, *command.split())
 
 
 # --- which machine ----------------------------------------------------------------------------------------------------
@@ -228,10 +216,9 @@ def test_what_is_read_ahead_waits_for_its_machine(method: str, monkeypatch: pyte
 def test_replicas_of_which_one_is_killed_leave_what_one_machine_leaves(
     command: Callable[..., list[object]], folder: Path, out: Out
 ) -> None:
-    assert out(*command(folder, "here"))[0] == 0
+    out.ok(*command(folder, "here"))
     (folder / "kill").touch()
-    code, _, errors = out(*command(folder, "there", "--cluster", "auto"))
-    assert code == 0, errors
+    out.ok(*command(folder, "there", "--cluster", "auto"))
     assert not (folder / "kill").exists()
     assert written(folder / "here") == written(folder / "there")
 
@@ -240,9 +227,8 @@ def test_replicas_of_which_one_is_killed_leave_what_one_machine_leaves(
 @pytest.mark.usefixtures("ray_session")
 def test_all_passages_are_read_ahead_by_replicas_of_which_one_is_killed(folder: Path, out: Out) -> None:
     (folder / "kill").touch()
-    code, stdout, errors = out("warm", "--kb", folder / "kb", "--cluster", "auto", "--replicas", 2)
-    assert code == 0, errors
-    assert f"{len(TEXTS)} of {len(TEXTS)} passages are read (" in stdout  # behind what Ray says of the death
+    said = out.ok("warm", "--kb", folder / "kb", "--cluster", "auto", "--replicas", 2)
+    assert f"{len(TEXTS)} of {len(TEXTS)} passages are read (" in said  # behind what Ray says of the death
     assert not (folder / "kill").exists()
     assert len(list(folder.glob("read-*"))) == len(TEXTS)
 
@@ -257,13 +243,7 @@ def test_a_run_that_was_ended_is_gone_on_with_and_leaves_no_replicas(
 
     (folder / "hold").touch()
     address = ray_module().get_runtime_context().gcs_address
-    command = [
-        sys.executable,
-        "-c",
-        CHILD,
-        folder,
-        *diagnosis(folder, "there", "--cluster", address),
-    ]
+    command = [sys.executable, "-c", CHILD, folder, *diagnosis(folder, "there", "--cluster", address)]
     with subprocess.Popen([*map(str, command)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as child:
         eventually(lambda: len(lines(folder / "there")) >= 5 or child.poll() is not None)
         child.send_signal(ended_by)
@@ -273,8 +253,8 @@ def test_a_run_that_was_ended_is_gone_on_with_and_leaves_no_replicas(
     dead = {each["JobID"] for each in jobs() if each["IsDead"]}
     (folder / "hold").unlink()
     assert len(lines(folder / "there")) < 11
-    assert out(*diagnosis(folder, "there", "--cluster", "auto"))[0] == 0
-    assert out(*diagnosis(folder, "here"))[0] == 0
+    out.ok(*diagnosis(folder, "there", "--cluster", "auto"))
+    out.ok(*diagnosis(folder, "here"))
     assert written(folder / "here") == written(folder / "there")
     eventually(lambda: not [name for name in serve.status().applications if name.split("-")[1] in dead])
 
