@@ -17,6 +17,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from openbook.cluster.status import unfinished
 from openbook.config import Place
 from openbook.errors import KnowledgeBaseDamaged, KnowledgeBaseInvalid
 from openbook.knowledge import KnowledgeBase, schema
@@ -41,7 +42,6 @@ _VISIBLE = {  # with their keys, in the order in which they refer to each other
     "verdicts": "path",
 }
 _OF_THE_PLACE = {"blobs", MOVING}  # keys of `meta` that are not copied
-_UNFINISHED = {"purging": "purge", "purging_elsewhere": "purge", "reembedding": "reembed"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +66,8 @@ def move(source: Place, target: Place, progress: Progress = lambda *_: None) -> 
     store = store_of(target)
     with closing(KnowledgeBase.open(source)) as base, base.snapshot() as reading:
         meta = schema.meta(reading)
-        if unfinished := [what for key, what in _UNFINISHED.items() if key in meta]:
-            raise KnowledgeBaseInvalid(f"A {unfinished[0]} of {base.store} was interrupted. Run it again first.")
+        if interrupted := unfinished(meta):
+            raise KnowledgeBaseInvalid(f"A {interrupted[0]} of {base.store} was interrupted. Run it again first.")
         state = _state(reading)
         with store.errors():
             _prepare(store, meta, state)
@@ -151,12 +151,21 @@ def _count(connection: Connection, table: str) -> int:
     return int(connection.execute(f"SELECT count(*) FROM {table} WHERE {_FACTS[table]}").fetchone()[0])
 
 
-def _batches(connection: Connection, table: str, columns: Sequence[str], last: int) -> Iterator[list[Row]]:
-    """The rows that a document refers to, after the id `last`, which is the first column."""
+def _batches(
+    connection: Connection, table: str, columns: Sequence[str], last: int = 0, vectors: Sequence[str] = ()
+) -> Iterator[list[Row]]:
+    """The rows that a document refers to, after the id `last`, which is the first column.
+
+    With `vectors`, its columns, each row of passages is followed by that of its vector.
+    """
     sql = f"SELECT {', '.join(columns)} FROM {table} WHERE id > ? AND {_FACTS[table]} ORDER BY id LIMIT {BATCH}"
     while rows := [tuple(row) for row in connection.execute(sql, (last,))]:
-        yield rows
         last = rows[-1][0]
+        if vectors:
+            key = columns.index("embedding_key")
+            found = {row[0]: row for row in _vectors(connection, vectors, {row[key] for row in rows})}
+            rows = [(*row, *found.get(row[key], ())) for row in rows]
+        yield rows
 
 
 def _vectors(connection: Connection, columns: Sequence[str], keys: set[bytes]) -> list[Row]:
@@ -189,10 +198,9 @@ def _compared(reading: Connection, writing: Writer, store: Store, progress: Prog
     for table in _FACTS:
         columns = _columns(reading, writing, table)
         vectors = _columns(reading, writing, "embeddings") if table == "passages" else []
-        there = _batches(writing, table, columns, 0)
-        for rows in _batches(reading, table, columns, 0):
-            sides = ((reading, rows), (writing, next(there, [])))
-            same(table, *(_with_vectors(each, columns, of_side, vectors) for each, of_side in sides))
+        there = _batches(writing, table, columns, vectors=vectors)
+        for rows in _batches(reading, table, columns, vectors=vectors):
+            same(table, rows, next(there, []))
             done += len(rows)
             progress("compare", done, total)
         same(table, [], next(there, []))
@@ -206,15 +214,6 @@ def _compared(reading: Connection, writing: Writer, store: Store, progress: Prog
     return MoveResult(
         of, newest, counts["versions"], documents, counts["contents"], counts["passages"], digest.hexdigest()
     )
-
-
-def _with_vectors(connection: Connection, columns: list[str], rows: list[Row], vectors: list[str]) -> list[Row]:
-    """The rows of passages, each followed by that of its vector, whose columns are `vectors`."""
-    if not vectors:
-        return rows
-    key = columns.index("embedding_key")
-    found = {row[0]: row for row in _vectors(connection, vectors, {row[key] for row in rows})}
-    return [(*row, *found.get(row[key], ())) for row in rows]
 
 
 def _copied(meta: dict[str, str]) -> dict[str, str]:

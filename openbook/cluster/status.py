@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -68,6 +69,12 @@ class RayStatus:
     lost_actors: int
 
 
+def unfinished(meta: Mapping[str, str]) -> tuple[str, ...]:
+    """The commands that were interrupted, by what the knowledge base notes while they are under way."""
+    of = {"purging": "purge", "purging_elsewhere": "purge", "reembedding": "reembed"}
+    return tuple(dict.fromkeys(command for key, command in of.items() if key in meta))
+
+
 def status_of_base(base: KnowledgeBase) -> BaseStatus:
     """Raises KnowledgeError, StorageError."""
     with base.snapshot() as connection:
@@ -76,9 +83,8 @@ def status_of_base(base: KnowledgeBase) -> BaseStatus:
             base.folder, base.indexes.source(connection), np.empty(0, np.int64), blobs=base.indexes.blobs
         )
         (without_vectors,) = connection.execute(_WITHOUT_VECTOR).fetchone()
-        meta = schema.meta(connection)
+        interrupted = unfinished(schema.meta(connection))
         found = base.status()
-    unfinished = tuple(what for key, what in (("purging", "purge"), ("reembedding", "reembed")) if key in meta)
     unindexed = len(np.setdiff1d(kept, saved.contents()))
     unreachable = ""
     if base.indexes.blobs is not None:
@@ -87,7 +93,7 @@ def status_of_base(base: KnowledgeBase) -> BaseStatus:
         except StorageError as error:
             unreachable = str(error)
     return BaseStatus(
-        found.version, found.documents, found.passages, unindexed, without_vectors, unfinished, unreachable
+        found.version, found.documents, found.passages, unindexed, without_vectors, interrupted, unreachable
     )
 
 

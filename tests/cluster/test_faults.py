@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from openbook.knowledge.embeddings import Progress
 from openbook.serving.configuration import Configuration
 from openbook.testing import HashEmbedder, echo_model
 from tests.cluster.proxy import Fault, Proxy
+from tests.cluster.test_object_store import refusals
 from tests.conftest import ROOT
 from tests.serving.conftest import running
 
@@ -195,15 +196,7 @@ def test_a_full_disk_of_the_database_is_a_sentence_and_nothing_is_lost(
 
 def test_what_an_object_store_answers_is_said(objects: Proxy) -> None:
     objects.fault = "full"
-    blobs = open_s3(objects.url)
-    work: list[Callable[[], object]] = [
-        lambda: blobs.put("a", b""),
-        lambda: blobs.get("a"),
-        lambda: list(blobs.list("")),
-    ]
-    for each in work:
-        with pytest.raises(StorageError, match="it answers 507 Insufficient Storage"):
-            each()
+    refusals(open_s3(objects.url), "it answers 507 Insufficient Storage")
 
 
 @pytest.mark.slow

@@ -23,18 +23,14 @@ from tests.cli.conftest import Out
 
 
 @pytest.fixture
-def folder(own_home: Path, tmp_path: Path, fakes: None, out: Out) -> Path:
-    files = tmp_path / "files"
-    files.mkdir()
-    for number in range(3):
-        (files / f"{number}.txt").write_text(f"Pump {number} holds {number + 2} litres of oil.\n")
-    out.ok("sync", files)
+def folder(own_home: Path, docs: Path, fakes: None, out: Out) -> Path:
+    out.ok("sync", docs)
     return own_home / "kb"
 
 
 def test_nothing_is_behind_after_a_sync(folder: Path, out: Out) -> None:
     found = out.json("cluster", "status")
-    assert (found["base"]["version"], found["base"]["documents"], found["problems"]) == (1, 3, [])
+    assert (found["base"]["version"], found["base"]["documents"], found["problems"]) == (1, 6, [])
     assert "behind        nothing" in out.ok("cluster", "status")
 
 
@@ -44,10 +40,10 @@ def test_what_is_behind_is_named(folder: Path, out: Out) -> None:
         connection.execute(
             "DELETE FROM embeddings WHERE embedding_key IN (SELECT embedding_key FROM embeddings LIMIT 2)"
         )
-        connection.execute("INSERT INTO meta VALUES ('purging', '')")
+        connection.execute("INSERT INTO meta VALUES ('purging_elsewhere', '')")
     with closing(KnowledgeBase.open(folder)) as base:
         found = status_of_base(base)
-    assert (found.unindexed, found.without_vectors, found.unfinished) == (3, 2, ("purge",))
+    assert (found.unindexed, found.without_vectors, found.unfinished) == (6, 2, ("purge",))
     code, text, err = out("cluster", "status", "--json")
     assert code == ClusterError.exit_code
     assert json.loads(text)["problems"] == list(found.behind)
@@ -55,12 +51,9 @@ def test_what_is_behind_is_named(folder: Path, out: Out) -> None:
     assert all(each in err for each in found.behind)
 
 
-def test_there_may_be_no_knowledge_base_yet_and_nobody_at_the_address(
-    own_home: Path, out: Out, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    code, text, _ = out("cluster", "status")
-    assert (code, "there is no knowledge base yet" in text) == (0, True)
-    monkeypatch.setattr(ray_module(), "is_initialized", lambda: False)
+@pytest.mark.usefixtures("outside")
+def test_there_may_be_no_knowledge_base_yet_and_nobody_at_the_address(out: Out) -> None:
+    assert "there is no knowledge base yet" in out.ok("cluster", "status")
     code, _, error = out("cluster", "status", "--cluster", "127.0.0.1:1")
     assert (code, "The Ray cluster at 127.0.0.1:1 cannot be reached" in error) == (ClusterError.exit_code, True)
 
@@ -85,12 +78,6 @@ def test_actors_that_died_with_their_process_are_counted(ray_session: None) -> N
     assert (found.nodes, found.dead_nodes) == (1, 0)
     assert found.lost_actors == before.lost_actors + 1
     assert found.actors["Counter"] == 1
-
-
-@pytest.fixture
-def outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """This process is in no cluster, whatever other tests have joined."""
-    monkeypatch.setattr(connection.ray_module(), "is_initialized", lambda: False)
 
 
 @pytest.mark.usefixtures("outside")
@@ -125,7 +112,7 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.usefixtures("ray_session")
 def test_a_process_in_a_cluster_stays_in_it() -> None:
-    ray = connection.ray_module()
+    ray = ray_module()
     before = signal.getsignal(signal.SIGTERM)
     connection.connect("local")
     connection.disconnect()
