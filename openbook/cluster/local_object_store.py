@@ -25,7 +25,7 @@ from openbook.codec import decode
 from openbook.errors import StorageError, extra_missing
 from openbook.files import make_folder, replace_file, storage_errors
 from openbook.knowledge.blobs import Blobs
-from openbook.locks import exclusive_lock, is_held
+from openbook.locks import is_held
 from openbook.records import canonical_json
 
 BUCKET = "openbook"
@@ -48,18 +48,17 @@ class _Server:
 def start_object_store(folder: Path) -> str:
     """Start the store whose data are in `folder`, made if missing, and return the URL of its bucket.
 
-    Does nothing when it runs. It gets the ports that it had last, for addresses are remembered, or any that are free. It goes on
+    Does nothing when it runs. Call it one at a time. It gets the ports that it had last, for addresses are remembered, or any that are free. It goes on
     when this process ends.
     Raises ConfigError without the wheel, StorageError when the store does not start.
     """
     folder = folder.absolute()
     with storage_errors(f"write to {folder}"):
         make_folder(folder / "data")
-    with exclusive_lock(folder / ".starting", _START_S):  # one at a time
-        server = _last(folder)
-        if not is_held(_lock(folder)):
-            server = _start(folder, server.ports if server else free_ports("127.0.0.1", len(_PORTS)))
-            replace_file(_record(folder), canonical_json(asdict(server)))
+    server = _last(folder)
+    if not is_held(_lock(folder)):
+        server = _start(folder, server.ports if server else free_ports("127.0.0.1", len(_PORTS)))
+        replace_file(_record(folder), canonical_json(asdict(server)))
     if server is None:
         raise StorageError(
             f"A program holds {_lock(folder)}, but {_record(folder)} does not tell which. End that program."

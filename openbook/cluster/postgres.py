@@ -262,5 +262,5 @@ class PostgresStore:
 def _migrations() -> tuple[str, ...]:
     """Scripts by their number, from 1 on."""
     files = resources.files("openbook.cluster").joinpath("migrations").iterdir()
-    scripts = {file.name: file.read_text(encoding="utf-8") for file in files if file.name.endswith(".sql")}
-    return tuple(script for _, script in sorted(scripts.items()))
+    scripts = sorted((file.name, file.read_text(encoding="utf-8")) for file in files if file.name.endswith(".sql"))
+    return tuple(script for _, script in scripts)

@@ -10,10 +10,10 @@ import logging
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from decimal import Decimal
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
 from psycopg import errors, pq
@@ -130,7 +130,7 @@ class PostgresConnection:
 
     def execute(self, sql: str, parameters: Any = (), /) -> Rows:
         again = not self._writes and not self.in_transaction
-        try:
+        with self._errors():
             try:
                 return self._run(sql, parameters)
             except psycopg.Error as error:
@@ -138,8 +138,6 @@ class PostgresConnection:
                     raise
             self._connection = self._connected()
             return self._run(sql, parameters)
-        except psycopg.Error as error:
-            self._fail(error)
 
     def _run(self, sql: str, parameters: Any) -> Rows:
         cursor = self._connection.cursor(binary=True)
@@ -151,22 +149,18 @@ class PostgresConnection:
         if own:
             self.begin()
         try:
-            with self._connection.cursor("scan", binary=True) as cursor:
+            with self._errors(), self._connection.cursor("scan", binary=True) as cursor:
                 cursor.itersize = _ROWS
                 cursor.execute(_translated(sql))
                 yield from cursor
-        except psycopg.Error as error:
-            self._fail(error)
         finally:
             if own and self.in_transaction:
                 self.execute("ROLLBACK")
 
     def executemany(self, sql: str, parameters: Iterable[Any], /) -> Rows:
-        cursor = self._connection.cursor(binary=True)
-        try:
+        with self._errors():
+            cursor = self._connection.cursor(binary=True)
             cursor.executemany(_translated(sql), (_dumped(each, writes=True) for each in parameters))
-        except psycopg.Error as error:
-            self._fail(error)
         return cast(Rows, cursor)
 
     def close(self) -> None:
@@ -207,10 +201,8 @@ class PostgresConnection:
 
     def run_script(self, script: str) -> None:
         """Statements in PostgreSQL's own SQL, without parameters."""
-        try:
+        with self._errors():
             self._connection.execute(script.encode())
-        except psycopg.Error as error:
-            self._fail(error)
 
     @contextmanager
     def lock_timeout(self, seconds: float) -> Iterator[None]:
@@ -228,14 +220,11 @@ class PostgresConnection:
 
         The server then reports a time-out, and the connection holds the lock all the same. `mode` is "" or "_shared".
         """
-        try:
+        with self._errors(), suppress(errors.LockNotAvailable):
             self._run(f"SELECT pg_advisory_lock{mode}(?, ?)", key)
-        except errors.LockNotAvailable:
-            holds = "locktype = 'advisory' AND (classid, objid) = (?, ?) AND granted AND pid = pg_backend_pid()"
-            return self.execute(f"SELECT 1 FROM pg_locks WHERE {holds}", key).fetchone() is not None
-        except psycopg.Error as error:
-            self._fail(error)
-        return True
+            return True
+        holds = "locktype = 'advisory' AND (classid, objid) = (?, ?) AND granted AND pid = pg_backend_pid()"
+        return self.execute(f"SELECT 1 FROM pg_locks WHERE {holds}", key).fetchone() is not None
 
     def _is_lost_by(self, error: psycopg.Error) -> bool:
         """Whether the connection ended. Then it is closed on this side too."""
@@ -245,13 +234,17 @@ class PostgresConnection:
             return True
         return False
 
-    def _fail(self, error: psycopg.Error) -> NoReturn:
-        if self._is_lost_by(error):
-            raise StorageError(
-                f"The connection to {self._shown} was lost: {first_line(error)}. What was committed stands, and nothing else "
-                "was changed. Run it again."
-            ) from error
-        raise _sentence(error, self._shown) from error
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except psycopg.Error as error:
+            if self._is_lost_by(error):
+                raise StorageError(
+                    f"The connection to {self._shown} was lost: {first_line(error)}. What was committed stands, and nothing else "
+                    "was changed. Run it again."
+                ) from error
+            raise _sentence(error, self._shown) from error
 
 
 @lru_cache(maxsize=1024)
