@@ -113,12 +113,15 @@ def receipts_in(folder: Path) -> Iterator[Receipt]:
 def verify(folder: Path, head: Digest = "") -> tuple[int, Digest]:
     """Read the whole log. Returns how many receipts it has, and the digest of its last line, which names them all.
 
-    With `head`, look also whether that line is in it, so that nothing before it is missing. Raises ReceiptError with the number of the first line that is wrong, StorageError.
+    With `head`, look also whether that line is in it, so that nothing before it is missing. Raises ReceiptError with the
+    number of the first line that is wrong, StorageError.
     """
-    digests = [digest for digest, _ in _lines(folder)]
-    if head and head not in digests:
+    last, count, seen = FIRST, 0, not head
+    for digest, _ in _lines(folder):
+        last, count, seen = digest, count + 1, seen or digest == head
+    if not seen:
         raise ReceiptError(f"The log does not hold the line {head}: it was cut off before it, or written anew.")
-    return len(digests), digests[-1] if digests else FIRST
+    return count, last
 
 
 def find_receipt(folder: Path, digest: Digest, check: Callable[[], None]) -> Receipt | None:

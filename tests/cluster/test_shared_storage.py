@@ -9,6 +9,7 @@ import pytest
 from openbook.config import DatabaseUrl
 from openbook.errors import KnowledgeBaseInvalid
 from openbook.knowledge import KnowledgeBase, index_store, purge, sync
+from openbook.knowledge.index_store import file_digest
 from openbook.testing import HashEmbedder
 
 SECRET = " ".join(f"The secret launch code number {i} is {i * 7919 % 10007}-zeppelin." for i in range(20))
@@ -57,9 +58,7 @@ def test_two_machines_share_segments_and_a_purge_reaches_all_of_them(
         assert not any("secret" in hit.passage.text for hit in base.search("secret launch code", embedder)[1])
         held = {path.name for path in (base.folder / "index").glob("segment-*/*.npy")}
         assert held
-        assert files[0].isdisjoint(
-            index_store._digest(path) for path in (base.folder / "index").glob("segment-*/vectors.npy")
-        )
+        assert files[0].isdisjoint(map(file_digest, (base.folder / "index").glob("segment-*/vectors.npy")))
         base.close()
     with pytest.raises(
         KnowledgeBaseInvalid, match=r"shares its segments in s3://openbook/machines\?.*, not in s3://elsewhere"

@@ -150,7 +150,7 @@ def test_over_http_an_answer_is_that_of_the_api_and_in_the_log_of_receipts(
     with_receipts: Running, tmp_path: Path, mode: str
 ) -> None:
     found = call(remote(with_receipts, mode=mode), "ask", question=QUESTION)
-    assert verify(tmp_path / "log").receipts == 1
+    assert verify(tmp_path / "log")[0] == 1
     over_http = with_receipts.ask(QUESTION).json()["openbook"]
     assert (found["answer"], found["receipt"]) == (over_http["answer"], over_http["receipt"])
     assert 'openbook_answers_total{end="end",mode="open-book"} 2.0' in with_receipts.client.get("/metrics").text
