@@ -21,7 +21,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from openbook.config import available_cores, load_settings
-from openbook.inference.llamacpp import CALL_TOKENS, SIDE_BY_SIDE
+from openbook.inference.frozen import SIDE_BY_SIDE
+from openbook.inference.llamacpp import CALL_TOKENS
 from openbook.inference.llamalib import Adapter, Context, Model
 from openbook.models import ModelReference, ModelStore, ensure, read_gguf
 

@@ -4,9 +4,9 @@
 
 FOLDER holds `hotpotqa_train.json` and `musique_train.json` with their corpora, as in the HippoRAG repository (100 questions
 each, evaluation only). All paragraphs of both corpora are one knowledge base, one passage each. Read are the supporting
-paragraphs of each question (gold), and the 4 best found (found), by the strategy that `openbook ask` takes for the model, in
-one prompt, and in each other way that it learned. Exact match and token F1 with an accepted answer, whether the answer holds
-one and whether the model declines, by type of question, with 95 % intervals.
+paragraphs of each question (gold), and the 4 best found (found), by the strategy that `openbook ask` takes for the model,
+and in each other way that it can. Exact match and token F1 with an accepted answer, whether the answer holds one and
+whether the model declines, by type of question, with 95 % intervals.
 """
 
 from __future__ import annotations
@@ -110,8 +110,8 @@ def measured(
     scores: dict[tuple[str, str], list[tuple[float, ...]]] = {}
     decoding = decoding_for(model, Options().decoding)
     as_asked = strategy_of("auto", model, decoding)
-    learned = ["each"] * model.reads_each + ["parallel"] * model.reads_parallel
-    strategies = dict.fromkeys([as_asked, "together", *learned])
+    others = ["each"] * model.reads_each + ["together"] * (model.reader is not None)
+    strategies = dict.fromkeys([as_asked, *others, *["parallel"] * bool(model.parallel_passages)])
     for each in asked:
         gold = [hits[text] for text in each.gold if text in hits]
         _, found = base.search(each.question, embedder, READ)

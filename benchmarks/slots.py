@@ -42,7 +42,8 @@ from benchmarks.serving import Ask, openbook_command, questions, serving, under_
 from openbook.answer import Options, pack, retrieve
 from openbook.config import available_cores, load_settings
 from openbook.inference import load_model
-from openbook.inference.llamacpp import CALL_TOKENS, SHARED_CELLS, SIDE_BY_SIDE
+from openbook.inference.frozen import SIDE_BY_SIDE
+from openbook.inference.llamacpp import CALL_TOKENS, SHARED_CELLS
 from openbook.inference.llamalib import Context, Model
 from openbook.inference.slots import alike_widths, state_apart
 from openbook.knowledge import KnowledgeBase, Scope, add

@@ -156,7 +156,8 @@ def ask(
     elif base is not None and embedder is not None:
         quoted = cite(text, question, reading, embedder)
         stated = is_sure(text, question, quoted, confirmed=True) and _is_stated(asked, reading, model, cancelled)
-        doubtful = found.strategy in ("checked", "together") and model.identity.evidence == "verified" and not stated
+        unsure = found.strategy == "together" or _finds_out(found.strategy, model)
+        doubtful = unsure and model.identity.evidence == "verified" and not stated
         sure = not doubtful and is_sure(text, question, quoted, confirmed=stated)
     older = found.editions.older_note(quoted.citations) if found.editions is not None else None
 
@@ -271,7 +272,7 @@ def read_hits(
     if strategy == "each":
         return _read_each(question, hits, model, decoding, on_text, cancelled)
     kept, prompt, notes = pack(question, hits, model, decoding, parallel=strategy == "parallel")
-    prompt = replace(prompt, declines=strategy == "checked")
+    prompt = replace(prompt, declines=_finds_out(strategy, model))
     completion, timings = _streamed(model.stream(prompt, decoding, cancelled), on_text)
     return Reading(strategy, kept, completion, kept, notes, timings, prompt)
 
@@ -297,9 +298,14 @@ def _read_each(
     return Reading("each", kept[: read.read], read.completion, sources, notes, timings, unread=kept[read.read :])
 
 
+def _finds_out(strategy: str, model: FrozenModel) -> bool:
+    """Whether it is found out how likely what was read states the answer: a reader that reads side by side learned to tell."""
+    return strategy == "checked" or (strategy == "parallel" and model.reader is None)
+
+
 def _is_stated(question: str, reading: Reading, model: FrozenModel, cancelled: Cancelled) -> bool:
     """Whether what was read surely states the answer, by the model's probe, or by its word: a model without one is asked."""
-    if reading.strategy != "checked" or reading.completion is None or reading.prompt is None:
+    if not _finds_out(reading.strategy, model) or reading.completion is None or reading.prompt is None:
         return False
     if reading.completion.stated is not None or reading.completion.finish_reason == "cancelled":
         return reading.completion.stated == "surely"
@@ -315,19 +321,17 @@ def pack(
 ) -> tuple[list[Hit], Prompt, list[str]]:
     """The longest run of best hits whose prompt fits, its prompt, and a note if it is not all of them.
 
-    `parallel`: the passages are read side by side, at most as many as the reader learned. Raises ContextOverflow when not
+    `parallel`: the passages are read side by side, at most as many as the model reads so. Raises ContextOverflow when not
     even one passage fits.
     """
-    most = model.reader.passages if parallel and model.reader else len(hits)
-    notes = (
-        [f"{most} of {len(hits)} passages read: the reader learned to read at most {most}."] if most < len(hits) else []
-    )
+    most = model.parallel_passages if parallel else len(hits)
+    notes = [f"{most} of {len(hits)} passages read: no more can lie side by side."] if most < len(hits) else []
     hits = hits[:most]
     citing = model.identity.evidence == "claimed"  # a server's model; the models that run here are small
     for count in range(len(hits), 0, -1):
         kept = list(hits[:count])
-        prompt = open_book_prompt(question, [h.passage for h in kept], model.reader, citing=citing)
-        prompt = replace(prompt, side_by_side=parallel)
+        passages = [hit.passage for hit in kept]
+        prompt = open_book_prompt(question, passages, model.reader, citing=citing, side_by_side=parallel)
         tokens = model.count_prompt_tokens(prompt)
         if tokens + decoding.max_tokens <= model.context_tokens:
             return kept, prompt, [*notes, *_left_out(hits, kept, model)]
@@ -384,16 +388,16 @@ def strategy_of(
     if wanted == "auto":
         if model.reader is None and model.identity.evidence == "verified":
             return "checked"
-        return "parallel" if model.reads_parallel else "each" if model.reads_each else "together"
+        return "parallel" if model.parallel_passages else "each" if model.reads_each else "together"
     if wanted == "each" and not model.reads_each:
         raise QuestionError(
             f"The strategy each needs a trained reader in the local engine, and {model.identity.name} is not one. "
             "Use --strategy together, or --model reader."
         )
-    if wanted == "parallel" and not model.reads_parallel:
+    if wanted == "parallel" and not model.parallel_passages:
         raise QuestionError(
-            f"The strategy parallel needs a reader that learned it, and {model.identity.name} did not. "
-            "Use --strategy together."
+            f"{model.identity.name} cannot read passages side by side: that needs the local engine, and no reader that "
+            "learned to read each passage alone. Use --strategy together."
         )
     return wanted
 

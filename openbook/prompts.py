@@ -5,6 +5,7 @@ Trained readers are asked exactly as they were in training, which uses the same 
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -42,24 +43,39 @@ def with_instruction(question: str, instruction: str) -> str:
 
 
 def open_book_prompt(
-    question: str, passages: Sequence[Passage], reader: ReaderFormat | None = None, *, citing: bool = False
+    question: str,
+    passages: Sequence[Passage],
+    reader: ReaderFormat | None = None,
+    *,
+    citing: bool = False,
+    side_by_side: bool = False,
 ) -> Prompt:
     texts = [_SOFT_BREAK.sub(r"\1 ", f"\n{p.text.strip()}")[1:] for p in passages]
     shown = [(p.place, f"{p.header}\n{t}" if p.header else t) for p, t in zip(passages, texts, strict=True)]
-    prompt = reading_prompt(question, shown, reader, citing=citing)
+    prompt = reading_prompt(question, shown, reader, citing=citing, side_by_side=side_by_side)
     labels = sorted({label for p in passages for label in p.labels})
     return replace(prompt, origins=tuple(p.origins for p in passages), labels=tuple(labels))
 
 
 def reading_prompt(
-    question: str, passages: Sequence[tuple[str, str]], reader: ReaderFormat | None = None, *, citing: bool = False
+    question: str,
+    passages: Sequence[tuple[str, str]],
+    reader: ReaderFormat | None = None,
+    *,
+    citing: bool = False,
+    side_by_side: bool = False,
 ) -> Prompt:
-    """The prompt for (place, text) of each passage. A trained reader is asked as it was trained; `citing`: with marks."""
+    """The prompt for (place, text) of each passage. A trained reader is asked as it was trained; `citing`: with marks.
+
+    `side_by_side`: each is read as if it were the only one, so each is number 1, and what was read of it serves in any company.
+    """
     if reader:
         blocks = tuple(passage_block(place, text) for place, text in passages)
-        return Prompt(reader.instruction, blocks, question_block(question))
-    blocks = tuple(excerpt_block(number, place, text) for number, (place, text) in enumerate(passages, 1))
-    return Prompt(OPEN_BOOK + (CITING if citing else ""), blocks, question_about_excerpts(question))
+        return Prompt(reader.instruction, blocks, question_block(question), side_by_side=side_by_side)
+    numbers = itertools.repeat(1) if side_by_side else itertools.count(1)
+    blocks = tuple(excerpt_block(number, place, text) for number, (place, text) in zip(numbers, passages, strict=False))
+    system = OPEN_BOOK + (CITING if citing else "")
+    return Prompt(system, blocks, question_about_excerpts(question), side_by_side=side_by_side)
 
 
 def closed_book_prompt(question: str) -> Prompt:

@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from openbook.answer import SURELY_YES, Options, answer_again, ask, checked_question, pack
+from openbook.config import Strategy
 from openbook.errors import ContextOverflow, QuestionError
-from openbook.inference import FrozenModel
+from openbook.inference import FrozenModel, connect_model
+from openbook.inference.frozen import SIDE_BY_SIDE
 from openbook.knowledge import KnowledgeBase
 from openbook.parallel import Cancelled, never
-from openbook.prompts import ABSTENTION, IS_STATED
+from openbook.prompts import ABSTENTION, IS_STATED, open_book_prompt
 from openbook.records import Answer, Completion, Decoding, ModelIdentity, Prompt, ReaderFormat, Stated, sha256_hex
 from openbook.replay import replay
 from openbook.testing import EchoEngine, HashEmbedder, echo_model
@@ -23,6 +25,7 @@ from tests.diagnosis.table_engine import PROMPT_TOKENS
 READER = ReaderFormat("Answer from the passage.", ABSTENTION)
 ALL = Options(min_similarity=-1.0)
 OPENED = "Who opened the bridge?"
+SERVED = connect_model("served", base_url="http://127.0.0.1:9/v1")  # nothing is there; it is asked for nothing
 
 
 @pytest.fixture
@@ -128,11 +131,12 @@ def test_what_no_quote_can_tell_is_to_be_checked(
     ("verdict", "likely", "confidence"),
     [("Yes", 0.8, "supported"), ("Yes", SURELY_YES - 0.01, "check it"), ("No", 0.9, "check it")],
 )
+@pytest.mark.parametrize("strategy", ["checked", "parallel"])
 def test_an_answer_that_the_model_does_not_find_stated_is_to_be_checked(
-    asked: partial[Answer], base: KnowledgeBase, verdict: str, likely: float, confidence: str
+    asked: partial[Answer], base: KnowledgeBase, strategy: Strategy, verdict: str, likely: float, confidence: str
 ) -> None:
     engine = Says("Mayor Lila Ortega opened the bridge.", verdict, likely)
-    answer = asked(OPENED, FrozenModel(engine), options=ALL)
+    answer = asked(OPENED, FrozenModel(engine), options=replace(ALL, strategy=strategy))
     assert (answer.supported, answer.confidence) == (True, confidence)
     assert replay(answer.receipt, FrozenModel(engine), base).identical
     assert [prompt.question.endswith(IS_STATED) for prompt in engine.prompts] == [False, True, False]
@@ -153,11 +157,12 @@ def test_a_model_is_not_asked_about_an_answer_that_its_word_would_not_support(
     ("stated", "confidence"),
     [("surely", "supported"), ("perhaps", "check it"), ("hardly", "not found")],
 )
+@pytest.mark.parametrize("strategy", ["checked", "parallel"])
 def test_a_model_with_a_probe_declines_what_is_hardly_stated_and_is_asked_once(
-    asked: partial[Answer], base: KnowledgeBase, stated: Stated, confidence: str
+    asked: partial[Answer], base: KnowledgeBase, strategy: Strategy, stated: Stated, confidence: str
 ) -> None:
     engine = Says("Mayor Lila Ortega opened the bridge.", stated=stated)
-    answer = asked(OPENED, FrozenModel(engine), options=ALL)
+    answer = asked(OPENED, FrozenModel(engine), options=replace(ALL, strategy=strategy))
     declined = confidence == "not found"
     assert (answer.confidence, answer.abstained, bool(answer.closest)) == (confidence, declined, declined)
     assert len(engine.prompts) == 1
@@ -245,13 +250,28 @@ def test_a_reader_that_learned_it_reads_side_by_side(asked: partial[Answer]) -> 
     hits = list(answer.passages)
     kept, prompt, notes = pack("Who?", [*hits, *hits], model, Decoding(), parallel=True)
     assert (kept, prompt.side_by_side) == (hits, True)
-    assert notes == ["2 of 4 passages read: the reader learned to read at most 2."]
+    assert notes == ["2 of 4 passages read: no more can lie side by side."]
+
+
+def test_an_untrained_model_that_reads_side_by_side_reads_each_window_as_if_it_were_the_only_one(
+    asked: partial[Answer], base: KnowledgeBase
+) -> None:
+    engine = Says("Mayor Lila Ortega opened the bridge.")
+    model = FrozenModel(engine)
+    answer = asked(OPENED, model, options=replace(ALL, strategy="parallel"))
+    prompt = engine.prompts[0]
+    assert (answer.receipt.strategy, prompt.side_by_side, len(prompt.passages)) == ("parallel", True, 2)
+    assert [open_book_prompt(OPENED, [hit.passage]).passages[0] for hit in answer.passages] == list(prompt.passages)
+    hits = list(answer.passages) * SIDE_BY_SIDE
+    kept, _, notes = pack("Who?", hits, model, Decoding(), parallel=True)
+    assert (len(kept), notes) == (SIDE_BY_SIDE, ["8 of 16 passages read: no more can lie side by side."])
 
 
 @pytest.mark.parametrize(
     ("model", "options", "match"),
     [
-        (echo_model(reader=READER), replace(ALL, strategy="parallel"), "parallel needs a reader that learned it"),
+        (echo_model(reader=READER), replace(ALL, strategy="parallel"), "cannot read passages side by side"),
+        (SERVED, replace(ALL, strategy="parallel"), "needs the local engine"),
         (echo_model(), replace(ALL, strategy="each"), "--strategy together"),
         (echo_model(), replace(ALL, decoding=Decoding(quote=True)), "Only a trained reader"),
     ],

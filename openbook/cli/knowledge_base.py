@@ -299,7 +299,7 @@ def _read_ahead(base: KnowledgeBase, reader: FrozenModel, top: int | None, at_on
     from openbook.prompts import open_book_prompt
 
     by_document = map(base.passages, base.documents(EVERYTHING, newest_first=True))
-    reads_passages = reader.reads_each and not reader.reads_parallel  # otherwise it reads windows
+    reads_passages = reader.reads_each and not reader.parallel_passages  # otherwise it reads windows
     passages = [each for found in by_document for each in (found if reads_passages else in_windows(found))][:top]
 
     def read(passage: Passage, _: Cancelled) -> int | None:

@@ -105,7 +105,7 @@ def _missed(summary: ModelSummary, misses: int) -> Finding:
         f"Of these {misses}, {'; '.join(filter(None, where))}."
     )
     if deeper >= max(cut_off, nowhere):
-        learned = ", as many as the reader learned to read side by side" if header.strategy == "parallel" else ""
+        learned = ", as many as can lie side by side" if header.strategy == "parallel" else ""
         do = (
             f"More passages (--passages{learned}) reach {deeper} of {misses}; they, a reranker or a stronger embedder are likely "
             "to help. Training the reader is not."

@@ -59,10 +59,9 @@ class Bench:
 
     @property
     def passages(self) -> int:
-        """The most that the model reads of those found: side by side, no more than it learned to."""
+        """The most that the model reads of those found: side by side, no more than it can."""
         wanted = self.options.passages or PASSAGES
-        reader = self.model.reader
-        return min(wanted, reader.passages) if reader and self.strategy == "parallel" else wanted
+        return min(wanted, self.model.parallel_passages) if self.strategy == "parallel" else wanted
 
     def retrieve(self, query: str, at_least: int) -> Sequence[Hit]:
         """As `openbook ask` ranks them, best first."""

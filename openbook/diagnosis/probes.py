@@ -332,7 +332,7 @@ class Noise:
         question, seen = case.question, list[NoiseReading]()
         others = [hit for hit in case.rest if hit.passage.id != case.gold.passage.id]
         strategies: list[Strategy] = ["each"] if bench.model.reads_each else []
-        strategies += ["parallel", "together"] if bench.model.reads_parallel else ["together"]
+        strategies += ["parallel", "together"] if bench.strategy == "parallel" else ["together"]
         for strategy, distractors in product(strategies, DISTRACTORS):
             to_read = replace(bench, options=replace(bench.options, strategy=strategy))
             own = own_rank(question.id, distractors)

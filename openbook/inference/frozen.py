@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from openbook.inference.kv_cache import KVCache
     from openbook.models import ModelReference
 
+SIDE_BY_SIDE = 8  # most passages that lie side by side in a context of the local engine
+
 
 @dataclass(frozen=True, slots=True)
 class ReadEach:
@@ -149,9 +151,13 @@ class FrozenModel:
         return self.reader is not None and isinstance(self.engine, ReadingEngine)
 
     @property
-    def reads_parallel(self) -> bool:
-        """Whether it learned to answer from passages that lie side by side."""
-        return self.reads_each and self.reader is not None and self.reader.passages > 1
+    def parallel_passages(self) -> int:
+        """From how many passages it can answer that lie side by side; 0: from none, as a reader that learned to read each alone."""
+        if not isinstance(self.engine, ReadingEngine):
+            return 0
+        if self.reader is None:
+            return SIDE_BY_SIDE
+        return self.reader.passages if self.reader.passages > 1 else 0
 
     @property
     def _reading_engine(self) -> ReadingEngine:

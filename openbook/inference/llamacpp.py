@@ -30,7 +30,7 @@ from openbook.errors import ContextOverflow, EngineError
 from openbook.inference.answerability import AnswerabilityProbe
 from openbook.inference.context_pool import ContextPool
 from openbook.inference.decoding import AnswerDecoder, Spans, log_softmax, request_digest
-from openbook.inference.frozen import ReadEach
+from openbook.inference.frozen import SIDE_BY_SIDE, ReadEach
 from openbook.inference.kv_cache import KVCache, next_key, root_key
 from openbook.inference.llamalib import Aborted, Adapter, Context, Model, library
 from openbook.inference.passage_selection import choose, enough, score_of
@@ -56,7 +56,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CALL_TOKENS = 256  # longest evaluation call; long enough for full speed, short enough to notice a cancel
-SIDE_BY_SIDE = 8  # most passages that lie side by side in a context
 SHARED_CELLS = 4096  # tokens that those may have together, with their questions and answers; one alone may have more
 _TRIED_TOKENS = 24  # of the longest prompt with which slots are tried
 _SLOTS = re.compile(r"; answers in (\d+) slots ")

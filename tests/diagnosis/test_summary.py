@@ -116,7 +116,7 @@ def test_advice_begins_with_the_most_frequent_cause_and_its_numbers() -> None:
         ([1], "each", "in 1 it stands among the first 2, but its similarity to the question is below 0.2, or it did not fit",
          "more passages will not."),
         ([9], "parallel", "in 1 it stands at a rank from 3 to 20",
-         "(--passages, as many as the reader learned to read side by side) reach 1 of 1"),
+         "(--passages, as many as can lie side by side) reach 1 of 1"),
         ([1, 2, 9], "together", "in 2 it stands among the first 2, but its similarity to the question is below 0.2, or it",
          "more passages help in only 1 of 3."),
         ([2], "together", "or it did not fit into 4,096 tokens.", "more passages will not."),

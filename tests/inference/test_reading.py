@@ -14,9 +14,9 @@ import pytest
 
 from openbook.errors import ContextOverflow, EngineError
 from openbook.inference import FrozenModel, load_model
-from openbook.inference.frozen import ReadEach
+from openbook.inference.frozen import SIDE_BY_SIDE, ReadEach
 from openbook.inference.kv_cache import KVCache
-from openbook.inference.llamacpp import SIDE_BY_SIDE, LlamaCppEngine
+from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.inference.passage_selection import choose, enough
 from openbook.knowledge.docs_cache import for_documents
 from openbook.models import ModelReference
