@@ -162,26 +162,9 @@ def ask(
     older = found.editions.older_note(quoted.citations) if found.editions is not None else None
 
     completion = reading.completion
-    receipt = Receipt(
-        format=FORMATS[-1],
-        openbook_version=__version__,
-        model=model.identity,
-        numeric_class=completion.numeric_class if completion else "",
-        embedder=base.embedder if base else None,
-        knowledge_base=base.id if base else None,
-        knowledge_base_version=found.version,
-        question=question,
-        question_digest=sha256_hex(question.encode()),
-        strategy=reading.strategy,
-        passages=tuple(PassageReference(h.passage.id, h.passage.digest, h.passage.document) for h in reading.hits),
-        prompt_digest=completion.prompt_digest if completion else "",
-        decoding=decoding,
-        answer_digest=sha256_hex(text.encode()),
-        where=scope.where if base else "",
-        labels=tuple(sorted(scope.labels)) if base else (),
-        reranker=reranker.identity if base and reranker else None,
-        instruction=options.instruction,
-    ).sealed()
+    receipt = _receipt(
+        question, text, reading, model, decoding, options.instruction, base, found.version, scope, reranker
+    )
     return Answer(
         question=question,
         answer=text,
@@ -452,3 +435,38 @@ def _streamed(stream: Generator[str, None, _Result], on_text: Callable[[str], No
             if first_token_s is None:
                 first_token_s = time.perf_counter() - started
             on_text(piece)
+
+
+def _receipt(
+    question: str,
+    text: str,
+    reading: Reading,
+    model: FrozenModel,
+    decoding: Decoding,
+    instruction: str,
+    base: KnowledgeBase | None,
+    version: int | None,
+    scope: Scope,
+    reranker: Reranker | None,
+) -> Receipt:
+    completion = reading.completion
+    return Receipt(
+        format=FORMATS[-1],
+        openbook_version=__version__,
+        model=model.identity,
+        numeric_class=completion.numeric_class if completion else "",
+        embedder=base.embedder if base else None,
+        knowledge_base=base.id if base else None,
+        knowledge_base_version=version,
+        question=question,
+        question_digest=sha256_hex(question.encode()),
+        strategy=reading.strategy,
+        passages=tuple(PassageReference(h.passage.id, h.passage.digest, h.passage.document) for h in reading.hits),
+        prompt_digest=completion.prompt_digest if completion else "",
+        decoding=decoding,
+        answer_digest=sha256_hex(text.encode()),
+        where=scope.where if base else "",
+        labels=tuple(sorted(scope.labels)) if base else (),
+        reranker=reranker.identity if base and reranker else None,
+        instruction=instruction,
+    ).sealed()

@@ -24,6 +24,7 @@ from openbook.records import canonical_json, sha256_hex
 if TYPE_CHECKING:
     from openbook import FrozenModel, KnowledgeBase, Scope
     from openbook.config import Settings
+    from openbook.diagnosis.bench import Bench
     from openbook.diagnosis.probes import ProbeRun
     from openbook.diagnosis.questions import Question
     from openbook.diagnosis.report import Extras
@@ -90,8 +91,6 @@ def run(
     from openbook.diagnosis.bench import Bench
     from openbook.diagnosis.questions import questions_digest
     from openbook.diagnosis.report import Extras
-    from openbook.diagnosis.run_log import Observation, open_run_log
-    from openbook.diagnosis.runner import run_probes, run_questions
 
     if fail_under is not None and math.isnan(fail_under):
         raise ConfigError("--fail-under must be a number from 0 to 1, not nan.")
@@ -110,15 +109,9 @@ def run(
             own = replace(current, model=name, kv_disk=0 if probes else current.kv_disk)
             with closing(open_model(own)) as model:
                 bench = Bench(model, base, embedder, seen, openbook.Options.of(own), at_once).pinned()
-                path = results.observations_path(folder, model.identity)
-                with display.progress("diagnose") as show, open_run_log(path, bench.header(digest), Observation) as log:
-                    run_questions(asked[:limit], bench, log, progress=show)
+                path, probed = _ask_all(asked[:limit], bench, digest, folder, probes=probes)
                 files.append(path)
-                if probes:
-                    path = results.probes_path(folder, model.identity)
-                    with display.progress("probe") as show:
-                        probed = run_probes(asked[:limit], bench, digest, path=path, progress=show)
-                    more[model.identity.name] = Extras(probed)
+                more.update({model.identity.name: Extras(probed)} if probed else {})
         if judge is not None:
             with closing(open_model(replace(current, model=judge))) as judging:
                 _judge(judging, at_once, files, more, limit)
@@ -135,6 +128,24 @@ def run(
     if table is not None:
         results.write_csv(table, files, limit)
     _check_results(summaries, files, fail_under)
+
+
+def _ask_all(
+    asked: Sequence[Question], bench: Bench, digest: str, folder: Path, *, probes: bool
+) -> tuple[Path, ProbeRun | None]:
+    """Ask the questions in all ways: the file of what was observed, and what the probes found."""
+    from openbook.diagnosis import results
+    from openbook.diagnosis.run_log import Observation, open_run_log
+    from openbook.diagnosis.runner import run_probes, run_questions
+
+    path = results.observations_path(folder, bench.model.identity)
+    with display.progress("diagnose") as show, open_run_log(path, bench.header(digest), Observation) as log:
+        run_questions(asked, bench, log, progress=show)
+    if not probes:
+        return path, None
+    with display.progress("probe") as show:
+        found = results.probes_path(folder, bench.model.identity)
+        return path, run_probes(asked, bench, digest, path=found, progress=show)
 
 
 def _reviewed(path: Path) -> list[Question]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from functools import cache, partial
 from pathlib import Path
@@ -18,7 +19,9 @@ from openbook.config import Place
 from openbook.errors import ConfigError, KnowledgeBaseMissing, needs_extra
 
 if TYPE_CHECKING:
-    from openbook import KnowledgeBase
+    from fastapi import FastAPI
+
+    from openbook import FrozenModel, KnowledgeBase
     from openbook.config import Settings
     from openbook.inference.embedder import OnnxEmbedder
     from openbook.serving.configuration import Configuration
@@ -73,12 +76,9 @@ def serve(
 ) -> None:
     """Answer over HTTP until Ctrl-C: a web page, and an API in the shape of OpenAI's."""
     with needs_extra("This", "serve"):
-        from openbook.serving.app import create_app
         from openbook.serving.server import http_server, listen
     from openbook.knowledge.scope import checked_labels
     from openbook.serving.configuration import Bounds, Configuration
-    from openbook.serving.model_reload import named_in_store
-    from openbook.serving.telemetry import provider_of
 
     current = context.settings(model=model, base_url=base_url)
     least, most = on_cluster.replica_bounds(replicas, cluster)
@@ -100,14 +100,7 @@ def serve(
     with listen(configuration.host, configuration.port) as listener, ExitStack() as stack:
         configuration = dataclasses.replace(configuration, port=listener.getsockname()[1])
         open_any, _ = stack.enter_context(on_cluster.models(current, cluster, (least, most), slots))
-        open_named = partial(open_any, current)
-        bases, embedder = _open_bases(current, places)
-        if tracers := provider_of():
-            stack.callback(tracers.shutdown)
-        served = stack.enter_context(closing(open_named()))
-        # The name of a model may come to mean another one: in the store, and not at another server.
-        source = None if current.base_url else named_in_store(current.models_dir, current.model, open_named)
-        app = create_app(configuration, served, bases, embedder, tracers, source)
+        app = _application(configuration, places, partial(open_any, current), stack)
         logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s[%(process)d] %(message)s", level=logging.WARNING)
         logging.getLogger("openbook.serving").setLevel(logging.INFO)
         logging.getLogger("mcp").setLevel(logging.CRITICAL)  # it quotes what it was sent
@@ -117,6 +110,25 @@ def serve(
             http_server(app).run(sockets=[listener])
         except KeyboardInterrupt:  # raised again by the server, after it ended in order
             click.echo("Ended.", err=True)
+
+
+def _application(
+    configuration: Configuration, places: tuple[Place, ...], open_model: Callable[[], FrozenModel], stack: ExitStack
+) -> FastAPI:
+    """What the application uses is closed with `stack`."""
+    with needs_extra("This", "serve"):
+        from openbook.serving.app import create_app
+    from openbook.serving.model_reload import named_in_store
+    from openbook.serving.telemetry import provider_of
+
+    current = configuration.settings
+    bases, embedder = _open_bases(current, places)
+    if tracers := provider_of():
+        stack.callback(tracers.shutdown)
+    model = stack.enter_context(closing(open_model()))
+    # The name of a model may come to mean another one: in the store, and not at another server.
+    source = None if current.base_url else named_in_store(current.models_dir, current.model, open_model)
+    return create_app(configuration, model, bases, embedder, tracers, source)
 
 
 def _announce(configuration: Configuration, places: tuple[Place, ...]) -> None:
