@@ -11,6 +11,9 @@ searched for as the server does it (`conversation.condensed`).
 --retrieval  no model: for how many questions do the windows that are found hold every key fact, in a document that is
            known to hold it, and are all of these documents among them
 
+Passages are read as the settings say: with OPENBOOK_STRATEGY=parallel, OPENBOOK_KV_DISK=4096 and a new file for --out a second
+run shows what an answer takes from windows that were read before.
+
 Prints a line a question, tables by kind with 95 % Wilson intervals and, as its last line, one JSON document. Look at the
 half "reporting" only to report, never to choose.
 """
@@ -26,18 +29,20 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from openbook.answer import ask
+from openbook.answer import Options, ask
 from openbook.config import load_settings
 from openbook.conversation import condensed
 from openbook.diagnosis.summary import Share, share
-from openbook.inference import FrozenModel, load_embedder, load_model
+from openbook.inference import load_embedder, load_model
+from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.docs_cache import for_documents
 from openbook.models import ModelStore, ensure
-from openbook.records import Answer, Embedder, Hit
+from openbook.records import Answer, Digest, Embedder, Hit
 
 NATURAL = Path(__file__).parent.parent / "examples" / "natural"
 HALVES = ("development", "reporting")
@@ -172,8 +177,9 @@ def main() -> None:
             measure_retrieval(asked, base, embedder, folder, options.half)
         else:
             reference = ensure(ModelStore(settings.models_dir), options.model or settings.model)
-            with closing(load_model(reference, threads=settings.threads)) as model:
-                rows = measure_answers(asked, model, base, embedder, folder, options.out)
+            with closing(load_model(reference, threads=settings.threads, states=KVCache.of(settings))) as model:
+                answer = partial(ask, model=model, base=base, embedder=embedder, options=Options.of(settings))
+                rows = measure_answers(asked, answer, model.identity.digest, folder, options.out)
             summarise(rows, options.half, reference.name)
 
 
@@ -202,20 +208,14 @@ def measure_retrieval(
 
 
 def measure_answers(
-    asked: Sequence[Question],
-    model: FrozenModel,
-    base: KnowledgeBase,
-    embedder: Embedder,
-    folder: Path,
-    out: Path | None,
+    asked: Sequence[Question], answer: Callable[..., Answer], model: Digest, folder: Path, out: Path | None
 ) -> list[dict[str, Any]]:
     """A row a question, of `out` where it stands there; what is new is added to it at once."""
-    rows = {row["id"]: row for row in rows_in(out, model.identity.digest)}
+    rows = {row["id"]: row for row in rows_in(out, model)}
     for question in asked:
         if question.id not in rows:
             query = condensed(question.earlier, question.question)
-            row = row_of(question, ask(question.question, model, base, embedder, query=query), folder)
-            rows[question.id] = row
+            row = rows[question.id] = row_of(question, answer(question.question, query=query), folder)
             if out:
                 with out.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(row, ensure_ascii=False) + "\n")
