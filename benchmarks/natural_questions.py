@@ -12,7 +12,7 @@ searched for as the server does it (`conversation.condensed`).
            known to hold it, and are all of these documents among them
 
 Passages are read as the settings say: with OPENBOOK_STRATEGY=parallel, OPENBOOK_KV_DISK=4096 and a new file for --out a second
-run shows what an answer takes from windows that were read before.
+run shows what an answer takes from windows that were read before. With OPENBOOK_KV_DISK=0 nothing was read before.
 
 Prints a line a question, tables by kind with 95 % Wilson intervals and, as its last line, one JSON document. Look at the
 half "reporting" only to report, never to choose.
@@ -137,7 +137,7 @@ def judged(question: Question, answer: str, abstained: bool) -> str:
     return "right" if right and not any(says(answer, pattern) for pattern in question.wrong) else "wrong"
 
 
-def row_of(question: Question, answer: Answer, folder: Path) -> dict[str, Any]:
+def row_of(question: Question, answer: Answer, folder: Path, strategy: str) -> dict[str, Any]:
     return {
         "id": question.id,
         "kind": question.kind,
@@ -148,7 +148,7 @@ def row_of(question: Question, answer: Answer, folder: Path) -> dict[str, Any]:
         "confidence": getattr(answer, "confidence", None),
         "seconds": answer.timings and answer.timings.total_s,
         "first_token_s": answer.timings and answer.timings.first_token_s,
-        "model": answer.receipt.model.digest,
+        "model": f"{answer.receipt.model.digest} {strategy}",
     }
 
 
@@ -179,7 +179,7 @@ def main() -> None:
             reference = ensure(ModelStore(settings.models_dir), options.model or settings.model)
             with closing(load_model(reference, threads=settings.threads, states=KVCache.of(settings))) as model:
                 answer = partial(ask, model=model, base=base, embedder=embedder, options=Options.of(settings))
-                rows = measure_answers(asked, answer, model.identity.digest, folder, options.out)
+                rows = measure_answers(asked, answer, model.identity.digest, settings.strategy, folder, options.out)
             summarise(rows, options.half, reference.name)
 
 
@@ -208,14 +208,19 @@ def measure_retrieval(
 
 
 def measure_answers(
-    asked: Sequence[Question], answer: Callable[..., Answer], model: Digest, folder: Path, out: Path | None
+    asked: Sequence[Question],
+    answer: Callable[..., Answer],
+    model: Digest,
+    strategy: str,
+    folder: Path,
+    out: Path | None,
 ) -> list[dict[str, Any]]:
     """A row a question, of `out` where it stands there; what is new is added to it at once."""
-    rows = {row["id"]: row for row in rows_in(out, model)}
+    rows = {row["id"]: row for row in rows_in(out, f"{model} {strategy}")}
     for question in asked:
         if question.id not in rows:
             query = condensed(question.earlier, question.question)
-            row = rows[question.id] = row_of(question, answer(question.question, query=query), folder)
+            row = rows[question.id] = row_of(question, answer(question.question, query=query), folder, strategy)
             if out:
                 with out.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(row, ensure_ascii=False) + "\n")
@@ -224,10 +229,12 @@ def measure_answers(
     return [rows[question.id] for question in asked]
 
 
-def rows_in(out: Path | None, digest: str) -> list[dict[str, Any]]:
+def rows_in(out: Path | None, model: str) -> list[dict[str, Any]]:
     rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()] if out and out.exists() else []
-    if others := {row["model"] for row in rows} - {digest}:
-        raise SystemExit(f"{out} holds answers of another model ({', '.join(sorted(others))}). Give another file.")
+    if others := {row["model"] for row in rows} - {model}:
+        raise SystemExit(
+            f"{out} holds answers of another model or strategy ({', '.join(sorted(others))}). Give another file."
+        )
     return rows
 
 

@@ -5,7 +5,7 @@
 FOLDER holds `hotpotqa_train.json` and `musique_train.json` with their corpora, as in the HippoRAG repository (100 questions
 each, evaluation only). All paragraphs of both corpora are one knowledge base, one passage each. Read are the supporting
 paragraphs of each question (gold), and the 4 best found (found), by the strategy that `openbook ask` takes for the model,
-and in each other way that it can. Exact match and token F1 with an accepted answer, whether the answer holds one and
+side by side where it can, and by a trained reader also each alone and all in one prompt. Exact match and token F1 with an accepted answer, whether the answer holds one and
 whether the model declines, by type of question, with 95 % intervals.
 """
 

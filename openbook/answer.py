@@ -61,7 +61,7 @@ class Options:
     `passages`: the most that the model reads; 0 means `PASSAGES`. `min_similarity`: passages below it do not count as found.
     `strategy`: "each" reads passages one by one until one surely holds the answer, and answers from the surest;
     "parallel" reads windows side by side and answers from all of them; "together" reads windows in one prompt; "checked"
-    does so too, and finds out whether they state the answer. "auto" is the way in which a trained reader learned to
+    does so too, and finds out whether they state the answer, as "parallel" does for a model that is not a trained reader. "auto" is the way in which a trained reader learned to
     read, "together" for a server, and "checked" for any other model.
     `instruction`: how the user wants the answer, for models that are not trained readers.
     """
@@ -156,8 +156,8 @@ def ask(
     elif base is not None and embedder is not None:
         quoted = cite(text, question, reading, embedder)
         stated = is_sure(text, question, quoted, confirmed=True) and _is_stated(asked, reading, model, cancelled)
-        unsure = found.strategy == "together" or _finds_out(found.strategy, model)
-        doubtful = unsure and model.identity.evidence == "verified" and not stated
+        needs_more = found.strategy == "together" or _asks_whether_stated(found.strategy, model)  # than a quote
+        doubtful = needs_more and model.identity.evidence == "verified" and not stated
         sure = not doubtful and is_sure(text, question, quoted, confirmed=stated)
     older = found.editions.older_note(quoted.citations) if found.editions is not None else None
 
@@ -255,7 +255,7 @@ def read_hits(
     if strategy == "each":
         return _read_each(question, hits, model, decoding, on_text, cancelled)
     kept, prompt, notes = pack(question, hits, model, decoding, parallel=strategy == "parallel")
-    prompt = replace(prompt, declines=_finds_out(strategy, model))
+    prompt = replace(prompt, declines=_asks_whether_stated(strategy, model))
     completion, timings = _streamed(model.stream(prompt, decoding, cancelled), on_text)
     return Reading(strategy, kept, completion, kept, notes, timings, prompt)
 
@@ -281,14 +281,17 @@ def _read_each(
     return Reading("each", kept[: read.read], read.completion, sources, notes, timings, unread=kept[read.read :])
 
 
-def _finds_out(strategy: str, model: FrozenModel) -> bool:
-    """Whether it is found out how likely what was read states the answer: a reader that reads side by side learned to tell."""
+def _asks_whether_stated(strategy: str, model: FrozenModel) -> bool:
+    """Whether it is found out how likely what was read states the answer: by the probe, or by asking the model.
+
+    A reader that reads side by side learned to decline by itself.
+    """
     return strategy == "checked" or (strategy == "parallel" and model.reader is None)
 
 
 def _is_stated(question: str, reading: Reading, model: FrozenModel, cancelled: Cancelled) -> bool:
     """Whether what was read surely states the answer, by the model's probe, or by its word: a model without one is asked."""
-    if not _finds_out(reading.strategy, model) or reading.completion is None or reading.prompt is None:
+    if not _asks_whether_stated(reading.strategy, model) or reading.completion is None or reading.prompt is None:
         return False
     if reading.completion.stated is not None or reading.completion.finish_reason == "cancelled":
         return reading.completion.stated == "surely"
@@ -369,8 +372,8 @@ def strategy_of(
     if decoding.quote and (wanted in ("checked", "together") or not model.reads_each):
         raise QuestionError("Only a trained reader that reads each passage on its own can quote; use --model reader.")
     if wanted == "auto":
-        if model.reader is None and model.identity.evidence == "verified":
-            return "checked"
+        if model.reader is None:
+            return "checked" if model.identity.evidence == "verified" else "together"
         return "parallel" if model.parallel_passages else "each" if model.reads_each else "together"
     if wanted == "each" and not model.reads_each:
         raise QuestionError(
@@ -379,8 +382,8 @@ def strategy_of(
         )
     if wanted == "parallel" and not model.parallel_passages:
         raise QuestionError(
-            f"{model.identity.name} cannot read passages side by side: that needs the local engine, and no reader that "
-            "learned to read each passage alone. Use --strategy together."
+            f"{model.identity.name} cannot read passages side by side. That needs the local engine, and a model that is not a "
+            "reader of single passages. Use --strategy together."
         )
     return wanted
 

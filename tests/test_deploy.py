@@ -1,7 +1,8 @@
 """The service unit, the image and the manifests start the program with arguments that it knows, as nobody in particular.
 
 Kubernetes' own objects, and the pods in those of KubeRay, are compared with its schemas, which `kubernetes-validate` ships. No
-package on PyPI ships those of KubeRay, CloudNativePG or Compose: of these the fields that are relied on are listed below.
+package on PyPI ships those of KubeRay, CloudNativePG or Compose: of these the fields that are relied on are compared with the
+schemas below.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
@@ -67,76 +69,44 @@ def test_servers_in_the_documentation_can_be_started(line: str) -> None:
     assert started(shlex.split(line))
 
 
-# Of each leaf, its path and its value as JSON: one of these lines fits it, and each line fits one.
-SERVICE = r"""
-    image = ".+"
-    build\.(context|dockerfile|args\.\w+) = ".+"
-    environment\.\w+ = ".+"
-    ports\[\] = "127\.0\.0\.1:\d+:\d+"
-    (entrypoint|command|volumes|tmpfs|cap_drop|security_opt)\[\] = ".+"
-    (init|read_only) = (true|false)
-    restart = "unless-stopped"
-    shm_size = "\d+m"
-    mem_limit = "\d+g"
-    cpus = [\d.]+
-    stop_grace_period = "\d+[ms]"
-    healthcheck\.test\[\] = ".+"
-    healthcheck\.(disable|retries) = (true|\d+)
-    healthcheck\.(interval|timeout) = "\d+s"
-    depends_on\.\w+\.condition = "service_healthy"
-"""  # https://github.com/compose-spec/compose-spec
-SPECS = {
-    "ray.io/v1 RayCluster": r"""
-        rayVersion = ".+"
-        (headGroupSpec|workerGroupSpecs\[\])\.rayStartParams\.[\w-]+ = ".+"
-        workerGroupSpecs\[\]\.groupName = ".+"
-        workerGroupSpecs\[\]\.(replicas|minReplicas|maxReplicas) = \d+
-    """,
-    "postgresql.cnpg.io/v1 Cluster": r"""
-        instances = [1-9]\d*
-        imageName = ".+"
-        postgresql\.parameters\.\w+ = ".+"
-        postgresql\.synchronous\.method = "(any|first)"
-        postgresql\.synchronous\.number = \d+
-        bootstrap\.initdb\.(database|owner|encoding|localeCollate|localeCType|postInitApplicationSQL\[\]) = ".+"
-        (storage|walStorage)\.size = "\d+Gi"
-        resources\.(limits|requests)\.(cpu|memory) = ".+"
-        plugins\[\]\.name = "barman-cloud\.cloudnative-pg\.io"
-        plugins\[\]\.isWALArchiver = true
-        plugins\[\]\.parameters\.barmanObjectName = ".+"
-    """,
-    "barmancloud.cnpg.io/v1 ObjectStore": r"""
-        retentionPolicy = "\d+[dwm]"
-        configuration\.destinationPath = "s3://.+"
-        configuration\.endpointURL = "https://.+"
-        configuration\.s3Credentials\.(accessKeyId|secretAccessKey)\.(name|key) = ".+"
-        configuration\.(wal|data)\.compression = "gzip"
-    """,
-    "postgresql.cnpg.io/v1 ScheduledBackup": r"""
-        schedule = "(\S+ ){5}\S+"
-        backupOwnerReference = "(none|self|cluster)"
-        cluster\.name = ".+"
-        method = "plugin"
-        pluginConfiguration\.name = "barman-cloud\.cloudnative-pg\.io"
-    """,
+TEXT, WHOLE = {"type": "string"}, {"type": "integer"}
+TEXTS = {"type": "array", "items": TEXT}
+
+
+def fields(*required: str, **known: Any) -> dict[str, Any]:
+    """Of an object that has no other fields."""
+    return {"type": "object", "required": list(required), "additionalProperties": False, "properties": known}
+
+
+def by_name(value: Any) -> dict[str, Any]:
+    return {"type": "object", "additionalProperties": value}
+
+
+def like(pattern: str) -> dict[str, str]:
+    return {"pattern": pattern}
+
+
+SERVICE = fields(
+    *("image", "restart"),
+    image=TEXT,
+    build=fields(context={}, dockerfile={}, args=by_name(TEXT)),
+    environment=by_name(TEXT),
+    ports={"type": "array", "items": like(r"^127\.0\.0\.1:\d+:\d+$")},
+    **dict.fromkeys(("entrypoint", "command", "volumes", "tmpfs", "cap_drop", "security_opt"), TEXTS),
+    init={"type": "boolean"},
+    read_only={"type": "boolean"},
+    restart={"const": "unless-stopped"},
+    shm_size=like(r"^\d+m$"),
+    mem_limit=like(r"^\d+g$"),
+    cpus={"type": "number"},
+    stop_grace_period=like(r"^\d+[ms]$"),
+    healthcheck=fields(test=TEXTS, disable={}, interval={}, timeout={}, retries=WHOLE),
+    depends_on=by_name({"properties": {"condition": {"const": "service_healthy"}}}),
+)
+COMPOSE = {  # https://github.com/compose-spec/compose-spec
+    **fields("services", "volumes", name=TEXT, volumes=by_name({"type": "null"}), services=by_name(SERVICE)),
+    "patternProperties": {"^x-": {}},
 }
-
-
-def leaves(value: Any, at: str = "") -> list[str]:
-    """`path = value` of each; pods are looked at apart."""
-    if isinstance(value, dict):
-        inner = [(f"{at}.{key}", each) for key, each in value.items() if key != "template"]
-    elif isinstance(value, list):
-        inner = [(f"{at}[]", each) for each in value]
-    else:
-        return [f"{at.removeprefix('.')} = {json.dumps(value)}"]
-    return [leaf for path, each in inner for leaf in leaves(each, path)]
-
-
-def check(found: list[str], lines: str) -> None:
-    known = [line.strip() for line in lines.strip().splitlines()]
-    assert [leaf for leaf in found if not any(re.fullmatch(line, leaf) for line in known)] == []
-    assert [line for line in known if not any(re.fullmatch(line, leaf) for leaf in found)] == []
 
 
 def compose() -> dict[str, Any]:
@@ -146,9 +116,8 @@ def compose() -> dict[str, Any]:
 
 def test_the_compose_file_is_one_and_needs_what_it_has() -> None:
     found = compose()
-    assert {key for key in found if not key.startswith("x-")} == {"name", "services", "volumes"}
+    jsonschema.validate(found, COMPOSE)
     services = found["services"]
-    check([leaf for service in services.values() for leaf in leaves(service)], SERVICE)
     # It alone can be reached, and as the schema says, from this machine alone.
     assert [name for name, service in services.items() if "ports" in service] == ["server"]
     for name, service in services.items():
@@ -162,6 +131,68 @@ def test_the_compose_file_is_one_and_needs_what_it_has() -> None:
 
 
 VERSION = "1.34"  # of Kubernetes
+NAMED = fields("name", "key", name={}, key={})
+GROUP = {"rayStartParams": by_name(TEXT), "template": {"type": "object"}}
+PLUGIN = {"const": "barman-cloud.cloudnative-pg.io"}
+SIZED = {"required": ["size"], "properties": {"size": like(r"^\d+Gi$")}}
+COMPRESSED = {"properties": {"compression": {"const": "gzip"}}}
+WORKERS = fields(
+    *("groupName", *GROUP),
+    **{"groupName": TEXT, **dict.fromkeys(("replicas", "minReplicas", "maxReplicas"), WHOLE), **GROUP},
+)
+SPECS: dict[str, dict[str, Any]] = {
+    "ray.io/v1 RayCluster": fields(
+        *("rayVersion", "headGroupSpec", "workerGroupSpecs"),
+        rayVersion=TEXT,
+        headGroupSpec=fields(*GROUP, **GROUP),
+        workerGroupSpecs={"items": WORKERS},
+    ),
+    "postgresql.cnpg.io/v1 Cluster": fields(
+        *("instances", "storage"),
+        instances={"type": "integer", "minimum": 1},
+        imageName=TEXT,
+        postgresql=fields(
+            parameters=by_name(TEXT), synchronous=fields(method={"enum": ["any", "first"]}, number=WHOLE)
+        ),
+        bootstrap=fields(
+            initdb=fields(
+                **dict.fromkeys(("database", "owner", "encoding", "localeCollate", "localeCType"), TEXT),
+                postInitApplicationSQL=TEXTS,
+            )
+        ),
+        storage=SIZED,
+        walStorage=SIZED,
+        resources={"type": "object"},
+        plugins={
+            "items": fields(
+                *("name", "isWALArchiver"),
+                name=PLUGIN,
+                isWALArchiver={"const": True},
+                parameters={"required": ["barmanObjectName"]},
+            )
+        },
+    ),
+    "barmancloud.cnpg.io/v1 ObjectStore": fields(
+        "configuration",
+        retentionPolicy=like(r"^\d+[dwm]$"),
+        configuration=fields(
+            "destinationPath",
+            destinationPath=like("^s3://"),
+            endpointURL=like("^https://"),
+            s3Credentials=fields(accessKeyId=NAMED, secretAccessKey=NAMED),
+            wal=COMPRESSED,
+            data=COMPRESSED,
+        ),
+    ),
+    "postgresql.cnpg.io/v1 ScheduledBackup": fields(
+        *("schedule", "cluster"),
+        schedule=like(r"^(\S+ ){5}\S+$"),  # with seconds
+        backupOwnerReference={"enum": ["none", "self", "cluster"]},
+        cluster={"required": ["name"]},
+        method={"const": "plugin"},
+        pluginConfiguration={"properties": {"name": PLUGIN}},
+    ),
+}
 
 
 def manifests() -> list[dict[str, Any]]:
@@ -183,7 +214,7 @@ def test_every_manifest_fits_its_schema() -> None:
         kind = f"{found['apiVersion']} {found['kind']}"
         if kind in SPECS:
             assert found.keys() == {"apiVersion", "kind", "metadata", "spec"}
-            check(leaves(found["spec"]), SPECS[kind])
+            jsonschema.validate(found["spec"], SPECS[kind])
         else:
             kubernetes_validate.validate(found, VERSION, strict=True)
         for template in pods(found):

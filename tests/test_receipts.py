@@ -100,6 +100,13 @@ def test_receipts_of_every_format_still_open(version: int) -> None:
     assert is_altered(dataclasses.replace(receipt, question="Who closed the bridge?"))
 
 
+def test_a_receipt_with_a_key_that_receipts_do_not_have_is_refused() -> None:
+    value = json.loads((GOLDEN / "receipt-2.json").read_text())
+    value["modle"] = value.pop("model")
+    with pytest.raises(ReceiptError, match=r"unknown key 'modle'\. Did you mean 'model'\?"):
+        parse_receipt(json.dumps(value))
+
+
 def test_a_receipt_of_a_later_format_is_refused() -> None:
     with pytest.raises(ReceiptError, match="has format 99; this version of OpenBook reads 1, 2, 3"):
         parse_receipt(canonical_json(dataclasses.asdict(dataclasses.replace(receipt_of(0), format=99))))

@@ -29,7 +29,7 @@ from openbook.errors import ConfigError
     "--strategy",
     type=click.Choice(STRATEGIES),
     help="How passages are read: each on its own, to answer from one; parallel, each on its own, to answer from all; together, "
-    "in one prompt; checked, in one prompt, and whether they state the answer; or auto, as suits the model (the default).",
+    "in one prompt; checked, in one prompt, finding out whether they state the answer; or auto, as suits the model (the default).",
 )
 @click.option("--max-tokens", type=int, help="Longest answer, in tokens.")
 @click.option(

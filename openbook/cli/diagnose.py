@@ -111,7 +111,8 @@ def run(
                 bench = Bench(model, base, embedder, seen, openbook.Options.of(own), at_once).pinned()
                 path, probed = _ask_all(asked[:limit], bench, digest, folder, probes=probes)
                 files.append(path)
-                more.update({model.identity.name: Extras(probed)} if probed else {})
+                if probed is not None:
+                    more[model.identity.name] = Extras(probed)
         if judge is not None:
             with closing(open_model(replace(current, model=judge))) as judging:
                 _judge(judging, at_once, files, more, limit)
@@ -133,7 +134,7 @@ def run(
 def _ask_all(
     asked: Sequence[Question], bench: Bench, digest: str, folder: Path, *, probes: bool
 ) -> tuple[Path, ProbeRun | None]:
-    """Ask the questions in all ways: the file of what was observed, and what the probes found."""
+    """Ask the questions in all ways. Returns the file of what was observed, and what the probes found."""
     from openbook.diagnosis import results
     from openbook.diagnosis.run_log import Observation, open_run_log
     from openbook.diagnosis.runner import run_probes, run_questions

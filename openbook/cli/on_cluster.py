@@ -30,7 +30,7 @@ def models(
 ) -> Iterator[tuple[OpenModel, int]]:
     """(what opens the model of settings, how many requests it can use at once).
 
-    Without `cluster`, in this process with that many `slots`; else as `replicas` says.
+    Without `cluster` in this process, with that many `slots`; else in replicas on that cluster, as many as `bounds` say.
     """
     if cluster is None:
         yield lambda own: context.model_opener(own, slots)(), 1

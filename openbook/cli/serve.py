@@ -19,13 +19,14 @@ from openbook.config import Place
 from openbook.errors import ConfigError, KnowledgeBaseMissing, needs_extra
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
+    from opentelemetry.sdk.trace import TracerProvider
 
     from openbook import FrozenModel, KnowledgeBase
     from openbook.config import Settings
     from openbook.inference.embedder import OnnxEmbedder
     from openbook.serving.configuration import Configuration
     from openbook.serving.keys import ApiKey, KeyFile
+    from openbook.serving.model_reload import ModelSource
 
 MOST_SLOTS = 7  # of `openbook.inference.slots`, which is not imported before it is needed
 
@@ -76,6 +77,7 @@ def serve(
 ) -> None:
     """Answer over HTTP until Ctrl-C: a web page, and an API in the shape of OpenAI's."""
     with needs_extra("This", "serve"):
+        from openbook.serving.app import create_app
         from openbook.serving.server import http_server, listen
     from openbook.knowledge.scope import checked_labels
     from openbook.serving.configuration import Bounds, Configuration
@@ -99,8 +101,8 @@ def serve(
     # Before the weights are mapped: a port that is taken shows at once.
     with listen(configuration.host, configuration.port) as listener, ExitStack() as stack:
         configuration = dataclasses.replace(configuration, port=listener.getsockname()[1])
-        open_any, _ = stack.enter_context(on_cluster.models(current, cluster, (least, most), slots))
-        app = _application(configuration, places, partial(open_any, current), stack)
+        open_model_of, _ = stack.enter_context(on_cluster.models(current, cluster, (least, most), slots))
+        app = create_app(configuration, *_opened(configuration, places, partial(open_model_of, current), stack))
         logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s[%(process)d] %(message)s", level=logging.WARNING)
         logging.getLogger("openbook.serving").setLevel(logging.INFO)
         logging.getLogger("mcp").setLevel(logging.CRITICAL)  # it quotes what it was sent
@@ -112,12 +114,10 @@ def serve(
             click.echo("Ended.", err=True)
 
 
-def _application(
+def _opened(
     configuration: Configuration, places: tuple[Place, ...], open_model: Callable[[], FrozenModel], stack: ExitStack
-) -> FastAPI:
-    """What the application uses is closed with `stack`."""
-    with needs_extra("This", "serve"):
-        from openbook.serving.app import create_app
+) -> tuple[FrozenModel, dict[str, KnowledgeBase], OnnxEmbedder, TracerProvider | None, ModelSource | None]:
+    """What the application works with: model, knowledge bases, embedder, traces, and where the model may change. `stack` closes it."""
     from openbook.serving.model_reload import named_in_store
     from openbook.serving.telemetry import provider_of
 
@@ -128,7 +128,7 @@ def _application(
     model = stack.enter_context(closing(open_model()))
     # The name of a model may come to mean another one: in the store, and not at another server.
     source = None if current.base_url else named_in_store(current.models_dir, current.model, open_model)
-    return create_app(configuration, model, bases, embedder, tracers, source)
+    return model, bases, embedder, tracers, source
 
 
 def _announce(configuration: Configuration, places: tuple[Place, ...]) -> None:

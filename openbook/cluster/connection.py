@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import threading
 from types import ModuleType
 from typing import Any
 
@@ -20,7 +21,7 @@ _has_joined = False  # by `connect`, so that `disconnect` leaves what others beg
 
 
 def connect(address: str) -> None:
-    """Join the Ray cluster at `address`; nothing when this process is in one. For the main thread.
+    """Join the Ray cluster at `address`; nothing when this process is in one.
 
     `auto`: the one in RAY_ADDRESS, or one that runs on this machine; `local`: a new one on this machine, with the cores that
     this process may use, which ends with it; `host:port`: its head node; `ray://host:port`: its server for clients.
@@ -43,7 +44,8 @@ def connect(address: str) -> None:
     except Exception as error:  # Ray raises a bare one when a machine is too slow
         raise ClusterError(_sentence(address, error)) from error
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if threading.current_thread() is threading.main_thread():  # no other may set it, and Ray does so in no other
+            signal.signal(signal.SIGTERM, before)
     # Deaths of workers are dealt with; Ray would also print them, to standard output.
     ray._private.worker._worker_logs_enabled = False
     _has_joined = True

@@ -347,6 +347,7 @@ def _end_ray(scratch: Path, spare: tuple[int, ...] | None = None) -> None:
             raise ClusterError(f"Processes of Ray do not end. End them with: kill -9 {numbers}")
         if not processes:
             return
+    raise ClusterError(f"Processes of Ray start again and again. See what starts them: ps aux | grep {scratch}")
 
 
 def _delete(home: Path, state: State) -> None:

@@ -48,8 +48,8 @@ class _Server:
 def start_object_store(folder: Path) -> str:
     """Start the store whose data are in `folder`, made if missing, and return the URL of its bucket.
 
-    Does nothing when it runs. Call it one at a time. It gets the ports that it had last, for addresses are remembered, or any that are free. It goes on
-    when this process ends.
+    Does nothing when it runs. Not for two callers at once. It gets the ports that it had last, for addresses are remembered, or
+    any that are free. It goes on when this process ends.
     Raises ConfigError without the wheel, StorageError when the store does not start.
     """
     folder = folder.absolute()

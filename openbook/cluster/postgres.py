@@ -134,9 +134,10 @@ class PostgresStore:
                     "Use a matching version of OpenBook."
                 )
             meta = schema.meta(connection)
-        self.folder = self.folder.with_name(f"{self._key}-{re.sub('[^0-9a-z]', '', meta.get('id', ''))[:32]}")
-        with suppress(OSError):  # a home that cannot be written still reads
-            make_folder(self.folder)
+        if "id" in meta:
+            self.folder = self.folder.with_name(f"{self._key}-{re.sub('[^0-9a-z]', '', meta['id'])[:32]}")
+            with suppress(OSError):  # a home that cannot be written still reads
+                make_folder(self.folder)
         return meta
 
     def _migrate(self, connection: PostgresConnection, found: int) -> None:

@@ -103,6 +103,8 @@ class Worker:
                     f"The worker on {platform.node()} can read scanned pages in {here!r}, this machine in {tesseract!r}. "
                     "Install the same languages of Tesseract on both."
                 )
+            while self._parsers:  # those of other folders are done
+                self._parsers.popitem()[1].close()
             self._parsers[limits, ocr] = ParserPool(limits, workers=1, ocr=ocr, by_value=True)
         return self._parsers[limits, ocr].parse(Path(os.fsdecode(name)), data)
 
@@ -124,7 +126,7 @@ class Task:
 
 
 class _Order:
-    """Tasks on their way: taken ahead within bounds, first those in `again`, whose actor died, and given back in their order."""
+    """Tasks on their way, given back in their order. `again`: those whose actor died; they are taken first."""
 
     def __init__(self, source: Iterator[Task]) -> None:
         self._source, self._taken, self.again = source, deque[Task](), deque[Task]()
@@ -253,7 +255,7 @@ class Workers:
         return least if least is not None and tasks[least] < _AT_AN_ACTOR else None
 
     def _listen(self, running: _Running, timeout_s: float) -> list[Task]:
-        """Wait until an actor says something, for `timeout_s`, and hear all that did. Returns the tasks of those that died, for others."""
+        """Wait up to `timeout_s` for a sign of life, and take in all there are. Returns the tasks of actors that died, for others to do."""
         starting = {actor.introduced: actor for actor in self._actors if actor.introduced is not None}
         if not (references := [*running, *starting]):
             return []
@@ -302,7 +304,7 @@ class Workers:
         return [actor for actor in busy if now - actor.heard_at > patience_s]
 
     def _lose(self, actor: _Actor, running: _Running, reason: str) -> list[Task]:
-        """Bury an actor that died. Returns its tasks, for others, but those that MOST_DEATHS died of."""
+        """Bury an actor that died. Returns those of its tasks that others are to do; one that MOST_DEATHS died of is `Lost`."""
         lost = {at: task for at, (task, its) in running.items() if its is actor}
         for at, task in lost.items():
             del running[at]

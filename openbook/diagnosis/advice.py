@@ -105,9 +105,9 @@ def _missed(summary: ModelSummary, misses: int) -> Finding:
         f"Of these {misses}, {'; '.join(filter(None, where))}."
     )
     if deeper >= max(cut_off, nowhere):
-        learned = ", as many as can lie side by side" if header.strategy == "parallel" else ""
+        bound = ", as many as can lie side by side" if header.strategy == "parallel" else ""
         do = (
-            f"More passages (--passages{learned}) reach {deeper} of {misses}; they, a reranker or a stronger embedder are likely "
+            f"More passages (--passages{bound}) reach {deeper} of {misses}; they, a reranker or a stronger embedder are likely "
             "to help. Training the reader is not."
         )
     else:

@@ -332,7 +332,7 @@ class Noise:
         question, seen = case.question, list[NoiseReading]()
         others = [hit for hit in case.rest if hit.passage.id != case.gold.passage.id]
         strategies: list[Strategy] = ["each"] if bench.model.reads_each else []
-        strategies += ["parallel", "together"] if bench.strategy == "parallel" else ["together"]
+        strategies += ["parallel", "together"] if bench.model.reader and bench.model.parallel_passages else ["together"]
         for strategy, distractors in product(strategies, DISTRACTORS):
             to_read = replace(bench, options=replace(bench.options, strategy=strategy))
             own = own_rank(question.id, distractors)
@@ -398,7 +398,7 @@ def own_rank(key: str, distractors: int) -> int:
 
 
 def _fits(bench: Bench, question: str, hits: Sequence[Hit]) -> bool:
-    """Whether all of these passages are read: none is left out for want of room, or because the reader learned to read fewer."""
+    """Whether all of these passages are read: none is left out for want of room, or because no more can lie side by side."""
     groups = [[hit] for hit in hits] if bench.strategy == "each" else [hits]
     parallel = bench.strategy == "parallel"
     try:

@@ -1,8 +1,10 @@
-"""Questions drafted by a model from a knowledge base, and their review by a person: none is used before somebody has read it.
+"""Questions drafted by a model from a knowledge base, and their review: none is used before a person has read it.
 
 The documents take turns, a passage each. The model reads the passage and writes one question with its answer; the draft is
 kept if the answer stands in the passage word for word, and the question can be asked without it and tells what it is about.
-Neither the retriever nor the reader is asked: a question that they fail must not be left out of what measures them. In the review, each decision is on the disk before the next one is asked for.
+Neither the retriever nor the reader is asked: a question that they fail must not be left out of what measures them.
+
+In the review, each decision is on the disk before the next one is asked for.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
@@ -22,7 +23,7 @@ from openbook.answer import checked_question
 from openbook.codec import convert, parse_json
 from openbook.errors import ConfigError, QuestionError, StorageError
 from openbook.files import replace_file, storage_errors
-from openbook.records import Digest, canonical_json, sha256_hex
+from openbook.records import Digest, canonical_json
 
 Kind: TypeAlias = Literal["answerable", "unanswerable", "world"]
 KINDS: dict[str, Kind] = {**{kind: kind for kind in get_args(Kind)}, "closed-book": "world"}  # as files may call them
@@ -73,7 +74,10 @@ def repeated_id(where: str, id_: str) -> ConfigError:
 
 def questions_digest(questions: Iterable[Question]) -> Digest:
     """SHA-256 of the questions in their order, whatever the file's format."""
-    return sha256_hex(b"".join(canonical_json(asdict(question)) + b"\n" for question in questions))
+    digest = sha256()
+    for question in questions:
+        digest.update(canonical_json(asdict(question)) + b"\n")
+    return digest.hexdigest()
 
 
 # --- one question -----------------------------------------------------------------------------------------------------

@@ -121,7 +121,8 @@ class Spans:
 class AnswerDecoder:
     """Call `take` with the logits of the next token, until `finish` is set, which says why the answer ends.
 
-    `token` is the last one chosen. Whoever sets `finish` ends the answer: text that could have become a stop string is lost.
+    `token` is the last one chosen. Set `finish` from outside to end it: text that was held
+    back, because it could become a stop string, is then lost.
     """
 
     def __init__(self, vocabulary: Vocabulary, decoding: Decoding, request: Digest, spans: Spans | None) -> None:

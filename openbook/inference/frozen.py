@@ -152,7 +152,7 @@ class FrozenModel:
 
     @property
     def parallel_passages(self) -> int:
-        """From how many passages it can answer that lie side by side; 0: from none, as a reader that learned to read each alone."""
+        """The most passages that it answers from side by side; 0: it cannot, as on a server, or as a reader of single passages."""
         if not isinstance(self.engine, ReadingEngine):
             return 0
         if self.reader is None:

@@ -299,7 +299,7 @@ class LlamaCppEngine:
         except EngineError as error:
             for key in prefix.keys:
                 self._states.drop(key)
-            raise EngineError(f"{error} It was kept of a passage, and is deleted now; ask again.") from error
+            raise EngineError(f"{error} It was kept when a passage was read, and is deleted now; ask again.") from error
 
     def _request(self, prompt: Prompt, decoding: Decoding) -> _Request:
         """Raises ContextOverflow, EngineError."""
@@ -313,6 +313,11 @@ class LlamaCppEngine:
             )
         if prompt.side_by_side and len(prompt.passages) > SIDE_BY_SIDE:
             raise EngineError(f"At most {SIDE_BY_SIDE} passages can lie side by side, not {len(prompt.passages)}.")
+        if prompt.side_by_side and self._model.is_recurrent:
+            raise EngineError(
+                f"{self.identity.name!r} keeps one state of all that it reads, so passages cannot lie side by side. "
+                "Use --strategy checked."
+            )
         if not blocks[-1]:
             raise EngineError("The prompt has no tokens.")
         system, *passages = blocks[:-1]

@@ -130,6 +130,10 @@ class Model:
         self.vocabulary_size: int = self._lib.llama_vocab_n_tokens(self._vocab)
         self.trained_context_tokens: int = self._lib.llama_model_n_ctx_train(self.handle)
         self.width: int = self._lib.llama_model_n_embd(self.handle)
+        # One state of all that was read, instead of keys and values of each token.
+        self.is_recurrent = any(
+            is_so(self.handle) for is_so in (self._lib.llama_model_is_recurrent, self._lib.llama_model_is_hybrid)
+        )
         self.bos_token: int = self._lib.llama_vocab_bos(self._vocab)
         self.adds_bos = bool(self._lib.llama_vocab_get_add_bos(self._vocab)) and self.bos_token >= 0
 

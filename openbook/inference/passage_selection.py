@@ -34,7 +34,7 @@ def score_of(logits: NDArray[np.float32], abstention: int) -> float:
 
 
 def log_odds(abstention_logprob: float) -> float:
-    """Of answering."""
+    """The log-odds of answering, by the log-probability of the abstention's first token."""
     abstention = min(max(math.exp(abstention_logprob), _NEVER), 1 - _NEVER)
     return math.log1p(-abstention) - math.log(abstention)
 

@@ -207,8 +207,9 @@ class Batcher:
 
     def _close_gap(self, gap: int) -> None:
         """The sequences in use must be the first ones, so the last of them moves into the gap."""
-        answer, last = self._answers.pop(), len(self._answers)
+        last = len(self._answers) - 1
         if gap != last:
+            answer = self._answers[last]
             state, position = self._context.state(last), self._context.position(last)
             self._context.remove(gap)
             try:
@@ -216,6 +217,7 @@ class Batcher:
             except EngineError as error:
                 answer.end(error)
             self._answers[gap] = answer
+        del self._answers[last]
         self._context.remove(last)
 
     def _step(self) -> None:

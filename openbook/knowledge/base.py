@@ -163,14 +163,10 @@ class KnowledgeBase:
         self.check_embedder(embedder.identity)
         vector = embedder.embed_query(query)
         wanted = SEARCHED if windows else limit if reranker is None else max(limit, RERANKED)
-        look = partial(self._search, query, vector, wanted, scope, windows=windows)
         try:
-            version, hits = look()
+            version, hits = self._search(query, vector, wanted, scope, windows=windows)
         except StaleView:
-            version, hits = look()
-        except (IndexError, ValueError, OverflowError):  # bytes of an index file changed, but its time did not
-            self.indexes.distrust()
-            version, hits = look()
+            version, hits = self._search(query, vector, wanted, scope, windows=windows)
         if reranker is not None:
             scores = reranker.score(query, [hit.passage.text for hit in hits[:RERANKED]])
             hits = [replace(hit, score=float(score)) for hit, score in zip(hits[:RERANKED], scores, strict=True)]
@@ -184,8 +180,12 @@ class KnowledgeBase:
             newest, version = self.version, self.kept_version(scope.as_of)
             self._check_embedder_is_still(connection)
             seen = condition(scope, version)
-            view = self.indexes.view(connection, newest, scope, version, seen, self.shards)
-            ranked = view.search(query, vector, wanted)
+            view = partial(self.indexes.view, connection, newest, scope, version, seen, self.shards)
+            try:
+                ranked = view().search(query, vector, wanted)
+            except (IndexError, ValueError, OverflowError):  # bytes of an index file changed, but its time did not
+                self.indexes.distrust()
+                ranked = view().search(query, vector, wanted)
             return version, (windows_around if windows else hits_of)(connection, ranked, seen)
 
     def kept_version(self, version: int | None = None) -> int:

@@ -165,7 +165,7 @@ class Selection:
 
 
 def merge(parts: Sequence[Selection]) -> Iterator[Saving]:
-    """One new segment of the selected contents. The blocks of some arrays must be read before the next arrays are asked for.
+    """The arrays of one new segment of the selected contents, in order. Read all blocks of some before you ask for the next.
 
     What is dropped leaves nothing behind: no row, no posting, no term. Memory is bounded by blocks, not by the parts.
     """

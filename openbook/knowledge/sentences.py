@@ -45,7 +45,8 @@ def sentence_spans(text: str, start: int, end: int) -> list[tuple[int, int]]:
     """
     found: list[tuple[int, int]] = []
     for block_start, block_end in _blocks(text, start, end):
-        for begin, segment_end in _segments(text, block_start, block_end):
+        for segment_start, segment_end in _segments(text, block_start, block_end):
+            begin = segment_start
             for stop in _STOP.finditer(text, begin, segment_end):
                 if _is_end(text, begin, stop.start(), stop.end(), segment_end):
                     found += _stripped(text, begin, stop.end())

@@ -141,7 +141,7 @@ def refresh(
 
 @contextmanager
 def _shared(blobs: Blobs, folder: Path, source: IndexSource) -> Iterator[SharedSegments]:
-    """One process of this machine at a time changes the folder."""
+    """The shared index, while this process alone changes the folder. Raises KnowledgeBaseBusy."""
     index = index_store.index_folder(folder)
     make_folder(index)
     with exclusive_lock(index / _LOCK, _WAIT_S) as held:

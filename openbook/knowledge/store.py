@@ -82,10 +82,10 @@ class Writer(Connection, Protocol):
 class Store(Protocol):
     """One knowledge base's truth. `str` of it is what a user is shown, without a password.
 
-    `folder`: where this machine keeps what is derived from it, once it is open. `is_shared`: other machines, with folders of their own, write to it
-    too. `blobs`: the URL, as it was given, of the storage in which they share segments, or empty. `lookups`: clauses of SQL that
-    look passages up by name, tried one after the other, because an index may be damaged. `beyond_reach`: where purged text may stay,
-    as a sentence.
+    `folder`: where this machine keeps what is derived from it; valid after `open`. `is_shared`: other machines, with folders of
+    their own, write to it too. `blobs`: the URL, as it was given, of the storage in which they share segments, or empty.
+    `lookups`: clauses of SQL that look passages up by name, tried one after the other, because an index may be damaged.
+    `beyond_reach`: where purged text may stay, as a sentence.
     """
 
     @property

@@ -140,10 +140,11 @@ def read_manifest(folder: Path, digest: Digest) -> Manifest:
     path = folder / MANIFEST_NAME
     try:
         with storage_errors(f"read {path}"):
-            if not path.exists():
-                raise InvalidModelFile(f"{MANIFEST_NAME} is missing.")
-            with path.open("rb") as stream:
-                manifest = Manifest.from_json(stream.read(MAX_MANIFEST_BYTES + 1))
+            try:
+                with path.open("rb") as stream:
+                    manifest = Manifest.from_json(stream.read(MAX_MANIFEST_BYTES + 1))
+            except FileNotFoundError:
+                raise InvalidModelFile(f"{MANIFEST_NAME} is missing.") from None
         if manifest.digest != digest:
             raise InvalidModelFile(f"it is for the model {manifest.digest[:12]}, and the folder holds {digest[:12]}.")
     except InvalidModelFile as error:

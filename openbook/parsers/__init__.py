@@ -108,9 +108,8 @@ def parse_bytes(data: bytes, name: str, depth: int = 0, *, ocr: str = "") -> Con
     if ocr and target == PARSERS[".pdf"]:
         target = _OCR_PDF
     # What holds other files counts how deep it is itself; OCR needs to know the languages.
-    more = (
-        (depth,) if target in (PARSERS[".eml"], PARSERS[".msg"]) else (ocr,) if target in (_OCR_IMAGE, _OCR_PDF) else ()
-    )
+    mail, scans = (PARSERS[".eml"], PARSERS[".msg"]), (_OCR_IMAGE, _OCR_PDF)
+    more = (depth,) if target in mail else (ocr,) if target in scans else ()
     content: Content = pkgutil.resolve_name(target)(data, name, *more)
     if not content.text.strip():
         raise UnreadableFile("holds no text")

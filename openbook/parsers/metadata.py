@@ -22,6 +22,7 @@ from pathlib import Path, PurePosixPath
 
 from openbook.codec import unique_keys
 from openbook.errors import UnreadableFile
+from openbook.parsers import file_bytes
 from openbook.records import Metadata, MetadataValue, canonical_json
 
 MAX_KEYS = 64
@@ -80,8 +81,6 @@ def sidecar_of(path: Path) -> Path | None:
 
 def read_sidecar(path: Path) -> Metadata:
     """What the sidecar at `path` says. A link is not followed: it may lead outside the folder. Raises UnreadableFile."""
-    from openbook.parsers import file_bytes  # late: that module imports this one
-
     kind = "TOML" if path.suffix == ".toml" else "JSON"
     try:
         text = file_bytes(path, MAX_SIDECAR_BYTES, follow=False).decode("utf-8-sig")

@@ -216,7 +216,7 @@ class Worker:
                 while rest:  # a pipe may take less than all of it
                     rest = rest[self.process.stdin.write(rest) :]
             return read_frame(self._answers, most_bytes)
-        except (OSError, ValueError):  # it is gone, or the pool was closed
+        except (OSError, ValueError, MemoryError):  # it is gone, or the pool was closed
             return b""
         finally:
             done.set()

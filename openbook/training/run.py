@@ -403,8 +403,8 @@ def slow_precision(recipe: Recipe, device: str) -> list[str]:
 
 def _bf16_units() -> list[str]:
     """Units of this processor that multiply bf16 matrices, each in an order of its own."""
-    checks = {"BF16": torch.cpu._is_avx512_bf16_supported, "AMX": torch.cpu._is_amx_tile_supported}
-    return [name for name, is_supported in checks.items() if is_supported()]
+    checks = {"BF16": "_is_avx512_bf16_supported", "AMX": "_is_amx_tile_supported"}
+    return [name for name, check in checks.items() if getattr(torch.cpu, check, lambda: False)()]
 
 
 def numeric_class(recipe: Recipe, processes: Processes = ONE_PROCESS, device: str = "cpu") -> str:

@@ -67,6 +67,14 @@ def page() -> list[str]:
     return [line for block in blocks for line in block.splitlines() if line and not line.startswith("python3 -m venv")]
 
 
+def test_the_page_says_what_this_runs() -> None:
+    lines = page()
+    assert KILL in lines
+    assert lines[0] == "openbook cluster up --local 2"
+    verbs = ("sync", "ask", "search", "cluster status", "purge", "cluster move", "cluster down")
+    assert all(any(line.startswith(f"openbook {verb}") for line in lines) for verb in verbs)
+
+
 @pytest.mark.slow
 @pytest.mark.model
 def test_all_of_it(desk: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from openbook.cluster import connection
 from openbook.cluster.connection import ray_module
-from openbook.cluster.status import status_of_base, status_of_ray
+from openbook.cluster.status import status_of_base, status_of_ray, unfinished
 from openbook.errors import ClusterError, ConfigError
 from openbook.knowledge import KnowledgeBase
 from tests.cli.conftest import Out
@@ -49,6 +49,20 @@ def test_what_is_behind_is_named(folder: Path, out: Out) -> None:
     assert json.loads(text)["problems"] == list(found.behind)
     assert len(found.behind) == 3
     assert all(each in err for each in found.behind)
+
+
+@pytest.mark.parametrize(
+    ("keys", "names"),
+    [
+        ((), ()),
+        (("purging",), ("purge",)),
+        (("purging", "purging_elsewhere"), ("purge",)),
+        (("reembedding",), ("reembed",)),
+        (("purging_elsewhere", "reembedding"), ("purge", "reembed")),
+    ],
+)
+def test_work_that_was_interrupted_has_its_name_once(keys: tuple[str, ...], names: tuple[str, ...]) -> None:
+    assert unfinished(dict.fromkeys(keys, "")) == names
 
 
 @pytest.mark.usefixtures("outside")

@@ -294,6 +294,16 @@ def test_killed_at_every_byte_nothing_that_was_written_is_lost(tmp_path: Path) -
         assert list(read_observations(path)[1]) == [one]
 
 
+def test_what_is_there_is_found_by_its_question(tmp_path: Path) -> None:
+    path = tmp_path / "o.jsonl"
+    logged(path, observation(1))
+    with open_run_log(path, HEADER, Observation) as log:
+        log.append(observation(2))
+        assert (log.find("q1"), log.find("q2")) == (observation(1), observation(2))
+        log.append(observation(1, opened=SILENT))
+        assert (log.find("q1"), log.find("q3")) == (observation(1, opened=SILENT), None)
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [

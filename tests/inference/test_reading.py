@@ -153,12 +153,16 @@ def test_passages_side_by_side_give_the_bits_of_reading_anew(opened: Opened, tmp
     assert len(digests) == 2
 
 
-def test_too_many_passages_side_by_side_are_refused(opened: Opened) -> None:
+def test_what_cannot_lie_side_by_side_is_refused(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = opened(nothing_kept())
     short = Prompt("Answer.", ("Passage:\nIt rains.\n\n",) * (SIDE_BY_SIDE + 1), "Why?", side_by_side=True)
     with pytest.raises(EngineError, match="At most 8 passages can lie side by side, not 9"):
         engine.logits(short)
     whole = replace(short, passages=short.passages[:SIDE_BY_SIDE])
+    with monkeypatch.context() as patched:
+        patched.setattr(engine._model, "is_recurrent", True)
+        with pytest.raises(EngineError, match="keeps one state of all that it reads"):
+            engine.logits(whole)
     system = len(engine.tokenize(whole)[0])
     behind = engine.count_prompt_tokens(replace(whole, side_by_side=False))
     assert engine.count_prompt_tokens(whole) == behind + (SIDE_BY_SIDE - 1) * system
@@ -386,3 +390,15 @@ def test_windows_give_a_model_that_is_no_reader_the_same_bits_cold_warm_and_rest
     states = tmp_path / "states"
     found = [*digests(KVCache(), 1), *digests(KVCache(states), 2), *digests(KVCache(states), 1)]
     assert found == [found[0]] * 4
+
+    # Side by side, what was read of each window serves any question, in any order and company.
+    beside = [open_book_prompt(question, order, side_by_side=True) for order in (windows, windows[::-1], windows[1:])]
+    ahead = KVCache(tmp_path / "ahead")
+    with closing(load_model(instruct_reference, states=ahead)) as model:
+        for window in windows:
+            model.read_ahead(open_book_prompt("?", [window]))
+        kept = ahead.kept()
+        warm = [llama_engine(model).logits_digest(prompt, 4) for prompt in beside]
+        assert ahead.kept() == kept
+    with closing(load_model(instruct_reference, states=nothing_kept())) as model:
+        assert warm == [llama_engine(model).logits_digest(prompt, 4) for prompt in beside]

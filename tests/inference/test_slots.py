@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -191,6 +193,34 @@ def test_an_error_of_the_engine_ends_what_is_in_slots_and_the_next_request_is_an
         patched.setattr(batcher._context, call, fail)
         with pytest.raises(EngineError, match="no memory"):
             written(slots, PROMPTS[5])
+    assert written(slots, PROMPTS[5]) == alone[5]
+    assert batcher._free == SLOTS
+
+
+def test_an_error_while_a_gap_is_closed_ends_the_answer_that_was_to_move(
+    slots: LlamaCppEngine, batcher: Batcher, alone: list[Written], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate, started, joining = batcher._context.evaluate, threading.Event(), threading.Event()
+
+    def beside_another(*arguments: Any) -> Any:
+        started.set()
+        assert joining.wait(60)
+        return evaluate(*arguments)
+
+    def fail(*_: object) -> None:
+        raise EngineError("no memory")
+
+    with monkeypatch.context() as patched, ThreadPoolExecutor(2) as pool:
+        patched.setattr(batcher._context, "evaluate", beside_another)
+        patched.setattr(batcher._context, "state", fail)
+        first = pool.submit(written, slots, PROMPTS[0], 3)
+        assert started.wait(60)
+        second = pool.submit(written, slots, PROMPTS[0], 12)
+        in_time(lambda: all(time.sleep(0.01) is None for _ in iter(lambda: bool(batcher._joining), True)))
+        joining.set()
+        assert first.result(60)
+        with pytest.raises(EngineError, match="no memory"):
+            second.result(60)
     assert written(slots, PROMPTS[5]) == alone[5]
     assert batcher._free == SLOTS
 

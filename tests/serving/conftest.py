@@ -256,9 +256,8 @@ class WaitingEngine(EchoEngine):
         while not self.go_on.wait(0.01):
             if cancelled():
                 self.was_cancelled.set()
-                return Completion(
-                    "", "cancelled", 1, 1, "0" * 64, self.numeric_class
-                )  # quickly cited, however long it was
+                # Without its text, which may be long: citing it would take time.
+                return Completion("", "cancelled", 1, 1, "0" * 64, self.numeric_class)
         return Completion(self.text, "end", 1, 1, "0" * 64, self.numeric_class)
 
 
