@@ -216,7 +216,9 @@ def test_an_error_while_a_gap_is_closed_ends_the_answer_that_was_to_move(
         first = pool.submit(written, slots, PROMPTS[0], 3)
         assert started.wait(60)
         second = pool.submit(written, slots, PROMPTS[0], 12)
-        in_time(lambda: all(time.sleep(0.01) is None for _ in iter(lambda: bool(batcher._joining), True)))
+        deadline = time.monotonic() + 60
+        while not batcher._joining and time.monotonic() < deadline:
+            time.sleep(0.01)
         joining.set()
         assert first.result(60)
         with pytest.raises(EngineError, match="no memory"):
