@@ -61,8 +61,8 @@ class Options:
     `passages`: the most that the model reads; 0 means `PASSAGES`. `min_similarity`: passages below it do not count as found.
     `strategy`: "each" reads passages one by one until one surely holds the answer, and answers from the surest;
     "parallel" reads windows side by side and answers from all of them; "together" reads windows in one prompt; "checked"
-    does so too, and finds out whether they state the answer, as "parallel" does for a model that is not a trained reader. "auto" is the way in which a trained reader learned to
-    read, "together" for a server, and "checked" for any other model.
+    does so too, and finds out whether they state the answer, as "parallel" does for a model that is not a trained reader.
+    "auto" is the way in which a trained reader learned to read, "together" for a server, and "checked" for any other model.
     `instruction`: how the user wants the answer, for models that are not trained readers.
     """
 

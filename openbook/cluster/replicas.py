@@ -105,7 +105,7 @@ class AffinityRouter(RequestRouter):  # type: ignore[misc]  # Ray has no types
         pending_request.routing_context.should_backoff = True  # when all were full
         by_id = {replica.replica_id.unique_id: replica for replica in candidate_replicas}
         order = by_machine(pending_request.args[0], {each: _machine(by_id[each].node_id) for each in by_id})
-        if pending_request.args[1] == "read_ahead":
+        if list(pending_request.args[1:2]) == ["read_ahead"]:  # the method, behind the key
             order = order[:1]  # on another machine nobody would find it
         return [[by_id[each]] for replicas in order for each in replicas]
 
