@@ -102,7 +102,7 @@ def test_receipts_of_every_format_still_open(version: int) -> None:
 
 def test_a_receipt_with_a_key_that_receipts_do_not_have_is_refused() -> None:
     value = json.loads((GOLDEN / "receipt-2.json").read_text())
-    value["modle"] = value.pop("model")
+    value["modle"] = value["model"]
     with pytest.raises(ReceiptError, match=r"unknown key 'modle'\. Did you mean 'model'\?"):
         parse_receipt(json.dumps(value))
 

@@ -103,9 +103,7 @@ def serve(
         configuration = dataclasses.replace(configuration, port=listener.getsockname()[1])
         open_model_of, _ = stack.enter_context(on_cluster.models(current, cluster, (least, most), slots))
         app = create_app(configuration, *_opened(configuration, places, partial(open_model_of, current), stack))
-        logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s[%(process)d] %(message)s", level=logging.WARNING)
-        logging.getLogger("openbook.serving").setLevel(logging.INFO)
-        logging.getLogger("mcp").setLevel(logging.CRITICAL)  # it quotes what it was sent
+        _log_to_standard_error()
         _first_key(configuration)
         _announce(configuration, places)
         try:
@@ -129,6 +127,12 @@ def _opened(
     # The name of a model may come to mean another one: in the store, and not at another server.
     source = None if current.base_url else named_in_store(current.models_dir, current.model, open_model)
     return model, bases, embedder, tracers, source
+
+
+def _log_to_standard_error() -> None:
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s[%(process)d] %(message)s", level=logging.WARNING)
+    logging.getLogger("openbook.serving").setLevel(logging.INFO)
+    logging.getLogger("mcp").setLevel(logging.CRITICAL)  # it quotes what it was sent
 
 
 def _announce(configuration: Configuration, places: tuple[Place, ...]) -> None:

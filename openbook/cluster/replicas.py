@@ -335,14 +335,21 @@ class Replicas:
 
     @classmethod
     def filling(cls, threads: int) -> Replicas:
-        """As many as the cluster that this process is in has free cores for. Raises ConfigError."""
+        """As many as the cluster that this process is in has free cores for. Raises ConfigError.
+
+        Waits for replicas that are just ending: they may take `_GRACE_S`.
+        """
         usable = _usable_cores(threads)
         _start_serve()
-        free = available_resources().get("CPU", 0.0)
-        count = min(sum(int(each // threads) for each in usable), int(free / _reserved_cores(threads)))
-        if not count:
-            raise ConfigError("All cores of the Ray cluster are in use. See there: ray status")
-        return cls(count, count, threads)
+        given_up_at = time.monotonic() + _GRACE_S + 5.0
+        while True:
+            free = available_resources().get("CPU", 0.0)
+            count = min(sum(int(each // threads) for each in usable), int(free / _reserved_cores(threads)))
+            if count:
+                return cls(count, count, threads)
+            if time.monotonic() > given_up_at:
+                raise ConfigError("All cores of the Ray cluster are in use. See there: ray status")
+            time.sleep(0.5)
 
     def open(
         self,
