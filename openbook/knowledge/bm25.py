@@ -75,14 +75,14 @@ class Bm25:
 
     def __init__(self, parts: Sequence[Live]) -> None:
         self._parts = parts
+        self._frequencies: dict[int, int] = {}
         self.rows = sum(part.count for part in parts)
         lengths = (each.segment.lengths if each.mask is None else each.segment.lengths[each.mask] for each in parts)
         self.words = sum(int(each.sum(dtype=np.int64)) for each in lengths)
         self._norms: dict[int, tuple[float, NDArray[np.float32]]] = {}
 
     def statistics(self, terms: Iterable[int]) -> Statistics:
-        frequencies = {term: sum(_live_postings(part, term) for part in self._parts) for term in terms}
-        return Statistics(self.rows, self.words, frequencies)
+        return Statistics(self.rows, self.words, {term: self._frequency(term) for term in terms})
 
     def search(self, weights: Weights, limit: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """(rows, scores) of at least the `limit` best with a score above 0, and of all that equal the last. Unordered."""
@@ -111,6 +111,14 @@ class Bm25:
                 count = _counts_at(each, local).astype(np.float64)
                 total[where] += each.weight * (count / (count + norms))
         return total
+
+    def _frequency(self, term: int) -> int:
+        found = self._frequencies.get(term)
+        if found is None:
+            found = sum(_live_postings(part, term) for part in self._parts)
+            if len(self._frequencies) < 100_000:
+                self._frequencies[term] = found
+        return found
 
     def _norm(self, number: int, average: float) -> NDArray[np.float32]:
         """k1 * (1 - b + b * length / average) of each row; infinite, which gives a score of 0, where it is not live."""
