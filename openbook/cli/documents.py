@@ -191,7 +191,7 @@ def _watch(folders: list[Path], run: Callable[[], None]) -> None:
 @JSON
 def remove(documents: tuple[str, ...], kb: Place | None, as_json: bool) -> None:
     """Take DOCUMENTS (paths, or folders for all below) out as one new version. Older versions keep them; see purge."""
-    from openbook.knowledge.discovery import display_path
+    from openbook.knowledge.discovery import display_path, path_displayed
     from openbook.knowledge.updates import sources
 
     current = context.settings(kb=kb)
@@ -199,7 +199,11 @@ def remove(documents: tuple[str, ...], kb: Place | None, as_json: bool) -> None:
     report = openbook.remove(base, documents)
     _show(report, current.default_kb, as_json)
     folders = tuple(f"{display_path(each.folder)}/" for each in sources(base))
-    back = [each.path for each in report.verdicts if each.path.startswith(folders) and os.path.lexists(each.path)]
+    back = [
+        each.path
+        for each in report.verdicts
+        if each.path.startswith(folders) and os.path.lexists(path_displayed(each.path))
+    ]
     if back and not as_json:
         display.say(
             f"Still in a synced folder: {display.short_paths(back)}. The next sync takes it in again unless --exclude says "

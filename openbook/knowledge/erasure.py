@@ -13,6 +13,7 @@ from openbook.errors import KnowledgeError, TextIsElsewhere
 from openbook.knowledge import index_store, schema, shared_segments
 from openbook.knowledge.base import LOCK_TIMEOUT_S, KnowledgeBase
 from openbook.knowledge.byte_search import Needles
+from openbook.knowledge.discovery import path_displayed
 from openbook.knowledge.identities import identities, purge_identities
 from openbook.knowledge.schema import NEXT_TABLE
 from openbook.knowledge.store import Connection, Rows, Store, Writer
@@ -92,7 +93,7 @@ def purge(
         afterwards(traces)
         # Only now: a purge that is killed before this has proved nothing.
         schema.remember(connection, purging=None, purging_elsewhere=None)
-    on_disk = tuple(path for path in sorted(there) if os.path.lexists(path))
+    on_disk = tuple(path for path in sorted(there) if os.path.lexists(path_displayed(path)))
     labels = {label for path in on_disk for label in given.get(path, ())}
     return PurgeResult(
         version,

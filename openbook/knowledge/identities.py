@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from openbook.knowledge.discovery import path_displayed
 from openbook.knowledge.store import Connection
 from openbook.records import Outcome
 
@@ -100,12 +101,13 @@ def follow_renames(
     removed: Collection[str],
     synced: tuple[str, ...],
     unlabel: frozenset[str],
+    folder_labels: Callable[[str], frozenset[str]],
 ) -> Iterator[Change]:
     """The changes of a run, where a text that left one path and came to another is the same document under a new name.
 
     It left in this run when its path is `removed`, has another text now, or is in a `synced` folder and its file is gone.
-    It may also have left a `synced` folder in an earlier run. Labels given by name go with the text, so that a rename opens
-    nothing. A text with fewer labels than the document had is another document: else older versions would show to more people.
+    It may also have left a `synced` folder in an earlier run. Labels given by name go with the text, and so do those of a sidecar
+    that stayed behind, so that a rename opens nothing; those that `folder_labels` gives to its old path do not. A text with fewer labels than the document had is another document: else older versions would show to more people.
     """
     texts = {change.path: change.content_id for change in changes}
     wanted = set(texts.values())
@@ -116,7 +118,9 @@ def follow_renames(
             live[each.path] = each
             is_gone = each.path in removed or texts.get(each.path, each.content_id) != each.content_id
             if is_gone or (
-                each.content_id in wanted and each.path.startswith(synced) and not os.path.lexists(each.path)
+                each.content_id in wanted
+                and each.path.startswith(synced)
+                and not os.path.lexists(path_displayed(each.path))
             ):
                 left.setdefault(each.content_id, []).append(each)
         elif each.path.startswith(synced) and each.path not in texts:
@@ -126,8 +130,10 @@ def follow_renames(
         before = live.get(change.path)
         if before is None or before.content_id != change.content_id:
             came = left.get(change.content_id) or left_before.get(change.content_id, [])
-            given = frozenset(json.loads(change.given_labels)).union(*(each.given for each in came)) - unlabel
-            labels = given.union(json.loads(change.labels))
+            stated = frozenset(json.loads(change.labels))
+            own = [each.labels - folder_labels(each.path) - stated for each in came if each.is_live]
+            given = frozenset(json.loads(change.given_labels)).union(*own, *(each.given for each in came)) - unlabel
+            labels = given | stated
             change = replace(change, labels=json.dumps(sorted(labels)), given_labels=json.dumps(sorted(given)))
             for each in came:
                 is_renamed = each.path in removed if each.is_live else change.identity is None

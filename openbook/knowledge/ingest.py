@@ -62,7 +62,8 @@ class FileBatch:
     """Files that were found together, and how they are to be read. `source`: the folder, if it is to be synced.
 
     `labels` are added to those that files state and those that were given to them by name. Without `source` the run itself gives
-    them by name. `inner`: folders inside it that have a batch of their own. `relabel`: look at the labels of unchanged files too.
+    them by name. `around` are those of synced folders that the files are in: added, and not given by name. `inner`: folders inside
+    it that have a batch of their own. `relabel`: look at the labels of unchanged files too.
     """
 
     found: Sequence[FoundFile | Verdict]
@@ -71,6 +72,7 @@ class FileBatch:
     source: SyncedFolder | None = None
     inner: tuple[Path, ...] = ()
     relabel: bool = False
+    around: frozenset[str] = frozenset()
 
     def below(self, paths: Iterable[str]) -> list[str]:
         """Those of the paths (as displayed) that belong to this folder."""
@@ -292,7 +294,7 @@ class Ingest:
         given = set(known.given) if known else set()
         if self._batch.source is None:
             given |= self._batch.labels
-            labels |= (set(json.loads(live.labels)) if live else set()) - self._unlabel
+            labels |= (self._batch.around.union(json.loads(live.labels) if live else ())) - self._unlabel
         given -= self._unlabel
         return to_json(tuple(whole.items())), json.dumps(sorted(labels | given)), json.dumps(sorted(given))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -35,8 +36,8 @@ class Report:
     """`version` is the committed version; the one before when nothing changed.
 
     Of the files that went in, `characters` were read of the `source_characters` they hold (markup counts, where it is
-    part of the text). `left_labelled`: documents that had labels given by name and went, while others without such
-    labels came, which may be the same under another name. `open_copies`: documents without labels that hold the text of one
+    part of the text). `left_labelled`: documents that had labels and went, while others without any came, which may be the
+    same under another name. `open_copies`: documents without labels that hold the text of one
     that carries some, where one of both came or changed.
     """
 
@@ -58,8 +59,11 @@ def add(base: KnowledgeBase, paths: Sequence[Path], embedder: Embedder, options:
 
     def find_batches(live: Live) -> list[FileBatch]:
         # Absolute: the same file is the same document, wherever the command is run from.
-        found = list(discover([Path(os.path.abspath(path)) for path in paths], ocr=bool(options.ocr)))
-        return [FileBatch(found, options.labels, options.ocr)]
+        around = folder_labels(base)
+        found = defaultdict[frozenset[str], list[FoundFile | Verdict]](list)
+        for each in discover([Path(os.path.abspath(path)) for path in paths], ocr=bool(options.ocr)):
+            found[around(_path_of(each))].append(each)
+        return [FileBatch(files, options.labels, options.ocr, around=labels) for labels, files in found.items()]
 
     return _ingest_in_slices(base, embedder, options, find_batches)
 
@@ -154,6 +158,12 @@ def sources(base: KnowledgeBase) -> list[SyncedFolder]:
     return [SyncedFolder.from_json(text) for (text,) in rows]
 
 
+def folder_labels(base: KnowledgeBase) -> Callable[[str], frozenset[str]]:
+    """The labels that the synced folders around a path, as it is listed, give to what is in them."""
+    known = [(prefix(each.folder), each.labels) for each in sources(base) if each.labels]
+    return lambda path: frozenset[str]().union(*(labels for folder, labels in known if path.startswith(folder)))
+
+
 def forget_source(base: KnowledgeBase, folder: Path) -> None:
     """Do not sync `folder` any more unless it is named; its documents stay. Raises KnowledgeError when it was not synced."""
     name = display_path(Path(os.path.abspath(folder)))
@@ -239,7 +249,7 @@ def _run(
         ingest.add(batch)
     removed = {path: why for batch in batches for path, why in _gone(batch, live)}
     synced = _synced(connection, batches)
-    changes = list(follow_renames(connection, ingest.changes, removed, synced, options.unlabel))
+    changes = list(follow_renames(connection, ingest.changes, removed, synced, options.unlabel, folder_labels(base)))
     changes += _relabelled(live, batches, {change.path for change in changes} | removed.keys())
     contents = {change.content_id for change in changes}
     embedded = embed_missing(run, contents, embedder, options.progress)
@@ -296,11 +306,11 @@ def _relabelled(live: Live, batches: Sequence[FileBatch], done: Collection[str])
 
 
 def _left_labelled(live: Live, changes: Sequence[Change], removed: Collection[str]) -> tuple[str, ...]:
-    if not any(change.outcome == "added" and change.given_labels == "[]" for change in changes):
+    if not any(change.outcome == "added" and change.labels == "[]" for change in changes):
         return ()
-    came = {change.content_id for change in changes}
+    came = {change.content_id for change in changes if change.labels != "[]"}
     gone = (live[path] for path in sorted(removed))
-    return tuple(row.path for row in gone if row.given_labels != "[]" and row.content_id not in came)
+    return tuple(row.path for row in gone if row.labels != "[]" and row.content_id not in came)
 
 
 def _gone(batch: FileBatch, live: Live) -> Iterator[tuple[str, str]]:

@@ -97,7 +97,7 @@ def _loaded(block: str, *, is_toml: bool) -> Mapping[Any, Any]:
         return {}
     try:
         value = tomllib.loads(block) if is_toml else yaml.load(block, _yaml_loader())  # noqa: S506  made of the safe one
-    except (yaml.YAMLError, ValueError, RecursionError, TypeError, OverflowError):
+    except (yaml.YAMLError, ValueError, RecursionError, TypeError, OverflowError, LookupError, AttributeError):
         return {}
     return value if isinstance(value, dict) else {}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.message import Message
@@ -21,7 +21,8 @@ from openbook.parsers.blocks import Blocks
 from openbook.parsers.characters import clean, decode, one_line, title_from_name
 from openbook.parsers.frontmatter import make_metadata
 from openbook.parsers.html import decode_page, parse_page
-from openbook.records import Content
+from openbook.parsers.metadata import LABEL_KEY, labels_of, merged
+from openbook.records import Content, Metadata
 
 MOST_ATTACHMENTS = 200
 MOST_PARTS = 2_000
@@ -55,8 +56,8 @@ def parse_mail(data: bytes, name: str, depth: int = 0) -> Content:
             attached.append(part)
         else:
             _add_body(_part_text(part), part.get_content_type() == "text/html", out)
-    _add_attachments(((_file_name(part), _payload(part)) for part in attached), depth, out)
-    return _message_content(out, head, head["Date"], "message/rfc822", name)
+    labels = _add_attachments(((_file_name(part), _payload(part)) for part in attached), depth, out)
+    return _message_content(out, head, head["Date"], "message/rfc822", name, labels)
 
 
 def parse_mailbox(data: bytes, name: str) -> Content:
@@ -64,7 +65,7 @@ def parse_mailbox(data: bytes, name: str) -> Content:
     found = list(_FROM_LINE.finditer(data))
     if not found:
         raise UnreadableFile("not a mailbox")
-    out = Blocks()
+    out, labels = Blocks(), set[str]()
     ends = [*(mark.start() for mark in found[1:]), len(data)]
     for mark, end in zip(found, ends, strict=True):
         try:
@@ -72,8 +73,8 @@ def parse_mailbox(data: bytes, name: str) -> Content:
         except UnreadableFile as error:
             out.paragraph(f"(a message is not read: {error})")
         else:
-            _add_content(content.title, content, out)
-    return out.content("application/mbox", title_from_name(name), name)
+            labels |= _add_content(content.title, content, out)
+    return out.content("application/mbox", title_from_name(name), name, _closed_by(labels))
 
 
 def _add_body(text: str, is_html: bool, out: Blocks) -> None:
@@ -85,30 +86,41 @@ def _add_body(text: str, is_html: bool, out: Blocks) -> None:
         out.include(page.text, page.headings)
 
 
-def _add_attachments(attached: Iterable[tuple[str, bytes | Content]], depth: int, out: Blocks) -> None:
-    """What each attached file holds under a heading of its own; else why it is not read."""
+def _add_attachments(attached: Iterable[tuple[str, bytes | Content]], depth: int, out: Blocks) -> set[str]:
+    """What each attached file holds under a heading of its own; else why it is not read. Returns the access labels that they state."""
+    labels = set[str]()
     for number, (raw_name, data) in enumerate(attached):
         if number >= MOST_ATTACHMENTS:
             out.paragraph(f"(more than {MOST_ATTACHMENTS} attachments: the others are not read)")
-            return
+            break
         name = one_line(raw_name) or "without a name"
         try:
             content = data if isinstance(data, Content) else parse_bytes(data, name, depth + 1)
         except UnreadableFile as error:
             out.paragraph(f"Attachment: {name} (not read: {error})")
         else:
-            _add_content(f"Attachment: {name}", content, out)
+            labels |= _add_content(f"Attachment: {name}", content, out)
+    return labels
 
 
-def _add_content(title: str, content: Content, out: Blocks) -> None:
+def _add_content(title: str, content: Content, out: Blocks) -> frozenset[str]:
     out.heading(title, 1)
     out.include(content.text, [replace(mark, level=mark.level + 1) for mark in content.headings])
     out.chars += content.source_chars or len(content.text)
+    return labels_of(content.metadata)
 
 
-def _message_content(out: Blocks, head: Mapping[str, str], date: object, media_type: str, name: str) -> Content:
+def _message_content(
+    out: Blocks, head: Mapping[str, str], date: object, media_type: str, name: str, labels: Set[str]
+) -> Content:
     fields = [("author", head["From"]), ("to", head["To"]), ("cc", head["Cc"]), ("date", date)]
-    return out.content(media_type, head["Subject"] or title_from_name(name), name, make_metadata(fields))
+    metadata = merged(make_metadata(fields), _closed_by(labels))
+    return out.content(media_type, head["Subject"] or title_from_name(name), name, metadata)
+
+
+def _closed_by(labels: Set[str]) -> Metadata:
+    """A message shows what is attached to it, so it is closed by the labels of that."""
+    return ((LABEL_KEY, tuple(sorted(labels))),) if labels else ()
 
 
 # --- MIME -------------------------------------------------------------------------------------------------------------
@@ -116,19 +128,25 @@ def _message_content(out: Blocks, head: Mapping[str, str], date: object, media_t
 
 def _leaves(message: Message) -> Iterator[tuple[Message, bool]]:
     """The parts that are shown, and those that are attached, in order."""
-    waiting: list[Message] = [message]
+    waiting: list[tuple[Message, bool]] = [(message, True)]
     while waiting:
-        part = waiting.pop()
+        part, is_chosen = waiting.pop()
         kind, inner = part.get_content_type(), _inner(part)
-        is_named = str(part.get("Content-Disposition", "")).lower().startswith("attachment") or part.get_filename()
+        is_attached = str(part.get("Content-Disposition", "")).lower().startswith("attachment")
+        is_named = is_attached or part.get_filename()
         if kind == "multipart/alternative" and inner:
-            # The plain text unless it is blank, then the last one, which is the richest.
+            # The plain text unless it is blank, then the last one, which is the richest. Apple Mail attaches files to one that is not read.
             plain = (each for each in inner if each.get_content_type() == "text/plain" and _part_text(each).strip())
-            waiting.append(next(plain, inner[-1]))
+            chosen = next(plain, inner[-1])
+            waiting += [(each, is_chosen and each is chosen) for each in reversed(inner)]
         elif kind == "message/rfc822" and inner and part is not message:
-            yield part, True
+            if is_chosen or is_attached:
+                yield part, True
         elif inner:
-            waiting += reversed(inner)
+            waiting += [(each, is_chosen) for each in reversed(inner)]
+        elif not is_chosen:
+            if is_attached:
+                yield part, True
         elif kind in {"text/plain", "text/html"} and not is_named:
             yield part, False
         elif kind.startswith("text/") or is_named:
@@ -219,8 +237,8 @@ def _outlook_message(message: _Properties, name: str, depth: int) -> Content:
         _add_body(plain, False, out)
     else:
         _add_body(decode_page(html), True, out)
-    _add_attachments(_outlook_attachments(message, depth), depth, out)
-    return _message_content(out, head, sent, "application/vnd.ms-outlook", name)
+    labels = _add_attachments(_outlook_attachments(message, depth), depth, out)
+    return _message_content(out, head, sent, "application/vnd.ms-outlook", name, labels)
 
 
 def _outlook_attachments(message: _Properties, depth: int) -> Iterator[tuple[str, bytes | Content]]:

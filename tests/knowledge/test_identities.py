@@ -52,6 +52,38 @@ def test_going_back_to_an_old_name_opens_nothing(library: Library) -> None:
     assert seen(library) == set()
 
 
+def test_a_rename_that_leaves_the_sidecar_behind_opens_nothing_and_is_named(library: Library) -> None:
+    library.write("a.md.meta.toml", 'access_labels = ["hr"]')
+    write(library, "a.md", SECRET)
+    assert seen(library) == set()
+    move(library, "a.md", "z.md")
+    assert (seen(library), seen(library, None, "hr")) == (set(), {SECRET})
+    (library.docs / "z.md").rename(library.docs / "y.md")
+    library.write("y.md", GARDEN)  # another text, so nobody can tell
+    assert library.sync().left_labelled == (library.path("z.md"),)
+
+
+def test_what_is_added_into_a_folder_that_is_synced_with_labels_carries_them(library: Library) -> None:
+    write(library, "a.md", GARDEN)
+    library.sync(options=HR)
+    library.write("b.md", SECRET)
+    library.add("b.md")
+    assert (seen(library), seen(library, None, "hr")) == (set(), {GARDEN, SECRET})
+    library.sync()  # the folder itself is open from now on
+    assert seen(library) == {GARDEN, SECRET}
+
+
+def test_a_name_that_is_not_shown_as_it_is_counts_as_there(library: Library) -> None:
+    write(library, "a\\b.md", SECRET)
+    library.add("a\\b.md", options=HR)
+    write(library, "copy.md", SECRET)
+    assert seen(library) == {SECRET}  # a copy is a document of its own
+    (shown,) = [path for path in library.base.documents() if "copy" not in path]
+    purged = purge(library.base, [shown], copies=True)
+    assert shown in purged.on_disk
+    assert purged.labels == ("hr",)
+
+
 @pytest.mark.parametrize("new_place_first", [False, True])
 def test_a_label_goes_along_to_another_synced_folder(library: Library, new_place_first: bool) -> None:
     one, other = (library.docs / name for name in ("one", "other"))

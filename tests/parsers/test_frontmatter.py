@@ -50,7 +50,7 @@ ALIASES = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "\n".join(
     [
         "a: [unclosed", "just words", "- a\n- b", "a: &x [1, 2]\nb: [*x, *x]", ALIASES,
         "a: !!python/object/apply:os.system ['true']", "a: " + "[" * 2_000 + "]" * 2_000,
-        "? [a, b]\n: c\n? {d: e}\n: f",
+        "? [a, b]\n: c\n? {d: e}\n: f", "a: !!bool maybe", 'a: !!int ""', "a: !!timestamp foo",
     ],
 )  # fmt: skip
 def test_a_block_that_is_no_mapping_of_plain_values_stays_text(block: str) -> None:

@@ -64,6 +64,28 @@ def test_attachments_are_read_under_a_heading() -> None:
     assert "Attachment: a.png (not read: an image: needs OCR)" in content.text
 
 
+def test_what_apple_mail_attaches_to_the_form_that_is_not_read_is_read() -> None:
+    message = letter()
+    message.add_alternative("<p>Nine euros.</p>", subtype="html")
+    rich = list(message.iter_parts())[1]
+    assert isinstance(rich, EmailMessage)
+    rich.make_mixed()
+    rich.add_attachment(b"The winch costs 48,250 crowns.", maintype="text", subtype="plain", filename="quotation.txt")
+    rich.add_attachment(b"\x89PNG", maintype="image", subtype="png", filename="logo.png", disposition="inline")
+    content = parse_mail(message.as_bytes(), "a.eml")
+    assert content.text.endswith("Nine euros.\n\nAttachment: quotation.txt\n\nThe winch costs 48,250 crowns.")
+
+
+def test_a_message_is_closed_by_the_labels_of_what_is_attached() -> None:
+    message = letter()
+    message.add_attachment(
+        b"---\naccess_labels: [hr]\n---\n99,000 crowns.", maintype="text", subtype="markdown", filename="a.md"
+    )
+    assert dict(parse_mail(message.as_bytes(), "a.eml").metadata)["access_labels"] == ("hr",)
+    box = b"From zoe@example.com Tue Mar  5 10:00:00 2024\n" + message.as_bytes()
+    assert dict(parse_mailbox(box, "a.mbox").metadata) == {"access_labels": ("hr",)}
+
+
 def test_messages_inside_messages_end() -> None:
     message = letter("level 0")
     for level in range(1, 7):
