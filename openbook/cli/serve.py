@@ -156,6 +156,10 @@ def _open_bases(current: Settings, places: tuple[Place, ...]) -> tuple[dict[str,
     for place in places:
         if place.name == CLOSED_BOOK:
             raise ConfigError(f"{place}: {CLOSED_BOOK!r} names answers without a knowledge base here; rename this one.")
+        if place.name.encode("utf-8", "replace").decode() != place.name:
+            raise ConfigError(
+                f"The name of the folder {place.name!r} is not UTF-8, so that nobody can ask for it. Rename it."
+            )
         if place.name in there:
             raise ConfigError(
                 f"Two knowledge bases are named {place.name!r}, after their folders or databases; rename one."

@@ -46,7 +46,9 @@ def choose_token(logits: NDArray[np.float32], decoding: Decoding, request: Diges
     if decoding.temperature <= 0:
         token = int(np.argmax(logits))
         return token, float(log_probs[token])
-    probs = np.exp(log_softmax(logits.astype(np.float64) / decoding.temperature))
+    wide = logits.astype(np.float64)
+    with np.errstate(over="ignore"):  # with a temperature near 0 all but the greatest become -inf
+        probs = np.exp(log_softmax((wide - wide.max()) / decoding.temperature))
     order = np.argsort(-probs, kind="stable")
     mass = np.cumsum(probs[order])
     kept = int(np.searchsorted(mass, decoding.top_p * mass[-1], side="left")) + 1

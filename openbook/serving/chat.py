@@ -19,7 +19,7 @@ router = APIRouter(route_class=Route)
 
 
 class ChatBody(AnswerBody):
-    messages: list[Message] = Field(min_length=1)
+    messages: list[Message] = Field(min_length=1, fail_fast=True)
     max_completion_tokens: int | None = Field(default=None, ge=1)
     n: Literal[1] | None = None
     function_call: Literal["none", "auto"] | None = None

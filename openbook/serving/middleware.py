@@ -14,7 +14,7 @@ from contextlib import suppress
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from openbook.serving.errors import LOG, ApiError
+from openbook.serving.errors import LOG, ApiError, server_stops
 from openbook.serving.service import CALLER, ROUTE, Service
 
 _DRAIN_S = 2.0
@@ -37,15 +37,15 @@ class Guard:
             return
         if scope["method"] == "HEAD":
             scope = {**scope, "method": "GET"}  # the server leaves out the body
-        started, headers, status = time.perf_counter(), Headers(scope=scope), 500
+        started, headers, status, has_begun = time.perf_counter(), Headers(scope=scope), 500, False
         bounds = self._service.configuration.bounds
         is_form = headers.get("content-type", "").lower().startswith("multipart/form-data")
         body = _Body(receive, headers, bounds.upload_bytes if is_form else bounds.body_bytes, bounds.body_s)
 
         async def guarded_send(message: Message) -> None:
-            nonlocal status
+            nonlocal status, has_begun
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, has_begun = message["status"], True
                 await body.drain()
                 own = MutableHeaders(raw=list(message.get("headers", ())))
                 for name, value in _HEADERS.items():
@@ -61,6 +61,10 @@ class Guard:
             await self._app(scope, body.receive, guarded_send)
         except ApiError as error:
             await error.response()(scope, receive, guarded_send)
+        except asyncio.CancelledError:  # the server ends, and waits no longer for this answer
+            if has_begun:
+                raise
+            await server_stops().response()(scope, receive, guarded_send)
         finally:
             route, seconds = scope.get(ROUTE, "none"), time.perf_counter() - started
             method = scope["method"] if scope["method"] in ("GET", "POST") else "other"

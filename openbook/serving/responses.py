@@ -43,7 +43,7 @@ _NothingKept: TypeAlias = Annotated[None, BeforeValidator(_keep_nothing)]
 class ResponseBody(AnswerBody):
     """`input` is the question, or a conversation that ends with it. `seed` and `stop` are not OpenAI's, but they work."""
 
-    input: str | Annotated[list[ResponseMessage], Field(min_length=1)]
+    input: str | Annotated[list[ResponseMessage], Field(min_length=1, fail_fast=True)]
     instructions: str | None = None
     text: TextOptions | None = None
     max_output_tokens: int | None = Field(default=None, ge=1)

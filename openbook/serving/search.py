@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import APIRouter
@@ -59,7 +59,7 @@ async def search(call: CallOf, body: SearchBody) -> FoundPassages:
 
 class EmbeddingBody(Body):
     model: str
-    input: str | list[str]
+    input: str | Annotated[list[str], Field(fail_fast=True)]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = Field(default=None, ge=1)
     user: str | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -173,8 +174,8 @@ class Route(APIRoute):
             # A page of another origin cannot send these unasked, or the Origin check stops it.
             message = f"The content type must be {wanted}, not {kind[:100]!r}."
             raise ApiError(415, message, code="unsupported_content_type")
-        keys = [key for key, _ in request.query_params.multi_items()]
-        if twice := next((key for key in keys if keys.count(key) > 1), None):
+        keys = Counter(key for key, _ in request.query_params.multi_items())
+        if twice := next((key for key, times in keys.items() if times > 1), None):
             raise unknown_parameter(twice)
 
 

@@ -36,6 +36,11 @@ def test_sampling_follows_the_distribution_and_top_p_keeps_the_smallest_set_that
     assert tokens == {0, 1}
 
 
+@pytest.mark.parametrize("temperature", [5e-324, 1e-300, 1e-5])
+def test_a_temperature_near_0_is_nearly_greedy(temperature: float) -> None:
+    assert choose_token(LOGITS[::-1], Decoding(temperature=temperature), "request", 0)[0] == 3
+
+
 def test_chance_belongs_to_the_request_and_the_step() -> None:
     one = request_digest("m", "p", Decoding(temperature=1.0, seed=1))
     assert one == request_digest("m", "p", Decoding(temperature=1.0, seed=1))

@@ -104,7 +104,7 @@ def test_an_upload_ends_with_the_server_and_leaves_nothing(
             assert embedder.begun.acquire(timeout=LONG_S)
             # The batch under way ends when the server already does.
             threads.submit(server.service.ends.wait, LONG_S).add_done_callback(lambda _: embedder.end())
-        assert sent.result(LONG_S).status_code == 500
+        assert sent.result(LONG_S).json()["error"]["code"] == "shutting_down"
     assert stored(base) == before
     assert upload_files(own_home) == []
 
