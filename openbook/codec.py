@@ -43,6 +43,8 @@ def convert(value: object, kind: type[T], where: str, error: type[Exception]) ->
         record = msgspec.convert(value, kind)
     except msgspec.ValidationError as reason:
         raise error(f"{where}{_in_our_words(str(reason), value)}") from reason
+    except UnicodeEncodeError as reason:
+        raise error(f"{where} has a key with half of a character: {reason.object[:80]!r}.") from reason
     _refuse_unknown_keys(value, record, where, error)
     return record
 

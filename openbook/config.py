@@ -177,7 +177,7 @@ def load_settings(environ: Mapping[str, str] | None = None, flags: Mapping[str, 
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         return {}
     except NotADirectoryError as error:
@@ -190,6 +190,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 def _checked(key: str, value: object, kind: Any, source: str) -> object:
     if kind == Path | DatabaseUrl | None:
+        if not isinstance(value, str | Path | DatabaseUrl) or not str(value):
+            raise ConfigError(f"{source}: {key} must be a folder or a URL, not {value!r}.")
         return value if isinstance(value, DatabaseUrl) else parse_place(str(value), source=source)
     try:
         # Text may stand for a number, as it does in a variable.

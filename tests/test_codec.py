@@ -61,6 +61,7 @@ def test_what_was_written_is_read_back(outer: Outer) -> None:
         ({"inner": {"name": "x"}, "rest": [{"name": "x"}, {"name": "y", "sise": 1}]}, r"it\.rest\[1\] has the unknown key 'sise'. Did you mean 'size'"),
         ({"inner": {"name": "x"}, "by_name": {"k": {"name": "x", "z": 1}}}, r"it\.by_name\.k has the unknown key 'z'"),
         ({"inner": {"name": "x"}, "kind": "c"}, r"it\.kind cannot be 'c'"),
+        ({"inner": {"name": "x"}, "\ud800": 1}, "it has a key with half of a character"),
         ({"inner": {"name": "x"}, "share": "1"}, r"it\.share must be a number, not '1'"),
     ],
 )  # fmt: skip

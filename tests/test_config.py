@@ -12,7 +12,7 @@ from openbook.errors import ConfigError
 
 def test_each_source_goes_before_those_behind_it(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text(
-        "passages = 2\nthreads = 3\nread_timeout_s = 5\nstrategy = 'each'\nkb = '~/kb'"
+        "\ufeffpassages = 2\nthreads = 3\nread_timeout_s = 5\nstrategy = 'each'\nkb = '~/kb'"
     )
     environ = {"OPENBOOK_HOME": str(tmp_path), "OPENBOOK_THREADS": "4", "OPENBOOK_MAX_TOKENS": "", "OTHER": "x"}
     found = load_settings(environ, {"passages": 1, "model": None})
@@ -32,6 +32,8 @@ def test_each_source_goes_before_those_behind_it(tmp_path: Path) -> None:
         ("passages = 101", "", "passages must be from 0 to 100, not 101"),
         ("read_timeout_s = nan", "", "read_timeout_s must be from 0.1 to 86,400, not nan"),
         ("model = 3", "", "3 is not a valid value for 'model'"),
+        ("kb = 5", "", "kb must be a folder or a URL, not 5"),
+        ("kb = ''", "", "kb must be a folder or a URL, not ''"),
         ("strategy = 'all'", "", "'all' is not a valid value for 'strategy'"),
         ("passages = ", "", "is not valid TOML"),
         ("", "many", "OPENBOOK_PASSAGES: 'many' is not a valid value for 'passages'"),

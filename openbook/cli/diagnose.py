@@ -95,6 +95,8 @@ def run(
     if fail_under is not None and math.isnan(fail_under):
         raise ConfigError("--fail-under must be a number from 0 to 1, not nan.")
     current = context.settings(docs=docs, kb=kb)
+    if table is not None and table.resolve() == questions.resolve():
+        raise ConfigError(f"{table} holds the questions. Choose another file with --csv.")
     context.check_writable(table)
     asked = _reviewed(questions)
     digest = questions_digest(asked)
@@ -110,7 +112,8 @@ def run(
             with closing(open_model(own)) as model:
                 bench = Bench(model, base, embedder, seen, openbook.Options.of(own), at_once).pinned()
                 path, probed = _ask_all(asked[:limit], bench, digest, folder, probes=probes)
-                files.append(path)
+                if path not in files:  # the same model by another name
+                    files.append(path)
                 if probed is not None:
                     more[model.identity.name] = Extras(probed)
         if judge is not None:

@@ -275,7 +275,7 @@ def export(name: str, folder: Path) -> None:
     check_installed()
     current = context.settings()
     reference = context.ready_model(current, name)
-    command = [sys.executable, "-m", "openbook.training.export", reference.digest, str(folder.absolute())]
+    command = [sys.executable, "-P", "-m", "openbook.training.export", reference.digest, str(folder.absolute())]
     done = subprocess.run([*command, "--store", str(current.models_dir)], check=False)
     if done.returncode:
         raise click.exceptions.Exit(done.returncode if done.returncode > 0 else 128 - done.returncode)

@@ -53,6 +53,8 @@ class _Place(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if isinstance(value, str) and "://" in value:
             return parse_place(value, source="--kb")
+        if value == "":
+            self.fail("an empty text names no folder.", param, ctx)
         return super().convert(value, param, ctx)
 
 

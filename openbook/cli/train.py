@@ -57,9 +57,12 @@ def train(
     check_installed()
     current = context.settings(kb=kb)
     # By name and content of the recipe file: another recipe is another run.
-    folder = run.absolute() if run else current.runs_dir / f"{recipe.stem}-{sha256_hex(recipe.read_bytes())[:8]}"
+    own = f"{recipe.stem}-{sha256_hex(recipe.read_bytes())[:8]}"
+    folder = run.absolute() if run else current.runs_dir / own
     _fetch_base(current, recipe)
-    command = [sys.executable, "-m", "openbook.training", str(recipe), "--store", str(current.models_dir)]
+    # -P: no module is taken from the folder that this is started in.
+    command = [sys.executable, "-P", "-m", "openbook.training", str(recipe.absolute())]
+    command += ["--store", str(current.models_dir)]
     documents: Path | None = None
     if from_kb or kb:
         content, version = _documents(current)
@@ -74,9 +77,18 @@ def train(
             raise TrainingError(
                 f"{folder} already holds a run. Continue it with --resume, or choose another folder with --run."
             )
+        elif (
+            resume
+            and not (folder / METRICS).is_file()
+            and (begun := sorted(current.runs_dir.glob(f"{own}-*/{METRICS}")))
+        ):
+            raise TrainingError(
+                f"{folder} holds no run: the documents have changed since. To continue on those of that time: --resume --run "
+                f"{begun[-1].parent}"
+            )
         with storage_errors(f"write to {folder}"):
             make_folder(documents.parent)
-            if not documents.is_file():  # a run that goes on keeps those that it began with
+            if not (resume and documents.is_file()):  # a run that goes on keeps those that it began with
                 replace_file(documents.with_suffix(".version"), version.encode())
                 replace_file(documents, content)
             version = documents.with_suffix(".version").read_text(encoding="utf-8")
@@ -84,12 +96,14 @@ def train(
     command += ["--folder", str(folder), "--threads", str(current.threads), "--device", device]
     command += [flag for flag, wanted in (("--resume", resume), ("--dry-run", dry_run), ("--json", as_json)) if wanted]
     with subprocess.Popen(command) as child:
-        # Ctrl-C belongs to the child, which ends its step and writes a checkpoint first.
-        before = signal.signal(signal.SIGINT, lambda *_: child.send_signal(signal.SIGINT))
+        # Ctrl-C, or a plain `kill`, belongs to the child, which ends its step and writes a checkpoint first.
+        stops = (signal.SIGINT, signal.SIGTERM)
+        before = [signal.signal(each, lambda *_: child.send_signal(signal.SIGINT)) for each in stops]
         try:
             code = child.wait()
         finally:
-            signal.signal(signal.SIGINT, before)
+            for each, handler in zip(stops, before, strict=True):
+                signal.signal(each, handler)
     if documents is not None and not code:  # a run that goes on needs them
         for path in (documents, documents.with_suffix(".version")):
             path.unlink(missing_ok=True)
@@ -119,7 +133,7 @@ def _fetch_base(current: Settings, recipe: Path) -> None:
     from openbook.models import CATALOGUE
 
     try:
-        base = tomllib.loads(recipe.read_text(encoding="utf-8")).get("base")
+        base = tomllib.loads(recipe.read_text(encoding="utf-8-sig")).get("base")
     except (OSError, ValueError):
         return
     name = base.get("model") if isinstance(base, dict) else None

@@ -6,8 +6,10 @@ The files are listed in `openbook.diagnoses`.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -72,8 +74,9 @@ def of_other_models(files: Sequence[Path]) -> list[Path]:
     found = []
     for path in observation_files(files[0].parent):
         with suppress(ConfigError, StorageError):  # nothing that can be shown
-            header = read_observations(path)[0]
+            header, lines = read_observations(path)
             if header.questions == headers[0].questions and header.model.name not in names:
+                deque(lines, maxlen=0)  # raises where one is damaged
                 found.append(path)
     return found
 
@@ -156,25 +159,27 @@ def read_outcomes(path: Path) -> list[ModelOutcomes]:
 
 def write_csv(path: Path, files: Sequence[Path], limit: int | None = None) -> None:
     """One line for each model and question; `right` is empty if the model failed. Raises StorageError."""
-    with storage_errors(f"write {path}"), path.open("w", encoding="utf-8", newline="", errors="replace") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(_COLUMNS)
-        for file in files:
-            name = read_observations(file)[0].model.name
-            for observation, found in judgements_in(file, limit):
-                question, wording = observation.question, observation.asked[found.wording]
-                replies = [wording.reply(mode) for mode in MODES]
-                row: list[object] = [
-                    name,
-                    question.id,
-                    wording.text,
-                    " | ".join(question.answers),
-                    " | ".join(question.tags),
-                    found.verdict,
-                    found.silence,
-                    None if found.verdict == "failed" else int(found.right),
-                    *(reply.text if reply else "" for reply in replies),
-                    wording.rank or "",
-                    reason(observation, found),
-                ]
-                writer.writerow([f"'{v}" if isinstance(v, str) and v.startswith(_FORMULA) else v for v in row])
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(_COLUMNS)
+    for file in files:
+        name = read_observations(file)[0].model.name
+        for observation, found in judgements_in(file, limit):
+            question, wording = observation.question, observation.asked[found.wording]
+            replies = [wording.reply(mode) for mode in MODES]
+            row: list[object] = [
+                name,
+                question.id,
+                wording.text,
+                " | ".join(question.answers),
+                " | ".join(question.tags),
+                found.verdict,
+                found.silence,
+                None if found.verdict == "failed" else int(found.right),
+                *(reply.text if reply else "" for reply in replies),
+                wording.rank or "",
+                reason(observation, found),
+            ]
+            writer.writerow([f"'{v}" if isinstance(v, str) and v.startswith(_FORMULA) else v for v in row])
+    with storage_errors(f"write {path}"):
+        replace_file(path, text.getvalue().encode("utf-8", "replace"))

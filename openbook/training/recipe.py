@@ -239,7 +239,7 @@ def load_recipe(path: Path) -> Recipe:
     if len(content) > MAX_RECIPE_BYTES:
         raise ConfigError(f"{path.name} has more than {MAX_RECIPE_BYTES:,} bytes, so it is not a recipe.")
     try:
-        return Recipe.model_validate(tomllib.loads(content.decode()))
+        return Recipe.model_validate(tomllib.loads(content.decode("utf-8-sig")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path.name} is not valid TOML: {error}.") from error
     except ValidationError as error:

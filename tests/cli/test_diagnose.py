@@ -261,6 +261,7 @@ def test_places_that_are_not_there(diagnose: Out, out: Out, questions: Path, kb:
         ((questions, "--kb", tmp_path / "empty", "--model", "good"), 4, "no document went in"),
         ((questions, "--kb", kb, "--docs", tmp_path), 2, "exclude each other"),
         ((questions, "--kb", kb, "--model", "good", "--csv", tmp_path), 5, "it is a folder; give a file"),
+        ((questions, "--kb", kb, "--model", "good", "--csv", questions), 2, "holds the questions"),
         ((questions, "--kb", kb, "--model", "good", "--out", tmp_path / "file"), 5, "Cannot write"),
     ):
         out.refused(code, says, "diagnose", *arguments)

@@ -79,13 +79,13 @@ def write_recipe(folder: Path, *, steps: int) -> Path:
     return path
 
 
-def start(*arguments: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "openbook", "train", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+def start(*arguments: object, cwd: Path = ROOT) -> subprocess.Popen[str]:
+    command = [sys.executable, "-P", "-m", "openbook", "train", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd)
 
 
-def done(*arguments: object) -> tuple[int, str, str]:
-    with start(*arguments) as child:
+def done(*arguments: object, cwd: Path = ROOT) -> tuple[int, str, str]:
+    with start(*arguments, cwd=cwd) as child:
         stdout, stderr = child.communicate(timeout=300)
     return child.returncode, stdout, stderr
 
@@ -117,7 +117,12 @@ def test_a_run_from_beginning_to_end(home: Path, tmp_path: Path, recipe: Path, o
     for name in ("security.md", "log.md"):
         (docs / name).write_bytes((ROOT / "docs" / name).read_bytes())
     out.ok("add", docs)
-    code, stdout, stderr = done(recipe, "--from-kb")
+    (tmp_path / "random.py").write_text("raise SystemExit('not that of Python')")
+    begun = home / "runs" / "given"
+    begun.mkdir(parents=True)
+    for name in ("knowledge-base.jsonl", "knowledge-base.version"):
+        (begun / name).write_text("of a run that did not begin")
+    code, stdout, stderr = done(recipe, "--from-kb", "--run", begun, cwd=tmp_path)
     assert code == 0, stderr
     assert "tiny-candidate is here: " in stdout
     assert "Short of its target: loss" in stdout
