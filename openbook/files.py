@@ -100,6 +100,8 @@ def check_replaceable(path: Path) -> None:
     """Makes the folder that `replace_file` will write into. Raises OSError when it cannot put a file at `path`."""
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, f"it is a folder; give a file, such as {path / 'page.html'}")
+    if path.exists() and not path.is_file():
+        raise FileExistsError(errno.EEXIST, "it is a device or a pipe, which a file would replace; give a file")
     try:
         make_folder(path.parent)
     except (FileExistsError, NotADirectoryError) as error:

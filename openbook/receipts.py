@@ -27,21 +27,27 @@ LOG_FORMAT = 1
 LOG_FILE = "receipts.jsonl"
 _LOCK_TIMEOUT_S = 30.0
 FIRST = "0" * 64  # what stands for the line before the first
+_BEGINNING = b'{"format":1,"number":'  # of each line of a log
 
 
 def parse_receipt(text: str | bytes) -> Receipt:
     """The receipt in a JSON document: alone, signed, or in that of an answer (`openbook ask --json`). Raises ReceiptError.
 
-    Law: `parse_receipt(canonical_json(asdict(receipt))) == receipt`. Whether it was altered is not looked at here.
+    Law: `parse_receipt(canonical_json(asdict(receipt))) == receipt`. Whether the receipt was altered is not looked at here; whether
+    the answer beside it was, is.
     """
     if len(text) > MAX_RECEIPT_BYTES:
         raise ReceiptError(f"This has more than {MAX_RECEIPT_BYTES:,} bytes, so it is not a receipt.")
     value = parse_json(text, "The receipt", ReceiptError)
+    answer = None
     if isinstance(value, dict) and "receipt" in value and "answer" in value:
-        value = value["receipt"]
+        value, answer = value["receipt"], value["answer"]
     if isinstance(value, dict) and "signature" in value and "content" in value:
         value = value["content"]
-    return receipt_of(value)
+    receipt = receipt_of(value)
+    if answer is not None and sha256_hex(str(answer).encode("utf-8", "surrogatepass")) != receipt.answer_digest:
+        raise ReceiptError("The answer in the document is not the one of its receipt: it was altered.")
+    return receipt
 
 
 def receipt_of(value: object) -> Receipt:
@@ -51,6 +57,10 @@ def receipt_of(value: object) -> Receipt:
         raise ReceiptError(
             f"The receipt has format {found.format}; this version of OpenBook reads {', '.join(map(str, FORMATS))}."
         )
+    try:
+        found.sealed()
+    except ValueError as error:  # NaN, or half of a character
+        raise ReceiptError(f"The receipt holds what JSON cannot: {error}.") from error
     return found
 
 
@@ -84,8 +94,9 @@ def append(folder: Path, receipt: Receipt) -> Digest:
             path.touch(0o600)  # for its owner alone: it holds what everybody asked
             with path.open("r+b") as stream:
                 stream.truncate(end)  # what a crash left of a line that nobody was told of
-                stream.seek(end)
-                stream.write(line + b"\n")
+                stream.seek(max(0, end - 1))
+                gap = b"" if stream.read(1) in (b"", b"\n") else b"\n"  # an editor may have dropped the last line feed
+                stream.write(gap + line + b"\n")
                 stream.flush()
                 os.fsync(stream.fileno())
     return sha256_hex(line)
@@ -116,7 +127,7 @@ def verify(folder: Path, head: Digest = "") -> tuple[int, Digest]:
     With `head`, look also whether that line is in it, so that nothing before it is missing. Raises ReceiptError with the
     number of the first line that is wrong, StorageError.
     """
-    last, count, seen = FIRST, 0, not head
+    last, count, seen = FIRST, 0, head in ("", FIRST)
     for digest, _ in _lines(folder):
         last, count, seen = digest, count + 1, seen or digest == head
     if not seen:
@@ -172,17 +183,25 @@ def _unaltered(entry: _Entry, where: str) -> Receipt:
 
 
 def _end_of(path: Path) -> tuple[Digest, int, int]:
-    """(digest of the last whole line, the number of the next, where it begins)."""
+    """(digest of the last whole line, the number of the next, where it begins). Raises ReceiptError for a file of another kind."""
     if not path.exists():
         return FIRST, 0, 0
     with path.open("rb") as stream:
-        end = last_line_feed(stream, stream.seek(0, os.SEEK_END)) + 1
+        size = stream.seek(0, os.SEEK_END)
+        end = last_line_feed(stream, size) + 1
+        begin = last_line_feed(stream, end - 1) + 1 if end else 0
+        stream.seek(begin)
+        line = stream.read(max(0, end - 1 - begin))
+        stream.seek(end)
+        rest = stream.read()
+    if rest:
+        with suppress(ReceiptError):
+            return sha256_hex(rest), decode(rest, _Entry, f"{path}", ReceiptError).number + 1, size
+    try:
+        if not _BEGINNING.startswith(rest[: len(_BEGINNING)]):
+            raise ReceiptError(f"{path} ends with something else.")
         if not end:
             return FIRST, 0, 0
-        begin = last_line_feed(stream, end - 1) + 1
-        stream.seek(begin)
-        line = stream.read(end - 1 - begin)
-    try:
         entry = decode(line, _Entry, f"{path}", ReceiptError)
     except ReceiptError as error:
         raise ReceiptError(f"{path} does not end with a line of a log of receipts; see: openbook log verify") from error

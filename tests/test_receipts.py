@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import multiprocessing
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openbook.errors import ReceiptError, StorageError
-from openbook.receipts import LOG_FILE, append, is_altered, parse_receipt, verify
+from openbook.receipts import FIRST, LOG_FILE, append, is_altered, parse_receipt, verify
 from openbook.records import (
     Decoding,
     EmbedderIdentity,
@@ -107,6 +108,21 @@ def test_a_receipt_with_a_key_that_receipts_do_not_have_is_refused() -> None:
         parse_receipt(json.dumps(value))
 
 
+@pytest.mark.parametrize(("key", "value"), [("where", "\ud800"), ("decoding", {"temperature": math.nan})])
+def test_a_receipt_that_json_cannot_hold_is_refused(key: str, value: Any) -> None:
+    receipt = json.loads((GOLDEN / "receipt-2.json").read_bytes())
+    receipt[key] = {**receipt[key], **value} if isinstance(value, dict) else value
+    with pytest.raises(ReceiptError, match="holds what JSON cannot"):
+        parse_receipt(json.dumps(receipt))
+
+
+def test_an_answer_that_is_not_that_of_its_receipt_is_refused() -> None:
+    receipt = dataclasses.asdict(receipt_of(0)) | {"answer_digest": sha256_hex(b"28")}
+    assert parse_receipt(json.dumps({"answer": "28", "receipt": receipt})).answer_digest == sha256_hex(b"28")
+    with pytest.raises(ReceiptError, match="not the one of its receipt"):
+        parse_receipt(json.dumps({"answer": "97", "receipt": receipt}))
+
+
 def test_a_receipt_of_a_later_format_is_refused() -> None:
     with pytest.raises(ReceiptError, match="has format 99; this version of OpenBook reads 1, 2, 3"):
         parse_receipt(canonical_json(dataclasses.asdict(dataclasses.replace(receipt_of(0), format=99))))
@@ -165,11 +181,26 @@ def test_what_a_crash_left_of_a_line_is_named_and_the_next_receipt_takes_its_pla
     assert verify(tmp_path)[0] == 2
 
 
-def test_a_log_that_is_none_is_not_written_to(tmp_path: Path) -> None:
-    (tmp_path / LOG_FILE).write_text("my diary\n")
+def test_a_line_that_lost_its_line_feed_is_kept(tmp_path: Path) -> None:
+    for number in range(2):
+        append(tmp_path, receipt_of(number))
+    path = tmp_path / LOG_FILE
+    path.write_bytes(path.read_bytes().removesuffix(b"\n"))
+    append(tmp_path, receipt_of(2))
+    assert verify(tmp_path)[0] == 3
+
+
+def test_any_log_holds_what_stands_before_its_first_line(tmp_path: Path) -> None:
+    (tmp_path / LOG_FILE).touch()
+    assert verify(tmp_path, FIRST) == (0, FIRST)
+
+
+@pytest.mark.parametrize("text", ["my diary\n", "my diary", '{"mine": "precious"}'])
+def test_a_log_that_is_none_is_not_written_to(text: str, tmp_path: Path) -> None:
+    (tmp_path / LOG_FILE).write_text(text)
     with pytest.raises(ReceiptError, match="does not end"):
         append(tmp_path, receipt_of(0))
-    assert (tmp_path / LOG_FILE).read_text() == "my diary\n"
+    assert (tmp_path / LOG_FILE).read_text() == text
     with pytest.raises(StorageError, match="Cannot use the log"):
         append(tmp_path / LOG_FILE, receipt_of(0))
     with pytest.raises(StorageError):

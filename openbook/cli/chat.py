@@ -63,6 +63,7 @@ def chat(
 
     current = context.settings(docs=docs, kb=kb, model=model)
     path = transcript or Path(f"conversation-{datetime.now().astimezone():%Y-%m-%d-%H%M%S}.jsonl")
+    context.check_writable(path)
     questions_so_far = len(read_transcript(path).questions)  # a broken one is reported before anything is opened
     options = openbook.Options.of(current)
     with context.opened_beside(current) as opened:

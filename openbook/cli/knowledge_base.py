@@ -286,7 +286,7 @@ def warm(
         click.echo(f"{too_long:,} passages are longer than the context of {reader.context_tokens:,} tokens.")
     if states.problem:
         click.echo(f"Not all could be kept: {states.problem}.")
-    if left:
+    elif left:
         room = "on the machines of the replicas" if cluster else f"(now {current.kv_disk:,} MB)"
         click.echo(f"There is no room for the other {left:,}. Raise kv_disk {room} to read them too.")
 

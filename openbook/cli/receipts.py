@@ -15,7 +15,7 @@ import openbook
 from openbook.cli import context, display
 from openbook.cli.options import JSON, PATH, PLACE
 from openbook.config import Place
-from openbook.errors import ConfigError, EngineError, KnowledgeBaseMissing, ProofError, ReceiptError
+from openbook.errors import ConfigError, EngineError, KnowledgeBaseMissing, OpenBookError, ProofError, ReceiptError
 from openbook.files import storage_errors
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def replay(receipt: Path, kb: Place | None, as_json: bool) -> None:
     with ExitStack() as to_close:
         again = _replayer(context.settings(kb=kb), kb, to_close)
         receipts = receipts_in(receipt) if is_log else [parse_receipt(_read(receipt, MAX_RECEIPT_BYTES))]
-        results = [again(each) for each in receipts]
+        results = [_of_log(again, each) if is_log else again(each) for each in receipts]
     different = [number for number, result in enumerate(results, start=1) if not result.identical]
     values = [{"identical": r.identical, "differences": r.differences, "answer": r.answer} for r in results]
     if is_log:
@@ -63,6 +63,16 @@ def replay(receipt: Path, kb: Place | None, as_json: bool) -> None:
     display.show(as_json, value, display.say_each, lines)
     if different:
         raise click.exceptions.Exit(1)
+
+
+def _of_log(again: Callable[[Receipt], ReplayResult], receipt: Receipt) -> ReplayResult:
+    """One that cannot be replayed, since its model is gone or was a server's, hides no other."""
+    from openbook.replay import ReplayResult
+
+    try:
+        return again(receipt)
+    except OpenBookError as error:
+        return ReplayResult((str(error),), None)
 
 
 def _replayer(current: Settings, kb: Place | None, to_close: ExitStack) -> Callable[[Receipt], ReplayResult]:

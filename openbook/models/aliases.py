@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -112,7 +113,8 @@ def forget_in_histories(root: Path, digest: Digest) -> None:
     for name in all_names(root):
         history = read_history(root, name)
         if digest in history:
-            _write_history(root, name, [each for each in history if each != digest])
+            left = (each for each in history if each != digest)
+            _write_history(root, name, [each for each, _ in itertools.groupby(left)])
 
 
 def delete_name(root: Path, name: str) -> None:

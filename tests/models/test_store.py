@@ -75,6 +75,17 @@ def test_points_and_keeps_the_history(store: ModelStore, tiny: ModelReference, t
             store.point(name, tiny.digest)
 
 
+def test_going_back_behind_a_model_that_was_removed(store: ModelStore, tiny: ModelReference, tmp_path: Path) -> None:
+    first, second = (other_model(store, name, tmp_path, name) for name in ("first", "second"))
+    for digest in (tiny.digest, first.digest, second.digest):
+        store.point("n", digest)
+    store.rollback("n")
+    store.remove("second")
+    store.remove(second.digest)
+    assert store.history("n") == (tiny.digest, first.digest)
+    assert store.rollback("n").digest == tiny.digest
+
+
 def test_removes_what_no_other_name_means(store: ModelStore, tiny: ModelReference, tmp_path: Path) -> None:
     store.point("second", tiny.digest)
     assert store.remove("tiny") == ()
