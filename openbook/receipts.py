@@ -187,16 +187,15 @@ def _end_of(path: Path) -> tuple[Digest, int, int]:
     if not path.exists():
         return FIRST, 0, 0
     with path.open("rb") as stream:
-        size = stream.seek(0, os.SEEK_END)
-        end = last_line_feed(stream, size) + 1
+        end = last_line_feed(stream, stream.seek(0, os.SEEK_END)) + 1
         begin = last_line_feed(stream, end - 1) + 1 if end else 0
         stream.seek(begin)
         line = stream.read(max(0, end - 1 - begin))
         stream.seek(end)
-        rest = stream.read()
+        rest = stream.read(MAX_RECEIPT_BYTES).rstrip(b"\0")  # a disk that lost its power may have left zeros
     if rest:
         with suppress(ReceiptError):
-            return sha256_hex(rest), decode(rest, _Entry, f"{path}", ReceiptError).number + 1, size
+            return sha256_hex(rest), decode(rest, _Entry, f"{path}", ReceiptError).number + 1, end + len(rest)
     try:
         if not _BEGINNING.startswith(rest[: len(_BEGINNING)]):
             raise ReceiptError(f"{path} ends with something else.")

@@ -178,7 +178,10 @@ def test_what_a_crash_left_of_a_line_is_named_and_the_next_receipt_takes_its_pla
     with pytest.raises(ReceiptError, match=r"Line 2 .* ends in the middle"):
         verify(tmp_path)
     append(tmp_path, receipt_of(1))
-    assert verify(tmp_path)[0] == 2
+    with (tmp_path / LOG_FILE).open("ab") as stream:
+        stream.write(bytes(100))
+    append(tmp_path, receipt_of(2))
+    assert verify(tmp_path)[0] == 3
 
 
 def test_a_line_that_lost_its_line_feed_is_kept(tmp_path: Path) -> None:

@@ -95,9 +95,7 @@ def run(
     if fail_under is not None and math.isnan(fail_under):
         raise ConfigError("--fail-under must be a number from 0 to 1, not nan.")
     current = context.settings(docs=docs, kb=kb)
-    if table is not None and table.resolve() == questions.resolve():
-        raise ConfigError(f"{table} holds the questions. Choose another file with --csv.")
-    context.check_writable(table)
+    table = _writable(table, questions)
     asked = _reviewed(questions)
     digest = questions_digest(asked)
     base, embedder = context.open_asked(current, docs)
@@ -112,8 +110,7 @@ def run(
             with closing(open_model(own)) as model:
                 bench = Bench(model, base, embedder, seen, openbook.Options.of(own), at_once).pinned()
                 path, probed = _ask_all(asked[:limit], bench, digest, folder, probes=probes)
-                if path not in files:  # the same model by another name
-                    files.append(path)
+                files += [] if path in files else [path]  # one model may be asked for by two names
                 if probed is not None:
                     more[model.identity.name] = Extras(probed)
         if judge is not None:
@@ -150,6 +147,15 @@ def _ask_all(
     with display.progress("probe") as show:
         found = results.probes_path(folder, bench.model.identity)
         return path, run_probes(asked, bench, digest, path=found, progress=show)
+
+
+def _writable(table: Path | None, questions: Path) -> Path | None:
+    """Where the table goes; a link to it stays one. Raises ConfigError, StorageError."""
+    table = table and table.resolve()
+    if table == questions.resolve():
+        raise ConfigError(f"{table} holds the questions. Choose another file with --csv.")
+    context.check_writable(table)
+    return table
 
 
 def _reviewed(path: Path) -> list[Question]:

@@ -71,6 +71,8 @@ def _of_log(again: Callable[[Receipt], ReplayResult], receipt: Receipt) -> Repla
 
     try:
         return again(receipt)
+    except (ConfigError, KnowledgeBaseMissing):  # what was asked for is wrong, whatever the receipt says
+        raise
     except OpenBookError as error:
         return ReplayResult((str(error),), None)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import importlib.util
 import json
 import signal
@@ -77,14 +78,9 @@ def train(
             raise TrainingError(
                 f"{folder} already holds a run. Continue it with --resume, or choose another folder with --run."
             )
-        elif (
-            resume
-            and not (folder / METRICS).is_file()
-            and (begun := sorted(current.runs_dir.glob(f"{own}-*/{METRICS}")))
-        ):
+        elif resume and not run and not documents.is_file() and (begun := _begun_on_others(current, own)):
             raise TrainingError(
-                f"{folder} holds no run: the documents have changed since. To continue on those of that time: --resume --run "
-                f"{begun[-1].parent}"
+                f"{folder} holds no run: the documents have changed since. To continue on those of that time: --run {begun}"
             )
         with storage_errors(f"write to {folder}"):
             make_folder(documents.parent)
@@ -111,6 +107,12 @@ def train(
         click.echo(f"Error: {ended_by(-code)} Go on with --resume.", err=True)
     if code:
         raise click.exceptions.Exit(code if code > 0 else 128 - code)
+
+
+def _begun_on_others(current: Settings, name: str) -> Path | None:
+    """The newest unfinished run of the recipe on another version of the documents."""
+    found = current.runs_dir.glob(f"{glob.escape(name)}-*/{DOCUMENTS}")
+    return max((each.parent for each in found), key=lambda each: each.stat().st_mtime, default=None)
 
 
 def ended_by(number: int) -> str:

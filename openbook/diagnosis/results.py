@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import re
+import stat
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -182,4 +183,5 @@ def write_csv(path: Path, files: Sequence[Path], limit: int | None = None) -> No
             ]
             writer.writerow([f"'{v}" if isinstance(v, str) and v.startswith(_FORMULA) else v for v in row])
     with storage_errors(f"write {path}"):
-        replace_file(path, text.getvalue().encode("utf-8", "replace"))
+        mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o666
+        replace_file(path, text.getvalue().encode("utf-8", "replace"), mode=mode)

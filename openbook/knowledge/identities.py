@@ -1,8 +1,9 @@
 """Follows documents through renames: a document keeps its identity and its access labels while its text and name change.
 
 A row of `identities` says where a document is (or was last) and who may see it. `labels` are all access labels that it carries
-now, or carried last; they close every version of it. `given` are those of them that were given to it by name; they stay
-when its folder is synced, when its versions are pruned, and when it comes back to its path.
+now, or carried last; they close every version of it. `given` are those of them that were given to it by name, or that its
+sidecar or text gave it until a rename lost them; they stay when its folder is synced, when its versions are pruned, and when
+it comes back to its path.
 """
 
 from __future__ import annotations
@@ -106,8 +107,9 @@ def follow_renames(
     """The changes of a run, where a text that left one path and came to another is the same document under a new name.
 
     It left in this run when its path is `removed`, has another text now, or is in a `synced` folder and its file is gone.
-    It may also have left a `synced` folder in an earlier run. Labels given by name go with the text, and so do those of a sidecar
-    that stayed behind, so that a rename opens nothing; those that `folder_labels` gives to its old path do not. A text with fewer labels than the document had is another document: else older versions would show to more people.
+    It may also have left a `synced` folder in an earlier run. Labels given by name go with the text, and so do its others, such
+    as those of a sidecar that stayed behind, so that a rename opens nothing; those that `folder_labels` gives to its old path do
+    not. A text with fewer labels than the document had is another document: else older versions would show to more people.
     """
     texts = {change.path: change.content_id for change in changes}
     wanted = set(texts.values())
@@ -131,7 +133,7 @@ def follow_renames(
         if before is None or before.content_id != change.content_id:
             came = left.get(change.content_id) or left_before.get(change.content_id, [])
             stated = frozenset(json.loads(change.labels))
-            own = [each.labels - folder_labels(each.path) - stated for each in came if each.is_live]
+            own = [each.labels - folder_labels(each.path) - stated for each in came]
             given = frozenset(json.loads(change.given_labels)).union(*own, *(each.given for each in came)) - unlabel
             labels = given | stated
             change = replace(change, labels=json.dumps(sorted(labels)), given_labels=json.dumps(sorted(given)))

@@ -159,8 +159,11 @@ class Ingest:
             return False
         if live.code not in (self._code_of(found.path), self._code_of(found.path) + _WITH_OCR):
             return False  # text that was read with OCR stays good when OCR is not asked for
-        held = set(json.loads(live.given_labels if self._batch.source is None else live.labels))
-        return self._batch.labels <= held and not self._unlabel & set(json.loads(live.labels))
+        labels = set(json.loads(live.labels))
+        held = set(json.loads(live.given_labels)) if self._batch.source is None else labels
+        return (
+            self._batch.labels <= held and self._batch.around - self._unlabel <= labels and not self._unlabel & labels
+        )
 
     @property
     def _unlabel(self) -> frozenset[str]:

@@ -145,7 +145,7 @@ def _leaves(message: Message) -> Iterator[tuple[Message, bool]]:
         elif inner:
             waiting += [(each, is_chosen) for each in reversed(inner)]
         elif not is_chosen:
-            if is_attached:
+            if is_attached or (part.get_filename() and part.get_content_maintype() != "image"):
                 yield part, True
         elif kind in {"text/plain", "text/html"} and not is_named:
             yield part, False

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from openbook.cli.train import ended_by
-from openbook.errors import StorageError
+from openbook.errors import StorageError, TrainingError
 from openbook.models import ModelStore
+from openbook.records import sha256_hex
 from openbook.runs import read_run
 from tests.cli.conftest import Out
 from tests.conftest import ROOT
@@ -117,6 +119,11 @@ def test_a_run_from_beginning_to_end(home: Path, tmp_path: Path, recipe: Path, o
     for name in ("security.md", "log.md"):
         (docs / name).write_bytes((ROOT / "docs" / name).read_bytes())
     out.ok("add", docs)
+    other = home / "runs" / f"tiny-{sha256_hex(recipe.read_bytes())[:8]}-of-another-version"
+    other.mkdir(parents=True)
+    (other / "knowledge-base.jsonl").touch()
+    out.refused(TrainingError.exit_code, f"--run {other}", "train", recipe, "--from-kb", "--resume")
+    shutil.rmtree(other)
     (tmp_path / "random.py").write_text("raise SystemExit('not that of Python')")
     begun = home / "runs" / "given"
     begun.mkdir(parents=True)
