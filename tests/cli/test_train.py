@@ -177,7 +177,7 @@ def test_a_process_that_the_system_killed_is_told_with_what_to_lower() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["killed", "interrupted"])
+@pytest.mark.parametrize("how", ["killed", "interrupted", "terminated"])
 def test_stopped_anywhere_and_resumed_it_ends_with_the_same_model(how: str, home: Path, tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, steps=40)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
@@ -190,7 +190,7 @@ def test_stopped_anywhere_and_resumed_it_ends_with_the_same_model(how: str, home
             os.kill(pid, signal.SIGKILL)
         child.communicate(timeout=60)
     else:
-        child.send_signal(signal.SIGINT)
+        child.send_signal(signal.SIGINT if how == "interrupted" else signal.SIGTERM)
         _, stderr = child.communicate(timeout=60)
         assert child.returncode == 130
         assert "Go on with --resume" in stderr

@@ -63,21 +63,6 @@ def test_a_rename_that_leaves_the_sidecar_behind_opens_nothing_and_is_named(libr
     assert library.sync().left_labelled == (library.path("z.md"),)
 
 
-@pytest.mark.parametrize("new_place_first", [False, True])
-def test_what_a_sidecar_says_goes_along_to_another_synced_folder(library: Library, new_place_first: bool) -> None:
-    one, other = (library.docs / name for name in ("one", "other"))
-    library.write("one/a.md", SECRET)
-    library.write("one/a.md.meta.toml", 'access_labels = ["hr"]')
-    for folder in (one, other):
-        library.write(f"{folder.name}/stays.md", f"The garden in {folder.name}.")
-        sync(library.base, folder, library.embedder)
-    (one / "a.md").rename(other / "b.md")
-    for folder in (other, one) if new_place_first else (one, other):
-        sync(library.base, folder, library.embedder)
-        assert SECRET not in seen(library)
-    assert SECRET in seen(library, None, "hr")
-
-
 def test_what_is_added_into_a_folder_that_is_synced_with_labels_carries_them(library: Library) -> None:
     write(library, "a.md", GARDEN)
     library.sync(options=HR)
@@ -100,13 +85,17 @@ def test_a_name_that_is_not_shown_as_it_is_counts_as_there(library: Library) -> 
 
 
 @pytest.mark.parametrize("new_place_first", [False, True])
-def test_a_label_goes_along_to_another_synced_folder(library: Library, new_place_first: bool) -> None:
+@pytest.mark.parametrize("given_by", ["name", "sidecar"])
+def test_a_label_goes_along_to_another_synced_folder(library: Library, new_place_first: bool, given_by: str) -> None:
     one, other = (library.docs / name for name in ("one", "other"))
     library.write("one/a.md", SECRET)
+    if given_by == "sidecar":
+        library.write("one/a.md.meta.toml", 'access_labels = ["hr"]')
     for folder in (one, other):
         library.write(f"{folder.name}/stays.md", f"The garden in {folder.name}.")
         sync(library.base, folder, library.embedder)
-    library.add("one/a.md", options=HR)
+    if given_by == "name":
+        library.add("one/a.md", options=HR)
     (one / "a.md").rename(other / "b.md")
     for folder in (other, one) if new_place_first else (one, other):
         sync(library.base, folder, library.embedder)
