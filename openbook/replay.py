@@ -18,7 +18,7 @@ from openbook.records import Hit, Passage, PassageReference, Receipt, sha256_hex
 class ReplayResult:
     """`differences`: a sentence for each; without any the answer is the same, byte for byte.
 
-    `answer` is None if a passage could not be read. `gone`: a passage is not there any more, for these labels.
+    `answer` is None if none could be given, since a passage or the model is not there. `gone`: a passage is not there any more, for these labels.
     """
 
     differences: tuple[str, ...]
