@@ -17,7 +17,9 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
+
+import msgspec
 
 from openbook.errors import TrainingError, did_you_mean
 from openbook.files import replace_file, storage_errors
@@ -31,6 +33,33 @@ REPORT = "report.html"
 CHECKPOINTS = "checkpoints"
 LOCK = ".lock"
 LOWER_IS_BETTER = frozenset({"loss", "abstained_wrongly"})
+
+
+class _Recipe(TypedDict):
+    recipe: dict[str, Any]
+    digest: str
+
+
+class _Metrics(TypedDict):
+    kind: str
+    step: int
+
+
+class _Step(_Metrics):
+    steps: int
+    loss: float
+
+
+class _Sample(TypedDict):
+    question: str
+    expected: str
+    answer: str
+
+
+class _Result(TypedDict):
+    model: str
+    missed: list[str]
+    numbers: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,21 +115,30 @@ def _run_folders(folder: Path) -> list[Path]:
 
 
 def read_run(path: Path) -> RunSummary:
-    """Raises TrainingError for a folder whose files cannot be read."""
+    """Raises TrainingError for a folder whose files cannot be read, or lack what is shown of them."""
     try:
-        recipe = json.loads((path / RECIPE).read_bytes())
-        lines = [json.loads(line) for line in _whole_lines(path / METRICS)]
+        recipe = _with_keys(json.loads((path / RECIPE).read_bytes()), _Recipe)
+        lines = [_with_keys(json.loads(line), _Metrics) for line in _whole_lines(path / METRICS)]
+        evaluations = [line for line in lines if line["kind"] == "evaluation"]
+        samples = json.loads((path / SAMPLES).read_bytes()) if (path / SAMPLES).is_file() else []
+        result = json.loads((path / RESULT).read_bytes()) if (path / RESULT).is_file() else None
         return RunSummary(
             path,
             recipe["recipe"],
             recipe["digest"],
-            tuple(line for line in lines if line["kind"] == "step"),
-            tuple(line for line in lines if line["kind"] == "evaluation"),
-            tuple(json.loads((path / SAMPLES).read_bytes())) if (path / SAMPLES).is_file() else (),
-            json.loads((path / RESULT).read_bytes()) if (path / RESULT).is_file() else None,
+            tuple(_with_keys(line, _Step) for line in lines if line["kind"] == "step"),
+            tuple(_with_keys(line, dict[str, float | str]) for line in evaluations),
+            tuple(_with_keys(samples, list[_Sample])),
+            _with_keys(result, _Result | None),
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise TrainingError(f"The run in {path} cannot be read: {error}. Remove the folder, or train again.") from error
+
+
+def _with_keys(value: Any, kind: Any) -> Any:
+    """`value` with all of its keys, where it has those of `kind`. Raises ValueError."""
+    msgspec.convert(value, kind)
+    return value
 
 
 def append_metrics(path: Path, value: Mapping[str, Any]) -> None:

@@ -220,7 +220,25 @@ def test_without_pytorch_it_says_what_to_install(
 def test_runs_that_are_not_there(home: Path, out: Out) -> None:
     assert out("runs", "list")[:2] == (0, "No run yet. Train one: openbook train RECIPE\n")
     out.refused(6, "There is none yet", "runs", "show", "tiny")
-    (home / "runs" / "tiny-1").mkdir(parents=True)
-    (home / "runs" / "tiny-1" / "recipe.json").write_text("{}")
-    assert "cannot be read" in out.ok("runs", "list")  # one damaged run hides no other
-    assert out("runs", "show", "tiny")[0] == 6
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("recipe.json", "{}"),
+        ("recipe.json", '{"recipe": [], "digest": "12"}'),
+        ("metrics.jsonl", '{"kind": "step", "step": 1, "steps": 2}\n'),
+        ("metrics.jsonl", '{"kind": "evaluation", "step": 1, "loss": null}\n'),
+        ("samples.json", "[1]"),
+        ("result.json", '{"model": 1, "missed": [], "numbers": {}}'),
+        ("result.json", "[" * 100_000),
+    ],
+)
+def test_one_damaged_run_is_named_and_hides_no_other(home: Path, out: Out, name: str, content: str) -> None:
+    for run in ("good", "torn"):
+        (home / "runs" / run).mkdir(parents=True)
+        (home / "runs" / run / "recipe.json").write_text('{"recipe": {}, "digest": "12"}')
+    (home / "runs" / "torn" / name).write_text(content)
+    good, torn = out.ok("runs", "list").splitlines()
+    assert (good.split(), "cannot be read" in torn) == (["good", "begun"], True)
+    out.refused(6, "cannot be read", "runs", "show", "torn")
