@@ -8,6 +8,7 @@ that are not in the store yet. Without `try_out` a model enters untried, and who
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -55,7 +56,8 @@ def import_gguf(
     """Copies a GGUF file into the store, verifies the copy and gives it the name (default: the file's, in lower case).
 
     The file is a model, or an adapter that OpenBook trained; its base need not be here yet. `knowledge_cutoff` is YYYY-MM-DD.
-    Raises InvalidModelFile, ConfigError for a name that cannot be one, StorageError.
+    Raises InvalidModelFile, ConfigError for a name that cannot be one or another licence than that of the same weights in
+    the store, StorageError.
     """
     name = _name_of(path) if name is None else checked_name(name)
     try:
@@ -72,9 +74,25 @@ def import_gguf(
         with storage_errors(f"copy {path.name} into {store.root}"):
             shutil.copyfile(path, folder / main)
         # The copy is described, not the original: that may change while it is read.
-        source = Source("local-file", {main: path.name})
+        source = Source("local-file", {main: os.fsencode(path.name).decode(errors="replace")})
         manifest = describe(folder, name=name, source=source, licence=licence, cutoff=cutoff, progress=progress)
+        if (store.root / manifest.digest).is_dir():
+            _refuse_other_claims(store.resolve(manifest.digest), licence, knowledge_cutoff)
         return _install(store, name, manifest, folder, try_out)
+
+
+def _refuse_other_claims(stored: ModelReference, licence: str | None, knowledge_cutoff: str | None) -> None:
+    manifest = stored.manifest
+    for what, given, kept in (
+        ("licence", licence, manifest.licence),
+        ("knowledge cut-off", knowledge_cutoff, manifest.knowledge_cutoff.date),
+    ):
+        if given not in (None, kept):
+            raise ConfigError(
+                f"These weights are stored already, as {stored.name}, and what is stored never changes. Its {what} is "
+                f"{kept or 'not stated'}, not {given[:120]!r}: leave that out, or remove the model first (openbook models "
+                f"remove {stored.name})."
+            )
 
 
 def store_trained(
@@ -293,8 +311,11 @@ def _pull_hub(
         raise PullError(f"{text[:200]!r} is not a GGUF file. Give the path of a file that ends in .gguf.")
     name = _name_of(Path(wanted.path))
     if found := _find_stored(store, name):
-        origin, _, revision = found.manifest.source.origins[found.manifest.main_file].partition("@")
-        if origin == str(dataclasses.replace(wanted, revision=None)) and wanted.revision in (None, revision):
+        origin = found.manifest.source.origins[found.manifest.main_file]
+        place, _, commit = origin.partition("@")
+        if place == str(dataclasses.replace(wanted, revision=None)) and (
+            wanted.revision in (None, commit) or find_on_hub(wanted)[0].revision == commit
+        ):
             return found
         raise PullError(  # a name must not silently stand for another repository's file
             f"The name {name!r} already means the model from {origin}. Remove that one first "

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,6 +99,22 @@ def test_bad_arguments(store: ModelStore, tiny_file: Path, tmp_path: Path) -> No
         import_gguf(store, tiny_file, knowledge_cutoff="last year")
     with pytest.raises(StorageError, match="is not a file"):
         import_gguf(store, tmp_path / "absent.gguf")
+
+
+def test_what_is_stored_keeps_its_licence(store: ModelStore, tiny_file: Path) -> None:
+    first = import_gguf(store, tiny_file, name="first", licence="MIT")
+    with pytest.raises(ConfigError, match=r"as first, .* Its licence is MIT, not 'CC0'.*models remove first"):
+        import_gguf(store, tiny_file, name="second", licence="CC0")
+    with pytest.raises(ConfigError, match=r"Its knowledge cut-off is not stated, not '2024-01-31'"):
+        import_gguf(store, tiny_file, name="second", knowledge_cutoff="2024-01-31")
+    assert store.names() == {"first": first.digest}
+    assert import_gguf(store, tiny_file, name="second", licence="MIT").digest == first.digest
+
+
+def test_a_file_name_that_is_not_unicode(store: ModelStore, tiny_file: Path) -> None:
+    path = tiny_file.with_name(os.fsdecode(b"caf\xe9.gguf"))
+    path.write_bytes(tiny_file.read_bytes())
+    assert import_gguf(store, path).manifest.source.origins == {"model.gguf": "caf\N{REPLACEMENT CHARACTER}.gguf"}
 
 
 def test_the_names_of_the_catalogue_are_its_own(store: ModelStore, tiny_file: Path) -> None:

@@ -208,8 +208,12 @@ def test_what_the_hub_sends_first_is_what_the_name_means(hub: Hub, store: ModelS
     assert pull(store, f"hf://o/r/{PATH}") == ensure(store, f"hf://o/r/{PATH}") == reference
     assert (len(hub.requests), len(lines)) == (asked, 1)
     assert list(store.root.glob(".incoming-*")) == []
-    for other in (f"hf://evil/r/{PATH}", f"hf://o/r/{PATH}@v2"):
-        with pytest.raises(PullError, match="already means the model from hf://o/r"):
+    assert pull(store, f"hf://o/r/{PATH}@{COMMIT}") == pull(store, f"hf://o/r/{PATH}@main") == reference
+    for other, match in (
+        (f"hf://evil/r/{PATH}", "already means the model from hf://o/r"),
+        (f"hf://o/r/{PATH}@v2", "o/r has no file"),
+    ):
+        with pytest.raises(PullError, match=match):
             pull(store, other)
 
 
