@@ -288,6 +288,11 @@ def _print_purged(done: PurgedEverywhere) -> None:
         display.say(
             f"Not scanned: {display.count(weights, 'file')} of models' numbers. A model that has learned from them is named."
         )
+    if purged.in_part:
+        names = display.short_paths(purged.in_part)
+        display.say(
+            f"Other texts stay in some version of these; purge them by name if they must go, too: {names}", "yellow"
+        )
     if purged.on_disk:
         lost = f"; without the labels {', '.join(purged.labels)}, unless you give them again" if purged.labels else ""
         names = display.short_paths(purged.on_disk)

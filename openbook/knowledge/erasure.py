@@ -28,13 +28,15 @@ _BETWEEN = bytes(16)  # no window of text spans it
 class PurgeResult:
     """`files` and `bytes` were scanned afterwards for the documents' text, names, vectors and keys; none was found.
 
-    `on_disk`: files of that path that are still there, so that the next run over them takes them in again; `labels`:
+    `documents`: those that are in no version any more; `in_part`: others that had a text of theirs, and keep what else they hold
+    or held. `on_disk`: files of that path that are still there, so that the next run over them takes them in again; `labels`:
     what was given by name to those among them, which went with the documents. `objects` and `object_bytes` are in the storage that
     machines share: each has the bytes of a file that was scanned. `remains` and `beyond_reach`: where more may be, as sentences.
     """
 
     version: int
     documents: tuple[str, ...]
+    in_part: tuple[str, ...]
     passages: int
     files: int
     bytes: int
@@ -85,7 +87,7 @@ def purge(
         elsewhere()
         there = paths | {path for path, is_live in holders if is_live}
         version = _delete(connection, paths, others, contents)
-        paths |= others
+        in_part = others & {path for (path,) in connection.execute("SELECT DISTINCT path FROM documents")}
         base.forget(connection, lock_timeout_s)
         _drop_what_stays(base.store, connection, traces)
         files, scanned = _scan(base.folder, traces)
@@ -97,7 +99,8 @@ def purge(
     labels = {label for path in on_disk for label in given.get(path, ())}
     return PurgeResult(
         version,
-        tuple(sorted(paths)),
+        tuple(sorted(paths | others - in_part)),
+        tuple(sorted(in_part)),
         passages,
         files,
         scanned,

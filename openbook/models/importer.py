@@ -74,11 +74,17 @@ def import_gguf(
         with storage_errors(f"copy {path.name} into {store.root}"):
             shutil.copyfile(path, folder / main)
         # The copy is described, not the original: that may change while it is read.
-        source = Source("local-file", {main: os.fsencode(path.name).decode(errors="replace")})
+        source = Source("local-file", {main: _unicode(path.name)})
+        licence = licence and _unicode(licence)
         manifest = describe(folder, name=name, source=source, licence=licence, cutoff=cutoff, progress=progress)
         if (store.root / manifest.digest).is_dir():
             _refuse_other_claims(store.resolve(manifest.digest), licence, knowledge_cutoff)
         return _install(store, name, manifest, folder, try_out)
+
+
+def _unicode(text: str) -> str:
+    """A text of the command line, or a file's name, as a manifest can hold it."""
+    return os.fsencode(text).decode(errors="replace")
 
 
 def _refuse_other_claims(stored: ModelReference, licence: str | None, knowledge_cutoff: str | None) -> None:

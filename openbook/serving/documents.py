@@ -317,12 +317,16 @@ class PurgeBody(DocumentsBody):
 
 
 class PurgeReply(Reply):
-    """`out_of_reach`: how many files were not scanned, by reason. `proved`: none of them, weights aside, may hold a trace."""
+    """`documents`: those that are in no version any more; `in_part`: others, of which only a text of theirs went.
+
+    `out_of_reach`: how many files were not scanned, by reason. `proved`: none of them, weights aside, may hold a trace.
+    """
 
     object: Literal["purged"] = "purged"
     knowledge_base: str
     version: int
     documents: list[str]
+    in_part: list[str]
     proved: bool
     files_scanned: int
     bytes_scanned: int
@@ -351,6 +355,7 @@ async def purge_documents(call: CallOf, body: PurgeBody) -> PurgeReply:
             knowledge_base=base.id,
             version=done.purged.version,
             documents=[path for path in done.purged.documents if path in seen],
+            in_part=[path for path in done.purged.in_part if path in seen],
             proved=done.proved,
             files_scanned=done.files,
             bytes_scanned=done.bytes,

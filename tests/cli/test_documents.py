@@ -100,6 +100,20 @@ def test_remove_purge_and_check(docs: Path, tmp_path: Path, own_home: Path, out:
     assert "next sync" not in out.ok("remove", "ferry.md")
 
 
+def test_a_purge_by_the_new_name_says_what_stays_under_the_old_one(docs: Path, out: Out) -> None:
+    out("sync", docs)
+    (docs / "bees.txt").write_text("The hives stand on the roof of the school.")
+    out("sync", docs)
+    (docs / "bees.txt").rename(docs / "hives.txt")
+    out("sync", docs)
+    out.refused(4, "bees.txt", "purge", "hives.txt", "--yes")
+    stdout = out.ok("purge", "hives.txt", "--yes", "--copies")
+    assert "1 document and 1 passage purged" in stdout
+    (said,) = (line for line in stdout.splitlines() if "purge them by name" in line)
+    assert "bees.txt" in said
+    assert "honey" in out.ok("search", "honey", "--as-of", "1")
+
+
 def test_a_wrong_index_is_mended(docs: Path, tmp_path: Path, out: Out) -> None:
     out("sync", docs)
     for path in (tmp_path / "kb" / "index").rglob("*.npy"):

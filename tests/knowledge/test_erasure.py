@@ -79,7 +79,11 @@ def test_what_a_copy_became_later_stays(library: Library) -> None:
         library.sync()
     (library.docs / PLAN).unlink()
     purged = purge(library.base, [PLAN], copies=True)
-    assert (len(purged.documents), purged.on_disk) == (2, ())
+    assert (purged.documents, purged.in_part, purged.on_disk) == (
+        (library.path(PLAN),),
+        (library.path("copy.txt"),),
+        (),
+    )
     assert "gardens" in (library.base.text(library.path("copy.txt")) or "")
     assert b"zeppelin" not in library.all_bytes()
 

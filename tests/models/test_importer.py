@@ -111,10 +111,11 @@ def test_what_is_stored_keeps_its_licence(store: ModelStore, tiny_file: Path) ->
     assert import_gguf(store, tiny_file, name="second", licence="MIT").digest == first.digest
 
 
-def test_a_file_name_that_is_not_unicode(store: ModelStore, tiny_file: Path) -> None:
+def test_a_file_name_and_a_licence_that_are_not_unicode(store: ModelStore, tiny_file: Path) -> None:
     path = tiny_file.with_name(os.fsdecode(b"caf\xe9.gguf"))
     path.write_bytes(tiny_file.read_bytes())
-    assert import_gguf(store, path).manifest.source.origins == {"model.gguf": "caf\N{REPLACEMENT CHARACTER}.gguf"}
+    manifest = import_gguf(store, path, licence=os.fsdecode(b"\xa9 me")).manifest
+    assert (manifest.source.origins["model.gguf"], manifest.licence) == ("caf\ufffd.gguf", "\ufffd me")
 
 
 def test_the_names_of_the_catalogue_are_its_own(store: ModelStore, tiny_file: Path) -> None:
