@@ -6,13 +6,14 @@ import asyncio
 import re
 import socket
 import sys
+import threading
 from typing import Any
 
 import h11
 import uvicorn
+from fastapi import FastAPI
 from h11 import LocalProtocolError
 from h11._receivebuffer import ReceiveBuffer
-from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from openbook.errors import ConfigError
@@ -21,6 +22,7 @@ from openbook.serving.errors import ApiError
 
 MOST_HEAD_BYTES = 32_768
 GRACE_S = 20  # for answers under way when the server ends
+CANCELLING_S = 5  # in which those that are not done by then stop, and say so to their clients
 
 _BACKLOG = 128
 _END = b"\r\n\r\n"
@@ -48,8 +50,8 @@ def listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def http_server(app: ASGIApp) -> uvicorn.Server:
-    """For `run(sockets=[listen(...)])`, on the main thread for Ctrl-C, or on another. The bounds are `app.state.bounds`."""
+def http_server(app: FastAPI) -> uvicorn.Server:
+    """For `run(sockets=[listen(...)])`, on the main thread for Ctrl-C, or on another. `app` is one of `create_app`."""
     config = uvicorn.Config(
         app,
         backlog=_BACKLOG,
@@ -61,10 +63,23 @@ def http_server(app: ASGIApp) -> uvicorn.Server:
         proxy_headers=False,  # what a header says of the caller's address counts for nothing
         server_header=False,
         timeout_keep_alive=5,
-        timeout_graceful_shutdown=GRACE_S,
+        timeout_graceful_shutdown=GRACE_S + CANCELLING_S,
         h11_max_incomplete_event_size=MOST_HEAD_BYTES,
     )
-    return uvicorn.Server(config)
+    return _Server(config, app.state.service.ends)
+
+
+class _Server(uvicorn.Server):
+    """Sets `ends` when answers under way had `GRACE_S` to become whole."""
+
+    def __init__(self, config: uvicorn.Config, ends: threading.Event) -> None:
+        super().__init__(config)
+        self._ends = ends
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        timer = asyncio.get_running_loop().call_later(GRACE_S, self._ends.set)
+        await super().shutdown(sockets)
+        timer.cancel()
 
 
 class BoundedProtocol(H11Protocol):

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
 from openbook.receipts import append
+from openbook.serving import server as server_module
 from openbook.serving.concurrency import Gate, caller_id
 from openbook.serving.configuration import Configuration
 from openbook.serving.errors import ApiError
@@ -210,6 +211,19 @@ def test_a_server_that_ends_lets_answers_end(configuration: Configuration, base:
             assert engine.begun.acquire(timeout=LONG_S)
             threading.Timer(0.05, engine.go_on.set).start()
         assert asked.result(LONG_S).status_code == 200
+
+
+def test_a_server_that_ends_waits_only_so_long_and_says_so_in_the_stream(
+    configuration: Configuration, base: KnowledgeBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "GRACE_S", 0)
+    engine = WaitingEngine()
+    with ThreadPoolExecutor(1) as clients:
+        with running(configuration, FrozenModel(engine), {"kb": base}) as server:
+            asked = clients.submit(server.ask, QUESTION, stream=True)
+            assert engine.begun.acquire(timeout=LONG_S)
+        *_, last = asked.result(LONG_S).text.strip().splitlines()
+    assert json.loads(last.removeprefix("data: "))["error"]["code"] == "shutting_down"
 
 
 READS = [
