@@ -18,7 +18,6 @@ from openbook.diagnosis.questions import Question
 from openbook.knowledge.values import LIMITS, Value, accepted_value, contradicts, same_value, stated_values
 from openbook.knowledge.words import is_function_word
 
-EXACT_PAIRS = 1000
 FEW = 10  # scores whose own spread says little
 LONG_ANSWER_WORDS = 6  # an accepted answer of more words is a sentence, which is not expected word for word
 ENOUGH_F1 = 0.6  # for those
@@ -291,13 +290,7 @@ def paired(better: int, worse: int, questions: int) -> Interval:
 
 
 def mcnemar(only_first_right: int, only_second_right: int) -> float:
-    """Two-sided p of McNemar's test: of the questions that one model alone gets right, would a fair coin split them so?
-
-    Exact up to 1,000 of them; beyond, the normal approximation with continuity correction. Source: McNemar 1947; Edwards 1948
-    for the correction.
-    """
+    """Two-sided p of McNemar's exact test (1947): of the questions that one model alone gets right, would a fair coin split them so?"""
     n, few = only_first_right + only_second_right, min(only_first_right, only_second_right)
-    if n <= EXACT_PAIRS:
-        return min(1.0, float(2 * sum(math.comb(n, i) for i in range(few + 1)) / 2**n))
-    z = max(0.0, abs(only_first_right - only_second_right) - 1) / math.sqrt(n)
-    return math.erfc(z / math.sqrt(2))
+    logs = (math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) - n * math.log(2) for i in range(few + 1))
+    return min(1.0, 2 * sum(map(math.exp, logs)))
