@@ -108,13 +108,13 @@ class GoldFinder:
     def _by_answers(self, question: Question) -> GoldPassages:
         queries = [question.question]
         queries += [f"{question.question} {answer}" for answer in question.answers[:ANSWERS_LOOKED_FOR]]
-        topic, known = Topic.of(question), dict[str, bool]()
+        is_about, known = topic_of(question), dict[str, bool]()
 
         def on_topic(passage: Passage) -> bool:
-            if topic.is_in("\n".join((passage.title, *passage.headings, passage.text))):
+            if is_about("\n".join((passage.title, *passage.headings, passage.text))):
                 return True
             if passage.document not in known:
-                known[passage.document] = topic.is_in(self._text(passage.document))
+                known[passage.document] = is_about(self._text(passage.document))
             return known[passage.document]
 
         hits = [h for h in self._search(queries) if holds_any(h.passage.text, question.answers) and on_topic(h.passage)]
@@ -139,41 +139,32 @@ def _span_in(text: str, gold: Gold) -> tuple[int, int, str] | None:
     return (start, end, located) if 0 <= start < end <= len(text) else None
 
 
-@dataclass(frozen=True, slots=True)
-class Topic:
-    """What a question is about: the names in it, or without any its other telling words, in lower case and without endings.
+def topic_of(question: Question) -> Callable[[str], bool]:
+    """Whether a text is about what the question is about: it holds half of the names in it, or without any one of its other
+    telling words, which may go on in another way.
 
-    `needed`: how many of them a text must hold to be about it; half of the names, or one of the other words, which may then
-    go on in another way (`whole` is false). If nothing has a capital, as in a search box, any word may be a name, and
-    most of them are needed.
+    If nothing has a capital, as in a search box, any word may be a name, and most of them are needed. Letter case and endings
+    make no difference.
     """
+    asked, answers = plain(question.question), " ".join(question.answers).casefold()
+    if NO_SPACES.search(asked):
+        return lambda text: True  # words cannot be told apart
+    first, *others = [*_WORD.findall(asked), ""]
+    telling = [w for w in (first, *others) if w and not is_function_word(w.casefold()) and w.casefold() not in answers]
+    words = dict.fromkeys(w.casefold().removesuffix("'s") for w in telling if w in others and w[0].isupper())
+    needed, end = (len(words) + 1) // 2, r"\b"
+    if asked.islower() and telling:
+        words = dict.fromkeys(w.removesuffix("'s") for w in telling)
+        needed = len(words) // 2 + 1
+    elif not words:
+        words = dict.fromkeys(w.casefold()[: max(4, len(w) - 3)] for w in telling)
+        needed, end = min(1, len(words)), ""
 
-    words: tuple[str, ...]
-    needed: int
-    whole: bool = True
-
-    @classmethod
-    def of(cls, question: Question) -> Topic:
-        asked, answers = plain(question.question), " ".join(question.answers).casefold()
-        if NO_SPACES.search(asked):
-            return cls((), 0)  # words cannot be told apart
-        first, *others = [*_WORD.findall(asked), ""]
-        telling = [
-            w for w in (first, *others) if w and not is_function_word(w.casefold()) and w.casefold() not in answers
-        ]
-        if asked.islower() and telling:
-            words = dict.fromkeys(w.removesuffix("'s") for w in telling)
-            return cls(tuple(words), len(words) // 2 + 1)
-        names = dict.fromkeys(w.casefold().removesuffix("'s") for w in telling if w in others and w[0].isupper())
-        if names:
-            return cls(tuple(names), (len(names) + 1) // 2)
-        stems = dict.fromkeys(w.casefold()[: max(4, len(w) - 3)] for w in telling)
-        return cls(tuple(stems), min(1, len(stems)), whole=False)
-
-    def is_in(self, text: str) -> bool:
+    def is_in(text: str) -> bool:
         text = plain(text).casefold()
-        end = r"\b" if self.whole else ""
-        return sum(re.search(rf"\b{re.escape(word)}{end}", text) is not None for word in self.words) >= self.needed
+        return sum(re.search(rf"\b{re.escape(word)}{end}", text) is not None for word in words) >= needed
+
+    return is_in
 
 
 # --- answers and quotes in texts --------------------------------------------------------------------------------------

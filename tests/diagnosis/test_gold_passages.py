@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from openbook.diagnosis.gold_passages import GoldFinder, Topic
+from openbook.diagnosis.gold_passages import GoldFinder, topic_of
 from openbook.diagnosis.questions import Gold, Question
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.scope import EVERYTHING
@@ -114,4 +114,4 @@ def test_a_window_is_marked_where_the_quote_stands_in_it(finder: GoldFinder, bas
     ],
 )
 def test_what_is_spoken_of_in_a_text(question: str, answer: str, text: str, is_in: bool) -> None:
-    assert Topic.of(Question("q", question, (answer,))).is_in(text) is is_in
+    assert topic_of(Question("q", question, (answer,)))(text) is is_in
