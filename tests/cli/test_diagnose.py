@@ -6,7 +6,8 @@ import csv
 import json
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,39 +23,13 @@ from openbook.records import Prompt
 from openbook.testing import HashEmbedder
 from tests.cli.conftest import Out
 from tests.conftest import base_with
-from tests.diagnosis.table_engine import FAILS, SILENT, TableEngine, question_in
+from tests.diagnosis import test_probes
+from tests.diagnosis.table_engine import FAILS, TableEngine, question_in
+from tests.diagnosis.test_runner import BRIDGE, FERRY, NOWHERE, TEXTS, WORLD, good
 
-TEXTS = {
-    "bridge.txt": "The bridge was opened on 14 March 2026 by mayor Lila Ortega. It has four lanes.",
-    "ferry.txt": "The ferry to Hessay leaves at 09:40 from pier 3. Dogs may not enter the saloon.",
-}
-QUESTIONS: list[dict[str, Any]] = [
-    {"id": "bridge", "question": "Who opened the bridge?", "answers": ["Lila Ortega"], "tags": ["[red]who"]},
-    {"id": "ferry", "question": "When does the ferry to Hessay leave?", "answers": ["09:40"], "tags": ["when"]},
-    {"id": "tower", "question": "Who built the tower of Ostrevik?", "kind": "unanswerable"},
-    {"id": "france", "question": "What is the capital of France?", "answers": ["Paris"], "kind": "world"},
+QUESTIONS = [
+    asdict(each) for each in (replace(BRIDGE, tags=("[red]who",)), replace(FERRY, phrasings=()), NOWHERE, WORLD)
 ]
-ANSWERS = {str(q["question"]): str(q["answers"][0]) for q in QUESTIONS if "answers" in q}
-LEAVES = {"Arvik": "06:10", "Brekkan": "07:15", "Corrie": "08:20", "Dunvar": "09:25"}
-FERRIES = {
-    f"{harbour}.txt": f"The ferry to {harbour} leaves at {time} from the pier." for harbour, time in LEAVES.items()
-}
-PROBED: list[dict[str, Any]] = [
-    {"question": f"When does the ferry to {harbour} leave?", "answers": [time]} for harbour, time in LEAVES.items()
-]
-
-
-def good(prompt: Prompt) -> str:
-    answer = ANSWERS.get(question_in(prompt), SILENT)
-    if not prompt.passages:
-        return answer if answer == "Paris" else "No idea."
-    return answer if answer in "".join(prompt.passages) else SILENT
-
-
-def reads(prompt: Prompt) -> str:
-    harbour = question_in(prompt).removeprefix("When does the ferry to ").partition(" ")[0]
-    _, found, rest = " ".join(prompt.passages).partition(f"ferry to {harbour} leaves at ")
-    return rest[:5] if found else SILENT
 
 
 class Interrupting(TableEngine):
@@ -76,8 +51,8 @@ ENGINES: dict[str, Callable[[Prompt], str]] = {
     "fails": lambda prompt: FAILS,
     # As good, but every other question is refused.
     "overloaded": lambda prompt: FAILS if question_in(prompt).startswith("Who") else good(prompt),
-    "[red]reads": reads,
-    "interrupted": reads,
+    "[red]reads": test_probes.reads,
+    "interrupted": test_probes.reads,
 }
 
 
@@ -96,7 +71,7 @@ def opened(fakes: None, monkeypatch: pytest.MonkeyPatch) -> list[tuple[TableEngi
     return engines
 
 
-def lines_of(questions: list[dict[str, Any]]) -> str:
+def lines_of(questions: Iterable[dict[str, Any]]) -> str:
     return "".join(json.dumps(each) + "\n" for each in questions)
 
 
@@ -109,10 +84,10 @@ def questions(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The documents, a knowledge base of them, and one that holds the ferries of the probes too."""
+    """The documents, a knowledge base of them, and one of those for the probes."""
     folder = tmp_path_factory.mktemp("built")
     base_with(folder, TEXTS).close()
-    base_with(folder, TEXTS | FERRIES, place=folder / "kb-to-probe").close()
+    base_with(folder, test_probes.TEXTS, place=folder / "kb-to-probe").close()
     return folder
 
 
@@ -180,7 +155,7 @@ def test_questions_are_asked_as_they_were_when_the_run_began(
     before = questions.read_text()
 
     def edits(prompt: Prompt) -> str:
-        questions.write_text(before.replace("Who built the tower", "Who sold the tower"))
+        questions.write_text(before.replace("Who designed the lighthouse", "Who sold the lighthouse"))
         return good(prompt)
 
     monkeypatch.setitem(ENGINES, "edits", edits)
@@ -321,7 +296,7 @@ def test_wherever_the_disk_fails_a_page_with_probes_is_known_to_have_them(
 def probe(
     out: Out, questions: Path, built: Path, tmp_path: Path, opened: object, monkeypatch: pytest.MonkeyPatch
 ) -> Out:
-    questions.write_text(lines_of(PROBED))
+    questions.write_text(lines_of(map(asdict, test_probes.QUESTIONS)))
     monkeypatch.setenv("OPENBOOK_MODEL", "[red]reads")
     return out.of("probe", questions, "--kb", shutil.copytree(built / "kb-to-probe", tmp_path / "kb-to-probe"))
 

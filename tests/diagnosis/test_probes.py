@@ -41,20 +41,18 @@ ASKED = 4
 QUESTIONS = [Question(f"q-{h}", f"When does the ferry to {h} leave?", (TIMES[h],)) for h in HARBOURS[:ASKED]]
 NOWHERE = Question("nowhere", "When does the ferry to Zandvoort leave?", kind="unanswerable")
 TWICE = "Arvik"  # two documents tell its time
+TEXTS = {
+    f"{h}.txt": f"The ferry to {h} leaves at {leaves} from pier {n}." for n, (h, leaves) in enumerate(TIMES.items())
+}
+TEXTS["again.txt"] = f"Travellers note that the ferry to {TWICE} leaves at {TIMES[TWICE]} on time."
 Answers = Callable[[Prompt], str]
 _Result = TypeVar("_Result", Counterfactual, Abstention, Noise)
-
-
-def base_of(folder: Path, **texts: str) -> KnowledgeBase:
-    return base_with(folder, {f"docs/{name}.txt": text for name, text in texts.items()})
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> KnowledgeBase:
     """Read only: no test of this module changes it."""
-    texts = {h: f"The ferry to {h} leaves at {leaves} from pier {n}." for n, (h, leaves) in enumerate(TIMES.items())}
-    again = f"Travellers note that the ferry to {TWICE} leaves at {TIMES[TWICE]} on time."
-    return base_of(tmp_path_factory.mktemp("base"), again=again, **texts)
+    return base_with(tmp_path_factory.mktemp("base"), TEXTS)
 
 
 def harbour_in(prompt: Prompt) -> str:
@@ -179,7 +177,7 @@ def test_old_and_new_value_are_judged_alike(
         return accepted if stands in ("", accepted) else says(stands)
 
     asked = [Question("q", "What is the rule?", (accepted,))]
-    result = result_of(Counterfactual, base_of(tmp_path, rules=text), answer, asked)
+    result = result_of(Counterfactual, base_with(tmp_path, {"rules.txt": text}), answer, asked)
     assert counted(result.followed) == {outcome: 1}
 
 
