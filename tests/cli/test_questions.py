@@ -85,6 +85,8 @@ def test_a_draft_that_was_interrupted_goes_on_with_the_same_command(
     monkeypatch.setattr(context, "model_opener", lambda current, *_: lambda: FrozenModel(first))
     assert out(*command, path)[0] == 130
     assert not path.exists()
+    with (tmp_path / "q.jsonl.part").open("ab") as part:
+        part.write(b'\n{"cut of')  # what a killed process leaves
     monkeypatch.setattr(context, "model_opener", lambda current, *_: lambda: FrozenModel(second))
     out.ok(*command, path)
     assert path.read_bytes() == whole.read_bytes()

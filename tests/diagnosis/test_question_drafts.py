@@ -19,11 +19,10 @@ from openbook.diagnosis.question_drafts import (
     singles_out,
 )
 from openbook.diagnosis.questions import write_questions
-from openbook.errors import ConfigError, StorageError
+from openbook.errors import StorageError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
-from openbook.records import ReaderFormat
-from tests.diagnosis.bases import EMBEDDER, FERRIES, HARBOUR, OLD, DraftEngine, base_of, last_words
+from tests.diagnosis.bases import FERRIES, HARBOUR, OLD, DraftEngine, base_of
 
 FILES = {"ferries": FERRIES, "old": OLD, "harbour": HARBOUR}
 
@@ -76,25 +75,6 @@ def test_texts_and_model_decide_the_drafts_and_documents_take_turns(
     assert drafted(twice, log).passages == 1  # a text that stands in two documents is read once
 
 
-def test_a_run_that_was_stopped_goes_on_to_the_same_drafts(base: KnowledgeBase, log: ReplyLog, tmp_path: Path) -> None:
-    def stopped(text: str) -> str:
-        if "2020" in text or "fadder" in text:
-            raise KeyboardInterrupt
-        return last_words(text)
-
-    whole = drafted(base, log)
-    path = tmp_path / "stopped"
-    first, second = DraftEngine(stopped), DraftEngine()
-    with pytest.raises(KeyboardInterrupt):
-        drafted(base, ReplyLog(path), first)
-    path.write_bytes(path.read_bytes() + b'\n{"cut of')
-    assert drafted(base, ReplyLog(path), second) == whole
-    assert len(second.read) == whole.passages - len(first.read) + 1
-    third = DraftEngine()
-    assert drafted(base, ReplyLog(path), third) == whole
-    assert third.read == []
-
-
 def test_another_model_is_asked_itself(base: KnowledgeBase, log: ReplyLog) -> None:
     class Other(DraftEngine):
         numeric_class = "other"
@@ -133,12 +113,8 @@ def test_a_model_that_writes_none_reads_only_so_much(tmp_path: Path, log: ReplyL
     assert found == Drafts((), {"no question with an answer was written": TRIED_FOR_EACH}, TRIED_FOR_EACH)
 
 
-def test_what_cannot_be_asked_is_left_out_or_refused(base: KnowledgeBase, log: ReplyLog, tmp_path: Path) -> None:
+def test_what_does_not_fit_into_the_context_is_left_out(base: KnowledgeBase, log: ReplyLog) -> None:
     assert drafted(base, log, DraftEngine(context_tokens=100)).questions == ()
-    assert drafted(KnowledgeBase.ensure(tmp_path / "kb", EMBEDDER.identity), log) == Drafts((), {}, 0)
-    reader = FrozenModel(DraftEngine(), ReaderFormat("Answer.", "The passages do not say."))
-    with pytest.raises(ConfigError, match="'echo' was trained to answer"):
-        draft(base, reader, 1, log)
 
 
 def test_of_two_places_the_one_that_is_likest_the_question_is_gold(tmp_path: Path, log: ReplyLog) -> None:
