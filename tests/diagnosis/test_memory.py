@@ -7,21 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from openbook.answer import Options
 from openbook.diagnosis import report, verdicts
-from openbook.diagnosis.bench import Bench
 from openbook.diagnosis.llm_judge import MOST_SHOWN, second_opinion
-from openbook.diagnosis.questions import Question
 from openbook.diagnosis.results import write_results
 from openbook.diagnosis.run_log import Observation, open_run_log
 from openbook.diagnosis.runner import run_questions
 from openbook.diagnosis.verdicts import Judgement
 from openbook.inference import FrozenModel
-from openbook.testing import HashEmbedder
+from openbook.parallel import Progress
 from tests.conftest import base_with
-from tests.diagnosis.table_engine import SILENT, TableEngine, logged, observation
-
-MANY = 150
+from tests.diagnosis.table_engine import SILENT, TableEngine, bench_with, logged, observation
 
 
 def alive() -> int:
@@ -29,16 +24,22 @@ def alive() -> int:
     return sum(type(each) is Observation for each in gc.get_objects())
 
 
-def test_a_run_holds_no_observation_that_is_written_down(tmp_path: Path, embedder: HashEmbedder) -> None:
-    base = base_with(tmp_path, {"harbour.txt": "The harbour master opens the lock at high water."})
-    bench = Bench(FrozenModel(TableEngine(lambda prompt: SILENT)), base, embedder, options=Options(min_similarity=-1.0))
-    asked = [Question(f"q{n}", f"When does ferry {n} leave?", (f"{n % 24:02}:40",)) for n in range(8)]
+def watch(at: int) -> tuple[list[int], Progress]:
+    """(how many more observations are in memory than now when so many questions are done, what must be told of the progress)."""
     before, seen = alive(), list[int]()
 
     def progress(done: int, total: int) -> None:
-        if done == total:
+        if done == at:
             seen.append(alive() - before)
 
+    return seen, progress
+
+
+def test_a_run_holds_no_observation_that_is_written_down(tmp_path: Path) -> None:
+    base = base_with(tmp_path, {"harbour.txt": "The harbour master opens the lock at high water."})
+    bench = bench_with(FrozenModel(TableEngine(lambda prompt: SILENT)), base)
+    asked = [observation(n).question for n in range(8)]
+    seen, progress = watch(len(asked))
     with open_run_log(tmp_path / "o.jsonl", bench.header("digest"), Observation) as log:
         run_questions(asked, bench, log, progress=progress)
     assert seen[0] <= 2
@@ -53,12 +54,7 @@ def test_of_what_a_judge_says_otherwise_so_many_are_held_and_the_rest_is_counted
     tmp_path: Path, observed: Path
 ) -> None:
     judge = FrozenModel(TableEngine(lambda prompt: "Yes."))  # also of the one of three that is wrong
-    before, seen = alive(), list[int]()
-
-    def progress(done: int, total: int) -> None:
-        if done == MANY:
-            seen.append(alive() - before)
-
+    seen, progress = watch(150)
     found = second_opinion(observed, judge, tmp_path / "opinions.jsonl", progress=progress)
     assert seen[0] <= 2
     assert (len(found.disagreements), found.too_mild, found.agreed.same.of) == (MOST_SHOWN, 200, 600)

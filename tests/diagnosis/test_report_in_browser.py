@@ -11,11 +11,8 @@ from typing import Any
 
 import pytest
 
-from openbook.diagnosis.report import write_report
-from openbook.diagnosis.summary import summarise
-from openbook.diagnosis.verdicts import judge_all
-from tests.diagnosis.table_engine import HEADER, observation
-from tests.diagnosis.test_report import hostile_case
+from tests.diagnosis.table_engine import observation
+from tests.diagnosis.test_report import hostile_case, written
 from tests.diagnosis.test_summary import WRONG
 
 browsing = pytest.importorskip(
@@ -34,7 +31,7 @@ def page(open_page: Any, tmp_path: Path) -> Any:
         observation(9, opened=WRONG, oracle=WRONG, tags=("piers",)),
     ]
     report = tmp_path / "report.html"
-    write_report(report, "Diagnosis", [(summarise(HEADER, judge_all(cases)), judge_all(cases))])
+    written(report, cases)
     return open_page(SimpleNamespace(url=report.as_uri()))
 
 
