@@ -53,21 +53,27 @@ def written(path: Path, cases: Sequence[Observation], title: str = "Diagnosis") 
     return path.read_text(encoding="utf-8")
 
 
+def inert_page(path: Path, cases: Sequence[Observation], title: str = "Diagnosis") -> str:
+    """The page, after a look that what others wrote became no element of it."""
+    content = written(path, cases, title)
+    tags = Elements(content).tags
+    names, attributes = [tag for tag, _ in tags], {name for _, attrs in tags for name in attrs}
+    assert (names.count("script"), names.count("style")) == (1, 1)
+    assert not {"a", "img", "text", "iframe", "link", "object", "template", "abbr"} & {*names}
+    assert not {"href", "src", "action", "style", "srcdoc", "background"} & attributes
+    assert not any(name.startswith("on") for name in attributes)
+    return content
+
+
 def hostile_case() -> Observation:
     said = dict.fromkeys(("closed", "opened", "oracle", "document", "text"), HOSTILE)
     return observation(1, question=HOSTILE + "?", answers=(HOSTILE,), tags=(HOSTILE, "[red]x[/red]"), **said)
 
 
 def test_hostile_words_stay_words(tmp_path: Path) -> None:
-    content = written(tmp_path / "r.html", [hostile_case(), observation(2, failure=HOSTILE)], HOSTILE)
-    seen = Elements(content)
-    names = [tag for tag, _ in seen.tags]
-    assert (names.count("script"), names.count("style"), names.count("img")) == (1, 1, 0)
-    for _, attributes in seen.tags:
-        assert not any(name.startswith("on") for name in attributes)
-        assert not any(name in ("src", "href", "action", "style", "srcdoc") for name in attributes)
+    content = inert_page(tmp_path / "r.html", [hostile_case(), observation(2, failure=HOSTILE)], HOSTILE)
     assert not any(c in content for c in "\x00\x1b\u202e\u2028")
-    tags = next(attributes["data-tags"] for tag, attributes in seen.tags if tag == "details")
+    tags = next(attributes["data-tags"] for tag, attributes in Elements(content).tags if tag == "details")
     assert tags is not None
     assert json.loads(tags)[1] == "[red]x[/red]"
 
