@@ -67,12 +67,6 @@ def test_everything_a_line_may_say(tmp_path: Path) -> None:
     assert (third.kind, third.answers) == ("world", ("Paris",))
 
 
-def test_compressed_and_with_a_mark_at_the_beginning(tmp_path: Path) -> None:
-    line = json.dumps({"id": "a", "question": "Wo?", "answers": ["Köln"]}, ensure_ascii=False)
-    (tmp_path / "q.jsonl.gz").write_bytes(gzip.compress(b"\xef\xbb\xbf" + line.encode()))
-    assert load_questions(tmp_path / "q.jsonl.gz")[0].answers == ("Köln",)
-
-
 GOOD = {"id": "a", "question": "Where?", "answers": ["here"]}
 BAD = {"id": "b", "question": "Where?", "answers": ["x"]}  # with another key
 
