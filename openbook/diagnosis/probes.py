@@ -449,7 +449,7 @@ class ProbeLine:
 
 
 def probe_question(
-    question: Question, names: Sequence[str], bench: Bench, finder: GoldFinder, cancelled: Cancelled
+    names: Sequence[str], bench: Bench, finder: GoldFinder, question: Question, cancelled: Cancelled
 ) -> dict[str, Trial]:
     """What each probe of these names shows on the question. Raises Stopped, KnowledgeError."""
     gold, probes = finder.find(question), {name: PROBES[name] for name in names}

@@ -135,7 +135,21 @@ def draft(
     read = 0
 
     def reply(turn: tuple[str, Passage], gives_up: Cancelled) -> str:
-        return reply_to(turn[1], model, log, gives_up)
+        """What the model writes, greedily; nothing where the passage does not fit into its context, or it gives up."""
+        passage = turn[1]
+        block = passage_block(passage.place, passage.text)
+        asked = [asdict(model.identity), model.engine.numeric_class, ROLE, block, REQUEST, asdict(DECODING)]
+        key = sha256_hex(canonical_json(asked))
+        if key not in log.replies:
+            prompt = Prompt(ROLE, (block,), REQUEST, (passage.origins,), passage.labels)
+            try:
+                completion = model.complete(prompt, DECODING, gives_up)
+            except ContextOverflow:
+                return ""
+            if completion.finish_reason == "cancelled":
+                return ""
+            log.add(key, completion.text)
+        return log.replies[key]
 
     turns = islice(passages_in_turn(base), TRIED_FOR_EACH * count)
     with closing(in_order(reply, turns, at_once, never)) as replies:
@@ -180,23 +194,6 @@ def passages_in_turn(base: KnowledgeBase) -> Iterator[tuple[str, Passage]]:
                 turns.remove(turn)
             else:
                 yield found
-
-
-def reply_to(passage: Passage, model: FrozenModel, log: ReplyLog, cancelled: Cancelled) -> str:
-    """What the model writes about the passage, greedily; nothing where that does not fit into its context, or is `cancelled`."""
-    block = passage_block(passage.place, passage.text)
-    prompt = Prompt(ROLE, (block,), REQUEST, (passage.origins,), passage.labels)
-    asked = [asdict(model.identity), model.engine.numeric_class, ROLE, block, REQUEST, asdict(DECODING)]
-    key = sha256_hex(canonical_json(asked))
-    if key not in log.replies:
-        try:
-            completion = model.complete(prompt, DECODING, cancelled)
-        except ContextOverflow:
-            return ""
-        if completion.finish_reason == "cancelled":
-            return ""
-        log.add(key, completion.text)
-    return log.replies[key]
 
 
 def asked_and_answered(reply: str) -> tuple[str, str]:

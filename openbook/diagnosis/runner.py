@@ -9,13 +9,14 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from openbook.answer import near_enough
 from openbook.diagnosis.bench import Bench, Stopped, ask_alone, ask_with
 from openbook.diagnosis.gold_passages import GoldFinder
-from openbook.diagnosis.probes import PROBES, ProbeLine, ProbeRun, Trial, probe_question
+from openbook.diagnosis.probes import PROBES, ProbeLine, ProbeRun, probe_question
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.run_log import Observation, RunLog, ShownPassage, Wording, open_run_log
 from openbook.errors import EngineError
@@ -47,17 +48,15 @@ def run_questions(
         there = log.find(question.id)
         return there is None or there.question != question or bool(there.failure)
 
-    def observe(asked: tuple[int, Question], gives_up: Cancelled) -> Observation:
-        return _observe(bench, finder, asked[1], gives_up)
-
-    to_ask = ((place, question) for place, question in enumerate(questions) if is_open(question))
-    with closing(in_order(observe, to_ask, bench.at_once, never)) as observed:
-        for (place, _), seen in observed:
+    numbers = {question.id: number for number, question in enumerate(questions, 1)}
+    observe = partial(_observe, bench, finder)
+    with closing(in_order(observe, filter(is_open, questions), bench.at_once, never)) as observed:
+        for question, seen in observed:
             replies = (reply for wording in seen.asked for reply in wording.replies)
             # If nothing was found to read, the model was not asked, and no token read.
-            streak.add(place, [reply.failure for reply in replies if reply.prompt_tokens != 0])
+            streak.add(numbers[question.id], [reply.failure for reply in replies if reply.prompt_tokens != 0])
             log.append(seen)
-            progress(place + 1, len(questions))
+            progress(numbers[question.id], len(questions))
 
 
 def _observe(bench: Bench, finder: GoldFinder, question: Question, cancelled: Cancelled) -> Observation:
@@ -117,19 +116,18 @@ def run_probes(
             trials[question.id] = there
             return False
 
-        def measure(asked: tuple[int, Question], gives_up: Cancelled) -> dict[str, Trial]:
-            return probe_question(asked[1], names, bench, finder, gives_up)
-
-        to_ask = ((place, question) for place, question in enumerate(questions) if is_open(question))
+        numbers = {question.id: number for number, question in enumerate(questions, 1)}
+        measure = partial(probe_question, names, bench, finder)
+        to_ask = filter(is_open, questions)
         measured = stack.enter_context(closing(in_order(measure, to_ask, bench.at_once, cancelled)))
         try:
-            for (place, question), found in measured:
+            for question, found in measured:
                 shown = (t for name, t in found.items() if t.failure or t.outcome in PROBES[name].outcomes_shown)
-                streak.add(place, [trial.failure for trial in shown])
+                streak.add(numbers[question.id], [trial.failure for trial in shown])
                 if log:
                     log.append(ProbeLine(question.id, found))
                 trials[question.id] = found
-                progress(place + 1, len(questions))
+                progress(numbers[question.id], len(questions))
         except Stopped:
             stopped = True
     in_turn = [trials[question.id] for question in questions if question.id in trials]
