@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
-from openbook.diagnosis.questions import Gold, Question
+from openbook.diagnosis.questions import Question
 from openbook.diagnosis.scoring import NO_SPACES, holds_any, plain
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.scope import Scope
@@ -61,9 +61,7 @@ class GoldFinder:
 
     def __init__(self, base: KnowledgeBase, embedder: Embedder, scope: Scope) -> None:
         self._base, self._embedder, self._scope = base, embedder, scope
-        self._by_name: dict[str, list[str]] = {}
-        for path in base.documents(scope):
-            self._by_name.setdefault(path.rpartition("/")[2], []).append(path)
+        self._documents = base.documents(scope)
 
     def find(self, question: Question) -> GoldPassages:
         gold = question.gold
@@ -71,9 +69,13 @@ class GoldFinder:
             return GoldPassages(question)
         if gold is not None:
             for document in self._paths(gold.document):
-                if span := _span_in(self._text(document), gold):
-                    hits, spans = self._reached(document, *span[:2])
-                    return GoldPassages(question, tuple(hits), span[2], spans)
+                text, start, end, located = self._text(document), gold.start, gold.end, "span"
+                if gold.quote and text[start:end] != gold.quote:
+                    start, located = text.find(gold.quote), "quote"
+                    end = start + len(gold.quote)
+                if 0 <= start < end <= len(text):
+                    hits, spans = self._reached(document, start, end)
+                    return GoldPassages(question, tuple(hits), located, spans)
             if gold.quote and (found := self._by_quote(question, gold.quote)) is not None:
                 return found
         return self._by_answers(question)
@@ -81,8 +83,8 @@ class GoldFinder:
     def _paths(self, name: str) -> list[str]:
         """Documents whose path is `name` or ends with it."""
         name = name.replace("\\", "/").removeprefix("./")
-        same_file = self._by_name.get(name.rpartition("/")[2], []) if name else []
-        return [path for path in same_file if path == name or path.endswith("/" + name.lstrip("/"))]
+        end = "/" + name.lstrip("/")
+        return [path for path in self._documents if name and (path == name or path.endswith(end))]
 
     def _reached(self, document: str, start: int, end: int) -> tuple[list[Hit], dict[Digest, tuple[Span, ...]]]:
         """The passages that a span of the document's text reaches into, and where it stands in each."""
@@ -129,14 +131,6 @@ class GoldFinder:
             for hit in self._base.search(query, self._embedder, LOOKED_THROUGH, self._scope)[1]:
                 found.setdefault(hit.passage.id, hit)
         return list(found.values())
-
-
-def _span_in(text: str, gold: Gold) -> tuple[int, int, str] | None:
-    """(start, end, how it was located) of the gold in a document's text."""
-    start, end, located = gold.start, gold.end, "span"
-    if gold.quote and text[start:end] != gold.quote:
-        start, end, located = text.find(gold.quote), text.find(gold.quote) + len(gold.quote), "quote"
-    return (start, end, located) if 0 <= start < end <= len(text) else None
 
 
 def topic_of(question: Question) -> Callable[[str], bool]:
