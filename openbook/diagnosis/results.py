@@ -24,17 +24,8 @@ from openbook.diagnoses import NUMBERS, OBSERVATIONS, OPINIONS, PROBES, REPORT
 from openbook.diagnosis.advice import advice
 from openbook.diagnosis.probes import to_json as probes_to_json
 from openbook.diagnosis.report import Extras, write_report
-from openbook.diagnosis.run_log import Header, Observation, read_observations
-from openbook.diagnosis.summary import (
-    FORMAT,
-    MODES,
-    Comparison,
-    ModelOutcomes,
-    ModelSummary,
-    Outcome,
-    compare,
-    summarise,
-)
+from openbook.diagnosis.run_log import Observation, read_observations
+from openbook.diagnosis.summary import FORMAT, MODES, Comparison, ModelOutcomes, ModelSummary, compare, summarise
 from openbook.diagnosis.verdicts import Judgement, judge_all, reason
 from openbook.errors import ConfigError, StorageError
 from openbook.files import replace_file, storage_errors
@@ -146,16 +137,13 @@ def read_outcomes(path: Path) -> list[ModelOutcomes]:
     try:
         if value["format"] != FORMAT:
             raise ValueError(f"format {value['format']!r}; this version reads {FORMAT}")
-        models = [(model["header"], model["outcomes"]) for model in value["models"]]
+        models = [
+            {"name": each["header"]["model"]["name"], "header": each["header"], "outcomes": each["outcomes"]}
+            for each in value["models"]
+        ]
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path} is no {NUMBERS} of openbook diagnose: {error!r}.") from error
-    found = []
-    for at, (header, outcomes) in enumerate(models):
-        where = f"{path}.models[{at}]"
-        read = convert(header, Header, f"{where}.header", ConfigError)
-        all_of_them = convert(outcomes, tuple[Outcome, ...], f"{where}.outcomes", ConfigError)
-        found.append(ModelOutcomes(read.model.name, read, all_of_them))
-    return found
+    return [convert(each, ModelOutcomes, f"{path}.models[{at}]", ConfigError) for at, each in enumerate(models)]
 
 
 def write_csv(path: Path, files: Sequence[Path], limit: int | None = None) -> None:
