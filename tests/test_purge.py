@@ -22,7 +22,7 @@ from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase, add, schema
 from openbook.knowledge.docs_cache import for_documents
 from openbook.knowledge.erasure import purge_is_unfinished
-from openbook.knowledge.versions import Retention, prune, tag
+from openbook.knowledge.versions import prune, tag
 from openbook.knowledge.write_lock import file_lock
 from openbook.locks import exclusive_lock, shared_lock
 from openbook.runs import DOCUMENTS
@@ -396,7 +396,7 @@ def test_the_states_of_versions_that_were_pruned_go_too(home: Home) -> None:
     old = home.digests()
     Path(home.secret).write_text("By now the safe of the harbour office is open to all who ask for it, day and night.")
     add(home.base, [Path(home.secret)], home.embedder)
-    prune(home.base, Retention(versions=1))
+    prune(home.base, 1)
     home.keep_a_state(b"m", old)
     home.keep_a_state(b"n", home.digests("bridge"))
     shutil.rmtree(home.folder / "cache")

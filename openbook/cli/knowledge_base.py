@@ -217,12 +217,12 @@ def prune(kb: Place | None, keep: int | None, save: bool, as_json: bool) -> None
     from openbook.knowledge.base import version_ranges
 
     base = context.open_base(context.settings(kb=kb))
-    policy = versions.Retention(keep) if keep else versions.retention(base.connection)
-    if policy == versions.Retention():
+    keep = keep or versions.retention(base.connection)
+    if keep is None:
         raise ConfigError("Say what to keep: give --keep N.")
-    pruned = versions.prune(base, policy)
+    pruned = versions.prune(base, keep)
     if save:
-        versions.set_retention(base, policy)
+        versions.set_retention(base, keep)
     value = {"pruned": pruned.versions, "texts_dropped": pruned.contents, "kept": pruned.kept}
     deleted = f"{display.count(pruned.versions, 'version')} and {display.count(pruned.contents, 'text')} deleted"
     said = f"{deleted}. Kept: {version_ranges(pruned.kept)}."

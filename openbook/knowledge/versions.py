@@ -17,7 +17,6 @@ from openbook.knowledge.scope import Scope, condition
 from openbook.knowledge.store import Connection, Writer
 
 _TAG = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
-_MOST_DAYS = 365_000
 _TIME = re.compile(r"\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?(?:Z|[+-]\d{2}:?\d{2})?)?")
 
 
@@ -53,24 +52,6 @@ class Difference:
     described: tuple[str, ...]
     passages_added: tuple[PassageChange, ...]
     passages_removed: tuple[PassageChange, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Retention:
-    """Which versions are kept besides the newest and the tagged ones: the last `versions`, and those of the last `days`.
-
-    None sets no limit; with both None all are kept. Raises QuestionError for less than one version, or days that are no
-    number from 0 to 365,000.
-    """
-
-    versions: int | None = None
-    days: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.versions is not None and self.versions < 1:
-            raise QuestionError(f"At least 1 version is kept, not {self.versions}.")
-        if self.days is not None and not 0 <= self.days <= _MOST_DAYS:
-            raise QuestionError(f"Versions are kept for 0 to {_MOST_DAYS:,} days, not {self.days}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,39 +280,39 @@ def _union(one: str, other: str) -> str:
 # --- letting go -------------------------------------------------------------------------------------------------------
 
 
-def retention(connection: Connection) -> Retention:
-    return Retention(**json.loads(schema.meta(connection).get("retention", "{}")))
+def retention(connection: Connection) -> int | None:
+    """How many of the newest versions are kept after every commit; None keeps all, as where 0.1.0 saved a number of days."""
+    saved: dict[str, int | None] = json.loads(schema.meta(connection).get("retention", "{}"))
+    return None if saved.get("days") else saved.get("versions")
 
 
-def set_retention(base: KnowledgeBase, policy: Retention) -> None:
-    """Remember a policy; it is applied after every commit."""
+def set_retention(base: KnowledgeBase, keep: int) -> None:
     with base.writing() as connection, schema.transaction(connection):
-        schema.remember(connection, retention=json.dumps(asdict(policy)))
+        schema.remember(connection, retention=json.dumps({"versions": keep}))
 
 
-def prune(base: KnowledgeBase, policy: Retention) -> PruneResult:
-    """Let go of the versions that `policy` does not keep, and of every text and vector that only they had."""
+def prune(base: KnowledgeBase, keep: int) -> PruneResult:
+    """Keep the `keep` newest versions and the tagged ones; let go of the others, and of every text and vector that only they had."""
     with base.writing() as connection:
-        pruned = _prune(connection, policy)
+        pruned = _prune(connection, keep)
         base.forget(connection)
         return pruned
 
 
 def apply_retention(connection: Writer) -> None:
     """Prune by the remembered policy, if there is one. The caller holds the write lock."""
-    policy = retention(connection)
-    if policy != Retention():
-        _prune(connection, policy)
+    if keep := retention(connection):
+        _prune(connection, keep)
 
 
-def _prune(connection: Writer, policy: Retention) -> PruneResult:
+def _prune(connection: Writer, keep: int) -> PruneResult:
     with schema.transaction(connection):
         # The finished work of a run that was interrupted belongs to no version yet, and stays.
         committed = [c for (c,) in connection.execute("SELECT DISTINCT content_id FROM documents")]
-        versions = connection.execute("SELECT version, created_at FROM versions ORDER BY version").fetchall()
+        versions = [version for (version,) in connection.execute("SELECT version FROM versions ORDER BY version")]
         tagged = {version for (version,) in connection.execute("SELECT version FROM tags")}
-        kept = sorted(_kept(versions, policy) | tagged)
-        gone = [version for version, _ in versions if version not in kept]
+        kept = sorted({*versions[-keep:], *tagged})
+        gone = [version for version in versions if version not in kept]
         connection.executemany("DELETE FROM versions WHERE version = ?", [(version,) for version in gone])
         connection.execute(
             "DELETE FROM documents WHERE removed_in IS NOT NULL AND NOT EXISTS "
@@ -339,22 +320,6 @@ def _prune(connection: Writer, policy: Retention) -> PruneResult:
         )
         drop_unused_identities(connection)
         return PruneResult(len(gone), drop_unused_contents(connection, committed), tuple(kept))
-
-
-def _kept(versions: Sequence[tuple[int, str]], policy: Retention) -> set[int]:
-    """Those of `versions` (number, time; ascending) that a policy keeps, tagged ones apart."""
-    numbers = [version for version, _ in versions]
-    if policy == Retention():
-        return set(numbers)
-    kept = {numbers[-1]}
-    if policy.versions is not None:
-        kept.update(numbers[-policy.versions :])
-    if policy.days is not None:
-        since = (datetime.now(UTC) - timedelta(days=policy.days)).isoformat(timespec="seconds")
-        # The version that was the newest at the beginning of that time was what readers saw then.
-        before = sum(created < since for _, created in versions)
-        kept.update(numbers[max(before - 1, 0) :])
-    return kept
 
 
 def drop_unused_contents(connection: Writer, among: Iterable[int] | None = None) -> int:

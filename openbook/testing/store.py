@@ -83,7 +83,7 @@ class StoreSuite:
             assert here.names() == {"a"}
             assert base.text(base.documents()[0]) == "Ferries leave at nine."
             assert {number: base.search("ferries", here.embedder, scope=Scope(number)) for number in range(4)} == then
-            assert versions.prune(base, versions.Retention(versions=1)).kept == (2, 4)
+            assert versions.prune(base, keep=1).kept == (2, 4)
             assert base.search("ferries", here.embedder, scope=Scope(2)) == then[2]
             raises(KnowledgeError, base.kept_version, 3)
             assert here.reopened().search("ferries", here.embedder, scope=Scope(2)) == then[2]

@@ -21,7 +21,7 @@ from openbook.knowledge.check import check
 from openbook.knowledge.embeddings import embed_missing, reembed
 from openbook.knowledge.erasure import purge
 from openbook.knowledge.sliced_run import in_slices
-from openbook.knowledge.versions import Retention, diff, drop_tag, history, prune, restore, set_retention, tag
+from openbook.knowledge.versions import diff, drop_tag, history, prune, restore, set_retention, tag
 from openbook.records import PassageReference
 from openbook.replay import passage_of
 from openbook.testing import HashEmbedder
@@ -331,8 +331,8 @@ def test_every_verb_keeps_the_digests_true(folder: Path, docs: Path, embedder: H
             lambda: tag(base, "autumn"),
             lambda: drop_tag(base, "spring"),
             lambda: restore(base, 2),
-            lambda: set_retention(base, Retention(versions=3)),
-            lambda: prune(base, Retention(versions=2)),
+            lambda: set_retention(base, 3),
+            lambda: prune(base, 2),
             lambda: purge(base, [str(docs / "ferry.md")]),
             lambda: (docs / "broken.pdf").unlink(),
             lambda: sync(base, docs, embedder),

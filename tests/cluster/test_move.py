@@ -55,7 +55,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write(folder / "more", wages="The mate earns 4,000 a month. Who signs the log?")
         add(base, [folder / "more"], EMBEDDER, RunOptions(labels=SECRET.labels))
         remove(base, [str(files / "anchor.md")])
-        versions.prune(base, versions.Retention(3))
+        versions.prune(base, 3)
     return folder
 
 

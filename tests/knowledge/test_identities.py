@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from openbook.knowledge import RunOptions, Scope, purge, remove, sync
-from openbook.knowledge.versions import Retention, prune, restore, tag
+from openbook.knowledge.versions import prune, restore, tag
 from tests.knowledge.conftest import Library
 
 SECRET = "The new ship is called Isolde."
@@ -36,7 +36,7 @@ def test_a_label_closes_older_versions_when_the_one_that_carried_it_is_pruned(li
     tag(library.base, "first")
     library.add("a.md", options=HR)
     remove(library.base, ["a.md"])
-    assert prune(library.base, Retention(versions=1)).kept == (1, 3)
+    assert prune(library.base, 1).kept == (1, 3)
     assert seen(library, 1) == set()
     assert seen(library, 1, "hr") == {SECRET}
 
@@ -130,7 +130,7 @@ def test_purging_the_newest_name_keeps_what_closes_the_older_ones(library: Libra
     move(library, "a.md", "z.md")
     write(library, "z.md", GARDEN)
     library.add("z.md", options=HR)
-    prune(library.base, Retention(versions=1))
+    prune(library.base, 1)
     purge(library.base, [library.path("z.md")])
     assert seen(library, 1) == set()
     assert seen(library, 1, "hr") == {SECRET}

@@ -25,7 +25,7 @@ from openbook.knowledge.check import check
 from openbook.knowledge.embeddings import BATCH, reembed
 from openbook.knowledge.ingest import RunOptions
 from openbook.knowledge.sliced_run import MOST_TRIES, SlicedRun, in_slices
-from openbook.knowledge.versions import Retention, prune
+from openbook.knowledge.versions import prune
 from openbook.knowledge.write_lock import TURN, file_lock, write_lock
 from openbook.records import Vectors
 from openbook.testing import HashEmbedder
@@ -145,7 +145,7 @@ def test_labels_that_were_given_meanwhile_are_not_taken_away(shared: Shared) -> 
 
 def test_the_work_of_a_run_that_was_killed_is_found_and_pruning_lets_it_be(shared: Shared) -> None:
     with pytest.raises(KeyboardInterrupt):
-        shared.run(Interrupted(lambda: None, lambda: prune(shared.other, Retention(versions=1)), killed))
+        shared.run(Interrupted(lambda: None, lambda: prune(shared.other, 1), killed))
     assert shared.base.version == 1
     assert 0 < shared.run().passages_embedded <= BATCH * 2 - 1 + BATCH
 
@@ -321,7 +321,7 @@ def test_whatever_others_do_in_between_the_end_is_that_of_some_order(acts: list[
                 shared.others_purge(shared.path("safe.txt"))
                 assert b"canary-7341" not in shared.all_bytes()
             elif what == "prune":
-                prune(shared.other, Retention(versions=1))
+                prune(shared.other, 1)
             else:
                 add(shared.other, [lamp if what == "add lamp" else ferry], shared.embedder)
 

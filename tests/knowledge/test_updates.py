@@ -20,7 +20,7 @@ from openbook.knowledge.ingest import FileBatch, Ingest, RunOptions
 from openbook.knowledge.scope import checked_labels
 from openbook.knowledge.sliced_run import in_slices
 from openbook.knowledge.updates import folder_changes, forget_source, resolve, sources, sync_folders
-from openbook.knowledge.versions import Retention, prune, restore
+from openbook.knowledge.versions import prune, restore
 from openbook.parsers.sandbox import Limits
 from openbook.records import Vectors
 from openbook.testing import HashEmbedder
@@ -340,7 +340,7 @@ def test_a_label_given_by_name_stays_until_it_is_taken_away_or_purged(library: L
     def label_and_remove() -> None:
         library.add("a.txt", options=HR)
         remove(library.base, ["a.txt"])
-        prune(library.base, Retention(versions=1))
+        prune(library.base, 1)
 
     library.sync()
     label_and_remove()
