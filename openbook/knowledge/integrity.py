@@ -76,18 +76,12 @@ class PassageRow(NamedTuple):
 
 
 class DocumentRow(NamedTuple):
-    """A row of `documents`, without its digest."""
+    """What is asked of a row of `documents`."""
 
-    id: int
     path: str
     content_id: int
-    bytes: int
-    stat: str
     metadata: str
     labels: str
-    given_labels: str
-    added_in: int
-    removed_in: int | None
     identity: int
 
 
@@ -128,7 +122,7 @@ def documents(connection: Connection, where: str, values: dict[str, object]) -> 
         fields = dict(zip(names, row, strict=True))
         if "digest" in fields and fields.pop("digest") != row_digest(*fields.values()):
             raise Damage(f"the document {fields['id']} is not what was stored")
-        found.append(DocumentRow(**fields))
+        found.append(DocumentRow(*(fields[name] for name in DocumentRow._fields)))
     return found
 
 
