@@ -1,4 +1,4 @@
-"""Ctrl-C and two writers at once, at moments that are not chosen."""
+"""Ctrl-C at moments that are not chosen."""
 
 from __future__ import annotations
 
@@ -109,20 +109,3 @@ def test_a_library_interrupted_while_it_loads_is_an_interrupt_too(
         signal.signal(signal.SIGINT, before)
     assert done.value.code == 130
     assert "Interrupted" in capsys.readouterr().err
-
-
-@pytest.mark.slow  # threads that have it open each for itself stand for two processes in `StoreSuite`
-def test_two_at_once_both_go_in(
-    docs: Path, tmp_path: Path, model_reference: ModelReference, real_embedder: Embedder
-) -> None:
-    other = tmp_path / "other"
-    other.mkdir()
-    for i in range(10):
-        (other / f"{i}.txt").write_text(f"Another document, number {i}, about lighthouse {i}.")
-    for process in [adding(folder, tmp_path / "kb") for folder in (docs, other)]:
-        _, errors = process.communicate()
-        assert process.returncode == 0, errors
-    with closing(KnowledgeBase.open(tmp_path / "kb", real_embedder.identity)) as base:
-        assert base.version == 2
-        assert len(base.documents()) == FILES + 10
-        assert base.search("lighthouse 7", real_embedder)[1][0].passage.text.startswith("Another document")

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from openbook.knowledge import index_store
 from openbook.knowledge import indexes as module
 from openbook.knowledge.check import index_problems
 from openbook.knowledge.index_builder import IndexSource, build
@@ -224,19 +223,6 @@ def test_what_differs_from_the_truth_is_found(tmp_path: Path, base: Base, conten
     base.connection.executescript(sql)
     reseal(base.connection)
     assert " is not that of the truth" in " ".join(problems(tmp_path, base.source(), 1, 2))
-
-
-def test_damage_that_keeps_the_time_stamp_is_found(
-    tmp_path: Path, base: Base, contents: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(index_store, "_READ_UP_TO", 0)  # as in a large index
-    Indexes.refresh(tmp_path, base.source(), ids(*contents))
-    path = tmp_path / "index/segment-1/vectors.npy"
-    stamp, data = path.stat(), bytearray(path.read_bytes())
-    data[-1] ^= 64
-    path.write_bytes(bytes(data))
-    os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
-    assert "vectors: not the bytes" in problems(tmp_path, base.source(), *contents)[0]
 
 
 @pytest.mark.parametrize(
