@@ -31,10 +31,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FORMAT = 3  # raise it when a segment holds something else than before: old ones are then made anew
-# Nothing else in the folder is ever deleted. The last two are of format 1.
-_OURS = re.compile(
-    r"segment-\d+|\.(?:state\.json|shared\.json|checking)\.[0-9a-f-]+|\.checking|(?:bm25|vectors)-\d+|\.(?:vectors-\d+|state)\.\d+"
-)
+# Nothing else in the folder is ever deleted.
+_OURS = re.compile(r"segment-\d+|\.(?:state\.json|shared\.json|checking)\.[0-9a-f-]+|\.checking")
 _NUMBER = re.compile(r"segment-(\d+)")
 _READ_UP_TO = 256 << 20  # bytes of an index that are compared with their digests whenever it is opened
 _MAPPED_FROM = 65_536  # bytes; smaller files are read, which is faster and holds no file open

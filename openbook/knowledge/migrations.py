@@ -1,4 +1,4 @@
-"""Brings knowledge bases of older formats to this one: in place, in one transaction, or not at all."""
+"""Brings knowledge bases of format 2, which 0.1.0 wrote, to this one: in place, in one transaction, or not at all."""
 
 from __future__ import annotations
 
@@ -12,63 +12,22 @@ from openbook.knowledge.passages import passage_id
 from openbook.knowledge.schema import NEXT_TABLE, SqliteConnection
 from openbook.records import sha256_hex
 
-# What format 1 has in the tables that are made anew, since SQLite cannot change a primary key. An empty stat fits no file, so each
-# is looked at once more and keeps its content if that is the same.
-_ROWS_OF_1 = """
-INSERT INTO contents (id, key, code, text, title, media_type, source_chars, metadata)
-  SELECT id, key, code, text, title, media_type, NULL, '{}' FROM old_contents;
-INSERT INTO passages (id, content_id, passage_id, start_char, end_char, page, headings, embedding_key)
-  SELECT id, content_id, passage_id, start_char, end_char, page, headings, embedding_key FROM old_passages;
-INSERT INTO documents (id, path, content_id, bytes, stat, metadata, labels, given_labels, added_in, removed_in)
-  SELECT id, path, content_id, bytes, '', '{}', '[]', '[]', added_in, removed_in FROM old_documents;
-INSERT INTO verdicts (path, outcome, reason, tried_at, stat)
-  SELECT path, outcome, reason, tried_at, '' FROM old_verdicts;
-"""
-_REMADE = ("contents", "passages", "documents", "verdicts")
-
 
 def upgrade(connection: SqliteConnection) -> None:
     """The caller holds the write lock. Raises sqlite3.DatabaseError when there are tables of a later format than its number says."""
-    connection.execute("PRAGMA foreign_keys = OFF")
-    connection.execute("PRAGMA legacy_alter_table = ON")  # a renamed table stays what others refer to by its old name
-    try:
-        with schema.transaction(connection):
-            found = schema.format_of(connection)
-            if found == schema.FORMAT:  # another process was quicker
-                return
-            names = connection.tables()
-            if "sums" in names or (found == 1 and "tags" in names):
-                raise sqlite3.DatabaseError(f"it says format {found}, but has tables of a later one")
-            if found == 1:
-                _from_1(connection)
-            else:
-                _from_2(connection)
-            _identify(connection)
-            _add_digests(connection)
-            connection.execute(f"PRAGMA user_version = {schema.FORMAT}")
-    finally:
-        connection.execute("PRAGMA legacy_alter_table = OFF")
-        connection.execute("PRAGMA foreign_keys = ON")
-
-
-def _from_1(connection: sqlite3.Connection) -> None:
-    indexes = "SELECT name FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL"
-    for (index,) in connection.execute(indexes).fetchall():
-        connection.execute(f"DROP INDEX {index}")
-    for table in _REMADE:
-        connection.execute(f"ALTER TABLE {table} RENAME TO old_{table}")
-    connection.execute("ALTER TABLE embeddings ADD COLUMN digest INTEGER")
-    schema.make_tables(connection)
-    schema.run_script(connection, _ROWS_OF_1)
-    for table in _REMADE:
-        connection.execute(f"DROP TABLE old_{table}")
-
-
-def _from_2(connection: sqlite3.Connection) -> None:
-    connection.execute("ALTER TABLE documents ADD COLUMN identity INTEGER REFERENCES identities (id)")
-    for table in ("contents", "passages", "embeddings", "documents"):
-        connection.execute(f"ALTER TABLE {table} ADD COLUMN digest INTEGER")
-    schema.make_tables(connection)
+    with schema.transaction(connection):
+        found = schema.format_of(connection)
+        if found == schema.FORMAT:  # another process was quicker
+            return
+        if "sums" in connection.tables():
+            raise sqlite3.DatabaseError(f"it says format {found}, but has tables of a later one")
+        connection.execute("ALTER TABLE documents ADD COLUMN identity INTEGER REFERENCES identities (id)")
+        for table in ("contents", "passages", "embeddings", "documents"):
+            connection.execute(f"ALTER TABLE {table} ADD COLUMN digest INTEGER")
+        schema.make_tables(connection)
+        _identify(connection)
+        _add_digests(connection)
+        connection.execute(f"PRAGMA user_version = {schema.FORMAT}")
 
 
 def _identify(connection: sqlite3.Connection) -> None:

@@ -183,13 +183,8 @@ def newest_version(connection: Connection) -> int:
 
 
 def make_tables(connection: sqlite3.Connection) -> None:
-    """Make the tables and indexes that are not there yet."""
-    run_script(connection, _TABLES)
-
-
-def run_script(connection: sqlite3.Connection, script: str) -> None:
-    """Statement by statement, since `executescript` would commit an open transaction."""
-    lines = (line for line in script.splitlines() if not line.startswith("--"))
+    """Make the tables and indexes that are not there yet. Statement by statement, since `executescript` would commit."""
+    lines = (line for line in _TABLES.splitlines() if not line.startswith("--"))
     for statement in "\n".join(lines).split(";"):
         connection.execute(statement)
 

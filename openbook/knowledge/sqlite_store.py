@@ -85,7 +85,7 @@ class SqliteStore:
                 raise KnowledgeBaseInvalid(
                     f"{path} is not an OpenBook knowledge base. Choose another folder with --kb."
                 )
-            is_old = 0 < schema.format_of(connection) < FORMAT
+            is_old = schema.format_of(connection) == 2
             if is_old and os.access(folder, os.W_OK) and os.access(path, os.W_OK):
                 with file_lock(folder, timeout_s=30.0), closing(self.connect_to_write()) as writing:
                     upgrade(writing)

@@ -162,11 +162,11 @@ def test_the_index_of_another_base_embedder_or_past_is_ignored(
 
 def test_only_our_own_old_folders_are_deleted(tmp_path: Path, base: Base, contents: list[int]) -> None:
     index = tmp_path / "index"
-    for name in ("segment-99", "bm25-3", "vectors-3", ".vectors-3.17", "mine", "segment-x"):
+    for name in ("segment-99", "mine", "segment-x"):
         (index / name).mkdir(parents=True)
         (index / name / "file").write_text("x")
     (index / "notes.txt").write_text("mine")
-    (index / ".state.17").write_text("x")
+    (index / ".state.json.17-00ff").write_text("x")
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "file").write_text("keep")
