@@ -8,11 +8,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from openbook.errors import KnowledgeBaseBusy, StorageError
+from openbook.locks import exclusive_lock
 
 LOCK, TURN = ".lock", ".turn"  # files beside what they guard
 
-_LOOK_S = 0.01  # how often a waiting writer tries again
-_ASK_S = 0.1  # and how often it calls `check_cancelled`
+_ASK_S = 0.1  # how often a waiting writer calls `check_cancelled`
 
 
 @contextmanager
@@ -39,23 +39,18 @@ def write_lock(folder: Path, timeout_s: float, check_cancelled: Callable[[], Non
 
 @contextmanager
 def _held(folder: Path, name: str, until: float, check_cancelled: Callable[[], None] = lambda: None) -> Iterator[None]:
-    import filelock
-
-    lock: filelock.BaseFileLock = filelock.FileLock(folder / name)
-    while True:
-        left = max(until - time.monotonic(), 0.0)
-        try:
-            lock.acquire(timeout=min(left, _ASK_S), poll_interval=_LOOK_S)
-            break
-        except filelock.Timeout as error:
+    with ExitStack() as lock:
+        while True:
+            left = max(until - time.monotonic(), 0.0)
+            try:
+                if lock.enter_context(exclusive_lock(folder / name, min(left, _ASK_S))):
+                    break
+            except OSError as error:
+                raise StorageError(f"Cannot write to {folder}: {error.strerror or error}.") from error
+            lock.close()
             check_cancelled()
             if left <= _ASK_S:
                 raise KnowledgeBaseBusy(
                     f"Another process is writing to the knowledge base in {folder}. Wait for it, then run this again."
-                ) from error
-        except OSError as error:
-            raise StorageError(f"Cannot write to {folder}: {error.strerror or error}.") from error
-    try:
+                )
         yield
-    finally:
-        lock.release()

@@ -14,7 +14,6 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
-import filelock
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,6 +26,7 @@ from openbook.knowledge.ingest import RunOptions
 from openbook.knowledge.sliced_run import MOST_TRIES, SlicedRun, in_slices
 from openbook.knowledge.versions import prune
 from openbook.knowledge.write_lock import TURN, file_lock, write_lock
+from openbook.locks import is_held
 from openbook.records import Vectors
 from openbook.testing import HashEmbedder
 from tests.knowledge.conftest import Act, Interrupted, Library, killed
@@ -248,20 +248,12 @@ def test_who_waits_comes_before_who_has_just_had_the_lock(tmp_path: Path) -> Non
         with write_lock(tmp_path, SOON_S):
             waiter = threads.submit(write, "waiter")
             until = time.monotonic() + SOON_S
-            while not _is_taken(tmp_path) and time.monotonic() < until:
+            while not is_held(tmp_path / TURN) and time.monotonic() < until:
                 time.sleep(0.001)
         for _ in range(3):
             write("run")
         waiter.result()
     assert order == ["waiter", "run", "run", "run"]
-
-
-def _is_taken(folder: Path) -> bool:
-    try:
-        with filelock.FileLock(folder / TURN, timeout=0):
-            return False
-    except filelock.Timeout:
-        return True
 
 
 # --- another embedder -------------------------------------------------------------------------------------------------
