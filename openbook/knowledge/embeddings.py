@@ -11,7 +11,7 @@ from openbook.knowledge.base import LOCK_TIMEOUT_S, KnowledgeBase, embedder_json
 from openbook.knowledge.index_cache import kept_contents
 from openbook.knowledge.integrity import PASSAGE_COLUMNS, PassageRow, row_digest
 from openbook.knowledge.schema import NEXT_TABLE
-from openbook.knowledge.sliced_run import TABLE, IsOurs, SlicedRun, WriteConflict, always, in_slices
+from openbook.knowledge.sliced_run import TABLE, IsOurs, SlicedRun, WriteConflict, in_slices
 from openbook.knowledge.store import Connection, Writer
 from openbook.knowledge.tables import MOST_ROW_CHARS, MOST_TABLE_CHARS, table_header
 from openbook.knowledge.versions import add_version
@@ -47,7 +47,7 @@ def embed_missing(
     progress: Progress,
     *,
     table: str = TABLE,
-    is_ours: IsOurs = always,
+    is_ours: IsOurs = lambda _: True,
 ) -> int:
     """Embed what has no vector in `table` yet. Returns how many different texts that were.
 

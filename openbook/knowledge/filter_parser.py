@@ -112,10 +112,7 @@ class _Parser:
         return sql
 
     def _any(self) -> str:
-        return self._joined("or", self._all)
-
-    def _all(self) -> str:
-        return self._joined("and", self._not)
+        return self._joined("or", lambda: self._joined("and", self._not))
 
     def _joined(self, word: str, part: Callable[[], str]) -> str:
         parts = [part()]

@@ -9,8 +9,6 @@ from openbook.errors import QuestionError
 from openbook.knowledge.filter_parser import parse_filter
 from openbook.parsers.metadata import LABEL
 
-LIVE = "d.added_in <= :version AND (d.removed_in IS NULL OR d.removed_in > :version)"
-
 
 @dataclass(frozen=True, slots=True)
 class Scope:
@@ -49,7 +47,8 @@ class Condition:
 
 def condition(scope: Scope | None, version: int) -> Condition:
     """The documents that `scope` sees in `version`; None sees all. Raises QuestionError for a filter that is not one."""
-    sql, values = LIVE, dict[str, object](version=version)
+    sql = "d.added_in <= :version AND (d.removed_in IS NULL OR d.removed_in > :version)"
+    values = dict[str, object](version=version)
     if scope is None:
         return Condition(sql, values)
     names = [f"label{i}" for i in range(len(scope.labels))]

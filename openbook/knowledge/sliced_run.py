@@ -32,10 +32,6 @@ class WriteConflict(Exception):
     """Another writer changed what a run compared with or refers to."""
 
 
-def always(connection: Writer) -> bool:
-    return True
-
-
 class SlicedRun:
     """`connection` reads at any time, and writes only within a slice. `stored`: ids of the contents that this run stored."""
 
@@ -95,7 +91,7 @@ class SlicedRun:
                 self.connection.forbid_writes(True)
 
     @contextmanager
-    def commit(self, contents: Iterable[int], table: str = TABLE, is_ours: IsOurs = always) -> Iterator[Writer]:
+    def commit(self, contents: Iterable[int], table: str = TABLE, is_ours: IsOurs = lambda _: True) -> Iterator[Writer]:
         """The slice that makes the version, which refers to `contents` and to their vectors in `table`. Raises WriteConflict."""
         with self.slice() as connection:
             as_before = _compared(connection) == self._compared and is_ours(connection)
