@@ -259,6 +259,34 @@ def test_who_waits_comes_before_who_has_just_had_the_lock(tmp_path: Path) -> Non
 # --- another embedder -------------------------------------------------------------------------------------------------
 
 
+def test_all_kept_versions_get_the_new_vectors_in_one_switch(shared: Shared) -> None:
+    shared.run()
+    shared.others_add("bridge.txt", "The bridge has six lanes.")
+    before = shared.embedder
+    assert reembed(shared.base, large()) == (4, shared.counts()[2])
+    late = shared.write("late.txt", "A document that comes later.")
+    for work in (lambda: shared.other.search("word7", before), lambda: add(shared.other, [late], before)):
+        with pytest.raises(KnowledgeBaseInvalid, match="another embedder meanwhile"):
+            work()  # opened before the switch: it never mixes two embedders
+    shared.base, shared.embedder = KnowledgeBase.open(shared.base.folder, large().identity), large()
+    assert "word7 " in shared.hits("word7")[0].passage.text
+    assert "four lanes" in shared.hits("lanes of the bridge", Scope(2))[0].passage.text
+    with pytest.raises(KnowledgeBaseInvalid, match="made with the embedder 'large'"):
+        shared.base.search("word7", before)
+    shared.add()
+    assert "comes later" in shared.hits("a document that comes later")[0].passage.text
+
+
+def test_interrupted_it_changes_nothing_and_goes_on_later_with_the_same_embedder(shared: Shared) -> None:
+    shared.run()
+    before = shared.hits("word7")
+    for embedder in (small(lambda: None, killed), large(lambda: None, killed)):
+        with pytest.raises(KeyboardInterrupt):
+            reembed(shared.base, embedder)
+    assert shared.hits("word7") == before
+    assert reembed(shared.base, large())[1] == shared.counts()[2] - BATCH
+
+
 def test_what_comes_while_vectors_are_made_anew_gets_them_too(shared: Shared) -> None:
     shared.run()
     reembed(shared.base, large(shared.others_purge, lambda: shared.others_add("late.txt", "The lighthouse is red.")))
