@@ -36,7 +36,6 @@ from openbook.knowledge.erasure import (
     PurgeResult,
     finish_purge,
     in_no_version,
-    passage_digests,
     purge,
     purge_is_unfinished,
     texts_of,
@@ -241,10 +240,10 @@ def _find_derived(base: KnowledgeBase, documents: Sequence[str], places: Places)
                 f"Another process works in {lock.parent} and may hold the text of these documents. Wait for it, or end it, "
                 "then purge again. Nothing is deleted yet."
             )
-    texts = texts_of(base, documents)
+    texts, passages = texts_of(base, documents)
     caches = caches_holding(at.cache_dir, base, documents)
     # Passages that no version has any more may have been theirs, in a version that was pruned.
-    passages = passage_digests(base, documents) | in_no_version(base, places.states.passages())
+    passages |= in_no_version(base, places.states.passages())
     found = _Derived(
         texts=texts,
         # The knowledge bases of --docs may have been split otherwise; then nothing says which states are of these texts.

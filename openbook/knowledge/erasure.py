@@ -121,16 +121,11 @@ def resolve_in_all_versions(base: KnowledgeBase, documents: Sequence[str]) -> li
     return sorted({path for each in documents for path in resolve(paths, each)})
 
 
-def texts_of(base: KnowledgeBase, documents: Sequence[str]) -> list[str]:
-    """All texts that the documents hold in any kept version. Raises as `resolve_in_all_versions` does."""
+def texts_of(base: KnowledgeBase, documents: Sequence[str]) -> tuple[list[str], set[Digest]]:
+    """(all texts, the digests of all passages) that the documents have in any kept version. Raises as `resolve_in_all_versions` does."""
     contents = contents_held_by(base.connection, resolve_in_all_versions(base, documents))
-    return [text for (text,) in _for_ids(base.connection, "SELECT text FROM contents WHERE id IN", contents)]
-
-
-def passage_digests(base: KnowledgeBase, documents: Sequence[str]) -> set[Digest]:
-    """Of every passage that the documents have in any kept version. Raises as `resolve_in_all_versions` does."""
-    contents = contents_held_by(base.connection, resolve_in_all_versions(base, documents))
-    return {digest for content in contents for digest in _digests_in(base.connection, content)}
+    texts = [text for (text,) in _for_ids(base.connection, "SELECT text FROM contents WHERE id IN", contents)]
+    return texts, {digest for content in contents for digest in _digests_in(base.connection, content)}
 
 
 def in_no_version(base: KnowledgeBase, passages: Set[Digest]) -> set[Digest]:
