@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Protocol
+from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 from openbook.errors import ConfigError, StorageError, did_you_mean
@@ -121,16 +121,24 @@ class FolderBlobs:
             shutil.copyfileobj(source, stream)
 
     def put(self, key: str, data: bytes | Path, *, if_absent: bool = False) -> bool:
-        path = self._path(key)
+        path = written = self._path(key)
+        if if_absent:  # what is written gets its name by a link, which never replaces a file
+            written = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
         with (
             io.BytesIO(data) if isinstance(data, bytes) else data.open("rb") as source,
             storage_errors(f"write to {path}"),
         ):
-            if if_absent:
-                return _create(path, source)
-            with replacing(path) as stream:
+            with replacing(written) as stream:
                 shutil.copyfileobj(source, stream)
-            return True
+            if if_absent:
+                try:
+                    os.link(written, path)
+                except FileExistsError:
+                    return False
+                finally:
+                    written.unlink()
+                sync_folder(path.parent)
+        return True
 
     def delete(self, key: str) -> None:
         with storage_errors(f"delete from {self._folder}"):
@@ -166,18 +174,3 @@ class FolderBlobs:
 def _raise_unless_absent(error: OSError) -> None:
     if not isinstance(error, FileNotFoundError):
         raise error
-
-
-def _create(path: Path, source: IO[bytes]) -> bool:
-    """Make the file whole unless one is there. A second name is given to what is written, for that never replaces a file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
-    with replacing(temporary) as stream:
-        shutil.copyfileobj(source, stream)
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        return False
-    finally:
-        temporary.unlink()
-    sync_folder(path.parent)
-    return True
