@@ -224,8 +224,7 @@ def diff(
                     found.setdefault(stripped, PassageChange(path, text))
         return found
 
-    with base.store.errors():
-        connection = base.connection
+    with base.snapshot() as connection:  # a version that is compared may be pruned meanwhile
         old, new = documents(before), documents(after)
         was, is_now = passages(old), passages(new)
     both = [path for path in old if path in new]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -102,6 +103,18 @@ def test_diff_tells_documents_and_passages_and_can_be_ended_between_two(library:
 
     with pytest.raises(KeyboardInterrupt):
         diff(library.base, 2, 4, check=check)
+
+
+def test_diff_is_of_one_state_whatever_is_pruned_meanwhile(library: Library) -> None:
+    before = diff(library.base, 2, 4)
+
+    def check() -> None:
+        prune(other, 1)
+
+    with closing(KnowledgeBase.open(library.base.folder)) as other:
+        assert diff(library.base, 2, 4, check=check) == before
+    with pytest.raises(KnowledgeError, match="version 2"):
+        diff(library.base, 2, 4)
 
 
 def test_restore_makes_a_new_version_with_the_old_documents(library: Library) -> None:
