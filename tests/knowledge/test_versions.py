@@ -108,8 +108,9 @@ def test_diff_tells_documents_and_passages_and_can_be_ended_between_two(library:
 def test_diff_is_of_one_state_whatever_is_pruned_meanwhile(library: Library) -> None:
     before = diff(library.base, 2, 4)
 
-    def check() -> None:
-        prune(other, 1)
+    def check() -> None:  # what `prune` commits, before it waits for whoever reads
+        with other.writing() as connection:
+            versions._prune(connection, 1)
 
     with closing(KnowledgeBase.open(library.base.folder)) as other:
         assert diff(library.base, 2, 4, check=check) == before
