@@ -343,9 +343,9 @@ def serve_fakes(kb: Path) -> None:
     from openbook.serving.server import http_server, listen
 
     with tempfile.TemporaryDirectory() as home, listen("127.0.0.1", 0) as door, closing(KnowledgeBase.open(kb)) as base:
-        configuration = Configuration(Settings(home=Path(home)), port=door.getsockname()[1])
+        configuration = Configuration(Settings(home=Path(home)))
         server = http_server(create_app(configuration, echo_model(), {"kb": base}, HashEmbedder()))
-        print(f"Listening on http://127.0.0.1:{configuration.port}/v1", file=sys.stderr, flush=True)
+        print(f"Listening on http://127.0.0.1:{door.getsockname()[1]}/v1", file=sys.stderr, flush=True)
         server.run(sockets=[door])
 
 

@@ -69,6 +69,7 @@ def serve(
     places: tuple[Place, ...],
     model: str | None,
     base_url: str | None,
+    port: int,
     labels: tuple[str, ...],
     slots: int,
     cluster: str | None,
@@ -99,13 +100,12 @@ def serve(
     for advice in private.open_folders([current.home, *places]).values():
         click.echo(advice, err=True)
     # Before the weights are mapped: a port that is taken shows at once.
-    with listen(configuration.host, configuration.port) as listener, ExitStack() as stack:
-        configuration = dataclasses.replace(configuration, port=listener.getsockname()[1])
+    with listen(configuration.host, port) as listener, ExitStack() as stack:
         open_model_of, _ = stack.enter_context(on_cluster.models(current, cluster, (least, most), slots))
         app = create_app(configuration, *_opened(configuration, places, partial(open_model_of, current), stack))
         _log_to_standard_error()
         _first_key(configuration)
-        _announce(configuration, places)
+        _announce(configuration, listener.getsockname()[1], places)
         try:
             http_server(app).run(sockets=[listener])
         except KeyboardInterrupt:  # raised again by the server, after it ended in order
@@ -135,17 +135,17 @@ def _log_to_standard_error() -> None:
     logging.getLogger("mcp").setLevel(logging.CRITICAL)  # it quotes what it was sent
 
 
-def _announce(configuration: Configuration, places: tuple[Place, ...]) -> None:
+def _announce(configuration: Configuration, port: int, places: tuple[Place, ...]) -> None:
     shown = f"[{configuration.host}]" if ":" in configuration.host else configuration.host
     click.echo(f"Knowledge base: {', '.join(f'{place.name} ({place})' for place in places)}", err=True)
-    click.echo(f"Web page: http://{shown}:{configuration.port}/", err=True)
+    click.echo(f"Web page: http://{shown}:{port}/", err=True)
     if not configuration.needs_key:
         click.echo(
             "Whatever connects from this machine may do everything, without a key; that includes a proxy or a port forward: "
             "behind one, give --allow-host NAME or --require-key.",
             err=True,
         )
-    click.echo(f"Listening on http://{shown}:{configuration.port}/v1. Ctrl-C ends.", err=True)
+    click.echo(f"Listening on http://{shown}:{port}/v1. Ctrl-C ends.", err=True)
 
 
 def _open_bases(current: Settings, places: tuple[Place, ...]) -> tuple[dict[str, KnowledgeBase], OnnxEmbedder]:
@@ -213,8 +213,7 @@ def mcp(kb: Place | None, model: str | None, labels: tuple[str, ...]) -> None:
     from openbook.knowledge.scope import Scope, checked_labels
 
     current = context.settings(kb=kb, model=model)
-    base, embedder = context.open_searchable(current)
-    context.must_hold_documents(base, str(current.default_kb))
+    base, embedder = context.open_asked(current, ())
     # Fetched and verified before the other program waits for an answer; opened when the first is asked for.
     open_model = cache(context.model_opener(current))
     scope, options = Scope(labels=checked_labels(labels)), openbook.Options.of(current)

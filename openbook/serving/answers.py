@@ -23,7 +23,7 @@ from openbook.knowledge import KnowledgeBase
 from openbook.receipts import append
 from openbook.records import Answer, Decoding, canonical_json, sha256_hex
 from openbook.serving.concurrency import Stop
-from openbook.serving.errors import ApiError, ClientGone, api_error, check_at_most, invalid, server_stops
+from openbook.serving.errors import ApiError, ClientGone, api_error, check_at_most, invalid
 from openbook.serving.schemas import AnswerBody, Message, Reply, ScopeParams, ServedAnswer
 from openbook.serving.service import Call, Service, scope_of
 
@@ -231,10 +231,7 @@ async def _events(
     queue: asyncio.Queue[str | None] = asyncio.Queue()
 
     def show(piece: str) -> None:
-        try:
-            loop.call_soon_threadsafe(queue.put_nowait, piece)
-        except RuntimeError as error:  # the loop is closed
-            raise server_stops() from error
+        loop.call_soon_threadsafe(queue.put_nowait, piece)
 
     task = asyncio.create_task(call.compute(lambda stop: work(stop, show)))
     task.add_done_callback(lambda _: queue.put_nowait(None))

@@ -59,7 +59,6 @@ class Configuration:
 
     settings: Settings
     host: str = "127.0.0.1"
-    port: int = 8000
     allowed_hosts: tuple[str, ...] = ()
     require_key: bool = False
     labels: frozenset[str] = frozenset()

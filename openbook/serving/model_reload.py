@@ -14,7 +14,7 @@ from pathlib import Path
 from openbook.errors import OpenBookError
 from openbook.inference import FrozenModel
 from openbook.models import ModelStore
-from openbook.models.aliases import name_path, name_problem
+from openbook.models.aliases import name_path
 from openbook.records import Digest
 from openbook.serving.errors import LOG
 
@@ -44,7 +44,7 @@ def named_in_store(root: Path, name: str, open_model: Callable[[], FrozenModel])
     def opened(digest: Digest) -> FrozenModel | None:
         return None if ModelStore(root).resolve(name).digest == digest else open_model()
 
-    return ModelSource((lambda: None) if name_problem(name) else stamp, opened)
+    return ModelSource(stamp, opened)
 
 
 @dataclass(slots=True, eq=False)
