@@ -107,8 +107,10 @@ class Shape(Protocol):
         """The events after the text."""
 
 
-async def respond(call: Call, body: AnswerBody, conversation: Conversation, shape: Shape) -> Reply | Response:
-    """The answer as one response or, if the body asks for that, as events.
+async def respond(
+    call: Call, body: AnswerBody, conversation: Conversation, most_tokens: int | None, shape: Shape
+) -> Reply | Response:
+    """The answer as one response or, if the body asks for that, as events. `most_tokens`: None for the server's default.
 
     Raises ApiError, QuestionError before anything is computed.
     """
@@ -131,7 +133,7 @@ async def respond(call: Call, body: AnswerBody, conversation: Conversation, shap
             raise invalid(message, "openbook.knowledge_base")
         base = service.base(book or own.knowledge_base)
     trained = call.model.reader is not None
-    options = _options(service, body)
+    options = _options(service, body, most_tokens)
     if not trained and len(conversation.instruction) <= MAX_INSTRUCTION_CHARS:
         options = replace(options, instruction=conversation.instruction)
 
@@ -194,9 +196,9 @@ def answered(
     return replace(answer, notes=(*understood_as, *answer.notes))
 
 
-def _options(service: Service, body: AnswerBody) -> Options:
+def _options(service: Service, body: AnswerBody, most_tokens: int | None) -> Options:
     settings, bounds, own = service.configuration.settings, service.configuration.bounds, body.openbook
-    max_tokens = body.most_tokens or settings.max_tokens
+    max_tokens = most_tokens or settings.max_tokens
     check_at_most(max_tokens, max(bounds.answer_tokens, settings.max_tokens), "tokens", "max_tokens")
     check_at_most(len(body.stops), MOST_STOPS, "texts", "stop")
     passages = settings.passages if own.passages is None else own.passages

@@ -26,10 +26,6 @@ class ChatBody(AnswerBody):
     response_format: PlainFormat | None = None
     modalities: list[Literal["text"]] | None = None
 
-    @property
-    def most_tokens(self) -> int | None:
-        return self.max_completion_tokens or self.max_tokens
-
 
 class Usage(Reply):
     prompt_tokens: int
@@ -79,7 +75,9 @@ async def chat(call: CallOf, body: ChatBody) -> Any:
         "model": body.model,
         "system_fingerprint": f"fp_{fingerprint}",
     }
-    return await respond(call, body, Conversation.of(body.messages, "messages"), ChatShape(head, with_usage))
+    most_tokens = body.max_completion_tokens or body.max_tokens
+    conversation = Conversation.of(body.messages, "messages")
+    return await respond(call, body, conversation, most_tokens, ChatShape(head, with_usage))
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,10 +52,6 @@ class ResponseBody(AnswerBody):
     conversation: _NothingKept = None
     prompt: _NothingKept = None
 
-    @property
-    def most_tokens(self) -> int | None:
-        return self.max_output_tokens or self.max_tokens
-
 
 class OutputText(Reply):
     type: Literal["output_text"] = "output_text"
@@ -118,7 +114,8 @@ async def responses(call: CallOf, body: ResponseBody) -> Any:
     messages = [Message(role="user", content=body.input)] if isinstance(body.input, str) else body.input
     check_at_most(len(messages), call.service.configuration.bounds.messages, "messages", "input")
     conversation = Conversation.of(messages, "input", body.instructions)
-    return await respond(call, body, conversation, ResponseShape(request_id(body, call), int(time.time()), body))
+    shape = ResponseShape(request_id(body, call), int(time.time()), body)
+    return await respond(call, body, conversation, body.max_output_tokens or body.max_tokens, shape)
 
 
 @dataclass(slots=True)

@@ -164,10 +164,6 @@ class AnswerBody(LenientBody):
         return tuple(text for text in stop if text)
 
     @property
-    def most_tokens(self) -> int | None:
-        return self.max_tokens
-
-    @property
     def warnings(self) -> tuple[str, ...]:
         """The ignored parts of the body. Values that ask for nothing (null, false, 0, empty) are left out."""
         found = []
