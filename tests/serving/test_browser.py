@@ -192,19 +192,6 @@ def test_the_whole_conversation_is_sent_and_a_question_waits_for_what_the_page_m
 
 
 @pytest.mark.slow
-def test_a_follow_up_says_how_it_was_understood(serve: Serve, open_page: Any) -> None:
-    alone = "Was the bridge opened by mayor Ortega in 2026?"
-    server = serve(echo_model(otherwise=alone))
-    page = open_page(server)
-    ask(page)
-    ask(page, "By mayor Ortega in 2026?")  # refers back by nothing
-    expect(page.locator(".note")).to_have_count(0)
-    turn = ask(page, "And in 2026, by mayor Ortega?")
-    expect(turn.get_by_role("heading", level=3)).to_have_text("And in 2026, by mayor Ortega?")
-    expect(turn.locator(".note")).to_have_text(f"Understood as: {alone}")
-
-
-@pytest.mark.slow
 def test_an_answer_that_is_stopped_is_stopped_on_the_server(serve: Serve, open_page: Any) -> None:
     engine = WaitingEngine()
     server = serve(engine)
