@@ -17,7 +17,6 @@ from typing import Any, TypeAlias
 import httpx
 import pytest
 from fastapi import FastAPI
-from opentelemetry.trace import TracerProvider
 
 from openbook.config import Settings
 from openbook.inference import FrozenModel
@@ -30,12 +29,12 @@ from openbook.records import Completion, Decoding, Prompt
 from openbook.serving.app import create_app
 from openbook.serving.configuration import Bounds, Configuration
 from openbook.serving.keys import KeyFile
-from openbook.serving.model_reload import ModelSource
 from openbook.serving.server import http_server, listen
 from openbook.serving.service import ServedEmbedder, Service
 from openbook.testing import EchoEngine, HashEmbedder
 from tests.conftest import base_with
 
+CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
 TOWER = "How many metres high is the tower of Lund?"
 LONG_S = 600  # after which a test that waits for something gives up: never, on a machine that works
 QUESTION = "When was the bridge opened by the mayor?"
@@ -68,10 +67,13 @@ class Running:
         """The headers of a new key."""
         return {"authorization": f"Bearer {self.keys.new('somebody', right, labels)[1]}"}
 
-    def ask(self, question: str, headers: dict[str, str] | None = None, **body: Any) -> httpx.Response:
-        messages = [{"role": "user", "content": question}]
-        body = {"model": "echo", "messages": messages, **body}
-        return self.client.post("/v1/chat/completions", json=body, headers=headers)
+    def ask(
+        self, question: Any, headers: dict[str, str] | None = None, *, path: str = CHAT, **body: Any
+    ) -> httpx.Response:
+        """`question`: a text, or messages."""
+        messages = [{"role": "user", "content": question}] if isinstance(question, str) else question
+        body = {"model": "echo", ("messages" if path == CHAT else "input"): messages, **body}
+        return self.client.post(path, json=body, headers=headers)
 
 
 @contextmanager
@@ -80,10 +82,10 @@ def running(
     model: FrozenModel,
     bases: dict[str, KnowledgeBase],
     embedder: ServedEmbedder = HashEmbedder(),  # noqa: B008  it keeps nothing but a count
-    tracers: TracerProvider | None = None,
-    source: ModelSource | None = None,
+    **more: Any,
 ) -> Iterator[Running]:
-    app = create_app(configuration, model, bases, embedder, tracers, source)
+    """`more`: as `create_app` takes it."""
+    app = create_app(configuration, model, bases, embedder, **more)
     server = http_server(app)
     started, ended = threading.Event(), asyncio.Event()
     loops = list[asyncio.AbstractEventLoop]()
@@ -178,22 +180,20 @@ Serve: TypeAlias = Callable[..., Running]
 
 @pytest.fixture
 def serve(configuration: Configuration, base: KnowledgeBase) -> Iterator[Serve]:
-    """Starts a server of `base` and `others`; `changes` are bounds or other fields of the configuration. It ends with the test."""
+    """Starts a server of `base` and `others`, which ends with the test. `more`: bounds, fields of the configuration, what `running` takes."""
     with ExitStack() as ends:
 
         def start(
             engine: Engine | FrozenModel | None = None,
             others: Mapping[str, KnowledgeBase] | None = None,
-            embedder: ServedEmbedder = HashEmbedder(),  # noqa: B008
-            tracers: TracerProvider | None = None,
-            source: ModelSource | None = None,
-            **changes: Any,
+            **more: Any,
         ) -> Running:
-            bounds = {name: changes.pop(name) for name in Bounds.__dataclass_fields__ if name in changes}
+            bounds = {name: more.pop(name) for name in Bounds.__dataclass_fields__ if name in more}
+            changes = {name: more.pop(name) for name in Configuration.__dataclass_fields__ if name in more}
             changed = replace(configuration, bounds=replace(configuration.bounds, **bounds), **changes)
             model = engine if isinstance(engine, FrozenModel) else FrozenModel(engine or EchoEngine())
             bases = {"kb": base, **(others or {})}
-            return ends.enter_context(running(changed, model, bases, embedder, tracers, source))
+            return ends.enter_context(running(changed, model, bases, **more))
 
         yield start
 
@@ -290,13 +290,10 @@ def posted(path: str, value: object) -> tuple[str, bytes]:
     return head, body
 
 
-def chat(*, stream: bool) -> tuple[str, bytes]:
+def asking(server: Running, *, stream: bool, reads: bool = True) -> socket.socket:
     messages = [{"role": "user", "content": QUESTION}]
-    return posted("/v1/chat/completions", {"model": "echo", "stream": stream, "messages": messages})
-
-
-def asking(server: Running, *, stream: bool) -> socket.socket:
-    return connected(server, *chat(stream=stream))
+    body = {"model": "echo", "stream": stream, "messages": messages}
+    return connected(server, *posted(CHAT, body), reads=reads)
 
 
 def everything(connection: socket.socket) -> bytes:

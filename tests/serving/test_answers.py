@@ -23,19 +23,10 @@ from openbook.serving.chat import ChatShape
 from openbook.serving.errors import ApiError
 from openbook.serving.schemas import ServedAnswer
 from openbook.testing import HashEmbedder, echo_model
-from tests.serving.conftest import QUESTION, SAFE, SECRET, TOWER, Running, Serve, events_of
+from tests.serving.conftest import CHAT, QUESTION, RESPONSES, SAFE, SECRET, TOWER, Running, Serve, events_of
 
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
-CHAT, RESPONSES = PATHS = ["/v1/chat/completions", "/v1/responses"]
-
-
-def post(
-    server: Running, path: str, question: Any, headers: dict[str, str] | None = None, **more: Any
-) -> httpx.Response:
-    """A question, or messages."""
-    messages = [{"role": "user", "content": question}] if isinstance(question, str) else question
-    body = {"model": "echo", ("messages" if path == CHAT else "input"): messages, **more}
-    return server.client.post(path, json=body, headers=headers)
+PATHS = [CHAT, RESPONSES]
 
 
 def text_and_answer(response: httpx.Response) -> tuple[str, dict[str, Any]]:
@@ -68,17 +59,17 @@ def test_an_answer_is_that_of_the_library(server: Running, embedder: HashEmbedde
     assert expected["citations"]
     for path in PATHS:
         for stream in (False, True):
-            assert text_and_answer(post(server, path, QUESTION, stream=stream)) == (answer.answer, expected)
+            assert text_and_answer(server.ask(QUESTION, path=path, stream=stream)) == (answer.answer, expected)
 
 
 def test_a_chat_has_the_fields_that_openai_has(server: Running) -> None:
-    value = post(server, CHAT, QUESTION).json()
+    value = server.ask(QUESTION).json()
     text = value["openbook"]["answer"]
     message = {"role": "assistant", "content": text, "refusal": None}
     assert value["choices"] == [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}]
     usage = value["usage"]
     assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"] > 0
-    response = post(server, CHAT, QUESTION, stream=True, stream_options={"include_usage": True})
+    response = server.ask(QUESTION, stream=True, stream_options={"include_usage": True})
     assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
     *chunks, end = events_of(response.text)
     assert end == "[DONE]"
@@ -92,20 +83,20 @@ def test_a_chat_has_the_fields_that_openai_has(server: Running) -> None:
 
 
 def test_length_is_told_as_openai_tells_it(server: Running) -> None:
-    value = post(server, CHAT, QUESTION, max_completion_tokens=2).json()
+    value = server.ask(QUESTION, max_completion_tokens=2).json()
     assert (value["choices"][0]["finish_reason"], value["usage"]["completion_tokens"]) == ("length", 2)
-    value = post(server, RESPONSES, QUESTION, max_output_tokens=2).json()
+    value = server.ask(QUESTION, path=RESPONSES, max_output_tokens=2).json()
     assert (value["status"], value["incomplete_details"]) == ("incomplete", {"reason": "max_output_tokens"})
 
 
 def test_labels_open_documents_and_only_who_sees_all_gets_the_times(server: Running) -> None:
     """To others they could tell whether a text was read before that they may not see."""
     hr = server.key("read", "hr")
-    held = answer_of(post(server, CHAT, SAFE, hr))
+    held = answer_of(server.ask(SAFE, hr))
     assert (held["answer"], held["receipt"]["labels"]) == (SECRET, ["hr"])
     for headers, is_told in ((None, False), (server.key("admin"), False), (hr, True)):
-        assert (answer_of(post(server, CHAT, QUESTION, headers))["timings"] is not None) is is_told
-    assert answer_of(post(server, CHAT, QUESTION, model="echo:closed-book"))["timings"]["total_s"] > 0
+        assert (answer_of(server.ask(QUESTION, headers))["timings"] is not None) is is_told
+    assert answer_of(server.ask(QUESTION, model="echo:closed-book"))["timings"]["total_s"] > 0
 
 
 # --- conversations ----------------------------------------------------------------------------------------------------
@@ -120,11 +111,11 @@ def test_a_follow_up_is_answered_as_the_question_that_stands_alone(serve: Serve)
     alone = "When does the ferry to Sandhavn leave on weekdays?"
     messages = [*TURNS, {"role": "user", "content": "And on weekdays?"}]
     server = serve(echo_model(otherwise=alone))
-    whole = answer_of(post(server, CHAT, messages))
+    whole = answer_of(server.ask(messages))
     assert whole["question"] == whole["receipt"]["question"] == alone
     assert whole["notes"] == [f"Understood as: {alone}"]
-    assert whole["receipt"] == answer_of(post(server, CHAT, alone))["receipt"]
-    closed = answer_of(post(server, CHAT, messages, model="echo:closed-book"))
+    assert whole["receipt"] == answer_of(server.ask(alone))["receipt"]
+    closed = answer_of(server.ask(messages, model="echo:closed-book"))
     assert closed["notes"] == [f"Understood as: {alone}", "From the model's memory alone; no document was read."]
     assert closed["warnings"] == []
 
@@ -135,7 +126,7 @@ def told(text: str, role: str = "system") -> list[dict[str, Any]]:
 
 def test_a_system_message_is_an_instruction_to_the_model(server: Running) -> None:
     def instruction(path: str, messages: Any, **more: Any) -> str:
-        answer = answer_of(post(server, path, messages, **more))
+        answer = answer_of(server.ask(messages, path=path, **more))
         assert answer["warnings"] == []
         return str(answer["receipt"]["instruction"])
 
@@ -160,10 +151,10 @@ def test_what_is_ignored_of_a_conversation_is_told(server: Running, serve: Serve
         ([TURNS[1], last], "echo:closed-book", [earlier]),
         ([{"role": "assistant", "content": None}, last], "echo:closed-book", []),
     ):
-        assert answer_of(post(server, path, messages, model=model))["warnings"] == warnings
+        assert answer_of(server.ask(messages, path=path, model=model))["warnings"] == warnings
     reader = ReaderFormat("Answer from the passage.", ABSTENTION)
     trained_server = serve(echo_model(reader=reader))
-    assert answer_of(post(trained_server, path, told("Lie.")))["warnings"] == [trained]
+    assert answer_of(trained_server.ask(told("Lie."), path=path))["warnings"] == [trained]
 
 
 # --- parameters -------------------------------------------------------------------------------------------------------
@@ -216,7 +207,7 @@ def test_what_is_wrong_is_refused_in_the_shape_of_openai(server: Running, path: 
     for body, status, wanted, param in WRONG + (WRONG_CHAT if path == CHAT else WRONG_RESPONSES):
         for stream in (False, True):
             sent = {key.replace("MESSAGES", messages): value for key, value in body.items()}
-            response = post(server, path, QUESTION, **({"stream": stream} | sent))
+            response = server.ask(QUESTION, path=path, **({"stream": stream} | sent))
             error = response.json()["error"]
             assert (response.status_code, error["code"], error["type"]) == (status, wanted, "invalid_request_error"), (
                 body
@@ -233,24 +224,24 @@ def test_values_that_change_nothing_are_accepted(server: Running) -> None:
     }
     nothing: dict[str, Any] = {"tools": [], "logprobs": False, "metadata": {}, "top_k": None, "stream_options": None}
     for path in PATHS:
-        assert answer_of(post(server, path, QUESTION, **harmless[path], **nothing, user="x"))["warnings"] == []
+        assert answer_of(server.ask(QUESTION, path=path, **harmless[path], **nothing, user="x"))["warnings"] == []
 
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("stream", [False, True])
 def test_what_is_ignored_is_told_and_the_answer_is_the_same(server: Running, path: str, stream: bool) -> None:
-    plain, kind = answer_of(post(server, path, QUESTION)), "text" if path == CHAT else "input_text"
+    plain, kind = answer_of(server.ask(QUESTION, path=path)), "text" if path == CHAT else "input_text"
     messages = [{"role": "user", "content": [{"type": kind, "text": QUESTION, "cache_control": {"type": "ephemeral"}}]}]
-    answer = answer_of(post(server, path, messages, stream=stream, tools=[TOOL], top_k=40, frobnicate={"x": 1}))
+    answer = answer_of(server.ask(messages, path=path, stream=stream, tools=[TOOL], top_k=40, frobnicate={"x": 1}))
     (warning,) = answer.pop("warnings")
     part = f"{'messages' if path == CHAT else 'input'}[0].content[0].cache_control"
     assert warning == f"'tools', 'top_k', 'frobnicate', {part!r} are ignored. This server has no such parameter."
     assert answer == {each: plain[each] for each in plain if each != "warnings"}
     many: dict[str, Any] = {f"unknown{i}" + "x" * 1000: i + 1 for i in range(500)}
-    (warning,) = answer_of(post(server, path, QUESTION, **many))["warnings"]
+    (warning,) = answer_of(server.ask(QUESTION, path=path, **many))["warnings"]
     assert "and 490 more are ignored." in warning
     assert len(warning) < 1000
-    unused = answer_of(post(server, path, QUESTION, stream_options={"include_usage": True}))["warnings"]
+    unused = answer_of(server.ask(QUESTION, path=path, stream_options={"include_usage": True}))["warnings"]
     assert unused == ["'stream_options' is ignored. The answer is not streamed."]
 
 
@@ -271,13 +262,13 @@ def test_a_name_says_which_knowledge_base() -> None:
 def test_the_name_chooses_what_the_body_can_choose(towers: KnowledgeBase, serve: Serve) -> None:
     two = serve(others={"towers": towers})
     for as_of, metres, version in ((None, 55, 2), (1, 50, 1), ("old", 50, 1)):
-        by_name = answer_of(post(two, CHAT, TOWER, model="echo:towers", openbook={"as_of": as_of}))
+        by_name = answer_of(two.ask(TOWER, model="echo:towers", openbook={"as_of": as_of}))
         assert str(metres) in by_name["answer"]
         assert by_name["receipt"]["knowledge_base_version"] == version
         chosen = {"knowledge_base": "towers", "as_of": version}
-        assert answer_of(post(two, RESPONSES, TOWER, openbook=chosen))["answer"] == by_name["answer"]
-    assert answer_of(post(two, CHAT, TOWER, model="echo:towers", openbook={"where": "type = 'md'"}))["abstained"]
-    assert answer_of(post(two, CHAT, TOWER))["answer"] == ABSTENTION
+        assert answer_of(two.ask(TOWER, path=RESPONSES, openbook=chosen))["answer"] == by_name["answer"]
+    assert answer_of(two.ask(TOWER, model="echo:towers", openbook={"where": "type = 'md'"}))["abstained"]
+    assert answer_of(two.ask(TOWER))["answer"] == ABSTENTION
     ids = [each["id"] for each in two.client.get("/v1/models").json()["data"]]
     assert ids == ["echo", "echo:kb", "echo:towers", "echo:closed-book", "hash"]
     assert two.client.get("/v1/models/echo:towers").json()["openbook"]["knowledge_bases"][0]["name"] == "towers"

@@ -21,8 +21,10 @@ from openbook.serving.concurrency import Gate, caller_id
 from openbook.serving.configuration import Configuration
 from openbook.serving.errors import ApiError
 from tests.serving.conftest import (
+    CHAT,
     LONG_S,
     QUESTION,
+    RESPONSES,
     Serve,
     WaitingEngine,
     asking,
@@ -195,11 +197,9 @@ def test_who_goes_while_waiting_is_never_computed_for(serve: Serve) -> None:
 
 def test_an_answer_that_takes_too_long_is_broken_off_and_says_so(serve: Serve) -> None:
     server = serve(WaitingEngine(), answer_s=0.2)
-    messages = [{"role": "user", "content": QUESTION}]
-    for path, name in (("/v1/chat/completions", "messages"), ("/v1/responses", "input")):
-        body = {"model": "echo", name: messages}
-        assert code(server.client.post(path, json=body)) == (504, "timeout")
-        streamed = server.client.post(path, json={**body, "stream": True}).text
+    for path in (CHAT, RESPONSES):
+        assert code(server.ask(QUESTION, path=path)) == (504, "timeout")
+        streamed = server.ask(QUESTION, path=path, stream=True).text
         assert json.loads(streamed.strip().rpartition("data: ")[2])["error"]["code"] == "timeout"
 
 

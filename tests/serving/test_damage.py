@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import logging
-import sqlite3
 
 import httpx
 import pytest
 
 from openbook.knowledge import KnowledgeBase
+from tests.attacks.test_damage import sql
 from tests.serving.conftest import QUESTION, Running, Serve, code
-
-
-def damage(base: KnowledgeBase, sql: str) -> None:
-    with sqlite3.connect(base.folder / "kb.sqlite3") as connection:
-        connection.execute(sql)
-    connection.close()
 
 
 def assert_refused(response: httpx.Response) -> None:
@@ -27,7 +21,7 @@ def assert_refused(response: httpx.Response) -> None:
 def test_a_damaged_text_ends_the_answers_that_touch_it(
     server: Running, base: KnowledgeBase, caplog: pytest.LogCaptureFixture
 ) -> None:
-    damage(base, "UPDATE contents SET text = replace(text, 'Lila Ortega', 'Lila Ortegb')")
+    sql(base.folder, "UPDATE contents SET text = replace(text, 'Lila Ortega', 'Lila Ortegb')")
     with caplog.at_level(logging.INFO):
         assert_refused(server.ask(QUESTION))
         assert_refused(server.ask(QUESTION, stream=True))
@@ -43,8 +37,8 @@ def test_damaged_tables_end_every_answer_of_that_base_and_of_no_other(
     towers: KnowledgeBase, serve: Serve, base: KnowledgeBase
 ) -> None:
     server = serve(others={"towers": towers})
-    damage(base, "UPDATE documents SET labels = '[]'")
-    damage(base, "INSERT INTO versions VALUES (3, '2027-01-01T00:00:00+00:00', '')")
+    version = "INSERT INTO versions VALUES (3, '2027-01-01T00:00:00+00:00', '')"
+    sql(base.folder, "UPDATE documents SET labels = '[]'", version)
     for asked in ({}, {"as_of": "2027-01-02"}):
         assert_refused(server.client.post("/v1/search", json={"query": QUESTION, **asked}))
     assert_refused(server.client.get("/v1/documents"))

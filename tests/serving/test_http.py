@@ -24,7 +24,7 @@ from tests.serving.conftest import (
     Running,
     Serve,
     WaitingEngine,
-    chat,
+    asking,
     connected,
     eventually,
     everything,
@@ -282,7 +282,7 @@ def test_a_client_that_does_not_read_loses_its_connection_and_its_generation(ser
         assert len(everything(connection)) < LARGE
     assert is_served(server)
     server = serve(engine := LongEngine(), write_s=0.2)
-    with connected(server, *chat(stream=True), reads=False):
+    with asking(server, stream=True, reads=False):
         assert engine.was_cancelled.wait(LONG_S)
         eventually(lambda: server.service.reading.running == 0)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import pytest
 from openbook.errors import ConfigError
 from openbook.serving.keys import FILE_NAME, KeyFile
 from tests.serving.conftest import Running
+from tests.serving.test_documents import TOWER, upload
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 START = datetime(2026, 11, 1, 9, 30, tzinfo=UTC)
@@ -97,34 +98,25 @@ def test_a_new_secret_keeps_who_somebody_is_and_ends_the_old_one_at_once(tmp_pat
 
 def test_whoever_gets_a_new_secret_still_owns_the_documents(keyed: Running) -> None:
     key, token = keyed.keys.new("Anna", "write")
-
-    def upload(text: str, token: str) -> int:
-        headers = {"authorization": f"Bearer {token}"}
-        files = {"file": ("tower.txt", text.encode())}
-        assert keyed.client.post("/v1/documents", files=files, headers=headers).status_code == 200
-        return len(keyed.client.get("/v1/documents", headers=headers).json()["data"])
-
-    count = upload("The tower is 55 metres high.", token)
-    _, newer = keyed.keys.rotate(key.id)
-    assert keyed.client.get("/v1/models", headers={"authorization": f"Bearer {token}"}).status_code == 401
-    assert upload("The tower is 56 metres high.", newer) == count  # in place of the old one, not beside it
+    before = {"authorization": f"Bearer {token}"}
+    upload(keyed, ("tower.txt", TOWER), headers=before)
+    after = {"authorization": f"Bearer {keyed.keys.rotate(key.id)[1]}"}
+    assert keyed.client.get("/v1/models", headers=before).status_code == 401
+    (changed,) = upload(keyed, ("tower.txt", TOWER + b" It is red."), headers=after)
+    assert changed["outcome"] == "updated"  # in place of the old one, not beside it
 
 
 def test_several_who_change_keys_at_once_lose_none(tmp_path: Path) -> None:
     first, _ = KeyFile(tmp_path).new("first", "read")
-    found: list[str] = []
 
-    def work(number: int) -> None:
+    def work(number: int) -> str:
         keys = KeyFile(tmp_path)
-        found.append(keys.new(f"n{number}", "read")[1])
         if number % 3 == 0:
             keys.rotate(first.id)
+        return keys.new(f"n{number}", "read")[1]
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(12)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(12) as threads:
+        found = list(threads.map(work, range(12)))
     keys = KeyFile(tmp_path)
     assert len(keys.keys()) == 13
     assert all(keys.find(token) for token in found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 
 import pytest
 from opentelemetry import trace
@@ -10,11 +10,9 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from openbook.parallel import Cancelled, never
-from openbook.records import Completion, Decoding, Prompt
 from openbook.serving.telemetry import ENDPOINTS, provider_of
-from openbook.testing import EchoEngine
 from tests.serving.conftest import QUESTION, Running, Serve
+from tests.serving.test_attacks import BrokenEngine
 
 
 @pytest.fixture
@@ -83,22 +81,14 @@ def test_an_answer_is_part_of_the_clients_trace_without_a_word_of_its_own(
         assert text not in written
 
 
-class FailingEngine(EchoEngine):
-    def generate(
-        self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = never
-    ) -> Generator[str, None, Completion]:
-        yield from super().generate(prompt, decoding, cancelled)
-        raise RuntimeError(f"broke over {prompt.question}")
-
-
 def test_an_answer_that_failed_says_so_without_its_sentence(
     serve: Serve, tracers: TracerProvider, exporter: InMemorySpanExporter
 ) -> None:
-    assert serve(FailingEngine(), tracers=tracers).ask(QUESTION).status_code == 500
+    assert serve(BrokenEngine(), tracers=tracers).ask(QUESTION).status_code == 500
     (span,) = spans_of(exporter).values()
     assert not span.status.is_ok
-    assert (span.attributes or {})["error.type"] == "RuntimeError"
-    assert "bridge" not in span.to_json()
+    assert (span.attributes or {})["error.type"] == "EngineError"
+    assert "canary" not in span.to_json()
 
 
 def test_spans_are_sent_where_the_variable_says_and_nowhere_without_it() -> None:

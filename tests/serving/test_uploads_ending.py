@@ -17,7 +17,7 @@ from openbook.serving import server as server_module
 from openbook.serving.configuration import Configuration
 from openbook.testing import HashEmbedder, echo_model
 from tests.serving.conftest import LONG_S, Running, Serve, add_file, connected, eventually, running
-from tests.serving.test_documents import listed
+from tests.serving.test_documents import listed, upload
 
 SLOW = ("slow.txt", b"\n\n".join(b"Part %d of the slow text. " % i + b"word " * 80 for i in range(200)))
 
@@ -67,10 +67,6 @@ def upload_files(home: Path) -> list[str]:
     return [path.name for path in (home / "uploads").rglob("*") if path.is_file() and path.name != ".lock"]
 
 
-def send(server: Running, file: tuple[str, bytes], headers: dict[str, str] | None = None) -> httpx.Response:
-    return httpx.post(f"{server.url}/v1/documents", files={"file": file}, headers=headers, timeout=LONG_S)
-
-
 def test_an_upload_ends_when_its_client_goes_and_leaves_nothing(
     server: Running, base: KnowledgeBase, embedder: SlowEmbedder, own_home: Path
 ) -> None:
@@ -86,7 +82,7 @@ def test_an_upload_ends_when_its_client_goes_and_leaves_nothing(
     eventually(lambda: server.service.uploading.running == 0)
     assert stored(base) == before
     assert upload_files(own_home) == []
-    assert send(server, ("new.txt", b"The lamp is green.")).status_code == 200
+    assert upload(server, ("new.txt", b"The lamp is green."))[0]["outcome"] == "added"
 
 
 def test_an_upload_ends_with_the_server_and_leaves_nothing(
@@ -100,7 +96,7 @@ def test_an_upload_ends_with_the_server_and_leaves_nothing(
     before = stored(base)
     with ThreadPoolExecutor(2) as threads:
         with running(configuration, echo_model(), {"kb": base}, embedder) as server:
-            sent = threads.submit(send, server, SLOW)
+            sent = threads.submit(httpx.post, f"{server.url}/v1/documents", files={"file": SLOW}, timeout=LONG_S)
             assert embedder.begun.acquire(timeout=LONG_S)
             # The batch under way ends when the server already does.
             threads.submit(server.service.ends.wait, LONG_S).add_done_callback(lambda _: embedder.end())
@@ -114,7 +110,7 @@ def test_a_purge_and_a_removal_do_not_wait_for_an_upload(
 ) -> None:
     bridge, ferry = base.documents()[:2]
     with ThreadPoolExecutor(1) as threads:
-        sent = threads.submit(send, server, SLOW)
+        sent = threads.submit(upload, server, SLOW)
         assert embedder.begun.acquire(timeout=LONG_S)
         purged = server.client.post("/v1/documents/purge", json={"documents": [bridge]})
         assert (purged.status_code, purged.json()["documents"]) == (200, [bridge])
@@ -123,8 +119,7 @@ def test_a_purge_and_a_removal_do_not_wait_for_an_upload(
         assert server.client.post("/v1/documents/remove", json={"documents": [ferry]}).status_code == 200
         assert not sent.done()
         embedder.end()
-        verdict = sent.result(LONG_S).json()["data"][0]
-    assert verdict["outcome"] == "added"
+        assert sent.result(LONG_S)[0]["outcome"] == "added"
     assert [Path(path).name for path in listed(server)] == ["slow.txt"]
     assert check(base).damaged == ()
 
@@ -134,15 +129,15 @@ def test_an_upload_waits_for_none_of_another_caller(
 ) -> None:
     theirs, mine = server.key("write"), server.key("write")
     with ThreadPoolExecutor(2) as threads:
-        sent = threads.submit(send, server, SLOW, theirs)
+        sent = threads.submit(upload, server, SLOW, headers=theirs)
         assert embedder.begun.acquire(timeout=LONG_S)
-        second = threads.submit(send, server, ("second.txt", b"Another text."), theirs)
+        second = threads.submit(upload, server, ("second.txt", b"Another text."), headers=theirs)
         eventually(lambda: server.service.uploading.waiting == 1)  # theirs waits for theirs
-        assert send(server, ("lamp.txt", b"The lamp is green."), mine).json()["data"][0]["outcome"] == "added"
+        assert upload(server, ("lamp.txt", b"The lamp is green."), headers=mine)[0]["outcome"] == "added"
         add_file(base, tmp_path / "door.txt", "The door is blue.")  # as another process does
         assert not sent.done()
         assert not second.done()
         embedder.end()
-        assert [each.result(LONG_S).json()["data"][0]["outcome"] for each in (sent, second)] == ["added", "added"]
+        assert [each.result(LONG_S)[0]["outcome"] for each in (sent, second)] == ["added", "added"]
     assert check(base).damaged == ()
     assert {Path(path).name for path in listed(server)} >= {"slow.txt", "second.txt", "lamp.txt", "door.txt"}
