@@ -12,10 +12,10 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote
 
 import pytest
 
@@ -398,26 +398,14 @@ def test_the_browser_refuses_to_make_markup_of_text(server: Running, browser: An
 # --- for everybody ----------------------------------------------------------------------------------------------------
 
 
-class Elsewhere(BaseHTTPRequestHandler):
-    """Any page of another server: what is asked of it comes back as HTML."""
-
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("content-type", "text/html")
-        self.end_headers()
-        self.wfile.write(unquote(self.path.removeprefix("/")).encode())
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-def test_a_page_of_another_server_gets_nothing_by_a_picture(server: Running, browser: Any) -> None:
+def test_a_page_of_another_server_gets_nothing_by_a_picture(server: Running, browser: Any, tmp_path: Path) -> None:
     """The browser sends no Origin with it, but says from where it comes."""
-    addresses = [f"http://{name}:{server.port}/v1/documents" for name in ("127.0.0.1", "localhost")]
-    with ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as other, closing(browser.new_context()) as context:
+    pictures = [f"<img src='http://{name}:{server.port}/v1/documents'>" for name in ("127.0.0.1", "localhost")]
+    (tmp_path / "page.html").write_text("".join(pictures))
+    files = partial(SimpleHTTPRequestHandler, directory=tmp_path)
+    with ThreadingHTTPServer(("127.0.0.1", 0), files) as other, closing(browser.new_context()) as context:
         threading.Thread(target=other.serve_forever, daemon=True).start()
-        html = "".join(f"<img src='{address}'>" for address in addresses)
-        context.new_page().goto(f"http://localhost:{other.server_port}/{quote(html, safe='')}")
+        context.new_page().goto(f"http://localhost:{other.server_port}/page.html")
         other.shutdown()
     counted = server.client.get("/metrics").text
     assert 'openbook_requests_total{method="GET",route="/v1/documents",status="403"} 2.0' in counted
