@@ -114,7 +114,7 @@ def test_diff_is_of_one_state_whatever_is_pruned_meanwhile(library: Library) -> 
 
     with closing(KnowledgeBase.open(library.base.folder)) as other:
         assert diff(library.base, 2, 4, check=check) == before
-    with pytest.raises(KnowledgeError, match="version 2"):
+    with pytest.raises(KnowledgeError, match="Version 2 is not kept"):
         diff(library.base, 2, 4)
 
 
