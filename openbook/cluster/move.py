@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice, zip_longest
 from typing import Any, TypeAlias
 
 from openbook.cluster.status import unfinished
@@ -32,15 +33,14 @@ BATCH = 500  # rows; a text may have megabytes
 WRITER_S = 30.0
 
 _REFERRED = "EXISTS (SELECT 1 FROM documents d WHERE d.content_id = {})"
-_FACTS = {"contents": _REFERRED.format("contents.id"), "passages": _REFERRED.format("passages.content_id")}
-_VISIBLE = {  # with their keys, in the order in which they refer to each other
-    "identities": "id",
-    "versions": "version",
-    "documents": "id",
-    "tags": "name",
-    "sources": "folder",
-    "verdicts": "path",
+_OF_PASSAGES = _REFERRED.format("passages.content_id")
+_FACTS = {  # and which of their rows are copied: those that a document refers to
+    "contents": _REFERRED.format("contents.id"),
+    "passages": _OF_PASSAGES,
+    "embeddings": f"embedding_key IN (SELECT embedding_key FROM passages WHERE {_OF_PASSAGES})",
 }
+_VISIBLE = ("identities", "versions", "documents", "tags", "sources", "verdicts")  # each after those it refers to
+_KEYS = {"embeddings": "embedding_key", "versions": "version", "tags": "name", "sources": "folder", "verdicts": "path"}
 _OF_THE_PLACE = {"blobs", MOVING}  # keys of `meta` that are not copied
 
 
@@ -74,14 +74,14 @@ def move(source: Place, target: Place, progress: Progress = lambda *_: None) -> 
             with store.writer(WRITER_S) as writing:
                 if schema.meta(writing).get(MOVING) != state:  # an interrupted run copied another state of the source
                     with schema.transaction(writing):
-                        for table in ("passages", "contents", "embeddings"):
+                        for table in reversed(_FACTS):
                             writing.execute(f"DELETE FROM {table}")
                     store.vacuum(writing, WRITER_S)  # the source may have purged what was copied
                     schema.remember(writing, **{MOVING: state})
-                _copy_facts(reading, writing, progress)
+                _copy_facts(base.store, reading, writing, progress)
                 with schema.transaction(writing):
-                    _copy_visible(reading, writing, meta)
-                    moved = _compared(reading, writing, store, progress)
+                    _copy_visible(base.store, reading, writing, meta)
+                    moved = _compared(base.store, reading, store, writing, progress)
                 store.finish_writing(writing)
     with closing(KnowledgeBase.open(target)) as copy, copy.writing(WRITER_S) as connection:
         copy.indexes.refresh(connection)
@@ -89,10 +89,10 @@ def move(source: Place, target: Place, progress: Progress = lambda *_: None) -> 
 
 
 def _state(reading: Connection) -> str:
-    """Changes when what is to be copied does."""
+    """Changes when what is to be copied does, or in which order."""
     versions = [version for (version,) in reading.execute("SELECT version FROM versions ORDER BY version")]
     rows = tuple(reading.execute("SELECT count(*), max(id) FROM documents").fetchone())
-    return hashlib.sha256(canonical_json([versions, *rows])).hexdigest()
+    return hashlib.sha256(canonical_json([2, versions, *rows])).hexdigest()
 
 
 def _prepare(store: Store, meta: dict[str, str], state: str) -> None:
@@ -108,33 +108,25 @@ def _prepare(store: Store, meta: dict[str, str], state: str) -> None:
 # --- copying ----------------------------------------------------------------------------------------------------------
 
 
-def _copy_facts(reading: Connection, writing: Writer, progress: Progress) -> None:
-    columns = {table: _columns(reading, writing, table) for table in (*_FACTS, "embeddings")}
-    total = sum(_count(reading, table) for table in _FACTS)
-    done = 0
+def _copy_facts(source: Store, reading: Connection, writing: Writer, progress: Progress) -> None:
+    total, done = sum(_count(reading, table) for table in _FACTS), 0
     for table in _FACTS:
-        (last,) = writing.execute(f"SELECT coalesce(max(id), 0) FROM {table}").fetchone()
+        columns = _columns(reading, writing, table)
         (before,) = writing.execute(f"SELECT count(*) FROM {table}").fetchone()
         done += before
-        for rows in _batches(reading, table, columns[table], last):
+        for rows in _batches(source, reading, table, columns, before):
             with schema.transaction(writing):
-                writing.insert_rows(table, columns[table], rows)
-                if table == "passages":
-                    key = columns[table].index("embedding_key")
-                    vectors = _vectors(reading, columns["embeddings"], {row[key] for row in rows})
-                    there = set(_vectors(writing, ["embedding_key"], {row[0] for row in vectors}))
-                    new = [row for row in vectors if (row[0],) not in there]
-                    writing.insert_rows("embeddings", columns["embeddings"], new)
+                writing.insert_rows(table, columns, rows)
             done += len(rows)
             progress("copy", done, total)
 
 
-def _copy_visible(reading: Connection, writing: Writer, meta: dict[str, str]) -> None:
+def _copy_visible(source: Store, reading: Connection, writing: Writer, meta: dict[str, str]) -> None:
     writing.execute("DELETE FROM versions")  # the one that every new knowledge base has
-    for table, key in _VISIBLE.items():
+    for table in _VISIBLE:
         columns = _columns(reading, writing, table)
-        rows = iter(reading.execute(f"SELECT {', '.join(columns)} FROM {table} ORDER BY {key}"))
-        writing.insert_rows(table, columns, rows)
+        for rows in _batches(source, reading, table, columns):
+            writing.insert_rows(table, columns, rows)
     schema.remember(writing, **_copied(meta), **{MOVING: None})
 
 
@@ -152,35 +144,21 @@ def _count(connection: Connection, table: str) -> int:
 
 
 def _batches(
-    connection: Connection, table: str, columns: Sequence[str], last: int = 0, vectors: Sequence[str] = ()
+    store: Store, connection: Connection, table: str, columns: Sequence[str], start: int = 0
 ) -> Iterator[list[Row]]:
-    """The rows that a document refers to, after the id `last`, which is the first column.
-
-    With `vectors`, its columns, each row of passages is followed by that of its vector.
-    """
-    sql = f"SELECT {', '.join(columns)} FROM {table} WHERE id > ? AND {_FACTS[table]} ORDER BY id LIMIT {BATCH}"
-    while rows := [tuple(row) for row in connection.execute(sql, (last,))]:
-        last = rows[-1][0]
-        if vectors:
-            key = columns.index("embedding_key")
-            found = {row[0]: row for row in _vectors(connection, vectors, {row[key] for row in rows})}
-            rows = [(*row, *found.get(row[key], ())) for row in rows]
-        yield rows
-
-
-def _vectors(connection: Connection, columns: Sequence[str], keys: set[bytes]) -> list[Row]:
-    """The rows of these keys, ascending by key, which is the first column."""
-    if not keys:
-        return []
-    marks = ", ".join("?" * len(keys))
-    sql = f"SELECT {', '.join(columns)} FROM embeddings WHERE embedding_key IN ({marks}) ORDER BY embedding_key"
-    return [tuple(row) for row in connection.execute(sql, sorted(keys))]
+    """The rows that are copied, ascending by their key, without the first `start`."""
+    sql = (
+        f"SELECT {', '.join(columns)} FROM {table} WHERE {_FACTS.get(table, 'true')} ORDER BY {_KEYS.get(table, 'id')}"
+    )
+    rows = islice(store.scan(connection, sql), start, None)
+    while batch := [tuple(row) for row in islice(rows, BATCH)]:
+        yield batch
 
 
 # --- comparing --------------------------------------------------------------------------------------------------------
 
 
-def _compared(reading: Connection, writing: Writer, store: Store, progress: Progress) -> MoveResult:
+def _compared(source: Store, reading: Connection, target: Store, writing: Writer, progress: Progress) -> MoveResult:
     """Raises KnowledgeBaseDamaged unless every row is the same in both."""
     digest = hashlib.sha256()
     counts: Counter[str] = Counter()
@@ -188,25 +166,21 @@ def _compared(reading: Connection, writing: Writer, store: Store, progress: Prog
     def same(table: str, here: Sequence[Row], there: Sequence[Row]) -> None:
         if here != there:
             raise KnowledgeBaseDamaged(
-                f"Rows of {table} in {store} are not what was copied, so nothing of it is shown. Run this again."
+                f"Rows of {table} in {target} are not what was copied, so nothing of it is shown. Run this again."
             )
         counts[table] += len(here)
         for row in here:
             digest.update(canonical_json([table, *(each.hex() if isinstance(each, bytes) else each for each in row)]))
 
     total, done = sum(_count(reading, table) for table in _FACTS), 0
-    for table in _FACTS:
+    for table in (*_FACTS, *_VISIBLE):
         columns = _columns(reading, writing, table)
-        vectors = _columns(reading, writing, "embeddings") if table == "passages" else []
-        there = _batches(writing, table, columns, vectors=vectors)
-        for rows in _batches(reading, table, columns, vectors=vectors):
-            same(table, rows, next(there, []))
-            done += len(rows)
-            progress("compare", done, total)
-        same(table, [], next(there, []))
-    for table, key in _VISIBLE.items():
-        sql = f"SELECT {', '.join(_columns(reading, writing, table))} FROM {table} ORDER BY {key}"
-        same(table, *([tuple(row) for row in each.execute(sql)] for each in (reading, writing)))
+        here, there = _batches(source, reading, table, columns), _batches(target, writing, table, columns)
+        for rows, others in zip_longest(here, there, fillvalue=()):
+            same(table, rows, others)
+            if table in _FACTS:
+                done += len(rows)
+                progress("compare", done, total)
     same("meta", *(sorted(_copied(schema.meta(each)).items()) for each in (reading, writing)))
     newest = schema.newest_version(writing)
     documents = int(writing.execute("SELECT count(*) FROM documents WHERE removed_in IS NULL").fetchone()[0])

@@ -168,8 +168,8 @@ def test_rows_that_came_differently_are_not_shown(
 ) -> None:
     copied = moving._copy_visible
 
-    def changed(reading: Any, writing: Any, meta: dict[str, str]) -> None:
-        copied(reading, writing, meta)
+    def changed(source: Any, reading: Any, writing: Any, meta: dict[str, str]) -> None:
+        copied(source, reading, writing, meta)
         writing.execute("UPDATE tags SET version = 4")
 
     with monkeypatch.context() as patch:
