@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -106,11 +105,11 @@ def search(query: str, kb: Place | None, scope: ScopeOptions, limit: int, cluste
 
     query = checked_question(query)
     base, embedder = context.open_searchable(context.settings(kb=kb))
-    with ExitStack() as stack:
+    with context.joined(cluster):
         if cluster is not None:
-            from openbook.cluster.shards import in_shards
+            from openbook.cluster.shards import RayShards, ShardedSearch
 
-            stack.enter_context(in_shards(base, cluster))
+            base.shards = ShardedSearch(RayShards(base.store.place))
         version, hits = base.search(query, embedder, limit, scope.of(base))
     found = {"query": query, "knowledge_base": base.id, "version": version, "hits": hits}
     display.show(as_json, found, display.print_hits, query, hits)

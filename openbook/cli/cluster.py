@@ -105,13 +105,10 @@ def _base_status(current: Settings) -> BaseStatus | None:
 
 
 def _ray_status(address: str) -> RayStatus:
-    from openbook.cluster.connection import disconnect
     from openbook.cluster.status import status_of_ray
 
-    try:
-        return status_of_ray(address)
-    finally:
-        disconnect()
+    with context.joined(address):
+        return status_of_ray()
 
 
 def _print_status(running: Running | None, place: str, base: BaseStatus | None, ray: RayStatus | None) -> None:

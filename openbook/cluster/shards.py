@@ -8,15 +8,14 @@ question may see, in its own snapshot of the truth, and tells the shards; so fil
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 
 from openbook import __version__
-from openbook.cluster.connection import connect, disconnect, ray_module
+from openbook.cluster.connection import ray_module
 from openbook.config import Place
 from openbook.errors import ClusterError, KnowledgeBaseInvalid, OpenBookError
 from openbook.knowledge.base import KnowledgeBase
@@ -228,18 +227,3 @@ class RayShards:
 
     def _name_of(self, number: int) -> str:
         return f"Search shard {number + 1} of {self.count}"
-
-
-@contextmanager
-def in_shards(base: KnowledgeBase, address: str) -> Iterator[None]:
-    """Search `base` on the Ray cluster at `address`: see `connect` and `RayShards`.
-
-    Raises ConfigError, ClusterError.
-    """
-    connect(address)
-    try:
-        base.shards = ShardedSearch(RayShards(base.store.place))
-        yield
-    finally:
-        base.shards = None
-        disconnect()

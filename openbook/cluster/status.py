@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from openbook.cluster.connection import connect, ray_module
+from openbook.cluster.connection import ray_module
 from openbook.errors import StorageError
 from openbook.knowledge import schema, shared_segments
 from openbook.knowledge.index_cache import kept_contents
@@ -97,9 +97,8 @@ def status_of_base(base: KnowledgeBase) -> BaseStatus:
     )
 
 
-def status_of_ray(address: str) -> RayStatus:
-    """Of the cluster at `address`, which this process joins. Raises ClusterError, ConfigError."""
-    connect(address)
+def status_of_ray() -> RayStatus:
+    """Of the cluster that this process has joined."""
     nodes = ray_module().nodes()
     from ray._private.state import actors  # the public list of actors needs Ray's dashboard
 

@@ -79,7 +79,7 @@ def test_actors_that_died_with_their_process_are_counted(ray_session: None) -> N
         def pid(self) -> int:
             return os.getpid()
 
-    before = status_of_ray("auto")
+    before = status_of_ray()
     remote = ray.remote(num_cpus=0)(Counter)
     killed, living, ended = (remote.remote() for _ in range(3))
     pid = ray.get(killed.pid.remote())
@@ -87,7 +87,7 @@ def test_actors_that_died_with_their_process_are_counted(ray_session: None) -> N
     os.kill(pid, signal.SIGKILL)
     ray.kill(ended)
     deadline = time.monotonic() + 30
-    while (found := status_of_ray("auto")).lost_actors == before.lost_actors and time.monotonic() < deadline:
+    while (found := status_of_ray()).lost_actors == before.lost_actors and time.monotonic() < deadline:
         time.sleep(0.1)
     assert (found.nodes, found.dead_nodes) == (1, 0)
     assert found.lost_actors == before.lost_actors + 1
