@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from openbook.cluster import shards as shards_module
 from openbook.cluster.connection import ray_module
@@ -25,7 +24,7 @@ from openbook.errors import ClusterError, KnowledgeBaseInvalid, KnowledgeBaseMis
 from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add, index_store, vectors
 from openbook.knowledge.erasure import purge
 from openbook.knowledge.indexes import Indexes, Part
-from openbook.knowledge.search import Candidates, Counts, Scoring, SearchQuery, StaleView, View
+from openbook.knowledge.search import StaleView, View
 from openbook.knowledge.updates import remove
 from openbook.testing import HashEmbedder
 from tests.cli.conftest import Out
@@ -41,29 +40,23 @@ def sent(value: Any) -> Any:
     return pickle.loads(pickle.dumps(value))
 
 
-class Parts:
-    """Shards of indexes, with all that passes between them pickled."""
+class PartShards:
+    """Shards that have the parts of indexes which they are to open, with all that passes between them pickled."""
 
     def __init__(self, parts: Sequence[Part]) -> None:
-        self.parts = parts
-        self.rows = sum(part.rows for part in parts)
+        self.parts, self.count = parts, len(parts)
+        self.shards = [SearchShard(Path("absent"), number, self.count) for number in range(self.count)]
 
-    def ask(self, question: SearchQuery) -> PartsRounds:
-        return PartsRounds(self.parts, question)
+    def call(self, numbers: Sequence[int], method: ShardMethod, *arguments: Any) -> list[Any]:
+        if method == "open":
+            for number in numbers:
+                self.shards[number]._parts = {arguments[0]: self.parts[number]}
+            return [self.parts[number].rows for number in numbers]
+        return [sent(self.shards[number].reply(*sent(arguments))) for number in numbers]
 
 
-class PartsRounds:
-    def __init__(self, parts: Sequence[Part], question: SearchQuery) -> None:
-        self._rounds = [part.ask(sent(question)) for part in parts]
-
-    def counts(self) -> list[Counts]:
-        return [sent(each) for rounds in self._rounds for each in rounds.counts()]
-
-    def turned_counts(self, cut: int) -> list[NDArray[np.int64]]:
-        return [sent(each) for rounds in self._rounds for each in rounds.turned_counts(cut)]
-
-    def candidates(self, scoring: Scoring) -> list[Candidates]:
-        return [sent(each) for rounds in self._rounds for each in rounds.candidates(sent(scoring))]
+def view_of(parts: Sequence[Part]) -> View:
+    return ShardedSearch(PartShards(parts)).view("", 1, ids())
 
 
 def answers(view: View, query: str, limit: int, candidates: int) -> tuple[object, ...]:
@@ -105,8 +98,8 @@ def test_any_number_of_shards_says_what_one_index_says(
         whole = [each for each in layouts if np.isin(live, each.contents()).all()]
         for count in COUNTS:
             chosen = [data.draw(st.sampled_from(whole)) for _ in range(count)]  # no two need have the same segments
-            parts = Parts([each.part(live, number, count) for number, each in enumerate(chosen)])
-            assert answers(View(parts), query, limit, candidates) == expected
+            view = view_of([each.part(live, number, count) for number, each in enumerate(chosen)])
+            assert answers(view, query, limit, candidates) == expected
 
 
 def test_shares_are_nearly_equal_and_share_no_row() -> None:
@@ -118,7 +111,7 @@ def test_shares_are_nearly_equal_and_share_no_row() -> None:
         assert sum(sizes) == 600
         assert max(sizes) - min(sizes) <= 10
     assert [indexes.part(ids(), number, 2).rows for number in range(2)] == [0, 0]
-    assert View(Parts([indexes.part(ids(), number, 2) for number in range(2)])).bm25("word", 3) == []
+    assert view_of([indexes.part(ids(), number, 2) for number in range(2)]).bm25("word", 3) == []
 
 
 # --- a knowledge base of real text ------------------------------------------------------------------------------------
@@ -170,8 +163,10 @@ class LocalShards:
     def __init__(self, place: Place, count: int) -> None:
         self.place, self.count = place, count
         self.shards = [SearchShard(place, number, count) for number in range(count)]
+        self.asked: list[str] = []  # the method of each call of a shard
 
     def call(self, numbers: Sequence[int], method: ShardMethod, *arguments: Any) -> list[Any]:
+        self.asked += [method] * len(numbers)
         return [getattr(self.shards[number], method)(*arguments) for number in numbers]
 
     def close(self) -> None:
@@ -238,19 +233,11 @@ def test_damage_under_an_old_date_is_noticed_in_a_shard(tmp_path: Path, monkeypa
     time, data = damaged.stat(), damaged.read_bytes()
     damaged.write_bytes(data[:128] + b"\xff" * (len(data) - 128))
     os.utime(damaged, ns=(time.st_atime_ns, time.st_mtime_ns))
-    opened = 0
-
-    class Counting(LocalShards):
-        def call(self, numbers: Sequence[int], method: ShardMethod, *arguments: Any) -> list[Any]:
-            nonlocal opened
-            opened += len(numbers) if method == "open" else 0
-            return super().call(numbers, method, *arguments)
-
-    shards = Counting(base.folder, 2)
+    shards = LocalShards(base.folder, 2)
     base.shards = ShardedSearch(shards)
     base.indexes.distrust()
     assert base.search("When does the ferry leave?", EMBED) == expected
-    assert opened == 3  # the one that holds the text, a second time
+    assert shards.asked.count("open") == 3  # the one that holds the text, a second time
     shards.close()
     base.close()
 
