@@ -180,7 +180,6 @@ class Workers:
 
     def __init__(self, embedder: Embedder, *, most: int = 0) -> None:
         self.embedder = ClusterEmbedder(self, embedder)
-        self.deaths = 0  # of actors
         self._ray = ray_module()
         self._local, self._most = embedder, most
         self._actors: list[_Actor] = []
@@ -317,7 +316,6 @@ class Workers:
         """Put a new actor in the place of one that died. Raises ClusterError when too many died so, and no other is left."""
         if actor not in self._actors:
             return
-        self.deaths += 1
         with suppress(self._ray.exceptions.RayError):  # it may only have been unreachable
             self._ray.kill(actor.handle)
         self._actors.remove(actor)

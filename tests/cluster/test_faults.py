@@ -12,7 +12,6 @@ import psycopg
 import pytest
 
 from openbook.cluster import object_store, postgres_connection
-from openbook.cluster.object_store import open_s3
 from openbook.cluster.postgres import PostgresStore
 from openbook.config import DatabaseUrl, Settings
 from openbook.errors import StorageError
@@ -22,7 +21,6 @@ from openbook.knowledge.embeddings import Progress
 from openbook.serving.configuration import Configuration
 from openbook.testing import HashEmbedder, echo_model
 from tests.cluster.proxy import Fault, Proxy
-from tests.cluster.test_object_store import refusals
 from tests.conftest import ROOT
 from tests.serving.conftest import running
 
@@ -118,7 +116,7 @@ def test_a_server_without_its_object_store_answers_and_refuses_only_a_purge(
             "/v1/documents", files={"file": ("new.txt", b"The ferry to island 9 leaves at noon.")}
         )
         assert sent.status_code == 200
-        assert "507 Insufficient Storage" in caplog.text
+        assert "it answers 507 Insufficient Storage" in caplog.text
         found = server.client.post("/v1/search", json={"query": "ferry island 9 noon", "limit": 1})
         assert found.json()["data"][0]["passage"]["text"] == "The ferry to island 9 leaves at noon."
         (path,) = (each for each in base.documents() if each.endswith("new.txt"))
@@ -192,11 +190,6 @@ def test_a_full_disk_of_the_database_is_a_sentence_and_nothing_is_lost(
         connection.execute("DROP FUNCTION openbook.no_room CASCADE")
     with closing(made(new_postgres_url, docs, embedder)) as base:
         assert is_whole(base, docs)
-
-
-def test_what_an_object_store_answers_is_said(objects: Proxy) -> None:
-    objects.fault = "full"
-    refusals(open_s3(objects.url), "it answers 507 Insufficient Storage")
 
 
 @pytest.mark.slow

@@ -17,8 +17,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from openbook.config import Settings
 from openbook.errors import ClusterError, ConfigError, EngineError
@@ -42,7 +40,7 @@ with warnings.catch_warnings():
     from ray import serve
 
     from openbook.cluster import replicas
-    from openbook.cluster.replicas import OpenModel, Replicas, ReplicatedEngine, affinity_key, ranked
+    from openbook.cluster.replicas import OpenModel, Replicas, ReplicatedEngine, affinity_key
 
 pytestmark = [pytest.mark.filterwarnings("ignore:::ray"), pytest.mark.filterwarnings("ignore::ResourceWarning")]
 
@@ -51,14 +49,6 @@ DOCS = {f"{name}.txt": f"The {name} of the harbour opens at {hour} and closes at
 
 
 # --- which replica ----------------------------------------------------------------------------------------------------
-
-
-@given(st.sets(st.text(max_size=9), min_size=2, max_size=9), st.text(max_size=9), st.data())
-def test_without_a_node_the_others_keep_their_order(nodes: set[str], key: str, data: st.DataObject) -> None:
-    lost = data.draw(st.sampled_from(sorted(nodes)))
-    order = ranked(key, nodes)
-    assert ranked(key, nodes - {lost}) == [node for node in order if node != lost]
-    assert order == ranked(key, sorted(nodes, reverse=True))
 
 
 def test_the_key_is_that_of_the_first_passage_whatever_is_asked() -> None:
@@ -160,19 +150,6 @@ def test_where_all_are_busy_for_long_another_replica_starts(two: Replicas, folde
         (first,) = {int(text) for text in pool.map(next, streams)}
         assert pool.submit(process_of, model, "a").result(180) != first
         list(pool.map(lambda stream: stream.close(), streams))
-
-
-def test_where_no_replica_is_a_request_ends_with_an_error(
-    two: Replicas, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ended = opened(replace(two, least=1, most=1), partial(told_model, folder))
-    serve.delete(engine_of(ended)._handle.app_name)
-    monkeypatch.setattr(replicas, "_BEGIN_S", 0.1)
-    with pytest.raises(ClusterError, match=r"^No replica is there\. See on the cluster: serve status$"):
-        process_of(ended, "a")
-    ended.close()
-    with pytest.raises(EngineError, match="was closed"):
-        process_of(ended, "a")
 
 
 def test_another_numeric_class_is_refused(model: FrozenModel) -> None:
@@ -317,13 +294,21 @@ def test_a_client_that_leaves_frees_its_place_and_ends_the_work_at_the_replica(
     assert server.ask("When does the bridge open?").status_code == 200
 
 
-def test_no_replica_is_a_503_that_says_to_try_again(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replicas, "_BEGIN_S", -1.0)
-    monkeypatch.setattr(replicas, "_POLL_S", 0.0)
-    monkeypatch.setattr(replicas, "_runs", lambda name: False)
-    response = server.ask("When does the bridge open?")
+def test_where_no_replica_is_a_request_ends_with_an_error(
+    two: Replicas, folder: Path, configuration: Configuration, base: KnowledgeBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = opened(replace(two, least=1, most=1), partial(told_model, folder))
+    serve.delete(engine_of(ended)._handle.app_name)
+    monkeypatch.setattr(replicas, "_BEGIN_S", 0.1)
+    with pytest.raises(ClusterError, match=r"^No replica is there\. See on the cluster: serve status$"):
+        process_of(ended, "a")
+    with running(configuration, ended, {"kb": base}) as server:
+        response = server.ask("When does the bridge open?")
     assert (response.status_code, response.json()["error"]["code"]) == (503, "cluster_unavailable")
     assert response.headers["retry-after"] == "5"
+    ended.close()
+    with pytest.raises(EngineError, match="was closed"):
+        process_of(ended, "a")
 
 
 def test_when_the_name_means_another_model_its_replicas_answer_and_the_old_ones_end(
@@ -392,20 +377,6 @@ def test_tokens_are_counted_without_the_weights(
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("arguments", "wanted"),
-    [
-        ("--cluster ray://head:10001", "answers cannot be streamed through Ray's client"),
-        ("--cluster local --base-url http://127.0.0.1:1/v1", "--cluster and --base-url exclude each other"),
-        ("--replicas 2", "--replicas needs --cluster"),
-        ("--cluster local --replicas 0", "'0' is neither a number from 1 to 9999 nor two, such as 1-4"),
-        ("--cluster local --replicas 4-2", "'4-2' is neither a number"),
-    ],
-)
-def test_what_cannot_be_meant_is_refused(arguments: str, wanted: str, out: Out) -> None:
-    out.refused(2, wanted, "serve", "--port", "0", *arguments.split())
 
 
 def test_a_port_that_is_taken_shows_before_a_cluster_is_joined(out: Out) -> None:

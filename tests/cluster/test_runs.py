@@ -155,7 +155,11 @@ def test_passages_are_read_ahead_once_each_and_what_has_no_room_is_said(
     ("command", "wanted"),
     [
         ("warm --replicas 2", "--replicas needs --cluster"),
-        ("warm --cluster ray://head:10001", "answers cannot be streamed through Ray's client"),
+        ("serve --port 0 --replicas 2", "--replicas needs --cluster"),
+        ("serve --port 0 --cluster local --replicas 0", "'0' is neither a number from 1 to 9999 nor two, such as 1-4"),
+        ("serve --port 0 --cluster local --replicas 4-2", "'4-2' is neither a number"),
+        ("serve --port 0 --cluster local --base-url http://[::1]:1", "--cluster and --base-url exclude each other"),
+        ("serve --port 0 --cluster ray://head:10001", "answers cannot be streamed through Ray's client"),
         ("questions draft -o new.jsonl --cluster here", "'here' is no address of a cluster"),
         ("diagnose questions.jsonl --cluster ray://head:10001", "answers cannot be streamed through Ray's client"),
     ],
@@ -174,14 +178,17 @@ MACHINES = st.dictionaries(st.text("abcdef", min_size=1, max_size=4), st.sampled
 
 
 @given(MACHINES, st.text(max_size=9), st.data())
-def test_without_a_replica_only_keys_of_its_machine_move(
+def test_without_a_replica_only_keys_of_its_machine_move_and_the_others_keep_their_order(
     machines: dict[str, str], key: str, data: st.DataObject
 ) -> None:
     lost = data.draw(st.sampled_from(sorted(machines)))
     left = {replica: machine for replica, machine in machines.items() if replica != lost}
-    first, after = by_machine(key, machines)[0], by_machine(key, left)[0]
-    assert lost in first or after == first
-    assert sorted(each for group in by_machine(key, machines) for each in group) == sorted(machines)
+    before, after = by_machine(key, machines), by_machine(key, left)
+    assert lost in before[0] or after[0] == before[0]
+    assert sorted(each for group in before for each in group) == sorted(machines)
+    kept = [[each for each in group if each != lost] for group in before]
+    assert sorted(filter(None, kept)) == sorted(after)
+    assert before == by_machine(key, dict(reversed(machines.items())))
 
 
 def test_the_machine_of_a_key_outlives_the_replicas_and_those_with_more_have_more_keys() -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from openbook.cluster import connection
 from openbook.cluster.connection import ray_module
-from openbook.cluster.status import status_of_base, status_of_ray, unfinished
+from openbook.cluster.status import status_of_base, status_of_ray
 from openbook.errors import ClusterError, ConfigError
 from openbook.knowledge import KnowledgeBase
 from tests.cli.conftest import Out
@@ -40,29 +40,16 @@ def test_what_is_behind_is_named(folder: Path, out: Out) -> None:
         connection.execute(
             "DELETE FROM embeddings WHERE embedding_key IN (SELECT embedding_key FROM embeddings LIMIT 2)"
         )
-        connection.execute("INSERT INTO meta VALUES ('purging_elsewhere', '')")
+        for key in ("purging", "purging_elsewhere", "reembedding"):
+            connection.execute("INSERT INTO meta VALUES (?, '')", (key,))
     with closing(KnowledgeBase.open(folder)) as base:
         found = status_of_base(base)
-    assert (found.unindexed, found.without_vectors, found.unfinished) == (6, 2, ("purge",))
+    assert (found.unindexed, found.without_vectors, found.unfinished) == (6, 2, ("purge", "reembed"))
     code, text, err = out("cluster", "status", "--json")
     assert code == ClusterError.exit_code
     assert json.loads(text)["problems"] == list(found.behind)
-    assert len(found.behind) == 3
+    assert len(found.behind) == 4
     assert all(each in err for each in found.behind)
-
-
-@pytest.mark.parametrize(
-    ("keys", "names"),
-    [
-        ((), ()),
-        (("purging",), ("purge",)),
-        (("purging", "purging_elsewhere"), ("purge",)),
-        (("reembedding",), ("reembed",)),
-        (("purging_elsewhere", "reembedding"), ("purge", "reembed")),
-    ],
-)
-def test_work_that_was_interrupted_has_its_name_once(keys: tuple[str, ...], names: tuple[str, ...]) -> None:
-    assert unfinished(dict.fromkeys(keys, "")) == names
 
 
 @pytest.mark.usefixtures("outside")
@@ -96,9 +83,11 @@ def test_actors_that_died_with_their_process_are_counted(ray_session: None) -> N
 
 @pytest.mark.usefixtures("outside")
 @pytest.mark.parametrize("address", ["head:", "head:0", "head:65536", "http://head:1", "ray://head", "a b:1", ""])
-def test_what_is_no_address_is_refused(address: str) -> None:
-    with pytest.raises(ConfigError, match=r"is no address of a cluster\. Give host:port"):
-        connection.connect(address)
+def test_what_is_no_address_is_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address or "no address")
+    for given in (address, "auto"):
+        with pytest.raises(ConfigError, match=r"is no address of a cluster\. Give host:port"):
+            connection.connect(given)
 
 
 @pytest.mark.usefixtures("outside")
@@ -109,13 +98,6 @@ def test_an_address_where_nobody_listens_is_refused_at_once(scheme: str) -> None
         address = f"{scheme}127.0.0.1:{free.getsockname()[1]}"
         with pytest.raises(ClusterError, match=f"^The Ray cluster at {address} cannot be reached: Connection refused"):
             connection.connect(address)
-
-
-@pytest.mark.usefixtures("outside")
-def test_auto_is_the_address_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", "no address")
-    with pytest.raises(ConfigError, match="'no address' is no address"):
-        connection.connect("auto")
 
 
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

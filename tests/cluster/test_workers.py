@@ -17,7 +17,7 @@ import pytest
 
 from openbook.cluster import workers as module
 from openbook.cluster.connection import ray_module
-from openbook.cluster.workers import MOST_DEATHS, ClusterParsers, Lost, Task, Workers
+from openbook.cluster.workers import ClusterParsers, Lost, Task, Workers
 from openbook.errors import ClusterError, NotReadNow
 from openbook.knowledge import KnowledgeBase, Report, RunOptions, embeddings, sync
 from openbook.knowledge.check import check
@@ -162,7 +162,6 @@ def test_what_a_killed_worker_had_is_done_by_another(
 
         base, report = synced_by(workers, tmp_path / "there", docs, kill)
         assert len(killed) == 2
-        assert 1 <= workers.deaths <= 2  # the second may have had nothing to do any more
     here, expected = synced(tmp_path / "here", docs, HashEmbedder())
     assert report == expected
     assert state(base) == state(here)
@@ -193,13 +192,12 @@ def test_a_worker_without_memory_is_replaced_and_what_kills_every_worker_is_give
     with Workers(Deadly(tmp_path / "once")) as workers:
         vectors = workers.embedder.embed_passages(["swell"])
         assert (vectors == HashEmbedder().embed_passages(["swell"])).all()
-        assert workers.deaths == 1
+        assert (tmp_path / "once").exists()
         with pytest.raises(ClusterError, match="3 workers died while they embedded the same passages"):
             workers.embedder.embed_passages(["kill"])
-        assert workers.deaths == 1 + MOST_DEATHS
         (tmp_path / "once").unlink()
         assert len(list(workers.results("embed", [Task((["stall"],))], patience_s=2.0))) == 1
-        assert workers.deaths == 2 + MOST_DEATHS
+        assert (tmp_path / "once").exists()
         assert len(workers.embedder.embed_passages(["a text"])) == 1
 
 

@@ -70,18 +70,15 @@ def recipe(store: ModelStore, tmp_path: Path) -> Recipe:
     )
 
 
-@pytest.mark.parametrize(
-    ("units", "device", "warned"), [(False, "cpu", True), (True, "cpu", False), (False, "cuda", False)]
-)
-def test_a_processor_that_would_have_to_imitate_bf16_is_named(
-    recipe: Recipe, monkeypatch: pytest.MonkeyPatch, *, units: bool, device: str, warned: bool
-) -> None:
+def test_a_processor_that_would_have_to_imitate_bf16_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    bf16, exact = (small_recipe(loop={"precision": each}) for each in ("bf16", "f32"))
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
-    for check in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
-        monkeypatch.setattr(torch.cpu, check, lambda: units)
-    assert ['precision = "f32"' in sentence for sentence in slow_precision(recipe, device)] == [True] * warned
-    exact = recipe.model_copy(update={"loop": recipe.loop.model_copy(update={"precision": "f32"})})
-    assert not slow_precision(exact, device)
+    for units in (False, True):
+        for check in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+            monkeypatch.setattr(torch.cpu, check, lambda units=units: units)
+        assert ['precision = "f32"' in sentence for sentence in slow_precision(bf16, "cpu")] == [True] * (not units)
+        assert not slow_precision(exact, "cpu")
+        assert not slow_precision(bf16, "cuda")
 
 
 def test_a_run_that_is_stopped_and_resumed_stores_the_same_model(
