@@ -24,6 +24,7 @@ from openbook.errors import ClusterError, ConfigError, StorageError
 from openbook.locks import exclusive_lock
 from tests.cli.conftest import Out
 from tests.conftest import ROOT
+from tests.serving.conftest import eventually
 
 # `ray start`: what it is asked for becomes processes, which last until they are ended, whoever started them.
 RAY_START = """
@@ -126,9 +127,7 @@ def test_its_life(home: Path, out: Out) -> None:
 
     head = local.running(state).services[2].processes[1]  # Ray is of no use without this node
     os.kill(head, signal.SIGKILL)
-    deadline = time.monotonic() + 5
-    while local.running(state).services[2].processes and time.monotonic() < deadline:
-        time.sleep(0.05)
+    eventually(lambda: not local.running(state).services[2].processes)
     before = local.running(state)
     assert not before.whole
     out.ok("up", "--local", 1)

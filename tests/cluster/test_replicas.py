@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import warnings
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray import serve
 
+from openbook.cluster import replicas
+from openbook.cluster.replicas import OpenModel, Replicas, ReplicatedEngine, affinity_key
 from openbook.config import Settings
 from openbook.errors import ClusterError, ConfigError, EngineError
 from openbook.inference import FrozenModel, prompt_counter
@@ -35,14 +37,7 @@ from tests.conftest import base_with
 from tests.serving.conftest import LONG_S, Running, connected, eventually, posted, running
 from tests.serving.test_stateless import answer
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)  # of Ray Serve's own code
-    from ray import serve
-
-    from openbook.cluster import replicas
-    from openbook.cluster.replicas import OpenModel, Replicas, ReplicatedEngine, affinity_key
-
-pytestmark = [pytest.mark.filterwarnings("ignore:::ray"), pytest.mark.filterwarnings("ignore::ResourceWarning")]
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
 DOCS = {f"{name}.txt": f"The {name} of the harbour opens at {hour} and closes at dusk." for hour, name in enumerate(
     "bridge ferry office market library museum station theatre".split(), 6)}  # fmt: skip

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-import warnings
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -20,9 +19,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ray import serve
 
 from openbook.cli import on_cluster
+from openbook.cluster import replicas
 from openbook.cluster.connection import ray_module
+from openbook.cluster.replicas import AffinityRouter, by_machine
 from openbook.config import Settings
 from openbook.inference import FrozenModel
 from openbook.parallel import Cancelled, never
@@ -33,14 +35,7 @@ from tests.conftest import ROOT, base_with
 from tests.diagnosis.bases import EMBEDDER
 from tests.serving.conftest import LONG_S, eventually
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)  # of Ray Serve's own code
-    from ray import serve
-
-    from openbook.cluster import replicas
-    from openbook.cluster.replicas import AffinityRouter, by_machine
-
-pytestmark = [pytest.mark.filterwarnings("ignore:::ray"), pytest.mark.filterwarnings("ignore::ResourceWarning")]
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
 TEXTS = {
     f"{n}.txt": f"Harbour {n} has a crane, which lifts {n + 30} tonnes and was built in {n + 1950} by the port."

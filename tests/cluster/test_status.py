@@ -8,7 +8,6 @@ import shutil
 import signal
 import socket
 import sys
-import time
 from contextlib import closing
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from openbook.cluster.status import status_of_base, status_of_ray
 from openbook.errors import ClusterError, ConfigError
 from openbook.knowledge import KnowledgeBase
 from tests.cli.conftest import Out
+from tests.serving.conftest import eventually
 
 
 @pytest.fixture
@@ -73,9 +73,8 @@ def test_actors_that_died_with_their_process_are_counted(ray_session: None) -> N
     ray.get([living.pid.remote(), ended.pid.remote()])
     os.kill(pid, signal.SIGKILL)
     ray.kill(ended)
-    deadline = time.monotonic() + 30
-    while (found := status_of_ray()).lost_actors == before.lost_actors and time.monotonic() < deadline:
-        time.sleep(0.1)
+    eventually(lambda: status_of_ray().lost_actors > before.lost_actors)
+    found = status_of_ray()
     assert (found.nodes, found.dead_nodes) == (1, 0)
     assert found.lost_actors == before.lost_actors + 1
     assert found.actors["Counter"] == 1

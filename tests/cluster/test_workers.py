@@ -27,6 +27,7 @@ from openbook.testing import EmbedderSuite, HashEmbedder
 from tests.cli.conftest import Out
 from tests.cluster.state import state, worker_pids
 from tests.conftest import ROOT
+from tests.serving.conftest import eventually
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -74,10 +75,7 @@ def workers(ray_session: None) -> Iterator[Workers]:
 def free_cores(workers: Workers) -> None:
     """For other workers than those of the module, which come back with their next task."""
     workers.close()
-    deadline = time.monotonic() + 60
-    while ray_module().available_resources().get("CPU", 0) < 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    eventually(lambda: ray_module().available_resources().get("CPU", 0) >= 2)
 
 
 class TestClusterEmbedder(EmbedderSuite):
