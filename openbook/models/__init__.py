@@ -16,7 +16,7 @@ and never changed; names point to digests.
 
     store = ModelStore(settings.models_dir)
     reference = ensure(store, "smollm2-135m-instruct")
-    store.verify(reference)
+    assert not store.findings(reference)
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ from openbook.models.manifest import FILES, TRAINING_RECORD, Kind, KnowledgeCuto
 from openbook.models.sources import HubSource, download_from_hub, fetch_first, find_on_hub, parse_source
 from openbook.models.store import ModelReference, ModelStore, staging_folder
 from openbook.models.training_record import TrainingRecord
+from openbook.models.verify import refuse
 
 Announce = Callable[[str], None]
 TryOut = Callable[[ModelReference], None]
@@ -189,7 +190,8 @@ def _install(
         base = store.base_of(manifest) if manifest.kind == "adapter" else None
         try_out(ModelReference(name or manifest.name, manifest.digest, files, manifest, base))
     folder = writer.install(store.root, manifest, files)
-    store.check_fast(ModelReference(name or manifest.name, manifest.digest, folder, manifest))
+    if found := store.findings(ModelReference(manifest.name, manifest.digest, folder, manifest)):
+        refuse(manifest.digest[:12], found)  # no name may mean it yet
     return store.point(name, manifest.digest) if name else store.resolve(manifest.digest)
 
 

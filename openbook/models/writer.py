@@ -11,7 +11,6 @@ from pathlib import Path
 from openbook.files import storage_errors, sync_file, sync_folder
 from openbook.models.manifest import MANIFEST_NAME, Manifest
 from openbook.models.store import staging_folder
-from openbook.models.verify import full_findings, refuse
 
 READ_ONLY = 0o444
 
@@ -19,8 +18,8 @@ READ_ONLY = 0o444
 def install(store_dir: Path, manifest: Manifest, files_dir: Path) -> Path:
     """Moves a model into the store and returns its folder, `<store_dir>/<digest>`. Nothing there is ever overwritten.
 
-    `files_dir` is on the store's disk and holds the files that the manifest was made from. Raises StorageError, and
-    ModelNotVerified if the same model is there already and is damaged.
+    `files_dir` is on the store's disk and holds the files that the manifest was made from. Where the model was there already,
+    it stays as it is: the caller has to verify it. Raises StorageError.
     """
     target = store_dir / manifest.digest
     if not target.is_dir():
@@ -37,11 +36,8 @@ def install(store_dir: Path, manifest: Manifest, files_dir: Path) -> Path:
             try:
                 staged.rename(target)
             except OSError:
-                if not target.is_dir():
+                if not target.is_dir():  # another process was faster
                     raise
             else:
                 sync_folder(store_dir)
-                return target
-    if found := full_findings(target, manifest.digest):  # it was there, or another process was faster
-        refuse(manifest.digest[:12], found)
     return target

@@ -122,9 +122,8 @@ def test_what_is_damaged_beside_an_adapter_is_found(store: ModelStore, tiny: Mod
     assert store.findings(found) == ("training.json differs",)
     rewrite(written, content)
     rewrite(tiny.main_file, flip(tiny.main_file.read_bytes(), -30))
-    for check in (store.check_fast, store.verify):
-        with pytest.raises(ModelNotVerified, match="'tiny' is not what its digest says: tensor output_norm"):
-            check(found)
+    with pytest.raises(ModelNotVerified, match="'tiny' is not what its digest says: tensor output_norm"):
+        store.check_fast(found)
 
 
 def test_a_file_that_is_no_adapter_is_refused(store: ModelStore, tiny_file: Path, tmp_path: Path) -> None:
