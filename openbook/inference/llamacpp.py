@@ -36,21 +36,11 @@ from openbook.inference.llamalib import Aborted, Adapter, Context, Model, librar
 from openbook.inference.passage_selection import choose, enough, score_of
 from openbook.inference.slots import MOST_SLOTS, SLOT_TOKENS, Batcher, SlotAnswer, Turns, alike_widths
 from openbook.inference.tokenizer import PromptTokenizer
-from openbook.models.digest import READER_KEYS
+from openbook.models.gguf_writer import reader_format
 from openbook.models.verify_cache import Trial
 from openbook.parallel import Cancelled, never
 from openbook.prompts import text_of_block
-from openbook.records import (
-    Completion,
-    Decoding,
-    Digest,
-    ModelIdentity,
-    Prompt,
-    ReaderFormat,
-    Stated,
-    canonical_json,
-    sha256_hex,
-)
+from openbook.records import Completion, Decoding, Digest, ModelIdentity, Prompt, Stated, canonical_json, sha256_hex
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -98,7 +88,7 @@ class LlamaCppEngine:
         self._base: LlamaCppEngine | None = None
         self._model = Model(path)
         self._adapter = Adapter(self._model, adapter) if adapter else None  # freed with the model by llama.cpp
-        self.reader_format: Final = _reader_format(self._adapter or self._model)
+        self.reader_format: Final = reader_format((self._adapter or self._model).metadata)
         self._threads = threads or available_cores()
         trained = self._model.trained_context_tokens
         self.context_tokens: Final = min(context_tokens, trained) if trained > 0 else context_tokens
@@ -432,15 +422,6 @@ class LlamaCppEngine:
             ) from error
         batcher = Batcher(self._pool, context, most, least)
         return batcher, f"; answers in {most} slots of {SLOT_TOKENS}, at least {least} a step, plain attention"
-
-
-def _reader_format(part: Model | Adapter) -> ReaderFormat | None:
-    """How this model was trained to be asked about passages; None for one that was not."""
-    names = ("instruction", "abstention", "passages", "declines_above")
-    instruction, abstention, passages, threshold = (part.metadata(READER_KEYS + name) for name in names)
-    if not (instruction and abstention):
-        return None
-    return ReaderFormat(instruction, abstention, int(passages or 1), float(threshold) if threshold else None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ float32 that is kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
@@ -38,17 +38,17 @@ def checked_quantisation(text: str) -> Quantisation:
 
 def reader_of(path: Path) -> ReaderFormat | None:
     """How the model or adapter in the GGUF file is asked as a reader, if it is one."""
-    header = read_gguf(path)
-    instruction, abstention = (header.text(READER_KEYS + key) for key in ("instruction", "abstention"))
+    metadata = read_gguf(path).metadata
+    return reader_format(lambda key: str(metadata[key].value) if key in metadata else None)
+
+
+def reader_format(stated: Callable[[str], str | None]) -> ReaderFormat | None:
+    """`stated`: what the metadata of a model or adapter states under a key, as text. None for one that is no reader."""
+    names = ("instruction", "abstention", "passages", "declines_above")
+    instruction, abstention, passages, threshold = (stated(READER_KEYS + name) for name in names)
     if not (instruction and abstention):
         return None
-    threshold = header.metadata.get(READER_KEYS + "declines_above")
-    return ReaderFormat(
-        instruction,
-        abstention,
-        header.integer(READER_KEYS + "passages") or 1,
-        None if threshold is None else float(threshold.value),
-    )
+    return ReaderFormat(instruction, abstention, int(passages or 1), float(threshold) if threshold else None)
 
 
 def add_reader(writer: GGUFWriter, reader: ReaderFormat | None) -> None:
