@@ -19,9 +19,12 @@ from openbook.inference.context_pool import PARALLEL_CONTEXTS
 from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.inference.llamalib import evaluation_calls, is_marker, library
 from openbook.models import ModelReference, read_gguf
+from openbook.models.gguf import ValueType
 from openbook.records import Completion, Decoding, ModelIdentity, Prompt
 from openbook.testing import PROMPT, EngineSuite
 from tests.conftest import open_engine
+from tests.models.gguf_files import Array
+from tests.models.mutations import recipe_of
 
 pytestmark = pytest.mark.model
 
@@ -36,13 +39,14 @@ class TestLlamaCppEngine(EngineSuite):
 
 
 NORMAL, USER_DEFINED = 1, 4  # token types in a GGUF file
+TEXTS, TYPES = "tokenizer.ggml.tokens", "tokenizer.ggml.token_type"
 
 
 @pytest.fixture(scope="module")
 def specials(model_reference: ModelReference) -> dict[int, str]:
     """The control tokens and their texts, as the file itself names them."""
-    metadata = read_gguf(model_reference.path / "model.gguf").metadata
-    texts, types = metadata["tokenizer.ggml.tokens"].value, metadata["tokenizer.ggml.token_type"].value
+    metadata = read_gguf(model_reference.main_file).metadata
+    texts, types = metadata[TEXTS].value, metadata[TYPES].value
     return {token: texts[token] for token, kind in enumerate(types) if kind != NORMAL}
 
 
@@ -78,26 +82,16 @@ def test_plain_text_survives_tokenisation(engine: LlamaCppEngine, specials: dict
 START = 1  # <|im_start|>
 
 
-def user_defined(data: bytes, tokens: list[int]) -> bytes:
-    """The model file with the type of `tokens` patched. Their types stand in an array of int32."""
-    key = b"tokenizer.ggml.token_type"
-    array = data.index(key) + len(key) + 4  # after the type of the value
-    assert data[array : array + 4] == (5).to_bytes(4, "little")  # the items are int32
-    first = array + 4 + 8  # after the number of items
-    patched = bytearray(data)
-    for token in tokens:
-        patched[first + 4 * token : first + 4 * token + 4] = USER_DEFINED.to_bytes(4, "little")
-    return bytes(patched)
-
-
 @pytest.fixture(scope="module")
 def patched(model_reference: ModelReference, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlamaCppEngine]:
     """The model with user-defined tokens, which llama.cpp matches in plain text too: a marker and a letter."""
-    original = model_reference.path / "model.gguf"
-    texts = read_gguf(original).metadata["tokenizer.ggml.tokens"].value
+    metadata = read_gguf(model_reference.main_file).metadata
+    texts, types = metadata[TEXTS].value, list(metadata[TYPES].value)
     assert texts[START] == "<|im_start|>"
-    path = tmp_path_factory.mktemp("patched") / "model.gguf"
-    path.write_bytes(user_defined(original.read_bytes(), [START, texts.index("m")]))
+    types[START] = types[texts.index("m")] = USER_DEFINED
+    recipe = recipe_of(model_reference.main_file)
+    recipe = recipe.with_value(TYPES, ValueType.ARRAY, Array(ValueType.INT32, tuple(types)))
+    path = recipe.write(tmp_path_factory.mktemp("patched") / "model.gguf")
     engine = LlamaCppEngine(path, identity=ModelIdentity("patched", "", "verified"), context_tokens=256)
     yield engine
     engine.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,6 +21,7 @@ from openbook.inference import Engine, connect_model
 from openbook.inference.openai import LeadingThoughts, OpenAIEngine
 from openbook.records import Completion, Decoding, ModelIdentity, Prompt
 from openbook.testing import PROMPT, EchoEngine, EngineSuite
+from tests.conftest import served
 
 THOUGHTS = {
     "thinks": ["<thi", "nk>\nWell, </thi", "s is\n hard", "</th", "ink>", "\n", "\nNine ", "o'clock."],
@@ -122,13 +122,8 @@ class QuietServer(ThreadingHTTPServer):
 
 @pytest.fixture(scope="module")
 def base_url() -> Iterator[str]:
-    server = QuietServer(("127.0.0.1", 0), FakeServer)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}/v1"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with served(QuietServer(("127.0.0.1", 0), FakeServer)) as port:
+        yield f"http://127.0.0.1:{port}/v1"
 
 
 class TestOpenAIEngine(EngineSuite):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -20,26 +18,16 @@ from openbook.models.gguf import ValueType
 from openbook.models.verify_cache import Trial, read_cached, trial_path
 from openbook.records import Decoding
 from openbook.testing import PROMPT
-from tests.models.gguf_files import Array, Recipe, llama
+from tests.conftest import printed
+from tests.models.gguf_files import llama
 
 TEMPLATE = ("<s>system\n", "<s>\n<s>user\n", "<s>\n<s>assistant\n")
 ABORTS = ("llama.attention.layer_norm_rms_epsilon", ValueType.FLOAT32, -1.0)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> ModelStore:
-    return ModelStore(tmp_path / "models")
-
-
-def written(tmp_path: Path, recipe: Recipe) -> Path:
-    path = tmp_path / "small.gguf"
-    path.write_bytes(recipe.build())
-    return path
-
-
-@pytest.fixture
 def small(store: ModelStore, tmp_path: Path) -> ModelReference:
-    return import_gguf(store, written(tmp_path, llama()), try_out=try_model)
+    return import_gguf(store, llama().write(tmp_path / "small.gguf"), try_out=try_model)
 
 
 def record_of(store: ModelStore, reference: ModelReference) -> Trial | None:
@@ -66,7 +54,7 @@ def test_what_was_tried_is_on_record_and_not_tried_again(
 def test_what_is_not_on_record_is_tried_when_it_is_opened(
     store: ModelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = import_gguf(store, written(tmp_path, llama()))
+    small = import_gguf(store, llama().write(tmp_path / "small.gguf"))
     assert record_of(store, small) is None
     with monkeypatch.context() as patch:
         patch.setattr("sys.executable", "/no such program")
@@ -89,9 +77,9 @@ def test_another_engine_or_file_or_a_damaged_record_is_another_trial(
 
 
 def test_a_file_that_differs_where_no_digest_looks_is_another_file(store: ModelStore, tmp_path: Path) -> None:
-    first = import_gguf(store, written(tmp_path, llama()), try_out=try_model)
+    first = import_gguf(store, llama().write(tmp_path / "small.gguf"), try_out=try_model)
     store.remove("small")
-    again = written(tmp_path, llama().with_value("general.quantization_version", ValueType.STRING, "x"))
+    again = llama().with_value("general.quantization_version", ValueType.STRING, "x").write(tmp_path / "small.gguf")
     second = import_gguf(store, again)
     assert second.digest == first.digest
     load_model(second).close()
@@ -103,7 +91,7 @@ def test_a_file_that_differs_where_no_digest_looks_is_another_file(store: ModelS
 def test_a_model_that_ends_the_process_that_tries_it_gets_no_name_and_ends_no_other(
     store: ModelStore, tmp_path: Path
 ) -> None:
-    path = written(tmp_path, llama().with_value(*ABORTS))
+    path = llama().with_value(*ABORTS).write(tmp_path / "small.gguf")
     with pytest.raises(EngineError, match=r"'small' cannot be used: it ended the process .*signal 6.*eps >= 0"):
         import_gguf(store, path, try_out=try_model)
     assert (store.names(), store.everything()) == ({}, ())
@@ -121,23 +109,16 @@ def test_numbers_that_are_none_and_a_vocabulary_that_cannot_spell_a_character_ar
     recipe = llama()
     tensors = tuple(replace(each, data=b"\xff" * len(each.data)) for each in recipe.tensors)
     with pytest.raises(EngineError, match="they are not finite"):
-        import_gguf(store, written(tmp_path, replace(recipe, tensors=tensors)), try_out=try_model)
+        import_gguf(store, replace(recipe, tensors=tensors).write(tmp_path / "small.gguf"), try_out=try_model)
     # Over such a character llama.cpp would end the process at the first question that has it.
     recipe = recipe.with_value("tokenizer.ggml.model", ValueType.STRING, "llama")
     with pytest.raises(EngineError, match="it ended the process"):
-        import_gguf(store, written(tmp_path, recipe), try_out=try_model)
+        import_gguf(store, recipe.write(tmp_path / "small.gguf"), try_out=try_model)
 
 
 def test_a_word_longer_than_a_stack_ends_no_process(tmp_path: Path) -> None:
-    path = tmp_path / "x.gguf"
-    merges = Array(ValueType.STRING, ("a b",))
-    recipe = llama().with_value("tokenizer.ggml.model", ValueType.STRING, "gpt2")
-    recipe = recipe.with_value("tokenizer.ggml.merges", ValueType.ARRAY, merges)
-    path.write_bytes(recipe.with_value("tokenizer.ggml.pre", ValueType.STRING, "deepseek-llm").build())
-    said = subprocess.run(
-        [sys.executable, "-c", LONG_WORDS, str(path)], capture_output=True, text=True, check=False, timeout=120
-    )
-    assert (said.returncode, said.stdout.split()) == (0, ["60000", "60000"]), said.stderr
+    path = llama().with_value("tokenizer.ggml.pre", ValueType.STRING, "deepseek-llm").write(tmp_path / "x.gguf")
+    assert printed(LONG_WORDS, path) == ["60000", "60000"]
 
 
 LONG_WORDS = """
@@ -168,8 +149,7 @@ def test_a_template_is_rendered_in_the_trial_alone(
     monkeypatch.setattr("jinja2.Template.render", render)
     with closing(load_model(small)) as model:
         assert model.complete(PROMPT, Decoding(max_tokens=1)).prompt_tokens
-    path = tmp_path / "plain.gguf"
-    path.write_bytes(llama().without("tokenizer.chat_template").build())
+    path = llama().without("tokenizer.chat_template").write(tmp_path / "plain.gguf")
     plain = import_gguf(store, path, try_out=try_model)  # its texts follow each other
     found = record_of(store, plain)
     assert found is not None

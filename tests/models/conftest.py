@@ -9,15 +9,8 @@ from tests.models.gguf_files import Recipe
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> ModelStore:
-    return ModelStore(tmp_path / "a home" / "models")
-
-
-@pytest.fixture
 def tiny_file(tmp_path: Path) -> Path:
-    path = tmp_path / "Tiny Model.gguf"
-    path.write_bytes(Recipe().build())
-    return path
+    return Recipe().write(tmp_path / "Tiny Model.gguf")
 
 
 @pytest.fixture

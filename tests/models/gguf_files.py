@@ -96,6 +96,10 @@ class Recipe:
             data += self._pad(len(data))
         return b"".join((out, self._pad(len(out)), data, self.tail))
 
+    def write(self, path: Path) -> Path:
+        path.write_bytes(self.build())
+        return path
+
     def _pad(self, length: int) -> bytes:
         return self.padding * (-length % self.alignment)
 

@@ -69,8 +69,7 @@ def array(kind: ValueType, *items: Any) -> Array:
     ],
 )
 def test_a_number_out_of_bounds_is_named(tmp_path: Path, key: str, kind: ValueType, value: object, said: str) -> None:
-    path = tmp_path / "x.gguf"
-    path.write_bytes(HONEST.with_value(key, kind, value).build())
+    path = HONEST.with_value(key, kind, value).write(tmp_path / "x.gguf")
     with pytest.raises(InvalidModelFile, match=said):
         check_importable(path)
 
@@ -80,8 +79,7 @@ def test_honest_files_are_in_bounds_and_no_change_does_more_than_be_refused(tmp_
     blocks = blocks.with_value("llama.attention.head_count_kv", ARRAY, array(NUMBER, 1, 0))
     path, passed, said = tmp_path / "x.gguf", 0, list[str]()
     for recipe in (HONEST, blocks, Recipe()):
-        path.write_bytes(recipe.build())
-        check_importable(path)
+        check_importable(recipe.write(path))
     for seed in range(450):
         path.write_bytes(mutated(HONEST, seed)[1])
         try:
@@ -95,8 +93,7 @@ def test_honest_files_are_in_bounds_and_no_change_does_more_than_be_refused(tmp_
 
 
 def adapter(tmp_path: Path, *tensors: Tensor, alpha: float | None = 8.0) -> Path:
-    (tmp_path / "a.gguf").write_bytes(lora("a" * 64, *tensors, alpha=alpha).build())
-    return tmp_path / "a.gguf"
+    return lora("a" * 64, *tensors, alpha=alpha).write(tmp_path / "a.gguf")
 
 
 A = Tensor("blk.0.attn_q.weight.lora_a", b"\0" * 256, shape=(64, 1))
@@ -126,8 +123,7 @@ def test_an_adapter_that_fits_nothing_is_named(
 
 
 def test_an_adapter_fits_its_base_or_is_named_before_it_is_multiplied_out(tmp_path: Path) -> None:
-    base = tmp_path / "base.gguf"
-    base.write_bytes(HONEST.build())
+    base = HONEST.write(tmp_path / "base.gguf")
     check_lora_fits(check_importable(adapter(tmp_path, A, B)), read_gguf(base))
     wide = (replace(A, shape=(1 << 6, 1)), Tensor(B.name, b"\0" * (1 << 20), shape=(1, 1 << 18)))
     with pytest.raises(InvalidModelFile, match=r"the shape \(64, 262144\); in its base that has the shape \(64, 64\)"):

@@ -16,7 +16,7 @@ from openbook.models import ModelReference, ModelStore, ensure, import_gguf
 from openbook.models.gguf import ValueType
 from openbook.models.gguf_writer import AdapterUpdates, checked_quantisation, write_merged
 from openbook.models.importer import merge
-from openbook.models.training_record import read_training_record
+from openbook.models.training_record import TrainingRecord
 from openbook.records import ReaderFormat
 from tests.models.gguf_files import Recipe, Tensor, flip, lora, rewrite
 from tests.models.test_trained import store_file
@@ -36,8 +36,7 @@ def base_file(path: Path) -> Path:
         Tensor("blk.0.attn_q.weight", W.tobytes(), shape=(32, 6)),
         Tensor("output_norm.weight", struct.pack("<5e", *range(5)), type="F16", shape=(5,)),
     )
-    path.write_bytes(Recipe(tensors=tensors).with_value("llama.embedding_length", ValueType.UINT32, 32).build())
-    return path
+    return Recipe(tensors=tensors).with_value("llama.embedding_length", ValueType.UINT32, 32).write(path)
 
 
 def adapter_file(path: Path, base: str, reader: bool = True) -> Path:
@@ -48,8 +47,7 @@ def adapter_file(path: Path, base: str, reader: bool = True) -> Path:
         alpha=ALPHA,
         reader=(READER.instruction, READER.abstention) if reader else None,
     )
-    path.write_bytes(recipe.build())
-    return path
+    return recipe.write(path)
 
 
 @pytest.fixture
@@ -135,7 +133,8 @@ def test_a_merged_model_under_a_name_of_its_own(store: ModelStore, base: ModelRe
     assert named.digest == merged.digest, "the same file, asked for by name"
     smaller = merge(store, named, checked_quantisation("q4_0"), "smaller")
     assert (smaller.manifest.quantisation, smaller.manifest.lineage) == ("Q4_0", named.digest)
-    first, second = (read_training_record(model.path / "training.json") for model in (adapter, smaller))
+    written = [(model.path / "training.json").read_bytes() for model in (adapter, smaller)]
+    first, second = map(TrainingRecord.from_json, written)
     assert first.texts == second.texts != ()
     assert first.recipe["gate"] == second.recipe["gate"]
     assert store.remove("small") == (adapter.digest,)

@@ -18,36 +18,18 @@ from openbook.errors import (
     StorageError,
     UnknownModel,
 )
-from openbook.models import (
-    CATALOGUE,
-    CatalogueEntry,
-    CatalogueFile,
-    EmbeddingSpec,
-    KnowledgeCutoff,
-    ModelReference,
-    ModelStore,
-    Progress,
-    Source,
-    ensure,
-    import_gguf,
-    pull,
-    sources,
-)
+from openbook.models import CATALOGUE, EmbeddingSpec, ModelReference, ModelStore, ensure, import_gguf, pull, sources
 from openbook.models.aliases import is_digest
-from openbook.models.catalogue import KNOWN_FILES
+from openbook.models.catalogue import KNOWN_FILES, CatalogueEntry, CatalogueFile
+from openbook.models.digest import Progress
 from openbook.models.gguf import ValueType
-from openbook.models.manifest import Kind
+from openbook.models.manifest import Kind, KnowledgeCutoff, Source
 from openbook.models.sources import HubSource, ParsedSource, parse_source
 from openbook.records import sha256_hex
 from tests.models.gguf_files import Recipe, rewrite
 
 BARE = Recipe().without("tokenizer.").without("general.f")
 TOKENIZER = b'{"model": {"type": "WordPiece", "vocab": {"a": 0, "b": 1}}}'
-
-
-def write(path: Path, recipe: Recipe) -> Path:
-    path.write_bytes(recipe.build())
-    return path
 
 
 # --- import -----------------------------------------------------------------------------------------------------------
@@ -65,7 +47,7 @@ def test_the_manifest_says_what_the_file_and_the_user_say(
     assert (manifest.licence, manifest.knowledge_cutoff) == ("apache-2.0", KnowledgeCutoff(None, ""))
     assert manifest.source == Source("local-file", {"model.gguf": "Tiny Model.gguf"})
     assert (tiny.path / "model.gguf").read_bytes() == tiny_file.read_bytes(), "the user's file stays"
-    claimed = import_gguf(store, write(tiny_file, BARE), licence="MIT", knowledge_cutoff="2024-01-31").manifest
+    claimed = import_gguf(store, BARE.write(tiny_file), licence="MIT", knowledge_cutoff="2024-01-31").manifest
     assert store.resolve("tiny-model").manifest == claimed
     assert claimed.licence == "MIT"
     assert claimed.knowledge_cutoff == KnowledgeCutoff("2024-01-31", "whoever imported the file")
@@ -86,7 +68,7 @@ def test_the_manifest_says_what_the_file_and_the_user_say(
 )
 def test_what_is_no_model_is_refused(store: ModelStore, tmp_path: Path, recipe: Recipe, match: str) -> None:
     with pytest.raises(InvalidModelFile, match=match):
-        import_gguf(store, write(tmp_path / "x.gguf", recipe))
+        import_gguf(store, recipe.write(tmp_path / "x.gguf"))
     assert not store.root.exists()
 
 
@@ -94,7 +76,7 @@ def test_bad_arguments(store: ModelStore, tiny_file: Path, tmp_path: Path) -> No
     with pytest.raises(ConfigError, match="cannot be a model's name"):
         import_gguf(store, tiny_file, name="../x")
     with pytest.raises(ConfigError, match="Give one with --name"):
-        import_gguf(store, write(tmp_path / "....gguf", Recipe()))
+        import_gguf(store, Recipe().write(tmp_path / "....gguf"))
     with pytest.raises(ConfigError, match="'last year' is not a date"):
         import_gguf(store, tiny_file, knowledge_cutoff="last year")
     with pytest.raises(StorageError, match="is not a file"):

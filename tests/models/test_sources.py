@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -22,7 +21,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openbook.errors import InvalidModelFile, PullError, StorageError
-from openbook.models import CATALOGUE, CatalogueFile, ModelStore, ensure, pull, sources
+from openbook.models import CATALOGUE, ModelStore, ensure, pull, sources
+from openbook.models.catalogue import CatalogueFile
 from openbook.models.sources import (
     HubSource,
     PackageSource,
@@ -34,7 +34,7 @@ from openbook.models.sources import (
     write_exactly,
 )
 from openbook.records import sha256_hex
-from tests.conftest import ROOT
+from tests.conftest import ROOT, served
 from tests.models.gguf_files import Recipe
 
 PARTS = st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,8}\Z")
@@ -146,13 +146,10 @@ class _Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    with Hub() as server:
-        monkeypatch.setattr(sources, "HUB_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-        thread.start()
+    server = Hub()
+    with served(server) as port:
+        monkeypatch.setattr(sources, "HUB_ENDPOINT", f"http://127.0.0.1:{port}")
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def test_fetches_what_the_catalogue_names_and_nothing_else(hub: Hub, tmp_path: Path) -> None:

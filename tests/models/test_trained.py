@@ -60,8 +60,7 @@ def adapter_file(path: Path, base: str, data: bytes = b"\x05" * 16) -> Path:
         Tensor("blk.0.attn_q.weight.lora_a", data, shape=(4, 1)),
         Tensor("blk.0.attn_q.weight.lora_b", b"\x06" * 16, shape=(1, 4)),
     )
-    path.write_bytes(recipe.build())
-    return path
+    return recipe.write(path)
 
 
 def store_file(store: ModelStore, path: Path, base: str, as_name: str | None = None) -> ModelReference:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +11,7 @@ import pytest
 from openbook.errors import ModelNotVerified, StorageError
 from openbook.models import ModelReference, ModelStore, import_gguf
 from openbook.models.store import clear_leftovers, staging_folder
-from tests.conftest import ROOT
+from tests.conftest import printed
 from tests.models.gguf_files import Recipe, Tensor
 
 # Imports a model again and again, in a child process whose n-th file-system call never returns: it dies there, as by kill -9.
@@ -53,8 +50,7 @@ print(step)
 
 
 def test_killed_at_every_step_leaves_the_whole_model_or_none(store: ModelStore, tiny_file: Path) -> None:
-    command = [sys.executable, "-c", DIE_AT_EVERY_STEP, str(store.root), str(tiny_file)]
-    steps = subprocess.check_output(command, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    (steps,) = printed(DIE_AT_EVERY_STEP, store.root, tiny_file)
     assert int(steps) > 10
     assert store.resolve("tiny").manifest.name == "tiny"
     import_gguf(store, tiny_file, name="again")
@@ -80,6 +76,7 @@ def test_what_is_there_is_reused_and_never_overwritten(
     store: ModelStore, tiny: ModelReference, tiny_file: Path
 ) -> None:
     inode = (tiny.path / "model.gguf").stat().st_ino
+    assert {path.stat().st_mode & 0o777 for path in tiny.path.iterdir()} == {0o444}
     again = import_gguf(store, tiny_file, name="second")
     assert (again.path, again.digest) == (tiny.path, tiny.digest)
     assert (tiny.path / "model.gguf").stat().st_ino == inode
@@ -92,8 +89,7 @@ def test_what_is_there_is_reused_and_never_overwritten(
 
 def test_a_disk_that_takes_no_more(store: ModelStore, tmp_path: Path) -> None:
     """A limit on file sizes makes the kernel refuse a write midway, as a full disk does."""
-    path = tmp_path / "big.gguf"
-    path.write_bytes(Recipe(tensors=(Tensor("big.weight", bytes(4 << 20), shape=(1 << 20,)),)).build())
+    path = Recipe(tensors=(Tensor("big.weight", bytes(4 << 20), shape=(1 << 20,)),)).write(tmp_path / "big.gguf")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 
@@ -13,6 +12,7 @@ from openbook.inference import FrozenModel, connect_model
 from openbook.knowledge import KnowledgeBase
 from openbook.prompts import ABSTENTION
 from openbook.testing import HashEmbedder
+from tests.conftest import served
 from tests.inference.test_openai import FakeServer, QuietServer
 from tests.serving.conftest import Serve
 
@@ -21,12 +21,8 @@ QUESTION = "Who opened the bridge?"
 
 @pytest.fixture
 def upstream() -> Iterator[str]:
-    with QuietServer(("127.0.0.1", 0), FakeServer) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-        thread.start()
-        yield f"127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
+    with served(QuietServer(("127.0.0.1", 0), FakeServer)) as port:
+        yield f"127.0.0.1:{port}"
 
 
 @pytest.fixture

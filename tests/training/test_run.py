@@ -14,8 +14,9 @@ from openbook.errors import ConfigError, ModelNotVerified, TrainingError
 from openbook.inference import load_model
 from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.inference.tokenizer import open_tokenizer
-from openbook.models import Manifest, ModelReference, ModelStore, import_gguf
-from openbook.models.training_record import TrainingRecord, read_training_record, text_digests
+from openbook.models import ModelReference, ModelStore, import_gguf
+from openbook.models.manifest import Manifest
+from openbook.models.training_record import TrainingRecord, text_digests
 from openbook.records import Decoding, Prompt
 from openbook.runs import read_run
 from openbook.testing import PROMPT
@@ -101,7 +102,7 @@ def test_a_run_that_is_stopped_and_resumed_stores_the_same_model(
     assert whole.manifest.licence == "CC BY-SA 4.0"
     assert whole.manifest.knowledge_cutoff.date == "2025-01-31"
     assert Manifest.from_json(whole.manifest.to_json()) == whole.manifest
-    record = read_training_record(whole.path / "training.json")
+    record = TrainingRecord.from_json((whole.path / "training.json").read_bytes())
     assert record.recipe_digest == recipe.digest
     assert TrainingRecord.from_json(record.to_json()) == record
     assert set(text_digests([LINES[0].passage])) <= set(record.texts)
