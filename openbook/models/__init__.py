@@ -21,25 +21,20 @@ and never changed; names point to digests.
 
 from __future__ import annotations
 
-from openbook.models.catalogue import CATALOGUE, CatalogueEntry, CatalogueFile
-from openbook.models.digest import EmbeddingSpec, Progress
+from openbook.models.catalogue import CATALOGUE
+from openbook.models.digest import EmbeddingSpec
 from openbook.models.gguf import GgufHeader, read_gguf
 from openbook.models.importer import ensure, import_gguf, pull
-from openbook.models.manifest import KnowledgeCutoff, Manifest, Source
+from openbook.models.manifest import KnowledgeCutoff
 from openbook.models.store import ModelReference, ModelStore
 
 __all__ = [
     "CATALOGUE",
-    "CatalogueEntry",
-    "CatalogueFile",
     "EmbeddingSpec",
     "GgufHeader",
     "KnowledgeCutoff",
-    "Manifest",
     "ModelReference",
     "ModelStore",
-    "Progress",
-    "Source",
     "ensure",
     "import_gguf",
     "pull",

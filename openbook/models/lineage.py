@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from openbook.errors import OpenBookError
+from openbook.files import storage_errors
 from openbook.models.manifest import TRAINING_RECORD
 from openbook.models.store import ModelReference, ModelStore
-from openbook.models.training_record import TrainingRecord, read_training_record, text_digests
+from openbook.models.training_record import MAX_RECORD_BYTES, TrainingRecord, text_digests
 from openbook.records import Digest
 
 
@@ -118,10 +119,12 @@ def _membership(digest: Digest, reference: ModelReference | None, wanted: set[st
 
 
 def record_beside(reference: ModelReference | None) -> TrainingRecord | None:
-    """The training record of a model, or None where there is none. Raises InvalidModelFile for a damaged one."""
+    """The training record of a model, or None where there is none. Raises InvalidModelFile for a damaged one, StorageError."""
     if reference is None or TRAINING_RECORD not in reference.manifest.files:
         return None
-    return read_training_record(reference.path / TRAINING_RECORD)
+    path = reference.path / TRAINING_RECORD
+    with storage_errors(f"read {path}"), path.open("rb") as stream:
+        return TrainingRecord.from_json(stream.read(MAX_RECORD_BYTES + 1))
 
 
 def _node(

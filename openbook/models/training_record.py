@@ -9,14 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 
 import msgspec
 
 from openbook.codec import convert
 from openbook.errors import InvalidModelFile
-from openbook.files import storage_errors
 from openbook.models.digest import Count, Sha256
 from openbook.models.manifest import TRAINING_RECORD, open_format
 from openbook.records import Digest, canonical_json, sha256_hex
@@ -73,12 +72,6 @@ def recipe_digest(recipe: Mapping[str, Any]) -> Digest:
         if isinstance(rows := value.get(key), list):
             value[key] = [{**row, "file": "".join(PurePath(row["file"]).suffixes[-2:]).lower()} for row in rows]
     return sha256_hex(canonical_json(value))
-
-
-def read_training_record(path: Path) -> TrainingRecord:
-    """Raises InvalidModelFile, StorageError."""
-    with storage_errors(f"read {path}"), path.open("rb") as stream:
-        return TrainingRecord.from_json(stream.read(MAX_RECORD_BYTES + 1))
 
 
 def text_digests(texts: Iterable[str]) -> tuple[str, ...]:

@@ -24,12 +24,6 @@ _SECTION_DIFFERS = {
     "weights": "weights differ",
     "embedding": "embedding settings differ",
 }
-# What may differ in a file though no section does: the digest does not cover it.
-_LAYOUT = {
-    "model.gguf": "descriptive keys or padding",
-    "adapter.gguf": "descriptive keys or padding",
-    "tokenizer.json": "its layout",
-}
 
 
 def full_findings(folder: Path, digest: Digest, progress: Progress | None = None) -> tuple[str, ...]:
@@ -84,9 +78,9 @@ def _content_findings(manifest: Manifest, contents: Contents) -> Iterator[str]:
         yield f"{TRAINING_RECORD} differs"
     if named:
         return  # which says what differs in the other files
-    for name in differing:
-        if name in _LAYOUT:
-            yield f"{name} differs, in {_LAYOUT[name]} only"
+    for name in differing:  # in what the digest does not cover
+        if name != TRAINING_RECORD:
+            yield f"{name} differs, in {'its layout' if name == 'tokenizer.json' else 'descriptive keys or padding'} only"
     header_bytes = contents.header.header_bytes if contents.header else None
     if not differing and (header_bytes, contents.header_sha256) != (manifest.header_bytes, manifest.header_sha256):
         yield "manifest.json is damaged: its header_sha256 is not that of the file"
