@@ -71,9 +71,7 @@ class SlotAnswer:
         self, decoder: AnswerDecoder, cancelled: Cancelled, look: Callable[[NDArray[np.float32]], object]
     ) -> None:
         self.decoder, self.cancelled, self._look = decoder, cancelled, look
-        self.state, self.position = b"", 0  # what was computed of the prompt, and its number of tokens
         self.is_over = False  # it has ended, or nobody reads it any more
-        self.has_slot = False
         self._found: SimpleQueue[str | BaseException | None] = SimpleQueue()
 
     def pieces(self) -> Generator[str]:
@@ -127,8 +125,8 @@ class Batcher:
     def __init__(self, pool: ContextPool, context: Context, slots: int, least: int) -> None:
         self._pool, self._context, self._least = pool, context, least
         self._changed = pool.changed  # guards the three fields below
-        self._free = slots
-        self._joining: list[SlotAnswer] = []
+        self._slots, self._holders = slots, set[SlotAnswer]()
+        self._joining: list[tuple[SlotAnswer, bytes, int]] = []  # with what was computed of the prompt, and its tokens
         self._runs = False
         # The thread's own, as the context is.
         self._answers: list[SlotAnswer] = []  # by their sequences
@@ -139,16 +137,15 @@ class Batcher:
 
         Raises Aborted if it is cancelled meanwhile, EngineError if the engine is closed.
         """
-        with self._pool.when(lambda: self._free, answer.cancelled):
-            self._free -= 1
-            answer.has_slot = True
+        with self._pool.when(lambda: len(self._holders) < self._slots, answer.cancelled):
+            self._holders.add(answer)
         try:
-            answer.state, answer.position = context.state(sequence), context.position(sequence)
+            joining = answer, context.state(sequence), context.position(sequence)
         except BaseException:
             self._give_back([answer])
             raise
         with self._changed:
-            self._joining.append(answer)
+            self._joining.append(joining)
             if not self._runs:
                 self._runs = True
                 self._pool.hold()
@@ -156,9 +153,7 @@ class Batcher:
 
     def _give_back(self, answers: Sequence[SlotAnswer]) -> None:
         with self._changed:
-            for answer in answers:
-                self._free += answer.has_slot
-                answer.has_slot = False
+            self._holders.difference_update(answers)
             self._changed.notify_all()
 
     def _run(self) -> None:
@@ -167,7 +162,7 @@ class Batcher:
                 self._step()
         except BaseException as error:  # noqa: BLE001  handed to all whom it concerns
             with self._changed:
-                ended = [*self._answers, *self._joining]
+                ended = [*self._answers, *(answer for answer, _, _ in self._joining)]
                 self._answers, self._joining = [], []
                 self._spoiled, self._runs = True, False
                 self._give_back(ended)
@@ -187,22 +182,20 @@ class Batcher:
         if self._spoiled and not self._answers:
             self._context.clear()
             self._spoiled = False
-        joining = list[SlotAnswer]()
+        joining = list[tuple[SlotAnswer, bytes, int]]()
         with self._changed:
             if not self._spoiled:
                 joining, self._joining = self._joining, joining
             if not joining and not self._answers:
                 self._runs = False
                 return False
-            first, self._answers = len(self._answers), [*self._answers, *joining]
-        for sequence, answer in enumerate(joining, first):
+            first, self._answers = len(self._answers), [*self._answers, *(answer for answer, _, _ in joining)]
+        for sequence, (answer, state, position) in enumerate(joining, first):
             self._context.remove(sequence)  # a dummy may lie there
             try:
-                state = state_apart(answer.state, self._context.sequences)
-                self._context.restore(state, answer.position, sequence)
+                self._context.restore(state_apart(state, self._context.sequences), position, sequence)
             except EngineError as error:
                 answer.end(error)
-            answer.state = b""
         return True
 
     def _close_gap(self, gap: int) -> None:

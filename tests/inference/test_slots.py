@@ -194,7 +194,7 @@ def test_an_error_of_the_engine_ends_what_is_in_slots_and_the_next_request_is_an
         with pytest.raises(EngineError, match="no memory"):
             written(slots, PROMPTS[5])
     assert written(slots, PROMPTS[5]) == alone[5]
-    assert batcher._free == SLOTS
+    assert not batcher._holders
 
 
 def test_an_error_while_a_gap_is_closed_ends_the_answer_that_was_to_move(
@@ -224,14 +224,14 @@ def test_an_error_while_a_gap_is_closed_ends_the_answer_that_was_to_move(
         with pytest.raises(EngineError, match="no memory"):
             second.result(60)
     assert written(slots, PROMPTS[5]) == alone[5]
-    assert batcher._free == SLOTS
+    assert not batcher._holders
 
 
 def test_waiting_for_a_slot_ends_with_a_cancel_and_with_the_engine(model_reference: ModelReference) -> None:
     engine = open_slots(model_reference, slots=1)
     batcher = engine._batcher
     assert batcher is not None
-    batcher._free = 0  # as if somebody wrote for ever
+    batcher._slots = 0  # as if somebody wrote for ever
     cancelled = threading.Event()
     threading.Timer(0.5, cancelled.set).start()
     decoding = Decoding(max_tokens=8)
