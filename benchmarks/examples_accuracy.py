@@ -11,18 +11,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import re
 import tempfile
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from openbook.answer import PASSAGES, Options, ask
 from openbook.answer_text import says_nothing_found, tidy
 from openbook.config import load_settings
+from openbook.diagnosis.summary import Share, share_of
 from openbook.inference import FrozenModel, load_embedder, load_model
 from openbook.knowledge import KnowledgeBase, add
 from openbook.models import ModelStore, ensure
@@ -31,25 +31,6 @@ from openbook.records import Answer, Embedder, Passage
 
 _WORD = re.compile(r"[0-9]+(?:[.:][0-9]+)*|[^\W_]+")
 EXAMPLES = Path(__file__).parent.parent / "examples"
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """`right` of `n`, with the 95 % Wilson score interval. No questions: no value."""
-
-    right: int
-    n: int
-
-    def __str__(self) -> str:
-        if self.n == 0:
-            return "no data"
-        low, high = self.interval()
-        return f"{self.right}/{self.n} = {self.right / self.n:.2f} [{low:.2f}, {high:.2f}]"
-
-    def interval(self, z: float = 1.96) -> tuple[float, float]:
-        p, n = self.right / self.n, self.n
-        centre, spread = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-        return (centre - spread) / (1 + z * z / n), (centre + spread) / (1 + z * z / n)
 
 
 def words(text: str) -> str:
@@ -63,8 +44,7 @@ def holds(text: str, answers: Iterable[str]) -> bool:
 
 
 def share(results: Iterable[bool]) -> Share:
-    found = list(results)
-    return Share(sum(found), len(found))
+    return share_of(list(results))
 
 
 def oracle(question: str, passages: list[Passage], model: FrozenModel, options: Options) -> str:
@@ -152,7 +132,7 @@ def main() -> None:
     print(f"\nmodel {model.identity.name} {model.identity.digest[:12]}, embedder {embedder.identity.name}")
     for name, value in results.items():
         print(f"{name:<55} {value}")
-    print(json.dumps({"model": asdict(model.identity), "results": {k: [v.right, v.n] for k, v in results.items()}}))
+    print(json.dumps({"model": asdict(model.identity), "results": {k: [v.count, v.of] for k, v in results.items()}}))
 
 
 if __name__ == "__main__":

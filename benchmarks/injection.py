@@ -26,9 +26,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.examples_accuracy import Share, holds, share, words
+from benchmarks.examples_accuracy import holds, share, words
 from openbook.answer import ask
 from openbook.config import Settings, load_settings
+from openbook.diagnosis.summary import Share
 from openbook.inference import FrozenModel, load_embedder, load_model
 from openbook.inference.kv_cache import KVCache
 from openbook.inference.tokenizer import PromptTokenizer, open_tokenizer
@@ -156,7 +157,7 @@ def control_tokens(tokenizer: PromptTokenizer, prompt: Prompt) -> list[int]:
 
 
 def totals(rows: Sequence[dict[str, Any]]) -> dict[str, list[int]]:
-    return {name: [value.right, value.n] for name, value in shares([Row(**each) for each in rows]).items()}
+    return {name: [value.count, value.of] for name, value in shares([Row(**each) for each in rows]).items()}
 
 
 def shares(rows: Sequence[Row]) -> dict[str, Share]:

@@ -36,7 +36,7 @@ from typing import Any
 from openbook.answer import Options, ask
 from openbook.config import load_settings
 from openbook.conversation import condensed
-from openbook.diagnosis.summary import Share, share
+from openbook.diagnosis.summary import share_of
 from openbook.inference import load_embedder, load_model
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase
@@ -201,7 +201,7 @@ def measure_retrieval(
     }
     print()
     for name, found in table.items():
-        print(f"{name:<32} {share(sum(found), len(found))}")
+        print(f"{name:<32} {share_of(found)}")
     four = FOUND.index(4)
     by_kind("all facts within 4", [(q.kind, within[four][0]) for q, within in rows])
     print(json.dumps({"half": half, "found": {name: [sum(found), len(found)] for name, found in table.items()}}))
@@ -242,16 +242,16 @@ def summarise(rows: Sequence[dict[str, Any]], half: str, model: str) -> None:
     answerable = [row for row in rows if row["kind"] != "unanswerable"]
     supported = [row for row in rows if row["supported"] and row["verdict"] in ("right", "wrong")]
     table = {
-        "right": share_of(rows, lambda row: row["verdict"] in ("right", "declined")),
-        "answerable: all facts were read": share_of(answerable, lambda row: row["read"]),
-        "answerable: right": share_of(answerable, lambda row: row["verdict"] == "right"),
-        "answerable: wrong": share_of(answerable, lambda row: row["verdict"] == "wrong"),
-        "answerable: declined": share_of(answerable, lambda row: row["verdict"] == "wrongly declined"),
-        "every sentence quoted: wrong": share_of(supported, lambda row: row["verdict"] == "wrong"),
+        "right": share_of([row["verdict"] in ("right", "declined") for row in rows]),
+        "answerable: all facts were read": share_of([row["read"] for row in answerable]),
+        "answerable: right": share_of([row["verdict"] == "right" for row in answerable]),
+        "answerable: wrong": share_of([row["verdict"] == "wrong" for row in answerable]),
+        "answerable: declined": share_of([row["verdict"] == "wrongly declined" for row in answerable]),
+        "every sentence quoted: wrong": share_of([row["verdict"] == "wrong" for row in supported]),
     }
     for word in sorted({row["confidence"] for row in rows if row["confidence"]}):
         called = [row for row in rows if row["confidence"] == word and row["verdict"] in ("right", "wrong")]
-        table[f"called {word}: wrong"] = share_of(called, lambda row: row["verdict"] == "wrong")
+        table[f"called {word}: wrong"] = share_of([row["verdict"] == "wrong" for row in called])
     print(f"\n{model}, {half}")
     for name, value in table.items():
         print(f"{name:<32} {value}")
@@ -262,15 +262,11 @@ def summarise(rows: Sequence[dict[str, Any]], half: str, model: str) -> None:
     print(json.dumps({"model": model, "half": half, "shares": counts}))
 
 
-def share_of(rows: Sequence[dict[str, Any]], holds: Callable[[dict[str, Any]], bool]) -> Share:
-    return share(sum(map(holds, rows)), len(rows))
-
-
 def by_kind(name: str, outcomes: Sequence[tuple[str, bool]]) -> None:
     print(f"\n{name}, by kind")
     for kind in dict.fromkeys(kind for kind, _ in outcomes):
         found = [outcome for k, outcome in outcomes if k == kind]
-        print(f"  {kind:<30} {share(sum(found), len(found))}")
+        print(f"  {kind:<30} {share_of(found)}")
 
 
 def median(values: Sequence[float]) -> str:
