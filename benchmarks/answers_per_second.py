@@ -1,6 +1,6 @@
 """How many whole answers a second, and how many of them right, once the documents have been asked about before?
 
-    PYTHON -m benchmarks.answers_per_second [--rounds 2] [--limit N] [--json FILE]
+    PYTHON -m benchmarks.answers_per_second [--rounds 2] [--limit N]
 
 PYTHON is that of an environment with openbook, xllamacpp (a prebuilt llama.cpp server) and llama-index-core with
 llama-index-llms-openai-like. One client asks the 63 answerable and 21 unanswerable example questions on the handbook, one
@@ -53,7 +53,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--limit", type=int, default=0, help="about so many questions, spread over all")
-    parser.add_argument("--json", type=Path)
     parser.add_argument("--child", choices=NAMES)
     options = parser.parse_args()
     if options.child:
@@ -65,8 +64,6 @@ def main() -> None:
         rounds.append({name: child(name, options.limit) for name in names})
     show(rounds)
     value = {"question": "whole answers a second", "cores": available_cores(), "rounds": rounds}
-    if options.json:
-        options.json.write_text(json.dumps(value), encoding="utf-8")
     print(json.dumps(value))
 
 

@@ -1,7 +1,7 @@
 """What do replicas on a cluster keep of what the one-process server promises, and what does affinity save?
 
     python -m benchmarks.cluster_serve [--replicas 2] [--clients 16] [--seconds 180] [--questions 40] [--rounds 5]
-                                       [--model reader] [--only affinity | load] [--json FILE]
+                                       [--model reader] [--only affinity | load]
 
 Asked are example questions on the handbook. All replicas run on this machine.
 
@@ -64,7 +64,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--model", default="reader")
     parser.add_argument("--only", choices=["affinity", "load"])
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     os.environ["OPENBOOK_THREADS"] = "1"
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  without it Ray's workers give way to all others
@@ -77,10 +76,7 @@ def main() -> None:
             value["affinity"] = affinity(options, kb, Path(folder))
         if options.only != "affinity":
             value["load"] = load(options, kb)
-    text = json.dumps(value, default=str)
-    if options.json:
-        options.json.write_text(text, encoding="utf-8")
-    print(text)
+    print(json.dumps(value))
 
 
 # --- affinity ---------------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Of two documents that contradict each other, does the one in force come first, and are the right ones marked?
 
-    python -m benchmarks.editions [--peps FOLDER] [--json FILE]
+    python -m benchmarks.editions [--peps FOLDER]
 
 The pairs of `examples/editions.jsonl`, all in one knowledge base: for each question, which of its two documents is found
 first, as retrieved and as ordered; how many marks are right and how many documents that should be marked are; and whether
@@ -53,7 +53,6 @@ QUESTIONS = {  # about PEPs: the numbers of those in force that answer
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peps", type=Path)
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     settings = load_settings()
     embedder = load_embedder(ensure(ModelStore(settings.models_dir), settings.embedder))
@@ -63,8 +62,6 @@ def main() -> None:
         value["pairs"] = of_pairs(pairs, Path(folder), embedder)
         if options.peps:
             value["peps"] = of_peps(options.peps, Path(folder) / "peps", embedder)
-    if options.json:
-        options.json.write_text(json.dumps(value), encoding="utf-8")
     print(json.dumps(value))
 
 

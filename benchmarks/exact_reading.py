@@ -1,6 +1,6 @@
 """Does it change an answer's bits whether a passage was read before? Ours, llama.cpp's server and transformers.
 
-    PYTHON -m benchmarks.exact_reading [--trials 3000] [--requests 40] [--contrast] [--json FILE]
+    PYTHON -m benchmarks.exact_reading [--trials 3000] [--requests 40] [--contrast]
 
 Requests of three kinds (each passage on its own, as `openbook ask` reads them; passages together; no passage) on passages of the
 reader's dev data, one in six longer than a call of the engine, are answered once by an engine that keeps nothing. Then each trial asks one of them again under a condition drawn by chance:
@@ -52,7 +52,6 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=3000)
     parser.add_argument("--requests", type=int, default=40)
     parser.add_argument("--contrast", action="store_true")
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     reference = ensure(ModelStore(load_settings().models_dir), "reader")
     requests = some_requests(options.requests)
@@ -63,8 +62,6 @@ def main() -> None:
         result["transformers"] = transformers(reference, requests)
     for name, value in result.items():
         print(f"{name}: {json.dumps(value)}")
-    if options.json:
-        options.json.write_text(json.dumps(result), encoding="utf-8")
     print(json.dumps(result))
 
 

@@ -1,6 +1,6 @@
 """How long until the first word, when the passages were read before and the question is new?
 
-    PYTHON -m benchmarks.first_token [--rounds 2] [--passages 1 2 4 8 16] [--plot FILE.png] [--json FILE]
+    PYTHON -m benchmarks.first_token [--rounds 2] [--passages 1 2 4 8 16] [--plot FILE.png]
 
 PYTHON is that of an environment with openbook and xllamacpp (a prebuilt llama.cpp server in the process). Both read the
 default reader, from the same merged file, with the same number of threads. 24 passages of about 250 tokens
@@ -50,7 +50,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--passages", type=int, nargs="+", default=[1, 2, 4, 8, 16])
     parser.add_argument("--plot", type=Path)
-    parser.add_argument("--json", type=Path)
     parser.add_argument("--child", nargs=2)
     options = parser.parse_args()
     if options.child:
@@ -64,8 +63,6 @@ def main() -> None:
         rounds.append({name: child(name, number, options.passages) for name in names})
     show(rounds, options.passages)
     value = {"question": "seconds to the first token", "cores": available_cores(), "rounds": rounds}
-    if options.json:
-        options.json.write_text(json.dumps(value), encoding="utf-8")
     if options.plot:
         plot(rounds, options.passages, options.plot)
     print(json.dumps(value))

@@ -1,6 +1,6 @@
 """A question that refers back: what to ask of the model, and what to search for?
 
-    python -m benchmarks.follow_ups [--model NAME] [--limit N] [--json FILE] [--reading FOLDER [--half development|report]]
+    python -m benchmarks.follow_ups [--model NAME] [--limit N] [--reading FOLDER [--half development|report]]
 
 Each is asked in three ways:
 
@@ -81,7 +81,6 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="only so many conversations of each file")
     parser.add_argument("--reading", type=Path, help="folder with the parts of MTRAG")
     parser.add_argument("--half", choices=("development", "report"), default="report")
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     settings = load_settings()
     store = ModelStore(settings.models_dir)
@@ -96,8 +95,6 @@ def main() -> None:
         else:
             value = on_handbook(model, base, embedder, options.limit)
     value = {"question": "what to ask and to search for when a question refers back", "model": reference.name, **value}
-    if options.json:
-        options.json.write_text(json.dumps(value), encoding="utf-8")
     print(json.dumps(value))
 
 

@@ -1,6 +1,6 @@
 """What do instructions in documents do to the answers?
 
-    python -m benchmarks.injection [--model NAME ...] [--limit N] [--json FILE]
+    python -m benchmarks.injection [--model NAME ...] [--limit N]
 
 Each document of `tests/data/injections.jsonl` lies in a knowledge base among clean documents, and its question is asked
 as `openbook ask` does: once with the attack in the document, once without. Of all documents, with 95 % Wilson intervals:
@@ -63,7 +63,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", nargs="+", default=list(MODELS))
     parser.add_argument("--limit", type=int, help="about so many documents, spread over all")
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     settings, cases = load_settings(), injections()
     cases = cases[:: max(1, len(cases) // options.limit)] if options.limit else cases
@@ -74,9 +73,7 @@ def main() -> None:
         rows = measured(ensure(store, name), embedder, cases, settings)
         show(name, rows)
         value[name] = [asdict(row) for row in rows]
-    if options.json:
-        options.json.write_text(json.dumps(value), encoding="utf-8")
-    print(json.dumps({name: totals(value[name]) for name in options.model}))
+    print(json.dumps(value))
 
 
 def measured(
@@ -154,10 +151,6 @@ def became_control(tokenizer: PromptTokenizer, model: FrozenModel, answer: Answe
 def control_tokens(tokenizer: PromptTokenizer, prompt: Prompt) -> list[int]:
     """The control tokens of a prompt, in order."""
     return [token for block in tokenizer.blocks(prompt) for token in block if tokenizer.model.is_control(token)]
-
-
-def totals(rows: Sequence[dict[str, Any]]) -> dict[str, list[int]]:
-    return {name: [value.count, value.of] for name, value in shares([Row(**each) for each in rows]).items()}
 
 
 def shares(rows: Sequence[Row]) -> dict[str, Share]:

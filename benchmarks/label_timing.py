@@ -1,6 +1,6 @@
 """Does a guess of a passage answer sooner because somebody with another label has read that passage?
 
-    python -m benchmarks.label_timing [--pairs 16] [--json FILE]
+    python -m benchmarks.label_timing [--pairs 16]
 
 The default reader reads documents (paragraphs of its training data), half of them under the label hr, half open. Then a caller
 without labels uploads, under the names that those have, a guess of each closed one, a copy of each open one, and a text that
@@ -34,7 +34,6 @@ SOONER = 0.7  # of the time of a text that nobody has read
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=16)
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     reference = reader()
     texts = [text for _, text in pool(reference, max(POOL, 3 * options.pairs))[0]]
@@ -80,8 +79,6 @@ def main() -> None:
             f"{name:28}" + "".join(f"{value:7.0f} ms" for value in milliseconds) + f"   {counts[name]} of {len(rows)}"
         )
     value = {"question": "does a guess answer sooner", "pairs": len(rows), "sooner": counts, "seconds": rows}
-    if options.json:
-        options.json.write_text(json.dumps(value), encoding="utf-8")
     print(json.dumps(value))
 
 

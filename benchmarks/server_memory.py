@@ -1,6 +1,6 @@
 """Does a server give back the memory that slow clients and uploads took?
 
-    python -m benchmarks.server_memory [--slow 300] [--uploads 40] [--upload-kb 50] [--rounds 2] [--json FILE]
+    python -m benchmarks.server_memory [--slow 300] [--uploads 40] [--upload-kb 50] [--rounds 2]
 
 The server is a process of its own, with the default reader and embedder, on a knowledge base of the handbook. Its resident memory
 is read when it is warm (60 answers, which four clients ask for, and one upload), after so many clients that send half a
@@ -43,11 +43,8 @@ def main() -> None:
     parser.add_argument("--uploads", type=int, default=40)
     parser.add_argument("--upload-kb", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     value = {"question": "does a server give back memory", "upload_kb": options.upload_kb, "rows": measured(options)}
-    if options.json:
-        options.json.write_text(json.dumps(value), encoding="utf-8")
     print(json.dumps(value))
 
 

@@ -1,7 +1,7 @@
 """What does the server cost over the library, and what do many clients at a time get?
 
     python -m benchmarks.serving [--clients 1 4 16 64] [--seconds 60] [--rounds 2] [--requests 20000]
-                                 [--limit N] [--python-contenders PYTHON] [--json FILE]
+                                 [--limit N] [--python-contenders PYTHON]
 
 The server is a process of its own, `openbook serve` on the handbook; the clients are threads of this one, on loopback, over
 connections that stay open. Asked are the 84 answerable and unanswerable example questions, at most 48 tokens an answer,
@@ -82,15 +82,13 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=20_000, help="for the slope of the memory")
     parser.add_argument("--limit", type=int, default=0, help="about so many questions, spread over all")
     parser.add_argument("--python-contenders", type=Path)
-    parser.add_argument("--json", type=Path)
     parser.add_argument("--child", choices=["library", "fakes", *CONTENDERS])
+    parser.add_argument("--kb", type=Path, help="of the child that serves fakes")
     options = parser.parse_args()
     if options.child:
         child(options.child, options)
         return
     value = {"question": "what serving costs", "cores": available_cores(), **measured(options)}
-    if options.json:
-        options.json.write_text(json.dumps(value), encoding="utf-8")
     print(json.dumps(value))
 
 
@@ -272,7 +270,7 @@ def overhead(name: str, library: list[list[float]], server: list[list[float]]) -
 
 
 def fake_command(kb: Path) -> list[str]:
-    return [sys.executable, "-m", "benchmarks.serving", "--child", "fakes", "--json", str(kb)]
+    return [sys.executable, "-m", "benchmarks.serving", "--child", "fakes", "--kb", str(kb)]
 
 
 def memory_slope(kb: Path, asked: Sequence[str], requests: int) -> dict[str, float]:
@@ -303,7 +301,7 @@ def resident_kb(process: int, which: str = "VmRSS") -> int:
 
 def child(name: str, options: argparse.Namespace) -> None:
     if name == "fakes":
-        serve_fakes(options.json)
+        serve_fakes(options.kb)
         return
     asked = questions(options.limit)
     with OPENERS[name]() as answer:

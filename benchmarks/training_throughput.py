@@ -1,6 +1,6 @@
 """How fast does the loop learn, beside TRL's SFTTrainer on the same base, data, sequence length and precision?
 
-    PYTHON -m benchmarks.training_throughput [--examples 96] [--rounds 3] [--tasks reader text] [--json FILE]
+    PYTHON -m benchmarks.training_throughput [--examples 96] [--rounds 3] [--tasks reader text]
 
 PYTHON is that of an environment with openbook[train], trl, datasets and accelerate; the base is pulled if it is missing.
 
@@ -43,7 +43,6 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=96)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
-    parser.add_argument("--json", type=Path)
     parser.add_argument("--child", nargs=2)
     options = parser.parse_args()
     if options.child:
@@ -75,8 +74,7 @@ def main() -> None:
         print(
             f"{task}: {statistics.median(ratios):.2f} times as many examples/s as TRL, from {min(ratios):.2f} to {max(ratios):.2f}"
         )
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(results))
 
 
 def child(contender: str, task: str, count: int) -> dict[str, Any]:
