@@ -20,12 +20,11 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ from typing import Any
 from benchmarks.contender_llamaindex import PASSAGE_TOKENS, plugged
 from benchmarks.contender_openbook import counted_embedder
 from benchmarks.examples_accuracy import EXAMPLES, holds, share
+from benchmarks.processes import result_of
 from openbook.answer import Options, ask
 from openbook.answer_text import says_nothing_found, tidy
 from openbook.config import available_cores, load_settings
@@ -61,19 +61,11 @@ def main() -> None:
     rounds = []
     for number in range(options.rounds):
         names = NAMES if number % 2 == 0 else NAMES[::-1]
-        rounds.append({name: child(name, options.limit) for name in names})
+        own = partial(result_of, "benchmarks.answers_per_second", "--limit", options.limit, "--child")
+        rounds.append({name: own(name) for name in names})
     show(rounds)
     value = {"question": "whole answers a second", "cores": available_cores(), "rounds": rounds}
     print(json.dumps(value))
-
-
-def child(name: str, limit: int) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.answers_per_second", "--child", name, "--limit", str(limit)]
-    done = subprocess.run(command, cwd=EXAMPLES.parent, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{name} failed:\n{done.stderr[-3000:]}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
 
 
 def measured(name: str, limit: int) -> dict[str, Any]:

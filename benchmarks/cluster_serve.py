@@ -38,6 +38,7 @@ from unittest.mock import patch
 
 from benchmarks.contender_openbook import counted_embedder
 from benchmarks.examples_accuracy import EXAMPLES
+from benchmarks.processes import cpu_s
 from benchmarks.serving import Ask, Server, questions, serving, show_load, under_load
 from openbook.answer import ask
 from openbook.cluster import replicas
@@ -175,11 +176,6 @@ def load(options: argparse.Namespace, kb: Path) -> dict[str, Any]:
         )
         found[name] = {**row, "other_bytes": len(others), "server_cpu_s": spent_s}
     return found
-
-
-def cpu_s(process: int) -> float:
-    fields = Path(f"/proc/{process}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def checked_asker(server: Server, wanted: dict[str, bytes], others: list[str]) -> Ask:

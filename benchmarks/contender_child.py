@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from benchmarks.processes import memory_kb
+
 MARKER = "quokkavane"  # a word that no document holds
 CONTENDERS = {
     "openbook": "benchmarks.contender_openbook",
@@ -136,13 +138,9 @@ def main() -> None:
     contender: Contender = importlib.import_module(CONTENDERS[job.contender]).open_contender(job)
     ready = time.perf_counter() - started
     result = TASKS[job.task](contender, job)
-    print(json.dumps({**result, "start_s": ready, "peak_mb": own_peak_mb(), "versions": contender.versions()}))
-
-
-def own_peak_mb() -> float:
     # Of this program alone: getrusage would count what its parent had when it forked.
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1e3
+    peak_mb = memory_kb("self", "VmHWM") / 1e3
+    print(json.dumps({**result, "start_s": ready, "peak_mb": peak_mb, "versions": contender.versions()}))
 
 
 if __name__ == "__main__":

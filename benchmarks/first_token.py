@@ -21,14 +21,14 @@ import gzip
 import json
 import random
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from benchmarks.processes import ROOT, result_of
 from openbook.config import available_cores, load_settings
 from openbook.inference import load_model
 from openbook.inference.kv_cache import KVCache
@@ -37,7 +37,6 @@ from openbook.models import ModelReference, ModelStore, ensure
 from openbook.prompts import passage_block, question_block, reading_prompt
 from openbook.records import Decoding, ReaderFormat
 
-ROOT = Path(__file__).parent.parent
 DATA = ROOT / "recipes" / "data" / "reader-train.jsonl.gz"
 POOL = 24
 TOKENS = 250
@@ -60,22 +59,13 @@ def main() -> None:
     rounds = []
     for number in range(options.rounds):
         names = ("openbook", "server") if number % 2 == 0 else ("server", "openbook")
-        rounds.append({name: child(name, number, options.passages) for name in names})
+        own = partial(result_of, "benchmarks.first_token", "--passages", *options.passages, "--child")
+        rounds.append({name: own(name, number) for name in names})
     show(rounds, options.passages)
     value = {"question": "seconds to the first token", "cores": available_cores(), "rounds": rounds}
     if options.plot:
         plot(rounds, options.passages, options.plot)
     print(json.dumps(value))
-
-
-def child(name: str, seed: int, passages: list[int]) -> dict[str, Any]:
-    counts = [str(count) for count in passages]
-    command = [sys.executable, "-m", "benchmarks.first_token", "--child", name, str(seed), "--passages", *counts]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{name} failed:\n{done.stderr[-2000:]}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
 
 
 def reader() -> ModelReference:

@@ -14,12 +14,11 @@ import random
 import re
 import resource
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.processes import result_of
 from openbook.config import load_settings
 from openbook.inference import load_embedder
 from openbook.knowledge import KnowledgeBase, add
@@ -54,10 +53,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         kb = Path(folder) / "kb"
-        command = [sys.executable, __file__, str(arguments.folder.absolute()), "--into", str(kb)]
-        result = json.loads(
-            subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1]
-        )
+        result = result_of("benchmarks.knowledge_base", arguments.folder.absolute(), "--into", kb)
         embedder = default_embedder()
         base = KnowledgeBase.open(kb, embedder.identity)
         status = base.status()

@@ -19,8 +19,6 @@ import re
 import shutil
 import sqlite3
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +30,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.processes import result_of
 from openbook.knowledge import schema
 from openbook.knowledge.embeddings import embedding_key, embedding_texts
 from openbook.knowledge.index_builder import IndexSource
@@ -202,14 +201,11 @@ def measure(folder: Path) -> dict[str, Any]:
     )
 
 
-def run(step: str, folder: Path, *options: str) -> dict[str, Any]:
+def run(step: str, folder: Path) -> Any:
     if step == "measure" and os.geteuid() == 0:
         os.sync()
         Path("/proc/sys/vm/drop_caches").write_text("3")
-    command = [sys.executable, __file__, str(folder), "--step", step, *options]
-    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    result: dict[str, Any] = json.loads(output.splitlines()[-1])
-    return result
+    return result_of("benchmarks.search_latency", folder.absolute(), "--step", step)
 
 
 def one_size(kb: Path, folder: Path, count: int) -> dict[str, Any]:

@@ -28,7 +28,8 @@ import httpx
 
 from benchmarks.contender_openbook import counted_embedder
 from benchmarks.examples_accuracy import EXAMPLES
-from benchmarks.serving import Server, openbook_command, questions, resident_kb, serving, warm
+from benchmarks.processes import memory_kb
+from benchmarks.serving import Server, openbook_command, questions, serving, warm
 from openbook.knowledge import KnowledgeBase, add
 
 CLIENTS = 4
@@ -76,7 +77,7 @@ def measured(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 def row(name: str, server: Server, before: list[dict[str, Any]]) -> dict[str, Any]:
     time.sleep(QUIET_S)
-    mb, anonymous_mb = (resident_kb(server.process, which) / 1024 for which in ("VmRSS", "RssAnon"))
+    mb, anonymous_mb = (memory_kb(server.process, which) / 1024 for which in ("VmRSS", "RssAnon"))
     kept = mb / before[0]["mb"] if before else 1.0
     print(f"{name:<24} {mb:8.1f} MB, of no file {anonymous_mb:8.1f} MB  {kept:5.2f} of warm", flush=True)
     return {"name": name, "mb": mb, "anonymous_mb": anonymous_mb, "kept": kept}

@@ -47,12 +47,12 @@ from typing import Any
 from benchmarks.answers_per_second import MAX_TOKENS, Answerer, llamaindex, llamaindex_with_reader, openbook
 from benchmarks.contender_openbook import counted_embedder
 from benchmarks.examples_accuracy import EXAMPLES
+from benchmarks.processes import ROOT, memory_kb, result_of
 from openbook.answer import ask
 from openbook.config import Settings, available_cores
 from openbook.knowledge import KnowledgeBase, add
 from openbook.testing import HashEmbedder, echo_model
 
-ROOT = EXAMPLES.parent
 SLOTS = 4  # of llama.cpp's server; OpenBook's server computes as many requests at a time
 CACHE_MB = 1024
 SAMPLES = 40
@@ -108,7 +108,7 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
             show_load("openbook", load["openbook"])
         memory = memory_slope(fake_kb, asked, options.requests)
     for name in CONTENDERS if options.python_contenders else ():
-        load[name] = json.loads(contender(name, options).splitlines()[-1])
+        load[name] = in_process(name, options, options.python_contenders)
         show_load(name, load[name])
     return {"overhead_ms": overhead, "load": load, "memory": memory}
 
@@ -223,7 +223,7 @@ def real_overhead(options: argparse.Namespace, kb: Path, asked: Sequence[str]) -
     for number in range(options.rounds):
         for who in ("library", "server") if number % 2 == 0 else ("server", "library"):
             if who == "library":
-                library.append(json.loads(run_child("library", options, Path(sys.executable)).splitlines()[-1]))
+                library.append(in_process("library", options, Path(sys.executable)))
                 continue
             with serving(openbook_command(kb)) as server:
                 warm(server, asked)
@@ -281,19 +281,13 @@ def memory_slope(kb: Path, asked: Sequence[str], requests: int) -> dict[str, flo
         for number in range(SAMPLES):
             for place in range(each):
                 client(asked[(number * each + place) % len(asked)])
-            samples.append(resident_kb(server.process))
+            samples.append(memory_kb(server.process))
     late = samples[SAMPLES // 2 :]
     places = [each * number for number in range(len(late))]
     slope = statistics.linear_regression(places, late).slope
     found = {"requests": each * SAMPLES, "first_kb": samples[0], "last_kb": samples[-1], "kb_per_1000": slope * 1000}
     print("memory " + "  ".join(f"{key} {value:.1f}" for key, value in found.items()), flush=True)
     return found
-
-
-def resident_kb(process: int, which: str = "VmRSS") -> int:
-    """`which`: `RssAnon` leaves out pages of files."""
-    status = Path(f"/proc/{process}/status").read_text(encoding="ascii")
-    return int(status.partition(f"{which}:")[2].split()[0])
 
 
 # --- children -------------------------------------------------------------------------------------------------------
@@ -322,17 +316,9 @@ def direct(answer: Answerer) -> Ask:
     return asked
 
 
-def contender(name: str, options: argparse.Namespace) -> str:
-    return run_child(name, options, options.python_contenders)
-
-
-def run_child(name: str, options: argparse.Namespace, python: Path) -> str:
-    arguments = ["--child", name, "--limit", str(options.limit), "--seconds", str(options.seconds)]
-    command = [str(python), "-m", "benchmarks.serving", *arguments, "--clients", *map(str, options.clients)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{name} failed:\n{done.stderr[-3000:]}")
-    return done.stdout
+def in_process(name: str, options: argparse.Namespace, python: Path) -> Any:
+    words = ("--child", name, "--limit", options.limit, "--seconds", options.seconds, "--clients", *options.clients)
+    return result_of("benchmarks.serving", *words, python=python)
 
 
 def serve_fakes(kb: Path) -> None:

@@ -38,6 +38,7 @@ from typing import Any
 from benchmarks.answers_per_second import MAX_TOKENS
 from benchmarks.contender_openbook import counted_embedder
 from benchmarks.examples_accuracy import EXAMPLES
+from benchmarks.processes import cpu_s
 from benchmarks.serving import Ask, openbook_command, questions, serving, under_load
 from openbook.answer import Options, pack, retrieve
 from openbook.config import available_cores, load_settings
@@ -229,17 +230,12 @@ def measured(
             sys.exit(f"{name} answers {status}")
     found = {}
     for clients in options.clients:
-        before = processor_s(process)
+        before = cpu_s(process)
         row = under_load(new_client, asked, clients, options.seconds)
-        found[clients] = row["answers_per_s"], row["answers"] / (processor_s(process) - before)
+        found[clients] = row["answers_per_s"], row["answers"] / (cpu_s(process) - before)
         shown = "answers/s {:6.2f}, for each second of processor time {:5.2f}".format(*found[clients])
         print(f"{name:<22} {clients:>3} clients: {shown}  {row['statuses']}", flush=True)
     return found
-
-
-def processor_s(process: int) -> float:
-    fields = Path(f"/proc/{process}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager

@@ -21,14 +21,12 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
+from benchmarks.processes import ROOT, result_of
+
 DATA = ROOT / "recipes" / "data" / "reader-train.jsonl.gz"
 INSTRUCTION = "Answer from the passage in its own words, or say: Not stated."
 ABSTENTION = "Not stated."
@@ -53,13 +51,8 @@ def main() -> None:
     for number in range(options.rounds):
         for task in options.tasks:
             for contender in ("openbook", "trl") if number % 2 == 0 else ("trl", "openbook"):
-                command = [sys.executable, "-m", "benchmarks.training_throughput", "--examples", str(options.examples)]
-                done = subprocess.run(
-                    [*command, "--child", contender, task], cwd=ROOT, capture_output=True, text=True, check=False
-                )
-                if done.returncode:
-                    sys.exit(f"{contender} failed:\n{done.stderr[-2000:]}")
-                found = json.loads(done.stdout.splitlines()[-1]) | {"round": number}
+                words = ("--examples", options.examples, "--child", contender, task)
+                found = result_of("benchmarks.training_throughput", *words) | {"round": number}
                 results.append(found)
                 print(
                     f"round {number} {task:<7} {contender:<9} {found['examples_per_s']:6.2f} examples/s, "
