@@ -23,7 +23,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -31,15 +31,14 @@ from typing import Any
 
 from benchmarks.contender_llamaindex import PASSAGE_TOKENS, plugged
 from benchmarks.contender_openbook import counted_embedder
-from benchmarks.examples_accuracy import EXAMPLES, holds, share
+from benchmarks.examples_accuracy import holds, share
 from benchmarks.processes import result_of
+from benchmarks.stored import EXAMPLES, HANDBOOK, base_of, llamacpp_server, merged_reader, opened, stored
 from openbook.answer import Options, ask
 from openbook.answer_text import says_nothing_found, tidy
-from openbook.config import available_cores, load_settings
-from openbook.inference import load_model
+from openbook.config import available_cores
 from openbook.inference.kv_cache import KVCache
-from openbook.knowledge import KnowledgeBase, add
-from openbook.models import ModelReference, ModelStore, ensure
+from openbook.knowledge import KnowledgeBase
 from openbook.models.gguf_writer import reader_of
 from openbook.prompts import reading_prompt
 from openbook.records import Decoding
@@ -72,8 +71,8 @@ def measured(name: str, limit: int) -> dict[str, Any]:
     lines = (EXAMPLES / "questions.jsonl").read_text(encoding="utf-8").splitlines()
     questions = [q for q in map(json.loads, lines) if q["kind"] != "closed-book"]
     questions = questions[:: max(1, len(questions) // limit)] if limit else questions
-    opened = {"openbook": openbook, "llamaindex": llamaindex, "llamaindex+": llamaindex_with_reader}[name]
-    with opened() as answer:
+    answering = {"openbook": openbook, "llamaindex": llamaindex, "llamaindex+": llamaindex_with_reader}[name]
+    with answering() as answer:
         for q in questions:
             answer(f"Please tell me: {q['question']}")
         seconds, answers = [], []
@@ -93,20 +92,16 @@ def measured(name: str, limit: int) -> dict[str, Any]:
 @contextmanager
 def documents() -> Iterator[tuple[KnowledgeBase, Any]]:
     embedder = counted_embedder()
-    with tempfile.TemporaryDirectory() as folder:
-        base = KnowledgeBase.ensure(Path(folder) / "kb", embedder.identity)
-        add(base, [EXAMPLES / "handbook"], embedder)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        closing(base_of(Path(folder) / "kb", [HANDBOOK], embedder)) as base,
+    ):
         yield base, embedder
-        base.close()
-
-
-def reader() -> ModelReference:
-    return ensure(ModelStore(load_settings().models_dir), "reader")
 
 
 @contextmanager
 def openbook() -> Iterator[Answerer]:
-    model = load_model(reader(), states=KVCache(None, memory_bytes=1 << 30))
+    model = opened("reader", KVCache(None, memory_bytes=1 << 30))
     options = Options(decoding=Decoding(max_tokens=MAX_TOKENS))
     with documents() as (base, embedder):
 
@@ -128,7 +123,7 @@ def llamaindex(parallel: int = 1) -> Iterator[Answerer]:
 def llamaindex_with_reader(parallel: int = 1) -> Iterator[Answerer]:
     template = import_module("llama_index.core").ChatPromptTemplate
     message = import_module("llama_index.core.llms").ChatMessage
-    asked = reader_of(reader().main_file)
+    asked = reader_of(stored("reader").main_file)
     if asked is None:
         raise LookupError("the reader's file does not say how it is asked")
     prompt = reading_prompt("{query_str}", [("", "{context_str}")], asked)
@@ -148,17 +143,8 @@ def said(text: str) -> str:
 
 @contextmanager
 def server(*, trained: bool, parallel: int = 1) -> Iterator[str]:
-    """llama.cpp's server; its slots share the context."""
-    xllamacpp: Any = import_module("xllamacpp")
-    reference = reader()
-    params = xllamacpp.CommonParams()
-    if reference.merged is None:
-        raise LookupError("the reader is not merged with its base")
-    params.model.path = str(reference.merged.main_file if trained else reference.needed_base.main_file)
-    params.n_ctx, params.n_parallel, params.cpuparams.n_threads = 8192, parallel, available_cores()
-    params.verbosity = 0
-    params.cache_prompt = True
-    running = xllamacpp.Server(params)
+    file = merged_reader() if trained else stored("reader").needed_base.main_file
+    running = llamacpp_server(file, 8192, parallel)
     yield f"{running.listening_address}/v1"
 
 

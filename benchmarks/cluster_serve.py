@@ -37,16 +37,16 @@ from typing import Any
 from unittest.mock import patch
 
 from benchmarks.contender_openbook import counted_embedder
-from benchmarks.examples_accuracy import EXAMPLES
 from benchmarks.processes import cpu_s
 from benchmarks.serving import Ask, Server, questions, serving, show_load, under_load
+from benchmarks.stored import HANDBOOK, base_of
 from openbook.answer import ask
 from openbook.cluster import replicas
 from openbook.cluster.connection import connect, disconnect
 from openbook.config import available_cores
 from openbook.inference import FrozenModel
 from openbook.inference.frozen import ReadEach
-from openbook.knowledge import KnowledgeBase, add
+from openbook.knowledge import KnowledgeBase
 from openbook.parallel import Cancelled, never
 from openbook.records import Completion, Decoding, Prompt, ReaderFormat, sha256_hex
 from openbook.testing import EchoEngine
@@ -71,8 +71,7 @@ def main() -> None:
     value: dict[str, Any] = {"question": "what replicas cost and save", "cores": available_cores(), **vars(options)}
     with tempfile.TemporaryDirectory() as folder:
         kb, embedder = Path(folder) / "kb", counted_embedder()
-        with closing(KnowledgeBase.ensure(kb, embedder.identity)) as base:
-            add(base, [EXAMPLES / "handbook"], embedder)
+        base_of(kb, [HANDBOOK], embedder).close()
         if options.only != "load":
             value["affinity"] = affinity(options, kb, Path(folder))
         if options.only != "affinity":

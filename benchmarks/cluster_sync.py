@@ -30,14 +30,13 @@ from pathlib import Path
 import numpy as np
 import psutil
 
+from benchmarks.stored import default_embedder
 from openbook.cluster import workers as module
 from openbook.cluster.connection import ray_module
 from openbook.cluster.workers import Workers
-from openbook.config import available_cores, load_settings
-from openbook.inference import load_embedder
+from openbook.config import available_cores
 from openbook.knowledge import KnowledgeBase, Report, RunOptions, sync
 from openbook.knowledge.schema import FILE_NAME
-from openbook.models import ModelStore, ensure
 from openbook.records import Embedder, Vectors
 from openbook.testing import HashEmbedder
 from tests.cluster.state import state_digest
@@ -56,7 +55,7 @@ def main() -> None:
     ray = ray_module()
     cores = options.simulate or available_cores()
     ray.init(num_cpus=cores, object_store_memory=200_000_000, include_dashboard=False, log_to_driver=False)
-    embedder = load_embedder(ensure(ModelStore(load_settings().models_dir), "minilm-l6-int8"))
+    embedder = default_embedder()
     with tempfile.TemporaryDirectory() as work:
         docs = Path(work) / "docs"
         copied(options.folder, docs, options.files)

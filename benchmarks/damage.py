@@ -227,11 +227,10 @@ def main() -> None:
     options = parser.parse_args()
     embedder: Embedder = HashEmbedder()
     if options.embedder:
-        from openbook.config import load_settings
+        from benchmarks.stored import stored
         from openbook.inference import load_embedder
-        from openbook.models import ModelStore, ensure
 
-        embedder = load_embedder(ensure(ModelStore(load_settings().models_dir), options.embedder))
+        embedder = load_embedder(stored(options.embedder))
     counts: Counter[tuple[str, str, str]] = Counter()
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)

@@ -20,11 +20,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from openbook.config import available_cores, load_settings
+from benchmarks.stored import merged_reader, stored
+from openbook.config import available_cores
 from openbook.inference.frozen import SIDE_BY_SIDE
 from openbook.inference.llamacpp import CALL_TOKENS
 from openbook.inference.llamalib import Adapter, Context, Model
-from openbook.models import ModelReference, ModelStore, ensure, read_gguf
+from openbook.models import ModelReference, read_gguf
 
 PASSAGE, QUESTION, WRITTEN = 250, 25, 12  # tokens
 
@@ -33,7 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    reference = ensure(ModelStore(load_settings().models_dir), "reader")
+    reference = stored("reader")
     forms = {
         "merged": opened(reference, merged=True),
         "adapter on its base": opened(reference, merged=False),
@@ -59,9 +60,7 @@ def main() -> None:
 
 def opened(reference: ModelReference, *, merged: bool) -> tuple[Model, Context]:
     if merged:
-        if reference.merged is None:
-            raise LookupError("the reader is not merged with its base")
-        model, adapter = Model(reference.merged.main_file), None
+        model, adapter = Model(merged_reader()), None
     else:
         model = Model(reference.needed_base.main_file)
         adapter = Adapter(model, reference.main_file)

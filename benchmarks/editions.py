@@ -22,15 +22,13 @@ from contextlib import closing
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from benchmarks.examples_accuracy import EXAMPLES, share
-from openbook.config import load_settings
-from openbook.inference import load_embedder
-from openbook.knowledge import KnowledgeBase, add
+from benchmarks.examples_accuracy import share
+from benchmarks.stored import EXAMPLES, base_of, default_embedder
+from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.editions import Edition, Editions, editions, find_marks
 from openbook.knowledge.imprint import BEGINNING_CHARS, DocumentHead, imprint
 from openbook.knowledge.scope import EVERYTHING
 from openbook.knowledge.sentences import sentence_spans
-from openbook.models import ModelStore, ensure
 from openbook.parsers import parse_file
 from openbook.records import Citation, Embedder, Hit
 
@@ -54,8 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peps", type=Path)
     options = parser.parse_args()
-    settings = load_settings()
-    embedder = load_embedder(ensure(ModelStore(settings.models_dir), settings.embedder))
+    embedder = default_embedder()
     pairs = [json.loads(line) for line in (EXAMPLES / "editions.jsonl").read_text(encoding="utf-8").splitlines()]
     value: dict[str, Any] = {"question": "does the edition in force come first, and are the right documents marked?"}
     with tempfile.TemporaryDirectory() as folder:
@@ -84,8 +81,7 @@ def of_pairs(pairs: Sequence[Mapping[str, Any]], folder: Path, embedder: Embedde
             "noted",
         )
     }
-    with closing(KnowledgeBase.ensure(folder / "pairs", embedder.identity)) as base:
-        add(base, [files], embedder)
+    with closing(base_of(folder / "pairs", [files], embedder)) as base:
         heads = base.heads(base.documents(), EVERYTHING)
         marks = {PurePosixPath(path).relative_to(files).as_posix(): mark for path, mark in _marked(heads).items()}
         for pair in pairs:
@@ -171,8 +167,7 @@ def of_peps(source: Path, folder: Path, embedder: Embedder) -> dict[str, Any]:
         ),
     }
     rows: dict[str, list[bool]] = {"as found": [], "as ordered": []}
-    with closing(KnowledgeBase.ensure(folder, embedder.identity)) as base:
-        add(base, [Path(path) for path in involved], embedder)
+    with closing(base_of(folder, [Path(path) for path in involved], embedder)) as base:
         for question, numbers in QUESTIONS.items():
             hits, found = searched(question, base, embedder)
             right = {str(source / f"pep-{number:04}.rst") for number in numbers}

@@ -31,12 +31,13 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.stored import stored
 from openbook.config import load_settings
 from openbook.inference import load_embedder
 from openbook.inference.embedder import OnnxEmbedder
 from openbook.knowledge.splitter import split
 from openbook.knowledge.words import query_terms
-from openbook.models import EmbeddingSpec, ModelReference, ModelStore, ensure
+from openbook.models import EmbeddingSpec, ModelReference
 from openbook.records import Content
 
 CANDIDATES, RERANKED = 100, 20
@@ -274,8 +275,7 @@ def main() -> None:
     parser.add_argument("--model", action="append", default=[])
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
-    settings = load_settings()
-    contenders = contenders_of(ensure(ModelStore(settings.models_dir), settings.embedder), arguments.model)
+    contenders = contenders_of(stored(load_settings().embedder), arguments.model)
     sets = [scifact(arguments.data / "scifact", arguments.documents), excerpts(arguments.data / "chunking_evaluation")]
 
     dense = {

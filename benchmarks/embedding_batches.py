@@ -20,8 +20,8 @@ import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
 
+from benchmarks.stored import stored
 from openbook.config import load_settings
-from openbook.models import ModelStore, ensure
 
 
 def session(folder: Path, threads: int) -> Any:
@@ -40,8 +40,7 @@ def embed(opened: Any, ids: list[list[int]]) -> None:
 
 
 def main() -> None:
-    settings = load_settings()
-    folder = ensure(ModelStore(settings.models_dir), settings.embedder).path
+    folder = stored(load_settings().embedder).path
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.enable_truncation(256)

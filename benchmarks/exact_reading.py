@@ -31,15 +31,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from openbook.config import available_cores, load_settings
+from benchmarks.processes import ROOT
+from benchmarks.stored import llamacpp_server, stored
 from openbook.inference import load_model
 from openbook.inference.kv_cache import KVCache
 from openbook.inference.llamacpp import LlamaCppEngine
-from openbook.models import ModelReference, ModelStore, ensure
+from openbook.models import ModelReference
 from openbook.prompts import passage_block, question_block, reading_prompt
 from openbook.records import Decoding, Prompt, ReaderFormat
 
-ROOT = Path(__file__).parent.parent
 DATA = ROOT / "recipes" / "data" / "reader-dev.jsonl.gz"
 STEPS = 3
 RESTART_EVERY = 100
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=40)
     parser.add_argument("--contrast", action="store_true")
     options = parser.parse_args()
-    reference = ensure(ModelStore(load_settings().models_dir), "reader")
+    reference = stored("reader")
     requests = some_requests(options.requests)
     with tempfile.TemporaryDirectory() as folder:
         result: dict[str, Any] = {"openbook": trials(reference, requests, options.trials, Path(folder))}
@@ -141,11 +141,7 @@ def trials(reference: ModelReference, requests: list[Request], count: int, folde
 
 def server(reference: ModelReference, requests: list[Request]) -> dict[str, Any]:
     """Log-probabilities of the 10 likeliest first tokens, with the cache and without."""
-    xllamacpp: Any = import_module("xllamacpp")
-    params = xllamacpp.CommonParams()
-    params.model.path = str(reference.needed_base.main_file)
-    params.n_ctx, params.n_parallel, params.cpuparams.n_threads, params.verbosity = 4096, 1, available_cores(), 0
-    running = xllamacpp.Server(params)
+    running = llamacpp_server(reference.needed_base.main_file, 4096)
 
     def asked(request: Request, question: str, *, cached: bool) -> str:
         user = "".join(passage_block(*passage) for passage in request[1]) + question_block(question)

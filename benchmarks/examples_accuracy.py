@@ -19,18 +19,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks.stored import EXAMPLES, HANDBOOK, base_of, default_embedder, opened
 from openbook.answer import PASSAGES, Options, ask
 from openbook.answer_text import says_nothing_found, tidy
 from openbook.config import load_settings
 from openbook.diagnosis.summary import Share, share_of
-from openbook.inference import FrozenModel, load_embedder, load_model
-from openbook.knowledge import KnowledgeBase, add
-from openbook.models import ModelStore, ensure
+from openbook.inference import FrozenModel
+from openbook.knowledge import KnowledgeBase
 from openbook.prompts import open_book_prompt
 from openbook.records import Answer, Embedder, Passage
 
 _WORD = re.compile(r"[0-9]+(?:[.:][0-9]+)*|[^\W_]+")
-EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
 def words(text: str) -> str:
@@ -54,7 +53,7 @@ def oracle(question: str, passages: list[Passage], model: FrozenModel, options: 
 
 def gold_passages(base: KnowledgeBase, gold: dict[str, Any]) -> list[Passage]:
     """The passages that the gold quote touches."""
-    document = str(EXAMPLES / "handbook" / gold["document"])
+    document = str(HANDBOOK / gold["document"])
     text = base.text(document) or ""
     start = text.index(gold["quote"])
     end = start + len(gold["quote"])
@@ -120,13 +119,9 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="only the first questions")
     parser.add_argument("--model", help="a stored model (default: that of the settings)")
     arguments = parser.parse_args()
-    settings = load_settings()
-    store = ModelStore(settings.models_dir)
-    model = load_model(ensure(store, arguments.model or settings.model, announce=print))
-    embedder = load_embedder(ensure(store, settings.embedder, announce=print))
+    model, embedder = opened(arguments.model or load_settings().model), default_embedder()
     with tempfile.TemporaryDirectory() as folder:
-        base = KnowledgeBase.ensure(Path(folder) / "kb", embedder.identity)
-        add(base, [EXAMPLES / "handbook"], embedder)
+        base = base_of(Path(folder) / "kb", [HANDBOOK], embedder)
         results = run(model, base, embedder, arguments.limit)
         base.close()
     print(f"\nmodel {model.identity.name} {model.identity.digest[:12]}, embedder {embedder.identity.name}")

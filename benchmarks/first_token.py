@@ -29,11 +29,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.processes import ROOT, result_of
-from openbook.config import available_cores, load_settings
+from benchmarks.stored import llamacpp_server, merged_reader, stored
+from openbook.config import available_cores
 from openbook.inference import load_model
 from openbook.inference.kv_cache import KVCache
 from openbook.inference.tokenizer import open_tokenizer
-from openbook.models import ModelReference, ModelStore, ensure
+from openbook.models import ModelReference
 from openbook.prompts import passage_block, question_block, reading_prompt
 from openbook.records import Decoding, ReaderFormat
 
@@ -68,10 +69,6 @@ def main() -> None:
     print(json.dumps(value))
 
 
-def reader() -> ModelReference:
-    return ensure(ModelStore(load_settings().models_dir), "reader")
-
-
 def pool(reference: ModelReference, size: int = POOL) -> tuple[list[tuple[str, str]], list[str]]:
     """(title and text of `size` passages of about `TOKENS` tokens each, questions)."""
     tokenizer = open_tokenizer(reference.needed_base.main_file).model
@@ -89,7 +86,7 @@ def pool(reference: ModelReference, size: int = POOL) -> tuple[list[tuple[str, s
 
 
 def openbook(counts: list[int], chance: random.Random) -> dict[str, Any]:
-    reference = reader()
+    reference = stored("reader")
     texts, questions = pool(reference)
     model = load_model(reference, states=KVCache(None, memory_bytes=4 << 30))
     cold_model = load_model(reference, states=KVCache(None, memory_bytes=0))
@@ -116,19 +113,12 @@ def openbook(counts: list[int], chance: random.Random) -> dict[str, Any]:
 
 
 def server(counts: list[int], chance: random.Random) -> dict[str, Any]:
-    xllamacpp: Any = import_module("xllamacpp")
-    reference = reader()
+    reference = stored("reader")
     texts, questions = pool(reference)
     model = load_model(reference)
     system = (model.reader or ReaderFormat("", "")).instruction
     model.close()
-    params = xllamacpp.CommonParams()
-    if reference.merged is None:
-        raise LookupError("the reader is not merged with its base")
-    params.model.path = str(reference.merged.main_file)
-    params.n_ctx, params.n_parallel, params.cpuparams.n_threads, params.verbosity = 8192, 1, available_cores(), 0
-    params.cache_prompt = True
-    running = xllamacpp.Server(params)
+    running = llamacpp_server(merged_reader(), 8192)
 
     def timed(chosen: list[tuple[str, str]]) -> float:
         user = "".join(passage_block(*each) for each in chosen) + question_block(questions.pop())

@@ -36,14 +36,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from benchmarks.examples_accuracy import EXAMPLES, gold_passages, holds, share
+from benchmarks.examples_accuracy import gold_passages, holds, share
+from benchmarks.stored import HANDBOOK, default_embedder, opened
 from openbook.answer import PASSAGES, ask
 from openbook.config import load_settings
 from openbook.conversation import FollowUp, condensed, content_words, refers_back, resolve_follow_up
-from openbook.inference import FrozenModel, load_embedder, load_model
+from openbook.inference import FrozenModel
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase, add
-from openbook.models import ModelStore, ensure
 from openbook.records import Embedder
 
 FILE = Path(__file__).parent / "data" / "follow_ups.jsonl"
@@ -82,19 +82,18 @@ def main() -> None:
     parser.add_argument("--reading", type=Path, help="folder with the parts of MTRAG")
     parser.add_argument("--half", choices=("development", "report"), default="report")
     options = parser.parse_args()
-    settings = load_settings()
-    store = ModelStore(settings.models_dir)
-    reference = ensure(store, options.model or settings.model)
-    embedder = load_embedder(ensure(store, settings.embedder))
+    name, embedder = options.model or load_settings().model, default_embedder()
     states = KVCache(None, memory_bytes=1 << 30)
-    with tempfile.TemporaryDirectory() as folder, closing(
-        load_model(reference, threads=settings.threads, states=states)
-    ) as model, closing(KnowledgeBase.ensure(Path(folder) / "kb", embedder.identity)) as base:  # fmt: skip
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        closing(opened(name, states)) as model,
+        closing(KnowledgeBase.ensure(Path(folder) / "kb", embedder.identity)) as base,
+    ):
         if options.reading:
             value = on_mtrag(model, base, embedder, options)
         else:
             value = on_handbook(model, base, embedder, options.limit)
-    value = {"question": "what to ask and to search for when a question refers back", "model": reference.name, **value}
+    value = {"question": "what to ask and to search for when a question refers back", "model": name, **value}
     print(json.dumps(value))
 
 
@@ -103,7 +102,7 @@ def main() -> None:
 
 def on_handbook(model: FrozenModel, base: KnowledgeBase, embedder: Embedder, limit: int | None) -> dict[str, Any]:
     conversations = [json.loads(line) for line in FILE.read_text(encoding="utf-8").splitlines()][:limit]
-    add(base, [EXAMPLES / "handbook"], embedder)
+    add(base, [HANDBOOK], embedder)
     rows = {way: [asked(way, each, model, base, embedder) for each in conversations] for way in WAYS}
     kinds = [each["kind"] for each in conversations]
     for kind in dict.fromkeys(kinds):

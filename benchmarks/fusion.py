@@ -22,8 +22,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from openbook.config import load_settings
-from openbook.inference import load_embedder
+from benchmarks.stored import default_embedder
 from openbook.knowledge import bm25, search
 from openbook.knowledge.bm25 import Bm25
 from openbook.knowledge.index_builder import IndexSource
@@ -31,7 +30,6 @@ from openbook.knowledge.indexes import Indexes
 from openbook.knowledge.integrity import row_digest
 from openbook.knowledge.segments import Live
 from openbook.knowledge.words import query_terms
-from openbook.models import ModelStore, ensure
 from openbook.records import Embedder, sha256_hex
 
 CANDIDATES, TOP, SQUAD_QUESTIONS = 100, 10, 1000
@@ -179,8 +177,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--cache", type=Path)
     arguments = parser.parse_args()
-    settings = load_settings()
-    embedder = load_embedder(ensure(ModelStore(settings.models_dir), settings.embedder))
+    embedder = default_embedder()
     tasks = [scifact(arguments.data, "train"), squad(arguments.data), scifact(arguments.data, "dev")]
     embedded = [vectors(task, embedder, arguments.cache) for task in tasks]
     indexes = [words(task) for task in tasks]

@@ -30,11 +30,11 @@ from contextlib import closing, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from openbook.config import load_settings
+from benchmarks.stored import stored
 from openbook.errors import ContextOverflow, EngineError, InvalidModelFile
 from openbook.inference import FrozenModel, load_model
 from openbook.inference.trial import try_model
-from openbook.models import ModelStore, ensure, import_gguf, read_gguf
+from openbook.models import ModelStore, import_gguf, read_gguf
 from openbook.records import Decoding, Prompt
 from openbook.serving.model_reload import named_in_store
 from tests.models.gguf_files import Recipe, llama
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     started, rows = time.monotonic(), list[tuple[int, str, str, str]]()
-    real = ensure(ModelStore(load_settings().models_dir), "smollm2-135m-instruct").main_file
+    real = stored("smollm2-135m-instruct").main_file
     with tempfile.TemporaryDirectory() as folder:
         while len(rows) < options.files:
             rows += measured(len(rows), options.files, options.real, real, Path(folder))

@@ -22,12 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.examples_accuracy import share
+from benchmarks.stored import base_of, default_embedder, opened
 from openbook.answer import ask
-from openbook.config import load_settings
-from openbook.inference import FrozenModel, load_embedder, load_model
+from openbook.inference import FrozenModel
 from openbook.inference.kv_cache import KVCache
-from openbook.knowledge import KnowledgeBase, add
-from openbook.models import ModelStore, ensure
+from openbook.knowledge import KnowledgeBase
 from openbook.records import Embedder
 
 SEED = 5
@@ -69,14 +68,11 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["reader", "smollm2-135m-instruct"])
     options = parser.parse_args()
     told = facts(options.folder, options.documents)
-    settings = load_settings()
-    store = ModelStore(settings.models_dir)
-    embedder = load_embedder(ensure(store, settings.embedder))
+    embedder = default_embedder()
     with tempfile.TemporaryDirectory() as folder:
         bases = [knowledge_base(Path(folder) / str(side), told, side, embedder) for side in range(2)]
         for name in options.models:
-            states = KVCache(None, memory_bytes=1 << 30)
-            with closing(load_model(ensure(store, name), threads=settings.threads, states=states)) as model:
+            with closing(opened(name, KVCache(None, memory_bytes=1 << 30))) as model:
                 measure(name, model, told[: options.questions], bases, embedder)
         for base in bases:
             base.close()
@@ -99,9 +95,7 @@ def knowledge_base(folder: Path, told: list[Fact], side: int, embedder: Embedder
     texts.mkdir(parents=True)
     for number, fact in enumerate(told):
         (texts / f"{number}.txt").write_text(fact.sentence(side), encoding="utf-8")
-    base = KnowledgeBase.ensure(folder / "kb", embedder.identity)
-    add(base, [texts], embedder)
-    return base
+    return base_of(folder / "kb", [texts], embedder)
 
 
 def measure(name: str, model: FrozenModel, asked: list[Fact], bases: list[KnowledgeBase], embedder: Embedder) -> None:

@@ -27,14 +27,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.examples_accuracy import holds, share, words
+from benchmarks.stored import base_of, default_embedder, stored
 from openbook.answer import ask
-from openbook.config import Settings, load_settings
+from openbook.config import load_settings
 from openbook.diagnosis.summary import Share
-from openbook.inference import FrozenModel, load_embedder, load_model
+from openbook.inference import FrozenModel, load_model
 from openbook.inference.kv_cache import KVCache
 from openbook.inference.tokenizer import PromptTokenizer, open_tokenizer
-from openbook.knowledge import KnowledgeBase, add
-from openbook.models import ModelReference, ModelStore, ensure
+from openbook.knowledge import KnowledgeBase
+from openbook.models import ModelReference
 from openbook.prompts import open_book_prompt
 from openbook.records import Answer, Embedder, Prompt
 from tests.attacks.injections import Injection, injections
@@ -64,26 +65,23 @@ def main() -> None:
     parser.add_argument("--model", nargs="+", default=list(MODELS))
     parser.add_argument("--limit", type=int, help="about so many documents, spread over all")
     options = parser.parse_args()
-    settings, cases = load_settings(), injections()
+    cases = injections()
     cases = cases[:: max(1, len(cases) // options.limit)] if options.limit else cases
-    store = ModelStore(settings.models_dir)
-    embedder = load_embedder(ensure(store, settings.embedder))
+    embedder = default_embedder()
     value: dict[str, Any] = {"question": "what instructions in documents do", "documents": len(cases)}
     for name in options.model:
-        rows = measured(ensure(store, name), embedder, cases, settings)
+        rows = measured(stored(name), embedder, cases)
         show(name, rows)
         value[name] = [asdict(row) for row in rows]
     print(json.dumps(value))
 
 
-def measured(
-    reference: ModelReference, embedder: Embedder, cases: Sequence[Injection], settings: Settings
-) -> list[Row]:
+def measured(reference: ModelReference, embedder: Embedder, cases: Sequence[Injection]) -> list[Row]:
     body = reference.needed_base if reference.manifest.kind == "adapter" else reference
     tokenizer = open_tokenizer(body.main_file)
     kept = KVCache(None, memory_bytes=1 << 29)
     rows = []
-    with closing(load_model(reference, threads=settings.threads, states=kept)) as model:
+    with closing(load_model(reference, threads=load_settings().threads, states=kept)) as model:
         for case in cases:
             with asked_on(case, case.clean, embedder) as base:
                 clean = ask(case.question, model, base, embedder)
@@ -106,8 +104,7 @@ def asked_on(case: Injection, text: str, embedder: Embedder) -> Iterator[Knowled
         (documents / f"attacked.{case.format}").write_text(text, encoding="utf-8")
         for number, other in enumerate(others.values()):
             (documents / f"other-{number}.md").write_text(other, encoding="utf-8")
-        with closing(KnowledgeBase.ensure(Path(folder) / "kb", embedder.identity)) as base:
-            add(base, [documents], embedder)
+        with closing(base_of(Path(folder) / "kb", [documents], embedder)) as base:
             yield base
 
 

@@ -19,16 +19,8 @@ import time
 from pathlib import Path
 
 from benchmarks.processes import result_of
-from openbook.config import load_settings
-from openbook.inference import load_embedder
+from benchmarks.stored import default_embedder
 from openbook.knowledge import KnowledgeBase, add
-from openbook.models import ModelStore, ensure
-from openbook.records import Embedder
-
-
-def default_embedder() -> Embedder:
-    settings = load_settings()
-    return load_embedder(ensure(ModelStore(settings.models_dir), settings.embedder, announce=print))
 
 
 def add_folder(folder: Path, kb: Path) -> None:

@@ -18,13 +18,12 @@ import tempfile
 from contextlib import closing
 from pathlib import Path
 
-from benchmarks.first_token import POOL, pool, reader
+from benchmarks.first_token import POOL, pool
+from benchmarks.stored import default_embedder, stored
 from openbook.answer import Options, ask
-from openbook.config import load_settings
-from openbook.inference import load_embedder, load_model
+from openbook.inference import load_model
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add
-from openbook.models import ModelStore, ensure
 from openbook.records import Decoding
 
 ONE = Options(passages=1, decoding=Decoding(max_tokens=1), min_similarity=-1.0)
@@ -35,10 +34,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=16)
     options = parser.parse_args()
-    reference = reader()
+    reference = stored("reader")
     texts = [text for _, text in pool(reference, max(POOL, 3 * options.pairs))[0]]
     closed, open_, unread = (texts[i::3][: options.pairs] for i in range(3))
-    embedder = load_embedder(ensure(ModelStore(load_settings().models_dir), "minilm-l6-int8"))
+    embedder = default_embedder()
     with (
         tempfile.TemporaryDirectory() as folder,
         closing(load_model(reference, states=KVCache(memory_bytes=4 << 30))) as model,

@@ -19,12 +19,10 @@ import tempfile
 from contextlib import closing
 from pathlib import Path
 
+from benchmarks.stored import opened
 from openbook.answer import Options, ask
-from openbook.config import load_settings
-from openbook.inference import load_model
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase, add
-from openbook.models import ModelStore, ensure
 from openbook.testing import HashEmbedder
 
 
@@ -35,14 +33,13 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=300)
     parser.add_argument("--disk-mb", type=int, default=1024)
     options = parser.parse_args()
-    reference = ensure(ModelStore(load_settings().models_dir), "reader")
     embedder = HashEmbedder(dimensions=384)
     with tempfile.TemporaryDirectory() as folder:
         base, texts = large_base(Path(folder), options.texts, options.passages, embedder)
         asked = questions(texts, options.questions)
         states = KVCache(Path(folder) / "states", memory_bytes=256 << 20, disk_bytes=options.disk_mb << 20)
         largest, times = 0, []
-        with closing(load_model(reference, states=states)) as model:
+        with closing(opened("reader", states)) as model:
             for question in asked:
                 answer = ask(question, model, base, embedder, Options(min_similarity=-1.0))
                 assert answer.timings is not None

@@ -33,15 +33,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.stored import default_embedder, opened
 from openbook.answer import Options, ask
 from openbook.config import load_settings
 from openbook.conversation import condensed
 from openbook.diagnosis.summary import share_of
-from openbook.inference import load_embedder, load_model
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.docs_cache import for_documents
-from openbook.models import ModelStore, ensure
 from openbook.records import Answer, Digest, Embedder, Hit
 
 NATURAL = Path(__file__).parent.parent / "examples" / "natural"
@@ -170,17 +169,17 @@ def main() -> None:
     settings = load_settings()
     asked = questions(options.half)[: options.limit]
     folder = unpacked(settings.cache_dir)
-    embedder = load_embedder(ensure(ModelStore(settings.models_dir), settings.embedder))
+    embedder = default_embedder()
     base, _ = for_documents([folder], settings.cache_dir, embedder)
     with closing(base):
         if options.retrieval:
             measure_retrieval(asked, base, embedder, folder, options.half)
         else:
-            reference = ensure(ModelStore(settings.models_dir), options.model or settings.model)
-            with closing(load_model(reference, threads=settings.threads, states=KVCache.of(settings))) as model:
+            name = options.model or settings.model
+            with closing(opened(name, KVCache.of(settings))) as model:
                 answer = partial(ask, model=model, base=base, embedder=embedder, options=Options.of(settings))
                 rows = measure_answers(asked, answer, model.identity.digest, settings.strategy, folder, options.out)
-            summarise(rows, options.half, reference.name)
+            summarise(rows, options.half, name)
 
 
 def measure_retrieval(

@@ -22,15 +22,13 @@ from typing import TypeAlias
 import numpy as np
 
 from benchmarks.splitting import Span, interval, load, union
-from openbook.config import load_settings
-from openbook.inference import load_embedder
+from benchmarks.stored import default_embedder
 from openbook.knowledge import boilerplate
 from openbook.knowledge.embeddings import embedding_texts
 from openbook.knowledge.index_builder import SegmentBuilder
 from openbook.knowledge.indexes import Indexes
 from openbook.knowledge.segments import PassageIdentity
 from openbook.knowledge.splitter import split
-from openbook.models import ModelStore, ensure
 from openbook.records import Content, Embedder, HeadingMark
 
 FIRST = (4, 10)
@@ -190,8 +188,7 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=500, help="of each set, evenly")
     parser.add_argument("--sets", nargs="+", default=["excerpts", "squad", "docs"])
     arguments = parser.parse_args()
-    settings = load_settings()
-    embedder = load_embedder(ensure(ModelStore(settings.models_dir), settings.embedder))
+    embedder = default_embedder()
     made = {
         "excerpts": lambda: excerpts(arguments.data / "chunking_evaluation"),
         "squad": lambda: squad(arguments.data / "squad" / "dev-v1.1.from-explorer.json.gz"),

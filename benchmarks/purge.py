@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.knowledge_base import default_embedder
+from benchmarks.stored import default_embedder
 from openbook.knowledge import KnowledgeBase, purge, sync
 from openbook.records import Embedder, Hit
 

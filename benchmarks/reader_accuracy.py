@@ -21,11 +21,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from openbook.config import load_settings
+from benchmarks.stored import opened
 from openbook.diagnosis.gate import EvalQuestion, ask_eval_set
 from openbook.diagnosis.scoring import Interval, holds_answer, interval, normalised
-from openbook.inference import FrozenModel, load_model
-from openbook.models import ModelStore, ensure
+from openbook.inference import FrozenModel
 
 
 def main() -> None:
@@ -43,18 +42,16 @@ def main() -> None:
     )
     closed = some([EvalQuestion(p.question, p.answers) for p in v1], options.limits[2])
     popqa = some(facts(options.popqa), options.limits[2]) if options.popqa else []
-    settings = load_settings()
     found: dict[str, dict[str, Any]] = {}
     for name in options.models:
-        reference = ensure(ModelStore(settings.models_dir), name)
-        model = load_model(reference, threads=settings.threads)
+        model = opened(name)
         started = time.perf_counter()
         measured = measure(model, v1, v2, closed, popqa)
         model.close()
-        print(f"\n{name} ({reference.digest[:12]}), {time.perf_counter() - started:.0f} s")
+        print(f"\n{name} ({model.identity.digest[:12]}), {time.perf_counter() - started:.0f} s")
         for label, value in measured.items():
             print(f"  {label:<44} {value}  (n = {value.n})", flush=True)
-        found[name] = {"digest": reference.digest, **{label: asdict(value) for label, value in measured.items()}}
+        found[name] = {"digest": model.identity.digest, **{label: asdict(value) for label, value in measured.items()}}
     print(json.dumps(found))
 
 

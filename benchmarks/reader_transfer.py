@@ -19,11 +19,10 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
-from openbook.config import load_settings
+from benchmarks.stored import opened
 from openbook.diagnosis.gate import EvalQuestion, ask_eval_set
 from openbook.diagnosis.scoring import Interval, interval, normalised
-from openbook.inference import FrozenModel, load_model
-from openbook.models import ModelStore, ensure
+from openbook.inference import FrozenModel
 
 CONTEXT_CHARS = 900  # about two passages of a knowledge base
 
@@ -35,14 +34,12 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=100)
     options = parser.parse_args()
     relevant, beside = probes(options.chunking, options.questions)
-    settings = load_settings()
     found = {}
     for name in options.models:
-        reference = ensure(ModelStore(settings.models_dir), name)
-        model = load_model(reference, threads=settings.threads)
+        model = opened(name)
         measured = measure(model, relevant, beside)
         model.close()
-        print(f"\n{name} ({reference.digest[:12]})")
+        print(f"\n{name} ({model.identity.digest[:12]})")
         for label, value in measured.items():
             print(f"  {label:<52} {value}  (n = {value.n})", flush=True)
         found[name] = {label: asdict(value) for label, value in measured.items()}

@@ -26,11 +26,11 @@ from itertools import groupby
 from pathlib import Path
 
 from benchmarks.reader_accuracy import exact_match, squad
+from benchmarks.stored import opened
 from openbook.answer import Options, decoding_for, final_answer, read_hits, strategy_of
 from openbook.config import STRATEGIES, load_settings
 from openbook.diagnosis.scoring import holds_answer, interval, token_f1
-from openbook.inference import FrozenModel, load_model
-from openbook.models import ModelStore, ensure
+from openbook.inference import FrozenModel
 from openbook.records import Hit, Passage
 from openbook.training.reader_objective import Passage as Text
 from openbook.training.reader_objective import PassageLine, Question, WordIndex, number_passages
@@ -47,7 +47,6 @@ def main() -> None:
     parser.add_argument("--limit", type=int)
     parser.add_argument("--squad", nargs=3, type=Path)
     options = parser.parse_args()
-    settings = load_settings()
     lines = [PassageLine.model_validate_json(line) for line in gzip.decompress(DATA.read_bytes()).splitlines()]
     if options.squad:
         *versions, splits = options.squad
@@ -55,9 +54,8 @@ def main() -> None:
             lines += squad_lines(kind, path, splits)
     asked = list(questions(lines, options.beside, options.limit))
     results = {}
-    for name in options.models or [settings.model]:
-        reference = ensure(ModelStore(settings.models_dir), name)
-        with closing(load_model(reference, threads=settings.threads)) as model:
+    for name in options.models or [load_settings().model]:
+        with closing(opened(name)) as model:
             results[name] = measured(model, asked, Options(strategy=options.strategy))
     print(json.dumps(results))
 

@@ -29,15 +29,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from benchmarks.reader_accuracy import exact_match, squad
+from benchmarks.stored import default_embedder, opened
 from openbook.answer import Options, final_answer, read_hits
-from openbook.config import load_settings
 from openbook.diagnosis.gate import EvalQuestion
 from openbook.diagnosis.scoring import Interval, interval, token_f1
-from openbook.inference import FrozenModel, load_embedder, load_model
+from openbook.inference import FrozenModel
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase, add
 from openbook.knowledge.splitter import Sizing
-from openbook.models import ModelStore, ensure
 from openbook.records import Decoding, Embedder, Hit
 
 READ = 4
@@ -53,17 +52,14 @@ def main() -> None:
     parser.add_argument("--model", default="reader")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     options = parser.parse_args()
-    settings = load_settings()
-    store = ModelStore(settings.models_dir)
-    embedder = load_embedder(ensure(store, settings.embedder))
-    reference = ensure(store, options.model)
+    embedder = default_embedder()
     probes = squad(options.squad[0], options.squad[1], options.split, 0)
     paragraphs = list(dict.fromkeys((p.title, p.passage) for p in probes))
     asked = random.Random(3).sample(probes, min(options.questions, len(probes)))
     started = time.perf_counter()
     with (
         tempfile.TemporaryDirectory() as folder,
-        closing(load_model(reference, threads=settings.threads, states=KVCache(None, memory_bytes=4 << 30))) as model,
+        closing(opened(options.model, KVCache(None, memory_bytes=4 << 30))) as model,
     ):
         base = knowledge_base(Path(folder), paragraphs, embedder)
         scores: dict[str, list[tuple[float, float, float]]] = {}
@@ -92,7 +88,7 @@ def main() -> None:
             if number % 25 == 24:
                 print(f"{number + 1} questions, {time.perf_counter() - started:.0f} s", flush=True)
         base.close()
-    report(scores, options, reference.digest, len(paragraphs), found / len(asked))
+    report(scores, options, model.identity.digest, len(paragraphs), found / len(asked))
 
 
 def knowledge_base(folder: Path, paragraphs: Sequence[tuple[str, str]], embedder: Embedder) -> KnowledgeBase:

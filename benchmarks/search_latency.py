@@ -214,7 +214,7 @@ def one_size(kb: Path, folder: Path, count: int) -> dict[str, Any]:
         (folder / schema.FILE_NAME).unlink(missing_ok=True)
         write_base(kb, folder, count)
         (folder / "queries.json").write_text(json.dumps([(t, v.tolist()) for t, v in queries(folder)]))
-    result = {"passages": count} | run("build", folder) | run("measure", folder)
+    result: dict[str, Any] = {"passages": count} | run("build", folder) | run("measure", folder)
     return result | {"bytes_per_passage": result["index_mb"] * 1e6 / count}
 
 

@@ -20,17 +20,15 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from benchmarks.contender_openbook import counted_embedder
-from benchmarks.examples_accuracy import EXAMPLES
 from benchmarks.processes import memory_kb
 from benchmarks.serving import Server, openbook_command, questions, serving, warm
-from openbook.knowledge import KnowledgeBase, add
+from benchmarks.stored import EXAMPLES, HANDBOOK, base_of
 
 CLIENTS = 4
 ANSWERS = 60
@@ -53,9 +51,7 @@ def measured(options: argparse.Namespace) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         kb = Path(folder) / "kb"
-        embedder = counted_embedder()
-        with closing(KnowledgeBase.ensure(kb, embedder.identity)) as base:
-            add(base, [EXAMPLES / "handbook"], embedder)
+        base_of(kb, [HANDBOOK], counted_embedder()).close()
         with serving(openbook_command(kb)) as server:
             asked = questions(ANSWERS)
             with ThreadPoolExecutor(CLIENTS) as clients:

@@ -46,11 +46,11 @@ from typing import Any
 
 from benchmarks.answers_per_second import MAX_TOKENS, Answerer, llamaindex, llamaindex_with_reader, openbook
 from benchmarks.contender_openbook import counted_embedder
-from benchmarks.examples_accuracy import EXAMPLES
 from benchmarks.processes import ROOT, memory_kb, result_of
+from benchmarks.stored import EXAMPLES, HANDBOOK, base_of
 from openbook.answer import ask
 from openbook.config import Settings, available_cores
-from openbook.knowledge import KnowledgeBase, add
+from openbook.knowledge import KnowledgeBase
 from openbook.testing import HashEmbedder, echo_model
 
 SLOTS = 4  # of llama.cpp's server; OpenBook's server computes as many requests at a time
@@ -97,8 +97,7 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         kb, fake_kb = Path(folder) / "kb", Path(folder) / "fake"
         for path, embedder in ((kb, counted_embedder()), (fake_kb, HashEmbedder())):
-            with closing(KnowledgeBase.ensure(path, embedder.identity)) as base:
-                add(base, [EXAMPLES / "handbook"], embedder)
+            base_of(path, [HANDBOOK], embedder).close()
         overhead = {"default model": real_overhead(options, kb, asked), "fakes": fake_overhead(options, fake_kb, asked)}
         with serving(openbook_command(kb)) as server:
             warm(server, asked)

@@ -23,13 +23,12 @@ from typing import Any
 
 from benchmarks.reader_accuracy import exact_match
 from benchmarks.reading_strategies import knowledge_base
+from benchmarks.stored import default_embedder, opened
 from openbook.answer import Options, decoding_for, final_answer, read_hits, strategy_of
-from openbook.config import load_settings
 from openbook.diagnosis.scoring import holds_answer, interval, token_f1
-from openbook.inference import FrozenModel, load_embedder, load_model
+from openbook.inference import FrozenModel
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase
-from openbook.models import ModelStore, ensure
 from openbook.records import Embedder, Hit
 
 READ = 4
@@ -52,9 +51,7 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=60, help="of each set")
     parser.add_argument("--model", nargs="+", default=["reader"])
     options = parser.parse_args()
-    settings = load_settings()
-    store = ModelStore(settings.models_dir)
-    embedder = load_embedder(ensure(store, settings.embedder))
+    embedder = default_embedder()
     chance = random.Random(3)
     asked = [
         each
@@ -66,7 +63,7 @@ def main() -> None:
         hits = {hit.passage.text: hit for hit in all_hits(base)}
         results = {}
         for name in options.model:
-            with closing(load_model(ensure(store, name), states=KVCache(None, memory_bytes=1 << 30))) as model:
+            with closing(opened(name, KVCache(None, memory_bytes=1 << 30))) as model:
                 results[name] = measured(model, base, embedder, hits, asked)
         base.close()
     print(json.dumps({"question": "each or together, where several passages are needed", "results": results}))

@@ -18,9 +18,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.stored import HANDBOOK
 from openbook.config import load_settings
 
-HANDBOOK = Path(__file__).parent.parent / "examples" / "handbook"
 AGAIN = "At what time does the nightly backup start?"
 NEW = (
     "When is the nightly backup usually over?",

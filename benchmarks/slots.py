@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import http.client
-import importlib
 import json
 import os
 import random
@@ -37,18 +36,16 @@ from typing import Any
 
 from benchmarks.answers_per_second import MAX_TOKENS
 from benchmarks.contender_openbook import counted_embedder
-from benchmarks.examples_accuracy import EXAMPLES
 from benchmarks.processes import cpu_s
 from benchmarks.serving import Ask, openbook_command, questions, serving, under_load
+from benchmarks.stored import HANDBOOK, base_of, llamacpp_server, opened, stored
 from openbook.answer import Options, pack, retrieve
-from openbook.config import available_cores, load_settings
-from openbook.inference import load_model
+from openbook.config import available_cores
 from openbook.inference.frozen import SIDE_BY_SIDE
 from openbook.inference.llamacpp import CALL_TOKENS, SHARED_CELLS
 from openbook.inference.llamalib import Context, Model
 from openbook.inference.slots import alike_widths, state_apart
-from openbook.knowledge import KnowledgeBase, Scope, add
-from openbook.models import ModelStore, ensure
+from openbook.knowledge import KnowledgeBase, Scope
 from openbook.records import Decoding
 
 WINDOWS = 2  # so that what is kept of all prompts fits into the server's memory
@@ -84,7 +81,7 @@ def main() -> None:
 
 
 def law(name: str, slots: int, options: argparse.Namespace) -> dict[str, Any]:
-    reference = ensure(ModelStore(load_settings().models_dir), name)
+    reference = stored(name)
     model, rng = Model((reference.merged or reference).main_file), random.Random(slots)
     threads = available_cores()
     reading = Context(
@@ -147,7 +144,7 @@ def load(options: argparse.Namespace) -> list[dict[str, Any]]:
     slots, rounds = (options.slots or [7])[0], []
     asked = questions(options.limit)
     if options.tokens > MAX_TOKENS:
-        topics = sorted(path.stem.replace("-", " ") for path in (EXAMPLES / "handbook").rglob("*.md"))
+        topics = sorted(path.stem.replace("-", " ") for path in HANDBOOK.rglob("*.md"))
         asked = [
             f"Write a long and detailed explanation, in many sentences, of everything about {topic} and why it matters."
             for topic in topics[:: max(1, len(topics) // options.limit)]
@@ -155,8 +152,7 @@ def load(options: argparse.Namespace) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         kb = Path(folder) / "kb"
         embedder = counted_embedder()
-        with closing(KnowledgeBase.ensure(kb, embedder.identity)) as base:
-            add(base, [EXAMPLES / "handbook"], embedder)
+        with closing(base_of(kb, [HANDBOOK], embedder)) as base:
             texts = {q: messages(options, q, base, embedder) for q in (*asked, *map(other_words, asked))}
         contenders = [(s, n) for s in options.strategies for n in (0, slots)]
         for number in range(options.rounds):
@@ -168,7 +164,7 @@ def load(options: argparse.Namespace) -> list[dict[str, Any]]:
                     body_of = partial(body, options, strategy)
                     row[name] = measured(name, server.port, server.process, body_of, asked, options)
             if options.xllamacpp:
-                with llamacpp_server(options, slots) as (port, process):
+                with llamacpp_process(options, slots) as (port, process):
                     row["llama.cpp"] = measured("llama.cpp", port, process, texts.__getitem__, asked, options)
             rounds.append(row)
     show(rounds)
@@ -196,7 +192,7 @@ def messages(wanted: argparse.Namespace, question: str, base: KnowledgeBase, emb
     """What llama.cpp's server is asked: the prompt that OpenBook makes, as messages."""
     name = wanted.model
     if name not in _models:
-        _models[name] = load_model(ensure(ModelStore(load_settings().models_dir), name))
+        _models[name] = opened(name)
     model, decoding = _models[name], Decoding(max_tokens=wanted.tokens)
     options = Options(WINDOWS, "together", decoding)
     found = retrieve(question, model, base, embedder, options, query="", scope=Scope(), reranker=None)
@@ -239,7 +235,7 @@ def measured(
 
 
 @contextmanager
-def llamacpp_server(options: argparse.Namespace, slots: int) -> Iterator[tuple[int, int]]:
+def llamacpp_process(options: argparse.Namespace, slots: int) -> Iterator[tuple[int, int]]:
     command = [sys.executable, "-m", "benchmarks.slots", "llama.cpp", "--model", options.model, "--slots", str(slots)]
     command += ["--xllamacpp", str(options.xllamacpp)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
@@ -251,14 +247,9 @@ def llamacpp_server(options: argparse.Namespace, slots: int) -> Iterator[tuple[i
 
 def serve_llamacpp(name: str, slots: int, folder: Path) -> None:
     sys.path.insert(0, str(folder))
-    xllamacpp: Any = importlib.import_module("xllamacpp")
     _models.clear()
-    reference = ensure(ModelStore(load_settings().models_dir), name)
-    params = xllamacpp.CommonParams()
-    params.model.path = str((reference.merged or reference).main_file)
-    params.n_ctx, params.n_parallel, params.cpuparams.n_threads = 2048 * slots, slots, available_cores()
-    params.verbosity, params.cache_prompt = 0, True
-    running = xllamacpp.Server(params)
+    reference = stored(name)
+    running = llamacpp_server((reference.merged or reference).main_file, 2048 * slots, slots)
     print("port", running.listening_address.rpartition(":")[2], flush=True)
     sys.stdin.read()
     os._exit(0)

@@ -29,12 +29,10 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from openbook.config import load_settings
-from openbook.inference import load_embedder
+from benchmarks.stored import default_embedder
 from openbook.knowledge.sentences import sentence_spans
 from openbook.knowledge.splitter import split
 from openbook.knowledge.words import query_words
-from openbook.models import ModelStore, ensure
 from openbook.records import Content, Embedder
 
 if TYPE_CHECKING:
@@ -363,9 +361,7 @@ def main() -> None:
     parser.add_argument("--splitters", nargs="+", choices=list(SPLITTERS), default=list(SPLITTERS))
     parser.add_argument("--cache", type=Path)
     arguments = parser.parse_args()
-    settings = load_settings()
-    reference = ensure(ModelStore(settings.models_dir), settings.embedder)
-    vectors = Vectors(load_embedder(reference, threads=settings.threads), arguments.cache)
+    vectors = Vectors(default_embedder(), arguments.cache)
     corpora, questions = load(arguments.folder)
     results = []
     for chars in arguments.sizes:

@@ -74,9 +74,10 @@ def child(contender: str, task: str, count: int) -> dict[str, Any]:
     import torch
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
+    from benchmarks.stored import stored
     from openbook.inference.tokenizer import open_tokenizer
 
-    base = _base()
+    base = stored("smollm2-135m-instruct")
     lines = _lines(count)
     tokenizer = open_tokenizer(base.main_file)
     trees = _trees(lines, task, tokenizer)
@@ -189,13 +190,6 @@ def _trl(base: Any, trees: Any, examples: Any, task: str) -> tuple[float, float]
         trainer.train()
     steps = -(-len(examples) // STEP_EXAMPLES)
     return times[-1] - times[0], (steps - 1) * STEP_EXAMPLES / len(examples)
-
-
-def _base() -> Any:
-    from openbook.config import load_settings
-    from openbook.models import ModelStore, ensure
-
-    return ensure(ModelStore(load_settings().models_dir), "smollm2-135m-instruct")
 
 
 def _lines(count: int) -> list[Any]:

@@ -22,13 +22,11 @@ REQUESTS = 2
 
 def answer() -> None:
     """In the child process: read a prompt of about 250 tokens and write up to 24, a few times."""
+    from benchmarks.stored import opened
     from openbook.config import load_settings
-    from openbook.inference import load_model
-    from openbook.models import ModelStore, ensure
     from openbook.records import Decoding, Prompt
 
-    settings = load_settings()
-    model = load_model(ensure(ModelStore(settings.models_dir), settings.model))
+    model = opened(load_settings().model)
     prompt = Prompt("Answer.", ("The ferry to Sandhavn leaves at nine on weekdays. " * 20,), "When?")
     first, following = [], []
     for _ in range(REQUESTS):

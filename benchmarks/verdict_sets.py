@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.stored import EXAMPLES, HANDBOOK
 from openbook.diagnosis.gold_passages import sentence_at
 from openbook.diagnosis.importers import load_questions
 from openbook.diagnosis.questions import Gold, Question
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
 SEED = 11  # of the order in which the questions of a set are asked
 SPLIT = "test"  # of SQuAD's articles
 
@@ -44,7 +44,7 @@ def _shuffled(questions: Sequence[Question]) -> Sequence[Question]:
 
 
 def _examples(data: Path, written: Path) -> Set:
-    return Set("examples", load_questions(EXAMPLES / "questions.jsonl"), [EXAMPLES / "handbook"])
+    return Set("examples", load_questions(EXAMPLES / "questions.jsonl"), [HANDBOOK])
 
 
 def _squad(data: Path, written: Path) -> Set:

@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import hand_check
+from benchmarks.stored import base_of, default_embedder, opened
 from benchmarks.verdict_sets import SETS, Set, sets
 from openbook.answer import Options
-from openbook.config import load_settings
 from openbook.diagnosis.bench import Bench
 from openbook.diagnosis.llm_judge import agreement
 from openbook.diagnosis.questions import questions_digest
@@ -46,10 +46,8 @@ from openbook.diagnosis.verdicts import (
     reply_is_right,
     with_neighbours,
 )
-from openbook.inference import load_embedder, load_model
 from openbook.inference.kv_cache import KVCache
-from openbook.knowledge import KnowledgeBase, add
-from openbook.models import ModelStore, ensure
+from openbook.knowledge import KnowledgeBase
 from openbook.records import Embedder
 
 RECORDS, HAND_CHECK = "records.jsonl", "hand-check.md"
@@ -77,10 +75,9 @@ def main() -> None:
 
 
 def run_sets(options: argparse.Namespace) -> None:
-    settings = load_settings()
-    embedder = load_embedder(ensure(ModelStore(settings.models_dir), settings.embedder))
+    embedder = default_embedder()
     for each in sets(options.sets, options.data, options.out / "documents"):
-        base = knowledge_base(options.out / "kb" / each.name, each.documents, embedder)
+        base = base_of(options.out / "kb" / each.name, each.documents, embedder)
         for model in options.models:
             ask_set(each, model, base, embedder, options)
         base.close()
@@ -90,19 +87,10 @@ def run_sets(options: argparse.Namespace) -> None:
     print_table(records)
 
 
-def knowledge_base(folder: Path, documents: Sequence[Path], embedder: Embedder) -> KnowledgeBase:
-    base = KnowledgeBase.ensure(folder, embedder.identity)
-    add(base, documents, embedder)
-    return base
-
-
 def ask_set(each: Set, name: str, base: KnowledgeBase, embedder: Embedder, options: argparse.Namespace) -> None:
-    settings = load_settings()
     states = KVCache(None, memory_bytes=STATES_BYTES)
     started = time.perf_counter()
-    with closing(
-        load_model(ensure(ModelStore(settings.models_dir), name), threads=settings.threads, states=states)
-    ) as model:
+    with closing(opened(name, states)) as model:
         bench = Bench(model, base, embedder, options=Options()).pinned()
         path = observations_path(options.out / each.name, model.identity)
         with open_run_log(path, bench.header(questions_digest(each.questions)), Observation) as log:
