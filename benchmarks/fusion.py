@@ -1,12 +1,11 @@
 """How should one score be made of a passage's cosine and its BM25 score?
 
-    python benchmarks/fusion.py DATA [--cache FOLDER]
+    python benchmarks/fusion.py DATA
 
 DATA holds `scifact` and `squad`. Weights were chosen on the training claims of SciFact and on questions about SQuAD's
 train and dev articles; SciFact's dev claims are only reported. A document is one passage. Prints nDCG@10 with 95 %
 bootstrap intervals for each way, then what the weight and BM25's parameters do on training queries, and as its last line
-one JSON document. Embeds 7,000 texts and 2,100 queries with the default embedder (about three minutes; `--cache` keeps
-them).
+one JSON document. Embeds 7,000 texts and 2,100 queries with the default embedder (about three minutes).
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from openbook.knowledge.indexes import Indexes
 from openbook.knowledge.integrity import row_digest
 from openbook.knowledge.segments import Live
 from openbook.knowledge.words import query_terms
-from openbook.records import Embedder, sha256_hex
+from openbook.records import Embedder
 
 CANDIDATES, TOP, SQUAD_QUESTIONS = 100, 10, 1000
 Floats = NDArray[np.float64]
@@ -68,18 +67,9 @@ def squad(data: Path) -> Task:
     return Task("squad train", [(title, p["context"]) for title, p in paragraphs], questions[:SQUAD_QUESTIONS])
 
 
-def vectors(task: Task, embedder: Embedder, cache: Path | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    texts = [f"{title}\n{text}" for title, text in task.documents]
-    key = sha256_hex(json.dumps([embedder.identity.digest, texts, [q for q, _ in task.queries]]).encode())[:16]
-    path = None if cache is None else cache / f"{key}.npz"
-    if path is not None and path.exists():
-        with np.load(path) as found:
-            return found["documents"], found["queries"]
-    documents = embedder.embed_passages(texts).astype(np.float16).astype(np.float32)
-    queries = np.stack([embedder.embed_query(q) for q, _ in task.queries])
-    if path is not None:
-        np.savez(path, documents=documents, queries=queries)
-    return documents, queries
+def vectors(task: Task, embedder: Embedder) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    documents = embedder.embed_passages([f"{title}\n{text}" for title, text in task.documents])
+    return documents.astype(np.float16).astype(np.float32), np.stack([embedder.embed_query(q) for q, _ in task.queries])
 
 
 def words(task: Task) -> Bm25:
@@ -175,11 +165,10 @@ def interval(values: list[float]) -> tuple[float, float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("data", type=Path)
-    parser.add_argument("--cache", type=Path)
     arguments = parser.parse_args()
     embedder = default_embedder()
     tasks = [scifact(arguments.data, "train"), squad(arguments.data), scifact(arguments.data, "dev")]
-    embedded = [vectors(task, embedder, arguments.cache) for task in tasks]
+    embedded = [vectors(task, embedder) for task in tasks]
     indexes = [words(task) for task in tasks]
     queries = [scored(t, i, *e) for t, i, e in zip(tasks, indexes, embedded, strict=True)]
     result: dict[str, dict[str, tuple[float, float, float]]] = {}

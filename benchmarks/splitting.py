@@ -1,15 +1,14 @@
 """Which splitting finds the evidence, when the same number of characters is read?
 
-    python benchmarks/splitting.py FOLDER [--sizes 300 450 700 1000] [--splitters openbook fixed ...] [--cache FILE.npz]
+    python benchmarks/splitting.py FOLDER [--sizes 300 450 700 1000] [--splitters openbook fixed ...]
 
 FOLDER is chunking_evaluation (corpora/*.md and questions_df.csv): 472 questions with the exact spans of the excerpts
 that answer them. All corpora are searched at once. Passages are read in the order of their rank until the budget is
-used up, the last one in part; with k=5 five passages are read whole, however long they are. Characters read twice (in
-overlaps) count twice as read and once as found.
+used up, the last one in part; with k=5 five passages are read whole, however long they are. They are ranked by BM25 and
+vectors together.
 
   recall     share of the excerpts' characters that were read
   precision  share of the characters read that belong to an excerpt
-  IoU        characters of excerpts read / characters read or belonging to an excerpt
 
 Means over the questions with half the width of a 95 % bootstrap interval. The last line is one JSON document.
 """
@@ -19,7 +18,6 @@ from __future__ import annotations
 import argparse
 import collections
 import csv
-import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -52,12 +50,6 @@ REFERENCE = ("openbook", 450)  # what the differences are taken to
 
 def openbook(text: str, limit: int) -> list[Span]:
     return [(span.start, span.end) for span in split(Content(text, "text/plain"), passage_chars=limit)]
-
-
-def openbook_overlap(text: str, limit: int) -> list[Span]:
-    """Passages of at most `limit` characters, of which up to a fifth is the end of the passage before."""
-    spans = split(Content(text, "text/plain"), passage_chars=limit, overlap_chars=limit // 5)
-    return [(span.start, span.end) for span in spans]
 
 
 def fixed(text: str, limit: int) -> list[Span]:
@@ -129,7 +121,6 @@ def _stripped(text: str, span: Span) -> Iterator[Span]:
 
 SPLITTERS: dict[str, Callable[[str, int], list[Span]]] = {
     "openbook": openbook,
-    "openbook, overlap": openbook_overlap,
     "recursive": recursive,
     "sentences": sentences,
     "fixed": fixed,
@@ -177,42 +168,11 @@ def union(spans: Sequence[Span]) -> list[Span]:
     return joined
 
 
-class Vectors:
-    """Embeds each text once; kept in a file between runs when one is given."""
-
-    def __init__(self, embedder: Embedder, file: Path | None) -> None:
-        self._embedder, self._file = embedder, file
-        self._known: dict[str, NDArray[np.float16]] = {}
-        if file and file.exists():
-            with np.load(file, allow_pickle=False) as saved:
-                self._known = dict(zip(saved["keys"].tolist(), saved["rows"], strict=True))
-
-    def passages(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        missing = list(dict.fromkeys(t for t in texts if self._key("p", t) not in self._known))
-        for i in range(0, len(missing), 256):
-            batch = missing[i : i + 256]
-            rows = np.asarray(self._embedder.embed_passages(batch)).astype(np.float16)
-            self._known.update(zip([self._key("p", t) for t in batch], rows, strict=True))
-        return np.stack([self._known[self._key("p", t)] for t in texts]).astype(np.float32)
-
-    def queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        for text in texts:
-            if self._key("q", text) not in self._known:
-                self._known[self._key("q", text)] = np.asarray(self._embedder.embed_query(text)).astype(np.float16)
-        return np.stack([self._known[self._key("q", t)] for t in texts]).astype(np.float32)
-
-    def save(self) -> None:
-        if self._file:
-            np.savez(self._file, keys=np.array(list(self._known)), rows=np.stack(list(self._known.values())))
-
-    def _key(self, kind: str, text: str) -> str:
-        return kind + hashlib.sha256(text.encode()).hexdigest()
-
-
 # --- retrieval and scores ---------------------------------------------------------------------------------------------
 
 
-def dense_rankings(passages: NDArray[np.float32], queries: NDArray[np.float32]) -> list[list[int]]:
+def dense_rankings(texts: Sequence[str], queries: NDArray[np.float32], embedder: Embedder) -> list[list[int]]:
+    passages = embedder.embed_passages(texts).astype(np.float16).astype(np.float32)  # as a knowledge base keeps them
     scores = queries @ passages.T  # [Q, N]
     return [np.argsort(-row, kind="stable")[:CANDIDATES].tolist() for row in scores]
 
@@ -257,28 +217,32 @@ def read(spans: Sequence[Span], budget: int) -> list[Span]:
     return taken
 
 
-def scores(question: Question, taken: Sequence[Span]) -> tuple[float, float, float, float]:
-    """(recall, precision, IoU, characters read)."""
+def scores(question: Question, taken: Sequence[Span]) -> tuple[float, float, float]:
+    """(recall, precision, characters read)."""
     size = sum(end - start for start, end in taken)
     wanted = sum(end - start for start, end in question.excerpts)
     both = sum(max(0, min(e, f) - max(s, b)) for s, e in union(taken) for b, f in question.excerpts)
-    return both / wanted, both / max(size, 1), both / (size + wanted - both), float(size)
+    return both / wanted, both / max(size, 1), float(size)
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """`values[rule]` holds (recall, precision, IoU, characters read) of each question: [Q, 4]."""
+    """`values[rule]` holds (recall, precision, characters read) of each question: [Q, 3]."""
 
     splitter: str
     chars: int
-    retriever: str
     passages: int
     values: dict[str, NDArray[np.float64]]
 
 
 def measure(
-    splitter: str, chars: int, corpora: dict[str, str], questions: list[Question], vectors: Vectors
-) -> list[Result]:
+    splitter: str,
+    chars: int,
+    corpora: dict[str, str],
+    questions: list[Question],
+    queries: NDArray[np.float32],
+    embedder: Embedder,
+) -> Result:
     starts = _starts(corpora)
     spans: list[Span] = []
     texts: list[str] = []
@@ -286,14 +250,11 @@ def measure(
         for start, end in (inner for span in SPLITTERS[splitter](text, chars) for inner in _stripped(text, span)):
             spans.append((starts[name] + start, starts[name] + end))
             texts.append(text[start:end])
-    dense = dense_rankings(vectors.passages(texts), vectors.queries([q.text for q in questions]))
-    hybrid = [fused(a, b) for a, b in zip(dense, bm25_rankings(texts, questions), strict=True)]
-    results = []
-    for retriever, rankings in (("dense", dense), ("BM25 + dense", hybrid)):
-        values = {f"{budget} chars": _all_scores(questions, rankings, spans, budget=budget) for budget in BUDGETS}
-        values[f"k={K}"] = _all_scores(questions, [ranking[:K] for ranking in rankings], spans, budget=10**9)
-        results.append(Result(splitter, chars, retriever, len(spans), values))
-    return results
+    dense = dense_rankings(texts, queries, embedder)
+    rankings = [fused(a, b) for a, b in zip(dense, bm25_rankings(texts, questions), strict=True)]
+    values = {f"{budget} chars": _all_scores(questions, rankings, spans, budget=budget) for budget in BUDGETS}
+    values[f"k={K}"] = _all_scores(questions, [ranking[:K] for ranking in rankings], spans, budget=10**9)
+    return Result(splitter, chars, len(spans), values)
 
 
 def _all_scores(
@@ -315,20 +276,16 @@ def interval(values: NDArray[np.float64]) -> tuple[float, float]:
 
 def table(results: Sequence[Result]) -> str:
     rules = list(results[0].values)
-    names = [f"{metric}, {rule}" for rule in rules for metric in ("recall", "precision", "IoU")]
-    reference = {r.retriever: r for r in results if (r.splitter, r.chars) == REFERENCE}
-    lines = [
-        "| splitter | size | passages | retriever | "
-        + " | ".join(names)
-        + f" | read, k={K} | recall against ours 450 |"
-    ]
-    lines.append("|" + "---|" * (len(names) + 6))
-    for r in sorted(results, key=lambda r: (r.retriever, r.chars, r.splitter)):
-        cells = [interval(r.values[rule][:, column]) for rule in rules for column in range(3)]
+    names = [f"{metric}, {rule}" for rule in rules for metric in ("recall", "precision")]
+    reference = next((r for r in results if (r.splitter, r.chars) == REFERENCE), None)
+    lines = [f"| splitter | size | passages | {' | '.join(names)} | read, k={K} | recall against ours 450 |"]
+    lines.append("|" + "---|" * (len(names) + 5))
+    for r in sorted(results, key=lambda r: (r.chars, r.splitter)):
+        cells = [interval(r.values[rule][:, column]) for rule in rules for column in range(2)]
         shown = " | ".join(f"{mean:.3f} ±{half:.3f}" for mean, half in cells)
-        size = r.values[f"k={K}"][:, 3].mean()
-        against = _difference(r, reference.get(r.retriever), f"{BUDGETS[0]} chars")
-        lines.append(f"| {r.splitter} | {r.chars} | {r.passages} | {r.retriever} | {shown} | {size:.0f} | {against} |")
+        size = r.values[f"k={K}"][:, 2].mean()
+        against = _difference(r, reference, f"{BUDGETS[0]} chars")
+        lines.append(f"| {r.splitter} | {r.chars} | {r.passages} | {shown} | {size:.0f} | {against} |")
     return "\n".join(lines)
 
 
@@ -341,11 +298,10 @@ def _difference(result: Result, reference: Result | None, rule: str) -> str:
 
 
 def as_json(result: Result) -> dict[str, object]:
-    metrics = ("recall", "precision", "iou", "chars_read")
+    metrics = ("recall", "precision", "chars_read")
     return {
         "splitter": result.splitter,
         "passage_chars": result.chars,
-        "retriever": result.retriever,
         "passages": result.passages,
     } | {
         f"{metric}, {rule}": [round(x, 4) for x in interval(values[:, i])]
@@ -359,15 +315,15 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--sizes", type=int, nargs="+", default=[300, 450, 700, 1000])
     parser.add_argument("--splitters", nargs="+", choices=list(SPLITTERS), default=list(SPLITTERS))
-    parser.add_argument("--cache", type=Path)
     arguments = parser.parse_args()
-    vectors = Vectors(default_embedder(), arguments.cache)
+    embedder = default_embedder()
     corpora, questions = load(arguments.folder)
-    results = []
-    for chars in arguments.sizes:
-        for splitter in arguments.splitters:
-            results += measure(splitter, chars, corpora, questions, vectors)
-            vectors.save()
+    queries = np.stack([embedder.embed_query(question.text) for question in questions])
+    results = [
+        measure(splitter, chars, corpora, questions, queries, embedder)
+        for chars in arguments.sizes
+        for splitter in arguments.splitters
+    ]
     print(table(results))
     print(json.dumps({"questions": len(questions), "results": [as_json(r) for r in results]}))
 
