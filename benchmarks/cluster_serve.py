@@ -20,7 +20,6 @@ The last line is one JSON document.
 from __future__ import annotations
 
 import argparse
-import http.client
 import itertools
 import json
 import os
@@ -38,7 +37,7 @@ from unittest.mock import patch
 
 from benchmarks.contender_openbook import counted_embedder
 from benchmarks.processes import cpu_s
-from benchmarks.serving import Ask, Server, questions, serving, show_load, under_load
+from benchmarks.serving import Ask, Server, chat_body, http_asker, questions, serving, show_load, under_load
 from benchmarks.stored import HANDBOOK, base_of
 from openbook.answer import ask
 from openbook.cluster import replicas
@@ -179,19 +178,12 @@ def load(options: argparse.Namespace, kb: Path) -> dict[str, Any]:
 
 def checked_asker(server: Server, wanted: dict[str, bytes], others: list[str]) -> Ask:
     """A client of its own. The first answer to a question is wanted of all; a question with another one goes to `others`."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=600)
 
-    def asked(question: str) -> tuple[int, float]:
-        messages = [{"role": "user", "content": question}]
-        body = json.dumps({"model": server.model, "messages": messages, "max_tokens": MAX_TOKENS})
-        connection.request("POST", "/v1/chat/completions", body, {"content-type": "application/json"})
-        response = connection.getresponse()
-        content = response.read()
-        if response.status == 200 and wanted.setdefault(question, essence(content)) != essence(content):
+    def look(question: str, content: bytes) -> None:
+        if wanted.setdefault(question, essence(content)) != essence(content):
             others.append(question)
-        return response.status, float(response.headers.get("retry-after", 0))
 
-    return asked
+    return http_asker(server.port, partial(chat_body, server.model, max_tokens=MAX_TOKENS), look)
 
 
 def essence(content: bytes) -> bytes:

@@ -102,7 +102,7 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
         with serving(openbook_command(kb)) as server:
             warm(server, asked)
             load["openbook"] = [
-                under_load(lambda: http_asker(server), asked, n, options.seconds) for n in options.clients
+                under_load(lambda: client_of(server), asked, n, options.seconds) for n in options.clients
             ]
             show_load("openbook", load["openbook"])
         memory = memory_slope(fake_kb, asked, options.requests)
@@ -149,27 +149,38 @@ def serving(command: Sequence[str], model: str = "reader") -> Iterator[Server]:
         process.wait()
 
 
-def http_asker(server: Server) -> Ask:
-    """A client of its own, over one connection."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=600)
+def chat_body(model: str, question: str, max_tokens: int = MAX_TOKENS) -> dict[str, Any]:
+    return {"model": model, "messages": [{"role": "user", "content": question}], "max_tokens": max_tokens}
+
+
+def http_asker(
+    port: int, body_of: Callable[[str], object], look: Callable[[str, bytes], None] = lambda question, content: None
+) -> Ask:
+    """A client of its own, over one connection. `look` is shown each question with what was answered."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
 
     def asked(question: str) -> tuple[int, float]:
-        messages = [{"role": "user", "content": question}]
-        body = json.dumps({"model": server.model, "messages": messages, "max_tokens": MAX_TOKENS})
+        headers = {"content-type": "application/json"}
         try:
-            connection.request("POST", "/v1/chat/completions", body, {"content-type": "application/json"})
+            connection.request("POST", "/v1/chat/completions", json.dumps(body_of(question)), headers)
             response = connection.getresponse()
-            response.read()
+            content = response.read()
         except (OSError, http.client.HTTPException):
             connection.close()
             return 0, 0.0
+        if response.status == 200:
+            look(question, content)
         return response.status, float(response.headers.get("retry-after", 0))
 
     return asked
 
 
+def client_of(server: Server) -> Ask:
+    return http_asker(server.port, partial(chat_body, server.model))
+
+
 def warm(server: Server, asked: Sequence[str]) -> None:
-    client = http_asker(server)
+    client = client_of(server)
     for question in asked:
         client(f"Please tell me: {question}")
 
@@ -226,14 +237,14 @@ def real_overhead(options: argparse.Namespace, kb: Path, asked: Sequence[str]) -
                 continue
             with serving(openbook_command(kb)) as server:
                 warm(server, asked)
-                by_http.append(timed(http_asker(server), asked))
+                by_http.append(timed(client_of(server), asked))
     return overhead("default model", library, by_http)
 
 
 def fake_overhead(options: argparse.Namespace, kb: Path, asked: Sequence[str]) -> dict[str, float]:
     model, embedder = echo_model(), HashEmbedder()
     with closing(KnowledgeBase.open(kb)) as base, serving(fake_command(kb), model="echo") as server:
-        client = http_asker(server)
+        client = client_of(server)
 
         def library(question: str) -> None:
             ask(question, model, base, embedder)
@@ -275,7 +286,7 @@ def fake_command(kb: Path) -> list[str]:
 def memory_slope(kb: Path, asked: Sequence[str], requests: int) -> dict[str, float]:
     """Resident kilobytes of a server over fakes, sampled between equal numbers of requests."""
     with serving(fake_command(kb), model="echo") as server:
-        client = http_asker(server)
+        client = client_of(server)
         each, samples = max(1, requests // SAMPLES), []
         for number in range(SAMPLES):
             for place in range(each):

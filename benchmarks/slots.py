@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import http.client
 import json
 import os
 import random
@@ -37,7 +36,7 @@ from typing import Any
 from benchmarks.answers_per_second import MAX_TOKENS
 from benchmarks.contender_openbook import counted_embedder
 from benchmarks.processes import cpu_s
-from benchmarks.serving import Ask, openbook_command, questions, serving, under_load
+from benchmarks.serving import chat_body, http_asker, openbook_command, questions, serving, under_load
 from benchmarks.stored import HANDBOOK, base_of, llamacpp_server, opened, stored
 from openbook.answer import Options, pack, retrieve
 from openbook.config import available_cores
@@ -177,12 +176,7 @@ def other_words(question: str) -> str:
 
 def body(options: argparse.Namespace, strategy: str, question: str) -> dict[str, Any]:
     own = {"strategy": strategy, **({"passages": WINDOWS} if strategy == "together" else {})}
-    return {
-        "model": options.model,
-        "messages": [{"role": "user", "content": question}],
-        "max_tokens": options.tokens,
-        "openbook": own,
-    }
+    return {**chat_body(options.model, question, options.tokens), "openbook": own}
 
 
 _models: dict[str, Any] = {}
@@ -206,20 +200,7 @@ def measured(
     name: str, port: int, process: int, body_of: Any, asked: Sequence[str], options: argparse.Namespace
 ) -> dict[int, tuple[float, float]]:
     """By the number of clients: answers a second, and answers for each second of processor time."""
-
-    def new_client() -> Ask:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
-
-        def ask(question: str) -> tuple[int, float]:
-            connection.request(
-                "POST", "/v1/chat/completions", json.dumps(body_of(question)), {"content-type": "application/json"}
-            )
-            response = connection.getresponse()
-            response.read()
-            return response.status, float(response.headers.get("retry-after", 0))
-
-        return ask
-
+    new_client = partial(http_asker, port, body_of)
     first = new_client()
     for question in asked:
         if (status := first(other_words(question))[0]) != 200:
