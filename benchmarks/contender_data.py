@@ -1,4 +1,6 @@
-"""What the contenders are given: a folder of documents, and two sets of questions with the texts that answer them."""
+"""What contenders are given: a folder of documents, and two sets of questions with the texts that answer them; and how they
+are scored.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +8,19 @@ import csv
 import gzip
 import hashlib
 import json
+import math
 import random
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 ARCHIVES = ("kb_django_docs/django_docs_txt.tar.gz", "kb_peps/peps_rst.tar.gz")
+CUTOFF = 10
 MOST_QUESTIONS, MOST_PARAGRAPHS = 1000, 2000
 
 
@@ -46,13 +53,13 @@ def unpack(data: Path, into: Path, share: float) -> int:
     return count
 
 
-def scifact(data: Path) -> Questions:
-    """BEIR's SciFact: the claims of the dev split, all abstracts."""
+def scifact(data: Path, split: str = "dev") -> Questions:
+    """BEIR's SciFact: the claims of the split, all abstracts."""
     folder = data / "scifact"
     with gzip.open(folder / "corpus.jsonl.gz", "rt", encoding="utf-8") as lines:
         units = {str(row["_id"]): (str(row["title"]), str(row["text"])) for row in map(json.loads, lines)}
     relevant: dict[str, tuple[str, ...]] = {}
-    with (folder / "qrels_dev.tsv").open(encoding="utf-8") as lines:
+    with (folder / f"qrels_{split}.tsv").open(encoding="utf-8") as lines:
         for row in csv.DictReader(lines, delimiter="\t"):
             if int(row["score"]) > 0:
                 relevant[row["query-id"]] = (*relevant.get(row["query-id"], ()), row["corpus-id"])
@@ -84,6 +91,20 @@ def _paragraphs(folder: Path) -> Iterator[dict[str, Any]]:
             for article in json.load(stream)["data"]:
                 if article["title"] in wanted:
                     yield from article["paragraphs"]
+
+
+def ndcg(ranking: Sequence[object], relevant: Collection[object]) -> float:
+    """nDCG@10 with one gain for each relevant unit (Järvelin and Kekäläinen, 2002)."""
+    gains = (1 / math.log2(i + 2) for i, key in enumerate(ranking[:CUTOFF]) if key in relevant)
+    return sum(gains) / sum(1 / math.log2(i + 2) for i in range(min(CUTOFF, len(relevant))))
+
+
+def interval(values: ArrayLike, resamples: int = 2000) -> tuple[float, float, float]:
+    """(mean, low, high): a 95 % bootstrap interval over questions."""
+    array = np.asarray(values, dtype=np.float64)
+    chosen = np.random.default_rng(0).integers(0, len(array), (resamples, len(array)))
+    low, high = np.quantile(array[chosen].mean(axis=1), (0.025, 0.975))
+    return float(array.mean()), float(low), float(high)
 
 
 SETS = {"scifact": scifact, "squad": squad}

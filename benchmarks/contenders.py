@@ -23,7 +23,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import math
 import os
 import shutil
 import statistics
@@ -36,13 +35,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
-
 from benchmarks.contender_child import Job
-from benchmarks.contender_data import SETS, unpack
+from benchmarks.contender_data import CUTOFF, SETS, interval, ndcg, unpack
 
 Line: TypeAlias = dict[str, Any]  # what a child printed, with `task`, `contender`, `embedder`, `set`, `round`
-CUTOFF = 10
 RESAMPLES = 10_000
 INGESTED = (("openbook", "openbook"), *((c, e) for e in ("own", "openbook") for c in ("txtai", "LlamaIndex")))
 RANKED = (
@@ -194,20 +190,6 @@ def rank_runs(setup: Setup, contender: str, embedder: str, name: str) -> Iterato
 # --- numbers ----------------------------------------------------------------------------------------------------------
 
 
-def ndcg(ranking: Sequence[str], relevant: Sequence[str]) -> float:
-    """nDCG@10 with one gain for each relevant unit (Järvelin and Kekäläinen, 2002)."""
-    gains = (1 / math.log2(i + 2) for i, key in enumerate(ranking[:CUTOFF]) if key in relevant)
-    return sum(gains) / sum(1 / math.log2(i + 2) for i in range(min(CUTOFF, len(relevant))))
-
-
-def interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """(mean, low, high)."""
-    array = np.asarray(values)
-    chosen = np.random.default_rng(0).integers(0, len(array), (RESAMPLES, len(array)))
-    low, high = np.quantile(array[chosen].mean(axis=1), (0.025, 0.975))
-    return float(array.mean()), float(low), float(high)
-
-
 def spread(values: Sequence[float | None], digits: int = 1) -> str:
     """Median, with the least and the most when there are several."""
     known = [value for value in values if value is not None]
@@ -281,10 +263,10 @@ def show_ranks(name: str, lines: Sequence[Line]) -> None:
 
     def row(pair: tuple[str, str]) -> list[str]:
         line = _of(lines, pair)[-1]
-        mean, low, high = interval(line["scores"])
+        mean, low, high = interval(line["scores"], RESAMPLES)
         difference = "-"
         if ours and pair != INGESTED[0]:
-            d = interval([b - a for a, b in zip(ours[-1]["scores"], line["scores"], strict=True)])
+            d = interval([b - a for a, b in zip(ours[-1]["scores"], line["scores"], strict=True)], RESAMPLES)
             difference = f"{d[0]:+.3f} ({d[1]:+.3f} to {d[2]:+.3f})"
         shown = f"{mean:.3f} ({low:.3f} to {high:.3f})"
         return [*pair, shown, difference, f"{line['index_s']:.0f}", f"{line['search_ms']:.0f}"]

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import gzip
 import json
 import math
 import os
@@ -31,6 +30,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import contender_data
 from benchmarks.stored import stored
 from openbook.config import load_settings
 from openbook.inference import load_embedder
@@ -49,12 +49,12 @@ Scores: TypeAlias = dict[tuple[str, str], NDArray[np.float64]]
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """`relevant[i]` maps the texts that answer question i to their grades."""
+    """`relevant[i]`: the places of the texts that answer question i."""
 
     name: str
     texts: list[str]
     questions: list[str]
-    relevant: list[dict[int, int]]
+    relevant: list[set[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,21 +64,13 @@ class Contender:
     folder: Path
 
 
-def scifact(folder: Path, others: int | None) -> Dataset:
-    with gzip.open(folder / "corpus.jsonl.gz", "rt") as lines:
-        documents = [json.loads(line) for line in lines]
-    claims = {row["_id"]: row["text"] for row in map(json.loads, (folder / "queries.jsonl").open())}
-    grades: dict[str, dict[str, int]] = {}
-    for row in csv.DictReader((folder / "qrels_dev.tsv").open(), delimiter="\t"):
-        grades.setdefault(row["query-id"], {})[row["corpus-id"]] = int(row["score"])
-    needed = {name for judged in grades.values() for name in judged}
-    if others is not None:
-        rest = [d for d in documents if d["_id"] not in needed][:others]
-        documents = [d for d in documents if d["_id"] in needed] + rest
-    places = {d["_id"]: i for i, d in enumerate(documents)}
-    relevant = [{places[name]: grade for name, grade in judged.items()} for judged in grades.values()]
-    texts = [f"{d['title']} {d['text']}" for d in documents]
-    return Dataset("SciFact", texts, [claims[name] for name in grades], relevant)
+def scifact(data: Path, others: int | None) -> Dataset:
+    asked = contender_data.scifact(data)
+    needed = {unit for units in asked.relevant.values() for unit in units}
+    names = sorted(asked.units, key=lambda name: name not in needed)[: None if others is None else len(needed) + others]
+    places = {name: i for i, name in enumerate(names)}
+    relevant = [{places[unit] for unit in units} for units in asked.relevant.values()]
+    return Dataset("SciFact", [" ".join(asked.units[name]) for name in names], list(asked.questions.values()), relevant)
 
 
 def excerpts(folder: Path) -> Dataset:
@@ -92,7 +84,7 @@ def excerpts(folder: Path) -> Dataset:
     questions, relevant = [], []
     for row in csv.DictReader((folder / "questions_df.csv").open()):
         found = {
-            place: 1
+            place
             for excerpt in json.loads(row["references"])
             for start, end, place in spans[row["corpus_id"]]
             if min(end, excerpt["end_index"]) - max(start, excerpt["start_index"]) >= min(30, len(excerpt["content"]))
@@ -105,15 +97,10 @@ def excerpts(folder: Path) -> Dataset:
 # --- quality ----------------------------------------------------------------------------------------------------------
 
 
-def ndcg(scores: NDArray[np.float64], relevant: Sequence[dict[int, int]]) -> NDArray[np.float64]:
-    """nDCG@10 of each question; gains are the grades. Equal scores rank by place."""
-    found = []
-    for row, grades in zip(scores, relevant, strict=True):
-        best = np.argsort(-row, kind="stable")[:10]
-        ideal = sorted(grades.values(), reverse=True)[:10]
-        gain = sum(grades.get(int(place), 0) / math.log2(rank + 2) for rank, place in enumerate(best))
-        found.append(gain / sum(grade / math.log2(rank + 2) for rank, grade in enumerate(ideal)))
-    return np.array(found)
+def ndcg(scores: NDArray[np.float64], relevant: Sequence[set[int]]) -> NDArray[np.float64]:
+    """Of each question. Equal scores rank by place."""
+    best = np.argsort(-scores, axis=1, kind="stable").tolist()
+    return np.array([contender_data.ndcg(row, places) for row, places in zip(best, relevant, strict=True)])
 
 
 def bm25(data: Dataset, k1: float = 0.9, b: float = 0.4) -> NDArray[np.float64]:
@@ -184,10 +171,7 @@ def fused(first: NDArray[np.float64], late: NDArray[np.float64]) -> NDArray[np.f
 
 
 def with_interval(values: NDArray[np.float64], base: NDArray[np.float64]) -> str:
-    difference, draw = values - base, np.random.default_rng(0)
-    means = [draw.choice(difference, len(difference)).mean() for _ in range(2000)]
-    low, high = np.quantile(means, [0.025, 0.975])
-    return f"{values.mean():.4f} ({difference.mean():+.4f} [{low:+.4f}, {high:+.4f}])"
+    return "{:.4f} ({:+.4f} [{:+.4f}, {:+.4f}])".format(values.mean(), *contender_data.interval(values - base))
 
 
 # --- speed ------------------------------------------------------------------------------------------------------------
@@ -276,7 +260,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     contenders = contenders_of(stored(load_settings().embedder), arguments.model)
-    sets = [scifact(arguments.data / "scifact", arguments.documents), excerpts(arguments.data / "chunking_evaluation")]
+    sets = [scifact(arguments.data, arguments.documents), excerpts(arguments.data / "chunking_evaluation")]
 
     dense = {
         (contender.name, data.name): np.stack([contender.embedder.embed_query(q) for q in data.questions]).astype(float)

@@ -14,13 +14,15 @@ import argparse
 import gzip
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import contender_data
+from benchmarks.contender_data import interval, ndcg
 from benchmarks.stored import default_embedder
 from openbook.knowledge import bm25, search
 from openbook.knowledge.bm25 import Bm25
@@ -31,7 +33,7 @@ from openbook.knowledge.segments import Live
 from openbook.knowledge.words import query_terms
 from openbook.records import Embedder
 
-CANDIDATES, TOP, SQUAD_QUESTIONS = 100, 10, 1000
+CANDIDATES, SQUAD_QUESTIONS = 100, 1000
 Floats = NDArray[np.float64]
 Way = Callable[[Floats, Floats, float], Floats]
 
@@ -44,16 +46,10 @@ class Task:
 
 
 def scifact(data: Path, split: str) -> Task:
-    with gzip.open(data / "scifact/corpus.jsonl.gz", "rt", encoding="utf-8") as lines:
-        documents = [json.loads(line) for line in lines]
-    places = {d["_id"]: i for i, d in enumerate(documents)}
-    relevant: dict[str, set[int]] = {}
-    for line in (data / f"scifact/qrels_{split}.tsv").read_text(encoding="utf-8").splitlines()[1:]:
-        query, document, _ = line.split("\t")
-        relevant.setdefault(query, set()).add(places[document])
-    queries = map(json.loads, (data / "scifact/queries.jsonl").read_text(encoding="utf-8").splitlines())
-    asked = [(q["text"], relevant[q["_id"]]) for q in queries if q["_id"] in relevant]
-    return Task(f"scifact {split}", [(d["title"], d["text"]) for d in documents], asked)
+    asked = contender_data.scifact(data, split)
+    places = {name: i for i, name in enumerate(asked.units)}
+    queries = [(asked.questions[key], {places[unit] for unit in units}) for key, units in asked.relevant.items()]
+    return Task(f"scifact {split}", list(asked.units.values()), queries)
 
 
 def squad(data: Path) -> Task:
@@ -124,11 +120,6 @@ WAYS: dict[str, Way] = {
 }
 
 
-def ndcg(order: Sequence[int], relevant: set[int]) -> float:
-    gains = sum(1 / np.log2(rank + 2) for rank, d in enumerate(order[:TOP]) if d in relevant)
-    return float(gains / sum(1 / np.log2(rank + 2) for rank in range(min(TOP, len(relevant)))))
-
-
 @dataclass(frozen=True, slots=True)
 class Scored:
     """What is known of one query's candidates."""
@@ -153,13 +144,6 @@ def scored(task: Task, index: Bm25, documents: NDArray[np.float32], asked: NDArr
         rows = np.union1d(*(np.argsort(-v, kind="stable")[:CANDIDATES] for v in (cosine, words_)))
         found.append(Scored(rows, cosine[rows], words_[rows], weights.ceiling, relevant))
     return found
-
-
-def interval(values: list[float]) -> tuple[float, float, float]:
-    chance, array = np.random.default_rng(0), np.array(values)
-    means = array[chance.integers(0, len(array), (2000, len(array)))].mean(axis=1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(array.mean()), float(low), float(high)
 
 
 def main() -> None:

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from benchmarks import contender_data
 from benchmarks.stored import default_embedder
 from openbook.knowledge.sentences import sentence_spans
 from openbook.knowledge.splitter import split
@@ -269,9 +270,8 @@ def _all_scores(
 
 def interval(values: NDArray[np.float64]) -> tuple[float, float]:
     """Mean and half the width of its 95 % bootstrap interval, over questions."""
-    chosen = np.random.default_rng(0).integers(0, len(values), (2000, len(values)))
-    low, high = np.quantile(values[chosen].mean(axis=1), [0.025, 0.975])
-    return float(values.mean()), float(high - low) / 2
+    mean, low, high = contender_data.interval(values)
+    return mean, (high - low) / 2
 
 
 def table(results: Sequence[Result]) -> str:
