@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import random
 import re
 import statistics
 import time
@@ -31,6 +30,8 @@ from importlib import import_module
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+
+from benchmarks.contender_data import interval
 
 FORMATS = (".docx", ".pptx", ".xlsx", ".odt", ".odp", ".ods", ".epub", ".html", ".pdf")
 Parse = Callable[[Path], str]
@@ -152,13 +153,6 @@ def found(expected: Sequence[str], read: Sequence[str]) -> float:
     return both.total() / len(expected) if expected else 1.0
 
 
-def interval(values: Sequence[float], rounds: int = 2000) -> tuple[float, float]:
-    """The middle 95 % of the means of resamples."""
-    source = random.Random(0)
-    means = sorted(statistics.fmean(source.choices(values, k=len(values))) for _ in range(rounds))
-    return means[rounds // 40], means[-rounds // 40 - 1]
-
-
 def measure(name: str, parse: Parse, suffix: str, cases: Sequence[Case]) -> dict[str, Any]:
     scores, shares, times, failures = [], [], [], {}
     for case in cases:
@@ -174,7 +168,7 @@ def measure(name: str, parse: Parse, suffix: str, cases: Sequence[Case]) -> dict
     by_file = {case.path.name: round(score, 4) for case, score in zip(cases, scores, strict=True)}
     return {
         "contender": name, "format": suffix, "files": len(cases), "similarity": statistics.fmean(scores),
-        "interval": interval(scores), "found": statistics.fmean(shares), "median_ms": statistics.median(times),
+        "interval": interval(scores)[1:], "found": statistics.fmean(shares), "median_ms": statistics.median(times),
         "failures": failures, "by_file": by_file,
     }  # fmt: skip
 
