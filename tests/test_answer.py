@@ -94,6 +94,10 @@ def test_an_answer_is_cited_verbatim_and_has_a_receipt(
         (OPENED, "Tomas Brandl opened the bridge.", "check it", None),
         ("Was the bridge opened by Lila Ortega?", "Yes, the bridge was opened by Lila Ortega.", "check it", None),
         (OPENED, "Mayor Lila Ortega opened the bridge [1].", "supported", "Mayor Lila Ortega opened the bridge."),
+        ("And who opened the bridge?", "Mayor Lila Ortega opened the bridge.", "supported", None),
+        ("Did the governor open it?", "Mayor Lila Ortega opened the bridge. The answer is yes.", "check it", None),
+        ("Who opened the bridge, and when did she?", "Mayor Lila Ortega opened the bridge.", "check it", None),
+        ("Who opened it? When?", "Mayor Lila Ortega opened the bridge.", "check it", None),
         ("What colour is it?", "The passages do not mention the colour of the bridge.", "not found", ABSTENTION),
     ],
 )
@@ -105,26 +109,12 @@ def test_an_answer_says_how_sure_it_is(
     assert (answer.answer, answer.confidence) == (shown or text, confidence)
     assert answer.abstained == bool(answer.closest) == (confidence == "not found")
     assert bool(answer.citations) == ("Ortega" in text)
-    assert answer.unsupported == ((text,) if "Brandl" in text else ())
+    unsupported = ("Tomas Brandl opened the bridge.", "The answer is yes.")
+    assert answer.unsupported == tuple(part for part in unsupported if part in text)
     assert all((base.text(near.document) or "")[near.start : near.end] == near.quote for near in answer.closest)
     if not answer.abstained:
         assert answer.answer.startswith("".join(pieces))
     assert replay(answer.receipt, FrozenModel(Says(text)), base).identical
-
-
-@pytest.mark.parametrize(
-    ("question", "text", "confidence"),
-    [
-        ("And who opened the bridge?", "Mayor Lila Ortega opened the bridge.", "supported"),
-        ("Did the governor open it?", "Mayor Lila Ortega opened the bridge. The answer is yes.", "check it"),
-        ("Who opened the bridge, and when did she?", "Mayor Lila Ortega opened the bridge.", "check it"),
-        ("Who opened it? When?", "Mayor Lila Ortega opened the bridge.", "check it"),
-    ],
-)
-def test_what_no_quote_can_tell_is_to_be_checked(
-    asked: partial[Answer], question: str, text: str, confidence: str
-) -> None:
-    assert asked(question, FrozenModel(Says(text, "Yes", 0.9)), options=ALL).confidence == confidence
 
 
 @pytest.mark.parametrize(
