@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -17,13 +18,14 @@ from openbook.cli import display
 from openbook.config import Settings
 from openbook.inference import FrozenModel
 from openbook.inference.tokenizer import PromptTokenizer, open_tokenizer
-from openbook.knowledge import KnowledgeBase, add
+from openbook.knowledge import KnowledgeBase
 from openbook.models import ModelReference
 from openbook.prompts import open_book_prompt
 from openbook.records import Passage, Prompt, ReaderFormat
 from openbook.serving.configuration import Configuration
 from openbook.testing import HashEmbedder
 from tests.attacks.injections import Injection, injections
+from tests.conftest import base_with
 from tests.diagnosis.table_engine import observation, table_model
 from tests.diagnosis.test_report import inert_page
 from tests.serving.conftest import events_of, running
@@ -122,13 +124,9 @@ def test_no_text_becomes_a_control_token_of_the_default_model(model_reference: M
 @pytest.fixture(scope="module")
 def hostile_base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KnowledgeBase]:
     """All documents of the set, read as `add` reads them."""
-    folder, embedder = tmp_path_factory.mktemp("injections"), HashEmbedder()
-    for case in CASES:
-        (folder / f"{case.name}.{case.format}").write_text(case.attacked, encoding="utf-8")
-    base = KnowledgeBase.ensure(folder / "kb", embedder.identity)
-    add(base, sorted(folder.glob("*.*")), embedder)
-    yield base
-    base.close()
+    texts = {f"{case.name}.{case.format}": case.attacked for case in CASES}
+    with closing(base_with(tmp_path_factory.mktemp("injections"), texts)) as base:
+        yield base
 
 
 def test_every_document_is_read_and_holds_its_answer_and_nothing_that_a_page_hides(hostile_base: KnowledgeBase) -> None:

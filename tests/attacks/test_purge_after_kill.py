@@ -18,10 +18,9 @@ import pytest
 from openbook.config import Settings
 from openbook.deletion import Places, PurgedEverywhere, purge_everywhere
 from openbook.inference.kv_cache import KVCache
-from openbook.knowledge import KnowledgeBase, add
+from openbook.knowledge import KnowledgeBase
 from openbook.models import ModelReference, ModelStore
-from openbook.testing import HashEmbedder
-from tests.conftest import ROOT
+from tests.conftest import ROOT, base_with
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="no SIGKILL there")
 
@@ -138,14 +137,10 @@ for step in range(1, 400, int(sys.argv[5])):
 
 
 @pytest.fixture
-def folder(tmp_path: Path, embedder: HashEmbedder) -> Path:
+def folder(tmp_path: Path) -> Path:
     """`before/docs` and `before/home`, with a knowledge base of them."""
-    docs = tmp_path / "before" / "docs"
-    docs.mkdir(parents=True)
-    (docs / "secret.txt").write_text(SECRET)
-    base = KnowledgeBase.ensure(tmp_path / "before" / "home" / "kb", embedder.identity)
-    add(base, [docs], embedder)
-    base.close()
+    before = tmp_path / "before"
+    base_with(before / "docs", {"secret.txt": SECRET}, place=before / "home" / "kb").close()
     return tmp_path
 
 

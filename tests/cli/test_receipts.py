@@ -116,9 +116,6 @@ def test_an_answer_is_signed_and_replayed(secret: Path, own_home: Path, tmp_path
     assert out.json("verify", signed, "--key", public_key(own_home))["content"] == answer["receipt"]
     assert question in out.ok("verify", signed, "--key", public_key(own_home))
     assert out.ok("replay", signed).strip() == f"Identical: {answer['answer']}"
-    answer["receipt"]["model"]["digest"] = "0" * 64
-    signed.write_text(json.dumps(answer["receipt"]))
-    assert out("replay", signed)[0] == 3  # no model has it
 
 
 # --- replay -----------------------------------------------------------------------------------------------------------
@@ -186,4 +183,4 @@ def test_an_answer_of_a_real_model_is_replayed_from_itself_from_a_log_and_from_i
     assert code == 1
     assert json.loads(text)["differences"] == ["The receipt was altered after it was written.", "The answer differs."]
     file.write_text(json.dumps(receipt | {"model": receipt["model"] | {"digest": "0" * 64}}))
-    assert out("replay", file)[0] == 3
+    assert out("replay", file)[0] == 3  # no model has it
