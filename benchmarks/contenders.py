@@ -32,8 +32,11 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias
+
+import psutil
 
 from benchmarks.contender_child import Job
 from benchmarks.contender_data import CUTOFF, SETS, interval, ndcg, unpack
@@ -137,29 +140,19 @@ class _Watch:
 
 
 def _machine_cpu_s() -> float:
-    fields = Path("/proc/stat").read_text(encoding="ascii").splitlines()[0].split()
-    user, nice, system = map(int, fields[1:4])
-    return (user + nice + system) / os.sysconf("SC_CLK_TCK")
+    spent = psutil.cpu_times()
+    return float(spent.user + spent.nice + spent.system)
 
 
 def _tree(root: int) -> dict[int, tuple[float, float]]:
     """(CPU seconds, resident MB) of each process at and below `root`."""
-    parents: dict[int, int] = {}
-    facts: dict[int, tuple[float, float]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2]
-            except OSError:
-                continue  # it has just ended
-            values = fields.split()
-            cpu = (int(values[11]) + int(values[12])) / os.sysconf("SC_CLK_TCK")
-            parents[int(entry.name)] = int(values[1])
-            facts[int(entry.name)] = cpu, int(values[21]) * os.sysconf("SC_PAGE_SIZE") / 1e6
-    found = {root} & set(facts)
-    while more := {p for p, parent in parents.items() if parent in found} - found:
-        found |= more
-    return {process: facts[process] for process in found}
+    found = {}
+    with suppress(psutil.NoSuchProcess):  # it has just ended
+        for process in [top := psutil.Process(root), *top.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess), process.oneshot():
+                spent = process.cpu_times()
+                found[process.pid] = spent.user + spent.system, process.memory_info().rss / 1e6
+    return found
 
 
 def ingest_runs(setup: Setup, contender: str, embedder: str, round_: int) -> Iterator[Line]:
