@@ -14,7 +14,7 @@ import argparse
 import gzip
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,10 +26,8 @@ from benchmarks.contender_data import interval, ndcg
 from benchmarks.stored import default_embedder
 from openbook.knowledge import bm25, search
 from openbook.knowledge.bm25 import Bm25
-from openbook.knowledge.index_builder import IndexSource
-from openbook.knowledge.indexes import Indexes
-from openbook.knowledge.integrity import row_digest
-from openbook.knowledge.segments import Live
+from openbook.knowledge.index_builder import SegmentBuilder
+from openbook.knowledge.segments import Live, PassageIdentity
 from openbook.knowledge.words import query_terms
 from openbook.records import Embedder
 
@@ -41,7 +39,7 @@ Way = Callable[[Floats, Floats, float], Floats]
 @dataclass(frozen=True, slots=True)
 class Task:
     name: str
-    documents: list[tuple[str, str]]  # title, text
+    documents: list[str]  # title and text
     queries: list[tuple[str, set[int]]]  # query, numbers of the relevant documents
 
 
@@ -49,7 +47,7 @@ def scifact(data: Path, split: str) -> Task:
     asked = contender_data.scifact(data, split)
     places = {name: i for i, name in enumerate(asked.units)}
     queries = [(asked.questions[key], {places[unit] for unit in units}) for key, units in asked.relevant.items()]
-    return Task(f"scifact {split}", list(asked.units.values()), queries)
+    return Task(f"scifact {split}", [f"{title}\n{text}" for title, text in asked.units.values()], queries)
 
 
 def squad(data: Path) -> Task:
@@ -60,37 +58,21 @@ def squad(data: Path) -> Task:
     paragraphs = [(a["title"].replace("_", " "), p) for a in chosen for p in a["paragraphs"]]
     questions = [(q["question"], {i}) for i, (_, p) in enumerate(paragraphs) for q in p["qas"]]
     random.Random(0).shuffle(questions)
-    return Task("squad train", [(title, p["context"]) for title, p in paragraphs], questions[:SQUAD_QUESTIONS])
+    return Task("squad train", [f"{title}\n{p['context']}" for title, p in paragraphs], questions[:SQUAD_QUESTIONS])
 
 
 def vectors(task: Task, embedder: Embedder) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    documents = embedder.embed_passages([f"{title}\n{text}" for title, text in task.documents])
+    documents = embedder.embed_passages(task.documents)
     return documents.astype(np.float16).astype(np.float32), np.stack([embedder.embed_query(q) for q, _ in task.queries])
 
 
-def words(task: Task) -> Bm25:
-    """The documents as passages of a knowledge base in memory: a heading is a document's title."""
-    import sqlite3
-
-    from openbook.knowledge import schema
-
-    connection = sqlite3.connect(":memory:")
-    schema.make_tables(connection)
-    vector = (b"\0", np.ones(1, dtype="<f2").tobytes())
-    connection.execute("INSERT INTO embeddings VALUES (?, ?, ?)", (*vector, row_digest(*vector)))
-    for number, (title, text) in enumerate(task.documents, start=1):
-        content = (number, str(number), "", text, title, "", None, "{}")
-        connection.execute(f"INSERT INTO contents VALUES (?{8 * ', ?'})", (*content, row_digest(*content)))
-        passage = (number, number, f"p{number:020x}", 0, len(text), None, "[]", b"\0")
-        digest = row_digest(*passage, title, text)
-        connection.execute(f"INSERT INTO passages VALUES (?{8 * ', ?'})", (*passage, digest))
-    contents = np.arange(1, len(task.documents) + 1)
-    indexes = Indexes.open(Path("absent"), IndexSource(connection, "", "", 1), contents)
-    parts, base = [], 0
-    for segment in indexes._segments:
-        parts.append(Live(segment, None, base))
-        base += len(segment)
-    return Bm25(parts)
+def word_index(texts: Sequence[str]) -> Bm25:
+    """As a knowledge base has it, of texts that are one passage each."""
+    builder = SegmentBuilder(1)
+    builder.begin(1)
+    for number, text in enumerate(texts):
+        builder.add(PassageIdentity(number, number, 0), text, np.ones(1, dtype="<f2").tobytes())
+    return Bm25([Live(builder.segment(), None, 0)])
 
 
 def standardised(values: Floats) -> Floats:
@@ -153,7 +135,7 @@ def main() -> None:
     embedder = default_embedder()
     tasks = [scifact(arguments.data, "train"), squad(arguments.data), scifact(arguments.data, "dev")]
     embedded = [vectors(task, embedder) for task in tasks]
-    indexes = [words(task) for task in tasks]
+    indexes = [word_index(task.documents) for task in tasks]
     queries = [scored(t, i, *e) for t, i, e in zip(tasks, indexes, embedded, strict=True)]
     result: dict[str, dict[str, tuple[float, float, float]]] = {}
     print("| nDCG@10 | " + " | ".join(f"{t.name} ({len(t.queries)})" for t in tasks) + " |")
