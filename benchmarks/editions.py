@@ -17,6 +17,7 @@ import argparse
 import json
 import re
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path, PurePosixPath
@@ -67,20 +68,7 @@ def of_pairs(pairs: Sequence[Mapping[str, Any]], folder: Path, embedder: Embedde
     for document in (document for pair in pairs for document in pair["documents"]):
         (files / document["path"]).parent.mkdir(parents=True, exist_ok=True)
         (files / document["path"]).write_text(document["text"], encoding="utf-8")
-    rows: dict[str, list[bool]] = {
-        key: []
-        for key in (
-            "before",
-            "after",
-            "looks",
-            "right read before",
-            "right read",
-            "other read before",
-            "other read",
-            "note",
-            "noted",
-        )
-    }
+    rows = defaultdict[str, list[bool]](list)
     with closing(base_of(folder / "pairs", [files], embedder)) as base:
         heads = base.heads(base.documents(), EVERYTHING)
         marks = {PurePosixPath(path).relative_to(files).as_posix(): mark for path, mark in _marked(heads).items()}
@@ -166,7 +154,7 @@ def of_peps(source: Path, folder: Path, embedder: Embedder) -> dict[str, Any]:
             path in ended for path in marks
         ),
     }
-    rows: dict[str, list[bool]] = {"as found": [], "as ordered": []}
+    rows = defaultdict[str, list[bool]](list)
     with closing(base_of(folder, [Path(path) for path in involved], embedder)) as base:
         for question, numbers in QUESTIONS.items():
             hits, found = searched(question, base, embedder)

@@ -218,42 +218,17 @@ def one_size(kb: Path, folder: Path, count: int) -> dict[str, Any]:
     return result | {"bytes_per_passage": result["index_mb"] * 1e6 / count}
 
 
-COLUMNS = (
-    "passages",
-    "search_p50",
-    "search_p95",
-    "bm25_p50",
-    "bm25_p95",
-    "dense_p50",
-    "dense_p95",
-    "half_p50",
-    "first_ms",
-)
-MORE = (
-    "open_ms",
-    "view_ms",
-    "view_again_ms",
-    "recall_10",
-    "recall_100",
-    "build_s",
-    "one_more_ms",
-    "bytes_per_passage",
-    "peak_mb",
+ROWS = (
+    "search_p50 search_p95 bm25_p50 bm25_p95 dense_p50 dense_p95 half_p50 first_ms open_ms view_ms view_again_ms "
+    "recall_10 recall_100 build_s one_more_ms bytes_per_passage peak_mb".split()
 )
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    names = (*COLUMNS, *MORE)
-    lines = [
-        "| " + " | ".join(["", *(f"{r['passages']:,}" for r in results)]) + " |",
-        "|---" * (len(results) + 1) + "|",
-    ]
-    for name in names[1:]:
-        lines.append(
-            "| "
-            + " | ".join([name, *(f"{r[name]:,.3f}" if "recall" in name else f"{r[name]:,.1f}" for r in results)])
-            + " |"
-        )
+    lines = [f"| | {' | '.join(format(r['passages'], ',') for r in results)} |", "|---" * (len(results) + 1) + "|"]
+    for name in ROWS:
+        digits = 3 if "recall" in name else 1
+        lines.append(f"| {name} | {' | '.join(f'{r[name]:,.{digits}f}' for r in results)} |")
     return "\n".join(lines)
 
 
