@@ -69,7 +69,7 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class PassageSpan:
-    """`text[start:end]` of a document. The spans of one document cover its text exactly, in order, and overlap only when asked."""
+    """`text[start:end]` of a document. The spans of one document cover its text exactly, in order; those that 0.1.0 stored may overlap."""
 
     start: int
     end: int

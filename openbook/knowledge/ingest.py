@@ -22,7 +22,7 @@ from openbook.knowledge.identities import Change, DocumentState, identities
 from openbook.knowledge.integrity import PassageRow
 from openbook.knowledge.passages import passage_id
 from openbook.knowledge.sliced_run import SlicedRun, WriteConflict
-from openbook.knowledge.splitter import Sizing
+from openbook.knowledge.splitter import Sizing, split
 from openbook.knowledge.store import Connection
 from openbook.parsers import NOT_TEXT, PARSER_VERSION, SUFFIXES, may_need_ocr, opened
 from openbook.parsers.characters import title_from_name
@@ -233,7 +233,7 @@ class Ingest:
         if (known := _content_of(self._connection, key)) is not None:
             return known
         text_digest = sha256_hex(content.text.encode())
-        spans = self._sizing.split(content)
+        spans = split(content, passage_chars=self._sizing.size)
         with self._run.slice(facts_only=True) as connection, schema.transaction(connection):
             (content_id,), ids = connection.next_ids("contents", 1), connection.next_ids("passages", len(spans))
             of_file = (content.text, content.title, content.media_type, content.source_chars)

@@ -11,8 +11,7 @@ import json
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Literal
+from dataclasses import dataclass
 
 from openbook.codec import convert, parse_json
 from openbook.errors import ConfigError, KnowledgeBaseInvalid
@@ -28,72 +27,52 @@ _SMALL = 1 / 3  # a passage below this share of the limit is worth joining with 
 
 @dataclass(frozen=True, slots=True)
 class Sizing:
-    """At most `size` characters a passage, of which up to `overlap` also end the passage before.
+    """At most `size` characters a passage.
 
-    It is chosen when a knowledge base is made, recorded in it, and the same ever after. Version 0.1.0 could count in tokens;
-    such a knowledge base can still be read.
+    It is chosen when a knowledge base is made, recorded in it, and the same ever after. Version 0.1.0 could let passages overlap
+    or count in tokens; into such a knowledge base go passages that do not overlap, of the default size if it was in tokens.
     """
 
     size: int = PASSAGE_CHARS
-    overlap: int = 0
-    unit: Literal["characters", "tokens"] = "characters"
 
     def __post_init__(self) -> None:
-        if self.size < 1 or not 0 <= self.overlap <= self.size // 2:
-            raise ConfigError(
-                f"Passages of {self.size} {self.unit} with an overlap of {self.overlap} make no sense: "
-                "the size must be at least 1 and the overlap at most half of it."
-            )
+        if self.size < 1:
+            raise ConfigError(f"Passages of {self.size} characters make no sense: the size must be at least 1.")
 
     @property
     def code(self) -> str:
         """What a content depends on besides its bytes and the parser."""
-        overlap = f" overlap {self.overlap}" if self.overlap else ""
-        return f"splitter {SPLITTER_VERSION} {self.size}{overlap}"
-
-    def split(self, content: Content) -> list[PassageSpan]:
-        """The passages of `content`. Raises ConfigError for a knowledge base whose passages are counted in tokens."""
-        if self.unit == "tokens":
-            raise ConfigError(
-                "The passages of this knowledge base are counted in tokens, which this OpenBook does not do any more. "
-                "Add the documents to a new knowledge base."
-            )
-        return split(content, passage_chars=self.size, overlap_chars=self.overlap)
+        return f"splitter {SPLITTER_VERSION} {self.size}"
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), sort_keys=True)
+        return json.dumps({"overlap": 0, "size": self.size, "unit": "characters"})
 
     @classmethod
     def from_json(cls, text: str) -> Sizing:
         where = "The knowledge base is damaged: its passage size"
         value = parse_json(text, where, KnowledgeBaseInvalid)
         if isinstance(value, dict):
-            value = {key: each for key, each in value.items() if key not in ("tokenizer", "reader")}
+            if value.get("unit") == "tokens":
+                return cls()
+            value = {key: each for key, each in value.items() if key not in ("overlap", "reader", "tokenizer", "unit")}
         return convert(value, cls, where, KnowledgeBaseInvalid)
 
 
-def split(content: Content, *, passage_chars: int = PASSAGE_CHARS, overlap_chars: int = 0) -> list[PassageSpan]:
-    """Spans that cover the text, in order, each of 1 to `passage_chars` characters. Takes time linear in the text.
+def split(content: Content, passage_chars: int = PASSAGE_CHARS) -> list[PassageSpan]:
+    """Spans that cover the text exactly, in order, each of 1 to `passage_chars` characters. Takes time linear in the text.
 
     A passage never begins inside a paragraph that would fit into one passage. A span holds nothing but white space only
     where a run of white space is at least `passage_chars` long; one character less is enough before the last visible
     character of the text, which keeps the white space after it.
-
-    Without overlap the spans cover the text exactly. With `overlap_chars` (below `passage_chars`) a span begins up to that
-    much earlier, at a sentence of the same page and section, and still keeps the limit; starts still rise strictly.
     """
-    packer = _Packer(content, passage_chars - overlap_chars)
+    packer = _Packer(content, passage_chars)
     found: list[PassageSpan] = []
-    before = 0
     for start, end in packer.spans():
-        at = packer.visible(start, end)
-        section, page = packer.section(start if at is None else at), packer.page(start if at is None else at)
-        begin = start
-        if overlap_chars and at is not None:
-            begin = packer.sentence_before(before, start, overlap_chars, section, page)
-        number = content.pages[page].number if content.pages else None
-        found.append(PassageSpan(begin, end, number, packer.paths[section] if section >= 0 else ()))
-        before = start
+        visible = packer.visible(start, end)
+        at = start if visible is None else visible
+        section = packer.section(at)
+        number = content.pages[packer.page(at)].number if content.pages else None
+        found.append(PassageSpan(start, end, number, packer.paths[section] if section >= 0 else ()))
     return found
 
 
@@ -227,16 +206,6 @@ class _Packer:
         while back > low and self.text[back - 1] in " \t":
             back -= 1
         return back if back >= low and self.text[back - 1] == "\n" else at
-
-    def sentence_before(self, low: int, start: int, overlap: int, section: int, page: int) -> int:
-        """The first sentence after `low` that is at most `overlap` before `start` and in its page and section."""
-        first = max(
-            low + 1,
-            self.heading_starts[section] if section >= 0 else 0,
-            self.page_starts[page] if self.page_starts else 0,
-        )
-        fitting = (at for at, _ in sentence_spans(self.text, low, start) if at >= first and start - at <= overlap)
-        return next(fitting, start)
 
 
 def _belongs(before: str, after: str) -> bool:

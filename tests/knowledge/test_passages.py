@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from openbook.answer import Options, ask
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, RunOptions, Scope
-from openbook.knowledge.passages import WINDOW_CHARS, in_windows, joined, partition
+from openbook.knowledge.passages import WINDOW_CHARS, in_windows, partition
 from openbook.knowledge.scope import EVERYTHING
 from openbook.knowledge.splitter import Sizing
 from openbook.parallel import Cancelled, never
@@ -132,16 +132,10 @@ def test_an_answer_from_windows_is_replayed_and_names_all_passages_that_it_was_c
     assert replay(answer.receipt, echo_model(), knowledge_base_of(answer.receipt, [base])).identical
 
 
-def test_windows_of_overlapping_passages_say_nothing_twice(library: Library) -> None:
-    library.base = KnowledgeBase.ensure(
-        library.docs.parent / "overlapping", library.embedder.identity, sizing=Sizing(size=300, overlap=100)
-    )
-    library.add()
-    document = library.path("handbook.md")
-    passages = library.base.passages(document)
-    for run in partition(passages):
-        window = joined(passages[run.start : run.stop])
-        assert window.text == (library.base.text(document) or "")[window.start : window.end]
+def test_windows_of_overlapping_passages_say_nothing_twice() -> None:
+    spans = ((0, 300), (200, 500), (480, 700))  # as 0.1.0 may have stored them
+    passages = [Passage(f"p{at}", "a.md", "", at, end, None, (), HANDBOOK[at:end]) for at, end in spans]
+    assert [window.text for window in in_windows(passages)] == [HANDBOOK[:700]]
 
 
 def test_a_window_that_begins_inside_a_table_is_read_with_its_header(library: Library) -> None:

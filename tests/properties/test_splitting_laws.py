@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import itertools
 import re
 
 from hypothesis import example, given
@@ -35,13 +34,6 @@ def contents(draw: st.DrawFn) -> Content:
 LIMITS = st.integers(1, 120)
 
 
-@st.composite
-def sizes(draw: st.DrawFn) -> dict[str, int]:
-    """Arguments of `split`, overlap included."""
-    limit = draw(LIMITS)
-    return {"passage_chars": limit, "overlap_chars": draw(st.one_of(st.just(0), st.integers(0, limit - 1)))}
-
-
 @given(contents(), LIMITS)
 def test_passages_cover_the_text_exactly(content: Content, limit: int) -> None:
     spans = split(content, passage_chars=limit)
@@ -51,30 +43,10 @@ def test_passages_cover_the_text_exactly(content: Content, limit: int) -> None:
     assert split(content, passage_chars=limit) == spans
 
 
-@given(contents(), LIMITS, st.integers(0, 119))
-def test_overlap(content: Content, limit: int, overlap: int) -> None:
-    overlap %= limit
-    plain = split(content, passage_chars=limit - overlap)
-    spans = split(content, passage_chars=limit, overlap_chars=overlap)
-    assert [span.end for span in spans] == [span.end for span in plain]  # so the union covers, as `plain` does
-    starts = [span.start for span in spans]
-    assert all(before < after for before, after in itertools.pairwise(starts))
-    previous = 0
-    for span, without in zip(spans, plain, strict=True):
-        assert (span.page, span.headings) == (without.page, without.headings)
-        if span.start < without.start:
-            assert span.start in [at for at, _ in sentence_spans(content.text, previous, without.start)]
-            assert span.end - span.start <= limit
-            assert without.start - span.start <= overlap
-        else:
-            assert span.start == without.start
-        previous = without.start
-
-
-@given(contents(), sizes())
-def test_headings_and_pages_are_those_at_the_first_visible_character(content: Content, size: dict[str, int]) -> None:
+@given(contents(), LIMITS)
+def test_headings_and_pages_are_those_at_the_first_visible_character(content: Content, limit: int) -> None:
     deepest_before = -1
-    for span in split(content, **size):
+    for span in split(content, passage_chars=limit):
         visible = re.compile(r"\S").search(content.text, span.start, span.end)
         at = visible.start() if visible else span.start
         in_force = [mark for mark in content.headings if mark.start <= at]
@@ -87,9 +59,9 @@ def test_headings_and_pages_are_those_at_the_first_visible_character(content: Co
             assert span.page == max(page.number for page in content.pages if page.start <= at)
 
 
-@given(contents(), sizes())
-def test_what_a_passage_shows_is_all_on_its_page(content: Content, size: dict[str, int]) -> None:
-    for span in split(content, **size) if content.pages else ():
+@given(contents(), LIMITS)
+def test_what_a_passage_shows_is_all_on_its_page(content: Content, limit: int) -> None:
+    for span in split(content, passage_chars=limit) if content.pages else ():
         for visible in re.compile(r"\S").finditer(content.text, span.start, span.end):
             assert span.page == max(page.number for page in content.pages if page.start <= visible.start())
 
