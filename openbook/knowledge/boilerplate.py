@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import compress
 
+from openbook.parsers.characters import lines_of
 from openbook.records import PassageSpan
 
 _LEAST_PAGES = 3  # that have a running header or footer, and at least a quarter of all pages
@@ -119,10 +120,7 @@ class _Document:
 
 
 def _visible_lines(text: str, start: int, end: int) -> Iterator[tuple[int, str]]:
-    for line in text[start:end].split("\n"):
-        if line and not line.isspace():
-            yield start, line
-        start += len(line) + 1
+    return ((at, line) for at, line in lines_of(text, start, end) if line and not line.isspace())
 
 
 def _ends_sentence(line: str) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from openbook.parsers.characters import lines_of
+
 BLANK_LINES = re.compile(r"\n\s*\n")
 VISIBLE = re.compile(r"\S")
 
@@ -64,7 +66,7 @@ def _blocks(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
 
 def _segments(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
     """Runs of lines that belong together: a wrapped paragraph, a list item with its further lines, a table row."""
-    lines = _lines(text, start, end)
+    lines = [(at, at + len(line)) for at, line in lines_of(text, start, end)]
     # Not the longest line, which may be an exception.
     width = sorted(stop - begin for begin, stop in lines)[len(lines) * 3 // 4]
     segment = -1  # where the run under way begins
@@ -77,14 +79,6 @@ def _segments(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
             segment = line[0]
     if segment >= 0:
         yield segment, end
-
-
-def _lines(text: str, start: int, end: int) -> list[tuple[int, int]]:
-    lines = []
-    for line in text[start:end].split("\n"):
-        lines.append((start, start + len(line)))
-        start += len(line) + 1
-    return lines
 
 
 def _line_ends(text: str, line: tuple[int, int], following: tuple[int, int], width: int) -> bool:

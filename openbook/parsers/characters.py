@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections.abc import Iterator
 from pathlib import PurePath
 
 from openbook.errors import UnreadableFile
@@ -44,6 +45,13 @@ def clean(text: str) -> str:
 def one_line(text: str) -> str:
     """`text` as a title: cleaned, white space collapsed, cut to `LONGEST_TITLE_CHARS`."""
     return " ".join(clean(text[: 8 * LONGEST_TITLE_CHARS]).split())[:LONGEST_TITLE_CHARS].rstrip()
+
+
+def lines_of(text: str, start: int = 0, end: int | None = None) -> Iterator[tuple[int, str]]:
+    """The lines of `text[start:end]`, each with the offset in `text` at which it begins."""
+    for line in text[start:end].split("\n"):
+        yield start, line
+        start += len(line) + 1
 
 
 def title_from_name(name: str) -> str:

@@ -7,11 +7,10 @@ become metadata. Of RTF the markup is left out.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 from openbook.errors import UnreadableFile
 from openbook.parsers.blocks import text_content
-from openbook.parsers.characters import clean, decode, one_line, title_from_name
+from openbook.parsers.characters import clean, decode, lines_of, one_line, title_from_name
 from openbook.parsers.frontmatter import LONGEST_BLOCK_CHARS, YAML_END, front_matter, header_fields
 from openbook.records import Content, HeadingMark
 
@@ -87,7 +86,7 @@ def markdown_headings(text: str) -> tuple[HeadingMark, ...]:
     fence = ""
     above, above_start = "", 0  # a paragraph of one line, which an underline would make a heading
     alone = True  # the line before is blank, so the next line begins a paragraph
-    for start, line in _lines(text, front_matter.end() if front_matter else 0):
+    for start, line in lines_of(text, front_matter.end() if front_matter else 0):
         opening = _FENCE.match(line)
         if fence:
             if opening and opening[1].startswith(fence) and not line.strip().strip(fence[0]):
@@ -119,7 +118,7 @@ def definition_headings(text: str) -> tuple[HeadingMark, ...]:
     """Lines of source code that define a class, a function or a section; what is indented more is one level deeper."""
     indents: list[int] = []
     found: list[HeadingMark] = []
-    for start, line in _lines(text):
+    for start, line in lines_of(text):
         if len(line) > _LONGEST_CODE_LINE_CHARS or not (definition := _DEFINITION.match(line)):
             continue
         indent = len(line) - len(line.lstrip())
@@ -135,7 +134,7 @@ def underlined_headings(text: str, *, exact: bool = False) -> tuple[HeadingMark,
 
     With `exact` the line must be as long as the title, as in plain text where a longer one may mean anything.
     """
-    lines = list(_lines(text))
+    lines = list(lines_of(text))
     levels: dict[tuple[str, bool], int] = {}
     found: list[HeadingMark] = []
     taken = -1  # lines up to here belong to a heading already
@@ -159,9 +158,3 @@ def underlined_headings(text: str, *, exact: bool = False) -> tuple[HeadingMark,
             found.append(HeadingMark(above_start if over else start, level, shown))
             taken = i + 1
     return tuple(found)
-
-
-def _lines(text: str, begin: int = 0) -> Iterator[tuple[int, str]]:
-    for line in text[begin:].split("\n"):
-        yield begin, line
-        begin += len(line) + 1
