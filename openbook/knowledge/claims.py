@@ -15,7 +15,7 @@ from decimal import Decimal
 from functools import lru_cache
 from itertools import pairwise
 
-from openbook.knowledge.values import MONTHS, NUMBER_WORDS, WEEKDAYS, Value, details_agree, located_values
+from openbook.knowledge.values import MONEY_SCALES, MONTHS, NUMBER_WORDS, WEEKDAYS, Value, details_agree, located_values
 from openbook.knowledge.words import is_function_word, stemmer
 
 _WORD = re.compile(r"\d+(?:[.,:/-]\d+)*|\w+n['\u2019]t|\w+(?:['\u2019](?!s\b)\w+)*")
@@ -24,11 +24,7 @@ _BRACKETED = re.compile(r"([$€£]?)\((\d[\d.]*)\)")  # negative, in accounts
 _RANGE = re.compile(r"(?<![\w.-])(\d+(?:\.\d+)?)[-–](?=\d+(?:\.\d+)?(?![\w-]))")
 _TWICE = re.compile(r"\b(?:both|twice)\b", re.IGNORECASE)
 _SCALE = re.compile(r"\bin (thousand|million|billion)s\b|(?<!\w)[€$£](m|bn|k)\b", re.IGNORECASE)
-_SCALES = {
-    form: Decimal(10**zeros)
-    for zeros, forms in ((3, "thousand k"), (6, "million m"), (9, "billion bn"))
-    for form in forms.split()
-}
+_SCALES = {form: MONEY_SCALES[form] for form in "thousand million billion k m bn".split()}
 _YEAR = re.compile(r"(?<![\w.,])(?:1[5-9]|20)\d\d(?![\w]|[.,]\d)")
 _CLAUSE_END = re.compile(r"[.;:,|](?=\s|$)|[—–]")
 
@@ -269,9 +265,9 @@ def _misaligned(claim: Statement, evidence: Statement) -> bool:
     return False
 
 
-def missing_values(claim: Statement, evidence: Iterable[Value], scales: Iterable[Decimal]) -> list[Value]:
+def missing_values(claim: Statement, evidence: Iterable[Value], scales: Iterable[int]) -> list[Value]:
     """Values of the claim that the evidence lacks. `scales`: what its numbers are in, besides ones."""
-    evidence, scales = list(evidence), (Decimal(1), *scales)
+    evidence, scales = list(evidence), (1, *scales)
     years = {("number", str(Decimal(v.detail).normalize())) for v in evidence if v.kind == "date" and v.detail}
     return [
         value
@@ -280,7 +276,7 @@ def missing_values(claim: Statement, evidence: Iterable[Value], scales: Iterable
     ]
 
 
-def _equal(value: Value, other: Value, scales: Sequence[Decimal]) -> bool:
+def _equal(value: Value, other: Value, scales: Sequence[int]) -> bool:
     if value.kind != other.kind or not details_agree(value, other):
         return False
     if value.kind == "time":
@@ -292,7 +288,7 @@ def _equal(value: Value, other: Value, scales: Sequence[Decimal]) -> bool:
     return any(abs(Decimal(value.core[1])) == abs(Decimal(other.core[1])) * scale for scale in scales)
 
 
-def scales(text: str) -> set[Decimal]:
+def scales(text: str) -> set[int]:
     """What a text says its numbers are in."""
     return {_SCALES[(match[1] or match[2]).lower()] for match in _SCALE.finditer(text)}
 
@@ -301,7 +297,7 @@ def other_column(claim: Statement, cells: Sequence[Statement], headers: Sequence
     """Whether the claim gives a value of a table's row for another year than its column. `headers`: the years over each cell."""
     known = frozenset[str]().union(*headers)
     years = [(m.start(), m[0]) for m in _YEAR.finditer(" ".join(claim.text.split())) if m[0] in known]
-    scales = (Decimal(1), *_SCALES.values())
+    scales = (1, *_SCALES.values())
     for at, value in claim.values if years else ():
         over = [
             header

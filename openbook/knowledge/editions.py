@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from openbook.knowledge.claims import stem, words_of
-from openbook.knowledge.imprint import PROPOSALS, DocumentHead, Imprint, imprint, names, same_matter
+from openbook.knowledge.imprint import PROPOSALS, YEAR, DocumentHead, Imprint, imprint, names, same_matter
 from openbook.knowledge.sentences import sentence_spans
 from openbook.knowledge.values import SMALL_NUMBERS
 from openbook.knowledge.words import is_function_word
@@ -34,7 +34,6 @@ _ASKS_OLDER = re.compile(
     re.IGNORECASE,
 )
 _NUMBERS = {stem(word): str(number) for word, number in SMALL_NUMBERS.items()}
-_YEAR = re.compile(r"(?<!\d)(?:19|20)\d\d(?!\d)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +186,7 @@ def _ends(path: str, links: Mapping[str, Mapping[str, str]]) -> tuple[str, ...] 
 def _names_edition(question: str, old: Imprint, mark: Edition, imprints: Mapping[str, Imprint]) -> bool:
     """Whether the question is about this older one: it says its year, version or number, which no newer one has."""
     newer = [imprints[path] for path in mark.newer]
-    years = {*_YEAR.findall(question)}
+    years = {*YEAR.findall(question)}
     if years & old.years - {year for one in newer for year in one.years}:
         return True
     if years and any(one.date[:4] and max(years) < one.date[:4] for one in newer):

@@ -65,7 +65,7 @@ _RECORDS = frozenset(
 
 _FIELD = re.compile(r"[\s>*_#|:+\-]*(?P<key>[A-Za-z][A-Za-z _-]{1,30}?)[\s*_]*[:|][\s*_|:]*(?P<value>[^|\n]+)")
 _WORD = re.compile(r"[^\W_]+(?:\.\d+)*")
-_YEAR = re.compile(r"(?<!\d)(?:19|20)\d\d(?!\d)")
+YEAR = re.compile(r"(?<!\d)(?:19|20)\d\d(?!\d)")
 _NUMBERED = re.compile(r"\b(?:version|edition|revision|rev|ver|ed|v)[ .]{0,2}(\d+(?:\.\d+)*)\b", re.IGNORECASE)
 _MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
 _DATE = re.compile(
@@ -203,7 +203,7 @@ def imprint(head: DocumentHead) -> Imprint:
         current=meant["status"].casefold() in _CURRENT or any(map(_STILL.search, statements)),
         in_archive=bool(_ARCHIVES & {part.casefold() for part in path.parent.parts} or _OLD & {*stem[-1:]}),
         version=version,
-        years=frozenset(_YEAR.findall(f"{path.stem} {title}")),
+        years=frozenset(YEAR.findall(f"{path.stem} {title}")),
         date=date_in(meant["since"]) or date_in(meant["date"]),
         until=date_in(meant["until"]) or date_in(_first(map(_UNTIL.search, [head.beginning]), "date")),
         replaced_by="" if _PARTLY.search(replaced_by) else replaced_by,
@@ -226,7 +226,7 @@ def names(text: str, one: Imprint, by: Imprint) -> bool:
     numbers = re.findall(r"\d+", text)
     alone = set(re.findall(r"[^\W\d_]+", plain))  # the words beside the numbers
     numbers_told = {_version(text), *((int(n),) for n in numbers if not alone)} - {()}
-    agrees = one.version in numbers_told or bool(one.years & {*_YEAR.findall(text)})
+    agrees = one.version in numbers_told or bool(one.years & {*YEAR.findall(text)})
     contradicts = bool(numbers_told and one.version) and not agrees
     for key, identifier in one.identifiers.items():
         if by.identifiers.get(key) == identifier or not re.search(r"\d", identifier):

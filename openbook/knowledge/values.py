@@ -31,7 +31,7 @@ SMALL_NUMBERS = dict(zip(
 ))  # fmt: skip
 TENS = dict(zip("twenty thirty forty fifty sixty seventy eighty ninety".split(), range(20, 100, 10), strict=True))
 _SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "dozen": 12}
-_MONEY_SCALES = {**_SCALES, "k": 1000, "m": 10**6, "mn": 10**6, "bn": 10**9, "b": 10**9}
+MONEY_SCALES = {**_SCALES, "k": 1000, "m": 10**6, "mn": 10**6, "bn": 10**9, "b": 10**9}
 _SPELLED = {**SMALL_NUMBERS, **TENS, **_SCALES}
 NUMBER_WORDS = frozenset(_SPELLED)
 _MOST_CHARS = 4_000
@@ -210,7 +210,7 @@ def _tokens(text: str) -> Iterator[_Token]:
         digits = _DIGITS.fullmatch(bare) if len(bare) <= _MOST_DIGITS else None
         if digits and not _TWO_WAYS.fullmatch(digits[3]):
             money, sign, number, unit = digits.groups(default="")
-            scales = _MONEY_SCALES if money else _SCALES
+            scales = MONEY_SCALES if money else _SCALES
             if unit in scales or not unit or (unit in _UNITS and not money):
                 token.number = Decimal(re.sub(r"[,'’\s]", "", number)) * scales.get(unit, 1) * (-1 if sign else 1)
                 token.unit = _UNITS.get(money or unit, "")
