@@ -51,7 +51,7 @@ class HeadingMark:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """The text of one parsed file, with its structure. Citations point into it.
+    """The text of one parsed file, with its structure. Citations point into it. Headings are in order and begin inside it.
 
     `source_chars` counts the characters of text in the file, with markup where that is part of the text (Markdown, HTML), so
     that it shows what the parser dropped; None where the format does not tell. `metadata` is what the file says about

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import unicodedata
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from openbook.codec import convert, parse_json
@@ -76,7 +76,7 @@ def split(content: Content, passage_chars: int = PASSAGE_CHARS) -> list[PassageS
     return found
 
 
-def _paths(headings: list[HeadingMark]) -> list[tuple[str, ...]]:
+def _paths(headings: Sequence[HeadingMark]) -> list[tuple[str, ...]]:
     """For each heading the titles in force under it, outermost first."""
     paths = []
     open_marks: list[HeadingMark] = []
@@ -94,8 +94,7 @@ class _Packer:
     def __init__(self, content: Content, limit: int) -> None:
         self.text = content.text
         self.limit = limit
-        inside = (mark for mark in content.headings if 0 <= mark.start < len(content.text))
-        self.headings: list[HeadingMark] = sorted(inside, key=lambda mark: mark.start)
+        self.headings = content.headings
         self.heading_starts = [mark.start for mark in self.headings]
         self.page_starts = [page.start for page in content.pages]
         self.paths = _paths(self.headings)

@@ -80,14 +80,14 @@ def png(width: int, height: int, pixels: bytes | memoryview) -> bytes:
 
 
 def draw(data: bytes, number: int) -> tuple[int, int, bytes]:
-    """(width, height, pixels) of page `number`, counted from 1, on white. Raises NoSuchPage, UnreadableFile.
+    """(width, height, pixels) of page `number`, which is at least 1, on white. Raises NoSuchPage, UnreadableFile.
 
     The pixels are rows from the top, each of `width` times red, green and blue, a byte each.
     """
     import pypdfium2
 
     with ONE_AT_A_TIME, closing(open_pdf(data)) as document:
-        if not 1 <= number <= len(document):
+        if number > len(document):
             raise NoSuchPage(f"there is no page {number}: the PDF has {len(document)}")
         try:
             with closing(document[number - 1]) as page:

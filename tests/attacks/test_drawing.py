@@ -29,8 +29,8 @@ def refusal(data: bytes, page: int = 1, limits: Limits = Limits(), **other: obje
 
 def test_the_picture_is_that_of_this_process_and_so_is_what_cannot_be_drawn() -> None:
     assert decoded(draw_page(SHIP, 2, Limits())) == draw(SHIP, 2)
-    for page in (-1, 0, 3, 2**64):
-        with pytest.raises(NoSuchPage, match="there is no page"):
+    for page, why in ((-1, "pages are counted"), (0, "pages are counted"), (3, "the PDF has 2"), (2**64, "pages are")):
+        with pytest.raises(NoSuchPage, match=f"there is no page {page}: {why}"):
             draw_page(SHIP, page, Limits())
     assert refusal(ENCRYPTED_PDFS[1]) == "encrypted with a password"
     assert refusal(SHIP, limits=Limits(max_file_bytes=len(SHIP) - 1)).endswith("over the limit of 0.000947 MB")

@@ -117,12 +117,6 @@ def test_heading_paths() -> None:
     assert paths == [(), ("A",), ("A", "B"), ("A", "B", "C"), ("A", "D")]
 
 
-def test_marks_outside_the_text_and_out_of_order_do_no_harm() -> None:
-    marks = tuple(HeadingMark(at, 1, title) for at, title in ((500, "far"), (6, "two"), (0, "one"), (-3, "before")))
-    spans = split(Content("one a\ntwo b\n", "text/plain", headings=marks), passage_chars=8)
-    assert [span.headings for span in spans] == [("one",), ("two",)]
-
-
 def test_a_heading_below_the_top_of_its_page_begins_a_passage() -> None:
     text = "One\n\n\n \nTwo\n\nbody"
     document = content(text, ("One", 1), ("Two", 2), pages=(PageSpan(1, 0, 3), PageSpan(2, 5, len(text))))

@@ -43,12 +43,6 @@ def test_kinds(members: dict[str, str], kind: str) -> None:
     assert package_kind(packed(members)) == kind
 
 
-@given(st.binary(max_size=300))
-def test_any_bytes_have_a_kind_or_none(data: bytes) -> None:
-    assert package_kind(data) == ""
-    assert package_kind(b"PK\x03\x04" + data) == ""
-
-
 def test_names_ignore_case_and_the_way_of_slashes_and_relations_stay_inside_the_package() -> None:
     members = {"_rels/.rels": RELATIONS.format(target="../../../etc/passwd"), "Word\\Document.XML": "<x/>"}
     package = Package(packed(members), "a package")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from openbook.errors import NoSuchPage, UnreadableFile
+from openbook.errors import UnreadableFile
 from openbook.parsers.page_image import MOST_HEIGHT, WIDTH, draw
 
 from .hostile_pdfs import pdf_of, with_box
@@ -32,12 +32,6 @@ def test_colours_are_red_green_and_blue_in_this_order() -> None:
     red, green, blue = pixels[middle : middle + 3]
     assert (red, blue) == (255, 0)
     assert green in (127, 128)
-
-
-def test_a_page_that_is_not_there() -> None:
-    for number in (0, -1, 4, 2**63):
-        with pytest.raises(NoSuchPage, match=f"there is no page {number}: the PDF has 3"):
-            draw(make_pdf([["a"], ["b"], ["c"]]), number)
 
 
 @pytest.mark.parametrize(
