@@ -136,8 +136,10 @@ def needs_ocr(reason: str) -> bool:
 
 
 def unusual_kind(mode: int) -> str:
-    """What a thing with this `st_mode` is, when it is neither a regular file nor a folder; else an empty string."""
+    """What a thing with this `st_mode` is, when it is no regular file; else an empty string."""
     kinds = {
+        stat.S_IFDIR: "a folder, not a file",
+        stat.S_IFLNK: "a link, not a file",
         stat.S_IFIFO: "a named pipe, not a file",
         stat.S_IFSOCK: "a socket, not a file",
         stat.S_IFBLK: "a device, not a file",
@@ -187,10 +189,6 @@ def file_bytes(path: Path, max_bytes: int, *, follow: bool = True) -> bytes:
 
 
 def _check_kind(mode: int) -> None:
-    if stat.S_ISDIR(mode):
-        raise UnreadableFile("a folder, not a file")
-    if stat.S_ISLNK(mode):
-        raise UnreadableFile("a link, not a file")
     if kind := unusual_kind(mode):
         raise UnreadableFile(kind)
 

@@ -88,8 +88,7 @@ class Blocks(Text):
 
     def heading(self, text: str, level: int) -> None:
         text = clean(text).strip()
-        if text:
-            self._block(text, [HeadingMark(0, level, one_line(text))])
+        self._block(text, [HeadingMark(0, level, one_line(text))])
 
     def section(self, word: str, level: int, texts: Iterable[str]) -> None:
         """Paragraphs under a heading, such as notes; no heading where all are empty."""
@@ -102,9 +101,7 @@ class Blocks(Text):
     def include(self, text: str, headings: Iterable[HeadingMark] = ()) -> None:
         """A text of several blocks with its headings, such as a chapter or an attachment."""
         lead = len(text) - len(text.lstrip("\n"))
-        body = text[lead:].rstrip()
-        inside = [replace(mark, start=mark.start - lead) for mark in headings]
-        self._block(body, [mark for mark in inside if 0 <= mark.start < len(body)])
+        self._block(text[lead:].rstrip(), [replace(mark, start=mark.start - lead) for mark in headings])
 
     def end_page(self) -> None:
         """Every page has a span, an empty one where it holds no text; the gap between two belongs to neither."""
