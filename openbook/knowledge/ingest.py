@@ -22,7 +22,7 @@ from openbook.knowledge.identities import Change, DocumentState, identities
 from openbook.knowledge.integrity import PassageRow
 from openbook.knowledge.passages import passage_id
 from openbook.knowledge.sliced_run import SlicedRun, WriteConflict
-from openbook.knowledge.splitter import Sizing, split
+from openbook.knowledge.splitter import SPLITTER_VERSION, Sizing, split
 from openbook.knowledge.store import Connection
 from openbook.parsers import NOT_TEXT, PARSER_VERSION, SUFFIXES, may_need_ocr, opened
 from openbook.parsers.characters import title_from_name
@@ -104,7 +104,7 @@ def live_documents(connection: Connection) -> dict[str, LiveDocument]:
 
 def code_of(sizing: Sizing) -> str:
     """What a content depends on besides the file's bytes."""
-    return f"reader {PARSER_VERSION} {sizing.code}"
+    return f"reader {PARSER_VERSION} splitter {SPLITTER_VERSION} {sizing.size}"
 
 
 def content_key(path: Path, digest: Digest, code: str) -> Digest:

@@ -39,11 +39,6 @@ class Sizing:
         if self.size < 1:
             raise ConfigError(f"Passages of {self.size} characters make no sense: the size must be at least 1.")
 
-    @property
-    def code(self) -> str:
-        """What a content depends on besides its bytes and the parser."""
-        return f"splitter {SPLITTER_VERSION} {self.size}"
-
     def to_json(self) -> str:
         return json.dumps({"overlap": 0, "size": self.size, "unit": "characters"})
 
