@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, final, runtime_checkable
 
@@ -91,6 +91,15 @@ class ReadingEngine(Protocol):
         ...
 
 
+@runtime_checkable
+class CachingEngine(Protocol):
+    """An engine that keeps what it computed of passages where a purge finds it."""
+
+    def begin(self) -> int:
+        """How much has been purged. Of what is purged from here on, nothing is kept of a prompt that says so (`Prompt.begun`)."""
+        ...
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class FrozenModel:
@@ -101,6 +110,7 @@ class FrozenModel:
 
     engine: Engine
     reader: ReaderFormat | None = None  # how it was trained to be asked about passages, if it was
+    begun: int | None = None
 
     @property
     def identity(self) -> ModelIdentity:
@@ -110,6 +120,10 @@ class FrozenModel:
     def context_tokens(self) -> int:
         return self.engine.context_tokens
 
+    def looking_up(self) -> FrozenModel:
+        """This model for a request that has yet to look up its passages: what is purged from here on is not kept of it."""
+        return replace(self, begun=self.engine.begin()) if isinstance(self.engine, CachingEngine) else self
+
     def count_prompt_tokens(self, prompt: Prompt) -> int:
         return self.engine.count_prompt_tokens(prompt)
 
@@ -117,11 +131,11 @@ class FrozenModel:
         self, prompt: Prompt, decoding: Decoding = Decoding(), cancelled: Cancelled = never
     ) -> Generator[str, None, Completion]:
         """Pieces of the answer as they come; the generator's return value is the Completion."""
-        return self.engine.generate(prompt, decoding, cancelled)
+        return self.engine.generate(replace(prompt, begun=self.begun), decoding, cancelled)
 
     def complete(self, prompt: Prompt, decoding: Decoding = Decoding(), cancelled: Cancelled = never) -> Completion:
         # Closed even if an interrupt arrives here, between two pieces: a traceback would keep the request alive.
-        with closing(self.engine.generate(prompt, decoding, cancelled)) as pieces:
+        with closing(self.stream(prompt, decoding, cancelled)) as pieces:
             while True:
                 try:
                     next(pieces)
@@ -136,6 +150,7 @@ class FrozenModel:
 
         Only where `reads_each`. Raises ContextOverflow, EngineError.
         """
+        prompts = [replace(prompt, begun=self.begun) for prompt in prompts]
         return self._reading_engine.generate_each(prompts, decoding, cancelled)
 
     def read_ahead(self, prompt: Prompt) -> int:
@@ -144,7 +159,7 @@ class FrozenModel:
         Returns how many tokens that is; 0 where the disk has no room for it.
         Raises EngineError for an engine that keeps nothing, ContextOverflow.
         """
-        return self._reading_engine.read_ahead(prompt)
+        return self._reading_engine.read_ahead(replace(prompt, begun=self.begun))
 
     @property
     def reads_each(self) -> bool:

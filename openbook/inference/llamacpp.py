@@ -116,6 +116,9 @@ class LlamaCppEngine:
         abstention = self._model.tokenize(self.reader_format.abstention, control=False) if self.reader_format else []
         self._abstention_token = abstention[0] if abstention else None
 
+    def begin(self) -> int:
+        return self._states.begin()
+
     def count_prompt_tokens(self, prompt: Prompt) -> int:
         return cells_of(prompt, self.tokenize(prompt))
 
@@ -328,7 +331,8 @@ class LlamaCppEngine:
         keys = []
         for block in blocks:
             keys.append(key := next_key(key, block))
-        return _Prefix(blocks, keys, origins, self._states.begin())
+        begun = self._states.begin()
+        return _Prefix(blocks, keys, origins, begun if prompt.begun is None else min(begun, prompt.begun))
 
     def _completion(self, requests: Sequence[_Request], chosen: int, *, each: bool = False) -> Completion:
         """What was written in answer to the chosen prompt. Tokens and digest are those of all prompts that were read."""

@@ -133,6 +133,19 @@ def test_what_was_read_under_a_label_serves_no_request_without_it(opened: Opened
     assert is_found()
 
 
+def test_nothing_is_kept_of_what_was_purged_since_it_was_looked_up(opened: Opened, tmp_path: Path) -> None:
+    states = KVCache(tmp_path)
+    model = FrozenModel(opened(states))
+    prompt = Prompt("Answer.", (PASSAGES[0],), QUESTIONS[0], (("a" * 64,),))
+    looked_up = model.looking_up()
+    KVCache(tmp_path).forget({"a" * 64})  # in another process
+    looked_up.complete(prompt, DECODING)
+    looked_up.read_ahead(prompt)
+    assert states.passages() == set()
+    model.looking_up().complete(prompt, DECODING)  # the document is there again
+    assert states.passages() == {"a" * 64}
+
+
 def test_passages_side_by_side_give_the_bits_of_reading_anew(opened: Opened, tmp_path: Path) -> None:
     chance = random.Random(5)
     asked = [Prompt("Answer.", tuple(chance.sample(PASSAGES, n)), QUESTIONS[n % 2], side_by_side=True) for n in (1, 3)]
