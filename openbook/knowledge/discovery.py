@@ -18,6 +18,8 @@ from openbook.records import Outcome, Verdict
 
 IGNORE_FILE = ".openbookignore"  # in any folder; the syntax of .gitignore
 _MOST_IGNORE_BYTES = 1_000_000
+_MOST_STARS = 3  # in a name: a regular expression may try each of its characters for each of them
+_STARS = re.compile(r"\*+")
 _LEFT_OUT = frozenset({"__pycache__", "node_modules"})
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _ESCAPED = re.compile(r"\\([ntr\\]|x[0-9a-f]{2}|u[0-9a-f]{4}|U00(?:0[0-9a-f]|10)[0-9a-f]{4})")
@@ -87,7 +89,10 @@ def discover(paths: Sequence[Path], rules: Rules = Rules(), *, ocr: bool = False
     """
     for path in paths:
         check_exists(path)
-    include, exclude = (_globs(lines, "A glob") if lines else None for lines in (rules.include, rules.exclude))
+    try:
+        include, exclude = (_globs(lines) if lines else None for lines in (rules.include, rules.exclude))
+    except ValueError as error:
+        raise ConfigError(f"A glob is not valid: {error}. Globs have the syntax of .gitignore.") from error
     return _discover(paths, _Filter(include, exclude), ocr)
 
 
@@ -221,21 +226,42 @@ class _Filter:
         if not os.path.lexists(folder / IGNORE_FILE):
             return self
         try:
-            with opened(folder / IGNORE_FILE) as file:
-                lines = file.read(_MOST_IGNORE_BYTES).decode("utf-8", "replace").splitlines()
+            globs = _globs_in(folder / IGNORE_FILE)
         except UnreadableFile as error:
             raise UnreadableFile(f"its {IGNORE_FILE} cannot be read: {error}") from error
-        globs = _globs(lines, f"A line of {display_path(folder / IGNORE_FILE)}")
         return replace(self, ignored=(*self.ignored, (relative, globs)))
 
 
-def _globs(lines: Sequence[str], what: str) -> Any:
+def _globs_in(ignore_file: Path) -> Any:
+    """Whoever may write it must neither stop a run nor let in what it was to keep out. Raises UnreadableFile."""
+    with opened(ignore_file) as file:
+        data = file.read(_MOST_IGNORE_BYTES + 1)
+    if len(data) > _MOST_IGNORE_BYTES:
+        raise UnreadableFile(f"it has more than {_MOST_IGNORE_BYTES:,} bytes")
+    try:
+        lines = data.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise UnreadableFile("it is not UTF-8; save it as UTF-8") from error
+    for line in lines:
+        parts = line.split("/")
+        if parts.count("**") > _MOST_STARS or any(len(_STARS.findall(part)) > _MOST_STARS for part in parts):
+            raise UnreadableFile(
+                f"more than {_MOST_STARS} * in a name, or parts **, would take too long: {line[:80]!r}"
+            )
+    try:
+        return _globs(lines)
+    except ValueError as error:
+        raise UnreadableFile(f"{error}. It has the syntax of .gitignore") from error
+
+
+def _globs(lines: Sequence[str]) -> Any:
+    """Raises ValueError."""
     import pathspec
 
     try:
         return pathspec.GitIgnoreSpec.from_lines(lines)
-    except ValueError as error:
-        raise ConfigError(f"{what} is not valid: {error}. Globs have the syntax of .gitignore.") from error
+    except re.error as error:
+        raise ValueError(error.msg) from error
 
 
 def _file(path: Path, status: os.stat_result, ocr: bool) -> FoundFile | Verdict:

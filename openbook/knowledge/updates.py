@@ -17,7 +17,7 @@ from typing import TypeAlias
 
 from openbook.errors import KnowledgeError, StorageError, did_you_mean
 from openbook.knowledge.base import KnowledgeBase, now
-from openbook.knowledge.discovery import FoundFile, Rules, SyncedFolder, discover, display_path
+from openbook.knowledge.discovery import FoundFile, Rules, SyncedFolder, check_exists, discover, display_path
 from openbook.knowledge.embeddings import embed_missing
 from openbook.knowledge.identities import Change, follow_renames
 from openbook.knowledge.ingest import FileBatch, Ingest, LiveDocument, RunOptions, live_documents, prefix
@@ -127,9 +127,13 @@ def _with_those_around(folder: SyncedFolder, known: Mapping[Path, SyncedFolder])
 
 def _files_in(batch: FileBatch, wanted: SyncedFolder, live: Live) -> list[FoundFile | Verdict]:
     folder = wanted.folder
-    if folder.exists() and not folder.is_dir():
+    check_exists(folder)
+    if not folder.is_dir():
         raise KnowledgeError(f"{display_path(folder)} is a file, not a folder. To add a file: openbook add FILE")
     met = {_path_of(each): each for each in discover([folder], wanted.rules, ocr=bool(wanted.ocr))}
+    root = met.get(display_path(folder))
+    if isinstance(root, Verdict) and root.outcome == "failed":
+        raise KnowledgeError(f"{root.path} cannot be read: {root.reason}.")
     found = [met[path] for path in batch.below(met)]
     below = batch.below(live)
     if below and not any(isinstance(each, FoundFile) for each in found):
@@ -204,21 +208,44 @@ def folder_changes(folders: Sequence[Path]) -> Iterator[int]:
     """
     import watchfiles
 
-    try:
-        for batch in watchfiles.watch(
-            *folders,
-            watch_filter=None,  # the run itself decides what it wants; an ignore file is a dot file too
-            debounce=3200,  # milliseconds, as below
-            step=400,
-            rust_timeout=500,
-            yield_on_timeout=True,
-            raise_interrupt=True,
-        ):
-            yield len(batch)
-    except OSError as error:
-        raise StorageError(
-            f"Cannot watch {', '.join(map(str, folders))}: {error.strerror or error}. Without --watch, run sync again after changes."
-        ) from error
+    roots, again = _roots(folders), 0
+    while True:
+        there = [folder for folder, root in zip(folders, roots, strict=True) if root]
+        try:
+            for batch in watchfiles.watch(
+                *there,
+                watch_filter=None,  # the run itself decides what it wants; an ignore file is a dot file too
+                debounce=3200,  # milliseconds, as below
+                step=400,
+                rust_timeout=500,
+                yield_on_timeout=True,
+                raise_interrupt=True,
+            ):
+                yield len(batch) or again
+                again = 0
+                # What is watched is the folder that had the name when watching began.
+                if any(path == str(folder) for _, path in batch for folder in folders) or _roots(folders) != roots:
+                    break
+        except FileNotFoundError:  # gone since it was looked for
+            pass
+        except OSError as error:
+            raise StorageError(
+                f"Cannot watch {', '.join(map(str, folders))}: {error.strerror or error}. Without --watch, run sync again after changes."
+            ) from error
+        roots, again = _roots(folders), 1
+
+
+def _roots(folders: Sequence[Path]) -> list[tuple[int, int] | None]:
+    """Which folders have these names now."""
+    found: list[tuple[int, int] | None] = []
+    for folder in folders:
+        try:
+            status = folder.stat()
+        except OSError:
+            found.append(None)
+        else:
+            found.append((status.st_dev, status.st_ino))
+    return found
 
 
 # --- one run ----------------------------------------------------------------------------------------------------------

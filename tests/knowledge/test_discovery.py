@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from openbook.errors import KnowledgeError
+from openbook.errors import ConfigError, KnowledgeError
 from openbook.knowledge import sync
 from openbook.knowledge.discovery import FoundFile, Rules, discover, display_path, path_displayed
 from openbook.records import Verdict
@@ -118,6 +118,39 @@ def test_special_files_are_never_opened(folder: Path) -> None:
     os.mkfifo(folder / ".openbookignore")
     (found,) = seen(["docs"])
     assert found.startswith("docs: failed, its .openbookignore cannot be read: ")
+
+
+def test_an_ignore_file_may_begin_with_a_byte_order_mark(folder: Path) -> None:
+    write(folder / "a.txt")
+    write(folder / "secret.txt")
+    (folder / ".openbookignore").write_bytes(b"\xef\xbb\xbfsecret.txt\r\n")
+    assert seen(["docs"]) == ["docs/a.txt", "docs/secret.txt: skipped, left out by .openbookignore"]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("secret.txt\n".encode("utf-16"), "it is not UTF-8; save it as UTF-8"),
+        (b"secret.txt\n" + b"#" * 1_000_000, "it has more than 1,000,000 bytes"),
+        (b"[z-a]\n", "bad character range z-a"),
+        (b"!\n", "It has the syntax of .gitignore"),
+        (b"*a*a*a*a*b\n", "more than 3 * in a name, or parts **, would take too long: '*a*a*a*a*b'"),
+        (b"**/a/**/a/**/a/**/b\n", "would take too long"),
+    ],
+)
+def test_a_folder_whose_ignore_file_is_not_understood_is_not_read(folder: Path, content: bytes, told: str) -> None:
+    write(folder / "secret.txt")
+    write(Path("other") / "a.txt")
+    (folder / ".openbookignore").write_bytes(content)
+    other, found = sorted(seen(["other", "docs"]), reverse=True)
+    assert other == "other/a.txt"
+    assert found.startswith("docs: failed, its .openbookignore cannot be read: ")
+    assert told in found
+
+
+def test_a_glob_that_is_no_regular_expression_is_refused(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"A glob is not valid: bad character range z-a\. Globs have the syntax"):
+        discover([folder], Rules(exclude=("[z-a]",)))
 
 
 def test_a_folder_that_vanishes_is_a_verdict(folder: Path) -> None:

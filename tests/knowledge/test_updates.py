@@ -284,6 +284,33 @@ def test_watching_tells_of_changes_once_they_are_over(library: Library) -> None:
     assert any(islice(told, 60))  # half a minute
 
 
+@pytest.mark.parametrize("moved", [False, True])
+def test_watching_goes_on_in_a_folder_that_takes_the_place_of_another(library: Library, moved: bool) -> None:
+    told = folder_changes([library.docs])
+    assert next(told) == 0
+    if moved:
+        library.docs.rename(library.docs.with_name("old"))
+    else:
+        shutil.rmtree(library.docs)
+    assert any(islice(told, 60))
+    library.docs.mkdir()
+    assert any(islice(told, 60))
+    assert 0 in islice(told, 60)  # all of that is told
+    library.write("new.txt", "new")
+    assert any(islice(told, 60))
+
+
+def test_a_folder_that_cannot_be_read_is_said_to_be_so(library: Library) -> None:
+    library.sync()
+    os.mkfifo(library.docs / ".openbookignore")
+    told = r"docs cannot be read: its \.openbookignore cannot be read: a named pipe"
+    with pytest.raises(KnowledgeError, match=told):
+        library.sync()
+    remove(library.base, [str(library.docs)])
+    with pytest.raises(KnowledgeError, match=told):  # no documents are of it any more
+        library.sync()
+
+
 def test_metadata_of_a_sidecar_filters(library: Library) -> None:
     library.write("a.txt.meta.toml", 'status = "final"\ndate = 2026-03-01\n')
     assert synced(library)["a.txt.meta.toml"][0] == "skipped"
