@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from email.errors import HeaderParseError, MessageError
 from email.message import Message
 from io import BytesIO
 from typing import Any
@@ -28,6 +29,8 @@ MOST_ATTACHMENTS = 200
 MOST_PARTS = 2_000
 _LONGEST_HEADER_CHARS = 2_000
 _LONGEST_RAW_CHARS = 20_000
+_NOT_READABLE = "not a readable e-mail message"
+_MALFORMED = (MessageError, RecursionError, ValueError, LookupError, AssertionError, TypeError, AttributeError)
 _WORD = re.compile(r"=\?[^?\s]{1,40}\?[bBqQ]\?[^?\s]*\?=")
 _FROM_LINE = re.compile(rb"(?:\A|(?<=\n)\r?\n)From \S[^\n]*\d\d:\d\d[^\n]*\n")
 _MOST_STREAM_BYTES = 200_000_000
@@ -41,8 +44,8 @@ def parse_mail(data: bytes, name: str, depth: int = 0) -> Content:
 
     try:
         message = email.message_from_bytes(data, policy=email.policy.compat32)
-    except (RecursionError, ValueError, LookupError, AssertionError, TypeError, AttributeError) as error:
-        raise UnreadableFile("not a readable e-mail message") from error
+    except _MALFORMED as error:
+        raise UnreadableFile(_NOT_READABLE) from error
     head = {key: _header(message, key) for key in ("From", "To", "Cc", "Date", "Subject")}
     if not any(head.values()):
         raise UnreadableFile("not an e-mail message")
@@ -56,7 +59,7 @@ def parse_mail(data: bytes, name: str, depth: int = 0) -> Content:
             attached.append(part)
         else:
             _add_body(_part_text(part), part.get_content_type() == "text/html", out)
-    labels = _add_attachments(((_file_name(part), _payload(part)) for part in attached), depth, out)
+    labels = _add_attachments(((_file_name(part), _attachment(part)) for part in attached), depth, out)
     return _message_content(out, head, head["Date"], "message/rfc822", name, labels)
 
 
@@ -82,11 +85,17 @@ def _add_body(text: str, is_html: bool, out: Blocks) -> None:
     if not is_html:
         out.include(text)
     elif text.strip():
-        page = parse_page(text)
-        out.include(page.text, page.headings)
+        try:
+            page = parse_page(text)
+        except UnreadableFile as error:
+            out.paragraph(f"(a part is not read: {error})")
+        else:
+            out.include(page.text, page.headings)
 
 
-def _add_attachments(attached: Iterable[tuple[str, bytes | Content]], depth: int, out: Blocks) -> set[str]:
+def _add_attachments(
+    attached: Iterable[tuple[str, bytes | Content | UnreadableFile]], depth: int, out: Blocks
+) -> set[str]:
     """What each attached file holds under a heading of its own; else why it is not read. Returns the access labels that they state."""
     labels = set[str]()
     for number, (raw_name, data) in enumerate(attached):
@@ -95,6 +104,8 @@ def _add_attachments(attached: Iterable[tuple[str, bytes | Content]], depth: int
             break
         name = one_line(raw_name) or "without a name"
         try:
+            if isinstance(data, UnreadableFile):
+                raise data
             content = data if isinstance(data, Content) else parse_bytes(data, name, depth + 1)
         except UnreadableFile as error:
             out.paragraph(f"Attachment: {name} (not read: {error})")
@@ -133,7 +144,7 @@ def _leaves(message: Message) -> Iterator[tuple[Message, bool]]:
         part, is_chosen = waiting.pop()
         kind, inner = part.get_content_type(), _inner(part)
         is_attached = str(part.get("Content-Disposition", "")).lower().startswith("attachment")
-        is_named = is_attached or part.get_filename()
+        is_named = is_attached or _raw_file_name(part)
         if kind == "multipart/alternative" and inner:
             # The plain text unless it is blank, then the last one, which is the richest. Apple Mail attaches files to one that is not read.
             plain = (each for each in inner if each.get_content_type() == "text/plain" and _part_text(each).strip())
@@ -145,7 +156,7 @@ def _leaves(message: Message) -> Iterator[tuple[Message, bool]]:
         elif inner:
             waiting += [(each, is_chosen) for each in reversed(inner)]
         elif not is_chosen:
-            if is_attached or (part.get_filename() and part.get_content_maintype() != "image"):
+            if is_attached or (_raw_file_name(part) and part.get_content_maintype() != "image"):
                 yield part, True
         elif kind in {"text/plain", "text/html"} and not is_named:
             yield part, False
@@ -161,9 +172,20 @@ def _inner(part: Message) -> list[Message]:
 def _file_name(part: Message) -> str:
     if part.get_content_type() == "message/rfc822" and (inner := _inner(part)):
         return (_header(inner[0], "Subject") or "message") + ".eml"
+    return header_text(_raw_file_name(part))
+
+
+def _raw_file_name(part: Message) -> str:
     with contextlib.suppress(ValueError, LookupError, TypeError):
-        return header_text(part.get_filename() or "")
+        return part.get_filename() or ""
     return ""
+
+
+def _attachment(part: Message) -> bytes | UnreadableFile:
+    try:
+        return _payload(part)
+    except _MALFORMED:
+        return UnreadableFile(_NOT_READABLE)
 
 
 def _payload(part: Message) -> bytes:
@@ -187,7 +209,6 @@ def _header(message: Message, name: str) -> str:
 
 def header_text(raw: str) -> str:
     """A header as a person reads it: encoded words (RFC 2047) decoded, each in the encoding it names."""
-    from email.errors import HeaderParseError
     from email.header import decode_header
 
     raw = raw[:_LONGEST_RAW_CHARS]

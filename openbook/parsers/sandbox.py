@@ -243,13 +243,14 @@ class Worker:
 
     def last_words(self, limits: Limits) -> UnreadableFile:
         """Why it gave no answer. Call it when it is reaped."""
-        said = one_line(self._stderr_tail.decode("utf-8", "replace").strip().rpartition("\n")[2])
+        tail = self._stderr_tail.decode("utf-8", "replace")
+        said = one_line(tail.strip().rpartition("\n")[2])
         code = self.process.returncode
         if not self._is_ready:
             return NotReadNow(f"the parser did not start{f' ({said})' if said and not self.is_late else ''}")
         if self.is_late or code == -getattr(signal, "SIGALRM", 0):
             return UnreadableFile(f"took longer than {limits.timeout_s:g} s to read")
-        if any(word in said.lower() for word in ("memory", "bad_alloc", "cannot allocate")):
+        if any(word in tail.lower() for word in ("memory", "bad_alloc", "cannot allocate")):
             return UnreadableFile(f"needs more than {limits.memory_mb} MB of memory to read")
         if code < 0:
             return UnreadableFile(f"the parser crashed (signal {-code})")

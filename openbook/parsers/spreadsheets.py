@@ -57,7 +57,7 @@ def parse_workbook(data: bytes, name: str) -> Content:
             for described in [sheet for sheet in shown if sheet.typ == calamine.SheetTypeEnum.WorkSheet]:
                 sheet = book.get_sheet_by_name(described.name)
                 rows = [[_shown(cell) for cell in row] for row in sheet.to_python()]
-                left -= sum(map(len, rows))
+                left -= sum(1 for row in rows for cell in row if cell)
                 if left < 0:
                     raise UnreadableFile(f"holds more than {MOST_CELLS // 1_000_000} million cells")
                 out.heading(described.name, 1)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from openbook.codec import unique_keys
 from openbook.errors import UnreadableFile
 from openbook.parsers.blocks import Blocks, text_content
 from openbook.parsers.characters import clean, one_line
@@ -58,8 +59,8 @@ def parse_json_lines(data: bytes, name: str) -> Content:
 
 
 def _loaded(text: str) -> Any:
-    # Numbers stay as they are written.
-    return json.loads(text, parse_int=str, parse_float=str, parse_constant=str)
+    """Numbers stay as they are written. Raises ValueError also for a key that stands twice, of which one would be lost."""
+    return json.loads(text, object_pairs_hook=unique_keys, parse_int=str, parse_float=str, parse_constant=str)
 
 
 def _lines(value: Any, path: str) -> Iterator[str]:

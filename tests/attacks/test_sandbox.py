@@ -37,6 +37,9 @@ def sleep(data, name):
 def allocate(data, name):
     kept = []
     while True: kept.append(bytearray(50_000_000))
+def abort(data, name):
+    print("memory allocation of 9 bytes failed\\nnote: run with RUST_BACKTRACE=1", file=sys.stderr, flush=True)
+    os.abort()
 def segfault(data, name):
     ctypes.string_at(0)
 def leave(data, name):
@@ -62,7 +65,7 @@ def number(data, name):
 
 name_of_pid = os.environ.get("PID_FILE", "")
 PARSERS = {"." + f.__name__: "hostile:" + f.__name__ for f in
-    (hang, sleep, allocate, segfault, leave, chatty, recurse, fail, child, surrogate, control, number)} | dict(REAL)
+    (hang, sleep, allocate, abort, segfault, leave, chatty, recurse, fail, child, surrogate, control, number)} | dict(REAL)
 """
 LIMITS = Limits(timeout_s=3.0, memory_mb=300)
 
@@ -95,6 +98,7 @@ REASONS = {
     "sleep": "took longer than 3 s to read",
     "child": "took longer than 3 s to read",
     "allocate": "needs more than 300 MB of memory to read",
+    "abort": "needs more than 300 MB of memory to read",
     "segfault": f"the parser crashed (signal {int(signal.SIGSEGV)})",
     "leave": "the parser ended by itself (exit code 3: no more today)",
     "chatty": "quiet text",

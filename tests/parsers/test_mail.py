@@ -159,6 +159,24 @@ def test_a_mailbox() -> None:
 
 
 @pytest.mark.parametrize(
+    ("headers", "shown"),
+    [
+        ("Content-Type: message/rfc822\n\nSubject: foo\x0cBar: baz\nFrom: a\n\ntext", "Attachment: foo"),
+        ("Content-Type: text/plain; name*=a\\0b''x\n\nof the second", "of the second"),
+        ("Content-Disposition: attachment; filename*=a\\0b''x\n\nof the second", "of the second"),
+        ("Content-Type: text/html\n\n" + "<table><tr><td>" * 150, "(a part is not read: "),
+    ],
+)
+def test_a_bad_part_costs_neither_its_message_nor_the_mailbox(headers: str, shown: str) -> None:
+    parts = f"--b\n\nHello.\n--b\n{headers}\n--b--\n"
+    bad = f"From: a@b\nContent-Type: multipart/mixed; boundary=b\n\n{parts}".encode()
+    assert "Hello." in parse_mail(bad, "a.eml").text
+    box = b"".join(b"From a@b Tue Mar  5 10:00:00 2024\n" + each + b"\n\n" for each in (bad, letter("Last").as_bytes()))
+    text = parse_mailbox(box, "a.mbox").text
+    assert all(words in text for words in ("Hello.", shown, "Subject: Last"))
+
+
+@pytest.mark.parametrize(
     ("parse", "data", "reason"),
     [
         *((parse_mail, data, "not an e-mail message") for data in (b"no headers", b"\n\nbody", b"X-Other: 1\n\nbody")),

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from openbook.errors import UnreadableFile
 from openbook.parsers import parse_bytes
 from openbook.parsers.spreadsheets import parse_delimited, parse_workbook
 
@@ -127,6 +128,15 @@ def test_sheets_are_pages_and_hidden_ones_are_left_out() -> None:
 def test_values_are_shown_as_a_person_would_write_them(value: float, style: int, shown: str) -> None:
     sheet = f'<sheetData><row r="1">{cell("A1", value, style)}</row></sheetData>'
     assert parse_workbook(workbook({"S": sheet}), "a.xlsx").text == f"S\n\n{shown}"
+
+
+def test_cells_that_are_filled_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("openbook.parsers.spreadsheets.MOST_CELLS", 2)
+    rows = [f'<row r="{row}">{cell(f"A{row}", row, 0)}</row>' for row in (1, 900, 901)]
+    far_apart = workbook({"S": f"<sheetData>{''.join(rows[:2])}</sheetData>"})
+    assert parse_workbook(far_apart, "a.xlsx").text == "S\n\n1\n\n900"
+    with pytest.raises(UnreadableFile, match="holds more than 0 million cells"):
+        parse_workbook(workbook({"S": f"<sheetData>{''.join(rows)}</sheetData>"}), "a.xlsx")
 
 
 def test_open_document() -> None:

@@ -152,7 +152,10 @@ def test_html_inside_a_feed_is_read_as_such() -> None:
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        *(("a.json", text) for text in ("{broken", "// comment\n{}", '{"a": 1,}', "[" * 200_000)),
+        *(
+            ("a.json", text)
+            for text in ("{broken", "// comment\n{}", '{"a": 1,}', "[" * 200_000, '{"//": "one", "//": "two"}')
+        ),
         *(("a.xml", text) for text in ("<a>unclosed", "<a><b></a>", "no xml", "<a>&undefined;</a>")),
     ],
 )
