@@ -53,9 +53,18 @@ class IndexCache:
         return IndexSource(connection, self._base_id, self._embedder.digest, self._embedder.dimensions)
 
     def refresh(self, connection: Connection, *, forget: bool = False, anew: bool = False) -> None:
-        """Save what any kept version holds. The caller holds the write lock. `forget` and `anew`: see `Indexes.refresh`."""
-        with self._store.index_lock(INDEX_LOCK_S):
-            indexes = self._save(connection, forget=forget, anew=anew)
+        """Save what any kept version holds. The caller holds the write lock. `forget` and `anew`: see `Indexes.refresh`.
+
+        Raises StorageError when they cannot be written, as `Indexes.refresh` does otherwise.
+        """
+        try:
+            with self._store.index_lock(INDEX_LOCK_S):
+                indexes = self._save(connection, forget=forget, anew=anew)
+        except OSError as error:
+            raise StorageError(
+                f"The indexes cannot be written to {error.filename or self._store}: {error.strerror or error}. What was committed "
+                "before stands, and is searched without them. When they can be written: openbook status --check."
+            ) from error
         with self._lock:
             self._indexes, self._views = indexes, {}
 

@@ -177,8 +177,10 @@ def _value(key: str, raw: object, *, strict: bool) -> MetadataValue:
 
 
 def _item(key: str, raw: object, *, strict: bool) -> str:
-    if isinstance(raw, str | int | float | date | time):
-        value = _value("", raw, strict=strict)
+    if isinstance(raw, str):
+        return _bounded(key, clean_text(raw), strict=strict)
+    if isinstance(raw, int | float | date | time):
+        value = _value(key, raw, strict=strict)
         text = json.dumps(value) if isinstance(value, bool | int | float) else str(value)
         return _bounded(key, text, strict=strict)
     if strict:

@@ -56,7 +56,7 @@ def test_it_ends_when_nobody_waits_for_it() -> None:
     with pytest.raises(NotReadNow, match="stopped"):
         draw_page(slow_to_draw("Slow words."), 1, Limits(timeout_s=600), stopped.is_set)
     timer.join()
-    assert not [each for each in threading.enumerate() if each.name in ("openbook-drawing", "openbook-stderr")]
+    assert not [each for each in threading.enumerate() if each.name in ("openbook-deadline", "openbook-stderr")]
 
 
 FAKE = """

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from openbook.errors import ConfigError, KnowledgeError, QuestionError
+from openbook.errors import ConfigError, KnowledgeError, QuestionError, StorageError
 from openbook.knowledge import KnowledgeBase, Report, Scope, add, purge, remove
 from openbook.knowledge.check import check
 from openbook.knowledge.discovery import Rules, SyncedFolder, discover, display_path
@@ -298,6 +298,17 @@ def test_watching_goes_on_in_a_folder_that_takes_the_place_of_another(library: L
     assert 0 in islice(told, 60)  # all of that is told
     library.write("new.txt", "new")
     assert any(islice(told, 60))
+
+
+def test_a_version_stands_though_its_indexes_cannot_be_written(library: Library) -> None:
+    library.sync()
+    shutil.rmtree(library.base.folder / "index")
+    (library.base.folder / "index").write_text("in the way")
+    library.write("lamp.txt", "The lamp is green.")
+    with pytest.raises(StorageError, match=r"indexes cannot be written to .*index.*What was committed before stands"):
+        library.sync()
+    assert library.base.version == 2
+    assert library.hits("lamp", limit=1)[0].passage.document == library.path("lamp.txt")
 
 
 def test_a_folder_that_cannot_be_read_is_said_to_be_so(library: Library) -> None:
