@@ -71,6 +71,9 @@ async def parse_form(headers: Headers, stream: AsyncGenerator[bytes, None], most
         raise invalid(f"The form cannot be read: {error.message}", code="invalid_form") from error
     except UnicodeError as error:  # some of Python's codecs fail in their own ways, or make half surrogates
         raise invalid("The form cannot be read: its text does not match its charset.", code="invalid_form") from error
+    for name in form:
+        if name not in ("file", "labels") and len(form.getlist(name)) > 1:
+            raise invalid(f"The part {name[:100]!r} stands more than once; send it once.", name[:100], "invalid_form")
     return form
 
 

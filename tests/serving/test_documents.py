@@ -87,6 +87,7 @@ def test_forms_that_are_wrong_are_refused(server: Running) -> None:
         ([("file", one)], {"labels": "finance"}, "label_not_held"),
         ([("file", one)], {"knowledge_base": "other"}, "knowledge_base_not_found"),
         ([("file", (f"{i}.txt", b"x")) for i in range(65)], {}, "invalid_form"),
+        ([("file", one)], {"knowledge_base": ["other", "kb"]}, "invalid_form"),
     ):
         response = server.client.post("/v1/documents", files=files, data=data)
         assert response.json()["error"]["code"] == wanted
