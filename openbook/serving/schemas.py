@@ -73,6 +73,7 @@ async def parse_form(headers: Headers, stream: AsyncGenerator[bytes, None], most
         raise invalid("The form cannot be read: its text does not match its charset.", code="invalid_form") from error
     for name in form:
         if name not in ("file", "labels") and len(form.getlist(name)) > 1:
+            await form.close()
             raise invalid(f"The part {name[:100]!r} stands more than once; send it once.", name[:100], "invalid_form")
     return form
 
