@@ -14,7 +14,7 @@ import click
 
 from openbook.cli import context, display
 from openbook.cli.options import EXISTING, JSON, PATH, YES
-from openbook.errors import ModelError, ModelNotVerified, UnknownModel
+from openbook.errors import ModelError, UnknownModel
 
 if TYPE_CHECKING:
     from openbook.config import Settings
@@ -137,6 +137,8 @@ def _print_summary(summary: Mapping[str, Any]) -> None:
 @click.argument("name")
 def verify(name: str) -> None:
     """Read every byte of NAME and compare it with its digest; of an adapter also its base, and what both were merged into."""
+    from openbook.models.verify import refuse
+
     store = _store()
     reference = store.resolve(name)
     base = reference.needed_base if reference.manifest.kind == "adapter" else None
@@ -144,7 +146,7 @@ def verify(name: str) -> None:
     with display.progress("verify") as progress:
         for part in parts:
             if found := store.findings(part, progress):
-                raise ModelNotVerified(f"{part.name} is not what its digest says: {'; '.join(found)}.")
+                refuse(part.digest[:12] if part is reference.merged else part.name, found)
     for part in parts:
         display.say(f"{part.name}: verified, {part.digest}")
 

@@ -23,7 +23,8 @@ def test_all_parts_of_a_reader_are_verified(own_home: Path, out: Out, tmp_path: 
     stdout = out.ok("models", "verify", "small")
     assert [line.split()[-1] for line in stdout.splitlines()] == [adapter.digest, base.digest, merged.digest]
     flip(merged.main_file)
-    out.refused(3, f"{merged.name} is not what its digest says", "models", "verify", "small")
+    out.refused(3, f"openbook models remove {merged.digest[:12]} --yes", "models", "verify", "small")
+    assert merged.digest[:12] in out.ok("models", "remove", merged.digest[:12], "--yes")
 
 
 def test_a_model_goes_with_its_last_name_and_stays_while_an_adapter_needs_it(
