@@ -277,7 +277,7 @@ def _file(path: Path, status: os.stat_result, ocr: bool) -> FoundFile | Verdict:
         sidecar = sidecar_of(path)
     except UnreadableFile as error:
         return _verdict(path, "failed", str(error))
-    says = _stat(status) + (f" {_stat(sidecar.stat())}" if sidecar else "")
+    says = _stat(status) + (f" {_stat(sidecar.lstat())}" if sidecar else "")
     return FoundFile(path, status.st_size, status.st_mtime_ns, says, sidecar)
 
 

@@ -245,7 +245,10 @@ def storage_errors(folder: Path) -> Iterator[None]:
                     f"No space left while writing to {folder}. Free some and run it again; nothing is lost."
                 ) from error
             if "readonly" in text or "unable to open" in text or "disk I/O" in text:
-                raise StorageError(f"Cannot read or write the knowledge base in {folder}: {text}.") from error
+                raise StorageError(
+                    f"Cannot read or write the knowledge base in {folder}: {text}. Check that {FILE_NAME} is a file, and that "
+                    "you may read and write it and its folder; or choose another with --kb."
+                ) from error
         raise KnowledgeBaseDamaged(f"The knowledge base in {folder} is damaged: {text}. {_REBUILD}") from error
     except OSError as error:
         raise StorageError(

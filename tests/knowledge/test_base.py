@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from openbook.errors import KnowledgeBaseBusy, KnowledgeBaseInvalid, KnowledgeBaseMissing
+from openbook.errors import KnowledgeBaseBusy, KnowledgeBaseInvalid, KnowledgeBaseMissing, StorageError
 from openbook.knowledge import KnowledgeBase, RunOptions, schema
 from openbook.knowledge.scope import EVERYTHING
 from openbook.records import EmbedderIdentity
@@ -74,6 +74,14 @@ def test_a_file_that_is_none_of_ours_is_refused(library: Library, damage: str, w
         connection.execute(damage)
     with pytest.raises(KnowledgeBaseInvalid, match=words):
         library.reopened()
+
+
+def test_a_folder_in_the_place_of_the_file_is_said_to_be_the_trouble(tmp_path: Path) -> None:
+    (tmp_path / schema.FILE_NAME).mkdir()
+    with pytest.raises(
+        StorageError, match=r"Check that kb\.sqlite3 is a file, and that you may read and write it .* --kb"
+    ):
+        KnowledgeBase.open(tmp_path)
 
 
 def test_while_one_writes_threads_read_and_a_second_writer_is_refused(library: Library) -> None:

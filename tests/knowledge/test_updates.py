@@ -322,6 +322,14 @@ def test_a_folder_that_cannot_be_read_is_said_to_be_so(library: Library) -> None
         library.sync()
 
 
+def test_a_sidecar_that_is_a_link_is_named(library: Library) -> None:
+    for target in ("nowhere", "b.txt"):
+        (library.docs / "a.txt.meta.toml").unlink(missing_ok=True)
+        (library.docs / "a.txt.meta.toml").symlink_to(target)
+        outcome, reason = synced(library)["a.txt"]
+        assert (outcome, "sidecar a.txt.meta.toml" in reason, "a link" in reason) == ("failed", True, True), reason
+
+
 def test_metadata_of_a_sidecar_filters(library: Library) -> None:
     library.write("a.txt.meta.toml", 'status = "final"\ndate = 2026-03-01\n')
     assert synced(library)["a.txt.meta.toml"][0] == "skipped"
