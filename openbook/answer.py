@@ -133,7 +133,7 @@ def ask(
     if base is not None and embedder is None:
         raise TypeError("A knowledge base is searched with its embedder: ask(question, model, base, embedder).")
 
-    model = model.looking_up()
+    model = model.for_request()
 
     # 1) Retrieve and rank: the best passages by meaning and by words, if anything is near the question.
     decoding = decoding_for(model, options.decoding)

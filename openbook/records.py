@@ -222,7 +222,7 @@ class Prompt:
     stored passages that it was made from, so that what was computed of it can be deleted. `labels`: the access labels needed
     to see the passages; what was computed under them serves no request with other labels. `side_by_side`: each passage is
     read on its own, behind the system text, and the question sees all of them. `declines`: an engine that
-    tells whether the passages state the answer (`Completion.stated`) writes nothing where they hardly do. `begun`: what an engine
+    tells whether the passages state the answer (`Completion.stated`) writes nothing where they hardly do. `purge_mark`: what an engine
     that keeps what it computes said when the passages were looked up (`CachingEngine`).
     """
 
@@ -233,7 +233,7 @@ class Prompt:
     labels: tuple[str, ...] = ()
     side_by_side: bool = False
     declines: bool = False
-    begun: int | None = None
+    purge_mark: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

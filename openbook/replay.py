@@ -44,7 +44,7 @@ def replay(
 
     Raises EngineError, ContextOverflow, QuestionError, KnowledgeError.
     """
-    model = model.looking_up()
+    model = model.for_request()
     differences: list[str] = []
     if is_altered(receipt):
         differences.append("The receipt was altered after it was written.")

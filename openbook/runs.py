@@ -117,28 +117,40 @@ def _run_folders(folder: Path) -> list[Path]:
 def read_run(path: Path) -> RunSummary:
     """Raises TrainingError for a folder whose files cannot be read, or lack what is shown of them."""
     try:
-        recipe = _with_keys(json.loads((path / RECIPE).read_bytes()), _Recipe)
-        lines = [_with_keys(json.loads(line), _Metrics) for line in _whole_lines(path / METRICS)]
-        evaluations = [line for line in lines if line["kind"] == "evaluation"]
-        samples = json.loads((path / SAMPLES).read_bytes()) if (path / SAMPLES).is_file() else []
-        result = json.loads((path / RESULT).read_bytes()) if (path / RESULT).is_file() else None
+        recipe = _loaded((path / RECIPE).read_bytes(), _Recipe, RECIPE)
+        lines = [(_loaded(line, _Metrics, METRICS)["kind"], line) for line in _whole_lines(path / METRICS)]
+        samples = _loaded((path / SAMPLES).read_bytes(), list[_Sample], SAMPLES) if (path / SAMPLES).is_file() else []
+        result = _loaded((path / RESULT).read_bytes(), _Result, RESULT) if (path / RESULT).is_file() else None
         return RunSummary(
             path,
             recipe["recipe"],
             recipe["digest"],
-            tuple(_with_keys(line, _Step) for line in lines if line["kind"] == "step"),
-            tuple(_with_keys(line, dict[str, float | str]) for line in evaluations),
-            tuple(_with_keys(samples, list[_Sample])),
-            _with_keys(result, _Result | None),
+            tuple(_loaded(line, _Step, METRICS) for kind, line in lines if kind == "step"),
+            tuple(_loaded(line, dict[str, float | str], METRICS) for kind, line in lines if kind == "evaluation"),
+            tuple(samples),
+            result,
         )
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise TrainingError(f"The run in {path} cannot be read: {error}. Remove the folder, or train again.") from error
 
 
-def _with_keys(value: Any, kind: Any) -> Any:
-    """`value` with all of its keys, where it has those of `kind`. Raises ValueError."""
-    msgspec.convert(value, kind)
+def _loaded(data: bytes, kind: Any, name: str) -> Any:
+    """What a file of a run, or a line of one, says, with all its keys: those of `kind` and others. Raises ValueError, naming the file."""
+    try:
+        value = json.loads(data)
+        msgspec.convert(value, kind)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{name}: {error}") from error
     return value
+
+
+def has_samples(path: Path) -> bool:
+    """Whether the answers before the training stand there, whole."""
+    try:
+        _loaded((path / SAMPLES).read_bytes(), list[_Sample], SAMPLES)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def append_metrics(path: Path, value: Mapping[str, Any]) -> None:
@@ -152,7 +164,7 @@ def forget_after(path: Path, step: int) -> None:
     def is_kept(line: bytes) -> bool:
         try:
             return int(json.loads(line)["step"]) <= step
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return False
 
     kept = [line + b"\n" for line in _whole_lines(path / METRICS) if is_kept(line)]

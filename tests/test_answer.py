@@ -21,7 +21,7 @@ from openbook.records import Answer, Completion, Decoding, ModelIdentity, Prompt
 from openbook.replay import replay
 from openbook.testing import EchoEngine, HashEmbedder, echo_model
 from tests.conftest import base_with
-from tests.diagnosis.table_engine import PROMPT_TOKENS
+from tests.diagnosis.table_engine import PROMPT_TOKENS, Keeps
 
 READER = ReaderFormat("Answer from the passage.", ABSTENTION)
 ALL = Options(min_similarity=-1.0)
@@ -65,24 +65,6 @@ class Says(EchoEngine):
         return Completion(text, "end", 1, 1, sha256_hex(b"prompt"), "says", math.log(self._likely), self._stated)
 
 
-class Keeps(EchoEngine):
-    """Keeps what it computes, and notes what had been purged when the passages of a prompt were looked up."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.purged = 0
-        self.begun: list[int | None] = []
-
-    def begin(self) -> int:
-        return self.purged
-
-    def generate(
-        self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = never
-    ) -> Generator[str, None, Completion]:
-        self.begun.append(prompt.begun)
-        return (yield from super().generate(prompt, decoding, cancelled))
-
-
 def names(answer: Answer) -> list[str]:
     return [Path(hit.passage.document).name for hit in answer.passages]
 
@@ -100,10 +82,10 @@ def test_what_is_purged_while_passages_are_looked_up_counts_as_purged_since(
     for method in ("search", "passage"):
         monkeypatch.setattr(base, method, partial(then_purged, getattr(base, method)))
     answer = asked(OPENED, FrozenModel(engine), options=Options(passages=1))
-    assert (set(engine.begun), engine.purged) == ({0}, 1)
-    engine.begun.clear()
+    assert (set(engine.marks), engine.purged) == ({0}, 1)
+    engine.marks.clear()
     assert replay(answer.receipt, FrozenModel(engine), base).identical
-    assert (set(engine.begun), engine.purged) == ({1}, 2)
+    assert (set(engine.marks), engine.purged) == ({1}, 2)
 
 
 def test_an_answer_is_cited_verbatim_and_has_a_receipt(

@@ -291,7 +291,8 @@ def _print_purged(done: PurgedEverywhere) -> None:
     if purged.in_part:
         names = display.short_paths(purged.in_part)
         display.say(
-            f"Other texts stay in some version of these; purge them by name if they must go, too: {names}", "yellow"
+            f"These documents keep other texts in some version. If those must go too, purge them by name: {names}",
+            "yellow",
         )
     if purged.on_disk:
         lost = f"; without the labels {', '.join(purged.labels)}, unless you give them again" if purged.labels else ""

@@ -298,7 +298,7 @@ def _read_ahead(base: KnowledgeBase, reader: FrozenModel, top: int | None, at_on
     from openbook.parallel import Cancelled, in_order, never
     from openbook.prompts import open_book_prompt
 
-    reader = reader.looking_up()
+    reader = reader.for_request()
     by_document = map(base.passages, base.documents(EVERYTHING, newest_first=True))
     reads_passages = reader.reads_each and not reader.parallel_passages  # otherwise it reads windows
     passages = [each for found in by_document for each in (found if reads_passages else in_windows(found))][:top]

@@ -70,7 +70,8 @@ class Bench:
 
     def pinned(self) -> Bench:
         """The same on the version that is the newest now. Raises KnowledgeError if the version asked for is not kept."""
-        return replace(self, scope=replace(self.scope, as_of=self.base.kept_version(self.scope.as_of)))
+        scope = replace(self.scope, as_of=self.base.kept_version(self.scope.as_of))
+        return replace(self, model=self.model.for_request(), scope=scope)
 
     def header(self, questions_digest: str) -> Header:
         return Header(

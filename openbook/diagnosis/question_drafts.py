@@ -130,7 +130,7 @@ def draft(
             f"{model.identity.name!r} was trained to answer from passages and writes no questions. Choose a model that follows "
             "instructions: --model qwen2.5-coder-1.5b-instruct."
         )
-    model = model.looking_up()
+    model = model.for_request()
     questions: dict[str, dict[str, Any]] = {}  # by their plain words
     rejected: Counter[str] = Counter()
     read = 0

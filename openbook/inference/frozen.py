@@ -96,7 +96,7 @@ class CachingEngine(Protocol):
     """An engine that keeps what it computed of passages where a purge finds it."""
 
     def begin(self) -> int:
-        """How much has been purged. Of what is purged from here on, nothing is kept of a prompt that says so (`Prompt.begun`)."""
+        """How much has been purged. Of what is purged from here on, nothing is kept of a prompt that says so (`Prompt.purge_mark`)."""
         ...
 
 
@@ -110,7 +110,7 @@ class FrozenModel:
 
     engine: Engine
     reader: ReaderFormat | None = None  # how it was trained to be asked about passages, if it was
-    begun: int | None = None
+    purge_mark: int | None = None
 
     @property
     def identity(self) -> ModelIdentity:
@@ -120,9 +120,9 @@ class FrozenModel:
     def context_tokens(self) -> int:
         return self.engine.context_tokens
 
-    def looking_up(self) -> FrozenModel:
+    def for_request(self) -> FrozenModel:
         """This model for a request that has yet to look up its passages: what is purged from here on is not kept of it."""
-        return replace(self, begun=self.engine.begin()) if isinstance(self.engine, CachingEngine) else self
+        return replace(self, purge_mark=self.engine.begin()) if isinstance(self.engine, CachingEngine) else self
 
     def count_prompt_tokens(self, prompt: Prompt) -> int:
         return self.engine.count_prompt_tokens(prompt)
@@ -131,7 +131,7 @@ class FrozenModel:
         self, prompt: Prompt, decoding: Decoding = Decoding(), cancelled: Cancelled = never
     ) -> Generator[str, None, Completion]:
         """Pieces of the answer as they come; the generator's return value is the Completion."""
-        return self.engine.generate(replace(prompt, begun=self.begun), decoding, cancelled)
+        return self.engine.generate(replace(prompt, purge_mark=self.purge_mark), decoding, cancelled)
 
     def complete(self, prompt: Prompt, decoding: Decoding = Decoding(), cancelled: Cancelled = never) -> Completion:
         # Closed even if an interrupt arrives here, between two pieces: a traceback would keep the request alive.
@@ -150,7 +150,7 @@ class FrozenModel:
 
         Only where `reads_each`. Raises ContextOverflow, EngineError.
         """
-        prompts = [replace(prompt, begun=self.begun) for prompt in prompts]
+        prompts = [replace(prompt, purge_mark=self.purge_mark) for prompt in prompts]
         return self._reading_engine.generate_each(prompts, decoding, cancelled)
 
     def read_ahead(self, prompt: Prompt) -> int:
@@ -159,7 +159,7 @@ class FrozenModel:
         Returns how many tokens that is; 0 where the disk has no room for it.
         Raises EngineError for an engine that keeps nothing, ContextOverflow.
         """
-        return self._reading_engine.read_ahead(replace(prompt, begun=self.begun))
+        return self._reading_engine.read_ahead(replace(prompt, purge_mark=self.purge_mark))
 
     @property
     def reads_each(self) -> bool:

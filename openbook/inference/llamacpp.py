@@ -332,7 +332,7 @@ class LlamaCppEngine:
         for block in blocks:
             keys.append(key := next_key(key, block))
         begun = self._states.begin()
-        return _Prefix(blocks, keys, origins, begun if prompt.begun is None else min(begun, prompt.begun))
+        return _Prefix(blocks, keys, origins, begun if prompt.purge_mark is None else min(begun, prompt.purge_mark))
 
     def _completion(self, requests: Sequence[_Request], chosen: int, *, each: bool = False) -> Completion:
         """What was written in answer to the chosen prompt. Tokens and digest are those of all prompts that were read."""

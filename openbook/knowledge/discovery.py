@@ -18,8 +18,11 @@ from openbook.records import Outcome, Verdict
 
 IGNORE_FILE = ".openbookignore"  # in any folder; the syntax of .gitignore
 _MOST_IGNORE_BYTES = 1_000_000
-_MOST_STARS = 3  # in a name: a regular expression may try each of its characters for each of them
 _STARS = re.compile(r"\*+")
+_NO_STAR = re.compile(r"\\.|\[[^\]]*\]")
+# A regular expression may try each character of a name for each * in it, and each part of a path for each part `**`.
+_MOST_STARS = 2  # of a line: parts `**`, and * beyond the first of a name
+_MOST_STARS_IN_ALL = 100  # of a file: * beyond the first of a name
 _LEFT_OUT = frozenset({"__pycache__", "node_modules"})
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _ESCAPED = re.compile(r"\\([ntr\\]|x[0-9a-f]{2}|u[0-9a-f]{4}|U00(?:0[0-9a-f]|10)[0-9a-f]{4})")
@@ -242,16 +245,24 @@ def _globs_in(ignore_file: Path) -> Any:
         lines = data.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise UnreadableFile("it is not UTF-8; save it as UTF-8") from error
-    for line in lines:
-        parts = line.split("/")
-        if parts.count("**") > _MOST_STARS or any(len(_STARS.findall(part)) > _MOST_STARS for part in parts):
-            raise UnreadableFile(
-                f"more than {_MOST_STARS} * in a name, or parts **, would take too long: {line[:80]!r}"
-            )
+    _check_cost(lines)
     try:
         return _globs(lines)
     except ValueError as error:
-        raise UnreadableFile(f"{error}. It has the syntax of .gitignore") from error
+        raise UnreadableFile(f"{error}. Its lines must follow the syntax of .gitignore") from error
+
+
+def _check_cost(lines: Sequence[str]) -> None:
+    """Raises UnreadableFile when it could take very long to match a name."""
+    in_all = 0
+    for line in lines:
+        parts = [] if line.startswith("#") else _NO_STAR.sub("", line).split("/")
+        further = sum(max(len(_STARS.findall(part)) - 1, 0) for part in parts)
+        in_all += further
+        if further > _MOST_STARS or parts.count("**") > _MOST_STARS:
+            raise UnreadableFile(f"the line {line[:80]!r} has too many * to be matched quickly; write it with fewer")
+    if in_all > _MOST_STARS_IN_ALL:
+        raise UnreadableFile("its lines together have too many * to be matched quickly; write fewer that have several")
 
 
 def _globs(lines: Sequence[str]) -> Any:

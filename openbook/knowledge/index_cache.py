@@ -61,9 +61,12 @@ class IndexCache:
             with self._store.index_lock(INDEX_LOCK_S):
                 indexes = self._save(connection, forget=forget, anew=anew)
         except OSError as error:
+            cannot = f"The indexes cannot be written to {error.filename or self._store}: {error.strerror or error}."
             raise StorageError(
-                f"The indexes cannot be written to {error.filename or self._store}: {error.strerror or error}. What was committed "
-                "before stands, and is searched without them. When they can be written: openbook status --check."
+                f"{cannot} The documents are deleted, but may still be in the indexes, and nothing is proved. When the indexes can "
+                "be written: openbook status --check."
+                if forget
+                else f"{cannot} The new version stands, and is searched without them. When they can be written: openbook status --check."
             ) from error
         with self._lock:
             self._indexes, self._views = indexes, {}

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from openbook.errors import KnowledgeError, QuestionError, did_you_mean
+from openbook.errors import KnowledgeBaseDamaged, KnowledgeError, QuestionError, did_you_mean
 from openbook.knowledge import integrity, schema
 from openbook.knowledge.base import KnowledgeBase, now, version_ranges
 from openbook.knowledge.identities import Change, drop_unused_identities, write_identity
@@ -224,9 +224,15 @@ def diff(
                     found.setdefault(stripped, PassageChange(path, text))
         return found
 
-    with base.snapshot() as connection:  # a version that is compared may be pruned meanwhile
-        old, new = documents(before), documents(after)
-        was, is_now = passages(old), passages(new)
+    try:
+        with base.store.errors():
+            connection = base.connection
+            old, new = documents(before), documents(after)
+            was, is_now = passages(old), passages(new)
+    except KnowledgeBaseDamaged:
+        for version in (before, after):
+            base.kept_version(version)  # says so where it was pruned meanwhile
+        raise
     both = [path for path in old if path in new]
     return Difference(
         before,

@@ -97,8 +97,8 @@ def _refuse_other_claims(stored: ModelReference, licence: str | None, knowledge_
         if given not in (None, kept):
             raise ConfigError(
                 f"These weights are stored already, as {stored.name}, and what is stored never changes. Its {what} is "
-                f"{kept or 'not stated'}, not {given[:120]!r}: leave that out, or remove the model first (openbook models "
-                f"remove {stored.name})."
+                f"{kept or 'not stated'}, not {given[:120]!r}: leave that out, or remove the model first, with all of its "
+                f"names (openbook models remove {stored.name})."
             )
 
 

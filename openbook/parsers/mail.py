@@ -29,6 +29,7 @@ MOST_ATTACHMENTS = 200
 MOST_PARTS = 2_000
 _LONGEST_HEADER_CHARS = 2_000
 _LONGEST_RAW_CHARS = 20_000
+_ENCODED_BOUNDARY = re.compile(rb"(?i)boundary\*")
 _NOT_READABLE = "not a readable e-mail message"
 _MALFORMED = (MessageError, RecursionError, ValueError, LookupError, AssertionError, TypeError, AttributeError)
 _WORD = re.compile(r"=\?[^?\s]{1,40}\?[bBqQ]\?[^?\s]*\?=")
@@ -44,8 +45,11 @@ def parse_mail(data: bytes, name: str, depth: int = 0) -> Content:
 
     try:
         message = email.message_from_bytes(data, policy=email.policy.compat32)
-    except _MALFORMED as error:
-        raise UnreadableFile(_NOT_READABLE) from error
+    except _MALFORMED:  # a boundary in an encoding that there is not: then its parts are one text
+        try:
+            message = email.message_from_bytes(_ENCODED_BOUNDARY.sub(b"", data), policy=email.policy.compat32)
+        except _MALFORMED as error:
+            raise UnreadableFile(_NOT_READABLE) from error
     head = {key: _header(message, key) for key in ("From", "To", "Cc", "Date", "Subject")}
     if not any(head.values()):
         raise UnreadableFile("not an e-mail message")

@@ -186,6 +186,7 @@ class Worker:
         something else.
         """
         self.files += 1
+        self._stderr_tail = b""  # what it said of the files before
         if not self._is_ready:
             self._is_ready = self._exchange([], _START_S, NAME_BYTES, stop) == HELLO
             if not self._is_ready:

@@ -59,7 +59,7 @@ def parse_workbook(data: bytes, name: str) -> Content:
                 rows = [[_shown(cell) for cell in row] for row in sheet.to_python()]
                 left -= sum(1 for row in rows for cell in row if cell)
                 if left < 0:
-                    raise UnreadableFile(f"holds more than {MOST_CELLS // 1_000_000} million cells")
+                    raise UnreadableFile(f"holds more than {MOST_CELLS // 1_000_000} million filled cells")
                 out.heading(described.name, 1)
                 out.chars += sum(len(cell) for row in rows for cell in row)
                 _repeat_merged(rows, sheet.merged_cell_ranges or (), sheet.start or (0, 0))

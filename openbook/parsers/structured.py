@@ -112,7 +112,7 @@ def _word(value: Any) -> str:
 def parse_notebook(data: bytes, name: str) -> Content:
     """Markdown cells with their headings, code cells as fenced code, outputs as text. No images."""
     try:
-        book = json.loads(read_text(data))
+        book = json.loads(read_text(data), object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
         raise UnreadableFile("not a readable notebook") from error
     cells = _dict(book).get("cells")

@@ -336,7 +336,7 @@ def _start_files(
             runs.forget_after(folder, found.state.step)
         else:
             (folder / runs.METRICS).write_bytes(b"")
-        if found is None or not (folder / runs.SAMPLES).is_file():
+        if found is None or not runs.has_samples(folder):
             runs.write_json(folder / runs.SAMPLES, sample_answers(network, inputs.dev, inputs.tokenizer))
 
 

@@ -240,5 +240,5 @@ def test_one_damaged_run_is_named_and_hides_no_other(home: Path, out: Out, name:
         (home / "runs" / run / "recipe.json").write_text('{"recipe": {}, "digest": "12"}')
     (home / "runs" / "torn" / name).write_text(content)
     good, torn = out.ok("runs", "list").splitlines()
-    assert (good.split(), "cannot be read" in torn) == (["good", "begun"], True)
+    assert (good.split(), f"cannot be read: {name}: " in torn) == (["good", "begun"], True)
     out.refused(6, "cannot be read", "runs", "show", "torn")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ from openbook.diagnosis.summary import summarise
 from openbook.errors import EngineError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
+from openbook.parallel import Cancelled, never
 from openbook.prompts import question_of_block, reading_prompt
-from openbook.records import Decoding, EmbedderIdentity, ModelIdentity, Prompt, sha256_hex
+from openbook.records import Completion, Decoding, EmbedderIdentity, ModelIdentity, Prompt, sha256_hex
 from openbook.testing import EchoEngine, HashEmbedder
 
 FAILS = "<fails>"
@@ -57,6 +58,24 @@ def table_model(closed: dict[str, str], opened: Callable[[str, str], str], name:
         return opened(asked, "\n".join(prompt.passages))
 
     return FrozenModel(TableEngine(answer, name))
+
+
+class Keeps(EchoEngine):
+    """Keeps what it computes, and notes what had been purged when the passages of a prompt were looked up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.purged = 0
+        self.marks: list[int | None] = []
+
+    def begin(self) -> int:
+        return self.purged
+
+    def generate(
+        self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = never
+    ) -> Generator[str, None, Completion]:
+        self.marks.append(prompt.purge_mark)
+        return (yield from super().generate(prompt, decoding, cancelled))
 
 
 def bench_with(model: FrozenModel, base: KnowledgeBase, **options: Any) -> Bench:

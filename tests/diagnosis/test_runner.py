@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,9 @@ from openbook.diagnosis.verdicts import judge_all
 from openbook.errors import ConfigError, EngineError, KnowledgeError, StorageError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, Scope, remove
+from openbook.parallel import Cancelled, never
 from openbook.prompts import open_book_prompt, reading_prompt
-from openbook.records import Decoding, Prompt, ReaderFormat
+from openbook.records import Completion, Decoding, Prompt, ReaderFormat
 from openbook.testing import EchoEngine, HashEmbedder, echo_model
 from tests.conftest import ROOT, base_with
 from tests.diagnosis.table_engine import (
@@ -33,6 +34,7 @@ from tests.diagnosis.table_engine import (
     HEADER,
     PROMPT_TOKENS,
     SILENT,
+    Keeps,
     TableEngine,
     bench_with,
     logged,
@@ -92,6 +94,19 @@ def run(path: Path, bench: Bench, questions: Sequence[Question] = QUESTIONS) -> 
 
 def verdicts(observations: Sequence[Observation]) -> dict[str, str]:
     return {o.question.id: found.verdict for o, found in judge_all(observations)}
+
+
+def test_what_is_purged_during_a_run_counts_as_purged_since(tmp_path: Path, base: KnowledgeBase) -> None:
+    class Purging(Keeps):
+        def generate(
+            self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = never
+        ) -> Generator[str, None, Completion]:
+            self.purged += 1
+            return (yield from super().generate(prompt, decoding, cancelled))
+
+    engine = Purging()
+    run(tmp_path / "o.jsonl", bench_with(FrozenModel(engine), base), [BRIDGE])
+    assert (set(engine.marks), engine.purged) == ({0}, 3)
 
 
 def test_each_question_is_asked_three_ways(tmp_path: Path, base: KnowledgeBase) -> None:

@@ -137,12 +137,12 @@ def test_nothing_is_kept_of_what_was_purged_since_it_was_looked_up(opened: Opene
     states = KVCache(tmp_path)
     model = FrozenModel(opened(states))
     prompt = Prompt("Answer.", (PASSAGES[0],), QUESTIONS[0], (("a" * 64,),))
-    looked_up = model.looking_up()
+    looked_up = model.for_request()
     KVCache(tmp_path).forget({"a" * 64})  # in another process
     looked_up.complete(prompt, DECODING)
     looked_up.read_ahead(prompt)
     assert states.passages() == set()
-    model.looking_up().complete(prompt, DECODING)  # the document is there again
+    model.for_request().complete(prompt, DECODING)  # the document is there again
     assert states.passages() == {"a" * 64}
 
 

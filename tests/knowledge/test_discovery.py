@@ -133,9 +133,11 @@ def test_an_ignore_file_may_begin_with_a_byte_order_mark(folder: Path) -> None:
         ("secret.txt\n".encode("utf-16"), "it is not UTF-8; save it as UTF-8"),
         (b"secret.txt\n" + b"#" * 1_000_000, "it has more than 1,000,000 bytes"),
         (b"[z-a]\n", "bad character range z-a"),
-        (b"!\n", "It has the syntax of .gitignore"),
-        (b"*a*a*a*a*b\n", "more than 3 * in a name, or parts **, would take too long: '*a*a*a*a*b'"),
-        (b"**/a/**/a/**/a/**/b\n", "would take too long"),
+        (b"!\n", "Its lines must follow the syntax of .gitignore"),
+        (b"*a*a*a*b\n", "the line '*a*a*a*b' has too many * to be matched quickly; write it with fewer"),
+        (b"*a*a/*a*a/*a*b\n", "has too many *"),
+        (b"**/a/**/a/**/b\n", "has too many *"),
+        (b"*a*a*b\n" * 51, "its lines together have too many *"),
     ],
 )
 def test_a_folder_whose_ignore_file_is_not_understood_is_not_read(folder: Path, content: bytes, told: str) -> None:
@@ -146,6 +148,14 @@ def test_a_folder_whose_ignore_file_is_not_understood_is_not_read(folder: Path, 
     assert other == "other/a.txt"
     assert found.startswith("docs: failed, its .openbookignore cannot be read: ")
     assert told in found
+
+
+def test_stars_that_match_no_more_than_a_star_cost_nothing(folder: Path) -> None:
+    write(folder / "a.txt")
+    write(folder / "b.log")
+    lines = ["# *** a * b * c * d", "\\*\\*a\\*b\\*c", "[*]x[*]y[*]z[*]", "**/*.egg-info/**", *["*.pyc"] * 500, "*.l*g"]
+    write(folder / ".openbookignore", "\n".join(lines))
+    assert seen(["docs"]) == ["docs/a.txt", "docs/b.log: skipped, left out by .openbookignore"]
 
 
 def test_a_glob_that_is_no_regular_expression_is_refused(folder: Path) -> None:

@@ -305,7 +305,7 @@ def test_a_version_stands_though_its_indexes_cannot_be_written(library: Library)
     shutil.rmtree(library.base.folder / "index")
     (library.base.folder / "index").write_text("in the way")
     library.write("lamp.txt", "The lamp is green.")
-    with pytest.raises(StorageError, match=r"indexes cannot be written to .*index.*What was committed before stands"):
+    with pytest.raises(StorageError, match=r"indexes cannot be written to .*index.*The new version stands"):
         library.sync()
     assert library.base.version == 2
     assert library.hits("lamp", limit=1)[0].passage.document == library.path("lamp.txt")

@@ -164,6 +164,7 @@ def test_a_mailbox() -> None:
         ("Content-Type: message/rfc822\n\nSubject: foo\x0cBar: baz\nFrom: a\n\ntext", "Attachment: foo"),
         ("Content-Type: text/plain; name*=a\\0b''x\n\nof the second", "of the second"),
         ("Content-Disposition: attachment; filename*=a\\0b''x\n\nof the second", "of the second"),
+        ("Content-Type: multipart/mixed; boundary*=a\\0b''x\n\n--x\n\nof the second", "of the second"),
         ("Content-Type: text/html\n\n" + "<table><tr><td>" * 150, "(a part is not read: "),
     ],
 )

@@ -135,7 +135,7 @@ def test_cells_that_are_filled_count(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [f'<row r="{row}">{cell(f"A{row}", row, 0)}</row>' for row in (1, 900, 901)]
     far_apart = workbook({"S": f"<sheetData>{''.join(rows[:2])}</sheetData>"})
     assert parse_workbook(far_apart, "a.xlsx").text == "S\n\n1\n\n900"
-    with pytest.raises(UnreadableFile, match="holds more than 0 million cells"):
+    with pytest.raises(UnreadableFile, match="holds more than 0 million filled cells"):
         parse_workbook(workbook({"S": f"<sheetData>{''.join(rows)}</sheetData>"}), "a.xlsx")
 
 
