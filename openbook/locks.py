@@ -116,18 +116,18 @@ def shared_lock(lock_file: Path) -> AbstractContextManager[bool]:
     return _held(lock_file, exclusive=not _POSIX, timeout_s=0.0)
 
 
-def exclusive_lock(lock_file: Path, timeout_s: float) -> AbstractContextManager[bool]:
-    """Hold the lock while nobody else does; False: after that time somebody still did. Raises OSError."""
-    return _held(lock_file, exclusive=True, timeout_s=timeout_s)
+def exclusive_lock(lock_file: Path, timeout_s: float, mode: int = 0o600) -> AbstractContextManager[bool]:
+    """Hold the lock while nobody else does; False: after that time somebody still did. `mode`: of a new file. Raises OSError."""
+    return _held(lock_file, exclusive=True, timeout_s=timeout_s, mode=mode)
 
 
 @contextmanager
-def _held(lock_file: Path, *, exclusive: bool, timeout_s: float) -> Iterator[bool]:
+def _held(lock_file: Path, *, exclusive: bool, timeout_s: float, mode: int = 0o600) -> Iterator[bool]:
     if not _POSIX:
         with _held_on_windows(lock_file, timeout_s) as held:
             yield held
         return
-    descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, mode)
     try:
         deadline = time.monotonic() + timeout_s
         while not (held := _lock(descriptor, exclusive=exclusive)) and time.monotonic() < deadline:

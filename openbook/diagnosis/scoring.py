@@ -292,5 +292,8 @@ def paired(better: int, worse: int, questions: int) -> Interval:
 def mcnemar(only_first_right: int, only_second_right: int) -> float:
     """Two-sided p of McNemar's exact test (1947): of the questions that one model alone gets right, would a fair coin split them so?"""
     n, few = only_first_right + only_second_right, min(only_first_right, only_second_right)
-    logs = (math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) - n * math.log(2) for i in range(few + 1))
-    return min(1.0, 2 * sum(map(math.exp, logs)))
+    ways = total = 1  # to choose 0 of n
+    for i in range(few):
+        ways = ways * (n - i) // (i + 1)
+        total += ways
+    return min(1.0, float(2 * total / 2**n))

@@ -124,7 +124,7 @@ class Batcher:
 
     def __init__(self, pool: ContextPool, context: Context, slots: int, least: int) -> None:
         self._pool, self._context, self._least = pool, context, least
-        self._changed = pool.changed  # guards the three fields below
+        self._changed = pool.changed  # guards the fields of the next three lines
         self._slots, self._holders = slots, set[SlotAnswer]()
         self._joining: list[tuple[SlotAnswer, bytes, int]] = []  # with what was computed of the prompt, and its tokens
         self._runs = False

@@ -298,6 +298,8 @@ def set_retention(base: KnowledgeBase, keep: int) -> None:
 
 def prune(base: KnowledgeBase, keep: int) -> PruneResult:
     """Keep the `keep` newest versions and the tagged ones; let go of the others, and of every text and vector that only they had."""
+    if keep < 1:
+        raise QuestionError(f"At least 1 version is kept, not {keep}.")
     with base.writing() as connection:
         pruned = _prune(connection, keep)
         base.forget(connection)

@@ -43,7 +43,7 @@ def _held(folder: Path, name: str, until: float, check_cancelled: Callable[[], N
         while True:
             left = max(until - time.monotonic(), 0.0)
             try:
-                if lock.enter_context(exclusive_lock(folder / name, min(left, _ASK_S))):
+                if lock.enter_context(exclusive_lock(folder / name, min(left, _ASK_S), 0o666)):
                     break
             except OSError as error:
                 raise StorageError(f"Cannot write to {folder}: {error.strerror or error}.") from error

@@ -313,6 +313,14 @@ def test_killed_at_every_byte_nothing_that_was_written_is_lost(tmp_path: Path) -
         assert list(read_observations(path)[1]) == [one]
 
 
+def test_a_record_takes_the_place_of_an_earlier_one(tmp_path: Path) -> None:
+    path = tmp_path / "o.jsonl"
+    logged(path, observation(1))
+    with open_run_log(path, HEADER, Observation) as log:
+        log.append(observation(1, opened=SILENT))
+        assert (log.find("q1"), log.find("q3")) == (observation(1, opened=SILENT), None)
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [

@@ -16,6 +16,7 @@ from openbook.knowledge.versions import (
     prune,
     resolve_version,
     restore,
+    retention,
     set_retention,
     tag,
 )
@@ -167,3 +168,9 @@ def test_a_policy_of_days_which_0_1_0_could_save_prunes_nothing_any_more(library
     library.write("a.txt", "Ferries leave at eleven.")
     library.sync()
     assert len(history(library.base)) == 6
+    with library.base.writing(5.0) as connection:
+        schema.remember(connection, retention='{"versions": 2, "days": null}')  # as 0.1.0 saves versions
+    library.write("a.txt", "Ferries leave at twelve.")
+    library.sync()
+    assert [each.version for each in history(library.base)][:2] == [6, 5]
+    assert retention(library.base.connection) == 2

@@ -170,18 +170,25 @@ def test_logs_hold_no_text_no_question_and_no_name_of_a_document(
 
 
 class BrokenEngine(EchoEngine):
+    def __init__(self, kind: type[Exception]) -> None:
+        super().__init__()
+        self._kind = kind
+
     def count_prompt_tokens(self, *_: object) -> int:
-        raise EngineError("canary-7341 in the engine's own words")
+        raise self._kind("canary-7341 in the engine's own words")
 
 
-def test_what_fails_inside_is_told_without_what_it_was_about(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
-    server = serve(BrokenEngine())
+@pytest.mark.parametrize("kind", [EngineError, RuntimeError])
+def test_what_fails_inside_is_told_without_what_it_was_about(
+    serve: Serve, caplog: pytest.LogCaptureFixture, kind: type[Exception]
+) -> None:
+    server = serve(BrokenEngine(kind))
     for stream in (False, True):
         response = server.ask(QUESTION, stream=stream)
         assert response.status_code == 500
         assert response.json()["error"]["type"] == "server_error"
         assert "canary" not in response.text
-    assert "failed: EngineError at count_prompt_tokens" in caplog.text
+    assert f"failed: {kind.__name__} at count_prompt_tokens" in caplog.text
     assert "canary" not in caplog.text
 
 

@@ -73,6 +73,9 @@ def test_embeddings_models_and_errors(server: Running, client: openai.OpenAI) ->
         made = client.embeddings.create(model="hash", input=texts, dimensions=64, **kind)
         assert np.array_equal(np.array([each.embedding for each in made.data], dtype=np.float32), expected)
         assert ([each.index for each in made.data], made.usage.total_tokens) == ([0, 1], 4)  # words, to this embedder
+    raw = server.client.post("/v1/embeddings", json={"model": "hash", "input": texts[0]}).json()
+    assert np.array_equal(np.array(raw["data"][0]["embedding"], dtype=np.float32), expected[0])
+    assert raw["usage"] == {"prompt_tokens": 3, "total_tokens": 3}
     listed = list(client.models.list())
     assert [each.id for each in listed] == ["echo", "echo:closed-book", "hash"]
     assert (listed[0].model_extra or {})["openbook"]["digest"] == echo_model().identity.digest

@@ -17,6 +17,7 @@ from mcp import Client, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 
 from openbook.answer import Options
+from openbook.errors import EngineError
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.scope import Scope
 from openbook.prompts import ABSTENTION
@@ -180,7 +181,7 @@ def test_failures_come_back_without_what_they_were_about(
     """As `openbook serve` sets logs up: the SDK's own say nothing below CRITICAL."""
     caplog.set_level(logging.CRITICAL, logger="mcp")
     caplog.set_level(logging.DEBUG)
-    broken = serve(BrokenEngine())
+    broken = serve(BrokenEngine(EngineError))
     question = "When was the bridge, canary-question, opened by the mayor?"
     assert "log says what failed" in call(remote(broken, mode=mode), "ask", question=question)["error"]
     assert "limit" in call(remote(broken, mode=mode), "search", query="canary-words", limit=0)["error"]

@@ -10,6 +10,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from openbook.errors import EngineError
 from openbook.serving.telemetry import ENDPOINTS, provider_of
 from tests.serving.conftest import QUESTION, Running, Serve
 from tests.serving.test_attacks import BrokenEngine
@@ -81,13 +82,14 @@ def test_an_answer_is_part_of_the_clients_trace_without_a_word_of_its_own(
         assert text not in written
 
 
+@pytest.mark.parametrize("kind", [EngineError, RuntimeError])
 def test_an_answer_that_failed_says_so_without_its_sentence(
-    serve: Serve, tracers: TracerProvider, exporter: InMemorySpanExporter
+    serve: Serve, tracers: TracerProvider, exporter: InMemorySpanExporter, kind: type[Exception]
 ) -> None:
-    assert serve(BrokenEngine(), tracers=tracers).ask(QUESTION).status_code == 500
+    assert serve(BrokenEngine(kind), tracers=tracers).ask(QUESTION).status_code == 500
     (span,) = spans_of(exporter).values()
     assert not span.status.is_ok
-    assert (span.attributes or {})["error.type"] == "EngineError"
+    assert (span.attributes or {})["error.type"] == kind.__name__
     assert "canary" not in span.to_json()
 
 
