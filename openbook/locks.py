@@ -127,6 +127,8 @@ def _held(lock_file: Path, *, exclusive: bool, timeout_s: float, mode: int = 0o6
         with _held_on_windows(lock_file, timeout_s) as held:
             yield held
         return
+    import fcntl
+
     descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, mode)
     try:
         deadline = time.monotonic() + timeout_s
@@ -134,6 +136,8 @@ def _held(lock_file: Path, *, exclusive: bool, timeout_s: float, mode: int = 0o6
             time.sleep(_POLL_S)
         yield held
     finally:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # closing would leave it to a process that was forked meanwhile
         os.close(descriptor)
 
 

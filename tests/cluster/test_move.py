@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -91,8 +92,34 @@ def seen(place: Place) -> dict[str, Any]:
         return found
 
 
+LEFT = {"contents": "id", "passages": "content_id", "embeddings": "embedding_key"}  # by what the rows below are found
+
+
+def leave_behind(folder: Path) -> None:
+    """What an interrupted run leaves: a content with a passage and its vector, of which no document is."""
+    with closing(sqlite3.connect(folder / schema.FILE_NAME, isolation_level=None)) as connection:
+        connection.row_factory = sqlite3.Row
+        for table in LEFT:
+            row = dict(connection.execute(f"SELECT * FROM {table}").fetchone())
+            own = {"id": 99, "content_id": 99, "key": b"k" * 32, "embedding_key": b"k" * 32}
+            row |= {key: value for key, value in own.items() if key in row}
+            connection.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", list(row.values()))
+
+
+def left_behind(folder: Path) -> list[int]:
+    with closing(sqlite3.connect(folder / schema.FILE_NAME)) as connection:
+        values = {"embedding_key": b"k" * 32}
+        counted = (
+            connection.execute(f"SELECT count(*) FROM {table} WHERE {key} = ?", (values.get(key, 99),))
+            for table, key in LEFT.items()
+        )
+        return [count for each in counted for (count,) in each]
+
+
 def test_there_and_back_again_it_is_the_same(source: Path, database: DatabaseUrl, tmp_path: Path) -> None:
     before = seen(source)
+    leave_behind(source)
+    assert left_behind(source) == [1, 1, 1]
     assert [each.version for each in before["history"]] == [5, 4, 3, 2]
     there = move(source, database)
     assert seen(database) == before
@@ -100,6 +127,7 @@ def test_there_and_back_again_it_is_the_same(source: Path, database: DatabaseUrl
     back = move(database, tmp_path / "back")
     assert seen(tmp_path / "back") == before
     assert there == back
+    assert left_behind(tmp_path / "back") == [0, 0, 0]
     assert (there.id, there.version, there.versions, there.documents) == (before["id"], 5, 4, 3)
     with closing(KnowledgeBase.open(tmp_path / "back")) as base:
         assert check(base).damaged == ()

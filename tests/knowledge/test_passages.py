@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,13 +11,14 @@ from hypothesis import strategies as st
 
 from openbook.answer import Options, ask
 from openbook.inference import FrozenModel
-from openbook.knowledge import KnowledgeBase, RunOptions, Scope
+from openbook.knowledge import KnowledgeBase, RunOptions, Scope, schema, sync
+from openbook.knowledge.check import check
 from openbook.knowledge.passages import WINDOW_CHARS, in_windows, partition
 from openbook.knowledge.scope import EVERYTHING
-from openbook.knowledge.splitter import Sizing
+from openbook.knowledge.splitter import Sizing, split
 from openbook.parallel import Cancelled, never
 from openbook.prompts import open_book_prompt
-from openbook.records import Completion, Decoding, Passage, PassageSpan, Prompt
+from openbook.records import Completion, Content, Decoding, Passage, PassageSpan, Prompt
 from openbook.replay import knowledge_base_of, replay
 from openbook.testing import EchoEngine, echo_model
 from tests.knowledge.conftest import Library
@@ -65,6 +68,28 @@ def test_a_section_that_fits_is_not_cut(parts: list[tuple[int, int, tuple[str, .
     whole = sum(length for length, _, _ in parts)
     same = [PassageSpan(each.start, each.end, 1, ("a",)) for each in passages]
     assert partition(same, whole) == [range(len(same))]
+
+
+def test_a_knowledge_base_of_0_1_0_with_passages_that_overlap(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overlapping(content: Content, passage_chars: int) -> list[PassageSpan]:
+        return [replace(each, start=max(each.start - 40, 0)) for each in split(content, passage_chars)]
+
+    library.write("handbook.md", HANDBOOK)
+    with monkeypatch.context() as patched:
+        patched.setattr("openbook.knowledge.ingest.split", overlapping)
+        library.sync()
+    with library.base.writing(5.0) as connection:
+        schema.remember(connection, sizing='{"overlap": 40, "size": 450, "unit": "characters"}')
+    path = library.path("handbook.md")
+    with closing(library.reopened()) as base:
+        assert check(base).damaged == ()
+        assert HANDBOOK.startswith(base.heads([path], EVERYTHING)[path].beginning)
+        assert all(window.text in HANDBOOK for window in in_windows(base.passages(path)))
+        library.write("handbook.md", HANDBOOK + "The end.\n")
+        sync(base, library.docs, library.embedder)
+        assert "".join(each.text for each in base.passages(path)) == HANDBOOK + "The end.\n"
 
 
 @pytest.fixture
