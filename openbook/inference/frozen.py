@@ -110,7 +110,7 @@ class FrozenModel:
 
     engine: Engine
     reader: ReaderFormat | None = None  # how it was trained to be asked about passages, if it was
-    purge_mark: int | None = None
+    purge_mark: int | None = None  # see `for_request`
 
     @property
     def identity(self) -> ModelIdentity:
