@@ -177,6 +177,8 @@ def load_settings(environ: Mapping[str, str] | None = None, flags: Mapping[str, 
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
+        if path.is_fifo():  # nobody may ever write to it
+            raise ConfigError(f"{path} is a named pipe, not a file. Delete it.")
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         return {}
@@ -210,6 +212,8 @@ def parse_place(text: str, *, source: str) -> Place:
 
 
 def _path(text: str, *, source: str) -> Path:
+    if "\0" in text:
+        raise ConfigError(f"{source}: {text!r} is not a path.")
     try:
         return Path(text).expanduser().absolute()
     except RuntimeError as error:  # ~name without such a user

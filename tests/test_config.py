@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,14 @@ def test_what_is_no_setting_is_named_with_its_source(toml: str, variable: str, s
 def test_an_error_names_the_flag_as_it_is_typed(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^--max-tokens: max_tokens must be from 1 to"):
         load_settings({"OPENBOOK_HOME": str(tmp_path)}, {"max_tokens": 0})
+
+
+def test_settings_in_a_pipe_and_a_path_with_a_nul_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENBOOK_HOME", str(tmp_path))
+    (tmp_path / "config.toml").write_text('kb = "a\\u0000b"')
+    with pytest.raises(ConfigError, match=r"'a\\x00b' is not a path"):
+        load_settings()
+    (tmp_path / "config.toml").unlink()
+    os.mkfifo(tmp_path / "config.toml")
+    with pytest.raises(ConfigError, match="is a named pipe, not a file"):
+        load_settings()

@@ -8,6 +8,8 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from io import TextIOWrapper
+from pathlib import Path
 
 import click
 
@@ -89,6 +91,7 @@ def command() -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 to 7 an error (see `openbook.errors`), 130 interrupted."""
     private.begin()
+    _open_streams()
     interrupted = threading.Event()
 
     def on_interrupt(_signal: int, _frame: object) -> None:
@@ -107,6 +110,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = _fail("Interrupted. Nothing that was finished is lost; run the same command to go on.", INTERRUPTED)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # what was asked is done: Python's own end must not look interrupted
     sys.exit(code)
+
+
+def _open_streams() -> None:
+    """What a stream cannot encode is escaped; a stream that is closed takes everything and shows nothing."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  until the process ends
+        elif isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

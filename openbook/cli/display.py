@@ -100,7 +100,12 @@ def printable(text: str) -> str:
 
 
 def print_json(value: object) -> None:
-    click.echo(json.dumps(value, ensure_ascii=False, indent=2, default=_plain))
+    click.echo(json.dumps(value, ensure_ascii=not _writes_utf_8(), indent=2, default=_plain))
+
+
+def _writes_utf_8() -> bool:
+    """Whether standard output takes any text as it is."""
+    return (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "") == "utf8"
 
 
 def show(as_json: bool, value: object, in_words: Callable[..., None], *of: Any) -> None:

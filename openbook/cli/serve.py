@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from functools import cache, partial
@@ -215,7 +216,12 @@ def mcp(kb: Place | None, model: str | None, labels: tuple[str, ...]) -> None:
     current = context.settings(kb=kb, model=model)
     base, embedder = context.open_asked(current, ())
     # Fetched and verified before the other program waits for an answer; opened when the first is asked for.
-    open_model = cache(context.model_opener(current))
+    opening, opener = threading.Lock(), cache(context.model_opener(current))
+
+    def open_model() -> FrozenModel:
+        with opening:  # the first questions may come at once
+            return opener()
+
     scope, options = Scope(labels=checked_labels(labels)), openbook.Options.of(current)
     server = stdio_server(base, embedder, open_model, scope=scope, options=options)
     server.run()

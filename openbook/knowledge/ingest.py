@@ -40,7 +40,8 @@ _RACY_NS = 2_000_000_000  # a file changed this shortly before it was read may c
 class RunOptions:
     """How a run reads files.
 
-    `labels`: access labels for every document of it; `unlabel`: those that `add` takes away. `retry`: read failed files again,
+    `labels`: access labels for every document of it; `unlabel`: those that `add` takes away; `may_state`: those that files may state
+    themselves (None: all). `retry`: read failed files again,
     though nothing about them changed. `ocr`: Tesseract's languages (`eng+deu`), empty for none. `parsers`: who parses, on this
     machine or others. `check_cancelled` is called all the time; when it raises, the run ends with that and without a version, and
     what it had stored is deleted.
@@ -49,6 +50,7 @@ class RunOptions:
     limits: Limits = field(default_factory=Limits)
     labels: frozenset[str] = frozenset()
     unlabel: frozenset[str] = frozenset()
+    may_state: frozenset[str] | None = None
     retry: bool = False
     ocr: str = ""
     parsers: OpenParsers = ParserPool
@@ -293,7 +295,10 @@ class Ingest:
         of_sidecar = read_sidecar(found.sidecar) if found.sidecar else ()
         whole = dict(merged(tuple(of_file.items()), of_text, of_sidecar))
         whole.pop(LABEL_KEY, None)
-        labels = {*labels_of(of_text, of_sidecar), *self._batch.labels}
+        stated, may_state = labels_of(of_text, of_sidecar), self._options.may_state
+        if may_state is not None and (others := stated - may_state):
+            raise UnreadableFile(f"it states access labels that you do not hold: {', '.join(sorted(others))}")
+        labels = stated | self._batch.labels
         given = set(known.given) if known else set()
         if self._batch.source is None:
             given |= self._batch.labels

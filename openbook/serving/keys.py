@@ -35,7 +35,7 @@ Right: TypeAlias = Literal["read", "write", "admin"]
 RIGHTS: tuple[Right, ...] = get_args(Right)  # each includes those before it
 
 _KEY = re.compile(r"ob-([0-9a-f]{8})-([A-Za-z0-9_-]{43})")
-_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,64}")
+_NAME = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)

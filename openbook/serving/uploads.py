@@ -35,7 +35,7 @@ router = APIRouter(route_class=Route)
 
 
 class UploadBody(Body):
-    """`labels`: access labels for all files; the key must hold them."""
+    """`labels`: access labels for all files; the key must hold them, and those that a file states itself."""
 
     file: list[UploadFile] = Field(min_length=1, description="A file with a name that is not plain fails.")
     labels: list[str] = []
@@ -64,7 +64,7 @@ async def upload(call: CallOf, body: Annotated[UploadBody, Form(media_type=FORM)
             files[name] = each.file
     if not files:
         raise invalid(refused[0][1].reason, "file", "invalid_file_name")
-    options = replace(service.configuration.ingest, labels=labels)
+    options = replace(service.configuration.ingest, labels=labels, may_state=call.caller.labels)
     folder = service.configuration.settings.uploads_dir / base.id / call.caller.id
 
     def work(stop: Stop) -> tuple[int, list[Verdict]]:

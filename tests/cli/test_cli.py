@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from openbook.models import ModelReference
+from openbook.serving.keys import KeyFile
 from tests.cli.conftest import Out
 from tests.conftest import MODEL_HOME, ROOT
 
@@ -190,3 +191,19 @@ def test_colours_on_a_terminal_none_with_no_color_no_line_over_the_width_and_no_
     assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", final)
     visible = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", final).replace("\r", "")
     assert max(map(len, visible.splitlines())) <= 40
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "utf-8:strict"])
+def test_what_standard_output_cannot_encode_is_escaped(own_home: Path, encoding: str) -> None:
+    name = "caf\N{LATIN SMALL LETTER E WITH ACUTE} \N{EN DASH} 1"
+    KeyFile(own_home).new(name, "read")
+    environment = {**os.environ, "OPENBOOK_HOME": str(own_home), "PYTHONIOENCODING": encoding}
+    listing = [sys.executable, "-m", "openbook", "keys", "list"]
+    done = subprocess.run(listing, env=environment, capture_output=True, check=True)
+    assert name.encode(encoding.removesuffix(":strict"), "backslashreplace") in done.stdout
+    done = subprocess.run([*listing, "--json"], env=environment, capture_output=True, check=True)
+    assert name in json.dumps(json.loads(done.stdout), ensure_ascii=False)
+    closed = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *listing], env=environment, capture_output=True, check=True
+    )
+    assert closed.stderr == b""

@@ -222,3 +222,11 @@ def test_strings_of_8_bits_and_a_body_of_html() -> None:
     content = parse_bytes((FIXTURES / "eight-bits.msg").read_bytes(), "a.msg")
     assert content.title == "Паром"
     assert content.text.endswith("Fares\n\nNine euros.")
+
+
+def test_a_body_of_html_as_text_is_read_and_one_of_rtf_alone_is_told() -> None:
+    shown = [
+        parse_bytes((FIXTURES / f"body-of-{kind}.msg").read_bytes(), "a.msg").text for kind in ("html-text", "rtf")
+    ]
+    assert shown[0].endswith("The yellow crane weighs 55 tonnes.")
+    assert shown[1].endswith("(the body is not read: it is compressed RTF)")

@@ -94,6 +94,16 @@ def test_forms_that_are_wrong_are_refused(server: Running) -> None:
         assert response.status_code in (400, 403, 404)
 
 
+def test_a_file_can_state_only_labels_that_the_key_holds(server: Running) -> None:
+    memo = ("memo.md", b"---\naccess_labels: secret\n---\nThe ferry is cancelled for ever.")
+    (verdict,) = upload(server, memo, headers=server.key("write"))
+    assert verdict["outcome"] == "failed"
+    assert "access labels that you do not hold: secret" in verdict["reason"]
+    assert listed(server, server.key("admin", "secret")) == listed(server, server.key("read"))
+    (verdict,) = upload(server, memo, headers=server.key("write", "secret"))
+    assert verdict["outcome"] == "added"
+
+
 def test_one_bad_name_keeps_none_of_the_others_out(server: Running) -> None:
     before = server.bases["kb"].version
     names = ["a.txt", "What?.txt", "b.txt", ".hidden", "a.txt", "../c.txt", "d.txt"]
