@@ -114,6 +114,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _open_streams() -> None:
     """What a stream cannot encode is escaped; a stream that is closed takes everything and shows nothing."""
+    if os.environ.get("COLUMNS") == "0":  # rich would show nothing
+        del os.environ["COLUMNS"]
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:

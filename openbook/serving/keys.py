@@ -176,6 +176,7 @@ def _parsed(data: bytes, path: Path) -> tuple[ApiKey, ...]:
             raise ValueError("two keys of one id")
     except (ValueError, QuestionError) as error:
         raise ConfigError(
-            f"{path} is not a valid key file ({error}). Delete it and make new ones: openbook keys new"
+            f"{path} is not a valid key file ({error}). Restore it from a backup, or use the OpenBook that wrote it; or delete it "
+            "and make new keys: openbook keys new"
         ) from error
     return file.keys

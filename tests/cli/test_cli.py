@@ -197,7 +197,7 @@ def test_colours_on_a_terminal_none_with_no_color_no_line_over_the_width_and_no_
 def test_what_standard_output_cannot_encode_is_escaped(own_home: Path, encoding: str) -> None:
     name = "caf\N{LATIN SMALL LETTER E WITH ACUTE} \N{EN DASH} 1"
     KeyFile(own_home).new(name, "read")
-    environment = {**os.environ, "OPENBOOK_HOME": str(own_home), "PYTHONIOENCODING": encoding}
+    environment = {**os.environ, "OPENBOOK_HOME": str(own_home), "PYTHONIOENCODING": encoding, "COLUMNS": "0"}
     listing = [sys.executable, "-m", "openbook", "keys", "list"]
     done = subprocess.run(listing, env=environment, capture_output=True, check=True)
     assert name.encode(encoding.removesuffix(":strict"), "backslashreplace") in done.stdout
