@@ -63,8 +63,8 @@ class IndexCache:
         except OSError as error:
             cannot = f"The indexes cannot be written to {error.filename or self._store}: {error.strerror or error}."
             raise StorageError(
-                f"{cannot} The documents are deleted, but may still be in the indexes, and nothing is proved. When the indexes can "
-                "be written: openbook status --check."
+                f"{cannot} What was deleted may still be in them, so nothing is proved. When they can be written: openbook status "
+                "--check."
                 if forget
                 else f"{cannot} The new version stands, and is searched without them. When they can be written: openbook status --check."
             ) from error

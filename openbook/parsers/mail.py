@@ -258,12 +258,11 @@ def _outlook_message(message: _Properties, name: str, depth: int) -> Content:
     out = Blocks()
     out.lines(f"{key}: {one_line(value)}" for key, value in head.items() if value)
     plain, html = message.text(0x1000), message.stream("10130102")
-    page = decode_page(html) if html else message.text(0x1013)
-    if plain.strip() or not page.strip():
+    if plain.strip():
         _add_body(plain, False, out)
-    else:
+    elif (page := decode_page(html) if html else message.text(0x1013)).strip():
         _add_body(page, True, out)
-    if not (plain.strip() or page.strip()) and message.stream("10090102"):
+    elif message.stream("10090102"):
         out.paragraph("(the body is not read: it is compressed RTF)")
     labels = _add_attachments(_outlook_attachments(message, depth), depth, out)
     return _message_content(out, head, sent, "application/vnd.ms-outlook", name, labels)
