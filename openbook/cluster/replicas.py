@@ -25,7 +25,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any, Final, Literal, TypeAlias, final
 
@@ -36,7 +36,7 @@ from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 from ray.serve.request_router import PendingRequest, RequestRouter, RunningReplica
 
 from openbook.errors import ClusterError, ConfigError, EngineError, OpenBookError
-from openbook.inference.frozen import FrozenModel, ReadEach
+from openbook.inference.frozen import CachingEngine, FrozenModel, ReadEach
 from openbook.parallel import Cancelled, never
 from openbook.records import Completion, Decoding, Digest, ModelIdentity, Prompt, ReaderFormat
 
@@ -129,6 +129,7 @@ class EngineReplica:
 
     def __init__(self, open_model: OpenModel, follow: Follow) -> None:
         self._model, self._follow, self._followed = open_model(), follow, b""
+        self._purged = math.inf  # the length of the longest list that any replica may have begun to follow
         self._threads = ThreadPoolExecutor(RUNNING, "openbook-engine")
 
     async def about(self, key: str) -> About:
@@ -136,7 +137,9 @@ class EngineReplica:
         engine = model.engine
         return About(model.identity, model.reader, engine.numeric_class, model.context_tokens, socket.gethostname())
 
-    async def has_followed(self, purge_list_digest: bytes) -> bool:
+    async def has_followed(self, purge_list_digest: bytes, length: int) -> bool:
+        """Every replica is asked this before the first one follows the list of that length."""
+        self._purged = length
         return self._followed == purge_list_digest
 
     async def follow(self, purge_list: bytes) -> None:
@@ -149,6 +152,8 @@ class EngineReplica:
         It is cancelled when nobody waits for it any more.
         """
         engine: Any = self._model.engine
+        first, *others = arguments
+        asked = self._marked(first) if isinstance(first, Prompt) else tuple(map(self._marked, first))
         loop, cancelled = asyncio.get_running_loop(), threading.Event()
         items: asyncio.Queue[Any] = asyncio.Queue()
 
@@ -159,9 +164,9 @@ class EngineReplica:
 
             try:
                 if method == "read_ahead":
-                    show(engine.read_ahead(*arguments))
+                    show(engine.read_ahead(asked))
                     return
-                with closing(getattr(engine, method)(*arguments, cancelled.is_set)) as pieces:
+                with closing(getattr(engine, method)(asked, *others, cancelled.is_set)) as pieces:
                     while True:
                         show(next(pieces))
             except StopIteration as done:
@@ -179,6 +184,17 @@ class EngineReplica:
             cancelled.set()
             running.cancel()  # if it has not begun
 
+    def _marked(self, prompt: Prompt) -> Prompt:
+        """With a mark in the list of this machine, for one in the server's list.
+
+        What was purged after that is already in the list here only if this replica was told of a longer one. Then nothing is kept of
+        what was ever purged here. Otherwise it is yet to come.
+        """
+        engine, mark = self._model.engine, prompt.purge_mark
+        if mark is None or not isinstance(engine, CachingEngine):
+            return prompt
+        return replace(prompt, purge_mark=0 if mark < self._purged else min(mark, engine.begin()))
+
 
 # --- in the process that asks ------------------------------------------------------------------------------------------
 
@@ -191,14 +207,25 @@ class ReplicatedEngine:
     """
 
     def __init__(
-        self, handle: Any, about: About, count: Callable[[Prompt], int], end: Callable[[], None] = lambda: None
+        self,
+        handle: Any,
+        about: About,
+        count: Callable[[Prompt], int],
+        end: Callable[[], None] = lambda: None,
+        purge_list: Callable[[], bytes] = bytes,
     ) -> None:
-        """`count`: the tokens of a prompt, known here. `end`: called once, by `close`."""
-        self._handle, self._about, self._count, self._end = handle, about, count, end
+        """`count`: the tokens of a prompt, known here. `end`: called once, by `close`. `purge_list`: of this machine."""
+        self._handle, self._about, self._count, self._end, self._purge_list = handle, about, count, end, purge_list
         self.identity: Final = about.identity
         self.numeric_class: Final = about.numeric_class
         self.context_tokens: Final = about.context_tokens
         self._is_open = True
+
+    def begin(self) -> int:
+        try:
+            return self._purge_list().rfind(b"\n") + 1
+        except OSError:
+            return 0
 
     def count_prompt_tokens(self, prompt: Prompt) -> int:
         self._check_open()
@@ -398,7 +425,7 @@ class Replicas:
         threading.Thread(
             target=_keep_purged, args=(handle, purge_list, is_closed), name="openbook-purge", daemon=True
         ).start()
-        return FrozenModel(ReplicatedEngine(handle, about, count, end), about.reader)
+        return FrozenModel(ReplicatedEngine(handle, about, count, end, purge_list), about.reader)
 
 
 def _usable_cores(threads: int) -> list[float]:
@@ -435,7 +462,7 @@ def _keep_purged(handle: Any, purge_list: Callable[[], bytes], is_closed: thread
         try:
             content = purge_list()
             digest = sha256(content).digest()
-            if content and not all(handle.broadcast("has_followed", digest).results(timeout_s=_FOLLOW_S)):
+            if content and not all(handle.broadcast("has_followed", digest, len(content)).results(timeout_s=_FOLLOW_S)):
                 handle.broadcast("follow", content).results(timeout_s=_FOLLOW_S)
         except (OSError, TimeoutError, OpenBookError, RayError, RayServeException) as error:
             LOG.warning("what was purged may still be at a replica, which is told again: %s", type(error).__name__)

@@ -38,6 +38,7 @@ _LENGTH = struct.Struct("<I")
 _MAX_HEADER_BYTES = 1 << 20
 _NEW = ".new"  # how the name of a state ends until it is whole
 _PURGED = "purged"  # the digests of purged passages, one a line, in order, or `ALL`; only ever appended to
+_FOLLOWED = "followed"  # of the list of another folder, all that was forgotten here, too
 ALL = "all"
 _WRITING = "writing"  # held by all who write a state, and by whoever purges alone
 _KEEP_SHARE = 0.9  # of the budget: when it is exceeded, files are deleted until so much is left
@@ -198,15 +199,23 @@ class KVCache:
             return b""
 
     def follow(self, purge_list: bytes) -> int:
-        """`forget` what is on the `purge_list` of a cache, which may be on another machine or have this folder.
+        """`forget` what came to the `purge_list` of a cache since it was followed last; it may be on another machine or have this folder.
 
         Returns how many files were deleted. Raises as `forget` does.
         """
-        if purge_list == self.purge_list():
+        if self.root is None or self.purge_list().startswith(purge_list):
             return 0
-        names = set(purge_list.decode("ascii", "replace").split())
-        new = names if ALL in names else names - self._purged_since(0)[0]
-        return self.forget(None if ALL in new else new)
+        path = self.root / _FOLLOWED
+        before = path.read_bytes() if path.exists() else b""
+        new = purge_list[len(before) if purge_list.startswith(before) else 0 :]
+        names = set(new.decode("ascii", "replace").split())
+        deleted = self.forget(None if ALL in names else names)
+        with (
+            suppress(FileNotFoundError),
+            atomic_file(path.with_name(f"{secrets.token_hex(8)}{_NEW}"), path, 0o600) as stream,
+        ):
+            stream.write(purge_list)
+        return deleted
 
     def passages(self) -> set[Digest]:
         """All that went into the states on disk."""

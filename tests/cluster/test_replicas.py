@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
@@ -19,7 +20,7 @@ import pytest
 from ray import serve
 
 from openbook.cluster import replicas
-from openbook.cluster.replicas import OpenModel, Replicas, ReplicatedEngine, affinity_key
+from openbook.cluster.replicas import EngineReplica, OpenModel, Replicas, ReplicatedEngine, affinity_key
 from openbook.config import Settings
 from openbook.errors import ClusterError, ConfigError, EngineError
 from openbook.inference import FrozenModel, prompt_counter
@@ -27,7 +28,8 @@ from openbook.inference.frozen import Engine
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase
 from openbook.models import ModelReference, ModelStore
-from openbook.records import Digest, Prompt
+from openbook.parallel import Cancelled, never
+from openbook.records import Completion, Decoding, Digest, Prompt
 from openbook.serving.configuration import Bounds, Configuration
 from openbook.serving.model_reload import ModelSource
 from openbook.testing import EchoEngine, EngineSuite
@@ -195,6 +197,55 @@ def test_what_is_purged_goes_from_the_states_of_other_machines(
     here.forget(["a" * 64])
     eventually(lambda: there.passages() == {"b" * 64})
     model.close()
+
+
+class MarkedEngine(EchoEngine):
+    """Tells its replica that 7 bytes of its machine's list were noticed, and notes with which marks it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.marks: list[int | None] = []
+
+    def begin(self) -> int:
+        return 7
+
+    def generate(
+        self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = never
+    ) -> Generator[str, None, Completion]:
+        self.marks.append(prompt.purge_mark)
+        return super().generate(prompt, decoding, cancelled)
+
+
+def test_of_a_request_that_is_older_than_a_purge_a_replica_keeps_nothing_purged() -> None:
+    engine = MarkedEngine()
+    replica = EngineReplica(lambda: FrozenModel(engine), len)
+
+    async def ask(mark: int | None) -> int | None:
+        async for _ in replica.compute("", "generate", (Prompt("", (), WHO, purge_mark=mark), Decoding())):
+            pass
+        return engine.marks[-1]
+
+    async def marks() -> None:
+        assert await ask(None) is None
+        assert await ask(5) == 0  # it has not been told yet how long the list is
+        assert not await replica.has_followed(b"1", 5)
+        assert [await ask(mark) for mark in (4, 5, 9)] == [0, 5, 7]
+        await replica.has_followed(b"2", 8)
+        assert [await ask(mark) for mark in (5, 8)] == [0, 7]
+
+    asyncio.run(marks())
+
+
+def test_a_request_begins_where_the_list_of_purged_passages_ends(tmp_path: Path) -> None:
+    cache = KVCache(tmp_path / "here")
+    about = replicas.About(EchoEngine().identity, None, "", 0, "here")
+    engine = ReplicatedEngine(None, about, EchoEngine().count_prompt_tokens, purge_list=cache.purge_list)
+    assert engine.begin() == cache.begin() == 0
+    cache.forget(["a" * 64])
+    assert engine.begin() == cache.begin() > 64
+    (tmp_path / "here/purged").unlink()
+    (tmp_path / "here/purged").mkdir()
+    assert engine.begin() == 0
 
 
 def test_more_threads_than_a_machine_has_cores_are_refused(ray_session: None) -> None:

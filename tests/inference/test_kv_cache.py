@@ -193,6 +193,9 @@ def test_a_cache_on_another_machine_follows_a_purge_list_once(tmp_path: Path) ->
     here.forget(["b" * 64])
     assert there.follow(here.purge_list()) == 1
     assert there.passages() == {"c" * 64}
+    there.put(b"again" * 6 + b"..", b"state", ["a" * 64], there.begin())
+    here.forget(["a" * 64])
+    assert KVCache(tmp_path / "there").follow(here.purge_list()) == 1
     here.forget(None)
     assert there.follow(here.purge_list()) == 1
     assert there.passages() == set()
