@@ -224,7 +224,12 @@ def mcp(kb: Place | None, model: str | None, labels: tuple[str, ...]) -> None:
 
     scope, options = Scope(labels=checked_labels(labels)), openbook.Options.of(current)
     server = stdio_server(base, embedder, open_model, scope=scope, options=options)
-    server.run()
+    try:
+        server.run()
+    except ExceptionGroup as errors:
+        if errors.split(BrokenPipeError)[1] is not None:
+            raise
+        raise BrokenPipeError from None  # the other program does not listen any more
 
 
 # --- keys -------------------------------------------------------------------------------------------------------------

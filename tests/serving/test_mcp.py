@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar, cast
 
 import httpx2
 import pytest
@@ -144,6 +145,24 @@ def test_a_client_starts_it_and_asks(own_home: Path) -> None:
     found = call(Client(parameters), "ask", question="When does the ferry leave?")
     assert "noon" in found["answer"]
     assert found["receipt"]["model"]["name"] == "echo"
+
+
+def test_a_client_that_stops_listening_is_no_error(own_home: Path) -> None:
+    base_with(own_home, {"ferry.md": "The ferry leaves at noon.\n"}).close()
+    program = [sys.executable, str(ROOT / "tests" / "serving" / "fake_serve.py"), "mcp"]
+    environment = {"OPENBOOK_HOME": str(own_home), "PYTHONPATH": str(ROOT), "PATH": ""}
+    hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "editor", "version": "1"}}
+    message = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}) + "\n"
+    process = subprocess.Popen(
+        program, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    told, heard = cast(IO[str], process.stdin), cast(IO[str], process.stdout)
+    told.write(message)
+    told.flush()
+    assert "protocolVersion" in heard.readline()
+    heard.close()
+    assert process.communicate(message, LONG_S)[1] == ""
+    assert process.returncode == 0
 
 
 @both_versions
