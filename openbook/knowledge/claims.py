@@ -96,7 +96,7 @@ class Statement:
 
 
 def statement(text: str) -> Statement:
-    text = plain(text)
+    text = " ".join(plain(text).split())  # offsets of values count in it
     twice = ((match.start(), Value(("number", "2"))) for match in _TWICE.finditer(text))
     words = words_of(text)
     return Statement(
@@ -225,7 +225,7 @@ def _turned(claim: Statement, evidence: Statement) -> bool:
 
 def _old_and_new(statement: Statement) -> set[tuple[str, str]]:
     """(old, new) of each change that is told: from A to B, B compared with A."""
-    text, found = " ".join(statement.text.split()), set[tuple[str, str]]()
+    text, found = statement.text, set[tuple[str, str]]()
     values = [(at, value) for at, value in statement.values if value.detail or not _YEAR.fullmatch(value.core[-1])]
     for (at, first), (then, second) in pairwise(values):
         between = text[at:then]
@@ -296,7 +296,7 @@ def scales(text: str) -> set[int]:
 def other_column(claim: Statement, cells: Sequence[Statement], headers: Sequence[frozenset[str]]) -> bool:
     """Whether the claim gives a value of a table's row for another year than its column. `headers`: the years over each cell."""
     known = frozenset[str]().union(*headers)
-    years = [(m.start(), m[0]) for m in _YEAR.finditer(" ".join(claim.text.split())) if m[0] in known]
+    years = [(m.start(), m[0]) for m in _YEAR.finditer(claim.text) if m[0] in known]
     scales = (1, *_SCALES.values())
     for at, value in claim.values if years else ():
         over = [

@@ -22,6 +22,7 @@ HOURS = (
     "Groups over 20 get a guide. Members may borrow maps.\n\n"
     "Sales were 12 million euros, compared with 9 million euros in 2022. The office opens at 8:15 am."
 )
+APART = "Sales  were   good  after\n   the strike. Sales rose from 3 to 9."
 FARES = """| Ticket | 2024 | 2023 |
 |---|---|---|
 | Adult | $12 | $11 |
@@ -88,6 +89,8 @@ def test_the_sentence_that_holds_the_answer_is_quoted(answer: str, question: str
         ("Groups over 20 pay less.", "Groups over 20 pay less.", "Groups under 20 pay less."),
         (HOURS, "Members may borrow maps.", "Only members may borrow maps."),
         (HOURS, "Sales rose from 9 million euros to 12 million euros.", "Sales went from 12 million euros to 9 million euros."),
+        (APART, "Sales rose from 3 to 9.", "Sales rose from 9 to 3."),
+        ("It costs 5 per cent of income and fell from 9 to 3.", "It costs 5% and fell from 9 to 3.", "It costs 5% and fell from 3 to 9."),
         (HOURS, "The office opens at 08:15.", "The office opens at 8:45."),
     ],
 )  # fmt: skip
