@@ -154,7 +154,7 @@ def role(passage: ShownPassage, observation: Observation) -> str:
     """What became of the passage in each wording of the question, counted from 1 if there are several."""
     several = len(observation.asked) > 1
     ranks = [
-        f"at rank {wording.found.index(passage.id) + 1}{f' (wording {number})' if several else ''}"
+        f"as number {wording.found.index(passage.id) + 1}{f' (wording {number})' if several else ''}"
         for number, wording in enumerate(observation.asked, 1)
         if passage.id in wording.found
     ]

@@ -85,10 +85,10 @@ class ShownPassage:
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """One wording, three answers. `found`: ids of the passages given to the reader, best first.
+    """One wording, three answers. `found`: ids of the passages given to the reader, best first (not all that were found).
 
-    `rank`: of the first passage found that holds an answer, from 1; 0: none among the first `runner.DEPTH`. `cited`: (passage id,
-    start, end) in the passage's text.
+    `rank`: of the first passage found that holds an answer, given or not, from 1; 0: none among the first `runner.DEPTH`.
+    `cited`: (passage id, start, end) in the passage's text.
     """
 
     text: str

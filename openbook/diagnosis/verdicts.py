@@ -168,7 +168,10 @@ def _why(observation: Observation, found: Judgement) -> str:
             where = f"stands at rank {wording.rank}" if wording.rank else "is not among the first found"
             return f"The passage that holds the answer {where}; {given} were given to the reader. From it the model answers right."
         case "distracted":
-            return f"The passage was among the {given} given to the reader, at rank {wording.rank}. From it alone the model answers right."
+            return (
+                f"A passage that holds the answer was among the {given} given to the reader (the first one found is at rank "
+                f"{wording.rank}). From it alone the model answers right."
+            )
         case "reader_gap":
             return "With nothing but the passage that holds the answer, the model does not give it."
         case "harmed_by_retrieval":

@@ -110,10 +110,10 @@ def test_a_passage_that_another_wording_was_given_is_not_called_ungiven(tmp_path
     case = observation(1, found=())
     second = replace(case.asked[0], text="And otherwise?", found=("p0", "p1"))
     both = written(tmp_path / "r.html", [replace(case, asked=(case.asked[0], second))])
-    assert "given to the reader at rank 2 (wording 2), holds the answer" in both
+    assert "given to the reader as number 2 (wording 2), holds the answer" in both
     assert "not given to the reader" not in both
     assert "not given to the reader, holds the answer" in written(tmp_path / "r.html", [case])
-    assert "given to the reader at rank 1, holds the answer" in written(tmp_path / "r.html", [observation(1)])
+    assert "given to the reader as number 1, holds the answer" in written(tmp_path / "r.html", [observation(1)])
 
 
 def test_two_that_write_one_page_at_the_same_time_both_write_a_whole_one(tmp_path: Path) -> None:

@@ -104,6 +104,12 @@ def test_each_verdict_is_forced_and_has_a_reason(verdict: Verdict, silence: str,
     assert {each for each, _, _ in FORCED} == set(VERDICTS)
 
 
+def test_a_rank_among_those_found_is_not_called_one_among_those_given() -> None:
+    case = observation(1, opened=WRONG, found=("p0", "p1"), rank=7)
+    told = "was among the 2 given to the reader (the first one found is at rank 7)"
+    assert told in reason(case, judge(case))
+
+
 def with_wording(case: Observation, **texts: str) -> Observation:
     """The same asked a second time, with these answers."""
     first = case.asked[0]
