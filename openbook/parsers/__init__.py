@@ -1,6 +1,7 @@
 """Files to text with structure: what citations point into.
 
-A parser is a function `(data, name) -> Content`, named `module:function`. The text it returns holds line feeds and tabs, and no other control
+A parser is a function `(data, name) -> Content`, named `module:function`; those of mail also take how deep inside other files they
+are, those of OCR the languages. The text it returns holds line feeds and tabs, and no other control
 character. `PARSER_VERSION` changes whenever a parser returns something else for the same bytes.
 
 What a file is, its bytes say first, then its name; text of an unknown name is plain text.
@@ -22,7 +23,7 @@ from typing import BinaryIO
 from openbook.errors import NotReadNow, UnreadableFile
 from openbook.records import Content, Digest, sha256_hex
 
-PARSER_VERSION = "9"
+PARSER_VERSION = "10"
 DEEPEST_ATTACHMENT = 3
 MOST_TEXT_CHARS = 100_000_000  # what a file of a few kilobytes can ask a parser to repeat has no other bound
 
@@ -108,7 +109,7 @@ def parse_bytes(data: bytes, name: str, depth: int = 0, *, ocr: str = "") -> Con
     if ocr and target == PARSERS[".pdf"]:
         target = _OCR_PDF
     # What holds other files counts how deep it is itself; OCR needs to know the languages.
-    mail, scans = (PARSERS[".eml"], PARSERS[".msg"]), (_OCR_IMAGE, _OCR_PDF)
+    mail, scans = (PARSERS[".eml"], PARSERS[".mbox"], PARSERS[".msg"]), (_OCR_IMAGE, _OCR_PDF)
     more = (depth,) if target in mail else (ocr,) if target in scans else ()
     content: Content = pkgutil.resolve_name(target)(data, name, *more)
     if not content.text.strip():

@@ -67,7 +67,7 @@ def parse_mail(data: bytes, name: str, depth: int = 0) -> Content:
     return _message_content(out, head, head["Date"], "message/rfc822", name, labels)
 
 
-def parse_mailbox(data: bytes, name: str) -> Content:
+def parse_mailbox(data: bytes, name: str, depth: int = 0) -> Content:
     """Messages one after the other, each under its subject. (The format: RFC 4155.)"""
     found = list(_FROM_LINE.finditer(data))
     if not found:
@@ -76,7 +76,7 @@ def parse_mailbox(data: bytes, name: str) -> Content:
     ends = [*(mark.start() for mark in found[1:]), len(data)]
     for mark, end in zip(found, ends, strict=True):
         try:
-            content = parse_mail(re.sub(rb"(?m)^>(>*From )", rb"\1", data[mark.end() : end]), name, 1)
+            content = parse_mail(re.sub(rb"(?m)^>(>*From )", rb"\1", data[mark.end() : end]), name, depth + 1)
         except UnreadableFile as error:
             out.paragraph(f"(a message is not read: {error})")
         else:

@@ -17,11 +17,16 @@ from itertools import groupby, islice, zip_longest
 from openbook.errors import UnreadableFile
 from openbook.parsers.blocks import Blocks, text_content
 from openbook.parsers.characters import title_from_name
-from openbook.parsers.packages import ZIP_MARK, Package, core_properties
+from openbook.parsers.packages import ZIP_MARK, Package, core_properties, package_kind
 from openbook.parsers.text import read_text
 from openbook.records import Content
 
 MOST_CELLS = 2_000_000
+_MEDIA_TYPES = {
+    ".ods": "application/vnd.oasis.opendocument.spreadsheet",
+    ".xls": "application/vnd.ms-excel",
+    ".xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+}
 _LARGE_TABLE_CHARS = 20_000  # a header that stands further away is not shown with a row
 _SAMPLE_CHARS = 65_536
 _SAMPLE_ROWS = 200
@@ -71,8 +76,8 @@ def parse_workbook(data: bytes, name: str) -> Content:
         raise UnreadableFile("encrypted with a password") from error
     except (calamine.CalamineError, OSError, ValueError) as error:
         raise UnreadableFile("a damaged workbook") from error
-    kind = "vnd.oasis.opendocument.spreadsheet" if name.lower().endswith(".ods") else "vnd.ms-excel"
-    return out.content(f"application/{kind}", title or title_from_name(name), name, metadata)
+    kind = package_kind(data) if data.startswith(ZIP_MARK) else ".xls"
+    return out.content(_MEDIA_TYPES.get(kind, _MEDIA_TYPES[".xlsx"]), title or title_from_name(name), name, metadata)
 
 
 def _shown(cell: object) -> str:

@@ -149,6 +149,19 @@ def test_subjects(raw: bytes, shown: str) -> None:
     assert parse_mail(b"From: a@b\nSubject: " + raw + b"\n\nbody\n", "a.eml").title == shown
 
 
+def test_mailboxes_inside_mailboxes_end() -> None:
+    data = letter("level 0").as_bytes()
+    for level in range(1, 7):
+        outer = letter(f"level {level}")
+        box = b"From a@b Tue Mar  5 10:00:00 2024\n" + data
+        outer.add_attachment(box, maintype="application", subtype="mbox", filename="a.mbox")
+        data = outer.as_bytes()
+    text = parse_mail(data, "a.eml").text
+    assert "Subject: level 5" in text
+    assert "Subject: level 3" not in text
+    assert "(not read: more than 3 attachments inside one another)" in text
+
+
 def test_a_mailbox() -> None:
     first = letter("First", ">From here to there\nFrom the north: 10:00\n").as_bytes()
     second = b"\nFrom c@d Tue Mar  5 11:00:00 2024\n" + letter("Second").as_bytes()

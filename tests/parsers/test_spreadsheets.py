@@ -130,6 +130,13 @@ def test_values_are_shown_as_a_person_would_write_them(value: float, style: int,
     assert parse_workbook(workbook({"S": sheet}), "a.xlsx").text == f"S\n\n{shown}"
 
 
+def test_the_bytes_of_a_workbook_say_its_media_type() -> None:
+    table = '<table:table table:name="S"><table:table-row><table:table-cell><text:p>a</text:p></table:table-cell></table:table-row></table:table>'
+    assert parse_workbook(workbook({"S": rows_xml(["a"])}), "a.ods").media_type.endswith("spreadsheetml.sheet")
+    opened = odf_file("spreadsheet", table, more={"META-INF/manifest.xml": "<manifest:manifest NS/>"})
+    assert parse_workbook(opened, "a.xlsx").media_type.endswith("opendocument.spreadsheet")
+
+
 def test_cells_that_are_filled_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("openbook.parsers.spreadsheets.MOST_CELLS", 2)
     rows = [f'<row r="{row}">{cell(f"A{row}", row, 0)}</row>' for row in (1, 900, 901)]
