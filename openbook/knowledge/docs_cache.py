@@ -59,7 +59,7 @@ def for_documents(
                     "DELETE FROM embeddings WHERE embedding_key NOT IN (SELECT embedding_key FROM passages)"
                 )
             if key == _key(paths, embedder.identity, options, sizing):
-                with schema.storage_errors(folder):
+                with schema.database_errors(folder):
                     (folder / _MARK).write_text(roots, encoding="utf-8", errors="surrogateescape")
                 _prune(cache / "docs", keep=folder)
                 return base, report
@@ -75,7 +75,7 @@ def _building(folder: Path) -> Iterator[None]:
     Raises StorageError, KnowledgeBaseBusy while a purge looks at it.
     """
     with ExitStack() as lock:
-        with schema.storage_errors(folder):
+        with schema.database_errors(folder):
             make_folder(folder)
             held = lock.enter_context(shared_lock(folder / _BUILDING))
         if not held:

@@ -229,7 +229,7 @@ def error_message(error: sqlite3.DatabaseError) -> str:
 
 
 @contextmanager
-def storage_errors(folder: Path) -> Iterator[None]:
+def database_errors(folder: Path) -> Iterator[None]:
     """Turn what SQLite and the disk say into sentences. Raises StorageError, KnowledgeBaseBusy, KnowledgeBaseInvalid."""
     try:
         yield
@@ -252,7 +252,7 @@ def storage_errors(folder: Path) -> Iterator[None]:
         raise KnowledgeBaseDamaged(f"The knowledge base in {folder} is damaged: {text}. {_REBUILD}") from error
     except OSError as error:
         raise StorageError(
-            f"Cannot write to {error.filename or folder}: {error.strerror or error}. Nothing is lost."
+            f"Cannot read or write {error.filename or folder}: {error.strerror or error}. What was committed is safe."
         ) from error
 
 

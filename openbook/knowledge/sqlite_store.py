@@ -97,7 +97,7 @@ class SqliteStore:
             return schema.meta(connection)
 
     def errors(self) -> AbstractContextManager[None]:
-        return schema.storage_errors(self.folder)
+        return schema.database_errors(self.folder)
 
     # --- connections and locks
 
@@ -203,7 +203,11 @@ class SqliteStore:
             connection.execute(f"PRAGMA busy_timeout = {schema.BUSY_MS}")
 
     def bytes_on_disk(self, connection: Connection) -> int:
-        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+        found = 0
+        for path in self.folder.rglob("*"):
+            with suppress(FileNotFoundError):  # another process may have deleted it meanwhile
+                found += path.stat().st_size if path.is_file() else 0
+        return found
 
 
 def _file_problems(connection: Connection) -> Iterator[str]:
