@@ -1,7 +1,7 @@
 """Diagnosis: closed-book, open-book and oracle answers side by side.
 
 * `runner`           asks every question three ways, and the probes; start reading here
-* `bench`            what is asked, and one request to it
+* `bench`            the setup that is diagnosed, and one request to it
 * `run_log`          the file of what was answered
 * `verdicts`         from what was answered to one verdict for each question
 * `scoring`          which answer is right; intervals and tests
@@ -16,5 +16,5 @@
 * `advice`           what to do about the misses
 * `report`           one HTML page
 * `results`          the folder of a diagnosis
-* `gate`             whether a trained model may take a name, and the questions that decide it
+* `gate`             whether a trained model may replace the one that a name points to, and the questions that decide it
 """

@@ -1,6 +1,6 @@
-"""What questions are put to, and one request to it: the wording alone, or with exactly these passages.
+"""The setup that is diagnosed (model, knowledge base, options), and one request to it: a question alone, or with given passages.
 
-With passages means as `openbook ask` reads them: the same functions, the same options.
+Passages are read as `openbook ask` reads them: by the same functions and options.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Stopped(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What questions are put to. `scope.as_of` is a version, so that a change in the meantime changes nothing.
+    """The setup that is diagnosed. `scope.as_of` is a version, so that a change in the meantime changes nothing.
 
     `at_once`: how many questions are asked at the same time. What is found does not depend on it.
     """
@@ -120,7 +120,7 @@ def ask_with(bench: Bench, wording: str, hits: Sequence[Hit], cancelled: Cancell
         return *final_answer(readings[0], bench.model), readings[0].completion
 
     reply = _reply(request, cancelled)
-    # A passage that did not fit was not given. One that did and came after a sure one was: it could have been read.
+    # Given: what fitted into the context, also what was not read because an earlier passage was sure.
     given = [*readings[0].hits, *readings[0].unread] if readings else hits
     if reply.abstained or reply.failure:
         return PassageReply(reply, (), given)

@@ -1,8 +1,10 @@
-"""May a model take a name? Only if it reads and knows no worse than the one that has it, and reached its own target.
+"""Whether a trained model may replace the one that a name points to: it must be no worse than the present holder at reading and at
+known facts, and must reach the targets of its own recipe.
 
-Non-inferiority: both answer the same questions, with the right passage or by themselves; the difference of their scores is
-resampled by question (paired bootstrap). The candidate passes when the lower end of the one-sided 95 % interval is above minus
-the margin. Its sets of questions are JSON Lines, plain or compressed with gzip:
+Non-inferiority: both models answer the same questions, from the right passage (reading) or from memory (known facts); the difference
+of their scores is resampled by question (paired bootstrap). The candidate passes when the lower end of the one-sided 95 % interval is
+above minus the margin. The sets of questions are JSON Lines, plain or compressed with gzip. They are not those of `questions`, because
+many questions are put to one passage, which is then read once:
 
     {"title": "Warsaw", "passage": "...", "questions": [{"question": "...", "answers": ["1611"]}, ...]}   reading
     {"question": "What is the capital of France?", "answers": ["Paris"]}                                 known facts

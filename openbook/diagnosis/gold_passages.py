@@ -46,7 +46,10 @@ class GoldPassages:
     on_topic: Callable[[Passage], bool] = field(default=lambda passage: True, repr=False, compare=False)
 
     def spans_in(self, passage: Passage) -> tuple[Span, ...]:
-        """Where the answer stands in the passage's text, if it does. If located by gold, equal text elsewhere counts."""
+        """Where the answer stands in the passage's text, if it does.
+
+        If a span or quote located it, a passage with the same text in another document counts too.
+        """
         if self.located == "answers":
             return answer_spans(passage.text, self.question.answers) if self.on_topic(passage) else ()
         if not passage.parts:
@@ -134,8 +137,8 @@ class GoldFinder:
 
 
 def topic_of(question: Question) -> Callable[[str], bool]:
-    """Whether a text is about what the question is about: it holds half of the names in it, or without any one of its other
-    telling words, which may go on in another way.
+    """Whether a text is about what the question is about: it holds at least half of the names in the question; if there are none, at
+    least one of its other telling words, whatever its ending.
 
     If nothing has a capital, as in a search box, any word may be a name, and most of them are needed. Letter case and endings
     make no difference.

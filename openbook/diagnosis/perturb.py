@@ -136,7 +136,7 @@ def _other_month(old: str, random: Random) -> str:
 
 
 def _other_hour(old: str, random: Random) -> str:
-    """In the same half of the day."""
+    """One of about the same time, written with as many digits; 10 to 12 are one group, and 0 stays 0."""
     first, last = next(each for each in ((0, 0), (1, 9), (10, 12), (13, 23)) if int(old) <= each[1])
     return str(random.randint(first, last)).zfill(len(old))
 

@@ -137,7 +137,7 @@ def texts(value: _Texts) -> tuple[str, ...]:
 
 
 def checked(question: Question, where: str) -> Question:
-    """The question with its wordings as they are asked, if it is one that can be. Raises ConfigError."""
+    """The question as it will be asked. Raises ConfigError for one that cannot be."""
     problem = _problem(question)
     if problem:
         raise ConfigError(f"{where} is no valid question: {problem}.")

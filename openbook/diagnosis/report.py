@@ -1,4 +1,4 @@
-"""A diagnosis as one HTML page (`templates/`) that needs nothing else: no network, no other file, and no script for what it says.
+"""A diagnosis as one HTML page (`templates/`) that needs nothing else: no network and no other file; it can be read with scripts turned off.
 
 Questions, answers and documents are other people's words: every text is escaped, control characters become spaces, and the
 page's own policy lets a browser run no script but the one that is part of it.

@@ -55,7 +55,7 @@ def _slug(model: ModelIdentity) -> str:
 
 def observation_files(folder: Path) -> list[Path]:
     """Those of all models in the folder."""
-    # OpenBook 0.1.0 wrote a second file beside one of whose lines it replaced. It left it there only if it was killed.
+    # While 0.1.0 replaced lines it wrote a second file beside the first. That is left over only where it was killed.
     return sorted(path for path in folder.glob(f"{OBSERVATIONS}*.jsonl") if not path.name.endswith(".again.jsonl"))
 
 

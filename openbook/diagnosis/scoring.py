@@ -91,21 +91,19 @@ def holds_answer(answer: str, accepted: Sequence[str]) -> float:
     return float(any(words and f" {words} " in text for words in map(normalised, accepted)))
 
 
-def equal_value(answer: str, accepted: Sequence[str]) -> float:
-    """1 if the answer states the number, date or time of day that an accepted answer is; in doubt 0.
+def equal_value(answer: str, accepted: Sequence[str]) -> bool:
+    """Whether the answer states the number, date or time of day that an accepted answer is; in doubt not.
 
     `28 days` equals `twenty-eight days` and `28`, not `28 hours`; `30 April 2024` equals `30 April`, not the other way
     round. An answer that states several values of one kind equals none, nor does one that disagrees with another of the
     accepted answers.
     """
     wanted = [value for value in map(accepted_value, accepted) if value is not None]
-    if not wanted:
-        return 0.0
     stated = stated_values(answer)
     kinds = Counter(value.kind for value in stated)
     alone = [value for value in stated if kinds[value.kind] == 1]
     same = [value for value in alone if any(same_value(value, each) for each in wanted)]
-    return float(any(not any(contradicts(value, each) for each in wanted) for value in same))
+    return any(not any(contradicts(value, each) for each in wanted) for value in same)
 
 
 def yes_or_no(answer: str) -> str:
@@ -195,7 +193,9 @@ def holds_any(text: str, accepted: Sequence[str]) -> bool:
 
 
 def _says_loosely(text: str, accepted: str) -> bool:
-    """Where words cannot be told apart, the letters; of a whole sentence, most of its words, all its values, and its "not"."""
+    """Whether the text holds the letters of an accepted answer in a script without spaces; or of one that is a whole sentence most of
+    its words, all its values, and the same "not".
+    """
     if not text.strip() or not accepted.strip():
         return False
     if NO_SPACES.search(accepted):

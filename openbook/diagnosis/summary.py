@@ -89,7 +89,7 @@ class Retrieval:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One question in short, for comparing. `question`: see `words_digest`."""
+    """One question in short, for comparing. `question`: not the question but `words_digest` of it."""
 
     id: str
     verdict: Verdict
@@ -107,7 +107,7 @@ def words_digest(question: Question) -> Digest:
 class ModelSummary:
     """`right_in`: of the questions with an answer, right in each mode in every wording (oracle: if there is one).
 
-    `misses_within_depth`: retriever misses whose passage is among the deepest that are looked at. `misses_cut_off`: those of
+    `misses_within_depth`: retriever misses whose passage was found among the first `runner.DEPTH`. `misses_cut_off`: those of
     them whose rank is within the number of passages to read, so that something else kept it from the reader.
     """
 

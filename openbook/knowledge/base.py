@@ -239,7 +239,7 @@ class KnowledgeBase:
             return integrity.content(connection, rows[0].content_id) if rows else None
 
     def pages(self, document: str, version: int | None = None) -> list[tuple[int, int]]:
-        """(number of the page, where it begins in the text) for each page that has some, in text order."""
+        """(number of the page, where it begins in the text) for each page that has text, in text order."""
         begins: dict[int, int] = {}
         for passage in self.passages(document, version):
             if passage.page is not None:

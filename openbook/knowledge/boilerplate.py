@@ -1,7 +1,8 @@
 """What stands around the content of a document: headings alone, page headers and footers, tables of contents, navigation.
 
 It stays in the text, which passages cover exactly. But a passage that holds nothing else is not searched: it would take
-the place of one that answers. Each visible line must be boilerplate, and what a line says must stand elsewhere too.
+the place of one that answers. A passage is boilerplate when each visible line of it is one of these and says nothing that does not stand
+elsewhere; in a table of contents up to half of the lines may be unknown.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ class Needles:
             self._table = None
 
     def find_in(self, path: Path, run: int = WINDOW) -> tuple[int | None, int]:
-        """(offset of a window in the file that belongs to a run of so many bytes, or None; the file's size).
+        """(offset of a window in the file that belongs to a run of so many bytes, or None; how many bytes were read).
 
         What was added is a run as a whole where it is shorter.
         """

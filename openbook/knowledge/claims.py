@@ -200,7 +200,7 @@ def contradict(claim: Statement, evidence: Statement, question: Statement) -> bo
 
 
 def _opposed(claim: Statement, evidence: Statement, asked: frozenset[tuple[int, int]]) -> bool:
-    """Whether the one uses a word that excludes one of the other: more and less, all and some, days and weeks."""
+    """Whether the claim says `only` and the evidence nothing like it, or the one uses a word that excludes one of the other: more and less."""
     if "only" in claim.words and not _ONLY & {*evidence.words}:
         return True
     for group in {group for group, _ in claim.sides - evidence.sides}:
@@ -253,7 +253,7 @@ def _than(statement: Statement) -> tuple[frozenset[str], frozenset[str]]:
 
 
 def _misaligned(claim: Statement, evidence: Statement) -> bool:
-    """Whether the sentence pairs what `respectively` keeps apart: A and B were 1 and 2, respectively."""
+    """Whether the claim pairs numbers from different places of two lists: of "in 2024 and 2023 it was 1 and 2", 2024 with 2."""
     lists = [_NUMBER.findall(match[0]) for match in _LIST.finditer(evidence.text)]
     mine = set(_NUMBER.findall(claim.text))
     for i, one in enumerate(lists):

@@ -70,7 +70,7 @@ def for_documents(
 
 @contextmanager
 def _building(folder: Path) -> Iterator[None]:
-    """While a knowledge base is made here, by one process or several, its folder is not what a killed one left.
+    """Hold a lock that marks `folder` as under construction, so that a purge does not take it for what a killed process left.
 
     Raises StorageError, KnowledgeBaseBusy while a purge looks at it.
     """

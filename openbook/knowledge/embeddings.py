@@ -17,7 +17,7 @@ from openbook.knowledge.tables import MOST_ROW_CHARS, MOST_TABLE_CHARS, table_he
 from openbook.knowledge.versions import add_version
 from openbook.records import BatchEmbedder, Embedder
 
-# Told (stage, done, total): stages "read" and "digest" count files, stage "embed" counts passages.
+# Told (stage, done, total): "digest" (bytes are compared with what is known) and "read" (parsed) count files, "embed" passages.
 Progress: TypeAlias = Callable[[str, int, int], None]
 
 BATCH = 64  # passages embedded between two slices

@@ -1,4 +1,7 @@
-"""Purging: a document leaves every version, index and temporary file, and a scan of all bytes proves it."""
+"""Purging: a document leaves every version, index and temporary file, and a scan of all bytes proves it.
+
+What lies outside the folder of the knowledge base: `openbook.deletion`, which calls this.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +33,9 @@ class PurgeResult:
 
     `documents`: those that are in no version any more; `in_part`: others that had a text of theirs, and keep what else they hold
     or held. `on_disk`: files of that path that are still there, so that the next run over them takes them in again; `labels`:
-    what was given by name to those among them, which went with the documents. `objects` and `object_bytes` are in the storage that
-    machines share: each has the bytes of a file that was scanned. `remains` and `beyond_reach`: where more may be, as sentences.
+    those that had been given directly to these, which that run does not know any more. `objects` and `object_bytes` are in the storage
+    that machines share: each has the bytes of a file that was scanned. `beyond_reach`: what no purge of this kind of store can reach, a
+    sentence. `remains`: what is still in the shared storage or on other machines after this one, a sentence each.
     """
 
     version: int
@@ -98,18 +102,18 @@ def purge(
     on_disk = tuple(path for path in sorted(there) if os.path.lexists(path_displayed(path)))
     labels = {label for path in on_disk for label in given.get(path, ())}
     return PurgeResult(
-        version,
-        tuple(sorted(paths | others - in_part)),
-        tuple(sorted(in_part)),
-        passages,
-        files,
-        scanned,
-        on_disk,
-        tuple(sorted(labels)),
-        base.store.beyond_reach,
-        objects,
-        object_bytes,
-        remains,
+        version=version,
+        documents=tuple(sorted(paths | others - in_part)),
+        in_part=tuple(sorted(in_part)),
+        passages=passages,
+        files=files,
+        bytes=scanned,
+        on_disk=on_disk,
+        labels=tuple(sorted(labels)),
+        beyond_reach=base.store.beyond_reach,
+        objects=objects,
+        object_bytes=object_bytes,
+        remains=remains,
     )
 
 

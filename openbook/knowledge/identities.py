@@ -1,9 +1,9 @@
 """Follows documents through renames: a document keeps its identity and its access labels while its text and name change.
 
 A row of `identities` says where a document is (or was last) and who may see it. `labels` are all access labels that it carries
-now, or carried last; they close every version of it. `given` are those of them that were given to it by name, or that its
-sidecar or text gave it until a rename lost them; they stay when its folder is synced, when its versions are pruned, and when
-it comes back to its path.
+now, or carried last; they restrict every version of it. `given` are those of them that were given to it directly: by
+`add --label`, not by the rule of a synced folder, nor by its own text or sidecar (but what these gave stays as `given` when a rename
+loses it). They stay when its folder is synced, when its versions are pruned, and when it comes back to its path.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Change(DocumentState):
 
 
 def identities(connection: Connection) -> list[Identity]:
-    """All documents, those that left their path last at the end; a live one after all that were at its path before."""
+    """All documents, by when they last came or changed; so of those that were at one path the live one is last."""
     rows = connection.execute(
         "SELECT i.id, i.path, i.labels, i.given, d.content_id, d.id IS NOT NULL AND d.removed_in IS NULL FROM identities i "
         "LEFT JOIN documents d ON d.id = (SELECT max(n.id) FROM documents n WHERE n.identity = i.id) "
@@ -70,7 +70,7 @@ def identities(connection: Connection) -> list[Identity]:
 
 
 def write_identity(connection: Connection, identity: int | None, path: str, labels: str, given: str) -> int:
-    """Say where a document is now and what closes it (labels as JSON); None makes a new one. Returns its id."""
+    """Say where a document is now and what restricts it (labels as JSON); None makes a new one. Returns its id."""
     values = (path, labels, given)
     if identity is None:
         sql = "INSERT INTO identities (path, labels, given) VALUES (?, ?, ?) RETURNING id"
@@ -107,7 +107,7 @@ def follow_renames(
     """The changes of a run, where a text that left one path and came to another is the same document under a new name.
 
     It left in this run when its path is `removed`, has another text now, or is in a `synced` folder and its file is gone.
-    It may also have left a `synced` folder in an earlier run. Labels given by name go with the text, and so do its others, such
+    It may also have left a `synced` folder in an earlier run. Labels given directly go with the text, and so do its others, such
     as those of a sidecar that stayed behind, so that a rename opens nothing; those that `folder_labels` gives to its old path do
     not. A text with fewer labels than the document had is another document: else older versions would show to more people.
     """

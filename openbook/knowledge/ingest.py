@@ -41,10 +41,9 @@ class RunOptions:
     """How a run reads files.
 
     `labels`: access labels for every document of it; `unlabel`: those that `add` takes away; `may_state`: those that files may state
-    themselves (None: all). `retry`: read failed files again,
-    though nothing about them changed. `ocr`: Tesseract's languages (`eng+deu`), empty for none. `parsers`: who parses, on this
-    machine or others. `check_cancelled` is called all the time; when it raises, the run ends with that and without a version, and
-    what it had stored is deleted.
+    themselves (None: all). `retry`: read failed files again, though nothing about them changed. `ocr`: Tesseract's languages
+    (`eng+deu`), empty for none. `parsers`: who parses, on this machine or others. `check_cancelled` is called all the time; when it
+    raises, the run ends with that and without a version, and what it had stored is deleted.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -63,9 +62,9 @@ class RunOptions:
 class FileBatch:
     """Files that were found together, and how they are to be read. `source`: the folder, if it is to be synced.
 
-    `labels` are added to those that files state and those that were given to them by name. Without `source` the run itself gives
-    them by name. `around` are those of synced folders that the files are in: added, and not given by name. `inner`: folders inside
-    it that have a batch of their own. `relabel`: look at the labels of unchanged files too.
+    `labels`: for every document of the batch, besides those that files state and those given directly (see `identities`). Without
+    `source` they are themselves given directly. `around`: labels of synced folders that the files lie in; added, but not as given
+    directly. `inner`: folders inside it that have a batch of their own. `relabel`: look at the labels of unchanged files too.
     """
 
     found: Sequence[FoundFile | Verdict]
@@ -279,7 +278,7 @@ class Ingest:
         self.changes.append(change)
 
     def _metadata(self, found: FoundFile, content_id: int) -> tuple[str, str, str]:
-        """(metadata, labels, labels given by name) as JSON.
+        """(metadata, labels, labels given directly) as JSON.
 
         Metadata is what the file system, the file and its sidecar say, in this order of precedence.
         """

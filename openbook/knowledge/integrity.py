@@ -1,4 +1,4 @@
-"""Digests of rows: what is read from SQLite is what was stored.
+"""Digests of rows: what is read from the database is what was stored.
 
 Every row of contents, passages, embeddings and documents has a digest over all that is read of it, which is compared when
 it is read. The tables in `TABLES` are small and decide together what an answer may see, so that a row that is missing

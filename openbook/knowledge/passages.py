@@ -168,7 +168,7 @@ def beginning_of(connection: Connection, content: int, chars: int) -> tuple[str,
 def documents_holding(connection: Connection, contents: Collection[int], seen: Condition) -> Mapping[int, Holders]:
     """The documents that are `seen`, by the content that they hold.
 
-    It takes the labels that a document carries in this version, and those that it carries now, or carried last.
+    To see one, a reader must hold the labels that it carries in this version, and those that it carries now, or carried last.
     """
     among = "d.content_id IN (SELECT CAST(value AS BIGINT) FROM json_each(:contents))"
     values = {"contents": json.dumps(sorted(contents)), **seen.values}

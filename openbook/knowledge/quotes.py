@@ -364,7 +364,7 @@ class _Passages:
         return sorted(found, key=lambda each: (-each[1], each[0].end - each[0].start))[:COMPARED]
 
     def _against(self, statement: Statement, units: Iterable[_Run]) -> int:
-        """How many words of a statement the nearest sentence has that says otherwise; -1: there is none."""
+        """How many words of the statement stand in the sentence that contradicts it and shares most with it; -1: none contradicts it."""
         shared = [(unit.shared(statement), unit) for unit in units if not unit.heading]
         return max(
             (n for n, unit in shared if n > 1 and claims.contradict(statement, unit.statement, self.question)),

@@ -63,7 +63,7 @@ CREATE INDEX IF NOT EXISTS closed_documents ON identities (labels) WHERE labels 
 
 -- A path that held a content from version `added_in` up to, but not in, version `removed_in`. `stat` is what the file
 -- system said when it was read; while it says the same, the file is not read again. `labels`: all access labels that it
--- carries; `given_labels`: those among them that were given to it by name, which stay when its folder is synced.
+-- carries; `given_labels`: those among them that were given to it directly, which stay when its folder is synced.
 CREATE TABLE IF NOT EXISTS documents (
   id INTEGER PRIMARY KEY, path TEXT NOT NULL, content_id INTEGER NOT NULL REFERENCES contents (id),
   bytes INTEGER NOT NULL, stat TEXT NOT NULL, metadata TEXT NOT NULL, labels TEXT NOT NULL,

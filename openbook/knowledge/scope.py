@@ -55,7 +55,7 @@ def condition(scope: Scope | None, version: int) -> Condition:
     values.update(zip(names, sorted(scope.labels), strict=True))
     held = ", ".join(["''", *(f":{name}" for name in names)])  # no label is empty
     sql += f" AND (d.labels = '[]' OR NOT EXISTS (SELECT 1 FROM json_each(d.labels) WHERE value NOT IN ({held})))"
-    if scope.as_of is not None:  # a label given later closes the older versions too
+    if scope.as_of is not None:  # a label given later restricts the older versions too
         sql += (
             " AND d.identity NOT IN (SELECT i.id FROM identities i, json_each(i.labels) l "
             f"WHERE i.labels <> '[]' AND l.value NOT IN ({held}))"

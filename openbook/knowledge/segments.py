@@ -54,7 +54,7 @@ class PassageIdentity(NamedTuple):
 class Segment:
     """Row r is one passage; the rows of `contents[c]` are `starts[c]:starts[c + 1]`."""
 
-    contents: NDArray[np.int64]  # ids in SQLite
+    contents: NDArray[np.int64]  # ids in the database
     starts: NDArray[np.int64]
     passages: NDArray[np.int64]  # this, keys and variants: see PassageIdentity
     keys: NDArray[np.uint64]

@@ -35,10 +35,9 @@ FindBatches: TypeAlias = Callable[[Live], Sequence[FileBatch]]
 class Report:
     """`version` is the committed version; the one before when nothing changed.
 
-    Of the files that went in, `characters` were read of the `source_characters` they hold (markup counts, where it is
-    part of the text). `left_labelled`: documents that had labels and went, while others without any came, which may be the
-    same under another name. `open_copies`: documents without labels that hold the text of one
-    that carries some, where one of both came or changed.
+    Of the files that went in, `characters` were read of the `source_characters` they hold (markup counts, where it is part of the
+    text). `left_labelled`: documents that had labels and went, while others without any came, which may be the same under another
+    name. `open_copies`: documents without labels that hold the text of one that carries some, where one of both came or changed.
     """
 
     version: int
@@ -201,7 +200,7 @@ def resolve(paths: Sequence[str], name: str) -> list[str]:
 
 
 def folder_changes(folders: Sequence[Path]) -> Iterator[int]:
-    """How many files changed, each time that nothing changes any more for 0.4 seconds (or for 8 times that).
+    """How many files changed, each time that nothing changes any more for 0.4 seconds, or after 3.2 if it goes on.
 
     Also 0 when watching has begun, and then about twice a second. No change after the first 0 is missed, however long the caller
     takes. Ends by KeyboardInterrupt. Raises StorageError when the system has no more watches to give.

@@ -132,7 +132,7 @@ def may_need_ocr(path: Path) -> bool:
 
 
 def needs_ocr(reason: str) -> bool:
-    """Whether a file was not read for want of OCR alone."""
+    """Whether this is the reason for which an image is not read without OCR."""
     return reason == _IMAGE
 
 

@@ -81,7 +81,7 @@ def parse_mailbox(data: bytes, name: str, depth: int = 0) -> Content:
             out.paragraph(f"(a message is not read: {error})")
         else:
             labels |= _add_content(content.title, content, out)
-    return out.content("application/mbox", title_from_name(name), name, _closed_by(labels))
+    return out.content("application/mbox", title_from_name(name), name, _labels_as_metadata(labels))
 
 
 def _add_body(text: str, is_html: bool, out: Blocks) -> None:
@@ -129,12 +129,12 @@ def _message_content(
     out: Blocks, head: Mapping[str, str], date: object, media_type: str, name: str, labels: Set[str]
 ) -> Content:
     fields = [("author", head["From"]), ("to", head["To"]), ("cc", head["Cc"]), ("date", date)]
-    metadata = merged(make_metadata(fields), _closed_by(labels))
+    metadata = merged(make_metadata(fields), _labels_as_metadata(labels))
     return out.content(media_type, head["Subject"] or title_from_name(name), name, metadata)
 
 
-def _closed_by(labels: Set[str]) -> Metadata:
-    """A message shows what is attached to it, so it is closed by the labels of that."""
+def _labels_as_metadata(labels: Set[str]) -> Metadata:
+    """A message shows what is attached to it, so the labels of that restrict it."""
     return ((LABEL_KEY, tuple(sorted(labels))),) if labels else ()
 
 
@@ -148,7 +148,7 @@ def _leaves(message: Message) -> Iterator[tuple[Message, bool]]:
         part, is_chosen = waiting.pop()
         kind, inner = part.get_content_type(), _inner(part)
         is_attached = str(part.get("Content-Disposition", "")).lower().startswith("attachment")
-        is_named = is_attached or _raw_file_name(part)
+        is_named = is_attached or bool(_raw_file_name(part))
         if kind == "multipart/alternative" and inner:
             # The plain text unless it is blank, then the last one, which is the richest. Apple Mail attaches files to one that is not read.
             plain = (each for each in inner if each.get_content_type() == "text/plain" and _part_text(each).strip())

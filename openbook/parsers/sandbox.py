@@ -302,7 +302,7 @@ def decode_answer(body: bytes) -> Outcome:
 
 
 def _is_orderly(content: Content) -> bool:
-    """Whether a content holds the laws that records state: of offsets, characters and lengths."""
+    """Whether a content keeps the rules that `records.Content` states: of offsets, characters and lengths."""
     size = len(content.text)
     edges = [0, *(edge for page in content.pages for edge in (page.start, page.end)), size]
     numbers = [0, *(page.number for page in content.pages), _MOST_NUMBER]

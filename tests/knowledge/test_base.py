@@ -85,9 +85,9 @@ def test_a_folder_in_the_place_of_the_file_is_said_to_be_the_trouble(tmp_path: P
 
 
 def test_a_file_that_cannot_be_read_is_not_called_unwritable(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="^Cannot read or write .*nothing: No such file"):
-        with schema.database_errors(tmp_path):
-            (tmp_path / "nothing").read_bytes()
+    found = pytest.raises(StorageError, match=r"^Cannot read or write .*nothing: No such file")
+    with found, schema.database_errors(tmp_path):
+        (tmp_path / "nothing").read_bytes()
 
 
 def test_while_one_writes_threads_read_and_a_second_writer_is_refused(library: Library) -> None:
