@@ -71,7 +71,7 @@ class GoldFinder:
         if not question.answers:
             return GoldPassages(question)
         if gold is not None:
-            for document in self._paths(gold.document):
+            for document in documents_named(self._documents, gold.document):
                 text, start, end, located = self._text(document), gold.start, gold.end, "span"
                 if gold.quote and text[start:end] != gold.quote:
                     start, located = text.find(gold.quote), "quote"
@@ -82,12 +82,6 @@ class GoldFinder:
             if gold.quote and (found := self._by_quote(question, gold.quote)) is not None:
                 return found
         return self._by_answers(question)
-
-    def _paths(self, name: str) -> list[str]:
-        """Documents whose path is `name` or ends with it."""
-        name = name.replace("\\", "/").removeprefix("./")
-        end = "/" + name.lstrip("/")
-        return [path for path in self._documents if name and (path == name or path.endswith(end))]
 
     def _reached(self, document: str, start: int, end: int) -> tuple[list[Hit], dict[Digest, tuple[Span, ...]]]:
         """The passages that a span of the document's text reaches into, and where it stands in each."""
@@ -134,6 +128,12 @@ class GoldFinder:
             for hit in self._base.search(query, self._embedder, LOOKED_THROUGH, self._scope)[1]:
                 found.setdefault(hit.passage.id, hit)
         return list(found.values())
+
+
+def documents_named(documents: Iterable[str], name: str) -> list[str]:
+    """Those whose path is `name` or ends with it; its parts may be divided by backslashes, which also begin an escape in a path."""
+    names = {each.removeprefix("./") for each in (name, name.replace("\\", "/"))} - {""}
+    return [path for path in documents if any(path == each or path.endswith("/" + each.lstrip("/")) for each in names)]
 
 
 def topic_of(question: Question) -> Callable[[str], bool]:

@@ -21,7 +21,7 @@ from itertools import islice
 from pathlib import Path, PurePath
 from typing import Any
 
-from openbook.diagnosis.gold_passages import places_of
+from openbook.diagnosis.gold_passages import documents_named, places_of
 from openbook.diagnosis.questions import content_of, file_content, json_lines, question_of, repeated_id
 from openbook.diagnosis.scoring import plain_words
 from openbook.errors import ConfigError, ContextOverflow, StorageError
@@ -290,14 +290,15 @@ class Review:
     def open(cls, path: Path) -> Review:
         """Raises ConfigError that names the line that is no valid question, StorageError."""
         path = path.resolve()  # a link stays one
+        with storage_errors(f"read {path}"):
+            saved = path.read_bytes()  # first, so that what is saved while the questions are read is not overwritten
         questions: dict[str, dict[str, Any]] = {}
         for number, where, value in json_lines(file_content(path), path.name):
             identity = question_of(value, where, f"line-{number}").id
             if identity in questions:
                 raise repeated_id(where, identity)
             questions[identity] = value
-        with storage_errors(f"read {path}"):
-            return cls(path, list(questions.values()), path.read_bytes())
+        return cls(path, list(questions.values()), saved)
 
     def drafts(self) -> list[dict[str, Any]]:
         """Those that are still to be decided."""
@@ -339,11 +340,10 @@ class Review:
 def around(base: KnowledgeBase, draft: dict[str, Any]) -> tuple[str, str] | None:
     """What stands before and behind the quote in its passage. None: the quote does not stand where the draft says."""
     gold = draft["gold"]
-    name, start, end, quote = gold.get("document"), gold.get("start", 0), gold.get("end", 0), gold.get("quote")
-    for document in base.documents():
-        if name and (document == name or document.replace("\\", "/").endswith(f"/{name}")):
-            for passage in base.passages(document):
-                inside = slice(start - passage.start, end - passage.start)
-                if passage.start <= start and passage.text[inside] == quote:
-                    return passage.text[: inside.start].lstrip(), passage.text[inside.stop :].rstrip()
+    start, end, quote = gold.get("start", 0), gold.get("end", 0), gold.get("quote")
+    for document in documents_named(base.documents(), gold.get("document") or ""):
+        for passage in base.passages(document):
+            inside = slice(start - passage.start, end - passage.start)
+            if passage.start <= start and passage.text[inside] == quote:
+                return passage.text[: inside.start].lstrip(), passage.text[inside.stop :].rstrip()
     return None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from openbook.diagnosis.gold_passages import GoldFinder, topic_of
+from openbook.diagnosis.gold_passages import GoldFinder, documents_named, topic_of
 from openbook.diagnosis.questions import Gold, Question
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.scope import EVERYTHING
@@ -75,6 +75,13 @@ def test_gold_is_found_by_span_quote_and_answers(finder: GoldFinder, base: Knowl
         (passage,) = (hit.passage for hit in found.hits)
         marked = {"answers": "Vernon County"}.get(located, " ".join(gold.quote.split()) or "town")
         assert [passage.text[a:b] for a, b in found.spans_in(passage)] == [marked], gold
+
+
+def test_a_backslash_in_a_name_divides_folders_or_begins_an_escape() -> None:
+    paths = ["/kb/docs/town.md", r"/kb/docs/a\x01b.md"]
+    assert documents_named(paths, r"docs\town.md") == documents_named(paths, "./docs/town.md") == paths[:1]
+    assert documents_named(paths, r"docs/a\x01b.md") == paths[1:]
+    assert documents_named(paths, "") == []
 
 
 def test_a_quote_that_is_longer_than_a_passage_is_found(finder: GoldFinder) -> None:

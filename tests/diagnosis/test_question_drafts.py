@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from openbook.diagnosis import question_drafts
 from openbook.diagnosis.importers import load_questions
 from openbook.diagnosis.question_drafts import (
     TRIED_FOR_EACH,
     Drafts,
     ReplyLog,
+    Review,
     asked_and_answered,
     draft,
     reason_against,
@@ -199,3 +201,22 @@ TELLING = [
 @pytest.mark.parametrize("question", [*GENERIC, *TELLING])
 def test_a_question_for_a_name_must_say_whose(question: str) -> None:
     assert singles_out(question) is (question in TELLING)
+
+
+def test_what_is_saved_while_a_review_is_opened_is_not_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "q.jsonl"
+    line = '{"id": "a", "question": "When?", "answers": ["now"], "reviewed": false}\n'
+    path.write_text(line)
+
+    def read_before_a_change(path: Path) -> bytes:
+        content = path.read_bytes()
+        path.write_text(line + line.replace('"a"', '"b"'))
+        return content
+
+    monkeypatch.setattr(question_drafts, "file_content", read_before_a_change)
+    review = Review.open(path)
+    with pytest.raises(StorageError, match="was changed by something else"):
+        review.accept(review.questions[0])
+    assert path.read_text().count("\n") == 2
