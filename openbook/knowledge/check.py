@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -29,7 +28,7 @@ _MOST_FINDINGS = 20
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """`damaged`: what is wrong with the database. `index_problems`: what was wrong with the indexes, and is `repaired`."""
+    """`damaged`: what is wrong with the database. `index_problems`: what was wrong with the indexes, and is `repaired`; else why not."""
 
     contents: int
     passages: int
@@ -44,24 +43,33 @@ def check(base: KnowledgeBase) -> CheckResult:
     Takes seconds for each 100,000 passages. Raises StorageError.
     """
     with base.snapshot() as connection:
-        damaged = list(islice(_damage(base, connection), _MOST_FINDINGS + 1))
+        damaged = _first(_damage(base, connection))
         if damaged:  # the indexes have nothing to be compared with
-            damaged[_MOST_FINDINGS:] = ["and more"] * (len(damaged) > _MOST_FINDINGS)
             return CheckResult(0, 0, tuple(damaged), (), repaired=False)
         contents = kept_contents(connection)
         sql = "SELECT count(*) FROM passages WHERE content_id IN (SELECT content_id FROM documents)"
         (passages,) = connection.execute(sql).fetchone()
         source, problems = base.indexes.source(connection), list[str]()
         if base.indexes.blobs is not None:
-            problems += shared_segments.problems(base.indexes.blobs, base.folder, source)[:_MOST_FINDINGS]
-        problems += index_problems(base.folder, source, contents)
+            problems += _first(shared_segments.problems(base.indexes.blobs, base.folder, source))
+        problems += _first(index_problems(base.folder, source, contents))
     repaired = False
     if problems:
-        with suppress(KnowledgeBaseBusy, StorageError), base.writing() as connection:
-            shutil.rmtree(base.folder / "index", ignore_errors=True)
-            base.indexes.refresh(connection, anew=True)
+        try:
+            with base.writing() as connection:
+                shutil.rmtree(base.folder / "index", ignore_errors=True)
+                base.indexes.refresh(connection, anew=True)
             repaired = True
+        except (KnowledgeBaseBusy, StorageError) as error:
+            problems.append(str(error))
     return CheckResult(len(contents), passages, (), tuple(problems), repaired)
+
+
+def _first(findings: Iterable[str]) -> list[str]:
+    found = list(islice(findings, _MOST_FINDINGS + 1))
+    if len(found) > _MOST_FINDINGS:
+        found[_MOST_FINDINGS] = "and more"
+    return found
 
 
 def index_problems(folder: Path, source: IndexSource, wanted: NDArray[np.int64]) -> Iterator[str]:
@@ -71,7 +79,7 @@ def index_problems(folder: Path, source: IndexSource, wanted: NDArray[np.int64])
     for each in saved:
         for at, content in enumerate(each.segment.contents.tolist()):
             if each.segment.passage_identities(at) != index_builder.passage_identities(source, content):
-                yield f"{each.entry.name}: content {content} is not that of the truth"
+                yield f"{each.entry.name}: the passages of content {content} are not those of the database"
     if len(missing := np.setdiff1d(wanted, contents_of(each.segment for each in saved))):
         yield f"{len(missing)} of {len(wanted)} contents are not in the saved index"
 

@@ -166,9 +166,7 @@ def _open(folder: Path, entry: SegmentEntry, source: IndexSource, *, every_byte:
         raise ValueError(f"{', '.join(damaged)}: not the bytes that were written")
     segment = _load(folder, files, source.dimensions)
     if not _is_of(segment, source):
-        raise ValueError(
-            "its passages are not those of the database, which may have been restored from a backup; build the index again"
-        )
+        raise ValueError("its passages are not those of the database, which may have been restored from a backup")
     return SavedSegment(SegmentEntry(entry.name, files), segment)
 
 

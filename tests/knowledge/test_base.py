@@ -14,6 +14,7 @@ import pytest
 
 from openbook.errors import KnowledgeBaseBusy, KnowledgeBaseInvalid, KnowledgeBaseMissing, StorageError
 from openbook.knowledge import KnowledgeBase, RunOptions, schema
+from openbook.knowledge.check import check
 from openbook.knowledge.scope import EVERYTHING
 from openbook.records import EmbedderIdentity
 from tests.knowledge.conftest import Library
@@ -88,6 +89,17 @@ def test_a_file_that_cannot_be_read_is_not_called_unwritable(tmp_path: Path) -> 
     found = pytest.raises(StorageError, match=r"^Cannot read or write .*nothing: No such file")
     with found, schema.database_errors(tmp_path):
         (tmp_path / "nothing").read_bytes()
+
+
+def test_a_check_that_cannot_write_the_indexes_says_why(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise StorageError("The disk is full.")
+
+    shutil.rmtree(library.base.folder / "index")
+    monkeypatch.setattr(library.base.indexes, "refresh", refuse)
+    found = check(library.base)
+    assert not found.repaired
+    assert found.index_problems[-1] == "The disk is full."
 
 
 def test_while_one_writes_threads_read_and_a_second_writer_is_refused(library: Library) -> None:

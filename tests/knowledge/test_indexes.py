@@ -222,7 +222,7 @@ def test_what_differs_from_the_truth_is_found(tmp_path: Path, base: Base, conten
     assert not problems(tmp_path, base.source(), *contents)
     base.connection.executescript(sql)
     reseal(base.connection)
-    assert " is not that of the truth" in " ".join(problems(tmp_path, base.source(), 1, 2))
+    assert " are not those of the database" in " ".join(problems(tmp_path, base.source(), 1, 2))
 
 
 @pytest.mark.parametrize(
