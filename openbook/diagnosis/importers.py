@@ -117,7 +117,9 @@ def _squad_records(articles: Any, name: str) -> list[dict[str, Any]]:
             for question in paragraph["qas"]
         ]
     except (KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{name} is no SQuAD file: {error!r}.") from error
+        raise ConfigError(
+            f"{name} is not a SQuAD file: each article in 'data' has 'paragraphs', and each of these a 'context' and 'qas'."
+        ) from error
 
 
 def _foreign(value: object, kind: type[_Record], where: str) -> _Record:

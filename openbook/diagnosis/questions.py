@@ -162,7 +162,7 @@ def _problem(question: Question) -> str:
     if not all(each.strip() for each in said):
         return "an answer, tag or phrasing is empty"
     if len(question.phrasings) >= MAX_WORDINGS:
-        return f"it has {len(question.phrasings)} phrasings; at most {MAX_WORDINGS - 1} are asked"
+        return f"it has {len(question.phrasings)} phrasings; the limit is {MAX_WORDINGS - 1}"
     if question.kind == "unanswerable" and question.answers:
         return "it is marked unanswerable and has answers; drop one of the two"
     if question.kind != "unanswerable" and not question.answers:

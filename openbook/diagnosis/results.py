@@ -136,13 +136,15 @@ def read_outcomes(path: Path) -> list[ModelOutcomes]:
     value = parse_json(content, str(path), ConfigError)
     try:
         if value["format"] != FORMAT:
-            raise ValueError(f"format {value['format']!r}; this version reads {FORMAT}")
+            raise ConfigError(f"{path} has the format {value['format']!r}; this version reads {FORMAT}.")
         models = [
             {"name": each["header"]["model"]["name"], "header": each["header"], "outcomes": each["outcomes"]}
             for each in value["models"]
         ]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path} is no {NUMBERS} of openbook diagnose: {error!r}.") from error
+    except (KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{path} is not a {NUMBERS} that openbook diagnose wrote: it lacks 'format', or 'models' with 'header' and 'outcomes'."
+        ) from error
     return [convert(each, ModelOutcomes, f"{path}.models[{at}]", ConfigError) for at, each in enumerate(models)]
 
 

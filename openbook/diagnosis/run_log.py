@@ -166,7 +166,7 @@ def _header(line: bytes, path: Path) -> Header:
         return decode(line, Header, "The first line", ConfigError)
     except ConfigError as error:
         raise ConfigError(
-            f"{path} does not begin as a file of observations: {error} Delete it, or choose another folder with --out."
+            f"{path} does not begin as a file of openbook diagnose: {error} Delete it, or choose another folder with --out."
         ) from error
 
 
@@ -203,7 +203,7 @@ class RunLog(Generic[_Record]):
         for name, old, new in differences(_header(first, path), header):
             hint = f" To go on with the old one: --as-of {old}." if name == "knowledge_base_version" else ""
             raise ConfigError(
-                f"The observations in {path} are of another {name.replace('_', ' ')}: {old}, now {new}.{hint} "
+                f"What is in {path} is of another {name.replace('_', ' ')}: {old}, now {new}.{hint} "
                 "Choose another folder with --out, or delete that file."
             )
         self._places, end = _places(stream, path, kind)

@@ -263,7 +263,7 @@ def compare(first: ModelOutcomes | ModelSummary, second: ModelOutcomes | ModelSu
     same = [(outcome, others[words]) for words, outcome in ones.items() if words in others]
     if not same and first.header.questions != second.header.questions:
         raise ConfigError(
-            f"{first.name} and {second.name} were asked other questions (digests {first.header.questions[:12]} and "
+            f"{first.name} and {second.name} were asked different questions (digests {first.header.questions[:12]} and "
             f"{second.header.questions[:12]}), and none of them is the same in both. Compare diagnoses of the same questions."
         )
     pairs = [(a, b) for a, b in same if "failed" not in (a.verdict, b.verdict)]

@@ -36,6 +36,7 @@ from openbook.knowledge.scope import EVERYTHING, Scope, condition
 from openbook.knowledge.search import Searcher, StaleView
 from openbook.knowledge.splitter import Sizing
 from openbook.knowledge.store import Connection, Store, Writer, store_of
+from openbook.knowledge.write_lock import LOCK_TIMEOUT_S
 from openbook.parsers import metadata
 from openbook.records import Embedder, EmbedderIdentity, Hit, Passage, Reranker, Vectors, Verdict
 
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
 
 RERANKED = 20  # hits that a reranker reads
 SEARCHED = 40  # passages from which windows are made
-LOCK_TIMEOUT_S = 30.0  # for a writer that does not say how long it waits
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +196,8 @@ class KnowledgeBase:
         with self.snapshot() as connection:
             kept: list[int] = [v for (v,) in connection.execute("SELECT version FROM versions ORDER BY version")]
             with self._comparing:  # one thread for all that wait
-                if [self._whole_at] != kept[-1:]:
-                    self.store.check_tables(connection, self.id)
+                if not kept or kept[-1] != self._whole_at:
+                    self.store.check_tables(connection, self.id)  # raises where there is no version
                     self._whole_at = kept[-1]
         if version is None:
             return kept[-1]
@@ -273,14 +273,14 @@ class KnowledgeBase:
     def labels(self) -> dict[str, list[str]]:
         """The access labels of those documents of the newest version that carry some, by path."""
         with self.snapshot() as connection:
-            self.kept_version()
+            self.kept_version()  # compares the tables with their digests
             sql = "SELECT path, labels FROM documents WHERE removed_in IS NULL AND labels <> '[]' ORDER BY path"
             return {path: json.loads(labels) for path, labels in connection.execute(sql)}
 
     def shows_all_to(self, labels: frozenset[str]) -> bool:
         """Whether somebody who holds these labels may see every document."""
         with self.snapshot() as connection:
-            self.kept_version()
+            self.kept_version()  # compares the tables with their digests
             sql = "SELECT DISTINCT value FROM identities, json_each(labels) WHERE labels <> '[]'"
             return {label for (label,) in connection.execute(sql)} <= labels
 

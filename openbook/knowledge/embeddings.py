@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
 from openbook.knowledge import schema
-from openbook.knowledge.base import LOCK_TIMEOUT_S, KnowledgeBase, embedder_json
+from openbook.knowledge.base import KnowledgeBase, embedder_json
 from openbook.knowledge.index_cache import kept_contents
 from openbook.knowledge.integrity import PASSAGE_COLUMNS, PassageRow, row_digest
 from openbook.knowledge.schema import NEXT_TABLE
@@ -15,6 +15,7 @@ from openbook.knowledge.sliced_run import TABLE, IsOurs, SlicedRun, WriteConflic
 from openbook.knowledge.store import Connection, Writer
 from openbook.knowledge.tables import MOST_ROW_CHARS, MOST_TABLE_CHARS, table_header
 from openbook.knowledge.versions import add_version
+from openbook.knowledge.write_lock import LOCK_TIMEOUT_S
 from openbook.records import BatchEmbedder, Embedder
 
 # Told (stage, done, total): "digest" (bytes are compared with what is known) and "read" (parsed) count files, "embed" passages.

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from openbook.errors import KnowledgeError, TextIsElsewhere
 from openbook.knowledge import index_store, schema, shared_segments
-from openbook.knowledge.base import LOCK_TIMEOUT_S, KnowledgeBase
+from openbook.knowledge.base import KnowledgeBase
 from openbook.knowledge.byte_search import Needles
 from openbook.knowledge.discovery import path_displayed
 from openbook.knowledge.identities import identities, purge_identities
@@ -22,6 +22,7 @@ from openbook.knowledge.schema import NEXT_TABLE
 from openbook.knowledge.store import Connection, Rows, Store, Writer
 from openbook.knowledge.updates import resolve
 from openbook.knowledge.versions import add_version, drop_unused_contents
+from openbook.knowledge.write_lock import LOCK_TIMEOUT_S
 from openbook.records import Digest, sha256_hex
 
 _BETWEEN = bytes(16)  # no window of text spans it

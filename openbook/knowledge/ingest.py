@@ -24,6 +24,7 @@ from openbook.knowledge.passages import passage_id
 from openbook.knowledge.sliced_run import SlicedRun, WriteConflict
 from openbook.knowledge.splitter import SPLITTER_VERSION, Sizing, split
 from openbook.knowledge.store import Connection
+from openbook.knowledge.write_lock import LOCK_TIMEOUT_S
 from openbook.parsers import NOT_TEXT, PARSER_VERSION, SUFFIXES, may_need_ocr, opened
 from openbook.parsers.characters import title_from_name
 from openbook.parsers.metadata import LABEL_KEY, from_json, labels_of, merged, read_sidecar, system_metadata, to_json
@@ -53,7 +54,7 @@ class RunOptions:
     retry: bool = False
     ocr: str = ""
     parsers: OpenParsers = ParserPool
-    lock_timeout_s: float = 30.0
+    lock_timeout_s: float = LOCK_TIMEOUT_S
     progress: Progress = lambda stage, done, total: None
     check_cancelled: Callable[[], None] = lambda: None
 

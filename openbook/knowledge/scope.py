@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from openbook.errors import QuestionError
 from openbook.knowledge.filter_parser import parse_filter
-from openbook.parsers.metadata import LABEL
+from openbook.parsers.metadata import LABEL, not_a_label
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +31,7 @@ def checked_labels(labels: Iterable[str]) -> frozenset[str]:
     found = frozenset(labels)
     for label in sorted(found):
         if not LABEL.fullmatch(label):
-            raise QuestionError(
-                f"{label!r} is not an access label. A label is 1 to 64 of a-z, 0-9, '_', '.', ':' and '-', and begins with a letter or digit."
-            )
+            raise QuestionError(f"{not_a_label(label)}.")
     return found
 
 

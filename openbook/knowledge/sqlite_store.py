@@ -15,7 +15,7 @@ from openbook.knowledge import integrity, schema
 from openbook.knowledge.migrations import upgrade
 from openbook.knowledge.schema import FILE_NAME, FORMAT, SqliteConnection
 from openbook.knowledge.store import Connection, Damage, Writer
-from openbook.knowledge.write_lock import file_lock, write_lock
+from openbook.knowledge.write_lock import LOCK_TIMEOUT_S, file_lock, write_lock
 
 APPLICATION_ID = 0x4F424B42  # "OBKB": tells a knowledge base from any other SQLite file
 NEWEST_NAME = ".newest"  # names the knowledge base and its newest version
@@ -87,7 +87,7 @@ class SqliteStore:
                 )
             is_old = schema.format_of(connection) == 2
             if is_old and os.access(folder, os.W_OK) and os.access(path, os.W_OK):
-                with file_lock(folder, timeout_s=30.0), closing(self.connect_to_write()) as writing:
+                with file_lock(folder, LOCK_TIMEOUT_S), closing(self.connect_to_write()) as writing:
                     upgrade(writing)
             if (found := schema.format_of(connection)) != FORMAT:
                 raise KnowledgeBaseInvalid(

@@ -10,6 +10,7 @@ from pathlib import Path
 from openbook.errors import KnowledgeBaseBusy, StorageError
 from openbook.locks import exclusive_lock
 
+LOCK_TIMEOUT_S = 30.0  # for a writer that does not say how long it waits
 LOCK, TURN = ".lock", ".turn"  # files beside what they guard
 
 _ASK_S = 0.1  # how often a waiting writer calls `check_cancelled`

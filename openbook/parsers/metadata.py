@@ -57,6 +57,11 @@ def system_metadata(path: str, size_bytes: int, modified_ns: int) -> Metadata:
     return tuple(sorted(facts.items()))
 
 
+def not_a_label(text: str) -> str:
+    """What to say of a text that is none."""
+    return f"{text!r} is not an access label: a label is 1 to 64 of a-z, 0-9, '_', '.', ':' and '-', and begins with a letter or digit"
+
+
 def labels_of(*parts: Metadata) -> frozenset[str]:
     """The access labels that any of `parts` states: what one of them asks for, no other can take away."""
     stated = [value for part in parts for key, value in part if key == LABEL_KEY]
@@ -114,7 +119,7 @@ def normalised(said: Mapping[str, object], *, strict: bool = False) -> Metadata:
             continue  # a field that was left empty
         try:
             if not key:
-                raise UnreadableFile(f"{str(raw_key)[:40]!r} is no key; use letters, digits and _")
+                raise UnreadableFile(f"{str(raw_key)[:40]!r} is not a key; use letters, digits and _")
             if key in kept:
                 raise UnreadableFile(f"the key {key!r} stands twice")
             if len(kept) >= MAX_KEYS and key != LABEL_KEY:
@@ -196,8 +201,10 @@ def _bounded(key: str, text: str, *, strict: bool) -> str:
 
 def _number(key: str, raw: float) -> MetadataValue:
     if not isinstance(raw, int):
-        if not math.isfinite(raw) or not 1e-300 < abs(raw or 1) < 1e300:
-            raise UnreadableFile(f"{key!r} is no finite number")
+        if not math.isfinite(raw):
+            raise UnreadableFile(f"{key!r} is not a finite number")
+        if not 1e-300 < abs(raw or 1) < 1e300:
+            raise UnreadableFile(f"{key!r} is a number too large or too close to 0 to keep; write it as a text")
         return rounded(raw)
     if _DATE_KEY.fullmatch(key) and 1000 <= raw <= 9999:
         return str(raw)  # `date: 2025`
@@ -211,9 +218,7 @@ def _labels(raw: object) -> tuple[str, ...]:
     labels = set()
     for word in words:
         if not isinstance(word, str) or not LABEL.fullmatch(word):
-            raise UnreadableFile(
-                f"the label {str(word)[:40]!r} is none: use up to 64 of a-z, 0-9 and _ . : -, beginning with a letter or digit"
-            )
+            raise UnreadableFile(not_a_label(str(word)[:40]))
         labels.add(word)
     if len(labels) > MAX_LIST_ITEMS:
         raise UnreadableFile(f"has {len(labels)} labels, the limit is {MAX_LIST_ITEMS}")

@@ -112,7 +112,7 @@ def test_what_is_wrong_is_said_with_its_line(tmp_path: Path, line: object, says:
         (b"[" * 100_000, "is not a JSON document"),
         (b"[]", "holds no questions"),
         (b'{\n"a": 1\n}', "no list of questions"),
-        (b'{"data": [{"paragraphs": 3}]}', "no SQuAD file"),
+        (b'{"data": [{"paragraphs": 3}]}', "is not a SQuAD file: each article"),
         (
             b'{"data": [{"paragraphs": [{"context": "A b.", "qas": [{"id": "x", "question": "W?"}]}]}]}',
             "missing required field `answers`",
