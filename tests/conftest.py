@@ -29,7 +29,7 @@ from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.knowledge import KnowledgeBase, add
 from openbook.models import ModelReference, ModelStore, ensure
 from openbook.parsers import worker
-from openbook.parsers.sandbox import Outcome, ParserPool, decode_answer
+from openbook.parsers.sandbox import Parsed, ParserPool, decode_answer
 from openbook.records import Embedder, ModelIdentity
 from openbook.testing import HashEmbedder
 
@@ -95,7 +95,7 @@ def parsers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ParserPool, "parse_all", parse_here)
 
 
-def parse_here(pool: ParserPool, paths: Iterable[Path]) -> Iterator[tuple[Path, Outcome]]:
+def parse_here(pool: ParserPool, paths: Iterable[Path]) -> Iterator[tuple[Path, Parsed]]:
     """By the code of a parser's process, which takes most of a second to start."""
     settings = json.loads(pool._command[-1])
     for path in paths:

@@ -191,10 +191,10 @@ class PostgresStore:
 
     @contextmanager
     def write_lock(
-        self, connection: Connection, timeout_s: float, check_cancelled: Callable[[], None], *, shared: bool = False
+        self, connection: Connection, timeout_s: float, check_cancelled: Callable[[], None], *, facts_only: bool = False
     ) -> Iterator[None]:
         assert isinstance(connection, PostgresConnection)
-        until, mode = time.monotonic() + timeout_s, "_shared" if shared else ""
+        until, mode = time.monotonic() + timeout_s, "_shared" if facts_only else ""
         if not connection.execute(f"SELECT pg_try_advisory_lock{mode}(?, ?)", _LOCK).fetchone()[0]:
             with connection.lock_timeout(_LOOK_MS / 1000):
                 while not connection.wait_for_lock(_LOCK, mode):

@@ -28,8 +28,8 @@ from openbook import __version__
 from openbook.cluster.connection import ray_module
 from openbook.errors import ClusterError, NotReadNow, OpenBookError, UnreadableFile, first_line
 from openbook.parsers import PARSER_VERSION, file_bytes, unsupported
-from openbook.parsers.ocr import available
-from openbook.parsers.sandbox import Limits, Outcome, ParserPool
+from openbook.parsers.ocr import languages_here
+from openbook.parsers.sandbox import Limits, Parsed, ParserPool
 from openbook.records import Embedder, EmbedderIdentity, Vectors
 
 PROBE = ("A ferry leaves at nine.", "Überraschung, 東京, naïve: " * 100, "")
@@ -95,10 +95,10 @@ class Worker:
     def introduce(self) -> Introduction:
         return introduction(self._embedder)
 
-    def parse(self, name: bytes, data: bytes, limits: Limits, ocr: str, tesseract: str) -> Outcome:
-        """What becomes of the file, in this machine's sandbox. `tesseract`: what `available` says where the run was begun."""
+    def parse(self, name: bytes, data: bytes, limits: Limits, ocr: str, tesseract: str) -> Parsed:
+        """What becomes of the file, in this machine's sandbox. `tesseract`: what `languages_here` says where the run was begun."""
         if (limits, ocr) not in self._parsers:
-            if (here := available(ocr)) != tesseract:
+            if (here := languages_here(ocr)) != tesseract:
                 raise ClusterError(
                     f"The worker on {platform.node()} can read scanned pages in {here!r}, this machine in {tesseract!r}. "
                     "Install the same languages of Tesseract on both."
@@ -360,9 +360,9 @@ class ClusterParsers:
     def __init__(self, workers: Workers, limits: Limits, ocr: str) -> None:
         self._workers, self._limits, self._ocr = workers, limits, ocr
 
-    def parse_all(self, paths: Iterable[Path]) -> Iterator[tuple[Path, Outcome]]:
+    def parse_all(self, paths: Iterable[Path]) -> Iterator[tuple[Path, Parsed]]:
         paths = list(paths)
-        tesseract = available(self._ocr)
+        tesseract = languages_here(self._ocr)
         # A sandbox may be started and asked twice for a file. Only an actor without memory takes longer: in Python, whoever starts
         # a thread that finds none waits for ever.
         patience_s = START_S + 4 * self._limits.timeout_s

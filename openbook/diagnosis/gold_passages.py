@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from openbook.diagnosis.questions import Question
-from openbook.diagnosis.scoring import NO_SPACES, holds_any, plain
+from openbook.diagnosis.scoring import NO_SPACES, holds_any, typed
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.scope import Scope
 from openbook.knowledge.sentences import sentence_spans
@@ -143,7 +143,7 @@ def topic_of(question: Question) -> Callable[[str], bool]:
     If nothing has a capital, as in a search box, any word may be a name, and most of them are needed. Letter case and endings
     make no difference.
     """
-    asked, answers = plain(question.question), " ".join(question.answers).casefold()
+    asked, answers = typed(question.question), " ".join(question.answers).casefold()
     if NO_SPACES.search(asked):
         return lambda text: True  # words cannot be told apart
     first, *others = [*_WORD.findall(asked), ""]
@@ -158,7 +158,7 @@ def topic_of(question: Question) -> Callable[[str], bool]:
         needed, end = min(1, len(words)), ""
 
     def is_in(text: str) -> bool:
-        text = plain(text).casefold()
+        text = typed(text).casefold()
         return sum(re.search(rf"\b{re.escape(word)}{end}", text) is not None for word in words) >= needed
 
     return is_in
@@ -171,7 +171,7 @@ def answer_spans(text: str, answers: Sequence[str]) -> tuple[Span, ...]:
     """Where accepted answers stand in the text; the whole text if it holds one in other letters."""
     if not holds_any(text, answers):
         return ()
-    longest_first = sorted((a for a in answers if plain(a).strip()), key=len, reverse=True)
+    longest_first = sorted((a for a in answers if typed(a).strip()), key=len, reverse=True)
     pattern = "|".join(rf"(?<!\w){_words_pattern(words)}(?!\w)" for words in longest_first)
     found = islice(re.finditer(pattern, text, re.IGNORECASE), MOST_MARKS) if pattern else ()
     return tuple(match.span() for match in found) or ((0, len(text)),)

@@ -28,7 +28,7 @@ _SPELLED = [*SMALL_NUMBERS, *(f"{ten}-{unit}" if unit != "zero" else ten for ten
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class Alteration:
     """`old` is what stood in the text and `new` what stands there instead; `part` of `old` became `new_part`."""
 
     kind: Kind
@@ -38,7 +38,7 @@ class Change:
     new_part: str
 
 
-def changes(value: str, names: Sequence[str], key: str) -> Iterator[Change]:
+def changes(value: str, names: Sequence[str], key: str) -> Iterator[Alteration]:
     """Other values of the same kind, in an order that follows from `key`; none if it is of no kind.
 
     `names`: of people, places and things, from which one is taken for another.
@@ -49,13 +49,13 @@ def changes(value: str, names: Sequence[str], key: str) -> Iterator[Change]:
         for part in dict.fromkeys(_varied(found, random) for _ in range(MOST_TRIED)):
             new = value[: found.start()] + part + value[found.end() :]
             if new.casefold() != value.casefold() and kind_of(new) == kind:
-                yield Change(kind, value, new, found.group(), part)
+                yield Alteration(kind, value, new, found.group(), part)
     elif is_name(value):
         like = [name for name in names if (" " in name) == (" " in value) and name.casefold() != value.casefold()]
         random.shuffle(like)
         words = len(value.split())
         for name in sorted(like, key=lambda name: abs(len(name.split()) - words))[:MOST_TRIED]:
-            yield Change("name", value, name, value, name)
+            yield Alteration("name", value, name, value, name)
 
 
 def kind_of(value: str) -> Kind | None:
@@ -91,7 +91,7 @@ def replaced(text: str, old: str, new: str) -> str:
     return text
 
 
-def accepted_after(change: Change, answers: Iterable[str]) -> tuple[str, ...]:
+def accepted_after(change: Alteration, answers: Iterable[str]) -> tuple[str, ...]:
     """What says the new value, in the ways that the accepted answers said the old one. Equal values are right anyway."""
     accepted = [change.new]
     for answer in answers:

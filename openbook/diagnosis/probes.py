@@ -25,7 +25,15 @@ from openbook.codec import convert
 from openbook.config import Strategy
 from openbook.diagnosis.bench import Bench, PassageReply, ask_alone, ask_with
 from openbook.diagnosis.gold_passages import LOOKED_THROUGH, GoldFinder
-from openbook.diagnosis.perturb import Change, accepted_after, changes, names_in, replaced, value_spans, within_another
+from openbook.diagnosis.perturb import (
+    Alteration,
+    accepted_after,
+    changes,
+    names_in,
+    replaced,
+    value_spans,
+    within_another,
+)
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.run_log import Header, Reply
 from openbook.diagnosis.scoring import Interval, holds_any, is_right, paired, same_answer
@@ -157,7 +165,7 @@ class AlteredPassage:
     """A copy of a passage with another value in the answer's place, and what says that value."""
 
     passage: Passage
-    change: Change
+    change: Alteration
     answers: tuple[str, ...]
 
 

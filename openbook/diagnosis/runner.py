@@ -44,13 +44,13 @@ def run_questions(
     finder = GoldFinder(bench.base, bench.embedder, bench.scope)
     streak = FailureStreak(bench.model.identity.name)
 
-    def is_open(question: Question) -> bool:
+    def is_due(question: Question) -> bool:
         there = log.find(question.id)
         return there is None or there.question != question or bool(there.failure)
 
     numbers = {question.id: number for number, question in enumerate(questions, 1)}
     observe = partial(_observe, bench, finder)
-    with closing(in_order(observe, filter(is_open, questions), bench.at_once, never)) as observed:
+    with closing(in_order(observe, filter(is_due, questions), bench.at_once, never)) as observed:
         for question, seen in observed:
             replies = (reply for wording in seen.asked for reply in wording.replies)
             # If nothing was found to read, the model was not asked, and no token read.
@@ -108,7 +108,7 @@ def run_probes(
     with ExitStack() as stack:
         log = stack.enter_context(open_run_log(path, header, ProbeLine)) if path else None
 
-        def is_open(question: Question) -> bool:
+        def is_due(question: Question) -> bool:
             line = log.find(question.id) if log else None
             there = line.read(names) if line else {}
             if len(there) < len(names) or any(trial.failure for trial in there.values()):
@@ -118,7 +118,7 @@ def run_probes(
 
         numbers = {question.id: number for number, question in enumerate(questions, 1)}
         measure = partial(probe_question, names, bench, finder)
-        to_ask = filter(is_open, questions)
+        to_ask = filter(is_due, questions)
         measured = stack.enter_context(closing(in_order(measure, to_ask, bench.at_once, cancelled)))
         try:
             for question, found in measured:

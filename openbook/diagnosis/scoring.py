@@ -163,8 +163,8 @@ def is_right(answer: str, question: Question) -> bool:
 
     Words that only repeat the question do not count: that Denmark, South Carolina is a town does not say where it is.
     """
-    text, accepted = plain(answer), [plain(each) for each in question.answers]
-    asked = [plain_words(plain(wording)).split() for wording in question.wordings]
+    text, accepted = typed(answer), [typed(each) for each in question.answers]
+    asked = [plain_words(typed(wording)).split() for wording in question.wordings]
     accepted = [each for each in accepted if not any(_only_repeats(text, each, words) for words in asked)]
     return says_accepted(text, accepted) or any(_says_loosely(text, each) for each in accepted)
 
@@ -188,8 +188,8 @@ def _neighbours(words: Sequence[str], wanted: Sequence[str]) -> list[tuple[str, 
 
 def holds_any(text: str, accepted: Sequence[str]) -> bool:
     """Whether the text holds the words of one of the answers, or says enough of one that is a sentence."""
-    text, plain_answers = plain(text), list(map(plain, accepted))
-    return any(says(text, each) or _says_loosely(text, each) for each in plain_answers)
+    text, typed_answers = typed(text), list(map(typed, accepted))
+    return any(says(text, each) or _says_loosely(text, each) for each in typed_answers)
 
 
 def _says_loosely(text: str, accepted: str) -> bool:
@@ -221,7 +221,7 @@ def _is_digit(letter: str) -> bool:
     return bool(letter) and unicodedata.numeric(letter, None) is not None
 
 
-def plain(text: str) -> str:
+def typed(text: str) -> str:
     """Compatible characters as one (NFKC), quotes and dashes as they are typed, digits in one group, fractions as decimals, and
     the punctuation of other scripts as spaces.
     """
@@ -238,10 +238,10 @@ def same_answer(one: str, other: str) -> bool:
     """Whether the words of one stand in the other and are a good part of it, or say its value: "4" is not "on 4 May"."""
     if not (holds_any(one, [other]) or holds_any(other, [one])):
         return False
-    values = [{value.core for value in stated_values(plain(each))} for each in (one, other)]
+    values = [{value.core for value in stated_values(typed(each))} for each in (one, other)]
     if all(values):
         return not values[0].isdisjoint(values[1])
-    sizes = sorted(len(plain_words(plain(each)).split()) for each in (one, other))
+    sizes = sorted(len(plain_words(typed(each)).split()) for each in (one, other))
     return sizes[0] >= LEAST_OF_AN_ANSWER * sizes[1]
 
 

@@ -88,7 +88,7 @@ class Retrieval:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class QuestionOutcome:
     """One question in short, for comparing. `question`: not the question but `words_digest` of it."""
 
     id: str
@@ -122,7 +122,7 @@ class ModelSummary:
     misses_cut_off: int
     retrieval: Retrieval
     costs: Mapping[str, Cost]
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[QuestionOutcome, ...]
 
     @property
     def name(self) -> str:
@@ -131,7 +131,7 @@ class ModelSummary:
 
 def summarise(header: Header, judgements: Iterable[tuple[Observation, Judgement]]) -> ModelSummary:
     """Keeps of each question its verdict and numbers, no text."""
-    outcomes: list[Outcome] = []
+    outcomes: list[QuestionOutcome] = []
     found: list[Judgement] = []
     kinds, tags = defaultdict[str, list[Judgement]](list), defaultdict[str, list[Judgement]](list)
     right: dict[Mode, list[bool]] = {mode: [] for mode in MODES}  # of each question with an answer, whether it was
@@ -141,7 +141,7 @@ def summarise(header: Header, judgements: Iterable[tuple[Observation, Judgement]
     missed: list[int] = []  # ranks of what the retriever missed
     for observation, each in judgements:
         question = observation.question
-        outcomes.append(Outcome(question.id, each.verdict, each.right, words_digest(question)))
+        outcomes.append(QuestionOutcome(question.id, each.verdict, each.right, words_digest(question)))
         found.append(each)
         kinds[question.kind].append(each)
         for tag in question.tags:
@@ -217,12 +217,12 @@ class ModelOutcomes:
 
     name: str
     header: Header
-    outcomes: Sequence[Outcome]
+    outcomes: Sequence[QuestionOutcome]
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two models, or two runs, on the questions that both were asked and neither failed on. `right` as in `Outcome`.
+    """Two models, or two runs, on the questions that both were asked and neither failed on. `right` as in `QuestionOutcome`.
 
     `p`: McNemar's test, two-sided: how likely a difference like this is if both are equally good. `moved`: how many
     questions went from one verdict to another. `left_out`: questions that only one of the two was asked. `failed`: those

@@ -370,8 +370,8 @@ class KnowledgeBase:
         self.indexes.refresh(connection, forget=True)
         self.store.vacuum(connection, timeout_s)
 
-    def part(self, live: NDArray[np.int64], number: int, of: int) -> Part:
-        """What shard `number` of `of` searches of the contents `live`: see `Indexes.part`.
+    def part(self, live: NDArray[np.int64], shard: int, shards: int) -> Part:
+        """The rows of the contents `live` that shard number `shard` of `shards` searches: see `Indexes.part`.
 
         Raises StaleView when one of them was deleted meanwhile, KnowledgeBaseInvalid, StorageError.
         """
@@ -380,7 +380,7 @@ class KnowledgeBase:
             known = connection.execute("SELECT id FROM contents")
             if len(np.setdiff1d(live, np.fromiter((content for (content,) in known), dtype=np.int64))):
                 raise StaleView(f"The knowledge base in {self.store} changed while it was searched. Ask again.")
-            return self.indexes.part(connection, self.version, live, number, of)
+            return self.indexes.part(connection, self.version, live, shard, shards)
 
     def _check_embedder_is_still(self, connection: Connection) -> None:
         if _embedder_identity(schema.meta(connection)["embedder"], self.store) != self.embedder:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from openbook.knowledge.segments import Live
+from openbook.knowledge.segments import LiveRows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -73,7 +73,7 @@ class _PostingList:
 class Bm25:
     """Safe to share between threads: what it remembers is a function of the segments, and of the average length asked for last."""
 
-    def __init__(self, parts: Sequence[Live]) -> None:
+    def __init__(self, parts: Sequence[LiveRows]) -> None:
         self._parts = parts
         self._frequencies: dict[int, int] = {}
         self.rows = sum(part.count for part in parts)
@@ -134,12 +134,12 @@ class Bm25:
         return norm
 
 
-def _live_postings(part: Live, term: int) -> int:
+def _live_postings(part: LiveRows, term: int) -> int:
     rows = part.segment.postings(term)[0]
     return len(rows) if part.mask is None else int(np.count_nonzero(part.mask[rows]))
 
 
-def _posting_lists(part: Live, weights: Weights) -> list[_PostingList]:
+def _posting_lists(part: LiveRows, weights: Weights) -> list[_PostingList]:
     """The postings of the terms that the segment has, in the order of `weights`."""
     found: list[_PostingList] = []
     for term, weight in weights.terms.items():

@@ -223,10 +223,10 @@ def _turned(claim: Statement, evidence: Statement) -> bool:
     return any(old != new and (new, old) in changes and (old, new) not in changes for old, new in _old_and_new(claim))
 
 
-def _old_and_new(statement: Statement) -> set[tuple[str, str]]:
+def _old_and_new(told: Statement) -> set[tuple[str, str]]:
     """(old, new) of each change that is told: from A to B, B compared with A."""
-    text, found = statement.text, set[tuple[str, str]]()
-    values = [(at, value) for at, value in statement.values if value.detail or not _YEAR.fullmatch(value.core[-1])]
+    text, found = told.text, set[tuple[str, str]]()
+    values = [(at, value) for at, value in told.values if value.detail or not _YEAR.fullmatch(value.core[-1])]
     for (at, first), (then, second) in pairwise(values):
         between = text[at:then]
         if text[max(0, at - 6) : at].lower().endswith("from ") and re.search(r"\bto $", between):
@@ -243,9 +243,9 @@ def _crossed(claim: Statement, evidence: Statement) -> bool:
     return bool(mine[0] & theirs[1] and mine[1] & theirs[0] and not straight)
 
 
-def _than(statement: Statement) -> tuple[frozenset[str], frozenset[str]]:
+def _than(told: Statement) -> tuple[frozenset[str], frozenset[str]]:
     """Stems before and after the only `than`, in its clause."""
-    halves = re.split(r"\bthan\b", statement.text)
+    halves = re.split(r"\bthan\b", told.text)
     if len(halves) != 2:
         return frozenset(), frozenset()
     left, right = stems_of(_CLAUSE_END.split(halves[0])[-1]), stems_of(_CLAUSE_END.split(halves[1])[0])
@@ -288,7 +288,7 @@ def _equal(value: Value, other: Value, scales: Sequence[int]) -> bool:
     return any(abs(Decimal(value.core[1])) == abs(Decimal(other.core[1])) * scale for scale in scales)
 
 
-def scales(text: str) -> set[int]:
+def scales_in(text: str) -> set[int]:
     """What a text says its numbers are in."""
     return {_SCALES[(match[1] or match[2]).lower()] for match in _SCALE.finditer(text)}
 

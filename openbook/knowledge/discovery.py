@@ -173,19 +173,19 @@ def _walk(root: Path, real_root: str, seen: set[str], wanted: _Filter, ocr: bool
     # No link is followed below the root, so the real path of a thing is the root's real path and its own names.
     waiting: list[tuple[Path, str, os.DirEntry[str] | None, _Filter]] = [(root, real_root, None, wanted)]
     while waiting:
-        path, real, entry, rules = waiting.pop()
+        path, real, entry, passed = waiting.pop()
         if real in seen:
             continue
         seen.add(real)
         try:
             folder = entry is None or entry.is_dir(follow_symlinks=False)
-            reason = rules.reason(path.relative_to(root).as_posix(), folder) if entry else ""
+            reason = passed.reason(path.relative_to(root).as_posix(), folder) if entry else ""
             if reason:
                 yield _verdict(path, "skipped", reason)
             elif folder and os.path.lexists(path / KB_FILE):
                 yield _verdict(path, "skipped", "a knowledge base")
             elif folder:
-                inner = rules.below(path, path.relative_to(root).as_posix())
+                inner = passed.below(path, path.relative_to(root).as_posix())
                 with os.scandir(path) as entries:
                     kept = [each for each in entries if not each.name.startswith(".") and each.name not in _LEFT_OUT]
                 for child in sorted(kept, key=lambda each: each.name, reverse=True):  # they are taken from the end

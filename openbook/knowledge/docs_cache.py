@@ -20,14 +20,14 @@ from openbook.knowledge.erasure import contents_held_by, resolve_in_all_versions
 from openbook.knowledge.ingest import RunOptions, code_of
 from openbook.knowledge.splitter import Sizing
 from openbook.locks import is_held, shared_lock
-from openbook.parsers.ocr import available
+from openbook.parsers.ocr import languages_here
 from openbook.records import Embedder, EmbedderIdentity, canonical_json, sha256_hex
 
 MAX_TRIES = 3  # when files change while they are read
 UNFINISHED_S = 7 * 24 * 3600.0  # unfinished work this old is deleted
 KEPT = 16  # knowledge bases kept in the cache; the longest unused go first
 _BUILDING = ".building"
-# Written last, with what was read and how (see `_roots`). A folder without it is unfinished work, which the next run goes on with.
+# Written last, with what was read and how (see `_made_from`). A folder without it is unfinished work, which the next run goes on with.
 _MARK = ".complete"
 
 
@@ -51,8 +51,8 @@ def for_documents(
             base = KnowledgeBase.ensure(
                 folder, embedder.identity, base_id=key, sizing=sizing, lock_timeout_s=options.lock_timeout_s
             )
-            roots = "\n".join([embedder.identity.digest, *sorted(os.path.abspath(path) for path in paths)])
-            _borrow_embeddings(base, roots, options.lock_timeout_s)
+            made_from = "\n".join([embedder.identity.digest, *sorted(os.path.abspath(path) for path in paths)])
+            _borrow_embeddings(base, made_from, options.lock_timeout_s)
             report = updates.add(base, paths, embedder, options)
             with base.writing(options.lock_timeout_s) as connection:  # vectors of what is not in these files
                 connection.execute(
@@ -60,7 +60,7 @@ def for_documents(
                 )
             if key == _key(paths, embedder.identity, options, sizing):
                 with schema.database_errors(folder):
-                    (folder / _MARK).write_text(roots, encoding="utf-8", errors="surrogateescape")
+                    (folder / _MARK).write_text(made_from, encoding="utf-8", errors="surrogateescape")
                 _prune(cache / "docs", keep=folder)
                 return base, report
         base.close()  # a file changed while it was read, so what was built does not fit the key
@@ -108,7 +108,7 @@ def _key(paths: Sequence[Path], embedder: EmbedderIdentity, options: RunOptions,
             files.append([item.displayed, _fingerprint(item.path, limit), sidecar])
         else:
             files.append([item.path, f"{item.outcome}: {item.reason}"])
-    code = [code_of(sizing), schema.FORMAT, limit, available(options.ocr), sorted(options.labels)]
+    code = [code_of(sizing), schema.FORMAT, limit, languages_here(options.ocr), sorted(options.labels)]
     return sha256_hex(canonical_json([code, embedder.digest, sorted(files)]))[:32]
 
 
@@ -123,12 +123,14 @@ def _fingerprint(path: Path, max_file_bytes: int) -> str:
         return str(error.strerror)
 
 
-def _borrow_embeddings(base: KnowledgeBase, roots: str, lock_timeout_s: float) -> None:
+def _borrow_embeddings(base: KnowledgeBase, made_from: str, lock_timeout_s: float) -> None:
     """Copy vectors from the last used knowledge base of the same paths and embedder: most of its texts are the same.
 
     A saving only: what cannot be copied is embedded.
     """
-    others = [folder for folder in _by_use(base.folder.parent) if folder != base.folder and _roots(folder) == roots]
+    others = [
+        folder for folder in _by_use(base.folder.parent) if folder != base.folder and _made_from(folder) == made_from
+    ]
     with suppress(OpenBookError):
         for other in others[-1:]:
             with closing(KnowledgeBase.open(other)) as opened:
@@ -143,7 +145,7 @@ def _borrow_embeddings(base: KnowledgeBase, roots: str, lock_timeout_s: float) -
                 connection.execute("DETACH DATABASE other")
 
 
-def _roots(folder: Path) -> str:
+def _made_from(folder: Path) -> str:
     try:
         return (folder / _MARK).read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from openbook.knowledge.claims import stem, words_of
-from openbook.knowledge.imprint import PROPOSALS, YEAR, DocumentHead, Imprint, imprint, names, same_matter
+from openbook.knowledge.imprint import PROPOSALS, YEAR, DocumentHead, Imprint, imprint, is_named, same_matter
 from openbook.knowledge.sentences import sentence_spans
 from openbook.knowledge.values import SMALL_NUMBERS
 from openbook.knowledge.words import is_function_word
@@ -71,14 +71,14 @@ class Editions:
         None when nothing older was found, when it says the same, or when no sentence of it clearly is about the same.
         """
         for citation in citations:
-            cited, quoted = {citation.document, *citation.also_in}, _statement(citation.quote)
+            cited, quoted = {citation.document, *citation.also_in}, _words_and_numbers(citation.quote)
             best = ((0.0, 0.0), "", "")
             for hit in self.hits:
                 passage, mark = hit.passage, self.mark(hit.passage)
                 if mark is None or mark.word in PROPOSALS or not cited & {*mark.newer}:
                     continue
                 for start, end in sentence_spans(passage.text, 0, len(passage.text)):
-                    likeness = _likeness(quoted, _statement(passage.text[start:end]))
+                    likeness = _likeness(quoted, _words_and_numbers(passage.text[start:end]))
                     if likeness > best[0]:
                         best = (likeness, passage.text[start:end], f"{_shown(passage)}: {mark.reason}")
             if best[1] and best[0] != SAME:
@@ -99,7 +99,7 @@ def editions(question: str, hits: Sequence[Hit], heads: Mapping[str, DocumentHea
     asked_for = {path for path, mark in marks.items() if _names_edition(question, imprints[path], mark, imprints)}
     ordered, outdated = list(hits), set[str]()
     for path in sorted(marks.keys() - asked_for):
-        outdated |= _put_after(path, ordered, found, stems(question))
+        outdated |= _put_after(path, ordered, found, matter_words(question))
     current = tuple(hit for hit in ordered if hit.passage.id not in outdated)
     return Editions(tuple(ordered), marks, current)
 
@@ -132,15 +132,15 @@ def _instead(one: Imprint, newer: tuple[str, ...], imprints: Mapping[str, Imprin
 
 def _replaced(old: Imprint, new: Imprint) -> str:
     """Why `new` takes the place of `old`, when one of the two says so."""
-    says_so = new.status not in {*PROPOSALS, "withdrawn"} and names(new.replaces, old, new)
-    if names(old.replaced_by, new, old) or (says_so and not names(new.replaced_by, old, new)):
+    says_so = new.status not in {*PROPOSALS, "withdrawn"} and is_named(new.replaces, old, new)
+    if is_named(old.replaced_by, new, old) or (says_so and not is_named(new.replaced_by, old, new)):
         return "superseded"
     return ""
 
 
 def _outlived(old: Imprint, new: Imprint) -> str:
     """Why `new` is the later of two documents of one name, when all that is known of the two agrees."""
-    if new.status or not same_matter(old, new) or names(new.replaced_by, old, new):
+    if new.status or not same_matter(old, new) or is_named(new.replaced_by, old, new):
         return ""
     if old.status:
         return old.status
@@ -236,7 +236,7 @@ def _put_after(path: str, hits: list[Hit], found: Editions, asked: frozenset[str
 
 
 def _words_of(passage: Passage) -> frozenset[str]:
-    return stems(" ".join([*passage.headings[-1:], passage.text]))
+    return matter_words(" ".join([*passage.headings[-1:], passage.text]))
 
 
 def _share(a: frozenset[str], b: frozenset[str]) -> float:
@@ -248,9 +248,9 @@ def _shown(passage: Passage) -> str:
     return path.name if passage.title in ("", path.stem) else f"{passage.title}, {path.name}"
 
 
-def _statement(text: str) -> tuple[frozenset[str], frozenset[str]]:
+def _words_and_numbers(text: str) -> tuple[frozenset[str], frozenset[str]]:
     """(its words, its numbers), `six` and `6` alike."""
-    words = {_NUMBERS.get(word, word) for word in stems(text)}
+    words = {_NUMBERS.get(word, word) for word in matter_words(text)}
     numbers = frozenset(word for word in words if word[0].isdigit())
     return frozenset(words - numbers), numbers
 
@@ -273,6 +273,6 @@ def _likeness(
     return shared / shorter, _share(all_a, all_b)
 
 
-def stems(text: str) -> frozenset[str]:
+def matter_words(text: str) -> frozenset[str]:
     """The words of `text` that carry its matter, numbers among them."""
     return frozenset(stem(word) for word in words_of(text) if not is_function_word(word))

@@ -88,7 +88,7 @@ def purge(
             )
         traces = _traces(connection, paths | others, contents)
         (passages,) = _for_ids(connection, "SELECT count(*) FROM passages WHERE content_id IN", contents).fetchone()
-        given = {each.path: each.given for each in identities(connection)}
+        given = {each.path: each.given_labels for each in identities(connection)}
         elsewhere()
         there = paths | {path for path, is_live in holders if is_live}
         version = _delete(connection, paths, others, contents)

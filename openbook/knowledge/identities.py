@@ -27,7 +27,7 @@ class Identity:
     id: int
     path: str
     labels: frozenset[str]
-    given: frozenset[str]
+    given_labels: frozenset[str]
     content_id: int | None
     is_live: bool
 
@@ -134,7 +134,9 @@ def follow_renames(
             came = left.get(change.content_id) or left_before.get(change.content_id, [])
             stated = frozenset(json.loads(change.labels))
             own = [each.labels - folder_labels(each.path) - stated for each in came]
-            given = frozenset(json.loads(change.given_labels)).union(*own, *(each.given for each in came)) - unlabel
+            given = (
+                frozenset(json.loads(change.given_labels)).union(*own, *(each.given_labels for each in came)) - unlabel
+            )
             labels = given | stated
             change = replace(change, labels=json.dumps(sorted(labels)), given_labels=json.dumps(sorted(given)))
             for each in came:

@@ -174,7 +174,7 @@ def imprint(head: DocumentHead) -> Imprint:
         meant[meaning] = next((value for value in given if value.strip(" -").casefold() not in _NOTHING), "")
 
     title = head.title if head.title and head.title != path.stem else ""
-    statements = list(_statements(head.beginning))
+    statements = list(_plain_sentences(head.beginning))
     replaced_by = meant["replaced_by"] or _first(_REPLACED_BY.search(s) for s in statements if _ended(s))
     replaces = meant["replaces"] or _first(map(_REPLACES.match, statements))
     stem, subject = _words(path.stem), _words(title)
@@ -213,7 +213,7 @@ def imprint(head: DocumentHead) -> Imprint:
     )
 
 
-def names(text: str, one: Imprint, by: Imprint) -> bool:
+def is_named(text: str, one: Imprint, by: Imprint) -> bool:
     """Whether `text`, in the document `by`, names the document `one` as what it replaces or is replaced by."""
     if not text or one.path == by.path:
         return False
@@ -271,7 +271,7 @@ def _first(found: Iterable[re.Match[str] | None], group: str = "what") -> str:
     return next((match[group] for match in found if match), "")
 
 
-def _statements(text: str) -> Iterator[str]:
+def _plain_sentences(text: str) -> Iterator[str]:
     """Sentences without decoration: `*** OUT OF DATE ***`. What is indented speaks of a part.
 
     So may a directive of reStructuredText (`.. deprecated:: 3.2`), which stands at functions as well as at whole pages.

@@ -100,10 +100,10 @@ class IndexCache:
             self._views = {**dict(list(kept.items())[1 - MOST_VIEWS :]), key: view}
             return view
 
-    def part(self, connection: Connection, newest: int, live: NDArray[np.int64], number: int, of: int) -> Part:
+    def part(self, connection: Connection, newest: int, live: NDArray[np.int64], shard: int, shards: int) -> Part:
         """See `Indexes.part`."""
         with self._lock:
-            return self._covering(connection, newest, live).part(live, number, of)
+            return self._covering(connection, newest, live).part(live, shard, shards)
 
     def distrust(self) -> None:
         """Close the indexes. When they are opened again, every byte is compared with its digest."""
@@ -116,7 +116,7 @@ class IndexCache:
     def _covering(self, connection: Connection, newest: int, live: NDArray[np.int64]) -> Indexes:
         """Indexes that hold the contents `live`. The caller holds the lock."""
         # Another machine may have purged: then it took segments out of `blobs`, or the row `purged_in` says so.
-        is_outdated = self._is_purged(connection) if self.blobs is None else self._indexes_at != newest
+        is_outdated = self._missed_purge(connection) if self.blobs is None else self._indexes_at != newest
         if self._indexes is None or is_outdated or not np.isin(live, self._indexes.contents()).all():
             self._indexes, self._views = self._open(connection, live), {}
             self._indexes_at = newest
@@ -134,14 +134,14 @@ class IndexCache:
 
     def _save(self, connection: Connection, *, forget: bool = False, anew: bool = False) -> Indexes:
         """Bring the saved indexes to all kept contents. What another machine purged is deleted here too."""
-        folder, is_purged, contents = self._store.folder, self._is_purged(connection), kept_contents(connection)
-        source, forget = self.source(connection), forget or is_purged
+        folder, missed_purge, contents = self._store.folder, self._missed_purge(connection), kept_contents(connection)
+        source, forget = self.source(connection), forget or missed_purge
         indexes = Indexes.refresh(folder, source, contents, forget=forget, blobs=self.blobs, anew=anew)
-        if is_purged:
+        if missed_purge:
             replace_file(folder / PURGED_NAME, schema.meta(connection)["purged_in"].encode())
         return indexes
 
-    def _is_purged(self, connection: Connection) -> bool:
+    def _missed_purge(self, connection: Connection) -> bool:
         """Whether another machine purged what the indexes of this one may still hold."""
         purged = schema.meta(connection).get("purged_in", "") if self._store.is_shared else ""
         return bool(purged) and purged != self._known_purge()

@@ -47,14 +47,14 @@ class FileRecord(NamedTuple):
     written_ns: int
 
 
-class FileIdentity(NamedTuple):
+class FileDigest(NamedTuple):
     """A file on any machine."""
 
     size: int
     digest: Digest
 
 
-Files: TypeAlias = dict[str, FileIdentity]  # of one segment, by array
+Files: TypeAlias = dict[str, FileDigest]  # of one segment, by array
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from openbook.knowledge.bm25 import Bm25
 from openbook.knowledge.index_builder import IndexSource
 from openbook.knowledge.index_store import SavedSegment, SegmentWriter
 from openbook.knowledge.search import Candidates, Counts, Scoring, SearchQuery, View, best
-from openbook.knowledge.segments import Live, Segment, Selection, contents_of
+from openbook.knowledge.segments import LiveRows, Segment, Selection, contents_of
 from openbook.knowledge.vectors import SignSearch, VectorSearch
 
 if TYPE_CHECKING:
@@ -97,8 +97,8 @@ class Indexes:
         """A search over the contents `live` and no others. Raises ValueError when one of them is not indexed."""
         return View(self.part(live))
 
-    def part(self, live: NDArray[np.int64], number: int = 0, of: int = 1) -> Part:
-        """What shard `number` of `of` searches of the contents `live`. Raises ValueError when one of them is not indexed.
+    def part(self, live: NDArray[np.int64], shard: int = 0, shards: int = 1) -> Part:
+        """The rows of the contents `live` that shard number `shard` (from 0) of `shards` searches. Raises ValueError when one of them is not indexed.
 
         Contents are dealt out by id, in runs of nearly equal numbers of rows. That is a function of `live` alone, so shards whose
         segments differ miss no row and have none twice.
@@ -107,27 +107,27 @@ class Indexes:
             raise ValueError(f"{len(lacking)} of {len(live)} contents are not indexed")
         duplicates = self._duplicates.among(live)
         unseen = duplicates.rows[1:][duplicates.keys[1:] == duplicates.keys[:-1]]
-        share = live if of == 1 else self._share(live, number, of)
-        parts: list[Live] = []
+        share = live if shards == 1 else self._share(live, shard, shards)
+        parts: list[LiveRows] = []
         for segment, base in zip(self._segments, self._bases[:-1], strict=True):
             wanted = np.isin(segment.contents, share)
             if not wanted.any():
                 continue
             first, last = int(wanted.argmax()), len(wanted) - int(wanted[::-1].argmax())
-            run, base = segment.part(first, last), base + int(segment.starts[first])
+            run, base = segment.run_of(first, last), base + int(segment.starts[first])
             mask = run.rows_of(wanted[first:last])
             mask[unseen[(unseen >= base) & (unseen < base + len(run))] - base] = False
             if mask.any():
-                parts.append(Live(run, None if mask.all() else mask, base))
+                parts.append(LiveRows(run, None if mask.all() else mask, base))
         return Part(parts, self._dimensions, duplicates)
 
-    def _share(self, live: NDArray[np.int64], number: int, of: int) -> NDArray[np.int64]:
+    def _share(self, live: NDArray[np.int64], shard: int, shards: int) -> NDArray[np.int64]:
         contents = contents_of(self._segments)
         sizes = np.concatenate([np.empty(0, np.int64), *(np.diff(segment.starts) for segment in self._segments)])
         order = np.argsort(contents)
         sizes = sizes[order][np.searchsorted(contents, live, sorter=order)]
         ends = np.cumsum(sizes)
-        share: NDArray[np.int64] = live[(ends - sizes) * of // max(int(sizes.sum()), 1) == number]
+        share: NDArray[np.int64] = live[(ends - sizes) * shards // max(int(sizes.sum()), 1) == shard]
         return share
 
     @cached_property
@@ -174,7 +174,7 @@ class _Duplicates:
 class Part:
     """The live rows that one shard searches. Safe to share between threads."""
 
-    def __init__(self, parts: Sequence[Live], dimensions: int, duplicates: _Duplicates) -> None:
+    def __init__(self, parts: Sequence[LiveRows], dimensions: int, duplicates: _Duplicates) -> None:
         """Of texts that are live more than once, one row is live in one of the shards; `duplicates` are those of all shards."""
         self._parts, self._duplicates = parts, duplicates
         self.bm25, self.vectors = Bm25(parts), VectorSearch(parts, dimensions)

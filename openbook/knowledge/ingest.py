@@ -28,7 +28,7 @@ from openbook.knowledge.write_lock import LOCK_TIMEOUT_S
 from openbook.parsers import NOT_TEXT, PARSER_VERSION, SUFFIXES, may_need_ocr, opened
 from openbook.parsers.characters import title_from_name
 from openbook.parsers.metadata import LABEL_KEY, from_json, labels_of, merged, read_sidecar, system_metadata, to_json
-from openbook.parsers.ocr import available
+from openbook.parsers.ocr import languages_here
 from openbook.parsers.sandbox import Limits, OpenParsers, ParserPool
 from openbook.records import Content, Digest, Outcome, PassageSpan, Verdict, sha256_hex
 
@@ -137,7 +137,7 @@ class Ingest:
     def add(self, batch: FileBatch) -> Self:
         self._batch = batch
         limits = self._options.limits
-        by = f"{self._code} {limits.timeout_s:g} {limits.memory_mb} {limits.max_file_bytes} {available(batch.ocr)}"
+        by = f"{self._code} {limits.timeout_s:g} {limits.memory_mb} {limits.max_file_bytes} {languages_here(batch.ocr)}"
         due: list[FoundFile] = []
         for item in batch.found:
             if isinstance(item, Verdict):
@@ -205,13 +205,13 @@ class Ingest:
             return
         self._run.begin_long_work()
         with self._options.parsers(self._options.limits, self._batch.ocr) as pool:
-            for done, (path, outcome) in enumerate(pool.parse_all(list(unknown))):
+            for done, (path, parsed) in enumerate(pool.parse_all(list(unknown))):
                 progress("read", done, len(unknown))
                 item = unknown[path]
-                if isinstance(outcome, UnreadableFile):
-                    self._fail(item, outcome)
+                if isinstance(parsed, UnreadableFile):
+                    self._fail(item, parsed)
                     continue
-                content, digest = outcome
+                content, digest = parsed
                 if content.title == title_from_name(item.path.name):
                     content = replace(content, title="")  # the same text under another name is the same content
                 self._settle(item, self._store(item.path, content, digest), started_ns)
@@ -299,7 +299,7 @@ class Ingest:
         if may_state is not None and (others := stated - may_state):
             raise UnreadableFile(f"it states access labels that you do not hold: {', '.join(sorted(others))}")
         labels = stated | self._batch.labels
-        given = set(known.given) if known else set()
+        given = set(known.given_labels) if known else set()
         if self._batch.source is None:
             given |= self._batch.labels
             labels |= (self._batch.around.union(json.loads(live.labels) if live else ())) - self._unlabel

@@ -306,7 +306,7 @@ class _Passages:
                         break
                     self.runs.append(_joined(units[first : last + 1]))
         self.texts = [claims.plain(p.text) for p in passages]
-        self.scales = [claims.scales(text) for text in self.texts]
+        self.scales = [claims.scales_in(text) for text in self.texts]
         self.common = frozenset(w for p in passages for w in re.findall(r"(?<!\w)[a-z]\w*", p.text))
 
     def candidates_for(self, sentence: str, code: bool) -> _Sentence:

@@ -98,7 +98,7 @@ class Segment:
         where = slice(where.start + int(low), where.start + int(high))
         return self.ordinals[where] - np.uint32(self.run.start), self.counts[where]
 
-    def part(self, first: int, last: int) -> Segment:
+    def run_of(self, first: int, last: int) -> Segment:
         """The contents from number `first` to before number `last` of a whole segment, as a segment that shares its memory."""
         if (first, last) == (0, len(self.contents)):
             return self
@@ -132,7 +132,7 @@ def contents_of(segments: Iterable[Segment]) -> NDArray[np.int64]:
 
 
 @dataclass(frozen=True, slots=True)
-class Live:
+class LiveRows:
     """The rows of a segment that one view sees: `mask` [N], None for all. Row r is row `base + r` of the view."""
 
     segment: Segment

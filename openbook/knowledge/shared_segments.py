@@ -29,7 +29,7 @@ from openbook.files import make_folder, replace_file
 from openbook.knowledge import index_store
 from openbook.knowledge.blobs import Blobs
 from openbook.knowledge.index_builder import IndexSource
-from openbook.knowledge.index_store import FileIdentity, Files, SavedSegment, SegmentWriter
+from openbook.knowledge.index_store import FileDigest, Files, SavedSegment, SegmentWriter
 from openbook.knowledge.segments import LAYOUT, contents_of
 from openbook.locks import exclusive_lock
 from openbook.records import Digest, canonical_json
@@ -345,10 +345,10 @@ def _manifests(base_id: str) -> str:
 
 
 def _files(saved: SavedSegment) -> Files:
-    return {array: FileIdentity(file.size, file.digest) for array, file in saved.entry.files.items()}
+    return {array: FileDigest(file.size, file.digest) for array, file in saved.entry.files.items()}
 
 
-def _key(files: Files) -> tuple[tuple[str, FileIdentity], ...]:
+def _key(files: Files) -> tuple[tuple[str, FileDigest], ...]:
     return tuple(sorted(files.items()))
 
 

@@ -79,7 +79,7 @@ class SlicedRun:
         if self._keeps_lock:
             yield self.connection
             return
-        with self._base.store.write_lock(self.connection, self._timeout_s, self.check_cancelled, shared=facts_only):
+        with self._base.store.write_lock(self.connection, self._timeout_s, self.check_cancelled, facts_only=facts_only):
             self.connection.forbid_writes(False)
             try:
                 if facts_only and "purging" in schema.meta(self.connection):

@@ -124,7 +124,7 @@ class SqliteStore:
             yield connection
 
     def write_lock(
-        self, connection: Connection, timeout_s: float, check_cancelled: Callable[[], None], *, shared: bool = False
+        self, connection: Connection, timeout_s: float, check_cancelled: Callable[[], None], *, facts_only: bool = False
     ) -> AbstractContextManager[None]:
         return write_lock(self.folder, timeout_s, check_cancelled)
 

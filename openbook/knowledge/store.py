@@ -133,11 +133,11 @@ class Store(Protocol):
         """A connection that holds the write lock. Raises KnowledgeBaseBusy after `timeout_s`."""
 
     def write_lock(
-        self, connection: Connection, timeout_s: float, check_cancelled: Callable[[], None], *, shared: bool = False
+        self, connection: Connection, timeout_s: float, check_cancelled: Callable[[], None], *, facts_only: bool = False
     ) -> AbstractContextManager[None]:
         """Hold the write lock, through `connection`. Whoever waits for it gets its turn. Raises KnowledgeBaseBusy after `timeout_s`.
 
-        `shared`: together with others that only add facts that nobody sees yet, where the store allows that. `check_cancelled` is
+        `facts_only`: together with others that only add facts that nobody sees yet, where the store allows that. `check_cancelled` is
         called now and then while it waits; what it raises ends the waiting.
         """
 

@@ -27,8 +27,8 @@ from openbook.knowledge.versions import apply_retention, commit
 from openbook.parsers import needs_ocr
 from openbook.records import Embedder, Verdict
 
-Live: TypeAlias = dict[str, LiveDocument]  # what the newest version holds, by path, in their order
-FindBatches: TypeAlias = Callable[[Live], Sequence[FileBatch]]
+LiveDocuments: TypeAlias = dict[str, LiveDocument]  # what the newest version holds, by path, in their order
+FindBatches: TypeAlias = Callable[[LiveDocuments], Sequence[FileBatch]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def add(base: KnowledgeBase, paths: Sequence[Path], embedder: Embedder, options:
     changed. Raises KnowledgeError for a path that does not exist, KnowledgeBaseBusy, StorageError.
     """
 
-    def find_batches(live: Live) -> list[FileBatch]:
+    def find_batches(live: LiveDocuments) -> list[FileBatch]:
         # Absolute: the same file is the same document, wherever the command is run from.
         around = folder_labels(base)
         found = defaultdict[frozenset[str], list[FoundFile | Verdict]](list)
@@ -94,7 +94,7 @@ def sync_folders(
     both. A folder that cannot be synced costs the others nothing: it gets the verdict `failed`. If none can, that is raised.
     """
 
-    def find_batches(live: Live) -> list[FileBatch]:
+    def find_batches(live: LiveDocuments) -> list[FileBatch]:
         known = {each.folder: each for each in sources(base)}
         absolute = [replace(each, folder=Path(os.path.abspath(each.folder))) for each in folders]
         asked = {each.folder: each for each in absolute}
@@ -124,7 +124,7 @@ def _with_those_around(folder: SyncedFolder, known: Mapping[Path, SyncedFolder])
     return folder.labels.union(*(each.labels for each in known.values() if folder.is_inside(each.folder)))
 
 
-def _files_in(batch: FileBatch, wanted: SyncedFolder, live: Live) -> list[FoundFile | Verdict]:
+def _files_in(batch: FileBatch, wanted: SyncedFolder, live: LiveDocuments) -> list[FoundFile | Verdict]:
     folder = wanted.folder
     check_exists(folder)
     if not folder.is_dir():
@@ -281,7 +281,7 @@ def _run(
     embedded = embed_missing(run, contents, embedder, options.progress)
     verdicts = _all_verdicts(live, ingest.verdicts, changes, removed)
 
-    def beside() -> None:
+    def also() -> None:
         connection.executemany("UPDATE documents SET stat = ? WHERE path = ? AND removed_in IS NULL", ingest.restat)
         _write_verdicts(connection, batches, ingest.tried, verdicts)
         for source in (batch.source for batch in batches if batch.source):
@@ -291,7 +291,7 @@ def _run(
             )
 
     with run.commit(contents):
-        version = commit(connection, changes, removed, beside=beside)
+        version = commit(connection, changes, removed, also=also)
         apply_retention(connection)
         base.indexes.refresh(connection)
         ids = (json.dumps(sorted(contents)),)
@@ -317,7 +317,7 @@ def _synced(connection: Connection, batches: Sequence[FileBatch]) -> tuple[str, 
     return tuple(folders + known) if folders else ()
 
 
-def _relabelled(live: Live, batches: Sequence[FileBatch], done: Collection[str]) -> Iterator[Change]:
+def _relabelled(live: LiveDocuments, batches: Sequence[FileBatch], done: Collection[str]) -> Iterator[Change]:
     """Documents that stay because their file cannot be read now, with the labels of the run: it must not leave them open."""
     for batch in batches:
         for path in batch.below(live) if batch.source else map(_path_of, batch.found):
@@ -331,7 +331,7 @@ def _relabelled(live: Live, batches: Sequence[FileBatch], done: Collection[str])
             yield Change(path, row.content_id, row.bytes, "", row.metadata, labels, given, row.identity, "updated")
 
 
-def _left_labelled(live: Live, changes: Sequence[Change], removed: Collection[str]) -> tuple[str, ...]:
+def _left_labelled(live: LiveDocuments, changes: Sequence[Change], removed: Collection[str]) -> tuple[str, ...]:
     if not any(change.outcome == "added" and change.labels == "[]" for change in changes):
         return ()
     came = {change.content_id for change in changes if change.labels != "[]"}
@@ -339,7 +339,7 @@ def _left_labelled(live: Live, changes: Sequence[Change], removed: Collection[st
     return tuple(row.path for row in gone if row.labels != "[]" and row.content_id not in came)
 
 
-def _gone(batch: FileBatch, live: Live) -> Iterator[tuple[str, str]]:
+def _gone(batch: FileBatch, live: LiveDocuments) -> Iterator[tuple[str, str]]:
     """(path, why) of the documents of a synced folder whose file is not there any more, or is not wanted."""
     there = {each.displayed for each in batch.found if isinstance(each, FoundFile)}
     verdicts = {each.path: each for each in batch.found if isinstance(each, Verdict)}
@@ -354,7 +354,7 @@ def _gone(batch: FileBatch, live: Live) -> Iterator[tuple[str, str]]:
 
 
 def _all_verdicts(
-    live: Live, found: Mapping[str, Verdict], changes: Sequence[Change], removed: Mapping[str, str]
+    live: LiveDocuments, found: Mapping[str, Verdict], changes: Sequence[Change], removed: Mapping[str, str]
 ) -> tuple[Verdict, ...]:
     """All verdicts of the run, sorted by path, with what was renamed and what is a duplicate of what."""
     was = {path: live[path].content_id for path in reversed(live)}

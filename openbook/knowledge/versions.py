@@ -75,12 +75,12 @@ def commit(
     changes: Sequence[Change],
     removed: Collection[str],
     *,
-    beside: Callable[[], None] = lambda: None,
+    also: Callable[[], None] = lambda: None,
     summary: str = "",
 ) -> int:
     """Commit a version with `changes` and without the documents at the paths `removed`. Returns the newest version's number.
 
-    Without a change no version is made. `beside` runs inside the transaction. `summary`: by default how many documents came,
+    Without a change no version is made. `also` runs inside the transaction. `summary`: by default how many documents came,
     changed and went.
     """
     # Losing power must not lose a version that was reported. The facts before it may be lost: they are made again.
@@ -104,7 +104,7 @@ def commit(
                 "(:path, :content_id, :bytes, :stat, :metadata, :labels, :given_labels, :added_in, :identity)",
                 {**asdict(change), "added_in": version, "identity": identity},
             )
-        beside()
+        also()
     return version
 
 

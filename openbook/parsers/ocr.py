@@ -65,7 +65,7 @@ def ocr_image(data: bytes, name: str, languages: str) -> Content:
     return out.content(media_type, title_from_name(name), name)
 
 
-def available(languages: str) -> str:
+def languages_here(languages: str) -> str:
     """What OCR depends on besides the file: the `languages`, if any, and for which of them Tesseract has data here."""
     if not languages:
         return ""

@@ -41,7 +41,7 @@ _START_S = 60.0
 _LOOK_S = 0.05  # how often deadlines are looked at
 _MOST_NUMBER = 2**53
 
-Outcome: TypeAlias = tuple[Content, Digest] | UnreadableFile
+Parsed: TypeAlias = tuple[Content, Digest] | UnreadableFile
 """What became of one file: its content with the SHA-256 of the bytes that were parsed, or why it has none."""
 
 
@@ -57,7 +57,7 @@ class Limits:
 class Parsers(Protocol):
     """Parses many files at a time: a ParserPool, or what does the same on other machines."""
 
-    def parse_all(self, paths: Iterable[Path]) -> Iterator[tuple[Path, Outcome]]:
+    def parse_all(self, paths: Iterable[Path]) -> Iterator[tuple[Path, Parsed]]:
         """Each of `paths` with its outcome, in their order; at most a few files are parsed ahead."""
         ...
 
@@ -90,8 +90,8 @@ class ParserPool:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def parse_all(self, paths: Iterable[Path]) -> Iterator[tuple[Path, Outcome]]:
-        waiting: deque[tuple[Path, Future[Outcome]]] = deque()
+    def parse_all(self, paths: Iterable[Path]) -> Iterator[tuple[Path, Parsed]]:
+        waiting: deque[tuple[Path, Future[Parsed]]] = deque()
         for path in paths:
             waiting.append((path, self._threads.submit(self.parse, path)))
             if len(waiting) > _AHEAD * self._count:
@@ -109,7 +109,7 @@ class ParserPool:
         for worker in list(self._workers):
             worker.reap()
 
-    def parse(self, path: Path, data: bytes | None = None) -> Outcome:
+    def parse(self, path: Path, data: bytes | None = None) -> Parsed:
         """What becomes of one file, in a worker of the calling thread. `data`: its bytes, where the pool is `by_value`."""
         try:
             worker = self._worker()
@@ -133,7 +133,7 @@ class ParserPool:
                 worker.kill()
         return worker
 
-    def _ask(self, worker: Worker, path: Path, data: bytes | None) -> Outcome | None:
+    def _ask(self, worker: Worker, path: Path, data: bytes | None) -> Parsed | None:
         """What `worker` answers; None when it ended instead, and is reaped."""
         name = os.fsencode(path)
         question = [name] if data is None else [len(name).to_bytes(NUMBER_BYTES, "big"), name, data]
@@ -288,7 +288,7 @@ class _Answer(msgspec.Struct, forbid_unknown_fields=True):
     kind: Literal["unreadable", "not now", "no such page"] = "unreadable"
 
 
-def decode_answer(body: bytes) -> Outcome:
+def decode_answer(body: bytes) -> Parsed:
     """Raises ValueError: it is not what an honest worker says."""
     try:
         answer = msgspec.json.decode(body, type=_Answer)

@@ -82,11 +82,11 @@ def read_text(data: bytes) -> str:
 def markdown_headings(text: str) -> tuple[HeadingMark, ...]:
     """ATX (`# Title`) and setext (underlined) headings outside fenced code and a block of front matter left in place."""
     found: list[HeadingMark] = []
-    front_matter = YAML_END.search(text, 4, LONGEST_BLOCK_CHARS) if text.startswith("---\n") else None
+    block = YAML_END.search(text, 4, LONGEST_BLOCK_CHARS) if text.startswith("---\n") else None
     fence = ""
     above, above_start = "", 0  # a paragraph of one line, which an underline would make a heading
     alone = True  # the line before is blank, so the next line begins a paragraph
-    for start, line in lines_of(text, front_matter.end() if front_matter else 0):
+    for start, line in lines_of(text, block.end() if block else 0):
         opening = _FENCE.match(line)
         if fence:
             if opening and opening[1].startswith(fence) and not line.strip().strip(fence[0]):

@@ -149,8 +149,10 @@ class StoreSuite:
             with here.base.writing(1.0):
                 raises(KnowledgeBaseBusy, other.writing(0.0).__enter__)
                 with closing(other.store.connect_to_write()) as connection:
-                    for shared in (False, True):
-                        waiting = other.store.write_lock(connection, 0.3, lambda: asked.append(1), shared=shared)
+                    for facts_only in (False, True):
+                        waiting = other.store.write_lock(
+                            connection, 0.3, lambda: asked.append(1), facts_only=facts_only
+                        )
                         raises(KnowledgeBaseBusy, waiting.__enter__)
             assert asked
             with closing(other.store.connect_to_write()) as connection:

@@ -251,7 +251,7 @@ def test_a_lock_that_is_given_as_its_time_runs_out_is_given_back_too(
     try:
         with closing(base.store.connect_to_write()) as connection:
             for _ in range(400):
-                with base.store.write_lock(connection, 60.0, lambda: None, shared=True):
+                with base.store.write_lock(connection, 60.0, lambda: None, facts_only=True):
                     pass
                 held = connection.execute(
                     "SELECT mode FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'advisory'"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from openbook.diagnosis.advice import advice
 from openbook.diagnosis.run_log import Observation
-from openbook.diagnosis.summary import RANKS, ModelSummary, Outcome, Share, summarise
+from openbook.diagnosis.summary import RANKS, ModelSummary, QuestionOutcome, Share, summarise
 from openbook.diagnosis.verdicts import judge_all
 from tests.diagnosis.table_engine import HEADER, SILENT, observation
 
@@ -156,4 +156,4 @@ def test_the_json_has_no_nan_and_gives_the_outcomes_back() -> None:
     for cases in (mixed(), []):
         summary = summary_of(cases)
         value = json.loads(json.dumps(asdict(summary), allow_nan=False))
-        assert tuple(Outcome(**each) for each in value["outcomes"]) == summary.outcomes
+        assert tuple(QuestionOutcome(**each) for each in value["outcomes"]) == summary.outcomes

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from openbook.knowledge.bm25 import Bm25, Weights
 from openbook.knowledge.index_builder import build
-from openbook.knowledge.segments import Live
+from openbook.knowledge.segments import LiveRows
 from openbook.knowledge.words import MAX_QUERY_WORDS, Vocabulary, is_function_word, query_terms, query_words
 from tests.knowledge.small_bases import Base, Text
 
@@ -65,7 +65,7 @@ def many(count: int, mask: bool) -> tuple[Bm25, int]:
     parts, at = [], 0
     for chosen in (contents[: count // 2], contents[count // 2 :]):
         segment = next(build(base.source(), chosen))
-        parts.append(Live(segment, np.arange(len(segment)) % 3 > 0 if mask else None, at))
+        parts.append(LiveRows(segment, np.arange(len(segment)) % 3 > 0 if mask else None, at))
         at += len(segment)
     return Bm25(parts), at
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from openbook.knowledge.imprint import DocumentHead, Imprint, date_in, imprint, names, same_matter
+from openbook.knowledge.imprint import DocumentHead, Imprint, date_in, imprint, is_named, same_matter
 from openbook.records import MetadataValue
 
 
@@ -97,16 +97,16 @@ def test_a_stated_difference_of_country_makes_two_matters() -> None:
 )  # fmt: skip
 def test_a_number_names_the_document_of_that_number(text: str, named: bool) -> None:
     one = read("pep-0314.rst", title="Metadata for Packages 1.1", pep=314)
-    assert names(text, one, read("pep-0241.rst", title="Metadata for Packages", pep=241)) is named
+    assert is_named(text, one, read("pep-0241.rst", title="Metadata for Packages", pep=241)) is named
 
 
 def test_a_version_of_the_same_document_is_named_by_its_version_or_year() -> None:
     old = read("archive/leave-2023.md", "# Leave\n\nVersion 4\n", title="Leave (2023)", document="PP-04")
     new = read("policies/leave.md", title="Leave", document="PP-04", version=5)
-    assert names("PP-04, version 4 of 2 January 2023", old, new)
-    assert names("the policy of 2023", old, new)
-    assert not names("PP-04, version 3", old, new)
-    assert not names("PP-04", old, new)
+    assert is_named("PP-04, version 4 of 2 January 2023", old, new)
+    assert is_named("the policy of 2023", old, new)
+    assert not is_named("PP-04, version 3", old, new)
+    assert not is_named("PP-04", old, new)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 from openbook.errors import UnreadableFile
 from openbook.parsers import ocr
-from openbook.parsers.ocr import available, ocr_image, ocr_pdf
+from openbook.parsers.ocr import languages_here, ocr_image, ocr_pdf
 from openbook.parsers.pdf import parse_pdf
 
 from .samples import make_pdf, page_texts
@@ -102,8 +102,8 @@ def test_a_slow_page_costs_itself_only(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_what_is_available_is_told_by_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert available("") == ""
+    assert languages_here("") == ""
     install(tmp_path, "printf 'List of available languages (2):\\neng\\nosd\\n'", monkeypatch)
-    assert available("eng+deu") == "eng+deu of which eng"
+    assert languages_here("eng+deu") == "eng+deu of which eng"
     monkeypatch.setenv("PATH", "")
-    assert available("eng+deu") == "eng+deu of which "
+    assert languages_here("eng+deu") == "eng+deu of which "
