@@ -203,7 +203,7 @@ class RunLog(Generic[_Record]):
         for name, old, new in differences(_header(first, path), header):
             hint = f" To go on with the old one: --as-of {old}." if name == "knowledge_base_version" else ""
             raise ConfigError(
-                f"What is in {path} is of another {name.replace('_', ' ')}: {old}, now {new}.{hint} "
+                f"The run in {path} differs in its {name.replace('_', ' ')}: {old}, now {new}.{hint} "
                 "Choose another folder with --out, or delete that file."
             )
         self._places, end = _places(stream, path, kind)

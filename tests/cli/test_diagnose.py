@@ -162,7 +162,7 @@ def test_questions_are_asked_as_they_were_when_the_run_began(
     arguments = ("--model", "edits", "--model", "good", "--out", tmp_path / "r")
     diagnose.ok(*arguments)
     assert "sold" not in "".join(path.read_text() for path in (tmp_path / "r").glob("observations-*"))
-    diagnose.refused(2, "are of another questions", *arguments)
+    diagnose.refused(2, "differs in its questions", *arguments)
 
 
 def test_documents_without_a_knowledge_base(out: Out, questions: Path, built: Path, opened: object) -> None:

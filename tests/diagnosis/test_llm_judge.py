@@ -97,7 +97,7 @@ def test_a_judge_is_asked_again_only_about_answers_that_changed(tmp_path: Path) 
     found = judged(tmp_path, engine, changed)
     assert {number_in(prompt) for prompt in engine.asked} == {"3"}
     assert (found.agreed.same.of, found.agreed.same.count) == (12, 12)
-    with pytest.raises(ConfigError, match="another model"):
+    with pytest.raises(ConfigError, match="differs in its model"):
         judged(tmp_path, TableEngine(rules, "another judge"), changed)
 
 

@@ -324,11 +324,14 @@ def test_a_record_takes_the_place_of_an_earlier_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"questions": "other"}, "another questions"),
-        ({"knowledge_base_version": 7}, r"another knowledge base version: 1, now 7\..*--as-of 1"),
-        ({"passages": 9}, "another passages"),
-        ({"model": dataclasses.replace(HEADER.model, digest="0" * 64)}, r"another model.*now table \(000000000000\)"),
-        ({"decoding": Decoding(max_tokens=5)}, "another decoding"),
+        ({"questions": "other"}, "differs in its questions"),
+        ({"knowledge_base_version": 7}, r"differs in its knowledge base version: 1, now 7\..*--as-of 1"),
+        ({"passages": 9}, "differs in its passages"),
+        (
+            {"model": dataclasses.replace(HEADER.model, digest="0" * 64)},
+            r"differs in its model.*now table \(000000000000\)",
+        ),
+        ({"decoding": Decoding(max_tokens=5)}, "differs in its decoding"),
     ],
 )
 def test_a_run_of_something_else_is_refused(tmp_path: Path, change: dict[str, Any], says: str) -> None:
@@ -348,7 +351,7 @@ def test_a_knowledge_base_that_changes(tmp_path: Path) -> None:
     run(path, bench, [BRIDGE])
     remove(base, [str(tmp_path / "docs" / "ferry.txt")])
     newest = dataclasses.replace(bench, scope=Scope())
-    with pytest.raises(ConfigError, match="another knowledge base version"):
+    with pytest.raises(ConfigError, match="differs in its knowledge base version"):
         run(path, newest)
     assert verdicts(run(path, bench))["ferry"] == "fixed_by_retrieval"  # the version it began with
     with pytest.raises(KnowledgeError, match="is not kept"):
