@@ -77,7 +77,7 @@ def test_a_file_that_was_cut_off_is_damaged(folder: Path, lost: int) -> None:
     (folder / schema.FILE_NAME).write_bytes(data[:-lost])
     said = r"(cut off|malformed).*Restore it from a backup, or move it away and add"
     for work in (KnowledgeBase.open, lambda f: schema.connect(f, writable=True)):
-        with pytest.raises(KnowledgeBaseDamaged, match=said), schema.storage_errors(folder):
+        with pytest.raises(KnowledgeBaseDamaged, match=said), schema.database_errors(folder):
             work(folder)
 
 
