@@ -157,7 +157,7 @@ class PostgresStore:
             ) from error
         except OSError as error:
             raise StorageError(
-                f"Cannot write to {error.filename or self.folder}: {error.strerror or error}. Nothing is lost."
+                f"Cannot read or write {error.filename or self.folder}: {error.strerror or error}. What was committed is safe."
             ) from error
 
     # --- connections and locks
