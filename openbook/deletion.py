@@ -88,7 +88,9 @@ class OutOfReach:
 
 @dataclass(frozen=True, slots=True)
 class PurgedEverywhere:
-    """`texts`: digests of what the documents held. `carried`: models that have learned from them, and cannot forget."""
+    """`texts`: digests of what the documents held. `carried`: models that have learned from them, and cannot forget, or
+    of which nobody knows it (`found` is None).
+    """
 
     purged: PurgeResult
     texts: tuple[Digest, ...]
@@ -206,7 +208,7 @@ def proof_of(done: PurgedEverywhere, base: KnowledgeBase) -> PurgeProof:
         deleted=done.deleted,
         scanned=done.scanned,
         out_of_reach=tuple(UnreachedPaths(reason, tuple(sorted(unreached[reason]))) for reason in sorted(unreached)),
-        models_that_learned_it=tuple(sorted(each.model for each in done.carried)),
+        models_that_learned_it=tuple(sorted(each.model for each in done.carried if each.found)),
     )
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from openbook import deletion
 from openbook.config import Settings
-from openbook.deletion import Places, PurgedEverywhere, finish, purge_everywhere
+from openbook.deletion import Places, PurgedEverywhere, finish, proof_of, purge_everywhere
 from openbook.errors import KnowledgeBaseBusy, KnowledgeError, StorageError
 from openbook.files import replacing
 from openbook.inference.kv_cache import KVCache
@@ -25,6 +25,7 @@ from openbook.knowledge.erasure import purge_is_unfinished
 from openbook.knowledge.versions import prune, tag
 from openbook.knowledge.write_lock import file_lock
 from openbook.locks import exclusive_lock, shared_lock
+from openbook.models.lineage import Membership
 from openbook.runs import DOCUMENTS
 from openbook.testing import HashEmbedder
 from tests.conftest import base_with
@@ -326,6 +327,16 @@ def test_a_diagnosis_that_holds_traces_anywhere_goes_and_so_do_the_checkpoints_o
 
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows has no lock that is shared")
+def test_a_proof_names_only_models_that_are_known_to_have_learned_it(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    carried = [Membership("a" * 64, "unknown", None, 3), Membership("b" * 64, "known", 2, 3)]
+    monkeypatch.setattr(deletion, "carrying", lambda *_: carried)
+    done = home.purge()
+    assert done.carried == tuple(carried)
+    assert proof_of(done, home.base).models_that_learned_it == ("b" * 64,)
+
+
 def test_a_purge_waits_for_whoever_writes_a_state_and_is_refused(home: Home) -> None:
     with shared_lock(home.folder / "states" / "writing") as held:
         assert held

@@ -360,7 +360,7 @@ async def purge_documents(call: CallOf, body: PurgeBody) -> PurgeReply:
             files_scanned=done.files,
             bytes_scanned=done.bytes,
             out_of_reach=dict(done.unreached),
-            models_that_learned_it=[each.name for each in done.carried],
+            models_that_learned_it=[each.name for each in done.carried if each.found],
         )
 
     return await call.run(call.service.deleting, work, until_done=True)

@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
+from openbook import deletion
 from openbook.knowledge.erasure import purge_is_unfinished
+from openbook.models.lineage import Membership
 from openbook.serving.errors import ApiError
 from openbook.serving.schemas import parse_form
 from openbook.serving.uploads import upload_name_problem
@@ -159,6 +161,12 @@ def test_a_list_comes_in_pages_that_end_at_the_bound_where_no_limit_is_sent(serv
         assert server.client.get(f"/v1/documents?{query}").status_code == 400, query
 
 
+def test_a_parameter_that_is_sent_twice_is_told_as_that(server: Running) -> None:
+    error = server.client.get("/v1/documents?limit=1&limit=2").json()["error"]
+    assert (error["param"], error["code"]) == ("limit", "invalid_value")
+    assert "more than once" in error["message"]
+
+
 def test_removed_is_in_older_versions_and_purged_is_in_none(server: Running, own_home: Path) -> None:
     path = upload(server, ("tower.txt", TOWER))[0]["path"]
     version = server.bases["kb"].version
@@ -197,6 +205,16 @@ def test_a_purge_that_was_killed_is_finished_by_the_next_request(server: Running
     assert server.client.post("/v1/documents/purge", json={"documents": ["nothing.txt"]}).status_code == 404
     assert not purge_is_unfinished(base)
     assert path in listed(server)
+
+
+def test_a_purge_names_only_models_that_are_known_to_have_learned_it(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    carried = [Membership("a" * 64, "unknown", None, 3), Membership("b" * 64, "known", 2, 3)]
+    monkeypatch.setattr(deletion, "carrying", lambda *_: carried)
+    path = upload(server, ("tower.txt", TOWER))[0]["path"]
+    response = server.client.post("/v1/documents/purge", json={"documents": [path]})
+    assert response.json()["models_that_learned_it"] == ["known"]
 
 
 def test_a_purge_tells_how_many_files_may_hold_traces_and_not_which(server: Running, own_home: Path) -> None:
