@@ -108,9 +108,9 @@ class Shape(Protocol):
 
 
 async def respond(
-    call: Call, body: AnswerBody, conversation: Conversation, most_tokens: int | None, shape: Shape
+    call: Call, body: AnswerBody, conversation: Conversation, limit: str, shape: Shape
 ) -> Reply | Response:
-    """The answer as one response or, if the body asks for that, as events. `most_tokens`: None for the server's default.
+    """The answer as one response or, if the body asks for that, as events. `limit`: the parameter that says how long it may be.
 
     Raises ApiError, QuestionError before anything is computed.
     """
@@ -133,7 +133,7 @@ async def respond(
             raise invalid(message, "openbook.knowledge_base")
         base = service.base(book or own.knowledge_base)
     trained = call.model.reader is not None
-    options = _options(service, body, most_tokens)
+    options = _options(service, body, limit)
     if not trained and len(conversation.instruction) <= MAX_INSTRUCTION_CHARS:
         options = replace(options, instruction=conversation.instruction)
 
@@ -196,10 +196,10 @@ def answered(
     return replace(answer, notes=(*understood_as, *answer.notes))
 
 
-def _options(service: Service, body: AnswerBody, most_tokens: int | None) -> Options:
+def _options(service: Service, body: AnswerBody, limit: str) -> Options:
     settings, bounds, own = service.configuration.settings, service.configuration.bounds, body.openbook
-    max_tokens = most_tokens or settings.max_tokens
-    check_at_most(max_tokens, max(bounds.answer_tokens, settings.max_tokens), "tokens", "max_tokens")
+    max_tokens = getattr(body, limit) or settings.max_tokens
+    check_at_most(max_tokens, max(bounds.answer_tokens, settings.max_tokens), "tokens", limit)
     check_at_most(len(body.stops), MOST_STOPS, "texts", "stop")
     passages = settings.passages if own.passages is None else own.passages
     check_at_most(passages, max(bounds.passages, settings.passages), "passages", "openbook.passages")

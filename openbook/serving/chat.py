@@ -75,9 +75,9 @@ async def chat(call: CallOf, body: ChatBody) -> Any:
         "model": body.model,
         "system_fingerprint": f"fp_{fingerprint}",
     }
-    most_tokens = body.max_completion_tokens or body.max_tokens
+    limit = "max_completion_tokens" if body.max_completion_tokens else "max_tokens"
     conversation = Conversation.of(body.messages, "messages")
-    return await respond(call, body, conversation, most_tokens, ChatShape(head, with_usage))
+    return await respond(call, body, conversation, limit, ChatShape(head, with_usage))
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,7 +83,7 @@ def api_error(error: Exception) -> ApiError:
     if isinstance(error, RequestValidationError):
         return _of_validation(error)
     if isinstance(error, ContextOverflow):
-        return invalid(str(error), "messages", "context_length_exceeded")
+        return invalid(str(error), code="context_length_exceeded")
     if isinstance(error, QuestionError):
         return invalid(str(error))
     if isinstance(error, KnowledgeBaseBusy):

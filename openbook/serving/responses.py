@@ -115,7 +115,8 @@ async def responses(call: CallOf, body: ResponseBody) -> Any:
     check_at_most(len(messages), call.service.configuration.bounds.messages, "messages", "input")
     conversation = Conversation.of(messages, "input", body.instructions)
     shape = ResponseShape(request_id(body, call), int(time.time()), body)
-    return await respond(call, body, conversation, body.max_output_tokens or body.max_tokens, shape)
+    limit = "max_output_tokens" if body.max_output_tokens else "max_tokens"
+    return await respond(call, body, conversation, limit, shape)
 
 
 @dataclass(slots=True)

@@ -27,7 +27,7 @@ from openbook.records import Digest, Embedder
 from openbook.serving.auth import Authenticator, Caller
 from openbook.serving.concurrency import Gate, Stop, caller_id
 from openbook.serving.configuration import Configuration
-from openbook.serving.errors import ApiError, ClientGone, api_error, invalid, unknown_parameter
+from openbook.serving.errors import ApiError, ClientGone, api_error, invalid
 from openbook.serving.keys import Right
 from openbook.serving.model_reload import CurrentModel
 from openbook.serving.schemas import Error, parse_form, parse_json
@@ -176,7 +176,7 @@ class Route(APIRoute):
             raise ApiError(415, message, code="unsupported_content_type")
         keys = Counter(key for key, _ in request.query_params.multi_items())
         if twice := next((key for key, times in keys.items() if times > 1), None):
-            raise unknown_parameter(twice)
+            raise invalid(f"The parameter {twice[:100]!r} stands more than once; send it once.", twice[:100])
 
 
 class _StrictRequest(Request):

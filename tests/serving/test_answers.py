@@ -189,11 +189,13 @@ WRONG: list[tuple[dict[str, Any], int, str, str | None]] = [
     ({"MESSAGES": [{"role": "user", "content": "many words " * 4000}]}, 400, "invalid_value", None),
 ]  # fmt: skip
 WRONG_CHAT: list[tuple[dict[str, Any], int, str, str | None]] = [
+    ({"max_completion_tokens": 10**6}, 400, "above_limit", "max_completion_tokens"),
     ({"n": 2}, 400, "invalid_value", "n"),
     ({"response_format": {"type": "json_schema"}}, 400, "invalid_value", "response_format.type"),
     ({"modalities": ["text", "audio"]}, 400, "invalid_value", "modalities[1]"),
 ]
 WRONG_RESPONSES: list[tuple[dict[str, Any], int, str, str | None]] = [
+    ({"max_output_tokens": 10**6}, 400, "above_limit", "max_output_tokens"),
     ({"max_output_tokens": 0}, 400, "invalid_value", "max_output_tokens"),
     ({"background": True}, 400, "invalid_value", "background"),
     ({"text": {"format": {"type": "json_schema"}}}, 400, "invalid_value", "text.format.type"),
@@ -214,6 +216,12 @@ def test_what_is_wrong_is_refused_in_the_shape_of_openai(server: Running, path: 
             )
             assert error["param"] == (param and param.replace("MESSAGES", messages)), (body, error)
             assert error["message"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_context_that_is_too_small_names_no_parameter(serve: Serve, path: str) -> None:
+    error = serve(echo_model(context_tokens=20)).ask(QUESTION, path=path).json()["error"]
+    assert (error["code"], error["param"]) == ("context_length_exceeded", None)
 
 
 def test_values_that_change_nothing_are_accepted(server: Running) -> None:
