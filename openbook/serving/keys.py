@@ -20,16 +20,17 @@ from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
 from openbook.codec import decode
-from openbook.errors import ConfigError, QuestionError, did_you_mean
+from openbook.errors import ConfigError, QuestionError, StorageError, did_you_mean
 from openbook.files import make_folder, replace_file, storage_errors
 from openbook.knowledge.scope import checked_labels
-from openbook.knowledge.write_lock import file_lock
+from openbook.locks import exclusive_lock
 from openbook.records import Digest, sha256_hex
 
 FILE_NAME = "api-keys.json"
 FORMAT = 2
 MAX_KEY_CHARS = 200
 MOST_DAYS = 36_500
+_LOCK_TIMEOUT_S = 30.0
 
 Right: TypeAlias = Literal["read", "write", "admin"]
 RIGHTS: tuple[Right, ...] = get_args(Right)  # each includes those before it
@@ -116,7 +117,7 @@ class KeyFile:
             while (key_id := secrets.token_hex(4)) in keys:
                 pass
             lasts = None if days is None else timedelta(days=days)
-            blank = ApiKey(key_id, name, "", RIGHTS[RIGHTS.index(right)], held, "")
+            blank = ApiKey(key_id, name, "", right, held, "")
             keys[key_id], token = self._with_secret(blank, lasts)
         return keys[key_id], token
 
@@ -149,7 +150,11 @@ class KeyFile:
         """The keys by their ids, written when the block ends without an error. Nobody else changes them meanwhile."""
         with storage_errors(f"write the keys in {self.path}"):
             make_folder(self.path.parent)
-            with file_lock(self.path.parent, 30.0):
+            with exclusive_lock(self.path.with_name(".lock"), _LOCK_TIMEOUT_S) as held:
+                if not held:
+                    raise StorageError(
+                        f"Another process is changing the keys in {self.path}. Wait for it, then try again."
+                    )
                 keys = {key.id: key for key in self.keys()}
                 yield keys
                 value = {"format": FORMAT, "keys": [asdict(key) for key in keys.values()]}

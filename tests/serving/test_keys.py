@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from openbook.errors import ConfigError
+import openbook.serving.keys
+from openbook.errors import ConfigError, StorageError
+from openbook.locks import exclusive_lock
 from openbook.serving.keys import FILE_NAME, KeyFile
 from tests.serving.conftest import Running
 from tests.serving.test_documents import TOWER, upload
@@ -46,6 +48,12 @@ def test_a_key_ends_to_the_second_and_one_without_days_does_not(tmp_path: Path) 
         assert keys.days_left(ends) == left, after
         assert keys.days_left(stays) is None
     assert keys.find(token) == ends  # known still: so that its holder can be told
+
+
+def test_a_key_file_that_another_process_changes_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openbook.serving.keys, "_LOCK_TIMEOUT_S", 0.1)
+    with exclusive_lock(tmp_path / ".lock", 1.0), pytest.raises(StorageError, match=r"keys in .*api-keys\.json"):
+        KeyFile(tmp_path).new("Anna", "read")
 
 
 def test_what_makes_no_key(tmp_path: Path) -> None:
