@@ -49,7 +49,7 @@ Every error that a user can cause is an `OpenBookError`, and its text says what 
     ...     openbook.ask("", model)
     ... except openbook.OpenBookError as error:
     ...     print(error)
-    The question is empty. Ask one, for instance: openbook ask "Who signs travel expenses?"
+    The question is empty or has no word in it.
 
 A model behind an OpenAI-compatible server can only claim what it is:
 

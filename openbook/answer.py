@@ -1,7 +1,8 @@
 """The core flow: retrieve, rank, read, cite. Plain functions, read from top to bottom.
 
-`ask` is the whole of it. Nothing is kept between two calls: the answer is a function of the question, the knowledge
-base's version, the model and the options, and the receipt in it names them all.
+`ask` is the whole of it. Nothing that is kept between two calls changes an answer: it is a function of the question, the query,
+what the scope sees of that version, the embedder, reranker, model and options. The receipt names what is needed to read the
+same passages again; the search is not repeated.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ from openbook.records import (
 
 _Result = TypeVar("_Result")
 
-CLOSED = "closed-book"
+CLOSED_BOOK = "closed-book"  # the strategy without passages
 MAX_QUESTION_CHARS = 8_000
 PASSAGES = 4  # that are read; for all strategies but "each" they are windows
 MIN_HITS = 12  # that are searched for, so that an older document is seen beside the one that replaced it
@@ -137,11 +138,13 @@ def ask(
 
     # 1) Retrieve and rank: the best passages by meaning and by words, if anything is near the question.
     decoding = decoding_for(model, options.decoding)
-    found = Retrieval(CLOSED)
+    found = Retrieval(CLOSED_BOOK)
     if base is not None and embedder is not None:
         found = retrieve(question, model, base, embedder, options, query=query, scope=scope, reranker=reranker)
     elif decoding.quote:
-        raise QuestionError("Without passages there is nothing to quote; ask without --quote.")
+        raise QuestionError(
+            "Without documents there is nothing to quote. Ask from documents, or without a verbatim quote."
+        )
     retrieve_s = time.perf_counter() - started
 
     # 2) Read: as many of the best as fit into the model's context, and say so when some do not.
@@ -158,9 +161,9 @@ def ask(
     elif base is not None and embedder is not None:
         quoted = cite(text, question, reading, embedder)
         stated = is_sure(text, question, quoted, confirmed=True) and _is_stated(asked, reading, model, cancelled)
-        needs_more = found.strategy == "together" or _asks_whether_stated(found.strategy, model)  # than a quote
-        doubtful = needs_more and model.identity.evidence == "verified" and not stated
-        sure = not doubtful and is_sure(text, question, quoted, confirmed=stated)
+        quote_is_too_little = found.strategy == "together" or _asks_whether_stated(found.strategy, model)
+        by_statement = quote_is_too_little and model.identity.evidence == "verified"
+        sure = stated if by_statement else is_sure(text, question, quoted, confirmed=stated)
     older = found.editions.older_note(quoted.citations) if found.editions is not None else None
 
     completion = reading.completion
@@ -244,7 +247,7 @@ def read_hits(
     progress: Progress = lambda done, total: None,
 ) -> Reading:
     """Raises ContextOverflow when not even one passage fits, EngineError."""
-    if strategy == CLOSED:
+    if strategy == CLOSED_BOOK:
         completion, timings = _streamed(model.stream(closed_book_prompt(question), decoding, cancelled), on_text)
         notes = ["From the model's memory alone; no document was read."]
         return Reading(strategy, (), completion, (), notes, timings)
@@ -329,7 +332,7 @@ def pack(
 def final_answer(reading: Reading, model: FrozenModel) -> tuple[str, bool]:
     """(the answer as it is shown, whether it is an abstention)."""
     text = tidy(reading.completion.text) if reading.completion else ""
-    if reading.strategy == CLOSED:
+    if reading.strategy == CLOSED_BOOK:
         return text, False
     abstained = says_nothing_found(text, model.reader) or not (text or _cut_short(reading.completion))
     return (ABSTENTION if abstained else text), abstained
@@ -349,7 +352,7 @@ def answer_again(
 
     Once it was `cancelled`, the answer may be the beginning of one. Raises QuestionError, ContextOverflow, EngineError.
     """
-    known = (CLOSED, *STRATEGIES[1:], *KINDS)
+    known = (CLOSED_BOOK, *(each for each in STRATEGIES if each != "auto"), *KINDS)
     if receipt.strategy not in known:
         raise QuestionError(f"The receipt has the unknown strategy {receipt.strategy!r}; there are {', '.join(known)}.")
     if receipt.strategy in STRATEGIES:
@@ -372,20 +375,23 @@ def strategy_of(
 ) -> Literal["each", "parallel", "checked", "together"]:
     """Raises QuestionError when the model cannot read that way."""
     if decoding.quote and (wanted in ("checked", "together") or not model.reads_each):
-        raise QuestionError("Only a trained reader that reads each passage on its own can quote; use --model reader.")
+        raise QuestionError(
+            "Only a trained reader that reads each passage on its own can quote: for instance the model 'reader', with the "
+            "strategy 'each'."
+        )
     if wanted == "auto":
         if model.reader is None:
             return "checked" if model.identity.evidence == "verified" else "together"
         return "parallel" if model.parallel_passages else "each" if model.reads_each else "together"
     if wanted == "each" and not model.reads_each:
         raise QuestionError(
-            f"The strategy each needs a trained reader in the local engine, and {model.identity.name} is not one. "
-            "Use --strategy together, or --model reader."
+            f"The strategy 'each' needs a trained reader in the local engine, and {model.identity.name} is not one. "
+            "Use the strategy 'together', or the model 'reader'."
         )
     if wanted == "parallel" and not model.parallel_passages:
         raise QuestionError(
             f"{model.identity.name} cannot read passages side by side. That needs the local engine, and a model that is not a "
-            "reader of single passages. Use --strategy together."
+            "reader of single passages. Use the strategy 'together'."
         )
     return wanted
 
@@ -395,19 +401,19 @@ def checked_question(question: str) -> str:
     if len(question) > MAX_QUESTION_CHARS:
         raise QuestionError(
             f"The question has {len(question):,} characters; at most {MAX_QUESTION_CHARS:,} are allowed. Long texts belong "
-            "in the knowledge base: openbook add FILE."
+            "in the knowledge base."
         )
     # Lone surrogates (undecodable bytes of a command line) and NULs have no meaning in a question.
     question = question.encode("utf-8", "replace").decode().replace("\0", " ").strip()
     if not re.search(r"\w", question):
-        raise QuestionError('The question is empty. Ask one, for instance: openbook ask "Who signs travel expenses?"')
+        raise QuestionError("The question is empty or has no word in it.")
     return question
 
 
 def _too_long(tokens: int, model: FrozenModel, decoding: Decoding) -> ContextOverflow:
     return ContextOverflow(
         f"The question and one passage take {tokens} tokens and the answer up to {decoding.max_tokens}, but the "
-        f"context holds {model.context_tokens}. Raise context_tokens, lower max_tokens or ask a shorter question."
+        f"context holds {model.context_tokens}. Ask a shorter question, lower max_tokens, or raise context_tokens where the model runs."
     )
 
 

@@ -348,8 +348,8 @@ class Answer:
     """`supported`: every sentence has a citation, or it is an abstention; `unsupported` lists those that have none.
 
     `confidence`: "supported" if the documents surely say every sentence, and the answer says more than the question; "not
-    found" for an abstention, which has the nearest sentences as `closest`; otherwise "check it". docs/benchmarks.md says how
-    often each is right. `prompt_tokens` were read and `answer_tokens` written; None where the engine cannot know.
+    found" for an abstention, which has the nearest sentences as `closest`; otherwise "check it", as always where a local model read
+    "together": there nothing finds out whether they say it. docs/benchmarks.md says how often each is right. `prompt_tokens` were read and `answer_tokens` written; None where the engine cannot know.
     """
 
     question: str

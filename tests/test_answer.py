@@ -282,7 +282,7 @@ def test_an_untrained_model_that_reads_side_by_side_reads_each_window_as_if_it_w
     [
         (echo_model(reader=READER), replace(ALL, strategy="parallel"), "cannot read passages side by side"),
         (SERVED, replace(ALL, strategy="parallel"), "needs the local engine"),
-        (echo_model(), replace(ALL, strategy="each"), "--strategy together"),
+        (echo_model(), replace(ALL, strategy="each"), "Use the strategy 'together'"),
         (echo_model(), replace(ALL, decoding=Decoding(quote=True)), "Only a trained reader"),
     ],
 )

@@ -1,7 +1,7 @@
 """A Model Context Protocol server: three tools with which another program searches, asks and reads the knowledge base.
 
 `openbook mcp` offers them to one user over standard input and output, and `POST /mcp` to the holder of a key, within the
-bounds of the server. Nothing is kept between two calls, and no tool changes anything. The text of a
+bounds of the server. No call depends on one before it, and no tool changes anything. The text of a
 document is data: it comes in fields of the results, and no instruction in it is followed.
 """
 

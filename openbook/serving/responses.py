@@ -34,7 +34,7 @@ class TextOptions(LenientBody):
 
 def _keep_nothing(value: object) -> None:
     if value is not None:
-        raise PydanticCustomError("nothing_kept", "the server keeps nothing between requests")
+        raise PydanticCustomError("nothing_kept", "the server keeps no conversation between requests")
 
 
 _NothingKept: TypeAlias = Annotated[None, BeforeValidator(_keep_nothing)]

@@ -61,7 +61,7 @@ def test_a_response_whole_and_streamed(client: openai.OpenAI) -> None:
         {"role": "user", "content": "And who opened the bridge?"},
     ]
     assert client.responses.create(model="echo", input=turns).output_text == OPENED  # type: ignore[arg-type]  # as its documentation does
-    with pytest.raises(openai.BadRequestError, match="keeps nothing"):
+    with pytest.raises(openai.BadRequestError, match="keeps no conversation"):
         client.responses.create(model="echo", input="And who?", previous_response_id=whole.id)
 
 
