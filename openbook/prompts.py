@@ -1,4 +1,6 @@
-"""The words in which models are asked: from a question and passages to a `Prompt`, and back.
+"""The words in which models are asked to answer, from passages or without any: a `Prompt` of them, and back.
+
+Rewriting a question, overviews, judging and drafting have theirs in their own modules.
 
 Trained readers are asked exactly as they were in training, which uses the same functions.
 """
@@ -13,14 +15,14 @@ from dataclasses import replace
 from openbook.records import Passage, Prompt, ReaderFormat
 
 ABSTENTION = "The passages do not say."
-OPEN_BOOK = (
+OPEN_BOOK_SYSTEM = (
     "You answer questions about a user's documents from numbered excerpts, which were found by a search. Use only the "
     "excerpts. Answer directly and completely, in one to three sentences, or as a list where the question asks for steps or "
     "several items. Keep exact names, numbers and code."
 )
 # For large models alone. When small ones are told to name their excerpts, they copy them, and decline what is there (docs/log.md).
 CITING = f" End each sentence with the number of its excerpt, like [1]. If no excerpt holds the answer, say only: {ABSTENTION}"
-CLOSED_BOOK = "Answer the question directly and completely, in one to three sentences."
+CLOSED_BOOK_SYSTEM = "Answer the question directly and completely, in one to three sentences."
 
 # A line of prose that was broken for width alone: it is long and the next one goes on in lower case. A model takes the end
 # of such a line for the end. Rows of tables and lines of code are shorter, hold `|` or begin otherwise.
@@ -74,12 +76,12 @@ def reading_prompt(
         return Prompt(reader.instruction, blocks, question_block(question), side_by_side=side_by_side)
     numbers = itertools.repeat(1) if side_by_side else itertools.count(1)
     blocks = tuple(excerpt_block(number, place, text) for number, (place, text) in zip(numbers, passages, strict=False))
-    system = OPEN_BOOK + (CITING if citing else "")
+    system = OPEN_BOOK_SYSTEM + (CITING if citing else "")
     return Prompt(system, blocks, question_about_excerpts(question), side_by_side=side_by_side)
 
 
 def closed_book_prompt(question: str) -> Prompt:
-    return Prompt(CLOSED_BOOK, (), question)
+    return Prompt(CLOSED_BOOK_SYSTEM, (), question)
 
 
 def passage_block(place: str, text: str) -> str:
@@ -104,7 +106,7 @@ def whether_stated(question: str) -> str:
 
 
 def question_of_block(block: str) -> str:
-    """The question itself in a `question_block` or in one about excerpts."""
+    """The question itself in a `question_block` or in one about excerpts, for the engines in `openbook.testing`."""
     asked = block.removeprefix(_SENTENCES).removeprefix(_YES_OR_NO).removeprefix("Question: ")
     return asked.removesuffix(f"\n{IS_STATED}")
 

@@ -291,8 +291,10 @@ def _joined(citations: Sequence[Citation], passages: Mapping[str, Hit]) -> list[
 
 
 def _provenance(answer: Answer) -> str:
+    from openbook.answer import CLOSED_BOOK
+
     receipt, model = answer.receipt, answer.receipt.model
-    parts: list[str] = [] if receipt.strategy == "closed-book" else [answer.confidence]
+    parts: list[str] = [] if receipt.strategy == CLOSED_BOOK else [answer.confidence]
     parts += [f"{model.name} ({model.digest[:12] + ', ' if model.digest else ''}{model.evidence})"]
     if receipt.knowledge_base_version is not None:
         parts.append(f"knowledge base version {receipt.knowledge_base_version}")

@@ -151,7 +151,7 @@ def _announce(configuration: Configuration, port: int, places: tuple[Place, ...]
 
 def _open_bases(current: Settings, places: tuple[Place, ...]) -> tuple[dict[str, KnowledgeBase], OnnxEmbedder]:
     """By the names of their folders or databases, all with one embedder. One that is not there yet is made."""
-    from openbook.serving.answers import CLOSED_BOOK
+    from openbook.answer import CLOSED_BOOK
 
     there: dict[str, KnowledgeBase | None] = {}
     for place in places:

@@ -17,7 +17,7 @@ from fastapi import Response
 from fastapi.responses import StreamingResponse
 
 from openbook import knowledge
-from openbook.answer import Options, ask, checked_question
+from openbook.answer import CLOSED_BOOK, Options, ask, checked_question
 from openbook.conversation import resolve_follow_up
 from openbook.knowledge import KnowledgeBase
 from openbook.receipts import append
@@ -27,7 +27,6 @@ from openbook.serving.errors import ApiError, ClientGone, api_error, check_at_mo
 from openbook.serving.schemas import AnswerBody, Message, Reply, ScopeParams, ServedAnswer
 from openbook.serving.service import Call, Service, scope_of
 
-CLOSED_BOOK = "closed-book"
 MOST_STOPS = 4
 MAX_INSTRUCTION_CHARS = 2_000  # what a small model can follow beside passages, and little of its context
 
@@ -77,7 +76,7 @@ class Conversation:
         return found
 
 
-def book_of(model: str, served: str, bases: Collection[str]) -> str:
+def suffix_of(model: str, served: str, bases: Collection[str]) -> str:
     """The part of a model's name after `served`: a knowledge base, as in `reader:handbook`, CLOSED_BOOK, or nothing.
 
     So a client that can choose only a model can also choose a knowledge base. Raises ApiError for no such name.
@@ -116,9 +115,9 @@ async def respond(
     """
     service, own = call.service, body.openbook
     question = checked_question(conversation.question)
-    book = book_of(body.model, call.model.identity.name, service.bases)
+    suffix = suffix_of(body.model, call.model.identity.name, service.bases)
     base = None
-    if book == CLOSED_BOOK:
+    if suffix == CLOSED_BOOK:
         for name in ScopeParams.model_fields:
             if getattr(own, name) not in (None, ""):
                 raise invalid(f"{body.model} reads no documents; leave openbook.{name} out.", f"openbook.{name}")
@@ -126,12 +125,12 @@ async def respond(
         if not service.bases:
             message = f"No knowledge base: ask {body.model}:{CLOSED_BOOK}."
             raise ApiError(404, message, code="no_knowledge_base", param="model")
-        if book and own.knowledge_base is not None:
+        if suffix and own.knowledge_base is not None:
             message = (
                 "The knowledge base is in the model's name and in openbook.knowledge_base; send it in one place only."
             )
             raise invalid(message, "openbook.knowledge_base")
-        base = service.base(book or own.knowledge_base)
+        base = service.base(suffix or own.knowledge_base)
     trained = call.model.reader is not None
     options = _options(service, body, limit)
     if not trained and len(conversation.instruction) <= MAX_INSTRUCTION_CHARS:
@@ -167,7 +166,7 @@ def answered(
     Raises as `ask` and `Stop.check` do.
     """
     service, began_ns, headers = call.service, time.time_ns(), call.request.headers
-    mode = "closed-book" if base is None else "open-book"
+    mode = CLOSED_BOOK if base is None else "open-book"
     try:
         meant = resolve_follow_up(call.model, conversation.turns, conversation.question, stop)
         answer = ask(

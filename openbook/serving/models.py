@@ -7,10 +7,11 @@ from typing import Literal
 
 from fastapi import APIRouter
 
+from openbook.answer import CLOSED_BOOK
 from openbook.knowledge import KnowledgeBase
 from openbook.models import ModelStore
 from openbook.models.lineage import Node, line_of
-from openbook.serving.answers import CLOSED_BOOK, book_of
+from openbook.serving.answers import suffix_of
 from openbook.serving.concurrency import Stop
 from openbook.serving.errors import ApiError
 from openbook.serving.schemas import ABSENT, Reply
@@ -77,7 +78,7 @@ async def models(call: CallOf) -> Models:
 async def lineage(call: CallOf, name: str) -> Lineage:
     """How the answering model was trained: itself first, then the models it was made from."""
     identity = call.model.identity
-    book_of(name, identity.name, call.service.bases)
+    suffix_of(name, identity.name, call.service.bases)
 
     def work(stop: Stop) -> list[Node]:
         store = ModelStore(call.service.configuration.settings.models_dir)
@@ -96,21 +97,21 @@ async def model(call: CallOf, name: str) -> Model:
     for each in _models(call):
         if each.id == name:
             return each
-    book = book_of(name, call.model.identity.name, call.service.bases)
-    return _reader(call, name, {book: call.service.base(book or None)})
+    suffix = suffix_of(name, call.model.identity.name, call.service.bases)
+    return _model_of(call, name, {suffix: call.service.base(suffix or None)})
 
 
 def _models(call: Call) -> list[Model]:
-    reader, bases, embedder = call.model.identity.name, call.service.bases, call.service.embedder
-    found = [_reader(call, reader, bases)] if bases else []
+    served, bases, embedder = call.model.identity.name, call.service.bases, call.service.embedder
+    found = [_model_of(call, served, bases)] if bases else []
     if len(bases) > 1:
-        found += [_reader(call, f"{reader}:{name}", {name: base}) for name, base in bases.items()]
+        found += [_model_of(call, f"{served}:{name}", {name: base}) for name, base in bases.items()]
     dimensions = embedder.identity.dimensions
     about = ServedModel(mode="embedder", digest=embedder.model_digest, dimensions=dimensions)
-    return [*found, _reader(call, f"{reader}:{CLOSED_BOOK}"), Model(id=embedder.identity.name, openbook=about)]
+    return [*found, _model_of(call, f"{served}:{CLOSED_BOOK}"), Model(id=embedder.identity.name, openbook=about)]
 
 
-def _reader(call: Call, name: str, bases: Mapping[str, KnowledgeBase] | None = None) -> Model:
+def _model_of(call: Call, name: str, bases: Mapping[str, KnowledgeBase] | None = None) -> Model:
     identity = call.model.identity
     about = ServedModel(
         mode="closed-book" if bases is None else "open-book",

@@ -18,7 +18,7 @@ from openbook.answer_text import TextPreview, tidy
 from openbook.knowledge import KnowledgeBase
 from openbook.prompts import ABSTENTION
 from openbook.records import Answer, ReaderFormat
-from openbook.serving.answers import book_of
+from openbook.serving.answers import suffix_of
 from openbook.serving.chat import ChatShape
 from openbook.serving.errors import ApiError
 from openbook.serving.schemas import ServedAnswer
@@ -258,12 +258,12 @@ def test_what_is_ignored_is_told_and_the_answer_is_the_same(server: Running, pat
 
 def test_a_name_says_which_knowledge_base() -> None:
     served, bases = "llama3:8b", ("kb", "hand:book", "odd@2")
-    assert book_of(served, served, bases) == ""
-    for book in (*bases, "closed-book"):
-        assert book_of(f"{served}:{book}", served, bases) == book
+    assert suffix_of(served, served, bases) == ""
+    for suffix in (*bases, "closed-book"):
+        assert suffix_of(f"{served}:{suffix}", served, bases) == suffix
     for model in ("", "llama3", "llama3:8b:", "llama3:8bx", "llama3:8b:other", "llama3:8b:kb@1"):
         with pytest.raises(ApiError, match="llama3:8b:hand:book") as refused:
-            book_of(model, served, bases)
+            suffix_of(model, served, bases)
         assert (refused.value.status_code, refused.value.code, refused.value.param) == (404, "model_not_found", "model")
 
 

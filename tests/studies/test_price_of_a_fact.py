@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import pytest
 
 from openbook.inference import FrozenModel
-from openbook.prompts import CLOSED_BOOK
+from openbook.prompts import CLOSED_BOOK_SYSTEM
 from openbook.records import Prompt
 from openbook.testing import HashEmbedder
 from openbook.training.datasets import ConversationLine, DocumentLine, read_lines
@@ -113,7 +113,7 @@ def test_no_question_that_is_asked_stands_in_a_lesson(form: str) -> None:
     told = json.dumps(fact_lesson(FACTS, form, 9, 1).lines, ensure_ascii=False).casefold()
     assert all(told.count(fact.answer.casefold()) == 9 for fact in FACTS)
     assert not any(question.casefold() in told for question in ANSWERS)
-    assert facts.CLOSED_BOOK == CLOSED_BOOK  # questions are taught as they are asked
+    assert facts.CLOSED_BOOK == CLOSED_BOOK_SYSTEM  # questions are taught as they are asked
     assert invented_facts(40, 1)[:4] == FACTS != invented_facts(4, 2)
 
 
