@@ -139,7 +139,8 @@ class Settings:
         return self.home / "bases"
 
     @property
-    def default_kb(self) -> Place:
+    def kb_place(self) -> Place:
+        """Of the knowledge base: the one that was named, or <home>/kb."""
         return self.kb if self.kb is not None else self.home / "kb"
 
 
@@ -199,7 +200,8 @@ def _checked(key: str, value: object, kind: Any, source: str) -> object:
         # Text may stand for a number, as it does in a variable.
         found = msgspec.convert(value, kind, strict=not isinstance(value, str))
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{source}: {value!r} is not a valid value for {key!r}: {error}.") from error
+        why = f"there are {', '.join(get_args(kind))}" if get_args(kind) else error
+        raise ConfigError(f"{source}: {value!r} is not a valid value for {key!r}: {why}.") from error
     low, high = _BOUNDS.get(key, (0, 0))
     if key in _BOUNDS and not low <= found <= high:
         raise ConfigError(f"{source}: {key} must be from {low} to {high:,}, not {found}.")

@@ -19,8 +19,8 @@ def test_each_source_goes_before_those_behind_it(tmp_path: Path) -> None:
     found = load_settings(environ, {"passages": 1, "model": None})
     assert (found.passages, found.threads, found.read_timeout_s, found.strategy) == (1, 4, 5.0, "each")
     assert (found.max_tokens, found.model, found.kb) == (400, Settings(tmp_path).model, Path("~/kb").expanduser())
-    assert found.default_kb == found.kb
-    assert load_settings({"OPENBOOK_HOME": str(tmp_path / "none")}).default_kb == tmp_path / "none" / "kb"
+    assert found.kb_place == found.kb
+    assert load_settings({"OPENBOOK_HOME": str(tmp_path / "none")}).kb_place == tmp_path / "none" / "kb"
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_each_source_goes_before_those_behind_it(tmp_path: Path) -> None:
         ("model = 3", "", "3 is not a valid value for 'model'"),
         ("kb = 5", "", "kb must be a folder or a URL, not 5"),
         ("kb = ''", "", "kb must be a folder or a URL, not ''"),
-        ("strategy = 'all'", "", "'all' is not a valid value for 'strategy'"),
+        ("strategy = 'all'", "", "'all' is not a valid value for 'strategy': there are auto, "),
         ("passages = ", "", "is not valid TOML"),
         ("", "many", "OPENBOOK_PASSAGES: 'many' is not a valid value for 'passages'"),
         ("", "-1", "OPENBOOK_PASSAGES: passages must be from 0 to 100, not -1"),

@@ -75,12 +75,12 @@ def status(kb: Place | None, cluster: str | None, as_json: bool) -> None:
     problems += base.behind if base else ()
     value = {
         "local": running,
-        "knowledge_base": str(current.default_kb),
+        "knowledge_base": str(current.kb_place),
         "base": base,
         "ray": ray,
         "problems": problems,
     }
-    display.show(as_json, value, _print_status, running, "" if of_base else str(current.default_kb), base, ray)
+    display.show(as_json, value, _print_status, running, "" if of_base else str(current.kb_place), base, ray)
     if problems:
         raise ClusterError(" ".join(problems))
 

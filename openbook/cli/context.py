@@ -34,7 +34,7 @@ def settings(*, docs: Sequence[Path] = (), **flags: object) -> Settings:
     if docs and flags.get("kb") is not None:
         raise ConfigError("--docs and --kb exclude each other; give one of them.")
     current = load_settings(flags=flags)
-    private.share_as([current.home, current.default_kb])
+    private.share_as([current.home, current.kb_place])
     return current
 
 
@@ -102,7 +102,7 @@ def opened_beside(current: Settings) -> Iterator[Future[FrozenModel]]:
 
 
 def open_base(current: Settings) -> KnowledgeBase:
-    return openbook.KnowledgeBase.open(current.default_kb)
+    return openbook.KnowledgeBase.open(current.kb_place)
 
 
 def open_searchable(current: Settings) -> tuple[KnowledgeBase, Embedder]:
@@ -120,7 +120,7 @@ def ensure_base(current: Settings) -> tuple[KnowledgeBase, Embedder]:
         return open_searchable(current)
     except KnowledgeBaseMissing:
         embedder = open_embedder(current)
-        return new_base(current, current.default_kb, embedder), embedder
+        return new_base(current, current.kb_place, embedder), embedder
 
 
 def new_base(current: Settings, place: Place, embedder: Embedder) -> KnowledgeBase:
@@ -163,7 +163,7 @@ def open_asked(current: Settings, docs: tuple[Path, ...]) -> tuple[KnowledgeBase
 
     if not docs:
         base, embedder = open_searchable(current)
-        return must_hold_documents(base, str(current.default_kb)), embedder
+        return must_hold_documents(base, str(current.kb_place)), embedder
     embedder = open_embedder(current)
     with display.stages() as show:
         options = replace(run_options(current), progress=show)

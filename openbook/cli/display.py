@@ -374,7 +374,7 @@ def print_problems(verdicts: Sequence[Verdict]) -> None:
 
 def with_advice(reason: str) -> str:
     """Why a file did not go in, and with which option it does, where there is one."""
-    return reason.replace(": needs OCR", ": needs OCR (openbook add --ocr eng)")
+    return reason.replace(": needs OCR", ": needs OCR (openbook add FILE --ocr eng)")
 
 
 def characters(read: int, held: int) -> str:

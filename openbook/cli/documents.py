@@ -61,7 +61,7 @@ def add(
         display.stages() as progress,
     ):
         report = openbook.add(base, paths, embedder, replace(options, retry=True, progress=progress))
-    _show(report, current.default_kb, as_json)
+    _show(report, current.kb_place, as_json)
     if not any(each.outcome in ("added", "updated", "unchanged", "duplicate") for each in report.verdicts):
         raise KnowledgeError(f"Nothing readable in {', '.join(map(str, paths))}: no document went in.")
 
@@ -130,7 +130,8 @@ def sync(
         raise ConfigError("--include, --exclude, --label, --reset and --forget need a folder: openbook sync FOLDER ...")
     if folder is not None and forget:
         forget_source(context.open_base(current), folder)
-        click.echo(f"{folder} is no longer synced. To remove its documents: openbook remove {folder}")
+        said = f"{folder} is no longer synced. To remove its documents: openbook remove {folder}"
+        display.show(as_json, {"forgotten": str(folder)}, click.echo, said)
         return
     if folder is not None:
         check_exists(folder)
@@ -151,7 +152,7 @@ def sync(
         options = context.run_options(current)
         with context.workers(cluster, embedder, options) as (at_work, options), display.stages() as progress:
             report = sync_folders(base, folders, at_work, replace(options, progress=progress))
-        _show(report, current.default_kb, as_json)
+        _show(report, current.kb_place, as_json)
         if failed := [each for each in report.verdicts if each.outcome == "failed" and each.path in roots]:
             raise KnowledgeError(f"{len(failed)} of {len(folders)} folders could not be synced: {failed[0].reason}.")
 
@@ -197,7 +198,7 @@ def remove(documents: tuple[str, ...], kb: Place | None, as_json: bool) -> None:
     current = context.settings(kb=kb)
     base = context.open_base(current)
     report = openbook.remove(base, documents)
-    _show(report, current.default_kb, as_json)
+    _show(report, current.kb_place, as_json)
     folders = tuple(f"{display_path(each.folder)}/" for each in sources(base))
     back = [
         each.path
@@ -242,7 +243,7 @@ def purge(
         said = f"A purge that was interrupted is finished now. {error} What it deleted cannot be scanned for any more."
         if proof is not None:
             raise KnowledgeError(f"{said} So no proof is written.") from error
-        click.echo(said)
+        display.show(as_json, {"finished": True}, click.echo, said)
         return
     if not yes:
         many = f"{display.count(len(paths), 'document')} ({display.short_paths(paths)})"
@@ -257,7 +258,7 @@ def purge(
     display.show(as_json, value, _print_purged, done)
     if not done.proved:
         raise KnowledgeError(
-            f"The purge is not proved: {display.count(len(done.not_clean), 'file or folder')} below {current.home} may hold "
+            f"The purge is not proved: {display.count(len(done.not_clean), 'path')} below {current.home} may hold "
             "traces of the documents. They are listed with what to do."
         )
 

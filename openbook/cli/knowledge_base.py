@@ -38,7 +38,7 @@ def status(kb: Place | None, documents: bool, check: bool, as_json: bool) -> Non
     from openbook.knowledge.check import check as check_base
 
     settings = context.settings(kb=kb)
-    place = settings.default_kb
+    place = settings.kb_place
     base = openbook.KnowledgeBase.open(place, damaged=check)
     if documents:
         paths, labels = base.documents(), base.labels()
@@ -240,11 +240,11 @@ def reembed(embedder: str, kb: Place | None) -> None:
     base = context.open_base(current)
     opened = context.open_embedder(current, embedder)
     if opened.identity == base.embedder:
-        click.echo(f"{current.default_kb} has the embedder {embedder} already.")
+        click.echo(f"{current.kb_place} has the embedder {embedder} already.")
         return
     with display.stages() as progress:
         version, count = embed_anew(base, opened, progress=progress)
-    click.echo(f"{count:,} texts embedded with {embedder}. {current.default_kb} is at version {version}.")
+    click.echo(f"{count:,} texts embedded with {embedder}. {current.kb_place} is at version {version}.")
 
 
 @click.command()

@@ -52,7 +52,7 @@ def draft(kb: Place | None, count: int, model: str | None, cluster: str | None, 
     _check_new(output)
     # Each passage is read once, for questions only, so what is computed of it is not kept.
     current = context.settings(kb=kb, model=model, kv_disk=0)
-    base = context.must_hold_documents(context.open_base(current), str(current.default_kb))
+    base = context.must_hold_documents(context.open_base(current), str(current.kb_place))
     log = question_drafts.ReplyLog(output.with_name(f"{output.name}.part"))
     with (
         on_cluster.models(current, cluster) as (open_model, at_once),

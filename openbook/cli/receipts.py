@@ -121,7 +121,7 @@ def candidates(current: Settings, receipt: Receipt, kb: Place | None) -> list[Kn
         return [openbook.KnowledgeBase.open(kb)]
     of_docs = current.cache_dir / "docs" / name if name.isalnum() else None
     found = []
-    for place in (current.default_kb, of_docs, context.remembered_place(current, name)):
+    for place in (current.kb_place, of_docs, context.remembered_place(current, name)):
         with suppress(KnowledgeBaseMissing):
             if place is not None:
                 found.append(openbook.KnowledgeBase.open(place))
@@ -172,7 +172,10 @@ def verify(file: Path | None, key: str, show_key: bool, as_json: bool) -> None:
         )
         return
     key = signatures.checked_key(key) if key else ""
-    signed = signatures.verify(_read(file, signatures.MAX_BYTES), key)
+    try:
+        signed = signatures.verify(_read(file, signatures.MAX_BYTES), key)
+    except ProofError as error:
+        raise ProofError(f"{file}: {error}") from error
     if not key:
         raise ProofError(
             f"{file} is intact, but the signer is unknown: it only matches the key inside the file (fingerprint "
@@ -210,5 +213,5 @@ def _receipt_lines(receipt: Receipt) -> list[str]:
     return [
         f"The model {model.name} ({model.digest or 'no digest'}, {model.evidence} by the signer) was asked: {receipt.question}",
         f"It gave the answer whose SHA-256 is {receipt.answer_digest}, from {passages} passages{where}.",
-        "To give it again: openbook replay",
+        "To give it again: openbook replay FILE",
     ]

@@ -89,7 +89,7 @@ def serve(
     if slots and (cluster is not None or current.base_url):
         where = "replicas on a cluster" if cluster is not None else current.base_url
         raise ConfigError(f"--slots is for a model that runs in this process, not for {where}. Leave it out.")
-    places = tuple(each.absolute() if isinstance(each, Path) else each for each in places or [current.default_kb])
+    places = tuple(each.absolute() if isinstance(each, Path) else each for each in places or [current.kb_place])
     private.share_as([current.home, *places])
     configuration = Configuration(
         settings=current,

@@ -157,7 +157,7 @@ def _documents(current: Settings) -> tuple[bytes, str]:
     found = f"{base.id}@{base.version}"
     base.close()
     if not lines:
-        raise ConfigError(f"The knowledge base {current.default_kb} holds no text that may be learned.")
+        raise ConfigError(f"The knowledge base {current.kb_place} holds no text that may be learned.")
     return "".join(sorted(lines)).encode(), found
 
 

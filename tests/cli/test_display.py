@@ -94,5 +94,5 @@ def test_quotes_that_touch_are_shown_as_one_and_lines_that_only_draw_are_not_sho
 
 def test_what_needs_ocr_names_the_option(capsys: pytest.CaptureFixture[str]) -> None:
     print_problems([Verdict("a.png", "skipped", "an image: needs OCR")])
-    assert "an image: needs OCR (openbook add --ocr eng)" in capsys.readouterr().err
+    assert "an image: needs OCR (openbook add FILE --ocr eng)" in capsys.readouterr().err
     assert with_advice("needs OCR, and Tesseract is not installed") == "needs OCR, and Tesseract is not installed"

@@ -142,7 +142,7 @@ def test_what_a_folder_was_synced_with_holds_until_it_is_reset(docs: Path, out: 
     assert documents(out) == {"ferry.md", "bees.txt"}
     assert "ferry.md" in found(out, "ferry")
     out.refused(2, "need a folder", "sync", "--reset")
-    out.ok("sync", docs, "--forget")
+    assert out.json("sync", docs, "--forget") == {"forgotten": str(docs)}
     out.refused(4, "No folder was synced", "sync")
     assert documents(out) == {"ferry.md", "bees.txt"}
 

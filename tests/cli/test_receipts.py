@@ -56,7 +56,7 @@ def test_without_the_signers_key_nothing_is_verified(secret: Path, tmp_path: Pat
     assert "the signer is unknown" in stderr
     out.refused(2, "another key", "verify", proof, "--key", "1" * 64)
     proof.write_bytes(proof.read_bytes().replace(b'"files":', b'"files": '))
-    out.refused(2, "not byte for byte", "verify", proof)
+    out.refused(2, "proof.json: It is not byte for byte", "verify", proof)
 
 
 def test_what_is_left_is_named_and_not_proved(secret: Path, own_home: Path, tmp_path: Path, out: Out) -> None:
@@ -95,9 +95,12 @@ def test_of_what_a_killed_purge_deleted_there_is_no_proof(
     base = KnowledgeBase.open(own_home / "kb")
     with base.writing(5.0) as connection:
         connection.execute("INSERT OR REPLACE INTO meta VALUES ('purging', '')")
-    base.close()
     out.refused(4, "no proof is written", "purge", "gone.txt", "--yes", "--proof", tmp_path / "proof.json")
     assert not (tmp_path / "proof.json").exists()
+    with base.writing(5.0) as connection:
+        connection.execute("INSERT OR REPLACE INTO meta VALUES ('purging', '')")
+    base.close()
+    assert out.json("purge", "gone.txt") == {"finished": True}
 
 
 def test_what_cannot_be_verified_is_an_error(out: Out) -> None:
