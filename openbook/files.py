@@ -15,13 +15,14 @@ from typing import IO
 from openbook.errors import StorageError
 from openbook.locks import atomic_file
 
+_DENIED = "permission denied; correct the folder's permissions, or choose another place (OPENBOOK_HOME, if this is in OpenBook's home)"
 _ADVICE = {
     errno.ENOSPC: "the disk is full; free some space and try again",
     errno.EDQUOT: "your disk quota is used up; free some space and try again",
     errno.EFBIG: "the file is larger than this disk or your limits allow",
-    errno.EROFS: "the disk is read-only; set OPENBOOK_HOME to a folder that can be written",
-    errno.EACCES: "permission denied; correct the folder's permissions or set OPENBOOK_HOME to a folder of yours",
-    errno.EPERM: "permission denied; correct the folder's permissions or set OPENBOOK_HOME to a folder of yours",
+    errno.EROFS: "the disk is read-only; choose another place (OPENBOOK_HOME, if this is in OpenBook's home)",
+    errno.EACCES: _DENIED,
+    errno.EPERM: _DENIED,
 }
 
 

@@ -196,12 +196,12 @@ def _end_of(path: Path) -> tuple[Digest, int, int]:
     if rest:
         with suppress(ReceiptError):
             return sha256_hex(rest), decode(rest, _Entry, f"{path}", ReceiptError).number + 1, end + len(rest)
+    wrong = f"{path} does not end with a line of a log of receipts; see: openbook log verify {path.parent}"
+    if not _BEGINNING.startswith(rest[: len(_BEGINNING)]):
+        raise ReceiptError(wrong)
+    if not end:
+        return FIRST, 0, 0
     try:
-        if not _BEGINNING.startswith(rest[: len(_BEGINNING)]):
-            raise ReceiptError(f"{path} ends with something else.")
-        if not end:
-            return FIRST, 0, 0
-        entry = decode(line, _Entry, f"{path}", ReceiptError)
+        return sha256_hex(line), decode(line, _Entry, f"{path}", ReceiptError).number + 1, end
     except ReceiptError as error:
-        raise ReceiptError(f"{path} does not end with a line of a log of receipts; see: openbook log verify") from error
-    return sha256_hex(line), entry.number + 1, end
+        raise ReceiptError(wrong) from error

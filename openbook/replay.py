@@ -122,7 +122,8 @@ def knowledge_base_of(receipt: Receipt, candidates: Sequence[KnowledgeBase]) -> 
     for base in candidates:
         if base.id == receipt.knowledge_base:
             return base
+    seen = ", ".join(f"{base.store} ({base.id})" for base in candidates) or "none"
     raise KnowledgeError(
-        f"The answer is from the knowledge base {receipt.knowledge_base}, which was not "
-        "found. Give its place with --kb."
+        f"The answer is from the knowledge base {receipt.knowledge_base}. Looked at: {seen}. Give the place of the right one "
+        "with --kb."
     )

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import multiprocessing
+import re
 from pathlib import Path
 from typing import Any
 
@@ -201,7 +202,10 @@ def test_any_log_holds_what_stands_before_its_first_line(tmp_path: Path) -> None
 @pytest.mark.parametrize("text", ["my diary\n", "my diary", '{"mine": "precious"}'])
 def test_a_log_that_is_none_is_not_written_to(text: str, tmp_path: Path) -> None:
     (tmp_path / LOG_FILE).write_text(text)
-    with pytest.raises(ReceiptError, match="does not end"):
+    with pytest.raises(
+        ReceiptError,
+        match=re.escape(f"does not end with a line of a log of receipts; see: openbook log verify {tmp_path}"),
+    ):
         append(tmp_path, receipt_of(0))
     assert (tmp_path / LOG_FILE).read_text() == text
     with pytest.raises(StorageError, match="Cannot use the log"):

@@ -312,7 +312,7 @@ def _sentence(error: psycopg.Error, shown: str) -> OpenBookError | Damage:
         return KnowledgeBaseBusy(f"Another process holds the knowledge base in {shown}. Try again when it is done.")
     if state == "42501":
         return StorageError(f"The user of {shown} lacks a right: {said}. Ask its owner for it, or name another user.")
-    if state in ("25006", "57P04"):
+    if state == "25006":
         return StorageError(
             f"Cannot write to {shown}: {said}. It is a replica, or was opened to read; name the primary server."
         )

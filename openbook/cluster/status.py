@@ -51,7 +51,10 @@ class BaseStatus:
             texts = f"{self.unindexed:,} texts are in no saved segment."
             found.append(f"{texts} The next sync, or any other change, saves them.")
         if self.without_vectors:
-            found.append(f"{self.without_vectors:,} passages have no vector. Run: openbook reembed")
+            found.append(
+                f"{self.without_vectors:,} passages have no vector, so it is damaged. Restore it from a backup, or change the "
+                "embedder: openbook reembed OTHER_EMBEDDER"
+            )
         found += [f"A {what} was interrupted. Run it again." for what in self.unfinished]
         if self.segments_unreachable:
             found.append(self.segments_unreachable)

@@ -134,7 +134,7 @@ class KnowledgeBase:
             raise KnowledgeBaseInvalid(
                 f"The knowledge base in {self.store} was made with the embedder {self.embedder.name!r} "
                 f"({self.embedder.digest[:12]}, {self.embedder.dimensions} dimensions), not with {embedder.name!r} "
-                f"({embedder.digest[:12]}, {embedder.dimensions} dimensions). To change its embedder: openbook reembed --embedder "
+                f"({embedder.digest[:12]}, {embedder.dimensions} dimensions). To change its embedder: openbook reembed "
                 f"{embedder.name}"
             )
 

@@ -102,7 +102,7 @@ def create_app(
         """Made when it is first asked for, since that takes a third of a second."""
         if app.openapi_schema is None:
             found = FastAPI.openapi(app)
-            key = {"type": "http", "scheme": "bearer", "description": "Make one with: openbook keys new"}
+            key = {"type": "http", "scheme": "bearer", "description": "Make one with: openbook keys new NAME"}
             found["components"]["securitySchemes"] = {"key": key}
             for operation in (each for operations in found["paths"].values() for each in operations.values()):
                 if "x-right" in operation:

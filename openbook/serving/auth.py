@@ -36,9 +36,7 @@ class Authenticator:
         """Raises ApiError for a name that is not this server's (DNS rebinding), or a page of another origin (CSRF)."""
         host = headers.get("host", "")
         if len(headers.getlist("host")) != 1 or not self._is_ours(host):
-            message = (
-                f"This server does not answer under the name {host[:100]!r}. Allow it with: openbook serve --allow-host"
-            )
+            message = f"This server does not answer under the name {host[:100]!r}. Allow it with: openbook serve --allow-host NAME"
             raise ApiError(421, message, code="unknown_host")
         origin = headers.get("origin")
         if origin is not None and origin not in (f"http://{host}", f"https://{host}"):
@@ -78,10 +76,10 @@ class Authenticator:
                 raise ApiError(401, message, code="expired_api_key")
             return Caller(key.id, key.right, frozenset(key.labels))
         if self.configuration.needs_key:
-            message = "An API key is needed: Authorization: Bearer ob-... Make one with: openbook keys new"
+            message = "An API key is needed: Authorization: Bearer ob-... Make one with: openbook keys new NAME"
             raise ApiError(401, message, code="missing_api_key" if token is None else "invalid_api_key")
         if any(name in headers for name in _FORWARDED):
-            message = "This request came through a proxy, so it needs an API key. Make one with: openbook keys new"
+            message = "This request came through a proxy, so it needs an API key. Make one with: openbook keys new NAME"
             raise ApiError(401, message, code="missing_api_key")
         # On this machine only. Clients that insist on some key send any word; it means nothing.
         return Caller("local", "admin", self.configuration.labels)

@@ -182,6 +182,6 @@ def _parsed(data: bytes, path: Path) -> tuple[ApiKey, ...]:
     except (ValueError, QuestionError) as error:
         raise ConfigError(
             f"{path} is not a valid key file ({error}). Restore it from a backup, or use the OpenBook that wrote it; or delete it "
-            "and make new keys: openbook keys new"
+            "and make new keys: openbook keys new NAME"
         ) from error
     return file.keys
