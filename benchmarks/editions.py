@@ -28,7 +28,7 @@ from benchmarks.stored import EXAMPLES, base_of, default_embedder
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.editions import Edition, Editions, editions, find_marks
 from openbook.knowledge.imprint import BEGINNING_CHARS, DocumentHead, imprint
-from openbook.knowledge.scope import EVERYTHING
+from openbook.knowledge.scope import UNLABELLED
 from openbook.knowledge.sentences import sentence_spans
 from openbook.parsers import parse_file
 from openbook.records import Citation, Embedder, Hit
@@ -70,7 +70,7 @@ def of_pairs(pairs: Sequence[Mapping[str, Any]], folder: Path, embedder: Embedde
         (files / document["path"]).write_text(document["text"], encoding="utf-8")
     rows = defaultdict[str, list[bool]](list)
     with closing(base_of(folder / "pairs", [files], embedder)) as base:
-        heads = base.heads(base.documents(), EVERYTHING)
+        heads = base.heads(base.documents(), UNLABELLED)
         marks = {PurePosixPath(path).relative_to(files).as_posix(): mark for path, mark in _marked(heads).items()}
         for pair in pairs:
             hits, found = searched(pair["question"], base, embedder)
@@ -171,7 +171,7 @@ def of_peps(source: Path, folder: Path, embedder: Embedder) -> dict[str, Any]:
 
 def searched(question: str, base: KnowledgeBase, embedder: Embedder) -> tuple[list[Hit], Editions]:
     _, hits = base.search(question, embedder, FOUND)
-    heads = base.heads({path for hit in hits for path in (hit.passage.document, *hit.passage.also_in)}, EVERYTHING)
+    heads = base.heads({path for hit in hits for path in (hit.passage.document, *hit.passage.also_in)}, UNLABELLED)
     return hits, editions(question, hits, heads)
 
 

@@ -23,7 +23,7 @@ from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.editions import Editions, editions
 from openbook.knowledge.quotes import AnswerSupport, closest, is_sure, quote
-from openbook.knowledge.scope import EVERYTHING, Scope
+from openbook.knowledge.scope import UNLABELLED, Scope
 from openbook.overview import KINDS, combined, overview_of, take_notes, windows_of
 from openbook.parallel import Cancelled, Progress, never
 from openbook.prompts import ABSTENTION, closed_book_prompt, open_book_prompt, whether_stated, with_instruction
@@ -116,7 +116,7 @@ def ask(
     options: Options = Options(),
     *,
     query: str = "",
-    scope: Scope = EVERYTHING,
+    scope: Scope = UNLABELLED,
     reranker: Reranker | None = None,
     on_text: Callable[[str], None] = lambda piece: None,
     progress: Progress = lambda done, total: None,
@@ -218,7 +218,7 @@ def ranked_hits(
     embedder: Embedder,
     options: Options,
     strategy: str,
-    scope: Scope = EVERYTHING,
+    scope: Scope = UNLABELLED,
     reranker: Reranker | None = None,
     at_least: int = MIN_HITS,
 ) -> tuple[int, Editions]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from openbook.answer import ask
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
-from openbook.knowledge.scope import EVERYTHING
+from openbook.knowledge.scope import UNLABELLED
 from openbook.overview import MOST_WINDOWS, overview_of, windows_of
 from openbook.records import Prompt
 from openbook.replay import replay
@@ -104,7 +104,7 @@ def test_of_a_long_document_parts_are_read_within_a_bound_that_is_told(
 def test_documents_share_the_bound_and_a_cancelled_overview_says_so(
     base: KnowledgeBase, embedder: HashEmbedder
 ) -> None:
-    long, new = (next(d for d in base.documents(EVERYTHING) if d.endswith(name)) for name in ("long.md", "new.md"))
+    long, new = (next(d for d in base.documents(UNLABELLED) if d.endswith(name)) for name in ("long.md", "new.md"))
     hits, notes = windows_of([base.passages(long), base.passages(new)])
     assert len(hits) == MOST_WINDOWS // 2 + 1
     assert notes

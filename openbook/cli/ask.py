@@ -55,7 +55,7 @@ def ask(
 ) -> None:
     """Answer QUESTION from documents, with citations, or say that the documents do not hold the answer."""
     from openbook.answer import checked_question
-    from openbook.knowledge.scope import EVERYTHING
+    from openbook.knowledge.scope import UNLABELLED
     from openbook.receipts import append
 
     if closed_book and (docs or kb or scope):
@@ -73,7 +73,7 @@ def ask(
         context.open_base(current).close()  # a missing one is reported before anything is downloaded
     with context.opened_beside(current) as model:
         base, embedder = (None, None) if closed_book else context.open_asked(current, docs)
-        seen = scope.of(base) if base else EVERYTHING
+        seen = scope.of(base) if base else UNLABELLED
         with display.while_reading(quiet=as_json) as live:
             answer = openbook.ask(
                 question,

@@ -18,7 +18,7 @@ from openbook.errors import ConfigError, ContextOverflow, KnowledgeBaseDamaged
 if TYPE_CHECKING:
     from openbook import FrozenModel, KnowledgeBase
     from openbook.inference.kv_cache import CacheStats
-    from openbook.knowledge.base import Status as BaseStatus
+    from openbook.knowledge.base import Status
     from openbook.knowledge.check import CheckResult
     from openbook.knowledge.versions import Difference, Version
     from openbook.records import Passage
@@ -64,7 +64,7 @@ def status(kb: Place | None, documents: bool, check: bool, as_json: bool) -> Non
 
 def _print_status(
     place: Place,
-    status: BaseStatus,
+    status: Status,
     states: CacheStats,
     most_mb: int,
     advice: Iterable[str],
@@ -258,8 +258,8 @@ def warm(
 ) -> None:
     """Let the model read passages ahead, so that the first question on them is answered as fast as the second.
 
-    What was read is kept on disk, up to the setting kv_disk; passages beyond it are not read. After an interruption, run the
-    same command again. With --cluster it is kept where `serve` looks for it with the same --cluster and --replicas.
+    What was read is kept on disk, up to the setting kv_disk; passages beyond it are not read. Documents with access
+    labels are not read ahead. After an interruption, run the same command again. With --cluster it is kept where `serve` looks for it with the same --cluster and --replicas.
     """
     _, most = on_cluster.replica_bounds(replicas, cluster)
     current = context.settings(kb=kb, model=model)
@@ -270,12 +270,12 @@ def warm(
     before = states.kept()
     with ExitStack() as stack:
         if cluster is None:
-            reader, at_once = context.open_stored(current, context.ready_model(current, current.model), states), 1
+            opened, at_once = context.open_stored(current, context.ready_model(current, current.model), states), 1
         else:
             open_model, at_once = stack.enter_context(on_cluster.replicas(current, cluster, (most, most)))
-            reader = open_model(current)
-        stack.enter_context(closing(reader))
-        tokens = _read_ahead(base, reader, top, at_once)
+            opened = open_model(current)
+        stack.enter_context(closing(opened))
+        tokens = _read_ahead(base, opened, top, at_once)
     read, too_long, left = sum(map(bool, tokens)), tokens.count(None), tokens.count(0)
     said = f"{read:,} of {len(tokens):,} passages are read ({sum(filter(None, tokens)):,} tokens)"
     if cluster is None:
@@ -283,7 +283,7 @@ def warm(
         said += f"; {kept.states:,} states of {kept.bytes / 1e6:,.1f} MB are kept, {kept.states - before.states:,} of them new"
     click.echo(f"{said}.")
     if too_long:
-        click.echo(f"{too_long:,} passages are longer than the context of {reader.context_tokens:,} tokens.")
+        click.echo(f"{too_long:,} passages are longer than the context of {opened.context_tokens:,} tokens.")
     if states.problem:
         click.echo(f"Not all could be kept: {states.problem}.")
     elif left:
@@ -291,21 +291,21 @@ def warm(
         click.echo(f"There is no room for the other {left:,}. Raise kv_disk {room} to read them too.")
 
 
-def _read_ahead(base: KnowledgeBase, reader: FrozenModel, top: int | None, at_once: int) -> list[int | None]:
+def _read_ahead(base: KnowledgeBase, model: FrozenModel, top: int | None, at_once: int) -> list[int | None]:
     """How many tokens were read of each passage, newest documents first; 0: there is no room, None: it is too long."""
     from openbook.knowledge.passages import in_windows
-    from openbook.knowledge.scope import EVERYTHING
+    from openbook.knowledge.scope import UNLABELLED
     from openbook.parallel import Cancelled, in_order, never
     from openbook.prompts import open_book_prompt
 
-    reader = reader.for_request()
-    by_document = map(base.passages, base.documents(EVERYTHING, newest_first=True))
-    reads_passages = reader.reads_each and not reader.parallel_passages  # otherwise it reads windows
+    model = model.for_request()
+    by_document = map(base.passages, base.documents(UNLABELLED, newest_first=True))
+    reads_passages = model.reads_each and not model.parallel_passages  # otherwise it reads windows
     passages = [each for found in by_document for each in (found if reads_passages else in_windows(found))][:top]
 
     def read(passage: Passage, _: Cancelled) -> int | None:
         try:
-            return reader.read_ahead(open_book_prompt("?", [passage], reader.reader))
+            return model.read_ahead(open_book_prompt("?", [passage], model.reader))
         except ContextOverflow:
             return None
 

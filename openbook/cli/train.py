@@ -145,10 +145,10 @@ def _fetch_base(current: Settings, recipe: Path) -> None:
 
 def _documents(current: Settings) -> tuple[bytes, str]:
     """The texts of the newest version, each once, as JSON Lines; and which version that is. Labelled ones stay out."""
-    from openbook.knowledge.scope import EVERYTHING
+    from openbook.knowledge.scope import UNLABELLED
 
     base = context.open_base(current)
-    texts = {base.text(path): path for path in reversed(base.documents(EVERYTHING))}
+    texts = {base.text(path): path for path in reversed(base.documents(UNLABELLED))}
     lines = [
         json.dumps({"title": path, "text": text}, ensure_ascii=False) + "\n"
         for text, path in texts.items()

@@ -25,7 +25,7 @@ from openbook.diagnosis.run_log import Header, Reply
 from openbook.errors import ContextOverflow, EngineError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
-from openbook.knowledge.scope import EVERYTHING, Scope
+from openbook.knowledge.scope import UNLABELLED, Scope
 from openbook.parallel import Cancelled
 from openbook.prompts import closed_book_prompt
 from openbook.records import Completion, Decoding, Embedder, Hit
@@ -45,7 +45,7 @@ class Bench:
     model: FrozenModel
     base: KnowledgeBase
     embedder: Embedder
-    scope: Scope = EVERYTHING
+    scope: Scope = UNLABELLED
     options: Options = field(default_factory=Options)
     at_once: int = 1
 

@@ -32,7 +32,7 @@ from openbook.knowledge.passages import (
     passages_in,
     windows_around,
 )
-from openbook.knowledge.scope import EVERYTHING, Scope, condition
+from openbook.knowledge.scope import UNLABELLED, Scope, condition
 from openbook.knowledge.search import Searcher, StaleView
 from openbook.knowledge.splitter import Sizing
 from openbook.knowledge.store import Connection, Store, Writer, store_of
@@ -150,7 +150,7 @@ class KnowledgeBase:
         query: str,
         embedder: Embedder,
         limit: int = 10,
-        scope: Scope = EVERYTHING,
+        scope: Scope = UNLABELLED,
         reranker: Reranker | None = None,
         *,
         windows: bool = False,

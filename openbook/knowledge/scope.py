@@ -23,7 +23,7 @@ class Scope:
     labels: frozenset[str] = frozenset()
 
 
-EVERYTHING = Scope()
+UNLABELLED = Scope()  # the newest version without a filter, for who holds no label: labelled documents are not in it
 
 
 def checked_labels(labels: Iterable[str]) -> frozenset[str]:

@@ -9,7 +9,7 @@ import pytest
 from openbook.diagnosis.gold_passages import GoldFinder, documents_named, topic_of
 from openbook.diagnosis.questions import Gold, Question
 from openbook.knowledge import KnowledgeBase
-from openbook.knowledge.scope import EVERYTHING
+from openbook.knowledge.scope import UNLABELLED
 from openbook.testing import HashEmbedder
 from tests.conftest import base_with
 
@@ -29,7 +29,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> KnowledgeBase:
 
 @pytest.fixture(scope="module")
 def finder(base: KnowledgeBase) -> GoldFinder:
-    return GoldFinder(base, HashEmbedder(), EVERYTHING)
+    return GoldFinder(base, HashEmbedder(), UNLABELLED)
 
 
 @pytest.mark.parametrize(

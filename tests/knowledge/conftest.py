@@ -11,7 +11,7 @@ import pytest
 from openbook.knowledge import KnowledgeBase, Report, Scope, add, sync
 from openbook.knowledge.discovery import Rules
 from openbook.knowledge.ingest import RunOptions
-from openbook.knowledge.scope import EVERYTHING
+from openbook.knowledge.scope import UNLABELLED
 from openbook.records import Hit, Vectors
 from openbook.testing import HashEmbedder
 
@@ -42,10 +42,10 @@ class Library:
         """The whole folder unless some of it is named."""
         return add(self.base, [self.docs / name for name in names or ("",)], self.embedder, options)
 
-    def hits(self, query: str, scope: Scope = EVERYTHING, limit: int = 10) -> list[Hit]:
+    def hits(self, query: str, scope: Scope = UNLABELLED, limit: int = 10) -> list[Hit]:
         return self.base.search(query, self.embedder, limit, scope)[1]
 
-    def texts(self, query: str, scope: Scope = EVERYTHING) -> set[str]:
+    def texts(self, query: str, scope: Scope = UNLABELLED) -> set[str]:
         return {hit.passage.text for hit in self.hits(query, scope)}
 
     def names(self, scope: Scope | None = None) -> list[str]:

@@ -15,7 +15,7 @@ import pytest
 from openbook.errors import KnowledgeBaseBusy, KnowledgeBaseInvalid, KnowledgeBaseMissing, StorageError
 from openbook.knowledge import KnowledgeBase, RunOptions, schema
 from openbook.knowledge.check import check
-from openbook.knowledge.scope import EVERYTHING
+from openbook.knowledge.scope import UNLABELLED
 from openbook.records import EmbedderIdentity
 from tests.knowledge.conftest import Library
 
@@ -38,7 +38,7 @@ def test_a_hit_says_where_it_stands_and_the_passages_of_a_document_cover_it(libr
     library.add()
     hits = library.hits("How many days of annual leave?")
     assert (hits[0].passage.document, hits[0].passage.also_in) == (library.path("copy.md"), (library.path("leave.md"),))
-    assert base.passage(hits[0].passage.id, EVERYTHING) == replace(hits[0].passage, also_in=())
+    assert base.passage(hits[0].passage.id, UNLABELLED) == replace(hits[0].passage, also_in=())
     for hit in hits:
         assert (base.text(hit.passage.document) or "")[hit.passage.start : hit.passage.end] == hit.passage.text
     assert base.text(library.path("leave.md")) == LEAVE

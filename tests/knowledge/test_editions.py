@@ -9,7 +9,7 @@ import pytest
 from openbook.knowledge import Scope, add, remove
 from openbook.knowledge.editions import Edition, Editions, editions
 from openbook.knowledge.imprint import DocumentHead
-from openbook.knowledge.scope import EVERYTHING
+from openbook.knowledge.scope import UNLABELLED
 from openbook.records import Citation, Hit, MetadataValue, Passage
 from tests.conftest import ROOT
 from tests.knowledge.conftest import Library
@@ -163,20 +163,20 @@ def test_heads_are_those_of_documents_in_scope(library: Library) -> None:
     assert sorted(seen) == [old, new]
     assert (seen[new].title, seen[new].beginning, dict(seen[new].metadata)["version"]) == ("Leave", text, 5)
     # Who may not see the newer one learns nothing of it.
-    assert sorted(base.heads([old, new], EVERYTHING)) == [old]
-    found = editions(question, library.hits(question), base.heads([old, new], EVERYTHING))
+    assert sorted(base.heads([old, new], UNLABELLED)) == [old]
+    found = editions(question, library.hits(question), base.heads([old, new], UNLABELLED))
     assert found.marks == {old: Edition("archived", "archived")}
     assert list(found.hits) == library.hits(question)
     version = base.version
     remove(base, [new])
-    assert base.heads([old], replace(EVERYTHING, as_of=version))[old] == seen[old]
+    assert base.heads([old], replace(UNLABELLED, as_of=version))[old] == seen[old]
 
 
 def test_a_beginning_is_whole_where_passages_are_short(library: Library) -> None:
     text = "# Rules\n\n" + "\n\n".join(f"## Part {n}\n\nThe rule of part {n} is short." for n in range(60))
     path = str(library.write("rules.md", text))
     library.add()
-    beginning = library.base.heads([path], EVERYTHING)[path].beginning
+    beginning = library.base.heads([path], UNLABELLED)[path].beginning
     assert text.startswith(beginning)
     assert 600 <= len(beginning) < 1500
 
@@ -185,7 +185,7 @@ def test_the_leave_policy_in_force_answers_for_the_handbook(library: Library) ->
     base, question = library.base, "How many days of leave do I get?"
     add(base, [ROOT / "examples" / "handbook"], library.embedder)
     hits = library.hits(question, limit=20)
-    found = editions(question, hits, base.heads(base.documents(), EVERYTHING))
+    found = editions(question, hits, base.heads(base.documents(), UNLABELLED))
     marks = {Path(path).name: (mark.reason, *(Path(p).name for p in mark.newer)) for path, mark in found.marks.items()}
     assert marks == {
         "fares-2024.txt": ("older: 2024, newer is 2025, valid until 2025-03-31", "fares-2025.html"),

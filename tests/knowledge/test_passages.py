@@ -14,7 +14,7 @@ from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, RunOptions, Scope, schema, sync
 from openbook.knowledge.check import check
 from openbook.knowledge.passages import WINDOW_CHARS, in_windows, partition
-from openbook.knowledge.scope import EVERYTHING
+from openbook.knowledge.scope import UNLABELLED
 from openbook.knowledge.splitter import Sizing, split
 from openbook.parallel import Cancelled, never
 from openbook.prompts import open_book_prompt
@@ -85,7 +85,7 @@ def test_a_knowledge_base_of_0_1_0_with_passages_that_overlap(
     path = library.path("handbook.md")
     with closing(library.reopened()) as base:
         assert check(base).damaged == ()
-        assert HANDBOOK.startswith(base.heads([path], EVERYTHING)[path].beginning)
+        assert HANDBOOK.startswith(base.heads([path], UNLABELLED)[path].beginning)
         assert all(window.text in HANDBOOK for window in in_windows(base.passages(path)))
         library.write("handbook.md", HANDBOOK + "The end.\n")
         sync(base, library.docs, library.embedder)
@@ -102,7 +102,7 @@ def library(library: Library) -> Library:
     return library
 
 
-def windows_of(library: Library, question: str, limit: int = 9, scope: Scope = EVERYTHING) -> list[Passage]:
+def windows_of(library: Library, question: str, limit: int = 9, scope: Scope = UNLABELLED) -> list[Passage]:
     return [hit.passage for hit in library.base.search(question, library.embedder, limit, scope, windows=True)[1]]
 
 
@@ -125,8 +125,8 @@ def test_a_window_is_the_same_for_every_question_and_found_by_its_id(library: Li
     lengths = (len(library.base.text(document) or "") for document in documents)
     assert sum(window.end - window.start for window in seen) == sum(lengths)
     for window in seen:
-        assert library.base.passage(window.id, EVERYTHING) == window
-    assert library.base.passage(f"{min(window.id for window in seen)}0", EVERYTHING) is None
+        assert library.base.passage(window.id, UNLABELLED) == window
+    assert library.base.passage(f"{min(window.id for window in seen)}0", UNLABELLED) is None
 
 
 def test_a_window_is_seen_through_labels_alone(library: Library) -> None:
@@ -137,7 +137,7 @@ def test_a_window_is_seen_through_labels_alone(library: Library) -> None:
     assert [window.id for window in closed] == [window.id for window in open_to_all]
     long = next(window for window in closed if window.parts)
     assert long.labels == ("staff",)
-    assert library.base.passage(long.id, EVERYTHING) is None
+    assert library.base.passage(long.id, UNLABELLED) is None
 
 
 def test_an_answer_from_windows_is_replayed_and_names_all_passages_that_it_was_computed_of(library: Library) -> None:
@@ -171,7 +171,7 @@ def test_a_window_that_begins_inside_a_table_is_read_with_its_header(library: Li
     found = next(window for window in windows_of(library, "Port 77") if "Port 77 " in window.text)
     assert found.header.startswith("| Harbour | single | return |")
     assert "Harbour" not in found.text
-    assert library.base.passage(found.id, EVERYTHING) == found
+    assert library.base.passage(found.id, UNLABELLED) == found
     assert found.header in open_book_prompt("How much?", [found]).passages[0]
     assert found in in_windows(library.base.passages(found.document))
     answer = ask("Port 77", echo_model(), library.base, library.embedder, Options(min_similarity=-1.0))
