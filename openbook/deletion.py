@@ -1,6 +1,6 @@
 """Purging documents from wherever this machine has them: the knowledge base, caches, states of models, runs, diagnoses.
 
-Afterwards every file below the home folder and those folders is looked at: it is deleted, or it was scanned and holds no trace
+Afterwards every file below the folders in `Places.roots` is looked at: it is deleted, or it was scanned and holds no trace
 of the documents, or it is in the report as out of reach.
 """
 
@@ -126,13 +126,13 @@ class PurgedEverywhere:
 class _Derived:
     """What was derived from the documents. `passages`: those whose states are deleted; None: all states are.
 
-    `states` and `unfinished` count what is deleted so far.
+    `run_documents`: the files that training runs learn from. `states` and `unfinished` count what is deleted so far.
     """
 
     texts: list[str]
     passages: set[Digest] | None
     caches: list[Path]
-    documents: list[Path]
+    run_documents: list[Path]
     diagnoses: list[Path]
     carried: list[Membership]
     states: int = 0
@@ -167,7 +167,9 @@ def purge_everywhere(
             base, documents, copies=copies, lock_timeout_s=lock_timeout_s, elsewhere=elsewhere, afterwards=afterwards
         )
     except BaseException:
-        for each in derived:
+        for (
+            each
+        ) in derived:  # a model may have read them since, and where they are gone nobody would look for that again
             _forget_states(each, places, lock_timeout_s)
         raise
     (found,) = derived
@@ -175,7 +177,7 @@ def purge_everywhere(
         documents=len(purged.documents),
         passages=purged.passages,
         caches=len(found.caches),
-        runs=len(found.documents),
+        runs=len(found.run_documents),
         states=found.states,
         diagnoses=len(found.diagnoses),
         unfinished=found.unfinished,
@@ -188,7 +190,7 @@ def purge_everywhere(
         tuple(sorted({sha256_hex(text.encode()) for text in found.texts})),
         deleted,
         tuple(found.carried),
-        (*here, *(found.scanned[place] for place in sorted(found.scanned))),
+        (*here, *(found.scanned[root_name] for root_name in sorted(found.scanned))),
         tuple(found.out_of_reach),
     )
 
@@ -217,7 +219,7 @@ def _path_digest(path: str) -> Digest:
 
 
 def finish(base: KnowledgeBase, places: Places) -> bool:
-    """Do what a purge that was killed after the documents had left all versions left to do; whether there was one.
+    """Finish a purge that was killed when the documents were gone from all versions already. Returns whether there was one.
 
     Raises KnowledgeBaseBusy, StorageError.
     """
@@ -251,12 +253,12 @@ def _find_derived(base: KnowledgeBase, documents: Sequence[str], places: Places)
         # The knowledge bases of --docs may have been split otherwise; then nothing says which states are of these texts.
         passages=None if caches else passages,
         caches=caches,
-        documents=documents_holding(at.runs_dir, texts),
+        run_documents=documents_holding(at.runs_dir, texts),
         diagnoses=diagnoses_showing(at.diagnoses_dir, texts),
         carried=carrying(places.store, texts),
     )
-    checkpoints = [folder for path in found.documents if (folder := path.parent / CHECKPOINTS).exists()]
-    for path in (*found.caches, *found.documents, *checkpoints, *found.diagnoses):
+    checkpoints = [folder for path in found.run_documents if (folder := path.parent / CHECKPOINTS).exists()]
+    for path in (*found.caches, *found.run_documents, *checkpoints, *found.diagnoses):
         with storage_errors(f"delete {path}"):
             check_deletable(path)
     return found
@@ -267,7 +269,7 @@ def _delete_derived(found: _Derived, places: Places, lock_timeout_s: float) -> N
     _forget_states(found, places, lock_timeout_s)
     with storage_errors(f"delete knowledge bases in {places.settings.cache_dir}"):
         delete_caches(places.settings.cache_dir, found.caches)
-    for path in found.documents:  # without them the run cannot go on, and its checkpoints have learned from them
+    for path in found.run_documents:  # without them the run cannot go on, and its checkpoints have learned from them
         with storage_errors(f"delete the documents in {path}"):
             if (path.parent / CHECKPOINTS).is_dir():
                 delete_folder(path.parent / CHECKPOINTS)
@@ -327,18 +329,18 @@ def _look_at_all(found: _Derived, places: Places, base_folder: Path, needles: Ne
     roots = places.roots
     left_out = {base_folder, *roots}
     traced: dict[str, set[Path]] = {"cache": set(), "diagnoses": set()}  # folders that go as a whole
-    for root, place in roots.items():
+    for root, root_name in roots.items():
         files = size = 0
         for path in _walk(root, left_out - {root}, found.out_of_reach):
-            looked_at = _looked_at(path, place, places, needles)
-            parts, depth = path.relative_to(root).parts, 2 if place == "cache" else 1
+            looked_at = _looked_at(path, root_name, places, needles)
+            parts, depth = path.relative_to(root).parts, 2 if root_name == "cache" else 1
             if isinstance(looked_at, int):
                 files, size = files + 1, size + looked_at
-            elif looked_at is not None and looked_at.reason == "traces" and place in traced and len(parts) > depth:
-                traced[place].add(root.joinpath(*parts[:depth]))
+            elif looked_at is not None and looked_at.reason == "traces" and root_name in traced and len(parts) > depth:
+                traced[root_name].add(root.joinpath(*parts[:depth]))
             elif looked_at is not None:
                 found.out_of_reach.append(looked_at)
-        found.scanned[place] = ScannedFiles(place, files, size)
+        found.scanned[root_name] = ScannedFiles(root_name, files, size)
     for _ in _walk(base_folder, set(), found.out_of_reach):
         pass  # its files were scanned, but no folder that a link in it leads to
     with storage_errors(f"delete what holds traces in {places.settings.cache_dir} and {places.settings.diagnoses_dir}"):
@@ -368,24 +370,24 @@ def _walk(root: Path, left_out: set[Path], out_of_reach: list[OutOfReach]) -> It
         yield from (here / name for name in sorted(files))
 
 
-def _looked_at(path: Path, place: str, places: Places, needles: Needles) -> int | OutOfReach | None:
+def _looked_at(path: Path, root_name: str, places: Places, needles: Needles) -> int | OutOfReach | None:
     """How many bytes were scanned, or why it is out of reach; None where there is no file with bytes."""
     writing = "another process is writing it. When that is done, look at it, or delete it."
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # a named pipe or a socket keeps no bytes
             return None
-        if path.suffix in _WEIGHTS and place in ("models", "runs"):
+        if path.suffix in _WEIGHTS and root_name in ("models", "runs"):
             advice = "it holds a model's numbers, in which no text can be found. Whether it has learned from them is reported apart."
             return OutOfReach("weights", path, advice)
-        if path.suffix == ".state" and place == "states":
+        if path.suffix == ".state" and root_name == "states":
             if places.states.is_known(path):
                 return path.stat().st_size
             path.unlink(missing_ok=True)  # nobody knows what it was read from
             return None
-        is_incoming = place == "models" and path.relative_to(places.store.root).parts[0].startswith(INCOMING)
-        if is_incoming or is_unfinished(path) or (path.suffix == ".new" and place == "states"):
+        is_incoming = root_name == "models" and path.relative_to(places.store.root).parts[0].startswith(INCOMING)
+        if is_incoming or is_unfinished(path) or (path.suffix == ".new" and root_name == "states"):
             return OutOfReach("in use", path, writing)
-        if path.name.endswith((".lock", ".building")) and place not in ("home", "models") and is_held(path):
+        if path.name.endswith((".lock", ".building")) and root_name not in ("home", "models") and is_held(path):
             return OutOfReach("in use", path.parent, writing)
         at, size = needles.find_in(path, TELLING)
     except FileNotFoundError:
@@ -394,22 +396,22 @@ def _looked_at(path: Path, place: str, places: Places, needles: Needles) -> int 
         return _unreadable(path, error)
     if at is None:
         return size
-    return OutOfReach("traces", path, f"bytes of them are in it, from byte {at} on. {_advice(path, place)}")
+    return OutOfReach("traces", path, f"bytes of them are in it, from byte {at} on. {_advice(path, root_name)}")
 
 
 def _unreadable(path: Path, error: OSError) -> OutOfReach:
     return OutOfReach("unreadable", path, f"it cannot be read: {error.strerror or error}. Look at it yourself.")
 
 
-def _advice(path: Path, place: str) -> str:
+def _advice(path: Path, root_name: str) -> str:
     """What a file with traces is, and what to do about it."""
     if path.name == LOG_FILE:
         return "It is a log of receipts, which can only grow: delete it, or keep what it tells of them."
     for folder in path.parents:
         if (folder / FILE_NAME).exists():
             return f"It belongs to another knowledge base: purge them there too, with --kb {folder}"
-    if place == "runs":
+    if root_name == "runs":
         return "It is of a training run: delete the run's folder."
-    if place == "diagnoses":
+    if root_name == "diagnoses":
         return "Delete the diagnosis's folder."
-    return "OpenBook did not write it: delete it, or move it elsewhere."
+    return "No purge deletes this file: look at it, then delete it or move it elsewhere."
