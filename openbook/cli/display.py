@@ -285,8 +285,8 @@ def _joined(citations: Sequence[Citation], passages: Mapping[str, Hit]) -> list[
         if last is None or hit is None or last.passage_id != citation.passage_id or citation.start > last.end + 2:
             joined.append(citation)
             continue
-        end, base = max(last.end, citation.end), hit.passage.start
-        joined[-1] = dataclasses.replace(last, end=end, quote=hit.passage.text[last.start - base : end - base])
+        end, start = max(last.end, citation.end), hit.passage.start
+        joined[-1] = dataclasses.replace(last, end=end, quote=hit.passage.text[last.start - start : end - start])
     return joined
 
 
@@ -358,10 +358,10 @@ def print_hits(query: str, hits: Sequence[Hit]) -> None:
 
 def print_problems(verdicts: Sequence[Verdict]) -> None:
     """The files that did not go in, on standard error. Those that a glob leaves out, as was asked, are only counted."""
+    from openbook.knowledge.discovery import LEFT_OUT_BY
+
     problems = [
-        each
-        for each in verdicts
-        if each.outcome in ("skipped", "failed") and not each.reason.startswith("left out by ")
+        each for each in verdicts if each.outcome in ("skipped", "failed") and not each.reason.startswith(LEFT_OUT_BY)
     ]
     for each in problems[:_MOST_PROBLEMS]:
         note(
@@ -374,7 +374,9 @@ def print_problems(verdicts: Sequence[Verdict]) -> None:
 
 def with_advice(reason: str) -> str:
     """Why a file did not go in, and with which option it does, where there is one."""
-    return reason.replace(": needs OCR", ": needs OCR (openbook add FILE --ocr eng)")
+    from openbook.parsers import NEEDS_OCR
+
+    return reason.replace(NEEDS_OCR, f"{NEEDS_OCR} (openbook add FILE --ocr eng)")
 
 
 def characters(read: int, held: int) -> str:

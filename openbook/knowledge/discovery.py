@@ -17,6 +17,7 @@ from openbook.parsers.metadata import is_sidecar, sidecar_of
 from openbook.records import Outcome, Verdict
 
 IGNORE_FILE = ".openbookignore"  # in any folder; the syntax of .gitignore
+LEFT_OUT_BY = "left out by "  # how the reason begins of what a glob leaves out
 _MOST_IGNORE_BYTES = 1_000_000
 _STARS = re.compile(r"\*+")
 _NO_STAR = re.compile(r"\\.|\[[^\]]*\]")
@@ -212,16 +213,16 @@ class _Filter:
         """Why the thing at `relative` (to the root, with `/`) is left out, else an empty string."""
         name = relative + "/" if folder else relative
         if self.exclude is not None and self.exclude.match_file(name):
-            return "left out by --exclude"
+            return f"{LEFT_OUT_BY}--exclude"
         for folder_of_file, globs in reversed(self.ignored):
             inside = name if folder_of_file == "." else name.removeprefix(folder_of_file + "/")
             verdict = globs.check_file(inside).include
             if verdict:
-                return f"left out by {IGNORE_FILE}"
+                return f"{LEFT_OUT_BY}{IGNORE_FILE}"
             if verdict is not None:  # the ignore file nearest to the file decides, also for a glob with `!`
                 break
         if self.include is not None and not folder and not self.include.match_file(name):
-            return "left out by --include"
+            return f"{LEFT_OUT_BY}--include"
         return ""
 
     def below(self, folder: Path, relative: str) -> _Filter:

@@ -60,7 +60,8 @@ SUFFIXES = frozenset(PARSERS)
 _SOURCE_NAMES = frozenset("makefile gnumakefile dockerfile containerfile rakefile gemfile".split())
 _PACKAGES = frozenset(f".{end}" for end in "docx docm pptx pptm xlsx xlsm xlsb ods odt odp epub".split())
 
-_IMAGE = "an image: needs OCR"
+NEEDS_OCR = ": needs OCR"  # how the reason ends of what is only pictures
+_IMAGE = f"an image{NEEDS_OCR}"
 _ARCHIVE = "an archive: unpack it"
 _MEDIA = "audio or video"
 NOT_TEXT = "binary data, not text"

@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Any
 
 from openbook.errors import UnreadableFile
+from openbook.parsers import NEEDS_OCR
 from openbook.parsers.blocks import Blocks
 from openbook.parsers.characters import clean, one_line, title_from_name
 from openbook.parsers.packages import common_metadata
@@ -85,7 +86,7 @@ def _content(document: Any, name: str, recognise: Recognise | None) -> Content:
     if damaged == len(out.pages):
         raise UnreadableFile("a damaged PDF")
     if not has_text and not recognised:
-        why = ": needs OCR" if recognise is None else ", in which OCR found no text"
+        why = NEEDS_OCR if recognise is None else ", in which OCR found no text"
         raise UnreadableFile(f"no text, only images{why}")
     out.chars = out.length
     out.headings = list(_headings(document, out.text, out.pages))
