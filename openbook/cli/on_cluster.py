@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import signal
 from collections.abc import Callable, Iterator
@@ -46,12 +45,12 @@ def replicas(current: Settings, cluster: str, bounds: tuple[int, int] | None) ->
     `bounds`: the least and the most; None: as many as there is room for, each with the threads that the model would have here.
     Raises ConfigError, ClusterError.
     """
-    from openbook.cluster.connection import AUTO, CLIENT, connect, disconnect
+    from openbook.cluster.connection import CLIENT, connect, disconnect, resolved
     from openbook.inference import prompt_counter
 
     if current.base_url:
         raise ConfigError("--cluster and --base-url exclude each other: the server at --base-url computes the answers.")
-    address = os.environ.get("RAY_ADDRESS", cluster) if cluster == AUTO else cluster
+    address = resolved(cluster)
     if address.startswith(CLIENT):
         raise ConfigError(
             f"{address}: answers cannot be streamed through Ray's client. Run this on a machine of the cluster, with "

@@ -32,7 +32,7 @@ def connect(address: str) -> None:
     ray = ray_module()
     if ray.is_initialized():
         return
-    address = (os.environ.get("RAY_ADDRESS") or address) if address == AUTO else address
+    address = resolved(address)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address == LOCAL:
         options |= {"num_cpus": available_cores(), "include_dashboard": False}
@@ -49,6 +49,11 @@ def connect(address: str) -> None:
     # Deaths of workers are dealt with; Ray would also print them, to standard output.
     ray._private.worker._worker_logs_enabled = False
     _has_joined = True
+
+
+def resolved(address: str) -> str:
+    """What `auto` means here: the address in RAY_ADDRESS, where there is one."""
+    return (os.environ.get("RAY_ADDRESS") or address) if address == AUTO else address
 
 
 def disconnect() -> None:
