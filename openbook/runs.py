@@ -2,11 +2,13 @@
 
     <home>/runs/<name>-<recipe digest>/recipe.json     the recipe with its digest
                                        knowledge-base.jsonl  the documents of --from-kb, until the run is done
+                                       knowledge-base.version  which version of the knowledge base that is, as long
                                        metrics.jsonl   a line for each step and each evaluation
                                        samples.json    questions of the dev data with the answers before and after
                                        checkpoints/    see openbook.training.checkpoints
                                        result.json     at the end: the model that was stored, and its numbers
                                        report.html     all of it as a page
+                                       .lock           held while a process trains in it
 
 No torch here, so the numbers can be read where nothing is trained.
 """

@@ -27,8 +27,8 @@ from openbook.errors import ConfigError
 @click.option(
     "--strategy",
     type=click.Choice(STRATEGIES),
-    help="How passages are read: each on its own, to answer from one; parallel, each on its own, to answer from all; together, "
-    "in one prompt; checked, in one prompt, finding out whether they state the answer; or auto, as suits the model (the default).",
+    help="How passages are read. each: one by one, to answer from one; parallel: side by side, to answer from all; together: in "
+    "one prompt; checked: in one prompt, with a check whether they state the answer; auto: as suits the model (the default).",
 )
 @click.option("--max-tokens", type=int, help="Longest answer, in tokens.")
 @click.option(

@@ -138,7 +138,7 @@ def check_writable(file: Path | None) -> None:
 
 
 def check_signing(file: Path, current: Settings) -> None:
-    """For before the work whose result is signed. Raises ConfigError where it cannot be signed, StorageError where not written."""
+    """Call this before the work: checks that its result can be signed and written to `file`. Raises ConfigError, StorageError."""
     from openbook.signatures import public_key
 
     check_writable(file)

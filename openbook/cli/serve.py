@@ -56,7 +56,8 @@ MOST_SLOTS = 7  # of `openbook.inference.slots`, which is not imported before it
     "--slots",
     type=click.IntRange(0, MOST_SLOTS),
     default=0,
-    help="Write up to this many answers at a time; each has the same bytes as alone. Measure first: only long answers to many gain.",
+    help="Write up to this many answers at a time; each has the same bytes as alone. Measure first: it pays only "
+    "where many clients get long answers at the same time.",
 )
 @click.option("--receipts", type=PATH, help="Keep receipts in the log in this folder, and replay from it.")
 @click.option(

@@ -60,7 +60,7 @@ def train(
     # By name and content of the recipe file: another recipe is another run.
     own = f"{recipe.stem}-{sha256_hex(recipe.read_bytes())[:8]}"
     folder = run.absolute() if run else current.runs_dir / own
-    _fetch_base(current, recipe)
+    _fetch_base_model(current, recipe)
     # -P: no module is taken from the folder that this is started in.
     command = [sys.executable, "-P", "-m", "openbook.training", str(recipe.absolute())]
     command += ["--store", str(current.models_dir)]
@@ -130,7 +130,7 @@ def check_installed() -> None:
         raise extra_missing("Training", "train", missing[0])
 
 
-def _fetch_base(current: Settings, recipe: Path) -> None:
+def _fetch_base_model(current: Settings, recipe: Path) -> None:
     """Pull the base that a recipe names, if only the catalogue has it. A recipe that is wrong is left for training to report."""
     from openbook.models import CATALOGUE
 
@@ -216,11 +216,11 @@ def _print_run(run: RunSummary) -> None:
 @click.argument("names", nargs=-1, required=True)
 @JSON
 def compare(names: tuple[str, ...], as_json: bool) -> None:
-    """Show where the recipes of two or more runs differ, and the best numbers of each."""
+    """Show where the recipes of two or more runs differ, and the newest numbers of each."""
     found = [find_run(context.settings().runs_dir, name) for name in names]
     recipe = _side_by_side([flat(run.recipe) for run in found])
     differing = {key: values for key, values in recipe.items() if len(set(map(str, values))) > 1}
-    numbers = _side_by_side([_best(run) for run in found])
+    numbers = _side_by_side([_latest(run) for run in found])
     shown = [run.name for run in found]
     value = {"runs": shown, "recipe": differing, "numbers": numbers}
     display.show(as_json, value, _print_comparison, shown, differing, numbers)
@@ -246,7 +246,7 @@ def _summary(run: RunSummary) -> dict[str, Any]:
         "recipe_digest": run.recipe_digest,
         "steps_done": run.steps[-1]["step"] if run.steps else 0,
         "steps": run.steps[-1]["steps"] if run.steps else None,
-        "best": _best(run),
+        "best": _latest(run),
         "result": dict(run.result) if run.result else None,
     }
 
@@ -265,7 +265,7 @@ def _numbers(evaluation: Any) -> dict[str, float]:
     return {key: value for key, value in evaluation.items() if key not in ("kind", "step")}
 
 
-def _best(run: RunSummary) -> dict[str, float]:
+def _latest(run: RunSummary) -> dict[str, float]:
     """The numbers of the finished model; until there is one, those of the last evaluation."""
     if run.result:
         return dict(run.result["numbers"])

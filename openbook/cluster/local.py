@@ -382,8 +382,9 @@ def _alone(home: Path) -> Iterator[None]:
 
 
 def _ray_processes(scratch: Path) -> list[tuple[Process, str]]:
-    """The processes of Ray whose sockets and logs are in that folder, whose name is given once; but for some of their children.
+    """Ray's processes with `scratch` in their command line, which no other process has: the name of the folder is given once.
 
+    Some of their children do not show it and are left out.
     With each, which part it is: the `registry` of the nodes, the node of the `head`, that of a `worker`, or another.
     """
     import psutil

@@ -45,7 +45,7 @@ def start_postgres(folder: Path) -> str:
             "Choose another, for example below /var/tmp, or run this as another user."
         )
     if not (data / "PG_VERSION").is_file():
-        _make_cluster(folder, data)
+        _make_data(folder, data)
     port = _last_port(folder) or free_ports("127.0.0.1", 1)[0]
     options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories=''"
     _run(folder, "pg_ctl", "-D", data, "-l", folder / "log", "-t", _START_S, "-w", "-o", options, "start")
@@ -73,8 +73,8 @@ def restart_postgres(folder: Path) -> None:
     _run(folder, "pg_ctl", "-D", folder / "data", "-l", folder / "log", "-m", "immediate", "-w", "restart")
 
 
-def _make_cluster(folder: Path, data: Path) -> None:
-    """Data are there whole or not at all."""
+def _make_data(folder: Path, data: Path) -> None:
+    """Makes the data folder, whole or not at all."""
     password = secrets.token_urlsafe(24)
     fresh = folder / f".data-{os.getpid()}"
     shutil.rmtree(fresh, ignore_errors=True)
@@ -96,7 +96,7 @@ def _create_database(folder: Path, port: int) -> None:
 
     with psycopg.connect(_url(folder, port, "postgres"), autocommit=True) as connection:
         if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (_OWNER,)).fetchone():
-            connection.execute("CREATE DATABASE openbook")
+            connection.execute(f"CREATE DATABASE {_OWNER}")
 
 
 def _url(folder: Path, port: int, database: str = _OWNER) -> str:

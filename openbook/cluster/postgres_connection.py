@@ -266,7 +266,11 @@ _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
 def _dumped(parameters: Any, *, writes: bool) -> Any:
-    """Numbers exactly as they are written. What is looked for and cannot be stored is looked for as a text that is not there."""
+    """Numbers exactly as they are written.
+
+    A text that PostgreSQL cannot store (with NUL or half a character) is in no row. To look for it, it is changed into one that
+    is in no row either.
+    """
 
     def dumped(value: object) -> object:
         if isinstance(value, float):

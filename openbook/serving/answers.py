@@ -38,12 +38,15 @@ _STREAM_HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """`turns`: the user's, before the question. `instruction`: how the caller wants to be answered. `earlier`: the number of earlier turns."""
+    """`turns`: the user's, before the question. `messages_before`: how many messages of either side are before it.
+
+    `instruction`: how the caller wants to be answered.
+    """
 
     question: str
     turns: tuple[str, ...] = ()
     instruction: str = ""
-    earlier: int = 0
+    messages_before: int = 0
 
     @classmethod
     def of(cls, messages: Sequence[Message], param: str, instructions: str | None = None) -> Conversation:
@@ -58,8 +61,8 @@ class Conversation:
         turns = tuple(m.text for m in messages[:-1] if m.role == "user" and m.text.strip())
         told = [instructions or "", *(m.text for m in messages if m.role in ("system", "developer"))]
         instruction = "\n".join(text.replace("\0", " ").strip() for text in told if text.strip())
-        earlier = sum(m.role in ("user", "assistant") and bool(m.text.strip()) for m in messages[:-1])
-        return cls(last.text, turns, instruction, earlier)
+        messages_before = sum(m.role in ("user", "assistant") and bool(m.text.strip()) for m in messages[:-1])
+        return cls(last.text, turns, instruction, messages_before)
 
     def warnings(self, *, closed_book: bool, trained: bool, rewritten: bool) -> list[str]:
         """What is ignored of it, because the reader was `trained` on one instruction, or because it gets no passages."""
@@ -71,7 +74,7 @@ class Conversation:
         elif length > MAX_INSTRUCTION_CHARS:
             limit = f"the limit is {MAX_INSTRUCTION_CHARS:,}"
             found.append(f"The system message is ignored. It has {length:,} characters; {limit}.")
-        if closed_book and self.earlier and not rewritten:
+        if closed_book and self.messages_before and not rewritten:
             found.append("The earlier turns are ignored. Without passages, the model gets only the last question.")
         return found
 

@@ -133,7 +133,7 @@ class DocumentText(Reply):
 
 @router.get("/v1/documents/text", **needs("read"))
 async def document_text(call: CallOf, query: Annotated[TextQuery, Query()]) -> DocumentText:
-    """A part of one document's text, for instance around a citation. `page` says where each page begins, if it has any."""
+    """A part of one document's text, for instance around a citation. `pages` says where each page begins, if it has any."""
     base, path = call.service.base(query.knowledge_base), query.path
     most = call.service.configuration.bounds.text_chars
     length = query.length or most

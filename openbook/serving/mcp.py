@@ -86,7 +86,9 @@ class Cited(BaseModel):
 
 
 class Answered(BaseModel):
-    """`supported`: every sentence of the answer has a citation; `confidence`: "supported", "check it" or "not found".
+    """`supported`: every sentence of the answer has a citation, or `abstained` is true.
+
+    `confidence`: "supported", "check it" or "not found".
 
     `closest`: of an answer that was not found, the nearest sentences. `receipt`: with it `openbook replay` answers again.
     """
@@ -225,7 +227,7 @@ def make_manager(service: Service) -> StreamableHTTPSessionManager:
             raise ToolError(api_error(error).message) from None
 
     server = tools_over(run_tool)
-    server.streamable_http_app(
+    server.streamable_http_app(  # for what it sets up, the session manager; the application that it returns is not used
         stateless_http=True,
         json_response=True,
         max_request_body_size=service.configuration.bounds.body_bytes,
@@ -244,6 +246,7 @@ def _tool_context(call: Call, base: KnowledgeBase, stop: Stop) -> ToolContext:
     return ToolContext(base, call.service.embedder, scope, answer)
 
 
+# `body` is for Route, which then wants JSON, and for OpenAPI; _Relay sends the bytes.
 @router.post("/mcp", response_class=Response, **needs("read", also=_ALSO))
 async def mcp(call: CallOf, body: dict[str, Any]) -> Response:
     """The tools search, ask and read_document over the Model Context Protocol (streamable HTTP), for documents that the caller may see."""

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse
 
-from openbook.serving.errors import router_error, server_stops
+from openbook.serving.errors import ApiError, server_stops
 from openbook.serving.schemas import Reply
 from openbook.serving.service import OPEN_TO_ALL, CallOf, Route, Service, content, needs
 from openbook.serving.telemetry import METRICS_TYPE
@@ -46,9 +46,11 @@ async def index() -> Response:
 
 
 @router.get("/web/{name}", response_class=Response, **OPEN_TO_ALL)
-async def asset(request: Request, name: str) -> Response:
+async def asset(name: str) -> Response:
     """A file of the web page. Open to all."""
-    return _file(name) if name in _files() else await router_error(request, Exception())
+    if name in _files():
+        return _file(name)
+    raise ApiError(404, f"Unknown request URL: GET /web/{name[:200]}.", code="unknown_url")
 
 
 def _file(name: str) -> Response:

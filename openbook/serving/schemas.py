@@ -20,7 +20,7 @@ from openbook.codec import unique_keys
 from openbook.config import Strategy
 from openbook.errors import did_you_mean
 from openbook.records import Answer, Outcome
-from openbook.serving.errors import invalid, unknown_parameter
+from openbook.serving.errors import ApiError, invalid, unknown_parameter
 
 _INT64 = 2**63
 _MOST_NAMED = 10  # ignored parameters in one warning
@@ -56,7 +56,7 @@ def _finite(digits: str) -> float:
     return value
 
 
-def _not_json(why: str) -> Exception:
+def _not_json(why: str) -> ApiError:
     return invalid(f"We could not parse the JSON body of your request: {why[:200]}.", code="invalid_json")
 
 
