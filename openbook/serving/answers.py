@@ -133,14 +133,16 @@ async def respond(
                 "The knowledge base is in the model's name and in openbook.knowledge_base; send it in one place only."
             )
             raise invalid(message, "openbook.knowledge_base")
-        base = service.base(suffix or own.knowledge_base)
+        base = service.base(suffix or own.knowledge_base, "openbook.knowledge_base")
     trained = call.model.reader is not None
     options = _options(service, body, limit)
     if not trained and len(conversation.instruction) <= MAX_INSTRUCTION_CHARS:
         options = replace(options, instruction=conversation.instruction)
 
     def work(stop: Stop, show: Callable[[str], None] = lambda piece: None) -> ServedAnswer:
-        scope = scope_of(base, call.caller, own.as_of, own.where) if base else knowledge.Scope()
+        scope = knowledge.Scope()
+        if base is not None:
+            scope = scope_of(base, call.caller, own.as_of, own.where, "openbook.as_of")
         answer = answered(call, conversation, base, scope, options, stop, show)
         unused = conversation.warnings(closed_book=base is None, trained=trained, rewritten=answer.question != question)
         values = {each.name: getattr(answer, each.name) for each in fields(answer)}

@@ -70,15 +70,15 @@ class Service:
     pool: ThreadPoolExecutor
     ends: threading.Event = field(default_factory=threading.Event)
 
-    def base(self, name: str | None) -> KnowledgeBase:
-        """The knowledge base of that name; without a name, the first. Raises ApiError."""
+    def base(self, name: str | None, param: str = "knowledge_base") -> KnowledgeBase:
+        """The knowledge base of that name; without a name, the first. `param` names it in an error. Raises ApiError."""
         if name is None and self.bases:
             return next(iter(self.bases.values()))
         if name is None:
             raise ApiError(404, "This server has no knowledge base.", code="no_knowledge_base")
         if name not in self.bases:
             message = f"The knowledge base {name[:100]!r} does not exist. There are: {', '.join(self.bases) or 'none'}."
-            raise ApiError(404, message, code="knowledge_base_not_found", param="knowledge_base")
+            raise ApiError(404, message, code="knowledge_base_not_found", param=param)
         return self.bases[name]
 
 
