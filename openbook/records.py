@@ -349,7 +349,8 @@ class Answer:
 
     `confidence`: "supported" if the documents surely say every sentence, and the answer says more than the question; "not
     found" for an abstention, which has the nearest sentences as `closest`; otherwise "check it", as always where a local model read
-    "together": there nothing finds out whether they say it. docs/benchmarks.md says how often each is right. `prompt_tokens` were read and `answer_tokens` written; None where the engine cannot know.
+    "together": there nothing finds out whether they say it. docs/benchmarks.md says how often each is right. `prompt_tokens` were
+    read and `answer_tokens` written; None where the engine cannot know.
     """
 
     question: str

@@ -259,7 +259,8 @@ def warm(
     """Let the model read passages ahead, so that the first question on them is answered as fast as the second.
 
     What was read is kept on disk, up to the setting kv_disk; passages beyond it are not read. Documents with access
-    labels are not read ahead. After an interruption, run the same command again. With --cluster it is kept where `serve` looks for it with the same --cluster and --replicas.
+    labels are not read ahead. After an interruption, run the same command again. With --cluster it is kept where `serve`
+    looks for it with the same --cluster and --replicas.
     """
     _, most = on_cluster.replica_bounds(replicas, cluster)
     current = context.settings(kb=kb, model=model)
