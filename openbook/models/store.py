@@ -172,7 +172,7 @@ class ModelStore:
         stamp = read_cached(stamp_path(self.root, reference.digest), Stamp)
         fresh = stamp is not None and stamp == take_stamp(reference.path, reference.manifest)
         if not fresh and (found := self.findings(reference, progress)):
-            refuse(reference.name, found)
+            refuse(self._certain_name(reference.name, reference.digest), found)
         for part in filter(None, (reference.base, reference.merged)):
             self.check_fast(part, progress)
 
@@ -262,7 +262,11 @@ class ModelStore:
         manifest = self._manifest(digest)
         if manifest.kind != "language-model":
             refuse(adapter.name, (f"its base {digest[:12]} is an {manifest.kind}, not a language model",))
-        return ModelReference(manifest.name, digest, self.root / digest, manifest)
+        return ModelReference(self._certain_name(manifest.name, digest), digest, self.root / digest, manifest)
+
+    def _certain_name(self, name: str, digest: Digest) -> str:
+        """`name`, which may be only what the manifest says, unless it means another model or none: then the digest's first digits."""
+        return name if aliases.read_history(self.root, name)[-1:] == (digest,) else digest[:12]
 
     def _delete(self, digest: Digest) -> None:
         """Takes the model out of sight in one step, then deletes it. What a crash leaves, the next writer clears."""

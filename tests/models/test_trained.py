@@ -125,6 +125,28 @@ def test_what_is_damaged_beside_an_adapter_is_found(store: ModelStore, tiny: Mod
         store.check_fast(found)
 
 
+@pytest.mark.parametrize("damaged", ["model.gguf", "manifest.json"])
+def test_a_damaged_base_is_whole_again_when_it_is_imported_again(
+    store: ModelStore, tiny: ModelReference, tiny_file: Path, tmp_path: Path, damaged: str
+) -> None:
+    store_adapter(store, tmp_path, tiny, "small")
+    rewrite(tiny.path / damaged, flip((tiny.path / damaged).read_bytes(), -30))
+    assert store.remove("tiny") == ()
+    import_gguf(store, tiny_file, name="tiny")
+    store.check_fast(store.resolve("small"))
+
+
+def test_advice_to_remove_a_base_does_not_name_a_newer_model(
+    store: ModelStore, tiny: ModelReference, tmp_path: Path
+) -> None:
+    found = store_adapter(store, tmp_path, tiny, "small")
+    store.point("tiny", found.digest)
+    rewrite(tiny.main_file, flip(tiny.main_file.read_bytes(), -30))
+    for use in (store.resolve("small"), store.resolve(tiny.digest)):
+        with pytest.raises(ModelNotVerified, match=f"remove {tiny.digest[:12]} "):
+            store.check_fast(use)
+
+
 def test_a_file_that_is_no_adapter_is_refused(store: ModelStore, tiny_file: Path, tmp_path: Path) -> None:
     nobodys, others = adapter_file(tmp_path / "a.gguf", "a name"), adapter_file(tmp_path / "b.gguf", "e" * 64)
     for path, problem in (
