@@ -94,12 +94,18 @@ def reader_trees(
     *,
     every_answer: bool = False,
 ) -> list[Tree]:
-    """One tree for each group of passages.
+    """One tree for each group of passages. Raises ConfigError with the line's number.
 
     `every_answer` (for evaluation): a branch for each accepted answer, not only for the most usual one.
     """
     passages, questions = number_passages([line for _, line in lines])
     places = {text: place for place, line in reversed(lines) for text in line.texts}
+    for place, line in lines:
+        if len(line.texts) > objective.passages:
+            raise ConfigError(
+                f"{place} has {len(line.texts)} passages, and objective.passages is {objective.passages}. Raise it, or split "
+                "the line."
+            )
     index = WordIndex([passage.text for passage in passages])
     questions += hard_negatives(passages, questions, objective.negatives, seed, index)
     by_passage: dict[int, list[PassageQuestion]] = {}
@@ -124,7 +130,7 @@ def reader_trees(
                     and not any(_words(answer) in words[other] for answer in each.elsewhere)
                 ]
                 most = min(len(others), objective.passages - len(each.own))
-                reads = [*each.own, *rng.sample(others, rng.randint(0, max(0, most)))]
+                reads = [*each.own, *rng.sample(others, rng.randint(0, most))]
                 in_tree |= dict.fromkeys(reads)
                 read = tuple(list(in_tree).index(other) for other in reads)
                 # 2. One branch for each answer.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -244,7 +244,8 @@ def load_recipe(path: Path) -> Recipe:
         raise ConfigError(f"{path.name} is not valid TOML: {error}.") from error
     except ValidationError as error:
         lines = [_sentence(problem["loc"], problem["msg"], problem["type"]) for problem in error.errors()]
-        raise ConfigError(f"{path.name} is not a valid recipe: " + "; ".join(lines) + ".") from error
+        said = "; ".join(lines)
+        raise ConfigError(f"{path.name} is not a valid recipe: {said}{'' if said.endswith('?') else '.'}") from error
 
 
 def _sentence(place: tuple[int | str, ...], message: str, kind: str) -> str:
@@ -254,8 +255,17 @@ def _sentence(place: tuple[int | str, ...], message: str, kind: str) -> str:
     if kind != "extra_forbidden":
         message = message.removeprefix("Value error, ")
         return f"{key}: {message[:1].lower()}{message[1:]}" if key else message
-    section: type[BaseModel] = Recipe
+    sections: list[type[BaseModel]] = [Recipe]
     for step in place[:-1]:
-        found = section.model_fields[str(step)].annotation if step in section.model_fields else None
-        section = found if isinstance(found, type) and issubclass(found, BaseModel) else section
-    return f"unknown key {key!r}.{did_you_mean(str(place[-1]), section.model_fields)}".rstrip(".")
+        if isinstance(step, str):  # a number is a place in a list
+            fields = [section.model_fields[step] for section in sections if step in section.model_fields]
+            sections = [found for field in fields for found in _sections_in(field.annotation)]
+    known = {name for section in sections for name in section.model_fields}
+    return f"unknown key {key!r}.{did_you_mean(str(place[-1]), known)}".rstrip(".")
+
+
+def _sections_in(annotation: Any) -> list[type[BaseModel]]:
+    """The sections that a value of that type may be, or hold."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for each in get_args(annotation) for found in _sections_in(each)]

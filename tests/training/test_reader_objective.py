@@ -93,6 +93,13 @@ def test_passages_lie_beside_similar_ones() -> None:
     assert sizes == {1, 2, 3}
 
 
+def test_a_line_with_more_passages_than_the_objective_reads_is_named() -> None:
+    passages = [{"text": "pier one"}, {"text": "pier two"}]
+    line = PassageLine.model_validate({"passages": passages, "questions": [{"question": "where"}]})
+    with pytest.raises(ConfigError, match=r"x line 3 has 2 passages, and objective\.passages is 1\."):
+        reader_trees([("x line 3", line)], objective(), PromptTokenizer(LETTERS), 1)
+
+
 def spelled(tokens: Sequence[int]) -> str:
     text = b"".join(map(LETTERS.piece, tokens)).decode()
     return " ".join(text.removeprefix("assage").split())
