@@ -153,7 +153,8 @@ class PromptTokenizer:
 
     def __init__(self, model: Model, trial: Trial | None = None) -> None:
         self.model = model
-        self._tokenize = functools.lru_cache(maxsize=32)(model.tokenize)  # a template's own words come again and again
+        # A template's own words come again and again. No other text is kept: a purge would not find it here.
+        self._control_tokens = functools.lru_cache(maxsize=32)(functools.partial(model.tokenize, control=True))
         self._trial = trial
 
     @functools.cached_property
@@ -168,7 +169,11 @@ class PromptTokenizer:
         """Token ids of each block, in canonical order. Only the template's own text can give control tokens."""
         return self._begun(
             [
-                [token for text, control in block for token in self._tokenize(text, control=control)]
+                [
+                    token
+                    for text, control in block
+                    for token in (self._control_tokens(text) if control else self.model.tokenize(text, control=False))
+                ]
                 for block in build_blocks(prompt, self._template)
             ]
         )
@@ -182,7 +187,7 @@ class PromptTokenizer:
         if not self.model.chat_template:
             raise EngineError("the model has no chat template")
         control = cut_template(self._render, [role for role, _ in messages])
-        tokens = [list(self._tokenize(text, control=True)) for text in control]
+        tokens = [list(self._control_tokens(text)) for text in control]
         return self._begun(tokens), [self.model.tokenize(text, control=False) for _, text in messages]
 
     def spelling(self, text: str) -> list[int]:

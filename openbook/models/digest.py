@@ -52,12 +52,15 @@ class TensorDigest:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingSpec:
-    """How an embedder's output becomes a vector. Two specs that differ give vectors that must not be mixed."""
+    """How an embedder's output becomes a vector. Two specs that differ give vectors that must not be mixed.
+
+    `pooling` and `normalize`: keys of the format, with the only values that `openbook.inference.embedder` knows.
+    """
 
     dimensions: Count
     max_tokens: Count
     pooling: Literal["mean"] = "mean"
-    normalize: bool = True
+    normalize: Literal[True] = True
     query_prefix: str = ""
     passage_prefix: str = ""
 

@@ -239,14 +239,14 @@ def test_a_suspended_stream_delays_the_freeing_but_not_close(own: LlamaCppEngine
 
 
 def test_closing_while_a_prompt_is_tokenised_waits_with_the_freeing(own: LlamaCppEngine) -> None:
-    tokenize, expected = own._tokenizer._tokenize, own.count_prompt_tokens(PROMPT)
+    tokenize, expected = own._model.tokenize, own.count_prompt_tokens(PROMPT)
 
     def close_and_tokenize(text: str, *, control: bool) -> list[int]:
         in_time(own.close)
         assert not is_freed(own)
         return tokenize(text, control=control)
 
-    own._tokenizer._tokenize = close_and_tokenize  # type: ignore[assignment]
+    own._model.tokenize = close_and_tokenize  # type: ignore[method-assign]
     assert own.count_prompt_tokens(PROMPT) == expected
     assert is_freed(own)
 

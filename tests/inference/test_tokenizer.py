@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from unittest.mock import Mock, call
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from openbook.errors import EngineError
-from openbook.inference.tokenizer import build_blocks, compile_template, template_text
+from openbook.inference.tokenizer import PromptTokenizer, build_blocks, compile_template, template_text
 from openbook.records import Prompt
 
 CHATML = (
@@ -39,6 +41,16 @@ PROMPT = Prompt("Be brief.", ("First.\n", "Second.\n"), "Why?")
 def test_blocks_joined_are_what_the_template_renders(template: str | None, expected: str) -> None:
     text = template_text(compile_template(template, bos="<s>")) if template else None
     assert "".join(part for block in build_blocks(PROMPT, text) for part, _ in block) == expected
+
+
+def test_what_the_template_writes_is_tokenised_once_and_no_other_text_is_kept() -> None:
+    model = Mock(chat_template=CHATML, bos_text="", eos_text="", adds_bos=False)
+    model.tokenize.return_value = [1]
+    tokenizer = PromptTokenizer(model)
+    assert tokenizer.blocks(PROMPT) == tokenizer.blocks(PROMPT)
+    asked = model.tokenize.call_args_list
+    assert [asked.count(call(text, control=True)) for text in TEXT] == [1, 1, 1]
+    assert [asked.count(call(text, control=False)) for text in PROMPT.passages] == [2, 2]
 
 
 def test_a_model_that_thinks_is_given_the_end_of_its_thinking() -> None:

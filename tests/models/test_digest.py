@@ -180,7 +180,7 @@ def test_embedder_sections(tmp_path: Path) -> None:
     assert embedder(tmp_path, b'{"b":[3],"a":1}')["tokenizer"] != base["tokenizer"]
     assert embedder(tmp_path, b'{"b":[2.0],"a":1}')["tokenizer"] != base["tokenizer"]
     assert embedder(tmp_path, b"{}", b"other")["weights"] == sha256_hex(b"other")
-    for spec in (replace(SPEC, max_tokens=9), replace(SPEC, query_prefix="q: "), replace(SPEC, normalize=False)):
+    for spec in (replace(SPEC, max_tokens=9), replace(SPEC, query_prefix="q: ")):
         assert embedder(tmp_path, b"{}", spec=spec)["embedding"] != base["embedding"]
 
 

@@ -40,7 +40,7 @@ TENSORS = st.lists(
     max_size=4,
     unique_by=lambda t: t.name,
 ).map(lambda rows: tuple(sorted(rows, key=lambda t: t.name)))
-SPECS = st.builds(EmbeddingSpec, NUMBERS, NUMBERS, st.just("mean"), st.booleans(), TEXTS, TEXTS)
+SPECS = st.builds(EmbeddingSpec, NUMBERS, NUMBERS, st.just("mean"), st.just(True), TEXTS, TEXTS)
 CUTOFFS = st.builds(KnowledgeCutoff, st.none() | st.dates().map(lambda d: d.isoformat()), TEXTS)
 
 
@@ -147,6 +147,14 @@ def test_a_value_of_another_type_or_a_missing_or_unknown_key_is_refused(data: st
 def test_bad_values_are_named(key: str, bad: object, match: str) -> None:
     with pytest.raises(InvalidModelFile, match=match):
         Manifest.from_json(json.dumps(golden_value() | {key: bad}).encode())
+
+
+@pytest.mark.parametrize(("key", "bad"), [("normalize", False), ("normalize", 1), ("pooling", "cls")])
+def test_an_embedding_that_the_embedder_cannot_make_is_refused(key: str, bad: object) -> None:
+    value = json.loads((GOLDEN / "manifest-v1-embedder.json").read_bytes())
+    value["embedding"][key] = bad
+    with pytest.raises(InvalidModelFile, match=key):
+        Manifest.from_json(json.dumps(value).encode())
 
 
 def test_what_is_no_object_or_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
