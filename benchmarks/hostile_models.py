@@ -41,7 +41,7 @@ from tests.models.gguf_files import Recipe, llama
 from tests.models.mutations import MUTATIONS, mutated, recipe_of
 
 COLUMNS = ("header", "bounds", "ended", "engine", "answers", "abort")
-ENDED = ("it ended the process", "processor's time", "not loaded and asked within")
+ENDED = ("it ended the process", "the processor time of a trial", "not loaded and asked within")
 LONG = "What stands here is longer than one call of the engine, and in many scripts: ß Ж 漢 \U0001f600 \U000e0041. " * 3
 PROMPTS = (Prompt("Answer.", (), "Who?"), Prompt("Answer.", (LONG, "A ferry."), "When does it leave?"))
 LONG_S = 600.0

@@ -307,8 +307,9 @@ class LlamaCppEngine:
         if prompt.side_by_side and len(prompt.passages) > SIDE_BY_SIDE:
             raise EngineError(f"At most {SIDE_BY_SIDE} passages can lie side by side, not {len(prompt.passages)}.")
         if prompt.side_by_side and self._model.is_recurrent:
-            name = self.identity.name
-            raise EngineError(f"{name!r} keeps one state of all that it reads. Use --strategy checked.")
+            raise EngineError(
+                f"{self.identity.name!r} is a recurrent model, so it cannot read passages side by side. Use --strategy checked."
+            )
         if not blocks[-1]:
             raise EngineError("The prompt has no tokens.")
         system, *passages = blocks[:-1]

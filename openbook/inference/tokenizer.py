@@ -185,7 +185,7 @@ class PromptTokenizer:
         Raises EngineError when there is no template, or it loses, repeats, reorders or refuses a message.
         """
         if not self.model.chat_template:
-            raise EngineError("the model has no chat template")
+            raise EngineError("The model has no chat template.")
         control = cut_template(self._render, [role for role, _ in messages])
         tokens = [list(self._control_tokens(text)) for text in control]
         return self._begun(tokens), [self.model.tokenize(text, control=False) for _, text in messages]
@@ -195,7 +195,7 @@ class PromptTokenizer:
         tokens = self.model.tokenize(text, control=False)
         written = b"".join(map(self.model.piece, tokens)).decode(errors="replace")
         if written.strip() != text.strip():  # some vocabularies begin every text with a space
-            raise EngineError(f"the vocabulary cannot write {text[:80]!r}; it would become {written[:80]!r}")
+            raise EngineError(f"The vocabulary cannot write {text[:80]!r}; it would become {written[:80]!r}.")
         return tokens
 
     def _begun(self, blocks: list[list[int]]) -> list[list[int]]:

@@ -116,7 +116,10 @@ def _try(name: str, files: list[Path]) -> TemplateText | None:
         found = decode(written, _Outcome, "The answer", EngineError)
     except EngineError:
         if done.returncode == -getattr(signal, "SIGXCPU", 0):
-            refuse("it took more of the processor's time than a trial may take, which is little for its template")
+            refuse(
+                f"it used up the processor time of a trial ({TEMPLATE_SECONDS:g} s for the chat template, {timeout_s:.0f} s a core "
+                "for the rest)"
+            )
         how = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
         complaint = _line(said.strip().rpartition(b"\n")[2].decode(errors="replace"))
         refuse(f"it ended the process that tried it ({how}{complaint and ': '}{complaint})")

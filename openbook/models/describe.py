@@ -74,7 +74,7 @@ def describe(
         if file.endswith(".gguf"):
             kind = kind_of(check_importable(folder / file))
             if file not in FILES[kind]:
-                raise InvalidModelFile(f"{file} cannot hold a {kind}.")
+                raise InvalidModelFile(f"{file} cannot hold a model of the kind {kind}.")
     contents = read_contents(folder, source.origins, embedding, progress)
     if contents.header is not None:
         facts = _gguf_facts(contents.header, contents)

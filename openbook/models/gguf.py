@@ -243,7 +243,8 @@ def _alignment(metadata: Mapping[str, MetadataValue]) -> int:
     value = found.value
     if found.type is not ValueType.UINT32 or not 8 <= value <= MAX_ALIGNMENT_BYTES or value & (value - 1):
         raise InvalidModelFile(
-            f"general.alignment is {value!r} ({found.type.name}); it must be a power of two, 8 or more"
+            f"general.alignment is {value!r} ({found.type.name}); it must be a UINT32, a power of two from 8 to "
+            f"{MAX_ALIGNMENT_BYTES}"
         )
     return int(value)
 

@@ -129,7 +129,10 @@ class Manifest:
             raise InvalidModelFile(f"manifest.json: {problem}.")
         try:
             if canonical_json(value | {"format": version}) != manifest.to_json():
-                raise InvalidModelFile("manifest.json lacks a key. Every key must be there.")
+                lacking = msgspec.to_builtins(manifest).keys() - value.keys()
+                raise InvalidModelFile(
+                    f"manifest.json lacks {', '.join(sorted(lacking)) or 'a key of a record in it'}. Every key must be there."
+                )
         except UnicodeEncodeError as error:
             raise InvalidModelFile("manifest.json: a text holds half a surrogate pair.") from error
         return manifest
@@ -186,9 +189,9 @@ def _problem(manifest: Manifest, version: int) -> str:
         return f"the name {manifest.name[:120]!r} is not allowed: {problem}"
     sections = ("architecture", "template", "tensors") if is_gguf else ("embedding", "weights")
     if manifest.sections.keys() != {*sections, "tokenizer"}:
-        return f"the sections of a {kind} are {', '.join(sections)} and tokenizer"
+        return f"the sections of the kind {kind} are {', '.join(sections)} and tokenizer"
     if not {*FILES[kind]} <= manifest.files.keys() <= {*FILES[kind], *([TRAINING_RECORD] if is_gguf else [])}:
-        return f"the files of a {kind} are {' and '.join(FILES[kind])}"
+        return f"the files of the kind {kind} are {' and '.join(FILES[kind])}"
     if manifest.files.keys() != manifest.source.origins.keys():
         return "files and source.origins name different files"
     for key, value, belongs in (
@@ -199,7 +202,7 @@ def _problem(manifest: Manifest, version: int) -> str:
         ("lineage", manifest.lineage, kind == "adapter" or manifest.lineage is not None),
     ):
         if (value is not None) is not belongs:
-            return f"{key} is {'null' if belongs else 'set'} in a {kind}"
+            return f"{key} is {'null' if belongs else 'set'} in the kind {kind}"
     names = [tensor.name for tensor in manifest.tensors]
     if names != sorted(set(names)):
         return "the tensors are not in the order of their names, each once"

@@ -39,6 +39,10 @@ class Processes:
     def any(self, flag: bool) -> bool:
         return self.total(float(flag)) > 0
 
+    def wait(self) -> None:
+        """Until all processes have called this."""
+        self.any(False)
+
     def shard(self, network: Any) -> None:
         """Split the parameters of `network` between the processes, layer by layer, in place."""
         if self.count == 1:

@@ -152,7 +152,11 @@ def load_network(path: Path, *, dtype: torch.dtype = torch.float32) -> Any:
     missing, unexpected = network.load_state_dict(state, strict=False)
     lacking = set(missing) - ({"lm_head.weight"} if config.tie_word_embeddings else set())
     if unexpected or lacking:
-        raise InvalidModelFile(f"The model lacks {sorted(lacking)} or has too much: {sorted(unexpected)}.")
+        raise InvalidModelFile(
+            (f"The model lacks the tensors {', '.join(sorted(lacking))}. " if lacking else "")
+            + (f"No {config.model_type} model has the tensors {', '.join(sorted(unexpected))}. " if unexpected else "")
+            + "Convert it again."
+        )
     return _frozen(network, dtype)
 
 

@@ -140,7 +140,7 @@ def reader_trees(
                         tokens = (*question, *tokenizer.spelling(answer), *end)
                     except EngineError as error:
                         place = places[passages[i]]
-                        raise ConfigError(f"{place} has an answer that cannot be learned: {error}.") from error
+                        raise ConfigError(f"{place} has an answer that cannot be learned: {error}") from error
                     kind = "answer" if each.answers else "abstention"
                     branches.append(Branch(tokens, len(question), kind, f"{i}/{number}", reads=read))
         prompt = reader_prompt(objective.instruction, [passages[i] for i in in_tree], "")

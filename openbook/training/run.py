@@ -8,7 +8,6 @@ import os
 import platform
 import random
 import re
-import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -123,7 +122,7 @@ def train(
         if processes.count > 1:
             state, values = run.state, run.masters.whole()
             if not processes.first:
-                processes.any(False)  # waits until the first has stored the model
+                processes.wait()  # until the first has stored the model
                 return store.resolve(recipe.candidate)
             run = Run(recipe, *build_network(recipe, inputs, "cpu"), inputs.trees)
             run.masters.set(values)
@@ -133,7 +132,7 @@ def train(
         numbers = {name: round(value, 4) for name, value in numbers.items()}
         stored = _store_model(run, inputs, store, folder, numbers)
         _write_result(run, inputs, stored, folder, numbers)
-        processes.any(False)
+        processes.wait()
         return stored
 
 
@@ -377,7 +376,7 @@ def dry_run(recipe: Recipe, inputs: RunInputs, device: str) -> dict[str, float]:
         "epoch_tokens": sum(tree.tokens for tree in inputs.trees),
         "steps": run.steps,
         "learned_parameters": sum(value.numel() for value in run.learned.values()),
-        "tokens_per_second": sum(step.tokens for step in done) / sum(step.seconds for step in done),
+        "tokens_per_second": sum(step.tokens for step in timed) / sum(step.seconds for step in timed),
         "estimated_seconds": run.steps * sum(step.seconds for step in timed) / len(timed),
         "memory_mib": peak_memory_mib(),
     }
@@ -422,7 +421,13 @@ def numeric_class(recipe: Recipe, processes: Processes = ONE_PROCESS, device: st
 
 
 def peak_memory_mib() -> float:
-    """The most memory that this process has used."""
+    """The most memory that this process has used, of the GPU if it computes there; 0 where the system does not tell."""
+    if torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated() / (1 << 20)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0.0
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if platform.system() != "Darwin" else 1 << 20)
 
 

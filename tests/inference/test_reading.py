@@ -174,7 +174,7 @@ def test_what_cannot_lie_side_by_side_is_refused(opened: Opened, monkeypatch: py
     whole = replace(short, passages=short.passages[:SIDE_BY_SIDE])
     with monkeypatch.context() as patched:
         patched.setattr(engine._model, "is_recurrent", True)
-        with pytest.raises(EngineError, match="keeps one state of all that it reads"):
+        with pytest.raises(EngineError, match="is a recurrent model, so it cannot read passages side by side"):
             engine.logits(whole)
     system = len(engine.tokenize(whole)[0])
     behind = engine.count_prompt_tokens(replace(whole, side_by_side=False))

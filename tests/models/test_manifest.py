@@ -136,8 +136,12 @@ def test_a_value_of_another_type_or_a_missing_or_unknown_key_is_refused(data: st
         ("embedding", {"dimensions": 1}, "lacks the key"),
         ("licence", "\ud800", "surrogate"),
         ("license", "", "unknown key .license.\\. Did you mean .licence."),
-        ("sections", {}, "the sections of a language-model are architecture"),
-        ("files", {"../model.gguf": {"sha256": "0" * 64, "bytes": 1}}, "files of a language-model are model.gguf"),
+        ("sections", {}, "the sections of the kind language-model are architecture"),
+        (
+            "files",
+            {"../model.gguf": {"sha256": "0" * 64, "bytes": 1}},
+            "files of the kind language-model are model.gguf",
+        ),
         ("files", {"model.gguf": {"sha256": "", "bytes": 1}}, "text matching|matching regex"),
         ("knowledge_cutoff", {"date": "2024-02-30", "claimed_by": ""}, "2024-02-30"),
         ("knowledge_cutoff", {"date": "20240228", "claimed_by": ""}, "20240228"),
@@ -154,6 +158,13 @@ def test_an_embedding_that_the_embedder_cannot_make_is_refused(key: str, bad: ob
     value = json.loads((GOLDEN / "manifest-v1-embedder.json").read_bytes())
     value["embedding"][key] = bad
     with pytest.raises(InvalidModelFile, match=key):
+        Manifest.from_json(json.dumps(value).encode())
+
+
+def test_a_key_that_is_lacking_is_named() -> None:
+    value = golden_value()
+    del value["lineage"]
+    with pytest.raises(InvalidModelFile, match=r"lacks lineage\."):
         Manifest.from_json(json.dumps(value).encode())
 
 
