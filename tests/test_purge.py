@@ -71,11 +71,11 @@ class Home:
 
     def keep_a_state(self, key: bytes = b"k", digests: Sequence[str] = ()) -> None:
         states = self.states
-        states.put(key * 32, b"what was read of zeppelin", digests or self.digests(), states.begin())
+        states.put(key * 32, b"what was read of zeppelin", digests or self.digests(), states.purge_mark())
 
     def state_is_kept(self, key: bytes = b"k") -> bool:
         states = self.states
-        states.begin()
+        states.purge_mark()
         return states.get(key * 32) is not None
 
     def is_clean(self) -> bool:
@@ -351,7 +351,7 @@ def test_a_purge_waits_for_whoever_writes_a_state_and_is_refused(home: Home) -> 
 def test_a_state_is_not_kept_while_a_purge_deletes_states(home: Home) -> None:
     states = KVCache(home.folder / "states", memory_bytes=0)
     with exclusive_lock(home.folder / "states" / "writing", 0.0):
-        states.put(b"m" * 32, b"numbers", ["a"], states.begin())
+        states.put(b"m" * 32, b"numbers", ["a"], states.purge_mark())
     assert states.get(b"m" * 32) is None
     assert not states.problem
 

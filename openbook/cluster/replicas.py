@@ -129,7 +129,7 @@ class EngineReplica:
 
     def __init__(self, open_model: OpenModel, follow: Follow) -> None:
         self._model, self._follow, self._followed = open_model(), follow, b""
-        self._purged = math.inf  # the length of the longest list that any replica may have begun to follow
+        self._announced_length = math.inf  # of the longest list that any replica may have begun to follow
         self._threads = ThreadPoolExecutor(RUNNING, "openbook-engine")
 
     async def about(self, key: str) -> About:
@@ -139,7 +139,7 @@ class EngineReplica:
 
     async def has_followed(self, purge_list_digest: bytes, length: int) -> bool:
         """Every replica is asked this before the first one follows the list of that length."""
-        self._purged = length
+        self._announced_length = length
         return self._followed == purge_list_digest
 
     async def follow(self, purge_list: bytes) -> None:
@@ -185,15 +185,17 @@ class EngineReplica:
             running.cancel()  # if it has not begun
 
     def _marked(self, prompt: Prompt) -> Prompt:
-        """With a mark in the list of this machine, for one in the server's list.
+        """The prompt with its `purge_mark` as a position in this machine's purge list; the server gave one in its own list.
 
-        What was purged after that is already in the list here only if this replica was told of a longer one. Then nothing is kept of
-        what was ever purged here. Otherwise it is yet to come.
+        If a longer list than that was announced here since, something was purged meanwhile. Nobody knows where that stands in the
+        list here, so the mark is 0: nothing is kept of any passage that was ever purged. Before the first announcement
+        `_announced_length` is infinite, with the same effect. Otherwise all that is purged later is appended here, behind the
+        present end.
         """
         engine, mark = self._model.engine, prompt.purge_mark
         if mark is None or not isinstance(engine, CachingEngine):
             return prompt
-        return replace(prompt, purge_mark=0 if mark < self._purged else min(mark, engine.begin()))
+        return replace(prompt, purge_mark=0 if mark < self._announced_length else min(mark, engine.purge_mark()))
 
 
 # --- in the process that asks ------------------------------------------------------------------------------------------
@@ -221,7 +223,7 @@ class ReplicatedEngine:
         self.context_tokens: Final = about.context_tokens
         self._is_open = True
 
-    def begin(self) -> int:
+    def purge_mark(self) -> int:
         try:
             return self._purge_list().rfind(b"\n") + 1
         except OSError:

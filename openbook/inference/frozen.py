@@ -95,16 +95,20 @@ class ReadingEngine(Protocol):
 class CachingEngine(Protocol):
     """An engine that keeps what it computed of passages where a purge finds it."""
 
-    def begin(self) -> int:
-        """How much has been purged. Of what is purged from here on, nothing is kept of a prompt that says so (`Prompt.purge_mark`)."""
+    def purge_mark(self) -> int:
+        """Where the list of purged passages ends now.
+
+        A prompt that carries this mark (`Prompt.purge_mark`) leaves nothing behind of a passage that is purged later.
+        """
         ...
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class FrozenModel:
-    """Fixed parameters, nothing kept between requests: the same request gives the same answer, always.
+    """Fixed parameters. What is kept between requests (states of passages) changes no answer.
 
+    Inside one numeric class the same request gives the same answer, always; a server promises nothing.
     There is no method that changes a weight, and none may be added; training writes new models instead.
     """
 
@@ -122,7 +126,7 @@ class FrozenModel:
 
     def for_request(self) -> FrozenModel:
         """This model for a request that has yet to look up its passages: what is purged from here on is not kept of it."""
-        return replace(self, purge_mark=self.engine.begin()) if isinstance(self.engine, CachingEngine) else self
+        return replace(self, purge_mark=self.engine.purge_mark()) if isinstance(self.engine, CachingEngine) else self
 
     def count_prompt_tokens(self, prompt: Prompt) -> int:
         return self.engine.count_prompt_tokens(prompt)

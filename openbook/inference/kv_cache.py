@@ -38,9 +38,9 @@ _LENGTH = struct.Struct("<I")
 _MAX_HEADER_BYTES = 1 << 20
 _NEW = ".new"  # how the name of a state ends until it is whole
 _PURGED = "purged"  # the digests of purged passages, one a line, in order, or `ALL`; only ever appended to
-_FOLLOWED = "followed"  # of the list of another folder, all that was forgotten here, too
+_FOLLOWED = "followed"  # how much of another cache's purge list was followed already (`follow`): a copy of that list
 ALL = "all"
-_WRITING = "writing"  # held by all who write a state, and by whoever purges alone
+_WRITING = "writing"  # locked shared by whoever writes a state, exclusively by a purge
 _KEEP_SHARE = 0.9  # of the budget: when it is exceeded, files are deleted until so much is left
 _COUNT_SHARE = 0.05  # of the budget: when a process has written so much, it counts again, since others write too
 
@@ -73,7 +73,8 @@ class KVCache:
 
     def __init__(self, folder: Path | None = None, *, memory_bytes: int = 256 << 20, disk_bytes: int = 1 << 30) -> None:
         self.folder = folder if disk_bytes > 0 else None
-        self.root = folder  # where states may lie that were written under another budget
+        # The folder even if it is not used now (`disk_bytes` 0): a purge must reach states that an earlier process left there.
+        self.root = folder
         self.problem = ""
         self._memory_bytes, self._disk_bytes = memory_bytes, disk_bytes
         self._lock = threading.Lock()
@@ -81,24 +82,24 @@ class KVCache:
         self._used = 0  # bytes in memory
         self._on_disk: int | None = None  # bytes, as far as this process knows; None: not counted yet
         self._uncounted = 0  # of them written since they were counted
-        self._seen = 0  # bytes of the list of purged passages that were taken notice of
+        self._mark = 0  # bytes of the list of purged passages that were taken notice of
 
     @classmethod
     def of(cls, settings: Settings) -> KVCache:
         return cls(settings.states_dir, memory_bytes=settings.kv_memory << 20, disk_bytes=settings.kv_disk << 20)
 
-    def begin(self) -> int:
+    def purge_mark(self) -> int:
         """Take notice of what was purged meanwhile. The result belongs to each `put` of the request that begins now."""
-        purged, end = self._purged_since(self._seen)
+        purged, end = self._purged_since(self._mark)
         with self._lock:
             self._drop_from_memory(purged)
-            self._seen = max(self._seen, end)
-            return self._seen
+            self._mark = max(self._mark, end)
+            return self._mark
 
     def get(self, key: bytes) -> bytes | None:
         """The state of that key. A file that is not exactly what was put there is deleted."""
         with self._lock:
-            begun = self._seen
+            mark = self._mark
             if found := self._memory.get(key):
                 self._memory.move_to_end(key)
                 return found[0]
@@ -118,23 +119,23 @@ class KVCache:
         with suppress(OSError):
             os.utime(path)
         state, passages = whole
-        self._remember(key, state, passages, begun)
+        self._remember(key, state, passages, mark)
         return state
 
-    def put(self, key: bytes, state: bytes, passages: Sequence[Digest], begun: int, tokens: int = 0) -> None:
-        """Keep the state of so many tokens, which was read from `passages` by a request that called `begin` for `begun`."""
-        tags = tuple(sorted(set(passages)))
-        self._remember(key, state, tags, begun)
-        content = _content(key, state, tags, tokens)
+    def put(self, key: bytes, state: bytes, passages: Sequence[Digest], purge_mark: int, tokens: int = 0) -> None:
+        """Keep the state of so many tokens, which was read from `passages`, unless one of them was purged since `purge_mark`."""
+        unique = tuple(sorted(set(passages)))
+        self._remember(key, state, unique, purge_mark)
+        content = _content(key, state, unique, tokens)
         if self.folder is None or len(content) > self._disk_bytes:
             return
         path = self._path(key)
         try:
             make_folder(path.parent)
             # A purge first names its passages, then waits until nobody writes, then deletes. So either it meets this file, whole
-            # or not, or this process meets the names, whenever either is killed.
+            # or not, or this process meets their names, whenever either is killed.
             with shared_lock(self.folder / _WRITING) as alive:
-                if not alive or _any_purged(tags, self._purged_since(begun)[0]):
+                if not alive or _any_purged(unique, self._purged_since(purge_mark)[0]):
                     return
                 self._make_room(len(content))
                 # Not yet on the platter: a file that a power cut tore is found out by its digest.
@@ -158,10 +159,10 @@ class KVCache:
         files were deleted. Raises StorageError when another process still writes a state after `timeout_s`, OSError when the
         folder cannot be written; then some may be left.
         """
-        names = {ALL} if passages is None else set(passages)
+        purged = {ALL} if passages is None else set(passages)
         with self._lock:
-            self._drop_from_memory(names)
-        if self.root is None or not names:
+            self._drop_from_memory(purged)
+        if self.root is None or not purged:
             return 0
         try:
             make_folder(self.root)
@@ -169,7 +170,7 @@ class KVCache:
             if not self.root.exists():  # and nobody can make it
                 return 0
             raise
-        self._announce(self.root, names)
+        self._announce(self.root, purged)
         with exclusive_lock(self.root / _WRITING, timeout_s) as held:
             if not held:
                 raise StorageError(
@@ -179,12 +180,12 @@ class KVCache:
             for path in _files_below(self.root):
                 # Nobody else is here, so whoever left something unfinished is dead. What a damaged file holds nobody knows.
                 header = _header_of(path) if path.suffix == ".state" else None
-                unwanted = header is None or _any_purged(header.passages, names)
+                unwanted = header is None or _any_purged(header.passages, purged)
                 if unwanted and path.suffix in (_NEW, ".state"):
                     path.unlink(missing_ok=True)
                     deleted += 1
-            if deleted:  # a process that had seen the names may have read one of these files into its memory since
-                self._announce(self.root, names)
+            if deleted:  # a process that had read the list may have read one of these files into its memory since
+                self._announce(self.root, purged)
             return deleted
 
     def forget_again(self) -> int:
@@ -199,17 +200,17 @@ class KVCache:
             return b""
 
     def follow(self, purge_list: bytes) -> int:
-        """`forget` what came to the `purge_list` of a cache since it was followed last; it may be on another machine or have this folder.
+        """`forget` what is new in the `purge_list` of another cache. Returns how many files were deleted.
 
-        Returns how many files were deleted. Raises as `forget` does.
+        That cache may be on another machine, or share this folder: then there is nothing to do. Raises as `forget` does.
         """
         if self.root is None or self.purge_list().startswith(purge_list):
             return 0
         path = self.root / _FOLLOWED
         before = path.read_bytes() if path.exists() else b""
         new = purge_list[len(before) if purge_list.startswith(before) else 0 :]
-        names = set(new.decode("ascii", "replace").split())
-        deleted = self.forget(None if ALL in names else names)
+        purged = set(new.decode("ascii", "replace").split())
+        deleted = self.forget(None if ALL in purged else purged)
         with (
             suppress(FileNotFoundError),
             atomic_file(path.with_name(f"{secrets.token_hex(8)}{_NEW}"), path, 0o600) as stream,
@@ -218,7 +219,7 @@ class KVCache:
         return deleted
 
     def passages(self) -> set[Digest]:
-        """All that went into the states on disk."""
+        """All that went into the states on disk. Deletes what killed processes left unfinished."""
         headers = (_header_of(path) for path in self._files())
         return {passage for header in headers if header for passage in header.passages}
 
@@ -234,49 +235,51 @@ class KVCache:
         return self._on_disk is not None and self._on_disk > self._disk_bytes * _KEEP_SHARE
 
     def kept(self) -> CacheStats:
-        """What is on disk now."""
+        """What is on disk now. Deletes what killed processes left unfinished."""
         files = [(_stat(path)[1], _header_of(path)) for path in self._files()]
         return CacheStats(
             len(files), sum(size for size, _ in files), sum(header.tokens for _, header in files if header)
         )
 
-    def _announce(self, root: Path, names: Collection[Digest]) -> None:
+    def _announce(self, root: Path, passages: Collection[Digest]) -> None:
         """Tell every process, by the list of purged passages, to forget these."""
         with (root / _PURGED).open("a", encoding="ascii") as stream:
-            stream.write("".join(f"\n{name}" for name in sorted(names)) + "\n")  # a line that was cut off spoils none
+            stream.write(
+                "".join(f"\n{passage}" for passage in sorted(passages)) + "\n"
+            )  # a line that was cut off spoils none
             stream.flush()
             os.fsync(stream.fileno())
 
-    def _remember(self, key: bytes, state: bytes, tags: tuple[Digest, ...], begun: int) -> None:
-        """Keep it in memory, unless one of its passages was purged since `begun`."""
+    def _remember(self, key: bytes, state: bytes, passages: tuple[Digest, ...], purge_mark: int) -> None:
+        """Keep it in memory, unless one of its passages was purged since `purge_mark`."""
         if len(state) > self._memory_bytes:
             return
         with self._lock:
-            # Under the lock, so that `begin` in another thread either drops this state or makes the purge visible here.
-            if _any_purged(tags, self._purged_since(begun)[0]):
+            # Under the lock, so that `purge_mark` in another thread either drops this state or makes the purge visible here.
+            if _any_purged(passages, self._purged_since(purge_mark)[0]):
                 return
             if old := self._memory.pop(key, None):
                 self._used -= len(old[0])
-            self._memory[key] = (state, tags)
+            self._memory[key] = (state, passages)
             self._used += len(state)
             while self._used > self._memory_bytes:
                 _, (oldest, _) = self._memory.popitem(last=False)
                 self._used -= len(oldest)
 
-    def _drop_from_memory(self, passages: Collection[Digest]) -> None:
-        for key in [k for k, (_, tags) in self._memory.items() if _any_purged(tags, passages)]:
+    def _drop_from_memory(self, purged: Collection[Digest]) -> None:
+        for key in [k for k, (_, passages) in self._memory.items() if _any_purged(passages, purged)]:
             self._used -= len(self._memory.pop(key)[0])
 
-    def _purged_since(self, place: int) -> tuple[set[Digest], int]:
-        """The passages purged after the first `place` bytes of the list, and how long the list is now."""
+    def _purged_since(self, mark: int) -> tuple[set[Digest], int]:
+        """The passages purged after the first `mark` bytes of the list, and how long the list is now."""
         if self.root is None:
             return set(), 0
         content = b""
         with suppress(OSError), (self.root / _PURGED).open("rb") as stream:
-            stream.seek(place)
+            stream.seek(mark)
             content = stream.read()
         whole = content[: content.rfind(b"\n") + 1]
-        return set(whole.decode("ascii", "replace").split()), place + len(whole)
+        return set(whole.decode("ascii", "replace").split()), mark + len(whole)
 
     def _make_room(self, wanted: int) -> None:
         """Delete the least recently used files, if `wanted` bytes more would exceed the budget."""
@@ -312,8 +315,8 @@ class KVCache:
         self.problem = f"{self.folder}: {error.strerror or error}"
 
 
-def _any_purged(tags: Collection[Digest], purged: Collection[Digest]) -> bool:
-    return ALL in purged or not set(tags).isdisjoint(purged)
+def _any_purged(passages: Collection[Digest], purged: Collection[Digest]) -> bool:
+    return ALL in purged or not set(passages).isdisjoint(purged)
 
 
 def _files_below(folder: Path | None) -> Iterator[Path]:
@@ -345,8 +348,8 @@ class _Header:
         return replace(self, header=hashlib.sha256(key + open_header).hexdigest())
 
 
-def _content(key: bytes, state: bytes, tags: tuple[Digest, ...], tokens: int) -> bytes:
-    header = _Header(tags, hashlib.sha256(state).hexdigest(), tokens).sealed(key)
+def _content(key: bytes, state: bytes, passages: tuple[Digest, ...], tokens: int) -> bytes:
+    header = _Header(passages, hashlib.sha256(state).hexdigest(), tokens).sealed(key)
     encoded = canonical_json(asdict(header))
     return b"".join([_MAGIC, _LENGTH.pack(len(encoded)), encoded, state])
 

@@ -116,8 +116,8 @@ class LlamaCppEngine:
         abstention = self._model.tokenize(self.reader_format.abstention, control=False) if self.reader_format else []
         self._abstention_token = abstention[0] if abstention else None
 
-    def begin(self) -> int:
-        return self._states.begin()
+    def purge_mark(self) -> int:
+        return self._states.purge_mark()
 
     def count_prompt_tokens(self, prompt: Prompt) -> int:
         return cells_of(prompt, self.tokenize(prompt))
@@ -280,7 +280,7 @@ class LlamaCppEngine:
             if tokens := prefix.tokens(number + 1):
                 state = context.state()
                 read = [digest for each in prefix.origins[:number] for digest in each]
-                self._states.put(prefix.keys[number], state, read, prefix.begun, tokens)
+                self._states.put(prefix.keys[number], state, read, prefix.purge_mark, tokens)
         return state
 
     def _restore(self, context: Context, prefix: _Prefix, blocks: int, state: bytes, sequence: int) -> None:
@@ -332,8 +332,8 @@ class LlamaCppEngine:
         keys = []
         for block in blocks:
             keys.append(key := next_key(key, block))
-        begun = self._states.begin()
-        return _Prefix(blocks, keys, origins, begun if prompt.purge_mark is None else min(begun, prompt.purge_mark))
+        mark = self._states.purge_mark()
+        return _Prefix(blocks, keys, origins, mark if prompt.purge_mark is None else min(mark, prompt.purge_mark))
 
     def _completion(self, requests: Sequence[_Request], chosen: int, *, each: bool = False) -> Completion:
         """What was written in answer to the chosen prompt. Tokens and digest are those of all prompts that were read."""
@@ -433,13 +433,13 @@ class LlamaCppEngine:
 class _Prefix:
     """Blocks that are evaluated one after the other before a question: the system block and passages.
 
-    `keys`: of what is computed after each block. `origins`: what each passage came from. `begun`: by `KVCache.begin`.
+    `keys`: of what is computed after each block. `origins`: what each passage came from. `purge_mark`: of `KVCache`.
     """
 
     blocks: Sequence[list[int]]
     keys: Sequence[bytes]
     origins: Sequence[Sequence[Digest]]
-    begun: int
+    purge_mark: int
 
     def tokens(self, blocks: int) -> int:
         return sum(map(len, self.blocks[:blocks]))

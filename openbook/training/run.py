@@ -422,7 +422,7 @@ def numeric_class(recipe: Recipe, processes: Processes = ONE_PROCESS, device: st
 
 def peak_memory_mib() -> float:
     """The most memory that this process has used, of the GPU if it computes there; 0 where the system does not tell."""
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return torch.cuda.max_memory_allocated() / (1 << 20)
     try:
         import resource

@@ -37,8 +37,8 @@ SCENARIOS = {
     "state": """
 states = KVCache(home / "states")
 digests = [passage.digest for passage in base.passages(base.documents()[0])]
-states.put(b"k" * 32, numbers, digests, states.begin())
-states.put(b"l" * 32, numbers * 2, digests, states.begin())
+states.put(b"k" * 32, numbers, digests, states.purge_mark())
+states.put(b"l" * 32, numbers * 2, digests, states.purge_mark())
 """,
     "half a state": """
 from openbook.locks import atomic_file

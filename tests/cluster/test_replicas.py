@@ -187,7 +187,7 @@ def test_what_is_purged_goes_from_the_states_of_other_machines(
     keys = {passage: passage * 32 for passage in "ab"}
     for cache in (here, there):
         for passage, key in keys.items():
-            cache.put(key.encode(), b"state", [passage * 64], cache.begin())
+            cache.put(key.encode(), b"state", [passage * 64], cache.purge_mark())
     monkeypatch.setattr(replicas, "_PURGE_S", 0.1)
     count = EchoEngine().count_prompt_tokens
     model = replace(two, least=1, most=1).open(
@@ -206,7 +206,7 @@ class MarkedEngine(EchoEngine):
         super().__init__()
         self.marks: list[int | None] = []
 
-    def begin(self) -> int:
+    def purge_mark(self) -> int:
         return 7
 
     def generate(
@@ -240,12 +240,12 @@ def test_a_request_begins_where_the_list_of_purged_passages_ends(tmp_path: Path)
     cache = KVCache(tmp_path / "here")
     about = replicas.About(EchoEngine().identity, None, "", 0, "here")
     engine = ReplicatedEngine(None, about, EchoEngine().count_prompt_tokens, purge_list=cache.purge_list)
-    assert engine.begin() == cache.begin() == 0
+    assert engine.purge_mark() == cache.purge_mark() == 0
     cache.forget(["a" * 64])
-    assert engine.begin() == cache.begin() > 64
+    assert engine.purge_mark() == cache.purge_mark() > 64
     (tmp_path / "here/purged").unlink()
     (tmp_path / "here/purged").mkdir()
-    assert engine.begin() == 0
+    assert engine.purge_mark() == 0
 
 
 def test_more_threads_than_a_machine_has_cores_are_refused(ray_session: None) -> None:

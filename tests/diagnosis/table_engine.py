@@ -68,7 +68,7 @@ class Keeps(EchoEngine):
         self.purged = 0
         self.marks: list[int | None] = []
 
-    def begin(self) -> int:
+    def purge_mark(self) -> int:
         return self.purged
 
     def generate(

@@ -31,8 +31,8 @@ def files(folder: Path) -> list[Path]:
 
 def test_a_state_comes_back_in_this_process_and_the_next(tmp_path: Path) -> None:
     states = KVCache(tmp_path)
-    states.put(KEYS[0], state_of(0), ["a"], states.begin(), 7)
-    states.put(KEYS[2], state_of(2), ["b"], states.begin(), 35)
+    states.put(KEYS[0], state_of(0), ["a"], states.purge_mark(), 7)
+    states.put(KEYS[2], state_of(2), ["b"], states.purge_mark(), 35)
     for each in (states, KVCache(tmp_path)):
         assert each.get(KEYS[0]) == state_of(0)
         assert each.get(KEYS[1]) is None
@@ -103,7 +103,7 @@ def test_several_processes_keep_to_one_bound_on_disk(tmp_path: Path) -> None:
     several = [KVCache(tmp_path, memory_bytes=0, disk_bytes=40_000) for _ in range(4)]
     for number in range(120):
         states = several[number % 4]
-        states.put(KEYS[number % 40], state_of(number), ["a"], states.begin())
+        states.put(KEYS[number % 40], state_of(number), ["a"], states.purge_mark())
         assert sum(path.stat().st_size for path in files(tmp_path)) <= 40_000 * (1 + 4 * 0.05)
 
 
@@ -117,22 +117,22 @@ def test_a_state_larger_than_the_room_is_kept_in_memory_alone(tmp_path: Path) ->
 def test_what_was_purged_is_forgotten_by_every_process(tmp_path: Path) -> None:
     mine, other = KVCache(tmp_path), KVCache(tmp_path)
     for number, passages in enumerate((["a"], ["b"], ["a", "b"], [])):
-        other.put(KEYS[number], state_of(number), passages, other.begin())
+        other.put(KEYS[number], state_of(number), passages, other.purge_mark())
     assert mine.forget({"a"}) == 2
-    other.begin()
+    other.purge_mark()
     assert [other.get(key) is not None for key in KEYS[:4]] == [False, True, False, True]
     assert mine.forget(None) == 2
-    other.begin()
+    other.purge_mark()
     assert [other.get(key) for key in KEYS[:4]] == [None] * 4
     assert files(tmp_path) == []
 
 
 def test_a_process_without_a_budget_writes_nothing_and_forgets_all_the_same(tmp_path: Path) -> None:
     quiet = KVCache(tmp_path / "states", disk_bytes=0)
-    quiet.put(KEYS[0], state_of(0), ["a"], quiet.begin())
+    quiet.put(KEYS[0], state_of(0), ["a"], quiet.purge_mark())
     assert not (tmp_path / "states").exists()
     assert KVCache(tmp_path / "states").forget({"a"}) == 0
-    quiet.begin()
+    quiet.purge_mark()
     assert quiet.get(KEYS[0]) is None
     KVCache(tmp_path / "states").put(KEYS[0], b"state", ("passage",), 0)
     assert quiet.forget({"passage"}) == 1
@@ -141,12 +141,12 @@ def test_a_process_without_a_budget_writes_nothing_and_forgets_all_the_same(tmp_
 
 def test_a_request_that_began_before_a_purge_keeps_nothing_of_it(tmp_path: Path) -> None:
     states, purger = KVCache(tmp_path / "s"), KVCache(tmp_path / "s")
-    begun = states.begin()
+    mark = states.purge_mark()
     purger.forget({"a"})
     for number, passage in enumerate("ab"):
-        states.put(KEYS[number], state_of(number), [passage], begun)
+        states.put(KEYS[number], state_of(number), [passage], mark)
     assert [states.get(key) is not None for key in KEYS[:2]] == [False, True]
-    states.put(KEYS[0], state_of(0), ["a"], states.begin())  # added again since
+    states.put(KEYS[0], state_of(0), ["a"], states.purge_mark())  # added again since
     assert states.get(KEYS[0]) == state_of(0)
 
 
@@ -156,26 +156,26 @@ def test_a_purge_while_another_thread_puts_is_noticed(tmp_path: Path, monkeypatc
 
     def purge_first(*given: Any) -> None:
         purger.forget({"a"})
-        states.begin()  # of another request
+        states.purge_mark()  # of another request
         remember(*given)
 
     monkeypatch.setattr(states, "_remember", purge_first)
-    states.put(KEYS[0], state_of(0), ["a"], states.begin())
+    states.put(KEYS[0], state_of(0), ["a"], states.purge_mark())
     assert states.get(KEYS[0]) is None
 
 
 def test_a_file_read_while_it_is_purged_is_forgotten_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     states, purger = KVCache(tmp_path), KVCache(tmp_path)
-    purger.put(KEYS[0], state_of(0), ["a"], purger.begin())
+    purger.put(KEYS[0], state_of(0), ["a"], purger.purge_mark())
 
     def read_first(lock_file: Path, timeout_s: float) -> AbstractContextManager[bool]:
-        states.begin()  # it sees the names, but the file is still there
+        states.purge_mark()  # it sees the names, but the file is still there
         assert states.get(KEYS[0]) == state_of(0)
         return exclusive_lock(lock_file, timeout_s)
 
     monkeypatch.setattr(kv_cache, "exclusive_lock", read_first)
     assert purger.forget({"a"}) == 1
-    states.begin()
+    states.purge_mark()
     assert states.get(KEYS[0]) is None
 
 
@@ -183,7 +183,7 @@ def test_a_cache_on_another_machine_follows_a_purge_list_once(tmp_path: Path) ->
     here, there = KVCache(tmp_path / "here"), KVCache(tmp_path / "there")
     assert here.purge_list() == KVCache(None).purge_list() == b""
     for number, passage in enumerate("abc"):
-        there.put(bytes([number]) * 32, b"state", [passage * 64], there.begin())
+        there.put(bytes([number]) * 32, b"state", [passage * 64], there.purge_mark())
     here.forget(["a" * 64])
     assert there.follow(here.purge_list()) == 1
     listed = there.purge_list()
@@ -193,7 +193,7 @@ def test_a_cache_on_another_machine_follows_a_purge_list_once(tmp_path: Path) ->
     here.forget(["b" * 64])
     assert there.follow(here.purge_list()) == 1
     assert there.passages() == {"c" * 64}
-    there.put(b"again" * 6 + b"..", b"state", ["a" * 64], there.begin())
+    there.put(b"again" * 6 + b"..", b"state", ["a" * 64], there.purge_mark())
     here.forget(["a" * 64])
     assert KVCache(tmp_path / "there").follow(here.purge_list()) == 1
     here.forget(None)
@@ -213,7 +213,7 @@ def test_a_folder_that_cannot_be_used_is_as_good_as_none(tmp_path: Path) -> None
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
     states = KVCache(blocked / "states")
-    states.put(KEYS[0], state_of(0), ["a"], states.begin())
+    states.put(KEYS[0], state_of(0), ["a"], states.purge_mark())
     assert states.get(KEYS[0]) == state_of(0)
     assert "Not a directory" in states.problem
     assert states.full
@@ -224,7 +224,7 @@ def _on_a_full_disk(folder: str) -> None:
 
     resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
     states = KVCache(Path(folder))
-    states.put(KEYS[0], state_of(0), ["a"], states.begin())
+    states.put(KEYS[0], state_of(0), ["a"], states.purge_mark())
     kept = states.get(KEYS[0]) == state_of(0)
     os._exit(0 if kept and "large" in states.problem and not list(Path(folder).rglob("*.*")) else 4)
 
@@ -238,7 +238,7 @@ def _hammer(folder: str, seed: int) -> None:
         if found is not None and found != state_of(number):
             os._exit(3)
         if found is None:
-            states.put(KEYS[number], state_of(number), [str(number % 4)], states.begin())
+            states.put(KEYS[number], state_of(number), [str(number % 4)], states.purge_mark())
         if chance.random() < 0.02:
             states.forget({str(chance.randrange(4))})
 
