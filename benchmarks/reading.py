@@ -76,9 +76,9 @@ def questions(lines: list[PassageLine], beside: int, limit: int | None) -> Itera
     index = WordIndex([text.text for text in texts])
     for kind, asked in by_kind.items():
         for each, line in random.Random(1).sample(asked, min(limit or len(asked), len(asked))):
-            near = [texts[i] for i in index.best(each.question, beside + len(line.texts))]
-            others = [text for text in near if text not in line.texts][:beside]
-            yield kind, each, [as_hit(text) for text in (*others, *line.texts)]
+            near = [texts[i] for i in index.best(each.question, beside + len(line.all_passages))]
+            others = [text for text in near if text not in line.all_passages][:beside]
+            yield kind, each, [as_hit(text) for text in (*others, *line.all_passages)]
 
 
 def as_hit(text: Text) -> Hit:

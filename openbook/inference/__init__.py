@@ -3,6 +3,18 @@
 Nothing here can change a weight. A model is opened from a reference in the model store (`load_model`) or reached at an
 OpenAI-compatible server (`connect_model`); both give a `FrozenModel`. The embedder (`load_embedder`) is a frozen model
 too.
+
+* `frozen`             `FrozenModel`, and the seam `Engine`; start reading here
+* `llamacpp`           the local engine: reads blocks, keeps states, writes answers
+* `llamalib`           llama.cpp's C API, typed; `hidden_state` looks at a layer while it computes
+* `openai`             an engine behind an OpenAI-compatible server
+* `tokenizer`          from a prompt to token ids, by blocks; chat templates
+* `decoding`           from logits to text
+* `kv_cache`           what was computed of passages, in memory and on disk
+* `context_pool`       lends contexts to requests; `slots` writes several answers in one call
+* `passage_selection`  which passage a trained reader answers from; `answerability`: whether any states the answer
+* `trial`              the first load of a foreign file, in a process of its own
+* `embedder`           text to vectors
 """
 
 from __future__ import annotations

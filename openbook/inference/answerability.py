@@ -31,7 +31,7 @@ PROBES = Path(__file__).parent / "data" / "answerability.json"
 class AnswerabilityProbe:
     """`layer`: counted from 0, the one whose output is looked at. `weights`: one for each of its numbers.
 
-    Limits, chosen for this model (docs/log.md): with a probability below `declines_below` the passages hardly state the answer,
+    Limits, chosen for the model that the probe belongs to (docs/log.md): with a probability below `declines_below` the passages hardly state the answer,
     from `supports_from` on they surely do.
     """
 

@@ -180,7 +180,7 @@ class AnswerDecoder:
     def _within_spans(self, logits: NDArray[np.float32], spans: Spans) -> NDArray[np.float32] | None:
         """The logits of tokens that keep the answer a span, -inf for all others; None when there is no such token.
 
-        Only the `CONSIDERED` likeliest tokens are looked at, unless none of them is one.
+        Only the `CONSIDERED` likeliest tokens are looked at, unless none of them is allowed.
         """
 
         def allowed(token: int) -> bool:

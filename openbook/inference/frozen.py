@@ -201,7 +201,8 @@ def load_model(
     `context_tokens` is an upper bound. `threads` 0 means one for each core this process may use. `states` keeps what is
     computed of passages; by default in this process's memory. An adapter is opened merged with its base, where the
     store has that, or on its base. A file that the catalogue does not name is first loaded by a process of its own (`trial`).
-    `slots`: how many answers may be written together (see `slots`); those without passages of a merged reader are written alone.
+    `slots`: how many answers may be written together (see `openbook.inference.slots`). For an adapter that is opened merged, this
+    holds for prompts with passages; the others go to its base, which writes each alone.
 
     Raises EngineError, also for a model that allows no slots on this machine; UnknownModel if the base is missing, ModelError for an embedder.
     """

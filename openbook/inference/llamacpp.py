@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CALL_TOKENS = 256  # longest evaluation call; long enough for full speed, short enough to notice a cancel
-SHARED_CELLS = 4096  # tokens that those may have together, with their questions and answers; one alone may have more
-_TRIED_TOKENS = 24  # of the longest prompt with which slots are tried
+SHARED_CELLS = 4096  # tokens that passages side by side may have together, with their questions and answers; one alone may have more
+_SAMPLE_TOKENS = 24  # from which the prompts are cut that slots are tried with
 _SLOTS = re.compile(r"; answers in (\d+) slots ")
 
 Look: TypeAlias = "Callable[[NDArray[np.float32]], object]"
@@ -95,12 +95,11 @@ class LlamaCppEngine:
         rule = f"calls of {CALL_TOKENS} from each block's start, 1 then {SIDE_BY_SIDE} passages in {SHARED_CELLS} side by side"
         rule += f"; f16 cache, flash attention{note and f'; {note}'}"
         # Prompts are read the same with slots and without: what is kept of passages belongs to the first part of the class.
-        rule = self._reading_class = (
-            f"llama.cpp {library().build}; {library().features}; {self._threads} threads; {rule}"
-        )
+        self._reading_class = f"llama.cpp {library().build}; {library().features}; {self._threads} threads; {rule}"
+        numeric_class = self._reading_class
         self._probe = probe
         if probe is not None:
-            rule += f"; answerability by layer {probe.layer}, {probe.digest[:12]}"
+            numeric_class += f"; answerability by layer {probe.layer}, {probe.digest[:12]}"
         self._turns = Turns() if slots else None
         self._pool = ContextPool(identity.name, self._model, self._new_context)
         self._batcher: Batcher | None = None
@@ -110,8 +109,8 @@ class LlamaCppEngine:
             except EngineError:
                 self.close()
                 raise
-            rule += slot_rule
-        self.numeric_class: Final = rule
+            numeric_class += slot_rule
+        self.numeric_class: Final = numeric_class
         self._tokenizer = PromptTokenizer(self._model, trial)
         abstention = self._model.tokenize(self.reader_format.abstention, control=False) if self.reader_format else []
         self._abstention_token = abstention[0] if abstention else None
@@ -418,9 +417,10 @@ class LlamaCppEngine:
             turn=self._turns,
         )
         self._pool.own(context)
-        tried = [7919 * number % self._model.vocabulary_size for number in range(1, _TRIED_TOKENS + 1)]
+        # Any prime would do: the ids are spread over the vocabulary.
+        sample = [7919 * number % self._model.vocabulary_size for number in range(1, _SAMPLE_TOKENS + 1)]
         try:
-            least, most = alike_widths(self._pool.first, context, slots, tried)
+            least, most = alike_widths(self._pool.first, context, slots, sample)
         except EngineError as error:
             raise EngineError(
                 f"{self.identity.name!r} cannot answer in slots: {error} Open it without slots."
@@ -475,7 +475,7 @@ def grouped(requests: Sequence[_Request], answer_tokens: int) -> list[list[_Requ
     Law: the groups of the first n requests, for n at the end of a group, are the first groups of all.
     """
     groups: list[list[_Request]] = [[request] for request in requests[:1]]
-    filled = SHARED_CELLS
+    filled = SHARED_CELLS  # the first is read alone
     for request in requests[1:]:
         size = sum(map(len, request.blocks)) + answer_tokens
         if len(groups[-1]) == SIDE_BY_SIDE or filled + size > SHARED_CELLS:

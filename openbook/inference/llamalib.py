@@ -65,7 +65,7 @@ class Library:
 
         @self.ffi.callback("void(enum ggml_log_level, const char *, void *)")  # type: ignore[untyped-decorator]
         def on_log(level: int, text: Any, _data: Any) -> None:
-            if level >= _LOG_ERROR and level != _LOG_ERROR + 1:
+            if level == _LOG_ERROR:
                 self.recent_errors.append(self.ffi.string(text).decode(errors="replace").strip())
 
         self._on_log = on_log  # must outlive the library

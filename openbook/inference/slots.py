@@ -242,7 +242,10 @@ def alike_widths(reading: Context, context: Context, slots: int, tokens: Sequenc
     reading.clear()
 
     def column(width: int, place: int, turn: int) -> NDArray[np.float32]:
-        """After the first prompt, at a place among others that follow each other from `turn` on."""
+        """The logits after the first prompt, computed at `place` of a call of `width` columns.
+
+        The other columns hold the two other prompts in turns; another `turn` gives the place other companions.
+        """
         for sequence in range(width):
             state, count, _ = prompts[0 if sequence == place else 1 + (sequence + turn) % 2]
             context.remove(sequence)
@@ -273,13 +276,13 @@ def state_apart(state: bytes, sequences: int) -> bytes:
     Such a context has a list of cells for each sequence, and keeps the values transposed. Raises EngineError for a state of
     another form: of a model with other memory than keys and values in binary16, or of another version of llama.cpp.
     """
-    form = EngineError("llama.cpp keeps the state of this model in a form that slots cannot use.")
+    unknown_form = EngineError("llama.cpp keeps the state of this model in a form that slots cannot use.")
     try:
         magic, sequence, lists, cells = struct.unpack_from("<IiII", state)
         at = 16 + 12 * cells  # of each cell the position and the one sequence
         transposed, layers, *others = struct.unpack_from("<IIII", state, at)
         if lists != 1 or transposed or any(others) or not cells:
-            raise form
+            raise unknown_form
         parts = [struct.pack("<IiII", magic, sequence, sequences, cells), state[16:at]]
         parts.append(struct.pack("<IIII", 1, layers, *others))
         at += 16
@@ -291,12 +294,12 @@ def state_apart(state: bytes, sequences: int) -> bytes:
         for _ in range(layers):  # values
             kind, row_bytes = struct.unpack_from("<iQ", state, at)
             if kind != _F16:
-                raise form
+                raise unknown_form
             rows = np.frombuffer(state, np.uint16, cells * row_bytes // 2, at + 12).reshape(cells, row_bytes // 2)
             parts += [struct.pack("<iII", kind, 2, row_bytes // 2), np.ascontiguousarray(rows.T).tobytes()]
             at += 12 + cells * row_bytes
     except (struct.error, ValueError) as error:
-        raise form from error
+        raise unknown_form from error
     if at != len(state):
-        raise form
+        raise unknown_form
     return b"".join([*parts, bytes(4 * (sequences - 1))])  # the other lists are empty

@@ -8,10 +8,11 @@ and never changed; names point to digests.
 * `manifest`           what a stored model is, as `manifest.json`; `describe` makes it from the files
 * `catalogue`          the models known by name, byte for byte
 * `sources`            where a file comes from, and how it is fetched
-* `gguf_writer`        GGUF files, with another file's metadata; an adapter and its base as one file
+* `gguf_writer`        writes GGUF files, and an adapter with its base as one file; the numbers of a file, and its reader's format
 * `importer`           `pull`, `ensure`, `import_gguf`, `merge`, through the one door, `writer`
 * `store`, `aliases`   `ModelStore`: names, resolving, removing
-* `verify`             whether a stored model is what its digest says; `verify_cache` saves doing it again
+* `verify`             whether a stored model is what its digest says
+* `verify_cache`       what earlier checks found: stamps of verified files, and trials (`openbook.inference.trial`)
 * `training_record`    how a trained model came to be; `lineage` makes the tree of models of it
 
     store = ModelStore(settings.models_dir)

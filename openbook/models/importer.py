@@ -122,16 +122,16 @@ def store_trained(
     as_name: str | None = None,
     try_out: TryOut | None = None,
 ) -> ModelReference:
-    """Copies the GGUF file that training wrote into the store, with its record.
+    """Copies the GGUF file that training or `merge` wrote into the store, with its record.
 
-    `as_name` will mean it; without that it can be found by its digest. Raises InvalidModelFile, StorageError.
+    `name`: what the manifest calls it. `as_name` will mean it; without that it can be found by its digest. Raises InvalidModelFile, StorageError.
     """
     with staging_folder(store.root) as folder, storage_errors(f"copy {path.name} into {store.root}"):
         main = FILES[kind][0]
         shutil.copyfile(path, folder / main)
         (folder / TRAINING_RECORD).write_bytes(record.to_json())
         source = Source(
-            "training", dict.fromkeys((main, TRAINING_RECORD), f"trained by the recipe {record.recipe_digest}")
+            "training", dict.fromkeys((main, TRAINING_RECORD), f"made by the recipe {record.recipe_digest}")
         )
         manifest = describe(folder, name=name, source=source, licence=licence, cutoff=cutoff, lineage=record.parent)
         if manifest.lineage != record.parent:
@@ -147,7 +147,7 @@ def merge(
     *,
     try_out: TryOut | None = None,
 ) -> ModelReference:
-    """Store `reference` (an adapter with its base) as one model of that quantisation. Raises ConfigError for a name that is taken."""
+    """Store an adapter with its base as one model, or a model in another `quantisation`. Raises ConfigError if the name is taken."""
     if name is not None and (checked_name(name) in CATALOGUE or name in store.names()):
         raise ConfigError(
             f"The name {name!r} is taken. Give another with --name; then openbook models promote lets the gate decide."

@@ -71,7 +71,7 @@ class Source:
     """Where the files came from, file by file, and why they are believed to be what they are called.
 
     `catalogue`: their SHA-256 was known beforehand. `first-use`: whatever the origin sent on the first pull.
-    `local-file`: the user named the file. `training`: a run on this machine made them.
+    `local-file`: the user named the file. `training`: a run or a merge on this machine made them.
     """
 
     trust: Trust

@@ -30,8 +30,9 @@ _DIGEST_HEX = 32  # of each text's digest are kept: enough that no two texts mee
 class TrainingRecord:
     """`recipe`: as it was used. `data`: the SHA-256 of its files. `metrics`: numbers as text. `parent` None: from nothing.
 
-    `knowledge_base` is "id@version" where documents of one were learned. `texts`: digests of all that was learned from,
-    so that it can be said of a document whether it was; see `text_digests`.
+    `knowledge_base` is "id@version" where documents of one were learned. `texts`: digests of the documents, turns or passages
+    of all examples, also of those that did not fit, but not of a reader's questions and answers; so that it can be said of a document
+    whether it was among them; see `text_digests`. `steps`: up to the parameters that were kept; `tokens`: of the whole run.
     """
 
     recipe: Mapping[str, Any] = field(hash=False)
@@ -66,7 +67,7 @@ class TrainingRecord:
 
 
 def recipe_digest(recipe: Mapping[str, Any]) -> Digest:
-    """Over all that determines a run: not where the data lies, only how it is read, which its suffixes tell."""
+    """Over every value. Of the names of data files only the suffixes count: they tell how a file is read."""
     value = dict(recipe)
     for key in ("train", "dev"):
         if isinstance(rows := value.get(key), list):

@@ -57,7 +57,7 @@ class Checkpoint:
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> Path:
-    """Write the checkpoint, then delete all but the newest. Raises StorageError, and then the older ones are intact."""
+    """Write the checkpoint, then delete all but the newest `KEPT`. Raises StorageError, and then the older ones are intact."""
     target = folder / f"step-{checkpoint.state.step:08}"
     staged = folder / f".{target.name}"
     tensors = {"parameters": checkpoint.parameters, "moments": checkpoint.moments, "best": checkpoint.best}

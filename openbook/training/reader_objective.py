@@ -59,7 +59,7 @@ class PassageLine(Line):
         return self
 
     @property
-    def texts(self) -> tuple[Passage, ...]:
+    def all_passages(self) -> tuple[Passage, ...]:
         return self.passages or (Passage(text=self.passage, title=self.title),)
 
 
@@ -81,7 +81,7 @@ def number_passages(lines: Sequence[PassageLine]) -> tuple[list[Passage], list[P
     numbers: dict[Passage, int] = {}
     questions = []
     for line in lines:
-        own = tuple(numbers.setdefault(text, len(numbers)) for text in line.texts)
+        own = tuple(numbers.setdefault(passage, len(numbers)) for passage in line.all_passages)
         questions += [PassageQuestion(own, each.question, each.answers) for each in line.questions]
     return list(numbers), questions
 
@@ -99,11 +99,11 @@ def reader_trees(
     `every_answer` (for evaluation): a branch for each accepted answer, not only for the most usual one.
     """
     passages, questions = number_passages([line for _, line in lines])
-    places = {text: place for place, line in reversed(lines) for text in line.texts}
+    places = {passage: place for place, line in reversed(lines) for passage in line.all_passages}
     for place, line in lines:
-        if len(line.texts) > objective.passages:
+        if len(line.all_passages) > objective.passages:
             raise ConfigError(
-                f"{place} has {len(line.texts)} passages, and objective.passages is {objective.passages}. Raise it, or split "
+                f"{place} has {len(line.all_passages)} passages, and objective.passages is {objective.passages}. Raise it, or split "
                 "the line."
             )
     index = WordIndex([passage.text for passage in passages])
@@ -146,7 +146,7 @@ def reader_trees(
         prompt = reader_prompt(objective.instruction, [passages[i] for i in in_tree], "")
         beginning, *blocks, _ = (tuple(block) for block in tokenizer.blocks(prompt))
         origin = " and ".join(dict.fromkeys(places[passages[i]] for i in members))
-        trees.append(Tree(beginning, tuple(branches), origin, tuple(blocks)).with_branches(branches))
+        trees.append(Tree(beginning, tuple(branches), origin, tuple(blocks)))
     return trees
 
 

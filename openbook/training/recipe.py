@@ -30,7 +30,7 @@ class Section(BaseModel):
 
 
 class Base(Section):
-    """A stored model to train further. Its `digest` is checked first."""
+    """`digest` says which stored model to train further. `model` is what people call it; nothing checks it."""
 
     model: str
     digest: Hex
@@ -216,7 +216,7 @@ class Recipe(Section):
 
     @property
     def digest(self) -> Digest:
-        """Over every value. Layout and comments do not matter."""
+        """Over every value but the names of data files; see `recipe_digest`. Layout and comments do not matter."""
         return recipe_digest(self.model_dump(mode="json"))
 
     def with_documents(self, data: Data) -> Recipe:

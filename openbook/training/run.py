@@ -61,7 +61,8 @@ class RunInputs:
     tokenizer: PromptTokenizer
     trees: list[Tree]
     dev: list[Tree]
-    texts: list[str]  # all that is learned from
+    # Documents, turns or passages of all examples, also of those that do not fit; not a reader's questions and answers.
+    texts: list[str]
     problems: list[str]  # a sentence for each example that does not fit
 
 
@@ -188,7 +189,7 @@ def load_inputs(
 def _trees(
     recipe: Recipe, files: Sequence[Data], folder: Path, tokenizer: PromptTokenizer, *, evaluation: bool
 ) -> tuple[list[Tree], list[str], list[str]]:
-    """(trees, the texts in them, a sentence for each example that does not fit)."""
+    """(trees, `RunInputs.texts`, a sentence for each example that does not fit)."""
     objective, length = recipe.objective, recipe.loop.sequence_tokens
     if objective.kind == "language-modeling":
         documents = [each for data in files for each in read_documents(data, folder)]
@@ -199,7 +200,7 @@ def _trees(
         trees = conversation_trees(talks, tokenizer)
     else:
         lines = [line for data in files for line in read_lines(data, folder, PassageLine)]
-        texts = [passage.text for _, line in lines for passage in line.texts]
+        texts = [passage.text for _, line in lines for passage in line.all_passages]
         trees = reader_trees(lines, objective, tokenizer, recipe.loop.seed, every_answer=evaluation)
     fitting, problems = fit(trees, length)
     return fitting, texts, problems

@@ -44,7 +44,7 @@ def test_a_tree_holds_the_tokens_that_the_engine_reads(model_reference: ModelRef
     tokenizer = open_tokenizer(model_reference.main_file)
     (tree,) = reader_trees([("line 1", LINES[0])], objective(), tokenizer, seed=1)
     for branch, question in zip(tree.branches, LINES[0].questions, strict=True):
-        blocks = engine.tokenize(reader_prompt("answer", LINES[0].texts, question.question))
+        blocks = engine.tokenize(reader_prompt("answer", LINES[0].all_passages, question.question))
         read = [token for block in blocks for token in block]
         assert [*tree.beginning, *tree.passages[0], *branch.tokens[: branch.answer_start]] == read
         answer = b"".join(map(tokenizer.model.piece, branch.tokens[branch.answer_start :])).decode()
