@@ -150,7 +150,7 @@ def learn(
     from openbook.config import available_cores
     from openbook.models import ModelStore
     from openbook.training.evaluation import evaluate
-    from openbook.training.loop import Run
+    from openbook.training.loop import Learner
     from openbook.training.recipe import Recipe
     from openbook.training.run import build_network, load_inputs
 
@@ -181,11 +181,13 @@ def learn(
     }
     inputs = load_inputs(Recipe.model_validate(value), scrap, ModelStore(scrap / "store"), scrap)
     # How many steps fit into the time is measured first, since the learning rate falls towards the last one.
-    probe = Run(Recipe.model_validate(value), *build_network(Recipe.model_validate(value), inputs, "cpu"), inputs.trees)
+    probe = Learner(
+        Recipe.model_validate(value), *build_network(Recipe.model_validate(value), inputs, "cpu"), inputs.trees
+    )
     times = [progress.seconds for progress in probe.steps_to_go()]
     value["loop"]["steps"] = max(20, int(seconds / (sum(times[2:]) / len(times[2:]))))
     recipe = Recipe.model_validate(value)
-    run = Run(recipe, *build_network(recipe, inputs, "cpu"), inputs.trees)
+    run = Learner(recipe, *build_network(recipe, inputs, "cpu"), inputs.trees)
     curve: list[tuple[float, float]] = []
     spent = 0.0
     for progress in run.steps_to_go():

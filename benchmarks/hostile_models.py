@@ -33,7 +33,7 @@ from pathlib import Path
 from benchmarks.stored import stored
 from openbook.errors import ContextOverflow, EngineError, InvalidModelFile
 from openbook.inference import FrozenModel, load_model
-from openbook.inference.trial import try_model
+from openbook.inference.trial import check_usable
 from openbook.models import ModelStore, import_gguf, read_gguf
 from openbook.records import Decoding, Prompt
 from openbook.serving.model_reload import named_in_store
@@ -123,7 +123,7 @@ def outcome(path: Path, store: ModelStore) -> tuple[str, str]:
     except InvalidModelFile as error:
         return "header", str(error)
     try:
-        import_gguf(store, path, try_out=try_model)
+        import_gguf(store, path, try_out=check_usable)
     except InvalidModelFile as error:
         return "bounds", str(error)
     except EngineError as error:

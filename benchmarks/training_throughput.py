@@ -104,7 +104,7 @@ def _openbook(base: Any, trees: Any, examples: Any, task: str) -> tuple[float, f
     """(seconds, the share of the examples learned in them)."""
     import torch
 
-    from openbook.training.loop import Run
+    from openbook.training.loop import Learner
     from openbook.training.network import load_network, make_trainable
     from openbook.training.recipe import Recipe
     from openbook.training.trees import epoch_steps
@@ -127,7 +127,7 @@ def _openbook(base: Any, trees: Any, examples: Any, task: str) -> tuple[float, f
         }
     )
     network = load_network(base.main_file, dtype=torch.bfloat16)
-    run = Run(recipe, network, make_trainable(network, recipe.method, 1), trees)
+    run = Learner(recipe, network, make_trainable(network, recipe.method, 1), trees)
     first = epoch_steps(trees, STEP_TOKENS, 1, 0)[0]
     seconds = [progress.seconds for progress in run.steps_to_go()]
     learned_first = sum(len(trees[i].branches) for i in first)
@@ -149,8 +149,8 @@ def _trl(base: Any, trees: Any, examples: Any, task: str) -> tuple[float, float]
     rows = [
         {
             "input_ids": [*beginning, *branch.tokens],
-            "completion_mask": [0] * (len(beginning) + branch.answer_start)
-            + [1] * (len(branch.tokens) - branch.answer_start),
+            "completion_mask": [0] * (len(beginning) + branch.learned_from)
+            + [1] * (len(branch.tokens) - branch.learned_from),
         }
         for beginning, branch in examples
     ]

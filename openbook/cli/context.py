@@ -54,10 +54,10 @@ def kv_cache(current: Settings) -> KVCache:
 
 def ready_model(current: Settings, name: str) -> ModelReference:
     """The stored model of that name, pulled first if the catalogue has it, and verified."""
-    from openbook.inference.trial import try_model
+    from openbook.inference.trial import check_usable
 
     with display.progress("fetch") as show:
-        return openbook.ensure(store(current), name, announce=display.note, progress=show, try_out=try_model)
+        return openbook.ensure(store(current), name, announce=display.note, progress=show, try_out=check_usable)
 
 
 def open_stored(

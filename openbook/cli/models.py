@@ -83,11 +83,11 @@ def _print_available(rows: Sequence[dict[str, Any]]) -> None:
 @click.argument("name")
 def pull(name: str) -> None:
     """Fetch NAME from the catalogue, or hf://OWNER/REPO/FILE.gguf from the hub."""
-    from openbook.inference.trial import try_model
+    from openbook.inference.trial import check_usable
     from openbook.models import pull as pull_model
 
     with display.progress("fetch") as progress:
-        reference = pull_model(_store(), name, announce=display.note, progress=progress, try_out=try_model)
+        reference = pull_model(_store(), name, announce=display.note, progress=progress, try_out=check_usable)
     display.say(f"{reference.name} is here: {reference.digest}")
 
 
@@ -98,7 +98,7 @@ def pull(name: str) -> None:
 @click.option("--knowledge-cutoff", help="YYYY-MM-DD: its training data holds nothing later.")
 def import_file(file: Path, name: str | None, licence: str | None, knowledge_cutoff: str | None) -> None:
     """Copy a GGUF FILE into the store as a new frozen model, after a separate process has loaded it and run a prompt."""
-    from openbook.inference.trial import try_model
+    from openbook.inference.trial import check_usable
     from openbook.models import import_gguf
 
     with display.progress("verify") as progress:
@@ -109,7 +109,7 @@ def import_file(file: Path, name: str | None, licence: str | None, knowledge_cut
             licence=licence,
             knowledge_cutoff=knowledge_cutoff,
             progress=progress,
-            try_out=try_model,
+            try_out=check_usable,
         )
     display.say(f"{reference.name} is here: {reference.digest}")
 
@@ -183,7 +183,7 @@ def promote(
     If NAME is new, its holder is the model of that name in the catalogue, if there is one, or else the base of DIGEST.
     """
     from openbook.diagnosis.gate import KNOWN, READING, compare, load_eval_set, target_checks
-    from openbook.inference.trial import try_model
+    from openbook.inference.trial import check_usable
     from openbook.models.aliases import checked_name
 
     current = context.settings()
@@ -191,7 +191,7 @@ def promote(
     checked_name(name)
     candidate = store.resolve(digest)
     store.check_fast(candidate)
-    try_model(candidate)
+    check_usable(candidate)
     holder = None if without_gate else _holder(store, name, candidate, current)
     checks = [] if without_gate else target_checks(candidate)
     if holder is not None:
@@ -246,14 +246,14 @@ def _holder(store: ModelStore, name: str, candidate: ModelReference, current: Se
 def merge(model: str, name: str, quantisation: str, as_json: bool) -> None:
     """Write MODEL (an adapter together with its base, or any model) as one new model, and say how many answers change."""
     from openbook.diagnosis.gate import READING, flips, load_eval_set
-    from openbook.inference.trial import try_model
+    from openbook.inference.trial import check_usable
     from openbook.models.gguf_writer import checked_quantisation
     from openbook.models.importer import merge as merge_models
 
     current = context.settings()
     store = context.store(current)
     before = dataclasses.replace(store.resolve(model), merged=None)
-    after = merge_models(store, before, checked_quantisation(quantisation), name, try_out=try_model)
+    after = merge_models(store, before, checked_quantisation(quantisation), name, try_out=check_usable)
     old, new = (context.open_stored(current, each) for each in (before, after))
     with closing(old), closing(new), display.progress("gate") as progress:
         probes = load_eval_set(READING)[:ANSWERS_COMPARED]

@@ -105,14 +105,14 @@ def open_on_node(name: str, digest: Digest, flags: dict[str, int]) -> FrozenMode
     `flags`: settings that stand above those of this machine. Raises as `ready_model` and `open_stored` do, and ModelNotVerified
     when `name` means another model here.
     """
-    from openbook.inference.trial import try_model
+    from openbook.inference.trial import check_usable
 
     own = load_settings(flags=flags)
     store = context.store(own)
     try:
-        reference = openbook.ensure(store, digest, try_out=try_model)
+        reference = openbook.ensure(store, digest, try_out=check_usable)
     except UnknownModel:
-        reference = openbook.ensure(store, name, try_out=try_model)
+        reference = openbook.ensure(store, name, try_out=check_usable)
     if reference.digest != digest:
         raise ModelNotVerified(
             f"{name!r} means {reference.digest[:12]} on {platform.node()}, and {digest[:12]} at the server. Import the model "

@@ -208,7 +208,7 @@ def load_model(
     """
     from openbook.inference.answerability import probe_of
     from openbook.inference.llamacpp import LlamaCppEngine
-    from openbook.inference.trial import tried
+    from openbook.inference.trial import trial_of
 
     if reference.manifest.kind == "embedder":
         raise ModelError(f"{reference.name!r} is an embedder, not a language model; choose another with --model.")
@@ -223,14 +223,14 @@ def load_model(
         states=states,
     )
     if adapter is None or adapter.merged is None:
-        trial = tried(base, adapter)
+        trial = trial_of(base, adapter)
         part = adapter.main_file if adapter else None
         engine = opened(base.main_file, adapter=part, trial=trial, slots=slots, probe=probe_of(reference))
     else:
-        open_base = partial(opened, base.main_file, trial=tried(base))  # tried now, though it is opened later
+        open_base = partial(opened, base.main_file, trial=trial_of(base))  # tried now, though it is opened later
         note = f"adapter merged as {adapter.merged.digest[:12]}"
         engine = opened(
-            adapter.merged.main_file, note=note, trial=tried(adapter.merged), open_base=open_base, slots=slots
+            adapter.merged.main_file, note=note, trial=trial_of(adapter.merged), open_base=open_base, slots=slots
         )
     return FrozenModel(engine, engine.reader_format)
 
@@ -243,12 +243,12 @@ def prompt_counter(reference: ModelReference) -> Callable[[Prompt], int]:
     from openbook.inference.llamacpp import cells_of
     from openbook.inference.llamalib import Model
     from openbook.inference.tokenizer import PromptTokenizer
-    from openbook.inference.trial import tried
+    from openbook.inference.trial import trial_of
 
     adapter = reference if reference.manifest.kind == "adapter" else None
     part = reference if adapter is None else adapter.merged or adapter.needed_base
     model = Model(part.main_file, vocabulary_only=True)
-    tokenizer = PromptTokenizer(model, tried(part, None if adapter is None or adapter.merged else adapter))
+    tokenizer = PromptTokenizer(model, trial_of(part, None if adapter is None or adapter.merged else adapter))
 
     def count(prompt: Prompt) -> int:
         return cells_of(prompt, tokenizer.blocks(prompt))

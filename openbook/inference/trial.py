@@ -53,19 +53,19 @@ class _Outcome:
     template: TemplateText | None
 
 
-def try_model(reference: ModelReference) -> None:
+def check_usable(reference: ModelReference) -> None:
     """Raises EngineError for a model that cannot be loaded and asked. An adapter without its base is tried once that is here.
 
     It may lie where it is put together, in a folder inside the store.
     """
     if reference.manifest.kind == "adapter":
         if reference.base is not None:
-            tried(reference.base, reference)
+            trial_of(reference.base, reference)
     elif reference.manifest.kind == "language-model":
-        tried(reference)
+        trial_of(reference)
 
 
-def tried(model: ModelReference, adapter: ModelReference | None = None) -> Trial | None:
+def trial_of(model: ModelReference, adapter: ModelReference | None = None) -> Trial | None:
     """The trial of a model, or of an adapter on it: the one on record, or a new one. None for files of the catalogue.
 
     The caller has verified both. Raises EngineError when it fails.
@@ -79,12 +79,12 @@ def tried(model: ModelReference, adapter: ModelReference | None = None) -> Trial
     path = trial_path(parts[-1].path.parent, parts[-1].digest)
     engine, found = library().build, read_cached(path, Trial)
     if found is None or (found.engine, found.files) != (engine, files):
-        found = Trial(engine, files, _try(parts[-1].name, [part.main_file for part in parts]))
+        found = Trial(engine, files, _run_trial(parts[-1].name, [part.main_file for part in parts]))
         write_cached(path, found)
     return found
 
 
-def _try(name: str, files: list[Path]) -> TemplateText | None:
+def _run_trial(name: str, files: list[Path]) -> TemplateText | None:
     """What the chat template of the model in `files` wrote, its file first, then an adapter's."""
     size = sum(file.stat().st_size for file in files)
     timeout_s = SECONDS + size / _BYTES_A_SECOND
@@ -149,7 +149,7 @@ def main(arguments: list[str]) -> None:
     os.dup2(2, 1)  # what a library prints goes to standard error
     template, reason = None, None
     try:
-        template = _tried_here(*map(Path, settings.pop("files")), **settings)
+        template = _load_and_ask(*map(Path, settings.pop("files")), **settings)
     except OpenBookError as error:
         reason = str(error)
     except MemoryError:
@@ -160,7 +160,7 @@ def main(arguments: list[str]) -> None:
     answer.close()
 
 
-def _tried_here(
+def _load_and_ask(
     path: Path, adapter: Path | None = None, *, memory_mb: int, timeout_s: float, template_s: float
 ) -> TemplateText | None:
     from openbook.inference.llamacpp import LlamaCppEngine

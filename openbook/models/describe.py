@@ -11,9 +11,10 @@ from typing import Any
 from openbook.errors import InvalidModelFile
 from openbook.models.aliases import is_digest
 from openbook.models.bounds import check_lora, check_model
-from openbook.models.digest import Contents, EmbeddingSpec, Progress, is_template_key, model_digest, read_contents
+from openbook.models.digest import Contents, EmbeddingSpec, is_template_key, model_digest, read_contents
 from openbook.models.gguf import GgufHeader, read_gguf
 from openbook.models.manifest import FILES, Kind, KnowledgeCutoff, Manifest, Source, TemplateSummary, TokenizerSummary
+from openbook.parallel import Progress
 from openbook.records import Digest
 
 MAX_TEXT_CHARS = 200

@@ -9,7 +9,7 @@ keys do not matter; one bit of one tensor, one token, one merge, one hyperparame
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
@@ -20,6 +20,7 @@ from openbook.codec import parse_json
 from openbook.errors import InvalidModelFile
 from openbook.files import storage_errors
 from openbook.models.gguf import GgufHeader, MetadataValue, read_gguf
+from openbook.parallel import Progress
 from openbook.records import Digest, canonical_json, sha256_hex
 
 DIGEST_FORMAT = "openbook-model-digest/1"
@@ -30,8 +31,6 @@ MAX_TOKENIZER_BYTES = 64 << 20
 
 Sha256: TypeAlias = Annotated[Digest, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
-Progress: TypeAlias = Callable[[int, int], None]
-"""Called with (bytes done, bytes in total)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +79,7 @@ class Contents:
 def read_contents(
     folder: Path, names: Collection[str], spec: EmbeddingSpec | None = None, progress: Progress | None = None
 ) -> Contents:
-    """Reads these files of a model from end to end. `spec`: of an embedder. Raises InvalidModelFile, StorageError."""
+    """Reads these files of a model from end to end. `spec`: of an embedder. `progress`: in bytes. Raises InvalidModelFile, StorageError."""
     files = {name: hash_file(folder / name) for name in names if not name.endswith(".gguf")}
     if spec is not None:
         tokenizer = read_tokenizer(folder)

@@ -1,6 +1,6 @@
 """Models on their way into the store: pulled by name, imported from a file, written by training, or merged.
 
-Before a model enters the store, the caller's `try_out` loads it (`openbook.inference.trial.try_model`) and raises a
+Before a model enters the store, the caller's `try_out` loads it (`openbook.inference.trial.check_usable`) and raises a
 ModelError if no engine can. Models that the catalogue marks as tried need no trial. `try_out` gets a reference to files
 that are not in the store yet. Without `try_out` a model enters untried, and whoever opens it has to try it.
 """
@@ -31,7 +31,6 @@ from openbook.models.aliases import MAX_NAME_CHARS, checked_name
 from openbook.models.bounds import check_lora_fits
 from openbook.models.catalogue import CATALOGUE, CatalogueEntry
 from openbook.models.describe import check_importable, describe, kind_of
-from openbook.models.digest import Progress
 from openbook.models.gguf import read_gguf
 from openbook.models.gguf_writer import AdapterUpdates, Quantisation, reader_of, write_merged
 from openbook.models.lineage import record_beside
@@ -39,6 +38,7 @@ from openbook.models.manifest import FILES, TRAINING_RECORD, Kind, KnowledgeCuto
 from openbook.models.sources import HubSource, download_from_hub, fetch_first, find_on_hub, parse_source
 from openbook.models.store import ModelReference, ModelStore, staging_folder
 from openbook.models.training_record import TrainingRecord
+from openbook.parallel import Progress
 
 Announce = Callable[[str], None]
 TryOut = Callable[[ModelReference], None]

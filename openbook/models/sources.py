@@ -30,7 +30,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from openbook.errors import PullError, StorageError
 from openbook.files import is_disk_refusal, storage_errors
 from openbook.models.catalogue import CatalogueFile
-from openbook.models.digest import Progress, hash_file
+from openbook.models.digest import hash_file
+from openbook.parallel import Progress
 
 if TYPE_CHECKING:
     from huggingface_hub import HfFileMetadata

@@ -28,10 +28,10 @@ from openbook.locks import delete_abandoned, hold_new_folder
 from openbook.models import aliases
 from openbook.models.aliases import is_digest, name_problem
 from openbook.models.catalogue import CATALOGUE
-from openbook.models.digest import Progress
 from openbook.models.manifest import Manifest, read_manifest
 from openbook.models.verify import full_findings, refuse
 from openbook.models.verify_cache import Stamp, read_cached, stamp_path, take_stamp, trial_path, write_cached
+from openbook.parallel import Progress
 from openbook.records import Digest
 
 MIN_PREFIX_CHARS = 6

@@ -12,8 +12,9 @@ from typing import NoReturn
 
 from openbook.errors import InvalidModelFile, ModelNotVerified
 from openbook.files import storage_errors
-from openbook.models.digest import Contents, Progress, TensorDigest, read_contents
+from openbook.models.digest import Contents, TensorDigest, read_contents
 from openbook.models.manifest import TRAINING_RECORD, Manifest, read_manifest
+from openbook.parallel import Progress
 from openbook.records import Digest
 
 MAX_NAMED_TENSORS = 20

@@ -140,7 +140,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, pieces: Sequence[Piece], 
     return torch.cat([*found, torch.zeros_like(queries[-1])], 2)
 
 
-def answer_logits(network: Any, batch: Batch) -> Tensor:
+def learned_logits(network: Any, batch: Batch) -> Tensor:
     """The logits that predict the learned tokens: float32 [A, vocabulary].
 
     The output matrix is large, and most tokens of an example are only read, so no other logits are computed.
@@ -161,5 +161,5 @@ def logits_at(network: Any, tokens: Tensor, positions: Tensor, pieces: list[list
 
 def loss_sum(network: Any, batch: Batch) -> Tensor:
     """The sum of -log p(token) over all learned tokens. A mean would weigh a token by the size of its micro-batch."""
-    logits = answer_logits(network, batch)
+    logits = learned_logits(network, batch)
     return functional.cross_entropy(logits, batch.targets.to(logits.device), reduction="sum")

@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional
 
 from openbook.inference.tokenizer import PromptTokenizer
-from openbook.training.attention import answer_logits, batch_of
+from openbook.training.attention import batch_of, learned_logits
 from openbook.training.loop import EvalResult
 from openbook.training.recipe import Recipe
 from openbook.training.trees import Row, Tree, micro_batches, row_of
@@ -45,7 +45,7 @@ def evaluate(network: Any, trees: Sequence[Tree], recipe: Recipe, step: int) -> 
     """`trees` must not be empty."""
     network.eval()
     # The first token tells an abstention, because the recipe's abstention begins with a word that answers rarely begin with.
-    abstentions = (b.tokens[b.answer_start] for tree in trees for b in tree.branches if b.kind == "abstention")
+    abstentions = (b.tokens[b.learned_from] for tree in trees for b in tree.branches if b.kind == "abstention")
     abstention = next(abstentions, None)
     scores: list[BranchScore] = []
     for group in micro_batches(trees, range(len(trees)), recipe.loop.call_tokens):
@@ -61,7 +61,7 @@ def evaluate(network: Any, trees: Sequence[Tree], recipe: Recipe, step: int) -> 
 def branch_scores(network: Any, rows: Sequence[Row], abstention: int | None = None) -> list[BranchScore]:
     """One for each branch of each row, in order. `abstention`: the first token of an abstention."""
     batch = batch_of(rows)
-    logits = answer_logits(network, batch).cpu()
+    logits = learned_logits(network, batch).cpu()
     losses = functional.cross_entropy(logits, batch.targets, reduction="none").tolist()
     chances = logits.softmax(-1)[:, abstention].tolist() if abstention is not None else [0.0] * len(losses)
     right = (logits.argmax(-1) == batch.targets).tolist()
@@ -140,8 +140,8 @@ def sample_answers(network: Any, trees: Sequence[Tree], tokenizer: PromptTokeniz
     for number, tree in enumerate(trees[:SAMPLES]):
         kind = "answer" if number % 2 == 0 else "abstention"
         branch = next((b for b in tree.branches if b.kind == kind), tree.branches[0])
-        start = branch.answer_start or min(TEXT_PROMPT_TOKENS, len(branch.tokens) // 2)
-        asked = replace(branch, tokens=branch.tokens[:start], answer_start=start - 1, skipped=())
+        start = branch.learned_from or min(TEXT_PROMPT_TOKENS, len(branch.tokens) // 2)
+        asked = replace(branch, tokens=branch.tokens[:start], learned_from=start - 1, skipped=())
         answer = _greedy(network, tree.with_branches([asked]), model.ends_generation)
         question = _last_turn(asked.tokens, model.ends_generation)
         end = branch.skipped[0][0] if branch.skipped else len(branch.tokens)  # of the first answer in a conversation

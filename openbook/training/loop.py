@@ -24,7 +24,7 @@ from openbook.training.trees import Tree, epoch_steps, micro_batches, row_of, st
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class StepResult:
     """The numbers of one step. `loss` is in nats per learned token; `tokens` counts all that the network read."""
 
     step: int
@@ -82,8 +82,8 @@ class MasterWeights:
         return {name: whole(value) for name, value in self.values.items()}
 
 
-class Run:
-    """A run in memory: the network, its learned parameters, the optimiser, and the state."""
+class Learner:
+    """What a run has in memory: the network, its learned parameters, the optimiser, and the state."""
 
     def __init__(
         self,
@@ -130,14 +130,14 @@ class Run:
         }
         return Checkpoint(self.state, self.masters.whole(), moments, self.best)
 
-    def steps_to_go(self) -> Iterator[Progress]:
+    def steps_to_go(self) -> Iterator[StepResult]:
         """Do one step after the other, until all are done or evaluations stop improving (`evaluation.patience`)."""
         while self.state.step < self.steps:
             if 0 < self.recipe.evaluation.patience <= self.state.evaluations_since_best:
                 return
             yield self._step()
 
-    def _step(self) -> Progress:
+    def _step(self) -> StepResult:
         started = time.perf_counter()
         loop, number = self.recipe.loop, self.state.step
         # 1. The trees of this step.
@@ -146,13 +146,13 @@ class Run:
             self._epoch = epoch, epoch_steps(self.trees, loop.step_tokens, loop.seed, epoch)
         chosen = self._epoch[1][place]
         rows = {i: row_of(self.trees[i]) for i in chosen}
-        answer_tokens = sum(len(row.targets) for row in rows.values())
+        learned_tokens = sum(len(row.targets) for row in rows.values())
         # 2. Forward and backward.
         total, tokens = 0.0, 0
         self.network.train()
         for group, weight in self._own_share(list(micro_batches(self.trees, chosen, loop.call_tokens))):
             batch = batch_of([rows[i] for i in group])
-            loss = loss_sum(self.network, batch) * weight / answer_tokens
+            loss = loss_sum(self.network, batch) * weight / learned_tokens
             self._check_finite("loss", loss.item(), group)
             loss.backward()  # type: ignore[no-untyped-call]
             self.masters.collect_gradients()
@@ -170,7 +170,7 @@ class Run:
         self.optimiser.zero_grad(set_to_none=True)
         self.masters.publish()
         self.state = replace(self.state, step=number + 1, tokens=self.state.tokens + tokens)
-        return Progress(number + 1, self.steps, total, rate, norm, tokens, time.perf_counter() - started)
+        return StepResult(number + 1, self.steps, total, rate, norm, tokens, time.perf_counter() - started)
 
     def _own_share(self, groups: list[list[int]]) -> Iterator[tuple[list[int], float]]:
         """The micro-batches of this process, with weights.

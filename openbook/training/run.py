@@ -21,7 +21,7 @@ from openbook import __version__, runs
 from openbook.errors import ConfigError, TrainingError
 from openbook.files import make_folder, storage_errors
 from openbook.inference.tokenizer import PromptTokenizer, open_tokenizer
-from openbook.inference.trial import try_model
+from openbook.inference.trial import check_usable
 from openbook.locks import exclusive_lock
 from openbook.models import KnowledgeCutoff, ModelReference, ModelStore, read_gguf
 from openbook.models.gguf_writer import write_merged
@@ -34,7 +34,7 @@ from openbook.training.datasets import ConversationLine, conversation_trees, doc
 from openbook.training.distributed import ONE_PROCESS, Processes
 from openbook.training.evaluation import evaluate, sample_answers
 from openbook.training.export import lora_updates, write_adapter, write_model
-from openbook.training.loop import EvalResult, Progress, Run
+from openbook.training.loop import EvalResult, Learner, StepResult
 from openbook.training.network import load_network, make_trainable, new_network, write_vocabulary
 from openbook.training.reader_objective import PassageLine, reader_trees
 from openbook.training.recipe import Data, Recipe
@@ -43,7 +43,7 @@ from openbook.training.trees import Tree, fit
 CHECKPOINT_EVERY_S = 300.0
 PROBLEMS_SHOWN = 5
 DRY_RUN_STEPS = 10
-Event: TypeAlias = Progress | EvalResult | str
+Event: TypeAlias = StepResult | EvalResult | str
 Watch: TypeAlias = Callable[[Event], None]  # gets every step, evaluation and message
 ShouldStop: TypeAlias = Callable[[], bool]
 
@@ -104,35 +104,37 @@ def train(
             _start_files(recipe, inputs, network, folder, found)
         # 4. Restore the newest checkpoint.
         processes.shard(network)
-        run = Run(recipe, network, {name: network.get_parameter(name) for name in parameters}, inputs.trees, processes)
+        learner = Learner(
+            recipe, network, {name: network.get_parameter(name) for name in parameters}, inputs.trees, processes
+        )
         if found is not None:
-            run.restore(found)
-            watch(f"Continuing after step {run.state.step} of {run.steps}.")
+            learner.restore(found)
+            watch(f"Continuing after step {learner.state.step} of {learner.steps}.")
         numeric = numeric_class(recipe, processes, device)
-        if run.state.numeric_classes[-1:] != (numeric,):
-            run.state = replace(run.state, numeric_classes=(*run.state.numeric_classes, numeric))
+        if learner.state.numeric_classes[-1:] != (numeric,):
+            learner.state = replace(learner.state, numeric_classes=(*learner.state.numeric_classes, numeric))
         # 5. Learn.
-        _learn(run, inputs.dev, folder, watch, should_stop)
-        if run.final_step == 0:
+        _learn(learner, inputs.dev, folder, watch, should_stop)
+        if learner.final_step == 0:
             raise TrainingError(
                 "No evaluation was better than the one before training, so there is nothing to store. Lower "
                 "optimiser.learning_rate, train longer, or check the data."
             )
         # 6. Take the best parameters; of several processes, collect them in the first.
-        run.use_best()
+        learner.use_best()
         if processes.count > 1:
-            state, values = run.state, run.masters.whole()
+            state, values = learner.state, learner.masters.whole()
             if not processes.first:
                 processes.wait()  # until the first has stored the model
                 return store.resolve(recipe.candidate)
-            run = Run(recipe, *build_network(recipe, inputs, "cpu"), inputs.trees)
-            run.masters.set(values)
-            run.state = state
+            learner = Learner(recipe, *build_network(recipe, inputs, "cpu"), inputs.trees)
+            learner.masters.set(values)
+            learner.state = state
         # 7. Measure, export and store the model.
-        numbers = evaluate(run.network, inputs.dev, recipe, run.final_step).numbers if inputs.dev else {}
+        numbers = evaluate(learner.network, inputs.dev, recipe, learner.final_step).numbers if inputs.dev else {}
         numbers = {name: round(value, 4) for name, value in numbers.items()}
-        stored = _store_model(run, inputs, store, folder, numbers)
-        _write_result(run, inputs, stored, folder, numbers)
+        stored = _store_model(learner, inputs, store, folder, numbers)
+        _write_result(learner, inputs, stored, folder, numbers)
         processes.wait()
         return stored
 
@@ -239,45 +241,45 @@ def choose_device(wanted: str, processes: Processes = ONE_PROCESS) -> str:
     return "cuda" if gpu else "cpu"
 
 
-def _learn(run: Run, dev: list[Tree], folder: Path, watch: Watch, should_stop: ShouldStop) -> None:
+def _learn(learner: Learner, dev: list[Tree], folder: Path, watch: Watch, should_stop: ShouldStop) -> None:
     """All steps to go, with evaluations and checkpoints. Raises RunStopped."""
-    processes = run.processes
+    processes = learner.processes
     saved_at = time.monotonic()
 
-    def log(event: Progress | EvalResult, **values: Any) -> None:
+    def log(event: StepResult | EvalResult, **values: Any) -> None:
         if processes.first:
             with storage_errors(f"write to {folder}"):
                 runs.append_metrics(folder, values)
             watch(event)
 
     def evaluate_now() -> None:
-        result = evaluate(run.network, dev, run.recipe, run.state.step)
-        run.note(result)
+        result = evaluate(learner.network, dev, learner.recipe, learner.state.step)
+        learner.note(result)
         log(result, kind="evaluation", step=result.step, **result.numbers)
 
-    if dev and run.state.step == 0 and run.state.best_metric is None:
+    if dev and learner.state.step == 0 and learner.state.best_metric is None:
         evaluate_now()
-    for progress in run.steps_to_go():
+    for progress in learner.steps_to_go():
         log(progress, kind="step", **asdict(progress))
-        due = progress.step % run.recipe.evaluation.every_steps == 0 or progress.step == run.steps
+        due = progress.step % learner.recipe.evaluation.every_steps == 0 or progress.step == learner.steps
         if due and dev:
             evaluate_now()
         stop = processes.any(should_stop())
         # The clock decides only about checkpoints, never about results.
         if due or stop or processes.any(time.monotonic() - saved_at > CHECKPOINT_EVERY_S):
-            checkpoint = run.checkpoint()  # in all processes: each has a shard of it
+            checkpoint = learner.checkpoint()  # in all processes: each has a shard of it
             if processes.first:
                 checkpoints.save(folder / runs.CHECKPOINTS, checkpoint)
             saved_at = time.monotonic()
-        if stop and progress.step < run.steps:
-            raise RunStopped(f"Stopped after step {progress.step} of {run.steps}. Go on with --resume.")
+        if stop and progress.step < learner.steps:
+            raise RunStopped(f"Stopped after step {progress.step} of {learner.steps}. Go on with --resume.")
 
 
 def _store_model(
-    run: Run, inputs: RunInputs, store: ModelStore, folder: Path, numbers: dict[str, float]
+    learner: Learner, inputs: RunInputs, store: ModelStore, folder: Path, numbers: dict[str, float]
 ) -> ModelReference:
     """Write the model as a GGUF file and put it into the store with its record."""
-    recipe, base, objective = run.recipe, inputs.base, run.recipe.objective
+    recipe, base, objective = learner.recipe, inputs.base, learner.recipe.objective
     quantisation, alpha = recipe.export.quantisation, recipe.method.alpha
     reader = None
     if objective.kind == "reader":
@@ -286,12 +288,12 @@ def _store_model(
     file, source = folder / "export.gguf", inputs.metadata_file
     with storage_errors(f"write to {folder}"):
         if base is None or recipe.method.kind == "full":
-            state = {name: value.float().cpu().numpy() for name, value in run.learned.items()}
+            state = {name: value.float().cpu().numpy() for name, value in learner.learned.items()}
             write_model(file, source, state, quantisation=quantisation, reader=reader)
         elif recipe.exports_adapter:
-            write_adapter(file, run.network, base.digest, alpha=alpha, quantisation=quantisation, reader=reader)
+            write_adapter(file, learner.network, base.digest, alpha=alpha, quantisation=quantisation, reader=reader)
         else:
-            write_merged(file, source, lora_updates(run.network, alpha), quantisation=quantisation, reader=reader)
+            write_merged(file, source, lora_updates(learner.network, alpha), quantisation=quantisation, reader=reader)
     ancestors = record_beside(base)
     record = TrainingRecord(
         recipe=recipe.model_dump(mode="json"),
@@ -299,9 +301,9 @@ def _store_model(
         data=tuple(data.sha256 for data in recipe.train),
         code=_code_version(),
         seed=recipe.loop.seed,
-        steps=run.final_step,
-        tokens=run.state.tokens,
-        numeric_class=" then ".join(run.state.numeric_classes),
+        steps=learner.final_step,
+        tokens=learner.state.tokens,
+        numeric_class=" then ".join(learner.state.numeric_classes),
         metrics={name: f"{value:.4f}" for name, value in numbers.items()},
         knowledge_base=", ".join(data.knowledge_base for data in recipe.train if data.knowledge_base) or None,
         # The model has also learned what its ancestors learned.
@@ -319,7 +321,7 @@ def _store_model(
         licence=recipe.licence or (base.manifest.licence if base else "not stated"),
         cutoff=cutoff,
         as_name=recipe.candidate,
-        try_out=try_model,
+        try_out=check_usable,
     )
     file.unlink()
     return stored
@@ -340,45 +342,47 @@ def _start_files(
             runs.write_json(folder / runs.SAMPLES, sample_answers(network, inputs.dev, inputs.tokenizer))
 
 
-def _write_result(run: Run, inputs: RunInputs, stored: ModelReference, folder: Path, numbers: dict[str, float]) -> None:
+def _write_result(
+    learner: Learner, inputs: RunInputs, stored: ModelReference, folder: Path, numbers: dict[str, float]
+) -> None:
     with storage_errors(f"write to {folder}"):
         before = json.loads((folder / runs.SAMPLES).read_bytes())
-        after = sample_answers(run.network, inputs.dev, inputs.tokenizer)
+        after = sample_answers(learner.network, inputs.dev, inputs.tokenizer)
         samples = [{**old, "after": new["answer"]} for old, new in zip(before, after, strict=False)]
         runs.write_json(folder / runs.SAMPLES, samples)
         result = {
             "model": stored.digest,
             "name": stored.name,
             "parent": inputs.base.digest if inputs.base else None,
-            "step": run.final_step,
-            "tokens": run.state.tokens,
+            "step": learner.final_step,
+            "tokens": learner.state.tokens,
             "numbers": numbers,
-            "target": run.recipe.gate.target,
+            "target": learner.recipe.gate.target,
             "missed": [
                 f"{name} is {numbers[name]:.3f}, the recipe asks for {wanted:.3f}"
                 if name in numbers
                 else f"{name} was not measured"
-                for name, wanted in sorted(run.recipe.gate.target.items())
+                for name, wanted in sorted(learner.recipe.gate.target.items())
                 if not runs.reaches(name, numbers.get(name), wanted)
             ],
             "bytes": stored.main_file.stat().st_size,
-            "numeric_class": " then ".join(run.state.numeric_classes),
+            "numeric_class": " then ".join(learner.state.numeric_classes),
         }
         runs.write_json(folder / runs.RESULT, result)
 
 
 def dry_run(recipe: Recipe, inputs: RunInputs, device: str) -> dict[str, float]:
     """Do a few steps and write nothing. Estimates the whole run."""
-    run = Run(recipe, *build_network(recipe, inputs, device), inputs.trees)
-    done = list(itertools.islice(run.steps_to_go(), DRY_RUN_STEPS))
+    learner = Learner(recipe, *build_network(recipe, inputs, device), inputs.trees)
+    done = list(itertools.islice(learner.steps_to_go(), DRY_RUN_STEPS))
     timed = done[1:] or done  # the first step also allocates memory
     return {
         "examples": sum(len(tree.branches) for tree in inputs.trees),
         "epoch_tokens": sum(tree.tokens for tree in inputs.trees),
-        "steps": run.steps,
-        "learned_parameters": sum(value.numel() for value in run.learned.values()),
+        "steps": learner.steps,
+        "learned_parameters": sum(value.numel() for value in learner.learned.values()),
         "tokens_per_second": sum(step.tokens for step in timed) / sum(step.seconds for step in timed),
-        "estimated_seconds": run.steps * sum(step.seconds for step in timed) / len(timed),
+        "estimated_seconds": learner.steps * sum(step.seconds for step in timed) / len(timed),
         "memory_mib": peak_memory_mib(),
     }
 

@@ -10,7 +10,7 @@ import pytest
 
 from openbook.errors import EngineError, InvalidModelFile, ModelError
 from openbook.inference import load_model, trial
-from openbook.inference.trial import try_model
+from openbook.inference.trial import check_usable
 from openbook.models import ModelStore, import_gguf
 from openbook.models.describe import check_importable
 from openbook.models.gguf import ValueType
@@ -34,7 +34,7 @@ def test_a_changed_file_is_refused_with_a_sentence_or_answers(store: ModelStore,
         if loaded > WITH_A_PROCESS:
             break
         try:
-            reference = import_gguf(store, path, try_out=try_model)
+            reference = import_gguf(store, path, try_out=check_usable)
         except ModelError as error:
             said.append(str(error))
             continue
@@ -65,7 +65,7 @@ def test_a_template_takes_no_memory_here_and_bounded_time_there(
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     most = max(trial.VOCABULARY_MEMORY_MB << 10, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, before)
     with pytest.raises(ModelError, match=r"template|memory"):
-        import_gguf(store, path, try_out=try_model)
+        import_gguf(store, path, try_out=check_usable)
     if len(template) < 100_000:
         reference = import_gguf(store, path)
         with pytest.raises(EngineError, match=r"template|memory"):
@@ -85,7 +85,7 @@ CHANCE = (  # what ends or explodes by chance: a trial proves nothing of another
 def test_a_template_that_goes_by_chance_has_gone_once(store: ModelStore, tmp_path: Path, template: str) -> None:
     path = llama().with_value("tokenizer.chat_template", ValueType.STRING, template).write(tmp_path / "model.gguf")
     try:
-        reference = import_gguf(store, path, try_out=try_model)
+        reference = import_gguf(store, path, try_out=check_usable)
     except EngineError:
         return
     digests = set()

@@ -12,7 +12,7 @@ import pytest
 from openbook.errors import EngineError
 from openbook.inference import load_model, trial
 from openbook.inference.llamalib import library
-from openbook.inference.trial import tried, try_model
+from openbook.inference.trial import check_usable, trial_of
 from openbook.models import ModelReference, ModelStore, import_gguf
 from openbook.models.gguf import ValueType
 from openbook.models.verify_cache import Trial, read_cached, trial_path
@@ -27,7 +27,7 @@ ABORTS = ("llama.attention.layer_norm_rms_epsilon", ValueType.FLOAT32, -1.0)
 
 @pytest.fixture
 def small(store: ModelStore, tmp_path: Path) -> ModelReference:
-    return import_gguf(store, llama().write(tmp_path / "small.gguf"), try_out=try_model)
+    return import_gguf(store, llama().write(tmp_path / "small.gguf"), try_out=check_usable)
 
 
 def record_of(store: ModelStore, reference: ModelReference) -> Trial | None:
@@ -44,7 +44,7 @@ def test_what_was_tried_is_on_record_and_not_tried_again(
 ) -> None:
     sha256 = small.manifest.files["model.gguf"].sha256
     found = Trial(library().build, (sha256,), TEMPLATE)
-    assert tried(small) == record_of(store, small) == found
+    assert trial_of(small) == record_of(store, small) == found
     with closing(load_model(small)) as model:
         assert model.complete(PROMPT, Decoding(max_tokens=2)).answer_tokens
     store.remove("small")
@@ -73,11 +73,11 @@ def test_another_engine_or_file_or_a_damaged_record_is_another_trial(
     for content in (*(json.dumps(value | change) for change in changes), "{"):
         path.write_text(content)
         with pytest.raises(EngineError, match="no process could be started"):
-            tried(small)
+            trial_of(small)
 
 
 def test_a_file_that_differs_where_no_digest_looks_is_another_file(store: ModelStore, tmp_path: Path) -> None:
-    first = import_gguf(store, llama().write(tmp_path / "small.gguf"), try_out=try_model)
+    first = import_gguf(store, llama().write(tmp_path / "small.gguf"), try_out=check_usable)
     store.remove("small")
     again = llama().with_value("general.quantization_version", ValueType.STRING, "x").write(tmp_path / "small.gguf")
     second = import_gguf(store, again)
@@ -93,7 +93,7 @@ def test_a_model_that_ends_the_process_that_tries_it_gets_no_name_and_ends_no_ot
 ) -> None:
     path = llama().with_value(*ABORTS).write(tmp_path / "small.gguf")
     with pytest.raises(EngineError, match=r"'small' cannot be used: it ended the process .*signal 6.*eps >= 0"):
-        import_gguf(store, path, try_out=try_model)
+        import_gguf(store, path, try_out=check_usable)
     assert (store.names(), store.everything()) == ({}, ())
     assert not list((store.root / "trials").glob("*"))
     assert not list(store.root.glob(".incoming-*"))
@@ -109,11 +109,11 @@ def test_numbers_that_are_none_and_a_vocabulary_that_cannot_spell_a_character_ar
     recipe = llama()
     tensors = tuple(replace(each, data=b"\xff" * len(each.data)) for each in recipe.tensors)
     with pytest.raises(EngineError, match="they are not finite"):
-        import_gguf(store, replace(recipe, tensors=tensors).write(tmp_path / "small.gguf"), try_out=try_model)
+        import_gguf(store, replace(recipe, tensors=tensors).write(tmp_path / "small.gguf"), try_out=check_usable)
     # Over such a character llama.cpp would end the process at the first question that has it.
     recipe = recipe.with_value("tokenizer.ggml.model", ValueType.STRING, "llama")
     with pytest.raises(EngineError, match="it ended the process"):
-        import_gguf(store, recipe.write(tmp_path / "small.gguf"), try_out=try_model)
+        import_gguf(store, recipe.write(tmp_path / "small.gguf"), try_out=check_usable)
 
 
 def test_a_word_longer_than_a_stack_ends_no_process(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_a_template_is_rendered_in_the_trial_alone(
     with closing(load_model(small)) as model:
         assert model.complete(PROMPT, Decoding(max_tokens=1)).prompt_tokens
     path = llama().without("tokenizer.chat_template").write(tmp_path / "plain.gguf")
-    plain = import_gguf(store, path, try_out=try_model)  # its texts follow each other
+    plain = import_gguf(store, path, try_out=check_usable)  # its texts follow each other
     found = record_of(store, plain)
     assert found is not None
     assert found.template is None
@@ -180,7 +180,7 @@ def test_what_the_process_does_and_says_is_looked_at(
     monkeypatch.setattr("sys.executable", str(program))
     monkeypatch.setattr(trial, "SECONDS", 0.5 if "sleep" in does else 30.0)
     with pytest.raises(EngineError, match=match):
-        tried(small)
+        trial_of(small)
 
 
 @pytest.mark.model
@@ -189,7 +189,7 @@ def test_files_of_the_catalogue_need_no_trial(
 ) -> None:
     merged = reader_reference.merged
     assert merged is not None
-    assert [tried(model_reference), tried(merged), tried(model_reference, reader_reference)] == [None] * 3
+    assert [trial_of(model_reference), trial_of(merged), trial_of(model_reference, reader_reference)] == [None] * 3
     load_model(reader_reference).close()
 
 
@@ -199,10 +199,10 @@ def test_an_adapter_is_tried_on_its_base(
 ) -> None:
     copy = tmp_path / "reader-copy.gguf"
     copy.write_bytes(reader_reference.main_file.read_bytes() + b"\0")  # not the file that the package knows
-    without = import_gguf(store, copy, try_out=try_model)
+    without = import_gguf(store, copy, try_out=check_usable)
     assert record_of(store, without) is None
-    import_gguf(store, model_reference.main_file, name="base", try_out=try_model)
-    adapter = import_gguf(store, copy, try_out=try_model)
+    import_gguf(store, model_reference.main_file, name="base", try_out=check_usable)
+    adapter = import_gguf(store, copy, try_out=check_usable)
     found = record_of(store, adapter)
     assert found is not None
     assert len(found.files) == 2

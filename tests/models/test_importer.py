@@ -21,10 +21,10 @@ from openbook.errors import (
 from openbook.models import CATALOGUE, EmbeddingSpec, ModelReference, ModelStore, ensure, import_gguf, pull, sources
 from openbook.models.aliases import is_digest
 from openbook.models.catalogue import KNOWN_FILES, CatalogueEntry, CatalogueFile
-from openbook.models.digest import Progress
 from openbook.models.gguf import ValueType
 from openbook.models.manifest import Kind, KnowledgeCutoff, Source
 from openbook.models.sources import HubSource, ParsedSource, parse_source
+from openbook.parallel import Progress
 from openbook.records import sha256_hex
 from tests.models.gguf_files import Recipe, rewrite
 

@@ -96,7 +96,7 @@ def small_trees(count: int = 12, seed: int = 1) -> list[Tree]:
 
 
 def dense_logits(network: Any, row: Row) -> torch.Tensor:
-    """What `answer_logits` must give, by one mask of all tokens against all."""
+    """What `learned_logits` must give, by one mask of all tokens against all."""
     part = torch.tensor(row.part)
     sees = torch.tensor([[i in parts for i in range(len(row.visible_parts))] for parts in row.visible_parts])
     hidden = network.model(

@@ -22,7 +22,7 @@ from openbook.models.importer import merge, store_trained
 from openbook.models.manifest import KnowledgeCutoff
 from openbook.models.training_record import TrainingRecord
 from openbook.records import Decoding, ModelIdentity, Prompt, ReaderFormat
-from openbook.training.attention import Batch, answer_logits, batch_of
+from openbook.training.attention import Batch, batch_of, learned_logits
 from openbook.training.export import lora_updates, write_adapter, write_safetensors
 from openbook.training.network import (
     FAMILIES,
@@ -95,7 +95,7 @@ def batch_for(engine: LlamaCppEngine) -> Batch:
 
 @torch.no_grad()
 def logits_of(network: Any, engine: LlamaCppEngine) -> np.ndarray[Any, Any]:
-    found: np.ndarray[Any, Any] = answer_logits(network, batch_for(engine)).numpy()[0]
+    found: np.ndarray[Any, Any] = learned_logits(network, batch_for(engine)).numpy()[0]
     return found
 
 
@@ -116,7 +116,7 @@ def test_a_probe_looks_at_what_the_layer_gives_for_the_last_token_of_the_questio
     probe = AnswerabilityProbe(1, 0.0, (0.0,) * (SHAPE.width - 1) + (1.0,), 0.3, 0.9)
     opened = LlamaCppEngine(base.main_file, identity=ModelIdentity("small", "", "claimed"), probe=probe)
     batch = batch_for(opened)
-    answer_logits(network, batch)
+    learned_logits(network, batch)
     here = given[0].flatten(0, 1)[batch.predictors[0]].numpy()
     seen = opened.hidden_state(PROMPT)
     assert np.abs(here - seen).mean() < 0.01 * here.std()

@@ -8,21 +8,21 @@ import torch
 
 from openbook.errors import TrainingError
 from openbook.training import checkpoints
-from openbook.training.loop import EvalResult, Run, learning_rate
+from openbook.training.loop import EvalResult, Learner, learning_rate
 from openbook.training.network import lora_pairs, make_trainable
 from openbook.training.recipe import Optimiser, Recipe
 from tests.training.networks import small_network, small_recipe, small_trees
 
 
-def new_run(recipe: Recipe) -> Run:
+def new_learner(recipe: Recipe) -> Learner:
     network = small_network()
-    return Run(recipe, network, make_trainable(network, recipe.method, recipe.loop.seed), small_trees())
+    return Learner(recipe, network, make_trainable(network, recipe.method, recipe.loop.seed), small_trees())
 
 
-def finished(run: Run) -> dict[str, bytes]:
-    for _ in run.steps_to_go():
+def finished(learner: Learner) -> dict[str, bytes]:
+    for _ in learner.steps_to_go():
         pass
-    return {name: value.numpy().tobytes() for name, value in run.learned.items()}
+    return {name: value.numpy().tobytes() for name, value in learner.learned.items()}
 
 
 @pytest.mark.parametrize(("method", "stopped_at"), [("lora", 1), ("full", 3), ("lora", 7)])
@@ -30,79 +30,79 @@ def test_the_same_recipe_gives_the_same_bytes_also_when_it_was_stopped(
     tmp_path: Path, method: str, stopped_at: int
 ) -> None:
     recipe = small_recipe(method={"kind": method})
-    whole = finished(new_run(recipe))
-    first = new_run(recipe)
+    whole = finished(new_learner(recipe))
+    first = new_learner(recipe)
     for progress in first.steps_to_go():
         if progress.step == 2:
             first.note(EvalResult(2, 0.5, {}))
         if progress.step == stopped_at:
             break
     checkpoints.save(tmp_path, first.checkpoint())
-    second = new_run(recipe)
+    second = new_learner(recipe)
     found = checkpoints.load_newest(tmp_path, recipe.digest, pytest.fail)
     assert found is not None
     second.restore(found)
     assert second.state == first.state
     assert finished(second) == whole
-    assert finished(new_run(small_recipe(method={"kind": method}, loop={"seed": 4}))) != whole
+    assert finished(new_learner(small_recipe(method={"kind": method}, loop={"seed": 4}))) != whole
 
 
 def test_learning_lowers_the_loss_and_changes_only_what_is_learned() -> None:
     recipe = small_recipe(loop={"steps": 40})
-    run = new_run(recipe)
-    frozen = {n: p.clone() for n, p in run.network.named_parameters() if "lora_" not in n}
-    losses = [progress.loss for progress in run.steps_to_go()]
+    learner = new_learner(recipe)
+    frozen = {n: p.clone() for n, p in learner.network.named_parameters() if "lora_" not in n}
+    losses = [progress.loss for progress in learner.steps_to_go()]
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
-    assert all(torch.equal(p, frozen[n]) for n, p in run.network.named_parameters() if "lora_" not in n)
-    assert len(lora_pairs(run.network)) == 2 * 7
-    above = new_run(small_recipe(method={"kind": "lora", "first_layer": 1, "targets": ["q_proj"]}))
+    assert all(torch.equal(p, frozen[n]) for n, p in learner.network.named_parameters() if "lora_" not in n)
+    assert len(lora_pairs(learner.network)) == 2 * 7
+    above = new_learner(small_recipe(method={"kind": "lora", "first_layer": 1, "targets": ["q_proj"]}))
     assert list(lora_pairs(above.network)) == ["model.layers.1.self_attn.q_proj"]
 
 
 def test_the_best_parameters_are_kept() -> None:
-    run = new_run(small_recipe())
+    learner = new_learner(small_recipe())
     best: dict[str, torch.Tensor] = {}
-    for progress in run.steps_to_go():
-        run.note(EvalResult(progress.step, 1.0 if progress.step == 3 else 0.5, {}))
+    for progress in learner.steps_to_go():
+        learner.note(EvalResult(progress.step, 1.0 if progress.step == 3 else 0.5, {}))
         if progress.step == 3:
-            best = {name: value.clone() for name, value in run.learned.items()}
-    assert run.state.best_step == 3
-    run.use_best()
-    assert all(torch.equal(value, best[name]) for name, value in run.learned.items())
+            best = {name: value.clone() for name, value in learner.learned.items()}
+    assert learner.state.best_step == 3
+    learner.use_best()
+    assert all(torch.equal(value, best[name]) for name, value in learner.learned.items())
 
 
 def test_a_run_ends_early_when_it_gets_no_better() -> None:
-    run = new_run(small_recipe(evaluation={"patience": 2}, loop={"steps": 50}))
+    learner = new_learner(small_recipe(evaluation={"patience": 2}, loop={"steps": 50}))
     steps = 0
-    for progress in run.steps_to_go():
-        run.note(EvalResult(progress.step, 1.0, {}))
+    for progress in learner.steps_to_go():
+        learner.note(EvalResult(progress.step, 1.0, {}))
         steps += 1
     assert steps == 3
-    resumed = new_run(small_recipe(evaluation={"patience": 2}, loop={"steps": 50}))
-    resumed.restore(run.checkpoint())
+    resumed = new_learner(small_recipe(evaluation={"patience": 2}, loop={"steps": 50}))
+    resumed.restore(learner.checkpoint())
     assert list(resumed.steps_to_go()) == []
 
 
 def test_a_loss_or_gradient_that_is_no_number_changes_no_parameter_and_names_the_examples() -> None:
-    run = new_run(small_recipe())
-    steps = run.steps_to_go()
+    learner = new_learner(small_recipe())
+    steps = learner.steps_to_go()
     next(steps)
-    for value in run.learned.values():
+    for value in learner.learned.values():
         value.fill_(float("nan"))
-    run.masters.publish()
+    learner.masters.publish()
     with pytest.raises(TrainingError, match=r"loss at step 2 is nan, with line \d+"):
         next(steps)
 
-    run = new_run(small_recipe())
-    steps = run.steps_to_go()
+    learner = new_learner(small_recipe())
+    steps = learner.steps_to_go()
     next(steps)
-    before = run.checkpoint()
-    first = next(each for each in run.network.parameters() if each.requires_grad)
+    before = learner.checkpoint()
+    first = next(each for each in learner.network.parameters() if each.requires_grad)
     hook = first.register_hook(lambda gradient: gradient * math.inf)
     with pytest.raises(TrainingError, match=r"gradient at step 2 is (nan|inf), with line \d+"):
         next(steps)
     hook.remove()
-    after = run.checkpoint()
+    after = learner.checkpoint()
     assert after.state == before.state
     assert all(torch.equal(value, before.parameters[name]) for name, value in after.parameters.items())
 

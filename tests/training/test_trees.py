@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbook.training.attention import answer_logits, batch_of, loss_sum, pieces_of
+from openbook.training.attention import batch_of, learned_logits, loss_sum, pieces_of
 from openbook.training.trees import Branch, Tree, epoch_steps, fit, micro_batches, row_of, steps_per_epoch
 from tests.training.networks import dense_logits, small_network, small_trees
 
@@ -25,7 +25,7 @@ TREES = st.lists(
 
 
 def logits(network: object, *trees: Tree) -> torch.Tensor:
-    return answer_logits(network, batch_of([row_of(tree) for tree in trees]))
+    return learned_logits(network, batch_of([row_of(tree) for tree in trees]))
 
 
 def apart(tree: Tree) -> list[Tree]:
