@@ -69,8 +69,8 @@ def write_gguf(
     quantisation: Quantisation,
     reader: ReaderFormat | None,
 ) -> None:
-    """Writes these tensors, matrices in `quantisation` (F16 where a row is not whole blocks) and vectors in F32, with the metadata of `header`, but for the keys of its
-    layout and those of a reader. Raises InvalidModelFile.
+    """Writes these tensors, matrices in `quantisation` (F16 where a row is not whole blocks) and vectors in F32, with the metadata of
+    `header`, but for the keys of its layout and those of a reader. Raises InvalidModelFile.
     """
     from gguf import GGUFValueType, GGUFWriter
 
