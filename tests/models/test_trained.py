@@ -150,7 +150,7 @@ def test_advice_to_remove_a_base_does_not_name_a_newer_model(
 def test_a_file_that_is_no_adapter_is_refused(store: ModelStore, tiny_file: Path, tmp_path: Path) -> None:
     nobodys, others = adapter_file(tmp_path / "a.gguf", "a name"), adapter_file(tmp_path / "b.gguf", "e" * 64)
     for path, problem in (
-        (tiny_file, "cannot hold a language-model"),
+        (tiny_file, "cannot hold a model of the kind language-model"),
         (nobodys, "which model it belongs to"),
         (others, "belongs to eee.*, and its record says fff"),
     ):
