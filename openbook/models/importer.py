@@ -199,9 +199,8 @@ def _install(
         try_out(ModelReference(name or manifest.name, manifest.digest, files, manifest, base))
     # No name may mean it yet.
     stored = ModelReference(manifest.digest[:12], manifest.digest, store.root / manifest.digest, manifest)
-    if stored.path.is_dir() and store.findings(
-        stored
-    ):  # damaged; nothing else would ever replace the base of an adapter
+    # Nothing else would ever replace a damaged base of an adapter.
+    if stored.path.is_dir() and store.findings(stored):
         with staging_folder(store.root) as away, storage_errors(f"replace the model {stored.name}"):
             stored.path.rename(away / stored.digest)
     writer.install(store.root, manifest, files)
