@@ -12,19 +12,10 @@ import os
 import re
 import shutil
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from openbook import __version__
-from openbook.errors import (
-    ConfigError,
-    InvalidModelFile,
-    ModelNotVerified,
-    PullError,
-    StorageError,
-    UnknownModel,
-    did_you_mean,
-)
+from openbook.errors import ConfigError, InvalidModelFile, PullError, StorageError, UnknownModel, did_you_mean
 from openbook.files import storage_errors
 from openbook.models import writer
 from openbook.models.aliases import MAX_NAME_CHARS, checked_name
@@ -38,6 +29,7 @@ from openbook.models.manifest import FILES, TRAINING_RECORD, Kind, KnowledgeCuto
 from openbook.models.sources import HubSource, download_from_hub, fetch_first, find_on_hub, parse_source
 from openbook.models.store import ModelReference, ModelStore, staging_folder
 from openbook.models.training_record import TrainingRecord
+from openbook.models.verify import refuse
 from openbook.parallel import Progress
 
 Announce = Callable[[str], None]
@@ -86,7 +78,7 @@ def import_gguf(
         source = Source("local-file", {main: _unicode(path.name)})
         licence = licence and _unicode(licence)
         manifest = describe(folder, name=name, source=source, licence=licence, cutoff=cutoff, progress=progress)
-        with suppress(UnknownModel, ModelNotVerified):  # a damaged one claims nothing, and is replaced
+        if (store.root / manifest.digest).is_dir():
             _refuse_other_claims(store.resolve(manifest.digest), licence, knowledge_cutoff)
         return _install(store, name, manifest, folder, try_out)
 
@@ -193,18 +185,13 @@ def merge(
 def _install(
     store: ModelStore, name: str | None, manifest: Manifest, files: Path, try_out: TryOut | None
 ) -> ModelReference:
-    """Tries the model in the folder `files`, moves it into the store, in the place of a damaged one, verifies it, and only then names it."""
+    """Tries the model in the folder `files`, moves it into the store, verifies it, and only then names it."""
     if try_out is not None:
         base = store.base_of(manifest) if manifest.kind == "adapter" else None
         try_out(ModelReference(name or manifest.name, manifest.digest, files, manifest, base))
-    # No name may mean it yet.
-    stored = ModelReference(manifest.digest[:12], manifest.digest, store.root / manifest.digest, manifest)
-    # Nothing else would ever replace a damaged base of an adapter.
-    if stored.path.is_dir() and store.findings(stored):
-        with staging_folder(store.root) as away, storage_errors(f"replace the model {stored.name}"):
-            stored.path.rename(away / stored.digest)
-    writer.install(store.root, manifest, files)
-    store.check_fast(stored)
+    folder = writer.install(store.root, manifest, files)
+    if found := store.findings(ModelReference(manifest.name, manifest.digest, folder, manifest)):
+        refuse(manifest.digest[:12], found)  # no name may mean it yet
     return store.point(name, manifest.digest) if name else store.resolve(manifest.digest)
 
 

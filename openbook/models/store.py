@@ -201,18 +201,27 @@ class ModelStore:
         raise UnknownModel(f"No model is called {text[:120]!r}.{hint}")
 
     def _only_meant_by(self, name: str, candidates: tuple[Digest, ...], *, past: bool) -> tuple[Digest, ...]:
-        """The candidates that no other name means (`past`: or has meant) and no adapter needs. None of them while another
-        name is damaged.
+        """The candidates that no other name means (`past`: or has meant) and no adapter needs, which needs no damaged one.
+
+        None of them while another name is damaged.
         """
         others = [other for other in aliases.all_names(self.root) if other != name]
         try:
             histories = [aliases.read_history(self.root, other) for other in others]
             kept = {digest for history in histories for digest in (history if past else history[-1:])}
             staying = [self._manifest(digest) for digest in self._stored("") if digest not in candidates]
-            kept |= {each.lineage for each in staying if each.kind == "adapter" and each.lineage}
+            needed = {each.lineage for each in staying if each.kind == "adapter"}
+            kept |= {digest for digest in needed.intersection(candidates) if self._is_whole(digest)}
         except ModelNotVerified:
             return ()
         return tuple(dict.fromkeys(digest for digest in candidates if digest not in kept))
+
+    def _is_whole(self, digest: Digest) -> bool:
+        try:
+            self.check_fast(self._reference("", digest))
+        except ModelNotVerified:
+            return False
+        return True
 
     def _stored(self, prefix: str) -> tuple[Digest, ...]:
         if not is_digest(prefix.ljust(64, "0")):
@@ -266,7 +275,10 @@ class ModelStore:
 
     def _certain_name(self, name: str, digest: Digest) -> str:
         """`name`, which may be only what the manifest says, unless it means another model or none: then the digest's first digits."""
-        return name if aliases.read_history(self.root, name)[-1:] == (digest,) else digest[:12]
+        with suppress(ModelNotVerified):  # a damaged name means nothing
+            if aliases.read_history(self.root, name)[-1:] == (digest,):
+                return name
+        return digest[:12]
 
     def _delete(self, digest: Digest) -> None:
         """Takes the model out of sight in one step, then deletes it. What a crash leaves, the next writer clears."""

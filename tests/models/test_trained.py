@@ -126,12 +126,12 @@ def test_what_is_damaged_beside_an_adapter_is_found(store: ModelStore, tiny: Mod
 
 
 @pytest.mark.parametrize("damaged", ["model.gguf", "manifest.json"])
-def test_a_damaged_base_is_whole_again_when_it_is_imported_again(
+def test_a_damaged_base_can_be_removed_and_imported_again(
     store: ModelStore, tiny: ModelReference, tiny_file: Path, tmp_path: Path, damaged: str
 ) -> None:
     store_adapter(store, tmp_path, tiny, "small")
     rewrite(tiny.path / damaged, flip((tiny.path / damaged).read_bytes(), -30))
-    assert store.remove("tiny") == ()
+    assert store.remove("tiny") == (tiny.digest,)
     import_gguf(store, tiny_file, name="tiny")
     store.check_fast(store.resolve("small"))
 
@@ -145,6 +145,13 @@ def test_advice_to_remove_a_base_does_not_name_a_newer_model(
     for use in (store.resolve("small"), store.resolve(tiny.digest)):
         with pytest.raises(ModelNotVerified, match=f"remove {tiny.digest[:12]} "):
             store.check_fast(use)
+
+
+def test_a_damaged_name_of_a_base_hides_no_adapter(store: ModelStore, tiny: ModelReference, tmp_path: Path) -> None:
+    found = store_adapter(store, tmp_path, tiny, "small")
+    (store.root / "names" / "tiny.json").write_bytes(b"{")
+    assert found.digest in {each.digest for each in store.everything()}
+    store.check_fast(store.resolve("small"))
 
 
 def test_a_file_that_is_no_adapter_is_refused(store: ModelStore, tiny_file: Path, tmp_path: Path) -> None:
