@@ -142,7 +142,7 @@ def affinity(options: argparse.Namespace, kb: Path, folder: Path) -> list[dict[s
 def answer_all(cluster: replicas.Replicas, open_model: replicas.OpenModel, kb: Path, asked: Sequence[str]) -> None:
     count, embedder = EchoEngine().count_prompt_tokens, counted_embedder()
     with (
-        closing(cluster.open(open_model, len, digest="0" * 64, count=count, purge_list=bytes)) as model,
+        closing(cluster.open(open_model, bool, digest="0" * 64, count=count, purge_list=bytes)) as model,
         closing(KnowledgeBase.open(kb)) as base,
         ThreadPoolExecutor(SIDE_BY_SIDE) as pool,
     ):

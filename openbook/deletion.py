@@ -167,9 +167,8 @@ def purge_everywhere(
             base, documents, copies=copies, lock_timeout_s=lock_timeout_s, elsewhere=elsewhere, afterwards=afterwards
         )
     except BaseException:
-        for (
-            each
-        ) in derived:  # a model may have read them since, and where they are gone nobody would look for that again
+        # A model may have read them again meanwhile. If they are gone from the knowledge base, nobody would look for that later.
+        for each in derived:
             _forget_states(each, places, lock_timeout_s)
         raise
     (found,) = derived

@@ -323,10 +323,6 @@ def test_a_diagnosis_that_holds_traces_anywhere_goes_and_so_do_the_checkpoints_o
     assert not checkpoint.exists()
 
 
-# --- writers that live ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.skipif(os.name != "posix", reason="Windows has no lock that is shared")
 def test_a_proof_names_only_models_that_are_known_to_have_learned_it(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -337,6 +333,10 @@ def test_a_proof_names_only_models_that_are_known_to_have_learned_it(
     assert proof_of(done, home.base).models_that_learned_it == ("b" * 64,)
 
 
+# --- writers that live ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no lock that is shared")
 def test_a_purge_waits_for_whoever_writes_a_state_and_is_refused(home: Home) -> None:
     with shared_lock(home.folder / "states" / "writing") as held:
         assert held

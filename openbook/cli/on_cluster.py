@@ -121,8 +121,9 @@ def open_on_node(name: str, digest: Digest, flags: dict[str, int]) -> FrozenMode
     return context.open_stored(own, replace(reference, name=name), context.kv_cache(own))
 
 
-def follow_on_node(purge_list: bytes) -> int:
-    """Delete what models computed on this machine of the passages on this list. Raises StorageError."""
+def follow_on_node(purge_list: bytes) -> bool:
+    """Delete what models computed on this machine of the passages on this list; whether it is this machine's own. Raises StorageError."""
     cache = context.kv_cache(load_settings())
     with storage_errors(f"delete what models computed of purged documents in {cache.root}"):
-        return cache.follow(purge_list)
+        cache.follow(purge_list)
+        return cache.shares(purge_list)

@@ -330,5 +330,7 @@ def _sentence(error: psycopg.Error, shown: str) -> OpenBookError | Damage:
             "it from a backup."
         )
     if state.startswith("58"):
-        return StorageError(f"The server of {shown} cannot read or write its files: {said}. Nothing is lost.")
+        return StorageError(
+            f"The server of {shown} cannot read or write its files: {said}. What was committed is safe."
+        )
     return StorageError(f"PostgreSQL refused a statement in {shown}: {said}.")

@@ -55,8 +55,11 @@ _PREFIX = "openbook-"
 _NOBODY = "No replica is there. See on the cluster: serve status"
 
 OpenModel: TypeAlias = Callable[[], FrozenModel]
-Follow: TypeAlias = Callable[[bytes], object]
-"""Takes what was purged at the server (`KVCache.purge_list`), and deletes on its own machine what was computed of it."""
+Follow: TypeAlias = Callable[[bytes], bool]
+"""Takes what was purged at the server (`KVCache.purge_list`), and deletes on its own machine what was computed of it.
+
+Returns whether the list is that machine's own: then the server shares its folder of states.
+"""
 Method: TypeAlias = Literal["generate", "generate_each", "read_ahead"]  # of an engine
 
 
@@ -130,6 +133,7 @@ class EngineReplica:
     def __init__(self, open_model: OpenModel, follow: Follow) -> None:
         self._model, self._follow, self._followed = open_model(), follow, b""
         self._announced_length = math.inf  # of the longest list that any replica may have begun to follow
+        self._shares_list = True  # as `Follow` says; until then it may
         self._threads = ThreadPoolExecutor(RUNNING, "openbook-engine")
 
     async def about(self, key: str) -> About:
@@ -143,7 +147,7 @@ class EngineReplica:
         return self._followed == purge_list_digest
 
     async def follow(self, purge_list: bytes) -> None:
-        await asyncio.get_running_loop().run_in_executor(None, self._follow, purge_list)
+        self._shares_list = await asyncio.get_running_loop().run_in_executor(None, self._follow, purge_list)
         self._followed = sha256(purge_list).digest()
 
     async def compute(self, key: str, method: Method, arguments: tuple[Any, ...]) -> AsyncGenerator[Any, None]:
@@ -187,15 +191,18 @@ class EngineReplica:
     def _marked(self, prompt: Prompt) -> Prompt:
         """The prompt with its `purge_mark` as a position in this machine's purge list; the server gave one in its own list.
 
-        If a longer list than that was announced here since, something was purged meanwhile. Nobody knows where that stands in the
-        list here, so the mark is 0: nothing is kept of any passage that was ever purged. Before the first announcement
-        `_announced_length` is infinite, with the same effect. Otherwise all that is purged later is appended here, behind the
-        present end.
+        If a longer list than that was announced here, something was purged since. Nobody knows where that stands in the list here, so the
+        mark is 0: nothing is kept of any passage that was ever purged. Before the first announcement `_announced_length` is infinite,
+        with the same effect. Otherwise all that is purged later is yet to come behind the present end, or where both have one list,
+        behind the server's mark.
         """
         engine, mark = self._model.engine, prompt.purge_mark
         if mark is None or not isinstance(engine, CachingEngine):
             return prompt
-        return replace(prompt, purge_mark=0 if mark < self._announced_length else min(mark, engine.purge_mark()))
+        if mark < self._announced_length:
+            return replace(prompt, purge_mark=0)
+        end = engine.purge_mark()
+        return replace(prompt, purge_mark=min(mark, end) if self._shares_list else end)
 
 
 # --- in the process that asks ------------------------------------------------------------------------------------------

@@ -52,8 +52,8 @@ class BaseStatus:
             found.append(f"{texts} The next sync, or any other change, saves them.")
         if self.without_vectors:
             found.append(
-                f"{self.without_vectors:,} passages have no vector, so it is damaged. Restore it from a backup, or change the "
-                "embedder: openbook reembed OTHER_EMBEDDER"
+                f"{self.without_vectors:,} passages have no vector: the knowledge base is damaged. Restore it from a backup, or "
+                "change the embedder: openbook reembed OTHER_EMBEDDER"
             )
         found += [f"A {what} was interrupted. Run it again." for what in self.unfinished]
         if self.segments_unreachable:

@@ -37,7 +37,10 @@ _MAGIC = b"OBSTATE2"  # 1 had no tokens
 _LENGTH = struct.Struct("<I")
 _MAX_HEADER_BYTES = 1 << 20
 _NEW = ".new"  # how the name of a state ends until it is whole
-_PURGED = "purged"  # the digests of purged passages, one a line, in order, or `ALL`; only ever appended to
+_PURGED = (
+    "purged"  # the digests of purged passages, one a line, in order, or `ALL`, and random words; only ever appended to
+)
+_WORD = "#"
 _FOLLOWED = "followed"  # how much of another cache's purge list was followed already (`follow`): a copy of that list
 ALL = "all"
 _WRITING = "writing"  # locked shared by whoever writes a state, exclusively by a purge
@@ -204,12 +207,12 @@ class KVCache:
 
         That cache may be on another machine, or share this folder: then there is nothing to do. Raises as `forget` does.
         """
-        if self.root is None or self.purge_list().startswith(purge_list):
+        if self.root is None or self.shares(purge_list):
             return 0
         path = self.root / _FOLLOWED
         before = path.read_bytes() if path.exists() else b""
         new = purge_list[len(before) if purge_list.startswith(before) else 0 :]
-        purged = set(new.decode("ascii", "replace").split())
+        purged = _passages_on(new)
         deleted = self.forget(None if ALL in purged else purged)
         with (
             suppress(FileNotFoundError),
@@ -217,6 +220,10 @@ class KVCache:
         ):
             stream.write(purge_list)
         return deleted
+
+    def shares(self, purge_list: bytes) -> bool:
+        """Whether that is, or was, the `purge_list` of this folder. An empty one may be."""
+        return self.purge_list().startswith(purge_list)
 
     def passages(self) -> set[Digest]:
         """All that went into the states on disk. Deletes what killed processes left unfinished."""
@@ -244,9 +251,10 @@ class KVCache:
     def _announce(self, root: Path, passages: Collection[Digest]) -> None:
         """Tell every process, by the list of purged passages, to forget these."""
         with (root / _PURGED).open("a", encoding="ascii") as stream:
-            stream.write(
-                "".join(f"\n{passage}" for passage in sorted(passages)) + "\n"
-            )  # a line that was cut off spoils none
+            # The random word tells this list from that of another machine on which the same was purged. Each line begins with
+            # a line feed of its own, so that one that was cut off spoils none.
+            lines = [f"{_WORD}{secrets.token_hex(8)}", *sorted(passages)]
+            stream.write("".join(f"\n{line}" for line in lines) + "\n")
             stream.flush()
             os.fsync(stream.fileno())
 
@@ -279,7 +287,7 @@ class KVCache:
             stream.seek(mark)
             content = stream.read()
         whole = content[: content.rfind(b"\n") + 1]
-        return set(whole.decode("ascii", "replace").split()), mark + len(whole)
+        return _passages_on(whole), mark + len(whole)
 
     def _make_room(self, wanted: int) -> None:
         """Delete the least recently used files, if `wanted` bytes more would exceed the budget."""
@@ -317,6 +325,10 @@ class KVCache:
 
 def _any_purged(passages: Collection[Digest], purged: Collection[Digest]) -> bool:
     return ALL in purged or not set(passages).isdisjoint(purged)
+
+
+def _passages_on(purge_list: bytes) -> set[Digest]:
+    return {line for line in purge_list.decode("ascii", "replace").split() if not line.startswith(_WORD)}
 
 
 def _files_below(folder: Path | None) -> Iterator[Path]:

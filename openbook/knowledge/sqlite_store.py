@@ -204,9 +204,10 @@ class SqliteStore:
 
     def bytes_on_disk(self, connection: Connection) -> int:
         found = 0
-        for path in self.folder.rglob("*"):
-            with suppress(FileNotFoundError):  # another process may have deleted it meanwhile
-                found += path.stat().st_size if path.is_file() else 0
+        for folder, _, names in os.walk(self.folder):
+            for name in names:
+                with suppress(FileNotFoundError):  # another process may have deleted it meanwhile
+                    found += Path(folder, name).stat().st_size
         return found
 
 

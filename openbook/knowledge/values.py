@@ -202,9 +202,8 @@ class _Token:
 
 
 def _tokens(text: str) -> Iterator[_Token]:
-    text = re.sub(
-        r"(?<=[a-z])-(?=[a-z])", " ", text.lower().replace("per cent", " percent")
-    )  # no shorter: offsets count
+    # " percent" is as long as "per cent": offsets count.
+    text = re.sub(r"(?<=[a-z])-(?=[a-z])", " ", text.lower().replace("per cent", " percent"))
     for match in _CHUNK.finditer(text):
         chunk = match[0].strip("()[]\"“”'‘’*_`!?;:")
         bare = chunk.rstrip(".,")

@@ -211,7 +211,7 @@ class ModelStore:
             kept = {digest for history in histories for digest in (history if past else history[-1:])}
             staying = [self._manifest(digest) for digest in self._stored("") if digest not in candidates]
             needed = {each.lineage for each in staying if each.kind == "adapter"}
-            kept |= {digest for digest in needed.intersection(candidates) if self._is_whole(digest)}
+            kept |= {digest for digest in candidates if digest in needed and self._is_whole(digest)}
         except ModelNotVerified:
             return ()
         return tuple(dict.fromkeys(digest for digest in candidates if digest not in kept))

@@ -320,6 +320,7 @@ class PurgeReply(Reply):
     """`documents`: those that are in no version any more; `in_part`: others, of which only a text of theirs went.
 
     `out_of_reach`: how many files were not scanned, by reason. `proved`: none of them, weights aside, may hold a trace.
+    `models_that_may_have_learned_it`: those whose training record cannot be read.
     """
 
     object: Literal["purged"] = "purged"
@@ -332,6 +333,7 @@ class PurgeReply(Reply):
     bytes_scanned: int
     out_of_reach: dict[str, int]
     models_that_learned_it: list[str]
+    models_that_may_have_learned_it: list[str]
 
 
 @router.post("/v1/documents/purge", **needs("admin"))
@@ -361,6 +363,7 @@ async def purge_documents(call: CallOf, body: PurgeBody) -> PurgeReply:
             bytes_scanned=done.bytes,
             out_of_reach=dict(done.unreached),
             models_that_learned_it=[each.name for each in done.carried if each.found],
+            models_that_may_have_learned_it=[each.name for each in done.carried if each.found is None],
         )
 
     return await call.run(call.service.deleting, work, until_done=True)

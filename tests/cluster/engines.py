@@ -48,8 +48,10 @@ def told_model(folder: Path, number: int = 1) -> FrozenModel:
     return FrozenModel(ToldEngine(folder, number))
 
 
-def follow(folder: Path, purge_list: bytes) -> int:
-    return KVCache(folder).follow(purge_list)
+def follow(folder: Path, purge_list: bytes) -> bool:
+    cache = KVCache(folder)
+    cache.follow(purge_list)
+    return cache.shares(purge_list)
 
 
 def no_model() -> FrozenModel:

@@ -77,7 +77,7 @@ def model(two: Replicas, folder: Path) -> Iterator[FrozenModel]:
 
 
 def opened(cluster: Replicas, open_model: OpenModel, digest: Digest = "1" * 64) -> FrozenModel:
-    return cluster.open(open_model, len, digest=digest, count=EchoEngine().count_prompt_tokens, purge_list=bytes)
+    return cluster.open(open_model, bool, digest=digest, count=EchoEngine().count_prompt_tokens, purge_list=bytes)
 
 
 def engine_of(model: FrozenModel) -> ReplicatedEngine:
@@ -218,7 +218,7 @@ class MarkedEngine(EchoEngine):
 
 def test_of_a_request_that_is_older_than_a_purge_a_replica_keeps_nothing_purged() -> None:
     engine = MarkedEngine()
-    replica = EngineReplica(lambda: FrozenModel(engine), len)
+    replica = EngineReplica(lambda: FrozenModel(engine), lambda purge_list: purge_list == b"its own")
 
     async def ask(mark: int | None) -> int | None:
         async for _ in replica.compute("", "generate", (Prompt("", (), WHO, purge_mark=mark), Decoding())):
@@ -232,6 +232,11 @@ def test_of_a_request_that_is_older_than_a_purge_a_replica_keeps_nothing_purged(
         assert [await ask(mark) for mark in (4, 5, 9)] == [0, 5, 7]
         await replica.has_followed(b"2", 8)
         assert [await ask(mark) for mark in (5, 8)] == [0, 7]
+        await replica.has_followed(b"1", 5)
+        await replica.follow(b"another's")
+        assert [await ask(mark) for mark in (4, 5, 9)] == [0, 7, 7]
+        await replica.follow(b"its own")
+        assert await ask(5) == 5
 
     asyncio.run(marks())
 
@@ -404,7 +409,7 @@ def test_with_the_real_reader_16_clients_get_the_bytes_of_the_one_process_server
         wanted = [answer(alone, body) for body in asked]
     alone_model.close()
     count, digest = prompt_counter(reader_reference), reader_reference.digest
-    model = two.open(partial(open_model, tmp_path / "replicas"), len, digest=digest, count=count, purge_list=bytes)
+    model = two.open(partial(open_model, tmp_path / "replicas"), bool, digest=digest, count=count, purge_list=bytes)
     with closing(model), running(configuration, model, {"kb": base}) as server, ThreadPoolExecutor(16) as clients:
         assert model.engine.numeric_class == alone_model.engine.numeric_class
         assert list(clients.map(lambda body: answer(server, body), asked)) == wanted

@@ -89,6 +89,14 @@ def test_what_is_no_address_is_refused(address: str, monkeypatch: pytest.MonkeyP
             connection.connect(given)
 
 
+def test_an_empty_address_in_the_environment_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "")
+    assert connection.resolved("auto") == "auto"
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    assert connection.resolved("auto") == "head:6379"
+    assert connection.resolved("local") == "local"
+
+
 @pytest.mark.usefixtures("outside")
 @pytest.mark.parametrize("scheme", ["", "ray://"])
 def test_an_address_where_nobody_listens_is_refused_at_once(scheme: str) -> None:

@@ -91,6 +91,13 @@ def test_a_file_that_cannot_be_read_is_not_called_unwritable(tmp_path: Path) -> 
         (tmp_path / "nothing").read_bytes()
 
 
+def test_the_size_on_disk_passes_over_what_is_gone(library: Library) -> None:
+    before = library.base.status().bytes_on_disk
+    (library.base.folder / "gone").symlink_to("nothing")
+    (library.base.folder / "four").write_bytes(b"four")
+    assert library.base.status().bytes_on_disk == before + 4
+
+
 def test_a_check_that_cannot_write_the_indexes_says_why(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise StorageError("The disk is full.")

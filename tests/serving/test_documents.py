@@ -215,6 +215,7 @@ def test_a_purge_names_only_models_that_are_known_to_have_learned_it(
     path = upload(server, ("tower.txt", TOWER))[0]["path"]
     response = server.client.post("/v1/documents/purge", json={"documents": [path]})
     assert response.json()["models_that_learned_it"] == ["known"]
+    assert response.json()["models_that_may_have_learned_it"] == ["unknown"]
 
 
 def test_a_purge_tells_how_many_files_may_hold_traces_and_not_which(server: Running, own_home: Path) -> None:
