@@ -45,6 +45,7 @@ from openbook.cluster.connection import connect, disconnect
 from openbook.config import available_cores
 from openbook.inference import FrozenModel
 from openbook.inference.frozen import ReadEach
+from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase
 from openbook.parallel import Cancelled, never
 from openbook.records import Completion, Decoding, Prompt, ReaderFormat, sha256_hex
@@ -142,7 +143,7 @@ def affinity(options: argparse.Namespace, kb: Path, folder: Path) -> list[dict[s
 def answer_all(cluster: replicas.Replicas, open_model: replicas.OpenModel, kb: Path, asked: Sequence[str]) -> None:
     count, embedder = EchoEngine().count_prompt_tokens, counted_embedder()
     with (
-        closing(cluster.open(open_model, bool, digest="0" * 64, count=count, purge_list=bytes)) as model,
+        closing(cluster.open(open_model, bool, digest="0" * 64, count=count, states=KVCache())) as model,
         closing(KnowledgeBase.open(kb)) as base,
         ThreadPoolExecutor(SIDE_BY_SIDE) as pool,
     ):

@@ -76,7 +76,7 @@ def replicas(current: Settings, cluster: str, bounds: tuple[int, int] | None) ->
                 follow_on_node,
                 digest=reference.digest,
                 count=prompt_counter(reference),
-                purge_list=context.kv_cache(own).purge_list,
+                states=context.kv_cache(own),
             )
 
         yield open_model, RUNNING * there.most

@@ -37,6 +37,7 @@ from ray.serve.request_router import PendingRequest, RequestRouter, RunningRepli
 
 from openbook.errors import ClusterError, ConfigError, EngineError, OpenBookError
 from openbook.inference.frozen import CachingEngine, FrozenModel, ReadEach
+from openbook.inference.kv_cache import KVCache
 from openbook.parallel import Cancelled, never
 from openbook.records import Completion, Decoding, Digest, ModelIdentity, Prompt, ReaderFormat
 
@@ -191,10 +192,8 @@ class EngineReplica:
     def _marked(self, prompt: Prompt) -> Prompt:
         """The prompt with its `purge_mark` as a position in this machine's purge list; the server gave one in its own list.
 
-        If a longer list than that was announced here, something was purged since. Nobody knows where that stands in the list here, so the
-        mark is 0: nothing is kept of any passage that was ever purged. Before the first announcement `_announced_length` is infinite,
-        with the same effect. Otherwise all that is purged later is yet to come behind the present end, or where both have one list,
-        behind the server's mark.
+        What was purged since is in the list here already only if a longer one was announced; before the first announcement nobody knows.
+        Then the mark is 0: nothing is kept of any passage that was ever purged.
         """
         engine, mark = self._model.engine, prompt.purge_mark
         if mark is None or not isinstance(engine, CachingEngine):
@@ -220,21 +219,18 @@ class ReplicatedEngine:
         handle: Any,
         about: About,
         count: Callable[[Prompt], int],
+        states: KVCache,
         end: Callable[[], None] = lambda: None,
-        purge_list: Callable[[], bytes] = bytes,
     ) -> None:
-        """`count`: the tokens of a prompt, known here. `end`: called once, by `close`. `purge_list`: of this machine."""
-        self._handle, self._about, self._count, self._end, self._purge_list = handle, about, count, end, purge_list
+        """`count`: the tokens of a prompt, known here. `states`: of this machine. `end`: called once, by `close`."""
+        self._handle, self._about, self._count, self._states, self._end = handle, about, count, states, end
         self.identity: Final = about.identity
         self.numeric_class: Final = about.numeric_class
         self.context_tokens: Final = about.context_tokens
         self._is_open = True
 
     def purge_mark(self) -> int:
-        try:
-            return self._purge_list().rfind(b"\n") + 1
-        except OSError:
-            return 0
+        return self._states.purge_mark()
 
     def count_prompt_tokens(self, prompt: Prompt) -> int:
         self._check_open()
@@ -394,11 +390,11 @@ class Replicas:
         *,
         digest: Digest,
         count: Callable[[Prompt], int],
-        purge_list: Callable[[], bytes],
+        states: KVCache,
     ) -> FrozenModel:
         """The model of that digest, which each replica opens by `open_model`. `count`: the tokens of a prompt.
 
-        What is on the `purge_list` now or later, each replica gets for `follow` within seconds of its start or of the purge.
+        What is on the purge list of `states` now or later, each replica gets for `follow` within seconds of its start or of the purge.
         Closing the model ends the replicas. Raises ClusterError when they cannot start.
         """
         scaling: dict[str, Any] = {"num_replicas": self.least}
@@ -432,9 +428,9 @@ class Replicas:
             _end(name)
 
         threading.Thread(
-            target=_keep_purged, args=(handle, purge_list, is_closed), name="openbook-purge", daemon=True
+            target=_keep_purged, args=(handle, states.purge_list, is_closed), name="openbook-purge", daemon=True
         ).start()
-        return FrozenModel(ReplicatedEngine(handle, about, count, end, purge_list), about.reader)
+        return FrozenModel(ReplicatedEngine(handle, about, count, states, end), about.reader)
 
 
 def _usable_cores(threads: int) -> list[float]:

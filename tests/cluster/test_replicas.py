@@ -77,7 +77,7 @@ def model(two: Replicas, folder: Path) -> Iterator[FrozenModel]:
 
 
 def opened(cluster: Replicas, open_model: OpenModel, digest: Digest = "1" * 64) -> FrozenModel:
-    return cluster.open(open_model, bool, digest=digest, count=EchoEngine().count_prompt_tokens, purge_list=bytes)
+    return cluster.open(open_model, bool, digest=digest, count=EchoEngine().count_prompt_tokens, states=KVCache())
 
 
 def engine_of(model: FrozenModel) -> ReplicatedEngine:
@@ -89,7 +89,7 @@ def beside(model: FrozenModel, numeric_class: str = "echo") -> ReplicatedEngine:
     """Another engine that asks the same replicas, and leaves them alone when it is closed."""
     engine = engine_of(model)
     about = replace(engine._about, numeric_class=numeric_class)
-    return ReplicatedEngine(engine._handle, about, EchoEngine().count_prompt_tokens)
+    return ReplicatedEngine(engine._handle, about, EchoEngine().count_prompt_tokens, KVCache())
 
 
 class TestReplicated(EngineSuite):
@@ -191,7 +191,7 @@ def test_what_is_purged_goes_from_the_states_of_other_machines(
     monkeypatch.setattr(replicas, "_PURGE_S", 0.1)
     count = EchoEngine().count_prompt_tokens
     model = replace(two, least=1, most=1).open(
-        partial(told_model, folder), partial(follow, tmp_path / "there"), digest="4" * 64, count=count, purge_list=here.purge_list
+        partial(told_model, folder), partial(follow, tmp_path / "there"), digest="4" * 64, count=count, states=here
     )  # fmt: skip
     assert there.passages() == {"a" * 64, "b" * 64}
     here.forget(["a" * 64])
@@ -244,13 +244,10 @@ def test_of_a_request_that_is_older_than_a_purge_a_replica_keeps_nothing_purged(
 def test_a_request_begins_where_the_list_of_purged_passages_ends(tmp_path: Path) -> None:
     cache = KVCache(tmp_path / "here")
     about = replicas.About(EchoEngine().identity, None, "", 0, "here")
-    engine = ReplicatedEngine(None, about, EchoEngine().count_prompt_tokens, purge_list=cache.purge_list)
+    engine = ReplicatedEngine(None, about, EchoEngine().count_prompt_tokens, cache)
     assert engine.purge_mark() == cache.purge_mark() == 0
     cache.forget(["a" * 64])
     assert engine.purge_mark() == cache.purge_mark() > 64
-    (tmp_path / "here/purged").unlink()
-    (tmp_path / "here/purged").mkdir()
-    assert engine.purge_mark() == 0
 
 
 def test_more_threads_than_a_machine_has_cores_are_refused(ray_session: None) -> None:
@@ -409,7 +406,7 @@ def test_with_the_real_reader_16_clients_get_the_bytes_of_the_one_process_server
         wanted = [answer(alone, body) for body in asked]
     alone_model.close()
     count, digest = prompt_counter(reader_reference), reader_reference.digest
-    model = two.open(partial(open_model, tmp_path / "replicas"), bool, digest=digest, count=count, purge_list=bytes)
+    model = two.open(partial(open_model, tmp_path / "replicas"), bool, digest=digest, count=count, states=KVCache())
     with closing(model), running(configuration, model, {"kb": base}) as server, ThreadPoolExecutor(16) as clients:
         assert model.engine.numeric_class == alone_model.engine.numeric_class
         assert list(clients.map(lambda body: answer(server, body), asked)) == wanted
