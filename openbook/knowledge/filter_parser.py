@@ -36,7 +36,7 @@ MAX_CHARS = 4000
 MAX_DEPTH = 100
 MAX_TERMS = 256
 
-_EXAMPLE = """for instance: --where "date >= 2025-01-01 and type = 'pdf'\""""
+_EXAMPLE = "for instance: date >= 2025-01-01 and type = 'pdf'"
 _WORDS = frozenset({"and", "or", "not", "in", "contains", "matches", "exists", "true", "false"})
 _PATTERNS = ("contains", "matches")
 _TOKEN = re.compile(
@@ -99,7 +99,7 @@ class _Parser:
         self._at = self._depth = self._terms = 0
         self._tokens: list[_Token] = []
         if len(text) > MAX_CHARS:
-            raise QuestionError(f"--where: {len(text):,} characters are too many; the limit is {MAX_CHARS:,}.")
+            raise QuestionError(f"Filter: {len(text):,} characters are too many; the limit is {MAX_CHARS:,}.")
         for at, character in enumerate(text):
             if unicodedata.category(character) in {"Cc", "Cs"} and character not in "\t\r\n":
                 self._fail(f"{character!a} cannot stand in a filter", at)
@@ -304,7 +304,7 @@ class _Parser:
 
     def _fail(self, what: str, at: int) -> NoReturn:
         shown = self._text if len(self._text) <= 60 else f"...{self._text[max(at - 30, 0) : at + 30]}..."
-        raise QuestionError(f"--where: {what} at character {at + 1}: {_shown(shown)} ; {_EXAMPLE}")
+        raise QuestionError(f"Filter: {what} at character {at + 1}: {_shown(shown)} ; {_EXAMPLE}")
 
 
 def _shown(text: str) -> str:

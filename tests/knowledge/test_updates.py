@@ -342,7 +342,7 @@ def test_metadata_of_a_sidecar_filters(library: Library) -> None:
     library.write("a.txt.meta.toml", 'status = "draft"\n')
     assert synced(library)["a.txt"] == ("updated", "")
     assert (found("status = 'final'"), found("status = 'draft'")) == (set(), {"a.txt"})
-    with pytest.raises(QuestionError, match="--where"):
+    with pytest.raises(QuestionError, match="Filter: "):
         found("status = ")
 
 
