@@ -8,7 +8,6 @@ same passages again; the search is not repeated.
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
@@ -26,7 +25,14 @@ from openbook.knowledge.quotes import AnswerSupport, closest, is_sure, quote
 from openbook.knowledge.scope import UNLABELLED, Scope
 from openbook.overview import KINDS, combined, overview_of, take_notes, windows_of
 from openbook.parallel import Cancelled, Progress, never
-from openbook.prompts import ABSTENTION, closed_book_prompt, open_book_prompt, whether_stated, with_instruction
+from openbook.prompts import (
+    ABSTENTION,
+    checked_question,
+    closed_book_prompt,
+    open_book_prompt,
+    whether_stated,
+    with_instruction,
+)
 from openbook.receipts import FORMATS
 from openbook.records import (
     Answer,
@@ -46,7 +52,6 @@ from openbook.records import (
 _Result = TypeVar("_Result")
 
 CLOSED_BOOK = "closed-book"  # the strategy without passages
-MAX_QUESTION_CHARS = 8_000
 PASSAGES = 4  # that are read; for all strategies but "each" they are windows
 MIN_HITS = 12  # that are searched for, so that an older document is seen beside the one that replaced it
 READER_TOKENS = 160  # a trained reader answers in one line
@@ -394,20 +399,6 @@ def strategy_of(
             "reader of single passages. Use the strategy 'together'."
         )
     return wanted
-
-
-def checked_question(question: str) -> str:
-    """The question without surrounding whitespace. Raises QuestionError when it is empty or too long."""
-    if len(question) > MAX_QUESTION_CHARS:
-        raise QuestionError(
-            f"The question has {len(question):,} characters; at most {MAX_QUESTION_CHARS:,} are allowed. Long texts belong "
-            "in the knowledge base."
-        )
-    # Lone surrogates (undecodable bytes of a command line) and NULs have no meaning in a question.
-    question = question.encode("utf-8", "replace").decode().replace("\0", " ").strip()
-    if not re.search(r"\w", question):
-        raise QuestionError("The question is empty or has no word in it.")
-    return question
 
 
 def _too_long(tokens: int, model: FrozenModel, decoding: Decoding) -> ContextOverflow:

@@ -9,10 +9,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from openbook.answer import MAX_QUESTION_CHARS
 from openbook.errors import ContextOverflow
 from openbook.inference import FrozenModel
 from openbook.parallel import Cancelled, never
+from openbook.prompts import MAX_QUESTION_CHARS
 from openbook.records import Decoding, Prompt
 
 MOST_EARLIER = 2  # turns of the user that a follow-up may refer back to

@@ -12,8 +12,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
+from openbook.errors import QuestionError
 from openbook.records import Passage, Prompt, ReaderFormat
 
+MAX_QUESTION_CHARS = 8_000
 ABSTENTION = "The passages do not say."
 OPEN_BOOK_SYSTEM = (
     "You answer questions about a user's documents from numbered excerpts, which were found by a search. Use only the "
@@ -37,6 +39,20 @@ _ASKS_YES_OR_NO = re.compile(
     r"(?:n['\u2019]?t)?\b(?!.*\bor\b)",
     re.IGNORECASE | re.DOTALL,
 )
+
+
+def checked_question(question: str) -> str:
+    """The question without surrounding whitespace. Raises QuestionError when it is empty or too long."""
+    if len(question) > MAX_QUESTION_CHARS:
+        raise QuestionError(
+            f"The question has {len(question):,} characters; at most {MAX_QUESTION_CHARS:,} are allowed. Long texts belong "
+            "in the knowledge base."
+        )
+    # Lone surrogates (undecodable bytes of a command line) and NULs have no meaning in a question.
+    question = question.encode("utf-8", "replace").decode().replace("\0", " ").strip()
+    if not re.search(r"\w", question):
+        raise QuestionError("The question is empty or has no word in it.")
+    return question
 
 
 def with_instruction(question: str, instruction: str) -> str:

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from openbook.answer import SURELY_YES, Options, answer_again, ask, checked_question, pack
+from openbook.answer import SURELY_YES, Options, answer_again, ask, pack
 from openbook.config import Strategy
 from openbook.errors import ContextOverflow, QuestionError
 from openbook.inference import FrozenModel, connect_model
 from openbook.inference.frozen import SIDE_BY_SIDE
 from openbook.knowledge import KnowledgeBase
 from openbook.parallel import Cancelled, never
-from openbook.prompts import ABSTENTION, IS_STATED, open_book_prompt
+from openbook.prompts import ABSTENTION, IS_STATED, checked_question, open_book_prompt
 from openbook.records import Answer, Completion, Decoding, ModelIdentity, Prompt, ReaderFormat, Stated, sha256_hex
 from openbook.replay import replay
 from openbook.testing import EchoEngine, HashEmbedder, echo_model

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbook.answer import MAX_QUESTION_CHARS
 from openbook.conversation import MOST_REWRITE_CHARS, condensed, faithful, resolve_follow_up
 from openbook.inference import FrozenModel
+from openbook.prompts import MAX_QUESTION_CHARS
 from openbook.records import ReaderFormat
 from openbook.testing import EchoEngine, echo_model
 

@@ -54,8 +54,8 @@ def ask(
     **flags: object,
 ) -> None:
     """Answer QUESTION from documents, with citations, or say that the documents do not hold the answer."""
-    from openbook.answer import checked_question
     from openbook.knowledge.scope import UNLABELLED
+    from openbook.prompts import checked_question
     from openbook.receipts import append
 
     if closed_book and (docs or kb or scope):
@@ -101,7 +101,7 @@ def ask(
 @JSON
 def search(query: str, kb: Place | None, scope: ScopeOptions, limit: int, cluster: str | None, as_json: bool) -> None:
     """Find the passages that match QUERY best, by meaning and by words, without a language model."""
-    from openbook.answer import checked_question
+    from openbook.prompts import checked_question
 
     query = checked_question(query)
     base, embedder = context.open_searchable(context.settings(kb=kb))

@@ -57,8 +57,8 @@ def chat(
     it, delete lines from it; give it again to go on. If its last line is a question, that is answered first. You type
     questions, or they come from standard input, one a line. Ctrl-D ends.
     """
-    from openbook.answer import checked_question
     from openbook.conversation import resolve_follow_up
+    from openbook.prompts import checked_question
     from openbook.receipts import append
 
     current = context.settings(docs=docs, kb=kb, model=model)

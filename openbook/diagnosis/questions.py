@@ -19,10 +19,10 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
-from openbook.answer import checked_question
 from openbook.codec import convert, parse_json
 from openbook.errors import ConfigError, QuestionError, StorageError
 from openbook.files import replace_file, storage_errors
+from openbook.prompts import checked_question
 from openbook.records import Digest, canonical_json
 
 Kind: TypeAlias = Literal["answerable", "unanswerable", "world"]

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 from openbook.errors import KnowledgeError, TextIsElsewhere
@@ -26,6 +25,7 @@ from openbook.knowledge.write_lock import LOCK_TIMEOUT_S
 from openbook.records import Digest, sha256_hex
 
 _BETWEEN = bytes(16)  # no window of text spans it
+_AT_ONCE = 4 << 20  # bytes of the database that are searched together
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,17 +224,23 @@ def _traces(connection: Connection, paths: Iterable[str], contents: Iterable[int
 
 def _drop_what_stays(store: Store, connection: Writer, needles: Needles) -> None:
     """What other documents hold too is theirs: a sentence that two files share, the folder of a path, a vector."""
-    for sql in (
-        "SELECT key, code, title, media_type, metadata FROM contents",
-        *(f"SELECT * FROM {table}" for table in connection.tables() if table != "contents"),
-    ):
-        rows = store.scan(connection, sql)
-        while some := list(islice(rows, 1024)):
-            values = [v if isinstance(v, bytes) else str(v).encode() for row in some for v in row]
-            needles.drop_found_in(_BETWEEN.join(values))
+    data = bytearray()
+    for value in _values(store, connection):
+        data += value + _BETWEEN
+        if len(data) > _AT_ONCE:
+            needles.drop_found_in(bytes(data))
+            data.clear()
+    needles.drop_found_in(bytes(data))
+
+
+def _values(store: Store, connection: Writer) -> Iterator[bytes]:
+    """All that the database holds."""
+    others = [table for table in connection.tables() if table != "contents"]
+    for columns, table in [("key, code, title, media_type, metadata", "contents"), *(("*", table) for table in others)]:
+        for row in store.scan(connection, f"SELECT {columns} FROM {table}"):
+            yield from (value if isinstance(value, bytes) else str(value).encode() for value in row)
     for (text,) in store.scan(connection, "SELECT text FROM contents"):
-        for form in _forms(text):
-            needles.drop_found_in(form)
+        yield from _forms(text)
 
 
 def _forms(text: str) -> set[bytes]:

@@ -17,9 +17,10 @@ from fastapi import Response
 from fastapi.responses import StreamingResponse
 
 from openbook import knowledge
-from openbook.answer import CLOSED_BOOK, Options, ask, checked_question
+from openbook.answer import CLOSED_BOOK, Options, ask
 from openbook.conversation import resolve_follow_up
 from openbook.knowledge import KnowledgeBase
+from openbook.prompts import checked_question
 from openbook.receipts import append
 from openbook.records import Answer, Decoding, canonical_json, sha256_hex
 from openbook.serving.concurrency import Stop

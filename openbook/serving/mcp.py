@@ -24,10 +24,11 @@ from pydantic import BaseModel, Field
 from starlette.types import Message, Receive, Scope, Send
 
 from openbook import __version__, knowledge
-from openbook.answer import Options, ask, checked_question
+from openbook.answer import Options, ask
 from openbook.errors import OpenBookError, QuestionError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
+from openbook.prompts import checked_question
 from openbook.records import Answer, Confidence, Embedder
 from openbook.serving.answers import Conversation, answered
 from openbook.serving.concurrency import Stop

@@ -9,7 +9,7 @@ import numpy as np
 from fastapi import APIRouter
 from pydantic import Field
 
-from openbook.answer import checked_question
+from openbook.prompts import checked_question
 from openbook.records import EmbedderIdentity, Hit, Passage
 from openbook.serving.concurrency import Stop
 from openbook.serving.errors import ApiError, check_at_most, invalid
