@@ -64,9 +64,9 @@ def main() -> None:
         rounds.append({name: own(name, number) for name in names})
     show(rounds, options.passages)
     value = {"question": "seconds to the first token", "cores": available_cores(), "rounds": rounds}
+    print(json.dumps(value))
     if options.plot:
         plot(rounds, options.passages, options.plot)
-    print(json.dumps(value))
 
 
 def pool(reference: ModelReference, size: int = POOL) -> tuple[list[tuple[str, str]], list[str]]:

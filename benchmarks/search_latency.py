@@ -275,9 +275,9 @@ def main() -> None:
         work = arguments.work or Path(temporary)
         results = [one_size(arguments.kb, work / str(size), size) for size in arguments.sizes]
     print(table(results))
+    print(json.dumps(results))
     if arguments.plot:
         plot(results, arguments.plot)
-    print(json.dumps(results))
 
 
 if __name__ == "__main__":

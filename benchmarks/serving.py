@@ -121,8 +121,8 @@ def questions(limit: int) -> list[str]:
 # --- a server, and clients ------------------------------------------------------------------------------------------
 
 
-def openbook_command(kb: Path) -> list[str]:
-    return [sys.executable, "-m", "openbook", "serve", "--port", "0", "--kb", str(kb)]
+def openbook_command(kb: Path, model: str = "reader") -> list[str]:
+    return [sys.executable, "-m", "openbook", "serve", "--port", "0", "--kb", str(kb), "--model", model]
 
 
 @contextmanager
@@ -182,7 +182,9 @@ def client_of(server: Server) -> Ask:
 def warm(server: Server, asked: Sequence[str]) -> None:
     client = client_of(server)
     for question in asked:
-        client(f"Please tell me: {question}")
+        status, _ = client(f"Please tell me: {question}")
+        if status != 200:
+            sys.exit(f"The server answers with status {status}.")
 
 
 def under_load(new_client: Callable[[], Ask], asked: Sequence[str], clients: int, seconds: float) -> dict[str, Any]:

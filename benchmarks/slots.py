@@ -157,7 +157,7 @@ def load(options: argparse.Namespace) -> list[dict[str, Any]]:
         for number in range(options.rounds):
             row: dict[str, Any] = {}
             for strategy, n in contenders if number % 2 == 0 else contenders[::-1]:
-                command = [*openbook_command(kb), "--model", options.model, "--slots", str(n)]
+                command = [*openbook_command(kb, options.model), "--slots", str(n)]
                 with serving(command, options.model) as server:
                     name = f"{strategy}, {n} slots"
                     body_of = partial(body, options, strategy)
