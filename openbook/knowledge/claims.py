@@ -27,6 +27,7 @@ _SCALE = re.compile(r"\bin (thousand|million|billion)s\b|(?<!\w)[€$£](m|bn|k)
 _SCALES = {form: MONEY_SCALES[form] for form in "thousand million billion k m bn".split()}
 _YEAR = re.compile(r"(?<![\w.,])(?:1[5-9]|20)\d\d(?![\w]|[.,]\d)")
 _CLAUSE_END = re.compile(r"[.;:,|](?=\s|$)|[—–]")
+_BRACKETS = re.compile(r"\(([^()]*)\)")
 
 _NEGATIONS = frozenset(
     "not no never without neither nor cannot none nobody nothing rarely seldom hardly unlike lack lacks".split()
@@ -152,6 +153,8 @@ def stem(word: str) -> str:
 def _denied(text: str) -> frozenset[str]:
     """Stems that are only in denials: behind a negation, up to the next verb or the end of the clause."""
     inside, outside = set[str](), set[str]()
+    # A denial in brackets ends with them. One before them goes on behind them: "not (yet) sold".
+    text = _BRACKETS.sub(lambda m: m[0] if _NEGATIONS.isdisjoint(words_of(m[1])) else f"; {m[1]}; ", text)
     for clause in _CLAUSE_END.split(text):
         left = 0
         for word in words_of(clause):

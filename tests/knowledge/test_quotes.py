@@ -22,6 +22,7 @@ HOURS = (
     "Groups over 20 get a guide. Members may borrow maps.\n\n"
     "Sales were 12 million euros, compared with 9 million euros in 2022. The office opens at 8:15 am."
 )
+REPORT = "**Severity:** 2 (serious, no injury)\n**Investigator:** Priya Nanda, Safety Officer\n\nTickets are not (yet) sold online."
 APART = "Sales  were   good  after\n   the strike. Sales rose from 3 to 9."
 FARES = """| Ticket | 2024 | 2023 |
 |---|---|---|
@@ -92,6 +93,8 @@ def test_the_sentence_that_holds_the_answer_is_quoted(answer: str, question: str
         (APART, "Sales rose from 3 to 9.", "Sales rose from 9 to 3."),
         ("It costs 5 per cent of income and fell from 9 to 3.", "It costs 5% and fell from 9 to 3.", "It costs 5% and fell from 3 to 9."),
         (HOURS, "The office opens at 08:15.", "The office opens at 8:45."),
+        (REPORT, "The investigator was Priya Nanda, Safety Officer.", "The investigator was Priya Nanda, not the Safety Officer."),
+        (REPORT, "Tickets are not sold online.", "Tickets are sold online."),
     ],
 )  # fmt: skip
 def test_a_right_paraphrase_is_supported_and_a_changed_value_is_not(text: str, right: str, altered: str) -> None:
