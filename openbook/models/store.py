@@ -194,6 +194,8 @@ class ModelStore:
             raise UnknownModel(f"{len(matching)} models have a digest that begins with {text}. Give more of it.")
         if matching:
             return next((name for name, digest in self.names().items() if digest == matching[0]), ""), matching[0]
+        if text in CATALOGUE:
+            raise UnknownModel(f"The model {text!r} is not stored yet. Fetch it: openbook models pull {text}")
         names = aliases.all_names(self.root)
         hint = did_you_mean(text, {*names, *CATALOGUE})
         if not hint:

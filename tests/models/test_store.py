@@ -38,6 +38,8 @@ def test_an_empty_store(store: ModelStore, tmp_path: Path, monkeypatch: pytest.M
     assert (store.names(), store.list(), store.damaged()) == ({}, (), {})
     with pytest.raises(UnknownModel, match=r"No model is called 'x'\. Known are .*minilm-l6-int8"):
         store.resolve("x")
+    with pytest.raises(UnknownModel, match=r"'reader' is not stored yet\. Fetch it: openbook models pull reader"):
+        store.resolve("reader")
     assert not store.root.exists()
     monkeypatch.chdir(tmp_path)
     assert ModelStore(Path("models")).root == tmp_path / "models", "it stays there wherever the program goes"
