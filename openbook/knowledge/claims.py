@@ -10,10 +10,9 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
-from functools import lru_cache
-from itertools import pairwise
+from functools import cached_property, lru_cache
+from itertools import accumulate, pairwise
 
 from openbook.knowledge.values import MONEY_SCALES, MONTHS, NUMBER_WORDS, WEEKDAYS, Value, details_agree, located_values
 from openbook.knowledge.words import is_function_word, stemmer
@@ -84,41 +83,59 @@ for _group, _line in enumerate(_OPPOSITES.strip().splitlines()):
             _SIDES[_IRREGULAR.get(_word, _word)].add((_group, _side))
 
 
-@dataclass(frozen=True, slots=True)
 class Statement:
-    """A text as far as rules can compare it. Stems are of words that carry a meaning, numbers left out."""
+    """A text as far as rules can compare it, found when it is asked for. Stems are of words that carry a meaning, numbers left out.
 
-    text: str
-    words: tuple[str, ...]
-    stems: frozenset[str]
-    values: tuple[tuple[int, Value], ...]  # with the offsets where they begin
-    denied: frozenset[str]
-    sides: frozenset[tuple[int, int]]  # of `_OPPOSITES`: (group, side)
+    One of neighbouring sentences, its `parts`, denies nothing that one of them affirms.
+    """
+
+    def __init__(self, text: str, parts: Sequence[Statement] = ()) -> None:
+        self.text, self._parts = text, parts
+
+    @cached_property
+    def words(self) -> tuple[str, ...]:
+        return tuple(word for each in self._parts for word in each.words) or tuple(words_of(self.text))
+
+    @cached_property
+    def stems(self) -> frozenset[str]:
+        return frozenset(stem(word) for word in self.words if is_content(word))
+
+    @cached_property
+    def values(self) -> tuple[tuple[int, Value], ...]:
+        """With the offsets where they begin."""
+        if self._parts:
+            starts = accumulate((len(each.text) + 1 for each in self._parts), initial=0)
+            parts = zip(starts, self._parts, strict=False)
+            return tuple((at + start, value) for at, each in parts for start, value in each.values)
+        twice = ((match.start(), Value(("number", "2"))) for match in _TWICE.finditer(self.text))
+        return (*located_values(self.text), *twice)
+
+    @cached_property
+    def cores(self) -> frozenset[tuple[str, ...]]:
+        return frozenset(value.core for _, value in self.values)
+
+    @cached_property
+    def denied(self) -> frozenset[str]:
+        if self._parts:
+            affirmed = (each.stems - each.denied for each in self._parts)
+            return frozenset[str]().union(*(each.denied for each in self._parts)).difference(*affirmed)
+        return _denied(self.text)
+
+    @cached_property
+    def sides(self) -> frozenset[tuple[int, int]]:
+        """Of `_OPPOSITES`: (group, side)."""
+        if self._parts:
+            return frozenset[tuple[int, int]]().union(*(each.sides for each in self._parts))
+        return frozenset(_sides(self.words))
 
 
 def statement(text: str) -> Statement:
-    text = " ".join(plain(text).split())  # offsets of values count in it
-    twice = ((match.start(), Value(("number", "2"))) for match in _TWICE.finditer(text))
-    words = words_of(text)
-    return Statement(
-        text, tuple(words), stems_of(text), (*located_values(text), *twice), _denied(text), frozenset(_sides(words))
-    )
+    return Statement(" ".join(plain(text).split()))
 
 
 def joined(parts: Sequence[Statement]) -> Statement:
-    """Neighbouring sentences as one. What one of them affirms is not denied."""
-    values, at = list[tuple[int, Value]](), 0
-    for each in parts:
-        values += [(at + start, value) for start, value in each.values]
-        at += len(each.text) + 1
-    return Statement(
-        " ".join(each.text for each in parts),
-        tuple(word for each in parts for word in each.words),
-        frozenset().union(*(each.stems for each in parts)),
-        tuple(values),
-        frozenset().union(*(each.denied for each in parts)).difference(*(each.stems - each.denied for each in parts)),
-        frozenset().union(*(each.sides for each in parts)),
-    )
+    """Neighbouring sentences as one."""
+    return Statement(" ".join(each.text for each in parts), parts)
 
 
 def plain(text: str) -> str:
@@ -222,8 +239,9 @@ def _denies(claim: Statement, evidence: Statement) -> bool:
 
 def _turned(claim: Statement, evidence: Statement) -> bool:
     """Whether old and new changed places: from 9 to 3 against from 3 to 9."""
-    changes = _old_and_new(evidence)
-    return any(old != new and (new, old) in changes and (old, new) not in changes for old, new in _old_and_new(claim))
+    mine = _old_and_new(claim)
+    theirs = _old_and_new(evidence) if mine else set()
+    return any(old != new and (new, old) in theirs and (old, new) not in theirs for old, new in mine)
 
 
 def _old_and_new(told: Statement) -> set[tuple[str, str]]:
@@ -270,6 +288,8 @@ def _misaligned(claim: Statement, evidence: Statement) -> bool:
 
 def missing_values(claim: Statement, evidence: Iterable[Value], scales: Iterable[int]) -> list[Value]:
     """Values of the claim that the evidence lacks. `scales`: what its numbers are in, besides ones."""
+    if not claim.values:
+        return []
     evidence, scales = list(evidence), (1, *scales)
     years = {("number", str(Decimal(v.detail).normalize())) for v in evidence if v.kind == "date" and v.detail}
     return [

@@ -286,9 +286,8 @@ class _Claim:
     listed: int
 
     def overlap(self, there: Statement) -> int:
-        values = {value.core for _, value in there.values}
         words = len(self.new & there.stems) + len(self.statement.stems & there.stems)
-        return words + 4 * sum(value.core in values for value in self.added)
+        return words + 4 * sum(value.core in there.cores for value in self.added)
 
 
 class _Passages:
@@ -328,8 +327,7 @@ class _Passages:
         affirms = statement.words in (("yes",), ("no",))
         if affirms:  # what is affirmed or denied is the question
             statement = asked
-        cores = set() if affirms else {value.core for _, value in asked.values}
-        added = tuple(value for _, value in statement.values if value.core not in cores)
+        added = tuple(value for _, value in statement.values if affirms or value.core not in asked.cores)
         new = statement.stems - asked.stems
         if not new and not added and (affirms or not _OPEN & {*asked.words[:3]}):
             new = statement.stems  # an answer in the words of a question for yes or no is judged by all of them
@@ -374,13 +372,12 @@ class _Passages:
     def _holds(self, claim: _Claim, run: _Run, near: Sequence[_Run]) -> bool:
         """Whether every value, name and code stands in a sentence that is `near`, and nothing in the quote speaks against it."""
         there = [*(part.statement for part in near), *([run.header] if run.header else [])]
-        values = [value for each in there for _, value in each.values]
+        values = (value for each in there for _, value in each.values)
         context = claims.plain(" ".join((run.passage.title, *run.passage.headings)))
         missing = claims.missing_values(claim.statement, values, self.scales[run.rank])
         if missing:  # what the question says too may stand elsewhere in the passage
             around = [claims.statement(context), *(unit.statement for unit in self.units[run.rank])]
-            elsewhere = {value.core for each in around for _, value in each.values}
-            if any(value in claim.added or value.core not in elsewhere for value in missing):
+            if any(value in claim.added or all(value.core not in each.cores for each in around) for value in missing):
                 return False
         text = " ".join([*(each.text for each in there), context])
         for code in claim.codes:
@@ -413,10 +410,8 @@ def _named(label: Sequence[frozenset[str]], matter: frozenset[str]) -> bool:
 def _adds(statement: Statement, part: _Run, others: Sequence[_Run]) -> bool:
     """Whether a sentence of a longer quote has a word or value of the statement that its neighbours have not."""
     elsewhere = claims.joined([other.statement for other in others])
-    values = {value.core for _, value in statement.values} & {value.core for _, value in part.statement.values}
-    return bool(
-        statement.stems & part.statement.stems - elsewhere.stems
-        or values - {value.core for _, value in elsewhere.values}
+    return not (statement.stems & part.statement.stems <= elsewhere.stems) or any(
+        core in part.statement.cores and core not in elsewhere.cores for core in statement.cores
     )
 
 
