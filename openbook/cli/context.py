@@ -184,7 +184,8 @@ def run_options(current: Settings) -> RunOptions:
     from openbook.knowledge import RunOptions
     from openbook.parsers.sandbox import Limits
 
-    limits = Limits(current.read_timeout_s, current.read_memory_mb, current.max_file_mb * 1_000_000)
+    memory_mb = max(2048, 20 * current.max_file_mb)
+    limits = Limits(current.read_timeout_s, memory_mb, current.max_file_mb * 1_000_000)
     return RunOptions(limits, ocr=current.ocr)
 
 
