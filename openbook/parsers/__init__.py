@@ -23,7 +23,7 @@ from typing import BinaryIO
 from openbook.errors import NotReadNow, UnreadableFile
 from openbook.records import Content, Digest, sha256_hex
 
-PARSER_VERSION = "10"
+PARSER_VERSION = "11"
 DEEPEST_ATTACHMENT = 3
 MOST_TEXT_CHARS = 100_000_000  # what a file of a few kilobytes can ask a parser to repeat has no other bound
 

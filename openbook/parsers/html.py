@@ -13,7 +13,7 @@ from typing import Any
 from openbook.errors import UnreadableFile
 from openbook.parsers.blocks import MOST_DEPTH, Text, text_content
 from openbook.parsers.characters import clean, decode, one_line
-from openbook.parsers.elements import number
+from openbook.parsers.elements import MAX_COUNT, number
 from openbook.parsers.packages import common_metadata
 from openbook.records import Content, HeadingMark
 
@@ -115,7 +115,7 @@ class _PageTarget:
         self._in_title = False
         self._out = Text()
         self._tables: list[_Table] = []
-        self._lists: list[int] = []  # of each open list how many items it has counted; -1: it has bullets
+        self._lists: list[int | None] = []  # of each open list the number of its last item; None: it has bullets
         self._marker = ""  # of a list item that has no text yet
         self._pre: list[str] | None = None
         self._heading: tuple[str, int] | None = None  # the open heading's tag, and how many parts stand before it
@@ -141,11 +141,12 @@ class _PageTarget:
         if tag in _BLOCKS or tag in _LINES:
             self._break(1 if tag in _LINES or (tag in _LISTS and self._lists) else 2)
         if tag in _LISTS:
-            self._lists.append(0 if tag == "ol" else -1)
+            start = number(attributes.get("start", ""), -MAX_COUNT, MAX_COUNT, 1)
+            self._lists.append(start - 1 if tag == "ol" else None)
         elif tag == "li":
             self._marker = "- "
-            if self._lists and self._lists[-1] >= 0:
-                self._lists[-1] += 1
+            if self._lists and (last := self._lists[-1]) is not None:
+                self._lists[-1] = number(attributes.get("value", ""), -MAX_COUNT, MAX_COUNT, last + 1)
                 self._marker = f"{self._lists[-1]}. "
             self._marker = "  " * max(min(len(self._lists), MOST_DEPTH) - 1, 0) + self._marker
         elif tag == "pre":

@@ -43,7 +43,7 @@ def parse_json(data: bytes, name: str) -> Content:
     stated = {key: said for key, said in value.items() if isinstance(said, str)} if isinstance(value, dict) else {}
     title = one_line(stated.get("title") or stated.get("name", ""))
     metadata = make_metadata((key, said) for key, said in stated.items() if key in _OWN_FIELDS)
-    written = clean("\n".join(_lines(value, "")) + "\n")
+    written = clean("\n".join(_lines(value)) + "\n")
     return text_content(written, "application/json", name, (), metadata, title=title, chars=len(text))
 
 
@@ -52,7 +52,7 @@ def parse_json_lines(data: bytes, name: str) -> Content:
     lines: list[str] = []
     for line in filter(str.strip, text.split("\n")):
         try:
-            lines += _lines(_loaded(line), "")
+            lines += _lines(_loaded(line))
         except (ValueError, RecursionError):
             lines.append(line)
     return text_content(clean("\n".join(lines) + "\n"), "application/jsonl", name, chars=len(text))
@@ -63,9 +63,9 @@ def _loaded(text: str) -> Any:
     return json.loads(text, object_pairs_hook=unique_keys, parse_int=str, parse_float=str, parse_constant=str)
 
 
-def _lines(value: Any, path: str) -> Iterator[str]:
-    """Depth first, with a stack of its own: as deep as the parser goes."""
-    waiting: list[Iterator[tuple[str, Any]]] = [iter([(path, value)])]
+def _lines(value: Any) -> Iterator[str]:
+    """Depth first, with a stack of its own: as deep as the parser goes. An empty `value` has no lines."""
+    waiting: list[Iterator[tuple[str, Any]]] = [iter([("", value)] if value not in ({}, []) else [])]
     while waiting:
         item = next(waiting[-1], None)
         if item is None:
@@ -130,8 +130,9 @@ def _cell_blocks(cell: dict[str, Any], language: str) -> Iterator[str]:
     source = _joined(cell.get("source"))
     if cell.get("cell_type") != "code":
         yield source
-    elif source.strip():
-        yield _fenced(source, language)
+    else:
+        if source.strip():
+            yield _fenced(source, language)
         outputs = cell.get("outputs")
         for output in map(_dict, outputs if isinstance(outputs, list) else []):
             data = _dict(output.get("data"))
