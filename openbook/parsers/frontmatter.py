@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -102,6 +103,7 @@ def _loaded(block: str, *, is_toml: bool) -> Mapping[Any, Any]:
     return value if isinstance(value, dict) else {}
 
 
+@functools.cache
 def _yaml_loader() -> Any:
     """PyYAML's safe loader without aliases (one could stand for a billion), and with `no` and `1:30` as text."""
     import yaml

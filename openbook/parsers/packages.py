@@ -123,17 +123,20 @@ class Package:
         named = (target for kind, target in self.relations("").values() if kind == "officeDocument")
         return next((part for part in named if part in self), usual)
 
+    def kind(self) -> str:
+        """The usual suffix of the format, else an empty string. Raises UnreadableFile."""
+        if "META-INF/container.xml" in self:
+            return ".epub"
+        if "content.xml" in self:  # OpenDocument; its other kinds have one parser
+            return ".ods" if "mimetype" in self and b"spreadsheet" in self.read("mimetype") else ".odt"
+        usual = next((p for p in ("word/document.xml", "ppt/presentation.xml", "xl/workbook.xml") if p in self), "")
+        return _MAIN_PARTS.get(self.main_part(usual).partition("/")[0], "")
+
 
 def package_kind(data: bytes) -> str:
     """The usual suffix of the office format or book that a ZIP file's bytes are, else an empty string."""
     try:
-        package = Package(data, "a package")
-        if "META-INF/container.xml" in package:
-            return ".epub"
-        if "content.xml" in package:  # OpenDocument; its other kinds have one parser
-            return ".ods" if "mimetype" in package and b"spreadsheet" in package.read("mimetype") else ".odt"
-        usual = next((p for p in ("word/document.xml", "ppt/presentation.xml", "xl/workbook.xml") if p in package), "")
-        return _MAIN_PARTS.get(package.main_part(usual).partition("/")[0], "")
+        return Package(data, "a package").kind()
     except UnreadableFile:
         return ""
 

@@ -17,7 +17,7 @@ from itertools import groupby, islice, zip_longest
 from openbook.errors import UnreadableFile
 from openbook.parsers.blocks import Blocks, text_content
 from openbook.parsers.characters import title_from_name
-from openbook.parsers.packages import ZIP_MARK, Package, core_properties, package_kind
+from openbook.parsers.packages import ZIP_MARK, Package, core_properties
 from openbook.parsers.text import read_text
 from openbook.records import Content
 
@@ -53,7 +53,9 @@ def parse_workbook(data: bytes, name: str) -> Content:
     import python_calamine as calamine
 
     # The check of the package also stops a zip bomb before Calamine unpacks it.
-    title, metadata = core_properties(Package(data, "a workbook")) if data.startswith(ZIP_MARK) else ("", ())
+    package = Package(data, "a workbook") if data.startswith(ZIP_MARK) else None
+    title, metadata = core_properties(package) if package else ("", ())
+    media_type = _MEDIA_TYPES.get(package.kind() if package else ".xls", _MEDIA_TYPES[".xlsx"])
     out = Blocks()
     left = MOST_CELLS
     try:
@@ -76,8 +78,7 @@ def parse_workbook(data: bytes, name: str) -> Content:
         raise UnreadableFile("encrypted with a password") from error
     except (calamine.CalamineError, OSError, ValueError) as error:
         raise UnreadableFile("a damaged workbook") from error
-    kind = package_kind(data) if data.startswith(ZIP_MARK) else ".xls"
-    return out.content(_MEDIA_TYPES.get(kind, _MEDIA_TYPES[".xlsx"]), title or title_from_name(name), name, metadata)
+    return out.content(media_type, title or title_from_name(name), name, metadata)
 
 
 def _shown(cell: object) -> str:
