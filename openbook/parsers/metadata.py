@@ -121,7 +121,7 @@ def normalised(said: Mapping[str, object], *, strict: bool = False) -> Metadata:
             if not key:
                 raise UnreadableFile(f"{str(raw_key)[:40]!r} is not a key; use letters, digits and _")
             if key in kept:
-                raise UnreadableFile(f"the key {key!r} stands twice")
+                raise UnreadableFile(f"the key {key!r} appears twice")
             if len(kept) >= MAX_KEYS and key != LABEL_KEY:
                 raise UnreadableFile(f"more than {MAX_KEYS} keys")
             kept[key] = _labels(raw) if key == LABEL_KEY else _value(key, raw, strict=strict)

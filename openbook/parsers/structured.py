@@ -59,7 +59,7 @@ def parse_json_lines(data: bytes, name: str) -> Content:
 
 
 def _loaded(text: str) -> Any:
-    """Numbers stay as they are written. Raises ValueError also for a key that stands twice, of which one would be lost."""
+    """Numbers stay as they are written. Raises ValueError also for a key that appears twice, of which one would be lost."""
     return json.loads(text, object_pairs_hook=unique_keys, parse_int=str, parse_float=str, parse_constant=str)
 
 

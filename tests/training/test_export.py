@@ -78,7 +78,14 @@ def adapter(
     write_adapter(path, network, base.digest, alpha=METHOD.alpha, quantisation="F32", reader=READER)
     record = TrainingRecord({"name": "small"}, base.digest, (), "0", 1, 1, 1, "test", {}, None, ())
     return store_trained(
-        store, path, record, kind="adapter", name="small", licence="CC0", cutoff=KnowledgeCutoff(), as_name="small"
+        store,
+        path,
+        record,
+        kind="adapter",
+        manifest_name="small",
+        licence="CC0",
+        cutoff=KnowledgeCutoff(),
+        name="small",
     )
 
 
