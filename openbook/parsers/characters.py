@@ -14,7 +14,7 @@ from pathlib import PurePath
 
 from openbook.errors import UnreadableFile
 
-LONGEST_TITLE_CHARS = 200
+MAX_TITLE_CHARS = 200
 
 _NEWLINE = re.compile("\r\n?|[\f\x85\u2028\u2029]")
 _UNSAFE = re.compile(
@@ -43,8 +43,8 @@ def clean(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """`text` as a title: cleaned, white space collapsed, cut to `LONGEST_TITLE_CHARS`."""
-    return " ".join(clean(text[: 8 * LONGEST_TITLE_CHARS]).split())[:LONGEST_TITLE_CHARS].rstrip()
+    """`text` as a title: cleaned, white space collapsed, cut to `MAX_TITLE_CHARS`."""
+    return " ".join(clean(text[: 8 * MAX_TITLE_CHARS]).split())[:MAX_TITLE_CHARS].rstrip()
 
 
 def lines_of(text: str, start: int = 0, end: int | None = None) -> Iterator[tuple[int, str]]:

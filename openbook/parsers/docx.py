@@ -40,8 +40,8 @@ _OFF = frozenset({"0", "false", "off"})
 _HEADING = re.compile(r"heading ([1-9])$")
 _CODE = frozenset({"source code", "code", "code block", "html preformatted", "preformatted text"})
 _BODY_LEVEL = 9  # an outline level of 9 is body text
-_MOST_BASES = 30  # styles that are based on one another
-_LONGEST_LABEL_CHARS = 60
+_MAX_BASES = 30  # styles that are based on one another
+_MAX_LABEL_CHARS = 60
 _FORMULA_MARKS = {"num": "", "den": "/", "sub": "_", "sup": "^"}
 _ROMAN = ((1000, "m"), (900, "cm"), (500, "d"), (400, "cd"), (100, "c"), (90, "xc"), (50, "l"), (40, "xl"), (10, "x"),
           (9, "ix"), (5, "v"), (4, "iv"), (1, "i"))  # fmt: skip
@@ -110,7 +110,7 @@ class _Styles:
         return self._named(_value(properties, "pStyle") or self._default, 0).with_properties(properties)
 
     def _named(self, identifier: str, bases: int) -> _Style:
-        if identifier not in self._elements or bases > _MOST_BASES:  # they may be based on one another in a circle
+        if identifier not in self._elements or bases > _MAX_BASES:  # they may be based on one another in a circle
             return _Style()
         if identifier not in self._known:
             element = self._elements[identifier]
@@ -171,7 +171,7 @@ class _Numbering:
             shape, _, start = self._levels.get((definition, at), ("decimal", "", 1))
             return _count_shown(shape, counts[at] if at < len(counts) else start)
 
-        return re.sub(r"%([1-9])", shown, text)[:_LONGEST_LABEL_CHARS].strip()
+        return re.sub(r"%([1-9])", shown, text)[:_MAX_LABEL_CHARS].strip()
 
 
 def _count_shown(shape: str, count: int) -> str:

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from openbook.errors import UnreadableFile
-from openbook.parsers.blocks import MOST_DEPTH, Text, text_content
+from openbook.parsers.blocks import MAX_DEPTH, Text, text_content
 from openbook.parsers.characters import clean, decode, one_line
 from openbook.parsers.elements import MAX_COUNT, number
 from openbook.parsers.packages import common_metadata
 from openbook.records import Content, HeadingMark
 
-MOST_TABLES = 100  # inside one another
+MAX_TABLES = 100  # inside one another
 
 _LISTS = frozenset({"ul", "ol"})
 _CELLS = frozenset({"td", "th"})
@@ -53,8 +53,8 @@ _SELF_CLOSED = re.compile(
 _HIDDEN_STYLE = re.compile(r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*hidden)", re.I)
 _SPACES = re.compile(r"[ \t\n\xa0]+")
 _INVISIBLE = str.maketrans("", "", "\xad\u200b\ufeff")  # soft hyphens and the like would hide words from a search
-_LONGEST_CELL_CHARS = 800  # what is longer lays out a page and holds no data
-_MOST_LINES_IN_CELL = 8
+_MAX_CELL_CHARS = 800  # what is longer lays out a page and holds no data
+_MAX_LINES_IN_CELL = 8
 
 
 def parse_html(data: bytes, name: str) -> Content:
@@ -148,14 +148,14 @@ class _PageTarget:
             if self._lists and (last := self._lists[-1]) is not None:
                 self._lists[-1] = number(attributes.get("value", ""), -MAX_COUNT, MAX_COUNT, last + 1)
                 self._marker = f"{self._lists[-1]}. "
-            self._marker = "  " * max(min(len(self._lists), MOST_DEPTH) - 1, 0) + self._marker
+            self._marker = "  " * max(min(len(self._lists), MAX_DEPTH) - 1, 0) + self._marker
         elif tag == "pre":
             self._pre = []
         elif tag in _HEADINGS:
             self._heading = (tag, len(self._out.parts))
         elif tag == "table":
-            if len(self._tables) == MOST_TABLES:
-                raise UnreadableFile(f"holds more than {MOST_TABLES} tables inside one another")
+            if len(self._tables) == MAX_TABLES:
+                raise UnreadableFile(f"holds more than {MAX_TABLES} tables inside one another")
             self._tables.append(_Table(self._out))
         elif tag in _CELLS and self._tables:
             rows, columns = (number(attributes.get(name, ""), 1, 1000) for name in ("rowspan", "colspan"))
@@ -271,7 +271,7 @@ class _PageTarget:
 
 
 def _lays_out(cell: Text) -> bool:
-    return bool(cell.headings) or cell.length > _LONGEST_CELL_CHARS or cell.text.count("\n") > _MOST_LINES_IN_CELL
+    return bool(cell.headings) or cell.length > _MAX_CELL_CHARS or cell.text.count("\n") > _MAX_LINES_IN_CELL
 
 
 def _repeat(table: _Table, row: list[str]) -> None:

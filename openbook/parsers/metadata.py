@@ -42,7 +42,7 @@ _WRITTEN_DATES = ("%d-%b-%Y", "%d %b %Y", "%d %B %Y", "%B %d, %Y", "%b %d, %Y", 
 _INT64 = 2**63
 
 
-def merged(system: Metadata, file: Metadata = (), sidecar: Metadata = ()) -> Metadata:
+def merged(system: Metadata, file: Metadata, sidecar: Metadata) -> Metadata:
     """One document's metadata: the sidecar wins over the file, and facts of the file win over both."""
     return tuple(sorted({**dict(file), **dict(sidecar), **dict(system)}.items()))
 

@@ -24,7 +24,7 @@ from openbook.parsers.packages import Package, core_properties
 from openbook.records import Content
 
 _MEDIA_TYPE = "application/vnd.oasis.opendocument."
-_MOST_SPACES = 1_000
+_MAX_SPACES = 1_000
 # Deleted text, notes (they are collected), what a drawing is called, and the readings of Japanese words.
 _SKIPPED = frozenset(
     {"tracked-changes", "note", "annotation", "desc", "ruby-text", "forms", "notes", "event-listeners"}
@@ -173,7 +173,7 @@ class _Writer:
         for inner in element:
             name = local(inner)
             if name == "s":
-                parts.append(" " * number(attribute(inner, "c"), 1, _MOST_SPACES))
+                parts.append(" " * number(attribute(inner, "c"), 1, _MAX_SPACES))
             elif name == "tab":
                 parts.append("\t")
             elif name == "line-break":

@@ -22,13 +22,13 @@ from openbook.parsers.elements import child, children, descendants, local
 from openbook.parsers.frontmatter import make_metadata
 from openbook.records import Metadata
 
-MOST_UNPACKED_BYTES = 200_000_000
-MOST_XML_BYTES = 60_000_000  # of one part: as a tree it needs some ten times as much
-MOST_MEMBERS = 10_000
-MOST_RATIO = 150  # XML packs some 10 to 40 times; a bomb 1,000 times
+MAX_UNPACKED_BYTES = 200_000_000
+MAX_XML_BYTES = 60_000_000  # of one part: as a tree it needs some ten times as much
+MAX_MEMBERS = 10_000
+MAX_RATIO = 150  # XML packs some 10 to 40 times; a bomb 1,000 times
 ZIP_MARK = b"PK\x03\x04"
 _SMALL_BYTES = 10_000_000
-_DIRECTORY_BYTES = 400 * MOST_MEMBERS  # an entry takes 46 bytes and its name
+_DIRECTORY_BYTES = 400 * MAX_MEMBERS  # an entry takes 46 bytes and its name
 _BROKEN = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError, struct.error)
 _MAIN_PARTS = {"word": ".docx", "ppt": ".pptx", "xl": ".xlsx"}  # by folder
 # What libraries and programs enter when nobody gave a name.
@@ -45,7 +45,7 @@ class Package:
     def __init__(self, data: bytes, what: str) -> None:
         at = data.rfind(b"PK\x05\x06")
         if at >= 0 and len(data) >= at + 16 and int.from_bytes(data[at + 12 : at + 16], "little") > _DIRECTORY_BYTES:
-            raise UnreadableFile(f"holds too many parts, over the limit of {MOST_MEMBERS}")
+            raise UnreadableFile(f"holds too many parts, over the limit of {MAX_MEMBERS}")
         self.what = what
         try:
             self._archive = zipfile.ZipFile(BytesIO(data))
@@ -53,9 +53,9 @@ class Package:
             raise UnreadableFile(f"not {what}") from error
         members = self._archive.infolist()
         unpacked = sum(member.file_size for member in members)
-        if len(members) > MOST_MEMBERS:
-            raise UnreadableFile(f"holds {len(members)} parts, over the limit of {MOST_MEMBERS}")
-        if unpacked > MOST_UNPACKED_BYTES or unpacked > max(_SMALL_BYTES, MOST_RATIO * len(data)):
+        if len(members) > MAX_MEMBERS:
+            raise UnreadableFile(f"holds {len(members)} parts, over the limit of {MAX_MEMBERS}")
+        if unpacked > MAX_UNPACKED_BYTES or unpacked > max(_SMALL_BYTES, MAX_RATIO * len(data)):
             raise UnreadableFile(f"unpacks from {len(data) / 1e6:.1f} MB to {unpacked / 1e6:.1f} MB, like a zip bomb")
         # The formats allow no other method, and the header of an LZMA stream can ask for gigabytes of dictionary.
         if any(member.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED} for member in members):
@@ -85,8 +85,8 @@ class Package:
 
     def xml(self, part: str) -> Any:
         data = self.read(part)
-        if len(data) > MOST_XML_BYTES:
-            raise UnreadableFile(f"a part of {len(data) / 1e6:.0f} MB, over the limit of {MOST_XML_BYTES / 1e6:g} MB")
+        if len(data) > MAX_XML_BYTES:
+            raise UnreadableFile(f"a part of {len(data) / 1e6:.0f} MB, over the limit of {MAX_XML_BYTES / 1e6:g} MB")
         root = parse_xml(data, self.what)
         if root is None:
             raise self.damaged()

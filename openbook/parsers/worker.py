@@ -34,8 +34,8 @@ PIXELS = b"\1"  # begins an answer that is a picture
 NUMBER_BYTES, SIDE_BYTES = 8, 4  # of a page's number or a name's length; of a width or height
 # Kinds of refusals. The last is the base of the others, so it is looked for last.
 KINDS = {"not now": NotReadNow, "no such page": NoSuchPage, "unreadable": UnreadableFile}
-_LONGEST_REASON_CHARS = 300
-_LONGEST_PATH_BYTES = 1_000_000
+_MAX_REASON_CHARS = 300
+_MAX_PATH_BYTES = 1_000_000
 
 
 def main(arguments: list[str]) -> None:
@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> None:
     draws = arguments[0] == PAGE_IMAGE
     set_alarm = getattr(signal, "alarm", lambda seconds: 0)  # not on every platform
     _write_frame(answers, HELLO, b"")
-    while frame := read_frame(questions, _LONGEST_PATH_BYTES + settings["max_file_bytes"]):
+    while frame := read_frame(questions, _MAX_PATH_BYTES + settings["max_file_bytes"]):
         set_alarm(int(settings["timeout_s"]) + 3)  # a little more than the parent's patience: its clock should speak
         _write_frame(answers, frame[:NAME_BYTES], _answer(frame[NAME_BYTES:], settings, draws))
         if draws:
@@ -96,7 +96,7 @@ def _answer(question: bytes, settings: Mapping[str, Any], draws: bool) -> bytes:
     except Exception as error:  # noqa: BLE001  a bug in a format's library costs this file only
         reason = f"the parser failed ({type(error).__name__}: {error})"
     # Half a character is no JSON.
-    shown = reason[:_LONGEST_REASON_CHARS].encode("utf-8", "replace").decode()
+    shown = reason[:_MAX_REASON_CHARS].encode("utf-8", "replace").decode()
     return msgspec.json.encode({"reason": shown, "kind": kind})
 
 
