@@ -20,11 +20,11 @@ from openbook.codec import parse_json
 from openbook.errors import InvalidModelFile
 from openbook.files import storage_errors
 from openbook.models.gguf import GgufHeader, MetadataValue, read_gguf
+from openbook.models.reader_metadata import READER_KEYS
 from openbook.parallel import Progress
 from openbook.records import Digest, canonical_json, sha256_hex
 
 DIGEST_FORMAT = "openbook-model-digest/1"
-READER_KEYS = "openbook.reader."  # how a trained reader is asked; see records.ReaderFormat
 METADATA_TAG = b"openbook-metadata/1\n"
 CHUNK_BYTES = 1 << 20
 MAX_TOKENIZER_BYTES = 64 << 20

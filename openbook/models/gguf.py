@@ -64,7 +64,7 @@ class MetadataValue:
 
     @property
     def item_type(self) -> ValueType | None:
-        """The type of an array's items; None for what is no array."""
+        """The type of an array's items; None unless it is an array."""
         return ValueType(int.from_bytes(self.raw[:4], "little")) if self.type is ValueType.ARRAY else None
 
 

@@ -23,9 +23,10 @@ from openbook.models.bounds import check_lora_fits
 from openbook.models.catalogue import CATALOGUE, CatalogueEntry
 from openbook.models.describe import check_importable, describe, kind_of
 from openbook.models.gguf import read_gguf
-from openbook.models.gguf_writer import AdapterUpdates, Quantisation, reader_of, write_merged
+from openbook.models.gguf_writer import AdapterUpdates, Quantisation, write_merged
 from openbook.models.lineage import training_record_of
 from openbook.models.manifest import FILES, TRAINING_RECORD, Kind, KnowledgeCutoff, Manifest, Source
+from openbook.models.reader_metadata import reader_of
 from openbook.models.sources import HubSource, download_from_hub, fetch_first, find_on_hub, parse_source
 from openbook.models.store import ModelReference, ModelStore, staging_folder
 from openbook.models.training_record import TrainingRecord

@@ -119,7 +119,7 @@ def _membership(digest: Digest, reference: ModelReference | None, wanted: set[st
 
 
 def training_record_of(reference: ModelReference | None) -> TrainingRecord | None:
-    """The training record of a model, or None where there is none. Raises InvalidModelFile for a damaged one, StorageError."""
+    """The training record of a model; None if it has no record. Raises InvalidModelFile for a damaged one, StorageError."""
     if reference is None or TRAINING_RECORD not in reference.manifest.files:
         return None
     path = reference.path / TRAINING_RECORD

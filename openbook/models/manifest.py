@@ -48,7 +48,7 @@ class TokenizerSummary:
 
 @dataclass(frozen=True, slots=True)
 class TemplateSummary:
-    """Whether the model brings a chat template. `digest` is the section's; None for an embedder, which has none."""
+    """Whether the model brings a chat template. `digest` is the section's; None for an embedder."""
 
     present: bool
     digest: Sha256 | None

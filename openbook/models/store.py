@@ -125,7 +125,7 @@ class ModelStore:
         return aliases.read_history(self.root, name) if not name_problem(name) else ()
 
     def all_models(self) -> tuple[ModelReference, ...]:
-        """Every stored model that can be read, by digest; `name` is one that means it now, or the digest's first digits."""
+        """Every stored model that can be read, by digest; `name` is a name that means it now, or the digest's first digits."""
         names: dict[Digest, str] = {}
         for name in reversed(aliases.all_names(self.root)):
             with suppress(ModelNotVerified):  # a damaged name means nothing now, and hides no model

@@ -83,7 +83,7 @@ class _Style:
     numbering: str = ""
 
     def with_properties(self, properties: Any) -> _Style:
-        """This style with the properties (`w:pPr`) that a paragraph has of its own; None: it has none."""
+        """This style with a paragraph's own properties (`w:pPr`), if it has any."""
         style = self
         outline = _value(properties, "outlineLvl")
         if outline.isdigit() and not style.is_title:

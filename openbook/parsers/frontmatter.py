@@ -54,7 +54,7 @@ def front_matter(text: str) -> tuple[Metadata, int]:
     fields: list[tuple[str, object]] = []
     if end and end.end() <= MAX_BLOCK_CHARS and len(top) == len(text):
         fields = list(_flat(_loaded(block, is_toml=opening[1] == "+++")))
-    # Twice, empty, inside another field, or in what is no block: nobody can tell what was meant.
+    # Twice, empty, inside another field, or outside a valid block: nobody can tell what was meant.
     if len(_LABELS.findall(block)) > sum(key_name(name) == LABEL_KEY and value is not None for name, value in fields):
         raise UnreadableFile(
             "its front matter names labels and cannot be read: it must begin on the first line, be closed, name them "
@@ -87,7 +87,7 @@ def _first_of_each(fields: Iterable[tuple[str, object]]) -> dict[str, object]:
 
 
 def _loaded(block: str, *, is_toml: bool) -> Mapping[Any, Any]:
-    """The fields in a block of TOML or YAML; empty where it is none, or no mapping."""
+    """The fields in a block of TOML or YAML; empty where the block is not valid or not a mapping."""
     import tomllib
 
     import yaml

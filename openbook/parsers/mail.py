@@ -313,7 +313,7 @@ class _Properties:
         return [_Properties(self._file, path) for path in attached[:MAX_ATTACHMENTS]]
 
     def message(self) -> _Properties | None:
-        """The message that this attachment is, if it is one."""
+        """The attached message; None if this attachment is something else."""
         inner = (*self._place, "__substg1.0_3701000D")
         return _Properties(self._file, inner) if self._file.exists("/".join((*inner, _PROPERTIES))) else None
 

@@ -58,7 +58,7 @@ def system_metadata(path: str, size_bytes: int, modified_ns: int) -> Metadata:
 
 
 def not_a_label(text: str) -> str:
-    """What to say of a text that is none."""
+    """What to say of a text that is not an access label."""
     return f"{text!r} is not an access label: a label is 1 to 64 of a-z, 0-9, '_', '.', ':' and '-', and begins with a letter or digit"
 
 
@@ -238,7 +238,7 @@ def _iso(moment: datetime | date | time) -> str:
 
 
 def _date_text(text: str) -> str:
-    """A date as files write it, as ISO 8601; empty when it is none."""
+    """A date as files write it, as ISO 8601; empty when `text` is not a date."""
     from email.utils import parsedate_to_datetime
 
     if _PARTIAL_DATE.fullmatch(text):

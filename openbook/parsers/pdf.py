@@ -35,7 +35,7 @@ ONE_AT_A_TIME = threading.Lock()  # PDFium is not safe to call from two threads
 
 
 Recognise = Callable[[Any], str]
-"""Gets a page of PDFium. Returns the text in its picture, empty where there is none or it took too long."""
+"""Gets a page of PDFium. Returns the text in its picture, empty if it found no text or took too long."""
 
 
 def parse_pdf(data: bytes, name: str, recognise: Recognise | None = None) -> Content:

@@ -42,7 +42,7 @@ _LOOK_S = 0.05  # how often deadlines are looked at
 _MAX_NUMBER = 2**53
 
 Parsed: TypeAlias = tuple[Content, Digest] | UnreadableFile
-"""What became of one file: its content with the SHA-256 of the bytes that were parsed, or why it has none."""
+"""What became of one file: its content with the SHA-256 of the bytes that were parsed, or why it could not be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +200,7 @@ class Worker:
         return frame[NAME_BYTES:] if frame else None
 
     def _exchange(self, parts: Sequence[bytes], timeout_s: float, most_bytes: int, stop: Callable[[], bool]) -> bytes:
-        """The frame that it answers with; empty where there is none."""
+        """The frame that it answers with; empty if it sends none."""
         assert self.process.stdin is not None
         done, deadline = threading.Event(), time.monotonic() + timeout_s
 

@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> None:
 
 
 def read_frame(stream: BufferedReader[Any], most_bytes: int) -> bytes:
-    """The name and body of the next frame; empty when the stream ends or what it holds is no frame."""
+    """The name and body of the next frame; empty when the stream ends or holds no valid frame."""
     head = stream.read(4)
     size = int.from_bytes(head, "big")
     if len(head) < 4 or not NAME_BYTES <= size <= most_bytes:
@@ -70,7 +70,7 @@ def _write_frame(stream: BinaryIO, name: bytes, body: bytes) -> None:
 
 
 def _answer(question: bytes, settings: Mapping[str, Any], draws: bool) -> bytes:
-    """A content as JSON, or a picture; else as JSON why there is none."""
+    """A content as JSON, or a picture, or as JSON the reason why there is neither."""
     kind = "unreadable"
     try:
         if draws:
@@ -95,7 +95,7 @@ def _answer(question: bytes, settings: Mapping[str, Any], draws: bool) -> bytes:
         reason = "nested too deeply to read"
     except Exception as error:  # noqa: BLE001  a bug in a format's library costs this file only
         reason = f"the parser failed ({type(error).__name__}: {error})"
-    # Half a character is no JSON.
+    # JSON cannot hold half a character.
     shown = reason[:_MAX_REASON_CHARS].encode("utf-8", "replace").decode()
     return msgspec.json.encode({"reason": shown, "kind": kind})
 

@@ -17,9 +17,10 @@ from openbook.inference.frozen import FrozenModel
 from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.inference.tokenizer import open_tokenizer
 from openbook.models import ModelReference, ModelStore, import_gguf, read_gguf
-from openbook.models.gguf_writer import AdapterUpdates, Quantisation, reader_of
+from openbook.models.gguf_writer import AdapterUpdates, Quantisation
 from openbook.models.importer import merge, store_trained
 from openbook.models.manifest import KnowledgeCutoff
+from openbook.models.reader_metadata import reader_of
 from openbook.models.training_record import TrainingRecord
 from openbook.records import Decoding, ModelIdentity, Prompt, ReaderFormat
 from openbook.training.attention import Batch, batch_of, learned_logits
