@@ -142,7 +142,8 @@ class _PageTarget:
             self._break(1 if tag in _LINES or (tag in _LISTS and self._lists) else 2)
         if tag in _LISTS:
             start = number(attributes.get("start", ""), -MAX_COUNT, MAX_COUNT, 1)
-            self._lists.append(start - 1 if tag == "ol" else None)
+            counts = tag == "ol" and "reversed" not in attributes  # which counts down from how many items there are
+            self._lists.append(start - 1 if counts else None)
         elif tag == "li":
             self._marker = "- "
             if self._lists and (last := self._lists[-1]) is not None:

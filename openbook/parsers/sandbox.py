@@ -178,7 +178,7 @@ class Worker:
         self,
         question: Sequence[bytes],
         timeout_s: float,
-        most_bytes: int = MAX_ANSWER_BYTES,
+        max_bytes: int = MAX_ANSWER_BYTES,
         stop: Callable[[], bool] = lambda: False,
     ) -> bytes | None:
         """The body of its answer to a question, which comes in parts; None when it ended or was killed.
@@ -194,12 +194,12 @@ class Worker:
                 return None
         name = secrets.token_bytes(NAME_BYTES)
         size = len(name) + sum(map(len, question))
-        frame = self._exchange([size.to_bytes(4, "big"), name, *question], timeout_s, NAME_BYTES + most_bytes, stop)
+        frame = self._exchange([size.to_bytes(4, "big"), name, *question], timeout_s, NAME_BYTES + max_bytes, stop)
         if frame and frame[:NAME_BYTES] != name:
             raise ValueError(NONSENSE)
         return frame[NAME_BYTES:] if frame else None
 
-    def _exchange(self, parts: Sequence[bytes], timeout_s: float, most_bytes: int, stop: Callable[[], bool]) -> bytes:
+    def _exchange(self, parts: Sequence[bytes], timeout_s: float, max_bytes: int, stop: Callable[[], bool]) -> bytes:
         """The frame that it answers with; empty if it sends none."""
         assert self.process.stdin is not None
         done, deadline = threading.Event(), time.monotonic() + timeout_s
@@ -217,7 +217,7 @@ class Worker:
                 rest = memoryview(part)
                 while rest:  # a pipe may take less than all of it
                     rest = rest[self.process.stdin.write(rest) :]
-            return read_frame(self._answers, most_bytes)
+            return read_frame(self._answers, max_bytes)
         except (OSError, ValueError, MemoryError):  # it is gone, or the pool was closed
             return b""
         finally:

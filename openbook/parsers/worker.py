@@ -54,11 +54,11 @@ def main(arguments: list[str]) -> None:
         set_alarm(0)  # it may wait for the next file as long as the parent likes
 
 
-def read_frame(stream: BufferedReader[Any], most_bytes: int) -> bytes:
+def read_frame(stream: BufferedReader[Any], max_bytes: int) -> bytes:
     """The name and body of the next frame; empty when the stream ends or holds no valid frame."""
     head = stream.read(4)
     size = int.from_bytes(head, "big")
-    if len(head) < 4 or not NAME_BYTES <= size <= most_bytes:
+    if len(head) < 4 or not NAME_BYTES <= size <= max_bytes:
         return b""
     frame = stream.read(size)
     return frame if len(frame) == size else b""
