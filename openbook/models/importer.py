@@ -54,8 +54,8 @@ def import_gguf(
     """Copies a GGUF file into the store, verifies the copy and gives it the name (default: the file's, in lower case).
 
     The file is a model, or an adapter that OpenBook trained; its base need not be here yet. `knowledge_cutoff` is YYYY-MM-DD.
-    Raises InvalidModelFile, ConfigError for a name that cannot be one or another licence than that of the same weights in
-    the store, StorageError.
+    Raises InvalidModelFile; ConfigError for an invalid name, and for another licence or cutoff than the store has for the
+    same weights; StorageError.
     """
     name = _name_of(path) if name is None else checked_name(name)
     try:

@@ -139,7 +139,7 @@ class Manifest:
 
 
 def read_manifest(folder: Path, digest: Digest) -> Manifest:
-    """The manifest in the folder of the model `digest`. Raises InvalidModelFile if it is damaged or of another, StorageError."""
+    """The manifest in the folder of the model `digest`. Raises InvalidModelFile if it is damaged or another model's, StorageError."""
     path = folder / MANIFEST_NAME
     try:
         with storage_errors(f"read {path}"):

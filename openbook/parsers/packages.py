@@ -39,7 +39,7 @@ class Package:
     """An opened package. `what` says what it is, such as `a Word document`.
 
     What can be checked is checked before anything is unpacked. No more is read than the sizes checked here. Raises
-    UnreadableFile for no package, an encrypted one, or one that would unpack to too much.
+    UnreadableFile for what is not a package, for an encrypted one, and for one that would unpack to too much.
     """
 
     def __init__(self, data: bytes, what: str) -> None:

@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> None:
     set_alarm = getattr(signal, "alarm", lambda seconds: 0)  # not on every platform
     _write_frame(answers, HELLO, b"")
     while frame := read_frame(questions, _MAX_PATH_BYTES + settings["max_file_bytes"]):
-        set_alarm(int(settings["timeout_s"]) + 3)  # a little more than the parent's patience: its clock should speak
+        set_alarm(int(settings["timeout_s"]) + 3)  # a little longer than the parent waits: its clock decides
         _write_frame(answers, frame[:NAME_BYTES], _answer(frame[NAME_BYTES:], settings, draws))
         if draws:
             return
