@@ -15,17 +15,7 @@ from typing import Any
 from openbook.errors import UnreadableFile
 from openbook.parsers.blocks import Blocks
 from openbook.parsers.characters import one_line
-from openbook.parsers.elements import (
-    MAX_COUNT,
-    attribute,
-    child,
-    children,
-    descendants,
-    local,
-    number,
-    outermost,
-    text_chars,
-)
+from openbook.parsers.elements import attribute, child, children, descendants, local, number, outermost, text_chars
 from openbook.parsers.packages import Package, core_properties
 from openbook.records import Content
 
@@ -41,6 +31,7 @@ _HEADING = re.compile(r"heading ([1-9])$")
 _CODE = frozenset({"source code", "code", "code block", "html preformatted", "preformatted text"})
 _BODY_LEVEL = 9  # an outline level of 9 is body text
 _MAX_BASES = 30  # styles that are based on one another
+_MAX_COUNT = 1_000_000
 _MAX_LABEL_CHARS = 60
 _FORMULA_MARKS = {"num": "", "den": "/", "sub": "_", "sup": "^"}
 _ROMAN = ((1000, "m"), (900, "cm"), (500, "d"), (400, "cd"), (100, "c"), (90, "xc"), (50, "l"), (40, "xl"), (10, "x"),
@@ -143,14 +134,14 @@ class _Numbering:
             for level in children(element, "lvl"):
                 shape, text, start = (_value(level, name) for name in ("numFmt", "lvlText", "start"))
                 key = attribute(element, "abstractNumId"), number(attribute(level, "ilvl"), 0, 99)
-                self._levels[key] = shape or "decimal", text, number(start, 0, MAX_COUNT, 1)
+                self._levels[key] = shape or "decimal", text, number(start, 0, _MAX_COUNT, 1)
         for element in children(root, "num"):
             identifier = attribute(element, "numId")
             self._definitions[identifier] = _value(element, "abstractNumId")
             for override in children(element, "lvlOverride"):
                 if start := _value(override, "startOverride"):
                     depth = number(attribute(override, "ilvl"), 0, 99)
-                    self._starts[identifier, depth] = number(start, 0, MAX_COUNT)
+                    self._starts[identifier, depth] = number(start, 0, _MAX_COUNT)
 
     def label(self, identifier: str, depth: int) -> str:
         """What stands before the next item of the list: a number such as `2.1.`, or empty for a bullet."""
@@ -228,9 +219,8 @@ class _Writer:
 
     def _paragraph(self, element: Any) -> None:
         text, mark = self._text(element), child(element, "pPr", "rPr")
-        # Word counts an empty item, unless the mark at its end is hidden or deleted.
-        if not text.strip() and (child(mark, "vanish") is not None or child(mark, "del") is not None):
-            return
+        if not text.strip() and any(child(mark, name) is not None for name in ("vanish", "del", "moveFrom")):
+            return  # other empty items are counted: Word shows their numbers
         style = self._styles.of(element)
         label = self._numbering.label(style.numbering, style.depth) if style.numbering else ""
         if not text.strip():

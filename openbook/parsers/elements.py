@@ -6,8 +6,6 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-MAX_COUNT = 1_000_000  # the highest number of a list item
-
 
 def local(element: Any) -> str:
     """An element's name without its namespace; empty for an entity that is not resolved."""

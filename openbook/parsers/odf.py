@@ -9,21 +9,12 @@ from typing import Any
 from openbook.errors import UnreadableFile
 from openbook.parsers.blocks import Blocks
 from openbook.parsers.characters import one_line
-from openbook.parsers.elements import (
-    MAX_COUNT,
-    attribute,
-    child,
-    children,
-    descendants,
-    local,
-    number,
-    outermost,
-    text_chars,
-)
+from openbook.parsers.elements import attribute, child, children, descendants, local, number, outermost, text_chars
 from openbook.parsers.packages import Package, core_properties
 from openbook.records import Content
 
 _MEDIA_TYPE = "application/vnd.oasis.opendocument."
+_MAX_COUNT = 1_000_000
 _MAX_SPACES = 1_000
 # Deleted text, notes (they are collected), what a drawing is called, and the readings of Japanese words.
 _SKIPPED = frozenset(
@@ -72,18 +63,17 @@ class _Writer:
     def __init__(self, trees: list[Any]) -> None:
         self.out = Blocks()
         self.title = ""
-        self._starts: dict[
-            tuple[str, int], int
-        ] = {}  # of the list styles and their levels that count: the first number
+        # The first number, and the last one so far, by list style and level. Levels with bullets have no first number.
+        self._starts: dict[tuple[str, int], int] = {}
+        self._counts: dict[tuple[str, int], int] = {}
         self._titles = {"Title": 1, "Subtitle": 2}  # paragraph styles that are or come from these, and their levels
-        self._counts: dict[tuple[str, int], int] = {}  # how far a list has counted, for those that continue it
         self._notes = 0
         for tree in trees:
             for style in descendants(tree, "list-style"):
                 for level in children(style, "list-level-style-number"):
                     if attribute(level, "num-format"):
                         place = attribute(style, "name"), number(attribute(level, "level"), 1, 99)
-                        self._starts[place] = number(attribute(level, "start-value"), 0, MAX_COUNT, 1)
+                        self._starts[place] = number(attribute(level, "start-value"), 0, _MAX_COUNT, 1)
             for style in descendants(tree, "style"):
                 if level := self._titles.get(attribute(style, "parent-style-name")):
                     self._titles.setdefault(attribute(style, "name"), level)
@@ -121,14 +111,13 @@ class _Writer:
     def _list(self, element: Any, depth: int, style: str) -> None:
         style = attribute(element, "style-name") or style
         goes_on = attribute(element, "continue-numbering") == "true" or attribute(element, "continue-list")
-        count = self._starts.get((style, depth), 1) - 1
-        if goes_on:
-            count = self._counts.get((style, depth), count)
+        before = self._starts.get((style, depth), 1) - 1
+        count = self._counts.get((style, depth), before) if goes_on else before
         for item in element:
             if local(item) == "list-header":  # stands before the list and has no number
                 self.blocks(item)
                 continue
-            count = number(attribute(item, "start-value"), 0, MAX_COUNT, count + 1)
+            count = number(attribute(item, "start-value"), 0, _MAX_COUNT, count + 1)
             self._counts[style, depth] = count
             marker = f"{count}." if (style, depth) in self._starts else "-"
             for part in item:

@@ -11,17 +11,7 @@ from typing import Any
 from openbook.errors import UnreadableFile
 from openbook.parsers.blocks import Blocks
 from openbook.parsers.docx import formula, write_charts
-from openbook.parsers.elements import (
-    MAX_COUNT,
-    attribute,
-    child,
-    children,
-    descendants,
-    local,
-    number,
-    outermost,
-    text_chars,
-)
+from openbook.parsers.elements import attribute, child, children, descendants, local, number, outermost, text_chars
 from openbook.parsers.packages import Package, core_properties
 from openbook.records import Content
 
@@ -99,7 +89,7 @@ def _write_shape(shape: Any, out: Blocks) -> None:
         level, numbered = number(attribute(properties, "lvl"), 0, 8), child(properties, "buAutoNum")
         counts = {at: count for at, count in counts.items() if at < level + (numbered is not None)}
         if numbered is not None and text.strip():  # PowerPoint numbers no empty paragraph
-            scheme = attribute(numbered, "type"), number(attribute(numbered, "startAt"), 1, MAX_COUNT)
+            scheme = attribute(numbered, "type"), number(attribute(numbered, "startAt"), 1, 32_767)
             before, last = counts.get(level, (None, 0))
             counts[level] = scheme, last + 1 if scheme == before else scheme[1]
         marks = set(map(local, children(properties)))

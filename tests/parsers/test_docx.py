@@ -171,7 +171,7 @@ def test_numbers_of_lists_are_counted(parts: list[tuple[str, int]], levels: byte
 
 
 def test_only_what_word_numbers_is_counted() -> None:
-    unseen = [numbered("", mark="<w:vanish/>"), numbered("", mark="<w:del/>")]
+    unseen = [numbered("", mark=f"<w:{name}/>") for name in ("vanish", "del", "moveFrom")]
     second = f"<w:p>{run('more of a')}</w:p>"
     body = "".join([numbered("a"), second, *unseen, numbered("b")])
     assert text_of(body, {"numbering": numbering(*DECIMALS)}) == "1. a\n\nmore of a\n\n2. b"
