@@ -126,7 +126,7 @@ def write_merged(
     """Writes the model of `base_file` with `updates` (by GGUF names, float32 [out, in]) added. Raises InvalidModelFile."""
     header = read_gguf(base_file)  # strict and bounded, so that what follows meets nothing unexpected
     if left := set(updates) - {tensor.name for tensor in header.tensors}:
-        raise InvalidModelFile(f"The base has no {', '.join(sorted(left))}, which were learned.")
+        raise InvalidModelFile(f"The base has no {', '.join(sorted(left))}, which the update changes.")
 
     def tensors() -> Iterator[tuple[str, NDArray[np.float32]]]:
         for name, values in dequantised(base_file):
