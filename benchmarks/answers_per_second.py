@@ -39,7 +39,7 @@ from openbook.answer_text import says_nothing_found, tidy
 from openbook.config import available_cores
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase
-from openbook.models.gguf_writer import reader_of
+from openbook.models.reader_metadata import reader_of
 from openbook.prompts import reading_prompt
 from openbook.records import Decoding
 

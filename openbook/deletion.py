@@ -44,7 +44,7 @@ from openbook.knowledge.schema import FILE_NAME
 from openbook.knowledge.write_lock import file_lock
 from openbook.locks import delete_abandoned, is_held
 from openbook.models import ModelStore
-from openbook.models.lineage import Membership, carrying
+from openbook.models.lineage import Membership, models_trained_on
 from openbook.models.store import INCOMING, clear_leftovers
 from openbook.receipts import LOG_FILE
 from openbook.records import Digest, sha256_hex
@@ -254,7 +254,7 @@ def _find_derived(base: KnowledgeBase, documents: Sequence[str], places: Places)
         caches=caches,
         run_documents=documents_holding(at.runs_dir, texts),
         diagnoses=diagnoses_showing(at.diagnoses_dir, texts),
-        carried=carrying(places.store, texts),
+        carried=models_trained_on(places.store, texts),
     )
     checkpoints = [folder for path in found.run_documents if (folder := path.parent / CHECKPOINTS).exists()]
     for path in (*found.caches, *found.run_documents, *checkpoints, *found.diagnoses):

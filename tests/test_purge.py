@@ -327,7 +327,7 @@ def test_a_proof_names_only_models_that_are_known_to_have_learned_it(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     carried = [Membership("a" * 64, "unknown", None, 3), Membership("b" * 64, "known", 2, 3)]
-    monkeypatch.setattr(deletion, "carrying", lambda *_: carried)
+    monkeypatch.setattr(deletion, "models_trained_on", lambda *_: carried)
     done = home.purge()
     assert done.carried == tuple(carried)
     assert proof_of(done, home.base).models_that_learned_it == ("b" * 64,)

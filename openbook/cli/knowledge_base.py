@@ -54,7 +54,7 @@ def status(kb: Place | None, documents: bool, check: bool, as_json: bool) -> Non
             "and add the documents again."
         )
     found, states = base.status(), context.kv_cache(settings).kept()
-    digest = model_digest_of(found.embedder, [each.digest for each in context.store(settings).everything()])
+    digest = model_digest_of(found.embedder, [each.digest for each in context.store(settings).all_models()])
     found = replace(found, embedder=replace(found.embedder, digest=digest))
     opened = private.open_folders([settings.home, place])
     value = {"folder": str(place), **asdict(found), "kept_states": states, "open_folders": list(map(str, opened))}

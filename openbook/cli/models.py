@@ -42,9 +42,9 @@ def list_models(available: bool, as_json: bool) -> None:
     """Show the models here."""
     from openbook.models import CATALOGUE
 
-    store = _store()
-    here, damaged = store.list(), store.damaged()
-    known = {reference.name for reference in here} | set(damaged)
+    known = _store().named_models()
+    here = [found for found in known.values() if not isinstance(found, str)]
+    damaged = {name: found for name, found in known.items() if isinstance(found, str)}
     offered = [name for name in CATALOGUE if name not in known]
     if available:
         rows = [_catalogue_row(entry, stored=entry.name in known) for entry in CATALOGUE.values()]
@@ -137,7 +137,7 @@ def _print_summary(summary: Mapping[str, Any]) -> None:
 @click.argument("name")
 def verify(name: str) -> None:
     """Read every byte of NAME and compare it with its digest; of an adapter also its base, and what both were merged into."""
-    from openbook.models.verify import refuse
+    from openbook.models.verify import raise_not_verified
 
     store = _store()
     reference = store.resolve(name)
@@ -146,7 +146,7 @@ def verify(name: str) -> None:
     with display.progress("verify") as progress:
         for part in parts:
             if found := store.findings(part, progress):
-                refuse(part.digest[:12] if part is reference.merged else part.name, found)
+                raise_not_verified(part.digest[:12] if part is reference.merged else part.name, found)
     for part in parts:
         display.say(f"{part.name}: verified, {part.digest}")
 
@@ -202,7 +202,7 @@ def promote(
             checks += compare(new, old, *sets, progress=progress)
     passed = all(check.passed for check in checks)
     if passed:
-        store.point(name, candidate.digest)
+        store.set_name(name, candidate.digest)
     about = {"name": name, "model": candidate.digest, "holder": holder.digest if holder else None}
     value = {**about, "passed": passed, "checks": checks}
     compared = f"{len(checks)} checks passed" if checks else "nothing to compare it with"
@@ -319,13 +319,13 @@ def _print_lineage(tree: Node, digest: str) -> None:
 @JSON
 def why(name: str, document: Path, as_json: bool) -> None:
     """Say whether the text of DOCUMENT (a file) was in the training data of NAME, or of what NAME was trained from."""
-    from openbook.models.lineage import learned
+    from openbook.models.lineage import memberships_of
     from openbook.parsers import parse_file
 
     current = context.settings()
     store = context.store(current)
     content, _ = parse_file(document, max_bytes=current.max_file_mb * 1_000_000)
-    found = learned(store, store.resolve(name), content.text)
+    found = memberships_of(store, store.resolve(name), content.text)
     display.show(as_json, {"document": document, "models": found}, display.say_each, map(str, found))
 
 

@@ -27,7 +27,7 @@ import numpy as np
 from openbook import __version__
 from openbook.cluster.connection import ray_module
 from openbook.errors import ClusterError, NotReadNow, OpenBookError, UnreadableFile, first_line
-from openbook.parsers import PARSER_VERSION, file_bytes, unsupported
+from openbook.parsers import PARSER_VERSION, file_bytes, unsupported_reason
 from openbook.parsers.ocr import languages_here
 from openbook.parsers.sandbox import Limits, Parsed, ParserPool
 from openbook.records import Embedder, EmbedderIdentity, Vectors
@@ -374,7 +374,7 @@ class ClusterParsers:
 
     def _task(self, path: Path, tesseract: str) -> Task:
         try:
-            if reason := unsupported(path, ocr=bool(self._ocr)):
+            if reason := unsupported_reason(path, ocr=bool(self._ocr)):
                 raise UnreadableFile(reason)
             data = file_bytes(path, self._limits.max_file_bytes)
         except UnreadableFile as error:

@@ -29,7 +29,7 @@ from openbook.diagnosis.scoring import holds_answer, token_f1
 from openbook.errors import ConfigError, InvalidModelFile
 from openbook.inference import FrozenModel
 from openbook.models import ModelReference
-from openbook.models.lineage import record_beside
+from openbook.models.lineage import training_record_of
 from openbook.parallel import Progress
 from openbook.prompts import closed_book_prompt, reading_prompt
 from openbook.records import Decoding
@@ -189,7 +189,7 @@ def non_inferior(name: str, candidate: Sequence[float], holder: Sequence[float])
 
 def target_checks(reference: ModelReference) -> list[Check]:
     """Whether a trained model reached what its recipe asked for. A model without a record was asked for nothing."""
-    record = record_beside(reference)
+    record = training_record_of(reference)
     if record is None:
         return []
     gate: Any = record.recipe.get("gate") or {}

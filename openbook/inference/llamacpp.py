@@ -36,7 +36,7 @@ from openbook.inference.llamalib import Aborted, Adapter, Context, Model, librar
 from openbook.inference.passage_selection import choose, enough, score_of
 from openbook.inference.slots import MOST_SLOTS, SLOT_TOKENS, Batcher, SlotAnswer, Turns, alike_widths
 from openbook.inference.tokenizer import PromptTokenizer
-from openbook.models.gguf_writer import reader_format
+from openbook.models.reader_metadata import reader_format
 from openbook.models.verify_cache import Trial
 from openbook.parallel import Cancelled, never
 from openbook.prompts import text_of_block

@@ -12,7 +12,7 @@ from typing import Any
 
 from openbook.errors import ConfigError, KnowledgeError, UnreadableFile, did_you_mean
 from openbook.knowledge.schema import FILE_NAME as KB_FILE
-from openbook.parsers import opened, os_reason, unsupported, unusual_kind
+from openbook.parsers import irregular_file_reason, opened, os_reason, unsupported_reason
 from openbook.parsers.metadata import is_sidecar, sidecar_of
 from openbook.records import Outcome, Verdict
 
@@ -277,12 +277,12 @@ def _globs(lines: Sequence[str]) -> Any:
 
 
 def _file(path: Path, status: os.stat_result, ocr: bool) -> FoundFile | Verdict:
-    kind = unusual_kind(status.st_mode)
+    kind = irregular_file_reason(status.st_mode)
     if kind:
         return _verdict(path, "skipped", kind)
     if is_sidecar(path.name):
         return _verdict(path, "skipped", "says something about another file (a sidecar)")
-    reason = unsupported(path, ocr=ocr)
+    reason = unsupported_reason(path, ocr=ocr)
     if reason:
         return _verdict(path, "skipped", reason)
     try:

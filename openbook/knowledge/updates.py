@@ -24,7 +24,7 @@ from openbook.knowledge.ingest import FileBatch, Ingest, LiveDocument, RunOption
 from openbook.knowledge.sliced_run import SlicedRun, in_slices
 from openbook.knowledge.store import Connection, Writer
 from openbook.knowledge.versions import apply_retention, commit
-from openbook.parsers import needs_ocr
+from openbook.parsers import is_image_refusal
 from openbook.records import Embedder, Verdict
 
 LiveDocuments: TypeAlias = dict[str, LiveDocument]  # what the newest version holds, by path, in their order
@@ -349,7 +349,7 @@ def _gone(batch: FileBatch, live: LiveDocuments) -> Iterator[tuple[str, str]]:
         verdict = verdicts.get(path)
         if path in there or (verdict is None and path.startswith(closed)):
             continue
-        if verdict is None or (verdict.outcome == "skipped" and not needs_ocr(verdict.reason)):
+        if verdict is None or (verdict.outcome == "skipped" and not is_image_refusal(verdict.reason)):
             yield path, verdict.reason if verdict else ""
 
 

@@ -8,7 +8,8 @@ and never changed; names point to digests.
 * `manifest`           what a stored model is, as `manifest.json`; `describe` makes it from the files
 * `catalogue`          the models known by name, byte for byte
 * `sources`            where a file comes from, and how it is fetched
-* `gguf_writer`        writes GGUF files, and an adapter with its base as one file; the numbers of a file, and its reader's format
+* `gguf_writer`        writes GGUF files, and an adapter with its base as one file; reads a file's weights as numbers
+* `reader_metadata`    how a trained reader is asked, as metadata of its file
 * `importer`           `pull`, `ensure`, `import_gguf`, `merge`, through the one door, `writer`
 * `store`, `aliases`   `ModelStore`: names, resolving, removing
 * `verify`             whether a stored model is what its digest says

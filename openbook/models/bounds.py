@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 
 from openbook.errors import InvalidModelFile
-from openbook.models.digest import READER_KEYS
 from openbook.models.gguf import GgufHeader, ValueType
+from openbook.models.reader_metadata import ABSTENTION, DECLINES_ABOVE, INSTRUCTION, PASSAGES
 
 MAX_BLOCKS = 512  # of llama.cpp
 MAX_TOKENS = 1 << 22
@@ -42,8 +42,8 @@ _BY_BLOCK = ("feed_forward_length", "attention.head_count", "attention.head_coun
 _BY_TOKEN = {"tokenizer.ggml.scores": ValueType.FLOAT32, "tokenizer.ggml.token_type": ValueType.INT32}
 _MAX_CHARS = {
     "tokenizer.chat_template": MAX_TEMPLATE_CHARS,
-    f"{READER_KEYS}instruction": MAX_READER_CHARS,
-    f"{READER_KEYS}abstention": MAX_READER_CHARS,
+    INSTRUCTION: MAX_READER_CHARS,
+    ABSTENTION: MAX_READER_CHARS,
 }
 _NO_DECODER = ("none", "t5")  # tokenizers of models without a vocabulary, and with an encoder
 
@@ -122,9 +122,9 @@ def _check_stated(header: GgufHeader, key: str, blocks: int | None, least: int, 
 
 
 def _check_reader(header: GgufHeader) -> None:
-    for key, least, most in (("passages", 1, MAX_READER_PASSAGES), ("declines_above", 0.0, 1.0)):
-        if (found := header.metadata.get(READER_KEYS + key)) is not None:
-            _check_number(READER_KEYS + key, found.value, least, most)
+    for key, least, most in ((PASSAGES, 1, MAX_READER_PASSAGES), (DECLINES_ABOVE, 0.0, 1.0)):
+        if (found := header.metadata.get(key)) is not None:
+            _check_number(key, found.value, least, most)
     for key, most in _MAX_CHARS.items():
         if (chars := len(header.text(key) or "")) > most:
             raise InvalidModelFile(f"{key} has {chars} characters. At most {most} are allowed.")

@@ -41,7 +41,7 @@ def check_importable(path: Path) -> GgufHeader:
             "one. Only adapters that OpenBook trained can be stored."
         )
     if not header.tensors:
-        raise InvalidModelFile(f"{path.name} holds no tensors, so it is no model that can answer.")
+        raise InvalidModelFile(f"{path.name} holds no tensors, so it cannot be used as a model.")
     if not header.text("general.architecture"):
         raise InvalidModelFile(f"{path.name} names no general.architecture, so no engine can run it. Convert it again.")
     (check_lora if kind == "adapter" else check_model)(header)
@@ -63,7 +63,7 @@ def describe(
     embedding: EmbeddingSpec | None = None,
     architecture: str = "",
     quantisation: str = "",
-    progress: Progress | None = None,
+    progress: Progress = lambda done, total: None,
 ) -> Manifest:
     """The manifest of the model in `folder`, from every byte of the files that `source` names.
 

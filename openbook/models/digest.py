@@ -20,11 +20,11 @@ from openbook.codec import parse_json
 from openbook.errors import InvalidModelFile
 from openbook.files import storage_errors
 from openbook.models.gguf import GgufHeader, MetadataValue, read_gguf
+from openbook.models.reader_metadata import READER_KEYS
 from openbook.parallel import Progress
 from openbook.records import Digest, canonical_json, sha256_hex
 
 DIGEST_FORMAT = "openbook-model-digest/1"
-READER_KEYS = "openbook.reader."  # how a trained reader is asked; see records.ReaderFormat
 METADATA_TAG = b"openbook-metadata/1\n"
 CHUNK_BYTES = 1 << 20
 MAX_TOKENIZER_BYTES = 64 << 20
@@ -76,9 +76,7 @@ class Contents:
     tensors: tuple[TensorDigest, ...] = ()
 
 
-def read_contents(
-    folder: Path, names: Collection[str], spec: EmbeddingSpec | None = None, progress: Progress | None = None
-) -> Contents:
+def read_contents(folder: Path, names: Collection[str], spec: EmbeddingSpec | None, progress: Progress) -> Contents:
     """Reads these files of a model from end to end. `spec`: of an embedder. `progress`: in bytes. Raises InvalidModelFile, StorageError."""
     files = {name: hash_file(folder / name) for name in names if not name.endswith(".gguf")}
     if spec is not None:
@@ -140,9 +138,7 @@ def is_template_key(key: str) -> bool:
     return named or key.startswith(("tokenizer.chat_template.", READER_KEYS))
 
 
-def hash_gguf(
-    path: Path, header: GgufHeader, progress: Progress | None = None
-) -> tuple[FileEntry, Digest, tuple[TensorDigest, ...]]:
+def hash_gguf(path: Path, header: GgufHeader, progress: Progress) -> tuple[FileEntry, Digest, tuple[TensorDigest, ...]]:
     """(the file, the SHA-256 of its header, its tensors by name), from one pass. Raises InvalidModelFile, StorageError."""
     whole, position, buffer = hashlib.sha256(), 0, memoryview(bytearray(CHUNK_BYTES))
     found: list[TensorDigest] = []
@@ -161,8 +157,7 @@ def hash_gguf(
                 part.update(buffer[:count])
                 whole.update(buffer[:count])
                 position += count
-                if progress is not None:
-                    progress(position, header.file_bytes)
+                progress(position, header.file_bytes)
             return part.hexdigest()
 
         header_sha256 = read_to(header.header_bytes)
@@ -182,7 +177,7 @@ def hash_file(path: Path) -> FileEntry:
 
 
 def read_tokenizer(folder: Path) -> dict[str, object]:
-    """The object that the tokenizer.json of an embedder holds. Raises InvalidModelFile, also for a key that stands twice."""
+    """The object that the tokenizer.json of an embedder holds. Raises InvalidModelFile, also for a key that appears twice."""
     path = folder / "tokenizer.json"
     with storage_errors(f"read {path}"), path.open("rb") as stream:
         data = stream.read(MAX_TOKENIZER_BYTES + 1)
@@ -194,5 +189,5 @@ def read_tokenizer(folder: Path) -> dict[str, object]:
     try:
         canonical_json(value)
     except ValueError as error:  # NaN, or half a surrogate pair
-        raise InvalidModelFile(f"tokenizer.json holds what is no JSON: {error}.") from error
+        raise InvalidModelFile(f"tokenizer.json is not valid JSON: {error}.") from error
     return value

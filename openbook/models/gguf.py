@@ -64,7 +64,7 @@ class MetadataValue:
 
     @property
     def item_type(self) -> ValueType | None:
-        """The type of an array's items; None for what is no array."""
+        """The type of an array's items; None unless it is an array."""
         return ValueType(int.from_bytes(self.raw[:4], "little")) if self.type is ValueType.ARRAY else None
 
 
@@ -180,7 +180,7 @@ def _read_metadata(cursor: _Cursor, key_count: int) -> dict[str, MetadataValue]:
     for _ in range(key_count):
         key = cursor.name("a metadata key", MAX_KEY_BYTES)
         if key in metadata:
-            raise InvalidModelFile(f"the metadata key {key!r} stands twice")
+            raise InvalidModelFile(f"the metadata key {key!r} appears twice")
         kind = _read_type(cursor, key)
         start = cursor.position
         (value,) = _read_values(cursor, kind, key, 1, depth=0)
@@ -279,7 +279,7 @@ def _read_tensors(cursor: _Cursor, tensor_count: int) -> list[TensorInfo]:
 
 
 def _check_places(tensors: tuple[TensorInfo, ...], data_start: int, alignment: int, file_bytes: int) -> None:
-    """Each name stands once, and each tensor has bytes of its own in the file."""
+    """Each name appears once, and each tensor has bytes of its own in the file."""
     for tensor in tensors:
         offset, end = tensor.start - data_start, tensor.start + tensor.size_bytes
         if offset % alignment:
@@ -290,7 +290,7 @@ def _check_places(tensors: tuple[TensorInfo, ...], data_start: int, alignment: i
             )
     for name, times in Counter(tensor.name for tensor in tensors).items():
         if times > 1:
-            raise InvalidModelFile(f"the tensor {name!r} stands twice")
+            raise InvalidModelFile(f"the tensor {name!r} appears twice")
     for before, after in itertools.pairwise(sorted(tensors, key=lambda tensor: tensor.start)):
         if before.start + before.size_bytes > after.start:
             raise InvalidModelFile(f"the tensors {before.name!r} and {after.name!r} overlap")

@@ -8,13 +8,13 @@ float32 that is kept.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from openbook.errors import ConfigError, InvalidModelFile
-from openbook.models.digest import READER_KEYS
 from openbook.models.gguf import GgufHeader, read_gguf
+from openbook.models.reader_metadata import READER_KEYS, add_reader
 from openbook.records import ReaderFormat
 
 if TYPE_CHECKING:
@@ -34,31 +34,6 @@ def checked_quantisation(text: str) -> Quantisation:
             return known  # type: ignore[no-any-return]  # get_args is not typed
     names = ", ".join(get_args(Quantisation)).lower()
     raise ConfigError(f"OpenBook cannot write the quantisation {text!r}. Use one of {names}.")
-
-
-def reader_of(path: Path) -> ReaderFormat | None:
-    """How the model or adapter in the GGUF file is asked as a reader, if it is one."""
-    metadata = read_gguf(path).metadata
-    return reader_format(lambda key: str(metadata[key].value) if key in metadata else None)
-
-
-def reader_format(stated: Callable[[str], str | None]) -> ReaderFormat | None:
-    """`stated`: what the metadata of a model or adapter states under a key, as text. None for one that is no reader."""
-    names = ("instruction", "abstention", "passages", "declines_above")
-    instruction, abstention, passages, threshold = (stated(READER_KEYS + name) for name in names)
-    if not (instruction and abstention):
-        return None
-    return ReaderFormat(instruction, abstention, int(passages or 1), float(threshold) if threshold else None)
-
-
-def add_reader(writer: GGUFWriter, reader: ReaderFormat | None) -> None:
-    if reader is not None:
-        writer.add_string(f"{READER_KEYS}instruction", reader.instruction)
-        writer.add_string(f"{READER_KEYS}abstention", reader.abstention)
-        if reader.passages > 1:
-            writer.add_uint32(f"{READER_KEYS}passages", reader.passages)
-        if reader.declines_above is not None:
-            writer.add_float32(f"{READER_KEYS}declines_above", reader.declines_above)
 
 
 def write_gguf(
@@ -151,7 +126,7 @@ def write_merged(
     """Writes the model of `base_file` with `updates` (by GGUF names, float32 [out, in]) added. Raises InvalidModelFile."""
     header = read_gguf(base_file)  # strict and bounded, so that what follows meets nothing unexpected
     if left := set(updates) - {tensor.name for tensor in header.tensors}:
-        raise InvalidModelFile(f"The base has no {', '.join(sorted(left))}, which were learned.")
+        raise InvalidModelFile(f"The base has no {', '.join(sorted(left))}, which the update changes.")
 
     def tensors() -> Iterator[tuple[str, NDArray[np.float32]]]:
         for name, values in dequantised(base_file):

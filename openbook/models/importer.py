@@ -23,22 +23,19 @@ from openbook.models.bounds import check_lora_fits
 from openbook.models.catalogue import CATALOGUE, CatalogueEntry
 from openbook.models.describe import check_importable, describe, kind_of
 from openbook.models.gguf import read_gguf
-from openbook.models.gguf_writer import AdapterUpdates, Quantisation, reader_of, write_merged
-from openbook.models.lineage import record_beside
+from openbook.models.gguf_writer import AdapterUpdates, Quantisation, write_merged
+from openbook.models.lineage import training_record_of
 from openbook.models.manifest import FILES, TRAINING_RECORD, Kind, KnowledgeCutoff, Manifest, Source
+from openbook.models.reader_metadata import reader_of
 from openbook.models.sources import HubSource, download_from_hub, fetch_first, find_on_hub, parse_source
 from openbook.models.store import ModelReference, ModelStore, staging_folder
 from openbook.models.training_record import TrainingRecord
-from openbook.models.verify import refuse
+from openbook.models.verify import raise_not_verified
 from openbook.parallel import Progress
 
 Announce = Callable[[str], None]
 TryOut = Callable[[ModelReference], None]
 MERGED_FOR_READING: Quantisation = "Q8_0"  # the fastest and, of those of its size, the most exact
-
-
-def _silent(*_: object) -> None:
-    """The default for `progress` and `announce`."""
 
 
 # --- files -------------------------------------------------------------------------------------------------------------
@@ -51,14 +48,14 @@ def import_gguf(
     name: str | None = None,
     licence: str | None = None,
     knowledge_cutoff: str | None = None,
-    progress: Progress | None = None,
+    progress: Progress = lambda done, total: None,
     try_out: TryOut | None = None,
 ) -> ModelReference:
     """Copies a GGUF file into the store, verifies the copy and gives it the name (default: the file's, in lower case).
 
     The file is a model, or an adapter that OpenBook trained; its base need not be here yet. `knowledge_cutoff` is YYYY-MM-DD.
-    Raises InvalidModelFile, ConfigError for a name that cannot be one or another licence than that of the same weights in
-    the store, StorageError.
+    Raises InvalidModelFile; ConfigError for an invalid name, and for another licence or cutoff than the store has for the
+    same weights; StorageError.
     """
     name = _name_of(path) if name is None else checked_name(name)
     try:
@@ -108,15 +105,16 @@ def store_trained(
     record: TrainingRecord,
     *,
     kind: Kind,
-    name: str,
+    manifest_name: str,
     licence: str,
     cutoff: KnowledgeCutoff,
-    as_name: str | None = None,
+    name: str | None,
     try_out: TryOut | None = None,
 ) -> ModelReference:
     """Copies the GGUF file that training or `merge` wrote into the store, with its record.
 
-    `name`: what the manifest calls it. `as_name` will mean it; without that it can be found by its digest. Raises InvalidModelFile, StorageError.
+    `manifest_name`: what the manifest calls it. `name`: what the store calls it; None: it has only its digest. Raises
+    InvalidModelFile, StorageError.
     """
     with staging_folder(store.root) as folder, storage_errors(f"copy {path.name} into {store.root}"):
         main = FILES[kind][0]
@@ -125,10 +123,12 @@ def store_trained(
         source = Source(
             "training", dict.fromkeys((main, TRAINING_RECORD), f"made by the recipe {record.recipe_digest}")
         )
-        manifest = describe(folder, name=name, source=source, licence=licence, cutoff=cutoff, lineage=record.parent)
+        manifest = describe(
+            folder, name=manifest_name, source=source, licence=licence, cutoff=cutoff, lineage=record.parent
+        )
         if manifest.lineage != record.parent:
             raise InvalidModelFile(f"{path.name} belongs to {manifest.lineage}, and its record says {record.parent}.")
-        return _install(store, as_name, manifest, folder, try_out)
+        return _install(store, name, manifest, folder, try_out)
 
 
 def merge(
@@ -142,7 +142,7 @@ def merge(
     """Store an adapter with its base as one model, or a model in another `quantisation`. Raises ConfigError if the name is taken."""
     if name is not None and (checked_name(name) in CATALOGUE or name in store.names()):
         raise ConfigError(
-            f"The name {name!r} is taken. Give another with --name; then openbook models promote lets the gate decide."
+            f"The name {name!r} is taken. Give another with --name; then run `openbook models promote`, which compares the two."
         )
     store.check_fast(reference)
     is_adapter = reference.manifest.kind == "adapter"
@@ -150,7 +150,7 @@ def merge(
     if is_adapter:  # before anything is computed, which takes as much memory as the adapter says
         check_lora_fits(read_gguf(reference.main_file), read_gguf(base.main_file))
     # The new model has learned what the old one learned, and must reach what the old one had to reach.
-    before = record_beside(reference)
+    before = training_record_of(reference)
     record = TrainingRecord(
         recipe={"name": "merged" if is_adapter else "quantised", "quantisation": quantisation}
         | ({"gate": before.recipe["gate"]} if before and "gate" in before.recipe else {}),
@@ -174,10 +174,10 @@ def merge(
             path,
             record,
             kind="language-model",
-            name=name or f"{reference.manifest.name}-{quantisation.lower()}"[:MAX_NAME_CHARS],
+            manifest_name=name or f"{reference.manifest.name}-{quantisation.lower()}"[:MAX_NAME_CHARS],
             licence=reference.manifest.licence,
             cutoff=reference.manifest.knowledge_cutoff,
-            as_name=name,
+            name=name,
             try_out=try_out,
         )
 
@@ -191,8 +191,8 @@ def _install(
         try_out(ModelReference(name or manifest.name, manifest.digest, files, manifest, base))
     folder = writer.install(store.root, manifest, files)
     if found := store.findings(ModelReference(manifest.name, manifest.digest, folder, manifest)):
-        refuse(manifest.digest[:12], found)  # no name may mean it yet
-    return store.point(name, manifest.digest) if name else store.resolve(manifest.digest)
+        raise_not_verified(manifest.digest[:12], found)  # no name may mean it yet
+    return store.set_name(name, manifest.digest) if name else store.resolve(manifest.digest)
 
 
 def _name_of(path: Path) -> str:
@@ -200,7 +200,7 @@ def _name_of(path: Path) -> str:
     try:
         return checked_name(name)
     except ConfigError as error:
-        raise ConfigError(f"No name follows from {path.name!r}. Give one with --name.") from error
+        raise ConfigError(f"Cannot make a model name out of {path.name!r}. Give one with --name.") from error
 
 
 # --- names -------------------------------------------------------------------------------------------------------------
@@ -210,8 +210,8 @@ def pull(
     store: ModelStore,
     name: str,
     *,
-    progress: Progress = _silent,
-    announce: Announce = _silent,
+    progress: Progress = lambda done, total: None,
+    announce: Announce = lambda line: None,
     try_out: TryOut | None = None,
 ) -> ModelReference:
     """The model of that name in the catalogue, or of an `hf://...` source, fetched unless the store has it.
@@ -244,8 +244,8 @@ def ensure(
     store: ModelStore,
     name: str,
     *,
-    progress: Progress = _silent,
-    announce: Announce = _silent,
+    progress: Progress = lambda done, total: None,
+    announce: Announce = lambda line: None,
     try_out: TryOut | None = None,
 ) -> ModelReference:
     """The stored model of that name or digest, checked; pulled first if only the catalogue has it.

@@ -67,20 +67,20 @@ def tree_of(store: ModelStore, reference: ModelReference) -> Node:
         below = sorted(child for child in children.get(digest, []) if child not in above)
         return _node(digest, stored, names, tuple(node(child, above | {digest}) for child in below))
 
-    return node(ancestors(stored, reference)[-1], frozenset())
+    return node(_ancestor_digests(stored, reference)[-1], frozenset())
 
 
-def line_of(store: ModelStore, reference: ModelReference) -> list[Node]:
+def ancestors_of(store: ModelStore, reference: ModelReference) -> list[Node]:
     """The model itself, what it was trained from, and so on, without what else was trained from those."""
     stored, names = _models_by_digest(store), store.names()
-    return [_node(digest, stored, names) for digest in ancestors(stored, reference)]
+    return [_node(digest, stored, names) for digest in _ancestor_digests(stored, reference)]
 
 
 def _models_by_digest(store: ModelStore) -> dict[Digest, ModelReference]:
-    return {each.digest: each for each in store.everything()}
+    return {each.digest: each for each in store.all_models()}
 
 
-def ancestors(stored: dict[Digest, ModelReference], reference: ModelReference) -> list[Digest]:
+def _ancestor_digests(stored: dict[Digest, ModelReference], reference: ModelReference) -> list[Digest]:
     """The model itself, what it was trained from, and so on; the last may not be in the store."""
     found = [reference.digest]
     while (here := stored.get(found[-1])) is not None and here.manifest.lineage and here.manifest.lineage not in found:
@@ -88,17 +88,17 @@ def ancestors(stored: dict[Digest, ModelReference], reference: ModelReference) -
     return found
 
 
-def learned(store: ModelStore, reference: ModelReference, text: str) -> list[Membership]:
+def memberships_of(store: ModelStore, reference: ModelReference, text: str) -> list[Membership]:
     """Whether the model and each of its ancestors, newest first, learned `text` or paragraphs of it, as far as recorded."""
     stored = _models_by_digest(store)
     wanted = set(text_digests([text]))
-    return [_membership(digest, stored.get(digest), wanted) for digest in ancestors(stored, reference)]
+    return [_membership(digest, stored.get(digest), wanted) for digest in _ancestor_digests(stored, reference)]
 
 
-def carrying(store: ModelStore, texts: Iterable[str]) -> list[Membership]:
+def models_trained_on(store: ModelStore, texts: Iterable[str]) -> list[Membership]:
     """The stored models that learned one of the texts or a paragraph of it, or whose record cannot be read, by digest."""
     wanted = set(text_digests(texts))
-    recorded = [each for each in store.everything() if TRAINING_RECORD in each.manifest.files]
+    recorded = [each for each in store.all_models() if TRAINING_RECORD in each.manifest.files]
     found = [_membership(each.digest, each, wanted) for each in recorded]
     return [each for each in found if each.found != 0]
 
@@ -106,7 +106,7 @@ def carrying(store: ModelStore, texts: Iterable[str]) -> list[Membership]:
 def _membership(digest: Digest, reference: ModelReference | None, wanted: set[str]) -> Membership:
     name = reference.name if reference else "a model"
     try:
-        if record := record_beside(reference):
+        if record := training_record_of(reference):
             return Membership(digest, name, len(wanted & set(record.texts)), len(wanted), record.recipe_digest)
         note = (
             "unknown. Nobody recorded its training data; see its knowledge cutoff."
@@ -118,8 +118,8 @@ def _membership(digest: Digest, reference: ModelReference | None, wanted: set[st
     return Membership(digest, name, None, len(wanted), note=note)
 
 
-def record_beside(reference: ModelReference | None) -> TrainingRecord | None:
-    """The training record of a model, or None where there is none. Raises InvalidModelFile for a damaged one, StorageError."""
+def training_record_of(reference: ModelReference | None) -> TrainingRecord | None:
+    """The training record of a model; None if it has no record. Raises InvalidModelFile for a damaged one, StorageError."""
     if reference is None or TRAINING_RECORD not in reference.manifest.files:
         return None
     path = reference.path / TRAINING_RECORD
@@ -136,7 +136,7 @@ def _node(
     reference, called = stored.get(digest), tuple(sorted(name for name, meant in names.items() if meant == digest))
     if reference is None:
         return Node(digest, called, "not in the store any more", (), children)
-    manifest, record = reference.manifest, record_beside(reference)
+    manifest, record = reference.manifest, training_record_of(reference)
     cutoff = manifest.knowledge_cutoff
     what = f"{manifest.name}, {manifest.kind}, {manifest.quantisation}, {manifest.licence}"
     if record is None:

@@ -48,7 +48,7 @@ class TokenizerSummary:
 
 @dataclass(frozen=True, slots=True)
 class TemplateSummary:
-    """Whether the model brings a chat template. `digest` is the section's; None for an embedder, which has none."""
+    """Whether the model brings a chat template. `digest` is the section's; None for an embedder."""
 
     present: bool
     digest: Sha256 | None
@@ -139,7 +139,7 @@ class Manifest:
 
 
 def read_manifest(folder: Path, digest: Digest) -> Manifest:
-    """The manifest in the folder of the model `digest`. Raises InvalidModelFile if it is damaged or of another, StorageError."""
+    """The manifest in the folder of the model `digest`. Raises InvalidModelFile if it is damaged or another model's, StorageError."""
     path = folder / MANIFEST_NAME
     try:
         with storage_errors(f"read {path}"):

@@ -29,7 +29,7 @@ from openbook.models import aliases
 from openbook.models.aliases import is_digest, name_problem
 from openbook.models.catalogue import CATALOGUE
 from openbook.models.manifest import Manifest, read_manifest
-from openbook.models.verify import full_findings, refuse
+from openbook.models.verify import full_findings, raise_not_verified
 from openbook.models.verify_cache import Stamp, read_cached, stamp_path, take_stamp, trial_path, write_cached
 from openbook.parallel import Progress
 from openbook.records import Digest
@@ -80,19 +80,21 @@ class ModelStore:
         histories = {name: aliases.read_history(self.root, name) for name in aliases.all_names(self.root)}
         return {name: history[-1] for name, history in histories.items() if history}
 
-    def list(self) -> tuple[ModelReference, ...]:
-        """Every named model whose manifest can be read, in the order of the names; `damaged` has the others."""
-        return tuple(found for found in self._named().values() if isinstance(found, ModelReference))
-
-    def damaged(self) -> dict[str, str]:
-        """Every name that leads to no readable model, and why."""
-        return {name: found for name, found in self._named().items() if isinstance(found, str)}
+    def named_models(self) -> dict[str, ModelReference | str]:
+        """Every name in order, with its model, or with the reason why that cannot be read."""
+        found: dict[str, ModelReference | str] = {}
+        for name in aliases.all_names(self.root):
+            try:
+                found[name] = self.resolve(name)
+            except (ModelNotVerified, UnknownModel) as error:
+                found[name] = str(error)
+        return found
 
     def resolve(self, name: str) -> ModelReference:
         """The model of that name, or whose digest begins with it (6 characters or more). Raises UnknownModel, ModelNotVerified."""
-        return self._reference(*self._meaning(name))
+        return self._reference(*self._name_and_digest(name))
 
-    def point(self, name: str, digest: Digest) -> ModelReference:
+    def set_name(self, name: str, digest: Digest) -> ModelReference:
         """Makes `name` mean the stored model `digest`; what it meant before stays in its history."""
         reference = self._reference(aliases.checked_name(name), digest)
         if aliases.read_history(self.root, name)[-1:] != (digest,):
@@ -110,7 +112,7 @@ class ModelStore:
                 kept = kept[:-1] if kept[-2:-1] == [digest] else [*kept, digest]
             if len(kept) < 2:
                 raise UnknownModel(
-                    f"There is nothing before what {name[:120]!r} means now. To give it to another model: openbook models promote"
+                    f"{name[:120]!r} has no earlier model to go back to. To point it at another model, run: openbook models promote"
                     if history
                     else f"No model is called {name[:120]!r}."
                 )
@@ -122,8 +124,8 @@ class ModelStore:
         """All that the name meant, oldest first; empty for an unknown name."""
         return aliases.read_history(self.root, name) if not name_problem(name) else ()
 
-    def everything(self) -> tuple[ModelReference, ...]:
-        """Every stored model that can be read, by digest; `name` is one that means it now, or the digest's first digits."""
+    def all_models(self) -> tuple[ModelReference, ...]:
+        """Every stored model that can be read, by digest; `name` is a name that means it now, or the digest's first digits."""
         names: dict[Digest, str] = {}
         for name in reversed(aliases.all_names(self.root)):
             with suppress(ModelNotVerified):  # a damaged name means nothing now, and hides no model
@@ -141,9 +143,9 @@ class ModelStore:
         no model is deleted, because that name might mean it.
         Raises UnknownModel, ModelNotVerified, StorageError; nothing is changed then, unless the disk fails half-way.
         """
-        self._meaning(name)  # an unknown name must not wait for a lock, or make the folder that holds it
+        self._name_and_digest(name)  # an unknown name must not wait for a lock, or make the folder that holds it
         with aliases.changing(self.root):
-            found, digest = self._meaning(name)
+            found, digest = self._name_and_digest(name)
             named = found == name
             if found and not named:
                 raise UnknownModel(f"The model {digest[:12]} has the name {found!r}. Remove it by that name.")
@@ -159,7 +161,7 @@ class ModelStore:
                 self._delete(digest)
         return gone
 
-    def findings(self, reference: ModelReference, progress: Progress | None = None) -> tuple[str, ...]:
+    def findings(self, reference: ModelReference, progress: Progress = lambda done, total: None) -> tuple[str, ...]:
         """Reads every byte. What is wrong, in words that name the part; empty if the model is what its digest says."""
         before = take_stamp(reference.path, reference.manifest)
         found = full_findings(reference.path, reference.digest, progress)
@@ -167,25 +169,16 @@ class ModelStore:
             write_cached(stamp_path(self.root, reference.digest), before)
         return found
 
-    def check_fast(self, reference: ModelReference, progress: Progress | None = None) -> None:
+    def check_fast(self, reference: ModelReference) -> None:
         """Raises ModelNotVerified for what `findings` says. In milliseconds while the disk says the files are those last verified."""
         stamp = read_cached(stamp_path(self.root, reference.digest), Stamp)
         fresh = stamp is not None and stamp == take_stamp(reference.path, reference.manifest)
-        if not fresh and (found := self.findings(reference, progress)):
-            refuse(self._certain_name(reference.name, reference.digest), found)
+        if not fresh and (found := self.findings(reference)):
+            raise_not_verified(self._shown_name(reference.name, reference.digest), found)
         for part in filter(None, (reference.base, reference.merged)):
-            self.check_fast(part, progress)
+            self.check_fast(part)
 
-    def _named(self) -> dict[str, ModelReference | str]:
-        found: dict[str, ModelReference | str] = {}
-        for name in aliases.all_names(self.root):
-            try:
-                found[name] = self.resolve(name)
-            except (ModelNotVerified, UnknownModel) as error:
-                found[name] = str(error)
-        return found
-
-    def _meaning(self, text: str) -> tuple[str, Digest]:
+    def _name_and_digest(self, text: str) -> tuple[str, Digest]:
         """(the name, or the first that means the digest, or empty; the digest). Raises UnknownModel."""
         if not name_problem(text) and (history := aliases.read_history(self.root, text)):
             return text, history[-1]
@@ -203,9 +196,9 @@ class ModelStore:
         raise UnknownModel(f"No model is called {text[:120]!r}.{hint}")
 
     def _only_meant_by(self, name: str, candidates: tuple[Digest, ...], *, past: bool) -> tuple[Digest, ...]:
-        """The candidates that no other name means (`past`: or has meant) and no adapter needs, which needs no damaged one.
+        """The candidates that no other name means (`past`: or has meant), none while another name is damaged.
 
-        None of them while another name is damaged.
+        A base that an adapter needs is left out, unless it is damaged and so of no use to the adapter.
         """
         others = [other for other in aliases.all_names(self.root) if other != name]
         try:
@@ -239,7 +232,7 @@ class ModelStore:
         try:
             return read_manifest(self.root / digest, digest)
         except InvalidModelFile as error:
-            refuse(name or digest, (str(error),))
+            raise_not_verified(name or digest, (str(error),))
 
     def _reference(self, name: str, digest: Digest) -> ModelReference:
         manifest = self._manifest(digest, name)
@@ -272,11 +265,11 @@ class ModelStore:
             return None
         manifest = self._manifest(digest)
         if manifest.kind != "language-model":
-            refuse(adapter.name, (f"its base {digest[:12]} is an {manifest.kind}, not a language model",))
-        return ModelReference(self._certain_name(manifest.name, digest), digest, self.root / digest, manifest)
+            raise_not_verified(adapter.name, (f"its base {digest[:12]} is an {manifest.kind}, not a language model",))
+        return ModelReference(self._shown_name(manifest.name, digest), digest, self.root / digest, manifest)
 
-    def _certain_name(self, name: str, digest: Digest) -> str:
-        """`name`, which may be only what the manifest says, unless it means another model or none: then the digest's first digits."""
+    def _shown_name(self, name: str, digest: Digest) -> str:
+        """`name` if it means this model now, else the digest's first digits: a manifest's own name may mean another model."""
         with suppress(ModelNotVerified):  # a damaged name means nothing
             if aliases.read_history(self.root, name)[-1:] == (digest,):
                 return name

@@ -27,7 +27,7 @@ _SECTION_DIFFERS = {
 }
 
 
-def full_findings(folder: Path, digest: Digest, progress: Progress | None = None) -> tuple[str, ...]:
+def full_findings(folder: Path, digest: Digest, progress: Progress) -> tuple[str, ...]:
     """What is wrong, from every byte of every file. Empty if the folder holds exactly the model `digest`."""
     try:
         manifest = read_manifest(folder, digest)
@@ -44,7 +44,7 @@ def full_findings(folder: Path, digest: Digest, progress: Progress | None = None
     return (*found, *_content_findings(manifest, contents))
 
 
-def refuse(name: str, found: tuple[str, ...]) -> NoReturn:
+def raise_not_verified(name: str, found: tuple[str, ...]) -> NoReturn:
     """Raises the ModelNotVerified for these findings."""
     raise ModelNotVerified(
         f"The model {name!r} is not what its digest says: {'; '.join(found)}. "

@@ -79,7 +79,7 @@ def trial_path(root: Path, digest: Digest) -> Path:
 
 
 def read_cached(path: Path, kind: type[T]) -> T | None:
-    """The recorded Stamp or Trial; None if there is none that can be read."""
+    """The recorded Stamp or Trial; None if it is missing or cannot be read."""
     with suppress(OSError, InvalidModelFile), path.open("rb") as stream:
         return decode(stream.read(MAX_FILE_BYTES), kind, path.name, InvalidModelFile)
     return None

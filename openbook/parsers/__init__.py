@@ -1,10 +1,10 @@
 """Files to text with structure: what citations point into.
 
-A parser is a function `(data, name) -> Content`, named `module:function`; those of mail also take how deep inside other files they
-are, those of OCR the languages. The text it returns holds line feeds and tabs, and no other control
-character. `PARSER_VERSION` changes whenever a parser returns something else for the same bytes.
+A parser is a function `(data, name) -> Content`, named `module:function`. A parser of mail also takes how many files deep the
+mail lies, and a parser with OCR takes the languages. The text holds no control characters besides line feeds and tabs.
+`PARSER_VERSION` changes whenever a parser returns something else for the same bytes.
 
-What a file is, its bytes say first, then its name; text of an unknown name is plain text.
+The bytes of a file decide first which parser reads it, then its name. Text of an unknown name is plain text.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from typing import BinaryIO
 from openbook.errors import NotReadNow, UnreadableFile
 from openbook.records import Content, Digest, sha256_hex
 
-PARSER_VERSION = "10"
-DEEPEST_ATTACHMENT = 3
-MOST_TEXT_CHARS = 100_000_000  # what a file of a few kilobytes can ask a parser to repeat has no other bound
+PARSER_VERSION = "11"
+MAX_ATTACHMENT_DEPTH = 3
+MAX_TEXT_CHARS = 100_000_000  # what a file of a few kilobytes can ask a parser to repeat has no other bound
 
 _OCR_IMAGE = "openbook.parsers.ocr:ocr_image"
 _OCR_PDF = "openbook.parsers.ocr:ocr_pdf"
@@ -94,7 +94,7 @@ def parse_file(path: Path, *, max_bytes: int, ocr: str = "") -> tuple[Content, D
     `ocr` names Tesseract's languages, such as `eng+deu`; empty: pages that are only images are not read.
     Raises UnreadableFile, whose text is the reason without the path.
     """
-    if reason := unsupported(path, ocr=bool(ocr)):
+    if reason := unsupported_reason(path, ocr=bool(ocr)):
         raise UnreadableFile(reason)
     data = file_bytes(path, max_bytes)
     return parse_bytes(data, path.name, ocr=ocr), sha256_hex(data)
@@ -102,8 +102,8 @@ def parse_file(path: Path, *, max_bytes: int, ocr: str = "") -> tuple[Content, D
 
 def parse_bytes(data: bytes, name: str, depth: int = 0, *, ocr: str = "") -> Content:
     """The content of a file of this name, which may be inside another one, `depth` deep. Raises UnreadableFile."""
-    if depth > DEEPEST_ATTACHMENT:
-        raise UnreadableFile(f"more than {DEEPEST_ATTACHMENT} attachments inside one another")
+    if depth > MAX_ATTACHMENT_DEPTH:
+        raise UnreadableFile(f"more than {MAX_ATTACHMENT_DEPTH} attachments inside one another")
     if not data:
         raise UnreadableFile("the file is empty")
     target = _target(data, PurePath(name.lower()), ocr=bool(ocr))
@@ -115,30 +115,30 @@ def parse_bytes(data: bytes, name: str, depth: int = 0, *, ocr: str = "") -> Con
     content: Content = pkgutil.resolve_name(target)(data, name, *more)
     if not content.text.strip():
         raise UnreadableFile("holds no text")
-    if len(content.text) > MOST_TEXT_CHARS:
-        millions = (f"{chars / 1e6:g} million" for chars in (len(content.text), MOST_TEXT_CHARS))
+    if len(content.text) > MAX_TEXT_CHARS:
+        millions = (f"{chars / 1e6:g} million" for chars in (len(content.text), MAX_TEXT_CHARS))
         raise UnreadableFile("{} characters of text, over the limit of {}".format(*millions))
     return replace(content, headings=tuple(sorted(content.headings, key=lambda mark: mark.start)))
 
 
-def unsupported(path: Path, *, ocr: bool = False) -> str:
-    """Why no file of this name is read, by the name alone; else an empty string."""
+def unsupported_reason(path: Path, *, ocr: bool = False) -> str:
+    """Why a file of this name is never read, by the name alone; else an empty string."""
     reason = _UNREADABLE.get(path.suffix.lower(), "")
     return "" if ocr and reason == _IMAGE else reason
 
 
 def may_need_ocr(path: Path) -> bool:
     """Whether OCR may find more in a file of this name."""
-    return path.suffix.lower() == ".pdf" or needs_ocr(unsupported(path))
+    return path.suffix.lower() == ".pdf" or is_image_refusal(unsupported_reason(path))
 
 
-def needs_ocr(reason: str) -> bool:
-    """Whether this is the reason for which an image is not read without OCR."""
+def is_image_refusal(reason: str) -> bool:
+    """Whether an image file was refused for this reason: OCR could read it."""
     return reason == _IMAGE
 
 
-def unusual_kind(mode: int) -> str:
-    """What a thing with this `st_mode` is, when it is no regular file; else an empty string."""
+def irregular_file_reason(mode: int) -> str:
+    """What a file of this `st_mode` is instead of a regular file; empty for a regular file."""
     kinds = {
         stat.S_IFDIR: "a folder, not a file",
         stat.S_IFLNK: "a link, not a file",
@@ -164,7 +164,7 @@ def os_reason(error: OSError) -> str:
 
 @contextlib.contextmanager
 def opened(path: Path, *, follow: bool = True) -> Iterator[BinaryIO]:
-    """A regular file, for reading. Without `follow` a link is none. Raises NotReadNow, UnreadableFile."""
+    """A regular file, for reading. Without `follow` a link is refused. Raises NotReadNow, UnreadableFile."""
     try:
         _check_kind(path.stat(follow_symlinks=follow).st_mode)
         # Not blocking, in case a named pipe took the file's place meanwhile.
@@ -191,7 +191,7 @@ def file_bytes(path: Path, max_bytes: int, *, follow: bool = True) -> bytes:
 
 
 def _check_kind(mode: int) -> None:
-    if kind := unusual_kind(mode):
+    if kind := irregular_file_reason(mode):
         raise UnreadableFile(kind)
 
 

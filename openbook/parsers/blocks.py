@@ -8,7 +8,7 @@ from dataclasses import replace
 from openbook.parsers.characters import clean, one_line, title_from_name
 from openbook.records import Content, HeadingMark, Metadata, PageSpan
 
-MOST_DEPTH = 8
+MAX_DEPTH = 8
 
 
 class Text:
@@ -80,7 +80,7 @@ class Blocks(Text):
     def item(self, text: str, depth: int, marker: str) -> None:
         text = clean(text).strip()
         if text:
-            self._block("  " * min(depth, MOST_DEPTH) + f"{marker} {text}", kind="item")
+            self._block("  " * min(depth, MAX_DEPTH) + f"{marker} {text}", kind="item")
 
     def code(self, text: str) -> None:
         """Lines of a program: their indentation means something."""

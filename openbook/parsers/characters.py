@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from pathlib import PurePath
 
 from openbook.errors import UnreadableFile
+from openbook.parsers import NOT_TEXT
 
-LONGEST_TITLE_CHARS = 200
+MAX_TITLE_CHARS = 200
 
 _NEWLINE = re.compile("\r\n?|[\f\x85\u2028\u2029]")
 _UNSAFE = re.compile(
@@ -43,8 +44,8 @@ def clean(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """`text` as a title: cleaned, white space collapsed, cut to `LONGEST_TITLE_CHARS`."""
-    return " ".join(clean(text[: 8 * LONGEST_TITLE_CHARS]).split())[:LONGEST_TITLE_CHARS].rstrip()
+    """`text` as a title: cleaned, white space collapsed, cut to `MAX_TITLE_CHARS`."""
+    return " ".join(clean(text[: 8 * MAX_TITLE_CHARS]).split())[:MAX_TITLE_CHARS].rstrip()
 
 
 def lines_of(text: str, start: int = 0, end: int | None = None) -> Iterator[tuple[int, str]]:
@@ -69,7 +70,7 @@ def decode(data: bytes, declared: str = "") -> str:
     if wide := _wide_encoding(data[:4096]):
         return data.decode(wide, "replace")
     if _is_binary(data[:8192]) or _is_binary(data):
-        raise UnreadableFile("binary data, not text")
+        raise UnreadableFile(NOT_TEXT)
     if b"\x1b$" in data and (text := _as_declared(data, declared)):  # Japanese in seven bits
         return text
     text = data.decode("utf-8", "replace")

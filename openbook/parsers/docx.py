@@ -30,9 +30,9 @@ _OFF = frozenset({"0", "false", "off"})
 _HEADING = re.compile(r"heading ([1-9])$")
 _CODE = frozenset({"source code", "code", "code block", "html preformatted", "preformatted text"})
 _BODY_LEVEL = 9  # an outline level of 9 is body text
-_MOST_BASES = 30  # styles that are based on one another
-_MOST_COUNT = 1_000_000
-_LONGEST_LABEL_CHARS = 60
+_MAX_BASES = 30  # styles that are based on one another
+_MAX_COUNT = 1_000_000
+_MAX_LABEL_CHARS = 60
 _FORMULA_MARKS = {"num": "", "den": "/", "sub": "_", "sup": "^"}
 _ROMAN = ((1000, "m"), (900, "cm"), (500, "d"), (400, "cd"), (100, "c"), (90, "xc"), (50, "l"), (40, "xl"), (10, "x"),
           (9, "ix"), (5, "v"), (4, "iv"), (1, "i"))  # fmt: skip
@@ -74,7 +74,7 @@ class _Style:
     numbering: str = ""
 
     def with_properties(self, properties: Any) -> _Style:
-        """This style with the properties (`w:pPr`) that a paragraph has of its own; None: it has none."""
+        """This style with a paragraph's own properties (`w:pPr`), if it has any."""
         style = self
         outline = _value(properties, "outlineLvl")
         if outline.isdigit() and not style.is_title:
@@ -101,7 +101,7 @@ class _Styles:
         return self._named(_value(properties, "pStyle") or self._default, 0).with_properties(properties)
 
     def _named(self, identifier: str, bases: int) -> _Style:
-        if identifier not in self._elements or bases > _MOST_BASES:  # they may be based on one another in a circle
+        if identifier not in self._elements or bases > _MAX_BASES:  # they may be based on one another in a circle
             return _Style()
         if identifier not in self._known:
             element = self._elements[identifier]
@@ -134,14 +134,14 @@ class _Numbering:
             for level in children(element, "lvl"):
                 shape, text, start = (_value(level, name) for name in ("numFmt", "lvlText", "start"))
                 key = attribute(element, "abstractNumId"), number(attribute(level, "ilvl"), 0, 99)
-                self._levels[key] = shape or "decimal", text, number(start or "1", 0, _MOST_COUNT)
+                self._levels[key] = shape or "decimal", text, number(start, 0, _MAX_COUNT, 1)
         for element in children(root, "num"):
             identifier = attribute(element, "numId")
             self._definitions[identifier] = _value(element, "abstractNumId")
             for override in children(element, "lvlOverride"):
                 if start := _value(override, "startOverride"):
                     depth = number(attribute(override, "ilvl"), 0, 99)
-                    self._starts[identifier, depth] = number(start, 0, _MOST_COUNT)
+                    self._starts[identifier, depth] = number(start, 0, _MAX_COUNT)
 
     def label(self, identifier: str, depth: int) -> str:
         """What stands before the next item of the list: a number such as `2.1.`, or empty for a bullet."""
@@ -162,7 +162,7 @@ class _Numbering:
             shape, _, start = self._levels.get((definition, at), ("decimal", "", 1))
             return _count_shown(shape, counts[at] if at < len(counts) else start)
 
-        return re.sub(r"%([1-9])", shown, text)[:_LONGEST_LABEL_CHARS].strip()
+        return re.sub(r"%([1-9])", shown, text)[:_MAX_LABEL_CHARS].strip()
 
 
 def _count_shown(shape: str, count: int) -> str:
@@ -218,11 +218,13 @@ class _Writer:
         return " ".join(filter(None, (self._text(paragraph).strip() for paragraph in paragraphs)))
 
     def _paragraph(self, element: Any) -> None:
-        text = self._text(element)
-        if not text.strip():
-            return
+        text, mark = self._text(element), child(element, "pPr", "rPr")
+        if not text.strip() and any(child(mark, name) is not None for name in ("vanish", "del", "moveFrom")):
+            return  # other empty items are counted: Word shows their numbers
         style = self._styles.of(element)
         label = self._numbering.label(style.numbering, style.depth) if style.numbering else ""
+        if not text.strip():
+            return
         if style.level:
             self.out.heading(f"{label} {text.strip()}" if label else text, style.level)
             self.title = self.title or (one_line(text) if style.is_title else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -49,6 +50,8 @@ def text_chars(element: Any) -> int:
     return sum(len(text) for text in element.itertext() if not text.isspace())
 
 
-def number(text: str, least: int, most: int) -> int:
-    """`text` as a number within bounds; `least` where it is no number."""
-    return min(max(int(text), least), most) if text.isascii() and text.isdigit() and len(text) < 10 else least
+def number(text: str, least: int, most: int, default: int | None = None) -> int:
+    """`text` as a number within bounds. Where it is not a number: `default`, or else `least`."""
+    if re.fullmatch(r"-?[0-9]{1,9}", text):
+        return min(max(int(text), least), most)
+    return least if default is None else default

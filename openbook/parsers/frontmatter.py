@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from openbook.errors import UnreadableFile
-from openbook.parsers.metadata import LABEL_KEY, key_name, normalised
+from openbook.parsers.metadata import LABEL_KEY, MAX_KEY_CHARS, key_name, normalised
 from openbook.records import Metadata, MetadataValue
 
-LONGEST_BLOCK_CHARS = 65_536
+MAX_BLOCK_CHARS = 65_536
 YAML_END = re.compile(r"^(?:---|\.\.\.)[ \t]*$", re.MULTILINE)
-_DEEPEST = 4
-_MOST_BRACKETS = 500
-_LONGEST_KEY_CHARS = 64
+_MAX_DEPTH = 4
+_MAX_BRACKETS = 500
 
 _SYNONYMS = {
     "author": ("authors", "by", "creator"),
@@ -52,13 +52,13 @@ def front_matter(text: str) -> tuple[Metadata, int]:
     end = _ENDS[opening[1]].search(top, opening.end())
     block = top[opening.end() : end.start() if end else len(top)]
     fields: list[tuple[str, object]] = []
-    if end and end.end() <= LONGEST_BLOCK_CHARS and len(top) == len(text):
+    if end and end.end() <= MAX_BLOCK_CHARS and len(top) == len(text):
         fields = list(_flat(_loaded(block, is_toml=opening[1] == "+++")))
-    # Twice, empty, inside another field, or in what is no block: nobody can tell what was meant.
+    # Twice, empty, inside another field, or outside a valid block: nobody can tell what was meant.
     if len(_LABELS.findall(block)) > sum(key_name(name) == LABEL_KEY and value is not None for name, value in fields):
         raise UnreadableFile(
             "its front matter names labels and cannot be read: it must begin on the first line, be closed, name them "
-            f"once and have at most {LONGEST_BLOCK_CHARS:,} characters"
+            f"once and have at most {MAX_BLOCK_CHARS:,} characters"
         )
     try:
         normalised(_first_of_each(fields), strict=True)
@@ -70,7 +70,7 @@ def front_matter(text: str) -> tuple[Metadata, int]:
 
 def header_fields(text: str) -> Metadata:
     """A block of `Key: value` lines at the top, as in Python's enhancement proposals, or of `:key: value` lines."""
-    top = text[:LONGEST_BLOCK_CHARS].lstrip("\n")
+    top = text[:MAX_BLOCK_CHARS].lstrip("\n")
     blocks = re.split(r"\n[ \t]*\n", top, maxsplit=4)[:4]
     plain = _read_block(blocks[0], _FIELD)
     if len(plain) >= 2:
@@ -87,13 +87,13 @@ def _first_of_each(fields: Iterable[tuple[str, object]]) -> dict[str, object]:
 
 
 def _loaded(block: str, *, is_toml: bool) -> Mapping[Any, Any]:
-    """The fields in a block of TOML or YAML; empty where it is none, or no mapping."""
+    """The fields in a block of TOML or YAML; empty where the block is not valid or not a mapping."""
     import tomllib
 
     import yaml
 
     # PyYAML's time grows with the square of their depth.
-    if not is_toml and block.count("[") + block.count("{") > _MOST_BRACKETS:
+    if not is_toml and block.count("[") + block.count("{") > _MAX_BRACKETS:
         return {}
     try:
         value = tomllib.loads(block) if is_toml else yaml.load(block, _yaml_loader())  # noqa: S506  made of the safe one
@@ -102,6 +102,7 @@ def _loaded(block: str, *, is_toml: bool) -> Mapping[Any, Any]:
     return value if isinstance(value, dict) else {}
 
 
+@functools.cache
 def _yaml_loader() -> Any:
     """PyYAML's safe loader without aliases (one could stand for a billion), and with `no` and `1:30` as text."""
     import yaml
@@ -130,8 +131,8 @@ _YAML_LEFT_OUT = frozenset({"tag:yaml.org,2002:merge", "tag:yaml.org,2002:value"
 def _flat(fields: Mapping[Any, Any], prefix: str = "", depth: int = 0) -> Iterator[tuple[str, object]]:
     """Fields of inner mappings get the outer name in front: `params: {layout: wide}` is `params_layout`."""
     for key, value in fields.items():
-        name = f"{prefix}{key if isinstance(key, str) else str(key)[:_LONGEST_KEY_CHARS]}"
-        if isinstance(value, Mapping) and depth < _DEEPEST:
+        name = f"{prefix}{key if isinstance(key, str) else str(key)[:MAX_KEY_CHARS]}"
+        if isinstance(value, Mapping) and depth < _MAX_DEPTH:
             yield from _flat(value, f"{name}_", depth + 1)
         else:
             yield name, value

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from openbook.errors import UnreadableFile
-from openbook.parsers.blocks import MOST_DEPTH, Text, text_content
+from openbook.parsers.blocks import MAX_DEPTH, Text, text_content
 from openbook.parsers.characters import clean, decode, one_line
 from openbook.parsers.elements import number
 from openbook.parsers.packages import common_metadata
 from openbook.records import Content, HeadingMark
 
-MOST_TABLES = 100  # inside one another
+MAX_TABLES = 100  # inside one another
 
 _LISTS = frozenset({"ul", "ol"})
 _CELLS = frozenset({"td", "th"})
@@ -53,8 +53,9 @@ _SELF_CLOSED = re.compile(
 _HIDDEN_STYLE = re.compile(r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*hidden)", re.I)
 _SPACES = re.compile(r"[ \t\n\xa0]+")
 _INVISIBLE = str.maketrans("", "", "\xad\u200b\ufeff")  # soft hyphens and the like would hide words from a search
-_LONGEST_CELL_CHARS = 800  # what is longer lays out a page and holds no data
-_MOST_LINES_IN_CELL = 8
+_MAX_COUNT = 1_000_000
+_MAX_CELL_CHARS = 800  # what is longer lays out a page and holds no data
+_MAX_LINES_IN_CELL = 8
 
 
 def parse_html(data: bytes, name: str) -> Content:
@@ -115,7 +116,7 @@ class _PageTarget:
         self._in_title = False
         self._out = Text()
         self._tables: list[_Table] = []
-        self._lists: list[int] = []  # of each open list how many items it has counted; -1: it has bullets
+        self._lists: list[int | None] = []  # of each open list the number of its last item; None: it has bullets
         self._marker = ""  # of a list item that has no text yet
         self._pre: list[str] | None = None
         self._heading: tuple[str, int] | None = None  # the open heading's tag, and how many parts stand before it
@@ -141,20 +142,22 @@ class _PageTarget:
         if tag in _BLOCKS or tag in _LINES:
             self._break(1 if tag in _LINES or (tag in _LISTS and self._lists) else 2)
         if tag in _LISTS:
-            self._lists.append(0 if tag == "ol" else -1)
+            start = number(attributes.get("start", ""), -_MAX_COUNT, _MAX_COUNT, 1)
+            counts = tag == "ol" and "reversed" not in attributes  # which counts down from how many items there are
+            self._lists.append(start - 1 if counts else None)
         elif tag == "li":
             self._marker = "- "
-            if self._lists and self._lists[-1] >= 0:
-                self._lists[-1] += 1
+            if self._lists and (last := self._lists[-1]) is not None:
+                self._lists[-1] = number(attributes.get("value", ""), -_MAX_COUNT, _MAX_COUNT, last + 1)
                 self._marker = f"{self._lists[-1]}. "
-            self._marker = "  " * max(min(len(self._lists), MOST_DEPTH) - 1, 0) + self._marker
+            self._marker = "  " * max(min(len(self._lists), MAX_DEPTH) - 1, 0) + self._marker
         elif tag == "pre":
             self._pre = []
         elif tag in _HEADINGS:
             self._heading = (tag, len(self._out.parts))
         elif tag == "table":
-            if len(self._tables) == MOST_TABLES:
-                raise UnreadableFile(f"holds more than {MOST_TABLES} tables inside one another")
+            if len(self._tables) == MAX_TABLES:
+                raise UnreadableFile(f"holds more than {MAX_TABLES} tables inside one another")
             self._tables.append(_Table(self._out))
         elif tag in _CELLS and self._tables:
             rows, columns = (number(attributes.get(name, ""), 1, 1000) for name in ("rowspan", "colspan"))
@@ -270,7 +273,7 @@ class _PageTarget:
 
 
 def _lays_out(cell: Text) -> bool:
-    return bool(cell.headings) or cell.length > _LONGEST_CELL_CHARS or cell.text.count("\n") > _MOST_LINES_IN_CELL
+    return bool(cell.headings) or cell.length > _MAX_CELL_CHARS or cell.text.count("\n") > _MAX_LINES_IN_CELL
 
 
 def _repeat(table: _Table, row: list[str]) -> None:

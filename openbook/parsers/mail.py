@@ -17,24 +17,24 @@ from io import BytesIO
 from typing import Any
 
 from openbook.errors import UnreadableFile
-from openbook.parsers import DEEPEST_ATTACHMENT, parse_bytes
+from openbook.parsers import MAX_ATTACHMENT_DEPTH, parse_bytes
 from openbook.parsers.blocks import Blocks
 from openbook.parsers.characters import clean, decode, one_line, title_from_name
 from openbook.parsers.frontmatter import make_metadata
 from openbook.parsers.html import decode_page, parse_page
-from openbook.parsers.metadata import LABEL_KEY, labels_of, merged
+from openbook.parsers.metadata import LABEL_KEY, labels_of
 from openbook.records import Content, Metadata
 
-MOST_ATTACHMENTS = 200
-MOST_PARTS = 2_000
-_LONGEST_HEADER_CHARS = 2_000
-_LONGEST_RAW_CHARS = 20_000
+MAX_ATTACHMENTS = 200
+MAX_PARTS = 2_000
+_MAX_HEADER_CHARS = 2_000
+_MAX_RAW_CHARS = 20_000
 _ENCODED_BOUNDARY = re.compile(rb"(?i)boundary\*")
 _NOT_READABLE = "not a readable e-mail message"
 _MALFORMED = (MessageError, RecursionError, ValueError, LookupError, AssertionError, TypeError, AttributeError)
 _WORD = re.compile(r"=\?[^?\s]{1,40}\?[bBqQ]\?[^?\s]*\?=")
 _FROM_LINE = re.compile(rb"(?:\A|(?<=\n)\r?\n)From \S[^\n]*\d\d:\d\d[^\n]*\n")
-_MOST_STREAM_BYTES = 200_000_000
+_MAX_STREAM_BYTES = 200_000_000
 _PROPERTIES = "__properties_version1.0"
 _TIMES = (0x0039, 0x0E06, 0x3007)  # sent, delivered, created
 
@@ -57,8 +57,8 @@ def parse_mail(data: bytes, name: str, depth: int = 0) -> Content:
     out.lines(f"{key}: {value}" for key, value in head.items() if value)
     attached: list[Message] = []
     for number, (part, is_attached) in enumerate(_leaves(message)):
-        if number >= MOST_PARTS:
-            raise UnreadableFile(f"holds more than {MOST_PARTS} parts")
+        if number >= MAX_PARTS:
+            raise UnreadableFile(f"holds more than {MAX_PARTS} parts")
         if is_attached:
             attached.append(part)
         else:
@@ -103,8 +103,8 @@ def _add_attachments(
     """What each attached file holds under a heading of its own; else why it is not read. Returns the access labels that they state."""
     labels = set[str]()
     for number, (raw_name, data) in enumerate(attached):
-        if number >= MOST_ATTACHMENTS:
-            out.paragraph(f"(more than {MOST_ATTACHMENTS} attachments: the others are not read)")
+        if number >= MAX_ATTACHMENTS:
+            out.paragraph(f"(more than {MAX_ATTACHMENTS} attachments: the others are not read)")
             break
         name = one_line(raw_name) or "without a name"
         try:
@@ -129,7 +129,7 @@ def _message_content(
     out: Blocks, head: Mapping[str, str], date: object, media_type: str, name: str, labels: Set[str]
 ) -> Content:
     fields = [("author", head["From"]), ("to", head["To"]), ("cc", head["Cc"]), ("date", date)]
-    metadata = merged(make_metadata(fields), _labels_as_metadata(labels))
+    metadata = make_metadata([*fields, *_labels_as_metadata(labels)])
     return out.content(media_type, head["Subject"] or title_from_name(name), name, metadata)
 
 
@@ -215,7 +215,7 @@ def header_text(raw: str) -> str:
     """A header as a person reads it: encoded words (RFC 2047) decoded, each in the encoding it names."""
     from email.header import decode_header
 
-    raw = raw[:_LONGEST_RAW_CHARS]
+    raw = raw[:_MAX_RAW_CHARS]
     if not raw.isascii():  # bytes that no header may hold and many do
         with contextlib.suppress(UnreadableFile, UnicodeEncodeError):
             raw = decode(raw.encode("utf-8", "surrogateescape"))
@@ -227,7 +227,7 @@ def header_text(raw: str) -> str:
             )
         except (HeaderParseError, UnreadableFile, ValueError):
             pass
-    return " ".join(clean(raw).split())[:_LONGEST_HEADER_CHARS]
+    return " ".join(clean(raw).split())[:_MAX_HEADER_CHARS]
 
 
 # --- Outlook ----------------------------------------------------------------------------------------------------------
@@ -272,7 +272,7 @@ def _outlook_attachments(message: _Properties, depth: int) -> Iterator[tuple[str
     for attached in message.attachments():
         title = attached.text(0x3707) or attached.text(0x3704) or attached.text(0x3001)
         inner = attached.message()
-        if inner is not None and depth < DEEPEST_ATTACHMENT:
+        if inner is not None and depth < MAX_ATTACHMENT_DEPTH:
             content = _outlook_message(inner, title, depth + 1)
             yield content.title, content
         else:
@@ -310,10 +310,10 @@ class _Properties:
         paths = (tuple(path) for path in self._file.listdir(streams=True, storages=False))
         found = {path[: here + 1] for path in paths if len(path) > here + 1 and path[:here] == self._place}
         attached = sorted(path for path in found if path[here].startswith("__attach_version1.0_"))
-        return [_Properties(self._file, path) for path in attached[:MOST_ATTACHMENTS]]
+        return [_Properties(self._file, path) for path in attached[:MAX_ATTACHMENTS]]
 
     def message(self) -> _Properties | None:
-        """The message that this attachment is, if it is one."""
+        """The attached message; None if this attachment is something else."""
         inner = (*self._place, "__substg1.0_3701000D")
         return _Properties(self._file, inner) if self._file.exists("/".join((*inner, _PROPERTIES))) else None
 
@@ -322,7 +322,7 @@ class _Properties:
 
     def _at(self, name: str) -> bytes:
         path = "/".join((*self._place, name))
-        if not self._file.exists(path) or self._file.get_size(path) > _MOST_STREAM_BYTES:
+        if not self._file.exists(path) or self._file.get_size(path) > _MAX_STREAM_BYTES:
             return b""
         data: bytes = self._file.openstream(path).read()
         return data

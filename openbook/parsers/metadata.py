@@ -42,7 +42,7 @@ _WRITTEN_DATES = ("%d-%b-%Y", "%d %b %Y", "%d %B %Y", "%B %d, %Y", "%b %d, %Y", 
 _INT64 = 2**63
 
 
-def merged(system: Metadata, file: Metadata = (), sidecar: Metadata = ()) -> Metadata:
+def merged(system: Metadata, file: Metadata, sidecar: Metadata) -> Metadata:
     """One document's metadata: the sidecar wins over the file, and facts of the file win over both."""
     return tuple(sorted({**dict(file), **dict(sidecar), **dict(system)}.items()))
 
@@ -58,7 +58,7 @@ def system_metadata(path: str, size_bytes: int, modified_ns: int) -> Metadata:
 
 
 def not_a_label(text: str) -> str:
-    """What to say of a text that is none."""
+    """What to say of a text that is not an access label."""
     return f"{text!r} is not an access label: a label is 1 to 64 of a-z, 0-9, '_', '.', ':' and '-', and begins with a letter or digit"
 
 
@@ -121,7 +121,7 @@ def normalised(said: Mapping[str, object], *, strict: bool = False) -> Metadata:
             if not key:
                 raise UnreadableFile(f"{str(raw_key)[:40]!r} is not a key; use letters, digits and _")
             if key in kept:
-                raise UnreadableFile(f"the key {key!r} stands twice")
+                raise UnreadableFile(f"the key {key!r} appears twice")
             if len(kept) >= MAX_KEYS and key != LABEL_KEY:
                 raise UnreadableFile(f"more than {MAX_KEYS} keys")
             kept[key] = _labels(raw) if key == LABEL_KEY else _value(key, raw, strict=strict)
@@ -238,7 +238,7 @@ def _iso(moment: datetime | date | time) -> str:
 
 
 def _date_text(text: str) -> str:
-    """A date as files write it, as ISO 8601; empty when it is none."""
+    """A date as files write it, as ISO 8601; empty when `text` is not a date."""
     from email.utils import parsedate_to_datetime
 
     if _PARTIAL_DATE.fullmatch(text):

@@ -19,7 +19,7 @@ from openbook.records import Content
 
 PAGE_TIMEOUT_S = 60.0
 DOTS_PER_INCH = 300
-MOST_PIXELS = 40_000_000  # of a page as drawn; A4 has 9 million
+MAX_PIXELS = 40_000_000  # of a page as drawn; A4 has 9 million
 
 _LANGUAGES = re.compile(r"[A-Za-z][A-Za-z0-9_]{1,30}(?:\+[A-Za-z][A-Za-z0-9_]{1,30}){0,9}")
 _MISSING = "needs OCR, and Tesseract is not installed (on Debian or Ubuntu: apt install tesseract-ocr)"
@@ -101,8 +101,8 @@ def _drawn(page: Any) -> bytes:
     """A page in grey as PNM, which needs no library to write."""
     width, height = page.get_size()
     scale = DOTS_PER_INCH / 72
-    if width * height * scale**2 > MOST_PIXELS:
-        scale = (MOST_PIXELS / (width * height)) ** 0.5
+    if width * height * scale**2 > MAX_PIXELS:
+        scale = (MAX_PIXELS / (width * height)) ** 0.5
     with closing(page.render(scale=scale, grayscale=True)) as bitmap:
         grey: bytes = bitmap.to_numpy().tobytes()
         return f"P5\n{bitmap.width} {bitmap.height}\n255\n".encode() + grey

@@ -14,7 +14,8 @@ from openbook.parsers.packages import Package, core_properties
 from openbook.records import Content
 
 _MEDIA_TYPE = "application/vnd.oasis.opendocument."
-_MOST_SPACES = 1_000
+_MAX_COUNT = 1_000_000
+_MAX_SPACES = 1_000
 # Deleted text, notes (they are collected), what a drawing is called, and the readings of Japanese words.
 _SKIPPED = frozenset(
     {"tracked-changes", "note", "annotation", "desc", "ruby-text", "forms", "notes", "event-listeners"}
@@ -62,15 +63,17 @@ class _Writer:
     def __init__(self, trees: list[Any]) -> None:
         self.out = Blocks()
         self.title = ""
-        self._counting = set[tuple[str, int]]()  # list styles and their levels that count
+        # The first number, and the last one so far, by list style and level. Levels with bullets have no first number.
+        self._starts: dict[tuple[str, int], int] = {}
+        self._counts: dict[tuple[str, int], int] = {}
         self._titles = {"Title": 1, "Subtitle": 2}  # paragraph styles that are or come from these, and their levels
-        self._counts: dict[tuple[str, int], int] = {}  # how far a list has counted, for those that continue it
         self._notes = 0
         for tree in trees:
             for style in descendants(tree, "list-style"):
                 for level in children(style, "list-level-style-number"):
                     if attribute(level, "num-format"):
-                        self._counting.add((attribute(style, "name"), number(attribute(level, "level"), 1, 99)))
+                        place = attribute(style, "name"), number(attribute(level, "level"), 1, 99)
+                        self._starts[place] = number(attribute(level, "start-value"), 0, _MAX_COUNT, 1)
             for style in descendants(tree, "style"):
                 if level := self._titles.get(attribute(style, "parent-style-name")):
                     self._titles.setdefault(attribute(style, "name"), level)
@@ -108,21 +111,25 @@ class _Writer:
     def _list(self, element: Any, depth: int, style: str) -> None:
         style = attribute(element, "style-name") or style
         goes_on = attribute(element, "continue-numbering") == "true" or attribute(element, "continue-list")
-        count = self._counts.get((style, depth), 0) if goes_on else 0
+        before = self._starts.get((style, depth), 1) - 1
+        count = self._counts.get((style, depth), before) if goes_on else before
         for item in element:
             if local(item) == "list-header":  # stands before the list and has no number
                 self.blocks(item)
                 continue
-            count = number(attribute(item, "start-value"), count + 1, 1_000_000)
+            count = number(attribute(item, "start-value"), 0, _MAX_COUNT, count + 1)
             self._counts[style, depth] = count
+            marker = f"{count}." if (style, depth) in self._starts else "-"
             for part in item:
                 if local(part) == "list":
                     self._list(part, depth + 1, style)
-                elif local(part) == "p":
-                    self.out.item(self.line(part), depth - 1, f"{count}." if (style, depth) in self._counting else "-")
+                elif local(part) == "p" and marker:
+                    text = self.line(part)
+                    self.out.item(text, depth - 1, marker)
                     self._boxes(part)
+                    marker = "" if text.strip() else marker
                 else:
-                    self.blocks([part])  # numbered headings stand in lists
+                    self.blocks([part])  # numbered headings stand in lists, and a second paragraph has no number
 
     def _cells(self, row: Any, left: dict[int, int]) -> Iterator[str | None]:
         """`left` says for each column how many rows the cell above still covers."""
@@ -155,7 +162,7 @@ class _Writer:
         for inner in element:
             name = local(inner)
             if name == "s":
-                parts.append(" " * number(attribute(inner, "c"), 1, _MOST_SPACES))
+                parts.append(" " * number(attribute(inner, "c"), 1, _MAX_SPACES))
             elif name == "tab":
                 parts.append("\t")
             elif name == "line-break":

@@ -22,13 +22,13 @@ from openbook.parsers.elements import child, children, descendants, local
 from openbook.parsers.frontmatter import make_metadata
 from openbook.records import Metadata
 
-MOST_UNPACKED_BYTES = 200_000_000
-MOST_XML_BYTES = 60_000_000  # of one part: as a tree it needs some ten times as much
-MOST_MEMBERS = 10_000
-MOST_RATIO = 150  # XML packs some 10 to 40 times; a bomb 1,000 times
+MAX_UNPACKED_BYTES = 200_000_000
+MAX_XML_BYTES = 60_000_000  # of one part: as a tree it needs some ten times as much
+MAX_MEMBERS = 10_000
+MAX_RATIO = 150  # XML packs some 10 to 40 times; a bomb 1,000 times
 ZIP_MARK = b"PK\x03\x04"
 _SMALL_BYTES = 10_000_000
-_DIRECTORY_BYTES = 400 * MOST_MEMBERS  # an entry takes 46 bytes and its name
+_DIRECTORY_BYTES = 400 * MAX_MEMBERS  # an entry takes 46 bytes and its name
 _BROKEN = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError, struct.error)
 _MAIN_PARTS = {"word": ".docx", "ppt": ".pptx", "xl": ".xlsx"}  # by folder
 # What libraries and programs enter when nobody gave a name.
@@ -39,13 +39,13 @@ class Package:
     """An opened package. `what` says what it is, such as `a Word document`.
 
     What can be checked is checked before anything is unpacked. No more is read than the sizes checked here. Raises
-    UnreadableFile for no package, an encrypted one, or one that would unpack to too much.
+    UnreadableFile for what is not a package, for an encrypted one, and for one that would unpack to too much.
     """
 
     def __init__(self, data: bytes, what: str) -> None:
         at = data.rfind(b"PK\x05\x06")
         if at >= 0 and len(data) >= at + 16 and int.from_bytes(data[at + 12 : at + 16], "little") > _DIRECTORY_BYTES:
-            raise UnreadableFile(f"holds too many parts, over the limit of {MOST_MEMBERS}")
+            raise UnreadableFile(f"holds too many parts, over the limit of {MAX_MEMBERS}")
         self.what = what
         try:
             self._archive = zipfile.ZipFile(BytesIO(data))
@@ -53,9 +53,9 @@ class Package:
             raise UnreadableFile(f"not {what}") from error
         members = self._archive.infolist()
         unpacked = sum(member.file_size for member in members)
-        if len(members) > MOST_MEMBERS:
-            raise UnreadableFile(f"holds {len(members)} parts, over the limit of {MOST_MEMBERS}")
-        if unpacked > MOST_UNPACKED_BYTES or unpacked > max(_SMALL_BYTES, MOST_RATIO * len(data)):
+        if len(members) > MAX_MEMBERS:
+            raise UnreadableFile(f"holds {len(members)} parts, over the limit of {MAX_MEMBERS}")
+        if unpacked > MAX_UNPACKED_BYTES or unpacked > max(_SMALL_BYTES, MAX_RATIO * len(data)):
             raise UnreadableFile(f"unpacks from {len(data) / 1e6:.1f} MB to {unpacked / 1e6:.1f} MB, like a zip bomb")
         # The formats allow no other method, and the header of an LZMA stream can ask for gigabytes of dictionary.
         if any(member.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED} for member in members):
@@ -85,8 +85,8 @@ class Package:
 
     def xml(self, part: str) -> Any:
         data = self.read(part)
-        if len(data) > MOST_XML_BYTES:
-            raise UnreadableFile(f"a part of {len(data) / 1e6:.0f} MB, over the limit of {MOST_XML_BYTES / 1e6:g} MB")
+        if len(data) > MAX_XML_BYTES:
+            raise UnreadableFile(f"a part of {len(data) / 1e6:.0f} MB, over the limit of {MAX_XML_BYTES / 1e6:g} MB")
         root = parse_xml(data, self.what)
         if root is None:
             raise self.damaged()
@@ -123,17 +123,20 @@ class Package:
         named = (target for kind, target in self.relations("").values() if kind == "officeDocument")
         return next((part for part in named if part in self), usual)
 
+    def kind(self) -> str:
+        """The usual suffix of the format, else an empty string. Raises UnreadableFile."""
+        if "META-INF/container.xml" in self:
+            return ".epub"
+        if "content.xml" in self:  # OpenDocument; its other kinds have one parser
+            return ".ods" if "mimetype" in self and b"spreadsheet" in self.read("mimetype") else ".odt"
+        usual = next((p for p in ("word/document.xml", "ppt/presentation.xml", "xl/workbook.xml") if p in self), "")
+        return _MAIN_PARTS.get(self.main_part(usual).partition("/")[0], "")
+
 
 def package_kind(data: bytes) -> str:
     """The usual suffix of the office format or book that a ZIP file's bytes are, else an empty string."""
     try:
-        package = Package(data, "a package")
-        if "META-INF/container.xml" in package:
-            return ".epub"
-        if "content.xml" in package:  # OpenDocument; its other kinds have one parser
-            return ".ods" if "mimetype" in package and b"spreadsheet" in package.read("mimetype") else ".odt"
-        usual = next((p for p in ("word/document.xml", "ppt/presentation.xml", "xl/workbook.xml") if p in package), "")
-        return _MAIN_PARTS.get(package.main_part(usual).partition("/")[0], "")
+        return Package(data, "a package").kind()
     except UnreadableFile:
         return ""
 

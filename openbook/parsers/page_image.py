@@ -19,10 +19,10 @@ from openbook.parsers.pdf import ONE_AT_A_TIME, open_pdf
 from openbook.parsers.sandbox import NONSENSE, Limits, Worker, decode_answer, worker_command
 from openbook.parsers.worker import NUMBER_BYTES, PAGE_IMAGE, PIXELS, SIDE_BYTES
 
-WIDTH = 1000  # pixels, unless the page would be higher than MOST_HEIGHT or enlarged more than MOST_SCALE
-MOST_HEIGHT = 3000
-MOST_SCALE = 10.0  # pixels for one point, 1/72 inch
-MOST_ANSWER_BYTES = len(PIXELS) + 2 * SIDE_BYTES + 3 * WIDTH * MOST_HEIGHT
+WIDTH = 1000  # pixels, unless the page would be higher than MAX_HEIGHT or enlarged more than MAX_SCALE
+MAX_HEIGHT = 3000
+MAX_SCALE = 10.0  # pixels for one point, 1/72 inch
+MAX_ANSWER_BYTES = len(PIXELS) + 2 * SIDE_BYTES + 3 * WIDTH * MAX_HEIGHT
 
 _ROUNDING = 1 - 1e-9  # PDFium's sizes are rounded up
 
@@ -30,7 +30,7 @@ _ROUNDING = 1 - 1e-9  # PDFium's sizes are rounded up
 def draw_page(
     data: bytes, page: int, limits: Limits, stop: Callable[[], bool] = lambda: False, *, command: Sequence[str] = ()
 ) -> bytes:
-    """Page `page` (from 1) of a PDF as PNG: at most WIDTH by MOST_HEIGHT pixels of red, green and blue.
+    """Page `page` (from 1) of a PDF as PNG: at most WIDTH by MAX_HEIGHT pixels of red, green and blue.
 
     It is broken off when `stop` says so, within a moment. `command` starts another worker than the program's own.
     Raises NoSuchPage; NotReadNow if the machine could not or it was broken off; UnreadableFile for any other reason.
@@ -41,7 +41,7 @@ def draw_page(
     worker = Worker([*(command or [*worker_command(), PAGE_IMAGE]), json.dumps(asdict(limits))])
     try:
         question = [page.to_bytes(NUMBER_BYTES, "big"), data]
-        answer = worker.ask(question, limits.timeout_s, MOST_ANSWER_BYTES, stop)
+        answer = worker.ask(question, limits.timeout_s, MAX_ANSWER_BYTES, stop)
         picture = None if answer is None else _picture(answer)
     except ValueError as error:
         raise UnreadableFile(NONSENSE) from error
@@ -60,7 +60,7 @@ def _picture(answer: bytes) -> bytes:
     body = memoryview(answer)[len(PIXELS) :]
     width, height = (int.from_bytes(body[at : at + SIDE_BYTES], "big") for at in (0, SIDE_BYTES))
     pixels = body[2 * SIDE_BYTES :]
-    if not (1 <= width <= WIDTH and 1 <= height <= MOST_HEIGHT and len(pixels) == 3 * width * height):
+    if not (1 <= width <= WIDTH and 1 <= height <= MAX_HEIGHT and len(pixels) == 3 * width * height):
         raise ValueError(NONSENSE)
     return png(width, height, pixels)
 
@@ -94,7 +94,7 @@ def draw(data: bytes, number: int) -> tuple[int, int, bytes]:
                 width, height = page.get_size()
                 if not (0 < width < float("inf") and 0 < height < float("inf")):
                     raise UnreadableFile(f"a page of {width:g} by {height:g} points cannot be drawn")
-                scale = min(WIDTH / width, MOST_HEIGHT / height, MOST_SCALE) * _ROUNDING
+                scale = min(WIDTH / width, MAX_HEIGHT / height, MAX_SCALE) * _ROUNDING
                 with closing(page.render(scale=scale, rev_byteorder=True)) as bitmap:
                     return bitmap.width, bitmap.height, bitmap.to_numpy().tobytes()
         except pypdfium2.PdfiumError as error:

@@ -16,7 +16,7 @@ from openbook.parsers.characters import clean, one_line, title_from_name
 from openbook.parsers.packages import common_metadata
 from openbook.records import Content, HeadingMark, PageSpan
 
-MOST_BOOKMARKS = 20_000
+MAX_BOOKMARKS = 20_000
 
 _ENCRYPTED = {4, 5}  # FPDF_ERR_PASSWORD, and FPDF_ERR_SECURITY for an encryption that PDFium does not know
 # PDFium's mark for a word broken at a line's end, with the rest of the word. The line then ends after the word.
@@ -35,7 +35,7 @@ ONE_AT_A_TIME = threading.Lock()  # PDFium is not safe to call from two threads
 
 
 Recognise = Callable[[Any], str]
-"""Gets a page of PDFium. Returns the text in its picture, empty where there is none or it took too long."""
+"""Gets a page of PDFium. Returns the text in its picture, empty if it found no text or took too long."""
 
 
 def parse_pdf(data: bytes, name: str, recognise: Recognise | None = None) -> Content:
@@ -125,7 +125,7 @@ def _headings(document: Any, text: str, pages: Sequence[PageSpan]) -> Iterator[H
 
     after = 0
     try:
-        for bookmark in islice(document.get_toc(), MOST_BOOKMARKS):
+        for bookmark in islice(document.get_toc(), MAX_BOOKMARKS):
             target = bookmark.get_dest()
             index = target.get_index() if target else None
             title = one_line(bookmark.get_title())

@@ -83,17 +83,22 @@ def _write_shape(shape: Any, out: Blocks) -> None:
     shown = sum(1 for paragraph in paragraphs if _text(paragraph).strip())
     bulleted = _placeholder(shape) in _BULLETED and shown > 1
     plain: list[str] = []
-    counted = 0
+    counts: dict[int, tuple[tuple[str, int], int]] = {}  # by level: how it is numbered, and the last number
     for paragraph in paragraphs:
-        properties = child(paragraph, "pPr")
+        text, properties = _text(paragraph), child(paragraph, "pPr")
+        level, numbered = number(attribute(properties, "lvl"), 0, 8), child(properties, "buAutoNum")
+        counts = {at: count for at, count in counts.items() if at < level + (numbered is not None)}
+        if numbered is not None and text.strip():  # PowerPoint numbers no empty paragraph
+            scheme = attribute(numbered, "type"), number(attribute(numbered, "startAt"), 1, 32_767)
+            before, last = counts.get(level, (None, 0))
+            counts[level] = scheme, last + 1 if scheme == before else scheme[1]
         marks = set(map(local, children(properties)))
-        counted = counted + 1 if "buAutoNum" in marks else 0
-        if "buNone" in marks or not (counted or bulleted or marks & {"buChar", "buBlip"}):
-            plain.append(_text(paragraph))
+        if "buNone" in marks or not (bulleted or marks & {"buAutoNum", "buChar", "buBlip"}):
+            plain.append(text)
             continue
         out.lines(plain)
         plain = []
-        out.item(_text(paragraph), number(attribute(properties, "lvl"), 0, 8), f"{counted}." if counted else "-")
+        out.item(text, level, f"{counts[level][1]}." if level in counts else "-")
     out.lines(plain)
 
 

@@ -28,29 +28,29 @@ from typing import Annotated, Literal, Protocol, TypeAlias
 import msgspec
 
 from openbook.errors import NotReadNow, UnreadableFile
-from openbook.parsers.characters import LONGEST_TITLE_CHARS, clean, one_line
+from openbook.parsers.characters import MAX_TITLE_CHARS, clean, one_line
 from openbook.parsers.metadata import normalised
 from openbook.parsers.worker import HELLO, KINDS, NAME_BYTES, NUMBER_BYTES, read_frame
 from openbook.records import Content, Digest
 
-MOST_ANSWER_BYTES = 512_000_000
-MOST_FILES_A_WORKER = 500  # the memory that libraries keep must not pile up
+MAX_ANSWER_BYTES = 512_000_000
+MAX_FILES_PER_WORKER = 500  # the memory that libraries keep must not pile up
 NONSENSE = "the parser gave an answer that makes no sense"
 _AHEAD = 4  # files parsed ahead, for each worker
 _START_S = 60.0
 _LOOK_S = 0.05  # how often deadlines are looked at
-_MOST_NUMBER = 2**53
+_MAX_NUMBER = 2**53
 
 Parsed: TypeAlias = tuple[Content, Digest] | UnreadableFile
-"""What became of one file: its content with the SHA-256 of the bytes that were parsed, or why it has none."""
+"""What became of one file: its content with the SHA-256 of the bytes that were parsed, or why it could not be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """For one file: wall-clock seconds, MB of a worker's address space where the platform can limit it, size."""
+    """For one file."""
 
-    timeout_s: float = 60.0
-    memory_mb: int = 2048
+    timeout_s: float = 60.0  # by the wall clock
+    memory_mb: int = 2048  # of a worker's address space, where the platform can limit it
     max_file_bytes: int = 100_000_000
 
 
@@ -137,12 +137,13 @@ class ParserPool:
         """What `worker` answers; None when it ended instead, and is reaped."""
         name = os.fsencode(path)
         question = [name] if data is None else [len(name).to_bytes(NUMBER_BYTES, "big"), name, data]
+        is_broken = False
         try:
             answer = worker.ask(question, self._limits.timeout_s)
             outcome = None if answer is None else decode_answer(answer)
-        except ValueError:  # taken over, or broken: not to be asked again
-            outcome, worker.files = UnreadableFile(NONSENSE), MOST_FILES_A_WORKER
-        if outcome is None or worker.is_late or worker.files >= MOST_FILES_A_WORKER:
+        except ValueError:  # it may also have been taken over
+            outcome, is_broken = UnreadableFile(NONSENSE), True
+        if outcome is None or is_broken or worker.is_late or worker.files >= MAX_FILES_PER_WORKER:
             worker.reap()
             self._workers.discard(worker)
             self._mine.worker = None
@@ -177,7 +178,7 @@ class Worker:
         self,
         question: Sequence[bytes],
         timeout_s: float,
-        most_bytes: int = MOST_ANSWER_BYTES,
+        max_bytes: int = MAX_ANSWER_BYTES,
         stop: Callable[[], bool] = lambda: False,
     ) -> bytes | None:
         """The body of its answer to a question, which comes in parts; None when it ended or was killed.
@@ -193,13 +194,13 @@ class Worker:
                 return None
         name = secrets.token_bytes(NAME_BYTES)
         size = len(name) + sum(map(len, question))
-        frame = self._exchange([size.to_bytes(4, "big"), name, *question], timeout_s, NAME_BYTES + most_bytes, stop)
+        frame = self._exchange([size.to_bytes(4, "big"), name, *question], timeout_s, NAME_BYTES + max_bytes, stop)
         if frame and frame[:NAME_BYTES] != name:
             raise ValueError(NONSENSE)
         return frame[NAME_BYTES:] if frame else None
 
-    def _exchange(self, parts: Sequence[bytes], timeout_s: float, most_bytes: int, stop: Callable[[], bool]) -> bytes:
-        """The frame that it answers with; empty where there is none."""
+    def _exchange(self, parts: Sequence[bytes], timeout_s: float, max_bytes: int, stop: Callable[[], bool]) -> bytes:
+        """The frame that it answers with; empty if it sends none."""
         assert self.process.stdin is not None
         done, deadline = threading.Event(), time.monotonic() + timeout_s
 
@@ -216,7 +217,7 @@ class Worker:
                 rest = memoryview(part)
                 while rest:  # a pipe may take less than all of it
                     rest = rest[self.process.stdin.write(rest) :]
-            return read_frame(self._answers, most_bytes)
+            return read_frame(self._answers, max_bytes)
         except (OSError, ValueError, MemoryError):  # it is gone, or the pool was closed
             return b""
         finally:
@@ -305,18 +306,18 @@ def _is_orderly(content: Content) -> bool:
     """Whether a content keeps the rules that `records.Content` states: of offsets, characters and lengths."""
     size = len(content.text)
     edges = [0, *(edge for page in content.pages for edge in (page.start, page.end)), size]
-    numbers = [0, *(page.number for page in content.pages), _MOST_NUMBER]
+    numbers = [0, *(page.number for page in content.pages), _MAX_NUMBER]
     starts = [0, *(mark.start for mark in content.headings)]
     titles = [content.title, *(mark.title for mark in content.headings)]
     return (
         clean(content.text) == content.text
         and len(content.media_type) <= 100
-        and 0 <= (content.source_chars or 0) < _MOST_NUMBER
+        and 0 <= (content.source_chars or 0) < _MAX_NUMBER
         and all(a <= b for a, b in pairwise(edges))
         and all(a < b for a, b in pairwise(numbers))
         and all(a <= b for a, b in pairwise(starts))
         and (starts[-1] < size or not content.headings)
         and all(1 <= mark.level <= 1_000 for mark in content.headings)
-        and all(len(title) <= LONGEST_TITLE_CHARS for title in titles)
+        and all(len(title) <= MAX_TITLE_CHARS for title in titles)
         and normalised(dict(content.metadata)) == content.metadata
     )

@@ -17,11 +17,11 @@ from itertools import groupby, islice, zip_longest
 from openbook.errors import UnreadableFile
 from openbook.parsers.blocks import Blocks, text_content
 from openbook.parsers.characters import title_from_name
-from openbook.parsers.packages import ZIP_MARK, Package, core_properties, package_kind
+from openbook.parsers.packages import ZIP_MARK, Package, core_properties
 from openbook.parsers.text import read_text
 from openbook.records import Content
 
-MOST_CELLS = 2_000_000
+MAX_CELLS = 2_000_000
 _MEDIA_TYPES = {
     ".ods": "application/vnd.oasis.opendocument.spreadsheet",
     ".xls": "application/vnd.ms-excel",
@@ -31,7 +31,7 @@ _LARGE_TABLE_CHARS = 20_000  # a header that stands further away is not shown wi
 _SAMPLE_CHARS = 65_536
 _SAMPLE_ROWS = 200
 _DELIMITERS = ",;\t|"
-_LONGEST_NAME_CHARS = 80
+_MAX_NAME_CHARS = 80
 _VALUE = re.compile(r"[-+]?[\d.,:/ %€$£-]*\d[\d.,:/ %€$£-]*")  # numbers, dates: what no column is called
 
 
@@ -53,9 +53,11 @@ def parse_workbook(data: bytes, name: str) -> Content:
     import python_calamine as calamine
 
     # The check of the package also stops a zip bomb before Calamine unpacks it.
-    title, metadata = core_properties(Package(data, "a workbook")) if data.startswith(ZIP_MARK) else ("", ())
+    package = Package(data, "a workbook") if data.startswith(ZIP_MARK) else None
+    title, metadata = core_properties(package) if package else ("", ())
+    media_type = _MEDIA_TYPES.get(package.kind() if package else ".xls", _MEDIA_TYPES[".xlsx"])
     out = Blocks()
-    left = MOST_CELLS
+    left = MAX_CELLS
     try:
         with calamine.CalamineWorkbook.from_filelike(BytesIO(data)) as book:
             shown = [sheet for sheet in book.sheets_metadata if sheet.visible == calamine.SheetVisibleEnum.Visible]
@@ -64,7 +66,7 @@ def parse_workbook(data: bytes, name: str) -> Content:
                 rows = [[_shown(cell) for cell in row] for row in sheet.to_python()]
                 left -= sum(1 for row in rows for cell in row if cell)
                 if left < 0:
-                    raise UnreadableFile(f"holds more than {MOST_CELLS // 1_000_000} million filled cells")
+                    raise UnreadableFile(f"holds more than {MAX_CELLS // 1_000_000} million filled cells")
                 out.heading(described.name, 1)
                 out.chars += sum(len(cell) for row in rows for cell in row)
                 _repeat_merged(rows, sheet.merged_cell_ranges or (), sheet.start or (0, 0))
@@ -76,8 +78,7 @@ def parse_workbook(data: bytes, name: str) -> Content:
         raise UnreadableFile("encrypted with a password") from error
     except (calamine.CalamineError, OSError, ValueError) as error:
         raise UnreadableFile("a damaged workbook") from error
-    kind = package_kind(data) if data.startswith(ZIP_MARK) else ".xls"
-    return out.content(_MEDIA_TYPES.get(kind, _MEDIA_TYPES[".xlsx"]), title or title_from_name(name), name, metadata)
+    return out.content(media_type, title or title_from_name(name), name, metadata)
 
 
 def _shown(cell: object) -> str:
@@ -134,7 +135,7 @@ def _names(rows: list[list[str]]) -> list[str]:
     filled = [name for name in names if name]
     if len(filled) < 2 and max(map(len, rows[1:])) > 1:
         return []  # a title above the table
-    fit = len(set(filled)) == len(filled) and all(len(name) <= _LONGEST_NAME_CHARS for name in filled)
+    fit = len(set(filled)) == len(filled) and all(len(name) <= _MAX_NAME_CHARS for name in filled)
     return names if fit and filled and not any(_VALUE.fullmatch(name) for name in filled) else []
 
 

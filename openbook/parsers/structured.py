@@ -18,16 +18,16 @@ from openbook.parsers.spreadsheets import row_line
 from openbook.parsers.text import markdown_headings, parse_plain, read_text
 from openbook.records import Content
 
-LONGEST_PATH_CHARS = 160
-_LONGEST_ROW_CHARS = 400
+MAX_PATH_CHARS = 160
+_MAX_ROW_CHARS = 400
 _OWN_FIELDS = frozenset({"author", "authors", "date", "created", "modified", "published", "language", "lang"})
 _ESCAPES = re.compile(r"\x1b\[[0-9;]{0,20}[A-Za-z]")
 _OBJECT_AT = re.compile(r"\s*<[\w.]+(?: object)? at 0x[0-9a-f]+>\s*|\s*<Figure size [^<>]*>\s*")
 _TITLES = frozenset("title article-title book-title chapter-title head heading invention-title".split())
 _PARAGRAPHS = frozenset("p para simpara li listitem td th entry item term text content body".split())
 _PROSE = frozenset({"p", "para", "simpara"})
-_LONGEST_FIELD_CHARS = 200
-_MOST_FIELDS = 60
+_MAX_FIELD_CHARS = 200
+_MAX_FIELDS = 60
 
 
 # --- JSON -------------------------------------------------------------------------------------------------------------
@@ -43,7 +43,7 @@ def parse_json(data: bytes, name: str) -> Content:
     stated = {key: said for key, said in value.items() if isinstance(said, str)} if isinstance(value, dict) else {}
     title = one_line(stated.get("title") or stated.get("name", ""))
     metadata = make_metadata((key, said) for key, said in stated.items() if key in _OWN_FIELDS)
-    written = clean("\n".join(_lines(value, "")) + "\n")
+    written = clean("\n".join(_lines(value)) + "\n")
     return text_content(written, "application/json", name, (), metadata, title=title, chars=len(text))
 
 
@@ -52,27 +52,27 @@ def parse_json_lines(data: bytes, name: str) -> Content:
     lines: list[str] = []
     for line in filter(str.strip, text.split("\n")):
         try:
-            lines += _lines(_loaded(line), "")
+            lines += _lines(_loaded(line))
         except (ValueError, RecursionError):
             lines.append(line)
     return text_content(clean("\n".join(lines) + "\n"), "application/jsonl", name, chars=len(text))
 
 
 def _loaded(text: str) -> Any:
-    """Numbers stay as they are written. Raises ValueError also for a key that stands twice, of which one would be lost."""
+    """Numbers stay as they are written. Raises ValueError also for a key that appears twice, of which one would be lost."""
     return json.loads(text, object_pairs_hook=unique_keys, parse_int=str, parse_float=str, parse_constant=str)
 
 
-def _lines(value: Any, path: str) -> Iterator[str]:
-    """Depth first, with a stack of its own: as deep as the parser goes."""
-    waiting: list[Iterator[tuple[str, Any]]] = [iter([(path, value)])]
+def _lines(value: Any) -> Iterator[str]:
+    """Depth first, with a stack of its own: as deep as the parser goes. An empty `value` has no lines."""
+    waiting: list[Iterator[tuple[str, Any]]] = [iter([("", value)] if value not in ({}, []) else [])]
     while waiting:
         item = next(waiting[-1], None)
         if item is None:
             waiting.pop()
             continue
         at, value = item
-        at = at if len(at) <= LONGEST_PATH_CHARS else "…" + at[-LONGEST_PATH_CHARS:]
+        at = at if len(at) <= MAX_PATH_CHARS else "…" + at[-MAX_PATH_CHARS:]
         row = _row(value)
         if row is not None:
             # The number of a record in the outermost list says nothing.
@@ -89,7 +89,7 @@ def _row(value: Any) -> str | None:
     """The whole of `value` on one line, when it is short and holds only plain values."""
     if isinstance(value, dict | list) and value:
         inner = list(value.values()) if isinstance(value, dict) else value
-        if len(inner) > _LONGEST_ROW_CHARS or any(isinstance(item, dict | list) and item for item in inner):
+        if len(inner) > _MAX_ROW_CHARS or any(isinstance(item, dict | list) and item for item in inner):
             return None
         words = [_word(item) for item in inner]
         row = ", ".join(words)
@@ -97,7 +97,7 @@ def _row(value: Any) -> str | None:
             row = "; ".join(f"{key}: {word}" for key, word in zip(value, words, strict=True))
     else:
         row = _word(value)
-    return row if len(row) <= _LONGEST_ROW_CHARS and "\n" not in row else None
+    return row if len(row) <= _MAX_ROW_CHARS and "\n" not in row else None
 
 
 def _word(value: Any) -> str:
@@ -130,8 +130,9 @@ def _cell_blocks(cell: dict[str, Any], language: str) -> Iterator[str]:
     source = _joined(cell.get("source"))
     if cell.get("cell_type") != "code":
         yield source
-    elif source.strip():
-        yield _fenced(source, language)
+    else:
+        if source.strip():
+            yield _fenced(source, language)
         outputs = cell.get("outputs")
         for output in map(_dict, outputs if isinstance(outputs, list) else []):
             data = _dict(output.get("data"))
@@ -224,7 +225,7 @@ def _leaf(element: Any, prose: bool) -> str:
     """An element without others: its text, with its name where that says something."""
     text = element.text or ""
     said = parse_page(text).text if _is_markup(text) else " ".join(text.split())
-    if local(element) in _PARAGRAPHS or len(said) > _LONGEST_FIELD_CHARS:
+    if local(element) in _PARAGRAPHS or len(said) > _MAX_FIELD_CHARS:
         return said
     return row_line([(local(element), said), *_attributes(element, prose)])
 
@@ -236,7 +237,7 @@ def _record(element: Any, prose: bool) -> str:
         len(child) or (child.attrib and not prose) or local(child) in _PARAGRAPHS or _is_markup(child.text or "")
         for child in element
     )
-    is_short = 2 <= len(fields) <= _MOST_FIELDS and all(len(said) <= _LONGEST_FIELD_CHARS for _, said in fields)
+    is_short = 2 <= len(fields) <= _MAX_FIELDS and all(len(said) <= _MAX_FIELD_CHARS for _, said in fields)
     if not (is_flat and is_short) or (prose and any(key in _TITLES for key, _ in fields)):
         return ""
     return row_line([*_attributes(element, prose), *fields])

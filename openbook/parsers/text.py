@@ -11,7 +11,7 @@ import re
 from openbook.errors import UnreadableFile
 from openbook.parsers.blocks import text_content
 from openbook.parsers.characters import clean, decode, lines_of, one_line, title_from_name
-from openbook.parsers.frontmatter import LONGEST_BLOCK_CHARS, YAML_END, front_matter, header_fields
+from openbook.parsers.frontmatter import MAX_BLOCK_CHARS, YAML_END, front_matter, header_fields
 from openbook.records import Content, HeadingMark
 
 _RULE = re.compile(r"([!-/:-@\[-`{-~])\1+\s*")  # a line of one punctuation character
@@ -28,7 +28,7 @@ _DEFINITION = re.compile(
     r"|[\w:.-]+\s*\(\s*\)\s*\{\s*$",  # a function of a shell
     re.IGNORECASE,
 )
-_LONGEST_CODE_LINE_CHARS = 400  # what is longer was not written by a person
+_MAX_CODE_LINE_CHARS = 400  # what is longer was not written by a person
 _LINK = re.compile(r"!?\[([^\[\]]*)\](?:\([^()]*\)|\[[^\[\]]*\])")
 _TAG = re.compile(r"</?[A-Za-z][^<>]*>")
 _ANCHOR = re.compile(r"\{#[^{}]*\}\s*$")
@@ -82,7 +82,7 @@ def read_text(data: bytes) -> str:
 def markdown_headings(text: str) -> tuple[HeadingMark, ...]:
     """ATX (`# Title`) and setext (underlined) headings outside fenced code and a block of front matter left in place."""
     found: list[HeadingMark] = []
-    block = YAML_END.search(text, 4, LONGEST_BLOCK_CHARS) if text.startswith("---\n") else None
+    block = YAML_END.search(text, 4, MAX_BLOCK_CHARS) if text.startswith("---\n") else None
     fence = ""
     above, above_start = "", 0  # a paragraph of one line, which an underline would make a heading
     alone = True  # the line before is blank, so the next line begins a paragraph
@@ -119,7 +119,7 @@ def definition_headings(text: str) -> tuple[HeadingMark, ...]:
     indents: list[int] = []
     found: list[HeadingMark] = []
     for start, line in lines_of(text):
-        if len(line) > _LONGEST_CODE_LINE_CHARS or not (definition := _DEFINITION.match(line)):
+        if len(line) > _MAX_CODE_LINE_CHARS or not (definition := _DEFINITION.match(line)):
             continue
         indent = len(line) - len(line.lstrip())
         while indents and indents[-1] >= indent:

@@ -34,8 +34,8 @@ PIXELS = b"\1"  # begins an answer that is a picture
 NUMBER_BYTES, SIDE_BYTES = 8, 4  # of a page's number or a name's length; of a width or height
 # Kinds of refusals. The last is the base of the others, so it is looked for last.
 KINDS = {"not now": NotReadNow, "no such page": NoSuchPage, "unreadable": UnreadableFile}
-_LONGEST_REASON_CHARS = 300
-_LONGEST_PATH_BYTES = 1_000_000
+_MAX_REASON_CHARS = 300
+_MAX_PATH_BYTES = 1_000_000
 
 
 def main(arguments: list[str]) -> None:
@@ -46,19 +46,19 @@ def main(arguments: list[str]) -> None:
     draws = arguments[0] == PAGE_IMAGE
     set_alarm = getattr(signal, "alarm", lambda seconds: 0)  # not on every platform
     _write_frame(answers, HELLO, b"")
-    while frame := read_frame(questions, _LONGEST_PATH_BYTES + settings["max_file_bytes"]):
-        set_alarm(int(settings["timeout_s"]) + 3)  # a little more than the parent's patience: its clock should speak
+    while frame := read_frame(questions, _MAX_PATH_BYTES + settings["max_file_bytes"]):
+        set_alarm(int(settings["timeout_s"]) + 3)  # a little longer than the parent waits: its clock decides
         _write_frame(answers, frame[:NAME_BYTES], _answer(frame[NAME_BYTES:], settings, draws))
         if draws:
             return
         set_alarm(0)  # it may wait for the next file as long as the parent likes
 
 
-def read_frame(stream: BufferedReader[Any], most_bytes: int) -> bytes:
-    """The name and body of the next frame; empty when the stream ends or what it holds is no frame."""
+def read_frame(stream: BufferedReader[Any], max_bytes: int) -> bytes:
+    """The name and body of the next frame; empty when the stream ends or holds no valid frame."""
     head = stream.read(4)
     size = int.from_bytes(head, "big")
-    if len(head) < 4 or not NAME_BYTES <= size <= most_bytes:
+    if len(head) < 4 or not NAME_BYTES <= size <= max_bytes:
         return b""
     frame = stream.read(size)
     return frame if len(frame) == size else b""
@@ -70,7 +70,7 @@ def _write_frame(stream: BinaryIO, name: bytes, body: bytes) -> None:
 
 
 def _answer(question: bytes, settings: Mapping[str, Any], draws: bool) -> bytes:
-    """A content as JSON, or a picture; else as JSON why there is none."""
+    """A content as JSON, or a picture, or as JSON the reason why there is neither."""
     kind = "unreadable"
     try:
         if draws:
@@ -95,8 +95,8 @@ def _answer(question: bytes, settings: Mapping[str, Any], draws: bool) -> bytes:
         reason = "nested too deeply to read"
     except Exception as error:  # noqa: BLE001  a bug in a format's library costs this file only
         reason = f"the parser failed ({type(error).__name__}: {error})"
-    # Half a character is no JSON.
-    shown = reason[:_LONGEST_REASON_CHARS].encode("utf-8", "replace").decode()
+    # JSON cannot hold half a character.
+    shown = reason[:_MAX_REASON_CHARS].encode("utf-8", "replace").decode()
     return msgspec.json.encode({"reason": shown, "kind": kind})
 
 

@@ -10,7 +10,7 @@ from fastapi import APIRouter
 from openbook.answer import CLOSED_BOOK
 from openbook.knowledge import KnowledgeBase
 from openbook.models import ModelStore
-from openbook.models.lineage import Node, line_of
+from openbook.models.lineage import Node, ancestors_of
 from openbook.serving.answers import suffix_of
 from openbook.serving.concurrency import Stop
 from openbook.serving.errors import ApiError
@@ -82,9 +82,9 @@ async def lineage(call: CallOf, name: str) -> Lineage:
 
     def work(stop: Stop) -> list[Node]:
         store = ModelStore(call.service.configuration.settings.models_dir)
-        for each in stop.each(store.everything()):
+        for each in stop.each(store.all_models()):
             if each.digest == identity.digest:
-                return line_of(store, each)
+                return ancestors_of(store, each)
         message = f"This server does not know what {name} was trained on: the model is not in this server's store."
         raise ApiError(404, message, code="lineage_unknown", param="model")
 

@@ -24,7 +24,8 @@ from openbook.errors import OpenBookError, StorageError
 from openbook.files import storage_errors
 from openbook.models import ModelReference, ModelStore, read_gguf
 from openbook.models.describe import BASE_KEY
-from openbook.models.gguf_writer import Quantisation, add_reader, add_tensor, dequantised, finish, write_gguf
+from openbook.models.gguf_writer import Quantisation, add_tensor, dequantised, finish, write_gguf
+from openbook.models.reader_metadata import add_reader
 from openbook.training.network import config_of, gguf_name, gguf_rows, hf_name, hf_rows, lora_pairs, parameters_of
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from openbook.locks import exclusive_lock
 from openbook.models import KnowledgeCutoff, ModelReference, ModelStore, read_gguf
 from openbook.models.gguf_writer import write_merged
 from openbook.models.importer import store_trained
-from openbook.models.lineage import record_beside
+from openbook.models.lineage import training_record_of
 from openbook.models.training_record import TrainingRecord, text_digests
 from openbook.records import ReaderFormat, canonical_json, sha256_hex
 from openbook.training import checkpoints
@@ -294,7 +294,7 @@ def _store_model(
             write_adapter(file, learner.network, base.digest, alpha=alpha, quantisation=quantisation, reader=reader)
         else:
             write_merged(file, source, lora_updates(learner.network, alpha), quantisation=quantisation, reader=reader)
-    ancestors = record_beside(base)
+    ancestors = training_record_of(base)
     record = TrainingRecord(
         recipe=recipe.model_dump(mode="json"),
         parent=base.digest if base else None,
@@ -317,10 +317,10 @@ def _store_model(
         file,
         record,
         kind="adapter" if recipe.exports_adapter else "language-model",
-        name=recipe.name,
+        manifest_name=recipe.name,
         licence=recipe.licence or (base.manifest.licence if base else "not stated"),
         cutoff=cutoff,
-        as_name=recipe.candidate,
+        name=recipe.candidate,
         try_out=check_usable,
     )
     file.unlink()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from openbook.errors import NoSuchPage, NotReadNow, UnreadableFile
-from openbook.parsers.page_image import MOST_HEIGHT, WIDTH, draw, draw_page
+from openbook.parsers.page_image import MAX_HEIGHT, WIDTH, draw, draw_page
 from openbook.parsers.sandbox import NONSENSE, Limits
 from tests.parsers.hostile_pdfs import inflating, nested, slow_to_draw
 from tests.parsers.pngs import decoded
@@ -82,7 +82,7 @@ NONSENSES = {
     "too many pixels": "answer(name, pixels(1, 1, b'abcd'))",
     "no pixels": "answer(name, pixels(0, 0, b''))",
     "too wide": f"answer(name, pixels({WIDTH + 1}, 1, bytes(3 * {WIDTH + 1})))",
-    "too high": f"answer(name, pixels(1, {MOST_HEIGHT + 1}, bytes(3 * {MOST_HEIGHT + 1})))",
+    "too high": f"answer(name, pixels(1, {MAX_HEIGHT + 1}, bytes(3 * {MAX_HEIGHT + 1})))",
     "a PNG of its own": "answer(name, b'\\x89PNG\\r\\n\\x1a\\n<script>')",
     "no reason": "answer(name, b'{}')",
     "a reason that is none": "answer(name, b'{\"reason\": 7}')",

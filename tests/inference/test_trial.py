@@ -94,7 +94,7 @@ def test_a_model_that_ends_the_process_that_tries_it_gets_no_name_and_ends_no_ot
     path = llama().with_value(*ABORTS).write(tmp_path / "small.gguf")
     with pytest.raises(EngineError, match=r"'small' cannot be used: it ended the process .*signal 6.*eps >= 0"):
         import_gguf(store, path, try_out=check_usable)
-    assert (store.names(), store.everything()) == ({}, ())
+    assert (store.names(), store.all_models()) == ({}, ())
     assert not list((store.root / "trials").glob("*"))
     assert not list(store.root.glob(".incoming-*"))
     untried = import_gguf(store, path)

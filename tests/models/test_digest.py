@@ -160,7 +160,7 @@ def test_the_contents_of_a_model_are_the_hashes_of_its_parts(tmp_path: Path) -> 
     header = read_gguf(path)
     path.write_bytes(data[:-10])
     with pytest.raises(InvalidModelFile, match="truncated"):
-        hash_gguf(path, header)
+        hash_gguf(path, header, lambda done, total: None)
 
 
 def test_the_digest_of_a_known_file_is_known() -> None:
@@ -171,7 +171,7 @@ def test_the_digest_of_a_known_file_is_known() -> None:
 def embedder(folder: Path, tokenizer: bytes, weights: bytes = b"w", spec: EmbeddingSpec = SPEC) -> dict[str, Digest]:
     (folder / "model.onnx").write_bytes(weights)
     (folder / "tokenizer.json").write_bytes(tokenizer)
-    return read_contents(folder, ["model.onnx", "tokenizer.json"], spec).sections
+    return read_contents(folder, ["model.onnx", "tokenizer.json"], spec, lambda done, total: None).sections
 
 
 def test_embedder_sections(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def test_a_reader_is_merged_once(store: ModelStore, base: ModelReference, tmp_pa
     assert again.digest == merged.digest
     # It goes with the adapter.
     assert set(store.remove("small")) == {adapter.digest, merged.digest}
-    assert store.everything() == (store.resolve("base"),)
+    assert store.all_models() == (store.resolve("base"),)
     assert list((store.root / "merged").iterdir()) == []
 
 

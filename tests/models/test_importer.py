@@ -104,8 +104,8 @@ def test_the_names_of_the_catalogue_are_its_own(store: ModelStore, tiny_file: Pa
     for name in CATALOGUE:
         with pytest.raises(ConfigError, match="is a model of the catalogue"):
             import_gguf(store, tiny_file, name=name)
-    assert store.list() == ()
-    store.point("smollm2-135m-instruct", import_gguf(store, tiny_file).digest)
+    assert store.named_models() == {}
+    store.set_name("smollm2-135m-instruct", import_gguf(store, tiny_file).digest)
     with pytest.raises(PullError, match="means another model here"):
         pull(store, "smollm2-135m-instruct")
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from openbook.errors import InvalidModelFile, ModelNotVerified, UnknownModel
 from openbook.models import KnowledgeCutoff, ModelReference, ModelStore, import_gguf
 from openbook.models.importer import store_trained
-from openbook.models.lineage import carrying, learned, tree_of
+from openbook.models.lineage import memberships_of, models_trained_on, tree_of
 from openbook.models.training_record import TrainingRecord, text_digests
 from tests.models.gguf_files import Tensor, flip, lora, rewrite
 
@@ -63,11 +63,11 @@ def adapter_file(path: Path, base: str, data: bytes = b"\x05" * 16) -> Path:
     return recipe.write(path)
 
 
-def store_file(store: ModelStore, path: Path, base: str, as_name: str | None = None) -> ModelReference:
+def store_file(store: ModelStore, path: Path, base: str, name: str | None = None) -> ModelReference:
     """The adapter in a file, as training stores it whose record names that base."""
     cutoff = KnowledgeCutoff("2024-01-01", "test")
     return store_trained(
-        store, path, record(base), kind="adapter", name="small", licence="CC0", cutoff=cutoff, as_name=as_name
+        store, path, record(base), kind="adapter", manifest_name="small", licence="CC0", cutoff=cutoff, name=name
     )
 
 
@@ -140,7 +140,7 @@ def test_advice_to_remove_a_base_does_not_name_a_newer_model(
     store: ModelStore, tiny: ModelReference, tmp_path: Path
 ) -> None:
     found = store_adapter(store, tmp_path, tiny, "small")
-    store.point("tiny", found.digest)
+    store.set_name("tiny", found.digest)
     rewrite(tiny.main_file, flip(tiny.main_file.read_bytes(), -30))
     for use in (store.resolve("small"), store.resolve(tiny.digest)):
         with pytest.raises(ModelNotVerified, match=f"remove {tiny.digest[:12]} "):
@@ -150,7 +150,7 @@ def test_advice_to_remove_a_base_does_not_name_a_newer_model(
 def test_a_damaged_name_of_a_base_hides_no_adapter(store: ModelStore, tiny: ModelReference, tmp_path: Path) -> None:
     found = store_adapter(store, tmp_path, tiny, "small")
     (store.root / "names" / "tiny.json").write_bytes(b"{")
-    assert found.digest in {each.digest for each in store.everything()}
+    assert found.digest in {each.digest for each in store.all_models()}
     store.check_fast(store.resolve("small"))
 
 
@@ -169,15 +169,15 @@ def test_names_go_forward_and_back(store: ModelStore, tiny: ModelReference, tmp_
     first, second, third = (store_adapter(store, tmp_path, tiny, None, bytes([n]) * 16).digest for n in (1, 2, 3))
     assert store.names() == {"tiny": tiny.digest}
     for digest in (first, second, third):
-        store.point("reader", digest)
+        store.set_name("reader", digest)
     assert store.rollback("reader").digest == second
     assert store.rollback("reader").digest == first
-    with pytest.raises(UnknownModel, match="nothing before"):
+    with pytest.raises(UnknownModel, match="no earlier model"):
         store.rollback("reader")
-    store.point("reader", third)
+    store.set_name("reader", third)
     assert store.rollback("reader").digest == first
     assert store.history("reader") == (first, second, third, second, first, third, first)
-    assert {each.digest for each in store.everything()} == {tiny.digest, first, second, third}
+    assert {each.digest for each in store.all_models()} == {tiny.digest, first, second, third}
     with pytest.raises(UnknownModel, match="No model is called"):
         store.rollback("nobody")
 
@@ -192,11 +192,11 @@ def test_lineage_shows_the_tree_and_what_was_learned(store: ModelStore, tiny: Mo
     assert [depth for depth, _ in tree_of(store, tiny).walk()] == [0, 1]
 
     document = f"Expenses\n\n{LEARNED.replace(' signs', '   signs')}\n\n{OTHER}\n"
-    mine, base = learned(store, found, document)
+    mine, base = memberships_of(store, found, document)
     assert str(mine).startswith(f"small ({found.digest[:12]}): yes. 1 of the 3 texts")
     assert (base.found, "unknown" in str(base)) == (None, True)
-    assert "no." in str(learned(store, found, OTHER)[0])
-    assert "no text long enough" in str(learned(store, found, "Short.")[0])
+    assert "no." in str(memberships_of(store, found, OTHER)[0])
+    assert "no text long enough" in str(memberships_of(store, found, "Short.")[0])
 
 
 def test_records_of_every_past_version_open() -> None:
@@ -208,19 +208,19 @@ def test_a_model_made_of_another_carries_what_that_learned(
     store: ModelStore, tiny: ModelReference, tmp_path: Path
 ) -> None:
     first = store_adapter(store, tmp_path, tiny, "small")
-    store.point("other", store_adapter(store, tmp_path, tiny, None, b"\x09" * 16).digest)
-    found = carrying(store, [f"Something else.\n\n{LEARNED}"])
+    store.set_name("other", store_adapter(store, tmp_path, tiny, None, b"\x09" * 16).digest)
+    found = models_trained_on(store, [f"Something else.\n\n{LEARNED}"])
     assert {each.name for each in found} == {"small", "other"}
     assert all(each.found == 1 for each in found)
-    assert carrying(store, [OTHER]) == []
+    assert models_trained_on(store, [OTHER]) == []
     # Also while a name is damaged, and when no name means the model any more.
     (store.root / "names" / "other.json").write_text("{")
-    store.point("small", tiny.digest)
-    assert {each.name for each in carrying(store, [LEARNED])} == {each.model[:12] for each in found}
+    store.set_name("small", tiny.digest)
+    assert {each.name for each in models_trained_on(store, [LEARNED])} == {each.model[:12] for each in found}
     assert first.digest in {each.model for each in found}
     # One whose record cannot be read is named.
     rewrite(first.path / "training.json", b"{}")
-    unknown = next(each for each in carrying(store, [OTHER]) if each.model == first.digest)
+    unknown = next(each for each in models_trained_on(store, [OTHER]) if each.model == first.digest)
     assert unknown.found is None
     assert "its record cannot be read" in unknown.note
 
@@ -234,6 +234,6 @@ def test_what_no_name_means_any_more_can_be_removed_by_its_digest(
         store.remove(second)
     assert store.remove(first) == (first,)
     assert store.history("small") == (second,)
-    with pytest.raises(UnknownModel, match="nothing before"):
+    with pytest.raises(UnknownModel, match="no earlier model"):
         store.rollback("small")
     assert store.resolve("small").base is not None

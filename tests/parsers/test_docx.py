@@ -132,13 +132,15 @@ def test_notes_and_comments_stand_at_the_end() -> None:
     assert content.source_chars == len("Fares riseseparatorSee law.Last.Really?Yes.")
 
 
-def numbered(text: str, depth: int = 0, identifier: int = 1) -> str:
-    return f'<w:p><w:pPr><w:numPr><w:ilvl w:val="{depth}"/><w:numId w:val="{identifier}"/></w:numPr></w:pPr>{run(text)}</w:p>'
+def numbered(text: str, depth: int = 0, identifier: int = 1, mark: str = "") -> str:
+    """`mark`: properties of the mark at the paragraph's end."""
+    listed = f'<w:numPr><w:ilvl w:val="{depth}"/><w:numId w:val="{identifier}"/></w:numPr>'
+    return f"<w:p><w:pPr>{listed}<w:rPr>{mark}</w:rPr></w:pPr>{run(text)}</w:p>"
 
 
-def numbering(*levels: tuple[str, str], override: str = "") -> bytes:
+def numbering(*levels: tuple[str, str], start: int = 1, override: str = "") -> bytes:
     shapes = "".join(
-        f'<w:lvl w:ilvl="{i}"><w:numFmt w:val="{shape}"/><w:lvlText w:val="{text}"/></w:lvl>'
+        f'<w:lvl w:ilvl="{i}"><w:start w:val="{start}"/><w:numFmt w:val="{shape}"/><w:lvlText w:val="{text}"/></w:lvl>'
         for i, (shape, text) in enumerate(levels)
     )
     nums = f'<w:num w:numId="1"><w:abstractNumId w:val="0"/></w:num><w:num w:numId="2"><w:abstractNumId w:val="0"/>{override}</w:num>'
@@ -160,10 +162,19 @@ DECIMALS = ("decimal", "%1."), ("decimal", "%1.%2."), ("decimal", "%1.%2.%3.")
         ([("a", 0), ("b", 0, 2)], numbering(*DECIMALS), "1. a\n2. b"),  # lists of one definition go on
         ([("a", 0), ("b", 0, 2)], numbering(*DECIMALS, override=ANEW), "1. a\n7. b"),  # unless they start anew
         ([("a", 0), ("b", 2), ("c", 1)], numbering(*DECIMALS), "1. a\n    1.1.1. b\n  1.2. c"),  # a level left out
+        ([("a", 0), ("b", 1), ("c", 0)], numbering(*DECIMALS, start=0), "0. a\n  0.0. b\n1. c"),
+        ([("a", 0), ("", 0), ("b", 0)], numbering(*DECIMALS), "1. a\n3. b"),  # Word numbers an empty item, too
     ],
 )
 def test_numbers_of_lists_are_counted(parts: list[tuple[str, int]], levels: bytes, text: str) -> None:
     assert text_of("".join(numbered(*part) for part in parts), {"numbering": levels}) == text
+
+
+def test_only_what_word_numbers_is_counted() -> None:
+    unseen = [numbered("", mark=f"<w:{name}/>") for name in ("vanish", "del", "moveFrom")]
+    second = f"<w:p>{run('more of a')}</w:p>"
+    body = "".join([numbered("a"), second, *unseen, numbered("b")])
+    assert text_of(body, {"numbering": numbering(*DECIMALS)}) == "1. a\n\nmore of a\n\n2. b"
 
 
 def test_hostile_numbering() -> None:

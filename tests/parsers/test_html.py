@@ -13,6 +13,10 @@ def text_of(body: str) -> str:
 
 
 LISTS = "<p>See:</p><ul><li><p>one</p></li><li>two<ol><li>inner</li></ol></li><li></li><li>three</li></ul><p>end</p>"
+NUMBERS = (
+    "<ol start=2><li>two<ol start='x'><li>inner</ol><li value=7>seven<li value=''>eight</ol>"
+    "<ol start=0><li>none<ul><li value=5>bullet</ul><li>one</ol><ol start=-1><li>below</ol><ol reversed><li>last</ol>"
+)
 DEFINITIONS = "<dl><dt>a</dt><dd>first</dd><dt>b</dt><dt>c</dt><dd>second</dd></dl>"
 TABLE = (
     "<table><caption>Fares</caption><thead><tr><th>to<th>adult</tr></thead>"
@@ -46,6 +50,7 @@ BANNERS = (
         ("<div>a<div>b</div>c</div>", "a\n\nb\n\nc"),
         ("a&nbsp;&nbsp;b soft&shy;hyphen", "a b softhyphen"),
         (LISTS, "See:\n\n- one\n- two\n  1. inner\n- three\n\nend"),
+        (NUMBERS, "2. two\n  1. inner\n7. seven\n8. eight\n\n0. none\n  - bullet\n1. one\n\n-1. below\n\n- last"),
         (DEFINITIONS, "a\n\nfirst\n\nb\nc\n\nsecond"),
         (TABLE, "Fares\nto | adult\nKilverry | 8.90 EUR\n | x\n\nafter"),
         (SPANS, "Fares\nNorth | a | x\nNorth | b | x\nNorth | c\nSouth | d\n\ne | f"),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from openbook.errors import UnreadableFile
 from openbook.parsers import parse_bytes
-from openbook.parsers.mail import MOST_ATTACHMENTS, MOST_PARTS, parse_mail, parse_mailbox, parse_outlook
+from openbook.parsers.mail import MAX_ATTACHMENTS, MAX_PARTS, parse_mail, parse_mailbox, parse_outlook
 from openbook.records import Content
 
 from .samples import FIXTURES, make_pdf, titles
@@ -105,14 +105,14 @@ def test_a_message_of_very_many_parts_is_refused_and_of_many_attachments_the_fir
         parts = "".join(part.format(attached, number) for number in range(count))
         return f"From: a@b\nContent-Type: multipart/mixed;boundary=a\n\n{parts}--a--\n".encode()
 
-    assert parse_mail(message(MOST_PARTS), "a.eml").text.endswith(f"fare {MOST_PARTS - 1}")
-    with pytest.raises(UnreadableFile, match=f"more than {MOST_PARTS} parts"):
-        parse_mail(message(MOST_PARTS + 1), "a.eml")
+    assert parse_mail(message(MAX_PARTS), "a.eml").text.endswith(f"fare {MAX_PARTS - 1}")
+    with pytest.raises(UnreadableFile, match=f"more than {MAX_PARTS} parts"):
+        parse_mail(message(MAX_PARTS + 1), "a.eml")
     named = "; name=a.txt\nContent-Disposition: attachment"
-    assert parse_mail(message(MOST_ATTACHMENTS, named), "a.eml").text.endswith(f"fare {MOST_ATTACHMENTS - 1}")
-    text = parse_mail(message(MOST_ATTACHMENTS + 1, named), "a.eml").text
+    assert parse_mail(message(MAX_ATTACHMENTS, named), "a.eml").text.endswith(f"fare {MAX_ATTACHMENTS - 1}")
+    text = parse_mail(message(MAX_ATTACHMENTS + 1, named), "a.eml").text
     assert text.endswith(
-        f"fare {MOST_ATTACHMENTS - 1}\n\n(more than {MOST_ATTACHMENTS} attachments: the others are not read)"
+        f"fare {MAX_ATTACHMENTS - 1}\n\n(more than {MAX_ATTACHMENTS} attachments: the others are not read)"
     )
 
 

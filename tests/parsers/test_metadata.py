@@ -112,7 +112,7 @@ def test_at_most_so_many_keys() -> None:
         ({"a": {"b": 1}}, "'a' must be a text"), ({"a": [["x"]]}, "'a' must be a list of texts"),
         ({"a": "x" * 1001}, "'a' has 1001 characters"), ({"a": ["x" * 1001]}, "'a' has 1001 characters"),
         ({"a": ["x"] * 65}, "65 items"), ({"a": float("inf")}, "not a finite number"), ({"a": 2**63}, "too large"), ({"a": 1e301}, "too large"),
-        ({"A": 1, "a ": 2}, "'a' stands twice"), ({"access_labels": ["hr"], "Access-Labels": []}, "stands twice"),
+        ({"A": 1, "a ": 2}, "'a' appears twice"), ({"access_labels": ["hr"], "Access-Labels": []}, "appears twice"),
         ({"$": 1}, "is not a key"), ({f"k{i}": i for i in range(100)}, "more than 64 keys"),
     ],
 )  # fmt: skip

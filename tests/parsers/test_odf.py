@@ -45,6 +45,21 @@ def test_lists_nest_count_and_continue() -> None:
     assert read(body, styles=styles).text == "Steps\n\n1. one\n2. two\n  - deep\n\nbetween\n\n3. three"
 
 
+def test_lists_start_where_they_say_and_number_each_item_once() -> None:
+    styles = (
+        '<text:list-style style:name="L1"><text:list-level-style-number text:level="1" style:num-format="1" text:start-value="5"/>'
+        '<text:list-level-style-number text:level="2" style:num-format="1"/></text:list-style>'
+    )
+
+    def item(body: str, start: str = "") -> str:
+        return f'<text:list-item text:start-value="{start}">{body}</text:list-item>'
+
+    inner = f"<text:list>{item(p('inner'))}</text:list>"
+    items = item(p("five")) + item(p("") + p("six") + inner + p("more of six")) + item(p("anew"), "1") + item(p("on"))
+    content = read(f'<text:list text:style-name="L1">{items}{item(p("zero"), "0")}</text:list>', styles=styles)
+    assert content.text == "5. five\n6. six\n  1. inner\n\nmore of six\n\n1. anew\n2. on\n0. zero"
+
+
 def table(*rows: str) -> str:
     return f"<table:table>{''.join(f'<table:table-row>{row}</table:table-row>' for row in rows)}</table:table>"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from openbook.errors import UnreadableFile
-from openbook.parsers.page_image import MOST_HEIGHT, WIDTH, draw
+from openbook.parsers.page_image import MAX_HEIGHT, WIDTH, draw
 
 from .hostile_pdfs import pdf_of, with_box
 from .samples import make_pdf
@@ -49,7 +49,7 @@ def test_a_page_of_an_odd_size_has_a_picture_within_bounds(box: str, more: str, 
     assert (width, height) == size
     assert len(pixels) == 3 * width * height
     assert width <= WIDTH
-    assert height <= MOST_HEIGHT
+    assert height <= MAX_HEIGHT
 
 
 def test_what_cannot_be_drawn_says_why() -> None:

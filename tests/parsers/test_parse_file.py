@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openbook.errors import UnreadableFile
-from openbook.parsers import PARSER_VERSION, PARSERS, SUFFIXES, parse_bytes, parse_file, unsupported
+from openbook.parsers import PARSER_VERSION, PARSERS, SUFFIXES, parse_bytes, parse_file, unsupported_reason
 from openbook.parsers.characters import clean
 
 from .samples import (
@@ -73,7 +73,7 @@ def test_every_suffix_has_a_parser() -> None:
 def test_which_names_are_read(tmp_path: Path) -> None:
     for name in ("README", "Makefile", "a.xyz", "a.\x1b[2J", "a.", "a.TXT"):
         (tmp_path / name).write_text("Some text.")
-        assert unsupported(Path(name)) == ""
+        assert unsupported_reason(Path(name)) == ""
         assert parse_file(tmp_path / name, max_bytes=MB)[0].text == "Some text."
     for name, reason in (
         ("a.PNG", "an image: needs OCR"),
@@ -81,8 +81,8 @@ def test_which_names_are_read(tmp_path: Path) -> None:
         ("a.mp3", "audio or video"),
         ("a.exe", "binary data, not text"),
     ):
-        assert unsupported(Path(name)) == refusal_of(tmp_path / name) == reason
-        assert unsupported(Path(name), ocr=True) == ("" if name == "a.PNG" else reason)
+        assert unsupported_reason(Path(name)) == refusal_of(tmp_path / name) == reason
+        assert unsupported_reason(Path(name), ocr=True) == ("" if name == "a.PNG" else reason)
 
 
 @pytest.mark.parametrize(

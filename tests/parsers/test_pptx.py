@@ -23,6 +23,13 @@ def test_a_page_for_each_slide_and_titles_as_headings() -> None:
 
 DEEP = paragraph("deep", '<a:pPr lvl="1"/>')
 NONE = paragraph("no bullet", "<a:pPr><a:buNone/></a:pPr>")
+
+
+def counted(text: str, level: int = 0, kind: str = "arabicPeriod", start: str = "") -> str:
+    starting = f'startAt="{start}"' if start else ""
+    return paragraph(text, f'<a:pPr lvl="{level}"><a:buAutoNum type="{kind}" {starting}/></a:pPr>')
+
+
 NUMBERED = [paragraph(word, '<a:pPr><a:buAutoNum type="arabicPeriod"/></a:pPr>') for word in ("a", "b")]
 BREAKS = "<a:p><a:r><a:t>one</a:t></a:r><a:br/><a:fld><a:t>two</a:t></a:fld></a:p>"
 BOTH = (
@@ -41,6 +48,13 @@ ROWS = "".join(
     [
         (shape("one", DEEP, NONE, kind="body"), "- one\n  - deep\n\nno bullet"),
         (shape(*NUMBERED, "plain"), "1. a\n2. b\n\nplain"),
+        (
+            shape(counted("a"), counted("s", 1), counted("t", 1), counted("b"), counted("u", 1)),
+            "1. a\n  1. s\n  2. t\n2. b\n  1. u",
+        ),
+        (shape(counted("a"), DEEP, counted("b"), "plain", counted("c")), "1. a\n\ndeep\n\n2. b\n\nplain\n\n1. c"),
+        (shape(counted("a"), counted(" "), counted("b")), "1. a\n2. b"),
+        (shape(*(counted(word, start="3") for word in "abc"), counted("d")), "3. a\n4. b\n5. c\n1. d"),
         (shape("alone", kind=""), "alone"),
         (BOTH, "one\ntwo"),
         (f"<p:grpSp>{shape('in a group')}</p:grpSp>" + shape("7", kind="sldNum"), "in a group"),

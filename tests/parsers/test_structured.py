@@ -15,7 +15,7 @@ from openbook.parsers import parse_bytes
 from openbook.parsers.characters import clean
 from openbook.parsers.structured import parse_json, parse_json_lines, parse_notebook, parse_xml_file
 
-from .samples import titles
+from .samples import refusal, titles
 
 
 def lines(value: object) -> list[str]:
@@ -41,8 +41,14 @@ def test_paths_and_values(value: object, expected: list[str]) -> None:
 def test_numbers_and_keys_stay_as_written_and_lines_that_are_broken_too() -> None:
     text = '{"a": 1.10, "b": 1e400, "c": -0.0, "d": 12345678901234567890123}'
     assert parse_json(text.encode(), "a.json").text == "a: 1.10; b: 1e400; c: -0.0; d: 12345678901234567890123\n"
-    text = '{"name": "Ada", "born": 1815}\n\nbroken {\n{"a": {"b": [{"c": 1}]}}\n'
+    text = '{"name": "Ada", "born": 1815}\n\nbroken {\n{}\n{"a": {"b": [{"c": 1}]}}\n'
     assert parse_json_lines(text.encode(), "a.jsonl").text == "name: Ada; born: 1815\nbroken {\na.b[0]: c: 1\n"
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+@pytest.mark.parametrize("data", [b"{}", b" [ ]\n"])
+def test_an_empty_value_is_no_text(name: str, data: bytes) -> None:
+    assert refusal(data, name) == "holds no text"
 
 
 def test_title_and_metadata() -> None:
@@ -103,6 +109,11 @@ def test_cells_in_order_with_headings_and_outputs() -> None:
     assert titles(content) == [(1, "Ferry fares"), (2, "Later")]
     assert content.title == "Ferry fares"
     assert dict(content.metadata) == {"programming_language": "python"}
+
+
+def test_outputs_are_kept_where_the_code_was_cleared() -> None:
+    cell = {"cell_type": "code", "source": [], "outputs": OUTPUTS[:1]}
+    assert parse_notebook(json.dumps({"cells": [cell]}).encode(), "a.ipynb").text == "```\n9\n```\n"
 
 
 @pytest.mark.parametrize("data", [b"{}", b"[]", b"{", b'{"cells": 3}', b'{"worksheets": []}'])

@@ -211,7 +211,7 @@ def test_a_purge_names_only_models_that_are_known_to_have_learned_it(
     server: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     carried = [Membership("a" * 64, "unknown", None, 3), Membership("b" * 64, "known", 2, 3)]
-    monkeypatch.setattr(deletion, "carrying", lambda *_: carried)
+    monkeypatch.setattr(deletion, "models_trained_on", lambda *_: carried)
     path = upload(server, ("tower.txt", TOWER))[0]["path"]
     response = server.client.post("/v1/documents/purge", json={"documents": [path]})
     assert response.json()["models_that_learned_it"] == ["known"]

@@ -170,14 +170,14 @@ def test_a_promoted_name_of_the_store_is_noticed(tmp_path: Path) -> None:
             Recipe().with_value("tokenizer.chat_template", ValueType.STRING, f"{{{{ messages }}}}{seed}").build()
         )
         found.append(import_gguf(store, tmp_path / f"{seed}.gguf", name=f"model-{seed}"))
-    store.point("served", found[0].digest)
+    store.set_name("served", found[0].digest)
     new = FrozenModel(Engine(1))
     source = named_in_store(store.root, "served", lambda: new)
     before = source.stamp()
     assert before is not None
     assert source.stamp() == before
     assert source.open(found[0].digest) is None
-    store.point("served", found[1].digest)
+    store.set_name("served", found[1].digest)
     assert source.stamp() not in (None, before)
     assert source.open(found[0].digest) is new
     assert source.open(found[1].digest) is None

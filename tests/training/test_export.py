@@ -17,9 +17,10 @@ from openbook.inference.frozen import FrozenModel
 from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.inference.tokenizer import open_tokenizer
 from openbook.models import ModelReference, ModelStore, import_gguf, read_gguf
-from openbook.models.gguf_writer import AdapterUpdates, Quantisation, reader_of
+from openbook.models.gguf_writer import AdapterUpdates, Quantisation
 from openbook.models.importer import merge, store_trained
 from openbook.models.manifest import KnowledgeCutoff
+from openbook.models.reader_metadata import reader_of
 from openbook.models.training_record import TrainingRecord
 from openbook.records import Decoding, ModelIdentity, Prompt, ReaderFormat
 from openbook.training.attention import Batch, batch_of, learned_logits
@@ -78,7 +79,14 @@ def adapter(
     write_adapter(path, network, base.digest, alpha=METHOD.alpha, quantisation="F32", reader=READER)
     record = TrainingRecord({"name": "small"}, base.digest, (), "0", 1, 1, 1, "test", {}, None, ())
     return store_trained(
-        store, path, record, kind="adapter", name="small", licence="CC0", cutoff=KnowledgeCutoff(), as_name="small"
+        store,
+        path,
+        record,
+        kind="adapter",
+        manifest_name="small",
+        licence="CC0",
+        cutoff=KnowledgeCutoff(),
+        name="small",
     )
 
 
