@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from openbook.knowledge.discovery import path_displayed
 from openbook.knowledge.store import Connection
@@ -64,9 +65,14 @@ def identities(connection: Connection) -> list[Identity]:
         "ORDER BY coalesce(d.id, 0), i.id"
     )
     return [
-        Identity(number, path, frozenset(json.loads(labels)), frozenset(json.loads(given)), content, bool(live))
+        Identity(number, path, _labels(labels), _labels(given), content, bool(live))
         for number, path, labels, given, content, live in rows
     ]
+
+
+@lru_cache(1_024)  # many documents carry the same
+def _labels(stored: str) -> frozenset[str]:
+    return frozenset(json.loads(stored))
 
 
 def write_identity(connection: Connection, identity: int | None, path: str, labels: str, given: str) -> int:
@@ -97,7 +103,7 @@ def purge_identities(connection: Connection, paths: Iterable[str]) -> None:
 
 
 def follow_renames(
-    connection: Connection,
+    known: Iterable[Identity],
     changes: Sequence[Change],
     removed: Collection[str],
     synced: tuple[str, ...],
@@ -115,7 +121,7 @@ def follow_renames(
     wanted = set(texts.values())
     live: dict[str, Identity] = {}
     left, left_before = dict[int | None, list[Identity]](), dict[int | None, list[Identity]]()
-    for each in identities(connection):
+    for each in known:
         if each.is_live:
             live[each.path] = each
             is_gone = each.path in removed or texts.get(each.path, each.content_id) != each.content_id
@@ -132,11 +138,9 @@ def follow_renames(
         before = live.get(change.path)
         if before is None or before.content_id != change.content_id:
             came = left.get(change.content_id) or left_before.get(change.content_id, [])
-            stated = frozenset(json.loads(change.labels))
+            stated = _labels(change.labels)
             own = [each.labels - folder_labels(each.path) - stated for each in came]
-            given = (
-                frozenset(json.loads(change.given_labels)).union(*own, *(each.given_labels for each in came)) - unlabel
-            )
+            given = _labels(change.given_labels).union(*own, *(each.given_labels for each in came)) - unlabel
             labels = given | stated
             change = replace(change, labels=json.dumps(sorted(labels)), given_labels=json.dumps(sorted(given)))
             for each in came:

@@ -18,7 +18,7 @@ from openbook.errors import NotReadNow, UnreadableFile
 from openbook.knowledge import integrity, schema
 from openbook.knowledge.discovery import FoundFile, SyncedFolder, display_path
 from openbook.knowledge.embeddings import Progress, embedding_key, embedding_texts
-from openbook.knowledge.identities import Change, DocumentState, identities
+from openbook.knowledge.identities import Change, DocumentState, Identity
 from openbook.knowledge.integrity import PassageRow
 from openbook.knowledge.passages import passage_id
 from openbook.knowledge.sliced_run import SlicedRun, WriteConflict
@@ -117,11 +117,18 @@ def content_key(path: Path, digest: Digest, code: str) -> Digest:
 class Ingest:
     """What becomes of the files of a run. The contents of new and changed files are stored.
 
-    `live`: see `live_documents`. `verdicts`: by path, of all that was found. `restat`: (stat, path) of files that did not change.
+    `live`: see `live_documents`. `known`: see `identities`. `verdicts`: by path, of all that was found. `restat`: (stat, path) of files that did not change.
     `tried`: what a verdict's row says about the file, by path.
     """
 
-    def __init__(self, run: SlicedRun, sizing: Sizing, options: RunOptions, live: dict[str, LiveDocument]) -> None:
+    def __init__(
+        self,
+        run: SlicedRun,
+        sizing: Sizing,
+        options: RunOptions,
+        live: dict[str, LiveDocument],
+        known: Iterable[Identity],
+    ) -> None:
         self.changes: list[Change] = []
         self.verdicts: dict[str, Verdict] = {}
         self.restat: list[tuple[str, str]] = []
@@ -129,7 +136,7 @@ class Ingest:
         self._run, self._sizing, self._options, self._live = run, sizing, options, live
         self._code = code_of(sizing)
         self._connection = run.connection
-        self._known = {each.path: each for each in identities(self._connection)}
+        self._known = {each.path: each for each in known}
         rows = self._connection.execute("SELECT path, stat, outcome, reason FROM verdicts WHERE stat <> ''")
         self._before = {path: (stat, Verdict(path, outcome, reason)) for path, stat, outcome, reason in rows}
         self._batch = FileBatch(())

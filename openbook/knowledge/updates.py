@@ -19,7 +19,7 @@ from openbook.errors import KnowledgeError, StorageError, did_you_mean
 from openbook.knowledge.base import KnowledgeBase, now
 from openbook.knowledge.discovery import FoundFile, Rules, SyncedFolder, check_exists, discover, display_path
 from openbook.knowledge.embeddings import embed_missing
-from openbook.knowledge.identities import Change, follow_renames
+from openbook.knowledge.identities import Change, follow_renames, identities
 from openbook.knowledge.ingest import FileBatch, Ingest, LiveDocument, RunOptions, live_documents, prefix
 from openbook.knowledge.sliced_run import SlicedRun, in_slices
 from openbook.knowledge.store import Connection, Writer
@@ -267,15 +267,15 @@ def _run(
     base: KnowledgeBase, embedder: Embedder, options: RunOptions, find_batches: FindBatches, run: SlicedRun
 ) -> Report:
     connection = run.connection
-    live = live_documents(connection)
+    live, known = live_documents(connection), identities(connection)
     batches = find_batches(live)
     connection.durable(False)  # what is stored ahead may be lost with the power, never damaged
-    ingest = Ingest(run, base.sizing, options, live)
+    ingest = Ingest(run, base.sizing, options, live, known)
     for batch in batches:
         ingest.add(batch)
     removed = {path: why for batch in batches for path, why in _gone(batch, live)}
     synced = _synced(connection, batches)
-    changes = list(follow_renames(connection, ingest.changes, removed, synced, options.unlabel, folder_labels(base)))
+    changes = list(follow_renames(known, ingest.changes, removed, synced, options.unlabel, folder_labels(base)))
     changes += _relabelled(live, batches, {change.path for change in changes} | removed.keys())
     contents = {change.content_id for change in changes}
     embedded = embed_missing(run, contents, embedder, options.progress)
