@@ -133,9 +133,6 @@ def _borrow_embeddings(base: KnowledgeBase, made_from: str, lock_timeout_s: floa
     ]
     with suppress(OpenBookError):
         for other in others[-1:]:
-            with closing(KnowledgeBase.open(other)) as opened:
-                if opened.embedder.digest != base.embedder.digest:
-                    return
             with base.writing(lock_timeout_s) as connection:
                 connection.execute("ATTACH DATABASE ? AS other", (str(other / schema.FILE_NAME),))
                 connection.execute(
