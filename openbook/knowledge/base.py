@@ -169,8 +169,8 @@ class KnowledgeBase:
             version, hits = self._search(query, vector, wanted, scope, windows=windows)
         if reranker is not None:
             scores = reranker.score(query, [hit.passage.text for hit in hits[:RERANKED]])
-            hits = [replace(hit, score=float(score)) for hit, score in zip(hits[:RERANKED], scores, strict=True)]
-            hits.sort(key=lambda hit: -hit.score)
+            best = [replace(hit, score=float(score)) for hit, score in zip(hits[:RERANKED], scores, strict=True)]
+            hits = [*sorted(best, key=lambda hit: -hit.score), *hits[RERANKED:]]
         return version, hits[:limit]
 
     def _search(
