@@ -178,7 +178,7 @@ class KnowledgeBase:
     ) -> tuple[int, list[Hit]]:
         with self.snapshot() as connection:
             newest, version = self.version, self.kept_version(scope.as_of)
-            self._check_embedder_is_still(connection)
+            self._check_embedder_is_still(schema.meta(connection))
             seen = condition(scope, version)
             view = partial(self.indexes.view, connection, newest, scope, version, seen, self.shards)
             try:
@@ -351,14 +351,14 @@ class KnowledgeBase:
         """The one writer's connection. Raises KnowledgeBaseBusy when another process writes for longer than `timeout_s`."""
         with self.store.errors(), self.store.writer(timeout_s) as connection:
             self.store.check_tables(connection, self.id)
-            self.begin_writing(connection, timeout_s)
+            self.begin_writing(connection, schema.meta(connection), timeout_s)
             yield connection
             self.store.finish_writing(connection)
 
-    def begin_writing(self, connection: Writer, timeout_s: float) -> None:
+    def begin_writing(self, connection: Writer, meta: Mapping[str, str], timeout_s: float) -> None:
         """Call this first when the write lock is taken. Raises KnowledgeBaseInvalid, KnowledgeBaseBusy."""
-        self._check_embedder_is_still(connection)  # it may have changed while this one waited
-        if "purging" in schema.meta(connection):
+        self._check_embedder_is_still(meta)  # it may have changed while this one waited
+        if "purging" in meta:
             self.forget(connection, timeout_s)  # finish a purge that was interrupted
             schema.remember(connection, purging=None)
 
@@ -376,14 +376,14 @@ class KnowledgeBase:
         Raises StaleView when one of them was deleted meanwhile, KnowledgeBaseInvalid, StorageError.
         """
         with self.snapshot() as connection:
-            self._check_embedder_is_still(connection)
+            self._check_embedder_is_still(schema.meta(connection))
             known = connection.execute("SELECT id FROM contents")
             if len(np.setdiff1d(live, np.fromiter((content for (content,) in known), dtype=np.int64))):
                 raise StaleView(f"The knowledge base in {self.store} changed while it was searched. Ask again.")
             return self.indexes.part(connection, self.version, live, shard, shards)
 
-    def _check_embedder_is_still(self, connection: Connection) -> None:
-        if _embedder_identity(schema.meta(connection)["embedder"], self.store) != self.embedder:
+    def _check_embedder_is_still(self, meta: Mapping[str, str]) -> None:
+        if _embedder_identity(meta["embedder"], self.store) != self.embedder:
             raise KnowledgeBaseInvalid(
                 f"The knowledge base in {self.store} was given another embedder meanwhile. Open it again, with the new one."
             )
