@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import PurePath
 
 from openbook.errors import UnreadableFile
+from openbook.parsers import NOT_TEXT
 
 LONGEST_TITLE_CHARS = 200
 
@@ -69,7 +70,7 @@ def decode(data: bytes, declared: str = "") -> str:
     if wide := _wide_encoding(data[:4096]):
         return data.decode(wide, "replace")
     if _is_binary(data[:8192]) or _is_binary(data):
-        raise UnreadableFile("binary data, not text")
+        raise UnreadableFile(NOT_TEXT)
     if b"\x1b$" in data and (text := _as_declared(data, declared)):  # Japanese in seven bits
         return text
     text = data.decode("utf-8", "replace")
