@@ -222,7 +222,6 @@ class PartRounds:
 
     @cached_property
     def _signs(self) -> SignSearch:
-        assert self._question.vector is not None
         return self._part.vectors.signs(self._question.vector)
 
     def counts(self) -> list[Counts]:
@@ -234,13 +233,11 @@ class PartRounds:
 
     def candidates(self, scoring: Scoring) -> list[Candidates]:
         asked, part = self._question, self._part
-        near = np.empty(0, np.int64)
-        if asked.vector is not None:
-            among = self._signs.chosen(*scoring.cuts) if scoring.cuts else None
-            near = part.best(*part.vectors.search(asked.vector, asked.limit, among), asked.limit)
+        among = self._signs.chosen(*scoring.cuts) if scoring.cuts else None
+        near = part.best(*part.vectors.search(asked.vector, asked.limit, among), asked.limit)
         words = part.best(*part.bm25.search(scoring.weights, asked.limit), asked.limit)
         rows = np.union1d(near, words)
-        similarity = np.zeros(len(rows)) if asked.vector is None else part.vectors.cosines(asked.vector, rows)
+        similarity = part.vectors.cosines(asked.vector, rows)
         return [part.candidates(rows, similarity, part.bm25.scores(scoring.weights, rows), near, words)]
 
 

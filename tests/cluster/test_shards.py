@@ -21,7 +21,7 @@ from openbook.cluster.connection import ray_module
 from openbook.cluster.shards import TRIES, RayShards, SearchShard, ShardedSearch, ShardMethod
 from openbook.config import DatabaseUrl, Place
 from openbook.errors import ClusterError, KnowledgeBaseInvalid, KnowledgeBaseMissing
-from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add, index_store, vectors
+from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add, index_store, search, vectors
 from openbook.knowledge.erasure import purge
 from openbook.knowledge.indexes import Indexes, Part
 from openbook.knowledge.search import StaleView, View
@@ -29,7 +29,7 @@ from openbook.knowledge.updates import remove
 from openbook.testing import HashEmbedder
 from tests.cli.conftest import Out
 from tests.conftest import ROOT, base_with
-from tests.knowledge.small_bases import EMBEDDER, Base, Text, ids
+from tests.knowledge.small_bases import EMBEDDER, Base, Text, bm25, dense, ids
 from tests.properties.test_index_laws import QUERY, TEXTS
 
 COUNTS = [1, 2, 3, 7]
@@ -59,16 +59,10 @@ def view_of(parts: Sequence[Part]) -> View:
     return ShardedSearch(PartShards(parts)).view("", 1, ids())
 
 
-def answers(view: View, query: str, limit: int, candidates: int) -> tuple[object, ...]:
+def answers(view: View, query: str, limit: int) -> tuple[object, ...]:
     """All that a search says."""
-    vector = EMBEDDER.embed_query(query)
-    return (
-        view.passages,
-        view.search(query, vector, limit, candidates=candidates),
-        view.dense(vector, limit),
-        view.dense(vector, limit, exact=True),
-        view.bm25(query, limit),
-    )
+    ranked = view.search(query, EMBEDDER.embed_query(query), limit)
+    return view.passages, ranked, dense(view, query, limit), bm25(view, query, limit)
 
 
 # --- the law, by chance -----------------------------------------------------------------------------------------------
@@ -89,17 +83,18 @@ def test_any_number_of_shards_says_what_one_index_says(
         if by_signs:
             for cut, rows in {"EXACT_UP_TO": 3, "NEAR": 6, "NEARER": 3}.items():
                 patch.setattr(vectors, cut, rows)
-            limit, candidates = 1, 1  # the passes leave 8 and 4 times as many
+            limit = candidates = 1  # the passes leave 8 and 4 times as many
+        patch.setattr(search, "CANDIDATES", candidates)
         layouts = [Indexes.open(Path("absent"), base.source(), ids(*contents))]
         for upto in sorted(data.draw(st.sets(st.integers(1, len(contents)), max_size=3))):
             layouts.append(Indexes.refresh(Path(name), base.source(), ids(*contents[:upto])))
         layouts.append(Indexes.open(Path(name), base.source(), ids(*contents)))
-        expected = answers(layouts[0].view(live), query, limit, candidates)
+        expected = answers(layouts[0].view(live), query, limit)
         whole = [each for each in layouts if np.isin(live, each.contents()).all()]
         for count in COUNTS:
             chosen = [data.draw(st.sampled_from(whole)) for _ in range(count)]  # no two need have the same segments
             view = view_of([each.part(live, number, count) for number, each in enumerate(chosen)])
-            assert answers(view, query, limit, candidates) == expected
+            assert answers(view, query, limit) == expected
 
 
 def test_shares_are_nearly_equal_and_share_no_row() -> None:
@@ -111,7 +106,7 @@ def test_shares_are_nearly_equal_and_share_no_row() -> None:
         assert sum(sizes) == 600
         assert max(sizes) - min(sizes) <= 10
     assert [indexes.part(ids(), number, 2).rows for number in range(2)] == [0, 0]
-    assert view_of([indexes.part(ids(), number, 2) for number in range(2)]).bm25("word", 3) == []
+    assert bm25(view_of([indexes.part(ids(), number, 2) for number in range(2)]), "word", 3) == []
 
 
 # --- a knowledge base of real text ------------------------------------------------------------------------------------
@@ -269,7 +264,7 @@ def test_a_shard_that_keeps_losing_its_segments_is_an_error() -> None:
     losing = Losing()
     view = ShardedSearch(losing).view("", 1, ids(1, 2))
     with pytest.raises(ClusterError, match=f"lost its segments {TRIES} times"):
-        view.bm25("ferry", 3)
+        bm25(view, "ferry", 3)
     assert losing.opened == 1 + TRIES
 
 

@@ -21,6 +21,8 @@ from tests.knowledge.small_bases import (
     QUERY,
     Base,
     Text,
+    bm25,
+    dense,
     expected,
     ids,
     reseal,
@@ -63,7 +65,7 @@ def test_what_is_new_is_found_before_it_is_saved_and_opening_never_writes(
         before = times(folder)
         opened = Indexes.open(folder, base.source(), ids(contents[5]))
         assert opened.contents().tolist() == contents
-        assert opened.view(ids(contents[5])).bm25("number5", 3)[0][0] > 0
+        assert bm25(opened.view(ids(contents[5])), "number5", 3)[0][0] > 0
         assert times(folder) == before
 
 
@@ -74,7 +76,7 @@ def test_a_view_needs_its_contents(base: Base, contents: list[int]) -> None:
     empty = opened.view(ids())
     assert empty.passages == 0
     assert empty.search(QUERY, EMBEDDER.embed_query(QUERY), 5) == []
-    assert empty.dense(EMBEDDER.embed_query(QUERY), 5) == []
+    assert dense(empty, QUERY, 5) == []
 
 
 def test_one_text_under_two_contents_is_one_passage(base: Base) -> None:
