@@ -260,7 +260,7 @@ def main() -> None:
             groups = {f"{count} shards": RayShards(folder, count) for count in options.shards}
             for scope, (version, step) in {"newest": (2, 1), "version 1": (1, 1), "half": (2, 2)}.items():
                 live = contents(base, version, step)
-                views = {"embedded": View(base.part(live, 0, 1))}
+                views = {"embedded": View(base.shard(live, 0, 1))}
                 for name, shards in groups.items():
                     views[name] = ShardedSearch(shards).view(base.id, 2, live)
                 result[scope] = compared(views, groups, asked)
@@ -269,7 +269,7 @@ def main() -> None:
             if options.kills:
                 live = contents(base, 2, 1)
                 shards = groups[f"{max(options.shards)} shards"]
-                whole = View(base.part(live, 0, 1))
+                whole = View(base.shard(live, 0, 1))
                 result["killed"] = killed(
                     shards, ShardedSearch(shards).view(base.id, 2, live), whole, asked, options.kills
                 )

@@ -34,7 +34,7 @@ from benchmarks.processes import result_of
 from openbook.knowledge import schema, vectors
 from openbook.knowledge.embeddings import embedding_key, embedding_texts
 from openbook.knowledge.index_builder import IndexSource
-from openbook.knowledge.indexes import Indexes, Part
+from openbook.knowledge.indexes import Indexes, Shard
 from openbook.knowledge.integrity import row_digest
 from openbook.knowledge.passages import passage_id
 from openbook.knowledge.search import View
@@ -172,7 +172,7 @@ def nearest(view: View, vector: NDArray[np.float32]) -> list[int]:
     return passages
 
 
-def by_words(shard: Part, text: str) -> object:
+def by_words(shard: Shard, text: str) -> object:
     terms = query_terms(text)
     return shard.bm25.search(shard.bm25.statistics(terms).weights(terms), 100)
 
@@ -190,7 +190,7 @@ def measure(folder: Path) -> dict[str, Any]:
     first = timed(lambda: view.search(*pairs[0], 10))
     found: dict[str, Any] = {"open_ms": open_ms, "view_ms": view_ms, "first_ms": first}
     view_again = [timed(lambda: indexes.view(contents)) for _ in range(5)]
-    half, shard = indexes.view(contents[::2]), indexes.part(contents)
+    half, shard = indexes.view(contents[::2]), indexes.shard(contents)
     parts: dict[str, Callable[[str, NDArray[np.float32]], object]] = {
         "search": lambda text, vector: view.search(text, vector, 10),
         "bm25": lambda text, _: by_words(shard, text),

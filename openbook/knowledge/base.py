@@ -22,7 +22,7 @@ from openbook.knowledge import integrity, schema
 from openbook.knowledge.blobs import Blobs, open_blobs
 from openbook.knowledge.imprint import BEGINNING_CHARS, DocumentHead
 from openbook.knowledge.index_cache import IndexCache
-from openbook.knowledge.indexes import Part
+from openbook.knowledge.indexes import Shard
 from openbook.knowledge.integrity import StoredContent
 from openbook.knowledge.passages import (
     beginning_of,
@@ -370,8 +370,8 @@ class KnowledgeBase:
         self.indexes.refresh(connection, forget=True)
         self.store.vacuum(connection, timeout_s)
 
-    def part(self, live: NDArray[np.int64], shard: int, shards: int) -> Part:
-        """The rows of the contents `live` that shard number `shard` of `shards` searches: see `Indexes.part`.
+    def shard(self, live: NDArray[np.int64], number: int, shards: int) -> Shard:
+        """The rows of the contents `live` that shard `number` of `shards` searches: see `Indexes.shard`.
 
         Raises StaleView when one of them was deleted meanwhile, KnowledgeBaseInvalid, StorageError.
         """
@@ -380,7 +380,7 @@ class KnowledgeBase:
             known = connection.execute("SELECT id FROM contents")
             if len(np.setdiff1d(live, np.fromiter((content for (content,) in known), dtype=np.int64))):
                 raise StaleView(f"The knowledge base in {self.store} changed while it was searched. Ask again.")
-            return self.indexes.part(connection, self.version, live, shard, shards)
+            return self.indexes.shard(connection, self.version, live, number, shards)
 
     def _check_embedder_is_still(self, meta: Mapping[str, str]) -> None:
         if _embedder_identity(meta["embedder"], self.store) != self.embedder:

@@ -13,7 +13,7 @@ from openbook.files import replace_file
 from openbook.knowledge import schema
 from openbook.knowledge.blobs import Blobs
 from openbook.knowledge.index_builder import IndexSource
-from openbook.knowledge.indexes import Indexes, Part
+from openbook.knowledge.indexes import Indexes, Shard
 from openbook.knowledge.scope import Condition, Scope
 from openbook.knowledge.search import Searcher, View
 from openbook.knowledge.store import Connection, Store
@@ -100,10 +100,10 @@ class IndexCache:
             self._views = {**dict(list(kept.items())[1 - MOST_VIEWS :]), key: view}
             return view
 
-    def part(self, connection: Connection, newest: int, live: NDArray[np.int64], shard: int, shards: int) -> Part:
-        """See `Indexes.part`."""
+    def shard(self, connection: Connection, newest: int, live: NDArray[np.int64], number: int, shards: int) -> Shard:
+        """See `Indexes.shard`."""
         with self._lock:
-            return self._covering(connection, newest, live).part(live, shard, shards)
+            return self._covering(connection, newest, live).shard(live, number, shards)
 
     def distrust(self) -> None:
         """Close the indexes. When they are opened again, every byte is compared with its digest."""

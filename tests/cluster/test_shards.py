@@ -23,7 +23,7 @@ from openbook.config import DatabaseUrl, Place
 from openbook.errors import ClusterError, KnowledgeBaseInvalid, KnowledgeBaseMissing
 from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add, index_store, search, vectors
 from openbook.knowledge.erasure import purge
-from openbook.knowledge.indexes import Indexes, Part
+from openbook.knowledge.indexes import Indexes, Shard
 from openbook.knowledge.search import StaleView, View
 from openbook.knowledge.updates import remove
 from openbook.testing import HashEmbedder
@@ -40,23 +40,23 @@ def sent(value: Any) -> Any:
     return pickle.loads(pickle.dumps(value))
 
 
-class PartShards:
-    """Shards that have the parts of indexes which they are to open, with all that passes between them pickled."""
+class GivenShards:
+    """Shards that have what they are to open, with all that passes between them pickled."""
 
-    def __init__(self, parts: Sequence[Part]) -> None:
-        self.parts, self.count = parts, len(parts)
+    def __init__(self, opened: Sequence[Shard]) -> None:
+        self.opened, self.count = opened, len(opened)
         self.shards = [SearchShard(Path("absent"), number, self.count) for number in range(self.count)]
 
     def call(self, numbers: Sequence[int], method: ShardMethod, *arguments: Any) -> list[Any]:
         if method == "open":
             for number in numbers:
-                self.shards[number]._parts = {arguments[0]: self.parts[number]}
-            return [self.parts[number].rows for number in numbers]
+                self.shards[number]._opened = {arguments[0]: self.opened[number]}
+            return [self.opened[number].rows for number in numbers]
         return [sent(self.shards[number].reply(*sent(arguments))) for number in numbers]
 
 
-def view_of(parts: Sequence[Part]) -> View:
-    return ShardedSearch(PartShards(parts)).view("", 1, ids())
+def view_of(opened: Sequence[Shard]) -> View:
+    return ShardedSearch(GivenShards(opened)).view("", 1, ids())
 
 
 def answers(view: View, query: str, limit: int) -> tuple[object, ...]:
@@ -93,7 +93,7 @@ def test_any_number_of_shards_says_what_one_index_says(
         whole = [each for each in layouts if np.isin(live, each.contents()).all()]
         for count in COUNTS:
             chosen = [data.draw(st.sampled_from(whole)) for _ in range(count)]  # no two need have the same segments
-            view = view_of([each.part(live, number, count) for number, each in enumerate(chosen)])
+            view = view_of([each.shard(live, number, count) for number, each in enumerate(chosen)])
             assert answers(view, query, limit) == expected
 
 
@@ -102,11 +102,11 @@ def test_shares_are_nearly_equal_and_share_no_row() -> None:
     contents = [base.add(Text("", tuple(((), f"{n}.{i} word ") for i in range(1 + n % 5)))) for n in range(200)]
     indexes = Indexes.open(Path("absent"), base.source(), ids(*contents))
     for count in COUNTS:
-        sizes = [indexes.part(ids(*contents), number, count).rows for number in range(count)]
+        sizes = [indexes.shard(ids(*contents), number, count).rows for number in range(count)]
         assert sum(sizes) == 600
         assert max(sizes) - min(sizes) <= 10
-    assert [indexes.part(ids(), number, 2).rows for number in range(2)] == [0, 0]
-    assert bm25(view_of([indexes.part(ids(), number, 2) for number in range(2)]), "word", 3) == []
+    assert [indexes.shard(ids(), number, 2).rows for number in range(2)] == [0, 0]
+    assert bm25(view_of([indexes.shard(ids(), number, 2) for number in range(2)]), "word", 3) == []
 
 
 # --- a knowledge base of real text ------------------------------------------------------------------------------------
