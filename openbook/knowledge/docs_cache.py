@@ -55,9 +55,7 @@ def for_documents(
             _borrow_embeddings(base, made_from, options.lock_timeout_s)
             report = updates.add(base, paths, embedder, options)
             with base.writing(options.lock_timeout_s) as connection:  # vectors of what is not in these files
-                connection.execute(
-                    "DELETE FROM embeddings WHERE embedding_key NOT IN (SELECT embedding_key FROM passages)"
-                )
+                connection.execute(f"DELETE FROM embeddings WHERE embedding_key IN {schema.UNUSED_VECTORS}")
             if key == _key(paths, embedder.identity, options, sizing):
                 with schema.database_errors(folder):
                     (folder / _MARK).write_text(made_from, encoding="utf-8", errors="surrogateescape")

@@ -165,7 +165,7 @@ def finish_purge(base: KnowledgeBase) -> None:
 
 def _for_ids(connection: Connection, sql: str, ids: Iterable[int]) -> Rows:
     """The rows of a query that ends in `IN`, for any number of ids."""
-    return connection.execute(f"{sql} (SELECT CAST(value AS BIGINT) FROM json_each(?))", (json.dumps(sorted(ids)),))
+    return connection.execute(f"{sql} {schema.IDS}", {"ids": json.dumps(sorted(ids))})
 
 
 def contents_held_by(connection: Connection, paths: Iterable[str]) -> set[int]:

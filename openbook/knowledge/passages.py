@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from openbook.knowledge import integrity
 from openbook.knowledge.integrity import PASSAGE_COLUMNS, PassageRow, StoredContent
+from openbook.knowledge.schema import IDS
 from openbook.knowledge.scope import Condition
 from openbook.knowledge.search import RankedPassage
 from openbook.knowledge.store import Connection, Damage
@@ -117,7 +118,7 @@ def hits_of(connection: Connection, ranked: Sequence[RankedPassage], seen: Condi
 
 
 def passage_of_id(
-    connection: Connection, lookups: Sequence[str], name: str, seen: Condition, prefer: str = ""
+    connection: Connection, lookups: Sequence[str], name: str, seen: Condition, prefer: str
 ) -> Passage | None:
     """The passage or window of that id as a document that is `seen` holds it: the document `prefer`, or the first path.
 
@@ -168,12 +169,10 @@ def documents_holding(connection: Connection, contents: Collection[int], seen: C
 
     To see one, a reader must hold the labels that it carries in this version, and those that it carries now, or carried last.
     """
-    among = "d.content_id IN (SELECT CAST(value AS BIGINT) FROM json_each(:contents))"
-    values = {"contents": json.dumps(sorted(contents)), **seen.values}
-    rows = integrity.documents(connection, f"{among} AND {seen.sql}", values)
-    ids = json.dumps([row.identity for row in rows])
-    sql = "SELECT id, labels FROM identities WHERE id IN (SELECT CAST(value AS BIGINT) FROM json_each(?))"
-    now = dict(connection.execute(sql, (ids,)).fetchall())
+    values = {"ids": json.dumps(sorted(contents)), **seen.values}
+    rows = integrity.documents(connection, f"d.content_id IN {IDS} AND {seen.sql}", values)
+    ids = {"ids": json.dumps([row.identity for row in rows])}
+    now = dict(connection.execute(f"SELECT id, labels FROM identities WHERE id IN {IDS}", ids).fetchall())
     found: dict[int, dict[str, tuple[str, ...]]] = {}
     for row in rows:
         labels = {*json.loads(row.labels), *json.loads(now[row.identity])}

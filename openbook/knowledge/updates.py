@@ -21,6 +21,7 @@ from openbook.knowledge.discovery import FoundFile, Rules, SyncedFolder, check_e
 from openbook.knowledge.embeddings import embed_missing
 from openbook.knowledge.identities import Change, follow_renames, identities
 from openbook.knowledge.ingest import FileBatch, Ingest, LiveDocument, RunOptions, live_documents, prefix
+from openbook.knowledge.schema import IDS
 from openbook.knowledge.sliced_run import SlicedRun, in_slices
 from openbook.knowledge.store import Connection, Writer
 from openbook.knowledge.versions import apply_retention, commit
@@ -294,15 +295,15 @@ def _run(
         version = commit(connection, changes, removed, also=also)
         apply_retention(connection)
         base.indexes.refresh(connection)
-        ids = (json.dumps(sorted(contents)),)
+        ids = {"ids": json.dumps(sorted(contents))}
         characters, source_characters = connection.execute(
             "SELECT coalesce(sum(length(text)), 0), CAST(coalesce(sum(coalesce(source_chars, length(text))), 0) AS BIGINT) FROM contents "
-            "WHERE id IN (SELECT CAST(value AS BIGINT) FROM json_each(?))",
+            f"WHERE id IN {IDS}",
             ids,
         ).fetchone()
         open_copies = connection.execute(
             "SELECT path FROM documents WHERE removed_in IS NULL AND labels = '[]' AND content_id IN (SELECT content_id "
-            "FROM documents WHERE removed_in IS NULL AND labels <> '[]' AND content_id IN (SELECT CAST(value AS BIGINT) FROM json_each(?))) "
+            f"FROM documents WHERE removed_in IS NULL AND labels <> '[]' AND content_id IN {IDS}) "
             "ORDER BY path",
             ids,
         ).fetchall()
