@@ -55,8 +55,8 @@ class SearchShard:
         self._opened: dict[str, Shard] = {}
         self._rounds: dict[str, ShardRounds] = {}
 
-    def open(self, view: str, base_id: str, newest: int, live: NDArray[np.int64]) -> int:
-        """Get ready to search the contents `live` under the name `view`. Returns how many of their passages are in this shard.
+    def open(self, view: str, base_id: str, newest: int, in_scope: NDArray[np.int64]) -> int:
+        """Get ready to search the contents `in_scope` under the name `view`. Returns how many of their passages are in this shard.
 
         `newest`: the newest version that the asker sees. When it is another than before, all segments are let go of: a purge may
         have deleted some. Raises KnowledgeError, StorageError.
@@ -69,7 +69,7 @@ class SearchShard:
                 f"A search shard finds another knowledge base in {self._place} than the one that was asked. Its machine must "
                 "see the same folder there."
             )
-        shard = self._base.shard(live, self._number, self._of)
+        shard = self._base.shard(in_scope, self._number, self._of)
         self._opened = {**dict(list(self._opened.items())[1 - MOST_VIEWS :]), view: shard}
         return shard.rows
 
@@ -117,18 +117,18 @@ class ShardedSearch:
     def __init__(self, shards: Shards) -> None:
         self._shards = shards
 
-    def view(self, base_id: str, newest: int, live: NDArray[np.int64]) -> View:
-        """A search over the contents `live`. Raises KnowledgeError, StorageError, ClusterError."""
-        return View(_OpenedShards(self._shards, base_id, newest, live))
+    def view(self, base_id: str, newest: int, in_scope: NDArray[np.int64]) -> View:
+        """A search over the contents `in_scope`. Raises KnowledgeError, StorageError, ClusterError."""
+        return View(_OpenedShards(self._shards, base_id, newest, in_scope))
 
 
 class _OpenedShards:
     """All shards, for one set of contents."""
 
-    def __init__(self, shards: Shards, base_id: str, newest: int, live: NDArray[np.int64]) -> None:
+    def __init__(self, shards: Shards, base_id: str, newest: int, in_scope: NDArray[np.int64]) -> None:
         self.shards = shards
-        self.name = sha256_hex(f"{base_id} {newest} ".encode() + live.tobytes())
-        self._opening = (self.name, base_id, newest, live)
+        self.name = sha256_hex(f"{base_id} {newest} ".encode() + in_scope.tobytes())
+        self._opening = (self.name, base_id, newest, in_scope)
         self.rows = sum(self.open(range(shards.count)))
 
     def open(self, numbers: Sequence[int]) -> list[int]:

@@ -222,8 +222,8 @@ class KnowledgeBase:
             stored = self.content(document, version)
             if stored is None:
                 return []
-            live = condition(None, self.kept_version(version))
-            labels = documents_holding(connection, {stored.id}, live)[stored.id][document]
+            of_version = condition(None, self.kept_version(version))
+            labels = documents_holding(connection, {stored.id}, of_version)[stored.id][document]
             return passages_in(connection, stored, {document: labels})
 
     def text(self, document: str, version: int | None = None) -> str | None:
@@ -234,8 +234,10 @@ class KnowledgeBase:
     def content(self, document: str, version: int | None = None) -> StoredContent | None:
         """The text of a document (its path) and what it was read from, or None."""
         with self.snapshot() as connection:
-            live = condition(None, self.kept_version(version))
-            rows = integrity.documents(connection, f"d.path = :path AND {live.sql}", {"path": document, **live.values})
+            of_version = condition(None, self.kept_version(version))
+            rows = integrity.documents(
+                connection, f"d.path = :path AND {of_version.sql}", {"path": document, **of_version.values}
+            )
             return integrity.content(connection, rows[0].content_id) if rows else None
 
     def pages(self, document: str, version: int | None = None) -> list[tuple[int, int]]:
@@ -293,17 +295,17 @@ class KnowledgeBase:
 
     def status(self) -> Status:
         with self.snapshot() as connection:
-            live = condition(None, self.version)
+            of_version = condition(None, self.version)
             documents, texts, read, source = connection.execute(
                 "SELECT count(*), count(DISTINCT d.content_id), coalesce(sum(length(c.text)), 0), "
                 "CAST(coalesce(sum(coalesce(c.source_chars, length(c.text))), 0) AS BIGINT) "
-                f"FROM documents d JOIN contents c ON c.id = d.content_id WHERE {live.sql}",
-                live.values,
+                f"FROM documents d JOIN contents c ON c.id = d.content_id WHERE {of_version.sql}",
+                of_version.values,
             ).fetchone()
             (passages,) = connection.execute(
                 "SELECT count(*) FROM passages WHERE content_id IN "
-                f"(SELECT d.content_id FROM documents d WHERE {live.sql})",
-                live.values,
+                f"(SELECT d.content_id FROM documents d WHERE {of_version.sql})",
+                of_version.values,
             ).fetchone()
             rows = connection.execute("SELECT path, outcome, reason FROM verdicts ORDER BY path").fetchall()
             newest, versions = connection.execute("SELECT max(version), count(*) FROM versions").fetchone()
@@ -370,17 +372,17 @@ class KnowledgeBase:
         self.indexes.refresh(connection, forget=True)
         self.store.vacuum(connection, timeout_s)
 
-    def shard(self, live: NDArray[np.int64], number: int, shards: int) -> Shard:
-        """The rows of the contents `live` that shard `number` of `shards` searches: see `Indexes.shard`.
+    def shard(self, in_scope: NDArray[np.int64], number: int, shards: int) -> Shard:
+        """The rows of the contents `in_scope` that shard `number` of `shards` searches: see `Indexes.shard`.
 
         Raises StaleView when one of them was deleted meanwhile, KnowledgeBaseInvalid, StorageError.
         """
         with self.snapshot() as connection:
             self._check_embedder_is_still(schema.meta(connection))
             known = connection.execute("SELECT id FROM contents")
-            if len(np.setdiff1d(live, np.fromiter((content for (content,) in known), dtype=np.int64))):
+            if len(np.setdiff1d(in_scope, np.fromiter((content for (content,) in known), dtype=np.int64))):
                 raise StaleView(f"The knowledge base in {self.store} changed while it was searched. Ask again.")
-            return self.indexes.shard(connection, self.version, live, number, shards)
+            return self.indexes.shard(connection, self.version, in_scope, number, shards)
 
     def _check_embedder_is_still(self, meta: Mapping[str, str]) -> None:
         if _embedder_identity(meta["embedder"], self.store) != self.embedder:

@@ -21,7 +21,7 @@ from openbook.knowledge.bm25 import Bm25
 from openbook.knowledge.index_builder import IndexSource
 from openbook.knowledge.index_store import SavedSegment, SegmentWriter
 from openbook.knowledge.search import Candidates, Counts, Scoring, SearchQuery, View, best
-from openbook.knowledge.segments import LiveRows, Segment, Selection, contents_of
+from openbook.knowledge.segments import RowsInScope, Segment, Selection, contents_of
 from openbook.knowledge.vectors import SignSearch, VectorSearch
 
 if TYPE_CHECKING:
@@ -93,22 +93,22 @@ class Indexes:
         """Ids of the indexed contents, ascending."""
         return np.unique(contents_of(self._segments))
 
-    def view(self, live: NDArray[np.int64]) -> View:
-        """A search over the contents `live` and no others. Raises ValueError when one of them is not indexed."""
-        return View(self.shard(live))
+    def view(self, in_scope: NDArray[np.int64]) -> View:
+        """A search over the contents `in_scope` and no others. Raises ValueError when one of them is not indexed."""
+        return View(self.shard(in_scope))
 
-    def shard(self, live: NDArray[np.int64], number: int = 0, shards: int = 1) -> Shard:
-        """The rows of the contents `live` that shard `number` (from 0) of `shards` searches. Raises ValueError when one of them is not indexed.
+    def shard(self, in_scope: NDArray[np.int64], number: int = 0, shards: int = 1) -> Shard:
+        """The rows of the contents `in_scope` that shard `number` (from 0) of `shards` searches. Raises ValueError when one of them is not indexed.
 
-        Contents are dealt out by id, in runs of nearly equal numbers of rows. That is a function of `live` alone, so shards whose
+        Contents are dealt out by id, in runs of nearly equal numbers of rows. That is a function of `in_scope` alone, so shards whose
         segments differ miss no row and have none twice.
         """
-        if len(lacking := np.setdiff1d(live, contents_of(self._segments))):
-            raise ValueError(f"{len(lacking)} of {len(live)} contents are not indexed")
-        duplicates = self._duplicates.among(live)
+        if len(lacking := np.setdiff1d(in_scope, contents_of(self._segments))):
+            raise ValueError(f"{len(lacking)} of {len(in_scope)} contents are not indexed")
+        duplicates = self._duplicates.among(in_scope)
         unseen = duplicates.rows[1:][duplicates.keys[1:] == duplicates.keys[:-1]]
-        share = live if shards == 1 else self._share(live, number, shards)
-        rows: list[LiveRows] = []
+        share = in_scope if shards == 1 else self._share(in_scope, number, shards)
+        rows: list[RowsInScope] = []
         for segment, base in zip(self._segments, self._bases[:-1], strict=True):
             wanted = np.isin(segment.contents, share)
             if not wanted.any():
@@ -118,16 +118,16 @@ class Indexes:
             mask = run.rows_of(wanted[first:last])
             mask[unseen[(unseen >= base) & (unseen < base + len(run))] - base] = False
             if mask.any():
-                rows.append(LiveRows(run, None if mask.all() else mask, base))
+                rows.append(RowsInScope(run, None if mask.all() else mask, base))
         return Shard(rows, self._dimensions, duplicates)
 
-    def _share(self, live: NDArray[np.int64], number: int, shards: int) -> NDArray[np.int64]:
+    def _share(self, in_scope: NDArray[np.int64], number: int, shards: int) -> NDArray[np.int64]:
         contents = contents_of(self._segments)
         sizes = np.concatenate([np.empty(0, np.int64), *(np.diff(segment.starts) for segment in self._segments)])
         order = np.argsort(contents)
-        sizes = sizes[order][np.searchsorted(contents, live, sorter=order)]
+        sizes = sizes[order][np.searchsorted(contents, in_scope, sorter=order)]
         ends = np.cumsum(sizes)
-        share: NDArray[np.int64] = live[(ends - sizes) * shards // max(int(sizes.sum()), 1) == number]
+        share: NDArray[np.int64] = in_scope[(ends - sizes) * shards // max(int(sizes.sum()), 1) == number]
         return share
 
     @cached_property
@@ -151,16 +151,16 @@ class Indexes:
 class _Duplicates:
     """Rows, numbered through all segments, whose text is in the index more than once, ascending by key.
 
-    A view has only the first live row of each key, which is the same whatever the order in which contents came.
+    A view has only the first row in scope of each key, which is the same whatever the order in which contents came.
     """
 
     rows: NDArray[np.intp]
     keys: NDArray[np.uint64]
     contents: NDArray[np.int64]
 
-    def among(self, live: NDArray[np.int64]) -> _Duplicates:
-        """Those of the contents `live`."""
-        chosen = np.isin(self.contents, live)
+    def among(self, in_scope: NDArray[np.int64]) -> _Duplicates:
+        """Those of the contents `in_scope`."""
+        chosen = np.isin(self.contents, in_scope)
         return _Duplicates(self.rows[chosen], self.keys[chosen], self.contents[chosen])
 
     def holding(self, keys: NDArray[np.uint64]) -> dict[int, tuple[int, ...]]:
@@ -172,10 +172,10 @@ class _Duplicates:
 
 
 class Shard:
-    """The live rows that one shard searches. Safe to share between threads."""
+    """The rows in scope that one shard searches. Safe to share between threads."""
 
-    def __init__(self, rows: Sequence[LiveRows], dimensions: int, duplicates: _Duplicates) -> None:
-        """Of texts that are live more than once, one row is live in one of the shards; `duplicates` are those of all shards."""
+    def __init__(self, rows: Sequence[RowsInScope], dimensions: int, duplicates: _Duplicates) -> None:
+        """Of a text that is in scope more than once, one row is searched by one of the shards; `duplicates` are those of all shards."""
         self._rows, self._duplicates = rows, duplicates
         self.bm25, self.vectors = Bm25(rows), VectorSearch(rows, dimensions)
         self.rows = self.bm25.rows

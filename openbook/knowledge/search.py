@@ -1,6 +1,6 @@
 """The search itself, in rounds over shards, each of which holds a part of what is searched.
 
-1. Each shard counts: its live rows, their words, how many hold each term; above `vectors.EXACT_UP_TO` rows also how many lie
+1. Each shard counts: its rows in scope, their words, how many hold each term; above `vectors.EXACT_UP_TO` rows also how many lie
    at each distance by signs, and then at each distance by more signs. Counts are whole numbers. Their sums are those of the whole.
 2. Each shard scores its best by words and by vectors with the weights that follow from the sums, row by row. The best of all
    are among the best of each.
@@ -137,8 +137,8 @@ class Shards(Protocol):
 class Searcher(Protocol):
     """Where the segments of a knowledge base are searched."""
 
-    def view(self, base_id: str, newest: int, live: NDArray[np.int64]) -> View:
-        """A search over the contents `live`, ascending, of the knowledge base of that id, whose newest version is `newest`."""
+    def view(self, base_id: str, newest: int, in_scope: NDArray[np.int64]) -> View:
+        """A search over the contents `in_scope`, ascending, of the knowledge base of that id, whose newest version is `newest`."""
         ...
 
 

@@ -265,11 +265,11 @@ def restore(base: KnowledgeBase, version: int) -> int:
 
 def _documents(connection: Connection, version: int) -> dict[str, Change]:
     """The documents of a version by path, as changes that bring them back, with the labels of then and of now."""
-    live = condition(None, version)
+    of_version = condition(None, version)
     rows = connection.execute(
         "SELECT d.path, d.content_id, d.bytes, d.stat, d.metadata, d.identity, d.labels, i.labels, d.given_labels, i.given "
-        f"FROM documents d JOIN identities i ON i.id = d.identity WHERE {live.sql} ORDER BY d.path",
-        live.values,
+        f"FROM documents d JOIN identities i ON i.id = d.identity WHERE {of_version.sql} ORDER BY d.path",
+        of_version.values,
     )
     found: dict[str, Change] = {}
     for path, content, size, stat, about, identity, labels, labels_now, given, given_now in rows:

@@ -77,7 +77,7 @@ def test_any_number_of_shards_says_what_one_index_says(
     arriving = [(text, True) for text in (*texts, texts[0])] + [(text, False) for text in others]
     data.draw(st.randoms(use_true_random=False)).shuffle(arriving)
     contents = [base.add(text) for text, _ in arriving]
-    live = ids(*(content for content, (_, wanted) in zip(contents, arriving, strict=True) if wanted))
+    in_scope = ids(*(content for content, (_, wanted) in zip(contents, arriving, strict=True) if wanted))
     limit, candidates = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 8))
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
         if by_signs:
@@ -89,11 +89,11 @@ def test_any_number_of_shards_says_what_one_index_says(
         for upto in sorted(data.draw(st.sets(st.integers(1, len(contents)), max_size=3))):
             layouts.append(Indexes.refresh(Path(name), base.source(), ids(*contents[:upto])))
         layouts.append(Indexes.open(Path(name), base.source(), ids(*contents)))
-        expected = answers(layouts[0].view(live), query, limit)
-        whole = [each for each in layouts if np.isin(live, each.contents()).all()]
+        expected = answers(layouts[0].view(in_scope), query, limit)
+        whole = [each for each in layouts if np.isin(in_scope, each.contents()).all()]
         for count in COUNTS:
             chosen = [data.draw(st.sampled_from(whole)) for _ in range(count)]  # no two need have the same segments
-            view = view_of([each.shard(live, number, count) for number, each in enumerate(chosen)])
+            view = view_of([each.shard(in_scope, number, count) for number, each in enumerate(chosen)])
             assert answers(view, query, limit) == expected
 
 
@@ -241,10 +241,10 @@ def test_what_a_purge_deleted_meanwhile_is_said_and_searched_anew(tmp_path: Path
     base = base_with(tmp_path, {f"{name}.txt": f"The {name} is open until nine." for name in ("ferry", "bridge")})
     shards = LocalShards(base.folder, 2)
     with base.snapshot() as connection:
-        live = np.sort(np.array([c for (c,) in connection.execute("SELECT content_id FROM documents")]))
+        in_scope = np.sort(np.array([c for (c,) in connection.execute("SELECT content_id FROM documents")]))
     purge(base, [str(tmp_path / "ferry.txt")])
     with pytest.raises(StaleView, match="Ask again"):
-        ShardedSearch(shards).view(base.id, 1, live)
+        ShardedSearch(shards).view(base.id, 1, in_scope)
     base.shards = ShardedSearch(shards)
     version, hits = base.search("What is open?", EMBED)
     assert (version, [Path(hit.passage.document).name for hit in hits]) == (2, ["bridge.txt"])

@@ -131,9 +131,11 @@ def bm25(view: View, query: str, limit: int) -> list[tuple[int, float]]:
     return list(zip(found.passages[order].tolist(), found.bm25[order].tolist(), strict=True))
 
 
-def search(base: Base, indexes: Indexes, live: Iterable[int], query: str, limit: int = 10) -> list[tuple[object, ...]]:
+def search(
+    base: Base, indexes: Indexes, in_scope: Iterable[int], query: str, limit: int = 10
+) -> list[tuple[object, ...]]:
     """All that a search says, with passages by name: what must not depend on history."""
-    view = indexes.view(ids(*live))
+    view = indexes.view(ids(*in_scope))
     ranked: Sequence[RankedPassage] = view.search(query, EMBEDDER.embed_query(query), limit)
     return [
         ("passages", view.passages),
