@@ -27,7 +27,7 @@ from benchmarks.stored import default_embedder
 from openbook.knowledge import bm25, search
 from openbook.knowledge.bm25 import Bm25
 from openbook.knowledge.index_builder import SegmentBuilder
-from openbook.knowledge.segments import RowsInScope, PassageIdentity
+from openbook.knowledge.segments import PassageIdentity, RowsInScope
 from openbook.knowledge.words import query_terms
 from openbook.records import Embedder
 
