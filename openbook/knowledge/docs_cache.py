@@ -17,7 +17,7 @@ from openbook.knowledge import schema, updates
 from openbook.knowledge.base import KnowledgeBase
 from openbook.knowledge.discovery import FoundFile, discover
 from openbook.knowledge.erasure import contents_held_by, resolve_in_all_versions
-from openbook.knowledge.ingest import RunOptions, code_of
+from openbook.knowledge.ingest import RunOptions, parsed_by
 from openbook.knowledge.splitter import Sizing
 from openbook.locks import is_held, shared_lock
 from openbook.parsers.ocr import languages_here
@@ -106,8 +106,8 @@ def _key(paths: Sequence[Path], embedder: EmbedderIdentity, options: RunOptions,
             files.append([item.displayed, _fingerprint(item.path, limit), sidecar])
         else:
             files.append([item.path, f"{item.outcome}: {item.reason}"])
-    code = [code_of(sizing), schema.FORMAT, limit, languages_here(options.ocr), sorted(options.labels)]
-    return sha256_hex(canonical_json([code, embedder.digest, sorted(files)]))[:32]
+    how = [parsed_by(sizing), schema.FORMAT, limit, languages_here(options.ocr), sorted(options.labels)]
+    return sha256_hex(canonical_json([how, embedder.digest, sorted(files)]))[:32]
 
 
 def _fingerprint(path: Path, max_file_bytes: int) -> str:

@@ -78,7 +78,7 @@ def sync(
     """Make what the knowledge base has below `folder` equal to the folder, as one new version.
 
     Documents whose file is gone, or left out by `rules`, are removed; a file that is there but cannot be read keeps the
-    text read before. The folder, its rules and its labels are remembered: see `sources`.
+    text read before. The folder, its rules and its labels are remembered: see `synced_folders`.
 
     Raises KnowledgeError when the folder is missing, or empty though documents came from it: a disk that is not mounted must
     not empty the knowledge base.
@@ -96,7 +96,7 @@ def sync_folders(
     """
 
     def find_batches(live: LiveDocuments) -> list[FileBatch]:
-        known = {each.folder: each for each in sources(base)}
+        known = {each.folder: each for each in synced_folders(base)}
         absolute = [replace(each, folder=Path(os.path.abspath(each.folder))) for each in folders]
         asked = {each.folder: each for each in absolute}
         inside = [each for each in known.values() if any(map(each.is_inside, asked)) and each.folder.is_dir()]
@@ -156,7 +156,7 @@ def remove(base: KnowledgeBase, documents: Sequence[str]) -> Report:
         return Report(version, tuple(Verdict(path, "removed") for path in paths), 0)
 
 
-def sources(base: KnowledgeBase) -> list[SyncedFolder]:
+def synced_folders(base: KnowledgeBase) -> list[SyncedFolder]:
     """The folders that were synced, as they were."""
     rows = base.connection.execute("SELECT rules FROM sources ORDER BY folder")
     return [SyncedFolder.from_json(text) for (text,) in rows]
@@ -164,11 +164,11 @@ def sources(base: KnowledgeBase) -> list[SyncedFolder]:
 
 def folder_labels(base: KnowledgeBase) -> Callable[[str], frozenset[str]]:
     """The labels that the synced folders around a path, as it is listed, give to what is in them."""
-    known = [(prefix(each.folder), each.labels) for each in sources(base) if each.labels]
+    known = [(prefix(each.folder), each.labels) for each in synced_folders(base) if each.labels]
     return lambda path: frozenset[str]().union(*(labels for folder, labels in known if path.startswith(folder)))
 
 
-def forget_source(base: KnowledgeBase, folder: Path) -> None:
+def forget_synced_folder(base: KnowledgeBase, folder: Path) -> None:
     """Do not sync `folder` any more unless it is named; its documents stay. Raises KnowledgeError when it was not synced."""
     name = display_path(Path(os.path.abspath(folder)))
     with base.writing() as connection:
@@ -285,10 +285,10 @@ def _run(
     def also() -> None:
         connection.executemany("UPDATE documents SET stat = ? WHERE path = ? AND removed_in IS NULL", ingest.restat)
         _write_verdicts(connection, batches, ingest.tried, verdicts)
-        for source in (batch.source for batch in batches if batch.source):
+        for each in (batch.synced_folder for batch in batches if batch.synced_folder):
             connection.execute(
                 "INSERT INTO sources VALUES (?, ?) ON CONFLICT (folder) DO UPDATE SET rules = excluded.rules",
-                (display_path(source.folder), source.to_json()),
+                (display_path(each.folder), each.to_json()),
             )
 
     with run.commit(contents):
@@ -313,7 +313,7 @@ def _run(
 
 def _synced(connection: Connection, batches: Sequence[FileBatch]) -> tuple[str, ...]:
     """What the paths of documents in synced folders begin with, if this run syncs."""
-    folders = [prefix(batch.source.folder) for batch in batches if batch.source]
+    folders = [prefix(batch.synced_folder.folder) for batch in batches if batch.synced_folder]
     known = [f"{folder}/" for (folder,) in connection.execute("SELECT folder FROM sources")]
     return tuple(folders + known) if folders else ()
 
@@ -321,13 +321,13 @@ def _synced(connection: Connection, batches: Sequence[FileBatch]) -> tuple[str, 
 def _relabelled(live: LiveDocuments, batches: Sequence[FileBatch], done: Collection[str]) -> Iterator[Change]:
     """Documents that stay because their file cannot be read now, with the labels of the run: it must not leave them open."""
     for batch in batches:
-        for path in batch.below(live) if batch.source else map(_path_of, batch.found):
+        for path in batch.below(live) if batch.synced_folder else map(_path_of, batch.found):
             row = live.get(path)
             if row is None or path in done or batch.labels <= set(json.loads(row.labels)):
                 continue
             labels = json.dumps(sorted(batch.labels.union(json.loads(row.labels))))
             given = row.given_labels
-            if batch.source is None:
+            if batch.synced_folder is None:
                 given = json.dumps(sorted(batch.labels.union(json.loads(given))))
             yield Change(path, row.content_id, row.bytes, "", row.metadata, labels, given, row.identity, "updated")
 
