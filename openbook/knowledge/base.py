@@ -158,7 +158,7 @@ class KnowledgeBase:
         """(version searched, hits best first): dense and BM25 scores, fused; the best few reordered by `reranker`.
 
         With `windows`, each hit is the window around passages that were found. The result depends on the query and the
-        documents in scope alone. Raises QuestionError for a filter that is not one, KnowledgeError for a version that is not kept.
+        documents in scope alone. Raises QuestionError for an invalid filter, KnowledgeError for a version that is not kept.
         """
         self.check_embedder(embedder.identity)
         vector = embedder.embed_query(query)

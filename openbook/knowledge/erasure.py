@@ -277,8 +277,8 @@ def _shared(base: KnowledgeBase, connection: Connection) -> tuple[int, int, tupl
     objects, size, strangers = shared_segments.SharedSegments(base.indexes.blobs, base.folder, source).objects(saved)
     if strangers:
         raise KnowledgeError(
-            f"The documents are purged, but {base.indexes.blobs.url} has {len(strangers)} objects of this knowledge base that it does not "
-            f"name, such as {strangers[0]}. Another program put them there: end it, delete them, then purge again."
+            f"The documents are purged, but {base.indexes.blobs.url} has {len(strangers)} objects under this knowledge base's id that none "
+            f"of its manifests names, such as {strangers[0]}. Another program put them there: end it, delete them, then purge again."
         )
     store = (
         f"{base.indexes.blobs.url}: the objects with their words and vectors are deleted. What the store keeps of deleted objects is "

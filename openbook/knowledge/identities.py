@@ -1,9 +1,12 @@
 """Follows documents through renames: a document keeps its identity and its access labels while its text and name change.
 
-A row of `identities` says where a document is (or was last) and who may see it. `labels` are all access labels that it carries
-now, or carried last; they restrict every version of it. `given` are those of them that were given to it directly: by
-`add --label`, not by the rule of a synced folder, nor by its own text or sidecar (but what these gave stays as `given` when a rename
-loses it). They stay when its folder is synced, when its versions are pruned, and when it comes back to its path.
+A row of `identities` says where a document is, or was last, and who may see it.
+
+1. `labels` are all access labels that it carries now, or carried last. They restrict every version of it.
+2. `given` are those labels that were given to it directly, by `add --label`. Labels from the rule of a synced folder, from its own
+   text or from its sidecar are not among them.
+3. When a rename would lose a label of its text or sidecar, that label becomes a given one.
+4. Given labels stay when the folder is synced, when versions are pruned, and when the document comes back to its path.
 """
 
 from __future__ import annotations
@@ -110,12 +113,14 @@ def follow_renames(
     unlabel: frozenset[str],
     folder_labels: Callable[[str], frozenset[str]],
 ) -> Iterator[Change]:
-    """The changes of a run, where a text that left one path and came to another is the same document under a new name.
+    """The changes of a run. A text that left one path and came to another is the same document under a new name.
 
-    It left in this run when its path is `removed`, has another text now, or is in a `synced` folder and its file is gone.
-    It may also have left a `synced` folder in an earlier run. Labels given directly go with the text, and so do its others, such
-    as those of a sidecar that stayed behind, so that a rename opens nothing; those that `folder_labels` gives to its old path do
-    not. A text with fewer labels than the document had is another document: else older versions would show to more people.
+    1. A text leaves in this run when its path is `removed`, when its path has another text now, or when its path is in a `synced`
+       folder and its file is gone. It may also have left a `synced` folder in an earlier run.
+    2. Its labels go with it, so that a rename opens nothing: those given directly and all others, such as those of a sidecar that
+       stayed behind. Those that `folder_labels` gives to its old path stay there, and those of `unlabel` are taken away.
+    3. A text that comes with fewer labels than the document had is another document. Otherwise older versions would show to more
+       people.
     """
     texts = {change.path: change.content_id for change in changes}
     wanted = set(texts.values())

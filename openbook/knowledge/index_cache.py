@@ -62,12 +62,10 @@ class IndexCache:
                 indexes = self._save(connection, forget=forget, anew=anew)
         except OSError as error:
             cannot = f"The indexes cannot be written to {error.filename or self._store}: {error.strerror or error}."
-            raise StorageError(
-                f"{cannot} What was deleted may still be in them, so nothing is proved. When they can be written: openbook status "
-                "--check."
-                if forget
-                else f"{cannot} The new version stands, and is searched without them. When they can be written: openbook status --check."
-            ) from error
+            so = "What was deleted may still be in them, so nothing is proved."
+            if not forget:
+                so = "The new version stands, and is searched without them."
+            raise StorageError(f"{cannot} {so} Once they can be written, run openbook status --check.") from error
         with self._lock:
             self._indexes, self._views = indexes, {}
 

@@ -64,14 +64,14 @@ class FileBatch:
     """Files that were found together, and how they are to be parsed."""
 
     found: Sequence[FoundFile | Verdict]
-    labels: frozenset[str] = frozenset()  # of every document, besides its own; without `synced_folder` given directly (see `identities`)
+    labels: frozenset[str] = (
+        frozenset()
+    )  # of every document, besides its own; without `synced_folder` given directly (see `identities`)
     ocr: str = ""
     synced_folder: SyncedFolder | None = None  # the folder, if it is to be synced
     inner: tuple[Path, ...] = ()  # folders inside it that have a batch of their own
     relabel: bool = False  # whether to look at the labels of unchanged files too
-    around: frozenset[str] = (
-        frozenset()
-    )  # labels of synced folders that the files lie in; not given directly
+    around: frozenset[str] = frozenset()  # labels of synced folders that the files lie in; not given directly
 
     def below(self, paths: Iterable[str]) -> list[str]:
         """Those of the paths (as displayed) that belong to this folder."""

@@ -49,7 +49,7 @@ def held_in(version: str) -> str:
 
 
 def condition(scope: Scope | None, version: int) -> Condition:
-    """The documents that `scope` sees in `version`; None sees all. Raises QuestionError for a filter that is not one."""
+    """The documents that `scope` sees in `version`; None sees all. Raises QuestionError for an invalid filter."""
     sql, values = held_in(":version"), dict[str, object](version=version)
     if scope is None:
         return Condition(sql, values)

@@ -58,7 +58,7 @@ class SlicedRun:
         """Call it before files are read or passages embedded. Raises KnowledgeBaseBusy where the lock is kept."""
         if self._keeps_lock:
             raise KnowledgeBaseBusy(
-                f"What this run stored was deleted {MOST_TRIES} times by others before it could commit. Run it again."
+                f"Other processes changed the knowledge base {MOST_TRIES} times while this run worked. Run it again when they are done."
             )
 
     @contextmanager

@@ -137,7 +137,7 @@ def _files_in(batch: FileBatch, wanted: SyncedFolder, live: LiveDocuments) -> li
     found = [met[path] for path in batch.below(met)]
     below = batch.below(live)
     if below and not any(isinstance(each, FoundFile) for each in found):
-        what = "is empty" if not found else "holds no file that is wanted"
+        what = "is empty" if not found else "holds no file that its rules include"
         raise KnowledgeError(
             f"{display_path(folder)} {what}, but {len(below)} documents came from it. To remove them: openbook remove"
         )
@@ -341,7 +341,7 @@ def _left_labelled(live: LiveDocuments, changes: Sequence[Change], removed: Coll
 
 
 def _gone(batch: FileBatch, live: LiveDocuments) -> Iterator[tuple[str, str]]:
-    """(path, why) of the documents of a synced folder whose file is not there any more, or is not wanted."""
+    """(path, why) of the documents of a synced folder whose file is not there any more, or is left out by its rules."""
     there = {each.displayed for each in batch.found if isinstance(each, FoundFile)}
     verdicts = {each.path: each for each in batch.found if isinstance(each, Verdict)}
     # A folder that could not be read says nothing about the files in it.
