@@ -75,7 +75,7 @@ def passage_identities(source: IndexSource, content: int) -> list[PassageIdentit
 
 
 def stored_identities(source: IndexSource, content: int) -> set[PassageIdentity]:
-    """Those of all passages of `content`. Its text is not read: a passage's id is a hash of it. Raises Damage for another id."""
+    """Those of all passages of `content`. Its text is not read: a passage's id is a hash of it. Raises Damage for an id of another form."""
     of_content = "SELECT title FROM contents WHERE id = ?"
     (title,) = source.connection.execute(of_content, (content,)).fetchone() or ("",)
     rows = source.connection.execute("SELECT id, passage_id, headings FROM passages WHERE content_id = ?", (content,))

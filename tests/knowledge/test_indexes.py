@@ -162,6 +162,15 @@ def test_the_index_of_another_base_embedder_or_past_is_ignored(
     assert not problems(tmp_path, other.source(), *mine)
 
 
+def test_an_id_that_had_nothing_to_search_in_a_later_past_is_noticed(tmp_path: Path, base: Base) -> None:
+    contents = [base.add(timetable(0)), base.add(Text("", (((), " \n"),)))]
+    Indexes.refresh(tmp_path, base.source(), ids(*contents))
+    other = Base()
+    assert [other.add(timetable(0)), other.add(timetable(1))] == contents
+    opened = Indexes.open(tmp_path, other.source(), ids(*contents))
+    assert search(other, opened, contents, QUERY) == expected(other, contents)
+
+
 def test_only_our_own_old_folders_are_deleted(tmp_path: Path, base: Base, contents: list[int]) -> None:
     index = tmp_path / "index"
     for name in ("segment-99", "mine", "segment-x"):
