@@ -259,19 +259,19 @@ def main() -> None:
             connect("local")
             groups = {f"{count} shards": RayShards(folder, count) for count in options.shards}
             for scope, (version, step) in {"newest": (2, 1), "version 1": (1, 1), "half": (2, 2)}.items():
-                live = contents(base, version, step)
-                views = {"embedded": View(base.part(live, 0, 1))}
+                in_scope = contents(base, version, step)
+                views = {"embedded": View(base.shard(in_scope, 0, 1))}
                 for name, shards in groups.items():
-                    views[name] = ShardedSearch(shards).view(base.id, 2, live)
+                    views[name] = ShardedSearch(shards).view(base.id, 2, in_scope)
                 result[scope] = compared(views, groups, asked)
                 for name, row in result[scope].items():
                     print(f"{scope:10} {name:10} " + "  ".join(f"{key} {value:7.2f}" for key, value in row.items()))
             if options.kills:
-                live = contents(base, 2, 1)
+                in_scope = contents(base, 2, 1)
                 shards = groups[f"{max(options.shards)} shards"]
-                whole = View(base.part(live, 0, 1))
+                whole = View(base.shard(in_scope, 0, 1))
                 result["killed"] = killed(
-                    shards, ShardedSearch(shards).view(base.id, 2, live), whole, asked, options.kills
+                    shards, ShardedSearch(shards).view(base.id, 2, in_scope), whole, asked, options.kills
                 )
                 print(f"killed: {result['killed']}")
             for shards in groups.values():

@@ -75,7 +75,7 @@ class OpenBook:
         from openbook.knowledge import KnowledgeBase, sync
         from openbook.knowledge.splitter import Sizing
 
-        sizing = Sizing(size=passage_chars) if passage_chars else Sizing()
+        sizing = Sizing(passage_chars) if passage_chars else Sizing()
         self._base = KnowledgeBase.ensure(store, self._embedder.identity, sizing=sizing)
         report = sync(self._base, documents, self._embedder)
         failed = [verdict for verdict in report.verdicts if verdict.outcome == "failed"]

@@ -27,7 +27,7 @@ from benchmarks.stored import default_embedder
 from openbook.knowledge import bm25, search
 from openbook.knowledge.bm25 import Bm25
 from openbook.knowledge.index_builder import SegmentBuilder
-from openbook.knowledge.segments import LiveRows, PassageIdentity
+from openbook.knowledge.segments import PassageIdentity, RowsInScope
 from openbook.knowledge.words import query_terms
 from openbook.records import Embedder
 
@@ -72,7 +72,7 @@ def word_index(texts: Sequence[str]) -> Bm25:
     builder.begin(1)
     for number, text in enumerate(texts):
         builder.add(PassageIdentity(number, number, 0), text, np.ones(1, dtype="<f2").tobytes())
-    return Bm25([LiveRows(builder.segment(), None, 0)])
+    return Bm25([RowsInScope(builder.segment(), None, 0)])
 
 
 def standardised(values: Floats) -> Floats:

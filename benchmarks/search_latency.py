@@ -31,13 +31,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.processes import result_of
-from openbook.knowledge import schema
+from openbook.knowledge import schema, vectors
 from openbook.knowledge.embeddings import embedding_key, embedding_texts
 from openbook.knowledge.index_builder import IndexSource
-from openbook.knowledge.indexes import Indexes
+from openbook.knowledge.indexes import Indexes, Shard
 from openbook.knowledge.integrity import row_digest
 from openbook.knowledge.passages import passage_id
+from openbook.knowledge.search import View
 from openbook.knowledge.vectors import widened
+from openbook.knowledge.words import query_terms
 from openbook.records import sha256_hex
 
 PER_CONTENT = 50
@@ -164,6 +166,17 @@ def timed(function: Callable[[], object]) -> float:
     return (time.perf_counter() - started) * 1e3
 
 
+def nearest(view: View, vector: NDArray[np.float32]) -> list[int]:
+    found, _ = view.found("", vector, 100)
+    passages: list[int] = found.passages[found.nearest(100)].tolist()
+    return passages
+
+
+def by_words(shard: Shard, text: str) -> object:
+    terms = query_terms(text)
+    return shard.bm25.search(shard.bm25.statistics(terms).weights(terms), 100)
+
+
 def measure(folder: Path) -> dict[str, Any]:
     asked = json.loads((folder / "queries.json").read_text())
     source, contents = opened(folder)
@@ -177,11 +190,11 @@ def measure(folder: Path) -> dict[str, Any]:
     first = timed(lambda: view.search(*pairs[0], 10))
     found: dict[str, Any] = {"open_ms": open_ms, "view_ms": view_ms, "first_ms": first}
     view_again = [timed(lambda: indexes.view(contents)) for _ in range(5)]
-    half = indexes.view(contents[::2])
+    half, shard = indexes.view(contents[::2]), indexes.shard(contents)
     parts: dict[str, Callable[[str, NDArray[np.float32]], object]] = {
         "search": lambda text, vector: view.search(text, vector, 10),
-        "bm25": lambda text, _: view.bm25(text, 100),
-        "dense": lambda _, vector: view.dense(vector, 100),
+        "bm25": lambda text, _: by_words(shard, text),
+        "dense": lambda _, vector: nearest(view, vector),
         "half": lambda text, vector: half.search(text, vector, 10),
     }
     for name, call in parts.items():
@@ -190,10 +203,12 @@ def measure(folder: Path) -> dict[str, Any]:
         times = [timed(lambda: call(text, vector)) for text, vector in pairs]  # noqa: B023  called at once
         found |= {f"{name}_p50": statistics.median(times), f"{name}_p95": statistics.quantiles(times, n=20)[-1]}
     recalls: dict[int, list[float]] = {10: [], 100: []}
-    for _, vector in pairs[:RECALL_QUERIES]:
-        true, got = view.dense(vector, 100, exact=True), {p for p, _ in view.dense(vector, 100)}
+    chosen = [vector for _, vector in pairs[:RECALL_QUERIES]]
+    by_signs = [nearest(view, vector) for vector in chosen]
+    vectors.EXACT_UP_TO = view.passages  # from here on every row is compared
+    for got, true in zip(by_signs, (nearest(view, vector) for vector in chosen), strict=True):
         for k, values in recalls.items():
-            values.append(sum(p in got for p, _ in true[:k]) / k)
+            values.append(len({*got} & {*true[:k]}) / k)
     return (
         found
         | {"view_again_ms": statistics.median(view_again), "segments": len(indexes._segments)}

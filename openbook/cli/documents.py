@@ -123,20 +123,20 @@ def sync(
     """
     from openbook.knowledge.discovery import Rules, SyncedFolder, check_exists, display_path
     from openbook.knowledge.scope import checked_labels
-    from openbook.knowledge.updates import forget_source, sources, sync_folders
+    from openbook.knowledge.updates import forget_synced_folder, sync_folders, synced_folders
 
     current = context.settings(kb=kb, ocr=ocr)
     if folder is None and (include or exclude or labels or reset or forget):
         raise ConfigError("--include, --exclude, --label, --reset and --forget need a folder: openbook sync FOLDER ...")
     if folder is not None and forget:
-        forget_source(context.open_base(current), folder)
+        forget_synced_folder(context.open_base(current), folder)
         said = f"{folder} is no longer synced. To remove its documents: openbook remove {folder}"
         display.show(as_json, {"forgotten": str(folder)}, click.echo, said)
         return
     if folder is not None:
         check_exists(folder)
     base, embedder = context.ensure_base(current) if folder else context.open_searchable(current)
-    folders = sources(base)
+    folders = synced_folders(base)
     if folder is not None:
         folder = Path(os.path.abspath(folder))
         known = [] if reset else [each for each in folders if each.folder == folder]
@@ -193,13 +193,13 @@ def _watch(folders: list[Path], run: Callable[[], None]) -> None:
 def remove(documents: tuple[str, ...], kb: Place | None, as_json: bool) -> None:
     """Take DOCUMENTS (paths, or folders for all below) out as one new version. Older versions keep them; see purge."""
     from openbook.knowledge.discovery import display_path, path_displayed
-    from openbook.knowledge.updates import sources
+    from openbook.knowledge.updates import synced_folders
 
     current = context.settings(kb=kb)
     base = context.open_base(current)
     report = openbook.remove(base, documents)
     _show(report, current.kb_place, as_json)
-    folders = tuple(f"{display_path(each.folder)}/" for each in sources(base))
+    folders = tuple(f"{display_path(each.folder)}/" for each in synced_folders(base))
     back = [
         each.path
         for each in report.verdicts

@@ -20,7 +20,7 @@ from openbook.config import Place
 from openbook.errors import ClusterError, KnowledgeBaseInvalid, OpenBookError
 from openbook.knowledge.base import KnowledgeBase
 from openbook.knowledge.index_cache import MOST_VIEWS
-from openbook.knowledge.indexes import Part, PartRounds
+from openbook.knowledge.indexes import Shard, ShardRounds
 from openbook.knowledge.search import Candidates, Counts, Scoring, SearchQuery, View
 from openbook.records import sha256_hex
 
@@ -52,11 +52,11 @@ class SearchShard:
         self._place, self._number, self._of = place, number, of
         self._base: KnowledgeBase | None = None
         self._state = ("", -1)
-        self._parts: dict[str, Part] = {}
-        self._rounds: dict[str, PartRounds] = {}
+        self._opened: dict[str, Shard] = {}
+        self._rounds: dict[str, ShardRounds] = {}
 
-    def open(self, view: str, base_id: str, newest: int, live: NDArray[np.int64]) -> int:
-        """Get ready to search the contents `live` under the name `view`. Returns how many of their passages are in this shard.
+    def open(self, view: str, base_id: str, newest: int, in_scope: NDArray[np.int64]) -> int:
+        """Get ready to search the contents `in_scope` under the name `view`. Returns how many of their passages are in this shard.
 
         `newest`: the newest version that the asker sees. When it is another than before, all segments are let go of: a purge may
         have deleted some. Raises KnowledgeError, StorageError.
@@ -69,30 +69,30 @@ class SearchShard:
                 f"A search shard finds another knowledge base in {self._place} than the one that was asked. Its machine must "
                 "see the same folder there."
             )
-        part = self._base.part(live, self._number, self._of)
-        self._parts = {**dict(list(self._parts.items())[1 - MOST_VIEWS :]), view: part}
-        return part.rows
+        shard = self._base.shard(in_scope, self._number, self._of)
+        self._opened = {**dict(list(self._opened.items())[1 - MOST_VIEWS :]), view: shard}
+        return shard.rows
 
     def reply(self, asked: ShardRequest, step: Step, *given: Any) -> list[Any] | None:
         """What this shard says in one round; None when the view must be opened first. Rounds may come in any order."""
         rounds = self._rounds.pop(asked.token, None)
         if rounds is None:
-            if asked.view not in self._parts:
+            if asked.view not in self._opened:
                 return None
-            rounds = self._parts[asked.view].ask(asked.question)
+            rounds = self._opened[asked.view].ask(asked.question)
         try:
             said: list[Any] = getattr(rounds, step)(*given)
         except (IndexError, ValueError, OverflowError):  # bytes of a segment changed under an old date
             if self._base is not None:
                 self._base.indexes.distrust()
-            self._parts, self._rounds = {}, {}
+            self._opened, self._rounds = {}, {}
             return None
         if step != "candidates":  # the last one
             self._rounds = {**dict(list(self._rounds.items())[1 - MOST_QUESTIONS :]), asked.token: rounds}
         return said
 
     def close(self) -> None:
-        self._parts, self._rounds = {}, {}
+        self._opened, self._rounds = {}, {}
         if self._base is not None:
             self._base.close()
             self._base = None
@@ -117,18 +117,18 @@ class ShardedSearch:
     def __init__(self, shards: Shards) -> None:
         self._shards = shards
 
-    def view(self, base_id: str, newest: int, live: NDArray[np.int64]) -> View:
-        """A search over the contents `live`. Raises KnowledgeError, StorageError, ClusterError."""
-        return View(_OpenedShards(self._shards, base_id, newest, live))
+    def view(self, base_id: str, newest: int, in_scope: NDArray[np.int64]) -> View:
+        """A search over the contents `in_scope`. Raises KnowledgeError, StorageError, ClusterError."""
+        return View(_OpenedShards(self._shards, base_id, newest, in_scope))
 
 
 class _OpenedShards:
     """All shards, for one set of contents."""
 
-    def __init__(self, shards: Shards, base_id: str, newest: int, live: NDArray[np.int64]) -> None:
+    def __init__(self, shards: Shards, base_id: str, newest: int, in_scope: NDArray[np.int64]) -> None:
         self.shards = shards
-        self.name = sha256_hex(f"{base_id} {newest} ".encode() + live.tobytes())
-        self._opening = (self.name, base_id, newest, live)
+        self.name = sha256_hex(f"{base_id} {newest} ".encode() + in_scope.tobytes())
+        self._opening = (self.name, base_id, newest, in_scope)
         self.rows = sum(self.open(range(shards.count)))
 
     def open(self, numbers: Sequence[int]) -> list[int]:

@@ -22,7 +22,7 @@ from openbook.knowledge import integrity, schema
 from openbook.knowledge.blobs import Blobs, open_blobs
 from openbook.knowledge.imprint import BEGINNING_CHARS, DocumentHead
 from openbook.knowledge.index_cache import IndexCache
-from openbook.knowledge.indexes import Part
+from openbook.knowledge.indexes import Shard
 from openbook.knowledge.integrity import StoredContent
 from openbook.knowledge.passages import (
     beginning_of,
@@ -158,7 +158,7 @@ class KnowledgeBase:
         """(version searched, hits best first): dense and BM25 scores, fused; the best few reordered by `reranker`.
 
         With `windows`, each hit is the window around passages that were found. The result depends on the query and the
-        documents in scope alone. Raises QuestionError for a filter that is not one, KnowledgeError for a version that is not kept.
+        documents in scope alone. Raises QuestionError for an invalid filter, KnowledgeError for a version that is not kept.
         """
         self.check_embedder(embedder.identity)
         vector = embedder.embed_query(query)
@@ -169,8 +169,8 @@ class KnowledgeBase:
             version, hits = self._search(query, vector, wanted, scope, windows=windows)
         if reranker is not None:
             scores = reranker.score(query, [hit.passage.text for hit in hits[:RERANKED]])
-            hits = [replace(hit, score=float(score)) for hit, score in zip(hits[:RERANKED], scores, strict=True)]
-            hits.sort(key=lambda hit: -hit.score)
+            best = [replace(hit, score=float(score)) for hit, score in zip(hits[:RERANKED], scores, strict=True)]
+            hits = [*sorted(best, key=lambda hit: -hit.score), *hits[RERANKED:]]
         return version, hits[:limit]
 
     def _search(
@@ -178,7 +178,7 @@ class KnowledgeBase:
     ) -> tuple[int, list[Hit]]:
         with self.snapshot() as connection:
             newest, version = self.version, self.kept_version(scope.as_of)
-            self._check_embedder_is_still(connection)
+            self._check_embedder_is_still(schema.meta(connection))
             seen = condition(scope, version)
             view = partial(self.indexes.view, connection, newest, scope, version, seen, self.shards)
             try:
@@ -222,8 +222,8 @@ class KnowledgeBase:
             stored = self.content(document, version)
             if stored is None:
                 return []
-            live = condition(None, self.kept_version(version))
-            labels = documents_holding(connection, {stored.id}, live)[stored.id][document]
+            of_version = condition(None, self.kept_version(version))
+            labels = documents_holding(connection, {stored.id}, of_version)[stored.id][document]
             return passages_in(connection, stored, {document: labels})
 
     def text(self, document: str, version: int | None = None) -> str | None:
@@ -234,8 +234,10 @@ class KnowledgeBase:
     def content(self, document: str, version: int | None = None) -> StoredContent | None:
         """The text of a document (its path) and what it was read from, or None."""
         with self.snapshot() as connection:
-            live = condition(None, self.kept_version(version))
-            rows = integrity.documents(connection, f"d.path = :path AND {live.sql}", {"path": document, **live.values})
+            of_version = condition(None, self.kept_version(version))
+            rows = integrity.documents(
+                connection, f"d.path = :path AND {of_version.sql}", {"path": document, **of_version.values}
+            )
             return integrity.content(connection, rows[0].content_id) if rows else None
 
     def pages(self, document: str, version: int | None = None) -> list[tuple[int, int]]:
@@ -293,17 +295,17 @@ class KnowledgeBase:
 
     def status(self) -> Status:
         with self.snapshot() as connection:
-            live = condition(None, self.version)
+            of_version = condition(None, self.version)
             documents, texts, read, source = connection.execute(
                 "SELECT count(*), count(DISTINCT d.content_id), coalesce(sum(length(c.text)), 0), "
                 "CAST(coalesce(sum(coalesce(c.source_chars, length(c.text))), 0) AS BIGINT) "
-                f"FROM documents d JOIN contents c ON c.id = d.content_id WHERE {live.sql}",
-                live.values,
+                f"FROM documents d JOIN contents c ON c.id = d.content_id WHERE {of_version.sql}",
+                of_version.values,
             ).fetchone()
             (passages,) = connection.execute(
                 "SELECT count(*) FROM passages WHERE content_id IN "
-                f"(SELECT d.content_id FROM documents d WHERE {live.sql})",
-                live.values,
+                f"(SELECT d.content_id FROM documents d WHERE {of_version.sql})",
+                of_version.values,
             ).fetchone()
             rows = connection.execute("SELECT path, outcome, reason FROM verdicts ORDER BY path").fetchall()
             newest, versions = connection.execute("SELECT max(version), count(*) FROM versions").fetchone()
@@ -351,14 +353,14 @@ class KnowledgeBase:
         """The one writer's connection. Raises KnowledgeBaseBusy when another process writes for longer than `timeout_s`."""
         with self.store.errors(), self.store.writer(timeout_s) as connection:
             self.store.check_tables(connection, self.id)
-            self.begin_writing(connection, timeout_s)
+            self.begin_writing(connection, schema.meta(connection), timeout_s)
             yield connection
             self.store.finish_writing(connection)
 
-    def begin_writing(self, connection: Writer, timeout_s: float) -> None:
+    def begin_writing(self, connection: Writer, meta: Mapping[str, str], timeout_s: float) -> None:
         """Call this first when the write lock is taken. Raises KnowledgeBaseInvalid, KnowledgeBaseBusy."""
-        self._check_embedder_is_still(connection)  # it may have changed while this one waited
-        if "purging" in schema.meta(connection):
+        self._check_embedder_is_still(meta)  # it may have changed while this one waited
+        if "purging" in meta:
             self.forget(connection, timeout_s)  # finish a purge that was interrupted
             schema.remember(connection, purging=None)
 
@@ -370,20 +372,20 @@ class KnowledgeBase:
         self.indexes.refresh(connection, forget=True)
         self.store.vacuum(connection, timeout_s)
 
-    def part(self, live: NDArray[np.int64], shard: int, shards: int) -> Part:
-        """The rows of the contents `live` that shard number `shard` of `shards` searches: see `Indexes.part`.
+    def shard(self, in_scope: NDArray[np.int64], number: int, shards: int) -> Shard:
+        """The rows of the contents `in_scope` that shard `number` of `shards` searches: see `Indexes.shard`.
 
         Raises StaleView when one of them was deleted meanwhile, KnowledgeBaseInvalid, StorageError.
         """
         with self.snapshot() as connection:
-            self._check_embedder_is_still(connection)
+            self._check_embedder_is_still(schema.meta(connection))
             known = connection.execute("SELECT id FROM contents")
-            if len(np.setdiff1d(live, np.fromiter((content for (content,) in known), dtype=np.int64))):
+            if len(np.setdiff1d(in_scope, np.fromiter((content for (content,) in known), dtype=np.int64))):
                 raise StaleView(f"The knowledge base in {self.store} changed while it was searched. Ask again.")
-            return self.indexes.part(connection, self.version, live, shard, shards)
+            return self.indexes.shard(connection, self.version, in_scope, number, shards)
 
-    def _check_embedder_is_still(self, connection: Connection) -> None:
-        if _embedder_identity(schema.meta(connection)["embedder"], self.store) != self.embedder:
+    def _check_embedder_is_still(self, meta: Mapping[str, str]) -> None:
+        if _embedder_identity(meta["embedder"], self.store) != self.embedder:
             raise KnowledgeBaseInvalid(
                 f"The knowledge base in {self.store} was given another embedder meanwhile. Open it again, with the new one."
             )

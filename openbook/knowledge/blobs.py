@@ -97,7 +97,7 @@ def open_folder(url: str) -> FolderBlobs:
 
 
 def check_key(key: str) -> str:
-    """`key`. Raises ValueError when it is none."""
+    """`key`, if it is valid. Raises ValueError otherwise."""
     if not _KEY.fullmatch(key):
         raise ValueError(f"{key[:200]!r} is not the key of an object")
     return key

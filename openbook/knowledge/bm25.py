@@ -1,7 +1,7 @@
-"""BM25 over the live rows of some segments: exact, and a function of those rows alone.
+"""BM25 over the rows in scope of some segments: exact, and a function of those rows alone.
 
 Scores follow Lucene: idf = log(1 + (N - df + 0.5) / (df + 0.5)), times tf / (tf + k1 * (1 - b + b * length / average)).
-N, document frequencies and the average length count live rows only, so a version scores as if nothing else were there.
+N, document frequencies and the average length count rows in scope only, so a version scores as if nothing else were there.
 They are whole numbers, summed over all parts of a base before any of them scores. The best are found by MaxScore (Turtle and
 Flood, 1995): rows that hold only common words are not looked at when they cannot reach the best. That pass is in float32 with a
 margin. What it finds is scored again in float64, in a fixed order.
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from openbook.knowledge.segments import LiveRows
+from openbook.knowledge.segments import RowsInScope
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,7 +27,7 @@ _MARGIN = np.float32(1.0 - 1e-4)  # float32 sums of 256 terms err by less
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Of live rows: how many there are, how many words they hold, and how many hold each term of the query."""
+    """Of rows in scope: how many there are, how many words they hold, and how many hold each term of the query."""
 
     rows: int
     words: int
@@ -40,7 +40,7 @@ class Statistics:
         return cls(sum(part.rows for part in parts), sum(part.words for part in parts), frequencies)
 
     def weights(self, terms: dict[int, int]) -> Weights:
-        """`terms`: how often the query asks for each. Terms of no live row have no weight."""
+        """`terms`: how often the query asks for each. Terms of no row in scope have no weight."""
         found: dict[int, float] = {}
         for term, times in terms.items():
             if frequency := self.frequencies[term]:
@@ -73,7 +73,7 @@ class _PostingList:
 class Bm25:
     """Safe to share between threads: what it remembers is a function of the segments, and of the average length asked for last."""
 
-    def __init__(self, parts: Sequence[LiveRows]) -> None:
+    def __init__(self, parts: Sequence[RowsInScope]) -> None:
         self._parts = parts
         self._frequencies: dict[int, int] = {}
         self.rows = sum(part.count for part in parts)
@@ -115,13 +115,13 @@ class Bm25:
     def _frequency(self, term: int) -> int:
         found = self._frequencies.get(term)
         if found is None:
-            found = sum(_live_postings(part, term) for part in self._parts)
+            found = sum(_postings_in_scope(part, term) for part in self._parts)
             if len(self._frequencies) < 100_000:
                 self._frequencies[term] = found
         return found
 
     def _norm(self, number: int, average: float) -> NDArray[np.float32]:
-        """k1 * (1 - b + b * length / average) of each row; infinite, which gives a score of 0, where it is not live."""
+        """k1 * (1 - b + b * length / average) of each row; infinite, which gives a score of 0, where it is not in scope."""
         known, norm = self._norms.get(number, (0.0, None))
         if norm is None or known != average:
             part = self._parts[number]
@@ -134,12 +134,12 @@ class Bm25:
         return norm
 
 
-def _live_postings(part: LiveRows, term: int) -> int:
+def _postings_in_scope(part: RowsInScope, term: int) -> int:
     rows = part.segment.postings(term)[0]
     return len(rows) if part.mask is None else int(np.count_nonzero(part.mask[rows]))
 
 
-def _posting_lists(part: LiveRows, weights: Weights) -> list[_PostingList]:
+def _posting_lists(part: RowsInScope, weights: Weights) -> list[_PostingList]:
     """The postings of the terms that the segment has, in the order of `weights`."""
     found: list[_PostingList] = []
     for term, weight in weights.terms.items():

@@ -102,7 +102,8 @@ def discover(paths: Sequence[Path], rules: Rules = Rules(), *, ocr: bool = False
 
 def display_path(path: Path) -> str:
     """`path` with `/` between its parts and everything unprintable escaped. Two paths never look the same."""
-    return "".join(_shown(character) for character in path.as_posix())
+    text = path.as_posix()
+    return text if text.isprintable() and "\\" not in text else "".join(map(_shown, text))
 
 
 def path_displayed(text: str) -> Path:
@@ -117,7 +118,7 @@ def _meant(escape: re.Match[str]) -> str:
 
 def _shown(character: str) -> str:
     code = ord(character)
-    if character == " " or (character.isprintable() and character != "\\"):
+    if character.isprintable() and character != "\\":
         return character
     if 0xDC80 <= code <= 0xDCFF:  # a byte that is not UTF-8, as Python carries it in names
         return f"\\x{code - 0xDC00:02x}"

@@ -17,7 +17,7 @@ from openbook.knowledge import schema, updates
 from openbook.knowledge.base import KnowledgeBase
 from openbook.knowledge.discovery import FoundFile, discover
 from openbook.knowledge.erasure import contents_held_by, resolve_in_all_versions
-from openbook.knowledge.ingest import RunOptions, code_of
+from openbook.knowledge.ingest import RunOptions, parsed_by
 from openbook.knowledge.splitter import Sizing
 from openbook.locks import is_held, shared_lock
 from openbook.parsers.ocr import languages_here
@@ -55,9 +55,7 @@ def for_documents(
             _borrow_embeddings(base, made_from, options.lock_timeout_s)
             report = updates.add(base, paths, embedder, options)
             with base.writing(options.lock_timeout_s) as connection:  # vectors of what is not in these files
-                connection.execute(
-                    "DELETE FROM embeddings WHERE embedding_key NOT IN (SELECT embedding_key FROM passages)"
-                )
+                connection.execute(f"DELETE FROM embeddings WHERE embedding_key IN {schema.UNUSED_VECTORS}")
             if key == _key(paths, embedder.identity, options, sizing):
                 with schema.database_errors(folder):
                     (folder / _MARK).write_text(made_from, encoding="utf-8", errors="surrogateescape")
@@ -108,8 +106,8 @@ def _key(paths: Sequence[Path], embedder: EmbedderIdentity, options: RunOptions,
             files.append([item.displayed, _fingerprint(item.path, limit), sidecar])
         else:
             files.append([item.path, f"{item.outcome}: {item.reason}"])
-    code = [code_of(sizing), schema.FORMAT, limit, languages_here(options.ocr), sorted(options.labels)]
-    return sha256_hex(canonical_json([code, embedder.digest, sorted(files)]))[:32]
+    how = [parsed_by(sizing), schema.FORMAT, limit, languages_here(options.ocr), sorted(options.labels)]
+    return sha256_hex(canonical_json([how, embedder.digest, sorted(files)]))[:32]
 
 
 def _fingerprint(path: Path, max_file_bytes: int) -> str:
@@ -133,9 +131,6 @@ def _borrow_embeddings(base: KnowledgeBase, made_from: str, lock_timeout_s: floa
     ]
     with suppress(OpenBookError):
         for other in others[-1:]:
-            with closing(KnowledgeBase.open(other)) as opened:
-                if opened.embedder.digest != base.embedder.digest:
-                    return
             with base.writing(lock_timeout_s) as connection:
                 connection.execute("ATTACH DATABASE ? AS other", (str(other / schema.FILE_NAME),))
                 connection.execute(

@@ -106,15 +106,16 @@ def editions(question: str, hits: Sequence[Hit], heads: Mapping[str, DocumentHea
 
 def find_marks(imprints: Mapping[str, Imprint]) -> dict[str, Edition]:
     """The documents that are older or not in force, by path, in whatever order they are given."""
-    links: dict[str, dict[str, str]] = {}
-    for path, one in sorted(imprints.items()):
-        explicit = {other.path: reason for other in imprints.values() if (reason := _replaced(one, other))}
-        weak = {other.path: reason for other in imprints.values() if (reason := _outlived(one, other))}
-        links[path] = explicit or weak
+    explicit, links = dict[str, dict[str, str]](), dict[str, dict[str, str]]()
+    for path, one in imprints.items():
+        explicit[path] = {other.path: reason for other in imprints.values() if (reason := _replaced(one, other))}
+        links[path] = explicit[path] or {
+            other.path: reason for other in imprints.values() if (reason := _outlived(one, other))
+        }
     found: dict[str, Edition] = {}
     for path, one in sorted(imprints.items()):
         newer = _ends(path, links)
-        if newer is None or (len(newer) > 1 and not any(_replaced(one, imprints[other]) for other in links[path])):
+        if newer is None or (len(newer) > 1 and not explicit[path]):
             newer = ()  # a circle, or several that may be meant
         reason = links[path].get(newer[0], "") or next(iter(links[path].values()), "") if newer else ""
         if one.status or reason:

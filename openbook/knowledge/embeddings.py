@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import TypeAlias
 
 from openbook.knowledge import schema
@@ -13,7 +14,7 @@ from openbook.knowledge.integrity import PASSAGE_COLUMNS, PassageRow, row_digest
 from openbook.knowledge.schema import NEXT_TABLE
 from openbook.knowledge.sliced_run import TABLE, IsOurs, SlicedRun, WriteConflict, in_slices
 from openbook.knowledge.store import Connection, Writer
-from openbook.knowledge.tables import MOST_ROW_CHARS, MOST_TABLE_CHARS, table_header
+from openbook.knowledge.tables import table_header
 from openbook.knowledge.versions import add_version
 from openbook.knowledge.write_lock import LOCK_TIMEOUT_S
 from openbook.records import BatchEmbedder, Embedder
@@ -64,14 +65,18 @@ def embed_missing(
                 "WHERE p.content_id = ? AND e.embedding_key IS NULL",
                 (content,),
             )
-            missing.update(rows.fetchall())
+            for key, passage in rows.fetchall():
+                missing.setdefault(
+                    key, passage
+                )  # the first that has the text, so that those of one content stay together
     if not missing:
         return 0
     run.begin_long_work()
     wanted = list(missing.items())
     starts = range(0, len(wanted), BATCH)
     batches = [wanted[start : start + BATCH] for start in starts]
-    texts = ([_text_of(run.connection, passage) for _, passage in batch] for batch in batches)
+    stream = _texts_of(run.connection, (passage for _, passage in wanted))
+    texts = (list(islice(stream, len(batch))) for batch in batches)
     if isinstance(embedder, BatchEmbedder):
         embedded = embedder.embed_batches(texts)
     else:
@@ -93,23 +98,23 @@ def embed_missing(
     return len(wanted)
 
 
-def _text_of(connection: Connection, passage: int) -> str:
-    """The text that the passage's key names. Of a long document no more is read than that takes."""
-    row = connection.execute(
-        f"SELECT {PASSAGE_COLUMNS}, c.title, substr(c.text, max(p.start_char - :before, 0) + 1, "
-        "p.end_char - max(p.start_char - :before, 0) + :after) FROM passages p JOIN contents c ON c.id = p.content_id "
-        "WHERE p.id = :passage",
-        {"before": MOST_TABLE_CHARS + 1, "after": MOST_ROW_CHARS, "passage": passage},
-    ).fetchone()
-    if row is None:
-        raise WriteConflict
-    *columns, title, text = row
-    stored = PassageRow(*columns)
-    start = min(stored.start, MOST_TABLE_CHARS + 1)
-    end = start + stored.end - stored.start
-    stored.check(title, text[start:end])
-    texts = embedding_texts(title, stored.headings, text, start, end)
-    return next((each for each in texts if embedding_key(each) == stored.embedding_key), texts[0])
+def _texts_of(connection: Connection, passages: Iterable[int]) -> Iterator[str]:
+    """The text that each passage's key names. Passages of one content follow each other, so its text is read once."""
+    content_id, title, text = -1, "", ""
+    for passage in passages:
+        row = connection.execute(f"SELECT {PASSAGE_COLUMNS} FROM passages p WHERE p.id = ?", (passage,)).fetchone()
+        if row is None:
+            raise WriteConflict
+        stored = PassageRow(*row)
+        if stored.content_id != content_id:
+            content_id = stored.content_id
+            found = connection.execute("SELECT title, text FROM contents WHERE id = ?", (content_id,)).fetchone()
+            if found is None:
+                raise WriteConflict
+            title, text = found
+        stored.text_in(title, text)
+        texts = embedding_texts(title, stored.headings, text, stored.start, stored.end)
+        yield next((each for each in texts if embedding_key(each) == stored.embedding_key), texts[0])
 
 
 def reembed(

@@ -165,7 +165,7 @@ def finish_purge(base: KnowledgeBase) -> None:
 
 def _for_ids(connection: Connection, sql: str, ids: Iterable[int]) -> Rows:
     """The rows of a query that ends in `IN`, for any number of ids."""
-    return connection.execute(f"{sql} (SELECT CAST(value AS BIGINT) FROM json_each(?))", (json.dumps(sorted(ids)),))
+    return connection.execute(f"{sql} {schema.IDS}", {"ids": json.dumps(sorted(ids))})
 
 
 def contents_held_by(connection: Connection, paths: Iterable[str]) -> set[int]:
@@ -277,8 +277,8 @@ def _shared(base: KnowledgeBase, connection: Connection) -> tuple[int, int, tupl
     objects, size, strangers = shared_segments.SharedSegments(base.indexes.blobs, base.folder, source).objects(saved)
     if strangers:
         raise KnowledgeError(
-            f"The documents are purged, but {base.indexes.blobs.url} has {len(strangers)} objects of this knowledge base that it does not "
-            f"name, such as {strangers[0]}. Another program put them there: end it, delete them, then purge again."
+            f"The documents are purged, but {base.indexes.blobs.url} has {len(strangers)} objects under this knowledge base's id that none "
+            f"of its manifests names, such as {strangers[0]}. Another program put them there: end it, delete them, then purge again."
         )
     store = (
         f"{base.indexes.blobs.url}: the objects with their words and vectors are deleted. What the store keeps of deleted objects is "

@@ -36,7 +36,7 @@ MAX_CHARS = 4000
 MAX_DEPTH = 100
 MAX_TERMS = 256
 
-_EXAMPLE = "for instance: date >= 2025-01-01 and type = 'pdf'"
+_EXAMPLE = "date >= 2025-01-01 and type = 'pdf'"
 _WORDS = frozenset({"and", "or", "not", "in", "contains", "matches", "exists", "true", "false"})
 _PATTERNS = ("contains", "matches")
 _TOKEN = re.compile(
@@ -74,7 +74,7 @@ class Filter:
 
 
 def parse_filter(text: str) -> Filter:
-    """Raises QuestionError, which shows the place, for what is not a filter."""
+    """Raises QuestionError for text that cannot be read as a filter, and shows the place."""
     parser = _Parser(text)
     return Filter(parser.filter(), parser.values, tuple(sorted(parser.keys)))
 
@@ -304,7 +304,7 @@ class _Parser:
 
     def _fail(self, what: str, at: int) -> NoReturn:
         shown = self._text if len(self._text) <= 60 else f"...{self._text[max(at - 30, 0) : at + 30]}..."
-        raise QuestionError(f"Filter: {what} at character {at + 1}: {_shown(shown)} ; {_EXAMPLE}")
+        raise QuestionError(f"Filter: {what} at character {at + 1}. It says: {_shown(shown)} (example: {_EXAMPLE})")
 
 
 def _shown(text: str) -> str:

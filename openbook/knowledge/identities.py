@@ -1,9 +1,12 @@
 """Follows documents through renames: a document keeps its identity and its access labels while its text and name change.
 
-A row of `identities` says where a document is (or was last) and who may see it. `labels` are all access labels that it carries
-now, or carried last; they restrict every version of it. `given` are those of them that were given to it directly: by
-`add --label`, not by the rule of a synced folder, nor by its own text or sidecar (but what these gave stays as `given` when a rename
-loses it). They stay when its folder is synced, when its versions are pruned, and when it comes back to its path.
+A row of `identities` says where a document is, or was last, and who may see it.
+
+1. `labels` are all access labels that it carries now, or carried last. They restrict every version of it.
+2. `given` are those labels that were given to it directly, by `add --label`. Labels from the rule of a synced folder, from its own
+   text or from its sidecar are not among them.
+3. When a rename would lose a label of its text or sidecar, that label becomes a given one.
+4. Given labels stay when the folder is synced, when versions are pruned, and when the document comes back to its path.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import json
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from openbook.knowledge.discovery import path_displayed
 from openbook.knowledge.store import Connection
@@ -64,9 +68,14 @@ def identities(connection: Connection) -> list[Identity]:
         "ORDER BY coalesce(d.id, 0), i.id"
     )
     return [
-        Identity(number, path, frozenset(json.loads(labels)), frozenset(json.loads(given)), content, bool(live))
+        Identity(number, path, _labels(labels), _labels(given), content, bool(live))
         for number, path, labels, given, content, live in rows
     ]
+
+
+@lru_cache(1_024)  # many documents carry the same
+def _labels(stored: str) -> frozenset[str]:
+    return frozenset(json.loads(stored))
 
 
 def write_identity(connection: Connection, identity: int | None, path: str, labels: str, given: str) -> int:
@@ -97,25 +106,27 @@ def purge_identities(connection: Connection, paths: Iterable[str]) -> None:
 
 
 def follow_renames(
-    connection: Connection,
+    known: Iterable[Identity],
     changes: Sequence[Change],
     removed: Collection[str],
     synced: tuple[str, ...],
     unlabel: frozenset[str],
     folder_labels: Callable[[str], frozenset[str]],
 ) -> Iterator[Change]:
-    """The changes of a run, where a text that left one path and came to another is the same document under a new name.
+    """The changes of a run. A text that left one path and came to another is the same document under a new name.
 
-    It left in this run when its path is `removed`, has another text now, or is in a `synced` folder and its file is gone.
-    It may also have left a `synced` folder in an earlier run. Labels given directly go with the text, and so do its others, such
-    as those of a sidecar that stayed behind, so that a rename opens nothing; those that `folder_labels` gives to its old path do
-    not. A text with fewer labels than the document had is another document: else older versions would show to more people.
+    1. A text leaves in this run when its path is `removed`, when its path has another text now, or when its path is in a `synced`
+       folder and its file is gone. It may also have left a `synced` folder in an earlier run.
+    2. Its labels go with it, so that a rename opens nothing: those given directly and all others, such as those of a sidecar that
+       stayed behind. Those that `folder_labels` gives to its old path stay there, and those of `unlabel` are taken away.
+    3. A text that comes with fewer labels than the document had is another document. Otherwise older versions would show to more
+       people.
     """
     texts = {change.path: change.content_id for change in changes}
     wanted = set(texts.values())
     live: dict[str, Identity] = {}
     left, left_before = dict[int | None, list[Identity]](), dict[int | None, list[Identity]]()
-    for each in identities(connection):
+    for each in known:
         if each.is_live:
             live[each.path] = each
             is_gone = each.path in removed or texts.get(each.path, each.content_id) != each.content_id
@@ -132,11 +143,9 @@ def follow_renames(
         before = live.get(change.path)
         if before is None or before.content_id != change.content_id:
             came = left.get(change.content_id) or left_before.get(change.content_id, [])
-            stated = frozenset(json.loads(change.labels))
+            stated = _labels(change.labels)
             own = [each.labels - folder_labels(each.path) - stated for each in came]
-            given = (
-                frozenset(json.loads(change.given_labels)).union(*own, *(each.given_labels for each in came)) - unlabel
-            )
+            given = _labels(change.given_labels).union(*own, *(each.given_labels for each in came)) - unlabel
             labels = given | stated
             change = replace(change, labels=json.dumps(sorted(labels)), given_labels=json.dumps(sorted(given)))
             for each in came:

@@ -57,7 +57,7 @@ def build(source: IndexSource, contents: Iterable[int]) -> Iterator[Segment]:
                 raise Damage(f"passage {row.id} has no vector of {source.dimensions} numbers")
             if digest != row_digest(row.embedding_key, vector):
                 raise Damage(f"the vector of passage {row.id} is not what was stored")
-            builder.add(_identity(row, stored), _text(row, stored), vector)
+            builder.add(_identity(row.id, row.passage_id, row.headings_json, stored.title), _text(row, stored), vector)
         if len(builder) >= ROWS or builder.word_count >= _WORDS:
             yield builder.segment()
             builder = SegmentBuilder(source.dimensions)
@@ -70,7 +70,16 @@ def passage_identities(source: IndexSource, content: int) -> list[PassageIdentit
     if source.connection.execute("SELECT 1 FROM contents WHERE id = ?", (content,)).fetchone() is None:
         return None
     stored = integrity.content(source.connection, content)
-    return [_identity(row, stored) for row in _searched(source, stored)]
+    rows = _searched(source, stored)
+    return [_identity(row.id, row.passage_id, row.headings_json, stored.title) for row in rows]
+
+
+def stored_identities(source: IndexSource, content: int) -> set[PassageIdentity]:
+    """Those of all passages of `content`. Its text is not read: a passage's id is a hash of it. Raises Damage for an id of another form."""
+    of_content = "SELECT title FROM contents WHERE id = ?"
+    (title,) = source.connection.execute(of_content, (content,)).fetchone() or ("",)
+    rows = source.connection.execute("SELECT id, passage_id, headings FROM passages WHERE content_id = ?", (content,))
+    return {_identity(row, name, headings, title) for row, name, headings in rows}
 
 
 def _searched(source: IndexSource, of: StoredContent) -> list[PassageRow]:
@@ -80,13 +89,13 @@ def _searched(source: IndexSource, of: StoredContent) -> list[PassageRow]:
     return list(compress(rows, with_content(of.text, of.title, spans)))
 
 
-def _identity(row: PassageRow, of: StoredContent) -> PassageIdentity:
+def _identity(row: int, passage_id: str, headings_json: str, title: str) -> PassageIdentity:
     try:
-        key = int(row.passage_id[1:17], 16)
+        key = int(passage_id[1:17], 16)
     except (ValueError, TypeError) as error:
-        raise Damage(f"a passage's id is {str(row.passage_id)[:40]!r}") from error
-    data = f"{of.title}\0{row.headings_json}".encode("utf-8", "surrogatepass")
-    return PassageIdentity(row.id, key, int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little"))
+        raise Damage(f"a passage's id is {str(passage_id)[:40]!r}") from error
+    data = f"{title}\0{headings_json}".encode("utf-8", "surrogatepass")
+    return PassageIdentity(row, key, int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little"))
 
 
 def _text(row: PassageRow, of: StoredContent) -> str:

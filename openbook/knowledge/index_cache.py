@@ -13,7 +13,7 @@ from openbook.files import replace_file
 from openbook.knowledge import schema
 from openbook.knowledge.blobs import Blobs
 from openbook.knowledge.index_builder import IndexSource
-from openbook.knowledge.indexes import Indexes, Part
+from openbook.knowledge.indexes import Indexes, Shard
 from openbook.knowledge.scope import Condition, Scope
 from openbook.knowledge.search import Searcher, View
 from openbook.knowledge.store import Connection, Store
@@ -62,12 +62,10 @@ class IndexCache:
                 indexes = self._save(connection, forget=forget, anew=anew)
         except OSError as error:
             cannot = f"The indexes cannot be written to {error.filename or self._store}: {error.strerror or error}."
-            raise StorageError(
-                f"{cannot} What was deleted may still be in them, so nothing is proved. When they can be written: openbook status "
-                "--check."
-                if forget
-                else f"{cannot} The new version stands, and is searched without them. When they can be written: openbook status --check."
-            ) from error
+            so = "What was deleted may still be in them, so nothing is proved."
+            if not forget:
+                so = "The new version stands, and is searched without them."
+            raise StorageError(f"{cannot} {so} Once they can be written, run openbook status --check.") from error
         with self._lock:
             self._indexes, self._views = indexes, {}
 
@@ -89,10 +87,10 @@ class IndexCache:
             if key in self._views:
                 return self._views[key]
         rows = connection.execute(f"SELECT DISTINCT d.content_id FROM documents d WHERE {seen.sql}", seen.values)
-        live = np.sort(np.fromiter((content for (content,) in rows), dtype=np.int64))
-        in_shards = None if shards is None else shards.view(self._base_id, newest, live)
+        in_scope = np.sort(np.fromiter((content for (content,) in rows), dtype=np.int64))
+        in_shards = None if shards is None else shards.view(self._base_id, newest, in_scope)
         with self._lock:
-            view = self._covering(connection, newest, live).view(live) if in_shards is None else in_shards
+            view = self._covering(connection, newest, in_scope).view(in_scope) if in_shards is None else in_shards
             if self.blobs is not None and "purging" in schema.meta(connection):
                 self._indexes, self._views = None, {}  # what the purge takes out of `blobs` is still there
                 return view
@@ -100,10 +98,12 @@ class IndexCache:
             self._views = {**dict(list(kept.items())[1 - MOST_VIEWS :]), key: view}
             return view
 
-    def part(self, connection: Connection, newest: int, live: NDArray[np.int64], shard: int, shards: int) -> Part:
-        """See `Indexes.part`."""
+    def shard(
+        self, connection: Connection, newest: int, in_scope: NDArray[np.int64], number: int, shards: int
+    ) -> Shard:
+        """See `Indexes.shard`."""
         with self._lock:
-            return self._covering(connection, newest, live).part(live, shard, shards)
+            return self._covering(connection, newest, in_scope).shard(in_scope, number, shards)
 
     def distrust(self) -> None:
         """Close the indexes. When they are opened again, every byte is compared with its digest."""
@@ -113,16 +113,16 @@ class IndexCache:
     def close(self) -> None:
         self._indexes, self._views = None, {}
 
-    def _covering(self, connection: Connection, newest: int, live: NDArray[np.int64]) -> Indexes:
-        """Indexes that hold the contents `live`. The caller holds the lock."""
+    def _covering(self, connection: Connection, newest: int, in_scope: NDArray[np.int64]) -> Indexes:
+        """Indexes that hold the contents `in_scope`. The caller holds the lock."""
         # Another machine may have purged: then it took segments out of `blobs`, or the row `purged_in` says so.
         is_outdated = self._missed_purge(connection) if self.blobs is None else self._indexes_at != newest
-        if self._indexes is None or is_outdated or not np.isin(live, self._indexes.contents()).all():
-            self._indexes, self._views = self._open(connection, live), {}
+        if self._indexes is None or is_outdated or not np.isin(in_scope, self._indexes.contents()).all():
+            self._indexes, self._views = self._open(connection, in_scope), {}
             self._indexes_at = newest
         return self._indexes
 
-    def _open(self, connection: Connection, live: NDArray[np.int64]) -> Indexes:
+    def _open(self, connection: Connection, in_scope: NDArray[np.int64]) -> Indexes:
         """Nobody else writes the indexes of a shared knowledge base on this machine, so they are saved, unless they come from `blobs`."""
         if self._store.is_shared and self.blobs is None and self._trusts_times:
             with suppress(KnowledgeBaseBusy, StorageError, OSError), self._store.index_lock(0.0):
@@ -130,7 +130,7 @@ class IndexCache:
                 if int(schema.meta(connection).get("purged_in", 0)) >= int(self._known_purge() or 0):
                     return self._save(connection)
         source, every_byte = self.source(connection), not self._trusts_times
-        return Indexes.open(self._store.folder, source, live, every_byte=every_byte, blobs=self.blobs)
+        return Indexes.open(self._store.folder, source, in_scope, every_byte=every_byte, blobs=self.blobs)
 
     def _save(self, connection: Connection, *, forget: bool = False, anew: bool = False) -> Indexes:
         """Bring the saved indexes to all kept contents. What another machine purged is deleted here too."""

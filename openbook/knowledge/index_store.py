@@ -189,9 +189,11 @@ def _load(folder: Path, files: Mapping[str, FileRecord], dimensions: int) -> Seg
 def _is_of(segment: Segment, source: IndexSource) -> bool:
     """Whether the newest content that both know is the same: a database restored from a backup may give an id a second time."""
     for at in np.argsort(segment.contents)[::-1].tolist():
-        saved = segment.passage_identities(at)
+        saved, content = segment.passage_identities(at), int(segment.contents[at])
         try:
-            found = index_builder.passage_identities(source, int(segment.contents[at]))
+            if saved and index_builder.stored_identities(source, content).issuperset(saved):
+                return True
+            found = index_builder.passage_identities(source, content)
         except sqlite3.DatabaseError:  # that content is damaged, and whoever reads it is told; the index may still fit
             continue
         if found is not None and (found or saved):

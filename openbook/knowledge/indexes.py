@@ -21,7 +21,7 @@ from openbook.knowledge.bm25 import Bm25
 from openbook.knowledge.index_builder import IndexSource
 from openbook.knowledge.index_store import SavedSegment, SegmentWriter
 from openbook.knowledge.search import Candidates, Counts, Scoring, SearchQuery, View, best
-from openbook.knowledge.segments import LiveRows, Segment, Selection, contents_of
+from openbook.knowledge.segments import RowsInScope, Segment, Selection, contents_of
 from openbook.knowledge.vectors import SignSearch, VectorSearch
 
 if TYPE_CHECKING:
@@ -93,22 +93,22 @@ class Indexes:
         """Ids of the indexed contents, ascending."""
         return np.unique(contents_of(self._segments))
 
-    def view(self, live: NDArray[np.int64]) -> View:
-        """A search over the contents `live` and no others. Raises ValueError when one of them is not indexed."""
-        return View(self.part(live))
+    def view(self, in_scope: NDArray[np.int64]) -> View:
+        """A search over the contents `in_scope` and no others. Raises ValueError when one of them is not indexed."""
+        return View(self.shard(in_scope))
 
-    def part(self, live: NDArray[np.int64], shard: int = 0, shards: int = 1) -> Part:
-        """The rows of the contents `live` that shard number `shard` (from 0) of `shards` searches. Raises ValueError when one of them is not indexed.
+    def shard(self, in_scope: NDArray[np.int64], number: int = 0, shards: int = 1) -> Shard:
+        """The rows of the contents `in_scope` that shard `number` (from 0) of `shards` searches. Raises ValueError when one of them is not indexed.
 
-        Contents are dealt out by id, in runs of nearly equal numbers of rows. That is a function of `live` alone, so shards whose
+        Contents are dealt out by id, in runs of nearly equal numbers of rows. That is a function of `in_scope` alone, so shards whose
         segments differ miss no row and have none twice.
         """
-        if len(lacking := np.setdiff1d(live, contents_of(self._segments))):
-            raise ValueError(f"{len(lacking)} of {len(live)} contents are not indexed")
-        duplicates = self._duplicates.among(live)
+        if len(lacking := np.setdiff1d(in_scope, contents_of(self._segments))):
+            raise ValueError(f"{len(lacking)} of {len(in_scope)} contents are not indexed")
+        duplicates = self._duplicates.among(in_scope)
         unseen = duplicates.rows[1:][duplicates.keys[1:] == duplicates.keys[:-1]]
-        share = live if shards == 1 else self._share(live, shard, shards)
-        parts: list[LiveRows] = []
+        share = in_scope if shards == 1 else self._share(in_scope, number, shards)
+        rows: list[RowsInScope] = []
         for segment, base in zip(self._segments, self._bases[:-1], strict=True):
             wanted = np.isin(segment.contents, share)
             if not wanted.any():
@@ -118,16 +118,16 @@ class Indexes:
             mask = run.rows_of(wanted[first:last])
             mask[unseen[(unseen >= base) & (unseen < base + len(run))] - base] = False
             if mask.any():
-                parts.append(LiveRows(run, None if mask.all() else mask, base))
-        return Part(parts, self._dimensions, duplicates)
+                rows.append(RowsInScope(run, None if mask.all() else mask, base))
+        return Shard(rows, self._dimensions, duplicates)
 
-    def _share(self, live: NDArray[np.int64], shard: int, shards: int) -> NDArray[np.int64]:
+    def _share(self, in_scope: NDArray[np.int64], number: int, shards: int) -> NDArray[np.int64]:
         contents = contents_of(self._segments)
         sizes = np.concatenate([np.empty(0, np.int64), *(np.diff(segment.starts) for segment in self._segments)])
         order = np.argsort(contents)
-        sizes = sizes[order][np.searchsorted(contents, live, sorter=order)]
+        sizes = sizes[order][np.searchsorted(contents, in_scope, sorter=order)]
         ends = np.cumsum(sizes)
-        share: NDArray[np.int64] = live[(ends - sizes) * shards // max(int(sizes.sum()), 1) == shard]
+        share: NDArray[np.int64] = in_scope[(ends - sizes) * shards // max(int(sizes.sum()), 1) == number]
         return share
 
     @cached_property
@@ -151,16 +151,16 @@ class Indexes:
 class _Duplicates:
     """Rows, numbered through all segments, whose text is in the index more than once, ascending by key.
 
-    A view has only the first live row of each key, which is the same whatever the order in which contents came.
+    A view has only the first row in scope of each key, which is the same whatever the order in which contents came.
     """
 
     rows: NDArray[np.intp]
     keys: NDArray[np.uint64]
     contents: NDArray[np.int64]
 
-    def among(self, live: NDArray[np.int64]) -> _Duplicates:
-        """Those of the contents `live`."""
-        chosen = np.isin(self.contents, live)
+    def among(self, in_scope: NDArray[np.int64]) -> _Duplicates:
+        """Those of the contents `in_scope`."""
+        chosen = np.isin(self.contents, in_scope)
         return _Duplicates(self.rows[chosen], self.keys[chosen], self.contents[chosen])
 
     def holding(self, keys: NDArray[np.uint64]) -> dict[int, tuple[int, ...]]:
@@ -171,17 +171,17 @@ class _Duplicates:
         }
 
 
-class Part:
-    """The live rows that one shard searches. Safe to share between threads."""
+class Shard:
+    """The rows in scope that one shard searches. Safe to share between threads."""
 
-    def __init__(self, parts: Sequence[LiveRows], dimensions: int, duplicates: _Duplicates) -> None:
-        """Of texts that are live more than once, one row is live in one of the shards; `duplicates` are those of all shards."""
-        self._parts, self._duplicates = parts, duplicates
-        self.bm25, self.vectors = Bm25(parts), VectorSearch(parts, dimensions)
+    def __init__(self, rows: Sequence[RowsInScope], dimensions: int, duplicates: _Duplicates) -> None:
+        """Of a text that is in scope more than once, one row is searched by one of the shards; `duplicates` are those of all shards."""
+        self._rows, self._duplicates = rows, duplicates
+        self.bm25, self.vectors = Bm25(rows), VectorSearch(rows, dimensions)
         self.rows = self.bm25.rows
 
-    def ask(self, question: SearchQuery) -> PartRounds:
-        return PartRounds(self, question)
+    def ask(self, question: SearchQuery) -> ShardRounds:
+        return ShardRounds(self, question)
 
     def best(self, rows: NDArray[np.int64], scores: NDArray[np.float64], limit: int) -> NDArray[np.int64]:
         """The `limit` best of ascending `rows`, ascending."""
@@ -199,9 +199,9 @@ class Part:
         """Ascending `rows` with their scores; `kinds` are those of them that are near, and those that have words."""
         keys = self._column("keys", rows)
         contents = np.empty(len(rows), dtype=np.int64)
-        for part in self._parts:
-            where, local = part.local(rows)
-            contents[where] = part.segment.contents_of_rows(local)
+        for each in self._rows:
+            where, local = each.local(rows)
+            contents[where] = each.segment.contents_of_rows(local)
         held: list[tuple[int, ...]] = [(content,) for content in contents.tolist()]
         for at, several in self._duplicates.holding(keys).items():
             held[at] = several
@@ -210,38 +210,35 @@ class Part:
 
     def _column(self, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
         """A segment's array at ascending `rows`."""
-        found = [getattr(part.segment, name)[part.local(rows)[1]] for part in self._parts]
+        found = [getattr(each.segment, name)[each.local(rows)[1]] for each in self._rows]
         return np.concatenate(found) if found else np.empty(0, dtype=np.int64)
 
 
-class PartRounds:
-    """One question in one part. A round keeps what it computed for the next one, which computes what it does not find."""
+class ShardRounds:
+    """One question in one shard. A round keeps what it computed for the next one, which computes what it does not find."""
 
-    def __init__(self, part: Part, question: SearchQuery) -> None:
-        self._part, self._question = part, question
+    def __init__(self, shard: Shard, question: SearchQuery) -> None:
+        self._shard, self._question = shard, question
 
     @cached_property
     def _signs(self) -> SignSearch:
-        assert self._question.vector is not None
-        return self._part.vectors.signs(self._question.vector)
+        return self._shard.vectors.signs(self._question.vector)
 
     def counts(self) -> list[Counts]:
-        statistics = self._part.bm25.statistics(self._question.terms)
+        statistics = self._shard.bm25.statistics(self._question.terms)
         return [Counts(statistics, self._signs.counts() if self._question.by_signs else None)]
 
     def turned_counts(self, cut: int) -> list[NDArray[np.int64]]:
         return [self._signs.turned_counts(cut)]
 
     def candidates(self, scoring: Scoring) -> list[Candidates]:
-        asked, part = self._question, self._part
-        near = np.empty(0, np.int64)
-        if asked.vector is not None:
-            among = self._signs.chosen(*scoring.cuts) if scoring.cuts else None
-            near = part.best(*part.vectors.search(asked.vector, asked.limit, among), asked.limit)
-        words = part.best(*part.bm25.search(scoring.weights, asked.limit), asked.limit)
+        asked, shard = self._question, self._shard
+        among = self._signs.chosen(*scoring.cuts) if scoring.cuts else None
+        near = shard.best(*shard.vectors.search(asked.vector, asked.limit, among), asked.limit)
+        words = shard.best(*shard.bm25.search(scoring.weights, asked.limit), asked.limit)
         rows = np.union1d(near, words)
-        similarity = np.zeros(len(rows)) if asked.vector is None else part.vectors.cosines(asked.vector, rows)
-        return [part.candidates(rows, similarity, part.bm25.scores(scoring.weights, rows), near, words)]
+        similarity = shard.vectors.cosines(asked.vector, rows)
+        return [shard.candidates(rows, similarity, shard.bm25.scores(scoring.weights, rows), near, words)]
 
 
 # --- what to keep and what to join ------------------------------------------------------------------------------------

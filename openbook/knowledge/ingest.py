@@ -18,7 +18,7 @@ from openbook.errors import NotReadNow, UnreadableFile
 from openbook.knowledge import integrity, schema
 from openbook.knowledge.discovery import FoundFile, SyncedFolder, display_path
 from openbook.knowledge.embeddings import Progress, embedding_key, embedding_texts
-from openbook.knowledge.identities import Change, DocumentState, identities
+from openbook.knowledge.identities import Change, DocumentState, Identity
 from openbook.knowledge.integrity import PassageRow
 from openbook.knowledge.passages import passage_id
 from openbook.knowledge.sliced_run import SlicedRun, WriteConflict
@@ -39,10 +39,10 @@ _RACY_NS = 2_000_000_000  # a file changed this shortly before it was read may c
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """How a run reads files.
+    """How a run parses files.
 
     `labels`: access labels for every document of it; `unlabel`: those that `add` takes away; `may_state`: those that files may state
-    themselves (None: all). `retry`: read failed files again, though nothing about them changed. `ocr`: Tesseract's languages
+    themselves (None: all). `retry`: parse failed files again, though nothing about them changed. `ocr`: Tesseract's languages
     (`eng+deu`), empty for none. `parsers`: who parses, on this machine or others. `check_cancelled` is called all the time; when it
     raises, the run ends with that and without a version, and what it had stored is deleted.
     """
@@ -61,26 +61,23 @@ class RunOptions:
 
 @dataclass(frozen=True, slots=True)
 class FileBatch:
-    """Files that were found together, and how they are to be read. `source`: the folder, if it is to be synced.
-
-    `labels`: for every document of the batch, besides those that files state and those given directly (see `identities`). Without
-    `source` they are themselves given directly. `around`: labels of synced folders that the files lie in; added, but not as given
-    directly. `inner`: folders inside it that have a batch of their own. `relabel`: look at the labels of unchanged files too.
-    """
+    """Files that were found together, and how they are to be parsed."""
 
     found: Sequence[FoundFile | Verdict]
-    labels: frozenset[str] = frozenset()
+    labels: frozenset[str] = (
+        frozenset()
+    )  # of every document, besides its own; without `synced_folder` given directly (see `identities`)
     ocr: str = ""
-    source: SyncedFolder | None = None
-    inner: tuple[Path, ...] = ()
-    relabel: bool = False
-    around: frozenset[str] = frozenset()
+    synced_folder: SyncedFolder | None = None  # the folder, if it is to be synced
+    inner: tuple[Path, ...] = ()  # folders inside it that have a batch of their own
+    relabel: bool = False  # whether to look at the labels of unchanged files too
+    around: frozenset[str] = frozenset()  # labels of synced folders that the files lie in; not given directly
 
     def below(self, paths: Iterable[str]) -> list[str]:
         """Those of the paths (as displayed) that belong to this folder."""
-        if self.source is None:
+        if self.synced_folder is None:
             return []
-        outer, inner = prefix(self.source.folder), tuple(map(prefix, self.inner))
+        outer, inner = prefix(self.synced_folder.folder), tuple(map(prefix, self.inner))
         return [path for path in paths if path.startswith(outer) and not path.startswith(inner)]
 
 
@@ -90,9 +87,9 @@ def prefix(folder: Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class LiveDocument(DocumentState):
-    """A document of the newest version. `code`: see `code_of`."""
+    """A document of the newest version. `parsed_by`: see `parsed_by`."""
 
-    code: str
+    parsed_by: str
 
 
 def live_documents(connection: Connection) -> dict[str, LiveDocument]:
@@ -104,32 +101,40 @@ def live_documents(connection: Connection) -> dict[str, LiveDocument]:
     return {row[0]: LiveDocument(*row) for row in rows}
 
 
-def code_of(sizing: Sizing) -> str:
-    """What a content depends on besides the file's bytes."""
-    return f"reader {PARSER_VERSION} splitter {SPLITTER_VERSION} {sizing.size}"
+def parsed_by(sizing: Sizing) -> str:
+    """The versions of the parsers and the splitter: what a content depends on besides the file's bytes."""
+    # "reader" stands in every knowledge base. Another word there would have all files parsed again.
+    return f"reader {PARSER_VERSION} splitter {SPLITTER_VERSION} {sizing.passage_chars}"
 
 
-def content_key(path: Path, digest: Digest, code: str) -> Digest:
-    """Names a file's bytes (by their SHA-256), how its name says to read them, and the code that reads and splits."""
-    return sha256_hex(f"{digest} {path.suffix.lower()} {code}".encode("utf-8", "surrogateescape"))
+def content_key(path: Path, digest: Digest, by: str) -> Digest:
+    """Names a file's bytes (by their SHA-256), how its name says to parse them, and what parses and splits."""
+    return sha256_hex(f"{digest} {path.suffix.lower()} {by}".encode("utf-8", "surrogateescape"))
 
 
 class Ingest:
     """What becomes of the files of a run. The contents of new and changed files are stored.
 
-    `live`: see `live_documents`. `verdicts`: by path, of all that was found. `restat`: (stat, path) of files that did not change.
+    `live`: see `live_documents`. `known`: see `identities`. `verdicts`: by path, of all that was found. `restat`: (stat, path) of files that did not change.
     `tried`: what a verdict's row says about the file, by path.
     """
 
-    def __init__(self, run: SlicedRun, sizing: Sizing, options: RunOptions, live: dict[str, LiveDocument]) -> None:
+    def __init__(
+        self,
+        run: SlicedRun,
+        sizing: Sizing,
+        options: RunOptions,
+        live: dict[str, LiveDocument],
+        known: Iterable[Identity],
+    ) -> None:
         self.changes: list[Change] = []
         self.verdicts: dict[str, Verdict] = {}
         self.restat: list[tuple[str, str]] = []
         self.tried: dict[str, str] = {}
         self._run, self._sizing, self._options, self._live = run, sizing, options, live
-        self._code = code_of(sizing)
+        self._versions = parsed_by(sizing)
         self._connection = run.connection
-        self._known = {each.path: each for each in identities(self._connection)}
+        self._known = {each.path: each for each in known}
         rows = self._connection.execute("SELECT path, stat, outcome, reason FROM verdicts WHERE stat <> ''")
         self._before = {path: (stat, Verdict(path, outcome, reason)) for path, stat, outcome, reason in rows}
         self._batch = FileBatch(())
@@ -137,7 +142,7 @@ class Ingest:
     def add(self, batch: FileBatch) -> Self:
         self._batch = batch
         limits = self._options.limits
-        by = f"{self._code} {limits.timeout_s:g} {limits.memory_mb} {limits.max_file_bytes} {languages_here(batch.ocr)}"
+        by = f"{self._versions} {limits.timeout_s:g} {limits.memory_mb} {limits.max_file_bytes} {languages_here(batch.ocr)}"
         due: list[FoundFile] = []
         for item in batch.found:
             if isinstance(item, Verdict):
@@ -152,24 +157,25 @@ class Ingest:
                     self._set_verdict(before[1])
                 else:
                     due.append(item)
-        self._read(due)
+        self._parse(due)
         return self
 
     def _is_unchanged(self, path: str, found: FoundFile) -> bool:
         live = self._live.get(path)
         if self._batch.relabel or live is None or not live.stat or live.stat != found.stat:
             return False
-        if live.code not in (self._code_of(found.path), self._code_of(found.path) + _WITH_OCR):
+        by = self._parsed_by(found.path)
+        if live.parsed_by not in (by, by + _WITH_OCR):
             return False  # text that was read with OCR stays good when OCR is not asked for
         labels = set(json.loads(live.labels))
-        held = set(json.loads(live.given_labels)) if self._batch.source is None else labels
+        held = set(json.loads(live.given_labels)) if self._batch.synced_folder is None else labels
         return (
             self._batch.labels <= held and self._batch.around - self._unlabel <= labels and not self._unlabel & labels
         )
 
     @property
     def _unlabel(self) -> frozenset[str]:
-        return self._options.unlabel if self._batch.source is None else frozenset()
+        return self._options.unlabel if self._batch.synced_folder is None else frozenset()
 
     def _set_verdict(self, verdict: Verdict) -> None:
         reason = verdict.reason.removesuffix(_STAYS)
@@ -184,9 +190,9 @@ class Ingest:
         unknown = found.path.suffix.lower() not in SUFFIXES and reason == NOT_TEXT and path not in self._live
         self._set_verdict(Verdict(path, "skipped" if unknown else "failed", reason))
 
-    # --- reading ------------------------------------------------------------------------------------------------------
+    # --- parsing ------------------------------------------------------------------------------------------------------
 
-    def _read(self, due: Sequence[FoundFile]) -> None:
+    def _parse(self, due: Sequence[FoundFile]) -> None:
         progress, started_ns = self._options.progress, time.time_ns()
         unknown: dict[Path, FoundFile] = {}
         for done, item in enumerate(due):
@@ -218,28 +224,28 @@ class Ingest:
         progress("read", len(unknown), len(unknown))
 
     def _known_content(self, found: FoundFile) -> int | None:
-        """The stored content of exactly these bytes, read by this code, if there is one."""
+        """The stored content of exactly these bytes, parsed by these versions, if there is one."""
         if found.bytes > self._options.limits.max_file_bytes:
-            return None  # the reader will say so
+            return None  # the parser will say so
         with opened(found.path) as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # a buffered file
-        return _content_of(self._connection, content_key(found.path, digest, self._code_of(found.path)))
+        return _content_of(self._connection, content_key(found.path, digest, self._parsed_by(found.path)))
 
-    def _code_of(self, path: Path) -> str:
-        return self._code + _WITH_OCR if self._batch.ocr and may_need_ocr(path) else self._code
+    def _parsed_by(self, path: Path) -> str:
+        return self._versions + _WITH_OCR if self._batch.ocr and may_need_ocr(path) else self._versions
 
     def _store(self, path: Path, content: Content, digest: Digest) -> int:
         """Store a text with its passages, unless it is stored. Returns the id of its row."""
-        code = self._code_of(path)
-        key = content_key(path, digest, code)
+        by = self._parsed_by(path)
+        key = content_key(path, digest, by)
         if (known := _content_of(self._connection, key)) is not None:
             return known
         text_digest = sha256_hex(content.text.encode())
-        spans = split(content, passage_chars=self._sizing.size)
+        spans = split(content, passage_chars=self._sizing.passage_chars)
         with self._run.slice(facts_only=True) as connection, schema.transaction(connection):
             (content_id,), ids = connection.next_ids("contents", 1), connection.next_ids("passages", len(spans))
             of_file = (content.text, content.title, content.media_type, content.source_chars)
-            row = (content_id, key, code, *of_file, to_json(content.metadata))
+            row = (content_id, key, by, *of_file, to_json(content.metadata))
             stored = connection.execute(
                 "INSERT INTO contents (id, key, code, text, title, media_type, source_chars, metadata, digest) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING",
@@ -300,7 +306,7 @@ class Ingest:
             raise UnreadableFile(f"it states access labels that you do not hold: {', '.join(sorted(others))}")
         labels = stated | self._batch.labels
         given = set(known.given_labels) if known else set()
-        if self._batch.source is None:
+        if self._batch.synced_folder is None:
             given |= self._batch.labels
             labels |= (self._batch.around.union(json.loads(live.labels) if live else ())) - self._unlabel
         given -= self._unlabel

@@ -13,6 +13,7 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from openbook.knowledge.store import Connection, Damage
@@ -60,19 +61,26 @@ class PassageRow(NamedTuple):
 
     @property
     def headings(self) -> tuple[str, ...]:
-        try:
-            return tuple(map(str, json.loads(self.headings_json)))
-        except (ValueError, TypeError) as error:
-            raise Damage(f"a passage's headings are {self.headings_json[:40]!r}") from error
+        return _headings(self.headings_json)
 
     def digest_of(self, title: str, text: str) -> int:
         """What its digest must be, with the title of its content and its own text."""
         return row_digest(*self[:-1], title, text)
 
-    def check(self, title: str, text: str) -> None:
-        """Raises Damage when the row, the title or the text is not what was stored."""
-        if self.digest != self.digest_of(title, text):
+    def text_in(self, title: str, text: str) -> str:
+        """Its part of its content's text. Raises Damage when that, the row or the title is not what was stored."""
+        own = text[self.start : self.end] if isinstance(self.start, int) and isinstance(self.end, int) else ""
+        if self.digest != self.digest_of(title, own):
             raise Damage(f"the passage {self.id} of content {self.content_id} is not what was stored")
+        return own
+
+
+@lru_cache(1_024)  # many passages stand under the same headings
+def _headings(stored: str) -> tuple[str, ...]:
+    try:
+        return tuple(map(str, json.loads(stored)))
+    except (ValueError, TypeError) as error:
+        raise Damage(f"a passage's headings are {stored[:40]!r}") from error
 
 
 class DocumentRow(NamedTuple):
@@ -103,7 +111,7 @@ def passages(connection: Connection, of: StoredContent) -> list[PassageRow]:
     for row in rows:
         if not (isinstance(row.start, int) and isinstance(row.end, int) and 0 <= row.start <= at < row.end):
             raise Damage(f"the passages of content {of.id} do not cover its text")
-        row.check(of.title, of.text[row.start : row.end])
+        row.text_in(of.title, of.text)
         at = row.end
     if at != len(of.text):
         raise Damage(f"the passages of content {of.id} do not cover its text")

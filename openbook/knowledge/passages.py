@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from operator import attrgetter
@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from openbook.knowledge import integrity
 from openbook.knowledge.integrity import PASSAGE_COLUMNS, PassageRow, StoredContent
+from openbook.knowledge.schema import IDS
 from openbook.knowledge.scope import Condition
 from openbook.knowledge.search import RankedPassage
 from openbook.knowledge.store import Connection, Damage
@@ -60,13 +61,17 @@ def _fewest(labels: tuple[str, ...]) -> tuple[int, tuple[str, ...]]:
     return len(labels), labels
 
 
-def _stored(connection: Connection, rest: str, parameters: Any = ()) -> list[StoredPassage]:
-    """The passages `p` of a query that ends in `rest`, which joins contents as `c`. Raises Damage when one is not what was stored."""
-    columns = f"{PASSAGE_COLUMNS}, c.title, substr(c.text, p.start_char + 1, p.end_char - p.start_char)"
-    rows = connection.execute(f"SELECT {columns} FROM passages p {rest}", parameters)
-    found = [StoredPassage(PassageRow(*row), title, text) for *row, title, text in rows]
-    for each in found:
-        each.row.check(each.title, each.text)
+def _stored(connection: Connection, where: str, parameters: Any = ()) -> list[StoredPassage]:
+    """The passages `p` that fit a condition, content by content, in text order. Raises Damage when one is not what was stored."""
+    sql = f"SELECT {PASSAGE_COLUMNS} FROM passages p {where} ORDER BY p.content_id, p.start_char"
+    rows = [PassageRow(*row) for row in connection.execute(sql, parameters)]
+    found: list[StoredPassage] = []
+    for content, group in groupby(rows, attrgetter("content_id")):
+        of_content = list(group)
+        # One text for all of them: a database reads the whole text for any part of it.
+        beginning = "SELECT title, substr(text, 1, ?) FROM contents WHERE id = ?"
+        title, text = connection.execute(beginning, (of_content[-1].end, content)).fetchone() or ("", "")
+        found += [StoredPassage(row, title, row.text_in(title, text)) for row in of_content]
     return found
 
 
@@ -101,7 +106,7 @@ def hits_of(connection: Connection, ranked: Sequence[RankedPassage], seen: Condi
     Raises Damage when something of it is not there, or not what was stored.
     """
     ids = ", ".join(str(each.passage) for each in ranked) or "NULL"
-    passages = _stored(connection, f"JOIN contents c ON c.id = p.content_id WHERE p.id IN ({ids})")
+    passages = _stored(connection, f"WHERE p.id IN ({ids})")
     by_id = {each.row.id: each for each in passages}
     hits: list[Hit] = []
     for each, _, holders in _located(connection, ranked, seen):
@@ -113,7 +118,7 @@ def hits_of(connection: Connection, ranked: Sequence[RankedPassage], seen: Condi
 
 
 def passage_of_id(
-    connection: Connection, lookups: Sequence[str], name: str, seen: Condition, prefer: str = ""
+    connection: Connection, lookups: Sequence[str], name: str, seen: Condition, prefer: str
 ) -> Passage | None:
     """The passage or window of that id as a document that is `seen` holds it: the document `prefer`, or the first path.
 
@@ -135,32 +140,26 @@ def _passages_of_id(connection: Connection, lookup: str, name: str, seen: Condit
     match = _ID.fullmatch(name)
     first, more = (match["first"], int(match["more"] or 0)) if match else (name, 0)
     first = first.encode(errors="replace").decode()  # half a character cannot be looked for
-    passages = _stored(
-        connection, f"{lookup} LEFT JOIN contents c ON c.id = p.content_id WHERE p.passage_id = ?", (first,)
-    )
+    passages = _stored(connection, f"{lookup} WHERE p.passage_id = ?", (first,))
     documents = documents_holding(connection, {each.row.content_id for each in passages}, seen)
-    found = []
+    found: list[Passage] = []
     for each in passages:
-        for path, labels in documents.get(each.row.content_id, {}).items():
-            stored = integrity.content(connection, each.row.content_id)
-            parts = [_passage(each, {path: labels})]
-            if more:
-                all_of_it = passages_in(connection, stored, {path: labels})
-                at = all_of_it.index(parts[0])
-                parts = all_of_it[at : at + 1 + more]
-            if len(parts) == 1 + more:
-                found.append(replace(joined(parts), header=table_header(stored.text, parts[0].start)))
+        if not (holders := documents.get(each.row.content_id)):
+            continue
+        stored, rows = integrity.content(connection, each.row.content_id), [each.row]
+        if more:
+            rows = integrity.passages(connection, stored)
+            at = rows.index(each.row)
+            rows = rows[at : at + 1 + more]
+        if len(rows) == 1 + more:
+            found += [_window(stored, rows, {path: labels}) for path, labels in holders.items()]
     return sorted(found, key=lambda each: each.document)
 
 
 def beginning_of(connection: Connection, content: int, chars: int) -> tuple[str, str]:
     """(title, text) of a content up to `chars` characters or a little more: as far as whole passages go."""
     title = text = ""
-    for passage in _stored(
-        connection,
-        "JOIN contents c ON c.id = p.content_id WHERE p.content_id = ? AND p.start_char < ? ORDER BY p.start_char",
-        (content, chars),
-    ):
+    for passage in _stored(connection, "WHERE p.content_id = ? AND p.start_char < ?", (content, chars)):
         title, text = passage.title, text[: passage.row.start] + passage.text  # they may overlap
     return title, text
 
@@ -170,12 +169,10 @@ def documents_holding(connection: Connection, contents: Collection[int], seen: C
 
     To see one, a reader must hold the labels that it carries in this version, and those that it carries now, or carried last.
     """
-    among = "d.content_id IN (SELECT CAST(value AS BIGINT) FROM json_each(:contents))"
-    values = {"contents": json.dumps(sorted(contents)), **seen.values}
-    rows = integrity.documents(connection, f"{among} AND {seen.sql}", values)
-    ids = json.dumps([row.identity for row in rows])
-    sql = "SELECT id, labels FROM identities WHERE id IN (SELECT CAST(value AS BIGINT) FROM json_each(?))"
-    now = dict(connection.execute(sql, (ids,)).fetchall())
+    values = {"ids": json.dumps(sorted(contents)), **seen.values}
+    rows = integrity.documents(connection, f"d.content_id IN {IDS} AND {seen.sql}", values)
+    ids = {"ids": json.dumps([row.identity for row in rows])}
+    now = dict(connection.execute(f"SELECT id, labels FROM identities WHERE id IN {IDS}", ids).fetchall())
     found: dict[int, dict[str, tuple[str, ...]]] = {}
     for row in rows:
         labels = {*json.loads(row.labels), *json.loads(now[row.identity])}
@@ -185,7 +182,10 @@ def documents_holding(connection: Connection, contents: Collection[int], seen: C
 
 def passages_in(connection: Connection, stored: StoredContent, holders: Holders) -> list[Passage]:
     """All passages of a content, in text order. Raises Damage when one is not what was stored."""
-    rows = integrity.passages(connection, stored)
+    return _as_passages(stored, integrity.passages(connection, stored), holders)
+
+
+def _as_passages(stored: StoredContent, rows: Iterable[PassageRow], holders: Holders) -> list[Passage]:
     return [_passage(StoredPassage(row, stored.title, stored.text[row.start : row.end]), holders) for row in rows]
 
 
@@ -193,7 +193,7 @@ def passages_in(connection: Connection, stored: StoredContent, holders: Holders)
 
 
 # Offsets, page and headings decide to which window a passage belongs.
-_Parts: TypeAlias = Sequence[Passage] | Sequence[PassageSpan]
+_Parts: TypeAlias = Sequence[Passage] | Sequence[PassageSpan] | Sequence[PassageRow]
 
 
 def partition(passages: _Parts, limit: int = WINDOW_CHARS) -> list[range]:
@@ -267,11 +267,16 @@ def joined(parts: Sequence[Passage]) -> Passage:
     )
 
 
-def in_windows(passages: Sequence[Passage], runs: Sequence[range] | None = None) -> list[Passage]:
-    """The windows that all passages of a document make, or only those of the `runs`. Each has the header of the table it begins in."""
+def in_windows(passages: Sequence[Passage]) -> list[Passage]:
+    """The windows that all passages of a document make. Each has the header of the table it begins in."""
     text = _text(passages) if passages else ""
-    windows = [joined(passages[run.start : run.stop]) for run in (partition(passages) if runs is None else runs)]
+    windows = [joined(passages[run.start : run.stop]) for run in partition(passages)]
     return [replace(window, header=table_header(text, window.start)) for window in windows]
+
+
+def _window(stored: StoredContent, rows: Sequence[PassageRow], holders: Holders) -> Passage:
+    """The window that rows of one content make, which follow each other, with the header of the table it begins in."""
+    return replace(joined(_as_passages(stored, rows, holders)), header=table_header(stored.text, rows[0].start))
 
 
 def windows_around(connection: Connection, ranked: Sequence[RankedPassage], seen: Condition) -> list[Hit]:
@@ -287,17 +292,19 @@ def windows_around(connection: Connection, ranked: Sequence[RankedPassage], seen
     floor = min((each.score for each in ranked), default=0.0)
     hits: list[Hit] = []
     for content, located in by_content.items():
-        passages = passages_in(connection, integrity.content(connection, content), located[0].holders)
-        numbers = {passage.id: number for number, passage in enumerate(passages)}
+        stored = integrity.content(connection, content)
+        rows = integrity.passages(connection, stored)
+        numbers = {row.passage_id: number for number, row in enumerate(rows)}
         found: dict[int, RankedPassage] = {}
         for each in located:
             name = names.get(each.ranked.passage)
             if name not in numbers:
                 raise Damage(f"a passage of content {content} is not there")
             found[numbers[name]] = each.ranked
-        runs = [run for run in partition(passages) if not found.keys().isdisjoint(run)]
-        for run, window in zip(runs, in_windows(passages, runs), strict=True):
-            hits.append(_hit(window, [each for number, each in found.items() if number in run], floor))
+        for run in partition(rows):
+            if inside := [each for number, each in found.items() if number in run]:
+                window = _window(stored, rows[run.start : run.stop], located[0].holders)
+                hits.append(_hit(window, inside, floor))
     return sorted(hits, key=lambda hit: (-hit.score, hit.passage.id))
 
 

@@ -24,6 +24,7 @@ MAX_QUOTE_SENTENCES = 3
 CANDIDATES = 12  # quotes that are collected for a sentence
 COMPARED = 3  # of them, those with the most of its words; their meaning is compared
 NEAR = 0.6  # a value counts in a sentence with this share of the words of the nearest one
+CLOSEST = 3  # sentences given with an abstention
 SUPPORTED = 0.5
 SURE = 0.7  # from here on 19 of 20 altered sentences are refused (docs/log.md)
 
@@ -85,7 +86,7 @@ def quote(
     return AnswerSupport(tuple(citations.values()), unsupported, tuple(sentences))
 
 
-def is_sure(answer: str, question: str, quoted: AnswerSupport, *, confirmed: bool = False) -> bool:
+def is_sure(answer: str, question: str, quoted: AnswerSupport, *, confirmed: bool) -> bool:
     """Whether each sentence of the answer is surely supported, and together they say more than the question.
 
     Never, where a quote cannot tell: whether a yes or a no follows from it, and whether both halves of "when ..., and how ..."
@@ -100,18 +101,18 @@ def is_sure(answer: str, question: str, quoted: AnswerSupport, *, confirmed: boo
     return sure and bool(quoted.citations) and (not statement.stems <= asked.stems or statement.values != asked.values)
 
 
-def closest(question: str, passages: Sequence[Passage], embed: Embed | None, most: int = 3) -> tuple[Citation, ...]:
-    """The sentences of the passages that are nearest to the question, verbatim, nearest first."""
+def closest(question: str, passages: Sequence[Passage], embed: Embed | None) -> tuple[Citation, ...]:
+    """The `CLOSEST` sentences of the passages that are nearest to the question, verbatim, nearest first."""
     read = _Passages(question, passages)
     runs = [run for units in read.units for run in units if not run.heading]
     runs.sort(key=lambda run: (-len(read.question.stems & (run.statement.stems | run.topic)), run.rank, run.start))
-    runs = runs[: 8 * most]
+    runs = runs[: 8 * CLOSEST]
     if embed is not None and runs:
         vectors = embed([question, *(run.text for run in runs)])
         near = {id(run): float(vectors[0] @ vectors[i + 1]) for i, run in enumerate(runs)}
         runs.sort(key=lambda run: (-near[id(run)], run.rank, run.start))
     first = {run.text: run for run in reversed(runs)}
-    return tuple(run.citation() for run in runs if first[run.text] is run)[:most]
+    return tuple(run.citation() for run in runs if first[run.text] is run)[:CLOSEST]
 
 
 # --- the parts of an answer -------------------------------------------------------------------------------------------

@@ -22,6 +22,8 @@ from openbook.knowledge.store import Connection, Damage, Writer
 FORMAT = 3
 FILE_NAME = "kb.sqlite3"
 NEXT_TABLE = "embeddings_next"  # another embedder's vectors, until they are complete
+IDS = "(SELECT CAST(value AS BIGINT) FROM json_each(:ids))"  # any number of ids, bound as JSON
+UNUSED_VECTORS = "(SELECT embedding_key FROM embeddings EXCEPT SELECT embedding_key FROM passages)"
 BUSY_MS = 30_000  # how long a statement waits for another process that writes
 
 _EMBEDDINGS = "(embedding_key BLOB PRIMARY KEY, vector BLOB NOT NULL, digest INTEGER) WITHOUT ROWID"

@@ -43,10 +43,14 @@ class Condition:
     values: dict[str, object]
 
 
+def held_in(version: str) -> str:
+    """SQL: whether a version, itself SQL, has the document `d`."""
+    return f"d.added_in <= {version} AND (d.removed_in IS NULL OR d.removed_in > {version})"
+
+
 def condition(scope: Scope | None, version: int) -> Condition:
-    """The documents that `scope` sees in `version`; None sees all. Raises QuestionError for a filter that is not one."""
-    sql = "d.added_in <= :version AND (d.removed_in IS NULL OR d.removed_in > :version)"
-    values = dict[str, object](version=version)
+    """The documents that `scope` sees in `version`; None sees all. Raises QuestionError for an invalid filter."""
+    sql, values = held_in(":version"), dict[str, object](version=version)
     if scope is None:
         return Condition(sql, values)
     names = [f"label{i}" for i in range(len(scope.labels))]

@@ -1,6 +1,6 @@
 """The search itself, in rounds over shards, each of which holds a part of what is searched.
 
-1. Each shard counts: its live rows, their words, how many hold each term; above `vectors.EXACT_UP_TO` rows also how many lie
+1. Each shard counts: its rows in scope, their words, how many hold each term; above `vectors.EXACT_UP_TO` rows also how many lie
    at each distance by signs, and then at each distance by more signs. Counts are whole numbers. Their sums are those of the whole.
 2. Each shard scores its best by words and by vectors with the weights that follow from the sums, row by row. The best of all
    are among the best of each.
@@ -25,6 +25,7 @@ from openbook.knowledge.words import query_terms
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+CANDIDATES = 100  # of each kind
 WORDS_WEIGHT = 0.5  # in the score; chosen on training queries only (benchmarks/fusion.py), and flat from 0.45 to 0.55
 
 
@@ -49,13 +50,13 @@ class StaleView(KnowledgeError):
 
 @dataclass(frozen=True, slots=True)
 class SearchQuery:
-    """`terms`: how often the query asks for each. `vector`: float32 unit vector [D], or None. `limit`: hits of each kind.
+    """`terms`: how often the query asks for each. `vector`: float32 unit vector [D]. `limit`: hits of each kind.
 
     `by_signs`: whether signs choose the rows that the vector is compared with.
     """
 
     terms: dict[int, int]
-    vector: NDArray[np.float32] | None
+    vector: NDArray[np.float32]
     limit: int
     by_signs: bool
 
@@ -136,8 +137,8 @@ class Shards(Protocol):
 class Searcher(Protocol):
     """Where the segments of a knowledge base are searched."""
 
-    def view(self, base_id: str, newest: int, live: NDArray[np.int64]) -> View:
-        """A search over the contents `live`, ascending, of the knowledge base of that id, whose newest version is `newest`."""
+    def view(self, base_id: str, newest: int, in_scope: NDArray[np.int64]) -> View:
+        """A search over the contents `in_scope`, ascending, of the knowledge base of that id, whose newest version is `newest`."""
         ...
 
 
@@ -151,14 +152,12 @@ class View:
         self._shards = shards
         self.passages = shards.rows
 
-    def search(
-        self, query: str, vector: NDArray[np.float32], limit: int, *, candidates: int = 100
-    ) -> list[RankedPassage]:
-        """The best passages, best first: the `candidates` nearest by vector and best by words, scored exactly by both, and fused."""
+    def search(self, query: str, vector: NDArray[np.float32], limit: int) -> list[RankedPassage]:
+        """The best passages, best first: the `CANDIDATES` nearest by vector and best by words, scored exactly by both, and fused."""
         if limit < 1:
             return []
-        count = max(candidates, limit)
-        found, ceiling = self._ask(query, vector, count)
+        count = max(CANDIDATES, limit)
+        found, ceiling = self.found(query, vector, count)
         dense, words = found.nearest(count), found.best_by_words(count)
         chosen = np.union1d(dense, words)
         scores = fuse(found.similarity[chosen], found.bm25[chosen], ceiling)
@@ -171,23 +170,9 @@ class View:
             for at, score in zip(chosen[order].tolist(), scores[order].tolist(), strict=True)
         ]  # fmt: skip
 
-    def dense(self, vector: NDArray[np.float32], limit: int, *, exact: bool = False) -> list[tuple[int, float]]:
-        """(passage row id, cosine), nearest first; with `exact`, by comparing every row."""
-        found, _ = self._ask("", vector, limit, exact=exact)
-        order = found.nearest(limit)
-        return list(zip(found.passages[order].tolist(), found.similarity[order].tolist(), strict=True))
-
-    def bm25(self, query: str, limit: int) -> list[tuple[int, float]]:
-        """(passage row id, BM25 score), best first, of passages that hold a word of `query`."""
-        found, _ = self._ask(query, None, limit)
-        order = found.best_by_words(limit)
-        return list(zip(found.passages[order].tolist(), found.bm25[order].tolist(), strict=True))
-
-    def _ask(
-        self, query: str, vector: NDArray[np.float32] | None, limit: int, *, exact: bool = False
-    ) -> tuple[Candidates, float]:
-        """(the best of all shards, what no BM25 score exceeds)."""
-        by_signs = vector is not None and not exact and self.passages > vectors.EXACT_UP_TO
+    def found(self, query: str, vector: NDArray[np.float32], limit: int) -> tuple[Candidates, float]:
+        """(the `limit` best of each kind, of all shards; what no BM25 score exceeds)."""
+        by_signs = self.passages > vectors.EXACT_UP_TO
         question = SearchQuery(query_terms(query), vector, limit, by_signs)
         rounds = self._shards.ask(question)
         counts = rounds.counts()

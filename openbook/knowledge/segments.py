@@ -132,7 +132,7 @@ def contents_of(segments: Iterable[Segment]) -> NDArray[np.int64]:
 
 
 @dataclass(frozen=True, slots=True)
-class LiveRows:
+class RowsInScope:
     """The rows of a segment that one view sees: `mask` [N], None for all. Row r is row `base + r` of the view."""
 
     segment: Segment

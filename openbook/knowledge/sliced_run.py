@@ -9,7 +9,7 @@ compares and commits. If it would then have to read or embed, it gives up.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from typing import TypeAlias, TypeVar
 
@@ -58,7 +58,7 @@ class SlicedRun:
         """Call it before files are read or passages embedded. Raises KnowledgeBaseBusy where the lock is kept."""
         if self._keeps_lock:
             raise KnowledgeBaseBusy(
-                f"What this run stored was deleted {MOST_TRIES} times by others before it could commit. Run it again."
+                f"Other processes changed the knowledge base {MOST_TRIES} times while this run worked. Run it again when they are done."
             )
 
     @contextmanager
@@ -68,25 +68,27 @@ class SlicedRun:
         `facts_only`: it only adds contents and vectors, which other runs may do at the same time. Raises WriteConflict after a
         purge: what was read before it may be what was purged.
         """
-        with self._locked(facts_only=facts_only) as connection:
-            if schema.meta(connection).get("purged_in") != self._purged:
+        with self._locked(facts_only=facts_only) as meta:
+            if meta.get("purged_in") != self._purged:
                 raise WriteConflict
-            yield connection
+            yield self.connection
 
     @contextmanager
-    def _locked(self, *, facts_only: bool = False) -> Iterator[Writer]:
+    def _locked(self, *, facts_only: bool = False) -> Iterator[Mapping[str, str]]:
+        """What `schema.meta` says under the lock."""
         self.check_cancelled()
         if self._keeps_lock:
-            yield self.connection
+            yield schema.meta(self.connection)
             return
         with self._base.store.write_lock(self.connection, self._timeout_s, self.check_cancelled, facts_only=facts_only):
             self.connection.forbid_writes(False)
             try:
-                if facts_only and "purging" in schema.meta(self.connection):
+                meta = schema.meta(self.connection)
+                if facts_only and "purging" in meta:
                     raise WriteConflict  # to finish a purge takes the whole lock
-                self._base.begin_writing(self.connection, schema.BUSY_MS / 1000)
+                self._base.begin_writing(self.connection, meta, schema.BUSY_MS / 1000)
                 self._timeout_s = math.inf
-                yield self.connection
+                yield meta
             finally:
                 self.connection.forbid_writes(True)
 
@@ -101,22 +103,22 @@ class SlicedRun:
             self._base.store.finish_writing(connection)
 
     def begin(self) -> None:
-        with self._locked() as connection:
-            self._base.store.check_tables(connection, self._base.id)
-            self._remember_state(connection)
+        with self._locked() as meta:
+            self._base.store.check_tables(self.connection, self._base.id)
+            self._remember_state(meta)
 
     @contextmanager
     def keeping_the_lock(self) -> Iterator[None]:
-        with self._locked() as connection:
-            self._remember_state(connection)
+        with self._locked() as meta:
+            self._remember_state(meta)
             self._keeps_lock = True
             try:
                 yield
             finally:
                 self._keeps_lock = False
 
-    def _remember_state(self, connection: Connection) -> None:
-        self._compared, self._purged = _compared(connection), schema.meta(connection).get("purged_in")
+    def _remember_state(self, meta: Mapping[str, str]) -> None:
+        self._compared, self._purged = _compared(self.connection), meta.get("purged_in")
 
 
 def in_slices(

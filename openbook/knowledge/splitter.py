@@ -27,20 +27,22 @@ _SMALL = 1 / 3  # a passage below this share of the limit is worth joining with 
 
 @dataclass(frozen=True, slots=True)
 class Sizing:
-    """At most `size` characters a passage.
+    """At most `passage_chars` characters a passage.
 
     It is chosen when a knowledge base is made, recorded in it, and the same ever after. Version 0.1.0 could let passages overlap
     or count in tokens; into such a knowledge base go passages that do not overlap, of the default size if it was in tokens.
     """
 
-    size: int = PASSAGE_CHARS
+    passage_chars: int = PASSAGE_CHARS
 
     def __post_init__(self) -> None:
-        if self.size < 1:
-            raise ConfigError(f"Passages of {self.size} characters make no sense: the size must be at least 1.")
+        if self.passage_chars < 1:
+            raise ConfigError(
+                f"Passages of {self.passage_chars} characters make no sense: the size must be at least 1."
+            )
 
     def to_json(self) -> str:
-        return json.dumps({"overlap": 0, "size": self.size, "unit": "characters"})
+        return json.dumps({"overlap": 0, "size": self.passage_chars, "unit": "characters"})
 
     @classmethod
     def from_json(cls, text: str) -> Sizing:
@@ -49,7 +51,8 @@ class Sizing:
         if isinstance(value, dict):
             if value.get("unit") == "tokens":
                 return cls()
-            value = {key: each for key, each in value.items() if key not in ("overlap", "reader", "tokenizer", "unit")}
+            old = ("overlap", "reader", "tokenizer", "unit")
+            value = {"passage_chars" if key == "size" else key: each for key, each in value.items() if key not in old}
         return convert(value, cls, where, KnowledgeBaseInvalid)
 
 

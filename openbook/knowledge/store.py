@@ -167,7 +167,7 @@ class Store(Protocol):
 
 
 def store_of(place: Place) -> Store:
-    """The store of a folder or a URL; nothing is opened. Raises ConfigError for a URL that is none, or without its client."""
+    """The store of a folder or a URL; nothing is opened. Raises ConfigError for an unknown URL, or when its client is not installed."""
     if isinstance(place, Path):
         from openbook.knowledge.sqlite_store import SqliteStore
 

@@ -19,8 +19,9 @@ from openbook.errors import KnowledgeError, StorageError, did_you_mean
 from openbook.knowledge.base import KnowledgeBase, now
 from openbook.knowledge.discovery import FoundFile, Rules, SyncedFolder, check_exists, discover, display_path
 from openbook.knowledge.embeddings import embed_missing
-from openbook.knowledge.identities import Change, follow_renames
+from openbook.knowledge.identities import Change, follow_renames, identities
 from openbook.knowledge.ingest import FileBatch, Ingest, LiveDocument, RunOptions, live_documents, prefix
+from openbook.knowledge.schema import IDS
 from openbook.knowledge.sliced_run import SlicedRun, in_slices
 from openbook.knowledge.store import Connection, Writer
 from openbook.knowledge.versions import apply_retention, commit
@@ -77,7 +78,7 @@ def sync(
     """Make what the knowledge base has below `folder` equal to the folder, as one new version.
 
     Documents whose file is gone, or left out by `rules`, are removed; a file that is there but cannot be read keeps the
-    text read before. The folder, its rules and its labels are remembered: see `sources`.
+    text read before. The folder, its rules and its labels are remembered: see `synced_folders`.
 
     Raises KnowledgeError when the folder is missing, or empty though documents came from it: a disk that is not mounted must
     not empty the knowledge base.
@@ -95,7 +96,7 @@ def sync_folders(
     """
 
     def find_batches(live: LiveDocuments) -> list[FileBatch]:
-        known = {each.folder: each for each in sources(base)}
+        known = {each.folder: each for each in synced_folders(base)}
         absolute = [replace(each, folder=Path(os.path.abspath(each.folder))) for each in folders]
         asked = {each.folder: each for each in absolute}
         inside = [each for each in known.values() if any(map(each.is_inside, asked)) and each.folder.is_dir()]
@@ -136,7 +137,7 @@ def _files_in(batch: FileBatch, wanted: SyncedFolder, live: LiveDocuments) -> li
     found = [met[path] for path in batch.below(met)]
     below = batch.below(live)
     if below and not any(isinstance(each, FoundFile) for each in found):
-        what = "is empty" if not found else "holds no file that is wanted"
+        what = "is empty" if not found else "holds no file that its rules include"
         raise KnowledgeError(
             f"{display_path(folder)} {what}, but {len(below)} documents came from it. To remove them: openbook remove"
         )
@@ -155,7 +156,7 @@ def remove(base: KnowledgeBase, documents: Sequence[str]) -> Report:
         return Report(version, tuple(Verdict(path, "removed") for path in paths), 0)
 
 
-def sources(base: KnowledgeBase) -> list[SyncedFolder]:
+def synced_folders(base: KnowledgeBase) -> list[SyncedFolder]:
     """The folders that were synced, as they were."""
     rows = base.connection.execute("SELECT rules FROM sources ORDER BY folder")
     return [SyncedFolder.from_json(text) for (text,) in rows]
@@ -163,11 +164,11 @@ def sources(base: KnowledgeBase) -> list[SyncedFolder]:
 
 def folder_labels(base: KnowledgeBase) -> Callable[[str], frozenset[str]]:
     """The labels that the synced folders around a path, as it is listed, give to what is in them."""
-    known = [(prefix(each.folder), each.labels) for each in sources(base) if each.labels]
+    known = [(prefix(each.folder), each.labels) for each in synced_folders(base) if each.labels]
     return lambda path: frozenset[str]().union(*(labels for folder, labels in known if path.startswith(folder)))
 
 
-def forget_source(base: KnowledgeBase, folder: Path) -> None:
+def forget_synced_folder(base: KnowledgeBase, folder: Path) -> None:
     """Do not sync `folder` any more unless it is named; its documents stay. Raises KnowledgeError when it was not synced."""
     name = display_path(Path(os.path.abspath(folder)))
     with base.writing() as connection:
@@ -267,15 +268,15 @@ def _run(
     base: KnowledgeBase, embedder: Embedder, options: RunOptions, find_batches: FindBatches, run: SlicedRun
 ) -> Report:
     connection = run.connection
-    live = live_documents(connection)
+    live, known = live_documents(connection), identities(connection)
     batches = find_batches(live)
     connection.durable(False)  # what is stored ahead may be lost with the power, never damaged
-    ingest = Ingest(run, base.sizing, options, live)
+    ingest = Ingest(run, base.sizing, options, live, known)
     for batch in batches:
         ingest.add(batch)
     removed = {path: why for batch in batches for path, why in _gone(batch, live)}
     synced = _synced(connection, batches)
-    changes = list(follow_renames(connection, ingest.changes, removed, synced, options.unlabel, folder_labels(base)))
+    changes = list(follow_renames(known, ingest.changes, removed, synced, options.unlabel, folder_labels(base)))
     changes += _relabelled(live, batches, {change.path for change in changes} | removed.keys())
     contents = {change.content_id for change in changes}
     embedded = embed_missing(run, contents, embedder, options.progress)
@@ -284,25 +285,25 @@ def _run(
     def also() -> None:
         connection.executemany("UPDATE documents SET stat = ? WHERE path = ? AND removed_in IS NULL", ingest.restat)
         _write_verdicts(connection, batches, ingest.tried, verdicts)
-        for source in (batch.source for batch in batches if batch.source):
+        for each in (batch.synced_folder for batch in batches if batch.synced_folder):
             connection.execute(
                 "INSERT INTO sources VALUES (?, ?) ON CONFLICT (folder) DO UPDATE SET rules = excluded.rules",
-                (display_path(source.folder), source.to_json()),
+                (display_path(each.folder), each.to_json()),
             )
 
     with run.commit(contents):
         version = commit(connection, changes, removed, also=also)
         apply_retention(connection)
         base.indexes.refresh(connection)
-        ids = (json.dumps(sorted(contents)),)
+        ids = {"ids": json.dumps(sorted(contents))}
         characters, source_characters = connection.execute(
             "SELECT coalesce(sum(length(text)), 0), CAST(coalesce(sum(coalesce(source_chars, length(text))), 0) AS BIGINT) FROM contents "
-            "WHERE id IN (SELECT CAST(value AS BIGINT) FROM json_each(?))",
+            f"WHERE id IN {IDS}",
             ids,
         ).fetchone()
         open_copies = connection.execute(
             "SELECT path FROM documents WHERE removed_in IS NULL AND labels = '[]' AND content_id IN (SELECT content_id "
-            "FROM documents WHERE removed_in IS NULL AND labels <> '[]' AND content_id IN (SELECT CAST(value AS BIGINT) FROM json_each(?))) "
+            f"FROM documents WHERE removed_in IS NULL AND labels <> '[]' AND content_id IN {IDS}) "
             "ORDER BY path",
             ids,
         ).fetchall()
@@ -312,7 +313,7 @@ def _run(
 
 def _synced(connection: Connection, batches: Sequence[FileBatch]) -> tuple[str, ...]:
     """What the paths of documents in synced folders begin with, if this run syncs."""
-    folders = [prefix(batch.source.folder) for batch in batches if batch.source]
+    folders = [prefix(batch.synced_folder.folder) for batch in batches if batch.synced_folder]
     known = [f"{folder}/" for (folder,) in connection.execute("SELECT folder FROM sources")]
     return tuple(folders + known) if folders else ()
 
@@ -320,13 +321,13 @@ def _synced(connection: Connection, batches: Sequence[FileBatch]) -> tuple[str, 
 def _relabelled(live: LiveDocuments, batches: Sequence[FileBatch], done: Collection[str]) -> Iterator[Change]:
     """Documents that stay because their file cannot be read now, with the labels of the run: it must not leave them open."""
     for batch in batches:
-        for path in batch.below(live) if batch.source else map(_path_of, batch.found):
+        for path in batch.below(live) if batch.synced_folder else map(_path_of, batch.found):
             row = live.get(path)
             if row is None or path in done or batch.labels <= set(json.loads(row.labels)):
                 continue
             labels = json.dumps(sorted(batch.labels.union(json.loads(row.labels))))
             given = row.given_labels
-            if batch.source is None:
+            if batch.synced_folder is None:
                 given = json.dumps(sorted(batch.labels.union(json.loads(given))))
             yield Change(path, row.content_id, row.bytes, "", row.metadata, labels, given, row.identity, "updated")
 
@@ -340,7 +341,7 @@ def _left_labelled(live: LiveDocuments, changes: Sequence[Change], removed: Coll
 
 
 def _gone(batch: FileBatch, live: LiveDocuments) -> Iterator[tuple[str, str]]:
-    """(path, why) of the documents of a synced folder whose file is not there any more, or is not wanted."""
+    """(path, why) of the documents of a synced folder whose file is not there any more, or is left out by its rules."""
     there = {each.displayed for each in batch.found if isinstance(each, FoundFile)}
     verdicts = {each.path: each for each in batch.found if isinstance(each, Verdict)}
     # A folder that could not be read says nothing about the files in it.

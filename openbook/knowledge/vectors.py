@@ -1,10 +1,10 @@
-"""Vector search over the live rows of some segments.
+"""Vector search over the rows in scope of some segments.
 
-Up to `EXACT_UP_TO` live rows, every row is compared: exact. Above, two passes over signs choose the rows that are
+Up to `EXACT_UP_TO` rows in scope, every row is compared: exact. Above, two passes over signs choose the rows that are
 compared: signs of the vector (D bits a row, all rows), then also signs of the vector turned by a fixed matrix (D bits
 more), a random projection as in SimHash. Nothing is trained, and rows at the cut come all or none. Where a pass cuts follows
 from how many rows lie at each distance: whole numbers, which add up over the parts of a base. So the result is a function of
-the live rows, whatever segments or parts they lie in. A similarity is always that of the stored float16 row, in float64,
+the rows in scope, whatever segments or parts they lie in. A similarity is always that of the stored float16 row, in float64,
 computed row by row.
 """
 
@@ -16,24 +16,24 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from openbook.knowledge.segments import LiveRows
+from openbook.knowledge.segments import RowsInScope
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # Shape legend: N rows, D dimensions, W words of 64 signs.
 
-EXACT_UP_TO = 32_768  # live rows; benchmarks/search_latency.py
+EXACT_UP_TO = 32_768  # rows in scope; benchmarks/search_latency.py
 NEAR, NEARER = 32_768, 8_192  # rows that the first and the second pass leave
 _ROWS = 512  # float32 rows at a time: they stay in the cache
 _SCAN = 32_768  # words of signs at a time
 _DEAD = np.iinfo(np.uint16).max
 
-Chosen: TypeAlias = "tuple[LiveRows, NDArray[np.intp]]"  # rows of one segment
+Chosen: TypeAlias = "tuple[RowsInScope, NDArray[np.intp]]"  # rows of one segment
 
 
 class VectorSearch:
-    def __init__(self, parts: Sequence[LiveRows], dimensions: int) -> None:
+    def __init__(self, parts: Sequence[RowsInScope], dimensions: int) -> None:
         self._parts, self._dimensions = parts, dimensions
 
     def signs(self, vector: NDArray[np.float32]) -> SignSearch:
@@ -80,11 +80,11 @@ class VectorSearch:
 class SignSearch:
     """Two passes over signs for one vector. The rows at each distance are counted; where to cut, `cut_at` says."""
 
-    def __init__(self, parts: Sequence[LiveRows], vector: NDArray[np.float32]) -> None:
+    def __init__(self, parts: Sequence[RowsInScope], vector: NDArray[np.float32]) -> None:
         self._parts, self._dimensions = parts, len(vector)
         signs, self._turned = (s[0] for s in sign_words(vector[np.newaxis]))
         self._distances = [_distances(part, signs) for part in parts]
-        self._near: tuple[int, list[tuple[LiveRows, NDArray[np.intp], NDArray[np.uint16]]]] | None = None
+        self._near: tuple[int, list[tuple[RowsInScope, NDArray[np.intp], NDArray[np.uint16]]]] | None = None
 
     def counts(self) -> NDArray[np.int64]:
         """How many rows differ in 0, 1 ... D signs."""
@@ -98,7 +98,7 @@ class SignSearch:
         """The rows within `cut` by signs and within `turned_cut` by both."""
         return [(part, rows[both <= turned_cut]) for part, rows, both in self._within(cut)]
 
-    def _within(self, cut: int) -> list[tuple[LiveRows, NDArray[np.intp], NDArray[np.uint16]]]:
+    def _within(self, cut: int) -> list[tuple[RowsInScope, NDArray[np.intp], NDArray[np.uint16]]]:
         if self._near is None or self._near[0] != cut:
             found = []
             for part, distances in zip(self._parts, self._distances, strict=True):
@@ -119,7 +119,7 @@ def _counted(distances: Sequence[NDArray[np.uint16]], most: int) -> NDArray[np.i
     return sum(counts, np.zeros(most + 1, np.int64))
 
 
-def _distances(part: LiveRows, signs: NDArray[np.uint64]) -> NDArray[np.uint16]:
+def _distances(part: RowsInScope, signs: NDArray[np.uint64]) -> NDArray[np.uint16]:
     """Differing signs of each row: uint16 [N]; dead rows are farther than any."""
     rows = len(part.segment)
     found = np.zeros(rows, dtype=np.uint16)
@@ -136,7 +136,7 @@ def _distances(part: LiveRows, signs: NDArray[np.uint64]) -> NDArray[np.uint16]:
     return found
 
 
-def _rough(part: LiveRows, rows: NDArray[np.intp], vector: NDArray[np.float32]) -> NDArray[np.float32]:
+def _rough(part: RowsInScope, rows: NDArray[np.intp], vector: NDArray[np.float32]) -> NDArray[np.float32]:
     """Cosines in float32: fast, and off by less than the margin of `VectorSearch.search`."""
     found = np.empty(len(rows), dtype=np.float32)
     whole = len(rows) == len(part.segment)

@@ -13,7 +13,8 @@ from openbook.errors import KnowledgeBaseDamaged, KnowledgeError, QuestionError,
 from openbook.knowledge import integrity, schema
 from openbook.knowledge.base import KnowledgeBase, now, version_ranges
 from openbook.knowledge.identities import Change, drop_unused_identities, write_identity
-from openbook.knowledge.scope import Scope, condition
+from openbook.knowledge.schema import UNUSED_VECTORS
+from openbook.knowledge.scope import Scope, condition, held_in
 from openbook.knowledge.store import Connection, Writer
 
 _TAG = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
@@ -119,8 +120,8 @@ def history(base: KnowledgeBase) -> list[Version]:
         for name, version in connection.execute("SELECT name, version FROM tags ORDER BY name"):
             tags.setdefault(version, []).append(name)
         rows = connection.execute(
-            "SELECT v.version, v.created_at, v.summary, (SELECT count(*) FROM documents d WHERE d.added_in <= v.version "
-            "AND (d.removed_in IS NULL OR d.removed_in > v.version)) FROM versions v ORDER BY v.version DESC"
+            f"SELECT v.version, v.created_at, v.summary, (SELECT count(*) FROM documents d WHERE {held_in('v.version')}) "
+            "FROM versions v ORDER BY v.version DESC"
         ).fetchall()
         return [Version(v, at, summary, count, tuple(tags.get(v, ()))) for v, at, summary, count in rows]
 
@@ -264,11 +265,11 @@ def restore(base: KnowledgeBase, version: int) -> int:
 
 def _documents(connection: Connection, version: int) -> dict[str, Change]:
     """The documents of a version by path, as changes that bring them back, with the labels of then and of now."""
-    live = condition(None, version)
+    of_version = condition(None, version)
     rows = connection.execute(
         "SELECT d.path, d.content_id, d.bytes, d.stat, d.metadata, d.identity, d.labels, i.labels, d.given_labels, i.given "
-        f"FROM documents d JOIN identities i ON i.id = d.identity WHERE {live.sql} ORDER BY d.path",
-        live.values,
+        f"FROM documents d JOIN identities i ON i.id = d.identity WHERE {of_version.sql} ORDER BY d.path",
+        of_version.values,
     )
     found: dict[str, Change] = {}
     for path, content, size, stat, about, identity, labels, labels_now, given, given_now in rows:
@@ -336,8 +337,5 @@ def drop_unused_contents(connection: Writer, among: Iterable[int] | None = None)
     connection.executemany("DELETE FROM passages WHERE content_id = ?", rows)
     connection.executemany("DELETE FROM contents WHERE id = ?", rows)
     if rows:
-        connection.execute(
-            "DELETE FROM embeddings WHERE embedding_key IN "
-            "(SELECT embedding_key FROM embeddings EXCEPT SELECT embedding_key FROM passages)"
-        )
+        connection.execute(f"DELETE FROM embeddings WHERE embedding_key IN {UNUSED_VECTORS}")
     return len(rows)

@@ -21,15 +21,15 @@ from openbook.cluster.connection import ray_module
 from openbook.cluster.shards import TRIES, RayShards, SearchShard, ShardedSearch, ShardMethod
 from openbook.config import DatabaseUrl, Place
 from openbook.errors import ClusterError, KnowledgeBaseInvalid, KnowledgeBaseMissing
-from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add, index_store, vectors
+from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add, index_store, search, vectors
 from openbook.knowledge.erasure import purge
-from openbook.knowledge.indexes import Indexes, Part
+from openbook.knowledge.indexes import Indexes, Shard
 from openbook.knowledge.search import StaleView, View
 from openbook.knowledge.updates import remove
 from openbook.testing import HashEmbedder
 from tests.cli.conftest import Out
 from tests.conftest import ROOT, base_with
-from tests.knowledge.small_bases import EMBEDDER, Base, Text, ids
+from tests.knowledge.small_bases import EMBEDDER, Base, Text, bm25, dense, ids
 from tests.properties.test_index_laws import QUERY, TEXTS
 
 COUNTS = [1, 2, 3, 7]
@@ -40,35 +40,29 @@ def sent(value: Any) -> Any:
     return pickle.loads(pickle.dumps(value))
 
 
-class PartShards:
-    """Shards that have the parts of indexes which they are to open, with all that passes between them pickled."""
+class GivenShards:
+    """Shards that have what they are to open, with all that passes between them pickled."""
 
-    def __init__(self, parts: Sequence[Part]) -> None:
-        self.parts, self.count = parts, len(parts)
+    def __init__(self, opened: Sequence[Shard]) -> None:
+        self.opened, self.count = opened, len(opened)
         self.shards = [SearchShard(Path("absent"), number, self.count) for number in range(self.count)]
 
     def call(self, numbers: Sequence[int], method: ShardMethod, *arguments: Any) -> list[Any]:
         if method == "open":
             for number in numbers:
-                self.shards[number]._parts = {arguments[0]: self.parts[number]}
-            return [self.parts[number].rows for number in numbers]
+                self.shards[number]._opened = {arguments[0]: self.opened[number]}
+            return [self.opened[number].rows for number in numbers]
         return [sent(self.shards[number].reply(*sent(arguments))) for number in numbers]
 
 
-def view_of(parts: Sequence[Part]) -> View:
-    return ShardedSearch(PartShards(parts)).view("", 1, ids())
+def view_of(opened: Sequence[Shard]) -> View:
+    return ShardedSearch(GivenShards(opened)).view("", 1, ids())
 
 
-def answers(view: View, query: str, limit: int, candidates: int) -> tuple[object, ...]:
+def answers(view: View, query: str, limit: int) -> tuple[object, ...]:
     """All that a search says."""
-    vector = EMBEDDER.embed_query(query)
-    return (
-        view.passages,
-        view.search(query, vector, limit, candidates=candidates),
-        view.dense(vector, limit),
-        view.dense(vector, limit, exact=True),
-        view.bm25(query, limit),
-    )
+    ranked = view.search(query, EMBEDDER.embed_query(query), limit)
+    return view.passages, ranked, dense(view, query, limit), bm25(view, query, limit)
 
 
 # --- the law, by chance -----------------------------------------------------------------------------------------------
@@ -83,23 +77,24 @@ def test_any_number_of_shards_says_what_one_index_says(
     arriving = [(text, True) for text in (*texts, texts[0])] + [(text, False) for text in others]
     data.draw(st.randoms(use_true_random=False)).shuffle(arriving)
     contents = [base.add(text) for text, _ in arriving]
-    live = ids(*(content for content, (_, wanted) in zip(contents, arriving, strict=True) if wanted))
+    in_scope = ids(*(content for content, (_, wanted) in zip(contents, arriving, strict=True) if wanted))
     limit, candidates = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 8))
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
         if by_signs:
             for cut, rows in {"EXACT_UP_TO": 3, "NEAR": 6, "NEARER": 3}.items():
                 patch.setattr(vectors, cut, rows)
-            limit, candidates = 1, 1  # the passes leave 8 and 4 times as many
+            limit = candidates = 1  # the passes leave 8 and 4 times as many
+        patch.setattr(search, "CANDIDATES", candidates)
         layouts = [Indexes.open(Path("absent"), base.source(), ids(*contents))]
         for upto in sorted(data.draw(st.sets(st.integers(1, len(contents)), max_size=3))):
             layouts.append(Indexes.refresh(Path(name), base.source(), ids(*contents[:upto])))
         layouts.append(Indexes.open(Path(name), base.source(), ids(*contents)))
-        expected = answers(layouts[0].view(live), query, limit, candidates)
-        whole = [each for each in layouts if np.isin(live, each.contents()).all()]
+        expected = answers(layouts[0].view(in_scope), query, limit)
+        whole = [each for each in layouts if np.isin(in_scope, each.contents()).all()]
         for count in COUNTS:
             chosen = [data.draw(st.sampled_from(whole)) for _ in range(count)]  # no two need have the same segments
-            view = view_of([each.part(live, number, count) for number, each in enumerate(chosen)])
-            assert answers(view, query, limit, candidates) == expected
+            view = view_of([each.shard(in_scope, number, count) for number, each in enumerate(chosen)])
+            assert answers(view, query, limit) == expected
 
 
 def test_shares_are_nearly_equal_and_share_no_row() -> None:
@@ -107,11 +102,11 @@ def test_shares_are_nearly_equal_and_share_no_row() -> None:
     contents = [base.add(Text("", tuple(((), f"{n}.{i} word ") for i in range(1 + n % 5)))) for n in range(200)]
     indexes = Indexes.open(Path("absent"), base.source(), ids(*contents))
     for count in COUNTS:
-        sizes = [indexes.part(ids(*contents), number, count).rows for number in range(count)]
+        sizes = [indexes.shard(ids(*contents), number, count).rows for number in range(count)]
         assert sum(sizes) == 600
         assert max(sizes) - min(sizes) <= 10
-    assert [indexes.part(ids(), number, 2).rows for number in range(2)] == [0, 0]
-    assert view_of([indexes.part(ids(), number, 2) for number in range(2)]).bm25("word", 3) == []
+    assert [indexes.shard(ids(), number, 2).rows for number in range(2)] == [0, 0]
+    assert bm25(view_of([indexes.shard(ids(), number, 2) for number in range(2)]), "word", 3) == []
 
 
 # --- a knowledge base of real text ------------------------------------------------------------------------------------
@@ -246,10 +241,10 @@ def test_what_a_purge_deleted_meanwhile_is_said_and_searched_anew(tmp_path: Path
     base = base_with(tmp_path, {f"{name}.txt": f"The {name} is open until nine." for name in ("ferry", "bridge")})
     shards = LocalShards(base.folder, 2)
     with base.snapshot() as connection:
-        live = np.sort(np.array([c for (c,) in connection.execute("SELECT content_id FROM documents")]))
+        in_scope = np.sort(np.array([c for (c,) in connection.execute("SELECT content_id FROM documents")]))
     purge(base, [str(tmp_path / "ferry.txt")])
     with pytest.raises(StaleView, match="Ask again"):
-        ShardedSearch(shards).view(base.id, 1, live)
+        ShardedSearch(shards).view(base.id, 1, in_scope)
     base.shards = ShardedSearch(shards)
     version, hits = base.search("What is open?", EMBED)
     assert (version, [Path(hit.passage.document).name for hit in hits]) == (2, ["bridge.txt"])
@@ -269,7 +264,7 @@ def test_a_shard_that_keeps_losing_its_segments_is_an_error() -> None:
     losing = Losing()
     view = ShardedSearch(losing).view("", 1, ids(1, 2))
     with pytest.raises(ClusterError, match=f"lost its segments {TRIES} times"):
-        view.bm25("ferry", 3)
+        bm25(view, "ferry", 3)
     assert losing.opened == 1 + TRIES
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from openbook.knowledge.bm25 import Bm25, Weights
 from openbook.knowledge.index_builder import build
-from openbook.knowledge.segments import LiveRows
+from openbook.knowledge.segments import RowsInScope
 from openbook.knowledge.words import MAX_QUERY_WORDS, Vocabulary, is_function_word, query_terms, query_words
 from tests.knowledge.small_bases import Base, Text
 
@@ -65,7 +65,7 @@ def many(count: int, mask: bool) -> tuple[Bm25, int]:
     parts, at = [], 0
     for chosen in (contents[: count // 2], contents[count // 2 :]):
         segment = next(build(base.source(), chosen))
-        parts.append(LiveRows(segment, np.arange(len(segment)) % 3 > 0 if mask else None, at))
+        parts.append(RowsInScope(segment, np.arange(len(segment)) % 3 > 0 if mask else None, at))
         at += len(segment)
     return Bm25(parts), at
 
@@ -80,11 +80,11 @@ def weights_of(query: str, index: Bm25) -> Weights:
 def test_the_fast_search_finds_exactly_the_best(mask: bool, limit: int) -> None:
     index, rows = many(400, mask)
     everything = np.arange(rows)
-    live = np.arange(rows) % 200 % 3 > 0 if mask else np.ones(rows, dtype=np.bool_)
+    in_scope = np.arange(rows) % 200 % 3 > 0 if mask else np.ones(rows, dtype=np.bool_)
     queries = "word0 word59 word7|word0 word1 word2|word58|word0|word3 word3 word40 word1 word2 absent"
     for query in queries.split("|"):
         weights = weights_of(query, index)
-        scores = np.where(live, index.scores(weights, everything), 0.0)
+        scores = np.where(in_scope, index.scores(weights, everything), 0.0)
         best = np.sort(scores[scores > 0])[::-1][:limit]
         found, found_scores = index.search(weights, limit)
         assert np.array_equal(found_scores, scores[found])

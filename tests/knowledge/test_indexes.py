@@ -21,6 +21,8 @@ from tests.knowledge.small_bases import (
     QUERY,
     Base,
     Text,
+    bm25,
+    dense,
     expected,
     ids,
     reseal,
@@ -63,7 +65,7 @@ def test_what_is_new_is_found_before_it_is_saved_and_opening_never_writes(
         before = times(folder)
         opened = Indexes.open(folder, base.source(), ids(contents[5]))
         assert opened.contents().tolist() == contents
-        assert opened.view(ids(contents[5])).bm25("number5", 3)[0][0] > 0
+        assert bm25(opened.view(ids(contents[5])), "number5", 3)[0][0] > 0
         assert times(folder) == before
 
 
@@ -74,7 +76,7 @@ def test_a_view_needs_its_contents(base: Base, contents: list[int]) -> None:
     empty = opened.view(ids())
     assert empty.passages == 0
     assert empty.search(QUERY, EMBEDDER.embed_query(QUERY), 5) == []
-    assert empty.dense(EMBEDDER.embed_query(QUERY), 5) == []
+    assert dense(empty, QUERY, 5) == []
 
 
 def test_one_text_under_two_contents_is_one_passage(base: Base) -> None:
@@ -158,6 +160,15 @@ def test_the_index_of_another_base_embedder_or_past_is_ignored(
     assert problem in " ".join(problems(tmp_path, other.source(), *mine))
     Indexes.refresh(tmp_path, other.source(), ids(*mine))
     assert not problems(tmp_path, other.source(), *mine)
+
+
+def test_an_id_that_had_nothing_to_search_in_a_later_past_is_noticed(tmp_path: Path, base: Base) -> None:
+    contents = [base.add(timetable(0)), base.add(Text("", (((), " \n"),)))]
+    Indexes.refresh(tmp_path, base.source(), ids(*contents))
+    other = Base()
+    assert [other.add(timetable(0)), other.add(timetable(1))] == contents
+    opened = Indexes.open(tmp_path, other.source(), ids(*contents))
+    assert search(other, opened, contents, QUERY) == expected(other, contents)
 
 
 def test_only_our_own_old_folders_are_deleted(tmp_path: Path, base: Base, contents: list[int]) -> None:

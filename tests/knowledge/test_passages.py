@@ -94,7 +94,7 @@ def test_a_knowledge_base_of_0_1_0_with_passages_that_overlap(
 
 @pytest.fixture
 def library(library: Library) -> Library:
-    small = KnowledgeBase.ensure(library.docs.parent / "small", library.embedder.identity, sizing=Sizing(size=300))
+    small = KnowledgeBase.ensure(library.docs.parent / "small", library.embedder.identity, sizing=Sizing(300))
     library.base = small
     library.write("handbook.md", HANDBOOK)
     library.write("other.md", "# Boats\n\nBoats are blue.")

@@ -452,7 +452,7 @@ def test_a_purge_needs_the_store_and_says_what_others_put_there(library: SharedL
     library.blobs.recover()
     assert len(library.base.documents()) == 7
     library.blobs.put(f"{library.base.id}/mine.txt", b"notes")
-    with pytest.raises(KnowledgeError, match=r"1 objects of this knowledge base .*mine\.txt"):
+    with pytest.raises(KnowledgeError, match=r"1 objects under this knowledge base's id .*mine\.txt"):
         purge(library.base, [PLAN])
 
 

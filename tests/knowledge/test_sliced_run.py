@@ -222,7 +222,7 @@ def test_a_run_that_loses_what_it_stored_again_and_again_gives_up_and_never_embe
     for name in victims:
         shared.write(name, f"The text of {name}.")
     shared.add()
-    with pytest.raises(KnowledgeBaseBusy, match="deleted 5 times"):
+    with pytest.raises(KnowledgeBaseBusy, match="changed the knowledge base 5 times"):
         shared.run(Interrupted(*(partial(shared.others_purge, name) for name in victims)), short="The ferry is white.")
     assert shared.run(short="The ferry is white.").passages_embedded == 1
 

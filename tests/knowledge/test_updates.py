@@ -19,7 +19,7 @@ from openbook.knowledge.embeddings import embedding_key, reembed
 from openbook.knowledge.ingest import FileBatch, Ingest, RunOptions
 from openbook.knowledge.scope import checked_labels
 from openbook.knowledge.sliced_run import in_slices
-from openbook.knowledge.updates import folder_changes, forget_source, resolve, sources, sync_folders
+from openbook.knowledge.updates import folder_changes, forget_synced_folder, resolve, sync_folders, synced_folders
 from openbook.knowledge.versions import prune, restore
 from openbook.parsers.sandbox import Limits
 from openbook.records import Vectors
@@ -167,7 +167,7 @@ def test_a_bad_file_gets_a_verdict_until_it_is_good_or_gone(library: Library) ->
 def test_what_the_machine_refused_is_tried_again_though_the_file_is_unchanged(library: Library) -> None:
     found, base = list(discover([library.docs])), library.base
     (library.docs / "a.txt").unlink()
-    taken = in_slices(base, lambda run: Ingest(run, base.sizing, RunOptions(), {}).add(FileBatch(found)), 1.0)
+    taken = in_slices(base, lambda run: Ingest(run, base.sizing, RunOptions(), {}, ()).add(FileBatch(found)), 1.0)
     (failed,) = [verdict for verdict in taken.verdicts.values() if verdict.outcome == "failed"]
     assert (Path(failed.path).name, failed.reason) == ("a.txt", "does not exist")
     assert failed.path not in taken.tried
@@ -218,7 +218,7 @@ def test_rules_and_ignore_files_decide_what_is_in_and_are_remembered(library: Li
     assert verdicts["b.txt"] == ("removed", "left out by --exclude")
     assert verdicts["deep/c.md"] == ("removed", "left out by --include")
     assert library.names() == ["a.txt"]
-    assert sources(library.base) == [SyncedFolder(library.docs, Rules(("*.txt",), ("b.*",)))]
+    assert synced_folders(library.base) == [SyncedFolder(library.docs, Rules(("*.txt",), ("b.*",)))]
     with pytest.raises(ConfigError, match="glob"):
         synced(library, rules=Rules(exclude=("!",)))
     library.write(".openbookignore", "# drafts\n*.md\nb.txt\n")
@@ -423,20 +423,20 @@ def test_several_folders_make_one_version_and_one_that_is_gone_costs_the_others_
     (odd / "x.txt").write_text("From an oddly named folder.")
     wanted = [SyncedFolder(docs), SyncedFolder(odd, labels=HR.labels)]
     assert sync_folders(base, wanted, library.embedder).version == 1
-    assert sources(base) == sorted(wanted, key=lambda each: display_path(each.folder))
+    assert synced_folders(base) == sorted(wanted, key=lambda each: display_path(each.folder))
     assert open_to_all(library) == EVERYBODY
     library.write("a.txt", "Changed.")
     shutil.rmtree(odd)
-    report = sync_folders(base, sources(base), library.embedder)
+    report = sync_folders(base, synced_folders(base), library.embedder)
     assert report.version == 2
     assert [(v.path, v.outcome) for v in report.verdicts if v.outcome in ("failed", "updated")] == [
         (library.path("a.txt"), "updated"), (display_path(odd), "failed")
     ]  # fmt: skip
     assert len(base.documents(Scope(labels=HR.labels))) == 4
-    forget_source(base, odd)
-    assert sources(base) == [SyncedFolder(docs)]
+    forget_synced_folder(base, odd)
+    assert synced_folders(base) == [SyncedFolder(docs)]
     with pytest.raises(KnowledgeError, match="was not synced"):
-        forget_source(base, odd)
+        forget_synced_folder(base, odd)
 
 
 def test_a_folder_inside_another_keeps_its_rules_and_has_the_labels_of_both(library: Library) -> None:

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
 from openbook.knowledge import vectors
-from openbook.knowledge.segments import LiveRows, Segment
+from openbook.knowledge.segments import RowsInScope, Segment
 from openbook.knowledge.vectors import VectorSearch, sign_words, widened
 
 DIMENSIONS = 70  # no multiple of 64
@@ -39,7 +39,7 @@ def parted(rows: NDArray[np.float16], *cuts: int, mask: NDArray[np.bool_] | None
     parts, edges = [], [0, *cuts, len(rows)]
     for start, end in pairwise(edges):
         flags = None if mask is None or mask[start:end].all() else mask[start:end]
-        parts.append(LiveRows(segment_of(rows[start:end]), flags, start))
+        parts.append(RowsInScope(segment_of(rows[start:end]), flags, start))
     return VectorSearch(parts, rows.shape[1])
 
 
