@@ -13,7 +13,6 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 from openbook.knowledge.store import Connection, Damage
@@ -61,7 +60,10 @@ class PassageRow(NamedTuple):
 
     @property
     def headings(self) -> tuple[str, ...]:
-        return _headings(self.headings_json)
+        try:
+            return tuple(map(str, json.loads(self.headings_json)))
+        except (ValueError, TypeError) as error:
+            raise Damage(f"a passage's headings are {self.headings_json[:40]!r}") from error
 
     def digest_of(self, title: str, text: str) -> int:
         """What its digest must be, with the title of its content and its own text."""
@@ -73,14 +75,6 @@ class PassageRow(NamedTuple):
         if self.digest != self.digest_of(title, own):
             raise Damage(f"the passage {self.id} of content {self.content_id} is not what was stored")
         return own
-
-
-@lru_cache(1_024)  # many passages stand under the same headings
-def _headings(stored: str) -> tuple[str, ...]:
-    try:
-        return tuple(map(str, json.loads(stored)))
-    except (ValueError, TypeError) as error:
-        raise Damage(f"a passage's headings are {stored[:40]!r}") from error
 
 
 class DocumentRow(NamedTuple):
