@@ -104,7 +104,9 @@ class Settings:
     kv_memory: int = 256  # megabytes of what the model computed of passages that a process keeps in memory
     kv_disk: int = 1024  # the same on disk, for all processes; 0: nothing is written
     base_url: str = ""  # an OpenAI-compatible server instead of a local model; OPENAI_API_KEY holds its key
-    max_file_mb: int = 100  # larger files are skipped, with a verdict; to read one takes 20 times as much memory at most
+    max_file_mb: int = (
+        100  # larger files are skipped, with a verdict; to read one takes 20 times as much memory at most
+    )
     read_timeout_s: float = 60.0  # longest time to read one file
     ocr: str = ""  # Tesseract's languages for scanned pages, such as "eng+deu"; empty: no OCR
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from openbook.answer import answer_again
-from openbook.errors import KnowledgeBaseDamaged, KnowledgeError
+from openbook.errors import KnowledgeError, VersionNotKept
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, Scope
 from openbook.parallel import Cancelled, never
@@ -106,12 +107,8 @@ def passage_of(
     """
     held, found = frozenset(labels), None
     if version is not None:
-        try:
+        with suppress(VersionNotKept):
             found = base.passage(reference.id, Scope(version, labels=held), reference.document)
-        except KnowledgeBaseDamaged:
-            raise
-        except KnowledgeError:  # that version is not kept any more
-            found = None
     return found or base.passage(reference.id, Scope(labels=held), reference.document)
 
 

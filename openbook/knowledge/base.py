@@ -17,7 +17,7 @@ import numpy as np
 
 from openbook.codec import decode
 from openbook.config import Place
-from openbook.errors import KnowledgeBaseDamaged, KnowledgeBaseInvalid, KnowledgeError
+from openbook.errors import KnowledgeBaseDamaged, KnowledgeBaseInvalid, VersionNotKept
 from openbook.knowledge import integrity, schema
 from openbook.knowledge.blobs import Blobs, open_blobs
 from openbook.knowledge.imprint import BEGINNING_CHARS, DocumentHead
@@ -158,7 +158,7 @@ class KnowledgeBase:
         """(version searched, hits best first): dense and BM25 scores, fused; the best few reordered by `reranker`.
 
         With `windows`, each hit is the window around passages that were found. The result depends on the query and the
-        documents in scope alone. Raises QuestionError for a filter that is not one, KnowledgeError for a version that is not kept.
+        documents in scope alone. Raises QuestionError for a filter that is not one, VersionNotKept.
         """
         self.check_embedder(embedder.identity)
         vector = embedder.embed_query(query)
@@ -189,7 +189,7 @@ class KnowledgeBase:
             return version, (windows_around if windows else hits_of)(connection, ranked, seen)
 
     def kept_version(self, version: int | None = None) -> int:
-        """`version` (default: the newest) if it is kept. Raises KnowledgeError.
+        """`version` (default: the newest) if it is kept. Raises VersionNotKept.
 
         Every reader of a version calls this first, so this compares the small tables with their digests.
         """
@@ -202,7 +202,7 @@ class KnowledgeBase:
         if version is None:
             return kept[-1]
         if version not in kept:
-            raise KnowledgeError(
+            raise VersionNotKept(
                 f"Version {version} is not kept in {self.store}; there are {version_ranges(kept)}. See: openbook history"
             )
         return version

@@ -11,7 +11,7 @@ from typing import Literal
 from fastapi import APIRouter
 
 from openbook import receipts
-from openbook.errors import KnowledgeError
+from openbook.errors import VersionNotKept
 from openbook.knowledge import KnowledgeBase
 from openbook.records import Digest, Receipt
 from openbook.replay import ReplayResult, passage_of, replay
@@ -102,6 +102,6 @@ def _may_see(base: KnowledgeBase | None, caller: Caller, found: Receipt) -> bool
         return not found.passages
     try:
         seen = set(base.documents(caller.scope(found.knowledge_base_version)))
-    except KnowledgeError:  # that version is not kept any more
+    except VersionNotKept:
         seen = set(base.documents(caller.scope()))
     return all(passage.document in seen for passage in found.passages)
