@@ -129,8 +129,11 @@ class KVCache:
         """Keep the state of so many tokens, which was read from `passages`, unless one of them was purged since `purge_mark`."""
         unique = tuple(sorted(set(passages)))
         self._remember(key, state, unique, purge_mark)
-        content = _content(key, state, unique, tokens)
-        if self.folder is None or len(content) > self._disk_bytes:
+        if self.folder is None:
+            return
+        head = _file_head(key, state, unique, tokens)
+        size = len(head) + len(state)
+        if size > self._disk_bytes:
             return
         path = self._path(key)
         try:
@@ -140,10 +143,11 @@ class KVCache:
             with shared_lock(self.folder / _WRITING) as alive:
                 if not alive or _any_purged(unique, self._purged_since(purge_mark)[0]):
                     return
-                self._make_room(len(content))
+                self._make_room(size)
                 # Not yet on the platter: a file that a power cut tore is found out by its digest.
                 with atomic_file(path.with_name(f"{secrets.token_hex(8)}{_NEW}"), path, 0o600) as stream:
-                    stream.write(content)
+                    stream.write(head)
+                    stream.write(state)
         except OSError as error:
             self._trouble(error)
 
@@ -360,10 +364,11 @@ class _Header:
         return replace(self, header=hashlib.sha256(key + open_header).hexdigest())
 
 
-def _content(key: bytes, state: bytes, passages: tuple[Digest, ...], tokens: int) -> bytes:
+def _file_head(key: bytes, state: bytes, passages: tuple[Digest, ...], tokens: int) -> bytes:
+    """All bytes of the file before the state."""
     header = _Header(passages, hashlib.sha256(state).hexdigest(), tokens).sealed(key)
     encoded = canonical_json(asdict(header))
-    return b"".join([_MAGIC, _LENGTH.pack(len(encoded)), encoded, state])
+    return _MAGIC + _LENGTH.pack(len(encoded)) + encoded
 
 
 def _read_state(path: Path) -> tuple[bytes, tuple[Digest, ...]] | None:
