@@ -32,7 +32,7 @@ from openbook.prompts import checked_question
 from openbook.records import Answer, Confidence, Embedder
 from openbook.serving.answers import Conversation, answered
 from openbook.serving.concurrency import Stop
-from openbook.serving.errors import api_error
+from openbook.serving.errors import ClientGone, api_error
 from openbook.serving.service import Call, CallOf, Route, Service, needs
 
 MAX_RESULTS = 50
@@ -224,6 +224,8 @@ def make_manager(service: Service) -> StreamableHTTPSessionManager:
         call, base = called
         try:
             return await call.compute(lambda stop: work(_tool_context(call, base, stop)))
+        except ClientGone:
+            raise ToolError("The client is gone.") from None
         except Exception as error:  # noqa: BLE001  told as far as the caller may know, and logged
             raise ToolError(api_error(error).message) from None
 

@@ -229,7 +229,9 @@ def test_nothing_stays_open(server: Running) -> None:
 
 
 @both_versions
-def test_a_call_ends_when_its_client_goes_and_when_time_is_up(serve: Serve, mode: str) -> None:
+def test_a_call_ends_when_its_client_goes_and_when_time_is_up(
+    serve: Serve, mode: str, caplog: pytest.LogCaptureFixture
+) -> None:
     engine = WaitingEngine()
 
     async def leave(client: Client) -> None:
@@ -242,3 +244,4 @@ def test_a_call_ends_when_its_client_goes_and_when_time_is_up(serve: Serve, mode
     assert engine.was_cancelled.wait(LONG_S)
     eventually(lambda: server.service.reading.running == 0)
     assert "stopped" in call(remote(serve(engine, answer_s=0.2), mode=mode), "ask", question=QUESTION)["error"]
+    assert "ClientGone" not in caplog.text
