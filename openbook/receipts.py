@@ -113,7 +113,7 @@ class _Entry:
 
     def __post_init__(self) -> None:
         if self.format != LOG_FORMAT:
-            raise ValueError(f"has format {self.format}; this version reads {LOG_FORMAT}.")
+            raise ValueError(f"this version of OpenBook reads format {LOG_FORMAT}, not {self.format}")
 
 
 def receipts_in(folder: Path) -> Iterator[Receipt]:

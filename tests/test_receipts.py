@@ -194,6 +194,14 @@ def test_a_line_that_lost_its_line_feed_is_kept(tmp_path: Path) -> None:
     assert verify(tmp_path)[0] == 3
 
 
+def test_a_line_of_a_later_format_is_refused(tmp_path: Path) -> None:
+    append(tmp_path, receipt_of(0))
+    path = tmp_path / LOG_FILE
+    path.write_bytes(path.read_bytes().replace(b'{"format":1', b'{"format":2'))
+    with pytest.raises(ReceiptError, match=r"Line 1 of \S+: this version of OpenBook reads format 1, not 2\.$"):
+        verify(tmp_path)
+
+
 def test_any_log_holds_what_stands_before_its_first_line(tmp_path: Path) -> None:
     (tmp_path / LOG_FILE).touch()
     assert verify(tmp_path, FIRST) == (0, FIRST)

@@ -120,8 +120,10 @@ def read_state(home: Path) -> State | None:
         return None
     except OSError as error:
         raise StorageError(f"Cannot read {path}: {error.strerror}.") from error
-    what = f"{path} does not say what was started. Stop what runs yourself, then delete it: it"
-    state = decode(text, State, what, StorageError)
+    try:
+        state = decode(text, State, str(path), StorageError)
+    except StorageError as error:
+        raise StorageError(f"{error} Stop what runs yourself, then delete this file.") from error
     if state.format != FORMAT:
         raise StorageError(f"{path} has format {state.format}, but this OpenBook reads format {FORMAT}.")
     return state

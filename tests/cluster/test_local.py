@@ -204,7 +204,7 @@ def test_what_is_missing_or_in_the_way(own_home: Path, out: Out, monkeypatch: py
     with exclusive_lock(own_home / ".cluster.json.lock", 0.0):
         out.refused(ClusterError.exit_code, "Another command starts or stops this cluster", *up)
     local.state_file(own_home).write_text("{")
-    out.refused(StorageError.exit_code, "cluster.json does not say what was started", "down")
+    out.refused(StorageError.exit_code, "then delete this file.", "down")
     local.state_file(own_home).unlink()
     left = own_home.with_name(f"{own_home.name}-cluster")
     left.mkdir()
