@@ -36,6 +36,7 @@ from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 from ray.serve.request_router import PendingRequest, RequestRouter, RunningReplica
 
 from openbook.errors import ClusterError, ConfigError, EngineError, OpenBookError
+from openbook.inference.context_pool import PARALLEL_CONTEXTS
 from openbook.inference.frozen import CachingEngine, FrozenModel, ReadEach
 from openbook.inference.kv_cache import KVCache
 from openbook.parallel import Cancelled, never
@@ -43,7 +44,7 @@ from openbook.records import Completion, Decoding, Digest, ModelIdentity, Prompt
 
 LOG = logging.getLogger("openbook.cluster")
 
-RUNNING = 3  # requests at one replica: the engine computes two, and the next waits there
+RUNNING = PARALLEL_CONTEXTS + 1  # requests at one replica: one of them waits there
 _POLL_S = 0.05  # a request that waits asks this often whether it was cancelled
 _BEGIN_S = 60.0  # after which a request that no replica took looks whether there is one
 _ATTEMPTS = 4
@@ -399,7 +400,11 @@ class Replicas:
         """
         scaling: dict[str, Any] = {"num_replicas": self.least}
         if self.most > self.least:
-            bounds = {"min_replicas": self.least, "max_replicas": self.most, "target_ongoing_requests": RUNNING - 1}
+            bounds = {
+                "min_replicas": self.least,
+                "max_replicas": self.most,
+                "target_ongoing_requests": PARALLEL_CONTEXTS,
+            }
             scaling = {"autoscaling_config": bounds}
         replica = serve.deployment(EngineReplica).options(
             name=_NAME,

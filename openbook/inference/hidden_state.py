@@ -1,7 +1,7 @@
 """What a layer of a model gives for the last token of a call, while llama.cpp evaluates it.
 
-llama.cpp's own API gives logits alone, so this looks on: ggml asks `callback` before each node of a graph whether it is
-wanted, and calls it again after a wanted one, to copy its values. Results do not depend on it.
+llama.cpp's API does not expose inner layers. But ggml asks `callback` before each node of a graph whether its values are
+wanted, and calls it again after such a node, so that they can be copied. Results do not depend on it.
 """
 
 from __future__ import annotations

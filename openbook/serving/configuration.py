@@ -45,7 +45,7 @@ class Bounds:
 
     @classmethod
     def sized(cls, slots: int = 0, replicas: int = 1) -> Bounds:
-        """For replicas of a model with slots. While all slots are in use, some more requests search, read and cite."""
+        """For one engine with `slots`, or for `replicas` without slots. While all slots are in use, other requests search and cite."""
         return cls(running=(cls().running + slots) * replicas)
 
 
