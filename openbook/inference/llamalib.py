@@ -313,7 +313,7 @@ class Context:
         self._memory = self._lib.llama_get_memory(self._handle)
         self._batch = self._lib.llama_batch_init(call_tokens, 0, 1)
         self._call_tokens, self.sequences = call_tokens, sequences
-        self._positions = [0] * sequences
+        self._positions, self._is_clear = [0] * sequences, False
         self._adapter, self._adapted = adapter, False
         self._cancelled: Callable[[], bool] = lambda: False
 
@@ -340,8 +340,10 @@ class Context:
         self._cancelled, self._failure = cancelled, None
 
     def clear(self) -> None:
-        self._lib.llama_memory_clear(self._memory, True)
-        self._positions = [0] * len(self._positions)
+        if not self._is_clear:  # it takes milliseconds, since all bytes are set to zero
+            self._lib.llama_memory_clear(self._memory, True)
+            self._positions = [0] * len(self._positions)
+            self._is_clear = True
 
     def remove(self, sequence: int) -> None:
         """The sequence is then empty."""
@@ -365,6 +367,7 @@ class Context:
         """Put a state of `tokens` tokens into an empty sequence. Raises EngineError when the library does not take it."""
         if self._cancelled():
             raise Aborted
+        self._is_clear = False
         taken = self._lib.llama_state_seq_set_data(self._handle, self._ffi.from_buffer(state), len(state), sequence)
         if taken != len(state):
             raise EngineError(f"llama.cpp rejects the state of a sequence: {library().last_error()}.")
@@ -412,6 +415,7 @@ class Context:
         """Evaluate (sequence, token) in one call; `wanted`: the places in it whose logits are asked for."""
         if self._cancelled():
             raise Aborted
+        self._is_clear = False
         batch, positions = self._batch, list(self._positions)
         batch.n_tokens = len(tokens)
         for i, (sequence, token) in enumerate(tokens):
