@@ -238,24 +238,43 @@ class KnowledgeBase:
             rows = integrity.documents(connection, f"d.path = :path AND {live.sql}", {"path": document, **live.values})
             return integrity.content(connection, rows[0].content_id) if rows else None
 
-    def pages(self, document: str, version: int | None = None) -> list[tuple[int, int]]:
+    def pages(self, of: StoredContent) -> list[tuple[int, int]]:
         """(number of the page, where it begins in the text) for each page that has text, in text order."""
         begins: dict[int, int] = {}
-        for passage in self.passages(document, version):
-            if passage.page is not None:
-                begins.setdefault(passage.page, passage.start)
+        with self.snapshot() as connection:
+            for row in integrity.passages(connection, of):
+                if row.page is not None:
+                    begins.setdefault(row.page, row.start)
         return list(begins.items())
 
-    def documents(self, scope: Scope | None = None, *, newest_first: bool = False) -> list[str]:
+    def documents(
+        self, scope: Scope | None = None, *, newest_first: bool = False, after: str = "", limit: int | None = None
+    ) -> list[str]:
         """Paths of the documents in `scope` (default: all of the newest version, whatever labels they carry), sorted.
 
-        With `newest_first` those that came or changed last are first.
+        With `newest_first` those that came or changed last are first. `after`: only paths behind this one; `limit`: at most so many.
         """
         with self.snapshot() as connection:
             seen = condition(scope, self.kept_version(scope.as_of if scope else None))
             order = "d.added_in DESC, d.path" if newest_first else "d.path"
-            rows = connection.execute(f"SELECT d.path FROM documents d WHERE {seen.sql} ORDER BY {order}", seen.values)
-            return [path for (path,) in rows]
+            sql = f"SELECT d.path FROM documents d WHERE d.path > :after AND {seen.sql} ORDER BY {order}"
+            if limit is not None:
+                sql += f" LIMIT {limit}"
+            return [path for (path,) in connection.execute(sql, {"after": after, **seen.values})]
+
+    def holds(self, document: str, scope: Scope) -> bool:
+        """Whether that document (its path) is in `scope`."""
+        with self.snapshot() as connection:
+            seen = condition(scope, self.kept_version(scope.as_of))
+            values = {"path": document, **seen.values}
+            return bool(integrity.documents(connection, f"d.path = :path AND {seen.sql}", values))
+
+    def count(self, scope: Scope) -> int:
+        """How many documents are in `scope`."""
+        with self.snapshot() as connection:
+            seen = condition(scope, self.kept_version(scope.as_of))
+            (count,) = connection.execute(f"SELECT count(*) FROM documents d WHERE {seen.sql}", seen.values).fetchone()
+            return int(count)
 
     def heads(self, documents: Iterable[str], scope: Scope) -> dict[str, DocumentHead]:
         """Title, metadata and the first lines of those of `documents` that `scope` sees, by path."""

@@ -6,7 +6,6 @@ A caller sees and changes only documents that its labels allow. The others do no
 from __future__ import annotations
 
 import os
-from bisect import bisect_right
 from collections.abc import Collection
 from dataclasses import replace
 from itertools import pairwise
@@ -54,7 +53,7 @@ class PathQuery(Body):
     def found(self, base: KnowledgeBase, caller: Caller) -> tuple[int, StoredContent]:
         """(the version asked for, what the document holds in it), if the caller may see it there. Raises ApiError."""
         version = base.kept_version(scope_of(base, caller, self.as_of).as_of)
-        is_seen = self.path in base.documents(caller.scope(version))
+        is_seen = base.holds(self.path, caller.scope(version))
         stored = base.content(self.path, version) if is_seen else None
         if stored is None:  # not there for this caller, or purged meanwhile
             raise _no_document(self.path, "path")
@@ -92,11 +91,11 @@ async def list_documents(call: CallOf, query: Annotated[DocumentsQuery, Query()]
     def work(stop: Stop) -> Documents:
         scope = scope_of(base, call.caller, query.as_of, query.where)
         stop.check()
-        version, paths = base.kept_version(scope.as_of), base.documents(scope)
-        first = 0 if query.after is None else bisect_right(paths, query.after)
-        data = [Document(path=path) for path in paths[first : first + limit]]
-        more = first + limit < len(paths)
-        return Documents(knowledge_base=base.id, version=version, data=data, has_more=more)
+        with base.snapshot():
+            version = base.kept_version(scope.as_of)
+            paths = base.documents(scope, after=query.after or "", limit=limit + 1)
+        data = [Document(path=path) for path in paths[:limit]]
+        return Documents(knowledge_base=base.id, version=version, data=data, has_more=len(paths) > limit)
 
     return await call.compute(work)
 
@@ -134,26 +133,27 @@ class DocumentText(Reply):
 @router.get("/v1/documents/text", **needs("read"))
 async def document_text(call: CallOf, query: Annotated[TextQuery, Query()]) -> DocumentText:
     """A part of one document's text, for instance around a citation. `pages` says where each page begins, if it has any."""
-    base, path = call.service.base(query.knowledge_base), query.path
+    base = call.service.base(query.knowledge_base)
     most = call.service.configuration.bounds.text_chars
     length = query.length or most
     check_at_most(length, most, "characters", "length")
 
     def work(stop: Stop) -> DocumentText:
         stop.check()
-        version, stored = query.found(base, call.caller)
+        with base.snapshot():
+            version, stored = query.found(base, call.caller)
+            begins = base.pages(stored)
         start = min(query.start, len(stored.text))
         end = min(start + length, len(stored.text))
-        begins = [*base.pages(path, version), (0, end)]  # (number, where it begins)
         pages = [
             Page(page=page, start=begin)
-            for (page, begin), (_, until) in pairwise(begins)
+            for (page, begin), (_, until) in pairwise([*begins, (0, end)])
             if begin < end and until > start
         ]
         return DocumentText(
             knowledge_base=base.id,
             version=version,
-            path=path,
+            path=query.path,
             media_type=stored.media_type,
             start=start,
             end=end,
@@ -230,7 +230,7 @@ async def versions(call: CallOf, query: Annotated[ListQuery, Query()]) -> Versio
                 version=each.version,
                 created_at=each.created_at,
                 tags=list(each.tags),
-                documents=len(base.documents(call.caller.scope(each.version))),
+                documents=base.count(call.caller.scope(each.version)),
             )
             for each in stop.each(history(base)[:limit])
         ]

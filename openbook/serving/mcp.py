@@ -170,8 +170,8 @@ def tools_over(run_tool: ToolRunner) -> MCPServer:
         """Read a part of a document's text, for example around a passage that `search` found."""
 
         def work(tools: ToolContext) -> Part:
-            seen = document in tools.base.documents(tools.scope)
-            text = tools.base.text(document, tools.scope.as_of) if seen else None
+            is_seen = tools.base.holds(document, tools.scope)
+            text = tools.base.text(document, tools.scope.as_of) if is_seen else None
             if text is None:
                 raise QuestionError(f"There is no document {document[:200]!r}. Use a name that `search` returns.")
             part = text[start : start + length]

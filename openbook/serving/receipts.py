@@ -12,7 +12,7 @@ from fastapi import APIRouter
 
 from openbook import receipts
 from openbook.errors import VersionNotKept
-from openbook.knowledge import KnowledgeBase
+from openbook.knowledge import KnowledgeBase, Scope
 from openbook.records import Digest, Receipt
 from openbook.replay import ReplayResult, passage_of, replay
 from openbook.serving.auth import Caller
@@ -100,8 +100,11 @@ def _may_see(base: KnowledgeBase | None, caller: Caller, found: Receipt) -> bool
     """Whether the caller may see every document that the receipt names."""
     if base is None or not found.passages:
         return not found.passages
+
+    def sees_all(scope: Scope) -> bool:
+        return all(base.holds(passage.document, scope) for passage in found.passages)
+
     try:
-        seen = set(base.documents(caller.scope(found.knowledge_base_version)))
+        return sees_all(caller.scope(found.knowledge_base_version))
     except VersionNotKept:
-        seen = set(base.documents(caller.scope()))
-    return all(passage.document in seen for passage in found.passages)
+        return sees_all(caller.scope())
