@@ -123,7 +123,7 @@ def ask(
     query: str = "",
     scope: Scope = UNLABELLED,
     reranker: Reranker | None = None,
-    on_text: Callable[[str], None] = lambda piece: None,
+    on_text: Callable[[str], None] | None = None,
     progress: Progress = lambda done, total: None,
     cancelled: Cancelled = never,
 ) -> Answer:
@@ -154,9 +154,9 @@ def ask(
 
     # 2) Read: as many of the best as fit into the model's context, and say so when some do not.
     abstentions = [ABSTENTION, *([model.reader.abstention] if model.reader else [])]
-    preview = TextPreview(on_text, abstentions if base is not None else [])
+    show = TextPreview(on_text, abstentions if base is not None else []).feed if on_text else None
     asked = with_instruction(question, options.instruction)
-    reading = read_hits(asked, found.hits, found.strategy, model, decoding, preview.feed, cancelled, progress)
+    reading = read_hits(asked, found.hits, found.strategy, model, decoding, show, cancelled, progress)
     text, abstained = final_answer(reading, model)
 
     # 3) Cite: every sentence of the answer gets a verbatim quote, or the answer says that it has none.
@@ -247,7 +247,7 @@ def read_hits(
     strategy: str,
     model: FrozenModel,
     decoding: Decoding,
-    on_text: Callable[[str], None] = lambda piece: None,
+    on_text: Callable[[str], None] | None = None,
     cancelled: Cancelled = never,
     progress: Progress = lambda done, total: None,
 ) -> Reading:
@@ -275,7 +275,7 @@ def _read_each(
     hits: Sequence[Hit],
     model: FrozenModel,
     decoding: Decoding,
-    on_text: Callable[[str], None],
+    on_text: Callable[[str], None] | None,
     cancelled: Cancelled,
 ) -> Reading:
     """Passages one by one until one surely holds the answer. Raises ContextOverflow when none of them fits, EngineError."""
@@ -423,7 +423,7 @@ def _cut_short(completion: Completion | None) -> tuple[str, ...]:
     return ("The answer was cut off at the longest length allowed (max_tokens).",)
 
 
-def _streamed(stream: Generator[str, None, _Result], on_text: Callable[[str], None]) -> tuple[_Result, Timings]:
+def _streamed(stream: Generator[str, None, _Result], on_text: Callable[[str], None] | None) -> tuple[_Result, Timings]:
     """What the stream returns, after every piece of it was shown."""
     started = time.perf_counter()
     first_token_s: float | None = None
@@ -436,7 +436,8 @@ def _streamed(stream: Generator[str, None, _Result], on_text: Callable[[str], No
                 return result, Timings(first_token_s=first_token_s, read_s=time.perf_counter() - started)
             if first_token_s is None:
                 first_token_s = time.perf_counter() - started
-            on_text(piece)
+            if on_text is not None:
+                on_text(piece)
 
 
 def _receipt(

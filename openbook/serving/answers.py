@@ -140,7 +140,7 @@ async def respond(
     if not trained and len(conversation.instruction) <= MAX_INSTRUCTION_CHARS:
         options = replace(options, instruction=conversation.instruction)
 
-    def work(stop: Stop, show: Callable[[str], None] = lambda piece: None) -> ServedAnswer:
+    def work(stop: Stop, show: Callable[[str], None] | None = None) -> ServedAnswer:
         scope = knowledge.Scope()
         if base is not None:
             scope = scope_of(base, call.caller, own.as_of, own.where, "openbook.as_of")
@@ -165,7 +165,7 @@ def answered(
     scope: knowledge.Scope,
     options: Options,
     stop: Stop,
-    show: Callable[[str], None] = lambda piece: None,
+    show: Callable[[str], None] | None = None,
 ) -> Answer:
     """The answer, with its receipt in the log if one is kept; to be called on a thread. Without `base` it is closed-book.
 
