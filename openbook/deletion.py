@@ -295,7 +295,8 @@ def _clear_unfinished(places: Places) -> int:
     with storage_errors(f"delete what killed processes left in {at.home}"):
         for parent in (at.cache_dir / "docs", at.diagnoses_dir, *at.runs_dir.glob("*")):
             delete_left_over(parent)
-        for root in places.roots:
+        roots = {root.resolve() for root in places.roots}
+        for root in (each for each in roots if roots.isdisjoint(each.parents)):
             cleared += sum(delete_abandoned(path) for path in root.rglob(".*") if is_unfinished(path))
         for pattern, lock in (
             *(("*", lock) for lock in at.uploads_dir.glob("**/.lock")),  # an upload is there only while it is read
