@@ -95,7 +95,7 @@ def create_app(
     routers += [page.report_router] if configuration.report is not None else []
     for router in routers:
         app.include_router(router)
-    app.state.service, app.state.bounds, app.state.unfinished = service, bounds, {}
+    app.state.service, app.state.unfinished = service, {}
     app.state.mcp = mcp.make_manager(service)
 
     def openapi() -> dict[str, Any]:

@@ -184,7 +184,8 @@ class _StrictRequest(Request):
         return parse_json(await self.body())
 
     async def form(self, **_: Any) -> FormData:  # type: ignore[override]  # FastAPI awaits it
-        return await parse_form(self.headers, self.stream(), self.app.state.bounds.upload_files)
+        bounds = self.app.state.service.configuration.bounds
+        return await parse_form(self.headers, self.stream(), bounds.upload_files)
 
 
 def scope_of(
