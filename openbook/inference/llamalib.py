@@ -1,6 +1,6 @@
 """A thin, typed layer over llama.cpp's C API: the library, a model's weights and vocabulary, an evaluation context.
 
-Everything unsafe (pointers, lifetimes, callbacks) stays in this file and in `hidden_state`.
+Everything unsafe (pointers, lifetimes, callbacks) stays in this file and in `answerability.HiddenStateTap`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from openbook.errors import EngineError
-from openbook.inference.hidden_state import HiddenStateTap
+from openbook.inference.answerability import HiddenStateTap
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
