@@ -69,7 +69,7 @@ def open_book_prompt(
     side_by_side: bool = False,
 ) -> Prompt:
     texts = [_SOFT_BREAK.sub(r"\1 ", f"\n{p.text.strip()}")[1:] for p in passages]
-    shown = [(p.place, f"{p.header}\n{t}" if p.header else t) for p, t in zip(passages, texts, strict=True)]
+    shown = [(p.heading_path, f"{p.header}\n{t}" if p.header else t) for p, t in zip(passages, texts, strict=True)]
     prompt = reading_prompt(question, shown, reader, citing=citing, side_by_side=side_by_side)
     labels = sorted({label for p in passages for label in p.labels})
     return replace(prompt, origins=tuple(p.origins for p in passages), labels=tuple(labels))

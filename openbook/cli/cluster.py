@@ -17,7 +17,7 @@ from openbook.cli.options import JSON, KB, PLACE, YES, cluster_option
 from openbook.errors import ClusterError, ConfigError, KnowledgeBaseMissing, OpenBookError
 
 if TYPE_CHECKING:
-    from openbook.cluster.local import Running, State
+    from openbook.cluster.local import ClusterRecord, Running
     from openbook.cluster.status import BaseStatus, RayStatus
     from openbook.config import Place, Settings
 
@@ -184,7 +184,7 @@ def move(source: Place, target: Place, as_json: bool) -> None:
     )
 
 
-def _known() -> State:
+def _known() -> ClusterRecord:
     """Raises ConfigError when no cluster was started here."""
     from openbook.cluster import local
 

@@ -34,7 +34,7 @@ from openbook.inference.frozen import SIDE_BY_SIDE, ReadEach
 from openbook.inference.kv_cache import KVCache, next_key, root_key
 from openbook.inference.llamalib import Aborted, Adapter, Context, Model, library
 from openbook.inference.passage_selection import choose, enough, score_of
-from openbook.inference.slots import MOST_SLOTS, SLOT_TOKENS, Batcher, SlotAnswer, Turns, alike_widths
+from openbook.inference.slots import MOST_SLOTS, SLOT_TOKENS, Batcher, SlotAnswer, Turns, usable_widths
 from openbook.inference.tokenizer import PromptTokenizer
 from openbook.models.gguf_writer import reader_format
 from openbook.models.verify_cache import Trial
@@ -424,7 +424,7 @@ class LlamaCppEngine:
         # Any prime would do: the ids are spread over the vocabulary.
         sample = [7919 * number % self._model.vocabulary_size for number in range(1, _SAMPLE_TOKENS + 1)]
         try:
-            least, most = alike_widths(self._pool.first, context, slots, sample)
+            least, most = usable_widths(self._pool.first, context, slots, sample)
         except EngineError as error:
             raise EngineError(
                 f"{self.identity.name!r} cannot answer in slots: {error} Open it without slots."

@@ -21,7 +21,7 @@ from openbook.answer import CLOSED_BOOK, Options, ask
 from openbook.conversation import resolve_follow_up
 from openbook.knowledge import KnowledgeBase
 from openbook.prompts import checked_question
-from openbook.receipts import append
+from openbook.receipts import append_receipt
 from openbook.records import Answer, Decoding, canonical_json, sha256_hex
 from openbook.serving.concurrency import Stop
 from openbook.serving.errors import ApiError, ClientGone, api_error, check_at_most, invalid
@@ -196,7 +196,7 @@ def answered(
     if cancelled:
         stop.check()
     if (log := service.configuration.receipts) is not None:
-        append(log, answer.receipt)
+        append_receipt(log, answer.receipt)
     understood_as = (f"Understood as: {answer.question}",) if meant.rewritten else ()
     return replace(answer, notes=(*understood_as, *answer.notes))
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
-from openbook.deletion import Places, finish, purge_everywhere
+from openbook.deletion import PurgeTargets, finish_purge_everywhere, purge_everywhere
 from openbook.errors import NoPicture, TextIsElsewhere
 from openbook.knowledge import KnowledgeBase, pictures, remove
 from openbook.knowledge.discovery import display_path
@@ -25,7 +25,7 @@ from openbook.serving.auth import Caller
 from openbook.serving.concurrency import Stop
 from openbook.serving.errors import ApiError, check_at_most
 from openbook.serving.schemas import Body, Count, FileVerdict, FileVerdicts, NonEmpty, Offset, OfVersion, Reply
-from openbook.serving.service import Call, CallOf, Route, content, needs, scope_of
+from openbook.serving.service import Call, CurrentCall, Route, needs, response_of, scope_of
 
 router = APIRouter(route_class=Route)
 
@@ -84,7 +84,7 @@ class Documents(OfVersion):
 
 
 @router.get("/v1/documents", **needs("read"))
-async def list_documents(call: CallOf, query: Annotated[DocumentsQuery, Query()]) -> Documents:
+async def list_documents(call: CurrentCall, query: Annotated[DocumentsQuery, Query()]) -> Documents:
     """The documents that the caller may see, in the order of their paths."""
     base, limit = call.service.base(query.knowledge_base), query.checked_limit(call)
 
@@ -131,7 +131,7 @@ class DocumentText(Reply):
 
 
 @router.get("/v1/documents/text", **needs("read"))
-async def document_text(call: CallOf, query: Annotated[TextQuery, Query()]) -> DocumentText:
+async def document_text(call: CurrentCall, query: Annotated[TextQuery, Query()]) -> DocumentText:
     """A part of one document's text, for instance around a citation. `pages` says where each page begins, if it has any."""
     base = call.service.base(query.knowledge_base)
     most = call.service.configuration.bounds.text_chars
@@ -171,8 +171,8 @@ class PageQuery(PathQuery):
     page: Count
 
 
-@router.get("/v1/documents/page", response_class=Response, **needs("read", also=content(_PNG, format="binary")))
-async def page_picture(call: CallOf, query: Annotated[PageQuery, Query()]) -> Response:
+@router.get("/v1/documents/page", response_class=Response, **needs("read", also=response_of(_PNG, format="binary")))
+async def page_picture(call: CurrentCall, query: Annotated[PageQuery, Query()]) -> Response:
     """A page of a PDF as a picture, if its file has not changed since its text was read.
 
     Refused with 404 `page_not_found`; with 409 `not_a_pdf`, `file_not_kept` (it was uploaded), `file_unreadable` (usually it
@@ -220,7 +220,7 @@ class Versions(Reply):
 
 
 @router.get("/v1/versions", **needs("read"))
-async def versions(call: CallOf, query: Annotated[ListQuery, Query()]) -> Versions:
+async def versions(call: CurrentCall, query: Annotated[ListQuery, Query()]) -> Versions:
     """The newest first. `documents` counts those that the caller may see. Changes between versions are not shown, since they count all documents."""
     base, limit = call.service.base(query.knowledge_base), query.checked_limit(call, default=100)
 
@@ -262,7 +262,7 @@ class Difference(Reply):
 
 
 @router.get("/v1/versions/difference", **needs("read"))
-async def difference(call: CallOf, query: Annotated[DifferenceQuery, Query()]) -> Difference:
+async def difference(call: CurrentCall, query: Annotated[DifferenceQuery, Query()]) -> Difference:
     """From version `before` to `after` (default: the newest), between what the caller may see of both.
 
     Each list has at most `limit` entries; `counts` says how many there are.
@@ -299,7 +299,7 @@ class DocumentsBody(Body):
 
 
 @router.post("/v1/documents/remove", **needs("write"))
-async def remove_documents(call: CallOf, body: DocumentsBody) -> FileVerdicts:
+async def remove_documents(call: CurrentCall, body: DocumentsBody) -> FileVerdicts:
     """Take documents out of the newest version; older ones still hold them."""
     base = call.service.base(body.knowledge_base)
 
@@ -337,18 +337,18 @@ class PurgeReply(Reply):
 
 
 @router.post("/v1/documents/purge", **needs("admin"))
-async def purge_documents(call: CallOf, body: PurgeBody) -> PurgeReply:
+async def purge_documents(call: CurrentCall, body: PurgeBody) -> PurgeReply:
     """Delete documents from all versions, indexes and caches, and prove it by a scan of all bytes."""
     base, settings = call.service.base(body.knowledge_base), call.service.configuration.settings
 
     def work(stop: Stop) -> PurgeReply:
-        places = Places.of(settings)
-        finish(base, places)
+        targets = PurgeTargets.of(settings)
+        finish_purge_everywhere(base, targets)
         scopes = [call.caller.scope(each.version) for each in history(base)]
         seen = {path for scope in scopes for path in base.documents(scope)}
         body.check_visible(seen)
         try:
-            done = purge_everywhere(base, body.documents, places, copies=body.copies)
+            done = purge_everywhere(base, body.documents, targets, copies=body.copies)
         except TextIsElsewhere as error:
             # Without its message, which names the other documents with the text: the caller may not see them.
             message = "Another document holds the same text. To purge every copy, send copies: true."

@@ -19,7 +19,7 @@ from openbook.serving.auth import Caller
 from openbook.serving.concurrency import Stop
 from openbook.serving.errors import ApiError
 from openbook.serving.schemas import Body, Reply
-from openbook.serving.service import Call, CallOf, Route, needs
+from openbook.serving.service import Call, CurrentCall, Route, needs
 
 router = APIRouter(route_class=Route)
 
@@ -45,7 +45,7 @@ class Replay(Reply):
 
 
 @router.get("/v1/receipts/{digest}", **needs("read"))
-async def receipt(call: CallOf, digest: str) -> KeptReceipt:
+async def receipt(call: CurrentCall, digest: str) -> KeptReceipt:
     """The receipt of that digest."""
 
     def work(stop: Stop) -> Receipt:
@@ -59,7 +59,7 @@ async def receipt(call: CallOf, digest: str) -> KeptReceipt:
 
 
 @router.post("/v1/replay", **needs("read"))
-async def replay_receipt(call: CallOf, body: ReplayBody) -> Replay:
+async def replay_receipt(call: CurrentCall, body: ReplayBody) -> Replay:
     """Answers again, with the model of this server and the passages of the receipt."""
 
     def work(stop: Stop) -> ReplayResult:

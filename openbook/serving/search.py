@@ -14,7 +14,7 @@ from openbook.records import EmbedderIdentity, Hit, Passage
 from openbook.serving.concurrency import Stop
 from openbook.serving.errors import ApiError, check_at_most, invalid
 from openbook.serving.schemas import Body, OfVersion, Reply, ScopeParams
-from openbook.serving.service import CallOf, Route, needs, scope_of
+from openbook.serving.service import CurrentCall, Route, needs, scope_of
 
 router = APIRouter(route_class=Route)
 
@@ -42,7 +42,7 @@ class FoundPassages(OfVersion):
 
 
 @router.post("/v1/search", **needs("read"))
-async def search(call: CallOf, body: SearchBody) -> FoundPassages:
+async def search(call: CurrentCall, body: SearchBody) -> FoundPassages:
     """Passages for a query, best first, from documents that the caller may see."""
     service = call.service
     check_at_most(body.limit, service.configuration.bounds.hits, "passages", "limit")
@@ -95,7 +95,7 @@ class Embeddings(Reply):
 
 
 @router.post("/v1/embeddings", **needs("read"))
-async def embeddings(call: CallOf, body: EmbeddingBody) -> Embeddings:
+async def embeddings(call: CurrentCall, body: EmbeddingBody) -> Embeddings:
     """Vectors like those of the passages in the knowledge base. `usage` counts the tokens that were read."""
     embedder, bounds = call.service.embedder, call.service.configuration.bounds
     identity = embedder.identity

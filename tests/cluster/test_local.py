@@ -61,7 +61,7 @@ def home(own_home: Path, ray_start: Path) -> Iterator[Path]:
         local.stop(own_home, delete=True)
 
 
-def left_of(state: local.State) -> list[str]:
+def left_of(state: local.ClusterRecord) -> list[str]:
     folders = [each for each in (state.folder, state.postgres, state.scratch) if Path(each).exists()]
     commands = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]
     return folders + [
@@ -69,7 +69,7 @@ def left_of(state: local.State) -> list[str]:
     ]
 
 
-def runs_nothing(state: local.State) -> bool:
+def runs_nothing(state: local.ClusterRecord) -> bool:
     found = local.running(state)
     return not found.workers and not any(each.processes for each in found.services)
 
@@ -144,10 +144,10 @@ def test_its_life(home: Path, out: Out) -> None:
 def test_a_start_that_fails_leaves_nothing(
     home: Path, ray_start: Path, out: Out, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written: list[local.State] = []
+    written: list[local.ClusterRecord] = []
     write = local._write
 
-    def note_and_write(home: Path, state: local.State) -> None:
+    def note_and_write(home: Path, state: local.ClusterRecord) -> None:
         written.append(state)
         write(home, state)
 
