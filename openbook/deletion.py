@@ -88,8 +88,8 @@ class OutOfReach:
 
 @dataclass(frozen=True, slots=True)
 class PurgedEverywhere:
-    """`texts`: digests of what the documents held. `carried`: models that have learned from them, and cannot forget, or
-    of which nobody knows it (`found` is None).
+    """`texts`: digests of the documents' texts. `carried`: models that learned from them and cannot forget, and models of which
+    nobody knows whether they did (`found` is None).
     """
 
     purged: PurgeResult
@@ -114,7 +114,7 @@ class PurgedEverywhere:
 
     @property
     def not_clean(self) -> list[OutOfReach]:
-        """What is out of reach and may hold a trace, or does. Weights are numbers: what a model learned, `carried` says."""
+        """What is out of reach and may hold a trace. Weights do not count: `carried` says what a model learned."""
         return [each for each in self.out_of_reach if each.reason != "weights"]
 
     @property

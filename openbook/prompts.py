@@ -1,8 +1,7 @@
-"""The words in which models are asked to answer, from passages or without any: a `Prompt` of them, and back.
+"""The prompts that ask a model to answer, from passages or from memory, and the way back from a block to its text.
 
-Rewriting a question, overviews, judging and drafting have theirs in their own modules.
-
-Trained readers are asked exactly as they were in training, which uses the same functions.
+Prompts for rewriting a question, overviews, judging and drafting stand in the modules that need them. Training uses the functions
+here, so that a trained reader is asked exactly as it was in training.
 """
 
 from __future__ import annotations

@@ -131,7 +131,7 @@ def verify_log(folder: Path, head: Digest = "") -> tuple[int, Digest]:
     for digest, _ in _lines(folder):
         last, count, seen = digest, count + 1, seen or digest == head
     if not seen:
-        raise ReceiptError(f"The log does not hold the line {head}: it was cut off before it, or written anew.")
+        raise ReceiptError(f"The log has no line {head}: it was truncated before that line, or rewritten.")
     return count, last
 
 

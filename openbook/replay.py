@@ -72,8 +72,8 @@ def replay(
 def _other_class(receipt: Receipt, engine: str) -> list[str]:
     if engine == receipt.numeric_class or not receipt.numeric_class:
         return []
-    why = "The numeric class is another, so the last digits of what is computed may differ, or what the model declines"
-    return [f"{why}: then {receipt.numeric_class!r}, now {engine!r}."]
+    changed = f"The numeric class changed from {receipt.numeric_class!r} to {engine!r}"
+    return [f"{changed}, so results may differ in their last digits, and the model may decline other questions."]
 
 
 def _found(

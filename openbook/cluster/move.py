@@ -60,7 +60,7 @@ class MoveResult:
 def move(source: Place, target: Place, progress: StagedProgress = lambda *_: None) -> MoveResult:
     """Copy the knowledge base in `source` to `target`, which must be empty. The source stays as it is.
 
-    Raises KnowledgeError for a source that is none, is damaged or has something unfinished, and for a target that is not empty;
+    Raises KnowledgeError for a source that is not a knowledge base, is damaged or has something unfinished, and for a target that is not empty;
     StorageError, KnowledgeBaseBusy.
     """
     store = store_of(target)

@@ -54,7 +54,7 @@ _FOLLOW_S = 60.0  # for all replicas to delete it
 _NAME = "engine"
 # Begins the names of applications; the id of the Ray job that began one follows, then the model's digest.
 _PREFIX = "openbook-"
-_NOBODY = "No replica is there. See on the cluster: serve status"
+_NOBODY = "No replica is running. Check on the cluster with: serve status"
 
 OpenModel: TypeAlias = Callable[[], FrozenModel]
 Follow: TypeAlias = Callable[[bytes], bool]
@@ -191,10 +191,10 @@ class EngineReplica:
             running.cancel()  # if it has not begun
 
     def _marked(self, prompt: Prompt) -> Prompt:
-        """The prompt with its `purge_mark` as a position in this machine's purge list; the server gave one in its own list.
+        """The prompt with a `purge_mark` for the purge list of this machine. The server's mark is a position in its own list.
 
-        What was purged since is in the list here already only if a longer one was announced; before the first announcement nobody knows.
-        Then the mark is 0: nothing is kept of any passage that was ever purged.
+        If a longer list was announced since, what was purged meanwhile may be in the list here already. Then the mark is 0: nothing is
+        kept of any passage that was ever purged. The same holds before the first announcement.
         """
         engine, mark = self._model.engine, prompt.purge_mark
         if mark is None or not isinstance(engine, CachingEngine):
@@ -381,7 +381,7 @@ class Replicas:
             if count:
                 return cls(count, count, threads)
             if time.monotonic() > given_up_at:
-                raise ConfigError("All cores of the Ray cluster are in use. See there: ray status")
+                raise ConfigError("All cores of the Ray cluster are in use. Check on the cluster with: ray status")
             time.sleep(0.5)
 
     def open(
@@ -395,7 +395,7 @@ class Replicas:
     ) -> FrozenModel:
         """The model of that digest, which each replica opens by `open_model`. `count`: the tokens of a prompt.
 
-        What is on the purge list of `states` now or later, each replica gets for `follow` within seconds of its start or of the purge.
+        Each replica gets the purge list of `states` for `follow`: within seconds of its start, and of each later purge.
         Closing the model ends the replicas. Raises ClusterError when they cannot start.
         """
         scaling: dict[str, Any] = {"num_replicas": self.least}
@@ -443,7 +443,7 @@ def _usable_cores(threads: int) -> list[float]:
     cores = [float(each["Resources"].get("CPU", 0)) for each in nodes() if each["Alive"]]
     usable = [each for each in cores if each >= 1]
     if not usable:
-        raise ConfigError("No machine of the Ray cluster has a core for work. See there: ray status")
+        raise ConfigError("No machine of the Ray cluster has a core for work. Check on the cluster with: ray status")
     if threads > max(usable):
         raise ConfigError(f"No machine of the Ray cluster has {threads} cores; set OPENBOOK_THREADS to fewer.")
     return usable

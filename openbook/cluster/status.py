@@ -18,7 +18,7 @@ from openbook.knowledge.indexes import Indexes
 if TYPE_CHECKING:
     from openbook.knowledge import KnowledgeBase
 
-_LOST = ("WORKER_DIED", "NODE_DIED")  # why an actor is no more, where nobody wanted that
+_LOST = ("WORKER_DIED", "NODE_DIED")  # causes of an actor's death that nobody intended
 
 _WITHOUT_VECTOR = (
     "SELECT count(*) FROM passages p LEFT JOIN embeddings e ON e.embedding_key = p.embedding_key "

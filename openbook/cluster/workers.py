@@ -365,8 +365,8 @@ class ClusterParsers:
     def parse_all(self, paths: Iterable[Path]) -> Iterator[tuple[Path, Parsed]]:
         paths = list(paths)
         tesseract = languages_here(self._ocr)
-        # A sandbox may be started and asked twice for a file. Only an actor without memory takes longer: in Python, whoever starts
-        # a thread that finds none waits for ever.
+        # A sandbox may be started twice for a file, and asked twice. Only an actor without memory takes longer: in Python, the start of
+        # a thread hangs when there is no memory for it.
         patience_s = START_S + 4 * self._limits.timeout_s
         outcomes = self._workers.results("parse", (self._task(path, tesseract) for path in paths), patience_s)
         for path, outcome in zip(paths, outcomes, strict=True):

@@ -85,14 +85,14 @@ class KVCache:
         self._used = 0  # bytes in memory
         self._on_disk: int | None = None  # bytes, as far as this process knows; None: not counted yet
         self._uncounted = 0  # of them written since they were counted
-        self._mark = 0  # bytes of the list of purged passages that were taken notice of
+        self._mark = 0  # how many bytes of the purge list this process has read
 
     @classmethod
     def of(cls, settings: Settings) -> KVCache:
         return cls(settings.states_dir, memory_bytes=settings.kv_memory << 20, disk_bytes=settings.kv_disk << 20)
 
     def purge_mark(self) -> int:
-        """Take notice of what was purged meanwhile. The result belongs to each `put` of the request that begins now."""
+        """Forget what was purged meanwhile. Give the result to each `put` of the request that begins now."""
         purged, end = self._purged_since(self._mark)
         with self._lock:
             self._drop_from_memory(purged)

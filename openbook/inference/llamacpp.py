@@ -51,7 +51,7 @@ _SAMPLE_TOKENS = 24  # from which the prompts are cut that slots are tried with
 _SLOTS = re.compile(r"; answers in (\d+) slots ")
 
 Look: TypeAlias = "Callable[[NDArray[np.float32]], object]"
-"""Gets each row of logits by which something is decided, in order: the probe behind every claim that nothing changed."""
+"""Called with each row of logits that decides something, in order. Tests compare these rows."""
 
 
 class LlamaCppEngine:

@@ -287,7 +287,7 @@ class Context:
         turn: AbstractContextManager[object] | None = None,
         hidden_layer: int | None = None,
     ) -> None:
-        """`turn`: what is held during each call. `hidden_layer`: the one that `hidden_state` is of."""
+        """`turn` is entered for each call. `hidden_layer`: the layer whose output `hidden_state` gives."""
         self._ffi, self._lib = library().ffi, library().lib
         self._model, self._turn = model, turn or nullcontext()
         params = self._lib.llama_context_default_params()
@@ -391,7 +391,7 @@ class Context:
     def evaluate(self, blocks: Sequence[tuple[int, Sequence[int]]], *, tap: bool = False) -> list[NDArray[np.float32]]:
         """Evaluate (sequence, its next block) of all together; for each the logits after its last token, float32 [vocabulary].
 
-        `tap`: `hidden_state` then is of the last token of all, where there is a hidden layer.
+        `tap`: keep what the hidden layer, if there is one, gives for the last token of all.
         """
         found: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(blocks)
         with self._tap.looking() if tap and self._tap else nullcontext():

@@ -181,7 +181,7 @@ class Route(APIRoute):
             raise ApiError(415, message, code="unsupported_content_type")
         keys = Counter(key for key, _ in request.query_params.multi_items())
         if twice := next((key for key, times in keys.items() if times > 1), None):
-            raise invalid(f"The parameter {twice[:100]!r} stands more than once; send it once.", twice[:100])
+            raise invalid(f"The parameter {twice[:100]!r} is given more than once; send it once.", twice[:100])
 
 
 class _StrictRequest(Request):
