@@ -95,7 +95,7 @@ class ProgramStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class RunningCluster:
     """What runs now. `workers`: a process for each of Ray's nodes that work; whoever ends it loses that worker."""
 
     state: ClusterRecord
@@ -129,7 +129,7 @@ def read_state(home: Path) -> ClusterRecord | None:
     return state
 
 
-def running(state: ClusterRecord) -> Running:
+def running(state: ClusterRecord) -> RunningCluster:
     """What of it runs. Asks the machine, and starts nothing."""
     from openbook.cluster.local_object_store import object_store_process
 
@@ -143,10 +143,10 @@ def running(state: ClusterRecord) -> Running:
         ProgramStatus("object store", state.objects, str(state.objects_folder), (objects,) if objects else ()),
         ProgramStatus("Ray", state.ray, state.scratch, registries + heads if registries and heads else ()),
     )
-    return Running(state, services, workers)
+    return RunningCluster(state, services, workers)
 
 
-def start(home: Path, workers: int, announce: Callable[[str], None]) -> Running:
+def start(home: Path, workers: int, announce: Callable[[str], None]) -> RunningCluster:
     """Start what does not run yet of a cluster with so many workers, each with one CPU.
 
     When that fails or is interrupted, all that this call started is stopped, and what it made is deleted.
@@ -311,7 +311,7 @@ def _check_port(name: str, url: str) -> None:
 # --- what is stopped --------------------------------------------------------------------------------------------------
 
 
-def _stop(state: ClusterRecord, before: Running | None) -> None:
+def _stop(state: ClusterRecord, before: RunningCluster | None) -> None:
     """Stop all but what ran `before`. Raises ClusterError, StorageError."""
     from openbook.cluster.local_object_store import stop_object_store
 
