@@ -130,7 +130,7 @@ def read_state(home: Path) -> ClusterRecord | None:
 
 
 def running(state: ClusterRecord) -> RunningCluster:
-    """What of it runs. Asks the machine, and starts nothing."""
+    """Which parts of the cluster run. This only looks, and starts nothing."""
     from openbook.cluster.local_object_store import object_store_process
 
     ray = _ray_processes(Path(state.scratch))
@@ -147,7 +147,7 @@ def running(state: ClusterRecord) -> RunningCluster:
 
 
 def start(home: Path, workers: int, announce: Callable[[str], None]) -> RunningCluster:
-    """Start what does not run yet of a cluster with so many workers, each with one CPU.
+    """Start the parts of a cluster that do not run yet, with so many workers of one CPU each.
 
     When that fails or is interrupted, all that this call started is stopped, and what it made is deleted.
 

@@ -28,7 +28,7 @@ from openbook.records import canonical_json
 
 Row: TypeAlias = tuple[Any, ...]
 
-MOVING = "moving"  # in `meta` of a target that is not complete: of which state of the source it holds a part
+MOVING = "moving"  # key in `meta` of an incomplete target: the state of the source that it holds a part of
 BATCH = 500  # rows; a text may have megabytes
 WRITER_S = 30.0
 
@@ -89,7 +89,7 @@ def move(source: Place, target: Place, progress: StagedProgress = lambda *_: Non
 
 
 def _state(reading: Connection) -> str:
-    """Changes when what is to be copied does, or in which order."""
+    """A digest that changes when the rows to copy change, or their order."""
     versions = [version for (version,) in reading.execute("SELECT version FROM versions ORDER BY version")]
     rows = tuple(reading.execute("SELECT count(*), max(id) FROM documents").fetchone())
     return hashlib.sha256(canonical_json([2, versions, *rows])).hexdigest()

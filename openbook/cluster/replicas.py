@@ -52,7 +52,7 @@ _GRACE_S = 20.0  # for requests under way when replicas end
 _PURGE_S = 5.0  # between two looks at what was purged
 _FOLLOW_S = 60.0  # for all replicas to delete it
 _NAME = "engine"
-# Begins the names of applications; the id of the Ray job that began one follows, then the model's digest.
+# How the name of an application begins. The id of the Ray job that started it follows, then the model's digest.
 _PREFIX = "openbook-"
 _NOBODY = "No replica is running. Check on the cluster with: serve status"
 
@@ -353,7 +353,7 @@ class ReplicatedEngine:
 
 @dataclass(frozen=True, slots=True)
 class Replicas:
-    """So many replicas: `least`, and up to `most` while many ask. Each computes with `threads` threads."""
+    """`least` replicas, and up to `most` while there are many requests. Each computes with `threads` threads."""
 
     least: int
     most: int

@@ -38,7 +38,7 @@ MODEL, TOKENIZER = "model.onnx", "tokenizer.json"
 DATA = Path(__file__).parent / "data"
 GRAPHS = {True: "minilm_int8.onnx", False: "minilm_uint8.onnx"}  # for signed weights, and for those shifted by 128
 TENSORS = "minilm_tensors.json"  # for each tensor of the graphs its parts in the model's file, which lie side by side
-INT8_TEST = "probe.onnx"
+INT8_TEST = "probe.onnx"  # a graph that shows whether int8 is exact on this processor
 INT8_TEST_SIZE = 64  # its product is of [N, 64] and [64, 64]
 
 
@@ -169,7 +169,7 @@ def int8_tensors(model: bytes, *, signed: bool) -> dict[str, NDArray[Any]]:
 
 
 def int8_is_exact(session: Any) -> bool:
-    """Whether this processor multiplies uint8 by int8 without saturating, by a session of the probe.
+    """Whether this processor multiplies uint8 by int8 without saturating, by a session of the test graph.
 
     Without VNNI, x86 adds pairs of products in 16 bits, where 2 x 255 x 127 does not fit. Weights in uint8 take another
     way there, which is exact.
