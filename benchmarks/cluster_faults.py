@@ -50,7 +50,7 @@ from openbook.config import DatabaseUrl
 from openbook.errors import OpenBookError
 from openbook.knowledge import KnowledgeBase, RunOptions, sync
 from openbook.knowledge.check import check
-from openbook.knowledge.embeddings import Progress
+from openbook.parallel import StagedProgress
 from openbook.parsers.sandbox import Limits, OpenParsers, ParserPool
 from openbook.records import Hit, sha256_hex
 from openbook.testing import HashEmbedder
@@ -186,7 +186,9 @@ class Bench:
     def opened(self, place: DatabaseUrl) -> KnowledgeBase:
         return KnowledgeBase.ensure(place, HashEmbedder().identity)
 
-    def sync(self, base: KnowledgeBase, progress: Progress = lambda *_: None, workers: Workers | None = None) -> None:
+    def sync(
+        self, base: KnowledgeBase, progress: StagedProgress = lambda *_: None, workers: Workers | None = None
+    ) -> None:
         parsers: OpenParsers = workers.parsers if workers else lambda limits, ocr: nullcontext(self.parsers)
         options = RunOptions(Limits(timeout_s=5.0), parsers=parsers, progress=progress)
         sync(base, self.docs, workers.embedder if workers else HashEmbedder(), options=options)

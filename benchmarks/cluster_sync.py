@@ -163,7 +163,7 @@ class ManyInFew(Workers):
     def _new_actor(self, deaths: int = 0) -> module._Actor:
         options = {"num_cpus": self._threads, "max_concurrency": self._threads}
         handle = self._ray.remote(**options)(module.Worker).remote(self._shared)
-        return module._Actor(handle, handle.introduce.remote(), deaths=deaths)
+        return module._Actor(handle, handle.fingerprint.remote(), deaths=deaths)
 
 
 def simulated(docs: Path, work: Path, embedder: Embedder, workers: int) -> dict[str, object]:

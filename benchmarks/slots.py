@@ -43,7 +43,7 @@ from openbook.config import available_cores
 from openbook.inference.frozen import SIDE_BY_SIDE
 from openbook.inference.llamacpp import CALL_TOKENS, SHARED_CELLS
 from openbook.inference.llamalib import Context, Model
-from openbook.inference.slots import alike_widths, state_apart
+from openbook.inference.slots import state_apart, usable_widths
 from openbook.knowledge import KnowledgeBase, Scope
 from openbook.records import Decoding
 
@@ -91,7 +91,7 @@ def law(name: str, slots: int, options: argparse.Namespace) -> dict[str, Any]:
     def token() -> int:
         return rng.randrange(model.vocabulary_size)
 
-    least, most = alike_widths(reading, apart, slots, [token() for _ in range(24)])
+    least, most = usable_widths(reading, apart, slots, [token() for _ in range(24)])
     prompts = []
     for length in options.lengths:
         reading.clear()

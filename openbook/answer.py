@@ -55,8 +55,8 @@ CLOSED_BOOK = "closed-book"  # the strategy without passages
 PASSAGES = 4  # that are read; for all strategies but "each" they are windows
 MIN_HITS = 12  # that are searched for, so that an older document is seen beside the one that replaced it
 READER_TOKENS = 160  # a trained reader answers in one line
-# How likely a model without a probe must say yes when it is asked whether the excerpts state the answer, for an answer with a quote to be
-# called supported (docs/log.md). Its word is too little to decline by.
+# A model without a probe is asked whether the excerpts state the answer. An answer with a quote is called supported if "yes" is at least so
+# likely (docs/log.md). The model's word is not sure enough to decline by.
 SURELY_YES = 0.75
 
 
@@ -123,7 +123,7 @@ def ask(
     query: str = "",
     scope: Scope = UNLABELLED,
     reranker: Reranker | None = None,
-    on_text: Callable[[str], None] = lambda piece: None,
+    on_text: Callable[[str], None] | None = None,
     progress: Progress = lambda done, total: None,
     cancelled: Cancelled = never,
 ) -> Answer:
@@ -154,9 +154,9 @@ def ask(
 
     # 2) Read: as many of the best as fit into the model's context, and say so when some do not.
     abstentions = [ABSTENTION, *([model.reader.abstention] if model.reader else [])]
-    preview = TextPreview(on_text, abstentions if base is not None else [])
+    show = TextPreview(on_text, abstentions if base is not None else []).feed if on_text else None
     asked = with_instruction(question, options.instruction)
-    reading = read_hits(asked, found.hits, found.strategy, model, decoding, preview.feed, cancelled, progress)
+    reading = read_hits(asked, found.hits, found.strategy, model, decoding, show, cancelled, progress)
     text, abstained = final_answer(reading, model)
 
     # 3) Cite: every sentence of the answer gets a verbatim quote, or the answer says that it has none.
@@ -165,10 +165,11 @@ def ask(
         nearest = closest(question, [hit.passage for hit in reading.hits], embedder.embed_passages)
     elif base is not None and embedder is not None:
         quoted = cite(text, question, reading, embedder)
-        stated = is_sure(text, question, quoted, confirmed=True) and _is_stated(asked, reading, model, cancelled)
-        quote_is_too_little = found.strategy == "together" or _asks_whether_stated(found.strategy, model)
-        by_statement = quote_is_too_little and model.identity.evidence == "verified"
-        sure = stated if by_statement else is_sure(text, question, quoted, confirmed=stated)
+        checks = _checks_statement(found.strategy, model)
+        may_be_sure = checks and is_sure(text, question, quoted, confirmed=True)
+        stated = may_be_sure and _surely_stated(asked, reading, model, cancelled)
+        needs_it = model.identity.evidence == "verified" and (checks or found.strategy == "together")
+        sure = stated if needs_it else is_sure(text, question, quoted, confirmed=stated)
     older = found.editions.older_note(quoted.citations) if found.editions is not None else None
 
     completion = reading.completion
@@ -247,7 +248,7 @@ def read_hits(
     strategy: str,
     model: FrozenModel,
     decoding: Decoding,
-    on_text: Callable[[str], None] = lambda piece: None,
+    on_text: Callable[[str], None] | None = None,
     cancelled: Cancelled = never,
     progress: Progress = lambda done, total: None,
 ) -> Reading:
@@ -265,7 +266,7 @@ def read_hits(
     if strategy == "each":
         return _read_each(question, hits, model, decoding, on_text, cancelled)
     kept, prompt, notes = pack(question, hits, model, decoding, parallel=strategy == "parallel")
-    prompt = replace(prompt, declines=_asks_whether_stated(strategy, model))
+    prompt = replace(prompt, declines=_checks_statement(strategy, model))
     completion, timings = _streamed(model.stream(prompt, decoding, cancelled), on_text)
     return Reading(strategy, kept, completion, kept, notes, timings, prompt)
 
@@ -275,7 +276,7 @@ def _read_each(
     hits: Sequence[Hit],
     model: FrozenModel,
     decoding: Decoding,
-    on_text: Callable[[str], None],
+    on_text: Callable[[str], None] | None,
     cancelled: Cancelled,
 ) -> Reading:
     """Passages one by one until one surely holds the answer. Raises ContextOverflow when none of them fits, EngineError."""
@@ -291,17 +292,17 @@ def _read_each(
     return Reading("each", kept[: read.read], read.completion, sources, notes, timings, unread=kept[read.read :])
 
 
-def _asks_whether_stated(strategy: str, model: FrozenModel) -> bool:
-    """Whether it is found out how likely what was read states the answer: by the probe, or by asking the model.
+def _checks_statement(strategy: str, model: FrozenModel) -> bool:
+    """Whether the model's probe, or the model itself, is asked if the passages state the answer.
 
     A reader that reads side by side learned to decline by itself.
     """
     return strategy == "checked" or (strategy == "parallel" and model.reader is None)
 
 
-def _is_stated(question: str, reading: Reading, model: FrozenModel, cancelled: Cancelled) -> bool:
-    """Whether what was read surely states the answer, by the model's probe, or by its word: a model without one is asked."""
-    if not _asks_whether_stated(reading.strategy, model) or reading.completion is None or reading.prompt is None:
+def _surely_stated(question: str, reading: Reading, model: FrozenModel, cancelled: Cancelled) -> bool:
+    """Whether the passages surely state the answer. A model without a probe is asked, and its answer must be a likely yes."""
+    if reading.completion is None or reading.prompt is None:
         return False
     if reading.completion.stated is not None or reading.completion.finish_reason == "cancelled":
         return reading.completion.stated == "surely"
@@ -423,7 +424,7 @@ def _cut_short(completion: Completion | None) -> tuple[str, ...]:
     return ("The answer was cut off at the longest length allowed (max_tokens).",)
 
 
-def _streamed(stream: Generator[str, None, _Result], on_text: Callable[[str], None]) -> tuple[_Result, Timings]:
+def _streamed(stream: Generator[str, None, _Result], on_text: Callable[[str], None] | None) -> tuple[_Result, Timings]:
     """What the stream returns, after every piece of it was shown."""
     started = time.perf_counter()
     first_token_s: float | None = None
@@ -436,7 +437,8 @@ def _streamed(stream: Generator[str, None, _Result], on_text: Callable[[str], No
                 return result, Timings(first_token_s=first_token_s, read_s=time.perf_counter() - started)
             if first_token_s is None:
                 first_token_s = time.perf_counter() - started
-            on_text(piece)
+            if on_text is not None:
+                on_text(piece)
 
 
 def _receipt(

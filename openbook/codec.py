@@ -26,7 +26,7 @@ _KINDS = {
 
 
 def parse_json(data: str | bytes, where: str, error: type[Exception]) -> Any:
-    """The value of one JSON document in UTF-8. `where` leads the message of the error, such as `manifest.json`."""
+    """The value of one JSON document in UTF-8. `where` leads the message of the error: `manifest.json`, `Line 1 of x`."""
     try:
         return json.loads(data if isinstance(data, str) else data.decode(), object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as reason:
@@ -42,10 +42,10 @@ def convert(value: object, kind: type[T], where: str, error: type[Exception]) ->
     try:
         record = msgspec.convert(value, kind)
     except msgspec.ValidationError as reason:
-        raise error(f"{where}{_in_our_words(str(reason), value)}") from reason
+        raise error(_in_our_words(str(reason), value, where)) from reason
     except UnicodeEncodeError as reason:
         raise error(f"{where} has a key with half of a character: {reason.object[:80]!r}.") from reason
-    _refuse_unknown_keys(value, record, where, error)
+    _refuse_unknown_keys(value, record, where, "", error)
     return record
 
 
@@ -62,23 +62,29 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return value
 
 
-def _in_our_words(reason: str, value: Any) -> str:
-    """What msgspec says, such as ``Expected `int`, got `str` - at `$.p.a` ``, as `.p.a must be an integer, not 'x'.`"""
+def _place_in(where: str, place: str) -> str:
+    """A place such as `.files[0]` behind a name, as in `manifest.json.files[0]`, or behind a phrase: `Line 1 of x: files[0]`."""
+    return f"{where}: {place.removeprefix('.')}" if place and " " in where else where + place
+
+
+def _in_our_words(reason: str, value: Any, where: str) -> str:
+    """What msgspec says, such as ``Expected `int`, got `str` - at `$.p.a` ``, as `it.p.a must be an integer, not 'x'.`"""
     what, _, place = reason.partition(" - at `$")
     place = place.rstrip("`")
+    there = _place_in(where, place)
     if lacking := re.fullmatch(r"Object missing required field `(.*)`", what):
-        return f"{place} lacks the key {lacking[1]!r}."
+        return f"{there} lacks the key {lacking[1]!r}."
     if "[...]" in place:  # somewhere in a mapping
-        return f"{place}: {what}."
+        return f"{there}: {what}."
     for key, index in re.findall(r"\.(\w+)|\[(\d+)\]", place):
         value = value[int(index) if index else key]
     if what.startswith("Expected "):
         kind = what.removeprefix("Expected ").partition(", got ")[0]
         kind = re.sub(r"`(.+?)`", lambda name: _KINDS.get(name[1], name[1]), kind)
-        return f"{place} must be {kind}, not {repr(value)[:60]}."
+        return f"{there} must be {kind}, not {repr(value)[:60]}."
     if what.startswith("Invalid enum value"):
-        return f"{place} cannot be {repr(value)[:60]}."
-    return f"{place}: {what}."
+        return f"{there} cannot be {repr(value)[:60]}."
+    return f"{there}: {what}."
 
 
 @cache
@@ -86,17 +92,18 @@ def _field_names(kind: Any) -> tuple[str, ...]:
     return tuple(field.name for field in fields(kind))
 
 
-def _refuse_unknown_keys(value: Any, record: Any, where: str, error: type[Exception]) -> None:
+def _refuse_unknown_keys(value: Any, record: Any, where: str, place: str, error: type[Exception]) -> None:
     if is_dataclass(record):
         kind: Any = type(record)
         names = _field_names(kind)
         for key, inner in value.items():
             if key not in names:
-                raise error(f"{where} has the unknown key {str(key)[:80]!r}.{did_you_mean(str(key), names)}")
-            _refuse_unknown_keys(inner, getattr(record, key), f"{where}.{key}", error)
+                hint = did_you_mean(str(key), names)
+                raise error(f"{_place_in(where, place)} has the unknown key {str(key)[:80]!r}.{hint}")
+            _refuse_unknown_keys(inner, getattr(record, key), where, f"{place}.{key}", error)
     elif isinstance(record, Mapping):
         for key, inner in zip(value, record.values(), strict=True):
-            _refuse_unknown_keys(value[key], inner, f"{where}.{key}", error)
+            _refuse_unknown_keys(value[key], inner, where, f"{place}.{key}", error)
     elif isinstance(value, list) and isinstance(record, Sequence):
         for at, (each, inner) in enumerate(zip(value, record, strict=True)):
-            _refuse_unknown_keys(each, inner, f"{where}[{at}]", error)
+            _refuse_unknown_keys(each, inner, where, f"{place}[{at}]", error)

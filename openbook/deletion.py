@@ -1,6 +1,6 @@
 """Purging documents from wherever this machine has them: the knowledge base, caches, states of models, runs, diagnoses.
 
-Afterwards every file below the folders in `Places.roots` is looked at: it is deleted, or it was scanned and holds no trace
+Afterwards every file below the folders in `PurgeTargets.roots` is looked at: it is deleted, or it was scanned and holds no trace
 of the documents, or it is in the report as out of reach.
 """
 
@@ -57,7 +57,7 @@ Reason: TypeAlias = Literal["traces", "in use", "unreadable", "link", "weights"]
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class PurgeTargets:
     """Where traces of documents may be besides the knowledge base."""
 
     settings: Settings
@@ -65,7 +65,7 @@ class Places:
     store: ModelStore
 
     @classmethod
-    def of(cls, settings: Settings) -> Places:
+    def of(cls, settings: Settings) -> PurgeTargets:
         return cls(settings, KVCache.of(settings), ModelStore(settings.models_dir))
 
     @property
@@ -88,8 +88,8 @@ class OutOfReach:
 
 @dataclass(frozen=True, slots=True)
 class PurgedEverywhere:
-    """`texts`: digests of what the documents held. `carried`: models that have learned from them, and cannot forget, or
-    of which nobody knows it (`found` is None).
+    """`texts`: digests of the documents' texts. `carried`: models that learned from them and cannot forget, and models of which
+    nobody knows whether they did (`found` is None).
     """
 
     purged: PurgeResult
@@ -114,7 +114,7 @@ class PurgedEverywhere:
 
     @property
     def not_clean(self) -> list[OutOfReach]:
-        """What is out of reach and may hold a trace, or does. Weights are numbers: what a model learned, `carried` says."""
+        """What is out of reach and may hold a trace. Weights do not count: `carried` says what a model learned."""
         return [each for each in self.out_of_reach if each.reason != "weights"]
 
     @property
@@ -142,25 +142,30 @@ class _Derived:
 
 
 def purge_everywhere(
-    base: KnowledgeBase, documents: Sequence[str], places: Places, *, copies: bool = False, lock_timeout_s: float = 30.0
+    base: KnowledgeBase,
+    documents: Sequence[str],
+    targets: PurgeTargets,
+    *,
+    copies: bool = False,
+    lock_timeout_s: float = 30.0,
 ) -> PurgedEverywhere:
     """`knowledge.purge`, and the same for what was derived elsewhere. `proved` in the result says whether nothing is left.
 
     One that is refused has deleted nothing. One that is killed goes on when it is run again: the documents leave the knowledge
-    base last, because they tell what is to be looked for elsewhere. After that, `finish` does the rest.
+    base last, because they tell what is to be looked for elsewhere. After that, `finish_purge_everywhere` does the rest.
 
     Raises as `purge` does, StorageError, KnowledgeBaseBusy while a diagnosis, a training run or --docs is under way.
     """
     derived: list[_Derived] = []
 
     def elsewhere() -> None:
-        found = _find_derived(base, documents, places)
+        found = _find_derived(base, documents, targets)
         derived.append(found)
-        _delete_derived(found, places, lock_timeout_s)
+        _delete_derived(found, targets, lock_timeout_s)
 
     def afterwards(needles: Needles) -> None:
-        _forget_states(derived[0], places, lock_timeout_s)  # what models read of them in between
-        _look_at_all(derived[0], places, base.folder, needles)
+        _forget_states(derived[0], targets, lock_timeout_s)  # what models read of them in between
+        _look_at_all(derived[0], targets, base.folder, needles)
 
     try:
         purged = purge(
@@ -169,7 +174,7 @@ def purge_everywhere(
     except BaseException:
         # A model may have read them again meanwhile. If they are gone from the knowledge base, nobody would look for that later.
         for each in derived:
-            _forget_states(each, places, lock_timeout_s)
+            _forget_states(each, targets, lock_timeout_s)
         raise
     (found,) = derived
     deleted = DeletedCounts(
@@ -217,16 +222,16 @@ def _path_digest(path: str) -> Digest:
     return sha256_hex(path.encode("utf-8", "surrogateescape"))
 
 
-def finish(base: KnowledgeBase, places: Places) -> bool:
+def finish_purge_everywhere(base: KnowledgeBase, targets: PurgeTargets) -> bool:
     """Finish a purge that was killed when the documents were gone from all versions already. Returns whether there was one.
 
     Raises KnowledgeBaseBusy, StorageError.
     """
     if not purge_is_unfinished(base):
         return False
-    with storage_errors(f"delete what models computed of purged documents in {places.states.folder}"):
-        places.states.forget_again()
-    _clear_unfinished(places)
+    with storage_errors(f"delete what models computed of purged documents in {targets.states.folder}"):
+        targets.states.forget_again()
+    _clear_unfinished(targets)
     finish_purge(base)
     return True
 
@@ -234,9 +239,9 @@ def finish(base: KnowledgeBase, places: Places) -> bool:
 # --- what was derived -------------------------------------------------------------------------------------------------
 
 
-def _find_derived(base: KnowledgeBase, documents: Sequence[str], places: Places) -> _Derived:
+def _find_derived(base: KnowledgeBase, documents: Sequence[str], targets: PurgeTargets) -> _Derived:
     """Look for what was derived, and check that it can be deleted. Raises KnowledgeBaseBusy, StorageError."""
-    at = places.settings
+    at = targets.settings
     for lock in (*at.runs_dir.glob(f"*/{LOCK}"), *at.diagnoses_dir.glob("*/*.lock")):
         if is_held(lock):
             raise KnowledgeBaseBusy(
@@ -246,7 +251,7 @@ def _find_derived(base: KnowledgeBase, documents: Sequence[str], places: Places)
     texts, passages = texts_of(base, documents)
     caches = caches_holding(at.cache_dir, base, documents)
     # Passages that no version has any more may have been theirs, in a version that was pruned.
-    passages |= in_no_version(base, places.states.passages())
+    passages |= in_no_version(base, targets.states.passages())
     found = _Derived(
         texts=texts,
         # The knowledge bases of --docs may have been split otherwise; then nothing says which states are of these texts.
@@ -254,7 +259,7 @@ def _find_derived(base: KnowledgeBase, documents: Sequence[str], places: Places)
         caches=caches,
         run_documents=documents_holding(at.runs_dir, texts),
         diagnoses=diagnoses_showing(at.diagnoses_dir, texts),
-        carried=models_trained_on(places.store, texts),
+        carried=models_trained_on(targets.store, texts),
     )
     checkpoints = [folder for path in found.run_documents if (folder := path.parent / CHECKPOINTS).exists()]
     for path in (*found.caches, *found.run_documents, *checkpoints, *found.diagnoses):
@@ -263,39 +268,40 @@ def _find_derived(base: KnowledgeBase, documents: Sequence[str], places: Places)
     return found
 
 
-def _delete_derived(found: _Derived, places: Places, lock_timeout_s: float) -> None:
+def _delete_derived(found: _Derived, targets: PurgeTargets, lock_timeout_s: float) -> None:
     """Delete what was found: states first, because the caches tell which those are. Raises StorageError."""
-    _forget_states(found, places, lock_timeout_s)
-    with storage_errors(f"delete knowledge bases in {places.settings.cache_dir}"):
-        delete_caches(places.settings.cache_dir, found.caches)
+    _forget_states(found, targets, lock_timeout_s)
+    with storage_errors(f"delete knowledge bases in {targets.settings.cache_dir}"):
+        delete_caches(targets.settings.cache_dir, found.caches)
     for path in found.run_documents:  # without them the run cannot go on, and its checkpoints have learned from them
         with storage_errors(f"delete the documents in {path}"):
             if (path.parent / CHECKPOINTS).is_dir():
                 delete_folder(path.parent / CHECKPOINTS)
             path.unlink(missing_ok=True)
-    with storage_errors(f"delete diagnoses in {places.settings.diagnoses_dir}"):
+    with storage_errors(f"delete diagnoses in {targets.settings.diagnoses_dir}"):
         for folder in found.diagnoses:
             delete_folder(folder)
-    found.unfinished += _clear_unfinished(places)
+    found.unfinished += _clear_unfinished(targets)
 
 
-def _forget_states(found: _Derived, places: Places, lock_timeout_s: float) -> None:
-    with storage_errors(f"delete what models computed of these documents in {places.states.folder}"):
-        found.states += places.states.forget(found.passages, lock_timeout_s)
+def _forget_states(found: _Derived, targets: PurgeTargets, lock_timeout_s: float) -> None:
+    with storage_errors(f"delete what models computed of these documents in {targets.states.folder}"):
+        found.states += targets.states.forget(found.passages, lock_timeout_s)
 
 
-def _clear_unfinished(places: Places) -> int:
+def _clear_unfinished(targets: PurgeTargets) -> int:
     """Delete what killed processes left half written or half deleted. Returns how many files and folders they were writing.
 
     A process that writes in a folder holds its lock, so nobody writes where it is free. `_look_at_all` reports what a
     living process is writing. Raises StorageError.
     """
-    clear_leftovers(places.store.root)
-    at, cleared = places.settings, 0
+    clear_leftovers(targets.store.root)
+    at, cleared = targets.settings, 0
     with storage_errors(f"delete what killed processes left in {at.home}"):
         for parent in (at.cache_dir / "docs", at.diagnoses_dir, *at.runs_dir.glob("*")):
             delete_left_over(parent)
-        for root in places.roots:
+        roots = {root.resolve() for root in targets.roots}
+        for root in (each for each in roots if roots.isdisjoint(each.parents)):
             cleared += sum(delete_abandoned(path) for path in root.rglob(".*") if is_unfinished(path))
         for pattern, lock in (
             *(("*", lock) for lock in at.uploads_dir.glob("**/.lock")),  # an upload is there only while it is read
@@ -323,15 +329,15 @@ def _cut_off(path: Path) -> bool:
 # --- every file that is left ------------------------------------------------------------------------------------------
 
 
-def _look_at_all(found: _Derived, places: Places, base_folder: Path, needles: Needles) -> None:
+def _look_at_all(found: _Derived, targets: PurgeTargets, base_folder: Path, needles: Needles) -> None:
     """Every file but those of the knowledge base, which were scanned: scanned now, deleted, or out of reach."""
-    roots = places.roots
+    roots = targets.roots
     left_out = {base_folder, *roots}
     traced: dict[str, set[Path]] = {"cache": set(), "diagnoses": set()}  # folders that go as a whole
     for root, root_name in roots.items():
         files = size = 0
         for path in _walk(root, left_out - {root}, found.out_of_reach):
-            looked_at = _looked_at(path, root_name, places, needles)
+            looked_at = _looked_at(path, root_name, targets, needles)
             parts, depth = path.relative_to(root).parts, 2 if root_name == "cache" else 1
             if isinstance(looked_at, int):
                 files, size = files + 1, size + looked_at
@@ -342,8 +348,10 @@ def _look_at_all(found: _Derived, places: Places, base_folder: Path, needles: Ne
         found.scanned[root_name] = ScannedFiles(root_name, files, size)
     for _ in _walk(base_folder, set(), found.out_of_reach):
         pass  # its files were scanned, but no folder that a link in it leads to
-    with storage_errors(f"delete what holds traces in {places.settings.cache_dir} and {places.settings.diagnoses_dir}"):
-        delete_caches(places.settings.cache_dir, traced["cache"])
+    with storage_errors(
+        f"delete what holds traces in {targets.settings.cache_dir} and {targets.settings.diagnoses_dir}"
+    ):
+        delete_caches(targets.settings.cache_dir, traced["cache"])
         for folder in traced["diagnoses"]:
             delete_folder(folder)
     found.caches += traced["cache"]
@@ -369,7 +377,7 @@ def _walk(root: Path, left_out: set[Path], out_of_reach: list[OutOfReach]) -> It
         yield from (here / name for name in sorted(files))
 
 
-def _looked_at(path: Path, root_name: str, places: Places, needles: Needles) -> int | OutOfReach | None:
+def _looked_at(path: Path, root_name: str, targets: PurgeTargets, needles: Needles) -> int | OutOfReach | None:
     """How many bytes were scanned, or why it is out of reach; None where there is no file with bytes."""
     writing = "another process is writing it. When that is done, look at it, or delete it."
     try:
@@ -379,11 +387,11 @@ def _looked_at(path: Path, root_name: str, places: Places, needles: Needles) -> 
             advice = "it holds a model's numbers, in which no text can be found. Whether it has learned from them is reported apart."
             return OutOfReach("weights", path, advice)
         if path.suffix == ".state" and root_name == "states":
-            if places.states.is_known(path):
+            if targets.states.is_known(path):
                 return path.stat().st_size
             path.unlink(missing_ok=True)  # nobody knows what it was read from
             return None
-        is_incoming = root_name == "models" and path.relative_to(places.store.root).parts[0].startswith(INCOMING)
+        is_incoming = root_name == "models" and path.relative_to(targets.store.root).parts[0].startswith(INCOMING)
         if is_incoming or is_unfinished(path) or (path.suffix == ".new" and root_name == "states"):
             return OutOfReach("in use", path, writing)
         if path.name.endswith((".lock", ".building")) and root_name not in ("home", "models") and is_held(path):

@@ -38,7 +38,10 @@ def atomic_file(temporary: Path, path: Path, mode: int = 0o666) -> Iterator[IO[b
 
 
 def delete_abandoned(path: Path) -> bool:
-    """Delete what a killed process left of `atomic_file` or `hold_new_folder`; False: its writer lives, or may. Raises OSError."""
+    """Delete what a killed process left of `atomic_file` or `hold_new_folder`.
+
+    Returns False where its writer lives, or may live. Raises OSError.
+    """
     if not _POSIX:
         try:
             path.unlink(missing_ok=True)  # Windows deletes no open file

@@ -13,6 +13,8 @@ _Result = TypeVar("_Result")
 Cancelled: TypeAlias = Callable[[], bool]
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with (how many are done, how many in total)."""
+StagedProgress: TypeAlias = Callable[[str, int, int], None]
+"""Called with (stage, how many are done in it, how many in total)."""
 
 
 def never() -> bool:

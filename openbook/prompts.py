@@ -1,8 +1,7 @@
-"""The words in which models are asked to answer, from passages or without any: a `Prompt` of them, and back.
+"""The prompts that ask a model to answer, from passages or from memory, and the way back from a block to its text.
 
-Rewriting a question, overviews, judging and drafting have theirs in their own modules.
-
-Trained readers are asked exactly as they were in training, which uses the same functions.
+Prompts for rewriting a question, overviews, judging and drafting stand in the modules that need them. Training uses the functions
+here, so that a trained reader is asked exactly as it was in training.
 """
 
 from __future__ import annotations
@@ -69,7 +68,7 @@ def open_book_prompt(
     side_by_side: bool = False,
 ) -> Prompt:
     texts = [_SOFT_BREAK.sub(r"\1 ", f"\n{p.text.strip()}")[1:] for p in passages]
-    shown = [(p.place, f"{p.header}\n{t}" if p.header else t) for p, t in zip(passages, texts, strict=True)]
+    shown = [(p.heading_path, f"{p.header}\n{t}" if p.header else t) for p, t in zip(passages, texts, strict=True)]
     prompt = reading_prompt(question, shown, reader, citing=citing, side_by_side=side_by_side)
     labels = sorted({label for p in passages for label in p.labels})
     return replace(prompt, origins=tuple(p.origins for p in passages), labels=tuple(labels))

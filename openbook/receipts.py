@@ -76,7 +76,7 @@ def is_altered(receipt: Receipt) -> bool:
 # --- logs -------------------------------------------------------------------------------------------------------------
 
 
-def append(folder: Path, receipt: Receipt) -> Digest:
+def append_receipt(folder: Path, receipt: Receipt) -> Digest:
     """Add the receipt to the log in `folder`, on the disk when this returns. The digest of the new line.
 
     Raises ReceiptError when the log does not end as a log does, StorageError.
@@ -113,15 +113,15 @@ class _Entry:
 
     def __post_init__(self) -> None:
         if self.format != LOG_FORMAT:
-            raise ValueError(f"has format {self.format}; this version reads {LOG_FORMAT}.")
+            raise ValueError(f"this version of OpenBook reads format {LOG_FORMAT}, not {self.format}")
 
 
 def receipts_in(folder: Path) -> Iterator[Receipt]:
-    """The receipts of a log in order, each checked against the line before it. Raises as `verify` does."""
+    """The receipts of a log in order, each checked against the line before it. Raises as `verify_log` does."""
     yield from (receipt for _, receipt in _lines(folder))
 
 
-def verify(folder: Path, head: Digest = "") -> tuple[int, Digest]:
+def verify_log(folder: Path, head: Digest = "") -> tuple[int, Digest]:
     """Read the whole log. Returns how many receipts it has, and the digest of its last line, which names them all.
 
     With `head`, look also whether that line is in it, so that nothing before it is missing. Raises ReceiptError with the
@@ -131,7 +131,7 @@ def verify(folder: Path, head: Digest = "") -> tuple[int, Digest]:
     for digest, _ in _lines(folder):
         last, count, seen = digest, count + 1, seen or digest == head
     if not seen:
-        raise ReceiptError(f"The log does not hold the line {head}: it was cut off before it, or written anew.")
+        raise ReceiptError(f"The log has no line {head}: it was truncated before that line, or rewritten.")
     return count, last
 
 

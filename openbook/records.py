@@ -104,7 +104,7 @@ class Passage:
         return sha256_hex(self.text.encode())
 
     @property
-    def place(self) -> str:
+    def heading_path(self) -> str:
         """Its title and headings, each once."""
         return " > ".join(dict.fromkeys(part for part in (self.title, *self.headings) if part))
 

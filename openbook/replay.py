@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from openbook.answer import answer_again
-from openbook.errors import KnowledgeBaseDamaged, KnowledgeError
+from openbook.errors import KnowledgeError, VersionNotKept
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, Scope
 from openbook.parallel import Cancelled, never
@@ -71,8 +72,8 @@ def replay(
 def _other_class(receipt: Receipt, engine: str) -> list[str]:
     if engine == receipt.numeric_class or not receipt.numeric_class:
         return []
-    why = "The numeric class is another, so the last digits of what is computed may differ, or what the model declines"
-    return [f"{why}: then {receipt.numeric_class!r}, now {engine!r}."]
+    changed = f"The numeric class changed from {receipt.numeric_class!r} to {engine!r}"
+    return [f"{changed}, so results may differ in their last digits, and the model may decline other questions."]
 
 
 def _found(
@@ -106,12 +107,8 @@ def passage_of(
     """
     held, found = frozenset(labels), None
     if version is not None:
-        try:
+        with suppress(VersionNotKept):
             found = base.passage(reference.id, Scope(version, labels=held), reference.document)
-        except KnowledgeBaseDamaged:
-            raise
-        except KnowledgeError:  # that version is not kept any more
-            found = None
     return found or base.passage(reference.id, Scope(labels=held), reference.document)
 
 

@@ -149,10 +149,10 @@ def checked_key(text: str) -> str:
     return text.strip()
 
 
-def verify(data: bytes, key: str = "") -> SignedDocument:
+def verify_signed(data: bytes, key: str = "") -> SignedDocument:
     """The document, signed by that public key. Without `key`, by the one that it brings, which says nothing of who signed.
 
-    Law: `verify(sign(home, content), public_key(home)).content == content`, and no other bytes give it. Raises ProofError.
+    Law: `verify_signed(sign(home, content), public_key(home)).content == content`, and no other bytes give it. Raises ProofError.
     """
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey

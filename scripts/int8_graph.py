@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from openbook.inference.embedder import DATA, GRAPHS, PROBE, PROBE_SIZE, TENSORS
+from openbook.inference.embedder import DATA, GRAPHS, INT8_TEST, INT8_TEST_SIZE, TENSORS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -225,9 +225,9 @@ def graph_of(bert: Bert, *, signed: bool) -> bytes:
 
 
 def probe() -> bytes:
-    """A product of [N, S] and [S, S], S being `PROBE_SIZE`."""
+    """A product of [N, S] and [S, S], S being `INT8_TEST_SIZE`."""
     writer = Writer()
-    weight = writer.tensor("weight", np.full((PROBE_SIZE, PROBE_SIZE), 127, np.int8), inside=True)
+    weight = writer.tensor("weight", np.full((INT8_TEST_SIZE, INT8_TEST_SIZE), 127, np.int8), inside=True)
     writer.output(writer.op("MatMulInteger", writer.input("rows", "uint8"), weight), "sums", "int32")
     return writer.finished()
 
@@ -237,7 +237,7 @@ def files_for(model: bytes) -> dict[str, bytes]:
     bert = Bert(model)
     graphs = {name: graph_of(bert, signed=signed) for signed, name in GRAPHS.items()}
     lines = [f'"{name}": {json.dumps(place)}' for name, place in bert.places.items()]
-    return {**graphs, PROBE: probe(), TENSORS: ("{\n" + ",\n".join(lines) + "\n}\n").encode()}
+    return {**graphs, INT8_TEST: probe(), TENSORS: ("{\n" + ",\n".join(lines) + "\n}\n").encode()}
 
 
 if __name__ == "__main__":

@@ -70,6 +70,20 @@ def test_what_does_not_fit_is_named_with_its_place(value: Any, sentence: str) ->
         convert(value, Outer, "it", ReceiptError)
 
 
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        ([], r"Line 1 of a\.log must be an object"),
+        ({}, r"Line 1 of a\.log lacks the key 'inner'"),
+        ({"inner": {"name": 5}}, r"Line 1 of a\.log: inner\.name must be text, not 5"),
+        ({"inner": {"name": "x", "z": 1}}, r"Line 1 of a\.log: inner has the unknown key 'z'"),
+    ],
+)
+def test_a_place_is_not_glued_to_a_phrase(value: Any, sentence: str) -> None:
+    with pytest.raises(ReceiptError, match=sentence):
+        convert(value, Outer, "Line 1 of a.log", ReceiptError)
+
+
 @pytest.mark.parametrize("text", ["", "{", b"\xff", '{"a": 1, "a": 1}', "[" * 100_000, "9" * 5000])
 def test_what_is_not_json_is_an_error(text: str | bytes) -> None:
     with pytest.raises(ReceiptError, match="it is not a JSON document"):

@@ -15,7 +15,7 @@ import pytest
 
 from openbook import deletion
 from openbook.config import Settings
-from openbook.deletion import Places, PurgedEverywhere, finish, proof_of, purge_everywhere
+from openbook.deletion import PurgedEverywhere, PurgeTargets, finish_purge_everywhere, proof_of, purge_everywhere
 from openbook.errors import KnowledgeBaseBusy, KnowledgeError, StorageError
 from openbook.files import replacing
 from openbook.inference.kv_cache import KVCache
@@ -45,7 +45,7 @@ class Home:
 
     folder: Path
     base: KnowledgeBase
-    places: Places
+    targets: PurgeTargets
     secret: str
     embedder: HashEmbedder
 
@@ -55,7 +55,7 @@ class Home:
         return {str(path): path.read_bytes() for path in found if path.parent != self.base.folder}
 
     def purge(self, document: str = "") -> PurgedEverywhere:
-        return purge_everywhere(self.base, [document or self.secret], self.places, lock_timeout_s=0.2)
+        return purge_everywhere(self.base, [document or self.secret], self.targets, lock_timeout_s=0.2)
 
     def killed_purge(self) -> None:
         with pytest.raises(Killed):
@@ -64,7 +64,7 @@ class Home:
     @property
     def states(self) -> KVCache:
         """As another process has it."""
-        return KVCache(self.places.states.folder)
+        return KVCache(self.targets.states.folder)
 
     def digests(self, name: str = "secret") -> list[str]:
         return [passage.digest for passage in self.base.passages(self.secret.replace("secret", name))]
@@ -95,7 +95,7 @@ def home(tmp_path: Path, embedder: HashEmbedder) -> Home:
         lines = [{"format": 1}, {"passages": [{"text": text}]}]
         (folder / "diagnoses" / name / "observations-a.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
         (folder / "diagnoses" / name / "report.html").write_text(text)
-    made = Home(folder, base, Places.of(Settings(folder)), f"{docs}/secret.txt", embedder)
+    made = Home(folder, base, PurgeTargets.of(Settings(folder)), f"{docs}/secret.txt", embedder)
     made.keep_a_state()
     assert made.state_is_kept()
     return made
@@ -228,9 +228,9 @@ def test_what_was_read_between_is_forgotten_when_a_killed_purge_is_finished(
     if another_writes:
         tag(home.base, "x")  # finishes the purge in the knowledge base, and nothing else
     assert home.state_is_kept()
-    assert finish(home.base, home.places)
+    assert finish_purge_everywhere(home.base, home.targets)
     assert not purge_is_unfinished(home.base)
-    assert not finish(home.base, home.places)
+    assert not finish_purge_everywhere(home.base, home.targets)
     assert home.is_clean()
     assert not home.state_is_kept()
 

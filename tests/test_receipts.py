@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openbook.errors import ReceiptError, StorageError
-from openbook.receipts import FIRST, LOG_FILE, append, is_altered, parse_receipt, verify
+from openbook.receipts import FIRST, LOG_FILE, append_receipt, is_altered, parse_receipt, verify_log
 from openbook.records import (
     Decoding,
     EmbedderIdentity,
@@ -136,13 +136,13 @@ def receipt_of(number: int) -> Receipt:
 
 
 def test_a_log_grows_and_verifies_and_its_end_is_found_behind_long_lines(tmp_path: Path) -> None:
-    heads = [append(tmp_path / "log", receipt_of(i)) for i in range(5)]
+    heads = [append_receipt(tmp_path / "log", receipt_of(i)) for i in range(5)]
     for head in heads:
-        assert verify(tmp_path / "log", head) == (5, heads[-1])
+        assert verify_log(tmp_path / "log", head) == (5, heads[-1])
     long = dataclasses.replace(receipt_of(0), where="x" * 300_000).sealed()
     for receipt in (long, long, receipt_of(5)):
-        append(tmp_path / "log", receipt)
-    assert verify(tmp_path / "log")[0] == 8
+        append_receipt(tmp_path / "log", receipt)
+    assert verify_log(tmp_path / "log")[0] == 8
 
 
 @given(st.data())
@@ -150,7 +150,7 @@ def test_no_line_can_be_changed_taken_out_or_put_in(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     folder = tmp_path_factory.mktemp("log")
-    heads = [append(folder, receipt_of(i)) for i in range(4)]
+    heads = [append_receipt(folder, receipt_of(i)) for i in range(4)]
     path = folder / LOG_FILE
     lines = path.read_bytes().splitlines(keepends=True)
     action = data.draw(st.sampled_from(["flip", "out", "twice", "swap", "cut"]))
@@ -169,34 +169,42 @@ def test_no_line_can_be_changed_taken_out_or_put_in(
         lines = lines[: at + 1]  # the chain alone cannot tell; who kept a digest can
     path.write_bytes(b"".join(lines))
     with pytest.raises(ReceiptError):
-        verify(folder, heads[-1])
+        verify_log(folder, heads[-1])
 
 
 def test_what_a_crash_left_of_a_line_is_named_and_the_next_receipt_takes_its_place(tmp_path: Path) -> None:
-    append(tmp_path, receipt_of(0))
+    append_receipt(tmp_path, receipt_of(0))
     with (tmp_path / LOG_FILE).open("ab") as stream:
         stream.write(b'{"format":1,"numb')
     with pytest.raises(ReceiptError, match=r"Line 2 .* ends in the middle"):
-        verify(tmp_path)
-    append(tmp_path, receipt_of(1))
+        verify_log(tmp_path)
+    append_receipt(tmp_path, receipt_of(1))
     with (tmp_path / LOG_FILE).open("ab") as stream:
         stream.write(bytes(100))
-    append(tmp_path, receipt_of(2))
-    assert verify(tmp_path)[0] == 3
+    append_receipt(tmp_path, receipt_of(2))
+    assert verify_log(tmp_path)[0] == 3
 
 
 def test_a_line_that_lost_its_line_feed_is_kept(tmp_path: Path) -> None:
     for number in range(2):
-        append(tmp_path, receipt_of(number))
+        append_receipt(tmp_path, receipt_of(number))
     path = tmp_path / LOG_FILE
     path.write_bytes(path.read_bytes().removesuffix(b"\n"))
-    append(tmp_path, receipt_of(2))
-    assert verify(tmp_path)[0] == 3
+    append_receipt(tmp_path, receipt_of(2))
+    assert verify_log(tmp_path)[0] == 3
+
+
+def test_a_line_of_a_later_format_is_refused(tmp_path: Path) -> None:
+    append_receipt(tmp_path, receipt_of(0))
+    path = tmp_path / LOG_FILE
+    path.write_bytes(path.read_bytes().replace(b'{"format":1', b'{"format":2'))
+    with pytest.raises(ReceiptError, match=r"Line 1 of \S+: this version of OpenBook reads format 1, not 2\.$"):
+        verify_log(tmp_path)
 
 
 def test_any_log_holds_what_stands_before_its_first_line(tmp_path: Path) -> None:
     (tmp_path / LOG_FILE).touch()
-    assert verify(tmp_path, FIRST) == (0, FIRST)
+    assert verify_log(tmp_path, FIRST) == (0, FIRST)
 
 
 @pytest.mark.parametrize("text", ["my diary\n", "my diary", '{"mine": "precious"}'])
@@ -206,17 +214,17 @@ def test_a_log_that_is_none_is_not_written_to(text: str, tmp_path: Path) -> None
         ReceiptError,
         match=re.escape(f"does not end with a line of a log of receipts; see: openbook log verify {tmp_path}"),
     ):
-        append(tmp_path, receipt_of(0))
+        append_receipt(tmp_path, receipt_of(0))
     assert (tmp_path / LOG_FILE).read_text() == text
     with pytest.raises(StorageError, match="Cannot use the log"):
-        append(tmp_path / LOG_FILE, receipt_of(0))
+        append_receipt(tmp_path / LOG_FILE, receipt_of(0))
     with pytest.raises(StorageError):
-        verify(tmp_path / "nowhere")
+        verify_log(tmp_path / "nowhere")
 
 
 def _write(folder: str, first: int) -> None:
     for number in range(first, first + 20):
-        append(Path(folder), receipt_of(number))
+        append_receipt(Path(folder), receipt_of(number))
 
 
 def test_two_writers_make_one_chain(tmp_path: Path) -> None:
@@ -226,4 +234,4 @@ def test_two_writers_make_one_chain(tmp_path: Path) -> None:
         process.start()
     for process in processes:
         process.join()
-    assert verify(tmp_path)[0] == 40
+    assert verify_log(tmp_path)[0] == 40

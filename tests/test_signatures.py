@@ -28,7 +28,7 @@ from openbook.signatures import (
     fingerprint_of,
     public_key,
     sign,
-    verify,
+    verify_signed,
 )
 from tests.conftest import printed
 from tests.test_receipts import RECEIPTS
@@ -73,7 +73,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @given(content=PROOFS | RECEIPTS)
 def test_what_was_signed_is_verified(home: Path, content: Content) -> None:
-    signed = verify(sign(home, content), public_key(home))
+    signed = verify_signed(sign(home, content), public_key(home))
     assert signed.content == content
     assert signed.fingerprint == fingerprint_of(public_key(home))
 
@@ -85,25 +85,25 @@ def test_no_changed_cut_or_added_byte_is_verified(home: Path, content: Content, 
         for new in {data[at] ^ 1, data[at] ^ 0x20, 0x20, 0x30}:  # among them another case of a digit, and a space
             if new != data[at]:
                 with pytest.raises(ProofError):
-                    verify(data[:at] + bytes([new]) + data[at + 1 :], key)
+                    verify_signed(data[:at] + bytes([new]) + data[at + 1 :], key)
         for other in (data[:at], data[:at] + data[at + 1 :], data[:at] + b" " + data[at:]):
             with pytest.raises(ProofError):
-                verify(other, key)
+                verify_signed(other, key)
     with pytest.raises(ProofError):
-        verify(data + b"\n", key)
+        verify_signed(data + b"\n", key)
 
 
 def test_another_key_is_refused_also_where_it_signs_the_same_and_a_signature_is_of_one_kind(
     home: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(ProofError, match="another key"):
-        verify(sign(tmp_path, PROOF), public_key(home))
+        verify_signed(sign(tmp_path, PROOF), public_key(home))
     mine, theirs = (json.loads(sign(each, PROOF)) for each in (home, tmp_path))
     for name in ("public_key", "fingerprint", "signature"):
         with pytest.raises(ProofError):
-            verify(canonical_json({**mine, name: theirs[name]}) + b"\n", public_key(home))
+            verify_signed(canonical_json({**mine, name: theirs[name]}) + b"\n", public_key(home))
     with pytest.raises(ProofError, match="altered"):
-        verify(canonical_json({**mine, "kind": "receipt"}) + b"\n", public_key(home))
+        verify_signed(canonical_json({**mine, "kind": "receipt"}) + b"\n", public_key(home))
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_another_key_is_refused_also_where_it_signs_the_same_and_a_signature_is_
 )
 def test_what_is_no_document_is_refused_in_a_sentence(data: bytes, said: str) -> None:
     with pytest.raises(ProofError, match=said):
-        verify(data, "0" * 64)
+        verify_signed(data, "0" * 64)
 
 
 def _signed_anew(home: Path, **changes: object) -> bytes:
@@ -145,19 +145,19 @@ def _signed_anew(home: Path, **changes: object) -> bytes:
 )
 def test_what_is_signed_and_not_understood_is_refused(home: Path, changes: dict[str, object], said: str) -> None:
     with pytest.raises(ProofError, match=said):
-        verify(_signed_anew(home, **changes), public_key(home))
+        verify_signed(_signed_anew(home, **changes), public_key(home))
 
 
 def test_a_receipt_that_was_altered_before_is_refused(home: Path) -> None:
     with pytest.raises(ProofError, match="altered"):
-        verify(sign(home, dataclasses.replace(RECEIPT, strategy="each ")), public_key(home))
+        verify_signed(sign(home, dataclasses.replace(RECEIPT, strategy="each ")), public_key(home))
 
 
 def test_goldens_are_verified_for_ever() -> None:
-    purge = verify((GOLDEN / "signed-purge-1.json").read_bytes(), GOLDEN_KEY).content
+    purge = verify_signed((GOLDEN / "signed-purge-1.json").read_bytes(), GOLDEN_KEY).content
     assert isinstance(purge, PurgeProof)
     assert purge == PROOF
-    receipt = verify((GOLDEN / "signed-receipt-1.json").read_bytes(), GOLDEN_KEY).content
+    receipt = verify_signed((GOLDEN / "signed-receipt-1.json").read_bytes(), GOLDEN_KEY).content
     assert receipt == RECEIPT
     assert receipt == parse_receipt((GOLDEN / "signed-receipt-1.json").read_bytes())
 
@@ -213,7 +213,7 @@ def test_a_key_that_needs_no_private_key_verifies_nothing(key: str) -> None:
     value |= {"kind": "purge", "public_key": key, "signature": "01" + "00" * 63}
     for known in ("", key):
         with pytest.raises(ProofError, match="malformed"):
-            verify(canonical_json(value) + b"\n", known)
+            verify_signed(canonical_json(value) + b"\n", known)
     with pytest.raises(ConfigError, match="not a public key"):
         checked_key(key)
 

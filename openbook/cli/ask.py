@@ -56,7 +56,7 @@ def ask(
     """Answer QUESTION from documents, with citations, or say that the documents do not hold the answer."""
     from openbook.knowledge.scope import UNLABELLED
     from openbook.prompts import checked_question
-    from openbook.receipts import append
+    from openbook.receipts import append_receipt
 
     if closed_book and (docs or kb or scope):
         raise ConfigError(
@@ -86,7 +86,7 @@ def ask(
                 progress=live.parts,
             )
         if log is not None:
-            append(log, answer.receipt)
+            append_receipt(log, answer.receipt)
         if sign is not None:
             context.write_signed(sign, current, answer.receipt)
         display.show(as_json, answer.to_json(), display.print_answer, answer, live)

@@ -59,7 +59,7 @@ def chat(
     """
     from openbook.conversation import resolve_follow_up
     from openbook.prompts import checked_question
-    from openbook.receipts import append
+    from openbook.receipts import append_receipt
 
     current = context.settings(docs=docs, kb=kb, model=model)
     path = transcript or Path(f"conversation-{datetime.now().astimezone():%Y-%m-%d-%H%M%S}.jsonl")
@@ -82,7 +82,7 @@ def chat(
             with display.while_reading() as live:
                 found = openbook.ask(*asked, query=meant.query, scope=seen, on_text=live.show)
             if log is not None:
-                append(log, found.receipt)
+                append_receipt(log, found.receipt)
             add_exchange(path, question, meant.query, found, in_transcript=in_transcript)
             display.print_answer(found, live)
 

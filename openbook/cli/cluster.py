@@ -17,7 +17,7 @@ from openbook.cli.options import JSON, KB, PLACE, YES, cluster_option
 from openbook.errors import ClusterError, ConfigError, KnowledgeBaseMissing, OpenBookError
 
 if TYPE_CHECKING:
-    from openbook.cluster.local import Running, State
+    from openbook.cluster.local import ClusterRecord, RunningCluster
     from openbook.cluster.status import BaseStatus, RayStatus
     from openbook.config import Place, Settings
 
@@ -111,7 +111,7 @@ def _ray_status(address: str) -> RayStatus:
         return status_of_ray()
 
 
-def _print_status(running: Running | None, place: str, base: BaseStatus | None, ray: RayStatus | None) -> None:
+def _print_status(running: RunningCluster | None, place: str, base: BaseStatus | None, ray: RayStatus | None) -> None:
     if running:
         _print_running(running)
     if base:
@@ -184,7 +184,7 @@ def move(source: Place, target: Place, as_json: bool) -> None:
     )
 
 
-def _known() -> State:
+def _known() -> ClusterRecord:
     """Raises ConfigError when no cluster was started here."""
     from openbook.cluster import local
 
@@ -194,7 +194,7 @@ def _known() -> State:
     return state
 
 
-def _print_started(found: Running, ran_before: bool) -> None:
+def _print_started(found: RunningCluster, ran_before: bool) -> None:
     display.say("The cluster runs already.\n" if ran_before else "The cluster runs.\n")
     _print_running(found)
     display.say(f"\nKnowledge base: --kb '{found.state.kb}'")
@@ -203,7 +203,7 @@ def _print_started(found: Running, ran_before: bool) -> None:
         display.say(line, indent=2)
 
 
-def _print_running(found: Running) -> None:
+def _print_running(found: RunningCluster) -> None:
     for service in found.services:
         processes = f"process {', '.join(map(str, service.processes))}" if service.processes else "does not run"
         display.say(f"{service.name:<13} {processes}", "" if service.processes else "red")

@@ -226,15 +226,15 @@ def purge(
 
     Exits with 4 when the documents are purged but a file in the home folder may still hold traces. It names each such file.
     """
-    from openbook.deletion import Places, finish, proof_of, purge_everywhere
+    from openbook.deletion import PurgeTargets, finish_purge_everywhere, proof_of, purge_everywhere
     from openbook.knowledge.erasure import resolve_in_all_versions
 
     current = context.settings(kb=kb)
     base = context.open_base(current)
     if proof is not None:
         context.check_signing(proof, current)
-    places = Places.of(current)
-    finished = finish(base, places)
+    targets = PurgeTargets.of(current)
+    finished = finish_purge_everywhere(base, targets)
     try:
         paths = resolve_in_all_versions(base, documents)
     except KnowledgeError as error:
@@ -248,7 +248,7 @@ def purge(
     if not yes:
         many = f"{display.count(len(paths), 'document')} ({display.short_paths(paths)})"
         click.confirm(f"Delete {many} from all versions? This cannot be undone.", abort=True, err=True)
-    done = purge_everywhere(base, documents, places, copies=copies)
+    done = purge_everywhere(base, documents, targets, copies=copies)
     if proof is not None:
         context.write_signed(proof, current, proof_of(done, base))
     kinds = ("caches", "states", "diagnoses", "runs", "unfinished")

@@ -139,9 +139,9 @@ def log() -> None:
 @JSON
 def verify_log(folder: Path, head: str, as_json: bool) -> None:
     """Read the log in FOLDER and say whether its chain holds. Keep the digest that is printed: it names all lines."""
-    from openbook.receipts import verify
+    from openbook.receipts import verify_log
 
-    receipts, last = verify(folder, head)
+    receipts, last = verify_log(folder, head)
     said = f"{receipts:,} receipts, none altered, none missing in between. The last line is {last}."
     display.show(as_json, {"receipts": receipts, "head": last}, display.say, said)
 
@@ -173,7 +173,7 @@ def verify(file: Path | None, key: str, show_key: bool, as_json: bool) -> None:
         return
     key = signatures.checked_key(key) if key else ""
     try:
-        signed = signatures.verify(_read(file, signatures.MAX_BYTES), key)
+        signed = signatures.verify_signed(_read(file, signatures.MAX_BYTES), key)
     except ProofError as error:
         raise ProofError(f"{file}: {error}") from error
     if not key:

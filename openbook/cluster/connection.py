@@ -21,12 +21,12 @@ _has_joined = False  # by `connect`, so that `disconnect` leaves what others beg
 
 
 def connect(address: str) -> None:
-    """Join the Ray cluster at `address`; nothing when this process is in one.
+    """Join the Ray cluster at `address`, unless this process is in one already.
 
     `auto`: the one in RAY_ADDRESS, or one that runs on this machine; `local`: a new one on this machine, with the cores that
     this process may use, which ends with it; `host:port`: its head node; `ray://host:port`: its server for clients.
 
-    Raises ConfigError for another form or without Ray, ClusterError when there is no cluster that lets this process in.
+    Raises ConfigError for an address of another form or without Ray, ClusterError when no cluster lets this process in.
     """
     global _has_joined
     ray = ray_module()
@@ -80,7 +80,9 @@ def _check_somebody_listens(address: str) -> None:
     """Raises ConfigError, ClusterError."""
     found = _HOST_AND_PORT.fullmatch(address)
     if found is None or not 0 < int(found["port"]) < 65_536:
-        raise ConfigError(f"{address!r} is no address of a cluster. Give host:port, ray://host:port, auto or local.")
+        raise ConfigError(
+            f"{address!r} is not the address of a cluster. Give host:port, ray://host:port, auto or local."
+        )
     try:
         socket.create_connection((found["host"].strip("[]"), int(found["port"])), CONNECT_S).close()
     except OSError as error:
@@ -93,4 +95,4 @@ def _sentence(address: str, error: BaseException) -> str:
     if address == LOCAL:
         return f"Ray cannot be started on this machine: {first_line(error)}."
     reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
-    return f"The Ray cluster at {address} cannot be reached: {reason}. See there: ray status"
+    return f"The Ray cluster at {address} cannot be reached: {reason}. Check on that machine with: ray status"

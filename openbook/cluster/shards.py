@@ -45,7 +45,7 @@ class ShardRequest:
 
 
 class SearchShard:
-    """Shard `number` (from 0) of `of`. Not for several threads at once."""
+    """Shard `number` (from 0) of `of`. Not safe to share between threads."""
 
     def __init__(self, place: Place, number: int, of: int) -> None:
         """`place`: where the knowledge base is. It is opened with the first view."""

@@ -18,7 +18,7 @@ from openbook.knowledge.indexes import Indexes
 if TYPE_CHECKING:
     from openbook.knowledge import KnowledgeBase
 
-_LOST = ("WORKER_DIED", "NODE_DIED")  # why an actor is no more, where nobody wanted that
+_LOST = ("WORKER_DIED", "NODE_DIED")  # causes of an actor's death that nobody intended
 
 _WITHOUT_VECTOR = (
     "SELECT count(*) FROM passages p LEFT JOIN embeddings e ON e.embedding_key = p.embedding_key "
@@ -32,7 +32,7 @@ class BaseStatus:
 
     `unindexed`: texts of kept versions that no saved segment holds; each process that searches indexes them for itself.
     `without_vectors`: passages that only words find. `unfinished`: what the next writer goes on with.
-    `segments_unreachable`: why the store that machines share segments in says nothing; empty when it does, or there is none.
+    `segments_unreachable`: why the store in which machines share segments cannot be reached; empty when it can, or there is none.
     """
 
     version: int

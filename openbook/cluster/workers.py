@@ -5,7 +5,7 @@ stand for what does the work here: `ClusterParsers` for a ParserPool, `ClusterEm
 with its name, since machines share no disk; an embedder travels with its files. Nothing is written to a worker's disk.
 
 Results come in the order of the tasks, each once. A task whose actor dies is given to another. An actor that would give other
-results, by its software or by its vectors of PROBE, is refused before it works.
+results, by its software or by its vectors of SAMPLE_TEXTS, is refused before it works.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from openbook.parsers.ocr import languages_here
 from openbook.parsers.sandbox import Limits, Parsed, ParserPool
 from openbook.records import Embedder, EmbedderIdentity, Vectors
 
-PROBE = ("A ferry leaves at nine.", "Überraschung, 東京, naïve: " * 100, "")
+SAMPLE_TEXTS = ("A ferry leaves at nine.", "Überraschung, 東京, naïve: " * 100, "")
 LIBRARIES = ("charset-normalizer", "lxml", "olefile", "pypdfium2", "python-calamine", "PyYAML", "striprtf")
 
 MOST_DEATHS = 3  # of actors with the same task, or of an actor's successors before one works
@@ -46,10 +46,10 @@ _LOOK_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Introduction:
-    """What a machine says of itself.
+class WorkerFingerprint:
+    """What the results of a worker depend on.
 
-    `software`: what the text of a document depends on besides its file. `vectors`: the bytes of those of PROBE.
+    `software`: what the text of a document depends on besides its file. `vectors`: the bytes of the vectors of SAMPLE_TEXTS.
     """
 
     host: str
@@ -58,13 +58,15 @@ class Introduction:
     vectors: bytes
 
 
-def introduction(embedder: Embedder) -> Introduction:
+def fingerprint_of(embedder: Embedder) -> WorkerFingerprint:
     libraries = {name: importlib.metadata.version(name) for name in LIBRARIES}
     software = {"openbook": __version__, "openbook's parsers": PARSER_VERSION, **libraries}
-    return Introduction(platform.node(), software, embedder.identity, embedder.embed_passages(PROBE).tobytes())
+    return WorkerFingerprint(
+        platform.node(), software, embedder.identity, embedder.embed_passages(SAMPLE_TEXTS).tobytes()
+    )
 
 
-def difference(here: Introduction, there: Introduction) -> str:
+def why_refused(here: WorkerFingerprint, there: WorkerFingerprint) -> str:
     """Why the machine there would give other results than the one here; empty if it would not."""
     for name, version in here.software.items():
         if (other := there.software.get(name)) != version:
@@ -92,8 +94,8 @@ class Worker:
         self._embedder = embedder
         self._parsers: dict[tuple[Limits, str], ParserPool] = {}
 
-    def introduce(self) -> Introduction:
-        return introduction(self._embedder)
+    def fingerprint(self) -> WorkerFingerprint:
+        return fingerprint_of(self._embedder)
 
     def parse(self, name: bytes, data: bytes, limits: Limits, ocr: str, tesseract: str) -> Parsed:
         """What becomes of the file, in this machine's sandbox. `tesseract`: what `languages_here` says where the run was begun."""
@@ -156,14 +158,14 @@ class _Order:
         return self._is_at_end and not self._taken
 
 
-class Lost:
+class LostTask:
     """The result of a task whose actor died MOST_DEATHS times."""
 
 
 @dataclass(slots=True, eq=False)
 class _Actor:
     handle: Any
-    introduced: Any  # the reference to its introduction; None when it was heard
+    pending: Any  # the reference to its fingerprint, until that has come
     host: str = ""
     deaths: int = 0  # of those before it, since one worked
     heard_at: float = field(default_factory=time.monotonic)  # when it last had nothing to do, or gave something
@@ -183,7 +185,7 @@ class Workers:
         self._ray = ray_module()
         self._local, self._most = embedder, most
         self._actors: list[_Actor] = []
-        self._expected: Introduction | None = None
+        self._expected: WorkerFingerprint | None = None
         self._shared: Any = None  # the reference to the embedder
         self._heard_at = 0.0  # when an actor was last known to be there
 
@@ -205,7 +207,7 @@ class Workers:
         yield ClusterParsers(self, limits, ocr)
 
     def results(self, method: str, tasks: Iterable[Task], patience_s: float = STALLED_S) -> Iterator[object]:
-        """What `method` gives for each task, in their order; an instance of Lost where no actor lived through it.
+        """What `method` gives for each task, in their order; an instance of LostTask where no actor lived through it.
 
         Tasks are taken ahead, within AHEAD and MOST_BYTES_AHEAD. An actor that has tasks and gives nothing for `patience_s` is
         taken for dead. Raises ClusterError when an actor is refused or fails, or none is there; OpenBookError as the method raises it.
@@ -226,7 +228,7 @@ class Workers:
                 yield task.result
             elif order.is_over:
                 return
-            order.again += self._listen(running, _LOOK_S if task is None else 0.0)
+            order.again += self._collect(running, _LOOK_S if task is None else 0.0)
             for stalled in self._stalled(running, patience_s):
                 order.again += self._lose(stalled, running, f"gave nothing for {patience_s:g} s")
 
@@ -235,7 +237,7 @@ class Workers:
     def _start(self) -> None:
         if self._actors:
             return
-        self._expected = introduction(self._local)
+        self._expected = fingerprint_of(self._local)
         with self._refusals():
             self._shared = self._ray.put(self._local)
             cores = int(self._ray.cluster_resources().get("CPU", 1)) or 1
@@ -244,18 +246,18 @@ class Workers:
 
     def _new_actor(self, deaths: int = 0) -> _Actor:
         handle = self._ray.remote(num_cpus=1)(Worker).remote(self._shared)
-        return _Actor(handle, handle.introduce.remote(), deaths=deaths)
+        return _Actor(handle, handle.fingerprint.remote(), deaths=deaths)
 
     def _free(self, running: _Running) -> _Actor | None:
         """The one that has least to do, if it can take another task."""
         tasks = Counter(actor for _, actor in running.values())
-        here = [each for each in self._actors if each.introduced is None]
+        here = [each for each in self._actors if each.pending is None]
         least = min(here, key=tasks.__getitem__, default=None)
         return least if least is not None and tasks[least] < _AT_AN_ACTOR else None
 
-    def _listen(self, running: _Running, timeout_s: float) -> list[Task]:
+    def _collect(self, running: _Running, timeout_s: float) -> list[Task]:
         """Wait up to `timeout_s` for a sign of life, and take in all there are. Returns the tasks of actors that died, for others to do."""
-        starting = {actor.introduced: actor for actor in self._actors if actor.introduced is not None}
+        starting = {actor.pending: actor for actor in self._actors if actor.pending is not None}
         if not (references := [*running, *starting]):
             return []
         with self._refusals():
@@ -268,22 +270,22 @@ class Workers:
         lost: list[Task] = []
         for reference in ready:
             if reference in starting:
-                self._meet(starting[reference])
+                self._accept(starting[reference])
             elif reference in running:  # else its actor died with another of its tasks
                 lost += self._finish(reference, running)
         return lost
 
-    def _meet(self, actor: _Actor) -> None:
-        """Take an actor that has introduced itself. Raises ClusterError: it would give other results."""
+    def _accept(self, actor: _Actor) -> None:
+        """Let an actor work whose fingerprint has come. Raises ClusterError when it would give other results."""
         try:
-            said: Introduction = self._value(actor.introduced, actor)
+            there: WorkerFingerprint = self._value(actor.pending, actor)
         except _ActorDied as death:
-            self._bury(actor, str(death))
+            self._replace(actor, str(death))
             return
         assert self._expected is not None
-        if refusal := difference(self._expected, said):
+        if refusal := why_refused(self._expected, there):
             raise ClusterError(refusal)
-        actor.introduced, actor.host = None, said.host
+        actor.pending, actor.host = None, there.host
 
     def _finish(self, reference: Any, running: _Running) -> list[Task]:
         task, actor = running[reference]
@@ -303,16 +305,16 @@ class Workers:
         return [actor for actor in busy if now - actor.heard_at > patience_s]
 
     def _lose(self, actor: _Actor, running: _Running, reason: str) -> list[Task]:
-        """Bury an actor that died. Returns those of its tasks that others are to do; one that MOST_DEATHS died of is `Lost`."""
+        """Replace an actor that died. Returns those of its tasks that others are to do; one that MOST_DEATHS died of is `LostTask`."""
         lost = {at: task for at, (task, its) in running.items() if its is actor}
         for at, task in lost.items():
             del running[at]
             task.deaths += 1
-            task.result = Lost() if task.deaths >= MOST_DEATHS else None
-        self._bury(actor, reason)
+            task.result = LostTask() if task.deaths >= MOST_DEATHS else None
+        self._replace(actor, reason)
         return [task for task in lost.values() if task.result is None]
 
-    def _bury(self, actor: _Actor, reason: str) -> None:
+    def _replace(self, actor: _Actor, reason: str) -> None:
         """Put a new actor in the place of one that died. Raises ClusterError when too many died so, and no other is left."""
         if actor not in self._actors:
             return
@@ -363,12 +365,12 @@ class ClusterParsers:
     def parse_all(self, paths: Iterable[Path]) -> Iterator[tuple[Path, Parsed]]:
         paths = list(paths)
         tesseract = languages_here(self._ocr)
-        # A sandbox may be started and asked twice for a file. Only an actor without memory takes longer: in Python, whoever starts
-        # a thread that finds none waits for ever.
+        # A sandbox may be started twice for a file, and asked twice. Only an actor without memory takes longer: in Python, the start of
+        # a thread hangs when there is no memory for it.
         patience_s = START_S + 4 * self._limits.timeout_s
         outcomes = self._workers.results("parse", (self._task(path, tesseract) for path in paths), patience_s)
         for path, outcome in zip(paths, outcomes, strict=True):
-            if isinstance(outcome, Lost):
+            if isinstance(outcome, LostTask):
                 outcome = NotReadNow(f"{MOST_DEATHS} workers died while they read it")
             yield path, outcome  # type: ignore[misc]  # what Worker.parse returns
 
@@ -404,7 +406,7 @@ class ClusterEmbedder:
     def embed_batches(self, batches: Iterable[Sequence[str]]) -> Iterator[Vectors]:
         """As BatchEmbedder says. Raises ClusterError, EngineError."""
         for vectors in self._workers.results("embed", (Task((list(batch),)) for batch in batches)):
-            if isinstance(vectors, Lost):
+            if isinstance(vectors, LostTask):
                 raise ClusterError(
                     f"{MOST_DEATHS} workers died while they embedded the same passages. Their logs say why: ray logs"
                 )

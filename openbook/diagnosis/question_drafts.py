@@ -138,7 +138,7 @@ def draft(
     def reply(turn: tuple[str, Passage], gives_up: Cancelled) -> str:
         """What the model writes, greedily; nothing where the passage does not fit into its context, or it gives up."""
         passage = turn[1]
-        block = passage_block(passage.place, passage.text)
+        block = passage_block(passage.heading_path, passage.text)
         asked = [asdict(model.identity), model.engine.numeric_class, ROLE, block, REQUEST, asdict(DECODING)]
         key = sha256_hex(canonical_json(asked))
         if key not in log.replies:

@@ -6,13 +6,14 @@ too.
 
 * `frozen`             `FrozenModel`, and the seam `Engine`; start reading here
 * `llamacpp`           the local engine: reads blocks, keeps states, writes answers
-* `llamalib`           llama.cpp's C API, typed; `hidden_state` looks at a layer while it computes
+* `llamalib`           llama.cpp's C API, typed
 * `openai`             an engine behind an OpenAI-compatible server
 * `tokenizer`          from a prompt to token ids, by blocks; chat templates
 * `decoding`           from logits to text
 * `kv_cache`           what was computed of passages, in memory and on disk
 * `context_pool`       lends contexts to requests; `slots` writes several answers in one call
-* `passage_selection`  which passage a trained reader answers from; `answerability`: whether any states the answer
+* `passage_selection`  which passage a trained reader answers from
+* `answerability`      whether the passages state the answer, by what a layer gives while llama.cpp computes
 * `trial`              the first load of a foreign file, in a process of its own
 * `embedder`           text to vectors
 """

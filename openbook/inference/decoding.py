@@ -48,13 +48,15 @@ def choose_token(logits: NDArray[np.float32], decoding: Decoding, request: Diges
         return token, float(log_probs[token])
     wide = logits.astype(np.float64)
     with np.errstate(over="ignore"):  # with a temperature near 0 all but the greatest become -inf
-        probs = np.exp(log_softmax((wide - wide.max()) / decoding.temperature))
-    order = np.argsort(-probs, kind="stable")
-    mass = np.cumsum(probs[order])
-    kept = int(np.searchsorted(mass, decoding.top_p * mass[-1], side="left")) + 1
-    kept = min(kept, len(order))
+        probs = np.nan_to_num(np.exp(log_softmax((wide - wide.max()) / decoding.temperature)))
+    # As in a stable sort of the tokens, but sorting values alone takes a tenth of the time. Equals are in the order of their ids.
+    falling = -np.sort(-probs)
+    mass = np.cumsum(falling)
+    kept = min(int(np.searchsorted(mass, decoding.top_p * mass[-1], side="left")) + 1, len(falling))
     index = int(np.searchsorted(mass[:kept], uniform(request, step) * mass[kept - 1], side="right"))
-    token = int(order[min(index, kept - 1)])
+    index = min(index, kept - 1)
+    equals = np.flatnonzero(probs == falling[index])
+    token = int(equals[index - np.count_nonzero(probs > falling[index])])
     return token, float(log_probs[token])
 
 
@@ -188,8 +190,11 @@ class AnswerDecoder:
                 return spans.may_end(self._written)
             return spans.may_go_on(self._written, self._vocabulary.piece(token))
 
-        order = np.argsort(-logits, kind="stable")
-        for candidates in (order[:CONSIDERED], order):
+        count = min(CONSIDERED, len(logits))
+        least = np.partition(logits, -count)[-count]
+        likelier = np.flatnonzero(logits > least)
+        likeliest = np.concatenate([likelier, np.flatnonzero(logits == least)[: count - len(likelier)]])
+        for candidates in (likeliest, np.arange(len(logits))):
             if kept := [token for token in map(int, candidates) if allowed(token)]:
                 found = np.full_like(logits, -np.inf)
                 found[kept] = logits[kept]

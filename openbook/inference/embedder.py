@@ -38,8 +38,8 @@ MODEL, TOKENIZER = "model.onnx", "tokenizer.json"
 DATA = Path(__file__).parent / "data"
 GRAPHS = {True: "minilm_int8.onnx", False: "minilm_uint8.onnx"}  # for signed weights, and for those shifted by 128
 TENSORS = "minilm_tensors.json"  # for each tensor of the graphs its parts in the model's file, which lie side by side
-PROBE = "probe.onnx"
-PROBE_SIZE = 64  # its product is of [N, 64] and [64, 64]
+INT8_TEST = "probe.onnx"  # a graph that shows whether int8 is exact on this processor
+INT8_TEST_SIZE = 64  # its product is of [N, 64] and [64, 64]
 
 
 class OnnxEmbedder:
@@ -131,7 +131,7 @@ class OnnxEmbedder:
         try:
             if not self._uses_int8:
                 return opened_graph(self._file(MODEL))
-            signed = int8_is_exact(opened_graph((DATA / PROBE).read_bytes(), {}))
+            signed = int8_is_exact(opened_graph((DATA / INT8_TEST).read_bytes(), {}))
             tensors = int8_tensors(self._file(MODEL), signed=signed)
             return opened_graph((DATA / GRAPHS[signed]).read_bytes(), tensors)
         except Exception as error:
@@ -169,13 +169,13 @@ def int8_tensors(model: bytes, *, signed: bool) -> dict[str, NDArray[Any]]:
 
 
 def int8_is_exact(session: Any) -> bool:
-    """Whether this processor multiplies uint8 by int8 without saturating, by a session of the probe.
+    """Whether this processor multiplies uint8 by int8 without saturating, by a session of the test graph.
 
     Without VNNI, x86 adds pairs of products in 16 bits, where 2 x 255 x 127 does not fit. Weights in uint8 take another
     way there, which is exact.
     """
-    rows = np.full((4, PROBE_SIZE), 255, np.uint8)
-    expected = 255 * 127 * PROBE_SIZE
+    rows = np.full((4, INT8_TEST_SIZE), 255, np.uint8)
+    expected = 255 * 127 * INT8_TEST_SIZE
     return all(bool((session.run(None, {"rows": rows[:n]})[0] == expected).all()) for n in (1, 4))
 
 

@@ -171,7 +171,7 @@ class FrozenModel:
 
     @property
     def parallel_passages(self) -> int:
-        """The most passages that it answers from side by side; 0: it cannot, as on a server, or as a reader of single passages."""
+        """How many passages it can read side by side. 0: none, because it runs on a server, or reads single passages."""
         if not isinstance(self.engine, ReadingEngine):
             return 0
         if self.reader is None:

@@ -85,14 +85,14 @@ class KVCache:
         self._used = 0  # bytes in memory
         self._on_disk: int | None = None  # bytes, as far as this process knows; None: not counted yet
         self._uncounted = 0  # of them written since they were counted
-        self._mark = 0  # bytes of the list of purged passages that were taken notice of
+        self._mark = 0  # how many bytes of the purge list this process has read
 
     @classmethod
     def of(cls, settings: Settings) -> KVCache:
         return cls(settings.states_dir, memory_bytes=settings.kv_memory << 20, disk_bytes=settings.kv_disk << 20)
 
     def purge_mark(self) -> int:
-        """Take notice of what was purged meanwhile. The result belongs to each `put` of the request that begins now."""
+        """Forget what was purged meanwhile. Give the result to each `put` of the request that begins now."""
         purged, end = self._purged_since(self._mark)
         with self._lock:
             self._drop_from_memory(purged)
@@ -129,8 +129,11 @@ class KVCache:
         """Keep the state of so many tokens, which was read from `passages`, unless one of them was purged since `purge_mark`."""
         unique = tuple(sorted(set(passages)))
         self._remember(key, state, unique, purge_mark)
-        content = _content(key, state, unique, tokens)
-        if self.folder is None or len(content) > self._disk_bytes:
+        if self.folder is None:
+            return
+        head = _file_head(key, state, unique, tokens)
+        size = len(head) + len(state)
+        if size > self._disk_bytes:
             return
         path = self._path(key)
         try:
@@ -140,10 +143,11 @@ class KVCache:
             with shared_lock(self.folder / _WRITING) as alive:
                 if not alive or _any_purged(unique, self._purged_since(purge_mark)[0]):
                     return
-                self._make_room(len(content))
+                self._make_room(size)
                 # Not yet on the platter: a file that a power cut tore is found out by its digest.
                 with atomic_file(path.with_name(f"{secrets.token_hex(8)}{_NEW}"), path, 0o600) as stream:
-                    stream.write(content)
+                    stream.write(head)
+                    stream.write(state)
         except OSError as error:
             self._trouble(error)
 
@@ -360,10 +364,11 @@ class _Header:
         return replace(self, header=hashlib.sha256(key + open_header).hexdigest())
 
 
-def _content(key: bytes, state: bytes, passages: tuple[Digest, ...], tokens: int) -> bytes:
+def _file_head(key: bytes, state: bytes, passages: tuple[Digest, ...], tokens: int) -> bytes:
+    """All bytes of the file before the state."""
     header = _Header(passages, hashlib.sha256(state).hexdigest(), tokens).sealed(key)
     encoded = canonical_json(asdict(header))
-    return b"".join([_MAGIC, _LENGTH.pack(len(encoded)), encoded, state])
+    return _MAGIC + _LENGTH.pack(len(encoded)) + encoded
 
 
 def _read_state(path: Path) -> tuple[bytes, tuple[Digest, ...]] | None:

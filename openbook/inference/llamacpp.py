@@ -34,7 +34,7 @@ from openbook.inference.frozen import SIDE_BY_SIDE, ReadEach
 from openbook.inference.kv_cache import KVCache, next_key, root_key
 from openbook.inference.llamalib import Aborted, Adapter, Context, Model, library
 from openbook.inference.passage_selection import choose, enough, score_of
-from openbook.inference.slots import MOST_SLOTS, SLOT_TOKENS, Batcher, SlotAnswer, Turns, alike_widths
+from openbook.inference.slots import MOST_SLOTS, SLOT_TOKENS, Batcher, SlotAnswer, Turns, usable_widths
 from openbook.inference.tokenizer import PromptTokenizer
 from openbook.models.reader_metadata import reader_format
 from openbook.models.verify_cache import Trial
@@ -51,7 +51,7 @@ _SAMPLE_TOKENS = 24  # from which the prompts are cut that slots are tried with
 _SLOTS = re.compile(r"; answers in (\d+) slots ")
 
 Look: TypeAlias = "Callable[[NDArray[np.float32]], object]"
-"""Gets each row of logits by which something is decided, in order: the probe behind every claim that nothing changed."""
+"""Called with each row of logits that decides something, in order. Tests compare these rows."""
 
 
 class LlamaCppEngine:
@@ -86,23 +86,27 @@ class LlamaCppEngine:
         self._states = states or KVCache()
         self._open_base, self._opening = open_base, threading.Lock()
         self._base: LlamaCppEngine | None = None
+        self._threads, self._probe = threads or available_cores(), probe
+        self._turns = Turns() if slots else None
+        self._batcher: Batcher | None = None
         self._model = Model(path)
-        self._adapter = Adapter(self._model, adapter) if adapter else None  # freed with the model by llama.cpp
-        self.reader_format: Final = reader_format((self._adapter or self._model).metadata)
-        self._threads = threads or available_cores()
         trained = self._model.trained_context_tokens
         self.context_tokens: Final = min(context_tokens, trained) if trained > 0 else context_tokens
+        try:
+            # Freed with the model by llama.cpp.
+            self._adapter = Adapter(self._model, adapter) if adapter else None
+            self.reader_format: Final = reader_format((self._adapter or self._model).metadata)
+            self._pool = ContextPool(identity.name, self._model, self._new_context)
+        except BaseException:
+            self._model.close()
+            raise
         rule = f"calls of {CALL_TOKENS} from each block's start, 1 then {SIDE_BY_SIDE} passages in {SHARED_CELLS} side by side"
         rule += f"; f16 cache, flash attention{note and f'; {note}'}"
         # Prompts are read the same with slots and without: what is kept of passages belongs to the first part of the class.
         self._reading_class = f"llama.cpp {library().build}; {library().features}; {self._threads} threads; {rule}"
         numeric_class = self._reading_class
-        self._probe = probe
         if probe is not None:
             numeric_class += f"; answerability by layer {probe.layer}, {probe.digest[:12]}"
-        self._turns = Turns() if slots else None
-        self._pool = ContextPool(identity.name, self._model, self._new_context)
-        self._batcher: Batcher | None = None
         if slots:
             try:
                 self._batcher, slot_rule = self._open_slots(slots)
@@ -420,7 +424,7 @@ class LlamaCppEngine:
         # Any prime would do: the ids are spread over the vocabulary.
         sample = [7919 * number % self._model.vocabulary_size for number in range(1, _SAMPLE_TOKENS + 1)]
         try:
-            least, most = alike_widths(self._pool.first, context, slots, sample)
+            least, most = usable_widths(self._pool.first, context, slots, sample)
         except EngineError as error:
             raise EngineError(
                 f"{self.identity.name!r} cannot answer in slots: {error} Open it without slots."

@@ -1,6 +1,6 @@
 """A thin, typed layer over llama.cpp's C API: the library, a model's weights and vocabulary, an evaluation context.
 
-Everything unsafe (pointers, lifetimes, callbacks) stays in this file and in `hidden_state`.
+Everything unsafe (pointers, lifetimes, callbacks) stays in this file and in `answerability.HiddenStateTap`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from openbook.errors import EngineError
-from openbook.inference.hidden_state import HiddenStateTap
+from openbook.inference.answerability import HiddenStateTap
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -287,7 +287,7 @@ class Context:
         turn: AbstractContextManager[object] | None = None,
         hidden_layer: int | None = None,
     ) -> None:
-        """`turn`: what is held during each call. `hidden_layer`: the one that `hidden_state` is of."""
+        """`turn` is entered for each call. `hidden_layer`: the layer whose output `hidden_state` gives."""
         self._ffi, self._lib = library().ffi, library().lib
         self._model, self._turn = model, turn or nullcontext()
         params = self._lib.llama_context_default_params()
@@ -313,7 +313,7 @@ class Context:
         self._memory = self._lib.llama_get_memory(self._handle)
         self._batch = self._lib.llama_batch_init(call_tokens, 0, 1)
         self._call_tokens, self.sequences = call_tokens, sequences
-        self._positions = [0] * sequences
+        self._positions, self._is_clear = [0] * sequences, False
         self._adapter, self._adapted = adapter, False
         self._cancelled: Callable[[], bool] = lambda: False
 
@@ -340,8 +340,10 @@ class Context:
         self._cancelled, self._failure = cancelled, None
 
     def clear(self) -> None:
-        self._lib.llama_memory_clear(self._memory, True)
-        self._positions = [0] * len(self._positions)
+        if not self._is_clear:  # it takes milliseconds, since all bytes are set to zero
+            self._lib.llama_memory_clear(self._memory, True)
+            self._positions = [0] * len(self._positions)
+            self._is_clear = True
 
     def remove(self, sequence: int) -> None:
         """The sequence is then empty."""
@@ -365,6 +367,7 @@ class Context:
         """Put a state of `tokens` tokens into an empty sequence. Raises EngineError when the library does not take it."""
         if self._cancelled():
             raise Aborted
+        self._is_clear = False
         taken = self._lib.llama_state_seq_set_data(self._handle, self._ffi.from_buffer(state), len(state), sequence)
         if taken != len(state):
             raise EngineError(f"llama.cpp rejects the state of a sequence: {library().last_error()}.")
@@ -388,7 +391,7 @@ class Context:
     def evaluate(self, blocks: Sequence[tuple[int, Sequence[int]]], *, tap: bool = False) -> list[NDArray[np.float32]]:
         """Evaluate (sequence, its next block) of all together; for each the logits after its last token, float32 [vocabulary].
 
-        `tap`: `hidden_state` then is of the last token of all, where there is a hidden layer.
+        `tap`: keep what the hidden layer, if there is one, gives for the last token of all.
         """
         found: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(blocks)
         with self._tap.looking() if tap and self._tap else nullcontext():
@@ -412,6 +415,7 @@ class Context:
         """Evaluate (sequence, token) in one call; `wanted`: the places in it whose logits are asked for."""
         if self._cancelled():
             raise Aborted
+        self._is_clear = False
         batch, positions = self._batch, list(self._positions)
         batch.n_tokens = len(tokens)
         for i, (sequence, token) in enumerate(tokens):

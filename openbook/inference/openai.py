@@ -179,7 +179,7 @@ class OpenAIEngine:
         raise EngineError(f"{self.identity.name} answered {status}: {message}.{hints.get(status, '')}")
 
     def _parsed(self, lines: Iterator[str]) -> Iterator[tuple[str, str]]:
-        """The stream's events. Raises EngineError when it is none, too large, or breaks off before its end."""
+        """The stream's events. Raises EngineError when it is not a stream of events, is too large, or breaks off before its end."""
         name, size = self.identity.name, -1
         for line in lines:
             if not line.startswith("data:"):

@@ -3,7 +3,7 @@
 A call of k tokens costs far less than k calls of one, because the weights are read once. Batching elsewhere changes answers,
 since an engine sums in another order for other shapes. Here each request has a slot, a list of cells of its own, and the
 first k slots are the ones in use. So a call holds one token for each of k lists, and the engine's kernels compute each
-column by itself. `alike_widths` tries that on this machine, with this model, before slots are used. If the width of a call
+column by itself. `usable_widths` tries that on this machine, with this model, before slots are used. If the width of a call
 changes a column, only widths are used that give equal columns. If companions change a column, there are no slots.
 
 One thread makes the calls. It lives while there is something to write.
@@ -225,7 +225,7 @@ class Batcher:
                 self._spoiled = True
 
 
-def alike_widths(reading: Context, context: Context, slots: int, tokens: Sequence[int]) -> tuple[int, int]:
+def usable_widths(reading: Context, context: Context, slots: int, tokens: Sequence[int]) -> tuple[int, int]:
     """(fewest, most) columns of a call: the longest run of widths, up to `slots`, that give equal columns.
 
     Tried with parts of `tokens`, which are the model's, in both contexts. `reading`: the one in which prompts are read. Raises

@@ -17,7 +17,7 @@ import numpy as np
 
 from openbook.codec import decode
 from openbook.config import Place
-from openbook.errors import KnowledgeBaseDamaged, KnowledgeBaseInvalid, KnowledgeError
+from openbook.errors import KnowledgeBaseDamaged, KnowledgeBaseInvalid, VersionNotKept
 from openbook.knowledge import integrity, schema
 from openbook.knowledge.blobs import Blobs, open_blobs
 from openbook.knowledge.imprint import BEGINNING_CHARS, DocumentHead
@@ -158,7 +158,7 @@ class KnowledgeBase:
         """(version searched, hits best first): dense and BM25 scores, fused; the best few reordered by `reranker`.
 
         With `windows`, each hit is the window around passages that were found. The result depends on the query and the
-        documents in scope alone. Raises QuestionError for an invalid filter, KnowledgeError for a version that is not kept.
+        documents in scope alone. Raises QuestionError for an invalid filter, VersionNotKept.
         """
         self.check_embedder(embedder.identity)
         vector = embedder.embed_query(query)
@@ -189,7 +189,7 @@ class KnowledgeBase:
             return version, (windows_around if windows else hits_of)(connection, ranked, seen)
 
     def kept_version(self, version: int | None = None) -> int:
-        """`version` (default: the newest) if it is kept. Raises KnowledgeError.
+        """`version` (default: the newest) if it is kept. Raises VersionNotKept.
 
         Every reader of a version calls this first, so this compares the small tables with their digests.
         """
@@ -202,7 +202,7 @@ class KnowledgeBase:
         if version is None:
             return kept[-1]
         if version not in kept:
-            raise KnowledgeError(
+            raise VersionNotKept(
                 f"Version {version} is not kept in {self.store}; there are {version_ranges(kept)}. See: openbook history"
             )
         return version
@@ -240,24 +240,43 @@ class KnowledgeBase:
             )
             return integrity.content(connection, rows[0].content_id) if rows else None
 
-    def pages(self, document: str, version: int | None = None) -> list[tuple[int, int]]:
+    def pages(self, of: StoredContent) -> list[tuple[int, int]]:
         """(number of the page, where it begins in the text) for each page that has text, in text order."""
         begins: dict[int, int] = {}
-        for passage in self.passages(document, version):
-            if passage.page is not None:
-                begins.setdefault(passage.page, passage.start)
+        with self.snapshot() as connection:
+            for row in integrity.passages(connection, of):
+                if row.page is not None:
+                    begins.setdefault(row.page, row.start)
         return list(begins.items())
 
-    def documents(self, scope: Scope | None = None, *, newest_first: bool = False) -> list[str]:
+    def documents(
+        self, scope: Scope | None = None, *, newest_first: bool = False, after: str = "", limit: int | None = None
+    ) -> list[str]:
         """Paths of the documents in `scope` (default: all of the newest version, whatever labels they carry), sorted.
 
-        With `newest_first` those that came or changed last are first.
+        With `newest_first` those that came or changed last are first. `after`: only paths behind this one; `limit`: at most so many.
         """
         with self.snapshot() as connection:
             seen = condition(scope, self.kept_version(scope.as_of if scope else None))
             order = "d.added_in DESC, d.path" if newest_first else "d.path"
-            rows = connection.execute(f"SELECT d.path FROM documents d WHERE {seen.sql} ORDER BY {order}", seen.values)
-            return [path for (path,) in rows]
+            sql = f"SELECT d.path FROM documents d WHERE d.path > :after AND {seen.sql} ORDER BY {order}"
+            if limit is not None:
+                sql += f" LIMIT {limit}"
+            return [path for (path,) in connection.execute(sql, {"after": after, **seen.values})]
+
+    def holds(self, document: str, scope: Scope) -> bool:
+        """Whether that document (its path) is in `scope`."""
+        with self.snapshot() as connection:
+            seen = condition(scope, self.kept_version(scope.as_of))
+            values = {"path": document, **seen.values}
+            return bool(integrity.documents(connection, f"d.path = :path AND {seen.sql}", values))
+
+    def count(self, scope: Scope) -> int:
+        """How many documents are in `scope`."""
+        with self.snapshot() as connection:
+            seen = condition(scope, self.kept_version(scope.as_of))
+            (count,) = connection.execute(f"SELECT count(*) FROM documents d WHERE {seen.sql}", seen.values).fetchone()
+            return int(count)
 
     def heads(self, documents: Iterable[str], scope: Scope) -> dict[str, DocumentHead]:
         """Title, metadata and the first lines of those of `documents` that `scope` sees, by path."""

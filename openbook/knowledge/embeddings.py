@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import TypeAlias
 
 from openbook.knowledge import schema
 from openbook.knowledge.base import KnowledgeBase, embedder_json
@@ -17,10 +16,8 @@ from openbook.knowledge.store import Connection, Writer
 from openbook.knowledge.tables import table_header
 from openbook.knowledge.versions import add_version
 from openbook.knowledge.write_lock import LOCK_TIMEOUT_S
+from openbook.parallel import StagedProgress
 from openbook.records import BatchEmbedder, Embedder
-
-# Told (stage, done, total): "digest" (bytes are compared with what is known) and "read" (parsed) count files, "embed" passages.
-Progress: TypeAlias = Callable[[str, int, int], None]
 
 BATCH = 64  # passages embedded between two slices
 
@@ -46,7 +43,7 @@ def embed_missing(
     run: SlicedRun,
     contents: Iterable[int],
     embedder: Embedder,
-    progress: Progress,
+    progress: StagedProgress,
     *,
     table: str = TABLE,
     is_ours: IsOurs = lambda _: True,
@@ -121,7 +118,7 @@ def reembed(
     base: KnowledgeBase,
     embedder: Embedder,
     *,
-    progress: Progress = lambda stage, done, total: None,
+    progress: StagedProgress = lambda stage, done, total: None,
 ) -> tuple[int, int]:
     """Change the embedder. Returns (new version, texts embedded now).
 

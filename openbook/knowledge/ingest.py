@@ -17,7 +17,7 @@ from typing import Self
 from openbook.errors import NotReadNow, UnreadableFile
 from openbook.knowledge import integrity, schema
 from openbook.knowledge.discovery import FoundFile, SyncedFolder, display_path
-from openbook.knowledge.embeddings import Progress, embedding_key, embedding_texts
+from openbook.knowledge.embeddings import embedding_key, embedding_texts
 from openbook.knowledge.identities import Change, DocumentState, Identity
 from openbook.knowledge.integrity import PassageRow
 from openbook.knowledge.passages import passage_id
@@ -25,6 +25,7 @@ from openbook.knowledge.sliced_run import SlicedRun, WriteConflict
 from openbook.knowledge.splitter import SPLITTER_VERSION, Sizing, split
 from openbook.knowledge.store import Connection
 from openbook.knowledge.write_lock import LOCK_TIMEOUT_S
+from openbook.parallel import StagedProgress
 from openbook.parsers import NOT_TEXT, PARSER_VERSION, SUFFIXES, may_need_ocr, opened
 from openbook.parsers.characters import title_from_name
 from openbook.parsers.metadata import LABEL_KEY, from_json, labels_of, merged, read_sidecar, system_metadata, to_json
@@ -43,7 +44,8 @@ class RunOptions:
 
     `labels`: access labels for every document of it; `unlabel`: those that `add` takes away; `may_state`: those that files may state
     themselves (None: all). `retry`: parse failed files again, though nothing about them changed. `ocr`: Tesseract's languages
-    (`eng+deu`), empty for none. `parsers`: who parses, on this machine or others. `check_cancelled` is called all the time; when it
+    (`eng+deu`), empty for none. `parsers`: who parses, on this machine or others. `progress`: its stages "digest" (bytes are compared
+    with what is known) and "read" (files are parsed) count files, "embed" counts passages. `check_cancelled` is called all the time; when it
     raises, the run ends with that and without a version, and what it had stored is deleted.
     """
 
@@ -55,7 +57,7 @@ class RunOptions:
     ocr: str = ""
     parsers: OpenParsers = ParserPool
     lock_timeout_s: float = LOCK_TIMEOUT_S
-    progress: Progress = lambda stage, done, total: None
+    progress: StagedProgress = lambda stage, done, total: None
     check_cancelled: Callable[[], None] = lambda: None
 
 

@@ -21,7 +21,7 @@ from openbook.answer import CLOSED_BOOK, Options, ask
 from openbook.conversation import resolve_follow_up
 from openbook.knowledge import KnowledgeBase
 from openbook.prompts import checked_question
-from openbook.receipts import append
+from openbook.receipts import append_receipt
 from openbook.records import Answer, Decoding, canonical_json, sha256_hex
 from openbook.serving.concurrency import Stop
 from openbook.serving.errors import ApiError, ClientGone, api_error, check_at_most, invalid
@@ -140,7 +140,7 @@ async def respond(
     if not trained and len(conversation.instruction) <= MAX_INSTRUCTION_CHARS:
         options = replace(options, instruction=conversation.instruction)
 
-    def work(stop: Stop, show: Callable[[str], None] = lambda piece: None) -> ServedAnswer:
+    def work(stop: Stop, show: Callable[[str], None] | None = None) -> ServedAnswer:
         scope = knowledge.Scope()
         if base is not None:
             scope = scope_of(base, call.caller, own.as_of, own.where, "openbook.as_of")
@@ -165,7 +165,7 @@ def answered(
     scope: knowledge.Scope,
     options: Options,
     stop: Stop,
-    show: Callable[[str], None] = lambda piece: None,
+    show: Callable[[str], None] | None = None,
 ) -> Answer:
     """The answer, with its receipt in the log if one is kept; to be called on a thread. Without `base` it is closed-book.
 
@@ -196,7 +196,7 @@ def answered(
     if cancelled:
         stop.check()
     if (log := service.configuration.receipts) is not None:
-        append(log, answer.receipt)
+        append_receipt(log, answer.receipt)
     understood_as = (f"Understood as: {answer.question}",) if meant.rewritten else ()
     return replace(answer, notes=(*understood_as, *answer.notes))
 

@@ -18,7 +18,7 @@ from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
 from openbook.serving import chat, documents, mcp, models, page, receipts, responses, search, uploads
 from openbook.serving.auth import Authenticator
-from openbook.serving.concurrency import Gate
+from openbook.serving.concurrency import FairQueue
 from openbook.serving.configuration import Configuration
 from openbook.serving.errors import router_error
 from openbook.serving.keys import KeyFile
@@ -60,9 +60,9 @@ def create_app(
         authenticator=Authenticator(configuration, KeyFile(configuration.settings.home)),
         metrics=Metrics(),
         traces=Traces(tracers),
-        reading=Gate(bounds.running, bounds.waiting),
-        uploading=Gate(bounds.uploads, bounds.waiting, each=max(1, bounds.uploads // 2)),
-        deleting=Gate(1, bounds.waiting),
+        reading=FairQueue(bounds.running, bounds.waiting),
+        uploading=FairQueue(bounds.uploads, bounds.waiting, each=max(1, bounds.uploads // 2)),
+        deleting=FairQueue(1, bounds.waiting),
         pool=ThreadPoolExecutor(bounds.running + bounds.uploads + 1, "openbook-serve"),
     )
 
@@ -95,7 +95,7 @@ def create_app(
     routers += [page.report_router] if configuration.report is not None else []
     for router in routers:
         app.include_router(router)
-    app.state.service, app.state.bounds, app.state.unfinished = service, bounds, {}
+    app.state.service, app.state.unfinished = service, {}
     app.state.mcp = mcp.make_manager(service)
 
     def openapi() -> dict[str, Any]:

@@ -32,17 +32,17 @@ class Authenticator:
     configuration: Configuration
     keys: KeyFile
 
-    def check_names(self, headers: Headers) -> None:
+    def check_host_and_origin(self, headers: Headers) -> None:
         """Raises ApiError for a name that is not this server's (DNS rebinding), or a page of another origin (CSRF)."""
         host = headers.get("host", "")
-        if len(headers.getlist("host")) != 1 or not self._is_ours(host):
+        if len(headers.getlist("host")) != 1 or not self._is_own_host(host):
             message = f"This server does not answer under the name {host[:100]!r}. Allow it with: openbook serve --allow-host NAME"
             raise ApiError(421, message, code="unknown_host")
         origin = headers.get("origin")
         if origin is not None and origin not in (f"http://{host}", f"https://{host}"):
             raise ApiError(403, "Pages of other origins may not use this server.", code="foreign_origin")
 
-    def _is_ours(self, host: str) -> bool:
+    def _is_own_host(self, host: str) -> bool:
         name = (host[1:].partition("]") if host.startswith("[") else host.partition(":"))[0].lower()
         own = {each.lower() for each in (self.configuration.host, *self.configuration.allowed_hosts)}
         if is_loopback(self.configuration.host):

@@ -13,7 +13,7 @@ from openbook.records import Answer, canonical_json, sha256_hex
 from openbook.serving.answers import Conversation, event, request_id, respond
 from openbook.serving.errors import check_at_most
 from openbook.serving.schemas import AnswerBody, Message, PlainFormat, Reply, ServedAnswer
-from openbook.serving.service import CallOf, Route, content, needs
+from openbook.serving.service import CurrentCall, Route, needs, response_of
 
 router = APIRouter(route_class=Route)
 
@@ -59,8 +59,10 @@ class ChatCompletion(Reply):
     openbook: ServedAnswer
 
 
-@router.post("/v1/chat/completions", response_model=ChatCompletion, **needs("read", also=content("text/event-stream")))
-async def chat(call: CallOf, body: ChatBody) -> Any:
+@router.post(
+    "/v1/chat/completions", response_model=ChatCompletion, **needs("read", also=response_of("text/event-stream"))
+)
+async def chat(call: CurrentCall, body: ChatBody) -> Any:
     """The last message is the question. It is answered from the knowledge base, with citations and receipt under `openbook`.
 
     With `stream`, the data of each event is a chunk as OpenAI has it; the last one with a choice has `openbook`. With

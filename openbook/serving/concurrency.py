@@ -22,7 +22,7 @@ caller_id: ContextVar[str] = ContextVar("caller_id", default="")
 _T = TypeVar("_T")
 
 
-class Gate:
+class FairQueue:
     """Lets `running` requests through at a time, at most `each` of one caller.
 
     At most `waiting` others wait, at most three quarters of them of one caller. Callers take turns: at most `each` requests of

@@ -14,7 +14,7 @@ from openbook.knowledge.ingest import RunOptions
 class Bounds:
     """What one request, and all together, may cost. A request over a bound is refused with a message.
 
-    `running` requests compute at a time and `waiting` wait for their turn (`concurrency.Gate`); more are answered 429.
+    `running` requests compute at a time and `waiting` wait for their turn (`concurrency.FairQueue`); more are answered 429.
     `uploads` are received and read at a time, half of them of one caller, each within `upload_s`. All callers without a
     key count as one. `connections` bounds those without a whole request. `head_s` and `body_s` bound slow senders; a
     client that does not take what was written to it within `write_s` loses its connection; `answer_s` bounds the writing
@@ -45,7 +45,7 @@ class Bounds:
 
     @classmethod
     def sized(cls, slots: int = 0, replicas: int = 1) -> Bounds:
-        """For replicas of a model with slots. While all slots are in use, some more requests search, read and cite."""
+        """For one engine with `slots`, or for `replicas` without slots. While all slots are in use, other requests search and cite."""
         return cls(running=(cls().running + slots) * replicas)
 
 

@@ -6,7 +6,6 @@ A caller sees and changes only documents that its labels allow. The others do no
 from __future__ import annotations
 
 import os
-from bisect import bisect_right
 from collections.abc import Collection
 from dataclasses import replace
 from itertools import pairwise
@@ -16,7 +15,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
-from openbook.deletion import Places, finish, purge_everywhere
+from openbook.deletion import PurgeTargets, finish_purge_everywhere, purge_everywhere
 from openbook.errors import NoPicture, TextIsElsewhere
 from openbook.knowledge import KnowledgeBase, pictures, remove
 from openbook.knowledge.discovery import display_path
@@ -26,7 +25,7 @@ from openbook.serving.auth import Caller
 from openbook.serving.concurrency import Stop
 from openbook.serving.errors import ApiError, check_at_most
 from openbook.serving.schemas import Body, Count, FileVerdict, FileVerdicts, NonEmpty, Offset, OfVersion, Reply
-from openbook.serving.service import Call, CallOf, Route, content, needs, scope_of
+from openbook.serving.service import Call, CurrentCall, Route, needs, response_of, scope_of
 
 router = APIRouter(route_class=Route)
 
@@ -54,7 +53,7 @@ class PathQuery(Body):
     def found(self, base: KnowledgeBase, caller: Caller) -> tuple[int, StoredContent]:
         """(the version asked for, what the document holds in it), if the caller may see it there. Raises ApiError."""
         version = base.kept_version(scope_of(base, caller, self.as_of).as_of)
-        is_seen = self.path in base.documents(caller.scope(version))
+        is_seen = base.holds(self.path, caller.scope(version))
         stored = base.content(self.path, version) if is_seen else None
         if stored is None:  # not there for this caller, or purged meanwhile
             raise _no_document(self.path, "path")
@@ -85,18 +84,18 @@ class Documents(OfVersion):
 
 
 @router.get("/v1/documents", **needs("read"))
-async def list_documents(call: CallOf, query: Annotated[DocumentsQuery, Query()]) -> Documents:
+async def list_documents(call: CurrentCall, query: Annotated[DocumentsQuery, Query()]) -> Documents:
     """The documents that the caller may see, in the order of their paths."""
     base, limit = call.service.base(query.knowledge_base), query.checked_limit(call)
 
     def work(stop: Stop) -> Documents:
         scope = scope_of(base, call.caller, query.as_of, query.where)
         stop.check()
-        version, paths = base.kept_version(scope.as_of), base.documents(scope)
-        first = 0 if query.after is None else bisect_right(paths, query.after)
-        data = [Document(path=path) for path in paths[first : first + limit]]
-        more = first + limit < len(paths)
-        return Documents(knowledge_base=base.id, version=version, data=data, has_more=more)
+        with base.snapshot():
+            version = base.kept_version(scope.as_of)
+            paths = base.documents(scope, after=query.after or "", limit=limit + 1)
+        data = [Document(path=path) for path in paths[:limit]]
+        return Documents(knowledge_base=base.id, version=version, data=data, has_more=len(paths) > limit)
 
     return await call.compute(work)
 
@@ -132,28 +131,29 @@ class DocumentText(Reply):
 
 
 @router.get("/v1/documents/text", **needs("read"))
-async def document_text(call: CallOf, query: Annotated[TextQuery, Query()]) -> DocumentText:
+async def document_text(call: CurrentCall, query: Annotated[TextQuery, Query()]) -> DocumentText:
     """A part of one document's text, for instance around a citation. `pages` says where each page begins, if it has any."""
-    base, path = call.service.base(query.knowledge_base), query.path
+    base = call.service.base(query.knowledge_base)
     most = call.service.configuration.bounds.text_chars
     length = query.length or most
     check_at_most(length, most, "characters", "length")
 
     def work(stop: Stop) -> DocumentText:
         stop.check()
-        version, stored = query.found(base, call.caller)
+        with base.snapshot():
+            version, stored = query.found(base, call.caller)
+            begins = base.pages(stored)
         start = min(query.start, len(stored.text))
         end = min(start + length, len(stored.text))
-        begins = [*base.pages(path, version), (0, end)]  # (number, where it begins)
         pages = [
             Page(page=page, start=begin)
-            for (page, begin), (_, until) in pairwise(begins)
+            for (page, begin), (_, until) in pairwise([*begins, (0, end)])
             if begin < end and until > start
         ]
         return DocumentText(
             knowledge_base=base.id,
             version=version,
-            path=path,
+            path=query.path,
             media_type=stored.media_type,
             start=start,
             end=end,
@@ -171,8 +171,8 @@ class PageQuery(PathQuery):
     page: Count
 
 
-@router.get("/v1/documents/page", response_class=Response, **needs("read", also=content(_PNG, format="binary")))
-async def page_picture(call: CallOf, query: Annotated[PageQuery, Query()]) -> Response:
+@router.get("/v1/documents/page", response_class=Response, **needs("read", also=response_of(_PNG, format="binary")))
+async def page_picture(call: CurrentCall, query: Annotated[PageQuery, Query()]) -> Response:
     """A page of a PDF as a picture, if its file has not changed since its text was read.
 
     Refused with 404 `page_not_found`; with 409 `not_a_pdf`, `file_not_kept` (it was uploaded), `file_unreadable` (usually it
@@ -220,7 +220,7 @@ class Versions(Reply):
 
 
 @router.get("/v1/versions", **needs("read"))
-async def versions(call: CallOf, query: Annotated[ListQuery, Query()]) -> Versions:
+async def versions(call: CurrentCall, query: Annotated[ListQuery, Query()]) -> Versions:
     """The newest first. `documents` counts those that the caller may see. Changes between versions are not shown, since they count all documents."""
     base, limit = call.service.base(query.knowledge_base), query.checked_limit(call, default=100)
 
@@ -230,7 +230,7 @@ async def versions(call: CallOf, query: Annotated[ListQuery, Query()]) -> Versio
                 version=each.version,
                 created_at=each.created_at,
                 tags=list(each.tags),
-                documents=len(base.documents(call.caller.scope(each.version))),
+                documents=base.count(call.caller.scope(each.version)),
             )
             for each in stop.each(history(base)[:limit])
         ]
@@ -262,7 +262,7 @@ class Difference(Reply):
 
 
 @router.get("/v1/versions/difference", **needs("read"))
-async def difference(call: CallOf, query: Annotated[DifferenceQuery, Query()]) -> Difference:
+async def difference(call: CurrentCall, query: Annotated[DifferenceQuery, Query()]) -> Difference:
     """From version `before` to `after` (default: the newest), between what the caller may see of both.
 
     Each list has at most `limit` entries; `counts` says how many there are.
@@ -299,7 +299,7 @@ class DocumentsBody(Body):
 
 
 @router.post("/v1/documents/remove", **needs("write"))
-async def remove_documents(call: CallOf, body: DocumentsBody) -> FileVerdicts:
+async def remove_documents(call: CurrentCall, body: DocumentsBody) -> FileVerdicts:
     """Take documents out of the newest version; older ones still hold them."""
     base = call.service.base(body.knowledge_base)
 
@@ -337,18 +337,18 @@ class PurgeReply(Reply):
 
 
 @router.post("/v1/documents/purge", **needs("admin"))
-async def purge_documents(call: CallOf, body: PurgeBody) -> PurgeReply:
+async def purge_documents(call: CurrentCall, body: PurgeBody) -> PurgeReply:
     """Delete documents from all versions, indexes and caches, and prove it by a scan of all bytes."""
     base, settings = call.service.base(body.knowledge_base), call.service.configuration.settings
 
     def work(stop: Stop) -> PurgeReply:
-        places = Places.of(settings)
-        finish(base, places)
+        targets = PurgeTargets.of(settings)
+        finish_purge_everywhere(base, targets)
         scopes = [call.caller.scope(each.version) for each in history(base)]
         seen = {path for scope in scopes for path in base.documents(scope)}
         body.check_visible(seen)
         try:
-            done = purge_everywhere(base, body.documents, places, copies=body.copies)
+            done = purge_everywhere(base, body.documents, targets, copies=body.copies)
         except TextIsElsewhere as error:
             # Without its message, which names the other documents with the text: the caller may not see them.
             message = "Another document holds the same text. To purge every copy, send copies: true."

@@ -32,8 +32,8 @@ from openbook.prompts import checked_question
 from openbook.records import Answer, Confidence, Embedder
 from openbook.serving.answers import Conversation, answered
 from openbook.serving.concurrency import Stop
-from openbook.serving.errors import api_error
-from openbook.serving.service import Call, CallOf, Route, Service, needs
+from openbook.serving.errors import ClientGone, api_error
+from openbook.serving.service import Call, CurrentCall, Route, Service, needs
 
 MAX_RESULTS = 50
 MAX_CHARS = 20_000  # of a document in one result
@@ -71,12 +71,12 @@ class ToolHit(BaseModel):
     score: float
 
 
-class Found(BaseModel):
+class ToolHits(BaseModel):
     version: int
     passages: list[ToolHit]
 
 
-class Cited(BaseModel):
+class ToolCitation(BaseModel):
     """`quote` stands in the document's text from `start` to `end`, character for character."""
 
     document: str
@@ -86,7 +86,7 @@ class Cited(BaseModel):
     quote: str
 
 
-class Answered(BaseModel):
+class ToolAnswer(BaseModel):
     """`supported`: every sentence of the answer has a citation, or `abstained` is true.
 
     `confidence`: "supported", "check it" or "not found".
@@ -98,13 +98,13 @@ class Answered(BaseModel):
     abstained: bool
     supported: bool
     confidence: Confidence
-    citations: list[Cited]
-    closest: list[Cited]
+    citations: list[ToolCitation]
+    closest: list[ToolCitation]
     notes: list[str]
     receipt: dict[str, Any]
 
 
-class Part(BaseModel):
+class DocumentPart(BaseModel):
     """`text` is that of the document from `start` to `end`, of `total` characters."""
 
     document: str
@@ -142,13 +142,13 @@ def tools_over(run_tool: ToolRunner) -> MCPServer:
         query: Annotated[str, Field(description="A question, or words to find.")],
         context: Context,
         limit: Annotated[int, Field(ge=1, le=MAX_RESULTS, description="How many passages, best first.")] = 5,
-    ) -> Found:
+    ) -> ToolHits:
         """Find passages of the user's documents by meaning and by words."""
 
-        def work(tools: ToolContext) -> Found:
+        def work(tools: ToolContext) -> ToolHits:
             version, hits = tools.base.search(checked_question(query), tools.embedder, limit, tools.scope)
             passages = [ToolHit(**dataclasses.asdict(hit.passage), score=hit.score) for hit in hits]
-            return Found(version=version, passages=passages)
+            return ToolHits(version=version, passages=passages)
 
         return await run_tool(context, work)
 
@@ -156,9 +156,9 @@ def tools_over(run_tool: ToolRunner) -> MCPServer:
     async def ask_documents(
         question: Annotated[str, Field(description="One complete question: earlier questions are not remembered.")],
         context: Context,
-    ) -> Answered:
+    ) -> ToolAnswer:
         """Answer a question from the user's documents with verbatim citations, or say that the documents do not hold the answer."""
-        return await run_tool(context, lambda tools: Answered.model_validate(tools.ask(question).to_json()))
+        return await run_tool(context, lambda tools: ToolAnswer.model_validate(tools.ask(question).to_json()))
 
     @server.tool(annotations=reads)
     async def read_document(
@@ -166,17 +166,17 @@ def tools_over(run_tool: ToolRunner) -> MCPServer:
         context: Context,
         start: Annotated[int, Field(ge=0, description="The first character, from 0.")] = 0,
         length: Annotated[int, Field(ge=1, le=MAX_CHARS, description="The largest number of characters.")] = 4000,
-    ) -> Part:
+    ) -> DocumentPart:
         """Read a part of a document's text, for example around a passage that `search` found."""
 
-        def work(tools: ToolContext) -> Part:
-            seen = document in tools.base.documents(tools.scope)
-            text = tools.base.text(document, tools.scope.as_of) if seen else None
+        def work(tools: ToolContext) -> DocumentPart:
+            is_seen = tools.base.holds(document, tools.scope)
+            text = tools.base.text(document, tools.scope.as_of) if is_seen else None
             if text is None:
                 raise QuestionError(f"There is no document {document[:200]!r}. Use a name that `search` returns.")
             part = text[start : start + length]
             begin = min(start, len(text))
-            return Part(document=document, start=begin, end=begin + len(part), total=len(text), text=part)
+            return DocumentPart(document=document, start=begin, end=begin + len(part), total=len(text), text=part)
 
         return await run_tool(context, work)
 
@@ -224,6 +224,8 @@ def make_manager(service: Service) -> StreamableHTTPSessionManager:
         call, base = called
         try:
             return await call.compute(lambda stop: work(_tool_context(call, base, stop)))
+        except ClientGone:
+            raise ToolError("The client is gone.") from None
         except Exception as error:  # noqa: BLE001  told as far as the caller may know, and logged
             raise ToolError(api_error(error).message) from None
 
@@ -249,13 +251,13 @@ def _tool_context(call: Call, base: KnowledgeBase, stop: Stop) -> ToolContext:
 
 # `body` is for Route, which then wants JSON, and for OpenAPI; _Relay sends the bytes.
 @router.post("/mcp", response_class=Response, **needs("read", also=_ALSO))
-async def mcp(call: CallOf, body: dict[str, Any]) -> Response:
+async def mcp(call: CurrentCall, body: dict[str, Any]) -> Response:
     """The tools search, ask and read_document over the Model Context Protocol (streamable HTTP), for documents that the caller may see."""
     return _Relay(call, call.service.base(None))
 
 
 @router.post("/mcp/{knowledge_base}", response_class=Response, **needs("read", also=_ALSO))
-async def mcp_of(call: CallOf, body: dict[str, Any], knowledge_base: str) -> Response:
+async def mcp_of(call: CurrentCall, body: dict[str, Any], knowledge_base: str) -> Response:
     """The same for the knowledge base of that name."""
     return _Relay(call, call.service.base(knowledge_base))
 

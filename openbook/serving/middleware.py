@@ -56,7 +56,7 @@ class Guard:
             await send(message)
 
         try:
-            self._service.authenticator.check_names(headers)
+            self._service.authenticator.check_host_and_origin(headers)
             body.check_length()
             await self._app(scope, body.receive, guarded_send)
         except ApiError as error:

@@ -15,7 +15,7 @@ from openbook.serving.answers import suffix_of
 from openbook.serving.concurrency import Stop
 from openbook.serving.errors import ApiError
 from openbook.serving.schemas import ABSENT, Reply
-from openbook.serving.service import Call, CallOf, Route, needs
+from openbook.serving.service import Call, CurrentCall, Route, needs
 
 router = APIRouter(route_class=Route)
 
@@ -69,13 +69,13 @@ class Lineage(Reply):
 
 
 @router.get("/v1/models", **needs("read"))
-async def models(call: CallOf) -> Models:
+async def models(call: CurrentCall) -> Models:
     """The model, open-book and closed-book (for each knowledge base, if there are several), and the embedder."""
     return Models(data=_models(call))
 
 
 @router.get("/v1/models/{name:path}/lineage", **needs("read"))
-async def lineage(call: CallOf, name: str) -> Lineage:
+async def lineage(call: CurrentCall, name: str) -> Lineage:
     """How the answering model was trained: itself first, then the models it was made from."""
     identity = call.model.identity
     suffix_of(name, identity.name, call.service.bases)
@@ -92,7 +92,7 @@ async def lineage(call: CallOf, name: str) -> Lineage:
 
 
 @router.get("/v1/models/{name:path}", **needs("read"))
-async def model(call: CallOf, name: str) -> Model:
+async def model(call: CurrentCall, name: str) -> Model:
     """One model, by any name that a request may use."""
     for each in _models(call):
         if each.id == name:

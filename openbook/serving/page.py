@@ -16,7 +16,7 @@ from fastapi.responses import FileResponse, HTMLResponse
 
 from openbook.serving.errors import ApiError, server_stops
 from openbook.serving.schemas import Reply
-from openbook.serving.service import OPEN_TO_ALL, CallOf, Route, Service, content, needs
+from openbook.serving.service import OPEN_TO_ALL, CurrentCall, Route, Service, needs, response_of
 from openbook.serving.telemetry import METRICS_TYPE
 
 FOLDER = Path(__file__).parent / "web"
@@ -64,7 +64,7 @@ def _files() -> dict[str, bytes]:
 
 
 @report_router.get("/report", response_class=HTMLResponse, **needs("admin"))
-async def report(call: CallOf) -> Response:
+async def report(call: CurrentCall) -> Response:
     """The file that the server was started with. Its words are not this server's: its page belongs to no origin and reaches nothing."""
     headers = {**_HEADERS, "content-security-policy": REPORT_POLICY}
     return FileResponse(str(call.service.configuration.report), headers=headers, media_type="text/html")
@@ -91,14 +91,14 @@ async def ready(request: Request) -> Status:
     return Status(status="ready")
 
 
-@router.get("/metrics", response_class=Response, **needs("admin", also=content("text/plain")))
-async def metrics(call: CallOf) -> Response:
+@router.get("/metrics", response_class=Response, **needs("admin", also=response_of("text/plain")))
+async def metrics(call: CurrentCall) -> Response:
     """Counts and times in the text format of Prometheus."""
     return Response(call.service.metrics.text(), headers={"content-type": METRICS_TYPE})
 
 
 @router.get("/openapi.json", **needs("read"))
-async def openapi(call: CallOf) -> dict[str, Any]:
+async def openapi(call: CurrentCall) -> dict[str, Any]:
     """This description."""
     found: dict[str, Any] = call.request.app.openapi()
     return found

@@ -11,15 +11,15 @@ from typing import Literal
 from fastapi import APIRouter
 
 from openbook import receipts
-from openbook.errors import KnowledgeError
-from openbook.knowledge import KnowledgeBase
+from openbook.errors import VersionNotKept
+from openbook.knowledge import KnowledgeBase, Scope
 from openbook.records import Digest, Receipt
 from openbook.replay import ReplayResult, passage_of, replay
 from openbook.serving.auth import Caller
 from openbook.serving.concurrency import Stop
 from openbook.serving.errors import ApiError
 from openbook.serving.schemas import Body, Reply
-from openbook.serving.service import Call, CallOf, Route, needs
+from openbook.serving.service import Call, CurrentCall, Route, needs
 
 router = APIRouter(route_class=Route)
 
@@ -45,7 +45,7 @@ class Replay(Reply):
 
 
 @router.get("/v1/receipts/{digest}", **needs("read"))
-async def receipt(call: CallOf, digest: str) -> KeptReceipt:
+async def receipt(call: CurrentCall, digest: str) -> KeptReceipt:
     """The receipt of that digest."""
 
     def work(stop: Stop) -> Receipt:
@@ -59,7 +59,7 @@ async def receipt(call: CallOf, digest: str) -> KeptReceipt:
 
 
 @router.post("/v1/replay", **needs("read"))
-async def replay_receipt(call: CallOf, body: ReplayBody) -> Replay:
+async def replay_receipt(call: CurrentCall, body: ReplayBody) -> Replay:
     """Answers again, with the model of this server and the passages of the receipt."""
 
     def work(stop: Stop) -> ReplayResult:
@@ -100,8 +100,11 @@ def _may_see(base: KnowledgeBase | None, caller: Caller, found: Receipt) -> bool
     """Whether the caller may see every document that the receipt names."""
     if base is None or not found.passages:
         return not found.passages
+
+    def sees_all(scope: Scope) -> bool:
+        return all(base.holds(passage.document, scope) for passage in found.passages)
+
     try:
-        seen = set(base.documents(caller.scope(found.knowledge_base_version)))
-    except KnowledgeError:  # that version is not kept any more
-        seen = set(base.documents(caller.scope()))
-    return all(passage.document in seen for passage in found.passages)
+        return sees_all(caller.scope(found.knowledge_base_version))
+    except VersionNotKept:
+        return sees_all(caller.scope())

@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 from openbook.serving.answers import Conversation, event, request_id, respond
 from openbook.serving.errors import check_at_most
 from openbook.serving.schemas import ABSENT, AnswerBody, LenientBody, Message, PlainFormat, Reply, ServedAnswer
-from openbook.serving.service import CallOf, Route, content, needs
+from openbook.serving.service import CurrentCall, Route, needs, response_of
 
 router = APIRouter(route_class=Route)
 
@@ -105,8 +105,8 @@ class Response(Reply):
     openbook: ServedAnswer | None = ABSENT
 
 
-@router.post("/v1/responses", response_model=Response, **needs("read", also=content("text/event-stream")))
-async def responses(call: CallOf, body: ResponseBody) -> Any:
+@router.post("/v1/responses", response_model=Response, **needs("read", also=response_of("text/event-stream")))
+async def responses(call: CurrentCall, body: ResponseBody) -> Any:
     """The last message of the input is the question. It is answered from the knowledge base and kept nowhere.
 
     With `stream`, the events are those of OpenAI. An error is the last event.

@@ -74,7 +74,7 @@ async def parse_form(headers: Headers, stream: AsyncGenerator[bytes, None], most
     for name in form:
         if name not in ("file", "labels") and len(form.getlist(name)) > 1:
             await form.close()
-            raise invalid(f"The part {name[:100]!r} stands more than once; send it once.", name[:100], "invalid_form")
+            raise invalid(f"The part {name[:100]!r} is given more than once; send it once.", name[:100], "invalid_form")
     return form
 
 

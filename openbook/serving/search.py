@@ -14,9 +14,11 @@ from openbook.records import EmbedderIdentity, Hit, Passage
 from openbook.serving.concurrency import Stop
 from openbook.serving.errors import ApiError, check_at_most, invalid
 from openbook.serving.schemas import Body, OfVersion, Reply, ScopeParams
-from openbook.serving.service import CallOf, Route, needs, scope_of
+from openbook.serving.service import CurrentCall, Route, needs, scope_of
 
 router = APIRouter(route_class=Route)
+
+_EMBEDDED_AT_ONCE = 8  # texts; after each group, work ends if the client is gone
 
 
 class SearchBody(ScopeParams):
@@ -40,7 +42,7 @@ class FoundPassages(OfVersion):
 
 
 @router.post("/v1/search", **needs("read"))
-async def search(call: CallOf, body: SearchBody) -> FoundPassages:
+async def search(call: CurrentCall, body: SearchBody) -> FoundPassages:
     """Passages for a query, best first, from documents that the caller may see."""
     service = call.service
     check_at_most(body.limit, service.configuration.bounds.hits, "passages", "limit")
@@ -93,7 +95,7 @@ class Embeddings(Reply):
 
 
 @router.post("/v1/embeddings", **needs("read"))
-async def embeddings(call: CallOf, body: EmbeddingBody) -> Embeddings:
+async def embeddings(call: CurrentCall, body: EmbeddingBody) -> Embeddings:
     """Vectors like those of the passages in the knowledge base. `usage` counts the tokens that were read."""
     embedder, bounds = call.service.embedder, call.service.configuration.bounds
     identity = embedder.identity
@@ -110,8 +112,8 @@ async def embeddings(call: CallOf, body: EmbeddingBody) -> Embeddings:
         raise invalid("Invalid 'input': it must have at least one text, and no text may be empty.", "input")
 
     def work(stop: Stop) -> tuple[list[Any], int]:
-        # One at a time, so that a client that goes away stops it.
-        rows = [embedder.embed_passages([text])[0] for text in stop.each(texts)]
+        groups = (texts[at : at + _EMBEDDED_AT_ONCE] for at in range(0, len(texts), _EMBEDDED_AT_ONCE))
+        rows = [row for group in stop.each(groups) for row in embedder.embed_passages(group)]
         return rows, sum(map(embedder.count_tokens, texts))
 
     def shown(row: Any) -> str | list[float]:

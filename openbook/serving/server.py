@@ -94,7 +94,7 @@ class BoundedProtocol(H11Protocol):
         super().__init__(config, *arguments, **named)
         self.conn._receive_buffer = StrictLines(MOST_HEAD_BYTES)
         state = config.loaded_app.state
-        self._bounds: Bounds = state.bounds
+        self._bounds: Bounds = state.service.configuration.bounds
         self._unfinished: dict[BoundedProtocol, None] = state.unfinished
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None

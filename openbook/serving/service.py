@@ -18,14 +18,14 @@ from fastapi.routing import APIRoute
 from starlette.datastructures import FormData
 from starlette.requests import ClientDisconnect
 
-from openbook.errors import KnowledgeBaseDamaged, KnowledgeError
+from openbook.errors import VersionNotKept
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, Scope
 from openbook.knowledge.filter_parser import parse_filter
 from openbook.knowledge.versions import resolve_version
 from openbook.records import Digest, Embedder
 from openbook.serving.auth import Authenticator, Caller
-from openbook.serving.concurrency import Gate, Stop, caller_id
+from openbook.serving.concurrency import FairQueue, Stop, caller_id
 from openbook.serving.configuration import Configuration
 from openbook.serving.errors import ApiError, ClientGone, api_error, invalid
 from openbook.serving.keys import Right
@@ -54,7 +54,7 @@ class ServedEmbedder(Embedder, Protocol):
 class Service:
     """What all requests share: nothing here belongs to one of them.
 
-    `reading`, `uploading` and `deleting` are the gates at which work waits for its turn. `ends` is set when the server stops.
+    `reading`, `uploading` and `deleting` are the queues in which work waits for its turn. `ends` is set when the server stops.
     """
 
     configuration: Configuration
@@ -64,9 +64,9 @@ class Service:
     authenticator: Authenticator
     metrics: Metrics
     traces: Traces
-    reading: Gate
-    uploading: Gate
-    deleting: Gate
+    reading: FairQueue
+    uploading: FairQueue
+    deleting: FairQueue
     pool: ThreadPoolExecutor
     ends: threading.Event = field(default_factory=threading.Event)
 
@@ -96,9 +96,14 @@ class Call:
         return await self.run(self.service.reading, work)
 
     async def run(
-        self, gate: Gate | None, work: Callable[[Stop], _T], limit_s: float | None = None, *, until_done: bool = False
+        self,
+        queue: FairQueue | None,
+        work: Callable[[Stop], _T],
+        limit_s: float | None = None,
+        *,
+        until_done: bool = False,
     ) -> _T:
-        """What `work` returns, from a thread, after a turn at `gate`. The request's body has been read.
+        """What `work` returns, from a thread, after a turn in `queue`. The request's body has been read.
 
         Raises ClientGone, ApiError and what `work` raises. With `until_done`, work that has begun is finished even if the
         client goes: half a change is worse than one that nobody heard of.
@@ -107,7 +112,7 @@ class Call:
         stop = Stop(service.configuration.bounds.answer_s if limit_s is None else limit_s, service.ends)
         watcher = asyncio.create_task(stop.watch(self.request.receive))
         try:
-            async with gate.turn() if gate else nullcontext():
+            async with queue.turn() if queue else nullcontext():
                 stop.check()
                 stop.start()
                 running = asyncio.get_running_loop().run_in_executor(service.pool, work, stop)
@@ -125,7 +130,7 @@ async def _call(request: Request) -> AsyncIterator[Call]:
         yield Call(service, model, request, request.state.caller)
 
 
-CallOf: TypeAlias = Annotated[Call, Depends(_call)]
+CurrentCall: TypeAlias = Annotated[Call, Depends(_call)]
 
 
 _FAILED = {"model": Error, "description": "Refused or failed; `code` says why."}
@@ -137,7 +142,7 @@ def needs(right: Right, *, also: Mapping[int | str, Any] = MappingProxyType({}))
     return {"openapi_extra": {"x-right": right}, "responses": {**OPEN_TO_ALL["responses"], **also}}
 
 
-def content(kind: str, **schema: str) -> dict[int | str, Any]:
+def response_of(kind: str, **schema: str) -> dict[int | str, Any]:
     """For `needs`: a successful response of that media type."""
     return {200: {"content": {kind: {"schema": {"type": "string", **schema}}}}}
 
@@ -176,7 +181,7 @@ class Route(APIRoute):
             raise ApiError(415, message, code="unsupported_content_type")
         keys = Counter(key for key, _ in request.query_params.multi_items())
         if twice := next((key for key, times in keys.items() if times > 1), None):
-            raise invalid(f"The parameter {twice[:100]!r} stands more than once; send it once.", twice[:100])
+            raise invalid(f"The parameter {twice[:100]!r} is given more than once; send it once.", twice[:100])
 
 
 class _StrictRequest(Request):
@@ -184,7 +189,8 @@ class _StrictRequest(Request):
         return parse_json(await self.body())
 
     async def form(self, **_: Any) -> FormData:  # type: ignore[override]  # FastAPI awaits it
-        return await parse_form(self.headers, self.stream(), self.app.state.bounds.upload_files)
+        bounds = self.app.state.service.configuration.bounds
+        return await parse_form(self.headers, self.stream(), bounds.upload_files)
 
 
 def scope_of(
@@ -201,9 +207,7 @@ def scope_of(
         return caller.scope(where=where)
     try:
         return caller.scope(resolve_version(base, str(as_of)), where)
-    except KnowledgeBaseDamaged:
-        raise
-    except KnowledgeError as error:
+    except VersionNotKept as error:
         shown = str(as_of)[:60]
         message = f"There is no version {shown!r}; GET /v1/versions lists the versions that are kept."
         raise invalid(message, param, "version_not_found") from error

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from openbook import __version__
 from openbook.errors import needs_extra
 from openbook.records import Answer, Timings
-from openbook.serving.concurrency import Gate
+from openbook.serving.concurrency import FairQueue
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider as SdkProvider
@@ -52,10 +52,10 @@ class Metrics:
         self._tokens.labels("read").inc(prompt_tokens or 0)
         self._tokens.labels("written").inc(answer_tokens or 0)
 
-    def watch(self, name: str, gate: Gate) -> None:
-        """Tell from now on how many requests compute and wait at this gate."""
-        self._running.labels(name).set_function(lambda: gate.running)
-        self._waiting.labels(name).set_function(lambda: gate.waiting)
+    def watch(self, name: str, queue: FairQueue) -> None:
+        """Tell from now on how many requests compute and wait in this queue."""
+        self._running.labels(name).set_function(lambda: queue.running)
+        self._waiting.labels(name).set_function(lambda: queue.waiting)
 
     def text(self) -> bytes:
         return generate_latest(self._registry)

@@ -25,7 +25,7 @@ from openbook.records import Embedder, Verdict
 from openbook.serving.concurrency import Stop
 from openbook.serving.errors import ApiError, invalid
 from openbook.serving.schemas import Body, FileVerdict, FileVerdicts
-from openbook.serving.service import FORM, CallOf, Route, needs
+from openbook.serving.service import FORM, CurrentCall, Route, needs
 
 MAX_NAME_BYTES = 200
 
@@ -43,7 +43,7 @@ class UploadBody(Body):
 
 
 @router.post("/v1/documents", **needs("write"))
-async def upload(call: CallOf, body: Annotated[UploadBody, Form(media_type=FORM)]) -> FileVerdicts:
+async def upload(call: CurrentCall, body: Annotated[UploadBody, Form(media_type=FORM)]) -> FileVerdicts:
     """Read files and add them as one new version. Each file gets a verdict; one that fails does not stop the others.
 
     Names must be plain and unique within one upload; a file with another name fails. If no name is valid, the upload is refused.

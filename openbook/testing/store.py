@@ -273,7 +273,12 @@ class _Files:
         sync(self.base, self.root, self.embedder, options=options or RunOptions())
 
     def names(self, scope: Scope | None = None) -> set[str]:
-        return {PurePath(path).stem for path in self.base.documents(scope)}
+        base, paths = self.base, self.base.documents(scope)
+        if scope is not None:
+            assert base.count(scope) == len(paths)
+            assert all(base.holds(path, scope) == (path in paths) for path in (*paths, *base.documents()))
+            assert base.documents(scope, after=min(paths, default=""), limit=1) == paths[1:2]
+        return {PurePath(path).stem for path in paths}
 
     def reopened(self) -> KnowledgeBase:
         return KnowledgeBase.open(self.base.store.place, self.embedder.identity)

@@ -194,7 +194,6 @@ def test_an_altered_name_is_not_answered_and_the_rest_is(folder: Path, embedder:
             lambda: base.text(mayor),
             lambda: base.passages(mayor),
             lambda: base.content(mayor),
-            lambda: base.pages(mayor),
             lambda: diff(base, 0, 2),
         ):
             with pytest.raises(KnowledgeBaseDamaged, match=r"content|passage.*not what was stored"):

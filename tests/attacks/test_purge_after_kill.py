@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from openbook.config import Settings
-from openbook.deletion import Places, PurgedEverywhere, purge_everywhere
+from openbook.deletion import PurgedEverywhere, PurgeTargets, purge_everywhere
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase
 from openbook.models import ModelReference, ModelStore
@@ -156,11 +156,11 @@ def killed(folder: Path, scenario: str) -> Iterator[Path]:
 
 
 def purged(home: Path) -> PurgedEverywhere:
-    places = Places(Settings(home), KVCache(home / "states"), ModelStore(home / "models"))
+    targets = PurgeTargets(Settings(home), KVCache(home / "states"), ModelStore(home / "models"))
     base = KnowledgeBase.open(home / "kb")
     try:
         secret = next(path for path in base.documents() if path.endswith("secret.txt"))
-        return purge_everywhere(base, [secret], places, copies=True)
+        return purge_everywhere(base, [secret], targets, copies=True)
     finally:
         base.close()
 

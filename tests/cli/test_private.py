@@ -201,7 +201,7 @@ def test_who_imports_it_keeps_the_umask_and_gets_folders_of_ones_own(tmp_path: P
         base = KnowledgeBase.ensure(home / "kb", HashEmbedder().identity)
         add(base, [docs], HashEmbedder())
         base.close()
-        receipts.append(tmp_path / "log", receipt_of(1))
+        receipts.append_receipt(tmp_path / "log", receipt_of(1))
         (tmp_path / "tiny.gguf").write_bytes(Recipe().build())
         import_gguf(ModelStore(tmp_path / "store" / "models"), tmp_path / "tiny.gguf", name="tiny")
         for folder in (home.parent, home, home / "kb", tmp_path / "log", tmp_path / "store"):

@@ -17,7 +17,7 @@ from openbook.config import DatabaseUrl, Settings
 from openbook.errors import StorageError
 from openbook.knowledge import KnowledgeBase, RunOptions, sync
 from openbook.knowledge.check import check
-from openbook.knowledge.embeddings import Progress
+from openbook.parallel import StagedProgress
 from openbook.serving.configuration import Configuration
 from openbook.testing import HashEmbedder, echo_model
 from tests.cluster.proxy import Fault, Proxy
@@ -47,7 +47,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(postgres_connection, "_SILENT_S", 0.3)
 
 
-def made(url: str, docs: Path, embedder: HashEmbedder, progress: Progress = lambda *_: None) -> KnowledgeBase:
+def made(url: str, docs: Path, embedder: HashEmbedder, progress: StagedProgress = lambda *_: None) -> KnowledgeBase:
     base = KnowledgeBase.ensure(DatabaseUrl(url), embedder.identity)
     sync(base, docs, embedder, options=RunOptions(progress=progress))
     return base

@@ -61,7 +61,7 @@ def home(own_home: Path, ray_start: Path) -> Iterator[Path]:
         local.stop(own_home, delete=True)
 
 
-def left_of(state: local.State) -> list[str]:
+def left_of(state: local.ClusterRecord) -> list[str]:
     folders = [each for each in (state.folder, state.postgres, state.scratch) if Path(each).exists()]
     commands = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]
     return folders + [
@@ -69,7 +69,7 @@ def left_of(state: local.State) -> list[str]:
     ]
 
 
-def runs_nothing(state: local.State) -> bool:
+def runs_nothing(state: local.ClusterRecord) -> bool:
     found = local.running(state)
     return not found.workers and not any(each.processes for each in found.services)
 
@@ -144,10 +144,10 @@ def test_its_life(home: Path, out: Out) -> None:
 def test_a_start_that_fails_leaves_nothing(
     home: Path, ray_start: Path, out: Out, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written: list[local.State] = []
+    written: list[local.ClusterRecord] = []
     write = local._write
 
-    def note_and_write(home: Path, state: local.State) -> None:
+    def note_and_write(home: Path, state: local.ClusterRecord) -> None:
         written.append(state)
         write(home, state)
 
@@ -204,7 +204,7 @@ def test_what_is_missing_or_in_the_way(own_home: Path, out: Out, monkeypatch: py
     with exclusive_lock(own_home / ".cluster.json.lock", 0.0):
         out.refused(ClusterError.exit_code, "Another command starts or stops this cluster", *up)
     local.state_file(own_home).write_text("{")
-    out.refused(StorageError.exit_code, "cluster.json does not say what was started", "down")
+    out.refused(StorageError.exit_code, "then delete this file.", "down")
     local.state_file(own_home).unlink()
     left = own_home.with_name(f"{own_home.name}-cluster")
     left.mkdir()

@@ -348,7 +348,7 @@ def test_where_no_replica_is_a_request_ends_with_an_error(
     ended = opened(replace(two, least=1, most=1), partial(told_model, folder))
     serve.delete(engine_of(ended)._handle.app_name)
     monkeypatch.setattr(replicas, "_BEGIN_S", 0.1)
-    with pytest.raises(ClusterError, match=r"^No replica is there\. See on the cluster: serve status$"):
+    with pytest.raises(ClusterError, match=r"^No replica is running\. Check on the cluster with: serve status$"):
         process_of(ended, "a")
     with running(configuration, ended, {"kb": base}) as server:
         response = server.ask("When does the bridge open?")

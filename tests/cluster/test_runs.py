@@ -155,7 +155,7 @@ def test_passages_are_read_ahead_once_each_and_what_has_no_room_is_said(
         ("serve --port 0 --cluster local --replicas 4-2", "'4-2' is neither a number"),
         ("serve --port 0 --cluster local --base-url http://[::1]:1", "--cluster and --base-url exclude each other"),
         ("serve --port 0 --cluster ray://head:10001", "answers cannot be streamed through Ray's client"),
-        ("questions draft -o new.jsonl --cluster here", "'here' is no address of a cluster"),
+        ("questions draft -o new.jsonl --cluster here", "'here' is not the address of a cluster"),
         ("diagnose questions.jsonl --cluster ray://head:10001", "answers cannot be streamed through Ray's client"),
     ],
 )

@@ -85,7 +85,7 @@ def test_actors_that_died_with_their_process_are_counted(ray_session: None) -> N
 def test_what_is_no_address_is_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", address or "no address")
     for given in (address, "auto"):
-        with pytest.raises(ConfigError, match=r"is no address of a cluster\. Give host:port"):
+        with pytest.raises(ConfigError, match=r"is not the address of a cluster\. Give host:port"):
             connection.connect(given)
 
 

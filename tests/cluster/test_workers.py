@@ -17,7 +17,7 @@ import pytest
 
 from openbook.cluster import workers as module
 from openbook.cluster.connection import ray_module
-from openbook.cluster.workers import ClusterParsers, Lost, Task, Workers
+from openbook.cluster.workers import ClusterParsers, LostTask, Task, Workers
 from openbook.errors import ClusterError, NotReadNow
 from openbook.knowledge import KnowledgeBase, Report, RunOptions, embeddings, sync
 from openbook.knowledge.check import check
@@ -201,7 +201,7 @@ def test_a_worker_without_memory_is_replaced_and_what_kills_every_worker_is_give
 
 class NoWorkers:
     def results(self, method: str, tasks: Iterator[Task], patience_s: float) -> Iterator[object]:
-        return (Lost() for _ in tasks)
+        return (LostTask() for _ in tasks)
 
 
 def test_a_file_that_kills_every_worker_is_tried_again_by_the_next_run(docs: Path) -> None:
@@ -211,7 +211,7 @@ def test_a_file_that_kills_every_worker_is_tried_again_by_the_next_run(docs: Pat
     assert str(outcome) == "3 workers died while they read it"
 
 
-HERE = module.introduction(HashEmbedder())
+HERE = module.fingerprint_of(HashEmbedder())
 
 
 @pytest.mark.parametrize(
@@ -230,8 +230,8 @@ HERE = module.introduction(HashEmbedder())
         (replace(HERE, vectors=HERE.vectors[:-1] + b"?"), "computes other vectors than this machine"),
     ],
 )
-def test_what_another_machine_would_do_differently_is_said(there: module.Introduction, reason: str) -> None:
-    assert re.search(reason, module.difference(HERE, there))
+def test_what_another_machine_would_do_differently_is_said(there: module.WorkerFingerprint, reason: str) -> None:
+    assert re.search(reason, module.why_refused(HERE, there))
 
 
 class Elsewhere(HashEmbedder):

@@ -116,7 +116,7 @@ def test_an_interrupt_that_arrives_while_it_looks_ends_the_request_and_nothing_e
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("openbook.inference.hidden_state.np", SimpleNamespace(empty=interrupt, float32=np.float32))
+        patch.setattr("openbook.inference.answerability.np", SimpleNamespace(empty=interrupt, float32=np.float32))
         with pytest.raises(KeyboardInterrupt):
             FrozenModel(probing).complete(PROMPT, FIRST)
     assert FrozenModel(probing).complete(PROMPT, FIRST) == before

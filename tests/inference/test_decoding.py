@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
+from openbook.inference import decoding as decoding_module
 from openbook.inference.decoding import (
     AnswerDecoder,
     Spans,
@@ -73,6 +76,43 @@ def test_any_logits_give_a_token_that_has_mass(
     assert 0 <= token < len(values)
     assert log_prob == pytest.approx(float(log_softmax(logits)[token]))
     assert np.exp(log_softmax(logits.astype(np.float64) / temperature))[token] > 0
+
+
+def by_stable_sort(logits: NDArray[np.float32], decoding: Decoding, request: str, step: int) -> tuple[int, float]:
+    """The definition of sampling, which sorts all tokens."""
+    wide = logits.astype(np.float64)
+    probs = np.exp(log_softmax((wide - wide.max()) / decoding.temperature))
+    order = np.argsort(-probs, kind="stable")
+    mass = np.cumsum(probs[order])
+    kept = min(int(np.searchsorted(mass, decoding.top_p * mass[-1], side="left")) + 1, len(order))
+    index = int(np.searchsorted(mass[:kept], uniform(request, step) * mass[kept - 1], side="right"))
+    token = int(order[min(index, kept - 1)])
+    return token, float(log_softmax(logits)[token])
+
+
+@given(
+    st.lists(st.floats(-50, 50, width=32) | st.sampled_from([1.0, 2.0, -math.inf, math.inf, math.nan]), min_size=1),
+    st.sampled_from([1e-5, 0.5, 1.0, 5.0]),
+    st.sampled_from([0.001, 0.5, 0.95, 1.0]),
+    st.integers(0, 99),
+)
+def test_the_token_is_that_of_a_stable_sort(values: list[float], temperature: float, top_p: float, step: int) -> None:
+    logits, decoding = np.array(values, dtype=np.float32), Decoding(temperature=temperature, top_p=top_p)
+    with np.errstate(all="ignore"):
+        found, expected = (choose(logits, decoding, "r", step) for choose in (choose_token, by_stable_sort))
+    np.testing.assert_equal(found, expected)
+
+
+@given(st.lists(st.sampled_from([0.0, -0.0, 1.0, 2.0, 3.0]), min_size=1, max_size=40), st.integers(1, 9))
+def test_a_quote_considers_the_likeliest_and_of_equals_the_lowest_ids(values: list[float], considered: int) -> None:
+    logits = np.array(values, dtype=np.float32)
+    text = bytes(range(len(values))).decode()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decoding_module, "CONSIDERED", considered)
+        found = AnswerDecoder(Bytes(), Decoding(), "r", None)._within_spans(logits, Spans(text))
+    assert found is not None
+    likeliest = sorted(range(len(values)), key=lambda token: -values[token])[:considered]
+    assert set(np.flatnonzero(np.isfinite(found))) == set(likeliest)
 
 
 def read(data: bytes, stop: tuple[str, ...], cuts: list[int]) -> str:

@@ -148,7 +148,7 @@ def test_int8_vectors_are_near_those_of_the_file_as_it_is(embedder_reference: Mo
     similarities = [float(row @ vector) for row, vector in zip(rows, plain, strict=True)]
     assert min(similarities) > 0.99, similarities
     assert max(similarities) < 0.99999, "the file was run as it is"
-    exact = onnx.int8_is_exact(opened_graph((onnx.DATA / onnx.PROBE).read_bytes(), {}))
+    exact = onnx.int8_is_exact(opened_graph((onnx.DATA / onnx.INT8_TEST).read_bytes(), {}))
     found = []
     for signed in (False, True)[: 1 + exact]:
         tensors = onnx.int8_tensors(file.read_bytes(), signed=signed)

@@ -7,7 +7,7 @@ import os
 import random
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import example, given
@@ -40,6 +40,13 @@ def test_a_state_comes_back_in_this_process_and_the_next(tmp_path: Path) -> None
     assert (kept.states, kept.tokens) == (2, 42)
     assert 2000 < kept.bytes < 3000
     assert KVCache().get(KEYS[0]) is None
+
+
+def test_without_a_folder_nothing_of_a_state_is_read(tmp_path: Path) -> None:
+    unreadable = cast(bytes, range(1000))  # it has a length and no bytes
+    for states in (KVCache(), KVCache(tmp_path, disk_bytes=0)):
+        states.put(KEYS[0], unreadable, ["a"], states.purge_mark())
+        assert states.get(KEYS[0]) is unreadable
 
 
 @given(BLOCKS, BLOCKS)

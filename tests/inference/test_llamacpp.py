@@ -161,14 +161,30 @@ def test_calls_are_a_function_of_the_blocks_alone(sizes: list[int], calls: list[
     assert ends == {number: (number, block[-1]) for number, block in blocks}
 
 
-def test_weights_are_mapped_read_only(engine: LlamaCppEngine, model_reference: ModelReference) -> None:
+def maps_of(reference: ModelReference) -> list[str]:
     maps = Path("/proc/self/maps")
     if not maps.exists():
         pytest.skip("no /proc here")
-    model_file = (model_reference.path / "model.gguf").resolve()
-    lines = [line for line in maps.read_text().splitlines() if line.endswith(str(model_file))]
+    model_file = (reference.path / "model.gguf").resolve()
+    return [line for line in maps.read_text().splitlines() if line.endswith(str(model_file))]
+
+
+def test_weights_are_mapped_read_only(engine: LlamaCppEngine, model_reference: ModelReference) -> None:
+    lines = maps_of(model_reference)
     assert lines
     assert all(re.match(r"\S+ r--[sp] ", line) for line in lines)
+
+
+def test_a_model_that_cannot_be_opened_leaves_no_weights_in_memory(
+    model_reference: ModelReference, tmp_path: Path
+) -> None:
+    before = len(maps_of(model_reference))
+    path = tmp_path / "adapter.gguf"
+    path.write_bytes(b"GGUF" + b"\0" * 100)
+    with pytest.raises(EngineError, match="cannot put the adapter") as refused:
+        LlamaCppEngine(model_reference.main_file, identity=ModelIdentity("x", "", "verified"), adapter=path)
+    assert refused  # its traceback holds the engine
+    assert len(maps_of(model_reference)) == before
 
 
 def test_sampling_is_repeatable_and_the_seed_matters(engine: LlamaCppEngine) -> None:

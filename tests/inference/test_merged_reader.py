@@ -49,7 +49,7 @@ def test_what_either_of_its_files_answered_replays_as_identical(reader_reference
     assert answer.receipt.numeric_class != model.engine.numeric_class
     assert replay(answer.receipt, model, None).differences == ()
     other = replace(answer.receipt, numeric_class="another").sealed()
-    assert "numeric class is another" in replay(other, model, None).differences[0]
+    assert "numeric class changed" in replay(other, model, None).differences[0]
     model.close()
 
 

@@ -19,7 +19,7 @@ from openbook.errors import EngineError
 from openbook.inference import FrozenModel
 from openbook.inference.llamacpp import LlamaCppEngine, slots_of
 from openbook.inference.llamalib import Context, library
-from openbook.inference.slots import MOST_SLOTS, Batcher, Turns, alike_widths, state_apart
+from openbook.inference.slots import MOST_SLOTS, Batcher, Turns, state_apart, usable_widths
 from openbook.models import ModelReference
 from openbook.records import Decoding, Prompt, sha256_hex
 from openbook.testing import PROMPT, EngineSuite
@@ -301,7 +301,7 @@ def test_calls_have_widths_between_which_there_is_no_difference(
     contexts: tuple[Context, Context], wrong: Callable[[int, int], float], widths: tuple[int, int]
 ) -> None:
     reading, apart = contexts
-    assert alike_widths(reading, Tampered(apart, wrong), 3, TRIED) == widths  # type: ignore[arg-type]
+    assert usable_widths(reading, Tampered(apart, wrong), 3, TRIED) == widths  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -313,7 +313,7 @@ def test_there_are_no_slots_where_columns_depend_on_each_other(
 ) -> None:
     reading, apart = contexts
     with pytest.raises(EngineError, match=message):
-        alike_widths(reading, Tampered(apart, wrong), 3, TRIED)  # type: ignore[arg-type]
+        usable_widths(reading, Tampered(apart, wrong), 3, TRIED)  # type: ignore[arg-type]
 
 
 def test_calls_are_filled_up_with_dummies_and_answers_stay_the_same(

@@ -169,10 +169,10 @@ def test_beyond_this_machine_addresses_and_allowed_names_are_ours_and_a_key_is_n
     authenticator = Authenticator(changed, KeyFile(configuration.settings.home))
     headers = Headers({"host": name})
     if ours:
-        authenticator.check_names(headers)
+        authenticator.check_host_and_origin(headers)
     else:
         with pytest.raises(ApiError):
-            authenticator.check_names(headers)
+            authenticator.check_host_and_origin(headers)
     assert changed.needs_key == (host != "127.0.0.1" or bool(allowed))
     if changed.needs_key:
         with pytest.raises(ApiError):

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
-from openbook.receipts import append
+from openbook.receipts import append_receipt
 from openbook.serving import server as server_module
-from openbook.serving.concurrency import Gate, caller_id
+from openbook.serving.concurrency import FairQueue, caller_id
 from openbook.serving.configuration import Configuration
 from openbook.serving.errors import ApiError
 from tests.serving.conftest import (
@@ -38,10 +38,10 @@ from tests.test_receipts import receipt_of
 
 
 class Desk:
-    """Requests at a gate, each of which is named by its caller and a number: `a1`, `a2`, `b1`."""
+    """Requests in a queue, each of which is named by its caller and a number: `a1`, `a2`, `b1`."""
 
-    def __init__(self, gate: Gate) -> None:
-        self.gate = gate
+    def __init__(self, queue: FairQueue) -> None:
+        self.queue = queue
         self.inside: list[str] = []
         self.refused: list[str] = []
         self.tasks: dict[str, asyncio.Task[None]] = {}
@@ -65,7 +65,7 @@ class Desk:
     async def _request(self, name: str) -> None:
         caller_id.set(name[0])
         try:
-            async with self.gate.turn():
+            async with self.queue.turn():
                 self.inside.append(name)
                 await self.ends[name].wait()
         except ApiError:
@@ -81,13 +81,13 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-def at(gate: Gate, story: Callable[[Desk], Awaitable[None]]) -> None:
+def at(queue: FairQueue, story: Callable[[Desk], Awaitable[None]]) -> None:
     async def main() -> None:
-        desk = Desk(gate)
+        desk = Desk(queue)
         await story(desk)
         while desk.inside:
             await desk.end(*desk.inside)
-        assert (desk.gate.running, desk.gate.waiting) == (0, 0)
+        assert (desk.queue.running, desk.queue.waiting) == (0, 0)
 
     asyncio.run(main())
 
@@ -104,13 +104,13 @@ def test_callers_take_turns_and_keep_their_own_order(places: int, served: str) -
             await desk.end(*desk.inside)
         assert found == served.split()
 
-    at(Gate(places, 9), story)
+    at(FairQueue(places, 9), story)
 
 
 def test_one_caller_can_neither_fill_the_queue_nor_take_more_than_its_share_of_the_places() -> None:
     async def queue(desk: Desk) -> None:
         await desk.come("a1", "a2", "a3", "a4", "a5")
-        assert (desk.inside, desk.gate.waiting, desk.refused) == (["a1"], 3, ["a5"])
+        assert (desk.inside, desk.queue.waiting, desk.refused) == (["a1"], 3, ["a5"])
         await desk.come("b1", "b2")
         assert desk.refused == ["a5", "b2"]
         await desk.end("a1")
@@ -120,8 +120,8 @@ def test_one_caller_can_neither_fill_the_queue_nor_take_more_than_its_share_of_t
         await desk.come("a1", "a2", "b1")
         assert desk.inside == ["a1", "b1"]
 
-    at(Gate(1, 4), queue)
-    at(Gate(2, 4, each=1), share)
+    at(FairQueue(1, 4), queue)
+    at(FairQueue(2, 4, each=1), share)
 
 
 @settings(max_examples=60)
@@ -140,11 +140,11 @@ def test_the_bounds_hold_and_no_place_stays_free(running: int, waiting: int, ste
                 await desk.give_up(known[which % len(known)])
             elif who in "abc":
                 await desk.come(f"{who}{number}")
-            assert len(desk.inside) == desk.gate.running <= running
-            assert desk.gate.waiting <= waiting
-            assert desk.gate.running == running or desk.gate.waiting == 0
+            assert len(desk.inside) == desk.queue.running <= running
+            assert desk.queue.waiting <= waiting
+            assert desk.queue.running == running or desk.queue.waiting == 0
 
-    at(Gate(running, waiting), story)
+    at(FairQueue(running, waiting), story)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -240,7 +240,7 @@ READS = [
 
 def test_every_long_read_ends_when_time_is_up(serve: Serve, tmp_path: Path) -> None:
     """There is no time at all, so the first look finds that it is up."""
-    append(tmp_path / "log", receipt_of(1))
+    append_receipt(tmp_path / "log", receipt_of(1))
     server = serve(answer_s=0.0, receipts=tmp_path / "log")
     for method, path, body in READS:
         assert code(server.client.request(method, path, json=body)) == (504, "timeout"), path

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from typing import NoReturn
 
 import httpx
 import pytest
 
+from openbook.errors import KnowledgeBaseBusy
 from openbook.knowledge import KnowledgeBase
 from tests.attacks.test_damage import sql
 from tests.serving.conftest import QUESTION, Running, Serve, code
@@ -45,3 +47,24 @@ def test_damaged_tables_end_every_answer_of_that_base_and_of_no_other(
     assert_refused(server.client.get("/v1/versions"))
     response = server.client.post("/v1/search", json={"query": QUESTION, "knowledge_base": "towers"})
     assert response.status_code == 200
+
+
+def test_a_base_that_is_busy_does_not_lack_a_version_or_a_receipt(
+    with_receipts: Running, base: KnowledgeBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = with_receipts.ask(QUESTION).json()["openbook"]["receipt"]["digest"]
+    healthy = base.store.snapshot
+
+    def busy_once(connection: object) -> NoReturn:
+        monkeypatch.setattr(base.store, "snapshot", healthy)
+        raise KnowledgeBaseBusy("Another process holds it.")
+
+    client = with_receipts.client
+    for request in (
+        client.build_request("POST", "/v1/search", json={"query": QUESTION, "as_of": "1"}),
+        client.build_request("GET", f"/v1/receipts/{digest}"),
+        client.build_request("POST", "/v1/replay", json={"id": digest}),
+    ):
+        monkeypatch.setattr(base.store, "snapshot", busy_once)
+        assert code(client.send(request)) == (503, "knowledge_base_busy")
+        assert client.send(request).status_code == 200

@@ -22,7 +22,7 @@ from openbook.errors import EngineError
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.scope import Scope
 from openbook.prompts import ABSTENTION
-from openbook.receipts import is_altered, receipt_of, verify
+from openbook.receipts import is_altered, receipt_of, verify_log
 from openbook.serving.mcp import MAX_CHARS, stdio_server
 from openbook.testing import HashEmbedder, echo_model
 from tests.conftest import ROOT, base_with
@@ -170,7 +170,7 @@ def test_over_http_an_answer_is_that_of_the_api_and_in_the_log_of_receipts(
     with_receipts: Running, tmp_path: Path, mode: str
 ) -> None:
     found = call(remote(with_receipts, mode=mode), "ask", question=QUESTION)
-    assert verify(tmp_path / "log")[0] == 1
+    assert verify_log(tmp_path / "log")[0] == 1
     over_http = with_receipts.ask(QUESTION).json()["openbook"]
     assert (found["answer"], found["receipt"]) == (over_http["answer"], over_http["receipt"])
     assert 'openbook_answers_total{end="end",mode="open-book"} 2.0' in with_receipts.client.get("/metrics").text
@@ -229,7 +229,9 @@ def test_nothing_stays_open(server: Running) -> None:
 
 
 @both_versions
-def test_a_call_ends_when_its_client_goes_and_when_time_is_up(serve: Serve, mode: str) -> None:
+def test_a_call_ends_when_its_client_goes_and_when_time_is_up(
+    serve: Serve, mode: str, caplog: pytest.LogCaptureFixture
+) -> None:
     engine = WaitingEngine()
 
     async def leave(client: Client) -> None:
@@ -242,3 +244,4 @@ def test_a_call_ends_when_its_client_goes_and_when_time_is_up(serve: Serve, mode
     assert engine.was_cancelled.wait(LONG_S)
     eventually(lambda: server.service.reading.running == 0)
     assert "stopped" in call(remote(serve(engine, answer_s=0.2), mode=mode), "ask", question=QUESTION)["error"]
+    assert "ClientGone" not in caplog.text

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from openbook.knowledge import purge
-from openbook.receipts import LOG_FILE, verify
+from openbook.receipts import LOG_FILE, verify_log
 from tests.knowledge.small_bases import reseal
 from tests.serving.conftest import BRIDGE, QUESTION, SAFE, Running, add_file, path_of
 
@@ -30,7 +30,7 @@ def test_where_a_log_is_kept_an_answer_is_replayed_from_its_receipt(
     found = {"object": "replay", "id": digest, "identical": True, "differences": [], "answer": answer["answer"]}
     assert with_receipts.client.post("/v1/replay", json={"id": digest}).json() == found
     with_receipts.ask(QUESTION, stream=True)
-    assert verify(tmp_path / "log")[0] == 2
+    assert verify_log(tmp_path / "log")[0] == 2
     assert status(server, asked(server, QUESTION)) == (404, 404)
 
 
