@@ -99,7 +99,7 @@ def _print_report(report: Report, place: Place) -> None:
 @_LABEL
 @_OCR
 @_CLUSTER
-@click.option("--reset", is_flag=True, help="Forget the globs and labels that FOLDER had before.")
+@click.option("--reset", is_flag=True, help="Forget the globs, labels and OCR that FOLDER had before.")
 @click.option("--forget", is_flag=True, help="Stop syncing FOLDER. Its documents stay.")
 @click.option("--watch", is_flag=True, help="Keep running and follow changes until interrupted.")
 @JSON
@@ -126,8 +126,10 @@ def sync(
     from openbook.knowledge.updates import forget_source, sources, sync_folders
 
     current = context.settings(kb=kb, ocr=ocr)
-    if folder is None and (include or exclude or labels or reset or forget):
-        raise ConfigError("--include, --exclude, --label, --reset and --forget need a folder: openbook sync FOLDER ...")
+    if folder is None and (include or exclude or labels or ocr or reset or forget):
+        raise ConfigError(
+            "--include, --exclude, --label, --ocr, --reset and --forget need a folder: openbook sync FOLDER ..."
+        )
     if folder is not None and forget:
         forget_source(context.open_base(current), folder)
         said = f"{folder} is no longer synced. To remove its documents: openbook remove {folder}"

@@ -141,7 +141,8 @@ def test_what_a_folder_was_synced_with_holds_until_it_is_reset(docs: Path, out: 
     out("sync", docs, "--reset")
     assert documents(out) == {"ferry.md", "bees.txt"}
     assert "ferry.md" in found(out, "ferry")
-    out.refused(2, "need a folder", "sync", "--reset")
+    for options in (["--reset"], ["--ocr", "eng"]):
+        out.refused(2, "need a folder", "sync", *options)
     assert out.json("sync", docs, "--forget") == {"forgotten": str(docs)}
     out.refused(4, "No folder was synced", "sync")
     assert documents(out) == {"ferry.md", "bees.txt"}

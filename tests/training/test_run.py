@@ -30,6 +30,7 @@ from openbook.training.run import (
     RunStopped,
     _explained_out_of_memory,
     choose_device,
+    dry_run,
     load_inputs,
     numeric_class,
     slow_precision,
@@ -158,6 +159,17 @@ def test_out_of_memory_it_says_what_to_lower(error: Exception) -> None:
         raise error
     with pytest.raises(RuntimeError, match="shapes"), _explained_out_of_memory(small_recipe()):
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+
+def test_a_dry_run_for_which_the_memory_does_not_suffice_says_what_to_lower(
+    recipe: Recipe, store: ModelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_large(*arguments: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes")
+
+    monkeypatch.setattr("openbook.training.run.build_network", too_large)
+    with pytest.raises(TrainingError, match=r"Lower loop\.call_tokens .*\.sequence_tokens \(now \d+\)\.$"):
+        dry_run(recipe, tmp_path, store, quiet, "cpu")
 
 
 def test_the_device_is_a_gpu_if_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
