@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import click
@@ -262,6 +263,8 @@ def warm(
     labels are not read ahead. After an interruption, run the same command again. With --cluster it is kept where `serve`
     looks for it with the same --cluster and --replicas.
     """
+    from openbook.answer import strategy_of
+
     _, most = on_cluster.replica_bounds(replicas, cluster)
     current = context.settings(kb=kb, model=model)
     if current.base_url:
@@ -276,7 +279,8 @@ def warm(
             open_model, at_once = stack.enter_context(on_cluster.replicas(current, cluster, (most, most)))
             opened = open_model(current)
         stack.enter_context(closing(opened))
-        tokens = _read_ahead(base, opened, top, at_once)
+        by_passage = strategy_of(current.strategy, opened, openbook.Decoding()) == "each"  # otherwise it reads windows
+        tokens = _read_ahead(base, opened, top, at_once, by_passage=by_passage)
     read, too_long, left = sum(map(bool, tokens)), tokens.count(None), tokens.count(0)
     said = f"{read:,} of {len(tokens):,} passages are read ({sum(filter(None, tokens)):,} tokens)"
     if cluster is None:
@@ -292,7 +296,9 @@ def warm(
         click.echo(f"There is no room for the other {left:,}. Raise kv_disk {room} to read them too.")
 
 
-def _read_ahead(base: KnowledgeBase, model: FrozenModel, top: int | None, at_once: int) -> list[int | None]:
+def _read_ahead(
+    base: KnowledgeBase, model: FrozenModel, top: int | None, at_once: int, *, by_passage: bool
+) -> list[int | None]:
     """How many tokens were read of each passage, newest documents first; 0: there is no room, None: it is too long."""
     from openbook.knowledge.passages import in_windows
     from openbook.knowledge.scope import UNLABELLED
@@ -301,8 +307,8 @@ def _read_ahead(base: KnowledgeBase, model: FrozenModel, top: int | None, at_onc
 
     model = model.for_request()
     by_document = map(base.passages, base.documents(UNLABELLED, newest_first=True))
-    reads_passages = model.reads_each and not model.parallel_passages  # otherwise it reads windows
-    passages = [each for found in by_document for each in (found if reads_passages else in_windows(found))][:top]
+    to_read = (each for found in by_document for each in (found if by_passage else in_windows(found)))
+    passages = list(islice(to_read, top))
 
     def read(passage: Passage, _: Cancelled) -> int | None:
         try:

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from openbook.cli import context
 from openbook.knowledge import KnowledgeBase
+from openbook.records import ReaderFormat
+from openbook.testing import echo_model
 from tests.cli.conftest import Out, TypeIn, running
 from tests.conftest import flip
 from tests.serving.conftest import eventually
@@ -186,6 +189,25 @@ def test_nothing_readable_is_an_error_also_when_the_knowledge_base_holds_somethi
         code, _, stderr = out("ask", "Why?")
         assert (code, "nothing to ask" in stderr) == ((4, True) if not documents(out) else (0, False))
         out.ok("add", docs)
+
+
+def test_what_is_read_ahead_is_what_ask_reads(docs: Path, out: Out, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader of several windows reads passages one by one where the setting `strategy` says so."""
+    reader = ReaderFormat("Answer from the passages.", "The passages do not say.", passages=4)
+    monkeypatch.setattr(context, "ready_model", lambda *_: None)
+    monkeypatch.setattr(context, "open_stored", lambda *_: echo_model(reader=reader))
+    for n in range(9):
+        (docs / f"{n}.md").write_text(
+            "".join(f"Ferry {n} number {i} leaves at noon from pier {i}.\n\n" for i in range(40))
+        )
+    out.ok("add", docs)
+    passages = out.json("status")["passages"]
+    windows = int(out.ok("warm").split()[0])
+    assert windows < passages
+    monkeypatch.setenv("OPENBOOK_STRATEGY", "each")
+    assert out.ok("warm").startswith(f"{passages} of {passages} passages are read")
+    monkeypatch.setenv("OPENBOOK_STRATEGY", "parallel")
+    assert out.ok("warm").startswith(f"{windows} of {windows} passages are read")
 
 
 @pytest.mark.model
