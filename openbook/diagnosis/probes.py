@@ -336,11 +336,17 @@ class Noise:
 
     @staticmethod
     def trial(case: Case, bench: Bench, cancelled: Cancelled) -> NoiseTrial:
-        """By each strategy that the model can read by: each rank and number of distractors that fits into the context."""
-        question, seen = case.question, list[NoiseReading]()
+        """Each rank and number of distractors that fits into the context: read by each strategy that a trained reader can read by,
+        and by any other model as `openbook ask` does.
+        """
+        question, seen, model = case.question, list[NoiseReading](), bench.model
         others = [hit for hit in case.rest if hit.passage.id != case.gold.passage.id]
-        strategies: list[Strategy] = ["each"] if bench.model.reads_each else []
-        strategies += ["parallel", "together"] if bench.model.reader and bench.model.parallel_passages else ["together"]
+        by_reader: dict[Strategy, bool] = {
+            "each": model.reads_each,
+            "parallel": model.parallel_passages > 0,
+            "together": True,
+        }
+        strategies = [each for each, can in by_reader.items() if can] if model.reader else [bench.strategy]
         for strategy, distractors in product(strategies, DISTRACTORS):
             to_read = replace(bench, options=replace(bench.options, strategy=strategy))
             own = own_rank(question.id, distractors)
