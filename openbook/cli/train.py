@@ -27,6 +27,7 @@ from openbook.runs import list_runs as runs_in
 if TYPE_CHECKING:
     from openbook.config import Settings
 
+_MOST_CHARS = 40  # of a value in a comparison
 NEEDED = ("torch", "transformers", "peft", "safetensors", "pydantic", "gguf")
 
 
@@ -217,6 +218,8 @@ def _print_run(run: RunSummary) -> None:
 @JSON
 def compare(names: tuple[str, ...], as_json: bool) -> None:
     """Show where the recipes of two or more runs differ, and the newest numbers of each."""
+    if len(names) < 2:
+        raise ConfigError("There is only one run to compare. Give two or more.")
     found = [find_run(context.settings().runs_dir, name) for name in names]
     recipe = _side_by_side([flat(run.recipe) for run in found])
     differing = {key: values for key, values in recipe.items() if len(set(map(str, values))) > 1}
@@ -233,9 +236,15 @@ def _side_by_side(each: list[dict[str, Any]]) -> dict[str, list[Any]]:
 
 def _print_comparison(names: list[str], recipe: dict[str, list[Any]], numbers: dict[str, list[Any]]) -> None:
     rounded = {key: ["-" if x is None else f"{x:.3f}" for x in values] for key, values in numbers.items()}
-    width = max(map(len, names)) + 2
-    for key, values in {"": names, **recipe, **rounded}.items():
-        display.say(f"{key:<28}" + "".join(f"{value!s:<{width}}" for value in values))
+    table = [["", *names], *([key, *map(_cut, values)] for key, values in {**recipe, **rounded}.items())]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        display.say("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _cut(value: object) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= _MOST_CHARS else text[: _MOST_CHARS - 1] + "…"
 
 
 def _summary(run: RunSummary) -> dict[str, Any]:

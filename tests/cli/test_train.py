@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -144,7 +145,6 @@ def test_a_run_from_beginning_to_end(home: Path, tmp_path: Path, recipe: Path, o
     shown = out.ok("runs", "show", folder.name[:6])
     assert "step     10  loss" in shown
     assert out.json("runs", "show", folder.name)["result"]["model"] == stored.digest
-    assert "loss" in out.ok("runs", "compare", folder.name, folder.name)
     lineage = out.ok("models", "lineage", "tiny-candidate")
     assert "recipe " in lineage
     assert "knowledge base " in lineage
@@ -220,6 +220,22 @@ def test_without_pytorch_it_says_what_to_install(
 def test_runs_that_are_not_there(home: Path, out: Out) -> None:
     assert out("runs", "list")[:2] == (0, "No run yet. Train one: openbook train RECIPE\n")
     out.refused(6, "There is none yet", "runs", "show", "tiny")
+
+
+def test_runs_are_compared_in_columns_that_never_touch(home: Path, out: Out) -> None:
+    recipes = {"a": {"name": "x" * 99, "loop": {"steps": 1}}, "a-much-longer-name": {"name": "ship\n\nshape"}}
+    for name, recipe in recipes.items():
+        (home / "runs" / name).mkdir(parents=True)
+        (home / "runs" / name / "recipe.json").write_text(json.dumps({"recipe": recipe, "digest": "12"}))
+    (home / "runs" / "a" / "metrics.jsonl").write_text('{"kind": "evaluation", "step": 1, "loss": 2.5}\n')
+    lines = out.ok("runs", "compare", *recipes).splitlines()
+    assert [re.split(" {2,}", line) for line in lines] == [
+        ["", "a", "a-much-longer-name"],
+        ["loop.steps", "1", "None"],
+        ["name", "x" * 39 + "…", "ship shape"],
+        ["loss", "2.500", "-"],
+    ]
+    out.refused(2, "only one run", "runs", "compare", "a")
 
 
 @pytest.mark.parametrize(
