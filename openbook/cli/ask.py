@@ -56,7 +56,7 @@ def ask(
     """Answer QUESTION from documents, with citations, or say that the documents do not hold the answer."""
     from openbook.knowledge.scope import UNLABELLED
     from openbook.prompts import checked_question
-    from openbook.receipts import append
+    from openbook.receipts import LOG_FILE, append
 
     if closed_book and (docs or kb or scope):
         raise ConfigError(
@@ -66,6 +66,7 @@ def ask(
         raise ConfigError(f"--temperature must be a number, not {temperature}.")
     checked_question(question)
     current = context.settings(docs=docs, kb=kb, **flags)
+    context.check_writable(log and log / LOG_FILE)
     if sign is not None:
         context.check_signing(sign, current)
     decoding = openbook.Decoding(temperature, seed=seed, max_tokens=current.max_tokens, quote=quote)

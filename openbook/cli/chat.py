@@ -59,11 +59,12 @@ def chat(
     """
     from openbook.conversation import resolve_follow_up
     from openbook.prompts import checked_question
-    from openbook.receipts import append
+    from openbook.receipts import LOG_FILE, append
 
     current = context.settings(docs=docs, kb=kb, model=model)
     path = transcript or Path(f"conversation-{datetime.now().astimezone():%Y-%m-%d-%H%M%S}.jsonl")
     context.check_writable(path)
+    context.check_writable(log and log / LOG_FILE)
     questions_so_far = len(read_transcript(path).questions)  # a broken one is reported before anything is opened
     options = openbook.Options.of(current)
     with context.opened_beside(current) as opened:

@@ -191,6 +191,17 @@ def test_nothing_readable_is_an_error_also_when_the_knowledge_base_holds_somethi
         out.ok("add", docs)
 
 
+@pytest.mark.parametrize("command", [["ask", "What do bees make?"], ["chat", "talk.jsonl"]])
+def test_a_log_that_cannot_be_written_is_refused_before_a_model_is_opened(
+    command: list[str], docs: Path, tmp_path: Path, out: Out, type_in: TypeIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out.ok("add", docs)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(context, "model_opener", lambda *_, **__: pytest.fail("A model was opened."))
+    type_in("What do bees make?")
+    out.refused(5, "bees.txt is not a folder", *command, "--log", docs / "bees.txt")
+
+
 def test_what_is_read_ahead_is_what_ask_reads(docs: Path, out: Out, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader of several windows reads passages one by one where the setting `strategy` says so."""
     reader = ReaderFormat("Answer from the passages.", "The passages do not say.", passages=4)
