@@ -71,7 +71,7 @@ def _show(report: Report, place: Place, as_json: bool) -> None:
 
 
 def _print_report(report: Report, place: Place) -> None:
-    display.print_problems(report.verdicts)
+    display.print_problems(report.verdicts, place)
     counts = Counter(each.outcome for each in report.verdicts)
     told = [f"{counts[outcome]} {outcome}" for outcome in get_args(Outcome) if counts[outcome]]
     tally = ", ".join(told) or "no files found"
