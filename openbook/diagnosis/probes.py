@@ -394,7 +394,9 @@ class Noise:
             if any(costs):
                 parts.append(f"Read {strategy}, {'; '.join(filter(None, costs))}.")
         if any(cost is not None and cost.low > 0.0 for cost in self.noise_costs.values()):
-            parts.append("Fewer passages (--passages) disturb less, if the retriever ranks the right one high.")
+            parts.append(
+                "Fewer passages (the setting `passages`) disturb less, if the retriever ranks the right one high."
+            )
         return " ".join(parts) or "No question has enough passages around it to measure."
 
 

@@ -98,7 +98,7 @@ def test_advice_begins_with_the_most_frequent_cause_and_its_numbers() -> None:
     assert found[0].what.startswith("Right: 0% of 10 alone, 30% of 10 with documents, 80% of 10 with the right passage")
     assert found[1].what.startswith("50% of the misses (4 of 8) are retriever misses")
     assert "Of these 4, in 3 it stands at a rank from 3 to 20; in 1 it is not among the first 20." in found[1].what
-    assert "More passages (--passages) reach 3 of 4" in found[1].do
+    assert "More passages (the setting `passages`) reach 3 of 4" in found[1].do
     assert found[2].what.startswith("25% of the misses (2 of 8) are reader gaps")
     assert "Training on the facts is not likely" in found[2].do
     text = "\n".join(map(str, found))
@@ -116,7 +116,7 @@ def test_advice_begins_with_the_most_frequent_cause_and_its_numbers() -> None:
         ([1], "each", "in 1 it stands among the first 2, but its similarity to the question is below 0.2, or it did not fit",
          "more passages will not."),
         ([9], "parallel", "in 1 it stands at a rank from 3 to 20",
-         "(--passages, as many as can lie side by side) reach 1 of 1"),
+         "(the setting `passages`, as many as can lie side by side) reach 1 of 1"),
         ([1, 2, 9], "together", "in 2 it stands among the first 2, but its similarity to the question is below 0.2, or it",
          "more passages help in only 1 of 3."),
         ([2], "together", "or it did not fit into 4,096 tokens.", "more passages will not."),
