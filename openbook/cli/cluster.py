@@ -150,10 +150,8 @@ def down(delete: bool, yes: bool, as_json: bool) -> None:
 
     home = context.settings().home
     state = _known()
-    if delete and not yes:
-        click.confirm(
-            f"Delete the database and the objects in {state.postgres} and {state.folder}?", abort=True, err=True
-        )
+    if delete:
+        display.confirm(f"Delete the database and the objects in {state.postgres} and {state.folder}?", yes=yes)
     local.stop(home, delete=delete)
     kept = "Its data are deleted." if delete else f"Its data stay in {state.postgres} and {state.folder}."
     value = {"stopped": True, "deleted": delete, "folders": [state.postgres, state.folder]}

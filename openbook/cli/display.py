@@ -95,6 +95,12 @@ def note(text: str, style: str = "") -> None:
     error_console().print(printable(text), style=style, markup=False, soft_wrap=True)
 
 
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask on standard error, unless `yes`. Raises click.Abort for anything but a yes; the command then ends with 130."""
+    if not yes:
+        click.confirm(question, abort=True, err=True)
+
+
 def printable(text: str) -> str:
     """The text with a space for each control character: a document must not be able to steer the terminal."""
     return "".join(c if c.isprintable() or c in "\n\t" else " " for c in text)

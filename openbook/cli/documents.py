@@ -247,9 +247,8 @@ def purge(
             raise KnowledgeError(f"{said} So no proof is written.") from error
         display.show(as_json, {"finished": True}, click.echo, said)
         return
-    if not yes:
-        many = f"{display.count(len(paths), 'document')} ({display.short_paths(paths)})"
-        click.confirm(f"Delete {many} from all versions? This cannot be undone.", abort=True, err=True)
+    many = f"{display.count(len(paths), 'document')} ({display.short_paths(paths)})"
+    display.confirm(f"Delete {many} from all versions? This cannot be undone.", yes=yes)
     done = purge_everywhere(base, documents, places, copies=copies)
     if proof is not None:
         context.write_signed(proof, current, proof_of(done, base))

@@ -6,7 +6,7 @@ import dataclasses
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ import click
 
 from openbook.cli import context, display
 from openbook.cli.options import EXISTING, JSON, PATH, YES
-from openbook.errors import ModelError, UnknownModel
+from openbook.errors import ModelError, ModelNotVerified, UnknownModel
 
 if TYPE_CHECKING:
     from openbook.config import Settings
@@ -157,9 +157,10 @@ def verify(name: str) -> None:
 def remove(name: str, yes: bool) -> None:
     """Drop NAME, and delete the model if no other name means it."""
     store = _store()
-    if not yes and not click.confirm(f"Remove the model {name!r}?"):
-        display.say("Nothing was removed.")
-        return
+    if name not in store.damaged():  # which can be removed, and not resolved
+        with suppress(ModelNotVerified):
+            store.resolve(name)
+    display.confirm(f"Remove the model {name!r}?", yes=yes)
     gone = [digest[:12] for digest in store.remove(name)]
     if gone:
         display.say(f"{name} is removed; deleted {', '.join(gone)}.")
