@@ -98,7 +98,7 @@ def ask(
 @KB
 @scope_options
 @click.option("-n", "--limit", type=click.IntRange(1, 1000), default=5, show_default=True, help="How many passages.")
-@cluster_option("Search in shards on")
+@cluster_option("Search in shards on", by_client=True)
 @JSON
 def search(query: str, kb: Place | None, scope: ScopeOptions, limit: int, cluster: str | None, as_json: bool) -> None:
     """Find the passages that match QUERY best, by meaning and by words, without a language model."""

@@ -29,7 +29,7 @@ RETRY_S = 5.0  # after another writer, or a disk, refused a run
 
 _LABEL = click.option("--label", "labels", multiple=True, help="Who may see them: holders of this label (repeatable).")
 _OCR = click.option("--ocr", help="Read scanned pages with Tesseract in these languages, such as eng+deu.")
-_CLUSTER = cluster_option("Parse and embed on all machines of")
+_CLUSTER = cluster_option("Parse and embed on all machines of", by_client=True)
 
 
 @click.command()

@@ -12,7 +12,7 @@ import click
 
 import openbook
 from openbook.cli import context, display, on_cluster, private
-from openbook.cli.options import JSON, KB, MODEL, REPLICAS, cluster_option
+from openbook.cli.options import JSON, KB, MODEL, cluster_option
 from openbook.config import Place
 from openbook.errors import ConfigError, ContextOverflow, KnowledgeBaseDamaged
 
@@ -253,10 +253,8 @@ def reembed(embedder: str, kb: Place | None) -> None:
 @MODEL
 @click.option("--top", type=click.IntRange(1), help="Read at most N passages, of the newest documents first.")
 @cluster_option("Let replicas read on")
-@REPLICAS
-def warm(
-    kb: Place | None, model: str | None, top: int | None, cluster: str | None, replicas: tuple[int, int] | None
-) -> None:
+@click.option("--replicas", type=click.IntRange(1, 9999), help="How many replicas (default: 1).")
+def warm(kb: Place | None, model: str | None, top: int | None, cluster: str | None, replicas: int | None) -> None:
     """Let the model read passages ahead, so that the first question on them is answered as fast as the second.
 
     What was read is kept on disk, up to the setting kv_disk; passages beyond it are not read. Documents with access
@@ -265,7 +263,7 @@ def warm(
     """
     from openbook.answer import strategy_of
 
-    _, most = on_cluster.replica_bounds(replicas, cluster)
+    bounds = on_cluster.replica_bounds(replicas and (replicas, replicas), cluster)
     current = context.settings(kb=kb, model=model)
     if current.base_url:
         raise ConfigError("A model behind a server cannot read ahead; unset base_url.")
@@ -276,7 +274,7 @@ def warm(
         if cluster is None:
             opened, at_once = context.open_stored(current, context.ready_model(current, current.model), states), 1
         else:
-            open_model, at_once = stack.enter_context(on_cluster.replicas(current, cluster, (most, most)))
+            open_model, at_once = stack.enter_context(on_cluster.replicas(current, cluster, bounds))
             opened = open_model(current)
         stack.enter_context(closing(opened))
         by_passage = strategy_of(current.strategy, opened, openbook.Decoding()) == "each"  # otherwise it reads windows
