@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -148,15 +149,14 @@ def _documents(current: Settings) -> tuple[bytes, str]:
     """The texts of the newest version, each once, as JSON Lines; and which version that is. Labelled ones stay out."""
     from openbook.knowledge.scope import UNLABELLED
 
-    base = context.open_base(current)
-    texts = {base.text(path): path for path in reversed(base.documents(UNLABELLED))}
+    with closing(context.open_base(current)) as base, base.snapshot():
+        texts = {base.text(path): path for path in reversed(base.documents(UNLABELLED))}
+        found = f"{base.id}@{base.version}"
     lines = [
         json.dumps({"title": path, "text": text}, ensure_ascii=False) + "\n"
         for text, path in texts.items()
         if text and text.strip()
     ]
-    found = f"{base.id}@{base.version}"
-    base.close()
     if not lines:
         raise ConfigError(f"The knowledge base {current.kb_place} holds no text that may be learned.")
     return "".join(sorted(lines)).encode(), found

@@ -12,17 +12,20 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from openbook.cli.train import ended_by
+from openbook.cli.train import _documents, ended_by
+from openbook.config import load_settings
 from openbook.errors import StorageError, TrainingError
+from openbook.knowledge import KnowledgeBase, remove
 from openbook.models import ModelStore
 from openbook.records import sha256_hex
 from openbook.runs import read_run
 from tests.cli.conftest import Out
-from tests.conftest import ROOT
+from tests.conftest import ROOT, base_with
 
 RECIPE = """
 name = "tiny"
@@ -169,6 +172,25 @@ def test_a_run_from_beginning_to_end(home: Path, tmp_path: Path, recipe: Path, o
     code, _, stderr = done(recipe)
     assert (code, "Traceback" in stderr) == (2, False)
     assert "unknown key 'loop.step'. Did you mean 'step_tokens'?" in stderr
+
+
+def test_the_version_that_is_named_is_the_one_that_is_learned(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process changes the documents while they are read."""
+    base_with(tmp_path, {"a.txt": "The ferry leaves at nine.", "b.txt": "The bridge was opened in 1926."}).close()
+    read = KnowledgeBase.text
+
+    def text(base: KnowledgeBase, document: str, version: int | None = None) -> str | None:
+        monkeypatch.undo()
+        found = read(base, document, version)
+        with closing(KnowledgeBase.open(base.store.place)) as other:
+            remove(other, ["a.txt"])
+        return found
+
+    monkeypatch.setattr(KnowledgeBase, "text", text)
+    content, version = _documents(load_settings({"OPENBOOK_HOME": str(home), "OPENBOOK_KB": str(tmp_path / "kb")}))
+    assert (content.count(b"\n"), version.partition("@")[2]) == (2, "1")
 
 
 def test_a_process_that_the_system_killed_is_told_with_what_to_lower() -> None:
