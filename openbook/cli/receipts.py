@@ -135,13 +135,16 @@ def log() -> None:
 
 @log.command("verify")
 @click.argument("folder", type=PATH)
-@click.option("--head", default="", help="Also check that the line with this digest is still in the log.")
+@click.option("--head", help="Also check that the line with this digest is still in the log.")
 @JSON
-def verify_log(folder: Path, head: str, as_json: bool) -> None:
+def verify_log(folder: Path, head: str | None, as_json: bool) -> None:
     """Read the log in FOLDER and say whether its chain holds. Keep the digest that is printed: it names all lines."""
+    from openbook.models.aliases import is_digest
     from openbook.receipts import verify
 
-    receipts, last = verify(folder, head)
+    if head is not None and not is_digest(head):
+        raise ConfigError(f"--head must be the 64 hex digits that `openbook log verify` printed, not {head!r}.")
+    receipts, last = verify(folder, head or "")
     said = f"{receipts:,} receipts, none altered, none missing in between. The last line is {last}."
     display.show(as_json, {"receipts": receipts, "head": last}, display.say, said)
 
