@@ -115,7 +115,7 @@ def run(
                     more[model.identity.name] = Extras(probed)
         if judge is not None:
             with closing(open_model(replace(current, model=judge))) as judging:
-                _judge(judging, at_once, files, more, limit)
+                _judge(judging, at_once, files, more, len(asked[:limit]))
 
     title = f"Diagnosis of {questions.name}"
     others = results.of_other_models(files)
@@ -179,7 +179,7 @@ def _name(file: Path, digest: str, base: KnowledgeBase, scope: Scope, current: S
     return f"{file.name.partition('.')[0][:40]}-{sha256_hex(canonical_json(asked))[:12]}"
 
 
-def _judge(judge: FrozenModel, at_once: int, files: Sequence[Path], more: dict[str, Extras], limit: int | None) -> None:
+def _judge(judge: FrozenModel, at_once: int, files: Sequence[Path], more: dict[str, Extras], questions: int) -> None:
     """Let a model judge the answers in these observations; its opinion goes into `more`."""
     from openbook.diagnosis.llm_judge import second_opinion
     from openbook.diagnosis.report import Extras
@@ -190,7 +190,7 @@ def _judge(judge: FrozenModel, at_once: int, files: Sequence[Path], more: dict[s
         for file in files:
             model = read_observations(file)[0].model
             path = opinions_path(file.parent, judge.identity, model)
-            opinion = second_opinion(file, judge, path, limit=limit, at_once=at_once, progress=show)
+            opinion = second_opinion(file, judge, path, questions, at_once=at_once, progress=show)
             more[model.name] = replace(more.get(model.name, Extras()), opinion=opinion)
 
 

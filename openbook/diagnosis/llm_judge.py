@@ -115,12 +115,12 @@ def second_opinion(
     observed: Path,
     judge: FrozenModel,
     path: Path,
+    questions: int,
     *,
-    limit: int | None = None,
     at_once: int = 1,
     progress: Progress = lambda done, total: None,
 ) -> SecondOpinion:
-    """Ask the judge about the answers in a file of observations, keep in `path` what it says, and compare.
+    """Ask the judge about the answers to the first `questions` in a file of observations, keep in `path` what it says, and compare.
 
     `at_once`: how many answers to one question it is asked about at the same time; what it says does not depend on it.
     Nothing is asked twice, unless an answer has changed. Raises EngineError when the judge fails: what it said before is
@@ -137,13 +137,13 @@ def second_opinion(
     pairs: list[tuple[bool, Opinion]] = []  # (right by the rules, what the judge says)
     differ: list[Disagreement] = []
     with open_run_log(path, header, Opinions) as log:
-        for done, observation in enumerate(islice(observations, limit), 1):
+        for done, observation in enumerate(islice(observations, questions), 1):
             question, answers = observation.question, to_judge(observation)
             there = log.find(question.id)
             if there is None or set(there.says) != {answer for _, answer in answers}:
                 there = _opinions(judge, question, [answer for _, answer in answers], at_once)
                 log.append(there)
-                progress(done, limit or 0)
+                progress(done, questions)
             for mode, answer in answers:
                 right, said = is_right(answer, question), there.says[answer]
                 pairs.append((right, said))

@@ -31,10 +31,10 @@ def opinion_page(folder: Path, opinion: SecondOpinion) -> str:
 
 
 def judged(
-    folder: Path, judge: Callable[[Prompt], str] | TableEngine, observed: Path | None = None, limit: int | None = None
+    folder: Path, judge: Callable[[Prompt], str] | TableEngine, observed: Path | None = None, questions: int = 4
 ) -> SecondOpinion:
     engine = judge if isinstance(judge, TableEngine) else TableEngine(judge, "judge")
-    return second_opinion(observed or written(folder), FrozenModel(engine), folder / "opinions.jsonl", limit=limit)
+    return second_opinion(observed or written(folder), FrozenModel(engine), folder / "opinions.jsonl", questions)
 
 
 def rules(prompt: Prompt) -> str:
@@ -82,11 +82,11 @@ def test_what_is_neither_yes_nor_no_is_not_counted(tmp_path: Path) -> None:
 
 def test_a_judge_is_asked_again_only_about_answers_that_changed(tmp_path: Path) -> None:
     engine, observed = TableEngine(rules, "judge"), written(tmp_path)
-    judged(tmp_path, engine, observed, limit=1)
+    judged(tmp_path, engine, observed, questions=1)
     assert len(engine.asked) == 3
     assert judged(tmp_path, engine, observed).agreed.same.of == 12
     assert len(engine.asked) == 12
-    assert judged(tmp_path, engine, observed, limit=2).agreed.same.of == 6
+    assert judged(tmp_path, engine, observed, questions=2).agreed.same.of == 6
     assert len(engine.asked) == 12
     same = written(tmp_path, [observation(opened="08:40", oracle="08:40", closed="08:40")])
     assert judged(tmp_path, engine, same).agreed.same.of == 3
@@ -99,6 +99,13 @@ def test_a_judge_is_asked_again_only_about_answers_that_changed(tmp_path: Path) 
     assert (found.agreed.same.of, found.agreed.same.count) == (12, 12)
     with pytest.raises(ConfigError, match="differs in its model"):
         judged(tmp_path, TableEngine(rules, "another judge"), changed)
+
+
+def test_progress_is_of_all_the_questions(tmp_path: Path) -> None:
+    shown: list[tuple[int, int]] = []
+    judge = FrozenModel(TableEngine(rules, "judge"))
+    second_opinion(written(tmp_path), judge, tmp_path / "o.jsonl", 4, progress=lambda *each: shown.append(each))
+    assert shown == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
 def test_a_judge_that_fails_ends_the_run_which_goes_on_later(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_of_what_a_judge_says_otherwise_so_many_are_held_and_the_rest_is_counted
 ) -> None:
     judge = FrozenModel(TableEngine(lambda prompt: "Yes."))  # also of the one of three that is wrong
     seen, progress = watch(150)
-    found = second_opinion(observed, judge, tmp_path / "opinions.jsonl", progress=progress)
+    found = second_opinion(observed, judge, tmp_path / "opinions.jsonl", 2 * MOST_SHOWN, progress=progress)
     assert seen[0] <= 2
     assert (len(found.disagreements), found.too_mild, found.agreed.same.of) == (MOST_SHOWN, 200, 600)
 
