@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,18 +22,12 @@ from openbook.errors import ConfigError
 @MODEL
 @BASE_URL
 @click.option("--closed-book", is_flag=True, help="Ask the model alone, without documents.")
-@click.option("--passages", type=int, help="How many passages the model reads.")
 @click.option(
     "--strategy",
     type=click.Choice(STRATEGIES),
     help="How passages are read. each: one by one, to answer from one; parallel: side by side, to answer from all; together: in "
     "one prompt; checked: in one prompt, with a check whether they state the answer; auto: as suits the model (the default).",
 )
-@click.option("--max-tokens", type=int, help="Longest answer, in tokens.")
-@click.option(
-    "--temperature", type=click.FloatRange(0.0, 5.0), default=0.0, help="0 takes the most likely token each time."
-)
-@click.option("--seed", type=int, default=0, help="With a temperature above 0, the same seed gives the same answer.")
 @click.option("--quote", is_flag=True, help="Answer only with a verbatim span of a passage.")
 @LOG
 @click.option("--sign", type=PATH, help="Write the receipt to this file, signed. See: openbook verify")
@@ -44,14 +37,14 @@ def ask(
     docs: tuple[Path, ...],
     kb: Place | None,
     scope: ScopeOptions,
+    model: str | None,
+    base_url: str | None,
     closed_book: bool,
-    temperature: float,
-    seed: int,
+    strategy: str | None,
     quote: bool,
     log: Path | None,
     sign: Path | None,
     as_json: bool,
-    **flags: object,
 ) -> None:
     """Answer QUESTION from documents, with citations, or say that the documents do not hold the answer."""
     from openbook.knowledge.scope import UNLABELLED
@@ -62,26 +55,25 @@ def ask(
         raise ConfigError(
             "--closed-book reads no documents: it and --docs, --kb, --as-of, --where, --label exclude each other."
         )
-    if math.isnan(temperature):
-        raise ConfigError(f"--temperature must be a number, not {temperature}.")
     checked_question(question)
-    current = context.settings(docs=docs, kb=kb, **flags)
+    current = context.settings(docs=docs, kb=kb, model=model, base_url=base_url, strategy=strategy)
     context.check_writable(log and log / LOG_FILE)
     if sign is not None:
         context.check_signing(sign, current)
-    decoding = openbook.Decoding(temperature, seed=seed, max_tokens=current.max_tokens, quote=quote)
+    options = openbook.Options.of(current)
+    options = replace(options, decoding=replace(options.decoding, quote=quote))
     if not (docs or closed_book):
         context.open_base(current).close()  # a missing one is reported before anything is downloaded
-    with context.opened_beside(current) as model:
+    with context.opened_beside(current) as opened:
         base, embedder = (None, None) if closed_book else context.open_asked(current, docs)
         seen = scope.of(base) if base else UNLABELLED
         with display.while_reading(quiet=as_json) as live:
             answer = openbook.ask(
                 question,
-                model.result(),
+                opened.result(),
                 base,
                 embedder,
-                replace(openbook.Options.of(current), decoding=decoding),
+                options,
                 scope=seen,
                 on_text=live.show,
                 progress=live.parts,

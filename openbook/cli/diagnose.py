@@ -59,7 +59,7 @@ def diagnose() -> None:
 @click.option("--probes", is_flag=True, help="Also run the probes of openbook probe on these questions.")
 @click.option("--judge", help="Let this model judge each answer, and report how often it agrees with the rules.")
 @click.option("--limit", type=click.IntRange(1), help="Ask only the first N questions.")
-@click.option("--out", type=PATH, help="Folder for the results (default: in OpenBook's home).")
+@click.option("-o", "--output", type=PATH, help="Folder for the results (default: in OpenBook's home).")
 @click.option("--csv", "table", type=PATH, help="Write a CSV table with a line for each question.")
 @click.option(
     "--fail-under",
@@ -77,7 +77,7 @@ def run(
     probes: bool,
     judge: str | None,
     limit: int | None,
-    out: Path | None,
+    output: Path | None,
     table: Path | None,
     fail_under: float | None,
     cluster: str | None,
@@ -100,7 +100,7 @@ def run(
     digest = questions_digest(asked)
     base, embedder = context.open_asked(current, docs)
     seen = scope.of(base)
-    folder = out or current.diagnoses_dir / _name(questions, digest, base, seen, current)
+    folder = output or current.diagnoses_dir / _name(questions, digest, base, seen, current)
     files: list[Path] = []
     more: dict[str, Extras] = {}
     with on_cluster.models(current, cluster) as (open_model, at_once):

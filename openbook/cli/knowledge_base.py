@@ -251,10 +251,10 @@ def reembed(embedder: str, kb: Place | None) -> None:
 @click.command()
 @KB
 @MODEL
-@click.option("--top", type=click.IntRange(1), help="Read at most N passages, of the newest documents first.")
+@click.option("-n", "--limit", type=click.IntRange(1), help="How many passages at most, of the newest documents first.")
 @cluster_option("Let replicas read on")
 @click.option("--replicas", type=click.IntRange(1, 9999), help="How many replicas (default: 1).")
-def warm(kb: Place | None, model: str | None, top: int | None, cluster: str | None, replicas: int | None) -> None:
+def warm(kb: Place | None, model: str | None, limit: int | None, cluster: str | None, replicas: int | None) -> None:
     """Let the model read passages ahead, so that the first question on them is answered as fast as the second.
 
     What was read is kept on disk, up to the setting kv_disk; passages beyond it are not read. Documents with access
@@ -278,7 +278,7 @@ def warm(kb: Place | None, model: str | None, top: int | None, cluster: str | No
             opened = open_model(current)
         stack.enter_context(closing(opened))
         by_passage = strategy_of(current.strategy, opened, openbook.Decoding()) == "each"  # otherwise it reads windows
-        tokens = _read_ahead(base, opened, top, at_once, by_passage=by_passage)
+        tokens = _read_ahead(base, opened, limit, at_once, by_passage=by_passage)
     read, too_long, left = sum(map(bool, tokens)), tokens.count(None), tokens.count(0)
     said = f"{read:,} of {len(tokens):,} passages are read ({sum(filter(None, tokens)):,} tokens)"
     if cluster is None:
@@ -295,7 +295,7 @@ def warm(kb: Place | None, model: str | None, top: int | None, cluster: str | No
 
 
 def _read_ahead(
-    base: KnowledgeBase, model: FrozenModel, top: int | None, at_once: int, *, by_passage: bool
+    base: KnowledgeBase, model: FrozenModel, limit: int | None, at_once: int, *, by_passage: bool
 ) -> list[int | None]:
     """How many tokens were read of each passage, newest documents first; 0: there is no room, None: it is too long."""
     from openbook.knowledge.passages import in_windows
@@ -306,7 +306,7 @@ def _read_ahead(
     model = model.for_request()
     by_document = map(base.passages, base.documents(UNLABELLED, newest_first=True))
     to_read = (each for found in by_document for each in (found if by_passage else in_windows(found)))
-    passages = list(islice(to_read, top))
+    passages = list(islice(to_read, limit))
 
     def read(passage: Passage, _: Cancelled) -> int | None:
         try:

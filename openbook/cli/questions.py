@@ -37,11 +37,13 @@ def _check_new(output: Path) -> None:
 
 @questions.command()
 @KB
-@click.option("-n", "count", type=click.IntRange(1, 100_000), default=200, show_default=True, help="How many at most.")
+@click.option(
+    "-n", "--limit", type=click.IntRange(1, 100_000), default=200, show_default=True, help="How many at most."
+)
 @MODEL
 @cluster_option("Let the model write on all machines of")
 @_OUTPUT
-def draft(kb: Place | None, count: int, model: str | None, cluster: str | None, output: Path) -> None:
+def draft(kb: Place | None, limit: int, model: str | None, cluster: str | None, output: Path) -> None:
     """Let a model write questions that a knowledge base answers. They are drafts: review them before you use them.
 
     A run that was stopped goes on with the same command.
@@ -59,7 +61,7 @@ def draft(kb: Place | None, count: int, model: str | None, cluster: str | None, 
         closing(open_model(current)) as opened,
         display.progress("draft") as show,
     ):
-        found = question_drafts.draft(base, opened, count, log, at_once=at_once, progress=show)
+        found = question_drafts.draft(base, opened, limit, log, at_once=at_once, progress=show)
     if found.questions:
         write_questions(output, found.questions)
     log.path.unlink(missing_ok=True)
@@ -70,7 +72,7 @@ def draft(kb: Place | None, count: int, model: str | None, cluster: str | None, 
             f"No question could be drafted: the model read {found.passages:,} passages, and nothing that it wrote passed the "
             "checks. Choose a larger model with --model, or write questions by hand, one JSON object a line."
         )
-    few = f" of {count:,} wanted" if len(found.questions) < count else ""
+    few = f" of {limit:,} wanted" if len(found.questions) < limit else ""
     display.say(f"{len(found.questions):,} drafts{few} from {found.passages:,} passages, in {output}.")
     display.say(f"Nobody has read them yet. Review them: openbook questions review {output}")
 

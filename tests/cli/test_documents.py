@@ -223,7 +223,9 @@ def test_what_is_read_ahead_is_what_ask_reads(docs: Path, out: Out, monkeypatch:
 
 @pytest.mark.model
 @pytest.mark.usefixtures("reader_reference", "embedder_reference")
-def test_passages_are_read_ahead_asked_and_forgotten(tmp_path: Path, home_of_models: Path, out: Out) -> None:
+def test_passages_are_read_ahead_asked_and_forgotten(
+    tmp_path: Path, home_of_models: Path, out: Out, monkeypatch: pytest.MonkeyPatch
+) -> None:
     docs = tmp_path / "docs"
     docs.mkdir()
     (docs / "ferry.md").write_text("# Ferry\n\nThe ferry leaves at noon from pier 4.\n")
@@ -234,12 +236,13 @@ def test_passages_are_read_ahead_asked_and_forgotten(tmp_path: Path, home_of_mod
 
     out.ok("add", docs)
     assert states() == 0
-    assert out.ok("warm", "--top", "1").startswith("1 of 1 passages are read")
+    assert out.ok("warm", "-n", "1").startswith("1 of 1 passages are read")
     assert out.ok("warm").startswith("2 of 2 passages are read")
     assert states() == 3  # and the instruction's
     assert "0 of them new" in out.ok("warm")
     assert "Read ahead      3 states, " in out.ok("status")
-    question = ("ask", "When does the ferry leave?", "--passages", "2")
+    question = ("ask", "When does the ferry leave?")
+    monkeypatch.setenv("OPENBOOK_PASSAGES", "2")
     warm = out.json(*question)
     assert "noon" in warm["answer"]
     assert states() == 3  # nothing had to be read

@@ -13,7 +13,7 @@ from openbook.config import Settings
 from tests.cli.conftest import Out
 
 SHARED = {"--kb", "--json"}  # mean the same everywhere
-MAX_OPTIONS = 110
+MAX_OPTIONS = 106
 MAX_SETTINGS = 16
 
 
@@ -58,7 +58,7 @@ def test_another_shell_is_an_error_that_names_those_there_are(out: Out) -> None:
     [
         ("openbook se", ["search", "serve"]),
         ("openbook models pu", ["pull"]),
-        ("openbook ask --pass", ["--passages"]),
+        ("openbook ask --str", ["--strategy"]),
         ("openbook completion ", ["bash", "zsh", "fish"]),
     ],
 )

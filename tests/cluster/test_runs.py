@@ -58,7 +58,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def diagnosis(folder: Path, name: str, *options: object) -> list[object]:
-    return ["diagnose", folder / "questions.jsonl", "--kb", folder / "kb", "--out", folder / name, *options]
+    return ["diagnose", folder / "questions.jsonl", "--kb", folder / "kb", "--output", folder / name, *options]
 
 
 def drafts(folder: Path, name: str, *options: object) -> list[object]:
