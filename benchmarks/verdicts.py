@@ -33,7 +33,7 @@ from openbook.diagnosis.bench import Bench
 from openbook.diagnosis.llm_judge import agreement
 from openbook.diagnosis.questions import questions_digest
 from openbook.diagnosis.results import observation_files, observations_path
-from openbook.diagnosis.run_log import Observation, open_run_log, read_observations
+from openbook.diagnosis.run_log import read_observations
 from openbook.diagnosis.runner import run_questions
 from openbook.diagnosis.scoring import Interval, interval
 from openbook.diagnosis.verdicts import (
@@ -93,8 +93,7 @@ def ask_set(each: Set, name: str, base: KnowledgeBase, embedder: Embedder, optio
     with closing(opened(name, states)) as model:
         bench = Bench(model, base, embedder, options=Options()).pinned()
         path = observations_path(options.out / each.name, model.identity)
-        with open_run_log(path, bench.header(questions_digest(each.questions)), Observation) as log:
-            run_questions(each.questions[: options.questions], bench, log)
+        run_questions(each.questions[: options.questions], bench, questions_digest(each.questions), path=path)
     print(f"{each.name}, {name}: {time.perf_counter() - started:.0f} s", flush=True)
 
 

@@ -136,12 +136,11 @@ def _ask_all(
 ) -> tuple[Path, ProbeRun | None]:
     """Ask the questions in all ways. Returns the file of what was observed, and what the probes found."""
     from openbook.diagnosis import results
-    from openbook.diagnosis.run_log import Observation, open_run_log
     from openbook.diagnosis.runner import run_probes, run_questions
 
     path = results.observations_path(folder, bench.model.identity)
-    with display.progress("diagnose") as show, open_run_log(path, bench.header(digest), Observation) as log:
-        run_questions(asked, bench, log, progress=show)
+    with display.progress("diagnose") as show:
+        run_questions(asked, bench, digest, path=path, progress=show)
     if not probes:
         return path, None
     with display.progress("probe") as show:
@@ -285,7 +284,7 @@ def probe(
     ):
         probed = run_probes(
             asked[:limit],
-            Bench(opened, base, embedder, options=openbook.Options.of(current)),
+            Bench(opened, base, embedder, options=openbook.Options.of(current)).pinned(),
             questions_digest(asked),
             probes or PROBES,
             progress=show,

@@ -10,7 +10,7 @@ import pytest
 from openbook.diagnosis import report, verdicts
 from openbook.diagnosis.llm_judge import MOST_SHOWN, second_opinion
 from openbook.diagnosis.results import write_results
-from openbook.diagnosis.run_log import Observation, open_run_log
+from openbook.diagnosis.run_log import Observation
 from openbook.diagnosis.runner import run_questions
 from openbook.diagnosis.verdicts import Judgement
 from openbook.inference import FrozenModel
@@ -40,8 +40,7 @@ def test_a_run_holds_no_observation_that_is_written_down(tmp_path: Path) -> None
     bench = bench_with(FrozenModel(TableEngine(lambda prompt: SILENT)), base)
     asked = [observation(n).question for n in range(8)]
     seen, progress = watch(len(asked))
-    with open_run_log(tmp_path / "o.jsonl", bench.header("digest"), Observation) as log:
-        run_questions(asked, bench, log, progress=progress)
+    run_questions(asked, bench, "digest", path=tmp_path / "o.jsonl", progress=progress)
     assert seen[0] <= 2
 
 

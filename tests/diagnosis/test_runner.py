@@ -87,8 +87,7 @@ def good(prompt: Prompt) -> str:
 
 
 def run(path: Path, bench: Bench, questions: Sequence[Question] = QUESTIONS) -> list[Observation]:
-    with open_run_log(path, bench.header("digest"), Observation) as log:
-        run_questions(questions, bench, log)
+    run_questions(questions, bench.pinned(), "digest", path=path)
     return list(read_observations(path)[1])
 
 
