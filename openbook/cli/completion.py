@@ -17,9 +17,8 @@ def completion(shell: str) -> None:
 
     New shells complete from then on.
     """  # noqa: D301  click keeps the lines after this control character as they are
-    from click.shell_completion import BashComplete, FishComplete, ZshComplete
+    from click.shell_completion import shell_complete
 
     from openbook.cli import COMPLETE, PROGRAM, command
 
-    kind = {"bash": BashComplete, "zsh": ZshComplete, "fish": FishComplete}[shell]
-    click.echo(kind(command, {}, PROGRAM, COMPLETE).source())
+    shell_complete(command, {}, PROGRAM, COMPLETE, f"{shell}_source")

@@ -119,10 +119,9 @@ def run(
 
     title = f"Diagnosis of {questions.name}"
     others = results.of_other_models(files)
-    summaries, comparisons = results.write_results(folder, title, [*files, *others], limit, more)
-    value = {**results.numbers(title, summaries, comparisons, more), "folder": folder}
+    summaries, comparisons, numbers = results.write_results(folder, title, [*files, *others], limit, more)
     summaries, before = summaries[: len(files)], summaries[len(files) :]
-    display.show(as_json, value, _print_diagnosis, summaries, comparisons, folder, more)
+    display.show(as_json, {**numbers, "folder": folder}, _print_diagnosis, summaries, comparisons, folder, more)
     if before:
         names = ", ".join(f"{each.name} ({each.overall.questions} questions)" for each in before)
         display.note(f"Also in the report, because they were asked before: {names}.")

@@ -22,7 +22,7 @@ from openbook.config import Place
 from openbook.errors import ConfigError, TrainingError, extra_missing
 from openbook.files import make_folder, replace_file, storage_errors
 from openbook.records import sha256_hex
-from openbook.runs import DOCUMENTS, METRICS, REPORT, RunSummary, find_run, flat
+from openbook.runs import DOCUMENTS, METRICS, REPORT, RunSummary, find_run, flat, numbers_of
 from openbook.runs import list_runs as runs_in
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def show(name: str, as_json: bool) -> None:
 def _print_run(run: RunSummary) -> None:
     display.say(f"{run.name}: {_progress(run)}")
     for evaluation in run.evaluations:
-        numbers = "  ".join(f"{key} {value:.3f}" for key, value in sorted(_numbers(evaluation).items()))
+        numbers = "  ".join(f"{key} {value:.3f}" for key, value in sorted(numbers_of(evaluation).items()))
         display.say(f"step {evaluation['step']:>6}  {numbers}", indent=2)
     for sample in run.samples:
         display.say(str(sample["question"]).replace("\n", " "))
@@ -270,12 +270,8 @@ def _progress(run: RunSummary) -> str:
     return f"step {last['step']} of {last['steps']}, loss {last['loss']:.3f}"
 
 
-def _numbers(evaluation: Any) -> dict[str, float]:
-    return {key: value for key, value in evaluation.items() if key not in ("kind", "step")}
-
-
 def _latest(run: RunSummary) -> dict[str, float]:
     """The numbers of the finished model; until there is one, those of the last evaluation."""
     if run.result:
         return dict(run.result["numbers"])
-    return _numbers(run.evaluations[-1]) if run.evaluations else {}
+    return numbers_of(run.evaluations[-1]) if run.evaluations else {}

@@ -186,7 +186,7 @@ def places_of(answer: str, text: str) -> list[Span]:
     return [found.span() for found in re.finditer(pattern, text)]
 
 
-def sentence_at(text: str, start: int, length: int = 1) -> str:
+def sentence_at(text: str, start: int, length: int) -> str:
     """The sentence of the text that `[start, start + length)` stands in, or the sentences if it reaches into several.
 
     A sentence of fewer than `SHORTEST_QUOTE_CHARS` comes with the nearest ones beside it. Empty if there is no sentence.

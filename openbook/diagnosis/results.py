@@ -84,11 +84,15 @@ def write_results(
     files: Sequence[Path],
     limit: int | None = None,
     extras: Mapping[str, Extras] = {},
-) -> tuple[list[ModelSummary], list[Comparison]]:
-    """From a file of observations for each model, with `extras` by its name. Raises ConfigError, StorageError."""
+) -> tuple[list[ModelSummary], list[Comparison], dict[str, Any]]:
+    """From a file of observations for each model, with `extras` by its name. Returns also the `numbers` that were written.
+
+    Raises ConfigError, StorageError.
+    """
     summaries = [summarise(read_observations(path)[0], judgements_in(path, limit)) for path in files]
     comparisons = [compare(summaries[0], other) for other in summaries[1:]]
-    content = json.dumps(numbers(title, summaries, comparisons, extras), indent=1, ensure_ascii=False) + "\n"
+    value = numbers(title, summaries, comparisons, extras)
+    content = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
 
     def write_numbers() -> None:
         with storage_errors(f"write {folder / NUMBERS}"):
@@ -102,7 +106,7 @@ def write_results(
     write_report(folder / REPORT, title, pages, comparisons, extras)
     if not probed:
         write_numbers()
-    return summaries, comparisons
+    return summaries, comparisons, value
 
 
 def numbers(

@@ -417,7 +417,7 @@ def _bf16_units() -> list[str]:
     return [name for name, check in checks.items() if getattr(torch.cpu, check, lambda: False)()]
 
 
-def numeric_class(recipe: Recipe, processes: Processes = ONE_PROCESS, device: str = "cpu") -> str:
+def numeric_class(recipe: Recipe, processes: Processes, device: str) -> str:
     """Within one class, the same recipe gives the same bytes."""
     import transformers
 

@@ -195,7 +195,7 @@ def test_a_squad_answer_is_quoted_with_its_sentence(
 def test_no_quote_is_better_than_one_without_the_answer(tmp_path: Path) -> None:
     record = squad("It is red. Nobody minds the colour at all.", "red", 30)
     assert load(tmp_path / "squad.jsonl", json.dumps(record))[0].gold is None
-    assert sentence_at("=====\n-----", 2) == ""
+    assert sentence_at("=====\n-----", 2, 1) == ""
 
 
 def test_ragas_records(tmp_path: Path) -> None:

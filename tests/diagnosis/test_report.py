@@ -164,17 +164,17 @@ def recorded(folder: Path, name: str, cases: Sequence[Observation]) -> Path:
 def test_a_folder_has_numbers_and_a_report(tmp_path: Path) -> None:
     files = [recorded(tmp_path, "one at http://a/../b", mixed()), recorded(tmp_path, "two", mixed()[:5])]
     assert {file.parent for file in files} == {tmp_path}
-    summaries, comparisons = write_results(tmp_path, "Diagnosis", files)
+    summaries, comparisons, written = write_results(tmp_path, "Diagnosis", files)
     assert len(summaries) == 2
     assert comparisons[0].questions == 5
     value = json.loads((tmp_path / NUMBERS).read_text())
-    assert value["format"] == 1
+    assert (json.loads(json.dumps(written)), value["format"]) == (value, 1)
     assert value["models"][0]["overall"]["verdicts"]["retriever_miss"]["count"] == 4
     assert value["models"][0]["advice"][0]["what"].startswith("Right:")
     assert value["models"][0]["header"]["knowledge_base_version"] == 1
     assert "One against the other" in (tmp_path / REPORT).read_text()
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".") and not p.name.endswith(".lock")]
-    limited, _ = write_results(tmp_path, "Diagnosis", files, 3)
+    limited, _, _ = write_results(tmp_path, "Diagnosis", files, 3)
     assert limited[0].overall.questions == 3
 
 

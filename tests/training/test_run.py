@@ -187,7 +187,7 @@ def test_the_device_is_a_gpu_if_there_is_one(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.skipif(not Path("/proc/cpuinfo").is_file(), reason="no list of the processor's features")
 def test_the_numeric_class_names_what_multiplies_in_bf16() -> None:
     flags = set(re.findall(r"\w+", Path("/proc/cpuinfo").read_text(encoding="utf-8")))
-    found = numeric_class(small_recipe()).split("; ")[2].split()
+    found = numeric_class(small_recipe(), Processes(), "cpu").split("; ")[2].split()
     assert ("AMX" in found) == ("amx_tile" in flags)
     assert ("BF16" in found) == ("avx512_bf16" in flags)
 
