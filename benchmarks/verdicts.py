@@ -41,9 +41,9 @@ from openbook.diagnosis.verdicts import (
     VERDICTS,
     Verdict,
     by_chance,
-    judge,
     reason,
     reply_is_right,
+    verdict_of,
     with_neighbours,
 )
 from openbook.inference.kv_cache import KVCache
@@ -106,7 +106,7 @@ def all_records(out: Path) -> Iterator[dict[str, Any]]:
         for path in observation_files(out / name):
             header, observations = read_observations(path)
             for observation, others in with_neighbours(observations, CONTROLS):
-                question, found = observation.question, judge(observation, others)
+                question, found = observation.question, verdict_of(observation, others)
                 right_alone = all(reply_is_right(each.closed, question) for each in observation.asked)
                 yield {
                     "set": name,

@@ -50,7 +50,7 @@ _Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class QuestionVerdict:
     """`silence`: what the model did where no passage holds an answer. `wording`: the one that decided.
 
     `right`: with documents it answered right, or said that they do not hold the answer and they do not.
@@ -64,23 +64,23 @@ class Judgement:
     from_memory: bool = False
 
 
-def judge_all(observations: Iterable[Observation]) -> Iterator[tuple[Observation, Judgement]]:
+def verdicts_of(observations: Iterable[Observation]) -> Iterator[tuple[Observation, QuestionVerdict]]:
     """In order; only a few are in memory at a time. Judging again after a change of the rules asks no model."""
     for observation, others in with_neighbours(observations, CONTROLS):
-        yield observation, judge(observation, others)
+        yield observation, verdict_of(observation, others)
 
 
-def judge(observation: Observation, others: Sequence[Observation] = ()) -> Judgement:
+def verdict_of(observation: Observation, others: Sequence[Observation] = ()) -> QuestionVerdict:
     """`others`: observations of the same model, for `by_chance`."""
     question, asked = observation.question, observation.asked
     if observation.failure:
-        return Judgement("failed", right=False)
+        return QuestionVerdict("failed", right=False)
     if not question.answers:
         return _without_passage(asked, next((i for i, each in enumerate(asked) if not each.opened.abstained), 0))
     known = all(reply_is_right(each.closed, question) for each in asked) and not by_chance(question, others)
     wrong = [i for i, each in enumerate(asked) if not reply_is_right(each.opened, question)]
     if not wrong:
-        return Judgement("known" if known else "fixed_by_retrieval", right=True)
+        return QuestionVerdict("known" if known else "fixed_by_retrieval", right=True)
     wording = wrong[0]
     if asked[wording].oracle is None:
         wording = next((i for i in wrong if not asked[i].opened.abstained), wording)
@@ -90,18 +90,18 @@ def judge(observation: Observation, others: Sequence[Observation] = ()) -> Judge
     from_memory = reached and _is_from_memory(decisive, given)
     if known:
         if decisive.oracle is None and decisive.opened.abstained:
-            return Judgement("known", True, "abstained", wording)
-        return Judgement("harmed_by_retrieval", False, "", wording, from_memory)
+            return QuestionVerdict("known", True, "abstained", wording)
+        return QuestionVerdict("harmed_by_retrieval", False, "", wording, from_memory)
     if decisive.oracle is None:
         return _without_passage(asked, wording)
     if not reply_is_right(decisive.oracle, question):
-        return Judgement("reader_gap", False, "", wording, from_memory)
-    return Judgement("distracted" if reached else "retriever_miss", False, "", wording, from_memory)
+        return QuestionVerdict("reader_gap", False, "", wording, from_memory)
+    return QuestionVerdict("distracted" if reached else "retriever_miss", False, "", wording, from_memory)
 
 
-def _without_passage(asked: Sequence[Wording], wording: int) -> Judgement:
+def _without_passage(asked: Sequence[Wording], wording: int) -> QuestionVerdict:
     abstained = asked[wording].opened.abstained
-    return Judgement("not_in_the_knowledge_base", abstained, "abstained" if abstained else "invented", wording)
+    return QuestionVerdict("not_in_the_knowledge_base", abstained, "abstained" if abstained else "invented", wording)
 
 
 def _is_from_memory(wording: Wording, given: Sequence[ShownPassage]) -> bool:
@@ -138,7 +138,7 @@ def with_neighbours(items: Iterable[_Item], reach: int) -> Iterator[tuple[_Item,
         ahead.extend(islice(source, 1))
 
 
-def reason(observation: Observation, found: Judgement) -> str:
+def reason(observation: Observation, found: QuestionVerdict) -> str:
     """Why this verdict, in a sentence or two."""
     text = _why(observation, found)
     if found.from_memory:
@@ -148,7 +148,7 @@ def reason(observation: Observation, found: Judgement) -> str:
     return text
 
 
-def _why(observation: Observation, found: Judgement) -> str:
+def _why(observation: Observation, found: QuestionVerdict) -> str:
     wording = observation.asked[found.wording]
     given, question = len(wording.found), observation.question
     match found.verdict:

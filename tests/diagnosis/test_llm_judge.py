@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from openbook.diagnosis.llm_judge import SecondOpinion, agreement, ask, second_opinion, to_judge
+from openbook.diagnosis.llm_judge import JudgeAgreement, agreement, ask, second_opinion, to_judge
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.report import Extras
 from openbook.diagnosis.run_log import Observation
@@ -25,14 +25,14 @@ def written(folder: Path, observations: Sequence[Observation] = RIGHT_AND_WRONG)
     return logged(path, *observations)
 
 
-def opinion_page(folder: Path, opinion: SecondOpinion) -> str:
+def opinion_page(folder: Path, opinion: JudgeAgreement) -> str:
     """What a report says of a second opinion."""
     return page_with(folder, Extras(opinion=opinion)).partition("<h3>A second opinion</h3>")[2]
 
 
 def judged(
     folder: Path, judge: Callable[[Prompt], str] | TableEngine, observed: Path | None = None, questions: int = 4
-) -> SecondOpinion:
+) -> JudgeAgreement:
     engine = judge if isinstance(judge, TableEngine) else TableEngine(judge, "judge")
     return second_opinion(observed or written(folder), FrozenModel(engine), folder / "opinions.jsonl", questions)
 

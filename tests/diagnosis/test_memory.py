@@ -12,7 +12,7 @@ from openbook.diagnosis.llm_judge import MOST_SHOWN, second_opinion
 from openbook.diagnosis.results import write_results
 from openbook.diagnosis.run_log import Observation
 from openbook.diagnosis.runner import run_questions
-from openbook.diagnosis.verdicts import Judgement
+from openbook.diagnosis.verdicts import QuestionVerdict
 from openbook.inference import FrozenModel
 from openbook.parallel import Progress
 from tests.conftest import base_with
@@ -64,7 +64,7 @@ def test_the_report_holds_an_observation_and_its_neighbours(
 ) -> None:
     before, seen, why = alive(), list[int](), verdicts.reason
 
-    def reason(each: Observation, found: Judgement) -> str:
+    def reason(each: Observation, found: QuestionVerdict) -> str:
         if each.question.id == "q30":
             seen.append(alive() - before)
         return why(each, found)

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from openbook.diagnosis.advice import advice
 from openbook.diagnosis.run_log import Observation
 from openbook.diagnosis.summary import RANKS, ModelSummary, QuestionOutcome, Share, summarise
-from openbook.diagnosis.verdicts import judge_all
+from openbook.diagnosis.verdicts import verdicts_of
 from tests.diagnosis.table_engine import HEADER, SILENT, observation
 
 WRONG = "It leaves at noon."
 
 
 def summary_of(cases: Sequence[Observation]) -> ModelSummary:
-    return summarise(HEADER, judge_all(cases))
+    return summarise(HEADER, verdicts_of(cases))
 
 
 def mixed() -> list[Observation]:
@@ -126,7 +126,7 @@ def test_more_passages_are_advised_where_most_misses_stand_behind_those_given(
     ranks: list[int], strategy: str, what: str, do: str
 ) -> None:
     cases = [observation(n, opened=WRONG, found=(), rank=rank) for n, rank in enumerate(ranks)]
-    found = advice(summarise(replace(HEADER, strategy=strategy), judge_all(cases)))[1]
+    found = advice(summarise(replace(HEADER, strategy=strategy), verdicts_of(cases)))[1]
     assert what in found.what
     assert do in found.do
 
