@@ -112,7 +112,7 @@ def all_records(out: Path) -> Iterator[dict[str, Any]]:
                     "set": name,
                     "model": header.model.name,
                     "verdict": found.verdict,
-                    "silence": found.silence,
+                    "silence": found.without_passage,
                     "right": found.right,
                     "by_chance": right_alone and by_chance(question, others),
                     "reason": reason(observation, found),

@@ -22,7 +22,7 @@ from openbook.diagnosis.questions import (
     repeated_id,
     texts,
 )
-from openbook.diagnosis.scoring import holds_any
+from openbook.diagnosis.scoring import text_holds_any
 from openbook.errors import ConfigError
 
 _RAGAS_KEYS = frozenset({"user_input", "reference", "ground_truth", "ground_truths"})
@@ -159,12 +159,12 @@ def _ragas(value: object, where: str, fallback_id: str) -> Question:
     if not answers:
         raise ConfigError(f"{where} is no valid question: it has no reference answer (reference, ground_truth).")
     contexts = texts(found.reference_contexts)
-    stands = [(c, span) for c in contexts for answer in answers for span in places_of(answer, c)]
+    stands = [(c, span) for c in contexts for answer in answers for span in places_of(c, answer)]
     if stands:
         context, (start, end) = stands[0]
         quote = sentence_at(context, start, end - start)
     else:
-        holding = [context for context in contexts if holds_any(context, answers)]
+        holding = [context for context in contexts if text_holds_any(context, answers)]
         quote = next(iter([*holding, *contexts]), "")
     gold = Gold(quote=quote) if quote.strip() else None
     id_ = fallback_id if found.id is None else str(found.id)

@@ -36,7 +36,7 @@ from openbook.diagnosis.perturb import (
 )
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.run_log import Header, Reply
-from openbook.diagnosis.scoring import Interval, holds_any, is_right, paired, same_answer
+from openbook.diagnosis.scoring import Interval, is_right, paired, same_answer, text_holds_any
 from openbook.diagnosis.summary import Share, share, share_of
 from openbook.diagnosis.verdicts import reply_is_right
 from openbook.errors import ConfigError, ContextOverflow
@@ -80,7 +80,8 @@ def states_any(passage: Passage, answers: Sequence[str]) -> bool:
     """Whether one of the answers stands in the passage or above it, in its words or as a value: "28 days", "twenty-eight days"."""
     values = [value for value in map(accepted_value, answers) if value is not None]
     return any(
-        holds_any(text, answers) or any(same_value(stated, value) for stated in stated_values(text) for value in values)
+        text_holds_any(text, answers)
+        or any(same_value(stated, value) for stated in stated_values(text) for value in values)
         for text in (passage.text, passage.title, *passage.headings)
     )
 
@@ -174,7 +175,7 @@ def altered(passage: Passage, question: Question, names: Sequence[str]) -> Alter
 
     So an answer with the new value can only come from the passage, and one with an accepted answer only from memory.
     """
-    if holds_any(question.question, question.answers):
+    if text_holds_any(question.question, question.answers):
         return None  # an answer that repeats the question would look like one from memory
     for answer in sorted(question.answers, key=len, reverse=True):
         spans = value_spans(passage.text, answer)
@@ -188,7 +189,7 @@ def altered(passage: Passage, question: Question, names: Sequence[str]) -> Alter
             )
             copy = replace(passage, text=text, end=passage.start + len(text), title=title, headings=tuple(headings))
             ambiguous = states_any(copy, question.answers) or states_any(passage, answers)
-            if not (ambiguous or holds_any(question.question, answers)):
+            if not (ambiguous or text_holds_any(question.question, answers)):
                 return AlteredPassage(copy, change, answers)
     return None
 
@@ -279,7 +280,7 @@ AMONG = 3  # distractors, where each rank is tried
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Place:
+class Position:
     """Rank of the passage that holds the answer, from 1, among so many distractors. Rank 0: at ranks that even out."""
 
     strategy: Strategy
@@ -291,7 +292,7 @@ class Place:
 class NoiseReading:
     """`evens_out`: the rank is the question's own, so that over many questions each rank comes as often."""
 
-    place: Place
+    place: Position
     evens_out: bool
     right: bool
     abstained: bool
@@ -303,7 +304,7 @@ class NoiseTrial(Trial):
 
 
 @dataclass(frozen=True, slots=True)
-class Cell(Place):
+class Cell(Position):
     """What was read at one place."""
 
     right: Share
@@ -355,14 +356,14 @@ class Noise:
                 if len(hits) <= distractors or not _fits(to_read, question.question, hits):
                     continue
                 reply = _ask(case, to_read, hits, cancelled).reply
-                place = Place(strategy, rank, distractors)
+                place = Position(strategy, rank, distractors)
                 seen.append(NoiseReading(place, rank == own, reply_is_right(reply, question), reply.abstained))
         outcome = "read" if seen else "the passage does not fit into the context"
         return NoiseTrial(question.id, outcome, seen=tuple(seen))
 
     @classmethod
     def of(cls, trials: Sequence[NoiseTrial]) -> Noise:
-        read: dict[Place, dict[str, NoiseReading]] = {}  # at each place, by question
+        read: dict[Position, dict[str, NoiseReading]] = {}  # at each place, by question
         for trial in trials:
             for seen in trial.seen:
                 for place in (seen.place, replace(seen.place, rank=0)) if seen.evens_out else (seen.place,):
@@ -377,8 +378,8 @@ class Noise:
             _counted(trials, cls.outcomes_shown)[0],
             tuple(trials),
             tuple(cells),
-            {s: _difference(read, Place(s, 0, 0), Place(s, 0, most)) for s in strategies},
-            {s: _difference(read, Place(s, 1, AMONG), Place(s, last, AMONG)) for s in strategies},
+            {s: _difference(read, Position(s, 0, 0), Position(s, 0, most)) for s in strategies},
+            {s: _difference(read, Position(s, 1, AMONG), Position(s, last, AMONG)) for s in strategies},
         )
 
     def rows(self) -> list[tuple[str, Share]]:
@@ -424,7 +425,7 @@ def _fits(bench: Bench, question: str, hits: Sequence[Hit]) -> bool:
     return sum(map(len, read)) == len(hits)
 
 
-def _difference(read: Mapping[Place, Mapping[str, NoiseReading]], one: Place, other: Place) -> Interval | None:
+def _difference(read: Mapping[Position, Mapping[str, NoiseReading]], one: Position, other: Position) -> Interval | None:
     """How much more often right at one place than at the other, over the questions that were read at both."""
     first, second = read.get(one, {}), read.get(other, {})
     pairs = Counter((first[id_].right, second[id_].right) for id_ in first.keys() & second.keys())
@@ -473,7 +474,7 @@ def probe_question(
         return {name: probe.trial_type(question.id, "no passage holds the answer") for name, probe in probes.items()}
     ranked = bench.retrieve(question.question, LOOKED_THROUGH)
     rest = [hit for hit in ranked if not (gold.spans_in(hit.passage) or states_any(hit.passage, question.answers))]
-    whole = (hit for hit in gold.hits if holds_any(hit.passage.text, question.answers))
+    whole = (hit for hit in gold.hits if text_holds_any(hit.passage.text, question.answers))
     case = Case(question, next(whole, gold.hits[0]), tuple(rest))
     found: dict[str, Trial] = {}
     for name, probe in probes.items():

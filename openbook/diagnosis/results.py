@@ -160,7 +160,7 @@ def write_csv(path: Path, files: Sequence[Path], limit: int | None = None) -> No
     for file in files:
         name = read_observations(file)[0].model.name
         for observation, found in verdicts_in(file, limit):
-            question, wording = observation.question, observation.asked[found.wording]
+            question, wording = observation.question, observation.asked[found.wording_index]
             replies = [wording.reply(mode) for mode in MODES]
             row: list[object] = [
                 name,
@@ -169,7 +169,7 @@ def write_csv(path: Path, files: Sequence[Path], limit: int | None = None) -> No
                 " | ".join(question.answers),
                 " | ".join(question.tags),
                 found.verdict,
-                found.silence,
+                found.without_passage,
                 None if found.verdict == "failed" else int(found.right),
                 *(reply.text if reply else "" for reply in replies),
                 wording.rank or "",

@@ -157,8 +157,8 @@ def summarise(header: Header, verdicts: Iterable[tuple[Observation, QuestionVerd
             ranks.append(first.rank)
             reached.append(any(p.gold and p.id in first.found for p in observation.passages))
         if each.verdict == "retriever_miss":
-            missed.append(observation.asked[each.wording].rank)
-    silent = [each.silence == "abstained" for each in found if each.verdict == "not_in_the_knowledge_base"]
+            missed.append(observation.asked[each.wording_index].rank)
+    silent = [each.without_passage == "abstained" for each in found if each.verdict == "not_in_the_knowledge_base"]
     return ModelSummary(
         header=header,
         overall=_group(found),

@@ -29,7 +29,7 @@ from typing import Literal, TypeAlias, TypeVar, get_args
 
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.run_log import Observation, Reply, ShownPassage, Wording
-from openbook.diagnosis.scoring import holds_any, is_right, normalised, same_answer
+from openbook.diagnosis.scoring import is_right, normalised, same_answer, text_holds_any
 
 Verdict: TypeAlias = Literal[
     "known",
@@ -42,7 +42,7 @@ Verdict: TypeAlias = Literal[
     "failed",
 ]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
-Silence: TypeAlias = Literal["", "abstained", "invented"]
+WithoutPassage: TypeAlias = Literal["", "abstained", "invented"]
 
 CONTROLS = 32  # answers to other questions, before and after
 MOST_BY_CHANCE = 1 / 20  # share of them that may hold the answer
@@ -51,7 +51,7 @@ _Item = TypeVar("_Item")
 
 @dataclass(frozen=True, slots=True)
 class QuestionVerdict:
-    """`silence`: what the model did where no passage holds an answer. `wording`: the one that decided.
+    """`without_passage`: what the model did where no passage holds an answer. `wording_index`: of the wording that decided.
 
     `right`: with documents it answered right, or said that they do not hold the answer and they do not.
     `from_memory`: it answered from memory against a passage that it was given.
@@ -59,8 +59,8 @@ class QuestionVerdict:
 
     verdict: Verdict
     right: bool
-    silence: Silence = ""
-    wording: int = 0
+    without_passage: WithoutPassage = ""
+    wording_index: int = 0
     from_memory: bool = False
 
 
@@ -110,7 +110,7 @@ def _is_from_memory(wording: Wording, given: Sequence[ShownPassage]) -> bool:
     return (
         not (opened.abstained or closed.abstained or wording.cited)
         and same_answer(opened.text, closed.text)
-        and not any(holds_any(passage.text, [opened.text]) for passage in given)
+        and not any(text_holds_any(passage.text, [opened.text]) for passage in given)
     )
 
 
@@ -143,26 +143,26 @@ def reason(observation: Observation, found: QuestionVerdict) -> str:
     text = _why(observation, found)
     if found.from_memory:
         text += " It answered from memory against the passage."
-    if found.wording and found.verdict not in ("known", "fixed_by_retrieval"):
-        text += f" (Asked as: {observation.asked[found.wording].text})"
+    if found.wording_index and found.verdict not in ("known", "fixed_by_retrieval"):
+        text += f" (Asked as: {observation.asked[found.wording_index].text})"
     return text
 
 
 def _why(observation: Observation, found: QuestionVerdict) -> str:
-    wording = observation.asked[found.wording]
+    wording = observation.asked[found.wording_index]
     given, question = len(wording.found), observation.question
     match found.verdict:
         case "failed":
             return f"The model failed on a request: {observation.failure}"
         case "known":
             everywhere = f" in all {len(observation.asked)} wordings" if len(observation.asked) > 1 else ""
-            silent = " No passage holds an answer, and with documents it said so." if found.silence else ""
+            silent = " No passage holds an answer, and with documents it said so." if found.without_passage else ""
             return f"Right without documents{everywhere}.{silent}"
         case "fixed_by_retrieval":
             sometimes = any(reply_is_right(each.closed, question) for each in observation.asked)
             return f"Alone {'not reliably right' if sometimes else 'wrong'}, with {given} passages right."
         case "not_in_the_knowledge_base":
-            what = "said so" if found.silence == "abstained" else "gave an answer all the same"
+            what = "said so" if found.without_passage == "abstained" else "gave an answer all the same"
             return f"No passage is known to hold an answer; the model {what}."
         case "retriever_miss":
             where = f"stands at rank {wording.rank}" if wording.rank else "is not among the first found"

@@ -183,7 +183,7 @@ def test_an_answer_that_no_passage_holds_and_other_languages(tmp_path: Path, bas
     model = table_model({}, lambda asked, passages: said[asked[0]])
     found = [each for _, each in verdicts_of(run(tmp_path / "o.jsonl", bench_with(model, base), questions))]
     assert [each.verdict for each in found] == ["fixed_by_retrieval"] * 2 + ["not_in_the_knowledge_base"]
-    assert found[2].silence == "invented"
+    assert found[2].without_passage == "invented"
 
 
 @pytest.mark.parametrize(("passages", "context_tokens"), [(1, 100_000), (3, 42)])

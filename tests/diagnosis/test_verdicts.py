@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.run_log import Observation, Reply, Wording
-from openbook.diagnosis.scoring import holds_any, is_right, same_answer
+from openbook.diagnosis.scoring import is_right, same_answer, text_holds_any
 from openbook.diagnosis.summary import SHARED, summarise
 from openbook.diagnosis.verdicts import (
     VERDICTS,
@@ -57,11 +57,11 @@ def test_every_combination_has_exactly_one_verdict(each: Observation, others: li
     assert (found.verdict == "failed") == bool(each.failure)
     assert found.verdict != "known" or not others
     if found.verdict == "not_in_the_knowledge_base":
-        assert found.silence in ("abstained", "invented")
-        assert found.right == (found.silence == "abstained")
+        assert found.without_passage in ("abstained", "invented")
+        assert found.right == (found.without_passage == "abstained")
     if found.verdict in ("retriever_miss", "distracted", "reader_gap", "harmed_by_retrieval", "failed"):
         assert not found.right
-    assert 0 <= found.wording < len(each.asked)
+    assert 0 <= found.wording_index < len(each.asked)
 
 
 @given(st.lists(seen(), max_size=20))
@@ -99,7 +99,7 @@ FORCED: list[tuple[Verdict, str, dict[str, object]]] = [
 def test_each_verdict_is_forced_and_has_a_reason(verdict: Verdict, silence: str, changes: dict[str, object]) -> None:
     case = observation(1, **changes)
     ((_, found),) = verdicts_of([case])
-    assert (found.verdict, found.silence) == (verdict, silence)
+    assert (found.verdict, found.without_passage) == (verdict, silence)
     assert reason(case, found).endswith((".", ")"))
     assert {each for each, _, _ in FORCED} == set(VERDICTS)
 
@@ -125,7 +125,7 @@ def test_known_is_right_in_every_wording_and_the_one_that_is_wrong_decides() -> 
     assert "not reliably right" in reason(unstable, verdict_of(unstable))
     case = with_wording(observation(1), opened=WRONG)
     found = verdict_of(case)
-    assert (found.verdict, found.wording) == ("distracted", 1)
+    assert (found.verdict, found.wording_index) == ("distracted", 1)
     assert "Asked as: In other words" in reason(case, found)
 
 
@@ -255,7 +255,7 @@ def test_equal_answers() -> None:
     assert not same_answer("Noon.", "At nine")
     assert not same_answer("4", "On 4 May 2024")
     assert not same_answer("the mayor", "It was built by a company of the town whose mayor had asked for it in spring.")
-    assert not holds_any("", [""])
+    assert not text_holds_any("", [""])
 
 
 def test_an_abstention_is_never_known() -> None:
