@@ -56,16 +56,16 @@ def ask(
             "--closed-book reads no documents: it and --docs, --kb, --as-of, --where, --label exclude each other."
         )
     checked_question(question)
-    current = context.settings(docs=docs, kb=kb, model=model, base_url=base_url, strategy=strategy)
+    settings = context.read_settings(docs=docs, kb=kb, model=model, base_url=base_url, strategy=strategy)
     context.check_writable(log and log / LOG_FILE)
     if sign is not None:
-        context.check_signing(sign, current)
-    options = openbook.Options.of(current)
+        context.check_signing(sign, settings)
+    options = openbook.Options.of(settings)
     options = replace(options, decoding=replace(options.decoding, quote=quote))
     if not (docs or closed_book):
-        context.open_base(current).close()  # a missing one is reported before anything is downloaded
-    with context.opened_beside(current) as opened:
-        base, embedder = (None, None) if closed_book else context.open_asked(current, docs)
+        context.open_base(settings).close()  # a missing one is reported before anything is downloaded
+    with context.opened_beside(settings) as opened:
+        base, embedder = (None, None) if closed_book else context.open_asked(settings, docs)
         seen = scope.of(base) if base else UNLABELLED
         with display.while_reading(quiet=as_json) as live:
             answer = openbook.ask(
@@ -81,7 +81,7 @@ def ask(
         if log is not None:
             append(log, answer.receipt)
         if sign is not None:
-            context.write_signed(sign, current, answer.receipt)
+            context.write_signed(sign, settings, answer.receipt)
         display.show(as_json, answer.to_json(), display.print_answer, answer, live)
 
 
@@ -97,7 +97,7 @@ def search(query: str, kb: Place | None, scope: ScopeOptions, limit: int, cluste
     from openbook.prompts import checked_question
 
     query = checked_question(query)
-    base, embedder = context.open_searchable(context.settings(kb=kb))
+    base, embedder = context.open_searchable(context.read_settings(kb=kb))
     with context.joined(cluster):
         if cluster is not None:
             from openbook.cluster.shards import RayShards, ShardedSearch

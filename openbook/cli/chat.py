@@ -61,14 +61,14 @@ def chat(
     from openbook.prompts import checked_question
     from openbook.receipts import LOG_FILE, append
 
-    current = context.settings(docs=docs, kb=kb, model=model)
+    settings = context.read_settings(docs=docs, kb=kb, model=model)
     path = transcript or Path(f"conversation-{datetime.now().astimezone():%Y-%m-%d-%H%M%S}.jsonl")
     context.check_writable(path)
     context.check_writable(log and log / LOG_FILE)
     questions_so_far = len(read_transcript(path).questions)  # a broken one is reported before anything is opened
-    options = openbook.Options.of(current)
-    with context.opened_beside(current) as opened:
-        base, embedder = context.open_asked(current, docs)
+    options = openbook.Options.of(settings)
+    with context.opened_beside(settings) as opened:
+        base, embedder = context.open_asked(settings, docs)
         seen = scope.of(base)
 
         def answer(question: str, earlier: tuple[str, ...], *, in_transcript: bool = False) -> None:

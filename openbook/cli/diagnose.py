@@ -94,19 +94,19 @@ def run(
 
     if fail_under is not None and math.isnan(fail_under):
         raise ConfigError("--fail-under must be a number from 0 to 1, not nan.")
-    current = context.settings(docs=docs, kb=kb)
+    settings = context.read_settings(docs=docs, kb=kb)
     table = _writable(table, questions)
     asked = _reviewed(questions)
     digest = questions_digest(asked)
-    base, embedder = context.open_asked(current, docs)
+    base, embedder = context.open_asked(settings, docs)
     seen = scope.of(base)
-    folder = output or current.diagnoses_dir / _name(questions, digest, base, seen, current)
+    folder = output or settings.diagnoses_dir / _name(questions, digest, base, seen, settings)
     files: list[Path] = []
     more: dict[str, Extras] = {}
-    with on_cluster.models(current, cluster) as (open_model, at_once):
-        for name in dict.fromkeys(models or (current.model,)):
+    with on_cluster.models(settings, cluster) as (open_model, at_once):
+        for name in dict.fromkeys(models or (settings.model,)):
             # What is computed of altered passages must not outlive the run: no purge of a document would find it.
-            own = replace(current, model=name, kv_disk=0 if probes else current.kv_disk)
+            own = replace(settings, model=name, kv_disk=0 if probes else settings.kv_disk)
             with closing(open_model(own)) as model:
                 bench = Bench(model, base, embedder, seen, openbook.Options.of(own), at_once).pinned()
                 path, probed = _ask_all(asked[:limit], bench, digest, folder, probes=probes)
@@ -114,7 +114,7 @@ def run(
                 if probed is not None:
                     more[model.identity.name] = Extras(probed)
         if judge is not None:
-            with closing(open_model(replace(current, model=judge))) as judging:
+            with closing(open_model(replace(settings, model=judge))) as judging:
                 _judge(judging, at_once, files, more, len(asked[:limit]))
 
     title = f"Diagnosis of {questions.name}"
@@ -170,9 +170,9 @@ def _reviewed(path: Path) -> list[Question]:
     return questions
 
 
-def _name(file: Path, digest: str, base: KnowledgeBase, scope: Scope, current: Settings) -> str:
+def _name(file: Path, digest: str, base: KnowledgeBase, scope: Scope, settings: Settings) -> str:
     """Where the results go by default: another place for other questions, documents or settings."""
-    reading = [current.passages, current.strategy, current.max_tokens, current.context_tokens]
+    reading = [settings.passages, settings.strategy, settings.max_tokens, settings.context_tokens]
     asked = [digest, base.id, base.kept_version(scope.as_of), scope.where, sorted(scope.labels), reading]
     return f"{file.name.partition('.')[0][:40]}-{sha256_hex(canonical_json(asked))[:12]}"
 
@@ -273,17 +273,17 @@ def probe(
     from openbook.diagnosis.runner import run_probes
 
     # What is computed of altered passages must not outlive the run: no purge of a document would find it.
-    current = context.settings(docs=docs, kb=kb, kv_disk=0, model=model)
+    settings = context.read_settings(docs=docs, kb=kb, kv_disk=0, model=model)
     asked = _reviewed(questions)
-    base, embedder = context.open_asked(current, docs)
+    base, embedder = context.open_asked(settings, docs)
     with (
-        closing(context.model_opener(current)()) as opened,
+        closing(context.model_opener(settings)()) as opened,
         display.progress("probe") as show,
         _until_interrupted() as interrupted,
     ):
         probed = run_probes(
             asked[:limit],
-            Bench(opened, base, embedder, options=openbook.Options.of(current)).pinned(),
+            Bench(opened, base, embedder, options=openbook.Options.of(settings)).pinned(),
             questions_digest(asked),
             probes or PROBES,
             progress=show,

@@ -52,16 +52,16 @@ def add(
     """Put PATHS (files, and all files below folders) into the knowledge base as one new version."""
     from openbook.knowledge.scope import checked_labels
 
-    current = context.settings(kb=kb, ocr=ocr)
-    base, embedder = context.ensure_base(current)
-    options = replace(context.run_options(current), labels=checked_labels(labels), unlabel=checked_labels(unlabel))
+    settings = context.read_settings(kb=kb, ocr=ocr)
+    base, embedder = context.ensure_base(settings)
+    options = replace(context.run_options(settings), labels=checked_labels(labels), unlabel=checked_labels(unlabel))
     with (
         context.joined(cluster),
         context.workers(cluster, embedder, options) as (embedder, options),
         display.stages() as progress,
     ):
         report = openbook.add(base, paths, embedder, replace(options, retry=True, progress=progress))
-    _show(report, current.kb_place, as_json)
+    _show(report, settings.kb_place, as_json)
     if not any(each.outcome in ("added", "updated", "unchanged", "duplicate") for each in report.verdicts):
         raise KnowledgeError(f"Nothing readable in {', '.join(map(str, paths))}: no document went in.")
 
@@ -125,19 +125,19 @@ def sync(
     from openbook.knowledge.scope import checked_labels
     from openbook.knowledge.updates import forget_source, sources, sync_folders
 
-    current = context.settings(kb=kb, ocr=ocr)
+    settings = context.read_settings(kb=kb, ocr=ocr)
     if folder is None and (include or exclude or labels or ocr or reset or forget):
         raise ConfigError(
             "--include, --exclude, --label, --ocr, --reset and --forget need a folder: openbook sync FOLDER ..."
         )
     if folder is not None and forget:
-        forget_source(context.open_base(current), folder)
+        forget_source(context.open_base(settings), folder)
         said = f"{folder} is no longer synced. To remove its documents: openbook remove {folder}"
         display.show(as_json, {"forgotten": str(folder)}, click.echo, said)
         return
     if folder is not None:
         check_exists(folder)
-    base, embedder = context.ensure_base(current) if folder else context.open_searchable(current)
+    base, embedder = context.ensure_base(settings) if folder else context.open_searchable(settings)
     folders = sources(base)
     if folder is not None:
         folder = Path(os.path.abspath(folder))
@@ -145,16 +145,16 @@ def sync(
         before = known[0] if known else SyncedFolder(folder)
         rules = Rules(include, exclude) if include or exclude else before.rules
         held = checked_labels(labels) or before.labels
-        folders = [SyncedFolder(folder, rules, held, current.ocr or before.ocr)]
+        folders = [SyncedFolder(folder, rules, held, settings.ocr or before.ocr)]
     elif not folders:
         raise KnowledgeError(f"No folder was synced into {base.store} yet. Name one: openbook sync FOLDER")
     roots = {display_path(each.folder) for each in folders}
 
     def run() -> None:
-        options = context.run_options(current)
+        options = context.run_options(settings)
         with context.workers(cluster, embedder, options) as (at_work, options), display.stages() as progress:
             report = sync_folders(base, folders, at_work, replace(options, progress=progress))
-        _show(report, current.kb_place, as_json)
+        _show(report, settings.kb_place, as_json)
         if failed := [each for each in report.verdicts if each.outcome == "failed" and each.path in roots]:
             raise KnowledgeError(f"{len(failed)} of {len(folders)} folders could not be synced: {failed[0].reason}.")
 
@@ -197,10 +197,10 @@ def remove(documents: tuple[str, ...], kb: Place | None, as_json: bool) -> None:
     from openbook.knowledge.discovery import display_path, path_displayed
     from openbook.knowledge.updates import sources
 
-    current = context.settings(kb=kb)
-    base = context.open_base(current)
+    settings = context.read_settings(kb=kb)
+    base = context.open_base(settings)
     report = openbook.remove(base, documents)
-    _show(report, current.kb_place, as_json)
+    _show(report, settings.kb_place, as_json)
     folders = tuple(f"{display_path(each.folder)}/" for each in sources(base))
     back = [
         each.path
@@ -231,11 +231,11 @@ def purge(
     from openbook.deletion import Places, finish, proof_of, purge_everywhere
     from openbook.knowledge.erasure import resolve_in_all_versions
 
-    current = context.settings(kb=kb)
-    base = context.open_base(current)
+    settings = context.read_settings(kb=kb)
+    base = context.open_base(settings)
     if proof is not None:
-        context.check_signing(proof, current)
-    places = Places.of(current)
+        context.check_signing(proof, settings)
+    places = Places.of(settings)
     finished = finish(base, places)
     try:
         paths = resolve_in_all_versions(base, documents)
@@ -251,7 +251,7 @@ def purge(
     display.confirm(f"Delete {many} from all versions? This cannot be undone.", yes=yes)
     done = purge_everywhere(base, documents, places, copies=copies)
     if proof is not None:
-        context.write_signed(proof, current, proof_of(done, base))
+        context.write_signed(proof, settings, proof_of(done, base))
     kinds = ("caches", "states", "diagnoses", "runs", "unfinished")
     value = asdict(done.purged) | {f"{kind}_dropped": getattr(done.deleted, kind) for kind in kinds}
     value |= {"models_that_learned_it": done.carried, "proved": done.proved}
@@ -259,7 +259,7 @@ def purge(
     display.show(as_json, value, _print_purged, done)
     if not done.proved:
         raise KnowledgeError(
-            f"The purge is not proved: {display.count(len(done.not_clean), 'path')} below {current.home} may hold "
+            f"The purge is not proved: {display.count(len(done.not_clean), 'path')} below {settings.home} may hold "
             "traces of the documents. They are listed with what to do."
         )
 

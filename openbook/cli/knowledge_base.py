@@ -38,7 +38,7 @@ def status(kb: Place | None, documents: bool, check: bool, as_json: bool) -> Non
     from openbook.inference.embedder import model_digest_of
     from openbook.knowledge.check import check as check_base
 
-    settings = context.settings(kb=kb)
+    settings = context.read_settings(kb=kb)
     place = settings.kb_place
     base = openbook.KnowledgeBase.open(place, damaged=check)
     if documents:
@@ -121,7 +121,7 @@ def history(kb: Place | None, as_json: bool) -> None:
     """List the kept versions, newest first: when, what changed, how many documents, tags."""
     from openbook.knowledge.versions import history as versions_of
 
-    found = versions_of(context.open_base(context.settings(kb=kb)))
+    found = versions_of(context.open_base(context.read_settings(kb=kb)))
     display.show(as_json, {"versions": found}, _print_history, found)
 
 
@@ -146,7 +146,7 @@ def diff(before: str, after: str | None, kb: Place | None, as_json: bool) -> Non
     """
     from openbook.knowledge import versions
 
-    base = context.open_base(context.settings(kb=kb))
+    base = context.open_base(context.read_settings(kb=kb))
     end = versions.resolve_version(base, after) if after else base.version
     found = versions.diff(base, versions.resolve_version(base, before), end)
     display.show(as_json, found, _print_difference, found)
@@ -185,7 +185,7 @@ def tag(name: str, version: str | None, kb: Place | None, drop: bool) -> None:
     """Give VERSION (default: the newest) a NAME. A tagged version is never pruned."""
     from openbook.knowledge import versions
 
-    base = context.open_base(context.settings(kb=kb))
+    base = context.open_base(context.read_settings(kb=kb))
     if drop:
         versions.drop_tag(base, name)
         click.echo(f"Dropped the tag {name}.")
@@ -201,7 +201,7 @@ def restore(version: str, kb: Place | None) -> None:
     """Make a new version that holds exactly the documents of VERSION (a number, a tag or a time)."""
     from openbook.knowledge import versions
 
-    base = context.open_base(context.settings(kb=kb))
+    base = context.open_base(context.read_settings(kb=kb))
     before, wanted = base.version, versions.resolve_version(base, version)
     number = versions.restore(base, wanted)
     click.echo(f"Version {number} has the documents of version {wanted}{' already' if number == before else ''}.")
@@ -217,7 +217,7 @@ def prune(kb: Place | None, keep: int | None, save: bool, as_json: bool) -> None
     from openbook.knowledge import versions
     from openbook.knowledge.base import version_ranges
 
-    base = context.open_base(context.settings(kb=kb))
+    base = context.open_base(context.read_settings(kb=kb))
     keep = keep or versions.retention(base.connection)
     if keep is None:
         raise ConfigError("Say what to keep: give --keep N.")
@@ -237,15 +237,15 @@ def reembed(embedder: str, kb: Place | None) -> None:
     """Embed all passages with another EMBEDDER, beside the old vectors, then switch at once."""
     from openbook.knowledge.embeddings import reembed as embed_anew
 
-    current = context.settings(kb=kb)
-    base = context.open_base(current)
-    opened = context.open_embedder(current, embedder)
+    settings = context.read_settings(kb=kb)
+    base = context.open_base(settings)
+    opened = context.open_embedder(settings, embedder)
     if opened.identity == base.embedder:
-        click.echo(f"{current.kb_place} has the embedder {embedder} already.")
+        click.echo(f"{settings.kb_place} has the embedder {embedder} already.")
         return
     with display.stages() as progress:
         version, count = embed_anew(base, opened, progress=progress)
-    click.echo(f"{count:,} texts embedded with {embedder}. {current.kb_place} is at version {version}.")
+    click.echo(f"{count:,} texts embedded with {embedder}. {settings.kb_place} is at version {version}.")
 
 
 @click.command()
@@ -263,21 +263,21 @@ def warm(kb: Place | None, model: str | None, limit: int | None, cluster: str | 
     """
     from openbook.answer import strategy_of
 
-    bounds = on_cluster.replica_bounds(replicas and (replicas, replicas), cluster)
-    current = context.settings(kb=kb, model=model)
-    if current.base_url:
+    bounds = on_cluster.replica_bounds((replicas, replicas) if replicas else None, cluster)
+    settings = context.read_settings(kb=kb, model=model)
+    if settings.base_url:
         raise ConfigError("A model behind a server cannot read ahead; unset base_url.")
-    base = context.open_base(current)
-    states = context.kv_cache(current)
+    base = context.open_base(settings)
+    states = context.kv_cache(settings)
     before = states.kept()
     with ExitStack() as stack:
         if cluster is None:
-            opened, at_once = context.open_stored(current, context.ready_model(current, current.model), states), 1
+            opened, at_once = context.open_stored(settings, context.ready_model(settings, settings.model), states), 1
         else:
-            open_model, at_once = stack.enter_context(on_cluster.replicas(current, cluster, bounds))
-            opened = open_model(current)
+            open_model, at_once = stack.enter_context(on_cluster.replicas(settings, cluster, bounds))
+            opened = open_model(settings)
         stack.enter_context(closing(opened))
-        by_passage = strategy_of(current.strategy, opened, openbook.Decoding()) == "each"  # otherwise it reads windows
+        by_passage = strategy_of(settings.strategy, opened, openbook.Decoding()) == "each"  # otherwise it reads windows
         tokens = _read_ahead(base, opened, limit, at_once, by_passage=by_passage)
     read, too_long, left = sum(map(bool, tokens)), tokens.count(None), tokens.count(0)
     said = f"{read:,} of {len(tokens):,} passages are read ({sum(filter(None, tokens)):,} tokens)"
@@ -290,7 +290,7 @@ def warm(kb: Place | None, model: str | None, limit: int | None, cluster: str | 
     if states.problem:
         click.echo(f"Not all could be kept: {states.problem}.")
     elif left:
-        room = "on the machines of the replicas" if cluster else f"(now {current.kv_disk:,} MB)"
+        room = "on the machines of the replicas" if cluster else f"(now {settings.kv_disk:,} MB)"
         click.echo(f"There is no room for the other {left:,}. Raise kv_disk {room} to read them too.")
 
 

@@ -32,7 +32,7 @@ def models() -> None:
 
 
 def _store() -> ModelStore:
-    return context.store(context.settings())
+    return context.store(context.read_settings())
 
 
 @models.command("list")
@@ -187,18 +187,18 @@ def promote(
     from openbook.inference.trial import check_usable
     from openbook.models.aliases import checked_name
 
-    current = context.settings()
-    store = context.store(current)
+    settings = context.read_settings()
+    store = context.store(settings)
     checked_name(name)
     candidate = store.resolve(digest)
     store.check_fast(candidate)
     check_usable(candidate)
-    holder = None if without_gate else _holder(store, name, candidate, current)
+    holder = None if without_gate else _holder(store, name, candidate, settings)
     checks = [] if without_gate else target_checks(candidate)
     if holder is not None:
         sets = load_eval_set(reading or READING), load_eval_set(known or KNOWN)
-        ready = (context.ready_model(current, each.digest) for each in (candidate, holder))
-        new, old = (context.open_stored(current, each) for each in ready)
+        ready = (context.ready_model(settings, each.digest) for each in (candidate, holder))
+        new, old = (context.open_stored(settings, each) for each in ready)
         with closing(new), closing(old), display.progress("gate") as progress:
             checks += compare(new, old, *sets, progress=progress)
     passed = all(check.passed for check in checks)
@@ -220,14 +220,14 @@ def _print_checks(checks: Sequence[Check], means: str) -> None:
         display.say(means)
 
 
-def _holder(store: ModelStore, name: str, candidate: ModelReference, current: Settings) -> ModelReference | None:
+def _holder(store: ModelStore, name: str, candidate: ModelReference, settings: Settings) -> ModelReference | None:
     """What the candidate is compared with. Raises UnknownModel where it is not in the store any more."""
     from openbook.models import CATALOGUE
 
     history = store.history(name)
     held = history[-1] if history else candidate.manifest.lineage
     if not history and name in CATALOGUE:
-        held = context.ready_model(current, name).digest
+        held = context.ready_model(settings, name).digest
     if not held or held == candidate.digest:
         return None
     try:
@@ -251,11 +251,11 @@ def merge(model: str, name: str, quantisation: str, as_json: bool) -> None:
     from openbook.models.gguf_writer import checked_quantisation
     from openbook.models.importer import merge as merge_models
 
-    current = context.settings()
-    store = context.store(current)
+    settings = context.read_settings()
+    store = context.store(settings)
     before = dataclasses.replace(store.resolve(model), merged=None)
     after = merge_models(store, before, checked_quantisation(quantisation), name, try_out=check_usable)
-    old, new = (context.open_stored(current, each) for each in (before, after))
+    old, new = (context.open_stored(settings, each) for each in (before, after))
     with closing(old), closing(new), display.progress("gate") as progress:
         probes = load_eval_set(READING)[:ANSWERS_COMPARED]
         changed = flips(old, new, probes, progress=progress)
@@ -276,10 +276,10 @@ def export(name: str, folder: Path) -> None:
     from openbook.cli.train import check_installed
 
     check_installed()
-    current = context.settings()
-    reference = context.ready_model(current, name)
+    settings = context.read_settings()
+    reference = context.ready_model(settings, name)
     command = [sys.executable, "-P", "-m", "openbook.training.export", reference.digest, str(folder.absolute())]
-    done = subprocess.run([*command, "--store", str(current.models_dir)], check=False)
+    done = subprocess.run([*command, "--store", str(settings.models_dir)], check=False)
     if done.returncode:
         raise click.exceptions.Exit(done.returncode if done.returncode > 0 else 128 - done.returncode)
     display.say(f"{reference.name} ({reference.digest[:12]}) is in {folder}.")
@@ -323,9 +323,9 @@ def why(name: str, document: Path, as_json: bool) -> None:
     from openbook.models.lineage import learned
     from openbook.parsers import parse_file
 
-    current = context.settings()
-    store = context.store(current)
-    content, _ = parse_file(document, max_bytes=current.max_file_mb * 1_000_000)
+    settings = context.read_settings()
+    store = context.store(settings)
+    content, _ = parse_file(document, max_bytes=settings.max_file_mb * 1_000_000)
     found = learned(store, store.resolve(name), content.text)
     display.show(as_json, {"document": document, "models": found}, display.say_each, map(str, found))
 

@@ -53,12 +53,12 @@ def draft(kb: Place | None, limit: int, model: str | None, cluster: str | None, 
 
     _check_new(output)
     # Each passage is read once, for questions only, so what is computed of it is not kept.
-    current = context.settings(kb=kb, model=model, kv_disk=0)
-    base = context.must_hold_documents(context.open_base(current), str(current.kb_place))
+    settings = context.read_settings(kb=kb, model=model, kv_disk=0)
+    base = context.must_hold_documents(context.open_base(settings), str(settings.kb_place))
     log = question_drafts.ReplyLog(output.with_name(f"{output.name}.part"))
     with (
-        on_cluster.models(current, cluster) as (open_model, at_once),
-        closing(open_model(current)) as opened,
+        on_cluster.models(settings, cluster) as (open_model, at_once),
+        closing(open_model(settings)) as opened,
         display.progress("draft") as show,
     ):
         found = question_drafts.draft(base, opened, limit, log, at_once=at_once, progress=show)
@@ -88,7 +88,7 @@ def review(file: Path, kb: Place | None) -> None:
     drafts = work.drafts()
     if drafts:
         try:
-            base = context.open_base(context.settings(kb=kb))
+            base = context.open_base(context.read_settings(kb=kb))
         except KnowledgeBaseMissing:
             if kb is not None:
                 raise  # without one of your own, only the quotes are shown

@@ -47,7 +47,7 @@ def replay(receipt: Path, kb: Place | None, as_json: bool) -> None:
 
     is_log = receipt.is_dir()
     with ExitStack() as to_close:
-        again = _replayer(context.settings(kb=kb), kb, to_close)
+        again = _replayer(context.read_settings(kb=kb), kb, to_close)
         receipts = receipts_in(receipt) if is_log else [parse_receipt(_read(receipt, MAX_RECEIPT_BYTES))]
         results = [_of_log(again, each) if is_log else again(each) for each in receipts]
     different = [number for number, result in enumerate(results, start=1) if not result.identical]
@@ -77,24 +77,24 @@ def _of_log(again: Callable[[Receipt], ReplayResult], receipt: Receipt) -> Repla
         return ReplayResult((str(error),), None)
 
 
-def _replayer(current: Settings, kb: Place | None, to_close: ExitStack) -> Callable[[Receipt], ReplayResult]:
+def _replayer(settings: Settings, kb: Place | None, to_close: ExitStack) -> Callable[[Receipt], ReplayResult]:
     """Replays one receipt after the other. Each model and knowledge base is opened once."""
     from openbook.inference.llamacpp import slots_of
     from openbook.replay import knowledge_base_of
     from openbook.replay import replay as answer_again
 
-    states, store = context.kv_cache(current), context.store(current)
+    states, store = context.kv_cache(settings), context.store(settings)
 
     @functools.cache
     def opened(digest: str, slots: int) -> FrozenModel:
         reference = store.resolve(digest)
         store.check_fast(reference)
         try:
-            model = context.open_stored(current, reference, states, slots)
+            model = context.open_stored(settings, reference, states, slots)
         except EngineError:
             if not slots:
                 raise
-            model = context.open_stored(current, reference, states)  # no slots here: the replay tells what differs
+            model = context.open_stored(settings, reference, states)  # no slots here: the replay tells what differs
         return to_close.enter_context(closing(model))
 
     bases: dict[str | None, KnowledgeBase | None] = {}
@@ -107,21 +107,21 @@ def _replayer(current: Settings, kb: Place | None, to_close: ExitStack) -> Calla
             )
         name = receipt.knowledge_base
         if name not in bases:
-            bases[name] = knowledge_base_of(receipt, candidates(current, receipt, kb))
+            bases[name] = knowledge_base_of(receipt, candidates(settings, receipt, kb))
         return answer_again(receipt, opened(receipt.model.digest, slots_of(receipt.numeric_class)), bases[name])
 
     return again
 
 
-def candidates(current: Settings, receipt: Receipt, kb: Place | None) -> list[KnowledgeBase]:
+def candidates(settings: Settings, receipt: Receipt, kb: Place | None) -> list[KnowledgeBase]:
     """The knowledge bases that may be the receipt's: `kb`, or else the user's own, that of --docs, and the one remembered by id."""
     if (name := receipt.knowledge_base) is None:
         return []
     if kb is not None:
         return [openbook.KnowledgeBase.open(kb)]
-    of_docs = current.cache_dir / "docs" / name if name.isalnum() else None
+    of_docs = settings.cache_dir / "docs" / name if name.isalnum() else None
     found = []
-    for place in (current.kb_place, of_docs, context.remembered_place(current, name)):
+    for place in (settings.kb_place, of_docs, context.remembered_place(settings, name)):
         with suppress(KnowledgeBaseMissing):
             if place is not None:
                 found.append(openbook.KnowledgeBase.open(place))
@@ -168,7 +168,7 @@ def verify(file: Path | None, key: str, show_key: bool, as_json: bool) -> None:
     if show_key == (file is not None):
         raise ConfigError("Give a FILE to verify, or --show-key.")
     if file is None:
-        own = signatures.public_key(context.settings().home)
+        own = signatures.public_key(context.read_settings().home)
         value = {"public_key": own, "fingerprint": signatures.fingerprint_of(own)}
         display.show(
             as_json, value, display.say, "Public key   {public_key}\nFingerprint  {fingerprint}".format(**value)

@@ -58,29 +58,29 @@ def train(
     The base is never changed: what comes out is a new model with its own digest and its lineage.
     """
     check_installed()
-    current = context.settings(kb=kb)
+    settings = context.read_settings(kb=kb)
     # By name and content of the recipe file: another recipe is another run.
     own = f"{recipe.stem}-{sha256_hex(recipe.read_bytes())[:8]}"
-    folder = run.absolute() if run else current.runs_dir / own
-    _fetch_base_model(current, recipe)
+    folder = run.absolute() if run else settings.runs_dir / own
+    _fetch_base_model(settings, recipe)
     # -P: no module is taken from the folder that this is started in.
     command = [sys.executable, "-P", "-m", "openbook.training", str(recipe.absolute())]
-    command += ["--store", str(current.models_dir)]
+    command += ["--store", str(settings.models_dir)]
     documents: Path | None = None
     if from_kb or kb:
-        content, version = _documents(current)
+        content, version = _documents(settings)
         if not run:  # another version is another run
             folder = folder.with_name(f"{folder.name}-{sha256_hex(version.encode())[:8]}")
         documents = folder / DOCUMENTS
         if dry_run:
-            current.runs_dir.mkdir(parents=True, exist_ok=True)
-            scrap = tempfile.TemporaryDirectory(prefix=".dry-run-", dir=current.runs_dir)  # where a purge finds it
+            settings.runs_dir.mkdir(parents=True, exist_ok=True)
+            scrap = tempfile.TemporaryDirectory(prefix=".dry-run-", dir=settings.runs_dir)  # where a purge finds it
             documents = Path(scrap.name) / DOCUMENTS
         elif (folder / METRICS).is_file() and not resume:
             raise TrainingError(
                 f"{folder} already holds a run. Continue it with --resume, or choose another folder with --run."
             )
-        elif resume and not run and not documents.is_file() and (begun := _begun_on_others(current, own)):
+        elif resume and not run and not documents.is_file() and (begun := _begun_on_others(settings, own)):
             raise TrainingError(
                 f"{folder} holds no run: the documents have changed since. To continue on those of that time: --run {begun}"
             )
@@ -91,7 +91,7 @@ def train(
                 replace_file(documents, content)
             version = documents.with_suffix(".version").read_text(encoding="utf-8")
         command += ["--documents", str(documents), "--knowledge-base", version]
-    command += ["--folder", str(folder), "--threads", str(current.threads), "--device", device]
+    command += ["--folder", str(folder), "--threads", str(settings.threads), "--device", device]
     command += [flag for flag, wanted in (("--resume", resume), ("--dry-run", dry_run), ("--json", as_json)) if wanted]
     with subprocess.Popen(command) as child:
         # Ctrl-C, or a plain `kill`, belongs to the child, which ends its step and writes a checkpoint first.
@@ -111,9 +111,9 @@ def train(
         raise click.exceptions.Exit(code if code > 0 else 128 - code)
 
 
-def _begun_on_others(current: Settings, name: str) -> Path | None:
+def _begun_on_others(settings: Settings, name: str) -> Path | None:
     """The newest unfinished run of the recipe on another version of the documents."""
-    found = current.runs_dir.glob(f"{glob.escape(name)}-*/{DOCUMENTS}")
+    found = settings.runs_dir.glob(f"{glob.escape(name)}-*/{DOCUMENTS}")
     return max((each.parent for each in found), key=lambda each: each.stat().st_mtime, default=None)
 
 
@@ -132,7 +132,7 @@ def check_installed() -> None:
         raise extra_missing("Training", "train", missing[0])
 
 
-def _fetch_base_model(current: Settings, recipe: Path) -> None:
+def _fetch_base_model(settings: Settings, recipe: Path) -> None:
     """Pull the base that a recipe names, if only the catalogue has it. A recipe that is wrong is left for training to report."""
     from openbook.models import CATALOGUE
 
@@ -142,14 +142,14 @@ def _fetch_base_model(current: Settings, recipe: Path) -> None:
         return
     name = base.get("model") if isinstance(base, dict) else None
     if isinstance(name, str) and name in CATALOGUE:
-        context.ready_model(current, name)
+        context.ready_model(settings, name)
 
 
-def _documents(current: Settings) -> tuple[bytes, str]:
+def _documents(settings: Settings) -> tuple[bytes, str]:
     """The texts of the newest version, each once, as JSON Lines; and which version that is. Labelled ones stay out."""
     from openbook.knowledge.scope import UNLABELLED
 
-    with closing(context.open_base(current)) as base, base.snapshot():
+    with closing(context.open_base(settings)) as base, base.snapshot():
         texts = {base.text(path): path for path in reversed(base.documents(UNLABELLED))}
         found = f"{base.id}@{base.version}"
     lines = [
@@ -158,7 +158,7 @@ def _documents(current: Settings) -> tuple[bytes, str]:
         if text and text.strip()
     ]
     if not lines:
-        raise ConfigError(f"The knowledge base {current.kb_place} holds no text that may be learned.")
+        raise ConfigError(f"The knowledge base {settings.kb_place} holds no text that may be learned.")
     return "".join(sorted(lines)).encode(), found
 
 
@@ -174,7 +174,7 @@ def runs() -> None:
 @JSON
 def list_runs(as_json: bool) -> None:
     """Show every run: its progress and its result."""
-    found = runs_in(context.settings().runs_dir)
+    found = runs_in(context.read_settings().runs_dir)
     value = {
         "runs": [_summary(run) for run in found if not isinstance(run, str)],
         "damaged": [run for run in found if isinstance(run, str)],
@@ -194,7 +194,7 @@ def _print_runs(found: list[RunSummary | str]) -> None:
 @JSON
 def show(name: str, as_json: bool) -> None:
     """Show the run NAME: its numbers, evaluation by evaluation, and answers before and after."""
-    run = find_run(context.settings().runs_dir, name)
+    run = find_run(context.read_settings().runs_dir, name)
     value = {**_summary(run), "evaluations": run.evaluations, "samples": run.samples}
     display.show(as_json, value, _print_run, run)
 
@@ -220,7 +220,7 @@ def compare(names: tuple[str, ...], as_json: bool) -> None:
     """Show where the recipes of two or more runs differ, and the newest numbers of each."""
     if len(names) < 2:
         raise ConfigError("There is only one run to compare. Give two or more.")
-    found = [find_run(context.settings().runs_dir, name) for name in names]
+    found = [find_run(context.read_settings().runs_dir, name) for name in names]
     recipe = _side_by_side([flat(run.recipe) for run in found])
     differing = {key: values for key, values in recipe.items() if len(set(map(str, values))) > 1}
     numbers = _side_by_side([_latest(run) for run in found])

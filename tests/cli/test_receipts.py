@@ -140,7 +140,7 @@ def asked(out: Out, *arguments: object) -> Receipt:
 def test_the_knowledge_base_that_was_asked_is_found_again(
     elsewhere: KnowledgeBase, own_home: Path, tmp_path: Path, out: Out
 ) -> None:
-    settings = context.settings()
+    settings = context.read_settings()
     for arguments, place in (
         (["--kb", elsewhere.folder], elsewhere.folder),
         ([], own_home / "kb"),
