@@ -24,25 +24,16 @@ from openbook.answer import near_enough, pack
 from openbook.codec import convert
 from openbook.config import Strategy
 from openbook.diagnosis.bench import Bench, PassageReply, ask_alone, ask_with
-from openbook.diagnosis.gold_passages import LOOKED_THROUGH, GoldFinder
-from openbook.diagnosis.perturb import (
-    Alteration,
-    accepted_after,
-    changes,
-    names_in,
-    replaced,
-    value_spans,
-    within_another,
-)
+from openbook.diagnosis.gold_passages import LOOKED_THROUGH, GoldFinder, states_any
+from openbook.diagnosis.perturb import AlteredPassage, altered, names_in, value_spans
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.run_log import Header, Reply
 from openbook.diagnosis.scoring import Interval, is_right, paired, same_answer, text_holds_any
 from openbook.diagnosis.summary import Share, share, share_of
 from openbook.diagnosis.verdicts import reply_is_right
 from openbook.errors import ConfigError, ContextOverflow
-from openbook.knowledge.values import accepted_value, same_value, stated_values
 from openbook.parallel import Cancelled
-from openbook.records import Hit, Passage, sha256_hex
+from openbook.records import Hit, sha256_hex
 
 FORMAT = 1
 
@@ -74,16 +65,6 @@ def _counted(trials: Sequence[Trial], outcomes: Iterable[str]) -> tuple[dict[str
     found = Counter("the model failed" if trial.failure else trial.outcome for trial in trials)
     shown = {outcome: found.pop(outcome, 0) for outcome in outcomes}
     return dict(sorted(found.items())), {key: share(n, sum(shown.values())) for key, n in shown.items()}
-
-
-def states_any(passage: Passage, answers: Sequence[str]) -> bool:
-    """Whether one of the answers stands in the passage or above it, in its words or as a value: "28 days", "twenty-eight days"."""
-    values = [value for value in map(accepted_value, answers) if value is not None]
-    return any(
-        text_holds_any(text, answers)
-        or any(same_value(stated, value) for stated in stated_values(text) for value in values)
-        for text in (passage.text, passage.title, *passage.headings)
-    )
 
 
 def _ask(case: Case, bench: Bench, hits: Sequence[Hit], cancelled: Cancelled) -> PassageReply:
@@ -159,39 +140,6 @@ class Counterfactual:
         if weights.count:
             return f"{text} Some answers come from memory against the passage, so changing a document is not sure to change them."
         return text + " No answer came from memory against the passage."
-
-
-@dataclass(frozen=True, slots=True)
-class AlteredPassage:
-    """A copy of a passage with another value in the answer's place, and what says that value."""
-
-    passage: Passage
-    change: Alteration
-    answers: tuple[str, ...]
-
-
-def altered(passage: Passage, question: Question, names: Sequence[str]) -> AlteredPassage | None:
-    """A copy in which no accepted answer is left, and whose new value did not stand there before; None if there is no such copy.
-
-    So an answer with the new value can only come from the passage, and one with an accepted answer only from memory.
-    """
-    if text_holds_any(question.question, question.answers):
-        return None  # an answer that repeats the question would look like one from memory
-    for answer in sorted(question.answers, key=len, reverse=True):
-        spans = value_spans(passage.text, answer)
-        if not spans or any(within_another(passage.text, span) for span in spans):
-            continue
-        start, end = spans[0]
-        for change in changes(passage.text[start:end], names, question.id):
-            answers = accepted_after(change, question.answers)
-            text, title, *headings = (
-                replaced(each, change.old, change.new) for each in (passage.text, passage.title, *passage.headings)
-            )
-            copy = replace(passage, text=text, end=passage.start + len(text), title=title, headings=tuple(headings))
-            ambiguous = states_any(copy, question.answers) or states_any(passage, answers)
-            if not (ambiguous or text_holds_any(question.question, answers)):
-                return AlteredPassage(copy, change, answers)
-    return None
 
 
 def _followed(after: Reply, copy: AlteredPassage, question: Question, bench: Bench, cancelled: Cancelled) -> str:

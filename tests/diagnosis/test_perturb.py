@@ -8,8 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from openbook.diagnosis.perturb import accepted_after, changes, is_name, kind_of, names_in, replaced
-from openbook.diagnosis.probes import altered
+from openbook.diagnosis.perturb import accepted_after, altered, changes, is_name, kind_of, names_in, replaced
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.scoring import text_holds_any
 from openbook.records import Passage

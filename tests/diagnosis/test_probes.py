@@ -13,6 +13,7 @@ import pytest
 
 from openbook.answer import Options
 from openbook.diagnosis.bench import Bench
+from openbook.diagnosis.perturb import altered
 from openbook.diagnosis.probes import (
     DISTRACTORS,
     PROBES,
@@ -20,7 +21,6 @@ from openbook.diagnosis.probes import (
     Counterfactual,
     Noise,
     ProbeRun,
-    altered,
     own_rank,
     to_json,
 )
