@@ -255,7 +255,7 @@ def _learn(learner: Learner, dev: list[Tree], folder: Path, watch: Watch, should
 
     def evaluate_now() -> None:
         result = evaluate(learner.network, dev, learner.recipe, learner.state.step)
-        learner.note(result)
+        learner.keep_if_best(result)
         log(result, kind="evaluation", step=result.step, **result.numbers)
 
     if dev and learner.state.step == 0 and learner.state.best_metric is None:

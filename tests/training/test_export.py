@@ -22,7 +22,7 @@ from openbook.models.importer import merge, store_trained
 from openbook.models.manifest import KnowledgeCutoff
 from openbook.models.training_record import TrainingRecord
 from openbook.records import Decoding, ModelIdentity, Prompt, ReaderFormat
-from openbook.training.attention import Batch, batch_of, learned_logits
+from openbook.training.attention import Batch, batch_of
 from openbook.training.export import lora_updates, write_adapter, write_safetensors
 from openbook.training.network import (
     FAMILIES,
@@ -31,6 +31,7 @@ from openbook.training.network import (
     gguf_rows,
     hf_name,
     hf_rows,
+    learned_logits,
     load_network,
     make_trainable,
 )
