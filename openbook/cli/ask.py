@@ -46,7 +46,10 @@ def ask(
     sign: Path | None,
     as_json: bool,
 ) -> None:
-    """Answer QUESTION from documents, with citations, or say that the documents do not hold the answer."""
+    """Answer QUESTION from documents, with citations.
+
+    It says so when the documents do not hold the answer.
+    """
     from openbook.knowledge.scope import UNLABELLED
     from openbook.prompts import checked_question
     from openbook.receipts import LOG_FILE, append
@@ -93,7 +96,10 @@ def ask(
 @cluster_option("Search in shards on", by_client=True)
 @JSON
 def search(query: str, kb: Place | None, scope: ScopeOptions, limit: int, cluster: str | None, as_json: bool) -> None:
-    """Find the passages that match QUERY best, by meaning and by words, without a language model."""
+    """Find passages for QUERY, without a language model.
+
+    They are those that match it best, by meaning and by words.
+    """
     from openbook.prompts import checked_question
 
     query = checked_question(query)

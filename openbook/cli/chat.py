@@ -51,7 +51,7 @@ def chat(
     model: str | None,
     log: Path | None,
 ) -> None:
-    """Ask questions one after the other; one may refer back to those before it.
+    """Ask questions one after the other; each may refer back.
 
     The conversation is kept in the file TRANSCRIPT and nowhere else (default: a new one in this folder). Read it, change
     it, delete lines from it; give it again to go on. If its last line is a question, that is answered first. You type

@@ -26,14 +26,20 @@ T = TypeVar("T")
 
 @click.group()
 def cluster() -> None:
-    """Try a cluster on this machine: PostgreSQL, an object store and Ray. For machines of your own: docs/cluster.md"""
+    """Try a cluster on this machine.
+
+    It has PostgreSQL, an object store and Ray. For machines of your own: docs/cluster.md
+    """
 
 
 @cluster.command()
 @click.option("--local", "workers", type=click.IntRange(1, 64), required=True, help="Workers, each with one CPU.")
 @JSON
 def up(workers: int, as_json: bool) -> None:
-    """Start what does not run yet of a cluster on this machine, and print what runs and how to use it."""
+    """Start a cluster on this machine.
+
+    It starts what does not run yet, and prints what runs and how to use it.
+    """
     from openbook.cluster import local
 
     home = context.read_settings().home
@@ -131,7 +137,7 @@ def _print_status(running: Running | None, place: str, base: BaseStatus | None, 
 
 @cluster.command()
 def env() -> None:
-    """Print the variables that make `openbook` use the cluster on this machine, for a shell:
+    """Print the variables that make a shell use this cluster.
 
     \b
     eval "$(openbook cluster env)"
@@ -163,9 +169,9 @@ def down(delete: bool, yes: bool, as_json: bool) -> None:
 @click.argument("target", type=PLACE)
 @JSON
 def move(source: Place, target: Place, as_json: bool) -> None:
-    """Copy a knowledge base to another place, as the same knowledge base: a folder, or postgresql://host/name.
+    """Copy a knowledge base to another place, as it is.
 
-    All versions, tags, labels and vectors come along, so receipts replay. The source stays; from then on, write to one of the two.
+    A place is a folder, or postgresql://host/name. All versions, tags, labels and vectors come along, so receipts replay. The source stays; from then on, write to one of the two.
     """
     from openbook.cluster.move import move as move_base
 

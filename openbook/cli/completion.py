@@ -8,7 +8,7 @@ import click
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print the script with which SHELL completes commands and options.
+    """Print the script with which a shell completes commands.
 
     \b
     bash:  openbook completion bash >> ~/.bashrc

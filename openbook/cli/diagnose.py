@@ -42,7 +42,9 @@ class _RunByDefault(click.Group):
 
 @click.group(cls=_RunByDefault)
 def diagnose() -> None:
-    """Measure on your own questions what the model knows, what retrieval fixes, and what only a better reader can fix.
+    """Measure what the model knows and what retrieval fixes.
+
+    Your own questions show it, and what only a better reader can fix.
 
     \b
     openbook diagnose questions.jsonl --docs handbook/
@@ -83,9 +85,9 @@ def run(
     cluster: str | None,
     as_json: bool,
 ) -> None:
-    """Ask QUESTIONS (JSON Lines, SQuAD or RAGAS) alone, with documents, and with the right passage; give each a verdict.
+    """Ask each question three ways, and give it a verdict.
 
-    What was asked is kept: a run that was stopped goes on with the same command.
+    QUESTIONS (JSON Lines, SQuAD or RAGAS) are asked alone, with documents, and with the right passage. What was asked is kept: a run that was stopped goes on with the same command.
     """
     from openbook.diagnosis import results
     from openbook.diagnosis.bench import Bench
@@ -217,9 +219,9 @@ def _check_results(summaries: Sequence[ModelSummary], files: Sequence[Path], wan
 @click.argument("files", nargs=-1, required=True, type=PATH)
 @JSON
 def compare(files: tuple[Path, ...], as_json: bool) -> None:
-    """Compare the diagnoses in FILES (each a diagnosis.json): every model with the first, on the questions both have.
+    """Compare the models of diagnoses, each with the first.
 
-    The same question is one with the same words and accepted answers. Other questions are left out and counted.
+    FILES are the diagnosis.json of each. Compared are the questions that both have. The same question is one with the same words and accepted answers. Other questions are left out and counted.
     """
     from openbook.diagnosis.results import read_outcomes
     from openbook.diagnosis.summary import compare as compare_two
@@ -257,7 +259,9 @@ def probe(
     limit: int,
     as_json: bool,
 ) -> None:
-    """Find out with QUESTIONS whether answers follow the passages, and what disturbs them.
+    """Find out whether answers follow the passages.
+
+    The questions of the file QUESTIONS show it, and what disturbs the answers.
 
     \b
     counterfactual  a value in the passage is altered: does the answer follow?

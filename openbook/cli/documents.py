@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 RETRY_S = 5.0  # after another writer, or a disk, refused a run
 
-_LABEL = click.option("--label", "labels", multiple=True, help="Who may see them: holders of this label (repeatable).")
+_LABEL = click.option(
+    "--label", "labels", multiple=True, help="Only holders of this label may see the documents (repeatable)."
+)
 _OCR = click.option("--ocr", help="Read scanned pages with Tesseract in these languages, such as eng+deu.")
 _CLUSTER = cluster_option("Parse and embed on all machines of", by_client=True)
 
@@ -36,7 +38,7 @@ _CLUSTER = cluster_option("Parse and embed on all machines of", by_client=True)
 @click.argument("paths", nargs=-1, required=True, type=EXISTING)
 @KB
 @_LABEL
-@click.option("--unlabel", multiple=True, help="Take this access label away from them (repeatable).")
+@click.option("--unlabel", multiple=True, help="Take this label away from the documents (repeatable).")
 @_OCR
 @_CLUSTER
 @JSON
@@ -49,7 +51,10 @@ def add(
     cluster: str | None,
     as_json: bool,
 ) -> None:
-    """Put PATHS (files, and all files below folders) into the knowledge base as one new version."""
+    """Put PATHS into the knowledge base, as one new version.
+
+    PATHS are files, or folders for all files below.
+    """
     from openbook.knowledge.scope import checked_labels
 
     settings = context.read_settings(kb=kb, ocr=ocr)
@@ -116,9 +121,9 @@ def sync(
     watch: bool,
     as_json: bool,
 ) -> None:
-    """Make the knowledge base equal to FOLDER: what is new, changed, renamed or gone, as one new version.
+    """Make the knowledge base equal to FOLDER, as a new version.
 
-    FOLDER, its globs, labels and OCR are remembered and hold until others are given, or --reset. Without FOLDER, all
+    It takes in what is new, changed, renamed or gone. FOLDER, its globs, labels and OCR are remembered and hold until others are given, or --reset. Without FOLDER, all
     remembered folders are brought up to date together.
     """
     from openbook.knowledge.discovery import Rules, SyncedFolder, check_exists, display_path
@@ -193,7 +198,10 @@ def _watch(folders: list[Path], run: Callable[[], None]) -> None:
 @KB
 @JSON
 def remove(documents: tuple[str, ...], kb: Place | None, as_json: bool) -> None:
-    """Take DOCUMENTS (paths, or folders for all below) out as one new version. Older versions keep them; see purge."""
+    """Take documents out; older versions keep them.
+
+    DOCUMENTS are paths, or folders for all below. They go in one new version. See also: openbook purge
+    """
     from openbook.knowledge.discovery import display_path, path_displayed
     from openbook.knowledge.updates import sources
 
@@ -224,8 +232,9 @@ def remove(documents: tuple[str, ...], kb: Place | None, as_json: bool) -> None:
 def purge(
     documents: tuple[str, ...], kb: Place | None, copies: bool, yes: bool, proof: Path | None, as_json: bool
 ) -> None:
-    """Delete DOCUMENTS (paths, or folders for all below) from all versions, indexes and caches, and prove it by a scan.
+    """Delete documents from all versions, and prove it.
 
+    DOCUMENTS are paths, or folders for all below. They go from all versions, indexes and caches, and a scan proves it.
     Exits with 4 when the documents are purged but a file in the home folder may still hold traces. It names each such file.
     """
     from openbook.deletion import Places, finish, proof_of, purge_everywhere

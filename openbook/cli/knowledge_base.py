@@ -34,7 +34,10 @@ _MOST_VERSIONS = 20
 @click.option("--check", is_flag=True, help="Also compare all texts and indexes with their digests.")
 @JSON
 def status(kb: Place | None, documents: bool, check: bool, as_json: bool) -> None:
-    """Show the knowledge base's version and size, its embedder, and the files that were not added."""
+    """Show what is in the knowledge base, and what is not.
+
+    Its version, size and embedder, and the files that were not added.
+    """
     from openbook.inference.embedder import model_digest_of
     from openbook.knowledge.check import check as check_base
 
@@ -118,7 +121,10 @@ def _print_check(checked: CheckResult) -> None:
 @KB
 @JSON
 def history(kb: Place | None, as_json: bool) -> None:
-    """List the kept versions, newest first: when, what changed, how many documents, tags."""
+    """List the kept versions, newest first.
+
+    When each began, what changed, how many documents it has, and its tags.
+    """
     from openbook.knowledge.versions import history as versions_of
 
     found = versions_of(context.open_base(context.read_settings(kb=kb)))
@@ -140,9 +146,9 @@ def _print_history(versions: Sequence[Version]) -> None:
 @KB
 @JSON
 def diff(before: str, after: str | None, kb: Place | None, as_json: bool) -> None:
-    """Show which documents and passages changed from version BEFORE to AFTER (default: the newest).
+    """Show what changed from one version to another.
 
-    A version is its number, a tag or a time such as 2026-01-31T12:00.
+    The documents and passages that differ between version BEFORE and AFTER (default: the newest). A version is its number, a tag or a time such as 2026-01-31T12:00.
     """
     from openbook.knowledge import versions
 
@@ -198,7 +204,10 @@ def tag(name: str, version: str | None, kb: Place | None, drop: bool) -> None:
 @click.argument("version")
 @KB
 def restore(version: str, kb: Place | None) -> None:
-    """Make a new version that holds exactly the documents of VERSION (a number, a tag or a time)."""
+    """Bring back the documents of VERSION as a new version.
+
+    The new version holds exactly these. VERSION is a number, a tag or a time.
+    """
     from openbook.knowledge import versions
 
     base = context.open_base(context.read_settings(kb=kb))
@@ -210,7 +219,7 @@ def restore(version: str, kb: Place | None) -> None:
 @click.command()
 @KB
 @click.option("--keep", type=click.IntRange(1), help="Keep the N newest versions.")
-@click.option("--save", is_flag=True, help="Apply this after every later change too.")
+@click.option("--save", is_flag=True, help="Also keep only the N newest versions after each later change.")
 @JSON
 def prune(kb: Place | None, keep: int | None, save: bool, as_json: bool) -> None:
     """Delete old versions and what only they hold. The newest and tagged versions always stay."""
@@ -234,7 +243,10 @@ def prune(kb: Place | None, keep: int | None, save: bool, as_json: bool) -> None
 @click.argument("embedder")
 @KB
 def reembed(embedder: str, kb: Place | None) -> None:
-    """Embed all passages with another EMBEDDER, beside the old vectors, then switch at once."""
+    """Embed all passages anew, with another EMBEDDER.
+
+    The old vectors serve until all new ones are there.
+    """
     from openbook.knowledge.embeddings import reembed as embed_anew
 
     settings = context.read_settings(kb=kb)
@@ -255,11 +267,11 @@ def reembed(embedder: str, kb: Place | None) -> None:
 @cluster_option("Let replicas read on")
 @click.option("--replicas", type=click.IntRange(1, 9999), help="How many replicas (default: 1).")
 def warm(kb: Place | None, model: str | None, limit: int | None, cluster: str | None, replicas: int | None) -> None:
-    """Let the model read passages ahead, so that the first question on them is answered as fast as the second.
+    """Let the model read passages before the first question.
 
-    What was read is kept on disk, up to the setting kv_disk; passages beyond it are not read. Documents with access
-    labels are not read ahead. After an interruption, run the same command again. With --cluster it is kept where `serve`
-    looks for it with the same --cluster and --replicas.
+    The first question on them is then answered as fast as the second. What was read is kept on disk, up to the setting
+    kv_disk; passages beyond it are not read. Documents with access labels are not read ahead. After an interruption, run
+    the same command again. With --cluster it is kept where `serve` looks for it with the same --cluster and --replicas.
     """
     from openbook.answer import strategy_of
 

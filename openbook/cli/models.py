@@ -82,7 +82,10 @@ def _print_available(rows: Sequence[dict[str, Any]]) -> None:
 @models.command()
 @click.argument("name")
 def pull(name: str) -> None:
-    """Fetch NAME from the catalogue, or hf://OWNER/REPO/FILE.gguf from the hub."""
+    """Fetch a model by its name, or one from the hub.
+
+    NAME is one of the catalogue, or hf://OWNER/REPO/FILE.gguf.
+    """
     from openbook.inference.trial import check_usable
     from openbook.models import pull as pull_model
 
@@ -97,7 +100,10 @@ def pull(name: str) -> None:
 @click.option("--licence", help="Its licence, if the file does not say.")
 @click.option("--knowledge-cutoff", help="YYYY-MM-DD: its training data holds nothing later.")
 def import_file(file: Path, name: str | None, licence: str | None, knowledge_cutoff: str | None) -> None:
-    """Copy a GGUF FILE into the store as a new frozen model, after a separate process has loaded it and run a prompt."""
+    """Copy a GGUF FILE into the store as a new frozen model.
+
+    Before that, a separate process loads it and runs a prompt.
+    """
     from openbook.inference.trial import check_usable
     from openbook.models import import_gguf
 
@@ -136,7 +142,10 @@ def _print_summary(summary: Mapping[str, Any]) -> None:
 @models.command()
 @click.argument("name")
 def verify(name: str) -> None:
-    """Read every byte of NAME and compare it with its digest; of an adapter also its base, and what both were merged into."""
+    """Read every byte of NAME and compare it with its digest.
+
+    Of an adapter also its base, and what both were merged into.
+    """
     from openbook.models.verify import refuse
 
     store = _store()
@@ -179,9 +188,10 @@ def remove(name: str, yes: bool) -> None:
 def promote(
     name: str, digest: str, reading: Path | None, known: Path | None, without_gate: bool, as_json: bool
 ) -> None:
-    """Make NAME mean the model DIGEST, if it reads and knows no worse than the present holder.
+    """Point NAME at the model DIGEST, if it is no worse.
 
-    If NAME is new, its holder is the model of that name in the catalogue, if there is one, or else the base of DIGEST.
+    It must be no worse at reading and at known facts than the model NAME points to now. A new NAME is compared with the
+    catalogue's model of that name, or else with the base of DIGEST.
     """
     from openbook.diagnosis.gate import KNOWN, READING, compare, load_eval_set, target_checks
     from openbook.inference.trial import check_usable
@@ -245,7 +255,10 @@ def _holder(store: ModelStore, name: str, candidate: ModelReference, settings: S
 @click.option("--quantisation", default="q8_0", show_default=True, help="f32, f16, bf16, q8_0, q4_1 or q4_0.")
 @JSON
 def merge(model: str, name: str, quantisation: str, as_json: bool) -> None:
-    """Write MODEL (an adapter together with its base, or any model) as one new model, and say how many answers change."""
+    """Write an adapter and its base as one new model.
+
+    MODEL is that adapter, or any model. It says how many answers change.
+    """
     from openbook.diagnosis.gate import READING, flips, load_eval_set
     from openbook.inference.trial import check_usable
     from openbook.models.gguf_writer import checked_quantisation
@@ -268,9 +281,9 @@ def merge(model: str, name: str, quantisation: str, as_json: bool) -> None:
 @click.argument("name")
 @click.argument("folder", type=PATH)
 def export(name: str, folder: Path) -> None:
-    """Write NAME into the new FOLDER as safetensors, for vLLM, Transformers and PEFT (needs the extra train).
+    """Write NAME as safetensors, for other programs.
 
-    An adapter fits only the base that it was trained on: export that as well, since other quantisations of it have other
+    The new FOLDER is for vLLM, Transformers and PEFT (needs the extra train). An adapter fits only the base that it was trained on: export that as well, since other quantisations of it have other
     numbers.
     """
     from openbook.cli.train import check_installed
@@ -296,7 +309,10 @@ def rollback(name: str) -> None:
 @click.argument("name")
 @JSON
 def lineage(name: str, as_json: bool) -> None:
-    """Show what NAME was trained from, how, and what was trained from it."""
+    """Show what NAME was trained from, and what from it.
+
+    It also shows how.
+    """
     from openbook.models.lineage import tree_of
 
     store = _store()
@@ -319,7 +335,10 @@ def _print_lineage(tree: Node, digest: str) -> None:
 @click.argument("document", type=EXISTING)
 @JSON
 def why(name: str, document: Path, as_json: bool) -> None:
-    """Say whether the text of DOCUMENT (a file) was in the training data of NAME, or of what NAME was trained from."""
+    """Say whether NAME has learned the text of a file.
+
+    Whether the text of DOCUMENT was in the training data of NAME, or of what NAME was trained from.
+    """
     from openbook.models.lineage import learned
     from openbook.parsers import parse_file
 

@@ -168,7 +168,10 @@ def _typed(prompt: str) -> str | None:
 @click.argument("source", type=EXISTING)
 @_OUTPUT
 def import_(source: Path, output: Path) -> None:
-    """Turn the questions in SOURCE, a SQuAD or RAGAS file, into a file of OpenBook's own."""
+    """Turn a SQuAD or RAGAS file into one of OpenBook's own.
+
+    SOURCE is that file.
+    """
     from openbook.diagnosis.importers import load_questions
     from openbook.diagnosis.questions import write_questions
 

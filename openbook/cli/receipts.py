@@ -38,9 +38,9 @@ def _read(path: Path, most: int) -> bytes:
 @click.option("--kb", type=PLACE, help="The knowledge base that was asked (default: it is looked for).")
 @JSON
 def replay(receipt: Path, kb: Place | None, as_json: bool) -> None:
-    """Answer again from RECEIPT and compare byte for byte: the file of `openbook ask --json`, or the receipt in it.
+    """Answer again from a receipt and compare the bytes.
 
-    `-` is standard input. If RECEIPT is the folder of a log (`openbook ask --log`), every answer in it is compared. Exits with
+    RECEIPT is the file of `openbook ask --json`, or the receipt in it. `-` is standard input. If RECEIPT is the folder of a log (`openbook ask --log`), every answer in it is compared. Exits with
     0 if all answers are identical, else with 1, and says what differs.
     """
     from openbook.receipts import MAX_RECEIPT_BYTES, parse_receipt, receipts_in
@@ -158,9 +158,9 @@ def verify_log(folder: Path, head: str | None, as_json: bool) -> None:
 @click.option("--show-key", is_flag=True, help="Show your own public key instead, for others to verify with.")
 @JSON
 def verify(file: Path | None, key: str, show_key: bool, as_json: bool) -> None:
-    """Check FILE, which `openbook purge --proof` or `openbook ask --sign` wrote, with the signer's public key.
+    """Check a signed document with the signer's public key.
 
-    `-` is standard input. Nothing else is needed, and nothing is written. Exits with 0 only when the holder of that key signed
+    FILE is what `openbook purge --proof` or `openbook ask --sign` wrote; `-` is standard input. Nothing else is needed, and nothing is written. Exits with 0 only when the holder of that key signed
     it and no byte was changed since.
     """
     from openbook import signatures

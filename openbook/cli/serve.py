@@ -78,7 +78,10 @@ def serve(
     replicas: tuple[int, int] | None,
     **options: Any,
 ) -> None:
-    """Answer over HTTP until Ctrl-C: a web page, and an API in the shape of OpenAI's."""
+    """Answer over HTTP: a web page, and an API like OpenAI's.
+
+    Ctrl-C ends it.
+    """
     with needs_extra("This", "serve"):
         from openbook.serving.app import create_app
         from openbook.serving.server import http_server, listen
@@ -206,9 +209,9 @@ def _first_key(configuration: Configuration) -> None:
 @MODEL
 @LABEL
 def mcp(kb: Place | None, model: str | None, labels: tuple[str, ...]) -> None:
-    """Offer the knowledge base to another program over the Model Context Protocol: search, ask, read_document.
+    """Offer the knowledge base to a program that speaks MCP.
 
-    It talks over standard input and output. `openbook serve` offers the same tools over HTTP, at /mcp.
+    Its tools over the Model Context Protocol are search, ask and read_document. It talks over standard input and output. `openbook serve` offers the same tools over HTTP, at /mcp.
     """
     with needs_extra("This", "serve"):
         from openbook.serving.mcp import stdio_server
@@ -238,7 +241,10 @@ def mcp(kb: Place | None, model: str | None, labels: tuple[str, ...]) -> None:
 
 @click.group()
 def keys() -> None:
-    """API keys for `openbook serve`, kept as hashes in the home folder."""
+    """API keys for `openbook serve`.
+
+    They are kept as hashes in the home folder.
+    """
 
 
 def _file() -> KeyFile:
@@ -255,7 +261,13 @@ def _lasts(days: int | None) -> str:
 
 @keys.command()
 @click.argument("name")
-@click.option("--right", type=click.Choice(["read", "write", "admin"]), default="read", help="Default: read.")
+@click.option(
+    "--right",
+    type=click.Choice(["read", "write", "admin"]),
+    default="read",
+    show_default=True,
+    help="What its holder may do.",
+)
 @click.option("--label", "labels", multiple=True, help="An access label that its holder has (repeatable).")
 @click.option("--days", type=int, help="Days until the key expires (default: never).")
 def new(name: str, right: str, labels: tuple[str, ...], days: int | None) -> None:
@@ -287,7 +299,10 @@ def rotate(key_id: str) -> None:
 @keys.command("list")
 @JSON
 def list_keys(as_json: bool) -> None:
-    """Show all keys: who, what they may do, which labels they hold, when each expires. Secrets are not stored."""
+    """Show all keys, without their secrets.
+
+    Whose each is, what it may do, which labels it holds and when it expires. Secrets are not stored.
+    """
     file = _file()
     found = file.keys()
     value = [{**dataclasses.asdict(key), "days_left": file.days_left(key)} for key in found]

@@ -53,9 +53,9 @@ def train(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Train the model that RECIPE (a TOML file) describes, and store it. --kb implies --from-kb.
+    """Train the model that RECIPE describes, and store it.
 
-    The base is never changed: what comes out is a new model with its own digest and its lineage.
+    RECIPE is a TOML file. --kb implies --from-kb. The base is never changed: what comes out is a new model with its own digest and its lineage.
     """
     check_installed()
     settings = context.read_settings(kb=kb)
@@ -193,7 +193,10 @@ def _print_runs(found: list[RunSummary | str]) -> None:
 @click.argument("name")
 @JSON
 def show(name: str, as_json: bool) -> None:
-    """Show the run NAME: its numbers, evaluation by evaluation, and answers before and after."""
+    """Show the numbers of the run NAME, and some answers.
+
+    The numbers of each evaluation, and answers before and after.
+    """
     run = find_run(context.read_settings().runs_dir, name)
     value = {**_summary(run), "evaluations": run.evaluations, "samples": run.samples}
     display.show(as_json, value, _print_run, run)
@@ -217,7 +220,10 @@ def _print_run(run: RunSummary) -> None:
 @click.argument("names", nargs=-1, required=True)
 @JSON
 def compare(names: tuple[str, ...], as_json: bool) -> None:
-    """Show where the recipes of two or more runs differ, and the newest numbers of each."""
+    """Show where runs differ.
+
+    Where the recipes of two or more runs differ, and the newest numbers of each.
+    """
     if len(names) < 2:
         raise ConfigError("There is only one run to compare. Give two or more.")
     found = [find_run(context.read_settings().runs_dir, name) for name in names]

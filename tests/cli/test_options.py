@@ -28,6 +28,14 @@ def verbs(of: click.Command = command, name: str = "openbook") -> Iterator[tuple
             yield from verbs(found, f"{name} {each}")
 
 
+def test_no_line_of_a_list_of_commands_is_cut(out: Out, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    groups = {tuple(name.split()[1:-1]) for name, _ in verbs()}
+    shown = [line for group in groups for line in out.ok(*group, "--help").partition("Commands:")[2].splitlines()]
+    assert len(shown) > 50
+    assert [line for line in shown if line.endswith("...")] == []
+
+
 def options(verb: click.Command) -> list[click.Option]:
     return [each for each in verb.params if isinstance(each, click.Option) and not each.hidden]
 
