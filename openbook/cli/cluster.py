@@ -171,7 +171,8 @@ def down(delete: bool, yes: bool, as_json: bool) -> None:
 def move(source: Place, target: Place, as_json: bool) -> None:
     """Copy a knowledge base to another place, as it is.
 
-    A place is a folder, or postgresql://host/name. All versions, tags, labels and vectors come along, so receipts replay. The source stays; from then on, write to one of the two.
+    A place is a folder, or postgresql://host/name. All versions, tags, labels and vectors come along, so receipts
+    replay. The source stays; from then on, write to one of the two.
     """
     from openbook.cluster.move import move as move_base
 

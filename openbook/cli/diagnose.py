@@ -87,7 +87,8 @@ def run(
 ) -> None:
     """Ask each question three ways, and give it a verdict.
 
-    QUESTIONS (JSON Lines, SQuAD or RAGAS) are asked alone, with documents, and with the right passage. What was asked is kept: a run that was stopped goes on with the same command.
+    QUESTIONS (JSON Lines, SQuAD or RAGAS) are asked alone, with documents, and with the right passage. What was asked
+    is kept: a run that was stopped goes on with the same command.
     """
     from openbook.diagnosis import results
     from openbook.diagnosis.bench import Bench
@@ -221,7 +222,8 @@ def _check_results(summaries: Sequence[ModelSummary], files: Sequence[Path], wan
 def compare(files: tuple[Path, ...], as_json: bool) -> None:
     """Compare the models of diagnoses, each with the first.
 
-    FILES are the diagnosis.json of each. Compared are the questions that both have. The same question is one with the same words and accepted answers. Other questions are left out and counted.
+    FILES are the diagnosis.json of each. Compared are the questions that both have. The same question is one with the
+    same words and accepted answers. Other questions are left out and counted.
     """
     from openbook.diagnosis.results import read_outcomes
     from openbook.diagnosis.summary import compare as compare_two

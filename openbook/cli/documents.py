@@ -123,8 +123,8 @@ def sync(
 ) -> None:
     """Make the knowledge base equal to FOLDER, as a new version.
 
-    It takes in what is new, changed, renamed or gone. FOLDER, its globs, labels and OCR are remembered and hold until others are given, or --reset. Without FOLDER, all
-    remembered folders are brought up to date together.
+    It takes in what is new, changed, renamed or gone. FOLDER, its globs, labels and OCR are remembered and hold until
+    others are given, or --reset. Without FOLDER, all remembered folders are brought up to date together.
     """
     from openbook.knowledge.discovery import Rules, SyncedFolder, check_exists, display_path
     from openbook.knowledge.scope import checked_labels

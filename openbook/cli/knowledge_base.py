@@ -148,7 +148,8 @@ def _print_history(versions: Sequence[Version]) -> None:
 def diff(before: str, after: str | None, kb: Place | None, as_json: bool) -> None:
     """Show what changed from one version to another.
 
-    The documents and passages that differ between version BEFORE and AFTER (default: the newest). A version is its number, a tag or a time such as 2026-01-31T12:00.
+    The documents and passages that differ between version BEFORE and AFTER (default: the newest). A version is its
+    number, a tag or a time such as 2026-01-31T12:00.
     """
     from openbook.knowledge import versions
 
@@ -270,8 +271,9 @@ def warm(kb: Place | None, model: str | None, limit: int | None, cluster: str | 
     """Let the model read passages before the first question.
 
     The first question on them is then answered as fast as the second. What was read is kept on disk, up to the setting
-    kv_disk; passages beyond it are not read. Documents with access labels are not read ahead. After an interruption, run
-    the same command again. With --cluster it is kept where `serve` looks for it with the same --cluster and --replicas.
+    kv_disk; passages beyond it are not read. Documents with access labels are not read ahead. After an interruption,
+    run the same command again. With --cluster it is kept where `serve` looks for it with the same --cluster and
+    --replicas.
     """
     from openbook.answer import strategy_of
 

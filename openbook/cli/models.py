@@ -283,8 +283,8 @@ def merge(model: str, name: str, quantisation: str, as_json: bool) -> None:
 def export(name: str, folder: Path) -> None:
     """Write NAME as safetensors, for other programs.
 
-    The new FOLDER is for vLLM, Transformers and PEFT (needs the extra train). An adapter fits only the base that it was trained on: export that as well, since other quantisations of it have other
-    numbers.
+    The new FOLDER is for vLLM, Transformers and PEFT (needs the extra train). An adapter fits only the base that it was
+    trained on: export that as well, since other quantisations of it have other numbers.
     """
     from openbook.cli.train import check_installed
 

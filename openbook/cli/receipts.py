@@ -40,8 +40,9 @@ def _read(path: Path, most: int) -> bytes:
 def replay(receipt: Path, kb: Place | None, as_json: bool) -> None:
     """Answer again from a receipt and compare the bytes.
 
-    RECEIPT is the file of `openbook ask --json`, or the receipt in it. `-` is standard input. If RECEIPT is the folder of a log (`openbook ask --log`), every answer in it is compared. Exits with
-    0 if all answers are identical, else with 1, and says what differs.
+    RECEIPT is the file of `openbook ask --json`, or the receipt in it. `-` is standard input. If RECEIPT is the folder
+    of a log (`openbook ask --log`), every answer in it is compared. Exits with 0 if all answers are identical, else
+    with 1, and says what differs.
     """
     from openbook.receipts import MAX_RECEIPT_BYTES, parse_receipt, receipts_in
 
@@ -160,8 +161,8 @@ def verify_log(folder: Path, head: str | None, as_json: bool) -> None:
 def verify(file: Path | None, key: str, show_key: bool, as_json: bool) -> None:
     """Check a signed document with the signer's public key.
 
-    FILE is what `openbook purge --proof` or `openbook ask --sign` wrote; `-` is standard input. Nothing else is needed, and nothing is written. Exits with 0 only when the holder of that key signed
-    it and no byte was changed since.
+    FILE is what `openbook purge --proof` or `openbook ask --sign` wrote; `-` is standard input. Nothing else is needed,
+    and nothing is written. Exits with 0 only when the holder of that key signed it and no byte was changed since.
     """
     from openbook import signatures
 

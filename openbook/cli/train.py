@@ -55,7 +55,8 @@ def train(
 ) -> None:
     """Train the model that RECIPE describes, and store it.
 
-    RECIPE is a TOML file. --kb implies --from-kb. The base is never changed: what comes out is a new model with its own digest and its lineage.
+    RECIPE is a TOML file. --kb implies --from-kb. The base is never changed: what comes out is a new model with its own
+    digest and its lineage.
     """
     check_installed()
     settings = context.read_settings(kb=kb)
