@@ -211,7 +211,7 @@ def _check_results(summaries: Sequence[ModelSummary], files: Sequence[Path], wan
         if wanted is not None and group.right.count < Fraction(str(wanted)) * group.questions:
             failed = f", {group.failed} of which failed" if group.failed else ""
             raise OpenBookError(
-                f"{summary.name} is right, or rightly silent, on {group.right.count} of {group.questions} questions{failed}: "
+                f"{summary.name} is right, or abstained rightly, on {group.right.count} of {group.questions} questions{failed}: "
                 f"less than --fail-under {wanted:g}."
             )
 
@@ -357,7 +357,7 @@ def _print_model(summary: ModelSummary) -> None:
         most = sorted(groups.items(), key=lambda each: (-each[1].questions, each[0]))[:_MOST_TAGS]
         if most:
             rows = [(key, str(each.questions), str(each.right)) for key, each in most]
-            _print_table((name, "questions", "right or rightly silent"), rows)
+            _print_table((name, "questions", "right, or abstained rightly"), rows)
         if len(groups) > len(most):
             display.say(f"and {len(groups) - len(most)} more in the report", "dim")
     for finding in advice(summary):

@@ -280,7 +280,7 @@ def _print_purged(done: PurgedEverywhere) -> None:
     scanned = f"{display.count(done.files, 'file')}, {done.bytes:,} bytes scanned"
     if done.proved:
         display.say(
-            f"Proof: {scanned}; of their text, names, keys and vectors nothing is left that no other document holds."
+            f"Proof: {scanned}; nothing of their text, names, keys or vectors is left, except what other documents hold too."
         )
     else:
         display.say(f"Not proved: {scanned}, but these may hold traces of them:", "red")

@@ -75,6 +75,7 @@ def _print_status(
     checked: CheckResult | None,
 ) -> None:
     copies = f" ({status.texts:,} different)" if status.texts != status.documents else ""
+    kept = f"{display.count(states.states, 'state')}, {states.bytes / 1e6:,.1f} of at most {most_mb:,} MB"
     rows = {
         "Knowledge base": display.short_path(place),
         "Version": f"{status.version} ({status.versions_kept} kept)",
@@ -84,13 +85,13 @@ def _print_status(
         "Embedder": f"{status.embedder.name} ({status.embedder.digest[:12]}, {status.embedder.dimensions} dimensions)",
         "On disk": f"{status.bytes_on_disk / 1e6:,.1f} MB",
         "Synced from": ", ".join(map(display.short_path, status.sources)),
-        "Read ahead": f"{display.count(states.states, 'state')}, {states.bytes / 1e6:,.1f} of at most {most_mb:,} MB",
+        "Kept states": f"{kept}, of all knowledge bases",
     }
     for name, value in rows.items():
         if value:
             display.say(f"{name:<15} {value}")
     if status.not_in:
-        display.say(f"\nNot in it ({len(status.not_in)}):")
+        display.say(f"\nFiles not in the knowledge base ({len(status.not_in)}):")
     by_reason: dict[tuple[str, str], list[str]] = {}
     for each in sorted(status.not_in, key=lambda v: (v.outcome, v.reason)):
         by_reason.setdefault((each.outcome, display.with_advice(each.reason)), []).append(display.short_path(each.path))

@@ -83,7 +83,7 @@ def train(
             )
         elif resume and not run and not documents.is_file() and (begun := _begun_on_others(settings, own)):
             raise TrainingError(
-                f"{folder} holds no run: the documents have changed since. To continue on those of that time: --run {begun}"
+                f"{folder} holds no run: the documents changed after the run began. To continue it with its own documents: --run {begun}"
             )
         with storage_errors(f"write to {folder}"):
             make_folder(documents.parent)

@@ -288,7 +288,7 @@ class Review:
 
     @classmethod
     def open(cls, path: Path) -> Review:
-        """Raises ConfigError that names the line that is no valid question, StorageError."""
+        """Raises ConfigError that names the line that is not a valid question, StorageError."""
         path = path.resolve()  # a link stays one
         with storage_errors(f"read {path}"):
             saved = path.read_bytes()  # first, so that what is saved while the questions are read is not overwritten

@@ -166,7 +166,7 @@ def _header(line: bytes, path: Path) -> Header:
         return decode(line, Header, "The first line", ConfigError)
     except ConfigError as error:
         raise ConfigError(
-            f"{path} does not begin as a file of openbook diagnose: {error} Delete it, or choose another folder with --output."
+            f"{path} was not written by openbook diagnose: {error} Delete it, or choose another folder with --output."
         ) from error
 
 

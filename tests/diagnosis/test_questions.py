@@ -92,7 +92,7 @@ BAD = {"id": "b", "question": "Where?", "answers": ["x"]}  # with another key
         ({**BAD, "gold": {"document": "a"}}, "needs a document with start"),
         ({**BAD, "phrasings": [f"Where {n}?" for n in range(20)]}, "it has 20 phrasings"),
         ('{"id": "b", "question": "Where?", "answers": ["\\ud800"]}', "half a character"),
-        ({"id": "a", "question": "Where else?", "answers": ["x"]}, "second time"),
+        ({"id": "a", "question": "Where else?", "answers": ["x"]}, "used twice"),
         ({"id": "b", "question": "Where?", "answers": ["x" * (1 << 20)]}, "shorten it"),
     ],
 )
@@ -111,7 +111,7 @@ def test_what_is_wrong_is_said_with_its_line(tmp_path: Path, line: object, says:
         (b"[1, 2", "is not a JSON document"),
         (b"[" * 100_000, "is not a JSON document"),
         (b"[]", "holds no questions"),
-        (b'{\n"a": 1\n}', "no list of questions"),
+        (b'{\n"a": 1\n}', "neither a list of questions"),
         (b'{"data": [{"paragraphs": 3}]}', "is not a SQuAD file: each article"),
         (
             b'{"data": [{"paragraphs": [{"context": "A b.", "qas": [{"id": "x", "question": "W?"}]}]}]}',
