@@ -76,7 +76,7 @@ def verdict_of(observation: Observation, others: Sequence[Observation] = ()) -> 
     if observation.failure:
         return QuestionVerdict("failed", right=False)
     if not question.answers:
-        return _without_passage(asked, next((i for i, each in enumerate(asked) if not each.opened.abstained), 0))
+        return _unfound(asked, next((i for i, each in enumerate(asked) if not each.opened.abstained), 0))
     known = all(reply_is_right(each.closed, question) for each in asked) and not by_chance(question, others)
     wrong = [i for i, each in enumerate(asked) if not reply_is_right(each.opened, question)]
     if not wrong:
@@ -93,13 +93,13 @@ def verdict_of(observation: Observation, others: Sequence[Observation] = ()) -> 
             return QuestionVerdict("known", True, "abstained", wording)
         return QuestionVerdict("harmed_by_retrieval", False, "", wording, from_memory)
     if decisive.oracle is None:
-        return _without_passage(asked, wording)
+        return _unfound(asked, wording)
     if not reply_is_right(decisive.oracle, question):
         return QuestionVerdict("reader_gap", False, "", wording, from_memory)
     return QuestionVerdict("distracted" if reached else "retriever_miss", False, "", wording, from_memory)
 
 
-def _without_passage(asked: Sequence[Wording], wording: int) -> QuestionVerdict:
+def _unfound(asked: Sequence[Wording], wording: int) -> QuestionVerdict:
     abstained = asked[wording].opened.abstained
     return QuestionVerdict("not_in_the_knowledge_base", abstained, "abstained" if abstained else "invented", wording)
 
