@@ -78,10 +78,7 @@ def serve(
     replicas: tuple[int, int] | None,
     **options: Any,
 ) -> None:
-    """Answer over HTTP: a web page, and an API like OpenAI's.
-
-    Ctrl-C ends it.
-    """
+    """Answer over HTTP: a web page, and an API like OpenAI's."""
     with needs_extra("This", "serve"):
         from openbook.serving.app import create_app
         from openbook.serving.server import http_server, listen
