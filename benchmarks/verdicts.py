@@ -127,7 +127,14 @@ def print_table(records: Sequence[dict[str, Any]]) -> None:
     shown = [v for v in VERDICTS if any(record["verdict"] == v for record in records)]
     nowhere: Verdict = "not_in_the_knowledge_base"
     shown = [*(v for v in shown if v != nowhere), nowhere]  # beside the share that says how many were silent
-    heads = ["set", "model", "n", *(v.replace("_", " ") for v in shown), "of these: said so", "right, or abstained rightly"]
+    heads = [
+        "set",
+        "model",
+        "n",
+        *(v.replace("_", " ") for v in shown),
+        "of these: said so",
+        "right, or abstained rightly",
+    ]
     print(f"\n| {' | '.join(heads)} |\n|---|---|{'---:|' * (len(heads) - 2)}")
     numbers = []
     for (name, model), group in groups.items():

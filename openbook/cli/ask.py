@@ -96,10 +96,7 @@ def ask(
 @cluster_option("Search in shards on", by_client=True)
 @JSON
 def search(query: str, kb: Place | None, scope: ScopeOptions, limit: int, cluster: str | None, as_json: bool) -> None:
-    """Find passages for QUERY, without a language model.
-
-    They are those that match it best, by meaning and by words.
-    """
+    """Find passages by meaning and words, without a language model."""
     from openbook.prompts import checked_question
 
     query = checked_question(query)

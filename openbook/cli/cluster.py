@@ -26,20 +26,14 @@ T = TypeVar("T")
 
 @click.group()
 def cluster() -> None:
-    """Try a cluster on this machine.
-
-    It has PostgreSQL, an object store and Ray. For machines of your own: docs/cluster.md
-    """
+    """Try a cluster on this machine. For machines of your own: docs/cluster.md"""
 
 
 @cluster.command()
 @click.option("--local", "workers", type=click.IntRange(1, 64), required=True, help="Workers, each with one CPU.")
 @JSON
 def up(workers: int, as_json: bool) -> None:
-    """Start a cluster on this machine.
-
-    It starts what does not run yet, and prints what runs and how to use it.
-    """
+    """Start a cluster on this machine, or what of it does not run."""
     from openbook.cluster import local
 
     home = context.read_settings().home

@@ -34,10 +34,7 @@ _MOST_VERSIONS = 20
 @click.option("--check", is_flag=True, help="Also compare all texts and indexes with their digests.")
 @JSON
 def status(kb: Place | None, documents: bool, check: bool, as_json: bool) -> None:
-    """Show what is in the knowledge base, and what is not.
-
-    Its version, size and embedder, and the files that were not added.
-    """
+    """Show what is in the knowledge base, and what is not."""
     from openbook.inference.embedder import model_digest_of
     from openbook.knowledge.check import check as check_base
 
@@ -122,10 +119,7 @@ def _print_check(checked: CheckResult) -> None:
 @KB
 @JSON
 def history(kb: Place | None, as_json: bool) -> None:
-    """List the kept versions, newest first.
-
-    When each began, what changed, how many documents it has, and its tags.
-    """
+    """List the kept versions, newest first."""
     from openbook.knowledge.versions import history as versions_of
 
     found = versions_of(context.open_base(context.read_settings(kb=kb)))

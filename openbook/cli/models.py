@@ -82,10 +82,7 @@ def _print_available(rows: Sequence[dict[str, Any]]) -> None:
 @models.command()
 @click.argument("name")
 def pull(name: str) -> None:
-    """Fetch a model by its name, or one from the hub.
-
-    NAME is one of the catalogue, or hf://OWNER/REPO/FILE.gguf.
-    """
+    """Fetch a model by its NAME, or hf://OWNER/REPO/FILE.gguf."""
     from openbook.inference.trial import check_usable
     from openbook.models import pull as pull_model
 
@@ -309,10 +306,7 @@ def rollback(name: str) -> None:
 @click.argument("name")
 @JSON
 def lineage(name: str, as_json: bool) -> None:
-    """Show what NAME was trained from, and what from it.
-
-    It also shows how.
-    """
+    """Show how NAME was trained, from what, and what from it."""
     from openbook.models.lineage import tree_of
 
     store = _store()
@@ -335,10 +329,7 @@ def _print_lineage(tree: Node, digest: str) -> None:
 @click.argument("document", type=EXISTING)
 @JSON
 def why(name: str, document: Path, as_json: bool) -> None:
-    """Say whether NAME has learned the text of a file.
-
-    Whether the text of DOCUMENT was in the training data of NAME, or of what NAME was trained from.
-    """
+    """Say whether NAME has learned the text of DOCUMENT, a file."""
     from openbook.models.lineage import learned
     from openbook.parsers import parse_file
 

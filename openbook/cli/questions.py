@@ -168,10 +168,7 @@ def _typed(prompt: str) -> str | None:
 @click.argument("source", type=EXISTING)
 @_OUTPUT
 def import_(source: Path, output: Path) -> None:
-    """Turn a SQuAD or RAGAS file into one of OpenBook's own.
-
-    SOURCE is that file.
-    """
+    """Turn SOURCE, a SQuAD or RAGAS file, into OpenBook's format."""
     from openbook.diagnosis.importers import load_questions
     from openbook.diagnosis.questions import write_questions
 

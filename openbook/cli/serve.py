@@ -239,10 +239,7 @@ def mcp(kb: Place | None, model: str | None, labels: tuple[str, ...]) -> None:
 
 @click.group()
 def keys() -> None:
-    """API keys for `openbook serve`.
-
-    They are kept as hashes in the home folder.
-    """
+    """API keys for `openbook serve`, kept as hashes."""
 
 
 def _file() -> KeyFile:
@@ -297,10 +294,7 @@ def rotate(key_id: str) -> None:
 @keys.command("list")
 @JSON
 def list_keys(as_json: bool) -> None:
-    """Show all keys, without their secrets.
-
-    Whose each is, what it may do, which labels it holds and when it expires. Secrets are not stored.
-    """
+    """Show all keys: whose, their rights, labels and days left."""
     file = _file()
     found = file.keys()
     value = [{**dataclasses.asdict(key), "days_left": file.days_left(key)} for key in found]

@@ -194,10 +194,7 @@ def _print_runs(found: list[RunSummary | str]) -> None:
 @click.argument("name")
 @JSON
 def show(name: str, as_json: bool) -> None:
-    """Show the numbers of the run NAME, and some answers.
-
-    The numbers of each evaluation, and answers before and after.
-    """
+    """Show the numbers of the run NAME, and some answers."""
     run = find_run(context.read_settings().runs_dir, name)
     value = {**_summary(run), "evaluations": run.evaluations, "samples": run.samples}
     display.show(as_json, value, _print_run, run)
@@ -221,10 +218,7 @@ def _print_run(run: RunSummary) -> None:
 @click.argument("names", nargs=-1, required=True)
 @JSON
 def compare(names: tuple[str, ...], as_json: bool) -> None:
-    """Show where runs differ.
-
-    Where the recipes of two or more runs differ, and the newest numbers of each.
-    """
+    """Show where runs differ, in their recipes and newest numbers."""
     if len(names) < 2:
         raise ConfigError("There is only one run to compare. Give two or more.")
     found = [find_run(context.read_settings().runs_dir, name) for name in names]
