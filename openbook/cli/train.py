@@ -107,7 +107,7 @@ def train(
         for path in (documents, documents.with_suffix(".version")):
             path.unlink(missing_ok=True)
     if code < 0:
-        click.echo(f"Error: {ended_by(-code)} Go on with --resume.", err=True)
+        click.echo(f"Error: {ended_by(-code)}{'' if dry_run else ' Go on with --resume.'}", err=True)
     if code:
         raise click.exceptions.Exit(code if code > 0 else 128 - code)
 

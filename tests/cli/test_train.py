@@ -26,6 +26,7 @@ from openbook.records import sha256_hex
 from openbook.runs import read_run
 from tests.cli.conftest import Out
 from tests.conftest import ROOT, base_with
+from tests.serving.conftest import eventually
 
 RECIPE = """
 name = "tiny"
@@ -196,6 +197,15 @@ def test_the_version_that_is_named_is_the_one_that_is_learned(
 def test_a_process_that_the_system_killed_is_told_with_what_to_lower() -> None:
     assert "lower loop.call_tokens" in ended_by(signal.SIGKILL)
     assert ended_by(signal.SIGTERM) == "The training process was ended by signal 15."
+
+
+def test_a_dry_run_that_the_system_killed_has_nothing_to_go_on_with(home: Path, recipe: Path) -> None:
+    child = start(recipe, "--dry-run")
+    eventually(lambda: bool(children_of(child.pid)))
+    os.kill(*children_of(child.pid), signal.SIGKILL)
+    _, stderr = child.communicate(timeout=60)
+    assert "ended by signal 9" in stderr
+    assert "--resume" not in stderr
 
 
 @pytest.mark.slow
