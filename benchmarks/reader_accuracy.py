@@ -23,7 +23,7 @@ from typing import Any
 
 from benchmarks.stored import opened
 from openbook.diagnosis.gate import EvalQuestion, ask_eval_set
-from openbook.diagnosis.scoring import Interval, holds_answer, interval, normalised
+from openbook.diagnosis.scoring import Interval, interval, normalised, squad_contains
 from openbook.inference import FrozenModel
 
 
@@ -71,13 +71,17 @@ def measure(
     return {
         "SQuAD 1.1, passage given: exact match": interval([exact_match(o.answer, o.asked.answers) for o in read]),
         "SQuAD 1.1, passage given: token F1": interval([o.f1 for o in read]),
-        "SQuAD 1.1, passage given: holds the answer": interval([holds_answer(o.answer, o.asked.answers) for o in read]),
+        "SQuAD 1.1, passage given: holds the answer": interval(
+            [squad_contains(o.answer, o.asked.answers) for o in read]
+        ),
         "SQuAD 1.1, passage given: abstains": interval([float(o.abstained) for o in read]),
         "SQuAD 2.0, unanswerable: abstains": interval([float(o.abstained) for o in unanswerable]),
         "SQuAD 2.0, answerable: abstains": interval([float(o.abstained) for o in answerable]),
         "SQuAD 2.0, answerable: token F1": interval([o.f1 for o in answerable]),
-        "SQuAD 1.1, closed-book: holds the answer": interval([holds_answer(o.answer, o.asked.answers) for o in alone]),
-        "PopQA, closed-book: holds the answer": interval([holds_answer(o.answer, o.asked.answers) for o in known]),
+        "SQuAD 1.1, closed-book: holds the answer": interval(
+            [squad_contains(o.answer, o.asked.answers) for o in alone]
+        ),
+        "PopQA, closed-book: holds the answer": interval([squad_contains(o.answer, o.asked.answers) for o in known]),
     }
 
 

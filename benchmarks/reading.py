@@ -29,7 +29,7 @@ from benchmarks.reader_accuracy import exact_match, squad
 from benchmarks.stored import opened
 from openbook.answer import Options, decoding_for, final_answer, read_hits, strategy_of
 from openbook.config import STRATEGIES, load_settings
-from openbook.diagnosis.scoring import holds_answer, interval, token_f1
+from openbook.diagnosis.scoring import interval, squad_contains, token_f1
 from openbook.inference import FrozenModel
 from openbook.records import Hit, Passage
 from openbook.training.reader_objective import Passage as Text
@@ -96,7 +96,7 @@ def measured(
         text, declined = final_answer(read_hits(question.question, hits, strategy, model, decoding), model)
         answers = question.answers
         scores = (0.0, 0.0, 0.0) if declined or not answers else (
-            token_f1(text, answers), exact_match(text, answers), holds_answer(text, answers))  # fmt: skip
+            token_f1(text, answers), exact_match(text, answers), squad_contains(text, answers))  # fmt: skip
         rows[kind].append((*scores, float(declined)))
         print(f"{kind}: {question.question} -> {'' if declined else text!r} ({', '.join(answers[:1])!r})", flush=True)
     table = {

@@ -25,7 +25,7 @@ from benchmarks.reader_accuracy import exact_match
 from benchmarks.reading_strategies import knowledge_base
 from benchmarks.stored import default_embedder, opened
 from openbook.answer import Options, decoding_for, final_answer, read_hits, strategy_of
-from openbook.diagnosis.scoring import holds_answer, interval, token_f1
+from openbook.diagnosis.scoring import interval, squad_contains, token_f1
 from openbook.inference import FrozenModel
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase
@@ -120,7 +120,7 @@ def measured(
                 scored = (
                     exact_match(text, each.answers),
                     token_f1(text, each.answers),
-                    holds_answer(text, each.answers),
+                    squad_contains(text, each.answers),
                 )
                 row = (*scored, float(declined))
                 for kind in (each.kind, "all"):

@@ -149,8 +149,8 @@ def _trl(base: Any, trees: Any, examples: Any, task: str) -> tuple[float, float]
     rows = [
         {
             "input_ids": [*beginning, *branch.tokens],
-            "completion_mask": [0] * (len(beginning) + branch.learned_from)
-            + [1] * (len(branch.tokens) - branch.learned_from),
+            "completion_mask": [0] * (len(beginning) + branch.learn_start)
+            + [1] * (len(branch.tokens) - branch.learn_start),
         }
         for beginning, branch in examples
     ]

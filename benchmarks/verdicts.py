@@ -33,7 +33,7 @@ from openbook.diagnosis.bench import Bench
 from openbook.diagnosis.llm_judge import agreement
 from openbook.diagnosis.questions import questions_digest
 from openbook.diagnosis.results import observation_files, observations_path
-from openbook.diagnosis.run_log import Observation, open_run_log, read_observations
+from openbook.diagnosis.run_log import read_observations
 from openbook.diagnosis.runner import run_questions
 from openbook.diagnosis.scoring import Interval, interval
 from openbook.diagnosis.verdicts import (
@@ -41,9 +41,9 @@ from openbook.diagnosis.verdicts import (
     VERDICTS,
     Verdict,
     by_chance,
-    judge,
     reason,
     reply_is_right,
+    verdict_of,
     with_neighbours,
 )
 from openbook.inference.kv_cache import KVCache
@@ -93,8 +93,7 @@ def ask_set(each: Set, name: str, base: KnowledgeBase, embedder: Embedder, optio
     with closing(opened(name, states)) as model:
         bench = Bench(model, base, embedder, options=Options()).pinned()
         path = observations_path(options.out / each.name, model.identity)
-        with open_run_log(path, bench.header(questions_digest(each.questions)), Observation) as log:
-            run_questions(each.questions[: options.questions], bench, log)
+        run_questions(each.questions[: options.questions], bench, questions_digest(each.questions), path=path)
     print(f"{each.name}, {name}: {time.perf_counter() - started:.0f} s", flush=True)
 
 
@@ -107,13 +106,13 @@ def all_records(out: Path) -> Iterator[dict[str, Any]]:
         for path in observation_files(out / name):
             header, observations = read_observations(path)
             for observation, others in with_neighbours(observations, CONTROLS):
-                question, found = observation.question, judge(observation, others)
+                question, found = observation.question, verdict_of(observation, others)
                 right_alone = all(reply_is_right(each.closed, question) for each in observation.asked)
                 yield {
                     "set": name,
                     "model": header.model.name,
                     "verdict": found.verdict,
-                    "silence": found.silence,
+                    "silence": found.without_passage,
                     "right": found.right,
                     "by_chance": right_alone and by_chance(question, others),
                     "reason": reason(observation, found),
@@ -128,7 +127,14 @@ def print_table(records: Sequence[dict[str, Any]]) -> None:
     shown = [v for v in VERDICTS if any(record["verdict"] == v for record in records)]
     nowhere: Verdict = "not_in_the_knowledge_base"
     shown = [*(v for v in shown if v != nowhere), nowhere]  # beside the share that says how many were silent
-    heads = ["set", "model", "n", *(v.replace("_", " ") for v in shown), "of these: said so", "right or rightly silent"]
+    heads = [
+        "set",
+        "model",
+        "n",
+        *(v.replace("_", " ") for v in shown),
+        "of these: said so",
+        "right, or abstained rightly",
+    ]
     print(f"\n| {' | '.join(heads)} |\n|---|---|{'---:|' * (len(heads) - 2)}")
     numbers = []
     for (name, model), group in groups.items():

@@ -81,6 +81,10 @@ class RunSummary:
         return self.path.name
 
 
+def numbers_of(evaluation: Mapping[str, Any]) -> dict[str, float]:
+    return {key: value for key, value in evaluation.items() if key not in ("kind", "step")}
+
+
 def reaches(metric: str, value: float | None, target: float) -> bool:
     """Whether a dev number is as good as `target`: at least that, or at most if lower is better."""
     if value is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,18 +22,12 @@ from openbook.errors import ConfigError
 @MODEL
 @BASE_URL
 @click.option("--closed-book", is_flag=True, help="Ask the model alone, without documents.")
-@click.option("--passages", type=int, help="How many passages the model reads.")
 @click.option(
     "--strategy",
     type=click.Choice(STRATEGIES),
     help="How passages are read. each: one by one, to answer from one; parallel: side by side, to answer from all; together: in "
     "one prompt; checked: in one prompt, with a check whether they state the answer; auto: as suits the model (the default).",
 )
-@click.option("--max-tokens", type=int, help="Longest answer, in tokens.")
-@click.option(
-    "--temperature", type=click.FloatRange(0.0, 5.0), default=0.0, help="0 takes the most likely token each time."
-)
-@click.option("--seed", type=int, default=0, help="With a temperature above 0, the same seed gives the same answer.")
 @click.option("--quote", is_flag=True, help="Answer only with a verbatim span of a passage.")
 @LOG
 @click.option("--sign", type=PATH, help="Write the receipt to this file, signed. See: openbook verify")
@@ -44,43 +37,46 @@ def ask(
     docs: tuple[Path, ...],
     kb: Place | None,
     scope: ScopeOptions,
+    model: str | None,
+    base_url: str | None,
     closed_book: bool,
-    temperature: float,
-    seed: int,
+    strategy: str | None,
     quote: bool,
     log: Path | None,
     sign: Path | None,
     as_json: bool,
-    **flags: object,
 ) -> None:
-    """Answer QUESTION from documents, with citations, or say that the documents do not hold the answer."""
+    """Answer QUESTION from documents, with citations.
+
+    It says so when the documents do not hold the answer.
+    """
     from openbook.knowledge.scope import UNLABELLED
     from openbook.prompts import checked_question
-    from openbook.receipts import append_receipt
+    from openbook.receipts import LOG_FILE, append_receipt
 
     if closed_book and (docs or kb or scope):
         raise ConfigError(
             "--closed-book reads no documents: it and --docs, --kb, --as-of, --where, --label exclude each other."
         )
-    if math.isnan(temperature):
-        raise ConfigError(f"--temperature must be a number, not {temperature}.")
     checked_question(question)
-    current = context.settings(docs=docs, kb=kb, **flags)
+    settings = context.read_settings(docs=docs, kb=kb, model=model, base_url=base_url, strategy=strategy)
+    context.check_writable(log and log / LOG_FILE)
     if sign is not None:
-        context.check_signing(sign, current)
-    decoding = openbook.Decoding(temperature, seed=seed, max_tokens=current.max_tokens, quote=quote)
+        context.check_signing(sign, settings)
+    options = openbook.Options.of(settings)
+    options = replace(options, decoding=replace(options.decoding, quote=quote))
     if not (docs or closed_book):
-        context.open_base(current).close()  # a missing one is reported before anything is downloaded
-    with context.opened_beside(current) as model:
-        base, embedder = (None, None) if closed_book else context.open_asked(current, docs)
+        context.open_base(settings).close()  # a missing one is reported before anything is downloaded
+    with context.opened_beside(settings) as opened:
+        base, embedder = (None, None) if closed_book else context.open_asked(settings, docs)
         seen = scope.of(base) if base else UNLABELLED
         with display.while_reading(quiet=as_json) as live:
             answer = openbook.ask(
                 question,
-                model.result(),
+                opened.result(),
                 base,
                 embedder,
-                replace(openbook.Options.of(current), decoding=decoding),
+                options,
                 scope=seen,
                 on_text=live.show,
                 progress=live.parts,
@@ -88,7 +84,7 @@ def ask(
         if log is not None:
             append_receipt(log, answer.receipt)
         if sign is not None:
-            context.write_signed(sign, current, answer.receipt)
+            context.write_signed(sign, settings, answer.receipt)
         display.show(as_json, answer.to_json(), display.print_answer, answer, live)
 
 
@@ -97,14 +93,14 @@ def ask(
 @KB
 @scope_options
 @click.option("-n", "--limit", type=click.IntRange(1, 1000), default=5, show_default=True, help="How many passages.")
-@cluster_option("Search in shards on")
+@cluster_option("Search in shards on", by_client=True)
 @JSON
 def search(query: str, kb: Place | None, scope: ScopeOptions, limit: int, cluster: str | None, as_json: bool) -> None:
-    """Find the passages that match QUERY best, by meaning and by words, without a language model."""
+    """Find passages by meaning and words, without a language model."""
     from openbook.prompts import checked_question
 
     query = checked_question(query)
-    base, embedder = context.open_searchable(context.settings(kb=kb))
+    base, embedder = context.open_searchable(context.read_settings(kb=kb))
     with context.joined(cluster):
         if cluster is not None:
             from openbook.cluster.shards import RayShards, ShardedSearch

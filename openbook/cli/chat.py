@@ -51,7 +51,7 @@ def chat(
     model: str | None,
     log: Path | None,
 ) -> None:
-    """Ask questions one after the other; one may refer back to those before it.
+    """Ask questions one after the other; each may refer back.
 
     The conversation is kept in the file TRANSCRIPT and nowhere else (default: a new one in this folder). Read it, change
     it, delete lines from it; give it again to go on. If its last line is a question, that is answered first. You type
@@ -59,15 +59,16 @@ def chat(
     """
     from openbook.conversation import resolve_follow_up
     from openbook.prompts import checked_question
-    from openbook.receipts import append_receipt
+    from openbook.receipts import LOG_FILE, append_receipt
 
-    current = context.settings(docs=docs, kb=kb, model=model)
+    settings = context.read_settings(docs=docs, kb=kb, model=model)
     path = transcript or Path(f"conversation-{datetime.now().astimezone():%Y-%m-%d-%H%M%S}.jsonl")
     context.check_writable(path)
+    context.check_writable(log and log / LOG_FILE)
     questions_so_far = len(read_transcript(path).questions)  # a broken one is reported before anything is opened
-    options = openbook.Options.of(current)
-    with context.opened_beside(current) as opened:
-        base, embedder = context.open_asked(current, docs)
+    options = openbook.Options.of(settings)
+    with context.opened_beside(settings) as opened:
+        base, embedder = context.open_asked(settings, docs)
         seen = scope.of(base)
 
         def answer(question: str, earlier: tuple[str, ...], *, in_transcript: bool = False) -> None:

@@ -26,17 +26,17 @@ T = TypeVar("T")
 
 @click.group()
 def cluster() -> None:
-    """Try a cluster on this machine: PostgreSQL, an object store and Ray. For machines of your own: docs/cluster.md"""
+    """Try a cluster on this machine. For machines of your own: docs/cluster.md"""
 
 
 @cluster.command()
 @click.option("--local", "workers", type=click.IntRange(1, 64), required=True, help="Workers, each with one CPU.")
 @JSON
 def up(workers: int, as_json: bool) -> None:
-    """Start what does not run yet of a cluster on this machine, and print what runs and how to use it."""
+    """Start a cluster on this machine, or what of it does not run."""
     from openbook.cluster import local
 
-    home = context.settings().home
+    home = context.read_settings().home
     was = local.read_state(home)
     whole = was is not None and local.running(was).whole and was.workers == workers
     found = local.start(home, workers, display.note)
@@ -56,12 +56,12 @@ def status(kb: Place | None, cluster: str | None, as_json: bool) -> None:
     """
     from openbook.cluster import local
 
-    current = context.settings(kb=kb)
-    state = local.read_state(current.home)
+    settings = context.read_settings(kb=kb)
+    state = local.read_state(settings.home)
     running = local.running(state) if state else None
-    if state and current.kb is None:
-        current = context.settings(kb=state.kb)
-    base, of_base = _try(lambda: _base_status(current))
+    if state and settings.kb is None:
+        settings = context.read_settings(kb=state.kb)
+    base, of_base = _try(lambda: _base_status(settings))
     address = cluster
     if state and address in (None, state.ray):
         address = state.ray
@@ -75,12 +75,12 @@ def status(kb: Place | None, cluster: str | None, as_json: bool) -> None:
     problems += base.behind if base else ()
     value = {
         "local": running,
-        "knowledge_base": str(current.kb_place),
+        "knowledge_base": str(settings.kb_place),
         "base": base,
         "ray": ray,
         "problems": problems,
     }
-    display.show(as_json, value, _print_status, running, "" if of_base else str(current.kb_place), base, ray)
+    display.show(as_json, value, _print_status, running, "" if of_base else str(settings.kb_place), base, ray)
     if problems:
         raise ClusterError(" ".join(problems))
 
@@ -93,12 +93,12 @@ def _try(find: Callable[[], T]) -> tuple[T | None, str]:
         return None, str(error)
 
 
-def _base_status(current: Settings) -> BaseStatus | None:
+def _base_status(settings: Settings) -> BaseStatus | None:
     """None: there is none yet."""
     from openbook.cluster.status import status_of_base
 
     try:
-        with closing(context.open_base(current)) as base:
+        with closing(context.open_base(settings)) as base:
             return status_of_base(base)
     except KnowledgeBaseMissing:
         return None
@@ -131,7 +131,7 @@ def _print_status(running: RunningCluster | None, place: str, base: BaseStatus |
 
 @cluster.command()
 def env() -> None:
-    """Print the variables that make `openbook` use the cluster on this machine, for a shell:
+    """Print the variables that make a shell use this cluster.
 
     \b
     eval "$(openbook cluster env)"
@@ -148,12 +148,10 @@ def down(delete: bool, yes: bool, as_json: bool) -> None:
     """Stop the cluster on this machine. Its data stay, and `up` goes on with them."""
     from openbook.cluster import local
 
-    home = context.settings().home
+    home = context.read_settings().home
     state = _known()
-    if delete and not yes:
-        click.confirm(
-            f"Delete the database and the objects in {state.postgres} and {state.folder}?", abort=True, err=True
-        )
+    if delete:
+        display.confirm(f"Delete the database and the objects in {state.postgres} and {state.folder}?", yes=yes)
     local.stop(home, delete=delete)
     kept = "Its data are deleted." if delete else f"Its data stay in {state.postgres} and {state.folder}."
     value = {"stopped": True, "deleted": delete, "folders": [state.postgres, state.folder]}
@@ -165,17 +163,18 @@ def down(delete: bool, yes: bool, as_json: bool) -> None:
 @click.argument("target", type=PLACE)
 @JSON
 def move(source: Place, target: Place, as_json: bool) -> None:
-    """Copy a knowledge base to another place, as the same knowledge base: a folder, or postgresql://host/name.
+    """Copy a knowledge base to another place, as it is.
 
-    All versions, tags, labels and vectors come along, so receipts replay. The source stays; from then on, write to one of the two.
+    A place is a folder, or postgresql://host/name. All versions, tags, labels and vectors come along, so receipts
+    replay. The source stays; from then on, write to one of the two.
     """
     from openbook.cluster.move import move as move_base
 
-    current = context.settings()
+    settings = context.read_settings()
     with display.stages() as progress:
         moved = move_base(source, target, progress)
     with closing(openbook.KnowledgeBase.open(target)) as base:
-        context.remember_place(current, base)
+        context.remember_place(settings, base)
     versions, documents = display.count(moved.versions, "version"), display.count(moved.documents, "document")
     said = f"{versions}, {documents} and {display.count(moved.passages, 'passage')} are in {target}, equal row by row."
     stays = f"{source} stays as it is. Write to one of the two only, and delete the other: a purge does not reach it."
@@ -188,7 +187,7 @@ def _known() -> ClusterRecord:
     """Raises ConfigError when no cluster was started here."""
     from openbook.cluster import local
 
-    state = local.read_state(context.settings().home)
+    state = local.read_state(context.read_settings().home)
     if state is None:
         raise ConfigError("No cluster was started on this machine. Start one with: openbook cluster up --local 2")
     return state

@@ -8,7 +8,7 @@ import click
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print the script with which SHELL completes commands and options.
+    """Print the script with which a shell completes commands.
 
     \b
     bash:  openbook completion bash >> ~/.bashrc
@@ -17,9 +17,8 @@ def completion(shell: str) -> None:
 
     New shells complete from then on.
     """  # noqa: D301  click keeps the lines after this control character as they are
-    from click.shell_completion import BashComplete, FishComplete, ZshComplete
+    from click.shell_completion import shell_complete
 
     from openbook.cli import COMPLETE, PROGRAM, command
 
-    kind = {"bash": BashComplete, "zsh": ZshComplete, "fish": FishComplete}[shell]
-    click.echo(kind(command, {}, PROGRAM, COMPLETE).source())
+    shell_complete(command, {}, PROGRAM, COMPLETE, f"{shell}_source")

@@ -29,66 +29,66 @@ if TYPE_CHECKING:
 API_KEY = "OPENAI_API_KEY"  # the variable that holds the key of the server at `base_url`; it is never stored
 
 
-def settings(*, docs: Sequence[Path] = (), **flags: object) -> Settings:
+def read_settings(*, docs: Sequence[Path] = (), **flags: object) -> Settings:
     """Raises ConfigError, also for documents and a knowledge base at once."""
     if docs and flags.get("kb") is not None:
         raise ConfigError("--docs and --kb exclude each other; give one of them.")
-    current = load_settings(flags=flags)
-    private.share_as([current.home, current.kb_place])
-    return current
+    settings = load_settings(flags=flags)
+    private.share_as([settings.home, settings.kb_place])
+    return settings
 
 
 # --- models -----------------------------------------------------------------------------------------------------------
 
 
-def store(current: Settings) -> ModelStore:
-    return openbook.ModelStore(current.models_dir)
+def store(settings: Settings) -> ModelStore:
+    return openbook.ModelStore(settings.models_dir)
 
 
-def kv_cache(current: Settings) -> KVCache:
+def kv_cache(settings: Settings) -> KVCache:
     """The cache of what models computed of passages, for later processes too."""
     from openbook.inference.kv_cache import KVCache
 
-    return KVCache.of(current)
+    return KVCache.of(settings)
 
 
-def ready_model(current: Settings, name: str) -> ModelReference:
+def ready_model(settings: Settings, name: str) -> ModelReference:
     """The stored model of that name, pulled first if the catalogue has it, and verified."""
     from openbook.inference.trial import check_usable
 
     with display.progress("fetch") as show:
-        return openbook.ensure(store(current), name, announce=display.note, progress=show, try_out=check_usable)
+        return openbook.ensure(store(settings), name, announce=display.note, progress=show, try_out=check_usable)
 
 
 def open_stored(
-    current: Settings, reference: ModelReference, states: KVCache | None = None, slots: int = 0
+    settings: Settings, reference: ModelReference, states: KVCache | None = None, slots: int = 0
 ) -> FrozenModel:
     """Open a stored model, with the context and threads of the settings."""
-    sizes = {"context_tokens": current.context_tokens, "threads": current.threads, "slots": slots}
+    sizes = {"context_tokens": settings.context_tokens, "threads": settings.threads, "slots": slots}
     return openbook.load_model(reference, states=states, **sizes)
 
 
-def open_embedder(current: Settings, name: str = "") -> OnnxEmbedder:
+def open_embedder(settings: Settings, name: str = "") -> OnnxEmbedder:
     """The embedder of that name (default: the one of the settings)."""
-    return openbook.load_embedder(ready_model(current, name or current.embedder), threads=current.threads)
+    return openbook.load_embedder(ready_model(settings, name or settings.embedder), threads=settings.threads)
 
 
-def model_opener(current: Settings, slots: int = 0) -> Callable[[], FrozenModel]:
+def model_opener(settings: Settings, slots: int = 0) -> Callable[[], FrozenModel]:
     """Fetch and verify the model to ask now; the function returned opens it, on any thread.
 
     The model is one of the server at `base_url`, when that is set, otherwise one of the store. `slots`: of a model of the store.
     """
-    if current.base_url:
-        at = {"base_url": current.base_url, "api_key": os.environ.get(API_KEY, "")}
-        return partial(openbook.connect_model, current.model, **at, context_tokens=current.context_tokens)
-    reference = ready_model(current, current.model)
-    return partial(open_stored, current, reference, kv_cache(current), slots)
+    if settings.base_url:
+        at = {"base_url": settings.base_url, "api_key": os.environ.get(API_KEY, "")}
+        return partial(openbook.connect_model, settings.model, **at, context_tokens=settings.context_tokens)
+    reference = ready_model(settings, settings.model)
+    return partial(open_stored, settings, reference, kv_cache(settings), slots)
 
 
 @contextmanager
-def opened_beside(current: Settings) -> Iterator[Future[FrozenModel]]:
+def opened_beside(settings: Settings) -> Iterator[Future[FrozenModel]]:
     """The model to ask, which a thread opens while the caller opens the documents."""
-    open_model = model_opener(current)
+    open_model = model_opener(settings)
     with ThreadPoolExecutor(1) as opening:
         model = opening.submit(open_model)
         try:
@@ -101,33 +101,33 @@ def opened_beside(current: Settings) -> Iterator[Future[FrozenModel]]:
 # --- knowledge bases --------------------------------------------------------------------------------------------------
 
 
-def open_base(current: Settings) -> KnowledgeBase:
-    return openbook.KnowledgeBase.open(current.kb_place)
+def open_base(settings: Settings) -> KnowledgeBase:
+    return openbook.KnowledgeBase.open(settings.kb_place)
 
 
-def open_searchable(current: Settings) -> tuple[KnowledgeBase, Embedder]:
+def open_searchable(settings: Settings) -> tuple[KnowledgeBase, Embedder]:
     """The knowledge base of the settings and the embedder that it was made with."""
-    base = open_base(current)
-    embedder = open_embedder(current, base.embedder.name)
+    base = open_base(settings)
+    embedder = open_embedder(settings, base.embedder.name)
     base.check_embedder(embedder.identity)
-    remember_place(current, base)
+    remember_place(settings, base)
     return base, embedder
 
 
-def ensure_base(current: Settings) -> tuple[KnowledgeBase, Embedder]:
+def ensure_base(settings: Settings) -> tuple[KnowledgeBase, Embedder]:
     """As `open_searchable`; where there is none yet, a new one with the embedder of the settings."""
     try:
-        return open_searchable(current)
+        return open_searchable(settings)
     except KnowledgeBaseMissing:
-        embedder = open_embedder(current)
-        return new_base(current, current.kb_place, embedder), embedder
+        embedder = open_embedder(settings)
+        return new_base(settings, settings.kb_place, embedder), embedder
 
 
-def new_base(current: Settings, place: Place, embedder: Embedder) -> KnowledgeBase:
+def new_base(settings: Settings, place: Place, embedder: Embedder) -> KnowledgeBase:
     """An empty knowledge base in `place`; the one that is there, if another process made it meanwhile."""
     from openbook.knowledge.splitter import Sizing
 
-    return openbook.KnowledgeBase.ensure(place, embedder.identity, sizing=Sizing(current.passage_chars))
+    return openbook.KnowledgeBase.ensure(place, embedder.identity, sizing=Sizing(settings.passage_chars))
 
 
 def check_writable(file: Path | None) -> None:
@@ -137,23 +137,23 @@ def check_writable(file: Path | None) -> None:
             check_replaceable(file)
 
 
-def check_signing(file: Path, current: Settings) -> None:
+def check_signing(file: Path, settings: Settings) -> None:
     """Call this before the work: checks that its result can be signed and written to `file`. Raises ConfigError, StorageError."""
     from openbook.signatures import public_key
 
     check_writable(file)
-    public_key(current.home)
+    public_key(settings.home)
 
 
-def write_signed(file: Path, current: Settings, content: Content) -> None:
+def write_signed(file: Path, settings: Settings, content: Content) -> None:
     """Raises ConfigError, StorageError."""
     from openbook.signatures import sign
 
     with storage_errors(f"write {file}"):
-        replace_file(file, sign(current.home, content), mode=0o600)
+        replace_file(file, sign(settings.home, content), mode=0o600)
 
 
-def open_asked(current: Settings, docs: tuple[Path, ...]) -> tuple[KnowledgeBase, Embedder]:
+def open_asked(settings: Settings, docs: tuple[Path, ...]) -> tuple[KnowledgeBase, Embedder]:
     """The knowledge base of exactly `docs`; without any, the one of the settings.
 
     Raises KnowledgeBaseInvalid if it holds no document.
@@ -162,12 +162,12 @@ def open_asked(current: Settings, docs: tuple[Path, ...]) -> tuple[KnowledgeBase
     from openbook.knowledge.splitter import Sizing
 
     if not docs:
-        base, embedder = open_searchable(current)
-        return must_hold_documents(base, str(current.kb_place)), embedder
-    embedder = open_embedder(current)
+        base, embedder = open_searchable(settings)
+        return must_hold_documents(base, str(settings.kb_place)), embedder
+    embedder = open_embedder(settings)
     with display.stages() as show:
-        options = replace(run_options(current), progress=show)
-        base, report = for_documents(docs, current.cache_dir, embedder, options, Sizing(current.passage_chars))
+        options = replace(run_options(settings), progress=show)
+        base, report = for_documents(docs, settings.cache_dir, embedder, options, Sizing(settings.passage_chars))
     if report is not None:
         display.print_problems(report.verdicts)
     return must_hold_documents(base, ", ".join(map(str, docs))), embedder
@@ -179,14 +179,14 @@ def must_hold_documents(base: KnowledgeBase, where: str) -> KnowledgeBase:
     return base
 
 
-def run_options(current: Settings) -> RunOptions:
+def run_options(settings: Settings) -> RunOptions:
     """How a run over files reads, by the settings."""
     from openbook.knowledge import RunOptions
     from openbook.parsers.sandbox import Limits
 
-    memory_mb = max(2048, 20 * current.max_file_mb)
-    limits = Limits(current.read_timeout_s, memory_mb, current.max_file_mb * 1_000_000)
-    return RunOptions(limits, ocr=current.ocr)
+    memory_mb = max(2048, 20 * settings.max_file_mb)
+    limits = Limits(settings.read_timeout_s, memory_mb, settings.max_file_mb * 1_000_000)
+    return RunOptions(limits, ocr=settings.ocr)
 
 
 @contextmanager
@@ -216,17 +216,17 @@ def workers(cluster: str | None, embedder: Embedder, options: RunOptions) -> Ite
         yield there.embedder, replace(options, parsers=there.parsers)
 
 
-def remember_place(current: Settings, base: KnowledgeBase) -> None:
+def remember_place(settings: Settings, base: KnowledgeBase) -> None:
     """Note where this knowledge base is, without a password, for `openbook replay`: a receipt names its id alone."""
-    note, where = current.bases_dir / base.id, os.fsencode(str(base.store.place))
+    note, where = settings.bases_dir / base.id, os.fsencode(str(base.store.place))
     with suppress(OSError):  # a home that cannot be written still answers
         if base.id.isalnum() and not (note.is_file() and note.read_bytes() == where):
-            make_folder(current.bases_dir)
+            make_folder(settings.bases_dir)
             replace_file(note, where)
 
 
-def remembered_place(current: Settings, base_id: str) -> Place | None:
-    note = current.bases_dir / base_id
+def remembered_place(settings: Settings, base_id: str) -> Place | None:
+    note = settings.bases_dir / base_id
     try:
         return parse_place(os.fsdecode(note.read_bytes()), source=str(note)) if base_id.isalnum() else None
     except OSError:

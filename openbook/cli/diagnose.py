@@ -42,7 +42,9 @@ class _RunByDefault(click.Group):
 
 @click.group(cls=_RunByDefault)
 def diagnose() -> None:
-    """Measure on your own questions what the model knows, what retrieval fixes, and what only a better reader can fix.
+    """Measure what the model knows and what retrieval fixes.
+
+    Your own questions show it, and what only a better reader can fix.
 
     \b
     openbook diagnose questions.jsonl --docs handbook/
@@ -59,7 +61,7 @@ def diagnose() -> None:
 @click.option("--probes", is_flag=True, help="Also run the probes of openbook probe on these questions.")
 @click.option("--judge", help="Let this model judge each answer, and report how often it agrees with the rules.")
 @click.option("--limit", type=click.IntRange(1), help="Ask only the first N questions.")
-@click.option("--out", type=PATH, help="Folder for the results (default: in OpenBook's home).")
+@click.option("-o", "--output", type=PATH, help="Folder for the results (default: in OpenBook's home).")
 @click.option("--csv", "table", type=PATH, help="Write a CSV table with a line for each question.")
 @click.option(
     "--fail-under",
@@ -77,15 +79,16 @@ def run(
     probes: bool,
     judge: str | None,
     limit: int | None,
-    out: Path | None,
+    output: Path | None,
     table: Path | None,
     fail_under: float | None,
     cluster: str | None,
     as_json: bool,
 ) -> None:
-    """Ask QUESTIONS (JSON Lines, SQuAD or RAGAS) alone, with documents, and with the right passage; give each a verdict.
+    """Ask each question three ways, and give it a verdict.
 
-    What was asked is kept: a run that was stopped goes on with the same command.
+    QUESTIONS (JSON Lines, SQuAD or RAGAS) are asked alone, with documents, and with the right passage. What was asked
+    is kept: a run that was stopped goes on with the same command.
     """
     from openbook.diagnosis import results
     from openbook.diagnosis.bench import Bench
@@ -94,19 +97,19 @@ def run(
 
     if fail_under is not None and math.isnan(fail_under):
         raise ConfigError("--fail-under must be a number from 0 to 1, not nan.")
-    current = context.settings(docs=docs, kb=kb)
+    settings = context.read_settings(docs=docs, kb=kb)
     table = _writable(table, questions)
     asked = _reviewed(questions)
     digest = questions_digest(asked)
-    base, embedder = context.open_asked(current, docs)
+    base, embedder = context.open_asked(settings, docs)
     seen = scope.of(base)
-    folder = out or current.diagnoses_dir / _name(questions, digest, base, seen, current)
+    folder = output or settings.diagnoses_dir / _name(questions, digest, base, seen, settings)
     files: list[Path] = []
     more: dict[str, Extras] = {}
-    with on_cluster.models(current, cluster) as (open_model, at_once):
-        for name in dict.fromkeys(models or (current.model,)):
+    with on_cluster.models(settings, cluster) as (open_model, at_once):
+        for name in dict.fromkeys(models or (settings.model,)):
             # What is computed of altered passages must not outlive the run: no purge of a document would find it.
-            own = replace(current, model=name, kv_disk=0 if probes else current.kv_disk)
+            own = replace(settings, model=name, kv_disk=0 if probes else settings.kv_disk)
             with closing(open_model(own)) as model:
                 bench = Bench(model, base, embedder, seen, openbook.Options.of(own), at_once).pinned()
                 path, probed = _ask_all(asked[:limit], bench, digest, folder, probes=probes)
@@ -114,15 +117,14 @@ def run(
                 if probed is not None:
                     more[model.identity.name] = Extras(probed)
         if judge is not None:
-            with closing(open_model(replace(current, model=judge))) as judging:
-                _judge(judging, at_once, files, more, limit)
+            with closing(open_model(replace(settings, model=judge))) as judging:
+                _judge(judging, at_once, files, more, len(asked[:limit]))
 
     title = f"Diagnosis of {questions.name}"
     others = results.of_other_models(files)
-    summaries, comparisons = results.write_results(folder, title, [*files, *others], limit, more)
-    value = {**results.numbers(title, summaries, comparisons, more), "folder": folder}
+    summaries, comparisons, numbers = results.write_results(folder, title, [*files, *others], limit, more)
     summaries, before = summaries[: len(files)], summaries[len(files) :]
-    display.show(as_json, value, _print_diagnosis, summaries, comparisons, folder, more)
+    display.show(as_json, {**numbers, "folder": folder}, _print_diagnosis, summaries, comparisons, folder, more)
     if before:
         names = ", ".join(f"{each.name} ({each.overall.questions} questions)" for each in before)
         display.note(f"Also in the report, because they were asked before: {names}.")
@@ -136,12 +138,11 @@ def _ask_all(
 ) -> tuple[Path, ProbeRun | None]:
     """Ask the questions in all ways. Returns the file of what was observed, and what the probes found."""
     from openbook.diagnosis import results
-    from openbook.diagnosis.run_log import Observation, open_run_log
     from openbook.diagnosis.runner import run_probes, run_questions
 
     path = results.observations_path(folder, bench.model.identity)
-    with display.progress("diagnose") as show, open_run_log(path, bench.header(digest), Observation) as log:
-        run_questions(asked, bench, log, progress=show)
+    with display.progress("diagnose") as show:
+        run_questions(asked, bench, digest, path=path, progress=show)
     if not probes:
         return path, None
     with display.progress("probe") as show:
@@ -172,14 +173,14 @@ def _reviewed(path: Path) -> list[Question]:
     return questions
 
 
-def _name(file: Path, digest: str, base: KnowledgeBase, scope: Scope, current: Settings) -> str:
+def _name(file: Path, digest: str, base: KnowledgeBase, scope: Scope, settings: Settings) -> str:
     """Where the results go by default: another place for other questions, documents or settings."""
-    reading = [current.passages, current.strategy, current.max_tokens, current.context_tokens]
+    reading = [settings.passages, settings.strategy, settings.max_tokens, settings.context_tokens]
     asked = [digest, base.id, base.kept_version(scope.as_of), scope.where, sorted(scope.labels), reading]
     return f"{file.name.partition('.')[0][:40]}-{sha256_hex(canonical_json(asked))[:12]}"
 
 
-def _judge(judge: FrozenModel, at_once: int, files: Sequence[Path], more: dict[str, Extras], limit: int | None) -> None:
+def _judge(judge: FrozenModel, at_once: int, files: Sequence[Path], more: dict[str, Extras], questions: int) -> None:
     """Let a model judge the answers in these observations; its opinion goes into `more`."""
     from openbook.diagnosis.llm_judge import second_opinion
     from openbook.diagnosis.report import Extras
@@ -190,7 +191,7 @@ def _judge(judge: FrozenModel, at_once: int, files: Sequence[Path], more: dict[s
         for file in files:
             model = read_observations(file)[0].model
             path = opinions_path(file.parent, judge.identity, model)
-            opinion = second_opinion(file, judge, path, limit=limit, at_once=at_once, progress=show)
+            opinion = second_opinion(file, judge, path, questions, at_once=at_once, progress=show)
             more[model.name] = replace(more.get(model.name, Extras()), opinion=opinion)
 
 
@@ -210,7 +211,7 @@ def _check_results(summaries: Sequence[ModelSummary], files: Sequence[Path], wan
         if wanted is not None and group.right.count < Fraction(str(wanted)) * group.questions:
             failed = f", {group.failed} of which failed" if group.failed else ""
             raise OpenBookError(
-                f"{summary.name} is right, or rightly silent, on {group.right.count} of {group.questions} questions{failed}: "
+                f"{summary.name} is right, or abstained rightly, on {group.right.count} of {group.questions} questions{failed}: "
                 f"less than --fail-under {wanted:g}."
             )
 
@@ -219,9 +220,10 @@ def _check_results(summaries: Sequence[ModelSummary], files: Sequence[Path], wan
 @click.argument("files", nargs=-1, required=True, type=PATH)
 @JSON
 def compare(files: tuple[Path, ...], as_json: bool) -> None:
-    """Compare the diagnoses in FILES (each a diagnosis.json): every model with the first, on the questions both have.
+    """Compare the models of diagnoses, each with the first.
 
-    The same question is one with the same words and accepted answers. Other questions are left out and counted.
+    FILES are the diagnosis.json of each. Compared are the questions that both have. The same question is one with the
+    same words and accepted answers. Other questions are left out and counted.
     """
     from openbook.diagnosis.results import read_outcomes
     from openbook.diagnosis.summary import compare as compare_two
@@ -259,7 +261,9 @@ def probe(
     limit: int,
     as_json: bool,
 ) -> None:
-    """Find out with QUESTIONS whether answers follow the passages, and what disturbs them.
+    """Find out whether answers follow the passages.
+
+    The questions of the file QUESTIONS show it, and what disturbs the answers.
 
     \b
     counterfactual  a value in the passage is altered: does the answer follow?
@@ -275,17 +279,17 @@ def probe(
     from openbook.diagnosis.runner import run_probes
 
     # What is computed of altered passages must not outlive the run: no purge of a document would find it.
-    current = context.settings(docs=docs, kb=kb, kv_disk=0, model=model)
+    settings = context.read_settings(docs=docs, kb=kb, kv_disk=0, model=model)
     asked = _reviewed(questions)
-    base, embedder = context.open_asked(current, docs)
+    base, embedder = context.open_asked(settings, docs)
     with (
-        closing(context.model_opener(current)()) as opened,
+        closing(context.model_opener(settings)()) as opened,
         display.progress("probe") as show,
         _until_interrupted() as interrupted,
     ):
         probed = run_probes(
             asked[:limit],
-            Bench(opened, base, embedder, options=openbook.Options.of(current)),
+            Bench(opened, base, embedder, options=openbook.Options.of(settings)).pinned(),
             questions_digest(asked),
             probes or PROBES,
             progress=show,
@@ -353,7 +357,7 @@ def _print_model(summary: ModelSummary) -> None:
         most = sorted(groups.items(), key=lambda each: (-each[1].questions, each[0]))[:_MOST_TAGS]
         if most:
             rows = [(key, str(each.questions), str(each.right)) for key, each in most]
-            _print_table((name, "questions", "right or rightly silent"), rows)
+            _print_table((name, "questions", "right, or abstained rightly"), rows)
         if len(groups) > len(most):
             display.say(f"and {len(groups) - len(most)} more in the report", "dim")
     for finding in advice(summary):

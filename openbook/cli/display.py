@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import json
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -92,6 +93,12 @@ def say_each(lines: Iterable[str]) -> None:
 def note(text: str, style: str = "") -> None:
     """On standard error, in one line."""
     error_console().print(printable(text), style=style, markup=False, soft_wrap=True)
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask on standard error, unless `yes`. Raises click.Abort for anything but a yes; the command then ends with 130."""
+    if not yes:
+        click.confirm(question, abort=True, err=True)
 
 
 def printable(text: str) -> str:
@@ -356,8 +363,11 @@ def print_hits(query: str, hits: Sequence[Hit]) -> None:
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def print_problems(verdicts: Sequence[Verdict]) -> None:
-    """The files that did not go in, on standard error. Those that a glob leaves out, as was asked, are only counted."""
+def print_problems(verdicts: Sequence[Verdict], place: Place | None = None) -> None:
+    """The files that did not go into the knowledge base (at `place`, if it stays there), on standard error.
+
+    Those that a glob leaves out, as was asked, are only counted.
+    """
     from openbook.knowledge.discovery import LEFT_OUT_BY
 
     problems = [
@@ -369,14 +379,15 @@ def print_problems(verdicts: Sequence[Verdict]) -> None:
             "red" if each.outcome == "failed" else "yellow",
         )
     if len(problems) > _MOST_PROBLEMS:
-        note(f"... and {len(problems) - _MOST_PROBLEMS} more; openbook status lists them all.")
+        all_of_them = f"; all are listed by: openbook status --kb {shlex.quote(str(place))}" if place else ""
+        note(f"... and {len(problems) - _MOST_PROBLEMS} more{all_of_them}")
 
 
 def with_advice(reason: str) -> str:
-    """Why a file did not go in, and with which option it does, where there is one."""
+    """Why a file did not go in, and with what it does, where that can be said."""
     from openbook.parsers import NEEDS_OCR
 
-    return reason.replace(NEEDS_OCR, f"{NEEDS_OCR} (openbook add FILE --ocr eng)")
+    return reason.replace(NEEDS_OCR, f"{NEEDS_OCR} (add it with --ocr eng, or set OPENBOOK_OCR=eng)")
 
 
 def characters(read: int, held: int) -> str:

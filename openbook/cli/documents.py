@@ -27,16 +27,18 @@ if TYPE_CHECKING:
 
 RETRY_S = 5.0  # after another writer, or a disk, refused a run
 
-_LABEL = click.option("--label", "labels", multiple=True, help="Who may see them: holders of this label (repeatable).")
+_LABEL = click.option(
+    "--label", "labels", multiple=True, help="Only holders of this label may see the documents (repeatable)."
+)
 _OCR = click.option("--ocr", help="Read scanned pages with Tesseract in these languages, such as eng+deu.")
-_CLUSTER = cluster_option("Parse and embed on all machines of")
+_CLUSTER = cluster_option("Parse and embed on all machines of", by_client=True)
 
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, type=EXISTING)
 @KB
 @_LABEL
-@click.option("--unlabel", multiple=True, help="Take this access label away from them (repeatable).")
+@click.option("--unlabel", multiple=True, help="Take this label away from the documents (repeatable).")
 @_OCR
 @_CLUSTER
 @JSON
@@ -49,19 +51,22 @@ def add(
     cluster: str | None,
     as_json: bool,
 ) -> None:
-    """Put PATHS (files, and all files below folders) into the knowledge base as one new version."""
+    """Put PATHS into the knowledge base, as one new version.
+
+    PATHS are files, or folders for all files below.
+    """
     from openbook.knowledge.scope import checked_labels
 
-    current = context.settings(kb=kb, ocr=ocr)
-    base, embedder = context.ensure_base(current)
-    options = replace(context.run_options(current), labels=checked_labels(labels), unlabel=checked_labels(unlabel))
+    settings = context.read_settings(kb=kb, ocr=ocr)
+    base, embedder = context.ensure_base(settings)
+    options = replace(context.run_options(settings), labels=checked_labels(labels), unlabel=checked_labels(unlabel))
     with (
         context.joined(cluster),
         context.workers(cluster, embedder, options) as (embedder, options),
         display.stages() as progress,
     ):
         report = openbook.add(base, paths, embedder, replace(options, retry=True, progress=progress))
-    _show(report, current.kb_place, as_json)
+    _show(report, settings.kb_place, as_json)
     if not any(each.outcome in ("added", "updated", "unchanged", "duplicate") for each in report.verdicts):
         raise KnowledgeError(f"Nothing readable in {', '.join(map(str, paths))}: no document went in.")
 
@@ -71,7 +76,7 @@ def _show(report: Report, place: Place, as_json: bool) -> None:
 
 
 def _print_report(report: Report, place: Place) -> None:
-    display.print_problems(report.verdicts)
+    display.print_problems(report.verdicts, place)
     counts = Counter(each.outcome for each in report.verdicts)
     told = [f"{counts[outcome]} {outcome}" for outcome in get_args(Outcome) if counts[outcome]]
     tally = ", ".join(told) or "no files found"
@@ -99,7 +104,7 @@ def _print_report(report: Report, place: Place) -> None:
 @_LABEL
 @_OCR
 @_CLUSTER
-@click.option("--reset", is_flag=True, help="Forget the globs and labels that FOLDER had before.")
+@click.option("--reset", is_flag=True, help="Forget the globs, labels and OCR that FOLDER had before.")
 @click.option("--forget", is_flag=True, help="Stop syncing FOLDER. Its documents stay.")
 @click.option("--watch", is_flag=True, help="Keep running and follow changes until interrupted.")
 @JSON
@@ -116,26 +121,28 @@ def sync(
     watch: bool,
     as_json: bool,
 ) -> None:
-    """Make the knowledge base equal to FOLDER: what is new, changed, renamed or gone, as one new version.
+    """Make the knowledge base equal to FOLDER, as a new version.
 
-    FOLDER, its globs, labels and OCR are remembered and hold until others are given, or --reset. Without FOLDER, all
-    remembered folders are brought up to date together.
+    It takes in what is new, changed, renamed or gone. FOLDER, its globs, labels and OCR are remembered and hold until
+    others are given, or --reset. Without FOLDER, all remembered folders are brought up to date together.
     """
     from openbook.knowledge.discovery import Rules, SyncedFolder, check_exists, display_path
     from openbook.knowledge.scope import checked_labels
     from openbook.knowledge.updates import forget_synced_folder, sync_folders, synced_folders
 
-    current = context.settings(kb=kb, ocr=ocr)
-    if folder is None and (include or exclude or labels or reset or forget):
-        raise ConfigError("--include, --exclude, --label, --reset and --forget need a folder: openbook sync FOLDER ...")
+    settings = context.read_settings(kb=kb, ocr=ocr)
+    if folder is None and (include or exclude or labels or ocr or reset or forget):
+        raise ConfigError(
+            "--include, --exclude, --label, --ocr, --reset and --forget need a folder: openbook sync FOLDER ..."
+        )
     if folder is not None and forget:
-        forget_synced_folder(context.open_base(current), folder)
+        forget_synced_folder(context.open_base(settings), folder)
         said = f"{folder} is no longer synced. To remove its documents: openbook remove {folder}"
         display.show(as_json, {"forgotten": str(folder)}, click.echo, said)
         return
     if folder is not None:
         check_exists(folder)
-    base, embedder = context.ensure_base(current) if folder else context.open_searchable(current)
+    base, embedder = context.ensure_base(settings) if folder else context.open_searchable(settings)
     folders = synced_folders(base)
     if folder is not None:
         folder = Path(os.path.abspath(folder))
@@ -143,16 +150,16 @@ def sync(
         before = known[0] if known else SyncedFolder(folder)
         rules = Rules(include, exclude) if include or exclude else before.rules
         held = checked_labels(labels) or before.labels
-        folders = [SyncedFolder(folder, rules, held, current.ocr or before.ocr)]
+        folders = [SyncedFolder(folder, rules, held, settings.ocr or before.ocr)]
     elif not folders:
         raise KnowledgeError(f"No folder was synced into {base.store} yet. Name one: openbook sync FOLDER")
     roots = {display_path(each.folder) for each in folders}
 
     def run() -> None:
-        options = context.run_options(current)
+        options = context.run_options(settings)
         with context.workers(cluster, embedder, options) as (at_work, options), display.stages() as progress:
             report = sync_folders(base, folders, at_work, replace(options, progress=progress))
-        _show(report, current.kb_place, as_json)
+        _show(report, settings.kb_place, as_json)
         if failed := [each for each in report.verdicts if each.outcome == "failed" and each.path in roots]:
             raise KnowledgeError(f"{len(failed)} of {len(folders)} folders could not be synced: {failed[0].reason}.")
 
@@ -191,14 +198,17 @@ def _watch(folders: list[Path], run: Callable[[], None]) -> None:
 @KB
 @JSON
 def remove(documents: tuple[str, ...], kb: Place | None, as_json: bool) -> None:
-    """Take DOCUMENTS (paths, or folders for all below) out as one new version. Older versions keep them; see purge."""
+    """Take documents out; older versions keep them.
+
+    DOCUMENTS are paths, or folders for all below. They go in one new version. See also: openbook purge
+    """
     from openbook.knowledge.discovery import display_path, path_displayed
     from openbook.knowledge.updates import synced_folders
 
-    current = context.settings(kb=kb)
-    base = context.open_base(current)
+    settings = context.read_settings(kb=kb)
+    base = context.open_base(settings)
     report = openbook.remove(base, documents)
-    _show(report, current.kb_place, as_json)
+    _show(report, settings.kb_place, as_json)
     folders = tuple(f"{display_path(each.folder)}/" for each in synced_folders(base))
     back = [
         each.path
@@ -222,18 +232,19 @@ def remove(documents: tuple[str, ...], kb: Place | None, as_json: bool) -> None:
 def purge(
     documents: tuple[str, ...], kb: Place | None, copies: bool, yes: bool, proof: Path | None, as_json: bool
 ) -> None:
-    """Delete DOCUMENTS (paths, or folders for all below) from all versions, indexes and caches, and prove it by a scan.
+    """Delete documents from all versions, and prove it.
 
+    DOCUMENTS are paths, or folders for all below. They go from all versions, indexes and caches, and a scan proves it.
     Exits with 4 when the documents are purged but a file in the home folder may still hold traces. It names each such file.
     """
     from openbook.deletion import PurgeTargets, finish_purge_everywhere, proof_of, purge_everywhere
     from openbook.knowledge.erasure import resolve_in_all_versions
 
-    current = context.settings(kb=kb)
-    base = context.open_base(current)
+    settings = context.read_settings(kb=kb)
+    base = context.open_base(settings)
     if proof is not None:
-        context.check_signing(proof, current)
-    targets = PurgeTargets.of(current)
+        context.check_signing(proof, settings)
+    targets = PurgeTargets.of(settings)
     finished = finish_purge_everywhere(base, targets)
     try:
         paths = resolve_in_all_versions(base, documents)
@@ -245,12 +256,11 @@ def purge(
             raise KnowledgeError(f"{said} So no proof is written.") from error
         display.show(as_json, {"finished": True}, click.echo, said)
         return
-    if not yes:
-        many = f"{display.count(len(paths), 'document')} ({display.short_paths(paths)})"
-        click.confirm(f"Delete {many} from all versions? This cannot be undone.", abort=True, err=True)
+    many = f"{display.count(len(paths), 'document')} ({display.short_paths(paths)})"
+    display.confirm(f"Delete {many} from all versions? This cannot be undone.", yes=yes)
     done = purge_everywhere(base, documents, targets, copies=copies)
     if proof is not None:
-        context.write_signed(proof, current, proof_of(done, base))
+        context.write_signed(proof, settings, proof_of(done, base))
     kinds = ("caches", "states", "diagnoses", "runs", "unfinished")
     value = asdict(done.purged) | {f"{kind}_dropped": getattr(done.deleted, kind) for kind in kinds}
     value |= {"models_that_learned_it": done.carried, "proved": done.proved}
@@ -258,7 +268,7 @@ def purge(
     display.show(as_json, value, _print_purged, done)
     if not done.proved:
         raise KnowledgeError(
-            f"The purge is not proved: {display.count(len(done.not_clean), 'path')} below {current.home} may hold "
+            f"The purge is not proved: {display.count(len(done.not_clean), 'path')} below {settings.home} may hold "
             "traces of the documents. They are listed with what to do."
         )
 
@@ -270,7 +280,7 @@ def _print_purged(done: PurgedEverywhere) -> None:
     scanned = f"{display.count(done.files, 'file')}, {done.bytes:,} bytes scanned"
     if done.proved:
         display.say(
-            f"Proof: {scanned}; of their text, names, keys and vectors nothing is left that no other document holds."
+            f"Proof: {scanned}; nothing of their text, names, keys or vectors is left, except what other documents hold too."
         )
     else:
         display.say(f"Not proved: {scanned}, but these may hold traces of them:", "red")

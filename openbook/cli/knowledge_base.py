@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import click
 
 import openbook
 from openbook.cli import context, display, on_cluster, private
-from openbook.cli.options import JSON, KB, MODEL, REPLICAS, cluster_option
+from openbook.cli.options import JSON, KB, MODEL, cluster_option
 from openbook.config import Place
 from openbook.errors import ConfigError, ContextOverflow, KnowledgeBaseDamaged
 
@@ -33,11 +34,11 @@ _MOST_VERSIONS = 20
 @click.option("--check", is_flag=True, help="Also compare all texts and indexes with their digests.")
 @JSON
 def status(kb: Place | None, documents: bool, check: bool, as_json: bool) -> None:
-    """Show the knowledge base's version and size, its embedder, and the files that were not added."""
+    """Show what is in the knowledge base, and what is not."""
     from openbook.inference.embedder import model_digest_of
     from openbook.knowledge.check import check as check_base
 
-    settings = context.settings(kb=kb)
+    settings = context.read_settings(kb=kb)
     place = settings.kb_place
     base = openbook.KnowledgeBase.open(place, damaged=check)
     if documents:
@@ -71,6 +72,7 @@ def _print_status(
     checked: CheckResult | None,
 ) -> None:
     copies = f" ({status.texts:,} different)" if status.texts != status.documents else ""
+    kept = f"{display.count(states.states, 'state')}, {states.bytes / 1e6:,.1f} of at most {most_mb:,} MB"
     rows = {
         "Knowledge base": display.short_path(place),
         "Version": f"{status.version} ({status.versions_kept} kept)",
@@ -80,13 +82,13 @@ def _print_status(
         "Embedder": f"{status.embedder.name} ({status.embedder.digest[:12]}, {status.embedder.dimensions} dimensions)",
         "On disk": f"{status.bytes_on_disk / 1e6:,.1f} MB",
         "Synced from": ", ".join(map(display.short_path, status.sources)),
-        "Read ahead": f"{display.count(states.states, 'state')}, {states.bytes / 1e6:,.1f} of at most {most_mb:,} MB",
+        "Kept states": f"{kept}, of all knowledge bases",
     }
     for name, value in rows.items():
         if value:
             display.say(f"{name:<15} {value}")
     if status.not_in:
-        display.say(f"\nNot in it ({len(status.not_in)}):")
+        display.say(f"\nFiles not in the knowledge base ({len(status.not_in)}):")
     by_reason: dict[tuple[str, str], list[str]] = {}
     for each in sorted(status.not_in, key=lambda v: (v.outcome, v.reason)):
         by_reason.setdefault((each.outcome, display.with_advice(each.reason)), []).append(display.short_path(each.path))
@@ -117,10 +119,10 @@ def _print_check(checked: CheckResult) -> None:
 @KB
 @JSON
 def history(kb: Place | None, as_json: bool) -> None:
-    """List the kept versions, newest first: when, what changed, how many documents, tags."""
+    """List the kept versions, newest first."""
     from openbook.knowledge.versions import history as versions_of
 
-    found = versions_of(context.open_base(context.settings(kb=kb)))
+    found = versions_of(context.open_base(context.read_settings(kb=kb)))
     display.show(as_json, {"versions": found}, _print_history, found)
 
 
@@ -139,13 +141,14 @@ def _print_history(versions: Sequence[Version]) -> None:
 @KB
 @JSON
 def diff(before: str, after: str | None, kb: Place | None, as_json: bool) -> None:
-    """Show which documents and passages changed from version BEFORE to AFTER (default: the newest).
+    """Show what changed from one version to another.
 
-    A version is its number, a tag or a time such as 2026-01-31T12:00.
+    The documents and passages that differ between version BEFORE and AFTER (default: the newest). A version is its
+    number, a tag or a time such as 2026-01-31T12:00.
     """
     from openbook.knowledge import versions
 
-    base = context.open_base(context.settings(kb=kb))
+    base = context.open_base(context.read_settings(kb=kb))
     end = versions.resolve_version(base, after) if after else base.version
     found = versions.diff(base, versions.resolve_version(base, before), end)
     display.show(as_json, found, _print_difference, found)
@@ -184,7 +187,7 @@ def tag(name: str, version: str | None, kb: Place | None, drop: bool) -> None:
     """Give VERSION (default: the newest) a NAME. A tagged version is never pruned."""
     from openbook.knowledge import versions
 
-    base = context.open_base(context.settings(kb=kb))
+    base = context.open_base(context.read_settings(kb=kb))
     if drop:
         versions.drop_tag(base, name)
         click.echo(f"Dropped the tag {name}.")
@@ -197,10 +200,13 @@ def tag(name: str, version: str | None, kb: Place | None, drop: bool) -> None:
 @click.argument("version")
 @KB
 def restore(version: str, kb: Place | None) -> None:
-    """Make a new version that holds exactly the documents of VERSION (a number, a tag or a time)."""
+    """Bring back the documents of VERSION as a new version.
+
+    The new version holds exactly these. VERSION is a number, a tag or a time.
+    """
     from openbook.knowledge import versions
 
-    base = context.open_base(context.settings(kb=kb))
+    base = context.open_base(context.read_settings(kb=kb))
     before, wanted = base.version, versions.resolve_version(base, version)
     number = versions.restore(base, wanted)
     click.echo(f"Version {number} has the documents of version {wanted}{' already' if number == before else ''}.")
@@ -209,14 +215,14 @@ def restore(version: str, kb: Place | None) -> None:
 @click.command()
 @KB
 @click.option("--keep", type=click.IntRange(1), help="Keep the N newest versions.")
-@click.option("--save", is_flag=True, help="Apply this after every later change too.")
+@click.option("--save", is_flag=True, help="Also keep only the N newest versions after each later change.")
 @JSON
 def prune(kb: Place | None, keep: int | None, save: bool, as_json: bool) -> None:
     """Delete old versions and what only they hold. The newest and tagged versions always stay."""
     from openbook.knowledge import versions
     from openbook.knowledge.base import version_ranges
 
-    base = context.open_base(context.settings(kb=kb))
+    base = context.open_base(context.read_settings(kb=kb))
     keep = keep or versions.retention(base.connection)
     if keep is None:
         raise ConfigError("Say what to keep: give --keep N.")
@@ -233,50 +239,55 @@ def prune(kb: Place | None, keep: int | None, save: bool, as_json: bool) -> None
 @click.argument("embedder")
 @KB
 def reembed(embedder: str, kb: Place | None) -> None:
-    """Embed all passages with another EMBEDDER, beside the old vectors, then switch at once."""
+    """Embed all passages anew, with another EMBEDDER.
+
+    The old vectors serve until all new ones are there.
+    """
     from openbook.knowledge.embeddings import reembed as embed_anew
 
-    current = context.settings(kb=kb)
-    base = context.open_base(current)
-    opened = context.open_embedder(current, embedder)
+    settings = context.read_settings(kb=kb)
+    base = context.open_base(settings)
+    opened = context.open_embedder(settings, embedder)
     if opened.identity == base.embedder:
-        click.echo(f"{current.kb_place} has the embedder {embedder} already.")
+        click.echo(f"{settings.kb_place} has the embedder {embedder} already.")
         return
     with display.stages() as progress:
         version, count = embed_anew(base, opened, progress=progress)
-    click.echo(f"{count:,} texts embedded with {embedder}. {current.kb_place} is at version {version}.")
+    click.echo(f"{count:,} texts embedded with {embedder}. {settings.kb_place} is at version {version}.")
 
 
 @click.command()
 @KB
 @MODEL
-@click.option("--top", type=click.IntRange(1), help="Read at most N passages, of the newest documents first.")
+@click.option("-n", "--limit", type=click.IntRange(1), help="How many passages at most, of the newest documents first.")
 @cluster_option("Let replicas read on")
-@REPLICAS
-def warm(
-    kb: Place | None, model: str | None, top: int | None, cluster: str | None, replicas: tuple[int, int] | None
-) -> None:
-    """Let the model read passages ahead, so that the first question on them is answered as fast as the second.
+@click.option("--replicas", type=click.IntRange(1, 9999), help="How many replicas (default: 1).")
+def warm(kb: Place | None, model: str | None, limit: int | None, cluster: str | None, replicas: int | None) -> None:
+    """Let the model read passages before the first question.
 
-    What was read is kept on disk, up to the setting kv_disk; passages beyond it are not read. Documents with access
-    labels are not read ahead. After an interruption, run the same command again. With --cluster it is kept where `serve`
-    looks for it with the same --cluster and --replicas.
+    The first question on them is then answered as fast as the second. What was read is kept on disk, up to the setting
+    kv_disk; passages beyond it are not read. Documents with access labels are not read ahead. After an interruption,
+    run the same command again. With --cluster it is kept where `serve` looks for it with the same --cluster and
+    --replicas.
     """
-    _, most = on_cluster.replica_bounds(replicas, cluster)
-    current = context.settings(kb=kb, model=model)
-    if current.base_url:
+    from openbook.answer import strategy_of
+
+    bounds = on_cluster.replica_bounds((replicas, replicas) if replicas else None, cluster)
+    settings = context.read_settings(kb=kb, model=model)
+    if settings.base_url:
         raise ConfigError("A model behind a server cannot read ahead; unset base_url.")
-    base = context.open_base(current)
-    states = context.kv_cache(current)
+    base = context.open_base(settings)
+    states = context.kv_cache(settings)
     before = states.kept()
     with ExitStack() as stack:
         if cluster is None:
-            opened, at_once = context.open_stored(current, context.ready_model(current, current.model), states), 1
+            opened, at_once = context.open_stored(settings, context.ready_model(settings, settings.model), states), 1
         else:
-            open_model, at_once = stack.enter_context(on_cluster.replicas(current, cluster, (most, most)))
-            opened = open_model(current)
+            open_model, at_once = stack.enter_context(on_cluster.replicas(settings, cluster, bounds))
+            opened = open_model(settings)
         stack.enter_context(closing(opened))
-        tokens = _read_ahead(base, opened, top, at_once)
+        by_passage = strategy_of(settings.strategy, opened, openbook.Decoding()) == "each"  # otherwise it reads windows
+        tokens = _read_ahead(base, opened, limit, at_once, by_passage=by_passage)
     read, too_long, left = sum(map(bool, tokens)), tokens.count(None), tokens.count(0)
     said = f"{read:,} of {len(tokens):,} passages are read ({sum(filter(None, tokens)):,} tokens)"
     if cluster is None:
@@ -288,11 +299,13 @@ def warm(
     if states.problem:
         click.echo(f"Not all could be kept: {states.problem}.")
     elif left:
-        room = "on the machines of the replicas" if cluster else f"(now {current.kv_disk:,} MB)"
+        room = "on the machines of the replicas" if cluster else f"(now {settings.kv_disk:,} MB)"
         click.echo(f"There is no room for the other {left:,}. Raise kv_disk {room} to read them too.")
 
 
-def _read_ahead(base: KnowledgeBase, model: FrozenModel, top: int | None, at_once: int) -> list[int | None]:
+def _read_ahead(
+    base: KnowledgeBase, model: FrozenModel, limit: int | None, at_once: int, *, by_passage: bool
+) -> list[int | None]:
     """How many tokens were read of each passage, newest documents first; 0: there is no room, None: it is too long."""
     from openbook.knowledge.passages import in_windows
     from openbook.knowledge.scope import UNLABELLED
@@ -301,8 +314,8 @@ def _read_ahead(base: KnowledgeBase, model: FrozenModel, top: int | None, at_onc
 
     model = model.for_request()
     by_document = map(base.passages, base.documents(UNLABELLED, newest_first=True))
-    reads_passages = model.reads_each and not model.parallel_passages  # otherwise it reads windows
-    passages = [each for found in by_document for each in (found if reads_passages else in_windows(found))][:top]
+    to_read = (each for found in by_document for each in (found if by_passage else in_windows(found)))
+    passages = list(islice(to_read, limit))
 
     def read(passage: Passage, _: Cancelled) -> int | None:
         try:

@@ -6,7 +6,7 @@ import dataclasses
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ import click
 
 from openbook.cli import context, display
 from openbook.cli.options import EXISTING, JSON, PATH, YES
-from openbook.errors import ModelError, UnknownModel
+from openbook.errors import ModelError, ModelNotVerified, UnknownModel
 
 if TYPE_CHECKING:
     from openbook.config import Settings
@@ -32,7 +32,7 @@ def models() -> None:
 
 
 def _store() -> ModelStore:
-    return context.store(context.settings())
+    return context.store(context.read_settings())
 
 
 @models.command("list")
@@ -82,7 +82,7 @@ def _print_available(rows: Sequence[dict[str, Any]]) -> None:
 @models.command()
 @click.argument("name")
 def pull(name: str) -> None:
-    """Fetch NAME from the catalogue, or hf://OWNER/REPO/FILE.gguf from the hub."""
+    """Fetch a model by its NAME, or hf://OWNER/REPO/FILE.gguf."""
     from openbook.inference.trial import check_usable
     from openbook.models import pull as pull_model
 
@@ -97,7 +97,10 @@ def pull(name: str) -> None:
 @click.option("--licence", help="Its licence, if the file does not say.")
 @click.option("--knowledge-cutoff", help="YYYY-MM-DD: its training data holds nothing later.")
 def import_file(file: Path, name: str | None, licence: str | None, knowledge_cutoff: str | None) -> None:
-    """Copy a GGUF FILE into the store as a new frozen model, after a separate process has loaded it and run a prompt."""
+    """Copy a GGUF FILE into the store as a new frozen model.
+
+    Before that, a separate process loads it and runs a prompt.
+    """
     from openbook.inference.trial import check_usable
     from openbook.models import import_gguf
 
@@ -136,7 +139,10 @@ def _print_summary(summary: Mapping[str, Any]) -> None:
 @models.command()
 @click.argument("name")
 def verify(name: str) -> None:
-    """Read every byte of NAME and compare it with its digest; of an adapter also its base, and what both were merged into."""
+    """Read every byte of NAME and compare it with its digest.
+
+    Of an adapter also its base, and what both were merged into.
+    """
     from openbook.models.verify import raise_not_verified
 
     store = _store()
@@ -157,9 +163,10 @@ def verify(name: str) -> None:
 def remove(name: str, yes: bool) -> None:
     """Drop NAME, and delete the model if no other name means it."""
     store = _store()
-    if not yes and not click.confirm(f"Remove the model {name!r}?"):
-        display.say("Nothing was removed.")
-        return
+    if name not in store.named_models():  # a damaged one can be removed, but not resolved
+        with suppress(ModelNotVerified):
+            store.resolve(name)
+    display.confirm(f"Remove the model {name!r}?", yes=yes)
     gone = [digest[:12] for digest in store.remove(name)]
     if gone:
         display.say(f"{name} is removed; deleted {', '.join(gone)}.")
@@ -178,26 +185,27 @@ def remove(name: str, yes: bool) -> None:
 def promote(
     name: str, digest: str, reading: Path | None, known: Path | None, without_gate: bool, as_json: bool
 ) -> None:
-    """Make NAME mean the model DIGEST, if it reads and knows no worse than the present holder.
+    """Point NAME at the model DIGEST, if it is no worse.
 
-    If NAME is new, its holder is the model of that name in the catalogue, if there is one, or else the base of DIGEST.
+    It must be no worse at reading and at known facts than the model NAME points to now. A new NAME is compared with the
+    catalogue's model of that name, or else with the base of DIGEST.
     """
     from openbook.diagnosis.gate import KNOWN, READING, compare, load_eval_set, target_checks
     from openbook.inference.trial import check_usable
     from openbook.models.aliases import checked_name
 
-    current = context.settings()
-    store = context.store(current)
+    settings = context.read_settings()
+    store = context.store(settings)
     checked_name(name)
     candidate = store.resolve(digest)
     store.check_fast(candidate)
     check_usable(candidate)
-    holder = None if without_gate else _holder(store, name, candidate, current)
+    holder = None if without_gate else _holder(store, name, candidate, settings)
     checks = [] if without_gate else target_checks(candidate)
     if holder is not None:
         sets = load_eval_set(reading or READING), load_eval_set(known or KNOWN)
-        ready = (context.ready_model(current, each.digest) for each in (candidate, holder))
-        new, old = (context.open_stored(current, each) for each in ready)
+        ready = (context.ready_model(settings, each.digest) for each in (candidate, holder))
+        new, old = (context.open_stored(settings, each) for each in ready)
         with closing(new), closing(old), display.progress("gate") as progress:
             checks += compare(new, old, *sets, progress=progress)
     passed = all(check.passed for check in checks)
@@ -219,14 +227,14 @@ def _print_checks(checks: Sequence[Check], means: str) -> None:
         display.say(means)
 
 
-def _holder(store: ModelStore, name: str, candidate: ModelReference, current: Settings) -> ModelReference | None:
+def _holder(store: ModelStore, name: str, candidate: ModelReference, settings: Settings) -> ModelReference | None:
     """What the candidate is compared with. Raises UnknownModel where it is not in the store any more."""
     from openbook.models import CATALOGUE
 
     history = store.history(name)
     held = history[-1] if history else candidate.manifest.lineage
     if not history and name in CATALOGUE:
-        held = context.ready_model(current, name).digest
+        held = context.ready_model(settings, name).digest
     if not held or held == candidate.digest:
         return None
     try:
@@ -244,17 +252,20 @@ def _holder(store: ModelStore, name: str, candidate: ModelReference, current: Se
 @click.option("--quantisation", default="q8_0", show_default=True, help="f32, f16, bf16, q8_0, q4_1 or q4_0.")
 @JSON
 def merge(model: str, name: str, quantisation: str, as_json: bool) -> None:
-    """Write MODEL (an adapter together with its base, or any model) as one new model, and say how many answers change."""
+    """Write an adapter and its base as one new model.
+
+    MODEL is that adapter, or any model. It says how many answers change.
+    """
     from openbook.diagnosis.gate import READING, flips, load_eval_set
     from openbook.inference.trial import check_usable
     from openbook.models.gguf_writer import checked_quantisation
     from openbook.models.importer import merge as merge_models
 
-    current = context.settings()
-    store = context.store(current)
+    settings = context.read_settings()
+    store = context.store(settings)
     before = dataclasses.replace(store.resolve(model), merged=None)
     after = merge_models(store, before, checked_quantisation(quantisation), name, try_out=check_usable)
-    old, new = (context.open_stored(current, each) for each in (before, after))
+    old, new = (context.open_stored(settings, each) for each in (before, after))
     with closing(old), closing(new), display.progress("gate") as progress:
         probes = load_eval_set(READING)[:ANSWERS_COMPARED]
         changed = flips(old, new, probes, progress=progress)
@@ -267,18 +278,18 @@ def merge(model: str, name: str, quantisation: str, as_json: bool) -> None:
 @click.argument("name")
 @click.argument("folder", type=PATH)
 def export(name: str, folder: Path) -> None:
-    """Write NAME into the new FOLDER as safetensors, for vLLM, Transformers and PEFT (needs the extra train).
+    """Write NAME as safetensors, for other programs.
 
-    An adapter fits only the base that it was trained on: export that as well, since other quantisations of it have other
-    numbers.
+    The new FOLDER is for vLLM, Transformers and PEFT (needs the extra train). An adapter fits only the base that it was
+    trained on: export that as well, since other quantisations of it have other numbers.
     """
     from openbook.cli.train import check_installed
 
     check_installed()
-    current = context.settings()
-    reference = context.ready_model(current, name)
+    settings = context.read_settings()
+    reference = context.ready_model(settings, name)
     command = [sys.executable, "-P", "-m", "openbook.training.export", reference.digest, str(folder.absolute())]
-    done = subprocess.run([*command, "--store", str(current.models_dir)], check=False)
+    done = subprocess.run([*command, "--store", str(settings.models_dir)], check=False)
     if done.returncode:
         raise click.exceptions.Exit(done.returncode if done.returncode > 0 else 128 - done.returncode)
     display.say(f"{reference.name} ({reference.digest[:12]}) is in {folder}.")
@@ -295,7 +306,7 @@ def rollback(name: str) -> None:
 @click.argument("name")
 @JSON
 def lineage(name: str, as_json: bool) -> None:
-    """Show what NAME was trained from, how, and what was trained from it."""
+    """Show how NAME was trained, from what, and what from it."""
     from openbook.models.lineage import tree_of
 
     store = _store()
@@ -318,13 +329,13 @@ def _print_lineage(tree: Node, digest: str) -> None:
 @click.argument("document", type=EXISTING)
 @JSON
 def why(name: str, document: Path, as_json: bool) -> None:
-    """Say whether the text of DOCUMENT (a file) was in the training data of NAME, or of what NAME was trained from."""
+    """Say whether NAME has learned the text of DOCUMENT, a file."""
     from openbook.models.lineage import memberships_of
     from openbook.parsers import parse_file
 
-    current = context.settings()
-    store = context.store(current)
-    content, _ = parse_file(document, max_bytes=current.max_file_mb * 1_000_000)
+    settings = context.read_settings()
+    store = context.store(settings)
+    content, _ = parse_file(document, max_bytes=settings.max_file_mb * 1_000_000)
     found = memberships_of(store, store.resolve(name), content.text)
     display.show(as_json, {"document": document, "models": found}, display.say_each, map(str, found))
 

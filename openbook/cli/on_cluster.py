@@ -25,7 +25,7 @@ OpenModel: TypeAlias = "Callable[[Settings], FrozenModel]"
 
 @contextmanager
 def models(
-    current: Settings, cluster: str | None, bounds: tuple[int, int] | None = None, slots: int = 0
+    settings: Settings, cluster: str | None, bounds: tuple[int, int] | None = None, slots: int = 0
 ) -> Iterator[tuple[OpenModel, int]]:
     """(what opens the model of settings, how many requests it can use at once).
 
@@ -34,12 +34,12 @@ def models(
     if cluster is None:
         yield lambda own: context.model_opener(own, slots)(), 1
         return
-    with replicas(current, cluster, bounds) as there:
+    with replicas(settings, cluster, bounds) as there:
         yield there
 
 
 @contextmanager
-def replicas(current: Settings, cluster: str, bounds: tuple[int, int] | None) -> Iterator[tuple[OpenModel, int]]:
+def replicas(settings: Settings, cluster: str, bounds: tuple[int, int] | None) -> Iterator[tuple[OpenModel, int]]:
     """As `models`, in replicas on the Ray cluster at that address.
 
     `bounds`: the least and the most; None: as many as there is room for, each with the threads that the model would have here.
@@ -48,7 +48,7 @@ def replicas(current: Settings, cluster: str, bounds: tuple[int, int] | None) ->
     from openbook.cluster.connection import CLIENT, connect, disconnect, resolved
     from openbook.inference import prompt_counter
 
-    if current.base_url:
+    if settings.base_url:
         raise ConfigError("--cluster and --base-url exclude each other: the server at --base-url computes the answers.")
     address = resolved(cluster)
     if address.startswith(CLIENT):
@@ -62,9 +62,9 @@ def replicas(current: Settings, cluster: str, bounds: tuple[int, int] | None) ->
         from openbook.cluster.replicas import RUNNING, Replicas
 
         if bounds is None:
-            there = Replicas.filling(current.threads or available_cores())
+            there = Replicas.filling(settings.threads or available_cores())
         else:
-            there = Replicas.on_cluster(*bounds, current.threads)
+            there = Replicas.on_cluster(*bounds, settings.threads)
 
         def open_model(own: Settings) -> FrozenModel:
             reference = context.ready_model(own, own.model)

@@ -76,9 +76,10 @@ LOG = click.option("--log", type=PATH, help="Add each receipt to the log in this
 YES = click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
 
 
-def cluster_option(does: str) -> Callable[[Command], Command]:
-    """`--cluster`. `does`: what the command does on the machines of the cluster."""
-    addresses = "HOST:PORT, ray://HOST:PORT, auto, or local for a new one on this machine"
+def cluster_option(does: str, *, by_client: bool = False) -> Callable[[Command], Command]:
+    """`--cluster`. `does`: what the command does on the machines of the cluster. `by_client`: through Ray's client too."""
+    client = "ray://HOST:PORT, " if by_client else ""
+    addresses = f"HOST:PORT, {client}auto, or local for a new one on this machine"
     return click.option("--cluster", metavar="ADDRESS", help=f"{does} this Ray cluster: {addresses}.")
 
 

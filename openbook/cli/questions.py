@@ -37,11 +37,13 @@ def _check_new(output: Path) -> None:
 
 @questions.command()
 @KB
-@click.option("-n", "count", type=click.IntRange(1, 100_000), default=200, show_default=True, help="How many at most.")
+@click.option(
+    "-n", "--limit", type=click.IntRange(1, 100_000), default=200, show_default=True, help="How many at most."
+)
 @MODEL
 @cluster_option("Let the model write on all machines of")
 @_OUTPUT
-def draft(kb: Place | None, count: int, model: str | None, cluster: str | None, output: Path) -> None:
+def draft(kb: Place | None, limit: int, model: str | None, cluster: str | None, output: Path) -> None:
     """Let a model write questions that a knowledge base answers. They are drafts: review them before you use them.
 
     A run that was stopped goes on with the same command.
@@ -51,15 +53,15 @@ def draft(kb: Place | None, count: int, model: str | None, cluster: str | None, 
 
     _check_new(output)
     # Each passage is read once, for questions only, so what is computed of it is not kept.
-    current = context.settings(kb=kb, model=model, kv_disk=0)
-    base = context.must_hold_documents(context.open_base(current), str(current.kb_place))
+    settings = context.read_settings(kb=kb, model=model, kv_disk=0)
+    base = context.must_hold_documents(context.open_base(settings), str(settings.kb_place))
     log = question_drafts.ReplyLog(output.with_name(f"{output.name}.part"))
     with (
-        on_cluster.models(current, cluster) as (open_model, at_once),
-        closing(open_model(current)) as opened,
+        on_cluster.models(settings, cluster) as (open_model, at_once),
+        closing(open_model(settings)) as opened,
         display.progress("draft") as show,
     ):
-        found = question_drafts.draft(base, opened, count, log, at_once=at_once, progress=show)
+        found = question_drafts.draft(base, opened, limit, log, at_once=at_once, progress=show)
     if found.questions:
         write_questions(output, found.questions)
     log.path.unlink(missing_ok=True)
@@ -70,7 +72,7 @@ def draft(kb: Place | None, count: int, model: str | None, cluster: str | None, 
             f"No question could be drafted: the model read {found.passages:,} passages, and nothing that it wrote passed the "
             "checks. Choose a larger model with --model, or write questions by hand, one JSON object a line."
         )
-    few = f" of {count:,} wanted" if len(found.questions) < count else ""
+    few = f" of {limit:,} wanted" if len(found.questions) < limit else ""
     display.say(f"{len(found.questions):,} drafts{few} from {found.passages:,} passages, in {output}.")
     display.say(f"Nobody has read them yet. Review them: openbook questions review {output}")
 
@@ -86,7 +88,7 @@ def review(file: Path, kb: Place | None) -> None:
     drafts = work.drafts()
     if drafts:
         try:
-            base = context.open_base(context.settings(kb=kb))
+            base = context.open_base(context.read_settings(kb=kb))
         except KnowledgeBaseMissing:
             if kb is not None:
                 raise  # without one of your own, only the quotes are shown
@@ -166,7 +168,7 @@ def _typed(prompt: str) -> str | None:
 @click.argument("source", type=EXISTING)
 @_OUTPUT
 def import_(source: Path, output: Path) -> None:
-    """Turn the questions in SOURCE, a SQuAD or RAGAS file, into a file of OpenBook's own."""
+    """Turn SOURCE, a SQuAD or RAGAS file, into OpenBook's format."""
     from openbook.diagnosis.importers import load_questions
     from openbook.diagnosis.questions import write_questions
 

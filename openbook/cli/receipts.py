@@ -38,16 +38,17 @@ def _read(path: Path, most: int) -> bytes:
 @click.option("--kb", type=PLACE, help="The knowledge base that was asked (default: it is looked for).")
 @JSON
 def replay(receipt: Path, kb: Place | None, as_json: bool) -> None:
-    """Answer again from RECEIPT and compare byte for byte: the file of `openbook ask --json`, or the receipt in it.
+    """Answer again from a receipt and compare the bytes.
 
-    `-` is standard input. If RECEIPT is the folder of a log (`openbook ask --log`), every answer in it is compared. Exits with
-    0 if all answers are identical, else with 1, and says what differs.
+    RECEIPT is the file of `openbook ask --json`, or the receipt in it. `-` is standard input. If RECEIPT is the folder
+    of a log (`openbook ask --log`), every answer in it is compared. Exits with 0 if all answers are identical, else
+    with 1, and says what differs.
     """
     from openbook.receipts import MAX_RECEIPT_BYTES, parse_receipt, receipts_in
 
     is_log = receipt.is_dir()
     with ExitStack() as to_close:
-        again = _replayer(context.settings(kb=kb), kb, to_close)
+        again = _replayer(context.read_settings(kb=kb), kb, to_close)
         receipts = receipts_in(receipt) if is_log else [parse_receipt(_read(receipt, MAX_RECEIPT_BYTES))]
         results = [_of_log(again, each) if is_log else again(each) for each in receipts]
     different = [number for number, result in enumerate(results, start=1) if not result.identical]
@@ -77,24 +78,24 @@ def _of_log(again: Callable[[Receipt], ReplayResult], receipt: Receipt) -> Repla
         return ReplayResult((str(error),), None)
 
 
-def _replayer(current: Settings, kb: Place | None, to_close: ExitStack) -> Callable[[Receipt], ReplayResult]:
+def _replayer(settings: Settings, kb: Place | None, to_close: ExitStack) -> Callable[[Receipt], ReplayResult]:
     """Replays one receipt after the other. Each model and knowledge base is opened once."""
     from openbook.inference.llamacpp import slots_of
     from openbook.replay import knowledge_base_of
     from openbook.replay import replay as answer_again
 
-    states, store = context.kv_cache(current), context.store(current)
+    states, store = context.kv_cache(settings), context.store(settings)
 
     @functools.cache
     def opened(digest: str, slots: int) -> FrozenModel:
         reference = store.resolve(digest)
         store.check_fast(reference)
         try:
-            model = context.open_stored(current, reference, states, slots)
+            model = context.open_stored(settings, reference, states, slots)
         except EngineError:
             if not slots:
                 raise
-            model = context.open_stored(current, reference, states)  # no slots here: the replay tells what differs
+            model = context.open_stored(settings, reference, states)  # no slots here: the replay tells what differs
         return to_close.enter_context(closing(model))
 
     bases: dict[str | None, KnowledgeBase | None] = {}
@@ -107,21 +108,21 @@ def _replayer(current: Settings, kb: Place | None, to_close: ExitStack) -> Calla
             )
         name = receipt.knowledge_base
         if name not in bases:
-            bases[name] = knowledge_base_of(receipt, candidates(current, receipt, kb))
+            bases[name] = knowledge_base_of(receipt, candidates(settings, receipt, kb))
         return answer_again(receipt, opened(receipt.model.digest, slots_of(receipt.numeric_class)), bases[name])
 
     return again
 
 
-def candidates(current: Settings, receipt: Receipt, kb: Place | None) -> list[KnowledgeBase]:
+def candidates(settings: Settings, receipt: Receipt, kb: Place | None) -> list[KnowledgeBase]:
     """The knowledge bases that may be the receipt's: `kb`, or else the user's own, that of --docs, and the one remembered by id."""
     if (name := receipt.knowledge_base) is None:
         return []
     if kb is not None:
         return [openbook.KnowledgeBase.open(kb)]
-    of_docs = current.cache_dir / "docs" / name if name.isalnum() else None
+    of_docs = settings.cache_dir / "docs" / name if name.isalnum() else None
     found = []
-    for place in (current.kb_place, of_docs, context.remembered_place(current, name)):
+    for place in (settings.kb_place, of_docs, context.remembered_place(settings, name)):
         with suppress(KnowledgeBaseMissing):
             if place is not None:
                 found.append(openbook.KnowledgeBase.open(place))
@@ -135,13 +136,16 @@ def log() -> None:
 
 @log.command("verify")
 @click.argument("folder", type=PATH)
-@click.option("--head", default="", help="Also check that the line with this digest is still in the log.")
+@click.option("--head", help="Also check that the line with this digest is still in the log.")
 @JSON
-def verify_log(folder: Path, head: str, as_json: bool) -> None:
+def verify_log(folder: Path, head: str | None, as_json: bool) -> None:
     """Read the log in FOLDER and say whether its chain holds. Keep the digest that is printed: it names all lines."""
+    from openbook.models.aliases import is_digest
     from openbook.receipts import verify_log
 
-    receipts, last = verify_log(folder, head)
+    if head is not None and not is_digest(head):
+        raise ConfigError(f"--head must be the 64 hex digits that `openbook log verify` printed, not {head!r}.")
+    receipts, last = verify_log(folder, head or "")
     said = f"{receipts:,} receipts, none altered, none missing in between. The last line is {last}."
     display.show(as_json, {"receipts": receipts, "head": last}, display.say, said)
 
@@ -155,17 +159,17 @@ def verify_log(folder: Path, head: str, as_json: bool) -> None:
 @click.option("--show-key", is_flag=True, help="Show your own public key instead, for others to verify with.")
 @JSON
 def verify(file: Path | None, key: str, show_key: bool, as_json: bool) -> None:
-    """Check FILE, which `openbook purge --proof` or `openbook ask --sign` wrote, with the signer's public key.
+    """Check a signed document with the signer's public key.
 
-    `-` is standard input. Nothing else is needed, and nothing is written. Exits with 0 only when the holder of that key signed
-    it and no byte was changed since.
+    FILE is what `openbook purge --proof` or `openbook ask --sign` wrote; `-` is standard input. Nothing else is needed,
+    and nothing is written. Exits with 0 only when the holder of that key signed it and no byte was changed since.
     """
     from openbook import signatures
 
     if show_key == (file is not None):
         raise ConfigError("Give a FILE to verify, or --show-key.")
     if file is None:
-        own = signatures.public_key(context.settings().home)
+        own = signatures.public_key(context.read_settings().home)
         value = {"public_key": own, "fingerprint": signatures.fingerprint_of(own)}
         display.show(
             as_json, value, display.say, "Public key   {public_key}\nFingerprint  {fingerprint}".format(**value)

@@ -78,33 +78,33 @@ def serve(
     replicas: tuple[int, int] | None,
     **options: Any,
 ) -> None:
-    """Answer over HTTP until Ctrl-C: a web page, and an API in the shape of OpenAI's."""
+    """Answer over HTTP: a web page, and an API like OpenAI's."""
     with needs_extra("This", "serve"):
         from openbook.serving.app import create_app
         from openbook.serving.server import http_server, listen
     from openbook.knowledge.scope import checked_labels
     from openbook.serving.configuration import Bounds, Configuration
 
-    current = context.settings(model=model, base_url=base_url)
+    settings = context.read_settings(model=model, base_url=base_url)
     least, most = on_cluster.replica_bounds(replicas, cluster)
-    if slots and (cluster is not None or current.base_url):
-        where = "replicas on a cluster" if cluster is not None else current.base_url
+    if slots and (cluster is not None or settings.base_url):
+        where = "replicas on a cluster" if cluster is not None else settings.base_url
         raise ConfigError(f"--slots is for a model that runs in this process, not for {where}. Leave it out.")
-    places = tuple(each.absolute() if isinstance(each, Path) else each for each in places or [current.kb_place])
-    private.share_as([current.home, *places])
+    places = tuple(each.absolute() if isinstance(each, Path) else each for each in places or [settings.kb_place])
+    private.share_as([settings.home, *places])
     configuration = Configuration(
-        settings=current,
+        settings=settings,
         labels=checked_labels(labels),
         bounds=Bounds.sized(slots, most),
-        ingest=context.run_options(current),
+        ingest=context.run_options(settings),
         **options,
     )
-    for advice in private.open_folders([current.home, *places]).values():
+    for advice in private.open_folders([settings.home, *places]).values():
         click.echo(advice, err=True)
     # Before the weights are mapped: a port that is taken shows at once.
     with listen(configuration.host, port) as listener, ExitStack() as stack:
-        open_model_of, _ = stack.enter_context(on_cluster.models(current, cluster, (least, most), slots))
-        app = create_app(configuration, *_opened(configuration, places, partial(open_model_of, current), stack))
+        open_model_of, _ = stack.enter_context(on_cluster.models(settings, cluster, (least, most), slots))
+        app = create_app(configuration, *_opened(configuration, places, partial(open_model_of, settings), stack))
         _log_to_standard_error()
         _first_key(configuration)
         _announce(configuration, listener.getsockname()[1], places)
@@ -121,13 +121,13 @@ def _opened(
     from openbook.serving.model_reload import named_in_store
     from openbook.serving.telemetry import provider_of
 
-    current = configuration.settings
-    bases, embedder = _open_bases(current, places)
+    settings = configuration.settings
+    bases, embedder = _open_bases(settings, places)
     if tracers := provider_of():
         stack.callback(tracers.shutdown)
     model = stack.enter_context(closing(open_model()))
     # The name of a model may come to mean another one: in the store, and not at another server.
-    source = None if current.base_url else named_in_store(current.models_dir, current.model, open_model)
+    source = None if settings.base_url else named_in_store(settings.models_dir, settings.model, open_model)
     return model, bases, embedder, tracers, source
 
 
@@ -150,7 +150,7 @@ def _announce(configuration: Configuration, port: int, places: tuple[Place, ...]
     click.echo(f"Listening on http://{shown}:{port}/v1. Ctrl-C ends.", err=True)
 
 
-def _open_bases(current: Settings, places: tuple[Place, ...]) -> tuple[dict[str, KnowledgeBase], OnnxEmbedder]:
+def _open_bases(settings: Settings, places: tuple[Place, ...]) -> tuple[dict[str, KnowledgeBase], OnnxEmbedder]:
     """By the names of their folders or databases, all with one embedder. One that is not there yet is made."""
     from openbook.answer import CLOSED_BOOK
 
@@ -171,18 +171,18 @@ def _open_bases(current: Settings, places: tuple[Place, ...]) -> tuple[dict[str,
         except KnowledgeBaseMissing:
             there[place.name] = None
     made_with = next((base.embedder.name for base in there.values() if base), "")
-    embedder = context.open_embedder(current, made_with)
+    embedder = context.open_embedder(settings, made_with)
     bases: dict[str, KnowledgeBase] = {}
     for place in places:
         base = there[place.name]
         if base is None:
-            base = context.new_base(current, place, embedder)
+            base = context.new_base(settings, place, embedder)
             click.echo(
                 f"There was no knowledge base in {place}; an empty one was made. Put documents into it on the web page, or "
                 f"with: openbook add FILES --kb {place}",
                 err=True,
             )
-        context.remember_place(current, base)
+        context.remember_place(settings, base)
         bases[place.name] = base
     return bases, embedder
 
@@ -206,24 +206,25 @@ def _first_key(configuration: Configuration) -> None:
 @MODEL
 @LABEL
 def mcp(kb: Place | None, model: str | None, labels: tuple[str, ...]) -> None:
-    """Offer the knowledge base to another program over the Model Context Protocol: search, ask, read_document.
+    """Offer the knowledge base to a program that speaks MCP.
 
-    It talks over standard input and output. `openbook serve` offers the same tools over HTTP, at /mcp.
+    Its tools over the Model Context Protocol are search, ask and read_document. It talks over standard input and
+    output. `openbook serve` offers the same tools over HTTP, at /mcp.
     """
     with needs_extra("This", "serve"):
         from openbook.serving.mcp import stdio_server
     from openbook.knowledge.scope import Scope, checked_labels
 
-    current = context.settings(kb=kb, model=model)
-    base, embedder = context.open_asked(current, ())
+    settings = context.read_settings(kb=kb, model=model)
+    base, embedder = context.open_asked(settings, ())
     # Fetched and verified before the other program waits for an answer; opened when the first is asked for.
-    opening, opener = threading.Lock(), cache(context.model_opener(current))
+    opening, opener = threading.Lock(), cache(context.model_opener(settings))
 
     def open_model() -> FrozenModel:
         with opening:  # the first questions may come at once
             return opener()
 
-    scope, options = Scope(labels=checked_labels(labels)), openbook.Options.of(current)
+    scope, options = Scope(labels=checked_labels(labels)), openbook.Options.of(settings)
     server = stdio_server(base, embedder, open_model, scope=scope, options=options)
     try:
         server.run()
@@ -238,13 +239,13 @@ def mcp(kb: Place | None, model: str | None, labels: tuple[str, ...]) -> None:
 
 @click.group()
 def keys() -> None:
-    """API keys for `openbook serve`, kept as hashes in the home folder."""
+    """API keys for `openbook serve`, kept as hashes."""
 
 
 def _file() -> KeyFile:
     from openbook.serving.keys import KeyFile
 
-    return KeyFile(context.settings().home)
+    return KeyFile(context.read_settings().home)
 
 
 def _lasts(days: int | None) -> str:
@@ -255,7 +256,13 @@ def _lasts(days: int | None) -> str:
 
 @keys.command()
 @click.argument("name")
-@click.option("--right", type=click.Choice(["read", "write", "admin"]), default="read", help="Default: read.")
+@click.option(
+    "--right",
+    type=click.Choice(["read", "write", "admin"]),
+    default="read",
+    show_default=True,
+    help="What its holder may do.",
+)
 @click.option("--label", "labels", multiple=True, help="An access label that its holder has (repeatable).")
 @click.option("--days", type=int, help="Days until the key expires (default: never).")
 def new(name: str, right: str, labels: tuple[str, ...], days: int | None) -> None:
@@ -287,7 +294,7 @@ def rotate(key_id: str) -> None:
 @keys.command("list")
 @JSON
 def list_keys(as_json: bool) -> None:
-    """Show all keys: who, what they may do, which labels they hold, when each expires. Secrets are not stored."""
+    """Show all keys: whose, their rights, labels and days left."""
     file = _file()
     found = file.keys()
     value = [{**dataclasses.asdict(key), "days_left": file.days_left(key)} for key in found]

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +22,13 @@ from openbook.config import Place
 from openbook.errors import ConfigError, TrainingError, extra_missing
 from openbook.files import make_folder, replace_file, storage_errors
 from openbook.records import sha256_hex
-from openbook.runs import DOCUMENTS, METRICS, REPORT, RunSummary, find_run, flat
+from openbook.runs import DOCUMENTS, METRICS, REPORT, RunSummary, find_run, flat, numbers_of
 from openbook.runs import list_runs as runs_in
 
 if TYPE_CHECKING:
     from openbook.config import Settings
 
+_MOST_CHARS = 40  # of a value in a comparison
 NEEDED = ("torch", "transformers", "peft", "safetensors", "pydantic", "gguf")
 
 
@@ -51,36 +53,37 @@ def train(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Train the model that RECIPE (a TOML file) describes, and store it. --kb implies --from-kb.
+    """Train the model that RECIPE describes, and store it.
 
-    The base is never changed: what comes out is a new model with its own digest and its lineage.
+    RECIPE is a TOML file. --kb implies --from-kb. The base is never changed: what comes out is a new model with its own
+    digest and its lineage.
     """
     check_installed()
-    current = context.settings(kb=kb)
+    settings = context.read_settings(kb=kb)
     # By name and content of the recipe file: another recipe is another run.
     own = f"{recipe.stem}-{sha256_hex(recipe.read_bytes())[:8]}"
-    folder = run.absolute() if run else current.runs_dir / own
-    _fetch_base_model(current, recipe)
+    folder = run.absolute() if run else settings.runs_dir / own
+    _fetch_base_model(settings, recipe)
     # -P: no module is taken from the folder that this is started in.
     command = [sys.executable, "-P", "-m", "openbook.training", str(recipe.absolute())]
-    command += ["--store", str(current.models_dir)]
+    command += ["--store", str(settings.models_dir)]
     documents: Path | None = None
     if from_kb or kb:
-        content, version = _documents(current)
+        content, version = _documents(settings)
         if not run:  # another version is another run
             folder = folder.with_name(f"{folder.name}-{sha256_hex(version.encode())[:8]}")
         documents = folder / DOCUMENTS
         if dry_run:
-            current.runs_dir.mkdir(parents=True, exist_ok=True)
-            scrap = tempfile.TemporaryDirectory(prefix=".dry-run-", dir=current.runs_dir)  # where a purge finds it
+            settings.runs_dir.mkdir(parents=True, exist_ok=True)
+            scrap = tempfile.TemporaryDirectory(prefix=".dry-run-", dir=settings.runs_dir)  # where a purge finds it
             documents = Path(scrap.name) / DOCUMENTS
         elif (folder / METRICS).is_file() and not resume:
             raise TrainingError(
                 f"{folder} already holds a run. Continue it with --resume, or choose another folder with --run."
             )
-        elif resume and not run and not documents.is_file() and (begun := _begun_on_others(current, own)):
+        elif resume and not run and not documents.is_file() and (begun := _begun_on_others(settings, own)):
             raise TrainingError(
-                f"{folder} holds no run: the documents have changed since. To continue on those of that time: --run {begun}"
+                f"{folder} holds no run: the documents changed after the run began. To continue it with its own documents: --run {begun}"
             )
         with storage_errors(f"write to {folder}"):
             make_folder(documents.parent)
@@ -89,7 +92,7 @@ def train(
                 replace_file(documents, content)
             version = documents.with_suffix(".version").read_text(encoding="utf-8")
         command += ["--documents", str(documents), "--knowledge-base", version]
-    command += ["--folder", str(folder), "--threads", str(current.threads), "--device", device]
+    command += ["--folder", str(folder), "--threads", str(settings.threads), "--device", device]
     command += [flag for flag, wanted in (("--resume", resume), ("--dry-run", dry_run), ("--json", as_json)) if wanted]
     with subprocess.Popen(command) as child:
         # Ctrl-C, or a plain `kill`, belongs to the child, which ends its step and writes a checkpoint first.
@@ -104,14 +107,14 @@ def train(
         for path in (documents, documents.with_suffix(".version")):
             path.unlink(missing_ok=True)
     if code < 0:
-        click.echo(f"Error: {ended_by(-code)} Go on with --resume.", err=True)
+        click.echo(f"Error: {ended_by(-code)}{'' if dry_run else ' Go on with --resume.'}", err=True)
     if code:
         raise click.exceptions.Exit(code if code > 0 else 128 - code)
 
 
-def _begun_on_others(current: Settings, name: str) -> Path | None:
+def _begun_on_others(settings: Settings, name: str) -> Path | None:
     """The newest unfinished run of the recipe on another version of the documents."""
-    found = current.runs_dir.glob(f"{glob.escape(name)}-*/{DOCUMENTS}")
+    found = settings.runs_dir.glob(f"{glob.escape(name)}-*/{DOCUMENTS}")
     return max((each.parent for each in found), key=lambda each: each.stat().st_mtime, default=None)
 
 
@@ -130,7 +133,7 @@ def check_installed() -> None:
         raise extra_missing("Training", "train", missing[0])
 
 
-def _fetch_base_model(current: Settings, recipe: Path) -> None:
+def _fetch_base_model(settings: Settings, recipe: Path) -> None:
     """Pull the base that a recipe names, if only the catalogue has it. A recipe that is wrong is left for training to report."""
     from openbook.models import CATALOGUE
 
@@ -140,24 +143,23 @@ def _fetch_base_model(current: Settings, recipe: Path) -> None:
         return
     name = base.get("model") if isinstance(base, dict) else None
     if isinstance(name, str) and name in CATALOGUE:
-        context.ready_model(current, name)
+        context.ready_model(settings, name)
 
 
-def _documents(current: Settings) -> tuple[bytes, str]:
+def _documents(settings: Settings) -> tuple[bytes, str]:
     """The texts of the newest version, each once, as JSON Lines; and which version that is. Labelled ones stay out."""
     from openbook.knowledge.scope import UNLABELLED
 
-    base = context.open_base(current)
-    texts = {base.text(path): path for path in reversed(base.documents(UNLABELLED))}
+    with closing(context.open_base(settings)) as base, base.snapshot():
+        texts = {base.text(path): path for path in reversed(base.documents(UNLABELLED))}
+        found = f"{base.id}@{base.version}"
     lines = [
         json.dumps({"title": path, "text": text}, ensure_ascii=False) + "\n"
         for text, path in texts.items()
         if text and text.strip()
     ]
-    found = f"{base.id}@{base.version}"
-    base.close()
     if not lines:
-        raise ConfigError(f"The knowledge base {current.kb_place} holds no text that may be learned.")
+        raise ConfigError(f"The knowledge base {settings.kb_place} holds no text that may be learned.")
     return "".join(sorted(lines)).encode(), found
 
 
@@ -173,7 +175,7 @@ def runs() -> None:
 @JSON
 def list_runs(as_json: bool) -> None:
     """Show every run: its progress and its result."""
-    found = runs_in(context.settings().runs_dir)
+    found = runs_in(context.read_settings().runs_dir)
     value = {
         "runs": [_summary(run) for run in found if not isinstance(run, str)],
         "damaged": [run for run in found if isinstance(run, str)],
@@ -192,8 +194,8 @@ def _print_runs(found: list[RunSummary | str]) -> None:
 @click.argument("name")
 @JSON
 def show(name: str, as_json: bool) -> None:
-    """Show the run NAME: its numbers, evaluation by evaluation, and answers before and after."""
-    run = find_run(context.settings().runs_dir, name)
+    """Show the numbers of the run NAME, and some answers."""
+    run = find_run(context.read_settings().runs_dir, name)
     value = {**_summary(run), "evaluations": run.evaluations, "samples": run.samples}
     display.show(as_json, value, _print_run, run)
 
@@ -201,7 +203,7 @@ def show(name: str, as_json: bool) -> None:
 def _print_run(run: RunSummary) -> None:
     display.say(f"{run.name}: {_progress(run)}")
     for evaluation in run.evaluations:
-        numbers = "  ".join(f"{key} {value:.3f}" for key, value in sorted(_numbers(evaluation).items()))
+        numbers = "  ".join(f"{key} {value:.3f}" for key, value in sorted(numbers_of(evaluation).items()))
         display.say(f"step {evaluation['step']:>6}  {numbers}", indent=2)
     for sample in run.samples:
         display.say(str(sample["question"]).replace("\n", " "))
@@ -216,8 +218,10 @@ def _print_run(run: RunSummary) -> None:
 @click.argument("names", nargs=-1, required=True)
 @JSON
 def compare(names: tuple[str, ...], as_json: bool) -> None:
-    """Show where the recipes of two or more runs differ, and the newest numbers of each."""
-    found = [find_run(context.settings().runs_dir, name) for name in names]
+    """Show where runs differ, in their recipes and newest numbers."""
+    if len(names) < 2:
+        raise ConfigError("There is only one run to compare. Give two or more.")
+    found = [find_run(context.read_settings().runs_dir, name) for name in names]
     recipe = _side_by_side([flat(run.recipe) for run in found])
     differing = {key: values for key, values in recipe.items() if len(set(map(str, values))) > 1}
     numbers = _side_by_side([_latest(run) for run in found])
@@ -233,9 +237,15 @@ def _side_by_side(each: list[dict[str, Any]]) -> dict[str, list[Any]]:
 
 def _print_comparison(names: list[str], recipe: dict[str, list[Any]], numbers: dict[str, list[Any]]) -> None:
     rounded = {key: ["-" if x is None else f"{x:.3f}" for x in values] for key, values in numbers.items()}
-    width = max(map(len, names)) + 2
-    for key, values in {"": names, **recipe, **rounded}.items():
-        display.say(f"{key:<28}" + "".join(f"{value!s:<{width}}" for value in values))
+    table = [["", *names], *([key, *map(_cut, values)] for key, values in {**recipe, **rounded}.items())]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        display.say("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _cut(value: object) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= _MOST_CHARS else text[: _MOST_CHARS - 1] + "…"
 
 
 def _summary(run: RunSummary) -> dict[str, Any]:
@@ -261,12 +271,8 @@ def _progress(run: RunSummary) -> str:
     return f"step {last['step']} of {last['steps']}, loss {last['loss']:.3f}"
 
 
-def _numbers(evaluation: Any) -> dict[str, float]:
-    return {key: value for key, value in evaluation.items() if key not in ("kind", "step")}
-
-
 def _latest(run: RunSummary) -> dict[str, float]:
     """The numbers of the finished model; until there is one, those of the last evaluation."""
     if run.result:
         return dict(run.result["numbers"])
-    return _numbers(run.evaluations[-1]) if run.evaluations else {}
+    return numbers_of(run.evaluations[-1]) if run.evaluations else {}

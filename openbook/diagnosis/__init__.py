@@ -10,7 +10,7 @@
 * `importers`        files of questions: OpenBook's own, SQuAD's and RAGAS's
 * `question_drafts`  questions that a model proposes, and a person's decisions about them
 * `probes`           the passage altered, withheld, or put among others
-* `perturb`          other values of the same kind, for altered passages
+* `perturb`          other values of the same kind, and passages altered by them
 * `llm_judge`        a second opinion by another model
 * `summary`          shares of verdicts; two diagnoses on the same questions
 * `advice`           what to do about the misses

@@ -69,7 +69,8 @@ def _percent(found: Share) -> str:
 _CAUSES = {
     "distracted": Finding(
         "are distractions: the passage was given to the reader, and among others it did not answer from it.",
-        "Fewer passages, a reranker or --strategy each are likely to help, and so is a reader trained beside wrong passages.",
+        "Fewer passages (the setting `passages`), reading them one by one (the setting `strategy`) or a reranker are likely to help, and "
+        "so is a reader trained beside wrong passages.",
     ),
     "reader_gap": Finding(
         "are reader gaps: with the right passage alone, the model does not give the answer.",
@@ -107,7 +108,7 @@ def _missed(summary: ModelSummary, misses: int) -> Finding:
     if deeper >= max(cut_off, nowhere):
         bound = ", as many as can lie side by side" if header.strategy == "parallel" else ""
         do = (
-            f"More passages (--passages{bound}) reach {deeper} of {misses}; they, a reranker or a stronger embedder are likely "
+            f"More passages (the setting `passages`{bound}) reach {deeper} of {misses}; they, a reranker or a stronger embedder are likely "
             "to help. Training the reader is not."
         )
     else:

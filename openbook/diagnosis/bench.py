@@ -21,6 +21,7 @@ from openbook.answer import (
     strategy_of,
 )
 from openbook.answer_text import says_nothing_found, tidy
+from openbook.config import Strategy
 from openbook.diagnosis.run_log import Header, Reply
 from openbook.errors import ContextOverflow, EngineError
 from openbook.inference import FrozenModel
@@ -50,7 +51,7 @@ class Bench:
     at_once: int = 1
 
     @property
-    def strategy(self) -> str:
+    def strategy(self) -> Strategy:
         return strategy_of(self.options.strategy, self.model, self.options.decoding)
 
     @property

@@ -25,7 +25,7 @@ import numpy as np
 from openbook.answer_text import says_nothing_found, tidy
 from openbook.codec import convert
 from openbook.diagnosis.questions import file_content, json_lines, texts
-from openbook.diagnosis.scoring import holds_answer, token_f1
+from openbook.diagnosis.scoring import squad_contains, token_f1
 from openbook.errors import ConfigError, InvalidModelFile
 from openbook.inference import FrozenModel
 from openbook.models import ModelReference
@@ -122,7 +122,7 @@ def ask_eval_set(
             if abstained or not asked.answers:
                 f1 = holds = float(abstained and not asked.answers)
             else:
-                f1, holds = token_f1(text, asked.answers), holds_answer(text, asked.answers)
+                f1, holds = token_f1(text, asked.answers), squad_contains(text, asked.answers)
             found.append(EvalOutcome(asked, text, abstained, f1, holds))
         progress(len(found), len(questions))
     return found

@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from openbook.diagnosis.questions import Question
-from openbook.diagnosis.scoring import NO_SPACES, holds_any, typed
+from openbook.diagnosis.scoring import NO_SPACES, keyboard_form, text_holds_any
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.scope import Scope
 from openbook.knowledge.sentences import sentence_spans
+from openbook.knowledge.values import accepted_value, same_value, stated_values
 from openbook.knowledge.words import is_function_word
 from openbook.records import Digest, Embedder, Hit, Passage
 
@@ -116,7 +117,9 @@ class GoldFinder:
                 known[passage.document] = is_about(self._text(passage.document))
             return known[passage.document]
 
-        hits = [h for h in self._search(queries) if holds_any(h.passage.text, question.answers) and on_topic(h.passage)]
+        hits = [
+            h for h in self._search(queries) if text_holds_any(h.passage.text, question.answers) and on_topic(h.passage)
+        ]
         return GoldPassages(question, tuple(hits[:MOST_PASSAGES]), "answers" if hits else "", on_topic=on_topic)
 
     def _text(self, document: str) -> str:
@@ -143,7 +146,7 @@ def topic_of(question: Question) -> Callable[[str], bool]:
     If nothing has a capital, as in a search box, any word may be a name, and most of them are needed. Letter case and endings
     make no difference.
     """
-    asked, answers = typed(question.question), " ".join(question.answers).casefold()
+    asked, answers = keyboard_form(question.question), " ".join(question.answers).casefold()
     if NO_SPACES.search(asked):
         return lambda text: True  # words cannot be told apart
     first, *others = [*_WORD.findall(asked), ""]
@@ -158,7 +161,7 @@ def topic_of(question: Question) -> Callable[[str], bool]:
         needed, end = min(1, len(words)), ""
 
     def is_in(text: str) -> bool:
-        text = typed(text).casefold()
+        text = keyboard_form(text).casefold()
         return sum(re.search(rf"\b{re.escape(word)}{end}", text) is not None for word in words) >= needed
 
     return is_in
@@ -169,15 +172,25 @@ def topic_of(question: Question) -> Callable[[str], bool]:
 
 def answer_spans(text: str, answers: Sequence[str]) -> tuple[Span, ...]:
     """Where accepted answers stand in the text; the whole text if it holds one in other letters."""
-    if not holds_any(text, answers):
+    if not text_holds_any(text, answers):
         return ()
-    longest_first = sorted((a for a in answers if typed(a).strip()), key=len, reverse=True)
+    longest_first = sorted((a for a in answers if keyboard_form(a).strip()), key=len, reverse=True)
     pattern = "|".join(rf"(?<!\w){_words_pattern(words)}(?!\w)" for words in longest_first)
     found = islice(re.finditer(pattern, text, re.IGNORECASE), MOST_MARKS) if pattern else ()
     return tuple(match.span() for match in found) or ((0, len(text)),)
 
 
-def places_of(answer: str, text: str) -> list[Span]:
+def states_any(passage: Passage, answers: Sequence[str]) -> bool:
+    """Whether one of the answers stands in the passage or above it, in its words or as a value: "28 days", "twenty-eight days"."""
+    values = [value for value in map(accepted_value, answers) if value is not None]
+    return any(
+        text_holds_any(text, answers)
+        or any(same_value(stated, value) for stated in stated_values(text) for value in values)
+        for text in (passage.text, passage.title, *passage.headings)
+    )
+
+
+def places_of(text: str, answer: str) -> list[Span]:
     """Where the words of an answer stand in a text, whatever the spaces between them."""
     words = _words_pattern(answer.strip().rstrip("."))
     if not words:
@@ -186,7 +199,7 @@ def places_of(answer: str, text: str) -> list[Span]:
     return [found.span() for found in re.finditer(pattern, text)]
 
 
-def sentence_at(text: str, start: int, length: int = 1) -> str:
+def sentence_at(text: str, start: int, length: int) -> str:
     """The sentence of the text that `[start, start + length)` stands in, or the sentences if it reaches into several.
 
     A sentence of fewer than `SHORTEST_QUOTE_CHARS` comes with the nearest ones beside it. Empty if there is no sentence.

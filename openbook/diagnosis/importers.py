@@ -22,7 +22,7 @@ from openbook.diagnosis.questions import (
     repeated_id,
     texts,
 )
-from openbook.diagnosis.scoring import holds_any
+from openbook.diagnosis.scoring import text_holds_any
 from openbook.errors import ConfigError
 
 _RAGAS_KEYS = frozenset({"user_input", "reference", "ground_truth", "ground_truths"})
@@ -93,7 +93,7 @@ def _records(path: Path) -> Iterator[tuple[int, str, Any]]:
     if isinstance(document, Mapping) and "data" in document:
         document = _squad_records(document["data"], path.name)
     if not isinstance(document, list):
-        raise ConfigError(f"{path.name} holds no list of questions, and no SQuAD data.")
+        raise ConfigError(f"{path.name} contains neither a list of questions nor SQuAD data.")
     for number, value in enumerate(document, 1):
         yield number, f"{path.name} record {number}", value
 
@@ -127,7 +127,7 @@ def _foreign(value: object, kind: type[_Record], where: str) -> _Record:
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{where} is no valid question: {error}.") from error
+        raise ConfigError(f"{where} is not a valid question: {error}.") from error
 
 
 def _squad(value: object, where: str) -> Question:
@@ -142,7 +142,7 @@ def _squad(value: object, where: str) -> Question:
         return checked(Question(found.id, found.question, kind="unanswerable", tags=tags), where)
     answer, start = given[0]
     if not 0 <= start < len(found.context):
-        raise ConfigError(f"{where} is no valid question: 'answer_start' {start} is not in the context.")
+        raise ConfigError(f"{where} is not a valid question: 'answer_start' {start} is not in the context.")
     quote = sentence_at(found.context, start, len(answer))
     gold = Gold(quote=quote) if len(quote) >= SHORTEST_QUOTE_CHARS and answer.strip() in quote else None
     answers = texts(tuple(text for text, _ in given))
@@ -157,14 +157,14 @@ def _ragas(value: object, where: str, fallback_id: str) -> Question:
     found = _foreign(value, _Ragas, where)
     answers = texts((*texts(found.reference), *texts(found.ground_truth), *texts(found.ground_truths)))
     if not answers:
-        raise ConfigError(f"{where} is no valid question: it has no reference answer (reference, ground_truth).")
+        raise ConfigError(f"{where} is not a valid question: it has no reference answer (reference, ground_truth).")
     contexts = texts(found.reference_contexts)
-    stands = [(c, span) for c in contexts for answer in answers for span in places_of(answer, c)]
+    stands = [(c, span) for c in contexts for answer in answers for span in places_of(c, answer)]
     if stands:
         context, (start, end) = stands[0]
         quote = sentence_at(context, start, end - start)
     else:
-        holding = [context for context in contexts if holds_any(context, answers)]
+        holding = [context for context in contexts if text_holds_any(context, answers)]
         quote = next(iter([*holding, *contexts]), "")
     gold = Gold(quote=quote) if quote.strip() else None
     id_ = fallback_id if found.id is None else str(found.id)

@@ -24,7 +24,7 @@ from openbook.inference import FrozenModel
 from openbook.parallel import Progress, in_order, never
 from openbook.records import Decoding, Prompt
 
-Opinion: TypeAlias = Literal["yes", "no", "unclear"]
+JudgeReply: TypeAlias = Literal["yes", "no", "unclear"]
 DECODING = Decoding(max_tokens=8, stop=("\n",))
 MOST_SHOWN = 100  # disagreements
 INSTRUCTION = (
@@ -56,11 +56,11 @@ def agreement(pairs: Iterable[tuple[Hashable, Hashable]]) -> Agreement:
 
 
 @dataclass(frozen=True, slots=True)
-class Opinions:
+class JudgeReplies:
     """What the judge says of each different answer to one question, whose id is `question`."""
 
     question: str
-    says: Mapping[str, Opinion]
+    says: Mapping[str, JudgeReply]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Disagreement:
 
 
 @dataclass(frozen=True, slots=True)
-class SecondOpinion:
+class JudgeAgreement:
     """`agreed`: on the answers of which the judge said yes or no; those of which it is `unclear` are in no share.
 
     `too_mild`: it calls right what the rules call wrong; `too_strict`: the other way round. `disagreements`: the first of them.
@@ -88,7 +88,7 @@ class SecondOpinion:
     def __str__(self) -> str:
         return (
             f"The judge {self.judge} agrees with the rules on {self.agreed}; it calls {self.too_mild} answers right that they "
-            f"call wrong, and {self.too_strict} wrong that they call right. Of {self.unclear} it said neither yes nor no."
+            f"call wrong, and {self.too_strict} wrong that they call right. For {self.unclear} answers it said neither."
         )
 
 
@@ -99,7 +99,7 @@ def to_judge(observation: Observation) -> list[tuple[Mode, str]]:
     return [(m, r.text) for m, r in replies if r is not None and r.text.strip() and not (r.failure or r.abstained)]
 
 
-def ask(judge: FrozenModel, question: Question, answer: str) -> Opinion:
+def ask(judge: FrozenModel, question: Question, answer: str) -> JudgeReply:
     """Raises EngineError."""
     asked = f"Question: {question.question}\nAccepted answers: {' | '.join(question.answers)}"
     line = " ".join(answer.split())  # cannot look like what follows it
@@ -115,12 +115,12 @@ def second_opinion(
     observed: Path,
     judge: FrozenModel,
     path: Path,
+    questions: int,
     *,
-    limit: int | None = None,
     at_once: int = 1,
     progress: Progress = lambda done, total: None,
-) -> SecondOpinion:
-    """Ask the judge about the answers in a file of observations, keep in `path` what it says, and compare.
+) -> JudgeAgreement:
+    """Ask the judge about the answers to the first `questions` in a file of observations, keep in `path` what it says, and compare.
 
     `at_once`: how many answers to one question it is asked about at the same time; what it says does not depend on it.
     Nothing is asked twice, unless an answer has changed. Raises EngineError when the judge fails: what it said before is
@@ -134,16 +134,16 @@ def second_opinion(
         decoding=DECODING,
         context_tokens=judge.context_tokens,
     )
-    pairs: list[tuple[bool, Opinion]] = []  # (right by the rules, what the judge says)
+    pairs: list[tuple[bool, JudgeReply]] = []  # (right by the rules, what the judge says)
     differ: list[Disagreement] = []
-    with open_run_log(path, header, Opinions) as log:
-        for done, observation in enumerate(islice(observations, limit), 1):
+    with open_run_log(path, header, JudgeReplies) as log:
+        for done, observation in enumerate(islice(observations, questions), 1):
             question, answers = observation.question, to_judge(observation)
             there = log.find(question.id)
             if there is None or set(there.says) != {answer for _, answer in answers}:
-                there = _opinions(judge, question, [answer for _, answer in answers], at_once)
+                there = _replies(judge, question, [answer for _, answer in answers], at_once)
                 log.append(there)
-                progress(done, limit or 0)
+                progress(done, questions)
             for mode, answer in answers:
                 right, said = is_right(answer, question), there.says[answer]
                 pairs.append((right, said))
@@ -152,15 +152,15 @@ def second_opinion(
     agreed = agreement((right, said == "yes") for right, said in pairs if said != "unclear")
     too_mild, too_strict = pairs.count((False, "yes")), pairs.count((True, "no"))
     unclear = len(pairs) - agreed.same.of
-    return SecondOpinion(judge.identity.name, agreed, too_mild, too_strict, unclear, tuple(differ))
+    return JudgeAgreement(judge.identity.name, agreed, too_mild, too_strict, unclear, tuple(differ))
 
 
-def _opinions(judge: FrozenModel, question: Question, answers: Iterable[str], at_once: int) -> Opinions:
+def _replies(judge: FrozenModel, question: Question, answers: Iterable[str], at_once: int) -> JudgeReplies:
     """Raises EngineError."""
     asked = in_order(lambda answer, _: ask(judge, question, answer), dict.fromkeys(answers), at_once, never)
     try:
         with closing(asked):
-            return Opinions(question.id, dict(asked))
+            return JudgeReplies(question.id, dict(asked))
     except EngineError as error:
         raise EngineError(
             f"The judge {judge.identity.name} failed on an answer to {question.id!r}: {error} "

@@ -1,4 +1,4 @@
-"""Values in texts (dates, times, numbers, names) and other values of the same kind to put in their place.
+"""Values in texts (dates, times, numbers, names), other values of the same kind to put in their place, and passages altered so.
 
 A new value is a function of the old one, a key and the names that stand in other texts; nothing is left to chance. It is
 written like the old one and stays valid: a date is one of the calendar, a time is one of the day, a number keeps its digits,
@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from random import Random
 from typing import Literal, TypeAlias
 
+from openbook.diagnosis.gold_passages import states_any
+from openbook.diagnosis.questions import Question
+from openbook.diagnosis.scoring import text_holds_any
 from openbook.knowledge.values import MONTHS, SMALL_NUMBERS, TENS, WEEKDAYS
 from openbook.knowledge.words import is_function_word
+from openbook.records import Passage
 
 Kind: TypeAlias = Literal["date", "time", "number", "name"]
 
@@ -104,6 +108,42 @@ def accepted_after(change: Alteration, answers: Iterable[str]) -> tuple[str, ...
 
 def _capitalised(text: str) -> str:
     return text[:1].upper() + text[1:]
+
+
+# --- passages ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class AlteredPassage:
+    """A copy of a passage with another value in the answer's place, and what says that value."""
+
+    passage: Passage
+    change: Alteration
+    answers: tuple[str, ...]
+
+
+def altered(passage: Passage, question: Question, names: Sequence[str]) -> AlteredPassage | None:
+    """A copy in which no accepted answer is left, and whose new value did not stand there before; None if there is no such copy.
+
+    So an answer with the new value can only come from the passage, and one with an accepted answer only from memory.
+    """
+    if text_holds_any(question.question, question.answers):
+        return None  # an answer that repeats the question would look like one from memory
+    for answer in sorted(question.answers, key=len, reverse=True):
+        spans = value_spans(passage.text, answer)
+        if not spans or any(within_another(passage.text, span) for span in spans):
+            continue
+        start, end = spans[0]
+        for change in changes(passage.text[start:end], names, question.id):
+            answers = accepted_after(change, question.answers)
+            text, title, *headings = (
+                replaced(each, change.old, change.new) for each in (passage.text, passage.title, *passage.headings)
+            )
+            copy = replace(passage, text=text, end=passage.start + len(text), title=title, headings=tuple(headings))
+            ambiguous = states_any(copy, question.answers) or states_any(passage, answers)
+            if not (ambiguous or text_holds_any(question.question, answers)):
+                return AlteredPassage(copy, change, answers)
+    return None
 
 
 # --- other values -----------------------------------------------------------------------------------------------------

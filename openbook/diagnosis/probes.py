@@ -24,25 +24,16 @@ from openbook.answer import near_enough, pack
 from openbook.codec import convert
 from openbook.config import Strategy
 from openbook.diagnosis.bench import Bench, PassageReply, ask_alone, ask_with
-from openbook.diagnosis.gold_passages import LOOKED_THROUGH, GoldFinder
-from openbook.diagnosis.perturb import (
-    Alteration,
-    accepted_after,
-    changes,
-    names_in,
-    replaced,
-    value_spans,
-    within_another,
-)
+from openbook.diagnosis.gold_passages import LOOKED_THROUGH, GoldFinder, states_any
+from openbook.diagnosis.perturb import AlteredPassage, altered, names_in, value_spans
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.run_log import Header, Reply
-from openbook.diagnosis.scoring import Interval, holds_any, is_right, paired, same_answer
+from openbook.diagnosis.scoring import Interval, is_right, paired, same_answer, text_holds_any
 from openbook.diagnosis.summary import Share, share, share_of
 from openbook.diagnosis.verdicts import reply_is_right
 from openbook.errors import ConfigError, ContextOverflow
-from openbook.knowledge.values import accepted_value, same_value, stated_values
 from openbook.parallel import Cancelled
-from openbook.records import Hit, Passage, sha256_hex
+from openbook.records import Hit, sha256_hex
 
 FORMAT = 1
 
@@ -74,15 +65,6 @@ def _counted(trials: Sequence[Trial], outcomes: Iterable[str]) -> tuple[dict[str
     found = Counter("the model failed" if trial.failure else trial.outcome for trial in trials)
     shown = {outcome: found.pop(outcome, 0) for outcome in outcomes}
     return dict(sorted(found.items())), {key: share(n, sum(shown.values())) for key, n in shown.items()}
-
-
-def states_any(passage: Passage, answers: Sequence[str]) -> bool:
-    """Whether one of the answers stands in the passage or above it, in its words or as a value: "28 days", "twenty-eight days"."""
-    values = [value for value in map(accepted_value, answers) if value is not None]
-    return any(
-        holds_any(text, answers) or any(same_value(stated, value) for stated in stated_values(text) for value in values)
-        for text in (passage.text, passage.title, *passage.headings)
-    )
 
 
 def _ask(case: Case, bench: Bench, hits: Sequence[Hit], cancelled: Cancelled) -> PassageReply:
@@ -158,39 +140,6 @@ class Counterfactual:
         if weights.count:
             return f"{text} Some answers come from memory against the passage, so changing a document is not sure to change them."
         return text + " No answer came from memory against the passage."
-
-
-@dataclass(frozen=True, slots=True)
-class AlteredPassage:
-    """A copy of a passage with another value in the answer's place, and what says that value."""
-
-    passage: Passage
-    change: Alteration
-    answers: tuple[str, ...]
-
-
-def altered(passage: Passage, question: Question, names: Sequence[str]) -> AlteredPassage | None:
-    """A copy in which no accepted answer is left, and whose new value did not stand there before; None if there is no such copy.
-
-    So an answer with the new value can only come from the passage, and one with an accepted answer only from memory.
-    """
-    if holds_any(question.question, question.answers):
-        return None  # an answer that repeats the question would look like one from memory
-    for answer in sorted(question.answers, key=len, reverse=True):
-        spans = value_spans(passage.text, answer)
-        if not spans or any(within_another(passage.text, span) for span in spans):
-            continue
-        start, end = spans[0]
-        for change in changes(passage.text[start:end], names, question.id):
-            answers = accepted_after(change, question.answers)
-            text, title, *headings = (
-                replaced(each, change.old, change.new) for each in (passage.text, passage.title, *passage.headings)
-            )
-            copy = replace(passage, text=text, end=passage.start + len(text), title=title, headings=tuple(headings))
-            ambiguous = states_any(copy, question.answers) or states_any(passage, answers)
-            if not (ambiguous or holds_any(question.question, answers)):
-                return AlteredPassage(copy, change, answers)
-    return None
 
 
 def _followed(after: Reply, copy: AlteredPassage, question: Question, bench: Bench, cancelled: Cancelled) -> str:
@@ -279,7 +228,7 @@ AMONG = 3  # distractors, where each rank is tried
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Place:
+class Position:
     """Rank of the passage that holds the answer, from 1, among so many distractors. Rank 0: at ranks that even out."""
 
     strategy: Strategy
@@ -291,7 +240,7 @@ class Place:
 class NoiseReading:
     """`evens_out`: the rank is the question's own, so that over many questions each rank comes as often."""
 
-    place: Place
+    place: Position
     evens_out: bool
     right: bool
     abstained: bool
@@ -303,7 +252,7 @@ class NoiseTrial(Trial):
 
 
 @dataclass(frozen=True, slots=True)
-class Cell(Place):
+class Cell(Position):
     """What was read at one place."""
 
     right: Share
@@ -336,11 +285,17 @@ class Noise:
 
     @staticmethod
     def trial(case: Case, bench: Bench, cancelled: Cancelled) -> NoiseTrial:
-        """By each strategy that the model can read by: each rank and number of distractors that fits into the context."""
-        question, seen = case.question, list[NoiseReading]()
+        """Each rank and number of distractors that fits into the context: read by each strategy that a trained reader can read by,
+        and by any other model as `openbook ask` does.
+        """
+        question, seen, model = case.question, list[NoiseReading](), bench.model
         others = [hit for hit in case.rest if hit.passage.id != case.gold.passage.id]
-        strategies: list[Strategy] = ["each"] if bench.model.reads_each else []
-        strategies += ["parallel", "together"] if bench.model.reader and bench.model.parallel_passages else ["together"]
+        by_reader: dict[Strategy, bool] = {
+            "each": model.reads_each,
+            "parallel": model.parallel_passages > 0,
+            "together": True,
+        }
+        strategies = [each for each, can in by_reader.items() if can] if model.reader else [bench.strategy]
         for strategy, distractors in product(strategies, DISTRACTORS):
             to_read = replace(bench, options=replace(bench.options, strategy=strategy))
             own = own_rank(question.id, distractors)
@@ -349,14 +304,14 @@ class Noise:
                 if len(hits) <= distractors or not _fits(to_read, question.question, hits):
                     continue
                 reply = _ask(case, to_read, hits, cancelled).reply
-                place = Place(strategy, rank, distractors)
+                place = Position(strategy, rank, distractors)
                 seen.append(NoiseReading(place, rank == own, reply_is_right(reply, question), reply.abstained))
         outcome = "read" if seen else "the passage does not fit into the context"
         return NoiseTrial(question.id, outcome, seen=tuple(seen))
 
     @classmethod
     def of(cls, trials: Sequence[NoiseTrial]) -> Noise:
-        read: dict[Place, dict[str, NoiseReading]] = {}  # at each place, by question
+        read: dict[Position, dict[str, NoiseReading]] = {}  # at each place, by question
         for trial in trials:
             for seen in trial.seen:
                 for place in (seen.place, replace(seen.place, rank=0)) if seen.evens_out else (seen.place,):
@@ -371,8 +326,8 @@ class Noise:
             _counted(trials, cls.outcomes_shown)[0],
             tuple(trials),
             tuple(cells),
-            {s: _difference(read, Place(s, 0, 0), Place(s, 0, most)) for s in strategies},
-            {s: _difference(read, Place(s, 1, AMONG), Place(s, last, AMONG)) for s in strategies},
+            {s: _difference(read, Position(s, 0, 0), Position(s, 0, most)) for s in strategies},
+            {s: _difference(read, Position(s, 1, AMONG), Position(s, last, AMONG)) for s in strategies},
         )
 
     def rows(self) -> list[tuple[str, Share]]:
@@ -388,7 +343,9 @@ class Noise:
             if any(costs):
                 parts.append(f"Read {strategy}, {'; '.join(filter(None, costs))}.")
         if any(cost is not None and cost.low > 0.0 for cost in self.noise_costs.values()):
-            parts.append("Fewer passages (--passages) disturb less, if the retriever ranks the right one high.")
+            parts.append(
+                "Fewer passages (the setting `passages`) disturb less, if the retriever ranks the right one high."
+            )
         return " ".join(parts) or "No question has enough passages around it to measure."
 
 
@@ -416,7 +373,7 @@ def _fits(bench: Bench, question: str, hits: Sequence[Hit]) -> bool:
     return sum(map(len, read)) == len(hits)
 
 
-def _difference(read: Mapping[Place, Mapping[str, NoiseReading]], one: Place, other: Place) -> Interval | None:
+def _difference(read: Mapping[Position, Mapping[str, NoiseReading]], one: Position, other: Position) -> Interval | None:
     """How much more often right at one place than at the other, over the questions that were read at both."""
     first, second = read.get(one, {}), read.get(other, {})
     pairs = Counter((first[id_].right, second[id_].right) for id_ in first.keys() & second.keys())
@@ -465,7 +422,7 @@ def probe_question(
         return {name: probe.trial_type(question.id, "no passage holds the answer") for name, probe in probes.items()}
     ranked = bench.retrieve(question.question, LOOKED_THROUGH)
     rest = [hit for hit in ranked if not (gold.spans_in(hit.passage) or states_any(hit.passage, question.answers))]
-    whole = (hit for hit in gold.hits if holds_any(hit.passage.text, question.answers))
+    whole = (hit for hit in gold.hits if text_holds_any(hit.passage.text, question.answers))
     case = Case(question, next(whole, gold.hits[0]), tuple(rest))
     found: dict[str, Trial] = {}
     for name, probe in probes.items():

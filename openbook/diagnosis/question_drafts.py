@@ -210,7 +210,7 @@ def reason_against(question: str, answer: str, text: str) -> str:
     """Why a draft from a passage with this text is not kept; empty when nothing speaks against it."""
     if not (re.search(r"\w", question) and re.search(r"\w", answer)):
         return "no question with an answer was written"
-    if not places_of(answer, text):
+    if not places_of(text, answer):
         return "the answer does not stand in the passage"
     if len(answer) > LONGEST_ANSWER_CHARS or len(answer.split()) > LONGEST_ANSWER_WORDS:
         return "the answer is too long"
@@ -249,7 +249,7 @@ def _line(name: str, passage: Passage, question: str, answer: str) -> dict[str, 
     """The draft as a line of a file of questions: its gold is the sentence with the answer that shares most words with the question."""
     sentences = sentence_spans(passage.text, 0, len(passage.text))
     golds = []
-    for start, end in places_of(answer, passage.text):
+    for start, end in places_of(passage.text, answer):
         around = [span for span in sentences if span[0] < end and span[1] > start] or [(start, end)]
         golds.append((around[0][0], around[-1][1]))
     start, end = max(golds, key=lambda span: len(_telling_words(question) & _telling_words(passage.text[slice(*span)])))
@@ -288,7 +288,7 @@ class Review:
 
     @classmethod
     def open(cls, path: Path) -> Review:
-        """Raises ConfigError that names the line that is no valid question, StorageError."""
+        """Raises ConfigError that names the line that is not a valid question, StorageError."""
         path = path.resolve()  # a link stays one
         with storage_errors(f"read {path}"):
             saved = path.read_bytes()  # first, so that what is saved while the questions are read is not overwritten

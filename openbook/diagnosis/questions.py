@@ -69,7 +69,7 @@ class Question:
 
 
 def repeated_id(where: str, id_: str) -> ConfigError:
-    return ConfigError(f"{where}: the id {id_!r} stands there a second time. Give each question its own.")
+    return ConfigError(f"{where}: the id {id_!r} is used twice. Give each question its own.")
 
 
 def questions_digest(questions: Iterable[Question]) -> Digest:
@@ -140,11 +140,11 @@ def checked(question: Question, where: str) -> Question:
     """The question as it will be asked. Raises ConfigError for one that cannot be."""
     problem = _problem(question)
     if problem:
-        raise ConfigError(f"{where} is no valid question: {problem}.")
+        raise ConfigError(f"{where} is not a valid question: {problem}.")
     try:
         wording, *others = map(checked_question, question.wordings)
     except QuestionError as error:
-        raise ConfigError(f"{where} is no valid question: {error}") from error
+        raise ConfigError(f"{where} is not a valid question: {error}") from error
     phrasings = tuple(each for each in dict.fromkeys(others) if each != wording)
     return replace(question, question=wording, phrasings=phrasings)
 

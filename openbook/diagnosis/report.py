@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openbook.diagnosis.advice import advice
-from openbook.diagnosis.llm_judge import SecondOpinion
+from openbook.diagnosis.llm_judge import JudgeAgreement
 from openbook.diagnosis.probes import PROBES, ProbeRun
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.run_log import Observation, Reply, ShownPassage
 from openbook.diagnosis.scoring import is_right
 from openbook.diagnosis.summary import MODES, SHARED, Comparison, ModelSummary
-from openbook.diagnosis.verdicts import VERDICTS, Judgement, reason
+from openbook.diagnosis.verdicts import VERDICTS, QuestionVerdict, reason
 from openbook.files import replacing, storage_errors
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ PATH_PARTS = 3  # of a document's path are shown
 _JOINERS = "\u200c\u200d"  # invisible, and part of the spelling of some languages
 _MODE_NAMES = {"closed_book": "alone", "open_book": "with documents", "oracle": "with the right passage"}
 
-Judgements = Iterable[tuple[Observation, Judgement]]
+QuestionVerdicts = Iterable[tuple[Observation, QuestionVerdict]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +44,19 @@ class Extras:
     """What else was measured of a model."""
 
     probe_run: ProbeRun | None = None
-    opinion: SecondOpinion | None = None
+    opinion: JudgeAgreement | None = None
 
 
 def write_report(
     path: Path,
     title: str,
-    models: Sequence[tuple[ModelSummary, Judgements]],
+    models: Sequence[tuple[ModelSummary, QuestionVerdicts]],
     comparisons: Sequence[Comparison] = (),
     extras: Mapping[str, Extras] = {},
 ) -> None:
     """One part for each model, with the `extras` of its name. Questions are written as they come. Raises StorageError."""
     template = _environment().get_template("report.html")
-    parts = [_model(summary, judgements, extras.get(summary.name, Extras())) for summary, judgements in models]
+    parts = [_model(summary, verdicts, extras.get(summary.name, Extras())) for summary, verdicts in models]
     page = template.generate(title=title, models=parts, comparisons=comparisons, most_questions=MOST_QUESTIONS)
     with storage_errors(f"write {path}"), replacing(path) as stream:
         stream.writelines(part.encode("utf-8", "replace") for part in page)
@@ -121,19 +121,19 @@ def visible(value: object) -> str:
 # --- what the templates show ------------------------------------------------------------------------------------------
 
 
-def _model(summary: ModelSummary, judgements: Judgements, extras: Extras) -> dict[str, Any]:
+def _model(summary: ModelSummary, verdicts: QuestionVerdicts, extras: Extras) -> dict[str, Any]:
     counts = [share.count for share in summary.overall.verdicts.values()]
     return {
         "summary": summary,
-        "judgements": _first_of_each_verdict(judgements),
+        "verdicts": _first_of_each_verdict(verdicts),
         "questions_left_out": sum(max(0, n - MOST_QUESTIONS) for n in (*counts, summary.overall.failed)),
         "extras": extras,
     }
 
 
-def _first_of_each_verdict(judgements: Judgements) -> Iterator[tuple[Observation, Judgement]]:
+def _first_of_each_verdict(verdicts: QuestionVerdicts) -> Iterator[tuple[Observation, QuestionVerdict]]:
     seen: Counter[str] = Counter()
-    for observation, found in judgements:
+    for observation, found in verdicts:
         seen[found.verdict] += 1
         if seen[found.verdict] <= MOST_QUESTIONS:
             yield observation, found

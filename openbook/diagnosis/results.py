@@ -26,7 +26,7 @@ from openbook.diagnosis.probes import to_json as probes_to_json
 from openbook.diagnosis.report import Extras, write_report
 from openbook.diagnosis.run_log import Observation, read_observations
 from openbook.diagnosis.summary import FORMAT, MODES, Comparison, ModelOutcomes, ModelSummary, compare, summarise
-from openbook.diagnosis.verdicts import Judgement, judge_all, reason
+from openbook.diagnosis.verdicts import QuestionVerdict, reason, verdicts_of
 from openbook.errors import ConfigError, StorageError
 from openbook.files import replace_file, storage_errors
 from openbook.records import ModelIdentity, sha256_hex
@@ -73,9 +73,9 @@ def of_other_models(files: Sequence[Path]) -> list[Path]:
     return found
 
 
-def judgements_in(path: Path, limit: int | None = None) -> Iterator[tuple[Observation, Judgement]]:
+def verdicts_in(path: Path, limit: int | None = None) -> Iterator[tuple[Observation, QuestionVerdict]]:
     """Of the first `limit` questions, or of all."""
-    return judge_all(islice(read_observations(path)[1], limit))
+    return verdicts_of(islice(read_observations(path)[1], limit))
 
 
 def write_results(
@@ -84,11 +84,15 @@ def write_results(
     files: Sequence[Path],
     limit: int | None = None,
     extras: Mapping[str, Extras] = {},
-) -> tuple[list[ModelSummary], list[Comparison]]:
-    """From a file of observations for each model, with `extras` by its name. Raises ConfigError, StorageError."""
-    summaries = [summarise(read_observations(path)[0], judgements_in(path, limit)) for path in files]
+) -> tuple[list[ModelSummary], list[Comparison], dict[str, Any]]:
+    """From a file of observations for each model, with `extras` by its name. Returns also the `numbers` that were written.
+
+    Raises ConfigError, StorageError.
+    """
+    summaries = [summarise(read_observations(path)[0], verdicts_in(path, limit)) for path in files]
     comparisons = [compare(summaries[0], other) for other in summaries[1:]]
-    content = json.dumps(numbers(title, summaries, comparisons, extras), indent=1, ensure_ascii=False) + "\n"
+    value = numbers(title, summaries, comparisons, extras)
+    content = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
 
     def write_numbers() -> None:
         with storage_errors(f"write {folder / NUMBERS}"):
@@ -98,11 +102,11 @@ def write_results(
     probed = any(each.probe_run for each in extras.values())
     if probed:
         write_numbers()
-    pages = [(summary, judgements_in(path, limit)) for summary, path in zip(summaries, files, strict=True)]
+    pages = [(summary, verdicts_in(path, limit)) for summary, path in zip(summaries, files, strict=True)]
     write_report(folder / REPORT, title, pages, comparisons, extras)
     if not probed:
         write_numbers()
-    return summaries, comparisons
+    return summaries, comparisons, value
 
 
 def numbers(
@@ -155,8 +159,8 @@ def write_csv(path: Path, files: Sequence[Path], limit: int | None = None) -> No
     writer.writerow(_COLUMNS)
     for file in files:
         name = read_observations(file)[0].model.name
-        for observation, found in judgements_in(file, limit):
-            question, wording = observation.question, observation.asked[found.wording]
+        for observation, found in verdicts_in(file, limit):
+            question, wording = observation.question, observation.asked[found.wording_index]
             replies = [wording.reply(mode) for mode in MODES]
             row: list[object] = [
                 name,
@@ -165,7 +169,7 @@ def write_csv(path: Path, files: Sequence[Path], limit: int | None = None) -> No
                 " | ".join(question.answers),
                 " | ".join(question.tags),
                 found.verdict,
-                found.silence,
+                found.without_passage,
                 None if found.verdict == "failed" else int(found.right),
                 *(reply.text if reply else "" for reply in replies),
                 wording.rank or "",

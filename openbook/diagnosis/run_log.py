@@ -166,7 +166,7 @@ def _header(line: bytes, path: Path) -> Header:
         return decode(line, Header, "The first line", ConfigError)
     except ConfigError as error:
         raise ConfigError(
-            f"{path} does not begin as a file of openbook diagnose: {error} Delete it, or choose another folder with --out."
+            f"{path} was not written by openbook diagnose: {error} Delete it, or choose another folder with --output."
         ) from error
 
 
@@ -204,7 +204,7 @@ class RunLog(Generic[_Record]):
             hint = f" To go on with the old one: --as-of {old}." if name == "knowledge_base_version" else ""
             raise ConfigError(
                 f"The run in {path} differs in its {name.replace('_', ' ')}: {old}, now {new}.{hint} "
-                "Choose another folder with --out, or delete that file."
+                "Choose another folder with --output, or delete that file."
             )
         self._places, end = _places(stream, path, kind)
         stream.truncate(end)  # what a killed process left of a line
@@ -234,7 +234,7 @@ def open_run_log(path: Path, header: Header, kind: type[_Record]) -> Iterator[Ru
         make_folder(path.parent)
     with exclusive_lock(path.with_name(f".{path.name}.lock"), timeout_s=0.0) as free:
         if not free:
-            raise StorageError(f"Another process writes {path}. Wait for it, or choose another folder with --out.")
+            raise StorageError(f"Another process writes {path}. Wait for it, or choose another folder with --output.")
         with storage_errors(f"write {path}"):
             stream = path.open("a+b")
         try:

@@ -18,7 +18,7 @@ from openbook.diagnosis.bench import Bench, Stopped, ask_alone, ask_with
 from openbook.diagnosis.gold_passages import GoldFinder
 from openbook.diagnosis.probes import PROBES, ProbeLine, ProbeRun, probe_question
 from openbook.diagnosis.questions import Question
-from openbook.diagnosis.run_log import Observation, RunLog, ShownPassage, Wording, open_run_log
+from openbook.diagnosis.run_log import Observation, ShownPassage, Wording, open_run_log
 from openbook.errors import EngineError
 from openbook.parallel import Cancelled, Progress, in_order, never
 from openbook.records import Passage
@@ -30,33 +30,34 @@ MOST_FAILED = 16  # questions in a row on which the model failed
 def run_questions(
     questions: Sequence[Question],
     bench: Bench,
-    log: RunLog[Observation],
+    questions_digest: str,
     *,
+    path: Path,
     progress: Progress = lambda done, total: None,
 ) -> None:
-    """Ask what the log does not have yet, in order.
+    """Ask what the file at `path` does not have yet, in order. `bench` is pinned.
 
     A request on which the model fails is recorded as that, and its question is asked again by the next run, once. If
     it fails on every request of many questions in a row, the questions are not the cause: raises EngineError.
     Raises ConfigError, KnowledgeError, StorageError.
     """
-    bench = bench.pinned()
     finder = GoldFinder(bench.base, bench.embedder, bench.scope)
     streak = FailureStreak(bench.model.identity.name)
-
-    def is_due(question: Question) -> bool:
-        there = log.find(question.id)
-        return there is None or there.question != question or bool(there.failure)
-
     numbers = {question.id: number for number, question in enumerate(questions, 1)}
     observe = partial(_observe, bench, finder)
-    with closing(in_order(observe, filter(is_due, questions), bench.at_once, never)) as observed:
-        for question, seen in observed:
-            replies = (reply for wording in seen.asked for reply in wording.replies)
-            # If nothing was found to read, the model was not asked, and no token read.
-            streak.add(numbers[question.id], [reply.failure for reply in replies if reply.prompt_tokens != 0])
-            log.append(seen)
-            progress(numbers[question.id], len(questions))
+    with open_run_log(path, bench.header(questions_digest), Observation) as log:
+
+        def is_due(question: Question) -> bool:
+            there = log.find(question.id)
+            return there is None or there.question != question or bool(there.failure)
+
+        with closing(in_order(observe, filter(is_due, questions), bench.at_once, never)) as observed:
+            for question, seen in observed:
+                replies = (reply for wording in seen.asked for reply in wording.replies)
+                # If nothing was found to read, the model was not asked, and no token read.
+                streak.add(numbers[question.id], [reply.failure for reply in replies if reply.prompt_tokens != 0])
+                log.append(seen)
+                progress(numbers[question.id], len(questions))
 
 
 def _observe(bench: Bench, finder: GoldFinder, question: Question, cancelled: Cancelled) -> Observation:
@@ -92,14 +93,15 @@ def run_probes(
     progress: Progress = lambda done, total: None,
     cancelled: Cancelled = never,
 ) -> ProbeRun:
-    """Put the probes of these names to one question after the other. When `cancelled`, the result is of what was measured so far.
+    """Put the probes of these names to one question after the other. `bench` is pinned.
+
+    When `cancelled`, the result is of what was measured so far.
 
     Trials are kept in `path`, if it is given, and nothing in it is asked again but requests on which the model failed.
     Raises ConfigError if the file is of something else; EngineError when the model fails on many questions in a row;
     KnowledgeError, StorageError.
     """
     names = sorted(set(probes), key=[*PROBES].index)
-    bench = bench.pinned()
     header = bench.header(questions_digest)
     finder = GoldFinder(bench.base, bench.embedder, bench.scope)
     streak = FailureStreak(bench.model.identity.name)

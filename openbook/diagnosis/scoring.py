@@ -44,7 +44,7 @@ _LETTER_A = re.compile(r"\b[Aa](?=\s*(?:[,;:!?)\]](?!\w)|\.?\s*$))|(?<=\w )A(?= 
 _FRACTION = re.compile("(\\d*)([¼½¾⅛⅜⅝⅞])")
 _RAISED = re.compile("(?<=\\d)([⁰¹²³⁴⁵⁶⁷⁸⁹]+)")
 _GROUPED = re.compile("(?<=\\d)[\u00a0\u2009\u202f](?=\\d{3}(?!\\d))")
-_TYPED = str.maketrans({"’": "'", "‘": "'", "ʼ": "'", "‐": "-", "‑": "-", "‒": "-", "–": "-", "−": "-"})
+_AS_TYPED = str.maketrans({"’": "'", "‘": "'", "ʼ": "'", "‐": "-", "‑": "-", "‒": "-", "–": "-", "−": "-"})
 NO_SPACES = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")  # scripts without spaces
 
 
@@ -85,7 +85,7 @@ def token_f1(answer: str, accepted: Sequence[str]) -> float:
     return best
 
 
-def holds_answer(answer: str, accepted: Sequence[str]) -> float:
+def squad_contains(answer: str, accepted: Sequence[str]) -> float:
     """1 if the words of an accepted answer stand in the answer one after the other."""
     text = f" {normalised(answer)} "
     return float(any(words and f" {words} " in text for words in map(normalised, accepted)))
@@ -163,8 +163,8 @@ def is_right(answer: str, question: Question) -> bool:
 
     Words that only repeat the question do not count: that Denmark, South Carolina is a town does not say where it is.
     """
-    text, accepted = typed(answer), [typed(each) for each in question.answers]
-    asked = [plain_words(typed(wording)).split() for wording in question.wordings]
+    text, accepted = keyboard_form(answer), [keyboard_form(each) for each in question.answers]
+    asked = [plain_words(keyboard_form(wording)).split() for wording in question.wordings]
     accepted = [each for each in accepted if not any(_only_repeats(text, each, words) for words in asked)]
     return says_accepted(text, accepted) or any(_says_loosely(text, each) for each in accepted)
 
@@ -186,10 +186,10 @@ def _neighbours(words: Sequence[str], wanted: Sequence[str]) -> list[tuple[str, 
     return [(padded[i], padded[i + n + 1]) for i in range(len(words) - n + 1) if n and list(words[i : i + n]) == wanted]
 
 
-def holds_any(text: str, accepted: Sequence[str]) -> bool:
+def text_holds_any(text: str, accepted: Sequence[str]) -> bool:
     """Whether the text holds the words of one of the answers, or says enough of one that is a sentence."""
-    text, typed_answers = typed(text), list(map(typed, accepted))
-    return any(says(text, each) or _says_loosely(text, each) for each in typed_answers)
+    text, answers = keyboard_form(text), list(map(keyboard_form, accepted))
+    return any(says(text, each) or _says_loosely(text, each) for each in answers)
 
 
 def _says_loosely(text: str, accepted: str) -> bool:
@@ -221,13 +221,13 @@ def _is_digit(letter: str) -> bool:
     return bool(letter) and unicodedata.numeric(letter, None) is not None
 
 
-def typed(text: str) -> str:
+def keyboard_form(text: str) -> str:
     """Compatible characters as one (NFKC), quotes and dashes as they are typed, digits in one group, fractions as decimals, and
     the punctuation of other scripts as spaces.
     """
     if text.isascii():
         return text
-    text = _GROUPED.sub("", text.translate(_TYPED))
+    text = _GROUPED.sub("", text.translate(_AS_TYPED))
     text = _FRACTION.sub(lambda found: f"{int(found[1] or 0) + unicodedata.numeric(found[2]):g}", text)
     text = _RAISED.sub(lambda found: f"^{found[1]}", text)
     text = unicodedata.normalize("NFKC", text)
@@ -236,12 +236,12 @@ def typed(text: str) -> str:
 
 def same_answer(one: str, other: str) -> bool:
     """Whether the words of one stand in the other and are a good part of it, or say its value: "4" is not "on 4 May"."""
-    if not (holds_any(one, [other]) or holds_any(other, [one])):
+    if not (text_holds_any(one, [other]) or text_holds_any(other, [one])):
         return False
-    values = [{value.core for value in stated_values(typed(each))} for each in (one, other)]
+    values = [{value.core for value in stated_values(keyboard_form(each))} for each in (one, other)]
     if all(values):
         return not values[0].isdisjoint(values[1])
-    sizes = sorted(len(plain_words(typed(each)).split()) for each in (one, other))
+    sizes = sorted(len(plain_words(keyboard_form(each)).split()) for each in (one, other))
     return sizes[0] >= LEAST_OF_AN_ANSWER * sizes[1]
 
 

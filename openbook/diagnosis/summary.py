@@ -13,7 +13,7 @@ from typing import TypeAlias, get_args
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.run_log import Header, Mode, Observation, differences
 from openbook.diagnosis.scoring import Interval, interval, mcnemar
-from openbook.diagnosis.verdicts import VERDICTS, Judgement, Verdict, reply_is_right
+from openbook.diagnosis.verdicts import VERDICTS, QuestionVerdict, Verdict, reply_is_right
 from openbook.errors import ConfigError
 from openbook.records import Digest, canonical_json, sha256_hex
 
@@ -66,7 +66,7 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Questions with something in common. `right`: with documents; see `Judgement.right`."""
+    """Questions with something in common. `right`: with documents; see `QuestionVerdict.right`."""
 
     questions: int
     failed: int
@@ -129,17 +129,17 @@ class ModelSummary:
         return self.header.model.name
 
 
-def summarise(header: Header, judgements: Iterable[tuple[Observation, Judgement]]) -> ModelSummary:
+def summarise(header: Header, verdicts: Iterable[tuple[Observation, QuestionVerdict]]) -> ModelSummary:
     """Keeps of each question its verdict and numbers, no text."""
     outcomes: list[QuestionOutcome] = []
-    found: list[Judgement] = []
-    kinds, tags = defaultdict[str, list[Judgement]](list), defaultdict[str, list[Judgement]](list)
+    found: list[QuestionVerdict] = []
+    kinds, tags = defaultdict[str, list[QuestionVerdict]](list), defaultdict[str, list[QuestionVerdict]](list)
     right: dict[Mode, list[bool]] = {mode: [] for mode in MODES}  # of each question with an answer, whether it was
     spent: dict[Mode, list[_RequestCost]] = {mode: [] for mode in MODES}  # without failed requests
     ranks: list[int] = []  # of the questions with a passage that holds an answer
     reached: list[bool] = []  # for the same ones
     missed: list[int] = []  # ranks of what the retriever missed
-    for observation, each in judgements:
+    for observation, each in verdicts:
         question = observation.question
         outcomes.append(QuestionOutcome(question.id, each.verdict, each.right, words_digest(question)))
         found.append(each)
@@ -157,8 +157,8 @@ def summarise(header: Header, judgements: Iterable[tuple[Observation, Judgement]
             ranks.append(first.rank)
             reached.append(any(p.gold and p.id in first.found for p in observation.passages))
         if each.verdict == "retriever_miss":
-            missed.append(observation.asked[each.wording].rank)
-    silent = [each.silence == "abstained" for each in found if each.verdict == "not_in_the_knowledge_base"]
+            missed.append(observation.asked[each.wording_index].rank)
+    silent = [each.without_passage == "abstained" for each in found if each.verdict == "not_in_the_knowledge_base"]
     return ModelSummary(
         header=header,
         overall=_group(found),
@@ -188,7 +188,7 @@ def _cost(spent: Sequence[_RequestCost]) -> Cost:
     return Cost(len(spent), seconds, *((sum(read), sum(written)) if counted else (None, None)))
 
 
-def _group(found: Sequence[Judgement]) -> Group:
+def _group(found: Sequence[QuestionVerdict]) -> Group:
     verdicts = Counter(each.verdict for each in found)
     failed = verdicts["failed"]
     shares = {verdict: share(verdicts[verdict], len(found) - failed) for verdict in SHARED}

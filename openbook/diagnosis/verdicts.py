@@ -29,7 +29,7 @@ from typing import Literal, TypeAlias, TypeVar, get_args
 
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.run_log import Observation, Reply, ShownPassage, Wording
-from openbook.diagnosis.scoring import holds_any, is_right, normalised, same_answer
+from openbook.diagnosis.scoring import is_right, normalised, same_answer, text_holds_any
 
 Verdict: TypeAlias = Literal[
     "known",
@@ -42,7 +42,7 @@ Verdict: TypeAlias = Literal[
     "failed",
 ]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
-Silence: TypeAlias = Literal["", "abstained", "invented"]
+WithoutPassage: TypeAlias = Literal["", "abstained", "invented"]
 
 CONTROLS = 32  # answers to other questions, before and after
 MOST_BY_CHANCE = 1 / 20  # share of them that may hold the answer
@@ -50,8 +50,8 @@ _Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
-    """`silence`: what the model did where no passage holds an answer. `wording`: the one that decided.
+class QuestionVerdict:
+    """`without_passage`: what the model did where no passage holds an answer. `wording_index`: of the wording that decided.
 
     `right`: with documents it answered right, or said that they do not hold the answer and they do not.
     `from_memory`: it answered from memory against a passage that it was given.
@@ -59,28 +59,28 @@ class Judgement:
 
     verdict: Verdict
     right: bool
-    silence: Silence = ""
-    wording: int = 0
+    without_passage: WithoutPassage = ""
+    wording_index: int = 0
     from_memory: bool = False
 
 
-def judge_all(observations: Iterable[Observation]) -> Iterator[tuple[Observation, Judgement]]:
+def verdicts_of(observations: Iterable[Observation]) -> Iterator[tuple[Observation, QuestionVerdict]]:
     """In order; only a few are in memory at a time. Judging again after a change of the rules asks no model."""
     for observation, others in with_neighbours(observations, CONTROLS):
-        yield observation, judge(observation, others)
+        yield observation, verdict_of(observation, others)
 
 
-def judge(observation: Observation, others: Sequence[Observation] = ()) -> Judgement:
+def verdict_of(observation: Observation, others: Sequence[Observation] = ()) -> QuestionVerdict:
     """`others`: observations of the same model, for `by_chance`."""
     question, asked = observation.question, observation.asked
     if observation.failure:
-        return Judgement("failed", right=False)
+        return QuestionVerdict("failed", right=False)
     if not question.answers:
-        return _without_passage(asked, next((i for i, each in enumerate(asked) if not each.opened.abstained), 0))
+        return _unfound(asked, next((i for i, each in enumerate(asked) if not each.opened.abstained), 0))
     known = all(reply_is_right(each.closed, question) for each in asked) and not by_chance(question, others)
     wrong = [i for i, each in enumerate(asked) if not reply_is_right(each.opened, question)]
     if not wrong:
-        return Judgement("known" if known else "fixed_by_retrieval", right=True)
+        return QuestionVerdict("known" if known else "fixed_by_retrieval", right=True)
     wording = wrong[0]
     if asked[wording].oracle is None:
         wording = next((i for i in wrong if not asked[i].opened.abstained), wording)
@@ -90,18 +90,18 @@ def judge(observation: Observation, others: Sequence[Observation] = ()) -> Judge
     from_memory = reached and _is_from_memory(decisive, given)
     if known:
         if decisive.oracle is None and decisive.opened.abstained:
-            return Judgement("known", True, "abstained", wording)
-        return Judgement("harmed_by_retrieval", False, "", wording, from_memory)
+            return QuestionVerdict("known", True, "abstained", wording)
+        return QuestionVerdict("harmed_by_retrieval", False, "", wording, from_memory)
     if decisive.oracle is None:
-        return _without_passage(asked, wording)
+        return _unfound(asked, wording)
     if not reply_is_right(decisive.oracle, question):
-        return Judgement("reader_gap", False, "", wording, from_memory)
-    return Judgement("distracted" if reached else "retriever_miss", False, "", wording, from_memory)
+        return QuestionVerdict("reader_gap", False, "", wording, from_memory)
+    return QuestionVerdict("distracted" if reached else "retriever_miss", False, "", wording, from_memory)
 
 
-def _without_passage(asked: Sequence[Wording], wording: int) -> Judgement:
+def _unfound(asked: Sequence[Wording], wording: int) -> QuestionVerdict:
     abstained = asked[wording].opened.abstained
-    return Judgement("not_in_the_knowledge_base", abstained, "abstained" if abstained else "invented", wording)
+    return QuestionVerdict("not_in_the_knowledge_base", abstained, "abstained" if abstained else "invented", wording)
 
 
 def _is_from_memory(wording: Wording, given: Sequence[ShownPassage]) -> bool:
@@ -110,7 +110,7 @@ def _is_from_memory(wording: Wording, given: Sequence[ShownPassage]) -> bool:
     return (
         not (opened.abstained or closed.abstained or wording.cited)
         and same_answer(opened.text, closed.text)
-        and not any(holds_any(passage.text, [opened.text]) for passage in given)
+        and not any(text_holds_any(passage.text, [opened.text]) for passage in given)
     )
 
 
@@ -138,31 +138,31 @@ def with_neighbours(items: Iterable[_Item], reach: int) -> Iterator[tuple[_Item,
         ahead.extend(islice(source, 1))
 
 
-def reason(observation: Observation, found: Judgement) -> str:
+def reason(observation: Observation, found: QuestionVerdict) -> str:
     """Why this verdict, in a sentence or two."""
     text = _why(observation, found)
     if found.from_memory:
         text += " It answered from memory against the passage."
-    if found.wording and found.verdict not in ("known", "fixed_by_retrieval"):
-        text += f" (Asked as: {observation.asked[found.wording].text})"
+    if found.wording_index and found.verdict not in ("known", "fixed_by_retrieval"):
+        text += f" (Asked as: {observation.asked[found.wording_index].text})"
     return text
 
 
-def _why(observation: Observation, found: Judgement) -> str:
-    wording = observation.asked[found.wording]
+def _why(observation: Observation, found: QuestionVerdict) -> str:
+    wording = observation.asked[found.wording_index]
     given, question = len(wording.found), observation.question
     match found.verdict:
         case "failed":
             return f"The model failed on a request: {observation.failure}"
         case "known":
             everywhere = f" in all {len(observation.asked)} wordings" if len(observation.asked) > 1 else ""
-            silent = " No passage holds an answer, and with documents it said so." if found.silence else ""
+            silent = " No passage holds an answer, and with documents it said so." if found.without_passage else ""
             return f"Right without documents{everywhere}.{silent}"
         case "fixed_by_retrieval":
             sometimes = any(reply_is_right(each.closed, question) for each in observation.asked)
             return f"Alone {'not reliably right' if sometimes else 'wrong'}, with {given} passages right."
         case "not_in_the_knowledge_base":
-            what = "said so" if found.silence == "abstained" else "gave an answer all the same"
+            what = "said so" if found.without_passage == "abstained" else "gave an answer all the same"
             return f"No passage is known to hold an answer; the model {what}."
         case "retriever_miss":
             where = f"stands at rank {wording.rank}" if wording.rank else "is not among the first found"

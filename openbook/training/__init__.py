@@ -8,8 +8,8 @@ questions may import this package; the import contracts and a test in a fresh pr
 * `datasets`          data files; documents and conversations as trees
 * `reader_objective`  passages with questions as trees; hard negatives
 * `trees`             training examples that share passages; the order and size of steps
-* `network`           a stored model, or a new one, as a network with gradients
-* `attention`         attention over trees, and the loss
+* `network`           a stored model, or a new one, as a network with gradients; the loss
+* `attention`         attention over trees
 * `loop`              one step after the other
 * `evaluation`        the dev data
 * `checkpoints`       stop and continue

@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -71,11 +70,7 @@ def train(
     processes_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     torch.set_num_threads(threads or max(1, available_cores() // processes_here))
     if dry_run:
-        with tempfile.TemporaryDirectory() as scratch:
-            inputs = run.load_inputs(loaded, recipe.parent, ModelStore(store), Path(scratch))
-            device = run.choose_device(device)
-            run.report_problems([*run.slow_precision(loaded, device), *inputs.problems], _say)
-            found = run.dry_run(loaded, inputs, device)
+        found = run.dry_run(loaded, recipe.parent, ModelStore(store), _say, run.choose_device(device))
         click.echo(json.dumps(found) if as_json else _estimate(found))
         return
     with connect() as processes, _stop_on_interrupt() as should_stop:

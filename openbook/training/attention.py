@@ -1,4 +1,4 @@
-"""Attention over token trees: batches, and the loss where something is learned.
+"""Attention over token trees, and batches of them.
 
 A mask of all tokens against all would give the same result, but the computer would spend most of its time on pairs that
 do not see each other. So each row is cut into pieces, and each piece attends to the pieces before it that it sees.
@@ -8,7 +8,6 @@ Shape legend: R rows, T tokens of the longest row, A learned tokens of all rows,
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -138,28 +137,3 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, pieces: Sequence[Piece], 
             )
         )
     return torch.cat([*found, torch.zeros_like(queries[-1])], 2)
-
-
-def learned_logits(network: Any, batch: Batch) -> Tensor:
-    """The logits that predict the learned tokens: float32 [A, vocabulary].
-
-    The output matrix is large, and most tokens of an example are only read, so no other logits are computed.
-    """
-    tokens, positions, predictors = (
-        each.to(network.device) for each in (batch.tokens, batch.positions, batch.predictors)
-    )
-    # A sharded network has this method, which also collects its shards (see `distributed`).
-    compute = getattr(network, "logits_at", functools.partial(logits_at, network))
-    return compute(tokens, positions, batch.pieces, predictors)
-
-
-def logits_at(network: Any, tokens: Tensor, positions: Tensor, pieces: list[list[Piece]], places: Tensor) -> Tensor:
-    hidden = network.model(input_ids=tokens, position_ids=positions, pieces=pieces).last_hidden_state
-    logits: Tensor = network.lm_head(hidden.flatten(0, 1)[places])
-    return logits.float()
-
-
-def loss_sum(network: Any, batch: Batch) -> Tensor:
-    """The sum of -log p(token) over all learned tokens. A mean would weigh a token by the size of its micro-batch."""
-    logits = learned_logits(network, batch)
-    return functional.cross_entropy(logits, batch.targets.to(logits.device), reduction="sum")

@@ -50,7 +50,7 @@ class Processes:
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
-        from openbook.training.attention import logits_at
+        from openbook.training.network import logits_at
 
         mesh = init_device_mesh("cpu", (self.count,))
         for layer in network.model.layers:

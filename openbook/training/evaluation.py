@@ -14,8 +14,9 @@ import torch
 from torch.nn import functional
 
 from openbook.inference.tokenizer import PromptTokenizer
-from openbook.training.attention import batch_of, learned_logits
+from openbook.training.attention import batch_of
 from openbook.training.loop import EvalResult
+from openbook.training.network import learned_logits
 from openbook.training.recipe import Recipe
 from openbook.training.trees import Row, Tree, micro_batches, row_of
 
@@ -45,7 +46,7 @@ def evaluate(network: Any, trees: Sequence[Tree], recipe: Recipe, step: int) -> 
     """`trees` must not be empty."""
     network.eval()
     # The first token tells an abstention, because the recipe's abstention begins with a word that answers rarely begin with.
-    abstentions = (b.tokens[b.learned_from] for tree in trees for b in tree.branches if b.kind == "abstention")
+    abstentions = (b.tokens[b.learn_start] for tree in trees for b in tree.branches if b.kind == "abstention")
     abstention = next(abstentions, None)
     scores: list[BranchScore] = []
     for group in micro_batches(trees, range(len(trees)), recipe.loop.call_tokens):
@@ -140,8 +141,8 @@ def sample_answers(network: Any, trees: Sequence[Tree], tokenizer: PromptTokeniz
     for number, tree in enumerate(trees[:SAMPLES]):
         kind = "answer" if number % 2 == 0 else "abstention"
         branch = next((b for b in tree.branches if b.kind == kind), tree.branches[0])
-        start = branch.learned_from or min(TEXT_PROMPT_TOKENS, len(branch.tokens) // 2)
-        asked = replace(branch, tokens=branch.tokens[:start], learned_from=start - 1, skipped=())
+        start = branch.learn_start or min(TEXT_PROMPT_TOKENS, len(branch.tokens) // 2)
+        asked = replace(branch, tokens=branch.tokens[:start], learn_start=start - 1, skipped=())
         answer = _greedy(network, tree.with_branches([asked]), model.ends_generation)
         question = _last_turn(asked.tokens, model.ends_generation)
         end = branch.skipped[0][0] if branch.skipped else len(branch.tokens)  # of the first answer in a conversation

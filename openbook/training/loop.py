@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from openbook.errors import TrainingError
-from openbook.training.attention import batch_of, loss_sum
+from openbook.training.attention import batch_of
 from openbook.training.checkpoints import Checkpoint, State
 from openbook.training.distributed import ONE_PROCESS, Processes, shard_like, whole
+from openbook.training.network import loss_sum
 from openbook.training.recipe import Optimiser, Recipe
 from openbook.training.trees import Tree, epoch_steps, micro_batches, row_of, steps_per_epoch
 
@@ -190,7 +191,7 @@ class Learner:
                 "examples. The last checkpoint is kept."
             )
 
-    def note(self, result: EvalResult) -> None:
+    def keep_if_best(self, result: EvalResult) -> None:
         """Remember the parameters if `result`, an evaluation of them, is the best so far."""
         state = self.state
         if state.best_metric is None or result.metric > state.best_metric:

@@ -1,4 +1,4 @@
-"""A network with gradients: from a stored model, or from nothing.
+"""A network with gradients, from a stored model or from nothing, and its loss.
 
 The numbers are those of the GGUF file, dequantised, so training starts from what the engine computes with. Two families
 can be trained: `llama`, and `qwen2`, whose query, key and value projections have biases. For `llama`, GGUF keeps the rows
@@ -7,6 +7,7 @@ of the query and key projections in another order: rotated pairs side by side, w
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn import functional
 
 from openbook.errors import ConfigError, InvalidModelFile
 from openbook.models import GgufHeader, read_gguf
 from openbook.models.gguf_writer import dequantised, finish
-from openbook.training.attention import use_tree_attention
+from openbook.training.attention import Batch, Piece, use_tree_attention
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -255,10 +258,35 @@ def make_trainable(network: Any, method: Method, seed: int) -> dict[str, torch.n
     return learned
 
 
-def lora_pairs(network: Any) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+def lora_pairs(network: Any) -> dict[str, tuple[Tensor, Tensor]]:
     """Module name to (A [rank, in], B [out, rank]). The update is B @ A * alpha / rank."""
     return {
         name: (module.lora_A[ADAPTER].weight.detach(), module.lora_B[ADAPTER].weight.detach())
         for name, module in network.named_modules()
         if hasattr(module, "lora_A") and ADAPTER in module.lora_A
     }
+
+
+def learned_logits(network: Any, batch: Batch) -> Tensor:
+    """The logits that predict the A learned tokens of a batch: float32 [A, vocabulary].
+
+    The output matrix is large, and most tokens of an example are only read, so no other logits are computed.
+    """
+    tokens, positions, predictors = (
+        each.to(network.device) for each in (batch.tokens, batch.positions, batch.predictors)
+    )
+    # A sharded network has this method, which also collects its shards (see `distributed`).
+    compute = getattr(network, "logits_at", functools.partial(logits_at, network))
+    return compute(tokens, positions, batch.pieces, predictors)
+
+
+def logits_at(network: Any, tokens: Tensor, positions: Tensor, pieces: list[list[Piece]], places: Tensor) -> Tensor:
+    hidden = network.model(input_ids=tokens, position_ids=positions, pieces=pieces).last_hidden_state
+    logits: Tensor = network.lm_head(hidden.flatten(0, 1)[places])
+    return logits.float()
+
+
+def loss_sum(network: Any, batch: Batch) -> Tensor:
+    """The sum of -log p(token) over all learned tokens. A mean would weigh a token by the size of its micro-batch."""
+    logits = learned_logits(network, batch)
+    return functional.cross_entropy(logits, batch.targets.to(logits.device), reduction="sum")

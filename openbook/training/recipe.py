@@ -30,7 +30,9 @@ class Section(BaseModel):
 
 
 class Base(Section):
-    """`digest` says which stored model to train further. `model` is what people call it; nothing checks it."""
+    """`digest` says which stored model to train further. `model` is what people call it: nothing checks it, but `openbook train`
+    fetches a model that the catalogue has by that name.
+    """
 
     model: str
     digest: Hex

@@ -34,7 +34,7 @@ def report(run: runs.RunSummary) -> str:
     ]
     loss = [(float(step["step"]), float(step["loss"])) for step in run.steps]
     lines: dict[str, dict[str, Points]] = {"Training loss (nats a token)": {"faint": loss, "bold": smoothed(loss)}}
-    for name in sorted({key for evaluation in run.evaluations for key in evaluation} - {"kind", "step"}):
+    for name in sorted({key for evaluation in run.evaluations for key in runs.numbers_of(evaluation)}):
         points = [(float(e["step"]), float(e[name])) for e in run.evaluations if name in e]
         lines[f"Dev data: {name.replace('_', ' ')}"] = {"bold": points}
     charts = [(title, _chart(each)) for title, each in lines.items() if any(each.values())]
@@ -45,9 +45,9 @@ def report(run: runs.RunSummary) -> str:
     return template.render(run=run, outcome=outcome, charts=charts, recipe=sorted(runs.flat(run.recipe).items()))
 
 
-def smoothed(points: Points, weight: float = 0.9) -> Points:
+def smoothed(points: Points) -> Points:
     """The exponential mean, corrected for its start at 0."""
-    found, mean, total = [], 0.0, 0.0
+    found, mean, total, weight = [], 0.0, 0.0, 0.9
     for x, y in points:
         mean, total = weight * mean + (1 - weight) * y, weight * total + (1 - weight)
         found.append((x, mean / total))

@@ -8,6 +8,7 @@ import os
 import platform
 import random
 import re
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -85,7 +86,7 @@ def train(
     watch = watch if processes.first else lambda _: None
     with storage_errors(f"write to {folder}"):
         make_folder(folder)
-    with _locked(folder, processes), _explained_out_of_memory(recipe):
+    with _locked(folder, processes), _explained_out_of_memory(recipe, " The last checkpoint is kept."):
         # 1. Is this a new run, or one to continue?
         checkpoint_folder = folder / runs.CHECKPOINTS
         begun = bool(checkpoints.checkpoint_folders(checkpoint_folder)) or (folder / runs.METRICS).is_file()
@@ -254,7 +255,7 @@ def _learn(learner: Learner, dev: list[Tree], folder: Path, watch: Watch, should
 
     def evaluate_now() -> None:
         result = evaluate(learner.network, dev, learner.recipe, learner.state.step)
-        learner.note(result)
+        learner.keep_if_best(result)
         log(result, kind="evaluation", step=result.step, **result.numbers)
 
     if dev and learner.state.step == 0 and learner.state.best_metric is None:
@@ -371,10 +372,15 @@ def _write_result(
         runs.write_json(folder / runs.RESULT, result)
 
 
-def dry_run(recipe: Recipe, inputs: RunInputs, device: str) -> dict[str, float]:
-    """Do a few steps and write nothing. Estimates the whole run."""
-    learner = Learner(recipe, *build_network(recipe, inputs, device), inputs.trees)
-    done = list(itertools.islice(learner.steps_to_go(), DRY_RUN_STEPS))
+def dry_run(
+    recipe: Recipe, recipe_folder: Path, store: ModelStore, watch: Callable[[str], None], device: str
+) -> dict[str, float]:
+    """Do a few steps and keep nothing. Estimates the whole run. Raises TrainingError, and what `load_inputs` raises."""
+    with tempfile.TemporaryDirectory() as scratch, _explained_out_of_memory(recipe):
+        inputs = load_inputs(recipe, recipe_folder, store, Path(scratch))
+        report_problems([*slow_precision(recipe, device), *inputs.problems], watch)
+        learner = Learner(recipe, *build_network(recipe, inputs, device), inputs.trees)
+        done = list(itertools.islice(learner.steps_to_go(), DRY_RUN_STEPS))
     timed = done[1:] or done  # the first step also allocates memory
     return {
         "examples": sum(len(tree.branches) for tree in inputs.trees),
@@ -411,7 +417,7 @@ def _bf16_units() -> list[str]:
     return [name for name, check in checks.items() if getattr(torch.cpu, check, lambda: False)()]
 
 
-def numeric_class(recipe: Recipe, processes: Processes = ONE_PROCESS, device: str = "cpu") -> str:
+def numeric_class(recipe: Recipe, processes: Processes, device: str) -> str:
     """Within one class, the same recipe gives the same bytes."""
     import transformers
 
@@ -448,7 +454,7 @@ def _locked(folder: Path, processes: Processes) -> Iterator[None]:
 
 
 @contextmanager
-def _explained_out_of_memory(recipe: Recipe) -> Iterator[None]:
+def _explained_out_of_memory(recipe: Recipe, kept: str = "") -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -456,5 +462,5 @@ def _explained_out_of_memory(recipe: Recipe) -> Iterator[None]:
             raise
         raise TrainingError(
             f"Training ran out of memory. Lower loop.call_tokens (now {recipe.loop.call_tokens}) or "
-            f"loop.sequence_tokens (now {recipe.loop.sequence_tokens}). The last checkpoint is kept."
+            f"loop.sequence_tokens (now {recipe.loop.sequence_tokens}).{kept}"
         ) from error

@@ -16,23 +16,23 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """The network learns `tokens[learned_from:]` except the ranges in `skipped`. It only reads the rest."""
+    """The network learns `tokens[learn_start:]` except the ranges in `skipped`. It only reads the rest."""
 
     tokens: tuple[int, ...]
-    learned_from: int
+    learn_start: int
     kind: str = ""  # "answer" or "abstention", for a reader
     key: str = ""  # branches with the same key are accepted answers to one question
-    skipped: tuple[tuple[int, int], ...] = ()  # [start, end) after `learned_from`: other speakers of a conversation
+    skipped: tuple[tuple[int, int], ...] = ()  # [start, end) after `learn_start`: other speakers of a conversation
     reads: tuple[int, ...] = ()  # numbers of the tree's passages
 
     def __post_init__(self) -> None:
-        if not 0 <= self.learned_from < len(self.tokens):
-            raise ValueError(f"learned_from {self.learned_from} leaves nothing to learn of {len(self.tokens)} tokens")
+        if not 0 <= self.learn_start < len(self.tokens):
+            raise ValueError(f"learn_start {self.learn_start} leaves nothing to learn of {len(self.tokens)} tokens")
 
     @property
     def learned(self) -> Iterator[int]:
         """The indices of the learned tokens."""
-        start = self.learned_from
+        start = self.learn_start
         for skip_start, skip_end in self.skipped:
             yield from range(start, skip_start)
             start = skip_end

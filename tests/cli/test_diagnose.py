@@ -103,7 +103,7 @@ def diagnose(out: Out, questions: Path, kb: Path) -> Out:
 
 def test_two_models_side_by_side(diagnose: Out, tmp_path: Path) -> None:
     folder, table = tmp_path / "results", tmp_path / "table.csv"
-    stdout = diagnose.ok("--model", "good", "--model", "bad", "--out", folder, "--csv", table)
+    stdout = diagnose.ok("--model", "good", "--model", "bad", "--output", folder, "--csv", table)
     for words in ("fixed by retrieval", "[red]who", "good against bad, 4 questions", "McNemar", "report"):
         assert words in stdout
     assert "\x1b" not in stdout
@@ -159,7 +159,7 @@ def test_questions_are_asked_as_they_were_when_the_run_began(
         return good(prompt)
 
     monkeypatch.setitem(ENGINES, "edits", edits)
-    arguments = ("--model", "edits", "--model", "good", "--out", tmp_path / "r")
+    arguments = ("--model", "edits", "--model", "good", "--output", tmp_path / "r")
     diagnose.ok(*arguments)
     assert "sold" not in "".join(path.read_text() for path in (tmp_path / "r").glob("observations-*"))
     diagnose.refused(2, "differs in its questions", *arguments)
@@ -210,7 +210,7 @@ def test_a_run_in_which_every_request_failed_is_an_error_and_asked_again(
 
 def test_compare(diagnose: Out, out: Out, tmp_path: Path) -> None:
     for name in ("good", "bad"):
-        diagnose.ok("--model", name, "--as-of", "1", "--out", tmp_path / name)
+        diagnose.ok("--model", name, "--as-of", "1", "--output", tmp_path / name)
     files = [tmp_path / name / "diagnosis.json" for name in ("good", "bad")]
     (comparison,) = out.json("diagnose", "compare", *files)["comparisons"]
     assert (comparison["questions"], comparison["only_second"]) == (4, 0)
@@ -237,7 +237,7 @@ def test_places_that_are_not_there(diagnose: Out, out: Out, questions: Path, kb:
         ((questions, "--kb", kb, "--docs", tmp_path), 2, "exclude each other"),
         ((questions, "--kb", kb, "--model", "good", "--csv", tmp_path), 5, "it is a folder; give a file"),
         ((questions, "--kb", kb, "--model", "good", "--csv", questions), 2, "holds the questions"),
-        ((questions, "--kb", kb, "--model", "good", "--out", tmp_path / "file"), 5, "Cannot write"),
+        ((questions, "--kb", kb, "--model", "good", "--output", tmp_path / "file"), 5, "Cannot write"),
     ):
         out.refused(code, says, "diagnose", *arguments)
 
@@ -252,7 +252,7 @@ def test_a_purge_deletes_the_diagnoses_that_show_the_text(diagnose: Out, out: Ou
 def test_a_judge_and_probes_in_the_same_report_and_asked_once(
     diagnose: Out, opened: list[tuple[TableEngine, Settings]], tmp_path: Path
 ) -> None:
-    arguments = ("--model", "good", "--out", tmp_path / "r")
+    arguments = ("--model", "good", "--output", tmp_path / "r")
     diagnose.ok(*arguments)
     assert {"judge", "probes"}.isdisjoint(json.loads((tmp_path / "r" / "diagnosis.json").read_text())["models"][0])
     more = ("--judge", "yes", "--probes")
@@ -277,7 +277,7 @@ def test_wherever_the_disk_fails_a_page_with_probes_is_known_to_have_them(
     def full(*arguments: object) -> None:
         raise StorageError("No space left on device.")
 
-    arguments = ("--model", "good", "--out", tmp_path / "r")
+    arguments = ("--model", "good", "--output", tmp_path / "r")
     for more in (("--probes",), ()):
         for failing in ("replace_file", "write_report"):
             with monkeypatch.context() as broken:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -92,7 +93,12 @@ def test_quotes_that_touch_are_shown_as_one_and_lines_that_only_draw_are_not_sho
     assert _flat("=====\nTitle\n=====\n\n| a |\n+---+\nb --- c").split() == "Title | a | b --- c".split()
 
 
-def test_what_needs_ocr_names_the_option(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_did_not_go_in_is_told_with_advice_that_can_be_followed(capsys: pytest.CaptureFixture[str]) -> None:
     print_problems([Verdict("a.png", "skipped", "an image: needs OCR")])
-    assert "an image: needs OCR (openbook add FILE --ocr eng)" in capsys.readouterr().err
+    assert "an image: needs OCR (add it with --ocr eng, or set OPENBOOK_OCR=eng)" in capsys.readouterr().err
     assert with_advice("needs OCR, and Tesseract is not installed") == "needs OCR, and Tesseract is not installed"
+    many = [Verdict(f"{n}.mp4", "skipped", "audio or video") for n in range(23)]
+    print_problems(many, Path("my kb"))
+    assert "... and 3 more; all are listed by: openbook status --kb 'my kb'\n" in capsys.readouterr().err
+    print_problems(many)  # of --docs, which no status lists
+    assert capsys.readouterr().err.endswith("... and 3 more\n")

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from openbook.cli import context
 from openbook.knowledge import KnowledgeBase
+from openbook.records import ReaderFormat
+from openbook.testing import echo_model
 from tests.cli.conftest import Out, TypeIn, running
 from tests.conftest import flip
 from tests.serving.conftest import eventually
@@ -89,7 +92,7 @@ def test_remove_purge_and_check(docs: Path, tmp_path: Path, own_home: Path, out:
     assert ("1 removed" in stdout, "The next sync takes it in again" in stdout) == (True, True)
     assert "honey" in out.ok("search", "honey", "--as-of", "1")
     stdout = out.ok("purge", "bees.txt", "--yes")
-    for words in ("nothing is left that no other document holds", "Deleted too: 1 cached", "Still on this disk"):
+    for words in ("except what other documents hold too", "Deleted too: 1 cached", "Still on this disk"):
         assert words in stdout
     left = [path for folder in (tmp_path / "kb", own_home / "cache") for path in folder.rglob("*") if path.is_file()]
     assert not any(word in path.read_bytes() for path in left for word in (b"fifty thousand", b"bees.txt"))
@@ -141,7 +144,8 @@ def test_what_a_folder_was_synced_with_holds_until_it_is_reset(docs: Path, out: 
     out("sync", docs, "--reset")
     assert documents(out) == {"ferry.md", "bees.txt"}
     assert "ferry.md" in found(out, "ferry")
-    out.refused(2, "need a folder", "sync", "--reset")
+    for options in (["--reset"], ["--ocr", "eng"]):
+        out.refused(2, "need a folder", "sync", *options)
     assert out.json("sync", docs, "--forget") == {"forgotten": str(docs)}
     out.refused(4, "No folder was synced", "sync")
     assert documents(out) == {"ferry.md", "bees.txt"}
@@ -187,9 +191,41 @@ def test_nothing_readable_is_an_error_also_when_the_knowledge_base_holds_somethi
         out.ok("add", docs)
 
 
+@pytest.mark.parametrize("command", [["ask", "What do bees make?"], ["chat", "talk.jsonl"]])
+def test_a_log_that_cannot_be_written_is_refused_before_a_model_is_opened(
+    command: list[str], docs: Path, tmp_path: Path, out: Out, type_in: TypeIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out.ok("add", docs)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(context, "model_opener", lambda *_, **__: pytest.fail("A model was opened."))
+    type_in("What do bees make?")
+    out.refused(5, "bees.txt is not a folder", *command, "--log", docs / "bees.txt")
+
+
+def test_what_is_read_ahead_is_what_ask_reads(docs: Path, out: Out, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader of several windows reads passages one by one where the setting `strategy` says so."""
+    reader = ReaderFormat("Answer from the passages.", "The passages do not say.", passages=4)
+    monkeypatch.setattr(context, "ready_model", lambda *_: None)
+    monkeypatch.setattr(context, "open_stored", lambda *_: echo_model(reader=reader))
+    for n in range(9):
+        (docs / f"{n}.md").write_text(
+            "".join(f"Ferry {n} number {i} leaves at noon from pier {i}.\n\n" for i in range(40))
+        )
+    out.ok("add", docs)
+    passages = out.json("status")["passages"]
+    windows = int(out.ok("warm").split()[0])
+    assert windows < passages
+    monkeypatch.setenv("OPENBOOK_STRATEGY", "each")
+    assert out.ok("warm").startswith(f"{passages} of {passages} passages are read")
+    monkeypatch.setenv("OPENBOOK_STRATEGY", "parallel")
+    assert out.ok("warm").startswith(f"{windows} of {windows} passages are read")
+
+
 @pytest.mark.model
 @pytest.mark.usefixtures("reader_reference", "embedder_reference")
-def test_passages_are_read_ahead_asked_and_forgotten(tmp_path: Path, home_of_models: Path, out: Out) -> None:
+def test_passages_are_read_ahead_asked_and_forgotten(
+    tmp_path: Path, home_of_models: Path, out: Out, monkeypatch: pytest.MonkeyPatch
+) -> None:
     docs = tmp_path / "docs"
     docs.mkdir()
     (docs / "ferry.md").write_text("# Ferry\n\nThe ferry leaves at noon from pier 4.\n")
@@ -200,12 +236,13 @@ def test_passages_are_read_ahead_asked_and_forgotten(tmp_path: Path, home_of_mod
 
     out.ok("add", docs)
     assert states() == 0
-    assert out.ok("warm", "--top", "1").startswith("1 of 1 passages are read")
+    assert out.ok("warm", "-n", "1").startswith("1 of 1 passages are read")
     assert out.ok("warm").startswith("2 of 2 passages are read")
     assert states() == 3  # and the instruction's
     assert "0 of them new" in out.ok("warm")
-    assert "Read ahead      3 states, " in out.ok("status")
-    question = ("ask", "When does the ferry leave?", "--passages", "2")
+    assert "Kept states     3 states, " in out.ok("status")
+    question = ("ask", "When does the ferry leave?")
+    monkeypatch.setenv("OPENBOOK_PASSAGES", "2")
     warm = out.json(*question)
     assert "noon" in warm["answer"]
     assert states() == 3  # nothing had to be read

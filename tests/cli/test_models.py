@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from openbook.models import ModelReference, ModelStore, ensure, import_gguf
-from tests.cli.conftest import Out
+from tests.cli.conftest import Out, TypeIn
 from tests.conftest import flip
 from tests.models.test_gguf_writer import base_file, stored_adapter
 
@@ -38,6 +38,22 @@ def test_a_model_goes_with_its_last_name_and_stays_while_an_adapter_needs_it(
     stdout = out.ok("models", "remove", "small", "--yes")
     assert adapter.digest[:12] in stdout
     out.refused(3, "No model is called 'small'", "models", "show", "small")
+
+
+def test_a_removal_asks_about_what_is_there_and_no_means_no(
+    own_home: Path, out: Out, tmp_path: Path, type_in: TypeIn
+) -> None:
+    store = ModelStore(own_home / "models")
+    base = import_gguf(store, base_file(tmp_path / "base.gguf"), name="base")
+    out.refused(3, "No model is called 'bse'", "models", "remove", "bse")
+    for answer in (["n"], []):
+        type_in(*answer)
+        out.refused(130, "Remove the model 'base'?", "models", "remove", "base")
+    assert store.resolve("base") == base
+    (base.path / "manifest.json").chmod(0o600)
+    (base.path / "manifest.json").write_text("{")
+    type_in("y")
+    assert base.digest[:12] in out.ok("models", "remove", "base")
 
 
 PASSAGES = {

@@ -13,7 +13,7 @@ from openbook.config import Settings
 from tests.cli.conftest import Out
 
 SHARED = {"--kb", "--json"}  # mean the same everywhere
-MAX_OPTIONS = 110
+MAX_OPTIONS = 106
 MAX_SETTINGS = 16
 
 
@@ -26,6 +26,14 @@ def verbs(of: click.Command = command, name: str = "openbook") -> Iterator[tuple
             found = of.get_command(context, each)
             assert found is not None
             yield from verbs(found, f"{name} {each}")
+
+
+def test_no_line_of_a_list_of_commands_is_cut(out: Out, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    groups = {tuple(name.split()[1:-1]) for name, _ in verbs()}
+    shown = [line for group in groups for line in out.ok(*group, "--help").partition("Commands:")[2].splitlines()]
+    assert len(shown) > 50
+    assert [line for line in shown if line.endswith("...")] == []
 
 
 def options(verb: click.Command) -> list[click.Option]:
@@ -58,7 +66,7 @@ def test_another_shell_is_an_error_that_names_those_there_are(out: Out) -> None:
     [
         ("openbook se", ["search", "serve"]),
         ("openbook models pu", ["pull"]),
-        ("openbook ask --pass", ["--passages"]),
+        ("openbook ask --str", ["--strategy"]),
         ("openbook completion ", ["bash", "zsh", "fish"]),
     ],
 )

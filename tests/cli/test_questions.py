@@ -139,7 +139,7 @@ def test_an_edit_that_would_spoil_the_file_is_refused(drafts: Path, out: Out, ty
     type_in("z", "e", "???", "", "x")
     _, stdout, _ = out("questions", "review", drafts)
     assert "Type a, e, r, s or x, not 'z'." in stdout
-    assert "It stays as it is: The draft is no valid question: The question is empty" in " ".join(stdout.split())
+    assert "It stays as it is: The draft is not a valid question: The question is empty" in " ".join(stdout.split())
     assert drafts.read_bytes() == before
 
 

@@ -140,7 +140,7 @@ def asked(out: Out, *arguments: object) -> Receipt:
 def test_the_knowledge_base_that_was_asked_is_found_again(
     elsewhere: KnowledgeBase, own_home: Path, tmp_path: Path, out: Out
 ) -> None:
-    settings = context.settings()
+    settings = context.read_settings()
     for arguments, place in (
         (["--kb", elsewhere.folder], elsewhere.folder),
         ([], own_home / "kb"),
@@ -158,6 +158,16 @@ def test_the_knowledge_base_that_was_asked_is_found_again(
     assert receipt.knowledge_base not in [base.id for base in receipts.candidates(settings, receipt, None)]
     asked(out, "--kb", moved)
     assert receipts.candidates(settings, receipt, None)[-1].id == receipt.knowledge_base
+
+
+def test_a_log_is_verified_up_to_a_line_that_is_named(elsewhere: KnowledgeBase, tmp_path: Path, out: Out) -> None:
+    log = tmp_path / "log"
+    asked(out, "--kb", elsewhere.folder, "--log", log)
+    head = out.json("log", "verify", log)["head"]
+    assert out.json("log", "verify", log, "--head", head) == {"receipts": 1, "head": head}
+    out.refused(2, "does not hold the line", "log", "verify", log, "--head", "1" * 64)
+    for wrong in ("", head[:12], head.upper()):
+        out.refused(2, "--head must be the 64 hex digits", "log", "verify", log, "--head", wrong)
 
 
 def test_a_home_that_cannot_be_written_still_answers(elsewhere: KnowledgeBase, own_home: Path, out: Out) -> None:

@@ -6,22 +6,27 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from openbook.cli.train import ended_by
+from openbook.cli.train import _documents, ended_by
+from openbook.config import load_settings
 from openbook.errors import StorageError, TrainingError
+from openbook.knowledge import KnowledgeBase, remove
 from openbook.models import ModelStore
 from openbook.records import sha256_hex
 from openbook.runs import read_run
 from tests.cli.conftest import Out
-from tests.conftest import ROOT
+from tests.conftest import ROOT, base_with
+from tests.serving.conftest import eventually
 
 RECIPE = """
 name = "tiny"
@@ -144,7 +149,6 @@ def test_a_run_from_beginning_to_end(home: Path, tmp_path: Path, recipe: Path, o
     shown = out.ok("runs", "show", folder.name[:6])
     assert "step     10  loss" in shown
     assert out.json("runs", "show", folder.name)["result"]["model"] == stored.digest
-    assert "loss" in out.ok("runs", "compare", folder.name, folder.name)
     lineage = out.ok("models", "lineage", "tiny-candidate")
     assert "recipe " in lineage
     assert "knowledge base " in lineage
@@ -171,9 +175,37 @@ def test_a_run_from_beginning_to_end(home: Path, tmp_path: Path, recipe: Path, o
     assert "unknown key 'loop.step'. Did you mean 'step_tokens'?" in stderr
 
 
+def test_the_version_that_is_named_is_the_one_that_is_learned(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process changes the documents while they are read."""
+    base_with(tmp_path, {"a.txt": "The ferry leaves at nine.", "b.txt": "The bridge was opened in 1926."}).close()
+    read = KnowledgeBase.text
+
+    def text(base: KnowledgeBase, document: str, version: int | None = None) -> str | None:
+        monkeypatch.undo()
+        found = read(base, document, version)
+        with closing(KnowledgeBase.open(base.store.place)) as other:
+            remove(other, ["a.txt"])
+        return found
+
+    monkeypatch.setattr(KnowledgeBase, "text", text)
+    content, version = _documents(load_settings({"OPENBOOK_HOME": str(home), "OPENBOOK_KB": str(tmp_path / "kb")}))
+    assert (content.count(b"\n"), version.partition("@")[2]) == (2, "1")
+
+
 def test_a_process_that_the_system_killed_is_told_with_what_to_lower() -> None:
     assert "lower loop.call_tokens" in ended_by(signal.SIGKILL)
     assert ended_by(signal.SIGTERM) == "The training process was ended by signal 15."
+
+
+def test_a_dry_run_that_the_system_killed_has_nothing_to_go_on_with(home: Path, recipe: Path) -> None:
+    child = start(recipe, "--dry-run")
+    eventually(lambda: bool(children_of(child.pid)))
+    os.kill(*children_of(child.pid), signal.SIGKILL)
+    _, stderr = child.communicate(timeout=60)
+    assert "ended by signal 9" in stderr
+    assert "--resume" not in stderr
 
 
 @pytest.mark.slow
@@ -220,6 +252,22 @@ def test_without_pytorch_it_says_what_to_install(
 def test_runs_that_are_not_there(home: Path, out: Out) -> None:
     assert out("runs", "list")[:2] == (0, "No run yet. Train one: openbook train RECIPE\n")
     out.refused(6, "There is none yet", "runs", "show", "tiny")
+
+
+def test_runs_are_compared_in_columns_that_never_touch(home: Path, out: Out) -> None:
+    recipes = {"a": {"name": "x" * 99, "loop": {"steps": 1}}, "a-much-longer-name": {"name": "ship\n\nshape"}}
+    for name, recipe in recipes.items():
+        (home / "runs" / name).mkdir(parents=True)
+        (home / "runs" / name / "recipe.json").write_text(json.dumps({"recipe": recipe, "digest": "12"}))
+    (home / "runs" / "a" / "metrics.jsonl").write_text('{"kind": "evaluation", "step": 1, "loss": 2.5}\n')
+    lines = out.ok("runs", "compare", *recipes).splitlines()
+    assert [re.split(" {2,}", line) for line in lines] == [
+        ["", "a", "a-much-longer-name"],
+        ["loop.steps", "1", "None"],
+        ["name", "x" * 39 + "…", "ship shape"],
+        ["loss", "2.500", "-"],
+    ]
+    out.refused(2, "only one run", "runs", "compare", "a")
 
 
 @pytest.mark.parametrize(

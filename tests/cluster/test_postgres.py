@@ -116,7 +116,7 @@ def test_every_verb_takes_the_url_and_shows_no_password(
     # Where a receipt's knowledge base is, is remembered without the password.
     monkeypatch.delenv("OPENBOOK_KB")
     monkeypatch.setenv("PGPASSFILE", str(pgpass))
-    found = receipts.candidates(context.settings(), receipt, None)
+    found = receipts.candidates(context.read_settings(), receipt, None)
     assert [base.id for base in found] == [receipt.knowledge_base]
     assert not any(password in each for each in told)
     assert password.encode() not in bytes_below(own_home)

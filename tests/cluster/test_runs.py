@@ -58,7 +58,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def diagnosis(folder: Path, name: str, *options: object) -> list[object]:
-    return ["diagnose", folder / "questions.jsonl", "--kb", folder / "kb", "--out", folder / name, *options]
+    return ["diagnose", folder / "questions.jsonl", "--kb", folder / "kb", "--output", folder / name, *options]
 
 
 def drafts(folder: Path, name: str, *options: object) -> list[object]:
@@ -135,7 +135,7 @@ def test_a_diagnosis_goes_on_where_another_number_at_once_was_stopped(
 def test_passages_are_read_ahead_once_each_and_what_has_no_room_is_said(
     folder: Path, out: Out, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = out.ok("warm", "--kb", folder / "kb", "--cluster", "auto", "--replicas", "1-4")
+    said = out.ok("warm", "--kb", folder / "kb", "--cluster", "auto", "--replicas", 4)
     assert said.startswith(f"{len(TEXTS)} of {len(TEXTS)} passages are read (")
     assert len(list(folder.glob("read-*"))) == len(TEXTS)
     monkeypatch.setattr(RunEngine, "read_ahead", lambda self, prompt: 0 if HELD in prompt.passages[0] else 7)
@@ -150,6 +150,7 @@ def test_passages_are_read_ahead_once_each_and_what_has_no_room_is_said(
     ("command", "wanted"),
     [
         ("warm --replicas 2", "--replicas needs --cluster"),
+        ("warm --cluster local --replicas 1-4", "'1-4' is not a valid integer range"),
         ("serve --port 0 --replicas 2", "--replicas needs --cluster"),
         ("serve --port 0 --cluster local --replicas 0", "'0' is neither a number from 1 to 9999 nor two, such as 1-4"),
         ("serve --port 0 --cluster local --replicas 4-2", "'4-2' is neither a number"),

@@ -80,7 +80,7 @@ class Keeps(EchoEngine):
 
 def bench_with(model: FrozenModel, base: KnowledgeBase, **options: Any) -> Bench:
     """One to which every passage is near enough."""
-    return Bench(model, base, HashEmbedder(), options=Options(min_similarity=-1.0, **options))
+    return Bench(model, base, HashEmbedder(), options=Options(min_similarity=-1.0, **options)).pinned()
 
 
 HEADER = Header(

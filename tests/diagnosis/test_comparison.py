@@ -14,7 +14,7 @@ from openbook.diagnosis.report import write_report
 from openbook.diagnosis.results import numbers
 from openbook.diagnosis.run_log import Header, Observation
 from openbook.diagnosis.summary import ModelOutcomes, compare, summarise
-from openbook.diagnosis.verdicts import judge_all
+from openbook.diagnosis.verdicts import verdicts_of
 from openbook.errors import ConfigError
 from openbook.records import sha256_hex
 from tests.diagnosis.table_engine import HEADER, observation
@@ -28,7 +28,7 @@ def asked(count: int, *wrong: int) -> list[Observation]:
 
 
 def seen(cases: Sequence[Observation], header: Header = HEADER) -> ModelOutcomes:
-    return ModelOutcomes("a model", header, summarise(header, judge_all(cases)).outcomes)
+    return ModelOutcomes("a model", header, summarise(header, verdicts_of(cases)).outcomes)
 
 
 def test_two_models_are_compared_on_what_both_were_asked() -> None:
@@ -92,10 +92,12 @@ def test_questions_on_which_one_failed_are_counted() -> None:
 
 def test_notes_are_in_the_numbers_and_on_the_page(tmp_path: Path) -> None:
     cases = asked(2)
-    summaries = [summarise(header, judge_all(cases)) for header in (HEADER, replace(HEADER, knowledge_base_version=4))]
+    summaries = [
+        summarise(header, verdicts_of(cases)) for header in (HEADER, replace(HEADER, knowledge_base_version=4))
+    ]
     found = compare(*summaries)
     assert json.loads(json.dumps(numbers("t", summaries, [found])["comparisons"]))[0]["notes"] == list(found.notes)
-    write_report(tmp_path / "r.html", "t", [(summaries[0], judge_all(cases))], [replace(found, left_out=1234)])
+    write_report(tmp_path / "r.html", "t", [(summaries[0], verdicts_of(cases))], [replace(found, left_out=1234)])
     page = (tmp_path / "r.html").read_text()
     assert "differ: 1 and 4." in page
     assert "because only one of the two was asked them: 1,234." in page

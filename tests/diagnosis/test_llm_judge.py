@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from openbook.diagnosis.llm_judge import SecondOpinion, agreement, ask, second_opinion, to_judge
+from openbook.diagnosis.llm_judge import JudgeAgreement, agreement, ask, second_opinion, to_judge
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.report import Extras
 from openbook.diagnosis.run_log import Observation
@@ -25,16 +25,16 @@ def written(folder: Path, observations: Sequence[Observation] = RIGHT_AND_WRONG)
     return logged(path, *observations)
 
 
-def opinion_page(folder: Path, opinion: SecondOpinion) -> str:
+def opinion_page(folder: Path, opinion: JudgeAgreement) -> str:
     """What a report says of a second opinion."""
     return page_with(folder, Extras(opinion=opinion)).partition("<h3>A second opinion</h3>")[2]
 
 
 def judged(
-    folder: Path, judge: Callable[[Prompt], str] | TableEngine, observed: Path | None = None, limit: int | None = None
-) -> SecondOpinion:
+    folder: Path, judge: Callable[[Prompt], str] | TableEngine, observed: Path | None = None, questions: int = 4
+) -> JudgeAgreement:
     engine = judge if isinstance(judge, TableEngine) else TableEngine(judge, "judge")
-    return second_opinion(observed or written(folder), FrozenModel(engine), folder / "opinions.jsonl", limit=limit)
+    return second_opinion(observed or written(folder), FrozenModel(engine), folder / "opinions.jsonl", questions)
 
 
 def rules(prompt: Prompt) -> str:
@@ -73,7 +73,7 @@ def test_how_far_a_judge_agrees(
 def test_what_is_neither_yes_nor_no_is_not_counted(tmp_path: Path) -> None:
     found = judged(tmp_path, lambda p: "Nobody knows" if number_in(p) == "0" else rules(p))
     assert (found.agreed.same.of, found.unclear) == (9, 3)
-    assert "Of 3 it said neither yes nor no." in str(found)
+    assert "For 3 answers it said neither." in str(found)
     (tmp_path / "none").mkdir()
     none = judged(tmp_path / "none", lambda p: "Nobody knows")
     assert (none.agreed.kappa, none.agreed.same.share, none.unclear) == (None, None, 12)
@@ -82,11 +82,11 @@ def test_what_is_neither_yes_nor_no_is_not_counted(tmp_path: Path) -> None:
 
 def test_a_judge_is_asked_again_only_about_answers_that_changed(tmp_path: Path) -> None:
     engine, observed = TableEngine(rules, "judge"), written(tmp_path)
-    judged(tmp_path, engine, observed, limit=1)
+    judged(tmp_path, engine, observed, questions=1)
     assert len(engine.asked) == 3
     assert judged(tmp_path, engine, observed).agreed.same.of == 12
     assert len(engine.asked) == 12
-    assert judged(tmp_path, engine, observed, limit=2).agreed.same.of == 6
+    assert judged(tmp_path, engine, observed, questions=2).agreed.same.of == 6
     assert len(engine.asked) == 12
     same = written(tmp_path, [observation(opened="08:40", oracle="08:40", closed="08:40")])
     assert judged(tmp_path, engine, same).agreed.same.of == 3
@@ -99,6 +99,13 @@ def test_a_judge_is_asked_again_only_about_answers_that_changed(tmp_path: Path) 
     assert (found.agreed.same.of, found.agreed.same.count) == (12, 12)
     with pytest.raises(ConfigError, match="differs in its model"):
         judged(tmp_path, TableEngine(rules, "another judge"), changed)
+
+
+def test_progress_is_of_all_the_questions(tmp_path: Path) -> None:
+    shown: list[tuple[int, int]] = []
+    judge = FrozenModel(TableEngine(rules, "judge"))
+    second_opinion(written(tmp_path), judge, tmp_path / "o.jsonl", 4, progress=lambda *each: shown.append(each))
+    assert shown == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
 def test_a_judge_that_fails_ends_the_run_which_goes_on_later(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ import pytest
 from openbook.diagnosis import report, verdicts
 from openbook.diagnosis.llm_judge import MOST_SHOWN, second_opinion
 from openbook.diagnosis.results import write_results
-from openbook.diagnosis.run_log import Observation, open_run_log
+from openbook.diagnosis.run_log import Observation
 from openbook.diagnosis.runner import run_questions
-from openbook.diagnosis.verdicts import Judgement
+from openbook.diagnosis.verdicts import QuestionVerdict
 from openbook.inference import FrozenModel
 from openbook.parallel import Progress
 from tests.conftest import base_with
@@ -40,8 +40,7 @@ def test_a_run_holds_no_observation_that_is_written_down(tmp_path: Path) -> None
     bench = bench_with(FrozenModel(TableEngine(lambda prompt: SILENT)), base)
     asked = [observation(n).question for n in range(8)]
     seen, progress = watch(len(asked))
-    with open_run_log(tmp_path / "o.jsonl", bench.header("digest"), Observation) as log:
-        run_questions(asked, bench, log, progress=progress)
+    run_questions(asked, bench, "digest", path=tmp_path / "o.jsonl", progress=progress)
     assert seen[0] <= 2
 
 
@@ -55,7 +54,7 @@ def test_of_what_a_judge_says_otherwise_so_many_are_held_and_the_rest_is_counted
 ) -> None:
     judge = FrozenModel(TableEngine(lambda prompt: "Yes."))  # also of the one of three that is wrong
     seen, progress = watch(150)
-    found = second_opinion(observed, judge, tmp_path / "opinions.jsonl", progress=progress)
+    found = second_opinion(observed, judge, tmp_path / "opinions.jsonl", 2 * MOST_SHOWN, progress=progress)
     assert seen[0] <= 2
     assert (len(found.disagreements), found.too_mild, found.agreed.same.of) == (MOST_SHOWN, 200, 600)
 
@@ -65,7 +64,7 @@ def test_the_report_holds_an_observation_and_its_neighbours(
 ) -> None:
     before, seen, why = alive(), list[int](), verdicts.reason
 
-    def reason(each: Observation, found: Judgement) -> str:
+    def reason(each: Observation, found: QuestionVerdict) -> str:
         if each.question.id == "q30":
             seen.append(alive() - before)
         return why(each, found)

@@ -13,6 +13,7 @@ import pytest
 
 from openbook.answer import Options
 from openbook.diagnosis.bench import Bench
+from openbook.diagnosis.perturb import altered
 from openbook.diagnosis.probes import (
     DISTRACTORS,
     PROBES,
@@ -20,7 +21,6 @@ from openbook.diagnosis.probes import (
     Counterfactual,
     Noise,
     ProbeRun,
-    altered,
     own_rank,
     to_json,
 )
@@ -263,13 +263,13 @@ def test_a_model_that_reads_everything_does_not_mind_others(base: KnowledgeBase)
     assert cells(result) == dict.fromkeys([*((0, n) for n in DISTRACTORS), *RANKS], ASKED)
     assert "7 distractors: +0 points [" in result.meaning()
     assert "which may be chance" in result.meaning()
-    assert [name for name, _ in result.rows()][:2] == ["together, alone", "together, among 1 distractor"]
+    assert [name for name, _ in result.rows()][:2] == ["checked, alone", "checked, among 1 distractor"]
 
 
 def test_a_model_that_reads_the_first_passage_alone_pays_for_position(base: KnowledgeBase) -> None:
     result = result_of(Noise, base, lambda p: told(p, p.passages[:1]) or SILENT)
     assert [cells(result)[way] for way in RANKS] == [ASKED, 0, 0, 0]
-    position = result.position_costs["together"]
+    position = result.position_costs["checked"]
     assert position is not None
     assert (position.mean, position.n) == (1.0, ASKED)
     assert position.low > 0.0

@@ -92,7 +92,7 @@ BAD = {"id": "b", "question": "Where?", "answers": ["x"]}  # with another key
         ({**BAD, "gold": {"document": "a"}}, "needs a document with start"),
         ({**BAD, "phrasings": [f"Where {n}?" for n in range(20)]}, "it has 20 phrasings"),
         ('{"id": "b", "question": "Where?", "answers": ["\\ud800"]}', "half a character"),
-        ({"id": "a", "question": "Where else?", "answers": ["x"]}, "second time"),
+        ({"id": "a", "question": "Where else?", "answers": ["x"]}, "used twice"),
         ({"id": "b", "question": "Where?", "answers": ["x" * (1 << 20)]}, "shorten it"),
     ],
 )
@@ -111,7 +111,7 @@ def test_what_is_wrong_is_said_with_its_line(tmp_path: Path, line: object, says:
         (b"[1, 2", "is not a JSON document"),
         (b"[" * 100_000, "is not a JSON document"),
         (b"[]", "holds no questions"),
-        (b'{\n"a": 1\n}', "no list of questions"),
+        (b'{\n"a": 1\n}', "neither a list of questions"),
         (b'{"data": [{"paragraphs": 3}]}', "is not a SQuAD file: each article"),
         (
             b'{"data": [{"paragraphs": [{"context": "A b.", "qas": [{"id": "x", "question": "W?"}]}]}]}',
@@ -195,7 +195,7 @@ def test_a_squad_answer_is_quoted_with_its_sentence(
 def test_no_quote_is_better_than_one_without_the_answer(tmp_path: Path) -> None:
     record = squad("It is red. Nobody minds the colour at all.", "red", 30)
     assert load(tmp_path / "squad.jsonl", json.dumps(record))[0].gold is None
-    assert sentence_at("=====\n-----", 2) == ""
+    assert sentence_at("=====\n-----", 2, 1) == ""
 
 
 def test_ragas_records(tmp_path: Path) -> None:

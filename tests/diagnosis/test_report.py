@@ -22,7 +22,7 @@ from openbook.diagnosis.report import marked_pieces, visible, write_report
 from openbook.diagnosis.results import observations_path, read_outcomes, write_csv, write_results
 from openbook.diagnosis.run_log import Observation
 from openbook.diagnosis.summary import compare, summarise
-from openbook.diagnosis.verdicts import Judgement, judge_all
+from openbook.diagnosis.verdicts import QuestionVerdict, verdicts_of
 from openbook.errors import ConfigError, StorageError
 from openbook.records import ModelIdentity
 from tests.diagnosis.table_engine import HEADER, SILENT, logged, observation
@@ -48,8 +48,8 @@ class Elements(HTMLParser):
 
 
 def written(path: Path, cases: Sequence[Observation], title: str = "Diagnosis") -> str:
-    summary = summarise(HEADER, judge_all(cases))
-    write_report(path, title, [(summary, judge_all(cases))])
+    summary = summarise(HEADER, verdicts_of(cases))
+    write_report(path, title, [(summary, verdicts_of(cases))])
     return path.read_text(encoding="utf-8")
 
 
@@ -120,11 +120,11 @@ def test_two_that_write_one_page_at_the_same_time_both_write_a_whole_one(tmp_pat
     path, cases = tmp_path / "r.html", mixed()
     others = []
 
-    def meanwhile() -> Iterator[tuple[Observation, Judgement]]:
+    def meanwhile() -> Iterator[tuple[Observation, QuestionVerdict]]:
         others.append(written(path, cases, "Another"))
-        yield from judge_all(cases)
+        yield from verdicts_of(cases)
 
-    write_report(path, "Mine", [(summarise(HEADER, judge_all(cases)), meanwhile())])
+    write_report(path, "Mine", [(summarise(HEADER, verdicts_of(cases)), meanwhile())])
     mine = path.read_text(encoding="utf-8")
     assert mine.replace("Mine", "Another") == others[0]
     assert mine.endswith("</html>\n")
@@ -164,17 +164,17 @@ def recorded(folder: Path, name: str, cases: Sequence[Observation]) -> Path:
 def test_a_folder_has_numbers_and_a_report(tmp_path: Path) -> None:
     files = [recorded(tmp_path, "one at http://a/../b", mixed()), recorded(tmp_path, "two", mixed()[:5])]
     assert {file.parent for file in files} == {tmp_path}
-    summaries, comparisons = write_results(tmp_path, "Diagnosis", files)
+    summaries, comparisons, written = write_results(tmp_path, "Diagnosis", files)
     assert len(summaries) == 2
     assert comparisons[0].questions == 5
     value = json.loads((tmp_path / NUMBERS).read_text())
-    assert value["format"] == 1
+    assert (json.loads(json.dumps(written)), value["format"]) == (value, 1)
     assert value["models"][0]["overall"]["verdicts"]["retriever_miss"]["count"] == 4
     assert value["models"][0]["advice"][0]["what"].startswith("Right:")
     assert value["models"][0]["header"]["knowledge_base_version"] == 1
     assert "One against the other" in (tmp_path / REPORT).read_text()
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".") and not p.name.endswith(".lock")]
-    limited, _ = write_results(tmp_path, "Diagnosis", files, 3)
+    limited, _, _ = write_results(tmp_path, "Diagnosis", files, 3)
     assert limited[0].overall.questions == 3
 
 

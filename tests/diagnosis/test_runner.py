@@ -20,7 +20,7 @@ from openbook.diagnosis.report import Extras
 from openbook.diagnosis.results import observation_files, read_outcomes, write_results
 from openbook.diagnosis.run_log import Observation, Wording, open_run_log, read_observations
 from openbook.diagnosis.runner import run_questions
-from openbook.diagnosis.verdicts import judge_all
+from openbook.diagnosis.verdicts import verdicts_of
 from openbook.errors import ConfigError, EngineError, KnowledgeError, StorageError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, Scope, remove
@@ -87,13 +87,12 @@ def good(prompt: Prompt) -> str:
 
 
 def run(path: Path, bench: Bench, questions: Sequence[Question] = QUESTIONS) -> list[Observation]:
-    with open_run_log(path, bench.header("digest"), Observation) as log:
-        run_questions(questions, bench, log)
+    run_questions(questions, bench.pinned(), "digest", path=path)
     return list(read_observations(path)[1])
 
 
 def verdicts(observations: Sequence[Observation]) -> dict[str, str]:
-    return {o.question.id: found.verdict for o, found in judge_all(observations)}
+    return {o.question.id: found.verdict for o, found in verdicts_of(observations)}
 
 
 def test_what_is_purged_during_a_run_counts_as_purged_since(tmp_path: Path, base: KnowledgeBase) -> None:
@@ -182,9 +181,9 @@ def test_an_answer_that_no_passage_holds_and_other_languages(tmp_path: Path, bas
     ]
     said = {"法": "巴黎", "Π": "Άνοιξε τον Μάρτιο", "W": "Lila Ortega"}
     model = table_model({}, lambda asked, passages: said[asked[0]])
-    found = [each for _, each in judge_all(run(tmp_path / "o.jsonl", bench_with(model, base), questions))]
+    found = [each for _, each in verdicts_of(run(tmp_path / "o.jsonl", bench_with(model, base), questions))]
     assert [each.verdict for each in found] == ["fixed_by_retrieval"] * 2 + ["not_in_the_knowledge_base"]
-    assert found[2].silence == "invented"
+    assert found[2].without_passage == "invented"
 
 
 @pytest.mark.parametrize(("passages", "context_tokens"), [(1, 100_000), (3, 42)])
@@ -200,7 +199,7 @@ def test_a_passage_that_was_not_given_to_the_reader_is_a_miss(
 
     model = FrozenModel(TableEngine(reads, context_tokens=empty + context_tokens))
     bench = bench_with(model, base, passages=passages, decoding=Decoding(max_tokens=16))
-    ((seen, found),) = judge_all(run(tmp_path / "o.jsonl", bench, [question]))
+    ((seen, found),) = verdicts_of(run(tmp_path / "o.jsonl", bench, [question]))
     assert found.verdict == "retriever_miss"
     assert len(seen.asked[0].found) < seen.asked[0].rank
 
@@ -362,7 +361,7 @@ def test_files_that_are_no_observations_or_are_written_by_another(tmp_path: Path
     path = tmp_path / "o.jsonl"
     for content in (b"a shopping list\n", b"{}\n", b'{"format": 9}\n', b"[1]\n"):
         path.write_bytes(content)
-        with pytest.raises(ConfigError, match="does not begin as a file of openbook diagnose"):
+        with pytest.raises(ConfigError, match="was not written by openbook diagnose"):
             logged(path)
         assert path.read_bytes() == content
     path.unlink()
@@ -387,7 +386,7 @@ def test_files_of_the_first_version_are_read(tmp_path: Path) -> None:
     first, second = observations
     assert (header.model.name, first.question.gold) == ("table", Gold("ferry.md", 0, 5, "Ferry"))
     judged = ["fixed_by_retrieval", "not_in_the_knowledge_base"]
-    assert [found.verdict for _, found in judge_all([first, second])] == judged
+    assert [found.verdict for _, found in verdicts_of([first, second])] == judged
     (outcomes,) = read_outcomes(ROOT / "tests/golden/diagnosis-1.json")
     assert [each.verdict for each in outcomes.outcomes] == judged
     for name in (golden.name, "observations-1.again.jsonl"):  # it left the second one when it was killed

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from openbook.diagnosis.advice import advice
 from openbook.diagnosis.run_log import Observation
 from openbook.diagnosis.summary import RANKS, ModelSummary, QuestionOutcome, Share, summarise
-from openbook.diagnosis.verdicts import judge_all
+from openbook.diagnosis.verdicts import verdicts_of
 from tests.diagnosis.table_engine import HEADER, SILENT, observation
 
 WRONG = "It leaves at noon."
 
 
 def summary_of(cases: Sequence[Observation]) -> ModelSummary:
-    return summarise(HEADER, judge_all(cases))
+    return summarise(HEADER, verdicts_of(cases))
 
 
 def mixed() -> list[Observation]:
@@ -98,7 +98,7 @@ def test_advice_begins_with_the_most_frequent_cause_and_its_numbers() -> None:
     assert found[0].what.startswith("Right: 0% of 10 alone, 30% of 10 with documents, 80% of 10 with the right passage")
     assert found[1].what.startswith("50% of the misses (4 of 8) are retriever misses")
     assert "Of these 4, in 3 it stands at a rank from 3 to 20; in 1 it is not among the first 20." in found[1].what
-    assert "More passages (--passages) reach 3 of 4" in found[1].do
+    assert "More passages (the setting `passages`) reach 3 of 4" in found[1].do
     assert found[2].what.startswith("25% of the misses (2 of 8) are reader gaps")
     assert "Training on the facts is not likely" in found[2].do
     text = "\n".join(map(str, found))
@@ -116,7 +116,7 @@ def test_advice_begins_with_the_most_frequent_cause_and_its_numbers() -> None:
         ([1], "each", "in 1 it stands among the first 2, but its similarity to the question is below 0.2, or it did not fit",
          "more passages will not."),
         ([9], "parallel", "in 1 it stands at a rank from 3 to 20",
-         "(--passages, as many as can lie side by side) reach 1 of 1"),
+         "(the setting `passages`, as many as can lie side by side) reach 1 of 1"),
         ([1, 2, 9], "together", "in 2 it stands among the first 2, but its similarity to the question is below 0.2, or it",
          "more passages help in only 1 of 3."),
         ([2], "together", "or it did not fit into 4,096 tokens.", "more passages will not."),
@@ -126,7 +126,7 @@ def test_more_passages_are_advised_where_most_misses_stand_behind_those_given(
     ranks: list[int], strategy: str, what: str, do: str
 ) -> None:
     cases = [observation(n, opened=WRONG, found=(), rank=rank) for n, rank in enumerate(ranks)]
-    found = advice(summarise(replace(HEADER, strategy=strategy), judge_all(cases)))[1]
+    found = advice(summarise(replace(HEADER, strategy=strategy), verdicts_of(cases)))[1]
     assert what in found.what
     assert do in found.do
 

@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.run_log import Observation, Reply, Wording
-from openbook.diagnosis.scoring import holds_any, is_right, same_answer
+from openbook.diagnosis.scoring import is_right, same_answer, text_holds_any
 from openbook.diagnosis.summary import SHARED, summarise
 from openbook.diagnosis.verdicts import (
     VERDICTS,
-    Judgement,
+    QuestionVerdict,
     Verdict,
     by_chance,
-    judge,
-    judge_all,
     reason,
+    verdict_of,
+    verdicts_of,
     with_neighbours,
 )
 from tests.conftest import ROOT
@@ -52,21 +52,21 @@ def seen(draw: st.DrawFn) -> Observation:
 
 @given(seen(), st.sampled_from([[], OTHERS]))
 def test_every_combination_has_exactly_one_verdict(each: Observation, others: list[Observation]) -> None:
-    found = judge(each, others)
+    found = verdict_of(each, others)
     assert found.verdict in VERDICTS
     assert (found.verdict == "failed") == bool(each.failure)
     assert found.verdict != "known" or not others
     if found.verdict == "not_in_the_knowledge_base":
-        assert found.silence in ("abstained", "invented")
-        assert found.right == (found.silence == "abstained")
+        assert found.without_passage in ("abstained", "invented")
+        assert found.right == (found.without_passage == "abstained")
     if found.verdict in ("retriever_miss", "distracted", "reader_gap", "harmed_by_retrieval", "failed"):
         assert not found.right
-    assert 0 <= found.wording < len(each.asked)
+    assert 0 <= found.wording_index < len(each.asked)
 
 
 @given(st.lists(seen(), max_size=20))
 def test_shares_sum_to_one(many: list[Observation]) -> None:
-    group = summarise(HEADER, judge_all(many)).overall
+    group = summarise(HEADER, verdicts_of(many)).overall
     assert sum(group.verdicts[v].count for v in SHARED) + group.failed == group.questions == len(many)
     if group.questions > group.failed:
         assert sum(group.verdicts[v].share or 0.0 for v in SHARED) == pytest.approx(1.0)
@@ -98,8 +98,8 @@ FORCED: list[tuple[Verdict, str, dict[str, object]]] = [
 @pytest.mark.parametrize(("verdict", "silence", "changes"), FORCED)
 def test_each_verdict_is_forced_and_has_a_reason(verdict: Verdict, silence: str, changes: dict[str, object]) -> None:
     case = observation(1, **changes)
-    ((_, found),) = judge_all([case])
-    assert (found.verdict, found.silence) == (verdict, silence)
+    ((_, found),) = verdicts_of([case])
+    assert (found.verdict, found.without_passage) == (verdict, silence)
     assert reason(case, found).endswith((".", ")"))
     assert {each for each, _, _ in FORCED} == set(VERDICTS)
 
@@ -107,7 +107,7 @@ def test_each_verdict_is_forced_and_has_a_reason(verdict: Verdict, silence: str,
 def test_a_rank_among_those_found_is_not_called_one_among_those_given() -> None:
     case = observation(1, opened=WRONG, found=("p0", "p1"), rank=7)
     told = "was among the 2 given to the reader (the first one found is at rank 7)"
-    assert told in reason(case, judge(case))
+    assert told in reason(case, verdict_of(case))
 
 
 def with_wording(case: Observation, **texts: str) -> Observation:
@@ -119,23 +119,23 @@ def with_wording(case: Observation, **texts: str) -> Observation:
 
 def test_known_is_right_in_every_wording_and_the_one_that_is_wrong_decides() -> None:
     case = observation(1, closed=RIGHT)
-    assert judge(with_wording(case)).verdict == "known"
+    assert verdict_of(with_wording(case)).verdict == "known"
     unstable = with_wording(case, closed=WRONG)
-    assert judge(unstable).verdict == "fixed_by_retrieval"
-    assert "not reliably right" in reason(unstable, judge(unstable))
+    assert verdict_of(unstable).verdict == "fixed_by_retrieval"
+    assert "not reliably right" in reason(unstable, verdict_of(unstable))
     case = with_wording(observation(1), opened=WRONG)
-    found = judge(case)
-    assert (found.verdict, found.wording) == ("distracted", 1)
+    found = verdict_of(case)
+    assert (found.verdict, found.wording_index) == ("distracted", 1)
     assert "Asked as: In other words" in reason(case, found)
 
 
 def test_what_is_said_to_everything_is_right_by_chance() -> None:
     others = [observation(n, question=f"Is ship {n} large?", answers=("no",), closed="Yes.") for n in range(2, 9)]
     case = observation(1, question="Is the harbour deep?", answers=("yes",), closed="Yes.", opened="Yes.")
-    assert judge(case, others).verdict == "fixed_by_retrieval"
+    assert verdict_of(case, others).verdict == "fixed_by_retrieval"
     same = [replace(o, question=replace(o.question, answers=("yes",))) for o in others]
-    assert judge(case, same).verdict == "known"  # those with this answer are no controls
-    assert judge(case, [observation(n) for n in range(2, 9)]).verdict == "known"
+    assert verdict_of(case, same).verdict == "known"  # those with this answer are no controls
+    assert verdict_of(case, [observation(n) for n in range(2, 9)]).verdict == "known"
 
 
 def test_one_answer_in_twenty_may_hold_it() -> None:
@@ -151,13 +151,13 @@ def test_one_answer_in_twenty_may_hold_it() -> None:
 
 def test_an_answer_from_memory_against_the_passage() -> None:
     case = observation(1, closed="It leaves at noon.", opened="It leaves at noon.", cited=())
-    found = judge(case)
+    found = verdict_of(case)
     assert (found.verdict, found.from_memory) == ("distracted", True)
     assert "from memory against the passage" in reason(case, found)
     cited = observation(1, closed="It leaves at noon.", opened="It leaves at noon.")
-    assert not judge(cited).from_memory
+    assert not verdict_of(cited).from_memory
     unread = observation(1, closed="It leaves at noon.", opened="It leaves at noon.", cited=(), found=(), rank=0)
-    assert judge(unread) == Judgement("retriever_miss", right=False)
+    assert verdict_of(unread) == QuestionVerdict("retriever_miss", right=False)
 
 
 RIGHT_ANSWERS = [  # (answer, accepted)
@@ -255,27 +255,27 @@ def test_equal_answers() -> None:
     assert not same_answer("Noon.", "At nine")
     assert not same_answer("4", "On 4 May 2024")
     assert not same_answer("the mayor", "It was built by a company of the town whose mayor had asked for it in spring.")
-    assert not holds_any("", [""])
+    assert not text_holds_any("", [""])
 
 
 def test_an_abstention_is_never_known() -> None:
     case = observation(1, question="Is the pier open?", answers=("No",), opened="No.")
     case = replace(case, asked=(replace(case.asked[0], closed=Reply("I do not know.", True)),))
-    assert judge(case).verdict == "fixed_by_retrieval"
-    assert "Alone wrong" in reason(case, judge(case))
+    assert verdict_of(case).verdict == "fixed_by_retrieval"
+    assert "Alone wrong" in reason(case, verdict_of(case))
 
 
 def test_where_no_passage_holds_it_an_invention_decides_whatever_the_order() -> None:
     case = observation(1, holding=(), rank=0)
 
-    def judged(closed: str, *opened: str) -> Judgement:
+    def judged(closed: str, *opened: str) -> QuestionVerdict:
         wordings = (replace(case.asked[0], closed=said(closed), opened=said(text)) for text in opened)
-        return judge(replace(case, asked=tuple(wordings)))
+        return verdict_of(replace(case, asked=tuple(wordings)))
 
     for opened, wording in (((SILENT, WRONG), 1), ((WRONG, SILENT), 0)):
-        assert judged("No idea.", *opened) == Judgement("not_in_the_knowledge_base", False, "invented", wording)
-        assert judged(RIGHT, *opened) == Judgement("harmed_by_retrieval", False, "", wording)
-    assert judged("No idea.", SILENT, SILENT) == Judgement("not_in_the_knowledge_base", True, "abstained", 0)
+        assert judged("No idea.", *opened) == QuestionVerdict("not_in_the_knowledge_base", False, "invented", wording)
+        assert judged(RIGHT, *opened) == QuestionVerdict("harmed_by_retrieval", False, "", wording)
+    assert judged("No idea.", SILENT, SILENT) == QuestionVerdict("not_in_the_knowledge_base", True, "abstained", 0)
 
 
 @given(st.lists(st.integers(), max_size=40), st.integers(0, 8))

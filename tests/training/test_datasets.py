@@ -125,7 +125,7 @@ def test_only_what_the_assistant_says_is_learned(tokenizer: PromptTokenizer) -> 
     # The prompt of an answer is what the engine reads.
     branch = conversation_branch(turns(("system", "Be brief."), ("user", "Why?"), ("assistant", "So.")), tokenizer)
     read = [token for block in tokenizer.blocks(Prompt("Be brief.", (), "Why?")) for token in block]
-    assert list(branch.tokens[: branch.learned_from]) == read
+    assert list(branch.tokens[: branch.learn_start]) == read
     # Prompt and completion are two turns.
     (tree,) = conversation_trees([("x line 1", ConversationLine(prompt="Why?", completion="So."))], tokenizer)
     branch = conversation_branch(turns(("user", "Why?"), ("assistant", "So.")), tokenizer)

@@ -23,7 +23,7 @@ from openbook.models.manifest import KnowledgeCutoff
 from openbook.models.reader_metadata import reader_of
 from openbook.models.training_record import TrainingRecord
 from openbook.records import Decoding, ModelIdentity, Prompt, ReaderFormat
-from openbook.training.attention import Batch, batch_of, learned_logits
+from openbook.training.attention import Batch, batch_of
 from openbook.training.export import lora_updates, write_adapter, write_safetensors
 from openbook.training.network import (
     FAMILIES,
@@ -32,6 +32,7 @@ from openbook.training.network import (
     gguf_rows,
     hf_name,
     hf_rows,
+    learned_logits,
     load_network,
     make_trainable,
 )

@@ -34,7 +34,7 @@ def test_the_same_recipe_gives_the_same_bytes_also_when_it_was_stopped(
     first = new_learner(recipe)
     for progress in first.steps_to_go():
         if progress.step == 2:
-            first.note(EvalResult(2, 0.5, {}))
+            first.keep_if_best(EvalResult(2, 0.5, {}))
         if progress.step == stopped_at:
             break
     checkpoints.save(tmp_path, first.checkpoint())
@@ -63,7 +63,7 @@ def test_the_best_parameters_are_kept() -> None:
     learner = new_learner(small_recipe())
     best: dict[str, torch.Tensor] = {}
     for progress in learner.steps_to_go():
-        learner.note(EvalResult(progress.step, 1.0 if progress.step == 3 else 0.5, {}))
+        learner.keep_if_best(EvalResult(progress.step, 1.0 if progress.step == 3 else 0.5, {}))
         if progress.step == 3:
             best = {name: value.clone() for name, value in learner.learned.items()}
     assert learner.state.best_step == 3
@@ -75,7 +75,7 @@ def test_a_run_ends_early_when_it_gets_no_better() -> None:
     learner = new_learner(small_recipe(evaluation={"patience": 2}, loop={"steps": 50}))
     steps = 0
     for progress in learner.steps_to_go():
-        learner.note(EvalResult(progress.step, 1.0, {}))
+        learner.keep_if_best(EvalResult(progress.step, 1.0, {}))
         steps += 1
     assert steps == 3
     resumed = new_learner(small_recipe(evaluation={"patience": 2}, loop={"steps": 50}))

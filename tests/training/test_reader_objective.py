@@ -46,8 +46,8 @@ def test_a_tree_holds_the_tokens_that_the_engine_reads(model_reference: ModelRef
     for branch, question in zip(tree.branches, LINES[0].questions, strict=True):
         blocks = engine.tokenize(reader_prompt("answer", LINES[0].all_passages, question.question))
         read = [token for block in blocks for token in block]
-        assert [*tree.beginning, *tree.passages[0], *branch.tokens[: branch.learned_from]] == read
-        answer = b"".join(map(tokenizer.model.piece, branch.tokens[branch.learned_from :])).decode()
+        assert [*tree.beginning, *tree.passages[0], *branch.tokens[: branch.learn_start]] == read
+        answer = b"".join(map(tokenizer.model.piece, branch.tokens[branch.learn_start :])).decode()
         assert answer == (question.answers[0] if question.answers else "not stated")
         assert tokenizer.model.ends_generation(branch.tokens[-1])
 
@@ -88,7 +88,7 @@ def test_passages_lie_beside_similar_ones() -> None:
             for branch in tree.branches:
                 read = {spelled(tree.passages[number]) for number in branch.reads}
                 assert 1 <= len(read) == len(branch.reads) <= 3
-                assert needed.get(spelled(branch.tokens[branch.learned_from : -1]), set()) <= read
+                assert needed.get(spelled(branch.tokens[branch.learn_start : -1]), set()) <= read
                 sizes.add(len(read))
     assert sizes == {1, 2, 3}
 

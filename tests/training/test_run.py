@@ -30,6 +30,7 @@ from openbook.training.run import (
     RunStopped,
     _explained_out_of_memory,
     choose_device,
+    dry_run,
     load_inputs,
     numeric_class,
     slow_precision,
@@ -160,6 +161,17 @@ def test_out_of_memory_it_says_what_to_lower(error: Exception) -> None:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
 
+def test_a_dry_run_for_which_the_memory_does_not_suffice_says_what_to_lower(
+    recipe: Recipe, store: ModelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_large(*arguments: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes")
+
+    monkeypatch.setattr("openbook.training.run.build_network", too_large)
+    with pytest.raises(TrainingError, match=r"Lower loop\.call_tokens .*\.sequence_tokens \(now \d+\)\.$"):
+        dry_run(recipe, tmp_path, store, quiet, "cpu")
+
+
 def test_the_device_is_a_gpu_if_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert [choose_device(wanted) for wanted in ("auto", "cpu")] == ["cpu", "cpu"]
@@ -175,7 +187,7 @@ def test_the_device_is_a_gpu_if_there_is_one(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.skipif(not Path("/proc/cpuinfo").is_file(), reason="no list of the processor's features")
 def test_the_numeric_class_names_what_multiplies_in_bf16() -> None:
     flags = set(re.findall(r"\w+", Path("/proc/cpuinfo").read_text(encoding="utf-8")))
-    found = numeric_class(small_recipe()).split("; ")[2].split()
+    found = numeric_class(small_recipe(), Processes(), "cpu").split("; ")[2].split()
     assert ("AMX" in found) == ("amx_tile" in flags)
     assert ("BF16" in found) == ("avx512_bf16" in flags)
 

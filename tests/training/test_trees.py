@@ -7,7 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbook.training.attention import batch_of, learned_logits, loss_sum, pieces_of
+from openbook.training.attention import batch_of, pieces_of
+from openbook.training.network import learned_logits, loss_sum
 from openbook.training.trees import Branch, Tree, epoch_steps, fit, micro_batches, row_of, steps_per_epoch
 from tests.training.networks import dense_logits, small_network, small_trees
 
