@@ -202,7 +202,8 @@ def test_a_process_that_the_system_killed_is_told_with_what_to_lower() -> None:
 def test_a_dry_run_that_the_system_killed_has_nothing_to_go_on_with(home: Path, recipe: Path) -> None:
     child = start(recipe, "--dry-run")
     eventually(lambda: bool(children_of(child.pid)))
-    os.kill(*children_of(child.pid), signal.SIGKILL)
+    (training,) = children_of(child.pid)
+    os.kill(training, signal.SIGKILL)
     _, stderr = child.communicate(timeout=60)
     assert "ended by signal 9" in stderr
     assert "--resume" not in stderr
