@@ -139,8 +139,7 @@ class EngineReplica:
         self._threads = ThreadPoolExecutor(RUNNING, "openbook-engine")
 
     async def about(self, key: str) -> About:
-        model = self._model
-        engine = model.engine
+        model, engine = self._model, self._model.engine
         return About(model.identity, model.reader, engine.numeric_class, model.context_tokens, socket.gethostname())
 
     async def has_followed(self, purge_list_digest: bytes, length: int) -> bool:
@@ -400,11 +399,7 @@ class Replicas:
         """
         scaling: dict[str, Any] = {"num_replicas": self.least}
         if self.most > self.least:
-            bounds = {
-                "min_replicas": self.least,
-                "max_replicas": self.most,
-                "target_ongoing_requests": PARALLEL_CONTEXTS,
-            }
+            bounds = {"min_replicas": self.least, "max_replicas": self.most, "target_ongoing_requests": RUNNING - 1}
             scaling = {"autoscaling_config": bounds}
         replica = serve.deployment(EngineReplica).options(
             name=_NAME,

@@ -100,9 +100,10 @@ def _may_see(base: KnowledgeBase | None, caller: Caller, found: Receipt) -> bool
     """Whether the caller may see every document that the receipt names."""
     if base is None or not found.passages:
         return not found.passages
+    documents = {passage.document for passage in found.passages}
 
     def sees_all(scope: Scope) -> bool:
-        return all(base.holds(passage.document, scope) for passage in found.passages)
+        return all(base.holds(each, scope) for each in documents)
 
     try:
         return sees_all(caller.scope(found.knowledge_base_version))
