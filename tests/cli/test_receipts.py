@@ -165,7 +165,7 @@ def test_a_log_is_verified_up_to_a_line_that_is_named(elsewhere: KnowledgeBase, 
     asked(out, "--kb", elsewhere.folder, "--log", log)
     head = out.json("log", "verify", log)["head"]
     assert out.json("log", "verify", log, "--head", head) == {"receipts": 1, "head": head}
-    out.refused(2, "does not hold the line", "log", "verify", log, "--head", "1" * 64)
+    out.refused(2, "The log has no line 1111", "log", "verify", log, "--head", "1" * 64)
     for wrong in ("", head[:12], head.upper()):
         out.refused(2, "--head must be the 64 hex digits", "log", "verify", log, "--head", wrong)
 

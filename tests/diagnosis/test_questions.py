@@ -78,7 +78,7 @@ BAD = {"id": "b", "question": "Where?", "answers": ["x"]}  # with another key
         ("[1]", "must be an object"),
         ({"id": "b", "question": "Where?"}, "no answers and is not marked unanswerable"),
         ({"id": "b", "question": "Where?", "answers": [""]}, "is empty"),
-        ({"id": "b", "question": "Where?", "answers": [3]}, ".answers[0] must be text, not 3"),
+        ({"id": "b", "question": "Where?", "answers": [3]}, ": answers[0] must be text, not 3"),
         ({**BAD, "unanswerable": True}, "drop one of the two"),
         ({**BAD, "kind": "odd"}, "must be one of"),
         ({**BAD, "kind": ""}, "closed-book, not ''"),
