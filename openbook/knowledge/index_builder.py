@@ -18,7 +18,6 @@ from openbook.knowledge.store import Connection, Damage
 from openbook.knowledge.tables import table_header
 from openbook.knowledge.vectors import sign_words, widened
 from openbook.knowledge.words import Vocabulary
-from openbook.records import PassageSpan
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -85,8 +84,7 @@ def stored_identities(source: IndexSource, content: int) -> set[PassageIdentity]
 def _searched(source: IndexSource, of: StoredContent) -> list[PassageRow]:
     """The passages that a search looks at."""
     rows = integrity.passages(source.connection, of)
-    spans = [PassageSpan(row.start, row.end, row.page, row.headings) for row in rows]
-    return list(compress(rows, with_content(of.text, of.title, spans)))
+    return list(compress(rows, with_content(of.text, of.title, [row.span for row in rows])))
 
 
 def _identity(row: int, passage_id: str, headings_json: str, title: str) -> PassageIdentity:

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from openbook.knowledge.store import Connection, Damage
+from openbook.records import PassageSpan
 
 TABLES = ("documents", "identities", "meta", "sources", "tags", "verdicts", "versions")
 
@@ -64,6 +65,10 @@ class PassageRow(NamedTuple):
             return tuple(map(str, json.loads(self.headings_json)))
         except (ValueError, TypeError) as error:
             raise Damage(f"a passage's headings are {self.headings_json[:40]!r}") from error
+
+    @property
+    def span(self) -> PassageSpan:
+        return PassageSpan(self.start, self.end, self.page, self.headings)
 
     def digest_of(self, title: str, text: str) -> int:
         """What its digest must be, with the title of its content and its own text."""

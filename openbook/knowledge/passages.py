@@ -193,7 +193,7 @@ def _as_passages(stored: StoredContent, rows: Iterable[PassageRow], holders: Hol
 
 
 # Offsets, page and headings decide to which window a passage belongs.
-_Parts: TypeAlias = Sequence[Passage] | Sequence[PassageSpan] | Sequence[PassageRow]
+_Parts: TypeAlias = Sequence[Passage] | Sequence[PassageSpan]
 
 
 def partition(passages: _Parts, limit: int = WINDOW_CHARS) -> list[range]:
@@ -301,7 +301,7 @@ def windows_around(connection: Connection, ranked: Sequence[RankedPassage], seen
             if name not in numbers:
                 raise Damage(f"a passage of content {content} is not there")
             found[numbers[name]] = each.ranked
-        for run in partition(rows):
+        for run in partition([row.span for row in rows]):
             if inside := [each for number, each in found.items() if number in run]:
                 window = _window(stored, rows[run.start : run.stop], located[0].holders)
                 hits.append(_hit(window, inside, floor))
