@@ -38,6 +38,8 @@ def status(kb: Place | None, documents: bool, check: bool, as_json: bool) -> Non
     from openbook.inference.embedder import model_digest_of
     from openbook.knowledge.check import check as check_base
 
+    if documents and check:
+        raise ConfigError("Give --documents or --check, not both.")
     settings = context.read_settings(kb=kb)
     place = settings.kb_place
     base = openbook.KnowledgeBase.open(place, damaged=check)
@@ -187,6 +189,8 @@ def tag(name: str, version: str | None, kb: Place | None, drop: bool) -> None:
     """Give VERSION (default: the newest) a NAME. A tagged version is never pruned."""
     from openbook.knowledge import versions
 
+    if drop and version:
+        raise ConfigError(f"--drop takes the name of a tag alone, not the version {version!r} too.")
     base = context.open_base(context.read_settings(kb=kb))
     if drop:
         versions.drop_tag(base, name)

@@ -43,6 +43,7 @@ def test_sync_history_diff_and_as_of(docs: Path, out: Out) -> None:
     assert (code, "2 added, 1 skipped. " in stdout, "characters of text" in stdout) == (0, True, True)
     assert "audio or video" in stderr
     out("tag", "spring")
+    out.refused(2, "--drop takes the name of a tag alone", "tag", "spring", "1", "--drop")
     (docs / "ferry.md").write_text("# Ferry\n\nThe ferry leaves at ten.\n")
     (docs / "bees.txt").rename(docs / "insects.txt")
     report = out.json("sync")  # the folder is remembered
@@ -123,6 +124,7 @@ def test_a_wrong_index_is_mended(docs: Path, tmp_path: Path, out: Out) -> None:
         flip(path, bits=0xFF)
     assert "built anew" in out.ok("status", "--check")
     assert "built anew" not in out.ok("status", "--check")
+    out.refused(2, "Give --documents or --check", "status", "--documents", "--check")
 
 
 def test_watch_follows_changes_until_interrupted(docs: Path, tmp_path: Path) -> None:
