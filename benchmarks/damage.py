@@ -118,7 +118,11 @@ def _questions(base: KnowledgeBase, docs: Path, embedder: Embedder) -> Iterator[
             yield lambda q=question, s=scope: found(q, s)  # type: ignore[misc]
     for name in ("part-0.md", "copy-1.md", "part-5.md", "part-39.md"):
         path = str(docs / name)
-        yield lambda path=path: (base.text(path), base.text(path, 1), base.content(path))  # type: ignore[misc]
+        yield lambda path=path: (
+            base.text(path),
+            base.text(path, 1),
+            (found := base.content(path)) and base.pages(found),
+        )  # type: ignore[misc]
         yield lambda path=path: base.passages(path)  # type: ignore[misc]
     # The ids are functions of the texts: they are those of the undamaged one.
     for passage_id, document in _IDS.get(docs, ()):

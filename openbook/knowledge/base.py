@@ -268,7 +268,8 @@ class KnowledgeBase:
         """Whether that document (its path) is in `scope`."""
         with self.snapshot() as connection:
             seen = condition(scope, self.kept_version(scope.as_of))
-            values = {"path": document, **seen.values}
+            path = document.encode(errors="replace").decode()  # half a character cannot be looked for
+            values = {"path": path, **seen.values}
             return bool(integrity.documents(connection, f"d.path = :path AND {seen.sql}", values))
 
     def count(self, scope: Scope) -> int:
@@ -377,7 +378,7 @@ class KnowledgeBase:
             self.store.finish_writing(connection)
 
     def begin_writing(self, connection: Writer, meta: Mapping[str, str], timeout_s: float) -> None:
-        """Call this first when the write lock is taken. Raises KnowledgeBaseInvalid, KnowledgeBaseBusy."""
+        """Call this first when the write lock is taken, with `meta` as it is then. Raises KnowledgeBaseInvalid, KnowledgeBaseBusy."""
         self._check_embedder_is_still(meta)  # it may have changed while this one waited
         if "purging" in meta:
             self.forget(connection, timeout_s)  # finish a purge that was interrupted

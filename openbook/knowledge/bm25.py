@@ -2,7 +2,7 @@
 
 Scores follow Lucene: idf = log(1 + (N - df + 0.5) / (df + 0.5)), times tf / (tf + k1 * (1 - b + b * length / average)).
 N, document frequencies and the average length count rows in scope only, so a version scores as if nothing else were there.
-They are whole numbers, summed over all parts of a base before any of them scores. The best are found by MaxScore (Turtle and
+They are whole numbers, summed over all shards of a base before any of them scores. The best are found by MaxScore (Turtle and
 Flood, 1995): rows that hold only common words are not looked at when they cannot reach the best. That pass is in float32 with a
 margin. What it finds is scored again in float64, in a fixed order.
 """

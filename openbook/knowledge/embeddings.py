@@ -26,7 +26,7 @@ def embedding_texts(title: str, headings: Sequence[str], text: str, start: int, 
     """The text that is embedded for `text[start:end]`, then one that an older version may have embedded instead.
 
     It says where the passage stands, then the header of the table that the passage begins in, then what the passage says.
-    Older versions left out the header. No more of `text` is looked at than `table_header` looks at.
+    Older versions left out the header.
     """
     path = " > ".join(dict.fromkeys(part for part in (title, *headings) if part))
     passage = text[start:end].strip()
@@ -62,10 +62,9 @@ def embed_missing(
                 "WHERE p.content_id = ? AND e.embedding_key IS NULL",
                 (content,),
             )
+            # The first that has the text, so that those of one content stay together.
             for key, passage in rows.fetchall():
-                missing.setdefault(
-                    key, passage
-                )  # the first that has the text, so that those of one content stay together
+                missing.setdefault(key, passage)
     if not missing:
         return 0
     run.begin_long_work()

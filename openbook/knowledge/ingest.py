@@ -66,9 +66,8 @@ class FileBatch:
     """Files that were found together, and how they are to be parsed."""
 
     found: Sequence[FoundFile | Verdict]
-    labels: frozenset[str] = (
-        frozenset()
-    )  # of every document, besides its own; without `synced_folder` given directly (see `identities`)
+    # Of every document, besides its own; without `synced_folder` given directly (see `identities`).
+    labels: frozenset[str] = frozenset()
     ocr: str = ""
     synced_folder: SyncedFolder | None = None  # the folder, if it is to be synced
     inner: tuple[Path, ...] = ()  # folders inside it that have a batch of their own
@@ -89,7 +88,7 @@ def prefix(folder: Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class LiveDocument(DocumentState):
-    """A document of the newest version. `parsed_by`: see `parsed_by`."""
+    """A document of the newest version. `parsed_by`: the versions of what parsed and split it."""
 
     parsed_by: str
 
@@ -106,7 +105,7 @@ def live_documents(connection: Connection) -> dict[str, LiveDocument]:
 def parsed_by(sizing: Sizing) -> str:
     """The versions of the parsers and the splitter: what a content depends on besides the file's bytes."""
     # "reader" stands in every knowledge base. Another word there would have all files parsed again.
-    return f"reader {PARSER_VERSION} splitter {SPLITTER_VERSION} {sizing.passage_chars}"
+    return f"reader {PARSER_VERSION} splitter {SPLITTER_VERSION} {sizing.size}"
 
 
 def content_key(path: Path, digest: Digest, by: str) -> Digest:
@@ -144,13 +143,13 @@ class Ingest:
     def add(self, batch: FileBatch) -> Self:
         self._batch = batch
         limits = self._options.limits
-        by = f"{self._versions} {limits.timeout_s:g} {limits.memory_mb} {limits.max_file_bytes} {languages_here(batch.ocr)}"
+        tried_by = f"{self._versions} {limits.timeout_s:g} {limits.memory_mb} {limits.max_file_bytes} {languages_here(batch.ocr)}"
         due: list[FoundFile] = []
         for item in batch.found:
             if isinstance(item, Verdict):
                 self._set_verdict(item)
                 continue
-            path, tried = item.displayed, f"{item.stat} {by}"
+            path, tried = item.displayed, f"{item.stat} {tried_by}"
             self.tried[path] = tried
             self.verdicts[path] = Verdict(path, "unchanged")  # until more is known
             if not self._is_unchanged(path, item):
@@ -243,7 +242,7 @@ class Ingest:
         if (known := _content_of(self._connection, key)) is not None:
             return known
         text_digest = sha256_hex(content.text.encode())
-        spans = split(content, passage_chars=self._sizing.passage_chars)
+        spans = split(content, passage_chars=self._sizing.size)
         with self._run.slice(facts_only=True) as connection, schema.transaction(connection):
             (content_id,), ids = connection.next_ids("contents", 1), connection.next_ids("passages", len(spans))
             of_file = (content.text, content.title, content.media_type, content.source_chars)

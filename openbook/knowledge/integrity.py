@@ -74,9 +74,13 @@ class PassageRow(NamedTuple):
         """What its digest must be, with the title of its content and its own text."""
         return row_digest(*self[:-1], title, text)
 
-    def text_in(self, title: str, text: str) -> str:
-        """Its part of its content's text. Raises Damage when that, the row or the title is not what was stored."""
-        own = text[self.start : self.end] if isinstance(self.start, int) and isinstance(self.end, int) else ""
+    def text_in(self, title: str, text: str, at: int = 0) -> str:
+        """Its part of its content's text, of which `text` is what begins at `at`.
+
+        Raises Damage when that, the row or the title is not what was stored.
+        """
+        is_valid = isinstance(text, str) and isinstance(self.start, int) and isinstance(self.end, int)
+        own = text[self.start - at : self.end - at] if is_valid else ""
         if self.digest != self.digest_of(title, own):
             raise Damage(f"the passage {self.id} of content {self.content_id} is not what was stored")
         return own

@@ -68,10 +68,13 @@ def _stored(connection: Connection, where: str, parameters: Any = ()) -> list[St
     found: list[StoredPassage] = []
     for content, group in groupby(rows, attrgetter("content_id")):
         of_content = list(group)
-        # One text for all of them: a database reads the whole text for any part of it.
-        beginning = "SELECT title, substr(text, 1, ?) FROM contents WHERE id = ?"
-        title, text = connection.execute(beginning, (of_content[-1].end, content)).fetchone() or ("", "")
-        found += [StoredPassage(row, title, row.text_in(title, text)) for row in of_content]
+        first, last = of_content[0].start, of_content[-1].end
+        title = text = ""
+        if isinstance(first, int) and isinstance(last, int):  # else the rows are damaged
+            # One part for all of them: SQLite reads the whole text for any part of it.
+            part = "SELECT title, substr(text, ?, ?) FROM contents WHERE id = ?"
+            title, text = connection.execute(part, (first + 1, last - first, content)).fetchone() or ("", "")
+        found += [StoredPassage(row, title, row.text_in(title, text, first)) for row in of_content]
     return found
 
 
@@ -302,9 +305,9 @@ def windows_around(connection: Connection, ranked: Sequence[RankedPassage], seen
                 raise Damage(f"a passage of content {content} is not there")
             found[numbers[name]] = each.ranked
         for run in partition([row.span for row in rows]):
-            if inside := [each for number, each in found.items() if number in run]:
+            if not found.keys().isdisjoint(run):
                 window = _window(stored, rows[run.start : run.stop], located[0].holders)
-                hits.append(_hit(window, inside, floor))
+                hits.append(_hit(window, [each for number, each in found.items() if number in run], floor))
     return sorted(hits, key=lambda hit: (-hit.score, hit.passage.id))
 
 

@@ -149,7 +149,7 @@ def _parts(answer: str) -> list[tuple[int, int, bool]]:
 # --- the parts of passages --------------------------------------------------------------------------------------------
 
 _ROW = re.compile(r"\s*\|")
-_ITEM = re.compile(r"\s*(?:[-*+•][ \t]|\d{1,3}[.)][ \t])")
+_ITEM = re.compile(r"\s*(?:[-*+•][ \t]|-?\d{1,9}[.)][ \t])")
 _ENTRY = re.compile(r"\s*(?:[-*+•] )?([\w/-]+(?: [\w/-]+){0,3})(?::[ \t]| {2,})")
 _RULED = re.compile(r"[ \t]*\n[ \t]*\|[ \t:|-]+(?:\n|\Z)")
 

@@ -14,6 +14,7 @@ _ITEM = re.compile(
     r"[ \t]*(?:[-*+•‣◦▪–—·o][ \t]|\d{1,3}\.[ \t]|[a-z]\.[ \t]|\(?(?:\d{1,3}|[A-Za-z]|[ivx]{1,5})\)[ \t]"
     r"|\.\.[ ]|:[\w -]{1,40}:|[A-Z][\w-]{0,20}:[ \t]|#{1,6}[ \t])"
 )
+_NUMBERED = re.compile(r"[ \t]*-?\d{1,9}\.[ \t]")
 _ROW = re.compile(r"[ \t]*\||[^\n|]{0,300}[ \t]\|[ \t]|[ \t]*\S[^\n]{0,120}?(?:\t| {3,40}|(?:\. ?){5})\S")
 _RULE = re.compile(r"[\s=\-~^\"'`*+#:._|]*$")
 _WORD = re.compile(r"\S+")
@@ -85,7 +86,7 @@ def _line_ends(text: str, line: tuple[int, int], following: tuple[int, int], wid
     """Whether the break between two neighbouring lines ends a sentence although no full stop does."""
     if _ITEM.match(text, *following) or _ROW.match(text, *following) or _ROW.match(text, *line):
         return True
-    if text.startswith("#", line[0]):
+    if text.startswith("#", line[0]) or (_NUMBERED.match(text, *line) and _NUMBERED.match(text, *following)):
         return True
     # A line so short that the next word would have fitted was not wrapped: a title, an address, a verse.
     word = _WORD.search(text, *following)
@@ -127,4 +128,4 @@ def _is_end(text: str, begin: int, stop: int, after: int, end: int) -> bool:
 
 
 def _is_number(word: str) -> bool:
-    return word.isdigit() or (len(word) < 5 and word.strip("ivxIVX") == "")
+    return word.removeprefix("-").isdigit() or (len(word) < 5 and word.strip("ivxIVX") == "")

@@ -18,7 +18,7 @@ from openbook.errors import ConfigError, KnowledgeBaseInvalid
 from openbook.knowledge.sentences import BLANK_LINES, VISIBLE, sentence_spans
 from openbook.records import Content, HeadingMark, PassageSpan
 
-SPLITTER_VERSION = "2"
+SPLITTER_VERSION = "3"
 
 PASSAGE_CHARS = 450  # about 110 tokens; a small reader answers better from little text (docs/log.md)
 
@@ -27,22 +27,20 @@ _SMALL = 1 / 3  # a passage below this share of the limit is worth joining with 
 
 @dataclass(frozen=True, slots=True)
 class Sizing:
-    """At most `passage_chars` characters a passage.
+    """At most `size` characters a passage.
 
     It is chosen when a knowledge base is made, recorded in it, and the same ever after. Version 0.1.0 could let passages overlap
     or count in tokens; into such a knowledge base go passages that do not overlap, of the default size if it was in tokens.
     """
 
-    passage_chars: int = PASSAGE_CHARS
+    size: int = PASSAGE_CHARS
 
     def __post_init__(self) -> None:
-        if self.passage_chars < 1:
-            raise ConfigError(
-                f"Passages of {self.passage_chars} characters make no sense: the size must be at least 1."
-            )
+        if self.size < 1:
+            raise ConfigError(f"Passages of {self.size} characters make no sense: the size must be at least 1.")
 
     def to_json(self) -> str:
-        return json.dumps({"overlap": 0, "size": self.passage_chars, "unit": "characters"})
+        return json.dumps({"overlap": 0, "size": self.size, "unit": "characters"})
 
     @classmethod
     def from_json(cls, text: str) -> Sizing:
@@ -51,8 +49,7 @@ class Sizing:
         if isinstance(value, dict):
             if value.get("unit") == "tokens":
                 return cls()
-            old = ("overlap", "reader", "tokenizer", "unit")
-            value = {"passage_chars" if key == "size" else key: each for key, each in value.items() if key not in old}
+            value = {key: each for key, each in value.items() if key not in ("overlap", "reader", "tokenizer", "unit")}
         return convert(value, cls, where, KnowledgeBaseInvalid)
 
 

@@ -3,7 +3,7 @@
 Up to `EXACT_UP_TO` rows in scope, every row is compared: exact. Above, two passes over signs choose the rows that are
 compared: signs of the vector (D bits a row, all rows), then also signs of the vector turned by a fixed matrix (D bits
 more), a random projection as in SimHash. Nothing is trained, and rows at the cut come all or none. Where a pass cuts follows
-from how many rows lie at each distance: whole numbers, which add up over the parts of a base. So the result is a function of
+from how many rows lie at each distance: whole numbers, which add up over the shards of a base. So the result is a function of
 the rows in scope, whatever segments or parts they lie in. A similarity is always that of the stored float16 row, in float64,
 computed row by row.
 """
@@ -27,7 +27,7 @@ EXACT_UP_TO = 32_768  # rows in scope; benchmarks/search_latency.py
 NEAR, NEARER = 32_768, 8_192  # rows that the first and the second pass leave
 _ROWS = 512  # float32 rows at a time: they stay in the cache
 _SCAN = 32_768  # words of signs at a time
-_DEAD = np.iinfo(np.uint16).max
+_OUT_OF_SCOPE = np.iinfo(np.uint16).max
 
 Chosen: TypeAlias = "tuple[RowsInScope, NDArray[np.intp]]"  # rows of one segment
 
@@ -115,12 +115,12 @@ def cut_at(counts: NDArray[np.int64], wanted: int) -> int:
 
 
 def _counted(distances: Sequence[NDArray[np.uint16]], most: int) -> NDArray[np.int64]:
-    counts = (np.bincount(d, minlength=_DEAD + 1)[: most + 1] for d in distances)
+    counts = (np.bincount(d, minlength=_OUT_OF_SCOPE + 1)[: most + 1] for d in distances)
     return sum(counts, np.zeros(most + 1, np.int64))
 
 
 def _distances(part: RowsInScope, signs: NDArray[np.uint64]) -> NDArray[np.uint16]:
-    """Differing signs of each row: uint16 [N]; dead rows are farther than any."""
+    """Differing signs of each row: uint16 [N]; rows out of scope are farther than any."""
     rows = len(part.segment)
     found = np.zeros(rows, dtype=np.uint16)
     different, counts = np.empty(_SCAN, dtype=np.uint64), np.empty(_SCAN, dtype=np.uint8)
@@ -132,7 +132,7 @@ def _distances(part: RowsInScope, signs: NDArray[np.uint64]) -> NDArray[np.uint1
             np.bitwise_count(different[:size], out=counts[:size])
             found[start:end] += counts[:size]
     if part.mask is not None:
-        found[~part.mask] = _DEAD
+        found[~part.mask] = _OUT_OF_SCOPE
     return found
 
 

@@ -31,7 +31,7 @@ _HEADING = re.compile(r"heading ([1-9])$")
 _CODE = frozenset({"source code", "code", "code block", "html preformatted", "preformatted text"})
 _BODY_LEVEL = 9  # an outline level of 9 is body text
 _MAX_BASES = 30  # styles that are based on one another
-_MAX_COUNT = 1_000_000
+_MAX_COUNT = 999_999_999
 _MAX_LABEL_CHARS = 60
 _FORMULA_MARKS = {"num": "", "den": "/", "sub": "_", "sup": "^"}
 _ROMAN = ((1000, "m"), (900, "cm"), (500, "d"), (400, "cd"), (100, "c"), (90, "xc"), (50, "l"), (40, "xl"), (10, "x"),
@@ -141,7 +141,7 @@ class _Numbering:
             for override in children(element, "lvlOverride"):
                 if start := _value(override, "startOverride"):
                     depth = number(attribute(override, "ilvl"), 0, 99)
-                    self._starts[identifier, depth] = number(start, 0, _MAX_COUNT)
+                    self._starts[identifier, depth] = number(start, 0, _MAX_COUNT, 1)
 
     def label(self, identifier: str, depth: int) -> str:
         """What stands before the next item of the list: a number such as `2.1.`, or empty for a bullet."""
@@ -175,6 +175,10 @@ def _count_shown(shape: str, count: int) -> str:
             text += letters * (count // step)
             count %= step
     return text.upper() if shape.startswith("upper") else text
+
+
+def _is_on(mark: Any) -> bool:
+    return mark is not None and (attribute(mark, "val") or "1") not in _OFF
 
 
 class _Writer:
@@ -219,7 +223,7 @@ class _Writer:
 
     def _paragraph(self, element: Any) -> None:
         text, mark = self._text(element), child(element, "pPr", "rPr")
-        if not text.strip() and any(child(mark, name) is not None for name in ("vanish", "del", "moveFrom")):
+        if not text.strip() and any(_is_on(child(mark, name)) for name in ("vanish", "del", "moveFrom")):
             return  # other empty items are counted: Word shows their numbers
         style = self._styles.of(element)
         label = self._numbering.label(style.numbering, style.depth) if style.numbering else ""
@@ -246,7 +250,7 @@ class _Writer:
         parts: list[str] = []
         for found in outermost(element, _TEXT, _SKIPPED):
             name, mark = local(found), child(found.getparent(), "rPr", "vanish")
-            if mark is not None and (attribute(mark, "val") or "1") not in _OFF:
+            if _is_on(mark):
                 continue  # Word does not show it
             if name in _NOTES:
                 marks = self._marks[_NOTES[name]]

@@ -53,7 +53,7 @@ _SELF_CLOSED = re.compile(
 _HIDDEN_STYLE = re.compile(r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*hidden)", re.I)
 _SPACES = re.compile(r"[ \t\n\xa0]+")
 _INVISIBLE = str.maketrans("", "", "\xad\u200b\ufeff")  # soft hyphens and the like would hide words from a search
-_MAX_COUNT = 1_000_000
+_MAX_COUNT = 999_999_999
 _MAX_CELL_CHARS = 800  # what is longer lays out a page and holds no data
 _MAX_LINES_IN_CELL = 8
 
@@ -142,13 +142,13 @@ class _PageTarget:
         if tag in _BLOCKS or tag in _LINES:
             self._break(1 if tag in _LINES or (tag in _LISTS and self._lists) else 2)
         if tag in _LISTS:
-            start = number(attributes.get("start", ""), -_MAX_COUNT, _MAX_COUNT, 1)
+            start = number(attributes.get("start", "").strip(), -_MAX_COUNT, _MAX_COUNT, 1)
             counts = tag == "ol" and "reversed" not in attributes  # which counts down from how many items there are
             self._lists.append(start - 1 if counts else None)
         elif tag == "li":
             self._marker = "- "
             if self._lists and (last := self._lists[-1]) is not None:
-                self._lists[-1] = number(attributes.get("value", ""), -_MAX_COUNT, _MAX_COUNT, last + 1)
+                self._lists[-1] = number(attributes.get("value", "").strip(), -_MAX_COUNT, _MAX_COUNT, last + 1)
                 self._marker = f"{self._lists[-1]}. "
             self._marker = "  " * max(min(len(self._lists), MAX_DEPTH) - 1, 0) + self._marker
         elif tag == "pre":

@@ -14,7 +14,7 @@ from openbook.parsers.packages import Package, core_properties
 from openbook.records import Content
 
 _MEDIA_TYPE = "application/vnd.oasis.opendocument."
-_MAX_COUNT = 1_000_000
+_MAX_COUNT = 999_999_999
 _MAX_SPACES = 1_000
 # Deleted text, notes (they are collected), what a drawing is called, and the readings of Japanese words.
 _SKIPPED = frozenset(
@@ -117,8 +117,9 @@ class _Writer:
             if local(item) == "list-header":  # stands before the list and has no number
                 self.blocks(item)
                 continue
-            count = number(attribute(item, "start-value"), 0, _MAX_COUNT, count + 1)
-            self._counts[style, depth] = count
+            if any(local(part) != "list" for part in item):  # an item that only holds a list has no number
+                count = number(attribute(item, "start-value"), 0, _MAX_COUNT, count + 1)
+                self._counts[style, depth] = count
             marker = f"{count}." if (style, depth) in self._starts else "-"
             for part in item:
                 if local(part) == "list":

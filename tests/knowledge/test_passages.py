@@ -4,6 +4,7 @@ from collections.abc import Generator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,9 +14,11 @@ from openbook.answer import Options, ask
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, RunOptions, Scope, schema, sync
 from openbook.knowledge.check import check
+from openbook.knowledge.integrity import PassageRow
 from openbook.knowledge.passages import WINDOW_CHARS, in_windows, partition
 from openbook.knowledge.scope import UNLABELLED
 from openbook.knowledge.splitter import Sizing, split
+from openbook.knowledge.store import Damage
 from openbook.parallel import Cancelled, never
 from openbook.prompts import open_book_prompt
 from openbook.records import Completion, Content, Decoding, Passage, PassageSpan, Prompt
@@ -180,3 +183,11 @@ def test_a_window_that_begins_inside_a_table_is_read_with_its_header(library: Li
 
 def test_a_document_without_passages_has_no_windows() -> None:
     assert in_windows([]) == []
+
+
+@pytest.mark.parametrize("lost", [{"start": None}, {"end": None}, {"end": "4"}, {}])
+def test_a_passage_without_its_place_or_text_is_damaged(lost: dict[str, Any]) -> None:
+    row = PassageRow(1, 1, "p", 0, 4, None, "[]", b"key", 0)._replace(**lost)
+    text: Any = "text" if lost else None
+    with pytest.raises(Damage, match="not what was stored"):
+        row.text_in("title", text)

@@ -168,6 +168,8 @@ def test_where_a_sentence_ends(expected: list[str]) -> None:
         ("北京是首都。上海是城市！「はい。」富士山", ["北京是首都。", "上海是城市！", "「はい。」", "富士山"]),
         ("Rules\n=====\n- first item\n  goes on\n- second", ["Rules", "- first item\n  goes on", "- second"]),
         ("1. third\n2) fourth\n\n| a | b |\n|---|---|\n| c | d |", ["1. third", "2) fourth", "| a | b |", "| c | d |"]),
+        ("1998. Members sign\n1999. Others do not\n-1. Nobody", ["1998. Members sign", "1999. Others do not", "-1. Nobody"]),
+        ("The quay was built in the\n1990. Since then it stands.", ["The quay was built in the\n1990.", "Since then it stands."]),
         ("x | y\nz | w\n\n# Title\ntext here", ["x | y", "z | w", "# Title", "text here"]),
         ("to      adult\nSorrel  6.20\n", ["to      adult", "Sorrel  6.20"]),
         ("1 Introduction\nLarge models are a crucial part of agents\nof it.", ["1 Introduction", "Large models are a crucial part of agents\nof it."]),

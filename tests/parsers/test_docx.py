@@ -173,8 +173,9 @@ def test_numbers_of_lists_are_counted(parts: list[tuple[str, int]], levels: byte
 def test_only_what_word_numbers_is_counted() -> None:
     unseen = [numbered("", mark=f"<w:{name}/>") for name in ("vanish", "del", "moveFrom")]
     second = f"<w:p>{run('more of a')}</w:p>"
-    body = "".join([numbered("a"), second, *unseen, numbered("b")])
-    assert text_of(body, {"numbering": numbering(*DECIMALS)}) == "1. a\n\nmore of a\n\n2. b"
+    shown = numbered("", mark='<w:vanish w:val="0"/>')
+    body = "".join([numbered("a"), second, *unseen, numbered("b"), shown, numbered("d")])
+    assert text_of(body, {"numbering": numbering(*DECIMALS)}) == "1. a\n\nmore of a\n\n2. b\n4. d"
 
 
 def test_hostile_numbering() -> None:

@@ -55,7 +55,13 @@ def test_lists_start_where_they_say_and_number_each_item_once() -> None:
         return f'<text:list-item text:start-value="{start}">{body}</text:list-item>'
 
     inner = f"<text:list>{item(p('inner'))}</text:list>"
-    items = item(p("five")) + item(p("") + p("six") + inner + p("more of six")) + item(p("anew"), "1") + item(p("on"))
+    items = (
+        item(p("five"))
+        + item(p("") + p("six") + inner + p("more of six"))
+        + item(p("anew"), "1")
+        + item("<text:list/>")
+    )
+    items += item(p("on"))
     content = read(f'<text:list text:style-name="L1">{items}{item(p("zero"), "0")}</text:list>', styles=styles)
     assert content.text == "5. five\n6. six\n  1. inner\n\nmore of six\n\n1. anew\n2. on\n0. zero"
 
