@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 
 ARCHIVES = ("kb_django_docs/django_docs_txt.tar.gz", "kb_peps/peps_rst.tar.gz")
 CUTOFF = 10
-MOST_QUESTIONS, MOST_PARAGRAPHS = 1000, 2000
+MAX_QUESTIONS, MAX_PARAGRAPHS = 1000, 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +78,9 @@ def squad(data: Path) -> Questions:
         key = ids.setdefault(text, f"p{len(ids):04}")
         units[key] = ("", text)
         found += [(str(q["id"]), str(q["question"]), key) for q in paragraph["qas"] if not q.get("is_impossible")]
-    kept = dict(list(units.items())[:MOST_PARAGRAPHS])
+    kept = dict(list(units.items())[:MAX_PARAGRAPHS])
     answerable = sorted({each for each in found if each[2] in kept})
-    chosen = random.Random(1).sample(answerable, min(MOST_QUESTIONS, len(answerable)))
+    chosen = random.Random(1).sample(answerable, min(MAX_QUESTIONS, len(answerable)))
     return Questions(kept, {key: question for key, question, _ in chosen}, {key: (unit,) for key, _, unit in chosen})
 
 

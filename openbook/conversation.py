@@ -15,9 +15,9 @@ from openbook.parallel import Cancelled, never
 from openbook.prompts import MAX_QUESTION_CHARS
 from openbook.records import Decoding, Prompt
 
-MOST_EARLIER = 2  # turns of the user that a follow-up may refer back to
+MAX_EARLIER = 2  # turns of the user that a follow-up may refer back to
 FEW_WORDS = 3
-MOST_REWRITE_CHARS = 300
+MAX_REWRITE_CHARS = 300
 
 _WORD = re.compile(r"\w+")
 _ENDING = re.compile(r"(?<=[^\W\d]{3})(?:ations?|ions?|ing|ed|es|en|er|ern|s|e|n)$")
@@ -89,7 +89,7 @@ def condensed(earlier: Sequence[str], question: str) -> str:
     """
     if not refers_back(earlier, question):
         return question
-    before = "\n".join(turn.strip() for turn in earlier[-MOST_EARLIER:])
+    before = "\n".join(turn.strip() for turn in earlier[-MAX_EARLIER:])
     room = max(0, MAX_QUESTION_CHARS - len(question) - 1)
     return f"{before[-room:]}\n{question}" if room else question
 
@@ -99,9 +99,9 @@ def rewrite(model: FrozenModel, earlier: Sequence[str], question: str, cancelled
 
     "" when the question is too long, or the prompt does not fit into the context. Raises EngineError.
     """
-    if len(question) > MOST_REWRITE_CHARS:
+    if len(question) > MAX_REWRITE_CHARS:
         return ""
-    turns = "\n".join(f"- {' '.join(turn.split())[:MOST_REWRITE_CHARS]}" for turn in earlier[-MOST_EARLIER:])
+    turns = "\n".join(f"- {' '.join(turn.split())[:MAX_REWRITE_CHARS]}" for turn in earlier[-MAX_EARLIER:])
     prompt = Prompt(_SYSTEM, (), _REWRITE.format(earlier=turns, question=" ".join(question.split())))
     try:
         completion = model.complete(prompt, Decoding(max_tokens=80, stop=("\n",)), cancelled)
@@ -116,9 +116,9 @@ def faithful(text: str, earlier: Sequence[str], question: str) -> bool:
 
     Words are compared without their endings, numbers as they are. Words such as "the" may come and go.
     """
-    if not text or len(text) > MOST_REWRITE_CHARS or "\n" in text or text.count("?") > max(1, question.count("?")):
+    if not text or len(text) > MAX_REWRITE_CHARS or "\n" in text or text.count("?") > max(1, question.count("?")):
         return False
-    asked, said, now = (content_words(each) for each in (question, "\n".join(earlier[-MOST_EARLIER:]), text))
+    asked, said, now = (content_words(each) for each in (question, "\n".join(earlier[-MAX_EARLIER:]), text))
     added = now - asked
     return asked <= now and bool(added) and added <= said and _asks_for(question) <= _asks_for(text)
 

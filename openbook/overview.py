@@ -18,7 +18,7 @@ from openbook.parallel import Cancelled, Progress
 from openbook.prompts import excerpt_block
 from openbook.records import Completion, Decoding, Hit, Passage, Prompt, canonical_json, sha256_hex
 
-MOST_WINDOWS = 32  # of all documents together
+MAX_WINDOWS = 32  # of all documents together
 GROUPED = 3  # windows to a note
 NOTE = Decoding(max_tokens=90)
 
@@ -68,7 +68,7 @@ def _plain(name: str) -> str:
 
 def windows_of(passages: Sequence[Sequence[Passage]]) -> tuple[list[Hit], list[str]]:
     """(the windows to read, spread over each document, whose passages are given; a note when those are not all)."""
-    room = MOST_WINDOWS // max(len(passages), 1)
+    room = MAX_WINDOWS // max(len(passages), 1)
     hits: list[Hit] = []
     left_out = 0
     for of_document in passages:

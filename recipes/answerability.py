@@ -44,7 +44,7 @@ SHARES = {"squad": 6, "wiki": 3, "natural": 3, "finance": 3, "reviews": 2, "poli
 PASSAGES, OFTEN = (1, 2, 3, 4), (2, 1, 1, 6)
 NEIGHBOURS = 7
 EACH = 4  # questions with and without an answer, in each context
-MOST_TOKENS = 1_700
+MAX_TOKENS = 1_700
 SHORT_CHARS = 60  # an answer up to which it would be found in other passages word for word
 PENALTIES = (1e2, 3e2, 1e3)  # of the squares of the weights
 SINGLE = 375  # passages that are read alone
@@ -97,7 +97,7 @@ def collected(
             f"{path} was made with --contexts {before}. Go on with that, or choose another file with --states."
         )
     for number, prompts in enumerate(chain(contexts(several), single_passages(single))):
-        if number < done or engine.count_prompt_tokens(prompts[0][0]) > MOST_TOKENS:
+        if number < done or engine.count_prompt_tokens(prompts[0][0]) > MAX_TOKENS:
             continue
         rows += [(engine.hidden_state(prompt).astype(np.float16), is_stated, number) for prompt, is_stated in prompts]
         states, stated, of = map(np.array, zip(*rows, strict=True))

@@ -27,7 +27,7 @@ from typing import Any, TypeAlias
 
 RECIPES = Path(__file__).parent
 EXAMPLES = RECIPES.parent / "examples"
-MOST_CHARS = 1_200  # of a passage: what is longer is cut at the end of a sentence or row, or left out
+MAX_CHARS = 1_200  # of a passage: what is longer is cut at the end of a sentence or row, or left out
 LONG_CHARS = 420  # of an answer
 SHINGLE = 12  # so many words in a row tell that two texts are the same
 SAME_SHARE = 0.2  # of the shingles of a passage: as much as boilerplate makes
@@ -135,9 +135,9 @@ def finance(folder: Path) -> Iterator[Line]:
     for row in rows(folder, "tatqa_dev"):
         questions = [q for q in row["questions"] if q["type"] != "arithmetic"]
         asked = [{"question": q["question"], "answers": q["answers"]} for q in questions]
-        if asked and len(row["table"]) + len(row["passage"]) <= MOST_CHARS:
+        if asked and len(row["table"]) + len(row["passage"]) <= MAX_CHARS:
             yield {"title": "", "passage": f"{row['passage']}\n\n{row['table']}", "questions": asked}
-        elif asked and len(row["passage"]) <= MOST_CHARS:
+        elif asked and len(row["passage"]) <= MAX_CHARS:
             yield {"passages": [{"text": row["table"]}, {"text": row["passage"]}], "questions": asked}
 
 
@@ -153,7 +153,7 @@ def medicine(folder: Path) -> Iterator[Line]:
     """MedQuAD: a section of a page answers; what is learned is its first sentences. Other diseases are near misses."""
     for row in rows(folder, "medquad"):
         for each in row["questions"]:
-            section = shortened(" ".join(each["answer"].split()).removeprefix("Key Points - "), MOST_CHARS)
+            section = shortened(" ".join(each["answer"].split()).removeprefix("Key Points - "), MAX_CHARS)
             answer = shortened(section, 260)
             if len(answer) >= 40 and not answer.endswith(":"):
                 question = re.sub(r"\(are\) |\?(?= \?)", "", each["question"]).replace(" ?", "?").strip()
@@ -166,7 +166,7 @@ def conversations(folder: Path) -> Iterator[Line]:
     for row in rows(folder, "mtrag_un_part"):
         question = " ".join(row["conversation"][-1]["text"].split())
         texts = [
-            {"title": " ".join(p["title"].split()), "text": shortened(p["text"], MOST_CHARS)} for p in row["passages"]
+            {"title": " ".join(p["title"].split()), "text": shortened(p["text"], MAX_CHARS)} for p in row["passages"]
         ]
         stands_alone = len(question.split()) > 3 and not re.search(
             r"\b(it|they|them|this|that|these|those|he|she)\b", question
@@ -264,7 +264,7 @@ def part_of(line: Line) -> float:
 def thinned(lines: list[Line], most: int, questions: int, name: str) -> list[Line]:
     """Lines by chance that are short enough, with up to `questions` each, until there are `most` questions."""
     chance = random.Random(name)
-    fitting = [line for line in lines if max(map(len, texts_of(line))) <= MOST_CHARS + 200]
+    fitting = [line for line in lines if max(map(len, texts_of(line))) <= MAX_CHARS + 200]
     chance.shuffle(fitting)
     found: list[Line] = []
     for line in fitting:

@@ -39,7 +39,7 @@ MODEL_HOME = ROOT / ".cache" / "test-home"
 EXAMPLES, EXAMPLES_OF_ALL = 25, 100
 # A disk in memory, on Linux: a knowledge base waits dozens of times until what it wrote is safe.
 MEMORY = Path("/dev/shm")
-MOST_SCRATCH_BYTES = 4_000_000_000
+MAX_SCRATCH_BYTES = 4_000_000_000
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -63,7 +63,7 @@ def pytest_configure(config: pytest.Config) -> None:
         max_examples=EXAMPLES_OF_ALL if explore else EXAMPLES,
     )
     settings.load_profile("openbook")
-    if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > MOST_SCRATCH_BYTES:
+    if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > MAX_SCRATCH_BYTES:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when the workers of pytest-xdist start
     if "PYTEST_XDIST_WORKER" in os.environ:

@@ -10,7 +10,7 @@ from openbook.answer import ask
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.scope import UNLABELLED
-from openbook.overview import MOST_WINDOWS, overview_of, windows_of
+from openbook.overview import MAX_WINDOWS, overview_of, windows_of
 from openbook.records import Prompt
 from openbook.replay import replay
 from openbook.testing import EchoEngine, HashEmbedder
@@ -93,8 +93,8 @@ def test_of_a_long_document_parts_are_read_within_a_bound_that_is_told(
 ) -> None:
     steps: list[tuple[int, int]] = []
     answer = ask("summarise long.md", FrozenModel(Notes()), base, embedder, progress=lambda *step: steps.append(step))
-    assert len(answer.passages) == MOST_WINDOWS
-    assert answer.notes[0].startswith(f"{MOST_WINDOWS} of ")
+    assert len(answer.passages) == MAX_WINDOWS
+    assert answer.notes[0].startswith(f"{MAX_WINDOWS} of ")
     assert steps[-1] == (steps[-1][1], steps[-1][1])
     starts = [hit.passage.start for hit in answer.passages]
     assert starts == sorted(starts)
@@ -106,7 +106,7 @@ def test_documents_share_the_bound_and_a_cancelled_overview_says_so(
 ) -> None:
     long, new = (next(d for d in base.documents(UNLABELLED) if d.endswith(name)) for name in ("long.md", "new.md"))
     hits, notes = windows_of([base.passages(long), base.passages(new)])
-    assert len(hits) == MOST_WINDOWS // 2 + 1
+    assert len(hits) == MAX_WINDOWS // 2 + 1
     assert notes
     answer = ask("Summarise new.md", FrozenModel(Notes()), base, embedder, cancelled=lambda: True)
     assert answer.finish_reason == "cancelled"

@@ -322,8 +322,8 @@ def _until_interrupted() -> Iterator[Callable[[], bool]]:
 
 # --- what is printed --------------------------------------------------------------------------------------------------
 
-_MOST_TAGS = 15
-_MOST_MOVES = 10
+_MAX_TAGS = 15
+_MAX_MOVES = 10
 
 
 def _print_diagnosis(
@@ -354,7 +354,7 @@ def _print_model(summary: ModelSummary) -> None:
     verdicts = [(verdict.replace("_", " "), *_in_words(group.verdicts[verdict])) for verdict in SHARED]
     _print_table(("verdict", "questions", "share", "95 %"), verdicts)
     for name, groups in (("kind", summary.by_kind if len(summary.by_kind) > 1 else {}), ("tag", summary.by_tag)):
-        most = sorted(groups.items(), key=lambda each: (-each[1].questions, each[0]))[:_MOST_TAGS]
+        most = sorted(groups.items(), key=lambda each: (-each[1].questions, each[0]))[:_MAX_TAGS]
         if most:
             rows = [(key, str(each.questions), str(each.right)) for key, each in most]
             _print_table((name, "questions", "right, or abstained rightly"), rows)
@@ -396,7 +396,7 @@ def _print_comparisons(comparisons: Sequence[Comparison]) -> None:
         for line in each.all_notes():
             display.say(line, "yellow")
         display.say(f"McNemar's test, two-sided: p = {each.p_text}")
-        for before, after, number in each.moved[:_MOST_MOVES]:
+        for before, after, number in each.moved[:_MAX_MOVES]:
             display.say(f"{number:>5}  {before.replace('_', ' ')} → {after.replace('_', ' ')}")
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _CONTEXT_CHARS = 160  # shown around a quote on each side, and of a changed passage
 _HIT_CHARS = 400
-_MOST_PROBLEMS = 20
+_MAX_PROBLEMS = 20
 _RULE = re.compile(r"^[ \t]*[-=~^\"'`#*+:.|_ ]{4,}[ \t]*$", re.MULTILINE)
 _STAGES = {
     "fetch": "Fetching",
@@ -373,14 +373,14 @@ def print_problems(verdicts: Sequence[Verdict], place: Place | None = None) -> N
     problems = [
         each for each in verdicts if each.outcome in ("skipped", "failed") and not each.reason.startswith(LEFT_OUT_BY)
     ]
-    for each in problems[:_MOST_PROBLEMS]:
+    for each in problems[:_MAX_PROBLEMS]:
         note(
             f"{each.outcome:<9} {short_path(each.path)}: {with_advice(each.reason)}",
             "red" if each.outcome == "failed" else "yellow",
         )
-    if len(problems) > _MOST_PROBLEMS:
+    if len(problems) > _MAX_PROBLEMS:
         all_of_them = f"; all are listed by: openbook status --kb {shlex.quote(str(place))}" if place else ""
-        note(f"... and {len(problems) - _MOST_PROBLEMS} more{all_of_them}")
+        note(f"... and {len(problems) - _MAX_PROBLEMS} more{all_of_them}")
 
 
 def with_advice(reason: str) -> str:

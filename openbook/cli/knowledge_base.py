@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from openbook.knowledge.versions import Difference, Version
     from openbook.records import Passage
 
-_MOST_CHANGES = 40
-_MOST_VERSIONS = 20
+_MAX_CHANGES = 40
+_MAX_VERSIONS = 20
 
 
 @click.command()
@@ -129,12 +129,12 @@ def history(kb: Place | None, as_json: bool) -> None:
 
 
 def _print_history(versions: Sequence[Version]) -> None:
-    for each in versions[:_MOST_VERSIONS]:
+    for each in versions[:_MAX_VERSIONS]:
         tags = f"  [{', '.join(each.tags)}]" if each.tags else ""
         time = each.created_at.replace("+00:00", "Z")
         display.say(f"{each.version:>6}  {time}  {each.documents:>7,} documents  {each.summary}{tags}")
-    if len(versions) > _MOST_VERSIONS:
-        display.say(f"... and {len(versions) - _MOST_VERSIONS} older; --json lists all.")
+    if len(versions) > _MAX_VERSIONS:
+        display.say(f"... and {len(versions) - _MAX_VERSIONS} older; --json lists all.")
 
 
 @click.command()
@@ -172,12 +172,12 @@ def _print_difference(found: Difference) -> None:
             display.say(f"{sign} {display.short_path(path)}", style)
     for sign, passages, style in (("+", found.passages_added, "green"), ("-", found.passages_removed, "red")):
         changed = [each for each in passages if each.document in found.changed]  # other documents came or went whole
-        for number, each in enumerate(changed[:_MOST_CHANGES]):
+        for number, each in enumerate(changed[:_MAX_CHANGES]):
             if not number or each.document != changed[number - 1].document:
                 display.say(f"\n{sign} {display.short_path(each.document)}", style)
             display.say(display.excerpt(each.text), indent=4)
-        if len(changed) > _MOST_CHANGES:
-            display.say(f"... and {len(changed) - _MOST_CHANGES} more; --json lists all.")
+        if len(changed) > _MAX_CHANGES:
+            display.say(f"... and {len(changed) - _MAX_CHANGES} more; --json lists all.")
 
 
 @click.command()

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from openbook.serving.keys import ApiKey, KeyFile
     from openbook.serving.model_reload import ModelSource
 
-MOST_SLOTS = 7  # of `openbook.inference.slots`, which is not imported before it is needed
+MAX_SLOTS = 7  # of `openbook.inference.slots`, which is not imported before it is needed
 
 
 @click.command()
@@ -54,7 +54,7 @@ MOST_SLOTS = 7  # of `openbook.inference.slots`, which is not imported before it
 @click.option("--label", "labels", multiple=True, help="An access label for callers without a key (repeatable).")
 @click.option(
     "--slots",
-    type=click.IntRange(0, MOST_SLOTS),
+    type=click.IntRange(0, MAX_SLOTS),
     default=0,
     help="Write up to this many answers at a time; each has the same bytes as alone. Measure first: it pays only "
     "where many clients get long answers at the same time.",

@@ -28,7 +28,7 @@ from openbook.runs import list_runs as runs_in
 if TYPE_CHECKING:
     from openbook.config import Settings
 
-_MOST_CHARS = 40  # of a value in a comparison
+_MAX_CHARS = 40  # of a value in a comparison
 NEEDED = ("torch", "transformers", "peft", "safetensors", "pydantic", "gguf")
 
 
@@ -245,7 +245,7 @@ def _print_comparison(names: list[str], recipe: dict[str, list[Any]], numbers: d
 
 def _cut(value: object) -> str:
     text = " ".join(str(value).split())
-    return text if len(text) <= _MOST_CHARS else text[: _MOST_CHARS - 1] + "…"
+    return text if len(text) <= _MAX_CHARS else text[: _MAX_CHARS - 1] + "…"
 
 
 def _summary(run: RunSummary) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from openbook.cluster.connection import ray_module
 from openbook.config import Place
 from openbook.errors import ClusterError, KnowledgeBaseInvalid, OpenBookError
 from openbook.knowledge.base import KnowledgeBase
-from openbook.knowledge.index_cache import MOST_VIEWS
+from openbook.knowledge.index_cache import MAX_VIEWS
 from openbook.knowledge.indexes import Shard, ShardRounds
 from openbook.knowledge.search import Candidates, Counts, Scoring, SearchQuery, View
 from openbook.records import sha256_hex
@@ -27,7 +27,7 @@ from openbook.records import sha256_hex
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MOST_QUESTIONS = 16  # between whose rounds a shard keeps what it computed: 2 bytes a row each
+MAX_QUESTIONS = 16  # between whose rounds a shard keeps what it computed: 2 bytes a row each
 TRIES = 5  # of a round, each time with the view opened anew where a shard had lost it
 TIMEOUT_S = 300.0  # for a round, in which a shard may have to start again
 
@@ -70,7 +70,7 @@ class SearchShard:
                 "see the same folder there."
             )
         shard = self._base.shard(in_scope, self._number, self._of)
-        self._opened = {**dict(list(self._opened.items())[1 - MOST_VIEWS :]), view: shard}
+        self._opened = {**dict(list(self._opened.items())[1 - MAX_VIEWS :]), view: shard}
         return shard.rows
 
     def reply(self, asked: ShardRequest, step: Step, *given: Any) -> list[Any] | None:
@@ -88,7 +88,7 @@ class SearchShard:
             self._opened, self._rounds = {}, {}
             return None
         if step != "candidates":  # the last one
-            self._rounds = {**dict(list(self._rounds.items())[1 - MOST_QUESTIONS :]), asked.token: rounds}
+            self._rounds = {**dict(list(self._rounds.items())[1 - MAX_QUESTIONS :]), asked.token: rounds}
         return said
 
     def close(self) -> None:

@@ -35,9 +35,9 @@ from openbook.records import Embedder, EmbedderIdentity, Vectors
 SAMPLE_TEXTS = ("A ferry leaves at nine.", "Überraschung, 東京, naïve: " * 100, "")
 LIBRARIES = ("charset-normalizer", "lxml", "olefile", "pypdfium2", "python-calamine", "PyYAML", "striprtf")
 
-MOST_DEATHS = 3  # of actors with the same task, or of an actor's successors before one works
+MAX_DEATHS = 3  # of actors with the same task, or of an actor's successors before one works
 AHEAD = 8  # tasks begun and not yet given back, for each actor
-MOST_BYTES_AHEAD = 64_000_000  # of their files, unless it is one
+MAX_BYTES_AHEAD = 64_000_000  # of their files, unless it is one
 EMBEDDED_AT_ONCE = 64  # texts
 START_S = 120.0  # for the first actor to be there
 STALLED_S = 600.0  # an actor that embeds and gives nothing for so long is taken for dead
@@ -139,7 +139,7 @@ class _Order:
         if self.again:
             return self.again.popleft()
         while not self._taken or (
-            len(self._taken) < most and sum(task.bytes for task in self._taken) < MOST_BYTES_AHEAD
+            len(self._taken) < most and sum(task.bytes for task in self._taken) < MAX_BYTES_AHEAD
         ):
             task = next(self._source, None)
             if task is None:
@@ -159,7 +159,7 @@ class _Order:
 
 
 class LostTask:
-    """The result of a task whose actor died MOST_DEATHS times."""
+    """The result of a task whose actor died MAX_DEATHS times."""
 
 
 @dataclass(slots=True, eq=False)
@@ -209,7 +209,7 @@ class Workers:
     def results(self, method: str, tasks: Iterable[Task], patience_s: float = STALLED_S) -> Iterator[object]:
         """What `method` gives for each task, in their order; an instance of LostTask where no actor lived through it.
 
-        Tasks are taken ahead, within AHEAD and MOST_BYTES_AHEAD. An actor that has tasks and gives nothing for `patience_s` is
+        Tasks are taken ahead, within AHEAD and MAX_BYTES_AHEAD. An actor that has tasks and gives nothing for `patience_s` is
         taken for dead. Raises ClusterError when an actor is refused or fails, or none is there; OpenBookError as the method raises it.
         """
         source = iter(tasks)
@@ -305,12 +305,12 @@ class Workers:
         return [actor for actor in busy if now - actor.heard_at > patience_s]
 
     def _lose(self, actor: _Actor, running: _Running, reason: str) -> list[Task]:
-        """Replace an actor that died. Returns those of its tasks that others are to do; one that MOST_DEATHS died of is `LostTask`."""
+        """Replace an actor that died. Returns those of its tasks that others are to do; one that MAX_DEATHS died of is `LostTask`."""
         lost = {at: task for at, (task, its) in running.items() if its is actor}
         for at, task in lost.items():
             del running[at]
             task.deaths += 1
-            task.result = LostTask() if task.deaths >= MOST_DEATHS else None
+            task.result = LostTask() if task.deaths >= MAX_DEATHS else None
         self._replace(actor, reason)
         return [task for task in lost.values() if task.result is None]
 
@@ -321,11 +321,11 @@ class Workers:
         with suppress(self._ray.exceptions.RayError):  # it may only have been unreachable
             self._ray.kill(actor.handle)
         self._actors.remove(actor)
-        if actor.deaths + 1 < MOST_DEATHS:
+        if actor.deaths + 1 < MAX_DEATHS:
             self._actors.append(self._new_actor(actor.deaths + 1))
         elif not self._actors:
             raise ClusterError(
-                f"{MOST_DEATHS} workers in a row died before one of them did anything: {reason}. Their logs say more: ray logs"
+                f"{MAX_DEATHS} workers in a row died before one of them did anything: {reason}. Their logs say more: ray logs"
             )
 
     def _value(self, reference: Any, actor: _Actor) -> Any:
@@ -371,7 +371,7 @@ class ClusterParsers:
         outcomes = self._workers.results("parse", (self._task(path, tesseract) for path in paths), patience_s)
         for path, outcome in zip(paths, outcomes, strict=True):
             if isinstance(outcome, LostTask):
-                outcome = NotReadNow(f"{MOST_DEATHS} workers died while they read it")
+                outcome = NotReadNow(f"{MAX_DEATHS} workers died while they read it")
             yield path, outcome  # type: ignore[misc]  # what Worker.parse returns
 
     def _task(self, path: Path, tesseract: str) -> Task:
@@ -408,6 +408,6 @@ class ClusterEmbedder:
         for vectors in self._workers.results("embed", (Task((list(batch),)) for batch in batches)):
             if isinstance(vectors, LostTask):
                 raise ClusterError(
-                    f"{MOST_DEATHS} workers died while they embedded the same passages. Their logs say why: ray logs"
+                    f"{MAX_DEATHS} workers died while they embedded the same passages. Their logs say why: ray logs"
                 )
             yield vectors

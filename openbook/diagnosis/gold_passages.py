@@ -24,9 +24,9 @@ from openbook.records import Digest, Embedder, Hit, Passage
 
 LOOKED_THROUGH = 100  # passages of one search
 ANSWERS_LOOKED_FOR = 3
-MOST_MARKS = 20  # in one passage
-MOST_PASSAGES = 20  # that are remembered of one question
-MOST_DOCUMENTS = 20  # in which a quote is looked for
+MAX_MARKS = 20  # in one passage
+MAX_PASSAGES = 20  # that are remembered of one question
+MAX_DOCUMENTS = 20  # in which a quote is looked for
 SHORTEST_QUOTE_CHARS = 20  # of a quote that is looked for in all documents
 _WORD = re.compile(r"[^\W\d_][\w’'-]*")
 
@@ -98,12 +98,12 @@ class GoldFinder:
         spans: dict[Digest, tuple[Span, ...]] = {}
         hits: dict[str, Hit] = {}
         documents = dict.fromkeys(hit.passage.document for hit in self._search([quote]))
-        for document in islice(documents, MOST_DOCUMENTS):
+        for document in islice(documents, MAX_DOCUMENTS):
             if found := pattern.search(self._text(document)):
                 reached, where = self._reached(document, *found.span())
                 hits |= {hit.passage.id: hit for hit in reached}
                 spans |= where
-        return GoldPassages(question, tuple(hits.values())[:MOST_PASSAGES], "quote", spans) if hits else None
+        return GoldPassages(question, tuple(hits.values())[:MAX_PASSAGES], "quote", spans) if hits else None
 
     def _by_answers(self, question: Question) -> GoldPassages:
         queries = [question.question]
@@ -120,7 +120,7 @@ class GoldFinder:
         hits = [
             h for h in self._search(queries) if text_holds_any(h.passage.text, question.answers) and on_topic(h.passage)
         ]
-        return GoldPassages(question, tuple(hits[:MOST_PASSAGES]), "answers" if hits else "", on_topic=on_topic)
+        return GoldPassages(question, tuple(hits[:MAX_PASSAGES]), "answers" if hits else "", on_topic=on_topic)
 
     def _text(self, document: str) -> str:
         return self._base.text(document, self._scope.as_of) or ""
@@ -176,7 +176,7 @@ def answer_spans(text: str, answers: Sequence[str]) -> tuple[Span, ...]:
         return ()
     longest_first = sorted((a for a in answers if keyboard_form(a).strip()), key=len, reverse=True)
     pattern = "|".join(rf"(?<!\w){_words_pattern(words)}(?!\w)" for words in longest_first)
-    found = islice(re.finditer(pattern, text, re.IGNORECASE), MOST_MARKS) if pattern else ()
+    found = islice(re.finditer(pattern, text, re.IGNORECASE), MAX_MARKS) if pattern else ()
     return tuple(match.span() for match in found) or ((0, len(text)),)
 
 

@@ -26,7 +26,7 @@ from openbook.records import Decoding, Prompt
 
 JudgeReply: TypeAlias = Literal["yes", "no", "unclear"]
 DECODING = Decoding(max_tokens=8, stop=("\n",))
-MOST_SHOWN = 100  # disagreements
+MAX_SHOWN = 100  # disagreements
 INSTRUCTION = (
     "You check answers. You are given a question, the accepted answers, and the answer of a student. Say yes if the "
     "student's answer means the same as an accepted answer, otherwise say no. Say nothing else."
@@ -147,7 +147,7 @@ def second_opinion(
             for mode, answer in answers:
                 right, said = is_right(answer, question), there.says[answer]
                 pairs.append((right, said))
-                if said == ("no" if right else "yes") and len(differ) < MOST_SHOWN:
+                if said == ("no" if right else "yes") and len(differ) < MAX_SHOWN:
                     differ.append(Disagreement(question, mode, answer, right))
     agreed = agreement((right, said == "yes") for right, said in pairs if said != "unclear")
     too_mild, too_strict = pairs.count((False, "yes")), pairs.count((True, "no"))

@@ -23,8 +23,8 @@ from openbook.records import Passage
 
 Kind: TypeAlias = Literal["date", "time", "number", "name"]
 
-MOST_TRIED = 24  # other values for one
-_MOST_NAMES = 500  # looked at in other texts
+MAX_TRIED = 24  # other values for one
+_MAX_NAMES = 500  # looked at in other texts
 _NAME_WORDS = 6
 _PARTICLES = frozenset("and the of de da di du la le van von der den".split())
 _UNITS = [*SMALL_NUMBERS][:10]
@@ -50,7 +50,7 @@ def changes(value: str, names: Sequence[str], key: str) -> Iterator[Alteration]:
     random = Random(f"{key}\0{value}")  # noqa: S311  no secret
     if recognised := _recognise(value):
         kind, found = recognised
-        for part in dict.fromkeys(_varied(found, random) for _ in range(MOST_TRIED)):
+        for part in dict.fromkeys(_varied(found, random) for _ in range(MAX_TRIED)):
             new = value[: found.start()] + part + value[found.end() :]
             if new.casefold() != value.casefold() and kind_of(new) == kind:
                 yield Alteration(kind, value, new, found.group(), part)
@@ -58,7 +58,7 @@ def changes(value: str, names: Sequence[str], key: str) -> Iterator[Alteration]:
         like = [name for name in names if (" " in name) == (" " in value) and name.casefold() != value.casefold()]
         random.shuffle(like)
         words = len(value.split())
-        for name in sorted(like, key=lambda name: abs(len(name.split()) - words))[:MOST_TRIED]:
+        for name in sorted(like, key=lambda name: abs(len(name.split()) - words))[:MAX_TRIED]:
             yield Alteration("name", value, name, value, name)
 
 
@@ -274,6 +274,6 @@ def names_in(texts: Iterable[str]) -> list[str]:
                 words = list(run)
                 if capitals and is_name(" ".join(words)) and not (begins and at == 0 and len(words) == 1):
                     found[" ".join(words)] = None
-        if len(found) >= _MOST_NAMES:
+        if len(found) >= _MAX_NAMES:
             break
-    return list(found)[:_MOST_NAMES]
+    return list(found)[:_MAX_NAMES]

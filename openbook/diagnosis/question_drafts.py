@@ -37,8 +37,8 @@ from openbook.records import Decoding, Digest, Passage, Prompt, canonical_json, 
 
 TRIED_FOR_EACH = 5  # passages that the model reads at most, for each draft wanted
 SHORTEST_PASSAGE_CHARS = 60  # a heading alone says nothing to ask for
-LONGEST_ANSWER_CHARS, LONGEST_ANSWER_WORDS = 80, 10
-LONGEST_QUESTION_CHARS = 200
+MAX_ANSWER_CHARS, MAX_ANSWER_WORDS = 80, 10
+MAX_QUESTION_CHARS = 200
 
 ROLE = "You write questions that test how well somebody knows a text."
 # Without examples, good or bad: the 1.5B copies them instead of reading the passage.
@@ -212,9 +212,9 @@ def reason_against(question: str, answer: str, text: str) -> str:
         return "no question with an answer was written"
     if not places_of(text, answer):
         return "the answer does not stand in the passage"
-    if len(answer) > LONGEST_ANSWER_CHARS or len(answer.split()) > LONGEST_ANSWER_WORDS:
+    if len(answer) > MAX_ANSWER_CHARS or len(answer.split()) > MAX_ANSWER_WORDS:
         return "the answer is too long"
-    if len(question) > LONGEST_QUESTION_CHARS or question.count("?") > 1 or not question.endswith(("?", "？")):
+    if len(question) > MAX_QUESTION_CHARS or question.count("?") > 1 or not question.endswith(("?", "？")):
         return "it is not one short question"
     if _POINTING.search(question):
         return "the question points at its passage"

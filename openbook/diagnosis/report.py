@@ -30,8 +30,8 @@ from openbook.files import replacing, storage_errors
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-MOST_QUESTIONS = 250  # of one verdict and model
-MOST_TRIALS = 100  # of one probe
+MAX_QUESTIONS = 250  # of one verdict and model
+MAX_TRIALS = 100  # of one probe
 PATH_PARTS = 3  # of a document's path are shown
 _JOINERS = "\u200c\u200d"  # invisible, and part of the spelling of some languages
 _MODE_NAMES = {"closed_book": "alone", "open_book": "with documents", "oracle": "with the right passage"}
@@ -57,7 +57,7 @@ def write_report(
     """One part for each model, with the `extras` of its name. Questions are written as they come. Raises StorageError."""
     template = _environment().get_template("report.html")
     parts = [_model(summary, verdicts, extras.get(summary.name, Extras())) for summary, verdicts in models]
-    page = template.generate(title=title, models=parts, comparisons=comparisons, most_questions=MOST_QUESTIONS)
+    page = template.generate(title=title, models=parts, comparisons=comparisons, most_questions=MAX_QUESTIONS)
     with storage_errors(f"write {path}"), replacing(path) as stream:
         stream.writelines(part.encode("utf-8", "replace") for part in page)
 
@@ -97,7 +97,7 @@ def _environment() -> Environment:
         "shared": SHARED,
         "mode_names": _MODE_NAMES,
         "probes": PROBES,
-        "most_trials": MOST_TRIALS,
+        "most_trials": MAX_TRIALS,
     }
     return environment
 
@@ -126,7 +126,7 @@ def _model(summary: ModelSummary, verdicts: QuestionVerdicts, extras: Extras) ->
     return {
         "summary": summary,
         "verdicts": _first_of_each_verdict(verdicts),
-        "questions_left_out": sum(max(0, n - MOST_QUESTIONS) for n in (*counts, summary.overall.failed)),
+        "questions_left_out": sum(max(0, n - MAX_QUESTIONS) for n in (*counts, summary.overall.failed)),
         "extras": extras,
     }
 
@@ -135,7 +135,7 @@ def _first_of_each_verdict(verdicts: QuestionVerdicts) -> Iterator[tuple[Observa
     seen: Counter[str] = Counter()
     for observation, found in verdicts:
         seen[found.verdict] += 1
-        if seen[found.verdict] <= MOST_QUESTIONS:
+        if seen[found.verdict] <= MAX_QUESTIONS:
             yield observation, found
 
 

@@ -24,7 +24,7 @@ from openbook.parallel import Cancelled, Progress, in_order, never
 from openbook.records import Passage
 
 DEPTH = 20  # passages in which the rank of one that holds the answer is looked for
-MOST_FAILED = 16  # questions in a row on which the model failed
+MAX_FAILED = 16  # questions in a row on which the model failed
 
 
 def run_questions(
@@ -154,7 +154,7 @@ class FailureStreak:
             before = self.questions if place == self._last + 1 else 0
             self.questions = before + 1 if all(failures) else 0
         self._last = place
-        if self.questions >= MOST_FAILED:
+        if self.questions >= MAX_FAILED:
             raise EngineError(
                 f"{self.model} failed on {self.questions} questions in a row, so the run stops here: {failures[-1]} "
                 "What was answered is kept. When that is put right, run the same command to go on."

@@ -45,7 +45,7 @@ VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 WithoutPassage: TypeAlias = Literal["", "abstained", "invented"]
 
 CONTROLS = 32  # answers to other questions, before and after
-MOST_BY_CHANCE = 1 / 20  # share of them that may hold the answer
+MAX_BY_CHANCE = 1 / 20  # share of them that may hold the answer
 _Item = TypeVar("_Item")
 
 
@@ -123,7 +123,7 @@ def by_chance(question: Question, others: Sequence[Observation]) -> bool:
     accepted = {normalised(answer) for answer in question.answers}
     alone = [other.asked[0].closed for other in others if accepted.isdisjoint(map(normalised, other.question.answers))]
     controls = [reply.text for reply in alone if not reply.failure]
-    return sum(is_right(text, question) for text in controls) > MOST_BY_CHANCE * len(controls)
+    return sum(is_right(text, question) for text in controls) > MAX_BY_CHANCE * len(controls)
 
 
 def with_neighbours(items: Iterable[_Item], reach: int) -> Iterator[tuple[_Item, list[_Item]]]:

@@ -34,7 +34,7 @@ from openbook.inference.frozen import SIDE_BY_SIDE, ReadEach
 from openbook.inference.kv_cache import KVCache, next_key, root_key
 from openbook.inference.llamalib import Aborted, Adapter, Context, Model, library
 from openbook.inference.passage_selection import choose, enough, score_of
-from openbook.inference.slots import MOST_SLOTS, SLOT_TOKENS, Batcher, SlotAnswer, Turns, usable_widths
+from openbook.inference.slots import MAX_SLOTS, SLOT_TOKENS, Batcher, SlotAnswer, Turns, usable_widths
 from openbook.inference.tokenizer import PromptTokenizer
 from openbook.models.reader_metadata import reader_format
 from openbook.models.verify_cache import Trial
@@ -408,8 +408,8 @@ class LlamaCppEngine:
             raise EngineError(
                 f"{self.identity.name!r} is an adapter beside its base, and slots cannot hold both. Open it without slots."
             )
-        if slots > MOST_SLOTS:
-            raise EngineError(f"There can be at most {MOST_SLOTS} slots, not {slots}.")
+        if slots > MAX_SLOTS:
+            raise EngineError(f"There can be at most {MAX_SLOTS} slots, not {slots}.")
         cells = min(self.context_tokens, SLOT_TOKENS)
         context = Context(
             self._model,

@@ -33,7 +33,7 @@ _DECODE_ABORTED = 2
 _UNKNOWN, _CONTROL, _USER_DEFINED = 1 << 0, 1 << 3, 1 << 4  # bits of llama_token_attr
 _MAX_TEXT_BYTES = 2**31 - 1
 _WORDS = re.compile(rb"\S+|\s+")
-_SHORT_BYTES, _MOST_WORD_BYTES = 2_048, 1 << 20  # a word that any stack holds; one that a stack is still made for
+_SHORT_BYTES, _MAX_WORD_BYTES = 2_048, 1 << 20  # a word that any stack holds; one that a stack is still made for
 _STACK_BYTES_A_BYTE = 512  # 320 were seen
 _STARTING = threading.Lock()
 _MARKER = re.compile(r"\s*[<\[|].+[>\]|]\s*", re.DOTALL)  # `<|im_start|>`, `[INST]`, `<start_of_turn>`
@@ -94,8 +94,8 @@ def _with_room_to_recurse(data: bytes, call: Callable[[], int]) -> int:
     longest = max(map(len, _WORDS.findall(data))) if len(data) > _SHORT_BYTES else 0
     if longest <= _SHORT_BYTES:
         return call()
-    if longest > _MOST_WORD_BYTES:
-        raise EngineError(f"A word of {longest:,} bytes is too long to tokenise; at most {_MOST_WORD_BYTES:,} bytes.")
+    if longest > _MAX_WORD_BYTES:
+        raise EngineError(f"A word of {longest:,} bytes is too long to tokenise; at most {_MAX_WORD_BYTES:,} bytes.")
     found: list[int] = []
     thread = threading.Thread(target=lambda: found.append(call()), name="openbook-tokenize")
     with _STARTING:  # the size is one setting for all threads that start

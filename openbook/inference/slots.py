@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 # Calls of eight columns and more compute some numbers in another way with K-quantised models, which a few trials may miss
 # (docs/log.md).
-MOST_SLOTS = 7
+MAX_SLOTS = 7
 SLOT_TOKENS = 2048  # most tokens of a prompt and its answer that a slot holds; longer ones are written alone
 _DUMMY = 1  # the token of columns that are there for the shape of the call
 _F16 = 1  # GGML_TYPE_F16

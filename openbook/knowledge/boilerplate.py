@@ -18,7 +18,7 @@ from openbook.records import PassageSpan
 
 _LEAST_PAGES = 3  # that have a running header or footer, and at least a quarter of all pages
 _EDGE_LINES = 2  # of a page, above and below, which may be running ones
-_LONGEST_LINE_CHARS = 200  # a longer one is prose
+_MAX_LINE_CHARS = 200  # a longer one is prose
 _LEAST_DOTS = 3  # before the page number of an entry
 _LEAST_ENTRIES = 3  # of a table of contents that may hold lines we do not know
 
@@ -84,7 +84,7 @@ class _Document:
         lines = list(_visible_lines(self.text, span.start, span.end))
         # In any order the result is the same. Those that end a sentence mostly decide at once.
         for start, line in sorted(lines, key=lambda each: not _ends_sentence(each[1])):
-            if len(line) > _LONGEST_LINE_CHARS:
+            if len(line) > _MAX_LINE_CHARS:
                 return False
             if self._is_entry(line):
                 entries += 1
@@ -143,7 +143,7 @@ def _running_lines(text: str, passages: Sequence[PassageSpan]) -> set[tuple[str,
     on_pages = Counter[tuple[str, int]]()
     for page, (start, end) in pages.items():
         lines = [line for _, line in _visible_lines(text, start, end)]
-        edges = [line for line in (*lines[:_EDGE_LINES], *lines[-_EDGE_LINES:]) if len(line) <= _LONGEST_LINE_CHARS]
+        edges = [line for line in (*lines[:_EDGE_LINES], *lines[-_EDGE_LINES:]) if len(line) <= _MAX_LINE_CHARS]
         on_pages.update({form for line in edges for form in _forms(line, page)})
     least = max(_LEAST_PAGES, len(pages) / 4)
     return {form for form, count in on_pages.items() if count >= least}

@@ -22,7 +22,7 @@ WINDOW = 16
 STRIDE = 64
 TELLING = 48  # bytes in a row; by chance, two texts share a phrase of one window, but not this much
 _BLOCK = 4 << 20
-_MOST_PLACES = 64  # of one window that are compared; a window with more counts as a trace
+_MAX_PLACES = 64  # of one window that are compared; a window with more counts as a trace
 _BITS = 22  # size of the filter table
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
@@ -103,7 +103,7 @@ class Needles:
                 left = _alike(source[max(start - run, 0) : start][::-1], data[max(at - run, 0) : at][::-1])
                 right = _alike(source[start : start + run], data[at : at + run])
                 places += 1
-                if left + right >= min(run, len(source)) or places == _MOST_PLACES:
+                if left + right >= min(run, len(source)) or places == _MAX_PLACES:
                     return True
                 start = source.find(window, start + 1)
         return False

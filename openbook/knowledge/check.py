@@ -23,7 +23,7 @@ from openbook.knowledge.store import Connection, Store
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_MOST_FINDINGS = 20
+_MAX_FINDINGS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +66,9 @@ def check(base: KnowledgeBase) -> CheckResult:
 
 
 def _first(findings: Iterable[str]) -> list[str]:
-    found = list(islice(findings, _MOST_FINDINGS + 1))
-    if len(found) > _MOST_FINDINGS:
-        found[_MOST_FINDINGS] = "and more"
+    found = list(islice(findings, _MAX_FINDINGS + 1))
+    if len(found) > _MAX_FINDINGS:
+        found[_MAX_FINDINGS] = "and more"
     return found
 
 

@@ -18,12 +18,12 @@ from openbook.records import Outcome, Verdict
 
 IGNORE_FILE = ".openbookignore"  # in any folder; the syntax of .gitignore
 LEFT_OUT_BY = "left out by "  # how the reason begins of what a glob leaves out
-_MOST_IGNORE_BYTES = 1_000_000
+_MAX_IGNORE_BYTES = 1_000_000
 _STARS = re.compile(r"\*+")
 _NO_STAR = re.compile(r"\\.|\[[^\]]*\]")
 # A regular expression may try each character of a name for each * in it, and each part of a path for each part `**`.
-_MOST_STARS = 2  # of a line: parts `**`, and * beyond the first of a name
-_MOST_STARS_IN_ALL = 100  # of a file: * beyond the first of a name
+_MAX_STARS = 2  # of a line: parts `**`, and * beyond the first of a name
+_MAX_STARS_IN_ALL = 100  # of a file: * beyond the first of a name
 _LEFT_OUT = frozenset({"__pycache__", "node_modules"})
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _ESCAPED = re.compile(r"\\([ntr\\]|x[0-9a-f]{2}|u[0-9a-f]{4}|U00(?:0[0-9a-f]|10)[0-9a-f]{4})")
@@ -240,9 +240,9 @@ class _Filter:
 def _globs_in(ignore_file: Path) -> Any:
     """Whoever may write it must neither stop a run nor let in what it was to keep out. Raises UnreadableFile."""
     with opened(ignore_file) as file:
-        data = file.read(_MOST_IGNORE_BYTES + 1)
-    if len(data) > _MOST_IGNORE_BYTES:
-        raise UnreadableFile(f"it has more than {_MOST_IGNORE_BYTES:,} bytes")
+        data = file.read(_MAX_IGNORE_BYTES + 1)
+    if len(data) > _MAX_IGNORE_BYTES:
+        raise UnreadableFile(f"it has more than {_MAX_IGNORE_BYTES:,} bytes")
     try:
         lines = data.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
@@ -261,9 +261,9 @@ def _check_cost(lines: Sequence[str]) -> None:
         parts = [] if line.startswith("#") else _NO_STAR.sub("", line).split("/")
         further = sum(max(len(_STARS.findall(part)) - 1, 0) for part in parts)
         in_all += further
-        if further > _MOST_STARS or parts.count("**") > _MOST_STARS:
+        if further > _MAX_STARS or parts.count("**") > _MAX_STARS:
             raise UnreadableFile(f"the line {line[:80]!r} has too many * to be matched quickly; write it with fewer")
-    if in_all > _MOST_STARS_IN_ALL:
+    if in_all > _MAX_STARS_IN_ALL:
         raise UnreadableFile("its lines together have too many * to be matched quickly; write fewer that have several")
 
 

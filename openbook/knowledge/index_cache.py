@@ -22,7 +22,7 @@ from openbook.records import EmbedderIdentity
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MOST_VIEWS = 16  # scopes whose part of the indexes is remembered
+MAX_VIEWS = 16  # scopes whose part of the indexes is remembered
 PURGED_NAME = ".purged"  # the version of the last purge that the indexes of this machine know
 INDEX_LOCK_S = 60.0  # another process of this machine writes its indexes no longer than this
 
@@ -95,7 +95,7 @@ class IndexCache:
                 self._indexes, self._views = None, {}  # what the purge takes out of `blobs` is still there
                 return view
             kept = {k: v for k, v in self._views.items() if k[0] == newest}  # a purge is a new version too
-            self._views = {**dict(list(kept.items())[1 - MOST_VIEWS :]), key: view}
+            self._views = {**dict(list(kept.items())[1 - MAX_VIEWS :]), key: view}
             return view
 
     def shard(

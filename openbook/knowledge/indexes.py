@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 RATIO = 4  # a segment joins a new one that has at least 1/RATIO of its rows
 SMALL = 1_024  # rows; smaller segments count as this
-MOST_SEGMENTS = 8
-MOST_DROPPED = 0.25  # of a segment's rows, before it is written anew without them
+MAX_SEGMENTS = 8
+MAX_DROPPED = 0.25  # of a segment's rows, before it is written anew without them
 
 
 class Indexes:
@@ -249,8 +249,8 @@ def _renewed(folder: Path, source: IndexSource, keep: NDArray[np.int64], *, forg
     saved, problems = index_store.read(folder, source)
     missing = np.setdiff1d(keep, contents_of(each.segment for each in saved))
     kept = [Selection(each.segment, np.isin(each.segment.contents, keep)) for each in saved]
-    stale = [not each.contents.all() and (forget or _dropped(each) >= MOST_DROPPED) for each in kept]
-    changed = len(missing) or any(stale) or problems or len(kept) > MOST_SEGMENTS
+    stale = [not each.contents.all() and (forget or _dropped(each) >= MAX_DROPPED) for each in kept]
+    changed = len(missing) or any(stale) or problems or len(kept) > MAX_SEGMENTS
     writer = SegmentWriter(folder, source)
     writer.clean(saved, strict=forget)  # first, for the room that a killed run's leftovers take
     if changed:
@@ -289,7 +289,7 @@ def _merged(
     pool = [*fresh, *(kept for _, kept, is_stale in old if is_stale and kept.contents.any())]
     rows = sum(int(kept.rows.sum()) for kept in pool)
     alone = sorted((int(kept.rows.sum()), i) for i, (_, kept, is_stale) in enumerate(old) if not is_stale)
-    while alone and ((pool and alone[0][0] <= RATIO * max(rows, SMALL)) or len(alone) + bool(pool) > MOST_SEGMENTS):
+    while alone and ((pool and alone[0][0] <= RATIO * max(rows, SMALL)) or len(alone) + bool(pool) > MAX_SEGMENTS):
         size, smallest = alone.pop(0)
         pool.append(old[smallest][1])
         rows += size

@@ -39,7 +39,7 @@ GRACE_S = 3600  # an object that no manifest names stays this long, for machines
 TRIES = 8  # to commit, while others commit
 _AT_A_TIME = 4  # objects that are fetched or put
 _WAIT_S = 600.0  # for another process of this machine that fetches or writes
-_MOST_MANIFEST_BYTES = 16 << 20
+_MAX_MANIFEST_BYTES = 16 << 20
 _NAME = re.compile(r"(\d{10})\.json")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LOCK, _RECORD = ".sharing", ".shared.json"  # in the index folder
@@ -292,7 +292,7 @@ class SharedSegments:
             number = max(numbers)
             key = self._manifest_key(number)
             try:
-                if numbers[number] > _MOST_MANIFEST_BYTES:
+                if numbers[number] > _MAX_MANIFEST_BYTES:
                     raise ValueError(f"{key} has {numbers[number]:,} bytes, which no manifest has.")
                 manifest = decode(self._blobs.get(key), Manifest, key, ValueError)
             except KeyError:  # a newer one came, and it was deleted

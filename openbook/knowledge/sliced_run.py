@@ -2,7 +2,7 @@
 but not while files are read or passages embedded. So others write in between, and a purge need not wait for it.
 
 When it commits, it checks under the lock that what it compared files with is unchanged, and that all it refers to is there. If
-not, there is a conflict, and it does its work again, which costs only what was lost. After MOST_TRIES it keeps the lock while it
+not, there is a conflict, and it does its work again, which costs only what was lost. After MAX_TRIES it keeps the lock while it
 compares and commits. If it would then have to read or embed, it gives up.
 """
 
@@ -19,7 +19,7 @@ from openbook.knowledge.base import KnowledgeBase
 from openbook.knowledge.store import Connection, Writer
 from openbook.knowledge.versions import drop_unused_contents
 
-MOST_TRIES = 5  # without keeping the lock
+MAX_TRIES = 5  # without keeping the lock
 TABLE = "embeddings"
 
 # Whether a table is still for this run.
@@ -58,7 +58,7 @@ class SlicedRun:
         """Call it before files are read or passages embedded. Raises KnowledgeBaseBusy where the lock is kept."""
         if self._keeps_lock:
             raise KnowledgeBaseBusy(
-                f"Other processes changed the knowledge base {MOST_TRIES} times while this run worked. Run it again when they are done."
+                f"Other processes changed the knowledge base {MAX_TRIES} times while this run worked. Run it again when they are done."
             )
 
     @contextmanager
@@ -130,13 +130,13 @@ def in_slices(
     """What `work` returns; it is called again after a WriteConflict.
 
     When `check_cancelled` raises, the run ends without a version, and what it stored is deleted. Raises KnowledgeBaseBusy when
-    another writes for longer than `timeout_s` before the first slice, or MOST_TRIES times deletes what the run needs.
+    another writes for longer than `timeout_s` before the first slice, or MAX_TRIES times deletes what the run needs.
     """
     with base.store.errors(), closing(base.store.connect_to_write()) as connection:
         connection.forbid_writes(True)
         run = SlicedRun(base, connection, timeout_s, check_cancelled)
         try:
-            for _ in range(MOST_TRIES):
+            for _ in range(MAX_TRIES):
                 with suppress(WriteConflict):
                     run.begin()
                     return work(run)

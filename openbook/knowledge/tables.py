@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from itertools import takewhile
 
-MOST_TABLE_CHARS = 20_000  # before a place in a table: what is looked at for each passage is bounded
-MOST_ROW_CHARS = 1_000  # after it
-MOST_HEADER_CHARS = 400  # of a header that is worth repeating
+MAX_TABLE_CHARS = 20_000  # before a place in a table: what is looked at for each passage is bounded
+MAX_ROW_CHARS = 1_000  # after it
+MAX_HEADER_CHARS = 400  # of a header that is worth repeating
 
 _WORD = re.compile(r"\w")
 _DELIMITER = re.compile(r"[ \t]*\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*")
@@ -19,20 +19,20 @@ def table_header(text: str, start: int) -> str:
     """The header of the table in which `start` is, if it is below the header; else empty.
 
     In Markdown that is two lines; in rows divided by ` | `, as parsers write them, the first. It depends on no more than
-    `MOST_TABLE_CHARS` + 1 characters before `start` and `MOST_ROW_CHARS` after it.
+    `MAX_TABLE_CHARS` + 1 characters before `start` and `MAX_ROW_CHARS` after it.
     """
-    after = text[start : start + MOST_ROW_CHARS]
+    after = text[start : start + MAX_ROW_CHARS]
     skipped = len(after) - len(after.lstrip())
-    before = text[max(start - MOST_TABLE_CHARS, 0) : start] + after[:skipped]
+    before = text[max(start - MAX_TABLE_CHARS, 0) : start] + after[:skipped]
     row = before[before.rfind("\n") + 1 :] + after[skipped:].split("\n", 1)[0]
     if "|" not in row and not row.lstrip().startswith("+-"):  # a line between the rows of reStructuredText
         return ""
     lines = before.split("\n")[:-1]
     block = list(takewhile(str.strip, reversed(lines)))[::-1]
-    if len(block) == len(lines) and start > MOST_TABLE_CHARS:
+    if len(block) == len(lines) and start > MAX_TABLE_CHARS:
         return ""  # it begins further up
     header = next((number for number, line in enumerate(block) if "|" in line), None)
-    if header is None or len(block[header]) > MOST_HEADER_CHARS or _is_delimiter(row):
+    if header is None or len(block[header]) > MAX_HEADER_CHARS or _is_delimiter(row):
         return ""
     found, rest = block[header], block[header + 1 :]
     if rest and _is_delimiter(rest[0]):
@@ -46,7 +46,7 @@ def table_header(text: str, start: int) -> str:
 
 def _is_delimiter(line: str) -> bool:
     """Whether it stands under the header of a Markdown table."""
-    return len(line) <= MOST_HEADER_CHARS and _DELIMITER.fullmatch(line) is not None
+    return len(line) <= MAX_HEADER_CHARS and _DELIMITER.fullmatch(line) is not None
 
 
 def _cells(row: str) -> list[str]:

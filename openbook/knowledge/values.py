@@ -34,8 +34,8 @@ _SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9,
 MONEY_SCALES = {**_SCALES, "k": 1000, "m": 10**6, "mn": 10**6, "bn": 10**9, "b": 10**9}
 _SPELLED = {**SMALL_NUMBERS, **TENS, **_SCALES}
 NUMBER_WORDS = frozenset(_SPELLED)
-_MOST_CHARS = 4_000
-_MOST_DIGITS = 25  # what is longer is an identifier
+_MAX_CHARS = 4_000
+_MAX_DIGITS = 25  # what is longer is an identifier
 
 MONTHS = "january february march april may june july august september october november december".split()
 WEEKDAYS = "monday tuesday wednesday thursday friday saturday sunday".split()
@@ -139,7 +139,7 @@ def _fits(given: str, accepted: str) -> bool:
 
 def _read(text: str) -> tuple[list[tuple[int, Value]], set[str]]:
     """(values with their offsets, words that are no part of them). A very long text has none."""
-    if len(text) > _MOST_CHARS:
+    if len(text) > _MAX_CHARS:
         return [], {text[:40]}
     text = " ".join(re.split(r"[ \t\n]+", text)).strip()
     found: list[tuple[int, Value]] = []
@@ -208,7 +208,7 @@ def _tokens(text: str) -> Iterator[_Token]:
         chunk = match[0].strip("()[]\"“”'‘’*_`!?;:")
         bare = chunk.rstrip(".,")
         token = _Token(bare, match.start(), ends=chunk != bare or match[0][-1] in ")]!?;:")
-        digits = _DIGITS.fullmatch(bare) if len(bare) <= _MOST_DIGITS else None
+        digits = _DIGITS.fullmatch(bare) if len(bare) <= _MAX_DIGITS else None
         if digits and not _TWO_WAYS.fullmatch(digits[3]):
             money, sign, number, unit = digits.groups(default="")
             scales = MONEY_SCALES if money else _SCALES

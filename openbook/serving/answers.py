@@ -28,7 +28,7 @@ from openbook.serving.errors import ApiError, ClientGone, api_error, check_at_mo
 from openbook.serving.schemas import AnswerBody, Message, Reply, ScopeParams, ServedAnswer
 from openbook.serving.service import Call, Service, scope_of
 
-MOST_STOPS = 4
+MAX_STOPS = 4
 MAX_INSTRUCTION_CHARS = 2_000  # what a small model can follow beside passages, and little of its context
 
 _STREAM_HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
@@ -205,7 +205,7 @@ def _options(service: Service, body: AnswerBody, limit: str) -> Options:
     settings, bounds, own = service.configuration.settings, service.configuration.bounds, body.openbook
     max_tokens = getattr(body, limit) or settings.max_tokens
     check_at_most(max_tokens, max(bounds.answer_tokens, settings.max_tokens), "tokens", limit)
-    check_at_most(len(body.stops), MOST_STOPS, "texts", "stop")
+    check_at_most(len(body.stops), MAX_STOPS, "texts", "stop")
     passages = settings.passages if own.passages is None else own.passages
     check_at_most(passages, max(bounds.passages, settings.passages), "passages", "openbook.passages")
     decoding = Decoding(

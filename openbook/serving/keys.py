@@ -29,7 +29,7 @@ from openbook.records import Digest, sha256_hex
 FILE_NAME = "api-keys.json"
 FORMAT = 2
 MAX_KEY_CHARS = 200
-MOST_DAYS = 36_500
+MAX_DAYS = 36_500
 _LOCK_TIMEOUT_S = 30.0
 
 Right: TypeAlias = Literal["read", "write", "admin"]
@@ -110,8 +110,8 @@ class KeyFile:
             raise ConfigError(f"The name of a key is 1 to 64 printable characters, not {name!r}.")
         if right not in RIGHTS:
             raise ConfigError(f"Unknown right {right!r}.{did_you_mean(right, RIGHTS)} There are: {', '.join(RIGHTS)}.")
-        if days is not None and not 1 <= days <= MOST_DAYS:
-            raise ConfigError(f"A key lasts 1 to {MOST_DAYS:,} days, not {days}.")
+        if days is not None and not 1 <= days <= MAX_DAYS:
+            raise ConfigError(f"A key lasts 1 to {MAX_DAYS:,} days, not {days}.")
         held = tuple(sorted(checked_labels(labels)))
         with self._edit() as keys:
             while (key_id := secrets.token_hex(4)) in keys:

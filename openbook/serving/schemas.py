@@ -23,7 +23,7 @@ from openbook.records import Answer, Outcome
 from openbook.serving.errors import ApiError, invalid, unknown_parameter
 
 _INT64 = 2**63
-_MOST_NAMED = 10  # ignored parameters in one warning
+_MAX_NAMED = 10  # ignored parameters in one warning
 
 
 def parse_json(data: bytes) -> dict[str, Any]:
@@ -172,9 +172,9 @@ class AnswerBody(LenientBody):
         """The ignored parts of the body. Values that ask for nothing (null, false, 0, empty) are left out."""
         found = []
         if places := [each[:60] for each in _unknown_places(self)]:
-            more = f" and {len(places) - _MOST_NAMED:,} more" if len(places) > _MOST_NAMED else ""
+            more = f" and {len(places) - _MAX_NAMED:,} more" if len(places) > _MAX_NAMED else ""
             are = "is" if len(places) == 1 else "are"
-            shown = ", ".join(map(repr, places[:_MOST_NAMED]))
+            shown = ", ".join(map(repr, places[:_MAX_NAMED]))
             found.append(f"{shown}{more} {are} ignored. This server has no such parameter.")
         if self.stream_options and not self.stream:
             found.append("'stream_options' is ignored. The answer is not streamed.")

@@ -20,7 +20,7 @@ from openbook.errors import ConfigError
 from openbook.serving.configuration import Bounds
 from openbook.serving.errors import ApiError
 
-MOST_HEAD_BYTES = 32_768
+MAX_HEAD_BYTES = 32_768
 GRACE_S = 20  # for answers under way when the server ends
 CANCELLING_S = 5  # in which those that are not done by then stop, and say so to their clients
 
@@ -64,7 +64,7 @@ def http_server(app: FastAPI) -> uvicorn.Server:
         server_header=False,
         timeout_keep_alive=5,
         timeout_graceful_shutdown=GRACE_S + CANCELLING_S,
-        h11_max_incomplete_event_size=MOST_HEAD_BYTES,
+        h11_max_incomplete_event_size=MAX_HEAD_BYTES,
     )
     return _Server(config, app.state.service.ends)
 
@@ -92,7 +92,7 @@ class BoundedProtocol(H11Protocol):
 
     def __init__(self, config: uvicorn.Config, *arguments: Any, **named: Any) -> None:
         super().__init__(config, *arguments, **named)
-        self.conn._receive_buffer = StrictLines(MOST_HEAD_BYTES)
+        self.conn._receive_buffer = StrictLines(MAX_HEAD_BYTES)
         state = config.loaded_app.state
         self._bounds: Bounds = state.service.configuration.bounds
         self._unfinished: dict[BoundedProtocol, None] = state.unfinished

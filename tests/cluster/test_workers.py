@@ -119,7 +119,7 @@ def test_results_come_in_order_and_tasks_are_not_taken_far_ahead(workers: Worker
 
 
 def test_large_files_travel_few_at_a_time(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_BYTES_AHEAD", 10)
+    monkeypatch.setattr(module, "MAX_BYTES_AHEAD", 10)
     under_way = most = 0
 
     def tasks() -> Iterator[Task]:

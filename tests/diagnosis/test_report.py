@@ -151,7 +151,7 @@ def test_spans_are_marked_where_they_are_and_no_character_is_lost(
 
 
 def test_of_very_many_the_first_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(page, "MOST_QUESTIONS", 2)
+    monkeypatch.setattr(page, "MAX_QUESTIONS", 2)
     content = written(tmp_path / "r.html", mixed())
     assert content.count('<details class="q"') == 2 + 2 + 2 + 2 + 1 + 1
     assert "3 more questions are in the JSON" in content

@@ -256,7 +256,7 @@ def test_what_failed_is_asked_again_in_its_place_and_nothing_else(tmp_path: Path
 def test_questions_that_always_fail_do_not_stop_a_run_that_asks_only_them_again(
     tmp_path: Path, base: KnowledgeBase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "MOST_FAILED", 2)
+    monkeypatch.setattr(runner, "MAX_FAILED", 2)
     fails = {BRIDGE.question, FERRY.question, SAILS, WORLD.question}
     model = table_model(dict.fromkeys(fails, FAILS), lambda asked, passages: FAILS if asked in fails else SILENT)
     for _ in range(2):

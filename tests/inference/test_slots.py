@@ -19,7 +19,7 @@ from openbook.errors import EngineError
 from openbook.inference import FrozenModel
 from openbook.inference.llamacpp import LlamaCppEngine, slots_of
 from openbook.inference.llamalib import Context, library
-from openbook.inference.slots import MOST_SLOTS, Batcher, Turns, state_apart, usable_widths
+from openbook.inference.slots import MAX_SLOTS, Batcher, Turns, state_apart, usable_widths
 from openbook.models import ModelReference
 from openbook.records import Decoding, Prompt, sha256_hex
 from openbook.testing import PROMPT, EngineSuite
@@ -344,9 +344,9 @@ def test_a_state_of_another_form_is_refused(contexts: tuple[Context, Context]) -
 
 
 def test_more_slots_than_were_shown_to_be_safe_are_refused(model_reference: ModelReference) -> None:
-    assert serve.MOST_SLOTS == MOST_SLOTS
-    with pytest.raises(EngineError, match=f"at most {MOST_SLOTS} slots, not {MOST_SLOTS + 1}"):
-        open_slots(model_reference, slots=MOST_SLOTS + 1)
+    assert serve.MAX_SLOTS == MAX_SLOTS
+    with pytest.raises(EngineError, match=f"at most {MAX_SLOTS} slots, not {MAX_SLOTS + 1}"):
+        open_slots(model_reference, slots=MAX_SLOTS + 1)
 
 
 def test_turns_are_taken_in_the_order_of_asking() -> None:

@@ -110,7 +110,7 @@ def test_segments_stay_few_and_large_ones_stay_alone(
     for n in range(60):
         contents.append(base.add(timetable(n)))
         Indexes.refresh(tmp_path, base.source(), ids(*contents))
-        assert len(names(tmp_path)) <= module.MOST_SEGMENTS + 1
+        assert len(names(tmp_path)) <= module.MAX_SEGMENTS + 1
     assert len(names(tmp_path)) > 2
     assert search(base, Indexes.open(tmp_path, base.source(), ids()), contents, QUERY) == expected(base, contents)
     assert not problems(tmp_path, base.source(), *contents)

@@ -374,7 +374,7 @@ def test_what_no_manifest_names_stays_for_a_while(machines: Machines, monkeypatc
     assert len(machines.manifests()) == 1
     now = time.time()
     monkeypatch.setattr("time.time", lambda: now + shared_segments.GRACE_S + 2)
-    monkeypatch.setattr(module, "MOST_DROPPED", 0.0)
+    monkeypatch.setattr(module, "MAX_DROPPED", 0.0)
     machines.write("one", machines.contents[:7])
     assert not (first | {KILLED}) & machines.stored()
 

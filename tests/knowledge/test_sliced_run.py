@@ -23,7 +23,7 @@ from openbook.knowledge import KnowledgeBase, Report, Scope, add, purge, remove
 from openbook.knowledge.check import check
 from openbook.knowledge.embeddings import BATCH, reembed
 from openbook.knowledge.ingest import RunOptions
-from openbook.knowledge.sliced_run import MOST_TRIES, SlicedRun, in_slices
+from openbook.knowledge.sliced_run import MAX_TRIES, SlicedRun, in_slices
 from openbook.knowledge.versions import prune
 from openbook.knowledge.write_lock import TURN, file_lock, write_lock
 from openbook.locks import is_held
@@ -209,7 +209,7 @@ def test_a_run_that_is_overtaken_again_and_again_keeps_the_lock_at_last(shared: 
             refused += 1
 
     report = shared.run(shared.embedder, RunOptions(progress=overtake), short="The ferry is white.")
-    assert (tries, refused) == (MOST_TRIES + 1, 1)
+    assert (tries, refused) == (MAX_TRIES + 1, 1)
     assert [verdict.outcome for verdict in report.verdicts] == ["added"]
     assert "short.txt" in shared.names()
     assert shared.is_whole()
@@ -218,7 +218,7 @@ def test_a_run_that_is_overtaken_again_and_again_keeps_the_lock_at_last(shared: 
 def test_a_run_that_loses_what_it_stored_again_and_again_gives_up_and_never_embeds_under_the_lock(
     shared: Shared,
 ) -> None:
-    victims = [f"victim{i}.txt" for i in range(MOST_TRIES)]
+    victims = [f"victim{i}.txt" for i in range(MAX_TRIES)]
     for name in victims:
         shared.write(name, f"The text of {name}.")
     shared.add()

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbook.knowledge.tables import MOST_ROW_CHARS, MOST_TABLE_CHARS, table_header
+from openbook.knowledge.tables import MAX_ROW_CHARS, MAX_TABLE_CHARS, table_header
 from openbook.parsers import parse_bytes
 
 MARKDOWN = """Fares of all ferries:
@@ -55,7 +55,7 @@ def test_the_header_of_a_row(text: str, words: str, header: str) -> None:
 
 def test_what_is_far_from_its_header_has_none() -> None:
     row = "| Kilverry | 8.90 | 4.50 |\n"
-    text = "| to | adult | child |\n|---|---|---|\n" + row * (MOST_TABLE_CHARS // len(row) + 2)
+    text = "| to | adult | child |\n|---|---|---|\n" + row * (MAX_TABLE_CHARS // len(row) + 2)
     assert table_header(text, 100) != ""
     assert table_header(text, len(text) - 10) == ""
 
@@ -64,10 +64,10 @@ def test_what_is_far_from_its_header_has_none() -> None:
 def test_a_header_is_a_part_of_what_is_near_before(text: str, start: int, far: str, after: str) -> None:
     header = table_header(text, start)
     assert header in text[:start]
-    padding = "x" * MOST_TABLE_CHARS
+    padding = "x" * MAX_TABLE_CHARS
     whole, at = far + padding + text[:start], len(far + padding + text[:start])
-    whole += text[start:].ljust(MOST_ROW_CHARS)
-    begin = at - MOST_TABLE_CHARS - 1
+    whole += text[start:].ljust(MAX_ROW_CHARS)
+    begin = at - MAX_TABLE_CHARS - 1
     if begin >= 0:
-        near = table_header(whole[begin : at + MOST_ROW_CHARS], at - begin)
+        near = table_header(whole[begin : at + MAX_ROW_CHARS], at - begin)
         assert table_header(whole + after, at) == near
