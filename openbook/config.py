@@ -23,6 +23,7 @@ ENV_PREFIX = "OPENBOOK_"
 Strategy: TypeAlias = Literal["auto", "each", "parallel", "checked", "together"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
+MEMORY_PER_FILE = 20  # times `max_file_mb`, and at least 2,048 MB: what the parser of one file may take
 _BOUNDS: dict[str, tuple[float, float]] = {  # both inclusive
     "passages": (0, 100),
     "passage_chars": (20, 100_000),
@@ -104,7 +105,7 @@ class Settings:
     kv_memory: int = 256  # megabytes of what the model computed of passages that a process keeps in memory
     kv_disk: int = 1024  # the same on disk, for all processes; 0: nothing is written
     base_url: str = ""  # an OpenAI-compatible server instead of a local model; OPENAI_API_KEY holds its key
-    max_file_mb: int = 100  # larger files are skipped; to read one takes 20 times as much memory at most
+    max_file_mb: int = 100  # larger files are skipped, with a verdict; see also `MEMORY_PER_FILE`
     read_timeout_s: float = 60.0  # longest time to read one file
     ocr: str = ""  # Tesseract's languages for scanned pages, such as "eng+deu"; empty: no OCR
 

@@ -16,7 +16,7 @@
     + KnowledgeBaseInvalid a folder that is not a knowledge base, or one of another format or embedder
       - KnowledgeBaseDamaged  what is read from it is not what was stored
     - KnowledgeBaseBusy    another process writes to it
-    - VersionNotKept       no version of that number, tag or time, or none any more
+    - UnknownVersion       no version has that number, tag or time, or it was pruned
     - TextIsElsewhere      a text to be purged is also that of another document
     + UnreadableFile       a file that cannot become a document (the others go in; this one gets a verdict)
       - NotReadNow         the machine could not read it this time; the next run tries again
@@ -105,7 +105,7 @@ class KnowledgeBaseBusy(KnowledgeError):
     pass
 
 
-class VersionNotKept(KnowledgeError):
+class UnknownVersion(KnowledgeError):
     pass
 
 

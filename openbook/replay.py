@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from openbook.answer import answer_again
-from openbook.errors import KnowledgeError, VersionNotKept
+from openbook.errors import KnowledgeError, UnknownVersion
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, Scope
 from openbook.parallel import Cancelled, never
@@ -107,7 +107,7 @@ def passage_of(
     """
     held, found = frozenset(labels), None
     if version is not None:
-        with suppress(VersionNotKept):
+        with suppress(UnknownVersion):
             found = base.passage(reference.id, Scope(version, labels=held), reference.document)
     return found or base.passage(reference.id, Scope(labels=held), reference.document)
 

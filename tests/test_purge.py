@@ -103,7 +103,10 @@ def home(tmp_path: Path, embedder: HashEmbedder) -> Home:
 
 def test_a_purge_leaves_nothing_anywhere(home: Home) -> None:
     assert not home.is_clean()
+    for place in (home.folder, home.folder / "diagnoses"):  # what a killed process was writing
+        (place / ".x.json.99999999-0123abcd").write_text(SECRET)
     deleted = home.purge().deleted
+    assert deleted.unfinished == 2
     assert (deleted.caches, deleted.runs, deleted.states, deleted.diagnoses) == (1, 1, 1, 1)
     assert home.is_clean()
     assert not home.state_is_kept()

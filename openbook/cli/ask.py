@@ -60,13 +60,13 @@ def ask(
         )
     checked_question(question)
     settings = context.read_settings(docs=docs, kb=kb, model=model, base_url=base_url, strategy=strategy)
-    context.check_writable(log and log / LOG_FILE)
     if sign is not None:
         context.check_signing(sign, settings)
     options = openbook.Options.of(settings)
     options = replace(options, decoding=replace(options.decoding, quote=quote))
     if not (docs or closed_book):
         context.open_base(settings).close()  # a missing one is reported before anything is downloaded
+    context.check_writable(log and log / LOG_FILE)
     with context.opened_beside(settings) as opened:
         base, embedder = (None, None) if closed_book else context.open_asked(settings, docs)
         seen = scope.of(base) if base else UNLABELLED

@@ -33,7 +33,7 @@ def cluster() -> None:
 @click.option("--local", "workers", type=click.IntRange(1, 64), required=True, help="Workers, each with one CPU.")
 @JSON
 def up(workers: int, as_json: bool) -> None:
-    """Start a cluster on this machine, or what of it does not run."""
+    """Start a cluster on this machine, or its missing parts."""
     from openbook.cluster import local
 
     home = context.read_settings().home

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import openbook
 from openbook.cli import display, private
-from openbook.config import Place, Settings, load_settings, parse_place
+from openbook.config import MEMORY_PER_FILE, Place, Settings, load_settings, parse_place
 from openbook.errors import ConfigError, KnowledgeBaseInvalid, KnowledgeBaseMissing
 from openbook.files import check_replaceable, make_folder, replace_file, storage_errors
 
@@ -184,7 +184,7 @@ def run_options(settings: Settings) -> RunOptions:
     from openbook.knowledge import RunOptions
     from openbook.parsers.sandbox import Limits
 
-    memory_mb = max(2048, 20 * settings.max_file_mb)
+    memory_mb = max(2048, MEMORY_PER_FILE * settings.max_file_mb)
     limits = Limits(settings.read_timeout_s, memory_mb, settings.max_file_mb * 1_000_000)
     return RunOptions(limits, ocr=settings.ocr)
 

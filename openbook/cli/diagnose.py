@@ -44,7 +44,7 @@ class _RunByDefault(click.Group):
 def diagnose() -> None:
     """Measure what the model knows and what retrieval fixes.
 
-    Your own questions show it, and what only a better reader can fix.
+    It asks your own questions. It also shows what only a better reader can fix.
 
     \b
     openbook diagnose questions.jsonl --docs handbook/
@@ -222,8 +222,8 @@ def _check_results(summaries: Sequence[ModelSummary], files: Sequence[Path], wan
 def compare(files: tuple[Path, ...], as_json: bool) -> None:
     """Compare the models of diagnoses, each with the first.
 
-    FILES are the diagnosis.json of each. Compared are the questions that both have. The same question is one with the
-    same words and accepted answers. Other questions are left out and counted.
+    FILES are diagnosis.json files. Only questions that both models were asked are compared: the same words and the same
+    accepted answers. Other questions are left out and counted.
     """
     from openbook.diagnosis.results import read_outcomes
     from openbook.diagnosis.summary import compare as compare_two
@@ -263,7 +263,7 @@ def probe(
 ) -> None:
     """Find out whether answers follow the passages.
 
-    The questions of the file QUESTIONS show it, and what disturbs the answers.
+    QUESTIONS is a file of questions. The probes also show what disturbs the answers.
 
     \b
     counterfactual  a value in the passage is altered: does the answer follow?
@@ -289,7 +289,7 @@ def probe(
     ):
         probed = run_probes(
             asked[:limit],
-            Bench(opened, base, embedder, options=openbook.Options.of(settings)).pinned(),
+            Bench(opened, base, embedder, options=openbook.Options.of(settings)),
             questions_digest(asked),
             probes or PROBES,
             progress=show,

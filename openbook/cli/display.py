@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from openbook.config import DatabaseUrl, Place
+from openbook.config import MEMORY_PER_FILE, DatabaseUrl, Place
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -97,8 +97,9 @@ def note(text: str, style: str = "") -> None:
 
 def confirm(question: str, *, yes: bool) -> None:
     """Ask on standard error, unless `yes`. Raises click.Abort for anything but a yes; the command then ends with 130."""
-    if not yes:
-        click.confirm(question, abort=True, err=True)
+    if not yes and not click.confirm(question, err=True):
+        note("Nothing was changed.")
+        raise click.Abort
 
 
 def printable(text: str) -> str:
@@ -384,9 +385,11 @@ def print_problems(verdicts: Sequence[Verdict], place: Place | None = None) -> N
 
 
 def with_advice(reason: str) -> str:
-    """Why a file did not go in, and with what it does, where that can be said."""
+    """Why a file was not added, and how to add it where there is a way."""
     from openbook.parsers import NEEDS_OCR
 
+    if reason.endswith("MB of memory to read"):
+        return f"{reason} (raise OPENBOOK_MAX_FILE_MB: reading may take {MEMORY_PER_FILE} times as much)"
     return reason.replace(NEEDS_OCR, f"{NEEDS_OCR} (add it with --ocr eng, or set OPENBOOK_OCR=eng)")
 
 

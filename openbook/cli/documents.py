@@ -200,7 +200,7 @@ def _watch(folders: list[Path], run: Callable[[], None]) -> None:
 def remove(documents: tuple[str, ...], kb: Place | None, as_json: bool) -> None:
     """Take documents out; older versions keep them.
 
-    DOCUMENTS are paths, or folders for all below. They go in one new version. See also: openbook purge
+    DOCUMENTS are paths, or folders for all below. One new version leaves them all out. See also: openbook purge
     """
     from openbook.knowledge.discovery import display_path, path_displayed
     from openbook.knowledge.updates import synced_folders
@@ -280,7 +280,7 @@ def _print_purged(done: PurgedEverywhere) -> None:
     scanned = f"{display.count(done.files, 'file')}, {done.bytes:,} bytes scanned"
     if done.proved:
         display.say(
-            f"Proof: {scanned}; nothing of their text, names, keys or vectors is left, except what other documents hold too."
+            f"Proof: {scanned}; nothing of the documents' text, names, keys or vectors is left, except what other documents hold too."
         )
     else:
         display.say(f"Not proved: {scanned}, but these may hold traces of them:", "red")

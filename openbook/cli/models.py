@@ -6,7 +6,7 @@ import dataclasses
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ import click
 
 from openbook.cli import context, display
 from openbook.cli.options import EXISTING, JSON, PATH, YES
-from openbook.errors import ModelError, ModelNotVerified, UnknownModel
+from openbook.errors import ModelError, UnknownModel
 
 if TYPE_CHECKING:
     from openbook.config import Settings
@@ -141,7 +141,7 @@ def _print_summary(summary: Mapping[str, Any]) -> None:
 def verify(name: str) -> None:
     """Read every byte of NAME and compare it with its digest.
 
-    Of an adapter also its base, and what both were merged into.
+    For an adapter, its base and their merged file are read too.
     """
     from openbook.models.verify import raise_not_verified
 
@@ -163,9 +163,7 @@ def verify(name: str) -> None:
 def remove(name: str, yes: bool) -> None:
     """Drop NAME, and delete the model if no other name means it."""
     store = _store()
-    if name not in store.named_models():  # a damaged one can be removed, but not resolved
-        with suppress(ModelNotVerified):
-            store.resolve(name)
+    store.check_removable(name)
     display.confirm(f"Remove the model {name!r}?", yes=yes)
     gone = [digest[:12] for digest in store.remove(name)]
     if gone:
@@ -254,7 +252,7 @@ def _holder(store: ModelStore, name: str, candidate: ModelReference, settings: S
 def merge(model: str, name: str, quantisation: str, as_json: bool) -> None:
     """Write an adapter and its base as one new model.
 
-    MODEL is that adapter, or any model. It says how many answers change.
+    MODEL is the adapter, or any other model. The command then says how many answers change.
     """
     from openbook.diagnosis.gate import READING, flips, load_eval_set
     from openbook.inference.trial import check_usable
@@ -306,7 +304,7 @@ def rollback(name: str) -> None:
 @click.argument("name")
 @JSON
 def lineage(name: str, as_json: bool) -> None:
-    """Show how NAME was trained, from what, and what from it."""
+    """Show what NAME was trained from, and what from NAME."""
     from openbook.models.lineage import tree_of
 
     store = _store()

@@ -38,7 +38,7 @@ def _check_new(output: Path) -> None:
 @questions.command()
 @KB
 @click.option(
-    "-n", "--limit", type=click.IntRange(1, 100_000), default=200, show_default=True, help="How many at most."
+    "-n", "--limit", type=click.IntRange(1, 100_000), default=200, show_default=True, help="How many questions at most."
 )
 @MODEL
 @cluster_option("Let the model write on all machines of")

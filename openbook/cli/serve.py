@@ -118,10 +118,12 @@ def _opened(
     configuration: Configuration, places: tuple[Place, ...], open_model: Callable[[], FrozenModel], stack: ExitStack
 ) -> tuple[FrozenModel, dict[str, KnowledgeBase], OnnxEmbedder, TracerProvider | None, ModelSource | None]:
     """What the application works with: model, knowledge bases, embedder, traces, and where the model may change. `stack` closes it."""
+    from openbook.receipts import LOG_FILE
     from openbook.serving.model_reload import named_in_store
     from openbook.serving.telemetry import provider_of
 
     settings = configuration.settings
+    context.check_writable(configuration.receipts and configuration.receipts / LOG_FILE)
     bases, embedder = _open_bases(settings, places)
     if tracers := provider_of():
         stack.callback(tracers.shutdown)

@@ -69,8 +69,7 @@ def _percent(found: Share) -> str:
 _CAUSES = {
     "distracted": Finding(
         "are distractions: the passage was given to the reader, and among others it did not answer from it.",
-        "Fewer passages (the setting `passages`), reading them one by one (the setting `strategy`) or a reranker are likely to help, and "
-        "so is a reader trained beside wrong passages.",
+        "Fewer passages (the setting `passages`) or a reranker are likely to help, and so is a reader trained beside wrong passages.",
     ),
     "reader_gap": Finding(
         "are reader gaps: with the right passage alone, the model does not give the answer.",

@@ -88,7 +88,7 @@ class JudgeAgreement:
     def __str__(self) -> str:
         return (
             f"The judge {self.judge} agrees with the rules on {self.agreed}; it calls {self.too_mild} answers right that they "
-            f"call wrong, and {self.too_strict} wrong that they call right. For {self.unclear} answers it said neither."
+            f"call wrong, and {self.too_strict} wrong that they call right. On {self.unclear} answers it said neither yes nor no."
         )
 
 

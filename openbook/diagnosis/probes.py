@@ -341,7 +341,7 @@ class Noise:
                 _points(self.position_costs[strategy], f"rank {AMONG + 1} instead of 1"),
             ]
             if any(costs):
-                parts.append(f"Read {strategy}, {'; '.join(filter(None, costs))}.")
+                parts.append(f"With the strategy {strategy}, {'; '.join(filter(None, costs))}.")
         if any(cost is not None and cost.low > 0.0 for cost in self.noise_costs.values()):
             parts.append(
                 "Fewer passages (the setting `passages`) disturb less, if the retriever ranks the right one high."

@@ -38,7 +38,7 @@ from openbook.records import Decoding, Digest, Passage, Prompt, canonical_json, 
 TRIED_FOR_EACH = 5  # passages that the model reads at most, for each draft wanted
 SHORTEST_PASSAGE_CHARS = 60  # a heading alone says nothing to ask for
 MAX_ANSWER_CHARS, MAX_ANSWER_WORDS = 80, 10
-MAX_QUESTION_CHARS = 200
+MAX_DRAFT_CHARS = 200
 
 ROLE = "You write questions that test how well somebody knows a text."
 # Without examples, good or bad: the 1.5B copies them instead of reading the passage.
@@ -214,7 +214,7 @@ def reason_against(question: str, answer: str, text: str) -> str:
         return "the answer does not stand in the passage"
     if len(answer) > MAX_ANSWER_CHARS or len(answer.split()) > MAX_ANSWER_WORDS:
         return "the answer is too long"
-    if len(question) > MAX_QUESTION_CHARS or question.count("?") > 1 or not question.endswith(("?", "？")):
+    if len(question) > MAX_DRAFT_CHARS or question.count("?") > 1 or not question.endswith(("?", "？")):
         return "it is not one short question"
     if _POINTING.search(question):
         return "the question points at its passage"

@@ -166,7 +166,7 @@ def _header(line: bytes, path: Path) -> Header:
         return decode(line, Header, "The first line", ConfigError)
     except ConfigError as error:
         raise ConfigError(
-            f"{path} was not written by openbook diagnose: {error} Delete it, or choose another folder with --output."
+            f"{path} cannot be read as a file of openbook diagnose: {error} Choose another folder with --output, or delete that file."
         ) from error
 
 

@@ -35,12 +35,13 @@ def run_questions(
     path: Path,
     progress: Progress = lambda done, total: None,
 ) -> None:
-    """Ask what the file at `path` does not have yet, in order. `bench` is pinned.
+    """Ask what the file at `path` does not have yet, in order.
 
     A request on which the model fails is recorded as that, and its question is asked again by the next run, once. If
     it fails on every request of many questions in a row, the questions are not the cause: raises EngineError.
     Raises ConfigError, KnowledgeError, StorageError.
     """
+    bench = bench.pinned()
     finder = GoldFinder(bench.base, bench.embedder, bench.scope)
     streak = FailureStreak(bench.model.identity.name)
     numbers = {question.id: number for number, question in enumerate(questions, 1)}
@@ -93,7 +94,7 @@ def run_probes(
     progress: Progress = lambda done, total: None,
     cancelled: Cancelled = never,
 ) -> ProbeRun:
-    """Put the probes of these names to one question after the other. `bench` is pinned.
+    """Put the probes of these names to one question after the other.
 
     When `cancelled`, the result is of what was measured so far.
 
@@ -101,7 +102,7 @@ def run_probes(
     Raises ConfigError if the file is of something else; EngineError when the model fails on many questions in a row;
     KnowledgeError, StorageError.
     """
-    names = sorted(set(probes), key=[*PROBES].index)
+    bench, names = bench.pinned(), sorted(set(probes), key=[*PROBES].index)
     header = bench.header(questions_digest)
     finder = GoldFinder(bench.base, bench.embedder, bench.scope)
     streak = FailureStreak(bench.model.identity.name)

@@ -311,7 +311,7 @@ class LlamaCppEngine:
             raise EngineError(f"At most {SIDE_BY_SIDE} passages can lie side by side, not {len(prompt.passages)}.")
         if prompt.side_by_side and self._model.is_recurrent:
             raise EngineError(
-                f"{self.identity.name!r} is a recurrent model, so it cannot read passages side by side. Use --strategy checked."
+                f"{self.identity.name!r} is a recurrent model, so it cannot read passages side by side. Use the strategy 'checked'."
             )
         if not blocks[-1]:
             raise EngineError("The prompt has no tokens.")

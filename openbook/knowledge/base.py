@@ -17,7 +17,7 @@ import numpy as np
 
 from openbook.codec import decode
 from openbook.config import Place
-from openbook.errors import KnowledgeBaseDamaged, KnowledgeBaseInvalid, VersionNotKept
+from openbook.errors import KnowledgeBaseDamaged, KnowledgeBaseInvalid, UnknownVersion
 from openbook.knowledge import integrity, schema
 from openbook.knowledge.blobs import Blobs, open_blobs
 from openbook.knowledge.imprint import BEGINNING_CHARS, DocumentHead
@@ -158,7 +158,7 @@ class KnowledgeBase:
         """(version searched, hits best first): dense and BM25 scores, fused; the best few reordered by `reranker`.
 
         With `windows`, each hit is the window around passages that were found. The result depends on the query and the
-        documents in scope alone. Raises QuestionError for an invalid filter, VersionNotKept.
+        documents in scope alone. Raises QuestionError for an invalid filter, UnknownVersion.
         """
         self.check_embedder(embedder.identity)
         vector = embedder.embed_query(query)
@@ -189,7 +189,7 @@ class KnowledgeBase:
             return version, (windows_around if windows else hits_of)(connection, ranked, seen)
 
     def kept_version(self, version: int | None = None) -> int:
-        """`version` (default: the newest) if it is kept. Raises VersionNotKept.
+        """`version` (default: the newest) if it is kept. Raises UnknownVersion.
 
         Every reader of a version calls this first, so this compares the small tables with their digests.
         """
@@ -202,7 +202,7 @@ class KnowledgeBase:
         if version is None:
             return kept[-1]
         if version not in kept:
-            raise VersionNotKept(
+            raise UnknownVersion(
                 f"Version {version} is not kept in {self.store}; there are {version_ranges(kept)}. See: openbook history"
             )
         return version
@@ -254,7 +254,7 @@ class KnowledgeBase:
     ) -> list[str]:
         """Paths of the documents in `scope` (default: all of the newest version, whatever labels they carry), sorted.
 
-        With `newest_first` those that came or changed last are first. `after`: only paths behind this one; `limit`: at most so many.
+        With `newest_first` those that came or changed last are first. `after`: only paths that sort after this one; `limit`: at most so many.
         """
         with self.snapshot() as connection:
             seen = condition(scope, self.kept_version(scope.as_of if scope else None))

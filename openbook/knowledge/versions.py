@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from openbook.errors import KnowledgeBaseDamaged, KnowledgeError, QuestionError, VersionNotKept, did_you_mean
+from openbook.errors import KnowledgeBaseDamaged, KnowledgeError, QuestionError, UnknownVersion, did_you_mean
 from openbook.knowledge import integrity, schema
 from openbook.knowledge.base import KnowledgeBase, now, version_ranges
 from openbook.knowledge.identities import Change, drop_unused_identities, write_identity
@@ -129,7 +129,7 @@ def history(base: KnowledgeBase) -> list[Version]:
 def resolve_version(base: KnowledgeBase, text: str) -> int:
     """The version that `text` means: a number, a tag, or a time (`2026-01-31`, `2026-01-31T12:00`, UTC unless it says).
 
-    A time means the version that was the newest then; a date alone means the end of that day. Raises VersionNotKept.
+    A time means the version that was the newest then; a date alone means the end of that day. Raises UnknownVersion.
     """
     with base.snapshot() as connection:
         if text.isascii() and text.isdigit() and len(text) < 19:
@@ -138,7 +138,7 @@ def resolve_version(base: KnowledgeBase, text: str) -> int:
             return _version_at(connection, text)
         names = dict(connection.execute("SELECT name, version FROM tags").fetchall())
         if text not in names:
-            raise VersionNotKept(
+            raise UnknownVersion(
                 f"No version {text!r}: it is not a number, a tag or a time such as 2026-01-31T12:00.{did_you_mean(text, names)} See: openbook history"
             )
         return int(names[text])
@@ -151,16 +151,16 @@ def _version_at(connection: Connection, text: str) -> int:
             moment += timedelta(days=1) - timedelta(microseconds=1)
         moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, OverflowError) as error:
-        raise VersionNotKept(f"{text!r} is not a time: {error}. Write it like 2026-01-31T12:00.") from error
+        raise UnknownVersion(f"{text!r} is not a time: {error}. Write it like 2026-01-31T12:00.") from error
     until = moment.isoformat(timespec="seconds")
     kept = connection.execute("SELECT version, created_at FROM versions ORDER BY version").fetchall()
     then = [version for version, created in kept if created <= until]
     if not then:
-        raise VersionNotKept(f"No version is as old as {text}; the oldest kept, {kept[0][0]}, is from {kept[0][1]}.")
+        raise UnknownVersion(f"No version is as old as {text}; the oldest kept, {kept[0][0]}, is from {kept[0][1]}.")
     found = max(then)
     after = next((version for version, _ in kept if version > found), found + 1)
     if after > found + 1:
-        raise VersionNotKept(
+        raise UnknownVersion(
             f"The version of {text} may be one of {version_ranges(range(found + 1, after))}, which are not kept any more. "
             f"The last one before them is kept: --as-of {found}"
         )

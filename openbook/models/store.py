@@ -136,6 +136,13 @@ class ModelStore:
                 found.append(self._reference(names.get(digest, digest[:12]), digest))
         return tuple(found)
 
+    def check_removable(self, name: str) -> tuple[bool, Digest]:
+        """(whether it is a name, the digest of its model). Raises UnknownModel, also for the digest of a model with a name."""
+        found, digest = self._name_and_digest(name)
+        if found and found != name:
+            raise UnknownModel(f"The model {digest[:12]} has the name {found!r}. Remove it by that name.")
+        return bool(found), digest
+
     def remove(self, name: str) -> tuple[Digest, ...]:
         """Removes the name and deletes each model that only this name means or has meant. Returns the digests deleted.
 
@@ -143,12 +150,9 @@ class ModelStore:
         no model is deleted, because that name might mean it.
         Raises UnknownModel, ModelNotVerified, StorageError; nothing is changed then, unless the disk fails half-way.
         """
-        self._name_and_digest(name)  # an unknown name must not wait for a lock, or make the folder that holds it
+        self.check_removable(name)  # an unknown name must not wait for a lock, or make the folder that holds it
         with aliases.changing(self.root):
-            found, digest = self._name_and_digest(name)
-            named = found == name
-            if found and not named:
-                raise UnknownModel(f"The model {digest[:12]} has the name {found!r}. Remove it by that name.")
+            named, digest = self.check_removable(name)
             gone = self._only_meant_by(name, aliases.read_history(self.root, name) if named else (digest,), past=named)
             merged = [each.digest for digest in gone if (each := self._merged_of(digest)) is not None]
             gone += self._only_meant_by(name, tuple(merged), past=True)

@@ -11,7 +11,7 @@ from typing import Literal
 from fastapi import APIRouter
 
 from openbook import receipts
-from openbook.errors import VersionNotKept
+from openbook.errors import UnknownVersion
 from openbook.knowledge import KnowledgeBase, Scope
 from openbook.records import Digest, Receipt
 from openbook.replay import ReplayResult, passage_of, replay
@@ -107,5 +107,5 @@ def _may_see(base: KnowledgeBase | None, caller: Caller, found: Receipt) -> bool
 
     try:
         return sees_all(caller.scope(found.knowledge_base_version))
-    except VersionNotKept:
+    except UnknownVersion:
         return sees_all(caller.scope())

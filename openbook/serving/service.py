@@ -18,7 +18,7 @@ from fastapi.routing import APIRoute
 from starlette.datastructures import FormData
 from starlette.requests import ClientDisconnect
 
-from openbook.errors import VersionNotKept
+from openbook.errors import UnknownVersion
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, Scope
 from openbook.knowledge.filter_parser import parse_filter
@@ -207,7 +207,7 @@ def scope_of(
         return caller.scope(where=where)
     try:
         return caller.scope(resolve_version(base, str(as_of)), where)
-    except VersionNotKept as error:
+    except UnknownVersion as error:
         shown = str(as_of)[:60]
         message = f"There is no version {shown!r}; GET /v1/versions lists the versions that are kept."
         raise invalid(message, param, "version_not_found") from error

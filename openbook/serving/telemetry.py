@@ -40,6 +40,7 @@ class Metrics:
         about = "Answers of the model, by how they ended."
         self._answers = Counter("openbook_answers", about, ["mode", "end"], registry=own)
         self._tokens = Counter("openbook_tokens", "Tokens read and written.", ["kind"], registry=own)
+        # The label is called gate since 0.1.0: dashboards name it.
         self._running = Gauge("openbook_running", "Requests that compute now.", ["gate"], registry=own)
         self._waiting = Gauge("openbook_waiting", "Requests that wait for a place.", ["gate"], registry=own)
 

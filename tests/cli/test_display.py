@@ -96,6 +96,9 @@ def test_quotes_that_touch_are_shown_as_one_and_lines_that_only_draw_are_not_sho
 def test_what_did_not_go_in_is_told_with_advice_that_can_be_followed(capsys: pytest.CaptureFixture[str]) -> None:
     print_problems([Verdict("a.png", "skipped", "an image: needs OCR")])
     assert "an image: needs OCR (add it with --ocr eng, or set OPENBOOK_OCR=eng)" in capsys.readouterr().err
+    assert with_advice("needs more than 2048 MB of memory to read").endswith(
+        "(raise OPENBOOK_MAX_FILE_MB: reading may take 20 times as much)"
+    )
     assert with_advice("needs OCR, and Tesseract is not installed") == "needs OCR, and Tesseract is not installed"
     many = [Verdict(f"{n}.mp4", "skipped", "audio or video") for n in range(23)]
     print_problems(many, Path("my kb"))

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
 
 from openbook.cli import command
+from openbook.cli.context import run_options
 from openbook.config import Settings
 from tests.cli.conftest import Out
 
 SHARED = {"--kb", "--json"}  # mean the same everywhere
 MAX_OPTIONS = 106
-MAX_SETTINGS = 16
+MAX_SETTINGS = 15
 
 
 def verbs(of: click.Command = command, name: str = "openbook") -> Iterator[tuple[str, click.Command]]:
@@ -79,3 +81,8 @@ def test_commands_options_and_choices_are_completed(
     code, stdout, stderr = out()
     assert (code, stderr) == (0, "")
     assert stdout.splitlines() == [f"plain,{word}" for word in offered]
+
+
+@pytest.mark.parametrize(("max_file_mb", "memory_mb"), [(1, 2048), (100, 2048), (200, 4000)])
+def test_a_larger_file_may_take_more_memory(max_file_mb: int, memory_mb: int, tmp_path: Path) -> None:
+    assert run_options(Settings(tmp_path, max_file_mb=max_file_mb)).limits.memory_mb == memory_mb

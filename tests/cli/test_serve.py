@@ -46,6 +46,8 @@ def test_what_is_wrong_is_said_before_anything_is_opened(
         out.refused(2, "Choose another with --host and --port", "serve", "--port", taken.getsockname()[1])
     for name in ("two..dots", "x" * 64):
         out.refused(2, f"Cannot listen on {name}, port 0", "serve", "--host", name, "--port", 0)
+    (tmp_path / "file").touch()
+    out.refused(5, "file is not a folder", "serve", "--port", 0, "--receipts", tmp_path / "file")
     out.refused(2, "named 'kb'", "serve", "--port", 0, "--kb", tmp_path / "a" / "kb", "--kb", tmp_path / "b" / "kb")
     assert not (tmp_path / "a").exists()
     slots = "--slots is for a model that runs in this process, not for http://127.0.0.1:1/v1"

@@ -73,7 +73,7 @@ def test_how_far_a_judge_agrees(
 def test_what_is_neither_yes_nor_no_is_not_counted(tmp_path: Path) -> None:
     found = judged(tmp_path, lambda p: "Nobody knows" if number_in(p) == "0" else rules(p))
     assert (found.agreed.same.of, found.unclear) == (9, 3)
-    assert "For 3 answers it said neither." in str(found)
+    assert "On 3 answers it said neither yes nor no." in str(found)
     (tmp_path / "none").mkdir()
     none = judged(tmp_path / "none", lambda p: "Nobody knows")
     assert (none.agreed.kappa, none.agreed.same.share, none.unclear) == (None, None, 12)

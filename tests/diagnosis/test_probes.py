@@ -291,7 +291,7 @@ def test_a_trained_reader_is_measured_in_every_strategy_that_it_can_read_by(base
     reader = ReaderFormat("Answer from the passage.", SILENT)
     result = result_of(Noise, base, echo_model(reader=reader, context_tokens=100_000))
     assert {cell.strategy for cell in result.cells} == set(result.noise_costs) == {"each", "together"}
-    assert "Read each," in result.meaning()
+    assert "With the strategy each, 7 distractors" in result.meaning()
     parallel = result_of(Noise, base, echo_model(reader=replace(reader, passages=4), context_tokens=100_000))
     ranks = {(cell.strategy, cell.distractors) for cell in parallel.cells}
     assert {n for strategy, n in ranks if strategy == "parallel"} == {0, 1, 3}  # it reads four passages at most

@@ -361,7 +361,7 @@ def test_files_that_are_no_observations_or_are_written_by_another(tmp_path: Path
     path = tmp_path / "o.jsonl"
     for content in (b"a shopping list\n", b"{}\n", b'{"format": 9}\n', b"[1]\n"):
         path.write_bytes(content)
-        with pytest.raises(ConfigError, match="was not written by openbook diagnose"):
+        with pytest.raises(ConfigError, match="cannot be read as a file of openbook diagnose"):
             logged(path)
         assert path.read_bytes() == content
     path.unlink()

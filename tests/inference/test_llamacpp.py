@@ -6,6 +6,7 @@ import itertools
 import re
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,10 @@ from openbook.errors import EngineError
 from openbook.inference import Engine, FrozenModel
 from openbook.inference.context_pool import PARALLEL_CONTEXTS
 from openbook.inference.llamacpp import LlamaCppEngine
-from openbook.inference.llamalib import evaluation_calls, is_marker, library
+from openbook.inference.llamalib import Context, Model, evaluation_calls, is_marker, library
 from openbook.models import ModelReference, read_gguf
 from openbook.models.gguf import ValueType
+from openbook.parallel import never
 from openbook.records import Completion, Decoding, ModelIdentity, Prompt
 from openbook.testing import PROMPT, EngineSuite
 from tests.conftest import open_engine
@@ -185,6 +187,22 @@ def test_a_model_that_cannot_be_opened_leaves_no_weights_in_memory(
         LlamaCppEngine(model_reference.main_file, identity=ModelIdentity("x", "", "verified"), adapter=path)
     assert refused  # its traceback holds the engine
     assert len(maps_of(model_reference)) == before
+
+
+def test_a_request_begins_in_an_empty_context_whatever_the_one_before_put_there(
+    model_reference: ModelReference,
+) -> None:
+    with closing(Model(model_reference.main_file)) as model:
+        context = Context(model, context_tokens=64, call_tokens=32, sequences=1, threads=1)
+        context.begin(never)
+        context.read([1, 2, 3])
+        state = context.state()
+        context.begin(never)
+        assert context.position(0) == 0
+        context.restore(state, 3)
+        context.begin(never)
+        assert context.position(0) == 0
+        context.close()
 
 
 def test_sampling_is_repeatable_and_the_seed_matters(engine: LlamaCppEngine) -> None:

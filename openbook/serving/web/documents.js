@@ -7,7 +7,7 @@ import { openDocument } from "./reader.js";
 import { choosing, chosen, loadVersions } from "./server.js";
 
 const AT_ONCE = 32; // files of one upload, and so of one version
-const MOST_BYTES = 32e6; // of one upload, unless one file alone has more; the server takes 100 million
+const MAX_BYTES = 32e6; // of one upload, unless one file alone has more; the server takes 100 million
 
 // --- adding ---
 
@@ -22,7 +22,7 @@ function batches(files) {
   let bytes = 0;
   for (const file of files) {
     bytes += file.size;
-    if (!found.length || found.at(-1).length === AT_ONCE || bytes > MOST_BYTES) {
+    if (!found.length || found.at(-1).length === AT_ONCE || bytes > MAX_BYTES) {
       found.push([]);
       bytes = file.size;
     }
