@@ -142,7 +142,7 @@ class Bench:
         if IN_NAMESPACES in os.environ:
             shell("ip link set lo up && ip rule add pref 100 lookup local && ip rule del pref 0")
             shell(f"mount -t tmpfs -o size={DISK_MB}m tmpfs {self.postgres}")
-            stack.callback(shell, f"umount {self.postgres}")
+            stack.callback(shell, f"umount --lazy {self.postgres}")
         self.database = start_postgres(self.postgres)
         stack.callback(stop_postgres, self.postgres)
         with psycopg.connect(self.database, autocommit=True) as connection:
