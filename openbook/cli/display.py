@@ -386,9 +386,9 @@ def print_problems(verdicts: Sequence[Verdict], place: Place | None = None) -> N
 
 def with_advice(reason: str) -> str:
     """Why a file was not added, and how to add it where there is a way."""
-    from openbook.parsers import NEEDS_OCR
+    from openbook.parsers import NEEDS_MEMORY, NEEDS_OCR
 
-    if reason.endswith("MB of memory to read"):
+    if reason.endswith(NEEDS_MEMORY):
         return f"{reason} (raise OPENBOOK_MAX_FILE_MB: reading may take {MEMORY_PER_FILE} times as much)"
     return reason.replace(NEEDS_OCR, f"{NEEDS_OCR} (add it with --ocr eng, or set OPENBOOK_OCR=eng)")
 

@@ -60,6 +60,7 @@ SUFFIXES = frozenset(PARSERS)
 _SOURCE_NAMES = frozenset("makefile gnumakefile dockerfile containerfile rakefile gemfile".split())
 _PACKAGES = frozenset(f".{end}" for end in "docx docm pptx pptm xlsx xlsm xlsb ods odt odp epub".split())
 
+NEEDS_MEMORY = "MB of memory to read"  # how the reason ends of what needs more than its limit
 NEEDS_OCR = ": needs OCR"  # how the reason ends of what is only pictures
 _IMAGE = f"an image{NEEDS_OCR}"
 _ARCHIVE = "an archive: unpack it"

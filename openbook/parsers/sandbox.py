@@ -28,6 +28,7 @@ from typing import Annotated, Literal, Protocol, TypeAlias
 import msgspec
 
 from openbook.errors import NotReadNow, UnreadableFile
+from openbook.parsers import NEEDS_MEMORY
 from openbook.parsers.characters import MAX_TITLE_CHARS, clean, one_line
 from openbook.parsers.metadata import normalised
 from openbook.parsers.worker import HELLO, KINDS, NAME_BYTES, NUMBER_BYTES, read_frame
@@ -253,7 +254,7 @@ class Worker:
         if self.is_late or code == -getattr(signal, "SIGALRM", 0):
             return UnreadableFile(f"took longer than {limits.timeout_s:g} s to read")
         if any(word in tail.lower() for word in ("memory", "bad_alloc", "cannot allocate")):
-            return UnreadableFile(f"needs more than {limits.memory_mb} MB of memory to read")
+            return UnreadableFile(f"needs more than {limits.memory_mb} {NEEDS_MEMORY}")
         if code < 0:
             return UnreadableFile(f"the parser crashed (signal {-code})")
         return UnreadableFile(f"the parser ended by itself (exit code {code}{': ' if said else ''}{said})")

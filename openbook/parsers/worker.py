@@ -24,7 +24,7 @@ from typing import Any, BinaryIO
 import msgspec
 
 from openbook.errors import NoSuchPage, NotReadNow, UnreadableFile
-from openbook.parsers import parse_bytes, parse_file
+from openbook.parsers import NEEDS_MEMORY, parse_bytes, parse_file
 from openbook.records import sha256_hex
 
 HELLO = b"openbook"
@@ -90,7 +90,7 @@ def _answer(question: bytes, settings: Mapping[str, Any], draws: bool) -> bytes:
         kind = next(word for word, refusal in KINDS.items() if isinstance(error, refusal))
         reason = str(error)
     except MemoryError:
-        reason = f"needs more than {settings['memory_mb']} MB of memory to read"
+        reason = f"needs more than {settings['memory_mb']} {NEEDS_MEMORY}"
     except RecursionError:
         reason = "nested too deeply to read"
     except Exception as error:  # noqa: BLE001  a bug in a format's library costs this file only
