@@ -10,7 +10,6 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -41,7 +40,7 @@ from openbook.knowledge.erasure import (
     texts_of,
 )
 from openbook.knowledge.schema import FILE_NAME
-from openbook.knowledge.write_lock import file_lock
+from openbook.knowledge.write_lock import clear_unlocked
 from openbook.locks import delete_abandoned, is_held
 from openbook.models import ModelStore
 from openbook.models.lineage import Membership, models_trained_on
@@ -236,6 +235,23 @@ def finish_purge_everywhere(base: KnowledgeBase, targets: PurgeTargets) -> bool:
     return True
 
 
+@dataclass(frozen=True, slots=True)
+class Remnants:
+    """What runs that were interrupted had left: texts that no version has, models' states of such texts, unfinished files."""
+
+    texts: int
+    states: int
+    unfinished: int
+
+
+def clear_remnants(base: KnowledgeBase, targets: PurgeTargets, *, lock_timeout_s: float = 30.0) -> Remnants:
+    """Delete what no version refers to, wherever this machine has it. Raises KnowledgeBaseBusy, StorageError."""
+    unfinished, texts = _clear_unfinished(targets), base.clear(lock_timeout_s)
+    with storage_errors(f"delete what models computed in {targets.states.folder}"):
+        states = targets.states.forget(in_no_version(base, targets.states.passages()), lock_timeout_s)
+    return Remnants(texts, states, unfinished)
+
+
 # --- what was derived -------------------------------------------------------------------------------------------------
 
 
@@ -303,14 +319,8 @@ def _clear_unfinished(targets: PurgeTargets) -> int:
         roots = {root.resolve() for root in targets.roots}
         for root in (each for each in roots if roots.isdisjoint(each.parents)):
             cleared += sum(delete_abandoned(path) for path in root.rglob(".*") if is_unfinished(path))
-        for pattern, lock in (
-            *(("*", lock) for lock in at.uploads_dir.glob("**/.lock")),  # an upload is there only while it is read
-            *((".*", lock) for lock in at.runs_dir.glob(f"*/{LOCK}")),
-        ):
-            with suppress(KnowledgeBaseBusy), file_lock(lock.parent, 0.0):
-                for path in sorted({*lock.parent.glob(pattern)} - {lock}):
-                    path.unlink()
-                    cleared += 1
+        cleared += clear_unlocked(at.uploads_dir)  # an upload is there only while it is read
+        cleared += clear_unlocked(at.runs_dir, ".*")
         for name in (OBSERVATIONS, PROBES, OPINIONS):
             cleared += sum(map(_cut_off, at.diagnoses_dir.glob(f"*/{name}*.jsonl")))
     return cleared

@@ -98,7 +98,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         interrupted.set()
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGINT, on_interrupt)
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, on_interrupt)
     try:
         code = run(arguments)
     except BaseException:
@@ -107,7 +108,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         code = INTERRUPTED
     if interrupted.is_set() and code != 0:
-        code = _fail("Interrupted. Nothing that was finished is lost; run the same command to go on.", INTERRUPTED)
+        code = _fail(
+            "Interrupted. Nothing that was committed is lost; run the same command again for the rest.", INTERRUPTED
+        )
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # what was asked is done: Python's own end must not look interrupted
     sys.exit(code)
 

@@ -101,7 +101,17 @@ def opened_beside(settings: Settings) -> Iterator[Future[FrozenModel]]:
 # --- knowledge bases --------------------------------------------------------------------------------------------------
 
 
+def clear_uploads(settings: Settings) -> None:
+    """Delete the files of uploads that were killed."""
+    from openbook.knowledge.write_lock import clear_unlocked
+
+    with suppress(OSError):  # a home that cannot be written still reads
+        clear_unlocked(settings.uploads_dir)
+
+
 def open_base(settings: Settings) -> KnowledgeBase:
+    """The knowledge base of the settings."""
+    clear_uploads(settings)
     return openbook.KnowledgeBase.open(settings.kb_place)
 
 

@@ -82,10 +82,12 @@ def _print_report(report: Report, place: Place) -> None:
     tally = ", ".join(told) or "no files found"
     read = f"{display.characters(report.characters, report.source_characters)}. " if report.source_characters else ""
     display.say(f"{tally}. {read}{display.short_path(place)} is at version {report.version}.")
-    if report.left_labelled:
+    if report.taken_over:
+        path, labels = min(report.taken_over.items())
         display.say(
-            f"{display.short_paths(report.left_labelled)} had access labels and went, while new documents came without. If one is "
-            "the same under another name, give it the labels: openbook add FILE --label LABEL",
+            f"A file with access labels is gone, and {display.short_paths(sorted(report.taken_over))} may be the same under another name. So the "
+            f"labels hold there too. If it is another document: openbook add {display.short_path(path)} "
+            + " ".join(f"--unlabel {label}" for label in labels),
             "yellow",
         )
     if report.open_copies:
@@ -237,11 +239,11 @@ def purge(
     DOCUMENTS are paths, or folders for all below. They go from all versions, indexes and caches, and a scan proves it.
     Exits with 4 when the documents are purged but a file in the home folder may still hold traces. It names each such file.
     """
-    from openbook.deletion import PurgeTargets, finish_purge_everywhere, proof_of, purge_everywhere
+    from openbook.deletion import PurgeTargets, clear_remnants, finish_purge_everywhere, proof_of, purge_everywhere
     from openbook.knowledge.erasure import resolve_in_all_versions
 
     settings = context.read_settings(kb=kb)
-    base = context.open_base(settings)
+    base = openbook.KnowledgeBase.open(settings.kb_place)
     if proof is not None:
         context.check_signing(proof, settings)
     targets = PurgeTargets.of(settings)
@@ -250,6 +252,10 @@ def purge(
         paths = resolve_in_all_versions(base, documents)
     except KnowledgeError as error:
         if not finished:
+            left = clear_remnants(base, targets)
+            counts = {"text": left.texts, "computed state": left.states, "unfinished file": left.unfinished}
+            if found := ", ".join(display.count(number, what) for what, number in counts.items() if number):
+                raise KnowledgeError(f"Deleted what interrupted runs had left: {found}. {error}") from error
             raise
         said = f"A purge that was interrupted is finished now. {error} What it deleted cannot be scanned for any more."
         if proof is not None:

@@ -85,6 +85,9 @@ def _print_status(
         "On disk": f"{status.bytes_on_disk / 1e6:,.1f} MB",
         "Synced from": ", ".join(map(display.short_path, status.sources)),
         "Kept states": f"{kept}, of all knowledge bases",
+        "In no version": f"{display.count(status.unreferenced, 'text')} of runs that are under way or were interrupted"
+        if status.unreferenced
+        else "",
     }
     for name, value in rows.items():
         if value:
@@ -110,6 +113,8 @@ def _print_check(checked: CheckResult) -> None:
             display.say(line, indent=2)
         return
     display.say(f"\nChecked: {checked.contents:,} texts and {checked.passages:,} passages are what their digests say.")
+    for text in checked.unreferenced:
+        display.say(f"In no version, so the next change deletes it: {display.excerpt(text)}", indent=2)
     for problem in checked.index_problems:
         display.say(f"index: {problem}", "yellow", indent=2)
     if checked.index_problems:

@@ -156,6 +156,7 @@ def _open_bases(settings: Settings, places: tuple[Place, ...]) -> tuple[dict[str
     """By the names of their folders or databases, all with one embedder. One that is not there yet is made."""
     from openbook.answer import CLOSED_BOOK
 
+    context.clear_uploads(settings)
     there: dict[str, KnowledgeBase | None] = {}
     for place in places:
         if place.name == CLOSED_BOOK:

@@ -49,6 +49,7 @@ from openbook.knowledge.store import Connection, Damage, Writer
 from openbook.knowledge.write_lock import file_lock
 
 _LOCK = 0x4F424B42, 1  # "OBKB": advisory locks are of one database alone
+_RUNS = 0x4F424B43  # first number of the locks of living runs
 _OLDEST = 160_000  # version of the server
 _LOOK_MS = 100  # how long a waiting writer stands in the queue before it calls `check_cancelled`
 
@@ -208,6 +209,25 @@ class PostgresStore:
         finally:
             if not connection.is_lost:
                 connection.execute(f"SELECT pg_advisory_unlock{mode}(?, ?)", _LOCK)
+
+    @contextmanager
+    def run_lock(self, connection: Connection, newest: int) -> Iterator[None]:
+        assert isinstance(connection, PostgresConnection)
+        lock = (_RUNS, newest)
+        connection.execute("SELECT pg_advisory_lock_shared(?, ?)", lock)
+        try:
+            yield
+        finally:
+            if not connection.is_lost:
+                connection.execute("SELECT pg_advisory_unlock_shared(?, ?)", lock)
+
+    def oldest_run(self, connection: Connection) -> int | None:
+        sql = (
+            "SELECT CAST(min(CAST(objid AS BIGINT)) AS BIGINT) FROM pg_locks WHERE locktype = 'advisory' AND granted "
+            "AND classid = ? AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        )
+        (oldest,) = connection.execute(sql, (_RUNS,)).fetchone()
+        return None if oldest is None else int(oldest)
 
     @contextmanager
     def index_lock(self, timeout_s: float) -> Iterator[None]:

@@ -49,7 +49,10 @@ SEARCHED = 40  # passages from which windows are made
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """`texts` counts different contents. `characters` were read of the `source_characters` that the files hold."""
+    """`texts` counts different contents. `characters` were read of the `source_characters` that the files hold.
+
+    `unreferenced` counts texts that no version has: of runs that are under way, or were interrupted.
+    """
 
     id: str
     version: int
@@ -63,6 +66,7 @@ class Status:
     bytes_on_disk: int
     sources: tuple[str, ...]
     not_in: tuple[Verdict, ...]
+    unreferenced: int
 
 
 def now() -> str:
@@ -330,6 +334,7 @@ class KnowledgeBase:
             rows = connection.execute("SELECT path, outcome, reason FROM verdicts ORDER BY path").fetchall()
             newest, versions = connection.execute("SELECT max(version), count(*) FROM versions").fetchone()
             size = self.store.bytes_on_disk(connection)
+            unreferenced = len(schema.unused_contents(connection))
             sources = [folder for (folder,) in connection.execute("SELECT folder FROM sources ORDER BY folder")]
         return Status(
             id=self.id,
@@ -344,6 +349,7 @@ class KnowledgeBase:
             bytes_on_disk=size,
             sources=tuple(sources),
             not_in=tuple(Verdict(path, outcome, reason) for path, outcome, reason in rows),
+            unreferenced=unreferenced,
         )
 
     # --- connections, locks, indexes ----------------------------------------------------------------------------------
@@ -374,8 +380,22 @@ class KnowledgeBase:
         with self.store.errors(), self.store.writer(timeout_s) as connection:
             self.store.check_tables(connection, self.id)
             self.begin_writing(connection, schema.meta(connection), timeout_s)
+            self._clear(connection, timeout_s)
             yield connection
             self.store.finish_writing(connection)
+
+    def clear(self, timeout_s: float = LOCK_TIMEOUT_S) -> int:
+        """Delete the texts that no version has, as every writer does first. Returns how many. Raises KnowledgeBaseBusy, StorageError."""
+        before = self.unreferenced()
+        if before:
+            with self.writing(timeout_s):
+                pass
+        return len(before) - len(self.unreferenced())
+
+    def unreferenced(self) -> list[int]:
+        """The contents that no version has: of runs that are under way, or were interrupted."""
+        with self.snapshot() as connection:
+            return schema.unused_contents(connection)
 
     def begin_writing(self, connection: Writer, meta: Mapping[str, str], timeout_s: float) -> None:
         """Call this first when the write lock is taken, with `meta` as it is then. Raises KnowledgeBaseInvalid, KnowledgeBaseBusy."""
@@ -383,6 +403,15 @@ class KnowledgeBase:
         if "purging" in meta:
             self.forget(connection, timeout_s)  # finish a purge that was interrupted
             schema.remember(connection, purging=None)
+
+    def _clear(self, connection: Writer, timeout_s: float) -> None:
+        """Delete the texts that no version has, but those of runs that live. If that is interrupted, the next writer goes on."""
+        unused = schema.unused_contents(connection, self.store.oldest_run(connection))
+        if unused:
+            with schema.transaction(connection):
+                schema.drop_contents(connection, unused)
+                schema.remember(connection, purging="")
+            self.begin_writing(connection, schema.meta(connection), timeout_s)
 
     def forget(self, connection: Writer, timeout_s: float = LOCK_TIMEOUT_S) -> None:
         """Leave no byte in indexes, free pages and logs of what no row refers to. The caller holds the write lock.

@@ -24,17 +24,22 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _MAX_FINDINGS = 20
+_SHOWN_CHARS = 60  # of a text that no document names
 
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """`damaged`: what is wrong with the database. `index_problems`: what was wrong with the indexes, and is `repaired`; else why not."""
+    """`damaged`: what is wrong with the database. `index_problems`: what was wrong with the indexes, and is `repaired`; else why not.
+
+    `unreferenced`: how each text begins that no version has.
+    """
 
     contents: int
     passages: int
     damaged: tuple[str, ...]
     index_problems: tuple[str, ...]
     repaired: bool
+    unreferenced: tuple[str, ...] = ()
 
 
 def check(base: KnowledgeBase) -> CheckResult:
@@ -49,6 +54,7 @@ def check(base: KnowledgeBase) -> CheckResult:
         contents = kept_contents(connection)
         sql = "SELECT count(*) FROM passages WHERE content_id IN (SELECT content_id FROM documents)"
         (passages,) = connection.execute(sql).fetchone()
+        unreferenced = _first(integrity.content(connection, each).text[:_SHOWN_CHARS] for each in base.unreferenced())
         source, problems = base.indexes.source(connection), list[str]()
         if base.indexes.blobs is not None:
             problems += _first(shared_segments.problems(base.indexes.blobs, base.folder, source))
@@ -62,7 +68,7 @@ def check(base: KnowledgeBase) -> CheckResult:
             repaired = True
         except (KnowledgeBaseBusy, StorageError) as error:
             problems.append(str(error))
-    return CheckResult(len(contents), passages, (), tuple(problems), repaired)
+    return CheckResult(len(contents), passages, (), tuple(problems), repaired, tuple(unreferenced))
 
 
 def _first(findings: Iterable[str]) -> list[str]:

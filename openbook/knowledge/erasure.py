@@ -20,7 +20,7 @@ from openbook.knowledge.identities import identities, purge_identities
 from openbook.knowledge.schema import NEXT_TABLE
 from openbook.knowledge.store import Connection, Rows, Store, Writer
 from openbook.knowledge.updates import resolve
-from openbook.knowledge.versions import add_version, drop_unused_contents
+from openbook.knowledge.versions import add_version
 from openbook.knowledge.write_lock import LOCK_TIMEOUT_S
 from openbook.records import Digest, sha256_hex
 
@@ -189,7 +189,7 @@ def _delete(connection: Writer, paths: Set[str], others: Set[str], contents: Ite
         connection.executemany("DELETE FROM documents WHERE content_id = ?", [(c,) for c in sorted(contents)])
         purge_identities(connection, paths | others)
         connection.execute(f"DROP TABLE IF EXISTS {NEXT_TABLE}")
-        drop_unused_contents(connection)
+        schema.drop_contents(connection, schema.unused_contents(connection))
         # If this process is killed before it is done, the next writer finishes the work here, and the next purge finishes it
         # elsewhere. Runs that have read one of these texts must not store it any more.
         schema.remember(connection, purging="", purging_elsewhere="", purged_in=str(version))

@@ -1,7 +1,7 @@
 """Turns files into stored contents. A file whose size and times are unchanged is not read. One whose bytes are known is not parsed.
 All others are parsed in worker processes.
 
-Nothing here makes a version. What is stored is seen by nobody until a version refers to it, and the next run finds it.
+Nothing here makes a version. What is stored is seen by nobody until a version refers to it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class RunOptions:
     themselves (None: all). `retry`: parse failed files again, though nothing about them changed. `ocr`: Tesseract's languages
     (`eng+deu`), empty for none. `parsers`: who parses, on this machine or others. `progress`: its stages "digest" (bytes are compared
     with what is known) and "read" (files are parsed) count files, "embed" counts passages. `check_cancelled` is called all the time; when it
-    raises, the run ends with that and without a version, and what it had stored is deleted.
+    raises, the run ends with that and without a version.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -135,7 +135,9 @@ class Ingest:
         self._run, self._sizing, self._options, self._live = run, sizing, options, live
         self._versions = parsed_by(sizing)
         self._connection = run.connection
-        self._known = {each.path: each for each in known}
+        self._known: dict[str, list[Identity]] = {}
+        for each in known:
+            self._known.setdefault(each.path, []).append(each)
         rows = self._connection.execute("SELECT path, stat, outcome, reason FROM verdicts WHERE stat <> ''")
         self._before = {path: (stat, Verdict(path, outcome, reason)) for path, stat, outcome, reason in rows}
         self._batch = FileBatch(())
@@ -262,7 +264,6 @@ class Ingest:
                     for number, span in zip(ids, spans, strict=True)
                 ),
             )
-        self._run.stored.append(content_id)
         return content_id
 
     def _settle(self, found: FoundFile, content_id: int, read_at_ns: int) -> None:
@@ -281,7 +282,7 @@ class Ingest:
             return
         outcome: Outcome = "added" if live is None else "updated"
         self.verdicts[path] = Verdict(path, outcome)
-        identity = known.id if known else None
+        identity = known[-1].id if known else None
         change = Change(path, content_id, found.bytes, stat, metadata, labels, given, identity, outcome)
         self.changes.append(change)
 
@@ -294,7 +295,7 @@ class Ingest:
             raise WriteConflict  # a purge deleted it meanwhile
         stored = integrity.content(self._connection, content_id)
         path = found.displayed
-        live, known = self._live.get(path), self._known.get(path)
+        live, known = self._live.get(path), self._known.get(path, [])
         of_file = dict(system_metadata(path, found.bytes, found.modified_ns))
         if live is not None and live.content_id == content_id:  # touched only: its text is as old as before
             of_file["modified"] = json.loads(live.metadata).get("modified", of_file.get("modified", ""))
@@ -306,7 +307,7 @@ class Ingest:
         if may_state is not None and (others := stated - may_state):
             raise UnreadableFile(f"it states access labels that you do not hold: {', '.join(sorted(others))}")
         labels = stated | self._batch.labels
-        given = set(known.given_labels) if known else set()
+        given = set[str]().union(*(each.given_labels for each in known if live is None or each.is_live))
         if self._batch.synced_folder is None:
             given |= self._batch.labels
             labels |= (self._batch.around.union(json.loads(live.labels) if live else ())) - self._unlabel

@@ -1,8 +1,8 @@
 """The SQLite file of a knowledge base: its tables, how it is opened, and what its errors mean.
 
-Contents (a file's text, its passages) and embeddings are content-addressed facts: they may be written at any time and
-nobody sees them until a document row of a committed version refers to them. So an interrupted run leaves finished work
-behind for the next one, and never half a version.
+Contents (a file's text, its passages) and embeddings are content-addressed facts: a run writes them at any time, and nobody sees
+them until a document row of a committed version refers to them. So an interrupted run never leaves half a version. What it did
+leave is nobody's, and is deleted: at once when the run can still do so, otherwise by the next writer.
 """
 
 from __future__ import annotations
@@ -209,6 +209,20 @@ def remember(connection: Connection, **values: str | None) -> None:
             connection.execute(
                 "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (key, value)
             )
+
+
+def unused_contents(connection: Connection, until: int | None = None) -> list[int]:
+    """The contents that no document has, of those with ids up to `until` (default: all)."""
+    found = connection.execute("SELECT id FROM contents EXCEPT SELECT content_id FROM documents ORDER BY id")
+    return [content for (content,) in found if until is None or content <= until]
+
+
+def drop_contents(connection: Writer, contents: Iterable[int]) -> None:
+    """Delete contents that no document has, with their passages, and all vectors that no passage has."""
+    rows = [(content,) for content in contents]
+    connection.executemany("DELETE FROM passages WHERE content_id = ?", rows)
+    connection.executemany("DELETE FROM contents WHERE id = ?", rows)
+    connection.execute(f"DELETE FROM embeddings WHERE embedding_key IN {UNUSED_VECTORS}")
 
 
 @contextmanager

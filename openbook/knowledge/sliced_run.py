@@ -4,20 +4,22 @@ but not while files are read or passages embedded. So others write in between, a
 When it commits, it checks under the lock that what it compared files with is unchanged, and that all it refers to is there. If
 not, there is a conflict, and it does its work again, which costs only what was lost. After MAX_TRIES it keeps the lock while it
 compares and commits. If it would then have to read or embed, it gives up.
+
+While it lives it holds a lock of its own, so that others do not take what it stored for what an ended run left. However it ends, it
+then deletes what no version refers to, also of runs that were killed; the same run begun again can use that until then.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import TypeAlias, TypeVar
 
 from openbook.errors import KnowledgeBaseBusy, OpenBookError
 from openbook.knowledge import schema
 from openbook.knowledge.base import KnowledgeBase
 from openbook.knowledge.store import Connection, Writer
-from openbook.knowledge.versions import drop_unused_contents
 
 MAX_TRIES = 5  # without keeping the lock
 TABLE = "embeddings"
@@ -33,26 +35,18 @@ class WriteConflict(Exception):
 
 
 class SlicedRun:
-    """`connection` reads at any time, and writes only within a slice. `stored`: ids of the contents that this run stored."""
+    """`connection` reads at any time, and writes only within a slice."""
 
     def __init__(
         self, base: KnowledgeBase, connection: Writer, timeout_s: float, check_cancelled: Callable[[], None]
     ) -> None:
         self.connection = connection
-        self.stored: list[int] = []
-        self.was_stopped = False
-        self._base, self._timeout_s, self._check_cancelled = base, timeout_s, check_cancelled
+        self.check_cancelled = check_cancelled  # call it between two pieces of work: it raises when the run should end
+        self._base, self._timeout_s = base, timeout_s
+        self._alive, self._is_locked = ExitStack(), False
         self._keeps_lock = False
         self._compared: object = None
         self._purged: object = None  # the last purge when this try began
-
-    def check_cancelled(self) -> None:
-        """Call it between two pieces of work. Raises what the run was given, when it should end."""
-        try:
-            self._check_cancelled()
-        except Exception:
-            self.was_stopped = True
-            raise
 
     def begin_long_work(self) -> None:
         """Call it before files are read or passages embedded. Raises KnowledgeBaseBusy where the lock is kept."""
@@ -106,6 +100,15 @@ class SlicedRun:
         with self._locked() as meta:
             self._base.store.check_tables(self.connection, self._base.id)
             self._remember_state(meta)
+            if not self._is_locked:
+                newest = self.connection.execute("SELECT coalesce(max(id), 0) FROM contents").fetchone()[0]
+                self._alive.enter_context(self._base.store.run_lock(self.connection, newest))
+                self._is_locked = True
+
+    def end(self, timeout_s: float) -> None:
+        """Delete what no version refers to. Raises KnowledgeBaseBusy, StorageError; then the next writer does it."""
+        self._alive.close()
+        self._base.clear(timeout_s)
 
     @contextmanager
     def keeping_the_lock(self) -> Iterator[None]:
@@ -129,8 +132,8 @@ def in_slices(
 ) -> _T:
     """What `work` returns; it is called again after a WriteConflict.
 
-    When `check_cancelled` raises, the run ends without a version, and what it stored is deleted. Raises KnowledgeBaseBusy when
-    another writes for longer than `timeout_s` before the first slice, or MAX_TRIES times deletes what the run needs.
+    When `check_cancelled` raises, the run ends with that and without a version. Raises KnowledgeBaseBusy when another writes for longer
+    than `timeout_s` before the first slice, or MAX_TRIES times deletes what the run needs.
     """
     with base.store.errors(), closing(base.store.connect_to_write()) as connection:
         connection.forbid_writes(True)
@@ -142,11 +145,9 @@ def in_slices(
                     return work(run)
             with run.keeping_the_lock():
                 return work(run)
-        except Exception:
-            if run.was_stopped and run.stored:
-                with suppress(OpenBookError), base.writing(timeout_s) as writer:
-                    drop_unused_contents(writer, run.stored)
-            raise
+        finally:
+            with suppress(OpenBookError), base.store.errors():
+                run.end(timeout_s)
 
 
 def _compared(connection: Connection) -> tuple[object, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -16,8 +17,10 @@ from openbook.knowledge.migrations import upgrade
 from openbook.knowledge.schema import FILE_NAME, FORMAT, SqliteConnection
 from openbook.knowledge.store import Connection, Damage, Writer
 from openbook.knowledge.write_lock import LOCK_TIMEOUT_S, file_lock, write_lock
+from openbook.locks import exclusive_lock, is_held
 
 APPLICATION_ID = 0x4F424B42  # "OBKB": tells a knowledge base from any other SQLite file
+RUN_LOCK = ".run-"  # begins the name of a file that a living run locks
 NEWEST_NAME = ".newest"  # names the knowledge base and its newest version
 
 
@@ -127,6 +130,25 @@ class SqliteStore:
         self, connection: Connection, timeout_s: float, check_cancelled: Callable[[], None], *, facts_only: bool = False
     ) -> AbstractContextManager[None]:
         return write_lock(self.folder, timeout_s, check_cancelled)
+
+    @contextmanager
+    def run_lock(self, connection: Connection, newest: int) -> Iterator[None]:
+        path = self.folder / f"{RUN_LOCK}{newest}.{uuid.uuid4().hex[:8]}"
+        with exclusive_lock(path, LOCK_TIMEOUT_S, 0o600):
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+
+    def oldest_run(self, connection: Connection) -> int | None:
+        oldest: int | None = None
+        for path in self.folder.glob(f"{RUN_LOCK}*"):
+            if not is_held(path):
+                path.unlink(missing_ok=True)  # its process was killed
+            else:
+                newest = int(path.name.removeprefix(RUN_LOCK).partition(".")[0])
+                oldest = newest if oldest is None else min(oldest, newest)
+        return oldest
 
     def index_lock(self, timeout_s: float) -> AbstractContextManager[None]:
         return nullcontext()  # the write lock is in the same folder

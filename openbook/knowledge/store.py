@@ -141,6 +141,15 @@ class Store(Protocol):
         called now and then while it waits; what it raises ends the waiting.
         """
 
+    def run_lock(self, connection: Connection, newest: int) -> AbstractContextManager[None]:
+        """Show that a run lives, until it ends in any way. All contents that it stores have ids above `newest`.
+
+        The caller holds the write lock when this begins.
+        """
+
+    def oldest_run(self, connection: Connection) -> int | None:
+        """The least `newest` of all runs that live; None without any. The caller holds the write lock."""
+
     def index_lock(self, timeout_s: float) -> AbstractContextManager[None]:
         """Needed to write to `folder`, besides the write lock. Raises KnowledgeBaseBusy after `timeout_s`."""
 

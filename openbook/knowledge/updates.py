@@ -1,7 +1,7 @@
 """Changing what is in a knowledge base: `add` files, `sync` folders, `remove` documents. Each makes one version.
 
 The order is always the same: find, ingest, embed, commit, refresh the indexes. Whatever is interrupted, the last committed
-version stands, and the next run finds the finished work of this one.
+version stands.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
@@ -19,7 +19,7 @@ from openbook.errors import KnowledgeError, StorageError, did_you_mean
 from openbook.knowledge.base import KnowledgeBase, now
 from openbook.knowledge.discovery import FoundFile, Rules, SyncedFolder, check_exists, discover, display_path
 from openbook.knowledge.embeddings import embed_missing
-from openbook.knowledge.identities import Change, follow_renames, identities
+from openbook.knowledge.identities import Change, RunChanges, follow_renames, identities, waiting_names
 from openbook.knowledge.ingest import FileBatch, Ingest, LiveDocument, RunOptions, live_documents, prefix
 from openbook.knowledge.schema import IDS
 from openbook.knowledge.sliced_run import SlicedRun, in_slices
@@ -37,8 +37,8 @@ class Report:
     """`version` is the committed version; the one before when nothing changed.
 
     Of the files that went in, `characters` were read of the `source_characters` they hold (markup counts, where it is part of the
-    text). `left_labelled`: documents that had labels and went, while others without any came, which may be the same under another
-    name. `open_copies`: documents without labels that hold the text of one that carries some, where one of both came or changed.
+    text). `taken_over`: labels of documents whose files are gone, by the new documents that carry them now, because each may be one of
+    those under another name. `open_copies`: documents without labels that hold the text of one that carries some, where one of both came or changed.
     """
 
     version: int
@@ -46,7 +46,7 @@ class Report:
     passages_embedded: int
     characters: int = 0
     source_characters: int = 0
-    left_labelled: tuple[str, ...] = ()
+    taken_over: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     open_copies: tuple[str, ...] = ()
 
 
@@ -275,8 +275,10 @@ def _run(
     for batch in batches:
         ingest.add(batch)
     removed = {path: why for batch in batches for path, why in _gone(batch, live)}
-    synced = _synced(connection, batches)
-    changes = list(follow_renames(known, ingest.changes, removed, synced, options.unlabel, folder_labels(base)))
+    run_changes = RunChanges(
+        ingest.changes, removed, _synced(connection, batches), options.unlabel, folder_labels(base)
+    )
+    changes = list(follow_renames(known, waiting_names(connection), run_changes))
     changes += _relabelled(live, batches, {change.path for change in changes} | removed.keys())
     contents = {change.content_id for change in changes}
     embedded = embed_missing(run, contents, embedder, options.progress)
@@ -307,15 +309,15 @@ def _run(
             "ORDER BY path",
             ids,
         ).fetchall()
-    copies, left_labelled = tuple(path for (path,) in open_copies), _left_labelled(live, changes, removed)
-    return Report(version, verdicts, embedded, characters, source_characters, left_labelled, copies)
+    taken_over = {change.path: change.taken_over for change in changes if change.taken_over}
+    copies = tuple(path for (path,) in open_copies)
+    return Report(version, verdicts, embedded, characters, source_characters, taken_over, copies)
 
 
 def _synced(connection: Connection, batches: Sequence[FileBatch]) -> tuple[str, ...]:
-    """What the paths of documents in synced folders begin with, if this run syncs."""
-    folders = [prefix(batch.synced_folder.folder) for batch in batches if batch.synced_folder]
-    known = [f"{folder}/" for (folder,) in connection.execute("SELECT folder FROM sources")]
-    return tuple(folders + known) if folders else ()
+    """What the paths of documents in synced folders begin with."""
+    folders = {prefix(batch.synced_folder.folder) for batch in batches if batch.synced_folder}
+    return tuple(folders | {f"{folder}/" for (folder,) in connection.execute("SELECT folder FROM sources")})
 
 
 def _relabelled(live: LiveDocuments, batches: Sequence[FileBatch], done: Collection[str]) -> Iterator[Change]:
@@ -330,14 +332,6 @@ def _relabelled(live: LiveDocuments, batches: Sequence[FileBatch], done: Collect
             if batch.synced_folder is None:
                 given = json.dumps(sorted(batch.labels.union(json.loads(given))))
             yield Change(path, row.content_id, row.bytes, "", row.metadata, labels, given, row.identity, "updated")
-
-
-def _left_labelled(live: LiveDocuments, changes: Sequence[Change], removed: Collection[str]) -> tuple[str, ...]:
-    if not any(change.outcome == "added" and change.labels == "[]" for change in changes):
-        return ()
-    came = {change.content_id for change in changes if change.labels != "[]"}
-    gone = (live[path] for path in sorted(removed))
-    return tuple(row.path for row in gone if row.labels != "[]" and row.content_id not in came)
 
 
 def _gone(batch: FileBatch, live: LiveDocuments) -> Iterator[tuple[str, str]]:

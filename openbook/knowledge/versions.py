@@ -8,12 +8,19 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from openbook.errors import KnowledgeBaseDamaged, KnowledgeError, QuestionError, UnknownVersion, did_you_mean
 from openbook.knowledge import integrity, schema
 from openbook.knowledge.base import KnowledgeBase, now, version_ranges
-from openbook.knowledge.identities import Change, drop_unused_identities, write_identity
-from openbook.knowledge.schema import UNUSED_VECTORS
+from openbook.knowledge.identities import (
+    Change,
+    drop_returned_names,
+    drop_unused_identities,
+    identities,
+    leave_names,
+    write_identity,
+)
 from openbook.knowledge.scope import Scope, condition, held_in
 from openbook.knowledge.store import Connection, Writer
 
@@ -105,6 +112,12 @@ def commit(
                 "(:path, :content_id, :bytes, :stat, :metadata, :labels, :given_labels, :added_in, :identity)",
                 {**asdict(change), "added_in": version, "identity": identity},
             )
+            if change.split_from is not None:
+                connection.execute(
+                    "UPDATE documents SET identity = ? WHERE path = ? AND identity = ?",
+                    (identity, change.path, change.split_from),
+                )
+        drop_returned_names(connection)
         also()
     return version
 
@@ -257,30 +270,37 @@ def restore(base: KnowledgeBase, version: int) -> int:
         is_now = {replace(each, stat="") for each in current.values()}  # a stat is of the disk and not of the document
         changes = [each for each in before.values() if replace(each, stat="") not in is_now]
         removed = [path for path in current if path not in before]
-        number = commit(connection, changes, removed, summary=f"restored version {version}")
+        leave = partial(leave_names, connection, identities(connection), before.values())
+        number = commit(connection, changes, removed, also=leave, summary=f"restored version {version}")
         apply_retention(connection)
         base.indexes.refresh(connection)
         return number
 
 
 def _documents(connection: Connection, version: int) -> dict[str, Change]:
-    """The documents of a version by path, as changes that bring them back, with the labels of then and of now."""
+    """The documents of a version by path, as changes that bring them back, with the labels of then and of now.
+
+    Those of now are the document's own and those of what is at its path now, or was there last.
+    """
     of_version = condition(None, version)
     rows = connection.execute(
         "SELECT d.path, d.content_id, d.bytes, d.stat, d.metadata, d.identity, d.labels, i.labels, d.given_labels, i.given "
         f"FROM documents d JOIN identities i ON i.id = d.identity WHERE {of_version.sql} ORDER BY d.path",
         of_version.values,
     )
+    at_path: dict[str, list[tuple[str, str]]] = {}
+    for path, labels, given in connection.execute("SELECT path, labels, given FROM identities WHERE labels <> '[]'"):
+        at_path.setdefault(path, []).append((labels, given))
     found: dict[str, Change] = {}
     for path, content, size, stat, about, identity, labels, labels_now, given, given_now in rows:
-        labels, given = _union(labels, labels_now), _union(given, given_now)
+        labels, given = map(_union, zip((labels, given), (labels_now, given_now), *at_path.get(path, ()), strict=True))
         found[path] = Change(path, content, size, stat, about, labels, given, identity, "updated")
     return found
 
 
-def _union(one: str, other: str) -> str:
-    """Of two lists as JSON."""
-    return json.dumps(sorted({*json.loads(one), *json.loads(other)}))
+def _union(lists: Iterable[str]) -> str:
+    """Of lists as JSON."""
+    return json.dumps(sorted({each for text in lists for each in json.loads(text)}))
 
 
 # --- letting go -------------------------------------------------------------------------------------------------------
@@ -315,8 +335,7 @@ def apply_retention(connection: Writer) -> None:
 
 def _prune(connection: Writer, keep: int) -> PruneResult:
     with schema.transaction(connection):
-        # The finished work of a run that was interrupted belongs to no version yet, and stays.
-        committed = [c for (c,) in connection.execute("SELECT DISTINCT content_id FROM documents")]
+        under_way = set(schema.unused_contents(connection))  # of runs whose version is still to come
         versions = [version for (version,) in connection.execute("SELECT version FROM versions ORDER BY version")]
         tagged = {version for (version,) in connection.execute("SELECT version FROM tags")}
         kept = sorted({*versions[-keep:], *tagged})
@@ -327,15 +346,6 @@ def _prune(connection: Writer, keep: int) -> PruneResult:
             "(SELECT 1 FROM versions v WHERE v.version >= added_in AND v.version < removed_in)"
         )
         drop_unused_identities(connection)
-        return PruneResult(len(gone), drop_unused_contents(connection, committed), tuple(kept))
-
-
-def drop_unused_contents(connection: Writer, among: Iterable[int] | None = None) -> int:
-    """Delete contents (of `among`; default: all) that no document has, with their passages and vectors. Returns how many."""
-    unused = {c for (c,) in connection.execute("SELECT id FROM contents EXCEPT SELECT content_id FROM documents")}
-    rows = [(content,) for content in sorted(unused if among is None else unused & set(among))]
-    connection.executemany("DELETE FROM passages WHERE content_id = ?", rows)
-    connection.executemany("DELETE FROM contents WHERE id = ?", rows)
-    if rows:
-        connection.execute(f"DELETE FROM embeddings WHERE embedding_key IN {UNUSED_VECTORS}")
-    return len(rows)
+        dropped = [content for content in schema.unused_contents(connection) if content not in under_way]
+        schema.drop_contents(connection, dropped)
+        return PruneResult(len(gone), len(dropped), tuple(kept))

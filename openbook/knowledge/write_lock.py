@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from openbook.errors import KnowledgeBaseBusy, StorageError
@@ -21,6 +21,20 @@ def file_lock(folder: Path, timeout_s: float) -> Iterator[None]:
     """Raises KnowledgeBaseBusy when another process holds the lock for longer than `timeout_s`, StorageError."""
     with _held(folder, LOCK, time.monotonic() + timeout_s):
         yield
+
+
+def clear_unlocked(root: Path, pattern: str = "*") -> int:
+    """Delete what killed processes left in the folders below `root` that they had locked: files whose names match `pattern`.
+
+    Returns how many. Raises OSError.
+    """
+    cleared = 0
+    for lock in root.glob(f"**/{LOCK}"):
+        with suppress(KnowledgeBaseBusy, StorageError), file_lock(lock.parent, 0.0):
+            for path in {*lock.parent.glob(pattern)} - {lock}:
+                path.unlink()
+                cleared += 1
+    return cleared
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
-from openbook.deletion import PurgeTargets, finish_purge_everywhere, purge_everywhere
+from openbook.deletion import PurgeTargets, clear_remnants, finish_purge_everywhere, purge_everywhere
 from openbook.errors import NoPicture, TextIsElsewhere
 from openbook.knowledge import KnowledgeBase, pictures, remove
 from openbook.knowledge.discovery import display_path
@@ -346,7 +346,11 @@ async def purge_documents(call: CurrentCall, body: PurgeBody) -> PurgeReply:
         finish_purge_everywhere(base, targets)
         scopes = [call.caller.scope(each.version) for each in history(base)]
         seen = {path for scope in scopes for path in base.documents(scope)}
-        body.check_visible(seen)
+        try:
+            body.check_visible(seen)
+        except ApiError:
+            clear_remnants(base, targets)
+            raise
         try:
             done = purge_everywhere(base, body.documents, targets, copies=body.copies)
         except TextIsElsewhere as error:

@@ -19,7 +19,7 @@ from openbook.files import make_folder, storage_errors
 from openbook.knowledge import KnowledgeBase, RunOptions, add
 from openbook.knowledge.discovery import display_path
 from openbook.knowledge.scope import checked_labels
-from openbook.knowledge.write_lock import file_lock
+from openbook.knowledge.write_lock import clear_unlocked, file_lock
 from openbook.parsers.metadata import is_sidecar
 from openbook.records import Embedder, Verdict
 from openbook.serving.concurrency import Stop
@@ -87,8 +87,8 @@ def add_uploads(
     """
     with storage_errors(f"take in uploads in {folder}"):
         make_folder(folder)
+        clear_unlocked(folder.parent)  # what a server that was killed left
         with file_lock(folder, options.lock_timeout_s):
-            _empty(folder)  # what a server that was killed left
             try:
                 for name, stream in files.items():
                     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)

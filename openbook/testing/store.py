@@ -136,6 +136,27 @@ class StoreSuite:
             assert not base.shows_all_to(frozenset({"board"}))
             assert base.shows_all_to(frozenset({"crew"}))
 
+    def test_what_an_ended_run_left_goes_with_the_next_change_and_what_a_living_one_stored_stays(self) -> None:
+        with _files(self.make_place()) as here:
+            here.sync(a="The ferry.")
+            base, store = here.base, here.base.store
+            row = "VALUES (?, ?, '', ?, '', 'text/plain', NULL, '[]', 0)"
+            columns = "id, key, code, text, title, media_type, source_chars, metadata, digest"
+            with closing(store.connect_to_write()) as living:
+                (first, second) = living.next_ids("contents", 1)[0], living.next_ids("contents", 2)[-1]
+                with store.run_lock(living, first):
+                    assert store.oldest_run(living) == store.oldest_run(base.connection) == first
+                    for content in (first, second):
+                        living.execute(
+                            f"INSERT INTO contents ({columns}) {row}", (content, f"key {content}", "A canary.")
+                        )
+                    assert base.status().unreferenced == 2
+                    versions.tag(base, "spring")
+                    assert base.unreferenced() == [second]
+                assert store.oldest_run(living) is None
+            versions.tag(base, "summer")
+            assert base.unreferenced() == []
+
     def test_a_snapshot_is_one_state_and_a_second_writer_waits(self) -> None:
         with _files(self.make_place()) as here:
             here.sync(a="The ferry.")

@@ -11,10 +11,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from openbook.cli import run
 from openbook.config import Settings
 from openbook.deletion import PurgedEverywhere, PurgeTargets, purge_everywhere
 from openbook.inference.kv_cache import KVCache
@@ -95,6 +97,19 @@ write_json(run / "samples.json", [{"question": "?", "before": secret}])
 replace_file(run / DOCUMENTS, json.dumps({"text": secret}, ensure_ascii=False).encode() + b"\\n")
 """,
 }
+# These write a text of their own, which no version has when they are killed.
+RUNS = {
+    "add": """
+from openbook.knowledge import add
+add(base, [home.parent / "more"], embedder)
+""",
+    "sync": """
+from openbook.knowledge import sync
+sync(base, home.parent / "more", embedder)
+""",
+    "upload": SCENARIOS["upload"].replace("secret.encode()", "(home.parent / 'more' / 'new.txt').read_bytes()"),
+}
+NEW = SECRET.replace("zeppelin", "narwhal")
 # Each step is a call that changes the disk, before which the process is killed; the n-th process dies before the n-th step.
 PROGRAM = """
 import json, os, shutil, signal, sys
@@ -144,10 +159,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def killed(folder: Path, scenario: str) -> Iterator[Path]:
-    """The home folder that each killed process left, one for each step, and that of one that came to its end."""
-    stride = {"docs": 12, "upload": 5}.get(scenario, 1)  # those of many steps
-    command = [sys.executable, "-c", PROGRAM, str(folder), SECRET, NUMBERS.hex(), SCENARIOS[scenario], str(stride)]
+def killed(folder: Path, scenario: str, stride: int = 1) -> Iterator[Path]:
+    """The home folder that each killed process left, one for every `stride` steps, and that of one that came to its end."""
+    command = [sys.executable, "-c", PROGRAM, str(folder), SECRET, NUMBERS.hex(), scenario, str(stride)]
     done = subprocess.run(command, capture_output=True, check=True, env=ENVIRONMENT)
     steps = [tuple(map(int, line.split())) for line in done.stdout.splitlines()]
     assert [code for _, code in steps] == [-signal.SIGKILL] * (len(steps) - 1) + [0], done.stderr.decode()
@@ -165,11 +179,11 @@ def purged(home: Path) -> PurgedEverywhere:
         base.close()
 
 
-def left_in(home: Path) -> list[Path]:
+def left_in(home: Path, word: bytes = WORD) -> list[Path]:
     found = []
     for path in home.rglob("*"):
         content = path.read_bytes() if path.is_file() else b""
-        for form in (WORD, WORD.decode().encode("utf-16-le"), NUMBERS[:32], NUMBERS[1000:1032], NUMBERS[-32:]):
+        for form in (word, word.decode().encode("utf-16-le"), NUMBERS[:32], NUMBERS[1000:1032], NUMBERS[-32:]):
             if form in content or form in str(path).encode():
                 found.append(path)
     return found
@@ -178,7 +192,7 @@ def left_in(home: Path) -> list[Path]:
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_nothing_is_left(folder: Path, scenario: str) -> None:
     seen = 0
-    for home in killed(folder, scenario):
+    for home in killed(folder, SCENARIOS[scenario], {"docs": 12, "upload": 5}.get(scenario, 1)):
         seen += bool([each for each in left_in(home) if "kb" not in each.parts])
         done = purged(home)
         listed = {each.path for each in done.out_of_reach if each.reason == "traces"}
@@ -187,6 +201,33 @@ def test_nothing_is_left(folder: Path, scenario: str) -> None:
         assert not [path for path in listed if path.name != "samples.json"]  # a whole one belongs to a whole run
         shutil.rmtree(home.parent)
     assert seen  # or the scenario tries nothing
+
+
+@pytest.mark.parametrize("scenario", RUNS)
+def test_the_next_command_deletes_what_no_version_has(
+    folder: Path, scenario: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "before" / "more").mkdir()
+    (folder / "before" / "more" / "new.txt").write_text(NEW)
+    commands = ["tag now", "purge new.txt --yes", "prune --keep 1", "restore 0", "remove secret.txt"]
+    seen = finished = 0
+    for number, home in enumerate(killed(folder, RUNS[scenario], 3)):
+        with closing(KnowledgeBase.open(home / "kb")) as base:
+            if base.version > 1:  # it had committed
+                finished += 1
+                continue
+            unreferenced = base.status().unreferenced
+        was_left = left_in(home, b"narwhal")
+        seen += bool(was_left)
+        command = commands[number % len(commands)]
+        monkeypatch.setenv("OPENBOOK_HOME", str(home))
+        code = run([*command.split(), "--kb", str(home / "kb")])
+        said = capsys.readouterr().err
+        assert code == (4 if command.startswith("purge") else 0)
+        assert not command.startswith("purge") or not unreferenced or "1 text" in said
+        assert left_in(home, b"narwhal") == []
+    assert seen
+    assert finished
 
 
 READING = """

@@ -52,7 +52,7 @@ def test_going_back_to_an_old_name_opens_nothing(library: Library) -> None:
     assert seen(library) == set()
 
 
-def test_a_rename_that_leaves_the_sidecar_behind_opens_nothing_and_is_named(library: Library) -> None:
+def test_a_rename_that_leaves_the_sidecar_behind_opens_nothing_even_with_an_edit(library: Library) -> None:
     library.write("a.md.meta.toml", 'access_labels = ["hr"]')
     write(library, "a.md", SECRET)
     assert seen(library) == set()
@@ -60,7 +60,42 @@ def test_a_rename_that_leaves_the_sidecar_behind_opens_nothing_and_is_named(libr
     assert (seen(library), seen(library, None, "hr")) == (set(), {SECRET})
     (library.docs / "z.md").rename(library.docs / "y.md")
     library.write("y.md", GARDEN)  # another text, so nobody can tell
-    assert library.sync().left_labelled == (library.path("z.md"),)
+    assert library.sync().taken_over == {library.path("y.md"): ("hr",)}
+    assert (seen(library), seen(library, None, "hr")) == (set(), {GARDEN})
+
+
+@pytest.mark.parametrize("added_first", [False, True])
+def test_what_takes_over_labels_stays_closed_until_it_is_opened(library: Library, added_first: bool) -> None:
+    write(library, "a.md", SECRET)
+    library.add("a.md", options=HR)
+    write(library, "open.md", "The garden of the ship.")
+    (library.docs / "a.md").rename(library.docs / "b.md")
+    library.write("b.md", GARDEN)
+    if added_first:  # before a sync has seen that the other is gone
+        library.add("b.md")
+    for _ in range(2):
+        library.sync()
+        assert seen(library) == {"The garden of the ship."}
+    library.add("b.md", options=RunOptions(unlabel=HR.labels))
+    library.sync()
+    assert seen(library) == {"The garden of the ship.", GARDEN}
+
+
+@pytest.mark.parametrize("closed_first", [False, True])
+def test_a_restore_to_an_older_name_loses_no_label(library: Library, closed_first: bool) -> None:
+    write(library, "a.md", SECRET)
+    if closed_first:
+        library.add("a.md", options=HR)
+    move(library, "a.md", "b.md")
+    write(library, "b.md", GARDEN)
+    renamed = library.base.version
+    restore(library.base, renamed - 2)
+    library.sync()
+    if not closed_first:
+        assert seen(library) == {GARDEN}
+        library.add("b.md", options=HR)
+    assert seen(library) == seen(library, renamed) == seen(library, 1) == set()
+    assert seen(library, None, "hr") == {GARDEN}
 
 
 def test_what_is_added_into_a_folder_that_is_synced_with_labels_carries_them(library: Library) -> None:

@@ -24,7 +24,7 @@ from openbook.knowledge.check import check
 from openbook.knowledge.embeddings import BATCH, reembed
 from openbook.knowledge.ingest import RunOptions
 from openbook.knowledge.sliced_run import MAX_TRIES, SlicedRun, in_slices
-from openbook.knowledge.versions import prune
+from openbook.knowledge.versions import prune, tag
 from openbook.knowledge.write_lock import TURN, file_lock, write_lock
 from openbook.locks import is_held
 from openbook.records import Vectors
@@ -143,11 +143,25 @@ def test_labels_that_were_given_meanwhile_are_not_taken_away(shared: Shared) -> 
     assert shared.names(Scope()) == ["bridge.txt"]
 
 
-def test_the_work_of_a_run_that_was_killed_is_found_and_pruning_lets_it_be(shared: Shared) -> None:
+def test_other_writers_delete_nothing_of_a_run_that_lives(shared: Shared) -> None:
+    asked: list[int] = []
+
+    class Counting(Interrupted):
+        def embed_passages(self, texts: Sequence[str]) -> Vectors:
+            asked.append(len(texts))
+            return super().embed_passages(texts)
+
+    report = shared.run(Counting(lambda: None, lambda: prune(shared.other, 1), lambda: tag(shared.other, "now")))
+    assert sum(asked) == report.passages_embedded > 2 * BATCH
+    assert not list(shared.base.folder.glob(".run-*"))
+
+
+def test_an_interrupted_run_leaves_nothing(shared: Shared) -> None:
+    before = shared.counts()
     with pytest.raises(KeyboardInterrupt):
         shared.run(Interrupted(lambda: None, lambda: prune(shared.other, 1), killed))
-    assert shared.base.version == 1
-    assert 0 < shared.run().passages_embedded <= BATCH * 2 - 1 + BATCH
+    assert (shared.base.version, shared.counts()) == (1, before)
+    assert b"The ferry" not in shared.all_bytes()
 
 
 # --- the end of a run that nobody wants any more ----------------------------------------------------------------------

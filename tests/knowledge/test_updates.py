@@ -403,16 +403,6 @@ def test_a_label_given_by_name_stays_until_it_is_taken_away_or_purged(library: L
     assert open_to_all(library) == EVERYBODY
 
 
-def test_a_labelled_document_that_goes_while_another_comes_is_named(library: Library) -> None:
-    library.sync()
-    library.add("a.txt", options=HR)
-    (library.docs / "a.txt").rename(library.docs / "z.txt")
-    assert library.sync().left_labelled == ()  # renamed: the labels followed
-    (library.docs / "z.txt").unlink()
-    library.write("y.txt", "The same document, renamed and edited between two runs.")
-    assert library.sync().left_labelled == (library.path("z.txt"),)
-
-
 # --- several folders --------------------------------------------------------------------------------------------------
 
 
