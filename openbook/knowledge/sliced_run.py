@@ -33,13 +33,17 @@ class WriteConflict(Exception):
 
 
 class SlicedRun:
-    """`connection` reads at any time, and writes only within a slice. `stored`: ids of the contents that this run stored."""
+    """`connection` reads at any time, and writes only within a slice. `stored`: ids of the contents that this run stored.
+
+    `embedded`: the keys of vectors that it made or may reuse, where it may not reuse all.
+    """
 
     def __init__(
         self, base: KnowledgeBase, connection: Writer, timeout_s: float, check_cancelled: Callable[[], None]
     ) -> None:
         self.connection = connection
         self.stored: list[int] = []
+        self.embedded: set[bytes] = set()
         self.was_stopped = False
         self._base, self._timeout_s, self._check_cancelled = base, timeout_s, check_cancelled
         self._keeps_lock = False
