@@ -2,8 +2,8 @@
 
     python -m benchmarks.label_timing [--pairs 64] [--only search ask upload copy text page remove purge] [--seed 1]
 
-The server is a process of its own, with the default reader and embedder, on open documents. A caller with the label hr uploads a
-text for each pair, searches for it and asks about it. Then another caller, who holds no label, sends pairs of requests in
+The server is a process of its own, with the default reader and embedder, on some open documents and many short ones with the label
+hr. A caller with that label uploads a text for each pair, searches for it and asks about it. Then another caller, who holds no label, sends pairs of requests in
 alternating order: one about what only hr may see, and one of the same length about what nobody has stored.
 
   search   the first words of the text
@@ -44,7 +44,7 @@ from benchmarks.stored import default_embedder, opened, stored
 from openbook.config import Settings, load_settings
 from openbook.inference import load_embedder
 from openbook.inference.kv_cache import KVCache
-from openbook.knowledge import KnowledgeBase, add
+from openbook.knowledge import KnowledgeBase, RunOptions, add
 from openbook.serving.app import create_app
 from openbook.serving.configuration import Configuration
 from openbook.serving.keys import KeyFile
@@ -53,7 +53,7 @@ from openbook.serving.server import http_server, listen
 KINDS = ("search", "ask", "upload", "copy", "text", "page", "remove", "purge")
 CHARS = 3_000  # of a text
 QUERY_CHARS = 120
-OPEN = 20  # open documents
+OPEN, CLOSED = 20, 1_000  # documents that are there before
 WARM = 3  # pairs that are not counted
 
 
@@ -76,13 +76,14 @@ def measured(folder: Path, pairs: int, only: list[str], seed: int) -> list[dict[
     count = pairs + WARM
     texts = texts_of(OPEN + 2 * count, seed)
     open_, hidden, unknown = texts[:OPEN], texts[OPEN : OPEN + count], texts[OPEN + count :]
-    docs = folder / "docs"
-    docs.mkdir()
-    for number, text in enumerate(open_):
-        (docs / f"{number}.txt").write_text(text, encoding="utf-8")
     embedder = default_embedder()
     with closing(KnowledgeBase.ensure(folder / "kb", embedder.identity)) as base:
-        add(base, [docs], embedder)
+        for label, contents in (("", open_), ("hr", [f"Note {number}." for number in range(CLOSED)])):
+            docs = folder / f"docs-{label}"
+            docs.mkdir()
+            for number, text in enumerate(contents):
+                (docs / f"{number}.txt").write_text(text, encoding="utf-8")
+            add(base, [docs], embedder, RunOptions(labels=frozenset({label} - {""})))
     keys = KeyFile(folder / "home")
     with serving([sys.executable, "-m", "benchmarks.label_timing", "--serve", str(folder)]) as server:
         closed, other = (Client(server.port, keys.new("somebody", "admin", labels)[1]) for labels in (["hr"], []))

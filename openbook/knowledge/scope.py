@@ -69,8 +69,9 @@ def shown_to(labels: frozenset[str], *, in_any_version: bool) -> Condition:
     held = ", ".join(["''", *(f":{name}" for name in names)])  # no label is empty
     sql = f"(d.labels = '[]' OR NOT EXISTS (SELECT 1 FROM json_each(d.labels) WHERE value NOT IN ({held})))"
     if in_any_version:  # a label given later restricts the older versions too
+        # Of that document alone, so that its being there takes no time that tells.
         sql += (
-            " AND d.identity NOT IN (SELECT i.id FROM identities i, json_each(i.labels) l "
-            f"WHERE i.labels <> '[]' AND l.value NOT IN ({held}))"
+            " AND NOT EXISTS (SELECT 1 FROM identities i, json_each(i.labels) l "
+            f"WHERE i.id = d.identity AND i.labels <> '[]' AND l.value NOT IN ({held}))"
         )
     return Condition(sql, dict(zip(names, sorted(labels), strict=True)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections.abc import AsyncGenerator, Iterable, Iterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
@@ -15,9 +15,7 @@ from starlette.datastructures import Headers
 
 from openbook import deletion
 from openbook.knowledge.erasure import purge_is_unfinished
-from openbook.knowledge.ingest import RunOptions
 from openbook.models.lineage import Membership
-from openbook.parsers.sandbox import Parsed, ParserPool
 from openbook.serving.errors import ApiError
 from openbook.serving.schemas import parse_form
 from openbook.serving.uploads import upload_name_problem
@@ -146,29 +144,17 @@ def test_an_upload_of_the_text_of_a_hidden_document_is_told_as_any_other(server:
 
 
 def test_an_upload_of_the_text_of_a_hidden_document_is_as_much_work_as_any_other(serve: Serve) -> None:
-    embedder, parsed = HashEmbedder(), list[Path]()
+    server = serve(embedder=(embedder := HashEmbedder()))
 
-    class CountedParsers(ParserPool):
-        def parse_all(self, paths: Iterable[Path]) -> Iterator[tuple[Path, Parsed]]:
-            for path, outcome in super().parse_all(paths):
-                parsed.append(path)
-                yield path, outcome
-
-    server = serve(embedder=embedder, ingest=RunOptions(parsers=CountedParsers))
-    count = "SELECT count(*) FROM contents"
-
-    def done() -> list[int]:
-        stored: int = server.bases["kb"].connection.execute(count).fetchone()[0]
-        return [len(parsed), embedder.texts_embedded, stored]
-
-    def work(text: str, *labels: str) -> list[int]:
-        """How many files were parsed, texts embedded, and contents stored, which are then indexed too."""
-        before = done()
+    def work(text: str, *labels: str) -> tuple[int, int]:
+        """How many texts are embedded, and how many contents are there afterwards."""
+        before = embedder.texts_embedded
         upload(server, ("guess.txt", text.encode()), headers=server.key("write", *labels))
-        return [now - then for now, then in zip(done(), before, strict=True)]
+        (stored,) = server.bases["kb"].connection.execute("SELECT count(*) FROM contents").fetchone()
+        return embedder.texts_embedded - before, stored
 
-    assert work(SECRET) == work("Nobody has ever read this.") == [1, 1, 1]
-    assert work(SECRET, "hr") == [0, 0, 0]  # its holder may see the document
+    assert [work(SECRET), work("Nobody has ever read this.")] == [(1, 4), (1, 5)]
+    assert work(SECRET, "hr") == (0, 5)  # its holder may see the document
 
 
 def test_a_list_comes_in_pages_that_end_at_the_bound_where_no_limit_is_sent(serve: Serve) -> None:
