@@ -47,8 +47,12 @@ def embed_missing(
     *,
     table: str = TABLE,
     is_ours: IsOurs = lambda _: True,
+    reusable: Iterable[int] | None = None,
 ) -> int:
     """Embed what has no vector in `table` yet. Returns how many different texts that were.
+
+    `reusable`: the contents whose vectors save work; None: all. What this run embedded before does, too. Other texts are embedded even if
+    they have a vector, which stays.
 
     Raises WriteConflict when the table is not `is_ours` any more, or a purge deleted a passage meanwhile.
     """
@@ -56,15 +60,19 @@ def embed_missing(
     with run.slice() as connection:
         if not is_ours(connection):
             raise WriteConflict
+        for content in reusable or ():
+            rows = connection.execute("SELECT embedding_key FROM passages WHERE content_id = ?", (content,))
+            run.embedded.update(key for (key,) in rows)
         for content in sorted(set(contents)):
             rows = connection.execute(
-                f"SELECT p.embedding_key, p.id FROM passages p LEFT JOIN {table} e USING (embedding_key) "
-                "WHERE p.content_id = ? AND e.embedding_key IS NULL",
-                (content,),
+                f"SELECT p.embedding_key, p.id, e.embedding_key IS NULL FROM passages p LEFT JOIN {table} e USING (embedding_key) "
+                "WHERE p.content_id = ? AND (e.embedding_key IS NULL OR ?)",
+                (content, reusable is not None),
             )
             # The first that has the text, so that those of one content stay together.
-            for key, passage in rows.fetchall():
-                missing.setdefault(key, passage)
+            for key, passage, has_none in rows.fetchall():
+                if has_none or key not in run.embedded:
+                    missing.setdefault(key, passage)
     if not missing:
         return 0
     run.begin_long_work()
@@ -90,6 +98,8 @@ def embed_missing(
             # Another run may have embedded the same text meanwhile. In one order, so that two runs never wait for each other.
             sql = f"INSERT INTO {table} VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
             connection.executemany(sql, sorted(made))
+        if reusable is not None:
+            run.embedded.update(key for key, _ in batch)
     progress("embed", len(wanted), len(wanted))
     return len(wanted)
 

@@ -1,5 +1,5 @@
-"""Turns files into stored contents. A file whose size and times are unchanged is not read. One whose bytes are known is not parsed.
-All others are parsed in worker processes.
+"""Turns files into stored contents. A file whose size and times are unchanged is not read. One whose bytes are known is not parsed,
+if the caller may see a document that has them. All others are parsed in worker processes.
 
 Nothing here makes a version. What is stored is seen by nobody until a version refers to it.
 """
@@ -21,6 +21,7 @@ from openbook.knowledge.embeddings import embedding_key, embedding_texts
 from openbook.knowledge.identities import Change, DocumentState, Identity
 from openbook.knowledge.integrity import PassageRow
 from openbook.knowledge.passages import passage_id
+from openbook.knowledge.scope import shown_to
 from openbook.knowledge.sliced_run import SlicedRun, WriteConflict
 from openbook.knowledge.splitter import SPLITTER_VERSION, Sizing, split
 from openbook.knowledge.store import Connection
@@ -42,8 +43,9 @@ _RACY_NS = 2_000_000_000  # a file changed this shortly before it was read may c
 class RunOptions:
     """How a run parses files.
 
-    `labels`: access labels for every document of it; `unlabel`: those that `add` takes away; `may_state`: those that files may state
-    themselves (None: all). `retry`: parse failed files again, though nothing about them changed. `ocr`: Tesseract's languages
+    `labels`: access labels for every document of it; `unlabel`: those that `add` takes away. `held_labels`: those that the caller holds
+    (None: all). Files may state no others themselves, and what is stored saves no work unless a document shows it to the caller: time
+    must not tell what others have. `retry`: parse failed files again, though nothing about them changed. `ocr`: Tesseract's languages
     (`eng+deu`), empty for none. `parsers`: who parses, on this machine or others. `progress`: its stages "digest" (bytes are compared
     with what is known) and "read" (files are parsed) count files, "embed" counts passages. `check_cancelled` is called all the time; when it
     raises, the run ends with that and without a version.
@@ -52,7 +54,7 @@ class RunOptions:
     limits: Limits = field(default_factory=Limits)
     labels: frozenset[str] = frozenset()
     unlabel: frozenset[str] = frozenset()
-    may_state: frozenset[str] | None = None
+    held_labels: frozenset[str] | None = None
     retry: bool = False
     ocr: str = ""
     parsers: OpenParsers = ParserPool
@@ -141,6 +143,11 @@ class Ingest:
         rows = self._connection.execute("SELECT path, stat, outcome, reason FROM verdicts WHERE stat <> ''")
         self._before = {path: (stat, Verdict(path, outcome, reason)) for path, stat, outcome, reason in rows}
         self._batch = FileBatch(())
+        self._seen: set[int] | None = None  # contents that some version shows to the caller; None: all contents
+        if options.held_labels is not None:
+            shown = shown_to(options.held_labels, in_any_version=True)
+            rows = self._connection.execute(f"SELECT d.content_id FROM documents d WHERE {shown.sql}", shown.values)
+            self._seen = {content for (content,) in rows}
 
     def add(self, batch: FileBatch) -> Self:
         self._batch = batch
@@ -232,7 +239,22 @@ class Ingest:
             return None  # the parser will say so
         with opened(found.path) as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # a buffered file
-        return _content_of(self._connection, content_key(found.path, digest, self._parsed_by(found.path)))
+        return self._content_of(self._connection, content_key(found.path, digest, self._parsed_by(found.path)))
+
+    def _content_of(self, connection: Connection, key: Digest) -> int | None:
+        """The oldest content of these bytes that saves this caller work: one that it may see, or that this run stored."""
+        sql = "SELECT id FROM contents WHERE key >= ? AND key < ? ORDER BY id"  # the key alone, or with an id behind it
+        found = [int(content) for (content,) in connection.execute(sql, (key, f"{key}g"))]
+        return next(
+            (each for each in found if self._seen is None or each in self._seen or each in self._run.stored), None
+        )
+
+    def reusable(self, changes: Iterable[Change]) -> set[int] | None:
+        """The contents whose vectors save this caller work: of what comes, and of what it replaces. None: all contents."""
+        if self._seen is None:
+            return None
+        replaced = {self._live[change.path].content_id for change in changes if change.path in self._live}
+        return self._seen & replaced.union(change.content_id for change in changes)
 
     def _parsed_by(self, path: Path) -> str:
         return self._versions + _WITH_OCR if self._batch.ocr and may_need_ocr(path) else self._versions
@@ -241,12 +263,14 @@ class Ingest:
         """Store a text with its passages, unless it is stored. Returns the id of its row."""
         by = self._parsed_by(path)
         key = content_key(path, digest, by)
-        if (known := _content_of(self._connection, key)) is not None:
+        if (known := self._content_of(self._connection, key)) is not None:
             return known
         text_digest = sha256_hex(content.text.encode())
         spans = split(content, passage_chars=self._sizing.size)
         with self._run.slice(facts_only=True) as connection, schema.transaction(connection):
             (content_id,), ids = connection.next_ids("contents", 1), connection.next_ids("passages", len(spans))
+            if self._seen is not None:
+                key += f"{content_id:x}"  # so that it is new, whatever others have stored
             of_file = (content.text, content.title, content.media_type, content.source_chars)
             row = (content_id, key, by, *of_file, to_json(content.metadata))
             stored = connection.execute(
@@ -254,7 +278,7 @@ class Ingest:
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING",
                 (*row, integrity.row_digest(*row)),
             )
-            if not stored.rowcount and (known := _content_of(connection, key)) is not None:
+            if not stored.rowcount and (known := self._content_of(connection, key)) is not None:
                 return known  # another run stored it meanwhile
             connection.executemany(
                 "INSERT INTO passages (id, content_id, passage_id, start_char, end_char, page, headings, embedding_key, digest) "
@@ -264,6 +288,7 @@ class Ingest:
                     for number, span in zip(ids, spans, strict=True)
                 ),
             )
+        self._run.stored.append(content_id)
         return content_id
 
     def _settle(self, found: FoundFile, content_id: int, read_at_ns: int) -> None:
@@ -303,8 +328,8 @@ class Ingest:
         of_sidecar = read_sidecar(found.sidecar) if found.sidecar else ()
         whole = dict(merged(tuple(of_file.items()), of_text, of_sidecar))
         whole.pop(LABEL_KEY, None)
-        stated, may_state = labels_of(of_text, of_sidecar), self._options.may_state
-        if may_state is not None and (others := stated - may_state):
+        stated, held = labels_of(of_text, of_sidecar), self._options.held_labels
+        if held is not None and (others := stated - held):
             raise UnreadableFile(f"it states access labels that you do not hold: {', '.join(sorted(others))}")
         labels = stated | self._batch.labels
         given = set[str]().union(*(each.given_labels for each in known if live is None or each.is_live))
@@ -313,11 +338,6 @@ class Ingest:
             labels |= (self._batch.around.union(json.loads(live.labels) if live else ())) - self._unlabel
         given -= self._unlabel
         return to_json(tuple(whole.items())), json.dumps(sorted(labels | given)), json.dumps(sorted(given))
-
-
-def _content_of(connection: Connection, key: Digest) -> int | None:
-    row = connection.execute("SELECT id FROM contents WHERE key = ?", (key,)).fetchone()
-    return None if row is None else int(row[0])
 
 
 def _passage_row(row_id: int, content_id: int, text_digest: str, content: Content, span: PassageSpan) -> PassageRow:

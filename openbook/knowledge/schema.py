@@ -40,7 +40,7 @@ CREATE TABLE IF NOT EXISTS tags (
 CREATE TABLE IF NOT EXISTS sources (folder TEXT PRIMARY KEY, rules TEXT NOT NULL) WITHOUT ROWID;
 
 -- The text of one file as read. `key` names the file's bytes and the code that read and split them; `code` the code
--- alone. `title` is the text's own, empty when it has none: a file's name belongs to the document. Ids are never used
+-- alone. What a caller with labels stores has its own id behind the key: see `Ingest`. `title` is the text's own, empty when it has none: a file's name belongs to the document. Ids are never used
 -- twice, because indexes name contents by them.
 CREATE TABLE IF NOT EXISTS contents (
   id INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL UNIQUE, code TEXT NOT NULL, text TEXT NOT NULL,
@@ -54,7 +54,7 @@ CREATE TABLE IF NOT EXISTS passages (
 CREATE INDEX IF NOT EXISTS passages_by_content ON passages (content_id);
 CREATE INDEX IF NOT EXISTS passages_by_passage_id ON passages (passage_id);
 
--- Vectors by the SHA-256 of the text that was embedded, float16 little-endian: no text is embedded twice.
+-- Vectors by the SHA-256 of the text that was embedded, float16 little-endian: each text has one.
 CREATE TABLE IF NOT EXISTS embeddings {_EMBEDDINGS};
 
 -- A document, whatever its names and texts were: where it is, or was last, and the access labels that it carries now, or

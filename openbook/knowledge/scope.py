@@ -53,17 +53,25 @@ def condition(scope: Scope | None, version: int) -> Condition:
     sql, values = held_in(":version"), dict[str, object](version=version)
     if scope is None:
         return Condition(sql, values)
-    names = [f"label{i}" for i in range(len(scope.labels))]
-    values.update(zip(names, sorted(scope.labels), strict=True))
-    held = ", ".join(["''", *(f":{name}" for name in names)])  # no label is empty
-    sql += f" AND (d.labels = '[]' OR NOT EXISTS (SELECT 1 FROM json_each(d.labels) WHERE value NOT IN ({held})))"
-    if scope.as_of is not None:  # a label given later restricts the older versions too
-        sql += (
-            " AND d.identity NOT IN (SELECT i.id FROM identities i, json_each(i.labels) l "
-            f"WHERE i.labels <> '[]' AND l.value NOT IN ({held}))"
-        )
+    shown = shown_to(scope.labels, in_any_version=scope.as_of is not None)
+    sql += f" AND {shown.sql}"
+    values.update(shown.values)
     if scope.where:
         asked = parse_filter(scope.where)
         sql += f" AND ({asked.sql})"
         values.update(asked.values)
     return Condition(sql, values)
+
+
+def shown_to(labels: frozenset[str], *, in_any_version: bool) -> Condition:
+    """The documents that carry no other labels. Without `in_any_version`, of the newest version alone."""
+    names = [f"label{i}" for i in range(len(labels))]
+    held = ", ".join(["''", *(f":{name}" for name in names)])  # no label is empty
+    sql = f"(d.labels = '[]' OR NOT EXISTS (SELECT 1 FROM json_each(d.labels) WHERE value NOT IN ({held})))"
+    if in_any_version:  # a label given later restricts the older versions too
+        # Of that document alone, so that its being there takes no time that tells.
+        sql += (
+            " AND NOT EXISTS (SELECT 1 FROM identities i, json_each(i.labels) l "
+            f"WHERE i.id = d.identity AND i.labels <> '[]' AND l.value NOT IN ({held}))"
+        )
+    return Condition(sql, dict(zip(names, sorted(labels), strict=True)))

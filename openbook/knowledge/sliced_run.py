@@ -35,12 +35,17 @@ class WriteConflict(Exception):
 
 
 class SlicedRun:
-    """`connection` reads at any time, and writes only within a slice."""
+    """`connection` reads at any time, and writes only within a slice. `stored`: ids of the contents that this run stored.
+
+    `embedded`: the keys of vectors that it made or may reuse, where it may not reuse all.
+    """
 
     def __init__(
         self, base: KnowledgeBase, connection: Writer, timeout_s: float, check_cancelled: Callable[[], None]
     ) -> None:
         self.connection = connection
+        self.stored: list[int] = []
+        self.embedded: set[bytes] = set()
         self.check_cancelled = check_cancelled  # call it between two pieces of work: it raises when the run should end
         self._base, self._timeout_s = base, timeout_s
         self._alive, self._is_locked = ExitStack(), False

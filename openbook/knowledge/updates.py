@@ -281,7 +281,7 @@ def _run(
     changes = list(follow_renames(known, waiting_names(connection), run_changes))
     changes += _relabelled(live, batches, {change.path for change in changes} | removed.keys())
     contents = {change.content_id for change in changes}
-    embedded = embed_missing(run, contents, embedder, options.progress)
+    embedded = embed_missing(run, contents, embedder, options.progress, reusable=ingest.reusable(changes))
     verdicts = _all_verdicts(live, ingest.verdicts, changes, removed)
 
     def also() -> None:
@@ -303,15 +303,20 @@ def _run(
             f"WHERE id IN {IDS}",
             ids,
         ).fetchone()
-        open_copies = connection.execute(
-            "SELECT path FROM documents WHERE removed_in IS NULL AND labels = '[]' AND content_id IN (SELECT content_id "
-            f"FROM documents WHERE removed_in IS NULL AND labels <> '[]' AND content_id IN {IDS}) "
-            "ORDER BY path",
-            ids,
-        ).fetchall()
+        copies = _open_copies(connection, contents) if options.held_labels is None else ()  # others are not told
     taken_over = {change.path: change.taken_over for change in changes if change.taken_over}
-    copies = tuple(path for (path,) in open_copies)
     return Report(version, verdicts, embedded, characters, source_characters, taken_over, copies)
+
+
+def _open_copies(connection: Connection, contents: Collection[int]) -> tuple[str, ...]:
+    """Open documents with the text of one that carries labels, where one of `contents` is that text."""
+    # The same text may have been stored for several callers. A passage's id names its whole text, and its place in it.
+    same = "SELECT q.content_id FROM passages p JOIN passages q USING (passage_id) WHERE p.start_char = 0 AND p.content_id IN"
+    closed = (
+        f"SELECT content_id FROM documents WHERE removed_in IS NULL AND labels <> '[]' AND content_id IN ({same} {IDS})"
+    )
+    sql = f"SELECT path FROM documents WHERE removed_in IS NULL AND labels = '[]' AND content_id IN ({same} ({closed})) ORDER BY path"
+    return tuple(path for (path,) in connection.execute(sql, {"ids": json.dumps(sorted(contents))}))
 
 
 def _synced(connection: Connection, batches: Sequence[FileBatch]) -> tuple[str, ...]:

@@ -64,7 +64,7 @@ async def upload(call: CurrentCall, body: Annotated[UploadBody, Form(media_type=
             files[name] = each.file
     if not files:
         raise invalid(refused[0][1].reason, "file", "invalid_file_name")
-    options = replace(service.configuration.ingest, labels=labels, may_state=call.caller.labels)
+    options = replace(service.configuration.ingest, labels=labels, held_labels=call.caller.labels)
     folder = service.configuration.settings.uploads_dir / base.id / call.caller.id
 
     def work(stop: Stop) -> tuple[int, list[Verdict]]:

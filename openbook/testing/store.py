@@ -135,6 +135,13 @@ class StoreSuite:
             assert base.search("ferry", here.embedder)[1] == []
             assert not base.shows_all_to(frozenset({"board"}))
             assert base.shows_all_to(frozenset({"crew"}))
+            # Only who may see a document with a text is spared the work.
+            for name, held, embedded in (("of-crew", {"crew"}, 0), ("guess", set[str](), 1), ("again", set[str](), 0)):
+                path = here.root.parent / f"{name}.txt"
+                path.write_text("The ferry.")
+                options = RunOptions(labels=frozenset(held), held_labels=frozenset(held))
+                assert add(base, [path], here.embedder, options).passages_embedded == embedded, name
+            here.check()
 
     def test_what_an_ended_run_left_goes_with_the_next_change_and_what_a_living_one_stored_stays(self) -> None:
         with _files(self.make_place()) as here:

@@ -19,6 +19,7 @@ from openbook.models.lineage import Membership
 from openbook.serving.errors import ApiError
 from openbook.serving.schemas import parse_form
 from openbook.serving.uploads import upload_name_problem
+from openbook.testing import HashEmbedder
 from tests.serving.conftest import SECRET, Running, Serve, code
 
 TOWER = b"The tower of Lund is 55 metres high. It was built in 1145."
@@ -140,6 +141,20 @@ def test_an_upload_of_the_text_of_a_hidden_document_is_told_as_any_other(server:
     verdict = upload(server, ("guess.txt", SECRET.encode()))[0]
     assert (verdict["outcome"], verdict["reason"]) == ("added", "")
     assert listed(server) == sorted([*before, verdict["path"]])  # a document of its own, and nothing more of the other
+
+
+def test_an_upload_of_the_text_of_a_hidden_document_is_as_much_work_as_any_other(serve: Serve) -> None:
+    server = serve(embedder=(embedder := HashEmbedder()))
+
+    def work(text: str, *labels: str) -> tuple[int, int]:
+        """How many texts are embedded, and how many contents are there afterwards."""
+        before = embedder.texts_embedded
+        upload(server, ("guess.txt", text.encode()), headers=server.key("write", *labels))
+        (stored,) = server.bases["kb"].connection.execute("SELECT count(*) FROM contents").fetchone()
+        return embedder.texts_embedded - before, stored
+
+    assert [work(SECRET), work("Nobody has ever read this.")] == [(1, 4), (1, 5)]
+    assert work(SECRET, "hr") == (0, 5)  # its holder may see the document
 
 
 def test_a_list_comes_in_pages_that_end_at_the_bound_where_no_limit_is_sent(serve: Serve) -> None:
