@@ -13,7 +13,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -46,7 +46,7 @@ def start_postgres(folder: Path) -> str:
         )
     if not (data / "PG_VERSION").is_file():
         _make_data(folder, data)
-    port = _last_port(folder) or free_ports("127.0.0.1", 1)[0]
+    port = _last_port(folder) or free_ports(1)[0]
     options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories=''"
     _run(folder, "pg_ctl", "-D", data, "-l", folder / "log", "-t", _START_S, "-w", "-o", options, "start")
     (folder / "port").write_text(f"{port}\n")
@@ -55,9 +55,14 @@ def start_postgres(folder: Path) -> str:
 
 
 def stop_postgres(folder: Path) -> None:
-    """Stop the server; nothing when none runs. What is committed stays in `folder`."""
+    """Stop the server, also one that is just starting; nothing when none runs. What is committed stays in `folder`."""
+    import psutil
+
     folder = folder.absolute()
-    if _server_of(folder / "data"):
+    command: list[str] = []
+    with suppress(OSError, ValueError, IndexError, psutil.Error):
+        command = psutil.Process(int((folder / "data" / "postmaster.pid").read_text().split()[0])).cmdline()
+    if str(folder / "data") in command:  # and not another process that got that number
         _run(folder, "pg_ctl", "-D", folder / "data", "-m", "fast", "-w", "stop")
 
 
@@ -179,10 +184,10 @@ def listens(port: int) -> bool:
         return client.connect_ex(("127.0.0.1", port)) == 0
 
 
-def free_ports(host: str, count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Ports of this machine at which nobody listens, outside of the range that Ray gives to its workers."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
-            each.bind((host, 0))
+            each.bind(("127.0.0.1", 0))
         return [int(each.getsockname()[1]) for each in sockets]
