@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args, get_type_hints
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
@@ -37,18 +37,30 @@ _BOUNDS: dict[str, tuple[float, float]] = {  # both inclusive
 }
 
 
-_SECRET = re.compile("pass(?!file)|secret|token|key", re.IGNORECASE)  # in the name of a parameter of a URL
+_SECRET = re.compile("pass(?!file)|secret|token|key")  # in the name of a parameter of a URL
+# No `@` but the one after the password, and only numbers as ports: then no part of a password stands anywhere else.
+_URL = re.compile(
+    r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)(?:(?P<user>[^:/?#@]*)(?::[^/?#@]*)?@)?"
+    r"(?P<rest>(?:\[[^\[\]/?#@]*\]|[^\[\]/?#@:]|:\d*(?=[,/?#]|\Z))*(?:/[^?#@]*)?)"
+    r"(?:\?(?P<query>[^#@]*))?(?:#[^@]*)?"
+)
 
 
 class DatabaseUrl:
     """A knowledge base in a database, such as `postgresql://user@host/name`. `str` and `repr` of it show no password.
 
-    It is not a dataclass, so that nothing writes it out field by field.
+    It is not a dataclass, so that nothing writes it out field by field. Raises ConfigError for a URL in which nobody can tell
+    where the password ends, so that no library reads a part of it as a host or a name, and prints it.
     """
 
     __slots__ = ("url",)
 
     def __init__(self, url: str) -> None:
+        if not (url.isprintable() and _URL.fullmatch(url)):
+            raise ConfigError(
+                f"{shown_url(url)} is not a URL of a database. Write it like postgresql://user@host/name, and in a user, password "
+                "or value write / ? # @ : & % as %2F %3F %23 %40 %3A %26 %25. PGPASSWORD can hold the password instead."
+            )
         self.url = url
 
     def __eq__(self, other: object) -> bool:
@@ -67,7 +79,7 @@ class DatabaseUrl:
         return urlsplit(self.url).path.rpartition("/")[2]
 
     def __str__(self) -> str:
-        return _without_secrets(self.url)
+        return shown_url(self.url)
 
     def __repr__(self) -> str:
         return f"DatabaseUrl({str(self)!r})"
@@ -76,16 +88,20 @@ class DatabaseUrl:
 Place: TypeAlias = Path | DatabaseUrl  # of a knowledge base
 
 
-def _without_secrets(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-    except ValueError:  # a host in one bracket
-        return f"{url.partition('://')[0]}://..."
-    user, at, host = parts.netloc.rpartition("@")
-    values = parse_qsl(parts.query, keep_blank_values=True)
-    shown = [(key, _without_secrets(value)) for key, value in values if not _SECRET.search(key)]
-    query = urlencode(shown, safe="/:", quote_via=quote)
-    return urlunsplit((parts.scheme, f"{user.partition(':')[0]}{at}{host}", parts.path, query, ""))
+def shown_url(url: str) -> str:
+    """A URL without its credentials: no more than its scheme where nobody can tell what they are."""
+    found = _URL.fullmatch(url) if url.isprintable() else None
+    if found is None:
+        return re.split(r"[^\w+.-]", url, maxsplit=1)[0] + "://..."
+    query = []
+    for part in (found["query"] or "").split("&"):
+        name, _, value = part.partition("=")
+        inner = unquote(unquote(value))  # also of a URL that is encoded twice
+        if not re.fullmatch("[a-z_]+", name) or _SECRET.search(name) or ("://" in inner and shown_url(inner) != inner):
+            break  # what follows may belong to a secret with an `&`
+        query.append(part)
+    user = "" if found["user"] is None else f"{found['user']}@"
+    return f"{found['scheme']}{user}{found['rest']}{'?' * bool(query)}{'&'.join(query)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,8 +224,9 @@ def _checked(key: str, value: object, kind: Any, source: str) -> object:
 
 
 def parse_place(text: str, *, source: str) -> Place:
-    """Where a knowledge base is: a folder, or what begins with `name://`. Raises ConfigError."""
-    return DatabaseUrl(text) if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", text) else _path(text, source=source)
+    """Where a knowledge base is: a folder, or what holds `://`. Raises ConfigError."""
+    is_url = "://" in text or re.match(r"\s*postgres(ql)?:", text)
+    return DatabaseUrl(text.strip()) if is_url else _path(text, source=source)
 
 
 def _path(text: str, *, source: str) -> Path:

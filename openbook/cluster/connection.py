@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
+import sys
+import tempfile
 import threading
+from contextlib import ExitStack
 from types import ModuleType
 from typing import Any
 
@@ -17,7 +21,7 @@ LOCAL, AUTO, CLIENT = "local", "auto", "ray://"
 CONNECT_S = 5.0  # for the first answer of the machine at an address; Ray itself would wait for minutes
 _HOST_AND_PORT = re.compile(r"(?:ray://)?(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})")
 
-_has_joined = False  # by `connect`, so that `disconnect` leaves what others began alone
+_joined = ExitStack()  # what `connect` began; `disconnect` leaves what others began alone
 
 
 def connect(address: str) -> None:
@@ -28,27 +32,34 @@ def connect(address: str) -> None:
 
     Raises ConfigError for an address of another form or without Ray, ClusterError when no cluster lets this process in.
     """
-    global _has_joined
+    global _joined
     ray = ray_module()
     if ray.is_initialized():
         return
     address = resolved(address)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    if address == LOCAL:
-        options |= {"num_cpus": available_cores(), "include_dashboard": False}
-    elif address != AUTO:
-        _check_somebody_listens(address)
     before = signal.getsignal(signal.SIGTERM)  # which Ray takes over
-    try:
-        ray.init(address, **options)
-    except Exception as error:  # Ray raises a bare one when a machine is too slow
-        raise ClusterError(_sentence(address, error)) from error
-    finally:
-        if threading.current_thread() is threading.main_thread():  # no other may set it, and Ray does so in no other
-            signal.signal(signal.SIGTERM, before)
-    # Deaths of workers are dealt with; Ray would also print them, to standard output.
-    ray._private.worker._worker_logs_enabled = False
-    _has_joined = True
+    with ExitStack() as begun:
+        if address == LOCAL:
+            scratch = new_scratch()
+            begun.callback(shutil.rmtree, scratch, ignore_errors=True)
+            options |= {"num_cpus": available_cores(), "include_dashboard": False, "_temp_dir": f"{scratch}/ray"}
+            # Then Ray takes 127.0.0.1 for this machine, and listens there alone.
+            ray._private.ray_constants.ENABLE_RAY_CLUSTER = False
+        elif address != AUTO:
+            _check_somebody_listens(address)
+        try:
+            ray.init(address, **options)
+        except Exception as error:  # Ray raises a bare one when a machine is too slow
+            raise ClusterError(_sentence(address, error)) from error
+        finally:
+            # No other thread may set it, and Ray does so in no other.
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, before)
+        # Deaths of workers are dealt with; Ray would also print them, to standard output.
+        ray._private.worker._worker_logs_enabled = False
+        begun.callback(ray.shutdown)
+        _joined = begun.pop_all()
 
 
 def resolved(address: str) -> str:
@@ -58,10 +69,13 @@ def resolved(address: str) -> str:
 
 def disconnect() -> None:
     """Leave the cluster that `connect` joined, and end it when it was `local`."""
-    global _has_joined
-    if _has_joined:
-        _has_joined = False
-        ray_module().shutdown()
+    _joined.close()
+
+
+def new_scratch() -> str:
+    """A folder for Ray, which opens the one that it makes there to everybody: this one is closed to other users."""
+    parent = "/tmp" if sys.platform == "darwin" else None  # noqa: S108  # where the path of a socket may have 103 bytes only
+    return tempfile.mkdtemp(prefix="openbook-ray-", dir=parent)
 
 
 def ray_module() -> ModuleType:

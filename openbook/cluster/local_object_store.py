@@ -57,7 +57,7 @@ def start_object_store(folder: Path) -> str:
         make_folder(folder / "data")
     server = _last(folder)
     if not is_held(_lock(folder)):
-        server = _start(folder, server.ports if server else free_ports("127.0.0.1", len(_PORTS)))
+        server = _start(folder, server.ports if server else free_ports(len(_PORTS)))
         replace_file(_record(folder), canonical_json(asdict(server)))
     if server is None:
         raise StorageError(

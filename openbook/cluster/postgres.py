@@ -74,7 +74,7 @@ class PostgresStore:
             given = conninfo_to_dict(url, **{key: value for key, value in pairs if key != "blobs"})
             self._conninfo = make_conninfo("", **{**DEFAULTS, **given})
         except psycopg.Error as error:
-            said = first_line(error).partition(': "')[0]  # it may quote the URL, with its password
+            said = first_line(error).partition('"')[0].strip(" :")  # it may quote a part of the password
             raise ConfigError(
                 f"{place} is not a URL of a database: {said}. Write it like postgresql://user@host/name."
             ) from None

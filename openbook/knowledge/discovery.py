@@ -25,7 +25,7 @@ _NO_STAR = re.compile(r"\\.|\[[^\]]*\]")
 _MAX_STARS = 2  # of a line: parts `**`, and * beyond the first of a name
 _MAX_STARS_IN_ALL = 100  # of a file: * beyond the first of a name
 _LEFT_OUT = frozenset({"__pycache__", "node_modules"})
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+_URL = re.compile(r"[\s'\"]*([A-Za-z][A-Za-z0-9+.-]+):/")
 _ESCAPED = re.compile(r"\\([ntr\\]|x[0-9a-f]{2}|u[0-9a-f]{4}|U00(?:0[0-9a-f]|10)[0-9a-f]{4})")
 
 
@@ -127,26 +127,27 @@ def _shown(character: str) -> str:
 
 def check_exists(path: Path) -> None:
     """Raises KnowledgeError, with the nearest name beside it, when nothing is there."""
+    shown = display_path(path)
+    if url := _URL.match(shown):
+        may_hold_password = "@" in shown or not url[1].startswith("http")
+        shown = f"{url[1]}://{'...' if may_hold_password else shown[url.end() :]}"  # a path holds no two slashes side by side
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError) as error:
         if path.is_symlink():
-            raise KnowledgeError(f"{display_path(path)} is a broken link.") from error
+            raise KnowledgeError(f"{shown} is a broken link.") from error
         if str(path) == "-":
             raise KnowledgeError("Standard input (-) is not read here. Save it to a file and give its name.") from error
-        if _URL.match(str(path)):
-            url = display_path(path).replace(":/", "://", 1)  # a path holds no two slashes side by side
+        if url:
             raise KnowledgeError(
-                f"{url} is an address, and nothing is fetched from the network. Download it first, for instance with "
-                f"curl -L -o FILE {url}, and give the file's name."
+                f"{shown} is an address, and nothing is fetched from the network. Download it first, for instance with "
+                f"curl -L -o FILE {shown}, and give the file's name."
             ) from error
-        raise KnowledgeError(
-            f"No such file or folder: {display_path(path)}.{did_you_mean(path.name, _siblings(path))}"
-        ) from error
+        raise KnowledgeError(f"No such file or folder: {shown}.{did_you_mean(path.name, _siblings(path))}") from error
     except OSError as error:
-        raise KnowledgeError(f"Cannot open {display_path(path)}: {os_reason(error)}.") from error
+        raise KnowledgeError(f"Cannot open {shown}: {os_reason(error)}.") from error
     except ValueError as error:  # a NUL in the name
-        raise KnowledgeError(f"{display_path(path)} is not a valid path.") from error
+        raise KnowledgeError(f"{shown} is not a valid path.") from error
 
 
 def _siblings(path: Path) -> list[str]:

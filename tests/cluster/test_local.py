@@ -1,6 +1,6 @@
 """A cluster on one machine. PostgreSQL and the object store are real; Ray is a stand-in that starts processes of its names at once.
 
-The real one, for a minute, is in `test_cluster_page.py`.
+The real one is in `test_cluster_page.py` and `test_listeners.py`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -28,27 +27,25 @@ from tests.serving.conftest import eventually
 
 # `ray start`: what it is asked for becomes processes, which last until they are ended, whoever started them.
 RAY_START = """
-import pathlib, subprocess, sys
-options = dict(word.removeprefix("--").split("=", 1) for word in sys.argv[2:] if "=" in word)
-note = pathlib.Path(__file__).with_name("scratch")
-if "--head" in sys.argv:
-    note.write_text(options["temp-dir"])
-folder = note.read_text()
-for program, words in [("gcs_server", []), ("raylet", ["--head"])] if "--head" in sys.argv else [("raylet", [])]:
-    command = [f"/ray/{program}", "-c", "sleep 300 & wait", f"--session-dir={folder}/session", *words]
-    subprocess.Popen(command, executable="/bin/bash", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+import os, subprocess, sys
+def main():
+    head = "--head" in sys.argv
+    for program, words in [("gcs_server", []), ("raylet", ["--head"]), ("python", [])] if head else [("raylet", [])]:
+        command = [f"/ray/{program}", "-c", f"sleep 300 & wait # {os.environ['RAY_TMPDIR']}", *words]
+        subprocess.Popen(command, executable="/bin/bash", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 """
-RAY_FAILS = "raise SystemExit('The address is in use.')"
-RAY_HANGS = "import time; time.sleep(300)"
+RAY_FAILS = "def main(): raise SystemExit('The address is in use.')"
+RAY_HANGS = "import time\ndef main(): time.sleep(300)"
 
 
 @pytest.fixture
 def ray_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What `python -m ray.scripts.scripts` runs."""
+    """The module with what `ray` runs."""
     file = tmp_path / "stand-in" / "ray" / "scripts" / "scripts.py"
-    file.parent.mkdir(parents=True)
-    for package in (file.parent, file.parent.parent):
+    for package in (file.parents[1], file.parent, file.parents[1] / "_private"):
+        package.mkdir(parents=True)
         (package / "__init__.py").touch()
+    (package / "services.py").touch()
     file.write_text(RAY_START)
     monkeypatch.setenv("PYTHONPATH", f"{file.parents[2]}{os.pathsep}{ROOT}")
     return file
@@ -131,13 +128,16 @@ def test_its_life(home: Path, out: Out) -> None:
     before = local.running(state)
     assert not before.whole
     out.ok("up", "--local", 1)
-    after = local.running(replace(state, ray=""))
+    assert not Path(state.scratch).exists()
+    anew = local.read_state(home)
+    assert anew is not None
+    after = local.running(anew)
     assert after.whole
     assert after.services[:2] == before.services[:2]
     assert not set(after.workers) & set(before.workers)
 
     out.ok("down", "--delete", "--yes")
-    assert left_of(state) == []
+    assert left_of(state) + left_of(anew) == []
     assert list(home.iterdir()) == []
 
 

@@ -24,7 +24,7 @@ def test_two_machines_share_segments_and_a_purge_reaches_all_of_them(
         (docs / f"plain{number}.txt").write_text(f"The ferry number {number} leaves at {number} o'clock sharp.")
     (docs / "secret.txt").write_text(SECRET)
     shared = object_store_url.replace("?", "/machines?")
-    user = object_store_url.replace("//", "//key:hunter2@", 1).replace("?", "/machines?")
+    user = object_store_url.replace("//", "//key:hunter2%40", 1).replace("?", "/machines?")
     place = DatabaseUrl(f"{new_postgres_url}&blobs={user}")
 
     def machine(name: str) -> KnowledgeBase:
