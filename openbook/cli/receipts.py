@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,16 +15,26 @@ import click
 
 import openbook
 from openbook.cli import context, display
-from openbook.cli.options import JSON, PATH, PLACE
+from openbook.cli.options import JSON, KB, PATH, PLACE
 from openbook.config import Place
-from openbook.errors import ConfigError, EngineError, KnowledgeBaseMissing, OpenBookError, ProofError, ReceiptError
+from openbook.errors import (
+    ConfigError,
+    EngineError,
+    KnowledgeBaseMissing,
+    KnowledgeError,
+    OpenBookError,
+    ProofError,
+    ReceiptError,
+    UnreadableFile,
+)
 from openbook.files import storage_errors
+from openbook.records import Receipt
 
 if TYPE_CHECKING:
-    from openbook import FrozenModel, KnowledgeBase, Receipt
+    from openbook import FrozenModel, KnowledgeBase
     from openbook.config import Settings
     from openbook.replay import ReplayResult
-    from openbook.signatures import PurgeProof
+    from openbook.signatures import AbsenceProof, PurgeProof, ScannedFiles
 
 _FILE = click.Path(path_type=Path, allow_dash=True)
 
@@ -157,17 +169,35 @@ def verify_log(folder: Path, head: str | None, as_json: bool) -> None:
 @click.argument("file", type=_FILE, required=False)
 @click.option("--key", default="", help="The signer's public key, obtained from the signer, never from FILE.")
 @click.option("--show-key", is_flag=True, help="Show your own public key instead, for others to verify with.")
+@click.option(
+    "--absent", metavar="TEXT|FILE", help="Instead, look for a text, or that of a file, wherever a purge looks."
+)
+@click.option(
+    "--proof", type=PATH, help="With --absent: write a signed proof, without the text. Needs FILE's key to verify."
+)
+@KB
 @JSON
-def verify(file: Path | None, key: str, show_key: bool, as_json: bool) -> None:
-    """Check a signed document with the signer's public key.
+def verify(
+    file: Path | None, key: str, show_key: bool, absent: str | None, proof: Path | None, kb: Place | None, as_json: bool
+) -> None:
+    """Check a signed document with the signer's public key, or that a text is nowhere.
 
-    FILE is what `openbook purge --proof` or `openbook ask --sign` wrote; `-` is standard input. Nothing else is needed,
-    and nothing is written. Exits with 0 only when the holder of that key signed it and no byte was changed since.
+    FILE is what `--proof` of `openbook purge` and `verify`, or `openbook ask --sign`, wrote; `-` is standard input. Nothing
+    else is needed, and nothing is written. Exits with 0 only when the holder of that key signed it and no byte was changed
+    since.
+
+    With --absent it exits with 0 only when no trace of the text was found and nothing was out of reach. It changes nothing
+    and stores the text nowhere; `--absent -` reads it from standard input.
     """
     from openbook import signatures
 
-    if show_key == (file is not None):
-        raise ConfigError("Give a FILE to verify, or --show-key.")
+    if [file is not None, show_key, absent is not None].count(True) != 1:
+        raise ConfigError("Give one of these: a FILE to verify, --absent TEXT, or --show-key.")
+    if absent is not None:
+        _look_for(absent, kb, proof, as_json)
+        return
+    if proof is not None or kb is not None:
+        raise ConfigError("--proof and --kb go with --absent.")
     if file is None:
         own = signatures.public_key(context.read_settings().home)
         value = {"public_key": own, "fingerprint": signatures.fingerprint_of(own)}
@@ -188,27 +218,92 @@ def verify(file: Path | None, key: str, show_key: bool, as_json: bool) -> None:
         )
     content = signed.content
     about = {"verified": True, "public_key": signed.public_key, "fingerprint": signed.fingerprint, "content": content}
-    stated = _purge_lines(content) if isinstance(content, signatures.PurgeProof) else _receipt_lines(content)
+    stated = _receipt_lines(content) if isinstance(content, Receipt) else _proof_lines(content)
     lines = [" ".join(line.split()) for line in stated]  # what was signed cannot write a line of its own
     signer = f"Verified: signed by the key of fingerprint {signed.fingerprint}. Its holder states:"
     display.show(as_json, about, display.say_each, [signer, *lines])
 
 
-def _purge_lines(proof: PurgeProof) -> list[str]:
-    files, size = sum(each.files for each in proof.scanned), sum(each.bytes for each in proof.scanned)
-    what = f"{display.count(proof.deleted.documents, 'document')} (passages: {proof.deleted.passages:,})"
+def _proof_lines(proof: PurgeProof | AbsenceProof) -> list[str]:
+    from openbook.signatures import PurgeProof
+
     base = f"version {proof.knowledge_base_version} of the knowledge base {proof.knowledge_base}"
-    lines = [
-        f"OpenBook {proof.openbook_version} purged {what} at {proof.time}; {base} began.",
-        *(f"SHA-256 of a text: {digest}" for digest in proof.texts),
-        *(f"SHA-256 of a path: {digest}" for digest in proof.paths),
-        f"Scanned {files:,} files, {size:,} bytes; no trace of the documents is in them.",
-        *(f"Out of reach: {len(each.paths):,} ({each.reason})" for each in proof.out_of_reach),
-        *(f"A model that has learned from them: {digest}" for digest in proof.models_that_learned_it),
-    ]
-    if proof.may_hold_traces:
+    base += f" ({proof.store})" if proof.store else ""
+    silent = (
+        "this proof is of an older format and does not say what was beyond reach, such as backups or a database's log."
+    )
+    lines = [f"Does not prove: {each}" for each in proof.beyond_reach or (silent,)]
+    if isinstance(proof, PurgeProof):
+        what = f"{display.count(proof.deleted.documents, 'document')} (passages: {proof.deleted.passages:,})"
+        lines.append(f"OpenBook {proof.openbook_version} purged {what} at {proof.time}; {base} began.")
+        lines += [f"SHA-256 of a text: {digest}" for digest in proof.texts]
+        lines += [f"SHA-256 of a path: {digest}" for digest in proof.paths]
+    else:
+        lines.append(f"OpenBook {proof.openbook_version} looked for a text at {proof.time}, in {base}.")
+        lines.append(f"SHA-256 of the text: {proof.text}")
+    lines.append(f"No trace of it in {_counts(proof.scanned)}.")
+    lines += [f"Out of reach: {len(each.paths):,} ({each.reason})" for each in proof.out_of_reach]
+    if isinstance(proof, PurgeProof):
+        lines += [f"A model that has learned from it: {digest}" for digest in proof.models_that_learned_it]
+    if any(each.reason != "weights" for each in proof.out_of_reach):
         lines.append("This does NOT prove that nothing is left.")
     return lines
+
+
+def _counts(scanned: Sequence[ScannedFiles]) -> str:
+    return ", ".join(f"{each.place}: {each.files:,} ({each.bytes:,} bytes)" for each in scanned if each.files)
+
+
+def _look_for(text_or_file: str, kb: Place | None, proof: Path | None, as_json: bool) -> None:
+    from openbook.absence import look_for, proof_of_absence
+    from openbook.deletion import PurgeTargets
+
+    settings = context.read_settings(kb=kb)
+    base = context.open_base(settings)
+    if proof is not None:
+        context.check_signing(proof, settings)
+    result = look_for(base, _text_of(text_or_file, settings), PurgeTargets.of(settings))
+    is_absent = not result.places
+    lines = [f"Found: {display.short_path(place)}" for place in result.places]
+    if is_absent:
+        if proof is not None:
+            context.write_signed(proof, settings, proof_of_absence(result, base))
+        lines += [f"Does not prove: {each}" for each in result.beyond_reach]
+        lines += [f"Not looked at: {each.path} ({each.reason}): {each.advice}" for each in result.not_clean]
+        lines.append(
+            f"No trace of the text in {_counts(result.scanned)}, as of {result.time} and version {result.version}."
+        )
+    display.show(as_json, {"absent": is_absent, **asdict(result)}, display.say_each, lines)
+    if not is_absent:
+        unsigned = "" if proof is None else " No proof is written."
+        raise KnowledgeError(f"The text was found in {display.count(len(result.places), 'place')}.{unsigned}")
+    if result.not_clean:
+        raise KnowledgeError(
+            f"This is not proved: {display.count(len(result.not_clean), 'path')} could not be looked at."
+        )
+
+
+def _text_of(text_or_file: str, settings: Settings) -> str:
+    """The text, or that of a file, as `openbook add` would read it; `-` is standard input. Raises KnowledgeError, StorageError."""
+    from openbook.parsers import parse_bytes
+    from openbook.parsers.sandbox import ParserPool
+
+    options, is_file = context.run_options(settings), False
+    with suppress(OSError, ValueError):  # most texts cannot be names
+        is_file = Path(text_or_file).is_file()
+    try:
+        if is_file:
+            with ParserPool(options.limits, options.ocr, workers=1) as parsers:
+                parsed = parsers.parse(Path(text_or_file))
+            if isinstance(parsed, UnreadableFile):
+                raise parsed
+            return parsed[0].text
+        if text_or_file != "-":
+            display.note("No file has this name, so it is looked for as a text.")
+        data = _read(Path("-"), options.limits.max_file_bytes) if text_or_file == "-" else os.fsencode(text_or_file)
+        return parse_bytes(data, "text.txt").text
+    except UnreadableFile as error:
+        raise KnowledgeError(f"There is no text to look for: {error}.") from error
 
 
 def _receipt_lines(receipt: Receipt) -> list[str]:

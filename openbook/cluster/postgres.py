@@ -47,6 +47,7 @@ from openbook.knowledge import schema
 from openbook.knowledge.blobs import open_blobs
 from openbook.knowledge.store import Connection, Damage, Writer
 from openbook.knowledge.write_lock import file_lock
+from openbook.records import BeyondReach
 
 _LOCK = 0x4F424B42, 1  # "OBKB": advisory locks are of one database alone
 _OLDEST = 160_000  # version of the server
@@ -58,11 +59,8 @@ class PostgresStore:
 
     lookups = ("",)
     is_shared = True
-    beyond_reach = (
-        "What OpenBook cannot reach: models trained on it, answers and receipts saved elsewhere, blocks that the file system or "
-        "the disk has not overwritten yet, and the write-ahead log of PostgreSQL with its archive, replicas and backups, "
-        "which hold deleted rows until they are recycled or expire."
-    )
+    kind = "PostgreSQL"
+    beyond_reach = ("database files", "replicas", "other machines", "write-ahead log")
 
     def __init__(self, place: DatabaseUrl) -> None:
         self.place = place
@@ -177,6 +175,9 @@ class PostgresStore:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
 
+    def show_all_rows(self, connection: Connection) -> None:
+        connection.execute("SET row_security = off")
+
     def scan(self, connection: Connection, sql: str) -> Iterator[Any]:
         assert isinstance(connection, PostgresConnection)
         return connection.scan(sql)
@@ -244,11 +245,32 @@ class PostgresStore:
                 )
             time.sleep(0.05)
 
-    def vacuum(self, connection: Writer, timeout_s: float) -> None:
+    def vacuum(self, connection: Writer, timeout_s: float) -> Sequence[BeyondReach]:
         assert isinstance(connection, PostgresConnection)
         self.wait_for_readers(connection, timeout_s)
         with connection.lock_timeout(max(timeout_s, 0.1)):
             connection.execute(f"VACUUM (FULL, ANALYZE) {', '.join(sorted(connection.tables()))}")
+        return self._end_log(connection)
+
+    def _end_log(self, connection: PostgresConnection) -> list[BeyondReach]:
+        """Begin a new segment of the write-ahead log, and order a checkpoint: the server then writes over older segments, in turn.
+
+        Both need rights, so a refusal is only told.
+        """
+        found, until = [], ""
+        try:
+            (segment,) = connection.execute("SELECT pg_walfile_name(pg_switch_wal())").fetchone()
+            until = f"Here these are segments up to {segment}; "
+            connection.execute("CHECKPOINT")
+        except StorageError:
+            if connection.is_lost:
+                raise
+            found.append(BeyondReach("log in use"))
+        settings = ("max_wal_size", "wal_keep_size", "archive_mode")
+        shown = ", ".join(f"'{name} = ', current_setting('{name}'), ', '" for name in settings)
+        slots = "'replication slots: ', (SELECT count(*) FROM pg_replication_slots), '.'"
+        (kept_by,) = connection.execute(f"SELECT concat({shown}, {slots})").fetchone()
+        return [BeyondReach("write-ahead log", until + kept_by), *found]
 
     def bytes_on_disk(self, connection: Connection) -> int:
         (size,) = connection.execute(

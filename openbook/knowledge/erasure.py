@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,14 +18,12 @@ from openbook.knowledge.byte_search import Needles
 from openbook.knowledge.discovery import path_displayed
 from openbook.knowledge.identities import identities, purge_identities
 from openbook.knowledge.schema import NEXT_TABLE
-from openbook.knowledge.store import Connection, Rows, Store, Writer
+from openbook.knowledge.store import Connection, Rows, Writer
+from openbook.knowledge.traces import beyond_reach, drop_what_stays, needles_of
 from openbook.knowledge.updates import resolve
 from openbook.knowledge.versions import add_version, drop_unused_contents
 from openbook.knowledge.write_lock import LOCK_TIMEOUT_S
-from openbook.records import Digest, sha256_hex
-
-_BETWEEN = bytes(16)  # no window of text spans it
-_AT_ONCE = 4 << 20  # bytes of the database that are searched together
+from openbook.records import BeyondReach, Digest, sha256_hex
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +33,7 @@ class PurgeResult:
     `documents`: those that are in no version any more; `in_part`: others that had a text of theirs, and keep what else they hold
     or held. `on_disk`: files of that path that are still there, so that the next run over them takes them in again; `labels`:
     those that had been given directly to these, which that run does not know any more. `objects` and `object_bytes` are in the storage
-    that machines share: each has the bytes of a file that was scanned. `beyond_reach`: what no purge of this kind of store can reach, a
-    sentence. `remains`: what is still in the shared storage or on other machines after this one, a sentence each.
+    that machines share: each has the bytes of a file that was scanned. `beyond_reach`: what no purge of this kind of store can reach.
     """
 
     version: int
@@ -47,10 +44,9 @@ class PurgeResult:
     bytes: int
     on_disk: tuple[str, ...]
     labels: tuple[str, ...]
-    beyond_reach: str
+    beyond_reach: tuple[BeyondReach, ...]
     objects: int
     object_bytes: int
-    remains: tuple[str, ...]
 
 
 def purge(
@@ -86,17 +82,17 @@ def purge(
             raise TextIsElsewhere(
                 f"The same text is also in {', '.join(sorted(others)[:3])}. To purge every copy of it: --copies"
             )
-        traces = _traces(connection, paths | others, contents)
+        traces = needles_of(connection, paths | others, contents)
         (passages,) = _for_ids(connection, "SELECT count(*) FROM passages WHERE content_id IN", contents).fetchone()
         given = {each.path: each.given_labels for each in identities(connection)}
         elsewhere()
         there = paths | {path for path, is_live in holders if is_live}
         version = _delete(connection, paths, others, contents)
         in_part = others & {path for (path,) in connection.execute("SELECT DISTINCT path FROM documents")}
-        base.forget(connection, lock_timeout_s)
-        _drop_what_stays(base.store, connection, traces)
+        known = base.forget(connection, lock_timeout_s)
+        drop_what_stays(base.store, connection, traces)
         files, scanned = _scan(base.folder, traces)
-        objects, object_bytes, remains = _shared(base, connection)
+        objects, object_bytes = _shared(base, connection)
         afterwards(traces)
         # Only now: a purge that is killed before this has proved nothing.
         schema.remember(connection, purging=None, purging_elsewhere=None)
@@ -111,10 +107,9 @@ def purge(
         bytes=scanned,
         on_disk=on_disk,
         labels=tuple(sorted(labels)),
-        beyond_reach=base.store.beyond_reach,
+        beyond_reach=beyond_reach(base, known),
         objects=objects,
         object_bytes=object_bytes,
-        remains=remains,
     )
 
 
@@ -200,55 +195,6 @@ def _delete(connection: Writer, paths: Set[str], others: Set[str], contents: Ite
 # --- the proof --------------------------------------------------------------------------------------------------------
 
 
-def _traces(connection: Connection, paths: Iterable[str], contents: Iterable[int]) -> Needles:
-    """What would give the documents away: text, names, keys, vectors."""
-    needles = Needles()
-    for path in paths:
-        needles.add_end(path.encode())
-    for content in contents:
-        key, text = connection.execute("SELECT key, text FROM contents WHERE id = ?", (content,)).fetchone()
-        needles.add_end(key.encode())
-        for form in _forms(text):
-            needles.add(form)
-        rows = connection.execute(
-            "SELECT p.passage_id, p.embedding_key, e.vector FROM passages p LEFT JOIN embeddings e USING (embedding_key) "
-            "WHERE p.content_id = ?",
-            (content,),
-        )
-        for passage_id, embedding_key, vector in rows:
-            needles.add_end(passage_id.encode())
-            needles.add_end(embedding_key)
-            needles.add(vector or b"")
-    return needles
-
-
-def _drop_what_stays(store: Store, connection: Writer, needles: Needles) -> None:
-    """What other documents hold too is theirs: a sentence that two files share, the folder of a path, a vector."""
-    data = bytearray()
-    for value in _values(store, connection):
-        data += value + _BETWEEN
-        if len(data) > _AT_ONCE:
-            needles.drop_found_in(bytes(data))
-            data.clear()
-    needles.drop_found_in(bytes(data))
-
-
-def _values(store: Store, connection: Writer) -> Iterator[bytes]:
-    """All that the database holds."""
-    others = [table for table in connection.tables() if table != "contents"]
-    for columns, table in [("key, code, title, media_type, metadata", "contents"), *(("*", table) for table in others)]:
-        for row in store.scan(connection, f"SELECT {columns} FROM {table}"):
-            yield from (value if isinstance(value, bytes) else str(value).encode() for value in row)
-    for (text,) in store.scan(connection, "SELECT text FROM contents"):
-        yield from _forms(text)
-
-
-def _forms(text: str) -> set[bytes]:
-    """The bytes in which a text may stand in a file: plain, and in JSON."""
-    plain = {text.encode(each) for each in ("utf-8", "utf-16-le")}
-    return plain | {json.dumps(text, ensure_ascii=ascii_only)[1:-1].encode() for ascii_only in (True, False)}
-
-
 def _scan(folder: Path, needles: Needles) -> tuple[int, int]:
     files = scanned = 0
     for path in sorted(folder.rglob("*")):
@@ -265,13 +211,13 @@ def _scan(folder: Path, needles: Needles) -> tuple[int, int]:
     return files, scanned
 
 
-def _shared(base: KnowledgeBase, connection: Connection) -> tuple[int, int, tuple[str, ...]]:
-    """(objects, their bytes, what remains out of reach) in the storage that machines share.
+def _shared(base: KnowledgeBase, connection: Connection) -> tuple[int, int]:
+    """(objects, their bytes) in the storage that machines share.
 
     An object is named by its digest. So one with the name of a file that was scanned is scanned; there must be no other.
     """
     if base.indexes.blobs is None:
-        return 0, 0, ()
+        return 0, 0
     source = base.indexes.source(connection)
     saved = index_store.read(base.folder, source, every_byte=True)[0]
     objects, size, strangers = shared_segments.SharedSegments(base.indexes.blobs, base.folder, source).objects(saved)
@@ -280,12 +226,4 @@ def _shared(base: KnowledgeBase, connection: Connection) -> tuple[int, int, tupl
             f"The documents are purged, but {base.indexes.blobs.url} has {len(strangers)} objects under this knowledge base's id that none "
             f"of its manifests names, such as {strangers[0]}. Another program put them there: end it, delete them, then purge again."
         )
-    store = (
-        f"{base.indexes.blobs.url}: the objects with their words and vectors are deleted. What the store keeps of deleted objects is "
-        "beyond OpenBook's reach: older versions in a bucket with versioning, replicas, backups, and blocks that it has not "
-        f"compacted yet. Let these expire under {base.id}/."
-    )
-    others = (
-        "Other machines that search this knowledge base replace their copies of its segments with their next search."
-    )
-    return objects, size, (store, others)
+    return objects, size

@@ -27,10 +27,8 @@ class SqliteStore:
     is_shared = False
     blobs = ""
     lookups = ("INDEXED BY passages_by_passage_id", "NOT INDEXED")
-    beyond_reach = (
-        "What OpenBook cannot reach: models trained on it, answers and receipts saved elsewhere, backups and copies of the "
-        "folder, and blocks that the file system or the disk has not overwritten yet."
-    )
+    kind = "folder"
+    beyond_reach = ()
 
     def __init__(self, folder: Path) -> None:
         self.folder = self.place = folder.absolute()
@@ -115,6 +113,9 @@ class SqliteStore:
         finally:
             connection.execute("ROLLBACK")
 
+    def show_all_rows(self, connection: Connection) -> None:
+        pass  # none is hidden from who may read the file
+
     def scan(self, connection: Connection, sql: str) -> Iterator[Any]:
         return iter(connection.execute(sql))
 
@@ -183,9 +184,10 @@ class SqliteStore:
             schema.remember(connection, touched=None)
         self._empty_log(connection, timeout_s)
 
-    def vacuum(self, connection: Writer, timeout_s: float) -> None:
+    def vacuum(self, connection: Writer, timeout_s: float) -> tuple[()]:
         connection.execute("VACUUM")  # writes the file anew without free pages
         self._empty_log(connection, timeout_s)
+        return ()
 
     def _empty_log(self, connection: Connection, timeout_s: float) -> None:
         """Write the log back into the file and empty it. Raises KnowledgeBaseBusy while a reader holds old pages."""
