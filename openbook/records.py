@@ -402,5 +402,10 @@ class BeyondReach:
     reason: str
     detail: str = ""
 
+    @property
+    def sentence(self) -> str:
+        """Empty for a reason that only a later version of OpenBook knows."""
+        return f"{BEYOND_REACH.get(self.reason, '')} {self.detail}".strip()
+
     def __str__(self) -> str:
-        return " ".join(filter(None, (f"{self.reason}.", BEYOND_REACH.get(self.reason), self.detail)))
+        return f"{self.reason}. {self.sentence}"

@@ -193,11 +193,11 @@ def verify(
 
     if [file is not None, show_key, absent is not None].count(True) != 1:
         raise ConfigError("Give one of these: a FILE to verify, --absent TEXT, or --show-key.")
+    if (key and file is None) or (absent is None and (proof, kb) != (None, None)):
+        raise ConfigError("--proof and --kb go with --absent, --key goes with a FILE.")
     if absent is not None:
         _look_for(absent, kb, proof, as_json)
         return
-    if proof is not None or kb is not None:
-        raise ConfigError("--proof and --kb go with --absent.")
     if file is None:
         own = signatures.public_key(context.read_settings().home)
         value = {"public_key": own, "fingerprint": signatures.fingerprint_of(own)}

@@ -364,7 +364,7 @@ async def purge_documents(call: CurrentCall, body: PurgeBody) -> PurgeReply:
             files_scanned=done.files,
             bytes_scanned=done.bytes,
             out_of_reach=dict(done.unreached),
-            beyond_reach={each.reason: str(each) for each in done.purged.beyond_reach},
+            beyond_reach={each.reason: each.sentence for each in done.purged.beyond_reach},
             models_that_learned_it=[each.name for each in done.carried if each.found],
             models_that_may_have_learned_it=[each.name for each in done.carried if each.found is None],
         )
