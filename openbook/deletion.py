@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,12 +36,12 @@ from openbook.knowledge.erasure import (
     PurgeResult,
     finish_purge,
     in_no_version,
+    kind_of,
     purge,
     purge_is_unfinished,
     texts_of,
 )
 from openbook.knowledge.schema import FILE_NAME
-from openbook.knowledge.traces import kind_of
 from openbook.knowledge.write_lock import file_lock
 from openbook.locks import delete_abandoned, is_held
 from openbook.models import ModelStore
@@ -54,7 +54,7 @@ from openbook.signatures import DeletedCounts, PurgeProof, ScannedFiles, Unreach
 
 _WEIGHTS = frozenset({".gguf", ".safetensors", ".onnx"})
 
-Reason: TypeAlias = Literal["traces", "in use", "unreadable", "link", "weights"]
+Reason: TypeAlias = Literal["traces", "in use", "unreadable", "unknown", "link", "weights"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,19 +340,21 @@ def _cut_off(path: Path) -> bool:
 def _look_at_all(found: _Derived, targets: PurgeTargets, base_folder: Path, needles: Needles) -> None:
     """Every file but those of the knowledge base, which were scanned: scanned now, deleted, or out of reach."""
     at = targets.settings
-    scanned, unreached = look_at_all(targets.roots, {base_folder}, targets, needles, deletes=True)
+    scanned, unreached = look_at_all(targets.roots, base_folder, targets, needles)
     found.scanned.update((each.place, each) for each in scanned)
     depths = {at.cache_dir: 2, at.diagnoses_dir: 1}  # of folders that go as a whole
     traced: dict[Path, set[Path]] = {root: set() for root in depths}
-    for root, each in unreached:
-        parts = each.path.relative_to(root).parts if each.reason == "traces" and root in depths else ()
-        if len(parts) > depths.get(root, 0):
-            traced[root].add(root.joinpath(*parts[: depths[root]]))
-        else:
-            found.out_of_reach.append(each)
     for _ in _walk(base_folder, set(), found.out_of_reach):
         pass  # its files were scanned, but no folder that a link in it leads to
-    with storage_errors(f"delete what holds traces in {at.cache_dir} and {at.diagnoses_dir}"):
+    with storage_errors(f"delete what holds traces in {at.home}"):
+        for root, each in unreached:
+            parts, depth = each.path.parts[len(root.parts) :], depths.get(root)
+            if each.reason == "traces" and depth and len(parts) > depth:
+                traced[root].add(root.joinpath(*parts[:depth]))
+            elif each.reason == "unknown":
+                each.path.unlink(missing_ok=True)
+            else:
+                found.out_of_reach.append(each)
         delete_caches(at.cache_dir, traced[at.cache_dir])
         for folder in traced[at.diagnoses_dir]:
             delete_folder(folder)
@@ -361,23 +363,23 @@ def _look_at_all(found: _Derived, targets: PurgeTargets, base_folder: Path, need
 
 
 def look_at_all(
-    roots: Mapping[Path, str], left_out: Set[Path], targets: PurgeTargets, needles: Needles, *, deletes: bool = False
+    roots: Mapping[Path, str], base_folder: Path, targets: PurgeTargets, needles: Needles
 ) -> tuple[list[ScannedFiles], list[tuple[Path, OutOfReach]]]:
-    """(what holds no trace, by root; (root, what does, or is out of reach)) of every file below `roots`, but not in `left_out`.
+    """Every file below `roots`: (what holds no trace, by root; the root and what does or is out of reach). Nothing is changed.
 
-    `deletes`: states that nobody knows are deleted.
+    The files of the knowledge base are left out, unless its folder is one of the roots.
     """
     scanned, unreached = [], []
     for root, root_name in roots.items():
-        files = size = 0
+        sizes: list[int] = []
         beyond: list[OutOfReach] = []
-        for path in _walk(root, {*left_out, *roots} - {root}, beyond):
-            looked_at = _looked_at(path, root_name, targets, needles, deletes=deletes)
+        for path in _walk(root, {base_folder, *roots} - {root}, beyond):
+            looked_at = _looked_at(path, root_name, targets, needles)
             if isinstance(looked_at, int):
-                files, size = files + 1, size + looked_at
+                sizes.append(looked_at)
             elif looked_at is not None:
                 beyond.append(looked_at)
-        scanned.append(ScannedFiles(root_name, files, size))
+        scanned.append(ScannedFiles(root_name, len(sizes), sum(sizes)))
         unreached += [(root, each) for each in beyond]
     return scanned, unreached
 
@@ -401,9 +403,7 @@ def _walk(root: Path, left_out: set[Path], out_of_reach: list[OutOfReach]) -> It
         yield from (here / name for name in sorted(files))
 
 
-def _looked_at(
-    path: Path, root_name: str, targets: PurgeTargets, needles: Needles, *, deletes: bool
-) -> int | OutOfReach | None:
+def _looked_at(path: Path, root_name: str, targets: PurgeTargets, needles: Needles) -> int | OutOfReach | None:
     """How many bytes were scanned, or why it is out of reach; None where there is no file with bytes."""
     writing = "another process is writing it. When that is done, look at it, or delete it."
     try:
@@ -415,10 +415,7 @@ def _looked_at(
         if path.suffix == ".state" and root_name == "states":
             if targets.states.is_known(path):
                 return path.stat().st_size
-            if not deletes:
-                return OutOfReach("unreadable", path, "nobody knows what it was read from. The next purge deletes it.")
-            path.unlink(missing_ok=True)
-            return None
+            return OutOfReach("unknown", path, "nobody knows what it was read from. The next purge deletes it.")
         is_incoming = root_name == "models" and path.relative_to(targets.store.root).parts[0].startswith(INCOMING)
         if is_incoming or is_unfinished(path) or (path.suffix == ".new" and root_name == "states"):
             return OutOfReach("in use", path, writing)

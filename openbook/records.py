@@ -380,19 +380,16 @@ BEYOND_REACH = {
     "copies by users": "Answers, receipts, transcripts and files that somebody keeps elsewhere are not looked at.",
     "backups": "Backups and copies of the knowledge base, of its database or of this machine are not looked at.",
     "disk blocks": "Blocks that the file system or the disk has not overwritten yet may hold deleted bytes.",
-    "other forms": "A scan finds no text of less than 16 bytes, no run of less than 79, and nothing that is compressed, encrypted, or "
-    "escaped otherwise than JSON, HTML and XML usually are.",
+    "other forms": "Texts of less than 16 bytes, runs of less than 79, and what is compressed, encrypted, or escaped in an unusual way are not found.",
     "models": "A model that has learned from a text cannot forget it; training records say which models have.",
     "numbers": "Vectors and states of models are numbers, in which no scan finds a text.",
     "database files": "PostgreSQL's files and logs of statements lie on its server and are not scanned.",
     "replicas": "Replicas of the database are not looked at; they follow it, and keep logs of their own.",
     "other machines": "Other machines that use this knowledge base delete their copies when they next search.",
-    "write-ahead log": "PostgreSQL's log holds deleted rows until the server has written over its segments: as a rule after "
-    "max_wal_size more of log, later where wal_keep_size, an archive or a replication slot keeps them.",
-    "log in use": "The user of the database may not end the part of the log that is in use: ask its owner for pg_checkpoint "
-    "and for EXECUTE on pg_switch_wal().",
+    "write-ahead log": "PostgreSQL's log holds deleted rows until the server has written over its segments: as a rule after max_wal_size more of log, later where wal_keep_size, an archive or a replication slot keeps them.",
+    "log in use": "The user of the database may not end the part of the log that is in use. Ask its owner for pg_checkpoint and for EXECUTE on pg_switch_wal().",
     "object versions": "The object storage may keep older versions, replicas and backups of objects that were deleted.",
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -402,10 +399,5 @@ class BeyondReach:
     reason: str
     detail: str = ""
 
-    @property
-    def sentence(self) -> str:
-        """Empty for a reason that only a later version of OpenBook knows."""
-        return f"{BEYOND_REACH.get(self.reason, '')} {self.detail}".strip()
-
     def __str__(self) -> str:
-        return f"{self.reason}. {self.sentence}"
+        return f"{self.reason}. {BEYOND_REACH.get(self.reason, '')} {self.detail}".strip()

@@ -73,10 +73,7 @@ class UnreachedPaths:
 
 @dataclass(frozen=True, slots=True)
 class PurgeProof:
-    """What a purge states. `paths` and `texts` are digests of the documents' names and of all that they ever held.
-
-    A proof of the first format has no `store` and no `beyond_reach`: it is silent about what it does not reach.
-    """
+    """What a purge states. `paths` and `texts` are digests of the documents' names and of all that they ever held."""
 
     openbook_version: str
     time: str
@@ -88,7 +85,7 @@ class PurgeProof:
     scanned: tuple[ScannedFiles, ...]
     out_of_reach: tuple[UnreachedPaths, ...]
     models_that_learned_it: tuple[Digest, ...]
-    store: str = ""
+    store: str = ""  # empty, as `beyond_reach`, where a proof of the first format is silent about its limits
     beyond_reach: tuple[BeyondReach, ...] = ()
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +24,6 @@ from openbook.errors import (
     OpenBookError,
     ProofError,
     ReceiptError,
-    UnreadableFile,
 )
 from openbook.files import storage_errors
 from openbook.records import Receipt
@@ -34,7 +32,7 @@ if TYPE_CHECKING:
     from openbook import FrozenModel, KnowledgeBase
     from openbook.config import Settings
     from openbook.replay import ReplayResult
-    from openbook.signatures import AbsenceProof, PurgeProof, ScannedFiles
+    from openbook.signatures import AbsenceProof, PurgeProof
 
 _FILE = click.Path(path_type=Path, allow_dash=True)
 
@@ -169,25 +167,18 @@ def verify_log(folder: Path, head: str | None, as_json: bool) -> None:
 @click.argument("file", type=_FILE, required=False)
 @click.option("--key", default="", help="The signer's public key, obtained from the signer, never from FILE.")
 @click.option("--show-key", is_flag=True, help="Show your own public key instead, for others to verify with.")
-@click.option(
-    "--absent", metavar="TEXT|FILE", help="Instead, look for a text, or that of a file, wherever a purge looks."
-)
-@click.option(
-    "--proof", type=PATH, help="With --absent: write a signed proof, without the text. Needs FILE's key to verify."
-)
+@click.option("--absent", metavar="TEXT|FILE", help="Look for a text, or a file's text, wherever a purge looks.")
+@click.option("--proof", type=PATH, help="With --absent: write a signed proof, without the text.")
 @KB
 @JSON
 def verify(
     file: Path | None, key: str, show_key: bool, absent: str | None, proof: Path | None, kb: Place | None, as_json: bool
 ) -> None:
-    """Check a signed document with the signer's public key, or that a text is nowhere.
+    """Check a signed document with the signer's public key, or that a text is nowhere here.
 
-    FILE is what `--proof` of `openbook purge` and `verify`, or `openbook ask --sign`, wrote; `-` is standard input. Nothing
-    else is needed, and nothing is written. Exits with 0 only when the holder of that key signed it and no byte was changed
-    since.
-
-    With --absent it exits with 0 only when no trace of the text was found and nothing was out of reach. It changes nothing
-    and stores the text nowhere; `--absent -` reads it from standard input.
+    FILE is what `--proof` or `openbook ask --sign` wrote; `-` is standard input. Nothing else is needed, and nothing is
+    written. Exits with 0 only when the holder of that key signed it and no byte was changed since; with --absent, only when
+    no trace of the text was found and every file could be looked at. The text is stored nowhere.
     """
     from openbook import signatures
 
@@ -227,83 +218,65 @@ def verify(
 def _proof_lines(proof: PurgeProof | AbsenceProof) -> list[str]:
     from openbook.signatures import PurgeProof
 
+    silent = "this proof has an older format, which does not say what was beyond reach, such as backups."
+    lines = [f"Does not prove: {each}" for each in proof.beyond_reach or (silent,)]
     base = f"version {proof.knowledge_base_version} of the knowledge base {proof.knowledge_base}"
     base += f" ({proof.store})" if proof.store else ""
-    silent = (
-        "this proof is of an older format and does not say what was beyond reach, such as backups or a database's log."
-    )
-    lines = [f"Does not prove: {each}" for each in proof.beyond_reach or (silent,)]
     if isinstance(proof, PurgeProof):
         what = f"{display.count(proof.deleted.documents, 'document')} (passages: {proof.deleted.passages:,})"
-        lines.append(f"OpenBook {proof.openbook_version} purged {what} at {proof.time}; {base} began.")
-        lines += [f"SHA-256 of a text: {digest}" for digest in proof.texts]
-        lines += [f"SHA-256 of a path: {digest}" for digest in proof.paths]
+        lines += [
+            f"OpenBook {proof.openbook_version} purged {what} at {proof.time}; {base} began.",
+            *(f"SHA-256 of a text: {digest}" for digest in proof.texts),
+            *(f"SHA-256 of a path: {digest}" for digest in proof.paths),
+            *(f"A model that has learned from them: {digest}" for digest in proof.models_that_learned_it),
+        ]
     else:
         lines.append(f"OpenBook {proof.openbook_version} looked for a text at {proof.time}, in {base}.")
         lines.append(f"SHA-256 of the text: {proof.text}")
-    lines.append(f"No trace of it in {_counts(proof.scanned)}.")
+    scanned = ", ".join(f"{each.place}: {each.files:,} ({each.bytes:,} bytes)" for each in proof.scanned if each.files)
+    lines.append(f"No trace was found in what was scanned: {scanned}.")
     lines += [f"Out of reach: {len(each.paths):,} ({each.reason})" for each in proof.out_of_reach]
-    if isinstance(proof, PurgeProof):
-        lines += [f"A model that has learned from it: {digest}" for digest in proof.models_that_learned_it]
     if any(each.reason != "weights" for each in proof.out_of_reach):
         lines.append("This does NOT prove that nothing is left.")
     return lines
 
 
-def _counts(scanned: Sequence[ScannedFiles]) -> str:
-    return ", ".join(f"{each.place}: {each.files:,} ({each.bytes:,} bytes)" for each in scanned if each.files)
-
-
 def _look_for(text_or_file: str, kb: Place | None, proof: Path | None, as_json: bool) -> None:
-    from openbook.absence import look_for, proof_of_absence
+    from openbook.absence import look_for
     from openbook.deletion import PurgeTargets
 
     settings = context.read_settings(kb=kb)
-    base = context.open_base(settings)
     if proof is not None:
         context.check_signing(proof, settings)
-    result = look_for(base, _text_of(text_or_file, settings), PurgeTargets.of(settings))
-    is_absent = not result.places
-    lines = [f"Found: {display.short_path(place)}" for place in result.places]
-    if is_absent:
-        if proof is not None:
-            context.write_signed(proof, settings, proof_of_absence(result, base))
-        lines += [f"Does not prove: {each}" for each in result.beyond_reach]
-        lines += [f"Not looked at: {each.path} ({each.reason}): {each.advice}" for each in result.not_clean]
-        lines.append(
-            f"No trace of the text in {_counts(result.scanned)}, as of {result.time} and version {result.version}."
-        )
-    display.show(as_json, {"absent": is_absent, **asdict(result)}, display.say_each, lines)
-    if not is_absent:
-        unsigned = "" if proof is None else " No proof is written."
-        raise KnowledgeError(f"The text was found in {display.count(len(result.places), 'place')}.{unsigned}")
-    if result.not_clean:
+    text = _text_of(text_or_file, settings)
+    places, not_clean, content = look_for(context.open_base(settings), text, PurgeTargets.of(settings))
+    if proof is not None and not places:
+        context.write_signed(proof, settings, content)
+    lines = [f"Found: {display.short_path(place)}" for place in places] or _proof_lines(content)
+    lines += [f"Not looked at: {each.path} ({each.reason}): {each.advice}" for each in not_clean]
+    display.show(as_json, {"places": places, "not_clean": not_clean, "content": content}, display.say_each, lines)
+    if places or not_clean:
+        found, missed = display.count(len(places), "place"), display.count(len(not_clean), "path")
         raise KnowledgeError(
-            f"This is not proved: {display.count(len(result.not_clean), 'path')} could not be looked at."
+            f"The text was found in {found}." if places else f"This is not proved: {missed} could not be looked at."
         )
 
 
 def _text_of(text_or_file: str, settings: Settings) -> str:
     """The text, or that of a file, as `openbook add` would read it; `-` is standard input. Raises KnowledgeError, StorageError."""
-    from openbook.parsers import parse_bytes
     from openbook.parsers.sandbox import ParserPool
 
-    options, is_file = context.run_options(settings), False
+    options, path, is_file = context.run_options(settings), Path(text_or_file), text_or_file == "-"
     with suppress(OSError, ValueError):  # most texts cannot be names
-        is_file = Path(text_or_file).is_file()
-    try:
-        if is_file:
-            with ParserPool(options.limits, options.ocr, workers=1) as parsers:
-                parsed = parsers.parse(Path(text_or_file))
-            if isinstance(parsed, UnreadableFile):
-                raise parsed
-            return parsed[0].text
-        if text_or_file != "-":
-            display.note("No file has this name, so it is looked for as a text.")
-        data = _read(Path("-"), options.limits.max_file_bytes) if text_or_file == "-" else os.fsencode(text_or_file)
-        return parse_bytes(data, "text.txt").text
-    except UnreadableFile as error:
-        raise KnowledgeError(f"There is no text to look for: {error}.") from error
+        is_file = is_file or path.is_file()
+    if not is_file:
+        display.note("No file has this name, so it is looked for as a text.")
+    data = _read(path, options.limits.max_file_bytes) if is_file else os.fsencode(text_or_file)
+    with ParserPool(options.limits, options.ocr, workers=1, by_value=True) as parsers:
+        parsed = parsers.parse(path if is_file else Path("-"), data)
+    if not isinstance(parsed, tuple):
+        raise KnowledgeError(f"There is no text to look for: {parsed}.")
+    return parsed[0].text
 
 
 def _receipt_lines(receipt: Receipt) -> list[str]:

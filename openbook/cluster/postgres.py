@@ -59,7 +59,6 @@ class PostgresStore:
 
     lookups = ("",)
     is_shared = True
-    kind = "PostgreSQL"
     beyond_reach = ("database files", "replicas", "other machines", "write-ahead log")
 
     def __init__(self, place: DatabaseUrl) -> None:
@@ -160,8 +159,8 @@ class PostgresStore:
 
     # --- connections and locks
 
-    def connect(self) -> PostgresConnection:
-        return PostgresConnection(self._conninfo, str(self), writes=False)
+    def connect(self, *, all_rows: bool = False) -> PostgresConnection:
+        return PostgresConnection(self._conninfo, str(self), writes=False, all_rows=all_rows)
 
     def connect_to_write(self) -> PostgresConnection:
         return PostgresConnection(self._conninfo, str(self), writes=True)
@@ -174,9 +173,6 @@ class PostgresStore:
         finally:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
-
-    def show_all_rows(self, connection: Connection) -> None:
-        connection.execute("SET row_security = off")
 
     def scan(self, connection: Connection, sql: str) -> Iterator[Any]:
         assert isinstance(connection, PostgresConnection)
@@ -253,24 +249,21 @@ class PostgresStore:
         return self._end_log(connection)
 
     def _end_log(self, connection: PostgresConnection) -> list[BeyondReach]:
-        """Begin a new segment of the write-ahead log, and order a checkpoint: the server then writes over older segments, in turn.
-
-        Both need rights, so a refusal is only told.
-        """
-        found, until = [], ""
+        """Begin a new segment of the write-ahead log, and order a checkpoint: the server then writes over older segments, in turn."""
+        (told,) = connection.execute(
+            "SELECT concat('Here these are segments up to ', pg_walfile_name(pg_current_wal_insert_lsn()), "
+            "string_agg(concat('; ', name, ' = ', current_setting(name)), '' ORDER BY name), '.') FROM pg_settings "
+            "WHERE name IN ('max_wal_size', 'wal_keep_size', 'archive_mode', 'max_slot_wal_keep_size')"
+        ).fetchone()
+        found = [BeyondReach("write-ahead log", told)]
         try:
-            (segment,) = connection.execute("SELECT pg_walfile_name(pg_switch_wal())").fetchone()
-            until = f"Here these are segments up to {segment}; "
+            connection.execute("SELECT pg_switch_wal()")
             connection.execute("CHECKPOINT")
-        except StorageError:
+        except StorageError:  # both need rights
             if connection.is_lost:
                 raise
             found.append(BeyondReach("log in use"))
-        settings = ("max_wal_size", "wal_keep_size", "archive_mode")
-        shown = ", ".join(f"'{name} = ', current_setting('{name}'), ', '" for name in settings)
-        slots = "'replication slots: ', (SELECT count(*) FROM pg_replication_slots), '.'"
-        (kept_by,) = connection.execute(f"SELECT concat({shown}, {slots})").fetchone()
-        return [BeyondReach("write-ahead log", until + kept_by), *found]
+        return found
 
     def bytes_on_disk(self, connection: Connection) -> int:
         (size,) = connection.execute(

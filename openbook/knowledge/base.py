@@ -385,11 +385,9 @@ class KnowledgeBase:
             schema.remember(connection, purging=None)
 
     def forget(self, connection: Writer, timeout_s: float = LOCK_TIMEOUT_S) -> Sequence[BeyondReach]:
-        """Leave no byte in indexes, free pages and logs of what no row refers to. The caller holds the write lock.
+        """Leave no byte in indexes, free pages and logs of what no row refers to, and say what is known of where they may stay nevertheless.
 
-        Returns what is known of where such bytes may stay nevertheless.
-
-        Raises KnowledgeBaseBusy when a reader holds on to older pages for longer than `timeout_s`.
+        The caller holds the write lock. Raises KnowledgeBaseBusy when a reader holds on to older pages for longer than `timeout_s`.
         """
         self.indexes.refresh(connection, forget=True)
         return self.store.vacuum(connection, timeout_s)

@@ -79,10 +79,6 @@ class Needles:
             self._windows -= found
             self._table = None
 
-    def __bool__(self) -> bool:
-        """Whether anything can be found."""
-        return bool(self._windows)
-
     def find(self, data: bytes, run: int = WINDOW) -> int | None:
         """The offset of a window in `data` that belongs to a run of so many bytes. What was added is a run as a whole where it is shorter."""
         return next((at for at in self._offsets(data) if self._is_in_run(data, at, run)), None)

@@ -5,25 +5,30 @@ What lies outside the folder of the knowledge base: `openbook.deletion`, which c
 
 from __future__ import annotations
 
+import html
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
 from openbook.errors import KnowledgeError, TextIsElsewhere
 from openbook.knowledge import index_store, schema, shared_segments
 from openbook.knowledge.base import KnowledgeBase
-from openbook.knowledge.byte_search import Needles
+from openbook.knowledge.byte_search import TELLING, Needles
 from openbook.knowledge.discovery import path_displayed
 from openbook.knowledge.identities import identities, purge_identities
 from openbook.knowledge.schema import NEXT_TABLE
-from openbook.knowledge.store import Connection, Rows, Writer
-from openbook.knowledge.traces import beyond_reach, drop_what_stays, needles_of
+from openbook.knowledge.store import Connection, Reader, Rows, Store, Writer
 from openbook.knowledge.updates import resolve
 from openbook.knowledge.versions import add_version, drop_unused_contents
 from openbook.knowledge.write_lock import LOCK_TIMEOUT_S
 from openbook.records import BeyondReach, Digest, sha256_hex
+
+_BETWEEN = bytes(16)  # no window of text spans it
+_AT_ONCE = 1 << 19  # bytes of the database that are searched together
+_QUOTES = (("&quot;", "&#x27;"), ("&#34;", "&#39;"))  # as Python's `html.escape` writes them, and as jinja2 does
+_BEYOND_REACH = ("copies by users", "backups", "disk blocks", "other forms", "models")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +87,7 @@ def purge(
             raise TextIsElsewhere(
                 f"The same text is also in {', '.join(sorted(others)[:3])}. To purge every copy of it: --copies"
             )
-        traces = needles_of(connection, paths | others, contents)
+        traces = _traces(connection, paths | others, contents)
         (passages,) = _for_ids(connection, "SELECT count(*) FROM passages WHERE content_id IN", contents).fetchone()
         given = {each.path: each.given_labels for each in identities(connection)}
         elsewhere()
@@ -90,7 +95,7 @@ def purge(
         version = _delete(connection, paths, others, contents)
         in_part = others & {path for (path,) in connection.execute("SELECT DISTINCT path FROM documents")}
         known = base.forget(connection, lock_timeout_s)
-        drop_what_stays(base.store, connection, traces)
+        _drop_what_stays(base.store, connection, traces)
         files, scanned = _scan(base.folder, traces)
         objects, object_bytes = _shared(base, connection)
         afterwards(traces)
@@ -195,6 +200,81 @@ def _delete(connection: Writer, paths: Set[str], others: Set[str], contents: Ite
 # --- the proof --------------------------------------------------------------------------------------------------------
 
 
+def _traces(connection: Connection, paths: Iterable[str], contents: Iterable[int]) -> Needles:
+    """What would give the documents away: text, names, keys, vectors."""
+    needles = Needles()
+    for path in paths:
+        needles.add_end(path.encode())
+    for content in contents:
+        key, text = connection.execute("SELECT key, text FROM contents WHERE id = ?", (content,)).fetchone()
+        needles.add_end(key.encode())
+        for form in forms(text):
+            needles.add(form)
+        rows = connection.execute(
+            "SELECT p.passage_id, p.embedding_key, e.vector FROM passages p LEFT JOIN embeddings e USING (embedding_key) "
+            "WHERE p.content_id = ?",
+            (content,),
+        )
+        for passage_id, embedding_key, vector in rows:
+            needles.add_end(passage_id.encode())
+            needles.add_end(embedding_key)
+            needles.add(vector or b"")
+    return needles
+
+
+def _drop_what_stays(store: Store, connection: Reader, needles: Needles) -> None:
+    """What other documents hold too is theirs: a sentence that two files share, the folder of a path, a vector."""
+    for batch in _batches(store, connection):
+        values = (forms(row.decode()) if isinstance(of, int) else (row,) for of, row in batch)
+        needles.drop_found_in(_BETWEEN.join(form for each in values for form in each))
+
+
+def find_in_rows(store: Store, connection: Reader, needles: Needles) -> tuple[list[str], int, int]:
+    """(documents of any kept version, by their paths, and tables that hold a telling run; how many rows were read; their bytes)."""
+    found: set[int | str] = set()
+    rows = size = 0
+    for batch in _batches(store, connection):
+        data = _BETWEEN.join(row for _, row in batch)
+        rows, size = rows + len(batch), size + len(data)
+        if needles.find(data, TELLING) is not None:
+            found.update(of for of, row in batch if needles.find(row, TELLING) is not None)
+    holders = connection.execute("SELECT DISTINCT path, content_id FROM documents ORDER BY path").fetchall()
+    documents = [path for path, content in holders if content in found]
+    tables = {each if isinstance(each, str) else "contents" for each in found - {content for _, content in holders}}
+    return [*dict.fromkeys(documents), *(f"the table {each}" for each in sorted(tables))], rows, size
+
+
+def _batches(store: Store, connection: Reader) -> Iterator[list[tuple[int | str, bytes]]]:
+    """All that the database holds, some rows at a time: (the id of a content, its text), and (the table, all other values)."""
+    batch: list[tuple[int | str, bytes]] = []
+    size = 0
+    for of, row in _rows(store, connection):
+        batch.append((of, row))
+        size += len(row)
+        if size > _AT_ONCE:
+            yield batch
+            batch, size = [], 0
+    yield batch
+
+
+def _rows(store: Store, connection: Reader) -> Iterator[tuple[int | str, bytes]]:
+    others = [table for table in connection.tables() if table != "contents"]
+    for columns, table in [("key, code, title, media_type, metadata", "contents"), *(("*", table) for table in others)]:
+        for row in store.scan(connection, f"SELECT {columns} FROM {table}"):
+            yield table, _BETWEEN.join(value if isinstance(value, bytes) else str(value).encode() for value in row)
+    for content, text in store.scan(connection, "SELECT id, text FROM contents"):
+        yield content, text.encode()
+
+
+def forms(text: str) -> set[bytes]:
+    """The bytes in which a text may stand in a file: plain, in JSON, in JSON inside JSON, and in HTML or XML."""
+    found, in_xml = {text}, html.escape(text, quote=False)
+    for _ in range(2):
+        found |= {json.dumps(each, ensure_ascii=ascii_only)[1:-1] for each in found for ascii_only in (True, False)}
+    found |= {in_xml, *(in_xml.replace('"', quote).replace("'", apostrophe) for quote, apostrophe in _QUOTES)}
+    return {*map(str.encode, found), text.encode("utf-16-le"), in_xml.encode("ascii", "xmlcharrefreplace")}
+
+
 def _scan(folder: Path, needles: Needles) -> tuple[int, int]:
     files = scanned = 0
     for path in sorted(folder.rglob("*")):
@@ -227,3 +307,16 @@ def _shared(base: KnowledgeBase, connection: Connection) -> tuple[int, int]:
             f"of its manifests names, such as {strangers[0]}. Another program put them there: end it, delete them, then purge again."
         )
     return objects, size
+
+
+def kind_of(base: KnowledgeBase) -> str:
+    """Of its store: `folder`, `PostgreSQL`, or `PostgreSQL and object storage`."""
+    return ("PostgreSQL" if base.store.is_shared else "folder") + (" and object storage" if base.indexes.blobs else "")
+
+
+def beyond_reach(base: KnowledgeBase, known: Iterable[BeyondReach] = ()) -> tuple[BeyondReach, ...]:
+    """What neither a purge nor a scan of this knowledge base reaches. `known`: of which more is known, or which is there besides."""
+    found = {reason: BeyondReach(reason) for reason in (*_BEYOND_REACH, *base.store.beyond_reach)}
+    if base.indexes.blobs is not None:
+        found["object versions"] = BeyondReach("object versions", f"Let these expire under {base.id}/.")
+    return tuple((found | {each.reason: each for each in known}).values())

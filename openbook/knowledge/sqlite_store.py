@@ -27,7 +27,6 @@ class SqliteStore:
     is_shared = False
     blobs = ""
     lookups = ("INDEXED BY passages_by_passage_id", "NOT INDEXED")
-    kind = "folder"
     beyond_reach = ()
 
     def __init__(self, folder: Path) -> None:
@@ -99,7 +98,7 @@ class SqliteStore:
 
     # --- connections and locks
 
-    def connect(self) -> SqliteConnection:
+    def connect(self, *, all_rows: bool = False) -> SqliteConnection:
         return schema.connect(self.folder, writable=False)
 
     def connect_to_write(self) -> SqliteConnection:
@@ -112,9 +111,6 @@ class SqliteStore:
             yield
         finally:
             connection.execute("ROLLBACK")
-
-    def show_all_rows(self, connection: Connection) -> None:
-        pass  # none is hidden from who may read the file
 
     def scan(self, connection: Connection, sql: str) -> Iterator[Any]:
         return iter(connection.execute(sql))

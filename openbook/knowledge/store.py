@@ -54,7 +54,7 @@ class Connection(Protocol):
 
 
 class Reader(Connection, Protocol):
-    """Knows all that there is to read."""
+    """Reads all that there is."""
 
     def tables(self) -> list[str]:
         """The names of all tables of the knowledge base."""
@@ -90,7 +90,7 @@ class Store(Protocol):
     `folder`: where this machine keeps what is derived from it; valid after `open`. `is_shared`: other machines, with folders of
     their own, write to it too. `blobs`: the URL, as it was given, of the storage in which they share segments, or empty.
     `lookups`: clauses of SQL that look passages up by name, tried one after the other, because an index may be damaged.
-    `kind`: what its proofs call it. `beyond_reach`: where purged text may stay with this kind, by the names in `records.BEYOND_REACH`.
+    `beyond_reach`: where purged text may stay, by the names in `records.BEYOND_REACH`.
     """
 
     @property
@@ -103,8 +103,6 @@ class Store(Protocol):
     def blobs(self) -> str: ...
     @property
     def lookups(self) -> Sequence[str]: ...
-    @property
-    def kind(self) -> str: ...
     @property
     def beyond_reach(self) -> Sequence[str]: ...
 
@@ -125,16 +123,13 @@ class Store(Protocol):
 
     # --- connections and locks
 
-    def connect(self) -> Reader:
-        """A connection that only reads."""
+    def connect(self, *, all_rows: bool = False) -> Reader:
+        """A connection that only reads. With `all_rows`, a query that would leave out rows that are hidden from this user is refused."""
 
     def connect_to_write(self) -> Writer: ...
 
     def snapshot(self, connection: Connection) -> AbstractContextManager[None]:
         """A transaction that reads one state, whatever is committed meanwhile."""
-
-    def show_all_rows(self, connection: Connection) -> None:
-        """From here on, a statement is refused instead of leaving out rows that are hidden from this user."""
 
     def scan(self, connection: Connection, sql: str) -> Iterator[Any]:
         """The rows of a query that gives many, few at a time in memory. Nothing else is asked of `connection` meanwhile."""
@@ -171,10 +166,7 @@ class Store(Protocol):
         """Until nobody reads an older state. Raises KnowledgeBaseBusy."""
 
     def vacuum(self, connection: Writer, timeout_s: float) -> Sequence[BeyondReach]:
-        """Leave no byte of deleted rows in the database. Returns what is known of where they may stay nevertheless.
-
-        Raises KnowledgeBaseBusy while a reader holds on to them.
-        """
+        """Leave no byte of deleted rows in the database, and say what is known of where else they may stay. Raises KnowledgeBaseBusy."""
 
     def bytes_on_disk(self, connection: Connection) -> int: ...
 

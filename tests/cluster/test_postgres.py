@@ -360,7 +360,8 @@ def test_a_purge_ends_the_part_of_the_log_that_has_what_it_deleted_and_says_whic
 ) -> None:
     limits = {each.reason: each for each in purge(base, ["3.txt"]).beyond_reach}
     told = re.match(
-        "Here these are segments up to ([0-9A-F]{24}); max_wal_size = 1GB, ", limits["write-ahead log"].detail
+        "Here these are segments up to ([0-9A-F]{24}); archive_mode = off; max_slot_wal_keep_size = ",
+        limits["write-ahead log"].detail,
     )
     assert told
     assert "log in use" not in limits
@@ -372,22 +373,22 @@ def test_a_purge_ends_the_part_of_the_log_that_has_what_it_deleted_and_says_whic
         sync(own, docs, embedder)
         limits = {each.reason: each for each in purge(own, ["4.txt"]).beyond_reach}
     assert "pg_checkpoint" in str(limits["log in use"])
-    assert limits["write-ahead log"].detail.startswith("max_wal_size = ")
+    assert limits["write-ahead log"].detail.startswith("Here these are segments up to 0")
 
 
 def test_a_text_is_looked_for_in_all_rows_or_not_at_all(
     base: KnowledgeBase, new_postgres_url: str, role: str, docs: Path, own_home: Path
 ) -> None:
     targets, text = PurgeTargets.of(Settings(own_home)), (docs / "3.txt").read_text()
-    found = look_for(base, text, targets)
-    assert found.places == (str(docs / "3.txt"),)
-    assert {"database files", "replicas", "write-ahead log"} < {each.reason for each in found.beyond_reach}
+    places, not_clean, proof = look_for(base, text, targets)
+    assert (places, not_clean, proof.store) == ([str(docs / "3.txt")], [], "PostgreSQL")
+    assert {"database files", "replicas", "write-ahead log"} < {each.reason for each in proof.beyond_reach}
     with closing(KnowledgeBase.open(let_read(new_postgres_url, role))) as reader:
         with pytest.raises(StorageError, match=r"lacks a right: .*row-level security"):
             look_for(reader, text, targets)
         assert len(reader.documents()) == 7
     purge(base, ["3.txt"])
-    assert look_for(base, text, targets).places == ()
+    assert look_for(base, text, targets)[0] == []
 
 
 def test_what_one_machine_purges_leaves_the_indexes_of_another(
