@@ -174,7 +174,7 @@ def verify_log(folder: Path, head: str | None, as_json: bool) -> None:
 def verify(
     file: Path | None, key: str, show_key: bool, absent: str | None, proof: Path | None, kb: Place | None, as_json: bool
 ) -> None:
-    """Check a signed document with the signer's public key, or that a text is nowhere here.
+    """Check a signed document, or that a text is nowhere here.
 
     FILE is what `--proof` or `openbook ask --sign` wrote; `-` is standard input. Nothing else is needed, and nothing is
     written. Exits with 0 only when the holder of that key signed it and no byte was changed since; with --absent, only when
