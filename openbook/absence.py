@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
 from openbook import __version__
 from openbook.deletion import OutOfReach, PurgeTargets, look_at_all, unreached_paths
-from openbook.errors import QuestionError
+from openbook.errors import KnowledgeError, QuestionError
 from openbook.knowledge import KnowledgeBase, schema
 from openbook.knowledge.base import now
 from openbook.knowledge.byte_search import TELLING, Needles
@@ -60,3 +61,11 @@ def look_for(base: KnowledgeBase, text: str, targets: PurgeTargets) -> tuple[lis
         beyond_reach=beyond_reach(base, [BeyondReach("numbers")]),
     )
     return places, [each for each in beyond if each.reason != "weights"], proof
+
+
+def check_absent(places: Sequence[str], not_clean: Sequence[OutOfReach]) -> None:
+    """Raises KnowledgeError for a text that was found somewhere, or may be where nothing could be looked at."""
+    if places:
+        raise KnowledgeError(f"The text was found. Places: {len(places):,}.")
+    if not_clean:
+        raise KnowledgeError(f"This is not proved. Paths that could not be looked at: {len(not_clean):,}.")

@@ -365,10 +365,7 @@ def _look_at_all(found: _Derived, targets: PurgeTargets, base_folder: Path, need
 def look_at_all(
     roots: Mapping[Path, str], base_folder: Path, targets: PurgeTargets, needles: Needles
 ) -> tuple[list[ScannedFiles], list[tuple[Path, OutOfReach]]]:
-    """Every file below `roots`: (what holds no trace, by root; the root and what does or is out of reach). Nothing is changed.
-
-    The files of the knowledge base are left out, unless its folder is one of the roots.
-    """
+    """(what holds no trace, by root; the root and what does or is out of reach) of every file below `roots`. Nothing is changed."""
     scanned, unreached = [], []
     for root, root_name in roots.items():
         sizes: list[int] = []

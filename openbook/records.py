@@ -374,8 +374,7 @@ class Answer:
         return dataclasses.asdict(self)
 
 
-# --- what a scan does not show ----------------------------------------------------------------------------------------
-
+# Where a text may be that neither a purge nor a scan reaches, by reason.
 BEYOND_REACH = {
     "copies by users": "Answers, receipts, transcripts and files that somebody keeps elsewhere are not looked at.",
     "backups": "Backups and copies of the knowledge base, of its database or of this machine are not looked at.",
@@ -394,7 +393,7 @@ BEYOND_REACH = {
 
 @dataclass(frozen=True, slots=True)
 class BeyondReach:
-    """Where a text may be that neither a purge nor a scan reaches. `reason`: a key of `BEYOND_REACH`; `detail`: what is known besides."""
+    """`reason`: a key of `BEYOND_REACH`; `detail`: what is known besides its sentence."""
 
     reason: str
     detail: str = ""

@@ -76,17 +76,9 @@ LIMITED = (
     BeyondReach("write-ahead log", "Here these are segments up to 0000000100000000000000A1."),
 )
 PROOF_2 = dataclasses.replace(PROOF, store="PostgreSQL and object storage", beyond_reach=LIMITED)
-ABSENCE = AbsenceProof(
-    openbook_version="0.1.0",
-    time="2026-12-01T22:00:00+00:00",
-    knowledge_base="0" * 32,
-    knowledge_base_version=7,
-    store="folder",
-    text="b" * 64,
-    scanned=(ScannedFiles("rows", 5, 700), ScannedFiles("home", 2, 300)),
-    out_of_reach=(UnreachedPaths("in use", ("c" * 64,)),),
-    beyond_reach=(BeyondReach("numbers"),),
-)
+ROWS, IN_USE = (ScannedFiles("rows", 5, 700), ScannedFiles("home", 2, 300)), (UnreachedPaths("in use", ("c" * 64,)),)
+LIMIT = (BeyondReach("numbers"),)
+ABSENCE = AbsenceProof("0.1.0", "2026-12-01T22:00:00+00:00", "0" * 32, 7, "folder", "b" * 64, ROWS, IN_USE, LIMIT)
 RECEIPT = parse_receipt((GOLDEN / "receipt-2.json").read_bytes())
 
 

@@ -16,15 +16,7 @@ import openbook
 from openbook.cli import context, display
 from openbook.cli.options import JSON, KB, PATH, PLACE
 from openbook.config import Place
-from openbook.errors import (
-    ConfigError,
-    EngineError,
-    KnowledgeBaseMissing,
-    KnowledgeError,
-    OpenBookError,
-    ProofError,
-    ReceiptError,
-)
+from openbook.errors import ConfigError, EngineError, KnowledgeBaseMissing, OpenBookError, ProofError, ReceiptError
 from openbook.files import storage_errors
 from openbook.records import Receipt
 
@@ -242,7 +234,7 @@ def _proof_lines(proof: PurgeProof | AbsenceProof) -> list[str]:
 
 
 def _look_for(text_or_file: str, kb: Place | None, proof: Path | None, as_json: bool) -> None:
-    from openbook.absence import look_for
+    from openbook.absence import check_absent, look_for
     from openbook.deletion import PurgeTargets
 
     settings = context.read_settings(kb=kb)
@@ -255,15 +247,11 @@ def _look_for(text_or_file: str, kb: Place | None, proof: Path | None, as_json: 
     lines = [f"Found: {display.short_path(place)}" for place in places] or _proof_lines(content)
     lines += [f"Not looked at: {each.path} ({each.reason}): {each.advice}" for each in not_clean]
     display.show(as_json, {"places": places, "not_clean": not_clean, "content": content}, display.say_each, lines)
-    if places or not_clean:
-        found, missed = display.count(len(places), "place"), display.count(len(not_clean), "path")
-        raise KnowledgeError(
-            f"The text was found in {found}." if places else f"This is not proved: {missed} could not be looked at."
-        )
+    check_absent(places, not_clean)
 
 
 def _text_of(text_or_file: str, settings: Settings) -> str:
-    """The text, or that of a file, as `openbook add` would read it; `-` is standard input. Raises KnowledgeError, StorageError."""
+    """The text, or that of a file, as `openbook add` would read it; `-` is standard input. Raises ConfigError, StorageError."""
     from openbook.parsers.sandbox import ParserPool
 
     options, path, is_file = context.run_options(settings), Path(text_or_file), text_or_file == "-"
@@ -275,7 +263,7 @@ def _text_of(text_or_file: str, settings: Settings) -> str:
     with ParserPool(options.limits, options.ocr, workers=1, by_value=True) as parsers:
         parsed = parsers.parse(path if is_file else Path("-"), data)
     if not isinstance(parsed, tuple):
-        raise KnowledgeError(f"There is no text to look for: {parsed}.")
+        raise ConfigError(f"There is no text to look for: {parsed}.")
     return parsed[0].text
 
 

@@ -246,20 +246,17 @@ class PostgresStore:
         self.wait_for_readers(connection, timeout_s)
         with connection.lock_timeout(max(timeout_s, 0.1)):
             connection.execute(f"VACUUM (FULL, ANALYZE) {', '.join(sorted(connection.tables()))}")
-        return self._end_log(connection)
-
-    def _end_log(self, connection: PostgresConnection) -> list[BeyondReach]:
-        """Begin a new segment of the write-ahead log, and order a checkpoint: the server then writes over older segments, in turn."""
-        (told,) = connection.execute(
-            "SELECT concat('Here these are segments up to ', pg_walfile_name(pg_current_wal_insert_lsn()), "
-            "string_agg(concat('; ', name, ' = ', current_setting(name)), '' ORDER BY name), '.') FROM pg_settings "
-            "WHERE name IN ('max_wal_size', 'wal_keep_size', 'archive_mode', 'max_slot_wal_keep_size')"
-        ).fetchone()
-        found = [BeyondReach("write-ahead log", told)]
+        found = [BeyondReach("write-ahead log")]
         try:
+            (told,) = connection.execute(
+                "SELECT concat('Here these are segments up to ', pg_walfile_name(pg_current_wal_insert_lsn()), "
+                "string_agg(concat('; ', name, ' = ', current_setting(name)), '' ORDER BY name), '.') FROM pg_settings "
+                "WHERE name IN ('max_wal_size', 'wal_keep_size', 'archive_mode', 'max_slot_wal_keep_size')"
+            ).fetchone()
+            found = [BeyondReach("write-ahead log", told)]
             connection.execute("SELECT pg_switch_wal()")
-            connection.execute("CHECKPOINT")
-        except StorageError:  # both need rights
+            connection.execute("CHECKPOINT")  # after it, the server writes over older segments in turn
+        except (StorageError, KnowledgeBaseInvalid):  # what a user may not do, or what this server cannot
             if connection.is_lost:
                 raise
             found.append(BeyondReach("log in use"))

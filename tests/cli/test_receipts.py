@@ -69,23 +69,19 @@ def test_the_absence_of_a_text_is_proved_to_somebody_on_another_machine(
     proof, text = tmp_path / "absent.json", "The safe of the harbour office opens with the number"
     for given in (secret, text):
         code, stdout, stderr = out("verify", "--absent", given, "--proof", proof, "--json")
-        value = json.loads(stdout)
-        assert (code, value["places"][0]) == (4, str(secret))
-        assert stderr.endswith("The text was found in 2 places.\n")
+        assert (code, json.loads(stdout)["places"][0]) == (4, str(secret))
+        assert stderr.endswith("The text was found. Places: 2.\n")
         assert ("No file has this name" in stderr) == (given == text)
     assert not proof.exists()
     out.refused(2, "at least 16 bytes", "verify", "--absent", "too short")
     secret.write_text("")
-    out.refused(4, "the file is empty", "verify", "--absent", secret)
+    out.refused(2, "the file is empty", "verify", "--absent", secret)
     out.ok("purge", secret, "--yes")
     assert "No trace was found in what was scanned: rows: " in out.ok("verify", "--absent", text, "--proof", proof)
-    key = public_key(own_home)
-    stdout = out.ok("verify", proof, "--key", key)
+    stdout = out.ok("verify", proof, "--key", public_key(own_home))
     assert f"SHA-256 of the text: {sha256_hex(text.encode())}" in stdout
     assert stdout.index("Does not prove: numbers. ") < stdout.index("looked for a text at 20")
     assert "zeppelin" not in proof.read_text()
-    proof.write_bytes(proof.read_bytes().replace(b'"store":"folder"', b'"store":"fo1der"'))
-    out.refused(2, "altered", "verify", proof, "--key", key)
 
 
 def test_what_could_not_be_looked_at_is_named_and_its_absence_not_proved(
@@ -95,7 +91,7 @@ def test_what_could_not_be_looked_at_is_named_and_its_absence_not_proved(
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("Köln hat eine zweite Brücke.".encode("latin-1"))))
     code, stdout, stderr = out("verify", "--absent", "-", "--proof", tmp_path / "absent.json")
     assert (code, "elsewhere (link): " in stdout) == (4, True)
-    assert "This is not proved: 1 path could not be looked at." in stderr
+    assert "This is not proved. Paths that could not be looked at: 1." in stderr
     assert "does NOT prove" in out.ok("verify", tmp_path / "absent.json", "--key", public_key(own_home))
 
 
