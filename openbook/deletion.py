@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -35,6 +35,7 @@ from openbook.knowledge.erasure import (
     PurgeResult,
     finish_purge,
     in_no_version,
+    kind_of,
     purge,
     purge_is_unfinished,
     texts_of,
@@ -52,7 +53,7 @@ from openbook.signatures import DeletedCounts, PurgeProof, ScannedFiles, Unreach
 
 _WEIGHTS = frozenset({".gguf", ".safetensors", ".onnx"})
 
-Reason: TypeAlias = Literal["traces", "in use", "unreadable", "link", "weights"]
+Reason: TypeAlias = Literal["traces", "in use", "unreadable", "unknown", "link", "weights"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,9 +201,6 @@ def purge_everywhere(
 
 def proof_of(done: PurgedEverywhere, base: KnowledgeBase) -> PurgeProof:
     """What can be shown to others: digests and counts, no name and no text."""
-    unreached: dict[str, list[Digest]] = {}
-    for each in done.out_of_reach:
-        unreached.setdefault(each.reason, []).append(_path_digest(str(each.path)))
     return PurgeProof(
         openbook_version=__version__,
         time=now(),
@@ -212,9 +210,19 @@ def proof_of(done: PurgedEverywhere, base: KnowledgeBase) -> PurgeProof:
         texts=done.texts,
         deleted=done.deleted,
         scanned=done.scanned,
-        out_of_reach=tuple(UnreachedPaths(reason, tuple(sorted(unreached[reason]))) for reason in sorted(unreached)),
+        out_of_reach=unreached_paths(done.out_of_reach),
         models_that_learned_it=tuple(sorted(each.model for each in done.carried if each.found)),
+        store=kind_of(base),
+        beyond_reach=done.purged.beyond_reach,
     )
+
+
+def unreached_paths(out_of_reach: Iterable[OutOfReach]) -> tuple[UnreachedPaths, ...]:
+    """As a proof names them: by digests."""
+    unreached: dict[str, list[Digest]] = {}
+    for each in out_of_reach:
+        unreached.setdefault(each.reason, []).append(_path_digest(str(each.path)))
+    return tuple(UnreachedPaths(reason, tuple(sorted(unreached[reason]))) for reason in sorted(unreached))
 
 
 def _path_digest(path: str) -> Digest:
@@ -341,31 +349,46 @@ def _cut_off(path: Path) -> bool:
 
 def _look_at_all(found: _Derived, targets: PurgeTargets, base_folder: Path, needles: Needles) -> None:
     """Every file but those of the knowledge base, which were scanned: scanned now, deleted, or out of reach."""
-    roots = targets.roots
-    left_out = {base_folder, *roots}
-    traced: dict[str, set[Path]] = {"cache": set(), "diagnoses": set()}  # folders that go as a whole
-    for root, root_name in roots.items():
-        files = size = 0
-        for path in _walk(root, left_out - {root}, found.out_of_reach):
-            looked_at = _looked_at(path, root_name, targets, needles)
-            parts, depth = path.relative_to(root).parts, 2 if root_name == "cache" else 1
-            if isinstance(looked_at, int):
-                files, size = files + 1, size + looked_at
-            elif looked_at is not None and looked_at.reason == "traces" and root_name in traced and len(parts) > depth:
-                traced[root_name].add(root.joinpath(*parts[:depth]))
-            elif looked_at is not None:
-                found.out_of_reach.append(looked_at)
-        found.scanned[root_name] = ScannedFiles(root_name, files, size)
+    at = targets.settings
+    scanned, unreached = look_at_all(targets.roots, base_folder, targets, needles)
+    found.scanned.update((each.place, each) for each in scanned)
+    depths = {at.cache_dir: 2, at.diagnoses_dir: 1}  # of folders that go as a whole
+    traced: dict[Path, set[Path]] = {root: set() for root in depths}
     for _ in _walk(base_folder, set(), found.out_of_reach):
         pass  # its files were scanned, but no folder that a link in it leads to
-    with storage_errors(
-        f"delete what holds traces in {targets.settings.cache_dir} and {targets.settings.diagnoses_dir}"
-    ):
-        delete_caches(targets.settings.cache_dir, traced["cache"])
-        for folder in traced["diagnoses"]:
+    with storage_errors(f"delete what holds traces in {at.home}"):
+        for root, each in unreached:
+            parts, depth = each.path.parts[len(root.parts) :], depths.get(root)
+            if each.reason == "traces" and depth and len(parts) > depth:
+                traced[root].add(root.joinpath(*parts[:depth]))
+            elif each.reason == "unknown":
+                each.path.unlink(missing_ok=True)
+            else:
+                found.out_of_reach.append(each)
+        delete_caches(at.cache_dir, traced[at.cache_dir])
+        for folder in traced[at.diagnoses_dir]:
             delete_folder(folder)
-    found.caches += traced["cache"]
-    found.diagnoses += traced["diagnoses"]
+    found.caches += traced[at.cache_dir]
+    found.diagnoses += traced[at.diagnoses_dir]
+
+
+def look_at_all(
+    roots: Mapping[Path, str], base_folder: Path, targets: PurgeTargets, needles: Needles
+) -> tuple[list[ScannedFiles], list[tuple[Path, OutOfReach]]]:
+    """(what holds no trace, by root; the root and what does or is out of reach) of every file below `roots`. Nothing is changed."""
+    scanned, unreached = [], []
+    for root, root_name in roots.items():
+        sizes: list[int] = []
+        beyond: list[OutOfReach] = []
+        for path in _walk(root, {base_folder, *roots} - {root}, beyond):
+            looked_at = _looked_at(path, root_name, targets, needles)
+            if isinstance(looked_at, int):
+                sizes.append(looked_at)
+            elif looked_at is not None:
+                beyond.append(looked_at)
+        scanned.append(ScannedFiles(root_name, len(sizes), sum(sizes)))
+        unreached += [(root, each) for each in beyond]
+    return scanned, unreached
 
 
 def _walk(root: Path, left_out: set[Path], out_of_reach: list[OutOfReach]) -> Iterator[Path]:
@@ -399,8 +422,7 @@ def _looked_at(path: Path, root_name: str, targets: PurgeTargets, needles: Needl
         if path.suffix == ".state" and root_name == "states":
             if targets.states.is_known(path):
                 return path.stat().st_size
-            path.unlink(missing_ok=True)  # nobody knows what it was read from
-            return None
+            return OutOfReach("unknown", path, "nobody knows what it was read from. The next purge deletes it.")
         is_incoming = root_name == "models" and path.relative_to(targets.store.root).parts[0].startswith(INCOMING)
         if is_incoming or is_unfinished(path) or (path.suffix == ".new" and root_name == "states"):
             return OutOfReach("in use", path, writing)
@@ -413,7 +435,7 @@ def _looked_at(path: Path, root_name: str, targets: PurgeTargets, needles: Needl
         return _unreadable(path, error)
     if at is None:
         return size
-    return OutOfReach("traces", path, f"bytes of them are in it, from byte {at} on. {_advice(path, root_name)}")
+    return OutOfReach("traces", path, f"a trace is in it, from byte {at} on. {_advice(path, root_name)}")
 
 
 def _unreadable(path: Path, error: OSError) -> OutOfReach:
@@ -424,6 +446,8 @@ def _advice(path: Path, root_name: str) -> str:
     """What a file with traces is, and what to do about it."""
     if path.name == LOG_FILE:
         return "It is a log of receipts, which can only grow: delete it, or keep what it tells of them."
+    if root_name == "knowledge base":
+        return "It is of this knowledge base: purge the documents with this text."
     for folder in path.parents:
         if (folder / FILE_NAME).exists():
             return f"It belongs to another knowledge base: purge them there too, with --kb {folder}"

@@ -372,3 +372,31 @@ class Answer:
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dictionary: `question, answer, abstained, supported, citations, passages, receipt, ...`."""
         return dataclasses.asdict(self)
+
+
+# Where a text may be that neither a purge nor a scan reaches, by reason.
+BEYOND_REACH = {
+    "copies by users": "Answers, receipts, transcripts and files that somebody keeps elsewhere are not looked at.",
+    "backups": "Backups and copies of the knowledge base, of its database or of this machine are not looked at.",
+    "disk blocks": "Blocks that the file system or the disk has not overwritten yet may hold deleted bytes.",
+    "other forms": "Texts of less than 16 bytes, runs of less than 79, and what is compressed, encrypted, or escaped in an unusual way are not found.",
+    "models": "A model that has learned from a text cannot forget it; training records say which models have.",
+    "numbers": "Vectors and states of models are numbers, in which no scan finds a text.",
+    "database files": "PostgreSQL's files and logs of statements lie on its server and are not scanned.",
+    "replicas": "Replicas of the database are not looked at; they follow it, and keep logs of their own.",
+    "other machines": "Other machines that use this knowledge base delete their copies when they next search.",
+    "write-ahead log": "PostgreSQL's log holds deleted rows until the server has written over its segments: as a rule after max_wal_size more of log, later where wal_keep_size, an archive or a replication slot keeps them.",
+    "log in use": "The user of the database may not end the part of the log that is in use. Ask its owner for pg_checkpoint and for EXECUTE on pg_switch_wal().",
+    "object versions": "The object storage may keep older versions, replicas and backups of objects that were deleted.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class BeyondReach:
+    """`reason`: a key of `BEYOND_REACH`; `detail`: what is known besides its sentence."""
+
+    reason: str
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.reason}. {BEYOND_REACH.get(self.reason, '')} {self.detail}".strip()

@@ -18,7 +18,7 @@ from openbook.errors import ConfigError, ProofError, ReceiptError, StorageError
 from openbook.files import make_folder, replace_file, storage_errors
 from openbook.locks import exclusive_lock
 from openbook.receipts import is_altered, receipt_of
-from openbook.records import Digest, Receipt, canonical_json, sha256_hex
+from openbook.records import BeyondReach, Digest, Receipt, canonical_json, sha256_hex
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -85,15 +85,27 @@ class PurgeProof:
     scanned: tuple[ScannedFiles, ...]
     out_of_reach: tuple[UnreachedPaths, ...]
     models_that_learned_it: tuple[Digest, ...]
-
-    @property
-    def may_hold_traces(self) -> tuple[UnreachedPaths, ...]:
-        """What is out of reach, without models' numbers."""
-        return tuple(each for each in self.out_of_reach if each.reason != "weights")
+    store: str = ""  # empty, as `beyond_reach`, where a proof of the first format is silent about its limits
+    beyond_reach: tuple[BeyondReach, ...] = ()
 
 
-Content: TypeAlias = PurgeProof | Receipt
-_KINDS: dict[str, type[PurgeProof] | type[Receipt]] = {"purge": PurgeProof, "receipt": Receipt}
+@dataclass(frozen=True, slots=True)
+class AbsenceProof:
+    """What a search states that found no trace of a text. `time`: when it began; `text`: the digest of the text."""
+
+    openbook_version: str
+    time: str
+    knowledge_base: str
+    knowledge_base_version: int
+    store: str
+    text: Digest
+    scanned: tuple[ScannedFiles, ...]
+    out_of_reach: tuple[UnreachedPaths, ...]
+    beyond_reach: tuple[BeyondReach, ...]
+
+
+Content: TypeAlias = PurgeProof | AbsenceProof | Receipt
+_KINDS: dict[str, type[Content]] = {"purge": PurgeProof, "absence": AbsenceProof, "receipt": Receipt}
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +207,8 @@ def _content(kind: str, content: object) -> Content:
     if kind not in _KINDS:
         raise ProofError(f"It is of the kind {kind[:60]!r}; this version of OpenBook reads {', '.join(_KINDS)}.")
     try:
-        if kind == "purge":
-            return convert(content, PurgeProof, "content", ReceiptError)
+        if kind != "receipt":
+            return convert(content, _KINDS[kind], "content", ReceiptError)
         receipt = receipt_of(content)
     except ReceiptError as error:
         raise ProofError(f"The signed content does not match its kind: {error}") from error

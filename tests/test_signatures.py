@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 from openbook.errors import ConfigError, ProofError
 from openbook.receipts import parse_receipt
-from openbook.records import canonical_json
+from openbook.records import BEYOND_REACH, BeyondReach, canonical_json
 from openbook.signatures import (
     FORMAT,
     MAX_BYTES,
+    AbsenceProof,
     Content,
     DeletedCounts,
     PurgeProof,
@@ -35,9 +36,14 @@ from tests.test_receipts import RECEIPTS
 
 GOLDEN = Path(__file__).parent / "golden"
 GOLDEN_KEY = "463f31f6dad11d3adf1c6cfc9b97705d751416afa232e4f3787d30cc7ecddfde"
+GOLDEN_KEY_2 = "cb44f40f6735d0732cd9fba6bf8660e514c25a0c339cef89d6b659ca16737ab6"
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 COUNT = st.integers(0, 10**15)
 DIGESTS = st.lists(st.text("0123456789abcdef", min_size=64, max_size=64), max_size=3).map(tuple)
+SCANNED = st.lists(st.builds(ScannedFiles, TEXT, COUNT, COUNT), max_size=3).map(tuple)
+UNREACHED = st.lists(st.builds(UnreachedPaths, TEXT, DIGESTS), max_size=3).map(tuple)
+LIMITS = st.lists(st.builds(BeyondReach, st.sampled_from(sorted(BEYOND_REACH)) | TEXT, TEXT), max_size=3).map(tuple)
+ABSENCES = st.builds(AbsenceProof, TEXT, TEXT, TEXT, COUNT, TEXT, TEXT, SCANNED, UNREACHED, LIMITS)
 PROOFS = st.builds(
     PurgeProof,
     openbook_version=TEXT,
@@ -47,9 +53,11 @@ PROOFS = st.builds(
     paths=DIGESTS,
     texts=DIGESTS,
     deleted=st.builds(DeletedCounts, *[COUNT] * 7),
-    scanned=st.lists(st.builds(ScannedFiles, TEXT, COUNT, COUNT), max_size=3).map(tuple),
-    out_of_reach=st.lists(st.builds(UnreachedPaths, TEXT, DIGESTS), max_size=3).map(tuple),
+    scanned=SCANNED,
+    out_of_reach=UNREACHED,
     models_that_learned_it=DIGESTS,
+    store=TEXT,
+    beyond_reach=LIMITS,
 )
 PROOF = PurgeProof(
     openbook_version="0.1.0",
@@ -63,6 +71,14 @@ PROOF = PurgeProof(
     out_of_reach=(UnreachedPaths("weights", ("c" * 64,)),),
     models_that_learned_it=(),
 )
+LIMITED = (
+    BeyondReach("backups"),
+    BeyondReach("write-ahead log", "Here these are segments up to 0000000100000000000000A1."),
+)
+PROOF_2 = dataclasses.replace(PROOF, store="PostgreSQL and object storage", beyond_reach=LIMITED)
+ROWS, IN_USE = (ScannedFiles("rows", 5, 700), ScannedFiles("home", 2, 300)), (UnreachedPaths("in use", ("c" * 64,)),)
+LIMIT = (BeyondReach("numbers"),)
+ABSENCE = AbsenceProof("0.1.0", "2026-12-01T22:00:00+00:00", "0" * 32, 7, "folder", "b" * 64, ROWS, IN_USE, LIMIT)
 RECEIPT = parse_receipt((GOLDEN / "receipt-2.json").read_bytes())
 
 
@@ -71,7 +87,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("home")
 
 
-@given(content=PROOFS | RECEIPTS)
+@given(content=PROOFS | ABSENCES | RECEIPTS)
 def test_what_was_signed_is_verified(home: Path, content: Content) -> None:
     signed = verify_signed(sign(home, content), public_key(home))
     assert signed.content == content
@@ -140,6 +156,7 @@ def _signed_anew(home: Path, **changes: object) -> bytes:
         ({"content": {**dataclasses.asdict(PROOF), "more": 1}}, "unknown key"),
         ({"content": None}, "must be an object"),
         ({"kind": "receipt"}, "lacks the key"),
+        ({"kind": "absence"}, "content"),
         ({"fingerprint": "0" * 64}, "fingerprint"),
     ],
 )
@@ -157,6 +174,9 @@ def test_goldens_are_verified_for_ever() -> None:
     purge = verify_signed((GOLDEN / "signed-purge-1.json").read_bytes(), GOLDEN_KEY).content
     assert isinstance(purge, PurgeProof)
     assert purge == PROOF
+    assert (purge.store, purge.beyond_reach) == ("", ())  # it is silent about them
+    assert verify_signed((GOLDEN / "signed-purge-2.json").read_bytes(), GOLDEN_KEY_2).content == PROOF_2
+    assert verify_signed((GOLDEN / "signed-absence-1.json").read_bytes(), GOLDEN_KEY_2).content == ABSENCE
     receipt = verify_signed((GOLDEN / "signed-receipt-1.json").read_bytes(), GOLDEN_KEY).content
     assert receipt == RECEIPT
     assert receipt == parse_receipt((GOLDEN / "signed-receipt-1.json").read_bytes())

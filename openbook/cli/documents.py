@@ -323,5 +323,5 @@ def _print_purged(done: PurgedEverywhere) -> None:
                 f"The model {model.name} ({model.model[:12]}) has learned from it, and a model cannot forget. Train it again "
                 f"without these documents, or remove it: openbook models remove {model.name}"
             )
-    for sentence in (*purged.remains, purged.beyond_reach):
-        display.say(sentence, "dim")
+    for limit in purged.beyond_reach:
+        display.say(f"Beyond reach: {limit}", "dim")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
@@ -13,16 +14,17 @@ import click
 
 import openbook
 from openbook.cli import context, display
-from openbook.cli.options import JSON, PATH, PLACE
+from openbook.cli.options import JSON, KB, PATH, PLACE
 from openbook.config import Place
 from openbook.errors import ConfigError, EngineError, KnowledgeBaseMissing, OpenBookError, ProofError, ReceiptError
 from openbook.files import storage_errors
+from openbook.records import Receipt
 
 if TYPE_CHECKING:
-    from openbook import FrozenModel, KnowledgeBase, Receipt
+    from openbook import FrozenModel, KnowledgeBase
     from openbook.config import Settings
     from openbook.replay import ReplayResult
-    from openbook.signatures import PurgeProof
+    from openbook.signatures import AbsenceProof, PurgeProof
 
 _FILE = click.Path(path_type=Path, allow_dash=True)
 
@@ -157,17 +159,28 @@ def verify_log(folder: Path, head: str | None, as_json: bool) -> None:
 @click.argument("file", type=_FILE, required=False)
 @click.option("--key", default="", help="The signer's public key, obtained from the signer, never from FILE.")
 @click.option("--show-key", is_flag=True, help="Show your own public key instead, for others to verify with.")
+@click.option("--absent", metavar="TEXT|FILE", help="Look for a text, or a file's text, wherever a purge looks.")
+@click.option("--proof", type=PATH, help="With --absent: write a signed proof, without the text.")
+@KB
 @JSON
-def verify(file: Path | None, key: str, show_key: bool, as_json: bool) -> None:
-    """Check a signed document with the signer's public key.
+def verify(
+    file: Path | None, key: str, show_key: bool, absent: str | None, proof: Path | None, kb: Place | None, as_json: bool
+) -> None:
+    """Check a signed document, or that a text is nowhere here.
 
-    FILE is what `openbook purge --proof` or `openbook ask --sign` wrote; `-` is standard input. Nothing else is needed,
-    and nothing is written. Exits with 0 only when the holder of that key signed it and no byte was changed since.
+    FILE is what `--proof` or `openbook ask --sign` wrote; `-` is standard input. Nothing else is needed, and nothing is
+    written. Exits with 0 only when the holder of that key signed it and no byte was changed since; with --absent, only when
+    no trace of the text was found and every file could be looked at. The text is stored nowhere.
     """
     from openbook import signatures
 
-    if show_key == (file is not None):
-        raise ConfigError("Give a FILE to verify, or --show-key.")
+    if [file is not None, show_key, absent is not None].count(True) != 1:
+        raise ConfigError("Give one of these: a FILE to verify, --absent TEXT, or --show-key.")
+    if (key and file is None) or (absent is None and (proof, kb) != (None, None)):
+        raise ConfigError("--proof and --kb go with --absent, --key goes with a FILE.")
+    if absent is not None:
+        _look_for(absent, kb, proof, as_json)
+        return
     if file is None:
         own = signatures.public_key(context.read_settings().home)
         value = {"public_key": own, "fingerprint": signatures.fingerprint_of(own)}
@@ -188,27 +201,72 @@ def verify(file: Path | None, key: str, show_key: bool, as_json: bool) -> None:
         )
     content = signed.content
     about = {"verified": True, "public_key": signed.public_key, "fingerprint": signed.fingerprint, "content": content}
-    stated = _purge_lines(content) if isinstance(content, signatures.PurgeProof) else _receipt_lines(content)
+    stated = _receipt_lines(content) if isinstance(content, Receipt) else _proof_lines(content)
     lines = [" ".join(line.split()) for line in stated]  # what was signed cannot write a line of its own
     signer = f"Verified: signed by the key of fingerprint {signed.fingerprint}. Its holder states:"
     display.show(as_json, about, display.say_each, [signer, *lines])
 
 
-def _purge_lines(proof: PurgeProof) -> list[str]:
-    files, size = sum(each.files for each in proof.scanned), sum(each.bytes for each in proof.scanned)
-    what = f"{display.count(proof.deleted.documents, 'document')} (passages: {proof.deleted.passages:,})"
+def _proof_lines(proof: PurgeProof | AbsenceProof) -> list[str]:
+    from openbook.signatures import PurgeProof
+
+    silent = "this proof has an older format, which does not say what was beyond reach, such as backups."
+    lines = [f"Does not prove: {each}" for each in proof.beyond_reach or (silent,)]
     base = f"version {proof.knowledge_base_version} of the knowledge base {proof.knowledge_base}"
-    lines = [
-        f"OpenBook {proof.openbook_version} purged {what} at {proof.time}; {base} began.",
-        *(f"SHA-256 of a text: {digest}" for digest in proof.texts),
-        *(f"SHA-256 of a path: {digest}" for digest in proof.paths),
-        f"Scanned {files:,} files, {size:,} bytes; no trace of the documents is in them.",
-        *(f"Out of reach: {len(each.paths):,} ({each.reason})" for each in proof.out_of_reach),
-        *(f"A model that has learned from them: {digest}" for digest in proof.models_that_learned_it),
-    ]
-    if proof.may_hold_traces:
+    base += f" ({proof.store})" if proof.store else ""
+    if isinstance(proof, PurgeProof):
+        what = f"{display.count(proof.deleted.documents, 'document')} (passages: {proof.deleted.passages:,})"
+        lines += [
+            f"OpenBook {proof.openbook_version} purged {what} at {proof.time}; {base} began.",
+            *(f"SHA-256 of a text: {digest}" for digest in proof.texts),
+            *(f"SHA-256 of a path: {digest}" for digest in proof.paths),
+            *(f"A model that has learned from them: {digest}" for digest in proof.models_that_learned_it),
+        ]
+    else:
+        lines.append(f"OpenBook {proof.openbook_version} looked for a text at {proof.time}, in {base}.")
+        lines.append(f"SHA-256 of the text: {proof.text}")
+    scanned = ", ".join(f"{each.place}: {each.files:,} ({each.bytes:,} bytes)" for each in proof.scanned if each.files)
+    lines.append(f"No trace was found in what was scanned: {scanned}.")
+    lines += [f"Out of reach: {len(each.paths):,} ({each.reason})" for each in proof.out_of_reach]
+    if any(each.reason != "weights" for each in proof.out_of_reach):
         lines.append("This does NOT prove that nothing is left.")
     return lines
+
+
+def _look_for(text_or_file: str, kb: Place | None, proof: Path | None, as_json: bool) -> None:
+    from openbook.absence import check_absent, look_for
+    from openbook.deletion import PurgeTargets
+
+    settings = context.read_settings(kb=kb)
+    if proof is not None:
+        context.check_signing(proof, settings)
+    text = _text_of(text_or_file, settings)
+    places, not_clean, content = look_for(
+        openbook.KnowledgeBase.open(settings.kb_place), text, PurgeTargets.of(settings)
+    )
+    if proof is not None and not places:
+        context.write_signed(proof, settings, content)
+    lines = [f"Found: {display.short_path(place)}" for place in places] or _proof_lines(content)
+    lines += [f"Not looked at: {each.path} ({each.reason}): {each.advice}" for each in not_clean]
+    display.show(as_json, {"places": places, "not_clean": not_clean, "content": content}, display.say_each, lines)
+    check_absent(places, not_clean)
+
+
+def _text_of(text_or_file: str, settings: Settings) -> str:
+    """The text, or that of a file, as `openbook add` would read it; `-` is standard input. Raises ConfigError, StorageError."""
+    from openbook.parsers.sandbox import ParserPool
+
+    options, path, is_file = context.run_options(settings), Path(text_or_file), text_or_file == "-"
+    with suppress(OSError, ValueError):  # most texts cannot be names
+        is_file = is_file or path.is_file()
+    if not is_file:
+        display.note("No file has this name, so it is looked for as a text.")
+    data = _read(path, options.limits.max_file_bytes) if is_file else os.fsencode(text_or_file)
+    with ParserPool(options.limits, options.ocr, workers=1, by_value=True) as parsers:
+        parsed = parsers.parse(path if is_file else Path("-"), data)
+    if not isinstance(parsed, tuple):
+        raise ConfigError(f"There is no text to look for: {parsed}.")
+    return parsed[0].text
 
 
 def _receipt_lines(receipt: Receipt) -> list[str]:

@@ -47,6 +47,7 @@ from openbook.knowledge import schema
 from openbook.knowledge.blobs import open_blobs
 from openbook.knowledge.store import Connection, Damage, Writer
 from openbook.knowledge.write_lock import file_lock
+from openbook.records import BeyondReach
 
 _LOCK = 0x4F424B42, 1  # "OBKB": advisory locks are of one database alone
 _RUNS = 0x4F424B43  # first number of the locks of living runs
@@ -59,11 +60,7 @@ class PostgresStore:
 
     lookups = ("",)
     is_shared = True
-    beyond_reach = (
-        "What OpenBook cannot reach: models trained on it, answers and receipts saved elsewhere, blocks that the file system or "
-        "the disk has not overwritten yet, and the write-ahead log of PostgreSQL with its archive, replicas and backups, "
-        "which hold deleted rows until they are recycled or expire."
-    )
+    beyond_reach = ("database files", "replicas", "other machines", "write-ahead log")
 
     def __init__(self, place: DatabaseUrl) -> None:
         self.place = place
@@ -163,8 +160,8 @@ class PostgresStore:
 
     # --- connections and locks
 
-    def connect(self) -> PostgresConnection:
-        return PostgresConnection(self._conninfo, str(self), writes=False)
+    def connect(self, *, all_rows: bool = False) -> PostgresConnection:
+        return PostgresConnection(self._conninfo, str(self), writes=False, all_rows=all_rows)
 
     def connect_to_write(self) -> PostgresConnection:
         return PostgresConnection(self._conninfo, str(self), writes=True)
@@ -264,11 +261,26 @@ class PostgresStore:
                 )
             time.sleep(0.05)
 
-    def vacuum(self, connection: Writer, timeout_s: float) -> None:
+    def vacuum(self, connection: Writer, timeout_s: float) -> Sequence[BeyondReach]:
         assert isinstance(connection, PostgresConnection)
         self.wait_for_readers(connection, timeout_s)
         with connection.lock_timeout(max(timeout_s, 0.1)):
             connection.execute(f"VACUUM (FULL, ANALYZE) {', '.join(sorted(connection.tables()))}")
+        found = [BeyondReach("write-ahead log")]
+        try:
+            (told,) = connection.execute(
+                "SELECT concat('Here these are segments up to ', pg_walfile_name(pg_current_wal_insert_lsn()), "
+                "string_agg(concat('; ', name, ' = ', current_setting(name)), '' ORDER BY name), '.') FROM pg_settings "
+                "WHERE name IN ('max_wal_size', 'wal_keep_size', 'archive_mode', 'max_slot_wal_keep_size')"
+            ).fetchone()
+            found = [BeyondReach("write-ahead log", told)]
+            connection.execute("SELECT pg_switch_wal()")
+            connection.execute("CHECKPOINT")  # after it, the server writes over older segments in turn
+        except (StorageError, KnowledgeBaseInvalid):  # what a user may not do, or what this server cannot
+            if connection.is_lost:
+                raise
+            found.append(BeyondReach("log in use"))
+        return found
 
     def bytes_on_disk(self, connection: Connection) -> int:
         (size,) = connection.execute(

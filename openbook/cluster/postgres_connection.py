@@ -94,21 +94,22 @@ class _Connection(psycopg.Connection[tuple[Any, ...]]):
 class PostgresConnection:
     """Every statement outside of a transaction is one of its own. Every error is a sentence about `shown`, or `Damage`.
 
-    One that only reads (not `writes`) connects again when the server ended it between two transactions.
+    One that only reads (not `writes`) connects again when the server ended it between two transactions. See also `Store.connect`.
     """
 
-    def __init__(self, conninfo: str, shown: str, *, writes: bool) -> None:
+    def __init__(self, conninfo: str, shown: str, *, writes: bool, all_rows: bool = False) -> None:
         self._conninfo, self._shown, self._writes = conninfo, shown, writes
+        hides, only_reads = ("off" if each else "on" for each in (all_rows, writes))
+        self._settings = {**_SETTINGS, "default_transaction_read_only": only_reads, "row_security": hides}
         self._connection = self._connected()
 
     def _connected(self) -> _Connection:
-        settings = {**_SETTINGS, "default_transaction_read_only": "off" if self._writes else "on"}
         try:
             connection = _Connection.connect(self._conninfo, autocommit=True)
             connection.conninfo = self._conninfo
             connection.process, _ = connection.execute(
                 "SELECT pg_backend_pid(), count(set_config(name, value, false)) FROM unnest(%s::text[], %s::text[]) AS given (name, value)",
-                (list(settings), list(settings.values())),
+                (list(self._settings), list(self._settings.values())),
             ).fetchone() or (0, 0)
         except psycopg.Error as error:
             raise _connect_error(error, self._shown) from error

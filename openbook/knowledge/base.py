@@ -38,7 +38,7 @@ from openbook.knowledge.splitter import Sizing
 from openbook.knowledge.store import Connection, Store, Writer, store_of
 from openbook.knowledge.write_lock import LOCK_TIMEOUT_S
 from openbook.parsers import metadata
-from openbook.records import Embedder, EmbedderIdentity, Hit, Passage, Reranker, Vectors, Verdict
+from openbook.records import BeyondReach, Embedder, EmbedderIdentity, Hit, Passage, Reranker, Vectors, Verdict
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -413,13 +413,13 @@ class KnowledgeBase:
                 schema.remember(connection, purging="")
             self.begin_writing(connection, schema.meta(connection), timeout_s)
 
-    def forget(self, connection: Writer, timeout_s: float = LOCK_TIMEOUT_S) -> None:
-        """Leave no byte in indexes, free pages and logs of what no row refers to. The caller holds the write lock.
+    def forget(self, connection: Writer, timeout_s: float = LOCK_TIMEOUT_S) -> Sequence[BeyondReach]:
+        """Leave no byte in indexes, free pages and logs of what no row refers to, and say what is known of where they may stay nevertheless.
 
-        Raises KnowledgeBaseBusy when a reader holds on to older pages for longer than `timeout_s`.
+        The caller holds the write lock. Raises KnowledgeBaseBusy when a reader holds on to older pages for longer than `timeout_s`.
         """
         self.indexes.refresh(connection, forget=True)
-        self.store.vacuum(connection, timeout_s)
+        return self.store.vacuum(connection, timeout_s)
 
     def shard(self, in_scope: NDArray[np.int64], number: int, shards: int) -> Shard:
         """The rows of the contents `in_scope` that shard `number` of `shards` searches: see `Indexes.shard`.

@@ -79,18 +79,18 @@ class Needles:
             self._windows -= found
             self._table = None
 
-    def find_in(self, path: Path, run: int = WINDOW) -> tuple[int | None, int]:
-        """(offset of a window in the file that belongs to a run of so many bytes, or None; how many bytes were read).
+    def find(self, data: bytes, run: int = WINDOW) -> int | None:
+        """The offset of a window in `data` that belongs to a run of so many bytes. What was added is a run as a whole where it is shorter."""
+        return next((at for at in self._offsets(data) if self._is_in_run(data, at, run)), None)
 
-        What was added is a run as a whole where it is shorter.
-        """
+    def find_in(self, path: Path, run: int = WINDOW) -> tuple[int | None, int]:
+        """(what `find` finds in the file, how many bytes were read)."""
         before, size = b"", 0
         with _opened(path) as file:
             while block := file.read(_BLOCK):
                 data = before + block
-                for at in self._offsets(data):
-                    if self._is_in_run(data, at, run):
-                        return size - len(before) + at, size + len(block)
+                if (at := self.find(data, run)) is not None:
+                    return size - len(before) + at, size + len(block)
                 size += len(block)
                 before = data[-2 * run :]  # so that a run around the cut is whole in one of both
         return None, size
@@ -135,7 +135,10 @@ def _alike(one: bytes, other: bytes) -> int:
     return next(differing, min(len(one), len(other)))
 
 
-def _folded(first: NDArray[np.uint64], second: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """A number below 2^_BITS for each pair of halves of a window."""
-    mixed: NDArray[np.uint64] = (first * _MIX + second) * _MIX >> np.uint64(64 - _BITS)
-    return mixed
+def _folded(first: NDArray[np.uint64], second: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """A number below 2^_BITS for each pair of halves of a window: `(first * _MIX + second) * _MIX >> 64 - _BITS`, in one array."""
+    mixed = first * _MIX
+    mixed += second
+    mixed *= _MIX
+    mixed >>= np.uint64(64 - _BITS)
+    return mixed.view(np.int64)  # numpy looks signed indices up faster

@@ -5,6 +5,7 @@ What lies outside the folder of the knowledge base: `openbook.deletion`, which c
 
 from __future__ import annotations
 
+import html
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
@@ -14,18 +15,20 @@ from pathlib import Path
 from openbook.errors import KnowledgeError, TextIsElsewhere
 from openbook.knowledge import index_store, schema, shared_segments
 from openbook.knowledge.base import KnowledgeBase
-from openbook.knowledge.byte_search import Needles
+from openbook.knowledge.byte_search import TELLING, Needles
 from openbook.knowledge.discovery import path_displayed
 from openbook.knowledge.identities import identities, purge_identities
 from openbook.knowledge.schema import NEXT_TABLE
-from openbook.knowledge.store import Connection, Rows, Store, Writer
+from openbook.knowledge.store import Connection, Reader, Rows, Store, Writer
 from openbook.knowledge.updates import resolve
 from openbook.knowledge.versions import add_version
 from openbook.knowledge.write_lock import LOCK_TIMEOUT_S
-from openbook.records import Digest, sha256_hex
+from openbook.records import BeyondReach, Digest, sha256_hex
 
 _BETWEEN = bytes(16)  # no window of text spans it
-_AT_ONCE = 4 << 20  # bytes of the database that are searched together
+_AT_ONCE = 1 << 19  # bytes of the database that are searched together
+_QUOTES = (("&quot;", "&#x27;"), ("&#34;", "&#39;"))  # as Python's `html.escape` writes them, and as jinja2 does
+_BEYOND_REACH = ("copies by users", "backups", "disk blocks", "other forms", "models")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +38,7 @@ class PurgeResult:
     `documents`: those that are in no version any more; `in_part`: others that had a text of theirs, and keep what else they hold
     or held. `on_disk`: files of that path that are still there, so that the next run over them takes them in again; `labels`:
     those that had been given directly to these, which that run does not know any more. `objects` and `object_bytes` are in the storage
-    that machines share: each has the bytes of a file that was scanned. `beyond_reach`: what no purge of this kind of store can reach, a
-    sentence. `remains`: what is still in the shared storage or on other machines after this one, a sentence each.
+    that machines share: each has the bytes of a file that was scanned. `beyond_reach`: what no purge of this kind of store can reach.
     """
 
     version: int
@@ -47,10 +49,9 @@ class PurgeResult:
     bytes: int
     on_disk: tuple[str, ...]
     labels: tuple[str, ...]
-    beyond_reach: str
+    beyond_reach: tuple[BeyondReach, ...]
     objects: int
     object_bytes: int
-    remains: tuple[str, ...]
 
 
 def purge(
@@ -93,10 +94,10 @@ def purge(
         there = paths | {path for path, is_live in holders if is_live}
         version = _delete(connection, paths, others, contents)
         in_part = others & {path for (path,) in connection.execute("SELECT DISTINCT path FROM documents")}
-        base.forget(connection, lock_timeout_s)
+        known = base.forget(connection, lock_timeout_s)
         _drop_what_stays(base.store, connection, traces)
         files, scanned = _scan(base.folder, traces)
-        objects, object_bytes, remains = _shared(base, connection)
+        objects, object_bytes = _shared(base, connection)
         afterwards(traces)
         # Only now: a purge that is killed before this has proved nothing.
         schema.remember(connection, purging=None, purging_elsewhere=None)
@@ -111,10 +112,9 @@ def purge(
         bytes=scanned,
         on_disk=on_disk,
         labels=tuple(sorted(labels)),
-        beyond_reach=base.store.beyond_reach,
+        beyond_reach=beyond_reach(base, known),
         objects=objects,
         object_bytes=object_bytes,
-        remains=remains,
     )
 
 
@@ -208,7 +208,7 @@ def _traces(connection: Connection, paths: Iterable[str], contents: Iterable[int
     for content in contents:
         key, text = connection.execute("SELECT key, text FROM contents WHERE id = ?", (content,)).fetchone()
         needles.add_end(key.encode())
-        for form in _forms(text):
+        for form in forms(text):
             needles.add(form)
         rows = connection.execute(
             "SELECT p.passage_id, p.embedding_key, e.vector FROM passages p LEFT JOIN embeddings e USING (embedding_key) "
@@ -222,31 +222,57 @@ def _traces(connection: Connection, paths: Iterable[str], contents: Iterable[int
     return needles
 
 
-def _drop_what_stays(store: Store, connection: Writer, needles: Needles) -> None:
+def _drop_what_stays(store: Store, connection: Reader, needles: Needles) -> None:
     """What other documents hold too is theirs: a sentence that two files share, the folder of a path, a vector."""
-    data = bytearray()
-    for value in _values(store, connection):
-        data += value + _BETWEEN
-        if len(data) > _AT_ONCE:
-            needles.drop_found_in(bytes(data))
-            data.clear()
-    needles.drop_found_in(bytes(data))
+    for batch in _batches(store, connection):
+        values = (forms(row.decode()) if isinstance(of, int) else (row,) for of, row in batch)
+        needles.drop_found_in(_BETWEEN.join(form for each in values for form in each))
 
 
-def _values(store: Store, connection: Writer) -> Iterator[bytes]:
-    """All that the database holds."""
+def find_in_rows(store: Store, connection: Reader, needles: Needles) -> tuple[list[str], int, int]:
+    """(documents of any kept version, by their paths, and tables that hold a telling run; how many rows were read; their bytes)."""
+    found: set[int | str] = set()
+    rows = size = 0
+    for batch in _batches(store, connection):
+        data = _BETWEEN.join(row for _, row in batch)
+        rows, size = rows + len(batch), size + len(data)
+        if needles.find(data, TELLING) is not None:
+            found.update(of for of, row in batch if needles.find(row, TELLING) is not None)
+    holders = connection.execute("SELECT DISTINCT path, content_id FROM documents ORDER BY path").fetchall()
+    documents = [path for path, content in holders if content in found]
+    tables = {each if isinstance(each, str) else "contents" for each in found - {content for _, content in holders}}
+    return [*dict.fromkeys(documents), *(f"the table {each}" for each in sorted(tables))], rows, size
+
+
+def _batches(store: Store, connection: Reader) -> Iterator[list[tuple[int | str, bytes]]]:
+    """All that the database holds, some rows at a time: (the id of a content, its text), and (the table, all other values)."""
+    batch: list[tuple[int | str, bytes]] = []
+    size = 0
+    for of, row in _rows(store, connection):
+        batch.append((of, row))
+        size += len(row)
+        if size > _AT_ONCE:
+            yield batch
+            batch, size = [], 0
+    yield batch
+
+
+def _rows(store: Store, connection: Reader) -> Iterator[tuple[int | str, bytes]]:
     others = [table for table in connection.tables() if table != "contents"]
     for columns, table in [("key, code, title, media_type, metadata", "contents"), *(("*", table) for table in others)]:
         for row in store.scan(connection, f"SELECT {columns} FROM {table}"):
-            yield from (value if isinstance(value, bytes) else str(value).encode() for value in row)
-    for (text,) in store.scan(connection, "SELECT text FROM contents"):
-        yield from _forms(text)
+            yield table, _BETWEEN.join(value if isinstance(value, bytes) else str(value).encode() for value in row)
+    for content, text in store.scan(connection, "SELECT id, text FROM contents"):
+        yield content, text.encode()
 
 
-def _forms(text: str) -> set[bytes]:
-    """The bytes in which a text may stand in a file: plain, and in JSON."""
-    plain = {text.encode(each) for each in ("utf-8", "utf-16-le")}
-    return plain | {json.dumps(text, ensure_ascii=ascii_only)[1:-1].encode() for ascii_only in (True, False)}
+def forms(text: str) -> set[bytes]:
+    """The bytes in which a text may stand in a file: plain, in JSON, in JSON inside JSON, and in HTML or XML."""
+    found, in_xml = {text}, html.escape(text, quote=False)
+    for _ in range(2):
+        found |= {json.dumps(each, ensure_ascii=ascii_only)[1:-1] for each in found for ascii_only in (True, False)}
+    found |= {in_xml, *(in_xml.replace('"', quote).replace("'", apostrophe) for quote, apostrophe in _QUOTES)}
+    return {*map(str.encode, found), text.encode("utf-16-le"), in_xml.encode("ascii", "xmlcharrefreplace")}
 
 
 def _scan(folder: Path, needles: Needles) -> tuple[int, int]:
@@ -265,13 +291,13 @@ def _scan(folder: Path, needles: Needles) -> tuple[int, int]:
     return files, scanned
 
 
-def _shared(base: KnowledgeBase, connection: Connection) -> tuple[int, int, tuple[str, ...]]:
-    """(objects, their bytes, what remains out of reach) in the storage that machines share.
+def _shared(base: KnowledgeBase, connection: Connection) -> tuple[int, int]:
+    """(objects, their bytes) in the storage that machines share.
 
     An object is named by its digest. So one with the name of a file that was scanned is scanned; there must be no other.
     """
     if base.indexes.blobs is None:
-        return 0, 0, ()
+        return 0, 0
     source = base.indexes.source(connection)
     saved = index_store.read(base.folder, source, every_byte=True)[0]
     objects, size, strangers = shared_segments.SharedSegments(base.indexes.blobs, base.folder, source).objects(saved)
@@ -280,12 +306,17 @@ def _shared(base: KnowledgeBase, connection: Connection) -> tuple[int, int, tupl
             f"The documents are purged, but {base.indexes.blobs.url} has {len(strangers)} objects under this knowledge base's id that none "
             f"of its manifests names, such as {strangers[0]}. Another program put them there: end it, delete them, then purge again."
         )
-    store = (
-        f"{base.indexes.blobs.url}: the objects with their words and vectors are deleted. What the store keeps of deleted objects is "
-        "beyond OpenBook's reach: older versions in a bucket with versioning, replicas, backups, and blocks that it has not "
-        f"compacted yet. Let these expire under {base.id}/."
-    )
-    others = (
-        "Other machines that search this knowledge base replace their copies of its segments with their next search."
-    )
-    return objects, size, (store, others)
+    return objects, size
+
+
+def kind_of(base: KnowledgeBase) -> str:
+    """Of its store: `folder`, `PostgreSQL`, or `PostgreSQL and object storage`."""
+    return ("PostgreSQL" if base.store.is_shared else "folder") + (" and object storage" if base.indexes.blobs else "")
+
+
+def beyond_reach(base: KnowledgeBase, known: Iterable[BeyondReach] = ()) -> tuple[BeyondReach, ...]:
+    """What neither a purge nor a scan of this knowledge base reaches. `known`: of which more is known, or which is there besides."""
+    found = {reason: BeyondReach(reason) for reason in (*_BEYOND_REACH, *base.store.beyond_reach)}
+    if base.indexes.blobs is not None:
+        found["object versions"] = BeyondReach("object versions", f"Let these expire under {base.id}/.")
+    return tuple((found | {each.reason: each for each in known}).values())

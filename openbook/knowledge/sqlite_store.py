@@ -30,10 +30,7 @@ class SqliteStore:
     is_shared = False
     blobs = ""
     lookups = ("INDEXED BY passages_by_passage_id", "NOT INDEXED")
-    beyond_reach = (
-        "What OpenBook cannot reach: models trained on it, answers and receipts saved elsewhere, backups and copies of the "
-        "folder, and blocks that the file system or the disk has not overwritten yet."
-    )
+    beyond_reach = ()
 
     def __init__(self, folder: Path) -> None:
         self.folder = self.place = folder.absolute()
@@ -104,7 +101,7 @@ class SqliteStore:
 
     # --- connections and locks
 
-    def connect(self) -> SqliteConnection:
+    def connect(self, *, all_rows: bool = False) -> SqliteConnection:
         return schema.connect(self.folder, writable=False)
 
     def connect_to_write(self) -> SqliteConnection:
@@ -205,9 +202,10 @@ class SqliteStore:
             schema.remember(connection, touched=None)
         self._empty_log(connection, timeout_s)
 
-    def vacuum(self, connection: Writer, timeout_s: float) -> None:
+    def vacuum(self, connection: Writer, timeout_s: float) -> tuple[()]:
         connection.execute("VACUUM")  # writes the file anew without free pages
         self._empty_log(connection, timeout_s)
+        return ()
 
     def _empty_log(self, connection: Connection, timeout_s: float) -> None:
         """Write the log back into the file and empty it. Raises KnowledgeBaseBusy while a reader holds old pages."""

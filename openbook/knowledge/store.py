@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from openbook.config import Place
 from openbook.errors import ConfigError, did_you_mean, needs_extra
+from openbook.records import BeyondReach
 
 # Databases by the scheme of their URL. Their clients are in the extra `cluster`.
 _DATABASES = {
@@ -52,7 +53,14 @@ class Connection(Protocol):
     def close(self) -> None: ...
 
 
-class Writer(Connection, Protocol):
+class Reader(Connection, Protocol):
+    """Reads all that there is."""
+
+    def tables(self) -> list[str]:
+        """The names of all tables of the knowledge base."""
+
+
+class Writer(Reader, Protocol):
     """Writes too."""
 
     def executemany(self, sql: str, parameters: Iterable[Any], /) -> Rows: ...
@@ -72,9 +80,6 @@ class Writer(Connection, Protocol):
     def insert_rows(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], /) -> None:
         """Insert rows with ids of their own. Ids that are given later are higher."""
 
-    def tables(self) -> list[str]:
-        """The names of all tables of the knowledge base."""
-
     def make_embeddings(self, table: str, /) -> None:
         """Make a table like `embeddings`, unless it is there."""
 
@@ -85,7 +90,7 @@ class Store(Protocol):
     `folder`: where this machine keeps what is derived from it; valid after `open`. `is_shared`: other machines, with folders of
     their own, write to it too. `blobs`: the URL, as it was given, of the storage in which they share segments, or empty.
     `lookups`: clauses of SQL that look passages up by name, tried one after the other, because an index may be damaged.
-    `beyond_reach`: where purged text may stay, as a sentence.
+    `beyond_reach`: where purged text may stay, by the names in `records.BEYOND_REACH`.
     """
 
     @property
@@ -99,7 +104,7 @@ class Store(Protocol):
     @property
     def lookups(self) -> Sequence[str]: ...
     @property
-    def beyond_reach(self) -> str: ...
+    def beyond_reach(self) -> Sequence[str]: ...
 
     def exists(self) -> bool:
         """Raises KnowledgeBaseInvalid, StorageError."""
@@ -118,8 +123,8 @@ class Store(Protocol):
 
     # --- connections and locks
 
-    def connect(self) -> Connection:
-        """A connection that only reads."""
+    def connect(self, *, all_rows: bool = False) -> Reader:
+        """A connection that only reads. With `all_rows`, a query that would leave out rows that are hidden from this user is refused."""
 
     def connect_to_write(self) -> Writer: ...
 
@@ -169,8 +174,8 @@ class Store(Protocol):
     def wait_for_readers(self, connection: Writer, timeout_s: float) -> None:
         """Until nobody reads an older state. Raises KnowledgeBaseBusy."""
 
-    def vacuum(self, connection: Writer, timeout_s: float) -> None:
-        """Leave no byte of deleted rows in the database. Raises KnowledgeBaseBusy while a reader holds on to them."""
+    def vacuum(self, connection: Writer, timeout_s: float) -> Sequence[BeyondReach]:
+        """Leave no byte of deleted rows in the database, and say what is known of where else they may stay. Raises KnowledgeBaseBusy."""
 
     def bytes_on_disk(self, connection: Connection) -> int: ...
 

@@ -320,6 +320,7 @@ class PurgeReply(Reply):
     """`documents`: those that are in no version any more; `in_part`: others, of which only a text of theirs went.
 
     `out_of_reach`: how many files were not scanned, by reason. `proved`: none of them, weights aside, may hold a trace.
+    `beyond_reach`: what no purge reaches, each a reason and a sentence.
     `models_that_may_have_learned_it`: those whose training record cannot be read.
     """
 
@@ -332,6 +333,7 @@ class PurgeReply(Reply):
     files_scanned: int
     bytes_scanned: int
     out_of_reach: dict[str, int]
+    beyond_reach: list[str]
     models_that_learned_it: list[str]
     models_that_may_have_learned_it: list[str]
 
@@ -366,6 +368,7 @@ async def purge_documents(call: CurrentCall, body: PurgeBody) -> PurgeReply:
             files_scanned=done.files,
             bytes_scanned=done.bytes,
             out_of_reach=dict(done.unreached),
+            beyond_reach=[str(each) for each in done.purged.beyond_reach],
             models_that_learned_it=[each.name for each in done.carried if each.found],
             models_that_may_have_learned_it=[each.name for each in done.carried if each.found is None],
         )

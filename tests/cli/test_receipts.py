@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
 from openbook.cli import context, receipts
 from openbook.knowledge import KnowledgeBase
+from openbook.knowledge.erasure import _BEYOND_REACH
 from openbook.receipts import parse_receipt
-from openbook.records import Receipt
+from openbook.records import Receipt, sha256_hex
 from openbook.replay import knowledge_base_of
 from openbook.signatures import public_key
 from tests.cli.conftest import Out
 from tests.conftest import MODEL_HOME, ROOT, base_with
+from tests.test_signatures import GOLDEN, GOLDEN_KEY, GOLDEN_KEY_2
 
 SECRET = "The safe of the harbour office opens with the number zeppelin-7341."
 
@@ -43,8 +47,52 @@ def test_a_purge_is_proved_to_somebody_on_another_machine(
     assert "Verified: signed by the key of fingerprint" in stdout
     assert "purged 1 document (passages: 1)" in stdout
     assert "does NOT" not in stdout
+    first, *limits = stdout.splitlines()[: len(_BEYOND_REACH) + 1]
+    assert first.startswith("Verified: ")
+    assert [each.split(".")[0] for each in limits] == [f"Does not prove: {reason}" for reason in _BEYOND_REACH]
     assert out.json("verify", proof, "--key", key)["verified"] is True
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_proof_that_is_silent_about_its_limits_is_verified_and_says_so(out: Out) -> None:
+    stdout = out.ok("verify", GOLDEN / "signed-purge-1.json", "--key", GOLDEN_KEY)
+    assert "Does not prove: this proof has an older format, which does not say" in stdout
+    stdout = out.ok("verify", GOLDEN / "signed-purge-2.json", "--key", GOLDEN_KEY_2)
+    assert "older format" not in stdout
+    assert stdout.index("Does not prove: write-ahead log. ") < stdout.index("of the knowledge base 0")
+    assert "segments up to 0000000100000000000000A1." in stdout
+
+
+def test_the_absence_of_a_text_is_proved_to_somebody_on_another_machine(
+    secret: Path, own_home: Path, tmp_path: Path, out: Out
+) -> None:
+    proof, text = tmp_path / "absent.json", "The safe of the harbour office opens with the number"
+    for given in (secret, text):
+        code, stdout, stderr = out("verify", "--absent", given, "--proof", proof, "--json")
+        assert (code, json.loads(stdout)["places"][0]) == (4, str(secret))
+        assert stderr.endswith("The text was found. Places: 2.\n")
+        assert ("No file has this name" in stderr) == (given == text)
+    assert not proof.exists()
+    out.refused(2, "at least 16 bytes", "verify", "--absent", "too short")
+    secret.write_text("")
+    out.refused(2, "the file is empty", "verify", "--absent", secret)
+    out.ok("purge", secret, "--yes")
+    assert "No trace was found in what was scanned: rows: " in out.ok("verify", "--absent", text, "--proof", proof)
+    stdout = out.ok("verify", proof, "--key", public_key(own_home))
+    assert f"SHA-256 of the text: {sha256_hex(text.encode())}" in stdout
+    assert stdout.index("Does not prove: numbers. ") < stdout.index("looked for a text at 20")
+    assert "zeppelin" not in proof.read_text()
+
+
+def test_what_could_not_be_looked_at_is_named_and_its_absence_not_proved(
+    secret: Path, own_home: Path, tmp_path: Path, out: Out, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (own_home / "elsewhere").symlink_to(tmp_path / "docs")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("Köln hat eine zweite Brücke.".encode("latin-1"))))
+    code, stdout, stderr = out("verify", "--absent", "-", "--proof", tmp_path / "absent.json")
+    assert (code, "elsewhere (link): " in stdout) == (4, True)
+    assert "This is not proved. Paths that could not be looked at: 1." in stderr
+    assert "does NOT prove" in out.ok("verify", tmp_path / "absent.json", "--key", public_key(own_home))
 
 
 def test_without_the_signers_key_nothing_is_verified(secret: Path, tmp_path: Path, out: Out) -> None:
@@ -76,7 +124,7 @@ def test_what_is_left_is_named_and_not_proved(secret: Path, own_home: Path, tmp_
     (own_home / "notes.txt").write_text("The bridge is 40 metres long.")
     code, stdout, _ = out("purge", "bridge.txt", "--yes")
     assert (code, "Not proved: " in stdout, "Proof: " in stdout) == (4, True, False)
-    assert "notes.txt (traces): bytes of them are in it, from byte 0 on" in " ".join(stdout.split())
+    assert "notes.txt (traces): a trace is in it, from byte 0 on" in " ".join(stdout.split())
 
 
 @pytest.mark.parametrize("place", ["docs", "docs/secret.txt/proof.json"])
@@ -105,7 +153,13 @@ def test_of_what_a_killed_purge_deleted_there_is_no_proof(
 
 def test_what_cannot_be_verified_is_an_error(out: Out) -> None:
     key = "1" * 64
-    wrong = ((2,), (2, "x.json", "--show-key"), (5, "x.json", "--key", key), (2, "x.json", "--key", "no"))
+    wrong = (
+        (2,),
+        (2, "x.json", "--show-key"),
+        (2, "--show-key", "--proof", "x"),
+        (5, "x.json", "--key", key),
+        (2, "x.json", "--key", "no"),
+    )
     for code, *arguments in wrong:
         out.refused(code, "Error: ", "verify", *arguments)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shutil
 import sqlite3
@@ -21,12 +22,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from openbook.absence import look_for
 from openbook.cli import context, receipts
 from openbook.cluster import postgres
 from openbook.cluster.local_postgres import restart_postgres, start_postgres, stop_postgres
 from openbook.cluster.postgres import PostgresStore
 from openbook.cluster.postgres_connection import PostgresConnection
-from openbook.config import DatabaseUrl, Place
+from openbook.config import DatabaseUrl, Place, Settings
+from openbook.deletion import PurgeTargets
 from openbook.errors import (
     ConfigError,
     KnowledgeBaseBusy,
@@ -114,9 +117,8 @@ def test_every_verb_takes_the_url_and_shows_no_password(
     assert url.replace(f":{password}", "") in shown
     verb("status", "--json", "--check")
     verb("purge", "-y", "4.txt")
-    assert (
-        json.loads(verb("purge", "-y", "copy.txt", "--copies", "--json"))["beyond_reach"].count("write-ahead log") == 1
-    )
+    purged = json.loads(verb("purge", "-y", "copy.txt", "--copies", "--json"))
+    assert "write-ahead log" in [each["reason"] for each in purged["beyond_reach"]]
     # Where a receipt's knowledge base is, is remembered without the password.
     monkeypatch.delenv("OPENBOOK_KB")
     monkeypatch.setenv("PGPASSFILE", str(pgpass))
@@ -355,6 +357,42 @@ def test_the_server_keeps_no_byte_of_what_was_purged_but_in_its_log(
     purge(base, ["zeppelin-7341.txt"])
     assert holding("zeppelin-7341") == []
     assert holding("Zeppelin-7341") == []
+
+
+def test_a_purge_ends_the_part_of_the_log_that_has_what_it_deleted_and_says_which(
+    base: KnowledgeBase, new_postgres_url: str, role: str, docs: Path, embedder: HashEmbedder, postgres_folder: Path
+) -> None:
+    limits = {each.reason: each for each in purge(base, ["3.txt"]).beyond_reach}
+    told = re.match(
+        "Here these are segments up to ([0-9A-F]{24}); archive_mode = off; max_slot_wal_keep_size = ",
+        limits["write-ahead log"].detail,
+    )
+    assert told
+    assert "log in use" not in limits
+    assert min(path.name for path in (postgres_folder / "data" / "pg_wal").glob("0*")) > told[1]
+    database = new_postgres_url.partition("?")[0].rpartition("/")[2]
+    run_sql(new_postgres_url, "DROP SCHEMA openbook CASCADE", f"GRANT CREATE ON DATABASE {database} TO {role}")
+    theirs = DatabaseUrl(with_password(new_postgres_url, "letmein").replace("openbook:", f"{role}:"))
+    with closing(KnowledgeBase.ensure(theirs, embedder.identity)) as own:
+        sync(own, docs, embedder)
+        limits = {each.reason: each for each in purge(own, ["4.txt"]).beyond_reach}
+    assert "pg_checkpoint" in str(limits["log in use"])
+    assert limits["write-ahead log"].detail.startswith("Here these are segments up to 0")
+
+
+def test_a_text_is_looked_for_in_all_rows_or_not_at_all(
+    base: KnowledgeBase, new_postgres_url: str, role: str, docs: Path, own_home: Path
+) -> None:
+    targets, text = PurgeTargets.of(Settings(own_home)), (docs / "3.txt").read_text()
+    places, not_clean, proof = look_for(base, text, targets)
+    assert (places, not_clean, proof.store) == ([str(docs / "3.txt")], [], "PostgreSQL")
+    assert {"database files", "replicas", "write-ahead log"} < {each.reason for each in proof.beyond_reach}
+    with closing(KnowledgeBase.open(let_read(new_postgres_url, role))) as reader:
+        with pytest.raises(StorageError, match=r"lacks a right: .*row-level security"):
+            look_for(reader, text, targets)
+        assert len(reader.documents()) == 7
+    purge(base, ["3.txt"])
+    assert look_for(base, text, targets)[0] == []
 
 
 def test_what_one_machine_purges_leaves_the_indexes_of_another(

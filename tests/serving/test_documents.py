@@ -194,6 +194,7 @@ def test_removed_is_in_older_versions_and_purged_is_in_none(server: Running, own
     assert purged["documents"] == [path]
     assert purged["files_scanned"] > 0
     assert (purged["proved"], purged["out_of_reach"]) == (True, {})
+    assert purged["beyond_reach"][1].startswith("backups. Backups and copies ")
     assert path not in listed(server, as_of=version)
     assert server.client.post("/v1/documents/purge", json={"documents": [path]}).status_code == 404
 
