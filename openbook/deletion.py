@@ -243,21 +243,12 @@ def finish_purge_everywhere(base: KnowledgeBase, targets: PurgeTargets) -> bool:
     return True
 
 
-@dataclass(frozen=True, slots=True)
-class Remnants:
-    """What runs that were interrupted had left: texts that no version has, models' states of such texts, unfinished files."""
-
-    texts: int
-    states: int
-    unfinished: int
-
-
-def clear_remnants(base: KnowledgeBase, targets: PurgeTargets, *, lock_timeout_s: float = 30.0) -> Remnants:
-    """Delete what no version refers to, wherever this machine has it. Raises KnowledgeBaseBusy, StorageError."""
-    unfinished, texts = _clear_unfinished(targets), base.clear(lock_timeout_s)
+def clear_remnants(base: KnowledgeBase, targets: PurgeTargets, *, lock_timeout_s: float = 30.0) -> dict[str, int]:
+    """Delete what interrupted runs left and no version refers to: how many of each, by a noun. Raises KnowledgeBaseBusy, StorageError."""
+    cleared = {"unfinished file": _clear_unfinished(targets), "text": base.clear(lock_timeout_s)}
     with storage_errors(f"delete what models computed in {targets.states.folder}"):
         states = targets.states.forget(in_no_version(base, targets.states.passages()), lock_timeout_s)
-    return Remnants(texts, states, unfinished)
+    return {**cleared, "computed state": states}
 
 
 # --- what was derived -------------------------------------------------------------------------------------------------

@@ -252,9 +252,8 @@ def purge(
         paths = resolve_in_all_versions(base, documents)
     except KnowledgeError as error:
         if not finished:
-            left = clear_remnants(base, targets)
-            counts = {"text": left.texts, "computed state": left.states, "unfinished file": left.unfinished}
-            if found := ", ".join(display.count(number, what) for what, number in counts.items() if number):
+            cleared = clear_remnants(base, targets)
+            if found := ", ".join(display.count(number, what) for what, number in cleared.items() if number):
                 raise KnowledgeError(f"Deleted what interrupted runs had left: {found}. {error}") from error
             raise
         said = f"A purge that was interrupted is finished now. {error} What it deleted cannot be scanned for any more."

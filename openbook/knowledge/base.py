@@ -384,18 +384,17 @@ class KnowledgeBase:
             yield connection
             self.store.finish_writing(connection)
 
-    def clear(self, timeout_s: float = LOCK_TIMEOUT_S) -> int:
-        """Delete the texts that no version has, as every writer does first. Returns how many. Raises KnowledgeBaseBusy, StorageError."""
-        before = self.unreferenced()
-        if before:
-            with self.writing(timeout_s):
-                pass
-        return len(before) - len(self.unreferenced())
-
     def unreferenced(self) -> list[int]:
         """The contents that no version has: of runs that are under way, or were interrupted."""
         with self.snapshot() as connection:
             return schema.unused_contents(connection)
+
+    def clear(self, timeout_s: float = LOCK_TIMEOUT_S) -> int:
+        """Delete those, as every writer does first. Returns how many. Raises KnowledgeBaseBusy, StorageError."""
+        if before := self.unreferenced():
+            with self.writing(timeout_s):
+                pass
+        return len({*before} - {*self.unreferenced()})
 
     def begin_writing(self, connection: Writer, meta: Mapping[str, str], timeout_s: float) -> None:
         """Call this first when the write lock is taken, with `meta` as it is then. Raises KnowledgeBaseInvalid, KnowledgeBaseBusy."""

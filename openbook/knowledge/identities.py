@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from openbook.knowledge.discovery import path_displayed
@@ -141,25 +141,26 @@ def purge_identities(connection: Connection, paths: Iterable[str]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class RunChanges:
-    """What a run is to change, and by path its new `texts`. `removed`: paths of documents that go; `synced`: what paths in synced folders begin with.
+    """What a run is to change, by path. `removed`: paths of documents that go; `synced`: what paths in synced folders begin with.
 
     `unlabel`: the labels that it takes away; `folder_labels`: those that synced folders give to what is at a path.
     """
 
-    changes: Sequence[Change]
+    changes: Mapping[str, Change]
     removed: Collection[str]
     synced: tuple[str, ...]
     unlabel: frozenset[str]
     folder_labels: Callable[[str], frozenset[str]]
-    texts: dict[str, int] = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "texts", {change.path: change.content_id for change in self.changes})
+    @property
+    def texts(self) -> set[int | None]:
+        return {change.content_id for change in self.changes.values()}
 
     def ends(self, document: Identity) -> bool:
         """Whether the document is at its path and its text does not stay there."""
-        text = self.texts.get(document.path, document.content_id)
-        return document.is_live and (document.path in self.removed or text != document.content_id)
+        change = self.changes.get(document.path)
+        is_replaced = change is not None and change.content_id != document.content_id
+        return document.is_live and (document.path in self.removed or is_replaced)
 
     def own_labels(self, document: Identity) -> frozenset[str]:
         """Those that it would lose with its path, unlike those of the folders around it."""
@@ -184,7 +185,7 @@ def follow_renames(known: Sequence[Identity], waiting: Mapping[str, int], run: R
     left, lost = _left(known, run), _lost_labels(known, run)
     renamed: set[int] = set()
     others: list[Change] = []
-    for change in run.changes:
+    for change in run.changes.values():
         before = live.get(change.path)
         if before is not None and before.content_id == change.content_id:
             yield change
@@ -218,21 +219,21 @@ def follow_renames(known: Sequence[Identity], waiting: Mapping[str, int], run: R
 
 def _left(known: Iterable[Identity], run: RunChanges) -> dict[int | None, list[Identity]]:
     """The documents that left a path, by their text: in this run, or if there are none, in an earlier one."""
-    wanted = set(run.texts.values())
+    wanted = run.texts
     now, before = dict[int | None, list[Identity]](), dict[int | None, list[Identity]]()
     for each in known:
         is_synced = each.content_id in wanted and each.path.startswith(run.synced)
         if run.ends(each) or (each.is_live and is_synced and _is_gone(each.path)):
             now.setdefault(each.content_id, []).append(each)
-        elif not each.is_live and is_synced and each.path not in run.texts:
+        elif not each.is_live and is_synced and each.path not in run.changes:
             before.setdefault(each.content_id, []).append(each)
     return before | now
 
 
 def _lost_labels(known: Iterable[Identity], run: RunChanges) -> dict[str, frozenset[str]]:
     """For each synced folder into which a document comes, the labels of those there whose file is gone and whose text came nowhere."""
-    wanted = set(run.texts.values())
-    came = [change.path for change in run.changes if change.outcome == "added"]
+    wanted = run.texts
+    came = [change.path for change in run.changes.values() if change.outcome == "added"]
     lost = {folder: frozenset[str]() for folder in run.synced if any(path.startswith(folder) for path in came)}
     for each in known if lost else ():
         own = run.own_labels(each)
@@ -240,7 +241,7 @@ def _lost_labels(known: Iterable[Identity], run: RunChanges) -> dict[str, frozen
             each.is_live
             and own
             and each.content_id not in wanted
-            and each.path not in run.texts
+            and each.path not in run.changes
             and _is_gone(each.path)
         ):
             lost |= {folder: lost[folder] | own for folder in lost if each.path.startswith(folder)}

@@ -275,9 +275,8 @@ def _run(
     for batch in batches:
         ingest.add(batch)
     removed = {path: why for batch in batches for path, why in _gone(batch, live)}
-    run_changes = RunChanges(
-        ingest.changes, removed, _synced(connection, batches), options.unlabel, folder_labels(base)
-    )
+    by_path, synced = {change.path: change for change in ingest.changes}, _synced(connection, batches)
+    run_changes = RunChanges(by_path, removed, synced, options.unlabel, folder_labels(base))
     changes = list(follow_renames(known, waiting_names(connection), run_changes))
     changes += _relabelled(live, batches, {change.path for change in changes} | removed.keys())
     contents = {change.content_id for change in changes}
