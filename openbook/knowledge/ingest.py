@@ -242,12 +242,11 @@ class Ingest:
         return self._content_of(self._connection, content_key(found.path, digest, self._parsed_by(found.path)))
 
     def _content_of(self, connection: Connection, key: Digest) -> int | None:
-        """The oldest content of these bytes that saves this caller work: one that it may see, or that this run stored."""
-        sql = "SELECT id FROM contents WHERE key >= ? AND key < ? ORDER BY id"  # the key alone, or with an id behind it
-        found = [int(content) for (content,) in connection.execute(sql, (key, f"{key}g"))]
-        return next(
-            (each for each in found if self._seen is None or each in self._seen or each in self._run.stored), None
-        )
+        """The owner's content of that key. For a caller with labels: any that it may see, or that this run stored."""
+        sql, seen = "SELECT id FROM contents WHERE key >= ? AND key <= ? ORDER BY id", self._seen
+        last = key if seen is None else f"{key}g"  # behind all that have an id after the key
+        found = [int(content) for (content,) in connection.execute(sql, (key, last))]
+        return next((each for each in found if seen is None or each in seen or each in self._run.stored), None)
 
     def reusable(self, changes: Iterable[Change]) -> set[int] | None:
         """The contents whose vectors save this caller work: of what comes, and of what it replaces. None: all contents."""
@@ -270,7 +269,7 @@ class Ingest:
         with self._run.slice(facts_only=True) as connection, schema.transaction(connection):
             (content_id,), ids = connection.next_ids("contents", 1), connection.next_ids("passages", len(spans))
             if self._seen is not None:
-                key += f"{content_id:x}"  # so that it is new, whatever others have stored
+                key += f"{content_id:x}"  # so that it is another one than others may have
             of_file = (content.text, content.title, content.media_type, content.source_chars)
             row = (content_id, key, by, *of_file, to_json(content.metadata))
             stored = connection.execute(

@@ -40,7 +40,7 @@ def page_picture(
         message = f"{_NONE}: its file cannot be read any more ({error}), and only the text of it is kept."
         raise NoPicture(message, "file_unreadable") from error
     # The content names the code that read the bytes, so this holds across versions of OpenBook.
-    if not content.key.startswith(content_key(path, sha256_hex(data), content.code)):
+    if content_key(path, sha256_hex(data), content.code) != content.key:
         message = f"{_NONE}: its file is not, byte for byte, the one that this text was read from."
         raise NoPicture(message, "file_changed")
     try:

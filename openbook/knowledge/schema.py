@@ -40,8 +40,8 @@ CREATE TABLE IF NOT EXISTS tags (
 CREATE TABLE IF NOT EXISTS sources (folder TEXT PRIMARY KEY, rules TEXT NOT NULL) WITHOUT ROWID;
 
 -- The text of one file as read. `key` names the file's bytes and the code that read and split them; `code` the code
--- alone. What a caller with labels stores has its own id behind the key: see `Ingest`. `title` is the text's own, empty when it has none: a file's name belongs to the document. Ids are never used
--- twice, because indexes name contents by them.
+-- alone. What a caller with labels stores has its id behind the key: the same bytes may be there for others. `title` is the text's
+-- own, empty when it has none: a file's name belongs to the document. Ids are never used twice, because indexes name contents by them.
 CREATE TABLE IF NOT EXISTS contents (
   id INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL UNIQUE, code TEXT NOT NULL, text TEXT NOT NULL,
   title TEXT NOT NULL, media_type TEXT NOT NULL, source_chars INTEGER, metadata TEXT NOT NULL, digest INTEGER);
