@@ -2,12 +2,15 @@
 
     python -m benchmarks.natural_questions [--half development|reporting] [--model NAME] [--limit N] [--out FILE.jsonl]
     python -m benchmarks.natural_questions --retrieval [--half development|reporting]
+    python -m benchmarks.natural_questions --documents FOLDER [...]
 
 The questions and documents of `examples/natural`. An answer is right when it states every key fact of its question and
 none of the values that make it wrong; an unanswerable question is right when the answer is an abstention. A follow-up is
 searched for as the server does it (`conversation.condensed`).
 
 --out      one JSON object an answer; a run goes on where it stopped
+--documents  ask the questions of `benchmarks/data/questions.jsonl` instead, each about the folder below FOLDER that it names as
+             its corpus (benchmarks/data/questions.md)
 --retrieval  no model: for how many questions do the windows that are found hold every key fact, in a document that is
            known to hold it, and are all of these documents among them
 
@@ -26,8 +29,8 @@ import json
 import re
 import tarfile
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -43,6 +46,7 @@ from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.docs_cache import for_documents
 from openbook.records import Answer, Digest, Embedder, Hit
 
+OTHERS = Path(__file__).parent / "data" / "questions.jsonl"
 NATURAL = Path(__file__).parent.parent / "examples" / "natural"
 HALVES = ("development", "reporting")
 VERDICTS = ("right", "wrong", "declined", "wrongly declined")  # declined: rightly
@@ -68,6 +72,7 @@ class Question:
     wrong: tuple[str, ...]
     places: tuple[Place, ...]
     answer: str
+    corpus: str = ""
 
     @property
     def documents(self) -> set[str]:
@@ -79,8 +84,8 @@ class Question:
         return [tuple(pattern for pattern in fact if not pattern.startswith("^")) for fact in self.facts]
 
 
-def questions(half: str | None = None) -> list[Question]:
-    lines = (NATURAL / "questions.jsonl").read_text(encoding="utf-8").splitlines()
+def questions(half: str | None = None, file: Path = NATURAL / "questions.jsonl") -> list[Question]:
+    lines = file.read_text(encoding="utf-8").splitlines()
     found = [question_of(json.loads(line)) for line in lines]
     return [question for question in found if half in (None, question.half)]
 
@@ -165,31 +170,44 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="only the first questions")
     parser.add_argument("--out", type=Path, help="write the answers here, and go on from those that stand in it")
     parser.add_argument("--retrieval", action="store_true", help="only what is found; no model")
+    parser.add_argument("--documents", type=Path, help="ask about the folders in this one instead")
     options = parser.parse_args()
-    settings = load_settings()
-    asked = questions(options.half)[: options.limit]
-    folder = unpacked(settings.cache_dir)
-    embedder = default_embedder()
-    base, _ = for_documents([folder], settings.cache_dir, embedder)
-    with closing(base):
+    settings, embedder = load_settings(), default_embedder()
+    if options.documents:
+        asked = questions(options.half, OTHERS)[: options.limit]
+        folders = {
+            corpus: options.documents.resolve() / corpus for corpus in dict.fromkeys(each.corpus for each in asked)
+        }
+    else:
+        asked, folders = questions(options.half)[: options.limit], {"": unpacked(settings.cache_dir)}
+    with ExitStack() as stack:
+        bases = {
+            corpus: stack.enter_context(closing(for_documents([folder], settings.cache_dir, embedder)[0]))
+            for corpus, folder in folders.items()
+        }
         if options.retrieval:
-            measure_retrieval(asked, base, embedder, folder, options.half)
-        else:
-            name = options.model or settings.model
-            with closing(opened(name, KVCache.of(settings))) as model:
-                answer = partial(ask, model=model, base=base, embedder=embedder, options=Options.of(settings))
-                rows = measure_answers(asked, answer, model.identity.digest, settings.strategy, folder, options.out)
-            summarise(rows, options.half, name)
+            measure_retrieval(asked, bases, embedder, folders, options.half)
+            return
+        name = options.model or settings.model
+        model = stack.enter_context(closing(opened(name, KVCache.of(settings))))
+        answer = partial(ask, model=model, embedder=embedder, options=Options.of(settings))
+        rows = measure_answers(asked, bases, answer, model.identity.digest, settings.strategy, folders, options.out)
+        summarise(rows, options.half, name)
 
 
 def measure_retrieval(
-    asked: Sequence[Question], base: KnowledgeBase, embedder: Embedder, folder: Path, half: str
+    asked: Sequence[Question],
+    bases: Mapping[str, KnowledgeBase],
+    embedder: Embedder,
+    folders: Mapping[str, Path],
+    half: str,
 ) -> None:
     rows: list[tuple[Question, list[tuple[bool, bool]]]] = []
     for question in asked:
         if question.facts:
-            _, hits = base.search(condensed(question.earlier, question.question), embedder, max(FOUND), windows=True)
-            within = [found_within(question, hits[:limit], folder) for limit in FOUND]
+            query = condensed(question.earlier, question.question)
+            _, hits = bases[question.corpus].search(query, embedder, max(FOUND), windows=True)
+            within = [found_within(question, hits[:limit], folders[question.corpus]) for limit in FOUND]
             rows.append((question, within))
             first = next((limit for limit, (facts, _) in zip(FOUND, within, strict=True) if facts), None)
             print(f"{question.id} {question.kind:<13} facts within {first or '-':<3} {question.question}")
@@ -208,10 +226,11 @@ def measure_retrieval(
 
 def measure_answers(
     asked: Sequence[Question],
+    bases: Mapping[str, KnowledgeBase],
     answer: Callable[..., Answer],
     model: Digest,
     strategy: str,
-    folder: Path,
+    folders: Mapping[str, Path],
     out: Path | None,
 ) -> list[dict[str, Any]]:
     """A row a question, of `out` where it stands there; what is new is added to it at once."""
@@ -219,7 +238,8 @@ def measure_answers(
     for question in asked:
         if question.id not in rows:
             query = condensed(question.earlier, question.question)
-            row = rows[question.id] = row_of(question, answer(question.question, query=query), folder, strategy)
+            given = answer(question.question, query=query, base=bases[question.corpus])
+            row = rows[question.id] = row_of(question, given, folders[question.corpus], strategy)
             if out:
                 with out.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(row, ensure_ascii=False) + "\n")

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from benchmarks.natural_questions import HALVES, NATURAL, Question, holds, judged, questions, says
+from benchmarks.natural_questions import HALVES, NATURAL, OTHERS, Question, holds, judged, questions, says
 from openbook.knowledge.editions import find_marks
 from openbook.knowledge.imprint import BEGINNING_CHARS, DocumentHead, imprint
 from openbook.parsers import parse_file
@@ -173,3 +173,24 @@ def test_answers_are_judged_as_a_person_would(question: str, answer: str, verdic
 )
 def test_a_pattern_begins_a_word_and_ends_a_number(text: str, pattern: str, there: bool) -> None:
     assert says(text, pattern) is there
+
+
+def test_the_questions_about_other_documents_are_what_they_say() -> None:
+    found = questions(file=OTHERS)
+    assert (
+        len({question.id for question in found}) == len({question.question for question in found}) == len(found) == 400
+    )
+    kinds = Counter(question.kind for question in found)
+    for kind, count in (("unanswerable", 80), ("follow-up", 40), ("summary", 20), ("comparison", 20)):
+        assert kinds[kind] >= count, kind
+    halves = [
+        {(each.corpus, name) for each in found if each.half == half for name in each.documents} for half in HALVES
+    ]
+    assert not halves[0] & halves[1]
+    for question in found:
+        assert bool(question.places) == bool(question.facts) == (question.kind != "unanswerable"), question.id
+        assert bool(question.earlier) == (question.kind == "follow-up"), question.id
+        quoted = "\n".join(place.quote for place in question.places)
+        spaced = quoted.replace(",", ", ")  # in CSV a comma is not one of thousands
+        assert question.kind == "yes-no" or any(holds(each, question.stated) for each in (quoted, spaced)), question.id
+        assert judged(question, question.answer, abstained=not question.facts) in {"right", "declined"}, question.id
