@@ -258,17 +258,17 @@ def print_answer(answer: Answer, live: LiveAnswer | None = None) -> None:
     unproved = bool(answer.passages) and not answer.abstained and not answer.citations
     if live is not None and live.end(answer.answer):
         if unproved:
-            say("\nCheck it: the passages do not support what the model answers.", "yellow")
+            say("\nCheck it: this answer could not be matched with any passage.", "yellow")
     else:
         if unproved:  # the warning comes before the words it is about
-            say("Check it: the passages do not support what the model answers:", "yellow")
+            say("Check it: this answer could not be matched with any passage:", "yellow")
         say(answer.answer, "dim" if unproved else "bold")
     passages = {h.passage.id: h for h in answer.passages}
     for number, citation in enumerate(_joined(answer.citations, passages), start=1):
         say(Text.assemble("\n", (f"[{number}] {_place(citation)}", "cyan")))
         say(_quote_in_context(citation, passages.get(citation.passage_id)), indent=4)
     for part in () if unproved else answer.unsupported:
-        say(f"\nNo support found in the passages for: {part}", "yellow")
+        say(f"\nCould not be matched with a passage: {part}", "yellow")
     for each in answer.notes:
         say(f"\n{each}", "yellow")
     if answer.closest:

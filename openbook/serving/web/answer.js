@@ -37,7 +37,7 @@ export function finish({ root, text, state, below }, answer, place) {
   }
   const notes = [
     ...answer.closest.map((citation) => `Closest in your documents: “${citation.quote}” (${baseName(citation.document)})`),
-    ...answer.unsupported.map((sentence) => `No passage supports: “${sentence}”`),
+    ...answer.unsupported.map((sentence) => `Could not be matched with a passage: “${sentence}”`),
     ...answer.notes,
     ...answer.warnings,
   ];
