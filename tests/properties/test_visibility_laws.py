@@ -222,17 +222,17 @@ class World:
 
     def label(self, which: int, label: str) -> None:
         if self.files:
-            self.add(self.files[which % len(self.files)], frozenset({label}))
+            self.add(self.files[which % len(self.files)], frozenset({label}), None)
 
-    def add(self, path: Path, labels: frozenset[str]) -> None:
-        add(self.base, [path], self.embedder, RunOptions(labels=labels))
+    def add(self, path: Path, labels: frozenset[str], held: frozenset[str] | None) -> None:
+        add(self.base, [path], self.embedder, RunOptions(labels=labels, held_labels=held))
         self.model.put(str(path), path.read_text(), labels)
 
     def upload(self, caller: str, name: str, which: int, labels: frozenset[str]) -> None:
         path = self.folder / caller / name
         path.parent.mkdir(exist_ok=True, parents=True)
         path.write_text(self.texts[which % len(self.texts)])
-        self.add(path, labels)
+        self.add(path, labels, labels)
 
     def remove(self, which: int) -> None:
         if self.live:
