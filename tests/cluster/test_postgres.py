@@ -321,6 +321,7 @@ def test_a_run_that_lost_its_server_is_finished_by_running_it_again(
         sync(other, docs, embedder)
         wanted = [(path, other.text(path)) for path in other.documents()]
         other.close()
+    statements -= 1  # the last one gives back the lock of a run whose version is committed: that may fail
     statements, crash_at = 0, max(int(statements * share), 1)
     with pytest.raises(StorageError, match="was lost"):
         sync(base, docs, embedder)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add, purge, remove, sync
+from openbook.knowledge.scope import condition
 from openbook.knowledge.versions import history, prune, restore, tag
 from openbook.testing import HashEmbedder
 
@@ -162,11 +164,15 @@ def check(folder: Path, sequence: list[tuple[Any, ...]]) -> None:
     for name, *arguments in sequence:
         getattr(world, name)(*arguments)
         world.model.commit(world.base.version)
-    newest = world.base.version
-    for version in (each.version for each in history(world.base)):
-        for held in HOLDERS:
+    base, newest = world.base, world.base.version
+    with base.snapshot() as connection:
+        for version, held in product((each.version for each in history(base)), HOLDERS):
             scope = Scope(None if version == newest else version, labels=held)
-            seen = {hit.passage.text for hit in world.base.search("text number", world.embedder, 100, scope)[1]}
+            shown = condition(scope, version)  # what a search as of an older version goes by
+            sql = f"SELECT c.text FROM documents d JOIN contents c ON c.id = d.content_id WHERE {shown.sql}"
+            seen = {text for (text,) in connection.execute(sql, shown.values)}
+            if version == newest:
+                assert seen == {hit.passage.text for hit in base.search("text", world.embedder, 100, scope)[1]}
             world.model.check(version, held, seen)
     world.base.close()
 
