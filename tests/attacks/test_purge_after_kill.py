@@ -203,15 +203,16 @@ def test_nothing_is_left(folder: Path, scenario: str) -> None:
     assert seen  # or the scenario tries nothing
 
 
+@pytest.mark.parametrize("stride", [3, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("scenario", RUNS)
 def test_the_next_command_deletes_what_no_version_has(
-    folder: Path, scenario: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path, scenario: str, stride: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "before" / "more").mkdir()
     (folder / "before" / "more" / "new.txt").write_text(NEW)
     commands = ["tag now", "purge new.txt --yes", "prune --keep 1", "restore 0", "remove secret.txt"]
     seen = finished = 0
-    for number, home in enumerate(killed(folder, RUNS[scenario], 3)):
+    for number, home in enumerate(killed(folder, RUNS[scenario], stride)):
         with closing(KnowledgeBase.open(home / "kb")) as base:
             if base.version > 1:  # it had committed
                 finished += 1

@@ -7,8 +7,10 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import sqlite3
 import subprocess
+import sys
 import sysconfig
 import tempfile
 import threading
@@ -40,10 +42,12 @@ from openbook.errors import (
 )
 from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add, purge, sync
 from openbook.knowledge.check import check
+from openbook.knowledge.versions import tag
 from openbook.receipts import parse_receipt
 from openbook.testing import HashEmbedder, StoreSuite
 from tests.cli.conftest import Out
 from tests.cluster.conftest import new_database
+from tests.conftest import ROOT
 from tests.knowledge.conftest import bytes_below, vectors_of
 
 
@@ -379,6 +383,55 @@ def test_a_purge_ends_the_part_of_the_log_that_has_what_it_deleted_and_says_whic
         limits = {each.reason: each for each in purge(own, ["4.txt"]).beyond_reach}
     assert "pg_checkpoint" in str(limits["log in use"])
     assert limits["write-ahead log"].detail.startswith("Here these are segments up to 0")
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from openbook.cluster.postgres_connection import PostgresConnection
+from openbook.config import DatabaseUrl
+from openbook.knowledge import KnowledgeBase, add, sync
+from openbook.parsers.sandbox import ParserPool
+from openbook.testing import HashEmbedder
+from tests.conftest import parse_here
+ParserPool.parse_all = parse_here
+base, left, run = KnowledgeBase.open(DatabaseUrl(sys.argv[1])), int(sys.argv[2]), PostgresConnection._run
+def killing(self, sql, parameters):
+    global left
+    left -= self._writes
+    if not left:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return run(self, sql, parameters)
+PostgresConnection._run = killing
+folder = Path(sys.argv[3])
+sync(base, folder, HashEmbedder()) if sys.argv[4] == "sync" else add(base, [folder], HashEmbedder())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", ["add", "sync"])
+def test_what_a_killed_run_stored_goes_with_the_next_change(
+    verb: str, base: KnowledgeBase, tmp_path: Path, own_home: Path
+) -> None:
+    canary, targets, killed = (
+        "The narwhal opens the safe of the harbour office.",
+        PurgeTargets.of(Settings(own_home)),
+        0,
+    )
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "new.txt").write_text(canary)
+    assert isinstance(base.store.place, DatabaseUrl)
+    for statement in range(1, 400, 3):
+        command = [sys.executable, "-c", KILLED, base.store.place.url, str(statement), str(tmp_path / "more"), verb]
+        code = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False).returncode
+        if base.version > 1:  # it had committed
+            break
+        assert code == -signal.SIGKILL
+        killed += bool(base.unreferenced())
+        tag(base, f"after-{statement}")
+        assert look_for(base, canary, targets)[0] == []
+    assert killed
+    assert base.unreferenced() == []
 
 
 def test_a_text_is_looked_for_in_all_rows_or_not_at_all(
