@@ -30,7 +30,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from benchmarks.support import pairs, windows
 from openbook.records import sha256_hex
 
-MAX_TOKENS, BATCH_TOKENS, LEARNING_RATE = 256, 6144, 1e-4
+MAX_TOKENS, BATCH_TOKENS, LEARNING_RATE, WARM_UP = 256, 2048, 2e-4, 0.05
 SUPPORTED, REFUTED, NOT_SAID, NOT_SUPPORTED = range(4)
 CLASSES = {"supported": SUPPORTED, "refuted": REFUTED, "neither": NOT_SAID, "partly": NOT_SAID, "not": NOT_SUPPORTED}
 HALVES = ("development", "reporting", "confirmation")
@@ -101,18 +101,18 @@ def trained(model: Any, tokenizer: Any, found: Sequence[Pair], minutes: float) -
         [p for p in model.parameters() if p.requires_grad], lr=LEARNING_RATE, weight_decay=0.01
     )
     model.train()
-    for step, (group, inputs) in enumerate(batches(tokenizer, found, random.Random(0))):
+    for group, inputs in batches(tokenizer, found, random.Random(0)):
         done = max((time.monotonic() - began) / (60 * minutes), learned / len(found))
         if done >= 1:
             break
         for each in optimizer.param_groups:
-            each["lr"] = LEARNING_RATE * min(1.0, (step + 1) / 100) * (1 - done)
+            each["lr"] = LEARNING_RATE * min(1.0, 0.01 + done / WARM_UP) * (1 - done)
         loss = loss_of(model(**inputs).logits, torch.tensor([found[i].label for i in group]))
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
         learned += len(group)
-        if step % 50 == 0:
+        if learned // 500 > (learned - len(group)) // 500:
             print(f"{learned:>7,} pairs, {time.monotonic() - began:,.0f} s, loss {loss.item():.3f}", flush=True)
     return learned
 
