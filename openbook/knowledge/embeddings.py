@@ -1,4 +1,4 @@
-"""Embeds passages: each text once, stored batch by batch, so that an interrupted run goes on where it was."""
+"""Embeds passages, batch by batch."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ not, there is a conflict, and it does its work again, which costs only what was 
 compares and commits. If it would then have to read or embed, it gives up.
 
 While it lives it holds a lock of its own, so that others do not take what it stored for what an ended run left. However it ends, it
-then deletes what no version refers to, also of runs that were killed; the same run begun again can use that until then.
+then deletes what no version refers to, also of runs that were killed.
 """
 
 from __future__ import annotations
