@@ -86,7 +86,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Retrieval:
-    """What to read, best first. `editions`: which documents are older than others, where passages were searched for."""
+    """What to read, best first. `editions`: which documents were replaced by others, where passages were searched for."""
 
     strategy: str
     version: int | None = None
@@ -170,7 +170,7 @@ def ask(
         stated = may_be_sure and _surely_stated(asked, reading, model, cancelled)
         needs_it = model.identity.evidence == "verified" and (checks or found.strategy == "together")
         sure = stated if needs_it else is_sure(text, question, quoted, confirmed=stated)
-    older = found.editions.older_note(quoted.citations) if found.editions is not None else None
+    declared = found.editions.notes(quoted.citations) if found.editions is not None else []
 
     completion = reading.completion
     receipt = _receipt(
@@ -188,7 +188,7 @@ def ask(
         receipt=receipt,
         timings=replace(reading.timings, retrieve_s=retrieve_s, total_s=time.perf_counter() - started),
         unsupported=quoted.unsupported,
-        notes=(*([older] if older else []), *reading.notes, *found.notes, *_cut_short(completion)),
+        notes=(*declared, *reading.notes, *found.notes, *_cut_short(completion)),
         finish_reason=completion.finish_reason if completion else "end",
         prompt_tokens=completion.prompt_tokens if completion else 0,
         answer_tokens=completion.answer_tokens if completion else 0,
@@ -231,10 +231,11 @@ def ranked_hits(
     """(version, best first): passages for a model that reads each alone, the windows around them for one that reads all.
 
     Hits of documents that a newer one replaced are kept apart (`Editions`). `at_least`: how many hits to search for.
+    A document of which nothing near enough was found replaces none.
     """
     limit = max(options.passages or PASSAGES, at_least)
     version, hits = base.search(query, embedder, limit, scope, reranker, windows=strategy != "each")
-    documents = {path for hit in hits for path in (hit.passage.document, *hit.passage.also_in)}
+    documents = {path for hit in near_enough(hits, options) for path in (hit.passage.document, *hit.passage.also_in)}
     return version, editions(query, hits, base.heads(documents, replace(scope, as_of=version)))
 
 

@@ -320,14 +320,19 @@ def test_an_instruction_stands_behind_the_passages_and_in_the_receipt(
     assert any(prompt.question.endswith("How to answer: In French, please.") for prompt in engine.prompts)
 
 
-def test_the_older_of_two_documents_is_quoted_and_not_read(tmp_path: Path, embedder: HashEmbedder) -> None:
-    replaced = "> Archived. Replaced by leave-policy.md."
+def test_the_older_of_two_documents_is_named_and_not_read(tmp_path: Path, embedder: HashEmbedder) -> None:
+    declared = "---\nsuperseded-by: leave-policy.md\n---\n"
     texts = {
-        "leave-policy-2023.md": f"# Leave policy (2023)\n\n{replaced}\n\nA full-time employee has 24 days of leave a year.",
+        "leave-policy-2023.md": f"{declared}# Leave policy (2023)\n\nA full-time employee has 24 days of leave a year.",
         "leave-policy.md": "# Leave policy\n\nA full-time employee has 28 days of leave a year.",
     }
     answer = ask("How many days of leave a year?", echo_model(), base_with(tmp_path, texts), embedder, ALL)
     assert "28 days" in answer.answer
     assert set(names(answer)) == {"leave-policy.md"}
-    assert "24 days" in answer.notes[0]
-    assert "leave-policy-2023.md" in answer.notes[0]
+    assert answer.notes[0] == 'Left out: "Leave policy (2023)", superseded by "Leave policy".'
+    # A newer document of which nothing near enough was found does not count.
+    texts["leave-policy.md"] = "# Leave policy\n\nSee the intranet."
+    base = base_with(tmp_path / "far", texts)
+    answer = ask("How many days of leave a year has a full-time employee?", echo_model(), base, embedder, Options())
+    assert set(names(answer)) == {"leave-policy-2023.md"}
+    assert answer.notes[0] == 'Cited: "Leave policy (2023)", superseded by "leave-policy.md".'

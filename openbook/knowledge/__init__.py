@@ -19,7 +19,7 @@ be deleted at any time.
                                  `shared_segments` and `blobs` share them between machines
 * `passages`                     rows to passages and windows; `tables`, `boilerplate`, `sentences`: the structure of a text; `pictures`: PDF pages
 * `quotes`                       what supports a sentence; `claims` what contradicts it, `values` its numbers and dates
-* `editions`                     which document is older; `imprint` what a document says about that
+* `editions`                     which documents were replaced or are not in force, by what they declare
 * `erasure`                      purging and its proof; `byte_search` looks for bytes. Outside the folder: `openbook.deletion`
 * `docs_cache`                   knowledge bases for `--docs`
 

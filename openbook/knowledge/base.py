@@ -20,16 +20,16 @@ from openbook.config import Place
 from openbook.errors import KnowledgeBaseDamaged, KnowledgeBaseInvalid, UnknownVersion
 from openbook.knowledge import integrity, schema
 from openbook.knowledge.blobs import Blobs, open_blobs
-from openbook.knowledge.imprint import BEGINNING_CHARS, DocumentHead
+from openbook.knowledge.editions import DocumentHead
 from openbook.knowledge.index_cache import IndexCache
 from openbook.knowledge.indexes import Shard
 from openbook.knowledge.integrity import StoredContent
 from openbook.knowledge.passages import (
-    beginning_of,
     documents_holding,
     hits_of,
     passage_of_id,
     passages_in,
+    title_of,
     windows_around,
 )
 from openbook.knowledge.scope import UNLABELLED, Scope, condition
@@ -284,16 +284,15 @@ class KnowledgeBase:
             return int(count)
 
     def heads(self, documents: Iterable[str], scope: Scope) -> dict[str, DocumentHead]:
-        """Title, metadata and the first lines of those of `documents` that `scope` sees, by path."""
+        """Title and metadata of those of `documents` that `scope` sees, by path."""
         with self.snapshot() as connection:
             seen = condition(scope, self.kept_version(scope.as_of))
             among = "d.path IN (SELECT value FROM json_each(:paths))"
             values = {"paths": json.dumps(sorted(set(documents))), **seen.values}
             found: dict[str, DocumentHead] = {}
             for row in integrity.documents(connection, f"{among} AND {seen.sql} ORDER BY d.path", values):
-                title, beginning = beginning_of(connection, row.content_id, BEGINNING_CHARS)
-                title = title or Path(row.path).stem
-                found[row.path] = DocumentHead(row.path, title, metadata.from_json(row.metadata), beginning)
+                title = title_of(connection, row.content_id) or Path(row.path).stem
+                found[row.path] = DocumentHead(row.path, title, metadata.from_json(row.metadata))
             return found
 
     def labels(self) -> dict[str, list[str]]:

@@ -159,12 +159,10 @@ def _passages_of_id(connection: Connection, lookup: str, name: str, seen: Condit
     return sorted(found, key=lambda each: each.document)
 
 
-def beginning_of(connection: Connection, content: int, chars: int) -> tuple[str, str]:
-    """(title, text) of a content up to `chars` characters or a little more: as far as whole passages go."""
-    title = text = ""
-    for passage in _stored(connection, "WHERE p.content_id = ? AND p.start_char < ?", (content, chars)):
-        title, text = passage.title, text[: passage.row.start] + passage.text  # they may overlap
-    return title, text
+def title_of(connection: Connection, content: int) -> str:
+    """The title of a content, checked with its first passage."""
+    first = _stored(connection, "WHERE p.content_id = ? AND p.start_char = 0", (content,))
+    return first[0].title if first else ""
 
 
 def documents_holding(connection: Connection, contents: Collection[int], seen: Condition) -> Mapping[int, Holders]:

@@ -23,7 +23,7 @@ from typing import BinaryIO
 from openbook.errors import NotReadNow, UnreadableFile
 from openbook.records import Content, Digest, sha256_hex
 
-PARSER_VERSION = "11"
+PARSER_VERSION = "12"
 MAX_ATTACHMENT_DEPTH = 3
 MAX_TEXT_CHARS = 100_000_000  # what a file of a few kilobytes can ask a parser to repeat has no other bound
 

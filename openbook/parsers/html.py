@@ -14,6 +14,8 @@ from openbook.errors import UnreadableFile
 from openbook.parsers.blocks import MAX_DEPTH, Text, text_content
 from openbook.parsers.characters import clean, decode, one_line
 from openbook.parsers.elements import number
+from openbook.parsers.frontmatter import make_metadata
+from openbook.parsers.metadata import EDITION_KEYS, key_name
 from openbook.parsers.packages import common_metadata
 from openbook.records import Content, HeadingMark
 
@@ -92,7 +94,8 @@ def parse_page(source: str) -> Content:
     date = next((said[key] for key in _META_DATES if said.get(key)), "")
     language = target.language or said.get("dc.language", "") or said.get("content-language", "")
     out, title = target.finish(), one_line("".join(target.title))
-    metadata = common_metadata(authors[:1], date, language)
+    declared = [(key, value) for key, value in said.items() if key_name(key) in EDITION_KEYS]
+    metadata = make_metadata([*common_metadata(authors[:1], date, language), *declared])
     return Content(out.text, "text/html", title, (), tuple(out.headings), target.chars, metadata)
 
 

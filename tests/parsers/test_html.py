@@ -107,10 +107,12 @@ def test_what_a_page_says_about_itself() -> None:
         '<html lang="en-GB"><head><meta property="article:author" content="https://e.org/ada">'
         '<meta name="DC.creator" content="Ada"><meta name="date" content="2020-01-02">'
         '<meta property="article:published_time" content="2021-02-03T04:05:06Z">'
-        '<meta property="article:modified_time" content="2022-03-04"><meta name="robots" content="none"></head>x'
+        '<meta property="article:modified_time" content="2022-03-04"><meta name="robots" content="none">'
+        '<meta name="Superseded-By" content="b.html"><meta name="status" content="Archived"></head>x'
     )
     content = parse_html(html.encode(), "a.html")
-    assert content.metadata == (("author", "Ada"), ("date", "2022-03-04"), ("language", "en-GB"))
+    declared = (("status", "Archived"), ("superseded_by", "b.html"))
+    assert content.metadata == (("author", "Ada"), ("date", "2022-03-04"), ("language", "en-GB"), *declared)
     assert content.source_chars == len(html)
 
 
