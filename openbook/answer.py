@@ -16,12 +16,13 @@ from typing import Literal, TypeVar
 
 from openbook import __version__
 from openbook.answer_text import TextPreview, says_nothing_found, tidied, tidy
+from openbook.certainty import Signals, certainty
 from openbook.config import STRATEGIES, Settings, Strategy
 from openbook.errors import ContextOverflow, QuestionError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.editions import Editions, editions
-from openbook.knowledge.quotes import AnswerSupport, closest, is_sure, quote
+from openbook.knowledge.quotes import AnswerSupport, closest, quote
 from openbook.knowledge.scope import UNLABELLED, Scope
 from openbook.overview import KINDS, combined, overview_of, take_notes, windows_of
 from openbook.parallel import Cancelled, Progress, never
@@ -30,14 +31,15 @@ from openbook.prompts import (
     checked_question,
     closed_book_prompt,
     open_book_prompt,
-    whether_stated,
     with_instruction,
 )
 from openbook.receipts import FORMATS
 from openbook.records import (
     Answer,
+    AnswerSentence,
     Citation,
     Completion,
+    Confidence,
     Decoding,
     Embedder,
     Hit,
@@ -45,6 +47,7 @@ from openbook.records import (
     Prompt,
     Receipt,
     Reranker,
+    SupportJudge,
     Timings,
     sha256_hex,
 )
@@ -55,9 +58,6 @@ CLOSED_BOOK = "closed-book"  # the strategy without passages
 PASSAGES = 4  # that are read; for all strategies but "each" they are windows
 MIN_HITS = 12  # that are searched for, so that an older document is seen beside the one that replaced it
 READER_TOKENS = 160  # a trained reader answers in one line
-# A model without a probe is asked whether the excerpts state the answer. An answer with a quote is called supported if "yes" is at least so
-# likely (docs/log.md). The model's word is not sure enough to decline by.
-SURELY_YES = 0.75
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Options:
     `passages`: the most that the model reads; 0 means `PASSAGES`. `min_similarity`: passages below it do not count as found.
     `strategy`: "each" reads passages one by one until one surely holds the answer, and answers from the surest;
     "parallel" reads windows side by side and answers from all of them; "together" reads windows in one prompt; "checked"
-    does so too, and finds out whether they state the answer, as "parallel" does for a model that is not a trained reader.
+    does so too, and declines by the model's probe, as "parallel" does for a model that is not a trained reader.
     "auto" is the way in which a trained reader learned to read, "together" for a server, and "checked" for any other model.
     `instruction`: how the user wants the answer, for models that are not trained readers.
     """
@@ -159,35 +159,36 @@ def ask(
     reading = read_hits(asked, found.hits, found.strategy, model, decoding, show, cancelled, progress)
     text, abstained = final_answer(reading, model)
 
-    # 3) Cite: every sentence of the answer gets a verbatim quote, or the answer says that it has none.
-    quoted, nearest, sure = AnswerSupport(), tuple[Citation, ...](), False
+    # 3) Cite and judge: the nearest quote of every sentence, and how certain the answer is.
+    quoted, nearest = AnswerSupport(), tuple[Citation, ...]()
+    sure: float | None = None
+    word: Confidence = "check it"
     if base is not None and embedder is not None and abstained:
-        nearest = closest(question, [hit.passage for hit in reading.hits], embedder.embed_passages)
+        nearest, word = closest(question, [hit.passage for hit in reading.hits], embedder.embed_passages), "not found"
     elif base is not None and embedder is not None:
         quoted = cite(text, question, reading, embedder)
-        checks = _checks_statement(found.strategy, model)
-        may_be_sure = checks and is_sure(text, question, quoted, confirmed=True)
-        stated = may_be_sure and _surely_stated(asked, reading, model, cancelled)
-        needs_it = model.identity.evidence == "verified" and (checks or found.strategy == "together")
-        sure = stated if needs_it else is_sure(text, question, quoted, confirmed=stated)
+        sure, word = how_certain(text, quoted, reading)
     declared = found.editions.notes(quoted.citations) if found.editions is not None else []
 
     completion = reading.completion
     receipt = _receipt(
         question, text, reading, model, decoding, options.instruction, base, found.version, scope, reranker
     )
+    if isinstance(embedder, SupportJudge) and quoted.sentences:
+        receipt = replace(receipt, judge=embedder.judge_digest)
+    receipt = replace(receipt, certainty=sure, confidence=word).sealed()
     return Answer(
         question=question,
         answer=text,
         abstained=abstained,
-        supported=base is not None and not quoted.unsupported,
-        confidence="not found" if abstained else "supported" if sure else "check it",
+        certainty=sure,
+        confidence=word,
         citations=quoted.citations,
+        sentences=tuple(AnswerSentence(each.start, each.end, each.citation, each.support) for each in quoted.sentences),
         closest=nearest,
         passages=tuple(reading.hits),
         receipt=receipt,
         timings=replace(reading.timings, retrieve_s=retrieve_s, total_s=time.perf_counter() - started),
-        unsupported=quoted.unsupported,
         notes=(*declared, *reading.notes, *found.notes, *_cut_short(completion)),
         finish_reason=completion.finish_reason if completion else "end",
         prompt_tokens=completion.prompt_tokens if completion else 0,
@@ -267,7 +268,7 @@ def read_hits(
     if strategy == "each":
         return _read_each(question, hits, model, decoding, on_text, cancelled)
     kept, prompt, notes = pack(question, hits, model, decoding, parallel=strategy == "parallel")
-    prompt = replace(prompt, declines=_checks_statement(strategy, model))
+    prompt = replace(prompt, declines=_may_decline(strategy, model))
     completion, timings = _streamed(model.stream(prompt, decoding, cancelled), on_text)
     return Reading(strategy, kept, completion, kept, notes, timings, prompt)
 
@@ -293,25 +294,9 @@ def _read_each(
     return Reading("each", kept[: read.read], read.completion, sources, notes, timings, unread=kept[read.read :])
 
 
-def _checks_statement(strategy: str, model: FrozenModel) -> bool:
-    """Whether the model's probe, or the model itself, is asked if the passages state the answer.
-
-    A reader that reads side by side learned to decline by itself.
-    """
+def _may_decline(strategy: str, model: FrozenModel) -> bool:
+    """Whether the model's probe, if it has one, may decline. A reader that reads side by side learned to decline by itself."""
     return strategy == "checked" or (strategy == "parallel" and model.reader is None)
-
-
-def _surely_stated(question: str, reading: Reading, model: FrozenModel, cancelled: Cancelled) -> bool:
-    """Whether the passages surely state the answer. A model without a probe is asked, and its answer must be a likely yes."""
-    if reading.completion is None or reading.prompt is None:
-        return False
-    if reading.completion.stated is not None or reading.completion.finish_reason == "cancelled":
-        return reading.completion.stated == "surely"
-    prompt = replace(reading.prompt, question=whether_stated(question))
-    said = model.complete(prompt, Decoding(max_tokens=1), cancelled)
-    word, likely = said.text.strip().lower(), math.exp(said.mean_logprob or 0.0)
-    yes = likely if word.startswith("yes") else 1 - likely if word.startswith("no") else 0.5
-    return yes >= SURELY_YES
 
 
 def pack(
@@ -346,10 +331,30 @@ def final_answer(reading: Reading, model: FrozenModel) -> tuple[str, bool]:
 
 
 def cite(text: str, question: str, reading: Reading, embedder: Embedder) -> AnswerSupport:
-    """A quote for each sentence of the answer that has one."""
+    """The nearest quote for each sentence of the answer."""
     marks = tidied(reading.completion.text)[1] if reading.completion else []
     sources = [hit.passage for hit in reading.sources]
-    return quote(text, question, sources, embed=embedder.embed_passages, marks=marks)
+    judge = embedder.judge if isinstance(embedder, SupportJudge) else None
+    return quote(text, question, sources, embed=embedder.embed_passages, judge=judge, marks=marks)
+
+
+def how_certain(text: str, quoted: AnswerSupport, reading: Reading) -> tuple[float | None, Confidence]:
+    """(how likely the answer is right, the word for it)."""
+    completion, sentences = reading.completion, quoted.sentences
+    if completion is None or not sentences:
+        return 0.0, "check it"
+    signals = Signals(
+        backed=min(each.score for each in sentences),
+        mean_backed=math.fsum(each.score for each in sentences) / len(sentences),
+        refuted=max(each.refuted for each in sentences),
+        asked=quoted.asked,
+        stated=completion.stated,
+        least_logprob=completion.least_logprob,
+    )
+    sure, word = certainty(signals)
+    # What was cut off, or ends before the list that it announces, does not say what it was asked for.
+    is_whole = not _cut_short(completion) and not text.endswith(":")
+    return sure, word if is_whole else "check it"
 
 
 def answer_again(
@@ -474,4 +479,4 @@ def _receipt(
         labels=tuple(sorted(scope.labels)) if base else (),
         reranker=reranker.identity if base and reranker else None,
         instruction=instruction,
-    ).sealed()
+    )

@@ -28,7 +28,6 @@ CLOSED_BOOK_SYSTEM = "Answer the question directly and completely, in one to thr
 # A line of prose that was broken for width alone: it is long and the next one goes on in lower case. A model takes the end
 # of such a line for the end. Rows of tables and lines of code are shorter, hold `|` or begin otherwise.
 _SOFT_BREAK = re.compile(r"(?<=\n)([^\n|]{40,}[\w,;)`'])[ \t]*\n[ \t]*(?=[a-z(`'])")
-IS_STATED = "Do the excerpts above state the answer to this question? Answer yes or no."
 # Of five wordings the one that a model of half a billion parameters answers best and shortest (docs/log.md).
 _SENTENCES = "Answer in one to three sentences, from the excerpts above: "
 # Asked for the answer first, small models say yes.
@@ -115,15 +114,9 @@ def question_about_excerpts(question: str) -> str:
     return f"{shape}{question.strip()}"
 
 
-def whether_stated(question: str) -> str:
-    """Behind the excerpts: whether they hold the answer at all."""
-    return f"Question: {question.strip()}\n{IS_STATED}"
-
-
 def question_of_block(block: str) -> str:
     """The question itself in a `question_block` or in one about excerpts, for the engines in `openbook.testing`."""
-    asked = block.removeprefix(_SENTENCES).removeprefix(_YES_OR_NO).removeprefix("Question: ")
-    return asked.removesuffix(f"\n{IS_STATED}")
+    return block.removeprefix(_SENTENCES).removeprefix(_YES_OR_NO).removeprefix("Question: ")
 
 
 def text_of_block(block: str) -> str:

@@ -21,7 +21,7 @@ from openbook.files import last_line_feed, storage_errors
 from openbook.locks import exclusive_lock
 from openbook.records import Digest, Receipt, canonical_json, sha256_hex
 
-FORMATS = (1, 2, 3)  # that are read; the last is written
+FORMATS = (1, 2, 3, 4)  # that are read; the last is written
 MAX_RECEIPT_BYTES = 1 << 24
 LOG_FORMAT = 1
 LOG_FILE = "receipts.jsonl"
@@ -68,7 +68,7 @@ def is_altered(receipt: Receipt) -> bool:
     """Whether some field is not what it was when the receipt was written. Of format 1 only the question is checked."""
     if receipt.question_digest != sha256_hex(receipt.question.encode("utf-8", "surrogatepass")):
         return True
-    if receipt.format < 3 and receipt.instruction:
+    if (receipt.format < 3 and receipt.instruction) or (receipt.format < 4 and (receipt.judge or receipt.confidence)):
         return True
     return receipt.format > 1 and receipt.sealed().digest != receipt.digest
 

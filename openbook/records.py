@@ -188,6 +188,18 @@ class BatchEmbedder(Embedder, Protocol):
         ...
 
 
+@runtime_checkable
+class SupportJudge(Protocol):
+    """Says whether a passage supports a sentence of an answer. Equal input gives equal bits, whatever else is judged beside it."""
+
+    @property
+    def judge_digest(self) -> Digest: ...
+
+    def judge(self, question: str, pairs: Sequence[tuple[str, str]]) -> Vectors:
+        """For each (sentence, passage) how likely it is supported, refuted, or neither: float32 [len(pairs), 3], rows of sum 1."""
+        ...
+
+
 class Reranker(Protocol):
     """Reads a query and a passage together and says how well the passage fits."""
 
@@ -251,14 +263,14 @@ class ReaderFormat:
 
 
 FinishReason: TypeAlias = Literal["end", "stop", "length", "cancelled"]
-Stated: TypeAlias = Literal["surely", "perhaps", "hardly"]
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
     """What a model wrote. `prompt_digest` is over the exact prompt tokens (over the messages, for a remote model).
 
-    `stated`: whether the prompt's passages state the answer; None for an engine that cannot tell.
+    `stated`: how likely the prompt's passages state the answer, before it is written; None for an engine that cannot tell.
+    `least_logprob`: of its tokens.
     """
 
     text: str
@@ -267,8 +279,8 @@ class Completion:
     answer_tokens: int | None
     prompt_digest: Digest
     numeric_class: str
-    mean_logprob: float | None = None
-    stated: Stated | None = None
+    least_logprob: float | None = None
+    stated: float | None = None
 
 
 # --- what is answered -------------------------------------------------------------------------------------------------
@@ -294,9 +306,14 @@ class PassageReference:
     document: str
 
 
+_ADDED = {3: ("instruction",), 4: ("judge", "certainty", "confidence")}  # by the format of receipts that has them first
+
+
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """All that is needed to replay an answer. `where` and `labels` limited the search; `instruction`: how the user wanted it.
+
+    `judge`: the digest of what judged whether the quotes support the answer, if anything did; `certainty` and `confidence`: as told.
 
     `digest` is over all other fields (docs/formats/receipt.md); receipts of format 1 have none.
     """
@@ -319,14 +336,19 @@ class Receipt:
     labels: tuple[str, ...] = ()
     reranker: ModelIdentity | None = None
     instruction: str = ""
+    judge: Digest = ""
+    certainty: float | None = None
+    confidence: str = ""
     digest: Digest = ""
 
     def sealed(self) -> Receipt:
         """The same with its digest."""
         fields = dataclasses.asdict(self)
         del fields["digest"]
-        if self.format < 3:  # which had none
-            del fields["instruction"]
+        for first, names in _ADDED.items():
+            if self.format < first:
+                for name in names:
+                    del fields[name]
         return dataclasses.replace(self, digest=sha256_hex(canonical_json(fields)))
 
 
@@ -340,37 +362,50 @@ class Timings:
     total_s: float = 0.0
 
 
-Confidence: TypeAlias = Literal["supported", "check it", "not found"]
+Confidence: TypeAlias = Literal["supported", "likely", "check it", "not found"]
+Support: TypeAlias = Literal["backed", "near", "refuted", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerSentence:
+    """`answer[start:end]`, a sentence that states something. `citation`: the index of its nearest quote, None if no word of it was read.
+
+    `support`: what the quote does: it backs the sentence, is only near it, says otherwise ("refuted"), or there is none.
+    """
+
+    start: int
+    end: int
+    citation: int | None
+    support: Support
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`supported`: every sentence has a citation, or it is an abstention; `unsupported` lists those that have none.
+    """`sentences`: with the quote of each in `citations`.
 
-    `confidence`: "supported" if the documents surely say every sentence, and the answer says more than the question; "not
-    found" for an abstention, which has the nearest sentences as `closest`; otherwise "check it", as always where a local model read
-    "together": there nothing finds out whether they say it. docs/benchmarks.md says how often each is right. `prompt_tokens` were
+    `certainty`: how likely the answer is right, from 0 to 1, as measured on other questions; None without documents. `confidence`: the word
+    for it (`openbook.certainty`). "not found": it is an abstention, which has the nearest sentences as `closest`. `prompt_tokens` were
     read and `answer_tokens` written; None where the engine cannot know.
     """
 
     question: str
     answer: str
     abstained: bool
-    supported: bool
     citations: tuple[Citation, ...]
     passages: tuple[Hit, ...]
     receipt: Receipt
     timings: Timings | None  # None where the user may not know them
-    unsupported: tuple[str, ...] = ()
+    sentences: tuple[AnswerSentence, ...] = ()
     notes: tuple[str, ...] = ()
     finish_reason: FinishReason = "end"
     prompt_tokens: int | None = 0
     answer_tokens: int | None = 0
     closest: tuple[Citation, ...] = ()
+    certainty: float | None = None
     confidence: Confidence = "check it"
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-ready dictionary: `question, answer, abstained, supported, citations, passages, receipt, ...`."""
+        """A JSON-ready dictionary: `question, answer, abstained, citations, passages, receipt, ...`."""
         return dataclasses.asdict(self)
 
 

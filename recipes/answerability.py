@@ -1,6 +1,6 @@
 """Fits the probe that tells how likely the passages of a prompt state the answer, for one model that was not trained to read.
 
-    python recipes/answerability.py MODEL --layer N --states FILE.npz --declines-below P --supports-from P [--contexts N] [--single N]
+    python recipes/answerability.py MODEL --layer N --states FILE.npz --declines-below P [--contexts N] [--single N]
 
 The questions are those of `recipes/data/reading-train.jsonl.gz`. One to four passages that BM25 finds for one of them are read together, as
 `openbook ask` reads windows. Asked are questions that one of these passages answers, those of the set that have no answer, and those
@@ -58,13 +58,12 @@ def main() -> None:
     parser.add_argument("--states", type=Path, required=True)
     parser.add_argument("--contexts", type=int, default=119)
     parser.add_argument("--single", type=int, default=SINGLE)
-    parser.add_argument("--declines-below", type=float, required=True, help="the limits that go with it, probabilities")
-    parser.add_argument("--supports-from", type=float, required=True)
+    parser.add_argument("--declines-below", type=float, required=True, help="the limit that goes with it, a probability")
     options = parser.parse_args()
     settings = load_settings()
     reference = ensure(ModelStore(settings.models_dir), options.model)
     identity = ModelIdentity(reference.name, reference.digest, "verified")
-    looking = AnswerabilityProbe(options.layer, 0.0, (0.0,) * (reference.manifest.embedding_length or 0), 0.0, 1.0)
+    looking = AnswerabilityProbe(options.layer, 0.0, (0.0,) * (reference.manifest.embedding_length or 0), 0.0)
     with closing(LlamaCppEngine(reference.main_file, identity=identity, probe=looking)) as engine:
         states, stated, of = collected(engine, options.contexts, options.single, options.states)
     scale = states.std(axis=0) + 1e-6
@@ -78,9 +77,7 @@ def main() -> None:
     weights, bias = fitted(states / scale, stated, PENALTIES[1])
     rounded = tuple(float(f"{weight:.4g}") for weight in weights / scale)
     kept = json.loads(PROBES.read_text(encoding="utf-8"))
-    probe = AnswerabilityProbe(
-        options.layer, float(f"{bias:.4g}"), rounded, options.declines_below, options.supports_from
-    )
+    probe = AnswerabilityProbe(options.layer, float(f"{bias:.4g}"), rounded, options.declines_below)
     kept[reference.manifest.files[reference.manifest.main_file].sha256] = asdict(probe)
     PROBES.write_text(json.dumps(kept) + "\n", encoding="utf-8")
 

@@ -251,24 +251,30 @@ class LiveAnswer:
 # --- answers ----------------------------------------------------------------------------------------------------------
 
 
+_COLOURS = {"supported": "green", "likely": "green", "check it": "yellow", "not found": "yellow"}
+
+
 def print_answer(answer: Answer, live: LiveAnswer | None = None) -> None:
     """`live`: what of it is on the terminal already."""
     from rich.text import Text
 
-    unproved = bool(answer.passages) and not answer.abstained and not answer.citations
-    if live is not None and live.end(answer.answer):
-        if unproved:
-            say("\nCheck it: this answer could not be matched with any passage.", "yellow")
-    else:
-        if unproved:  # the warning comes before the words it is about
-            say("Check it: this answer could not be matched with any passage:", "yellow")
-        say(answer.answer, "dim" if unproved else "bold")
+    from openbook.answer import CLOSED_BOOK
+    from openbook.certainty import MEANING
+
+    if live is None or not live.end(answer.answer):
+        say(answer.answer, "bold")
     passages = {h.passage.id: h for h in answer.passages}
+    does = {answer.citations[each.citation]: each.support for each in answer.sentences if each.citation is not None}
+    does |= {answer.citations[e.citation]: e.support for e in answer.sentences if e.support == "backed" and e.citation is not None}
     for number, citation in enumerate(_joined(answer.citations, passages), start=1):
-        say(Text.assemble("\n", (f"[{number}] {_place(citation)}", "cyan")))
+        inside = [support for each, support in does.items() if _within(each, citation)]
+        only = "" if "backed" in inside or not inside else ", only near"
+        say(Text.assemble("\n", (f"[{number}] {_place(citation)}", "cyan"), (only, "yellow")))
         say(_quote_in_context(citation, passages.get(citation.passage_id)), indent=4)
-    for part in () if unproved else answer.unsupported:
-        say(f"\nCould not be matched with a passage: {part}", "yellow")
+    for each in answer.sentences:
+        if each.support == "refuted" and each.citation is not None:
+            said = _flat(answer.citations[each.citation].quote)
+            say(f'\nThe passage says: "{said}" The answer says: "{_flat(answer.answer[each.start : each.end])}"', "yellow")
     for each in answer.notes:
         say(f"\n{each}", "yellow")
     if answer.closest:
@@ -280,6 +286,9 @@ def print_answer(answer: Answer, live: LiveAnswer | None = None) -> None:
         for hit in answer.passages:
             say(_hit_place(hit), "dim", indent=4)
             say(excerpt(hit.passage.text), "dim", indent=8)
+    if answer.receipt.strategy != CLOSED_BOOK:
+        sure = "" if answer.certainty is None else f" ({answer.certainty:.0%})"
+        say(f"\n{answer.confidence.capitalize()}{sure}: {MEANING[answer.confidence]}", _COLOURS[answer.confidence])
     say(f"\n{_provenance(answer)}", "dim")
 
 
@@ -298,11 +307,13 @@ def _joined(citations: Sequence[Citation], passages: Mapping[str, Hit]) -> list[
     return joined
 
 
-def _provenance(answer: Answer) -> str:
-    from openbook.answer import CLOSED_BOOK
+def _within(inner: Citation, outer: Citation) -> bool:
+    return inner.passage_id == outer.passage_id and outer.start <= inner.start and inner.end <= outer.end
 
+
+def _provenance(answer: Answer) -> str:
     receipt, model = answer.receipt, answer.receipt.model
-    parts: list[str] = [] if receipt.strategy == CLOSED_BOOK else [answer.confidence]
+    parts: list[str] = []
     parts += [f"{model.name} ({model.digest[:12] + ', ' if model.digest else ''}{model.evidence})"]
     if receipt.knowledge_base_version is not None:
         parts.append(f"knowledge base version {receipt.knowledge_base_version}")

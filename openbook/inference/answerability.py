@@ -21,7 +21,7 @@ import numpy as np
 
 from openbook.codec import decode
 from openbook.errors import EngineError
-from openbook.records import Digest, Stated, canonical_json, sha256_hex
+from openbook.records import Digest, canonical_json, sha256_hex
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,15 +40,13 @@ void ggml_backend_tensor_get(const void *tensor, void *data, size_t offset, size
 class AnswerabilityProbe:
     """`layer`: counted from 0, the one whose output is looked at. `weights`: one for each of its numbers.
 
-    Limits, chosen for the model that the probe belongs to (docs/log.md): with a probability below `declines_below` the passages hardly state the answer,
-    from `supports_from` on they surely do.
+    With a probability below `declines_below`, chosen for the model that the probe belongs to (docs/log.md), the passages hardly state the answer.
     """
 
     layer: int
     bias: float
     weights: tuple[float, ...]
     declines_below: float
-    supports_from: float
 
     @property
     def digest(self) -> Digest:
@@ -58,13 +56,6 @@ class AnswerabilityProbe:
         """`state`: float32 [width]."""
         odds = math.fsum(float(x) * w for x, w in zip(state, self.weights, strict=True)) + self.bias
         return 1 / (1 + math.exp(-max(-30.0, min(30.0, odds))))
-
-    def stated(self, state: NDArray[np.float32]) -> Stated:
-        """`state`: float32 [width]."""
-        likely = self.probability(state)
-        if likely < self.declines_below:
-            return "hardly"
-        return "surely" if likely >= self.supports_from else "perhaps"
 
 
 @cache

@@ -146,8 +146,8 @@ class AnswerDecoder:
         return len(self._log_probs)
 
     @property
-    def mean_logprob(self) -> float | None:
-        return sum(self._log_probs) / len(self._log_probs) if self._log_probs else None
+    def least_logprob(self) -> float | None:
+        return min(self._log_probs, default=None)
 
     def take(self, logits: NDArray[np.float32]) -> str:
         """Choose the next token by `logits`, float32 [V]. Returns the text that is now certain, perhaps none."""

@@ -265,8 +265,9 @@ def connect_model(name: str, *, base_url: str, api_key: str = "", context_tokens
 
 
 def load_embedder(reference: ModelReference, *, threads: int = 0) -> OnnxEmbedder:
-    """Open a stored embedder. Raises EngineError, or ModelError for a language model."""
-    from openbook.inference.embedder import OnnxEmbedder
+    """Open a stored embedder; the default one also judges support. Raises EngineError, or ModelError for a language model."""
+    from openbook.inference.embedder import INT8_MODEL, OnnxEmbedder
+    from openbook.inference.support import JudgingEmbedder
 
     spec = reference.manifest.embedding
     if reference.manifest.kind != "embedder" or spec is None:
@@ -274,4 +275,5 @@ def load_embedder(reference: ModelReference, *, threads: int = 0) -> OnnxEmbedde
             f"{reference.name!r} is a language model, not an embedder; "
             "set OPENBOOK_EMBEDDER to an embedder, for instance minilm-l6-int8."
         )
-    return OnnxEmbedder(reference.path, name=reference.name, digest=reference.digest, spec=spec, threads=threads)
+    kind = JudgingEmbedder if reference.digest == INT8_MODEL else OnnxEmbedder
+    return kind(reference.path, name=reference.name, digest=reference.digest, spec=spec, threads=threads)

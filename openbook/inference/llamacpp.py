@@ -40,7 +40,7 @@ from openbook.models.reader_metadata import reader_format
 from openbook.models.verify_cache import Trial
 from openbook.parallel import Cancelled, never
 from openbook.prompts import text_of_block
-from openbook.records import Completion, Decoding, Digest, ModelIdentity, Prompt, Stated, canonical_json, sha256_hex
+from openbook.records import Completion, Decoding, Digest, ModelIdentity, Prompt, canonical_json, sha256_hex
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -137,16 +137,16 @@ class LlamaCppEngine:
             return (yield from base.generate(prompt, decoding, cancelled, look))
         with self._pool.in_use():
             request, in_slot = self._request(prompt, decoding), None
-            stated: Stated | None = None
+            stated: float | None = None
             try:
                 with self._pool.lent(cancelled) as context:
                     (logits,) = self._read(context, [request])
                     look(logits)
                     if self._probe is not None and prompt.passages:
-                        stated = self._probe.stated(context.hidden_state)
-                    if stated == "hardly" and prompt.declines:
-                        request.decoder.finish = "end"
-                    else:
+                        stated = self._probe.probability(context.hidden_state)
+                        if prompt.declines and stated < self._probe.declines_below:
+                            request.decoder.finish = "end"
+                    if request.decoder.finish is None:
                         logits = self._declining(prompt, logits)
                         in_slot = yield from self._write(context, request, logits, 0, cancelled, look)
                 if in_slot is not None:
@@ -348,7 +348,7 @@ class LlamaCppEngine:
             answer_tokens=decoder.answer_tokens,
             prompt_digest=sha256_hex(canonical_json(digests)) if each else digests[0],
             numeric_class=self.numeric_class,
-            mean_logprob=decoder.mean_logprob,
+            least_logprob=decoder.least_logprob,
         )
 
     def logits(self, prompt: Prompt, steps: int = 1) -> NDArray[np.float32]:

@@ -29,7 +29,7 @@ from openbook.errors import OpenBookError, QuestionError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
 from openbook.prompts import checked_question
-from openbook.records import Answer, Confidence, Embedder
+from openbook.records import Answer, AnswerSentence, Confidence, Embedder
 from openbook.serving.answers import Conversation, answered
 from openbook.serving.concurrency import Stop
 from openbook.serving.errors import ClientGone, api_error
@@ -87,17 +87,17 @@ class ToolCitation(BaseModel):
 
 
 class ToolAnswer(BaseModel):
-    """`supported`: every sentence of the answer has a citation, or `abstained` is true.
+    """`confidence`: "supported", "likely", "check it" or "not found"; `certainty`: how likely the answer is right, from 0 to 1.
 
-    `confidence`: "supported", "check it" or "not found".
-
-    `closest`: of an answer that was not found, the nearest sentences. `receipt`: with it `openbook replay` answers again.
+    `sentences`: each with the index of its nearest quote in `citations`, and whether that backs it. `closest`: of an answer that was
+    not found, the nearest sentences. `receipt`: with it `openbook replay` answers again.
     """
 
     answer: str
     abstained: bool
-    supported: bool
+    certainty: float | None
     confidence: Confidence
+    sentences: list[AnswerSentence]
     citations: list[ToolCitation]
     closest: list[ToolCitation]
     notes: list[str]

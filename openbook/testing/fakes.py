@@ -16,7 +16,7 @@ from openbook.inference.decoding import TextStream
 from openbook.inference.frozen import FrozenModel, ReadEach
 from openbook.inference.passage_selection import choose, enough, log_odds
 from openbook.parallel import Cancelled, never
-from openbook.prompts import IS_STATED, question_of_block
+from openbook.prompts import question_of_block
 from openbook.records import (
     Completion,
     Decoding,
@@ -106,8 +106,6 @@ class EchoEngine:
         return len(asked & set(_words(self._answer(prompt)))) / max(1, len(asked))
 
     def _answer(self, prompt: Prompt) -> str:
-        if prompt.question.endswith(IS_STATED):
-            return "Yes."
         asked = set(_words(question_of_block(prompt.question)))
         sentences = [s.strip() for p in prompt.passages for s in re.split(r"(?<=[.!?])\s+|\n+", p) if s.strip()]
         best = max(sentences, key=lambda s: len(asked & set(_words(s))), default="")

@@ -6,7 +6,12 @@ import { openDocument } from "./reader.js";
 import { server } from "./server.js";
 
 const NAMES = { open: "From documents", closed: "From memory" };
-const CONFIDENCE = { "supported": ["Supported", "good"], "check it": ["Check it", "doubtful"], "not found": ["Not found", ""] };
+const CONFIDENCE = {
+  "supported": ["Supported", "good", "The quoted passages say it."],
+  "likely": ["Likely", "good", "The quotes are near; read them before you rely on it."],
+  "check it": ["Check it", "doubtful", "It may be wrong; compare it with the quotes."],
+  "not found": ["Not found", "", "The passages that were read do not say it."],
+};
 const NO_LOG = "This server keeps no receipts to replay from. Start it with: openbook serve --receipts FOLDER";
 
 /** A card that fills: `text` is replaced as pieces come. */
@@ -26,8 +31,8 @@ export function finish({ root, text, state, below }, answer, place) {
   root.classList.toggle("abstained", answer.abstained);
   const cited = answer.citations.length;
   const closed = answer.receipt.strategy === "closed-book";
-  const [words, kind] = closed ? ["No sources", "doubtful"] : CONFIDENCE[answer.confidence];
-  state.textContent = words;
+  const [words, kind, meaning] = closed ? ["No sources", "doubtful", ""] : CONFIDENCE[answer.confidence];
+  state.textContent = answer.certainty === null ? words : `${words} · ${Math.round(100 * answer.certainty)} %`;
   state.className = `state ${kind}`;
   const cards = place ? showSources(place, answer) : [];
   if (cited) {
@@ -36,8 +41,10 @@ export function finish({ root, text, state, below }, answer, place) {
     }, String(i + 1))));
   }
   const notes = [
+    ...(meaning ? [meaning] : []),
     ...answer.closest.map((citation) => `Closest in your documents: “${citation.quote}” (${baseName(citation.document)})`),
-    ...answer.unsupported.map((sentence) => `Could not be matched with a passage: “${sentence}”`),
+    ...answer.sentences.filter((each) => each.support === "refuted").map((each) =>
+      `The passage says: “${answer.citations[each.citation].quote}” The answer says: “${[...answer.answer].slice(each.start, each.end).join("")}”`),
     ...answer.notes,
     ...answer.warnings,
   ];
@@ -65,7 +72,8 @@ function showSources(place, answer) {
   const base = server.bases.find((each) => each.id === id)?.name; // it stays the answer's, whichever is chosen later
   const cards = answer.citations.map((citation, i) => {
     const { passage } = answer.passages.find((hit) => hit.passage.id === citation.passage_id);
-    return source(passage, version, [[citation.start, citation.end]], i + 1, base);
+    const backs = answer.sentences.some((each) => each.citation === i && each.support === "backed");
+    return source(passage, version, [[citation.start, citation.end]], i + 1, base, backs ? "" : "only near");
   });
   const cited = new Set(answer.citations.map((citation) => citation.passage_id));
   const others = answer.passages.map((hit) => hit.passage).filter((passage) => !cited.has(passage.id));
@@ -85,9 +93,9 @@ function showSources(place, answer) {
 }
 
 /** A passage with what is cited of it marked; its head opens the document there. */
-export function source(passage, version, spans, number, base) {
+export function source(passage, version, spans, number, base, mark = "") {
   const parts = [...new Set([passage.title, ...passage.headings].filter((part) => part && part !== baseName(passage.document)))];
-  const where = [passage.page ? `page ${passage.page}` : "", parts.join(" › ")].filter(Boolean).join(" · ");
+  const where = [mark, passage.page ? `page ${passage.page}` : "", parts.join(" › ")].filter(Boolean).join(" · ");
   const target = spans.length ? spans : [[passage.start, passage.end]];
   const blank = passage.text.length - passage.text.trimStart().length; // white space is one code unit each
   return el("div", { class: "source" },

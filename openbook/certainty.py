@@ -1,0 +1,65 @@
+"""How certain an answer is: what shows whether it is right, in one calibrated number, and the word for it.
+
+A logistic regression over a few signals. `recipes/certainty.py` fits it on judged answers, and docs/benchmarks.md says how often
+each word was right on others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cache
+from pathlib import Path
+
+from openbook.codec import decode
+from openbook.errors import EngineError
+from openbook.records import Confidence
+
+FITS = Path(__file__).parent / "data" / "certainty.json"
+MEANING: Mapping[Confidence, str] = {
+    "supported": "The quoted passages say it.",
+    "likely": "The quotes are near; read them before you rely on it.",
+    "check it": "It may be wrong; compare it with the quotes.",
+    "not found": "The passages that were read do not say it.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """`backed`: the least support that a sentence has from its quote, and `mean_backed` their mean; `refuted`: the most that a quote
+    speaks against one. `asked`: the share of the question's words around the quotes. `stated`: how likely the passages
+    state an answer, by the model's probe. `least_logprob`: of the answer's tokens. The last two are None where the model does not tell.
+    """
+
+    backed: float
+    mean_backed: float
+    refuted: float
+    asked: float
+    stated: float | None = None
+    least_logprob: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """`weights`: by signal. An answer is called supported or likely from these certainties on."""
+
+    bias: float
+    weights: Mapping[str, float]
+    supported_from: float
+    likely_from: float
+
+
+@cache
+def fits() -> Mapping[str, Fit]:
+    """`probed`: for models with all signals. `other`: without what only such a model tells."""
+    return decode(FITS.read_bytes(), dict[str, Fit], FITS.name, EngineError)
+
+
+def certainty(signals: Signals) -> tuple[float, Confidence]:
+    """(how likely the answer is right, the word for it)."""
+    told = {each.name: getattr(signals, each.name) for each in fields(signals)}
+    fit = fits()["other" if None in told.values() else "probed"]
+    odds = fit.bias + math.fsum(weight * told[name] for name, weight in fit.weights.items())
+    sure = round(1 / (1 + math.exp(-max(-30.0, min(30.0, odds)))), 3)
+    return sure, "supported" if sure >= fit.supported_from else "likely" if sure >= fit.likely_from else "check it"
