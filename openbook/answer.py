@@ -28,6 +28,7 @@ from openbook.overview import KINDS, combined, overview_of, take_notes, windows_
 from openbook.parallel import Cancelled, Progress, never
 from openbook.prompts import (
     ABSTENTION,
+    FRAMING,
     checked_question,
     closed_book_prompt,
     open_book_prompt,
@@ -47,7 +48,6 @@ from openbook.records import (
     Prompt,
     Receipt,
     Reranker,
-    SupportJudge,
     Timings,
     sha256_hex,
 )
@@ -158,6 +158,7 @@ def ask(
     asked = with_instruction(question, options.instruction)
     reading = read_hits(asked, found.hits, found.strategy, model, decoding, show, cancelled, progress)
     text, abstained = final_answer(reading, model)
+    completion = reading.completion
 
     # 3) Cite and judge: the nearest quote of every sentence, and how certain the answer is.
     quoted, nearest = AnswerSupport(), tuple[Citation, ...]()
@@ -165,17 +166,14 @@ def ask(
     word: Confidence = "check it"
     if base is not None and embedder is not None and abstained:
         nearest, word = closest(question, [hit.passage for hit in reading.hits], embedder.embed_passages), "not found"
-    elif base is not None and embedder is not None:
+    elif base is not None and embedder is not None and completion is not None:
         quoted = cite(text, question, reading, embedder)
-        sure, word = how_certain(text, quoted, reading)
+        sure, word = how_certain(text, quoted, completion)
     declared = found.editions.notes(quoted.citations) if found.editions is not None else []
 
-    completion = reading.completion
     receipt = _receipt(
         question, text, reading, model, decoding, options.instruction, base, found.version, scope, reranker
     )
-    if isinstance(embedder, SupportJudge) and quoted.sentences:
-        receipt = replace(receipt, judge=embedder.judge_digest)
     receipt = replace(receipt, certainty=sure, confidence=word).sealed()
     return Answer(
         question=question,
@@ -334,24 +332,19 @@ def cite(text: str, question: str, reading: Reading, embedder: Embedder) -> Answ
     """The nearest quote for each sentence of the answer."""
     marks = tidied(reading.completion.text)[1] if reading.completion else []
     sources = [hit.passage for hit in reading.sources]
-    judge = embedder.judge if isinstance(embedder, SupportJudge) else None
-    return quote(text, question, sources, embed=embedder.embed_passages, judge=judge, marks=marks)
+    return quote(text, question, sources, embed=embedder.embed_passages, marks=marks, framing=FRAMING)
 
 
-def how_certain(text: str, quoted: AnswerSupport, reading: Reading) -> tuple[float | None, Confidence]:
+def signals_of(quoted: AnswerSupport, completion: Completion) -> Signals:
+    """What shows of an answer whether it is right."""
+    scores = [each.score for each in quoted.sentences] or [0.0]
+    mean = math.fsum(scores) / len(scores)
+    return Signals(min(scores), mean, quoted.asked, completion.stated, completion.least_logprob)
+
+
+def how_certain(text: str, quoted: AnswerSupport, completion: Completion) -> tuple[float, Confidence]:
     """(how likely the answer is right, the word for it)."""
-    completion, sentences = reading.completion, quoted.sentences
-    if completion is None or not sentences:
-        return 0.0, "check it"
-    signals = Signals(
-        backed=min(each.score for each in sentences),
-        mean_backed=math.fsum(each.score for each in sentences) / len(sentences),
-        refuted=max(each.refuted for each in sentences),
-        asked=quoted.asked,
-        stated=completion.stated,
-        least_logprob=completion.least_logprob,
-    )
-    sure, word = certainty(signals)
+    sure, word = certainty(signals_of(quoted, completion))
     # What was cut off, or ends before the list that it announces, does not say what it was asked for.
     is_whole = not _cut_short(completion) and not text.endswith(":")
     return sure, word if is_whole else "check it"

@@ -32,6 +32,7 @@ _SOFT_BREAK = re.compile(r"(?<=\n)([^\n|]{40,}[\w,;)`'])[ \t]*\n[ \t]*(?=[a-z(`'
 _SENTENCES = "Answer in one to three sentences, from the excerpts above: "
 # Asked for the answer first, small models say yes.
 _YES_OR_NO = "Say in one or two sentences what the excerpts above state about this question, and then whether the answer is yes or no: "
+FRAMING = f"{OPEN_BOOK_SYSTEM} {_SENTENCES} {_YES_OR_NO}"
 _ASKS_YES_OR_NO = re.compile(
     r"(?:(?:so|and|but|then)\W+)?(?:is|are|am|was|were|can|could|do|does|did|should|shall|will|would|may|must|has|have|had)"
     r"(?:n['\u2019]?t)?\b(?!.*\bor\b)",

@@ -188,18 +188,6 @@ class BatchEmbedder(Embedder, Protocol):
         ...
 
 
-@runtime_checkable
-class SupportJudge(Protocol):
-    """Says whether a passage supports a sentence of an answer. Equal input gives equal bits, whatever else is judged beside it."""
-
-    @property
-    def judge_digest(self) -> Digest: ...
-
-    def judge(self, question: str, pairs: Sequence[tuple[str, str]]) -> Vectors:
-        """For each (sentence, passage) how likely it is supported, refuted, or neither: float32 [len(pairs), 3], rows of sum 1."""
-        ...
-
-
 class Reranker(Protocol):
     """Reads a query and a passage together and says how well the passage fits."""
 
@@ -306,14 +294,14 @@ class PassageReference:
     document: str
 
 
-_ADDED = {3: ("instruction",), 4: ("judge", "certainty", "confidence")}  # by the format of receipts that has them first
+_ADDED = {3: ("instruction",), 4: ("certainty", "confidence")}  # by the format of receipts that has them first
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """All that is needed to replay an answer. `where` and `labels` limited the search; `instruction`: how the user wanted it.
 
-    `judge`: the digest of what judged whether the quotes support the answer, if anything did; `certainty` and `confidence`: as told.
+    `certainty` and `confidence`: as told.
 
     `digest` is over all other fields (docs/formats/receipt.md); receipts of format 1 have none.
     """
@@ -336,7 +324,6 @@ class Receipt:
     labels: tuple[str, ...] = ()
     reranker: ModelIdentity | None = None
     instruction: str = ""
-    judge: Digest = ""
     certainty: float | None = None
     confidence: str = ""
     digest: Digest = ""
@@ -363,14 +350,14 @@ class Timings:
 
 
 Confidence: TypeAlias = Literal["supported", "likely", "check it", "not found"]
-Support: TypeAlias = Literal["backed", "near", "refuted", "none"]
+Support: TypeAlias = Literal["backed", "near", "none"]
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerSentence:
     """`answer[start:end]`, a sentence that states something. `citation`: the index of its nearest quote, None if no word of it was read.
 
-    `support`: what the quote does: it backs the sentence, is only near it, says otherwise ("refuted"), or there is none.
+    `support`: the quote backs the sentence, is only near it, or there is none.
     """
 
     start: int

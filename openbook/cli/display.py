@@ -271,10 +271,6 @@ def print_answer(answer: Answer, live: LiveAnswer | None = None) -> None:
         only = "" if "backed" in inside or not inside else ", only near"
         say(Text.assemble("\n", (f"[{number}] {_place(citation)}", "cyan"), (only, "yellow")))
         say(_quote_in_context(citation, passages.get(citation.passage_id)), indent=4)
-    for each in answer.sentences:
-        if each.support == "refuted" and each.citation is not None:
-            said = _flat(answer.citations[each.citation].quote)
-            say(f'\nThe passage says: "{said}" The answer says: "{_flat(answer.answer[each.start : each.end])}"', "yellow")
     for each in answer.notes:
         say(f"\n{each}", "yellow")
     if answer.closest:

@@ -131,15 +131,11 @@ class OnnxEmbedder:
         try:
             if not self._uses_int8:
                 return opened_graph(self._file(MODEL))
-            return self._int8_session({})
+            signed = int8_is_exact(opened_graph((DATA / INT8_TEST).read_bytes(), {}))
+            tensors = int8_tensors(self._file(MODEL), signed=signed)
+            return opened_graph((DATA / GRAPHS[signed]).read_bytes(), tensors)
         except Exception as error:
             raise EngineError(f"The embedder {self._name!r} cannot be loaded: {error}.") from error
-
-    def _int8_session(self, others: Mapping[str, NDArray[Any]]) -> Any:
-        """`others`: tensors in place of those of the model, weights in int8."""
-        signed = int8_is_exact(opened_graph((DATA / INT8_TEST).read_bytes(), {}))
-        tensors = int8_tensors(self._file(MODEL), others, signed=signed)
-        return opened_graph((DATA / GRAPHS[signed]).read_bytes(), tensors)
 
 
 def opened_graph(graph: bytes, tensors: Mapping[str, NDArray[Any]] | None = None) -> Any:
@@ -158,13 +154,13 @@ def opened_graph(graph: bytes, tensors: Mapping[str, NDArray[Any]] | None = None
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
-def int8_tensors(model: bytes, others: Mapping[str, NDArray[Any]], *, signed: bool) -> dict[str, NDArray[Any]]:
-    """The tensors of the graph, from the file of the model or from `others`. Raises ValueError where the file is too short."""
+def int8_tensors(model: bytes, *, signed: bool) -> dict[str, NDArray[Any]]:
+    """The tensors of the graph, from the file of the model. Raises ValueError where that is too short."""
     found: dict[str, NDArray[Any]] = {}
     for name, place in json.loads((DATA / TENSORS).read_bytes()).items():
         dtype, shape = np.dtype(place["dtype"]).newbyteorder("<"), place["shape"]
         parts = [np.frombuffer(model, dtype, int(np.prod(shape)), offset) for offset in place["offsets"]]
-        found[name] = others.get(name, np.concatenate([part.reshape(shape) for part in parts], axis=-1))
+        found[name] = np.concatenate([part.reshape(shape) for part in parts], axis=-1)
         if name.endswith(".weight") and dtype == np.int8 and not signed:
             found[name] = found[name].view(np.uint8) ^ 0x80
     scaled = found.pop("positions.q") * found.pop("positions.scale")

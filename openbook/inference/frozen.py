@@ -265,9 +265,8 @@ def connect_model(name: str, *, base_url: str, api_key: str = "", context_tokens
 
 
 def load_embedder(reference: ModelReference, *, threads: int = 0) -> OnnxEmbedder:
-    """Open a stored embedder; the default one also judges support. Raises EngineError, or ModelError for a language model."""
-    from openbook.inference.embedder import INT8_MODEL, OnnxEmbedder
-    from openbook.inference.support import JudgingEmbedder
+    """Open a stored embedder. Raises EngineError, or ModelError for a language model."""
+    from openbook.inference.embedder import OnnxEmbedder
 
     spec = reference.manifest.embedding
     if reference.manifest.kind != "embedder" or spec is None:
@@ -275,5 +274,4 @@ def load_embedder(reference: ModelReference, *, threads: int = 0) -> OnnxEmbedde
             f"{reference.name!r} is a language model, not an embedder; "
             "set OPENBOOK_EMBEDDER to an embedder, for instance minilm-l6-int8."
         )
-    kind = JudgingEmbedder if reference.digest == INT8_MODEL else OnnxEmbedder
-    return kind(reference.path, name=reference.name, digest=reference.digest, spec=spec, threads=threads)
+    return OnnxEmbedder(reference.path, name=reference.name, digest=reference.digest, spec=spec, threads=threads)

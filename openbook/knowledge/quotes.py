@@ -18,41 +18,38 @@ from openbook.knowledge.words import query_words, stemmer
 from openbook.records import Citation, Passage, Support, Vectors
 
 Embed: TypeAlias = Callable[[Sequence[str]], Vectors]
-Judge: TypeAlias = Callable[[str, Sequence[tuple[str, str]]], Vectors]
-"""As `records.SupportJudge.judge`."""
 
 MAX_QUOTE_SENTENCES = 3
 COMPARED = 4  # spans with the most of a sentence's words; their meaning is compared
-CONTEXT_WORDS = 80  # around a quote that a scorer reads with it
 CLOSEST = 3  # sentences given with an abstention
-JUDGED = 2  # of them, those that are most like it; a judge reads these
-BACKED = REFUTED = 0.5
+BACKED = 0.5
 
 _MARKS = re.compile(r"\s*\[\d{1,3}(?:\s*,\s*\d{1,3})*\]")
 _FENCE = re.compile(r"^[ \t]*```[^\n]*$", re.MULTILINE)
 _ROW = re.compile(r"\s*\|")
 _RULED = re.compile(r"[ \t]*\n[ \t]*\|[ \t:|-]+(?:\n|\Z)")
-_NUMBER = re.compile(r"\d")
+_DIGIT = re.compile(r"\d")
+# A logistic regression (`benchmarks.support --fit`).
+_BIAS, _WEIGHTS = -9.0, (3.0, 4.0, 4.0)
 
 
 @dataclass(frozen=True, slots=True)
 class SentenceSupport:
     """`answer[start:end]`. `citation`: the index in `AnswerSupport.citations` of the nearest quote, if any word is there.
 
-    `score`: how well it backs the sentence, and `refuted`: how likely it says otherwise, both from 0 to 1.
+    `score`: how well it backs the sentence, from 0 to 1.
     """
 
     start: int
     end: int
     citation: int | None
     score: float
-    refuted: float = 0.0
 
     @property
     def support(self) -> Support:
         if self.citation is None:
             return "none"
-        return "backed" if self.score >= BACKED else "refuted" if self.refuted >= REFUTED else "near"
+        return "backed" if self.score >= BACKED else "near"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,46 +67,37 @@ def quote(
     passages: Sequence[Passage],
     *,
     embed: Embed | None = None,
-    judge: Judge | None = None,
     marks: Sequence[tuple[int, frozenset[int]]] = (),
+    framing: str = "",
 ) -> AnswerSupport:
     """Cite each sentence of `answer` from `passages` (best first): by the nearest run of 1 to `MAX_QUOTE_SENTENCES` sentences.
 
     List items, and lines of code, are sentences. `marks`: offsets in the answer, and the numbers of passages, from 1, that
-    its author named there; of equally good quotes one from these is taken.
+    its author named there; of equally good quotes one from these is taken. `framing`: how the model was told to answer; its words
+    ("the excerpts state ...") do not count where no passage has them.
     """
-    text = _Passages(question, passages)
+    text = _Passages(question, passages, framing)
     parts = [(start, end) for start, end in _parts(answer) if text.words(answer[start:end])]
     sentences = [_MARKS.sub("", answer[start:end]) for start, end in parts]
     nearest = [text.nearest(sentence) for sentence in sentences]
     compared = list(dict.fromkeys([*sentences, *(run.text for runs in nearest for run in runs)]))
     vectors = dict(zip(compared, embed(compared), strict=True)) if embed and compared else {}
-    candidates: list[tuple[int, float, _Run]] = []  # (number of the sentence, likeness, run)
-    for number, (sentence, runs) in enumerate(zip(sentences, nearest, strict=True)):
-        cosines = [float(vectors[sentence] @ vectors[run.text]) if vectors else None for run in runs]
-        likely = [(number, text.likeness(sentence, run, cosine), run) for run, cosine in zip(runs, cosines, strict=True)]
-        candidates += sorted(likely, key=lambda each: -each[1])[:JUDGED]
-    judged = judge(question, [(sentences[n], text.context(run)) for n, _, run in candidates]) if judge else None
     citations: dict[tuple[str, int, int], Citation] = {}
     found: list[SentenceSupport] = []
-    for number, (start, end) in enumerate(parts):
-        named = {n - 1 for at, numbers in marks if start < at <= end + 1 for n in numbers}
-        scored = [
-            (likely if judged is None else float(judged[i, 0]), 0.0 if judged is None else float(judged[i, 1]), run)
-            for i, (of, likely, run) in enumerate(candidates)
-            if of == number
-        ]
-        if not scored:
+    around = frozenset[str]()
+    for (start, end), sentence, runs in zip(parts, sentences, nearest, strict=True):
+        if not runs:
             found.append(SentenceSupport(start, end, None, 0.0))
             continue
-        score, refuted, run = max(
-            scored, key=lambda e: (round(e[0], 1), e[2].rank in named, e[2].start - e[2].end, -e[2].rank)
-        )
+        named = {n - 1 for at, numbers in marks if start < at <= end + 1 for n in numbers}
+        cosines = [float(vectors[sentence] @ vectors[run.text]) if vectors else None for run in runs]
+        scored = [(text.likeness(sentence, run, cosine), run) for run, cosine in zip(runs, cosines, strict=True)]
+        score, run = max(scored, key=lambda e: (round(e[0], 1), e[1].rank in named, e[1].start - e[1].end, -e[1].rank))
         citation = run.citation()
         span = citation.document, citation.start, citation.end
         citations.setdefault(span, citation)
-        found.append(SentenceSupport(start, end, list(citations).index(span), score, refuted))
-    around = frozenset[str]().union(*(run.around for _, _, run in candidates))
+        found.append(SentenceSupport(start, end, list(citations).index(span), score))
+        around |= run.around
     return AnswerSupport(tuple(citations.values()), tuple(found), text.share(text.question, around))
 
 
@@ -189,15 +177,13 @@ class _Run:
 class _Passages:
     """The passages, read once for all sentences of an answer."""
 
-    def __init__(self, question: str, passages: Sequence[Passage]) -> None:
-        self._stem = stemmer()
+    def __init__(self, question: str, passages: Sequence[Passage], framing: str = "") -> None:
+        self._stem, self._framing = stemmer(), frozenset[str]()
         self.question = self.words(question)
         self.runs: list[_Run] = []
         counts = Counter[str]()
-        self._units_of: list[list[_Unit]] = []
         for rank, passage in enumerate(passages):
             units = self._units(passage)
-            self._units_of.append(units)
             for unit in units:
                 counts.update(unit.words)
             topic = self.words(" ".join((passage.title, *passage.headings)))
@@ -209,11 +195,12 @@ class _Passages:
                     words = frozenset[str]().union(*(unit.words for unit in inside))
                     around = words | topic | self.words(inside[0].header)
                     self.runs.append(_Run(passage, rank, inside, words, around))
+        self._framing = self.words(framing) - counts.keys()
         self._counts, self._total = counts, sum(1 for run in self.runs if len(run.units) == 1)
 
     def words(self, text: str) -> frozenset[str]:
         """The stems of the words that carry a meaning."""
-        return frozenset(self._stem(word) for word in query_words(text))
+        return frozenset(self._stem(word) for word in query_words(text)) - self._framing
 
     def weight(self, words: Iterable[str]) -> float:
         """A word weighs the more, the fewer sentences have it."""
@@ -235,36 +222,20 @@ class _Passages:
         scored.sort(key=lambda each: (-round(each[0], 6), len(each[1].words), each[1].rank, each[1].start))
         return [run for _, run in scored[:COMPARED]]
 
-    def context(self, run: _Run) -> str:
-        """The text around a run, in which a scorer reads it: whole sentences of at least `CONTEXT_WORDS` words, where there are so many."""
-        units = self._units_of[run.rank]
-        first, last = units.index(run.units[0]), units.index(run.units[-1])
-        count = sum(len(run.passage.text[u.start : u.end].split()) for u in run.units)
-        while count < CONTEXT_WORDS and (first > 0 or last < len(units) - 1):
-            for at in (first - 1, last + 1):
-                if 0 <= at < len(units):
-                    first, last = min(first, at), max(last, at)
-                    count += len(run.passage.text[units[at].start : units[at].end].split())
-        place = " > ".join((run.passage.title, *run.passage.headings)).strip(" >")
-        text = run.passage.text[units[first].start : units[last].end]
-        header = units[first].header
-        return "\n".join(filter(None, (place, header if header not in text else "", text)))
-
-    def features(self, sentence: str, run: _Run, cosine: float | None) -> tuple[float, ...]:
+    def features(self, sentence: str, run: _Run, cosine: float | None) -> tuple[float, float, float]:
+        """The shares of its words, and of those that the question does not have, that stand around a run; how near the two are in meaning."""
         words = self.words(sentence)
-        new = words - self.question or words
-        numbers = frozenset(word for word in words if _NUMBER.search(word))
         return (
             self.share(words, run.around),
-            self.share(new, run.around),
-            self.share(numbers, run.around | self.question),
-            self.share(self.question, run.around),
-            0.0 if cosine is None else cosine,
+            self.share(words - self.question or words, run.around),
+            self.share(words, run.around) if cosine is None else cosine,
         )
 
     def likeness(self, sentence: str, run: _Run, cosine: float | None) -> float:
-        a, b, n, q, c = self.features(sentence, run, cosine)
-        return 1 / (1 + math.exp(-(-9.0 + 3 * a + 3 * b + 2 * n + 0.5 * q + 3 * c)))
+        """From 0 to 1; 0 if none of the sentence's numbers stands there."""
+        numbers = frozenset(word for word in self.words(sentence) if _DIGIT.search(word))
+        odds = _BIAS + math.fsum(w * x for w, x in zip(_WEIGHTS, self.features(sentence, run, cosine), strict=True))
+        return self.share(numbers, run.around | self.question) / (1 + math.exp(-odds))
 
     def _units(self, passage: Passage) -> list[_Unit]:
         text, header = passage.text, passage.header

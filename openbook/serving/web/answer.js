@@ -43,8 +43,6 @@ export function finish({ root, text, state, below }, answer, place) {
   const notes = [
     ...(meaning ? [meaning] : []),
     ...answer.closest.map((citation) => `Closest in your documents: “${citation.quote}” (${baseName(citation.document)})`),
-    ...answer.sentences.filter((each) => each.support === "refuted").map((each) =>
-      `The passage says: “${answer.citations[each.citation].quote}” The answer says: “${[...answer.answer].slice(each.start, each.end).join("")}”`),
     ...answer.notes,
     ...answer.warnings,
   ];

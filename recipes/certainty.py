@@ -1,0 +1,120 @@
+"""Fits how certain an answer is, from judged answers and what showed of them.
+
+    python recipes/certainty.py [FILE.jsonl.gz ...] [--diagram FILE.png]
+
+The files, `recipes/data/answers-*.jsonl.gz` by default, are what `recipes/answer_records.py` writes: for each answer the signals of
+`openbook.certainty`, whether it was right, and of what context or document it is. Prints the area under the curve of each signal and
+of the fit, and how far the fit is from calibrated (the mean difference of ten equal parts, weighted), parts of the contexts held out.
+An answer is called supported from the least certainty on from which at least `SUPPORTED` of the held-out answers are right, likely from `LIKELY`
+on. Writes `openbook/data/certainty.json` and, with `--diagram`, the diagram of reliability.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openbook.certainty import FITS, Fit
+
+DATA = Path(__file__).parent / "data"
+TEXT = ("backed", "mean_backed", "asked")
+SIGNALS = {"probed": (*TEXT, "stated", "least_logprob"), "other": TEXT}
+SUPPORTED, LIKELY = 0.9, 0.6
+FEWEST = 10  # answers that a limit may rest on
+PARTS, PENALTY, STEPS = 5, 1.0, 50
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="*", type=Path, default=sorted(DATA.glob("answers-*.jsonl.gz")))
+    parser.add_argument("--diagram", type=Path)
+    options = parser.parse_args()
+    rows = [json.loads(line) for file in options.files for line in gzip.open(file, "rt", encoding="utf-8")]
+    right = np.array([row["right"] for row in rows])
+    part = np.array([zlib.crc32(str(row["context"]).encode()) % PARTS for row in rows])
+    fits: dict[str, dict[str, Any]] = {}
+    for name, signals in SIGNALS.items():
+        x = np.array([[row[signal] for signal in signals] for row in rows])
+        likely = np.empty(len(rows))
+        for number in range(PARTS):
+            weights, bias = fitted(x[part != number], right[part != number])
+            likely[part == number] = probability(x[part == number] @ weights + bias)
+        weights, bias = fitted(x, right)
+        limits = [limit(likely, right, share) for share in (SUPPORTED, LIKELY)]
+        fits[name] = asdict(Fit(round(bias, 4), dict(zip(signals, weights.round(4).tolist(), strict=True)), *limits))
+        print(f"\n{name}: {len(rows)} answers, {right.sum()} right; area {area(likely, right):.3f}", end="")
+        print(f", calibration error {calibration_error(likely, right):.3f}")
+        for i, signal in enumerate(signals):
+            print(f"  {signal:<14} area {area(x[:, i], right):.3f}, weight {weights[i]:+.2f}")
+        for word, low, high in (("supported", limits[0], 2), ("likely", limits[1], limits[0]), ("check it", 0, limits[1])):
+            called = (likely >= low) & (likely < high)
+            print(f"  {word:<14} from {low:.3f}: {right[called].sum()} of {called.sum()} right")
+        if options.diagram and name == "probed":
+            draw(likely, right, options.diagram)
+    FITS.write_text(json.dumps(fits, indent=1) + "\n", encoding="utf-8")
+
+
+def probability(odds: NDArray[np.float64]) -> NDArray[np.float64]:
+    return 1 / (1 + np.exp(-np.clip(odds, -30, 30)))
+
+
+def fitted(x: NDArray[np.float64], right: NDArray[np.bool_]) -> tuple[NDArray[np.float64], float]:
+    """Logistic regression by Newton's method, with a penalty on the squares of the weights of standardised signals: (weights, bias)."""
+    middle, scale = x.mean(axis=0), x.std(axis=0) + 1e-9
+    z = np.column_stack([(x - middle) / scale, np.ones(len(x))])
+    weights, penalty = np.zeros(z.shape[1]), np.diag([PENALTY] * x.shape[1] + [1e-8])
+    for _ in range(STEPS):
+        likely = probability(z @ weights)
+        slope = z.T @ (likely - right) + penalty @ weights
+        weights -= np.linalg.solve((z * (likely * (1 - likely))[:, None]).T @ z + penalty, slope)
+    found = weights[:-1] / scale
+    return found, float(weights[-1] - found @ middle)
+
+
+def area(score: NDArray[np.float64], right: NDArray[np.bool_]) -> float:
+    """Under the curve: how often a right one scores higher than a wrong one."""
+    above = score[right][:, None] - score[~right]
+    return float((above > 0).mean() + 0.5 * (above == 0).mean())
+
+
+def calibration_error(likely: NDArray[np.float64], right: NDArray[np.bool_], bins: int = 10) -> float:
+    groups = np.array_split(np.argsort(likely), bins)
+    return float(sum(len(g) * abs(likely[g].mean() - right[g].mean()) for g in groups) / len(likely))
+
+
+def limit(likely: NDArray[np.float64], right: NDArray[np.bool_], share: float) -> float:
+    """The least certainty from which on that share of at least `FEWEST` answers is right; 1.01 where there is none."""
+    order = np.argsort(-likely)
+    shares = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
+    enough = [i for i in range(FEWEST - 1, len(order)) if shares[i] >= share]
+    return round(float(likely[order[enough[-1]]]), 3) if enough else 1.01
+
+
+def draw(likely: NDArray[np.float64], right: NDArray[np.bool_], file: Path, bins: Sequence[float] = np.linspace(0, 1, 11)) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="0.7", linestyle="--")
+    for low, high in zip(bins[:-1], bins[1:], strict=True):
+        inside = (likely >= low) & (likely < high)
+        if n := int(inside.sum()):
+            share = right[inside].mean()
+            spread = 1.96 * np.sqrt(share * (1 - share) / n + 0.25 / n**2)
+            axes.errorbar(likely[inside].mean(), share, yerr=spread, fmt="o", color="#1f5fa8", capsize=3)
+            axes.annotate(str(n), (likely[inside].mean(), share), textcoords="offset points", xytext=(6, 4))
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="certainty", ylabel="share of answers that are right", title="Certainty on answers held out")
+    figure.savefig(file, dpi=120)
+
+
+if __name__ == "__main__":
+    main()
