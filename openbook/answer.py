@@ -174,9 +174,8 @@ def ask(
     receipt = _receipt(
         question, text, reading, model, decoding, options.instruction, base, found.version, scope, reranker
     )
-    if isinstance(embedder, SupportJudge) and quoted.sentences:
-        receipt = replace(receipt, judge=embedder.judge_digest)
-    receipt = replace(receipt, certainty=sure, confidence=word).sealed()
+    judge = embedder.judge_digest if isinstance(embedder, SupportJudge) and quoted.sentences else ""
+    receipt = replace(receipt, judge=judge, certainty=sure, confidence=word).sealed()
     return Answer(
         question=question,
         answer=text,

@@ -189,8 +189,8 @@ class BatchEmbedder(Embedder, Protocol):
 
 
 @runtime_checkable
-class SupportJudge(Protocol):
-    """Says whether a passage supports a sentence of an answer. Equal input gives equal bits, whatever else is judged beside it."""
+class SupportJudge(Embedder, Protocol):
+    """An embedder that also says whether a passage supports a sentence of an answer. Equal input gives equal bits, whatever else is judged beside it."""
 
     @property
     def judge_digest(self) -> Digest: ...

@@ -87,7 +87,9 @@ def quote(
     candidates: list[tuple[int, float, _Run]] = []  # (number of the sentence, likeness, run)
     for number, (sentence, runs) in enumerate(zip(sentences, nearest, strict=True)):
         cosines = [float(vectors[sentence] @ vectors[run.text]) if vectors else None for run in runs]
-        likely = [(number, text.likeness(sentence, run, cosine), run) for run, cosine in zip(runs, cosines, strict=True)]
+        likely = [
+            (number, text.likeness(sentence, run, cosine), run) for run, cosine in zip(runs, cosines, strict=True)
+        ]
         candidates += sorted(likely, key=lambda each: -each[1])[:JUDGED]
     judged = judge(question, [(sentences[n], text.context(run)) for n, _, run in candidates]) if judge else None
     citations: dict[tuple[str, int, int], Citation] = {}
