@@ -77,7 +77,7 @@ def run(model: FrozenModel, base: KnowledgeBase, embedder: Embedder, limit: int 
         row |= {
             "open": holds(opened.answer, q["answers"]),
             "abstained": opened.abstained,
-            "supported": opened.supported,
+            "confidence": opened.confidence,
         }
         _, found = base.search(q["question"], embedder, PASSAGES)
         row["retrieved"] = any(g.id == h.passage.id for g in gold for h in found)
@@ -105,9 +105,7 @@ def run(model: FrozenModel, base: KnowledgeBase, embedder: Embedder, limit: int 
             r["cites_gold"] for r in answerable if r["open"]
         ),
         "unanswerable, abstained": share(r["abstained"] for r in unanswerable),
-        "unanswerable, abstained or marked as unsupported": share(
-            r["abstained"] or not r["supported"] for r in unanswerable
-        ),
+        "unanswerable, called supported": share(r["confidence"] == "supported" for r in unanswerable),
         "world facts, closed-book right": share(r["closed"] for r in memory),
         "world facts, open-book right": share(r["open"] for r in memory),
         "citations whose quote stands at its span": share(stands for r in rows for stands in r["quotes"]),

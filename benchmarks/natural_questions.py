@@ -38,6 +38,7 @@ from typing import Any
 
 from benchmarks.stored import default_embedder, opened
 from openbook.answer import Options, ask
+from openbook.certainty import MEANING
 from openbook.config import load_settings
 from openbook.conversation import condensed
 from openbook.diagnosis.summary import share_of
@@ -148,8 +149,8 @@ def row_of(question: Question, answer: Answer, folder: Path, strategy: str) -> d
         "verdict": judged(question, answer.answer, answer.abstained),
         "answer": answer.answer,
         "read": bool(question.facts) and found_within(question, answer.passages, folder)[0],
-        "supported": answer.supported,
-        "confidence": getattr(answer, "confidence", None),
+        "certainty": answer.certainty,
+        "confidence": answer.confidence,
         "seconds": answer.timings and answer.timings.total_s,
         "first_token_s": answer.timings and answer.timings.first_token_s,
         "model": f"{answer.receipt.model.digest} {strategy}",
@@ -259,18 +260,19 @@ def rows_in(out: Path | None, model: str) -> list[dict[str, Any]]:
 
 def summarise(rows: Sequence[dict[str, Any]], half: str, model: str) -> None:
     answerable = [row for row in rows if row["kind"] != "unanswerable"]
-    supported = [row for row in rows if row["supported"] and row["verdict"] in ("right", "wrong")]
     table = {
         "right": share_of([row["verdict"] in ("right", "declined") for row in rows]),
         "answerable: all facts were read": share_of([row["read"] for row in answerable]),
         "answerable: right": share_of([row["verdict"] == "right" for row in answerable]),
         "answerable: wrong": share_of([row["verdict"] == "wrong" for row in answerable]),
         "answerable: declined": share_of([row["verdict"] == "wrongly declined" for row in answerable]),
-        "every sentence quoted: wrong": share_of([row["verdict"] == "wrong" for row in supported]),
     }
-    for word in sorted({row["confidence"] for row in rows if row["confidence"]}):
-        called = [row for row in rows if row["confidence"] == word and row["verdict"] in ("right", "wrong")]
+    answered = [row for row in rows if row["verdict"] in ("right", "wrong")]
+    for word in (word for word in MEANING if any(row["confidence"] == word for row in answered)):
+        called = [row for row in answered if row["confidence"] == word]
         table[f"called {word}: wrong"] = share_of([row["verdict"] == "wrong" for row in called])
+    right = [row["confidence"] == "supported" for row in answered if row["verdict"] == "right"]
+    table["right: called supported"] = share_of(right)
     print(f"\n{model}, {half}")
     for name, value in table.items():
         print(f"{name:<32} {value}")

@@ -68,7 +68,9 @@ def is_altered(receipt: Receipt) -> bool:
     """Whether some field is not what it was when the receipt was written. Of format 1 only the question is checked."""
     if receipt.question_digest != sha256_hex(receipt.question.encode("utf-8", "surrogatepass")):
         return True
-    if (receipt.format < 3 and receipt.instruction) or (receipt.format < 4 and receipt.confidence):
+    if receipt.format < 3 and receipt.instruction:
+        return True
+    if receipt.format < 4 and (receipt.confidence or receipt.certainty is not None):
         return True
     return receipt.format > 1 and receipt.sealed().digest != receipt.digest
 

@@ -18,7 +18,7 @@ import random
 import re
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +28,22 @@ from numpy.typing import NDArray
 import recipes.answerability as fitting
 from benchmarks.natural_questions import OTHERS, judged, questions
 from benchmarks.stored import default_embedder
-from openbook.answer import Options, ask, final_answer, Reading
+from openbook.answer import Options, Reading, ask, final_answer
 from openbook.config import load_settings
 from openbook.conversation import condensed
-from openbook.inference import answerability, llamalib
+from openbook.inference import llamalib
 from openbook.inference.answerability import HiddenStateTap, _ggml, probe_of
 from openbook.inference.decoding import log_softmax
 from openbook.inference.frozen import FrozenModel
 from openbook.inference.kv_cache import KVCache
-from openbook.inference.llamacpp import LlamaCppEngine
+from openbook.inference.llamacpp import LlamaCppEngine, Look
+from openbook.inference.llamalib import Context
 from openbook.knowledge.docs_cache import for_documents
 from openbook.models import ModelStore, ensure
+from openbook.parallel import Cancelled, never
 from openbook.prompts import reading_prompt
 from openbook.records import Completion, Decoding, ModelIdentity, Prompt
+from openbook.training.reader_objective import WordIndex
 
 LAYERS = (14, 18, 21, 24)
 PROBED = 18
@@ -52,10 +55,11 @@ class LayersTap(HiddenStateTap):
     """Copies what all `LAYERS` give; `state` is that of the probe's layer."""
 
     def __init__(self, ffi: Any, layer: int, width: int, on_error: Callable[..., bool]) -> None:
-        self._layer, self._wanted, self.all = layer, False, {}
+        self._layer, self._wanted = layer, False
+        self.all: dict[int, NDArray[np.float32]] = {}
         names, ggml, size = {f"l_out-{each}".encode(): each for each in LAYERS}, _ggml(ffi), width * 4
 
-        @ffi.callback("bool(struct ggml_tensor *, bool, void *)", error=True, onerror=on_error)
+        @ffi.callback("bool(struct ggml_tensor *, bool, void *)", error=True, onerror=on_error)  # type: ignore[untyped-decorator]
         def callback(tensor: Any, before: bool, _data: Any) -> bool:
             if not self._wanted:
                 return not before
@@ -78,7 +82,7 @@ class LayersTap(HiddenStateTap):
         self.all = {}
 
 
-llamalib.HiddenStateTap = LayersTap
+llamalib.HiddenStateTap = LayersTap  # type: ignore[attr-defined]
 
 
 class RecordingEngine(LlamaCppEngine):
@@ -86,12 +90,26 @@ class RecordingEngine(LlamaCppEngine):
 
     last: dict[str, Any]
 
-    def generate(self, prompt: Prompt, decoding: Decoding, cancelled=lambda: False, look=lambda row: None):
+    def generate(
+        self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = never, look: Look = lambda row: None
+    ) -> Generator[str, None, Completion]:
         return (yield from super().generate(replace(prompt, declines=False), decoding, cancelled, look))
 
-    def _write(self, context, request, logits, sequence, cancelled, look):
+    def _write(
+        self,
+        context: Context,
+        request: Any,
+        logits: NDArray[np.float32],
+        sequence: int,
+        cancelled: Cancelled,
+        look: Look,
+    ) -> Generator[str, None, Any]:
+        tap = context._tap
+        assert isinstance(tap, LayersTap)
+        assert self._probe is not None
+
         def stacked() -> NDArray[np.float16]:
-            return np.stack([context._tap.all[layer] for layer in LAYERS]).astype(np.float16)
+            return np.stack([tap.all[layer] for layer in LAYERS]).astype(np.float16)
 
         places = [stacked()]
         probability = self._probe.probability(context.hidden_state)
@@ -105,7 +123,10 @@ class RecordingEngine(LlamaCppEngine):
         (row,) = context.evaluate([(sequence, self._model.tokenize(ASKED, control=True))], tap=True)
         places.append(stacked())
         odds = log_softmax(row)
-        words = {w: max(odds[self._model.tokenize(v, control=False)[0]] for v in (w, w.title(), " " + w)) for w in ("yes", "no")}
+        words = {
+            w: max(odds[self._model.tokenize(v, control=False)[0]] for v in (w, w.title(), " " + w))
+            for w in ("yes", "no")
+        }
         self.last = {
             "at_question": probability,
             "yes": 1 / (1 + math.exp(words["no"] - words["yes"])),
@@ -137,7 +158,7 @@ def contexts(seed: str, count: int) -> Iterator[list[tuple[Prompt, dict[str, Any
     by_kind: dict[str, list[Any]] = {}
     for line in fitting.lines_of_one_passage():
         by_kind.setdefault(line.kind, []).append(line)
-    indexes = {kind: fitting.WordIndex([f"{line.title} {line.passage}" for line in by_kind[kind]]) for kind in fitting.SHARES}
+    indexes = {kind: WordIndex([f"{line.title} {line.passage}" for line in by_kind[kind]]) for kind in fitting.SHARES}
     chance = random.Random(seed)
     while count:
         (kind,) = chance.choices(list(fitting.SHARES), list(fitting.SHARES.values()))
@@ -155,13 +176,21 @@ def contexts(seed: str, count: int) -> Iterator[list[tuple[Prompt, dict[str, Any
         if asked:
             count -= 1
             yield [
-                (reading_prompt(question, placed), {"kind": kind, "question": question, "stated": stated, "gold": gold.get(question, []) if stated else [], "passages": placed})
+                (
+                    reading_prompt(question, placed),
+                    {
+                        "kind": kind,
+                        "question": question,
+                        "stated": stated,
+                        "gold": gold.get(question, []) if stated else [],
+                        "passages": placed,
+                    },
+                )
                 for question, stated in asked.items()
             ]
 
 
 def reading(engine: RecordingEngine, out: Path, count: int) -> None:
-    done = len(list(out.glob("*.npy")))
     numbers = {json.loads(line)["context"] for line in lines_of(out)}
     for number, asked in enumerate(contexts("certainty", count)):
         if number in numbers or engine.count_prompt_tokens(asked[0][0]) > 1_700:
@@ -173,13 +202,22 @@ def reading(engine: RecordingEngine, out: Path, count: int) -> None:
             seen = dict(engine.last)
             states.append(seen.pop("states"))
             right = not abstained and gold_judged(text, about["gold"])
-            rows.append({**about, **seen, "context": number, "answer": text, "abstained": abstained, "right": right, "finish": completion.finish_reason})
+            rows.append(
+                {
+                    **about,
+                    **seen,
+                    "context": number,
+                    "answer": text,
+                    "abstained": abstained,
+                    "right": right,
+                    "finish": completion.finish_reason,
+                }
+            )
             if len(rows) > 1:
                 rows[-1].pop("passages")
         np.save(out / f"{number}.npy", np.stack(states))
         with (out / "answers.jsonl").open("a") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
-        done += 1
         print(number, len(rows), sum(r["right"] for r in rows), sum(r["stated"] for r in rows), flush=True)
 
 
@@ -188,7 +226,8 @@ def finished(stream: Generator[str, None, Completion]) -> Completion:
         try:
             next(stream)
         except StopIteration as end:
-            return end.value
+            completion: Completion = end.value
+            return completion
 
 
 def lines_of(out: Path) -> list[str]:
@@ -209,7 +248,9 @@ def natural(engine: RecordingEngine, out: Path, documents: Path, half: str) -> N
                 continue
             if question.corpus not in bases:
                 folder = documents.resolve() / question.corpus
-                bases[question.corpus] = stack.enter_context(closing(for_documents([folder], settings.cache_dir, embedder)[0]))
+                bases[question.corpus] = stack.enter_context(
+                    closing(for_documents([folder], settings.cache_dir, embedder)[0])
+                )
             query = condensed(question.earlier, question.question)
             engine.last = {}
             given = ask(question.question, model, bases[question.corpus], embedder, Options.of(settings), query=query)
@@ -219,10 +260,27 @@ def natural(engine: RecordingEngine, out: Path, documents: Path, half: str) -> N
                 np.save(out / f"{question.id}.npy", states)
             value = given.to_json()
             value.pop("receipt")
-            row = {"id": question.id, "kind": question.kind, "corpus": question.corpus, "query": query, "verdict": judged(question, given.answer, given.abstained), **seen, **value}
+            row = {
+                "id": question.id,
+                "kind": question.kind,
+                "corpus": question.corpus,
+                "query": query,
+                "verdict": judged(question, given.answer, given.abstained),
+                **seen,
+                **value,
+            }
             with (out / "answers.jsonl").open("a") as file:
                 file.write(json.dumps(row) + "\n")
-            print(number, question.id, row["verdict"], round(seen.get("at_question", -1), 2), round(seen.get("yes", -1), 2), given.confidence, given.answer[:80], flush=True)
+            print(
+                number,
+                question.id,
+                row["verdict"],
+                round(seen.get("at_question", -1), 2),
+                round(seen.get("yes", -1), 2),
+                given.confidence,
+                given.answer[:80],
+                flush=True,
+            )
 
 
 def main() -> None:
@@ -237,7 +295,9 @@ def main() -> None:
     reference = ensure(ModelStore(settings.models_dir), settings.model)
     options.out.mkdir(parents=True, exist_ok=True)
     identity = ModelIdentity(reference.name, reference.digest, "verified")
-    with closing(RecordingEngine(reference.main_file, identity=identity, probe=probe_of(reference), states=KVCache())) as engine:
+    with closing(
+        RecordingEngine(reference.main_file, identity=identity, probe=probe_of(reference), states=KVCache())
+    ) as engine:
         if options.what == "reading":
             reading(engine, options.out, options.contexts)
         else:

@@ -58,7 +58,9 @@ def main() -> None:
     parser.add_argument("--states", type=Path, required=True)
     parser.add_argument("--contexts", type=int, default=119)
     parser.add_argument("--single", type=int, default=SINGLE)
-    parser.add_argument("--declines-below", type=float, required=True, help="the limit that goes with it, a probability")
+    parser.add_argument(
+        "--declines-below", type=float, required=True, help="the limit that goes with it, a probability"
+    )
     options = parser.parse_args()
     settings = load_settings()
     reference = ensure(ModelStore(settings.models_dir), options.model)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openbook.errors import ReceiptError, StorageError
-from openbook.receipts import FIRST, LOG_FILE, append_receipt, is_altered, parse_receipt, verify_log
+from openbook.receipts import FIRST, FORMATS, LOG_FILE, append_receipt, is_altered, parse_receipt, verify_log
 from openbook.records import (
     Decoding,
     EmbedderIdentity,
@@ -29,7 +29,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 MODEL = st.builds(ModelIdentity, TEXT, TEXT, st.sampled_from(["verified", "claimed"]))
 RECEIPTS = st.builds(
     Receipt,
-    format=st.just(3),
+    format=st.just(4),
     openbook_version=TEXT,
     model=MODEL,
     numeric_class=TEXT,
@@ -55,6 +55,8 @@ RECEIPTS = st.builds(
     labels=st.lists(TEXT, max_size=2).map(tuple),
     reranker=st.none() | MODEL,
     instruction=TEXT,
+    certainty=st.none() | st.floats(0, 1),
+    confidence=TEXT,
 ).map(lambda r: dataclasses.replace(r, question_digest=sha256_hex(r.question.encode())).sealed())
 
 
@@ -93,13 +95,26 @@ def test_every_alteration_of_every_field_is_refused_or_detected(receipt: Receipt
     assert is_altered(found)
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", FORMATS)
 def test_receipts_of_every_format_still_open(version: int) -> None:
     receipt = parse_receipt((GOLDEN / f"receipt-{version}.json").read_bytes())
     assert (receipt.format, receipt.question) == (version, "Who opened the bridge?")
     assert receipt.passages[0].document == "/docs/bridge.txt"
     assert not is_altered(receipt)
     assert is_altered(dataclasses.replace(receipt, question="Who closed the bridge?"))
+
+
+@pytest.mark.parametrize(
+    ("added", "version"),
+    [({"instruction": "In French."}, 3), ({"certainty": 0.0}, 4), ({"confidence": "likely"}, 4)],
+)
+def test_what_a_format_does_not_have_yet_cannot_be_added_to_a_receipt_of_it(
+    added: dict[str, Any], version: int
+) -> None:
+    for earlier in (each for each in FORMATS if each < version):
+        receipt = parse_receipt((GOLDEN / f"receipt-{earlier}.json").read_bytes())
+        assert is_altered(dataclasses.replace(receipt, **added))
+        assert is_altered(dataclasses.replace(receipt, **added).sealed())
 
 
 def test_a_receipt_with_a_key_that_receipts_do_not_have_is_refused() -> None:
@@ -125,7 +140,7 @@ def test_an_answer_that_is_not_that_of_its_receipt_is_refused() -> None:
 
 
 def test_a_receipt_of_a_later_format_is_refused() -> None:
-    with pytest.raises(ReceiptError, match="has format 99; this version of OpenBook reads 1, 2, 3"):
+    with pytest.raises(ReceiptError, match="has format 99; this version of OpenBook reads 1, 2, 3, 4"):
         parse_receipt(canonical_json(dataclasses.asdict(dataclasses.replace(receipt_of(0), format=99))))
 
 

@@ -264,15 +264,14 @@ def print_answer(answer: Answer, live: LiveAnswer | None = None) -> None:
     if live is None or not live.end(answer.answer):
         say(answer.answer, "bold")
     passages = {h.passage.id: h for h in answer.passages}
-    does = {answer.citations[each.citation]: each.support for each in answer.sentences if each.citation is not None}
-    does |= {answer.citations[e.citation]: e.support for e in answer.sentences if e.support == "backed" and e.citation is not None}
+    quoted = [(each, answer.citations[each.citation]) for each in answer.sentences if each.citation is not None]
+    backing = [citation for each, citation in quoted if each.support == "backed"]
     for number, citation in enumerate(_joined(answer.citations, passages), start=1):
-        inside = [support for each, support in does.items() if _within(each, citation)]
-        only = "" if "backed" in inside or not inside else ", only near"
+        only = "" if any(_within(each, citation) for each in backing) else ", only near"
         say(Text.assemble("\n", (f"[{number}] {_place(citation)}", "cyan"), (only, "yellow")))
         say(_quote_in_context(citation, passages.get(citation.passage_id)), indent=4)
-    for each in answer.notes:
-        say(f"\n{each}", "yellow")
+    for remark in answer.notes:
+        say(f"\n{remark}", "yellow")
     if answer.closest:
         say("\nClosest in your documents:")
         for citation in answer.closest:
@@ -309,8 +308,7 @@ def _within(inner: Citation, outer: Citation) -> bool:
 
 def _provenance(answer: Answer) -> str:
     receipt, model = answer.receipt, answer.receipt.model
-    parts: list[str] = []
-    parts += [f"{model.name} ({model.digest[:12] + ', ' if model.digest else ''}{model.evidence})"]
+    parts = [f"{model.name} ({model.digest[:12] + ', ' if model.digest else ''}{model.evidence})"]
     if receipt.knowledge_base_version is not None:
         parts.append(f"knowledge base version {receipt.knowledge_base_version}")
     if answer.timings is not None:

@@ -6,7 +6,7 @@ Conservative: what could be read in two ways is read in none. Units are kept apa
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -31,7 +31,7 @@ SMALL_NUMBERS = dict(zip(
 ))  # fmt: skip
 TENS = dict(zip("twenty thirty forty fifty sixty seventy eighty ninety".split(), range(20, 100, 10), strict=True))
 _SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "dozen": 12}
-MONEY_SCALES = {**_SCALES, "k": 1000, "m": 10**6, "mn": 10**6, "bn": 10**9, "b": 10**9}
+_MONEY_SCALES = {**_SCALES, "k": 1000, "m": 10**6, "mn": 10**6, "bn": 10**9, "b": 10**9}
 _SPELLED = {**SMALL_NUMBERS, **TENS, **_SCALES}
 NUMBER_WORDS = frozenset(_SPELLED)
 _MAX_CHARS = 4_000
@@ -95,19 +95,14 @@ class Value:
 
 def accepted_value(text: str) -> Value | None:
     """What an accepted answer states if it states one value and nothing else."""
-    located, rest = _read(text)
-    found = _different(located)
+    values, rest = _read(text)
+    found = _different(values)
     return found[0] if len(found) == 1 and rest <= _GLUE.union(WEEKDAYS) else None
 
 
 def stated_values(text: str) -> list[Value]:
     """The values that an answer, which may be a sentence, states: dates and times first."""
     return _different(_read(text)[0])
-
-
-def located_values(text: str) -> list[tuple[int, Value]]:
-    """Every value with the offset where it begins, in order. Offsets count in the text with single spaces."""
-    return sorted(_read(text)[0], key=lambda found: found[0])
 
 
 def same_value(given: Value, accepted: Value) -> bool:
@@ -123,43 +118,38 @@ def same_value(given: Value, accepted: Value) -> bool:
 
 def contradicts(given: Value, accepted: Value) -> bool:
     """The same core with a unit, rate or year that cannot both be right."""
-    return given.core == accepted.core and not details_agree(given, accepted)
-
-
-def details_agree(one: Value, other: Value) -> bool:
-    """Whether two values of one kind may have one unit, rate or year: one says none, or both say the same."""
-    if one.kind == "number" and not (one.known and other.known):
-        return True
-    return not one.detail or not other.detail or _fits(one.detail, other.detail)
+    if given.core != accepted.core or (given.kind == "number" and not (given.known and accepted.known)):
+        return False
+    return bool(given.detail and accepted.detail) and not _fits(given.detail, accepted.detail)
 
 
 def _fits(given: str, accepted: str) -> bool:
     return given == accepted or given.startswith(f"{accepted} ") or accepted.startswith(f"{given} per ")
 
 
-def _read(text: str) -> tuple[list[tuple[int, Value]], set[str]]:
-    """(values with their offsets, words that are no part of them). A very long text has none."""
+def _read(text: str) -> tuple[list[Value], set[str]]:
+    """(values, words that are no part of them). A very long text has none."""
     if len(text) > _MAX_CHARS:
         return [], {text[:40]}
     text = " ".join(re.split(r"[ \t\n]+", text)).strip()
-    found: list[tuple[int, Value]] = []
+    found: list[Value] = []
     for pattern in _DATES_AND_TIMES:
         for match in pattern.finditer(text):
             parts = {name: written for name, written in match.groupdict().items() if written}
             if value := _time(parts) if "hour" in parts else _date(parts):
-                found.append((match.start(), value))
+                found.append(value)
                 text = text[: match.start()] + ";".center(len(match[0])) + text[match.end() :]
     numbers, rest = _numbers(list(_tokens(text)))
     return [*found, *numbers], rest
 
 
-def _different(located: Sequence[tuple[int, Value]]) -> list[Value]:
+def _different(values: Iterable[Value]) -> list[Value]:
     """Each value once: dates and times, then numbers.
 
     "28, that is 28 days" states one number; the more telling of two that say the same stays.
     """
     kept: list[Value] = []
-    for value in sorted((value for _, value in located), key=lambda value: value.kind == "number"):
+    for value in sorted(values, key=lambda value: value.kind == "number"):
         twin = None
         if value.kind == "number":
             twin = next((k for k in kept if k.core == value.core and not (k.detail and value.detail)), None)
@@ -195,23 +185,21 @@ class _Token:
     """A word, or a number in digits with the unit written to it."""
 
     word: str
-    start: int
     number: Decimal | None = None
     unit: str = ""
     ends: bool = False  # punctuation after it ends the phrase
 
 
 def _tokens(text: str) -> Iterator[_Token]:
-    # " percent" is as long as "per cent": offsets count.
-    text = re.sub(r"(?<=[a-z])-(?=[a-z])", " ", text.lower().replace("per cent", " percent"))
+    text = re.sub(r"(?<=[a-z])-(?=[a-z])", " ", text.lower().replace("per cent", "percent"))
     for match in _CHUNK.finditer(text):
         chunk = match[0].strip("()[]\"“”'‘’*_`!?;:")
         bare = chunk.rstrip(".,")
-        token = _Token(bare, match.start(), ends=chunk != bare or match[0][-1] in ")]!?;:")
+        token = _Token(bare, ends=chunk != bare or match[0][-1] in ")]!?;:")
         digits = _DIGITS.fullmatch(bare) if len(bare) <= _MAX_DIGITS else None
         if digits and not _TWO_WAYS.fullmatch(digits[3]):
             money, sign, number, unit = digits.groups(default="")
-            scales = MONEY_SCALES if money else _SCALES
+            scales = _MONEY_SCALES if money else _SCALES
             if unit in scales or not unit or (unit in _UNITS and not money):
                 token.number = Decimal(re.sub(r"[,'’\s]", "", number)) * scales.get(unit, 1) * (-1 if sign else 1)
                 token.unit = _UNITS.get(money or unit, "")
@@ -219,8 +207,8 @@ def _tokens(text: str) -> Iterator[_Token]:
             yield token
 
 
-def _numbers(tokens: list[_Token]) -> tuple[list[tuple[int, Value]], set[str]]:
-    found: list[tuple[int, Value]] = []
+def _numbers(tokens: list[_Token]) -> tuple[list[Value], set[str]]:
+    found: list[Value] = []
     rest = set[str]()
     i = 0
     while i < len(tokens):
@@ -230,7 +218,7 @@ def _numbers(tokens: list[_Token]) -> tuple[list[tuple[int, Value]], set[str]]:
         else:
             bound = tokens[i - 1].word if i and tokens[i - 1].word in _BOUNDS else ""
             unit, known, end = _unit_at(tokens, i, after)
-            found.append((tokens[i].start, Value(("number", str(number.normalize())), unit, known, bound)))
+            found.append(Value(("number", str(number.normalize())), unit, known, bound))
             after = end
         i = after
     return found, rest

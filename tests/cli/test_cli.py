@@ -45,7 +45,18 @@ def test_ask_documents_as_json_twice(home: Path, docs: Path, out: Out) -> None:
     (code, first, _), (_, second, _) = (out("ask", SLIDE, "--docs", docs, "--json") for _ in range(2))
     answer = json.loads(first)
     assert code == 0
-    assert set(answer) >= {"question", "answer", "abstained", "citations", "passages", "receipt", "timings"}
+    assert set(answer) >= {
+        "question",
+        "answer",
+        "abstained",
+        "certainty",
+        "confidence",
+        "sentences",
+        "citations",
+        "passages",
+        "receipt",
+        "timings",
+    }
     receipt = answer["receipt"]
     assert (answer["question"], receipt["model"]["evidence"]) == (SLIDE, "verified")
     assert all(len(receipt[key]) == 64 for key in ("question_digest", "prompt_digest", "answer_digest"))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,8 +14,12 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from openbook.cli.display import LiveAnswer, _flat, _joined, print_problems, with_advice
-from openbook.records import Citation, Hit, Passage, Verdict
+from openbook.answer import CLOSED_BOOK
+from openbook.certainty import MEANING
+from openbook.cli.display import LiveAnswer, _flat, _joined, print_answer, print_problems, with_advice
+from openbook.receipts import parse_receipt
+from openbook.records import Answer, AnswerSentence, Citation, Confidence, Hit, Passage, Support, Verdict
+from tests.conftest import ROOT
 
 WIDTH = 24
 PIECES = st.lists(
@@ -91,6 +97,63 @@ def test_quotes_that_touch_are_shown_as_one_and_lines_that_only_draw_are_not_sho
     shown = [(c.passage_id, c.quote) for c in _joined(quotes, passages)]
     assert shown == [("p1", "One sentence. Another one."), ("p1", "The last."), ("p2", "One s")]
     assert _flat("=====\nTitle\n=====\n\n| a |\n+---+\nb --- c").split() == "Title | a | b --- c".split()
+
+
+def answered(*sentences: tuple[str, Support], strategy: str = "checked", **changes: Any) -> Answer:
+    """With a quote for every sentence of TEXT that an answer's sentence is about, the first for the first."""
+    spans = [(0, 13), (14, 26), (27, 61), (62, 71)][: len(sentences)]
+    receipt = replace(parse_receipt((ROOT / "tests/golden/receipt-4.json").read_bytes()), strategy=strategy)
+    told, start = list[AnswerSentence](), 0
+    for number, (sentence, support) in enumerate(sentences):
+        told.append(AnswerSentence(start, start + len(sentence), None if support == "none" else number, support))
+        start += len(sentence) + 1
+    passage = Passage("p1", "a.txt", "A", 100, 100 + len(TEXT), 1, (), TEXT)
+    answer = Answer(
+        question="How many?",
+        answer=" ".join(sentence for sentence, _ in sentences),
+        abstained=False,
+        citations=tuple(cited(*span) for span, each in zip(spans, told, strict=True) if each.citation is not None),
+        passages=(Hit(passage, 1.0, 1, 1, 0.9),),
+        receipt=receipt,
+        timings=None,
+        sentences=tuple(told),
+    )
+    return replace(answer, **changes)
+
+
+def shown(answer: Answer, capsys: pytest.CaptureFixture[str]) -> str:
+    print_answer(answer)
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("confidence", MEANING)
+def test_an_answer_ends_with_its_word_what_that_means_and_its_certainty_if_it_has_one(
+    confidence: Confidence, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for certainty, told in ((0.257, " (26%)"), (None, "")):
+        answer = answered(("One.", "backed"), confidence=confidence, certainty=certainty)
+        last = shown(answer, capsys).rstrip().split("\n\n")[-2]
+        assert last == f"{confidence.capitalize()}{told}: {MEANING[confidence]}"
+
+
+def test_an_answer_from_memory_has_no_word(capsys: pytest.CaptureFixture[str]) -> None:
+    memory = answered(("One.", "none"), strategy=CLOSED_BOOK, passages=(), sentences=())
+    assert not any(meaning in shown(memory, capsys) for meaning in MEANING.values())
+
+
+def test_a_quote_that_backs_nothing_is_only_near(capsys: pytest.CaptureFixture[str]) -> None:
+    two = answered(("One.", "backed"), ("Last.", "near"))
+    far = replace(two, citations=(cited(0, 13), cited(62, 71)))
+    assert re.findall(r"\[\d\] (.*)", shown(far, capsys)) == [
+        "a.txt · page 1 · characters 100–113",
+        "a.txt · page 1 · characters 162–171, only near",
+    ]
+    assert "only near" not in shown(two, capsys)  # its quotes touch, so they are one
+
+
+def test_a_sentence_without_a_quote_hides_no_passage_that_was_read(capsys: pytest.CaptureFixture[str]) -> None:
+    text = shown(answered(("Zeppelins.", "none")), capsys)
+    assert text.startswith("Zeppelins.\n\nRead, but not cited:\n")
 
 
 def test_what_did_not_go_in_is_told_with_advice_that_can_be_followed(capsys: pytest.CaptureFixture[str]) -> None:

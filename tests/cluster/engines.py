@@ -12,7 +12,6 @@ from openbook.inference import FrozenModel, load_model
 from openbook.inference.kv_cache import KVCache
 from openbook.models import ModelStore
 from openbook.parallel import Cancelled, never
-from openbook.prompts import IS_STATED
 from openbook.records import Completion, Decoding, ModelIdentity, Prompt
 from openbook.testing import EchoEngine
 
@@ -31,7 +30,7 @@ class ToldEngine(EchoEngine):
     def generate(
         self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = never
     ) -> Generator[str, None, Completion]:
-        if prompt.question.endswith(IS_STATED) or not (WHO in prompt.question or WAIT in prompt.question):
+        if WHO not in prompt.question and WAIT not in prompt.question:
             return (yield from super().generate(prompt, decoding, cancelled))
         text = f"{os.getpid()} "
         yield text

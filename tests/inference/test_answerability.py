@@ -29,7 +29,7 @@ FIRST = Decoding(max_tokens=4)
 
 @pytest.fixture(scope="module")
 def probe() -> AnswerabilityProbe:
-    return AnswerabilityProbe(17, 0.1, tuple(np.random.default_rng(0).normal(0, 0.01, WIDTH).tolist()), 0.3, 0.9)
+    return AnswerabilityProbe(17, 0.1, tuple(np.random.default_rng(0).normal(0, 0.01, WIDTH).tolist()), 0.3)
 
 
 @pytest.fixture(scope="module")
@@ -40,17 +40,17 @@ def probing(model_reference: ModelReference, probe: AnswerabilityProbe) -> Itera
 
 @given(st.lists(st.floats(-100, 100, width=32), min_size=3, max_size=3), st.floats(-5, 5))
 def test_a_probe_is_a_logistic_regression(state: list[float], bias: float) -> None:
-    found = AnswerabilityProbe(1, bias, (0.5, -1.0, 2.0), 0.3, 0.9).probability(np.array(state, np.float32))
+    found = AnswerabilityProbe(1, bias, (0.5, -1.0, 2.0), 0.3).probability(np.array(state, np.float32))
     assert found == pytest.approx(1 / (1 + np.exp(-np.clip(np.dot(state, (0.5, -1.0, 2.0)) + bias, -30, 30))))
     with pytest.raises(ValueError, match="shorter"):
-        AnswerabilityProbe(1, bias, (1.0,), 0.3, 0.9).probability(np.array(state, np.float32))
+        AnswerabilityProbe(1, bias, (1.0,), 0.3).probability(np.array(state, np.float32))
 
 
 def test_the_probes_are_those_of_models_of_the_catalogue() -> None:
     assert set(probes()) <= KNOWN_FILES
     for probe in probes().values():
         assert probe.layer > 0
-        assert 0 < probe.declines_below < probe.supports_from < 1
+        assert 0 < probe.declines_below < 1
         assert math.isfinite(sum(probe.weights))
 
 
@@ -71,7 +71,7 @@ def test_the_state_is_the_same_cold_and_warm_in_another_engine_and_with_slots(
     assert not np.array_equal(found[0], found[1])
     for slots in (0, 2):
         with closing(open_engine(model_reference, probe=probe, slots=slots)) as fresh:
-            assert FrozenModel(fresh).complete(PROMPT, FIRST).stated == probe.stated(found[0])
+            assert FrozenModel(fresh).complete(PROMPT, FIRST).stated == probe.probability(found[0])
             assert np.array_equal(fresh.hidden_state(PROMPT), found[0])
     assert FrozenModel(probing).complete(replace(PROMPT, passages=()), FIRST).stated is None
 
@@ -81,14 +81,13 @@ def test_nothing_is_written_where_the_answer_is_hardly_stated_and_the_prompt_all
     model_reference: ModelReference, probe: AnswerabilityProbe, probing: LlamaCppEngine
 ) -> None:
     likely = probe.probability(probing.hidden_state(PROMPT))
-    limits = (likely, 1.0, "perhaps"), (0.0, likely, "surely"), (2.0, likely, "hardly")
-    for declines_below, supports_from, stated in limits:
-        limited = replace(probe, declines_below=declines_below, supports_from=supports_from)
+    for declines_below in (0.0, likely, math.nextafter(likely, 1.0)):
+        limited = replace(probe, declines_below=declines_below)
         with closing(FrozenModel(open_engine(model_reference, probe=limited))) as model:
             written, declining = (model.complete(replace(PROMPT, declines=each), FIRST) for each in (False, True))
-        assert written.stated == declining.stated == stated
+        assert written.stated == declining.stated == likely
         assert written.answer_tokens
-        if stated == "hardly":
+        if declines_below > likely:
             assert (declining.text, declining.answer_tokens, declining.finish_reason) == ("", 0, "end")
             assert declining.prompt_digest == written.prompt_digest
         else:

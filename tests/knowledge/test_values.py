@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openbook.diagnosis.scoring import equal_value, says_accepted
-from openbook.knowledge.values import SMALL_NUMBERS, TENS, accepted_value, located_values, stated_values
+from openbook.knowledge.values import SMALL_NUMBERS, TENS, accepted_value, stated_values
 
 EQUAL = [
     ("28 days", "twenty-eight days"), ("28", "28 days"), ("28 (twenty-eight) days", "28 days"),
@@ -47,11 +47,6 @@ def test_one_accepted_answer_with_a_unit_rules_out_other_units() -> None:
     assert says_accepted("28 days, of which 5 can be carried over", accepted)
     assert says_accepted("28 hours", ["28"])  # the question has the unit
     assert not equal_value("14 May 2024", ["14 May 2025", "14 May"])
-
-
-def test_offsets_of_values_count_behind_per_cent_too() -> None:
-    text = "5 per cent, then 7 days."
-    assert [at for at, _ in located_values(text)] == [0, text.index("7")]
 
 
 @pytest.mark.parametrize(

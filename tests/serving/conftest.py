@@ -24,7 +24,6 @@ from openbook.inference.frozen import Engine
 from openbook.knowledge import KnowledgeBase, RunOptions, add
 from openbook.knowledge.versions import tag
 from openbook.parallel import Cancelled, never
-from openbook.prompts import IS_STATED
 from openbook.records import Completion, Decoding, Prompt
 from openbook.serving.app import create_app
 from openbook.serving.configuration import Bounds, Configuration
@@ -249,8 +248,6 @@ class WaitingEngine(EchoEngine):
     def generate(
         self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = never
     ) -> Generator[str, None, Completion]:
-        if prompt.question.endswith(IS_STATED):
-            return (yield from super().generate(prompt, decoding, cancelled))
         self.begun.release()
         yield self.text
         while not self.go_on.wait(0.01):

@@ -9,6 +9,7 @@ another Chromium than /usr/bin/chromium.
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -19,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from openbook.certainty import MEANING
 from openbook.knowledge import KnowledgeBase
 from openbook.serving.configuration import Configuration
 from openbook.testing import echo_model
@@ -99,7 +101,9 @@ def test_an_answer_stands_beside_its_source_and_is_replayed(with_receipts: Runni
     page = open_page(with_receipts)
     turn = ask(page)
     expect(turn.locator(".text")).to_contain_text(OPENED)
-    expect(turn.locator(".state")).to_have_text("Supported")
+    word, meaning = turn.locator(".state").inner_text().split(" · ")[0], turn.locator(".note").first
+    expect(turn.locator(".state")).to_have_text(re.compile(rf"^{word} · \d+ %$"))
+    expect(meaning).to_have_text(MEANING[word.lower()])
     source = turn.get_by_role("complementary", name="Sources").locator(".source").first
     expect(source.locator("mark")).to_have_text(OPENED)
     answer, beside = turn.locator(".answer").bounding_box(), source.bounding_box()

@@ -18,6 +18,7 @@ from mcp import Client, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 
 from openbook.answer import Options
+from openbook.certainty import MEANING
 from openbook.errors import EngineError
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.scope import Scope
@@ -91,8 +92,12 @@ def test_the_tools_read_and_change_nothing(base: KnowledgeBase) -> None:
 def test_an_answer_comes_with_its_citations_and_passages_best_first(base: KnowledgeBase) -> None:
     found = call(local(base), "ask", question="Who opened the bridge?")
     assert "Lila Ortega" in found["answer"]
-    assert found["supported"]
-    cited = found["citations"][0]
+    assert found["confidence"] in MEANING
+    assert 0 <= found["certainty"] <= 1
+    (sentence,) = found["sentences"]
+    assert found["answer"][sentence["start"] : sentence["end"]] == found["answer"]
+    assert sentence["support"] == "backed"
+    cited = found["citations"][sentence["citation"]]
     place = {"document": cited["document"], "start": cited["start"], "length": len(cited["quote"])}
     part = call(local(base), "read_document", **place)
     assert (part["text"], part["total"]) == (cited["quote"], len(BRIDGE))
@@ -101,6 +106,7 @@ def test_an_answer_comes_with_its_citations_and_passages_best_first(base: Knowle
     assert receipt.knowledge_base == base.id
     silent = call(local(base), "ask", question="Which colour has the zeppelin?")
     assert (silent["answer"], silent["abstained"], silent["citations"]) == (ABSTENTION, True, [])
+    assert (silent["confidence"], silent["certainty"], silent["sentences"]) == ("not found", None, [])
     found = call(local(base), "search", query="Who opened the bridge?", limit=1)
     assert found["version"] == base.version
     (passage,) = found["passages"]

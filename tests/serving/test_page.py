@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 
+from openbook.certainty import MEANING
 from openbook.config import Settings
 from openbook.inference import FrozenModel
 from openbook.knowledge import add, remove
@@ -38,6 +39,12 @@ def test_uploads_of_the_page_are_within_the_bounds_of_the_server() -> None:
     (size,) = re.findall(r"^const MAX_BYTES = (\d+e\d+);", script, re.MULTILINE)
     assert int(files) <= Bounds().upload_files
     assert float(size) <= Bounds().upload_bytes / 2
+
+
+def test_the_page_has_the_words_for_every_certainty() -> None:
+    script = (FOLDER / "answer.js").read_text(encoding="utf-8")
+    table = dict(re.findall(r'^  "([a-z ]+)": \["[A-Z][a-z ]+", "[a-z]*", "([^"]+)"\],$', script, re.MULTILINE))
+    assert table == MEANING
 
 
 def test_the_page_needs_no_key_and_no_other_file_is_given_out(keyed: Running) -> None:

@@ -122,7 +122,7 @@ def test_the_engine_computes_what_the_network_does(base: ModelReference) -> None
 def test_a_probe_looks_at_what_the_layer_gives_for_the_last_token_of_the_question(base: ModelReference) -> None:
     network, given = load_network(base.main_file), []
     network.model.layers[1].register_forward_hook(lambda _layer, _in, out: given.append(out))
-    probe = AnswerabilityProbe(1, 0.0, (0.0,) * (SHAPE.width - 1) + (1.0,), 0.3, 0.9)
+    probe = AnswerabilityProbe(1, 0.0, (0.0,) * (SHAPE.width - 1) + (1.0,), 0.3)
     opened = LlamaCppEngine(base.main_file, identity=ModelIdentity("small", "", "claimed"), probe=probe)
     batch = batch_for(opened)
     learned_logits(network, batch)
