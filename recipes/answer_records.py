@@ -1,286 +1,81 @@
-"""Answers of a model with what shows whether they are right: for fitting and measuring how certain an answer is.
+"""Records answers of the default model with what shows whether they are right, to fit and to measure certainty.
 
     python recipes/answer_records.py reading --out FOLDER [--contexts N]
     python recipes/answer_records.py natural --out FOLDER --documents FOLDER [--half development|reporting]
 
-`reading`: questions of `recipes/data/reading-train.jsonl.gz` about one to four passages that BM25 finds, as in `answerability.py`, half of
-them with an answer there. `natural`: those of `benchmarks/data/questions.jsonl`, answered by `ask`. Nothing is declined by the
-probe, so that answers below its limit are known too. A run goes on where it stopped. `answers.jsonl` gets a row an answer, and
-`N.npy` what the layers `LAYERS` gave: float16 [place, layer, width], at the end of the question, at the end of the answer, and behind `ASKED`.
+`reading`: questions of `recipes/data/reading-train.jsonl.gz` about one to four passages that BM25 finds, chosen as `answerability.py` chooses
+them; half of them have an answer there. One is right if an accepted answer stands in it. `natural`: those of `benchmarks/data/questions.jsonl`
+but for summaries, answered by `ask` and judged by their facts; `--documents` as for `benchmarks.natural_questions`. Nothing is declined, so that
+answers below the probe's limit are known too. A run goes on where it stopped.
+
+`answers.jsonl` gets a row an answer, with the signals of `openbook.certainty`; `N.npy` what the probe's layer gave, float16 [3, width]: for the
+last token before the answer, for its end, and on average over it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import random
 import re
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-import recipes.answerability as fitting
 from benchmarks.natural_questions import OTHERS, judged, questions
-from benchmarks.stored import default_embedder
-from openbook.answer import Options, Reading, ask, final_answer
+from benchmarks.stored import default_embedder, stored
+from openbook.answer import Options, Reading, ask, cite, final_answer, signals_of
 from openbook.config import load_settings
 from openbook.conversation import condensed
-from openbook.inference import llamalib
-from openbook.inference.answerability import HiddenStateTap, _ggml, probe_of
-from openbook.inference.decoding import log_softmax
+from openbook.inference.answerability import probe_of
 from openbook.inference.frozen import FrozenModel
 from openbook.inference.kv_cache import KVCache
-from openbook.inference.llamacpp import LlamaCppEngine, Look
-from openbook.inference.llamalib import Context
+from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.knowledge.docs_cache import for_documents
-from openbook.models import ModelStore, ensure
 from openbook.parallel import Cancelled, never
 from openbook.prompts import reading_prompt
-from openbook.records import Completion, Decoding, ModelIdentity, Prompt
+from openbook.records import Completion, Decoding, Hit, ModelIdentity, Passage, Prompt
 from openbook.training.reader_objective import WordIndex
+from recipes.answerability import NEIGHBOURS, OFTEN, PASSAGES, SHARES, asked_about, lines_of_one_passage, place_of
 
-LAYERS = (14, 18, 21, 24)
-PROBED = 18
-ASKED = "\n<|im_start|>user\nIs that answer right, and do the excerpts state all of it? Answer yes or no.<|im_end|>\n<|im_start|>assistant\n"
-MAX_TOKENS = 160
-
-
-class LayersTap(HiddenStateTap):
-    """Copies what all `LAYERS` give; `state` is that of the probe's layer."""
-
-    def __init__(self, ffi: Any, layer: int, width: int, on_error: Callable[..., bool]) -> None:
-        self._layer, self._wanted = layer, False
-        self.all: dict[int, NDArray[np.float32]] = {}
-        names, ggml, size = {f"l_out-{each}".encode(): each for each in LAYERS}, _ggml(ffi), width * 4
-
-        @ffi.callback("bool(struct ggml_tensor *, bool, void *)", error=True, onerror=on_error)  # type: ignore[untyped-decorator]
-        def callback(tensor: Any, before: bool, _data: Any) -> bool:
-            if not self._wanted:
-                return not before
-            found = names.get(ffi.string(ggml.ggml_get_name(tensor)))
-            if found is not None and not before:
-                state = np.empty(width, np.float32)
-                target = ffi.from_buffer(state, require_writable=True)
-                ggml.ggml_backend_tensor_get(tensor, target, ggml.ggml_nbytes(tensor) - size, size)
-                self.all[found] = state
-            return found is not None or not before
-
-        self.callback = callback
-
-    @property
-    def _state(self) -> NDArray[np.float32] | None:
-        return self.all.get(self._layer)
-
-    @_state.setter
-    def _state(self, value: object) -> None:
-        self.all = {}
-
-
-llamalib.HiddenStateTap = LayersTap  # type: ignore[attr-defined]
+MAX_TOKENS, MAX_PROMPT_TOKENS = 160, 1_700
+LONG = ("medicine", "long")  # kinds whose accepted answers are whole paragraphs, by which nothing is judged
 
 
 class RecordingEngine(LlamaCppEngine):
-    """`last`: what was seen of the last answer to a prompt with passages."""
+    """`states` and `last`: what was seen of the last answer to a prompt with passages."""
 
-    last: dict[str, Any]
+    states: NDArray[np.float16]
+    last: Completion
 
     def generate(
-        self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = never, look: Look = lambda row: None
+        self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = never, look: Any = lambda row: None
     ) -> Generator[str, None, Completion]:
-        return (yield from super().generate(replace(prompt, declines=False), decoding, cancelled, look))
+        completion = yield from super().generate(replace(prompt, declines=False), decoding, cancelled, look)
+        if prompt.passages:
+            self.last = completion
+        return completion
 
-    def _write(
-        self,
-        context: Context,
-        request: Any,
-        logits: NDArray[np.float32],
-        sequence: int,
-        cancelled: Cancelled,
-        look: Look,
-    ) -> Generator[str, None, Any]:
-        tap = context._tap
-        assert isinstance(tap, LayersTap)
-        assert self._probe is not None
+    def _write(self, context: Any, request: Any, logits: Any, sequence: int, cancelled: Any, look: Any) -> Any:
+        states, evaluate = [context.hidden_state], context.evaluate
 
-        def stacked() -> NDArray[np.float16]:
-            return np.stack([tap.all[layer] for layer in LAYERS]).astype(np.float16)
+        def tapped(blocks: Sequence[Any], *, tap: bool = False) -> Any:
+            found = evaluate(blocks, tap=True)
+            states.append(context.hidden_state)
+            return found
 
-        places = [stacked()]
-        probability = self._probe.probability(context.hidden_state)
-        result = yield from super()._write(context, request, logits, sequence, cancelled, look)
-        decoder = request.decoder
-        end = [] if decoder.finish == "end" and decoder.token < 0 else [decoder.token]
-        if decoder.finish != "end":
-            end += self._model.tokenize("<|im_end|>", control=True)
-        context.evaluate([(sequence, end)], tap=True)
-        places.append(stacked())
-        (row,) = context.evaluate([(sequence, self._model.tokenize(ASKED, control=True))], tap=True)
-        places.append(stacked())
-        odds = log_softmax(row)
-        words = {
-            w: max(odds[self._model.tokenize(v, control=False)[0]] for v in (w, w.title(), " " + w))
-            for w in ("yes", "no")
-        }
-        self.last = {
-            "at_question": probability,
-            "yes": 1 / (1 + math.exp(words["no"] - words["yes"])),
-            "log_probs": [round(p, 3) for p in decoder._log_probs],
-            "states": np.stack(places),
-        }
-        return result
-
-
-def plain(text: str) -> str:
-    return " ".join(re.findall(r"[\w.%$€£-]*\w", re.sub(r"(?<=\d),(?=\d{3})", "", text.lower())))
-
-
-def gold_judged(answer: str, gold: list[str]) -> bool:
-    """Whether one of the accepted answers stands in the answer, or at its beginning if that is yes or no."""
-    said = f" {plain(answer)} "
-    for each in gold:
-        wanted = plain(re.sub(r"^(?:the|a|an) ", "", each.lower()))
-        if wanted in ("yes", "no", "maybe"):
-            if re.match(rf" (?:.* answer is )?{wanted} ", said):
-                return True
-        elif f" {wanted} " in said or f" {wanted}. " in said:
-            return True
-    return False
-
-
-def contexts(seed: str, count: int) -> Iterator[list[tuple[Prompt, dict[str, Any]]]]:
-    """As `answerability.contexts`, with the accepted answers."""
-    by_kind: dict[str, list[Any]] = {}
-    for line in fitting.lines_of_one_passage():
-        by_kind.setdefault(line.kind, []).append(line)
-    indexes = {kind: WordIndex([f"{line.title} {line.passage}" for line in by_kind[kind]]) for kind in fitting.SHARES}
-    chance = random.Random(seed)
-    while count:
-        (kind,) = chance.choices(list(fitting.SHARES), list(fitting.SHARES.values()))
-        lines = by_kind[kind]
-        first = chance.choice(lines)
-        query = f"{chance.choice(first.questions).question} {first.title}"
-        found = [line for i in indexes[kind].best(query, fitting.NEIGHBOURS + 1) if (line := lines[i]) is not first]
-        near = [first, *found] if chance.random() < 0.6 else [*found, first]
-        (size,) = chance.choices((1, 2, 3, 4), (1, 1, 2, 6))
-        read, unread = near[:size], near[size:]
-        chance.shuffle(read)
-        asked = fitting.asked_about(read, sorted(unread, key=lambda line: line is not first), chance)
-        placed = [(fitting.place_of(line.title, chance), line.passage) for line in read]
-        gold = {each.question: list(each.answers) for line in read for each in line.questions}
-        if asked:
-            count -= 1
-            yield [
-                (
-                    reading_prompt(question, placed),
-                    {
-                        "kind": kind,
-                        "question": question,
-                        "stated": stated,
-                        "gold": gold.get(question, []) if stated else [],
-                        "passages": placed,
-                    },
-                )
-                for question, stated in asked.items()
-            ]
-
-
-def reading(engine: RecordingEngine, out: Path, count: int) -> None:
-    numbers = {json.loads(line)["context"] for line in lines_of(out)}
-    for number, asked in enumerate(contexts("certainty", count)):
-        if number in numbers or engine.count_prompt_tokens(asked[0][0]) > 1_700:
-            continue
-        rows, states = [], []
-        for prompt, about in asked:
-            completion = finished(engine.generate(prompt, Decoding(max_tokens=MAX_TOKENS)))
-            text, abstained = final_answer(Reading("checked", (), completion), FrozenModel(engine))
-            seen = dict(engine.last)
-            states.append(seen.pop("states"))
-            right = not abstained and gold_judged(text, about["gold"])
-            rows.append(
-                {
-                    **about,
-                    **seen,
-                    "context": number,
-                    "answer": text,
-                    "abstained": abstained,
-                    "right": right,
-                    "finish": completion.finish_reason,
-                }
-            )
-            if len(rows) > 1:
-                rows[-1].pop("passages")
-        np.save(out / f"{number}.npy", np.stack(states))
-        with (out / "answers.jsonl").open("a") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
-        print(number, len(rows), sum(r["right"] for r in rows), sum(r["stated"] for r in rows), flush=True)
-
-
-def finished(stream: Generator[str, None, Completion]) -> Completion:
-    while True:
+        context.evaluate = tapped
         try:
-            next(stream)
-        except StopIteration as end:
-            completion: Completion = end.value
-            return completion
-
-
-def lines_of(out: Path) -> list[str]:
-    file = out / "answers.jsonl"
-    return file.read_text().splitlines() if file.exists() else []
-
-
-def natural(engine: RecordingEngine, out: Path, documents: Path, half: str) -> None:
-    settings, embedder = load_settings(), default_embedder()
-    asked = questions(half, OTHERS)
-    random.Random(half).shuffle(asked)
-    done = {json.loads(line)["id"] for line in lines_of(out)}
-    model = FrozenModel(engine)
-    with ExitStack() as stack:
-        bases: dict[str, Any] = {}
-        for number, question in enumerate(asked):
-            if question.id in done:
-                continue
-            if question.corpus not in bases:
-                folder = documents.resolve() / question.corpus
-                bases[question.corpus] = stack.enter_context(
-                    closing(for_documents([folder], settings.cache_dir, embedder)[0])
-                )
-            query = condensed(question.earlier, question.question)
-            engine.last = {}
-            given = ask(question.question, model, bases[question.corpus], embedder, Options.of(settings), query=query)
-            seen = dict(engine.last)
-            states = seen.pop("states", None)
-            if states is not None:
-                np.save(out / f"{question.id}.npy", states)
-            value = given.to_json()
-            value.pop("receipt")
-            row = {
-                "id": question.id,
-                "kind": question.kind,
-                "corpus": question.corpus,
-                "query": query,
-                "verdict": judged(question, given.answer, given.abstained),
-                **seen,
-                **value,
-            }
-            with (out / "answers.jsonl").open("a") as file:
-                file.write(json.dumps(row) + "\n")
-            print(
-                number,
-                question.id,
-                row["verdict"],
-                round(seen.get("at_question", -1), 2),
-                round(seen.get("yes", -1), 2),
-                given.confidence,
-                given.answer[:80],
-                flush=True,
-            )
+            written = yield from super()._write(context, request, logits, sequence, cancelled, look)
+        finally:
+            del context.evaluate
+        self.states = np.stack([states[0], states[-1], np.mean(states, axis=0)]).astype(np.float16)
+        return written
 
 
 def main() -> None:
@@ -289,19 +84,114 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--contexts", type=int, default=400)
     parser.add_argument("--documents", type=Path)
-    parser.add_argument("--half", default="development")
+    parser.add_argument("--half", choices=("development", "reporting"), default="development")
     options = parser.parse_args()
-    settings = load_settings()
-    reference = ensure(ModelStore(settings.models_dir), settings.model)
-    options.out.mkdir(parents=True, exist_ok=True)
+    reference = stored(load_settings().model)
     identity = ModelIdentity(reference.name, reference.digest, "verified")
-    with closing(
-        RecordingEngine(reference.main_file, identity=identity, probe=probe_of(reference), states=KVCache())
-    ) as engine:
+    options.out.mkdir(parents=True, exist_ok=True)
+    probe = probe_of(reference)
+    with closing(RecordingEngine(reference.main_file, identity=identity, probe=probe, states=KVCache())) as engine:
         if options.what == "reading":
-            reading(engine, options.out, options.contexts)
+            rows = reading(engine, options.contexts, recorded(options.out))
         else:
-            natural(engine, options.out, options.documents, options.half)
+            rows = natural(engine, options.documents.resolve(), options.half, recorded(options.out))
+        for row in rows:
+            np.save(options.out / f"{row['id']}.npy", engine.states)
+            with (options.out / "answers.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            print(row["id"], row["right"], row["answer"][:100].replace("\n", " "), flush=True)
+
+
+def recorded(out: Path) -> set[str]:
+    file = out / "answers.jsonl"
+    return (
+        {json.loads(line)["id"] for line in file.read_text(encoding="utf-8").splitlines()} if file.exists() else set()
+    )
+
+
+def reading(engine: RecordingEngine, count: int, done: set[str]) -> Iterator[dict[str, Any]]:
+    embedder, model = default_embedder(), FrozenModel(engine)
+    for number, (kind, placed, asked) in enumerate(contexts(count)):
+        hits = [Hit(Passage(f"p{i}", f"{i}", place, 0, len(t), None, (), t)) for i, (place, t) in enumerate(placed)]
+        for i, (question, accepted) in enumerate(asked.items()):
+            prompt = reading_prompt(question, placed)
+            if (name := f"{number}-{i}") in done or engine.count_prompt_tokens(prompt) > MAX_PROMPT_TOKENS:
+                continue
+            read = Reading("checked", hits, model.complete(prompt, Decoding(max_tokens=MAX_TOKENS)), hits)
+            text, abstained = final_answer(read, model)
+            if not abstained:
+                signals = asdict(signals_of(cite(text, question, read, embedder), engine.last))
+                row = {"id": name, "context": str(number), "kind": kind, "question": question, "answer": text}
+                yield row | {"right": holds_accepted(text, accepted)} | signals
+
+
+def contexts(count: int) -> Iterator[tuple[str, list[tuple[str, str]], dict[str, list[str]]]]:
+    """(kind, (place, text) of each passage, questions with their accepted answers, none where no passage has one). Always the same."""
+    by_kind: dict[str, list[Any]] = {}
+    for line in lines_of_one_passage():
+        by_kind.setdefault(line.kind, []).append(line)
+    shares = {kind: share for kind, share in SHARES.items() if kind not in LONG}
+    indexes = {kind: WordIndex([f"{line.title} {line.passage}" for line in by_kind[kind]]) for kind in shares}
+    chance = random.Random("certainty")
+    while count:
+        (kind,) = chance.choices(list(shares), list(shares.values()))
+        lines = by_kind[kind]
+        first = chance.choice(lines)
+        query = f"{chance.choice(first.questions).question} {first.title}"
+        found = [line for i in indexes[kind].best(query, NEIGHBOURS + 1) if (line := lines[i]) is not first]
+        near = [first, *found] if chance.random() < 0.6 else [*found, first]
+        (size,) = chance.choices(PASSAGES, OFTEN)
+        read, unread = near[:size], near[size:]
+        chance.shuffle(read)
+        asked = asked_about(read, sorted(unread, key=lambda line: line is not first), chance)
+        accepted = {each.question: list(each.answers) for line in read for each in line.questions}
+        if asked:
+            count -= 1
+            placed = [(place_of(line.title, chance), line.passage) for line in read]
+            yield kind, placed, {q: accepted.get(q, []) if is_stated else [] for q, is_stated in asked.items()}
+
+
+def natural(engine: RecordingEngine, documents: Path, half: str, done: set[str]) -> Iterator[dict[str, Any]]:
+    settings, embedder, model = load_settings(), default_embedder(), FrozenModel(engine)
+    asked = questions(half, OTHERS)
+    random.Random(half).shuffle(asked)
+    with ExitStack() as stack:
+        bases: dict[str, Any] = {}
+        for each in asked:
+            if each.kind == "summary" or each.id in done:
+                continue
+            if each.corpus not in bases:
+                opened = for_documents([documents / each.corpus], settings.cache_dir, embedder)[0]
+                bases[each.corpus] = stack.enter_context(closing(opened))
+            query = condensed(each.earlier, each.question)
+            given = ask(each.question, model, bases[each.corpus], embedder, Options.of(settings), query=query)
+            if given.abstained:
+                continue
+            read = Reading("checked", given.passages, engine.last, given.passages)
+            signals = asdict(signals_of(cite(given.answer, each.question, read, embedder), engine.last))
+            row = {
+                "id": each.id,
+                "context": each.id,
+                "kind": each.kind,
+                "question": each.question,
+                "answer": given.answer,
+            }
+            yield row | {"right": judged(each, given.answer, abstained=False) == "right"} | signals
+
+
+def holds_accepted(answer: str, accepted: Sequence[str]) -> bool:
+    """Whether one of the accepted answers stands in the answer; yes, no and maybe at its beginning or behind "answer is"."""
+    said = f" {plain(answer)} "
+    for each in accepted:
+        wanted = plain(re.sub(r"^(?:the|a|an) ", "", each.lower()))
+        pattern = rf" (?:.* answer is )?{wanted} " if wanted in ("yes", "no", "maybe") else rf".* {re.escape(wanted)} "
+        if re.match(pattern, said):
+            return True
+    return False
+
+
+def plain(text: str) -> str:
+    return " ".join(re.findall(r"[\w.%$€£-]*\w", re.sub(r"(?<=\d),(?=\d{3})", "", text.lower())))
 
 
 if __name__ == "__main__":

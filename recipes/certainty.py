@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import itertools
 import json
 import zlib
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("files", nargs="*", type=Path, default=sorted(DATA.glob("answers-*.jsonl.gz")))
     parser.add_argument("--diagram", type=Path)
     options = parser.parse_args()
-    rows = [json.loads(line) for file in options.files for line in gzip.open(file, "rt", encoding="utf-8")]
+    rows = [json.loads(line) for file in options.files for line in gzip.decompress(file.read_bytes()).splitlines()]
     right = np.array([row["right"] for row in rows])
     part = np.array([zlib.crc32(str(row["context"]).encode()) % PARTS for row in rows])
     fits: dict[str, dict[str, Any]] = {}
@@ -55,7 +55,11 @@ def main() -> None:
         print(f", calibration error {calibration_error(likely, right):.3f}")
         for i, signal in enumerate(signals):
             print(f"  {signal:<14} area {area(x[:, i], right):.3f}, weight {weights[i]:+.2f}")
-        for word, low, high in (("supported", limits[0], 2), ("likely", limits[1], limits[0]), ("check it", 0, limits[1])):
+        for word, low, high in (
+            ("supported", limits[0], 2),
+            ("likely", limits[1], limits[0]),
+            ("check it", 0, limits[1]),
+        ):
             called = (likely >= low) & (likely < high)
             print(f"  {word:<14} from {low:.3f}: {right[called].sum()} of {called.sum()} right")
         if options.diagram and name == "probed":
@@ -99,20 +103,26 @@ def limit(likely: NDArray[np.float64], right: NDArray[np.bool_], share: float) -
     return round(float(likely[order[enough[-1]]]), 3) if enough else 1.01
 
 
-def draw(likely: NDArray[np.float64], right: NDArray[np.bool_], file: Path, bins: Sequence[float] = np.linspace(0, 1, 11)) -> None:
+def draw(likely: NDArray[np.float64], right: NDArray[np.bool_], file: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="0.7", linestyle="--")
-    for low, high in zip(bins[:-1], bins[1:], strict=True):
+    for low, high in itertools.pairwise(np.linspace(0, 1, 11)):
         inside = (likely >= low) & (likely < high)
         if n := int(inside.sum()):
             share = right[inside].mean()
             spread = 1.96 * np.sqrt(share * (1 - share) / n + 0.25 / n**2)
             axes.errorbar(likely[inside].mean(), share, yerr=spread, fmt="o", color="#1f5fa8", capsize=3)
             axes.annotate(str(n), (likely[inside].mean(), share), textcoords="offset points", xytext=(6, 4))
-    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="certainty", ylabel="share of answers that are right", title="Certainty on answers held out")
+    axes.set(
+        xlim=(0, 1),
+        ylim=(0, 1),
+        xlabel="certainty",
+        ylabel="share of answers that are right",
+        title="Certainty on answers held out",
+    )
     figure.savefig(file, dpi=120)
 
 

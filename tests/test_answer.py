@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -9,15 +8,17 @@ from typing import Any
 
 import pytest
 
-from openbook.answer import SURELY_YES, Options, answer_again, ask, pack
+from openbook import certainty
+from openbook.answer import Options, answer_again, ask, pack
+from openbook.certainty import Fit
 from openbook.config import Strategy
 from openbook.errors import ContextOverflow, QuestionError
 from openbook.inference import FrozenModel, connect_model
 from openbook.inference.frozen import SIDE_BY_SIDE
 from openbook.knowledge import KnowledgeBase
 from openbook.parallel import Cancelled, never
-from openbook.prompts import ABSTENTION, IS_STATED, checked_question, open_book_prompt
-from openbook.records import Answer, Completion, Decoding, ModelIdentity, Prompt, ReaderFormat, Stated, sha256_hex
+from openbook.prompts import ABSTENTION, checked_question, open_book_prompt
+from openbook.records import Answer, Completion, Decoding, ModelIdentity, Prompt, ReaderFormat, sha256_hex
 from openbook.replay import replay
 from openbook.testing import EchoEngine, HashEmbedder, echo_model
 from tests.conftest import base_with
@@ -26,6 +27,7 @@ from tests.diagnosis.table_engine import PROMPT_TOKENS, Keeps
 READER = ReaderFormat("Answer from the passage.", ABSTENTION)
 ALL = Options(min_similarity=-1.0)
 OPENED = "Who opened the bridge?"
+DECLINES_BELOW = 0.3
 SERVED = connect_model("served", base_url="http://127.0.0.1:9/v1")  # nothing is there; it is asked for nothing
 
 
@@ -43,26 +45,30 @@ def asked(base: KnowledgeBase, embedder: HashEmbedder) -> partial[Answer]:
     return partial(ask, base=base, embedder=embedder)
 
 
+@pytest.fixture(autouse=True)
+def fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what the quote backs, and by the probe where there is one."""
+    plain = Fit(-2.0, {"backed": 4.0}, supported_from=0.7, likely_from=0.4)
+    probed = Fit(-6.0, {"backed": 4.0, "stated": 4.0}, supported_from=0.7, likely_from=0.4)
+    monkeypatch.setattr(certainty, "fits", lambda: {"probed": probed, "other": plain})
+
+
 class Says(EchoEngine):
-    """Says what it was told to say, notes what it was asked, and stands by its answers as likely as it was told.
+    """Says what it was told to say, and notes what it was asked. With `stated` it is one with a probe, which says so."""
 
-    With `stated` it is one with a probe, which says so.
-    """
-
-    def __init__(self, text: str, verdict: str = "Yes", likely: float = 1.0, stated: Stated | None = None) -> None:
+    def __init__(self, text: str, stated: float | None = None) -> None:
         super().__init__()
-        self._text, self._verdict, self._likely, self._stated = text, verdict, likely, stated
+        self._text, self._stated = text, stated
         self.prompts: list[Prompt] = []
 
     def generate(
         self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = never
     ) -> Generator[str, None, Completion]:
         self.prompts.append(prompt)
-        text = self._verdict if prompt.question.endswith(IS_STATED) else self._text
-        if self._stated == "hardly" and prompt.declines:
-            text = ""
+        declined = self._stated is not None and self._stated < DECLINES_BELOW and prompt.declines
+        text = "" if declined else self._text
         yield text
-        return Completion(text, "end", 1, 1, sha256_hex(b"prompt"), "says", math.log(self._likely), self._stated)
+        return Completion(text, "end", 1, 1, sha256_hex(b"prompt"), "says", -0.1, self._stated)
 
 
 def names(answer: Answer) -> list[str]:
@@ -93,7 +99,7 @@ def test_an_answer_is_cited_verbatim_and_has_a_receipt(
 ) -> None:
     answer = asked(OPENED, echo_model())
     assert "Lila Ortega" in answer.answer
-    assert (answer.abstained, answer.supported) == (False, True)
+    assert (answer.abstained, [each.support for each in answer.sentences]) == (False, ["backed"])
     citation = answer.citations[0]
     assert (base.text(citation.document) or "")[citation.start : citation.end] == citation.quote
     assert citation.passage_id in [h.passage.id for h in answer.passages]
@@ -112,12 +118,15 @@ def test_an_answer_is_cited_verbatim_and_has_a_receipt(
     [
         (OPENED, "Mayor Lila Ortega opened the bridge.", "supported", None),
         (OPENED, "Tomas Brandl opened the bridge.", "check it", None),
-        ("Was the bridge opened by Lila Ortega?", "Yes, the bridge was opened by Lila Ortega.", "check it", None),
         (OPENED, "Mayor Lila Ortega opened the bridge [1].", "supported", "Mayor Lila Ortega opened the bridge."),
-        ("And who opened the bridge?", "Mayor Lila Ortega opened the bridge.", "supported", None),
-        ("Did the governor open it?", "Mayor Lila Ortega opened the bridge. The answer is yes.", "check it", None),
-        ("Who opened the bridge, and when did she?", "Mayor Lila Ortega opened the bridge.", "check it", None),
-        ("Who opened it? When?", "Mayor Lila Ortega opened the bridge.", "check it", None),
+        (OPENED, "The excerpts state that mayor Lila Ortega opened the bridge.", "supported", None),
+        (OPENED, "Mayor Lila Ortega opened the bridge. Zebras graze.", "check it", None),
+        (
+            OPENED,
+            "Mayor Lila Ortega opened the bridge:",
+            "check it",
+            None,
+        ),  # and the list that it announces does not come
         ("What colour is it?", "The passages do not mention the colour of the bridge.", "not found", ABSTENTION),
     ],
 )
@@ -127,58 +136,30 @@ def test_an_answer_says_how_sure_it_is(
     pieces: list[str] = []
     answer = asked(question, FrozenModel(Says(text)), options=ALL, on_text=pieces.append)
     assert (answer.answer, answer.confidence) == (shown or text, confidence)
-    assert answer.abstained == bool(answer.closest) == (confidence == "not found")
-    assert bool(answer.citations) == ("Ortega" in text)
-    unsupported = ("Tomas Brandl opened the bridge.", "The answer is yes.")
-    assert answer.unsupported == tuple(part for part in unsupported if part in text)
+    assert (answer.receipt.certainty, answer.receipt.confidence) == (answer.certainty, answer.confidence)
+    assert answer.abstained == bool(answer.closest) == (answer.certainty is None) == (confidence == "not found")
+    assert bool(answer.citations) == ("bridge" in answer.answer)
+    for each in answer.sentences:
+        assert (each.citation is None) == (each.support == "none") == ("Zebras" in answer.answer[each.start : each.end])
     assert all((base.text(near.document) or "")[near.start : near.end] == near.quote for near in answer.closest)
     if not answer.abstained:
         assert answer.answer.startswith("".join(pieces))
     assert replay(answer.receipt, FrozenModel(Says(text)), base).identical
 
 
-@pytest.mark.parametrize(
-    ("verdict", "likely", "confidence"),
-    [("Yes", 0.8, "supported"), ("Yes", SURELY_YES - 0.01, "check it"), ("No", 0.9, "check it")],
-)
-@pytest.mark.parametrize("strategy", ["checked", "parallel"])
-def test_an_answer_that_the_model_does_not_find_stated_is_to_be_checked(
-    asked: partial[Answer], base: KnowledgeBase, strategy: Strategy, verdict: str, likely: float, confidence: str
-) -> None:
-    engine = Says("Mayor Lila Ortega opened the bridge.", verdict, likely)
-    answer = asked(OPENED, FrozenModel(engine), options=replace(ALL, strategy=strategy))
-    assert (answer.supported, answer.confidence) == (True, confidence)
-    assert replay(answer.receipt, FrozenModel(engine), base).identical
-    assert [prompt.question.endswith(IS_STATED) for prompt in engine.prompts] == [False, True, False]
-
-
-@pytest.mark.parametrize(
-    "text", ["The zeppelin was late.", ABSTENTION, "Mayor Lila Ortega opened it. The answer is yes."]
-)
-def test_a_model_is_not_asked_about_an_answer_that_its_word_would_not_support(
-    asked: partial[Answer], text: str
-) -> None:
-    engine = Says(text)
-    assert asked(OPENED, FrozenModel(engine), options=ALL).confidence != "supported"
-    assert len(engine.prompts) == 1
-
-
-@pytest.mark.parametrize(
-    ("stated", "confidence"),
-    [("surely", "supported"), ("perhaps", "check it"), ("hardly", "not found")],
-)
+@pytest.mark.parametrize(("stated", "confidence"), [(0.95, "supported"), (0.4, "likely"), (0.1, "not found")])
 @pytest.mark.parametrize("strategy", ["checked", "parallel"])
 def test_a_model_with_a_probe_declines_what_is_hardly_stated_and_is_asked_once(
-    asked: partial[Answer], base: KnowledgeBase, strategy: Strategy, stated: Stated, confidence: str
+    asked: partial[Answer], base: KnowledgeBase, strategy: Strategy, stated: float, confidence: str
 ) -> None:
-    engine = Says("Mayor Lila Ortega opened the bridge.", stated=stated)
+    engine = Says("Mayor Lila Ortega opened the bridge.", stated)
     answer = asked(OPENED, FrozenModel(engine), options=replace(ALL, strategy=strategy))
     declined = confidence == "not found"
     assert (answer.confidence, answer.abstained, bool(answer.closest)) == (confidence, declined, declined)
     assert len(engine.prompts) == 1
     assert replay(answer.receipt, FrozenModel(engine), base).identical
     forced = asked(OPENED, FrozenModel(engine), options=replace(ALL, strategy="together"))
-    assert forced.confidence == "check it"
+    assert not forced.abstained
 
 
 def test_nothing_near_the_question_is_an_abstention_without_reading(
@@ -196,7 +177,7 @@ def test_nothing_near_the_question_is_an_abstention_without_reading(
 def test_closed_book_reads_nothing_and_says_so() -> None:
     answer = ask("What is the capital of France?", FrozenModel(Says("Paris.")))
     assert (answer.answer, answer.passages, answer.citations) == ("Paris.", (), ())
-    assert (answer.supported, answer.abstained, answer.confidence) == (False, False, "check it")
+    assert (answer.certainty, answer.abstained, answer.confidence) == (None, False, "check it")
     assert (answer.receipt.strategy, answer.receipt.knowledge_base) == ("closed-book", None)
     assert "memory" in answer.notes[0]
 

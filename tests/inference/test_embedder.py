@@ -151,7 +151,7 @@ def test_int8_vectors_are_near_those_of_the_file_as_it_is(embedder_reference: Mo
     exact = onnx.int8_is_exact(opened_graph((onnx.DATA / onnx.INT8_TEST).read_bytes(), {}))
     found = []
     for signed in (False, True)[: 1 + exact]:
-        tensors = onnx.int8_tensors(file.read_bytes(), {}, signed=signed)
+        tensors = onnx.int8_tensors(file.read_bytes(), signed=signed)
         found.append(
             vectors_of(opened_graph((onnx.DATA / onnx.GRAPHS[signed]).read_bytes(), tensors), embedder_reference)
         )
