@@ -338,8 +338,7 @@ def cite(text: str, question: str, reading: Reading, embedder: Embedder) -> Answ
 def signals_of(quoted: AnswerSupport, completion: Completion) -> Signals:
     """What shows of an answer whether it is right."""
     scores = [each.score for each in quoted.sentences] or [0.0]
-    mean = math.fsum(scores) / len(scores)
-    return Signals(min(scores), mean, quoted.asked, completion.stated, completion.least_logprob)
+    return Signals(math.fsum(scores) / len(scores), quoted.asked, completion.stated, completion.least_logprob)
 
 
 def how_certain(text: str, quoted: AnswerSupport, completion: Completion) -> tuple[float, Confidence]:

@@ -27,12 +27,12 @@ MEANING: Mapping[Confidence, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Signals:
-    """`backed`: the least support that a sentence has from its quote, and `mean_backed` their mean. `asked`: the share of the question's words around the quotes. `stated`: how likely the passages
-    state an answer, by the model's probe. `least_logprob`: of the answer's tokens. The last two are None where the model does not tell.
+    """`backed`: how well the quotes back the sentences, on average. `asked`: the share of the question's words around the quotes.
+    `stated`: how likely the passages state an answer, by the model's probe. `least_logprob`: of the answer's tokens. The last two are None where the
+    model does not tell.
     """
 
     backed: float
-    mean_backed: float
     asked: float
     stated: float | None = None
     least_logprob: float | None = None

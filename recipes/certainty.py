@@ -17,6 +17,7 @@ import itertools
 import json
 import zlib
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 from openbook.certainty import FITS, Fit
 
 DATA = Path(__file__).parent / "data"
-TEXT = ("backed", "mean_backed", "asked")
+TEXT = ("backed", "asked")
 SIGNALS = {"probed": (*TEXT, "stated", "least_logprob"), "other": TEXT}
 SUPPORTED, LIKELY = 0.9, 0.6
 FEWEST = 10  # answers that a limit may rest on
@@ -104,9 +105,8 @@ def limit(likely: NDArray[np.float64], right: NDArray[np.bool_], share: float) -
 
 
 def draw(likely: NDArray[np.float64], right: NDArray[np.bool_], file: Path) -> None:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5, 5), layout="constrained")
+    import_module("matplotlib").use("Agg")
+    figure = import_module("matplotlib.pyplot").figure(figsize=(5, 5), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="0.7", linestyle="--")
     for low, high in itertools.pairwise(np.linspace(0, 1, 11)):

@@ -48,8 +48,8 @@ def asked(base: KnowledgeBase, embedder: HashEmbedder) -> partial[Answer]:
 @pytest.fixture(autouse=True)
 def fits(monkeypatch: pytest.MonkeyPatch) -> None:
     """By what the quote backs, and by the probe where there is one."""
-    plain = Fit(-2.0, {"backed": 4.0}, supported_from=0.7, likely_from=0.4)
-    probed = Fit(-6.0, {"backed": 4.0, "stated": 4.0}, supported_from=0.7, likely_from=0.4)
+    plain = Fit(-2.0, {"backed": 4.0}, supported_from=0.5, likely_from=0.4)
+    probed = Fit(-4.5, {"backed": 4.0, "stated": 4.0}, supported_from=0.6, likely_from=0.2)
     monkeypatch.setattr(certainty, "fits", lambda: {"probed": probed, "other": plain})
 
 
