@@ -5,8 +5,8 @@
 The files, `recipes/data/answers-*.jsonl.gz` by default, are what `recipes/answer_records.py` writes: for each answer the signals of
 `openbook.certainty`, whether it was right, and of what context or document it is. Prints the area under the curve of each signal and
 of the fit, and how far the fit is from calibrated (the mean difference of ten equal parts, weighted), parts of the contexts held out.
-An answer is called supported from the least certainty on from which at least `SUPPORTED` of the held-out answers are right, likely from `LIKELY`
-on. Writes `openbook/data/certainty.json` and, with `--diagram`, the diagram of reliability.
+An answer is called supported from the least certainty on from which at least `SUPPORTED` of the held-out answers are right, and likely from that
+on from which at least `LIKELY` of the others are. Writes `openbook/data/certainty.json` and, with `--diagram`, the diagram of reliability.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ def main() -> None:
     parser.add_argument("files", nargs="*", type=Path, default=sorted(DATA.glob("answers-*.jsonl.gz")))
     parser.add_argument("--diagram", type=Path)
     options = parser.parse_args()
-    rows = [json.loads(line) for file in options.files for line in gzip.decompress(file.read_bytes()).splitlines()]
+    lines = [(file.name, line) for file in options.files for line in gzip.decompress(file.read_bytes()).splitlines()]
+    rows = [json.loads(line) | {"file": name} for name, line in lines]
     right = np.array([row["right"] for row in rows])
     part = np.array([zlib.crc32(str(row["context"]).encode()) % PARTS for row in rows])
     fits: dict[str, dict[str, Any]] = {}
@@ -50,10 +51,15 @@ def main() -> None:
             weights, bias = fitted(x[part != number], right[part != number])
             likely[part == number] = probability(x[part == number] @ weights + bias)
         weights, bias = fitted(x, right)
-        limits = [limit(likely, right, share) for share in (SUPPORTED, LIKELY)]
+        surest = limit(likely, right, SUPPORTED)
+        others = likely < surest
+        limits = [surest, limit(likely[others], right[others], LIKELY)]
         fits[name] = asdict(Fit(round(bias, 4), dict(zip(signals, weights.round(4).tolist(), strict=True)), *limits))
         print(f"\n{name}: {len(rows)} answers, {right.sum()} right; area {area(likely, right):.3f}", end="")
         print(f", calibration error {calibration_error(likely, right):.3f}")
+        for file in options.files:
+            of = np.array([row["file"] == file.name for row in rows])
+            print(f"  {file.name}: {of.sum()} answers, {right[of].sum()} right, area {area(likely[of], right[of]):.3f}")
         for i, signal in enumerate(signals):
             print(f"  {signal:<14} area {area(x[:, i], right):.3f}, weight {weights[i]:+.2f}")
         for word, low, high in (

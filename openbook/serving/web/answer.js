@@ -7,9 +7,9 @@ import { server } from "./server.js";
 
 const NAMES = { open: "From documents", closed: "From memory" };
 const CONFIDENCE = {
-  "supported": ["Supported", "good", "The quoted passages say it."],
-  "likely": ["Likely", "good", "The quotes are near; read them before you rely on it."],
-  "check it": ["Check it", "doubtful", "It may be wrong; compare it with the quotes."],
+  "supported": ["Supported", "good", "Answers with such signs were right nine times in ten."],
+  "likely": ["Likely", "good", "Answers with such signs were right six times in ten; read the quotes."],
+  "check it": ["Check it", "doubtful", "Answers with such signs were mostly wrong; compare it with the quotes."],
   "not found": ["Not found", "", "The passages that were read do not say it."],
 };
 const NO_LOG = "This server keeps no receipts to replay from. Start it with: openbook serve --receipts FOLDER";
