@@ -81,4 +81,4 @@ def test_every_command_does_what_it_says(
         monkeypatch.delenv("OPENBOOK_MODEL")
         capsys.readouterr()
         assert run(["ask", *shlex.split(commands("README")[0].partition("openbook ask ")[2])]) == 0
-        assert "28 days" in capsys.readouterr().out
+        assert "€750" in capsys.readouterr().out

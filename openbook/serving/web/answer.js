@@ -41,12 +41,12 @@ export function finish({ root, text, state, below }, answer, place) {
     }, String(i + 1))));
   }
   const notes = [
-    ...(meaning ? [meaning] : []),
     ...answer.closest.map((citation) => `Closest in your documents: “${citation.quote}” (${baseName(citation.document)})`),
     ...answer.notes,
     ...answer.warnings,
   ];
   below.replaceChildren(
+    meaning ? el("p", { class: "soft" }, meaning) : "",
     ...notes.map((note) => el("p", { class: "note" }, note)),
     madeBy(answer.receipt, answer.timings?.total_s),
     receiptDetails(answer.receipt),
