@@ -40,8 +40,7 @@ from openbook.knowledge.docs_cache import for_documents
 from openbook.parallel import Cancelled, never
 from openbook.prompts import reading_prompt
 from openbook.records import Completion, Decoding, Hit, ModelIdentity, Passage, Prompt
-from openbook.training.reader_objective import WordIndex
-from recipes.answerability import NEIGHBOURS, OFTEN, PASSAGES, SHARES, asked_about, lines_of_one_passage, place_of
+from recipes.answerability import SHARES, drawn
 
 MAX_TOKENS, MAX_PROMPT_TOKENS = 160, 1_700
 LONG = ("medicine", "long")  # kinds whose accepted answers are whole paragraphs, by which nothing is judged
@@ -127,28 +126,10 @@ def reading(engine: RecordingEngine, count: int, done: set[str]) -> Iterator[dic
 
 def contexts(count: int) -> Iterator[tuple[str, list[tuple[str, str]], dict[str, list[str]]]]:
     """(kind, (place, text) of each passage, questions with their accepted answers, none where no passage has one). Always the same."""
-    by_kind: dict[str, list[Any]] = {}
-    for line in lines_of_one_passage():
-        by_kind.setdefault(line.kind, []).append(line)
     shares = {kind: share for kind, share in SHARES.items() if kind not in LONG}
-    indexes = {kind: WordIndex([f"{line.title} {line.passage}" for line in by_kind[kind]]) for kind in shares}
-    chance = random.Random("certainty")
-    while count:
-        (kind,) = chance.choices(list(shares), list(shares.values()))
-        lines = by_kind[kind]
-        first = chance.choice(lines)
-        query = f"{chance.choice(first.questions).question} {first.title}"
-        found = [line for i in indexes[kind].best(query, NEIGHBOURS + 1) if (line := lines[i]) is not first]
-        near = [first, *found] if chance.random() < 0.6 else [*found, first]
-        (size,) = chance.choices(PASSAGES, OFTEN)
-        read, unread = near[:size], near[size:]
-        chance.shuffle(read)
-        asked = asked_about(read, sorted(unread, key=lambda line: line is not first), chance)
+    for kind, placed, asked, read in drawn(random.Random("certainty"), count, shares, 0.6):
         accepted = {each.question: list(each.answers) for line in read for each in line.questions}
-        if asked:
-            count -= 1
-            placed = [(place_of(line.title, chance), line.passage) for line in read]
-            yield kind, placed, {q: accepted.get(q, []) if is_stated else [] for q, is_stated in asked.items()}
+        yield kind, placed, {q: accepted.get(q, []) if is_stated else [] for q, is_stated in asked.items()}
 
 
 def natural(engine: RecordingEngine, documents: Path, half: str, done: set[str]) -> Iterator[dict[str, Any]]:

@@ -19,7 +19,7 @@ import json
 import random
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from itertools import chain
@@ -110,18 +110,28 @@ def collected(
 
 def contexts(count: int) -> Iterator[list[tuple[Prompt, bool]]]:
     """Questions about the same passages, each with whether they state the answer. The same at each call."""
+    for _, placed, asked, _ in drawn(random.Random("answerability"), count, SHARES, 0.5):
+        yield [(reading_prompt(question, placed), is_stated) for question, is_stated in asked.items()]
+
+
+def drawn(
+    chance: random.Random, count: int, shares: Mapping[str, int], first_read: float
+) -> Iterator[tuple[str, list[tuple[str, str]], dict[str, bool], list[PassageLine]]]:
+    """(kind, (place, text) of what is read, the questions asked about it with whether it states the answer, the lines that are read).
+
+    `shares`: how often each kind is drawn; `first_read`: how often the passage is read that the others were found for.
+    """
     by_kind: defaultdict[str, list[PassageLine]] = defaultdict(list)
     for line in lines_of_one_passage():
         by_kind[line.kind].append(line)
-    indexes = {kind: WordIndex([f"{line.title} {line.passage}" for line in by_kind[kind]]) for kind in SHARES}
-    chance = random.Random("answerability")
+    indexes = {kind: WordIndex([f"{line.title} {line.passage}" for line in by_kind[kind]]) for kind in shares}
     while count:
-        (kind,) = chance.choices(list(SHARES), list(SHARES.values()))
+        (kind,) = chance.choices(list(shares), list(shares.values()))
         lines = by_kind[kind]
         first = chance.choice(lines)
         query = f"{chance.choice(first.questions).question} {first.title}"
         found = [line for i in indexes[kind].best(query, NEIGHBOURS + 1) if (line := lines[i]) is not first]
-        near = [first, *found] if chance.random() < 0.5 else [*found, first]  # in every second one it is not read
+        near = [first, *found] if chance.random() < first_read else [*found, first]
         (size,) = chance.choices(PASSAGES, OFTEN)
         read, unread = near[:size], near[size:]
         chance.shuffle(read)
@@ -129,7 +139,7 @@ def contexts(count: int) -> Iterator[list[tuple[Prompt, bool]]]:
         placed = [(place_of(line.title, chance), line.passage) for line in read]
         if asked:
             count -= 1
-            yield [(reading_prompt(question, placed), is_stated) for question, is_stated in asked.items()]
+            yield kind, placed, asked, read
 
 
 def single_passages(count: int) -> Iterator[list[tuple[Prompt, bool]]]:
