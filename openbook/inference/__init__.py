@@ -15,7 +15,7 @@ too.
 * `passage_selection`  which passage a trained reader answers from
 * `answerability`      whether the passages state the answer, by what a layer gives while llama.cpp computes
 * `trial`              the first load of a foreign file, in a process of its own
-* `embedder`           text to vectors; `support` on it: whether a passage supports a sentence
+* `embedder`           text to vectors
 """
 
 from __future__ import annotations

@@ -50,7 +50,8 @@ class AnswerabilityProbe:
 
     @property
     def digest(self) -> Digest:
-        return sha256_hex(canonical_json(asdict(self)))
+        # Receipts name the probe from when it had a second limit, which decided nothing about what the model writes.
+        return sha256_hex(canonical_json(asdict(self) | {"supports_from": 0.9}))
 
     def probability(self, state: NDArray[np.float32]) -> float:
         """`state`: float32 [width]."""
