@@ -166,15 +166,15 @@ def ask(
     word: Confidence = "check it"
     if base is not None and embedder is not None and abstained:
         nearest, word = closest(question, [hit.passage for hit in reading.hits], embedder.embed_passages), "not found"
-    elif base is not None and embedder is not None and completion is not None:
+    elif base is not None and embedder is not None:
         quoted = cite(text, question, reading, embedder)
-        sure, word = how_certain(text, quoted, completion)
+        sure, word = how_certain(text, quoted, reading)
     declared = found.editions.notes(quoted.citations) if found.editions is not None else []
 
     receipt = _receipt(
         question, text, reading, model, decoding, options.instruction, base, found.version, scope, reranker
     )
-    receipt = replace(receipt, certainty=sure, confidence=word).sealed()
+    receipt = replace(receipt, certainty=sure, confidence=word if base else "").sealed()
     return Answer(
         question=question,
         answer=text,
@@ -341,12 +341,15 @@ def signals_of(quoted: AnswerSupport, completion: Completion) -> Signals:
     return Signals(math.fsum(scores) / len(scores), quoted.asked, completion.stated, completion.least_logprob)
 
 
-def how_certain(text: str, quoted: AnswerSupport, completion: Completion) -> tuple[float, Confidence]:
-    """(how likely the answer is right, the word for it)."""
-    sure, word = certainty(signals_of(quoted, completion))
-    # What was cut off, or ends before the list that it announces, does not say what it was asked for.
-    is_whole = not _cut_short(completion) and not text.endswith(":")
-    return sure, word if is_whole else "check it"
+def how_certain(text: str, quoted: AnswerSupport, reading: Reading) -> tuple[float | None, Confidence]:
+    """(how likely the answer is right, the word for it). Nothing was measured of overviews.
+
+    What was cut off, or ends before the list that it announces, does not say what it was asked for.
+    """
+    completion = reading.completion
+    if completion is None or reading.strategy in KINDS or _cut_short(completion) or text.endswith(":"):
+        return None, "check it"
+    return certainty(signals_of(quoted, completion))
 
 
 def answer_again(

@@ -18,10 +18,10 @@ from openbook.records import Confidence
 
 FITS = Path(__file__).parent / "data" / "certainty.json"
 MEANING: Mapping[Confidence, str] = {
-    "supported": "Answers with such signs were right nine times in ten.",
-    "likely": "Answers with such signs were right six times in ten; read the quotes.",
-    "check it": "Answers with such signs were mostly wrong; compare it with the quotes.",
-    "not found": "The passages that were read do not say it.",
+    "supported": "Of answers that measured like this one nine in ten were right.",
+    "likely": "It is more likely right than wrong; read the quotes first.",
+    "check it": "Compare it with the quotes before you rely on it.",
+    "not found": "Nothing that was read seems to say it.",
 }
 
 

@@ -270,6 +270,10 @@ def print_answer(answer: Answer, live: LiveAnswer | None = None) -> None:
         only = "" if any(_within(each, citation) for each in backing) else ", only near"
         say(Text.assemble("\n", (f"[{number}] {_place(citation)}", "cyan"), (only, "yellow")))
         say(_quote_in_context(citation, passages.get(citation.passage_id)), indent=4)
+    for sentence in answer.sentences:
+        if sentence.support == "none":
+            part = answer.answer[sentence.start : sentence.end]
+            say(f"\nCould not be matched with a passage: {_flat(part)}", "yellow")
     for remark in answer.notes:
         say(f"\n{remark}", "yellow")
     if answer.closest:

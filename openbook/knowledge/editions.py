@@ -1,19 +1,21 @@
 """Which documents were replaced or are not in force, by what they declare. No text is compared and no sentence is judged.
 
-They declare it in metadata (the parsers' `EDITION_KEYS`), or by a folder `archive` or `archived`: its file was replaced by the one of that
-name outside, in or below the folder that holds the archive. A name that fits several documents means the one in the folder
-of the document that says it, or nothing; a circle means nothing.
+They declare it in metadata (the parsers' `EDITION_KEYS`), or by a folder `archive` or `archived`: its file was replaced by the one of that name
+outside, in or below what holds the archive. A name of several documents means the one beside, or nothing; so does a circle.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from openbook.records import Citation, Hit, Metadata
 
+MAX_NAMES = 20  # in one field
 NOT_IN_FORCE = frozenset("superseded withdrawn archived obsolete deprecated draft rejected".split())  # as a `status`
 _NUMBERED = ("number", "id", "pep", "rfc")  # the fields in which a document declares its number
 _ARCHIVED = re.compile(r"(.*/|)archived?/(?:.*/)?([^/]+)", re.IGNORECASE)  # what holds the archive; the file's name
@@ -25,9 +27,8 @@ class DocumentHead(NamedTuple):
     metadata: Metadata
 
     def declared(self, *keys: str) -> list[str]:
-        """The values of these fields; commas separate several."""
         values = [value if isinstance(value, tuple) else (value,) for key, value in self.metadata if key in keys]
-        return [part.strip() for value in values for item in value for part in str(item).split(",") if part.strip()]
+        return [part for value in values for item in value for part in map(str.strip, str(item).split(",")) if part]
 
     def names(self) -> set[str]:
         """What a declaration may call it: the end of its path, its file name without suffix, its title, its number."""
@@ -70,23 +71,23 @@ def editions(question: str, hits: Sequence[Hit], heads: Mapping[str, DocumentHea
     involved = left_out.union(*(marks[path].newer for path in left_out))
     moved = iter(sorted((i for i, each in enumerate(holders) if each & involved), key=lambda i: holders[i] <= left_out))
     order = [next(moved) if each & involved else i for i, each in enumerate(holders)]
-    current = tuple(hits[i] for i in order if not holders[i] <= left_out)
-    return Editions(tuple(hits[i] for i in order), current, left_out, marks)
+    ordered = [(hits[i], holders[i] <= left_out) for i in order]
+    return Editions(tuple(h for h, _ in ordered), tuple(h for h, out in ordered if not out), left_out, marks)
 
 
 def find_marks(heads: Mapping[str, DocumentHead]) -> dict[str, Edition]:
-    """The documents of which something is declared, by path."""
-    after = links = _links(heads)
-    for _ in links:  # also what replaced the newer ones
-        after = {path: links[path].union(*(after[newer] for newer in links[path])) for path in links}
-    titles = [head.title for head in heads.values()]
-    shown = {path: f'"{head.title if titles.count(head.title) == 1 else path}"' for path, head in heads.items()}
+    links = _links(heads)
+    titles = Counter(head.title for head in heads.values())
+    shown = {path: f'"{head.title if titles[head.title] == 1 else path}"' for path, head in heads.items()}
     status = {path: NOT_IN_FORCE.intersection(map(str.casefold, heads[path].declared("status"))) for path in heads}
-    marks: dict[str, Edition] = {}
+    marks = dict[str, Edition]()
     for path, head in heads.items():
-        in_circle = path in after[path]
-        newest = sorted(p for p in after[path] if not (in_circle or links[p] or status[p]))
-        named = [] if in_circle else [f'"{name}"' for name in head.declared("superseded_by", "replaced_by")]
+        reached, waiting = set[str](), [path]  # what replaced it, and what replaced that
+        while waiting:
+            waiting += (new := links.get(waiting.pop(), set()) - reached)
+            reached |= new
+        newest = sorted(p for p in reached if not (path in reached or p in links or status[p]))
+        named = [] if path in reached else [f'"{name}"' for name in head.declared("superseded_by", "replaced_by")]
         by, until = " and ".join([shown[p] for p in newest] or named), ", ".join(head.declared("valid_until"))
         said = sorted(status[path] - {"superseded" if by else ""})
         said += [f"{what} {it}" for what, it in (("superseded by", by), ("valid until", until)) if it]
@@ -96,23 +97,30 @@ def find_marks(heads: Mapping[str, DocumentHead]) -> dict[str, Edition]:
 
 
 def _links(heads: Mapping[str, DocumentHead]) -> dict[str, set[str]]:
-    """What replaced each document, by its own word, the newer one's, or its folder."""
+    links, called = defaultdict[str, set[str]](set), defaultdict[str, list[str]](list)
+    for path, head in heads.items():
+        for name in head.names():
+            called[name].append(path)
 
     def meant(head: DocumentHead, *keys: str) -> set[str]:
-        names = [name.casefold().lstrip("./") for name in head.declared(*keys)]
-        fits = [[p for p in heads if p != head.path and name in heads[p].names()] for name in names]
+        names = {name.casefold().lstrip("./") for name in head.declared(*keys)[:MAX_NAMES]}
+        fits = [[path for path in called.get(name, ()) if path != head.path] for name in names]
         beside = [[p for p in paths if PurePosixPath(p).parent == PurePosixPath(head.path).parent] for paths in fits]
         return {paths[0] for paths in (*beside, *fits) if len(paths) == 1}
 
-    links = {path: meant(head, "superseded_by", "replaced_by") for path, head in heads.items()}
+    @cache
+    def outside(above: str, name: str) -> list[str]:
+        inside = (p for p in called.get(name, ()) if p.startswith(above))
+        return [p for p in inside if not _ARCHIVED.fullmatch(p, len(above))]
+
     for path, head in heads.items():
+        links[path] |= meant(head, "superseded_by", "replaced_by")
         for older in meant(head, "supersedes", "replaces"):
             links[older].add(path)
         if archived := _ARCHIVED.fullmatch(path):
-            outside = [p for p in heads if p.startswith(archived[1]) and not _ARCHIVED.fullmatch(p, archived.end(1))]
-            same = [p for p in outside if PurePosixPath(p).name == archived[2]]
+            same = outside(archived[1], archived[2].casefold())
             links[path].update(same if len(same) == 1 else ())
-    return links
+    return {path: newer for path, newer in links.items() if newer}
 
 
 def _numbers(*texts: str) -> set[str]:

@@ -29,6 +29,8 @@ _FENCE = re.compile(r"^[ \t]*```[^\n]*$", re.MULTILINE)
 _ROW = re.compile(r"\s*\|")
 _RULED = re.compile(r"[ \t]*\n[ \t]*\|[ \t:|-]+(?:\n|\Z)")
 _DIGIT = re.compile(r"\d")
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+_POINT = re.compile(r"(?<=\d)\.(?=\d)")
 # A logistic regression over 811 pairs of `recipes/support_data.py` and the development half of benchmarks/support_pairs.jsonl (docs/log.md).
 _BIAS, _WEIGHTS = -3.1, (1.3, 0.9, 2.3)
 
@@ -77,15 +79,16 @@ def quote(
     ("the excerpts state ...") do not count where no passage has them.
     """
     text = _Passages(question, passages, framing)
-    parts = [(start, end) for start, end in _parts(answer) if text.words(answer[start:end])]
-    sentences = [_MARKS.sub("", answer[start:end]) for start, end in parts]
+    unmarked = [(span, _MARKS.sub("", answer[slice(*span)])) for span in _parts(answer)]
+    parts = [(span, sentence) for span, sentence in unmarked if text.words(sentence)]
+    sentences = [sentence for _, sentence in parts]
     nearest = [text.nearest(sentence) for sentence in sentences]
     compared = list(dict.fromkeys([*sentences, *(run.text for runs in nearest for run in runs)]))
     vectors = dict(zip(compared, embed(compared), strict=True)) if embed and compared else {}
     citations: dict[tuple[str, int, int], Citation] = {}
     found: list[SentenceSupport] = []
     around = frozenset[str]()
-    for (start, end), sentence, runs in zip(parts, sentences, nearest, strict=True):
+    for ((start, end), sentence), runs in zip(parts, nearest, strict=True):
         if not runs:
             found.append(SentenceSupport(start, end, None, 0.0))
             continue
@@ -196,15 +199,20 @@ class _Passages:
                     around = words | topic | self.words(inside[0].header)
                     self.runs.append(_Run(passage, rank, inside, words, around))
         self._framing = self.words(framing) - counts.keys()
+        self._weights = dict[str, float]()
         self._counts, self._total = counts, sum(1 for run in self.runs if len(run.units) == 1)
 
     def words(self, text: str) -> frozenset[str]:
-        """The stems of the words that carry a meaning."""
-        return frozenset(self._stem(word) for word in query_words(text)) - self._framing
+        """The stems of the words that carry a meaning. "1,000" is "1000", and "3.5" one word that is not "5.3"."""
+        plain = _POINT.sub("p", _THOUSANDS.sub("", text))
+        return frozenset(self._stem(word) for word in query_words(plain)) - self._framing
 
     def weight(self, words: Iterable[str]) -> float:
         """A word weighs the more, the fewer sentences have it."""
-        return math.fsum(math.log(1 + (1 + self._total) / (1 + self._counts[word])) for word in sorted(words))
+        for word in words:
+            if word not in self._weights:
+                self._weights[word] = math.log(1 + (1 + self._total) / (1 + self._counts[word]))
+        return math.fsum(self._weights[word] for word in words)
 
     def share(self, words: frozenset[str], there: frozenset[str]) -> float:
         """Of the weight of `words`; 1 where there are none."""
@@ -232,10 +240,11 @@ class _Passages:
         )
 
     def likeness(self, sentence: str, run: _Run, cosine: float | None) -> float:
-        """From 0 to 1; 0 if none of the sentence's numbers stands there."""
+        """From 0 to 1; less than `BACKED` where a number of the sentence does not stand there."""
         numbers = frozenset(word for word in self.words(sentence) if _DIGIT.search(word))
         odds = _BIAS + math.fsum(w * x for w, x in zip(_WEIGHTS, self.features(sentence, run, cosine), strict=True))
-        return self.share(numbers, run.around | self.question) / (1 + math.exp(-odds))
+        there = 1.0 if numbers <= run.around else self.share(numbers, run.around) * BACKED
+        return there / (1 + math.exp(-odds))
 
     def _units(self, passage: Passage) -> list[_Unit]:
         text, header = passage.text, passage.header

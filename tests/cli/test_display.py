@@ -153,7 +153,7 @@ def test_a_quote_that_backs_nothing_is_only_near(capsys: pytest.CaptureFixture[s
 
 def test_a_sentence_without_a_quote_hides_no_passage_that_was_read(capsys: pytest.CaptureFixture[str]) -> None:
     text = shown(answered(("Zeppelins.", "none")), capsys)
-    assert text.startswith("Zeppelins.\n\nRead, but not cited:\n")
+    assert text.startswith("Zeppelins.\n\nCould not be matched with a passage: Zeppelins.\n\nRead, but not cited:\n")
 
 
 def test_what_did_not_go_in_is_told_with_advice_that_can_be_followed(capsys: pytest.CaptureFixture[str]) -> None:

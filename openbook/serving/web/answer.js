@@ -7,10 +7,10 @@ import { server } from "./server.js";
 
 const NAMES = { open: "From documents", closed: "From memory" };
 const CONFIDENCE = {
-  "supported": ["Supported", "good", "Answers with such signs were right nine times in ten."],
-  "likely": ["Likely", "good", "Answers with such signs were right six times in ten; read the quotes."],
-  "check it": ["Check it", "doubtful", "Answers with such signs were mostly wrong; compare it with the quotes."],
-  "not found": ["Not found", "", "The passages that were read do not say it."],
+  "supported": ["Supported", "good", "Of answers that measured like this one nine in ten were right."],
+  "likely": ["Likely", "good", "It is more likely right than wrong; read the quotes first."],
+  "check it": ["Check it", "doubtful", "Compare it with the quotes before you rely on it."],
+  "not found": ["Not found", "", "Nothing that was read seems to say it."],
 };
 const NO_LOG = "This server keeps no receipts to replay from. Start it with: openbook serve --receipts FOLDER";
 
@@ -42,6 +42,8 @@ export function finish({ root, text, state, below }, answer, place) {
   }
   const notes = [
     ...answer.closest.map((citation) => `Closest in your documents: “${citation.quote}” (${baseName(citation.document)})`),
+    ...answer.sentences.filter((each) => each.support === "none").map((each) =>
+      `Could not be matched with a passage: “${[...answer.answer].slice(each.start, each.end).join("")}”`),
     ...answer.notes,
     ...answer.warnings,
   ];
