@@ -101,7 +101,7 @@ def test_an_answer_stands_beside_its_source_and_is_replayed(with_receipts: Runni
     page = open_page(with_receipts)
     turn = ask(page)
     expect(turn.locator(".text")).to_contain_text(OPENED)
-    word, meaning = turn.locator(".state").inner_text().split(" · ")[0], turn.locator(".note").first
+    word, meaning = turn.locator(".state").inner_text().split(" · ")[0], turn.locator(".meaning")
     expect(turn.locator(".state")).to_have_text(re.compile(rf"^{word} · \d+ %$"))
     expect(meaning).to_have_text(MEANING[word.lower()])
     source = turn.get_by_role("complementary", name="Sources").locator(".source").first

@@ -48,7 +48,7 @@ export function finish({ root, text, state, below }, answer, place) {
     ...answer.warnings,
   ];
   below.replaceChildren(
-    meaning ? el("p", { class: "soft" }, meaning) : "",
+    meaning ? el("p", { class: "soft meaning" }, meaning) : "",
     ...notes.map((note) => el("p", { class: "note" }, note)),
     madeBy(answer.receipt, answer.timings?.total_s),
     receiptDetails(answer.receipt),
