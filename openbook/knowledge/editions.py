@@ -1,7 +1,7 @@
 """Which documents were replaced or are not in force, by what they declare. No text is compared and no sentence is judged.
 
 They declare it in metadata (the parsers' `EDITION_KEYS`), or by a folder `archive` or `archived`: its file was replaced by the one of that name
-outside, in or below what holds the archive. A name of several documents means the one beside, or nothing; so does a circle.
+outside, in or below what holds the archive. A name that several documents have means the one in the same folder; if there is none, nothing. A circle means nothing.
 """
 
 from __future__ import annotations
