@@ -6,7 +6,7 @@
 
 The questions and documents of `examples/natural`. An answer is right when it states every key fact of its question and
 none of the values that make it wrong; an unanswerable question is right when the answer is an abstention. A follow-up is
-searched for as the server does it (`conversation.condensed`).
+searched for as the server does it (`conversation.search_query`).
 
 --out      one JSON object an answer; a run goes on where it stopped
 --documents  ask the questions of `benchmarks/data/questions.jsonl` instead, each about the folder below FOLDER that it names as
@@ -26,6 +26,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import random
 import re
 import tarfile
 import unicodedata
@@ -37,10 +38,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.stored import default_embedder, opened
-from openbook.answer import Options, ask
+from openbook.answer import MIN_HITS, Options, ask, nearness
 from openbook.certainty import MEANING
 from openbook.config import load_settings
-from openbook.conversation import condensed
+from openbook.conversation import search_query
 from openbook.diagnosis.summary import share_of
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase
@@ -147,7 +148,11 @@ def row_of(question: Question, answer: Answer, folder: Path, strategy: str) -> d
         "id": question.id,
         "kind": question.kind,
         "verdict": judged(question, answer.answer, answer.abstained),
+        "question": question.question,
         "answer": answer.answer,
+        "sentences": [[each.start, each.end, each.citation, each.support] for each in answer.sentences],
+        "quotes": [[each.document, each.quote] for each in answer.citations],
+        "windows": [hit.passage.text for hit in answer.passages],
         "read": bool(question.facts) and found_within(question, answer.passages, folder)[0],
         "certainty": answer.certainty,
         "confidence": answer.confidence,
@@ -164,6 +169,11 @@ def found_within(question: Question, hits: Sequence[Hit], folder: Path) -> tuple
     return holds(text, question.stated), names <= {hit.passage.document for hit in hits}
 
 
+def nearest(base: KnowledgeBase, embedder: Embedder, query: str) -> float:
+    """The cosine of the nearest passage."""
+    return nearness(base.search(query, embedder, MIN_HITS)[1])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--half", choices=HALVES, default="development")
@@ -175,9 +185,11 @@ def main() -> None:
     options = parser.parse_args()
     settings, embedder = load_settings(), default_embedder()
     if options.documents:
-        asked = questions(options.half, OTHERS)[: options.limit]
+        asked = questions(options.half, OTHERS)
+        random.Random(options.half).shuffle(asked)  # so that the first ones are of all kinds
+        asked = asked[: options.limit]
         folders = {
-            corpus: options.documents.resolve() / corpus for corpus in dict.fromkeys(each.corpus for each in asked)
+            corpus: (options.documents / corpus).resolve() for corpus in dict.fromkeys(each.corpus for each in asked)
         }
     else:
         asked, folders = questions(options.half)[: options.limit], {"": unpacked(settings.cache_dir)}
@@ -206,8 +218,9 @@ def measure_retrieval(
     rows: list[tuple[Question, list[tuple[bool, bool]]]] = []
     for question in asked:
         if question.facts:
-            query = condensed(question.earlier, question.question)
-            _, hits = bases[question.corpus].search(query, embedder, max(FOUND), windows=True)
+            base = bases[question.corpus]
+            query = search_query(question.earlier, question.question, partial(nearest, base, embedder))
+            _, hits = base.search(query, embedder, max(FOUND), windows=True)
             within = [found_within(question, hits[:limit], folders[question.corpus]) for limit in FOUND]
             rows.append((question, within))
             first = next((limit for limit, (facts, _) in zip(FOUND, within, strict=True) if facts), None)
@@ -238,8 +251,7 @@ def measure_answers(
     rows = {row["id"]: row for row in rows_in(out, f"{model} {strategy}")}
     for question in asked:
         if question.id not in rows:
-            query = condensed(question.earlier, question.question)
-            given = answer(question.question, query=query, base=bases[question.corpus])
+            given = answer(question.question, earlier=question.earlier, base=bases[question.corpus])
             row = rows[question.id] = row_of(question, given, folders[question.corpus], strategy)
             if out:
                 with out.open("a", encoding="utf-8") as file:

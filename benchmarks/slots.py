@@ -189,7 +189,7 @@ def messages(wanted: argparse.Namespace, question: str, base: KnowledgeBase, emb
         _models[name] = opened(name)
     model, decoding = _models[name], Decoding(max_tokens=wanted.tokens)
     options = Options(WINDOWS, "together", decoding)
-    found = retrieve(question, model, base, embedder, options, query="", scope=Scope(), reranker=None)
+    found = retrieve(question, model, base, embedder, options, earlier=(), scope=Scope(), reranker=None)
     prompt = pack(question, found.hits, model, decoding)[1] if found.hits else None
     system, user = (prompt.system, "".join(prompt.passages) + prompt.question) if prompt else ("", question)
     told = [{"role": "system", "content": system}, {"role": "user", "content": user}]

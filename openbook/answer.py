@@ -18,6 +18,7 @@ from openbook import __version__
 from openbook.answer_text import TextPreview, says_nothing_found, tidied, tidy
 from openbook.certainty import Signals, certainty
 from openbook.config import STRATEGIES, Settings, Strategy
+from openbook.conversation import search_query
 from openbook.errors import ContextOverflow, QuestionError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
@@ -120,7 +121,7 @@ def ask(
     embedder: Embedder | None = None,
     options: Options = Options(),
     *,
-    query: str = "",
+    earlier: Sequence[str] = (),
     scope: Scope = UNLABELLED,
     reranker: Reranker | None = None,
     on_text: Callable[[str], None] | None = None,
@@ -129,7 +130,7 @@ def ask(
 ) -> Answer:
     """Answer `question` from what `scope` sees of `base`, or from the model alone without `base`.
 
-    A `base` needs its `embedder`. `query`: what to search for, where the question alone does not say it.
+    A `base` needs its `embedder`. `earlier`: the user's questions before this one, to which it may refer back.
     "Summarise FILE" and "compare FILE with FILE" are answered from whole documents, with `progress` for the parts read.
 
     Raises QuestionError, ContextOverflow, EngineError, KnowledgeError.
@@ -145,7 +146,7 @@ def ask(
     decoding = decoding_for(model, options.decoding)
     found = Retrieval(CLOSED_BOOK)
     if base is not None and embedder is not None:
-        found = retrieve(question, model, base, embedder, options, query=query, scope=scope, reranker=reranker)
+        found = retrieve(question, model, base, embedder, options, earlier=earlier, scope=scope, reranker=reranker)
     elif decoding.quote:
         raise QuestionError(
             "Without documents there is nothing to quote. Ask from documents, or without a verbatim quote."
@@ -201,7 +202,7 @@ def retrieve(
     embedder: Embedder,
     options: Options,
     *,
-    query: str,
+    earlier: Sequence[str],
     scope: Scope,
     reranker: Reranker | None,
 ) -> Retrieval:
@@ -213,8 +214,11 @@ def retrieve(
         version = base.kept_version(scope.as_of)
         hits, notes = windows_of([base.passages(document, version) for document in documents])
         return Retrieval(kind, version, hits, notes=notes)
-    version, found = ranked_hits(query or question, base, embedder, options, strategy, scope, reranker)
-    return Retrieval(strategy, version, near_enough(found.current[: options.passages or PASSAGES], options), found)
+    query = search_query(earlier, question, lambda text: nearness(base.search(text, embedder, MIN_HITS, scope)[1]))
+    version, found = ranked_hits(query, base, embedder, options, strategy, scope, reranker)
+    hits = near_enough(found.current[: options.passages or PASSAGES], options)
+    notes = [] if query == question else [f"Searched for together: {' / '.join(query.splitlines())}"]
+    return Retrieval(strategy, version, hits, found, notes)
 
 
 def ranked_hits(
@@ -236,6 +240,11 @@ def ranked_hits(
     version, hits = base.search(query, embedder, limit, scope, reranker, windows=strategy != "each")
     documents = {path for hit in near_enough(hits, options) for path in (hit.passage.document, *hit.passage.also_in)}
     return version, editions(query, hits, base.heads(documents, replace(scope, as_of=version)))
+
+
+def nearness(hits: Sequence[Hit]) -> float:
+    """The cosine of the nearest."""
+    return max((hit.similarity or 0.0 for hit in hits), default=0.0)
 
 
 def near_enough(hits: Sequence[Hit], options: Options) -> list[Hit]:

@@ -31,7 +31,6 @@ from benchmarks.natural_questions import OTHERS, judged, questions
 from benchmarks.stored import default_embedder, stored
 from openbook.answer import Options, Reading, ask, cite, final_answer, signals_of
 from openbook.config import load_settings
-from openbook.conversation import condensed
 from openbook.inference.answerability import probe_of
 from openbook.inference.frozen import FrozenModel
 from openbook.inference.kv_cache import KVCache
@@ -142,10 +141,9 @@ def natural(engine: RecordingEngine, documents: Path, half: str, done: set[str])
             if each.kind == "summary" or each.id in done:
                 continue
             if each.corpus not in bases:
-                opened = for_documents([documents / each.corpus], settings.cache_dir, embedder)[0]
+                opened = for_documents([(documents / each.corpus).resolve()], settings.cache_dir, embedder)[0]
                 bases[each.corpus] = stack.enter_context(closing(opened))
-            query = condensed(each.earlier, each.question)
-            given = ask(each.question, model, bases[each.corpus], embedder, Options.of(settings), query=query)
+            given = ask(each.question, model, bases[each.corpus], embedder, Options.of(settings), earlier=each.earlier)
             if given.abstained:
                 continue
             read = Reading("checked", given.passages, engine.last, given.passages)

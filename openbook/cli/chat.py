@@ -57,7 +57,6 @@ def chat(
     it, delete lines from it; give it again to go on. If its last line is a question, that is answered first. You type
     questions, or they come from standard input, one a line. Ctrl-D ends.
     """
-    from openbook.conversation import resolve_follow_up
     from openbook.prompts import checked_question
     from openbook.receipts import LOG_FILE, append_receipt
 
@@ -74,17 +73,12 @@ def chat(
         def answer(question: str, earlier: tuple[str, ...], *, in_transcript: bool = False) -> None:
             """`in_transcript`: the question is there already. The sources are shown after the answer was added to it."""
             question = checked_question(question)
-            meant = resolve_follow_up(opened.result(), earlier, question)
-            if meant.rewritten:
-                display.note(f"Understood as: {meant.question}")
-            elif meant.query != meant.question:
-                display.note(f"Searched for: {' / '.join(meant.query.splitlines())}")
-            asked = (meant.question, opened.result(), base, embedder, options)
+            asked = (question, opened.result(), base, embedder, options)
             with display.while_reading() as live:
-                found = openbook.ask(*asked, query=meant.query, scope=seen, on_text=live.show)
+                found = openbook.ask(*asked, earlier=earlier, scope=seen, on_text=live.show)
             if log is not None:
                 append_receipt(log, found.receipt)
-            add_exchange(path, question, meant.query, found, in_transcript=in_transcript)
+            add_exchange(path, question, found, in_transcript=in_transcript)
             display.print_answer(found, live)
 
         def answer_open_question() -> None:
@@ -136,7 +130,7 @@ class Turn:
     role: Literal["user", "assistant"]
     content: str
     abstained: bool = False
-    searched: str = ""
+    searched: str = ""  # what 0.1.0 wrote
     citations: tuple[dict[str, Any], ...] = ()
     receipt: str = ""
 
@@ -159,15 +153,13 @@ def read_transcript(path: Path) -> Transcript:
         return _parse(path.read_bytes() if path.exists() else b"", path)
 
 
-def add_exchange(path: Path, question: str, searched: str, answer: Answer, *, in_transcript: bool) -> None:
+def add_exchange(path: Path, question: str, answer: Answer, *, in_transcript: bool) -> None:
     """Add an answer and, unless that is `in_transcript` already, its question. Raises ConversationError, StorageError.
 
     The file is whole before and after; a new one can be read by nobody else.
     """
     citations = [{k: v for k, v in asdict(c).items() if k != "passage_id" and v} for c in answer.citations]
     answered: dict[str, Any] = {"role": "assistant", "content": answer.answer, "abstained": answer.abstained}
-    if searched.strip() != question.strip():
-        answered["searched"] = searched
     lines: list[dict[str, Any]] = [] if in_transcript else [{"role": "user", "content": question}]
     lines.append({**answered, "citations": citations, "receipt": answer.receipt.digest})
     with storage_errors(f"write {path}"):

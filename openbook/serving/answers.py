@@ -18,7 +18,6 @@ from fastapi.responses import StreamingResponse
 
 from openbook import knowledge
 from openbook.answer import CLOSED_BOOK, Options, ask
-from openbook.conversation import resolve_follow_up
 from openbook.knowledge import KnowledgeBase
 from openbook.prompts import checked_question
 from openbook.receipts import append_receipt
@@ -65,7 +64,7 @@ class Conversation:
         messages_before = sum(m.role in ("user", "assistant") and bool(m.text.strip()) for m in messages[:-1])
         return cls(last.text, turns, instruction, messages_before)
 
-    def warnings(self, *, closed_book: bool, trained: bool, rewritten: bool) -> list[str]:
+    def warnings(self, *, closed_book: bool, trained: bool) -> list[str]:
         """What is ignored of it, because the reader was `trained` on one instruction, or because it gets no passages."""
         found, length = [], len(self.instruction)
         if length and trained:
@@ -75,7 +74,7 @@ class Conversation:
         elif length > MAX_INSTRUCTION_CHARS:
             limit = f"the limit is {MAX_INSTRUCTION_CHARS:,}"
             found.append(f"The system message is ignored. It has {length:,} characters; {limit}.")
-        if closed_book and self.messages_before and not rewritten:
+        if closed_book and self.messages_before:
             found.append("The earlier turns are ignored. Without passages, the model gets only the last question.")
         return found
 
@@ -145,7 +144,7 @@ async def respond(
         if base is not None:
             scope = scope_of(base, call.caller, own.as_of, own.where, "openbook.as_of")
         answer = answered(call, conversation, base, scope, options, stop, show)
-        unused = conversation.warnings(closed_book=base is None, trained=trained, rewritten=answer.question != question)
+        unused = conversation.warnings(closed_book=base is None, trained=trained)
         values = {each.name: getattr(answer, each.name) for each in fields(answer)}
         if base is not None and not base.shows_all_to(call.caller.labels):
             values["timings"] = None  # they tell of documents that the caller may not see
@@ -174,14 +173,13 @@ def answered(
     service, began_ns, headers = call.service, time.time_ns(), call.request.headers
     mode = CLOSED_BOOK if base is None else "open-book"
     try:
-        meant = resolve_follow_up(call.model, conversation.turns, conversation.question, stop)
         answer = ask(
-            meant.question,
+            conversation.question,
             call.model,
             base,
             service.embedder if base else None,
             options,
-            query=meant.query,
+            earlier=conversation.turns,
             scope=scope,
             on_text=show,
             cancelled=stop,
@@ -197,8 +195,7 @@ def answered(
         stop.check()
     if (log := service.configuration.receipts) is not None:
         append_receipt(log, answer.receipt)
-    understood_as = (f"Understood as: {answer.question}",) if meant.rewritten else ()
-    return replace(answer, notes=(*understood_as, *answer.notes))
+    return answer
 
 
 def _options(service: Service, body: AnswerBody, limit: str) -> Options:

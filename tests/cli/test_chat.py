@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbook.cli import context, run
+from openbook.cli import run
 from openbook.cli.chat import FORMAT, Transcript, read_transcript
 from openbook.errors import ConversationError
-from openbook.testing import echo_model
 from tests.cli.conftest import TypeIn
 from tests.conftest import base_with
 
@@ -69,35 +67,35 @@ def test_what_is_said_stands_in_the_file_and_goes_on_with_it(
     assert [turn["role"] for turn in turns] == ["user", "assistant"] * 2
     assert turns[1]["content"].startswith("The ferry to Sandhavn leaves")
     assert turns[1]["citations"][0]["quote"] in FERRY
-    assert "searched" not in turns[3]
     assert path.stat().st_mode & 0o777 == 0o600
     before = path.read_bytes()
     assert chat("What does it cost?") == 0
     assert path.read_bytes().startswith(before)
-    assert lines_of(path)[-1]["searched"].endswith("Who opened the bridge of Lund?\nWhat does it cost?")
-    assert "Searched for: " in capsys.readouterr().err
+    assert [turn["role"] for turn in lines_of(path)[1:]] == ["user", "assistant"] * 3
 
 
-def test_a_follow_up_is_shown_as_it_was_understood_and_stands_in_the_file_as_it_was_typed(
-    chat: Chat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_follow_up_is_searched_for_with_the_question_before_it_which_is_told(
+    chat: Chat, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    alone = "What does the ferry to Sandhavn cost?"
-    monkeypatch.setattr(context, "model_opener", lambda *_, **__: partial(echo_model, otherwise=alone))
     assert chat("When does the ferry to Sandhavn leave?", "And what does it cost?") == 0
-    assert f"Understood as: {alone}" in capsys.readouterr().err
-    *_, question, answer = lines_of(tmp_path / "talk.jsonl")
-    assert question["content"] == "And what does it cost?"
-    assert answer["searched"] == alone
+    together = "Searched for together: When does the ferry to Sandhavn leave? / And what does it cost?"
+    assert together in everything(capsys)
+    assert lines_of(tmp_path / "talk.jsonl")[-2]["content"] == "And what does it cost?"
 
 
-def test_the_file_is_all_that_is_remembered(chat: Chat, tmp_path: Path) -> None:
+def everything(capsys: pytest.CaptureFixture[str]) -> str:
+    shown = capsys.readouterr()
+    return shown.out + shown.err
+
+
+def test_the_file_is_all_that_is_remembered(chat: Chat, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "talk.jsonl"
     path.write_text("\n".join([HEAD, ASKED, ANSWERED]))  # without a line feed at the end
     assert chat("What does it cost?") == 0
-    assert lines_of(path)[-1]["searched"] == "When does the ferry to Sandhavn leave?\nWhat does it cost?"
+    assert "Searched for together: When does the ferry to Sandhavn leave?" in everything(capsys)
     path.write_text(f"{HEAD}\n")
     assert chat("What does it cost?") == 0
-    assert "searched" not in lines_of(path)[-1]
+    assert "Searched for together" not in everything(capsys)
     path.write_text(f"{HEAD}\n\n{ASKED}\r\n")
     path.chmod(0o640)
     assert chat("Who opened the bridge of Lund?") == 0

@@ -107,17 +107,15 @@ TURNS = [
 ]
 
 
-def test_a_follow_up_is_answered_as_the_question_that_stands_alone(serve: Serve) -> None:
-    alone = "When does the ferry to Sandhavn leave on weekdays?"
+def test_a_follow_up_is_searched_for_with_the_question_before_it(serve: Serve) -> None:
     messages = [*TURNS, {"role": "user", "content": "And on weekdays?"}]
-    server = serve(echo_model(otherwise=alone))
+    server = serve()
     whole = answer_of(server.ask(messages))
-    assert whole["question"] == whole["receipt"]["question"] == alone
-    assert whole["notes"] == [f"Understood as: {alone}"]
-    assert whole["receipt"] == answer_of(server.ask(alone))["receipt"]
+    assert whole["question"] == whole["receipt"]["question"] == "And on weekdays?"
+    assert whole["notes"] == ["Searched for together: When does the ferry to Sandhavn leave? / And on weekdays?"]
+    assert answer_of(server.ask("And on weekdays?"))["notes"] == []
     closed = answer_of(server.ask(messages, model="echo:closed-book"))
-    assert closed["notes"] == [f"Understood as: {alone}", "From the model's memory alone; no document was read."]
-    assert closed["warnings"] == []
+    assert closed["warnings"] == ["The earlier turns are ignored. Without passages, the model gets only the last question."]
 
 
 def told(text: str, role: str = "system") -> list[dict[str, Any]]:
