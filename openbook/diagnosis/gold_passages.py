@@ -18,7 +18,6 @@ from openbook.diagnosis.scoring import NO_SPACES, keyboard_form, text_holds_any
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.scope import Scope
 from openbook.knowledge.sentences import sentence_spans
-from openbook.knowledge.values import accepted_value, same_value, stated_values
 from openbook.knowledge.words import is_function_word
 from openbook.records import Digest, Embedder, Hit, Passage
 
@@ -181,13 +180,8 @@ def answer_spans(text: str, answers: Sequence[str]) -> tuple[Span, ...]:
 
 
 def states_any(passage: Passage, answers: Sequence[str]) -> bool:
-    """Whether one of the answers stands in the passage or above it, in its words or as a value: "28 days", "twenty-eight days"."""
-    values = [value for value in map(accepted_value, answers) if value is not None]
-    return any(
-        text_holds_any(text, answers)
-        or any(same_value(stated, value) for stated in stated_values(text) for value in values)
-        for text in (passage.text, passage.title, *passage.headings)
-    )
+    """Whether one of the answers stands in the passage or above it."""
+    return any(text_holds_any(text, answers) for text in (passage.text, passage.title, *passage.headings))
 
 
 def places_of(text: str, answer: str) -> list[Span]:
