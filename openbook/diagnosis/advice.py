@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from openbook.diagnosis.run_log import Header
 from openbook.diagnosis.runner import DEPTH
 from openbook.diagnosis.summary import MISSES, ModelSummary, Share
 
@@ -42,7 +44,9 @@ def advice(summary: ModelSummary) -> tuple[Finding, ...]:
     for verdict, count in sorted(misses.items(), key=lambda each: -each[1]):
         if count:
             cause = _missed(summary, count) if verdict == "retriever_miss" else _CAUSES[verdict]
-            findings.append(Finding(f"{count / total:.0%} of the misses ({count} of {total}) {cause.what}", cause.do))
+            do = f"{_abstaining(summary.header)} {cause.do}" if verdict == "not_in_the_knowledge_base" else cause.do
+            what = f"{count / total:.0%} of the misses ({count} of {total}) {cause.what}"
+            findings.append(Finding(what, do.replace("{model}", shlex.quote(summary.name))))
     findings += _notes(summary, total)
     return tuple(findings)
 
@@ -66,25 +70,32 @@ def _percent(found: Share) -> str:
     return "no data" if found.share is None else f"{found.share:.0%} of {found.of}"
 
 
-_CAUSES = {
+_CAUSES = {  # {model}: the name of the model
     "distracted": Finding(
         "are distractions: the passage was given to the reader, and among others it did not answer from it.",
-        "Fewer passages (the setting `passages`) or a reranker are likely to help, and so is a reader trained beside wrong passages.",
+        "Fewer passages (the setting `passages`) are likely to help, and so is a reader trained beside wrong passages.",
     ),
     "reader_gap": Finding(
         "are reader gaps: with the right passage alone, the model does not give the answer.",
-        "Only a better reader helps: a larger model, or training on reading (openbook train). Training on the facts is not likely to, "
-        "and neither are more documents.",
+        "Only a better reader helps: a larger model (--model), or one trained on reading (openbook train RECIPE; it can train models of "
+        "the families llama and qwen2). Training on the facts is not likely to help, and neither are more documents.",
     ),
     "harmed_by_retrieval": Finding(
         "are harmed by retrieval: right alone, wrong with documents.",
-        "Look whether the documents contradict the accepted answers, and ask what needs no documents with --closed-book.",
+        "Look whether the documents contradict the accepted answers. Ask what needs no documents with openbook ask --closed-book --model {model}.",
     ),
     "not_in_the_knowledge_base": Finding(
         "are inventions: no passage holds the answer, and the model gave one all the same.",
-        "A reader trained to abstain, or ask --quote, is likely to help. Where the answer should be there, add the document.",
+        "Where the answer should be there, add the document.",
     ),
 }
+
+
+def _abstaining(header: Header) -> str:
+    """What makes an abstention likelier. Only a reader that reads each passage on its own can be held to verbatim quotes."""
+    if header.strategy == "each":
+        return "Verbatim quotes (openbook ask --quote --model {model}) are likely to help."
+    return "A reader trained to abstain is likely to help; the local model `reader` is one. It tells names, dates and numbers, and declines most other questions."
 
 
 def _missed(summary: ModelSummary, misses: int) -> Finding:
@@ -107,7 +118,7 @@ def _missed(summary: ModelSummary, misses: int) -> Finding:
     if deeper >= max(cut_off, nowhere):
         bound = ", as many as can lie side by side" if header.strategy == "parallel" else ""
         do = (
-            f"More passages (the setting `passages`{bound}) reach {deeper} of {misses}; they, a reranker or a stronger embedder are likely "
+            f"More passages (the setting `passages`{bound}) reach {deeper} of {misses}; they or a stronger embedder are likely "
             "to help. Training the reader is not."
         )
     else:

@@ -2,8 +2,9 @@
 
 By the question's gold span if it has one; by its quote if the document has changed (a passage need hold only a part of it).
 Without either, the passages that hold an accepted answer are looked for among the `LOOKED_THROUGH` best for the question, and
-for the question with each of the first accepted answers. Only those in documents that speak of what the question is about
-count, since the words of an answer ("Springfield", "two", "politician") stand in many that do not.
+for the question with each of the first accepted answers. Those in documents that speak of what the question is about come
+first. If there are none, any passage counts that holds an answer with a digit or of several words ("#670", "Ada Brandl"): one
+plain word ("Springfield", "two", "politician") stands in many that have nothing to do with the question.
 """
 
 from __future__ import annotations
@@ -14,11 +15,10 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from openbook.diagnosis.questions import Question
-from openbook.diagnosis.scoring import NO_SPACES, keyboard_form, text_holds_any
+from openbook.diagnosis.scoring import NO_SPACES, keyboard_form, plain_words, text_holds_any
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.scope import Scope
 from openbook.knowledge.sentences import sentence_spans
-from openbook.knowledge.values import accepted_value, same_value, stated_values
 from openbook.knowledge.words import is_function_word
 from openbook.records import Digest, Embedder, Hit, Passage
 
@@ -37,14 +37,14 @@ Span = tuple[int, int]
 class GoldPassages:
     """`hits`: passages that hold an answer, best first. `located`: by the gold `span`, its `quote`, or the `answers`.
 
-    `on_topic`: whether a passage is of a document that speaks of what the question is about.
+    `counts`: whether a passage that holds an answer counts, if the `answers` located it.
     """
 
     question: Question
     hits: tuple[Hit, ...] = ()
     located: str = ""
     spans: Mapping[Digest, tuple[Span, ...]] = field(default_factory=dict)
-    on_topic: Callable[[Passage], bool] = field(default=lambda passage: True, repr=False, compare=False)
+    counts: Callable[[Passage], bool] = field(default=lambda passage: True, repr=False, compare=False)
 
     def spans_in(self, passage: Passage) -> tuple[Span, ...]:
         """Where the answer stands in the passage's text, if it does.
@@ -52,7 +52,7 @@ class GoldPassages:
         If a span or quote located it, a passage with the same text in another document counts too.
         """
         if self.located == "answers":
-            return answer_spans(passage.text, self.question.answers) if self.on_topic(passage) else ()
+            return answer_spans(passage.text, self.question.answers) if self.counts(passage) else ()
         if not passage.parts:
             return self.spans.get(passage.digest, ())
         inside = [hit.passage for hit in self.hits if hit.passage.digest in passage.parts]
@@ -108,6 +108,7 @@ class GoldFinder:
     def _by_answers(self, question: Question) -> GoldPassages:
         queries = [question.question]
         queries += [f"{question.question} {answer}" for answer in question.answers[:ANSWERS_LOOKED_FOR]]
+        telling = [each for each in question.answers if re.search(r"[ \d]", plain_words(keyboard_form(each)))]
         is_about, known = topic_of(question), dict[str, bool]()
 
         def on_topic(passage: Passage) -> bool:
@@ -117,10 +118,14 @@ class GoldFinder:
                 known[passage.document] = is_about(self._text(passage.document))
             return known[passage.document]
 
-        hits = [
-            h for h in self._search(queries) if text_holds_any(h.passage.text, question.answers) and on_topic(h.passage)
-        ]
-        return GoldPassages(question, tuple(hits[:MAX_PASSAGES]), "answers" if hits else "", on_topic=on_topic)
+        def holds_telling(passage: Passage) -> bool:
+            return text_holds_any(passage.text, telling)
+
+        holding = [hit for hit in self._search(queries) if text_holds_any(hit.passage.text, question.answers)]
+        for counts in (on_topic, holds_telling):
+            if hits := tuple(hit for hit in holding if counts(hit.passage)):
+                return GoldPassages(question, hits[:MAX_PASSAGES], "answers", counts=counts)
+        return GoldPassages(question)
 
     def _text(self, document: str) -> str:
         return self._base.text(document, self._scope.as_of) or ""
@@ -181,13 +186,8 @@ def answer_spans(text: str, answers: Sequence[str]) -> tuple[Span, ...]:
 
 
 def states_any(passage: Passage, answers: Sequence[str]) -> bool:
-    """Whether one of the answers stands in the passage or above it, in its words or as a value: "28 days", "twenty-eight days"."""
-    values = [value for value in map(accepted_value, answers) if value is not None]
-    return any(
-        text_holds_any(text, answers)
-        or any(same_value(stated, value) for stated in stated_values(text) for value in values)
-        for text in (passage.text, passage.title, *passage.headings)
-    )
+    """Whether one of the answers stands in the passage or above it."""
+    return any(text_holds_any(text, answers) for text in (passage.text, passage.title, *passage.headings))
 
 
 def places_of(text: str, answer: str) -> list[Span]:

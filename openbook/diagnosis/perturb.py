@@ -17,7 +17,6 @@ from typing import Literal, TypeAlias
 from openbook.diagnosis.gold_passages import states_any
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.scoring import text_holds_any
-from openbook.knowledge.values import MONTHS, SMALL_NUMBERS, TENS, WEEKDAYS
 from openbook.knowledge.words import is_function_word
 from openbook.records import Passage
 
@@ -27,8 +26,9 @@ MAX_TRIED = 24  # other values for one
 _MAX_NAMES = 500  # looked at in other texts
 _NAME_WORDS = 6
 _PARTICLES = frozenset("and the of de da di du la le van von der den".split())
-_UNITS = [*SMALL_NUMBERS][:10]
-_SPELLED = [*SMALL_NUMBERS, *(f"{ten}-{unit}" if unit != "zero" else ten for ten in TENS for unit in _UNITS)]  # 0 to 99
+_MONTHS = "january february march april may june july august september october november december".split()
+_WEEKDAYS = "monday tuesday wednesday thursday friday saturday sunday".split()
+_SPELLED = "two three four five six seven eight nine ten eleven twelve".split()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ def replaced(text: str, old: str, new: str) -> str:
 
 
 def accepted_after(change: Alteration, answers: Iterable[str]) -> tuple[str, ...]:
-    """What says the new value, in the ways that the accepted answers said the old one. Equal values are right anyway."""
+    """What says the new value, in the ways that the accepted answers said the old one."""
     accepted = [change.new]
     for answer in answers:
         if value_spans(answer, change.part):
@@ -169,8 +169,8 @@ def _other_day(old: str, random: Random) -> str:
 
 
 def _other_month(old: str, random: Random) -> str:
-    new = random.choice(MONTHS)
-    if old.lower() not in MONTHS:  # in short
+    new = random.choice(_MONTHS)
+    if old.lower() not in _MONTHS:  # in short
         new = new[:3] + "." * old.endswith(".")
     return _same_case(old, new)
 
@@ -191,11 +191,6 @@ def _other_digits(old: str, random: Random) -> str:
     return "".join(digits) + old[len(body) :]
 
 
-def _other_words(old: str, random: Random) -> str:
-    number = _SPELLED.index(old.lower().replace(" ", "-"))
-    return _same_case(old, _SPELLED[_similar_number(number, random)])
-
-
 def _similar_number(number: int, random: Random) -> int:
     """A number of about the same size; never 1, which has no plural."""
     first, last = next(each for each in ((2, 12), (13, 31), (32, 99)) if number <= each[1])
@@ -211,20 +206,19 @@ _OTHER: Mapping[str, Callable[[str, Random], str]] = {
     "month": _other_month,
     "month_number": lambda old, random: str(random.randint(1, 9 if len(old) == 1 else 12)).zfill(len(old)),
     "year": lambda old, random: str(int(old) + random.choice((-1, 1)) * random.randint(1, 30)),
-    "weekday": lambda old, random: _same_case(old, random.choice(WEEKDAYS)),
+    "weekday": lambda old, random: _same_case(old, random.choice(_WEEKDAYS)),
     "hour": _other_hour,
     "minute": lambda old, random: f"{5 * random.randrange(12):02d}",
     "digits": _other_digits,
-    "words": _other_words,
+    "words": lambda old, random: _same_case(old, random.choice(_SPELLED)),
 }
 
-_WHOLE_MONTHS = "|".join(month.capitalize() for month in MONTHS)
-_MONTH = rf"(?P<month>{_WHOLE_MONTHS}|(?:{'|'.join(month[:3].capitalize() for month in MONTHS)})\b\.?)"
+_WHOLE_MONTHS = "|".join(month.capitalize() for month in _MONTHS)
+_MONTH = rf"(?P<month>{_WHOLE_MONTHS}|(?:{'|'.join(month[:3].capitalize() for month in _MONTHS)})\b\.?)"
 _DAY = r"(?P<day>(?:[12]\d|3[01]|0?[1-9]))(?P<suffix>st|nd|rd|th)?"
 _YEAR = r"(?P<year>[12]\d{3})"
 _HOUR, _MINUTE = r"(?P<hour>[01]?\d|2[0-3])", r"(?P<minute>[0-5]\d)"
 _BOUND, _END = r"(?<![\w.,:/-])", r"(?![\w]|[.,:/-]\d)"
-_NUMBER_WORDS = "|".join(word.replace("-", "[- ]") for word in reversed(_SPELLED[1:]))
 _PATTERNS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
     ("date", re.compile(rf"{_BOUND}{_YEAR}-(?P<month_number>\d\d)-(?P<day>\d\d){_END}")),
     ("date", re.compile(rf"{_BOUND}(?P<day>\d\d?)[./](?P<month_number>\d\d?)[./]{_YEAR}{_END}")),
@@ -234,10 +228,10 @@ _PATTERNS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
     ("time", re.compile(rf"{_BOUND}{_HOUR}:{_MINUTE}(?!\w|:\d|[.,]\d)")),
     ("time", re.compile(rf"(?i){_BOUND}{_HOUR}(?:\.{_MINUTE})?(?=\s*(?:[ap]\.?m\b|o.clock))")),
     ("date", re.compile(r"(?:\A|(?<=in )|(?<=since )|(?<=by )|(?<=of ))(?P<year>(?:1[5-9]|20)\d\d)\Z")),
-    ("date", re.compile(rf"(?i)(?<!\w)(?P<weekday>{'|'.join(WEEKDAYS)})(?=s?(?!\w))")),
+    ("date", re.compile(rf"(?i)(?<!\w)(?P<weekday>{'|'.join(_WEEKDAYS)})(?=s?(?!\w))")),
     ("date", re.compile(rf"\A(?P<month>{_WHOLE_MONTHS})\Z")),
     ("number", re.compile(r"(?P<digits>\d+(?:[.,]\d+)*)(?P<suffix>(?:st|nd|rd|th)\b)?")),
-    ("number", re.compile(rf"(?i)(?<![\w-])(?P<words>{_NUMBER_WORDS})(?![\w-])")),
+    ("number", re.compile(rf"(?i)(?<![\w-])(?P<words>{'|'.join(_SPELLED)})(?![\w-])")),
 )
 
 
@@ -245,7 +239,7 @@ _PATTERNS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
 
 _NAME = re.compile(r"[^\W\d_][\w'’&-]*(?:[ ][^\W\d_][\w'’&-]*)*")
 _BEGINS_SENTENCE = re.compile(r"(?:\A|[.!?:;|#*\n>-])[\s\"'(]*\Z")
-_CALENDAR = frozenset({*MONTHS, *WEEKDAYS})
+_CALENDAR = frozenset({*_MONTHS, *_WEEKDAYS})
 
 
 def is_name(value: str) -> bool:

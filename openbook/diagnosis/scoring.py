@@ -15,22 +15,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from openbook.diagnosis.questions import Question
-from openbook.knowledge.values import LIMITS, Value, accepted_value, contradicts, same_value, stated_values
 from openbook.knowledge.words import is_function_word
 
 FEW = 10  # scores whose own spread says little
 LONG_ANSWER_WORDS = 6  # an accepted answer of more words is a sentence, which is not expected word for word
 ENOUGH_F1 = 0.6  # for those
 LEAST_OF_AN_ANSWER = 1 / 5  # of the words of the longer of two that are to be the same answer
-_YES, _NO = frozenset({"yes", "true"}), frozenset({"no", "not", "false"})
-_NEGATED = frozenset("not cannot cant dont doesnt didnt isnt arent wasnt werent wont never".split())
-# "anywhere from 2 to 100" says neither 2 nor 100.
-_VAGUE = re.compile(r"\b(?:anywhere|ranges?|ranging|var(?:y|ies)(?: \w+)?) (?:from|between)\b", re.IGNORECASE)
-# "I'm not sure" says neither yes nor no.
-_UNSURE = re.compile(
-    r"\b(?:not|dont|doesnt|cannot|cant|isnt|never)(?: \w+)? (?:know|sure|certain|clear|stated?|says?|said|tell|told|mention(?:ed)?|"
-    r"specif(?:y|ied)|given|determine)\b"
-)
+_YES_OR_NO = frozenset({"yes", "no", "true", "false"})
 _ARTICLE = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _MARK = rf"[{re.escape(string.punctuation)}]"
@@ -39,6 +30,7 @@ _LEADING_POINT = re.compile(r"(?<![\w.])\.(?=\d)")
 _BETWEEN_NO_DIGITS = re.compile(rf"(?<!\d){_MARK}|{_MARK}(?!\d)")
 _GRADE = re.compile(r"(?<![\w.])([A-Za-z])(\+\+|[+#-])(?![\w+#])")  # C++, B-
 _SIGNS = {"++": "plusplus", "+": "plus", "#": "sharp", "-": "minus"}
+_BELOW_ZERO = re.compile(r"(?<![^\s(])-(?=\d)")  # -5
 # The letter A in "Vitamin A" or "platform A is closed", where no article stands.
 _LETTER_A = re.compile(r"\b[Aa](?=\s*(?:[,;:!?)\]](?!\w)|\.?\s*$))|(?<=\w )A(?= [^\W_A-Z])")
 _FRACTION = re.compile("(\\d*)([¼½¾⅛⅜⅝⅞])")
@@ -55,10 +47,11 @@ def normalised(text: str) -> str:
 
 def plain_words(text: str) -> str:
     """As `normalised`, but what differs stays different: a mark between two digits stays ("1.5", "3-4"; not in "1,500"), as do
-    the signs of "C++" and "B-" and the letter of "Vitamin A".
+    the signs of "-5", "C++" and "B-" and the letter of "Vitamin A".
     """
     text = _LETTER_A.sub("lettera", text)
     text = _GRADE.sub(lambda found: found[1] + _SIGNS[found[2]], text)
+    text = _BELOW_ZERO.sub(_SIGNS["-"], text)
     text = text.casefold().replace("\u0307", "")
     text = _THOUSANDS.sub(lambda found: re.sub("[,']", "", found[0]), text)
     text = _BETWEEN_NO_DIGITS.sub("", _LEADING_POINT.sub("0.", text))
@@ -91,99 +84,33 @@ def squad_contains(answer: str, accepted: Sequence[str]) -> float:
     return float(any(words and f" {words} " in text for words in map(normalised, accepted)))
 
 
-def equal_value(answer: str, accepted: Sequence[str]) -> bool:
-    """Whether the answer states the number, date or time of day that an accepted answer is; in doubt not.
+def is_right(answer: str, question: Question) -> bool:
+    """Whether the words of an accepted answer stand in the answer, or enough of one that is a sentence; in doubt not.
 
-    `28 days` equals `twenty-eight days` and `28`, not `28 hours`; `30 April 2024` equals `30 April`, not the other way
-    round. An answer that states several values of one kind equals none, nor does one that disagrees with another of the
-    accepted answers.
+    Words that only repeat the question do not count: that Denmark, South Carolina is a town does not say where it is. To an
+    accepted "no" an answer must begin "No.", "No," or the like, or say "the answer is no".
     """
-    wanted = [value for value in map(accepted_value, accepted) if value is not None]
-    stated = stated_values(answer)
-    kinds = Counter(value.kind for value in stated)
-    alone = [value for value in stated if kinds[value.kind] == 1]
-    same = [value for value in alone if any(same_value(value, each) for each in wanted)]
-    return any(not any(contradicts(value, each) for each in wanted) for value in same)
-
-
-def yes_or_no(answer: str) -> str:
-    """Which of the two an answer says; empty when it says neither."""
-    words = normalised(answer).split()
-    if not words or words[:2] == ["no", "idea"]:
-        return ""
-    if words[0] in _YES | _NO:
-        return "yes" if words[0] in _YES else "no"
-    if _UNSURE.search(" ".join(words)):
-        return ""
-    if "yes" in words:
-        return "yes"
-    return "no" if not _NEGATED.isdisjoint(words) or "no" in words else ""
-
-
-def negated(text: str) -> bool:
-    """Whether a sentence says that something is not so, as far as one word tells."""
-    return not _NEGATED.isdisjoint(normalised(text).split()) or yes_or_no(text) == "no"
-
-
-def says_accepted(answer: str, accepted: Sequence[str]) -> bool:
-    """Whether the answer is or holds an accepted one, or states an equal value.
-
-    Words alone do not make it right if the value is another: `1.5` is not `15`, `more than 28 days` not `28 days`, and
-    `28 hours` does not hold `28` when `28 days` is accepted too; nor if only a range is said, `anywhere from 2 to 100`.
-    If yes, no or not is accepted, an answer is right that says the same; one that says it does not know says neither.
-    """
-    if equal_value(answer, accepted):
-        return True
-    wanted = [(each, accepted_value(each)) for each in accepted]
-    values = [value for _, value in wanted if value is not None]
-    for each, value in wanted:
-        if normalised(each) in _YES | _NO:
-            if yes_or_no(answer) == yes_or_no(each):
-                return True
-        elif says(answer, each) and (value is None or _agrees(answer, value, values)):
+    text, asked = keyboard_form(answer), [keyboard_form(wording) for wording in question.wordings]
+    for each in map(keyboard_form, question.answers):
+        if normalised(each) in _YES_OR_NO:
+            said = rf"(?:.*\banswer(?: is|:))?\W*{normalised(each)}\s*(?:[^\w\s]|$)"
+            right = re.match(said, answer, re.IGNORECASE | re.DOTALL) is not None
+        else:
+            right = text_holds_any(text, [each]) and not any(_only_repeats(text, each, wording) for wording in asked)
+        if right:
             return True
     return False
 
 
-def _agrees(answer: str, value: Value, accepted: Sequence[Value]) -> bool:
-    """Whether an answer that holds the words of an accepted value states no other in them."""
-    if _VAGUE.search(answer):
-        return False
-    stated = stated_values(answer)
-    near = [other for other in stated if other.core == value.core]
-    return not stated or any(
-        not any(contradicts(other, each) for each in accepted)
-        and (other.bound == value.bound or other.bound not in LIMITS)
-        for other in near
-    )
-
-
-def is_right(answer: str, question: Question) -> bool:
-    """Whether an answer is, holds or equals an accepted one (`says_accepted`), or says enough of one that is a sentence.
-
-    Words that only repeat the question do not count: that Denmark, South Carolina is a town does not say where it is.
-    """
-    text, accepted = keyboard_form(answer), [keyboard_form(each) for each in question.answers]
-    asked = [plain_words(keyboard_form(wording)).split() for wording in question.wordings]
-    accepted = [each for each in accepted if not any(_only_repeats(text, each, words) for words in asked)]
-    return says_accepted(text, accepted) or any(_says_loosely(text, each) for each in accepted)
-
-
-def _only_repeats(text: str, accepted: str, question: Sequence[str]) -> bool:
+def _only_repeats(text: str, accepted: str, question: str) -> bool:
     """Whether the accepted words stand in the text, each time beside a telling word that they stand beside in the question."""
-    wanted, words = plain_words(accepted).split(), plain_words(text).split()
-    beside = _neighbours(question, wanted)
-    found = _neighbours(words, wanted)
-    return bool(beside and found) and all(
+    wanted = plain_words(accepted)
+    around = re.compile(rf"(?<!\S)(?:(\S+) )?{re.escape(wanted)}(?= (\S+)|$)")
+    found, beside = around.findall(plain_words(text)), around.findall(plain_words(question))
+    return bool(wanted and found and beside) and all(
         any(a and a == b and not is_function_word(a) for other in beside for a, b in zip(each, other, strict=True))
         for each in found
     )
-
-
-def _neighbours(words: Sequence[str], wanted: Sequence[str]) -> list[tuple[str, str]]:
-    """The words before and after each place where those that are wanted stand; an empty text for none."""
-    n, padded = len(wanted), ["", *words, ""]
-    return [(padded[i], padded[i + n + 1]) for i in range(len(words) - n + 1) if n and list(words[i : i + n]) == wanted]
 
 
 def text_holds_any(text: str, accepted: Sequence[str]) -> bool:
@@ -194,7 +121,7 @@ def text_holds_any(text: str, accepted: Sequence[str]) -> bool:
 
 def _says_loosely(text: str, accepted: str) -> bool:
     """Whether the text holds the letters of an accepted answer in a script without spaces; or of one that is a whole sentence most of
-    its words, all its values, and the same "not".
+    its words and all its numbers.
     """
     if not text.strip() or not accepted.strip():
         return False
@@ -202,8 +129,12 @@ def _says_loosely(text: str, accepted: str) -> bool:
         return _has_letters(text.casefold(), accepted.strip().casefold())
     if len(accepted.split()) <= LONG_ANSWER_WORDS or token_f1(text, [accepted]) < ENOUGH_F1:
         return False
-    values = {value.core for value in stated_values(text)}
-    return negated(text) == negated(accepted) and all(value.core in values for value in stated_values(accepted))
+    return _numbers(accepted) <= _numbers(text)
+
+
+def _numbers(text: str) -> set[str]:
+    """Its words with a digit: "28", "09:40", "hp3"."""
+    return set(re.findall(r"[a-z]*\d[a-z\d.,:/^-]*", plain_words(text)))
 
 
 def _has_letters(text: str, wanted: str) -> bool:
@@ -222,26 +153,28 @@ def _is_digit(letter: str) -> bool:
 
 
 def keyboard_form(text: str) -> str:
-    """Compatible characters as one (NFKC), quotes and dashes as they are typed, digits in one group, fractions as decimals, and
-    the punctuation of other scripts as spaces.
+    """Compatible characters as one (NFKC), quotes and dashes as they are typed, digits in one group, fractions as decimals, signs
+    such as "€" as words of their own, and the punctuation of other scripts as spaces.
     """
     if text.isascii():
         return text
     text = _GROUPED.sub("", text.translate(_AS_TYPED))
     text = _FRACTION.sub(lambda found: f"{int(found[1] or 0) + unicodedata.numeric(found[2]):g}", text)
     text = _RAISED.sub(lambda found: f"^{found[1]}", text)
-    text = unicodedata.normalize("NFKC", text)
-    return "".join(" " if not c.isascii() and unicodedata.category(c)[0] == "P" else c for c in text)
+    kinds = ((c, "" if c.isascii() else unicodedata.category(c)[0]) for c in unicodedata.normalize("NFKC", text))
+    return "".join({"P": " ", "S": f" {c} "}.get(kind, c) for c, kind in kinds)
 
 
 def same_answer(one: str, other: str) -> bool:
-    """Whether the words of one stand in the other and are a good part of it, or say its value: "4" is not "on 4 May"."""
+    """Whether the words of one stand in the other and are a good part of it, and both have the same numbers: "4" is not "on 4 May
+    2024".
+    """
+    one, other = keyboard_form(one), keyboard_form(other)
     if not (text_holds_any(one, [other]) or text_holds_any(other, [one])):
         return False
-    values = [{value.core for value in stated_values(keyboard_form(each))} for each in (one, other)]
-    if all(values):
-        return not values[0].isdisjoint(values[1])
-    sizes = sorted(len(plain_words(keyboard_form(each)).split()) for each in (one, other))
+    if _numbers(one) and _numbers(other):
+        return _numbers(one) == _numbers(other)
+    sizes = sorted(len(plain_words(each).split()) for each in (one, other))
     return sizes[0] >= LEAST_OF_AN_ANSWER * sizes[1]
 
 

@@ -18,7 +18,7 @@ be deleted at any time.
 * `segments`                     the arrays of an index; `index_builder` makes them, `index_store` saves them, `index_cache` keeps them open,
                                  `shared_segments` and `blobs` share them between machines
 * `passages`                     rows to passages and windows; `tables`, `boilerplate`, `sentences`: the structure of a text; `pictures`: PDF pages
-* `quotes`                       the nearest words of passages to a sentence; `values`: the number or date that a short text states
+* `quotes`                       the nearest words of passages to a sentence
 * `editions`                     which documents were replaced or are not in force, by what they declare
 * `erasure`                      purging and its proof; `byte_search` looks for bytes. Outside the folder: `openbook.deletion`
 * `docs_cache`                   knowledge bases for `--docs`

@@ -19,6 +19,7 @@ TEXTS = {
     "docs/long.md": "# Players\n\nCorey Bramlet is one of them.\n\n"
     + "Nobody knows why. " * 60
     + "\n\nHis town is Wheatland.\n",
+    "docs/changes.md": "# Changes\n\nThe crash on start is gone, see #670. Two quays in North Bay froze.\n",
 }
 
 
@@ -49,6 +50,34 @@ def test_the_words_of_an_answer_count_where_the_question_is_spoken_of(
     found = finder.find(Question("q", question, answers))
     assert {Path(hit.passage.document).name for hit in found.hits} == documents
     assert found.located == ("answers" if documents else "")
+
+
+@pytest.mark.parametrize(
+    ("question", "answers", "found"),
+    [
+        ("Which issue did Ada Brandl open in Kilverry?", ("#670",), True),
+        ("Which issue did Ada Brandl open in Kilverry?", ("six hundred", "#670"), True),
+        ("Where does Ada Brandl live?", ("North Bay",), True),
+        ("How many ships does Ada Brandl own?", ("two",), False),
+        ("How many ships does Ada Brandl own?", ("two", "6"), False),
+        ("How many ships does Ada Brandl own?", ("two", "671"), False),
+    ],
+)
+def test_an_answer_with_a_digit_or_of_several_words_is_there_whatever_is_spoken_of(
+    finder: GoldFinder, question: str, answers: tuple[str, ...], found: bool
+) -> None:
+    gold = finder.find(Question("q", question, answers))
+    assert [Path(hit.passage.document).name for hit in gold.hits] == ["changes.md"] * found
+    assert gold.located == ("answers" if found else "")
+    marked = [hit.passage.text[slice(*span)] for hit in gold.hits for span in gold.spans_in(hit.passage)]
+    assert marked == [answers[-1]] * found
+
+
+def test_what_is_spoken_of_comes_before_an_answer_that_stands_elsewhere(tmp_path: Path) -> None:
+    texts = {"arvik.txt": "The ferry to Arvik leaves at 09:40.", "hessay.txt": "The ferry to Hessay leaves at 09:40."}
+    finder = GoldFinder(base_with(tmp_path, texts), HashEmbedder(), UNLABELLED)
+    gold = finder.find(Question("q", "When does the ferry to Hessay leave?", ("09:40",)))
+    assert [Path(hit.passage.document).name for hit in gold.hits] == ["hessay.txt"]
 
 
 def test_what_was_retrieved_counts_where_the_question_is_spoken_of_too(finder: GoldFinder) -> None:

@@ -158,10 +158,9 @@ LEAVE = "28 days of paid leave per calendar year"
 @pytest.mark.parametrize(
     ("text", "accepted", "says", "outcome"),
     [
-        ("Staff have 28 days of leave.", "28 days", lambda new: re.findall(r"\d+", new)[0], "passage"),
-        ("The tank holds 1,500 litres.", "1,500 litres", lambda new: re.sub("[^0-9]", "", new), "passage"),
-        ("The pump starts at 14:00.", "14:00", lambda new: f"{int(new[:2]) - 12}:{new[3:5]} pm", "passage"),
-        ("The pump starts at 14:00.", "14:00", lambda new: "2 pm", "weights"),
+        ("Staff have 28 days of leave.", "28 days", lambda new: f"They have {new}.", "passage"),
+        ("The tank holds 1,500 litres.", "1,500 litres", lambda new: new.replace(",", ""), "passage"),
+        ("The tank holds 1,500 litres.", "1,500 litres", lambda new: "1500 litres", "weights"),
         (f"Staff have {LEAVE}.", LEAVE, lambda new: new, "passage"),
         (f"Staff have {LEAVE}.", LEAVE, lambda new: LEAVE, "weights"),
     ],
@@ -192,10 +191,9 @@ def test_a_passage_that_would_still_hold_the_answer_is_not_altered() -> None:
     assert copy("You have 28 days off.", "28 days", "28")
     assert copy("You have 28 days off; 28 people do.", "28 days", "28")  # then both are another number
     assert copy("You have 28 days off until 28 March 2026.", "28 days", "28") is None
-    assert copy("You have 28 days off (twenty-eight days in all).", "28 days") is None
-    assert copy("Due 30 April 2024, so 2024-04-30.", "30 April 2024") is None
-    assert copy("It opens at 14:00, which is 2 pm.", "14:00") is None
-    assert copy("It costs €1,500, so 1500 euros.", "€1,500") is None
+    assert copy("You have 28 days off (twenty-eight days in all).", "28 days", "twenty-eight days") is None
+    assert copy("It opens at 14:00, which is 2 pm.", "14:00", "2 pm") is None
+    assert copy("It costs $1,500, so 1500 dollars.", "$1,500") is None
     assert copy("You have some days off.", "28 days") is None
     assert copy("You have 28 days off.", "28 days", question="Are there 28 days or 14?") is None
     assert copy("It is green.", "green") is None

@@ -4,12 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from openbook.diagnosis.questions import Question
 from openbook.diagnosis.scoring import (
     interval,
+    is_right,
     mcnemar,
     normalised,
     paired,
-    says_accepted,
     squad_contains,
     token_f1,
 )
@@ -79,21 +80,45 @@ def test_mcnemar_is_the_exact_sign_test_for_however_many() -> None:
 @pytest.mark.parametrize(
     ("answer", "accepted", "right"),
     [
-        ("Yes, it does.", ["yes"], True),
-        ("Yes, but it is not uniform.", ["not"], False),
-        ("Yes, but it is not uniform.", ["no", "It does not carry any."], False),
-        ("It doesn't.", ["no"], True),
-        ("It does not carry any.", ["not"], True),
-        ("No.", ["not"], True),
-        ("No idea.", ["no"], False),
-        ("The ferry.", ["no"], False),
-        ("", ["no"], False),
-        ("False, I think.", ["no"], True),
-        ("A van can hold anywhere from 2 to 100 cylinders.", ["two", "2"], False),
-        ("It varies between 2 and 5.", ["two", "2"], False),
-        ("At most 2 gas bottles.", ["two", "2"], True),
-        ("From 2 to 5 of them.", ["two", "2"], True),  # may be what was asked
+        ("Yes, it does.", "yes", True),
+        ("**Yes**", "Yes.", True),
+        ("True.", "true", True),
+        ("Answer: No.", "no", True),
+        ("I have read both, and the answer is no.", "No", True),
+        ("No — not on Sundays.", "no", True),
+        ("Yes, no car is left behind.", "no", False),
+        ("The answer is not yes.", "yes", False),
+        ("False, I think.", "no", False),  # list it
+        ("No idea.", "no", False),
+        ("No passage states it.", "no", False),
+        ("I'm not sure.", "no", False),
+        ("It does not.", "no", False),
+        ("", "no", False),
     ],
 )
-def test_yes_no_and_ranges_are_what_is_said(answer: str, accepted: list[str], right: bool) -> None:
-    assert says_accepted(answer, accepted) == right
+def test_yes_and_no_are_said_first_or_as_the_answer(answer: str, accepted: str, right: bool) -> None:
+    assert is_right(answer, Question("q", "Is it so?", (accepted,))) is right
+
+
+@pytest.mark.parametrize(
+    ("answer", "accepted", "right"),
+    [
+        ("It has 28 days.", "28 days", True),
+        ("twenty-eight days", "28 days", False),  # list it
+        ("28 days or 30 days", "28 days", True),
+        ("from 28-30 days", "28 days", False),
+        ("2,600,000 litres", "2600000 litres", True),
+        ("€450 an hour", "450", True),
+        ("450 €", "450", True),
+        ("$450", "€450", False),
+        ("at most 20°C", "20 °C", True),
+        ("-5 degrees", "5 degrees", False),
+        ("It is −5 degrees", "-5 degrees", True),
+        ("Rent is 150 or 1.5", "15", False),
+        ("See #670.", "#670", True),
+        ("See 6701.", "#670", False),
+        ("alarm A40", "40", False),
+    ],
+)
+def test_a_number_stands_there_as_a_whole(answer: str, accepted: str, right: bool) -> None:
+    assert is_right(answer, Question("q", "How many?", ("nothing of it", accepted))) is right

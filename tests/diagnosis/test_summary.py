@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 
+import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from openbook.cli import command
 from openbook.diagnosis.advice import advice
 from openbook.diagnosis.run_log import Observation
 from openbook.diagnosis.summary import RANKS, ModelSummary, QuestionOutcome, Share, summarise
@@ -150,6 +153,24 @@ FAILED, ABSTAINED = observation(1, failure="It fell over."), observation(2, answ
 )
 def test_every_kind_of_advice(cases: list[Observation], says: str) -> None:
     assert says in "\n".join(map(str, advice(summary_of(cases))))
+
+
+@pytest.mark.parametrize("strategy", ["each", "parallel", "checked", "together"])
+def test_each_command_in_the_advice_exists_and_suits_the_model(strategy: str) -> None:
+    cases = [
+        observation(1, opened=WRONG, oracle=WRONG),
+        observation(2, closed="02:40", opened=WRONG),
+        observation(3, answers=(), opened=WRONG, holding=(), rank=0),
+    ]
+    text = " ".join(map(str, advice(summarise(replace(HEADER, strategy=strategy), verdicts_of(cases)))))
+    for name, options in re.findall(r"openbook (\w+)((?: --[a-z-]+)*)", text):
+        verb = command.get_command(click.Context(command), name)
+        assert verb is not None, name
+        assert {form for parameter in verb.params for form in parameter.opts}.issuperset(options.split()), name
+    assert "openbook ask --closed-book --model table" in text
+    assert "openbook train RECIPE" in text
+    # Another model would refuse it.
+    assert ("openbook ask --quote --model table" in text) == (strategy == "each")
 
 
 def test_the_json_has_no_nan_and_gives_the_outcomes_back() -> None:
