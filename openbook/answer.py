@@ -25,7 +25,7 @@ from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.editions import Editions, editions
 from openbook.knowledge.quotes import AnswerSupport, closest, quote
 from openbook.knowledge.scope import UNLABELLED, Scope
-from openbook.overview import KINDS, combined, overview_of, take_notes, windows_of
+from openbook.overview import KINDS, comparison, overview_of, summary, windows_of
 from openbook.parallel import Cancelled, Progress, never
 from openbook.prompts import (
     ABSTENTION,
@@ -208,7 +208,12 @@ def retrieve(
 ) -> Retrieval:
     """The windows of whole documents that the question names, or what is found for it."""
     strategy = strategy_of(options.strategy, model, options.decoding)
-    overview = None if model.reader else overview_of(question, lambda: base.documents(scope))
+
+    def best_document(topic: str) -> str | None:
+        found = near_enough(ranked_hits(topic, base, embedder, options, strategy, scope, reranker)[1].current, options)
+        return found[0].passage.document if found else None
+
+    overview = None if model.reader else overview_of(question, lambda: base.documents(scope), best_document)
     if overview is not None:
         kind, documents = overview
         version = base.kept_version(scope.as_of)
@@ -269,9 +274,12 @@ def read_hits(
     if not hits:
         return Reading(strategy)
     if strategy in KINDS:
-        parts, prompt = take_notes(strategy, question, hits, model, progress, cancelled)
-        completion, timings = _streamed(model.stream(prompt, decoding, cancelled), on_text)
-        return Reading(strategy, hits, combined([*parts, completion]), hits, (), timings)
+        if strategy == "summary":
+            stream = summary(hits, model, progress, cancelled)
+        else:
+            stream = comparison(question, hits, model, decoding, progress, cancelled)
+        completion, timings = _streamed(stream, on_text)
+        return Reading(strategy, hits, completion, hits, (), timings)
     if strategy == "each":
         return _read_each(question, hits, model, decoding, on_text, cancelled)
     kept, prompt, notes = pack(question, hits, model, decoding, parallel=strategy == "parallel")

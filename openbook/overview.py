@@ -1,14 +1,14 @@
 """Questions about whole documents: "summarise FILE" and "compare FILE with FILE".
 
-The windows of a document are read in groups, a note is taken on each group, and the answer is written from the notes. Every
-sentence of it is then cited from the windows like that of any answer.
+The windows of a document are read in groups, in order, and the main points of each group are written down. A summary is these points; a
+comparison is written from them. Every sentence is then cited from the windows like that of any answer.
 """
 
 from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
@@ -19,36 +19,40 @@ from openbook.prompts import excerpt_block
 from openbook.records import Completion, Decoding, Hit, Passage, Prompt, canonical_json, sha256_hex
 
 MAX_WINDOWS = 32  # of all documents together
-GROUPED = 3  # windows to a note
-NOTE = Decoding(max_tokens=90)
+GROUPED = 3  # windows whose points are written down together
+POINTS = Decoding(max_tokens=130)
 
-_NOTE = (
-    "You take notes on a part of a document. Write down in one to three sentences what the part says. Keep exact names, "
-    "numbers and dates. Write nothing else."
+_POINTS = (
+    "You write the main points of a part of a document, for a summary. Write two to four short points, each a sentence on a "
+    "line of its own. Keep exact names, numbers and dates, and what must or must not be done. Write nothing else."
 )
-_WRITE = {
-    "summary": "You summarise a document from notes on its parts, which are in order. Write three to six sentences. Keep "
-    "exact names, numbers and dates. Write only what the notes say.",
-    "comparison": "You compare documents from notes on their parts. Write a list: first what is the same, then what is "
-    "different, with the name of the document each time. Keep exact names, numbers and dates. Write only what the notes say.",
-}
+_COMPARE = (
+    "You compare documents from notes on their parts. Write a list: first what is the same, then what is different, with the "
+    "name of the document each time. Keep exact names, numbers and dates. Write only what the notes say."
+)
+_MARK = re.compile(r"\s*(?:[-*\u2022]+\s+)*(?:\d+[.)]\s+)?")  # of an item of a list
 _ASKED = {
-    "summary": r"(?:please\s+)?(?:summari[sz]e|give me a summary of|a? ?summary of)\s+(.+?)[.?!]*",
+    "summary": r"(?:please\s+)?(?:summari[sz]e|sum up|give me a summary of|a? ?summary of)\s+(.+?)[.?!]*",
     "comparison": r"(?:please\s+)?compare\s+(.+?)\s+(?:with|and|to)\s+(.+?)[.?!]*",
 }
 KINDS = tuple(_ASKED)
 
 
-def overview_of(question: str, documents: Callable[[], Iterable[str]]) -> tuple[str, list[str]] | None:
+def overview_of(
+    question: str, documents: Callable[[], Iterable[str]], found: Callable[[str], str | None] = lambda topic: None
+) -> tuple[str, list[str]] | None:
     """(one of `KINDS`, the documents that are meant) for a question about whole documents.
 
-    None for any other question, and where a name fits no document or several.
+    `found`: the best document for a topic; a summary may be asked of one that is not named. None for any other question, and where
+    a name fits no document or several.
     """
     for kind, pattern in _ASKED.items():
         if match := re.fullmatch(pattern, question.strip(), re.IGNORECASE):
             known = list(documents())
-            found = [document for name in match.groups() if (document := _named(name, known)) is not None]
-            return (kind, found) if len(set(found)) == len(match.groups()) else None
+            named = [document for name in match.groups() if (document := _named(name, known)) is not None]
+            if not named and kind == "summary" and (best := found(match[1])) is not None:
+                named = [best]
+            return (kind, named) if len(set(named)) == len(match.groups()) else None
     return None
 
 
@@ -81,35 +85,68 @@ def windows_of(passages: Sequence[Sequence[Passage]]) -> tuple[list[Hit], list[s
     return hits, [note] if left_out else []
 
 
-def take_notes(
-    kind: str,
-    question: str,
-    hits: Sequence[Hit],
-    model: FrozenModel,
-    progress: Progress,
-    cancelled: Cancelled,
-) -> tuple[list[Completion], Prompt]:
-    """A note on each group of windows, and the prompt for the answer from all notes. Raises ContextOverflow, EngineError."""
-    groups = [
+def summary(
+    hits: Sequence[Hit], model: FrozenModel, progress: Progress, cancelled: Cancelled
+) -> Generator[str, None, Completion]:
+    """The points of each group of windows, one a line, as they are written. Raises ContextOverflow, EngineError."""
+    parts: list[Completion] = []
+    points: list[str] = []
+    groups = groups_of(hits)
+    for number, group in enumerate(groups):
+        progress(number, len(groups))
+        parts.append(_read(group, model, cancelled))
+        for point in points_of(parts[-1]):
+            if point not in points:
+                yield ("\n" if points else "") + point
+                points.append(point)
+    progress(len(groups), len(groups))
+    cancelled_at = next((part for part in parts if part.finish_reason == "cancelled"), None)
+    return replace(combined(parts), text="\n".join(points), finish_reason="cancelled" if cancelled_at else "end")
+
+
+def comparison(
+    question: str, hits: Sequence[Hit], model: FrozenModel, decoding: Decoding, progress: Progress, cancelled: Cancelled
+) -> Generator[str, None, Completion]:
+    """What the points of both documents have in common, and what not. Raises ContextOverflow, EngineError."""
+    parts: list[Completion] = []
+    lines: list[str] = []
+    groups = groups_of(hits)
+    for number, group in enumerate(groups):
+        progress(number, len(groups))
+        parts.append(_read(group, model, cancelled))
+        name = group[0].passage.document.rpartition("/")[2]
+        lines.append(f"{name}: {' '.join(point.removeprefix('- ') for point in points_of(parts[-1]))}")
+    progress(len(groups), len(groups))
+    prompt = Prompt(_COMPARE, (), "\n".join([*lines, "", question]))
+    parts.append((yield from model.stream(prompt, decoding, cancelled)))
+    return combined(parts)
+
+
+def groups_of(hits: Sequence[Hit]) -> list[list[Hit]]:
+    """Runs of at most `GROUPED` windows of one document."""
+    return [
         list(group[at : at + GROUPED])
         for _, of_document in itertools.groupby(hits, lambda hit: hit.passage.document)
         for group in [list(of_document)]
         for at in range(0, len(group), GROUPED)
     ]
-    notes: list[Completion] = []
-    for number, group in enumerate(groups):
-        progress(number, len(groups))
-        windows = [hit.passage for hit in group]
-        blocks = tuple(excerpt_block(n, window.title, window.text) for n, window in enumerate(windows, 1))
-        labels = tuple(sorted({label for window in windows for label in window.labels}))
-        prompt = Prompt(_NOTE, blocks, "Your notes on this part:", tuple(w.origins for w in windows), labels)
-        notes.append(model.complete(prompt, NOTE, cancelled))
-    progress(len(groups), len(groups))
-    lines = [
-        f"{group[0].passage.document.rpartition('/')[2]}: {' '.join(note.text.split())}"
-        for group, note in zip(groups, notes, strict=True)
-    ]
-    return notes, Prompt(_WRITE[kind], (), "\n".join([*lines, "", question]))
+
+
+def _read(group: Sequence[Hit], model: FrozenModel, cancelled: Cancelled) -> Completion:
+    windows = [hit.passage for hit in group]
+    blocks = tuple(excerpt_block(n, window.title, window.text) for n, window in enumerate(windows, 1))
+    labels = tuple(sorted({label for window in windows for label in window.labels}))
+    prompt = Prompt(_POINTS, blocks, "The main points of this part:", tuple(w.origins for w in windows), labels)
+    return model.complete(prompt, POINTS, cancelled)
+
+
+def points_of(completion: Completion) -> list[str]:
+    """Each line as an item of a list, without one that was cut off behind others."""
+    lines = [_MARK.sub("", line, count=1).replace("**", "").strip() for line in completion.text.splitlines()]
+    lines = [line for line in lines if line]
+    if completion.finish_reason == "length" and len(lines) > 1:
+        lines.pop()
+    return [f"- {line}" for line in lines]
 
 
 def combined(completions: Sequence[Completion]) -> Completion:

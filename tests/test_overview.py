@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -10,8 +11,8 @@ from openbook.answer import ask
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.scope import UNLABELLED
-from openbook.overview import MAX_WINDOWS, overview_of, windows_of
-from openbook.records import Prompt
+from openbook.overview import MAX_WINDOWS, overview_of, points_of, windows_of
+from openbook.records import Completion, Prompt, sha256_hex
 from openbook.replay import replay
 from openbook.testing import EchoEngine, HashEmbedder
 from tests.conftest import base_with
@@ -24,12 +25,13 @@ DOCUMENTS = ["/d/leave-policy.md", "/d/archive/leave-policy-2023.md", "/d/a/note
     [
         ("Summarise leave-policy.md", "summary", ["/d/leave-policy.md"]),
         ("please summarize the file 'leave policy'.", "summary", ["/d/leave-policy.md"]),
+        ("Sum up the weather.", "summary", ["/d/weather.md"]),
         ("give me a summary of a/notes.txt", "summary", ["/d/a/notes.txt"]),
         ("compare leave-policy-2023.md with leave-policy", "comparison", [DOCUMENTS[1], DOCUMENTS[0]]),
     ],
 )
 def test_a_question_about_whole_documents_names_them(question: str, kind: str, documents: list[str]) -> None:
-    assert overview_of(question, lambda: DOCUMENTS) == (kind, documents)
+    assert overview_of(question, lambda: DOCUMENTS, {"the weather": "/d/weather.md"}.get) == (kind, documents)
 
 
 @pytest.mark.parametrize(
@@ -52,8 +54,19 @@ def test_any_text_is_a_question(text: str) -> None:
     overview_of(f"compare {text} with {text}", lambda: DOCUMENTS)
 
 
+def test_a_point_is_an_item_of_a_list_and_one_that_was_cut_off_is_none() -> None:
+    text = "* **28 days** of leave.\n\n 2. -5 degrees.\n- - Never on"
+    assert points_of(written(text)) == ["- 28 days of leave.", "- -5 degrees.", "- Never on"]
+    assert points_of(written(text, "length")) == ["- 28 days of leave.", "- -5 degrees."]
+    assert points_of(written("Only the beg", "length")) == ["- Only the beg"]
+
+
+def written(text: str, finish: Literal["end", "length"] = "end") -> Completion:
+    return Completion(text, finish, 1, 1, sha256_hex(b""), "echo")
+
+
 class Notes(EchoEngine):
-    """Takes as its note the first sentence of what it reads, and writes the notes down again."""
+    """Takes as its point the first sentence of what it reads, and writes the points down again."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -96,6 +109,11 @@ def test_of_a_long_document_parts_are_read_within_a_bound_that_is_told(
     assert len(answer.passages) == MAX_WINDOWS
     assert answer.notes[0].startswith(f"{MAX_WINDOWS} of ")
     assert steps[-1] == (steps[-1][1], steps[-1][1])
+    points = answer.answer.splitlines()
+    assert points[0] == "- Part number 0 is about subject 0."
+    assert len(points) == len(set(points)) == steps[-1][1]
+    assert {each.support for each in answer.sentences} == {"backed"}
+    assert replay(answer.receipt, FrozenModel(Notes()), base).identical
     starts = [hit.passage.start for hit in answer.passages]
     assert starts == sorted(starts)
     assert starts[-1] > 0.9 * len(base.text(answer.passages[0].passage.document) or "")

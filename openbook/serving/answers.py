@@ -117,7 +117,7 @@ async def respond(
     Raises ApiError, QuestionError before anything is computed.
     """
     service, own = call.service, body.openbook
-    question = checked_question(conversation.question)
+    checked_question(conversation.question)
     suffix = suffix_of(body.model, call.model.identity.name, service.bases)
     base = None
     if suffix == CLOSED_BOOK:

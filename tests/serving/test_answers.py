@@ -115,7 +115,9 @@ def test_a_follow_up_is_searched_for_with_the_question_before_it(serve: Serve) -
     assert whole["notes"] == ["Searched for together: When does the ferry to Sandhavn leave? / And on weekdays?"]
     assert answer_of(server.ask("And on weekdays?"))["notes"] == []
     closed = answer_of(server.ask(messages, model="echo:closed-book"))
-    assert closed["warnings"] == ["The earlier turns are ignored. Without passages, the model gets only the last question."]
+    assert closed["warnings"] == [
+        "The earlier turns are ignored. Without passages, the model gets only the last question."
+    ]
 
 
 def told(text: str, role: str = "system") -> list[dict[str, Any]]:
