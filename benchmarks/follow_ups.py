@@ -71,10 +71,11 @@ def asked(
         *earlier, question = conversation["turns"]
         yield "handbook", base, earlier, question, partial(holds_quote, conversation["gold"])
     cache, draw = load_settings().cache_dir, random.Random(half)
-    sets = [(questions(half), lambda corpus: unpacked(cache))]
-    if documents is not None:
-        sets.append((questions(half, OTHERS), lambda corpus: (documents / corpus).resolve()))
-    for among, place in sets:
+
+    def place(corpus: str) -> Path:
+        return (documents / corpus).resolve() if documents and corpus else unpacked(cache)
+
+    for among in (questions(half), questions(half, OTHERS) if documents else []):
         bases = {
             corpus: stack.enter_context(closing(for_documents([place(corpus)], cache, embedder)[0]))
             for corpus in sorted({each.corpus for each in among})
