@@ -1,6 +1,6 @@
 """The core flow: retrieve, rank, read, cite. Plain functions, read from top to bottom.
 
-`ask` is the whole of it. Nothing that is kept between two calls changes an answer: it is a function of the question, the query,
+`ask` is the whole of it. Nothing that is kept between two calls changes an answer: it is a function of the question, the earlier ones,
 what the scope sees of that version, the embedder, reranker, model and options. The receipt names what is needed to read the
 same passages again; the search is not repeated.
 """
@@ -34,6 +34,7 @@ from openbook.prompts import (
     closed_book_prompt,
     open_book_prompt,
     with_instruction,
+    without_noise,
 )
 from openbook.receipts import FORMATS
 from openbook.records import (
@@ -58,6 +59,7 @@ _Result = TypeVar("_Result")
 CLOSED_BOOK = "closed-book"  # the strategy without passages
 PASSAGES = 4  # that are read; for all strategies but "each" they are windows
 MIN_HITS = 12  # that are searched for, so that an older document is seen beside the one that replaced it
+MAX_SHOWN_CHARS = 200  # of each line that was searched for
 READER_TOKENS = 160  # a trained reader answers in one line
 
 
@@ -131,11 +133,12 @@ def ask(
     """Answer `question` from what `scope` sees of `base`, or from the model alone without `base`.
 
     A `base` needs its `embedder`. `earlier`: the user's questions before this one, to which it may refer back.
-    "Summarise FILE" and "compare FILE with FILE" are answered from whole documents, with `progress` for the parts read.
+    "Summarise FILE" (or a topic) and "compare FILE with FILE" are answered from whole documents, with `progress` for the parts read.
 
     Raises QuestionError, ContextOverflow, EngineError, KnowledgeError.
     """
     question = checked_question(question)
+    earlier = [cleaned for turn in earlier if (cleaned := without_noise(turn))]
     started = time.perf_counter()
     if base is not None and embedder is None:
         raise TypeError("A knowledge base is searched with its embedder: ask(question, model, base, embedder).")
@@ -209,20 +212,25 @@ def retrieve(
     """The windows of whole documents that the question names, or what is found for it."""
     strategy = strategy_of(options.strategy, model, options.decoding)
 
+    def query_of(text: str) -> str:
+        return search_query(earlier, text, lambda query: nearness(base.search(query, embedder, MIN_HITS, scope)[1]))
+
     def best_document(topic: str) -> str | None:
-        found = near_enough(ranked_hits(topic, base, embedder, options, strategy, scope, reranker)[1].current, options)
-        return found[0].passage.document if found else None
+        hits = ranked_hits(query_of(topic), base, embedder, options, strategy, scope, reranker)[1].current
+        return hits[0].passage.document if near_enough(hits[:1], options) else None
 
     overview = None if model.reader else overview_of(question, lambda: base.documents(scope), best_document)
     if overview is not None:
         kind, documents = overview
         version = base.kept_version(scope.as_of)
         hits, notes = windows_of([base.passages(document, version) for document in documents])
-        return Retrieval(kind, version, hits, notes=notes)
-    query = search_query(earlier, question, lambda text: nearness(base.search(text, embedder, MIN_HITS, scope)[1]))
+        of = f"Summary of {documents[0]}." if kind == "summary" else f"Comparison of {' and '.join(documents)}."
+        return Retrieval(kind, version, hits, notes=[of, *notes])
+    query = query_of(question)
     version, found = ranked_hits(query, base, embedder, options, strategy, scope, reranker)
     hits = near_enough(found.current[: options.passages or PASSAGES], options)
-    notes = [] if query == question else [f"Searched for together: {' / '.join(query.splitlines())}"]
+    turns = [line[:MAX_SHOWN_CHARS] for line in query.splitlines() if line.strip()]
+    notes = [] if query == question else [f"Searched for together: {' / '.join(turns)}"]
     return Retrieval(strategy, version, hits, found, notes)
 
 
@@ -275,7 +283,7 @@ def read_hits(
         return Reading(strategy)
     if strategy in KINDS:
         if strategy == "summary":
-            stream = summary(hits, model, progress, cancelled)
+            stream = summary(question, hits, model, decoding, progress, cancelled)
         else:
             stream = comparison(question, hits, model, decoding, progress, cancelled)
         completion, timings = _streamed(stream, on_text)

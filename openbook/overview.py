@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
+from openbook.answer_text import says_nothing_found
 from openbook.inference import FrozenModel
 from openbook.knowledge.passages import in_windows
 from openbook.parallel import Cancelled, Progress
 from openbook.prompts import excerpt_block
-from openbook.records import Completion, Decoding, Hit, Passage, Prompt, canonical_json, sha256_hex
+from openbook.records import Completion, Decoding, FinishReason, Hit, Passage, Prompt, canonical_json, sha256_hex
 
 MAX_WINDOWS = 32  # of all documents together
 GROUPED = 3  # windows whose points are written down together
@@ -26,11 +27,14 @@ _POINTS = (
     "You write the main points of a part of a document, for a summary. Write two to four short points, each a sentence on a "
     "line of its own. Keep exact names, numbers and dates, and what must or must not be done. Write nothing else."
 )
+_ASK = "The main points of this part:"
 _COMPARE = (
     "You compare documents from notes on their parts. Write a list: first what is the same, then what is different, with the "
     "name of the document each time. Keep exact names, numbers and dates. Write only what the notes say."
 )
-_MARK = re.compile(r"\s*(?:[-*\u2022]+\s+)*(?:\d+[.)]\s+)?")  # of an item of a list
+_BULLETS = re.compile(r"\A(?:[-*\u2022]+\s+)+")
+_NUMBER = re.compile(r"(\d+)[.)]\s+")
+_BOLD = re.compile(r"(?<!\w)\*\*(\S(?:.*?\S)?)\*\*(?!\w)")
 _ASKED = {
     "summary": r"(?:please\s+)?(?:summari[sz]e|sum up|give me a summary of|a? ?summary of)\s+(.+?)[.?!]*",
     "comparison": r"(?:please\s+)?compare\s+(.+?)\s+(?:with|and|to)\s+(.+?)[.?!]*",
@@ -39,31 +43,32 @@ KINDS = tuple(_ASKED)
 
 
 def overview_of(
-    question: str, documents: Callable[[], Iterable[str]], found: Callable[[str], str | None] = lambda topic: None
+    question: str, documents: Callable[[], Iterable[str]], found: Callable[[str], str | None]
 ) -> tuple[str, list[str]] | None:
     """(one of `KINDS`, the documents that are meant) for a question about whole documents.
 
-    `found`: the best document for a topic; a summary may be asked of one that is not named. None for any other question, and where
-    a name fits no document or several.
+    `found`: the best document for a topic; a summary may be asked of one that is not named. None for any other question, where a name
+    fits several documents, and where nothing is found.
     """
     for kind, pattern in _ASKED.items():
         if match := re.fullmatch(pattern, question.strip(), re.IGNORECASE):
             known = list(documents())
-            named = [document for name in match.groups() if (document := _named(name, known)) is not None]
-            if not named and kind == "summary" and (best := found(match[1])) is not None:
-                named = [best]
-            return (kind, named) if len(set(named)) == len(match.groups()) else None
+            named = [_named(name, known) for name in match.groups()]
+            if kind == "summary" and not named[0]:
+                best = found(match[1])
+                named = [[best] if best else []]
+            meant = [each[0] for each in named if len(each) == 1]
+            return (kind, meant) if len(set(meant)) == len(match.groups()) else None
     return None
 
 
-def _named(name: str, documents: Iterable[str]) -> str | None:
+def _named(name: str, documents: Iterable[str]) -> list[str]:
     name = re.sub(r"^(?:the\s+)?(?:file|document)\s+", "", name.strip(), flags=re.IGNORECASE)
     wanted = _plain(name.strip(" \"'`\u201c\u201d"))
     found = [
         d for d in documents if wanted in (_plain(d), _plain(PurePosixPath(d).name), _plain(PurePosixPath(d).stem))
     ]
-    found = found or [d for d in documents if _plain(d).endswith("/" + wanted)]
-    return found[0] if len(found) == 1 else None
+    return found or [d for d in documents if _plain(d).endswith("/" + wanted)]
 
 
 def _plain(name: str) -> str:
@@ -86,22 +91,22 @@ def windows_of(passages: Sequence[Sequence[Passage]]) -> tuple[list[Hit], list[s
 
 
 def summary(
-    hits: Sequence[Hit], model: FrozenModel, progress: Progress, cancelled: Cancelled
+    question: str, hits: Sequence[Hit], model: FrozenModel, decoding: Decoding, progress: Progress, cancelled: Cancelled
 ) -> Generator[str, None, Completion]:
-    """The points of each group of windows, one a line, as they are written. Raises ContextOverflow, EngineError."""
+    """The points of each group of windows, one a line, as they are written. Raises ContextOverflow, EngineError.
+
+    `decoding` is for each group. A point that says that nothing is said is none.
+    """
     parts: list[Completion] = []
     points: list[str] = []
-    groups = groups_of(hits)
-    for number, group in enumerate(groups):
-        progress(number, len(groups))
-        parts.append(_read(group, model, cancelled))
-        for point in points_of(parts[-1]):
-            if point not in points:
+    for part in _read(hits, f"{question}\n\n{_ASK}", model, decoding, progress, cancelled):
+        parts.append(part)
+        for point in points_of(part):
+            if point not in points and not says_nothing_found(point):
                 yield ("\n" if points else "") + point
                 points.append(point)
-    progress(len(groups), len(groups))
-    cancelled_at = next((part for part in parts if part.finish_reason == "cancelled"), None)
-    return replace(combined(parts), text="\n".join(points), finish_reason="cancelled" if cancelled_at else "end")
+    finish: FinishReason = "cancelled" if parts[-1].finish_reason == "cancelled" else "end"
+    return replace(combined(parts), text="\n".join(points), finish_reason=finish)
 
 
 def comparison(
@@ -110,13 +115,10 @@ def comparison(
     """What the points of both documents have in common, and what not. Raises ContextOverflow, EngineError."""
     parts: list[Completion] = []
     lines: list[str] = []
-    groups = groups_of(hits)
-    for number, group in enumerate(groups):
-        progress(number, len(groups))
-        parts.append(_read(group, model, cancelled))
+    for group, part in zip(groups_of(hits), _read(hits, _ASK, model, POINTS, progress, cancelled), strict=False):
+        parts.append(part)
         name = group[0].passage.document.rpartition("/")[2]
-        lines.append(f"{name}: {' '.join(point.removeprefix('- ') for point in points_of(parts[-1]))}")
-    progress(len(groups), len(groups))
+        lines.append(f"{name}: {' '.join(point.removeprefix('- ') for point in points_of(part))}")
     prompt = Prompt(_COMPARE, (), "\n".join([*lines, "", question]))
     parts.append((yield from model.stream(prompt, decoding, cancelled)))
     return combined(parts)
@@ -132,21 +134,36 @@ def groups_of(hits: Sequence[Hit]) -> list[list[Hit]]:
     ]
 
 
-def _read(group: Sequence[Hit], model: FrozenModel, cancelled: Cancelled) -> Completion:
-    windows = [hit.passage for hit in group]
-    blocks = tuple(excerpt_block(n, window.title, window.text) for n, window in enumerate(windows, 1))
-    labels = tuple(sorted({label for window in windows for label in window.labels}))
-    prompt = Prompt(_POINTS, blocks, "The main points of this part:", tuple(w.origins for w in windows), labels)
-    return model.complete(prompt, POINTS, cancelled)
+def _read(
+    hits: Sequence[Hit], asked: str, model: FrozenModel, decoding: Decoding, progress: Progress, cancelled: Cancelled
+) -> Iterator[Completion]:
+    """What the model writes of each group, until it is cancelled. The windows are numbered through."""
+    groups, numbers = groups_of(hits), itertools.count(1)
+    decoding = replace(decoding, max_tokens=min(decoding.max_tokens, POINTS.max_tokens))
+    for done, group in enumerate(groups):
+        progress(done, len(groups))
+        windows = [hit.passage for hit in group]
+        blocks = tuple(excerpt_block(next(numbers), window.title, window.text) for window in windows)
+        labels = tuple(sorted({label for window in windows for label in window.labels}))
+        prompt = Prompt(_POINTS, blocks, asked, tuple(window.origins for window in windows), labels)
+        part = model.complete(prompt, decoding, cancelled)
+        yield part
+        if part.finish_reason == "cancelled":
+            return
+    progress(len(groups), len(groups))
 
 
 def points_of(completion: Completion) -> list[str]:
     """Each line as an item of a list, without one that was cut off behind others."""
-    lines = [_MARK.sub("", line, count=1).replace("**", "").strip() for line in completion.text.splitlines()]
-    lines = [line for line in lines if line]
-    if completion.finish_reason == "length" and len(lines) > 1:
-        lines.pop()
-    return [f"- {line}" for line in lines]
+    points: list[str] = []
+    numbered = 0
+    for line in completion.text.splitlines():
+        text = _BULLETS.sub("", line.strip(), count=1)
+        if (number := _NUMBER.match(text)) and int(number[1]) == numbered + 1:  # of an item; "28. April" stays
+            numbered, text = numbered + 1, text[number.end() :]
+        if re.search(r"\w", text):
+            points.append(f"- {_BOLD.sub(lambda bold: bold[1], text).strip()}")
+    return points[:-1] if completion.finish_reason == "length" and len(points) > 1 else points
 
 
 def combined(completions: Sequence[Completion]) -> Completion:

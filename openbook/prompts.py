@@ -1,6 +1,6 @@
 """The prompts that ask a model to answer, from passages or from memory, and the way back from a block to its text.
 
-Prompts for rewriting a question, overviews, judging and drafting stand in the modules that need them. Training uses the functions
+Prompts for overviews, judging and drafting stand in the modules that need them. Training uses the functions
 here, so that a trained reader is asked exactly as it was in training.
 """
 
@@ -47,11 +47,15 @@ def checked_question(question: str) -> str:
             f"The question has {len(question):,} characters; at most {MAX_QUESTION_CHARS:,} are allowed. Long texts belong "
             "in the knowledge base."
         )
-    # Lone surrogates (undecodable bytes of a command line) and NULs have no meaning in a question.
-    question = question.encode("utf-8", "replace").decode().replace("\0", " ").strip()
+    question = without_noise(question)
     if not re.search(r"\w", question):
         raise QuestionError("The question is empty or has no word in it.")
     return question
+
+
+def without_noise(text: str) -> str:
+    """Without lone surrogates (undecodable bytes of a command line) and NULs, which mean nothing, and white space around it."""
+    return text.encode("utf-8", "replace").decode().replace("\0", " ").strip()
 
 
 def with_instruction(question: str, instruction: str) -> str:

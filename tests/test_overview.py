@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbook.answer import ask
+from openbook.answer import Options, ask
 from openbook.inference import FrozenModel
-from openbook.knowledge import KnowledgeBase
+from openbook.knowledge import KnowledgeBase, RunOptions, add
 from openbook.knowledge.scope import UNLABELLED
 from openbook.overview import MAX_WINDOWS, overview_of, points_of, windows_of
-from openbook.records import Completion, Prompt, sha256_hex
+from openbook.records import Completion, Decoding, Prompt, sha256_hex
 from openbook.replay import replay
 from openbook.testing import EchoEngine, HashEmbedder
 from tests.conftest import base_with
@@ -46,18 +46,25 @@ def test_a_question_about_whole_documents_names_them(question: str, kind: str, d
     ],
 )
 def test_any_other_question_is_searched_for(question: str) -> None:
-    assert overview_of(question, lambda: DOCUMENTS) is None
+    assert overview_of(question, lambda: DOCUMENTS, {"rain": DOCUMENTS[0]}.get) is None
 
 
 @given(st.text(max_size=60))
 def test_any_text_is_a_question(text: str) -> None:
-    overview_of(f"compare {text} with {text}", lambda: DOCUMENTS)
+    overview_of(f"compare {text} with {text}", lambda: DOCUMENTS, lambda topic: None)
 
 
 def test_a_point_is_an_item_of_a_list_and_one_that_was_cut_off_is_none() -> None:
-    text = "* **28 days** of leave.\n\n 2. -5 degrees.\n- - Never on"
-    assert points_of(written(text)) == ["- 28 days of leave.", "- -5 degrees.", "- Never on"]
-    assert points_of(written(text, "length")) == ["- 28 days of leave.", "- -5 degrees."]
+    text = "1. **28 days** of leave.\n\n2. - 5 crowns.\n* - 28. April is free.\n-\n2**10 seats are by `**kwargs`.\n- Never on"
+    points = [
+        "- 28 days of leave.",
+        "- - 5 crowns.",
+        "- 28. April is free.",
+        "- 2**10 seats are by `**kwargs`.",
+        "- Never on",
+    ]
+    assert points_of(written(text)) == points
+    assert points_of(written(text, "length")) == points[:-1]
     assert points_of(written("Only the beg", "length")) == ["- Only the beg"]
 
 
@@ -107,7 +114,7 @@ def test_of_a_long_document_parts_are_read_within_a_bound_that_is_told(
     steps: list[tuple[int, int]] = []
     answer = ask("summarise long.md", FrozenModel(Notes()), base, embedder, progress=lambda *step: steps.append(step))
     assert len(answer.passages) == MAX_WINDOWS
-    assert answer.notes[0].startswith(f"{MAX_WINDOWS} of ")
+    assert answer.notes[1].startswith(f"{MAX_WINDOWS} of ")
     assert steps[-1] == (steps[-1][1], steps[-1][1])
     points = answer.answer.splitlines()
     assert points[0] == "- Part number 0 is about subject 0."
@@ -117,6 +124,37 @@ def test_of_a_long_document_parts_are_read_within_a_bound_that_is_told(
     starts = [hit.passage.start for hit in answer.passages]
     assert starts == sorted(starts)
     assert starts[-1] > 0.9 * len(base.text(answer.passages[0].passage.document) or "")
+
+
+def test_a_topic_is_summarised_from_the_nearest_document_that_may_be_seen(tmp_path: Path) -> None:
+    base = base_with(tmp_path, {"ferry.md": "The ferry sails at nine. More."})
+    (tmp_path / "boat.md").write_text("The ferry is secret. More.", encoding="utf-8")
+    add(base, [tmp_path / "boat.md"], HashEmbedder(), RunOptions(labels=frozenset({"crew"})))
+    shown: list[str] = []
+    engine = Notes()
+    answer = ask("sum up the ferry", FrozenModel(engine), base, HashEmbedder(), on_text=shown.append)
+    assert answer.answer == "- The ferry sails at nine."
+    assert shown
+    assert answer.answer.startswith("".join(shown))
+    assert answer.notes[0].startswith("Summary of ")
+    assert "secret" not in str(engine.prompts)
+    referring = ask("Summarise it", FrozenModel(Notes()), base, HashEmbedder(), earlier=["When does the ferry sail?"])
+    assert referring.answer == answer.answer
+
+
+def test_how_to_answer_reaches_every_part_and_a_point_without_content_is_left_out(base: KnowledgeBase) -> None:
+    class Silent(Notes):
+        def _answer(self, prompt: Prompt) -> str:
+            self.prompts.append(prompt)
+            return "The text does not state more." if len(self.prompts) == 2 else f"Point {len(self.prompts)}."
+
+    engine = Silent()
+    options = Options(decoding=Decoding(temperature=0.5, seed=3, max_tokens=50), instruction="In German.")
+    answer = ask("summarise long.md", FrozenModel(engine), base, HashEmbedder(), options)
+    assert answer.answer.splitlines()[:2] == ["- Point 1.", "- Point 3."]
+    assert all("In German." in prompt.question for prompt in engine.prompts)
+    numbers = [block.split("]")[0] for prompt in engine.prompts for block in prompt.passages]
+    assert numbers == [f"[{n}" for n in range(1, MAX_WINDOWS + 1)]
 
 
 def test_documents_share_the_bound_and_a_cancelled_overview_says_so(
@@ -129,3 +167,6 @@ def test_documents_share_the_bound_and_a_cancelled_overview_says_so(
     answer = ask("Summarise new.md", FrozenModel(Notes()), base, embedder, cancelled=lambda: True)
     assert answer.finish_reason == "cancelled"
     assert "Cancelled before the answer was complete." in answer.notes
+    engine = Notes()
+    ask("Summarise long.md", FrozenModel(engine), base, embedder, cancelled=lambda: bool(engine.prompts))
+    assert len(engine.prompts) == 1

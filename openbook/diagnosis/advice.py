@@ -95,6 +95,8 @@ def _abstaining(header: Header) -> str:
     """What makes an abstention likelier. Only a reader that reads each passage on its own can be held to verbatim quotes."""
     if header.strategy == "each":
         return "Verbatim quotes (openbook ask --quote --model {model}) are likely to help."
+    if header.model.name == "reader":
+        return "A reader that was trained to abstain on such questions is likely to help."
     return "A reader trained to abstain is likely to help; the local model `reader` is one. It tells names, dates and numbers, and declines most other questions."
 
 

@@ -93,7 +93,8 @@ def is_right(answer: str, question: Question) -> bool:
     text, asked = keyboard_form(answer), [keyboard_form(wording) for wording in question.wordings]
     for each in map(keyboard_form, question.answers):
         if normalised(each) in _YES_OR_NO:
-            said = rf"(?:.*\banswer(?: is|:))?\W*{normalised(each)}\s*(?:[^\w\s]|$)"
+            ends = r"\b" if normalised(each) in ("yes", "true") else r"[ \t]*(?:[^\w\s]|\n|$)"  # not "no idea"
+            said = rf"(?:.*\banswer(?: is|:))?\W*{normalised(each)}{ends}"
             right = re.match(said, answer, re.IGNORECASE | re.DOTALL) is not None
         else:
             right = text_holds_any(text, [each]) and not any(_only_repeats(text, each, wording) for wording in asked)

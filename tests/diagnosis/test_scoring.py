@@ -81,6 +81,9 @@ def test_mcnemar_is_the_exact_sign_test_for_however_many() -> None:
     ("answer", "accepted", "right"),
     [
         ("Yes, it does.", "yes", True),
+        ("Yes it does.", "yes", True),
+        ("Yes\n\nThe ferry runs.", "yes", True),
+        ("No\nThe ferry does not run.", "no", True),
         ("**Yes**", "Yes.", True),
         ("True.", "true", True),
         ("Answer: No.", "no", True),
