@@ -369,12 +369,14 @@ def signals_of(quoted: AnswerSupport, completion: Completion) -> Signals:
 def how_certain(text: str, quoted: AnswerSupport, reading: Reading) -> tuple[float | None, Confidence]:
     """(how likely the answer is right, the word for it). Nothing was measured of overviews.
 
-    What was cut off, or ends before the list that it announces, does not say what it was asked for.
+    What was cut off, or ends before the list that it announces, does not say what it was asked for. Quotes beside which no word of the question
+    stands support nothing.
     """
     completion = reading.completion
     if completion is None or reading.strategy in KINDS or _cut_short(completion) or text.endswith(":"):
         return None, "check it"
-    return certainty(signals_of(quoted, completion))
+    sure, word = certainty(signals_of(quoted, completion))
+    return sure, "likely" if word == "supported" and not quoted.asked else word
 
 
 def answer_again(

@@ -18,9 +18,9 @@ from openbook.records import Confidence
 
 FITS = Path(__file__).parent / "data" / "certainty.json"
 MEANING: Mapping[Confidence, str] = {
-    "supported": "Of answers that measured like this one nine in ten were right.",
-    "likely": "It is more likely right than wrong; read the quotes first.",
-    "check it": "Compare it with the quotes before you rely on it.",
+    "supported": "Of answers that measured like this one eight in ten were right.",
+    "likely": "Of answers that measured like this one six in ten were right; read the quotes first.",
+    "check it": "Most answers that measured like this one were wrong; compare it with the quotes.",
     "not found": "Nothing that was read seems to say it.",
 }
 

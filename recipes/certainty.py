@@ -1,12 +1,14 @@
 """Fits how certain an answer is, from judged answers and what showed of them.
 
-    python recipes/certainty.py [FILE.jsonl.gz ...] [--diagram FILE.png]
+    python -m recipes.certainty [FILE.jsonl.gz ...] [--diagram FILE.png]
 
 The files, `recipes/data/answers-*.jsonl.gz` by default, are what `recipes/answer_records.py` writes: for each answer the signals of
-`openbook.certainty`, whether it was right, and of what context or document it is. Prints the area under the curve of each signal and
-of the fit, and how far the fit is from calibrated (the mean difference of ten equal parts, weighted), parts of the contexts held out.
+`openbook.certainty`, whether it was right, and of what context or document it is. Answers about whole documents (`natural`) are right less
+often than those about short texts with equal signals; the fit has an odds of its own for each, and what is written is that of whole
+documents. Prints the area under the curve of each signal and of the fit, and how far the fit is from calibrated (the mean difference of ten
+equal parts, weighted), parts of the contexts held out.
 An answer is called supported from the least certainty on from which at least `SUPPORTED` of the held-out answers are right, and likely from that
-on from which at least `LIKELY` of the others are. Writes `openbook/data/certainty.json` and, with `--diagram`, the diagram of reliability.
+on from which at least `LIKELY` of the others are. Then the same of the answers in `REPORTING`, to which nothing was fitted. Writes `openbook/data/certainty.json` and, with `--diagram`, the diagram of reliability.
 """
 
 from __future__ import annotations
@@ -24,12 +26,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from openbook.certainty import FITS, Fit
+from openbook.certainty import FITS, MEANING, Fit, Signals, certainty
 
 DATA = Path(__file__).parent / "data"
+REPORTING = DATA / "reporting-natural.jsonl.gz"
 TEXT = ("backed", "asked")
 SIGNALS = {"probed": (*TEXT, "stated", "least_logprob"), "other": TEXT}
-SUPPORTED, LIKELY = 0.9, 0.6
+SUPPORTED, LIKELY = 0.8, 0.6
 FEWEST = 10  # answers that a limit may rest on
 PARTS, PENALTY, STEPS = 5, 1.0, 50
 
@@ -42,24 +45,32 @@ def main() -> None:
     lines = [(file.name, line) for file in options.files for line in gzip.decompress(file.read_bytes()).splitlines()]
     rows = [json.loads(line) | {"file": name} for name, line in lines]
     right = np.array([row["right"] for row in rows])
+    whole = np.array(["natural" in row["file"] for row in rows])
     part = np.array([zlib.crc32(str(row["context"]).encode()) % PARTS for row in rows])
     fits: dict[str, dict[str, Any]] = {}
     for name, signals in SIGNALS.items():
-        x = np.array([[row[signal] for signal in signals] for row in rows])
+        x = np.column_stack([[[row[signal] for signal in signals] for row in rows], whole])
         likely = np.empty(len(rows))
         for number in range(PARTS):
             weights, bias = fitted(x[part != number], right[part != number])
             likely[part == number] = probability(x[part == number] @ weights + bias)
         weights, bias = fitted(x, right)
-        surest = limit(likely, right, SUPPORTED)
+        bias += float(weights[-1])
+        surest = limit(likely, right, whole, SUPPORTED)
         others = likely < surest
-        limits = [surest, limit(likely[others], right[others], LIKELY)]
-        fits[name] = asdict(Fit(round(bias, 4), dict(zip(signals, weights.round(4).tolist(), strict=True)), *limits))
+        limits = [surest, limit(likely[others], right[others], whole[others], LIKELY)]
+        fits[name] = asdict(
+            Fit(round(bias, 4), dict(zip(signals, weights[:-1].round(4).tolist(), strict=True)), *limits)
+        )
         print(f"\n{name}: {len(rows)} answers, {right.sum()} right; area {area(likely, right):.3f}", end="")
         print(f", calibration error {calibration_error(likely, right):.3f}")
         for file in options.files:
             of = np.array([row["file"] == file.name for row in rows])
-            print(f"  {file.name}: {of.sum()} answers, {right[of].sum()} right, area {area(likely[of], right[of]):.3f}")
+            print(
+                f"  {file.name}: {of.sum()} answers, {right[of].sum()} right, area {area(likely[of], right[of]):.3f}",
+                end="",
+            )
+            print(f", calibration error {calibration_error(likely[of], right[of]):.3f}")
         for i, signal in enumerate(signals):
             print(f"  {signal:<14} area {area(x[:, i], right):.3f}, weight {weights[i]:+.2f}")
         for word, low, high in (
@@ -68,10 +79,23 @@ def main() -> None:
             ("check it", 0, limits[1]),
         ):
             called = (likely >= low) & (likely < high)
-            print(f"  {word:<14} from {low:.3f}: {right[called].sum()} of {called.sum()} right")
+            print(f"  {word:<14} from {low:.3f}: {right[called].sum()} of {called.sum()} right, ", end="")
+            print(f"of them about whole documents {right[called & whole].sum()} of {(called & whole).sum()}")
         if options.diagram and name == "probed":
             draw(likely, right, options.diagram)
     FITS.write_text(json.dumps(fits, indent=1) + "\n", encoding="utf-8")
+    report([json.loads(line) for line in gzip.decompress(REPORTING.read_bytes()).splitlines()])
+
+
+def report(rows: list[dict[str, Any]]) -> None:
+    """How often each word was right, by the fit that was written."""
+    told = [certainty(Signals(*(row[signal] for signal in SIGNALS["probed"]))) for row in rows]
+    likely, right = np.array([sure for sure, _ in told]), np.array([row["right"] for row in rows])
+    print(f"\n{REPORTING.name}: {len(rows)} answers, {right.sum()} right; area {area(likely, right):.3f}", end="")
+    print(f", calibration error {calibration_error(likely, right):.3f}")
+    for word in MEANING:
+        if (called := np.array([each == word for _, each in told])).any():
+            print(f"  {word:<14} {right[called].sum()} of {called.sum()} right")
 
 
 def probability(odds: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -102,12 +126,19 @@ def calibration_error(likely: NDArray[np.float64], right: NDArray[np.bool_], bin
     return float(sum(len(g) * abs(likely[g].mean() - right[g].mean()) for g in groups) / len(likely))
 
 
-def limit(likely: NDArray[np.float64], right: NDArray[np.bool_], share: float) -> float:
-    """The least certainty from which on that share of at least `FEWEST` answers is right; 1.01 where there is none."""
-    order = np.argsort(-likely)
-    shares = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
-    enough = [i for i in range(FEWEST - 1, len(order)) if shares[i] >= share]
-    return round(float(likely[order[enough[-1]]]), 3) if enough else 1.01
+def limit(likely: NDArray[np.float64], right: NDArray[np.bool_], whole: NDArray[np.bool_], share: float) -> float:
+    """The least certainty from which on that share is right, of at least `FEWEST` answers and of those about `whole` documents; 1.01
+    where there is none.
+    """
+    found = [
+        at
+        for at in np.sort(likely)
+        if (surer := likely >= at).sum() >= FEWEST
+        and right[surer].mean() >= share
+        and (right | ~whole)[surer].any()
+        and (not (surer & whole).any() or right[surer & whole].mean() >= share)
+    ]
+    return round(float(found[0]), 3) if found else 1.01
 
 
 def draw(likely: NDArray[np.float64], right: NDArray[np.bool_], file: Path) -> None:

@@ -118,6 +118,7 @@ def test_an_answer_is_cited_verbatim_and_has_a_receipt(
     [
         (OPENED, "Mayor Lila Ortega opened the bridge.", "supported", None),
         (OPENED, "Tomas Brandl opened the bridge.", "check it", None),
+        ("Which zeppelin?", "Mayor Lila Ortega opened the bridge.", "likely", None),
         (OPENED, "Mayor Lila Ortega opened the bridge [1].", "supported", "Mayor Lila Ortega opened the bridge."),
         (OPENED, "The excerpts state that mayor Lila Ortega opened the bridge.", "supported", None),
         (OPENED, "Mayor Lila Ortega opened the bridge. Zebras graze.", "check it", None),

@@ -7,9 +7,9 @@ import { server } from "./server.js";
 
 const NAMES = { open: "From documents", closed: "From memory" };
 const CONFIDENCE = {
-  "supported": ["Supported", "good", "Of answers that measured like this one nine in ten were right."],
-  "likely": ["Likely", "good", "It is more likely right than wrong; read the quotes first."],
-  "check it": ["Check it", "doubtful", "Compare it with the quotes before you rely on it."],
+  "supported": ["Supported", "good", "Of answers that measured like this one eight in ten were right."],
+  "likely": ["Likely", "good", "Of answers that measured like this one six in ten were right; read the quotes first."],
+  "check it": ["Check it", "doubtful", "Most answers that measured like this one were wrong; compare it with the quotes."],
   "not found": ["Not found", "", "Nothing that was read seems to say it."],
 };
 const NO_LOG = "This server keeps no receipts to replay from. Start it with: openbook serve --receipts FOLDER";
