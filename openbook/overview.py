@@ -115,7 +115,7 @@ def comparison(
     """What the points of both documents have in common, and what not. Raises ContextOverflow, EngineError."""
     parts: list[Completion] = []
     lines: list[str] = []
-    for group, part in zip(groups_of(hits), _read(hits, _ASK, model, POINTS, progress, cancelled), strict=False):
+    for part, group in zip(_read(hits, _ASK, model, POINTS, progress, cancelled), groups_of(hits), strict=False):
         parts.append(part)
         name = group[0].passage.document.rpartition("/")[2]
         lines.append(f"{name}: {' '.join(point.removeprefix('- ') for point in points_of(part))}")

@@ -7,8 +7,9 @@ The files, `recipes/data/answers-*.jsonl.gz` by default, are what `recipes/answe
 often than those about short texts with equal signals; the fit has an odds of its own for each, and what is written is that of whole
 documents. Prints the area under the curve of each signal and of the fit, and how far the fit is from calibrated (the mean difference of ten
 equal parts, weighted), parts of the contexts held out.
-An answer is called supported from the least certainty on from which at least `SUPPORTED` of the held-out answers are right, and likely from that
-on from which at least `LIKELY` of the others are. Then the same of the answers in `REPORTING`, to which nothing was fitted. Writes `openbook/data/certainty.json` and, with `--diagram`, the diagram of reliability.
+An answer is called supported from the least certainty on from which at least `SUPPORTED` of the held-out answers are right, also of those
+about whole documents alone, and likely from that on from which at least `LIKELY` of the others are. Then the same of the answers in `REPORTING`,
+to which nothing was fitted. Writes `openbook/data/certainty.json` and, with `--diagram`, the diagram of reliability.
 """
 
 from __future__ import annotations
@@ -66,11 +67,10 @@ def main() -> None:
         print(f", calibration error {calibration_error(likely, right):.3f}")
         for file in options.files:
             of = np.array([row["file"] == file.name for row in rows])
+            print(f"  {file.name}: {of.sum()} answers, {right[of].sum()} right", end="")
             print(
-                f"  {file.name}: {of.sum()} answers, {right[of].sum()} right, area {area(likely[of], right[of]):.3f}",
-                end="",
+                f", area {area(likely[of], right[of]):.3f}, calibration error {calibration_error(likely[of], right[of]):.3f}"
             )
-            print(f", calibration error {calibration_error(likely[of], right[of]):.3f}")
         for i, signal in enumerate(signals):
             print(f"  {signal:<14} area {area(x[:, i], right):.3f}, weight {weights[i]:+.2f}")
         for word, low, high in (
@@ -135,7 +135,6 @@ def limit(likely: NDArray[np.float64], right: NDArray[np.bool_], whole: NDArray[
         for at in np.sort(likely)
         if (surer := likely >= at).sum() >= FEWEST
         and right[surer].mean() >= share
-        and (right | ~whole)[surer].any()
         and (not (surer & whole).any() or right[surer & whole].mean() >= share)
     ]
     return round(float(found[0]), 3) if found else 1.01

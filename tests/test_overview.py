@@ -99,7 +99,9 @@ def base(tmp_path: Path) -> KnowledgeBase:
 
 def test_documents_are_compared_with_a_quote_for_every_sentence(base: KnowledgeBase, embedder: HashEmbedder) -> None:
     engine = Notes()
-    answer = ask("Compare old.md with new.md", FrozenModel(engine), base, embedder)
+    steps: list[tuple[int, int]] = []
+    answer = ask("Compare old.md with new.md", FrozenModel(engine), base, embedder, progress=lambda *n: steps.append(n))
+    assert steps == [(0, 2), (1, 2), (2, 2)]
     assert "24 days" in answer.answer
     assert "28 days" in answer.answer
     assert {Path(citation.document).name for citation in answer.citations} == {"old.md", "new.md"}

@@ -22,7 +22,8 @@ Embed: TypeAlias = Callable[[Sequence[str]], Vectors]
 MAX_QUOTE_SENTENCES = 3
 COMPARED = 4  # spans with the most of a sentence's words; their meaning is compared
 CLOSEST = 3  # sentences given with an abstention
-BACKED = 0.5
+BACKED = 0.6
+NUMBER_MISSING = 0.5  # the most that a sentence scores of which a number is not there
 
 _MARKS = re.compile(r"\s*\[\d{1,3}(?:\s*,\s*\d{1,3})*\]")
 _FENCE = re.compile(r"^[ \t]*```[^\n]*$", re.MULTILINE)
@@ -241,10 +242,10 @@ class _Passages:
         )
 
     def likeness(self, sentence: str, run: _Run, cosine: float | None) -> float:
-        """From 0 to 1; less than `BACKED` where a number of the sentence does not stand there."""
+        """From 0 to 1; at most `NUMBER_MISSING` where a number of the sentence does not stand there."""
         numbers = frozenset(word for word in self.words(sentence) if _DIGIT.search(word))
         odds = _BIAS + math.fsum(w * x for w, x in zip(_WEIGHTS, self.features(sentence, run, cosine), strict=True))
-        there = 1.0 if numbers <= run.around else self.share(numbers, run.around) * BACKED
+        there = 1.0 if numbers <= run.around else self.share(numbers, run.around) * NUMBER_MISSING
         return there / (1 + math.exp(-odds))
 
     def _units(self, passage: Passage) -> list[_Unit]:
