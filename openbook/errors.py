@@ -4,6 +4,7 @@
   - ConfigError            a setting that is unknown or has no valid value
   - QuestionError          an empty or oversized question
   - ConversationError      a file that is not a transcript
+  - NotCertainEnough       an answer is less certain than was asked for
   + ModelError
     - UnknownModel         no model of that name in the store or the catalogue
     - PullError            a model's file could not be fetched, or what came is not what the catalogue names
@@ -55,6 +56,10 @@ class QuestionError(OpenBookError):
 
 class ConversationError(OpenBookError):
     exit_code = 2
+
+
+class NotCertainEnough(OpenBookError):
+    pass
 
 
 class ModelError(OpenBookError):

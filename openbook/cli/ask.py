@@ -11,7 +11,7 @@ import openbook
 from openbook.cli import context, display
 from openbook.cli.options import BASE_URL, DOCS, JSON, KB, LOG, MODEL, PATH, ScopeOptions, cluster_option, scope_options
 from openbook.config import STRATEGIES, Place
-from openbook.errors import ConfigError
+from openbook.errors import ConfigError, NotCertainEnough
 
 
 @click.command()
@@ -29,6 +29,12 @@ from openbook.errors import ConfigError
     "one prompt; checked: in one prompt, with a check whether they state the answer; auto: as suits the model (the default).",
 )
 @click.option("--quote", is_flag=True, help="Answer only with a verbatim span of a passage.")
+@click.option(
+    "--at-least",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    help="Show no answer that is less certain than this (0 to 1) or has no certainty, and exit with 1.",
+)
 @LOG
 @click.option("--sign", type=PATH, help="Write the receipt to this file, signed. See: openbook verify")
 @JSON
@@ -42,6 +48,7 @@ def ask(
     closed_book: bool,
     strategy: str | None,
     quote: bool,
+    at_least: float,
     log: Path | None,
     sign: Path | None,
     as_json: bool,
@@ -78,13 +85,18 @@ def ask(
                 embedder,
                 options,
                 scope=seen,
-                on_text=live.show,
+                on_text=None if at_least else live.show,
                 progress=live.parts,
             )
         if log is not None:
             append_receipt(log, answer.receipt)
         if sign is not None:
             context.write_signed(sign, settings, answer.receipt)
+        if not answer.abstained and (answer.certainty or 0.0) < at_least:
+            has = "no certainty" if answer.certainty is None else f"a certainty of {answer.certainty:.2f}"
+            raise NotCertainEnough(
+                f"The answer has {has}, and at least {at_least:g} was asked for, so it is not shown."
+            )
         display.show(as_json, answer.to_json(), display.print_answer, answer, live)
 
 

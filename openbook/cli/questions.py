@@ -1,17 +1,16 @@
-"""`openbook questions`: draft questions from a knowledge base, review them one by one, and import those of others."""
+"""`openbook questions`: draft questions from a knowledge base, and review them one by one."""
 
 from __future__ import annotations
 
 import sys
 from contextlib import closing
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from openbook.cli import context, display, on_cluster
-from openbook.cli.options import EXISTING, KB, MODEL, PATH, cluster_option
+from openbook.cli.options import KB, MODEL, PATH, cluster_option
 from openbook.config import Place
 from openbook.errors import ConfigError, KnowledgeBaseMissing
 
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from openbook.knowledge import KnowledgeBase
 
 KEYS = "[a]ccept  [e]dit  [r]eject  [s]kip  [x] stop: "
-_OUTPUT = click.option("-o", "--output", required=True, type=PATH, help="The new file to write, one question a line.")
 
 
 @click.group()
@@ -42,7 +40,7 @@ def _check_new(output: Path) -> None:
 )
 @MODEL
 @cluster_option("Let the model write on all machines of")
-@_OUTPUT
+@click.option("-o", "--output", required=True, type=PATH, help="The new file to write, one question a line.")
 def draft(kb: Place | None, limit: int, model: str | None, cluster: str | None, output: Path) -> None:
     """Let a model write questions that a knowledge base answers. They are drafts: review them before you use them.
 
@@ -162,17 +160,3 @@ def _typed(prompt: str) -> str | None:
     if not sys.stdin.isatty():
         click.echo()
     return line.strip() if line else None
-
-
-@questions.command(name="import")
-@click.argument("source", type=EXISTING)
-@_OUTPUT
-def import_(source: Path, output: Path) -> None:
-    """Turn SOURCE, a SQuAD or RAGAS file, into OpenBook's format."""
-    from openbook.diagnosis.importers import load_questions
-    from openbook.diagnosis.questions import write_questions
-
-    _check_new(output)
-    found = [asdict(question) for question in load_questions(source)]
-    write_questions(output, found)
-    display.say(f"{len(found):,} questions in {output}.")

@@ -20,7 +20,6 @@ from openbook.knowledge import KnowledgeBase
 from openbook.records import ReaderFormat
 from tests.cli.conftest import Out, TypeIn
 from tests.diagnosis.bases import EMBEDDER, FERRIES, HARBOUR, DraftEngine, base_of
-from tests.diagnosis.test_questions import squad
 
 
 @pytest.fixture
@@ -199,27 +198,3 @@ def test_what_something_else_wrote_meanwhile_is_kept(drafts: Path, tmp_path: Pat
     with pytest.raises(StorageError, match="was changed by something else"):
         second.accept(second.drafts()[0])
     assert not drafts.exists()
-
-
-def test_import_writes_questions_that_can_be_asked(tmp_path: Path, out: Out) -> None:
-    source, questions = tmp_path / "squad.jsonl", tmp_path / "q.jsonl"
-    source.write_text(json.dumps(squad("It stands here by the harbour.", "here")))
-    out.ok("questions", "import", source, "-o", questions)
-    (question,) = load_questions(questions)
-    assert (question.answers, question.gold and question.gold.quote) == (("here",), "It stands here by the harbour.")
-    out.refused(2, "exists", "questions", "import", source, "-o", questions)
-    out.ok("questions", "import", questions, "-o", tmp_path / "r.jsonl")
-    assert (tmp_path / "r.jsonl").read_bytes() == questions.read_bytes()
-    out.ok("questions", "import", questions, "-o", tmp_path / "r.jsonl.gz")
-    assert list(load_questions(tmp_path / "r.jsonl.gz")) == [question]
-
-
-def test_what_could_not_be_read_again_is_not_imported(tmp_path: Path, out: Out) -> None:
-    ragas = json.dumps({"id": "r" * 201, "user_input": "Who?", "reference": "Ada"})
-    for name, content, says in (
-        ("squad.json", json.dumps([squad("It stands here " + "and there " * 110_000, "here")]), "shorten it"),
-        ("ragas.jsonl", ragas, "1 to 200 characters"),
-    ):
-        (tmp_path / name).write_text(content)
-        out.refused(2, says, "questions", "import", tmp_path / name, "-o", tmp_path / "q.jsonl")
-        assert not (tmp_path / "q.jsonl").exists()

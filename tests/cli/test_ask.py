@@ -1,0 +1,39 @@
+"""`openbook ask` over fakes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from openbook.cli import run
+from tests.conftest import base_with
+
+OPENED = "Who opened the bridge of Lund?"
+
+
+@pytest.fixture(autouse=True)
+def home(fakes: None, own_home: Path) -> None:
+    base_with(own_home, {"bridge.md": "The bridge of Lund was opened in 2026 by Lila Ortega."}).close()
+
+
+def test_an_answer_that_is_less_certain_than_was_asked_for_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["ask", OPENED, "--json"]) == 0
+    certainty = json.loads(capsys.readouterr().out)["certainty"]
+    for limit, code in ((certainty, 0), (certainty + 0.001, 1)):
+        for extra in ([], ["--json"]):
+            assert run(["ask", OPENED, "--at-least", str(limit), *extra]) == code
+            shown = capsys.readouterr()
+            assert ("Lila Ortega" in shown.out) == (code == 0)
+            assert "Lila Ortega" not in shown.err
+            assert (f"a certainty of {certainty:.2f}" in " ".join(shown.err.split())) == (code == 1)
+
+
+def test_without_documents_an_answer_has_no_certainty_and_an_abstention_needs_none(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["ask", OPENED, "--closed-book", "--at-least", "0.1"]) == 1
+    assert "has no certainty" in " ".join(capsys.readouterr().err.split())
+    assert run(["ask", "Zebras graze where?", "--at-least", "1"]) == 0
+    assert "Not found" in capsys.readouterr().out
