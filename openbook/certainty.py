@@ -23,6 +23,9 @@ MEANING: Mapping[Confidence, str] = {
     "check it": "Most answers that measured like this one were wrong; compare it with the quotes.",
     "not found": "Nothing that was read seems to say it.",
 }
+UNMEASURED = (
+    "How often such an answer is right was not measured; compare it with the quotes."  # of one without a number
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -259,7 +259,7 @@ def print_answer(answer: Answer, live: LiveAnswer | None = None) -> None:
     from rich.text import Text
 
     from openbook.answer import CLOSED_BOOK
-    from openbook.certainty import MEANING
+    from openbook.certainty import MEANING, UNMEASURED
 
     if live is None or not live.end(answer.answer):
         say(answer.answer, "bold")
@@ -287,7 +287,9 @@ def print_answer(answer: Answer, live: LiveAnswer | None = None) -> None:
             say(excerpt(hit.passage.text), "dim", indent=8)
     if answer.receipt.strategy != CLOSED_BOOK:
         sure = "" if answer.certainty is None else f" ({answer.certainty:.0%})"
-        say(f"\n{answer.confidence.capitalize()}{sure}: {MEANING[answer.confidence]}", _COLOURS[answer.confidence])
+        measured = answer.certainty is not None or answer.abstained
+        meaning = MEANING[answer.confidence] if measured else UNMEASURED
+        say(f"\n{answer.confidence.capitalize()}{sure}: {meaning}", _COLOURS[answer.confidence])
     say(f"\n{_provenance(answer)}", "dim")
 
 

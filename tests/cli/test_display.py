@@ -15,7 +15,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from openbook.answer import CLOSED_BOOK
-from openbook.certainty import MEANING
+from openbook.certainty import MEANING, UNMEASURED
 from openbook.cli.display import LiveAnswer, _flat, _joined, print_answer, print_problems, with_advice
 from openbook.receipts import parse_receipt
 from openbook.records import Answer, AnswerSentence, Citation, Confidence, Hit, Passage, Support, Verdict
@@ -130,10 +130,12 @@ def shown(answer: Answer, capsys: pytest.CaptureFixture[str]) -> str:
 def test_an_answer_ends_with_its_word_what_that_means_and_its_certainty_if_it_has_one(
     confidence: Confidence, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    declined = confidence == "not found"
     for certainty, told in ((0.257, " (26%)"), (None, "")):
-        answer = answered(("One.", "backed"), confidence=confidence, certainty=certainty)
+        answer = answered(("One.", "backed"), confidence=confidence, certainty=certainty, abstained=declined)
         last = shown(answer, capsys).rstrip().split("\n\n")[-2]
-        assert last == f"{confidence.capitalize()}{told}: {MEANING[confidence]}"
+        meaning = MEANING[confidence] if told or declined else UNMEASURED
+        assert last == f"{confidence.capitalize()}{told}: {meaning}"
 
 
 def test_an_answer_from_memory_has_no_word(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from openbook.certainty import MEANING
+from openbook.certainty import MEANING, UNMEASURED
 from openbook.config import Settings
 from openbook.inference import FrozenModel
 from openbook.knowledge import add, remove
@@ -45,6 +45,7 @@ def test_the_page_has_the_words_for_every_certainty() -> None:
     script = (FOLDER / "answer.js").read_text(encoding="utf-8")
     table = dict(re.findall(r'^  "([a-z ]+)": \["[A-Z][a-z ]+", "[a-z]*", "([^"]+)"\],$', script, re.MULTILINE))
     assert table == MEANING
+    assert f'const UNMEASURED = "{UNMEASURED}";' in script
 
 
 def test_the_page_needs_no_key_and_no_other_file_is_given_out(keyed: Running) -> None:

@@ -12,6 +12,7 @@ const CONFIDENCE = {
   "check it": ["Check it", "doubtful", "Most answers that measured like this one were wrong; compare it with the quotes."],
   "not found": ["Not found", "", "Nothing that was read seems to say it."],
 };
+const UNMEASURED = "How often such an answer is right was not measured; compare it with the quotes.";
 const NO_LOG = "This server keeps no receipts to replay from. Start it with: openbook serve --receipts FOLDER";
 
 /** A card that fills: `text` is replaced as pieces come. */
@@ -32,6 +33,7 @@ export function finish({ root, text, state, below }, answer, place) {
   const cited = answer.citations.length;
   const closed = answer.receipt.strategy === "closed-book";
   const [words, kind, meaning] = closed ? ["No sources", "doubtful", ""] : CONFIDENCE[answer.confidence];
+  const measured = closed || answer.abstained || answer.certainty !== null;
   state.textContent = answer.certainty === null ? words : `${words} · ${Math.round(100 * answer.certainty)} %`;
   state.className = `state ${kind}`;
   const cards = place ? showSources(place, answer) : [];
@@ -48,7 +50,7 @@ export function finish({ root, text, state, below }, answer, place) {
     ...answer.warnings,
   ];
   below.replaceChildren(
-    meaning ? el("p", { class: "soft meaning" }, meaning) : "",
+    meaning ? el("p", { class: "soft meaning" }, measured ? meaning : UNMEASURED) : "",
     ...notes.map((note) => el("p", { class: "note" }, note)),
     madeBy(answer.receipt, answer.timings?.total_s),
     receiptDetails(answer.receipt),
