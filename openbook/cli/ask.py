@@ -78,16 +78,9 @@ def ask(
         base, embedder = (None, None) if closed_book else context.open_asked(settings, docs)
         seen = scope.of(base) if base else UNLABELLED
         with display.while_reading(quiet=as_json) as live:
-            answer = openbook.ask(
-                question,
-                opened.result(),
-                base,
-                embedder,
-                options,
-                scope=seen,
-                on_text=None if at_least else live.show,
-                progress=live.parts,
-            )
+            asked = (question, opened.result(), base, embedder, options)
+            show = None if at_least else live.show
+            answer = openbook.ask(*asked, scope=seen, on_text=show, progress=live.parts)
         if log is not None:
             append_receipt(log, answer.receipt)
         if sign is not None:
