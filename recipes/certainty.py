@@ -96,6 +96,8 @@ def report(rows: list[dict[str, Any]]) -> None:
     for word in MEANING:
         if (called := np.array([each == word for _, each in told])).any():
             print(f"  {word:<14} {right[called].sum()} of {called.sum()} right")
+    backed, falsely = (sum(row[key] for row in rows) for key in ("backed_sentences", "backed_falsely"))
+    print(f"  of {backed} backed sentences {falsely} have a quote that says something else")
 
 
 def probability(odds: NDArray[np.float64]) -> NDArray[np.float64]:
