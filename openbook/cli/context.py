@@ -60,12 +60,11 @@ def ready_model(settings: Settings, name: str) -> ModelReference:
         return openbook.ensure(store(settings), name, announce=display.note, progress=show, try_out=check_usable)
 
 
-def open_stored(
-    settings: Settings, reference: ModelReference, states: KVCache | None = None, slots: int = 0
-) -> FrozenModel:
+def open_stored(settings: Settings, reference: ModelReference, states: KVCache | None = None) -> FrozenModel:
     """Open a stored model, with the context and threads of the settings."""
-    sizes = {"context_tokens": settings.context_tokens, "threads": settings.threads, "slots": slots}
-    return openbook.load_model(reference, states=states, **sizes)
+    return openbook.load_model(
+        reference, states=states, context_tokens=settings.context_tokens, threads=settings.threads
+    )
 
 
 def open_embedder(settings: Settings, name: str = "") -> OnnxEmbedder:
@@ -73,16 +72,16 @@ def open_embedder(settings: Settings, name: str = "") -> OnnxEmbedder:
     return openbook.load_embedder(ready_model(settings, name or settings.embedder), threads=settings.threads)
 
 
-def model_opener(settings: Settings, slots: int = 0) -> Callable[[], FrozenModel]:
+def model_opener(settings: Settings) -> Callable[[], FrozenModel]:
     """Fetch and verify the model to ask now; the function returned opens it, on any thread.
 
-    The model is one of the server at `base_url`, when that is set, otherwise one of the store. `slots`: of a model of the store.
+    The model is one of the server at `base_url`, when that is set, otherwise one of the store.
     """
     if settings.base_url:
         at = {"base_url": settings.base_url, "api_key": os.environ.get(API_KEY, "")}
         return partial(openbook.connect_model, settings.model, **at, context_tokens=settings.context_tokens)
     reference = ready_model(settings, settings.model)
-    return partial(open_stored, settings, reference, kv_cache(settings), slots)
+    return partial(open_stored, settings, reference, kv_cache(settings))
 
 
 @contextmanager

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from openbook.serving.keys import ApiKey, KeyFile
     from openbook.serving.model_reload import ModelSource
 
-MAX_SLOTS = 7  # of `openbook.inference.slots`, which is not imported before it is needed
-
 
 @click.command()
 @click.option("--kb", "places", multiple=True, type=PLACE, help="A knowledge base, also a new one (repeatable).")
@@ -52,13 +50,6 @@ MAX_SLOTS = 7  # of `openbook.inference.slots`, which is not imported before it 
 )
 @click.option("--require-key", is_flag=True, help="Require an API key on this machine too.")
 @click.option("--label", "labels", multiple=True, help="An access label for callers without a key (repeatable).")
-@click.option(
-    "--slots",
-    type=click.IntRange(0, MAX_SLOTS),
-    default=0,
-    help="Write up to this many answers at a time; each has the same bytes as alone. Measure first: it pays only "
-    "where many clients get long answers at the same time.",
-)
 @click.option("--receipts", type=PATH, help="Keep receipts in the log in this folder, and replay from it.")
 @click.option(
     "--report",
@@ -73,7 +64,6 @@ def serve(
     base_url: str | None,
     port: int,
     labels: tuple[str, ...],
-    slots: int,
     cluster: str | None,
     replicas: tuple[int, int] | None,
     **options: Any,
@@ -87,15 +77,12 @@ def serve(
 
     settings = context.read_settings(model=model, base_url=base_url)
     least, most = on_cluster.replica_bounds(replicas, cluster)
-    if slots and (cluster is not None or settings.base_url):
-        where = "replicas on a cluster" if cluster is not None else settings.base_url
-        raise ConfigError(f"--slots is for a model that runs in this process, not for {where}. Leave it out.")
     places = tuple(each.absolute() if isinstance(each, Path) else each for each in places or [settings.kb_place])
     private.share_as([settings.home, *places])
     configuration = Configuration(
         settings=settings,
         labels=checked_labels(labels),
-        bounds=Bounds.sized(slots, most),
+        bounds=Bounds(running=Bounds().running * most),
         ingest=context.run_options(settings),
         **options,
     )
@@ -103,7 +90,7 @@ def serve(
         click.echo(advice, err=True)
     # Before the weights are mapped: a port that is taken shows at once.
     with listen(configuration.host, port) as listener, ExitStack() as stack:
-        open_model_of, _ = stack.enter_context(on_cluster.models(settings, cluster, (least, most), slots))
+        open_model_of, _ = stack.enter_context(on_cluster.models(settings, cluster, (least, most)))
         app = create_app(configuration, *_opened(configuration, places, partial(open_model_of, settings), stack))
         _log_to_standard_error()
         _first_key(configuration)

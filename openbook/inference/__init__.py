@@ -11,7 +11,7 @@ too.
 * `tokenizer`          from a prompt to token ids, by blocks; chat templates
 * `decoding`           from logits to text
 * `kv_cache`           what was computed of passages, in memory and on disk
-* `context_pool`       lends contexts to requests; `slots` writes several answers in one call
+* `context_pool`       lends contexts to requests
 * `passage_selection`  which passage a trained reader answers from
 * `answerability`      whether the passages state the answer, by what a layer gives while llama.cpp computes
 * `trial`              the first load of a foreign file, in a process of its own

@@ -194,17 +194,14 @@ def load_model(
     context_tokens: int = 4096,
     threads: int = 0,
     states: KVCache | None = None,
-    slots: int = 0,
 ) -> FrozenModel:
     """Open a stored model, read-only and memory-mapped. The caller has verified it (`ModelStore.check_fast`).
 
     `context_tokens` is an upper bound. `threads` 0 means one for each core this process may use. `states` keeps what is
     computed of passages; by default in this process's memory. An adapter is opened merged with its base, where the
     store has that, or on its base. A file that the catalogue does not name is first loaded by a process of its own (`trial`).
-    `slots`: how many answers may be written together (see `openbook.inference.slots`). For an adapter that is opened merged, this
-    holds for prompts with passages; the others go to its base, which writes each alone.
 
-    Raises EngineError, also for a model that allows no slots on this machine; UnknownModel if the base is missing, ModelError for an embedder.
+    Raises EngineError; UnknownModel if the base is missing, ModelError for an embedder.
     """
     from openbook.inference.answerability import probe_of
     from openbook.inference.llamacpp import LlamaCppEngine
@@ -225,13 +222,11 @@ def load_model(
     if adapter is None or adapter.merged is None:
         trial = trial_of(base, adapter)
         part = adapter.main_file if adapter else None
-        engine = opened(base.main_file, adapter=part, trial=trial, slots=slots, probe=probe_of(reference))
+        engine = opened(base.main_file, adapter=part, trial=trial, probe=probe_of(reference))
     else:
         open_base = partial(opened, base.main_file, trial=trial_of(base))  # tried now, though it is opened later
         note = f"adapter merged as {adapter.merged.digest[:12]}"
-        engine = opened(
-            adapter.merged.main_file, note=note, trial=trial_of(adapter.merged), open_base=open_base, slots=slots
-        )
+        engine = opened(adapter.merged.main_file, note=note, trial=trial_of(adapter.merged), open_base=open_base)
     return FrozenModel(engine, engine.reader_format)
 
 

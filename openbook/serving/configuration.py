@@ -43,11 +43,6 @@ class Bounds:
     text_chars: int = 100_000  # of a document in one answer
     picture_s: float = 20.0
 
-    @classmethod
-    def sized(cls, slots: int = 0, replicas: int = 1) -> Bounds:
-        """For one engine with `slots`, or for `replicas` without slots. While all slots are in use, other requests search and cite."""
-        return cls(running=(cls().running + slots) * replicas)
-
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
