@@ -5,6 +5,7 @@ OpenAI-compatible server (`connect_model`); both give a `FrozenModel`. The embed
 too.
 
 * `frozen`             `FrozenModel`, and the seam `Engine`; start reading here
+* `loader`             opens models and the embedder
 * `llamacpp`           the local engine: reads blocks, keeps states, writes answers
 * `llamalib`           llama.cpp's C API, typed
 * `openai`             an engine behind an OpenAI-compatible server
@@ -20,6 +21,7 @@ too.
 
 from __future__ import annotations
 
-from openbook.inference.frozen import Engine, FrozenModel, connect_model, load_embedder, load_model, prompt_counter
+from openbook.inference.frozen import Engine, FrozenModel
+from openbook.inference.loader import connect_model, load_embedder, load_model, prompt_counter
 
 __all__ = ["Engine", "FrozenModel", "connect_model", "load_embedder", "load_model", "prompt_counter"]

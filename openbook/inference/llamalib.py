@@ -125,7 +125,9 @@ class Model:
         library().recent_errors.clear()
         self.handle: Any = self._lib.llama_model_load_from_file(str(path).encode(), params)
         if self.handle == self._ffi.NULL:
-            raise EngineError(f"llama.cpp cannot load {path}: {library().last_error()}.")
+            told = library().recent_errors  # the first says why, the others only that it failed
+            reason = told[0].rpartition("loading model: ")[2] if told else "no reason given"
+            raise EngineError(f"llama.cpp cannot load {path.name}: {reason}.")
         self._vocab = self._lib.llama_model_get_vocab(self.handle)
         self.vocabulary_size: int = self._lib.llama_vocab_n_tokens(self._vocab)
         self.trained_context_tokens: int = self._lib.llama_model_n_ctx_train(self.handle)

@@ -19,10 +19,8 @@ from openbook.errors import ConfigError, InvalidModelFile, PullError, StorageErr
 from openbook.files import storage_errors
 from openbook.models import writer
 from openbook.models.aliases import MAX_NAME_CHARS, checked_name
-from openbook.models.bounds import check_lora_fits
 from openbook.models.catalogue import CATALOGUE, CatalogueEntry
 from openbook.models.describe import check_importable, describe, kind_of
-from openbook.models.gguf import read_gguf
 from openbook.models.gguf_writer import AdapterUpdates, Quantisation, write_merged
 from openbook.models.lineage import training_record_of
 from openbook.models.manifest import FILES, TRAINING_RECORD, Kind, KnowledgeCutoff, Manifest, Source
@@ -147,8 +145,8 @@ def merge(
     store.check_fast(reference)
     is_adapter = reference.manifest.kind == "adapter"
     base = reference.needed_base if is_adapter else reference
-    if is_adapter:  # before anything is computed, which takes as much memory as the adapter says
-        check_lora_fits(read_gguf(reference.main_file), read_gguf(base.main_file))
+    if try_out is not None:
+        try_out(reference)
     # The new model has learned what the old one learned, and must reach what the old one had to reach.
     before = training_record_of(reference)
     record = TrainingRecord(
@@ -167,7 +165,7 @@ def merge(
     )
     with staging_folder(store.root) as scrap, storage_errors(f"write a model to {store.root}"):
         path = scrap / "model.gguf"
-        updates = AdapterUpdates(reference.main_file) if is_adapter else {}
+        updates = AdapterUpdates(reference.main_file, base.main_file) if is_adapter else {}
         write_merged(path, base.main_file, updates, quantisation=quantisation, reader=reader_of(reference.main_file))
         return store_trained(
             store,

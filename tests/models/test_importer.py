@@ -26,7 +26,7 @@ from openbook.models.manifest import Kind, KnowledgeCutoff, Source
 from openbook.models.sources import HubSource, ParsedSource, parse_source
 from openbook.parallel import Progress
 from openbook.records import sha256_hex
-from tests.models.gguf_files import Recipe, rewrite
+from tests.models.gguf_files import Array, Recipe, rewrite
 
 BARE = Recipe().without("tokenizer.").without("general.f")
 TOKENIZER = b'{"model": {"type": "WordPiece", "vocab": {"a": 0, "b": 1}}}'
@@ -64,12 +64,27 @@ def test_the_manifest_says_what_the_file_and_the_user_say(
         (Recipe(tensors=()), "holds no tensors"),
         (Recipe().without("general.architecture"), r"names no general\.architecture"),
         (Recipe(magic=b"ELF!"), "begins with b'ELF!'"),
+        (
+            Recipe().with_value("tokenizer.ggml.token_type", ValueType.ARRAY, Array(ValueType.INT32, (1,))),
+            r"token_type must be an array of INT32 with one for each token",
+        ),
+        (
+            Recipe().with_value("tokenizer.ggml.scores", ValueType.ARRAY, Array(ValueType.INT32, (1, 1, 1))),
+            r"scores must be an array of FLOAT32",
+        ),
+        (Recipe().with_value("tokenizer.ggml.scores", ValueType.FLOAT32, 1.0), r"scores must be an array of FLOAT32"),
     ],
 )
 def test_what_is_no_model_is_refused(store: ModelStore, tmp_path: Path, recipe: Recipe, match: str) -> None:
     with pytest.raises(InvalidModelFile, match=match):
         import_gguf(store, recipe.write(tmp_path / "x.gguf"))
     assert not store.root.exists()
+
+
+def test_a_number_that_no_manifest_can_hold_is_not_stated(store: ModelStore, tmp_path: Path) -> None:
+    for kind, value in ((ValueType.INT32, -1), (ValueType.UINT64, (1 << 64) - 1), (ValueType.STRING, "many")):
+        path = Recipe().with_value("llama.context_length", kind, value).write(tmp_path / "x.gguf")
+        assert store.resolve(import_gguf(store, path).digest).manifest.context_tokens is None
 
 
 def test_bad_arguments(store: ModelStore, tiny_file: Path, tmp_path: Path) -> None:
