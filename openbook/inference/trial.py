@@ -19,8 +19,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from openbook.codec import decode
 from openbook.config import available_cores
@@ -41,8 +42,13 @@ MAX_ANSWER_BYTES = 1 << 20  # that the process may write, answer and complaints 
 _MAX_REASON_CHARS = 500
 _LONG_WORD_CHARS = 20_000  # stacks grow with words, so what holds for these holds for longer ones
 
-_Outcome: TypeAlias = tuple[str | None, TemplateText | None]
-"""What the process writes: why the model cannot be used, if it cannot; what its template wrote, if it has one."""
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What the process writes: why the model cannot be used, if it cannot, or what its template wrote, if it has one."""
+
+    reason: str | None
+    template: TemplateText | None
 
 
 def check_usable(reference: ModelReference) -> None:
@@ -114,12 +120,12 @@ def _try(files: list[Path]) -> TemplateText | None:
     how = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
     complaint = said.strip().rpartition(b"\n")[2].decode(errors="replace")
     try:
-        reason, template = decode(written, _Outcome, "The answer", EngineError)
+        outcome = decode(written, _Outcome, "The answer", EngineError)
     except EngineError:
         raise EngineError(f"it ended the process that tried it ({how}{complaint and ': '}{complaint})") from None
-    if reason is not None:
-        raise EngineError(reason)
-    return template
+    if outcome.reason is not None:
+        raise EngineError(outcome.reason)
+    return outcome.template
 
 
 # --- in the process -----------------------------------------------------------------------------------------------------
@@ -137,7 +143,7 @@ def main(limits: str, *files: str) -> None:
         reason = "it needs more memory than a trial may take"
     except Exception as error:  # noqa: BLE001  whatever a template or a library does
         reason = f"it fails ({type(error).__name__}: {error})"
-    json.dump((reason and reason[:_MAX_REASON_CHARS], template), answer)
+    json.dump({"reason": reason and reason[:_MAX_REASON_CHARS], "template": template}, answer)
     answer.close()
 
 

@@ -25,7 +25,7 @@ from openbook.models.gguf_writer import AdapterUpdates, Quantisation, write_merg
 from openbook.models.lineage import training_record_of
 from openbook.models.manifest import FILES, TRAINING_RECORD, Kind, KnowledgeCutoff, Manifest, Source
 from openbook.models.reader_metadata import reader_of
-from openbook.models.sources import HubSource, download_from_hub, fetch_first, find_on_hub, parse_source
+from openbook.models.sources import download_from_hub, fetch_first, find_on_hub, parse_hub, place_of, sources_of
 from openbook.models.store import ModelReference, ModelStore, staging_folder
 from openbook.models.training_record import TrainingRecord
 from openbook.models.verify import raise_not_verified
@@ -290,7 +290,7 @@ def _pull_entry(
     store: ModelStore, entry: CatalogueEntry, progress: Progress, announce: Announce, try_out: TryOut | None
 ) -> ModelReference:
     if entry.download_bytes:
-        places = ", ".join(parse_source(file.sources[0]).place for file in entry.files if file.download_bytes)
+        places = ", ".join(place_of(sources_of(file)[0]) for file in entry.files if file.download_bytes)
         announce(
             f"Fetching {entry.description}: {entry.download_bytes / 1e6:.1f} MB from {places}, licence {entry.licence}."
         )
@@ -312,8 +312,8 @@ def _pull_entry(
 def _pull_hub(
     store: ModelStore, text: str, progress: Progress, announce: Announce, try_out: TryOut | None
 ) -> ModelReference:
-    wanted = parse_source(text)
-    if not isinstance(wanted, HubSource) or not wanted.path.lower().endswith(".gguf"):
+    wanted = parse_hub(text)
+    if not wanted.path.lower().endswith(".gguf"):
         raise PullError(f"{text[:200]!r} is not a GGUF file. Give the path of a file that ends in .gguf.")
     name = _name_of(Path(wanted.path))
     if found := _find_stored(store, name):
@@ -334,7 +334,7 @@ def _pull_hub(
         )
     source, total_bytes = find_on_hub(wanted)
     announce(
-        f"Fetching {name}: {total_bytes / 1e6:.1f} MB from {source.place}, licence as stated there. Its digest is not known "
+        f"Fetching {name}: {total_bytes / 1e6:.1f} MB from {place_of(source)}, licence as stated there. Its digest is not known "
         "beforehand: what arrives now is what the name will mean."
     )
     with staging_folder(store.root) as folder:

@@ -161,9 +161,9 @@ def test_a_template_is_rendered_in_the_trial_alone(
 @pytest.mark.parametrize(
     ("does", "match"),
     [
-        ('printf %s \'[null, ["a", "b"]]\'', "ended the process"),
-        ("printf %s '[\"a\\u001b[2Jb\", null]'", r"cannot be used: a \[2Jb\."),
-        ("printf %s '{}'", "ended the process"),
+        ('printf %s \'{"reason": null, "template": ["a", "b"]}\'', "ended the process"),
+        ('printf %s \'{"reason": "a\\u001b[2Jb", "template": null}\'', r"cannot be used: a \[2Jb\."),
+        ("printf %s '[]'", "ended the process"),
         ("true", r"ended the process that tried it \(exit code 0\)"),
         ("head -c 100000 /dev/zero | tr '\\0' '['", "ended the process"),
         ("exec sleep 1000", "not loaded and asked within [0-3] s"),
