@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from openbook.errors import EngineError, InvalidModelFile, ModelError
-from openbook.inference import load_model, trial
+from openbook.inference import load_model, prompt_counter, trial
 from openbook.inference.trial import check_usable
 from openbook.models import ModelStore, import_gguf
 from openbook.models.describe import check_importable
@@ -137,5 +137,6 @@ HOSTILE = {
 def test_a_file_that_nobody_tried_is_refused_when_it_is_opened(store: ModelStore, tmp_path: Path, kind: str) -> None:
     """So a server whose model's name comes to mean such a file keeps the old one: `tests/serving/test_model_reload.py`."""
     reference = import_gguf(store, HOSTILE[kind].write(tmp_path / "model.gguf"), name="served")
-    with pytest.raises(EngineError, match=r"^The model 'served' cannot be used: .*\.$"):
-        load_model(reference)
+    for opens in (load_model, prompt_counter):
+        with pytest.raises(EngineError, match=r"^The model 'served' cannot be used: .*\.$"):
+            opens(reference)
