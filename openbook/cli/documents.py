@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, get_args
 
 import click
 
-import openbook
 from openbook.cli import context, display
 from openbook.cli.options import EXISTING, JSON, KB, PATH, YES, cluster_option
 from openbook.config import Place
@@ -55,6 +54,7 @@ def add(
 
     PATHS are files, or folders for all files below.
     """
+    from openbook import knowledge
     from openbook.knowledge.scope import checked_labels
 
     settings = context.read_settings(kb=kb, ocr=ocr)
@@ -65,7 +65,7 @@ def add(
         context.workers(cluster, embedder, options) as (embedder, options),
         display.stages() as progress,
     ):
-        report = openbook.add(base, paths, embedder, replace(options, retry=True, progress=progress))
+        report = knowledge.add(base, paths, embedder, replace(options, retry=True, progress=progress))
     _show(report, settings.kb_place, as_json)
     if not any(each.outcome in ("added", "updated", "unchanged", "duplicate") for each in report.verdicts):
         raise KnowledgeError(f"Nothing readable in {', '.join(map(str, paths))}: no document went in.")
@@ -144,7 +144,9 @@ def sync(
         return
     if folder is not None:
         check_exists(folder)
-    base, embedder = context.ensure_base(settings) if folder else context.open_searchable(settings)
+    if folder is None:
+        context.open_base(settings)  # only a folder that is named makes a new one
+    base, embedder = context.ensure_base(settings)
     folders = synced_folders(base)
     if folder is not None:
         folder = Path(os.path.abspath(folder))
@@ -205,11 +207,12 @@ def remove(documents: tuple[str, ...], kb: Place | None, as_json: bool) -> None:
     DOCUMENTS are paths, or folders for all below. One new version leaves them all out. See also: openbook purge
     """
     from openbook.knowledge.discovery import display_path, path_displayed
+    from openbook.knowledge.updates import remove as remove_documents
     from openbook.knowledge.updates import synced_folders
 
     settings = context.read_settings(kb=kb)
     base = context.open_base(settings)
-    report = openbook.remove(base, documents)
+    report = remove_documents(base, documents)
     _show(report, settings.kb_place, as_json)
     folders = tuple(f"{display_path(each.folder)}/" for each in synced_folders(base))
     back = [
@@ -243,7 +246,7 @@ def purge(
     from openbook.knowledge.erasure import resolve_in_all_versions
 
     settings = context.read_settings(kb=kb)
-    base = openbook.KnowledgeBase.open(settings.kb_place)
+    base = context.open_base(settings)
     if proof is not None:
         context.check_signing(proof, settings)
     targets = PurgeTargets.of(settings)

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-import openbook
 from openbook.cli import context, display, on_cluster, private
 from openbook.cli.options import JSON, KB, MODEL, cluster_option
 from openbook.config import Place
 from openbook.errors import ConfigError, ContextOverflow, KnowledgeBaseDamaged
 
 if TYPE_CHECKING:
-    from openbook import FrozenModel, KnowledgeBase
+    from openbook.inference import FrozenModel
     from openbook.inference.kv_cache import CacheStats
+    from openbook.knowledge import KnowledgeBase
     from openbook.knowledge.base import Status
     from openbook.knowledge.check import CheckResult
     from openbook.knowledge.versions import Difference, Version
@@ -36,13 +36,14 @@ _MAX_VERSIONS = 20
 def status(kb: Place | None, documents: bool, check: bool, as_json: bool) -> None:
     """Show what is in the knowledge base, and what is not."""
     from openbook.inference.embedder import model_digest_of
+    from openbook.knowledge import KnowledgeBase
     from openbook.knowledge.check import check as check_base
 
     if documents and check:
         raise ConfigError("Give --documents or --check, not both.")
     settings = context.read_settings(kb=kb)
     place = settings.kb_place
-    base = openbook.KnowledgeBase.open(place, damaged=check)
+    base = KnowledgeBase.open(place, damaged=check)
     if documents:
         paths, labels = base.documents(), base.labels()
         listed = {"folder": str(place), "documents": paths, "labels": labels}
@@ -279,7 +280,8 @@ def warm(kb: Place | None, model: str | None, limit: int | None, cluster: str | 
     run the same command again. With --cluster it is kept where `serve` looks for it with the same --cluster and
     --replicas.
     """
-    from openbook.answer import strategy_of
+    from openbook.records import Decoding
+    from openbook.retrieval import strategy_of
 
     bounds = on_cluster.replica_bounds((replicas, replicas) if replicas else None, cluster)
     settings = context.read_settings(kb=kb, model=model)
@@ -295,7 +297,7 @@ def warm(kb: Place | None, model: str | None, limit: int | None, cluster: str | 
             open_model, at_once = stack.enter_context(on_cluster.replicas(settings, cluster, bounds))
             opened = open_model(settings)
         stack.enter_context(closing(opened))
-        by_passage = strategy_of(settings.strategy, opened, openbook.Decoding()) == "each"  # otherwise it reads windows
+        by_passage = strategy_of(settings.strategy, opened, Decoding()) == "each"  # otherwise it reads windows
         tokens = _read_ahead(base, opened, limit, at_once, by_passage=by_passage)
     read, too_long, left = sum(map(bool, tokens)), tokens.count(None), tokens.count(0)
     said = f"{read:,} of {len(tokens):,} passages are read ({sum(filter(None, tokens)):,} tokens)"

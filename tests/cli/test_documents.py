@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from openbook import library
 from openbook.cli import context
 from openbook.knowledge import KnowledgeBase
 from openbook.records import ReaderFormat
@@ -199,7 +200,7 @@ def test_a_log_that_cannot_be_written_is_refused_before_a_model_is_opened(
 ) -> None:
     out.ok("add", docs)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(context, "model_opener", lambda *_, **__: pytest.fail("A model was opened."))
+    monkeypatch.setattr(library, "model_opener", lambda *_, **__: pytest.fail("A model was opened."))
     type_in("What do bees make?")
     out.refused(5, "bees.txt is not a folder", *command, "--log", docs / "bees.txt")
 
