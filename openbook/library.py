@@ -108,7 +108,7 @@ def remembered_place(settings: Settings, base_id: str) -> Place | None:
         return None
 
 
-def open_embedder(settings: Settings, name: str, fetch: Fetch) -> Embedder:
+def open_embedder(settings: Settings, name: str, fetch: Fetch) -> OnnxEmbedder:
     """The embedder of that name, fetched if it is not there. Raises EngineError, PullError."""
     from openbook.inference import load_embedder
 

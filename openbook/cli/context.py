@@ -24,6 +24,7 @@ from openbook.library import run_options as run_options
 
 if TYPE_CHECKING:
     from openbook.inference import FrozenModel
+    from openbook.inference.embedder import OnnxEmbedder
     from openbook.knowledge import KnowledgeBase, RunOptions
     from openbook.models import ModelReference, ModelStore
     from openbook.records import Embedder
@@ -59,7 +60,7 @@ def ready_model(settings: Settings, name: str) -> ModelReference:
     return Library(settings, announce=display.note, stages=display.stages).resources.fetch(name)
 
 
-def open_embedder(settings: Settings, name: str = "") -> Embedder:
+def open_embedder(settings: Settings, name: str = "") -> OnnxEmbedder:
     """The embedder of that name (default: the one of the settings)."""
     return openbook.library.open_embedder(settings, name or settings.embedder, partial(ready_model, settings))
 
