@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from openbook.config import Place
     from openbook.deletion import PurgedEverywhere
     from openbook.inference import FrozenModel
+    from openbook.inference.embedder import OnnxEmbedder
     from openbook.inference.kv_cache import KVCache
     from openbook.knowledge import KnowledgeBase, Report, RunOptions
     from openbook.knowledge.versions import Difference, Version

@@ -23,8 +23,7 @@ from openbook.errors import ConfigError, NotCertainEnough
 @click.option(
     "--strategy",
     type=click.Choice(STRATEGIES),
-    help="How passages are read. each: one by one, to answer from one; parallel: side by side, to answer from all; together: in "
-    "one prompt; checked: in one prompt, with a check whether they state the answer; auto: as suits the model (the default).",
+    hidden=True,  # the setting `strategy` is for experiments: "auto" suits every model
 )
 @click.option("--quote", is_flag=True, help="Answer only with a verbatim span of a passage.")
 @click.option(

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 RETRY_S = 5.0  # after another writer, or a disk, refused a run
 
-_LABEL = click.option(
-    "--label", "labels", multiple=True, help="Only holders of this label may see the documents (repeatable)."
+_REQUIRE_LABEL = click.option(
+    "--require-label", "labels", multiple=True, help="Only holders of this label may see the documents (repeatable)."
 )
 _OCR = click.option("--ocr", help="Read scanned pages with Tesseract in these languages, such as eng+deu.")
 _CLUSTER = cluster_option("Parse and embed on all machines of", by_client=True)
@@ -36,7 +36,7 @@ _CLUSTER = cluster_option("Parse and embed on all machines of", by_client=True)
 @click.command()
 @click.argument("paths", nargs=-1, required=True, type=EXISTING)
 @KB
-@_LABEL
+@_REQUIRE_LABEL
 @click.option("--unlabel", multiple=True, help="Take this label away from the documents (repeatable).")
 @_OCR
 @_CLUSTER
@@ -93,7 +93,7 @@ def _print_report(report: Report, place: Place) -> None:
     if report.open_copies:
         display.say(
             f"The label closes a document and not its text: {display.short_paths(report.open_copies)} holds the same text and "
-            "carries no label. To close it too: openbook add FILE --label LABEL",
+            "carries no label. To close it too: openbook add FILE --require-label LABEL",
             "yellow",
         )
 
@@ -103,7 +103,7 @@ def _print_report(report: Report, place: Place) -> None:
 @KB
 @click.option("--include", multiple=True, help="Only files that match this glob, as in .gitignore (repeatable).")
 @click.option("--exclude", multiple=True, help="No files that match this glob (repeatable).")
-@_LABEL
+@_REQUIRE_LABEL
 @_OCR
 @_CLUSTER
 @click.option("--reset", is_flag=True, help="Forget the globs, labels and OCR that FOLDER had before.")
@@ -135,7 +135,7 @@ def sync(
     settings = context.read_settings(kb=kb, ocr=ocr)
     if folder is None and (include or exclude or labels or ocr or reset or forget):
         raise ConfigError(
-            "--include, --exclude, --label, --ocr, --reset and --forget need a folder: openbook sync FOLDER ..."
+            "--include, --exclude, --require-label, --ocr, --reset and --forget need a folder: openbook sync FOLDER ..."
         )
     if folder is not None and forget:
         forget_synced_folder(context.open_base(settings), folder)

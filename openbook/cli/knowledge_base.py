@@ -1,4 +1,4 @@
-"""`openbook status, history, diff, tag, restore, prune, reembed, warm`: a knowledge base and its versions."""
+"""`openbook status, history, diff, tag, restore, prune, reembed, precompute`: a knowledge base and its versions."""
 
 from __future__ import annotations
 
@@ -272,13 +272,14 @@ def reembed(embedder: str, kb: Place | None) -> None:
 @click.option("-n", "--limit", type=click.IntRange(1), help="How many passages at most, of the newest documents first.")
 @cluster_option("Let replicas read on")
 @click.option("--replicas", type=click.IntRange(1, 9999), help="How many replicas (default: 1).")
-def warm(kb: Place | None, model: str | None, limit: int | None, cluster: str | None, replicas: int | None) -> None:
-    """Let the model read passages before the first question.
+def precompute(
+    kb: Place | None, model: str | None, limit: int | None, cluster: str | None, replicas: int | None
+) -> None:
+    """Precompute passages so that first answers are fast.
 
-    The first question on them is then answered as fast as the second. What was read is kept on disk, up to the setting
-    kv_disk; passages beyond it are not read. Documents with access labels are not read ahead. After an interruption,
-    run the same command again. With --cluster it is kept where `serve` looks for it with the same --cluster and
-    --replicas.
+    The model reads them now, and what it computed is kept on disk, up to the setting kv_disk; passages for which there is
+    no room are skipped, and so are documents with access labels. After an interruption, run the same command again.
+    With --cluster, results are kept where `serve` looks for them with the same --cluster and --replicas.
     """
     from openbook.records import Decoding
     from openbook.retrieval import strategy_of
@@ -335,7 +336,7 @@ def _read_ahead(
             return None
 
     tokens: list[int | None] = []
-    with display.progress("warm") as show, closing(in_order(read, passages, at_once, never)) as done:
+    with display.progress("precompute") as show, closing(in_order(read, passages, at_once, never)) as done:
         for number, (_, found) in enumerate(done, start=1):
             tokens.append(found)
             show(number, len(passages))
