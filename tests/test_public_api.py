@@ -6,6 +6,7 @@ import asyncio
 import doctest
 import inspect
 import pydoc
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from textwrap import dedent
@@ -13,10 +14,11 @@ from textwrap import dedent
 import pytest
 
 import openbook
+from openbook import library
 from openbook.library import AnswerStream
 from openbook.models import ModelStore
 from openbook.testing import HashEmbedder, echo_model
-from tests.conftest import MODEL_HOME, stored
+from tests.conftest import MODEL_HOME, ROOT, stored
 
 TRAVEL = "Travel expenses are signed by the head of unit."
 CLASSES = [openbook.View, openbook.Library, openbook.Chat, AnswerStream]
@@ -164,3 +166,19 @@ def test_the_five_lines_run_with_real_models(
     lines = (openbook.__doc__ or "").partition("\n\n")[2].partition("\n\n")[0]
     exec(dedent(lines), {})
     assert "head of unit" in capsys.readouterr().out
+
+
+def test_the_programs_of_the_docs_run(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(library, "model_opener", lambda *_: echo_model)
+    monkeypatch.setattr(library, "open_embedder", lambda *_: HashEmbedder())
+    (here / "examples").symlink_to(ROOT / "examples")
+    programs = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.DOTALL)
+    assert len(programs) > 10
+    names: dict[str, object] = {}
+    for program in programs:
+        exec(program, names)
+    printed = capsys.readouterr().out
+    assert printed.count("True\n") == 2  # replayed, purged
+    assert "No version 'v2'" in printed
