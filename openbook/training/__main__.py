@@ -51,10 +51,18 @@ def _do(request: RunRequest) -> dict[str, Any] | None:
     if request.dry_run:
         return run.dry_run(recipe, path.parent, store, _say, run.choose_device(request.device))
     with connect() as processes, _stop_on_interrupt() as should_stop:
-        how = {"resume": request.resume, "device": run.choose_device(request.device, processes)}
+        device = run.choose_device(request.device, processes)
         try:
             reference = run.train(
-                recipe, path.parent, store, folder, _watcher(), should_stop=should_stop, processes=processes, **how
+                recipe,
+                path.parent,
+                store,
+                folder,
+                _watcher(),
+                resume=request.resume,
+                should_stop=should_stop,
+                processes=processes,
+                device=device,
             )
         except run.RunStopped as stopped:
             _say(str(stopped))
