@@ -120,10 +120,7 @@ def _print_status(running: RunningCluster | None, place: str, base: BaseStatus |
         display.say(f"{'documents':<13} none: there is no knowledge base yet")
         display.say(place, "dim", indent=14)
     if ray:
-        actors = ", ".join(f"{number} {name}" for name, number in ray.actors.items()) or "no actors"
-        display.say(f"{'Ray nodes':<13} {ray.nodes} alive with {ray.cpus:g} CPUs, {ray.dead_nodes} died; {actors}")
-        if ray.lost_actors:
-            display.say(f"{display.count(ray.lost_actors, 'actor')} died with a process or a node", indent=14)
+        display.say(f"{'Ray nodes':<13} {ray.nodes} alive with {ray.cpus:g} CPUs, {ray.dead_nodes} died")
 
 
 @cluster.command()
