@@ -47,7 +47,7 @@ VERBS = {
     "probe": "diagnose:probe",
     "models": "models:models",
     "train": "train:train",
-    "runs": "train:runs",
+    "runs": "runs:runs",
     "serve": "serve:serve",
     "keys": "serve:keys",
     "cluster": "cluster:cluster",
