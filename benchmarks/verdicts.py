@@ -29,12 +29,10 @@ from benchmarks import hand_check
 from benchmarks.stored import base_of, default_embedder, opened
 from benchmarks.verdict_sets import SETS, Set, sets
 from openbook.answer import Options
-from openbook.diagnosis.bench import Bench
-from openbook.diagnosis.llm_judge import agreement
 from openbook.diagnosis.questions import questions_digest
-from openbook.diagnosis.results import observation_files, observations_path
+from openbook.diagnosis.report import observation_files, observations_path
 from openbook.diagnosis.run_log import read_observations
-from openbook.diagnosis.runner import run_questions
+from openbook.diagnosis.runner import Bench, run_questions
 from openbook.diagnosis.scoring import Interval, interval
 from openbook.diagnosis.verdicts import (
     CONTROLS,
@@ -192,7 +190,7 @@ def print_agreement(options: argparse.Namespace) -> None:
     records = _named(options.out)
     judged = hand_check.read((options.out / HAND_CHECK).read_text(encoding="utf-8"))
     pairs = [(records[name]["verdict"], verdict) for name, verdict in judged.items()]
-    print(f"The program and the person agree on {agreement(pairs)}.")
+    print(f"The program and the person agree on {hand_check.agreement(pairs)}.")
     for (program, person), name in zip(pairs, judged, strict=True):
         if program != person:
             print(f"- {name}: program {program}, person {person}. {records[name]['reason']}")

@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 
 from openbook.cli import context
-from openbook.diagnosis.importers import load_questions
-from openbook.diagnosis.question_drafts import Review
-from openbook.diagnosis.questions import write_questions
+from openbook.diagnosis import questions
+from openbook.diagnosis.questions import Review, load_questions, write_questions
 from openbook.errors import StorageError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
@@ -198,3 +197,22 @@ def test_what_something_else_wrote_meanwhile_is_kept(drafts: Path, tmp_path: Pat
     with pytest.raises(StorageError, match="was changed by something else"):
         second.accept(second.drafts()[0])
     assert not drafts.exists()
+
+
+def test_what_is_saved_while_a_review_is_opened_is_not_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "q.jsonl"
+    line = '{"id": "a", "question": "When?", "answers": ["now"], "reviewed": false}\n'
+    path.write_text(line)
+
+    def read_before_a_change(path: Path) -> bytes:
+        content = path.read_bytes()
+        path.write_text(line + line.replace('"a"', '"b"'))
+        return content
+
+    monkeypatch.setattr(questions, "file_content", read_before_a_change)
+    review = Review.open(path)
+    with pytest.raises(StorageError, match="was changed by something else"):
+        review.accept(review.questions[0])
+    assert path.read_text().count("\n") == 2

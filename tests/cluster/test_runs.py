@@ -112,7 +112,7 @@ def replicated(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
 def test_several_at_once_leave_what_one_after_the_other_leaves(
     command: Callable[..., list[object]], folder: Path, replicated: list[Settings], out: Out
 ) -> None:
-    options = ["--probes", "--judge", "any"] if command == diagnosis else []
+    options = ["--probes"] if command == diagnosis else []
     for name, where in (("here", []), ("there", ["--cluster", "auto"])):
         out.ok(*command(folder, name, *options, *where))
     here, there = written(folder / "here"), written(folder / "there")

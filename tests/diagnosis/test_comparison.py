@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from openbook.diagnosis.report import write_report
-from openbook.diagnosis.results import numbers
+from openbook.diagnosis.report import numbers, write_report
 from openbook.diagnosis.run_log import Header, Observation
 from openbook.diagnosis.summary import ModelOutcomes, compare, summarise
 from openbook.diagnosis.verdicts import verdicts_of
