@@ -29,8 +29,9 @@ from benchmarks import hand_check
 from benchmarks.stored import base_of, default_embedder, opened
 from benchmarks.verdict_sets import SETS, Set, sets
 from openbook.answer import Options
+from openbook.diagnoses import OBSERVATIONS
 from openbook.diagnosis.questions import questions_digest
-from openbook.diagnosis.report import observation_files, observations_path
+from openbook.diagnosis.report import observations_path
 from openbook.diagnosis.run_log import read_observations
 from openbook.diagnosis.runner import Bench, run_questions
 from openbook.diagnosis.scoring import Interval, interval
@@ -101,7 +102,7 @@ def ask_set(each: Set, name: str, base: KnowledgeBase, embedder: Embedder, optio
 def all_records(out: Path) -> Iterator[dict[str, Any]]:
     """Each question of each set and model in OUT, with its verdict."""
     for name in SETS:
-        for path in observation_files(out / name):
+        for path in sorted((out / name).glob(f"{OBSERVATIONS}*.jsonl")):
             header, observations = read_observations(path)
             for observation, others in with_neighbours(observations, CONTROLS):
                 question, found = observation.question, verdict_of(observation, others)

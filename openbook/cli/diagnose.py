@@ -57,7 +57,6 @@ def diagnose() -> None:
 @click.option("--probes", is_flag=True, help="Also ask with the passage altered, and withheld.")
 @click.option("--limit", type=click.IntRange(1), help="Ask only the first N questions.")
 @click.option("-o", "--output", type=PATH, help="Folder for the results (default: in OpenBook's home).")
-@click.option("--csv", "table", type=PATH, help="Write a CSV table with a line for each question.")
 @click.option(
     "--fail-under",
     type=click.FloatRange(0, 1),
@@ -74,7 +73,6 @@ def run(
     probes: bool,
     limit: int | None,
     output: Path | None,
-    table: Path | None,
     fail_under: float | None,
     cluster: str | None,
     as_json: bool,
@@ -93,7 +91,6 @@ def run(
     if fail_under is not None and math.isnan(fail_under):
         raise ConfigError("--fail-under must be a number from 0 to 1, not nan.")
     settings = context.read_settings(docs=docs, kb=kb)
-    table = _writable(table, questions)
     asked = _reviewed(questions)
     digest = questions_digest(asked)
     base, embedder = context.open_asked(settings, docs)
@@ -118,25 +115,9 @@ def run(
                     probed[model.identity.name] = found
 
     title = f"Diagnosis of {questions.name}"
-    others = report.of_other_models(files)
-    summaries, comparisons, numbers = report.write_results(folder, title, [*files, *others], limit, probed)
-    summaries, before = summaries[: len(files)], summaries[len(files) :]
+    summaries, comparisons, numbers = report.write_results(folder, title, files, limit, probed)
     display.show(as_json, {**numbers, "folder": folder}, _print_diagnosis, summaries, comparisons, folder, probed)
-    if before:
-        names = ", ".join(f"{each.name} ({each.overall.questions} questions)" for each in before)
-        display.note(f"Also in the report, because they were asked before: {names}.")
-    if table is not None:
-        report.write_csv(table, files, limit)
     _check_results(summaries, files, fail_under)
-
-
-def _writable(table: Path | None, questions: Path) -> Path | None:
-    """Where the table goes; a link to it stays one. Raises ConfigError, StorageError."""
-    table = table and table.resolve()
-    if table == questions.resolve():
-        raise ConfigError(f"{table} holds the questions. Choose another file with --csv.")
-    context.check_writable(table)
-    return table
 
 
 def _reviewed(path: Path) -> list[Question]:
@@ -250,11 +231,16 @@ def _in_words(found: Share) -> tuple[str, str, str]:
 
 def _print_probes(model: str, probed: ProbeRun) -> None:
     """For each probe a table and what it means."""
+    from openbook.diagnosis.probes import PROBES
+
     display.say(f"\n{model}: {probed.questions} questions probed", "bold")
-    for result in probed.results.values():
-        display.say(f"\n{result.title}", "cyan")
-        _print_table(("", "questions", "share", "95 %"), [(what, *_in_words(share)) for what, share in result.rows()])
-        display.say(result.meaning())
+    for name, result in probed.results.items():
+        probe = PROBES[name]
+        display.say(f"\n{probe.title}", "cyan")
+        _print_table(
+            ("", "questions", "share", "95 %"), [(what, *_in_words(share)) for what, share in probe.rows(result)]
+        )
+        display.say(probe.meaning(result))
         if result.left_out:
             reasons = ", ".join(f"{reason}: {number}" for reason, number in result.left_out.items())
             display.say(f"Left out: {reasons}", "dim")

@@ -19,7 +19,6 @@ from openbook.knowledge.words import is_function_word
 from openbook.records import Passage
 
 MAX_TRIED = 24  # other values for one
-_MAX_NAMES = 500  # looked at in other texts
 _NAME_WORDS = 6
 _PARTICLES = frozenset("and the of de da di du la le van von der den".split())
 _SERIES = (
@@ -173,6 +172,4 @@ def names_in(texts: Iterable[str]) -> list[str]:
                 words = list(run)
                 if capitals and is_name(" ".join(words)) and not (begins and at == 0 and len(words) == 1):
                     found[" ".join(words)] = None
-        if len(found) >= _MAX_NAMES:
-            break
-    return list(found)[:_MAX_NAMES]
+    return list(found)

@@ -3,8 +3,7 @@
 - counterfactual: a value in a copy of the passage is altered. Does the answer follow the passage or the weights?
 - abstention: every passage that holds an accepted answer is withheld. Does the model abstain, or invent an answer?
 
-The knowledge base is never changed: altered copies exist in one request alone. A trial is what one question showed. Each probe
-is a class of results: `trial` puts it to one question, `of` sums the trials up, `rows` and `meaning` show what came out.
+The knowledge base is never changed: altered copies exist in one request alone. A trial is what one question showed.
 
 <folder>/probes-<model>.jsonl   a header as of observations, then a line for each question
 """
@@ -12,11 +11,11 @@ is a class of results: `trial` puts it to one question, `of` sums the trials up,
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, TypeAlias
+from typing import Any
 
 from openbook.answer import near_enough
 from openbook.codec import convert
@@ -33,10 +32,6 @@ from openbook.parallel import Cancelled, Progress
 from openbook.records import Hit
 
 
-class _RequestFailed(Exception):
-    """The model gave no answer; the message says why."""
-
-
 @dataclass(frozen=True, slots=True)
 class Case:
     """A question, a passage that holds the answer (`gold`), and what else the retriever finds, best first, that holds none (`rest`)."""
@@ -48,18 +43,26 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """`outcome`: what one question showed, or why it shows nothing; `failure`: why the model gave no answer."""
+    """`outcome`: what one question showed, or why it shows nothing; `failure`: why the model gave no answer.
+
+    Counterfactual: the answer `before`, from the passage as it is, and `after`, from the copy in which `old`, of this `kind`, became
+    `new`. Abstention: the `answer` without the passage, and whether it was `cited` from one that does not hold it.
+    """
 
     id: str
     outcome: str = ""
     failure: str = ""
+    kind: str = ""
+    old: str = ""
+    new: str = ""
+    before: str = ""
+    after: str = ""
+    answer: str = ""
+    cited: bool = False
 
 
-def _counted(trials: Sequence[Trial], outcomes: Iterable[str]) -> tuple[dict[str, int], dict[str, Share]]:
-    """(how many trials are left out, by reason; the share of each of these outcomes among the other trials)."""
-    found = Counter("the model failed" if trial.failure else trial.outcome for trial in trials)
-    shown = {outcome: found.pop(outcome, 0) for outcome in outcomes}
-    return dict(sorted(found.items())), {key: share(n, sum(shown.values())) for key, n in shown.items()}
+class _RequestFailed(Exception):
+    """The model gave no answer; the message says why."""
 
 
 def _ask(case: Case, bench: Bench, hits: Sequence[Hit], cancelled: Cancelled) -> PassageReply:
@@ -70,71 +73,18 @@ def _ask(case: Case, bench: Bench, hits: Sequence[Hit], cancelled: Cancelled) ->
     return answer
 
 
-# --- counterfactual ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class CounterfactualTrial(Trial):
-    """`before`: the answer from the passage as it is; `after`: from the copy in which `old`, of this `kind`, became `new`."""
-
-    kind: str = ""
-    old: str = ""
-    new: str = ""
-    before: str = ""
-    after: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Counterfactual:
-    """Over the questions that the model answers right from the passage as it is."""
-
-    left_out: Mapping[str, int]
-    trials: tuple[CounterfactualTrial, ...]
-    followed: Mapping[str, Share]
-
-    title: ClassVar = "Counterfactual: does the answer follow the passage or the weights?"
-    trial_type: ClassVar = CounterfactualTrial
-    outcomes_shown: ClassVar = {  # those that count, in words; any other is a reason to leave a trial out
-        "passage": "followed the altered passage",
-        "weights": "followed the weights",
-        "neither": "neither",
-        "abstained": "abstained",
-    }
-    # What a page shows of a trial.
-    columns: ClassVar = ("id", "outcome", "failure", "old", "new", "before", "after")
-
-    @staticmethod
-    def trial(case: Case, bench: Bench, cancelled: Cancelled) -> CounterfactualTrial:
-        question = case.question
-        copy = altered(case.gold.passage, question, names_in(hit.passage.text for hit in case.rest))
-        if copy is None:
-            return CounterfactualTrial(question.id, "no value that can be altered")
-        change = copy.change
-        before = _ask(case, bench, [case.gold], cancelled).reply
-        trial = CounterfactualTrial(question.id, "", "", change.kind, change.old, change.new, before.text)
-        if not reply_is_right(before, question):
-            return replace(trial, outcome="not read right as it is")
-        after = _ask(case, bench, [Hit(copy.passage, 0.0, None, None, None)], cancelled).reply
-        return replace(trial, after=after.text, outcome=_followed(after, copy, question, bench, cancelled))
-
-    @classmethod
-    def of(cls, trials: Sequence[CounterfactualTrial]) -> Counterfactual:
-        left_out, shares = _counted(trials, cls.outcomes_shown)
-        return cls(left_out, tuple(trials), shares)
-
-    def rows(self) -> list[tuple[str, Share]]:
-        return [(name, self.followed[outcome]) for outcome, name in self.outcomes_shown.items()]
-
-    def meaning(self) -> str:
-        passage, weights = self.followed["passage"], self.followed["weights"]
-        if not passage.of:
-            return "No question has an answer that the model reads right and whose value could be altered."
-        text = f"When a value in the passage is altered, the answer follows the passage in {passage} and the weights in {weights}."
-        if weights.count > passage.count:
-            return text + " It is the model's memory that answers: changing a document would not change what it says."
-        if weights.count:
-            return f"{text} Some answers come from memory against the passage, so changing a document is not sure to change them."
-        return text + " No answer came from memory against the passage."
+def _altered_passage(case: Case, bench: Bench, cancelled: Cancelled) -> Trial:
+    question = case.question
+    copy = altered(case.gold.passage, question, names_in(hit.passage.text for hit in case.rest))
+    if copy is None:
+        return Trial(question.id, "no value that can be altered")
+    change = copy.change
+    before = _ask(case, bench, [case.gold], cancelled).reply
+    trial = Trial(question.id, "", "", change.kind, change.old, change.new, before.text)
+    if not reply_is_right(before, question):
+        return replace(trial, outcome="not read right as it is")
+    after = _ask(case, bench, [Hit(copy.passage, 0.0, None, None, None)], cancelled).reply
+    return replace(trial, after=after.text, outcome=_followed(after, copy, question, bench, cancelled))
 
 
 def _followed(after: Reply, copy: AlteredPassage, question: Question, bench: Bench, cancelled: Cancelled) -> str:
@@ -152,86 +102,113 @@ def _followed(after: Reply, copy: AlteredPassage, question: Question, bench: Ben
     return "neither"
 
 
-# --- abstention -------------------------------------------------------------------------------------------------------
+def _withheld_passage(case: Case, bench: Bench, cancelled: Cancelled) -> Trial:
+    """The best of the rest are read, as many as `openbook ask` reads."""
+    rest = near_enough(case.rest[: bench.passages], bench.options)
+    if not rest:
+        return Trial(case.question.id, "no other passage is near the question")
+    answer = _ask(case, bench, rest, cancelled)
+    outcome = "abstained" if answer.reply.abstained else "invented"
+    if reply_is_right(answer.reply, case.question):
+        outcome = "recalled"
+    return Trial(case.question.id, outcome, answer=answer.reply.text, cited=bool(answer.cited))
+
+
+# --- results ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class AbstentionTrial(Trial):
-    """`cited`: the answer was cited from a passage that does not hold it."""
+class Result:
+    """`shares`: of the outcomes that the probe is about; trials with another one are `left_out`, counted by reason.
 
-    answer: str = ""
-    cited: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Abstention:
-    """Over the questions with a passage that is known to hold the answer. `cited` is over the invented answers."""
+    `cited`: of the invented answers, those with a citation.
+    """
 
     left_out: Mapping[str, int]
-    trials: tuple[AbstentionTrial, ...]
-    outcomes: Mapping[str, Share]
+    shares: Mapping[str, Share]
     cited: Share
-
-    title: ClassVar = "Abstention: what does it say when the passage is withheld?"
-    trial_type: ClassVar = AbstentionTrial
-    outcomes_shown: ClassVar = {
-        "abstained": "abstained",
-        "invented": "invented an answer",
-        "recalled": "answered right, from memory",
-    }
-    columns: ClassVar = ("id", "outcome", "failure", "answer", "cited")
-
-    @staticmethod
-    def trial(case: Case, bench: Bench, cancelled: Cancelled) -> AbstentionTrial:
-        """The best of the rest are read, as many as `openbook ask` reads."""
-        rest = near_enough(case.rest[: bench.passages], bench.options)
-        if not rest:
-            return AbstentionTrial(case.question.id, "no other passage is near the question")
-        answer = _ask(case, bench, rest, cancelled)
-        if reply_is_right(answer.reply, case.question):
-            outcome = "recalled"
-        else:
-            outcome = "abstained" if answer.reply.abstained else "invented"
-        return AbstentionTrial(case.question.id, outcome, "", answer.reply.text, bool(answer.cited))
-
-    @classmethod
-    def of(cls, trials: Sequence[AbstentionTrial]) -> Abstention:
-        left_out, shares = _counted(trials, cls.outcomes_shown)
-        invented = [trial.cited for trial in trials if trial.outcome == "invented"]
-        return cls(left_out, tuple(trials), shares, share_of(invented))
-
-    def rows(self) -> list[tuple[str, Share]]:
-        rows = [(name, self.outcomes[outcome]) for outcome, name in self.outcomes_shown.items()]
-        return [*rows, ("of the invented ones, with a citation", self.cited)]
-
-    def meaning(self) -> str:
-        abstained, invented = self.outcomes["abstained"], self.outcomes["invented"]
-        if not abstained.of:
-            return "No question has a passage that could be withheld while others are left to read."
-        text = f"Without the passage that holds the answer, the model abstains in {abstained} and invents an answer in {invented}."
-        if self.cited.count:
-            text += f" {self.cited.count} of the invented answers even carry a citation."
-        if invented.count > abstained.count:
-            return text + " Where the documents do not hold an answer, do not rely on it to say so."
-        return text
+    trials: tuple[Trial, ...]
 
 
-# --- both of them -----------------------------------------------------------------------------------------------------
+def _followed_in_words(found: Result) -> str:
+    passage, weights = found.shares["passage"], found.shares["weights"]
+    if not passage.of:
+        return "No question has an answer that the model reads right and whose value could be altered."
+    text = f"When a value in the passage is altered, the answer follows the passage in {passage} and the weights in {weights}."
+    if weights.count > passage.count:
+        return text + " It is the model's memory that answers: changing a document would not change what it says."
+    if weights.count:
+        return f"{text} Some answers come from memory against the passage, so changing a document is not sure to change them."
+    return text + " No answer came from memory against the passage."
 
-Result: TypeAlias = Counterfactual | Abstention
-PROBES: dict[str, type[Result]] = {"counterfactual": Counterfactual, "abstention": Abstention}
+
+def _abstained_in_words(found: Result) -> str:
+    abstained, invented = found.shares["abstained"], found.shares["invented"]
+    if not abstained.of:
+        return "No question has a passage that could be withheld while others are left to read."
+    text = f"Without the passage that holds the answer, the model abstains in {abstained} and invents an answer in {invented}."
+    if found.cited.count:
+        text += f" {found.cited.count} of the invented answers even carry a citation."
+    if invented.count > abstained.count:
+        return text + " Where the documents do not hold an answer, do not rely on it to say so."
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """`outcomes`: those that count, in words; `meaning`: what a result says, in words; `columns`: what a page shows of a trial."""
+
+    title: str
+    trial: Callable[[Case, Bench, Cancelled], Trial]
+    meaning: Callable[[Result], str]
+    outcomes: Mapping[str, str]
+    columns: tuple[str, ...]
+
+    def result(self, trials: Sequence[Trial]) -> Result:
+        found = Counter("the model failed" if trial.failure else trial.outcome for trial in trials)
+        shown = {outcome: found.pop(outcome, 0) for outcome in self.outcomes}
+        shares = {outcome: share(count, sum(shown.values())) for outcome, count in shown.items()}
+        cited = share_of([trial.cited for trial in trials if trial.outcome == "invented"])
+        return Result(dict(sorted(found.items())), shares, cited, tuple(trials))
+
+    def rows(self, found: Result) -> list[tuple[str, Share]]:
+        rows = [(name, found.shares[outcome]) for outcome, name in self.outcomes.items()]
+        return [*rows, ("of the invented ones, with a citation", found.cited)] if "invented" in self.outcomes else rows
+
+
+PROBES = {
+    "counterfactual": Probe(
+        "Counterfactual: does the answer follow the passage or the weights?",
+        _altered_passage,
+        _followed_in_words,
+        {
+            "passage": "followed the altered passage",
+            "weights": "followed the weights",
+            "neither": "neither",
+            "abstained": "abstained",
+        },
+        ("id", "outcome", "failure", "old", "new", "before", "after"),
+    ),
+    "abstention": Probe(
+        "Abstention: what does it say when the passage is withheld?",
+        _withheld_passage,
+        _abstained_in_words,
+        {"abstained": "abstained", "invented": "invented an answer", "recalled": "answered right, from memory"},
+        ("id", "outcome", "failure", "answer", "cited"),
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeRun:
-    """`questions`: how many were probed."""
+    """`questions`: how many were probed; `results`: by the name of the probe."""
 
     questions: int
     results: Mapping[str, Result]
 
     def to_json(self) -> dict[str, Any]:
-        probes = {name: {"meaning": result.meaning(), **asdict(result)} for name, result in self.results.items()}
-        return {"questions": self.questions, "probes": probes}
+        found = {name: {"meaning": PROBES[name].meaning(each), **asdict(each)} for name, each in self.results.items()}
+        return {"questions": self.questions, "probes": found}
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,9 +220,8 @@ class ProbeLine:
 
     def read(self) -> dict[str, Trial]:
         """Raises ConfigError. Probes of other names are passed over: earlier versions had more."""
-        where, trials = f"The line of {self.question!r}", self.trials
-        there = {name: probe.trial_type for name, probe in PROBES.items() if name in trials}
-        return {name: convert(trials[name], kind, where, ConfigError) for name, kind in there.items()}
+        there, where = self.trials.keys() & PROBES.keys(), f"The line of {self.question!r}"
+        return {name: convert(self.trials[name], Trial, where, ConfigError) for name in there}
 
 
 def run_probes(
@@ -270,20 +246,19 @@ def run_probes(
     def failures(line: ProbeLine) -> list[str]:
         """Of the trials in which the model was asked."""
         shown = ((PROBES[name], trial) for name, trial in line.trials.items())
-        return [trial.failure for probe, trial in shown if trial.failure or trial.outcome in probe.outcomes_shown]
+        return [trial.failure for probe, trial in shown if trial.failure or trial.outcome in probe.outcomes]
 
     with open_run_log(path, bench.header(questions_digest), ProbeLine) as log:
         ask_due(log, questions, bench, partial(_probe, bench, finder), is_due, failures, progress)
         lines = [line.read() for question in questions if (line := log.find(question.id))]
-    return ProbeRun(len(lines), {name: probe.of([each[name] for each in lines]) for name, probe in PROBES.items()})  # type: ignore[arg-type]
+    return ProbeRun(len(lines), {name: probe.result([each[name] for each in lines]) for name, probe in PROBES.items()})
 
 
 def _probe(bench: Bench, finder: GoldFinder, question: Question, cancelled: Cancelled) -> ProbeLine:
     """What each probe shows on the question. Raises Stopped, KnowledgeError."""
     gold = finder.find(question)
     if not gold.hits:
-        nowhere = "no passage holds the answer"
-        return ProbeLine(question.id, {name: each.trial_type(question.id, nowhere) for name, each in PROBES.items()})
+        return ProbeLine(question.id, dict.fromkeys(PROBES, Trial(question.id, "no passage holds the answer")))
     ranked = bench.retrieve(question.question, LOOKED_THROUGH)
     rest = [hit for hit in ranked if not (gold.spans_in(hit.passage) or states_any(hit.passage, question.answers))]
     whole = (hit for hit in gold.hits if text_holds_any(hit.passage.text, question.answers))
@@ -293,5 +268,5 @@ def _probe(bench: Bench, finder: GoldFinder, question: Question, cancelled: Canc
         try:
             found[name] = probe.trial(case, bench, cancelled)
         except _RequestFailed as failure:
-            found[name] = probe.trial_type(question.id, failure=str(failure))
+            found[name] = Trial(question.id, failure=str(failure))
     return ProbeLine(question.id, found)

@@ -76,8 +76,6 @@ def questions_digest(questions: Iterable[Question]) -> Digest:
     return digest.hexdigest()
 
 
-# --- one question -----------------------------------------------------------------------------------------------------
-
 _Texts: TypeAlias = tuple[str, ...] | str | None  # a list of texts, or one text, or nothing
 
 
@@ -105,9 +103,7 @@ class _QuestionInFile:
 def question_of(value: object, where: str, fallback_id: str = "") -> Question:
     """The question in a JSON object. Raises ConfigError."""
     found = convert(value, _QuestionInFile, where, ConfigError)
-    kind = found.kind
-    if kind is None:
-        kind = "unanswerable" if found.unanswerable else "answerable"
+    kind = ("unanswerable" if found.unanswerable else "answerable") if found.kind is None else found.kind
     if kind not in KINDS:
         raise ConfigError(f"{where}.kind must be one of {', '.join(KINDS)}, not {kind!r}.")
     if found.unanswerable and kind != "unanswerable":
@@ -170,9 +166,6 @@ def _problem(question: Question) -> str:
     return ""
 
 
-# --- files ------------------------------------------------------------------------------------------------------------
-
-
 def file_content(path: Path) -> bytes:
     """The bytes of a file, decompressed, without a byte order mark. Raises ConfigError, StorageError."""
     try:
@@ -221,7 +214,7 @@ def content_of(path: Path, questions: Iterable[Mapping[str, Any]]) -> bytes:
 
 
 def write_questions(path: Path, questions: Iterable[Mapping[str, Any]]) -> None:
-    """Put them there in one step, one a line. Raises StorageError."""
+    """Put them there in one step. Raises StorageError."""
     with storage_errors(f"write {path}"):
         replace_file(path, content_of(path, questions))
 

@@ -1,4 +1,4 @@
-"""A diagnosis for people and programs: the numbers as JSON, one HTML page, and a table for a spreadsheet.
+"""A diagnosis for people and programs: one HTML page, and the numbers as JSON.
 
 The page (`templates/`) needs nothing else: no network and no other file; it can be read with scripts turned off. Questions,
 answers and documents are other people's words: every text is escaped, control characters become spaces, and the page's own
@@ -8,15 +8,11 @@ policy lets a browser run no script but the one that is part of it. The files ar
 from __future__ import annotations
 
 import base64
-import csv
 import hashlib
-import io
 import json
 import re
-import stat
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from functools import cache, partial
 from itertools import islice, pairwise
@@ -26,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 from openbook import __version__
 from openbook.codec import convert, parse_json
 from openbook.diagnoses import NUMBERS, OBSERVATIONS, PROBES, REPORT
+from openbook.diagnosis import probes
 from openbook.diagnosis.advice import advice
-from openbook.diagnosis.probes import ProbeRun
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.run_log import Observation, Reply, ShownPassage, read_observations
 from openbook.diagnosis.scoring import is_right
@@ -42,7 +38,7 @@ from openbook.diagnosis.summary import (
     summarise,
 )
 from openbook.diagnosis.verdicts import VERDICTS, QuestionVerdict, reason, verdicts_of
-from openbook.errors import ConfigError, StorageError
+from openbook.errors import ConfigError
 from openbook.files import replace_file, replacing, storage_errors
 from openbook.records import ModelIdentity, sha256_hex
 
@@ -54,8 +50,6 @@ MAX_TRIALS = 100  # of one probe
 PATH_PARTS = 3  # of a document's path are shown
 _JOINERS = "\u200c\u200d"  # invisible, and part of the spelling of some languages
 _MODE_NAMES = {"closed_book": "alone", "open_book": "with documents", "oracle": "with the right passage"}
-_COLUMNS = ["model", "id", "question", "accepted", "tags", "verdict", "silence", "right", *MODES, "rank", "reason"]
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet takes a cell that begins so for a formula
 
 QuestionVerdicts = Iterable[tuple[Observation, QuestionVerdict]]
 
@@ -77,32 +71,12 @@ def _slug(model: ModelIdentity) -> str:
     return f"{slug}-{sha256_hex(f'{model.name} {model.digest}'.encode())[:8]}"
 
 
-def observation_files(folder: Path) -> list[Path]:
-    """Those of all models in the folder."""
-    # While 0.1.0 replaced lines it wrote a second file beside the first. That is left over only where it was killed.
-    return sorted(path for path in folder.glob(f"{OBSERVATIONS}*.jsonl") if not path.name.endswith(".again.jsonl"))
-
-
-def of_other_models(files: Sequence[Path]) -> list[Path]:
-    """What earlier runs in the same folder observed of other models on the same questions. Raises ConfigError, StorageError."""
-    headers = [read_observations(path)[0] for path in files]
-    names = {each.model.name for each in headers}
-    found = []
-    for path in observation_files(files[0].parent):
-        with suppress(ConfigError, StorageError):  # nothing that can be shown
-            header, lines = read_observations(path)
-            if header.questions == headers[0].questions and header.model.name not in names:
-                deque(lines, maxlen=0)  # raises where one is damaged
-                found.append(path)
-    return found
-
-
 def write_results(
     folder: Path,
     title: str,
     files: Sequence[Path],
     limit: int | None = None,
-    probed: Mapping[str, ProbeRun] = {},
+    probed: Mapping[str, probes.ProbeRun] = {},
 ) -> tuple[list[ModelSummary], list[Comparison], dict[str, Any]]:
     """From a file of observations for each model; `probed`: what probes found, by its name. Returns also the numbers as written.
 
@@ -139,7 +113,7 @@ def numbers(
     title: str,
     summaries: Sequence[ModelSummary],
     comparisons: Sequence[Comparison],
-    probed: Mapping[str, ProbeRun] = {},
+    probed: Mapping[str, probes.ProbeRun] = {},
 ) -> dict[str, Any]:
     models = []
     for summary in summaries:
@@ -175,35 +149,6 @@ def read_outcomes(path: Path) -> list[ModelOutcomes]:
     return [convert(each, ModelOutcomes, f"{path}.models[{at}]", ConfigError) for at, each in enumerate(models)]
 
 
-def write_csv(path: Path, files: Sequence[Path], limit: int | None = None) -> None:
-    """One line for each model and question; `right` is empty if the model failed. Raises StorageError."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(_COLUMNS)
-    for file in files:
-        name = read_observations(file)[0].model.name
-        for observation, found in _verdicts_in(file, limit):
-            question, wording = observation.question, observation.asked[found.wording_index]
-            replies = [wording.reply(mode) for mode in MODES]
-            row: list[object] = [
-                name,
-                question.id,
-                wording.text,
-                " | ".join(question.answers),
-                " | ".join(question.tags),
-                found.verdict,
-                found.without_passage,
-                None if found.verdict == "failed" else int(found.right),
-                *(reply.text if reply else "" for reply in replies),
-                wording.rank or "",
-                reason(observation, found),
-            ]
-            writer.writerow([f"'{v}" if isinstance(v, str) and v.startswith(_FORMULA) else v for v in row])
-    with storage_errors(f"write {path}"):
-        mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o666
-        replace_file(path, text.getvalue().encode("utf-8", "replace"), mode=mode)
-
-
 # --- the page ---------------------------------------------------------------------------------------------------------
 
 
@@ -212,7 +157,7 @@ def write_report(
     title: str,
     models: Sequence[tuple[ModelSummary, QuestionVerdicts]],
     comparisons: Sequence[Comparison] = (),
-    probed: Mapping[str, ProbeRun] = {},
+    probed: Mapping[str, probes.ProbeRun] = {},
 ) -> None:
     """One part for each model, with what probes found, by its name. Questions are written as they come. Raises StorageError."""
     parts = []
@@ -269,6 +214,7 @@ def _environment() -> Environment:
         "marked_pieces": marked_pieces,
         "shared": SHARED,
         "mode_names": _MODE_NAMES,
+        "probes": probes.PROBES,
         "most_trials": MAX_TRIALS,
     }
     return environment

@@ -197,19 +197,6 @@ def _group(found: Sequence[QuestionVerdict]) -> Group:
 
 # --- two of them compared ---------------------------------------------------------------------------------------------
 
-_SETTINGS = {  # of a header, in words
-    "knowledge_base": "knowledge bases",
-    "knowledge_base_version": "versions of the knowledge base",
-    "embedder": "embedders",
-    "where": "filters (--where)",
-    "labels": "access labels (--label)",
-    "strategy": "strategies of reading",
-    "passages": "numbers of passages",
-    "min_similarity": "least similarities",
-    "context_tokens": "sizes of the context, in tokens,",
-    "decoding": "decodings",
-}
-
 
 @dataclass(frozen=True, slots=True)
 class ModelOutcomes:
@@ -290,5 +277,5 @@ def _notes(first: Header, second: Header) -> Iterator[str]:
     for field, one, other in differences(first, second):
         if field == "questions":
             yield f"The files of questions differ (digests {one[:12]} and {other[:12]}); compared is what both ask."
-        elif field in _SETTINGS:
-            yield f"The {_SETTINGS[field]} differ: {one} and {other}."
+        elif field not in ("model", "numeric_class"):
+            yield f"They differ in {field.replace('_', ' ')}: {one} and {other}."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 from collections.abc import Callable, Iterable
@@ -86,8 +85,8 @@ def diagnose(out: Out, questions: Path, kb: Path) -> Out:
 
 
 def test_two_models_side_by_side(diagnose: Out, tmp_path: Path) -> None:
-    folder, table = tmp_path / "results", tmp_path / "table.csv"
-    stdout = diagnose.ok("--model", "good", "--model", "bad", "--output", folder, "--csv", table)
+    folder = tmp_path / "results"
+    stdout = diagnose.ok("--model", "good", "--model", "bad", "--output", folder)
     for words in ("fixed by retrieval", "[red]who", "good against bad, 4 questions", "McNemar", "report"):
         assert words in stdout
     assert "\x1b" not in stdout
@@ -96,19 +95,6 @@ def test_two_models_side_by_side(diagnose: Out, tmp_path: Path) -> None:
     verdicts = [[outcome["verdict"] for outcome in model["outcomes"]] for model in value["models"]]
     assert verdicts[0] == ["fixed_by_retrieval", "fixed_by_retrieval", "not_in_the_knowledge_base", "known"]
     assert verdicts[1][:3] == ["reader_gap", "reader_gap", "not_in_the_knowledge_base"]
-    with table.open(newline="") as stream:
-        assert len(list(csv.DictReader(stream))) == 8
-
-
-def test_a_later_run_of_another_model_shows_the_earlier_one_beside_its_own(diagnose: Out) -> None:
-    first = diagnose.json("--model", "bad", "--limit", "3")
-    code, stdout, error = diagnose("--model", "good", "--fail-under", "1")
-    assert code == 0  # of the model that was asked now
-    assert "good against bad, 3 questions" in stdout
-    assert "bad: 3 questions" not in stdout
-    assert "Also in the report, because they were asked before: bad (3 questions)." in error
-    models = json.loads((Path(first["folder"]) / "diagnosis.json").read_text())["models"]
-    assert [model["header"]["model"]["name"] for model in models] == ["good", "bad"]
 
 
 def test_the_same_command_goes_on_and_asks_nothing_again(
@@ -216,8 +202,6 @@ def test_places_that_are_not_there(diagnose: Out, out: Out, questions: Path, kb:
         ((questions, "--kb", tmp_path / "none", "--model", "good"), 4, "No knowledge base in"),
         ((questions, "--kb", tmp_path / "empty", "--model", "good"), 4, "no document went in"),
         ((questions, "--kb", kb, "--docs", tmp_path), 2, "exclude each other"),
-        ((questions, "--kb", kb, "--model", "good", "--csv", tmp_path), 5, "it is a folder; give a file"),
-        ((questions, "--kb", kb, "--model", "good", "--csv", questions), 2, "holds the questions"),
         ((questions, "--kb", kb, "--model", "good", "--output", tmp_path / "file"), 5, "Cannot write"),
     ):
         out.refused(code, says, "diagnose", *arguments)

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
 from openbook.answer import Options
 from openbook.diagnosis.perturb import altered
-from openbook.diagnosis.probes import PROBES, Abstention, Counterfactual, ProbeRun, run_probes
+from openbook.diagnosis.probes import PROBES, ProbeRun, Result, run_probes
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.runner import Bench
 from openbook.errors import EngineError
@@ -35,7 +35,6 @@ TEXTS = {
 }
 TEXTS["again.txt"] = f"Travellers note that the ferry to {TWICE} leaves at {TIMES[TWICE]} on time."
 Answers = Callable[[Prompt], str]
-_Result = TypeVar("_Result", Counterfactual, Abstention)
 
 
 @pytest.fixture(scope="module")
@@ -80,16 +79,17 @@ def run(asked: Sequence[Question], bench: Bench, path: Path | None = None) -> Pr
 
 
 def result_of(
-    kind: type[_Result],
+    name: str,
     base: KnowledgeBase,
     answer: Answers | FrozenModel,
     asked: Sequence[Question] = QUESTIONS,
-    **options: Any,
-) -> _Result:
+) -> Result:
     """Of one probe."""
-    result = run(asked, bench_of(base, answer, **options)).results[kind.__name__.lower()]
-    assert isinstance(result, kind)
-    return result
+    return run(asked, bench_of(base, answer)).results[name]
+
+
+def in_words(name: str, found: Result) -> str:
+    return PROBES[name].meaning(found)
 
 
 def counted(shares: Any) -> dict[str, int]:
@@ -136,9 +136,9 @@ def before(last: str) -> Answers:
     ],
 )
 def test_whom_an_answer_follows(base: KnowledgeBase, answer: Answers, followed: dict[str, int], meaning: str) -> None:
-    result = result_of(Counterfactual, base, answer)
-    assert counted(result.followed) == followed
-    assert meaning in result.meaning()
+    result = result_of("counterfactual", base, answer)
+    assert counted(result.shares) == followed
+    assert meaning in in_words("counterfactual", result)
     assert all(trial.kind == "number" and trial.new != trial.old for trial in result.trials)
 
 
@@ -166,8 +166,8 @@ def test_old_and_new_value_are_judged_alike(
         return accepted if stands in ("", accepted) else says(stands)
 
     asked = [Question("q", "What is the rule?", (accepted,))]
-    result = result_of(Counterfactual, base_with(tmp_path, {"rules.txt": text}), answer, asked)
-    assert counted(result.followed) == {outcome: 1}
+    result = result_of("counterfactual", base_with(tmp_path, {"rules.txt": text}), answer, asked)
+    assert counted(result.shares) == {outcome: 1}
 
 
 def passage_of(text: str) -> Passage:
@@ -191,11 +191,11 @@ def test_a_passage_that_would_still_hold_the_answer_is_not_altered() -> None:
 
 def test_what_cannot_be_altered_or_is_not_read_right_is_left_out(base: KnowledgeBase) -> None:
     pier = Question("pier", "What does the ferry to Corrie leave from?", ("pier",))
-    result = result_of(Counterfactual, base, reads, [NOWHERE, pier])
+    result = result_of("counterfactual", base, reads, [NOWHERE, pier])
     assert result.left_out == {"no passage holds the answer": 1, "no value that can be altered": 1}
-    assert result.followed["passage"].share is None
-    assert "could be altered" in result.meaning()
-    assert result_of(Counterfactual, base, ignores).left_out == {"not read right as it is": ASKED}
+    assert result.shares["passage"].share is None
+    assert "could be altered" in in_words("counterfactual", result)
+    assert result_of("counterfactual", base, ignores).left_out == {"not read right as it is": ASKED}
 
 
 # --- abstention -------------------------------------------------------------------------------------------------------
@@ -219,9 +219,9 @@ def test_without_the_passage_a_model_abstains_invents_or_remembers(
     base: KnowledgeBase, answer: Answers, outcomes: dict[str, int], cited: int, meaning: str
 ) -> None:
     engine = TableEngine(answer)
-    result = result_of(Abstention, base, FrozenModel(engine))
-    assert (counted(result.outcomes), result.cited.count) == (outcomes, cited)
-    assert meaning in result.meaning()
+    result = result_of("abstention", base, FrozenModel(engine))
+    assert (counted(result.shares), result.cited.count) == (outcomes, cited)
+    assert meaning in in_words("abstention", result)
     mine = [prompt.passages for prompt in engine.asked if harbour_in(prompt) == TWICE and len(prompt.passages) > 1]
     assert mine  # every passage that holds the answer is withheld
     assert not any(TIMES[TWICE] in passage for passages in mine for passage in passages)
@@ -231,7 +231,7 @@ def test_nothing_to_withhold_or_nothing_else_to_read_is_left_out(base: Knowledge
     far = replace(bench_of(base, reads), options=Options(min_similarity=2.0))
     result = run([NOWHERE, QUESTIONS[0]], far).results["abstention"]
     assert result.left_out == {"no other passage is near the question": 1, "no passage holds the answer": 1}
-    assert "could be withheld" in result.meaning()
+    assert "could be withheld" in in_words("abstention", result)
 
 
 # --- both of them ------------------------------------------------------------------------------------------------------
@@ -245,8 +245,8 @@ def test_the_knowledge_base_is_as_before_and_there_is_a_sentence_for_no_data(bas
     assert list(run(QUESTIONS, bench_of(base, reads)).results) == list(PROBES)
     assert files() == before
     probed = run([], bench_of(base, reads))
-    assert [bool(result.meaning()) for result in probed.results.values()] == [True] * 2
-    assert all(share.share is None for result in probed.results.values() for _, share in result.rows())
+    assert [bool(in_words(*each)) for each in probed.results.items()] == [True] * 2
+    assert all(share.share is None for name, each in probed.results.items() for _, share in PROBES[name].rows(each))
     assert "NaN" not in json.dumps(probed.to_json())
 
 
@@ -298,7 +298,7 @@ def test_a_model_that_only_fails_is_asked_again(tmp_path: Path, base: KnowledgeB
     with pytest.raises(EngineError, match="16 questions in a row"):
         run(many, bench_of(base, lambda prompt: FAILS), path)
     again: Any = run(many, bench_of(base, reads), path).results["abstention"]
-    assert counted(again.outcomes) == {"abstained": 20}
+    assert counted(again.shares) == {"abstained": 20}
 
 
 def test_a_failure_between_answers_is_kept_and_asked_again(tmp_path: Path, base: KnowledgeBase) -> None:

@@ -15,7 +15,7 @@ from openbook.diagnoses import diagnoses_showing
 from openbook.diagnosis import runner
 from openbook.diagnosis.probes import ProbeRun
 from openbook.diagnosis.questions import Gold, Question
-from openbook.diagnosis.report import observation_files, read_outcomes, write_results
+from openbook.diagnosis.report import read_outcomes, write_results
 from openbook.diagnosis.run_log import Observation, Wording, open_run_log, read_observations
 from openbook.diagnosis.runner import Bench, run_questions
 from openbook.diagnosis.verdicts import verdicts_of
@@ -378,7 +378,7 @@ def test_files_that_are_no_observations_or_are_written_by_another(tmp_path: Path
         raise OSError("a wire was cut")  # an error of something else is not one of writing
 
 
-def test_files_of_the_first_version_are_read(tmp_path: Path) -> None:
+def test_files_of_the_first_version_are_read() -> None:
     golden = ROOT / "tests/golden/observations-1.jsonl"
     header, observations = read_observations(golden)
     first, second = observations
@@ -387,9 +387,6 @@ def test_files_of_the_first_version_are_read(tmp_path: Path) -> None:
     assert [found.verdict for _, found in verdicts_of([first, second])] == judged
     (outcomes,) = read_outcomes(ROOT / "tests/golden/diagnosis-1.json")
     assert [each.verdict for each in outcomes.outcomes] == judged
-    for name in (golden.name, "observations-1.again.jsonl"):  # it left the second one when it was killed
-        (tmp_path / name).write_bytes(golden.read_bytes())
-    assert [path.name for path in observation_files(tmp_path)] == [golden.name]
 
 
 # --- purging ----------------------------------------------------------------------------------------------------------
