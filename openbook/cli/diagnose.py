@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from openbook.config import Settings
     from openbook.diagnosis.probes import ProbeRun
     from openbook.diagnosis.questions import Question
-    from openbook.diagnosis.summary import Comparison, ModelSummary, Share
+    from openbook.diagnosis.summary import Comparison, ModelSummary
 
 
 class _RunByDefault(click.Group):
@@ -209,8 +209,8 @@ def _print_model(summary: ModelSummary) -> None:
     group = summary.overall
     failed = f", {group.failed} failed and not counted" if group.failed else ""
     display.say(f"\n{summary.name}: {group.questions} questions{failed}", "bold")
-    verdicts = [(verdict.replace("_", " "), *_in_words(group.verdicts[verdict])) for verdict in SHARED]
-    _print_table(("verdict", "questions", "share", "95 %"), verdicts)
+    verdicts = [(verdict.replace("_", " "), str(group.verdicts[verdict])) for verdict in SHARED]
+    _print_table(("verdict", "share and its 95 % interval"), verdicts)
     for name, groups in (("kind", summary.by_kind if len(summary.by_kind) > 1 else {}), ("tag", summary.by_tag)):
         most = sorted(groups.items(), key=lambda each: (-each[1].questions, each[0]))[:_MAX_TAGS]
         if most:
@@ -222,13 +222,6 @@ def _print_model(summary: ModelSummary) -> None:
         display.say(f"• {finding}")
 
 
-def _in_words(found: Share) -> tuple[str, str, str]:
-    """(how many of how many, the share, its interval)."""
-    if found.share is None or found.low is None or found.high is None:
-        return f"{found.count}/{found.of}", "no data", ""
-    return f"{found.count}/{found.of}", f"{found.share:.1%}", f"{100 * found.low:.0f} to {100 * found.high:.0f}"
-
-
 def _print_probes(model: str, probed: ProbeRun) -> None:
     """For each probe a table and what it means."""
     from openbook.diagnosis.probes import PROBES
@@ -237,9 +230,7 @@ def _print_probes(model: str, probed: ProbeRun) -> None:
     for name, result in probed.results.items():
         probe = PROBES[name]
         display.say(f"\n{probe.title}", "cyan")
-        _print_table(
-            ("", "questions", "share", "95 %"), [(what, *_in_words(share)) for what, share in probe.rows(result)]
-        )
+        _print_table(("", "share and its 95 % interval"), [(what, str(share)) for what, share in probe.rows(result)])
         display.say(probe.meaning(result))
         if result.left_out:
             reasons = ", ".join(f"{reason}: {number}" for reason, number in result.left_out.items())
@@ -266,7 +257,7 @@ def _print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
     table = Table(box=box.SIMPLE, pad_edge=False, show_edge=False, header_style="dim")
     for head in heads:
-        table.add_column(head, justify="right" if head in ("questions", "share") else "left")
+        table.add_column(head, justify="right" if head == "questions" else "left")
     for row in rows:
         table.add_row(*(Text(display.printable(cell)) for cell in row))
     display.console().print(table)

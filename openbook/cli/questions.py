@@ -137,11 +137,8 @@ def _decide(work: Review, draft: dict[str, Any]) -> bool:
         display.say(f"\nQuestion: {draft['question']}", "bold")
         display.say(f"Answers:  {' | '.join(answers) or 'none: unanswerable'}")
         match (key := _typed(KEYS)) and key.lower():
-            case "a" | "accept":
-                work.accept(draft)
-                return True
-            case "r" | "reject":
-                work.reject(draft)
+            case "a" | "accept" | "r" | "reject" as choice:
+                work.decide(draft, accepted=choice.startswith("a"))
                 return True
             case "s" | "skip":
                 return True

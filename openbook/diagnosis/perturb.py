@@ -67,17 +67,16 @@ def altered(passage: Passage, question: Question, names: Sequence[str]) -> Alter
     """
     if text_holds_any(question.question, question.answers):
         return None  # an answer that repeats the question would look like one from memory
-    for answer in sorted(question.answers, key=len, reverse=True):
-        for start, end in value_spans(passage.text, answer)[:1]:
-            for change in changes(passage.text[start:end], names, question.id):
-                answers = accepted_after(change, question.answers)
-                text, title, *headings = (
-                    replaced(each, change.old, change.new) for each in (passage.text, passage.title, *passage.headings)
-                )
-                copy = replace(passage, text=text, end=passage.start + len(text), title=title, headings=tuple(headings))
-                ambiguous = states_any(copy, question.answers) or states_any(passage, answers)
-                if not (ambiguous or text_holds_any(question.question, answers)):
-                    return AlteredPassage(copy, change, answers)
+    longest_first = sorted(question.answers, key=len, reverse=True)
+    values = (passage.text[slice(*span)] for each in longest_first for span in value_spans(passage.text, each)[:1])
+    for change in (change for value in values for change in changes(value, names, question.id)):
+        answers = accepted_after(change, question.answers)
+        texts = (passage.text, passage.title, *passage.headings)
+        text, title, *headings = (replaced(each, change.old, change.new) for each in texts)
+        copy = replace(passage, text=text, end=passage.start + len(text), title=title, headings=tuple(headings))
+        ambiguous = states_any(copy, question.answers) or states_any(passage, answers)
+        if not (ambiguous or text_holds_any(question.question, answers)):
+            return AlteredPassage(copy, change, answers)
     return None
 
 

@@ -242,14 +242,10 @@ class Review:
         """Those that are still to be decided."""
         return [each for each in self.questions if each.get("reviewed") is False]
 
-    def accept(self, draft: dict[str, Any]) -> None:
-        """Raises StorageError."""
+    def decide(self, draft: dict[str, Any], *, accepted: bool) -> None:
+        """Keep it as reviewed, or take it out of the file. Raises StorageError."""
         draft["reviewed"] = True
-        self._save()
-
-    def reject(self, draft: dict[str, Any]) -> None:
-        """Take it out of the file. Raises StorageError."""
-        self.questions = [each for each in self.questions if each is not draft]
+        self.questions = [each for each in self.questions if accepted or each is not draft]
         self._save()
 
     def edit(self, draft: dict[str, Any], question: str, answers: list[str]) -> None:

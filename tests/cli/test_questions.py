@@ -187,15 +187,15 @@ def test_what_something_else_wrote_meanwhile_is_kept(drafts: Path, tmp_path: Pat
     link = tmp_path / "link.jsonl"
     link.symlink_to(drafts)
     first, second = Review.open(drafts), Review.open(link)
-    second.accept(second.drafts()[1])
+    second.decide(second.drafts()[1], accepted=True)
     assert link.is_symlink()
     by_another = drafts.read_bytes()
     with pytest.raises(StorageError, match="was changed by something else"):
-        first.reject(first.drafts()[0])
+        first.decide(first.drafts()[0], accepted=False)
     assert drafts.read_bytes() == by_another
     drafts.unlink()
     with pytest.raises(StorageError, match="was changed by something else"):
-        second.accept(second.drafts()[0])
+        second.decide(second.drafts()[0], accepted=True)
     assert not drafts.exists()
 
 
@@ -214,5 +214,5 @@ def test_what_is_saved_while_a_review_is_opened_is_not_overwritten(
     monkeypatch.setattr(questions, "file_content", read_before_a_change)
     review = Review.open(path)
     with pytest.raises(StorageError, match="was changed by something else"):
-        review.accept(review.questions[0])
+        review.decide(review.questions[0], accepted=True)
     assert path.read_text().count("\n") == 2
