@@ -9,18 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 from random import Random
 
 from openbook.diagnosis.gold_passages import states_any
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.scoring import text_holds_any
-from openbook.knowledge.words import is_function_word
 from openbook.records import Passage
 
 MAX_TRIED = 24  # other values for one
-_NAME_WORDS = 6
-_PARTICLES = frozenset("and the of de da di du la le van von der den".split())
 _SERIES = (
     "January February March April May June July August September October November December".split(),
     "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split(),
@@ -36,8 +32,9 @@ _RANGES = (
     (59, 32, 59),
     (99, 60, 99),
 )  # up to which a number becomes one of which
-_NAME = re.compile(r"[^\W\d_][\w'’&-]*(?:[ ][^\W\d_][\w'’&-]*)*")
-_BEGINS_SENTENCE = re.compile(r"(?:\A|[.!?:;|#*\n>-])[\s\"'(]*\Z")
+_CAPITAL = r"[^\W\d_a-zß-öø-ÿ][\w'’&-]+"
+_NAME = re.compile(rf"{_CAPITAL}(?: (?:(?:of the|of|de|da|di|du|la|le|van|von|der|den) ){{0,2}}{_CAPITAL}){{0,5}}")
+_NAME_INSIDE = re.compile(rf"(?<=[\w,;] ){_NAME.pattern}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,26 +146,9 @@ def accepted_after(change: Alteration, answers: Iterable[str]) -> tuple[str, ...
 
 def is_name(value: str) -> bool:
     """Whether it is a few words with capitals, such as "Lila Ortega" or "Bay of Biscay"."""
-    words = value.split()
-    return (
-        0 < len(words) <= _NAME_WORDS
-        and _NAME.fullmatch(value) is not None
-        and _MEMBER.search(value) is None
-        and words[0][0].isupper()
-        and words[-1][0].isupper()
-        and all(word[0].isupper() or word in _PARTICLES for word in words)
-    )
+    return value[:1].isupper() and _NAME.fullmatch(value) is not None and _MEMBER.search(value) is None
 
 
 def names_in(texts: Iterable[str]) -> list[str]:
-    """Names that stand in the texts, each once. A single word that begins a sentence may be any word, so it is left out."""
-    found: dict[str, None] = {}
-    for text in texts:
-        for match in _NAME.finditer(text):
-            begins = _BEGINS_SENTENCE.search(text[max(0, match.start() - 8) : match.start()])
-            runs = groupby(match[0].split(" "), lambda word: word[0].isupper() and not is_function_word(word.lower()))
-            for at, (capitals, run) in enumerate(runs):
-                words = list(run)
-                if capitals and is_name(" ".join(words)) and not (begins and at == 0 and len(words) == 1):
-                    found[" ".join(words)] = None
-    return list(found)
+    """Names inside the sentences of the texts, each once. The word that begins a sentence may be any word."""
+    return list(dict.fromkeys(name for text in texts for name in _NAME_INSIDE.findall(text) if is_name(name)))

@@ -22,7 +22,6 @@ SHARED: tuple[Verdict, ...] = VERDICTS[:-1]  # all but failed: these sum to 1
 MISSES: tuple[Verdict, ...] = ("retriever_miss", "distracted", "reader_gap", "harmed_by_retrieval")
 RANKS = (1, 3, 5, 10, 20)
 MODES: tuple[Mode, ...] = get_args(Mode)
-MAX_TAGS = 1000  # that are counted
 _RequestCost: TypeAlias = tuple[float, int | None, int | None]  # seconds, tokens read, tokens written
 
 
@@ -145,8 +144,7 @@ def summarise(header: Header, verdicts: Iterable[tuple[Observation, QuestionVerd
         found.append(each)
         kinds[question.kind].append(each)
         for tag in question.tags:
-            if tag in tags or len(tags) < MAX_TAGS:
-                tags[tag].append(each)
+            tags[tag].append(each)
         for mode in MODES:
             replies = [reply for wording in observation.asked if (reply := wording.reply(mode)) is not None]
             spent[mode] += [(r.seconds, r.prompt_tokens, r.answer_tokens) for r in replies if not r.failure]

@@ -114,6 +114,6 @@ def test_the_new_value_is_written_and_accepted_in_the_ways_of_the_old_one() -> N
 
 def test_names_are_found_but_not_the_first_word_of_a_sentence() -> None:
     text = "Yesterday the mayor, Lila Ortega, came to Bergen. Dogs wait. On Monday in May the Bay of Hessay froze.\nPriya Nandakumar, Safety"
-    assert names_in([text, text]) == ["Lila Ortega", "Bergen", "Bay", "Hessay", "Priya Nandakumar", "Safety"]
+    assert names_in([text, text]) == ["Lila Ortega", "Bergen", "Bay of Hessay", "Nandakumar", "Safety"]
     assert not is_name("lila Ortega")
     assert not is_name("A B C D E F G")
