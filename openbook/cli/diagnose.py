@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-import openbook
 from openbook.cli import context, display, on_cluster
 from openbook.cli.options import DOCS, EXISTING, JSON, KB, PATH, ScopeOptions, cluster_option, scope_options
 from openbook.config import Place
@@ -20,11 +19,11 @@ from openbook.errors import ConfigError, EngineError, OpenBookError
 from openbook.records import canonical_json, sha256_hex
 
 if TYPE_CHECKING:
-    from openbook import KnowledgeBase, Scope
     from openbook.config import Settings
     from openbook.diagnosis.probes import ProbeRun
     from openbook.diagnosis.questions import Question
     from openbook.diagnosis.summary import Comparison, ModelSummary
+    from openbook.knowledge import KnowledgeBase, Scope
 
 
 class _RunByDefault(click.Group):
@@ -87,14 +86,15 @@ def run(
     from openbook.diagnosis.probes import run_probes
     from openbook.diagnosis.questions import questions_digest
     from openbook.diagnosis.runner import Bench, run_questions
+    from openbook.retrieval import Options
 
     if fail_under is not None and math.isnan(fail_under):
         raise ConfigError("--fail-under must be a number from 0 to 1, not nan.")
     settings = context.read_settings(docs=docs, kb=kb)
     asked = _reviewed(questions)
     digest = questions_digest(asked)
-    base, embedder = context.open_asked(settings, docs)
-    seen = scope.of(base)
+    corpus = scope.view_of(context.ready_to_read(context.library(settings, docs))).corpus
+    base, embedder, seen = corpus.base, corpus.embedder, corpus.scope
     folder = output or settings.diagnoses_dir / _name(questions, digest, base, seen, settings)
     files: list[Path] = []
     probed: dict[str, ProbeRun] = {}
@@ -103,7 +103,7 @@ def run(
             # What is computed of altered passages must not outlive the run: no purge of a document would find it.
             own = replace(settings, model=name, kv_disk=0 if probes else settings.kv_disk)
             with closing(open_model(own)) as model:
-                bench = Bench(model, base, embedder, seen, openbook.Options.of(own), at_once).pinned()
+                bench = Bench(model, base, embedder, seen, Options.of(own), at_once).pinned()
                 path = report.observations_path(folder, model.identity)
                 with display.progress("diagnose") as show:
                     run_questions(asked[:limit], bench, digest, path=path, progress=show)

@@ -17,7 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from openbook.answer import near_enough
 from openbook.codec import convert
 from openbook.diagnosis.gold_passages import LOOKED_THROUGH, GoldFinder, states_any
 from openbook.diagnosis.perturb import AlteredPassage, altered, names_in, value_spans
@@ -30,6 +29,7 @@ from openbook.diagnosis.verdicts import reply_is_right
 from openbook.errors import ConfigError
 from openbook.parallel import Cancelled, Progress
 from openbook.records import Hit
+from openbook.retrieval import near_enough
 
 
 @dataclass(frozen=True, slots=True)

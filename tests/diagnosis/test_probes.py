@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from openbook.answer import Options
 from openbook.diagnosis.perturb import altered
 from openbook.diagnosis.probes import PROBES, ProbeRun, Result, run_probes
 from openbook.diagnosis.questions import Question
@@ -21,6 +20,7 @@ from openbook.errors import EngineError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
 from openbook.records import Passage, Prompt
+from openbook.retrieval import Options
 from tests.conftest import base_with
 from tests.diagnosis.table_engine import FAILS, SILENT, TableEngine, bench_with, page_with, question_in
 
