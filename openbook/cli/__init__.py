@@ -44,7 +44,6 @@ VERBS = {
     "mcp": "serve:mcp",
     "diagnose": "diagnose:diagnose",
     "questions": "questions:questions",
-    "probe": "diagnose:probe",
     "models": "models:models",
     "train": "train:train",
     "runs": "runs:runs",
