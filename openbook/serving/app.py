@@ -18,7 +18,7 @@ from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
 from openbook.serving import chat, documents, mcp, models, page, receipts, responses, search, uploads
 from openbook.serving.auth import Authenticator
-from openbook.serving.concurrency import FairQueue
+from openbook.serving.concurrency import Places
 from openbook.serving.configuration import Configuration
 from openbook.serving.errors import router_error
 from openbook.serving.keys import KeyFile
@@ -30,7 +30,7 @@ from openbook.serving.telemetry import Metrics, Traces
 _ABOUT = (
     "Answers from a frozen model and a knowledge base, in the shape of OpenAI's API. An error says why, as "
     "`{error: {message, type, param, code}}`. A value above a limit that no schema states gets the code `above_limit`. "
-    "`x-right` is the right that a key needs. Bytes that are not HTTP get 400 (`invalid_http`), and the connection is closed."
+    "`x-right` is the right that a key needs. Bytes that are not HTTP get 400 in plain text, and the connection is closed."
 )
 
 
@@ -60,9 +60,9 @@ def create_app(
         authenticator=Authenticator(configuration, KeyFile(configuration.settings.home)),
         metrics=Metrics(),
         traces=Traces(tracers),
-        reading=FairQueue(bounds.running, bounds.waiting),
-        uploading=FairQueue(bounds.uploads, bounds.waiting, each=max(1, bounds.uploads // 2)),
-        deleting=FairQueue(1, bounds.waiting),
+        reading=Places(bounds.running, bounds.waiting),
+        uploading=Places(bounds.uploads, bounds.waiting),
+        deleting=Places(1, bounds.waiting),
         pool=ThreadPoolExecutor(bounds.running + bounds.uploads + 1, "openbook-serve"),
     )
 
@@ -95,7 +95,7 @@ def create_app(
     routers += [page.report_router] if configuration.report is not None else []
     for router in routers:
         app.include_router(router)
-    app.state.service, app.state.unfinished = service, {}
+    app.state.service = service
     app.state.mcp = mcp.make_manager(service)
 
     def openapi() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Turns among callers for the work of requests, and when such work should end."""
+"""Places for the work of requests, and when such work should end."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import asyncio
 import math
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import TypeVar
 
@@ -22,47 +22,43 @@ caller_id: ContextVar[str] = ContextVar("caller_id", default="")
 _T = TypeVar("_T")
 
 
-class FairQueue:
-    """Lets `running` requests through at a time, at most `each` of one caller.
+class Places:
+    """Lets `running` requests compute at a time, all but one of them of one caller (at least one). `waiting` others wait.
 
-    At most `waiting` others wait, at most three quarters of them of one caller. Callers take turns: at most `each` requests of
-    one caller are in the common queue. Its other requests wait for those, so the next caller comes before them. For one
-    event loop.
+    One caller may have three quarters of all places, to compute and to wait. Its requests beyond those that may compute wait
+    for each other, so the next caller comes before them. For one event loop.
     """
 
-    def __init__(self, running: int, waiting: int, each: int | None = None) -> None:
-        self._most_waiting, self._each = waiting, each or running
-        self._places = asyncio.Semaphore(running)
-        self._shares: dict[str, asyncio.Semaphore] = {}  # by the caller
-        self._waiting: Counter[str] = Counter()
+    def __init__(self, running: int, waiting: int) -> None:
+        self._most = running + waiting
+        self._free = asyncio.Semaphore(running)
+        self._shares = defaultdict[str, asyncio.Semaphore](
+            lambda: asyncio.Semaphore(max(1, running - 1))
+        )  # by the caller
+        self._held: Counter[str] = Counter()
         self.running = 0
 
     @property
     def waiting(self) -> int:
-        return self._waiting.total()
+        return self._held.total() - self.running
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Raises ApiError (429) when too many wait."""
+    async def place(self) -> AsyncIterator[None]:
+        """Raises ApiError (429) when no place is left."""
         caller = caller_id.get()
-        share = self._shares.setdefault(caller, asyncio.Semaphore(self._each))
-        most_of_one = max(1, self._most_waiting * 3 // 4)
-        queue_is_full = self.waiting >= self._most_waiting or self._waiting[caller] >= most_of_one
-        if queue_is_full and (share.locked() or self._places.locked()):
+        if self._held.total() >= self._most or self._held[caller] >= max(1, self._most * 3 // 4):
             message = "The server has too many requests. Try again in a moment."
             raise ApiError(429, message, code="rate_limit_exceeded", retry_after_s=2)
-        async with AsyncExitStack() as held:
-            self._waiting[caller] += 1
-            try:
-                await held.enter_async_context(share)
-                await held.enter_async_context(self._places)
-            finally:
-                self._waiting[caller] -= 1
-            self.running += 1
-            try:
-                yield
-            finally:
-                self.running -= 1
+        self._held[caller] += 1
+        try:
+            async with self._shares[caller], self._free:
+                self.running += 1
+                try:
+                    yield
+                finally:
+                    self.running -= 1
+        finally:
+            self._held[caller] -= 1
 
 
 class Stop:

@@ -25,7 +25,7 @@ from openbook.knowledge.filter_parser import parse_filter
 from openbook.knowledge.versions import resolve_version
 from openbook.records import Digest, Embedder
 from openbook.serving.auth import Authenticator, Caller
-from openbook.serving.concurrency import FairQueue, Stop, caller_id
+from openbook.serving.concurrency import Places, Stop, caller_id
 from openbook.serving.configuration import Configuration
 from openbook.serving.errors import ApiError, ClientGone, api_error, invalid
 from openbook.serving.keys import Right
@@ -64,9 +64,9 @@ class Service:
     authenticator: Authenticator
     metrics: Metrics
     traces: Traces
-    reading: FairQueue
-    uploading: FairQueue
-    deleting: FairQueue
+    reading: Places
+    uploading: Places
+    deleting: Places
     pool: ThreadPoolExecutor
     ends: threading.Event = field(default_factory=threading.Event)
 
@@ -97,7 +97,7 @@ class Call:
 
     async def run(
         self,
-        queue: FairQueue | None,
+        queue: Places | None,
         work: Callable[[Stop], _T],
         limit_s: float | None = None,
         *,
@@ -112,7 +112,7 @@ class Call:
         stop = Stop(service.configuration.bounds.answer_s if limit_s is None else limit_s, service.ends)
         watcher = asyncio.create_task(stop.watch(self.request.receive))
         try:
-            async with queue.turn() if queue else nullcontext():
+            async with queue.place() if queue else nullcontext():
                 stop.check()
                 stop.start()
                 running = asyncio.get_running_loop().run_in_executor(service.pool, work, stop)
@@ -160,7 +160,7 @@ class Route(APIRoute):
             service: Service = request.app.state.service
             try:
                 self._let_in(request, wanted)
-                async with service.uploading.turn() if is_form else nullcontext():  # few are on the disk at a time
+                async with service.uploading.place() if is_form else nullcontext():  # few are on the disk at a time
                     return await handle(_StrictRequest(request.scope, request.receive))
             except Exception as error:  # noqa: BLE001  told as far as the caller may know, and logged
                 if isinstance(error.__cause__ or error, ClientGone | ClientDisconnect):

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from openbook import __version__
 from openbook.errors import needs_extra
 from openbook.records import Answer, Timings
-from openbook.serving.concurrency import FairQueue
+from openbook.serving.concurrency import Places
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider as SdkProvider
@@ -53,7 +53,7 @@ class Metrics:
         self._tokens.labels("read").inc(prompt_tokens or 0)
         self._tokens.labels("written").inc(answer_tokens or 0)
 
-    def watch(self, name: str, queue: FairQueue) -> None:
+    def watch(self, name: str, queue: Places) -> None:
         """Tell from now on how many requests compute and wait in this queue."""
         self._running.labels(name).set_function(lambda: queue.running)
         self._waiting.labels(name).set_function(lambda: queue.waiting)
