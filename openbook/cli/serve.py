@@ -20,8 +20,6 @@ from openbook.config import Place
 from openbook.errors import ConfigError, KnowledgeBaseMissing, needs_extra
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import TracerProvider
-
     from openbook import FrozenModel, KnowledgeBase
     from openbook.config import Settings
     from openbook.inference.embedder import OnnxEmbedder
@@ -60,11 +58,6 @@ MAX_SLOTS = 7  # of `openbook.inference.slots`, which is not imported before it 
     "where many clients get long answers at the same time.",
 )
 @click.option("--receipts", type=PATH, help="Keep receipts in the log in this folder, and replay from it.")
-@click.option(
-    "--report",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Show this report of a diagnosis at /report, with all the passages in it, to callers with the right admin.",
-)
 @cluster_option("Let replicas compute the answers on")
 @REPLICAS
 def serve(
@@ -116,21 +109,18 @@ def serve(
 
 def _opened(
     configuration: Configuration, places: tuple[Place, ...], open_model: Callable[[], FrozenModel], stack: ExitStack
-) -> tuple[FrozenModel, dict[str, KnowledgeBase], OnnxEmbedder, TracerProvider | None, ModelSource | None]:
-    """What the application works with: model, knowledge bases, embedder, traces, and where the model may change. `stack` closes it."""
+) -> tuple[FrozenModel, dict[str, KnowledgeBase], OnnxEmbedder, ModelSource | None]:
+    """What the application works with: model, knowledge bases, embedder, and where the model may change. `stack` closes it."""
     from openbook.receipts import LOG_FILE
     from openbook.serving.model_reload import named_in_store
-    from openbook.serving.telemetry import provider_of
 
     settings = configuration.settings
     context.check_writable(configuration.receipts and configuration.receipts / LOG_FILE)
     bases, embedder = _open_bases(settings, places)
-    if tracers := provider_of():
-        stack.callback(tracers.shutdown)
     model = stack.enter_context(closing(open_model()))
     # The name of a model may come to mean another one: in the store, and not at another server.
     source = None if settings.base_url else named_in_store(settings.models_dir, settings.model, open_model)
-    return model, bases, embedder, tracers, source
+    return model, bases, embedder, source
 
 
 def _log_to_standard_error() -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, fields, replace
@@ -170,28 +169,20 @@ def answered(
 
     Raises as `ask` and `Stop.check` do.
     """
-    service, began_ns, headers = call.service, time.time_ns(), call.request.headers
-    mode = CLOSED_BOOK if base is None else "open-book"
-    try:
-        answer = ask(
-            conversation.question,
-            call.model,
-            base,
-            service.embedder if base else None,
-            options,
-            earlier=conversation.turns,
-            scope=scope,
-            on_text=show,
-            cancelled=stop,
-        )
-    except Exception as error:
-        service.traces.failed(error, mode, began_ns, headers)
-        raise
-    service.traces.answered(answer, mode, began_ns, headers)
-    cancelled = answer.finish_reason == "cancelled"
-    end = "abstained" if answer.abstained and not cancelled else answer.finish_reason
-    service.metrics.answer(mode, end, answer.prompt_tokens, answer.answer_tokens)
-    if cancelled:
+    service = call.service
+    answer = ask(
+        conversation.question,
+        call.model,
+        base,
+        service.embedder if base else None,
+        options,
+        earlier=conversation.turns,
+        scope=scope,
+        on_text=show,
+        cancelled=stop,
+    )
+    service.metrics.answer(CLOSED_BOOK if base is None else "open-book", answer)
+    if answer.finish_reason == "cancelled":
         stop.check()
     if (log := service.configuration.receipts) is not None:
         append_receipt(log, answer.receipt)

@@ -49,7 +49,7 @@ class Configuration:
     """`settings.home` holds the keys and, while they are read, uploads. `labels`: what callers without a key hold.
 
     `allowed_hosts`: names beside the bound one under which the server may be asked. `receipts`: the folder of a log, or
-    None to keep none. `report`: an HTML file shown at /report. `ingest`: how uploads are read.
+    None to keep none. `ingest`: how uploads are read.
     """
 
     settings: Settings
@@ -58,7 +58,6 @@ class Configuration:
     require_key: bool = False
     labels: frozenset[str] = frozenset()
     receipts: Path | None = None
-    report: Path | None = None
     bounds: Bounds = Bounds()
     ingest: RunOptions = RunOptions()
 

@@ -29,9 +29,9 @@ from openbook.serving.concurrency import Places, Stop, caller_id
 from openbook.serving.configuration import Configuration
 from openbook.serving.errors import ApiError, ClientGone, api_error, invalid
 from openbook.serving.keys import Right
+from openbook.serving.metrics import Metrics
 from openbook.serving.model_reload import CurrentModel
 from openbook.serving.schemas import Error, parse_form, parse_json
-from openbook.serving.telemetry import Metrics, Traces
 
 _T = TypeVar("_T")
 
@@ -54,7 +54,7 @@ class ServedEmbedder(Embedder, Protocol):
 class Service:
     """What all requests share: nothing here belongs to one of them.
 
-    `reading`, `uploading` and `deleting` are the queues in which work waits for its turn. `ends` is set when the server stops.
+    Work waits for a place in `reading`, `uploading` or `deleting`. `ends` is set when the server stops.
     """
 
     configuration: Configuration
@@ -63,7 +63,6 @@ class Service:
     embedder: ServedEmbedder
     authenticator: Authenticator
     metrics: Metrics
-    traces: Traces
     reading: Places
     uploading: Places
     deleting: Places
@@ -92,18 +91,18 @@ class Call:
     caller: Caller
 
     async def compute(self, work: Callable[[Stop], _T]) -> _T:
-        """`work` in its turn among all that compute. Raises as `run` does."""
+        """`work` in a place among all that compute. Raises as `run` does."""
         return await self.run(self.service.reading, work)
 
     async def run(
         self,
-        queue: Places | None,
+        places: Places | None,
         work: Callable[[Stop], _T],
         limit_s: float | None = None,
         *,
         until_done: bool = False,
     ) -> _T:
-        """What `work` returns, from a thread, after a turn in `queue`. The request's body has been read.
+        """What `work` returns, from a thread, in one of `places`. The request's body has been read.
 
         Raises ClientGone, ApiError and what `work` raises. With `until_done`, work that has begun is finished even if the
         client goes: half a change is worse than one that nobody heard of.
@@ -112,7 +111,7 @@ class Call:
         stop = Stop(service.configuration.bounds.answer_s if limit_s is None else limit_s, service.ends)
         watcher = asyncio.create_task(stop.watch(self.request.receive))
         try:
-            async with queue.place() if queue else nullcontext():
+            async with places.place() if places else nullcontext():
                 stop.check()
                 stop.start()
                 running = asyncio.get_running_loop().run_in_executor(service.pool, work, stop)
