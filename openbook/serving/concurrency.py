@@ -9,15 +9,11 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
-from contextvars import ContextVar
 from typing import TypeVar
 
 from starlette.types import Receive
 
 from openbook.serving.errors import ApiError, ClientGone, server_stops
-
-# The id of the caller whose request this is. Tasks that the request starts inherit it.
-caller_id: ContextVar[str] = ContextVar("caller_id", default="")
 
 _T = TypeVar("_T")
 
@@ -32,9 +28,8 @@ class Places:
     def __init__(self, running: int, waiting: int) -> None:
         self._most = running + waiting
         self._free = asyncio.Semaphore(running)
-        self._shares = defaultdict[str, asyncio.Semaphore](
-            lambda: asyncio.Semaphore(max(1, running - 1))
-        )  # by the caller
+        share = max(1, running - 1)
+        self._shares = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(share))  # by the caller
         self._held: Counter[str] = Counter()
         self.running = 0
 
@@ -43,9 +38,8 @@ class Places:
         return self._held.total() - self.running
 
     @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
+    async def place(self, caller: str) -> AsyncIterator[None]:
         """Raises ApiError (429) when no place is left."""
-        caller = caller_id.get()
         if self._held.total() >= self._most or self._held[caller] >= max(1, self._most * 3 // 4):
             message = "The server has too many requests. Try again in a moment."
             raise ApiError(429, message, code="rate_limit_exceeded", retry_after_s=2)
@@ -65,29 +59,25 @@ class Stop:
     """Whether work should end, asked from its thread: the client is gone, time is up, or the server stops."""
 
     def __init__(self, limit_s: float, server_ends: threading.Event) -> None:
-        self._limit_s, self._server_ends = limit_s, server_ends
-        self._until = math.inf
-        self._gone = threading.Event()
+        self._limit_s, self._server_ends, self._until = limit_s, server_ends, math.inf
+        self.client_gone = threading.Event()
 
     def start(self) -> None:
         """Time counts from here, not from when the request began to wait."""
         self._until = time.monotonic() + self._limit_s
 
-    def client_is_gone(self) -> None:
-        self._gone.set()
-
     async def watch(self, receive: Receive) -> None:
         """Until the client goes. `receive`: of a request whose body has been read."""
         while (await receive())["type"] != "http.disconnect":
             pass
-        self.client_is_gone()
+        self.client_gone.set()
 
     def __call__(self) -> bool:
-        return self._gone.is_set() or self._server_ends.is_set() or time.monotonic() >= self._until
+        return self.client_gone.is_set() or self._server_ends.is_set() or time.monotonic() >= self._until
 
     def check(self) -> None:
         """Between two pieces of work. Raises if the work should end."""
-        if self._gone.is_set():
+        if self.client_gone.is_set():
             raise ClientGone
         if self._server_ends.is_set():
             raise server_stops()

@@ -19,14 +19,12 @@ UNREAD_S = 60  # after which the system ends a connection whose client does not 
 GRACE_S = 20  # for answers under way when the server ends
 CANCELLING_S = 5  # in which those that are not done by then stop, and say so to their clients
 
-_BACKLOG = 128
-
 
 def listen(host: str, port: int) -> socket.socket:
     """A socket that takes connections. `port` 0: any free one. Raises ConfigError when the address cannot be had."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listener = socket.create_server(found[4][:2], family=found[0], backlog=_BACKLOG)
+        listener = socket.create_server(found[4][:2], family=found[0])
     except (OSError, UnicodeError) as error:  # UnicodeError: a label of the name is empty or too long
         why = getattr(error, "strerror", None) or error
         raise ConfigError(
@@ -44,7 +42,6 @@ def http_server(app: FastAPI) -> uvicorn.Server:
     """For `run(sockets=[listen(...)])`, on the main thread for Ctrl-C, or on another. `app` is one of `create_app`."""
     config = uvicorn.Config(
         app,
-        backlog=_BACKLOG,
         http=BoundedProtocol,
         ws="none",
         lifespan="on",
@@ -75,8 +72,8 @@ class _Server(uvicorn.Server):
 class BoundedProtocol(HttpToolsProtocol):
     """Closes a connection that brings no whole head within `HEAD_S`, or too many bytes without a head or a part of a body.
 
-    An answer under way is not broken off; a body that does not come is for `middleware.Guard`. `on_...` are the callbacks of
-    httptools.
+    An answer under way is not broken off; a body that does not come is for `middleware.Guard`, an idle connection for
+    uvicorn. `on_...` are callbacks of httptools.
     """
 
     _timer: asyncio.TimerHandle | None = None
@@ -84,18 +81,14 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._wait()
+        self._timer = self.loop.call_later(HEAD_S, self._give_up)
 
     def data_received(self, data: bytes) -> None:
         self._pending_bytes += len(data)
-        self._wait()
+        self._timer = self._timer or self.loop.call_later(HEAD_S, self._give_up)
         super().data_received(data)
         if self._pending_bytes > MAX_HEAD_BYTES:
             self.transport.close()
-
-    def on_message_begin(self) -> None:
-        self._wait()
-        super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         self._go_on()
@@ -104,17 +97,6 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         self._go_on()
         super().on_body(body)
-
-    def on_message_complete(self) -> None:
-        self._go_on()
-        super().on_message_complete()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._go_on()
-        super().connection_lost(exc)
-
-    def _wait(self) -> None:
-        self._timer = self._timer or self.loop.call_later(HEAD_S, self._give_up)
 
     def _go_on(self) -> None:
         self._pending_bytes = 0

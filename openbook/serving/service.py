@@ -25,7 +25,7 @@ from openbook.knowledge.filter_parser import parse_filter
 from openbook.knowledge.versions import resolve_version
 from openbook.records import Digest, Embedder
 from openbook.serving.auth import Authenticator, Caller
-from openbook.serving.concurrency import Places, Stop, caller_id
+from openbook.serving.concurrency import Places, Stop
 from openbook.serving.configuration import Configuration
 from openbook.serving.errors import ApiError, ClientGone, api_error, invalid
 from openbook.serving.keys import Right
@@ -111,13 +111,13 @@ class Call:
         stop = Stop(service.configuration.bounds.answer_s if limit_s is None else limit_s, service.ends)
         watcher = asyncio.create_task(stop.watch(self.request.receive))
         try:
-            async with places.place() if places else nullcontext():
+            async with places.place(self.caller.id) if places else nullcontext():
                 stop.check()
                 stop.start()
                 running = asyncio.get_running_loop().run_in_executor(service.pool, work, stop)
                 return await (asyncio.shield(running) if until_done else running)
         finally:
-            stop.client_is_gone()
+            stop.client_gone.set()
             watcher.cancel()
             await asyncio.gather(watcher, return_exceptions=True)
 
@@ -159,7 +159,9 @@ class Route(APIRoute):
             service: Service = request.app.state.service
             try:
                 self._let_in(request, wanted)
-                async with service.uploading.place() if is_form else nullcontext():  # few are on the disk at a time
+                async with (
+                    service.uploading.place(request.scope[CALLER]) if is_form else nullcontext()
+                ):  # few are on the disk at a time
                     return await handle(_StrictRequest(request.scope, request.receive))
             except Exception as error:  # noqa: BLE001  told as far as the caller may know, and logged
                 if isinstance(error.__cause__ or error, ClientGone | ClientDisconnect):
@@ -172,7 +174,6 @@ class Route(APIRoute):
         if right := (self.openapi_extra or {}).get("x-right"):
             caller = request.app.state.service.authenticator.caller(request.headers, right)
             request.state.caller, request.scope[CALLER] = caller, caller.id
-            caller_id.set(caller.id)
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if wanted and kind != wanted:
             # A page of another origin cannot send these unasked, or the Origin check stops it.

@@ -18,7 +18,7 @@ from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
 from openbook.receipts import append_receipt
 from openbook.serving import server as server_module
-from openbook.serving.concurrency import Places, caller_id
+from openbook.serving.concurrency import Places
 from openbook.serving.configuration import Configuration
 from openbook.serving.errors import ApiError
 from tests.serving.conftest import (
@@ -64,9 +64,8 @@ class Desk:
         await settle()
 
     async def _request(self, name: str) -> None:
-        caller_id.set(name[0])
         try:
-            async with self.places.place():
+            async with self.places.place(name[0]):
                 self.inside.append(name)
                 await self.ends[name].wait()
         except ApiError:
