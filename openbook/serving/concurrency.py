@@ -85,7 +85,7 @@ class Stop:
             raise ApiError(504, f"It took longer than {self._limit_s:g} s and was stopped.", code="timeout")
 
     def each(self, items: Iterable[_T]) -> Iterator[_T]:
-        """`items`, as long as work on them should go on."""
+        """`items`, until the work should end."""
         for item in items:
             self.check()
             yield item

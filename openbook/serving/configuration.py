@@ -48,7 +48,7 @@ class Bounds:
 class Configuration:
     """`settings.home` holds the keys and, while they are read, uploads. `labels`: what callers without a key hold.
 
-    `allowed_hosts`: names beside the bound one under which the server may be asked. `receipts`: the folder of a log, or
+    `allowed_hosts`: additional accepted Host names. `receipts`: the folder of a log, or
     None to keep none. `ingest`: how uploads are read.
     """
 

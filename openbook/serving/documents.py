@@ -54,7 +54,7 @@ class PathQuery(Body):
         version = base.kept_version(scope_of(base, caller, self.as_of).as_of)
         is_seen = base.holds(self.path, caller.scope(version))
         stored = base.content(self.path, version) if is_seen else None
-        if stored is None:  # not there for this caller, or purged meanwhile
+        if stored is None:  # not there for this caller, or purged since
             raise _no_document(self.path, "path")
         return version, stored
 
@@ -360,6 +360,6 @@ async def purge_documents(call: CurrentCall, body: PurgeBody) -> PurgeReply:
 
 
 def _no_document(path: str, param: str) -> ApiError:
-    """The same error for a missing document and for one that the caller may not see."""
+    """The same error for a missing document as for a hidden one."""
     message = f"There is no document {path[:200]!r}; GET /v1/documents lists them."
     return ApiError(404, message, code="document_not_found", param=param)

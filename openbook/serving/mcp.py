@@ -130,7 +130,7 @@ class ToolRunner(Protocol):
 
 
 def tools_over(run_tool: ToolRunner) -> MCPServer:
-    # The SDK sets up the log of the whole program where nobody has, which is for the program to do.
+    # The SDK sets up the log of the whole program where it is not set up, which is for the program to do.
     root, placeholder = logging.getLogger(), logging.NullHandler()
     root.addHandler(placeholder)
     server = MCPServer("openbook", version=__version__, instructions=INSTRUCTIONS)
@@ -216,7 +216,7 @@ def stdio_server(
 def make_manager(service: Service) -> StreamableHTTPSessionManager:
     """What answers the protocol's requests; it must `run()` as long as the server does.
 
-    Each request stands alone and is answered by one JSON document: there are no sessions and no streams that stay open.
+    Each request gets one JSON document: there are no sessions and no streams that stay open.
     """
 
     async def run_tool(context: Context, work: Callable[[ToolContext], _Result]) -> _Result:

@@ -1,6 +1,6 @@
 """The web page at `/`, and routes about the server itself: /health, /ready, /metrics, /openapi.json.
 
-The files of the page are part of the package, equal for everybody, and hold no data; what they show comes from the API.
+The files of the page are part of the package, equal for all callers, and hold no data; what they show comes from the API.
 Questions, answers and documents are other people's words. The policy lets a browser run only the page's own files, ask only
 this server, and turn no text into markup (Trusted Types: Chromium and Safari enforce them).
 """

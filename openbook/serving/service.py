@@ -105,7 +105,7 @@ class Call:
         """What `work` returns, from a thread, in one of `places`. The request's body has been read.
 
         Raises ClientGone, ApiError and what `work` raises. With `until_done`, work that has begun is finished even if the
-        client goes: half a change is worse than one that nobody heard of.
+        client goes: half a change is worse than an unreported one.
         """
         service = self.service
         stop = Stop(service.configuration.bounds.answer_s if limit_s is None else limit_s, service.ends)
@@ -165,7 +165,7 @@ class Route(APIRoute):
                     return await handle(_StrictRequest(request.scope, request.receive))
             except Exception as error:  # noqa: BLE001  told as far as the caller may know, and logged
                 if isinstance(error.__cause__ or error, ClientGone | ClientDisconnect):
-                    return Response(status_code=499)  # nobody reads it; the log and the counts do
+                    return Response(status_code=499)  # for the log and the counts
                 return api_error(error).response()
 
         return answer
