@@ -40,7 +40,7 @@ class Metrics:
         self._tokens.labels("written").inc(answer.answer_tokens or 0)
         for step, seconds in (
             ("retrieve", times.retrieve_s),
-            ("first token", times.first_token_s),
+            ("first_token", times.first_token_s),
             ("read", times.read_s),
         ):
             if seconds is not None and not cancelled:
