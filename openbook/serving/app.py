@@ -56,9 +56,9 @@ def create_app(
         embedder=embedder,
         authenticator=Authenticator(configuration, KeyFile(configuration.settings.home)),
         metrics=Metrics(),
-        reading=Places(bounds.running, bounds.waiting),
-        uploading=Places(bounds.uploads, bounds.waiting),
-        deleting=Places(1, bounds.waiting),
+        reading=Places(bounds.running, bounds.waiting, share=bounds.running),
+        uploading=Places(bounds.uploads, bounds.waiting, share=max(1, bounds.uploads - 1)),
+        deleting=Places(1, bounds.waiting, share=1),
         pool=ThreadPoolExecutor(bounds.running + bounds.uploads + 1, "openbook-serve"),
     )
 

@@ -19,16 +19,15 @@ _T = TypeVar("_T")
 
 
 class Places:
-    """Lets `running` requests compute at a time, all but one of them of one caller (at least one). `waiting` others wait.
+    """Lets `running` requests compute at a time, at most `share` of one caller. `waiting` others wait.
 
-    One caller may have three quarters of all places, to compute and to wait. Its requests beyond those that may compute wait
-    for each other, so the next caller comes before them. For one event loop.
+    One caller may have three quarters of all places, to compute and to wait. Its requests beyond `share` wait for each other,
+    so the next caller comes before them. For one event loop.
     """
 
-    def __init__(self, running: int, waiting: int) -> None:
+    def __init__(self, running: int, waiting: int, share: int) -> None:
         self._most = running + waiting
         self._free = asyncio.Semaphore(running)
-        share = max(1, running - 1)
         self._shares = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(share))  # by the caller
         self._held: Counter[str] = Counter()
         self.running = 0

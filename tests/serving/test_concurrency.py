@@ -93,9 +93,15 @@ def at(places: Places, story: Callable[[Desk], Awaitable[None]]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("running", "served"), [(1, "a1 b1 c1 a2 b2 a3 a4"), (2, "a1 b1 c1 a2 b2 a3 a4"), (3, "a1 a2 b1 b2 c1 a3 a4")]
+    ("running", "share", "served"),
+    [
+        (1, 1, "a1 b1 c1 a2 b2 a3 a4"),
+        (2, 1, "a1 b1 c1 a2 b2 a3 a4"),
+        (2, 2, "a1 a2 b1 b2 c1 a3 a4"),
+        (3, 3, "a1 a2 a3 b1 b2 c1 a4"),
+    ],
 )
-def test_no_caller_has_all_places_and_each_keeps_its_own_order(running: int, served: str) -> None:
+def test_callers_take_turns_and_keep_their_own_order(running: int, share: int, served: str) -> None:
     async def story(desk: Desk) -> None:
         await desk.come("a1", "a2", "a3", "a4", "b1", "b2", "c1")
         found = []
@@ -104,7 +110,7 @@ def test_no_caller_has_all_places_and_each_keeps_its_own_order(running: int, ser
             await desk.end(*desk.inside)
         assert found == served.split()
 
-    at(Places(running, 9), story)
+    at(Places(running, 9, share), story)
 
 
 def test_one_caller_has_three_quarters_of_all_places_at_most() -> None:
@@ -116,16 +122,20 @@ def test_one_caller_has_three_quarters_of_all_places_at_most() -> None:
         await desk.end("a1")
         assert desk.inside == ["b1"]
 
-    at(Places(1, 3), story)
+    at(Places(1, 3, 1), story)
 
 
 @settings(max_examples=60)
 @given(
-    st.integers(1, 3), st.integers(0, 5), st.lists(st.tuples(st.sampled_from("abcxy"), st.integers(0, 9)), max_size=40)
+    st.integers(1, 3),
+    st.integers(1, 3),
+    st.integers(0, 5),
+    st.lists(st.tuples(st.sampled_from("abcxy"), st.integers(0, 9)), max_size=40),
 )
-def test_the_bounds_hold_and_no_place_stays_free(running: int, waiting: int, steps: list[tuple[str, int]]) -> None:
+def test_the_bounds_hold_and_no_place_stays_free(
+    running: int, share: int, waiting: int, steps: list[tuple[str, int]]
+) -> None:
     """Whoever comes (a, b, c), ends (x) or gives up (y)."""
-    share = max(1, running - 1)
 
     async def story(desk: Desk) -> None:
         for number, (who, which) in enumerate(steps):
@@ -144,7 +154,7 @@ def test_the_bounds_hold_and_no_place_stays_free(running: int, waiting: int, ste
             if desk.places.running < running:
                 assert all(inside[each] == min(held[each], share) for each in "abc")
 
-    at(Places(running, waiting), story)
+    at(Places(running, waiting, share), story)
 
 
 @pytest.mark.parametrize("stream", [False, True])
