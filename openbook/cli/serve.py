@@ -18,8 +18,6 @@ from openbook.config import Place
 from openbook.errors import ConfigError, KnowledgeBaseMissing, needs_extra
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import TracerProvider
-
     from openbook.config import Settings
     from openbook.inference import FrozenModel
     from openbook.inference.embedder import OnnxEmbedder
@@ -50,11 +48,6 @@ if TYPE_CHECKING:
 @click.option("--require-key", is_flag=True, help="Require an API key on this machine too.")
 @click.option("--label", "labels", multiple=True, help="An access label for callers without a key (repeatable).")
 @click.option("--receipts", type=PATH, help="Keep receipts in the log in this folder, and replay from it.")
-@click.option(
-    "--report",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Show this report of a diagnosis at /report, with all the passages in it, to callers with the right admin.",
-)
 @cluster_option("Let replicas compute the answers on")
 @REPLICAS
 def serve(
@@ -102,21 +95,18 @@ def serve(
 
 def _opened(
     configuration: Configuration, places: tuple[Place, ...], open_model: Callable[[], FrozenModel], stack: ExitStack
-) -> tuple[FrozenModel, dict[str, KnowledgeBase], OnnxEmbedder, TracerProvider | None, ModelSource | None]:
-    """What the application works with: model, knowledge bases, embedder, traces, and where the model may change. `stack` closes it."""
+) -> tuple[FrozenModel, dict[str, KnowledgeBase], OnnxEmbedder, ModelSource | None]:
+    """What the application works with: model, knowledge bases, embedder, and where the model may change. `stack` closes it."""
     from openbook.receipts import LOG_FILE
     from openbook.serving.model_reload import named_in_store
-    from openbook.serving.telemetry import provider_of
 
     settings = configuration.settings
     context.check_writable(configuration.receipts and configuration.receipts / LOG_FILE)
     bases, embedder = _open_bases(settings, places)
-    if tracers := provider_of():
-        stack.callback(tracers.shutdown)
     model = stack.enter_context(closing(open_model()))
     # The name of a model may come to mean another one: in the store, and not at another server.
     source = None if settings.base_url else named_in_store(settings.models_dir, settings.model, open_model)
-    return model, bases, embedder, tracers, source
+    return model, bases, embedder, source
 
 
 def _log_to_standard_error() -> None:
