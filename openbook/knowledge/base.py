@@ -85,7 +85,7 @@ class KnowledgeBase:
         self.indexes = IndexCache(store, self.id, self.embedder, _blobs(store, meta))
         self._local = threading.local()
         self._connections: list[Connection] = []
-        self._whole_at = -1  # the newest version at which the tables were compared with their digests
+        self._whole_at = -1  # the newest version at which the tables were compared with their sum
         self._comparing = threading.Lock()
 
     @classmethod
@@ -127,7 +127,8 @@ class KnowledgeBase:
             raise KnowledgeBaseDamaged(f"The knowledge base in {store} is damaged: no {sorted(missing)[0]} recorded.")
         base = cls(store, meta)
         if not damaged:
-            base.kept_version()
+            with base.snapshot():
+                pass
         if embedder is not None:
             base.check_embedder(embedder)
         return base
@@ -181,7 +182,8 @@ class KnowledgeBase:
         self, query: str, vector: Vectors, wanted: int, scope: Scope, *, windows: bool
     ) -> tuple[int, list[Hit]]:
         with self.snapshot() as connection:
-            newest, version = self.version, self.kept_version(scope.as_of)
+            newest = schema.newest_version(connection)
+            version = newest if scope.as_of is None else self.kept_version(scope.as_of)
             self._check_embedder_is_still(schema.meta(connection))
             seen = condition(scope, version)
             view = partial(self.indexes.view, connection, newest, scope, version, seen, self.shards)
@@ -193,23 +195,16 @@ class KnowledgeBase:
             return version, (windows_around if windows else hits_of)(connection, ranked, seen)
 
     def kept_version(self, version: int | None = None) -> int:
-        """`version` (default: the newest) if it is kept. Raises UnknownVersion.
-
-        Every reader of a version calls this first, so this compares the small tables with their digests.
-        """
+        """`version` (default: the newest) if it is kept. Raises UnknownVersion."""
         with self.snapshot() as connection:
-            kept: list[int] = [v for (v,) in connection.execute("SELECT version FROM versions ORDER BY version")]
-            with self._comparing:  # one thread for all that wait
-                if not kept or kept[-1] != self._whole_at:
-                    self.store.check_tables(connection, self.id)  # raises where there is no version
-                    self._whole_at = kept[-1]
-        if version is None:
-            return kept[-1]
-        if version not in kept:
-            raise UnknownVersion(
-                f"Version {version} is not kept in {self.store}; there are {version_ranges(kept)}. See: openbook history"
-            )
-        return version
+            if version is None:
+                return schema.newest_version(connection)
+            if connection.execute("SELECT 1 FROM versions WHERE version = ?", (version,)).fetchone() is None:
+                kept = [v for (v,) in connection.execute("SELECT version FROM versions ORDER BY version")]
+                raise UnknownVersion(
+                    f"Version {version} is not kept in {self.store}; there are {version_ranges(kept)}. See: openbook history"
+                )
+            return version
 
     def passage(self, passage_id: str, scope: Scope, prefer: str = "") -> Passage | None:
         """The passage of that id in the document `prefer`, or in the first document that holds it; None when none in `scope` does.
@@ -298,14 +293,12 @@ class KnowledgeBase:
     def labels(self) -> dict[str, list[str]]:
         """The access labels of those documents of the newest version that carry some, by path."""
         with self.snapshot() as connection:
-            self.kept_version()  # compares the tables with their digests
             sql = "SELECT path, labels FROM documents WHERE removed_in IS NULL AND labels <> '[]' ORDER BY path"
             return {path: json.loads(labels) for path, labels in connection.execute(sql)}
 
     def shows_all_to(self, labels: frozenset[str]) -> bool:
         """Whether somebody who holds these labels may see every document."""
         with self.snapshot() as connection:
-            self.kept_version()  # compares the tables with their digests
             sql = "SELECT DISTINCT value FROM identities, json_each(labels) WHERE labels <> '[]'"
             return {label for (label,) in connection.execute(sql)} <= labels
 
@@ -364,20 +357,32 @@ class KnowledgeBase:
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
-        """One state of the knowledge base for several statements, whatever is committed meanwhile. Raises StorageError."""
+        """One state of the knowledge base for several statements, whatever is committed meanwhile.
+
+        Versions, documents and labels were compared with what was written. Raises StorageError.
+        """
         with self.store.errors():
             connection = self.connection
             if connection.in_transaction:  # already inside a snapshot: use its state
                 yield connection
                 return
             with self.store.snapshot(connection):
+                self.check_whole(connection)
                 yield connection
+
+    def check_whole(self, connection: Connection) -> None:
+        """Compare versions, documents and labels with what was written, once for each newest version. Raises KnowledgeBaseDamaged, Damage."""
+        newest = schema.newest_version(connection)
+        with self._comparing:  # one thread for all that wait
+            if newest != self._whole_at:
+                self.store.check_tables(connection, self.id)
+                self._whole_at = newest
 
     @contextmanager
     def writing(self, timeout_s: float = LOCK_TIMEOUT_S) -> Iterator[Writer]:
         """The one writer's connection. Raises KnowledgeBaseBusy when another process writes for longer than `timeout_s`."""
         with self.store.errors(), self.store.writer(timeout_s) as connection:
-            self.store.check_tables(connection, self.id)
+            self.check_whole(connection)
             self.begin_writing(connection, schema.meta(connection), timeout_s)
             self._clear(connection, timeout_s)
             yield connection

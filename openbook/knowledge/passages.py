@@ -176,6 +176,8 @@ def documents_holding(connection: Connection, contents: Collection[int], seen: C
     now = dict(connection.execute(f"SELECT id, labels FROM identities WHERE id IN {IDS}", ids).fetchall())
     found: dict[int, dict[str, tuple[str, ...]]] = {}
     for row in rows:
+        if row.identity not in now:
+            raise Damage(f"the document {row.path} has no labels of now")
         labels = {*json.loads(row.labels), *json.loads(now[row.identity])}
         found.setdefault(row.content_id, {})[row.path] = tuple(sorted(labels))
     return found
