@@ -79,7 +79,8 @@ class KnowledgeBase:
     def __init__(self, store: Store, meta: dict[str, str]) -> None:
         self.store, self.folder = store, store.folder
         self.id = meta["id"]
-        self.embedder = _embedder_identity(meta["embedder"], store)
+        self._embedder_json = meta["embedder"]
+        self.embedder = _embedder_identity(self._embedder_json, store)
         self.sizing = Sizing.from_json(meta["sizing"]) if "sizing" in meta else Sizing()
         self.shards: Searcher | None = None  # searches the segments in other processes: `openbook.cluster.shards`
         self.indexes = IndexCache(store, self.id, self.embedder, _blobs(store, meta))
@@ -167,7 +168,7 @@ class KnowledgeBase:
         """
         self.check_embedder(embedder.identity)
         vector = embedder.embed_query(query)
-        wanted = SEARCHED if windows else limit if reranker is None else max(limit, RERANKED)
+        wanted = limit if reranker is None else max(limit, RERANKED)
         try:
             version, hits = self._search(query, vector, wanted, scope, windows=windows)
         except StaleView:
@@ -178,9 +179,8 @@ class KnowledgeBase:
             hits = [*sorted(best, key=lambda hit: -hit.score), *hits[RERANKED:]]
         return version, hits[:limit]
 
-    def _search(
-        self, query: str, vector: Vectors, wanted: int, scope: Scope, *, windows: bool
-    ) -> tuple[int, list[Hit]]:
+    def _search(self, query: str, vector: Vectors, limit: int, scope: Scope, *, windows: bool) -> tuple[int, list[Hit]]:
+        passages = SEARCHED if windows else limit
         with self.snapshot() as connection:
             newest = schema.newest_version(connection)
             version = newest if scope.as_of is None else self.kept_version(scope.as_of)
@@ -188,11 +188,13 @@ class KnowledgeBase:
             seen = condition(scope, version)
             view = partial(self.indexes.view, connection, newest, scope, version, seen, self.shards)
             try:
-                ranked = view().search(query, vector, wanted)
+                ranked = view().search(query, vector, passages)
             except (IndexError, ValueError, OverflowError):  # bytes of an index file changed, but its time did not
                 self.indexes.distrust()
-                ranked = view().search(query, vector, wanted)
-            return version, (windows_around if windows else hits_of)(connection, ranked, seen)
+                ranked = view().search(query, vector, passages)
+            return version, windows_around(connection, ranked, seen, limit) if windows else hits_of(
+                connection, ranked, seen
+            )
 
     def kept_version(self, version: int | None = None) -> int:
         """`version` (default: the newest) if it is kept. Raises UnknownVersion."""
@@ -390,8 +392,8 @@ class KnowledgeBase:
 
     def unreferenced(self) -> list[int]:
         """The contents that no version has: of runs that are under way, or were interrupted."""
-        with self.snapshot() as connection:
-            return schema.unused_contents(connection)
+        with self.store.errors():
+            return schema.unused_contents(self.connection)
 
     def clear(self, timeout_s: float = LOCK_TIMEOUT_S) -> int:
         """Delete those, as every writer does first. Returns how many. Raises KnowledgeBaseBusy, StorageError."""
@@ -437,6 +439,8 @@ class KnowledgeBase:
             return self.indexes.shard(connection, self.version, in_scope, number, shards)
 
     def _check_embedder_is_still(self, meta: Mapping[str, str]) -> None:
+        if meta["embedder"] == self._embedder_json:
+            return
         if _embedder_identity(meta["embedder"], self.store) != self.embedder:
             raise KnowledgeBaseInvalid(
                 f"The knowledge base in {self.store} was given another embedder meanwhile. Open it again, with the new one."

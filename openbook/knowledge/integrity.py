@@ -14,6 +14,7 @@ import hashlib
 import json
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -46,6 +47,14 @@ class StoredContent(NamedTuple):
     metadata: str
 
 
+@lru_cache(4_096)  # the passages of a section have the same
+def _headings(stored: str) -> tuple[str, ...]:
+    try:
+        return tuple(map(str, json.loads(stored)))
+    except (ValueError, TypeError) as error:
+        raise Damage(f"a passage's headings are {stored[:40]!r}") from error
+
+
 class PassageRow(NamedTuple):
     """A row of `passages`, as `PASSAGE_COLUMNS` reads it."""
 
@@ -61,10 +70,7 @@ class PassageRow(NamedTuple):
 
     @property
     def headings(self) -> tuple[str, ...]:
-        try:
-            return tuple(map(str, json.loads(self.headings_json)))
-        except (ValueError, TypeError) as error:
-            raise Damage(f"a passage's headings are {self.headings_json[:40]!r}") from error
+        return _headings(self.headings_json)
 
     @property
     def span(self) -> PassageSpan:

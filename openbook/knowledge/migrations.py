@@ -28,6 +28,7 @@ def upgrade(connection: SqliteConnection) -> None:
         if found == 3:
             _check_sums_of_format_3(connection)
             connection.execute("DELETE FROM sums")
+            schema.make_tables(connection)
             integrity.seal(connection)
             connection.execute(f"PRAGMA user_version = {schema.FORMAT}")
             return

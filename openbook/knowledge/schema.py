@@ -71,6 +71,7 @@ CREATE TABLE IF NOT EXISTS documents (
   bytes INTEGER NOT NULL, stat TEXT NOT NULL, metadata TEXT NOT NULL, labels TEXT NOT NULL,
   given_labels TEXT NOT NULL, added_in INTEGER NOT NULL, removed_in INTEGER, identity INTEGER REFERENCES identities (id), digest INTEGER);
 CREATE UNIQUE INDEX IF NOT EXISTS live_documents ON documents (path) WHERE removed_in IS NULL;
+CREATE INDEX IF NOT EXISTS documents_by_path ON documents (path);
 CREATE INDEX IF NOT EXISTS documents_by_content ON documents (content_id);
 CREATE INDEX IF NOT EXISTS documents_by_identity ON documents (identity);
 
