@@ -83,7 +83,7 @@ def test_a_knowledge_base_of_0_1_0_with_passages_that_overlap(
     with monkeypatch.context() as patched:
         patched.setattr("openbook.knowledge.ingest.split", overlapping)
         library.sync()
-    with library.base.writing(5.0) as connection:
+    with library.base.writing(5.0) as connection, connection.changing(()):
         schema.remember(connection, sizing='{"overlap": 40, "size": 450, "unit": "characters"}')
     path = library.path("handbook.md")
     with closing(library.reopened()) as base:
