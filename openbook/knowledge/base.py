@@ -397,10 +397,11 @@ class KnowledgeBase:
 
     def clear(self, timeout_s: float = LOCK_TIMEOUT_S) -> int:
         """Delete those, as every writer does first. Returns how many. Raises KnowledgeBaseBusy, StorageError."""
-        if before := self.unreferenced():
-            with self.writing(timeout_s):
-                pass
-        return len({*before} - {*self.unreferenced()})
+        before = self.unreferenced()
+        if not before:
+            return 0
+        with self.writing(timeout_s):
+            return len({*before} - {*self.unreferenced()})
 
     def begin_writing(self, connection: Writer, meta: Mapping[str, str], timeout_s: float) -> None:
         """Call this first when the write lock is taken, with `meta` as it is then. Raises KnowledgeBaseInvalid, KnowledgeBaseBusy."""

@@ -307,6 +307,18 @@ def test_a_writer_that_did_not_notice_damage_does_not_make_it_whole(
         assert check(base).damaged
 
 
+@pytest.mark.parametrize("column", ["bytes", "stat", "digest"])
+def test_the_other_columns_of_a_document_count_when_it_is_read(
+    folder: Path, docs: Path, embedder: HashEmbedder, column: str
+) -> None:
+    sql(folder, f"UPDATE documents SET {column} = 9")
+    with closing(KnowledgeBase.open(folder)) as base:
+        for read in (lambda: base.search("ferry", embedder), lambda: base.text(str(docs / "ferry.md"))):
+            with pytest.raises(KnowledgeBaseDamaged, match="the document 1 is not what was stored"):
+                read()
+        assert "the document 1 is not what was stored" in " ".join(check(base).damaged)
+
+
 def test_a_label_that_is_lost_while_a_server_runs_opens_nothing(folder: Path, embedder: HashEmbedder) -> None:
     with closing(KnowledgeBase.open(folder)) as base:
         assert len(base.search("captain crowns", embedder)[1]) == 2

@@ -94,6 +94,18 @@ def test_a_knowledge_base_of_0_1_0_with_passages_that_overlap(
         assert "".join(each.text for each in base.passages(path)) == HANDBOOK + "The end.\n"
 
 
+def test_fewer_windows_are_the_first_of_more(library: Library) -> None:
+    library.write("handbook.md", HANDBOOK)
+    library.write("more.md", HANDBOOK.replace("the", "a") * 3)
+    library.sync()
+    question = HANDBOOK.split(".")[1]
+    hits = library.base.search(question, library.embedder, 40, windows=True)[1]
+    assert len(hits) > 3
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+    for limit in (1, 3):
+        assert library.base.search(question, library.embedder, limit, windows=True)[1] == hits[:limit]
+
+
 @pytest.fixture
 def library(library: Library) -> Library:
     small = KnowledgeBase.ensure(library.docs.parent / "small", library.embedder.identity, sizing=Sizing(300))
