@@ -167,9 +167,9 @@ def _check_size(connection: sqlite3.Connection, path: Path) -> None:
     for _ in range(_TRIES):
         if path.stat().st_size % page == 0:
             return
-        connection.execute(
-            "PRAGMA wal_checkpoint"
-        ).fetchall()  # a process that was killed while it did this left the page in the log
+        with suppress(sqlite3.OperationalError):  # a disk that cannot be written
+            # The log still has the page where a process was killed while it wrote the log back.
+            connection.execute("PRAGMA wal_checkpoint").fetchall()
         time.sleep(0.05)
     raise KnowledgeBaseDamaged(f"{path} is damaged: it was cut off, its last page is not whole. {_REBUILD}")
 
