@@ -21,6 +21,7 @@ from pathlib import Path
 
 from openbook.answer import ask
 from openbook.knowledge import KnowledgeBase, add
+from openbook.retrieval import Corpus
 from openbook.testing import HashEmbedder, echo_model
 
 _WORDS = "copper granite harbour lighthouse ferry ticket winter garden engine river market letter violin bridge".split()
@@ -63,9 +64,10 @@ def measure(folder: Path, documents: int, passages: int, runs: int) -> dict[str,
         def question(run: int) -> str:
             return f"What is number {run * 7} part 0 made of?"
 
-        ask(question(0), model, base, embedder)
+        corpus = Corpus(base, embedder)
+        ask(question(0), model, corpus)
         results["search"] = milliseconds(lambda run: base.search(question(run), embedder, windows=True), runs)
-        results["answer"] = milliseconds(lambda run: ask(question(run), model, base, embedder), runs)
+        results["answer"] = milliseconds(lambda run: ask(question(run), model, corpus), runs)
         results["add one document"] = milliseconds(lambda run: add(base, more[run : run + 1], embedder), runs)
         results["its first search"] = []
         for each in more[runs:]:
