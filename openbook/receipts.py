@@ -198,7 +198,7 @@ def _end_of(path: Path) -> tuple[Digest, int, int]:
     if rest:
         with suppress(ReceiptError):
             return sha256_hex(rest), decode(rest, _Entry, f"{path}", ReceiptError).number + 1, end + len(rest)
-    wrong = f"{path} does not end with a line of a log of receipts; see: openbook log verify {path.parent}"
+    wrong = f"{path} does not end with a line of a log of receipts; see: openbook verify {path.parent}"
     if not _BEGINNING.startswith(rest[: len(_BEGINNING)]):
         raise ReceiptError(wrong)
     if not end:

@@ -227,7 +227,7 @@ def test_a_log_that_is_none_is_not_written_to(text: str, tmp_path: Path) -> None
     (tmp_path / LOG_FILE).write_text(text)
     with pytest.raises(
         ReceiptError,
-        match=re.escape(f"does not end with a line of a log of receipts; see: openbook log verify {tmp_path}"),
+        match=re.escape(f"does not end with a line of a log of receipts; see: openbook verify {tmp_path}"),
     ):
         append_receipt(tmp_path, receipt_of(0))
     assert (tmp_path / LOG_FILE).read_text() == text

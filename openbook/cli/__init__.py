@@ -39,7 +39,6 @@ VERBS = {
     "prune": "knowledge_base:prune",
     "reembed": "knowledge_base:reembed",
     "replay": "receipts:replay",
-    "log": "receipts:log",
     "verify": "receipts:verify",
     "mcp": "serve:mcp",
     "diagnose": "diagnose:diagnose",

@@ -13,14 +13,13 @@ import click
 from openbook.cli import context, display, on_cluster, private
 from openbook.cli.options import JSON, KB, MODEL, cluster_option
 from openbook.config import Place
-from openbook.errors import ConfigError, ContextOverflow, KnowledgeBaseDamaged
+from openbook.errors import ConfigError, ContextOverflow
 
 if TYPE_CHECKING:
     from openbook.inference import FrozenModel
     from openbook.inference.kv_cache import CacheStats
     from openbook.knowledge import KnowledgeBase
     from openbook.knowledge.base import Status
-    from openbook.knowledge.check import CheckResult
     from openbook.knowledge.versions import Difference, Version
     from openbook.records import Passage
 
@@ -31,39 +30,27 @@ _MAX_VERSIONS = 20
 @click.command()
 @KB
 @click.option("--documents", is_flag=True, help="List the documents instead, with their access labels.")
-@click.option("--check", is_flag=True, help="Also compare all texts and indexes with their digests.")
 @JSON
-def status(kb: Place | None, documents: bool, check: bool, as_json: bool) -> None:
+def status(kb: Place | None, documents: bool, as_json: bool) -> None:
     """Show what is in the knowledge base, and what is not."""
     from openbook.inference.embedder import model_digest_of
     from openbook.knowledge import KnowledgeBase
-    from openbook.knowledge.check import check as check_base
 
-    if documents and check:
-        raise ConfigError("Give --documents or --check, not both.")
     settings = context.read_settings(kb=kb)
     place = settings.kb_place
-    base = KnowledgeBase.open(place, damaged=check)
+    base = KnowledgeBase.open(place)
     if documents:
         paths, labels = base.documents(), base.labels()
         listed = {"folder": str(place), "documents": paths, "labels": labels}
         lines = [f"{path}  [{', '.join(labels[path])}]" if path in labels else path for path in paths]
         display.show(as_json, listed, display.say_each, lines)
         return
-    checked = check_base(base) if check else None
-    if checked is not None and checked.damaged:
-        display.show(as_json, {"folder": str(place), "check": checked}, _print_check, checked)
-        raise KnowledgeBaseDamaged(
-            f"The knowledge base in {place} is damaged: {checked.damaged[0]}. Restore it from a backup, or move it away "
-            "and add the documents again."
-        )
     found, states = base.status(), context.kv_cache(settings).kept()
     digest = model_digest_of(found.embedder, [each.digest for each in context.store(settings).all_models()])
     found = replace(found, embedder=replace(found.embedder, digest=digest))
     opened = private.open_folders([settings.home, place])
     value = {"folder": str(place), **asdict(found), "kept_states": states, "open_folders": list(map(str, opened))}
-    value |= {"check": checked} if checked else {}
-    display.show(as_json, value, _print_status, place, found, states, settings.kv_disk, opened.values(), checked)
+    display.show(as_json, value, _print_status, place, found, states, settings.kv_disk, opened.values())
 
 
 def _print_status(
@@ -72,7 +59,6 @@ def _print_status(
     states: CacheStats,
     most_mb: int,
     advice: Iterable[str],
-    checked: CheckResult | None,
 ) -> None:
     copies = f" ({status.texts:,} different)" if status.texts != status.documents else ""
     kept = f"{display.count(states.states, 'state')}, {states.bytes / 1e6:,.1f} of at most {most_mb:,} MB"
@@ -103,24 +89,6 @@ def _print_status(
         for path in paths:
             display.say(path, indent=11)
     display.say_each(advice)
-    if checked is not None:
-        _print_check(checked)
-
-
-def _print_check(checked: CheckResult) -> None:
-    if checked.damaged:
-        display.say("\nDamaged:", "red")
-        for line in checked.damaged:
-            display.say(line, indent=2)
-        return
-    display.say(f"\nChecked: {checked.contents:,} texts and {checked.passages:,} passages are what their digests say.")
-    for text in checked.unreferenced:
-        display.say(f"In no version, so the next change deletes it: {display.excerpt(text)}", indent=2)
-    for problem in checked.index_problems:
-        display.say(f"index: {problem}", "yellow", indent=2)
-    if checked.index_problems:
-        could_not = "The indexes could not be written; answers do not use them."
-        display.say("The indexes were built anew." if checked.repaired else could_not)
 
 
 @click.command()

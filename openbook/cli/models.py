@@ -138,27 +138,6 @@ def _print_summary(summary: Mapping[str, Any]) -> None:
 
 @models.command()
 @click.argument("name")
-def verify(name: str) -> None:
-    """Read every byte of NAME and compare it with its digest.
-
-    For an adapter, its base and their merged file are read too.
-    """
-    from openbook.models.verify import raise_not_verified
-
-    store = _store()
-    reference = store.resolve(name)
-    base = reference.needed_base if reference.manifest.kind == "adapter" else None
-    parts = [part for part in (reference, base, reference.merged) if part is not None]
-    with display.progress("verify") as progress:
-        for part in parts:
-            if found := store.findings(part, progress):
-                raise_not_verified(part.digest[:12] if part is reference.merged else part.name, found)
-    for part in parts:
-        display.say(f"{part.name}: verified, {part.digest}")
-
-
-@models.command()
-@click.argument("name")
 @YES
 def remove(name: str, yes: bool) -> None:
     """Drop NAME, and delete the model if no other name means it."""

@@ -1,4 +1,4 @@
-"""`openbook replay, log, verify`: do answers and signed documents hold what they say?"""
+"""`openbook replay, verify`: do answers, signed files, logs, models and knowledge bases hold what they say?"""
 
 from __future__ import annotations
 
@@ -15,7 +15,14 @@ import click
 from openbook.cli import context, display
 from openbook.cli.options import JSON, KB, PATH, PLACE
 from openbook.config import Place
-from openbook.errors import ConfigError, KnowledgeBaseMissing, OpenBookError, ProofError, ReceiptError
+from openbook.errors import (
+    ConfigError,
+    KnowledgeBaseDamaged,
+    KnowledgeBaseMissing,
+    OpenBookError,
+    ProofError,
+    ReceiptError,
+)
 from openbook.files import storage_errors
 from openbook.records import Receipt
 
@@ -23,6 +30,7 @@ if TYPE_CHECKING:
     from openbook.config import Settings
     from openbook.inference import FrozenModel
     from openbook.knowledge import KnowledgeBase
+    from openbook.knowledge.check import CheckResult
     from openbook.replay import ReplayResult
     from openbook.signatures import AbsenceProof, PurgeProof
 
@@ -126,63 +134,128 @@ def candidates(settings: Settings, receipt: Receipt, kb: Place | None) -> list[K
     return found
 
 
-@click.group()
-def log() -> None:
-    """Logs of receipts, which `openbook ask --log FOLDER` writes."""
-
-
-@log.command("verify")
-@click.argument("folder", type=PATH)
-@click.option("--head", help="Also check that the line with this digest is still in the log.")
-@JSON
-def verify_log(folder: Path, head: str | None, as_json: bool) -> None:
-    """Read the log in FOLDER and say whether its chain holds. Keep the digest that is printed: it names all lines."""
-    from openbook.models.aliases import is_digest
-    from openbook.receipts import verify_log
-
-    if head is not None and not is_digest(head):
-        raise ConfigError(f"--head must be the 64 hex digits that `openbook log verify` printed, not {head!r}.")
-    receipts, last = verify_log(folder, head or "")
-    said = f"{receipts:,} receipts, none altered, none missing in between. The last line is {last}."
-    display.show(as_json, {"receipts": receipts, "head": last}, display.say, said)
-
-
-# --- signed documents -------------------------------------------------------------------------------------------------
+# --- verify -----------------------------------------------------------------------------------------------------------
 
 
 @click.command()
-@click.argument("file", type=_FILE, required=False)
-@click.option("--key", default="", help="The signer's public key, obtained from the signer, never from FILE.")
+@click.argument("what", required=False)
+@click.option("--key", default="", help="The signer's public key, obtained from the signer, never from the file.")
 @click.option("--show-key", is_flag=True, help="Show your own public key instead, for others to verify with.")
+@click.option("--head", help="Also check that the line with this digest is still in the log.")
 @click.option("--absent", metavar="TEXT|FILE", help="Look for a text, or a file's text, wherever a purge looks.")
 @click.option("--proof", type=PATH, help="With --absent: write a signed proof, without the text.")
 @KB
 @JSON
 def verify(
-    file: Path | None, key: str, show_key: bool, absent: str | None, proof: Path | None, kb: Place | None, as_json: bool
+    what: str | None,
+    key: str,
+    show_key: bool,
+    head: str | None,
+    absent: str | None,
+    proof: Path | None,
+    kb: Place | None,
+    as_json: bool,
 ) -> None:
-    """Check a signed document, or that a text is nowhere here.
+    """Check that nothing in WHAT was changed or lost.
 
-    FILE is what `--proof` or `openbook ask --sign` wrote; `-` is standard input. Nothing else is needed, and nothing is
-    written. Exits with 0 only when the holder of that key signed it and no byte was changed since; with --absent, only when
-    no trace of the text was found and every file could be looked at. The text is stored nowhere.
+    WHAT is a signed file (`purge --proof`, `ask --sign`; `-` is standard input), the folder of a log of receipts, or the
+    name of a model. Without WHAT, all texts and indexes of the knowledge base are compared with their digests. A signed
+    file passes only with the signer's key. With --absent, a text is looked for, and is stored nowhere. Exits with 0 only
+    when everything holds.
     """
-    from openbook import signatures
+    from openbook.receipts import LOG_FILE
 
-    if [file is not None, show_key, absent is not None].count(True) != 1:
-        raise ConfigError("Give one of these: a FILE to verify, --absent TEXT, or --show-key.")
-    if (key and file is None) or (absent is None and (proof, kb) != (None, None)):
-        raise ConfigError("--proof and --kb go with --absent, --key goes with a FILE.")
+    if [what is not None, show_key, absent is not None].count(True) > 1:
+        raise ConfigError("Give one of these: WHAT to verify, --absent TEXT, or --show-key.")
+    is_log = what is not None and (Path(what) / LOG_FILE).exists()
+    is_file = what is not None and not is_log and (what == "-" or Path(what).exists())
+    if (key and not is_file) or (head and not is_log) or (proof and absent is None) or (kb and what is not None):
+        raise ConfigError(
+            "--key goes with a signed file, --head with the folder of a log, --proof with --absent, and --kb with none of them."
+        )
     if absent is not None:
         _look_for(absent, kb, proof, as_json)
-        return
-    if file is None:
-        own = signatures.public_key(context.read_settings().home)
-        value = {"public_key": own, "fingerprint": signatures.fingerprint_of(own)}
-        display.show(
-            as_json, value, display.say, "Public key   {public_key}\nFingerprint  {fingerprint}".format(**value)
+    elif show_key:
+        _show_key(as_json)
+    elif what is None:
+        _verify_base(kb, as_json)
+    elif is_log:
+        _verify_log(Path(what), head, as_json)
+    elif is_file:
+        _verify_signed(Path(what), key, as_json)
+    else:
+        _verify_model(what, as_json)
+
+
+def _show_key(as_json: bool) -> None:
+    from openbook import signatures
+
+    own = signatures.public_key(context.read_settings().home)
+    value = {"public_key": own, "fingerprint": signatures.fingerprint_of(own)}
+    display.show(as_json, value, display.say, "Public key   {public_key}\nFingerprint  {fingerprint}".format(**value))
+
+
+def _verify_log(folder: Path, head: str | None, as_json: bool) -> None:
+    """Whether its chain holds. The digest that is printed names all lines."""
+    from openbook.models.aliases import is_digest
+    from openbook.receipts import verify_log
+
+    if head is not None and not is_digest(head):
+        raise ConfigError(f"--head must be the 64 hex digits that `openbook verify FOLDER` printed, not {head!r}.")
+    receipts, last = verify_log(folder, head or "")
+    said = f"{receipts:,} receipts, none altered, none missing in between. The last line is {last}."
+    display.show(as_json, {"receipts": receipts, "head": last}, display.say, said)
+
+
+def _verify_model(name: str, as_json: bool) -> None:
+    """Every byte of it; of an adapter, also its base and their merged file."""
+    from openbook.models.verify import raise_not_verified
+
+    store = context.store(context.read_settings())
+    reference = store.resolve(name)
+    base = reference.needed_base if reference.manifest.kind == "adapter" else None
+    parts = [part for part in (reference, base, reference.merged) if part is not None]
+    with display.progress("verify") as progress:
+        for part in parts:
+            if found := store.findings(part, progress):
+                raise_not_verified(part.digest[:12] if part is reference.merged else part.name, found)
+    lines = [f"{part.name}: verified, {part.digest}" for part in parts]
+    display.show(as_json, {"verified": {part.name: part.digest for part in parts}}, display.say_each, lines)
+
+
+def _verify_base(kb: Place | None, as_json: bool) -> None:
+    from openbook.knowledge import KnowledgeBase
+    from openbook.knowledge.check import check
+
+    settings = context.read_settings(kb=kb)
+    found = check(KnowledgeBase.open(settings.kb_place, damaged=True))
+    display.show(as_json, {"knowledge_base": settings.kb_place, "check": found}, _print_check, found)
+    if found.damaged:
+        raise KnowledgeBaseDamaged(
+            f"The knowledge base in {settings.kb_place} is damaged: {found.damaged[0]}. Restore it from a backup, or move it away "
+            "and add the documents again."
         )
+
+
+def _print_check(found: CheckResult) -> None:
+    if found.damaged:
+        display.say("Damaged:", "red")
+        for line in found.damaged:
+            display.say(line, indent=2)
         return
+    display.say(f"{found.contents:,} texts and {found.passages:,} passages are what their digests say.")
+    for text in found.unreferenced:
+        display.say(f"In no version, so the next change deletes it: {display.excerpt(text)}", indent=2)
+    for problem in found.index_problems:
+        display.say(f"index: {problem}", "yellow", indent=2)
+    if found.index_problems:
+        could_not = "The indexes could not be written; answers do not use them."
+        display.say("The indexes were rebuilt." if found.repaired else could_not)
+
+
+def _verify_signed(file: Path, key: str, as_json: bool) -> None:
+    from openbook import signatures
+
     key = signatures.checked_key(key) if key else ""
     try:
         signed = signatures.verify_signed(_read(file, signatures.MAX_BYTES), key)

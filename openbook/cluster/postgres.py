@@ -151,7 +151,7 @@ class PostgresStore:
         except Damage as error:
             raise KnowledgeBaseDamaged(
                 f"The knowledge base in {self} is damaged: {error}. Restore it from a backup. What else is damaged: "
-                "openbook status --check."
+                "openbook verify."
             ) from error
         except OSError as error:
             raise StorageError(

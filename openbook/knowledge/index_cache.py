@@ -65,7 +65,7 @@ class IndexCache:
             so = "What was deleted may still be in them, so nothing is proved."
             if not forget:
                 so = "The new version stands, and is searched without them."
-            raise StorageError(f"{cannot} {so} Once they can be written, run openbook status --check.") from error
+            raise StorageError(f"{cannot} {so} Once they can be written, run openbook verify.") from error
         with self._lock:
             self._indexes, self._views = indexes, {}
 

@@ -270,4 +270,4 @@ def database_errors(folder: Path) -> Iterator[None]:
         ) from error
 
 
-_REBUILD = "Restore it from a backup, or move it away and add the documents again. What else is damaged: openbook status --check."
+_REBUILD = "Restore it from a backup, or move it away and add the documents again. What else is damaged: openbook verify."

@@ -2,7 +2,7 @@
 
 A *stamp* is what the disk said about a model's files when all their bytes were last verified. While sizes, times and
 inodes are the same, the bytes are taken to be the same. This catches accidents and careless swaps (a change moves ctime,
-which programs cannot set), not an owner of the disk who forges stamps; `openbook models verify` reads every byte.
+which programs cannot set), not an owner of the disk who forges stamps; `openbook verify` reads every byte.
 
 A *trial* says which files an engine has loaded and asked in a process of its own, and what their chat template wrote
 there. It is of files and not of a model's digest: keys that change no answer, and so no digest, can still end an engine.

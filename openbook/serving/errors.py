@@ -104,7 +104,7 @@ def api_error(error: Exception) -> ApiError:
     if isinstance(error, KnowledgeBaseDamaged):
         message = (
             "The data for this answer is damaged on the server's disk. The server's operator can find out what is damaged: "
-            "openbook status --check"
+            "openbook verify"
         )
         return ApiError(503, message, code="knowledge_base_damaged")
     return ApiError(500, "The server could not do this. Its log says what failed and where.", code="internal_error")

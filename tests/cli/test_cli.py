@@ -120,7 +120,7 @@ def test_models_verbs(home: Path, model_reference: ModelReference, out: Out) -> 
     assert "more can be fetched by name: openbook models list --available" in stdout
     shown = out.json("models", "show", "smollm2-135m-instruct")
     assert (shown["digest"], shown["licence"]) == (model_reference.digest, "Apache-2.0")
-    assert "verified" in out.ok("models", "verify", "smollm2-135m-instruct")
+    assert "verified" in out.ok("verify", "smollm2-135m-instruct")
     out.refused(3, "Did you mean 'smollm2-135m-instruct'", "models", "show", "smollm")
 
 

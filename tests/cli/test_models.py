@@ -20,10 +20,10 @@ def test_all_parts_of_a_reader_are_verified(own_home: Path, out: Out, tmp_path: 
     adapter = stored_adapter(store, base, tmp_path)
     merged = ensure(store, "small").merged
     assert merged is not None
-    stdout = out.ok("models", "verify", "small")
+    stdout = out.ok("verify", "small")
     assert [line.split()[-1] for line in stdout.splitlines()] == [adapter.digest, base.digest, merged.digest]
     flip(merged.main_file)
-    out.refused(3, f"openbook models remove {merged.digest[:12]} --yes", "models", "verify", "small")
+    out.refused(3, f"openbook models remove {merged.digest[:12]} --yes", "verify", "small")
     assert merged.digest[:12] in out.ok("models", "remove", merged.digest[:12], "--yes")
 
 

@@ -100,7 +100,7 @@ def test_all_that_the_verbs_make_is_private(openbook: Openbook, tmp_path: Path, 
         ("models", "import", tiny, "--name", "tiny", "--licence", "mit"),
         ("purge", docs / "ferry.md", "--yes"),
         ("prune", "--keep", "1"),
-        ("status", "--check"),
+        ("verify",),
     ):
         openbook(*words)
         store = {str(path) for path in (own_home / "models").glob("*/*") if path.parent.name != "names"}

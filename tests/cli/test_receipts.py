@@ -217,11 +217,11 @@ def test_the_knowledge_base_that_was_asked_is_found_again(
 def test_a_log_is_verified_up_to_a_line_that_is_named(elsewhere: KnowledgeBase, tmp_path: Path, out: Out) -> None:
     log = tmp_path / "log"
     asked(out, "--kb", elsewhere.folder, "--log", log)
-    head = out.json("log", "verify", log)["head"]
-    assert out.json("log", "verify", log, "--head", head) == {"receipts": 1, "head": head}
-    out.refused(2, "The log has no line 1111", "log", "verify", log, "--head", "1" * 64)
+    head = out.json("verify", log)["head"]
+    assert out.json("verify", log, "--head", head) == {"receipts": 1, "head": head}
+    out.refused(2, "The log has no line 1111", "verify", log, "--head", "1" * 64)
     for wrong in ("", head[:12], head.upper()):
-        out.refused(2, "--head must be the 64 hex digits", "log", "verify", log, "--head", wrong)
+        out.refused(2, "--head must be the 64 hex digits", "verify", log, "--head", wrong)
 
 
 def test_a_home_that_cannot_be_written_still_answers(elsewhere: KnowledgeBase, own_home: Path, out: Out) -> None:
@@ -241,7 +241,7 @@ def test_an_answer_of_a_real_model_is_replayed_from_itself_from_a_log_and_from_i
     text = out.ok("ask", question, "--docs", ROOT / "examples" / "handbook", "--json", "--log", log)
     file.write_text(text)
     assert out("replay", file)[:2] == (0, "Identical: 01:40\n")
-    out.ok("log", "verify", log)
+    out.ok("verify", log)
     assert out("replay", log)[:2] == (0, "1 of 1 answers are identical.\n")
     receipt = json.loads(text)["receipt"]
     assert receipt["strategy"] == "each"

@@ -117,9 +117,10 @@ def test_every_verb_takes_the_url_and_shows_no_password(
     verb("restore", "spring")
     verb("remove", "5.txt")
     verb("prune", "--keep", "2")
-    shown = verb("status", "--check")
-    assert url.replace(f":{password}", "") in shown
-    verb("status", "--json", "--check")
+    assert "are what their digests say" in verb("verify")
+    assert url.replace(f":{password}", "") in verb("status")
+    verb("status", "--json")
+    verb("verify", "--json")
     verb("purge", "-y", "4.txt")
     purged = json.loads(verb("purge", "-y", "copy.txt", "--copies", "--json"))
     assert "write-ahead log" in [each["reason"] for each in purged["beyond_reach"]]

@@ -17,7 +17,7 @@ from tests.serving.conftest import QUESTION, Running, Serve, code
 def assert_refused(response: httpx.Response) -> None:
     assert code(response) == (503, "knowledge_base_damaged")
     assert response.json()["error"]["type"] == "server_error"
-    assert "openbook status --check" in response.text
+    assert "openbook verify" in response.text
 
 
 def test_a_damaged_text_ends_the_answers_that_touch_it(
