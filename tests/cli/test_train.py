@@ -121,8 +121,8 @@ def test_a_run_from_beginning_to_end(home: Path, tmp_path: Path, recipe: Path, o
     store = ModelStore(home / "models")
     docs = tmp_path / "docs"
     docs.mkdir()
-    for name in ("benchmarks.md", "log.md"):
-        (docs / name).write_bytes((ROOT / "research" / name).read_bytes())
+    for page in ("docs/security.md", "research/log.md"):
+        shutil.copy(ROOT / page, docs)
     out.ok("add", docs)
     other = home / "runs" / f"tiny-{sha256_hex(recipe.read_bytes())[:8]}-of-another-version"
     other.mkdir(parents=True)
