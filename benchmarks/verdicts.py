@@ -28,7 +28,6 @@ from typing import Any
 from benchmarks import hand_check
 from benchmarks.stored import base_of, default_embedder, opened
 from benchmarks.verdict_sets import SETS, Set, sets
-from openbook.answer import Options
 from openbook.diagnosis.bench import Bench
 from openbook.diagnosis.llm_judge import agreement
 from openbook.diagnosis.questions import questions_digest
@@ -49,6 +48,7 @@ from openbook.diagnosis.verdicts import (
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase
 from openbook.records import Embedder
+from openbook.retrieval import Options
 
 RECORDS, HAND_CHECK = "records.jsonl", "hand-check.md"
 STATES_BYTES = 256 << 20

@@ -26,7 +26,7 @@ VERBS = {
     "ask": "ask:ask",
     "chat": "chat:chat",
     "search": "ask:search",
-    "warm": "knowledge_base:warm",
+    "precompute": "knowledge_base:precompute",
     "add": "documents:add",
     "sync": "documents:sync",
     "remove": "documents:remove",

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-import openbook
 from openbook.cli import context, display
 from openbook.cli.options import JSON, KB, PLACE, YES, cluster_option
 from openbook.errors import ClusterError, ConfigError, KnowledgeBaseMissing, OpenBookError
@@ -169,11 +168,12 @@ def move(source: Place, target: Place, as_json: bool) -> None:
     replay. The source stays; from then on, write to one of the two.
     """
     from openbook.cluster.move import move as move_base
+    from openbook.knowledge import KnowledgeBase
 
     settings = context.read_settings()
     with display.stages() as progress:
         moved = move_base(source, target, progress)
-    with closing(openbook.KnowledgeBase.open(target)) as base:
+    with closing(KnowledgeBase.open(target)) as base:
         context.remember_place(settings, base)
     versions, documents = display.count(moved.versions, "version"), display.count(moved.documents, "document")
     said = f"{versions}, {documents} and {display.count(moved.passages, 'passage')} are in {target}, equal row by row."

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-import openbook
 from openbook.cli import INTERRUPTED, context, display, on_cluster
 from openbook.cli.options import DOCS, EXISTING, JSON, KB, MODEL, PATH, ScopeOptions, cluster_option, scope_options
 from openbook.config import Place
@@ -22,13 +21,14 @@ from openbook.errors import ConfigError, EngineError, OpenBookError
 from openbook.records import canonical_json, sha256_hex
 
 if TYPE_CHECKING:
-    from openbook import FrozenModel, KnowledgeBase, Scope
     from openbook.config import Settings
     from openbook.diagnosis.bench import Bench
     from openbook.diagnosis.probes import ProbeRun
     from openbook.diagnosis.questions import Question
     from openbook.diagnosis.report import Extras
     from openbook.diagnosis.summary import Comparison, ModelSummary, Share
+    from openbook.inference import FrozenModel
+    from openbook.knowledge import KnowledgeBase, Scope
 
 
 class _RunByDefault(click.Group):
@@ -94,6 +94,7 @@ def run(
     from openbook.diagnosis.bench import Bench
     from openbook.diagnosis.questions import questions_digest
     from openbook.diagnosis.report import Extras
+    from openbook.retrieval import Options
 
     if fail_under is not None and math.isnan(fail_under):
         raise ConfigError("--fail-under must be a number from 0 to 1, not nan.")
@@ -101,8 +102,8 @@ def run(
     table = _writable(table, questions)
     asked = _reviewed(questions)
     digest = questions_digest(asked)
-    base, embedder = context.open_asked(settings, docs)
-    seen = scope.of(base)
+    corpus = scope.view_of(context.ready_to_read(context.library(settings, docs))).corpus
+    base, embedder, seen = corpus.base, corpus.embedder, corpus.scope
     folder = output or settings.diagnoses_dir / _name(questions, digest, base, seen, settings)
     files: list[Path] = []
     more: dict[str, Extras] = {}
@@ -111,7 +112,7 @@ def run(
             # What is computed of altered passages must not outlive the run: no purge of a document would find it.
             own = replace(settings, model=name, kv_disk=0 if probes else settings.kv_disk)
             with closing(open_model(own)) as model:
-                bench = Bench(model, base, embedder, seen, openbook.Options.of(own), at_once).pinned()
+                bench = Bench(model, base, embedder, seen, Options.of(own), at_once).pinned()
                 path, probed = _ask_all(asked[:limit], bench, digest, folder, probes=probes)
                 files += [] if path in files else [path]  # one model may be asked for by two names
                 if probed is not None:
@@ -277,11 +278,12 @@ def probe(
     from openbook.diagnosis.probes import PROBES, to_json
     from openbook.diagnosis.questions import questions_digest
     from openbook.diagnosis.runner import run_probes
+    from openbook.retrieval import Options
 
     # What is computed of altered passages must not outlive the run: no purge of a document would find it.
     settings = context.read_settings(docs=docs, kb=kb, kv_disk=0, model=model)
     asked = _reviewed(questions)
-    base, embedder = context.open_asked(settings, docs)
+    corpus = context.ready_to_read(context.library(settings, docs)).corpus
     with (
         closing(context.model_opener(settings)()) as opened,
         display.progress("probe") as show,
@@ -289,7 +291,7 @@ def probe(
     ):
         probed = run_probes(
             asked[:limit],
-            Bench(opened, base, embedder, options=openbook.Options.of(settings)),
+            Bench(opened, corpus.base, corpus.embedder, options=Options.of(settings)),
             questions_digest(asked),
             probes or PROBES,
             progress=show,

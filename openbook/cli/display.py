@@ -39,7 +39,7 @@ _STAGES = {
     "read": "Reading files",
     "embed": "Embedding passages",
     "gate": "Comparing answers",
-    "warm": "Reading ahead",
+    "precompute": "Precomputing",
     "copy": "Copying rows",
     "compare": "Comparing rows",
     "diagnose": "Asking questions",

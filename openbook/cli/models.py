@@ -326,7 +326,7 @@ def _print_lineage(tree: Node, digest: str) -> None:
 @click.argument("name")
 @click.argument("document", type=EXISTING)
 @JSON
-def why(name: str, document: Path, as_json: bool) -> None:
+def learned(name: str, document: Path, as_json: bool) -> None:
     """Say whether NAME has learned the text of DOCUMENT, a file."""
     from openbook.models.lineage import memberships_of
     from openbook.parsers import parse_file

@@ -52,7 +52,7 @@ def draft(kb: Place | None, limit: int, model: str | None, cluster: str | None, 
     _check_new(output)
     # Each passage is read once, for questions only, so what is computed of it is not kept.
     settings = context.read_settings(kb=kb, model=model, kv_disk=0)
-    base = context.must_hold_documents(context.open_base(settings), str(settings.kb_place))
+    base = context.ready_to_read(context.library(settings)).base
     log = question_drafts.ReplyLog(output.with_name(f"{output.name}.part"))
     with (
         on_cluster.models(settings, cluster) as (open_model, at_once),

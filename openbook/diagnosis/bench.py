@@ -9,17 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from openbook.answer import (
-    PASSAGES,
-    Options,
-    Reading,
-    cite,
-    decoding_for,
-    final_answer,
-    ranked_hits,
-    read_hits,
-    strategy_of,
-)
+from openbook.answer import Reading, cite, decoding_for, final_answer, read_hits
 from openbook.answer_text import says_nothing_found, tidy
 from openbook.config import Strategy
 from openbook.diagnosis.run_log import Header, Reply
@@ -27,9 +17,10 @@ from openbook.errors import ContextOverflow, EngineError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.scope import UNLABELLED, Scope
-from openbook.parallel import Cancelled
+from openbook.parallel import Cancelled, Listener
 from openbook.prompts import closed_book_prompt
 from openbook.records import Completion, Decoding, Embedder, Hit
+from openbook.retrieval import PASSAGES, Corpus, Options, ranked_hits, strategy_of
 
 
 class Stopped(Exception):
@@ -66,8 +57,8 @@ class Bench:
 
     def retrieve(self, query: str, at_least: int) -> Sequence[Hit]:
         """As `openbook ask` ranks them, best first."""
-        found = ranked_hits(query, self.base, self.embedder, self.options, self.strategy, self.scope, at_least=at_least)
-        return found[1].current
+        corpus = Corpus(self.base, self.embedder, self.scope)
+        return ranked_hits(query, corpus, self.options, self.strategy, at_least)[1].current
 
     def pinned(self) -> Bench:
         """The same on the version that is the newest now. Raises KnowledgeError if the version asked for is not kept."""
@@ -117,7 +108,9 @@ def ask_with(bench: Bench, wording: str, hits: Sequence[Hit], cancelled: Cancell
     readings: list[Reading] = []
 
     def request() -> tuple[str, bool, Completion | None]:
-        readings.append(read_hits(wording, hits, bench.strategy, bench.model, bench.decoding, cancelled=cancelled))
+        readings.append(
+            read_hits(wording, hits, bench.strategy, bench.model, bench.decoding, Listener(cancelled=cancelled))
+        )
         return *final_answer(readings[0], bench.model), readings[0].completion
 
     reply = _reply(request, cancelled)

@@ -20,7 +20,7 @@ from itertools import product
 from typing import Any, ClassVar, TypeAlias
 
 from openbook import __version__
-from openbook.answer import near_enough, pack
+from openbook.answer import pack
 from openbook.codec import convert
 from openbook.config import Strategy
 from openbook.diagnosis.bench import Bench, PassageReply, ask_alone, ask_with
@@ -34,6 +34,7 @@ from openbook.diagnosis.verdicts import reply_is_right
 from openbook.errors import ConfigError, ContextOverflow
 from openbook.parallel import Cancelled
 from openbook.records import Hit, sha256_hex
+from openbook.retrieval import near_enough
 
 FORMAT = 1
 

@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from openbook.answer import near_enough
 from openbook.diagnosis.bench import Bench, Stopped, ask_alone, ask_with
 from openbook.diagnosis.gold_passages import GoldFinder
 from openbook.diagnosis.probes import PROBES, ProbeLine, ProbeRun, probe_question
@@ -22,6 +21,7 @@ from openbook.diagnosis.run_log import Observation, ShownPassage, Wording, open_
 from openbook.errors import EngineError
 from openbook.parallel import Cancelled, Progress, in_order, never
 from openbook.records import Passage
+from openbook.retrieval import near_enough
 
 DEPTH = 20  # passages in which the rank of one that holds the answer is looked for
 MAX_FAILED = 16  # questions in a row on which the model failed

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from openbook.cli import context
+from openbook import library
 from openbook.config import Settings
 from openbook.diagnosis import results
 from openbook.errors import StorageError
@@ -67,7 +67,7 @@ def opened(fakes: None, monkeypatch: pytest.MonkeyPatch) -> list[tuple[TableEngi
         engines.append((engine, current))
         return lambda: FrozenModel(engine)
 
-    monkeypatch.setattr(context, "model_opener", opener)
+    monkeypatch.setattr(library, "model_opener", opener)
     return engines
 
 

@@ -152,8 +152,8 @@ def test_a_run_from_beginning_to_end(home: Path, tmp_path: Path, recipe: Path, o
     lineage = out.ok("models", "lineage", "tiny-candidate")
     assert "recipe " in lineage
     assert "knowledge base " in lineage
-    assert "yes." in out.ok("models", "why", "tiny-candidate", recipe.parent / "text.md")
-    assert "no." in out.ok("models", "why", "tiny-candidate", ROOT / "LICENSE")
+    assert "yes." in out.ok("models", "learned", "tiny-candidate", recipe.parent / "text.md")
+    assert "no." in out.ok("models", "learned", "tiny-candidate", ROOT / "LICENSE")
     learned = out.json("purge", docs / "log.md", "--yes")["models_that_learned_it"]
     assert [each["model"] for each in learned] == [stored.digest]
     assert learned[0]["found"] > 10

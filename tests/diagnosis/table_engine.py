@@ -6,7 +6,6 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
-from openbook.answer import Options
 from openbook.diagnosis.bench import Bench
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.report import Extras, write_report
@@ -18,6 +17,7 @@ from openbook.knowledge import KnowledgeBase
 from openbook.parallel import Cancelled, never
 from openbook.prompts import question_of_block, reading_prompt
 from openbook.records import Completion, Decoding, EmbedderIdentity, ModelIdentity, Prompt, sha256_hex
+from openbook.retrieval import Options
 from openbook.testing import EchoEngine, HashEmbedder
 
 FAILS = "<fails>"

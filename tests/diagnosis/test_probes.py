@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 import pytest
 
-from openbook.answer import Options
 from openbook.diagnosis.bench import Bench
 from openbook.diagnosis.perturb import altered
 from openbook.diagnosis.probes import (
@@ -31,6 +30,7 @@ from openbook.errors import EngineError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
 from openbook.records import Decoding, Passage, Prompt, ReaderFormat
+from openbook.retrieval import Options
 from openbook.testing import echo_model
 from tests.conftest import base_with
 from tests.diagnosis.table_engine import FAILS, PROMPT_TOKENS, SILENT, TableEngine, bench_with, page_with, question_in

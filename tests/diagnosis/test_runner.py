@@ -27,6 +27,7 @@ from openbook.knowledge import KnowledgeBase, Scope, remove
 from openbook.parallel import Cancelled, never
 from openbook.prompts import open_book_prompt, reading_prompt
 from openbook.records import Completion, Decoding, Prompt, ReaderFormat
+from openbook.retrieval import Corpus
 from openbook.testing import EchoEngine, HashEmbedder, echo_model
 from tests.conftest import ROOT, base_with
 from tests.diagnosis.table_engine import (
@@ -132,7 +133,7 @@ def test_each_question_is_asked_three_ways(tmp_path: Path, base: KnowledgeBase) 
 def test_open_book_is_what_ask_answers(tmp_path: Path, base: KnowledgeBase, reader: ReaderFormat | None) -> None:
     model, embedder = echo_model(reader=reader), HashEmbedder()
     for each in run(tmp_path / "o.jsonl", Bench(model, base, embedder)):
-        answer = ask(each.question.question, model, base, embedder)
+        answer = ask(each.question.question, model, Corpus(base, embedder))
         first = each.asked[0]
         assert (first.opened.text, first.opened.abstained) == (answer.answer, answer.abstained)
         read = tuple(h.passage.id for h in answer.passages)
@@ -150,7 +151,7 @@ def test_passages_that_a_reader_did_not_learn_to_read_side_by_side_are_not_given
     bench = bench_with(echo_model(reader=dataclasses.replace(READER, passages=2)), base, passages=4)
     assert bench.strategy == "parallel"
     (found,) = run(tmp_path / "o.jsonl", bench, [BRIDGE])
-    answer = ask(BRIDGE.question, bench.model, base, bench.embedder, bench.options)
+    answer = ask(BRIDGE.question, bench.model, Corpus(base, bench.embedder), bench.options)
     assert found.asked[0].found == tuple(hit.passage.id for hit in answer.passages)
     assert len(found.asked[0].found) == 2
     readers = [dataclasses.replace(READER, passages=passages) for passages in (1, 2, 4)]

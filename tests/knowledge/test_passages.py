@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbook.answer import Options, ask
+from openbook.answer import ask
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, RunOptions, Scope, schema, sync
 from openbook.knowledge.check import check
@@ -23,6 +23,7 @@ from openbook.parallel import Cancelled, never
 from openbook.prompts import open_book_prompt
 from openbook.records import Completion, Content, Decoding, Passage, PassageSpan, Prompt
 from openbook.replay import knowledge_base_of, replay
+from openbook.retrieval import Corpus, Options
 from openbook.testing import EchoEngine, echo_model
 from tests.knowledge.conftest import Library
 
@@ -152,7 +153,9 @@ def test_an_answer_from_windows_is_replayed_and_names_all_passages_that_it_was_c
             asked.append(prompt.origins)
             return (yield from super().generate(prompt, decoding, cancelled))
 
-    answer = ask("Who approves claims?", FrozenModel(Noting()), base, library.embedder, Options(min_similarity=-1.0))
+    answer = ask(
+        "Who approves claims?", FrozenModel(Noting()), Corpus(base, library.embedder), Options(min_similarity=-1.0)
+    )
     stored = {p.digest for document in base.documents() for p in base.passages(document)}
     assert {digest for origin in asked[0] for digest in origin} == stored
     assert any("+" in reference.id for reference in answer.receipt.passages)
@@ -176,7 +179,7 @@ def test_a_window_that_begins_inside_a_table_is_read_with_its_header(library: Li
     assert library.base.passage(found.id, UNLABELLED) == found
     assert found.header in open_book_prompt("How much?", [found]).passages[0]
     assert found in in_windows(library.base.passages(found.document))
-    answer = ask("Port 77", echo_model(), library.base, library.embedder, Options(min_similarity=-1.0))
+    answer = ask("Port 77", echo_model(), Corpus(library.base, library.embedder), Options(min_similarity=-1.0))
     assert replay(answer.receipt, echo_model(), library.base).identical
 
 
