@@ -16,7 +16,7 @@ from typing import Literal, TypeAlias
 
 from openbook import __version__
 from openbook.config import Settings
-from openbook.diagnoses import OBSERVATIONS, OPINIONS, PROBES, diagnoses_showing
+from openbook.diagnoses import OBSERVATIONS, PROBES, diagnoses_showing
 from openbook.errors import KnowledgeBaseBusy
 from openbook.files import (
     check_deletable,
@@ -320,7 +320,7 @@ def _clear_unfinished(targets: PurgeTargets) -> int:
             cleared += sum(delete_abandoned(path) for path in root.rglob(".*") if is_unfinished(path))
         cleared += clear_unlocked(at.uploads_dir)  # an upload is there only while it is read
         cleared += clear_unlocked(at.runs_dir, ".*")
-        for name in (OBSERVATIONS, PROBES, OPINIONS):
+        for name in (OBSERVATIONS, PROBES):
             cleared += sum(map(_cut_off, at.diagnoses_dir.glob(f"*/{name}*.jsonl")))
     return cleared
 

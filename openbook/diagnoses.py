@@ -4,7 +4,6 @@
          diagnosis.json               the numbers, and the verdict of each question
          report.html                  the same to look at
          probes-<model>.jsonl         what its probes saw, if they were asked for (see `diagnosis.probes`)
-         opinions-<judge>-of-<model>.jsonl   what a judge said of its answers, if one was asked (see `diagnosis.llm_judge`)
 """
 
 from __future__ import annotations
@@ -14,8 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 NUMBERS, REPORT = "diagnosis.json", "report.html"
-# How the names begin of files that grow by lines.
-OBSERVATIONS, PROBES, OPINIONS = "observations-", "probes-", "opinions-"
+OBSERVATIONS, PROBES = "observations-", "probes-"  # how the names begin of files that grow by lines
 _MAX_NUMBERS_BYTES = 1 << 27  # some 500,000 questions of two models; what is larger is not looked through
 
 
@@ -27,8 +25,7 @@ def diagnoses_showing(folder: Path, texts: Sequence[str]) -> list[Path]:
 def _may_show(diagnosis: Path, texts: Sequence[str]) -> bool:
     """Whether it shows a passage of one of the texts, has probes, or cannot be read.
 
-    Answers to probes may come from any passage, and do not say from which. What a judge said is of answers in the
-    observations beside it.
+    Answers to probes may come from any passage, and do not say from which.
     """
     try:
         numbers = diagnosis / NUMBERS
@@ -37,8 +34,6 @@ def _may_show(diagnosis: Path, texts: Sequence[str]) -> bool:
         if numbers.exists() and any(model.get("probes") for model in json.loads(numbers.read_bytes())["models"]):
             return True
         for path in diagnosis.glob("*.jsonl"):
-            if path.name.startswith(OPINIONS):
-                continue
             with path.open("rb") as stream:
                 next(stream, b"")  # the header
                 lines = (json.loads(line) for line in stream if line.endswith(b"\n"))

@@ -65,6 +65,24 @@ class _Result(TypedDict):
 
 
 @dataclass(frozen=True, slots=True)
+class RunRequest:
+    """A run to do, as `openbook train` asks for it in another process: paths of a recipe, of the model store and of the run.
+
+    `threads`: 0 for all cores. `documents`: a JSON Lines file of the version `knowledge_base` ("id@version"), to be learned too.
+    """
+
+    recipe: str
+    store: str
+    folder: str
+    threads: int = 0
+    device: str = "auto"
+    documents: str | None = None
+    knowledge_base: str | None = None
+    resume: bool = False
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class RunSummary:
     """The files of a run. `result` is None until the run is done."""
 
@@ -197,16 +215,6 @@ def documents_holding(folder: Path, texts: Iterable[str]) -> list[Path]:
             content = path.read_bytes()
         if any(needle in content for needle in needles):
             found.append(path)
-    return found
-
-
-def flat(value: object, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, with dotted keys."""
-    if not isinstance(value, Mapping):
-        return {prefix: value}
-    found: dict[str, Any] = {}
-    for key, inner in value.items():
-        found |= flat(inner, f"{prefix}.{key}" if prefix else str(key))
     return found
 
 

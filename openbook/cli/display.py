@@ -44,7 +44,6 @@ _STAGES = {
     "compare": "Comparing rows",
     "diagnose": "Asking questions",
     "probe": "Probing answers",
-    "judge": "Judging answers",
     "draft": "Drafting questions",
 }
 

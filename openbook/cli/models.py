@@ -286,8 +286,8 @@ def export(name: str, folder: Path) -> None:
     check_installed()
     settings = context.read_settings()
     reference = context.ready_model(settings, name)
-    command = [sys.executable, "-P", "-m", "openbook.training.export", reference.digest, str(folder.absolute())]
-    done = subprocess.run([*command, "--store", str(settings.models_dir)], check=False)
+    request = [reference.digest, str(folder.absolute()), str(settings.models_dir)]
+    done = subprocess.run([sys.executable, "-P", "-m", "openbook.training.export", *request], check=False)
     if done.returncode:
         raise click.exceptions.Exit(done.returncode if done.returncode > 0 else 128 - done.returncode)
     display.say(f"{reference.name} ({reference.digest[:12]}) is in {folder}.")

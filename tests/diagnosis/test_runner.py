@@ -13,13 +13,11 @@ import pytest
 from openbook.answer import ask
 from openbook.diagnoses import diagnoses_showing
 from openbook.diagnosis import runner
-from openbook.diagnosis.bench import Bench
 from openbook.diagnosis.probes import ProbeRun
 from openbook.diagnosis.questions import Gold, Question
-from openbook.diagnosis.report import Extras
-from openbook.diagnosis.results import observation_files, read_outcomes, write_results
+from openbook.diagnosis.report import read_outcomes, write_results
 from openbook.diagnosis.run_log import Observation, Wording, open_run_log, read_observations
-from openbook.diagnosis.runner import run_questions
+from openbook.diagnosis.runner import Bench, run_questions
 from openbook.diagnosis.verdicts import verdicts_of
 from openbook.errors import ConfigError, EngineError, KnowledgeError, StorageError
 from openbook.inference import FrozenModel
@@ -381,7 +379,7 @@ def test_files_that_are_no_observations_or_are_written_by_another(tmp_path: Path
         raise OSError("a wire was cut")  # an error of something else is not one of writing
 
 
-def test_files_of_the_first_version_are_read(tmp_path: Path) -> None:
+def test_files_of_the_first_version_are_read() -> None:
     golden = ROOT / "tests/golden/observations-1.jsonl"
     header, observations = read_observations(golden)
     first, second = observations
@@ -390,9 +388,6 @@ def test_files_of_the_first_version_are_read(tmp_path: Path) -> None:
     assert [found.verdict for _, found in verdicts_of([first, second])] == judged
     (outcomes,) = read_outcomes(ROOT / "tests/golden/diagnosis-1.json")
     assert [each.verdict for each in outcomes.outcomes] == judged
-    for name in (golden.name, "observations-1.again.jsonl"):  # it left the second one when it was killed
-        (tmp_path / name).write_bytes(golden.read_bytes())
-    assert [path.name for path in observation_files(tmp_path)] == [golden.name]
 
 
 # --- purging ----------------------------------------------------------------------------------------------------------
@@ -402,7 +397,6 @@ def test_purging_cannot_tell_what_probes_have_read(tmp_path: Path) -> None:
     folder = tmp_path / "diagnoses" / "one"
     logged(folder / "observations-a.jsonl", observation(1))
     header = (folder / "observations-a.jsonl").read_bytes().splitlines(keepends=True)[0]
-    (folder / "opinions-b-of-a.jsonl").write_bytes(header + b'{"question":"q1","says":{}}\n')
     assert diagnoses_showing(tmp_path / "diagnoses", ["Something else."]) == []
     (folder / "probes-a.jsonl").write_bytes(header + b'{"question":"q1","trials":{}}\n')
     assert diagnoses_showing(tmp_path / "diagnoses", ["Something else."]) == [folder]
@@ -421,7 +415,7 @@ def test_purging_finds_the_answers_of_probes_in_the_numbers(tmp_path: Path) -> N
 
     write_results(folder, "Ferries", [observed])
     assert not showing()
-    write_results(folder, "Ferries", [observed], extras={HEADER.model.name: Extras(ProbeRun(HEADER, 1, False, {}))})
+    write_results(folder, "Ferries", [observed], probed={HEADER.model.name: ProbeRun(1, {})})
     assert showing()  # what the report shows of probes that another run made
     write_results(folder, "Ferries", [observed])
     assert not showing()
