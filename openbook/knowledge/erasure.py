@@ -181,7 +181,7 @@ def contents_held_by(connection: Connection, paths: Iterable[str]) -> set[int]:
 def _delete(connection: Writer, paths: Set[str], others: Set[str], contents: Iterable[int]) -> int:
     """Of `paths` everything, of `others` what had one of `contents`."""
     connection.durable(True)
-    with schema.transaction(connection):
+    with schema.transaction(connection), connection.changing(paths | others):
         version = schema.newest_version(connection) + 1
         for path in sorted(paths):
             connection.execute("DELETE FROM documents WHERE path = ?", (path,))
