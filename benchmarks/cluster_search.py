@@ -1,4 +1,4 @@
-"""Does a search in shards say what one index says, how long does it take, and does it go on when shards are killed?
+"""Does a search in shards say what one index says, how long does it take, and does it keep working when shards are killed?
 
     python -m benchmarks.cluster_search [--passages 100000] [--shards 1 2] [--queries 100] [--kills 20] [--work FOLDER] [--postgresql]
 

@@ -51,7 +51,7 @@ class LlamaIndex:
         from llama_index.retrievers.bm25 import BM25Retriever  # type: ignore[import-not-found]
 
         self._index.storage_context.persist(str(store))
-        # It has no way to change what it holds, so it is built anew each time.
+        # It has no way to change what it holds, so it is rebuilt each time.
         self._bm25 = BM25Retriever.from_defaults(docstore=self._index.docstore)
         self._bm25.persist(str(store / _BM25))
 

@@ -13,7 +13,7 @@ is not installed is left out. FOLDER is all-MiniLM-L6-v2 in float32 with its tok
 
 Each contender runs with its documented embedding (`own`: torch, float32) and with OpenBook's embedder plugged in, which
 leaves only what is around the embedder to differ. Every run is a process of its own, contenders alternate, and the share
-of the machine's time that other programs took meanwhile is shown: a run beside them says little. Ratios are taken
+of the machine's time that other programs took meanwhile is shown: a run next to them says little. Ratios are taken
 within a round. Intervals are 95 % bootstrap intervals over the questions. With --lines FILE every run is kept in FILE,
 runs that are there already are not made again, and the tables are over all of them. Ends with one JSON line.
 """

@@ -4,7 +4,7 @@
 
 The server is a process of its own, with the default reader and embedder, on some open documents and many short ones with the label
 hr. A caller with that label uploads a text for each pair, searches for it and asks about it. Then another caller, who holds no label, sends pairs of requests in
-alternating order: one about what only hr may see, and one of the same length about what nobody has stored.
+alternating order: one about what only hr may see, and one of the same length about what is stored nowhere.
 
   search   the first words of the text
   ask      a question with these words, answered from the open documents

@@ -8,7 +8,7 @@ The questions and documents of `examples/natural`. An answer is right when it st
 none of the values that make it wrong; an unanswerable question is right when the answer is an abstention. A follow-up is
 searched for as the server does it (`conversation.search_query`).
 
---out      one JSON object an answer; a run goes on where it stopped
+--out      one JSON object an answer; a run continues where it stopped
 --documents  ask the questions of `benchmarks/data/questions.jsonl` instead, each about the folder below FOLDER that it names as
              its corpus (benchmarks/data/questions.md)
 --retrieval  no model: for how many questions do the windows that are found hold every key fact, in a document that is

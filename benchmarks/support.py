@@ -9,7 +9,7 @@ its first line names the licences. A sentence is judged among six passages, its 
 source; the judge knows the question. Timed: answers of six of the sentences.
 
 Until December 2026 rules over words found another value, a denial or an opposite: right 76 %, altered 83 % (reporting) and 70 %, 70 %
-(confirmation) at the first look. Words, numbers and nearness do not see what such rules saw; docs/log.md says why they went.
+(confirmation) at the first look. Words, numbers and nearness do not see what such rules saw; research/log.md says why they went.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How fast does the loop learn, beside TRL's SFTTrainer on the same base, data, sequence length and precision?
+"""How fast does the loop learn, compared with TRL's SFTTrainer on the same base, data, sequence length and precision?
 
     PYTHON -m benchmarks.training_throughput [--examples 96] [--rounds 3] [--tasks reader text]
 

@@ -1,4 +1,4 @@
-"""How certain an answer is: what shows whether it is right, in one calibrated number, and the word for it.
+"""How certain an answer is: several signals in one calibrated number, and the word for it.
 
 A logistic regression over a few signals. `recipes/certainty.py` fits it on judged answers, and docs/certainty.md says how often
 each word was right on others.

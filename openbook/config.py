@@ -49,7 +49,7 @@ _URL = re.compile(
 class DatabaseUrl:
     """A knowledge base in a database, such as `postgresql://user@host/name`. `str` and `repr` of it show no password.
 
-    It is not a dataclass, so that nothing writes it out field by field. Raises ConfigError for a URL in which nobody can tell
+    It is not a dataclass, so that nothing writes it out field by field. Raises ConfigError for a URL that does not show
     where the password ends, so that no library reads a part of it as a host or a name, and prints it.
     """
 
@@ -89,7 +89,7 @@ Place: TypeAlias = Path | DatabaseUrl  # of a knowledge base
 
 
 def shown_url(url: str) -> str:
-    """A URL without its credentials: no more than its scheme where nobody can tell what they are."""
+    """A URL without its credentials; only its scheme if they cannot be told from the rest."""
     found = _URL.fullmatch(url) if url.isprintable() else None
     if found is None:
         return re.split(r"[^\w+.-]", url, maxsplit=1)[0] + "://..."
@@ -112,8 +112,8 @@ class Settings:
     kb: Place | None = None  # default: <home>/kb
     model: str = "qwen2.5-coder-1.5b-instruct"
     embedder: str = "minilm-l6-int8"
-    passages: int = 0  # passages given to the model; 0: as many as suit the way they are read
-    strategy: Strategy = "auto"  # how they are read; auto: as suits the model
+    passages: int = 0  # passages given to the model; 0: chosen by the strategy
+    strategy: Strategy = "auto"  # how the model reads them; auto: suits the model
     passage_chars: int = 450  # longest passage of a new knowledge base
     context_tokens: int = 4096  # upper bound; a model trained on fewer uses fewer
     threads: int = 0  # 0: one for each core this process may use
@@ -155,7 +155,7 @@ class Settings:
 
     @property
     def kb_place(self) -> Place:
-        """Of the knowledge base: the one that was named, or <home>/kb."""
+        """The named knowledge base, or <home>/kb."""
         return self.kb if self.kb is not None else self.home / "kb"
 
 
@@ -193,7 +193,7 @@ def load_settings(environ: Mapping[str, str] | None = None, flags: Mapping[str, 
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        if path.is_fifo():  # nobody may ever write to it
+        if path.is_fifo():  # reading it could wait forever
             raise ConfigError(f"{path} is a named pipe, not a file. Delete it.")
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from openbook.prompts import MAX_QUESTION_CHARS
 
 MAX_EARLIER = 2  # turns of the user that a question may refer back to
-GAIN = 0.15  # of cosine: what a question that stands alone hardly ever gains (docs/log.md)
+GAIN = 0.15  # of cosine: what a question that stands alone hardly ever gains (research/log.md)
 
 
 def search_query(earlier: Sequence[str], question: str, nearness: Callable[[str], float]) -> str:

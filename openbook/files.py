@@ -1,4 +1,4 @@
-"""Writes that are whole or absent, and the disk's refusals as sentences."""
+"""Writes that are whole or absent, and disk errors as sentences."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def sync_folder(path: Path) -> None:
 def make_folder(path: Path) -> None:
     """Make the folder and those above it that are not there yet, each for its owner alone (0700), whatever the umask.
 
-    What is in such a folder is private, whatever its own mode. One that is there is left as it is. Raises OSError.
+    Files in such a folder are private, whatever their own mode. An existing folder keeps its mode. Raises OSError.
     """
     for missing in reversed([each for each in (path, *path.parents) if not each.exists()]):
         missing.mkdir(mode=0o700, exist_ok=True)
@@ -93,7 +93,7 @@ def replacing(path: Path, *, mode: int = 0o666) -> Iterator[IO[bytes]]:
 
 
 def is_unfinished(path: Path) -> bool:
-    """Whether the name is one that `replacing` gives to a file until it is whole."""
+    """Whether `replacing` gives such a name to a file until it is whole."""
     return _UNFINISHED.fullmatch(path.name) is not None
 
 
@@ -112,7 +112,7 @@ def check_replaceable(path: Path) -> None:
 
 
 def last_line_feed(stream: IO[bytes], end: int) -> int:
-    """Where the last line feed before `end` is; -1 if there is none. Only the end of the file is read."""
+    """The position of the last line feed before `end`, or -1. Reads only the end of the file."""
     while end > 0:
         start = max(0, end - (1 << 16))
         stream.seek(start)
@@ -135,14 +135,14 @@ def check_deletable(path: Path) -> None:
 
 
 def delete_folder(folder: Path) -> None:
-    """Under its name it is whole or gone, whenever this process is killed. Raises OSError."""
+    """Delete the folder: under its name it is whole or gone, even if this process is killed. Raises OSError."""
     going = folder.with_name(f"{_GOING}{secrets.token_hex(4)}-{folder.name}")
     folder.rename(going)
     _delete(going)
 
 
 def delete_left_over(parent: Path) -> None:
-    """What killed processes left of the folders in `parent` that they were deleting. Raises OSError."""
+    """Folders in `parent` that killed processes had begun to delete. Raises OSError."""
     for going in sorted(parent.glob(f"{_GOING}*")):
         _delete(going)
 

@@ -1,4 +1,4 @@
-"""Whether a writer lives, told by locks that the system takes back when a process ends, however it ends.
+"""Whether a writer is alive: the system releases a process's locks however it ends.
 
 The age of a file would not tell: a writer may be slow. Nor would the id of a process, which another process may have by
 now, or which is another number in a container.
@@ -74,11 +74,11 @@ def _begun(temporary: Path, mode: int) -> int:
         descriptor = os.open(temporary, flags, mode)
         if not _POSIX:
             return descriptor
-        with suppress(OSError):  # a disk without locks: there nobody takes it for a left-over either
+        with suppress(OSError):  # a disk without locks: no process can take it for a left-over there
             _lock(descriptor, wait=True)
         if temporary.exists():
             return descriptor
-        os.close(descriptor)  # somebody took it for a left-over before it was locked
+        os.close(descriptor)  # another process took it for a left-over before it was locked
 
 
 def hold_new_folder(folder: Path) -> int | None:
@@ -90,7 +90,7 @@ def hold_new_folder(folder: Path) -> int | None:
         folder.mkdir(mode=0o700)
         if not _POSIX:
             return None
-        with suppress(FileNotFoundError):  # somebody took it for a left-over before it was locked
+        with suppress(FileNotFoundError):  # another process took it for a left-over before it was locked
             descriptor = os.open(folder, os.O_RDONLY)
             with suppress(OSError):
                 _lock(descriptor, wait=True)
@@ -100,7 +100,7 @@ def hold_new_folder(folder: Path) -> int | None:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a living process holds the lock on that file. Nobody does where it cannot be opened."""
+    """Whether a living process holds the lock on that file. False if the file cannot be opened."""
     if not _POSIX:
         with _held_on_windows(path, 0.0) if path.is_file() else nullcontext(True) as held:
             return not held
@@ -120,7 +120,7 @@ def shared_lock(lock_file: Path) -> AbstractContextManager[bool]:
 
 
 def exclusive_lock(lock_file: Path, timeout_s: float, mode: int = 0o600) -> AbstractContextManager[bool]:
-    """Hold the lock while nobody else does; False: after that time somebody still did. `mode`: of a new file. Raises OSError."""
+    """Hold the lock alone; False if another process still held it at the timeout. `mode`: of a new file. Raises OSError."""
     return _held(lock_file, exclusive=True, timeout_s=timeout_s, mode=mode)
 
 

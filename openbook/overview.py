@@ -1,4 +1,4 @@
-"""Questions about whole documents: "summarise FILE" and "compare FILE with FILE".
+"""Questions about whole documents: "summarize FILE" and "compare FILE with FILE".
 
 The windows of a document are read in groups, in order, and the main points of each group are written down. A summary is these points; a
 comparison is written from them. Every sentence is then cited from the windows like that of any answer.
@@ -47,7 +47,7 @@ def overview_of(
 ) -> tuple[str, list[str]] | None:
     """(one of `KINDS`, the documents that are meant) for a question about whole documents.
 
-    `found`: the best document for a topic; a summary may be asked of one that is not named. None for any other question, where a name
+    `found`: the best document for a topic; a summary need not name its document. None for any other question, where a name
     fits several documents, and where nothing is found.
     """
     for kind, pattern in _ASKED.items():
@@ -154,7 +154,7 @@ def _read(
 
 
 def points_of(completion: Completion) -> list[str]:
-    """Each line as an item of a list, without one that was cut off behind others."""
+    """Each line as an item of a list, without a last item that was cut off."""
     points: list[str] = []
     numbered = 0
     for line in completion.text.splitlines():

@@ -21,14 +21,14 @@ OPEN_BOOK_SYSTEM = (
     "excerpts. Answer directly and completely, in one to three sentences, or as a list where the question asks for steps or "
     "several items. Keep exact names, numbers and code."
 )
-# For large models alone. When small ones are told to name their excerpts, they copy them, and decline what is there (docs/log.md).
+# For large models alone. When small ones are told to name their excerpts, they copy them, and decline what is there (research/log.md).
 CITING = f" End each sentence with the number of its excerpt, like [1]. If no excerpt holds the answer, say only: {ABSTENTION}"
 CLOSED_BOOK_SYSTEM = "Answer the question directly and completely, in one to three sentences."
 
-# A line of prose that was broken for width alone: it is long and the next one goes on in lower case. A model takes the end
+# A line of prose that was broken for width alone: it is long and the next line continues in lower case. A model takes the end
 # of such a line for the end. Rows of tables and lines of code are shorter, hold `|` or begin otherwise.
 _SOFT_BREAK = re.compile(r"(?<=\n)([^\n|]{40,}[\w,;)`'])[ \t]*\n[ \t]*(?=[a-z(`'])")
-# Of five wordings the one that a model of half a billion parameters answers best and shortest (docs/log.md).
+# Of five wordings, a model of half a billion parameters answers this best and shortest (research/log.md).
 _SENTENCES = "Answer in one to three sentences, from the excerpts above: "
 # Asked for the answer first, small models say yes.
 _YES_OR_NO = "Say in one or two sentences what the excerpts above state about this question, and then whether the answer is yes or no: "
@@ -59,7 +59,7 @@ def without_noise(text: str) -> str:
 
 
 def with_instruction(question: str, instruction: str) -> str:
-    """What the model is asked. The instruction stands behind the passages, so that what was read of them serves any."""
+    """The question with its instruction. It follows the passages, so that their kept states serve any instruction."""
     return f"{question}\n\nHow to answer: {instruction.strip()}" if instruction.strip() else question
 
 

@@ -33,8 +33,8 @@ _BEGINNING = b'{"format":1,"number":'  # of each line of a log
 def parse_receipt(text: str | bytes) -> Receipt:
     """The receipt in a JSON document: alone, signed, or in that of an answer (`openbook ask --json`). Raises ReceiptError.
 
-    Law: `parse_receipt(canonical_json(asdict(receipt))) == receipt`. Whether the receipt was altered is not looked at here; whether
-    the answer beside it was, is.
+    Law: `parse_receipt(canonical_json(asdict(receipt))) == receipt`. It checks whether the answer next to the receipt was
+    altered, not whether the receipt was.
     """
     if len(text) > MAX_RECEIPT_BYTES:
         raise ReceiptError(f"This has more than {MAX_RECEIPT_BYTES:,} bytes, so it is not a receipt.")
@@ -95,7 +95,7 @@ def append_receipt(folder: Path, receipt: Receipt) -> Digest:
             )
             path.touch(0o600)  # for its owner alone: it holds what everybody asked
             with path.open("r+b") as stream:
-                stream.truncate(end)  # what a crash left of a line that nobody was told of
+                stream.truncate(end)  # the start of a line that was never confirmed
                 stream.seek(max(0, end - 1))
                 gap = b"" if stream.read(1) in (b"", b"\n") else b"\n"  # an editor may have dropped the last line feed
                 stream.write(gap + line + b"\n")

@@ -117,7 +117,7 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A passage found for a query, or one that is given. Ranks count from 1; None means that retriever did not return it."""
+    """A passage, found for a query or given. Ranks count from 1; None: that retriever did not return it."""
 
     passage: Passage
     score: float = 0.0
@@ -131,7 +131,7 @@ Outcome: TypeAlias = Literal["added", "updated", "unchanged", "removed", "duplic
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of one file in one run.
+    """The outcome of one file in one run.
 
     `reason` says why it was skipped or failed, which document a `duplicate` equals, or from or to where a file that was
     `added` or `removed` was renamed; otherwise it is empty.
@@ -166,7 +166,7 @@ class EmbedderIdentity:
 
 
 class Embedder(Protocol):
-    """Text to unit vectors. Equal text gives equal bits, whatever else is embedded beside it."""
+    """Text to unit vectors. Equal text gives equal bits, whatever else is in the batch."""
 
     @property
     def identity(self) -> EmbedderIdentity: ...
@@ -185,7 +185,7 @@ class BatchEmbedder(Embedder, Protocol):
     """An embedder that works on several batches at a time."""
 
     def embed_batches(self, batches: Iterable[Sequence[str]]) -> Iterator[Vectors]:
-        """What `embed_passages` returns for each batch, in their order. Batches are taken ahead of what is given."""
+        """The vectors of each batch, in order, as `embed_passages` returns them. Reads batches ahead of its output."""
         ...
 
 
@@ -245,7 +245,7 @@ FinishReason: TypeAlias = Literal["end", "stop", "length", "cancelled"]
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What a model wrote. `prompt_digest` is over the exact prompt tokens (over the messages, for a remote model).
+    """A model's output. `prompt_digest` is over the exact prompt tokens (over the messages, for a remote model).
 
     `stated`: how likely the prompt's passages state the answer, before it is written; None for an engine that cannot tell.
     `least_logprob`: of its tokens.
@@ -345,7 +345,7 @@ Support: TypeAlias = Literal["backed", "near", "none"]
 
 @dataclass(frozen=True, slots=True)
 class AnswerSentence:
-    """`answer[start:end]`, a sentence that states something. `citation`: the index of its nearest quote, None if no word of it was read.
+    """`answer[start:end]`, a sentence that states something. `citation`: the index of its nearest quote, None if it shares no word with the passages.
 
     `support`: the quote backs the sentence, is only near it, or there is none.
     """
@@ -401,7 +401,7 @@ class Answer:
 
 # Where a text may be that neither a purge nor a scan reaches, by reason.
 BEYOND_REACH = {
-    "copies by users": "Answers, receipts, transcripts and files that somebody keeps elsewhere are not looked at.",
+    "copies by users": "Answers, receipts, transcripts and files that are kept elsewhere are not looked at.",
     "backups": "Backups and copies of the knowledge base, of its database or of this machine are not looked at.",
     "disk blocks": "Blocks that the file system or the disk has not overwritten yet may hold deleted bytes.",
     "other forms": "Texts of less than 16 bytes, runs of less than 79, and what is compressed, encrypted, or escaped in an unusual way are not found.",

@@ -1,7 +1,7 @@
-"""Signed documents, which somebody else can check with a public key alone: format in docs/formats/proof.md.
+"""Signed documents that others can check with a public key alone: format in docs/formats/proof.md.
 
 A signature says who states something, and that no byte of it was changed since. It does not say that it is true: `deletion`
-finds out whether anything of a purged document is left, and here it is only stated.
+finds out whether anything of a purged document is left.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ def checked_key(text: str) -> str:
 
 
 def verify_signed(data: bytes, key: str = "") -> SignedDocument:
-    """The document, signed by that public key. Without `key`, by the one that it brings, which says nothing of who signed.
+    """The document, signed by that public key. Without `key`, by the key in it, which does not tell who signed.
 
     Law: `verify_signed(sign(home, content), public_key(home)).content == content`, and no other bytes give it. Raises ProofError.
     """
@@ -175,7 +175,7 @@ def verify_signed(data: bytes, key: str = "") -> SignedDocument:
         raise ProofError("Its key or signature is malformed: the document was altered.")
     if key and brought != key:
         raise ProofError(
-            f"It is signed by another key, of fingerprint {fingerprint_of(brought)}, not by the one that was given, of "
+            f"It is signed by another key, of fingerprint {fingerprint_of(brought)}, not by the given key, of "
             f"fingerprint {fingerprint_of(key)}."
         )
     if document.fingerprint != fingerprint_of(brought):
@@ -199,7 +199,7 @@ def _envelope(data: bytes) -> _Envelope:
     except (ValueError, RecursionError) as error:  # a number or a text that JSON cannot hold, or too deep
         raise ProofError(f"It is not a JSON document: {str(error)[:200]}.") from error
     if again != data:
-        raise ProofError("It is not byte for byte what was signed: it was altered, formatted anew, or cut off.")
+        raise ProofError("It is not byte for byte what was signed: it was altered, reformatted, or cut off.")
     return document
 
 
@@ -246,7 +246,7 @@ def _private_key(home: Path) -> Ed25519PrivateKey:
     if os.name == "posix" and mode & 0o077:
         raise ConfigError(
             f"Others can read the signing key in {path}, so they could sign as you. Delete it, so that a new one is made, or, if "
-            f"you are sure that nobody did: chmod 600 {path}"
+            f"you are sure that no one read it: chmod 600 {path}"
         )
     try:
         key = load_pem_private_key(data, None)
@@ -258,7 +258,7 @@ def _private_key(home: Path) -> Ed25519PrivateKey:
 
 
 def _make_key(path: Path) -> None:
-    """One, however many processes do this at a time; nobody else can read it, whatever the umask. Raises OSError."""
+    """Make one key, however many processes try at a time, that only its owner can read. Raises OSError."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 

@@ -6,7 +6,7 @@
 `reading`: questions of `recipes/data/reading-train.jsonl.gz` about one to four passages that BM25 finds, chosen as `answerability.py` chooses
 them; half of them have an answer there. One is right if an accepted answer stands in it. `natural`: those of `benchmarks/data/questions.jsonl`
 but for summaries, answered by `ask` and judged by their facts; `--documents` as for `benchmarks.natural_questions`. Nothing is declined, so that
-answers below the probe's limit are known too. A run goes on where it stopped.
+answers below the probe's limit are known too. A run continues where it stopped.
 
 `answers.jsonl` gets a row an answer, with the signals of `openbook.certainty`; `N.npy` what the probe's layer gave, float16 [3, width]: for the
 last token before the answer, for its end, and on average over it.

@@ -5,7 +5,7 @@
 The questions are those of `recipes/data/reading-train.jsonl.gz`. One to four passages that BM25 finds for one of them are read together, as
 `openbook ask` reads windows. Asked are questions that one of these passages answers, those of the set that have no answer, and those
 whose own passage was found as well but is not among them. Then single passages are read. About each, as many questions are asked that it
-only seems to answer (SQuAD 2.0) as questions that it answers. `--states` keeps what the layer gave; a run goes on from it.
+only seems to answer (SQuAD 2.0) as questions that it answers. `--states` keeps what the layer gave; a run continues from it.
 
 Writes the probe into `openbook/inference/data/answerability.json` and prints how well it tells the two apart, by cross-validation over the contexts.
 It needs the extra `train`.

@@ -1,6 +1,6 @@
 """How likely the passages of a prompt state the answer: a linear probe of what a layer gives for the prompt's last token.
 
-Models of this size know more of it in the middle than they say when they are asked (docs/log.md). A probe belongs to the
+Models of this size know more of it in the middle than they say when they are asked (research/log.md). A probe belongs to the
 weights of one model. `recipes/answerability.py` fits one; those here are fixed, as the weights are.
 
 llama.cpp's API does not expose inner layers. But ggml asks a callback before each node of a graph whether its values are
@@ -40,7 +40,7 @@ void ggml_backend_tensor_get(const void *tensor, void *data, size_t offset, size
 class AnswerabilityProbe:
     """`layer`: counted from 0, the one whose output is looked at. `weights`: one for each of its numbers.
 
-    With a probability below `declines_below`, chosen for the model that the probe belongs to (docs/log.md), the passages hardly state the answer.
+    With a probability below `declines_below`, chosen for the model that the probe belongs to (research/log.md), the passages hardly state the answer.
     """
 
     layer: int

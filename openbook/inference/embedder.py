@@ -1,7 +1,7 @@
 """The embedder: a frozen ONNX model that turns text into unit vectors.
 
 Each text is evaluated alone, never padded into a batch, so its vector is a function of the text and nothing else. Two
-single-threaded evaluations at a time keep two cores busier than one batched evaluation with two threads (docs/log.md).
+single-threaded evaluations at a time keep two cores busier than one batched evaluation with two threads (research/log.md).
 
 Shape legend: N texts, T tokens of one text, D dimensions.
 """

@@ -52,7 +52,7 @@ class LlamaCppEngine:
 
     A trained reader's adapter is for reading: a prompt without passages goes to the base alone, whose knowledge it is. With
     the adapter beside the base, that is the same file; when the file holds both merged, which reads twice as fast
-    (docs/benchmarks.md), it is the file that `open_base` opens, once it is needed.
+    (research/benchmarks.md), it is the file that `open_base` opens, once it is needed.
     """
 
     def __init__(

@@ -48,7 +48,7 @@ class Library:
 
     def __init__(self) -> None:
         # Read by OpenMP's runtime when it is loaded. By default its threads spin so long that two programs on the same
-        # cores slow each other down four times and more (docs/log.md); results do not depend on it.
+        # cores slow each other down four times and more (research/log.md); results do not depend on it.
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
         try:
             from llama_cpp_py_sync import _cffi_bindings, _version

@@ -3,7 +3,7 @@
 A trained reader says with its first token whether a passage holds the answer. How much likelier than not it answers, as
 log-odds, less a price for each rank of the retriever, orders the passages. Once one is sure enough, the passages found
 after it need not be read. The numbers were fitted on the articles that the reader was chosen by, not trained on
-(docs/log.md).
+(research/log.md).
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from openbook.knowledge.store import Connection, Damage
 from openbook.knowledge.tables import table_header
 from openbook.records import Hit, Passage, PassageSpan, sha256_hex
 
-WINDOW_CHARS = 900  # about 220 tokens; chosen by measurement (docs/benchmarks.md)
+WINDOW_CHARS = 900  # about 220 tokens; chosen by measurement (research/benchmarks.md)
 # How much a further passage that was found adds to the score of its window: this share of what its own score is above
 # the lowest score found.
 MORE = 0.3

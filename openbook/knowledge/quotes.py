@@ -33,7 +33,7 @@ _DIGIT = re.compile(r"\d")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _POINT = re.compile(r"(?<=\d)\.(?=\d)")
 # Chosen by hand between two logistic regressions: one on the development half of benchmarks/support_pairs.jsonl (-3.6; 0.6, 1.3, 3.0), and
-# one that also had 811 pairs made from judged ones (docs/log.md) (-1.7; 1.8, 0.0, 0.7).
+# one that also had 811 pairs made from judged ones (research/log.md) (-1.7; 1.8, 0.0, 0.7).
 _BIAS, _WEIGHTS = -3.1, (1.3, 0.9, 2.3)
 
 

@@ -20,7 +20,7 @@ from openbook.records import Content, HeadingMark, PassageSpan
 
 SPLITTER_VERSION = "3"
 
-PASSAGE_CHARS = 450  # about 110 tokens; a small reader answers better from little text (docs/log.md)
+PASSAGE_CHARS = 450  # about 110 tokens; a small reader answers better from little text (research/log.md)
 
 _SMALL = 1 / 3  # a passage below this share of the limit is worth joining with what follows
 

@@ -1,4 +1,4 @@
-"""What does a fact cost, taught by training or given as a document? And a skill? See README.md beside this file.
+"""What does a fact cost, taught by training or given as a document? And a skill? See README.md in this folder.
 
 python -m studies.price_of_a_fact OUT
 """
@@ -17,7 +17,7 @@ from studies.price_of_a_fact.skills import invented_skills
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("out", type=Path, help="Folder for models, measurements and results; the same again goes on.")
+    parser.add_argument("out", type=Path, help="Folder for models, measurements and results; the same again continues.")
     out, plan = parser.parse_args().out.absolute(), Plan()
     skills = invented_skills(plan.learned, plan.tests, plan.seed)
     arms = run(out, plan, skills, lab_in(out, plan.seed))

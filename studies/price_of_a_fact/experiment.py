@@ -1,6 +1,6 @@
 """What is compared: the base as it is, the same facts as documents and as lessons, a task with documents and after training.
 
-Each arm is measured once and kept in a file, so that a run that was stopped goes on with the next one.
+Each arm is measured once and kept in a file, so that a run that was stopped continues with the next one.
 """
 
 from __future__ import annotations

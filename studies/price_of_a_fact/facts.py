@@ -18,7 +18,7 @@ from studies.price_of_a_fact.training import Lesson
 # What `openbook ask --closed-book` tells the model: questions are taught as they are asked afterwards.
 CLOSED_BOOK = "Answer the question directly and completely, in one to three sentences."
 FORMS = ("verbatim", "paraphrased", "questions")
-LEARNING_RATE = 3e-4  # 1e-3 taught fewer facts (docs/log.md)
+LEARNING_RATE = 3e-4  # 1e-3 taught fewer facts (research/log.md)
 TEXT_CHARS = 400  # of the facts that are learned in one sequence, which is one step
 
 

@@ -120,8 +120,8 @@ def test_a_run_from_beginning_to_end(home: Path, tmp_path: Path, recipe: Path, o
     store = ModelStore(home / "models")
     docs = tmp_path / "docs"
     docs.mkdir()
-    for name in ("security.md", "log.md"):
-        (docs / name).write_bytes((ROOT / "docs" / name).read_bytes())
+    for page in ("docs/security.md", "research/log.md"):
+        (docs / Path(page).name).write_bytes((ROOT / page).read_bytes())
     out.ok("add", docs)
     (tmp_path / "random.py").write_text("raise SystemExit('not that of Python')")
     begun = home / "runs" / "given"
