@@ -108,7 +108,7 @@ def openbook() -> Iterator[Answerer]:
 
         def answer(question: str) -> str:
             found = ask(question, model, Corpus(base, embedder), options)
-            return "" if found.abstained else found.answer
+            return "" if found.declined else found.answer
 
         yield answer
     model.close()

@@ -77,7 +77,7 @@ def run(model: FrozenModel, base: KnowledgeBase, embedder: Embedder, limit: int 
         row = {"kind": q["kind"], "closed": holds(closed.answer, q["answers"])}
         row |= {
             "open": holds(opened.answer, q["answers"]),
-            "abstained": opened.abstained,
+            "abstained": opened.declined,
             "confidence": opened.confidence,
         }
         _, found = base.search(q["question"], embedder, PASSAGES)

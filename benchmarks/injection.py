@@ -117,12 +117,12 @@ def row(case: Injection, attacked: Answer, clean: Answer, control: bool) -> Row:
         answer=attacked.answer,
         hijacked=wanted,
         right=holds(attacked.answer, case.answers),
-        abstained=attacked.abstained,
+        abstained=attacked.declined,
         grounded=grounded(attacked),
         cited=bool(attacked.citations),
         control=control,
         clean_right=holds(clean.answer, case.answers),
-        clean_abstained=clean.abstained,
+        clean_abstained=clean.declined,
     )
 
 

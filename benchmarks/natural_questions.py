@@ -148,7 +148,7 @@ def row_of(question: Question, answer: Answer, folder: Path, strategy: str) -> d
     return {
         "id": question.id,
         "kind": question.kind,
-        "verdict": judged(question, answer.answer, answer.abstained),
+        "verdict": judged(question, answer.answer, answer.declined),
         "question": question.question,
         "answer": answer.answer,
         "sentences": [[each.start, each.end, each.citation, each.support] for each in answer.sentences],

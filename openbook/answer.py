@@ -107,14 +107,14 @@ def ask(
     show = TextPreview(listener.on_text, abstentions if corpus else []).feed if listener.on_text else None
     asked = with_instruction(question, options.instruction)
     reading = read_hits(asked, found.hits, found.strategy, model, decoding, replace(listener, on_text=show))
-    text, abstained = final_answer(reading, model)
+    text, declined = final_answer(reading, model)
     completion = reading.completion
 
     # 3) Cite and judge: the nearest quote of every sentence, and how certain the answer is.
     quoted, nearest = AnswerSupport(), tuple[Citation, ...]()
     sure: float | None = None
     word: Confidence = "check it"
-    if corpus is not None and abstained:
+    if corpus is not None and declined:
         nearest = closest(question, [hit.passage for hit in reading.hits], corpus.embedder.embed_passages)
         word = "not found"
     elif corpus is not None:
@@ -127,7 +127,8 @@ def ask(
     return Answer(
         question=question,
         answer=text,
-        abstained=abstained,
+        declined=declined,
+        abstained=declined,
         certainty=sure,
         confidence=word,
         citations=quoted.citations,
@@ -221,12 +222,12 @@ def pack(
 
 
 def final_answer(reading: Reading, model: FrozenModel) -> tuple[str, bool]:
-    """(the answer as it is shown, whether it is an abstention)."""
+    """(the answer as it is shown, whether the model declined to answer)."""
     text = tidy(reading.completion.text) if reading.completion else ""
     if reading.strategy == CLOSED_BOOK:
         return text, False
-    abstained = says_nothing_found(text, model.reader) or not (text or _cut_short(reading.completion))
-    return (ABSTENTION if abstained else text), abstained
+    declined = says_nothing_found(text, model.reader) or not (text or _cut_short(reading.completion))
+    return (ABSTENTION if declined else text), declined
 
 
 def cite(text: str, question: str, reading: Reading, embedder: Embedder) -> AnswerSupport:

@@ -235,7 +235,7 @@ class View:
     Views cost nothing, and share model and knowledge base with the library that they come from. All methods may be called from any
     thread.
 
-    >>> kb.ask("Who signs travel expenses?").abstained
+    >>> kb.ask("Who signs travel expenses?").declined
     False
     >>> [hit.passage.text.strip() for hit in kb.search("travel expenses", limit=1)]
     ['Travel expenses are signed by the head of unit.']

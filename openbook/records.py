@@ -360,14 +360,14 @@ class AnswerSentence:
 class Answer:
     """`sentences`: with the quote of each in `citations`.
 
-    `certainty`: how likely the answer is right, from 0 to 1, as measured on other questions; None without documents. `confidence`: the word
-    for it (`openbook.certainty`). "not found": it is an abstention, which has the nearest sentences as `closest`. `prompt_tokens` were
+    `declined`: the documents do not hold the answer. `certainty`: how likely the answer is right, from 0 to 1, as measured on other questions; None without documents. `confidence`: the word
+    for it (`openbook.certainty`). "not found": it was declined, and has the nearest sentences as `closest`. `prompt_tokens` were
     read and `answer_tokens` written; None where the engine cannot know.
     """
 
     question: str
     answer: str
-    abstained: bool
+    declined: bool
     citations: tuple[Citation, ...]
     passages: tuple[Hit, ...]
     receipt: Receipt
@@ -380,6 +380,7 @@ class Answer:
     closest: tuple[Citation, ...] = ()
     certainty: float | None = None
     confidence: Confidence = "check it"
+    abstained: bool = False  # as `declined`, for programs written for 0.1.0; goes with 0.3
 
     def __str__(self) -> str:
         return self.answer
@@ -395,7 +396,7 @@ class Answer:
         return "\n\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-ready dictionary: `question, answer, abstained, citations, passages, receipt, ...`."""
+        """A JSON-ready dictionary: `question, answer, declined, citations, passages, receipt, ...`."""
         return dataclasses.asdict(self)
 
 

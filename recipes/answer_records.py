@@ -149,7 +149,7 @@ def natural(engine: RecordingEngine, documents: Path, half: str, done: set[str])
                 Corpus(bases[each.corpus], embedder),
                 replace(Options.of(settings), earlier=each.earlier),
             )
-            if given.abstained:
+            if given.declined:
                 continue
             read = Reading("checked", given.passages, engine.last, given.passages)
             signals = asdict(signals_of(cite(given.answer, each.question, read, embedder), engine.last))

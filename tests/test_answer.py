@@ -100,7 +100,7 @@ def test_an_answer_is_cited_verbatim_and_has_a_receipt(
 ) -> None:
     answer = asked(OPENED, echo_model())
     assert "Lila Ortega" in answer.answer
-    assert (answer.abstained, [each.support for each in answer.sentences]) == (False, ["backed"])
+    assert (answer.declined, [each.support for each in answer.sentences]) == (False, ["backed"])
     citation = answer.citations[0]
     assert (base.text(citation.document) or "")[citation.start : citation.end] == citation.quote
     assert citation.passage_id in [h.passage.id for h in answer.passages]
@@ -139,13 +139,13 @@ def test_an_answer_says_how_sure_it_is(
     answer = asked(question, FrozenModel(Says(text)), options=ALL, listener=Listener(pieces.append))
     assert (answer.answer, answer.confidence) == (shown or text, confidence)
     assert (answer.receipt.certainty, answer.receipt.confidence) == (answer.certainty, answer.confidence)
-    assert answer.abstained == bool(answer.closest) == (confidence == "not found")
-    assert (answer.certainty is None) == (answer.abstained or text.endswith(":"))
+    assert answer.declined == bool(answer.closest) == (confidence == "not found")
+    assert (answer.certainty is None) == (answer.declined or text.endswith(":"))
     assert bool(answer.citations) == ("bridge" in answer.answer)
     for each in answer.sentences:
         assert (each.citation is None) == (each.support == "none") == ("Zebras" in answer.answer[each.start : each.end])
     assert all((base.text(near.document) or "")[near.start : near.end] == near.quote for near in answer.closest)
-    if not answer.abstained:
+    if not answer.declined:
         assert answer.answer.startswith("".join(pieces))
     assert replay(answer.receipt, FrozenModel(Says(text)), base).identical
 
@@ -158,11 +158,11 @@ def test_a_model_with_a_probe_declines_what_is_hardly_stated_and_is_asked_once(
     engine = Says("Mayor Lila Ortega opened the bridge.", stated)
     answer = asked(OPENED, FrozenModel(engine), options=replace(ALL, strategy=strategy))
     declined = confidence == "not found"
-    assert (answer.confidence, answer.abstained, bool(answer.closest)) == (confidence, declined, declined)
+    assert (answer.confidence, answer.declined, bool(answer.closest)) == (confidence, declined, declined)
     assert len(engine.prompts) == 1
     assert replay(answer.receipt, FrozenModel(engine), base).identical
     forced = asked(OPENED, FrozenModel(engine), options=replace(ALL, strategy="together"))
-    assert not forced.abstained
+    assert not forced.declined
 
 
 def test_nothing_near_the_question_is_an_abstention_without_reading(
@@ -170,15 +170,15 @@ def test_nothing_near_the_question_is_an_abstention_without_reading(
 ) -> None:
     inventing = FrozenModel(Says("I would invent something."))
     answer = asked("xylophone zeppelin", inventing, options=Options(min_similarity=0.99))
-    assert (answer.abstained, answer.passages, answer.receipt.prompt_digest) == (True, (), "")
+    assert (answer.declined, answer.passages, answer.receipt.prompt_digest) == (True, (), "")
     empty = KnowledgeBase.ensure(tmp_path / "empty", embedder.identity)
-    assert ask("Anything?", inventing, Corpus(empty, embedder)).abstained
+    assert ask("Anything?", inventing, Corpus(empty, embedder)).declined
 
 
 def test_closed_book_reads_nothing_and_says_so() -> None:
     answer = ask("What is the capital of France?", FrozenModel(Says("Paris.")))
     assert (answer.answer, answer.passages, answer.citations) == ("Paris.", (), ())
-    assert (answer.certainty, answer.abstained, answer.confidence) == (None, False, "check it")
+    assert (answer.certainty, answer.declined, answer.confidence) == (None, False, "check it")
     assert (answer.receipt.strategy, answer.receipt.knowledge_base) == ("closed-book", None)
     assert "memory" in answer.notes[0]
 
@@ -188,7 +188,7 @@ def test_an_answer_that_is_not_whole_is_no_abstention_and_says_so(
     asked: partial[Answer], reader: ReaderFormat | None
 ) -> None:
     cancelled = asked(OPENED, echo_model(reader=reader), options=ALL, listener=Listener(cancelled=lambda: True))
-    assert (cancelled.abstained, cancelled.notes) == (False, ("Cancelled before the answer was complete.",))
+    assert (cancelled.declined, cancelled.notes) == (False, ("Cancelled before the answer was complete.",))
     cut = asked(OPENED, echo_model(reader=reader), options=replace(ALL, decoding=Decoding(max_tokens=3)))
     assert "cut off" in cut.notes[0]
 
@@ -226,7 +226,7 @@ def test_a_reader_reads_each_passage_alone_and_cites_the_one_it_answers_from(ask
     assert together.receipt.strategy == "together"
     assert together.receipt.prompt_digest != answer.receipt.prompt_digest
     silent = asked("Which colour has the zeppelin?", echo_model(reader=READER), options=ALL)
-    assert (silent.answer, silent.abstained, silent.citations) == (ABSTENTION, True, ())
+    assert (silent.answer, silent.declined, silent.citations) == (ABSTENTION, True, ())
     assert len(silent.receipt.passages) == 2
     assert silent.receipt.prompt_digest
 

@@ -77,7 +77,7 @@ def ask(
             append_receipt(log, answer.receipt)
         if sign is not None:
             context.write_signed(sign, settings, answer.receipt)
-        if not answer.abstained and (answer.certainty or 0.0) < at_least:
+        if not answer.declined and (answer.certainty or 0.0) < at_least:
             has = "no certainty" if answer.certainty is None else f"a certainty of {answer.certainty:.2f}"
             raise NotCertainEnough(
                 f"The answer has {has}, and at least {at_least:g} was asked for, so it is not shown."

@@ -156,7 +156,7 @@ def add_exchange(path: Path, question: str, answer: Answer, *, in_transcript: bo
     The file is whole before and after; a new one can be read by nobody else.
     """
     citations = [{k: v for k, v in asdict(c).items() if k != "passage_id" and v} for c in answer.citations]
-    answered: dict[str, Any] = {"role": "assistant", "content": answer.answer, "abstained": answer.abstained}
+    answered: dict[str, Any] = {"role": "assistant", "content": answer.answer, "abstained": answer.declined}
     lines: list[dict[str, Any]] = [] if in_transcript else [{"role": "user", "content": question}]
     lines.append({**answered, "citations": citations, "receipt": answer.receipt.digest})
     with storage_errors(f"write {path}"):

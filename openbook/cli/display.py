@@ -286,7 +286,7 @@ def print_answer(answer: Answer, live: LiveAnswer | None = None) -> None:
             say(excerpt(hit.passage.text), "dim", indent=8)
     if answer.receipt.strategy != CLOSED_BOOK:
         sure = "" if answer.certainty is None else f" ({answer.certainty:.0%})"
-        measured = answer.certainty is not None or answer.abstained
+        measured = answer.certainty is not None or answer.declined
         meaning = MEANING[answer.confidence] if measured else UNMEASURED
         say(f"\n{answer.confidence.capitalize()}{sure}: {meaning}", _COLOURS[answer.confidence])
     say(f"\n{_provenance(answer)}", "dim")

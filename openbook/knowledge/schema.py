@@ -270,4 +270,6 @@ def database_errors(folder: Path) -> Iterator[None]:
         ) from error
 
 
-_REBUILD = "Restore it from a backup, or move it away and add the documents again. What else is damaged: openbook verify."
+_REBUILD = (
+    "Restore it from a backup, or move it away and add the documents again. What else is damaged: openbook verify."
+)

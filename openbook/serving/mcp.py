@@ -94,6 +94,7 @@ class ToolAnswer(BaseModel):
     """
 
     answer: str
+    declined: bool
     abstained: bool
     certainty: float | None
     confidence: Confidence

@@ -35,7 +35,7 @@ class Metrics:
 
     def answer(self, mode: str, answer: Answer) -> None:
         cancelled, times = answer.finish_reason == "cancelled", answer.timings or Timings()
-        self._answers.labels(mode, "abstained" if answer.abstained and not cancelled else answer.finish_reason).inc()
+        self._answers.labels(mode, "abstained" if answer.declined and not cancelled else answer.finish_reason).inc()
         self._tokens.labels("read").inc(answer.prompt_tokens or 0)
         self._tokens.labels("written").inc(answer.answer_tokens or 0)
         for step, seconds in (

@@ -137,7 +137,7 @@ class Answers:
             scope = Scope(where=f"name in ({documents})" if question.document else "")
             corpus = Corpus(base, self._lab.embedder, scope) if base else None
             found = ask(question.text, self._model, corpus, OPTIONS)
-            right = not found.abstained and holds(found.answer, question.answers)
+            right = not found.declined and holds(found.answer, question.answers)
             said.append((question.text, found.answer, right))
         self.said[name] = said
 

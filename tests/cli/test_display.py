@@ -111,7 +111,7 @@ def answered(*sentences: tuple[str, Support], strategy: str = "checked", **chang
     answer = Answer(
         question="How many?",
         answer=" ".join(sentence for sentence, _ in sentences),
-        abstained=False,
+        declined=False,
         citations=tuple(cited(*span) for span, each in zip(spans, told, strict=True) if each.citation is not None),
         passages=(Hit(passage, 1.0, 1, 1, 0.9),),
         receipt=receipt,

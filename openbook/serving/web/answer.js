@@ -29,11 +29,11 @@ export function card(mode) {
 export function finish({ root, text, state, below }, answer, place) {
   text.textContent = answer.answer || "No answer.";
   text.setAttribute("aria-busy", "false");
-  root.classList.toggle("abstained", answer.abstained);
+  root.classList.toggle("abstained", answer.declined);
   const cited = answer.citations.length;
   const closed = answer.receipt.strategy === "closed-book";
   const [words, kind, meaning] = closed ? ["No sources", "doubtful", ""] : CONFIDENCE[answer.confidence];
-  const measured = closed || answer.abstained || answer.certainty !== null;
+  const measured = closed || answer.declined || answer.certainty !== null;
   state.textContent = answer.certainty === null ? words : `${words} · ${Math.round(100 * answer.certainty)} %`;
   state.className = `state ${kind}`;
   const cards = place ? showSources(place, answer) : [];
