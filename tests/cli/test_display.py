@@ -132,7 +132,7 @@ def test_an_answer_ends_with_its_word_what_that_means_and_its_certainty_if_it_ha
 ) -> None:
     declined = confidence == "not found"
     for certainty, told in ((0.257, " (26%)"), (None, "")):
-        answer = answered(("One.", "backed"), confidence=confidence, certainty=certainty, abstained=declined)
+        answer = answered(("One.", "backed"), confidence=confidence, certainty=certainty, declined=declined)
         last = shown(answer, capsys).rstrip().split("\n\n")[-2]
         meaning = MEANING[confidence] if told or declined else UNMEASURED
         assert last == f"{confidence.capitalize()}{told}: {meaning}"
