@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import openbook
 from openbook.cli import display, private
 from openbook.config import MEMORY_PER_FILE, Place, Settings, load_settings, parse_place
+from openbook.derived import of_older_layout
 from openbook.errors import ConfigError, KnowledgeBaseInvalid, KnowledgeBaseMissing
-from openbook.files import check_replaceable, make_folder, replace_file, storage_errors
+from openbook.files import check_replaceable, delete, make_folder, replace_file, storage_errors
 
 if TYPE_CHECKING:
     from openbook import FrozenModel, KnowledgeBase, ModelStore
@@ -49,6 +50,9 @@ def kv_cache(settings: Settings) -> KVCache:
     """The cache of what models computed of passages, for later processes too."""
     from openbook.inference.kv_cache import KVCache
 
+    for older in of_older_layout(settings.home):
+        with suppress(OSError):
+            delete(older)
     return KVCache.of(settings)
 
 
@@ -177,7 +181,7 @@ def open_asked(settings: Settings, docs: tuple[Path, ...]) -> tuple[KnowledgeBas
     embedder = open_embedder(settings)
     with display.stages() as show:
         options = replace(run_options(settings), progress=show)
-        base, report = for_documents(docs, settings.cache_dir, embedder, options, Sizing(settings.passage_chars))
+        base, report = for_documents(docs, settings.derived_dir, embedder, options, Sizing(settings.passage_chars))
     if report is not None:
         display.print_problems(report.verdicts)
     return must_hold_documents(base, ", ".join(map(str, docs))), embedder

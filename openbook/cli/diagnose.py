@@ -329,7 +329,7 @@ _MAX_MOVES = 10
 def _print_diagnosis(
     summaries: Sequence[ModelSummary], comparisons: Sequence[Comparison], folder: Path, more: Mapping[str, Extras]
 ) -> None:
-    from openbook.diagnoses import NUMBERS, REPORT
+    from openbook.diagnosis.results import NUMBERS, REPORT
 
     for summary in summaries:
         _print_model(summary)

@@ -122,7 +122,7 @@ def candidates(settings: Settings, receipt: Receipt, kb: Place | None) -> list[K
         return []
     if kb is not None:
         return [openbook.KnowledgeBase.open(kb)]
-    of_docs = settings.cache_dir / "docs" / name if name.isalnum() else None
+    of_docs = settings.derived_dir / "docs" / name if name.isalnum() else None
     found = []
     for place in (settings.kb_place, of_docs, context.remembered_place(settings, name)):
         with suppress(KnowledgeBaseMissing):
@@ -235,15 +235,12 @@ def _proof_lines(proof: PurgeProof | AbsenceProof) -> list[str]:
 
 def _look_for(text_or_file: str, kb: Place | None, proof: Path | None, as_json: bool) -> None:
     from openbook.absence import check_absent, look_for
-    from openbook.deletion import PurgeTargets
 
     settings = context.read_settings(kb=kb)
     if proof is not None:
         context.check_signing(proof, settings)
     text = _text_of(text_or_file, settings)
-    places, not_clean, content = look_for(
-        openbook.KnowledgeBase.open(settings.kb_place), text, PurgeTargets.of(settings)
-    )
+    places, not_clean, content = look_for(openbook.KnowledgeBase.open(settings.kb_place), text, settings)
     if proof is not None and not places:
         context.write_signed(proof, settings, content)
     lines = [f"Found: {display.short_path(place)}" for place in places] or _proof_lines(content)

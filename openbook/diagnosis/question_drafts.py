@@ -136,7 +136,7 @@ def draft(
         asked = [asdict(model.identity), model.engine.numeric_class, ROLE, block, REQUEST, asdict(DECODING)]
         key = sha256_hex(canonical_json(asked))
         if key not in log.replies:
-            prompt = Prompt(ROLE, (block,), REQUEST, (passage.origins,), passage.labels)
+            prompt = Prompt(ROLE, (block,), REQUEST, passage.labels)
             try:
                 completion = model.complete(prompt, DECODING, gives_up)
             except ContextOverflow:

@@ -1,6 +1,12 @@
 """What comes of observations: the numbers as JSON, the report to look at, and a table for a spreadsheet.
 
-The files are listed in `openbook.diagnoses`.
+The folder of a diagnosis, as files (docs/formats/diagnosis.md):
+
+<folder>/observations-<model>.jsonl   what each model answered (see `run_log`)
+         diagnosis.json               the numbers, and the verdict of each question
+         report.html                  the same to look at
+         probes-<model>.jsonl         what its probes saw, if they were asked for (see `probes`)
+         opinions-<judge>-of-<model>.jsonl   what a judge said of its answers, if one was asked (see `llm_judge`)
 """
 
 from __future__ import annotations
@@ -20,7 +26,6 @@ from typing import Any
 
 from openbook import __version__
 from openbook.codec import convert, parse_json
-from openbook.diagnoses import NUMBERS, OBSERVATIONS, OPINIONS, PROBES, REPORT
 from openbook.diagnosis.advice import advice
 from openbook.diagnosis.probes import to_json as probes_to_json
 from openbook.diagnosis.report import Extras, write_report
@@ -31,6 +36,9 @@ from openbook.errors import ConfigError, StorageError
 from openbook.files import replace_file, storage_errors
 from openbook.records import ModelIdentity, sha256_hex
 
+NUMBERS, REPORT = "diagnosis.json", "report.html"
+# How the names begin of files that grow by lines.
+OBSERVATIONS, PROBES, OPINIONS = "observations-", "probes-", "opinions-"
 _COLUMNS = ["model", "id", "question", "accepted", "tags", "verdict", "silence", "right", *MODES, "rank", "reason"]
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet takes a cell that begins so for a formula
 

@@ -268,7 +268,7 @@ class StoreSuite:
                 here.sync(a="The ferry.")
                 with closing(here.base.store.connect_to_write()) as connection:
                     connection.execute(sql, parameters)
-                shutil.rmtree(here.base.folder / "index")
+                shutil.rmtree(here.base.indexes.folder)
                 raises(KnowledgeBaseDamaged, lambda: here.reopened().search("ferry", here.embedder))
                 assert check(here.base).damaged
 

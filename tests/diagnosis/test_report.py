@@ -16,10 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbook.diagnoses import NUMBERS, REPORT
 from openbook.diagnosis import report as page
 from openbook.diagnosis.report import marked_pieces, visible, write_report
-from openbook.diagnosis.results import observations_path, read_outcomes, write_csv, write_results
+from openbook.diagnosis.results import NUMBERS, REPORT, observations_path, read_outcomes, write_csv, write_results
 from openbook.diagnosis.run_log import Observation
 from openbook.diagnosis.summary import compare, summarise
 from openbook.diagnosis.verdicts import QuestionVerdict, verdicts_of

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from openbook.answer import ask
-from openbook.diagnoses import diagnoses_showing
 from openbook.diagnosis import runner
 from openbook.diagnosis.bench import Bench
 from openbook.diagnosis.probes import ProbeRun
