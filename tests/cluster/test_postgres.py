@@ -456,7 +456,7 @@ def test_what_one_machine_purges_leaves_the_indexes_of_another(
     other = KnowledgeBase.open(base.store.place)
     assert other.folder != base.folder
     assert other.search("island 3", embedder) == base.search("island 3", embedder)
-    assert (other.folder / "index" / "state.json").is_file()  # nobody else writes them here
+    assert (other.indexes.folder / "index" / "state.json").is_file()  # nobody else writes them here
     (vector,) = vectors_of(base, "Pier 3")
     assert vector in bytes_below(other.folder)
     assert vector in bytes_below(base.folder)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,8 @@ import pytest
 from openbook.answer import ask
 from openbook.diagnosis import runner
 from openbook.diagnosis.bench import Bench
-from openbook.diagnosis.probes import ProbeRun
 from openbook.diagnosis.questions import Gold, Question
-from openbook.diagnosis.report import Extras
-from openbook.diagnosis.results import observation_files, read_outcomes, write_results
+from openbook.diagnosis.results import observation_files, read_outcomes
 from openbook.diagnosis.run_log import Observation, Wording, open_run_log, read_observations
 from openbook.diagnosis.runner import run_questions
 from openbook.diagnosis.verdicts import verdicts_of
@@ -391,40 +388,3 @@ def test_files_of_the_first_version_are_read(tmp_path: Path) -> None:
     for name in (golden.name, "observations-1.again.jsonl"):  # it left the second one when it was killed
         (tmp_path / name).write_bytes(golden.read_bytes())
     assert [path.name for path in observation_files(tmp_path)] == [golden.name]
-
-
-# --- purging ----------------------------------------------------------------------------------------------------------
-
-
-def test_purging_cannot_tell_what_probes_have_read(tmp_path: Path) -> None:
-    folder = tmp_path / "diagnoses" / "one"
-    logged(folder / "observations-a.jsonl", observation(1))
-    header = (folder / "observations-a.jsonl").read_bytes().splitlines(keepends=True)[0]
-    (folder / "opinions-b-of-a.jsonl").write_bytes(header + b'{"question":"q1","says":{}}\n')
-    assert diagnoses_showing(tmp_path / "diagnoses", ["Something else."]) == []
-    (folder / "probes-a.jsonl").write_bytes(header + b'{"question":"q1","trials":{}}\n')
-    assert diagnoses_showing(tmp_path / "diagnoses", ["Something else."]) == [folder]
-
-
-def test_purging_finds_the_answers_of_probes_in_the_numbers(tmp_path: Path) -> None:
-    folder, numbers = tmp_path / "diagnoses" / "one", tmp_path / "diagnoses" / "one" / "diagnosis.json"
-    observed = folder / "observations-a.jsonl"
-    logged(observed, observation(1))
-    (tmp_path / "diagnoses" / "notes.txt").write_text("mine")
-
-    def showing() -> bool:
-        found = diagnoses_showing(tmp_path / "diagnoses", ["Something else."])
-        assert found in ([], [folder])
-        return bool(found)
-
-    write_results(folder, "Ferries", [observed])
-    assert not showing()
-    write_results(folder, "Ferries", [observed], extras={HEADER.model.name: Extras(ProbeRun(HEADER, 1, False, {}))})
-    assert showing()  # what the report shows of probes that another run made
-    write_results(folder, "Ferries", [observed])
-    assert not showing()
-    os.truncate(numbers, 1 << 28)
-    assert showing()
-    for content in ("{", "[]", '{"models": [1]}', "[" * 100_000):
-        numbers.write_text(content)
-        assert showing(), content
