@@ -13,7 +13,7 @@ from typing import Any
 import filelock
 import pytest
 
-from openbook import deletion
+from openbook import absence, deletion
 from openbook.config import Settings
 from openbook.deletion import PurgedEverywhere, finish_purge_everywhere, proof_of, purge_everywhere
 from openbook.derived import DerivedFolder
@@ -387,7 +387,7 @@ def test_documents_are_not_read_for_docs_while_a_purge_is_under_way(home: Home) 
 def test_what_a_server_computes_of_a_document_while_it_is_purged_is_kept_nowhere(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server, looked = home.states, deletion.look_at_all
+    server, looked = home.states, absence.look_at_all
     mark = server.purge_mark()  # of a request that found the passages before
 
     def put(key: bytes) -> None:

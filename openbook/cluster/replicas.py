@@ -57,7 +57,7 @@ _PREFIX = "openbook-"
 _NOBODY = "No replica is running. Check on the cluster with: serve status"
 
 OpenModel: TypeAlias = Callable[[], FrozenModel]
-Follow: TypeAlias = Callable[[str], None]
+Follow: TypeAlias = Callable[[str], object]
 """Takes the purge mark of the server's home, and deletes on its own machine what was computed before it (`DerivedFolder.follow`)."""
 Method: TypeAlias = Literal["generate", "generate_each", "read_ahead"]  # of an engine
 
