@@ -228,7 +228,7 @@ class StoreSuite:
             assert other.search("canary", here.embedder, scope=Scope(1))[1]
             raises(TextIsElsewhere, purge, base, ["a.txt"])
 
-            def killed() -> None:
+            def killed(*_: object) -> None:
                 raise ValueError
 
             raises(ValueError, purge, base, ["a.txt"], copies=True, elsewhere=killed)

@@ -44,7 +44,7 @@ def test_two_machines_share_segments_and_a_purge_reaches_all_of_them(
     files = [
         {
             digest
-            for each in index_store.read(base.folder, base.indexes.source(base.connection))[0]
+            for each in index_store.read(base.indexes.folder, base.indexes.source(base.connection))[0]
             for _, digest, _ in each.entry.files.values()
         }
         for base in (first, second)
