@@ -223,7 +223,8 @@ def _clear_unfinished(settings: Settings) -> int:
     clear_leftovers(settings.models_dir)
     cleared = 0
     with storage_errors(f"delete what killed processes left in {settings.home}"):
-        for parent in (settings.home, settings.diagnoses_dir, *settings.runs_dir.glob("*")):
+        others = (settings.home, settings.home / "cache", settings.derived_dir, settings.diagnoses_dir)
+        for parent in (*others, *settings.runs_dir.glob("*")):
             delete_left_over(parent)
         folders = {root.resolve() for root in roots(settings)}
         for root in (each for each in folders if folders.isdisjoint(each.parents)):

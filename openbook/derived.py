@@ -22,6 +22,7 @@ from openbook.files import delete, delete_left_over, make_folder, replace_file
 from openbook.locks import exclusive_lock, shared_lock
 
 MARK, LOCK = ".purge-mark", ".writing"
+STATES, DOCS = "states", "docs"
 _FOLLOW_S = 30.0
 
 
@@ -62,8 +63,8 @@ class DerivedFolder:
                 replace_file(self.path / MARK, (mark or secrets.token_hex(8)).encode(), mode=0o600)
 
     def contents(self) -> list[Path]:
-        """What a purge deletes."""
-        return sorted(each for each in self.path.glob("*") if each.name not in (MARK, LOCK))
+        """What a purge deletes. A folder of another name is not OpenBook's."""
+        return [self.path / name for name in (DOCS, STATES) if (self.path / name).exists()]
 
     def follow(self, mark: str) -> None:
         """Delete everything unless this is the home of that mark, or has followed it and had no purge of its own since.
@@ -73,10 +74,12 @@ class DerivedFolder:
         own = self.purge_mark()
         if own != mark and not own.startswith(f"{mark} "):
             with self.purging(_FOLLOW_S, f"{mark} {secrets.token_hex(8)}"):
+                delete_left_over(self.path)
                 for each in self.contents():
                     delete(each)
 
 
 def of_older_layout(home: Path) -> list[Path]:
     """The folders in which OpenBook 0.1.0 kept what can be made again."""
-    return [home / name for name in ("states", "cache") if (home / name).exists()]
+    states = [home / "states"] if (home / "states" / "writing").exists() else []
+    return [*states, *(path for name in ("docs", "postgresql") if (path := home / "cache" / name).exists())]

@@ -247,13 +247,15 @@ def test_what_was_read_between_is_forgotten_when_a_killed_purge_is_finished(
 
 
 def test_the_folders_of_an_older_layout_go_too(home: Home) -> None:
-    (home.folder / "derived" / "docs").rename(home.folder / "cache")
+    (home.folder / "cache").mkdir()
+    (home.folder / "derived" / "docs").rename(home.folder / "cache" / "docs")
     (home.folder / "derived" / "states").rename(home.folder / "states")
+    (home.folder / "states" / "writing").touch()
     (home.base.indexes.folder / "index").rename(home.base.folder / "index")
     deleted = home.purge().deleted
     assert (deleted.caches, deleted.states) == (1, 1)
     assert home.is_clean()
-    left = [home.folder / "cache", home.folder / "states", home.base.folder / "index"]
+    left = [home.folder / "cache" / "docs", home.folder / "states", home.base.folder / "index"]
     assert not any(path.exists() for path in left)
 
 
@@ -286,6 +288,10 @@ def test_every_file_is_counted(home: Home) -> None:
         ("notes.txt", SECRET.encode("utf-16")),
         ("notes.json", json.dumps({"a": f"\u201c{SECRET}"}).encode()),
         ("models/notes.txt", SECRET.encode()),
+        ("derived/notes.txt", SECRET.encode()),
+        ("derived/mine/notes.txt", SECRET.encode()),
+        ("states/notes.txt", SECRET.encode()),
+        ("cache/notes.txt", SECRET.encode()),
         ("uploads/notes.txt", b"x" * 9000 + SECRET.encode()[:60]),
         ("somewhere/deep/.hidden", SECRET.encode()),
         ("log/receipts.jsonl", SECRET.encode()),

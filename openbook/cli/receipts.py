@@ -16,6 +16,7 @@ import openbook
 from openbook.cli import context, display
 from openbook.cli.options import JSON, KB, PATH, PLACE
 from openbook.config import Place
+from openbook.derived import DOCS
 from openbook.errors import ConfigError, EngineError, KnowledgeBaseMissing, OpenBookError, ProofError, ReceiptError
 from openbook.files import storage_errors
 from openbook.records import Receipt
@@ -122,7 +123,7 @@ def candidates(settings: Settings, receipt: Receipt, kb: Place | None) -> list[K
         return []
     if kb is not None:
         return [openbook.KnowledgeBase.open(kb)]
-    of_docs = settings.derived_dir / "docs" / name if name.isalnum() else None
+    of_docs = settings.derived_dir / DOCS / name if name.isalnum() else None
     found = []
     for place in (settings.kb_place, of_docs, context.remembered_place(settings, name)):
         with suppress(KnowledgeBaseMissing):

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from openbook.derived import DerivedFolder
+from openbook.derived import STATES, DerivedFolder
 from openbook.files import make_folder
 from openbook.locks import atomic_file, delete_abandoned
 from openbook.records import canonical_json
@@ -69,7 +69,7 @@ class KVCache:
         self, derived: Path | None = None, *, memory_bytes: int = 256 << 20, disk_bytes: int = 1 << 30
     ) -> None:
         self.derived = None if derived is None else DerivedFolder(derived)
-        self.folder = None if derived is None or disk_bytes <= 0 else derived / "states"
+        self.folder = None if derived is None or disk_bytes <= 0 else derived / STATES
         self.problem = ""
         self._memory_bytes, self._disk_bytes = memory_bytes, disk_bytes
         self._lock = threading.Lock()
@@ -191,7 +191,7 @@ class KVCache:
 
     def _files(self) -> Iterator[Path]:
         """The files of states. Left-overs of processes that were killed are deleted on the way."""
-        for place, _, names in os.walk(self.derived.path / "states") if self.derived else ():
+        for place, _, names in os.walk(self.derived.path / STATES) if self.derived else ():
             for path in (Path(place, name) for name in names):
                 if path.suffix == ".state":
                     yield path

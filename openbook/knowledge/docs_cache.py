@@ -7,10 +7,10 @@ import os
 import shutil
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 
-from openbook.derived import DerivedFolder
+from openbook.derived import DOCS, DerivedFolder
 from openbook.errors import KnowledgeBaseBusy, KnowledgeError, OpenBookError
 from openbook.knowledge import schema, updates
 from openbook.knowledge.base import KnowledgeBase
@@ -41,12 +41,10 @@ def for_documents(
     """
     for _ in range(MAX_TRIES):
         key = _key(paths, embedder.identity, options, sizing)
-        folder = derived / "docs" / key
+        folder = derived / DOCS / key
         if (base := _open_whole(folder, embedder.identity)) is not None:
             return base, None
-        with ExitStack() as lock:
-            with schema.database_errors(derived):
-                may_write = lock.enter_context(DerivedFolder(derived).writing(options.lock_timeout_s))
+        with schema.database_errors(derived), DerivedFolder(derived).writing(options.lock_timeout_s) as may_write:
             if not may_write:
                 raise KnowledgeBaseBusy(f"A purge is under way in {derived}. Run this again when it is done.")
             base = KnowledgeBase.ensure(
@@ -58,8 +56,7 @@ def for_documents(
             with base.writing(options.lock_timeout_s) as connection:  # vectors of what is not in these files
                 connection.execute(f"DELETE FROM embeddings WHERE embedding_key IN {schema.UNUSED_VECTORS}")
             if key == _key(paths, embedder.identity, options, sizing):
-                with schema.database_errors(folder):
-                    (folder / _MARK).write_text(made_from, encoding="utf-8", errors="surrogateescape")
+                (folder / _MARK).write_text(made_from, encoding="utf-8", errors="surrogateescape")
                 _prune(folder.parent, keep=folder)
                 return base, report
         base.close()  # a file changed while it was read, so what was built does not fit the key
