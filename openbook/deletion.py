@@ -97,6 +97,7 @@ def purge_everywhere(
         counts.update(_delete_elsewhere(settings, needles))
 
     def afterwards(needles: Needles) -> None:
+        derived.change_mark()
         found, unreached = look_at_all(roots(settings), base.folder, needles)
         scanned.extend(found)
         out_of_reach.extend(unreached)
@@ -104,7 +105,7 @@ def purge_everywhere(
             pass  # its files were scanned, but no folder that a link in it leads to
 
     # Until all is looked at, no other process writes to the derived folder. What it computes meanwhile, it does not keep.
-    with _purging(settings, lock_timeout_s):
+    with _purging(settings, lock_timeout_s) as derived:
         purged = purge(
             base, documents, copies=copies, lock_timeout_s=lock_timeout_s, elsewhere=elsewhere, afterwards=afterwards
         )
@@ -143,10 +144,11 @@ def finish_purge_everywhere(base: KnowledgeBase, settings: Settings, *, lock_tim
     """
     if not purge_is_unfinished(base):
         return False
-    with _purging(settings, lock_timeout_s):
+    with _purging(settings, lock_timeout_s) as derived:
         for each in _derived(settings):
             delete(each)
         _clear_unfinished(settings)
+        derived.change_mark()
         finish_purge(base)
     return True
 
@@ -157,12 +159,10 @@ def clear_remnants(base: KnowledgeBase, settings: Settings, *, lock_timeout_s: f
 
 
 @contextmanager
-def _purging(settings: Settings, lock_timeout_s: float) -> Iterator[None]:
-    with (
-        storage_errors(f"purge {settings.derived_dir}"),
-        DerivedFolder(settings.derived_dir).purging(lock_timeout_s),
-    ):
-        yield
+def _purging(settings: Settings, lock_timeout_s: float) -> Iterator[DerivedFolder]:
+    derived = DerivedFolder(settings.derived_dir)
+    with storage_errors(f"purge {derived.path}"), derived.purging(lock_timeout_s):
+        yield derived
 
 
 def _derived(settings: Settings) -> list[Path]:

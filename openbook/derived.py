@@ -48,8 +48,8 @@ class DerivedFolder:
             yield held
 
     @contextmanager
-    def purging(self, timeout_s: float, mark: str = "") -> Iterator[None]:
-        """Nobody else writes here until the block ends; then there is another mark (default: a random one). Raises OSError."""
+    def purging(self, timeout_s: float) -> Iterator[None]:
+        """Nobody else writes here until the block ends. Then there is another mark, however it ends. Raises OSError."""
         make_folder(self.path)
         with exclusive_lock(self.path / LOCK, timeout_s) as held:
             if not held:
@@ -57,10 +57,17 @@ class DerivedFolder:
                     f"Another process has been writing to {self.path} for {timeout_s:g} s, such as a run with --docs. End it, or wait for "
                     "it, then run this again. Nothing is deleted yet."
                 )
+            before = self.purge_mark()
             try:
                 yield
             finally:
-                replace_file(self.path / MARK, (mark or secrets.token_hex(8)).encode(), mode=0o600)
+                if self.purge_mark() == before:
+                    self.change_mark()
+
+    def change_mark(self, follows: str | None = None) -> None:
+        """From here on nothing is kept of requests that have begun. A purge does this after the documents are gone. Raises OSError."""
+        prefix = "" if follows is None else f"{follows} "
+        replace_file(self.path / MARK, f"{prefix}{secrets.token_hex(8)}".encode(), mode=0o600)
 
     def contents(self) -> list[Path]:
         """What a purge deletes. A folder of another name is not OpenBook's."""
@@ -73,10 +80,11 @@ class DerivedFolder:
         """
         own = self.purge_mark()
         if own != mark and not own.startswith(f"{mark} "):
-            with self.purging(_FOLLOW_S, f"{mark} {secrets.token_hex(8)}"):
+            with self.purging(_FOLLOW_S):
                 delete_left_over(self.path)
                 for each in self.contents():
                     delete(each)
+                self.change_mark(follows=mark)
 
 
 def of_older_layout(home: Path) -> list[Path]:
