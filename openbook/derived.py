@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,25 +33,28 @@ class DerivedFolder:
     path: Path
 
     def purge_mark(self) -> str:
-        """Empty before the first purge."""
-        with suppress(OSError):
+        """Empty before the first purge. Another one each time while it cannot be read, so that nothing is kept."""
+        try:
             return (self.path / MARK).read_text(encoding="ascii")
-        return ""
+        except (FileNotFoundError, NotADirectoryError):
+            return ""
+        except (OSError, ValueError):
+            return secrets.token_hex(8)
 
     @contextmanager
     def writing(self, timeout_s: float = 0.0) -> Iterator[bool]:
         """Whether one may write here until the block ends: no purge is under way, or it ended within `timeout_s`. Raises OSError."""
         make_folder(self.path)
-        with shared_lock(self.path / LOCK, timeout_s) as held:
+        with shared_lock(self.path / LOCK, timeout_s, 0o666) as held:
             if held:
                 delete_left_over(self.path)  # of a purge that was killed
             yield held
 
     @contextmanager
     def purging(self, timeout_s: float) -> Iterator[None]:
-        """Nobody else writes here until the block ends. Then there is another mark, however it ends. Raises OSError."""
+        """No other process writes here until the block ends. Then there is another mark, however it ends. Raises OSError."""
         make_folder(self.path)
-        with exclusive_lock(self.path / LOCK, timeout_s) as held:
+        with exclusive_lock(self.path / LOCK, timeout_s, 0o666) as held:
             if not held:
                 raise KnowledgeBaseBusy(
                     f"Another process has been writing to {self.path} for {timeout_s:g} s, such as a run with --docs. End it, or wait for "
@@ -67,7 +70,7 @@ class DerivedFolder:
     def change_mark(self, follows: str | None = None) -> None:
         """From here on nothing is kept of requests that have begun. A purge does this after the documents are gone. Raises OSError."""
         prefix = "" if follows is None else f"{follows} "
-        replace_file(self.path / MARK, f"{prefix}{secrets.token_hex(8)}".encode(), mode=0o600)
+        replace_file(self.path / MARK, f"{prefix}{secrets.token_hex(8)}".encode())
 
     def contents(self) -> list[Path]:
         """What a purge deletes. A folder of another name is not OpenBook's."""

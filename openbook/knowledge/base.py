@@ -413,7 +413,7 @@ class KnowledgeBase:
             schema.remember(connection, purging=None)
 
     def forget(self, connection: Writer, timeout_s: float = LOCK_TIMEOUT_S) -> Sequence[BeyondReach]:
-        """Make the indexes anew, leave no byte of deleted rows in free pages and logs, and say what is known of where they may stay nevertheless.
+        """Rebuild the indexes, leave no byte of deleted rows in free pages and logs, and say what is known of where they may stay nevertheless.
 
         The caller holds the write lock. Raises KnowledgeBaseBusy when a reader holds on to older pages for longer than `timeout_s`.
         """

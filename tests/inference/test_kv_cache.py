@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from openbook.derived import DerivedFolder
+from openbook.derived import MARK, DerivedFolder
 from openbook.errors import KnowledgeBaseBusy
 from openbook.files import delete
 from openbook.inference import kv_cache
@@ -158,6 +159,15 @@ def test_a_request_that_began_before_a_purge_keeps_nothing(tmp_path: Path) -> No
     states.put(KEYS[0], state_of(0), states.purge_mark())  # added again since
     for each in (states, KVCache(tmp_path / "s")):
         assert each.get(KEYS[0]) == state_of(0)
+
+
+@pytest.mark.parametrize("damage", [lambda mark: mark.mkdir(), lambda mark: mark.write_bytes(b"\xff")])
+def test_nothing_is_kept_while_the_mark_cannot_be_read(tmp_path: Path, damage: Callable[[Path], object]) -> None:
+    states = KVCache(tmp_path)
+    damage(tmp_path / MARK)
+    states.put(KEYS[0], state_of(0), states.purge_mark())
+    assert states.get(KEYS[0]) is None
+    assert not states.problem
 
 
 def test_nothing_is_written_while_a_purge_is_under_way(tmp_path: Path) -> None:
