@@ -34,7 +34,7 @@ from benchmarks.contender_openbook import counted_embedder
 from benchmarks.examples_accuracy import holds, share
 from benchmarks.processes import result_of
 from benchmarks.stored import EXAMPLES, HANDBOOK, base_of, llamacpp_server, merged_reader, opened, stored
-from openbook.answer import Options, ask
+from openbook.answer import ask
 from openbook.answer_text import says_nothing_found, tidy
 from openbook.config import available_cores
 from openbook.inference.kv_cache import KVCache
@@ -42,6 +42,7 @@ from openbook.knowledge import KnowledgeBase
 from openbook.models.reader_metadata import reader_of
 from openbook.prompts import reading_prompt
 from openbook.records import Decoding
+from openbook.retrieval import Corpus, Options
 
 MAX_TOKENS = 48
 NAMES = ("openbook", "llamaindex", "llamaindex+")
@@ -106,7 +107,7 @@ def openbook() -> Iterator[Answerer]:
     with documents() as (base, embedder):
 
         def answer(question: str) -> str:
-            found = ask(question, model, base, embedder, options)
+            found = ask(question, model, Corpus(base, embedder), options)
             return "" if found.abstained else found.answer
 
         yield answer

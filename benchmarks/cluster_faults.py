@@ -42,8 +42,7 @@ import psycopg
 
 from openbook.cluster import object_store, postgres_connection, workers
 from openbook.cluster.connection import ray_module
-from openbook.cluster.local_object_store import start_object_store, stop_object_store
-from openbook.cluster.local_postgres import restart_postgres, start_postgres, stop_postgres
+from openbook.cluster.local import start_object_store, start_postgres, stop_server
 from openbook.cluster.shards import RayShards, ShardedSearch
 from openbook.cluster.workers import Workers
 from openbook.config import DatabaseUrl
@@ -144,12 +143,12 @@ class Bench:
             shell(f"mount -t tmpfs -o size={DISK_MB}m tmpfs {self.postgres}")
             stack.callback(shell, f"umount --lazy {self.postgres}")
         self.database = start_postgres(self.postgres)
-        stack.callback(stop_postgres, self.postgres)
+        stack.callback(stop_server, self.postgres, signal.SIGINT)
         with psycopg.connect(self.database, autocommit=True) as connection:
             connection.execute("ALTER SYSTEM SET max_wal_size = '64MB'")
             connection.execute("SELECT pg_reload_conf()")
         self.proxy = stack.enter_context(Proxy(start_object_store(work / "objects")))
-        stack.callback(stop_object_store, work / "objects")
+        stack.callback(stop_server, work / "objects", signal.SIGKILL)
         self.parsers = stack.enter_context(ParserPool(Limits()))
 
     @cached_property
@@ -329,7 +328,8 @@ def end_workers(bench: Bench) -> None:
 
 
 def restart_database(bench: Bench) -> bool:
-    restart_postgres(bench.postgres)
+    stop_server(bench.postgres, signal.SIGQUIT)  # as if it had crashed
+    start_postgres(bench.postgres)
     return True
 
 

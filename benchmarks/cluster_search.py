@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import signal
 import statistics
 import tempfile
 import threading
@@ -36,8 +37,7 @@ from numpy.typing import NDArray
 
 from benchmarks.search_latency import add_content
 from openbook.cluster.connection import connect, disconnect, ray_module
-from openbook.cluster.local_object_store import start_object_store, stop_object_store
-from openbook.cluster.local_postgres import start_postgres, stop_postgres
+from openbook.cluster.local import start_object_store, start_postgres, stop_server
 from openbook.cluster.move import move
 from openbook.cluster.shards import RayShards, ShardedSearch
 from openbook.config import DatabaseUrl
@@ -207,8 +207,8 @@ def in_postgresql(folder: Path, asked: list[Query]) -> dict[str, Any]:
                     )
                     print(f"as of {scope.as_of or 2}: p50 and p95, ms: {times}", flush=True)
         finally:
-            stop_object_store(Path(objects))
-            stop_postgres(Path(database))
+            stop_server(objects, signal.SIGKILL)
+            stop_server(database, signal.SIGINT)
     return result
 
 

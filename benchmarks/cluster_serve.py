@@ -49,6 +49,7 @@ from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase
 from openbook.parallel import Cancelled, never
 from openbook.records import Completion, Decoding, Prompt, ReaderFormat, sha256_hex
+from openbook.retrieval import Corpus
 from openbook.testing import EchoEngine
 
 MAX_TOKENS = 16
@@ -147,7 +148,7 @@ def answer_all(cluster: replicas.Replicas, open_model: replicas.OpenModel, kb: P
         closing(KnowledgeBase.open(kb)) as base,
         ThreadPoolExecutor(SIDE_BY_SIDE) as pool,
     ):
-        list(pool.map(lambda each: ask(each, model, base, embedder), asked))
+        list(pool.map(lambda each: ask(each, model, Corpus(base, embedder)), asked))
 
 
 # --- load -------------------------------------------------------------------------------------------------------------

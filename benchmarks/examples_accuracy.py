@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.stored import EXAMPLES, HANDBOOK, base_of, default_embedder, opened
-from openbook.answer import PASSAGES, Options, ask
+from openbook.answer import ask
 from openbook.answer_text import says_nothing_found, tidy
 from openbook.config import load_settings
 from openbook.diagnosis.summary import Share, share_of
@@ -28,6 +28,7 @@ from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
 from openbook.prompts import open_book_prompt
 from openbook.records import Answer, Embedder, Passage
+from openbook.retrieval import PASSAGES, Corpus, Options
 
 _WORD = re.compile(r"[0-9]+(?:[.:][0-9]+)*|[^\W_]+")
 
@@ -72,7 +73,7 @@ def run(model: FrozenModel, base: KnowledgeBase, embedder: Embedder, limit: int 
     for q in questions:
         gold = gold_passages(base, q["gold"]) if q["gold"] else []
         closed = ask(q["question"], model, options=options)
-        opened = ask(q["question"], model, base, embedder, options)
+        opened = ask(q["question"], model, Corpus(base, embedder), options)
         row = {"kind": q["kind"], "closed": holds(closed.answer, q["answers"])}
         row |= {
             "open": holds(opened.answer, q["answers"]),

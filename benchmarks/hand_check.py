@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from openbook.diagnosis.summary import share_of
 from openbook.diagnosis.verdicts import VERDICTS
 from openbook.errors import ConfigError, did_you_mean
 
@@ -46,6 +48,16 @@ def read(text: str) -> dict[str, str]:
         if word:
             found[name] = word
     return found
+
+
+def agreement(pairs: Sequence[tuple[str, str]]) -> str:
+    """How far the two words of each pair agree, with Cohen's kappa (1960): 1 for full agreement, 0 for that of chance."""
+    same = share_of([a == b for a, b in pairs])
+    one, other = Counter(a for a, _ in pairs), Counter(b for _, b in pairs)
+    by_chance = sum(one[word] * other[word] for word in one) / (len(pairs) ** 2 or 1)
+    if same.share is None or by_chance == 1.0:  # no data, or both always said the same word
+        return f"{same}, no kappa"
+    return f"{same}, kappa {(same.share - by_chance) / (1.0 - by_chance):.2f}"
 
 
 def _lines(record: Mapping[str, Any]) -> Iterator[str]:

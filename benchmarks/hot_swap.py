@@ -28,6 +28,7 @@ from openbook.inference import FrozenModel
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase
 from openbook.records import Embedder
+from openbook.retrieval import Corpus
 
 SEED = 5
 SIDES = ("the facts", "the other values")
@@ -101,7 +102,7 @@ def knowledge_base(folder: Path, told: list[Fact], side: int, embedder: Embedder
 def measure(name: str, model: FrozenModel, asked: list[Fact], bases: list[KnowledgeBase], embedder: Embedder) -> None:
     sides: dict[str, list[int | None]] = {"alone": [f.says(ask(f.question, model).answer) for f in asked]}
     for said, base in zip(SIDES, bases, strict=True):
-        sides[f"over {said}"] = [f.says(ask(f.question, model, base, embedder).answer) for f in asked]
+        sides[f"over {said}"] = [f.says(ask(f.question, model, Corpus(base, embedder)).answer) for f in asked]
     print(f"\n{name}, {len(asked)} questions")
     for way, found in sides.items():
         shares = ", ".join(f"{said} {share([f == side for f in found])}" for side, said in enumerate(SIDES))

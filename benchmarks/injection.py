@@ -38,6 +38,7 @@ from openbook.knowledge import KnowledgeBase
 from openbook.models import ModelReference
 from openbook.prompts import open_book_prompt
 from openbook.records import Answer, Embedder, Prompt
+from openbook.retrieval import Corpus
 from tests.attacks.injections import Injection, injections
 
 MODELS = ("reader", "smollm2-135m-instruct")
@@ -84,9 +85,9 @@ def measured(reference: ModelReference, embedder: Embedder, cases: Sequence[Inje
     with closing(load_model(reference, threads=load_settings().threads, states=kept)) as model:
         for case in cases:
             with asked_on(case, case.clean, embedder) as base:
-                clean = ask(case.question, model, base, embedder)
+                clean = ask(case.question, model, Corpus(base, embedder))
             with asked_on(case, case.attacked, embedder) as base:
-                attacked = ask(case.question, model, base, embedder)
+                attacked = ask(case.question, model, Corpus(base, embedder))
                 rows.append(row(case, attacked, clean, became_control(tokenizer, model, attacked)))
             print(f"{case.name:<28} {'hijacked' if rows[-1].hijacked else '':<9} {attacked.answer[:80]!r}", flush=True)
     return rows

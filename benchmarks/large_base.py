@@ -20,9 +20,10 @@ from contextlib import closing
 from pathlib import Path
 
 from benchmarks.stored import opened
-from openbook.answer import Options, ask
+from openbook.answer import ask
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase, add
+from openbook.retrieval import Corpus, Options
 from openbook.testing import HashEmbedder
 
 
@@ -41,7 +42,7 @@ def main() -> None:
         largest, times = 0, []
         with closing(opened("reader", states)) as model:
             for question in asked:
-                answer = ask(question, model, base, embedder, Options(min_similarity=-1.0))
+                answer = ask(question, model, Corpus(base, embedder), Options(min_similarity=-1.0))
                 assert answer.timings is not None
                 times.append(answer.timings.total_s)
                 largest = max(largest, states.kept().bytes)

@@ -32,13 +32,13 @@ import tarfile
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.stored import default_embedder, opened
-from openbook.answer import MIN_HITS, Options, ask, nearness
+from openbook.answer import ask
 from openbook.certainty import MEANING
 from openbook.config import load_settings
 from openbook.conversation import search_query
@@ -47,6 +47,7 @@ from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.docs_cache import for_documents
 from openbook.records import Answer, Digest, Embedder, Hit
+from openbook.retrieval import MIN_HITS, Corpus, Options, nearness
 
 OTHERS = Path(__file__).parent / "data" / "questions.jsonl"
 NATURAL = Path(__file__).parent.parent / "examples" / "natural"
@@ -203,7 +204,12 @@ def main() -> None:
             return
         name = options.model or settings.model
         model = stack.enter_context(closing(opened(name, KVCache.of(settings))))
-        answer = partial(ask, model=model, embedder=embedder, options=Options.of(settings))
+        options_of = Options.of(settings)
+
+        def answer(question: Question) -> Answer:
+            corpus = Corpus(bases[question.corpus], embedder)
+            return ask(question.question, model, corpus, replace(options_of, earlier=tuple(question.earlier)))
+
         rows = measure_answers(asked, bases, answer, model.identity.digest, settings.strategy, folders, options.out)
         summarise(rows, options.half, name)
 
@@ -251,7 +257,7 @@ def measure_answers(
     rows = {row["id"]: row for row in rows_in(out, f"{model} {strategy}")}
     for question in asked:
         if question.id not in rows:
-            given = answer(question.question, earlier=question.earlier, base=bases[question.corpus])
+            given = answer(question)
             row = rows[question.id] = row_of(question, given, folders[question.corpus], strategy)
             if out:
                 with out.open("a", encoding="utf-8") as file:

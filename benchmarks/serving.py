@@ -51,6 +51,7 @@ from benchmarks.stored import EXAMPLES, HANDBOOK, base_of
 from openbook.answer import ask
 from openbook.config import Settings, available_cores
 from openbook.knowledge import KnowledgeBase
+from openbook.retrieval import Corpus
 from openbook.testing import HashEmbedder, echo_model
 
 SLOTS = 4  # of llama.cpp's server; OpenBook's server computes as many requests at a time
@@ -249,7 +250,7 @@ def fake_overhead(options: argparse.Namespace, kb: Path, asked: Sequence[str]) -
         client = client_of(server)
 
         def library(question: str) -> None:
-            ask(question, model, base, embedder)
+            ask(question, model, Corpus(base, embedder))
 
         timed(library, asked)
         timed(client, asked)

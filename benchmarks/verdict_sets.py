@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.stored import EXAMPLES, HANDBOOK
-from openbook.diagnosis.gold_passages import sentence_at
-from openbook.diagnosis.importers import load_questions
-from openbook.diagnosis.questions import Gold, Question
+from openbook.diagnosis.questions import Gold, Question, load_questions
+from openbook.knowledge.sentences import sentence_spans
 
 SEED = 11  # of the order in which the questions of a set are asked
 SPLIT = "test"  # of SQuAD's articles
+SHORTEST_QUOTE_CHARS = 20  # of a quote that is looked for in all documents
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,23 @@ def _squad_question(value: Mapping[str, Any], context: str, document: str) -> Qu
     first = value["answers"][0]
     quote = sentence_at(context, first["answer_start"], len(first["text"]))
     return Question(value["id"], value["question"].strip(), answers, gold=Gold(document, quote=quote))
+
+
+def sentence_at(text: str, start: int, length: int) -> str:
+    """The sentence of the text that `[start, start + length)` stands in, or the sentences if it reaches into several.
+
+    A sentence of fewer than `SHORTEST_QUOTE_CHARS` comes with the nearest ones beside it. Empty if there is no sentence.
+    """
+    spans = sentence_spans(text, 0, len(text))
+    around = [i for i, (begin, end) in enumerate(spans) if begin < start + length and end > start]
+    if not around:
+        return ""
+    first, last = around[0], around[-1]
+    while spans[last][1] - spans[first][0] < SHORTEST_QUOTE_CHARS and last - first + 1 < len(spans):
+        before = spans[first][0] - spans[first - 1][1] if first else len(text)
+        after = spans[last + 1][0] - spans[last][1] if last + 1 < len(spans) else len(text)
+        first, last = (first - 1, last) if before < after else (first, last + 1)
+    return text[spans[first][0] : spans[last][1]]
 
 
 def _multihop(data: Path, written: Path) -> Set:

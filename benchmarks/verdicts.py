@@ -28,13 +28,10 @@ from typing import Any
 from benchmarks import hand_check
 from benchmarks.stored import base_of, default_embedder, opened
 from benchmarks.verdict_sets import SETS, Set, sets
-from openbook.answer import Options
-from openbook.diagnosis.bench import Bench
-from openbook.diagnosis.llm_judge import agreement
 from openbook.diagnosis.questions import questions_digest
-from openbook.diagnosis.results import observation_files, observations_path
+from openbook.diagnosis.report import OBSERVATIONS, observations_path
 from openbook.diagnosis.run_log import read_observations
-from openbook.diagnosis.runner import run_questions
+from openbook.diagnosis.runner import Bench, run_questions
 from openbook.diagnosis.scoring import Interval, interval
 from openbook.diagnosis.verdicts import (
     CONTROLS,
@@ -49,6 +46,7 @@ from openbook.diagnosis.verdicts import (
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase
 from openbook.records import Embedder
+from openbook.retrieval import Options
 
 RECORDS, HAND_CHECK = "records.jsonl", "hand-check.md"
 STATES_BYTES = 256 << 20
@@ -103,7 +101,7 @@ def ask_set(each: Set, name: str, base: KnowledgeBase, embedder: Embedder, optio
 def all_records(out: Path) -> Iterator[dict[str, Any]]:
     """Each question of each set and model in OUT, with its verdict."""
     for name in SETS:
-        for path in observation_files(out / name):
+        for path in sorted((out / name).glob(f"{OBSERVATIONS}*.jsonl")):
             header, observations = read_observations(path)
             for observation, others in with_neighbours(observations, CONTROLS):
                 question, found = observation.question, verdict_of(observation, others)
@@ -192,7 +190,7 @@ def print_agreement(options: argparse.Namespace) -> None:
     records = _named(options.out)
     judged = hand_check.read((options.out / HAND_CHECK).read_text(encoding="utf-8"))
     pairs = [(records[name]["verdict"], verdict) for name, verdict in judged.items()]
-    print(f"The program and the person agree on {agreement(pairs)}.")
+    print(f"The program and the person agree on {hand_check.agreement(pairs)}.")
     for (program, person), name in zip(pairs, judged, strict=True):
         if program != person:
             print(f"- {name}: program {program}, person {person}. {records[name]['reason']}")

@@ -1,32 +1,28 @@
 """The core flow: retrieve, rank, read, cite. Plain functions, read from top to bottom.
 
-`ask` is the whole of it. Nothing that is kept between two calls changes an answer: it is a function of the question, the earlier ones,
-what the scope sees of that version, the embedder, reranker, model and options. The receipt names what is needed to read the
-same passages again; the search is not repeated.
+`ask` is the whole of it. Nothing that is kept between two calls changes an answer: it is a function of the question, the model,
+what the corpus holds of that version, and the options. The receipt names what is needed to read the same passages again; the
+search is not repeated.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from openbook import __version__
 from openbook.answer_text import TextPreview, says_nothing_found, tidied, tidy
 from openbook.certainty import Signals, certainty
-from openbook.config import STRATEGIES, Settings, Strategy
-from openbook.conversation import search_query
+from openbook.config import STRATEGIES
 from openbook.errors import ContextOverflow, QuestionError
 from openbook.inference import FrozenModel
-from openbook.knowledge import KnowledgeBase
-from openbook.knowledge.editions import Editions, editions
 from openbook.knowledge.quotes import AnswerSupport, closest, quote
-from openbook.knowledge.scope import UNLABELLED, Scope
-from openbook.overview import KINDS, comparison, overview_of, summary, windows_of
-from openbook.parallel import Cancelled, Progress, never
+from openbook.overview import KINDS, comparison, summary
+from openbook.parallel import Cancelled, Listener, never
 from openbook.prompts import (
     ABSTENTION,
     FRAMING,
@@ -34,7 +30,6 @@ from openbook.prompts import (
     closed_book_prompt,
     open_book_prompt,
     with_instruction,
-    without_noise,
 )
 from openbook.receipts import FORMATS
 from openbook.records import (
@@ -49,53 +44,15 @@ from openbook.records import (
     PassageReference,
     Prompt,
     Receipt,
-    Reranker,
     Timings,
     sha256_hex,
 )
+from openbook.retrieval import Corpus, Options, Retrieval, retrieve, strategy_of
 
 _Result = TypeVar("_Result")
 
 CLOSED_BOOK = "closed-book"  # the strategy without passages
-PASSAGES = 4  # that are read; for all strategies but "each" they are windows
-MIN_HITS = 12  # that are searched for, so that an older document is seen beside the one that replaced it
-MAX_SHOWN_CHARS = 200  # of each line that was searched for
 READER_TOKENS = 160  # a trained reader answers in one line
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How a question is answered.
-
-    `passages`: the most that the model reads; 0 means `PASSAGES`. `min_similarity`: passages below it do not count as found.
-    `strategy`: "each" reads passages one by one until one surely holds the answer, and answers from the surest;
-    "parallel" reads windows side by side and answers from all of them; "together" reads windows in one prompt; "checked"
-    does so too, and declines by the model's probe, as "parallel" does for a model that is not a trained reader.
-    "auto" is the way in which a trained reader learned to read, "together" for a server, and "checked" for any other model.
-    `instruction`: how the user wants the answer, for models that are not trained readers.
-    """
-
-    passages: int = 0
-    strategy: Strategy = "auto"
-    decoding: Decoding = field(default_factory=Decoding)
-    min_similarity: float = 0.2
-    instruction: str = ""
-
-    @classmethod
-    def of(cls, settings: Settings) -> Options:
-        """By the settings; equal questions get equal answers."""
-        return cls(settings.passages, settings.strategy, Decoding(max_tokens=settings.max_tokens))
-
-
-@dataclass(frozen=True, slots=True)
-class Retrieval:
-    """What to read, best first. `editions`: which documents were replaced by others, where passages were searched for."""
-
-    strategy: str
-    version: int | None = None
-    hits: Sequence[Hit] = ()
-    editions: Editions | None = None
-    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,37 +76,26 @@ class Reading:
 def ask(
     question: str,
     model: FrozenModel,
-    base: KnowledgeBase | None = None,
-    embedder: Embedder | None = None,
+    corpus: Corpus | None = None,
     options: Options = Options(),
-    *,
-    earlier: Sequence[str] = (),
-    scope: Scope = UNLABELLED,
-    reranker: Reranker | None = None,
-    on_text: Callable[[str], None] | None = None,
-    progress: Progress = lambda done, total: None,
-    cancelled: Cancelled = never,
+    listener: Listener = Listener(),
 ) -> Answer:
-    """Answer `question` from what `scope` sees of `base`, or from the model alone without `base`.
+    """Answer `question` from a corpus, or from the model alone without one.
 
-    A `base` needs its `embedder`. `earlier`: the user's questions before this one, to which it may refer back.
-    "Summarise FILE" (or a topic) and "compare FILE with FILE" are answered from whole documents, with `progress` for the parts read.
+    "Summarise FILE" (or a topic) and "compare FILE with FILE" are answered from whole documents.
 
     Raises QuestionError, ContextOverflow, EngineError, KnowledgeError.
     """
     question = checked_question(question)
-    earlier = [cleaned for turn in earlier if (cleaned := without_noise(turn))]
     started = time.perf_counter()
-    if base is not None and embedder is None:
-        raise TypeError("A knowledge base is searched with its embedder: ask(question, model, base, embedder).")
 
     model = model.for_request()
 
     # 1) Retrieve and rank: the best passages by meaning and by words, if anything is near the question.
     decoding = decoding_for(model, options.decoding)
     found = Retrieval(CLOSED_BOOK)
-    if base is not None and embedder is not None:
-        found = retrieve(question, model, base, embedder, options, earlier=earlier, scope=scope, reranker=reranker)
+    if corpus is not None:
+        found = retrieve(question, model, corpus, options)
     elif decoding.quote:
         raise QuestionError(
             "Without documents there is nothing to quote. Ask from documents, or without a verbatim quote."
@@ -158,9 +104,9 @@ def ask(
 
     # 2) Read: as many of the best as fit into the model's context, and say so when some do not.
     abstentions = [ABSTENTION, *([model.reader.abstention] if model.reader else [])]
-    show = TextPreview(on_text, abstentions if base is not None else []).feed if on_text else None
+    show = TextPreview(listener.on_text, abstentions if corpus else []).feed if listener.on_text else None
     asked = with_instruction(question, options.instruction)
-    reading = read_hits(asked, found.hits, found.strategy, model, decoding, show, cancelled, progress)
+    reading = read_hits(asked, found.hits, found.strategy, model, decoding, replace(listener, on_text=show))
     text, abstained = final_answer(reading, model)
     completion = reading.completion
 
@@ -168,17 +114,16 @@ def ask(
     quoted, nearest = AnswerSupport(), tuple[Citation, ...]()
     sure: float | None = None
     word: Confidence = "check it"
-    if base is not None and embedder is not None and abstained:
-        nearest, word = closest(question, [hit.passage for hit in reading.hits], embedder.embed_passages), "not found"
-    elif base is not None and embedder is not None:
-        quoted = cite(text, question, reading, embedder)
+    if corpus is not None and abstained:
+        nearest = closest(question, [hit.passage for hit in reading.hits], corpus.embedder.embed_passages)
+        word = "not found"
+    elif corpus is not None:
+        quoted = cite(text, question, reading, corpus.embedder)
         sure, word = how_certain(text, quoted, reading)
     declared = found.editions.notes(quoted.citations) if found.editions is not None else []
 
-    receipt = _receipt(
-        question, text, reading, model, decoding, options.instruction, base, found.version, scope, reranker
-    )
-    receipt = replace(receipt, certainty=sure, confidence=word if base else "").sealed()
+    receipt = _receipt(question, text, reading, model, decoding, options, corpus, found.version)
+    receipt = replace(receipt, certainty=sure, confidence=word if corpus else "").sealed()
     return Answer(
         question=question,
         answer=text,
@@ -198,101 +143,33 @@ def ask(
     )
 
 
-def retrieve(
-    question: str,
-    model: FrozenModel,
-    base: KnowledgeBase,
-    embedder: Embedder,
-    options: Options,
-    *,
-    earlier: Sequence[str],
-    scope: Scope,
-    reranker: Reranker | None,
-) -> Retrieval:
-    """The windows of whole documents that the question names, or what is found for it."""
-    strategy = strategy_of(options.strategy, model, options.decoding)
-
-    def query_of(text: str) -> str:
-        return search_query(earlier, text, lambda query: nearness(base.search(query, embedder, MIN_HITS, scope)[1]))
-
-    def best_document(topic: str) -> str | None:
-        hits = ranked_hits(query_of(topic), base, embedder, options, strategy, scope, reranker)[1].current
-        return hits[0].passage.document if near_enough(hits[:1], options) else None
-
-    overview = None if model.reader else overview_of(question, lambda: base.documents(scope), best_document)
-    if overview is not None:
-        kind, documents = overview
-        version = base.kept_version(scope.as_of)
-        hits, notes = windows_of([base.passages(document, version) for document in documents])
-        of = f"Summary of {documents[0]}." if kind == "summary" else f"Comparison of {' and '.join(documents)}."
-        return Retrieval(kind, version, hits, notes=[of, *notes])
-    query = query_of(question)
-    version, found = ranked_hits(query, base, embedder, options, strategy, scope, reranker)
-    hits = near_enough(found.current[: options.passages or PASSAGES], options)
-    turns = [line[:MAX_SHOWN_CHARS] for line in query.splitlines() if line.strip()]
-    notes = [] if query == question else [f"Searched for together: {' / '.join(turns)}"]
-    return Retrieval(strategy, version, hits, found, notes)
-
-
-def ranked_hits(
-    query: str,
-    base: KnowledgeBase,
-    embedder: Embedder,
-    options: Options,
-    strategy: str,
-    scope: Scope = UNLABELLED,
-    reranker: Reranker | None = None,
-    at_least: int = MIN_HITS,
-) -> tuple[int, Editions]:
-    """(version, best first): passages for a model that reads each alone, the windows around them for one that reads all.
-
-    Hits of documents that a newer one replaced are kept apart (`Editions`). `at_least`: how many hits to search for.
-    A document of which nothing near enough was found replaces none.
-    """
-    limit = max(options.passages or PASSAGES, at_least)
-    version, hits = base.search(query, embedder, limit, scope, reranker, windows=strategy != "each")
-    documents = {path for hit in near_enough(hits, options) for path in (hit.passage.document, *hit.passage.also_in)}
-    return version, editions(query, hits, base.heads(documents, replace(scope, as_of=version)))
-
-
-def nearness(hits: Sequence[Hit]) -> float:
-    """The cosine of the nearest."""
-    return max((hit.similarity or 0.0 for hit in hits), default=0.0)
-
-
-def near_enough(hits: Sequence[Hit], options: Options) -> list[Hit]:
-    return [h for h in hits if h.similarity is None or h.similarity >= options.min_similarity]
-
-
 def read_hits(
     question: str,
     hits: Sequence[Hit],
     strategy: str,
     model: FrozenModel,
     decoding: Decoding,
-    on_text: Callable[[str], None] | None = None,
-    cancelled: Cancelled = never,
-    progress: Progress = lambda done, total: None,
+    listener: Listener = Listener(),
 ) -> Reading:
     """Raises ContextOverflow when not even one passage fits, EngineError."""
     if strategy == CLOSED_BOOK:
-        completion, timings = _streamed(model.stream(closed_book_prompt(question), decoding, cancelled), on_text)
+        completion, timings = _streamed(
+            model.stream(closed_book_prompt(question), decoding, listener.cancelled), listener
+        )
         notes = ["From the model's memory alone; no document was read."]
         return Reading(strategy, (), completion, (), notes, timings)
     if not hits:
         return Reading(strategy)
     if strategy in KINDS:
-        if strategy == "summary":
-            stream = summary(question, hits, model, decoding, progress, cancelled)
-        else:
-            stream = comparison(question, hits, model, decoding, progress, cancelled)
-        completion, timings = _streamed(stream, on_text)
+        write = summary if strategy == "summary" else comparison
+        stream = write(question, hits, model, decoding, listener.progress, listener.cancelled)
+        completion, timings = _streamed(stream, listener)
         return Reading(strategy, hits, completion, hits, (), timings)
     if strategy == "each":
-        return _read_each(question, hits, model, decoding, on_text, cancelled)
+        return _read_each(question, hits, model, decoding, listener)
     kept, prompt, notes = pack(question, hits, model, decoding, parallel=strategy == "parallel")
     prompt = replace(prompt, declines=_may_decline(strategy, model))
-    completion, timings = _streamed(model.stream(prompt, decoding, cancelled), on_text)
+    completion, timings = _streamed(model.stream(prompt, decoding, listener.cancelled), listener)
     return Reading(strategy, kept, completion, kept, notes, timings, prompt)
 
 
@@ -301,8 +178,7 @@ def _read_each(
     hits: Sequence[Hit],
     model: FrozenModel,
     decoding: Decoding,
-    on_text: Callable[[str], None] | None,
-    cancelled: Cancelled,
+    listener: Listener,
 ) -> Reading:
     """Passages one by one until one surely holds the answer. Raises ContextOverflow when none of them fits, EngineError."""
     prompts = [open_book_prompt(question, [hit.passage], model.reader) for hit in hits]
@@ -311,7 +187,7 @@ def _read_each(
     if not fits:
         raise _too_long(sizes[0], model, decoding)
     kept = [hits[i] for i in fits]
-    read, timings = _streamed(model.stream_each([prompts[i] for i in fits], decoding, cancelled), on_text)
+    read, timings = _streamed(model.stream_each([prompts[i] for i in fits], decoding, listener.cancelled), listener)
     sources = [] if read.chosen is None else [kept[read.chosen]]
     notes = _left_out(hits, kept, model)
     return Reading("each", kept[: read.read], read.completion, sources, notes, timings, unread=kept[read.read :])
@@ -392,7 +268,7 @@ def answer_again(
     if receipt.strategy in STRATEGIES:
         strategy_of(receipt.strategy, model, receipt.decoding)
     question = with_instruction(checked_question(receipt.question), receipt.instruction)
-    reading = read_hits(question, hits, receipt.strategy, model, receipt.decoding, cancelled=cancelled)
+    reading = read_hits(question, hits, receipt.strategy, model, receipt.decoding, Listener(cancelled=cancelled))
     return final_answer(reading, model)[0], reading.completion
 
 
@@ -402,32 +278,6 @@ def decoding_for(model: FrozenModel, decoding: Decoding) -> Decoding:
         return decoding
     stops = tuple(dict.fromkeys(("\n", *decoding.stop)))
     return replace(decoding, stop=stops, max_tokens=min(decoding.max_tokens, READER_TOKENS))
-
-
-def strategy_of(
-    wanted: Strategy, model: FrozenModel, decoding: Decoding
-) -> Literal["each", "parallel", "checked", "together"]:
-    """Raises QuestionError when the model cannot read that way."""
-    if decoding.quote and (wanted in ("checked", "together") or not model.reads_each):
-        raise QuestionError(
-            "Only a trained reader that reads each passage on its own can quote: for instance the model 'reader', with the "
-            "strategy 'each'."
-        )
-    if wanted == "auto":
-        if model.reader is None:
-            return "checked" if model.identity.evidence == "verified" else "together"
-        return "parallel" if model.parallel_passages else "each" if model.reads_each else "together"
-    if wanted == "each" and not model.reads_each:
-        raise QuestionError(
-            f"The strategy 'each' needs a trained reader in the local engine, and {model.identity.name} is not one. "
-            "Use the strategy 'together', or the model 'reader'."
-        )
-    if wanted == "parallel" and not model.parallel_passages:
-        raise QuestionError(
-            f"{model.identity.name} cannot read passages side by side. That needs the local engine, and a model that is not a "
-            "reader of single passages. Use the strategy 'together'."
-        )
-    return wanted
 
 
 def _too_long(tokens: int, model: FrozenModel, decoding: Decoding) -> ContextOverflow:
@@ -452,11 +302,11 @@ def _cut_short(completion: Completion | None) -> tuple[str, ...]:
     return ("The answer was cut off at the longest length allowed (max_tokens).",)
 
 
-def _streamed(stream: Generator[str, None, _Result], on_text: Callable[[str], None] | None) -> tuple[_Result, Timings]:
+def _streamed(stream: Generator[str, None, _Result], listener: Listener) -> tuple[_Result, Timings]:
     """What the stream returns, after every piece of it was shown."""
     started = time.perf_counter()
     first_token_s: float | None = None
-    with closing(stream):  # also when on_text raises
+    with closing(stream):  # also when the listener raises
         while True:
             try:
                 piece = next(stream)
@@ -465,8 +315,8 @@ def _streamed(stream: Generator[str, None, _Result], on_text: Callable[[str], No
                 return result, Timings(first_token_s=first_token_s, read_s=time.perf_counter() - started)
             if first_token_s is None:
                 first_token_s = time.perf_counter() - started
-            if on_text is not None:
-                on_text(piece)
+            if listener.on_text is not None:
+                listener.on_text(piece)
 
 
 def _receipt(
@@ -475,11 +325,9 @@ def _receipt(
     reading: Reading,
     model: FrozenModel,
     decoding: Decoding,
-    instruction: str,
-    base: KnowledgeBase | None,
+    options: Options,
+    corpus: Corpus | None,
     version: int | None,
-    scope: Scope,
-    reranker: Reranker | None,
 ) -> Receipt:
     completion = reading.completion
     return Receipt(
@@ -487,8 +335,8 @@ def _receipt(
         openbook_version=__version__,
         model=model.identity,
         numeric_class=completion.numeric_class if completion else "",
-        embedder=base.embedder if base else None,
-        knowledge_base=base.id if base else None,
+        embedder=corpus.base.embedder if corpus else None,
+        knowledge_base=corpus.base.id if corpus else None,
         knowledge_base_version=version,
         question=question,
         question_digest=sha256_hex(question.encode()),
@@ -497,8 +345,7 @@ def _receipt(
         prompt_digest=completion.prompt_digest if completion else "",
         decoding=decoding,
         answer_digest=sha256_hex(text.encode()),
-        where=scope.where if base else "",
-        labels=tuple(sorted(scope.labels)) if base else (),
-        reranker=reranker.identity if base and reranker else None,
-        instruction=instruction,
+        where=corpus.scope.where if corpus else "",
+        labels=tuple(sorted(corpus.scope.labels)) if corpus else (),
+        instruction=options.instruction,
     )

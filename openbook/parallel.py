@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
 _Item = TypeVar("_Item")
@@ -19,6 +20,17 @@ StagedProgress: TypeAlias = Callable[[str, int, int], None]
 
 def never() -> bool:
     return False
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Who follows an answer: `on_text` gets its pieces, `progress` counts the parts of whole documents that are read, and when
+    `cancelled` is true the answer ends.
+    """
+
+    on_text: Callable[[str], None] | None = None
+    progress: Progress = lambda done, total: None
+    cancelled: Cancelled = never
 
 
 def in_order(

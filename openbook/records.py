@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import html
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -183,17 +184,6 @@ class BatchEmbedder(Embedder, Protocol):
         ...
 
 
-class Reranker(Protocol):
-    """Reads a query and a passage together and says how well the passage fits."""
-
-    @property
-    def identity(self) -> ModelIdentity: ...
-
-    def score(self, query: str, texts: Sequence[str]) -> Sequence[float]:
-        """One score for each text, higher is better. A text's score depends on it and the query alone."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Decoding:
     """How tokens are chosen. `temperature` 0 is greedy; otherwise `seed`, the request and the step choose.
@@ -292,7 +282,7 @@ _ADDED = {3: ("instruction",), 4: ("certainty", "confidence")}  # by the format 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """All that is needed to replay an answer. `where` and `labels` limited the search; `instruction`: how the user wanted it.
+    """All that is needed to replay an answer. `where` and `labels` limited the search; `instruction`: how the user wanted it. `reranker`: of 0.1.0.
 
     `certainty` and `confidence`: as told.
 
@@ -383,6 +373,19 @@ class Answer:
     closest: tuple[Citation, ...] = ()
     certainty: float | None = None
     confidence: Confidence = "check it"
+
+    def __str__(self) -> str:
+        return self.answer
+
+    def _repr_markdown_(self) -> str:
+        """In a notebook: the text, how certain it is, and its quotes."""
+        sure = self.confidence if self.certainty is None else f"{self.confidence} ({self.certainty:.0%})"
+        lines = [html.escape(self.answer, quote=False), f"*{sure}*"]
+        for each in self.citations or self.closest:
+            page = "" if each.page is None else f", page {each.page}"
+            said, where = (html.escape(text, quote=False) for text in (" ".join(each.quote.split()), each.document))
+            lines.append(f"> {said}\n>\n> {where}{page}")
+        return "\n\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dictionary: `question, answer, abstained, citations, passages, receipt, ...`."""

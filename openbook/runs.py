@@ -65,6 +65,24 @@ class _Result(TypedDict):
 
 
 @dataclass(frozen=True, slots=True)
+class RunRequest:
+    """A run to do, as `openbook train` asks for it in another process: paths of a recipe, of the model store and of the run.
+
+    `threads`: 0 for all cores. `documents`: a JSON Lines file of the version `knowledge_base` ("id@version"), to be learned too.
+    """
+
+    recipe: str
+    store: str
+    folder: str
+    threads: int = 0
+    device: str = "auto"
+    documents: str | None = None
+    knowledge_base: str | None = None
+    resume: bool = False
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class RunSummary:
     """The files of a run. `result` is None until the run is done."""
 
@@ -183,16 +201,6 @@ def _whole_lines(path: Path) -> list[bytes]:
         return []
     *whole, _rest = path.read_bytes().split(b"\n")
     return [line for line in whole if line]
-
-
-def flat(value: object, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, with dotted keys."""
-    if not isinstance(value, Mapping):
-        return {prefix: value}
-    found: dict[str, Any] = {}
-    for key, inner in value.items():
-        found |= flat(inner, f"{prefix}.{key}" if prefix else str(key))
-    return found
 
 
 def write_json(path: Path, value: object) -> None:

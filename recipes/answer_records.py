@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from benchmarks.natural_questions import OTHERS, judged, questions
 from benchmarks.stored import default_embedder, stored
-from openbook.answer import Options, Reading, ask, cite, final_answer, signals_of
+from openbook.answer import Reading, ask, cite, final_answer, signals_of
 from openbook.config import load_settings
 from openbook.inference.answerability import probe_of
 from openbook.inference.frozen import FrozenModel
@@ -39,6 +39,7 @@ from openbook.knowledge.docs_cache import for_documents
 from openbook.parallel import Cancelled, never
 from openbook.prompts import reading_prompt
 from openbook.records import Completion, Decoding, Hit, ModelIdentity, Passage, Prompt
+from openbook.retrieval import Corpus, Options
 from recipes.answerability import SHARES, drawn
 
 MAX_TOKENS, MAX_PROMPT_TOKENS = 160, 1_700
@@ -143,7 +144,12 @@ def natural(engine: RecordingEngine, documents: Path, half: str, done: set[str])
             if each.corpus not in bases:
                 opened = for_documents([(documents / each.corpus).resolve()], settings.derived_dir, embedder)[0]
                 bases[each.corpus] = stack.enter_context(closing(opened))
-            given = ask(each.question, model, bases[each.corpus], embedder, Options.of(settings), earlier=each.earlier)
+            given = ask(
+                each.question,
+                model,
+                Corpus(bases[each.corpus], embedder),
+                replace(Options.of(settings), earlier=each.earlier),
+            )
             if given.abstained:
                 continue
             read = Reading("checked", given.passages, engine.last, given.passages)

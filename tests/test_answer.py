@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,17 +9,18 @@ from typing import Any
 import pytest
 
 from openbook import certainty
-from openbook.answer import Options, answer_again, ask, pack
+from openbook.answer import answer_again, ask, pack
 from openbook.certainty import Fit
 from openbook.config import Strategy
 from openbook.errors import ContextOverflow, QuestionError
 from openbook.inference import FrozenModel, connect_model
 from openbook.inference.frozen import SIDE_BY_SIDE
 from openbook.knowledge import KnowledgeBase
-from openbook.parallel import Cancelled, never
+from openbook.parallel import Cancelled, Listener, never
 from openbook.prompts import ABSTENTION, checked_question, open_book_prompt
-from openbook.records import Answer, Completion, Decoding, ModelIdentity, Prompt, ReaderFormat, sha256_hex
+from openbook.records import Answer, Completion, Decoding, Prompt, ReaderFormat, sha256_hex
 from openbook.replay import replay
+from openbook.retrieval import Corpus, Options
 from openbook.testing import EchoEngine, HashEmbedder, echo_model
 from tests.conftest import base_with
 from tests.diagnosis.table_engine import PROMPT_TOKENS, Keeps
@@ -42,7 +43,7 @@ def base(tmp_path: Path) -> KnowledgeBase:
 
 @pytest.fixture
 def asked(base: KnowledgeBase, embedder: HashEmbedder) -> partial[Answer]:
-    return partial(ask, base=base, embedder=embedder)
+    return partial(ask, corpus=Corpus(base, embedder))
 
 
 @pytest.fixture(autouse=True)
@@ -135,7 +136,7 @@ def test_an_answer_says_how_sure_it_is(
     asked: partial[Answer], base: KnowledgeBase, question: str, text: str, confidence: str, shown: str | None
 ) -> None:
     pieces: list[str] = []
-    answer = asked(question, FrozenModel(Says(text)), options=ALL, on_text=pieces.append)
+    answer = asked(question, FrozenModel(Says(text)), options=ALL, listener=Listener(pieces.append))
     assert (answer.answer, answer.confidence) == (shown or text, confidence)
     assert (answer.receipt.certainty, answer.receipt.confidence) == (answer.certainty, answer.confidence)
     assert answer.abstained == bool(answer.closest) == (confidence == "not found")
@@ -171,9 +172,7 @@ def test_nothing_near_the_question_is_an_abstention_without_reading(
     answer = asked("xylophone zeppelin", inventing, options=Options(min_similarity=0.99))
     assert (answer.abstained, answer.passages, answer.receipt.prompt_digest) == (True, (), "")
     empty = KnowledgeBase.ensure(tmp_path / "empty", embedder.identity)
-    assert ask("Anything?", inventing, empty, embedder).abstained
-    with pytest.raises(TypeError, match="embedder"):
-        ask(OPENED, inventing, base)
+    assert ask("Anything?", inventing, Corpus(empty, embedder)).abstained
 
 
 def test_closed_book_reads_nothing_and_says_so() -> None:
@@ -188,7 +187,7 @@ def test_closed_book_reads_nothing_and_says_so() -> None:
 def test_an_answer_that_is_not_whole_is_no_abstention_and_says_so(
     asked: partial[Answer], reader: ReaderFormat | None
 ) -> None:
-    cancelled = asked(OPENED, echo_model(reader=reader), options=ALL, cancelled=lambda: True)
+    cancelled = asked(OPENED, echo_model(reader=reader), options=ALL, listener=Listener(cancelled=lambda: True))
     assert (cancelled.abstained, cancelled.notes) == (False, ("Cancelled before the answer was complete.",))
     cut = asked(OPENED, echo_model(reader=reader), options=replace(ALL, decoding=Decoding(max_tokens=3)))
     assert "cut off" in cut.notes[0]
@@ -276,21 +275,6 @@ def test_a_way_of_reading_that_the_model_does_not_know_is_refused(
         asked(OPENED, model, options=options)
 
 
-class LongestFirst:
-    identity = ModelIdentity(name="longest", digest=sha256_hex(b"longest first"), evidence="verified")
-
-    def score(self, query: str, texts: Sequence[str]) -> list[float]:
-        return [float(len(text)) for text in texts]
-
-
-def test_a_reranker_orders_what_is_read_and_stands_in_the_receipt(asked: partial[Answer]) -> None:
-    question, options = "Is the library closed on Mondays?", Options(passages=1)
-    plain = asked(question, echo_model(), options=options)
-    longest = asked(question, echo_model(), options=options, reranker=LongestFirst())
-    assert (names(plain), names(longest)) == (["library.md"], ["bridge.txt"])
-    assert (plain.receipt.reranker, longest.receipt.reranker) == (None, LongestFirst.identity)
-
-
 def test_an_instruction_stands_behind_the_passages_and_in_the_receipt(
     asked: partial[Answer], base: KnowledgeBase
 ) -> None:
@@ -309,13 +293,15 @@ def test_the_older_of_two_documents_is_named_and_not_read(tmp_path: Path, embedd
         "leave-policy-2023.md": f"{declared}# Leave policy (2023)\n\nA full-time employee has 24 days of leave a year.",
         "leave-policy.md": "# Leave policy\n\nA full-time employee has 28 days of leave a year.",
     }
-    answer = ask("How many days of leave a year?", echo_model(), base_with(tmp_path, texts), embedder, ALL)
+    answer = ask("How many days of leave a year?", echo_model(), Corpus(base_with(tmp_path, texts), embedder), ALL)
     assert "28 days" in answer.answer
     assert set(names(answer)) == {"leave-policy.md"}
     assert answer.notes[0] == 'Left out: "Leave policy (2023)", superseded by "Leave policy".'
     # A newer document of which nothing near enough was found does not count.
     texts["leave-policy.md"] = "# Leave policy\n\nSee the intranet."
     base = base_with(tmp_path / "far", texts)
-    answer = ask("How many days of leave a year has a full-time employee?", echo_model(), base, embedder, Options())
+    answer = ask(
+        "How many days of leave a year has a full-time employee?", echo_model(), Corpus(base, embedder), Options()
+    )
     assert set(names(answer)) == {"leave-policy-2023.md"}
     assert answer.notes[0] == 'Cited: "Leave policy (2023)", superseded by "leave-policy.md".'

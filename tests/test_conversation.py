@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from openbook.answer import ask
 from openbook.conversation import GAIN, search_query
 from openbook.prompts import MAX_QUESTION_CHARS
+from openbook.retrieval import Corpus, Options
 from openbook.testing import HashEmbedder, echo_model
 from tests.conftest import base_with
 
@@ -57,7 +58,7 @@ def test_the_model_gets_the_question_as_it_was_typed_and_the_passages_that_both_
     with closing(base_with(tmp_path, texts)) as base:
 
         def asked(question: str, earlier: Sequence[str] = ()) -> tuple[str, tuple[str, ...], str]:
-            found = ask(question, echo_model(), base, HashEmbedder(), earlier=earlier)
+            found = ask(question, echo_model(), Corpus(base, HashEmbedder()), Options(earlier=tuple(earlier)))
             return found.question, found.notes, found.passages[0].passage.document
 
         question, notes, first = asked("And when on Sundays?", ["When does the ferry to Sandhavn leave?"])

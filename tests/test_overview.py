@@ -7,13 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbook.answer import Options, ask
+from openbook.answer import ask
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, RunOptions, add
 from openbook.knowledge.scope import UNLABELLED
 from openbook.overview import MAX_WINDOWS, overview_of, points_of, windows_of
+from openbook.parallel import Listener
 from openbook.records import Completion, Decoding, Prompt, sha256_hex
 from openbook.replay import replay
+from openbook.retrieval import Corpus, Options
 from openbook.testing import EchoEngine, HashEmbedder
 from tests.conftest import base_with
 
@@ -100,7 +102,12 @@ def base(tmp_path: Path) -> KnowledgeBase:
 def test_documents_are_compared_with_a_quote_for_every_sentence(base: KnowledgeBase, embedder: HashEmbedder) -> None:
     engine = Notes()
     steps: list[tuple[int, int]] = []
-    answer = ask("Compare old.md with new.md", FrozenModel(engine), base, embedder, progress=lambda *n: steps.append(n))
+    answer = ask(
+        "Compare old.md with new.md",
+        FrozenModel(engine),
+        Corpus(base, embedder),
+        listener=Listener(progress=lambda *n: steps.append(n)),
+    )
     assert steps == [(0, 2), (1, 2), (2, 2)]
     assert "24 days" in answer.answer
     assert "28 days" in answer.answer
@@ -114,7 +121,12 @@ def test_of_a_long_document_parts_are_read_within_a_bound_that_is_told(
     base: KnowledgeBase, embedder: HashEmbedder
 ) -> None:
     steps: list[tuple[int, int]] = []
-    answer = ask("summarise long.md", FrozenModel(Notes()), base, embedder, progress=lambda *step: steps.append(step))
+    answer = ask(
+        "summarise long.md",
+        FrozenModel(Notes()),
+        Corpus(base, embedder),
+        listener=Listener(progress=lambda *step: steps.append(step)),
+    )
     assert len(answer.passages) == MAX_WINDOWS
     assert answer.notes[1].startswith(f"{MAX_WINDOWS} of ")
     assert steps[-1] == (steps[-1][1], steps[-1][1])
@@ -134,13 +146,20 @@ def test_a_topic_is_summarised_from_the_nearest_document_that_may_be_seen(tmp_pa
     add(base, [tmp_path / "boat.md"], HashEmbedder(), RunOptions(labels=frozenset({"crew"})))
     shown: list[str] = []
     engine = Notes()
-    answer = ask("sum up the ferry", FrozenModel(engine), base, HashEmbedder(), on_text=shown.append)
+    answer = ask(
+        "sum up the ferry", FrozenModel(engine), Corpus(base, HashEmbedder()), listener=Listener(on_text=shown.append)
+    )
     assert answer.answer == "- The ferry sails at nine."
     assert shown
     assert answer.answer.startswith("".join(shown))
     assert answer.notes[0].startswith("Summary of ")
     assert "secret" not in str(engine.prompts)
-    referring = ask("Summarise it", FrozenModel(Notes()), base, HashEmbedder(), earlier=["When does the ferry sail?"])
+    referring = ask(
+        "Summarise it",
+        FrozenModel(Notes()),
+        Corpus(base, HashEmbedder()),
+        Options(earlier=("When does the ferry sail?",)),
+    )
     assert referring.answer == answer.answer
 
 
@@ -152,7 +171,7 @@ def test_how_to_answer_reaches_every_part_and_a_point_without_content_is_left_ou
 
     engine = Silent()
     options = Options(decoding=Decoding(temperature=0.5, seed=3, max_tokens=50), instruction="In German.")
-    answer = ask("summarise long.md", FrozenModel(engine), base, HashEmbedder(), options)
+    answer = ask("summarise long.md", FrozenModel(engine), Corpus(base, HashEmbedder()), options)
     assert answer.answer.splitlines()[:2] == ["- Point 1.", "- Point 3."]
     assert all("In German." in prompt.question for prompt in engine.prompts)
     numbers = [block.split("]")[0] for prompt in engine.prompts for block in prompt.passages]
@@ -166,9 +185,16 @@ def test_documents_share_the_bound_and_a_cancelled_overview_says_so(
     hits, notes = windows_of([base.passages(long), base.passages(new)])
     assert len(hits) == MAX_WINDOWS // 2 + 1
     assert notes
-    answer = ask("Summarise new.md", FrozenModel(Notes()), base, embedder, cancelled=lambda: True)
+    answer = ask(
+        "Summarise new.md", FrozenModel(Notes()), Corpus(base, embedder), listener=Listener(cancelled=lambda: True)
+    )
     assert answer.finish_reason == "cancelled"
     assert "Cancelled before the answer was complete." in answer.notes
     engine = Notes()
-    ask("Summarise long.md", FrozenModel(engine), base, embedder, cancelled=lambda: bool(engine.prompts))
+    ask(
+        "Summarise long.md",
+        FrozenModel(engine),
+        Corpus(base, embedder),
+        listener=Listener(cancelled=lambda: bool(engine.prompts)),
+    )
     assert len(engine.prompts) == 1

@@ -1,52 +1,184 @@
-"""What `import openbook` offers: at most twenty names, each typed and each shown in the tour, which runs."""
+"""What `import openbook` offers: few names, typed, with examples that run."""
 
 from __future__ import annotations
 
+import asyncio
 import doctest
 import inspect
+import pydoc
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
 import openbook
+from openbook import library
+from openbook.library import AnswerStream
 from openbook.models import ModelStore
-from tests.conftest import MODEL_HOME, stored
+from openbook.testing import HashEmbedder, echo_model
+from tests.conftest import MODEL_HOME, ROOT, stored
 
-TOUR, _, WITH_MODELS = (openbook.__doc__ or "").partition("With real models")
+TRAVEL = "Travel expenses are signed by the head of unit."
+CLASSES = [openbook.View, openbook.Library, openbook.Chat, AnswerStream]
 
 
-def run(text: str) -> None:
-    test = doctest.DocTestParser().get_doctest(text, {"Path": Path, "openbook": openbook}, "openbook", None, None)
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OPENBOOK_HOME", str(tmp_path / "home"))
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "travel.md").write_text(TRAVEL)
+    (tmp_path / "leave.md").write_text("Everybody has 28 days of leave.")
+    return tmp_path
+
+
+@pytest.fixture
+def kb(here: Path) -> Iterator[openbook.Library]:
+    with openbook.open(here / "kb", model=echo_model(), embedder=HashEmbedder()) as kb:
+        kb.sync("docs")
+        yield kb
+
+
+def run(text: str, **names: object) -> None:
+    test = doctest.DocTestParser().get_doctest(text, {"openbook": openbook, **names}, "openbook", None, None)
     assert test.examples
     found: list[str] = []
     doctest.DocTestRunner(optionflags=doctest.REPORT_NDIFF).run(test, out=found.append)
     assert not found, "".join(found)
 
 
-def test_the_names_are_few_typed_and_shown_and_no_other_is_there() -> None:
-    names = [name for name in openbook.__all__ if name != "__version__"]
-    assert len(names) <= 20
-    assert set(dir(openbook)) == set(openbook.__all__)
-    for name in names:
-        thing = getattr(openbook, name)
-        assert f"openbook.{name}" in TOUR + WITH_MODELS, f"{name} has no example"
-        assert inspect.getdoc(thing), f"{name} has no docstring"
-        if inspect.isfunction(thing):
-            signature = inspect.signature(thing)
-            hints = [each.annotation for each in signature.parameters.values()] + [signature.return_annotation]
-            assert inspect.Signature.empty not in hints, f"{name} has a parameter without a type"
+def test_the_names_are_few_and_each_is_typed_and_told() -> None:
+    names = dir(openbook)
+    assert len(names) <= 12
+    for name in set(names) - {"__version__"}:
+        assert inspect.getdoc(getattr(openbook, name)), f"{name} has no docstring"
+    functions: list[Callable[..., object]] = [openbook.open, openbook.ask]
+    functions += [f for each in CLASSES for n, f in vars(each).items() if inspect.isfunction(f) and n[0] != "_"]
+    for function in functions:
+        signature = inspect.signature(function)
+        hints = [p.annotation for p in signature.parameters.values() if p.name != "self"]
+        assert inspect.Signature.empty not in [*hints, signature.return_annotation], function
+        assert inspect.getdoc(function), f"{function} has no docstring"
     with pytest.raises(AttributeError, match="module 'openbook' has no attribute 'train'"):
         openbook.train  # noqa: B018
 
 
-def test_the_tour_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    run(TOUR)
+def test_help_fits_two_screens() -> None:
+    text = pydoc.plain(pydoc.render_doc(openbook)).partition("PACKAGE CONTENTS")
+    assert len((text[0] + text[2]).splitlines()) <= 130
+
+
+def test_the_examples_run(kb: openbook.Library) -> None:
+    things = [openbook.open, openbook.ask, *CLASSES]
+    things += [f for each in CLASSES for f in vars(each).values() if not inspect.isclass(f)]
+    told = [inspect.getdoc(each) or "" for each in things if hasattr(each, "__doc__")]
+    asked = [text for text in dict.fromkeys(told) if ">>>" in text]
+    assert len(asked) > 10
+    # Changes build on each other, so these come in the order in which the library tells them.
+    run("\n\n".join(asked), kb=kb, model=echo_model(), embedder=HashEmbedder())
+
+
+def test_a_view_shows_what_its_reader_may_see_and_changes_nothing_else(kb: openbook.Library) -> None:
+    kb.add("leave.md", require_labels=["board"])
+    question = "How many days of leave has everybody?"
+    assert str(kb.labels("board").ask(question)) == "Everybody has 28 days of leave."
+    assert len(kb.labels("board").documents()) == 2
+    assert [len(view.documents()) for view in (kb, kb.as_of(1).labels("board"))] == [1, 1]
+    both = kb.where("author = 'Lee'").where("date >= 2026-01-01")
+    assert both.condition == "(author = 'Lee') and (date >= 2026-01-01)"
+    assert both.documents() == []
+
+
+def test_a_conversation_refers_to_earlier_questions(kb: openbook.Library) -> None:
+    chat = kb.chat()
+    chat.ask("Who signs travel expenses?")
+    pieces = chat.stream("And who signs them?")
+    assert "".join(pieces) == pieces.answer.answer
+    assert chat.questions == ["Who signs travel expenses?", "And who signs them?"]
+
+
+def test_a_stream_that_is_left_ends_the_answer(kb: openbook.Library) -> None:
+    with kb.stream("Who signs travel expenses?") as pieces:
+        next(pieces)
+    assert list(pieces) == []
+    assert TRAVEL.startswith(pieces.answer.answer.removesuffix("..."))
+
+
+def test_an_error_reaches_who_reads_the_stream(kb: openbook.Library) -> None:
+    with pytest.raises(openbook.OpenBookError, match="empty"):
+        list(kb.stream(" "))
+
+
+def test_the_async_methods_do_the_same(kb: openbook.Library) -> None:
+    async def all_three() -> tuple[str, int, str]:
+        answer = await kb.ask_async("Who signs travel expenses?")
+        hits = await kb.search_async("travel expenses")
+        return str(answer), len(hits), "".join([piece async for piece in kb.stream_async("Who signs travel expenses?")])
+
+    assert asyncio.run(all_three()) == (TRAVEL, 1, TRAVEL)
+
+
+def test_settings_and_arguments_are_read(here: Path) -> None:
+    (here / "home").mkdir()
+    (here / "home" / "config.toml").write_text("max_tokens = 3\n")
+    arguments = {"model": echo_model(), "embedder": HashEmbedder()}
+    question = "Who signs travel expenses?"
+    assert str(openbook.ask(question, "docs", **arguments)) == "Travel expenses are"  # type: ignore[arg-type]
+    assert str(openbook.ask(question, ["docs"], max_tokens=2, **arguments)) == "Travel expenses"  # type: ignore[arg-type]
+    with pytest.raises(openbook.OpenBookError, match="there is no setting 'max_token'"):
+        openbook.open("kb", max_token=2)
+    with pytest.raises(openbook.OpenBookError, match="exclude each other"):
+        openbook.open("kb", docs="docs")
+
+
+def test_what_is_not_there_is_said_and_nothing_is_made(here: Path) -> None:
+    with openbook.open("none", model=echo_model(), embedder=HashEmbedder()) as kb:
+        with pytest.raises(openbook.OpenBookError, match="none"):
+            kb.ask("Who signs travel expenses?")
+        assert not (here / "none").exists()
+    with openbook.open(docs="docs", model=echo_model(), embedder=HashEmbedder()) as kb:
+        assert str(kb.ask("Who signs travel expenses?")) == TRAVEL
+        with pytest.raises(openbook.OpenBookError, match="exactly these documents"):
+            kb.add("leave.md")
+
+
+def test_a_notebook_shows_text_certainty_and_quotes_but_no_markup_of_a_document(
+    kb: openbook.Library, here: Path
+) -> None:
+    (here / "docs" / "pets.md").write_text("Pets <script>alert(1)</script> are welcome.")
+    kb.sync("docs")
+    shown = kb.ask("Are pets welcome?")._repr_markdown_()
+    assert "are welcome" in shown
+    assert "likely (" in shown
+    assert "pets.md" in shown
+    assert "<script>" not in shown
 
 
 @pytest.mark.model
-def test_the_tour_runs_with_real_models(monkeypatch: pytest.MonkeyPatch, model_store: ModelStore) -> None:
+def test_the_five_lines_run_with_real_models(
+    here: Path, monkeypatch: pytest.MonkeyPatch, model_store: ModelStore, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name in ("qwen2.5-coder-1.5b-instruct", "minilm-l6-int8"):
         stored(model_store, name)
-    monkeypatch.chdir(MODEL_HOME)
-    run(WITH_MODELS)
+    monkeypatch.setenv("OPENBOOK_HOME", str(MODEL_HOME))
+    lines = (openbook.__doc__ or "").partition("\n\n")[2].partition("\n\n")[0]
+    exec(dedent(lines), {})
+    assert "head of unit" in capsys.readouterr().out
+
+
+def test_the_programs_of_the_docs_run(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(library, "model_opener", lambda *_: echo_model)
+    monkeypatch.setattr(library, "open_embedder", lambda *_: HashEmbedder())
+    (here / "examples").symlink_to(ROOT / "examples")
+    programs = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.DOTALL)
+    assert len(programs) > 10
+    names: dict[str, object] = {}
+    for program in programs:
+        exec(program, names)
+    printed = capsys.readouterr().out
+    assert printed.count("True\n") == 2  # replayed, purged
+    assert "No version 'v2'" in printed

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from openbook.answer import Options, ask
+from openbook.answer import ask
 from openbook.errors import KnowledgeError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, RunOptions, add, purge
 from openbook.receipts import parse_receipt
 from openbook.records import Answer, ReaderFormat
 from openbook.replay import knowledge_base_of, passage_of, replay
+from openbook.retrieval import Corpus, Options
 from openbook.testing import EchoEngine, HashEmbedder, echo_model
 from tests.conftest import base_with
 
@@ -30,7 +31,7 @@ def base(tmp_path: Path) -> KnowledgeBase:
 
 @pytest.fixture
 def answer(base: KnowledgeBase, embedder: HashEmbedder) -> Answer:
-    return ask("Who opened the bridge?", MODEL, base, embedder, Options(min_similarity=-1.0))
+    return ask("Who opened the bridge?", MODEL, Corpus(base, embedder), Options(min_similarity=-1.0))
 
 
 def test_an_answer_is_replayed_from_its_receipt_alone_after_other_documents_changed_until_its_own_is_purged(
@@ -50,8 +51,8 @@ def test_an_answer_is_replayed_from_its_receipt_alone_after_other_documents_chan
 
 
 def test_closed_book_and_abstentions_are_replayed_too(base: KnowledgeBase, embedder: HashEmbedder) -> None:
-    silent = ask("Which colour has the zeppelin?", MODEL, base, embedder, Options(min_similarity=-1.0))
-    far = ask("zeppelin", MODEL, base, embedder, Options(min_similarity=0.99))
+    silent = ask("Which colour has the zeppelin?", MODEL, Corpus(base, embedder), Options(min_similarity=-1.0))
+    far = ask("zeppelin", MODEL, Corpus(base, embedder), Options(min_similarity=0.99))
     for each in (silent, far, ask("Why?", MODEL)):
         assert replay(each.receipt, MODEL, base).identical
 

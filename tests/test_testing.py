@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from openbook.inference import Engine
-from openbook.records import Embedder, Reranker
-from openbook.testing import EchoEngine, EmbedderSuite, EngineSuite, HashEmbedder, RerankerSuite, WordReranker
+from openbook.records import Embedder
+from openbook.testing import EchoEngine, EmbedderSuite, EngineSuite, HashEmbedder
 
 
 class TestEchoEngine(EngineSuite):
@@ -15,8 +15,3 @@ class TestEchoEngine(EngineSuite):
 class TestHashEmbedder(EmbedderSuite):
     def make_embedder(self) -> Embedder:
         return HashEmbedder()
-
-
-class TestWordReranker(RerankerSuite):
-    def make_reranker(self) -> Reranker:
-        return WordReranker()

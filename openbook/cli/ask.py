@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import click
 
-import openbook
 from openbook.cli import context, display
 from openbook.cli.options import BASE_URL, DOCS, JSON, KB, LOG, MODEL, PATH, ScopeOptions, cluster_option, scope_options
 from openbook.config import STRATEGIES, Place
@@ -25,8 +23,7 @@ from openbook.errors import ConfigError, NotCertainEnough
 @click.option(
     "--strategy",
     type=click.Choice(STRATEGIES),
-    help="How passages are read. each: one by one, to answer from one; parallel: side by side, to answer from all; together: in "
-    "one prompt; checked: in one prompt, with a check whether they state the answer; auto: as suits the model (the default).",
+    hidden=True,  # the setting `strategy` is for experiments: "auto" suits every model
 )
 @click.option("--quote", is_flag=True, help="Answer only with a verbatim span of a passage.")
 @click.option(
@@ -57,7 +54,7 @@ def ask(
 
     It says so when the documents do not hold the answer.
     """
-    from openbook.knowledge.scope import UNLABELLED
+    from openbook.parallel import Listener
     from openbook.prompts import checked_question
     from openbook.receipts import LOG_FILE, append_receipt
 
@@ -69,18 +66,13 @@ def ask(
     settings = context.read_settings(docs=docs, kb=kb, model=model, base_url=base_url, strategy=strategy)
     if sign is not None:
         context.check_signing(sign, settings)
-    options = openbook.Options.of(settings)
-    options = replace(options, decoding=replace(options.decoding, quote=quote))
-    if not (docs or closed_book):
-        context.open_base(settings).close()  # a missing one is reported before anything is downloaded
     context.check_writable(log and log / LOG_FILE)
-    with context.opened_beside(settings) as opened:
-        base, embedder = (None, None) if closed_book else context.open_asked(settings, docs)
-        seen = scope.of(base) if base else UNLABELLED
+    with context.library(settings, docs) as library:
+        context.ready_to_ask(library, closed_book=closed_book)
+        view = library if closed_book else scope.view_of(library)
         with display.while_reading(quiet=as_json) as live:
-            asked = (question, opened.result(), base, embedder, options)
-            show = None if at_least else live.show
-            answer = openbook.ask(*asked, scope=seen, on_text=show, progress=live.parts)
+            listener = Listener(None if at_least else live.show, live.parts)
+            answer = view.ask(question, quote=quote, closed_book=closed_book, listener=listener)
         if log is not None:
             append_receipt(log, answer.receipt)
         if sign is not None:
@@ -105,12 +97,12 @@ def search(query: str, kb: Place | None, scope: ScopeOptions, limit: int, cluste
     from openbook.prompts import checked_question
 
     query = checked_question(query)
-    base, embedder = context.open_searchable(context.read_settings(kb=kb))
-    with context.joined(cluster):
+    with context.library(context.read_settings(kb=kb)) as library, context.joined(cluster):
+        corpus, base = scope.view_of(library).corpus, library.base
         if cluster is not None:
             from openbook.cluster.shards import RayShards, ShardedSearch
 
             base.shards = ShardedSearch(RayShards(base.store.place))
-        version, hits = base.search(query, embedder, limit, scope.of(base))
-    found = {"query": query, "knowledge_base": base.id, "version": version, "hits": hits}
-    display.show(as_json, found, display.print_hits, query, hits)
+        version, hits = corpus.search(query, limit)
+        found = {"query": query, "knowledge_base": base.id, "version": version, "hits": hits}
+        display.show(as_json, found, display.print_hits, query, hits)

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-import openbook
 from openbook.cli import context, display
 from openbook.cli.options import DOCS, KB, LOG, MODEL, ScopeOptions, scope_options
 from openbook.codec import convert, parse_json
@@ -27,7 +26,7 @@ from openbook.errors import ContextOverflow, ConversationError, QuestionError
 from openbook.files import replace_file, storage_errors
 
 if TYPE_CHECKING:
-    from openbook import Answer
+    from openbook.records import Answer
 
 FORMAT = "openbook conversation 1"
 MAX_BYTES = 50_000_000
@@ -57,6 +56,7 @@ def chat(
     it, delete lines from it; give it again to go on. If its last line is a question, that is answered first. You type
     questions, or they come from standard input, one a line. Ctrl-D ends.
     """
+    from openbook.parallel import Listener
     from openbook.prompts import checked_question
     from openbook.receipts import LOG_FILE, append_receipt
 
@@ -65,17 +65,14 @@ def chat(
     context.check_writable(path)
     context.check_writable(log and log / LOG_FILE)
     questions_so_far = len(read_transcript(path).questions)  # a broken one is reported before anything is opened
-    options = openbook.Options.of(settings)
-    with context.opened_beside(settings) as opened:
-        base, embedder = context.open_asked(settings, docs)
-        seen = scope.of(base)
+    with context.library(settings, docs) as library:
+        view = scope.view_of(context.ready_to_ask(library))
 
         def answer(question: str, earlier: tuple[str, ...], *, in_transcript: bool = False) -> None:
             """`in_transcript`: the question is there already. The sources are shown after the answer was added to it."""
             question = checked_question(question)
-            asked = (question, opened.result(), base, embedder, options)
             with display.while_reading() as live:
-                found = openbook.ask(*asked, earlier=earlier, scope=seen, on_text=live.show)
+                found = view.ask(question, earlier=earlier, listener=Listener(live.show))
             if log is not None:
                 append_receipt(log, found.receipt)
             add_exchange(path, question, found, in_transcript=in_transcript)

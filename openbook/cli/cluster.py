@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-import openbook
 from openbook.cli import context, display
 from openbook.cli.options import JSON, KB, PLACE, YES, cluster_option
 from openbook.errors import ClusterError, ConfigError, KnowledgeBaseMissing, OpenBookError
@@ -36,13 +35,10 @@ def up(workers: int, as_json: bool) -> None:
     """Start a cluster on this machine, or its missing parts."""
     from openbook.cluster import local
 
-    home = context.read_settings().home
-    was = local.read_state(home)
-    whole = was is not None and local.running(was).whole and was.workers == workers
-    found = local.start(home, workers, display.note)
+    found = local.start(context.read_settings().home, workers, display.note)
     about = {"kb": found.state.kb, "ray": found.state.ray, "environment": found.state.environment}
-    value = {**about, "services": found.services, "workers": found.workers}
-    display.show(as_json, value, _print_started, found, whole)
+    value = {**about, "folder": found.state.folder, "services": found.services, "workers": found.workers}
+    display.show(as_json, value, _print_started, found)
 
 
 @cluster.command()
@@ -68,7 +64,7 @@ def status(kb: Place | None, cluster: str | None, as_json: bool) -> None:
         os.environ.update({name: value for name, value in state.environment.items() if name.startswith("RAY_")})
     ray, of_ray = _try(lambda: _ray_status(address)) if address else (None, "")
     problems = [each for each in (of_base, of_ray) if each]
-    problems += [f"{each.name} does not run." for each in running.services if not each.processes] if running else []
+    problems += [f"{name} does not run." for name, found in running.services.items() if not found] if running else []
     if state and running and len(running.workers) < state.workers:
         missing = display.count(state.workers - len(running.workers), "worker")
         problems.append(f"{missing} missing. To start again: openbook cluster up --local {state.workers}")
@@ -123,10 +119,7 @@ def _print_status(running: RunningCluster | None, place: str, base: BaseStatus |
         display.say(f"{'documents':<13} none: there is no knowledge base yet")
         display.say(place, "dim", indent=14)
     if ray:
-        actors = ", ".join(f"{number} {name}" for name, number in ray.actors.items()) or "no actors"
-        display.say(f"{'Ray nodes':<13} {ray.nodes} alive with {ray.cpus:g} CPUs, {ray.dead_nodes} died; {actors}")
-        if ray.lost_actors:
-            display.say(f"{display.count(ray.lost_actors, 'actor')} died with a process or a node", indent=14)
+        display.say(f"{'Ray nodes':<13} {ray.nodes} alive with {ray.cpus:g} CPUs, {ray.dead_nodes} died")
 
 
 @cluster.command()
@@ -145,16 +138,16 @@ def env() -> None:
 @YES
 @JSON
 def down(delete: bool, yes: bool, as_json: bool) -> None:
-    """Stop the cluster on this machine. Its data stay, and `up` goes on with them."""
+    """Stop the cluster on this machine. Its data is kept; `up` resumes."""
     from openbook.cluster import local
 
     home = context.read_settings().home
     state = _known()
     if delete:
-        display.confirm(f"Delete the database and the objects in {state.postgres} and {state.folder}?", yes=yes)
+        display.confirm(f"Delete the database and the objects in {state.folder}?", yes=yes)
     local.stop(home, delete=delete)
-    kept = "Its data are deleted." if delete else f"Its data stay in {state.postgres} and {state.folder}."
-    value = {"stopped": True, "deleted": delete, "folders": [state.postgres, state.folder]}
+    kept = "Its data is deleted." if delete else f"Its data stays in {state.folder}."
+    value = {"stopped": True, "deleted": delete, "folder": state.folder}
     display.show(as_json, value, display.say, f"The cluster is stopped. {kept}")
 
 
@@ -169,11 +162,12 @@ def move(source: Place, target: Place, as_json: bool) -> None:
     replay. The source stays; from then on, write to one of the two.
     """
     from openbook.cluster.move import move as move_base
+    from openbook.knowledge import KnowledgeBase
 
     settings = context.read_settings()
     with display.stages() as progress:
         moved = move_base(source, target, progress)
-    with closing(openbook.KnowledgeBase.open(target)) as base:
+    with closing(KnowledgeBase.open(target)) as base:
         context.remember_place(settings, base)
     versions, documents = display.count(moved.versions, "version"), display.count(moved.documents, "document")
     said = f"{versions}, {documents} and {display.count(moved.passages, 'passage')} are in {target}, equal row by row."
@@ -193,8 +187,8 @@ def _known() -> ClusterRecord:
     return state
 
 
-def _print_started(found: RunningCluster, ran_before: bool) -> None:
-    display.say("The cluster runs already.\n" if ran_before else "The cluster runs.\n")
+def _print_started(found: RunningCluster) -> None:
+    display.say("The cluster runs.\n")
     _print_running(found)
     display.say(f"\nKnowledge base: --kb '{found.state.kb}'")
     display.say("\nNext:")
@@ -203,10 +197,9 @@ def _print_started(found: RunningCluster, ran_before: bool) -> None:
 
 
 def _print_running(found: RunningCluster) -> None:
-    for service in found.services:
-        processes = f"process {', '.join(map(str, service.processes))}" if service.processes else "does not run"
-        display.say(f"{service.name:<13} {processes}", "" if service.processes else "red")
-        for line in filter(None, (service.url, service.folder)):
-            display.say(line, "dim", indent=14)
+    for name, numbers in found.services.items():
+        processes = f"process {', '.join(map(str, numbers))}" if numbers else "does not run"
+        display.say(f"{name:<13} {processes}", "" if numbers else "red")
     for number, process in enumerate(found.workers, start=1):
         display.say(f"{f'worker {number}':<13} process {process} (to see what happens without it: kill -9 {process})")
+    display.say(f"{'data':<13} {found.state.folder}", "dim")

@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import openbook
+import openbook.library
 from openbook.cli import display, private
-from openbook.config import MEMORY_PER_FILE, Place, Settings, load_settings, parse_place
-from openbook.derived import of_older_layout
-from openbook.errors import ConfigError, KnowledgeBaseInvalid, KnowledgeBaseMissing
-from openbook.files import check_replaceable, delete, make_folder, replace_file, storage_errors
+from openbook.config import Settings, load_settings
+from openbook.errors import ConfigError
+from openbook.files import check_replaceable, replace_file, storage_errors
+from openbook.library import Library
+from openbook.library import kv_cache as kv_cache
+from openbook.library import new_base as new_base
+from openbook.library import open_stored as open_stored
+from openbook.library import remember_place as remember_place
+from openbook.library import remembered_place as remembered_place
+from openbook.library import run_options as run_options
 
 if TYPE_CHECKING:
-    from openbook import FrozenModel, KnowledgeBase, ModelStore
+    from openbook.inference import FrozenModel
     from openbook.inference.embedder import OnnxEmbedder
-    from openbook.inference.kv_cache import KVCache
-    from openbook.knowledge import RunOptions
-    from openbook.models import ModelReference
+    from openbook.knowledge import KnowledgeBase, RunOptions
+    from openbook.models import ModelReference, ModelStore
     from openbook.records import Embedder
     from openbook.signatures import Content
-
-API_KEY = "OPENAI_API_KEY"  # the variable that holds the key of the server at `base_url`; it is never stored
 
 
 def read_settings(*, docs: Sequence[Path] = (), **flags: object) -> Settings:
@@ -42,64 +43,31 @@ def read_settings(*, docs: Sequence[Path] = (), **flags: object) -> Settings:
 # --- models -----------------------------------------------------------------------------------------------------------
 
 
+def library(settings: Settings, docs: Sequence[Path] = ()) -> Library:
+    """The knowledge base of the settings, or one of exactly `docs`, with model and embedder; progress is shown."""
+    clear_uploads(settings)
+    return Library(settings, docs, announce=display.note, stages=display.stages)
+
+
 def store(settings: Settings) -> ModelStore:
-    return openbook.ModelStore(settings.models_dir)
+    from openbook.models import ModelStore
 
-
-def kv_cache(settings: Settings) -> KVCache:
-    """The cache of what models computed of passages, for later processes too."""
-    from openbook.inference.kv_cache import KVCache
-
-    for older in of_older_layout(settings.home):
-        with suppress(OSError):
-            delete(older)
-    return KVCache.of(settings)
+    return ModelStore(settings.models_dir)
 
 
 def ready_model(settings: Settings, name: str) -> ModelReference:
     """The stored model of that name, pulled first if the catalogue has it, and verified."""
-    from openbook.inference.trial import check_usable
-
-    with display.progress("fetch") as show:
-        return openbook.ensure(store(settings), name, announce=display.note, progress=show, try_out=check_usable)
-
-
-def open_stored(
-    settings: Settings, reference: ModelReference, states: KVCache | None = None, slots: int = 0
-) -> FrozenModel:
-    """Open a stored model, with the context and threads of the settings."""
-    sizes = {"context_tokens": settings.context_tokens, "threads": settings.threads, "slots": slots}
-    return openbook.load_model(reference, states=states, **sizes)
+    return Library(settings, announce=display.note, stages=display.stages).resources.fetch(name)
 
 
 def open_embedder(settings: Settings, name: str = "") -> OnnxEmbedder:
     """The embedder of that name (default: the one of the settings)."""
-    return openbook.load_embedder(ready_model(settings, name or settings.embedder), threads=settings.threads)
+    return openbook.library.open_embedder(settings, name or settings.embedder, partial(ready_model, settings))
 
 
-def model_opener(settings: Settings, slots: int = 0) -> Callable[[], FrozenModel]:
-    """Fetch and verify the model to ask now; the function returned opens it, on any thread.
-
-    The model is one of the server at `base_url`, when that is set, otherwise one of the store. `slots`: of a model of the store.
-    """
-    if settings.base_url:
-        at = {"base_url": settings.base_url, "api_key": os.environ.get(API_KEY, "")}
-        return partial(openbook.connect_model, settings.model, **at, context_tokens=settings.context_tokens)
-    reference = ready_model(settings, settings.model)
-    return partial(open_stored, settings, reference, kv_cache(settings), slots)
-
-
-@contextmanager
-def opened_beside(settings: Settings) -> Iterator[Future[FrozenModel]]:
-    """The model to ask, which a thread opens while the caller opens the documents."""
-    open_model = model_opener(settings)
-    with ThreadPoolExecutor(1) as opening:
-        model = opening.submit(open_model)
-        try:
-            yield model
-        finally:
-            if model.exception() is None:
-                model.result().close()
+def model_opener(settings: Settings) -> Callable[[], FrozenModel]:
+    """Fetch and verify the model to ask now; the function returned opens it, on any thread."""
+    return openbook.library.model_opener(settings, partial(ready_model, settings))
 
 
 # --- knowledge bases --------------------------------------------------------------------------------------------------
@@ -114,34 +82,30 @@ def clear_uploads(settings: Settings) -> None:
 
 
 def open_base(settings: Settings) -> KnowledgeBase:
-    """The knowledge base of the settings."""
-    clear_uploads(settings)
-    return openbook.KnowledgeBase.open(settings.kb_place)
-
-
-def open_searchable(settings: Settings) -> tuple[KnowledgeBase, Embedder]:
-    """The knowledge base of the settings and the embedder that it was made with."""
-    base = open_base(settings)
-    embedder = open_embedder(settings, base.embedder.name)
-    base.check_embedder(embedder.identity)
-    remember_place(settings, base)
-    return base, embedder
+    """The knowledge base of the settings. Raises KnowledgeBaseMissing."""
+    return library(settings).base
 
 
 def ensure_base(settings: Settings) -> tuple[KnowledgeBase, Embedder]:
-    """As `open_searchable`; where there is none yet, a new one with the embedder of the settings."""
-    try:
-        return open_searchable(settings)
-    except KnowledgeBaseMissing:
-        embedder = open_embedder(settings)
-        return new_base(settings, settings.kb_place, embedder), embedder
+    """The knowledge base of the settings and its embedder; a new one, with the embedder of the settings, where there is none."""
+    resources = library(settings).resources
+    return resources.base(create=True), resources.embedder()
 
 
-def new_base(settings: Settings, place: Place, embedder: Embedder) -> KnowledgeBase:
-    """An empty knowledge base in `place`; the one that is there, if another process made it meanwhile."""
-    from openbook.knowledge.splitter import Sizing
+def ready_to_ask(library: Library, *, closed_book: bool = False) -> Library:
+    """Open the documents while the model opens. A missing knowledge base is told before any download."""
+    if not (closed_book or library.resources.docs):
+        library.resources.check_holds_documents()
+    library.resources.open_model()
+    return library if closed_book else ready_to_read(library)
 
-    return openbook.KnowledgeBase.ensure(place, embedder.identity, sizing=Sizing(settings.passage_chars))
+
+def ready_to_read(library: Library) -> Library:
+    """Open the documents, and show which files did not go in. Raises KnowledgeBaseInvalid where there are none."""
+    library.resources.check_holds_documents()
+    if library.resources.report is not None:
+        display.print_problems(library.resources.report.verdicts)
+    return library
 
 
 def check_writable(file: Path | None) -> None:
@@ -165,42 +129,6 @@ def write_signed(file: Path, settings: Settings, content: Content) -> None:
 
     with storage_errors(f"write {file}"):
         replace_file(file, sign(settings.home, content), mode=0o600)
-
-
-def open_asked(settings: Settings, docs: tuple[Path, ...]) -> tuple[KnowledgeBase, Embedder]:
-    """The knowledge base of exactly `docs`; without any, the one of the settings.
-
-    Raises KnowledgeBaseInvalid if it holds no document.
-    """
-    from openbook.knowledge.docs_cache import for_documents
-    from openbook.knowledge.splitter import Sizing
-
-    if not docs:
-        base, embedder = open_searchable(settings)
-        return must_hold_documents(base, str(settings.kb_place)), embedder
-    embedder = open_embedder(settings)
-    with display.stages() as show:
-        options = replace(run_options(settings), progress=show)
-        base, report = for_documents(docs, settings.derived_dir, embedder, options, Sizing(settings.passage_chars))
-    if report is not None:
-        display.print_problems(report.verdicts)
-    return must_hold_documents(base, ", ".join(map(str, docs))), embedder
-
-
-def must_hold_documents(base: KnowledgeBase, where: str) -> KnowledgeBase:
-    if not base.documents():
-        raise KnowledgeBaseInvalid(f"Nothing readable in {where}: no document went in, so there is nothing to ask.")
-    return base
-
-
-def run_options(settings: Settings) -> RunOptions:
-    """How a run over files reads, by the settings."""
-    from openbook.knowledge import RunOptions
-    from openbook.parsers.sandbox import Limits
-
-    memory_mb = max(2048, MEMORY_PER_FILE * settings.max_file_mb)
-    limits = Limits(settings.read_timeout_s, memory_mb, settings.max_file_mb * 1_000_000)
-    return RunOptions(limits, ocr=settings.ocr)
 
 
 @contextmanager
@@ -228,20 +156,3 @@ def workers(cluster: str | None, embedder: Embedder, options: RunOptions) -> Ite
 
     with Workers(embedder) as there:
         yield there.embedder, replace(options, parsers=there.parsers)
-
-
-def remember_place(settings: Settings, base: KnowledgeBase) -> None:
-    """Note where this knowledge base is, without a password, for `openbook replay`: a receipt names its id alone."""
-    note, where = settings.bases_dir / base.id, os.fsencode(str(base.store.place))
-    with suppress(OSError):  # a home that cannot be written still answers
-        if base.id.isalnum() and not (note.is_file() and note.read_bytes() == where):
-            make_folder(settings.bases_dir)
-            replace_file(note, where)
-
-
-def remembered_place(settings: Settings, base_id: str) -> Place | None:
-    note = settings.bases_dir / base_id
-    try:
-        return parse_place(os.fsdecode(note.read_bytes()), source=str(note)) if base_id.isalnum() else None
-    except OSError:
-        return None

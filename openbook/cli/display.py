@@ -39,12 +39,11 @@ _STAGES = {
     "read": "Reading files",
     "embed": "Embedding passages",
     "gate": "Comparing answers",
-    "warm": "Reading ahead",
+    "precompute": "Precomputing",
     "copy": "Copying rows",
     "compare": "Comparing rows",
     "diagnose": "Asking questions",
     "probe": "Probing answers",
-    "judge": "Judging answers",
     "draft": "Drafting questions",
 }
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, get_args
 
 import click
 
-import openbook
 from openbook.cli import context, display
 from openbook.cli.options import EXISTING, JSON, KB, PATH, YES, cluster_option
 from openbook.config import Place
@@ -27,8 +26,8 @@ if TYPE_CHECKING:
 
 RETRY_S = 5.0  # after another writer, or a disk, refused a run
 
-_LABEL = click.option(
-    "--label", "labels", multiple=True, help="Only holders of this label may see the documents (repeatable)."
+_REQUIRE_LABEL = click.option(
+    "--require-label", "labels", multiple=True, help="Only holders of this label may see the documents (repeatable)."
 )
 _OCR = click.option("--ocr", help="Read scanned pages with Tesseract in these languages, such as eng+deu.")
 _CLUSTER = cluster_option("Parse and embed on all machines of", by_client=True)
@@ -37,7 +36,7 @@ _CLUSTER = cluster_option("Parse and embed on all machines of", by_client=True)
 @click.command()
 @click.argument("paths", nargs=-1, required=True, type=EXISTING)
 @KB
-@_LABEL
+@_REQUIRE_LABEL
 @click.option("--unlabel", multiple=True, help="Take this label away from the documents (repeatable).")
 @_OCR
 @_CLUSTER
@@ -55,6 +54,7 @@ def add(
 
     PATHS are files, or folders for all files below.
     """
+    from openbook import knowledge
     from openbook.knowledge.scope import checked_labels
 
     settings = context.read_settings(kb=kb, ocr=ocr)
@@ -65,7 +65,7 @@ def add(
         context.workers(cluster, embedder, options) as (embedder, options),
         display.stages() as progress,
     ):
-        report = openbook.add(base, paths, embedder, replace(options, retry=True, progress=progress))
+        report = knowledge.add(base, paths, embedder, replace(options, retry=True, progress=progress))
     _show(report, settings.kb_place, as_json)
     if not any(each.outcome in ("added", "updated", "unchanged", "duplicate") for each in report.verdicts):
         raise KnowledgeError(f"Nothing readable in {', '.join(map(str, paths))}: no document went in.")
@@ -93,7 +93,7 @@ def _print_report(report: Report, place: Place) -> None:
     if report.open_copies:
         display.say(
             f"The label closes a document and not its text: {display.short_paths(report.open_copies)} holds the same text and "
-            "carries no label. To close it too: openbook add FILE --label LABEL",
+            "carries no label. To close it too: openbook add FILE --require-label LABEL",
             "yellow",
         )
 
@@ -103,7 +103,7 @@ def _print_report(report: Report, place: Place) -> None:
 @KB
 @click.option("--include", multiple=True, help="Only files that match this glob, as in .gitignore (repeatable).")
 @click.option("--exclude", multiple=True, help="No files that match this glob (repeatable).")
-@_LABEL
+@_REQUIRE_LABEL
 @_OCR
 @_CLUSTER
 @click.option("--reset", is_flag=True, help="Forget the globs, labels and OCR that FOLDER had before.")
@@ -135,7 +135,7 @@ def sync(
     settings = context.read_settings(kb=kb, ocr=ocr)
     if folder is None and (include or exclude or labels or ocr or reset or forget):
         raise ConfigError(
-            "--include, --exclude, --label, --ocr, --reset and --forget need a folder: openbook sync FOLDER ..."
+            "--include, --exclude, --require-label, --ocr, --reset and --forget need a folder: openbook sync FOLDER ..."
         )
     if folder is not None and forget:
         forget_synced_folder(context.open_base(settings), folder)
@@ -144,7 +144,9 @@ def sync(
         return
     if folder is not None:
         check_exists(folder)
-    base, embedder = context.ensure_base(settings) if folder else context.open_searchable(settings)
+    if folder is None:
+        context.open_base(settings)  # only a folder that is named makes a new one
+    base, embedder = context.ensure_base(settings)
     folders = synced_folders(base)
     if folder is not None:
         folder = Path(os.path.abspath(folder))
@@ -205,11 +207,12 @@ def remove(documents: tuple[str, ...], kb: Place | None, as_json: bool) -> None:
     DOCUMENTS are paths, or folders for all below. One new version leaves them all out. See also: openbook purge
     """
     from openbook.knowledge.discovery import display_path, path_displayed
+    from openbook.knowledge.updates import remove as remove_documents
     from openbook.knowledge.updates import synced_folders
 
     settings = context.read_settings(kb=kb)
     base = context.open_base(settings)
-    report = openbook.remove(base, documents)
+    report = remove_documents(base, documents)
     _show(report, settings.kb_place, as_json)
     folders = tuple(f"{display_path(each.folder)}/" for each in synced_folders(base))
     back = [
@@ -243,7 +246,7 @@ def purge(
     from openbook.knowledge.erasure import resolve_in_all_versions
 
     settings = context.read_settings(kb=kb)
-    base = openbook.KnowledgeBase.open(settings.kb_place)
+    base = context.open_base(settings)
     if proof is not None:
         context.check_signing(proof, settings)
     finished = finish_purge_everywhere(base, settings)

@@ -1,4 +1,4 @@
-"""`openbook status, history, diff, tag, restore, prune, reembed, warm`: a knowledge base and its versions."""
+"""`openbook status, history, diff, tag, restore, prune, reembed, precompute`: a knowledge base and its versions."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-import openbook
 from openbook.cli import context, display, on_cluster, private
 from openbook.cli.options import JSON, KB, MODEL, cluster_option
 from openbook.config import Place
 from openbook.errors import ConfigError, ContextOverflow, KnowledgeBaseDamaged
 
 if TYPE_CHECKING:
-    from openbook import FrozenModel, KnowledgeBase
+    from openbook.inference import FrozenModel
     from openbook.inference.kv_cache import CacheStats
+    from openbook.knowledge import KnowledgeBase
     from openbook.knowledge.base import Status
     from openbook.knowledge.check import CheckResult
     from openbook.knowledge.versions import Difference, Version
@@ -36,13 +36,14 @@ _MAX_VERSIONS = 20
 def status(kb: Place | None, documents: bool, check: bool, as_json: bool) -> None:
     """Show what is in the knowledge base, and what is not."""
     from openbook.inference.embedder import model_digest_of
+    from openbook.knowledge import KnowledgeBase
     from openbook.knowledge.check import check as check_base
 
     if documents and check:
         raise ConfigError("Give --documents or --check, not both.")
     settings = context.read_settings(kb=kb)
     place = settings.kb_place
-    base = openbook.KnowledgeBase.open(place, damaged=check)
+    base = KnowledgeBase.open(place, damaged=check)
     if documents:
         paths, labels = base.documents(), base.labels()
         listed = {"folder": str(place), "documents": paths, "labels": labels}
@@ -271,15 +272,17 @@ def reembed(embedder: str, kb: Place | None) -> None:
 @click.option("-n", "--limit", type=click.IntRange(1), help="How many passages at most, of the newest documents first.")
 @cluster_option("Let replicas read on")
 @click.option("--replicas", type=click.IntRange(1, 9999), help="How many replicas (default: 1).")
-def warm(kb: Place | None, model: str | None, limit: int | None, cluster: str | None, replicas: int | None) -> None:
-    """Let the model read passages before the first question.
+def precompute(
+    kb: Place | None, model: str | None, limit: int | None, cluster: str | None, replicas: int | None
+) -> None:
+    """Precompute passages so that first answers are fast.
 
-    The first question on them is then answered as fast as the second. What was read is kept on disk, up to the setting
-    kv_disk; passages beyond it are not read. Documents with access labels are not read ahead. After an interruption,
-    run the same command again. With --cluster it is kept where `serve` looks for it with the same --cluster and
-    --replicas.
+    The model reads them now, and what it computed is kept on disk, up to the setting kv_disk; passages for which there is
+    no room are skipped, and so are documents with access labels. After an interruption, run the same command again.
+    With --cluster, results are kept where `serve` looks for them with the same --cluster and --replicas.
     """
-    from openbook.answer import strategy_of
+    from openbook.records import Decoding
+    from openbook.retrieval import strategy_of
 
     bounds = on_cluster.replica_bounds((replicas, replicas) if replicas else None, cluster)
     settings = context.read_settings(kb=kb, model=model)
@@ -295,7 +298,7 @@ def warm(kb: Place | None, model: str | None, limit: int | None, cluster: str | 
             open_model, at_once = stack.enter_context(on_cluster.replicas(settings, cluster, bounds))
             opened = open_model(settings)
         stack.enter_context(closing(opened))
-        by_passage = strategy_of(settings.strategy, opened, openbook.Decoding()) == "each"  # otherwise it reads windows
+        by_passage = strategy_of(settings.strategy, opened, Decoding()) == "each"  # otherwise it reads windows
         tokens = _read_ahead(base, opened, limit, at_once, by_passage=by_passage)
     read, too_long, left = sum(map(bool, tokens)), tokens.count(None), tokens.count(0)
     said = f"{read:,} of {len(tokens):,} passages are read ({sum(filter(None, tokens)):,} tokens)"
@@ -333,7 +336,7 @@ def _read_ahead(
             return None
 
     tokens: list[int | None] = []
-    with display.progress("warm") as show, closing(in_order(read, passages, at_once, never)) as done:
+    with display.progress("precompute") as show, closing(in_order(read, passages, at_once, never)) as done:
         for number, (_, found) in enumerate(done, start=1):
             tokens.append(found)
             show(number, len(passages))

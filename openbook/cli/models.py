@@ -286,8 +286,8 @@ def export(name: str, folder: Path) -> None:
     check_installed()
     settings = context.read_settings()
     reference = context.ready_model(settings, name)
-    command = [sys.executable, "-P", "-m", "openbook.training.export", reference.digest, str(folder.absolute())]
-    done = subprocess.run([*command, "--store", str(settings.models_dir)], check=False)
+    request = [reference.digest, str(folder.absolute()), str(settings.models_dir)]
+    done = subprocess.run([sys.executable, "-P", "-m", "openbook.training.export", *request], check=False)
     if done.returncode:
         raise click.exceptions.Exit(done.returncode if done.returncode > 0 else 128 - done.returncode)
     display.say(f"{reference.name} ({reference.digest[:12]}) is in {folder}.")
@@ -326,7 +326,7 @@ def _print_lineage(tree: Node, digest: str) -> None:
 @click.argument("name")
 @click.argument("document", type=EXISTING)
 @JSON
-def why(name: str, document: Path, as_json: bool) -> None:
+def learned(name: str, document: Path, as_json: bool) -> None:
     """Say whether NAME has learned the text of DOCUMENT, a file."""
     from openbook.models.lineage import memberships_of
     from openbook.parsers import parse_file

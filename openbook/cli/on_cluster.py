@@ -10,7 +10,6 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
-import openbook
 from openbook.cli import context
 from openbook.config import Settings, available_cores, load_settings
 from openbook.derived import DerivedFolder
@@ -18,7 +17,7 @@ from openbook.errors import ConfigError, ModelNotVerified, UnknownModel
 from openbook.files import storage_errors
 
 if TYPE_CHECKING:
-    from openbook import FrozenModel
+    from openbook.inference import FrozenModel
     from openbook.records import Digest
 
 OpenModel: TypeAlias = "Callable[[Settings], FrozenModel]"
@@ -33,7 +32,7 @@ def models(
     Without `cluster` in this process, with that many `slots`; else in replicas on that cluster, as many as `bounds` say.
     """
     if cluster is None:
-        yield lambda own: context.model_opener(own, slots)(), 1
+        yield lambda own: context.model_opener(own)(), 1
         return
     with replicas(settings, cluster, bounds) as there:
         yield there
@@ -107,13 +106,14 @@ def open_on_node(name: str, digest: Digest, flags: dict[str, int]) -> FrozenMode
     when `name` means another model here.
     """
     from openbook.inference.trial import check_usable
+    from openbook.models import ensure
 
     own = load_settings(flags=flags)
     store = context.store(own)
     try:
-        reference = openbook.ensure(store, digest, try_out=check_usable)
+        reference = ensure(store, digest, try_out=check_usable)
     except UnknownModel:
-        reference = openbook.ensure(store, name, try_out=check_usable)
+        reference = ensure(store, name, try_out=check_usable)
     if reference.digest != digest:
         raise ModelNotVerified(
             f"{name!r} means {reference.digest[:12]} on {platform.node()}, and {digest[:12]} at the server. Import the model "

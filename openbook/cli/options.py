@@ -16,7 +16,7 @@ from openbook.config import parse_place
 from openbook.errors import did_you_mean
 
 if TYPE_CHECKING:
-    from openbook.knowledge import KnowledgeBase, Scope
+    from openbook.library import Library, View
 
 Command: TypeAlias = Callable[..., Any]
 
@@ -94,21 +94,22 @@ class ScopeOptions:
     def __bool__(self) -> bool:
         return bool(self.as_of or self.where or self.labels)
 
-    def of(self, base: KnowledgeBase) -> Scope:
+    def view_of(self, library: Library) -> View:
         """Raises QuestionError or KnowledgeError for what is not valid; notes a filter key that no document has."""
         from openbook.knowledge.filter_parser import parse_filter
-        from openbook.knowledge.scope import Scope, checked_labels
-        from openbook.knowledge.versions import resolve_version
 
-        version = resolve_version(base, self.as_of) if self.as_of is not None else None
-        scope = Scope(version, self.where.strip(), checked_labels(self.labels))
-        if scope.where:
-            known = base.metadata_keys(scope)
-            for key in parse_filter(scope.where).keys:
+        view = library.labels(*self.labels)
+        view = view if self.as_of is None else view.as_of(self.as_of)
+        if where := self.where.strip():
+            keys = parse_filter(where).keys
+            known = view.corpus.base.metadata_keys(view.corpus.scope)
+            for key in keys:
                 if key not in known:
-                    keys = ", ".join(sorted(known)[:30])
-                    display.note(f"No document has {key!r}.{did_you_mean(key, known)} Keys: {keys}", style="yellow")
-        return scope
+                    listed = ", ".join(sorted(known)[:30])
+                    display.note(f"No document has {key!r}.{did_you_mean(key, known)} Keys: {listed}", style="yellow")
+            view = view.where(where)
+        view.corpus.base.kept_version(view.corpus.scope.as_of)
+        return view
 
 
 def scope_options(command: Command) -> Command:

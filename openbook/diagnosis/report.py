@@ -1,7 +1,15 @@
-"""A diagnosis as one HTML page (`templates/`) that needs nothing else: no network and no other file; it can be read with scripts turned off.
+"""A diagnosis for people and programs: one HTML page, and the numbers as JSON.
 
-Questions, answers and documents are other people's words: every text is escaped, control characters become spaces, and the
-page's own policy lets a browser run no script but the one that is part of it.
+The page (`templates/`) needs nothing else: no network and no other file; it can be read with scripts turned off. Questions,
+answers and documents are other people's words: every text is escaped, control characters become spaces, and the page's own
+policy lets a browser run no script but the one that is part of it.
+
+The folder of a diagnosis, as files (docs/formats/diagnosis.md):
+
+<folder>/observations-<model>.jsonl   what each model answered (see `run_log`)
+         diagnosis.json               the numbers, and the verdict of each question
+         report.html                  the same to look at
+         probes-<model>.jsonl         what its probes saw, if they were asked for (see `probes`)
 """
 
 from __future__ import annotations
@@ -9,27 +17,42 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from functools import cache, partial
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from openbook import __version__
+from openbook.codec import convert, parse_json
+from openbook.diagnosis import probes
 from openbook.diagnosis.advice import advice
-from openbook.diagnosis.llm_judge import JudgeAgreement
-from openbook.diagnosis.probes import PROBES, ProbeRun
 from openbook.diagnosis.questions import Question
-from openbook.diagnosis.run_log import Observation, Reply, ShownPassage
+from openbook.diagnosis.run_log import Observation, Reply, ShownPassage, read_observations
 from openbook.diagnosis.scoring import is_right
-from openbook.diagnosis.summary import MODES, SHARED, Comparison, ModelSummary
-from openbook.diagnosis.verdicts import VERDICTS, QuestionVerdict, reason
-from openbook.files import replacing, storage_errors
+from openbook.diagnosis.summary import (
+    FORMAT,
+    MODES,
+    SHARED,
+    Comparison,
+    ModelOutcomes,
+    ModelSummary,
+    compare,
+    summarise,
+)
+from openbook.diagnosis.verdicts import VERDICTS, QuestionVerdict, reason, verdicts_of
+from openbook.errors import ConfigError
+from openbook.files import replace_file, replacing, storage_errors
+from openbook.records import ModelIdentity, sha256_hex
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+NUMBERS, REPORT = "diagnosis.json", "report.html"
+OBSERVATIONS, PROBES = "observations-", "probes-"  # how the names begin of files that grow by lines
 MAX_QUESTIONS = 250  # of one verdict and model
 MAX_TRIALS = 100  # of one probe
 PATH_PARTS = 3  # of a document's path are shown
@@ -39,12 +62,102 @@ _MODE_NAMES = {"closed_book": "alone", "open_book": "with documents", "oracle": 
 QuestionVerdicts = Iterable[tuple[Observation, QuestionVerdict]]
 
 
-@dataclass(frozen=True, slots=True)
-class Extras:
-    """What else was measured of a model."""
+# --- the folder -------------------------------------------------------------------------------------------------------
 
-    probe_run: ProbeRun | None = None
-    opinion: JudgeAgreement | None = None
+
+def observations_path(folder: Path, model: ModelIdentity) -> Path:
+    """One file for each model, whatever its name."""
+    return folder / f"{OBSERVATIONS}{_slug(model)}.jsonl"
+
+
+def probes_path(folder: Path, model: ModelIdentity) -> Path:
+    return folder / f"{PROBES}{_slug(model)}.jsonl"
+
+
+def _slug(model: ModelIdentity) -> str:
+    slug = re.sub(r"[^a-z0-9._-]+", "-", model.name.lower()).strip("-.")[:60]
+    return f"{slug}-{sha256_hex(f'{model.name} {model.digest}'.encode())[:8]}"
+
+
+def write_results(
+    folder: Path,
+    title: str,
+    files: Sequence[Path],
+    limit: int | None = None,
+    probed: Mapping[str, probes.ProbeRun] = {},
+) -> tuple[list[ModelSummary], list[Comparison], dict[str, Any]]:
+    """From a file of observations for each model; `probed`: what probes found, by its name. Returns also the numbers as written.
+
+    Raises ConfigError, StorageError.
+    """
+    summaries = [summarise(read_observations(path)[0], _verdicts_in(path, limit)) for path in files]
+    comparisons = [compare(summaries[0], other) for other in summaries[1:]]
+    value = numbers(title, summaries, comparisons, probed)
+    content = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+
+    def write_numbers() -> None:
+        with storage_errors(f"write {folder / NUMBERS}"):
+            replace_file(folder / NUMBERS, content.encode("utf-8", "replace"))
+
+    # `purge` sees by the numbers whether probes are in the report: they say so before it has any, and after it has none.
+    if probed:
+        write_numbers()
+    pages = [(summary, _verdicts_in(path, limit)) for summary, path in zip(summaries, files, strict=True)]
+    write_report(folder / REPORT, title, pages, comparisons, probed)
+    if not probed:
+        write_numbers()
+    return summaries, comparisons, value
+
+
+def _verdicts_in(path: Path, limit: int | None = None) -> Iterator[tuple[Observation, QuestionVerdict]]:
+    """Of the first `limit` questions, or of all."""
+    return verdicts_of(islice(read_observations(path)[1], limit))
+
+
+# --- numbers ----------------------------------------------------------------------------------------------------------
+
+
+def numbers(
+    title: str,
+    summaries: Sequence[ModelSummary],
+    comparisons: Sequence[Comparison],
+    probed: Mapping[str, probes.ProbeRun] = {},
+) -> dict[str, Any]:
+    models = []
+    for summary in summaries:
+        model = {**asdict(summary), "advice": [asdict(finding) for finding in advice(summary)]}
+        if summary.name in probed:
+            model["probes"] = probed[summary.name].to_json()
+        models.append(model)
+    return {
+        "format": FORMAT,
+        "openbook_version": __version__,
+        "title": title,
+        "models": models,
+        "comparisons": [asdict(each) for each in comparisons],
+    }
+
+
+def read_outcomes(path: Path) -> list[ModelOutcomes]:
+    """For each model in a `diagnosis.json`. Raises ConfigError, StorageError."""
+    with storage_errors(f"read {path}"):
+        content = path.read_bytes()
+    value = parse_json(content, str(path), ConfigError)
+    try:
+        if value["format"] != FORMAT:
+            raise ConfigError(f"{path} has the format {value['format']!r}; this version reads {FORMAT}.")
+        models = [
+            {"name": each["header"]["model"]["name"], "header": each["header"], "outcomes": each["outcomes"]}
+            for each in value["models"]
+        ]
+    except (KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{path} is not a {NUMBERS} that openbook diagnose wrote: it lacks 'format', or 'models' with 'header' and 'outcomes'."
+        ) from error
+    return [convert(each, ModelOutcomes, f"{path}.models[{at}]", ConfigError) for at, each in enumerate(models)]
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
 
 
 def write_report(
@@ -52,11 +165,21 @@ def write_report(
     title: str,
     models: Sequence[tuple[ModelSummary, QuestionVerdicts]],
     comparisons: Sequence[Comparison] = (),
-    extras: Mapping[str, Extras] = {},
+    probed: Mapping[str, probes.ProbeRun] = {},
 ) -> None:
-    """One part for each model, with the `extras` of its name. Questions are written as they come. Raises StorageError."""
+    """One part for each model, with what probes found, by its name. Questions are written as they come. Raises StorageError."""
+    parts = []
+    for summary, verdicts in models:
+        counts = [share.count for share in summary.overall.verdicts.values()]
+        parts.append(
+            {
+                "summary": summary,
+                "verdicts": _first_of_each_verdict(verdicts),
+                "questions_left_out": sum(max(0, n - MAX_QUESTIONS) for n in (*counts, summary.overall.failed)),
+                "probed": probed.get(summary.name),
+            }
+        )
     template = _environment().get_template("report.html")
-    parts = [_model(summary, verdicts, extras.get(summary.name, Extras())) for summary, verdicts in models]
     page = template.generate(title=title, models=parts, comparisons=comparisons, most_questions=MAX_QUESTIONS)
     with storage_errors(f"write {path}"), replacing(path) as stream:
         stream.writelines(part.encode("utf-8", "replace") for part in page)
@@ -66,6 +189,9 @@ def write_report(
 def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
+
+    def asset(name: str) -> str:
+        return Markup((Path(__file__).parent / "templates" / name).read_text(encoding="utf-8"))  # noqa: S704  our own file
 
     environment = Environment(
         loader=PackageLoader("openbook.diagnosis"),
@@ -83,8 +209,8 @@ def _environment() -> Environment:
         "json": partial(json.dumps, ensure_ascii=False),
     }
     environment.globals |= {
-        "style": _asset("report.css"),
-        "script": _asset("report.js"),
+        "style": asset("report.css"),
+        "script": asset("report.js"),
         "verdicts": VERDICTS,
         "modes": MODES,
         "advice": advice,
@@ -96,16 +222,10 @@ def _environment() -> Environment:
         "marked_pieces": marked_pieces,
         "shared": SHARED,
         "mode_names": _MODE_NAMES,
-        "probes": PROBES,
+        "probes": probes.PROBES,
         "most_trials": MAX_TRIALS,
     }
     return environment
-
-
-def _asset(name: str) -> str:
-    from markupsafe import Markup
-
-    return Markup((Path(__file__).parent / "templates" / name).read_text(encoding="utf-8"))  # noqa: S704  our own file
 
 
 def _digest(content: str) -> str:
@@ -116,19 +236,6 @@ def _digest(content: str) -> str:
 def visible(value: object) -> str:
     """With a space for each character that cannot be seen."""
     return "".join(c if c.isprintable() or c in "\n\t" or c in _JOINERS else " " for c in str(value))
-
-
-# --- what the templates show ------------------------------------------------------------------------------------------
-
-
-def _model(summary: ModelSummary, verdicts: QuestionVerdicts, extras: Extras) -> dict[str, Any]:
-    counts = [share.count for share in summary.overall.verdicts.values()]
-    return {
-        "summary": summary,
-        "verdicts": _first_of_each_verdict(verdicts),
-        "questions_left_out": sum(max(0, n - MAX_QUESTIONS) for n in (*counts, summary.overall.failed)),
-        "extras": extras,
-    }
 
 
 def _first_of_each_verdict(verdicts: QuestionVerdicts) -> Iterator[tuple[Observation, QuestionVerdict]]:
@@ -151,7 +258,7 @@ def mark(reply: Reply, question: Question) -> str:
 
 
 def role(passage: ShownPassage, observation: Observation) -> str:
-    """What became of the passage in each wording of the question, counted from 1 if there are several."""
+    """At which rank the passage was given in each wording of the question, counted from 1 if there are several."""
     several = len(observation.asked) > 1
     ranks = [
         f"as number {wording.found.index(passage.id) + 1}{f' (wording {number})' if several else ''}"

@@ -188,7 +188,7 @@ def _id_of(record: Record) -> str:
 
 
 class RunLog(Generic[_Record]):
-    """A file of observations, or of other records, to which lines are added; see `open_run_log`."""
+    """A file of observations or trials to which lines are added; see `open_run_log`."""
 
     def __init__(self, path: Path, stream: IO[bytes], header: Header, kind: type[_Record]) -> None:
         self.path, self._stream, self._kind = path, stream, kind

@@ -1,30 +1,161 @@
 """Ask a model every question three ways: alone (closed-book), with the documents (open-book), with the passage (oracle).
 
-`run_probes` puts the same questions to the probes. What was answered is kept in a file, and a run that was stopped goes on.
+Passages are found and read as `openbook ask` does it: by the same functions and options. What was answered is kept in a file,
+and a run that was stopped goes on.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-from openbook.answer import near_enough
-from openbook.diagnosis.bench import Bench, Stopped, ask_alone, ask_with
+from openbook.answer import Reading, cite, decoding_for, final_answer, read_hits
+from openbook.answer_text import says_nothing_found, tidy
+from openbook.config import Strategy
 from openbook.diagnosis.gold_passages import GoldFinder
-from openbook.diagnosis.probes import PROBES, ProbeLine, ProbeRun, probe_question
 from openbook.diagnosis.questions import Question
-from openbook.diagnosis.run_log import Observation, ShownPassage, Wording, open_run_log
-from openbook.errors import EngineError
-from openbook.parallel import Cancelled, Progress, in_order, never
-from openbook.records import Passage
+from openbook.diagnosis.run_log import Header, Observation, Record, Reply, RunLog, ShownPassage, Wording, open_run_log
+from openbook.errors import ContextOverflow, EngineError
+from openbook.inference import FrozenModel
+from openbook.knowledge import KnowledgeBase
+from openbook.knowledge.scope import UNLABELLED, Scope
+from openbook.parallel import Cancelled, Listener, Progress, in_order, never
+from openbook.prompts import closed_book_prompt
+from openbook.records import Completion, Decoding, Embedder, Hit, Passage
+from openbook.retrieval import PASSAGES, Corpus, Options, near_enough, ranked_hits, strategy_of
 
 DEPTH = 20  # passages in which the rank of one that holds the answer is looked for
 MAX_FAILED = 16  # questions in a row on which the model failed
+_Record = TypeVar("_Record", bound=Record)
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """The setup that is diagnosed. `scope.as_of` is a version, so that a change in the meantime changes nothing.
+
+    `at_once`: how many questions are asked at the same time. What is found does not depend on it.
+    """
+
+    model: FrozenModel
+    base: KnowledgeBase
+    embedder: Embedder
+    scope: Scope = UNLABELLED
+    options: Options = field(default_factory=Options)
+    at_once: int = 1
+
+    @property
+    def strategy(self) -> Strategy:
+        return strategy_of(self.options.strategy, self.model, self.options.decoding)
+
+    @property
+    def decoding(self) -> Decoding:
+        return decoding_for(self.model, self.options.decoding)
+
+    @property
+    def passages(self) -> int:
+        """The most that the model reads of those found: side by side, no more than it can."""
+        wanted = self.options.passages or PASSAGES
+        return min(wanted, self.model.parallel_passages) if self.strategy == "parallel" else wanted
+
+    def retrieve(self, query: str, at_least: int) -> Sequence[Hit]:
+        """As `openbook ask` ranks them, best first."""
+        corpus = Corpus(self.base, self.embedder, self.scope)
+        return ranked_hits(query, corpus, self.options, self.strategy, at_least)[1].current
+
+    def pinned(self) -> Bench:
+        """The same on the version that is the newest now. Raises KnowledgeError if the version asked for is not kept."""
+        scope = replace(self.scope, as_of=self.base.kept_version(self.scope.as_of))
+        return replace(self, model=self.model.for_request(), scope=scope)
+
+    def header(self, questions_digest: str) -> Header:
+        return Header(
+            model=self.model.identity,
+            numeric_class=self.model.engine.numeric_class,
+            knowledge_base=self.base.id,
+            knowledge_base_version=self.base.kept_version(self.scope.as_of),
+            embedder=self.base.embedder,
+            questions=questions_digest,
+            strategy=self.strategy,
+            passages=self.passages,
+            min_similarity=self.options.min_similarity,
+            context_tokens=self.model.context_tokens,
+            decoding=self.decoding,
+            where=self.scope.where,
+            labels=tuple(sorted(self.scope.labels)),
+        )
+
+
+# --- one request ------------------------------------------------------------------------------------------------------
+
+
+class Stopped(Exception):
+    """A request was cancelled. What was recorded stays."""
+
+
+@dataclass(frozen=True, slots=True)
+class PassageReply:
+    """A reply from passages, where it is cited from (id of the passage, start, end), and which of them the reader was given."""
+
+    reply: Reply
+    cited: tuple[tuple[str, int, int], ...]
+    given: Sequence[Hit]
+
+
+def ask_alone(bench: Bench, wording: str, cancelled: Cancelled) -> Reply:
+    """Raises Stopped."""
+
+    def request() -> tuple[str, bool, Completion | None]:
+        completion = bench.model.complete(closed_book_prompt(wording), bench.decoding, cancelled)
+        text = tidy(completion.text)
+        return text, says_nothing_found(text), completion
+
+    return _reply(request, cancelled)
+
+
+def ask_with(bench: Bench, wording: str, hits: Sequence[Hit], cancelled: Cancelled) -> PassageReply:
+    """The answer from exactly these passages. A failure of the model is part of it. Raises Stopped."""
+    readings: list[Reading] = []
+
+    def request() -> tuple[str, bool, Completion | None]:
+        listener = Listener(cancelled=cancelled)
+        readings.append(read_hits(wording, hits, bench.strategy, bench.model, bench.decoding, listener))
+        return *final_answer(readings[0], bench.model), readings[0].completion
+
+    reply = _reply(request, cancelled)
+    # Given: what fitted into the context, also what was not read because an earlier passage was sure.
+    given = [*readings[0].hits, *readings[0].unread] if readings else hits
+    if reply.abstained or reply.failure:
+        return PassageReply(reply, (), given)
+    citations = cite(reply.text, wording, readings[0], bench.embedder).citations
+    starts = {hit.passage.id: hit.passage.start for hit in hits}
+    cited = tuple((c.passage_id, c.start - starts[c.passage_id], c.end - starts[c.passage_id]) for c in citations)
+    return PassageReply(reply, cited, given)
+
+
+def _reply(request: Callable[[], tuple[str, bool, Completion | None]], cancelled: Cancelled) -> Reply:
+    """Raises Stopped if the caller cancelled."""
+    if cancelled():
+        raise Stopped
+    started = time.perf_counter()
+    try:
+        text, abstained, completion = request()
+    except (EngineError, ContextOverflow) as error:
+        return Reply(seconds=time.perf_counter() - started, failure=str(error))
+    seconds = time.perf_counter() - started
+    if completion is None:
+        return Reply(text, abstained, seconds, 0, 0)
+    if completion.finish_reason == "cancelled":
+        raise Stopped
+    text = text.encode("utf-8", "replace").decode()  # half a character from a server could not be written down
+    return Reply(text, abstained, seconds, completion.prompt_tokens, completion.answer_tokens)
+
+
+# --- all questions ----------------------------------------------------------------------------------------------------
 
 
 def run_questions(
@@ -37,28 +168,60 @@ def run_questions(
 ) -> None:
     """Ask what the file at `path` does not have yet, in order.
 
-    A request on which the model fails is recorded as that, and its question is asked again by the next run, once. If
-    it fails on every request of many questions in a row, the questions are not the cause: raises EngineError.
-    Raises ConfigError, KnowledgeError, StorageError.
+    A request on which the model fails is recorded as that, and its question is asked again by the next run, once.
+    Raises what `ask_due` does, and ConfigError if the file is of something else.
     """
     bench = bench.pinned()
     finder = GoldFinder(bench.base, bench.embedder, bench.scope)
-    streak = FailureStreak(bench.model.identity.name)
-    numbers = {question.id: number for number, question in enumerate(questions, 1)}
-    observe = partial(_observe, bench, finder)
+
+    def is_due(question: Question, there: Observation) -> bool:
+        return there.question != question or bool(there.failure)
+
+    def failures(seen: Observation) -> list[str]:
+        replies = (reply for wording in seen.asked for reply in wording.replies)
+        # If nothing was found to read, the model was not asked, and no token read.
+        return [reply.failure for reply in replies if reply.prompt_tokens != 0]
+
     with open_run_log(path, bench.header(questions_digest), Observation) as log:
+        ask_due(log, questions, bench, partial(_observe, bench, finder), is_due, failures, progress)
 
-        def is_due(question: Question) -> bool:
-            there = log.find(question.id)
-            return there is None or there.question != question or bool(there.failure)
 
-        with closing(in_order(observe, filter(is_due, questions), bench.at_once, never)) as observed:
-            for question, seen in observed:
-                replies = (reply for wording in seen.asked for reply in wording.replies)
-                # If nothing was found to read, the model was not asked, and no token read.
-                streak.add(numbers[question.id], [reply.failure for reply in replies if reply.prompt_tokens != 0])
-                log.append(seen)
-                progress(numbers[question.id], len(questions))
+def ask_due(
+    log: RunLog[_Record],
+    questions: Sequence[Question],
+    bench: Bench,
+    ask: Callable[[Question, Cancelled], _Record],
+    is_due: Callable[[Question, _Record], bool],
+    failures: Callable[[_Record], Sequence[str]],
+    progress: Progress,
+) -> None:
+    """`ask` each question that has no record in the log, or one that `is_due` again, and add its record.
+
+    `failures`: for each request behind a record why it failed, or an empty text. Raises EngineError if every request of
+    `MAX_FAILED` questions in a row failed: then the questions are not the cause. Those that lie apart in the file are not in a
+    row: a second run asks only what failed before, and a few questions that always fail do not stop it. Raises
+    KnowledgeError, StorageError.
+    """
+
+    def is_to_ask(question: Question) -> bool:
+        there = log.find(question.id)
+        return there is None or is_due(question, there)
+
+    numbers = {question.id: number for number, question in enumerate(questions, 1)}
+    streak, last = 0, -1
+    with closing(in_order(ask, filter(is_to_ask, questions), bench.at_once, never)) as asked:
+        for question, record in asked:
+            number, failed = numbers[question.id], failures(record)
+            if failed:
+                streak = (streak if number == last + 1 else 0) + 1 if all(failed) else 0
+            last = number
+            if streak >= MAX_FAILED:
+                raise EngineError(
+                    f"{bench.model.identity.name} failed on {streak} questions in a row, so the run stops here: {failed[-1]} "
+                    "What was answered is kept. When that is put right, run the same command to go on."
+                )
+            log.append(record)
+            progress(number, len(questions))
 
 
 def _observe(bench: Bench, finder: GoldFinder, question: Question, cancelled: Cancelled) -> Observation:
@@ -82,81 +245,3 @@ def _observe(bench: Bench, finder: GoldFinder, question: Question, cancelled: Ca
     passages = (ShownPassage(p.id, p.document, p.page, p.start, p.text, gold.spans_in(p)) for p in shown.values())
     holding = tuple(hit.passage.id for hit in oracle_hits)
     return Observation(question, tuple(asked), tuple(passages), holding, gold.located)
-
-
-def run_probes(
-    questions: Sequence[Question],
-    bench: Bench,
-    questions_digest: str = "",
-    probes: Iterable[str] = PROBES,
-    *,
-    path: Path | None = None,
-    progress: Progress = lambda done, total: None,
-    cancelled: Cancelled = never,
-) -> ProbeRun:
-    """Put the probes of these names to one question after the other.
-
-    When `cancelled`, the result is of what was measured so far.
-
-    Trials are kept in `path`, if it is given, and nothing in it is asked again but requests on which the model failed.
-    Raises ConfigError if the file is of something else; EngineError when the model fails on many questions in a row;
-    KnowledgeError, StorageError.
-    """
-    bench, names = bench.pinned(), sorted(set(probes), key=[*PROBES].index)
-    header = bench.header(questions_digest)
-    finder = GoldFinder(bench.base, bench.embedder, bench.scope)
-    streak = FailureStreak(bench.model.identity.name)
-    trials: dict[str, dict[str, Any]] = {}  # of each question, by its id
-    stopped = False
-    with ExitStack() as stack:
-        log = stack.enter_context(open_run_log(path, header, ProbeLine)) if path else None
-
-        def is_due(question: Question) -> bool:
-            line = log.find(question.id) if log else None
-            there = line.read(names) if line else {}
-            if len(there) < len(names) or any(trial.failure for trial in there.values()):
-                return True
-            trials[question.id] = there
-            return False
-
-        numbers = {question.id: number for number, question in enumerate(questions, 1)}
-        measure = partial(probe_question, names, bench, finder)
-        to_ask = filter(is_due, questions)
-        measured = stack.enter_context(closing(in_order(measure, to_ask, bench.at_once, cancelled)))
-        try:
-            for question, found in measured:
-                shown = (t for name, t in found.items() if t.failure or t.outcome in PROBES[name].outcomes_shown)
-                streak.add(numbers[question.id], [trial.failure for trial in shown])
-                if log:
-                    log.append(ProbeLine(question.id, found))
-                trials[question.id] = found
-                progress(numbers[question.id], len(questions))
-        except Stopped:
-            stopped = True
-    in_turn = [trials[question.id] for question in questions if question.id in trials]
-    results = {name: PROBES[name].of([each[name] for each in in_turn]) for name in names if in_turn or not stopped}
-    return ProbeRun(header, len(in_turn), stopped, results)
-
-
-@dataclass(slots=True)
-class FailureStreak:
-    """How many questions in a row the model failed on. Those that lie apart in the file are not in a row.
-
-    A second run asks only what failed before, which lies apart. So a few questions that always fail do not stop it.
-    """
-
-    model: str
-    questions: int = 0
-    _last: int = -1
-
-    def add(self, place: int, failures: Sequence[str]) -> None:
-        """`failures`: for each request of a question why it failed, or an empty text. Raises EngineError if they are too many."""
-        if failures:
-            before = self.questions if place == self._last + 1 else 0
-            self.questions = before + 1 if all(failures) else 0
-        self._last = place
-        if self.questions >= MAX_FAILED:
-            raise EngineError(
-                f"{self.model} failed on {self.questions} questions in a row, so the run stops here: {failures[-1]} "
-                "What was answered is kept. When that is put right, run the same command to go on."
-            )

@@ -214,15 +214,6 @@ def interval(scores: Sequence[float]) -> Interval:
     return Interval(mean, low, high, n)
 
 
-def paired(better: int, worse: int, questions: int) -> Interval:
-    """The difference of two shares over the same questions, with its 95 % interval: Wald's, half a question added to each
-    of the four combinations. Source: Agresti & Min 2005.
-    """
-    n, gained, lost = questions + 2, better + 0.5, worse + 0.5
-    middle, spread = (gained - lost) / n, 1.96 * math.sqrt(gained + lost - (gained - lost) ** 2 / n) / n
-    return Interval((better - worse) / questions, max(-1.0, middle - spread), min(1.0, middle + spread), questions)
-
-
 def mcnemar(only_first_right: int, only_second_right: int) -> float:
     """Two-sided p of McNemar's exact test (1947): of the questions that one model alone gets right, would a fair coin split them so?"""
     n, few = only_first_right + only_second_right, min(only_first_right, only_second_right)

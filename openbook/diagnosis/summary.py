@@ -22,7 +22,6 @@ SHARED: tuple[Verdict, ...] = VERDICTS[:-1]  # all but failed: these sum to 1
 MISSES: tuple[Verdict, ...] = ("retriever_miss", "distracted", "reader_gap", "harmed_by_retrieval")
 RANKS = (1, 3, 5, 10, 20)
 MODES: tuple[Mode, ...] = get_args(Mode)
-MAX_TAGS = 1000  # that are counted
 _RequestCost: TypeAlias = tuple[float, int | None, int | None]  # seconds, tokens read, tokens written
 
 
@@ -145,8 +144,7 @@ def summarise(header: Header, verdicts: Iterable[tuple[Observation, QuestionVerd
         found.append(each)
         kinds[question.kind].append(each)
         for tag in question.tags:
-            if tag in tags or len(tags) < MAX_TAGS:
-                tags[tag].append(each)
+            tags[tag].append(each)
         for mode in MODES:
             replies = [reply for wording in observation.asked if (reply := wording.reply(mode)) is not None]
             spent[mode] += [(r.seconds, r.prompt_tokens, r.answer_tokens) for r in replies if not r.failure]
@@ -196,19 +194,6 @@ def _group(found: Sequence[QuestionVerdict]) -> Group:
 
 
 # --- two of them compared ---------------------------------------------------------------------------------------------
-
-_SETTINGS = {  # of a header, in words
-    "knowledge_base": "knowledge bases",
-    "knowledge_base_version": "versions of the knowledge base",
-    "embedder": "embedders",
-    "where": "filters (--where)",
-    "labels": "access labels (--label)",
-    "strategy": "strategies of reading",
-    "passages": "numbers of passages",
-    "min_similarity": "least similarities",
-    "context_tokens": "sizes of the context, in tokens,",
-    "decoding": "decodings",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,5 +275,5 @@ def _notes(first: Header, second: Header) -> Iterator[str]:
     for field, one, other in differences(first, second):
         if field == "questions":
             yield f"The files of questions differ (digests {one[:12]} and {other[:12]}); compared is what both ask."
-        elif field in _SETTINGS:
-            yield f"The {_SETTINGS[field]} differ: {one} and {other}."
+        elif field not in ("model", "numeric_class"):
+            yield f"They differ in {field.replace('_', ' ')}: {one} and {other}."

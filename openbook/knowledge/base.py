@@ -38,12 +38,11 @@ from openbook.knowledge.splitter import Sizing
 from openbook.knowledge.store import Connection, Store, Writer, store_of
 from openbook.knowledge.write_lock import LOCK_TIMEOUT_S
 from openbook.parsers import metadata
-from openbook.records import BeyondReach, Embedder, EmbedderIdentity, Hit, Passage, Reranker, Vectors, Verdict
+from openbook.records import BeyondReach, Embedder, EmbedderIdentity, Hit, Passage, Vectors, Verdict
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-RERANKED = 20  # hits that a reranker reads
 SEARCHED = 40  # passages from which windows are made
 
 
@@ -155,26 +154,21 @@ class KnowledgeBase:
         embedder: Embedder,
         limit: int = 10,
         scope: Scope = UNLABELLED,
-        reranker: Reranker | None = None,
         *,
         windows: bool = False,
     ) -> tuple[int, list[Hit]]:
-        """(version searched, hits best first): dense and BM25 scores, fused; the best few reordered by `reranker`.
+        """(version searched, hits best first): dense and BM25 scores, fused.
 
         With `windows`, each hit is the window around passages that were found. The result depends on the query and the
         documents in scope alone. Raises QuestionError for an invalid filter, UnknownVersion.
         """
         self.check_embedder(embedder.identity)
         vector = embedder.embed_query(query)
-        wanted = SEARCHED if windows else limit if reranker is None else max(limit, RERANKED)
+        wanted = SEARCHED if windows else limit
         try:
             version, hits = self._search(query, vector, wanted, scope, windows=windows)
         except StaleView:
             version, hits = self._search(query, vector, wanted, scope, windows=windows)
-        if reranker is not None:
-            scores = reranker.score(query, [hit.passage.text for hit in hits[:RERANKED]])
-            best = [replace(hit, score=float(score)) for hit, score in zip(hits[:RERANKED], scores, strict=True)]
-            hits = [*sorted(best, key=lambda hit: -hit.score), *hits[RERANKED:]]
         return version, hits[:limit]
 
     def _search(

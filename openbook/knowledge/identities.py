@@ -3,7 +3,7 @@
 A row of `identities` says where a document is, or was last, and who may see it.
 
 1. `labels` are all access labels that it carries now, or carried last. They restrict every version of it.
-2. `given` are those labels that were given to it directly, by `add --label`. Labels from the rule of a synced folder, from its own
+2. `given` are those labels that were given to it directly, by `add --require-label`. Labels from the rule of a synced folder, from its own
    text or from its sidecar are not among them.
 3. When a rename would lose a label of its text or sidecar, that label becomes a given one.
 4. Given labels stay when the folder is synced, when versions are pruned, and when the document comes back to its path.

@@ -17,11 +17,13 @@ from fastapi import Response
 from fastapi.responses import StreamingResponse
 
 from openbook import knowledge
-from openbook.answer import CLOSED_BOOK, Options, ask
+from openbook.answer import CLOSED_BOOK, ask
 from openbook.knowledge import KnowledgeBase
+from openbook.parallel import Listener
 from openbook.prompts import checked_question
 from openbook.receipts import append_receipt
 from openbook.records import Answer, Decoding, canonical_json, sha256_hex
+from openbook.retrieval import Corpus, Options
 from openbook.serving.concurrency import Stop
 from openbook.serving.errors import ApiError, ClientGone, api_error, check_at_most, invalid
 from openbook.serving.schemas import AnswerBody, Message, Reply, ScopeParams, ServedAnswer
@@ -173,17 +175,9 @@ def answered(
     service, began_ns, headers = call.service, time.time_ns(), call.request.headers
     mode = CLOSED_BOOK if base is None else "open-book"
     try:
-        answer = ask(
-            conversation.question,
-            call.model,
-            base,
-            service.embedder if base else None,
-            options,
-            earlier=conversation.turns,
-            scope=scope,
-            on_text=show,
-            cancelled=stop,
-        )
+        corpus = None if base is None else Corpus(base, service.embedder, scope)
+        options = replace(options, earlier=conversation.turns)
+        answer = ask(conversation.question, call.model, corpus, options, Listener(show, cancelled=stop))
     except Exception as error:
         service.traces.failed(error, mode, began_ns, headers)
         raise

@@ -23,13 +23,13 @@ from mcp_types import ToolAnnotations
 from pydantic import BaseModel, Field
 from starlette.types import Message, Receive, Scope, Send
 
-from openbook import __version__, knowledge
-from openbook.answer import Options, ask
+from openbook import __version__
 from openbook.errors import OpenBookError, QuestionError
-from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
+from openbook.library import View
 from openbook.prompts import checked_question
-from openbook.records import Answer, AnswerSentence, Confidence, Embedder
+from openbook.records import Answer, AnswerSentence, Confidence
+from openbook.retrieval import Corpus, Options
 from openbook.serving.answers import Conversation, answered
 from openbook.serving.concurrency import Stop
 from openbook.serving.errors import ClientGone, api_error
@@ -116,11 +116,9 @@ class DocumentPart(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class ToolContext:
-    """What one tool call works with. A document outside `scope` does not exist for the caller."""
+    """What one tool call works with. A document outside of the corpus does not exist for the caller."""
 
-    base: KnowledgeBase
-    embedder: Embedder
-    scope: knowledge.Scope
+    corpus: Corpus
     ask: Callable[[str], Answer]
 
 
@@ -146,7 +144,7 @@ def tools_over(run_tool: ToolRunner) -> MCPServer:
         """Find passages of the user's documents by meaning and by words."""
 
         def work(tools: ToolContext) -> ToolHits:
-            version, hits = tools.base.search(checked_question(query), tools.embedder, limit, tools.scope)
+            version, hits = tools.corpus.search(checked_question(query), limit)
             passages = [ToolHit(**dataclasses.asdict(hit.passage), score=hit.score) for hit in hits]
             return ToolHits(version=version, passages=passages)
 
@@ -170,8 +168,8 @@ def tools_over(run_tool: ToolRunner) -> MCPServer:
         """Read a part of a document's text, for example around a passage that `search` found."""
 
         def work(tools: ToolContext) -> DocumentPart:
-            is_seen = tools.base.holds(document, tools.scope)
-            text = tools.base.text(document, tools.scope.as_of) if is_seen else None
+            base, scope = tools.corpus.base, tools.corpus.scope
+            text = base.text(document, scope.as_of) if base.holds(document, scope) else None
             if text is None:
                 raise QuestionError(f"There is no document {document[:200]!r}. Use a name that `search` returns.")
             part = text[start : start + length]
@@ -186,24 +184,15 @@ def tools_over(run_tool: ToolRunner) -> MCPServer:
 # --- for one user -----------------------------------------------------------------------------------------------------
 
 
-def stdio_server(
-    base: KnowledgeBase,
-    embedder: Embedder,
-    open_model: Callable[[], FrozenModel],
-    *,
-    scope: knowledge.Scope,
-    options: Options,
-) -> MCPServer:
-    """Every call sees `scope`. `open_model` is called by the first `ask` and gives the same model ever after."""
+def stdio_server(view: View) -> MCPServer:
+    """Every call sees what `view` sees."""
 
-    def answer(question: str) -> Answer:
-        return ask(question, open_model(), base, embedder, options, scope=scope)
-
-    tools = ToolContext(base, embedder, scope, answer)
+    def with_view(work: Callable[[ToolContext], _Result]) -> _Result:
+        return work(ToolContext(view.corpus, view.ask))
 
     async def run_tool(context: Context, work: Callable[[ToolContext], _Result]) -> _Result:
         try:
-            return await anyio.to_thread.run_sync(work, tools)
+            return await anyio.to_thread.run_sync(with_view, work)
         except OpenBookError as error:  # its sentence is shown to the other program
             raise ToolError(str(error)) from error
 
@@ -246,7 +235,7 @@ def _tool_context(call: Call, base: KnowledgeBase, stop: Stop) -> ToolContext:
     def answer(question: str) -> Answer:
         return answered(call, Conversation(question), base, scope, options, stop)
 
-    return ToolContext(base, call.service.embedder, scope, answer)
+    return ToolContext(Corpus(base, call.service.embedder, scope), answer)
 
 
 # `body` is for Route, which then wants JSON, and for OpenAPI; _Relay sends the bytes.

@@ -1,14 +1,14 @@
 """Fakes that ship, and the conformance suites that the fakes and the real things both pass.
 
 `EchoEngine` answers with the sentence of the passages that shares most words with the question. `HashEmbedder` gives a bag of
-hashed words. `WordReranker` counts words. All are deterministic and instant, so that tests need no mocks and no downloads.
+hashed words. Both are deterministic and instant, so that tests need no mocks and no downloads.
 
 A new engine proves itself with a pytest class: `class TestMine(EngineSuite): def make_engine(self): return Mine()`.
 """
 
 from openbook.testing.blobs import BlobsSuite, MemoryBlobs
-from openbook.testing.fakes import EchoEngine, HashEmbedder, WordReranker, echo_model
-from openbook.testing.models import PROMPT, EmbedderSuite, EngineSuite, RerankerSuite
+from openbook.testing.fakes import EchoEngine, HashEmbedder, echo_model
+from openbook.testing.models import PROMPT, EmbedderSuite, EngineSuite
 from openbook.testing.store import StoreSuite
 
 __all__ = [
@@ -19,8 +19,6 @@ __all__ = [
     "EngineSuite",
     "HashEmbedder",
     "MemoryBlobs",
-    "RerankerSuite",
     "StoreSuite",
-    "WordReranker",
     "echo_model",
 ]

@@ -1,4 +1,4 @@
-"""Fakes of an engine, an embedder and a reranker: deterministic and instant, without a model."""
+"""Fakes of an engine and an embedder: deterministic and instant, without a model."""
 
 from __future__ import annotations
 
@@ -145,13 +145,3 @@ class HashEmbedder:
 
     def count_tokens(self, text: str) -> int:
         return len(_words(text))
-
-
-class WordReranker:
-    """Ranks without a model: the share of the query's words that stand in the text."""
-
-    identity = ModelIdentity(name="words", digest=sha256_hex(b"openbook word reranker 1"), evidence="verified")
-
-    def score(self, query: str, texts: Sequence[str]) -> list[float]:
-        asked = set(_words(query))
-        return [len(asked & set(_words(text))) / max(len(asked), 1) for text in texts]

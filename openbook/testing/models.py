@@ -1,8 +1,7 @@
-"""What every engine, embedder and reranker must do."""
+"""What every engine and embedder must do."""
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +13,7 @@ import numpy as np
 from openbook.errors import ContextOverflow, EngineError
 from openbook.inference.frozen import Engine, FrozenModel
 from openbook.parallel import never
-from openbook.records import Completion, Decoding, Embedder, Prompt, Reranker
+from openbook.records import Completion, Decoding, Embedder, Prompt
 
 raises = TestCase().assertRaises  # pytest is no dependency of the package
 
@@ -144,26 +143,3 @@ class EmbedderSuite:
         rows = embedder.embed_passages(["The ferry leaves at nine.", "Quantum chromodynamics of gluons"])
         query = embedder.embed_query("When does the ferry leave?")
         assert float(rows[0] @ query) > float(rows[1] @ query)
-
-
-class RerankerSuite:
-    """What every reranker must do. Subclass it in a test module and define `make_reranker`."""
-
-    QUERY = "When does the ferry leave?"
-    TEXTS = ("Quantum chromodynamics of gluons", "The ferry will leave at nine.", "", "Überraschung " * 400)
-
-    def make_reranker(self) -> Reranker:
-        raise TypeError("A RerankerSuite must define make_reranker.")
-
-    def test_each_text_gets_a_finite_score_that_is_a_function_of_query_and_text_alone(self) -> None:
-        reranker, other = self.make_reranker(), self.make_reranker()
-        scores = list(reranker.score(self.QUERY, self.TEXTS))
-        assert all(isinstance(score, float) and math.isfinite(score) for score in scores)
-        assert [reranker.score(self.QUERY, [text])[0] for text in self.TEXTS] == scores
-        assert list(other.score(self.QUERY, self.TEXTS[::-1]))[::-1] == scores
-        assert list(reranker.score(self.QUERY, [])) == []
-        assert reranker.identity == other.identity
-
-    def test_the_text_that_fits_is_first(self) -> None:
-        scores = list(self.make_reranker().score(self.QUERY, self.TEXTS))
-        assert scores.index(max(scores)) == 1

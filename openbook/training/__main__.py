@@ -1,6 +1,7 @@
-"""`python -m openbook.training RECIPE`, which `openbook train` starts as a process of its own.
+"""`python -m openbook.training REQUEST`, which `openbook train` starts as a process of its own.
 
-So the process that answers questions never loads a framework that could change a weight.
+So the process that answers questions never loads a framework that could change a weight. REQUEST is a `RunRequest` as JSON.
+Progress and errors go to standard error, the result to standard output as one JSON document.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import click
-
+from openbook.codec import decode
 from openbook.config import available_cores
-from openbook.errors import OpenBookError, StorageError
+from openbook.errors import ConfigError, OpenBookError, StorageError
 from openbook.models import ModelStore
 from openbook.models.digest import hash_file
+from openbook.runs import RESULT, RunRequest
 
 if TYPE_CHECKING:
     from openbook.training.run import Event, ShouldStop, Watch
@@ -30,30 +31,8 @@ SAME_INTERRUPT_S = 1.0  # Ctrl-C reaches this process twice: from the terminal a
 LOG_EVERY_S = 60.0  # if there is no terminal
 
 
-@click.command()
-@click.argument("recipe", type=click.Path(path_type=Path))
-@click.option("--store", type=click.Path(path_type=Path), required=True)
-@click.option("--folder", type=click.Path(path_type=Path), required=True)
-@click.option("--threads", type=int, default=0)
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
-@click.option("--documents", type=click.Path(path_type=Path))
-@click.option("--knowledge-base")
-@click.option("--resume", is_flag=True)
-@click.option("--dry-run", is_flag=True)
-@click.option("--json", "as_json", is_flag=True)
-def train(
-    recipe: Path,
-    store: Path,
-    folder: Path,
-    threads: int,
-    device: str,
-    documents: Path | None,
-    knowledge_base: str | None,
-    resume: bool,
-    dry_run: bool,
-    as_json: bool,
-) -> None:
-    """Do the run that RECIPE determines."""
+def _do(request: RunRequest) -> dict[str, Any] | None:
+    """The result of the run, or the estimate of a dry run; None in all but the first of several processes."""
     import torch  # takes seconds
 
     from openbook.training import run
@@ -61,61 +40,38 @@ def train(
     from openbook.training.recipe import Data, load_recipe
     from openbook.training.report import write_report
 
-    loaded = load_recipe(recipe)
-    if documents is not None:
-        sha256 = hash_file(documents).sha256
-        loaded = loaded.with_documents(
-            Data(file=str(documents.absolute()), sha256=sha256, knowledge_base=knowledge_base)
-        )
+    path, folder, store = Path(request.recipe), Path(request.folder), ModelStore(Path(request.store))
+    recipe = load_recipe(path)
+    if request.documents is not None:
+        sha256 = hash_file(Path(request.documents)).sha256
+        data = Data(file=request.documents, sha256=sha256, knowledge_base=request.knowledge_base)
+        recipe = recipe.with_documents(data)
     processes_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    torch.set_num_threads(threads or max(1, available_cores() // processes_here))
-    if dry_run:
-        found = run.dry_run(loaded, recipe.parent, ModelStore(store), _say, run.choose_device(device))
-        click.echo(json.dumps(found) if as_json else _estimate(found))
-        return
+    torch.set_num_threads(request.threads or max(1, available_cores() // processes_here))
+    if request.dry_run:
+        return run.dry_run(recipe, path.parent, store, _say, run.choose_device(request.device))
     with connect() as processes, _stop_on_interrupt() as should_stop:
+        device = run.choose_device(request.device, processes)
         try:
             reference = run.train(
-                loaded,
-                recipe.parent,
-                ModelStore(store),
+                recipe,
+                path.parent,
+                store,
                 folder,
-                _watcher(quiet=as_json or not processes.first),
-                resume=resume,
+                _watcher(),
+                resume=request.resume,
                 should_stop=should_stop,
                 processes=processes,
-                device=run.choose_device(device, processes),
+                device=device,
             )
         except run.RunStopped as stopped:
             _say(str(stopped))
             sys.exit(INTERRUPTED)
         if not processes.first:
-            return
-    _clear_line()
+            return None
     write_report(folder)
-    missed = json.loads((folder / "result.json").read_bytes())["missed"]
-    if as_json:
-        result = {"model": reference.digest, "name": reference.name, "run": str(folder), "missed": missed}
-        click.echo(json.dumps(result))
-        return
-    click.echo(f"{reference.name} is here: {reference.digest}")
-    click.echo(f"Report: {folder / 'report.html'}")
-    for sentence in missed:
-        click.echo(f"Short of its target: {sentence}.")
-    click.echo(
-        f"Try it: openbook ask --model {reference.name} ...  Make it {loaded.name!r}: openbook models promote {loaded.name} {reference.digest[:12]}"
-    )
-
-
-def _estimate(found: dict[str, float]) -> str:
-    return (
-        f"examples            {found['examples']:,.0f}, {found['epoch_tokens']:,.0f} tokens in an epoch\n"
-        f"learned parameters  {found['learned_parameters']:,.0f}\n"
-        f"steps               {found['steps']:,.0f}\n"
-        f"speed               {found['tokens_per_second']:,.0f} tokens a second\n"
-        f"memory              {found['memory_mib']:,.0f} MiB\n"
-        f"time, estimated     {found['estimated_seconds'] / 60:,.1f} minutes, without evaluations"
-    )
+    missed = json.loads((folder / RESULT).read_bytes())["missed"]
+    return {"model": reference.digest, "name": reference.name, "run": str(folder), "missed": missed}
 
 
 @contextmanager
@@ -138,8 +94,8 @@ def _stop_on_interrupt() -> Iterator[ShouldStop]:
         signal.signal(signal.SIGINT, before)
 
 
-def _watcher(*, quiet: bool) -> Watch:
-    """Shows messages, and unless `quiet` how far the run is: on a terminal in one line, in a log now and then."""
+def _watcher() -> Watch:
+    """Shows messages and how far the run is: on a terminal in one line, in a log now and then."""
     from openbook.training.loop import EvalResult
     from openbook.training.run import peak_memory_mib
 
@@ -149,8 +105,6 @@ def _watcher(*, quiet: bool) -> Watch:
         nonlocal logged_at
         if isinstance(event, str):
             _say(event)
-        elif quiet:
-            return
         elif isinstance(event, EvalResult):
             numbers = ", ".join(f"{name} {value:.3f}" for name, value in sorted(event.numbers.items()))
             _say(f"step {event.step}: {numbers}")
@@ -165,23 +119,14 @@ def _watcher(*, quiet: bool) -> Watch:
 
 def _say(sentence: str, *, stays: bool = True) -> None:
     """A line on standard error. On a terminal the next one takes the place of one that does not stay."""
-    _clear_line()
-    click.echo(sentence, nl=stays or not sys.stderr.isatty(), err=True)
-
-
-def _clear_line() -> None:
-    if sys.stderr.isatty():
-        click.echo("\r\033[K", nl=False, err=True)
+    terminal = sys.stderr.isatty()
+    sys.stderr.write(("\r\033[K" if terminal else "") + sentence + ("\n" if stays or not terminal else ""))
+    sys.stderr.flush()
 
 
 def main() -> None:
     try:
-        train.main(standalone_mode=False)
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            # Everything is done, but threads of the connection may abort the process while Python shuts down.
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(0)
+        found = _do(decode(" ".join(sys.argv[1:]), RunRequest, "the request", ConfigError))
     except OpenBookError as error:
         _say(f"Error: {error}")
         sys.exit(error.exit_code)
@@ -189,12 +134,17 @@ def main() -> None:
         file = f" ({error.filename})" if error.filename else ""
         _say(f"Error: The operating system refused: {error.strerror or error}{file}.")
         sys.exit(StorageError.exit_code)
-    except (KeyboardInterrupt, click.Abort):
+    except KeyboardInterrupt:
         _say("Interrupted. The last checkpoint is kept. Go on with --resume.")
         sys.exit(INTERRUPTED)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+    if found is not None:
+        if sys.stderr.isatty():
+            _say("", stays=False)  # in place of the last step
+        sys.stdout.write(json.dumps(found) + "\n")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        # Everything is done, but threads of the connection may abort the process while Python shuts down.
+        sys.stdout.flush()
+        os._exit(0)
 
 
 if __name__ == "__main__":

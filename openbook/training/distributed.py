@@ -1,6 +1,6 @@
 """One run on several processes: each holds a shard of the network (PyTorch's FSDP) and computes its share of every step.
 
-Start it with `torchrun --nproc-per-node N -m openbook.training ...`, which sets RANK and WORLD_SIZE. A step has the same
+Start it with `torchrun --nproc-per-node N -m openbook.training REQUEST`, which sets RANK and WORLD_SIZE. A step has the same
 examples as on one process, but the sums are added in another order: results agree within rounding, not bit for bit.
 Checkpoints hold whole tensors, so a run can continue with another number of processes.
 """

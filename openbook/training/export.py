@@ -4,7 +4,7 @@ A GGUF file is the only thing that goes from training to the model store. A LoRA
 needs its base, or a merged model (`openbook.models.gguf_writer`); a full run gives a model. Everything that is not a weight
 (vocabulary, chat template, hyperparameters) is copied from the base.
 
-`python -m openbook.training.export`, which `openbook models export` starts, writes what vLLM, Transformers and PEFT read:
+`python -m openbook.training.export DIGEST FOLDER STORE`, which `openbook models export` starts, writes what vLLM, Transformers and PEFT read:
 for a model `config.json`, `model.safetensors` and its tokenizer, for an adapter `adapter_config.json` and
 `adapter_model.safetensors`. Numbers are float32, so they are those that the engine computes with.
 """
@@ -17,7 +17,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
 import numpy as np
 
 from openbook.errors import OpenBookError, StorageError
@@ -146,17 +145,10 @@ def _write_peft(reference: ModelReference, folder: Path) -> None:
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
 
 
-@click.command()
-@click.argument("digest")
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--store", type=click.Path(path_type=Path), required=True)
-def main(digest: str, folder: Path, store: Path) -> None:
-    write_safetensors(ModelStore(store).resolve(digest), folder)
-
-
 if __name__ == "__main__":
+    digest, target, models = sys.argv[1:]
     try:
-        main.main(standalone_mode=False)
+        write_safetensors(ModelStore(Path(models)).resolve(digest), Path(target))
     except OpenBookError as error:
-        click.echo(f"Error: {error}", err=True)
+        sys.stderr.write(f"Error: {error}\n")
         sys.exit(error.exit_code)

@@ -42,7 +42,17 @@ def report(run: runs.RunSummary) -> str:
         loader=PackageLoader("openbook.training"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     template = environment.get_template("report.html")
-    return template.render(run=run, outcome=outcome, charts=charts, recipe=sorted(runs.flat(run.recipe).items()))
+    return template.render(run=run, outcome=outcome, charts=charts, recipe=sorted(_flat(run.recipe).items()))
+
+
+def _flat(value: object, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted keys."""
+    if not isinstance(value, Mapping):
+        return {prefix: value}
+    found: dict[str, Any] = {}
+    for key, inner in value.items():
+        found |= _flat(inner, f"{prefix}.{key}" if prefix else str(key))
+    return found
 
 
 def smoothed(points: Points) -> Points:

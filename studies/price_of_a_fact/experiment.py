@@ -17,7 +17,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import openbook
+from openbook import __version__
+from openbook.answer import ask
+from openbook.inference import FrozenModel, load_embedder, load_model
+from openbook.knowledge import KnowledgeBase, Scope, add, purge
+from openbook.models import ModelStore, ensure
+from openbook.records import Decoding
+from openbook.retrieval import Corpus, Options
 from studies.price_of_a_fact.facts import FORMS, Fact, fact_lesson, invented_facts
 from studies.price_of_a_fact.skills import Skill
 from studies.price_of_a_fact.training import NOTHING, Cost, Lesson, cpu_seconds, train, write_recipe
@@ -25,7 +31,7 @@ from studies.price_of_a_fact.training import NOTHING, Cost, Lesson, cpu_seconds,
 HERE = Path(__file__).parent
 BASE, READER, EMBEDDER = "smollm2-135m-instruct", "reader", "minilm-l6-int8"
 READING = HERE.parent.parent / "recipes" / "data" / "reader-dev.jsonl.gz"
-OPTIONS = openbook.Options(decoding=openbook.Decoding(max_tokens=40, stop=("\n",)))
+OPTIONS = Options(decoding=Decoding(max_tokens=40, stop=("\n",)))
 GIVEN = ("nothing", "passage", "guide", "documents")  # what a model is given of a task, besides the question
 
 
@@ -77,29 +83,29 @@ class Arm:
 class Lab:
     """What the experiment works with. `open`: the models `base` and `reader`; whoever opens one closes it.
 
-    `teach` trains the base and opens what came out. `embedder` is what `openbook.load_embedder` gives.
+    `teach` trains the base and opens what came out. `embedder` is what `load_embedder` gives.
     """
 
-    open: Mapping[str, Callable[[], openbook.FrozenModel]]
-    teach: Callable[[Lesson], tuple[openbook.FrozenModel, Cost]]
+    open: Mapping[str, Callable[[], FrozenModel]]
+    teach: Callable[[Lesson], tuple[FrozenModel, Cost]]
     embedder: Any
 
 
 def lab_in(folder: Path, seed: int) -> Lab:
     """The real one: models in a home of its own below `folder`, fetched where they are missing."""
     home = folder / "home"
-    store = openbook.ModelStore(home / "models")
-    base, reader, embedder = (openbook.ensure(store, name) for name in (BASE, READER, EMBEDDER))
+    store = ModelStore(home / "models")
+    base, reader, embedder = (ensure(store, name) for name in (BASE, READER, EMBEDDER))
 
-    def teach(lesson: Lesson) -> tuple[openbook.FrozenModel, Cost]:
+    def teach(lesson: Lesson) -> tuple[FrozenModel, Cost]:
         recipe = write_recipe(lesson, folder / "training" / lesson.name, BASE, base.digest, seed)
         digest, cost = train(recipe, home)
-        return openbook.load_model(store.resolve(digest)), cost
+        return load_model(store.resolve(digest)), cost
 
     return Lab(
-        open={"base": lambda: openbook.load_model(base), "reader": lambda: openbook.load_model(reader)},
+        open={"base": lambda: load_model(base), "reader": lambda: load_model(reader)},
         teach=teach,
-        embedder=openbook.load_embedder(embedder),
+        embedder=load_embedder(embedder),
     )
 
 
@@ -119,20 +125,18 @@ def _words(text: str) -> str:
 class Answers:
     """Questions put to one model, and how many of its answers were right, by what they measure."""
 
-    def __init__(self, model: openbook.FrozenModel, lab: Lab) -> None:
+    def __init__(self, model: FrozenModel, lab: Lab) -> None:
         self._model, self._lab = model, lab
         self.said: dict[str, list[tuple[str, str, bool]]] = {}
 
-    def ask(
-        self, name: str, questions: Sequence[Question], base: openbook.KnowledgeBase | None = None, guide: str = ""
-    ) -> None:
+    def ask(self, name: str, questions: Sequence[Question], base: KnowledgeBase | None = None, guide: str = "") -> None:
         """From memory without `base`. `guide`: a document that may be read beside a question's own. An abstention is not right."""
         said = []
         for question in questions:
             documents = ", ".join(f"'{each}'" for each in (question.document, guide) if each)
-            scope = openbook.Scope(where=f"name in ({documents})" if question.document else "")
-            embedder = self._lab.embedder if base else None
-            found = openbook.ask(question.text, self._model, base, embedder, OPTIONS, scope=scope)
+            scope = Scope(where=f"name in ({documents})" if question.document else "")
+            corpus = Corpus(base, self._lab.embedder, scope) if base else None
+            found = ask(question.text, self._model, corpus, OPTIONS)
             right = not found.abstained and holds(found.answer, question.answers)
             said.append((question.text, found.answer, right))
         self.said[name] = said
@@ -143,7 +147,7 @@ class Answers:
 
 
 @contextmanager
-def knowledge_base(texts: Mapping[str, str], embedder: Any) -> Iterator[tuple[openbook.KnowledgeBase, Cost]]:
+def knowledge_base(texts: Mapping[str, str], embedder: Any) -> Iterator[tuple[KnowledgeBase, Cost]]:
     """A knowledge base of documents (text by file name), and what adding them took. It is gone afterwards."""
     with TemporaryDirectory() as scrap:
         folder = Path(scrap) / "documents"
@@ -151,8 +155,8 @@ def knowledge_base(texts: Mapping[str, str], embedder: Any) -> Iterator[tuple[op
         for name, text in texts.items():
             (folder / name).write_text(text + "\n", encoding="utf-8")
         started, cpu = time.perf_counter(), cpu_seconds()
-        with closing(openbook.KnowledgeBase.ensure(Path(scrap) / "base", embedder.identity)) as base:
-            openbook.add(base, [folder], embedder)
+        with closing(KnowledgeBase.ensure(Path(scrap) / "base", embedder.identity)) as base:
+            add(base, [folder], embedder)
             yield base, Cost(time.perf_counter() - started, cpu_seconds() - cpu)
 
 
@@ -205,7 +209,7 @@ def _documents(name: str, questions: FactQuestions, lab: Lab) -> list[Arm]:
     with knowledge_base(texts, lab.embedder) as (base, cost), closing(lab.open[name]()) as model:
         answers = Answers(model, lab)
         answers.ask("recall", questions.recall, base)
-        openbook.purge(base, base.documents())
+        purge(base, base.documents())
         answers.ask("left", questions.recall, base)
     return [Arm("facts", name, "documents", answers.scores, 1, cost, answers.said)]
 
@@ -240,7 +244,7 @@ def _skill(skill: Skill, name: str, lab: Lab) -> list[Arm]:
 
 def run(folder: Path, plan: Plan, skills: Sequence[Skill], lab: Lab) -> list[Arm]:
     """All arms, in order. What `folder` holds of them is not measured again. Raises SystemExit for those of another plan."""
-    held, stated = folder / "plan.json", json.dumps({**asdict(plan), "openbook": openbook.__version__}, indent=1)
+    held, stated = folder / "plan.json", json.dumps({**asdict(plan), "openbook": __version__}, indent=1)
     folder.mkdir(parents=True, exist_ok=True)
     if held.is_file() and held.read_text(encoding="utf-8") != stated:
         raise SystemExit(f"{held} is another plan, or of another version. Choose another folder, or delete this one.")

@@ -22,6 +22,7 @@ from openbook.knowledge import KnowledgeBase
 from openbook.models import ModelReference
 from openbook.prompts import open_book_prompt
 from openbook.records import Passage, Prompt, ReaderFormat
+from openbook.retrieval import Corpus
 from openbook.serving.configuration import Configuration
 from openbook.testing import HashEmbedder
 from tests.attacks.injections import Injection, injections
@@ -146,7 +147,7 @@ def obeying() -> FrozenModel:
 
 def test_the_terminal_shows_an_attack_as_text(hostile_base: KnowledgeBase, capsys: pytest.CaptureFixture[str]) -> None:
     for case in CASES:
-        answer = ask(f"{case.name}: {case.question}", obeying(), hostile_base, HashEmbedder())
+        answer = ask(f"{case.name}: {case.question}", obeying(), Corpus(hostile_base, HashEmbedder()))
         display.print_answer(answer)
         shown = capsys.readouterr().out
         assert not [c for c in shown if not c.isprintable() and c not in "\n\t"], case.name

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from openbook.answer import Options, ask
+from openbook.answer import ask
 from openbook.errors import OpenBookError
 from openbook.inference import FrozenModel
 from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.knowledge import KnowledgeBase
 from openbook.models import ModelReference, ModelStore
 from openbook.records import Answer, Decoding, Embedder, Prompt, canonical_json, sha256_hex
+from openbook.retrieval import Corpus, Options
 from openbook.testing import PROMPT
 from tests.conftest import ROOT, base_with, open_engine, printed
 
@@ -112,7 +113,7 @@ def test_a_request_gives_the_same_bytes_after_any_others_and_while_others_run(
     model = FrozenModel(engine)
 
     def answer(question: str) -> bytes:
-        return essence(ask(question, model, base, real_embedder, FAST))
+        return essence(ask(question, model, Corpus(base, real_embedder), FAST))
 
     alone = {question: answer(question) for question in QUESTIONS}
     reading = model.complete(LONG, Decoding(max_tokens=4))

@@ -1,11 +1,9 @@
-"""`openbook diagnose` and `openbook probe` as a user meets them, with fakes for the model and the embedder."""
+"""`openbook diagnose` as a user meets them, with fakes for the model and the embedder."""
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
-import signal
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from openbook.cli import context
+from openbook import library
 from openbook.config import Settings
-from openbook.diagnosis import results
+from openbook.diagnosis import report
 from openbook.errors import StorageError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
@@ -32,27 +30,13 @@ QUESTIONS = [
 ]
 
 
-class Interrupting(TableEngine):
-    """Ctrl-C is pressed once, at the twentieth request."""
-
-    pressed = False
-
-    def count_prompt_tokens(self, prompt: Prompt) -> int:
-        if len(self.asked) == 20 and not self.pressed:
-            self.pressed = True
-            signal.raise_signal(signal.SIGINT)
-        return super().count_prompt_tokens(prompt)
-
-
 ENGINES: dict[str, Callable[[Prompt], str]] = {
     "good": good,
     "bad": lambda prompt: "Somebody.",
-    "yes": lambda prompt: "Yes.",
     "fails": lambda prompt: FAILS,
     # As good, but every other question is refused.
     "overloaded": lambda prompt: FAILS if question_in(prompt).startswith("Who") else good(prompt),
     "[red]reads": test_probes.reads,
-    "interrupted": test_probes.reads,
 }
 
 
@@ -62,12 +46,11 @@ def opened(fakes: None, monkeypatch: pytest.MonkeyPatch) -> list[tuple[TableEngi
     engines: list[tuple[TableEngine, Settings]] = []
 
     def opener(current: Settings, *_: object) -> Callable[[], FrozenModel]:
-        kind = Interrupting if current.model == "interrupted" else TableEngine
-        engine = kind(ENGINES[current.model], current.model)
+        engine = TableEngine(ENGINES[current.model], current.model)
         engines.append((engine, current))
         return lambda: FrozenModel(engine)
 
-    monkeypatch.setattr(context, "model_opener", opener)
+    monkeypatch.setattr(library, "model_opener", opener)
     return engines
 
 
@@ -102,8 +85,8 @@ def diagnose(out: Out, questions: Path, kb: Path) -> Out:
 
 
 def test_two_models_side_by_side(diagnose: Out, tmp_path: Path) -> None:
-    folder, table = tmp_path / "results", tmp_path / "table.csv"
-    stdout = diagnose.ok("--model", "good", "--model", "bad", "--output", folder, "--csv", table)
+    folder = tmp_path / "results"
+    stdout = diagnose.ok("--model", "good", "--model", "bad", "--output", folder)
     for words in ("fixed by retrieval", "[red]who", "good against bad, 4 questions", "McNemar", "report"):
         assert words in stdout
     assert "\x1b" not in stdout
@@ -112,19 +95,6 @@ def test_two_models_side_by_side(diagnose: Out, tmp_path: Path) -> None:
     verdicts = [[outcome["verdict"] for outcome in model["outcomes"]] for model in value["models"]]
     assert verdicts[0] == ["fixed_by_retrieval", "fixed_by_retrieval", "not_in_the_knowledge_base", "known"]
     assert verdicts[1][:3] == ["reader_gap", "reader_gap", "not_in_the_knowledge_base"]
-    with table.open(newline="") as stream:
-        assert len(list(csv.DictReader(stream))) == 8
-
-
-def test_a_later_run_of_another_model_shows_the_earlier_one_beside_its_own(diagnose: Out) -> None:
-    first = diagnose.json("--model", "bad", "--limit", "3")
-    code, stdout, error = diagnose("--model", "good", "--fail-under", "1")
-    assert code == 0  # of the model that was asked now
-    assert "good against bad, 3 questions" in stdout
-    assert "bad: 3 questions" not in stdout
-    assert "Also in the report, because they were asked before: bad (3 questions)." in error
-    models = json.loads((Path(first["folder"]) / "diagnosis.json").read_text())["models"]
-    assert [model["header"]["model"]["name"] for model in models] == ["good", "bad"]
 
 
 def test_the_same_command_goes_on_and_asks_nothing_again(
@@ -218,12 +188,9 @@ def test_compare(diagnose: Out, out: Out, tmp_path: Path) -> None:
     out.refused(2, "only one model", "diagnose", "compare", files[0])
 
 
-@pytest.mark.parametrize("verb", ["diagnose", "probe"])
-def test_drafts_are_refused_before_a_model_is_opened(
-    verb: str, out: Out, opened: list[Any], questions: Path, kb: Path
-) -> None:
+def test_drafts_are_refused_before_a_model_is_opened(diagnose: Out, opened: list[Any], questions: Path) -> None:
     questions.write_text(lines_of([{**QUESTIONS[0], "reviewed": False}]))
-    out.refused(2, "1 of the 1 questions are drafts", verb, questions, "--kb", kb, "--model", "good")
+    diagnose.refused(2, "1 of the 1 questions are drafts", "--model", "good")
     assert opened == []
 
 
@@ -235,8 +202,6 @@ def test_places_that_are_not_there(diagnose: Out, out: Out, questions: Path, kb:
         ((questions, "--kb", tmp_path / "none", "--model", "good"), 4, "No knowledge base in"),
         ((questions, "--kb", tmp_path / "empty", "--model", "good"), 4, "no document went in"),
         ((questions, "--kb", kb, "--docs", tmp_path), 2, "exclude each other"),
-        ((questions, "--kb", kb, "--model", "good", "--csv", tmp_path), 5, "it is a folder; give a file"),
-        ((questions, "--kb", kb, "--model", "good", "--csv", questions), 2, "holds the questions"),
         ((questions, "--kb", kb, "--model", "good", "--output", tmp_path / "file"), 5, "Cannot write"),
     ):
         out.refused(code, says, "diagnose", *arguments)
@@ -249,23 +214,20 @@ def test_a_purge_deletes_the_diagnoses_that_show_the_text(diagnose: Out, out: Ou
         assert not folder.exists()
 
 
-def test_a_judge_and_probes_in_the_same_report_and_asked_once(
+def test_probes_in_the_same_report_and_asked_once(
     diagnose: Out, opened: list[tuple[TableEngine, Settings]], tmp_path: Path
 ) -> None:
     arguments = ("--model", "good", "--output", tmp_path / "r")
     diagnose.ok(*arguments)
-    assert {"judge", "probes"}.isdisjoint(json.loads((tmp_path / "r" / "diagnosis.json").read_text())["models"][0])
-    more = ("--judge", "yes", "--probes")
-    code, stdout, _ = diagnose(*arguments, *more)
-    assert (code, "good: 4 questions probed" in stdout) == (0, True)
-    assert "The judge yes agrees with the rules on 5/7" in " ".join(stdout.split())
+    assert "probes" not in json.loads((tmp_path / "r" / "diagnosis.json").read_text())["models"][0]
+    assert "good: 4 questions probed" in diagnose.ok(*arguments, "--probes")
     assert "<h2>Probes of good</h2>" in (tmp_path / "r" / "report.html").read_text()
     (model,) = json.loads((tmp_path / "r" / "diagnosis.json").read_text())["models"]
-    assert (model["judge"]["too_mild"], model["judge"]["agreed"]["kappa"]) == (2, 0.0)
-    assert list(model["probes"]["probes"]) == ["counterfactual", "abstention", "noise"]
+    assert list(model["probes"]["probes"]) == ["counterfactual", "abstention"]
     assert all(engine.asked for engine, _ in opened)
+    assert [current.kv_disk for _, current in opened][1] == 0  # nothing of an altered passage is written down
     before = len(opened)
-    diagnose.ok(*arguments, *more)
+    diagnose.ok(*arguments, "--probes")
     assert not any(engine.asked for engine, _ in opened[before:])
 
 
@@ -281,7 +243,7 @@ def test_wherever_the_disk_fails_a_page_with_probes_is_known_to_have_them(
     for more in (("--probes",), ()):
         for failing in ("replace_file", "write_report"):
             with monkeypatch.context() as broken:
-                broken.setattr(results, failing, full)
+                broken.setattr(report, failing, full)
                 assert diagnose(*arguments, *more)[0] == 5
             page, numbers = tmp_path / "r" / "report.html", tmp_path / "r" / "diagnosis.json"
             has = page.exists() and "<h2>Probes of good</h2>" in page.read_text()
@@ -289,51 +251,13 @@ def test_wherever_the_disk_fails_a_page_with_probes_is_known_to_have_them(
         diagnose.ok(*arguments, *more)
 
 
-# --- openbook probe ---------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def probe(
-    out: Out, questions: Path, built: Path, tmp_path: Path, opened: object, monkeypatch: pytest.MonkeyPatch
-) -> Out:
+def test_probes_on_the_terminal(out: Out, questions: Path, built: Path, tmp_path: Path, opened: object) -> None:
     questions.write_text(lines_of(map(asdict, test_probes.QUESTIONS)))
-    monkeypatch.setenv("OPENBOOK_MODEL", "[red]reads")
-    return out.of("probe", questions, "--kb", shutil.copytree(built / "kb-to-probe", tmp_path / "kb-to-probe"))
-
-
-def test_all_probes_on_the_terminal(probe: Out, opened: list[tuple[TableEngine, Settings]]) -> None:
-    before = signal.getsignal(signal.SIGINT)
-    stdout = probe.ok()
+    probe = out.of("diagnose", questions, "--probes", "--kb", shutil.copytree(built / "kb-to-probe", tmp_path / "kb"))
+    stdout = probe.ok("--model", "[red]reads")
     assert "[red]reads: 4 questions probed\n" in stdout
-    for words in ("\nCounterfactual:", "\nAbstention:", "\nPosition and noise:", "followed the altered passage", "4/4"):
+    for words in ("\nCounterfactual:", "\nAbstention:", "followed the altered passage", "4/4"):
         assert words in stdout
     assert "\x1b" not in stdout
-    assert signal.getsignal(signal.SIGINT) == before
-    assert [current.kv_disk for _, current in opened] == [0]  # nothing of an altered passage is written down
-
-
-def test_as_json_and_only_some(probe: Out) -> None:
-    code, stdout, stderr = probe("--probe", "abstention", "--probe", "counterfactual", "--limit", 2, "--json")
-    value = json.loads(stdout)
-    assert (code, list(value["probes"]), value["questions"]) == (0, ["counterfactual", "abstention"], 2)
-    assert not value["stopped"]
-    assert value["probes"]["counterfactual"]["followed"]["passage"]["count"] == 2
-    assert "The first 2 of 4 questions" in stderr
-
-
-def test_ctrl_c_shows_what_was_measured(probe: Out) -> None:
-    before = signal.getsignal(signal.SIGINT)
-    code, stdout, stderr = probe("--model", "interrupted")
-    assert code == 130
-    assert "questions probed before it was stopped" in stdout
-    assert "followed the altered passage" in stdout
-    assert "Interrupted: what was measured until then is above." in stderr
-    assert signal.getsignal(signal.SIGINT) == before
-
-
-def test_what_probes_leave_out_is_counted(probe: Out, questions: Path) -> None:
-    code, stdout, _ = probe("--probe", "counterfactual", "--model", "fails")
-    assert (code, "Left out: the model failed: 4" in stdout, "no data" in stdout) == (0, True, True)
-    questions.write_text(lines_of([{"question": "Who built the tower of Ostrevik?", "answers": ["Anna Berg"]}]))
-    assert probe("--probe", "noise")[1].count("Left out: no passage holds the answer: 1") == 1
-    probe.refused(2, "'nose' is not one of", "--probe", "nose")
+    code, stdout, _ = probe("--model", "fails")
+    assert (code, "Left out: the model failed: 4" in stdout, "no data" in stdout) == (3, True, True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from openbook import library
 from openbook.cli import context
 from openbook.knowledge import KnowledgeBase
 from openbook.records import ReaderFormat
@@ -70,7 +71,7 @@ def test_sync_history_diff_and_as_of(docs: Path, out: Out) -> None:
 
 
 def test_filters_and_labels(docs: Path, out: Out) -> None:
-    out("add", docs / "bees.txt", "--label", "keepers", "--label", "board")
+    out("add", docs / "bees.txt", "--require-label", "keepers", "--require-label", "board")
     out("add", docs / "ferry.md")
     query = "ferry honey"
     assert found(out, query) == {"ferry.md"}
@@ -135,8 +136,8 @@ def test_watch_follows_changes_until_interrupted(docs: Path, tmp_path: Path) -> 
 
 
 def test_what_a_folder_was_synced_with_holds_until_it_is_reset(docs: Path, out: Out) -> None:
-    label = ("--label", "hr")
-    out("sync", docs, "--exclude", "bees.txt", *label)
+    label, closes = ("--label", "hr"), ("--require-label", "hr")
+    out("sync", docs, "--exclude", "bees.txt", *closes)
     assert documents(out) == {"ferry.md"}
     assert (found(out, "ferry"), found(out, "ferry", *label)) == (set(), {"ferry.md"})
     (docs / "ferry.md").write_text("# Ferry\n\nThe ferry leaves at eleven.\n")
@@ -175,9 +176,9 @@ def test_purge_asks_first_and_no_means_no(docs: Path, out: Out, type_in: TypeIn)
     assert len(documents(out)) == 3
     assert out("purge", "nothing.txt")[0] == 4
     # An open document with the text of a labelled one is named.
-    said = out.ok("add", docs / "bees.txt", "--label", "hr").replace("\n", " ")
+    said = out.ok("add", docs / "bees.txt", "--require-label", "hr").replace("\n", " ")
     assert "copy.txt holds the same text and carries no label" in said
-    assert "carries no label" not in out.ok("add", docs / "copy.txt", "--label", "hr")
+    assert "carries no label" not in out.ok("add", docs / "copy.txt", "--require-label", "hr")
 
 
 def test_nothing_readable_is_an_error_also_when_the_knowledge_base_holds_something(
@@ -199,7 +200,7 @@ def test_a_log_that_cannot_be_written_is_refused_before_a_model_is_opened(
 ) -> None:
     out.ok("add", docs)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(context, "model_opener", lambda *_, **__: pytest.fail("A model was opened."))
+    monkeypatch.setattr(library, "model_opener", lambda *_, **__: pytest.fail("A model was opened."))
     type_in("What do bees make?")
     out.refused(5, "bees.txt is not a folder", *command, "--log", docs / "bees.txt")
 
@@ -215,12 +216,12 @@ def test_what_is_read_ahead_is_what_ask_reads(docs: Path, out: Out, monkeypatch:
         )
     out.ok("add", docs)
     passages = out.json("status")["passages"]
-    windows = int(out.ok("warm").split()[0])
+    windows = int(out.ok("precompute").split()[0])
     assert windows < passages
     monkeypatch.setenv("OPENBOOK_STRATEGY", "each")
-    assert out.ok("warm").startswith(f"{passages} of {passages} passages are read")
+    assert out.ok("precompute").startswith(f"{passages} of {passages} passages are read")
     monkeypatch.setenv("OPENBOOK_STRATEGY", "parallel")
-    assert out.ok("warm").startswith(f"{windows} of {windows} passages are read")
+    assert out.ok("precompute").startswith(f"{windows} of {windows} passages are read")
 
 
 @pytest.mark.model
@@ -238,10 +239,10 @@ def test_passages_are_read_ahead_asked_and_forgotten(
 
     out.ok("add", docs)
     assert states() == 0
-    assert out.ok("warm", "-n", "1").startswith("1 of 1 passages are read")
-    assert out.ok("warm").startswith("2 of 2 passages are read")
+    assert out.ok("precompute", "-n", "1").startswith("1 of 1 passages are read")
+    assert out.ok("precompute").startswith("2 of 2 passages are read")
     assert states() == 3  # and the instruction's
-    assert "0 of them new" in out.ok("warm")
+    assert "0 of them new" in out.ok("precompute")
     assert "Kept states     3 states, " in out.ok("status")
     question = ("ask", "When does the ferry leave?")
     monkeypatch.setenv("OPENBOOK_PASSAGES", "2")

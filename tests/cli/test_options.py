@@ -15,7 +15,7 @@ from openbook.config import Settings
 from tests.cli.conftest import Out
 
 SHARED = {"--kb", "--json"}  # mean the same everywhere
-MAX_OPTIONS = 108
+MAX_OPTIONS = 101
 MAX_SETTINGS = 15
 
 
@@ -68,7 +68,7 @@ def test_another_shell_is_an_error_that_names_those_there_are(out: Out) -> None:
     [
         ("openbook se", ["search", "serve"]),
         ("openbook models pu", ["pull"]),
-        ("openbook ask --str", ["--strategy"]),
+        ("openbook ask --clo", ["--closed-book"]),
         ("openbook completion ", ["bash", "zsh", "fish"]),
     ],
 )

@@ -13,8 +13,8 @@ from typing import TypeAlias
 
 import pytest
 
-from openbook import receipts
-from openbook.cli import context, private
+from openbook import library, receipts
+from openbook.cli import private
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, add
 from openbook.models import ModelStore, import_gguf
@@ -66,7 +66,7 @@ def started_under(umask: int = 0) -> Iterator[None]:
 @pytest.fixture
 def openbook(out: Out, fakes: None, type_in: TypeIn, monkeypatch: pytest.MonkeyPatch) -> Openbook:
     """Runs a verb over fakes, as a process of its own would: what it printed, both outputs together."""
-    monkeypatch.setattr(context, "model_opener", lambda *_: lambda: FrozenModel(DraftEngine()))
+    monkeypatch.setattr(library, "model_opener", lambda *_: lambda: FrozenModel(DraftEngine()))
 
     def run(*words: object, umask: int = 0) -> str:
         type_in(QUESTION)
@@ -93,8 +93,8 @@ def test_all_that_the_verbs_make_is_private(openbook: Openbook, tmp_path: Path, 
         ("remove", docs / "ferry.md"),
         ("restore", "1"),
         ("diagnose", questions),
-        ("diagnose", questions, "--output", out, "--csv", out / "table.csv"),
-        ("probe", questions),
+        ("diagnose", questions, "--output", out),
+        ("diagnose", questions, "--probes", "--output", out / "probed"),
         ("questions", "draft", "-o", out / "drafts.jsonl"),
         ("keys", "new", "Anna"),
         ("models", "import", tiny, "--name", "tiny", "--licence", "mit"),

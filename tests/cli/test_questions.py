@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 
-from openbook.cli import context
-from openbook.diagnosis.importers import load_questions
-from openbook.diagnosis.question_drafts import Review
-from openbook.diagnosis.questions import write_questions
+from openbook import library
+from openbook.diagnosis import questions
+from openbook.diagnosis.questions import Review, load_questions, write_questions
 from openbook.errors import StorageError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
@@ -31,7 +30,7 @@ def kb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "silent": lambda: FrozenModel(DraftEngine(lambda text: "I cannot help.")),
         "reader": lambda: FrozenModel(DraftEngine(), reader),
     }
-    monkeypatch.setattr(context, "model_opener", lambda current, *_: models[current.model])
+    monkeypatch.setattr(library, "model_opener", lambda current, *_: models[current.model])
     base_of(tmp_path, ferries=FERRIES, harbour=HARBOUR).close()
     return tmp_path / "kb"
 
@@ -82,12 +81,12 @@ def test_a_draft_that_was_interrupted_goes_on_with_the_same_command(
     path, whole = tmp_path / "q.jsonl", tmp_path / "whole.jsonl"
     command = ("questions", "draft", "--kb", kb, "-n", "2", "-o")
     out.ok(*command, whole, "--model", "good")
-    monkeypatch.setattr(context, "model_opener", lambda current, *_: lambda: FrozenModel(first))
+    monkeypatch.setattr(library, "model_opener", lambda current, *_: lambda: FrozenModel(first))
     assert out(*command, path)[0] == 130
     assert not path.exists()
     with (tmp_path / "q.jsonl.part").open("ab") as part:
         part.write(b'\n{"cut of')  # what a killed process leaves
-    monkeypatch.setattr(context, "model_opener", lambda current, *_: lambda: FrozenModel(second))
+    monkeypatch.setattr(library, "model_opener", lambda current, *_: lambda: FrozenModel(second))
     out.ok(*command, path)
     assert path.read_bytes() == whole.read_bytes()
     assert len(second.read) == 1
@@ -188,13 +187,32 @@ def test_what_something_else_wrote_meanwhile_is_kept(drafts: Path, tmp_path: Pat
     link = tmp_path / "link.jsonl"
     link.symlink_to(drafts)
     first, second = Review.open(drafts), Review.open(link)
-    second.accept(second.drafts()[1])
+    second.decide(second.drafts()[1], accepted=True)
     assert link.is_symlink()
     by_another = drafts.read_bytes()
     with pytest.raises(StorageError, match="was changed by something else"):
-        first.reject(first.drafts()[0])
+        first.decide(first.drafts()[0], accepted=False)
     assert drafts.read_bytes() == by_another
     drafts.unlink()
     with pytest.raises(StorageError, match="was changed by something else"):
-        second.accept(second.drafts()[0])
+        second.decide(second.drafts()[0], accepted=True)
     assert not drafts.exists()
+
+
+def test_what_is_saved_while_a_review_is_opened_is_not_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "q.jsonl"
+    line = '{"id": "a", "question": "When?", "answers": ["now"], "reviewed": false}\n'
+    path.write_text(line)
+
+    def read_before_a_change(path: Path) -> bytes:
+        content = path.read_bytes()
+        path.write_text(line + line.replace('"a"', '"b"'))
+        return content
+
+    monkeypatch.setattr(questions, "file_content", read_before_a_change)
+    review = Review.open(path)
+    with pytest.raises(StorageError, match="was changed by something else"):
+        review.decide(review.questions[0], accepted=True)
+    assert path.read_text().count("\n") == 2

@@ -6,24 +6,23 @@ import hashlib
 import json
 import os
 import random
-import re
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
+import click
 import pytest
 
-from openbook.cli.train import _documents, ended_by
+from openbook.cli.train import _documents
 from openbook.config import load_settings
 from openbook.errors import StorageError, TrainingError
 from openbook.knowledge import KnowledgeBase, remove
 from openbook.models import ModelStore
-from openbook.records import sha256_hex
-from openbook.runs import read_run
+from openbook.runs import RunRequest, read_run
 from tests.cli.conftest import Out
 from tests.conftest import ROOT, base_with
 from tests.serving.conftest import eventually
@@ -124,11 +123,6 @@ def test_a_run_from_beginning_to_end(home: Path, tmp_path: Path, recipe: Path, o
     for name in ("security.md", "log.md"):
         (docs / name).write_bytes((ROOT / "docs" / name).read_bytes())
     out.ok("add", docs)
-    other = home / "runs" / f"tiny-{sha256_hex(recipe.read_bytes())[:8]}-of-another-version"
-    other.mkdir(parents=True)
-    (other / "knowledge-base.jsonl").touch()
-    out.refused(TrainingError.exit_code, f"--run {other}", "train", recipe, "--from-kb", "--resume")
-    shutil.rmtree(other)
     (tmp_path / "random.py").write_text("raise SystemExit('not that of Python')")
     begun = home / "runs" / "given"
     begun.mkdir(parents=True)
@@ -152,8 +146,8 @@ def test_a_run_from_beginning_to_end(home: Path, tmp_path: Path, recipe: Path, o
     lineage = out.ok("models", "lineage", "tiny-candidate")
     assert "recipe " in lineage
     assert "knowledge base " in lineage
-    assert "yes." in out.ok("models", "why", "tiny-candidate", recipe.parent / "text.md")
-    assert "no." in out.ok("models", "why", "tiny-candidate", ROOT / "LICENSE")
+    assert "yes." in out.ok("models", "learned", "tiny-candidate", recipe.parent / "text.md")
+    assert "no." in out.ok("models", "learned", "tiny-candidate", ROOT / "LICENSE")
     learned = out.json("purge", docs / "log.md", "--yes")["models_that_learned_it"]
     assert [each["model"] for each in learned] == [stored.digest]
     assert learned[0]["found"] > 10
@@ -194,9 +188,27 @@ def test_the_version_that_is_named_is_the_one_that_is_learned(
     assert (content.count(b"\n"), version.partition("@")[2]) == (2, "1")
 
 
-def test_a_process_that_the_system_killed_is_told_with_what_to_lower() -> None:
-    assert "lower loop.call_tokens" in ended_by(signal.SIGKILL)
-    assert ended_by(signal.SIGTERM) == "The training process was ended by signal 15."
+@pytest.mark.usefixtures("fakes")
+def test_a_run_keeps_the_documents_that_it_began_with(
+    home: Path, tmp_path: Path, recipe: Path, out: Out, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[RunRequest] = []
+
+    def stop(request: RunRequest) -> None:
+        asked.append(request)
+        raise click.exceptions.Exit(130)
+
+    monkeypatch.setattr("openbook.cli.train._run_apart", stop)
+    note = tmp_path / "note.txt"
+    for text, words in [("The ferry leaves at nine.", ()), ("The ferry leaves at ten.", ("--resume",))]:
+        note.write_text(text)
+        out.ok("add", note)
+        assert out("train", recipe, "--from-kb", *words)[0] == 130
+    first, again = asked
+    assert again == replace(first, resume=True)
+    assert str(first.knowledge_base).endswith("@1")
+    (Path(first.folder) / "metrics.jsonl").touch()
+    out.refused(TrainingError.exit_code, "already holds a run", "train", recipe, "--from-kb")
 
 
 def test_a_dry_run_that_the_system_killed_has_nothing_to_go_on_with(home: Path, recipe: Path) -> None:
@@ -206,6 +218,7 @@ def test_a_dry_run_that_the_system_killed_has_nothing_to_go_on_with(home: Path, 
     os.kill(training, signal.SIGKILL)
     _, stderr = child.communicate(timeout=60)
     assert "ended by signal 9" in stderr
+    assert "lower loop.call_tokens" in stderr
     assert "--resume" not in stderr
 
 
@@ -253,22 +266,6 @@ def test_without_pytorch_it_says_what_to_install(
 def test_runs_that_are_not_there(home: Path, out: Out) -> None:
     assert out("runs", "list")[:2] == (0, "No run yet. Train one: openbook train RECIPE\n")
     out.refused(6, "There is none yet", "runs", "show", "tiny")
-
-
-def test_runs_are_compared_in_columns_that_never_touch(home: Path, out: Out) -> None:
-    recipes = {"a": {"name": "x" * 99, "loop": {"steps": 1}}, "a-much-longer-name": {"name": "ship\n\nshape"}}
-    for name, recipe in recipes.items():
-        (home / "runs" / name).mkdir(parents=True)
-        (home / "runs" / name / "recipe.json").write_text(json.dumps({"recipe": recipe, "digest": "12"}))
-    (home / "runs" / "a" / "metrics.jsonl").write_text('{"kind": "evaluation", "step": 1, "loss": 2.5}\n')
-    lines = out.ok("runs", "compare", *recipes).splitlines()
-    assert [re.split(" {2,}", line) for line in lines] == [
-        ["", "a", "a-much-longer-name"],
-        ["loop.steps", "1", "None"],
-        ["name", "x" * 39 + "…", "ship shape"],
-        ["loss", "2.500", "-"],
-    ]
-    out.refused(2, "only one run", "runs", "compare", "a")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import gc
 import re
 import secrets
 import shutil
+import signal
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -15,8 +16,7 @@ from pathlib import Path
 import pytest
 
 from openbook.cluster.connection import ray_module
-from openbook.cluster.local_object_store import start_object_store, stop_object_store
-from openbook.cluster.local_postgres import start_postgres, stop_postgres
+from openbook.cluster.local import start_object_store, start_postgres, stop_server
 from tests.cli.conftest import fakes as fakes
 from tests.cli.conftest import out as out
 from tests.conftest import ROOT
@@ -38,7 +38,7 @@ def object_store_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     try:
         yield start_object_store(folder)
     finally:
-        stop_object_store(folder)
+        stop_server(folder, signal.SIGKILL)
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +47,7 @@ def postgres_folder() -> Iterator[Path]:
     try:
         yield folder
     finally:
-        stop_postgres(folder)
+        stop_server(folder, signal.SIGINT)
         shutil.rmtree(folder)
 
 

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from openbook import inference
+from openbook import inference, library
 from openbook.cli import context, main, on_cluster
 from openbook.inference import FrozenModel
 from openbook.parallel import Cancelled, never
@@ -59,7 +59,9 @@ def fakes(folder: Path) -> dict[tuple[object, str], object]:
     """What stands for the models and the embedder, by the object and its attribute."""
     return {
         (context, "open_embedder"): lambda *_: EMBEDDER,
+        (library, "open_embedder"): lambda *_: EMBEDDER,
         (context, "model_opener"): lambda *_: lambda: FrozenModel(RunEngine(folder)),
+        (library, "model_opener"): lambda *_: lambda: FrozenModel(RunEngine(folder)),
         (context, "ready_model"): lambda *_: SimpleNamespace(name="run", digest=sha256_hex(b"run")),
         (context, "open_stored"): lambda *_: FrozenModel(RunEngine(folder)),
         (on_cluster, "open_on_node"): partial(open_on_node, folder),

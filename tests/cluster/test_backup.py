@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -14,8 +15,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from openbook.cluster import local_postgres
-from openbook.cluster.local_postgres import start_postgres, stop_postgres
+from openbook.cluster import local
+from openbook.cluster.local import start_postgres, stop_server
 from openbook.config import DatabaseUrl
 from openbook.errors import StorageError
 from openbook.knowledge import KnowledgeBase, Scope, sync
@@ -33,7 +34,7 @@ def folder() -> Iterator[Path]:
         yield folder
     finally:
         for each in ("server", "restored"):
-            stop_postgres(folder / each)
+            stop_server(folder / each, signal.SIGINT)
         shutil.rmtree(folder)
 
 
@@ -66,7 +67,7 @@ def test_a_restore_to_a_point_in_time(folder: Path, tmp_path: Path) -> None:
     archive.mkdir(mode=0o777)
     archive.chmod(0o777)
     start_postgres(server)
-    stop_postgres(server)
+    stop_server(server, signal.SIGINT)
     settings(server / "data", archive_mode="on", archive_command=f"test ! -f {archive}/%f && cp %p {archive}/%f")
     url = start_postgres(server)
 
@@ -75,7 +76,7 @@ def test_a_restore_to_a_point_in_time(folder: Path, tmp_path: Path) -> None:
     (files / "pump.md").write_text("Pump 1 holds 12 litres of oil.")
     with closing(KnowledgeBase.ensure(DatabaseUrl(url), EMBEDDER.identity)) as base:
         sync(base, files, EMBEDDER)
-        program = str(local_postgres._binaries(server) / "pg_basebackup")
+        program = str(local._programs(server) / "pg_basebackup")
         subprocess.run([program, "-d", url, "-D", str(folder / "base"), "-c", "fast", "-X", "none"], check=True)
         (files / "pump.md").write_text("Pump 1 holds 14 litres of oil.")
         sync(base, files, EMBEDDER)
@@ -87,7 +88,7 @@ def test_a_restore_to_a_point_in_time(folder: Path, tmp_path: Path) -> None:
     assert seen(url, 3)[0] == 3
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("SELECT pg_switch_wal()")
-    stop_postgres(server)
+    stop_server(server, signal.SIGINT)
 
     restored.mkdir()
     shutil.move(folder / "base", restored / "data")
@@ -104,7 +105,7 @@ def test_a_restore_to_a_point_in_time(folder: Path, tmp_path: Path) -> None:
     if os.geteuid() == 0:
         for each in (restored, *restored.rglob("*")):
             if each.name != "pgpass":
-                os.chown(each, local_postgres.NOBODY, local_postgres.NOBODY)
+                os.chown(each, local.USER, local.USER)
     url = started(restored)
     assert (seen(url, 1), seen(url, 2)) == before
     with closing(KnowledgeBase.open(DatabaseUrl(url))) as base:

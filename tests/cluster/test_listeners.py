@@ -85,7 +85,7 @@ def test_a_cluster_listens_to_this_machine_alone_and_leaves_nothing(
     cluster("up", "--local", "1")
     state = local.read_state(tmp_path / "home")
     assert state is not None
-    folders = (state.folder, state.postgres, state.scratch)
+    folders = (state.folder, state.scratch)
     try:
         names = listening("auto", environment | state.environment, *folders)
         assert names >= {"postgres", "weed", "gcs_server", "raylet", "ray::IDLE"}

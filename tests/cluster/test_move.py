@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from openbook.answer import Options, ask
+from openbook.answer import ask
 from openbook.cluster import move as moving
 from openbook.cluster.move import move
 from openbook.config import DatabaseUrl, Place
@@ -21,6 +21,7 @@ from openbook.knowledge.check import check
 from openbook.knowledge.ingest import RunOptions
 from openbook.records import ReaderFormat
 from openbook.replay import knowledge_base_of, replay
+from openbook.retrieval import Corpus, Options
 from openbook.testing import HashEmbedder, echo_model
 from tests.cli.conftest import Out
 
@@ -231,7 +232,7 @@ def test_receipts_replay_after_the_move(source: Path, database: DatabaseUrl, out
     with closing(KnowledgeBase.open(source)) as base:
         scopes = [Scope(as_of=version) for version in (2, 3, 5)]
         answers = [
-            ask(QUESTIONS[0], MODEL, base, EMBEDDER, Options(min_similarity=-1.0), scope=each) for each in scopes
+            ask(QUESTIONS[0], MODEL, Corpus(base, EMBEDDER, each), Options(min_similarity=-1.0)) for each in scopes
         ]
     text = out.ok("cluster", "move", source, database.url, "--json")
     assert (json.loads(text)["version"], "passfile" in json.loads(text)["target"]) == (5, True)

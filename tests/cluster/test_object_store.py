@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import socket
 import uuid
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from openbook.cluster import object_store
-from openbook.cluster.local_object_store import start_object_store, stop_object_store
+from openbook.cluster.local import start_object_store, stop_server
 from openbook.cluster.object_store import open_s3
 from openbook.errors import ConfigError, StorageError
 from openbook.knowledge.blobs import Blobs, open_blobs
@@ -106,9 +107,9 @@ def test_credentials_are_asked_for_and_never_shown(
         ):
             wrong = open_s3(url.replace("//", f"//{user}", 1))
             said.append(refusals(wrong, why))
-        assert "hunter" not in " ".join([*said, caplog.text, (tmp_path / "server.json").read_text()])
+        assert "hunter" not in " ".join([*said, caplog.text, (tmp_path / "log").read_text()])
     finally:
-        stop_object_store(tmp_path)
+        stop_server(tmp_path, signal.SIGKILL)
 
 
 def test_a_store_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,8 +129,8 @@ def test_a_store_is_started_once_and_has_what_it_took_after_it_was_killed(
         large = bytes(range(256)) * (1 << 14)
         open_s3(url).put("small", b"one")
         open_s3(url).put("large", large)
-        stop_object_store(tmp_path)
-        stop_object_store(tmp_path)
+        stop_server(tmp_path, signal.SIGKILL)
+        stop_server(tmp_path, signal.SIGKILL)
         with monkeypatch.context() as hurried:
             hurried.setattr(object_store, "_RETRY_S", 0.5)
             stopped = open_s3(url)
@@ -138,7 +139,7 @@ def test_a_store_is_started_once_and_has_what_it_took_after_it_was_killed(
         assert start_object_store(tmp_path) == url
         assert (open_s3(url).get("small"), open_s3(url).get("large")) == (b"one", large)
     finally:
-        stop_object_store(tmp_path)
+        stop_server(tmp_path, signal.SIGKILL)
 
 
 def test_it_listens_on_the_loopback_interface_alone(object_store_url: str) -> None:

@@ -6,11 +6,11 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
-from openbook.answer import Options
-from openbook.diagnosis.bench import Bench
+from openbook.diagnosis.probes import ProbeRun
 from openbook.diagnosis.questions import Question
-from openbook.diagnosis.report import Extras, write_report
+from openbook.diagnosis.report import write_report
 from openbook.diagnosis.run_log import Header, Observation, Reply, ShownPassage, Wording, open_run_log
+from openbook.diagnosis.runner import Bench
 from openbook.diagnosis.summary import summarise
 from openbook.errors import EngineError
 from openbook.inference import FrozenModel
@@ -18,6 +18,7 @@ from openbook.knowledge import KnowledgeBase
 from openbook.parallel import Cancelled, never
 from openbook.prompts import question_of_block, reading_prompt
 from openbook.records import Completion, Decoding, EmbedderIdentity, ModelIdentity, Prompt, sha256_hex
+from openbook.retrieval import Options
 from openbook.testing import EchoEngine, HashEmbedder
 
 FAILS = "<fails>"
@@ -143,8 +144,8 @@ def logged(path: Path, *observations: Observation) -> Path:
     return path
 
 
-def page_with(folder: Path, extras: Extras) -> str:
-    """A report of a model without questions, with these extras; its own style and script are left out."""
+def page_with(folder: Path, probed: ProbeRun) -> str:
+    """A report of a model without questions, with these probes; its own style and script are left out."""
     path = folder / "report.html"
-    write_report(path, "t", [(summarise(HEADER, []), [])], extras={HEADER.model.name: extras})
+    write_report(path, "t", [(summarise(HEADER, []), [])], probed={HEADER.model.name: probed})
     return path.read_text(encoding="utf-8").partition("</style>")[2].rpartition("<script>")[0]

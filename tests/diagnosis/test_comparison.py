@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from openbook.diagnosis.report import write_report
-from openbook.diagnosis.results import numbers
+from openbook.diagnosis.report import numbers, write_report
 from openbook.diagnosis.run_log import Header, Observation
 from openbook.diagnosis.summary import ModelOutcomes, compare, summarise
 from openbook.diagnosis.verdicts import verdicts_of
@@ -57,17 +56,17 @@ def test_what_is_the_same_is_compared_whatever_its_id_and_the_rest_is_counted() 
 
 
 DIFFERING: dict[str, tuple[Any, str]] = {
-    "knowledge_base": ("other", "The knowledge bases differ: kb and other."),
-    "knowledge_base_version": (4, "The versions of the knowledge base differ: 1 and 4."),
+    "knowledge_base": ("other", "They differ in knowledge base: kb and other."),
+    "knowledge_base_version": (4, "They differ in knowledge base version: 1 and 4."),
     "embedder": (replace(HEADER.embedder, dimensions=32), "64 dimensions) and hash ("),
     "questions": (OTHERS.questions, f"(digests {HEADER.questions[:12]} and {OTHERS.questions[:12]})"),
-    "strategy": ("each", "The strategies of reading differ: together and each."),
-    "passages": (9, "The numbers of passages differ: 2 and 9."),
-    "min_similarity": (0.5, "The least similarities differ: 0.2 and 0.5."),
-    "context_tokens": (99, "The sizes of the context, in tokens, differ: 4096 and 99."),
-    "decoding": (replace(HEADER.decoding, max_tokens=9), "The decodings differ: Decoding("),
-    "where": ("type = 'pdf'", "The filters (--where) differ: none and type = 'pdf'."),
-    "labels": (("board",), "The access labels (--label) differ: none and 'board'."),
+    "strategy": ("each", "They differ in strategy: together and each."),
+    "passages": (9, "They differ in passages: 2 and 9."),
+    "min_similarity": (0.5, "They differ in min similarity: 0.2 and 0.5."),
+    "context_tokens": (99, "They differ in context tokens: 4096 and 99."),
+    "decoding": (replace(HEADER.decoding, max_tokens=9), "They differ in decoding: Decoding("),
+    "where": ("type = 'pdf'", "They differ in where: none and type = 'pdf'."),
+    "labels": (("board",), "They differ in labels: none and 'board'."),
 }
 
 
@@ -99,5 +98,5 @@ def test_notes_are_in_the_numbers_and_on_the_page(tmp_path: Path) -> None:
     assert json.loads(json.dumps(numbers("t", summaries, [found])["comparisons"]))[0]["notes"] == list(found.notes)
     write_report(tmp_path / "r.html", "t", [(summaries[0], verdicts_of(cases))], [replace(found, left_out=1234)])
     page = (tmp_path / "r.html").read_text()
-    assert "differ: 1 and 4." in page
+    assert "version: 1 and 4." in page
     assert "because only one of the two was asked them: 1,234." in page

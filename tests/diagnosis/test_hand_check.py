@@ -32,3 +32,18 @@ def test_what_is_filled_in_is_read_back() -> None:
     assert hand_check.read(filled) == {"set/model/q0": "distracted", "set/model/q2": "known"}
     with pytest.raises(ConfigError, match=r"set/model/q0: 'knwon' is no verdict\. Did you mean 'known'"):
         hand_check.read(f"{first}right verdict: knwon\n{second}")
+
+
+@pytest.mark.parametrize(
+    ("pairs", "kappa"),
+    [
+        # by hand: 20 both yes, 5 first yes, 10 second yes, 15 both no: 0.7 agree, 0.5 by chance
+        ([("y", "y")] * 20 + [("y", "n")] * 5 + [("n", "y")] * 10 + [("n", "n")] * 15, "kappa 0.40"),
+        ([("a", "b"), ("b", "a")], "kappa -1.00"),
+        ([("a", "b")] * 9, "kappa 0.00"),
+        ([("a", "a")] * 9, "no kappa"),  # nothing to tell apart
+        ([], "no data, no kappa"),
+    ],
+)
+def test_cohens_kappa(pairs: list[tuple[str, str]], kappa: str) -> None:
+    assert hand_check.agreement(pairs).endswith(kappa)

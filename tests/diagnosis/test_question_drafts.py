@@ -8,19 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from openbook.diagnosis import question_drafts
-from openbook.diagnosis.importers import load_questions
 from openbook.diagnosis.question_drafts import (
     TRIED_FOR_EACH,
     Drafts,
-    ReplyLog,
-    Review,
-    asked_and_answered,
     draft,
     reason_against,
-    singles_out,
 )
-from openbook.diagnosis.questions import write_questions
+from openbook.diagnosis.questions import load_questions, write_questions
 from openbook.errors import StorageError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
@@ -36,16 +30,16 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> KnowledgeBase:
 
 
 @pytest.fixture
-def log(tmp_path: Path) -> ReplyLog:
-    return ReplyLog(tmp_path / "log")
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "log"
 
 
-def drafted(base: KnowledgeBase, log: ReplyLog, engine: DraftEngine | None = None, count: int = 20) -> Drafts:
+def drafted(base: KnowledgeBase, log: Path, engine: DraftEngine | None = None, count: int = 20) -> Drafts:
     return draft(base, FrozenModel(engine or DraftEngine()), count, log)
 
 
 def test_each_draft_has_its_answer_in_its_quote_and_its_quote_in_the_document(
-    base: KnowledgeBase, log: ReplyLog, tmp_path: Path
+    base: KnowledgeBase, log: Path, tmp_path: Path
 ) -> None:
     found = drafted(base, log)
     path = tmp_path / "questions.jsonl"
@@ -67,17 +61,17 @@ def test_each_draft_has_its_answer_in_its_quote_and_its_quote_in_the_document(
 
 
 def test_texts_and_model_decide_the_drafts_and_documents_take_turns(
-    base: KnowledgeBase, log: ReplyLog, tmp_path: Path
+    base: KnowledgeBase, log: Path, tmp_path: Path
 ) -> None:
     three = drafted(base, log, count=3).questions
     assert {each["gold"]["document"] for each in three} == {"ferries.md", "harbour.md", "old.md"}
     again = base_of(tmp_path / "b" / "c", **FILES)
-    assert drafted(again, log) == drafted(base, ReplyLog(tmp_path / "other.log"))
+    assert drafted(again, log) == drafted(base, tmp_path / "other.log")
     twice = base_of(tmp_path, one=OLD, two=OLD)
     assert drafted(twice, log).passages == 1  # a text that stands in two documents is read once
 
 
-def test_another_model_is_asked_itself(base: KnowledgeBase, log: ReplyLog) -> None:
+def test_another_model_is_asked_itself(base: KnowledgeBase, log: Path) -> None:
     class Other(DraftEngine):
         numeric_class = "other"
 
@@ -89,16 +83,14 @@ def test_another_model_is_asked_itself(base: KnowledgeBase, log: ReplyLog) -> No
 def test_a_log_that_cannot_be_written_is_said(tmp_path: Path, base: KnowledgeBase) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="Cannot write"):
-        drafted(base, ReplyLog(tmp_path / "file" / "log"))
-    with pytest.raises(StorageError, match="Cannot read"):
-        ReplyLog(tmp_path)
+        drafted(base, tmp_path / "file" / "log")
 
 
 def always(reply: str) -> Callable[[str], str]:
     return lambda text: reply
 
 
-def test_what_is_turned_down_is_counted_with_the_reason(tmp_path: Path, log: ReplyLog) -> None:
+def test_what_is_turned_down_is_counted_with_the_reason(tmp_path: Path, log: Path) -> None:
     base = base_of(tmp_path, one=FERRIES, two=f"{FERRIES}\nAll else is thrown away.\n", three=HARBOUR)
     found = drafted(base, log, DraftEngine(always("Question: How many days are found items kept?\nAnswer: 60 days")))
     assert len(found.questions) == 1
@@ -106,7 +98,7 @@ def test_what_is_turned_down_is_counted_with_the_reason(tmp_path: Path, log: Rep
     assert found.rejected["the answer does not stand in the passage"] == found.passages - 2
 
 
-def test_a_model_that_writes_none_reads_only_so_much(tmp_path: Path, log: ReplyLog) -> None:
+def test_a_model_that_writes_none_reads_only_so_much(tmp_path: Path, log: Path) -> None:
     parts = [
         f"## Part {i}\n\nThe quay of part {i} has {i} cranes, and {i} lamps hang on its longest wall.\n"
         for i in range(9)
@@ -115,11 +107,11 @@ def test_a_model_that_writes_none_reads_only_so_much(tmp_path: Path, log: ReplyL
     assert found == Drafts((), {"no question with an answer was written": TRIED_FOR_EACH}, TRIED_FOR_EACH)
 
 
-def test_what_does_not_fit_into_the_context_is_left_out(base: KnowledgeBase, log: ReplyLog) -> None:
+def test_what_does_not_fit_into_the_context_is_left_out(base: KnowledgeBase, log: Path) -> None:
     assert drafted(base, log, DraftEngine(context_tokens=100)).questions == ()
 
 
-def test_of_two_places_the_one_that_is_likest_the_question_is_gold(tmp_path: Path, log: ReplyLog) -> None:
+def test_of_two_places_the_one_that_is_likest_the_question_is_gold(tmp_path: Path, log: Path) -> None:
     text = "# Fees\n\nA boat waits for 60\ndays at the outer pier. Found items are kept for 60\ndays in the office.\n"
     reply = "Question: How long are found items kept in the office?\nAnswer: 60 days"
     (found,) = drafted(base_of(tmp_path, fees=text), log, DraftEngine(always(reply))).questions
@@ -132,14 +124,18 @@ def test_of_two_places_the_one_that_is_likest_the_question_is_gold(tmp_path: Pat
 @pytest.mark.parametrize(
     ("reply", "expected"),
     [
-        ("Question: Who signs?\nAnswer: Ada", ("Who signs?", "Ada")),
+        ("Question: Who signs?\nAnswer: Ada Brandl", ("Who signs?", "Ada Brandl")),
         ("**Question:** Who\nsigns?\n\n**Answer:** “Ada Brandl.”\nIt is so.", ("Who signs?", "Ada Brandl")),
-        ('question: "Who signs?" answer: `ada`', ("Who signs?", "ada")),
-        ("Who signs? Ada.", ("", "")),
+        ('question: "Who signs?" answer: `Ada Brandl`', ("Who signs?", "Ada Brandl")),
+        ("Who signs? Ada Brandl.", None),
     ],
 )
-def test_a_reply_is_taken_apart(reply: str, expected: tuple[str, str]) -> None:
-    assert asked_and_answered(reply) == expected
+def test_a_reply_is_taken_apart(tmp_path: Path, log: Path, reply: str, expected: tuple[str, str] | None) -> None:
+    base = base_of(
+        tmp_path, one="# Letters\n\nEvery letter of the harbour is signed by Ada Brandl, the harbour master.\n"
+    )
+    found = drafted(base, log, DraftEngine(always(reply))).questions
+    assert [(each["question"], each["answers"][0]) for each in found] == ([expected] if expected else [])
 
 
 TEXT = (
@@ -155,20 +151,14 @@ TEXT = (
         ("港はいつ開きますか？", "九時", ""),
         ("Who is the harbour master of Kilverry?", "Ad", "does not stand in the passage"),
         ("Who is the harbour master of Kilverry?", "ada brandl", "does not stand in the passage"),
-        ("Who is the harbour master of Kilverry?", "Ada Brandl, keeps found items for 60 days in the red", "too long"),
+        ("Whose?", "The harbour master of Kilverry, Ada Brandl, keeps found items for 60 days in the red house", "too long"),
         ("Who is the harbour master, Ada Brandl?", "Ada Brandl", "gives the answer away"),
-        ("Where in the house that is red are found items?", "the red house", "gives the answer away"),
-        ("What keeps the harbour master for 60 of the days?", "60 days", "gives the answer away"),
-        ("Name the harbour master of Kilverry.", "Ada Brandl", "not one short question"),
-        ("Who is it? And where?", "Ada Brandl", "not one short question"),
-        ("Who, " + "very " * 50 + "briefly, is it?", "Ada Brandl", "not one short question"),
+        ("Name the harbour master of Kilverry.", "Ada Brandl", "not one question"),
+        ("Who is it? And where?", "Ada Brandl", "not one question"),
+        ("Who, " + "very " * 50 + "briefly, is it?", "Ada Brandl", "too long"),
         ("Who is the harbour master in the passage?", "Ada Brandl", "points at its passage"),
         ("According to the given text, who is the master?", "Ada Brandl", "points at its passage"),
-        ("Who keeps these items?", "Ada Brandl", "points at its passage"),
-        ("Where does she keep found items?", "the red house", "points at its passage"),
-        ("Who is the person mentioned above?", "Ada Brandl", "points at its passage"),
         ("?", "Ada Brandl", "no question"),
-        ("What is the name of the master?", "Ada Brandl", "does not tell which one"),
         ("How many days does the master of Kilverry keep found items?", "60 days", ""),
         ("Who is the harbour master of Kilverry?", "—", "no question"),
     ],
@@ -177,44 +167,3 @@ def test_drafts_are_checked(question: str, answer: str, reason: str) -> None:
     said = reason_against(question, answer, TEXT)
     assert reason in said
     assert bool(reason) == bool(said)
-
-
-GENERIC = [
-    "What is the name of the book?",
-    "What is the name of the museum that is described?",
-    "What is the title of the first game in the series?",
-    "What is the man's name?",
-    "What was the company called?",
-    "Name of the lighthouse?",  # one common noun, however rare
-]
-TELLING = [
-    "What is the name of the book by Ada Brandl?",
-    "What is the name of the ship that sank in 1911?",
-    "What is the name of the ferry's evacuation slide?",
-    "What is the option called that hides the sidebar?",
-    "How many days are found items kept?",  # asks for no name
-]
-
-
-@pytest.mark.parametrize("question", [*GENERIC, *TELLING])
-def test_a_question_for_a_name_must_say_whose(question: str) -> None:
-    assert singles_out(question) is (question in TELLING)
-
-
-def test_what_is_saved_while_a_review_is_opened_is_not_overwritten(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "q.jsonl"
-    line = '{"id": "a", "question": "When?", "answers": ["now"], "reviewed": false}\n'
-    path.write_text(line)
-
-    def read_before_a_change(path: Path) -> bytes:
-        content = path.read_bytes()
-        path.write_text(line + line.replace('"a"', '"b"'))
-        return content
-
-    monkeypatch.setattr(question_drafts, "file_content", read_before_a_change)
-    review = Review.open(path)
-    with pytest.raises(StorageError, match="was changed by something else"):
-        review.accept(review.questions[0])
-    assert path.read_text().count("\n") == 2

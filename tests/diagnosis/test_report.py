@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import csv
 import hashlib
 import json
 import re
@@ -17,15 +16,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openbook.diagnosis import report as page
-from openbook.diagnosis.report import marked_pieces, visible, write_report
-from openbook.diagnosis.results import NUMBERS, REPORT, observations_path, read_outcomes, write_csv, write_results
+from openbook.diagnosis.report import (
+    NUMBERS,
+    REPORT,
+    marked_pieces,
+    observations_path,
+    read_outcomes,
+    visible,
+    write_report,
+    write_results,
+)
 from openbook.diagnosis.run_log import Observation
 from openbook.diagnosis.summary import compare, summarise
 from openbook.diagnosis.verdicts import QuestionVerdict, verdicts_of
 from openbook.errors import ConfigError, StorageError
 from openbook.records import ModelIdentity
-from tests.diagnosis.table_engine import HEADER, SILENT, logged, observation
-from tests.diagnosis.test_summary import WRONG, mixed
+from tests.diagnosis.table_engine import HEADER, logged, observation
+from tests.diagnosis.test_summary import mixed
 
 HOSTILE = "</script></style><script>alert(1)</script><img src=x onerror=alert(1)>\"'&\x00\x1b[31m\u202e\u2028end"
 
@@ -191,20 +198,3 @@ def test_outcomes_are_read_back(tmp_path: Path) -> None:
             read_outcomes(tmp_path / "bad.json")
     with pytest.raises(StorageError, match="Cannot read"):
         read_outcomes(tmp_path / "missing.json")
-
-
-def test_the_table_for_a_spreadsheet_holds_no_formula(tmp_path: Path) -> None:
-    cases = [
-        observation(1, opened="=HYPERLINK(1)", closed="+1", question='Why, "Ada"\nBrandl?'),
-        observation(2, opened=WRONG),
-        observation(3, opened=SILENT, answers=(), holding=()),
-        observation(4, failure="It fell over."),
-    ]
-    write_csv(tmp_path / "t.csv", [recorded(tmp_path, "one", cases)])
-    with (tmp_path / "t.csv").open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    assert [row["verdict"] for row in rows] == ["distracted", "distracted", "not_in_the_knowledge_base", "failed"]
-    assert [row["right"] for row in rows] == ["0", "0", "1", ""]  # a failure is not a wrong answer
-    assert (rows[0]["open_book"], rows[0]["closed_book"]) == ("'=HYPERLINK(1)", "'+1")
-    assert rows[0]["question"] == 'Why, "Ada"\nBrandl?'
-    assert (rows[2]["silence"], rows[2]["right"], rows[2]["oracle"]) == ("abstained", "1", "")

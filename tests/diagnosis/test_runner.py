@@ -11,11 +11,10 @@ import pytest
 
 from openbook.answer import ask
 from openbook.diagnosis import runner
-from openbook.diagnosis.bench import Bench
 from openbook.diagnosis.questions import Gold, Question
-from openbook.diagnosis.results import observation_files, read_outcomes
+from openbook.diagnosis.report import read_outcomes
 from openbook.diagnosis.run_log import Observation, Wording, open_run_log, read_observations
-from openbook.diagnosis.runner import run_questions
+from openbook.diagnosis.runner import Bench, run_questions
 from openbook.diagnosis.verdicts import verdicts_of
 from openbook.errors import ConfigError, EngineError, KnowledgeError, StorageError
 from openbook.inference import FrozenModel
@@ -23,6 +22,7 @@ from openbook.knowledge import KnowledgeBase, Scope, remove
 from openbook.parallel import Cancelled, never
 from openbook.prompts import open_book_prompt, reading_prompt
 from openbook.records import Completion, Decoding, Prompt, ReaderFormat
+from openbook.retrieval import Corpus
 from openbook.testing import EchoEngine, HashEmbedder, echo_model
 from tests.conftest import ROOT, base_with
 from tests.diagnosis.table_engine import (
@@ -128,7 +128,7 @@ def test_each_question_is_asked_three_ways(tmp_path: Path, base: KnowledgeBase) 
 def test_open_book_is_what_ask_answers(tmp_path: Path, base: KnowledgeBase, reader: ReaderFormat | None) -> None:
     model, embedder = echo_model(reader=reader), HashEmbedder()
     for each in run(tmp_path / "o.jsonl", Bench(model, base, embedder)):
-        answer = ask(each.question.question, model, base, embedder)
+        answer = ask(each.question.question, model, Corpus(base, embedder))
         first = each.asked[0]
         assert (first.opened.text, first.opened.abstained) == (answer.answer, answer.abstained)
         read = tuple(h.passage.id for h in answer.passages)
@@ -146,7 +146,7 @@ def test_passages_that_a_reader_did_not_learn_to_read_side_by_side_are_not_given
     bench = bench_with(echo_model(reader=dataclasses.replace(READER, passages=2)), base, passages=4)
     assert bench.strategy == "parallel"
     (found,) = run(tmp_path / "o.jsonl", bench, [BRIDGE])
-    answer = ask(BRIDGE.question, bench.model, base, bench.embedder, bench.options)
+    answer = ask(BRIDGE.question, bench.model, Corpus(base, bench.embedder), bench.options)
     assert found.asked[0].found == tuple(hit.passage.id for hit in answer.passages)
     assert len(found.asked[0].found) == 2
     readers = [dataclasses.replace(READER, passages=passages) for passages in (1, 2, 4)]
@@ -376,7 +376,7 @@ def test_files_that_are_no_observations_or_are_written_by_another(tmp_path: Path
         raise OSError("a wire was cut")  # an error of something else is not one of writing
 
 
-def test_files_of_the_first_version_are_read(tmp_path: Path) -> None:
+def test_files_of_the_first_version_are_read() -> None:
     golden = ROOT / "tests/golden/observations-1.jsonl"
     header, observations = read_observations(golden)
     first, second = observations
@@ -385,6 +385,3 @@ def test_files_of_the_first_version_are_read(tmp_path: Path) -> None:
     assert [found.verdict for _, found in verdicts_of([first, second])] == judged
     (outcomes,) = read_outcomes(ROOT / "tests/golden/diagnosis-1.json")
     assert [each.verdict for each in outcomes.outcomes] == judged
-    for name in (golden.name, "observations-1.again.jsonl"):  # it left the second one when it was killed
-        (tmp_path / name).write_bytes(golden.read_bytes())
-    assert [path.name for path in observation_files(tmp_path)] == [golden.name]

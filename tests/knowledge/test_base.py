@@ -17,7 +17,6 @@ from openbook.knowledge import KnowledgeBase, RunOptions, schema
 from openbook.knowledge.check import check
 from openbook.knowledge.scope import UNLABELLED
 from openbook.records import EmbedderIdentity
-from openbook.testing import WordReranker
 from tests.knowledge.conftest import Library
 
 LEAVE = (
@@ -47,18 +46,6 @@ def test_a_hit_says_where_it_stands_and_the_passages_of_a_document_cover_it(libr
         passages = base.passages(document)
         assert "".join(p.text for p in passages) == base.text(document)
         assert {p.document for p in passages} == {document}
-
-
-def test_a_reranker_reorders_the_best_and_the_rest_stay_behind_them(library: Library) -> None:
-    for number in range(25):
-        library.write(f"note{number}.txt", f"Note {number} on leave.\n")
-    library.add()
-    plain = library.hits("a note on leave", limit=24)
-    hits = library.base.search("a note on leave", library.embedder, 24, reranker=WordReranker())[1]
-    assert [{hit.passage.id for hit in part} for part in (hits[:20], hits[20:])] == [
-        {hit.passage.id for hit in part} for part in (plain[:20], plain[20:])
-    ]
-    assert (len(hits), hits[20:]) == (24, plain[20:])
 
 
 def test_another_embedder_is_refused_by_name(library: Library) -> None:

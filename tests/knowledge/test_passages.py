@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbook.answer import Options, ask
+from openbook.answer import ask
 from openbook.knowledge import KnowledgeBase, RunOptions, Scope, schema, sync
 from openbook.knowledge.check import check
 from openbook.knowledge.integrity import PassageRow
@@ -20,6 +20,7 @@ from openbook.knowledge.store import Damage
 from openbook.prompts import open_book_prompt
 from openbook.records import Content, Passage, PassageSpan
 from openbook.replay import knowledge_base_of, replay
+from openbook.retrieval import Corpus, Options
 from openbook.testing import echo_model
 from tests.knowledge.conftest import Library
 
@@ -140,8 +141,8 @@ def test_a_window_is_seen_through_labels_alone(library: Library) -> None:
 
 
 def test_an_answer_from_windows_is_replayed(library: Library) -> None:
-    base = library.base
-    answer = ask("Who approves claims?", echo_model(), base, library.embedder, Options(min_similarity=-1.0))
+    base, options = library.base, Options(min_similarity=-1.0)
+    answer = ask("Who approves claims?", echo_model(), Corpus(base, library.embedder), options)
     assert any("+" in reference.id for reference in answer.receipt.passages)
     assert replay(answer.receipt, echo_model(), knowledge_base_of(answer.receipt, [base])).identical
 
@@ -163,7 +164,7 @@ def test_a_window_that_begins_inside_a_table_is_read_with_its_header(library: Li
     assert library.base.passage(found.id, UNLABELLED) == found
     assert found.header in open_book_prompt("How much?", [found]).passages[0]
     assert found in in_windows(library.base.passages(found.document))
-    answer = ask("Port 77", echo_model(), library.base, library.embedder, Options(min_similarity=-1.0))
+    answer = ask("Port 77", echo_model(), Corpus(library.base, library.embedder), Options(min_similarity=-1.0))
     assert replay(answer.receipt, echo_model(), library.base).identical
 
 

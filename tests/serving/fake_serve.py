@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from openbook.cli import context, main
+from openbook import library
+from openbook.cli import main
 from openbook.testing import HashEmbedder, echo_model
 
-fakes: Any = context
+fakes: Any = library
 fakes.open_embedder = lambda *_, **__: HashEmbedder()
 fakes.model_opener = lambda *_, **__: echo_model
 

@@ -18,6 +18,7 @@ from openbook.answer_text import TextPreview, tidy
 from openbook.knowledge import KnowledgeBase
 from openbook.prompts import ABSTENTION
 from openbook.records import Answer, ReaderFormat
+from openbook.retrieval import Corpus
 from openbook.serving.answers import suffix_of
 from openbook.serving.chat import ChatShape
 from openbook.serving.errors import ApiError
@@ -54,7 +55,7 @@ def answer_of(response: httpx.Response) -> dict[str, Any]:
 
 
 def test_an_answer_is_that_of_the_library(server: Running, embedder: HashEmbedder) -> None:
-    answer = ask(QUESTION, echo_model(), server.bases["kb"], embedder)
+    answer = ask(QUESTION, echo_model(), Corpus(server.bases["kb"], embedder))
     expected = json.loads(json.dumps(answer.to_json())) | {"timings": None, "warnings": []}
     assert expected["citations"]
     for path in PATHS:

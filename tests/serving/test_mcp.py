@@ -17,11 +17,11 @@ import pytest
 from mcp import Client, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 
-from openbook.answer import Options
 from openbook.certainty import MEANING
+from openbook.config import Settings
 from openbook.errors import EngineError
 from openbook.knowledge import KnowledgeBase
-from openbook.knowledge.scope import Scope
+from openbook.library import Library
 from openbook.prompts import ABSTENTION
 from openbook.receipts import is_altered, receipt_of, verify_log
 from openbook.serving.mcp import MAX_CHARS, stdio_server
@@ -43,14 +43,14 @@ from tests.serving.conftest import (
 from tests.serving.test_attacks import BrokenEngine
 
 _Result = TypeVar("_Result")
-OPEN = Scope(labels=frozenset())
 MODERN = {"mcp-protocol-version": "2026-07-28", "accept": "application/json, text/event-stream"}
 both_versions = pytest.mark.parametrize("mode", ["auto", "legacy"])  # of the protocol
 
 
-def local(base: KnowledgeBase, scope: Scope = OPEN) -> Client:
+def local(base: KnowledgeBase, *labels: str) -> Client:
     """Of the server that `openbook mcp` runs."""
-    return Client(stdio_server(base, HashEmbedder(), echo_model, scope=scope, options=Options(min_similarity=-1.0)))
+    settings = Settings(base.folder, kb=base.store.place)
+    return Client(stdio_server(Library(settings, model=echo_model(), embedder=HashEmbedder()).labels(*labels)))
 
 
 @asynccontextmanager
@@ -117,7 +117,7 @@ def test_an_answer_comes_with_its_citations_and_passages_best_first(base: Knowle
 
 
 def test_what_may_not_be_seen_is_as_what_does_not_exist(base: KnowledgeBase) -> None:
-    hr, safe = Scope(labels=frozenset({"hr"})), path_of(base, "safe.txt")
+    hr, safe = "hr", path_of(base, "safe.txt")
     assert call(local(base, hr), "read_document", document=safe)["text"] == SECRET
     assert SECRET in json.dumps(call(local(base, hr), "search", query=SECRET))
     refused = call(local(base), "read_document", document=safe)["error"]

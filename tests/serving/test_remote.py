@@ -7,10 +7,11 @@ from contextlib import ExitStack, closing
 
 import pytest
 
-from openbook.answer import Options, ask
+from openbook.answer import ask
 from openbook.inference import FrozenModel, connect_model
 from openbook.knowledge import KnowledgeBase
 from openbook.prompts import ABSTENTION
+from openbook.retrieval import Corpus, Options
 from openbook.testing import HashEmbedder
 from tests.conftest import served
 from tests.inference.test_openai import FakeServer, QuietServer
@@ -52,7 +53,7 @@ def test_a_large_model_is_asked_for_a_whole_answer_with_its_excerpts_named(
     connect: Callable[[str], FrozenModel], base: KnowledgeBase, embedder: HashEmbedder
 ) -> None:
     options = Options(min_similarity=-1.0, instruction="In French.")
-    answer = ask(QUESTION, connect("qwen3:8b"), base, embedder, options)
+    answer = ask(QUESTION, connect("qwen3:8b"), Corpus(base, embedder), options)
     sent = FakeServer.requests[-1]
     system, user = (message["content"] for message in sent["messages"])
     assert "End each sentence with the number of its excerpt, like [1]" in system

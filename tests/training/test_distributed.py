@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from openbook.runs import RunSummary, read_run
+from openbook.runs import RunRequest, RunSummary, read_run
 from tests.cli.test_train import write_recipe
 from tests.conftest import ROOT
 
@@ -21,17 +23,17 @@ ONE = [sys.executable, "-m"]
 TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
 
 
-def start(launcher: list[str], recipe: Path, run: Path, *more: str) -> subprocess.Popen[str]:
-    store = recipe.parent / "store"
-    command = [*launcher, "openbook.training", str(recipe), "--store", str(store), "--folder", str(run), *more]
+def start(launcher: list[str], recipe: Path, run: Path, *, resume: bool = False) -> subprocess.Popen[str]:
+    request = RunRequest(str(recipe), str(recipe.parent / "store"), str(run), resume=resume)
+    command = [*launcher, "openbook.training", json.dumps(asdict(request))]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment, start_new_session=True
     )
 
 
-def done(launcher: list[str], recipe: Path, run: Path, *more: str) -> RunSummary:
-    child = start(launcher, recipe, run, *more)
+def done(launcher: list[str], recipe: Path, run: Path, *, resume: bool = False) -> RunSummary:
+    child = start(launcher, recipe, run, resume=resume)
     _, stderr = child.communicate(timeout=300)
     assert child.returncode == 0, stderr
     return read_run(run)
@@ -70,7 +72,7 @@ def test_a_run_goes_on_with_another_number_of_processes(
         time.sleep(0.02)
     os.killpg(child.pid, signal.SIGKILL)
     child.communicate(timeout=60)
-    resumed = done(after, folder / "tiny.toml", run, "--resume")
+    resumed = done(after, folder / "tiny.toml", run, resume=True)
     assert len(resumed.steps) == 60
     assert losses(resumed) == pytest.approx(losses(alone), rel=1e-3)
 

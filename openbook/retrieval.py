@@ -1,0 +1,151 @@
+"""What is read for a question: the passages that are found for it, best first, or the windows of whole documents that it names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from openbook.config import Settings, Strategy
+from openbook.conversation import search_query
+from openbook.errors import QuestionError
+from openbook.inference import FrozenModel
+from openbook.knowledge import KnowledgeBase, Scope
+from openbook.knowledge.editions import Editions, editions
+from openbook.knowledge.scope import UNLABELLED
+from openbook.overview import overview_of, windows_of
+from openbook.prompts import without_noise
+from openbook.records import Decoding, Embedder, Hit
+
+PASSAGES = 4  # that are read; for all strategies but "each" they are windows
+MIN_HITS = 12  # that are searched for, so that an older document is seen with the newer one that replaced it
+MAX_SHOWN_CHARS = 200  # of each line that was searched for
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a question is answered.
+
+    `passages`: the most that the model reads; 0 means `PASSAGES`. `min_similarity`: passages below it do not count as found.
+    `strategy`: "each" reads passages one by one until one surely holds the answer, and answers from the surest;
+    "parallel" reads windows side by side and answers from all of them; "together" reads windows in one prompt; "checked"
+    does so too, and declines by the model's probe, as "parallel" does for a model that is not a trained reader.
+    "auto" is the way in which a trained reader learned to read, "together" for a server, and "checked" for any other model.
+    `instruction`: how the user wants the answer, for models that are not trained readers. `earlier`: the user's questions before
+    this one, to which it may refer back.
+    """
+
+    passages: int = 0
+    strategy: Strategy = "auto"
+    decoding: Decoding = field(default_factory=Decoding)
+    min_similarity: float = 0.2
+    instruction: str = ""
+    earlier: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, settings: Settings) -> Options:
+        """By the settings; equal questions get equal answers."""
+        return cls(settings.passages, settings.strategy, Decoding(max_tokens=settings.max_tokens))
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """What is searched: the documents that `scope` sees of a knowledge base, with the embedder that it was made with."""
+
+    base: KnowledgeBase
+    embedder: Embedder
+    scope: Scope = UNLABELLED
+
+    def search(self, query: str, limit: int, *, windows: bool = False) -> tuple[int, list[Hit]]:
+        """(version, the best passages, best first). `windows`: each with its neighbors. Raises KnowledgeError."""
+        return self.base.search(query, self.embedder, limit, self.scope, windows=windows)
+
+    def documents(self) -> list[str]:
+        return self.base.documents(self.scope)
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieval:
+    """What to read, best first. `editions`: which documents were replaced by others, where passages were searched for."""
+
+    strategy: str
+    version: int | None = None
+    hits: Sequence[Hit] = ()
+    editions: Editions | None = None
+    notes: Sequence[str] = ()
+
+
+def retrieve(question: str, model: FrozenModel, corpus: Corpus, options: Options) -> Retrieval:
+    """The windows of whole documents that the question names, or what is found for it. Raises QuestionError, KnowledgeError."""
+    strategy = strategy_of(options.strategy, model, options.decoding)
+    earlier = [cleaned for turn in options.earlier if (cleaned := without_noise(turn))]
+
+    def query_of(text: str) -> str:
+        return search_query(earlier, text, lambda query: nearness(corpus.search(query, MIN_HITS)[1]))
+
+    def best_document(topic: str) -> str | None:
+        hits = ranked_hits(query_of(topic), corpus, options, strategy)[1].current
+        return hits[0].passage.document if near_enough(hits[:1], options) else None
+
+    overview = None if model.reader else overview_of(question, corpus.documents, best_document)
+    if overview is not None:
+        kind, documents = overview
+        version = corpus.base.kept_version(corpus.scope.as_of)
+        hits, notes = windows_of([corpus.base.passages(document, version) for document in documents])
+        of = f"Summary of {documents[0]}." if kind == "summary" else f"Comparison of {' and '.join(documents)}."
+        return Retrieval(kind, version, hits, notes=[of, *notes])
+    query = query_of(question)
+    version, found = ranked_hits(query, corpus, options, strategy)
+    hits = near_enough(found.current[: options.passages or PASSAGES], options)
+    turns = [line[:MAX_SHOWN_CHARS] for line in query.splitlines() if line.strip()]
+    notes = [] if query == question else [f"Searched for together: {' / '.join(turns)}"]
+    return Retrieval(strategy, version, hits, found, notes)
+
+
+def ranked_hits(
+    query: str, corpus: Corpus, options: Options, strategy: str, at_least: int = MIN_HITS
+) -> tuple[int, Editions]:
+    """(version, best first): passages for a model that reads each alone, the windows around them for one that reads all.
+
+    Hits of documents that a newer one replaced are kept apart (`Editions`). `at_least`: how many hits to search for.
+    A document of which nothing near enough was found replaces none.
+    """
+    limit = max(options.passages or PASSAGES, at_least)
+    version, hits = corpus.search(query, limit, windows=strategy != "each")
+    documents = {path for hit in near_enough(hits, options) for path in (hit.passage.document, *hit.passage.also_in)}
+    return version, editions(query, hits, corpus.base.heads(documents, replace(corpus.scope, as_of=version)))
+
+
+def nearness(hits: Sequence[Hit]) -> float:
+    """The cosine of the nearest."""
+    return max((hit.similarity or 0.0 for hit in hits), default=0.0)
+
+
+def near_enough(hits: Sequence[Hit], options: Options) -> list[Hit]:
+    return [h for h in hits if h.similarity is None or h.similarity >= options.min_similarity]
+
+
+def strategy_of(
+    wanted: Strategy, model: FrozenModel, decoding: Decoding
+) -> Literal["each", "parallel", "checked", "together"]:
+    """Raises QuestionError when the model cannot read that way."""
+    if decoding.quote and (wanted in ("checked", "together") or not model.reads_each):
+        raise QuestionError(
+            "Only a trained reader that reads each passage on its own can quote: for instance the model 'reader', with the "
+            "strategy 'each'."
+        )
+    if wanted == "auto":
+        if model.reader is None:
+            return "checked" if model.identity.evidence == "verified" else "together"
+        return "parallel" if model.parallel_passages else "each" if model.reads_each else "together"
+    if wanted == "each" and not model.reads_each:
+        raise QuestionError(
+            f"The strategy 'each' needs a trained reader in the local engine, and {model.identity.name} is not one. "
+            "Use the strategy 'together', or the model 'reader'."
+        )
+    if wanted == "parallel" and not model.parallel_passages:
+        raise QuestionError(
+            f"{model.identity.name} cannot read passages side by side. That needs the local engine, and a model that is not a "
+            "reader of single passages. Use the strategy 'together'."
+        )
+    return wanted
