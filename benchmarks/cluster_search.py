@@ -44,7 +44,7 @@ from openbook.config import DatabaseUrl
 from openbook.knowledge import KnowledgeBase, Scope
 from openbook.knowledge.identities import Change
 from openbook.knowledge.search import RankedPassage, View
-from openbook.knowledge.versions import commit
+from openbook.knowledge.versions import version_transaction, write_version
 from openbook.records import EmbedderIdentity
 from openbook.testing import HashEmbedder
 
@@ -78,7 +78,8 @@ def build(base: KnowledgeBase, passages: int) -> None:
             changes.append(Change(path, number, sum(map(len, texts)), "", "{}", "[]", "[]", None, "added"))
             if number in (documents * 9 // 10, documents):
                 connection.execute("COMMIT")
-                commit(connection, changes, ())
+                with version_transaction(connection, [change.path for change in changes]):
+                    write_version(connection, changes, ())
                 changes.clear()
         base.indexes.refresh(connection)
 

@@ -60,7 +60,7 @@ class RecordingEngine(LlamaCppEngine):
             self.last = completion
         return completion
 
-    def _write(self, context: Any, request: Any, logits: Any, sequence: int, cancelled: Any, look: Any) -> Any:
+    def _write(self, context: Any, request: Any, logits: Any, sequence: int, look: Any) -> Any:
         states, evaluate = [context.hidden_state], context.evaluate
 
         def tapped(blocks: Sequence[Any], *, tap: bool = False) -> Any:
@@ -70,11 +70,10 @@ class RecordingEngine(LlamaCppEngine):
 
         context.evaluate = tapped
         try:
-            written = yield from super()._write(context, request, logits, sequence, cancelled, look)
+            yield from super()._write(context, request, logits, sequence, look)
         finally:
             del context.evaluate
         self.states = np.stack([states[0], states[-1], np.mean(states, axis=0)]).astype(np.float16)
-        return written
 
 
 def main() -> None:

@@ -25,11 +25,11 @@ OpenModel: TypeAlias = "Callable[[Settings], FrozenModel]"
 
 @contextmanager
 def models(
-    settings: Settings, cluster: str | None, bounds: tuple[int, int] | None = None, slots: int = 0
+    settings: Settings, cluster: str | None, bounds: tuple[int, int] | None = None
 ) -> Iterator[tuple[OpenModel, int]]:
     """(what opens the model of settings, how many requests it can use at once).
 
-    Without `cluster` in this process, with that many `slots`; else in replicas on that cluster, as many as `bounds` say.
+    Without `cluster` in this process; else in replicas on that cluster, as many as `bounds` say.
     """
     if cluster is None:
         yield lambda own: context.model_opener(own)(), 1

@@ -16,7 +16,7 @@ from openbook.cli import context, display
 from openbook.cli.options import JSON, KB, PATH, PLACE
 from openbook.config import Place
 from openbook.derived import DOCS
-from openbook.errors import ConfigError, EngineError, KnowledgeBaseMissing, OpenBookError, ProofError, ReceiptError
+from openbook.errors import ConfigError, KnowledgeBaseMissing, OpenBookError, ProofError, ReceiptError
 from openbook.files import storage_errors
 from openbook.records import Receipt
 
@@ -83,23 +83,16 @@ def _of_log(again: Callable[[Receipt], ReplayResult], receipt: Receipt) -> Repla
 
 def _replayer(settings: Settings, kb: Place | None, to_close: ExitStack) -> Callable[[Receipt], ReplayResult]:
     """Replays one receipt after the other. Each model and knowledge base is opened once."""
-    from openbook.inference.llamacpp import slots_of
     from openbook.replay import knowledge_base_of
     from openbook.replay import replay as answer_again
 
     states, store = context.kv_cache(settings), context.store(settings)
 
     @functools.cache
-    def opened(digest: str, slots: int) -> FrozenModel:
+    def opened(digest: str) -> FrozenModel:
         reference = store.resolve(digest)
         store.check_fast(reference)
-        try:
-            model = context.open_stored(settings, reference, states)
-        except EngineError:
-            if not slots:
-                raise
-            model = context.open_stored(settings, reference, states)  # no slots here: the replay tells what differs
-        return to_close.enter_context(closing(model))
+        return to_close.enter_context(closing(context.open_stored(settings, reference, states)))
 
     bases: dict[str | None, KnowledgeBase | None] = {}
 
@@ -112,7 +105,7 @@ def _replayer(settings: Settings, kb: Place | None, to_close: ExitStack) -> Call
         name = receipt.knowledge_base
         if name not in bases:
             bases[name] = knowledge_base_of(receipt, candidates(settings, receipt, kb))
-        return answer_again(receipt, opened(receipt.model.digest, slots_of(receipt.numeric_class)), bases[name])
+        return answer_again(receipt, opened(receipt.model.digest), bases[name])
 
     return again
 

@@ -18,8 +18,6 @@ from openbook.config import Place
 from openbook.errors import ConfigError, KnowledgeBaseMissing, needs_extra
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import TracerProvider
-
     from openbook.config import Settings
     from openbook.inference import FrozenModel
     from openbook.inference.embedder import OnnxEmbedder
@@ -27,8 +25,6 @@ if TYPE_CHECKING:
     from openbook.serving.configuration import Configuration
     from openbook.serving.keys import ApiKey, KeyFile
     from openbook.serving.model_reload import ModelSource
-
-MAX_SLOTS = 7  # of `openbook.inference.slots`, which is not imported before it is needed
 
 
 @click.command()
@@ -51,19 +47,7 @@ MAX_SLOTS = 7  # of `openbook.inference.slots`, which is not imported before it 
 )
 @click.option("--require-key", is_flag=True, help="Require an API key on this machine too.")
 @click.option("--label", "labels", multiple=True, help="An access label for callers without a key (repeatable).")
-@click.option(
-    "--slots",
-    type=click.IntRange(0, MAX_SLOTS),
-    default=0,
-    help="Write up to this many answers at a time; each has the same bytes as alone. Measure first: it pays only "
-    "where many clients get long answers at the same time.",
-)
 @click.option("--receipts", type=PATH, help="Keep receipts in the log in this folder, and replay from it.")
-@click.option(
-    "--report",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Show this report of a diagnosis at /report, with all the passages in it, to callers with the right admin.",
-)
 @cluster_option("Let replicas compute the answers on")
 @REPLICAS
 def serve(
@@ -72,7 +56,6 @@ def serve(
     base_url: str | None,
     port: int,
     labels: tuple[str, ...],
-    slots: int,
     cluster: str | None,
     replicas: tuple[int, int] | None,
     **options: Any,
@@ -86,15 +69,12 @@ def serve(
 
     settings = context.read_settings(model=model, base_url=base_url)
     least, most = on_cluster.replica_bounds(replicas, cluster)
-    if slots and (cluster is not None or settings.base_url):
-        where = "replicas on a cluster" if cluster is not None else settings.base_url
-        raise ConfigError(f"--slots is for a model that runs in this process, not for {where}. Leave it out.")
     places = tuple(each.absolute() if isinstance(each, Path) else each for each in places or [settings.kb_place])
     private.share_as([settings.home, *places])
     configuration = Configuration(
         settings=settings,
         labels=checked_labels(labels),
-        bounds=Bounds.sized(slots, most),
+        bounds=Bounds(running=Bounds().running * most),
         ingest=context.run_options(settings),
         **options,
     )
@@ -102,7 +82,7 @@ def serve(
         click.echo(advice, err=True)
     # Before the weights are mapped: a port that is taken shows at once.
     with listen(configuration.host, port) as listener, ExitStack() as stack:
-        open_model_of, _ = stack.enter_context(on_cluster.models(settings, cluster, (least, most), slots))
+        open_model_of, _ = stack.enter_context(on_cluster.models(settings, cluster, (least, most)))
         app = create_app(configuration, *_opened(configuration, places, partial(open_model_of, settings), stack))
         _log_to_standard_error()
         _first_key(configuration)
@@ -115,21 +95,18 @@ def serve(
 
 def _opened(
     configuration: Configuration, places: tuple[Place, ...], open_model: Callable[[], FrozenModel], stack: ExitStack
-) -> tuple[FrozenModel, dict[str, KnowledgeBase], OnnxEmbedder, TracerProvider | None, ModelSource | None]:
-    """What the application works with: model, knowledge bases, embedder, traces, and where the model may change. `stack` closes it."""
+) -> tuple[FrozenModel, dict[str, KnowledgeBase], OnnxEmbedder, ModelSource | None]:
+    """What the application works with: model, knowledge bases, embedder, and where the model may change. `stack` closes it."""
     from openbook.receipts import LOG_FILE
     from openbook.serving.model_reload import named_in_store
-    from openbook.serving.telemetry import provider_of
 
     settings = configuration.settings
     context.check_writable(configuration.receipts and configuration.receipts / LOG_FILE)
     bases, embedder = _open_bases(settings, places)
-    if tracers := provider_of():
-        stack.callback(tracers.shutdown)
     model = stack.enter_context(closing(open_model()))
     # The name of a model may come to mean another one: in the store, and not at another server.
     source = None if settings.base_url else named_in_store(settings.models_dir, settings.model, open_model)
-    return model, bases, embedder, tracers, source
+    return model, bases, embedder, source
 
 
 def _log_to_standard_error() -> None:

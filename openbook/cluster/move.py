@@ -79,7 +79,7 @@ def move(source: Place, target: Place, progress: StagedProgress = lambda *_: Non
                     store.vacuum(writing, WRITER_S)  # the source may have purged what was copied
                     schema.remember(writing, **{MOVING: state})
                 _copy_facts(base.store, reading, writing, progress)
-                with schema.transaction(writing):
+                with schema.transaction(writing), writing.changing(None):
                     _copy_visible(base.store, reading, writing, meta)
                     moved = _compared(base.store, reading, store, writing, progress)
                 store.finish_writing(writing)

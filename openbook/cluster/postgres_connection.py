@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from decimal import Decimal
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
@@ -173,6 +173,9 @@ class PostgresConnection:
 
     def begin(self) -> None:
         self.execute("BEGIN")
+
+    def changing(self, paths: Collection[str] | None, /) -> AbstractContextManager[None]:
+        return nullcontext()  # the server checks its pages
 
     def durable(self, durable: bool, /) -> None:
         self.execute(f"SET synchronous_commit = {'on' if durable else 'off'}")

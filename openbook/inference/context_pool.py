@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from openbook.errors import EngineError
 from openbook.inference.llamalib import Aborted, Context, Model
@@ -27,75 +27,58 @@ class ContextPool:
     def __init__(self, name: str, model: Model, make: Callable[[], Context]) -> None:
         """`name`: what the user calls the model."""
         self._name, self._model, self._make = name, model, make
-        # Guards the fields below, and what others lend. Reentrant, because the garbage collector may end a dropped stream at
-        # any moment.
-        self.changed: Final = threading.Condition(threading.RLock())
+        # Guards the fields below. Reentrant, because the garbage collector may end a dropped stream at any moment.
+        self._changed = threading.Condition(threading.RLock())
         self.closed, self._users = False, 0
-        self.first: Final = make()
-        self._all = [self.first]
+        self._all = [make()]
         # None: made when a second request comes in at the same time
-        self._idle: list[Context | None] = [None] * (PARALLEL_CONTEXTS - 1) + [self.first]
+        self._idle: list[Context | None] = [None] * (PARALLEL_CONTEXTS - 1) + [*self._all]
 
     def check_open(self) -> None:
         if self.closed:
             raise EngineError(f"The model {self._name!r} was closed; load it again.")
 
-    def own(self, context: Context) -> None:
-        """From now on `context` is freed with the others. It is never lent."""
-        with self.changed:
-            self._all.append(context)
-
     @contextmanager
     def in_use(self) -> Iterator[None]:
         """Keeps the model in memory. `close` frees it if nobody is in here; otherwise the last one to leave does."""
-        with self.changed:
+        with self._changed:
             self.check_open()
-            self.hold()
+            self._users += 1
         try:
             yield
         finally:
-            self.release()
-
-    def hold(self) -> None:
-        with self.changed:
-            self._users += 1
-
-    def release(self) -> None:
-        with self.changed:
-            self._users -= 1
-            self._free_if_unused()
+            with self._changed:
+                self._users -= 1
+                self._free_if_unused()
 
     @contextmanager
     def lent(self, cancelled: Cancelled) -> Iterator[Context]:
-        """A context of one's own, cleared. Raises as `when` does while all are taken."""
-        with self.when(lambda: self._idle, cancelled):
-            context = self._idle.pop()
+        """A context of one's own, cleared. While all are taken it waits: raises Aborted if it is `cancelled`, EngineError if closed."""
+        context = self._taken(cancelled)
         try:
             if context is None:
                 context = self._make()
-                self.own(context)
+                with self._changed:
+                    self._all.append(context)
             context.begin(cancelled)
             yield context
         finally:
-            with self.changed:
+            with self._changed:
                 self._idle.append(context)
-                self.changed.notify_all()
+                self._changed.notify_all()
 
-    @contextmanager
-    def when(self, ready: Callable[[], object], cancelled: Cancelled) -> Iterator[None]:
-        """Waits until `ready`, and holds the lock in the block. Raises Aborted if it is `cancelled` first, EngineError if closed."""
+    def _taken(self, cancelled: Cancelled) -> Context | None:
         while not cancelled():  # asked without the lock, since it is the caller's code
-            with self.changed:
+            with self._changed:
                 self.check_open()
-                if self.changed.wait_for(ready, _POLL_S):
-                    yield
-                    return
+                if self._changed.wait_for(lambda: self._idle, _POLL_S):
+                    return self._idle.pop()
         raise Aborted
 
     def close(self) -> None:
-        with self.changed:
+        with self._changed:
             self.closed = True
-            self.changed.notify_all()  # requests that wait end now
+            self._changed.notify_all()  # requests that wait end now
             self._free_if_unused()
 
     def _free_if_unused(self) -> None:

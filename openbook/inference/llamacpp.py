@@ -9,14 +9,10 @@ Of passages that are read each on their own the first is read alone, and when th
 side in one context, in the request's order, up to `SIDE_BY_SIDE` at a time; their questions are evaluated together. A
 question that sees all passages side by side follows the longest of them: each was evaluated alone behind the system block,
 and its state is put into the one sequence of the question, which holds the system block once.
-
-With slots, the state of a prompt moves to a context in which the tokens of several answers are computed together (`slots`).
-The prompt itself is read as without slots.
 """
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
@@ -34,7 +30,6 @@ from openbook.inference.frozen import SIDE_BY_SIDE, ReadEach
 from openbook.inference.kv_cache import KVCache, next_key, root_key
 from openbook.inference.llamalib import Aborted, Adapter, Context, Model, library
 from openbook.inference.passage_selection import choose, enough, score_of
-from openbook.inference.slots import MAX_SLOTS, SLOT_TOKENS, Batcher, SlotAnswer, Turns, usable_widths
 from openbook.inference.tokenizer import PromptTokenizer
 from openbook.models.reader_metadata import reader_format
 from openbook.models.verify_cache import Trial
@@ -47,8 +42,6 @@ if TYPE_CHECKING:
 
 CALL_TOKENS = 256  # longest evaluation call; long enough for full speed, short enough to notice a cancel
 SHARED_CELLS = 4096  # tokens that passages side by side may have together, with their questions and answers; one alone may have more
-_SAMPLE_TOKENS = 24  # from which the prompts are cut that slots are tried with
-_SLOTS = re.compile(r"; answers in (\d+) slots ")
 
 Look: TypeAlias = "Callable[[NDArray[np.float32]], object]"
 """Called with each row of logits that decides something, in order. Tests compare these rows."""
@@ -74,21 +67,17 @@ class LlamaCppEngine:
         note: str = "",
         trial: Trial | None = None,
         open_base: Callable[[], LlamaCppEngine] | None = None,
-        slots: int = 0,
         probe: AnswerabilityProbe | None = None,
     ) -> None:
         """`note`: what else belongs to the numeric class. `trial`: what the model's chat template wrote, if it was tried.
 
-        `slots`: how many answers may be written together; 0: each is written alone. Raises EngineError also where this model, on
-        this machine, does not allow slots. `probe`: that of these weights.
+        `probe`: that of these weights.
         """
         self.identity: Final = identity
         self._states = states or KVCache()
         self._open_base, self._opening = open_base, threading.Lock()
         self._base: LlamaCppEngine | None = None
         self._threads, self._probe = threads or available_cores(), probe
-        self._turns = Turns() if slots else None
-        self._batcher: Batcher | None = None
         self._model = Model(path)
         trained = self._model.trained_context_tokens
         self.context_tokens: Final = min(context_tokens, trained) if trained > 0 else context_tokens
@@ -102,18 +91,11 @@ class LlamaCppEngine:
             raise
         rule = f"calls of {CALL_TOKENS} from each block's start, 1 then {SIDE_BY_SIDE} passages in {SHARED_CELLS} side by side"
         rule += f"; f16 cache, flash attention{note and f'; {note}'}"
-        # Prompts are read the same with slots and without: what is kept of passages belongs to the first part of the class.
+        # A probe reads no prompt in another way: what is kept of passages belongs to the first part of the class.
         self._reading_class = f"llama.cpp {library().build}; {library().features}; {self._threads} threads; {rule}"
         numeric_class = self._reading_class
         if probe is not None:
             numeric_class += f"; answerability by layer {probe.layer}, {probe.digest[:12]}"
-        if slots:
-            try:
-                self._batcher, slot_rule = self._open_slots(slots)
-            except EngineError:
-                self.close()
-                raise
-            numeric_class += slot_rule
         self.numeric_class: Final = numeric_class
         self._tokenizer = PromptTokenizer(self._model, trial)
         abstention = self._model.tokenize(self.reader_format.abstention, control=False) if self.reader_format else []
@@ -136,7 +118,7 @@ class LlamaCppEngine:
         if (base := self._base_for(prompt)) is not None:
             return (yield from base.generate(prompt, decoding, cancelled, look))
         with self._pool.in_use():
-            request, in_slot = self._request(prompt, decoding), None
+            request = self._request(prompt, decoding)
             stated: float | None = None
             try:
                 with self._pool.lent(cancelled) as context:
@@ -148,43 +130,23 @@ class LlamaCppEngine:
                             request.decoder.finish = "end"
                     if request.decoder.finish is None:
                         logits = self._declining(prompt, logits)
-                        in_slot = yield from self._write(context, request, logits, 0, cancelled, look)
-                if in_slot is not None:
-                    yield from in_slot.pieces()
+                        yield from self._write(context, request, logits, 0, look)
             except Aborted:  # also while it waited for a context
                 request.decoder.finish = "cancelled"
             return replace(self._completion([request], 0), stated=stated)
 
     def _write(
-        self,
-        context: Context,
-        request: _Request,
-        logits: NDArray[np.float32],
-        sequence: int,
-        cancelled: Cancelled,
-        look: Look,
-    ) -> Generator[str, None, SlotAnswer | None]:
-        """Write the answer that begins with `logits`, one token at a time. `look` gets the logits of each further one.
-
-        With slots, an answer that a slot can hold is only begun here. It is returned, to be read when the context is given back.
-        """
+        self, context: Context, request: _Request, logits: NDArray[np.float32], sequence: int, look: Look
+    ) -> Generator[str]:
+        """Write the answer that begins with `logits`, one token at a time. `look` gets the logits of each further one."""
         decoder = request.decoder
-        if self._batcher is None or request.cells > SLOT_TOKENS:
-            while True:
-                if piece := decoder.take(logits):
-                    yield piece
-                if decoder.finish:
-                    return None
-                (logits,) = context.evaluate([(sequence, [decoder.token])])
-                look(logits)
-        answer = SlotAnswer(decoder, cancelled, look)
-        answer.choose(logits)
-        if not answer.is_over:
-            try:
-                self._batcher.write(answer, context, sequence)
-            except Aborted as error:  # behind the text of the first token
-                answer.end(error)
-        return answer
+        while True:
+            if piece := decoder.take(logits):
+                yield piece
+            if decoder.finish:
+                return
+            (logits,) = context.evaluate([(sequence, [decoder.token])])
+            look(logits)
 
     def _declining(self, prompt: Prompt, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """The logits of an answer's first token. A reader with a threshold abstains if that is likely enough, and only then."""
@@ -208,7 +170,6 @@ class LlamaCppEngine:
             requests = [self._request(prompt, decoding) for prompt in prompts]
             groups = grouped(requests, decoding.max_tokens)
             chosen: int | None = None
-            in_slot: SlotAnswer | None = None
             rows: list[NDArray[np.float32]] = []
             scores: list[float] = []
             try:
@@ -228,9 +189,7 @@ class LlamaCppEngine:
                             self._read(context, group)
                         request, logits = requests[chosen], rows[chosen]
                         sequence = group.index(request)
-                        in_slot = yield from self._write(context, request, logits, sequence, cancelled, look)
-                if in_slot is not None:
-                    yield from in_slot.pieces()
+                        yield from self._write(context, request, logits, sequence, look)
             except Aborted:
                 requests[chosen or 0].decoder.finish = "cancelled"
             read = max(1, len(rows))
@@ -299,8 +258,8 @@ class LlamaCppEngine:
     def _request(self, prompt: Prompt, decoding: Decoding) -> _Request:
         """Raises ContextOverflow, EngineError."""
         blocks = self._tokenizer.blocks(prompt)
-        cells = (tokens := cells_of(prompt, blocks)) + decoding.max_tokens
-        if cells > self.context_tokens:
+        tokens = cells_of(prompt, blocks)
+        if tokens + decoding.max_tokens > self.context_tokens:
             raise ContextOverflow(
                 f"The prompt has {tokens} tokens and the answer may take {decoding.max_tokens}, but the context of "
                 f"{self.identity.name!r} holds {self.context_tokens}. Ask with fewer passages, a shorter question or a "
@@ -321,7 +280,7 @@ class LlamaCppEngine:
         digest = request_digest(self.identity.digest, prompt_digest, decoding)
         spans = Spans("\n".join(map(text_of_block, prompt.passages))) if decoding.quote else None
         decoder = AnswerDecoder(self._model, decoding, digest, spans)
-        return _Request(prompt, blocks, prefixes, prompt_digest, decoder, cells)
+        return _Request(prompt, blocks, prefixes, prompt_digest, decoder)
 
     def _prefix(self, prompt: Prompt, blocks: Sequence[list[int]]) -> _Prefix:
         weights = "adapter" if self._adapts(prompt) else "base"
@@ -392,39 +351,8 @@ class LlamaCppEngine:
             call_tokens=CALL_TOKENS,
             sequences=SIDE_BY_SIDE,
             threads=self._threads,
-            turn=self._turns,
             hidden_layer=self._probe.layer if self._probe else None,
         )
-
-    def _open_slots(self, slots: int) -> tuple[Batcher, str]:
-        """The batcher, and what it adds to the numeric class. Raises EngineError."""
-        if self._adapter is not None:
-            raise EngineError(
-                f"{self.identity.name!r} is an adapter beside its base, and slots cannot hold both. Open it without slots."
-            )
-        if slots > MAX_SLOTS:
-            raise EngineError(f"There can be at most {MAX_SLOTS} slots, not {slots}.")
-        cells = min(self.context_tokens, SLOT_TOKENS)
-        context = Context(
-            self._model,
-            context_tokens=cells,
-            call_tokens=slots,
-            sequences=slots,
-            threads=self._threads,
-            apart=True,
-            turn=self._turns,
-        )
-        self._pool.own(context)
-        # Any prime would do: the ids are spread over the vocabulary.
-        sample = [7919 * number % self._model.vocabulary_size for number in range(1, _SAMPLE_TOKENS + 1)]
-        try:
-            least, most = usable_widths(self._pool.first, context, slots, sample)
-        except EngineError as error:
-            raise EngineError(
-                f"{self.identity.name!r} cannot answer in slots: {error} Open it without slots."
-            ) from error
-        batcher = Batcher(self._pool, context, most, least)
-        return batcher, f"; answers in {most} slots of {SLOT_TOKENS}, at least {least} a step, plain attention"
 
 
 @dataclass(frozen=True, slots=True)
@@ -451,13 +379,6 @@ class _Request:
     prefixes: list[_Prefix]
     prompt_digest: Digest
     decoder: AnswerDecoder
-    cells: int  # tokens that the prompt and its longest answer take
-
-
-def slots_of(numeric_class: str) -> int:
-    """How many slots the engine of that numeric class had; 0 for none."""
-    found = _SLOTS.search(numeric_class)
-    return int(found[1]) if found else 0
 
 
 def cells_of(prompt: Prompt, blocks: Sequence[Sequence[int]]) -> int:

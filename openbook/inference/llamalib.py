@@ -13,7 +13,7 @@ import re
 import sys
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _LOG_ERROR = 4  # GGML_LOG_LEVEL_ERROR
 _LOAD_MMAP = 1  # LLAMA_LOAD_MODE_MMAP
-_PLAIN_ATTENTION, _FLASH_ATTENTION = 0, 1  # LLAMA_FLASH_ATTN_TYPE_DISABLED, _ENABLED
+_FLASH_ATTENTION = 1  # LLAMA_FLASH_ATTN_TYPE_ENABLED
 _DECODE_ABORTED = 2
 _UNKNOWN, _CONTROL, _USER_DEFINED = 1 << 0, 1 << 3, 1 << 4  # bits of llama_token_attr
 _MAX_TEXT_BYTES = 2**31 - 1
@@ -125,7 +125,9 @@ class Model:
         library().recent_errors.clear()
         self.handle: Any = self._lib.llama_model_load_from_file(str(path).encode(), params)
         if self.handle == self._ffi.NULL:
-            raise EngineError(f"llama.cpp cannot load {path}: {library().last_error()}.")
+            told = library().recent_errors  # the first says why, the others only that it failed
+            reason = told[0].rpartition("loading model: ")[2] if told else "no reason given"
+            raise EngineError(f"llama.cpp cannot load {path.name}: {reason}.")
         self._vocab = self._lib.llama_model_get_vocab(self.handle)
         self.vocabulary_size: int = self._lib.llama_vocab_n_tokens(self._vocab)
         self.trained_context_tokens: int = self._lib.llama_model_n_ctx_train(self.handle)
@@ -267,11 +269,7 @@ def _metadata(ffi: Any, read: Callable[[bytes, Any, int], int], key: str) -> str
 class Context:
     """Sequences under evaluation, up to `sequences` side by side, which share `context_tokens` cells.
 
-    `begin` clears all that an earlier request left. Where none is named, the sequence is number 0.
-
-    With `apart`, each sequence has that many cells of its own, and attention is not fused. A call with one token for each of the
-    first k sequences then computes each of them in the same way, whatever k is and the others hold (docs/decisions/0009).
-    It takes states of other contexts in the form of `slots.state_apart` only.
+    `begin` clears all that an earlier request left.
     """
 
     def __init__(
@@ -283,17 +281,15 @@ class Context:
         call_tokens: int,
         sequences: int,
         threads: int,
-        apart: bool = False,
-        turn: AbstractContextManager[object] | None = None,
         hidden_layer: int | None = None,
     ) -> None:
-        """`turn` is entered for each call. `hidden_layer`: the layer whose output `hidden_state` gives."""
+        """`hidden_layer`: the layer whose output `hidden_state` gives."""
         self._ffi, self._lib = library().ffi, library().lib
-        self._model, self._turn = model, turn or nullcontext()
+        self._model = model
         params = self._lib.llama_context_default_params()
-        params.n_ctx = context_tokens * sequences if apart else context_tokens
+        params.n_ctx = context_tokens
         params.n_batch = params.n_ubatch = call_tokens
-        params.n_seq_max, params.kv_unified = sequences, not apart
+        params.n_seq_max, params.kv_unified = sequences, True
         params.n_threads = params.n_threads_batch = threads
         self._failure: BaseException | None = None
 
@@ -305,14 +301,14 @@ class Context:
         if hidden_layer is not None:
             self._tap = HiddenStateTap(self._ffi, hidden_layer, model.width, on_error)
             params.cb_eval = self._tap.callback
-        params.flash_attn_type = _PLAIN_ATTENTION if apart else _FLASH_ATTENTION
+        params.flash_attn_type = _FLASH_ATTENTION
         library().recent_errors.clear()
         self._handle = self._lib.llama_init_from_model(model.handle, params)
         if self._handle == self._ffi.NULL:
             raise EngineError(f"llama.cpp cannot make a context of {context_tokens} tokens: {library().last_error()}.")
         self._memory = self._lib.llama_get_memory(self._handle)
         self._batch = self._lib.llama_batch_init(call_tokens, 0, 1)
-        self._call_tokens, self.sequences = call_tokens, sequences
+        self._call_tokens = call_tokens
         self._positions, self._is_clear = [0] * sequences, False
         self._adapter, self._adapted = adapter, False
         self._cancelled: Callable[[], bool] = lambda: False
@@ -345,25 +341,16 @@ class Context:
             self._positions = [0] * len(self._positions)
             self._is_clear = True
 
-    def remove(self, sequence: int) -> None:
-        """The sequence is then empty."""
-        self._lib.llama_memory_seq_rm(self._memory, sequence, -1, -1)
-        self._positions[sequence] = 0
-
-    def position(self, sequence: int) -> int:
-        """Where the next token of the sequence goes."""
-        return self._positions[sequence]
-
-    def state(self, sequence: int = 0) -> bytes:
-        """What was computed of the sequence so far, as bytes for `restore`."""
-        size = self._lib.llama_state_seq_get_size(self._handle, sequence)
+    def state(self) -> bytes:
+        """What was computed of sequence 0 so far, as bytes for `restore`."""
+        size = self._lib.llama_state_seq_get_size(self._handle, 0)
         buffer = self._ffi.new("uint8_t[]", max(size, 1))
-        written = self._lib.llama_state_seq_get_data(self._handle, buffer, size, sequence)
+        written = self._lib.llama_state_seq_get_data(self._handle, buffer, size, 0)
         if written != size or not size:
             raise EngineError(f"llama.cpp cannot give the state of a sequence: {library().last_error()}.")
         return bytes(self._ffi.buffer(buffer, size))
 
-    def restore(self, state: bytes, tokens: int, sequence: int = 0) -> None:
+    def restore(self, state: bytes, tokens: int, sequence: int) -> None:
         """Put a state of `tokens` tokens into an empty sequence. Raises EngineError when the library does not take it."""
         if self._cancelled():
             raise Aborted
@@ -423,8 +410,7 @@ class Context:
             batch.n_seq_id[i], batch.seq_id[i][0] = 1, sequence
             batch.logits[i] = i in wanted
             positions[sequence] += 1
-        with self._turn:
-            status = self._lib.llama_decode(self._handle, batch)
+        status = self._lib.llama_decode(self._handle, batch)
         if self._failure is not None:
             raise self._failure
         if status == _DECODE_ABORTED:

@@ -113,9 +113,11 @@ def template_text(render: Render) -> TemplateText:
         # Some templates know no system role; the instruction then opens the user's message.
         both = f"{_OPEN}0{_CLOSE}\n\n{_OPEN}1{_CLOSE}"
         before, between, after = _cut(render, [{"role": "user", "content": both}], 2)
-    if len(before) + len(between) + len(after) > MAX_TEMPLATE_TEXT_CHARS:
+    written = before + between + after
+    if len(written) > MAX_TEMPLATE_TEXT_CHARS or any("\ud800" <= char <= "\udfff" for char in written):
         raise EngineError(
-            f"The model's chat template writes more than {MAX_TEMPLATE_TEXT_CHARS} characters around two messages; it cannot be used."
+            f"The model's chat template writes more than {MAX_TEMPLATE_TEXT_CHARS} characters around two messages, or half a character; "
+            "it cannot be used."
         )
     return before, between, after
 

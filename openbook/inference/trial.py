@@ -21,7 +21,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING
 
 from openbook.codec import decode
 from openbook.config import available_cores
@@ -30,7 +30,6 @@ from openbook.models.catalogue import KNOWN_FILES
 from openbook.models.verify_cache import TemplateText, Trial, read_cached, trial_path, write_cached
 
 if TYPE_CHECKING:
-    from openbook.inference.llamacpp import LlamaCppEngine
     from openbook.inference.llamalib import Model
     from openbook.models import ModelReference
 
@@ -42,7 +41,6 @@ _BYTES_A_SECOND = 20_000_000
 MAX_ANSWER_BYTES = 1 << 20  # that the process may write, answer and complaints each
 _MAX_REASON_CHARS = 500
 _LONG_WORD_CHARS = 20_000  # stacks grow with words, so what holds for these holds for longer ones
-_CONTEXT_TOKENS = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,77 +77,66 @@ def trial_of(model: ModelReference, adapter: ModelReference | None = None) -> Tr
     path = trial_path(parts[-1].path.parent, parts[-1].digest)
     engine, found = library().build, read_cached(path, Trial)
     if found is None or (found.engine, found.files) != (engine, files):
-        found = Trial(engine, files, _run_trial(parts[-1].name, [part.main_file for part in parts]))
+        try:
+            template = _try([part.main_file for part in parts])
+        except EngineError as error:
+            reason = " ".join("".join(char if char.isprintable() else " " for char in str(error)).split())
+            raise EngineError(
+                f"The model {parts[-1].name!r} cannot be used: {reason[-_MAX_REASON_CHARS:].rstrip('.')}. Convert it again, "
+                "or take another file."
+            ) from None
+        found = Trial(engine, files, template)
         write_cached(path, found)
     return found
 
 
-def _run_trial(name: str, files: list[Path]) -> TemplateText | None:
-    """What the chat template of the model in `files` wrote, its file first, then an adapter's."""
+def _try(files: list[Path]) -> TemplateText | None:
+    """What the chat template of the model in `files` wrote, its file first, then an adapter's. Raises EngineError with the reason."""
     size = sum(file.stat().st_size for file in files)
     timeout_s = SECONDS + size / _BYTES_A_SECOND
-    settings = {
-        "files": list(map(str, files)),
-        "memory_mb": MEMORY_MB + (size >> 20),
-        "timeout_s": timeout_s,
-        "template_s": TEMPLATE_SECONDS,
-    }
-    command = [sys.executable, "-X", "utf8", "-m", "openbook.inference.trial", json.dumps(settings)]
-
-    def refuse(reason: str) -> NoReturn:
-        raise EngineError(f"The model {name!r} cannot be used: {reason}. Convert it again, or take another file.")
-
+    limits = json.dumps([MEMORY_MB + (size >> 20), timeout_s, TEMPLATE_SECONDS])
+    # It finds the modules that this process finds, and llama.cpp starts no debugger when it ends it.
+    places = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, sys.path)])
+    environment = {**os.environ, "PYTHONPATH": places, "PYTHONSAFEPATH": "1", "GGML_NO_BACKTRACE": "1"}
+    too_slow = EngineError(
+        f"it was not loaded and asked within {timeout_s:.0f} s, of which its chat template may take {TEMPLATE_SECONDS:g} s"
+    )
     with tempfile.TemporaryFile() as answer, tempfile.TemporaryFile() as complaints:
         try:
             done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, stdout=answer, stderr=complaints, timeout=timeout_s, check=False,
-                env=_environment(), start_new_session=True,
+                [sys.executable, "-X", "utf8", "-m", "openbook.inference.trial", limits, *map(str, files)],
+                stdin=subprocess.DEVNULL, stdout=answer, stderr=complaints, timeout=timeout_s, check=False,
+                env=environment, start_new_session=True,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
-            refuse(f"it was not loaded and asked within {timeout_s:.0f} s")
+            raise too_slow from None
         except OSError as error:
-            refuse(f"no process could be started to try it ({error.strerror or error})")
+            raise EngineError(f"no process could be started to try it ({error.strerror or error})") from error
         for stream in (answer, complaints):
             stream.seek(0)
         written, said = answer.read(MAX_ANSWER_BYTES), complaints.read(MAX_ANSWER_BYTES)
+    if done.returncode == -getattr(signal, "SIGXCPU", 0):
+        raise too_slow
+    how = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
+    complaint = said.strip().rpartition(b"\n")[2].decode(errors="replace")
     try:
-        found = decode(written, _Outcome, "The answer", EngineError)
+        outcome = decode(written, _Outcome, "The answer", EngineError)
     except EngineError:
-        if done.returncode == -getattr(signal, "SIGXCPU", 0):
-            refuse(
-                f"it used up the processor time of a trial ({TEMPLATE_SECONDS:g} s for the chat template, {timeout_s:.0f} s a core "
-                "for the rest)"
-            )
-        how = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
-        complaint = _line(said.strip().rpartition(b"\n")[2].decode(errors="replace"))
-        refuse(f"it ended the process that tried it ({how}{complaint and ': '}{complaint})")
-    if found.reason is not None:
-        refuse(_line(found.reason).rstrip("."))
-    if any("\ud800" <= char <= "\udfff" for text in found.template or () for char in text):
-        refuse("the process that tried it gave an answer that makes no sense")
-    return found.template
-
-
-def _line(text: str) -> str:
-    return " ".join("".join(char if char.isprintable() else " " for char in text).split())[-_MAX_REASON_CHARS:]
-
-
-def _environment() -> dict[str, str]:
-    """The process finds the modules that this one finds, and llama.cpp starts no debugger when it ends it."""
-    places = [str(Path(__file__).parents[2]), *filter(None, sys.path)]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(places), "PYTHONSAFEPATH": "1", "GGML_NO_BACKTRACE": "1"}
+        raise EngineError(f"it ended the process that tried it ({how}{complaint and ': '}{complaint})") from None
+    if outcome.reason is not None:
+        raise EngineError(outcome.reason)
+    return outcome.template
 
 
 # --- in the process -----------------------------------------------------------------------------------------------------
 
 
-def main(arguments: list[str]) -> None:
-    settings: dict[str, Any] = json.loads(arguments[0])
+def main(limits: str, *files: str) -> None:
     answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a library prints goes to standard error
     template, reason = None, None
     try:
-        template = _load_and_ask(*map(Path, settings.pop("files")), **settings)
+        template = _load_and_ask(*map(Path, files), limits=json.loads(limits))
     except OpenBookError as error:
         reason = str(error)
     except MemoryError:
@@ -160,14 +147,14 @@ def main(arguments: list[str]) -> None:
     answer.close()
 
 
-def _load_and_ask(
-    path: Path, adapter: Path | None = None, *, memory_mb: int, timeout_s: float, template_s: float
-) -> TemplateText | None:
+def _load_and_ask(path: Path, adapter: Path | None = None, *, limits: tuple[int, float, float]) -> TemplateText | None:
+    """Two questions on one passage, so that its state is kept and put back, and one without."""
     from openbook.inference.llamacpp import LlamaCppEngine
     from openbook.inference.llamalib import Model
     from openbook.inference.tokenizer import template_of
-    from openbook.records import ModelIdentity
+    from openbook.records import ModelIdentity, Prompt
 
+    memory_mb, timeout_s, template_s = limits
     _limit(VOCABULARY_MEMORY_MB, timeout_s)
     vocabulary = Model(path, vocabulary_only=True)
     _limit(VOCABULARY_MEMORY_MB, template_s)
@@ -177,7 +164,10 @@ def _load_and_ask(
     vocabulary.close()
     _limit(memory_mb, timeout_s * available_cores())
     identity, trial = ModelIdentity(path.name, "", "claimed"), Trial("", (), template)
-    _ask(LlamaCppEngine(path, identity=identity, adapter=adapter, context_tokens=_CONTEXT_TOKENS, trial=trial))
+    engine = LlamaCppEngine(path, identity=identity, adapter=adapter, context_tokens=512, trial=trial)
+    for passages, question in ((("A.",), "B?"), (("A.",), "C?"), ((), "B?")):
+        if not math.isfinite(float(engine.logits(Prompt("Answer.", passages, question)).max())):
+            raise EngineError("its numbers give no answer: they are not finite")
     return template
 
 
@@ -193,15 +183,6 @@ def _spell_everything(vocabulary: Model) -> None:
     characters = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
     for start in range(0, len(characters), 1 << 12):
         vocabulary.tokenize(" ".join(characters[start : start + (1 << 12)]), control=False)
-
-
-def _ask(engine: LlamaCppEngine) -> None:
-    """Two questions on one passage, so that its state is kept and put back, and one without."""
-    from openbook.records import Prompt
-
-    for passages, question in ((("A.",), "B?"), (("A.",), "C?"), ((), "B?")):
-        if not math.isfinite(float(engine.logits(Prompt("Answer.", passages, question)).max())):
-            raise EngineError("its numbers give no answer: they are not finite")
 
 
 def _limit(memory_mb: int, seconds: float) -> None:
@@ -221,4 +202,4 @@ def _limit(memory_mb: int, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(*sys.argv[1:])

@@ -78,13 +78,14 @@ class KnowledgeBase:
     def __init__(self, store: Store, meta: dict[str, str]) -> None:
         self.store, self.folder = store, store.folder
         self.id = meta["id"]
-        self.embedder = _embedder_identity(meta["embedder"], store)
+        self._embedder_json = meta["embedder"]
+        self.embedder = _embedder_identity(self._embedder_json, store)
         self.sizing = Sizing.from_json(meta["sizing"]) if "sizing" in meta else Sizing()
         self.shards: Searcher | None = None  # searches the segments in other processes: `openbook.cluster.shards`
         self.indexes = IndexCache(store, self.id, self.embedder, _blobs(store, meta))
         self._local = threading.local()
         self._connections: list[Connection] = []
-        self._whole_at = -1  # the newest version at which the tables were compared with their digests
+        self._whole_at = -1  # the newest version at which the tables were compared with their sum
         self._comparing = threading.Lock()
 
     @classmethod
@@ -126,7 +127,8 @@ class KnowledgeBase:
             raise KnowledgeBaseDamaged(f"The knowledge base in {store} is damaged: no {sorted(missing)[0]} recorded.")
         base = cls(store, meta)
         if not damaged:
-            base.kept_version()
+            with base.snapshot():
+                pass
         if embedder is not None:
             base.check_embedder(embedder)
         return base
@@ -164,46 +166,39 @@ class KnowledgeBase:
         """
         self.check_embedder(embedder.identity)
         vector = embedder.embed_query(query)
-        wanted = SEARCHED if windows else limit
         try:
-            version, hits = self._search(query, vector, wanted, scope, windows=windows)
+            return self._search(query, vector, limit, scope, windows=windows)
         except StaleView:
-            version, hits = self._search(query, vector, wanted, scope, windows=windows)
-        return version, hits[:limit]
+            return self._search(query, vector, limit, scope, windows=windows)
 
-    def _search(
-        self, query: str, vector: Vectors, wanted: int, scope: Scope, *, windows: bool
-    ) -> tuple[int, list[Hit]]:
+    def _search(self, query: str, vector: Vectors, limit: int, scope: Scope, *, windows: bool) -> tuple[int, list[Hit]]:
+        passages = SEARCHED if windows else limit
         with self.snapshot() as connection:
-            newest, version = self.version, self.kept_version(scope.as_of)
+            newest = schema.newest_version(connection)
+            version = newest if scope.as_of is None else self.kept_version(scope.as_of)
             self._check_embedder_is_still(schema.meta(connection))
             seen = condition(scope, version)
             view = partial(self.indexes.view, connection, newest, scope, version, seen, self.shards)
             try:
-                ranked = view().search(query, vector, wanted)
+                ranked = view().search(query, vector, passages)
             except (IndexError, ValueError, OverflowError):  # bytes of an index file changed, but its time did not
                 self.indexes.distrust()
-                ranked = view().search(query, vector, wanted)
-            return version, (windows_around if windows else hits_of)(connection, ranked, seen)
+                ranked = view().search(query, vector, passages)
+            return version, windows_around(connection, ranked, seen, limit) if windows else hits_of(
+                connection, ranked, seen
+            )
 
     def kept_version(self, version: int | None = None) -> int:
-        """`version` (default: the newest) if it is kept. Raises UnknownVersion.
-
-        Every reader of a version calls this first, so this compares the small tables with their digests.
-        """
+        """`version` (default: the newest) if it is kept. Raises UnknownVersion."""
         with self.snapshot() as connection:
-            kept: list[int] = [v for (v,) in connection.execute("SELECT version FROM versions ORDER BY version")]
-            with self._comparing:  # one thread for all that wait
-                if not kept or kept[-1] != self._whole_at:
-                    self.store.check_tables(connection, self.id)  # raises where there is no version
-                    self._whole_at = kept[-1]
-        if version is None:
-            return kept[-1]
-        if version not in kept:
-            raise UnknownVersion(
-                f"Version {version} is not kept in {self.store}; there are {version_ranges(kept)}. See: openbook history"
-            )
-        return version
+            if version is None:
+                return schema.newest_version(connection)
+            if connection.execute("SELECT 1 FROM versions WHERE version = ?", (version,)).fetchone() is None:
+                kept = [v for (v,) in connection.execute("SELECT version FROM versions ORDER BY version")]
+                raise UnknownVersion(
+                    f"Version {version} is not kept in {self.store}; there are {version_ranges(kept)}. See: openbook history"
+                )
+            return version
 
     def passage(self, passage_id: str, scope: Scope, prefer: str = "") -> Passage | None:
         """The passage of that id in the document `prefer`, or in the first document that holds it; None when none in `scope` does.
@@ -292,14 +287,12 @@ class KnowledgeBase:
     def labels(self) -> dict[str, list[str]]:
         """The access labels of those documents of the newest version that carry some, by path."""
         with self.snapshot() as connection:
-            self.kept_version()  # compares the tables with their digests
             sql = "SELECT path, labels FROM documents WHERE removed_in IS NULL AND labels <> '[]' ORDER BY path"
             return {path: json.loads(labels) for path, labels in connection.execute(sql)}
 
     def shows_all_to(self, labels: frozenset[str]) -> bool:
         """Whether somebody who holds these labels may see every document."""
         with self.snapshot() as connection:
-            self.kept_version()  # compares the tables with their digests
             sql = "SELECT DISTINCT value FROM identities, json_each(labels) WHERE labels <> '[]'"
             return {label for (label,) in connection.execute(sql)} <= labels
 
@@ -358,20 +351,32 @@ class KnowledgeBase:
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
-        """One state of the knowledge base for several statements, whatever is committed meanwhile. Raises StorageError."""
+        """One state of the knowledge base for several statements, whatever is committed meanwhile.
+
+        Versions, documents and labels were compared with what was written. Raises StorageError.
+        """
         with self.store.errors():
             connection = self.connection
             if connection.in_transaction:  # already inside a snapshot: use its state
                 yield connection
                 return
             with self.store.snapshot(connection):
+                self.check_whole(connection)
                 yield connection
+
+    def check_whole(self, connection: Connection) -> None:
+        """Compare versions, documents and labels with what was written, once for each newest version. Raises KnowledgeBaseDamaged, Damage."""
+        newest = schema.newest_version(connection)
+        with self._comparing:  # one thread for all that wait
+            if newest != self._whole_at:
+                self.store.check_tables(connection, self.id)
+                self._whole_at = newest
 
     @contextmanager
     def writing(self, timeout_s: float = LOCK_TIMEOUT_S) -> Iterator[Writer]:
         """The one writer's connection. Raises KnowledgeBaseBusy when another process writes for longer than `timeout_s`."""
         with self.store.errors(), self.store.writer(timeout_s) as connection:
-            self.store.check_tables(connection, self.id)
+            self.check_whole(connection)
             self.begin_writing(connection, schema.meta(connection), timeout_s)
             self._clear(connection, timeout_s)
             yield connection
@@ -379,15 +384,16 @@ class KnowledgeBase:
 
     def unreferenced(self) -> list[int]:
         """The contents that no version has: of runs that are under way, or were interrupted."""
-        with self.snapshot() as connection:
-            return schema.unused_contents(connection)
+        with self.store.errors():
+            return schema.unused_contents(self.connection)
 
     def clear(self, timeout_s: float = LOCK_TIMEOUT_S) -> int:
         """Delete those, as every writer does first. Returns how many. Raises KnowledgeBaseBusy, StorageError."""
-        if before := self.unreferenced():
-            with self.writing(timeout_s):
-                pass
-        return len({*before} - {*self.unreferenced()})
+        before = self.unreferenced()
+        if not before:
+            return 0
+        with self.writing(timeout_s):
+            return len({*before} - {*self.unreferenced()})
 
     def begin_writing(self, connection: Writer, meta: Mapping[str, str], timeout_s: float) -> None:
         """Call this first when the write lock is taken, with `meta` as it is then. Raises KnowledgeBaseInvalid, KnowledgeBaseBusy."""
@@ -427,6 +433,8 @@ class KnowledgeBase:
             return self.indexes.shard(connection, self.version, in_scope, number, shards)
 
     def _check_embedder_is_still(self, meta: Mapping[str, str]) -> None:
+        if meta["embedder"] == self._embedder_json:
+            return
         if _embedder_identity(meta["embedder"], self.store) != self.embedder:
             raise KnowledgeBaseInvalid(
                 f"The knowledge base in {self.store} was given another embedder meanwhile. Open it again, with the new one."

@@ -46,7 +46,8 @@ def check(base: KnowledgeBase) -> CheckResult:
 
     Takes seconds for each 100,000 passages. Raises StorageError.
     """
-    with base.snapshot() as connection:
+    connection = base.connection
+    with base.store.errors(), base.store.snapshot(connection):  # also of a damaged one
         damaged = _first(_damage(base, connection))
         if damaged:  # the indexes have nothing to be compared with
             return CheckResult(0, 0, tuple(damaged), (), repaired=False)
@@ -90,11 +91,20 @@ def index_problems(folder: Path, source: IndexSource, wanted: NDArray[np.int64])
 
 def _damage(base: KnowledgeBase, connection: Connection) -> Iterator[str]:
     """A part that cannot be read is a finding too; the next part is looked at."""
-    for part in (*base.store.problems(connection, base.id), _texts(connection), _vectors(base.store, connection)):
+    of_store = base.store.problems(connection, base.id)
+    for part in (*of_store, _documents(connection), _texts(connection), _vectors(base.store, connection)):
         try:
             yield from part
         except sqlite3.DatabaseError as error:
             yield schema.error_message(error)
+
+
+def _documents(connection: Connection) -> Iterator[str]:
+    for number, path in connection.execute("SELECT id, path FROM documents ORDER BY id").fetchall():
+        try:
+            integrity.documents(connection, "d.id = ?", (number,))
+        except sqlite3.DatabaseError as error:
+            yield f"{schema.error_message(error)}: it is {path}"
 
 
 def _texts(connection: Connection) -> Iterator[str]:

@@ -151,7 +151,7 @@ def reembed(
         embedded = embed_missing(run, contents, embedder, progress, table=NEXT_TABLE, is_ours=is_ours)
         with run.commit(contents, NEXT_TABLE, is_ours) as connection:
             connection.durable(True)
-            with schema.transaction(connection):
+            with schema.transaction(connection), connection.changing(()):
                 version = schema.newest_version(connection) + 1
                 # Row by row, so that whoever reads the state before sees the old ones.
                 connection.execute(f"DELETE FROM {TABLE}")

@@ -160,18 +160,19 @@ def _contents_held_by(connection: Connection, paths: Iterable[str]) -> set[int]:
 
 def _delete(connection: Writer, paths: Set[str], others: Set[str], contents: Iterable[int]) -> int:
     """Of `paths` everything, of `others` what had one of `contents`."""
-    version = schema.newest_version(connection) + 1
-    for path in sorted(paths):
-        connection.execute("DELETE FROM documents WHERE path = ?", (path,))
-        connection.execute("DELETE FROM verdicts WHERE path = ?", (path,))
-    connection.executemany("DELETE FROM documents WHERE content_id = ?", [(c,) for c in sorted(contents)])
-    purge_identities(connection, paths | others)
-    connection.execute(f"DROP TABLE IF EXISTS {NEXT_TABLE}")
-    schema.drop_contents(connection, schema.unused_contents(connection))
-    # If this process is killed before it is done, the next writer finishes the work here, and the next purge finishes it
-    # elsewhere. Runs that have read one of these texts must not store it any more.
-    schema.remember(connection, purging="", purging_elsewhere="", purged_in=str(version))
-    add_version(connection, version, f"{len(paths | others)} purged")
+    with connection.changing(paths | others):
+        version = schema.newest_version(connection) + 1
+        for path in sorted(paths):
+            connection.execute("DELETE FROM documents WHERE path = ?", (path,))
+            connection.execute("DELETE FROM verdicts WHERE path = ?", (path,))
+        connection.executemany("DELETE FROM documents WHERE content_id = ?", [(c,) for c in sorted(contents)])
+        purge_identities(connection, paths | others)
+        connection.execute(f"DROP TABLE IF EXISTS {NEXT_TABLE}")
+        schema.drop_contents(connection, schema.unused_contents(connection))
+        # If this process is killed before it is done, the next writer finishes the work here, and the next purge finishes it
+        # elsewhere. Runs that have read one of these texts must not store it any more.
+        schema.remember(connection, purging="", purging_elsewhere="", purged_in=str(version))
+        add_version(connection, version, f"{len(paths | others)} purged")
     return version
 
 

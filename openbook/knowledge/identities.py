@@ -18,6 +18,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import NamedTuple
 
 from openbook.knowledge.discovery import path_displayed
 from openbook.knowledge.store import Connection
@@ -26,8 +27,7 @@ from openbook.records import Outcome
 _UNUSED = "SELECT id FROM identities EXCEPT SELECT identity FROM documents"
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(NamedTuple):
     """`content_id`: the text that it has, or had last; None when no kept version has it."""
 
     id: int
@@ -39,10 +39,11 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
-class DocumentState:
-    """What a version says about a document. Metadata and labels are JSON.
+class Change:
+    """What the next version is to say about a document, whose content is stored. Metadata and labels are JSON.
 
-    `identity`: the document that is at its path, or was there last; None for a new one.
+    `identity`: the document that is at its path, or was there last; None for a new one. `split_from`: the document that is elsewhere
+    now, whose rows at this path become this one's. `taken_over`: labels of documents that are lost, of which this may be one.
     """
 
     path: str
@@ -53,16 +54,6 @@ class DocumentState:
     labels: str
     given_labels: str
     identity: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Change(DocumentState):
-    """What the next version is to say about a document, whose content is stored.
-
-    `split_from`: the document that is elsewhere now, whose rows at this path become this one's. `taken_over`: labels of documents
-    that are lost, of which this may be one.
-    """
-
     outcome: Outcome
     split_from: int | None = None
     taken_over: tuple[str, ...] = ()

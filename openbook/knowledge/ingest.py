@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Self
+from typing import NamedTuple, Self
 
 from openbook.errors import NotReadNow, UnreadableFile
 from openbook.knowledge import integrity, schema
 from openbook.knowledge.discovery import FoundFile, SyncedFolder, display_path
 from openbook.knowledge.embeddings import embedding_key, embedding_texts
-from openbook.knowledge.identities import Change, DocumentState, Identity
+from openbook.knowledge.identities import Change, Identity
 from openbook.knowledge.integrity import PassageRow
 from openbook.knowledge.passages import passage_id
 from openbook.knowledge.scope import shown_to
@@ -88,10 +88,17 @@ def prefix(folder: Path) -> str:
     return display_path(folder).rstrip("/") + "/"
 
 
-@dataclass(frozen=True, slots=True)
-class LiveDocument(DocumentState):
-    """A document of the newest version. `parsed_by`: the versions of what parsed and split it."""
+class LiveDocument(NamedTuple):
+    """A document of the newest version. Metadata and labels are JSON. `parsed_by`: the versions of what parsed and split it."""
 
+    path: str
+    content_id: int
+    bytes: int
+    stat: str
+    metadata: str
+    labels: str
+    given_labels: str
+    identity: int
     parsed_by: str
 
 
@@ -101,7 +108,7 @@ def live_documents(connection: Connection) -> dict[str, LiveDocument]:
         "SELECT d.path, d.content_id, d.bytes, d.stat, d.metadata, d.labels, d.given_labels, d.identity, "
         "coalesce(c.code, '') FROM documents d LEFT JOIN contents c ON c.id = d.content_id WHERE d.removed_in IS NULL ORDER BY d.path"
     )
-    return {row[0]: LiveDocument(*row) for row in rows}
+    return {row[0]: LiveDocument._make(row) for row in rows}
 
 
 def parsed_by(sizing: Sizing) -> str:
@@ -128,7 +135,7 @@ class Ingest:
         sizing: Sizing,
         options: RunOptions,
         live: dict[str, LiveDocument],
-        known: Iterable[Identity],
+        known: Sequence[Identity],
     ) -> None:
         self.changes: list[Change] = []
         self.verdicts: dict[str, Verdict] = {}
@@ -137,9 +144,8 @@ class Ingest:
         self._run, self._sizing, self._options, self._live = run, sizing, options, live
         self._versions = parsed_by(sizing)
         self._connection = run.connection
-        self._known: dict[str, list[Identity]] = {}
-        for each in known:
-            self._known.setdefault(each.path, []).append(each)
+        self._all_known = known
+        self._known: dict[str, list[Identity]] = {}  # by path, of the files of the batch that are looked at
         rows = self._connection.execute("SELECT path, stat, outcome, reason FROM verdicts WHERE stat <> ''")
         self._before = {path: (stat, Verdict(path, outcome, reason)) for path, stat, outcome, reason in rows}
         self._batch = FileBatch(())
@@ -204,6 +210,11 @@ class Ingest:
 
     def _parse(self, due: Sequence[FoundFile]) -> None:
         progress, started_ns = self._options.progress, time.time_ns()
+        paths = {item.displayed for item in due}
+        self._known = {}
+        for each in self._all_known:
+            if each.path in paths:
+                self._known.setdefault(each.path, []).append(each)
         unknown: dict[Path, FoundFile] = {}
         for done, item in enumerate(due):
             progress("digest", done, len(due))

@@ -1,8 +1,9 @@
-"""Digests of rows: what is read from the database is what was stored.
+"""Digests: what is read from the database is what was stored.
 
 Every row of contents, passages, embeddings and documents has a digest over all that is read of it, which is compared when
-it is read. The tables in `TABLES` are small and decide together what an answer may see, so that a row that is missing
-is as bad as one that is wrong. So each is compared as a whole: `sums` holds the exclusive or of its rows' digests.
+it is read. One sum covers what decides what an answer may see: documents, versions, tags, access labels and the identity of
+the knowledge base. It is the sum of the digests of these rows, so a missing row counts as much as a wrong one, and a commit
+adds and subtracts the rows that it changes. It is compared when a knowledge base is opened, and when a new version is seen.
 
 This notices accidents of disks, memory and copies. Somebody who changes a file on purpose can change its digests too.
 """
@@ -11,14 +12,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from itertools import chain
 from typing import Any, NamedTuple
 
 from openbook.knowledge.store import Connection, Damage
 from openbook.records import PassageSpan
-
-TABLES = ("documents", "identities", "meta", "sources", "tags", "verdicts", "versions")
 
 PASSAGE_COLUMNS = (
     "p.id, p.content_id, p.passage_id, p.start_char, p.end_char, p.page, p.headings, p.embedding_key, p.digest"
@@ -46,6 +47,14 @@ class StoredContent(NamedTuple):
     metadata: str
 
 
+@lru_cache(4_096)  # the passages of a section have the same
+def _headings(stored: str) -> tuple[str, ...]:
+    try:
+        return tuple(map(str, json.loads(stored)))
+    except (ValueError, TypeError) as error:
+        raise Damage(f"a passage's headings are {stored[:40]!r}") from error
+
+
 class PassageRow(NamedTuple):
     """A row of `passages`, as `PASSAGE_COLUMNS` reads it."""
 
@@ -61,10 +70,7 @@ class PassageRow(NamedTuple):
 
     @property
     def headings(self) -> tuple[str, ...]:
-        try:
-            return tuple(map(str, json.loads(self.headings_json)))
-        except (ValueError, TypeError) as error:
-            raise Damage(f"a passage's headings are {self.headings_json[:40]!r}") from error
+        return _headings(self.headings_json)
 
     @property
     def span(self) -> PassageSpan:
@@ -121,7 +127,7 @@ def passages(connection: Connection, of: StoredContent) -> list[PassageRow]:
     return rows
 
 
-def documents(connection: Connection, where: str, values: dict[str, object]) -> list[DocumentRow]:
+def documents(connection: Connection, where: str, values: Any) -> list[DocumentRow]:
     """The rows of `documents d` that fit a condition. Raises Damage when one is not what was stored.
 
     PostgreSQL stores no digests of these rows, because it checks its own pages.
@@ -137,69 +143,78 @@ def documents(connection: Connection, where: str, values: dict[str, object]) -> 
     return found
 
 
-# --- the small tables as a whole --------------------------------------------------------------------------------------
+# --- what versions and labels say, as a whole -------------------------------------------------------------------------
+
+TABLES = ("documents", "identities", "tags", "versions")  # covered by one sum, but for columns that decide nothing
+_NAME = "tables"  # of the sum, in `sums`
+
+_DOCUMENTS = (
+    "SELECT CAST('d' || char(0) || id || char(0) || path || char(0) || content_id || char(0) || metadata || char(0) || labels || char(0) "
+    "|| given_labels || char(0) || added_in || char(0) || coalesce(removed_in, '') || char(0) || identity AS BLOB) FROM documents"
+)
+_OTHERS = (
+    "SELECT CAST('i' || char(0) || id || char(0) || path || char(0) || labels || char(0) || given AS BLOB) FROM identities "
+    "WHERE labels <> '[]' UNION ALL "
+    "SELECT CAST('v' || char(0) || version || char(0) || created_at || char(0) || summary AS BLOB) FROM versions UNION ALL "
+    "SELECT CAST('t' || char(0) || name || char(0) || version || char(0) || created_at AS BLOB) FROM tags UNION ALL "
+    "SELECT CAST('m' || char(0) || key || char(0) || value AS BLOB) FROM meta WHERE key IN ('id', 'embedder', 'sizing')"
+)
 
 
 def problems(connection: Connection) -> Iterator[str]:
     """What is wrong with `TABLES`, a phrase each. The caller reads one state."""
-    sums = dict(iter(connection.execute("SELECT name, value FROM sums")))
+    (stored,) = connection.execute("SELECT sum(value) FROM sums WHERE name = ?", (_NAME,)).fetchone()
+    if stored != _total(connection):
+        yield "a row of documents, identities, tags, versions or meta is not what was written, or is missing"
     for table in TABLES:
-        wrong, total = [], 0
-        for values, digest in _rows(connection, table):
-            found = row_digest(*values)
-            total ^= found
-            if table == "documents" and digest != found:
-                wrong.append(f"the document {values[0]} ({values[1]}) is not what was stored")
-        yield from wrong
-        if total != sums.get(table) and not wrong:
-            yield f"the table {table} is not what was written"
         for (line,) in connection.execute(f"PRAGMA integrity_check({table})"):
             if line != "ok":
                 yield f"SQLite says: {line}"
 
 
-def _rows(connection: Connection, table: str) -> Iterator[tuple[tuple[Any, ...], int | None]]:
-    """(what the digest is taken over, the stored digest) of each row."""
-    cursor = connection.execute(f"SELECT * FROM {table}")
-    names = [column[0] for column in cursor.description]
-    at = names.index("digest") if "digest" in names else len(names)
-    return ((row[:at] + row[at + 1 :], row[at] if at < len(row) else None) for row in cursor)
+def _total(connection: Connection, paths: Collection[str] | None = None) -> int:
+    """The sum of the digests of all rows; of documents only those at `paths` (None: all)."""
+    at, values = _among(paths)
+    rows = chain(connection.execute(_DOCUMENTS + at, values), connection.execute(_OTHERS))
+    total = sum([int.from_bytes(hashlib.blake2b(row or b"", digest_size=8).digest()) for (row,) in rows])
+    return _signed(total)
 
 
-def seal(connection: sqlite3.Connection) -> None:
-    """Take the digests of `TABLES` as they are now: of a new knowledge base, or one that was upgraded."""
-    columns = _columns(connection, "documents")
-    connection.create_function("row_digest", -1, row_digest, deterministic=True)
-    connection.execute(f"UPDATE documents SET digest = row_digest({', '.join(columns)})")
-    for table in TABLES:
-        total = 0
-        for values, _ in _rows(connection, table):
-            total ^= row_digest(*values)
-        sql = "INSERT INTO sums VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
-        connection.execute(sql, (table, total))
+def _signed(value: int) -> int:
+    """In 64 bits, as SQLite's integers are."""
+    return (value + 2**63) % 2**64 - 2**63
 
 
-def watch(connection: sqlite3.Connection) -> None:
-    """Update the digests of `TABLES` with every change that is made through this connection.
-
-    Changing a damaged row does not hide the damage: the old value stays in the sum.
-    """
-    connection.create_function("row_digest", -1, row_digest, deterministic=True)
-    connection.create_function("exclusive_or", 2, lambda a, b: a ^ b, deterministic=True)
-    connection.execute("PRAGMA recursive_triggers = ON")  # else INSERT OR REPLACE deletes unseen
-    for table in TABLES:
-        columns = _columns(connection, table)
-        old, new = (f"row_digest({', '.join(f'{side}.{c}' for c in columns)})" for side in ("old", "new"))
-        update = "UPDATE sums SET value = exclusive_or(value, {}) WHERE name = '" + table + "'; "
-        own = f"UPDATE documents SET digest = {new} WHERE id = new.id; " if table == "documents" else ""
-        for event, body in (
-            ("INSERT", update.format(new) + own),
-            ("DELETE", update.format(old)),
-            (f"UPDATE OF {', '.join(columns)}", update.format(f"exclusive_or({old}, {new})") + own),
-        ):
-            name = f"{table}_{event.split()[0].lower()}"
-            connection.execute(f"CREATE TEMP TRIGGER {name} AFTER {event} ON main.{table} BEGIN {body} END")
+@contextmanager
+def changing(connection: Connection, paths: Collection[str] | None) -> Iterator[None]:
+    """See `openbook.knowledge.store.Writer`. What was damaged before stays in the sum, so changing a damaged row hides nothing."""
+    before = _total(connection, paths)
+    yield
+    digest_documents(connection, paths)
+    (stored,) = connection.execute("SELECT value FROM sums WHERE name = ?", (_NAME,)).fetchone() or (0,)
+    _remember(connection, stored - before + _total(connection, paths))
 
 
-def _columns(connection: sqlite3.Connection, table: str) -> list[str]:
-    return [row[1] for row in connection.execute(f"PRAGMA table_info({table})") if row[1] != "digest"]
+def digest_documents(connection: Connection, paths: Collection[str] | None = None) -> None:
+    """Give the documents at `paths` (None: all) the digests of what they say now."""
+    names = [column[0] for column in connection.execute("SELECT * FROM documents LIMIT 0").description]
+    at, values = _among(paths)
+    columns = ", ".join(name for name in names if name != "digest")
+    connection.execute(f"UPDATE documents SET digest = row_digest({columns}){at}", values)
+
+
+def _among(paths: Collection[str] | None) -> tuple[str, tuple[str, ...]]:
+    """A condition for documents at these paths, and its value."""
+    if paths is None:
+        return "", ()
+    return " WHERE path IN (SELECT value FROM json_each(?))", (json.dumps(sorted(paths)),)
+
+
+def seal(connection: Connection) -> None:
+    """Take the sum of `TABLES` as they are now: of a new knowledge base, or one that was upgraded."""
+    _remember(connection, _total(connection))
+
+
+def _remember(connection: Connection, total: int) -> None:
+    sql = "INSERT INTO sums VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+    connection.execute(sql, (_NAME, _signed(total)))

@@ -1,23 +1,36 @@
-"""Brings knowledge bases of format 2, which 0.1.0 wrote, to this one: in place, in one transaction, or not at all."""
+"""Brings knowledge bases of older formats to this one: in place, in one transaction, or not at all.
+
+0.1.0 wrote format 2. Format 3 had sums of other tables, kept by triggers.
+"""
 
 from __future__ import annotations
 
 import json
 import sqlite3
+from functools import reduce
+from operator import xor
 
 from openbook.knowledge import integrity, schema
 from openbook.knowledge.identities import write_identity
 from openbook.knowledge.integrity import PassageRow, StoredContent, row_digest
 from openbook.knowledge.passages import passage_id
 from openbook.knowledge.schema import NEXT_TABLE, SqliteConnection
+from openbook.knowledge.store import Damage
 from openbook.records import sha256_hex
 
 
 def upgrade(connection: SqliteConnection) -> None:
-    """The caller holds the write lock. Raises sqlite3.DatabaseError when there are tables of a later format than its number says."""
+    """The caller holds the write lock. Raises sqlite3.DatabaseError when it is damaged, or has tables of another format than its number says."""
     with schema.transaction(connection):
         found = schema.format_of(connection)
         if found == schema.FORMAT:  # another process was quicker
+            return
+        if found == 3:
+            _check_sums_of_format_3(connection)
+            connection.execute("DELETE FROM sums")
+            schema.make_tables(connection)
+            integrity.seal(connection)
+            connection.execute(f"PRAGMA user_version = {schema.FORMAT}")
             return
         if "sums" in connection.tables():
             raise sqlite3.DatabaseError(f"it says format {found}, but has tables of a later one")
@@ -28,6 +41,16 @@ def upgrade(connection: SqliteConnection) -> None:
         _identify(connection)
         _add_digests(connection)
         connection.execute(f"PRAGMA user_version = {schema.FORMAT}")
+
+
+def _check_sums_of_format_3(connection: sqlite3.Connection) -> None:
+    """`sums` had the exclusive or of the digests of all rows of a table. Raises Damage."""
+    sums = dict(connection.execute("SELECT name, value FROM sums"))
+    for table in integrity.TABLES:
+        columns = [name for _, name, *_ in connection.execute(f"PRAGMA table_info({table})") if name != "digest"]
+        rows = connection.execute(f"SELECT {', '.join(columns)} FROM {table}")
+        if sums.get(table) != reduce(xor, (row_digest(*row) for row in rows), 0):
+            raise Damage(f"the table {table} is not what was written")
 
 
 def _identify(connection: sqlite3.Connection) -> None:
@@ -78,5 +101,6 @@ def _add_digests(connection: sqlite3.Connection) -> None:
                 "UPDATE passages SET digest = ? WHERE id = ?",
                 [(each.digest_of(content.title, content.text[each.start : each.end]), each.id) for each in passages],
             )
+    integrity.digest_documents(connection)
     integrity.seal(connection)
     connection.execute("UPDATE embeddings SET digest = row_digest(embedding_key, vector)")

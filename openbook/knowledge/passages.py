@@ -176,6 +176,8 @@ def documents_holding(connection: Connection, contents: Collection[int], seen: C
     now = dict(connection.execute(f"SELECT id, labels FROM identities WHERE id IN {IDS}", ids).fetchall())
     found: dict[int, dict[str, tuple[str, ...]]] = {}
     for row in rows:
+        if row.identity not in now:
+            raise Damage(f"the document {row.path} has no labels of now")
         labels = {*json.loads(row.labels), *json.loads(now[row.identity])}
         found.setdefault(row.content_id, {})[row.path] = tuple(sorted(labels))
     return found
@@ -250,6 +252,11 @@ def _text(parts: Sequence[Passage]) -> str:
     return "".join(pieces)
 
 
+def window_id(first: str, passages: int) -> str:
+    """Of a window that begins with the passage `first` and has so many."""
+    return f"{first}+{passages - 1}" if passages > 1 else first
+
+
 def joined(parts: Sequence[Passage]) -> Passage:
     """The window that passages of one document make, which follow each other."""
     first = parts[0]
@@ -260,7 +267,7 @@ def joined(parts: Sequence[Passage]) -> Passage:
         headings = headings[:-1]
     return replace(
         first,
-        id=f"{first.id}+{len(parts) - 1}",
+        id=window_id(first.id, len(parts)),
         end=parts[-1].end,
         headings=headings,
         text=_text(parts),
@@ -280,8 +287,8 @@ def _window(stored: StoredContent, rows: Sequence[PassageRow], holders: Holders)
     return replace(joined(_as_passages(stored, rows, holders)), header=table_header(stored.text, rows[0].start))
 
 
-def windows_around(connection: Connection, ranked: Sequence[RankedPassage], seen: Condition) -> list[Hit]:
-    """The windows of the passages that were found, best first, each once, with the documents in scope that hold them.
+def windows_around(connection: Connection, ranked: Sequence[RankedPassage], seen: Condition, limit: int) -> list[Hit]:
+    """The `limit` best windows of the passages that were found, each once, with the documents in scope that hold them.
 
     Raises Damage when something is not there, or not what was stored.
     """
@@ -291,27 +298,30 @@ def windows_around(connection: Connection, ranked: Sequence[RankedPassage], seen
     for each in _located(connection, ranked, seen):
         by_content.setdefault(each.content, []).append(each)
     floor = min((each.score for each in ranked), default=0.0)
-    hits: list[Hit] = []
+    found: list[tuple[float, str, StoredContent, Sequence[PassageRow], Holders, list[RankedPassage]]] = []
     for content, located in by_content.items():
         stored = integrity.content(connection, content)
         rows = integrity.passages(connection, stored)
         numbers = {row.passage_id: number for number, row in enumerate(rows)}
-        found: dict[int, RankedPassage] = {}
+        inside: dict[int, RankedPassage] = {}
         for each in located:
             name = names.get(each.ranked.passage)
             if name not in numbers:
                 raise Damage(f"a passage of content {content} is not there")
-            found[numbers[name]] = each.ranked
+            inside[numbers[name]] = each.ranked
         for run in partition([row.span for row in rows]):
-            if not found.keys().isdisjoint(run):
-                window = _window(stored, rows[run.start : run.stop], located[0].holders)
-                hits.append(_hit(window, [each for number, each in found.items() if number in run], floor))
-    return sorted(hits, key=lambda hit: (-hit.score, hit.passage.id))
+            if of_run := [each for number, each in inside.items() if number in run]:
+                # A window counts as much as its best passage, and a little more for each further one that was found.
+                score = of_run[0].score + MORE * sum(each.score - floor for each in of_run[1:])
+                parts = rows[run.start : run.stop]
+                found.append(
+                    (score, window_id(parts[0].passage_id, len(parts)), stored, parts, located[0].holders, of_run)
+                )
+    found.sort(key=lambda each: (-each[0], each[1]))
+    return [_hit(_window(stored, parts, holders), score, of) for score, _, stored, parts, holders, of in found[:limit]]
 
 
-def _hit(window: Passage, inside: Sequence[RankedPassage], floor: float) -> Hit:
-    """It counts as much as its best passage, and a little more for each further one that was found. `inside`: best first."""
-    score = inside[0].score + MORE * sum(each.score - floor for each in inside[1:])
+def _hit(window: Passage, score: float, inside: Sequence[RankedPassage]) -> Hit:
     dense = min((each.dense_rank for each in inside if each.dense_rank), default=None)
     words = min((each.bm25_rank for each in inside if each.bm25_rank), default=None)
     similar = max((each.similarity for each in inside if each.similarity is not None), default=None)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from openbook.errors import KnowledgeBaseBusy, KnowledgeBaseDamaged, StorageErro
 from openbook.knowledge import integrity
 from openbook.knowledge.store import Connection, Damage, Writer
 
-FORMAT = 3
+FORMAT = 4
 FILE_NAME = "kb.sqlite3"
 NEXT_TABLE = "embeddings_next"  # another embedder's vectors, until they are complete
 IDS = "(SELECT CAST(value AS BIGINT) FROM json_each(:ids))"  # any number of ids, bound as JSON
@@ -71,6 +71,7 @@ CREATE TABLE IF NOT EXISTS documents (
   bytes INTEGER NOT NULL, stat TEXT NOT NULL, metadata TEXT NOT NULL, labels TEXT NOT NULL,
   given_labels TEXT NOT NULL, added_in INTEGER NOT NULL, removed_in INTEGER, identity INTEGER REFERENCES identities (id), digest INTEGER);
 CREATE UNIQUE INDEX IF NOT EXISTS live_documents ON documents (path) WHERE removed_in IS NULL;
+CREATE INDEX IF NOT EXISTS documents_by_path ON documents (path);
 CREATE INDEX IF NOT EXISTS documents_by_content ON documents (content_id);
 CREATE INDEX IF NOT EXISTS documents_by_identity ON documents (identity);
 
@@ -80,7 +81,7 @@ CREATE TABLE IF NOT EXISTS verdicts (
   path TEXT PRIMARY KEY, outcome TEXT NOT NULL, reason TEXT NOT NULL, tried_at TEXT NOT NULL, stat TEXT NOT NULL)
   WITHOUT ROWID;
 
--- The exclusive or of the digests of all rows of a table, for the tables that are compared as a whole (`integrity.py`).
+-- The sum of the digests of all rows that decide what an answer may see (`integrity.py`).
 CREATE TABLE IF NOT EXISTS sums (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 """
 
@@ -122,6 +123,9 @@ class SqliteConnection(sqlite3.Connection):
     def tables(self) -> list[str]:
         return [name for (name,) in self.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
 
+    def changing(self, paths: Collection[str] | None, /) -> AbstractContextManager[None]:
+        return integrity.changing(self, paths)
+
     def make_embeddings(self, table: str, /) -> None:
         self.execute(f"CREATE TABLE IF NOT EXISTS {table} {_EMBEDDINGS}")
 
@@ -140,8 +144,8 @@ def connect(folder: Path, *, writable: bool) -> SqliteConnection:
         connection.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
         if not writable:
             connection.execute("PRAGMA query_only = ON")
-        elif format_of(connection) == FORMAT:
-            integrity.watch(connection)
+        else:
+            connection.create_function("row_digest", -1, integrity.row_digest, deterministic=True)
         connection.execute("SELECT 1 FROM sqlite_master")
         _check_size(connection, path)
     except UnicodeDecodeError as error:  # SQLite quotes the statement that it cannot read
@@ -154,26 +158,20 @@ def connect(folder: Path, *, writable: bool) -> SqliteConnection:
 
 
 def _check_size(connection: sqlite3.Connection, path: Path) -> None:
-    """Raises KnowledgeBaseDamaged when pages are whole neither in the file nor in its log, https://www.sqlite.org/fileformat2.html.
+    """Raises KnowledgeBaseDamaged when the last page is not whole. SQLite itself refuses a file that lacks whole pages.
 
     The file is not opened here: closing it would take away the locks that SQLite has on it in this process, and with them its
     log (https://www.sqlite.org/howtocorrupt.html, 2.2).
     """
-    log = path.with_name(path.name + "-wal")
+    (page,) = connection.execute("PRAGMA page_size").fetchone()
     for _ in range(_TRIES):
-        page, pages = (int(connection.execute(f"PRAGMA {what}").fetchone()[0]) for what in ("page_size", "page_count"))
-        size = path.stat().st_size
-        lacking = set(range(size // page + 1, max(pages, -(-size // page)) + 1))
-        logged = log.read_bytes() if lacking and log.is_file() else b""
-        for at in range(32, len(logged) - page - 23, page + 24):
-            if logged[at + 8 : at + 16] == logged[16:24]:  # the frame belongs to the current log
-                lacking.discard(int.from_bytes(logged[at : at + 4]))
-        if not lacking:
+        if path.stat().st_size % page == 0:
             return
-        time.sleep(0.05)  # another process may just be writing its log back
-    raise KnowledgeBaseDamaged(
-        f"{path} is damaged: it was cut off, {len(lacking)} of its pages are not whole. {_REBUILD}"
-    )
+        with suppress(sqlite3.OperationalError):  # a disk that cannot be written
+            # The log still has the page where a process was killed while it wrote the log back.
+            connection.execute("PRAGMA wal_checkpoint").fetchall()
+        time.sleep(0.05)
+    raise KnowledgeBaseDamaged(f"{path} is damaged: it was cut off, its last page is not whole. {_REBUILD}")
 
 
 def newest_version(connection: Connection) -> int:

@@ -103,7 +103,7 @@ class SlicedRun:
 
     def begin(self) -> None:
         with self._locked() as meta:
-            self._base.store.check_tables(self.connection, self._base.id)
+            self._base.check_whole(self.connection)
             self._remember_state(meta)
             if not self._is_locked:
                 newest = self.connection.execute("SELECT coalesce(max(id), 0) FROM contents").fetchone()[0]

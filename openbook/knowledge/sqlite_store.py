@@ -85,7 +85,7 @@ class SqliteStore:
                 raise KnowledgeBaseInvalid(
                     f"{path} is not an OpenBook knowledge base. Choose another folder with --kb."
                 )
-            is_old = schema.format_of(connection) == 2
+            is_old = schema.format_of(connection) in (2, 3)
             if is_old and os.access(folder, os.W_OK) and os.access(path, os.W_OK):
                 with file_lock(folder, LOCK_TIMEOUT_S), closing(self.connect_to_write()) as writing:
                     upgrade(writing)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pkgutil
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
@@ -79,6 +79,12 @@ class Writer(Reader, Protocol):
 
     def insert_rows(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], /) -> None:
         """Insert rows with ids of their own. Ids that are given later are higher."""
+
+    def changing(self, paths: Collection[str] | None, /) -> AbstractContextManager[None]:
+        """Within a transaction, around what changes versions, tags, labels, or documents at `paths` (None: at any).
+
+        It keeps the digests of documents, and of these tables as a whole, where the store has some.
+        """
 
     def make_embeddings(self, table: str, /) -> None:
         """Make a table like `embeddings`, unless it is there."""
@@ -161,7 +167,7 @@ class Store(Protocol):
     # --- whether it is whole
 
     def check_tables(self, connection: Connection, base_id: str) -> None:
-        """Compare the small tables with what was written. Raises KnowledgeBaseDamaged, Damage."""
+        """Compare versions, documents and labels with what was written. Raises KnowledgeBaseDamaged, Damage."""
 
     def problems(self, connection: Connection, base_id: str) -> Sequence[Iterator[str]]:
         """What is wrong with the database itself, a phrase each, in parts that can be read one by one."""

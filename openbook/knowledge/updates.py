@@ -11,7 +11,6 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -24,7 +23,7 @@ from openbook.knowledge.ingest import FileBatch, Ingest, LiveDocument, RunOption
 from openbook.knowledge.schema import IDS
 from openbook.knowledge.sliced_run import SlicedRun, in_slices
 from openbook.knowledge.store import Connection, Writer
-from openbook.knowledge.versions import apply_retention, commit
+from openbook.knowledge.versions import apply_retention, version_transaction, write_version
 from openbook.parsers import is_image_refusal
 from openbook.records import Embedder, Verdict
 
@@ -65,7 +64,7 @@ def add(base: KnowledgeBase, paths: Sequence[Path], embedder: Embedder, options:
             found[around(_path_of(each))].append(each)
         return [FileBatch(files, options.labels, options.ocr, around=labels) for labels, files in found.items()]
 
-    return _ingest_in_slices(base, embedder, options, find_batches)
+    return _ingest(base, embedder, options, find_batches)
 
 
 def sync(
@@ -117,7 +116,7 @@ def sync_folders(
             raise failed[0]
         return batches
 
-    return _ingest_in_slices(base, embedder, options, find_batches)
+    return _ingest(base, embedder, options, find_batches)
 
 
 def _with_those_around(folder: SyncedFolder, known: Mapping[Path, SyncedFolder]) -> frozenset[str]:
@@ -150,7 +149,8 @@ def remove(base: KnowledgeBase, documents: Sequence[str]) -> Report:
         rows = connection.execute("SELECT path FROM documents WHERE removed_in IS NULL ORDER BY path")
         live = [path for (path,) in rows]
         paths = sorted({path for each in documents for path in resolve(live, each)})
-        version = commit(connection, (), paths)
+        with version_transaction(connection, paths):
+            version = write_version(connection, (), paths)
         apply_retention(connection)
         base.indexes.refresh(connection)
         return Report(version, tuple(Verdict(path, "removed") for path in paths), 0)
@@ -255,56 +255,48 @@ def _path_of(found: FoundFile | Verdict) -> str:
     return found.displayed if isinstance(found, FoundFile) else found.path
 
 
-def _ingest_in_slices(
-    base: KnowledgeBase, embedder: Embedder, options: RunOptions, find_batches: FindBatches
-) -> Report:
+def _ingest(base: KnowledgeBase, embedder: Embedder, options: RunOptions, find_batches: FindBatches) -> Report:
     """`find_batches` is called again after a conflict with another writer."""
     base.check_embedder(embedder.identity)
-    work = partial(_run, base, embedder, options, find_batches)
+
+    def work(run: SlicedRun) -> Report:
+        connection = run.connection
+        live, known = live_documents(connection), identities(connection)
+        batches = find_batches(live)
+        connection.durable(False)  # what is stored ahead may be lost with the power, never damaged
+        ingest = Ingest(run, base.sizing, options, live, known)
+        for batch in batches:
+            ingest.add(batch)
+        removed = {path: why for batch in batches for path, why in _gone(batch, live)}
+        by_path, synced = {change.path: change for change in ingest.changes}, _synced(connection, batches)
+        run_changes = RunChanges(by_path, removed, synced, options.unlabel, folder_labels(base))
+        changes = list(follow_renames(known, waiting_names(connection), run_changes))
+        changes += _relabelled(live, batches, {change.path for change in changes} | removed.keys())
+        contents = {change.content_id for change in changes}
+        embedded = embed_missing(run, contents, embedder, options.progress, reusable=ingest.reusable(changes))
+        verdicts = _all_verdicts(live, ingest.verdicts, changes, removed)
+        paths = {*removed, *(change.path for change in changes), *(path for _, path in ingest.restat)}
+        with run.commit(contents):
+            with version_transaction(connection, paths):
+                version = write_version(connection, changes, removed)
+                sql = "UPDATE documents SET stat = ? WHERE path = ? AND removed_in IS NULL"
+                connection.executemany(sql, ingest.restat)
+                _write_verdicts(connection, batches, ingest.tried, verdicts)
+                sql = "INSERT INTO sources VALUES (?, ?) ON CONFLICT (folder) DO UPDATE SET rules = excluded.rules"
+                there = [batch.synced_folder for batch in batches if batch.synced_folder]
+                connection.executemany(sql, [(display_path(each.folder), each.to_json()) for each in there])
+            apply_retention(connection)
+            base.indexes.refresh(connection)
+            characters, source_characters = connection.execute(
+                "SELECT coalesce(sum(length(text)), 0), CAST(coalesce(sum(coalesce(source_chars, length(text))), 0) AS BIGINT) "
+                f"FROM contents WHERE id IN {IDS}",
+                {"ids": json.dumps(sorted(contents))},
+            ).fetchone()
+            copies = _open_copies(connection, contents) if options.held_labels is None else ()  # others are not told
+        taken_over = {change.path: change.taken_over for change in changes if change.taken_over}
+        return Report(version, verdicts, embedded, characters, source_characters, taken_over, copies)
+
     return in_slices(base, work, options.lock_timeout_s, options.check_cancelled)
-
-
-def _run(
-    base: KnowledgeBase, embedder: Embedder, options: RunOptions, find_batches: FindBatches, run: SlicedRun
-) -> Report:
-    connection = run.connection
-    live, known = live_documents(connection), identities(connection)
-    batches = find_batches(live)
-    connection.durable(False)  # what is stored ahead may be lost with the power, never damaged
-    ingest = Ingest(run, base.sizing, options, live, known)
-    for batch in batches:
-        ingest.add(batch)
-    removed = {path: why for batch in batches for path, why in _gone(batch, live)}
-    by_path, synced = {change.path: change for change in ingest.changes}, _synced(connection, batches)
-    run_changes = RunChanges(by_path, removed, synced, options.unlabel, folder_labels(base))
-    changes = list(follow_renames(known, waiting_names(connection), run_changes))
-    changes += _relabelled(live, batches, {change.path for change in changes} | removed.keys())
-    contents = {change.content_id for change in changes}
-    embedded = embed_missing(run, contents, embedder, options.progress, reusable=ingest.reusable(changes))
-    verdicts = _all_verdicts(live, ingest.verdicts, changes, removed)
-
-    def also() -> None:
-        connection.executemany("UPDATE documents SET stat = ? WHERE path = ? AND removed_in IS NULL", ingest.restat)
-        _write_verdicts(connection, batches, ingest.tried, verdicts)
-        for each in (batch.synced_folder for batch in batches if batch.synced_folder):
-            connection.execute(
-                "INSERT INTO sources VALUES (?, ?) ON CONFLICT (folder) DO UPDATE SET rules = excluded.rules",
-                (display_path(each.folder), each.to_json()),
-            )
-
-    with run.commit(contents):
-        version = commit(connection, changes, removed, also=also)
-        apply_retention(connection)
-        base.indexes.refresh(connection)
-        ids = {"ids": json.dumps(sorted(contents))}
-        characters, source_characters = connection.execute(
-            "SELECT coalesce(sum(length(text)), 0), CAST(coalesce(sum(coalesce(source_chars, length(text))), 0) AS BIGINT) FROM contents "
-            f"WHERE id IN {IDS}",
-            ids,
-        ).fetchone()
-        copies = _open_copies(connection, contents) if options.held_labels is None else ()  # others are not told
-    taken_over = {change.path: change.taken_over for change in changes if change.taken_over}
-    return Report(version, verdicts, embedded, characters, source_characters, taken_over, copies)
 
 
 def _open_copies(connection: Connection, contents: Collection[int]) -> tuple[str, ...]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
 
 from openbook.errors import KnowledgeBaseDamaged, KnowledgeError, QuestionError, UnknownVersion, did_you_mean
 from openbook.knowledge import integrity, schema
@@ -78,47 +78,43 @@ def add_version(connection: Connection, version: int, summary: str) -> None:
     connection.execute("INSERT INTO versions VALUES (?, ?, ?)", (version, max(now(), before), summary))
 
 
-def commit(
-    connection: Writer,
-    changes: Sequence[Change],
-    removed: Collection[str],
-    *,
-    also: Callable[[], None] = lambda: None,
-    summary: str = "",
-) -> int:
-    """Commit a version with `changes` and without the documents at the paths `removed`. Returns the newest version's number.
-
-    Without a change no version is made. `also` runs inside the transaction. `summary`: by default how many documents came,
-    changed and went.
-    """
+@contextmanager
+def version_transaction(connection: Writer, paths: Collection[str]) -> Iterator[None]:
+    """A transaction that may make a version, and changes the rows of documents at `paths`."""
     # Losing power must not lose a version that was reported. The facts before it may be lost: they are made again.
     connection.durable(True)
-    with schema.transaction(connection):
-        version = schema.newest_version(connection)
-        if changes or removed:
-            version += 1
-            outcomes = Counter(change.outcome for change in changes)
-            counts = ((outcomes["added"], "added"), (outcomes["updated"], "updated"), (len(removed), "removed"))
-            counted = ", ".join(f"{count} {outcome}" for count, outcome in counts if count)
-            add_version(connection, version, summary or counted)
-        for path in (*removed, *(change.path for change in changes)):
+    with schema.transaction(connection), connection.changing(paths):
+        yield
+
+
+def write_version(connection: Writer, changes: Sequence[Change], removed: Collection[str], *, summary: str = "") -> int:
+    """Make a version with `changes` and without the documents at the paths `removed`, in a transaction that the caller began.
+
+    Returns the newest version's number. Without a change no version is made. `summary`: by default how many documents came,
+    changed and went.
+    """
+    version = schema.newest_version(connection)
+    if changes or removed:
+        version += 1
+        outcomes = Counter(change.outcome for change in changes)
+        counts = ((outcomes["added"], "added"), (outcomes["updated"], "updated"), (len(removed), "removed"))
+        counted = ", ".join(f"{count} {outcome}" for count, outcome in counts if count)
+        add_version(connection, version, summary or counted)
+    for path in (*removed, *(change.path for change in changes)):
+        connection.execute("UPDATE documents SET removed_in = ? WHERE path = ? AND removed_in IS NULL", (version, path))
+    for change in changes:
+        identity = write_identity(connection, change.identity, change.path, change.labels, change.given_labels)
+        connection.execute(
+            "INSERT INTO documents (path, content_id, bytes, stat, metadata, labels, given_labels, added_in, identity) VALUES "
+            "(:path, :content_id, :bytes, :stat, :metadata, :labels, :given_labels, :added_in, :identity)",
+            {**asdict(change), "added_in": version, "identity": identity},
+        )
+        if change.split_from is not None:
             connection.execute(
-                "UPDATE documents SET removed_in = ? WHERE path = ? AND removed_in IS NULL", (version, path)
+                "UPDATE documents SET identity = ? WHERE path = ? AND identity = ?",
+                (identity, change.path, change.split_from),
             )
-        for change in changes:
-            identity = write_identity(connection, change.identity, change.path, change.labels, change.given_labels)
-            connection.execute(
-                "INSERT INTO documents (path, content_id, bytes, stat, metadata, labels, given_labels, added_in, identity) VALUES "
-                "(:path, :content_id, :bytes, :stat, :metadata, :labels, :given_labels, :added_in, :identity)",
-                {**asdict(change), "added_in": version, "identity": identity},
-            )
-            if change.split_from is not None:
-                connection.execute(
-                    "UPDATE documents SET identity = ? WHERE path = ? AND identity = ?",
-                    (identity, change.path, change.split_from),
-                )
-        drop_returned_names(connection)
-        also()
+    drop_returned_names(connection)
     return version
 
 
@@ -128,7 +124,6 @@ def commit(
 def history(base: KnowledgeBase) -> list[Version]:
     """The kept versions, newest first."""
     with base.snapshot() as connection:
-        base.kept_version()  # compares the tables with their digests
         tags: dict[int, list[str]] = {}
         for name, version in connection.execute("SELECT name, version FROM tags ORDER BY name"):
             tags.setdefault(version, []).append(name)
@@ -186,7 +181,7 @@ def tag(base: KnowledgeBase, name: str, version: int | None = None) -> int:
         raise QuestionError(
             f"{name!r} is not a tag. A tag is 1 to 64 letters, digits, '_', '.' and '-', and begins with a letter."
         )
-    with base.writing() as connection, schema.transaction(connection):
+    with base.writing() as connection, schema.transaction(connection), connection.changing(()):
         version = base.kept_version(version)
         row = connection.execute("SELECT version FROM tags WHERE name = ?", (name,)).fetchone()
         if row is not None and row[0] != version:
@@ -199,7 +194,7 @@ def tag(base: KnowledgeBase, name: str, version: int | None = None) -> int:
 
 def drop_tag(base: KnowledgeBase, name: str) -> None:
     """Forget a name; the version stays until it is pruned. Raises KnowledgeError when there is none."""
-    with base.writing() as connection, schema.transaction(connection):
+    with base.writing() as connection, schema.transaction(connection), connection.changing(()):
         names = [each for (each,) in connection.execute("SELECT name FROM tags")]
         if name not in names:
             raise KnowledgeError(f"No tag {name!r}.{did_you_mean(name, names)}")
@@ -270,8 +265,10 @@ def restore(base: KnowledgeBase, version: int) -> int:
         is_now = {replace(each, stat="") for each in current.values()}  # a stat is of the disk and not of the document
         changes = [each for each in before.values() if replace(each, stat="") not in is_now]
         removed = [path for path in current if path not in before]
-        leave = partial(leave_names, connection, identities(connection), before.values())
-        number = commit(connection, changes, removed, also=leave, summary=f"restored version {version}")
+        with version_transaction(connection, {*removed, *(change.path for change in changes)}):
+            known = identities(connection)
+            number = write_version(connection, changes, removed, summary=f"restored version {version}")
+            leave_names(connection, known, before.values())
         apply_retention(connection)
         base.indexes.refresh(connection)
         return number
@@ -334,7 +331,8 @@ def apply_retention(connection: Writer) -> None:
 
 
 def _prune(connection: Writer, keep: int) -> PruneResult:
-    with schema.transaction(connection):
+    rows = connection.execute("SELECT DISTINCT path FROM documents WHERE removed_in IS NOT NULL").fetchall()
+    with schema.transaction(connection), connection.changing([path for (path,) in rows]):
         under_way = set(schema.unused_contents(connection))  # of runs whose version is still to come
         versions = [version for (version,) in connection.execute("SELECT version FROM versions ORDER BY version")]
         tagged = {version for (version,) in connection.execute("SELECT version FROM tags")}

@@ -3,7 +3,7 @@
 A model is a folder named by a digest of everything that determines its answers. It is written once, through one door,
 and never changed; names point to digests.
 
-* `gguf`, `bounds`     strict reading of GGUF headers, and what a header may claim
+* `gguf`               strict reading of GGUF headers
 * `digest`             the model digest, section by section
 * `manifest`           what a stored model is, as `manifest.json`; `describe` makes it from the files
 * `catalogue`          the models known by name, byte for byte

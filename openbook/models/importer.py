@@ -19,15 +19,13 @@ from openbook.errors import ConfigError, InvalidModelFile, PullError, StorageErr
 from openbook.files import storage_errors
 from openbook.models import writer
 from openbook.models.aliases import MAX_NAME_CHARS, checked_name
-from openbook.models.bounds import check_lora_fits
 from openbook.models.catalogue import CATALOGUE, CatalogueEntry
 from openbook.models.describe import check_importable, describe, kind_of
-from openbook.models.gguf import read_gguf
 from openbook.models.gguf_writer import AdapterUpdates, Quantisation, write_merged
 from openbook.models.lineage import training_record_of
 from openbook.models.manifest import FILES, TRAINING_RECORD, Kind, KnowledgeCutoff, Manifest, Source
 from openbook.models.reader_metadata import reader_of
-from openbook.models.sources import HubSource, download_from_hub, fetch_first, find_on_hub, parse_source
+from openbook.models.sources import download_from_hub, fetch_first, find_on_hub, parse_hub, place_of, sources_of
 from openbook.models.store import ModelReference, ModelStore, staging_folder
 from openbook.models.training_record import TrainingRecord
 from openbook.models.verify import raise_not_verified
@@ -147,8 +145,8 @@ def merge(
     store.check_fast(reference)
     is_adapter = reference.manifest.kind == "adapter"
     base = reference.needed_base if is_adapter else reference
-    if is_adapter:  # before anything is computed, which takes as much memory as the adapter says
-        check_lora_fits(read_gguf(reference.main_file), read_gguf(base.main_file))
+    if try_out is not None:
+        try_out(reference)
     # The new model has learned what the old one learned, and must reach what the old one had to reach.
     before = training_record_of(reference)
     record = TrainingRecord(
@@ -167,7 +165,7 @@ def merge(
     )
     with staging_folder(store.root) as scrap, storage_errors(f"write a model to {store.root}"):
         path = scrap / "model.gguf"
-        updates = AdapterUpdates(reference.main_file) if is_adapter else {}
+        updates = AdapterUpdates(reference.main_file, base.main_file) if is_adapter else {}
         write_merged(path, base.main_file, updates, quantisation=quantisation, reader=reader_of(reference.main_file))
         return store_trained(
             store,
@@ -292,7 +290,7 @@ def _pull_entry(
     store: ModelStore, entry: CatalogueEntry, progress: Progress, announce: Announce, try_out: TryOut | None
 ) -> ModelReference:
     if entry.download_bytes:
-        places = ", ".join(parse_source(file.sources[0]).place for file in entry.files if file.download_bytes)
+        places = ", ".join(place_of(sources_of(file)[0]) for file in entry.files if file.download_bytes)
         announce(
             f"Fetching {entry.description}: {entry.download_bytes / 1e6:.1f} MB from {places}, licence {entry.licence}."
         )
@@ -314,8 +312,8 @@ def _pull_entry(
 def _pull_hub(
     store: ModelStore, text: str, progress: Progress, announce: Announce, try_out: TryOut | None
 ) -> ModelReference:
-    wanted = parse_source(text)
-    if not isinstance(wanted, HubSource) or not wanted.path.lower().endswith(".gguf"):
+    wanted = parse_hub(text)
+    if not wanted.path.lower().endswith(".gguf"):
         raise PullError(f"{text[:200]!r} is not a GGUF file. Give the path of a file that ends in .gguf.")
     name = _name_of(Path(wanted.path))
     if found := _find_stored(store, name):
@@ -336,7 +334,7 @@ def _pull_hub(
         )
     source, total_bytes = find_on_hub(wanted)
     announce(
-        f"Fetching {name}: {total_bytes / 1e6:.1f} MB from {source.place}, licence as stated there. Its digest is not known "
+        f"Fetching {name}: {total_bytes / 1e6:.1f} MB from {place_of(source)}, licence as stated there. Its digest is not known "
         "beforehand: what arrives now is what the name will mean."
     )
     with staging_folder(store.root) as folder:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, fields, replace
@@ -16,9 +15,7 @@ from typing import Any, Protocol
 from fastapi import Response
 from fastapi.responses import StreamingResponse
 
-from openbook import knowledge
 from openbook.answer import CLOSED_BOOK, ask
-from openbook.knowledge import KnowledgeBase
 from openbook.parallel import Listener
 from openbook.prompts import checked_question
 from openbook.receipts import append_receipt
@@ -137,15 +134,16 @@ async def respond(
             raise invalid(message, "openbook.knowledge_base")
         base = service.base(suffix or own.knowledge_base, "openbook.knowledge_base")
     trained = call.model.reader is not None
-    options = _options(service, body, limit)
+    options = replace(_options(service, body, limit), earlier=conversation.turns)
     if not trained and len(conversation.instruction) <= MAX_INSTRUCTION_CHARS:
         options = replace(options, instruction=conversation.instruction)
 
     def work(stop: Stop, show: Callable[[str], None] | None = None) -> ServedAnswer:
-        scope = knowledge.Scope()
+        corpus = None
         if base is not None:
             scope = scope_of(base, call.caller, own.as_of, own.where, "openbook.as_of")
-        answer = answered(call, conversation, base, scope, options, stop, show)
+            corpus = Corpus(base, service.embedder, scope)
+        answer = answered(call, conversation.question, corpus, options, stop, show)
         unused = conversation.warnings(closed_book=base is None, trained=trained)
         values = {each.name: getattr(answer, each.name) for each in fields(answer)}
         if base is not None and not base.shows_all_to(call.caller.labels):
@@ -161,33 +159,21 @@ async def respond(
 
 def answered(
     call: Call,
-    conversation: Conversation,
-    base: KnowledgeBase | None,
-    scope: knowledge.Scope,
+    question: str,
+    corpus: Corpus | None,
     options: Options,
     stop: Stop,
     show: Callable[[str], None] | None = None,
 ) -> Answer:
-    """The answer, with its receipt in the log if one is kept; to be called on a thread. Without `base` it is closed-book.
+    """The answer, with its receipt in the log if one is kept; to be called on a thread. Without `corpus` it is closed-book.
 
     Raises as `ask` and `Stop.check` do.
     """
-    service, began_ns, headers = call.service, time.time_ns(), call.request.headers
-    mode = CLOSED_BOOK if base is None else "open-book"
-    try:
-        corpus = None if base is None else Corpus(base, service.embedder, scope)
-        options = replace(options, earlier=conversation.turns)
-        answer = ask(conversation.question, call.model, corpus, options, Listener(show, cancelled=stop))
-    except Exception as error:
-        service.traces.failed(error, mode, began_ns, headers)
-        raise
-    service.traces.answered(answer, mode, began_ns, headers)
-    cancelled = answer.finish_reason == "cancelled"
-    end = "abstained" if answer.abstained and not cancelled else answer.finish_reason
-    service.metrics.answer(mode, end, answer.prompt_tokens, answer.answer_tokens)
-    if cancelled:
+    answer = ask(question, call.model, corpus, options, Listener(show, cancelled=stop))
+    call.service.metrics.answer(CLOSED_BOOK if corpus is None else "open-book", answer)
+    if answer.finish_reason == "cancelled":
         stop.check()
-    if (log := service.configuration.receipts) is not None:
+    if (log := call.service.configuration.receipts) is not None:
         append_receipt(log, answer.receipt)
     return answer
 

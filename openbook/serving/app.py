@@ -10,7 +10,6 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
-from opentelemetry.trace import TracerProvider
 from starlette.exceptions import HTTPException
 
 from openbook import __version__
@@ -18,19 +17,19 @@ from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
 from openbook.serving import chat, documents, mcp, models, page, receipts, responses, search, uploads
 from openbook.serving.auth import Authenticator
-from openbook.serving.concurrency import FairQueue
+from openbook.serving.concurrency import Places
 from openbook.serving.configuration import Configuration
 from openbook.serving.errors import router_error
 from openbook.serving.keys import KeyFile
+from openbook.serving.metrics import Metrics
 from openbook.serving.middleware import Guard
 from openbook.serving.model_reload import CurrentModel, ModelSource
 from openbook.serving.service import ServedEmbedder, Service
-from openbook.serving.telemetry import Metrics, Traces
 
 _ABOUT = (
     "Answers from a frozen model and a knowledge base, in the shape of OpenAI's API. An error says why, as "
     "`{error: {message, type, param, code}}`. A value above a limit that no schema states gets the code `above_limit`. "
-    "`x-right` is the right that a key needs. Bytes that are not HTTP get 400 (`invalid_http`), and the connection is closed."
+    "`x-right` is the right that a key needs. Bytes that are not HTTP get 400 in plain text, and the connection is closed."
 )
 
 
@@ -39,12 +38,10 @@ def create_app(
     model: FrozenModel,
     bases: Mapping[str, KnowledgeBase],
     embedder: ServedEmbedder,
-    tracers: TracerProvider | None = None,
     source: ModelSource | None = None,
 ) -> FastAPI:
     """An ASGI application. `bases`: by their names; a request that names none asks the first. All share `embedder`.
 
-    `tracers`: where traces of answers go; None: to the provider that this process has set for OpenTelemetry, if any.
     `source`: where a model that replaces `model` comes from; None: it is never replaced.
 
     Raises ConfigError, KnowledgeBaseInvalid for a knowledge base of another embedder.
@@ -59,10 +56,9 @@ def create_app(
         embedder=embedder,
         authenticator=Authenticator(configuration, KeyFile(configuration.settings.home)),
         metrics=Metrics(),
-        traces=Traces(tracers),
-        reading=FairQueue(bounds.running, bounds.waiting),
-        uploading=FairQueue(bounds.uploads, bounds.waiting, each=max(1, bounds.uploads // 2)),
-        deleting=FairQueue(1, bounds.waiting),
+        reading=Places(bounds.running, bounds.waiting, share=bounds.running),
+        uploading=Places(bounds.uploads, bounds.waiting, share=max(1, bounds.uploads - 1)),
+        deleting=Places(1, bounds.waiting, share=1),
         pool=ThreadPoolExecutor(bounds.running + bounds.uploads + 1, "openbook-serve"),
     )
 
@@ -92,10 +88,9 @@ def create_app(
     modules = [chat, responses, search, models, documents, uploads, mcp, page]
     routers = [module.router for module in modules]
     routers += [receipts.router] if configuration.receipts is not None else []
-    routers += [page.report_router] if configuration.report is not None else []
     for router in routers:
         app.include_router(router)
-    app.state.service, app.state.unfinished = service, {}
+    app.state.service = service
     app.state.mcp = mcp.make_manager(service)
 
     def openapi() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Turns among callers for the work of requests, and when such work should end."""
+"""Places for the work of requests, and when such work should end."""
 
 from __future__ import annotations
 
@@ -6,92 +6,77 @@ import asyncio
 import math
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from contextvars import ContextVar
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from starlette.types import Receive
 
 from openbook.serving.errors import ApiError, ClientGone, server_stops
 
-# The id of the caller whose request this is. Tasks that the request starts inherit it.
-caller_id: ContextVar[str] = ContextVar("caller_id", default="")
-
 _T = TypeVar("_T")
 
 
-class FairQueue:
-    """Lets `running` requests through at a time, at most `each` of one caller.
+class Places:
+    """Lets `running` requests compute at a time, at most `share` of one caller. `waiting` others wait.
 
-    At most `waiting` others wait, at most three quarters of them of one caller. Callers take turns: at most `each` requests of
-    one caller are in the common queue. Its other requests wait for those, so the next caller comes before them. For one
-    event loop.
+    One caller may have three quarters of all places, to compute and to wait. Its requests beyond `share` wait for each other,
+    so the next caller comes before them. For one event loop.
     """
 
-    def __init__(self, running: int, waiting: int, each: int | None = None) -> None:
-        self._most_waiting, self._each = waiting, each or running
-        self._places = asyncio.Semaphore(running)
-        self._shares: dict[str, asyncio.Semaphore] = {}  # by the caller
-        self._waiting: Counter[str] = Counter()
+    def __init__(self, running: int, waiting: int, share: int) -> None:
+        self._most = running + waiting
+        self._free = asyncio.Semaphore(running)
+        self._shares = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(share))  # by the caller
+        self._held: Counter[str] = Counter()
         self.running = 0
 
     @property
     def waiting(self) -> int:
-        return self._waiting.total()
+        return self._held.total() - self.running
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Raises ApiError (429) when too many wait."""
-        caller = caller_id.get()
-        share = self._shares.setdefault(caller, asyncio.Semaphore(self._each))
-        most_of_one = max(1, self._most_waiting * 3 // 4)
-        queue_is_full = self.waiting >= self._most_waiting or self._waiting[caller] >= most_of_one
-        if queue_is_full and (share.locked() or self._places.locked()):
+    async def place(self, caller: str) -> AsyncIterator[None]:
+        """Raises ApiError (429) when no place is left."""
+        if self._held.total() >= self._most or self._held[caller] >= max(1, self._most * 3 // 4):
             message = "The server has too many requests. Try again in a moment."
             raise ApiError(429, message, code="rate_limit_exceeded", retry_after_s=2)
-        async with AsyncExitStack() as held:
-            self._waiting[caller] += 1
-            try:
-                await held.enter_async_context(share)
-                await held.enter_async_context(self._places)
-            finally:
-                self._waiting[caller] -= 1
-            self.running += 1
-            try:
-                yield
-            finally:
-                self.running -= 1
+        self._held[caller] += 1
+        try:
+            async with self._shares[caller], self._free:
+                self.running += 1
+                try:
+                    yield
+                finally:
+                    self.running -= 1
+        finally:
+            self._held[caller] -= 1
 
 
 class Stop:
     """Whether work should end, asked from its thread: the client is gone, time is up, or the server stops."""
 
     def __init__(self, limit_s: float, server_ends: threading.Event) -> None:
-        self._limit_s, self._server_ends = limit_s, server_ends
-        self._until = math.inf
-        self._gone = threading.Event()
+        self._limit_s, self._server_ends, self._until = limit_s, server_ends, math.inf
+        self.client_gone = threading.Event()
 
     def start(self) -> None:
         """Time counts from here, not from when the request began to wait."""
         self._until = time.monotonic() + self._limit_s
 
-    def client_is_gone(self) -> None:
-        self._gone.set()
-
     async def watch(self, receive: Receive) -> None:
         """Until the client goes. `receive`: of a request whose body has been read."""
         while (await receive())["type"] != "http.disconnect":
             pass
-        self.client_is_gone()
+        self.client_gone.set()
 
     def __call__(self) -> bool:
-        return self._gone.is_set() or self._server_ends.is_set() or time.monotonic() >= self._until
+        return self.client_gone.is_set() or self._server_ends.is_set() or time.monotonic() >= self._until
 
     def check(self) -> None:
         """Between two pieces of work. Raises if the work should end."""
-        if self._gone.is_set():
+        if self.client_gone.is_set():
             raise ClientGone
         if self._server_ends.is_set():
             raise server_stops()
@@ -99,7 +84,7 @@ class Stop:
             raise ApiError(504, f"It took longer than {self._limit_s:g} s and was stopped.", code="timeout")
 
     def each(self, items: Iterable[_T]) -> Iterator[_T]:
-        """`items`, as long as work on them should go on."""
+        """`items`, until the work should end."""
         for item in items:
             self.check()
             yield item

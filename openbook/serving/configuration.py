@@ -14,19 +14,14 @@ from openbook.knowledge.ingest import RunOptions
 class Bounds:
     """What one request, and all together, may cost. A request over a bound is refused with a message.
 
-    `running` requests compute at a time and `waiting` wait for their turn (`concurrency.FairQueue`); more are answered 429.
-    `uploads` are received and read at a time, half of them of one caller, each within `upload_s`. All callers without a
-    key count as one. `connections` bounds those without a whole request. `head_s` and `body_s` bound slow senders; a
-    client that does not take what was written to it within `write_s` loses its connection; `answer_s` bounds the writing
-    of one answer. `body_bytes` is for JSON.
+    `running` requests compute at a time and `waiting` wait for a place (`concurrency.Places`); more are answered 429.
+    `uploads` are received and read at a time, all but one of them of one caller, each within `upload_s`. All callers without
+    a key count as one. `body_s` bounds slow senders, `answer_s` the writing of one answer. `body_bytes` is for JSON.
     """
 
     running: int = 4
     waiting: int = 32
-    connections: int = 256
-    head_s: float = 10.0
     body_s: float = 60.0
-    write_s: float = 60.0
     answer_s: float = 300.0
     body_bytes: int = 1 << 20
     uploads: int = 2
@@ -43,18 +38,13 @@ class Bounds:
     text_chars: int = 100_000  # of a document in one answer
     picture_s: float = 20.0
 
-    @classmethod
-    def sized(cls, slots: int = 0, replicas: int = 1) -> Bounds:
-        """For one engine with `slots`, or for `replicas` without slots. While all slots are in use, other requests search and cite."""
-        return cls(running=(cls().running + slots) * replicas)
-
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
     """`settings.home` holds the keys and, while they are read, uploads. `labels`: what callers without a key hold.
 
-    `allowed_hosts`: names beside the bound one under which the server may be asked. `receipts`: the folder of a log, or
-    None to keep none. `report`: an HTML file shown at /report. `ingest`: how uploads are read.
+    `allowed_hosts`: additional accepted Host names. `receipts`: the folder of a log, or
+    None to keep none. `ingest`: how uploads are read.
     """
 
     settings: Settings
@@ -63,7 +53,6 @@ class Configuration:
     require_key: bool = False
     labels: frozenset[str] = frozenset()
     receipts: Path | None = None
-    report: Path | None = None
     bounds: Bounds = Bounds()
     ingest: RunOptions = RunOptions()
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,7 +20,7 @@ from openbook.errors import NoPicture, TextIsElsewhere
 from openbook.knowledge import KnowledgeBase, pictures, remove
 from openbook.knowledge.discovery import display_path
 from openbook.knowledge.integrity import StoredContent
-from openbook.knowledge.versions import PassageChange, diff, history
+from openbook.knowledge.versions import Difference, diff, history
 from openbook.serving.auth import Caller
 from openbook.serving.concurrency import Stop
 from openbook.serving.errors import ApiError, check_at_most
@@ -30,7 +30,6 @@ from openbook.serving.service import Call, CurrentCall, Route, needs, response_o
 router = APIRouter(route_class=Route)
 
 _PNG = "image/png"
-_LISTS = ("added", "changed", "removed", "described", "passages_added", "passages_removed")
 
 
 class ListQuery(Body):
@@ -55,7 +54,7 @@ class PathQuery(Body):
         version = base.kept_version(scope_of(base, caller, self.as_of).as_of)
         is_seen = base.holds(self.path, caller.scope(version))
         stored = base.content(self.path, version) if is_seen else None
-        if stored is None:  # not there for this caller, or purged meanwhile
+        if stored is None:  # not there for this caller, or purged since
             raise _no_document(self.path, "path")
         return version, stored
 
@@ -203,37 +202,31 @@ async def page_picture(call: CurrentCall, query: Annotated[PageQuery, Query()]) 
 # --- versions ---------------------------------------------------------------------------------------------------------
 
 
-class Version(Reply):
-    """`documents`: how many of its documents the caller may see."""
+class ListedVersion(Reply):
+    """`documents`: how many of its documents the caller may see. What `openbook history` says of a version counts all."""
 
     object: Literal["version"] = "version"
     version: int
     created_at: str
-    tags: list[str]
+    tags: tuple[str, ...]
     documents: int
 
 
 class Versions(Reply):
     object: Literal["list"] = "list"
     knowledge_base: str
-    data: list[Version]
+    data: list[ListedVersion]
 
 
 @router.get("/v1/versions", **needs("read"))
 async def versions(call: CurrentCall, query: Annotated[ListQuery, Query()]) -> Versions:
-    """The newest first. `documents` counts those that the caller may see. Changes between versions are not shown, since they count all documents."""
+    """The newest first. `documents` counts those that the caller may see."""
     base, limit = call.service.base(query.knowledge_base), query.checked_limit(call, default=100)
 
-    def work(stop: Stop) -> list[Version]:
-        return [
-            Version(
-                version=each.version,
-                created_at=each.created_at,
-                tags=list(each.tags),
-                documents=base.count(call.caller.scope(each.version)),
-            )
-            for each in stop.each(history(base)[:limit])
-        ]
+    def work(stop: Stop) -> list[ListedVersion]:
+        kept = stop.each(history(base)[:limit])
+        seen = (replace(each, documents=base.count(call.caller.scope(each.version))) for each in kept)
+        return [ListedVersion.model_validate(each) for each in seen]
 
     return Versions(knowledge_base=base.id, data=await call.compute(work))
 
@@ -245,40 +238,30 @@ class DifferenceQuery(ListQuery):
     after: str | None = None
 
 
-class Difference(Reply):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedDifference(Difference):
     """Each list may be cut; `counts` says how many there are."""
 
     object: Literal["difference"] = "difference"
     knowledge_base: str
-    before: int
-    after: int
     counts: dict[str, int]
-    added: list[str]
-    changed: list[str]
-    removed: list[str]
-    described: list[str]
-    passages_added: list[PassageChange]
-    passages_removed: list[PassageChange]
 
 
 @router.get("/v1/versions/difference", **needs("read"))
-async def difference(call: CurrentCall, query: Annotated[DifferenceQuery, Query()]) -> Difference:
-    """From version `before` to `after` (default: the newest), between what the caller may see of both.
-
-    Each list has at most `limit` entries; `counts` says how many there are.
-    """
+async def difference(call: CurrentCall, query: Annotated[DifferenceQuery, Query()]) -> ServedDifference:
+    """From version `before` to `after` (default: the newest), between what the caller may see of both. Each list has at most `limit` entries."""
     base, limit = call.service.base(query.knowledge_base), query.checked_limit(call, default=100)
 
     def version(side: str | None, param: str) -> int:
         return base.kept_version(scope_of(base, call.caller, side, param=param).as_of)
 
-    def work(stop: Stop) -> Difference:
+    def work(stop: Stop) -> ServedDifference:
         before, after = version(query.before, "before"), version(query.after, "after")
         found = diff(base, before, after, call.caller.scope(), stop.check)
-        lists = {name: getattr(found, name) for name in _LISTS}
-        counts = {name: len(each) for name, each in lists.items()}
-        shown: dict[str, Any] = {name: list(each[:limit]) for name, each in lists.items()}
-        return Difference(knowledge_base=base.id, before=before, after=after, counts=counts, **shown)
+        values: dict[str, Any] = {each.name: getattr(found, each.name) for each in fields(found)}
+        counts = {name: len(value) for name, value in values.items() if isinstance(value, tuple)}
+        cut = {name: values[name][:limit] for name in counts}
+        return ServedDifference(**{**values, **cut}, knowledge_base=base.id, counts=counts)
 
     return await call.compute(work)
 
@@ -376,6 +359,6 @@ async def purge_documents(call: CurrentCall, body: PurgeBody) -> PurgeReply:
 
 
 def _no_document(path: str, param: str) -> ApiError:
-    """The same error for a missing document and for one that the caller may not see."""
+    """The same error for a missing document as for a hidden one."""
     message = f"There is no document {path[:200]!r}; GET /v1/documents lists them."
     return ApiError(404, message, code="document_not_found", param=param)

@@ -51,7 +51,7 @@ class ApiError(HTTPException):
 
 
 class ClientGone(Exception):
-    """The client has left, so nobody reads the answer."""
+    """The client has left; no one reads the answer."""
 
 
 def invalid(message: str, param: str | None = None, code: str = "invalid_value") -> ApiError:

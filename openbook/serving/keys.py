@@ -72,7 +72,7 @@ class KeyFile:
         self._keys: tuple[ApiKey, ...] = ()
 
     def keys(self) -> tuple[ApiKey, ...]:
-        """Raises ConfigError when the file is damaged: then nobody gets in. StorageError."""
+        """Raises ConfigError when the file is damaged: then no key is accepted. StorageError."""
         with self._lock, storage_errors(f"read the keys in {self.path}"):
             try:
                 status = self.path.stat()
@@ -147,7 +147,7 @@ class KeyFile:
 
     @contextmanager
     def _edit(self) -> Iterator[dict[str, ApiKey]]:
-        """The keys by their ids, written when the block ends without an error. Nobody else changes them meanwhile."""
+        """The keys by their ids, written when the block ends without an error, under a lock."""
         with storage_errors(f"write the keys in {self.path}"):
             make_folder(self.path.parent)
             with exclusive_lock(self.path.with_name(".lock"), _LOCK_TIMEOUT_S) as held:

@@ -30,7 +30,7 @@ from openbook.library import View
 from openbook.prompts import checked_question
 from openbook.records import Answer, AnswerSentence, Confidence
 from openbook.retrieval import Corpus, Options
-from openbook.serving.answers import Conversation, answered
+from openbook.serving.answers import answered
 from openbook.serving.concurrency import Stop
 from openbook.serving.errors import ClientGone, api_error
 from openbook.serving.service import Call, CurrentCall, Route, Service, needs
@@ -128,7 +128,7 @@ class ToolRunner(Protocol):
 
 
 def tools_over(run_tool: ToolRunner) -> MCPServer:
-    # The SDK sets up the log of the whole program where nobody has, which is for the program to do.
+    # The SDK sets up the log of the whole program where it is not set up, which is for the program to do.
     root, placeholder = logging.getLogger(), logging.NullHandler()
     root.addHandler(placeholder)
     server = MCPServer("openbook", version=__version__, instructions=INSTRUCTIONS)
@@ -205,7 +205,7 @@ def stdio_server(view: View) -> MCPServer:
 def make_manager(service: Service) -> StreamableHTTPSessionManager:
     """What answers the protocol's requests; it must `run()` as long as the server does.
 
-    Each request stands alone and is answered by one JSON document: there are no sessions and no streams that stay open.
+    Each request gets one JSON document: there are no sessions and no streams that stay open.
     """
 
     async def run_tool(context: Context, work: Callable[[ToolContext], _Result]) -> _Result:
@@ -230,12 +230,11 @@ def make_manager(service: Service) -> StreamableHTTPSessionManager:
 
 
 def _tool_context(call: Call, base: KnowledgeBase, stop: Stop) -> ToolContext:
-    scope, options = call.caller.scope(), Options.of(call.service.configuration.settings)
-
-    def answer(question: str) -> Answer:
-        return answered(call, Conversation(question), base, scope, options, stop)
-
-    return ToolContext(Corpus(base, call.service.embedder, scope), answer)
+    corpus, options = (
+        Corpus(base, call.service.embedder, call.caller.scope()),
+        Options.of(call.service.configuration.settings),
+    )
+    return ToolContext(corpus, lambda question: answered(call, question, corpus, options, stop))
 
 
 # `body` is for Route, which then wants JSON, and for OpenAPI; _Relay sends the bytes.

@@ -1,4 +1,4 @@
-"""The model that answers, while its name in the store may come to mean another one: later requests get that one.
+"""Swaps the model when its name in the store means another digest: later requests get the new one.
 
 A request keeps the model that it began with, so that an answer, its receipt and its fingerprint are of one model.
 """
@@ -109,7 +109,7 @@ class CurrentModel:
             model = source.open(self._now.model.identity.digest)
             if model is not None:
                 self._replace(model)
-        except Exception as error:  # noqa: BLE001  nobody waits for this thread; the log has it
+        except Exception as error:  # noqa: BLE001  no one waits for this thread; the log has it
             message = "the model's name now means another model, which cannot be opened; the old one stays: %s"
             LOG.error(message, error, exc_info=None if isinstance(error, OpenBookError) else error)
         finally:

@@ -1,6 +1,6 @@
-"""The web page at `/`, and routes about the server itself: /health, /ready, /metrics, /report, /openapi.json.
+"""The web page at `/`, and routes about the server itself: /health, /ready, /metrics, /openapi.json.
 
-The files of the page are part of the package, equal for everybody, and hold no data; what they show comes from the API.
+The files of the page are part of the package, equal for all callers, and hold no data; what they show comes from the API.
 Questions, answers and documents are other people's words. The policy lets a browser run only the page's own files, ask only
 this server, and turn no text into markup (Trusted Types: Chromium and Safari enforce them).
 """
@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import FileResponse, HTMLResponse
+from fastapi.responses import HTMLResponse
 
 from openbook.serving.errors import ApiError, server_stops
+from openbook.serving.metrics import METRICS_TYPE
 from openbook.serving.schemas import Reply
 from openbook.serving.service import OPEN_TO_ALL, CurrentCall, Route, Service, needs, response_of
-from openbook.serving.telemetry import METRICS_TYPE
 
 FOLDER = Path(__file__).parent / "web"
 POLICY = (
@@ -25,18 +25,11 @@ POLICY = (
     "img-src 'self' blob:; "  # a page of a document, which the page's own script fetched with its key
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 )
-# A report holds its style and script itself, and names their digests in a policy of its own. Without an origin it cannot ask
-# the server anything, and nothing may be loaded from anywhere.
-REPORT_POLICY = (
-    "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
 
 _HEADERS = {"cross-origin-opener-policy": "same-origin", "cache-control": "no-cache"}
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 router = APIRouter(route_class=Route)
-report_router = APIRouter(route_class=Route)
 
 
 @router.get("/", response_class=HTMLResponse, **OPEN_TO_ALL)
@@ -61,13 +54,6 @@ def _file(name: str) -> Response:
 @cache
 def _files() -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in FOLDER.iterdir() if path.suffix in _TYPES}
-
-
-@report_router.get("/report", response_class=HTMLResponse, **needs("admin"))
-async def report(call: CurrentCall) -> Response:
-    """The file that the server was started with. Its words are not this server's: its page belongs to no origin and reaches nothing."""
-    headers = {**_HEADERS, "content-security-policy": REPORT_POLICY}
-    return FileResponse(str(call.service.configuration.report), headers=headers, media_type="text/html")
 
 
 class Status(Reply):

@@ -1,20 +1,21 @@
 """GET /v1/receipts/{digest} and POST /v1/replay: only where the server keeps a log of receipts.
 
-A receipt is found by its digest, which comes with the answer and cannot be guessed. It is shown to callers who may see
-every document that it names, and answered again for callers who may read every passage, through any document.
+A receipt is found by its digest, which comes with the answer and cannot be guessed. Callers who may see every document
+that it names can read it; callers who may read every passage, through any document, can replay it.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Literal
 
 from fastapi import APIRouter
 
 from openbook import receipts
 from openbook.errors import UnknownVersion
-from openbook.knowledge import KnowledgeBase, Scope
+from openbook.knowledge import KnowledgeBase
 from openbook.records import Digest, Receipt
-from openbook.replay import ReplayResult, passage_of, replay
+from openbook.replay import ReplayResult, replay
 from openbook.serving.auth import Caller
 from openbook.serving.concurrency import Stop
 from openbook.serving.errors import ApiError
@@ -60,18 +61,13 @@ async def receipt(call: CurrentCall, digest: str) -> KeptReceipt:
 
 @router.post("/v1/replay", **needs("read"))
 async def replay_receipt(call: CurrentCall, body: ReplayBody) -> Replay:
-    """Answers again, with the model of this server and the passages of the receipt."""
+    """Answer again, with the model of this server and the passages of the receipt."""
 
     def work(stop: Stop) -> ReplayResult:
         found, base = _found(call, body.id, stop)
-        version, labels = found.knowledge_base_version, call.caller.labels
-        for each in found.passages:
-            if base is None or passage_of(base, each, version, labels) is None:
-                raise _no_such_receipt()
+        result = replay(found, call.model, base, call.caller.labels, stop)
         stop.check()
-        result = replay(found, call.model, base, labels, stop)
-        stop.check()
-        if result.gone:  # closed or purged since it was looked for; the sentence names documents
+        if result.gone:  # or closed to this caller; the sentences about it name documents
             raise _no_such_receipt()
         return result
 
@@ -83,7 +79,7 @@ async def replay_receipt(call: CurrentCall, body: ReplayBody) -> Replay:
 def _found(call: Call, digest: Digest, stop: Stop) -> tuple[Receipt, KnowledgeBase | None]:
     """The receipt, if the caller holds what the asker held, and its knowledge base.
 
-    Raises the same ApiError for a missing receipt and for one that the caller may not see.
+    Raises the same ApiError for a missing receipt as for a hidden one.
     """
     log = call.service.configuration.receipts
     found = receipts.find_receipt(log, digest, stop.check) if log else None
@@ -100,12 +96,7 @@ def _may_see(base: KnowledgeBase | None, caller: Caller, found: Receipt) -> bool
     """Whether the caller may see every document that the receipt names."""
     if base is None or not found.passages:
         return not found.passages
-    documents = {passage.document for passage in found.passages}
-
-    def sees_all(scope: Scope) -> bool:
-        return all(base.holds(each, scope) for each in documents)
-
-    try:
-        return sees_all(caller.scope(found.knowledge_base_version))
-    except UnknownVersion:
-        return sees_all(caller.scope())
+    scope = caller.scope()
+    with suppress(UnknownVersion):
+        scope = caller.scope(base.kept_version(found.knowledge_base_version))
+    return all(base.holds(each, scope) for each in {passage.document for passage in found.passages})

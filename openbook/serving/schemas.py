@@ -1,6 +1,6 @@
 """What bodies, parameters and replies share: strict models, from which FastAPI makes the OpenAPI document.
 
-The models of one route stand beside it.
+The models of one route are next to it.
 """
 
 from __future__ import annotations
@@ -250,7 +250,7 @@ class ServedAnswer(Answer):
 
 
 class OfVersion(Reply):
-    """`knowledge_base` is its id, `version` the one that was read or made."""
+    """`knowledge_base` is its id; `version` was read or made."""
 
     object: Literal["list"] = "list"
     knowledge_base: str

@@ -25,13 +25,13 @@ from openbook.knowledge.filter_parser import parse_filter
 from openbook.knowledge.versions import resolve_version
 from openbook.records import Digest, Embedder
 from openbook.serving.auth import Authenticator, Caller
-from openbook.serving.concurrency import FairQueue, Stop, caller_id
+from openbook.serving.concurrency import Places, Stop
 from openbook.serving.configuration import Configuration
 from openbook.serving.errors import ApiError, ClientGone, api_error, invalid
 from openbook.serving.keys import Right
+from openbook.serving.metrics import Metrics
 from openbook.serving.model_reload import CurrentModel
 from openbook.serving.schemas import Error, parse_form, parse_json
-from openbook.serving.telemetry import Metrics, Traces
 
 _T = TypeVar("_T")
 
@@ -54,7 +54,7 @@ class ServedEmbedder(Embedder, Protocol):
 class Service:
     """What all requests share: nothing here belongs to one of them.
 
-    `reading`, `uploading` and `deleting` are the queues in which work waits for its turn. `ends` is set when the server stops.
+    Work waits for a place in `reading`, `uploading` or `deleting`. `ends` is set when the server stops.
     """
 
     configuration: Configuration
@@ -63,10 +63,9 @@ class Service:
     embedder: ServedEmbedder
     authenticator: Authenticator
     metrics: Metrics
-    traces: Traces
-    reading: FairQueue
-    uploading: FairQueue
-    deleting: FairQueue
+    reading: Places
+    uploading: Places
+    deleting: Places
     pool: ThreadPoolExecutor
     ends: threading.Event = field(default_factory=threading.Event)
 
@@ -92,33 +91,33 @@ class Call:
     caller: Caller
 
     async def compute(self, work: Callable[[Stop], _T]) -> _T:
-        """`work` in its turn among all that compute. Raises as `run` does."""
+        """`work` in a place among all that compute. Raises as `run` does."""
         return await self.run(self.service.reading, work)
 
     async def run(
         self,
-        queue: FairQueue | None,
+        places: Places | None,
         work: Callable[[Stop], _T],
         limit_s: float | None = None,
         *,
         until_done: bool = False,
     ) -> _T:
-        """What `work` returns, from a thread, after a turn in `queue`. The request's body has been read.
+        """What `work` returns, from a thread, in one of `places`. The request's body has been read.
 
         Raises ClientGone, ApiError and what `work` raises. With `until_done`, work that has begun is finished even if the
-        client goes: half a change is worse than one that nobody heard of.
+        client goes: half a change is worse than an unreported one.
         """
         service = self.service
         stop = Stop(service.configuration.bounds.answer_s if limit_s is None else limit_s, service.ends)
         watcher = asyncio.create_task(stop.watch(self.request.receive))
         try:
-            async with queue.turn() if queue else nullcontext():
+            async with places.place(self.caller.id) if places else nullcontext():
                 stop.check()
                 stop.start()
                 running = asyncio.get_running_loop().run_in_executor(service.pool, work, stop)
                 return await (asyncio.shield(running) if until_done else running)
         finally:
-            stop.client_is_gone()
+            stop.client_gone.set()
             watcher.cancel()
             await asyncio.gather(watcher, return_exceptions=True)
 
@@ -160,11 +159,13 @@ class Route(APIRoute):
             service: Service = request.app.state.service
             try:
                 self._let_in(request, wanted)
-                async with service.uploading.turn() if is_form else nullcontext():  # few are on the disk at a time
+                async with (
+                    service.uploading.place(request.scope[CALLER]) if is_form else nullcontext()
+                ):  # few are on the disk at a time
                     return await handle(_StrictRequest(request.scope, request.receive))
             except Exception as error:  # noqa: BLE001  told as far as the caller may know, and logged
                 if isinstance(error.__cause__ or error, ClientGone | ClientDisconnect):
-                    return Response(status_code=499)  # nobody reads it; the log and the counts do
+                    return Response(status_code=499)  # for the log and the counts
                 return api_error(error).response()
 
         return answer
@@ -173,7 +174,6 @@ class Route(APIRoute):
         if right := (self.openapi_extra or {}).get("x-right"):
             caller = request.app.state.service.authenticator.caller(request.headers, right)
             request.state.caller, request.scope[CALLER] = caller, caller.id
-            caller_id.set(caller.id)
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if wanted and kind != wanted:
             # A page of another origin cannot send these unasked, or the Origin check stops it.

@@ -44,7 +44,7 @@ class UploadBody(Body):
 
 @router.post("/v1/documents", **needs("write"))
 async def upload(call: CurrentCall, body: Annotated[UploadBody, Form(media_type=FORM)]) -> FileVerdicts:
-    """Read files and add them as one new version. Each file gets a verdict; one that fails does not stop the others.
+    """Read files and add them as one new version. Each file gets a verdict; a failure does not stop the others.
 
     Names must be plain and unique within one upload; a file with another name fails. If no name is valid, the upload is refused.
     """
@@ -117,7 +117,7 @@ def _empty(folder: Path) -> None:
 
 
 def upload_name_problem(name: str, taken: Collection[str] = ()) -> str:
-    """Why a file cannot come in under this name beside those that are `taken`; empty if it can.
+    """Why a file cannot be uploaded under this name where others are `taken`; empty if it can.
 
     A valid name is one file in one folder on every system, and is printable.
     """

@@ -13,9 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from openbook.errors import ConfigError, StorageError, did_you_mean
 from openbook.models.aliases import name_problem
-from openbook.models.bounds import MAX_READER_PASSAGES
 from openbook.models.gguf_writer import Quantisation
 from openbook.models.manifest import checked_date
+from openbook.models.reader_metadata import MAX_READER_PASSAGES
 from openbook.models.training_record import recipe_digest
 from openbook.records import Digest
 

@@ -23,7 +23,7 @@ from openbook.cli import VERBS, run
 for verb in VERBS:
     run([verb, "--help"])
 import onnxruntime, tokenizers, Stemmer, watchfiles, pathspec, yaml, olefile, llama_cpp_py_sync, jinja2, huggingface_hub, pypdfium2, lxml.html
-import starlette.formparsers, uvicorn.protocols.http.h11_impl, prometheus_client, pydantic, python_multipart
+import starlette.formparsers, uvicorn.protocols.http.httptools_impl, prometheus_client, pydantic, python_multipart
 bad = sorted(m for m in sys.modules if m.split(".")[0] in {"torch", "transformers", "peft", "accelerate", "jax", "tensorflow"}
              or m.startswith("openbook.training"))
 print("REACHED", bad)

@@ -15,7 +15,7 @@ from openbook.config import Settings
 from tests.cli.conftest import Out
 
 SHARED = {"--kb", "--json"}  # mean the same everywhere
-MAX_OPTIONS = 101
+MAX_OPTIONS = 99
 MAX_SETTINGS = 15
 
 

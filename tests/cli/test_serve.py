@@ -50,8 +50,6 @@ def test_what_is_wrong_is_said_before_anything_is_opened(
     out.refused(5, "file is not a folder", "serve", "--port", 0, "--receipts", tmp_path / "file")
     out.refused(2, "named 'kb'", "serve", "--port", 0, "--kb", tmp_path / "a" / "kb", "--kb", tmp_path / "b" / "kb")
     assert not (tmp_path / "a").exists()
-    slots = "--slots is for a model that runs in this process, not for http://127.0.0.1:1/v1"
-    out.refused(2, slots, "serve", "--slots", 4, "--base-url", "http://127.0.0.1:1/v1")
     monkeypatch.delitem(sys.modules, "openbook.serving.server", raising=False)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     out.refused(2, "pip install 'openbook[serve]'", "serve")

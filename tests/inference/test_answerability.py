@@ -62,17 +62,16 @@ def test_looking_changes_no_bit(engine: LlamaCppEngine, probing: LlamaCppEngine)
 
 
 @pytest.mark.model
-def test_the_state_is_the_same_cold_and_warm_in_another_engine_and_with_slots(
+def test_the_state_is_the_same_cold_and_warm_and_in_another_engine(
     model_reference: ModelReference, probe: AnswerabilityProbe, probing: LlamaCppEngine
 ) -> None:
     other = replace(PROMPT, question="Why?")
     found = [probing.hidden_state(each) for each in (PROMPT, other, PROMPT)]
     assert np.array_equal(found[0], found[2])
     assert not np.array_equal(found[0], found[1])
-    for slots in (0, 2):
-        with closing(open_engine(model_reference, probe=probe, slots=slots)) as fresh:
-            assert FrozenModel(fresh).complete(PROMPT, FIRST).stated == probe.probability(found[0])
-            assert np.array_equal(fresh.hidden_state(PROMPT), found[0])
+    with closing(open_engine(model_reference, probe=probe)) as fresh:
+        assert FrozenModel(fresh).complete(PROMPT, FIRST).stated == probe.probability(found[0])
+        assert np.array_equal(fresh.hidden_state(PROMPT), found[0])
     assert FrozenModel(probing).complete(replace(PROMPT, passages=()), FIRST).stated is None
 
 

@@ -195,13 +195,16 @@ def test_a_request_begins_in_an_empty_context_whatever_the_one_before_put_there(
     with closing(Model(model_reference.main_file)) as model:
         context = Context(model, context_tokens=64, call_tokens=32, sequences=1, threads=1)
         context.begin(never)
+        first = context.evaluate([(0, [4, 5])])[0].tobytes()
+        context.begin(never)
         context.read([1, 2, 3])
         state = context.state()
         context.begin(never)
-        assert context.position(0) == 0
-        context.restore(state, 3)
+        assert context.evaluate([(0, [4, 5])])[0].tobytes() == first
         context.begin(never)
-        assert context.position(0) == 0
+        context.restore(state, 3, 0)
+        context.begin(never)
+        assert context.evaluate([(0, [4, 5])])[0].tobytes() == first
         context.close()
 
 

@@ -69,6 +69,32 @@ def test_format_2_opens_with_its_labels_and_what_was_renamed(tmp_path: Path, emb
     ]
 
 
+def test_format_3_opens_with_all_that_it_held(tmp_path: Path, embedder: HashEmbedder) -> None:
+    base = KnowledgeBase.open(restore_dump(tmp_path / "kb", name="kb-format-3"), embedder.identity)
+    assert base.labels() == {"/old/docs/salaries.md": ["hr"]}
+    assert [(v.version, v.tags) for v in history(base)] == [(3, ()), (2, ()), (1, ("spring",)), (0, ())]
+    assert base.search("When does the ferry leave?", embedder, scope=Scope(as_of=2))[1][0].passage.text.endswith(
+        "nine."
+    )
+    assert check(base).damaged == ()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE documents SET labels = '[]'",
+        "DELETE FROM identities WHERE id = 3",
+        "DELETE FROM tags",
+        "DELETE FROM sums",
+    ],
+)
+def test_format_3_is_upgraded_only_if_it_is_whole(tmp_path: Path, damage: str) -> None:
+    folder = restore_dump(tmp_path / "kb", damage, name="kb-format-3")
+    with pytest.raises(KnowledgeBaseDamaged, match="is not what was written"):
+        KnowledgeBase.open(folder)
+    assert sql(folder, "PRAGMA user_version") == [(3,)]
+
+
 def test_an_upgrade_does_not_make_whole_what_was_damaged_before(tmp_path: Path, embedder: HashEmbedder) -> None:
     altered = "UPDATE contents SET text = replace(text, 'fifty', 'sixty')"
     no_text = "UPDATE contents SET text = CAST(x'ff' AS TEXT) WHERE id = 3"
@@ -88,6 +114,9 @@ def test_a_damaged_number_of_the_format_upgrades_nothing(tmp_path: Path) -> None
     with pytest.raises(KnowledgeBaseDamaged, match="says format 2, but has tables of a later one"):
         KnowledgeBase.open(folder)
     sql(folder, "PRAGMA user_version = 3")
+    with pytest.raises(KnowledgeBaseDamaged, match="is not what was written"):
+        KnowledgeBase.open(folder)
+    sql(folder, f"PRAGMA user_version = {schema.FORMAT}")
     assert KnowledgeBase.open(folder).labels() == {"/old/docs/salaries.md": ["hr"]}
     assert len((folder / schema.FILE_NAME).read_bytes()) == len(before)
 

@@ -81,7 +81,7 @@ def test_a_knowledge_base_of_0_1_0_with_passages_that_overlap(
     with monkeypatch.context() as patched:
         patched.setattr("openbook.knowledge.ingest.split", overlapping)
         library.sync()
-    with library.base.writing(5.0) as connection:
+    with library.base.writing(5.0) as connection, connection.changing(()):
         schema.remember(connection, sizing='{"overlap": 40, "size": 450, "unit": "characters"}')
     path = library.path("handbook.md")
     with closing(library.reopened()) as base:
@@ -90,6 +90,18 @@ def test_a_knowledge_base_of_0_1_0_with_passages_that_overlap(
         library.write("handbook.md", HANDBOOK + "The end.\n")
         sync(base, library.docs, library.embedder)
         assert "".join(each.text for each in base.passages(path)) == HANDBOOK + "The end.\n"
+
+
+def test_fewer_windows_are_the_first_of_more(library: Library) -> None:
+    library.write("handbook.md", HANDBOOK)
+    library.write("more.md", HANDBOOK.replace("the", "a") * 3)
+    library.sync()
+    question = HANDBOOK.split(".")[1]
+    hits = library.base.search(question, library.embedder, 40, windows=True)[1]
+    assert len(hits) > 3
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+    for limit in (1, 3):
+        assert library.base.search(question, library.embedder, limit, windows=True)[1] == hits[:limit]
 
 
 @pytest.fixture

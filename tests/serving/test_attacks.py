@@ -216,5 +216,7 @@ def test_metrics_count_and_hold_no_text(server: Running) -> None:
     assert 'openbook_answers_total{end="end",mode="open-book"} 1.0' in lines
     assert 'openbook_answers_total{end="abstained",mode="open-book"} 1.0' in lines
     assert 'openbook_request_seconds_count{route="/v1/documents"} 1.0' in lines
+    for step, count in (("retrieve", 2), ("first_token", 1), ("read", 2)):  # one answer abstained without a token
+        assert f'openbook_answer_seconds_count{{step="{step}"}} {count}.0' in lines
     assert "canary" not in response.text
     assert "bridge" not in response.text

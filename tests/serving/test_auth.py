@@ -25,7 +25,6 @@ ABOVE_READ = {
     ("POST", "/v1/documents/remove"): "write",
     ("POST", "/v1/documents/purge"): "admin",
     ("GET", "/metrics"): "admin",
-    ("GET", "/report"): "admin",
 }
 NAMED = {"{name}": "echo", "{knowledge_base}": "kb", "{digest}": "0" * 64}
 
@@ -48,8 +47,7 @@ def behind_keys(server: Running) -> Iterator[tuple[str, str, str]]:
 @pytest.fixture
 def whole(serve: Serve, tmp_path: Path) -> Running:
     """A server with every route, which demands a key."""
-    (tmp_path / "report.html").write_text("<p>A report.</p>")
-    return serve(require_key=True, receipts=tmp_path / "log", report=tmp_path / "report.html")
+    return serve(require_key=True, receipts=tmp_path / "log")
 
 
 def test_every_route_demands_its_right(whole: Running) -> None:

@@ -1,10 +1,11 @@
-"""Places, turns, time, and clients that go away. Nothing here depends on how long something takes."""
+"""Places, time, and clients that go away. Nothing here depends on how long something takes."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import threading
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +18,7 @@ from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
 from openbook.receipts import append_receipt
 from openbook.serving import server as server_module
-from openbook.serving.concurrency import FairQueue, caller_id
+from openbook.serving.concurrency import Places
 from openbook.serving.configuration import Configuration
 from openbook.serving.errors import ApiError
 from tests.serving.conftest import (
@@ -38,10 +39,10 @@ from tests.test_receipts import receipt_of
 
 
 class Desk:
-    """Requests in a queue, each of which is named by its caller and a number: `a1`, `a2`, `b1`."""
+    """Requests, each of which is named by its caller and a number: `a1`, `a2`, `b1`."""
 
-    def __init__(self, queue: FairQueue) -> None:
-        self.queue = queue
+    def __init__(self, places: Places) -> None:
+        self.places = places
         self.inside: list[str] = []
         self.refused: list[str] = []
         self.tasks: dict[str, asyncio.Task[None]] = {}
@@ -63,9 +64,8 @@ class Desk:
         await settle()
 
     async def _request(self, name: str) -> None:
-        caller_id.set(name[0])
         try:
-            async with self.queue.turn():
+            async with self.places.place(name[0]):
                 self.inside.append(name)
                 await self.ends[name].wait()
         except ApiError:
@@ -81,21 +81,27 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-def at(queue: FairQueue, story: Callable[[Desk], Awaitable[None]]) -> None:
+def at(places: Places, story: Callable[[Desk], Awaitable[None]]) -> None:
     async def main() -> None:
-        desk = Desk(queue)
+        desk = Desk(places)
         await story(desk)
         while desk.inside:
             await desk.end(*desk.inside)
-        assert (desk.queue.running, desk.queue.waiting) == (0, 0)
+        assert (desk.places.running, desk.places.waiting) == (0, 0)
 
     asyncio.run(main())
 
 
 @pytest.mark.parametrize(
-    ("places", "served"), [(1, "a1 b1 c1 a2 b2 a3 a4"), (2, "a1 a2 b1 b2 c1 a3 a4"), (3, "a1 a2 a3 b1 b2 c1 a4")]
+    ("running", "share", "served"),
+    [
+        (1, 1, "a1 b1 c1 a2 b2 a3 a4"),
+        (2, 1, "a1 b1 c1 a2 b2 a3 a4"),
+        (2, 2, "a1 a2 b1 b2 c1 a3 a4"),
+        (3, 3, "a1 a2 a3 b1 b2 c1 a4"),
+    ],
 )
-def test_callers_take_turns_and_keep_their_own_order(places: int, served: str) -> None:
+def test_callers_take_turns_and_keep_their_own_order(running: int, share: int, served: str) -> None:
     async def story(desk: Desk) -> None:
         await desk.come("a1", "a2", "a3", "a4", "b1", "b2", "c1")
         found = []
@@ -104,31 +110,31 @@ def test_callers_take_turns_and_keep_their_own_order(places: int, served: str) -
             await desk.end(*desk.inside)
         assert found == served.split()
 
-    at(FairQueue(places, 9), story)
+    at(Places(running, 9, share), story)
 
 
-def test_one_caller_can_neither_fill_the_queue_nor_take_more_than_its_share_of_the_places() -> None:
-    async def queue(desk: Desk) -> None:
+def test_one_caller_has_three_quarters_of_all_places_at_most() -> None:
+    async def story(desk: Desk) -> None:
         await desk.come("a1", "a2", "a3", "a4", "a5")
-        assert (desk.inside, desk.queue.waiting, desk.refused) == (["a1"], 3, ["a5"])
-        await desk.come("b1", "b2")
-        assert desk.refused == ["a5", "b2"]
+        assert (desk.inside, desk.places.waiting, desk.refused) == (["a1"], 2, ["a4", "a5"])
+        await desk.come("b1", "b2", "c1")
+        assert desk.refused == ["a4", "a5", "b2", "c1"]
         await desk.end("a1")
         assert desk.inside == ["b1"]
 
-    async def share(desk: Desk) -> None:
-        await desk.come("a1", "a2", "b1")
-        assert desk.inside == ["a1", "b1"]
-
-    at(FairQueue(1, 4), queue)
-    at(FairQueue(2, 4, each=1), share)
+    at(Places(1, 3, 1), story)
 
 
 @settings(max_examples=60)
 @given(
-    st.integers(1, 3), st.integers(0, 5), st.lists(st.tuples(st.sampled_from("abcxy"), st.integers(0, 9)), max_size=40)
+    st.integers(1, 3),
+    st.integers(1, 3),
+    st.integers(0, 5),
+    st.lists(st.tuples(st.sampled_from("abcxy"), st.integers(0, 9)), max_size=40),
 )
-def test_the_bounds_hold_and_no_place_stays_free(running: int, waiting: int, steps: list[tuple[str, int]]) -> None:
+def test_the_bounds_hold_and_no_place_stays_free(
+    running: int, share: int, waiting: int, steps: list[tuple[str, int]]
+) -> None:
     """Whoever comes (a, b, c), ends (x) or gives up (y)."""
 
     async def story(desk: Desk) -> None:
@@ -140,11 +146,15 @@ def test_the_bounds_hold_and_no_place_stays_free(running: int, waiting: int, ste
                 await desk.give_up(known[which % len(known)])
             elif who in "abc":
                 await desk.come(f"{who}{number}")
-            assert len(desk.inside) == desk.queue.running <= running
-            assert desk.queue.waiting <= waiting
-            assert desk.queue.running == running or desk.queue.waiting == 0
+            assert len(desk.inside) == desk.places.running <= running
+            assert desk.places.running + desk.places.waiting <= running + waiting
+            inside = Counter(name[0] for name in desk.inside)
+            assert all(count <= share for count in inside.values())
+            held = Counter(name[0] for name, task in desk.tasks.items() if not task.done())
+            if desk.places.running < running:
+                assert all(inside[each] == min(held[each], share) for each in "abc")
 
-    at(FairQueue(running, waiting), story)
+    at(Places(running, waiting, share), story)
 
 
 @pytest.mark.parametrize("stream", [False, True])

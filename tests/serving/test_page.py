@@ -1,4 +1,4 @@
-"""The web page's files and their policy, and what it reads beside the older routes: texts, differences, lineage, a report."""
+"""The web page's files and their policy, and what it reads beside the older routes: texts, differences, lineage."""
 
 from __future__ import annotations
 
@@ -165,13 +165,3 @@ def test_a_model_tells_what_it_was_trained_on_and_not_what_else_there_is(own_hom
         assert refusal(server.client.get("/v1/models/sibling/lineage")) == (404, "model_not_found", "model")
     with running(Configuration(settings), echo_model(), {}) as server:  # which is not in the store
         assert refusal(server.client.get("/v1/models/echo/lineage")) == (404, "lineage_unknown", "model")
-        assert server.client.get("/report").status_code == 404  # none was given
-
-
-def test_a_report_stands_in_a_sandbox(serve: Serve, tmp_path: Path) -> None:
-    report = tmp_path / "report.html"
-    report.write_text("<!doctype html><title>Diagnosis</title>")
-    response = serve(report=report).client.get("/report")
-    assert response.text == report.read_text()
-    (policy,) = response.headers.get_list("content-security-policy")
-    assert {"sandbox allow-scripts", "default-src 'none'"} <= set(policy.split("; "))  # without an origin of its own

@@ -6,7 +6,6 @@ import json
 import random
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from openbook.knowledge import KnowledgeBase
 from openbook.models import ModelReference
 from openbook.receipts import parse_receipt
 from openbook.replay import replay
-from openbook.serving.configuration import Bounds, Configuration
+from openbook.serving.configuration import Configuration
 from openbook.testing import HashEmbedder, echo_model
 from tests.serving.conftest import Running, events_of, running
 
@@ -94,15 +93,12 @@ def test_reading_leaves_the_knowledge_base_and_the_home_as_they_were(server: Run
 
 
 @pytest.mark.model
-def test_eight_clients_at_a_server_with_slots_get_the_bytes_that_one_gets(
+def test_eight_clients_get_the_bytes_that_one_gets(
     configuration: Configuration, base: KnowledgeBase, embedder: HashEmbedder, reader_reference: ModelReference
 ) -> None:
     bodies = [{**body, "model": "reader", "max_tokens": 6} for body in requests()[:6]]
-    model = load_model(reader_reference, context_tokens=1024, slots=4)
-    with (
-        closing(model),
-        running(replace(configuration, bounds=Bounds.sized(slots=4)), model, {"kb": base}, embedder) as server,
-    ):
+    model = load_model(reader_reference, context_tokens=1024)
+    with closing(model), running(configuration, model, {"kb": base}, embedder) as server:
         alone = [answer(server, body) for body in bodies]
         order = [*range(len(bodies))] * 2
         random.Random(5).shuffle(order)
@@ -113,6 +109,3 @@ def test_eight_clients_at_a_server_with_slots_get_the_bytes_that_one_gets(
         assert replay(receipt, model, base).identical
     assert together == [alone[i] for i in order]
     assert len(set(alone)) > 3
-    # Another number of slots is another numeric class, and a replay says so.
-    with closing(load_model(reader_reference, context_tokens=1024, slots=2)) as two:
-        assert any("numeric class changed" in each for each in replay(receipt, two, base).differences)

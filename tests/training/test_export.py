@@ -176,8 +176,10 @@ def test_a_reader_declines_by_its_threshold_alone(base: ModelReference, tmp_path
     assert texts[0.999] == texts[None] != texts[1e-6]
 
 
-def test_a_stored_adapter_holds_the_updates_that_were_learned(network: Any, adapter: ModelReference) -> None:
-    found, learned = AdapterUpdates(adapter.main_file), lora_updates(network, METHOD.alpha)
+def test_a_stored_adapter_holds_the_updates_that_were_learned(
+    network: Any, adapter: ModelReference, base: ModelReference
+) -> None:
+    found, learned = AdapterUpdates(adapter.main_file, base.main_file), lora_updates(network, METHOD.alpha)
     assert set(found) == set(learned)
     assert len(found) == len(learned)
     for name, values in learned.items():

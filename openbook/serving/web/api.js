@@ -63,11 +63,6 @@ export async function whole(path, parameters = {}, signal = null) {
   return (await send(address(path, parameters), { signal })).blob();
 }
 
-/** Whether there is something at `path` for this caller. */
-export async function exists(path) {
-  return (await fetch(path, { method: "HEAD", headers: headers(), cache: "no-store" })).ok;
-}
-
 /** The chunks of a streamed answer, as they come. Raises ApiError, AbortError. */
 export async function* chat(body, signal) {
   const response = await send("/v1/chat/completions", { ...withJson({ ...body, stream: true }), signal });

@@ -1,6 +1,6 @@
-// Which model answers and what it was trained on; receipts by their digest; the report, if there is one.
+// Which model answers and what it was trained on; receipts by their digest.
 
-import { exists, get, key, whole } from "./api.js";
+import { get } from "./api.js";
 import { lookUp } from "./answer.js";
 import { byId, digest, el } from "./dom.js";
 import { server } from "./server.js";
@@ -15,7 +15,6 @@ export async function show() {
   } catch (error) {
     byId("lineage").replaceChildren(el("p", { class: "soft" }, error.message));
   }
-  byId("report").hidden = !(await exists("/report"));
 }
 
 function model({ id, openbook }) {
@@ -35,13 +34,4 @@ byId("lookup").addEventListener("submit", (event) => {
   event.preventDefault();
   const id = byId("digest").value.trim();
   if (id) lookUp(id, byId("receipt"));
-});
-
-// A link sends no key. With one, the report is fetched and kept as a file: inside this page its style would be refused.
-byId("report").querySelector("a").addEventListener("click", async (event) => {
-  if (!key.get()) return;
-  event.preventDefault();
-  const address = URL.createObjectURL(await whole("/report"));
-  el("a", { href: address, download: "report.html" }).click();
-  URL.revokeObjectURL(address);
 });
