@@ -70,7 +70,7 @@ def asked(
         conversation = json.loads(line)
         *earlier, question = conversation["turns"]
         yield "handbook", base, earlier, question, partial(holds_quote, conversation["gold"])
-    cache, draw = load_settings().cache_dir, random.Random(half)
+    cache, draw = load_settings().derived_dir, random.Random(half)
 
     def place(corpus: str) -> Path:
         return (documents / corpus).resolve() if documents and corpus else unpacked(cache)

@@ -193,10 +193,10 @@ def main() -> None:
             corpus: (options.documents / corpus).resolve() for corpus in dict.fromkeys(each.corpus for each in asked)
         }
     else:
-        asked, folders = questions(options.half)[: options.limit], {"": unpacked(settings.cache_dir)}
+        asked, folders = questions(options.half)[: options.limit], {"": unpacked(settings.derived_dir)}
     with ExitStack() as stack:
         bases = {
-            corpus: stack.enter_context(closing(for_documents([folder], settings.cache_dir, embedder)[0]))
+            corpus: stack.enter_context(closing(for_documents([folder], settings.derived_dir, embedder)[0]))
             for corpus, folder in folders.items()
         }
         if options.retrieval:

@@ -28,9 +28,8 @@ from typing import Any
 from benchmarks import hand_check
 from benchmarks.stored import base_of, default_embedder, opened
 from benchmarks.verdict_sets import SETS, Set, sets
-from openbook.diagnoses import OBSERVATIONS
 from openbook.diagnosis.questions import questions_digest
-from openbook.diagnosis.report import observations_path
+from openbook.diagnosis.report import OBSERVATIONS, observations_path
 from openbook.diagnosis.run_log import read_observations
 from openbook.diagnosis.runner import Bench, run_questions
 from openbook.diagnosis.scoring import Interval, interval

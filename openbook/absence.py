@@ -1,24 +1,47 @@
-"""Whether a text is anywhere on this machine: all that a purge scans is looked at, and nothing is changed."""
+"""Whether a text is anywhere on this machine: every file that a purge looks at, too, is looked at, and nothing is changed.
+
+Each file was scanned and holds no trace, or it is in the report as out of reach.
+"""
 
 from __future__ import annotations
 
+import os
+import stat
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 from openbook import __version__
-from openbook.deletion import OutOfReach, PurgeTargets, look_at_all, unreached_paths
+from openbook.config import Settings
 from openbook.errors import KnowledgeError, QuestionError
+from openbook.files import is_unfinished
 from openbook.knowledge import KnowledgeBase, schema
 from openbook.knowledge.base import now
 from openbook.knowledge.byte_search import TELLING, Needles
 from openbook.knowledge.erasure import beyond_reach, find_in_rows, forms, kind_of
-from openbook.records import BeyondReach, sha256_hex
-from openbook.signatures import AbsenceProof, ScannedFiles
+from openbook.locks import is_held
+from openbook.receipts import LOG_FILE
+from openbook.records import BeyondReach, Digest, sha256_hex
+from openbook.signatures import AbsenceProof, ScannedFiles, UnreachedPaths
+
+_WEIGHTS = frozenset({".gguf", ".safetensors", ".onnx"})
+
+Reason: TypeAlias = Literal["traces", "in use", "unreadable", "link", "weights"]
 
 
-def look_for(base: KnowledgeBase, text: str, targets: PurgeTargets) -> tuple[list[str], list[OutOfReach], AbsenceProof]:
+@dataclass(frozen=True, slots=True)
+class OutOfReach:
+    """A file or folder that is not known to hold no trace. `advice`: what it is, and what to do."""
+
+    reason: Reason
+    path: Path
+    advice: str
+
+
+def look_for(base: KnowledgeBase, text: str, settings: Settings) -> tuple[list[str], list[OutOfReach], AbsenceProof]:
     """(where a text is, documents of any kept version first; what could not be looked at; what can be shown if it is nowhere).
 
     Looks for runs of 48 bytes of it, or for all of a shorter one, in every form that a purge looks for. The text is written
@@ -36,9 +59,9 @@ def look_for(base: KnowledgeBase, text: str, targets: PurgeTargets) -> tuple[lis
         store.check_tables(connection, base.id)
         version = schema.newest_version(connection)
         places, rows, row_bytes = find_in_rows(store, connection, needles)
-    scanned, unreached = look_at_all({base.folder: "knowledge base", **targets.roots}, base.folder, targets, needles)
-    places += [f"{each.path}: {each.advice}" for _, each in unreached if each.reason == "traces"]
-    beyond = [each for _, each in unreached if each.reason != "traces"]
+    scanned, unreached = look_at_all({base.folder: "knowledge base", **roots(settings)}, base.folder, needles)
+    places += [f"{each.path}: {each.advice}" for each in unreached if each.reason == "traces"]
+    beyond = [each for each in unreached if each.reason != "traces"]
     objects: list[int] = []
     if (blobs := base.indexes.blobs) is not None:
         with tempfile.TemporaryDirectory() as folder:
@@ -69,3 +92,109 @@ def check_absent(places: Sequence[str], not_clean: Sequence[OutOfReach]) -> None
         raise KnowledgeError(f"The text was found. Places: {len(places):,}.")
     if not_clean:
         raise KnowledgeError(f"This is not proved. Paths that could not be looked at: {len(not_clean):,}.")
+
+
+def unreached_paths(out_of_reach: Iterable[OutOfReach]) -> tuple[UnreachedPaths, ...]:
+    """As a proof names them: by digests."""
+    unreached: dict[str, list[Digest]] = {}
+    for each in out_of_reach:
+        unreached.setdefault(each.reason, []).append(path_digest(str(each.path)))
+    return tuple(UnreachedPaths(reason, tuple(sorted(unreached[reason]))) for reason in sorted(unreached))
+
+
+def path_digest(path: str) -> Digest:
+    return sha256_hex(path.encode("utf-8", "surrogateescape"))
+
+
+# --- every file -------------------------------------------------------------------------------------------------------
+
+
+def roots(settings: Settings) -> dict[Path, str]:
+    """The folders besides the knowledge base whose every file is looked at, and what each is called."""
+    derived, runs, diagnoses = settings.derived_dir, settings.runs_dir, settings.diagnoses_dir
+    others = {derived: "derived", runs: "runs", diagnoses: "diagnoses", settings.models_dir: "models"}
+    return {settings.home: "home", **others, settings.uploads_dir: "uploads"}
+
+
+def look_at_all(
+    folders: Mapping[Path, str], base_folder: Path, needles: Needles
+) -> tuple[list[ScannedFiles], list[OutOfReach]]:
+    """(what holds no trace, by folder; what does or is out of reach) of every file below `folders`.
+
+    One in several of them counts where it is deepest. Those in `base_folder` are left out unless that is one of `folders`.
+    """
+    scanned, beyond = [], list[OutOfReach]()
+    for root, name in folders.items():
+        sizes: list[int] = []
+        for path in walk(root, {base_folder, *folders} - {root}, beyond):
+            looked_at = look_at(path, name, needles)
+            if isinstance(looked_at, int):
+                sizes.append(looked_at)
+            elif looked_at is not None:
+                beyond.append(looked_at)
+        scanned.append(ScannedFiles(name, len(sizes), sum(sizes)))
+    return scanned, beyond
+
+
+def walk(root: Path, left_out: set[Path], out_of_reach: list[OutOfReach]) -> Iterator[Path]:
+    """All files below `root`, but none in the folders `left_out`."""
+
+    def unreadable(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            out_of_reach.append(_unreadable(Path(error.filename), error))
+
+    for folder, names, files in os.walk(root, onerror=unreadable):
+        here = Path(folder)
+        names[:] = sorted(name for name in names if here / name not in left_out)
+        for name in names:
+            if (here / name).is_symlink():
+                advice = (
+                    "it leads to a folder elsewhere, which was not looked at. Look there yourself, or delete the link."
+                )
+                out_of_reach.append(OutOfReach("link", here / name, advice))
+        yield from (here / name for name in sorted(files))
+
+
+def look_at(path: Path, place: str, needles: Needles) -> int | OutOfReach | None:
+    """How many bytes were scanned, or why it is out of reach; None where there is no file with bytes."""
+    writing = "another process is writing it. When that is done, look at it, or delete it."
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a named pipe or a socket keeps no bytes
+            return None
+        if path.suffix in _WEIGHTS and place in ("models", "runs"):
+            advice = "it holds a model's numbers, in which no text can be found. Whether it has learned from them is reported apart."
+            return OutOfReach("weights", path, advice)
+        if is_unfinished(path):
+            return OutOfReach("in use", path, writing)
+        if path.name.endswith(".lock") and place not in ("home", "models") and is_held(path):
+            return OutOfReach("in use", path.parent, writing)
+        at, size = needles.find_in(path, TELLING)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return _unreadable(path, error)
+    if at is None:
+        return size
+    return OutOfReach("traces", path, f"a trace is in it, from byte {at} on. {_advice(path, place)}")
+
+
+def _unreadable(path: Path, error: OSError) -> OutOfReach:
+    return OutOfReach("unreadable", path, f"it cannot be read: {error.strerror or error}. Look at it yourself.")
+
+
+def _advice(path: Path, place: str) -> str:
+    """What a file with traces is, and what to do about it."""
+    if path.name == LOG_FILE:
+        return "It is a log of receipts, which can only grow: delete it, or keep what it tells of them."
+    if place == "knowledge base":
+        return "It is of this knowledge base: purge the documents with this text."
+    for folder in path.parents if place != "derived" else ():
+        if (folder / schema.FILE_NAME).exists():
+            return f"It belongs to another knowledge base: purge them there too, with --kb {folder}"
+    if "derived" in path.parts:
+        return "It can be made again: delete it."
+    if place == "runs":
+        return "It is of a training run: delete the run's folder."
+    if place == "diagnoses":
+        return "Delete the diagnosis's folder."
+    return "No purge deletes this file: look at it, then delete it or move it elsewhere."

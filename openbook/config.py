@@ -138,12 +138,9 @@ class Settings:
         return self.home / "diagnoses"
 
     @property
-    def cache_dir(self) -> Path:
-        return self.home / "cache"
-
-    @property
-    def states_dir(self) -> Path:
-        return self.home / "states"
+    def derived_dir(self) -> Path:
+        """What can be made again: see `openbook.derived`."""
+        return self.home / "derived"
 
     @property
     def uploads_dir(self) -> Path:

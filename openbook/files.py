@@ -134,6 +134,14 @@ def check_deletable(path: Path) -> None:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 
 
+def delete(path: Path) -> None:
+    """Delete a file, a link, or a folder as `delete_folder` does. Raises OSError."""
+    if path.is_dir() and not path.is_symlink():
+        delete_folder(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def delete_folder(folder: Path) -> None:
     """Delete the folder: under its name it is whole or gone, even if this process is killed. Raises OSError."""
     going = folder.with_name(f"{_GOING}{secrets.token_hex(4)}-{folder.name}")

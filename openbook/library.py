@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from openbook.config import MEMORY_PER_FILE, Settings, load_settings, parse_place
+from openbook.derived import of_older_layout
 from openbook.errors import ConfigError, KnowledgeBaseInvalid, KnowledgeBaseMissing
-from openbook.files import make_folder, replace_file
+from openbook.files import delete, make_folder, replace_file
 from openbook.parallel import Listener, StagedProgress
 
 if TYPE_CHECKING:
@@ -64,6 +65,9 @@ def kv_cache(settings: Settings) -> KVCache:
     """What models computed of passages, kept for later processes."""
     from openbook.inference.kv_cache import KVCache
 
+    for older in of_older_layout(settings.home):
+        with suppress(OSError):
+            delete(older)
     return KVCache.of(settings)
 
 
@@ -197,7 +201,7 @@ class _Resources:
         with self.stages() as show:
             options = replace(run_options(settings), progress=show)
             base, self.report = for_documents(
-                self.docs, settings.cache_dir, embedder, options, Sizing(settings.passage_chars)
+                self.docs, settings.derived_dir, embedder, options, Sizing(settings.passage_chars)
             )
         return base
 
@@ -516,12 +520,12 @@ class Library(View):
         >>> kb.purge("leave.md").proved
         True
         """
-        from openbook.deletion import PurgeTargets, finish_purge_everywhere, purge_everywhere
+        from openbook.deletion import finish_purge_everywhere, purge_everywhere
 
-        targets = PurgeTargets.of(self.resources.settings)
-        finish_purge_everywhere(self.base, targets)
+        settings = self.resources.settings
+        finish_purge_everywhere(self.base, settings)
         named = [documents] if isinstance(documents, str) else documents
-        return purge_everywhere(self.base, named, targets, copies=copies)
+        return purge_everywhere(self.base, named, settings, copies=copies)
 
     def history(self) -> list[Version]:
         """The kept versions, newest first."""

@@ -114,9 +114,9 @@ def is_held(path: Path) -> bool:
         os.close(descriptor)
 
 
-def shared_lock(lock_file: Path) -> AbstractContextManager[bool]:
-    """Hold the lock together with others of `shared_lock`; False while one of `exclusive_lock` holds it. Raises OSError."""
-    return _held(lock_file, exclusive=not _POSIX, timeout_s=0.0)
+def shared_lock(lock_file: Path, timeout_s: float = 0.0, mode: int = 0o600) -> AbstractContextManager[bool]:
+    """Hold the lock together with others of `shared_lock`; False: after that time one of `exclusive_lock` held it. Raises OSError."""
+    return _held(lock_file, exclusive=not _POSIX, timeout_s=timeout_s, mode=mode)
 
 
 def exclusive_lock(lock_file: Path, timeout_s: float, mode: int = 0o600) -> AbstractContextManager[bool]:

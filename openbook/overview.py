@@ -145,7 +145,7 @@ def _read(
         windows = [hit.passage for hit in group]
         blocks = tuple(excerpt_block(next(numbers), window.title, window.text) for window in windows)
         labels = tuple(sorted({label for window in windows for label in window.labels}))
-        prompt = Prompt(_POINTS, blocks, asked, tuple(window.origins for window in windows), labels)
+        prompt = Prompt(_POINTS, blocks, asked, labels)
         part = model.complete(prompt, decoding, cancelled)
         yield part
         if part.finish_reason == "cancelled":

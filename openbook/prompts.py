@@ -75,7 +75,7 @@ def open_book_prompt(
     shown = [(p.heading_path, f"{p.header}\n{t}" if p.header else t) for p, t in zip(passages, texts, strict=True)]
     prompt = reading_prompt(question, shown, reader, citing=citing, side_by_side=side_by_side)
     labels = sorted({label for p in passages for label in p.labels})
-    return replace(prompt, origins=tuple(p.origins for p in passages), labels=tuple(labels))
+    return replace(prompt, labels=tuple(labels))
 
 
 def reading_prompt(

@@ -109,11 +109,6 @@ class Passage:
         """Its title and headings, each once."""
         return " > ".join(dict.fromkeys(part for part in (self.title, *self.headings) if part))
 
-    @property
-    def origins(self) -> tuple[Digest, ...]:
-        """The digests of the stored passages that hold its text."""
-        return self.parts or (self.digest,)
-
 
 @dataclass(frozen=True, slots=True)
 class Hit:
@@ -208,22 +203,20 @@ class Decoding:
 class Prompt:
     """A request in the canonical order of its blocks: system, then each passage, then the question.
 
-    All are plain text: nothing in them can become a control token. `origins`: for each text of `passages`, the digests of the
-    stored passages that it was made from, so that what was computed of it can be deleted. `labels`: the access labels needed
-    to see the passages; what was computed under them serves no request with other labels. `side_by_side`: each passage is
-    read on its own, behind the system text, and the question sees all of them. `declines`: an engine that
-    tells whether the passages state the answer (`Completion.stated`) writes nothing where they hardly do. `purge_mark`: what an engine
-    that keeps what it computes said when the passages were looked up (`CachingEngine`).
+    All are plain text: nothing in them can become a control token. `labels`: the access labels needed to see the passages;
+    what was computed under them serves no request with other labels. `side_by_side`: each passage is read on its own, behind the
+    system text, and the question sees all of them. `declines`: an engine that tells whether the passages state the answer
+    (`Completion.stated`) writes nothing where they hardly do. `purge_mark`: what an engine that keeps what it computes said
+    before the passages were looked up (`CachingEngine`).
     """
 
     system: str
     passages: tuple[str, ...]
     question: str
-    origins: tuple[tuple[Digest, ...], ...] = ()
     labels: tuple[str, ...] = ()
     side_by_side: bool = False
     declines: bool = False
-    purge_mark: int | None = None
+    purge_mark: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ No torch here, so the numbers can be read where nothing is trained.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -201,21 +201,6 @@ def _whole_lines(path: Path) -> list[bytes]:
         return []
     *whole, _rest = path.read_bytes().split(b"\n")
     return [line for line in whole if line]
-
-
-def documents_holding(folder: Path, texts: Iterable[str]) -> list[Path]:
-    """The documents of stopped runs that hold one of the texts. A run cannot continue without its documents.
-
-    Raises StorageError.
-    """
-    needles = [json.dumps(text, ensure_ascii=False)[1:-1].encode() for text in texts if text.strip()]
-    found = []
-    for path in sorted(folder.glob(f"*/{DOCUMENTS}")):
-        with storage_errors(f"read the documents in {path}"):
-            content = path.read_bytes()
-        if any(needle in content for needle in needles):
-            found.append(path)
-    return found
 
 
 def write_json(path: Path, value: object) -> None:

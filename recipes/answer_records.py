@@ -141,7 +141,7 @@ def natural(engine: RecordingEngine, documents: Path, half: str, done: set[str])
             if each.kind == "summary" or each.id in done:
                 continue
             if each.corpus not in bases:
-                opened = for_documents([(documents / each.corpus).resolve()], settings.cache_dir, embedder)[0]
+                opened = for_documents([(documents / each.corpus).resolve()], settings.derived_dir, embedder)[0]
                 bases[each.corpus] = stack.enter_context(closing(opened))
             given = ask(
                 each.question,

@@ -23,24 +23,24 @@ from tests.test_purge import home as home
 
 
 def look(home: Home, text: str = SECRET) -> Any:
-    return look_for(home.base, text, home.targets)
+    return look_for(home.base, text, home.settings)
 
 
 def test_a_text_is_found_in_each_place_and_nothing_is_changed(home: Home) -> None:
     (home.folder / "uploads").mkdir()
-    for place in ("uploads/a.txt", "states/b", "notes.txt"):
+    for place in ("uploads/a.txt", "derived/b", "notes.txt"):
         (home.folder / place).write_bytes(b"x" * 5000 + SECRET.encode())
-    (home.folder / "states" / "unknown.state").write_bytes(b"\0")
+    (home.folder / "unreadable").symlink_to("unreadable")
     remove(home.base, [home.secret])  # an older version still has it
     before, version = home.contents(), home.base.version
     places, not_clean, _ = look(home)
     assert places[0] == home.secret
     assert places[1].startswith(f"{home.folder}/kb/kb.sqlite3")  # or the log beside it
-    files = ("notes.txt", "states/b", f"runs/one/{DOCUMENTS}", "uploads/a.txt")
+    files = ("notes.txt", "derived/b", f"runs/one/{DOCUMENTS}", "uploads/a.txt")
     for each in (*files, "diagnoses/shows/report.html", "diagnoses/shows/observations-a.jsonl"):
         assert any(place.startswith(f"{home.folder}/{each}: a trace is in it, from byte ") for place in places)
-    assert any(place.startswith(f"{home.folder}/cache/docs/") for place in places)
-    assert [each.path.name for each in not_clean] == ["unknown.state"]
+    assert any(place.startswith(f"{home.folder}/derived/docs/") for place in places)
+    assert [each.path.name for each in not_clean] == ["unreadable"]
     assert (home.contents(), home.base.version) == (before, version)
 
 

@@ -89,10 +89,10 @@ def test_what_is_purged_while_passages_are_looked_up_counts_as_purged_since(
     for method in ("search", "passage"):
         monkeypatch.setattr(base, method, partial(then_purged, getattr(base, method)))
     answer = asked(OPENED, FrozenModel(engine), options=Options(passages=1))
-    assert (set(engine.marks), engine.purged) == ({0}, 1)
+    assert (set(engine.marks), engine.purged) == ({"0"}, 1)
     engine.marks.clear()
     assert replay(answer.receipt, FrozenModel(engine), base).identical
-    assert (set(engine.marks), engine.purged) == ({1}, 2)
+    assert (set(engine.marks), engine.purged) == ({"1"}, 2)
 
 
 def test_an_answer_is_cited_verbatim_and_has_a_receipt(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,18 @@ from typing import Any
 import filelock
 import pytest
 
-from openbook import deletion
+from openbook import absence, deletion
 from openbook.config import Settings
-from openbook.deletion import PurgedEverywhere, PurgeTargets, finish_purge_everywhere, proof_of, purge_everywhere
+from openbook.deletion import PurgedEverywhere, finish_purge_everywhere, proof_of, purge_everywhere
+from openbook.derived import DerivedFolder
 from openbook.errors import KnowledgeBaseBusy, KnowledgeError, StorageError
 from openbook.files import replacing
 from openbook.inference.kv_cache import KVCache
-from openbook.knowledge import KnowledgeBase, add, schema
+from openbook.knowledge import KnowledgeBase, RunOptions, add, schema
 from openbook.knowledge.docs_cache import for_documents
 from openbook.knowledge.erasure import purge_is_unfinished
-from openbook.knowledge.versions import prune, tag
+from openbook.knowledge.versions import tag
 from openbook.knowledge.write_lock import file_lock
-from openbook.locks import exclusive_lock, shared_lock
 from openbook.models.lineage import Membership
 from openbook.runs import DOCUMENTS
 from openbook.testing import HashEmbedder
@@ -45,7 +45,7 @@ class Home:
 
     folder: Path
     base: KnowledgeBase
-    targets: PurgeTargets
+    settings: Settings
     secret: str
     embedder: HashEmbedder
 
@@ -55,7 +55,7 @@ class Home:
         return {str(path): path.read_bytes() for path in found if path.parent != self.base.folder}
 
     def purge(self, document: str = "") -> PurgedEverywhere:
-        return purge_everywhere(self.base, [document or self.secret], self.targets, lock_timeout_s=0.2)
+        return purge_everywhere(self.base, [document or self.secret], self.settings, lock_timeout_s=0.2)
 
     def killed_purge(self) -> None:
         with pytest.raises(Killed):
@@ -64,19 +64,14 @@ class Home:
     @property
     def states(self) -> KVCache:
         """As another process has it."""
-        return KVCache(self.targets.states.folder)
+        return KVCache(self.settings.derived_dir)
 
-    def digests(self, name: str = "secret") -> list[str]:
-        return [passage.digest for passage in self.base.passages(self.secret.replace("secret", name))]
-
-    def keep_a_state(self, key: bytes = b"k", digests: Sequence[str] = ()) -> None:
+    def keep_a_state(self) -> None:
         states = self.states
-        states.put(key * 32, b"what was read of zeppelin", digests or self.digests(), states.purge_mark())
+        states.put(b"k" * 32, b"what was read of zeppelin", states.purge_mark())
 
-    def state_is_kept(self, key: bytes = b"k") -> bool:
-        states = self.states
-        states.purge_mark()
-        return states.get(key * 32) is not None
+    def state_is_kept(self) -> bool:
+        return self.states.get(b"k" * 32) is not None
 
     def is_clean(self) -> bool:
         files = (path for path in self.folder.rglob("*") if path.is_file() and path.name != "secret.txt")
@@ -87,7 +82,7 @@ class Home:
 def home(tmp_path: Path, embedder: HashEmbedder) -> Home:
     folder, docs = tmp_path / "home", tmp_path / "docs"
     base = base_with(docs, {"secret.txt": SECRET, "bridge.txt": OTHER}, place=folder / "kb")
-    for_documents([docs], folder / "cache", embedder)[0].close()
+    for_documents([docs], folder / "derived", embedder)[0].close()
     (folder / "runs" / "one").mkdir(parents=True)
     (folder / "runs" / "one" / DOCUMENTS).write_text(json.dumps({"text": SECRET}) + "\n")
     for name, text in (("shows", SECRET), ("another", OTHER)):
@@ -95,7 +90,7 @@ def home(tmp_path: Path, embedder: HashEmbedder) -> Home:
         lines = [{"format": 1}, {"passages": [{"text": text}]}]
         (folder / "diagnoses" / name / "observations-a.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
         (folder / "diagnoses" / name / "report.html").write_text(text)
-    made = Home(folder, base, PurgeTargets.of(Settings(folder)), f"{docs}/secret.txt", embedder)
+    made = Home(folder, base, Settings(folder), f"{docs}/secret.txt", embedder)
     made.keep_a_state()
     assert made.state_is_kept()
     return made
@@ -127,14 +122,27 @@ def _reader(home: Home) -> str:
 
 
 def _index_elsewhere(home: Home) -> str:
-    (home.base.folder / "index").rename(home.folder / "elsewhere")
-    (home.base.folder / "index").symlink_to(home.folder / "elsewhere")
+    home.base.indexes.folder.rename(home.folder / "elsewhere")
+    home.base.indexes.folder.symlink_to(home.folder / "elsewhere")
+    return "is a link"
+
+
+def _derived_elsewhere(home: Home) -> str:
+    (home.folder / "derived" / "docs").rename(home.folder / "elsewhere")
+    (home.folder / "derived" / "docs").symlink_to(home.folder / "elsewhere")
     return "is a link"
 
 
 def _documents_that_cannot_be_read(home: Home) -> str:
-    (home.folder / "runs" / "two" / DOCUMENTS).mkdir(parents=True)
-    return "Cannot read the documents"
+    (home.folder / "runs" / "two").mkdir()
+    (home.folder / "runs" / "two" / DOCUMENTS).symlink_to(DOCUMENTS)
+    return "Cannot look through"
+
+
+def _diagnosis_that_cannot_be_read(home: Home) -> str:
+    (home.folder / "diagnoses" / "another" / "report.html").unlink()
+    (home.folder / "diagnoses" / "another" / "report.html").symlink_to("report.html")
+    return "Cannot look through"
 
 
 def _diagnosis_behind_a_link(home: Home) -> str:
@@ -145,7 +153,7 @@ def _diagnosis_behind_a_link(home: Home) -> str:
 
 
 def _cache_that_may_not_be_deleted(home: Home) -> str:
-    (home.folder / "cache" / "docs").chmod(0o500)
+    (home.folder / "derived" / "docs").chmod(0o500)
     return "permission denied"
 
 
@@ -155,7 +163,9 @@ def _cache_that_may_not_be_deleted(home: Home) -> str:
         _copy,
         _reader,
         _index_elsewhere,
+        _derived_elsewhere,
         _documents_that_cannot_be_read,
+        _diagnosis_that_cannot_be_read,
         _diagnosis_behind_a_link,
         pytest.param(_cache_that_may_not_be_deleted, marks=NOT_ROOT),
     ],
@@ -165,7 +175,7 @@ def test_a_refused_purge_has_deleted_nothing(home: Home, refusing: Callable[[Hom
     before, version = home.contents(), home.base.version
     with pytest.raises((KnowledgeError, StorageError), match=said):
         home.purge()
-    (home.folder / "cache" / "docs").chmod(0o700)
+    (home.folder / "derived" / "docs").chmod(0o700)
     assert home.contents() == before
     assert (home.base.version, home.base.text(home.secret)) == (version, SECRET)
     assert home.state_is_kept()
@@ -185,7 +195,7 @@ def test_a_purge_that_waits_or_knows_no_such_document_has_deleted_nothing(home: 
 def test_a_purge_that_was_killed_while_it_deletes_elsewhere_goes_on(
     home: Home, monkeypatch: pytest.MonkeyPatch, of: int
 ) -> None:
-    """Of a state, a cache's mark, name and files, a run's documents, a diagnosis' name and files."""
+    """Of the caches' name and files, the states' name and files, a run's documents, a diagnosis' name and files."""
     calls = 0
 
     def killing(taking: Callable[..., object]) -> Callable[..., object]:
@@ -194,7 +204,7 @@ def test_a_purge_that_was_killed_while_it_deletes_elsewhere_goes_on(
             calls += 1
             if calls == of:
                 if taking is rmtree:
-                    next(args[0].glob("*.*")).unlink()  # half of it is gone
+                    next(path for path in args[0].rglob("*.*") if path.is_file()).unlink()  # half of it is gone
                 raise Killed
             return taking(*args, **kwargs)
 
@@ -213,13 +223,11 @@ def test_a_purge_that_was_killed_while_it_deletes_elsewhere_goes_on(
     assert not list(home.folder.rglob(".deleting-*"))
 
 
-@pytest.mark.parametrize("killed_in", [(KnowledgeBase, "forget"), (deletion, "_look_at_all")])
+@pytest.mark.parametrize("killed_in", [(KnowledgeBase, "forget"), (deletion, "look_at_all")])
 @pytest.mark.parametrize("another_writes", [False, True])
 def test_what_was_read_between_is_forgotten_when_a_killed_purge_is_finished(
     home: Home, monkeypatch: pytest.MonkeyPatch, another_writes: bool, killed_in: tuple[object, str]
 ) -> None:
-    digests = home.digests()
-
     def killed(*_: object) -> None:
         raise Killed
 
@@ -227,15 +235,28 @@ def test_what_was_read_between_is_forgotten_when_a_killed_purge_is_finished(
         patched.setattr(*killed_in, killed)
         home.killed_purge()
     assert purge_is_unfinished(home.base)
-    home.keep_a_state(digests=digests)  # of a request that found the passages before the documents left the versions
+    home.keep_a_state()  # of a request that found the passages before the documents left the versions
     if another_writes:
         tag(home.base, "x")  # finishes the purge in the knowledge base, and nothing else
     assert home.state_is_kept()
-    assert finish_purge_everywhere(home.base, home.targets)
+    assert finish_purge_everywhere(home.base, home.settings)
     assert not purge_is_unfinished(home.base)
-    assert not finish_purge_everywhere(home.base, home.targets)
+    assert not finish_purge_everywhere(home.base, home.settings)
     assert home.is_clean()
     assert not home.state_is_kept()
+
+
+def test_the_folders_of_an_older_layout_go_too(home: Home) -> None:
+    (home.folder / "cache").mkdir()
+    (home.folder / "derived" / "docs").rename(home.folder / "cache" / "docs")
+    (home.folder / "derived" / "states").rename(home.folder / "states")
+    (home.folder / "states" / "writing").touch()
+    (home.base.indexes.folder / "index").rename(home.base.folder / "index")
+    deleted = home.purge().deleted
+    assert (deleted.caches, deleted.states) == (1, 1)
+    assert home.is_clean()
+    left = [home.folder / "cache" / "docs", home.folder / "states", home.base.folder / "index"]
+    assert not any(path.exists() for path in left)
 
 
 # --- every file is deleted, scanned, or listed ------------------------------------------------------------------------
@@ -257,7 +278,7 @@ def test_every_file_is_counted(home: Home) -> None:
     there = [path for path in home.folder.rglob("*") if path.is_file()]
     assert done.files >= len(there) - 3  # SQLite's files beside its own come and go
     assert counts["home"] == counts["models"] == 1
-    assert counts["states"] == 2  # the list of what was purged, and a lock
+    assert counts["derived"] == 2  # a lock and the mark
 
 
 @pytest.mark.parametrize(
@@ -266,7 +287,11 @@ def test_every_file_is_counted(home: Home) -> None:
         ("config.toml", f'model = "{SECRET}"'.encode()),
         ("notes.txt", SECRET.encode("utf-16")),
         ("notes.json", json.dumps({"a": f"\u201c{SECRET}"}).encode()),
+        ("models/notes.txt", SECRET.encode()),
+        ("derived/notes.txt", SECRET.encode()),
+        ("derived/mine/notes.txt", SECRET.encode()),
         ("states/notes.txt", SECRET.encode()),
+        ("cache/notes.txt", SECRET.encode()),
         ("uploads/notes.txt", b"x" * 9000 + SECRET.encode()[:60]),
         ("somewhere/deep/.hidden", SECRET.encode()),
         ("log/receipts.jsonl", SECRET.encode()),
@@ -339,34 +364,6 @@ def test_a_proof_names_only_models_that_are_known_to_have_learned_it(
 # --- writers that live ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(os.name != "posix", reason="Windows has no lock that is shared")
-def test_a_purge_waits_for_whoever_writes_a_state_and_is_refused(home: Home) -> None:
-    with shared_lock(home.folder / "states" / "writing") as held:
-        assert held
-        with pytest.raises(StorageError, match=r"has been writing to .*states for 0.2 s"):
-            home.purge()
-        assert home.base.text(home.secret) == SECRET
-        assert home.state_is_kept()
-    assert home.purge().proved
-
-
-@pytest.mark.skipif(os.name != "posix", reason="Windows has no lock that is shared")
-def test_a_state_is_not_kept_while_a_purge_deletes_states(home: Home) -> None:
-    states = KVCache(home.folder / "states", memory_bytes=0)
-    with exclusive_lock(home.folder / "states" / "writing", 0.0):
-        states.put(b"m" * 32, b"numbers", ["a"], states.purge_mark())
-    assert states.get(b"m" * 32) is None
-    assert not states.problem
-
-
-def test_a_name_that_a_killed_purge_cut_off_spoils_no_other(home: Home) -> None:
-    home.keep_a_state(b"m", ["a" * 64])
-    with (home.folder / "states" / "purged").open("a") as stream:
-        stream.write("b" * 10)
-    home.states.forget(["a" * 64])
-    assert not home.state_is_kept(b"m")
-
-
 @pytest.mark.parametrize("place", ["runs/one/.lock", "diagnoses/another/.observations-a.jsonl.lock"])
 def test_a_purge_is_refused_while_a_run_or_diagnosis_is_under_way(home: Home, place: str) -> None:
     lock = filelock.FileLock(home.folder / place)
@@ -379,13 +376,43 @@ def test_a_purge_is_refused_while_a_run_or_diagnosis_is_under_way(home: Home, pl
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows has no lock that is shared")
 def test_a_purge_is_refused_while_documents_are_read_for_docs(home: Home) -> None:
-    folder = home.folder / "cache" / "docs" / "new"
-    folder.mkdir()
-    with shared_lock(folder / ".building"), pytest.raises(KnowledgeBaseBusy, match="for --docs"):
+    before = home.contents()
+    with DerivedFolder(home.settings.derived_dir).writing(), pytest.raises(KnowledgeBaseBusy, match="with --docs"):
         home.purge()
+    assert home.contents() == before
     assert home.state_is_kept()
     assert home.purge().proved
-    assert not folder.exists()
+
+
+def test_documents_are_not_read_for_docs_while_a_purge_is_under_way(home: Home) -> None:
+    options = RunOptions(lock_timeout_s=0.1)
+    with DerivedFolder(home.settings.derived_dir).purging(1.0), pytest.raises(KnowledgeBaseBusy, match="A purge is"):
+        for_documents([Path(home.secret)], home.settings.derived_dir, home.embedder, options)
+
+
+def test_what_a_server_computes_of_a_document_while_it_is_purged_is_kept_nowhere(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, looked = home.states, absence.look_at_all
+    mark = server.purge_mark()  # of a request that found the passages before
+
+    def put(key: bytes) -> None:
+        server.put(key * 32, b"what was read of zeppelin", mark)
+
+    def look_at_all(*given: Any) -> Any:
+        put(b"a")
+        assert home.states.purge_mark() != mark  # before the knowledge base forgets that there was something to delete
+        return looked(*given)
+
+    put(b"b")
+    monkeypatch.setattr(deletion, "look_at_all", look_at_all)
+    assert home.purge().proved
+    put(b"c")
+    server.purge_mark()  # the next request
+    assert [server.get(key * 32) for key in (b"a", b"b", b"c")] == [None] * 3
+    assert home.is_clean()
+    server.put(b"d" * 32, b"state", server.purge_mark())
+    assert home.states.get(b"d" * 32) == b"state"
 
 
 def test_what_a_living_process_writes_is_listed_and_nothing_is_proved(home: Home) -> None:
@@ -401,19 +428,3 @@ def test_what_a_living_process_writes_is_listed_and_nothing_is_proved(home: Home
     assert {each.path.parent for each in done.out_of_reach} == {report.parent, upload.parent}
     assert report.read_bytes() == b"not yet whole"
     assert (upload / "mine.txt").exists()
-
-
-# --- states -----------------------------------------------------------------------------------------------------------
-
-
-def test_the_states_of_versions_that_were_pruned_go_too(home: Home) -> None:
-    old = home.digests()
-    Path(home.secret).write_text("By now the safe of the harbour office is open to all who ask for it, day and night.")
-    add(home.base, [Path(home.secret)], home.embedder)
-    prune(home.base, 1)
-    home.keep_a_state(b"m", old)
-    home.keep_a_state(b"n", home.digests("bridge"))
-    shutil.rmtree(home.folder / "cache")
-    assert home.purge().proved
-    assert not home.state_is_kept(b"m")
-    assert home.state_is_kept(b"n")

@@ -190,7 +190,7 @@ _MAX_MOVES = 10
 def _print_diagnosis(
     summaries: Sequence[ModelSummary], comparisons: Sequence[Comparison], folder: Path, probed: Mapping[str, ProbeRun]
 ) -> None:
-    from openbook.diagnoses import NUMBERS, REPORT
+    from openbook.diagnosis.report import NUMBERS, REPORT
 
     for summary in summaries:
         _print_model(summary)

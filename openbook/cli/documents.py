@@ -242,20 +242,19 @@ def purge(
     DOCUMENTS are paths, or folders for all below. They go from all versions, indexes and caches, and a scan proves it.
     Exits with 4 when the documents are purged but a file in the home folder may still hold traces. It names each such file.
     """
-    from openbook.deletion import PurgeTargets, clear_remnants, finish_purge_everywhere, proof_of, purge_everywhere
+    from openbook.deletion import clear_remnants, finish_purge_everywhere, proof_of, purge_everywhere
     from openbook.knowledge.erasure import resolve_in_all_versions
 
     settings = context.read_settings(kb=kb)
     base = context.open_base(settings)
     if proof is not None:
         context.check_signing(proof, settings)
-    targets = PurgeTargets.of(settings)
-    finished = finish_purge_everywhere(base, targets)
+    finished = finish_purge_everywhere(base, settings)
     try:
         paths = resolve_in_all_versions(base, documents)
     except KnowledgeError as error:
         if not finished:
-            cleared = clear_remnants(base, targets)
+            cleared = clear_remnants(base, settings)
             if found := ", ".join(display.count(number, what) for what, number in cleared.items() if number):
                 raise KnowledgeError(f"Deleted what interrupted runs had left: {found}. {error}") from error
             raise
@@ -266,7 +265,7 @@ def purge(
         return
     many = f"{display.count(len(paths), 'document')} ({display.short_paths(paths)})"
     display.confirm(f"Delete {many} from all versions? This cannot be undone.", yes=yes)
-    done = purge_everywhere(base, documents, targets, copies=copies)
+    done = purge_everywhere(base, documents, settings, copies=copies)
     if proof is not None:
         context.write_signed(proof, settings, proof_of(done, base))
     kinds = ("caches", "states", "diagnoses", "runs", "unfinished")

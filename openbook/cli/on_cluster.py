@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 from openbook.cli import context
 from openbook.config import Settings, available_cores, load_settings
+from openbook.derived import DerivedFolder
 from openbook.errors import ConfigError, ModelNotVerified, UnknownModel
 from openbook.files import storage_errors
 
@@ -121,9 +122,8 @@ def open_on_node(name: str, digest: Digest, flags: dict[str, int]) -> FrozenMode
     return context.open_stored(own, replace(reference, name=name), context.kv_cache(own))
 
 
-def follow_on_node(purge_list: bytes) -> bool:
-    """Delete what models computed on this machine of the passages on this list; whether it is this machine's own. Raises StorageError."""
-    cache = context.kv_cache(load_settings())
-    with storage_errors(f"delete what models computed of purged documents in {cache.root}"):
-        cache.follow(purge_list)
-        return cache.shares(purge_list)
+def follow_on_node(purge_mark: str) -> None:
+    """Delete what was computed on this machine before a purge at the server. Raises KnowledgeBaseBusy, StorageError."""
+    derived = load_settings().derived_dir
+    with storage_errors(f"delete what models computed of purged documents in {derived}"):
+        DerivedFolder(derived).follow(purge_mark)

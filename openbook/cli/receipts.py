@@ -15,6 +15,7 @@ import click
 from openbook.cli import context, display
 from openbook.cli.options import JSON, KB, PATH, PLACE
 from openbook.config import Place
+from openbook.derived import DOCS
 from openbook.errors import (
     ConfigError,
     KnowledgeBaseDamaged,
@@ -125,7 +126,7 @@ def candidates(settings: Settings, receipt: Receipt, kb: Place | None) -> list[K
         return []
     if kb is not None:
         return [KnowledgeBase.open(kb)]
-    of_docs = settings.cache_dir / "docs" / name if name.isalnum() else None
+    of_docs = settings.derived_dir / DOCS / name if name.isalnum() else None
     found = []
     for place in (settings.kb_place, of_docs, context.remembered_place(settings, name)):
         with suppress(KnowledgeBaseMissing):
@@ -303,14 +304,13 @@ def _proof_lines(proof: PurgeProof | AbsenceProof) -> list[str]:
 
 def _look_for(text_or_file: str, kb: Place | None, proof: Path | None, as_json: bool) -> None:
     from openbook.absence import check_absent, look_for
-    from openbook.deletion import PurgeTargets
     from openbook.knowledge import KnowledgeBase
 
     settings = context.read_settings(kb=kb)
     if proof is not None:
         context.check_signing(proof, settings)
     text = _text_of(text_or_file, settings)
-    places, not_clean, content = look_for(KnowledgeBase.open(settings.kb_place), text, PurgeTargets.of(settings))
+    places, not_clean, content = look_for(KnowledgeBase.open(settings.kb_place), text, settings)
     if proof is not None and not places:
         context.write_signed(proof, settings, content)
     lines = [f"Found: {display.short_path(place)}" for place in places] or _proof_lines(content)

@@ -77,7 +77,7 @@ class PostgresStore:
             ) from None
         of = (given.get("host") or "local", given.get("port") or "5432", given.get("dbname") or given.get("user") or "")
         self._key = re.sub(r"[^\w.-]+", "_", "-".join(map(str, of)))
-        self.folder = home_dir(os.environ) / "cache" / "postgresql" / self._key
+        self.folder = home_dir(os.environ) / "postgresql" / self._key
 
     def __str__(self) -> str:
         return str(self.place)

@@ -57,11 +57,8 @@ _PREFIX = "openbook-"
 _NOBODY = "No replica is running. Check on the cluster with: serve status"
 
 OpenModel: TypeAlias = Callable[[], FrozenModel]
-Follow: TypeAlias = Callable[[bytes], bool]
-"""Takes what was purged at the server (`KVCache.purge_list`), and deletes on its own machine what was computed of it.
-
-Returns whether the list is that machine's own: then the server shares its folder of states.
-"""
+Follow: TypeAlias = Callable[[str], object]
+"""Takes the purge mark of the server's home, and deletes on its own machine what was computed before it (`DerivedFolder.follow`)."""
 Method: TypeAlias = Literal["generate", "generate_each", "read_ahead"]  # of an engine
 
 
@@ -133,23 +130,19 @@ class EngineReplica:
     """One open model. `key`: that by which the request came here."""
 
     def __init__(self, open_model: OpenModel, follow: Follow) -> None:
-        self._model, self._follow, self._followed = open_model(), follow, b""
-        self._announced_length = math.inf  # of the longest list that any replica may have begun to follow
-        self._shares_list = True  # as `Follow` says; until then it may
+        self._model, self._follow = open_model(), follow
+        self._followed: str | None = None  # the purge mark that it was told last
         self._threads = ThreadPoolExecutor(RUNNING, "openbook-engine")
 
     async def about(self, key: str) -> About:
         model, engine = self._model, self._model.engine
         return About(model.identity, model.reader, engine.numeric_class, model.context_tokens, socket.gethostname())
 
-    async def has_followed(self, purge_list_digest: bytes, length: int) -> bool:
-        """Every replica is asked this before the first one follows the list of that length."""
-        self._announced_length = length
-        return self._followed == purge_list_digest
-
-    async def follow(self, purge_list: bytes) -> None:
-        self._shares_list = await asyncio.get_running_loop().run_in_executor(None, self._follow, purge_list)
-        self._followed = sha256(purge_list).digest()
+    async def follow(self, purge_mark: str) -> None:
+        """Before this, a machine with a home of its own keeps nothing of requests with that mark."""
+        if purge_mark != self._followed:
+            await asyncio.get_running_loop().run_in_executor(None, self._follow, purge_mark)
+            self._followed = purge_mark
 
     async def compute(self, key: str, method: Method, arguments: tuple[Any, ...]) -> AsyncGenerator[Any, None]:
         """The numeric class, at once; then the pieces that the method gives as they come; last what it returned or raised.
@@ -190,18 +183,10 @@ class EngineReplica:
             running.cancel()  # if it has not begun
 
     def _marked(self, prompt: Prompt) -> Prompt:
-        """The prompt with a `purge_mark` for the purge list of this machine. The server's mark is a position in its own list.
-
-        If a longer list was announced since, what was purged meanwhile may be in the list here already. Then the mark is 0: nothing is
-        kept of any passage that was ever purged. The same holds before the first announcement.
-        """
+        """The prompt with the purge mark of this machine, if that follows the server's, which the prompt brings."""
         engine, mark = self._model.engine, prompt.purge_mark
-        if mark is None or not isinstance(engine, CachingEngine):
-            return prompt
-        if mark < self._announced_length:
-            return replace(prompt, purge_mark=0)
-        end = engine.purge_mark()
-        return replace(prompt, purge_mark=min(mark, end) if self._shares_list else end)
+        own = engine.purge_mark() if isinstance(engine, CachingEngine) else ""
+        return prompt if mark is None or not own.startswith(f"{mark} ") else replace(prompt, purge_mark=own)
 
 
 # --- in the process that asks ------------------------------------------------------------------------------------------
@@ -229,7 +214,7 @@ class ReplicatedEngine:
         self.context_tokens: Final = about.context_tokens
         self._is_open = True
 
-    def purge_mark(self) -> int:
+    def purge_mark(self) -> str:
         return self._states.purge_mark()
 
     def count_prompt_tokens(self, prompt: Prompt) -> int:
@@ -394,7 +379,7 @@ class Replicas:
     ) -> FrozenModel:
         """The model of that digest, which each replica opens by `open_model`. `count`: the tokens of a prompt.
 
-        Each replica gets the purge list of `states` for `follow`: within seconds of its start, and of each later purge.
+        Each replica gets the purge mark of `states` for `follow`: within seconds of its start, and of each later purge.
         Closing the model ends the replicas. Raises ClusterError when they cannot start.
         """
         scaling: dict[str, Any] = {"num_replicas": self.least}
@@ -422,13 +407,14 @@ class Replicas:
             _end(name)
             raise ClusterError(f"The replicas cannot start: {reason}") from error
         is_closed = threading.Event()
+        _tell(handle, states.purge_mark)
 
         def end() -> None:
             is_closed.set()
             _end(name)
 
         threading.Thread(
-            target=_keep_purged, args=(handle, states.purge_list, is_closed), name="openbook-purge", daemon=True
+            target=_keep_purged, args=(handle, states.purge_mark, is_closed), name="openbook-purge", daemon=True
         ).start()
         return FrozenModel(ReplicatedEngine(handle, about, count, states, end), about.reader)
 
@@ -461,17 +447,17 @@ def _start_serve() -> None:
             serve.delete(name)
 
 
-def _keep_purged(handle: Any, purge_list: Callable[[], bytes], is_closed: threading.Event) -> None:
-    """Until it is closed, see to it that every replica has followed the list, also one that starts later."""
-    while not is_closed.is_set():
-        try:
-            content = purge_list()
-            digest = sha256(content).digest()
-            if content and not all(handle.broadcast("has_followed", digest, len(content)).results(timeout_s=_FOLLOW_S)):
-                handle.broadcast("follow", content).results(timeout_s=_FOLLOW_S)
-        except (OSError, TimeoutError, OpenBookError, RayError, RayServeException) as error:
-            LOG.warning("what was purged may still be at a replica, which is told again: %s", type(error).__name__)
-        is_closed.wait(_PURGE_S)
+def _keep_purged(handle: Any, purge_mark: Callable[[], str], is_closed: threading.Event) -> None:
+    """Until it is closed, see to it that every replica has followed each purge, also one that starts later."""
+    while not is_closed.wait(_PURGE_S):
+        _tell(handle, purge_mark)
+
+
+def _tell(handle: Any, purge_mark: Callable[[], str]) -> None:
+    try:
+        handle.broadcast("follow", purge_mark()).results(timeout_s=_FOLLOW_S)
+    except (OSError, TimeoutError, OpenBookError, RayError, RayServeException) as error:
+        LOG.warning("what was purged may still be at a replica, which is told again: %s", type(error).__name__)
 
 
 def _end(name: str) -> None:

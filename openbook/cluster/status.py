@@ -76,7 +76,7 @@ def status_of_base(base: KnowledgeBase) -> BaseStatus:
     with base.snapshot() as connection:
         kept = kept_contents(connection)
         saved = Indexes.open(
-            base.folder, base.indexes.source(connection), np.empty(0, np.int64), blobs=base.indexes.blobs
+            base.indexes.folder, base.indexes.source(connection), np.empty(0, np.int64), blobs=base.indexes.blobs
         )
         (without_vectors,) = connection.execute(_WITHOUT_VECTOR).fetchone()
         interrupted = unfinished(schema.meta(connection))

@@ -90,7 +90,7 @@ def draft(
         key = sha256_hex(canonical_json(asked))
         if key in kept:
             return key, kept[key]
-        prompt = Prompt(ROLE, (block,), REQUEST, (passage.origins,), passage.labels)
+        prompt = Prompt(ROLE, (block,), REQUEST, passage.labels)
         try:
             completion = model.complete(prompt, DECODING, gives_up)
         except ContextOverflow:

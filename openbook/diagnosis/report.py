@@ -2,7 +2,14 @@
 
 The page (`templates/`) needs nothing else: no network and no other file; it can be read with scripts turned off. Questions,
 answers and documents are other people's words: every text is escaped, control characters become spaces, and the page's own
-policy lets a browser run no script but the one that is part of it. The files are listed in `openbook.diagnoses`.
+policy lets a browser run no script but the one that is part of it.
+
+The folder of a diagnosis, as files (docs/formats/diagnosis.md):
+
+<folder>/observations-<model>.jsonl   what each model answered (see `run_log`)
+         diagnosis.json               the numbers, and the verdict of each question
+         report.html                  the same to look at
+         probes-<model>.jsonl         what its probes saw, if they were asked for (see `probes`)
 """
 
 from __future__ import annotations
@@ -21,7 +28,6 @@ from typing import TYPE_CHECKING, Any
 
 from openbook import __version__
 from openbook.codec import convert, parse_json
-from openbook.diagnoses import NUMBERS, OBSERVATIONS, PROBES, REPORT
 from openbook.diagnosis import probes
 from openbook.diagnosis.advice import advice
 from openbook.diagnosis.questions import Question
@@ -45,6 +51,8 @@ from openbook.records import ModelIdentity, sha256_hex
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+NUMBERS, REPORT = "diagnosis.json", "report.html"
+OBSERVATIONS, PROBES = "observations-", "probes-"  # how the names begin of files that grow by lines
 MAX_QUESTIONS = 250  # of one verdict and model
 MAX_TRIALS = 100  # of one probe
 PATH_PARTS = 3  # of a document's path are shown

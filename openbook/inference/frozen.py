@@ -88,10 +88,10 @@ class ReadingEngine(Protocol):
 class CachingEngine(Protocol):
     """An engine that keeps what it computed of passages where a purge finds it."""
 
-    def purge_mark(self) -> int:
-        """Where the list of purged passages ends now.
+    def purge_mark(self) -> str:
+        """Another text after each purge.
 
-        A prompt that carries this mark (`Prompt.purge_mark`) leaves nothing behind of a passage that is purged later.
+        A prompt that carries this mark (`Prompt.purge_mark`) leaves nothing behind when there is a purge meanwhile.
         """
         ...
 
@@ -107,7 +107,7 @@ class FrozenModel:
 
     engine: Engine
     reader: ReaderFormat | None = None  # how it was trained to be asked about passages, if it was
-    purge_mark: int | None = None  # see `for_request`
+    purge_mark: str | None = None  # see `for_request`
 
     @property
     def identity(self) -> ModelIdentity:
@@ -118,7 +118,7 @@ class FrozenModel:
         return self.engine.context_tokens
 
     def for_request(self) -> FrozenModel:
-        """This model for a request that has yet to look up its passages: what is purged from here on is not kept of it."""
+        """This model for a request that has yet to look up its passages: after a purge from here on, nothing is kept of it."""
         return replace(self, purge_mark=self.engine.purge_mark()) if isinstance(self.engine, CachingEngine) else self
 
     def count_prompt_tokens(self, prompt: Prompt) -> int:

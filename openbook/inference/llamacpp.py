@@ -101,7 +101,7 @@ class LlamaCppEngine:
         abstention = self._model.tokenize(self.reader_format.abstention, control=False) if self.reader_format else []
         self._abstention_token = abstention[0] if abstention else None
 
-    def purge_mark(self) -> int:
+    def purge_mark(self) -> str:
         return self._states.purge_mark()
 
     def count_prompt_tokens(self, prompt: Prompt) -> int:
@@ -200,7 +200,7 @@ class LlamaCppEngine:
 
         Returns how many tokens that is; 0 where keeping them on disk would cost what was kept before.
         """
-        if self._states.root is not None and self._states.full:
+        if self._states.derived is not None and self._states.full:
             return 0
         if (base := self._base_for(prompt)) is not None:
             return base.read_ahead(prompt)
@@ -241,8 +241,7 @@ class LlamaCppEngine:
             context.read(prefix.blocks[number])
             if tokens := prefix.tokens(number + 1):
                 state = context.state()
-                read = [digest for each in prefix.origins[:number] for digest in each]
-                self._states.put(prefix.keys[number], state, read, prefix.purge_mark, tokens)
+                self._states.put(prefix.keys[number], state, prefix.purge_mark, tokens)
         return state
 
     def _restore(self, context: Context, prefix: _Prefix, blocks: int, state: bytes, sequence: int) -> None:
@@ -275,27 +274,22 @@ class LlamaCppEngine:
         if not blocks[-1]:
             raise EngineError("The prompt has no tokens.")
         system, *passages = blocks[:-1]
-        origins = prompt.origins or [[sha256_hex(text.encode())] for text in prompt.passages]
-        if prompt.side_by_side and passages:
-            prefixes = [
-                self._prefix(prompt, [system, passage], [each]) for passage, each in zip(passages, origins, strict=True)
-            ]
-        else:
-            prefixes = [self._prefix(prompt, blocks[:-1], origins)]
+        alone = [[system, passage] for passage in passages] if prompt.side_by_side and passages else [blocks[:-1]]
+        prefixes = [self._prefix(prompt, each) for each in alone]
         prompt_digest = sha256_hex(canonical_json({"side by side": blocks} if prompt.side_by_side else blocks))
         digest = request_digest(self.identity.digest, prompt_digest, decoding)
         spans = Spans("\n".join(map(text_of_block, prompt.passages))) if decoding.quote else None
         decoder = AnswerDecoder(self._model, decoding, digest, spans)
         return _Request(prompt, blocks, prefixes, prompt_digest, decoder)
 
-    def _prefix(self, prompt: Prompt, blocks: Sequence[list[int]], origins: Sequence[Sequence[Digest]]) -> _Prefix:
+    def _prefix(self, prompt: Prompt, blocks: Sequence[list[int]]) -> _Prefix:
         weights = "adapter" if self._adapts(prompt) else "base"
         key = root_key(self.identity.digest, self._reading_class, weights, *prompt.labels)
         keys = []
         for block in blocks:
             keys.append(key := next_key(key, block))
         mark = self._states.purge_mark()
-        return _Prefix(blocks, keys, origins, mark if prompt.purge_mark is None else min(mark, prompt.purge_mark))
+        return _Prefix(blocks, keys, mark if prompt.purge_mark is None else prompt.purge_mark)
 
     def _completion(self, requests: Sequence[_Request], chosen: int, *, each: bool = False) -> Completion:
         """What was written in answer to the chosen prompt. Tokens and digest are those of all prompts that were read."""
@@ -365,13 +359,12 @@ class LlamaCppEngine:
 class _Prefix:
     """Blocks that are evaluated one after the other before a question: the system block and passages.
 
-    `keys`: of what is computed after each block. `origins`: what each passage came from. `purge_mark`: of `KVCache`.
+    `keys`: of what is computed after each block. `purge_mark`: of `KVCache`.
     """
 
     blocks: Sequence[list[int]]
     keys: Sequence[bytes]
-    origins: Sequence[Sequence[Digest]]
-    purge_mark: int
+    purge_mark: str
 
     def tokens(self, blocks: int) -> int:
         return sum(map(len, self.blocks[:blocks]))

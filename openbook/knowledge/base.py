@@ -403,20 +403,21 @@ class KnowledgeBase:
             schema.remember(connection, purging=None)
 
     def _clear(self, connection: Writer, timeout_s: float) -> None:
-        """Delete the texts that no version has, but those of runs that live. If that is interrupted, the next writer goes on."""
+        """Delete the texts that no version has, and so no index, but those of runs that live. The next writer finishes it."""
         unused = schema.unused_contents(connection, self.store.oldest_run(connection))
         if unused:
             with schema.transaction(connection):
                 schema.drop_contents(connection, unused)
                 schema.remember(connection, purging="")
-            self.begin_writing(connection, schema.meta(connection), timeout_s)
+            self.store.vacuum(connection, timeout_s)
+            schema.remember(connection, purging=None)
 
     def forget(self, connection: Writer, timeout_s: float = LOCK_TIMEOUT_S) -> Sequence[BeyondReach]:
-        """Leave no byte in indexes, free pages and logs of what no row refers to, and say what is known of where they may stay nevertheless.
+        """Rebuild the indexes, leave no byte of deleted rows in free pages and logs, and say what is known of where they may stay nevertheless.
 
         The caller holds the write lock. Raises KnowledgeBaseBusy when a reader holds on to older pages for longer than `timeout_s`.
         """
-        self.indexes.refresh(connection, forget=True)
+        self.indexes.refresh(connection, anew=True)
         return self.store.vacuum(connection, timeout_s)
 
     def shard(self, in_scope: NDArray[np.int64], number: int, shards: int) -> Shard:

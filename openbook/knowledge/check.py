@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -58,13 +57,12 @@ def check(base: KnowledgeBase) -> CheckResult:
         unreferenced = _first(integrity.content(connection, each).text[:_SHOWN_CHARS] for each in base.unreferenced())
         source, problems = base.indexes.source(connection), list[str]()
         if base.indexes.blobs is not None:
-            problems += _first(shared_segments.problems(base.indexes.blobs, base.folder, source))
-        problems += _first(index_problems(base.folder, source, contents))
+            problems += _first(shared_segments.problems(base.indexes.blobs, base.indexes.folder, source))
+        problems += _first(index_problems(base.indexes.folder, source, contents))
     repaired = False
     if problems:
         try:
             with base.writing() as connection:
-                shutil.rmtree(base.folder / "index", ignore_errors=True)
                 base.indexes.refresh(connection, anew=True)
             repaired = True
         except (KnowledgeBaseBusy, StorageError) as error:

@@ -5,49 +5,48 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
+from openbook.derived import DOCS, DerivedFolder
 from openbook.errors import KnowledgeBaseBusy, KnowledgeError, OpenBookError
-from openbook.files import delete_folder, delete_left_over, make_folder
 from openbook.knowledge import schema, updates
 from openbook.knowledge.base import KnowledgeBase
 from openbook.knowledge.discovery import FoundFile, discover
-from openbook.knowledge.erasure import contents_held_by, resolve_in_all_versions
 from openbook.knowledge.ingest import RunOptions, parsed_by
 from openbook.knowledge.splitter import Sizing
-from openbook.locks import is_held, shared_lock
 from openbook.parsers.ocr import languages_here
 from openbook.records import Embedder, EmbedderIdentity, canonical_json, sha256_hex
 
 MAX_TRIES = 3  # when files change while they are read
 UNFINISHED_S = 7 * 24 * 3600.0  # unfinished work this old is deleted
 KEPT = 16  # knowledge bases kept in the cache; the longest unused go first
-_BUILDING = ".building"
 # Written last, with what was read and how (see `_made_from`). A folder without it is unfinished work, which the next run goes on with.
 _MARK = ".complete"
 
 
 def for_documents(
     paths: Sequence[Path],
-    cache: Path,
+    derived: Path,
     embedder: Embedder,
     options: RunOptions = RunOptions(),
     sizing: Sizing = Sizing(),
 ) -> tuple[KnowledgeBase, updates.Report | None]:
     """A knowledge base of exactly the files in `paths` as they are now; the report is None when it was there already.
 
-    Raises KnowledgeError for a path that does not exist or files that never stop changing, StorageError.
+    It is kept in `<derived>/docs`. Raises KnowledgeError for a path that does not exist or files that never stop changing, StorageError,
+    KnowledgeBaseBusy while a purge is under way.
     """
     for _ in range(MAX_TRIES):
         key = _key(paths, embedder.identity, options, sizing)
-        folder = cache / "docs" / key
+        folder = derived / DOCS / key
         if (base := _open_whole(folder, embedder.identity)) is not None:
             return base, None
-        with _building(folder):
+        with schema.database_errors(derived), DerivedFolder(derived).writing(options.lock_timeout_s) as may_write:
+            if not may_write:
+                raise KnowledgeBaseBusy(f"A purge is under way in {derived}. Run this again when it is done.")
             base = KnowledgeBase.ensure(
                 folder, embedder.identity, base_id=key, sizing=sizing, lock_timeout_s=options.lock_timeout_s
             )
@@ -57,28 +56,12 @@ def for_documents(
             with base.writing(options.lock_timeout_s) as connection:  # vectors of what is not in these files
                 connection.execute(f"DELETE FROM embeddings WHERE embedding_key IN {schema.UNUSED_VECTORS}")
             if key == _key(paths, embedder.identity, options, sizing):
-                with schema.database_errors(folder):
-                    (folder / _MARK).write_text(made_from, encoding="utf-8", errors="surrogateescape")
-                _prune(cache / "docs", keep=folder)
+                (folder / _MARK).write_text(made_from, encoding="utf-8", errors="surrogateescape")
+                _prune(folder.parent, keep=folder)
                 return base, report
         base.close()  # a file changed while it was read, so what was built does not fit the key
         shutil.rmtree(folder, ignore_errors=True)
     raise KnowledgeError(f"The files keep changing while they are read: {', '.join(map(str, paths))}. Try again later.")
-
-
-@contextmanager
-def _building(folder: Path) -> Iterator[None]:
-    """Hold a lock that marks `folder` as under construction, so that a purge does not take it for what a killed process left.
-
-    Raises StorageError, KnowledgeBaseBusy while a purge looks at it.
-    """
-    with ExitStack() as lock:
-        with schema.database_errors(folder):
-            make_folder(folder)
-            held = lock.enter_context(shared_lock(folder / _BUILDING))
-        if not held:
-            raise KnowledgeBaseBusy(f"A purge is looking through {folder}. Run this again when it is done.")
-        yield
 
 
 def _open_whole(folder: Path, embedder: EmbedderIdentity) -> KnowledgeBase | None:
@@ -165,44 +148,3 @@ def _prune(cache: Path, keep: Path) -> None:
                 # The mark first, so that a half-deleted folder is never taken for a whole one.
                 (folder / _MARK).unlink(missing_ok=True)
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-def caches_holding(cache: Path, base: KnowledgeBase, documents: Sequence[str]) -> list[Path]:
-    """The cached knowledge bases (their folders) that hold a text or path of `documents` of `base`, or were never finished.
-
-    Raises KnowledgeError when one of them is in no version of `base`, KnowledgeBaseBusy while another process makes one.
-    """
-    paths = resolve_in_all_versions(base, documents)
-    checks: list[tuple[str, str | bytes]] = [("SELECT 1 FROM documents WHERE path = ?", path) for path in paths]
-    for content in contents_held_by(base.connection, paths):
-        keys = base.connection.execute("SELECT embedding_key FROM passages WHERE content_id = ?", (content,))
-        checks += [("SELECT 1 FROM embeddings WHERE embedding_key = ?", key) for (key,) in keys]
-        texts = base.connection.execute("SELECT text FROM contents WHERE id = ?", (content,))
-        checks += [("SELECT 1 FROM contents WHERE text = ?", text) for (text,) in texts]
-    found = []
-    for folder in sorted(cache.glob("docs/[!.]*")):
-        finished = (folder / _MARK).exists()  # unfinished work may have text on the disk that is in no row yet
-        if not finished and is_held(folder / _BUILDING):
-            raise KnowledgeBaseBusy(
-                f"Another process is reading documents for --docs into {folder}. Purge again when it is done."
-            )
-        if not finished or _holds(folder, checks):
-            found.append(folder)
-    return found
-
-
-def delete_caches(cache: Path, folders: Iterable[Path]) -> None:
-    """Delete cached knowledge bases, and what killed processes left of such. Raises OSError."""
-    for folder in folders:
-        with suppress(OSError):
-            (folder / _MARK).unlink()
-        delete_folder(folder)
-    delete_left_over(cache / "docs")
-
-
-def _holds(folder: Path, checks: Iterable[tuple[str, str | bytes]]) -> bool:
-    try:
-        with closing(schema.connect(folder, writable=False)) as connection:
-            return any(connection.execute(sql, (value,)).fetchone() for sql, value in checks)
-    except (sqlite3.Error, KnowledgeError):
-        return True  # it cannot be looked into, and it is only a cache

@@ -23,7 +23,7 @@ from openbook.knowledge.store import Connection, Reader, Rows, Store, Writer
 from openbook.knowledge.updates import resolve
 from openbook.knowledge.versions import add_version
 from openbook.knowledge.write_lock import LOCK_TIMEOUT_S
-from openbook.records import BeyondReach, Digest, sha256_hex
+from openbook.records import BeyondReach
 
 _BETWEEN = bytes(16)  # no window of text spans it
 _AT_ONCE = 1 << 19  # bytes of the database that are searched together
@@ -60,26 +60,26 @@ def purge(
     *,
     copies: bool = False,
     lock_timeout_s: float = LOCK_TIMEOUT_S,
-    elsewhere: Callable[[], None] = lambda: None,
+    elsewhere: Callable[[Needles, list[str]], None] = lambda needles, texts: None,
     afterwards: Callable[[Needles], None] = lambda needles: None,
 ) -> PurgeResult:
     """Delete documents (paths, or folders for all below) from all versions, then look at every byte that is left.
 
     With `copies`, the same text also goes where it is (or was) the text of other documents; what else they held stays.
-    `elsewhere` deletes what was derived from them: it is called once, when nothing here refuses any more and before anything is
-    deleted, and nobody else writes until it is done. `afterwards` looks for traces of them outside of the knowledge base,
-    when none is left in it. After an interruption, `finish_purge` does what was left to do.
+    `elsewhere` deletes what was derived from these texts, before the rows that tell what to look for are gone: when it raises, no row is
+    deleted. `afterwards` looks for traces outside of the knowledge base, when none is left in it. After an interruption, `finish_purge`
+    does what was left to do.
 
     Raises KnowledgeError when one of them is in no version, or when the scan finds something. Before anything is deleted:
     TextIsElsewhere when a copy would keep the text (without `copies`), KnowledgeBaseBusy while a reader holds on to old pages.
     """
     with base.writing(lock_timeout_s) as connection:
-        index_store.index_folder(base.folder)  # raises if it is a link, before anything is deleted
+        index_store.index_folder(base.indexes.folder)  # raises if it is a link, before anything is deleted
         if base.indexes.blobs is not None:
             shared_segments.check_reachable(base.indexes.blobs, base.id)
         base.store.wait_for_readers(connection, lock_timeout_s)
         paths = set(resolve_in_all_versions(base, documents))
-        contents = contents_held_by(connection, paths)
+        contents = _contents_held_by(connection, paths)
         sql = "SELECT path, removed_in IS NULL FROM documents WHERE content_id IN"
         holders = _for_ids(connection, sql, contents).fetchall()
         others = {path for path, _ in holders} - paths
@@ -90,12 +90,15 @@ def purge(
         traces = _traces(connection, paths | others, contents)
         (passages,) = _for_ids(connection, "SELECT count(*) FROM passages WHERE content_id IN", contents).fetchone()
         given = {each.path: each.given_labels for each in identities(connection)}
-        elsewhere()
+        texts = [text for (text,) in _for_ids(connection, "SELECT text FROM contents WHERE id IN", contents)]
         there = paths | {path for path, is_live in holders if is_live}
-        version = _delete(connection, paths, others, contents)
+        connection.durable(True)
+        with schema.transaction(connection):
+            version = _delete(connection, paths, others, contents)
+            _drop_what_stays(base.store, connection, traces)
+            elsewhere(traces, texts)
         in_part = others & {path for (path,) in connection.execute("SELECT DISTINCT path FROM documents")}
         known = base.forget(connection, lock_timeout_s)
-        _drop_what_stays(base.store, connection, traces)
         files, scanned = _scan(base.folder, traces)
         objects, object_bytes = _shared(base, connection)
         afterwards(traces)
@@ -126,29 +129,6 @@ def resolve_in_all_versions(base: KnowledgeBase, documents: Sequence[str]) -> li
     return sorted({path for each in documents for path in resolve(paths, each)})
 
 
-def texts_of(base: KnowledgeBase, documents: Sequence[str]) -> tuple[list[str], set[Digest]]:
-    """(all texts, the digests of all passages) that the documents have in any kept version. Raises as `resolve_in_all_versions` does."""
-    contents = contents_held_by(base.connection, resolve_in_all_versions(base, documents))
-    texts = [text for (text,) in _for_ids(base.connection, "SELECT text FROM contents WHERE id IN", contents)]
-    return texts, {digest for content in contents for digest in _digests_in(base.connection, content)}
-
-
-def in_no_version(base: KnowledgeBase, passages: Set[Digest]) -> set[Digest]:
-    """Those of `passages` (their digests) that no document of any kept version has."""
-    left = set(passages)
-    for (content,) in base.connection.execute("SELECT id FROM contents").fetchall():
-        if not left:
-            break
-        left -= _digests_in(base.connection, content)
-    return left
-
-
-def _digests_in(connection: Connection, content: int) -> set[Digest]:
-    (text,) = connection.execute("SELECT text FROM contents WHERE id = ?", (content,)).fetchone()
-    spans = connection.execute("SELECT start_char, end_char FROM passages WHERE content_id = ?", (content,))
-    return {sha256_hex(text[start:end].encode()) for start, end in spans}
-
-
 def purge_is_unfinished(base: KnowledgeBase) -> bool:
     """Whether a purge is under way, or was interrupted after the documents had left all versions."""
     return not {"purging", "purging_elsewhere"}.isdisjoint(schema.meta(base.connection))
@@ -168,7 +148,7 @@ def _for_ids(connection: Connection, sql: str, ids: Iterable[int]) -> Rows:
     return connection.execute(f"{sql} {schema.IDS}", {"ids": json.dumps(sorted(ids))})
 
 
-def contents_held_by(connection: Connection, paths: Iterable[str]) -> set[int]:
+def _contents_held_by(connection: Connection, paths: Iterable[str]) -> set[int]:
     """What documents of these paths ever held, and every other content with the same text."""
     held = (
         "SELECT c.text FROM contents c JOIN documents d ON d.content_id = c.id "
@@ -180,8 +160,7 @@ def contents_held_by(connection: Connection, paths: Iterable[str]) -> set[int]:
 
 def _delete(connection: Writer, paths: Set[str], others: Set[str], contents: Iterable[int]) -> int:
     """Of `paths` everything, of `others` what had one of `contents`."""
-    connection.durable(True)
-    with schema.transaction(connection), connection.changing(paths | others):
+    with connection.changing(paths | others):
         version = schema.newest_version(connection) + 1
         for path in sorted(paths):
             connection.execute("DELETE FROM documents WHERE path = ?", (path,))
@@ -299,8 +278,10 @@ def _shared(base: KnowledgeBase, connection: Connection) -> tuple[int, int]:
     if base.indexes.blobs is None:
         return 0, 0
     source = base.indexes.source(connection)
-    saved = index_store.read(base.folder, source, every_byte=True)[0]
-    objects, size, strangers = shared_segments.SharedSegments(base.indexes.blobs, base.folder, source).objects(saved)
+    saved = index_store.read(base.indexes.folder, source, every_byte=True)[0]
+    objects, size, strangers = shared_segments.SharedSegments(base.indexes.blobs, base.indexes.folder, source).objects(
+        saved
+    )
     if strangers:
         raise KnowledgeError(
             f"The documents are purged, but {base.indexes.blobs.url} has {len(strangers)} objects under this knowledge base's id that none "

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from openbook.errors import KnowledgeBaseBusy, StorageError
-from openbook.files import replace_file
+from openbook.files import delete, replace_file
 from openbook.knowledge import schema
 from openbook.knowledge.blobs import Blobs
 from openbook.knowledge.index_builder import IndexSource
@@ -52,18 +53,23 @@ class IndexCache:
         """What the indexes are made from."""
         return IndexSource(connection, self._base_id, self._embedder.digest, self._embedder.dimensions)
 
-    def refresh(self, connection: Connection, *, forget: bool = False, anew: bool = False) -> None:
-        """Save what any kept version holds. The caller holds the write lock. `forget` and `anew`: see `Indexes.refresh`.
+    @property
+    def folder(self) -> Path:
+        """What can be made again of the knowledge base, on this machine."""
+        return self._store.folder / "derived"
+
+    def refresh(self, connection: Connection, *, anew: bool = False) -> None:
+        """Save what any kept version holds. The caller holds the write lock. `anew`: delete all that is there first, here and in `blobs`.
 
         Raises StorageError when they cannot be written, as `Indexes.refresh` does otherwise.
         """
         try:
             with self._store.index_lock(INDEX_LOCK_S):
-                indexes = self._save(connection, forget=forget, anew=anew)
+                indexes = self._save(connection, anew=anew)
         except OSError as error:
             cannot = f"The indexes cannot be written to {error.filename or self._store}: {error.strerror or error}."
             so = "What was deleted may still be in them, so nothing is proved."
-            if not forget:
+            if not anew:
                 so = "The new version stands, and is searched without them."
             raise StorageError(f"{cannot} {so} Once they can be written, run openbook verify.") from error
         with self._lock:
@@ -130,15 +136,17 @@ class IndexCache:
                 if int(schema.meta(connection).get("purged_in", 0)) >= int(self._known_purge() or 0):
                     return self._save(connection)
         source, every_byte = self.source(connection), not self._trusts_times
-        return Indexes.open(self._store.folder, source, in_scope, every_byte=every_byte, blobs=self.blobs)
+        return Indexes.open(self.folder, source, in_scope, every_byte=every_byte, blobs=self.blobs)
 
-    def _save(self, connection: Connection, *, forget: bool = False, anew: bool = False) -> Indexes:
+    def _save(self, connection: Connection, *, anew: bool = False) -> Indexes:
         """Bring the saved indexes to all kept contents. What another machine purged is deleted here too."""
-        folder, missed_purge, contents = self._store.folder, self._missed_purge(connection), kept_contents(connection)
-        source, forget = self.source(connection), forget or missed_purge
-        indexes = Indexes.refresh(folder, source, contents, forget=forget, blobs=self.blobs, anew=anew)
+        missed_purge, contents = self._missed_purge(connection), kept_contents(connection)
+        source, forget = self.source(connection), anew or missed_purge
+        if not self._store.is_shared and (older := self._store.folder / "index").is_dir():  # of OpenBook 0.1.0
+            delete(older)
+        indexes = Indexes.refresh(self.folder, source, contents, forget=forget, blobs=self.blobs, anew=anew)
         if missed_purge:
-            replace_file(folder / PURGED_NAME, schema.meta(connection)["purged_in"].encode())
+            replace_file(self._store.folder / PURGED_NAME, schema.meta(connection)["purged_in"].encode())
         return indexes
 
     def _missed_purge(self, connection: Connection) -> bool:

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 
 from openbook.codec import convert, parse_json
-from openbook.errors import KnowledgeBaseInvalid, StorageError
-from openbook.files import replace_file, sync_folder
+from openbook.errors import KnowledgeBaseInvalid
+from openbook.files import delete, delete_left_over, replace_file, sync_folder
 from openbook.knowledge import index_builder, words
 from openbook.knowledge.index_builder import IndexSource
 from openbook.knowledge.segments import LAYOUT, Segment, Selection, contents_of, merge
@@ -78,13 +78,20 @@ class SavedSegment:
 
 
 def index_folder(folder: Path) -> Path:
-    """The folder to write to. Raises KnowledgeBaseInvalid when it is a link."""
+    """The folder to write to, below `folder`. Raises KnowledgeBaseInvalid when one of them is a link."""
     index = folder / "index"
-    if index.is_symlink():
-        raise KnowledgeBaseInvalid(
-            f"{index} is a link; OpenBook only writes inside the knowledge base. Delete the link."
-        )
+    for each in (folder, index):
+        if each.is_symlink():
+            raise KnowledgeBaseInvalid(
+                f"{each} is a link; OpenBook only writes inside the knowledge base. Delete the link."
+            )
     return index
+
+
+def delete_index(folder: Path) -> None:
+    """Raises OSError, KnowledgeBaseInvalid when it is a link."""
+    delete_left_over(folder)
+    delete(index_folder(folder))
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -254,16 +261,14 @@ class SegmentWriter:
         sync_folder(self._index)
         replace_file(self._index / "state.json", canonical_json(state | {"digest": sha256_hex(canonical_json(state))}))
 
-    def clean(self, keep: Sequence[SavedSegment], *, strict: bool) -> None:
-        """Delete what OpenBook wrote and `keep` does not name. Raises StorageError if `strict` and something cannot be deleted."""
+    def clean(self, keep: Sequence[SavedSegment]) -> None:
+        """Delete what OpenBook wrote and `keep` does not name."""
         names = {saved.entry.name for saved in keep}
         for path in [p for p in self._index.iterdir() if _OURS.fullmatch(p.name) and p.name not in names]:
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
-            if strict and path.exists():
-                raise StorageError(f"Cannot delete {path}. Close the programs that use it, then run this again.")
 
 
 class _ArrayFile:

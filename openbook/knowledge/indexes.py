@@ -78,15 +78,16 @@ class Indexes:
     ) -> Indexes:
         """Save the contents of `keep` that are missing, in one step; drop others where they are much of a segment.
 
-        `forget`: no byte of a content outside `keep` is left in any of our files. With `blobs`, the same happens there; `anew`
-        uses nothing of what is there. Needs the write lock. Raises OSError, StorageError, KnowledgeBaseInvalid, KnowledgeBaseBusy, Damage.
+        `forget`: delete what is here first. With `blobs`, it is the same there; `anew` uses nothing of what is there, and leaves nothing of it.
+        Needs the write lock. Raises OSError, StorageError, KnowledgeBaseInvalid, KnowledgeBaseBusy, Damage.
         """
-        renew = partial(_renewed, folder, source, keep, forget=forget)
-        saved = (
-            renew()
-            if blobs is None
-            else shared_segments.refresh(blobs, folder, source, renew, forget=forget, anew=anew)
-        )
+        renew = partial(_renewed, folder, source, keep)
+        if blobs is not None:
+            saved = shared_segments.refresh(blobs, folder, source, renew, forget=forget, anew=anew)
+        else:
+            if forget:
+                index_store.delete_index(folder)
+            saved = renew()
         return cls([each.segment for each in saved], source.dimensions)
 
     def contents(self) -> NDArray[np.int64]:
@@ -244,19 +245,19 @@ class ShardRounds:
 # --- what to keep and what to join ------------------------------------------------------------------------------------
 
 
-def _renewed(folder: Path, source: IndexSource, keep: NDArray[np.int64], *, forget: bool) -> list[SavedSegment]:
+def _renewed(folder: Path, source: IndexSource, keep: NDArray[np.int64]) -> list[SavedSegment]:
     """The segments of `keep` in the folder, after those that are missing were written. As `Indexes.refresh`."""
     saved, problems = index_store.read(folder, source)
     missing = np.setdiff1d(keep, contents_of(each.segment for each in saved))
     kept = [Selection(each.segment, np.isin(each.segment.contents, keep)) for each in saved]
-    stale = [not each.contents.all() and (forget or _dropped(each) >= MAX_DROPPED) for each in kept]
+    stale = [not each.contents.all() and _dropped(each) >= MAX_DROPPED for each in kept]
     changed = len(missing) or any(stale) or problems or len(kept) > MAX_SEGMENTS
     writer = SegmentWriter(folder, source)
-    writer.clean(saved, strict=forget)  # first, for the room that a killed run's leftovers take
+    writer.clean(saved)  # first, for the room that a killed run's leftovers take
     if changed:
         saved = _merged(writer, list(zip(saved, kept, stale, strict=True)), _fresh(writer, source, missing))
         writer.switch(saved)
-        writer.clean(saved, strict=forget)
+        writer.clean(saved)
     return saved
 
 

@@ -42,7 +42,7 @@ _WAIT_S = 600.0  # for another process of this machine that fetches or writes
 _MAX_MANIFEST_BYTES = 16 << 20
 _NAME = re.compile(r"(\d{10})\.json")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_LOCK, _RECORD = ".sharing", ".shared.json"  # in the index folder
+_LOCK, _RECORD = ".sharing", ".shared.json"  # above the index folder, and in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +114,12 @@ def refresh(
     """Fetch what the store has, make the index folder new with `renew`, and put the result into the store.
 
     A store that cannot be reached goes to the log, and the next refresh goes on; but with `forget` something in it is to be deleted,
-    so StorageError is raised. `anew`: nothing of the store is used, and all in it is replaced. The caller holds the write lock.
-    Raises as `renew` does, and KnowledgeBaseBusy, OSError.
+    so StorageError is raised. `forget`: delete what is here first. `anew`: nothing of the store is used, and all in it is replaced.
+    The caller holds the write lock. Raises as `renew` does, and KnowledgeBaseBusy, OSError.
     """
     with _shared(blobs, folder, source) as shared:
+        if forget:
+            index_store.delete_index(folder)
         failure = f"Cannot use {blobs.url}: other writers change it all the time."
         for _ in range(TRIES):
             saved = None
@@ -142,11 +144,12 @@ def refresh(
 @contextmanager
 def _shared(blobs: Blobs, folder: Path, source: IndexSource) -> Iterator[SharedSegments]:
     """The shared index, while this process alone changes the folder. Raises KnowledgeBaseBusy."""
-    index = index_store.index_folder(folder)
-    make_folder(index)
-    with exclusive_lock(index / _LOCK, _WAIT_S) as held:
+    make_folder(index_store.index_folder(folder))
+    with exclusive_lock(folder / _LOCK, _WAIT_S) as held:
         if not held:
-            raise KnowledgeBaseBusy(f"Another process fetches segments into {index}. Wait for it, then run this again.")
+            raise KnowledgeBaseBusy(
+                f"Another process fetches segments into {folder}. Wait for it, then run this again."
+            )
         yield SharedSegments(blobs, folder, source)
 
 
@@ -197,7 +200,7 @@ class SharedSegments:
             found += [each for each in left.values() if not np.isin(each.segment.contents, held).any()]
         if problems or [each.entry.name for each in found] != [each.entry.name for each in local]:
             writer.switch(found)
-        writer.clean(found, strict=False)
+        writer.clean(found)
         if failure:
             raise failure
         self._record()

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
-from openbook.deletion import PurgeTargets, clear_remnants, finish_purge_everywhere, purge_everywhere
+from openbook.deletion import clear_remnants, finish_purge_everywhere, purge_everywhere
 from openbook.errors import NoPicture, TextIsElsewhere
 from openbook.knowledge import KnowledgeBase, pictures, remove
 from openbook.knowledge.discovery import display_path
@@ -327,17 +327,16 @@ async def purge_documents(call: CurrentCall, body: PurgeBody) -> PurgeReply:
     base, settings = call.service.base(body.knowledge_base), call.service.configuration.settings
 
     def work(stop: Stop) -> PurgeReply:
-        targets = PurgeTargets.of(settings)
-        finish_purge_everywhere(base, targets)
+        finish_purge_everywhere(base, settings)
         scopes = [call.caller.scope(each.version) for each in history(base)]
         seen = {path for scope in scopes for path in base.documents(scope)}
         try:
             body.check_visible(seen)
         except ApiError:
-            clear_remnants(base, targets)
+            clear_remnants(base, settings)
             raise
         try:
-            done = purge_everywhere(base, body.documents, targets, copies=body.copies)
+            done = purge_everywhere(base, body.documents, settings, copies=body.copies)
         except TextIsElsewhere as error:
             # Without its message, which names the other documents with the text: the caller may not see them.
             message = "Another document holds the same text. To purge every copy, send copies: true."

@@ -228,7 +228,7 @@ class StoreSuite:
             assert other.search("canary", here.embedder, scope=Scope(1))[1]
             raises(TextIsElsewhere, purge, base, ["a.txt"])
 
-            def killed() -> None:
+            def killed(*_: object) -> None:
                 raise ValueError
 
             raises(ValueError, purge, base, ["a.txt"], copies=True, elsewhere=killed)
@@ -268,7 +268,7 @@ class StoreSuite:
                 here.sync(a="The ferry.")
                 with closing(here.base.store.connect_to_write()) as connection:
                     connection.execute(sql, parameters)
-                shutil.rmtree(here.base.folder / "index")
+                shutil.rmtree(here.base.indexes.folder)
                 raises(KnowledgeBaseDamaged, lambda: here.reopened().search("ferry", here.embedder))
                 assert check(here.base).damaged
 

@@ -145,7 +145,7 @@ def test_an_index_that_rots_under_its_old_date_costs_no_answer(
         library.write(f"{i}.txt", f"Topic number {i * 17} is here.\n\nIt has a second paragraph, {i}.\n")
     library.sync()
     before = library.hits("topic number 170")
-    (path,) = (library.base.folder / "index").rglob(f"{array}.npy")
+    (path,) = (library.base.indexes.folder / "index").rglob(f"{array}.npy")
     status, data = path.stat(), path.read_bytes()
     path.write_bytes(data[:128] + b"\xff" * (len(data) - 128))
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))

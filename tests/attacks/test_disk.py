@@ -109,7 +109,7 @@ def test_indexes_that_cannot_be_written_are_made_in_memory(tmp_path: Path, docs:
     with closing(KnowledgeBase.ensure(tmp_path / "kb", embedder.identity)) as base:
         add(base, [docs], embedder)
         version, hits = base.search("number 7", embedder)
-    shutil.rmtree(tmp_path / "kb" / "index")
+    shutil.rmtree(tmp_path / "kb" / "derived" / "index")
     for limit_bytes in (40_000, 100_000):
         done = with_small_files(tmp_path / "kb", limit_bytes)
         assert done.returncode == 0, done.stderr
@@ -126,7 +126,7 @@ def test_a_read_only_disk_still_answers_and_says_why_it_does_not_add(
     for indexed in (True, False):
         if not indexed:  # then it is searched in memory
             mount("rw")
-            (disk / "kb" / "index" / "state.json").unlink()
+            (disk / "kb" / "derived" / "index" / "state.json").unlink()
         mount("ro")
         with closing(KnowledgeBase.open(disk / "kb", embedder.identity)) as base:
             assert base.search("number 7", embedder) == expected
@@ -134,7 +134,7 @@ def test_a_read_only_disk_still_answers_and_says_why_it_does_not_add(
                 add(base, [docs], embedder)
     attempts: list[Callable[[], object]] = [
         lambda: KnowledgeBase.ensure(disk / "another", embedder.identity),
-        lambda: for_documents([docs], disk / "cache", embedder),
+        lambda: for_documents([docs], disk / "derived", embedder),
     ]
     for attempt in attempts:
         with pytest.raises(StorageError, match=r"[Rr]ead.only"):

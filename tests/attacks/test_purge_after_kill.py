@@ -5,6 +5,7 @@ What is left is looked for by code of the test's own: every file below the folde
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -18,10 +19,13 @@ import pytest
 
 from openbook.cli import run
 from openbook.config import Settings
-from openbook.deletion import PurgedEverywhere, PurgeTargets, purge_everywhere
+from openbook.deletion import PurgedEverywhere, finish_purge_everywhere, purge_everywhere
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase
-from openbook.models import ModelReference, ModelStore
+from openbook.knowledge.docs_cache import for_documents
+from openbook.models import ModelReference
+from openbook.runs import DOCUMENTS
+from openbook.testing import HashEmbedder
 from tests.conftest import ROOT, base_with
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="no SIGKILL there")
@@ -37,14 +41,13 @@ NUMBERS = b"".join(bytes([i, 255 - i]) * 5 for i in range(256))  # what a model 
 # Every scenario writes something of `docs/secret.txt` below `home`.
 SCENARIOS = {
     "state": """
-states = KVCache(home / "states")
-digests = [passage.digest for passage in base.passages(base.documents()[0])]
-states.put(b"k" * 32, numbers, digests, states.purge_mark())
-states.put(b"l" * 32, numbers * 2, digests, states.purge_mark())
+states = KVCache(home / "derived")
+states.put(b"k" * 32, numbers, states.purge_mark())
+states.put(b"l" * 32, numbers * 2, states.purge_mark())
 """,
     "half a state": """
 from openbook.locks import atomic_file
-place = home / "states" / "6b"
+place = home / "derived" / "states" / "6b"
 place.mkdir(parents=True)
 with atomic_file(place / "00ff.new", place / ((b"k" * 32).hex() + ".state")) as stream:
     stream.write(numbers[:2000])
@@ -62,7 +65,7 @@ add_uploads(base, embedder, folder, {"mine.txt": BytesIO(secret.encode())}, RunO
 """,
     "docs": """
 from openbook.knowledge.docs_cache import for_documents
-for_documents([home.parent / "docs"], home / "cache", embedder)
+for_documents([home.parent / "docs"], home / "derived", embedder)
 """,
     "diagnosis": """
 from openbook.files import replace_file
@@ -170,11 +173,10 @@ def killed(folder: Path, scenario: str, stride: int = 1) -> Iterator[Path]:
 
 
 def purged(home: Path) -> PurgedEverywhere:
-    targets = PurgeTargets(Settings(home), KVCache(home / "states"), ModelStore(home / "models"))
     base = KnowledgeBase.open(home / "kb")
     try:
         secret = next(path for path in base.documents() if path.endswith("secret.txt"))
-        return purge_everywhere(base, [secret], targets, copies=True)
+        return purge_everywhere(base, [secret], Settings(home), copies=True)
     finally:
         base.close()
 
@@ -231,6 +233,36 @@ def test_the_next_command_deletes_what_no_version_has(
     assert finished
 
 
+PURGE = """
+from openbook.config import Settings
+from openbook.deletion import purge_everywhere
+purge_everywhere(base, base.documents(), Settings(home))
+"""
+
+
+@pytest.mark.parametrize("stride", [4, pytest.param(1, marks=pytest.mark.slow)])
+def test_the_next_purge_finishes_one_that_was_killed(folder: Path, embedder: HashEmbedder, stride: int) -> None:
+    home = folder / "before" / "home"
+    states = KVCache(home / "derived")
+    states.put(b"k" * 32, NUMBERS, states.purge_mark())
+    for_documents([folder / "before" / "docs"], home / "derived", embedder)[0].close()
+    for path in (home / "runs" / "one" / DOCUMENTS, home / "diagnoses" / "one" / "report.html"):
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps({"text": SECRET}))
+    finished = again = 0
+    for home in killed(folder, PURGE, stride):
+        with closing(KnowledgeBase.open(home / "kb")) as base:
+            if base.documents():
+                again += 1
+                assert purge_everywhere(base, base.documents(), Settings(home)).proved
+            else:
+                finished += finish_purge_everywhere(base, Settings(home))
+        assert left_in(home) == []
+        shutil.rmtree(home.parent)
+    assert again
+    assert finished
+
+
 READING = """
 import os, signal, sys
 from pathlib import Path
@@ -273,7 +305,7 @@ def test_no_number_that_a_model_computed_of_it_is_left(folder: Path, model_refer
     parts = [content[at : at + 64] for at in range(0, len(content) - 64, len(content) // 97)]
     parts = [part for part in parts if part not in before and len(set(part)) > 16]
     assert len(parts) > 20
-    assert read(home / "states", len(whole)) == -signal.SIGKILL
+    assert read(home / "derived", len(whole)) == -signal.SIGKILL
 
     def left() -> int:
         files = [path.read_bytes() for path in home.rglob("*") if path.is_file()]

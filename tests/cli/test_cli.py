@@ -64,7 +64,7 @@ def test_ask_documents_as_json_twice(home: Path, docs: Path, out: Out) -> None:
         assert set(citation) >= {"document", "page", "start", "end", "quote", "passage_id"}
     assert any(hit["passage"]["document"].endswith("vessel-safety-manual.pdf") for hit in answer["passages"])
     assert json.loads(second)["receipt"] == receipt
-    assert len(list((home / "cache" / "docs").iterdir())) == 1
+    assert len(list((home / "derived" / "docs").iterdir())) == 1
 
 
 @pytest.mark.model

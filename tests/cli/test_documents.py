@@ -96,7 +96,7 @@ def test_remove_purge_and_check(docs: Path, tmp_path: Path, own_home: Path, out:
     stdout = out.ok("purge", "bees.txt", "--yes")
     for words in ("except what other documents hold too", "Deleted too: 1 cached", "Still on this disk"):
         assert words in stdout
-    left = [path for folder in (tmp_path / "kb", own_home / "cache") for path in folder.rglob("*") if path.is_file()]
+    left = [path for folder in (tmp_path / "kb", own_home / "derived") for path in folder.rglob("*") if path.is_file()]
     assert not any(word in path.read_bytes() for path in left for word in (b"fifty thousand", b"bees.txt"))
     assert "are what their digests say" in out.ok("verify")
     assert "audio or video" in out.ok("status")
@@ -121,7 +121,7 @@ def test_a_purge_by_the_new_name_says_what_stays_under_the_old_one(docs: Path, o
 
 def test_a_wrong_index_is_mended(docs: Path, tmp_path: Path, out: Out) -> None:
     out("sync", docs)
-    for path in (tmp_path / "kb" / "index").rglob("*.npy"):
+    for path in (tmp_path / "kb" / "derived" / "index").rglob("*.npy"):
         flip(path, bits=0xFF)
     assert "rebuilt" in out.ok("verify")
     assert "rebuilt" not in out.ok("verify")
@@ -248,7 +248,7 @@ def test_passages_are_read_ahead_asked_and_forgotten(
     warm = out.json(*question)
     assert "noon" in warm["answer"]
     assert states() == 3  # nothing had to be read
-    shutil.rmtree(home_of_models / "states")
+    shutil.rmtree(home_of_models / "derived" / "states")
     cold = out.json(*question)
     assert cold["receipt"] == warm["receipt"]
-    assert out.json("purge", docs / "ferry.md", "--yes")["states_dropped"] == 1
+    assert out.json("purge", docs / "ferry.md", "--yes")["states_dropped"] == 2

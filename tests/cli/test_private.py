@@ -107,7 +107,7 @@ def test_all_that_the_verbs_make_is_private(openbook: Openbook, tmp_path: Path, 
         open_to_others = modes(own_home, *(each for each in (kb, log, out, table) if each.exists()))
         assert {path: mode for path, mode in open_to_others.items() if path not in store} == {}, words
         assert {mode for path, mode in open_to_others.items() if path in store} <= {"0o444"}
-    assert {each.name for each in own_home.iterdir()} >= {"kb", "cache", "diagnoses", "models", "api-keys.json"}
+    assert {each.name for each in own_home.iterdir()} >= {"kb", "derived", "diagnoses", "models", "api-keys.json"}
     assert (log / receipts.LOG_FILE).is_file()
     assert table.is_file()
     assert any(store)

@@ -198,7 +198,7 @@ def test_the_knowledge_base_that_was_asked_is_found_again(
     for arguments, place in (
         (["--kb", elsewhere.folder], elsewhere.folder),
         ([], own_home / "kb"),
-        (["--docs", tmp_path / "ferry.md"], own_home / "cache" / "docs"),
+        (["--docs", tmp_path / "ferry.md"], own_home / "derived" / "docs"),
     ):
         receipt = asked(out, *arguments)
         base = knowledge_base_of(receipt, receipts.candidates(settings, receipt, None))

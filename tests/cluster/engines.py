@@ -7,6 +7,7 @@ import time
 from collections.abc import Generator
 from pathlib import Path
 
+from openbook.derived import DerivedFolder
 from openbook.errors import ModelNotVerified
 from openbook.inference import FrozenModel, load_model
 from openbook.inference.kv_cache import KVCache
@@ -47,10 +48,8 @@ def told_model(folder: Path, number: int = 1) -> FrozenModel:
     return FrozenModel(ToldEngine(folder, number))
 
 
-def follow(folder: Path, purge_list: bytes) -> bool:
-    cache = KVCache(folder)
-    cache.follow(purge_list)
-    return cache.shares(purge_list)
+def follow(derived: Path, purge_mark: str) -> None:
+    DerivedFolder(derived).follow(purge_mark)
 
 
 def no_model() -> FrozenModel:

@@ -31,7 +31,6 @@ from openbook.cluster.local import start_postgres, stop_server
 from openbook.cluster.postgres import PostgresStore
 from openbook.cluster.postgres_connection import PostgresConnection
 from openbook.config import DatabaseUrl, Place, Settings
-from openbook.deletion import PurgeTargets
 from openbook.errors import (
     ConfigError,
     KnowledgeBaseBusy,
@@ -420,11 +419,7 @@ sync(base, folder, HashEmbedder()) if sys.argv[4] == "sync" else add(base, [fold
 def test_what_a_killed_run_stored_goes_with_the_next_change(
     verb: str, base: KnowledgeBase, tmp_path: Path, own_home: Path
 ) -> None:
-    canary, targets, killed = (
-        "The narwhal opens the safe of the harbour office.",
-        PurgeTargets.of(Settings(own_home)),
-        0,
-    )
+    canary, settings, killed = "The narwhal opens the safe of the harbour office.", Settings(own_home), 0
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "new.txt").write_text(canary)
     assert isinstance(base.store.place, DatabaseUrl)
@@ -436,7 +431,7 @@ def test_what_a_killed_run_stored_goes_with_the_next_change(
         assert code == -signal.SIGKILL
         killed += bool(base.unreferenced())
         tag(base, f"after-{statement}")
-        assert look_for(base, canary, targets)[0] == []
+        assert look_for(base, canary, settings)[0] == []
     assert killed
     assert base.unreferenced() == []
 
@@ -444,16 +439,16 @@ def test_what_a_killed_run_stored_goes_with_the_next_change(
 def test_a_text_is_looked_for_in_all_rows_or_not_at_all(
     base: KnowledgeBase, new_postgres_url: str, role: str, docs: Path, own_home: Path
 ) -> None:
-    targets, text = PurgeTargets.of(Settings(own_home)), (docs / "3.txt").read_text()
-    places, not_clean, proof = look_for(base, text, targets)
+    settings, text = Settings(own_home), (docs / "3.txt").read_text()
+    places, not_clean, proof = look_for(base, text, settings)
     assert (places, not_clean, proof.store) == ([str(docs / "3.txt")], [], "PostgreSQL")
     assert {"database files", "replicas", "write-ahead log"} < {each.reason for each in proof.beyond_reach}
     with closing(KnowledgeBase.open(let_read(new_postgres_url, role))) as reader:
         with pytest.raises(StorageError, match=r"lacks a right: .*row-level security"):
-            look_for(reader, text, targets)
+            look_for(reader, text, settings)
         assert len(reader.documents()) == 7
     purge(base, ["3.txt"])
-    assert look_for(base, text, targets)[0] == []
+    assert look_for(base, text, settings)[0] == []
 
 
 def test_what_one_machine_purges_leaves_the_indexes_of_another(
@@ -463,7 +458,7 @@ def test_what_one_machine_purges_leaves_the_indexes_of_another(
     other = KnowledgeBase.open(base.store.place)
     assert other.folder != base.folder
     assert other.search("island 3", embedder) == base.search("island 3", embedder)
-    assert (other.folder / "index" / "state.json").is_file()  # nobody else writes them here
+    assert (other.indexes.folder / "index" / "state.json").is_file()  # nobody else writes them here
     (vector,) = vectors_of(base, "Pier 3")
     assert vector in bytes_below(other.folder)
     assert vector in bytes_below(base.folder)

@@ -22,6 +22,7 @@ from ray import serve
 from openbook.cluster import replicas
 from openbook.cluster.replicas import EngineReplica, OpenModel, Replicas, ReplicatedEngine, affinity_key
 from openbook.config import Settings
+from openbook.derived import DerivedFolder
 from openbook.errors import ClusterError, ConfigError, EngineError
 from openbook.inference import FrozenModel, prompt_counter
 from openbook.inference.frozen import Engine
@@ -184,30 +185,28 @@ def test_what_is_purged_goes_from_the_states_of_other_machines(
     two: Replicas, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, there = KVCache(tmp_path / "here"), KVCache(tmp_path / "there")
-    keys = {passage: passage * 32 for passage in "ab"}
-    for cache in (here, there):
-        for passage, key in keys.items():
-            cache.put(key.encode(), b"state", [passage * 64], cache.purge_mark())
+    there.put(b"a" * 32, b"state", there.purge_mark())
     monkeypatch.setattr(replicas, "_PURGE_S", 0.1)
     count = EchoEngine().count_prompt_tokens
     model = replace(two, least=1, most=1).open(
         partial(told_model, folder), partial(follow, tmp_path / "there"), digest="4" * 64, count=count, states=here
     )  # fmt: skip
-    assert there.passages() == {"a" * 64, "b" * 64}
-    here.forget(["a" * 64])
-    eventually(lambda: there.passages() == {"b" * 64})
+    assert there.kept().states == 1
+    with DerivedFolder(tmp_path / "here").purging(1.0):
+        pass
+    eventually(lambda: there.kept().states == 0)
     model.close()
 
 
 class MarkedEngine(EchoEngine):
-    """Tells its replica that 7 bytes of its machine's list were noticed, and notes with which marks it is asked."""
+    """Has the purge mark of its machine, and notes with which marks it is asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, own: str) -> None:
         super().__init__()
-        self.marks: list[int | None] = []
+        self.own, self.marks = own, list[str | None]()
 
-    def purge_mark(self) -> int:
-        return 7
+    def purge_mark(self) -> str:
+        return self.own
 
     def generate(
         self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = never
@@ -216,38 +215,41 @@ class MarkedEngine(EchoEngine):
         return super().generate(prompt, decoding, cancelled)
 
 
-def test_of_a_request_that_is_older_than_a_purge_a_replica_keeps_nothing_purged() -> None:
-    engine = MarkedEngine()
-    replica = EngineReplica(lambda: FrozenModel(engine), lambda purge_list: purge_list == b"its own")
+@pytest.mark.parametrize(
+    ("own", "mark", "noted"),
+    [
+        ("server", "server", "server"),  # they share a home
+        ("server there", "server", "server there"),  # this machine follows the server
+        (" there", "", " there"),
+        ("server there", "older", "older"),  # nothing is kept: there was a purge since the request began
+        ("older there", "server", "server"),  # the replica is yet to be told
+        ("server", "older", "older"),
+        ("there", "", ""),
+        ("there", None, None),
+    ],
+)
+def test_a_replica_keeps_what_it_computes_only_if_it_knows_of_no_purge_since(
+    own: str, mark: str | None, noted: str | None
+) -> None:
+    engine = MarkedEngine(own)
+    replica = EngineReplica(lambda: FrozenModel(engine), lambda _: None)
 
-    async def ask(mark: int | None) -> int | None:
+    async def ask() -> None:
         async for _ in replica.compute("", "generate", (Prompt("", (), WHO, purge_mark=mark), Decoding())):
             pass
-        return engine.marks[-1]
 
-    async def marks() -> None:
-        assert await ask(None) is None
-        assert await ask(5) == 0  # it has not been told yet how long the list is
-        assert not await replica.has_followed(b"1", 5)
-        assert [await ask(mark) for mark in (4, 5, 9)] == [0, 5, 7]
-        await replica.has_followed(b"2", 8)
-        assert [await ask(mark) for mark in (5, 8)] == [0, 7]
-        await replica.has_followed(b"1", 5)
-        await replica.follow(b"another's")
-        assert [await ask(mark) for mark in (4, 5, 9)] == [0, 7, 7]
-        await replica.follow(b"its own")
-        assert await ask(5) == 5
-
-    asyncio.run(marks())
+    asyncio.run(ask())
+    assert engine.marks == [noted]
 
 
-def test_a_request_begins_where_the_list_of_purged_passages_ends(tmp_path: Path) -> None:
+def test_a_request_has_the_purge_mark_of_the_server(tmp_path: Path) -> None:
     cache = KVCache(tmp_path / "here")
     about = replicas.About(EchoEngine().identity, None, "", 0, "here")
     engine = ReplicatedEngine(None, about, EchoEngine().count_prompt_tokens, cache)
-    assert engine.purge_mark() == cache.purge_mark() == 0
-    cache.forget(["a" * 64])
-    assert engine.purge_mark() == cache.purge_mark() > 64
+    assert engine.purge_mark() == ""
+    with DerivedFolder(tmp_path / "here").purging(1.0):
+        pass
+    assert engine.purge_mark() == DerivedFolder(tmp_path / "here").purge_mark() != ""
 
 
 def test_more_threads_than_a_machine_has_cores_are_refused(ray_session: None) -> None:

@@ -224,7 +224,7 @@ def test_damage_under_an_old_date_is_noticed_in_a_shard(tmp_path: Path, monkeypa
     base = base_with(tmp_path, {"a.txt": "The ferry leaves at nine.\n\nThe bridge is open."})
     expected = base.search("When does the ferry leave?", EMBED)
     monkeypatch.setattr(index_store, "_READ_UP_TO", 0)
-    (damaged,) = (base.folder / "index").rglob("ordinals.npy")
+    (damaged,) = (base.indexes.folder / "index").rglob("ordinals.npy")
     time, data = damaged.stat(), damaged.read_bytes()
     damaged.write_bytes(data[:128] + b"\xff" * (len(data) - 128))
     os.utime(damaged, ns=(time.st_atime_ns, time.st_mtime_ns))

@@ -44,7 +44,7 @@ def test_two_machines_share_segments_and_a_purge_reaches_all_of_them(
     files = [
         {
             digest
-            for each in index_store.read(base.folder, base.indexes.source(base.connection))[0]
+            for each in index_store.read(base.indexes.folder, base.indexes.source(base.connection))[0]
             for _, digest, _ in each.entry.files.values()
         }
         for base in (first, second)
@@ -56,9 +56,9 @@ def test_two_machines_share_segments_and_a_purge_reaches_all_of_them(
     assert second.search(question, embedder) == first.search(question, embedder)
     for base in (first, second):
         assert not any("secret" in hit.passage.text for hit in base.search("secret launch code", embedder)[1])
-        held = {path.name for path in (base.folder / "index").glob("segment-*/*.npy")}
+        held = {path.name for path in (base.indexes.folder / "index").glob("segment-*/*.npy")}
         assert held
-        assert files[0].isdisjoint(map(file_digest, (base.folder / "index").glob("segment-*/vectors.npy")))
+        assert files[0].isdisjoint(map(file_digest, (base.indexes.folder / "index").glob("segment-*/vectors.npy")))
         base.close()
     with pytest.raises(
         KnowledgeBaseInvalid, match=r"shares its segments in s3://openbook/machines\?.*, not in s3://elsewhere"

@@ -33,7 +33,7 @@ def test_nothing_is_behind_after_a_sync(folder: Path, out: Out) -> None:
 
 
 def test_what_is_behind_is_named(folder: Path, out: Out) -> None:
-    shutil.rmtree(folder / "index")
+    shutil.rmtree(folder / "derived")
     with closing(KnowledgeBase.open(folder)) as base, base.writing(1.0) as connection:
         connection.execute(
             "DELETE FROM embeddings WHERE embedding_key IN (SELECT embedding_key FROM embeddings LIMIT 2)"

@@ -67,10 +67,10 @@ class Keeps(EchoEngine):
     def __init__(self) -> None:
         super().__init__()
         self.purged = 0
-        self.marks: list[int | None] = []
+        self.marks: list[str | None] = []
 
-    def purge_mark(self) -> int:
-        return self.purged
+    def purge_mark(self) -> str:
+        return str(self.purged)
 
     def generate(
         self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = never

@@ -15,9 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbook.diagnoses import NUMBERS, REPORT
 from openbook.diagnosis import report as page
 from openbook.diagnosis.report import (
+    NUMBERS,
+    REPORT,
     marked_pieces,
     observations_path,
     read_outcomes,

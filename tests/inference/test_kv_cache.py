@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
-from contextlib import AbstractContextManager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,9 +13,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from openbook.derived import MARK, DerivedFolder
+from openbook.errors import KnowledgeBaseBusy
+from openbook.files import delete
 from openbook.inference import kv_cache
 from openbook.inference.kv_cache import KVCache, next_key, root_key
-from openbook.locks import exclusive_lock
 
 KEYS = [root_key(str(i)) for i in range(40)]
 BLOCKS = st.lists(st.lists(st.integers(0, 5), max_size=3), max_size=4)
@@ -25,14 +27,21 @@ def state_of(number: int, size: int = 1000) -> bytes:
     return random.Random(number).randbytes(size)
 
 
+def purge(folder: Path) -> None:
+    derived = DerivedFolder(folder)
+    with derived.purging(10.0):
+        for each in derived.contents():
+            delete(each)
+
+
 def files(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*.state"))
 
 
 def test_a_state_comes_back_in_this_process_and_the_next(tmp_path: Path) -> None:
     states = KVCache(tmp_path)
-    states.put(KEYS[0], state_of(0), ["a"], states.purge_mark(), 7)
-    states.put(KEYS[2], state_of(2), ["b"], states.purge_mark(), 35)
+    states.put(KEYS[0], state_of(0), states.purge_mark(), 7)
+    states.put(KEYS[2], state_of(2), states.purge_mark(), 35)
     for each in (states, KVCache(tmp_path)):
         assert each.get(KEYS[0]) == state_of(0)
         assert each.get(KEYS[1]) is None
@@ -45,7 +54,7 @@ def test_a_state_comes_back_in_this_process_and_the_next(tmp_path: Path) -> None
 def test_without_a_folder_nothing_of_a_state_is_read(tmp_path: Path) -> None:
     unreadable = cast(bytes, range(1000))  # it has a length and no bytes
     for states in (KVCache(), KVCache(tmp_path, disk_bytes=0)):
-        states.put(KEYS[0], unreadable, ["a"], states.purge_mark())
+        states.put(KEYS[0], unreadable, states.purge_mark())
         assert states.get(KEYS[0]) is unreadable
 
 
@@ -67,13 +76,12 @@ def test_a_file_that_is_not_as_it_was_written_is_never_used(
     tmp_path_factory: pytest.TempPathFactory, at: int, bit: int, cut: bool
 ) -> None:
     folder = tmp_path_factory.mktemp("states")
-    KVCache(folder).put(KEYS[0], state_of(0), ["a"], 0)
+    KVCache(folder).put(KEYS[0], state_of(0), "")
     (file,) = files(folder)
     content = bytearray(file.read_bytes())
     at %= len(content)
     content[at] ^= 1 << bit
     file.write_bytes(content[:at] if cut else content)
-    assert not KVCache(folder).is_known(file)
     assert KVCache(folder).get(KEYS[0]) is None
     assert not file.exists()
 
@@ -82,7 +90,7 @@ def test_a_file_that_is_not_as_it_was_written_is_never_used(
 def test_another_states_file_and_a_link_are_never_used(tmp_path: Path) -> None:
     states = KVCache(tmp_path)
     for number in (0, 1):
-        states.put(KEYS[number], state_of(number), ["a"], 0)
+        states.put(KEYS[number], state_of(number), "")
     first, second = (next(tmp_path.rglob(f"{key.hex()}.state")) for key in KEYS[:2])
     second.write_bytes(first.read_bytes())
     assert KVCache(tmp_path).get(KEYS[1]) is None
@@ -96,13 +104,13 @@ def test_another_states_file_and_a_link_are_never_used(tmp_path: Path) -> None:
 def test_memory_and_disk_keep_to_their_bounds_and_the_least_used_goes_first(tmp_path: Path) -> None:
     states = KVCache(tmp_path, memory_bytes=5_000, disk_bytes=20_000)
     for number, key in enumerate(KEYS):
-        states.put(key, state_of(number), ["a"], 0)
+        states.put(key, state_of(number), "")
         assert sum(file.stat().st_size for file in files(tmp_path)) <= 20_000
         os.utime(next(tmp_path.rglob(f"{key.hex()}.state")), (number, number))  # seconds are too coarse for this test
     assert states.get(KEYS[0]) is None
     assert states.get(KEYS[-1]) == state_of(len(KEYS) - 1)
     nothing = KVCache(None, memory_bytes=0)
-    nothing.put(KEYS[0], state_of(0), [], 0)
+    nothing.put(KEYS[0], state_of(0), "")
     assert nothing.get(KEYS[0]) is None
 
 
@@ -110,124 +118,140 @@ def test_several_processes_keep_to_one_bound_on_disk(tmp_path: Path) -> None:
     several = [KVCache(tmp_path, memory_bytes=0, disk_bytes=40_000) for _ in range(4)]
     for number in range(120):
         states = several[number % 4]
-        states.put(KEYS[number % 40], state_of(number), ["a"], states.purge_mark())
+        states.put(KEYS[number % 40], state_of(number), states.purge_mark())
         assert sum(path.stat().st_size for path in files(tmp_path)) <= 40_000 * (1 + 4 * 0.05)
 
 
 def test_a_state_larger_than_the_room_is_kept_in_memory_alone(tmp_path: Path) -> None:
     states = KVCache(tmp_path, disk_bytes=500)
-    states.put(KEYS[0], state_of(0), ["a"], 0)
+    states.put(KEYS[0], state_of(0), "")
     assert files(tmp_path) == []
     assert states.get(KEYS[0]) == state_of(0)
 
 
-def test_what_was_purged_is_forgotten_by_every_process(tmp_path: Path) -> None:
-    mine, other = KVCache(tmp_path), KVCache(tmp_path)
-    for number, passages in enumerate((["a"], ["b"], ["a", "b"], [])):
-        other.put(KEYS[number], state_of(number), passages, other.purge_mark())
-    assert mine.forget({"a"}) == 2
-    other.purge_mark()
-    assert [other.get(key) is not None for key in KEYS[:4]] == [False, True, False, True]
-    assert mine.forget(None) == 2
-    other.purge_mark()
-    assert [other.get(key) for key in KEYS[:4]] == [None] * 4
+def test_what_was_computed_before_a_purge_is_forgotten_by_every_process(tmp_path: Path) -> None:
+    one, other = KVCache(tmp_path), KVCache(tmp_path)
+    for states in (one, other):
+        states.purge_mark()
+        states.put(KEYS[0], state_of(0), "")
+    purge(tmp_path)
     assert files(tmp_path) == []
+    for states in (one, other):
+        assert states.purge_mark()
+        assert states.get(KEYS[0]) is None
 
 
 def test_a_process_without_a_budget_writes_nothing_and_forgets_all_the_same(tmp_path: Path) -> None:
-    quiet = KVCache(tmp_path / "states", disk_bytes=0)
-    quiet.put(KEYS[0], state_of(0), ["a"], quiet.purge_mark())
-    assert not (tmp_path / "states").exists()
-    assert KVCache(tmp_path / "states").forget({"a"}) == 0
+    quiet = KVCache(tmp_path / "derived", disk_bytes=0)
+    quiet.put(KEYS[0], state_of(0), quiet.purge_mark())
+    assert not (tmp_path / "derived").exists()
+    purge(tmp_path / "derived")
     quiet.purge_mark()
     assert quiet.get(KEYS[0]) is None
-    KVCache(tmp_path / "states").put(KEYS[0], b"state", ("passage",), 0)
-    assert quiet.forget({"passage"}) == 1
-    assert files(tmp_path) == []
 
 
-def test_a_request_that_began_before_a_purge_keeps_nothing_of_it(tmp_path: Path) -> None:
-    states, purger = KVCache(tmp_path / "s"), KVCache(tmp_path / "s")
+def test_a_request_that_began_before_a_purge_keeps_nothing(tmp_path: Path) -> None:
+    states = KVCache(tmp_path / "s")
     mark = states.purge_mark()
-    purger.forget({"a"})
-    for number, passage in enumerate("ab"):
-        states.put(KEYS[number], state_of(number), [passage], mark)
-    assert [states.get(key) is not None for key in KEYS[:2]] == [False, True]
-    states.put(KEYS[0], state_of(0), ["a"], states.purge_mark())  # added again since
-    assert states.get(KEYS[0]) == state_of(0)
+    purge(tmp_path / "s")
+    states.put(KEYS[0], state_of(0), mark)
+    assert states.get(KEYS[0]) is None
+    states.put(KEYS[0], state_of(0), states.purge_mark())  # added again since
+    for each in (states, KVCache(tmp_path / "s")):
+        assert each.get(KEYS[0]) == state_of(0)
+
+
+@pytest.mark.parametrize("damage", [lambda mark: mark.mkdir(), lambda mark: mark.write_bytes(b"\xff")])
+def test_nothing_is_kept_while_the_mark_cannot_be_read(tmp_path: Path, damage: Callable[[Path], object]) -> None:
+    states = KVCache(tmp_path)
+    damage(tmp_path / MARK)
+    states.put(KEYS[0], state_of(0), states.purge_mark())
+    assert states.get(KEYS[0]) is None
+    assert not states.problem
+
+
+def test_nothing_is_written_while_a_purge_is_under_way(tmp_path: Path) -> None:
+    states, derived = KVCache(tmp_path, memory_bytes=0), DerivedFolder(tmp_path)
+    with derived.purging(1.0):
+        states.put(KEYS[0], state_of(0), states.purge_mark())
+    assert (files(tmp_path), states.problem) == ([], "")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no lock that is shared")
+def test_a_purge_waits_for_whoever_writes_and_is_refused(tmp_path: Path) -> None:
+    derived = DerivedFolder(tmp_path)
+    with derived.writing() as may_write:
+        assert may_write
+        with pytest.raises(KnowledgeBaseBusy, match=r"has been writing to .* for 0.1 s"), derived.purging(0.1):
+            pass
+    assert derived.purge_mark() == ""
 
 
 def test_a_purge_while_another_thread_puts_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    states, purger = KVCache(tmp_path), KVCache(tmp_path)
+    states = KVCache(tmp_path)
     remember = states._remember
 
     def purge_first(*given: Any) -> None:
-        purger.forget({"a"})
+        purge(tmp_path)
         states.purge_mark()  # of another request
         remember(*given)
 
     monkeypatch.setattr(states, "_remember", purge_first)
-    states.put(KEYS[0], state_of(0), ["a"], states.purge_mark())
+    states.put(KEYS[0], state_of(0), states.purge_mark())
     assert states.get(KEYS[0]) is None
 
 
 def test_a_file_read_while_it_is_purged_is_forgotten_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    states, purger = KVCache(tmp_path), KVCache(tmp_path)
-    purger.put(KEYS[0], state_of(0), ["a"], purger.purge_mark())
+    states, writer = KVCache(tmp_path), KVCache(tmp_path)
+    writer.put(KEYS[0], state_of(0), writer.purge_mark())
+    read_state = kv_cache._read_state
 
-    def read_first(lock_file: Path, timeout_s: float) -> AbstractContextManager[bool]:
-        states.purge_mark()  # it sees the names, but the file is still there
-        assert states.get(KEYS[0]) == state_of(0)
-        return exclusive_lock(lock_file, timeout_s)
+    def read_and_purge(*given: Any) -> bytes | None:
+        state = read_state(*given)
+        purge(tmp_path)
+        states.purge_mark()  # of another request
+        return state
 
-    monkeypatch.setattr(kv_cache, "exclusive_lock", read_first)
-    assert purger.forget({"a"}) == 1
-    states.purge_mark()
+    monkeypatch.setattr(kv_cache, "_read_state", read_and_purge)
+    assert states.get(KEYS[0]) == state_of(0)  # for the request that is under way
+    monkeypatch.undo()
     assert states.get(KEYS[0]) is None
 
 
-def test_a_cache_on_another_machine_follows_a_purge_list_once(tmp_path: Path) -> None:
-    here, there = KVCache(tmp_path / "here"), KVCache(tmp_path / "there")
-    assert here.purge_list() == KVCache(None).purge_list() == b""
-    for number, passage in enumerate("abc"):
-        there.put(bytes([number]) * 32, b"state", [passage * 64], there.purge_mark())
-    here.forget(["a" * 64])
-    assert there.follow(here.purge_list()) == 1
-    listed = there.purge_list()
-    assert there.follow(here.purge_list()) == 0
-    assert there.purge_list() == listed
-    assert KVCache(tmp_path / "here").follow(here.purge_list()) == 0  # the same folder
-    here.forget(["b" * 64])
-    assert there.follow(here.purge_list()) == 1
-    assert there.passages() == {"c" * 64}
-    here.forget(None)
-    assert there.follow(here.purge_list()) == 1
-    assert there.passages() == set()
+def test_a_home_follows_each_purge_of_another_once(tmp_path: Path) -> None:
+    here, there = DerivedFolder(tmp_path / "here"), DerivedFolder(tmp_path / "there")
+    states = KVCache(there.path)
 
+    def keep() -> None:
+        states.put(KEYS[0], state_of(0), states.purge_mark())
 
-def test_a_cache_follows_a_second_purge_of_the_same_text(tmp_path: Path) -> None:
-    here = KVCache(tmp_path / "here")
-    for there in (KVCache(tmp_path / "there"), KVCache(tmp_path / "there")):  # as after a restart
-        there.put(b"k" * 32, b"state", ["a" * 64], there.purge_mark())
-        here.forget(["a" * 64])
-        assert there.follow(here.purge_list()) == 1
-        assert not there.shares(here.purge_list())
-    assert here.shares(here.purge_list())
-
-
-def test_a_damaged_file_goes_with_any_purge_since_nobody_knows_what_it_holds(tmp_path: Path) -> None:
-    states = KVCache(tmp_path)
-    states.put(KEYS[0], state_of(0), ["a"], 0)
-    (file,) = files(tmp_path)
-    file.write_bytes(file.read_bytes().replace(b'"a"', b'"c"'))
-    assert states.forget({"b"}) == 1
+    keep()
+    there.follow(here.purge_mark())
+    assert len(files(there.path)) == 1  # neither had a purge
+    for _ in range(2):
+        purge(here.path)
+        there.follow(here.purge_mark())
+        assert files(there.path) == []
+        assert there.purge_mark().startswith(f"{here.purge_mark()} ")
+        keep()
+        there.follow(here.purge_mark())
+        assert len(files(there.path)) == 1
+    before = there.purge_mark()
+    purge(there.path)
+    assert not there.purge_mark().startswith(here.purge_mark())
+    there.follow(here.purge_mark())
+    assert there.purge_mark().startswith(f"{here.purge_mark()} ")
+    assert there.purge_mark() != before
+    mark = here.purge_mark()
+    here.follow(mark)
+    assert here.purge_mark() == mark
 
 
 def test_a_folder_that_cannot_be_used_is_as_good_as_none(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
     states = KVCache(blocked / "states")
-    states.put(KEYS[0], state_of(0), ["a"], states.purge_mark())
+    states.put(KEYS[0], state_of(0), states.purge_mark())
     assert states.get(KEYS[0]) == state_of(0)
     assert "Not a directory" in states.problem
     assert states.full
@@ -238,9 +262,9 @@ def _on_a_full_disk(folder: str) -> None:
 
     resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
     states = KVCache(Path(folder))
-    states.put(KEYS[0], state_of(0), ["a"], states.purge_mark())
+    states.put(KEYS[0], state_of(0), states.purge_mark())
     kept = states.get(KEYS[0]) == state_of(0)
-    os._exit(0 if kept and "large" in states.problem and not list(Path(folder).rglob("*.*")) else 4)
+    os._exit(0 if kept and "large" in states.problem and not list(Path(folder).rglob("*.[sn]*")) else 4)
 
 
 def _hammer(folder: str, seed: int) -> None:
@@ -252,9 +276,9 @@ def _hammer(folder: str, seed: int) -> None:
         if found is not None and found != state_of(number):
             os._exit(3)
         if found is None:
-            states.put(KEYS[number], state_of(number), [str(number % 4)], states.purge_mark())
+            states.put(KEYS[number], state_of(number), states.purge_mark())
         if chance.random() < 0.02:
-            states.forget({str(chance.randrange(4))})
+            purge(Path(folder))
 
 
 @pytest.mark.skipif(os.name != "posix", reason="limits of POSIX")

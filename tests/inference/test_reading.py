@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import pytest
 
+from openbook.derived import DerivedFolder
 from openbook.errors import ContextOverflow, EngineError
 from openbook.inference import FrozenModel, load_model
 from openbook.inference.frozen import SIDE_BY_SIDE, ReadEach
@@ -136,14 +137,15 @@ def test_what_was_read_under_a_label_serves_no_request_without_it(opened: Opened
 def test_nothing_is_kept_of_what_was_purged_since_it_was_looked_up(opened: Opened, tmp_path: Path) -> None:
     states = KVCache(tmp_path)
     model = FrozenModel(opened(states))
-    prompt = Prompt("Answer.", (PASSAGES[0],), QUESTIONS[0], (("a" * 64,),))
+    prompt = Prompt("Answer.", (PASSAGES[0],), QUESTIONS[0])
     looked_up = model.for_request()
-    KVCache(tmp_path).forget({"a" * 64})  # in another process
+    with DerivedFolder(tmp_path).purging(1.0):  # in another process
+        pass
     looked_up.complete(prompt, DECODING)
     looked_up.read_ahead(prompt)
-    assert states.passages() == set()
+    assert states.kept().states == 0
     model.for_request().complete(prompt, DECODING)  # the document is there again
-    assert states.passages() == {"a" * 64}
+    assert states.kept().states > 0
 
 
 def test_passages_side_by_side_give_the_bits_of_reading_anew(opened: Opened, tmp_path: Path) -> None:
@@ -339,7 +341,7 @@ def test_a_state_that_is_damaged_is_read_anew_and_one_that_the_library_refuses_g
     assert each(opened(KVCache(tmp_path)), PASSAGES[:2], QUESTIONS[0], choose) == expected
     states = KVCache(tmp_path)
     for file in tmp_path.rglob("*.state"):  # whole, but not what the library writes
-        states.put(bytes.fromhex(file.stem), b"not a state", (), 0)
+        states.put(bytes.fromhex(file.stem), b"not a state", states.purge_mark())
     engine = opened(states)
     for passages in (PASSAGES[:1], PASSAGES[1:2]):
         with pytest.raises(EngineError, match=r"rejects the state of a sequence: .*deleted now"):
@@ -359,9 +361,7 @@ def test_cancelling_and_overflow(opened: Opened) -> None:
     assert read(model, asked) == expected
 
 
-def test_reading_ahead_spares_the_reading_and_what_was_read_of_a_purged_passage_is_gone(
-    opened: Opened, tmp_path: Path
-) -> None:
+def test_reading_ahead_spares_the_reading(opened: Opened, tmp_path: Path) -> None:
     states = KVCache(tmp_path)
     model = FrozenModel(opened(states))
     for prompt in prompts(PASSAGES, "?"):
@@ -371,15 +371,6 @@ def test_reading_ahead_spares_the_reading_and_what_was_read_of_a_purged_passage_
     found, anew = (each(opened(s), PASSAGES, QUESTIONS[0], choose) for s in (KVCache(tmp_path), nothing_kept()))
     assert found == anew
     assert states.kept() == kept
-    states = KVCache(tmp_path / "purged")
-    model = FrozenModel(opened(states))
-    asked = [replace(prompt, origins=((f"digest {i}",),)) for i, prompt in enumerate(prompts(PASSAGES, "?"))]
-    together = Prompt("Answer.", tuple(PASSAGES[:2]), "?", (("digest 0",), ("digest 1",)))
-    for prompt in [*asked, together]:
-        model.read_ahead(prompt)
-    assert states.kept().states == len(PASSAGES) + 2
-    assert states.forget({"digest 1"}) == 2  # alone, and after another
-    assert states.kept().states == len(PASSAGES)
 
 
 @pytest.mark.slow

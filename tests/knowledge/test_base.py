@@ -102,7 +102,7 @@ def test_a_check_that_cannot_write_the_indexes_says_why(library: Library, monkey
     def refuse(*_: object, **__: object) -> None:
         raise StorageError("The disk is full.")
 
-    shutil.rmtree(library.base.folder / "index")
+    shutil.rmtree(library.base.indexes.folder / "index")
     monkeypatch.setattr(library.base.indexes, "refresh", refuse)
     found = check(library.base)
     assert not found.repaired
@@ -112,7 +112,7 @@ def test_a_check_that_cannot_write_the_indexes_says_why(library: Library, monkey
 def test_while_one_writes_threads_read_and_a_second_writer_is_refused(library: Library) -> None:
     expected = library.base.search("annual leave", library.embedder)
     assert Path(expected[1][0].passage.document).name == "leave.md"
-    shutil.rmtree(library.base.folder / "index")
+    shutil.rmtree(library.base.indexes.folder / "index")
     other = library.reopened()
     with library.base.writing(0.0):
         with ThreadPoolExecutor(6) as threads:

@@ -10,6 +10,7 @@ from openbook.knowledge import KnowledgeBase, Report
 from openbook.knowledge.docs_cache import for_documents
 from openbook.knowledge.ingest import RunOptions
 from openbook.testing import HashEmbedder
+from tests.knowledge.conftest import bytes_below, vectors_of
 
 Built = Callable[..., tuple[KnowledgeBase, Report | None]]
 
@@ -60,6 +61,15 @@ def test_it_is_found_again_by_paths_and_contents(
     assert report is not None
     assert report.passages_embedded == 9
     assert base.search("topic 49", small)[1]
+
+
+def test_vectors_of_files_that_are_gone_are_not_borrowed(built: Built, docs: Path) -> None:
+    first, _ = built()
+    gone = vectors_of(first, "Document 3")
+    assert gone
+    (docs / "3.txt").unlink()
+    again, _ = built()
+    assert not any(vector in bytes_below(again.folder) for vector in gone)
 
 
 def test_old_ones_are_dropped(built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

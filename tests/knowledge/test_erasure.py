@@ -3,16 +3,14 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from openbook.errors import KnowledgeError
 from openbook.knowledge import Scope, purge, schema
-from openbook.knowledge.docs_cache import caches_holding, delete_caches, for_documents
 from openbook.knowledge.erasure import purge_is_unfinished
 from openbook.knowledge.index_cache import IndexCache
-from tests.knowledge.conftest import Library, bytes_below, vectors_of
+from tests.knowledge.conftest import Library, vectors_of
 
 SECRET = " ".join(f"The secret launch code number {i} is {i * 7919 % 10007}-zeppelin." for i in range(60))
 PLAN = "very-secret-plan.txt"
@@ -98,26 +96,6 @@ def test_sentences_titles_and_headings_that_others_share_are_theirs(library: Lib
     assert purge(library.base, ["q.txt"]).passages == 1
     purge(library.base, [PLAN])
     assert library.hits("secret launch")[0].passage.document == library.path("quotes.txt")
-
-
-def test_no_cache_keeps_what_is_purged_nor_vectors_of_files_that_are_gone(library: Library, tmp_path: Path) -> None:
-    cache, docs = tmp_path / "cache", library.docs
-
-    built, _ = for_documents([docs], cache, library.embedder)
-    vectors = vectors_of(built, "The secret")
-    assert vectors
-    built.close()
-    for_documents([docs / "plain00.txt"], cache, library.embedder)[0].close()
-    assert b"zeppelin" in bytes_below(cache)
-    held = caches_holding(cache, library.base, [PLAN])
-    assert len(held) == 1
-    (docs / PLAN).unlink()
-    again, _ = for_documents([docs], cache, library.embedder)
-    assert not any(vector in bytes_below(again.folder) for vector in vectors)
-    again.close()
-    delete_caches(cache, held)
-    assert b"zeppelin" not in bytes_below(cache)
-    assert len(list((cache / "docs").iterdir())) == 2
 
 
 def test_a_scan_takes_no_lock_of_sqlite_away(library: Library) -> None:

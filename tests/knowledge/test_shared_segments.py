@@ -480,7 +480,7 @@ def test_another_machine_drops_its_copies_with_its_next_search(library: SharedLi
         return [hit.passage.text for hit in reader.search("secret", library.embedder)[1]]
 
     def copies() -> set[bytes]:
-        return {path.read_bytes() for path in replica.glob("index/segment-*/vectors.npy")}
+        return {path.read_bytes() for path in replica.glob("derived/index/segment-*/vectors.npy")}
 
     assert any("secret" in text for text in found())
     before, meanwhile = copies(), list[str]()

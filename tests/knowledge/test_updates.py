@@ -302,8 +302,8 @@ def test_watching_goes_on_in_a_folder_that_takes_the_place_of_another(library: L
 
 def test_a_version_stands_though_its_indexes_cannot_be_written(library: Library) -> None:
     library.sync()
-    shutil.rmtree(library.base.folder / "index")
-    (library.base.folder / "index").write_text("in the way")
+    shutil.rmtree(library.base.indexes.folder / "index")
+    (library.base.indexes.folder / "index").write_text("in the way")
     library.write("lamp.txt", "The lamp is green.")
     with pytest.raises(StorageError, match=r"indexes cannot be written to .*index.*The new version stands"):
         library.sync()
