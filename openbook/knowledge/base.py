@@ -33,7 +33,7 @@ from openbook.knowledge.passages import (
     windows_around,
 )
 from openbook.knowledge.scope import UNLABELLED, Scope, condition
-from openbook.knowledge.search import Searcher, StaleView
+from openbook.knowledge.search import Searcher, StaleView, best_passages
 from openbook.knowledge.splitter import Sizing
 from openbook.knowledge.store import Connection, Store, Writer, store_of
 from openbook.knowledge.write_lock import LOCK_TIMEOUT_S
@@ -186,10 +186,10 @@ class KnowledgeBase:
             seen = condition(scope, version)
             view = partial(self.indexes.view, connection, newest, scope, version, seen, self.shards)
             try:
-                ranked = view().search(query, vector, wanted)
+                ranked = best_passages(view(), query, vector, wanted)
             except (IndexError, ValueError, OverflowError):  # bytes of an index file changed, but its time did not
                 self.indexes.distrust()
-                ranked = view().search(query, vector, wanted)
+                ranked = best_passages(view(), query, vector, wanted)
             return version, (windows_around if windows else hits_of)(connection, ranked, seen)
 
     def kept_version(self, version: int | None = None) -> int:

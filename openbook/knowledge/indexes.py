@@ -20,7 +20,7 @@ from openbook.knowledge.blobs import Blobs
 from openbook.knowledge.bm25 import Bm25
 from openbook.knowledge.index_builder import IndexSource
 from openbook.knowledge.index_store import SavedSegment, SegmentWriter
-from openbook.knowledge.search import Candidates, Counts, Scoring, SearchQuery, View, best
+from openbook.knowledge.search import Candidates, Counts, Scoring, SearchQuery, best
 from openbook.knowledge.segments import RowsInScope, Segment, Selection, contents_of
 from openbook.knowledge.vectors import SignSearch, VectorSearch
 
@@ -92,10 +92,6 @@ class Indexes:
     def contents(self) -> NDArray[np.int64]:
         """Ids of the indexed contents, ascending."""
         return np.unique(contents_of(self._segments))
-
-    def view(self, in_scope: NDArray[np.int64]) -> View:
-        """A search over the contents `in_scope` and no others. Raises ValueError when one of them is not indexed."""
-        return View(self.shard(in_scope))
 
     def shard(self, in_scope: NDArray[np.int64], number: int = 0, shards: int = 1) -> Shard:
         """The rows of the contents `in_scope` that shard `number` (from 0) of `shards` searches. Raises ValueError when one of them is not indexed.
@@ -172,7 +168,7 @@ class _Duplicates:
 
 
 class Shard:
-    """The rows in scope that one shard searches. Safe to share between threads."""
+    """A `View` of the rows in scope that one shard searches. Safe to share between threads."""
 
     def __init__(self, rows: Sequence[RowsInScope], dimensions: int, duplicates: _Duplicates) -> None:
         """Of a text that is in scope more than once, one row is searched by one of the shards; `duplicates` are those of all shards."""
@@ -224,21 +220,21 @@ class ShardRounds:
     def _signs(self) -> SignSearch:
         return self._shard.vectors.signs(self._question.vector)
 
-    def counts(self) -> list[Counts]:
+    def counts(self) -> Counts:
         statistics = self._shard.bm25.statistics(self._question.terms)
-        return [Counts(statistics, self._signs.counts() if self._question.by_signs else None)]
+        return Counts(statistics, self._signs.counts() if self._question.by_signs else None)
 
-    def turned_counts(self, cut: int) -> list[NDArray[np.int64]]:
-        return [self._signs.turned_counts(cut)]
+    def turned_counts(self, cut: int) -> NDArray[np.int64]:
+        return self._signs.turned_counts(cut)
 
-    def candidates(self, scoring: Scoring) -> list[Candidates]:
+    def candidates(self, scoring: Scoring) -> Candidates:
         asked, shard = self._question, self._shard
         among = self._signs.chosen(*scoring.cuts) if scoring.cuts else None
         near = shard.best(*shard.vectors.search(asked.vector, asked.limit, among), asked.limit)
         words = shard.best(*shard.bm25.search(scoring.weights, asked.limit), asked.limit)
         rows = np.union1d(near, words)
         similarity = shard.vectors.cosines(asked.vector, rows)
-        return [shard.candidates(rows, similarity, shard.bm25.scores(scoring.weights, rows), near, words)]
+        return shard.candidates(rows, similarity, shard.bm25.scores(scoring.weights, rows), near, words)
 
 
 # --- what to keep and what to join ------------------------------------------------------------------------------------

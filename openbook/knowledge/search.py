@@ -6,7 +6,7 @@
    are among the best of each.
 
 Nothing else passes between shards. So the same passages get the same scores, bit for bit, from any number of shards. A
-knowledge base in one process is one shard.
+knowledge base in one process is one shard: `indexes.Shard` is its view. `openbook.cluster.shards` has views of several.
 """
 
 from __future__ import annotations
@@ -68,6 +68,12 @@ class Counts:
     statistics: Statistics
     signs: NDArray[np.int64] | None
 
+    @classmethod
+    def total(cls, parts: Sequence[Counts]) -> Counts:
+        """Of all `parts` together, of which there is at least one."""
+        signs = [part.signs for part in parts if part.signs is not None]
+        return cls(Statistics.total([part.statistics for part in parts]), np.sum(signs, axis=0) if signs else None)
+
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
@@ -114,17 +120,17 @@ def best(scores: NDArray[np.float64], keys: NDArray[np.uint64], limit: int) -> N
 
 
 class Rounds(Protocol):
-    """One question, asked of all shards at once in each round. The replies are in the order of the shards."""
+    """One question. Each round replies for all shards together."""
 
-    def counts(self) -> Sequence[Counts]: ...
+    def counts(self) -> Counts: ...
 
-    def turned_counts(self, cut: int) -> Sequence[NDArray[np.int64]]: ...
+    def turned_counts(self, cut: int) -> NDArray[np.int64]: ...
 
-    def candidates(self, scoring: Scoring) -> Sequence[Candidates]: ...
+    def candidates(self, scoring: Scoring) -> Candidates: ...
 
 
-class Shards(Protocol):
-    """One set of contents, each of which is in one shard. Safe to share between threads."""
+class View(Protocol):
+    """One set of contents: a version, perhaps filtered. Safe to share between threads."""
 
     @property
     def rows(self) -> int:
@@ -145,45 +151,36 @@ class Searcher(Protocol):
 # --- the search -------------------------------------------------------------------------------------------------------
 
 
-class View:
-    """One set of contents: a version, perhaps filtered. Safe to share between threads."""
+def best_passages(view: View, query: str, vector: NDArray[np.float32], limit: int) -> list[RankedPassage]:
+    """The best passages, best first: the `CANDIDATES` nearest by vector and best by words, scored exactly by both, and fused."""
+    if limit < 1:
+        return []
+    count = max(CANDIDATES, limit)
+    found, ceiling = best_candidates(view, query, vector, count)
+    dense, words = found.nearest(count), found.best_by_words(count)
+    chosen = np.union1d(dense, words)
+    scores = fuse(found.similarity[chosen], found.bm25[chosen], ceiling)
+    order = best(scores, found.keys[chosen], limit)
+    dense_ranks, word_ranks = ({at: n for n, at in enumerate(each.tolist(), start=1)} for each in (dense, words))
+    return [
+        RankedPassage(
+            int(found.passages[at]), found.contents[at], score, dense_ranks.get(at), word_ranks.get(at), float(found.similarity[at])
+        )
+        for at, score in zip(chosen[order].tolist(), scores[order].tolist(), strict=True)
+    ]  # fmt: skip
 
-    def __init__(self, shards: Shards) -> None:
-        self._shards = shards
-        self.passages = shards.rows
 
-    def search(self, query: str, vector: NDArray[np.float32], limit: int) -> list[RankedPassage]:
-        """The best passages, best first: the `CANDIDATES` nearest by vector and best by words, scored exactly by both, and fused."""
-        if limit < 1:
-            return []
-        count = max(CANDIDATES, limit)
-        found, ceiling = self.found(query, vector, count)
-        dense, words = found.nearest(count), found.best_by_words(count)
-        chosen = np.union1d(dense, words)
-        scores = fuse(found.similarity[chosen], found.bm25[chosen], ceiling)
-        order = best(scores, found.keys[chosen], limit)
-        dense_ranks, word_ranks = ({at: n for n, at in enumerate(each.tolist(), start=1)} for each in (dense, words))
-        return [
-            RankedPassage(
-                int(found.passages[at]), found.contents[at], score, dense_ranks.get(at), word_ranks.get(at), float(found.similarity[at])
-            )
-            for at, score in zip(chosen[order].tolist(), scores[order].tolist(), strict=True)
-        ]  # fmt: skip
-
-    def found(self, query: str, vector: NDArray[np.float32], limit: int) -> tuple[Candidates, float]:
-        """(the `limit` best of each kind, of all shards; what no BM25 score exceeds)."""
-        by_signs = self.passages > vectors.EXACT_UP_TO
-        question = SearchQuery(query_terms(query), vector, limit, by_signs)
-        rounds = self._shards.ask(question)
-        counts = rounds.counts()
-        weights = Statistics.total([each.statistics for each in counts]).weights(question.terms)
-        cuts = None
-        if by_signs:
-            signs = np.sum([each.signs for each in counts if each.signs is not None], axis=0)
-            cut = vectors.cut_at(signs, max(vectors.NEAR, 8 * limit))
-            turned = np.sum(rounds.turned_counts(cut), axis=0)
-            cuts = cut, vectors.cut_at(turned, max(vectors.NEARER, 4 * limit))
-        return Candidates.joined(rounds.candidates(Scoring(weights, cuts))), weights.ceiling
+def best_candidates(view: View, query: str, vector: NDArray[np.float32], limit: int) -> tuple[Candidates, float]:
+    """(the `limit` best of each kind; what no BM25 score exceeds)."""
+    question = SearchQuery(query_terms(query), vector, limit, by_signs=view.rows > vectors.EXACT_UP_TO)
+    rounds = view.ask(question)
+    counts = rounds.counts()
+    weights = counts.statistics.weights(question.terms)
+    cuts = None
+    if counts.signs is not None:
+        cut = vectors.cut_at(counts.signs, max(vectors.NEAR, 8 * limit))
+        cuts = cut, vectors.cut_at(rounds.turned_counts(cut), max(vectors.NEARER, 4 * limit))
+    return rounds.candidates(Scoring(weights, cuts)), weights.ceiling
 
 
 def fuse(similarity: NDArray[np.float64], bm25: NDArray[np.float64], ceiling: float) -> NDArray[np.float64]:
