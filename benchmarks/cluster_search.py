@@ -260,7 +260,7 @@ def main() -> None:
             groups = {f"{count} shards": RayShards(folder, count) for count in options.shards}
             for scope, (version, step) in {"newest": (2, 1), "version 1": (1, 1), "half": (2, 2)}.items():
                 in_scope = contents(base, version, step)
-                views = {"embedded": base.shard(in_scope, 0, 1)}
+                views: dict[str, View] = {"embedded": base.shard(in_scope, 0, 1)}
                 for name, shards in groups.items():
                     views[name] = ShardedSearch(shards).view(base.id, 2, in_scope)
                 result[scope] = compared(views, groups, asked)
