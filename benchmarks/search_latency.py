@@ -34,10 +34,10 @@ from benchmarks.processes import result_of
 from openbook.knowledge import schema, vectors
 from openbook.knowledge.embeddings import embedding_key, embedding_texts
 from openbook.knowledge.index_builder import IndexSource
-from openbook.knowledge.indexes import Indexes, Shard
+from openbook.knowledge.indexes import Indexes
 from openbook.knowledge.integrity import row_digest
 from openbook.knowledge.passages import passage_id
-from openbook.knowledge.search import View, best_candidates, best_passages
+from openbook.knowledge.search import Shard, View, best_candidates, best_passages
 from openbook.knowledge.vectors import widened
 from openbook.knowledge.words import query_terms
 from openbook.records import sha256_hex

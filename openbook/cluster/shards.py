@@ -20,8 +20,7 @@ from openbook.config import Place
 from openbook.errors import ClusterError, KnowledgeBaseInvalid, OpenBookError
 from openbook.knowledge.base import KnowledgeBase
 from openbook.knowledge.index_cache import MAX_VIEWS
-from openbook.knowledge.indexes import Shard, ShardRounds
-from openbook.knowledge.search import Candidates, Counts, Scoring, SearchQuery, View
+from openbook.knowledge.search import Candidates, Counts, Scoring, SearchQuery, Shard, ShardRounds, View
 from openbook.records import sha256_hex
 
 if TYPE_CHECKING:

@@ -22,7 +22,6 @@ from openbook.knowledge import integrity, schema
 from openbook.knowledge.blobs import Blobs, open_blobs
 from openbook.knowledge.editions import DocumentHead
 from openbook.knowledge.index_cache import IndexCache
-from openbook.knowledge.indexes import Shard
 from openbook.knowledge.integrity import StoredContent
 from openbook.knowledge.passages import (
     documents_holding,
@@ -33,7 +32,7 @@ from openbook.knowledge.passages import (
     windows_around,
 )
 from openbook.knowledge.scope import UNLABELLED, Scope, condition
-from openbook.knowledge.search import Searcher, StaleView, best_passages
+from openbook.knowledge.search import Searcher, Shard, StaleView, best_passages
 from openbook.knowledge.splitter import Sizing
 from openbook.knowledge.store import Connection, Store, Writer, store_of
 from openbook.knowledge.write_lock import LOCK_TIMEOUT_S

@@ -13,9 +13,9 @@ from openbook.files import replace_file
 from openbook.knowledge import schema
 from openbook.knowledge.blobs import Blobs
 from openbook.knowledge.index_builder import IndexSource
-from openbook.knowledge.indexes import Indexes, Shard
+from openbook.knowledge.indexes import Indexes
 from openbook.knowledge.scope import Condition, Scope
-from openbook.knowledge.search import Searcher, View
+from openbook.knowledge.search import Searcher, Shard, View
 from openbook.knowledge.store import Connection, Store
 from openbook.records import EmbedderIdentity
 

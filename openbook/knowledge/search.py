@@ -6,20 +6,23 @@
    are among the best of each.
 
 Nothing else passes between shards. So the same passages get the same scores, bit for bit, from any number of shards. A
-knowledge base in one process is one shard: `indexes.Shard` is its view. `openbook.cluster.shards` has views of several.
+knowledge base in one process is one shard: `Shard` is its view. `openbook.cluster.shards` has views of several.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from openbook.errors import KnowledgeError
 from openbook.knowledge import vectors
-from openbook.knowledge.bm25 import Statistics, Weights
+from openbook.knowledge.bm25 import Bm25, Statistics, Weights
+from openbook.knowledge.segments import RowsInScope
+from openbook.knowledge.vectors import SignSearch, VectorSearch
 from openbook.knowledge.words import query_terms
 
 if TYPE_CHECKING:
@@ -146,6 +149,103 @@ class Searcher(Protocol):
     def view(self, base_id: str, newest: int, in_scope: NDArray[np.int64]) -> View:
         """A search over the contents `in_scope`, ascending, of the knowledge base of that id, whose newest version is `newest`."""
         ...
+
+
+# --- one shard --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicates:
+    """Rows, numbered through all segments, whose text is in the index more than once, ascending by key.
+
+    A view has only the first row in scope of each key, which is the same whatever the order in which contents came.
+    """
+
+    rows: NDArray[np.intp]
+    keys: NDArray[np.uint64]
+    contents: NDArray[np.int64]
+
+    def among(self, in_scope: NDArray[np.int64]) -> Duplicates:
+        """Those of the contents `in_scope`."""
+        chosen = np.isin(self.contents, in_scope)
+        return Duplicates(self.rows[chosen], self.keys[chosen], self.contents[chosen])
+
+    def holding(self, keys: NDArray[np.uint64]) -> dict[int, tuple[int, ...]]:
+        """The contents that hold each of `keys`, by its number; only of those that stand here."""
+        low, high = (np.searchsorted(self.keys, keys, side=side) for side in ("left", "right"))
+        return {
+            int(at): tuple(np.unique(self.contents[low[at] : high[at]]).tolist()) for at in np.flatnonzero(low < high)
+        }
+
+
+class Shard:
+    """A `View` of the rows in scope that one shard searches. Safe to share between threads."""
+
+    def __init__(self, rows: Sequence[RowsInScope], dimensions: int, duplicates: Duplicates) -> None:
+        """Of a text that is in scope more than once, one row is searched by one of the shards; `duplicates` are those of all shards."""
+        self._rows, self._duplicates = rows, duplicates
+        self.bm25, self.vectors = Bm25(rows), VectorSearch(rows, dimensions)
+        self.rows = self.bm25.rows
+
+    def ask(self, question: SearchQuery) -> ShardRounds:
+        return ShardRounds(self, question)
+
+    def best(self, rows: NDArray[np.int64], scores: NDArray[np.float64], limit: int) -> NDArray[np.int64]:
+        """The `limit` best of ascending `rows`, ascending."""
+        if len(rows) <= limit:
+            return rows
+        return np.sort(rows[best(scores, self._column("keys", rows), limit)])
+
+    def candidates(
+        self,
+        rows: NDArray[np.int64],
+        similarity: NDArray[np.float64],
+        bm25: NDArray[np.float64],
+        *kinds: NDArray[np.int64],
+    ) -> Candidates:
+        """Ascending `rows` with their scores; `kinds` are those of them that are near, and those that have words."""
+        keys = self._column("keys", rows)
+        contents = np.empty(len(rows), dtype=np.int64)
+        for each in self._rows:
+            where, local = each.local(rows)
+            contents[where] = each.segment.contents_of_rows(local)
+        held: list[tuple[int, ...]] = [(content,) for content in contents.tolist()]
+        for at, several in self._duplicates.holding(keys).items():
+            held[at] = several
+        near, words = (np.isin(rows, kind) for kind in kinds)
+        return Candidates(self._column("passages", rows), keys, held, similarity, bm25, near, words)
+
+    def _column(self, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """A segment's array at ascending `rows`."""
+        found = [getattr(each.segment, name)[each.local(rows)[1]] for each in self._rows]
+        return np.concatenate(found) if found else np.empty(0, dtype=np.int64)
+
+
+class ShardRounds:
+    """One question in one shard. A round keeps what it computed for the next one, which computes what it does not find."""
+
+    def __init__(self, shard: Shard, question: SearchQuery) -> None:
+        self._shard, self._question = shard, question
+
+    @cached_property
+    def _signs(self) -> SignSearch:
+        return self._shard.vectors.signs(self._question.vector)
+
+    def counts(self) -> Counts:
+        statistics = self._shard.bm25.statistics(self._question.terms)
+        return Counts(statistics, self._signs.counts() if self._question.by_signs else None)
+
+    def turned_counts(self, cut: int) -> NDArray[np.int64]:
+        return self._signs.turned_counts(cut)
+
+    def candidates(self, scoring: Scoring) -> Candidates:
+        asked, shard = self._question, self._shard
+        among = self._signs.chosen(*scoring.cuts) if scoring.cuts else None
+        near = shard.best(*shard.vectors.search(asked.vector, asked.limit, among), asked.limit)
+        words = shard.best(*shard.bm25.search(scoring.weights, asked.limit), asked.limit)
+        rows = np.union1d(near, words)
+        similarity = shard.vectors.cosines(asked.vector, rows)
+        return shard.candidates(rows, similarity, shard.bm25.scores(scoring.weights, rows), near, words)
 
 
 # --- the search -------------------------------------------------------------------------------------------------------

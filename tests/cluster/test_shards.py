@@ -23,8 +23,8 @@ from openbook.config import DatabaseUrl, Place
 from openbook.errors import ClusterError, KnowledgeBaseInvalid, KnowledgeBaseMissing
 from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add, index_store, search, vectors
 from openbook.knowledge.erasure import purge
-from openbook.knowledge.indexes import Indexes, Shard
-from openbook.knowledge.search import StaleView, View
+from openbook.knowledge.indexes import Indexes
+from openbook.knowledge.search import Shard, StaleView, View
 from openbook.knowledge.updates import remove
 from openbook.testing import HashEmbedder
 from tests.cli.conftest import Out
