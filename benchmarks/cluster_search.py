@@ -43,7 +43,7 @@ from openbook.cluster.shards import RayShards, ShardedSearch
 from openbook.config import DatabaseUrl
 from openbook.knowledge import KnowledgeBase, Scope
 from openbook.knowledge.identities import Change
-from openbook.knowledge.search import RankedPassage, View
+from openbook.knowledge.search import RankedPassage, View, best_passages
 from openbook.knowledge.versions import version_transaction, write_version
 from openbook.records import EmbedderIdentity
 from openbook.testing import HashEmbedder
@@ -123,13 +123,13 @@ def compared(views: dict[str, View], groups: dict[str, RayShards], asked: list[Q
     names = list(views)
     for name in names:
         for query, vector in asked[:5]:
-            views[name].search(query, vector, 10)
+            best_passages(views[name], query, vector, 10)
     before = {name: processor_s(shards) for name, shards in groups.items()}
     for number, (query, vector) in enumerate(asked):
         answers: dict[str, list[RankedPassage]] = {}
         for name in names[number % len(names) :] + names[: number % len(names)]:
             started, used = time.perf_counter(), time.thread_time()
-            answers[name] = views[name].search(query, vector, 10)
+            answers[name] = best_passages(views[name], query, vector, 10)
             seconds[name].append(time.perf_counter() - started)
             processor[name].append(time.thread_time() - used)
         assert all(answer == answers[names[0]] for answer in answers.values()), (number, answers)
@@ -151,7 +151,7 @@ def compared(views: dict[str, View], groups: dict[str, RayShards], asked: list[Q
 
 def killed(shards: RayShards, view: View, whole: View, asked: list[Query], kills: int) -> dict[str, Any]:
     """Kill one shard after the other while two threads ask. Raises AssertionError when an answer differs, or none comes."""
-    expected = [whole.search(query, vector, 10) for query, vector in asked]
+    expected = [best_passages(whole, query, vector, 10) for query, vector in asked]
     stop, times, wrong, errors = threading.Event(), list[float](), list[int](), list[str]()
 
     def ask(first: int) -> None:
@@ -160,7 +160,7 @@ def killed(shards: RayShards, view: View, whole: View, asked: list[Query], kills
             number = (number + 1) % len(asked)
             started = time.perf_counter()
             try:
-                if view.search(*asked[number], 10) != expected[number]:
+                if best_passages(view, *asked[number], 10) != expected[number]:
                     wrong.append(number)
             except Exception as error:  # noqa: BLE001  whatever it is, it is counted
                 errors.append(repr(error))
@@ -261,7 +261,7 @@ def main() -> None:
             groups = {f"{count} shards": RayShards(folder, count) for count in options.shards}
             for scope, (version, step) in {"newest": (2, 1), "version 1": (1, 1), "half": (2, 2)}.items():
                 in_scope = contents(base, version, step)
-                views = {"embedded": View(base.shard(in_scope, 0, 1))}
+                views: dict[str, View] = {"embedded": base.shard(in_scope, 0, 1)}
                 for name, shards in groups.items():
                     views[name] = ShardedSearch(shards).view(base.id, 2, in_scope)
                 result[scope] = compared(views, groups, asked)
@@ -270,7 +270,7 @@ def main() -> None:
             if options.kills:
                 in_scope = contents(base, 2, 1)
                 shards = groups[f"{max(options.shards)} shards"]
-                whole = View(base.shard(in_scope, 0, 1))
+                whole = base.shard(in_scope, 0, 1)
                 result["killed"] = killed(
                     shards, ShardedSearch(shards).view(base.id, 2, in_scope), whole, asked, options.kills
                 )

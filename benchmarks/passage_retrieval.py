@@ -27,6 +27,7 @@ from openbook.knowledge import boilerplate
 from openbook.knowledge.embeddings import embedding_texts
 from openbook.knowledge.index_builder import SegmentBuilder
 from openbook.knowledge.indexes import Indexes
+from openbook.knowledge.search import best_passages
 from openbook.knowledge.segments import PassageIdentity
 from openbook.knowledge.splitter import split
 from openbook.records import Content, Embedder, HeadingMark
@@ -145,8 +146,10 @@ def rankings(rows: Sequence[Row], questions: Sequence[Question], embedder: Embed
         vectors = embedder.embed_passages([row.searched for row in some]).astype("<f2")
         for number, (row, vector) in enumerate(zip(some, vectors, strict=True), begin):
             builder.add(PassageIdentity(number, number, 0), row.searched, vector.tobytes())
-    view = Indexes([builder.segment()], dimensions).view(np.array([1]))
-    return [[r.passage for r in view.search(q.text, embedder.embed_query(q.text), max(FIRST))] for q in questions]
+    view = Indexes([builder.segment()], dimensions).shard(np.array([1]))
+    return [
+        [r.passage for r in best_passages(view, q.text, embedder.embed_query(q.text), max(FIRST))] for q in questions
+    ]
 
 
 def found(question: Question, rows: Sequence[Row]) -> bool:

@@ -34,10 +34,10 @@ from benchmarks.processes import result_of
 from openbook.knowledge import schema, vectors
 from openbook.knowledge.embeddings import embedding_key, embedding_texts
 from openbook.knowledge.index_builder import IndexSource
-from openbook.knowledge.indexes import Indexes, Shard
+from openbook.knowledge.indexes import Indexes
 from openbook.knowledge.integrity import row_digest
 from openbook.knowledge.passages import passage_id
-from openbook.knowledge.search import View
+from openbook.knowledge.search import Shard, View, best_candidates, best_passages
 from openbook.knowledge.vectors import widened
 from openbook.knowledge.words import query_terms
 from openbook.records import sha256_hex
@@ -167,7 +167,7 @@ def timed(function: Callable[[], object]) -> float:
 
 
 def nearest(view: View, vector: NDArray[np.float32]) -> list[int]:
-    found, _ = view.found("", vector, 100)
+    found, _ = best_candidates(view, "", vector, 100)
     passages: list[int] = found.passages[found.nearest(100)].tolist()
     return passages
 
@@ -185,17 +185,17 @@ def measure(folder: Path) -> dict[str, Any]:
     indexes = Indexes.open(folder, source, contents)
     open_ms = (time.perf_counter() - started) * 1e3
     started = time.perf_counter()
-    view = indexes.view(contents)
+    view = indexes.shard(contents)
     view_ms = (time.perf_counter() - started) * 1e3
-    first = timed(lambda: view.search(*pairs[0], 10))
+    first = timed(lambda: best_passages(view, *pairs[0], 10))
     found: dict[str, Any] = {"open_ms": open_ms, "view_ms": view_ms, "first_ms": first}
-    view_again = [timed(lambda: indexes.view(contents)) for _ in range(5)]
-    half, shard = indexes.view(contents[::2]), indexes.shard(contents)
+    view_again = [timed(lambda: indexes.shard(contents)) for _ in range(5)]
+    half, shard = indexes.shard(contents[::2]), indexes.shard(contents)
     parts: dict[str, Callable[[str, NDArray[np.float32]], object]] = {
-        "search": lambda text, vector: view.search(text, vector, 10),
+        "search": lambda text, vector: best_passages(view, text, vector, 10),
         "bm25": lambda text, _: by_words(shard, text),
         "dense": lambda _, vector: nearest(view, vector),
-        "half": lambda text, vector: half.search(text, vector, 10),
+        "half": lambda text, vector: best_passages(half, text, vector, 10),
     }
     for name, call in parts.items():
         for text, vector in pairs[:20]:
@@ -205,7 +205,7 @@ def measure(folder: Path) -> dict[str, Any]:
     recalls: dict[int, list[float]] = {10: [], 100: []}
     chosen = [vector for _, vector in pairs[:RECALL_QUERIES]]
     by_signs = [nearest(view, vector) for vector in chosen]
-    vectors.EXACT_UP_TO = view.passages  # from here on every row is compared
+    vectors.EXACT_UP_TO = view.rows  # from here on every row is compared
     for got, true in zip(by_signs, (nearest(view, vector) for vector in chosen), strict=True):
         for k, values in recalls.items():
             values.append(len({*got} & {*true[:k]}) / k)

@@ -20,8 +20,7 @@ from openbook.config import Place
 from openbook.errors import ClusterError, KnowledgeBaseInvalid, OpenBookError
 from openbook.knowledge.base import KnowledgeBase
 from openbook.knowledge.index_cache import MAX_VIEWS
-from openbook.knowledge.indexes import Shard, ShardRounds
-from openbook.knowledge.search import Candidates, Counts, Scoring, SearchQuery, View
+from openbook.knowledge.search import Candidates, Counts, Scoring, SearchQuery, Shard, ShardRounds, View
 from openbook.records import sha256_hex
 
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ class SearchShard:
         self._opened = {**dict(list(self._opened.items())[1 - MAX_VIEWS :]), view: shard}
         return shard.rows
 
-    def reply(self, asked: ShardRequest, step: Step, *given: Any) -> list[Any] | None:
+    def reply(self, asked: ShardRequest, step: Step, *given: Any) -> Any:
         """What this shard says in one round; None when the view must be opened first. Rounds may come in any order."""
         rounds = self._rounds.pop(asked.token, None)
         if rounds is None:
@@ -81,7 +80,7 @@ class SearchShard:
                 return None
             rounds = self._opened[asked.view].ask(asked.question)
         try:
-            said: list[Any] = getattr(rounds, step)(*given)
+            reply = getattr(rounds, step)(*given)
         except (IndexError, ValueError, OverflowError):  # bytes of a segment changed under an old date
             if self._base is not None:
                 self._base.indexes.distrust()
@@ -89,7 +88,7 @@ class SearchShard:
             return None
         if step != "candidates":  # the last one
             self._rounds = {**dict(list(self._rounds.items())[1 - MAX_QUESTIONS :]), asked.token: rounds}
-        return said
+        return reply
 
     def close(self) -> None:
         self._opened, self._rounds = {}, {}
@@ -119,11 +118,11 @@ class ShardedSearch:
 
     def view(self, base_id: str, newest: int, in_scope: NDArray[np.int64]) -> View:
         """A search over the contents `in_scope`. Raises KnowledgeError, StorageError, ClusterError."""
-        return View(_OpenedShards(self._shards, base_id, newest, in_scope))
+        return _OpenedShards(self._shards, base_id, newest, in_scope)
 
 
 class _OpenedShards:
-    """All shards, for one set of contents."""
+    """A `View` of one set of contents in all shards."""
 
     def __init__(self, shards: Shards, base_id: str, newest: int, in_scope: NDArray[np.int64]) -> None:
         self.shards = shards
@@ -142,24 +141,26 @@ class _Rounds:
     def __init__(self, opened: _OpenedShards, asked: ShardRequest) -> None:
         self._opened, self._asked = opened, asked
 
-    def counts(self) -> list[Counts]:
-        return self._replies("counts")
+    def counts(self) -> Counts:
+        return Counts.total(self._replies("counts"))
 
-    def turned_counts(self, cut: int) -> list[NDArray[np.int64]]:
-        return self._replies("turned_counts", cut)
+    def turned_counts(self, cut: int) -> NDArray[np.int64]:
+        counts: NDArray[np.int64] = np.sum(self._replies("turned_counts", cut), axis=0)
+        return counts
 
-    def candidates(self, scoring: Scoring) -> list[Candidates]:
-        return self._replies("candidates", scoring)
+    def candidates(self, scoring: Scoring) -> Candidates:
+        return Candidates.joined(self._replies("candidates", scoring))
 
     def _replies(self, step: Step, *given: Any) -> list[Any]:
-        found: dict[int, list[Any]] = {}
+        """In the order of the shards."""
+        found: dict[int, Any] = {}
         shards = self._opened.shards
         for _ in range(TRIES):
             due = [number for number in range(shards.count) if number not in found]
             replies = shards.call(due, "reply", self._asked, step, *given)
             found.update((number, reply) for number, reply in zip(due, replies, strict=True) if reply is not None)
             if len(found) == shards.count:
-                return [each for number in sorted(found) for each in found[number]]
+                return [found[number] for number in sorted(found)]
             self._opened.open([number for number in due if number not in found])  # it started again, or let go of it
         raise ClusterError(f"A search shard lost its segments {TRIES} times in one question. Look at its log.")
 

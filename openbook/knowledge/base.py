@@ -22,7 +22,6 @@ from openbook.knowledge import integrity, schema
 from openbook.knowledge.blobs import Blobs, open_blobs
 from openbook.knowledge.editions import DocumentHead
 from openbook.knowledge.index_cache import IndexCache
-from openbook.knowledge.indexes import Shard
 from openbook.knowledge.integrity import StoredContent
 from openbook.knowledge.passages import (
     documents_holding,
@@ -33,7 +32,7 @@ from openbook.knowledge.passages import (
     windows_around,
 )
 from openbook.knowledge.scope import UNLABELLED, Scope, condition
-from openbook.knowledge.search import Searcher, StaleView
+from openbook.knowledge.search import Searcher, Shard, StaleView, best_passages
 from openbook.knowledge.splitter import Sizing
 from openbook.knowledge.store import Connection, Store, Writer, store_of
 from openbook.knowledge.write_lock import LOCK_TIMEOUT_S
@@ -180,13 +179,13 @@ class KnowledgeBase:
             seen = condition(scope, version)
             view = partial(self.indexes.view, connection, newest, scope, version, seen, self.shards)
             try:
-                ranked = view().search(query, vector, passages)
+                ranked = best_passages(view(), query, vector, passages)
             except (IndexError, ValueError, OverflowError):  # bytes of an index file changed, but its time did not
                 self.indexes.distrust()
-                ranked = view().search(query, vector, passages)
-            return version, windows_around(connection, ranked, seen, limit) if windows else hits_of(
-                connection, ranked, seen
-            )
+                ranked = best_passages(view(), query, vector, passages)
+            if windows:
+                return version, windows_around(connection, ranked, seen, limit)
+            return version, hits_of(connection, ranked, seen)
 
     def kept_version(self, version: int | None = None) -> int:
         """`version` (default: the newest) if it is kept. Raises UnknownVersion."""

@@ -14,9 +14,9 @@ from openbook.files import delete, replace_file
 from openbook.knowledge import schema
 from openbook.knowledge.blobs import Blobs
 from openbook.knowledge.index_builder import IndexSource
-from openbook.knowledge.indexes import Indexes, Shard
+from openbook.knowledge.indexes import Indexes
 from openbook.knowledge.scope import Condition, Scope
-from openbook.knowledge.search import Searcher, View
+from openbook.knowledge.search import Searcher, Shard, View
 from openbook.knowledge.store import Connection, Store
 from openbook.records import EmbedderIdentity
 
@@ -94,9 +94,10 @@ class IndexCache:
                 return self._views[key]
         rows = connection.execute(f"SELECT DISTINCT d.content_id FROM documents d WHERE {seen.sql}", seen.values)
         in_scope = np.sort(np.fromiter((content for (content,) in rows), dtype=np.int64))
-        in_shards = None if shards is None else shards.view(self._base_id, newest, in_scope)
+        view: View | None = None if shards is None else shards.view(self._base_id, newest, in_scope)
         with self._lock:
-            view = self._covering(connection, newest, in_scope).view(in_scope) if in_shards is None else in_shards
+            if view is None:
+                view = self._covering(connection, newest, in_scope).shard(in_scope)
             if self.blobs is not None and "purging" in schema.meta(connection):
                 self._indexes, self._views = None, {}  # what the purge takes out of `blobs` is still there
                 return view

@@ -8,21 +8,18 @@ finds is a function of that set alone, not of the segments, the order in which c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from openbook.knowledge import index_builder, index_store, shared_segments
 from openbook.knowledge.blobs import Blobs
-from openbook.knowledge.bm25 import Bm25
 from openbook.knowledge.index_builder import IndexSource
 from openbook.knowledge.index_store import SavedSegment, SegmentWriter
-from openbook.knowledge.search import Candidates, Counts, Scoring, SearchQuery, View, best
+from openbook.knowledge.search import Duplicates, Shard
 from openbook.knowledge.segments import RowsInScope, Segment, Selection, contents_of
-from openbook.knowledge.vectors import SignSearch, VectorSearch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -94,10 +91,6 @@ class Indexes:
         """Ids of the indexed contents, ascending."""
         return np.unique(contents_of(self._segments))
 
-    def view(self, in_scope: NDArray[np.int64]) -> View:
-        """A search over the contents `in_scope` and no others. Raises ValueError when one of them is not indexed."""
-        return View(self.shard(in_scope))
-
     def shard(self, in_scope: NDArray[np.int64], number: int = 0, shards: int = 1) -> Shard:
         """The rows of the contents `in_scope` that shard `number` (from 0) of `shards` searches. Raises ValueError when one of them is not indexed.
 
@@ -132,7 +125,7 @@ class Indexes:
         return share
 
     @cached_property
-    def _duplicates(self) -> _Duplicates:
+    def _duplicates(self) -> Duplicates:
         keys, variants, passages = (
             np.concatenate([np.empty(0, kind), *(getattr(segment, name) for segment in self._segments)])
             for name, kind in (("keys", np.uint64), ("variants", np.uint64), ("passages", np.int64))
@@ -145,101 +138,7 @@ class Indexes:
         for segment, start in zip(self._segments, self._bases[:-1], strict=True):
             here = (rows >= start) & (rows < start + len(segment))
             contents[here] = segment.contents_of_rows(rows[here] - start)
-        return _Duplicates(rows, keys[rows], contents)
-
-
-@dataclass(frozen=True, slots=True)
-class _Duplicates:
-    """Rows, numbered through all segments, whose text is in the index more than once, ascending by key.
-
-    A view has only the first row in scope of each key, which is the same whatever the order in which contents came.
-    """
-
-    rows: NDArray[np.intp]
-    keys: NDArray[np.uint64]
-    contents: NDArray[np.int64]
-
-    def among(self, in_scope: NDArray[np.int64]) -> _Duplicates:
-        """Those of the contents `in_scope`."""
-        chosen = np.isin(self.contents, in_scope)
-        return _Duplicates(self.rows[chosen], self.keys[chosen], self.contents[chosen])
-
-    def holding(self, keys: NDArray[np.uint64]) -> dict[int, tuple[int, ...]]:
-        """The contents that hold each of `keys`, by its number; only of those that stand here."""
-        low, high = (np.searchsorted(self.keys, keys, side=side) for side in ("left", "right"))
-        return {
-            int(at): tuple(np.unique(self.contents[low[at] : high[at]]).tolist()) for at in np.flatnonzero(low < high)
-        }
-
-
-class Shard:
-    """The rows in scope that one shard searches. Safe to share between threads."""
-
-    def __init__(self, rows: Sequence[RowsInScope], dimensions: int, duplicates: _Duplicates) -> None:
-        """Of a text that is in scope more than once, one row is searched by one of the shards; `duplicates` are those of all shards."""
-        self._rows, self._duplicates = rows, duplicates
-        self.bm25, self.vectors = Bm25(rows), VectorSearch(rows, dimensions)
-        self.rows = self.bm25.rows
-
-    def ask(self, question: SearchQuery) -> ShardRounds:
-        return ShardRounds(self, question)
-
-    def best(self, rows: NDArray[np.int64], scores: NDArray[np.float64], limit: int) -> NDArray[np.int64]:
-        """The `limit` best of ascending `rows`, ascending."""
-        if len(rows) <= limit:
-            return rows
-        return np.sort(rows[best(scores, self._column("keys", rows), limit)])
-
-    def candidates(
-        self,
-        rows: NDArray[np.int64],
-        similarity: NDArray[np.float64],
-        bm25: NDArray[np.float64],
-        *kinds: NDArray[np.int64],
-    ) -> Candidates:
-        """Ascending `rows` with their scores; `kinds` are those of them that are near, and those that have words."""
-        keys = self._column("keys", rows)
-        contents = np.empty(len(rows), dtype=np.int64)
-        for each in self._rows:
-            where, local = each.local(rows)
-            contents[where] = each.segment.contents_of_rows(local)
-        held: list[tuple[int, ...]] = [(content,) for content in contents.tolist()]
-        for at, several in self._duplicates.holding(keys).items():
-            held[at] = several
-        near, words = (np.isin(rows, kind) for kind in kinds)
-        return Candidates(self._column("passages", rows), keys, held, similarity, bm25, near, words)
-
-    def _column(self, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """A segment's array at ascending `rows`."""
-        found = [getattr(each.segment, name)[each.local(rows)[1]] for each in self._rows]
-        return np.concatenate(found) if found else np.empty(0, dtype=np.int64)
-
-
-class ShardRounds:
-    """One question in one shard. A round keeps what it computed for the next one, which computes what it does not find."""
-
-    def __init__(self, shard: Shard, question: SearchQuery) -> None:
-        self._shard, self._question = shard, question
-
-    @cached_property
-    def _signs(self) -> SignSearch:
-        return self._shard.vectors.signs(self._question.vector)
-
-    def counts(self) -> list[Counts]:
-        statistics = self._shard.bm25.statistics(self._question.terms)
-        return [Counts(statistics, self._signs.counts() if self._question.by_signs else None)]
-
-    def turned_counts(self, cut: int) -> list[NDArray[np.int64]]:
-        return [self._signs.turned_counts(cut)]
-
-    def candidates(self, scoring: Scoring) -> list[Candidates]:
-        asked, shard = self._question, self._shard
-        among = self._signs.chosen(*scoring.cuts) if scoring.cuts else None
-        near = shard.best(*shard.vectors.search(asked.vector, asked.limit, among), asked.limit)
-        words = shard.best(*shard.bm25.search(scoring.weights, asked.limit), asked.limit)
-        rows = np.union1d(near, words)
-        similarity = shard.vectors.cosines(asked.vector, rows)
-        return [shard.candidates(rows, similarity, shard.bm25.scores(scoring.weights, rows), near, words)]
+        return Duplicates(rows, keys[rows], contents)
 
 
 # --- what to keep and what to join ------------------------------------------------------------------------------------

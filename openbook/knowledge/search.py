@@ -6,20 +6,23 @@
    are among the best of each.
 
 Nothing else passes between shards. So the same passages get the same scores, bit for bit, from any number of shards. A
-knowledge base in one process is one shard.
+knowledge base in one process is one shard: `Shard` is its view. `openbook.cluster.shards` has views of several.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from openbook.errors import KnowledgeError
 from openbook.knowledge import vectors
-from openbook.knowledge.bm25 import Statistics, Weights
+from openbook.knowledge.bm25 import Bm25, Statistics, Weights
+from openbook.knowledge.segments import RowsInScope
+from openbook.knowledge.vectors import SignSearch, VectorSearch
 from openbook.knowledge.words import query_terms
 
 if TYPE_CHECKING:
@@ -68,6 +71,12 @@ class Counts:
     statistics: Statistics
     signs: NDArray[np.int64] | None
 
+    @classmethod
+    def total(cls, parts: Sequence[Counts]) -> Counts:
+        """Of all `parts` together, of which there is at least one."""
+        signs = [part.signs for part in parts if part.signs is not None]
+        return cls(Statistics.total([part.statistics for part in parts]), np.sum(signs, axis=0) if signs else None)
+
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
@@ -114,17 +123,17 @@ def best(scores: NDArray[np.float64], keys: NDArray[np.uint64], limit: int) -> N
 
 
 class Rounds(Protocol):
-    """One question, asked of all shards at once in each round. The replies are in the order of the shards."""
+    """One question. Each round replies for all shards together."""
 
-    def counts(self) -> Sequence[Counts]: ...
+    def counts(self) -> Counts: ...
 
-    def turned_counts(self, cut: int) -> Sequence[NDArray[np.int64]]: ...
+    def turned_counts(self, cut: int) -> NDArray[np.int64]: ...
 
-    def candidates(self, scoring: Scoring) -> Sequence[Candidates]: ...
+    def candidates(self, scoring: Scoring) -> Candidates: ...
 
 
-class Shards(Protocol):
-    """One set of contents, each of which is in one shard. Safe to share between threads."""
+class View(Protocol):
+    """One set of contents: a version, perhaps filtered. Safe to share between threads."""
 
     @property
     def rows(self) -> int:
@@ -142,48 +151,136 @@ class Searcher(Protocol):
         ...
 
 
+# --- one shard --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicates:
+    """Rows, numbered through all segments, whose text is in the index more than once, ascending by key.
+
+    A view has only the first row in scope of each key, which is the same whatever the order in which contents came.
+    """
+
+    rows: NDArray[np.intp]
+    keys: NDArray[np.uint64]
+    contents: NDArray[np.int64]
+
+    def among(self, in_scope: NDArray[np.int64]) -> Duplicates:
+        """Those of the contents `in_scope`."""
+        chosen = np.isin(self.contents, in_scope)
+        return Duplicates(self.rows[chosen], self.keys[chosen], self.contents[chosen])
+
+    def holding(self, keys: NDArray[np.uint64]) -> dict[int, tuple[int, ...]]:
+        """The contents that hold each of `keys`, by its number; only of those that stand here."""
+        low, high = (np.searchsorted(self.keys, keys, side=side) for side in ("left", "right"))
+        return {
+            int(at): tuple(np.unique(self.contents[low[at] : high[at]]).tolist()) for at in np.flatnonzero(low < high)
+        }
+
+
+class Shard:
+    """A `View` of the rows in scope that one shard searches. Safe to share between threads."""
+
+    def __init__(self, rows: Sequence[RowsInScope], dimensions: int, duplicates: Duplicates) -> None:
+        """Of a text that is in scope more than once, one row is searched by one of the shards; `duplicates` are those of all shards."""
+        self._rows, self._duplicates = rows, duplicates
+        self.bm25, self.vectors = Bm25(rows), VectorSearch(rows, dimensions)
+        self.rows = self.bm25.rows
+
+    def ask(self, question: SearchQuery) -> ShardRounds:
+        return ShardRounds(self, question)
+
+    def best(self, rows: NDArray[np.int64], scores: NDArray[np.float64], limit: int) -> NDArray[np.int64]:
+        """The `limit` best of ascending `rows`, ascending."""
+        if len(rows) <= limit:
+            return rows
+        return np.sort(rows[best(scores, self._column("keys", rows), limit)])
+
+    def candidates(
+        self,
+        rows: NDArray[np.int64],
+        similarity: NDArray[np.float64],
+        bm25: NDArray[np.float64],
+        *kinds: NDArray[np.int64],
+    ) -> Candidates:
+        """Ascending `rows` with their scores; `kinds` are those of them that are near, and those that have words."""
+        keys = self._column("keys", rows)
+        contents = np.empty(len(rows), dtype=np.int64)
+        for each in self._rows:
+            where, local = each.local(rows)
+            contents[where] = each.segment.contents_of_rows(local)
+        held: list[tuple[int, ...]] = [(content,) for content in contents.tolist()]
+        for at, several in self._duplicates.holding(keys).items():
+            held[at] = several
+        near, words = (np.isin(rows, kind) for kind in kinds)
+        return Candidates(self._column("passages", rows), keys, held, similarity, bm25, near, words)
+
+    def _column(self, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """A segment's array at ascending `rows`."""
+        found = [getattr(each.segment, name)[each.local(rows)[1]] for each in self._rows]
+        return np.concatenate(found) if found else np.empty(0, dtype=np.int64)
+
+
+class ShardRounds:
+    """One question in one shard. A round keeps what it computed for the next one, which computes what it does not find."""
+
+    def __init__(self, shard: Shard, question: SearchQuery) -> None:
+        self._shard, self._question = shard, question
+
+    @cached_property
+    def _signs(self) -> SignSearch:
+        return self._shard.vectors.signs(self._question.vector)
+
+    def counts(self) -> Counts:
+        statistics = self._shard.bm25.statistics(self._question.terms)
+        return Counts(statistics, self._signs.counts() if self._question.by_signs else None)
+
+    def turned_counts(self, cut: int) -> NDArray[np.int64]:
+        return self._signs.turned_counts(cut)
+
+    def candidates(self, scoring: Scoring) -> Candidates:
+        asked, shard = self._question, self._shard
+        among = self._signs.chosen(*scoring.cuts) if scoring.cuts else None
+        near = shard.best(*shard.vectors.search(asked.vector, asked.limit, among), asked.limit)
+        words = shard.best(*shard.bm25.search(scoring.weights, asked.limit), asked.limit)
+        rows = np.union1d(near, words)
+        similarity = shard.vectors.cosines(asked.vector, rows)
+        return shard.candidates(rows, similarity, shard.bm25.scores(scoring.weights, rows), near, words)
+
+
 # --- the search -------------------------------------------------------------------------------------------------------
 
 
-class View:
-    """One set of contents: a version, perhaps filtered. Safe to share between threads."""
+def best_passages(view: View, query: str, vector: NDArray[np.float32], limit: int) -> list[RankedPassage]:
+    """The best passages, best first: the `CANDIDATES` nearest by vector and best by words, scored exactly by both, and fused."""
+    if limit < 1:
+        return []
+    count = max(CANDIDATES, limit)
+    found, ceiling = best_candidates(view, query, vector, count)
+    dense, words = found.nearest(count), found.best_by_words(count)
+    chosen = np.union1d(dense, words)
+    scores = fuse(found.similarity[chosen], found.bm25[chosen], ceiling)
+    order = best(scores, found.keys[chosen], limit)
+    dense_ranks, word_ranks = ({at: n for n, at in enumerate(each.tolist(), start=1)} for each in (dense, words))
+    return [
+        RankedPassage(
+            int(found.passages[at]), found.contents[at], score, dense_ranks.get(at), word_ranks.get(at), float(found.similarity[at])
+        )
+        for at, score in zip(chosen[order].tolist(), scores[order].tolist(), strict=True)
+    ]  # fmt: skip
 
-    def __init__(self, shards: Shards) -> None:
-        self._shards = shards
-        self.passages = shards.rows
 
-    def search(self, query: str, vector: NDArray[np.float32], limit: int) -> list[RankedPassage]:
-        """The best passages, best first: the `CANDIDATES` nearest by vector and best by words, scored exactly by both, and fused."""
-        if limit < 1:
-            return []
-        count = max(CANDIDATES, limit)
-        found, ceiling = self.found(query, vector, count)
-        dense, words = found.nearest(count), found.best_by_words(count)
-        chosen = np.union1d(dense, words)
-        scores = fuse(found.similarity[chosen], found.bm25[chosen], ceiling)
-        order = best(scores, found.keys[chosen], limit)
-        dense_ranks, word_ranks = ({at: n for n, at in enumerate(each.tolist(), start=1)} for each in (dense, words))
-        return [
-            RankedPassage(
-                int(found.passages[at]), found.contents[at], score, dense_ranks.get(at), word_ranks.get(at), float(found.similarity[at])
-            )
-            for at, score in zip(chosen[order].tolist(), scores[order].tolist(), strict=True)
-        ]  # fmt: skip
-
-    def found(self, query: str, vector: NDArray[np.float32], limit: int) -> tuple[Candidates, float]:
-        """(the `limit` best of each kind, of all shards; what no BM25 score exceeds)."""
-        by_signs = self.passages > vectors.EXACT_UP_TO
-        question = SearchQuery(query_terms(query), vector, limit, by_signs)
-        rounds = self._shards.ask(question)
-        counts = rounds.counts()
-        weights = Statistics.total([each.statistics for each in counts]).weights(question.terms)
-        cuts = None
-        if by_signs:
-            signs = np.sum([each.signs for each in counts if each.signs is not None], axis=0)
-            cut = vectors.cut_at(signs, max(vectors.NEAR, 8 * limit))
-            turned = np.sum(rounds.turned_counts(cut), axis=0)
-            cuts = cut, vectors.cut_at(turned, max(vectors.NEARER, 4 * limit))
-        return Candidates.joined(rounds.candidates(Scoring(weights, cuts))), weights.ceiling
+def best_candidates(view: View, query: str, vector: NDArray[np.float32], limit: int) -> tuple[Candidates, float]:
+    """(the `limit` best of each kind; what no BM25 score exceeds)."""
+    question = SearchQuery(query_terms(query), vector, limit, by_signs=view.rows > vectors.EXACT_UP_TO)
+    rounds = view.ask(question)
+    counts = rounds.counts()
+    weights = counts.statistics.weights(question.terms)
+    cuts = None
+    if counts.signs is not None:
+        cut = vectors.cut_at(counts.signs, max(vectors.NEAR, 8 * limit))
+        cuts = cut, vectors.cut_at(rounds.turned_counts(cut), max(vectors.NEARER, 4 * limit))
+    return rounds.candidates(Scoring(weights, cuts)), weights.ceiling
 
 
 def fuse(similarity: NDArray[np.float64], bm25: NDArray[np.float64], ceiling: float) -> NDArray[np.float64]:

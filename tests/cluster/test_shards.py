@@ -23,8 +23,8 @@ from openbook.config import DatabaseUrl, Place
 from openbook.errors import ClusterError, KnowledgeBaseInvalid, KnowledgeBaseMissing
 from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add, index_store, search, vectors
 from openbook.knowledge.erasure import purge
-from openbook.knowledge.indexes import Indexes, Shard
-from openbook.knowledge.search import StaleView, View
+from openbook.knowledge.indexes import Indexes
+from openbook.knowledge.search import Shard, StaleView, View
 from openbook.knowledge.updates import remove
 from openbook.testing import HashEmbedder
 from tests.cli.conftest import Out
@@ -61,8 +61,8 @@ def view_of(opened: Sequence[Shard]) -> View:
 
 def answers(view: View, query: str, limit: int) -> tuple[object, ...]:
     """All that a search says."""
-    ranked = view.search(query, EMBEDDER.embed_query(query), limit)
-    return view.passages, ranked, dense(view, query, limit), bm25(view, query, limit)
+    ranked = search.best_passages(view, query, EMBEDDER.embed_query(query), limit)
+    return view.rows, ranked, dense(view, query, limit), bm25(view, query, limit)
 
 
 # --- the law, by chance -----------------------------------------------------------------------------------------------
@@ -89,7 +89,7 @@ def test_any_number_of_shards_says_what_one_index_says(
         for upto in sorted(data.draw(st.sets(st.integers(1, len(contents)), max_size=3))):
             layouts.append(Indexes.refresh(Path(name), base.source(), ids(*contents[:upto])))
         layouts.append(Indexes.open(Path(name), base.source(), ids(*contents)))
-        expected = answers(layouts[0].view(in_scope), query, limit)
+        expected = answers(layouts[0].shard(in_scope), query, limit)
         whole = [each for each in layouts if np.isin(in_scope, each.contents()).all()]
         for count in COUNTS:
             chosen = [data.draw(st.sampled_from(whole)) for _ in range(count)]  # no two need have the same segments

@@ -20,7 +20,7 @@ from openbook.knowledge.boilerplate import with_content
 from openbook.knowledge.index_builder import IndexSource
 from openbook.knowledge.indexes import Indexes
 from openbook.knowledge.integrity import CONTENT_COLUMNS, PASSAGE_COLUMNS, row_digest
-from openbook.knowledge.search import RankedPassage, View
+from openbook.knowledge.search import RankedPassage, View, best_candidates, best_passages
 from openbook.knowledge.store import Connection
 from openbook.knowledge.words import Vocabulary, query_terms
 from openbook.records import PassageSpan, sha256_hex
@@ -119,14 +119,14 @@ def stored(text: str) -> NDArray[np.float16]:
 
 def dense(view: View, query: str, limit: int) -> list[tuple[int, float]]:
     """(passage row id, cosine), nearest first."""
-    found, _ = view.found(query, EMBEDDER.embed_query(query), limit)
+    found, _ = best_candidates(view, query, EMBEDDER.embed_query(query), limit)
     order = found.nearest(limit)
     return list(zip(found.passages[order].tolist(), found.similarity[order].tolist(), strict=True))
 
 
 def bm25(view: View, query: str, limit: int) -> list[tuple[int, float]]:
     """(passage row id, BM25 score), best first, of passages that hold a word of `query`."""
-    found, _ = view.found(query, EMBEDDER.embed_query(query), limit)
+    found, _ = best_candidates(view, query, EMBEDDER.embed_query(query), limit)
     order = found.best_by_words(limit)
     return list(zip(found.passages[order].tolist(), found.bm25[order].tolist(), strict=True))
 
@@ -135,10 +135,10 @@ def search(
     base: Base, indexes: Indexes, in_scope: Iterable[int], query: str, limit: int = 10
 ) -> list[tuple[object, ...]]:
     """All that a search says, with passages by name: what must not depend on history."""
-    view = indexes.view(ids(*in_scope))
-    ranked: Sequence[RankedPassage] = view.search(query, EMBEDDER.embed_query(query), limit)
+    view = indexes.shard(ids(*in_scope))
+    ranked: Sequence[RankedPassage] = best_passages(view, query, EMBEDDER.embed_query(query), limit)
     return [
-        ("passages", view.passages),
+        ("passages", view.rows),
         *((base.name(r.passage), r.score, r.dense_rank, r.bm25_rank, r.similarity) for r in ranked),
         *(("dense", base.name(p), s) for p, s in dense(view, query, limit)),
         *(("words", base.name(p), s) for p, s in bm25(view, query, limit)),

@@ -15,6 +15,7 @@ from openbook.knowledge import indexes as module
 from openbook.knowledge.check import index_problems
 from openbook.knowledge.index_builder import IndexSource, build
 from openbook.knowledge.indexes import Indexes
+from openbook.knowledge.search import best_passages
 from tests.knowledge.small_bases import (
     DIMENSIONS,
     EMBEDDER,
@@ -65,17 +66,17 @@ def test_what_is_new_is_found_before_it_is_saved_and_opening_never_writes(
         before = times(folder)
         opened = Indexes.open(folder, base.source(), ids(contents[5]))
         assert opened.contents().tolist() == contents
-        assert bm25(opened.view(ids(contents[5])), "number5", 3)[0][0] > 0
+        assert bm25(opened.shard(ids(contents[5])), "number5", 3)[0][0] > 0
         assert times(folder) == before
 
 
 def test_a_view_needs_its_contents(base: Base, contents: list[int]) -> None:
     opened = Indexes.open(Path("absent"), base.source(), ids(*contents[:2]))
     with pytest.raises(ValueError, match="1 of 2 contents are not indexed"):
-        opened.view(ids(contents[0], contents[5]))
-    empty = opened.view(ids())
-    assert empty.passages == 0
-    assert empty.search(QUERY, EMBEDDER.embed_query(QUERY), 5) == []
+        opened.shard(ids(contents[0], contents[5]))
+    empty = opened.shard(ids())
+    assert empty.rows == 0
+    assert best_passages(empty, QUERY, EMBEDDER.embed_query(QUERY), 5) == []
     assert dense(empty, QUERY, 5) == []
 
 
