@@ -42,9 +42,9 @@ from openbook.cluster.move import move
 from openbook.cluster.shards import RayShards, ShardedSearch
 from openbook.config import DatabaseUrl
 from openbook.knowledge import KnowledgeBase, Scope
-from openbook.knowledge.identities import Change
-from openbook.knowledge.search import RankedPassage, View, best_passages
-from openbook.knowledge.versions import version_transaction, write_version
+from openbook.knowledge.index.search import RankedPassage, View, best_passages
+from openbook.knowledge.store.identities import Change
+from openbook.knowledge.store.version_rows import version_transaction, write_version
 from openbook.records import EmbedderIdentity
 from openbook.testing import HashEmbedder
 

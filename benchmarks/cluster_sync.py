@@ -36,7 +36,7 @@ from openbook.cluster.connection import ray_module
 from openbook.cluster.workers import Workers
 from openbook.config import available_cores
 from openbook.knowledge import KnowledgeBase, Report, RunOptions, sync
-from openbook.knowledge.schema import FILE_NAME
+from openbook.knowledge.store.schema import FILE_NAME
 from openbook.records import Embedder, Vectors
 from openbook.testing import HashEmbedder
 from tests.cluster.state import state_digest

@@ -73,7 +73,7 @@ class OpenBook:
     def _synced(self, documents: Path, store: Path, passage_chars: int) -> int:
         """Passages in a new knowledge base; with `passage_chars` 0 of the size that is the default."""
         from openbook.knowledge import KnowledgeBase, sync
-        from openbook.knowledge.splitter import Sizing
+        from openbook.knowledge.ingest.splitter import Sizing
 
         sizing = Sizing(passage_chars) if passage_chars else Sizing()
         self._base = KnowledgeBase.ensure(store, self._embedder.identity, sizing=sizing)

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from openbook.errors import OpenBookError
 from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add, remove
-from openbook.knowledge.quotes import quote
+from openbook.knowledge.cite.quotes import quote
 from openbook.knowledge.versions import diff, history, tag
 from openbook.records import Embedder
 from openbook.testing import HashEmbedder

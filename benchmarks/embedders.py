@@ -35,8 +35,8 @@ from benchmarks.stored import stored
 from openbook.config import load_settings
 from openbook.inference import load_embedder
 from openbook.inference.embedder import OnnxEmbedder
-from openbook.knowledge.splitter import split
-from openbook.knowledge.words import query_terms
+from openbook.knowledge.index.words import query_terms
+from openbook.knowledge.ingest.splitter import split
 from openbook.models import EmbeddingSpec, ModelReference
 from openbook.records import Content
 

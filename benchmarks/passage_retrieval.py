@@ -23,13 +23,13 @@ import numpy as np
 
 from benchmarks.splitting import Span, interval, load, union
 from benchmarks.stored import default_embedder
-from openbook.knowledge import boilerplate
-from openbook.knowledge.embeddings import embedding_texts
-from openbook.knowledge.index_builder import SegmentBuilder
-from openbook.knowledge.indexes import Indexes
-from openbook.knowledge.search import best_passages
-from openbook.knowledge.segments import PassageIdentity
-from openbook.knowledge.splitter import split
+from openbook.knowledge.index import boilerplate
+from openbook.knowledge.index.indexes import Indexes
+from openbook.knowledge.index.search import best_passages
+from openbook.knowledge.index.segment_builder import SegmentBuilder
+from openbook.knowledge.index.segments import PassageIdentity
+from openbook.knowledge.ingest.embeddings import embedding_texts
+from openbook.knowledge.ingest.splitter import split
 from openbook.records import Content, Embedder, HeadingMark
 
 FIRST = (4, 10)

@@ -36,7 +36,7 @@ from openbook.diagnosis.scoring import Interval, interval, token_f1
 from openbook.inference import FrozenModel
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase, add
-from openbook.knowledge.splitter import Sizing
+from openbook.knowledge.ingest.splitter import Sizing
 from openbook.records import Decoding, Embedder, Hit
 from openbook.retrieval import Options
 

@@ -31,15 +31,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.processes import result_of
-from openbook.knowledge import schema, vectors
-from openbook.knowledge.embeddings import embedding_key, embedding_texts
-from openbook.knowledge.index_builder import IndexSource
-from openbook.knowledge.indexes import Indexes
-from openbook.knowledge.integrity import row_digest
-from openbook.knowledge.passages import passage_id
-from openbook.knowledge.search import Shard, View, best_candidates, best_passages
-from openbook.knowledge.vectors import widened
-from openbook.knowledge.words import query_terms
+from openbook.knowledge.index import vectors
+from openbook.knowledge.index.indexes import Indexes
+from openbook.knowledge.index.search import Shard, View, best_candidates, best_passages
+from openbook.knowledge.index.segment_builder import IndexSource
+from openbook.knowledge.index.vectors import widened
+from openbook.knowledge.index.words import query_terms
+from openbook.knowledge.ingest.embeddings import embedding_key, embedding_texts
+from openbook.knowledge.store import schema
+from openbook.knowledge.store.integrity import row_digest
+from openbook.knowledge.store.names import passage_id
 from openbook.records import sha256_hex
 
 PER_CONTENT = 50

@@ -23,7 +23,7 @@ from typing import Any
 
 from openbook.diagnosis.scoring import interval
 from openbook.inference import load_embedder
-from openbook.knowledge.quotes import quote
+from openbook.knowledge.cite.quotes import quote
 from openbook.models import ModelStore, ensure
 from openbook.records import Passage, Vectors, sha256_hex
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.stored import EXAMPLES, HANDBOOK
 from openbook.diagnosis.questions import Gold, Question, load_questions
-from openbook.knowledge.sentences import sentence_spans
+from openbook.knowledge.ingest.sentences import sentence_spans
 
 SEED = 11  # of the order in which the questions of a set are asked
 SPLIT = "test"  # of SQuAD's articles

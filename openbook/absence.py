@@ -18,10 +18,11 @@ from openbook import __version__
 from openbook.config import Settings
 from openbook.errors import KnowledgeError, QuestionError
 from openbook.files import is_unfinished
-from openbook.knowledge import KnowledgeBase, schema
-from openbook.knowledge.base import now
+from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.byte_search import TELLING, Needles
 from openbook.knowledge.erasure import beyond_reach, find_in_rows, forms, kind_of
+from openbook.knowledge.store import schema
+from openbook.knowledge.store.version_rows import now
 from openbook.locks import is_held
 from openbook.receipts import LOG_FILE
 from openbook.records import BeyondReach, Digest, sha256_hex

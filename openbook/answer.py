@@ -20,7 +20,7 @@ from openbook.certainty import Signals, certainty
 from openbook.config import STRATEGIES
 from openbook.errors import ContextOverflow, QuestionError
 from openbook.inference import FrozenModel
-from openbook.knowledge.quotes import AnswerSupport, closest, quote
+from openbook.knowledge.cite.quotes import AnswerSupport, closest, quote
 from openbook.overview import KINDS, comparison, summary
 from openbook.parallel import Cancelled, Listener, never
 from openbook.prompts import (

@@ -20,11 +20,11 @@ from openbook.derived import DerivedFolder, of_older_layout
 from openbook.errors import KnowledgeBaseBusy, StorageError
 from openbook.files import check_deletable, delete, delete_left_over, is_unfinished, storage_errors
 from openbook.knowledge import KnowledgeBase
-from openbook.knowledge.base import now
 from openbook.knowledge.byte_search import Needles
 from openbook.knowledge.erasure import PurgeResult, finish_purge, kind_of, purge, purge_is_unfinished
-from openbook.knowledge.schema import FILE_NAME
-from openbook.knowledge.write_lock import clear_unlocked
+from openbook.knowledge.store.schema import FILE_NAME
+from openbook.knowledge.store.version_rows import now
+from openbook.knowledge.store.write_lock import clear_unlocked
 from openbook.locks import delete_abandoned, is_held
 from openbook.models import ModelStore
 from openbook.models.lineage import Membership, models_trained_on

@@ -91,7 +91,7 @@ def run_options(settings: Settings) -> RunOptions:
 def new_base(settings: Settings, place: Place, embedder: Embedder) -> KnowledgeBase:
     """An empty knowledge base in `place`, or the one that another process made there meanwhile. Raises StorageError."""
     from openbook.knowledge import KnowledgeBase
-    from openbook.knowledge.splitter import Sizing
+    from openbook.knowledge.ingest.splitter import Sizing
 
     return KnowledgeBase.ensure(place, embedder.identity, sizing=Sizing(settings.passage_chars))
 
@@ -195,7 +195,7 @@ class _Resources:
 
     def _of_docs(self) -> KnowledgeBase:
         from openbook.knowledge.docs_cache import for_documents
-        from openbook.knowledge.splitter import Sizing
+        from openbook.knowledge.ingest.splitter import Sizing
 
         embedder, settings = self.embedder(), self.settings
         with self.stages() as show:
@@ -275,7 +275,7 @@ class View:
         >>> kb.labels("board").documents() == kb.documents()
         True
         """
-        from openbook.knowledge.scope import checked_labels
+        from openbook.knowledge.index.scope import checked_labels
 
         return View(self.resources, self.version, self.condition, self.held | checked_labels(labels))
 
@@ -464,7 +464,7 @@ class Library(View):
         return self.resources.base()
 
     def _to_write(self, labels: Sequence[str], progress: StagedProgress) -> tuple[KnowledgeBase, Embedder, RunOptions]:
-        from openbook.knowledge.scope import checked_labels
+        from openbook.knowledge.index.scope import checked_labels
 
         resources = self.resources
         if resources.docs:

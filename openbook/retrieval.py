@@ -11,8 +11,8 @@ from openbook.conversation import search_query
 from openbook.errors import QuestionError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, Scope
-from openbook.knowledge.editions import Editions, editions
-from openbook.knowledge.scope import UNLABELLED
+from openbook.knowledge.cite.editions import Editions, editions
+from openbook.knowledge.index.scope import UNLABELLED
 from openbook.overview import overview_of, windows_of
 from openbook.prompts import without_noise
 from openbook.records import Decoding, Embedder, Hit
@@ -113,7 +113,7 @@ def ranked_hits(
     limit = max(options.passages or PASSAGES, at_least)
     version, hits = corpus.search(query, limit, windows=strategy != "each")
     documents = {path for hit in near_enough(hits, options) for path in (hit.passage.document, *hit.passage.also_in)}
-    return version, editions(query, hits, corpus.base.heads(documents, replace(corpus.scope, as_of=version)))
+    return version, editions(query, hits, corpus.base.document_info(documents, replace(corpus.scope, as_of=version)))
 
 
 def nearness(hits: Sequence[Hit]) -> float:

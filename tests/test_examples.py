@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from benchmarks.natural_questions import HALVES, NATURAL, OTHERS, Question, holds, judged, questions, says
-from openbook.knowledge.editions import DocumentHead, find_marks
+from openbook.knowledge.cite.editions import DocumentInfo, find_marks
 from openbook.parsers import parse_file
 from tests.conftest import ROOT
 
@@ -50,7 +50,7 @@ def test_every_gold_quote_stands_once_at_its_span_and_page_and_holds_the_answer(
 
 
 def test_each_pair_of_editions_holds_both_values_and_the_right_documents_are_marked(tmp_path: Path) -> None:
-    heads: dict[str, DocumentHead] = {}
+    heads: dict[str, DocumentInfo] = {}
     for pair in EDITIONS:
         for document in pair["documents"]:
             assert 80 <= len(document["text"].split()) <= 300, document["path"]
@@ -60,7 +60,7 @@ def test_each_pair_of_editions_holds_both_values_and_the_right_documents_are_mar
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(document["text"], encoding="utf-8")
             content, _ = parse_file(file, max_bytes=10_000_000)
-            heads[document["path"]] = DocumentHead(document["path"], content.title, content.metadata)
+            heads[document["path"]] = DocumentInfo(document["path"], content.title, content.metadata)
     assert len({pair["id"] for pair in EDITIONS}) == len(EDITIONS) >= 15
     assert len([pair for pair in EDITIONS if not pair["editions"]]) >= 8
     marks = find_marks(heads)

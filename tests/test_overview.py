@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from openbook.answer import ask
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, RunOptions, add
-from openbook.knowledge.scope import UNLABELLED
+from openbook.knowledge.index.scope import UNLABELLED
 from openbook.overview import MAX_WINDOWS, overview_of, points_of, windows_of
 from openbook.parallel import Listener
 from openbook.records import Completion, Decoding, Prompt, sha256_hex

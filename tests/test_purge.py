@@ -20,11 +20,12 @@ from openbook.derived import DerivedFolder
 from openbook.errors import KnowledgeBaseBusy, KnowledgeError, StorageError
 from openbook.files import replacing
 from openbook.inference.kv_cache import KVCache
-from openbook.knowledge import KnowledgeBase, RunOptions, add, schema
+from openbook.knowledge import KnowledgeBase, RunOptions, add
 from openbook.knowledge.docs_cache import for_documents
 from openbook.knowledge.erasure import purge_is_unfinished
+from openbook.knowledge.store import schema
+from openbook.knowledge.store.write_lock import file_lock
 from openbook.knowledge.versions import tag
-from openbook.knowledge.write_lock import file_lock
 from openbook.models.lineage import Membership
 from openbook.runs import DOCUMENTS
 from openbook.testing import HashEmbedder

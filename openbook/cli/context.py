@@ -75,7 +75,7 @@ def model_opener(settings: Settings) -> Callable[[], FrozenModel]:
 
 def clear_uploads(settings: Settings) -> None:
     """Delete the files of uploads that were killed."""
-    from openbook.knowledge.write_lock import clear_unlocked
+    from openbook.knowledge.store.write_lock import clear_unlocked
 
     with suppress(OSError):  # a home that cannot be written still reads
         clear_unlocked(settings.uploads_dir)

@@ -379,7 +379,7 @@ def print_problems(verdicts: Sequence[Verdict], place: Place | None = None) -> N
 
     Those that a glob leaves out, as was asked, are only counted.
     """
-    from openbook.knowledge.discovery import LEFT_OUT_BY
+    from openbook.knowledge.ingest.discovery import LEFT_OUT_BY
 
     problems = [
         each for each in verdicts if each.outcome in ("skipped", "failed") and not each.reason.startswith(LEFT_OUT_BY)

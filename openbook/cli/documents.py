@@ -55,7 +55,7 @@ def add(
     PATHS are files, or folders for all files below.
     """
     from openbook import knowledge
-    from openbook.knowledge.scope import checked_labels
+    from openbook.knowledge.index.scope import checked_labels
 
     settings = context.read_settings(kb=kb, ocr=ocr)
     base, embedder = context.ensure_base(settings)
@@ -128,8 +128,9 @@ def sync(
     It takes in what is new, changed, renamed or gone. FOLDER, its globs, labels and OCR are remembered and hold until
     others are given, or --reset. Without FOLDER, all remembered folders are brought up to date together.
     """
-    from openbook.knowledge.discovery import Rules, SyncedFolder, check_exists, display_path
-    from openbook.knowledge.scope import checked_labels
+    from openbook.knowledge.index.scope import checked_labels
+    from openbook.knowledge.ingest.discovery import Rules, SyncedFolder, check_exists
+    from openbook.knowledge.store.names import display_path
     from openbook.knowledge.updates import forget_synced_folder, sync_folders, synced_folders
 
     settings = context.read_settings(kb=kb, ocr=ocr)
@@ -206,7 +207,7 @@ def remove(documents: tuple[str, ...], kb: Place | None, as_json: bool) -> None:
 
     DOCUMENTS are paths, or folders for all below. One new version leaves them all out. See also: openbook purge
     """
-    from openbook.knowledge.discovery import display_path, path_displayed
+    from openbook.knowledge.store.names import display_path, path_displayed
     from openbook.knowledge.updates import remove as remove_documents
     from openbook.knowledge.updates import synced_folders
 

@@ -198,10 +198,11 @@ def restore(version: str, kb: Place | None) -> None:
 def prune(kb: Place | None, keep: int | None, save: bool, as_json: bool) -> None:
     """Delete old versions and what only they hold. The newest and tagged versions always stay."""
     from openbook.knowledge import versions
-    from openbook.knowledge.base import version_ranges
+    from openbook.knowledge.store import version_rows
+    from openbook.knowledge.store.version_rows import version_ranges
 
     base = context.open_base(context.read_settings(kb=kb))
-    keep = keep or versions.retention(base.connection)
+    keep = keep or version_rows.retention(base.connection)
     if keep is None:
         raise ConfigError("Say what to keep: give --keep N.")
     pruned = versions.prune(base, keep)
@@ -221,7 +222,7 @@ def reembed(embedder: str, kb: Place | None) -> None:
 
     The old vectors serve until all new ones are there.
     """
-    from openbook.knowledge.embeddings import reembed as embed_anew
+    from openbook.knowledge.updates import reembed as embed_anew
 
     settings = context.read_settings(kb=kb)
     base = context.open_base(settings)
@@ -287,8 +288,8 @@ def _read_ahead(
     base: KnowledgeBase, model: FrozenModel, limit: int | None, at_once: int, *, by_passage: bool
 ) -> list[int | None]:
     """How many tokens were read of each passage, newest documents first; 0: there is no room, None: it is too long."""
-    from openbook.knowledge.passages import in_windows
-    from openbook.knowledge.scope import UNLABELLED
+    from openbook.knowledge.cite.passages import in_windows
+    from openbook.knowledge.index.scope import UNLABELLED
     from openbook.parallel import Cancelled, in_order, never
     from openbook.prompts import open_book_prompt
 

@@ -26,7 +26,7 @@ PATH = click.Path(path_type=Path)
 class _ExistingPath(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Raises KnowledgeError, with the nearest name beside it, when nothing is there."""
-        from openbook.knowledge.discovery import check_exists
+        from openbook.knowledge.ingest.discovery import check_exists
 
         path: Any = super().convert(value, param, ctx)
         check_exists(path)
@@ -96,7 +96,7 @@ class ScopeOptions:
 
     def view_of(self, library: Library) -> View:
         """Raises QuestionError or KnowledgeError for what is not valid; notes a filter key that no document has."""
-        from openbook.knowledge.filter_parser import parse_filter
+        from openbook.knowledge.index.filter_parser import parse_filter
 
         view = library.labels(*self.labels)
         view = view if self.as_of is None else view.as_of(self.as_of)

@@ -64,7 +64,7 @@ def serve(
     with needs_extra("This", "serve"):
         from openbook.serving.app import create_app
         from openbook.serving.server import http_server, listen
-    from openbook.knowledge.scope import checked_labels
+    from openbook.knowledge.index.scope import checked_labels
     from openbook.serving.configuration import Bounds, Configuration
 
     settings = context.read_settings(model=model, base_url=base_url)

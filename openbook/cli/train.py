@@ -153,7 +153,7 @@ def _fetch_base_model(settings: Settings, recipe: Path) -> None:
 
 def _documents(settings: Settings) -> tuple[bytes, str]:
     """The texts of the newest version, each once, as JSON Lines; and which version that is. Labelled ones stay out."""
-    from openbook.knowledge.scope import UNLABELLED
+    from openbook.knowledge.index.scope import UNLABELLED
 
     with closing(context.open_base(settings)) as base, base.snapshot():
         texts = {base.text(path): path for path in reversed(base.documents(UNLABELLED))}

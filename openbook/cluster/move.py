@@ -21,8 +21,10 @@ from typing import Any, TypeAlias
 from openbook.cluster.status import unfinished
 from openbook.config import Place
 from openbook.errors import KnowledgeBaseDamaged, KnowledgeBaseInvalid
-from openbook.knowledge import KnowledgeBase, schema
-from openbook.knowledge.store import Connection, Store, Writer, store_of
+from openbook.knowledge import KnowledgeBase
+from openbook.knowledge.store import schema
+from openbook.knowledge.store.backends import store_of
+from openbook.knowledge.store.interface import Connection, Store, Writer
 from openbook.parallel import StagedProgress
 from openbook.records import canonical_json
 

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from openbook.errors import ConfigError, StorageError, did_you_mean, needs_extra
 from openbook.files import replacing
-from openbook.knowledge.blobs import Entry, check_key
+from openbook.knowledge.index.blobs import Entry, check_key
 
 if TYPE_CHECKING:
     from obstore.store import S3Store

@@ -3,13 +3,13 @@
 The tables stand in the schema `openbook` of the database: one knowledge base for each database. They are made, and brought to
 this format, by the numbered files in `migrations/`. No extension is needed.
 
-What keeps the laws of `openbook.knowledge.store`:
+What keeps the laws of `openbook.knowledge.store.interface`:
 
 * A snapshot is a transaction REPEATABLE READ, READ ONLY.
 * The write lock is an advisory lock of the connection that writes. So it ends with that connection, and what was written
   through it is committed as a whole or not at all. Runs that only add facts hold it together (shared).
 * Waiting lockers stand in the server's queue, for a tenth of a second at a time, and a shared lock does not overtake them.
-* What is read is what was stored: contents, passages and vectors have the digests of `knowledge/integrity.py`, taken in Python
+* What is read is what was stored: contents, passages and vectors have the digests of `knowledge/store/integrity.py`, taken in Python
   before they are stored, over all that happens on the way. Documents and the small tables have none. The server checks the
   checksums of its pages (a default since PostgreSQL 18; `initdb --data-checksums` before), keeps references whole, and does
   not lose a committed version with its log.
@@ -43,10 +43,10 @@ from openbook.errors import (
     first_line,
 )
 from openbook.files import make_folder
-from openbook.knowledge import schema
-from openbook.knowledge.blobs import open_blobs
-from openbook.knowledge.store import Connection, Damage, Writer
-from openbook.knowledge.write_lock import file_lock
+from openbook.knowledge.index.blobs import open_blobs
+from openbook.knowledge.store import schema
+from openbook.knowledge.store.interface import Connection, Damage, Writer
+from openbook.knowledge.store.write_lock import file_lock
 from openbook.records import BeyondReach
 
 _LOCK = 0x4F424B42, 1  # "OBKB": advisory locks are of one database alone
@@ -56,9 +56,9 @@ _LOOK_MS = 100  # how long a waiting writer stands in the queue before it calls 
 
 
 class PostgresStore:
-    """See `openbook.knowledge.store.Store`. Raises ConfigError for an invalid URL."""
+    """See `openbook.knowledge.store.interface.Store`. Raises ConfigError for an invalid URL."""
 
-    lookups = ("",)
+    index_hints = ("",)
     is_shared = True
     beyond_reach = ("database files", "replicas", "other machines", "write-ahead log")
 

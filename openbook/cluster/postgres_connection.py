@@ -19,7 +19,7 @@ import psycopg
 from psycopg import errors, pq
 
 from openbook.errors import KnowledgeBaseBusy, KnowledgeBaseInvalid, OpenBookError, StorageError, first_line
-from openbook.knowledge.store import Damage, Rows
+from openbook.knowledge.store.interface import Damage, Rows
 
 if TYPE_CHECKING:
     from psycopg.abc import RV, PQGen

@@ -1,6 +1,6 @@
 """Search in shards: processes that each search a part of a knowledge base, and one that asks them all and merges.
 
-`openbook.knowledge.search` says in which rounds and why the result is the same from any number of shards. A shard opens the
+`openbook.knowledge.index.search` says in which rounds and why the result is the same from any number of shards. A shard opens the
 knowledge base itself, maps its segments, and keeps nothing that it could not make again. The asker decides which contents a
 question may see, in its own snapshot of the truth, and tells the shards; so filters, labels and versions are judged in one place.
 """
@@ -19,8 +19,8 @@ from openbook.cluster.connection import ray_module
 from openbook.config import Place
 from openbook.errors import ClusterError, KnowledgeBaseInvalid, OpenBookError
 from openbook.knowledge.base import KnowledgeBase
-from openbook.knowledge.index_cache import MAX_VIEWS
-from openbook.knowledge.search import Candidates, Counts, Scoring, SearchQuery, Shard, ShardRounds, View
+from openbook.knowledge.index.cache import MAX_VIEWS
+from openbook.knowledge.index.search import Candidates, Counts, Scoring, SearchQuery, Shard, ShardRounds, View
 from openbook.records import sha256_hex
 
 if TYPE_CHECKING:

@@ -10,9 +10,10 @@ import numpy as np
 
 from openbook.cluster.connection import ray_module
 from openbook.errors import StorageError
-from openbook.knowledge import schema, shared_segments
-from openbook.knowledge.index_cache import kept_contents
-from openbook.knowledge.indexes import Indexes
+from openbook.knowledge.index import shared_segments
+from openbook.knowledge.index.cache import kept_contents
+from openbook.knowledge.index.indexes import Indexes
+from openbook.knowledge.store import schema
 
 if TYPE_CHECKING:
     from openbook.knowledge import KnowledgeBase

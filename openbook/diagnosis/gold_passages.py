@@ -17,8 +17,8 @@ from itertools import islice
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.scoring import NO_SPACES, keyboard_form, plain_words, text_holds_any
 from openbook.knowledge import KnowledgeBase
-from openbook.knowledge.scope import Scope
-from openbook.knowledge.words import is_function_word
+from openbook.knowledge.index.scope import Scope
+from openbook.knowledge.index.words import is_function_word
 from openbook.records import Digest, Embedder, Hit, Passage
 
 LOOKED_THROUGH = 100  # passages of one search

@@ -24,7 +24,7 @@ from openbook.errors import ConfigError, ContextOverflow
 from openbook.files import make_folder, storage_errors
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, Scope
-from openbook.knowledge.sentences import sentence_spans
+from openbook.knowledge.ingest.sentences import sentence_spans
 from openbook.parallel import Cancelled, Progress, in_order, never
 from openbook.prompts import passage_block
 from openbook.records import Decoding, Digest, Passage, Prompt, canonical_json, sha256_hex

@@ -23,7 +23,7 @@ from openbook.diagnosis.run_log import Header, Observation, Record, Reply, RunLo
 from openbook.errors import ContextOverflow, EngineError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
-from openbook.knowledge.scope import UNLABELLED, Scope
+from openbook.knowledge.index.scope import UNLABELLED, Scope
 from openbook.parallel import Cancelled, Listener, Progress, in_order, never
 from openbook.prompts import closed_book_prompt
 from openbook.records import Completion, Decoding, Embedder, Hit, Passage

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from openbook.diagnosis.questions import Question
-from openbook.knowledge.words import is_function_word
+from openbook.knowledge.index.words import is_function_word
 
 FEW = 10  # scores whose own spread says little
 LONG_ANSWER_WORDS = 6  # an accepted answer of more words is a sentence, which is not expected word for word

@@ -4,24 +4,21 @@ A knowledge base is a folder. One SQLite file in it is the source of truth (or a
 
 `KnowledgeBase.ensure` and `.open` give a knowledge base. `add` puts files into it, `sync` makes it equal to a folder,
 `remove` takes documents out: each makes one new version, and `.search` finds passages of any version that is kept, by
-meaning and by words. `purge` deletes from all versions. The indexes beside the SQLite file are derived from it and can
-be deleted at any time.
+meaning and by words. `purge` deletes from all versions. The indexes are derived from the truth and can be deleted at any time.
 
-* `base`                         `KnowledgeBase`: everything that reads; start reading here
-* `store`, `sqlite_store`, `schema`, `migrations`   where the rows are; `write_lock`: one writer at a time
-* `integrity`, `check`           digests of rows; looking at everything
-* `updates`                      `add`, `sync`, `remove`: one run, made of `discovery` (which files), `ingest` (files to contents), `splitter`
-                                 (contents to passages), `embeddings`, `identities` (renames, labels), `versions` (commit, prune)
-* `sliced_run`                   how a long run shares the write lock
-* `scope`, `filter_parser`       what a query may see
-* `search`                       rounds over shards; `bm25`, `words` and `vectors` score, `indexes` holds the shards' rows
-* `segments`                     the arrays of an index; `index_builder` makes them, `index_store` saves them, `index_cache` keeps them open,
-                                 `shared_segments` and `blobs` share them between machines
-* `passages`                     rows to passages and windows; `tables`, `boilerplate`, `sentences`: the structure of a text; `pictures`: PDF pages
-* `quotes`                       the nearest words of passages to a sentence
-* `editions`                     which documents were replaced or are not in force, by what they declare
-* `erasure`                      purging and its proof; `byte_search` looks for bytes. Outside the folder: `openbook.deletion`
-* `docs_cache`                   knowledge bases for `--docs`
+Four rooms, each of which imports only those above it:
+
+* `store`    the truth: `interface`, `schema`, `sqlite`, `version_rows`, `identities` (renames, labels), `write_lock`
+* `index`    what a search reads: `words`, `bm25`, `vectors`, `segments`, `search`; `scope` and `filter_parser`: what a query may see
+* `ingest`   files to contents: `discovery`, `contents`, `splitter`, `embeddings`; a long run shares the write lock
+* `cite`     rows to what is shown: `passages` (and windows), `quotes`, `pictures` of pages, `editions`
+
+Above them:
+
+* `base`        `KnowledgeBase`: everything that reads; start reading here
+* `updates`     `add`, `sync`, `remove`, `reembed`: one run each;  `versions`: listed, compared, tagged, restored, pruned
+* `check`       looks at everything;  `erasure`: purging and its proof, with `byte_search`. Outside the folder: `openbook.deletion`
+* `docs_cache`  knowledge bases for `--docs`
 
 Names load when they are used, so that a worker process that only reads files starts quickly.
 """
@@ -34,9 +31,9 @@ from typing import TYPE_CHECKING, Any
 _HOMES = {
     "KnowledgeBase": "base",
     "Report": "updates",
-    "Rules": "discovery",
-    "RunOptions": "ingest",
-    "Scope": "scope",
+    "Rules": "ingest.discovery",
+    "RunOptions": "ingest.contents",
+    "Scope": "index.scope",
     "add": "updates",
     "purge": "erasure",
     "remove": "updates",
@@ -46,10 +43,10 @@ __all__ = [*_HOMES]
 
 if TYPE_CHECKING:
     from openbook.knowledge.base import KnowledgeBase as KnowledgeBase
-    from openbook.knowledge.discovery import Rules as Rules
     from openbook.knowledge.erasure import purge as purge
-    from openbook.knowledge.ingest import RunOptions as RunOptions
-    from openbook.knowledge.scope import Scope as Scope
+    from openbook.knowledge.index.scope import Scope as Scope
+    from openbook.knowledge.ingest.contents import RunOptions as RunOptions
+    from openbook.knowledge.ingest.discovery import Rules as Rules
     from openbook.knowledge.updates import Report as Report
     from openbook.knowledge.updates import add as add
     from openbook.knowledge.updates import remove as remove

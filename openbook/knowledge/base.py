@@ -8,7 +8,6 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,12 +17,8 @@ import numpy as np
 from openbook.codec import decode
 from openbook.config import Place
 from openbook.errors import KnowledgeBaseDamaged, KnowledgeBaseInvalid, UnknownVersion
-from openbook.knowledge import integrity, schema
-from openbook.knowledge.blobs import Blobs, open_blobs
-from openbook.knowledge.editions import DocumentHead
-from openbook.knowledge.index_cache import IndexCache
-from openbook.knowledge.integrity import StoredContent
-from openbook.knowledge.passages import (
+from openbook.knowledge.cite.editions import DocumentInfo
+from openbook.knowledge.cite.passages import (
     documents_holding,
     hits_of,
     passage_of_id,
@@ -31,11 +26,17 @@ from openbook.knowledge.passages import (
     title_of,
     windows_around,
 )
-from openbook.knowledge.scope import UNLABELLED, Scope, condition
-from openbook.knowledge.search import Searcher, Shard, StaleView, best_passages
-from openbook.knowledge.splitter import Sizing
-from openbook.knowledge.store import Connection, Store, Writer, store_of
-from openbook.knowledge.write_lock import LOCK_TIMEOUT_S
+from openbook.knowledge.index.blobs import Blobs, open_blobs
+from openbook.knowledge.index.cache import IndexCache
+from openbook.knowledge.index.scope import UNLABELLED, Scope, condition
+from openbook.knowledge.index.search import Searcher, Shard, StaleView, best_passages
+from openbook.knowledge.ingest.splitter import Sizing
+from openbook.knowledge.store import integrity, schema
+from openbook.knowledge.store.backends import store_of
+from openbook.knowledge.store.integrity import StoredContent
+from openbook.knowledge.store.interface import Connection, Store, Writer
+from openbook.knowledge.store.version_rows import now, version_ranges
+from openbook.knowledge.store.write_lock import LOCK_TIMEOUT_S
 from openbook.parsers import metadata
 from openbook.records import BeyondReach, Embedder, EmbedderIdentity, Hit, Passage, Vectors, Verdict
 
@@ -65,10 +66,6 @@ class Status:
     sources: tuple[str, ...]
     not_in: tuple[Verdict, ...]
     unreferenced: int
-
-
-def now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 class KnowledgeBase:
@@ -206,7 +203,7 @@ class KnowledgeBase:
         """
         with self.snapshot() as connection:
             seen = condition(scope, self.kept_version(scope.as_of))
-            return passage_of_id(connection, self.store.lookups, passage_id, seen, prefer)
+            return passage_of_id(connection, self.store.index_hints, passage_id, seen, prefer)
 
     def passages(self, document: str, version: int | None = None) -> list[Passage]:
         """All passages of a document (its path) in `version` (default: the newest), in text order."""
@@ -271,16 +268,16 @@ class KnowledgeBase:
             (count,) = connection.execute(f"SELECT count(*) FROM documents d WHERE {seen.sql}", seen.values).fetchone()
             return int(count)
 
-    def heads(self, documents: Iterable[str], scope: Scope) -> dict[str, DocumentHead]:
+    def document_info(self, documents: Iterable[str], scope: Scope) -> dict[str, DocumentInfo]:
         """Title and metadata of those of `documents` that `scope` sees, by path."""
         with self.snapshot() as connection:
             seen = condition(scope, self.kept_version(scope.as_of))
             among = "d.path IN (SELECT value FROM json_each(:paths))"
             values = {"paths": json.dumps(sorted(set(documents))), **seen.values}
-            found: dict[str, DocumentHead] = {}
+            found: dict[str, DocumentInfo] = {}
             for row in integrity.documents(connection, f"{among} AND {seen.sql} ORDER BY d.path", values):
                 title = title_of(connection, row.content_id) or Path(row.path).stem
-                found[row.path] = DocumentHead(row.path, title, metadata.from_json(row.metadata))
+                found[row.path] = DocumentInfo(row.path, title, metadata.from_json(row.metadata))
             return found
 
     def labels(self) -> dict[str, list[str]]:
@@ -461,17 +458,6 @@ def _blobs(store: Store, meta: Mapping[str, str]) -> Blobs | None:
             f"The knowledge base in {store} shares its segments in {remembered}, not in {found.url}. Leave `blobs` out of its URL."
         )
     return found
-
-
-def version_ranges(versions: Sequence[int]) -> str:
-    """Sorted versions in words: `0 to 4, 7`."""
-    groups: list[list[int]] = []
-    for version in versions:
-        if groups and version == groups[-1][-1] + 1:
-            groups[-1].append(version)
-        else:
-            groups.append([version])
-    return ", ".join(f"{g[0]} to {g[-1]}" if len(g) > 1 else str(g[0]) for g in groups)
 
 
 def embedder_json(identity: EmbedderIdentity) -> str:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from openbook.errors import KnowledgeBaseBusy, StorageError
-from openbook.knowledge import index_builder, index_store, integrity, schema, shared_segments
 from openbook.knowledge.base import KnowledgeBase
-from openbook.knowledge.index_builder import IndexSource
-from openbook.knowledge.index_cache import kept_contents
-from openbook.knowledge.segments import contents_of
-from openbook.knowledge.store import Connection, Store
+from openbook.knowledge.index import segment_builder, segment_files, shared_segments
+from openbook.knowledge.index.cache import kept_contents
+from openbook.knowledge.index.segment_builder import IndexSource
+from openbook.knowledge.index.segments import contents_of
+from openbook.knowledge.store import integrity, schema
+from openbook.knowledge.store.interface import Connection, Store
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -79,11 +80,11 @@ def _first(findings: Iterable[str]) -> list[str]:
 
 def index_problems(folder: Path, source: IndexSource, wanted: NDArray[np.int64]) -> Iterator[str]:
     """What of the saved index is damaged, missing or stale. Reads every byte. Raises Damage."""
-    saved, problems = index_store.read(folder, source, every_byte=True)
+    saved, problems = segment_files.read(folder, source, every_byte=True)
     yield from problems
     for each in saved:
         for at, content in enumerate(each.segment.contents.tolist()):
-            if each.segment.passage_identities(at) != index_builder.passage_identities(source, content):
+            if each.segment.passage_identities(at) != segment_builder.passage_identities(source, content):
                 yield f"{each.entry.name}: the passages of content {content} are not those of the database"
     if len(missing := np.setdiff1d(wanted, contents_of(each.segment for each in saved))):
         yield f"{len(missing)} of {len(wanted)} contents are not in the saved index"

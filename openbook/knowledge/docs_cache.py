@@ -12,11 +12,12 @@ from pathlib import Path
 
 from openbook.derived import DOCS, DerivedFolder
 from openbook.errors import KnowledgeBaseBusy, KnowledgeError, OpenBookError
-from openbook.knowledge import schema, updates
+from openbook.knowledge import updates
 from openbook.knowledge.base import KnowledgeBase
-from openbook.knowledge.discovery import FoundFile, discover
-from openbook.knowledge.ingest import RunOptions, parsed_by
-from openbook.knowledge.splitter import Sizing
+from openbook.knowledge.ingest.contents import RunOptions, parsed_by
+from openbook.knowledge.ingest.discovery import FoundFile, discover
+from openbook.knowledge.ingest.splitter import Sizing
+from openbook.knowledge.store import schema
 from openbook.parsers.ocr import languages_here
 from openbook.records import Embedder, EmbedderIdentity, canonical_json, sha256_hex
 

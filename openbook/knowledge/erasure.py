@@ -13,16 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from openbook.errors import KnowledgeError, TextIsElsewhere
-from openbook.knowledge import index_store, schema, shared_segments
 from openbook.knowledge.base import KnowledgeBase
 from openbook.knowledge.byte_search import TELLING, Needles
-from openbook.knowledge.discovery import path_displayed
-from openbook.knowledge.identities import identities, purge_identities
-from openbook.knowledge.schema import NEXT_TABLE
-from openbook.knowledge.store import Connection, Reader, Rows, Store, Writer
+from openbook.knowledge.index import segment_files, shared_segments
+from openbook.knowledge.store import schema
+from openbook.knowledge.store.identities import identities, purge_identities
+from openbook.knowledge.store.interface import Connection, Reader, Rows, Store, Writer
+from openbook.knowledge.store.names import path_displayed
+from openbook.knowledge.store.schema import NEXT_TABLE
+from openbook.knowledge.store.version_rows import add_version
+from openbook.knowledge.store.write_lock import LOCK_TIMEOUT_S
 from openbook.knowledge.updates import resolve
-from openbook.knowledge.versions import add_version
-from openbook.knowledge.write_lock import LOCK_TIMEOUT_S
 from openbook.records import BeyondReach
 
 _BETWEEN = bytes(16)  # no window of text spans it
@@ -74,7 +75,7 @@ def purge(
     TextIsElsewhere when a copy would keep the text (without `copies`), KnowledgeBaseBusy while a reader holds on to old pages.
     """
     with base.writing(lock_timeout_s) as connection:
-        index_store.index_folder(base.indexes.folder)  # raises if it is a link, before anything is deleted
+        segment_files.index_folder(base.indexes.folder)  # raises if it is a link, before anything is deleted
         if base.indexes.blobs is not None:
             shared_segments.check_reachable(base.indexes.blobs, base.id)
         base.store.wait_for_readers(connection, lock_timeout_s)
@@ -278,7 +279,7 @@ def _shared(base: KnowledgeBase, connection: Connection) -> tuple[int, int]:
     if base.indexes.blobs is None:
         return 0, 0
     source = base.indexes.source(connection)
-    saved = index_store.read(base.indexes.folder, source, every_byte=True)[0]
+    saved = segment_files.read(base.indexes.folder, source, every_byte=True)[0]
     objects, size, strangers = shared_segments.SharedSegments(base.indexes.blobs, base.indexes.folder, source).objects(
         saved
     )

@@ -1,4 +1,4 @@
-"""Changing what is in a knowledge base: `add` files, `sync` folders, `remove` documents. Each makes one version.
+"""Changing what is in a knowledge base: `add` files, `sync` folders, `remove` documents, `reembed` all. Each makes one version.
 
 The order is always the same: find, ingest, embed, commit, refresh the indexes. Whatever is interrupted, the last committed
 version stands.
@@ -15,15 +15,20 @@ from pathlib import Path
 from typing import TypeAlias
 
 from openbook.errors import KnowledgeError, StorageError, did_you_mean
-from openbook.knowledge.base import KnowledgeBase, now
-from openbook.knowledge.discovery import FoundFile, Rules, SyncedFolder, check_exists, discover, display_path
-from openbook.knowledge.embeddings import embed_missing
-from openbook.knowledge.identities import Change, RunChanges, follow_renames, identities, waiting_names
-from openbook.knowledge.ingest import FileBatch, Ingest, LiveDocument, RunOptions, live_documents, prefix
-from openbook.knowledge.schema import IDS
-from openbook.knowledge.sliced_run import SlicedRun, in_slices
-from openbook.knowledge.store import Connection, Writer
-from openbook.knowledge.versions import apply_retention, version_transaction, write_version
+from openbook.knowledge.base import KnowledgeBase, embedder_json
+from openbook.knowledge.index.cache import kept_contents
+from openbook.knowledge.ingest.contents import FileBatch, Ingest, LiveDocument, RunOptions, live_documents, prefix
+from openbook.knowledge.ingest.discovery import FoundFile, Rules, SyncedFolder, check_exists, discover
+from openbook.knowledge.ingest.embeddings import embed_missing
+from openbook.knowledge.ingest.long_run import TABLE, LongRun, in_slices
+from openbook.knowledge.store import schema
+from openbook.knowledge.store.identities import Change, RunChanges, follow_renames, identities, waiting_names
+from openbook.knowledge.store.interface import Connection, Writer
+from openbook.knowledge.store.names import display_path
+from openbook.knowledge.store.schema import IDS, NEXT_TABLE
+from openbook.knowledge.store.version_rows import add_version, apply_retention, now, version_transaction, write_version
+from openbook.knowledge.store.write_lock import LOCK_TIMEOUT_S
+from openbook.parallel import StagedProgress
 from openbook.parsers import is_image_refusal
 from openbook.records import Embedder, Verdict
 
@@ -259,7 +264,7 @@ def _ingest(base: KnowledgeBase, embedder: Embedder, options: RunOptions, find_b
     """`find_batches` is called again after a conflict with another writer."""
     base.check_embedder(embedder.identity)
 
-    def work(run: SlicedRun) -> Report:
+    def work(run: LongRun) -> Report:
         connection = run.connection
         live, known = live_documents(connection), identities(connection)
         batches = find_batches(live)
@@ -383,3 +388,50 @@ def _write_verdicts(
             if verdict.outcome in ("skipped", "failed")
         ],
     )
+
+
+def reembed(
+    base: KnowledgeBase,
+    embedder: Embedder,
+    *,
+    progress: StagedProgress = lambda stage, done, total: None,
+) -> tuple[int, int]:
+    """Change the embedder. Returns (new version, texts embedded now).
+
+    All vectors are made beside the old ones, then one transaction switches to them. Until then readers use the old embedder,
+    and others may write. When a call is interrupted, the next one with the same embedder goes on where it was. `base` must be
+    opened again afterwards. Raises KnowledgeBaseBusy, StorageError.
+    """
+    identity = embedder_json(embedder.identity)
+
+    def is_ours(connection: Writer) -> bool:
+        """Whether the table of new vectors is for this run: a purge drops it, and so does a run with another embedder."""
+        return schema.meta(connection).get("reembedding") == identity and NEXT_TABLE in connection.tables()
+
+    def work(run: LongRun) -> tuple[int, int]:
+        with run.slice() as connection, schema.transaction(connection):
+            if not is_ours(connection):
+                connection.execute(f"DROP TABLE IF EXISTS {NEXT_TABLE}")
+            connection.make_embeddings(NEXT_TABLE)
+            schema.remember(connection, reembedding=identity)
+        contents = kept_contents(run.connection).tolist()
+        embedded = embed_missing(run, contents, embedder, progress, table=NEXT_TABLE, is_ours=is_ours)
+        with run.commit(contents, NEXT_TABLE, is_ours) as connection:
+            connection.durable(True)
+            with schema.transaction(connection), connection.changing(()):
+                version = schema.newest_version(connection) + 1
+                # Row by row, so that whoever reads the state before sees the old ones.
+                connection.execute(f"DELETE FROM {TABLE}")
+                connection.execute(f"INSERT INTO {TABLE} SELECT * FROM {NEXT_TABLE}")
+                connection.execute(f"DROP TABLE {NEXT_TABLE}")
+                schema.remember(connection, embedder=identity, reembedding=None)
+                add_version(connection, version, f"embedded anew by {embedder.identity.name}")
+        return version, embedded
+
+    version, embedded = in_slices(base, work, LOCK_TIMEOUT_S)
+    changed = KnowledgeBase.open(base.store.place, embedder.identity)
+    changed.indexes.blobs = base.indexes.blobs
+    with changed.writing() as connection:
+        changed.indexes.refresh(connection)
+    changed.close()
+    return version, embedded

@@ -1,28 +1,32 @@
-"""The versions of a knowledge base: making one, listing and comparing them, restoring one, and letting old ones go."""
+"""The versions of a knowledge base: listing, comparing, tagging, restoring and pruning them. Their rows are written by `store.version_rows`."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from openbook.errors import KnowledgeBaseDamaged, KnowledgeError, QuestionError, UnknownVersion, did_you_mean
-from openbook.knowledge import integrity, schema
-from openbook.knowledge.base import KnowledgeBase, now, version_ranges
-from openbook.knowledge.identities import (
+from openbook.knowledge.base import KnowledgeBase
+from openbook.knowledge.index.scope import Scope, condition, held_in
+from openbook.knowledge.store import integrity, schema
+from openbook.knowledge.store.identities import (
     Change,
-    drop_returned_names,
-    drop_unused_identities,
     identities,
     leave_names,
-    write_identity,
 )
-from openbook.knowledge.scope import Scope, condition, held_in
-from openbook.knowledge.store import Connection, Writer
+from openbook.knowledge.store.interface import Connection
+from openbook.knowledge.store.version_rows import (
+    PruneResult,
+    apply_retention,
+    keep_newest,
+    now,
+    version_ranges,
+    version_transaction,
+    write_version,
+)
 
 _TAG = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _TIME = re.compile(r"\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?(?:Z|[+-]\d{2}:?\d{2})?)?")
@@ -60,62 +64,6 @@ class Difference:
     described: tuple[str, ...]
     passages_added: tuple[PassageChange, ...]
     passages_removed: tuple[PassageChange, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class PruneResult:
-    versions: int
-    contents: int
-    kept: tuple[int, ...]
-
-
-# --- making one -------------------------------------------------------------------------------------------------------
-
-
-def add_version(connection: Connection, version: int, summary: str) -> None:
-    """Times of versions never go back, even when the clock does: `--as-of TIME` needs an order."""
-    before = connection.execute("SELECT max(created_at) FROM versions").fetchone()[0] or ""
-    connection.execute("INSERT INTO versions VALUES (?, ?, ?)", (version, max(now(), before), summary))
-
-
-@contextmanager
-def version_transaction(connection: Writer, paths: Collection[str]) -> Iterator[None]:
-    """A transaction that may make a version, and changes the rows of documents at `paths`."""
-    # Losing power must not lose a version that was reported. The facts before it may be lost: they are made again.
-    connection.durable(True)
-    with schema.transaction(connection), connection.changing(paths):
-        yield
-
-
-def write_version(connection: Writer, changes: Sequence[Change], removed: Collection[str], *, summary: str = "") -> int:
-    """Make a version with `changes` and without the documents at the paths `removed`, in a transaction that the caller began.
-
-    Returns the newest version's number. Without a change no version is made. `summary`: by default how many documents came,
-    changed and went.
-    """
-    version = schema.newest_version(connection)
-    if changes or removed:
-        version += 1
-        outcomes = Counter(change.outcome for change in changes)
-        counts = ((outcomes["added"], "added"), (outcomes["updated"], "updated"), (len(removed), "removed"))
-        counted = ", ".join(f"{count} {outcome}" for count, outcome in counts if count)
-        add_version(connection, version, summary or counted)
-    for path in (*removed, *(change.path for change in changes)):
-        connection.execute("UPDATE documents SET removed_in = ? WHERE path = ? AND removed_in IS NULL", (version, path))
-    for change in changes:
-        identity = write_identity(connection, change.identity, change.path, change.labels, change.given_labels)
-        connection.execute(
-            "INSERT INTO documents (path, content_id, bytes, stat, metadata, labels, given_labels, added_in, identity) VALUES "
-            "(:path, :content_id, :bytes, :stat, :metadata, :labels, :given_labels, :added_in, :identity)",
-            {**asdict(change), "added_in": version, "identity": identity},
-        )
-        if change.split_from is not None:
-            connection.execute(
-                "UPDATE documents SET identity = ? WHERE path = ? AND identity = ?",
-                (identity, change.path, change.split_from),
-            )
-    drop_returned_names(connection)
-    return version
 
 
 # --- looking at them --------------------------------------------------------------------------------------------------
@@ -303,12 +251,6 @@ def _union(lists: Iterable[str]) -> str:
 # --- letting go -------------------------------------------------------------------------------------------------------
 
 
-def retention(connection: Connection) -> int | None:
-    """How many of the newest versions are kept after every commit; None keeps all, as where 0.1.0 saved a number of days."""
-    saved: dict[str, int | None] = json.loads(schema.meta(connection).get("retention", "{}"))
-    return None if saved.get("days") else saved.get("versions")
-
-
 def set_retention(base: KnowledgeBase, keep: int) -> None:
     with base.writing() as connection, schema.transaction(connection):
         schema.remember(connection, retention=json.dumps({"versions": keep}))
@@ -319,31 +261,6 @@ def prune(base: KnowledgeBase, keep: int) -> PruneResult:
     if keep < 1:
         raise QuestionError(f"At least 1 version is kept, not {keep}.")
     with base.writing() as connection:
-        pruned = _prune(connection, keep)
+        pruned = keep_newest(connection, keep)
         base.forget(connection)
         return pruned
-
-
-def apply_retention(connection: Writer) -> None:
-    """Prune by the remembered policy, if there is one. The caller holds the write lock."""
-    if keep := retention(connection):
-        _prune(connection, keep)
-
-
-def _prune(connection: Writer, keep: int) -> PruneResult:
-    rows = connection.execute("SELECT DISTINCT path FROM documents WHERE removed_in IS NOT NULL").fetchall()
-    with schema.transaction(connection), connection.changing([path for (path,) in rows]):
-        under_way = set(schema.unused_contents(connection))  # of runs whose version is still to come
-        versions = [version for (version,) in connection.execute("SELECT version FROM versions ORDER BY version")]
-        tagged = {version for (version,) in connection.execute("SELECT version FROM tags")}
-        kept = sorted({*versions[-keep:], *tagged})
-        gone = [version for version in versions if version not in kept]
-        connection.executemany("DELETE FROM versions WHERE version = ?", [(version,) for version in gone])
-        connection.execute(
-            "DELETE FROM documents WHERE removed_in IS NOT NULL AND NOT EXISTS "
-            "(SELECT 1 FROM versions v WHERE v.version >= added_in AND v.version < removed_in)"
-        )
-        drop_unused_identities(connection)
-        dropped = [content for content in schema.unused_contents(connection) if content not in under_way]
-        schema.drop_contents(connection, dropped)
-        return PruneResult(len(gone), len(dropped), tuple(kept))

@@ -32,7 +32,7 @@ MAX_KEY_CHARS = 64
 MAX_SIDECAR_BYTES = 64_000
 SYSTEM_KEYS = frozenset({"path", "name", "type", "bytes", "modified"})
 LABEL_KEY = "access_labels"
-# Under these a document declares that it is not in force, and what replaced it (`openbook.knowledge.editions`).
+# Under these a document declares that it is not in force, and what replaced it (`openbook.knowledge.cite.editions`).
 EDITION_KEYS = frozenset({"status", "superseded_by", "replaced_by", "supersedes", "replaces", "valid_until"})
 LABEL = re.compile(r"[a-z0-9][a-z0-9_.:-]{0,63}")
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from starlette.datastructures import Headers
 
-from openbook.knowledge.scope import Scope
+from openbook.knowledge.index.scope import Scope
 from openbook.serving.configuration import Configuration, address, is_loopback
 from openbook.serving.errors import ApiError
 from openbook.serving.keys import RIGHTS, KeyFile, Right

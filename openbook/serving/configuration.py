@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from openbook.config import Settings
-from openbook.knowledge.ingest import RunOptions
+from openbook.knowledge.ingest.contents import RunOptions
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,10 @@ from pydantic import Field
 
 from openbook.deletion import clear_remnants, finish_purge_everywhere, purge_everywhere
 from openbook.errors import NoPicture, TextIsElsewhere
-from openbook.knowledge import KnowledgeBase, pictures, remove
-from openbook.knowledge.discovery import display_path
-from openbook.knowledge.integrity import StoredContent
+from openbook.knowledge import KnowledgeBase, remove
+from openbook.knowledge.cite import pictures
+from openbook.knowledge.store.integrity import StoredContent
+from openbook.knowledge.store.names import display_path
 from openbook.knowledge.versions import Difference, diff, history
 from openbook.serving.auth import Caller
 from openbook.serving.concurrency import Stop

@@ -22,7 +22,7 @@ from typing import Literal, TypeAlias, get_args
 from openbook.codec import decode
 from openbook.errors import ConfigError, QuestionError, StorageError, did_you_mean
 from openbook.files import make_folder, replace_file, storage_errors
-from openbook.knowledge.scope import checked_labels
+from openbook.knowledge.index.scope import checked_labels
 from openbook.locks import exclusive_lock
 from openbook.records import Digest, sha256_hex
 

@@ -21,7 +21,7 @@ from starlette.requests import ClientDisconnect
 from openbook.errors import UnknownVersion
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, Scope
-from openbook.knowledge.filter_parser import parse_filter
+from openbook.knowledge.index.filter_parser import parse_filter
 from openbook.knowledge.versions import resolve_version
 from openbook.records import Digest, Embedder
 from openbook.serving.auth import Authenticator, Caller

@@ -17,9 +17,9 @@ from pydantic import Field
 
 from openbook.files import make_folder, storage_errors
 from openbook.knowledge import KnowledgeBase, RunOptions, add
-from openbook.knowledge.discovery import display_path
-from openbook.knowledge.scope import checked_labels
-from openbook.knowledge.write_lock import clear_unlocked, file_lock
+from openbook.knowledge.index.scope import checked_labels
+from openbook.knowledge.store.names import display_path
+from openbook.knowledge.store.write_lock import clear_unlocked, file_lock
 from openbook.parsers.metadata import is_sidecar
 from openbook.records import Embedder, Verdict
 from openbook.serving.concurrency import Stop

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from unittest import TestCase
 
 from openbook.files import replace_file
-from openbook.knowledge.blobs import Blobs, Entry, check_key
+from openbook.knowledge.index.blobs import Blobs, Entry, check_key
 
 raises = TestCase().assertRaises  # pytest is no dependency of the package
 

@@ -24,8 +24,8 @@ from pydantic import Field, model_validator
 
 from openbook.errors import ConfigError, EngineError
 from openbook.inference.tokenizer import PromptTokenizer
-from openbook.knowledge.bm25 import K1, B
-from openbook.knowledge.words import Vocabulary, query_terms
+from openbook.knowledge.index.bm25 import K1, B
+from openbook.knowledge.index.words import Vocabulary, query_terms
 from openbook.prompts import passage_block, question_block
 from openbook.records import Prompt
 from openbook.training.datasets import Line

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from openbook.knowledge import RunOptions, index_store
+from openbook.knowledge import RunOptions
 from openbook.knowledge.check import check
-from openbook.knowledge.discovery import display_path
+from openbook.knowledge.index import segment_files
+from openbook.knowledge.store.names import display_path
 from openbook.parsers.sandbox import Limits
 from tests.knowledge.conftest import Library
 from tests.parsers.samples import ENCRYPTED_PDFS, body_xml, docx_of_xml, make_pdf
@@ -140,7 +141,7 @@ def test_files_that_change_and_vanish_while_they_are_read(library: Library) -> N
 def test_an_index_that_rots_under_its_old_date_costs_no_answer(
     library: Library, monkeypatch: pytest.MonkeyPatch, array: str, is_noticed: bool
 ) -> None:
-    monkeypatch.setattr(index_store, "_READ_UP_TO", 0)  # as a large one: its bytes are not read when it is opened
+    monkeypatch.setattr(segment_files, "_READ_UP_TO", 0)  # as a large one: its bytes are not read when it is opened
     for i in range(40):
         library.write(f"{i}.txt", f"Topic number {i * 17} is here.\n\nIt has a second paragraph, {i}.\n")
     library.sync()

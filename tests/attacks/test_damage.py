@@ -16,11 +16,13 @@ import pytest
 from benchmarks.damage import build, trials
 from openbook.cli import run
 from openbook.errors import KnowledgeBaseDamaged
-from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add, integrity, remove, schema, sync
+from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add, remove, sync
 from openbook.knowledge.check import check
-from openbook.knowledge.embeddings import embed_missing, reembed
 from openbook.knowledge.erasure import purge
-from openbook.knowledge.sliced_run import in_slices
+from openbook.knowledge.ingest.embeddings import embed_missing
+from openbook.knowledge.ingest.long_run import in_slices
+from openbook.knowledge.store import integrity, schema
+from openbook.knowledge.updates import reembed
 from openbook.knowledge.versions import diff, drop_tag, history, prune, restore, set_retention, tag
 from openbook.records import PassageReference
 from openbook.replay import passage_of

@@ -6,7 +6,7 @@ import sqlite3
 from contextlib import closing, suppress
 
 from openbook.knowledge import KnowledgeBase
-from openbook.knowledge.schema import FILE_NAME
+from openbook.knowledge.store.schema import FILE_NAME
 from openbook.records import Digest, sha256_hex
 
 # All that is the same whenever and wherever the same run is done: nothing that holds a time, and no numbers of identities, which

@@ -16,9 +16,10 @@ from openbook.cluster import move as moving
 from openbook.cluster.move import move
 from openbook.config import DatabaseUrl, Place
 from openbook.errors import KnowledgeBaseDamaged, KnowledgeBaseInvalid, KnowledgeBaseMissing
-from openbook.knowledge import KnowledgeBase, Scope, add, purge, remove, schema, sync, versions
+from openbook.knowledge import KnowledgeBase, Scope, add, purge, remove, sync, versions
 from openbook.knowledge.check import check
-from openbook.knowledge.ingest import RunOptions
+from openbook.knowledge.ingest.contents import RunOptions
+from openbook.knowledge.store import schema
 from openbook.records import ReaderFormat
 from openbook.replay import knowledge_base_of, replay
 from openbook.retrieval import Corpus, Options
@@ -87,7 +88,7 @@ def seen(place: Place) -> dict[str, Any]:
                 found[f"{scope}"] = [
                     documents,
                     {path: (base.text(path, version), base.passages(path, version)) for path in documents},
-                    base.heads(documents, scope),
+                    base.document_info(documents, scope),
                     [base.search(question, EMBEDDER, 5, scope) for question in QUESTIONS],
                 ]
         return found

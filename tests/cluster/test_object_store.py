@@ -14,7 +14,7 @@ from openbook.cluster import object_store
 from openbook.cluster.local import start_object_store, stop_server
 from openbook.cluster.object_store import open_s3
 from openbook.errors import ConfigError, StorageError
-from openbook.knowledge.blobs import Blobs, open_blobs
+from openbook.knowledge.index.blobs import Blobs, open_blobs
 from openbook.testing import BlobsSuite
 
 

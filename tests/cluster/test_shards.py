@@ -21,10 +21,11 @@ from openbook.cluster.connection import ray_module
 from openbook.cluster.shards import TRIES, RayShards, SearchShard, ShardedSearch, ShardMethod
 from openbook.config import DatabaseUrl, Place
 from openbook.errors import ClusterError, KnowledgeBaseInvalid, KnowledgeBaseMissing
-from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add, index_store, search, vectors
+from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add
 from openbook.knowledge.erasure import purge
-from openbook.knowledge.indexes import Indexes
-from openbook.knowledge.search import Shard, StaleView, View
+from openbook.knowledge.index import search, segment_files, vectors
+from openbook.knowledge.index.indexes import Indexes
+from openbook.knowledge.index.search import Shard, StaleView, View
 from openbook.knowledge.updates import remove
 from openbook.testing import HashEmbedder
 from tests.cli.conftest import Out
@@ -223,7 +224,7 @@ def test_a_shard_that_starts_again_between_two_rounds_says_the_same(
 def test_damage_under_an_old_date_is_noticed_in_a_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = base_with(tmp_path, {"a.txt": "The ferry leaves at nine.\n\nThe bridge is open."})
     expected = base.search("When does the ferry leave?", EMBED)
-    monkeypatch.setattr(index_store, "_READ_UP_TO", 0)
+    monkeypatch.setattr(segment_files, "_READ_UP_TO", 0)
     (damaged,) = (base.indexes.folder / "index").rglob("ordinals.npy")
     time, data = damaged.stat(), damaged.read_bytes()
     damaged.write_bytes(data[:128] + b"\xff" * (len(data) - 128))

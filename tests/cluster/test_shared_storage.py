@@ -8,8 +8,9 @@ import pytest
 
 from openbook.config import DatabaseUrl
 from openbook.errors import KnowledgeBaseInvalid
-from openbook.knowledge import KnowledgeBase, index_store, purge, sync
-from openbook.knowledge.index_store import file_digest
+from openbook.knowledge import KnowledgeBase, purge, sync
+from openbook.knowledge.index import segment_files
+from openbook.knowledge.index.segment_files import file_digest
 from openbook.testing import HashEmbedder
 
 SECRET = " ".join(f"The secret launch code number {i} is {i * 7919 % 10007}-zeppelin." for i in range(20))
@@ -44,7 +45,7 @@ def test_two_machines_share_segments_and_a_purge_reaches_all_of_them(
     files = [
         {
             digest
-            for each in index_store.read(base.indexes.folder, base.indexes.source(base.connection))[0]
+            for each in segment_files.read(base.indexes.folder, base.indexes.source(base.connection))[0]
             for _, digest, _ in each.entry.files.values()
         }
         for base in (first, second)

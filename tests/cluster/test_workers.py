@@ -19,8 +19,9 @@ from openbook.cluster import workers as module
 from openbook.cluster.connection import ray_module
 from openbook.cluster.workers import ClusterParsers, LostTask, Task, Workers
 from openbook.errors import ClusterError, NotReadNow
-from openbook.knowledge import KnowledgeBase, Report, RunOptions, embeddings, sync
+from openbook.knowledge import KnowledgeBase, Report, RunOptions, sync
 from openbook.knowledge.check import check
+from openbook.knowledge.ingest import embeddings
 from openbook.parsers.sandbox import Limits
 from openbook.records import Embedder, Vectors
 from openbook.testing import EmbedderSuite, HashEmbedder

@@ -9,7 +9,7 @@ import pytest
 from openbook.diagnosis.gold_passages import GoldFinder, documents_named, topic_of
 from openbook.diagnosis.questions import Gold, Question
 from openbook.knowledge import KnowledgeBase
-from openbook.knowledge.scope import UNLABELLED
+from openbook.knowledge.index.scope import UNLABELLED
 from openbook.testing import HashEmbedder
 from tests.conftest import base_with
 

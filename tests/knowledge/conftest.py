@@ -9,9 +9,9 @@ from typing import TypeAlias
 import pytest
 
 from openbook.knowledge import KnowledgeBase, Report, Scope, add, sync
-from openbook.knowledge.discovery import Rules
-from openbook.knowledge.ingest import RunOptions
-from openbook.knowledge.scope import UNLABELLED
+from openbook.knowledge.index.scope import UNLABELLED
+from openbook.knowledge.ingest.contents import RunOptions
+from openbook.knowledge.ingest.discovery import Rules
 from openbook.records import Hit, Vectors
 from openbook.testing import HashEmbedder
 

@@ -14,15 +14,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from openbook.knowledge import schema
-from openbook.knowledge.bm25 import K1, B
-from openbook.knowledge.boilerplate import with_content
-from openbook.knowledge.index_builder import IndexSource
-from openbook.knowledge.indexes import Indexes
-from openbook.knowledge.integrity import CONTENT_COLUMNS, PASSAGE_COLUMNS, row_digest
-from openbook.knowledge.search import RankedPassage, View, best_candidates, best_passages
-from openbook.knowledge.store import Connection
-from openbook.knowledge.words import Vocabulary, query_terms
+from openbook.knowledge.index.bm25 import K1, B
+from openbook.knowledge.index.boilerplate import with_content
+from openbook.knowledge.index.indexes import Indexes
+from openbook.knowledge.index.search import RankedPassage, View, best_candidates, best_passages
+from openbook.knowledge.index.segment_builder import IndexSource
+from openbook.knowledge.index.words import Vocabulary, query_terms
+from openbook.knowledge.store import schema
+from openbook.knowledge.store.integrity import CONTENT_COLUMNS, PASSAGE_COLUMNS, row_digest
+from openbook.knowledge.store.interface import Connection
 from openbook.records import PassageSpan, sha256_hex
 from openbook.testing import HashEmbedder
 

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from openbook.errors import KnowledgeBaseBusy, KnowledgeBaseInvalid, KnowledgeBaseMissing, StorageError
-from openbook.knowledge import KnowledgeBase, RunOptions, schema
+from openbook.knowledge import KnowledgeBase, RunOptions
 from openbook.knowledge.check import check
-from openbook.knowledge.scope import UNLABELLED
+from openbook.knowledge.index.scope import UNLABELLED
+from openbook.knowledge.store import schema
 from openbook.records import EmbedderIdentity
 from tests.knowledge.conftest import Library
 

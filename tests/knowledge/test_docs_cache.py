@@ -8,7 +8,7 @@ import pytest
 from openbook.errors import KnowledgeError
 from openbook.knowledge import KnowledgeBase, Report
 from openbook.knowledge.docs_cache import for_documents
-from openbook.knowledge.ingest import RunOptions
+from openbook.knowledge.ingest.contents import RunOptions
 from openbook.testing import HashEmbedder
 from tests.knowledge.conftest import bytes_below, vectors_of
 

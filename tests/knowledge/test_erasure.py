@@ -7,9 +7,10 @@ import sys
 import pytest
 
 from openbook.errors import KnowledgeError
-from openbook.knowledge import Scope, purge, schema
+from openbook.knowledge import Scope, purge
 from openbook.knowledge.erasure import purge_is_unfinished
-from openbook.knowledge.index_cache import IndexCache
+from openbook.knowledge.index.cache import IndexCache
+from openbook.knowledge.store import schema
 from tests.knowledge.conftest import Library, vectors_of
 
 SECRET = " ".join(f"The secret launch code number {i} is {i * 7919 % 10007}-zeppelin." for i in range(60))

@@ -11,7 +11,7 @@ import pytest
 
 from openbook.errors import TextIsElsewhere
 from openbook.knowledge import Report, Scope, add, purge, remove
-from openbook.knowledge.ingest import RunOptions
+from openbook.knowledge.ingest.contents import RunOptions
 from openbook.parsers.sandbox import Parsed, ParserPool
 from openbook.testing import HashEmbedder
 from tests.knowledge.conftest import Interrupted, Library

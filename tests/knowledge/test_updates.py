@@ -13,13 +13,21 @@ import pytest
 from openbook.errors import ConfigError, KnowledgeError, QuestionError, StorageError
 from openbook.knowledge import KnowledgeBase, Report, Scope, add, purge, remove
 from openbook.knowledge.check import check
-from openbook.knowledge.discovery import Rules, SyncedFolder, discover, display_path
 from openbook.knowledge.docs_cache import for_documents
-from openbook.knowledge.embeddings import embedding_key, reembed
-from openbook.knowledge.ingest import FileBatch, Ingest, RunOptions
-from openbook.knowledge.scope import checked_labels
-from openbook.knowledge.sliced_run import in_slices
-from openbook.knowledge.updates import folder_changes, forget_synced_folder, resolve, sync_folders, synced_folders
+from openbook.knowledge.index.scope import checked_labels
+from openbook.knowledge.ingest.contents import FileBatch, Ingest, RunOptions
+from openbook.knowledge.ingest.discovery import Rules, SyncedFolder, discover
+from openbook.knowledge.ingest.embeddings import embedding_key
+from openbook.knowledge.ingest.long_run import in_slices
+from openbook.knowledge.store.names import display_path
+from openbook.knowledge.updates import (
+    folder_changes,
+    forget_synced_folder,
+    reembed,
+    resolve,
+    sync_folders,
+    synced_folders,
+)
 from openbook.knowledge.versions import prune, restore
 from openbook.parsers.sandbox import Limits
 from openbook.records import Vectors
@@ -102,7 +110,7 @@ def test_what_is_known_is_not_embedded_again(library: Library, monkeypatch: pyte
         os.utime(path, (1_000_000, 1_000_000))
     for _ in range(2):
         assert {verdict.outcome for verdict in library.add().verdicts} == {"unchanged"}
-    monkeypatch.setattr("openbook.knowledge.ingest.PARSER_VERSION", "99")
+    monkeypatch.setattr("openbook.knowledge.ingest.contents.PARSER_VERSION", "99")
     assert {verdict.outcome for verdict in library.add().verdicts} == {"updated"}
 
 

@@ -8,18 +8,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from openbook.errors import KnowledgeError, QuestionError
-from openbook.knowledge import KnowledgeBase, Scope, schema, versions
-from openbook.knowledge.versions import (
-    diff,
-    drop_tag,
-    history,
-    prune,
-    resolve_version,
-    restore,
-    retention,
-    set_retention,
-    tag,
-)
+from openbook.knowledge import KnowledgeBase, Scope, versions
+from openbook.knowledge.store import schema
+from openbook.knowledge.store.version_rows import retention
+from openbook.knowledge.versions import diff, drop_tag, history, prune, resolve_version, restore, set_retention, tag
 from tests.knowledge.conftest import Library
 
 

@@ -7,7 +7,7 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbook.knowledge.editions import NOT_IN_FORCE, DocumentHead, editions, find_marks
+from openbook.knowledge.cite.editions import NOT_IN_FORCE, DocumentInfo, editions, find_marks
 from openbook.records import Hit, Passage
 
 PATHS = (
@@ -20,7 +20,7 @@ METADATA = st.dictionaries(
     max_size=3,
 )  # fmt: skip
 HEADS = st.dictionaries(st.sampled_from(PATHS), METADATA, min_size=1).map(
-    lambda found: {path: DocumentHead(path, "", tuple(sorted(said.items()))) for path, said in found.items()}
+    lambda found: {path: DocumentInfo(path, "", tuple(sorted(said.items()))) for path, said in found.items()}
 )
 HITS = st.lists(st.tuples(st.sampled_from(PATHS), st.sampled_from([(), ("leave-v2.md",), ("travel.md",)]))).map(
     lambda found: [
@@ -37,7 +37,7 @@ def holders(hit: Hit) -> set[str]:
 
 @given(QUESTIONS, HITS, HEADS, st.randoms())
 def test_the_order_of_the_documents_changes_nothing(
-    question: str, hits: list[Hit], heads: dict[str, DocumentHead], random: Random
+    question: str, hits: list[Hit], heads: dict[str, DocumentInfo], random: Random
 ) -> None:
     shuffled = list(heads.items())
     random.shuffle(shuffled)
@@ -46,7 +46,7 @@ def test_the_order_of_the_documents_changes_nothing(
 
 @given(QUESTIONS, HITS, HEADS)
 def test_every_hit_stays_once_and_what_is_not_replaced_stays_in_its_place(
-    question: str, hits: list[Hit], heads: dict[str, DocumentHead]
+    question: str, hits: list[Hit], heads: dict[str, DocumentInfo]
 ) -> None:
     found = editions(question, hits, heads)
     assert sorted(hit.passage.id for hit in found.hits) == sorted(hit.passage.id for hit in hits)
@@ -61,7 +61,7 @@ def test_every_hit_stays_once_and_what_is_not_replaced_stays_in_its_place(
 
 
 @given(HEADS)
-def test_what_took_the_place_is_visible_and_in_force(heads: dict[str, DocumentHead]) -> None:
+def test_what_took_the_place_is_visible_and_in_force(heads: dict[str, DocumentInfo]) -> None:
     marks = find_marks(heads)
     assert marks.keys() <= heads.keys()
     for path, mark in marks.items():
@@ -73,7 +73,7 @@ def test_what_took_the_place_is_visible_and_in_force(heads: dict[str, DocumentHe
 
 @given(QUESTIONS, HITS, HEADS, HEADS)
 def test_documents_that_were_not_found_do_not_count(
-    question: str, hits: list[Hit], heads: dict[str, DocumentHead], others: dict[str, DocumentHead]
+    question: str, hits: list[Hit], heads: dict[str, DocumentInfo], others: dict[str, DocumentInfo]
 ) -> None:
     found = {path for hit in hits for path in holders(hit)}
     hidden = {path: head for path, head in others.items() if path not in found}
@@ -82,11 +82,11 @@ def test_documents_that_were_not_found_do_not_count(
 
 @given(st.integers(2, 9), st.sampled_from(["superseded_by", "replaces"]))
 def test_a_circle_gives_no_mark(size: int, key: str) -> None:
-    heads = [DocumentHead(f"{i}.md", "", ((key, f"{(i + 1) % size}.md"),)) for i in range(size)]
+    heads = [DocumentInfo(f"{i}.md", "", ((key, f"{(i + 1) % size}.md"),)) for i in range(size)]
     assert find_marks({head.path: head for head in heads}) == {}
 
 
 @given(st.text(max_size=60), st.text(max_size=60), st.text(max_size=60))
 def test_any_text_can_be_declared(path: str, name: str, title: str) -> None:
-    head = DocumentHead(path, title, (("replaces", name), ("status", name), ("superseded_by", name)))
-    assert find_marks({path: head, "b.md": DocumentHead("b.md", name, ())}).keys() <= {path, "b.md"}
+    head = DocumentInfo(path, title, (("replaces", name), ("status", name), ("superseded_by", name)))
+    assert find_marks({path: head, "b.md": DocumentInfo("b.md", name, ())}).keys() <= {path, "b.md"}

@@ -9,9 +9,9 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from openbook.errors import QuestionError
-from openbook.knowledge.filter_parser import parse_filter
+from openbook.knowledge.index.filter_parser import parse_filter
 from openbook.parsers.metadata import normalised, rounded
-from tests.knowledge.test_filter_parser import row
+from tests.knowledge.index.test_filter_parser import row
 
 KEYS = ["a", "b", "date", "größe", "c"]
 WORDS = [

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbook.knowledge.search import WORDS_WEIGHT, fuse
+from openbook.knowledge.index.search import WORDS_WEIGHT, fuse
 
 COSINE = st.floats(-1.0, 1.0, width=32)
 BM25 = st.floats(0.0, 40.0, width=32)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openbook.knowledge.check import index_problems
-from openbook.knowledge.indexes import Indexes
+from openbook.knowledge.index.indexes import Indexes
 from tests.knowledge.small_bases import Base, Text, ids, plain_bm25, plain_dense, search
 
 WORDS = st.sampled_from(

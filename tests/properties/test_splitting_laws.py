@@ -5,8 +5,8 @@ import re
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from openbook.knowledge.sentences import sentence_spans
-from openbook.knowledge.splitter import split
+from openbook.knowledge.ingest.sentences import sentence_spans
+from openbook.knowledge.ingest.splitter import split
 from openbook.records import Content, HeadingMark, PageSpan
 
 PIECES = [

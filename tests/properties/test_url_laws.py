@@ -13,7 +13,7 @@ from psycopg.conninfo import conninfo_to_dict
 from openbook.cluster.postgres import PostgresStore
 from openbook.config import DatabaseUrl, parse_place
 from openbook.errors import OpenBookError
-from openbook.knowledge.discovery import check_exists
+from openbook.knowledge.ingest.discovery import check_exists
 
 WORDS = ("S3cret", "PW99", "hunter2", "wurzel")
 MARKS = st.sampled_from(["@", "/", "#", "?", "&", "=", ":", "%", "%2F", "%40", "//", "[", "]"]) | st.text()

@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add, purge, remove, sync
-from openbook.knowledge.scope import condition
+from openbook.knowledge.index.scope import condition
 from openbook.knowledge.versions import history, prune, restore, tag
 from openbook.testing import HashEmbedder
 

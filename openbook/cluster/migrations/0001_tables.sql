@@ -1,4 +1,4 @@
--- The tables of openbook/knowledge/schema.py, with the same names and meaning. What differs, and why:
+-- The tables of openbook/knowledge/store/schema.py, with the same names and meaning. What differs, and why:
 -- texts compare by their bytes (COLLATE "C"), as in SQLite; ids of contents and passages come from sequences, so that many
 -- may add some at once, and none is given twice; documents have no digest, and there is no table of sums: the database
 -- checks its pages, and keeps its own references whole.

@@ -1,0 +1,1 @@
+"""From rows that were found to what is shown: passages, windows, quotes, pages, editions."""

@@ -1,0 +1,137 @@
+"""Which documents were replaced or are not in force, by what they declare. No text is compared and no sentence is judged.
+
+They declare it in metadata (the parsers' `EDITION_KEYS`), or by a folder `archive` or `archived`: its file was replaced by the one of that name
+outside, in or below what holds the archive. A name that several documents have means the one in the same folder; if there is none, nothing. A circle means nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+from openbook.records import Citation, Hit, Metadata
+
+MAX_NAMES = 20  # in one field
+NOT_IN_FORCE = frozenset("superseded withdrawn archived obsolete deprecated draft rejected".split())  # as a `status`
+_NUMBERED = ("number", "id", "pep", "rfc")  # the fields in which a document declares its number
+_ARCHIVED = re.compile(r"(.*/|)archived?/(?:.*/)?([^/]+)", re.IGNORECASE)  # what holds the archive; the file's name
+
+
+class DocumentInfo(NamedTuple):
+    path: str
+    title: str
+    metadata: Metadata
+
+    def declared(self, *keys: str) -> list[str]:
+        values = [value if isinstance(value, tuple) else (value,) for key, value in self.metadata if key in keys]
+        return [part for value in values for item in value for part in map(str.strip, str(item).split(",")) if part]
+
+    def names(self) -> set[str]:
+        """What a declaration may call it: the end of its path, its file name without suffix, its title, its number."""
+        path = PurePosixPath(self.path)
+        ends = [str(path), *(str(path.relative_to(above)) for above in path.parents)]
+        numbers = [name for key in _NUMBERED for n in self.declared(key) for name in (n, f"{key} {n}")]
+        return {name.casefold() for name in (*ends, path.stem, self.title, *numbers)}
+
+    def numbers(self) -> set[str]:
+        return _numbers(PurePosixPath(self.path).stem, self.title, *self.declared(*_NUMBERED, "version"))
+
+
+class Edition(NamedTuple):
+    said: str  # which document, and what is declared of it
+    newer: tuple[str, ...]  # what is in force instead, of what was found
+
+
+class Editions(NamedTuple):
+    hits: tuple[Hit, ...]  # as found, but those of documents left out behind those of newer ones
+    current: tuple[Hit, ...]  # without those of documents left out
+    left_out: frozenset[str]
+    marks: Mapping[str, Edition]
+
+    def notes(self, citations: Iterable[Citation]) -> list[str]:
+        """What was left out for a cited document, and what cited documents declare of themselves."""
+        cited = [{citation.document, *citation.also_in} for citation in citations]
+        older = {p for p in self.left_out if any(each & {*self.marks[p].newer} for each in cited)}
+        said = {"Left out": older, "Cited": {min(each) for each in cited if each <= self.marks.keys()}}
+        return [f"{how}: {'; '.join(self.marks[p].said for p in sorted(of))}." for how, of in said.items() if of]
+
+
+def editions(question: str, hits: Sequence[Hit], documents: Mapping[str, DocumentInfo]) -> Editions:
+    """`documents`: those that hold the hits and that the caller may see, by path. A document is left out if a newer
+    one was found too, unless the question has a number that only the older one has.
+    """
+    holders = [{hit.passage.document, *hit.passage.also_in} for hit in hits]
+    marks = find_marks(
+        {path: document for path, document in documents.items() if any(path in each for each in holders)}
+    )
+    own = {
+        p: documents[p].numbers().difference(*(documents[n].numbers() for n in mark.newer)) for p, mark in marks.items()
+    }
+    left_out = frozenset(path for path in marks if marks[path].newer and not own[path] & _numbers(question))
+    involved = left_out.union(*(marks[path].newer for path in left_out))
+    moved = iter(sorted((i for i, each in enumerate(holders) if each & involved), key=lambda i: holders[i] <= left_out))
+    order = [next(moved) if each & involved else i for i, each in enumerate(holders)]
+    ordered = [(hits[i], holders[i] <= left_out) for i in order]
+    return Editions(tuple(h for h, _ in ordered), tuple(h for h, out in ordered if not out), left_out, marks)
+
+
+def find_marks(documents: Mapping[str, DocumentInfo]) -> dict[str, Edition]:
+    links = _links(documents)
+    titles = Counter(document.title for document in documents.values())
+    shown = {
+        path: f'"{document.title if titles[document.title] == 1 else path}"' for path, document in documents.items()
+    }
+    status = {
+        path: NOT_IN_FORCE.intersection(map(str.casefold, documents[path].declared("status"))) for path in documents
+    }
+    marks = dict[str, Edition]()
+    for path, document in documents.items():
+        reached, waiting = set[str](), [path]  # what replaced it, and what replaced that
+        while waiting:
+            waiting += (new := links.get(waiting.pop(), set()) - reached)
+            reached |= new
+        newest = sorted(p for p in reached if not (path in reached or p in links or status[p]))
+        named = [] if path in reached else [f'"{name}"' for name in document.declared("superseded_by", "replaced_by")]
+        by, until = " and ".join([shown[p] for p in newest] or named), ", ".join(document.declared("valid_until"))
+        said = sorted(status[path] - {"superseded" if by else ""})
+        said += [f"{what} {it}" for what, it in (("superseded by", by), ("valid until", until)) if it]
+        if said:
+            marks[path] = Edition(", ".join([shown[path], *said]), tuple(newest))
+    return marks
+
+
+def _links(documents: Mapping[str, DocumentInfo]) -> dict[str, set[str]]:
+    links, called = defaultdict[str, set[str]](set), defaultdict[str, list[str]](list)
+    for path, document in documents.items():
+        for name in document.names():
+            called[name].append(path)
+
+    def meant(document: DocumentInfo, *keys: str) -> set[str]:
+        names = {name.casefold().lstrip("./") for name in document.declared(*keys)[:MAX_NAMES]}
+        fits = [[path for path in called.get(name, ()) if path != document.path] for name in names]
+        beside = [
+            [p for p in paths if PurePosixPath(p).parent == PurePosixPath(document.path).parent] for paths in fits
+        ]
+        return {paths[0] for paths in (*beside, *fits) if len(paths) == 1}
+
+    @cache
+    def outside(above: str, name: str) -> list[str]:
+        inside = (p for p in called.get(name, ()) if p.startswith(above))
+        return [p for p in inside if not _ARCHIVED.fullmatch(p, len(above))]
+
+    for path, document in documents.items():
+        links[path] |= meant(document, "superseded_by", "replaced_by")
+        for older in meant(document, "supersedes", "replaces"):
+            links[older].add(path)
+        if archived := _ARCHIVED.fullmatch(path):
+            same = outside(archived[1], archived[2].casefold())
+            links[path].update(same if len(same) == 1 else ())
+    return {path: newer for path, newer in links.items() if newer}
+
+
+def _numbers(*texts: str) -> set[str]:
+    return {number.lstrip("0") for text in texts for number in re.findall(r"\d+(?:\.\d+)*", text)}

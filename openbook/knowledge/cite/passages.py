@@ -1,0 +1,323 @@
+"""Reads passages from the database, with the documents that hold them and that a query may see, and joins them to windows.
+
+A passage is small, to be found; a window is larger, to be read. Headings and pages alone decide which passages make a window.
+So a window is the same for every question, and what a model computed of it can be used again.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+from openbook.knowledge.index.scope import Condition
+from openbook.knowledge.index.search import RankedPassage
+from openbook.knowledge.index.tables import table_header
+from openbook.knowledge.store import integrity
+from openbook.knowledge.store.integrity import PASSAGE_COLUMNS, PassageRow, StoredContent
+from openbook.knowledge.store.interface import Connection, Damage
+from openbook.knowledge.store.schema import IDS
+from openbook.records import Hit, Passage, PassageSpan
+
+WINDOW_CHARS = 900  # about 220 tokens; chosen by measurement (research/benchmarks.md)
+# How much a further passage that was found adds to the score of its window: this share of what its own score is above
+# the lowest score found.
+MORE = 0.3
+
+_ID = re.compile(r"(?P<first>.+?)(?:\+(?P<more>[1-9][0-9]{0,3}))?")
+
+# The documents that hold a content: by path, the labels that it takes to see each.
+Holders: TypeAlias = Mapping[str, tuple[str, ...]]
+
+
+class StoredPassage(NamedTuple):
+    """A passage's row, the title of its content, and its own text."""
+
+    row: PassageRow
+    title: str
+    text: str
+
+
+class LocatedPassage(NamedTuple):
+    """A passage that was found, and the documents in scope that hold it, sorted. `content`: that of the first document."""
+
+    ranked: RankedPassage
+    content: int
+    holders: Holders
+
+
+def _fewest(labels: tuple[str, ...]) -> tuple[int, tuple[str, ...]]:
+    """A key by which `min` finds the fewest labels, and of as many the first."""
+    return len(labels), labels
+
+
+def _stored(connection: Connection, where: str, parameters: Any = ()) -> list[StoredPassage]:
+    """The passages `p` that fit a condition, content by content, in text order. Raises Damage when one is not what was stored."""
+    sql = f"SELECT {PASSAGE_COLUMNS} FROM passages p {where} ORDER BY p.content_id, p.start_char"
+    rows = [PassageRow(*row) for row in connection.execute(sql, parameters)]
+    found: list[StoredPassage] = []
+    for content, group in groupby(rows, attrgetter("content_id")):
+        of_content = list(group)
+        first, last = of_content[0].start, of_content[-1].end
+        title = text = ""
+        if isinstance(first, int) and isinstance(last, int):  # else the rows are damaged
+            # One part for all of them: SQLite reads the whole text for any part of it.
+            part = "SELECT title, substr(text, ?, ?) FROM contents WHERE id = ?"
+            title, text = connection.execute(part, (first + 1, last - first, content)).fetchone() or ("", "")
+        found += [StoredPassage(row, title, row.text_in(title, text, first)) for row in of_content]
+    return found
+
+
+def _passage(stored: StoredPassage, holders: Holders) -> Passage:
+    """The passage as the first of its `holders` shows it."""
+    row, title, text = stored
+    path, *also = holders
+    labels = min(holders.values(), key=_fewest)
+    title = title or Path(path).stem
+    return Passage(row.passage_id, path, title, row.start, row.end, row.page, row.headings, text, tuple(also), labels)
+
+
+def _located(connection: Connection, ranked: Sequence[RankedPassage], seen: Condition) -> list[LocatedPassage]:
+    """Raises Damage when no document in scope holds one of them."""
+    # Every content with the passage's text counts: the same text may have been read from other bytes.
+    holders = documents_holding(connection, {content for each in ranked for content in each.contents}, seen)
+    found: list[LocatedPassage] = []
+    for each in ranked:
+        contents = [content for content in each.contents if content in holders]
+        if not contents:
+            raise Damage(f"the passage {each.passage}, or its document, is not there")
+        # They may differ in their headings.
+        first = min(contents, key=lambda content: min(holders[content]))
+        documents = dict(sorted(item for content in contents for item in holders[content].items()))
+        found.append(LocatedPassage(each, first, documents))
+    return found
+
+
+def hits_of(connection: Connection, ranked: Sequence[RankedPassage], seen: Condition) -> list[Hit]:
+    """The passages that were found, with the documents in scope that hold them.
+
+    Raises Damage when something of it is not there, or not what was stored.
+    """
+    ids = ", ".join(str(each.passage) for each in ranked) or "NULL"
+    passages = _stored(connection, f"WHERE p.id IN ({ids})")
+    by_id = {each.row.id: each for each in passages}
+    hits: list[Hit] = []
+    for each, _, holders in _located(connection, ranked, seen):
+        stored = by_id.get(each.passage)
+        if stored is None or stored.row.content_id not in each.contents:
+            raise Damage(f"the passage {each.passage}, or its document, is not there")
+        hits.append(Hit(_passage(stored, holders), each.score, each.dense_rank, each.bm25_rank, each.similarity))
+    return hits
+
+
+def passage_of_id(
+    connection: Connection, index_hints: Sequence[str], name: str, seen: Condition, prefer: str
+) -> Passage | None:
+    """The passage or window of that id as a document that is `seen` holds it: the document `prefer`, or the first path.
+
+    No other document adds anything to it, not even its name. `index_hints`: see `Store`.
+    """
+    found: list[Passage] = []
+    for hint in index_hints:
+        found += _passages_of_id(connection, hint, name, seen)
+        if any(prefer in ("", each.document) for each in found):
+            break
+    if not found:
+        return None
+    labels = min((each.labels for each in found), key=_fewest)
+    return replace(next((each for each in found if each.document == prefer), found[0]), labels=labels)
+
+
+def _passages_of_id(connection: Connection, hint: str, name: str, seen: Condition) -> list[Passage]:
+    """One for each document that is `seen` and holds it, ordered by path."""
+    match = _ID.fullmatch(name)
+    first, more = (match["first"], int(match["more"] or 0)) if match else (name, 0)
+    first = first.encode(errors="replace").decode()  # half a character cannot be looked for
+    passages = _stored(connection, f"{hint} WHERE p.passage_id = ?", (first,))
+    documents = documents_holding(connection, {each.row.content_id for each in passages}, seen)
+    found: list[Passage] = []
+    for each in passages:
+        if not (holders := documents.get(each.row.content_id)):
+            continue
+        stored, rows = integrity.content(connection, each.row.content_id), [each.row]
+        if more:
+            rows = integrity.passages(connection, stored)
+            at = rows.index(each.row)
+            rows = rows[at : at + 1 + more]
+        if len(rows) == 1 + more:
+            found += [_window(stored, rows, {path: labels}) for path, labels in holders.items()]
+    return sorted(found, key=lambda each: each.document)
+
+
+def title_of(connection: Connection, content: int) -> str:
+    """The title of a content, checked with its first passage."""
+    first = _stored(connection, "WHERE p.content_id = ? AND p.start_char = 0", (content,))
+    return first[0].title if first else ""
+
+
+def documents_holding(connection: Connection, contents: Collection[int], seen: Condition) -> Mapping[int, Holders]:
+    """The documents that are `seen`, by the content that they hold.
+
+    To see one, a reader must hold the labels that it carries in this version, and those that it carries now, or carried last.
+    """
+    values = {"ids": json.dumps(sorted(contents)), **seen.values}
+    rows = integrity.documents(connection, f"d.content_id IN {IDS} AND {seen.sql}", values)
+    ids = {"ids": json.dumps([row.identity for row in rows])}
+    now = dict(connection.execute(f"SELECT id, labels FROM identities WHERE id IN {IDS}", ids).fetchall())
+    found: dict[int, dict[str, tuple[str, ...]]] = {}
+    for row in rows:
+        if row.identity not in now:
+            raise Damage(f"the document {row.path} has no labels of now")
+        labels = {*json.loads(row.labels), *json.loads(now[row.identity])}
+        found.setdefault(row.content_id, {})[row.path] = tuple(sorted(labels))
+    return found
+
+
+def passages_in(connection: Connection, stored: StoredContent, holders: Holders) -> list[Passage]:
+    """All passages of a content, in text order. Raises Damage when one is not what was stored."""
+    return _as_passages(stored, integrity.passages(connection, stored), holders)
+
+
+def _as_passages(stored: StoredContent, rows: Iterable[PassageRow], holders: Holders) -> list[Passage]:
+    return [_passage(StoredPassage(row, stored.title, stored.text[row.start : row.end]), holders) for row in rows]
+
+
+# --- windows -------------------------------------------------------------------------------------------------------------
+
+
+# Offsets, page and headings decide to which window a passage belongs.
+_Parts: TypeAlias = Sequence[Passage] | Sequence[PassageSpan]
+
+
+def partition(passages: _Parts, limit: int = WINDOW_CHARS) -> list[range]:
+    """The windows of a document, as runs of its passages, which are in text order.
+
+    A window has at most `limit` characters, or one passage, and lies on one page. A section that fits is not cut; a longer one is
+    cut into windows of about one length. Small sections are joined with the siblings and subsections after them.
+    """
+    windows: list[range] = []
+    first = 0
+    for _, group in groupby(passages, key=attrgetter("page", "headings")):
+        section = range(first, first + len(list(group)))
+        first = section.stop
+        if windows and _joins(passages, windows[-1], section, limit):
+            windows[-1] = range(windows[-1].start, section.stop)
+        else:
+            windows += _cut(passages, section, limit)
+    return windows
+
+
+def _joins(passages: _Parts, window: range, section: range, limit: int) -> bool:
+    before, after = passages[window.start], passages[section.start]
+    above = before.headings[:-1]
+    return (
+        before.page == after.page
+        and len(after.headings) >= len(before.headings)
+        and above == after.headings[: len(above)]
+        and passages[section.stop - 1].end - before.start <= limit
+    )
+
+
+def _cut(passages: _Parts, section: range, limit: int) -> list[range]:
+    """A section in as few windows as will do, each about as long as the others."""
+    size = passages[section.stop - 1].end - passages[section.start].start
+    target = size / -(-size // limit)
+    windows: list[range] = []
+    start = section.start
+    for at in section:
+        begin = passages[start].start
+        last = at + 1 == section.stop
+        if last or passages[at].end - begin >= target or passages[at + 1].end - begin > limit:
+            windows.append(range(start, at + 1))
+            start = at + 1
+    return windows
+
+
+def _text(parts: Sequence[Passage]) -> str:
+    """From the first to the last of passages that follow each other; they may overlap."""
+    pieces, end = list[str](), parts[0].start
+    for part in parts:
+        pieces.append(part.text[max(end - part.start, 0) :])
+        end = max(end, part.end)
+    return "".join(pieces)
+
+
+def window_id(first: str, passages: int) -> str:
+    """Of a window that begins with the passage `first` and has so many."""
+    return f"{first}+{passages - 1}" if passages > 1 else first
+
+
+def joined(parts: Sequence[Passage]) -> Passage:
+    """The window that passages of one document make, which follow each other."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    headings = first.headings
+    while any(part.headings[: len(headings)] != headings for part in parts):
+        headings = headings[:-1]
+    return replace(
+        first,
+        id=window_id(first.id, len(parts)),
+        end=parts[-1].end,
+        headings=headings,
+        text=_text(parts),
+        parts=tuple(part.digest for part in parts),
+    )
+
+
+def in_windows(passages: Sequence[Passage]) -> list[Passage]:
+    """The windows that all passages of a document make. Each has the header of the table it begins in."""
+    text = _text(passages) if passages else ""
+    windows = [joined(passages[run.start : run.stop]) for run in partition(passages)]
+    return [replace(window, header=table_header(text, window.start)) for window in windows]
+
+
+def _window(stored: StoredContent, rows: Sequence[PassageRow], holders: Holders) -> Passage:
+    """The window that rows of one content make, which follow each other, with the header of the table it begins in."""
+    return replace(joined(_as_passages(stored, rows, holders)), header=table_header(stored.text, rows[0].start))
+
+
+def windows_around(connection: Connection, ranked: Sequence[RankedPassage], seen: Condition, limit: int) -> list[Hit]:
+    """The `limit` best windows of the passages that were found, each once, with the documents in scope that hold them.
+
+    Raises Damage when something is not there, or not what was stored.
+    """
+    ids = ", ".join(str(each.passage) for each in ranked) or "NULL"
+    names = dict(iter(connection.execute(f"SELECT id, passage_id FROM passages WHERE id IN ({ids})")))
+    by_content: dict[int, list[LocatedPassage]] = {}
+    for each in _located(connection, ranked, seen):
+        by_content.setdefault(each.content, []).append(each)
+    floor = min((each.score for each in ranked), default=0.0)
+    found: list[tuple[float, str, StoredContent, Sequence[PassageRow], Holders, list[RankedPassage]]] = []
+    for content, located in by_content.items():
+        stored = integrity.content(connection, content)
+        rows = integrity.passages(connection, stored)
+        numbers = {row.passage_id: number for number, row in enumerate(rows)}
+        inside: dict[int, RankedPassage] = {}
+        for each in located:
+            name = names.get(each.ranked.passage)
+            if name not in numbers:
+                raise Damage(f"a passage of content {content} is not there")
+            inside[numbers[name]] = each.ranked
+        for run in partition([row.span for row in rows]):
+            if of_run := [each for number, each in inside.items() if number in run]:
+                # A window counts as much as its best passage, and a little more for each further one that was found.
+                score = of_run[0].score + MORE * sum(each.score - floor for each in of_run[1:])
+                parts = rows[run.start : run.stop]
+                found.append(
+                    (score, window_id(parts[0].passage_id, len(parts)), stored, parts, located[0].holders, of_run)
+                )
+    found.sort(key=lambda each: (-each[0], each[1]))
+    return [_hit(_window(stored, parts, holders), score, of) for score, _, stored, parts, holders, of in found[:limit]]
+
+
+def _hit(window: Passage, score: float, inside: Sequence[RankedPassage]) -> Hit:
+    dense = min((each.dense_rank for each in inside if each.dense_rank), default=None)
+    words = min((each.bm25_rank for each in inside if each.bm25_rank), default=None)
+    similar = max((each.similarity for each in inside if each.similarity is not None), default=None)
+    return Hit(window, score, dense, words, similar)

@@ -1,0 +1,50 @@
+"""Pictures of the pages of PDFs, drawn when they are asked for.
+
+A knowledge base keeps the text of a file and not its bytes. So a page can be shown as long as the file is where it was read
+and has exactly the bytes that were read: they are read once, compared by their digest, and those very bytes are drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from openbook.errors import NoPicture, NoSuchPage, UnreadableFile
+from openbook.knowledge.store.integrity import StoredContent
+from openbook.knowledge.store.names import content_key, path_displayed
+from openbook.parsers import file_bytes
+from openbook.parsers.page_image import draw_page
+from openbook.parsers.sandbox import Limits
+from openbook.records import sha256_hex
+
+_NONE = "The page cannot be shown as a picture"
+
+
+def page_picture(
+    document: str,
+    content: StoredContent,
+    page: int,
+    limits: Limits = Limits(),
+    stop: Callable[[], bool] = lambda: False,
+) -> bytes:
+    """Page `page` (from 1) of a document (its path) that holds `content`, as PNG. Raises NoPicture, which says why there is none.
+
+    The caller checks who may see the document. Ends early when `stop` returns true.
+    """
+    if content.media_type != "application/pdf":
+        raise NoPicture("This document is not a PDF, so it has no pages to show.", "not_a_pdf")
+    path = path_displayed(document)
+    try:
+        data = file_bytes(path, limits.max_file_bytes)
+    except UnreadableFile as error:
+        message = f"{_NONE}: its file cannot be read any more ({error}), and only the text of it is kept."
+        raise NoPicture(message, "file_unreadable") from error
+    # The content names the code that read the bytes, so this holds across versions of OpenBook.
+    if content_key(path, sha256_hex(data), content.code) != content.key:
+        message = f"{_NONE}: its file is not, byte for byte, the one that this text was read from."
+        raise NoPicture(message, "file_changed")
+    try:
+        return draw_page(data, page, limits, stop)
+    except NoSuchPage as error:
+        raise NoPicture(f"This document has no such page: {error}.", "page_not_found") from error
+    except UnreadableFile as error:
+        raise NoPicture(f"{_NONE}: {error}.", "page_not_drawn") from error

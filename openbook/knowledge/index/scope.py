@@ -1,0 +1,77 @@
+"""What a query may see: one version, the documents that fit a filter, and only labels that the asker holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from openbook.errors import QuestionError
+from openbook.knowledge.index.filter_parser import parse_filter
+from openbook.parsers.metadata import LABEL, not_a_label
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """`as_of`: a kept version (default: the newest). `where`: a filter over metadata, see `openbook.knowledge.index.filter_parser`.
+
+    `labels`: what the asker holds. A document is seen only when every label it carries is among them: those of the version
+    asked, and those that it carries now, or carried last, whatever its name is.
+    """
+
+    as_of: int | None = None
+    where: str = ""
+    labels: frozenset[str] = frozenset()
+
+
+UNLABELLED = Scope()  # the newest version without a filter, for who holds no label: labelled documents are not in it
+
+
+def checked_labels(labels: Iterable[str]) -> frozenset[str]:
+    """Raises QuestionError for what is not a label."""
+    found = frozenset(labels)
+    for label in sorted(found):
+        if not LABEL.fullmatch(label):
+            raise QuestionError(f"{not_a_label(label)}.")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """SQL over `documents d`, with its bound values."""
+
+    sql: str
+    values: dict[str, object]
+
+
+def held_in(version: str) -> str:
+    """SQL: whether a version, itself SQL, has the document `d`."""
+    return f"d.added_in <= {version} AND (d.removed_in IS NULL OR d.removed_in > {version})"
+
+
+def condition(scope: Scope | None, version: int) -> Condition:
+    """The documents that `scope` sees in `version`; None sees all. Raises QuestionError for an invalid filter."""
+    sql, values = held_in(":version"), dict[str, object](version=version)
+    if scope is None:
+        return Condition(sql, values)
+    shown = shown_to(scope.labels, in_any_version=scope.as_of is not None)
+    sql += f" AND {shown.sql}"
+    values.update(shown.values)
+    if scope.where:
+        asked = parse_filter(scope.where)
+        sql += f" AND ({asked.sql})"
+        values.update(asked.values)
+    return Condition(sql, values)
+
+
+def shown_to(labels: frozenset[str], *, in_any_version: bool) -> Condition:
+    """The documents that carry no other labels. Without `in_any_version`, of the newest version alone."""
+    names = [f"label{i}" for i in range(len(labels))]
+    held = ", ".join(["''", *(f":{name}" for name in names)])  # no label is empty
+    sql = f"(d.labels = '[]' OR NOT EXISTS (SELECT 1 FROM json_each(d.labels) WHERE value NOT IN ({held})))"
+    if in_any_version:  # a label given later restricts the older versions too
+        # Of that document alone, so that its being there takes no time that tells.
+        sql += (
+            " AND NOT EXISTS (SELECT 1 FROM identities i, json_each(i.labels) l "
+            f"WHERE i.id = d.identity AND i.labels <> '[]' AND l.value NOT IN ({held}))"
+        )
+    return Condition(sql, dict(zip(names, sorted(labels), strict=True)))

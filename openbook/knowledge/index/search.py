@@ -1,0 +1,293 @@
+"""The search itself, in rounds over shards, each of which holds a part of what is searched.
+
+1. Each shard counts: its rows in scope, their words, how many hold each term; above `vectors.EXACT_UP_TO` rows also how many lie
+   at each distance by signs, and then at each distance by more signs. Counts are whole numbers. Their sums are those of the whole.
+2. Each shard scores its best by words and by vectors with the weights that follow from the sums, row by row. The best of all
+   are among the best of each.
+
+Nothing else passes between shards. So the same passages get the same scores, bit for bit, from any number of shards. A
+knowledge base in one process is one shard: `Shard` is its view. `openbook.cluster.shards` has views of several.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from openbook.errors import KnowledgeError
+from openbook.knowledge.index import vectors
+from openbook.knowledge.index.bm25 import Bm25, Statistics, Weights
+from openbook.knowledge.index.segments import RowsInScope
+from openbook.knowledge.index.vectors import SignSearch, VectorSearch
+from openbook.knowledge.index.words import query_terms
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+CANDIDATES = 100  # of each kind
+WORDS_WEIGHT = 0.5  # in the score; chosen on training queries only (benchmarks/fusion.py), and flat from 0.45 to 0.55
+
+
+@dataclass(frozen=True, slots=True)
+class RankedPassage:
+    """A passage's row id, the contents that hold its text, and its rank from 1 among the candidates of each kind, or None."""
+
+    passage: int
+    contents: tuple[int, ...]
+    score: float
+    dense_rank: int | None
+    bm25_rank: int | None
+    similarity: float
+
+
+class StaleView(KnowledgeError):
+    """A purge deleted meanwhile what was to be searched."""
+
+
+# --- what passes between the search and the shards --------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SearchQuery:
+    """`terms`: how often the query asks for each. `vector`: float32 unit vector [D]. `limit`: hits of each kind.
+
+    `by_signs`: whether signs choose the rows that the vector is compared with.
+    """
+
+    terms: dict[int, int]
+    vector: NDArray[np.float32]
+    limit: int
+    by_signs: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """The first round. `signs`: the rows at each distance, int64 [D + 1], when the question asks for it."""
+
+    statistics: Statistics
+    signs: NDArray[np.int64] | None
+
+    @classmethod
+    def total(cls, parts: Sequence[Counts]) -> Counts:
+        """Of all `parts` together, of which there is at least one."""
+        signs = [part.signs for part in parts if part.signs is not None]
+        return cls(Statistics.total([part.statistics for part in parts]), np.sum(signs, axis=0) if signs else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """What the counts of all shards say. `cuts`: the distances within which rows are compared, by the first pass and by both."""
+
+    weights: Weights
+    cuts: tuple[int, int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Columns of equal length, one entry a passage: at least the best of each kind, each scored by both."""
+
+    passages: NDArray[np.int64]
+    keys: NDArray[np.uint64]  # of their texts; no two are equal
+    contents: list[tuple[int, ...]]
+    similarity: NDArray[np.float64]
+    bm25: NDArray[np.float64]
+    is_near: NDArray[np.bool_]  # among the nearest by vector
+    has_words: NDArray[np.bool_]  # among the best by words
+
+    @classmethod
+    def joined(cls, parts: Sequence[Candidates]) -> Candidates:
+        contents = [each for part in parts for each in part.contents]
+        columns = {
+            name: np.concatenate([getattr(part, name) for part in parts])
+            for name in ("passages", "keys", "similarity", "bm25", "is_near", "has_words")
+        }
+        return cls(contents=contents, **columns)
+
+    def nearest(self, limit: int) -> NDArray[np.intp]:
+        """Numbers of the `limit` nearest by vector, nearest first."""
+        among = np.flatnonzero(self.is_near)
+        return among[best(self.similarity[among], self.keys[among], limit)]
+
+    def best_by_words(self, limit: int) -> NDArray[np.intp]:
+        among = np.flatnonzero(self.has_words)
+        return among[best(self.bm25[among], self.keys[among], limit)]
+
+
+def best(scores: NDArray[np.float64], keys: NDArray[np.uint64], limit: int) -> NDArray[np.intp]:
+    """Where the `limit` highest scores are, highest first; equal scores by the identity of their texts."""
+    return np.lexsort((keys, -scores))[: max(limit, 0)]
+
+
+class Rounds(Protocol):
+    """One question. Each round replies for all shards together."""
+
+    def counts(self) -> Counts: ...
+
+    def turned_counts(self, cut: int) -> NDArray[np.int64]: ...
+
+    def candidates(self, scoring: Scoring) -> Candidates: ...
+
+
+class View(Protocol):
+    """One set of contents: a version, perhaps filtered. Safe to share between threads."""
+
+    @property
+    def rows(self) -> int:
+        """How many passages are searched."""
+        ...
+
+    def ask(self, question: SearchQuery) -> Rounds: ...
+
+
+class Searcher(Protocol):
+    """Where the segments of a knowledge base are searched."""
+
+    def view(self, base_id: str, newest: int, in_scope: NDArray[np.int64]) -> View:
+        """A search over the contents `in_scope`, ascending, of the knowledge base of that id, whose newest version is `newest`."""
+        ...
+
+
+# --- one shard --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicates:
+    """Rows, numbered through all segments, whose text is in the index more than once, ascending by key.
+
+    A view has only the first row in scope of each key, which is the same whatever the order in which contents came.
+    """
+
+    rows: NDArray[np.intp]
+    keys: NDArray[np.uint64]
+    contents: NDArray[np.int64]
+
+    def among(self, in_scope: NDArray[np.int64]) -> Duplicates:
+        """Those of the contents `in_scope`."""
+        chosen = np.isin(self.contents, in_scope)
+        return Duplicates(self.rows[chosen], self.keys[chosen], self.contents[chosen])
+
+    def holding(self, keys: NDArray[np.uint64]) -> dict[int, tuple[int, ...]]:
+        """The contents that hold each of `keys`, by its number; only of those that stand here."""
+        low, high = (np.searchsorted(self.keys, keys, side=side) for side in ("left", "right"))
+        return {
+            int(at): tuple(np.unique(self.contents[low[at] : high[at]]).tolist()) for at in np.flatnonzero(low < high)
+        }
+
+
+class Shard:
+    """A `View` of the rows in scope that one shard searches. Safe to share between threads."""
+
+    def __init__(self, rows: Sequence[RowsInScope], dimensions: int, duplicates: Duplicates) -> None:
+        """Of a text that is in scope more than once, one row is searched by one of the shards; `duplicates` are those of all shards."""
+        self._rows, self._duplicates = rows, duplicates
+        self.bm25, self.vectors = Bm25(rows), VectorSearch(rows, dimensions)
+        self.rows = self.bm25.rows
+
+    def ask(self, question: SearchQuery) -> ShardRounds:
+        return ShardRounds(self, question)
+
+    def best(self, rows: NDArray[np.int64], scores: NDArray[np.float64], limit: int) -> NDArray[np.int64]:
+        """The `limit` best of ascending `rows`, ascending."""
+        if len(rows) <= limit:
+            return rows
+        return np.sort(rows[best(scores, self._column("keys", rows), limit)])
+
+    def candidates(
+        self,
+        rows: NDArray[np.int64],
+        similarity: NDArray[np.float64],
+        bm25: NDArray[np.float64],
+        *kinds: NDArray[np.int64],
+    ) -> Candidates:
+        """Ascending `rows` with their scores; `kinds` are those of them that are near, and those that have words."""
+        keys = self._column("keys", rows)
+        contents = np.empty(len(rows), dtype=np.int64)
+        for each in self._rows:
+            where, local = each.local(rows)
+            contents[where] = each.segment.contents_of_rows(local)
+        held: list[tuple[int, ...]] = [(content,) for content in contents.tolist()]
+        for at, several in self._duplicates.holding(keys).items():
+            held[at] = several
+        near, words = (np.isin(rows, kind) for kind in kinds)
+        return Candidates(self._column("passages", rows), keys, held, similarity, bm25, near, words)
+
+    def _column(self, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """A segment's array at ascending `rows`."""
+        found = [getattr(each.segment, name)[each.local(rows)[1]] for each in self._rows]
+        return np.concatenate(found) if found else np.empty(0, dtype=np.int64)
+
+
+class ShardRounds:
+    """One question in one shard. A round keeps what it computed for the next one, which computes what it does not find."""
+
+    def __init__(self, shard: Shard, question: SearchQuery) -> None:
+        self._shard, self._question = shard, question
+
+    @cached_property
+    def _signs(self) -> SignSearch:
+        return self._shard.vectors.signs(self._question.vector)
+
+    def counts(self) -> Counts:
+        statistics = self._shard.bm25.statistics(self._question.terms)
+        return Counts(statistics, self._signs.counts() if self._question.by_signs else None)
+
+    def turned_counts(self, cut: int) -> NDArray[np.int64]:
+        return self._signs.turned_counts(cut)
+
+    def candidates(self, scoring: Scoring) -> Candidates:
+        asked, shard = self._question, self._shard
+        among = self._signs.chosen(*scoring.cuts) if scoring.cuts else None
+        near = shard.best(*shard.vectors.search(asked.vector, asked.limit, among), asked.limit)
+        words = shard.best(*shard.bm25.search(scoring.weights, asked.limit), asked.limit)
+        rows = np.union1d(near, words)
+        similarity = shard.vectors.cosines(asked.vector, rows)
+        return shard.candidates(rows, similarity, shard.bm25.scores(scoring.weights, rows), near, words)
+
+
+# --- the search -------------------------------------------------------------------------------------------------------
+
+
+def best_passages(view: View, query: str, vector: NDArray[np.float32], limit: int) -> list[RankedPassage]:
+    """The best passages, best first: the `CANDIDATES` nearest by vector and best by words, scored exactly by both, and fused."""
+    if limit < 1:
+        return []
+    count = max(CANDIDATES, limit)
+    found, ceiling = best_candidates(view, query, vector, count)
+    dense, words = found.nearest(count), found.best_by_words(count)
+    chosen = np.union1d(dense, words)
+    scores = fuse(found.similarity[chosen], found.bm25[chosen], ceiling)
+    order = best(scores, found.keys[chosen], limit)
+    dense_ranks, word_ranks = ({at: n for n, at in enumerate(each.tolist(), start=1)} for each in (dense, words))
+    return [
+        RankedPassage(
+            int(found.passages[at]), found.contents[at], score, dense_ranks.get(at), word_ranks.get(at), float(found.similarity[at])
+        )
+        for at, score in zip(chosen[order].tolist(), scores[order].tolist(), strict=True)
+    ]  # fmt: skip
+
+
+def best_candidates(view: View, query: str, vector: NDArray[np.float32], limit: int) -> tuple[Candidates, float]:
+    """(the `limit` best of each kind; what no BM25 score exceeds)."""
+    question = SearchQuery(query_terms(query), vector, limit, by_signs=view.rows > vectors.EXACT_UP_TO)
+    rounds = view.ask(question)
+    counts = rounds.counts()
+    weights = counts.statistics.weights(question.terms)
+    cuts = None
+    if counts.signs is not None:
+        cut = vectors.cut_at(counts.signs, max(vectors.NEAR, 8 * limit))
+        cuts = cut, vectors.cut_at(rounds.turned_counts(cut), max(vectors.NEARER, 4 * limit))
+    return rounds.candidates(Scoring(weights, cuts)), weights.ceiling
+
+
+def fuse(similarity: NDArray[np.float64], bm25: NDArray[np.float64], ceiling: float) -> NDArray[np.float64]:
+    """The score of each candidate [n], from its exact cosine and BM25 score: higher is better, at most 1.
+
+    `ceiling` is what no passage's BM25 score can exceed for this query, so that both parts are shares of the possible
+    (Bruch, Gai and Ingber, 2023: theoretical bounds instead of those of the candidates). No other candidate changes a score.
+    """
+    words = bm25 / ceiling if ceiling > 0.0 else np.zeros_like(bm25)
+    return (1.0 - WORDS_WEIGHT) * similarity + WORDS_WEIGHT * words

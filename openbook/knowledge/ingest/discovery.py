@@ -1,0 +1,288 @@
+"""Which files there are to read: files and folders to a stream of files, in one order on every run."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from openbook.errors import ConfigError, KnowledgeError, UnreadableFile, did_you_mean
+from openbook.knowledge.store.names import display_path
+from openbook.knowledge.store.schema import FILE_NAME as KB_FILE
+from openbook.parsers import irregular_file_reason, opened, os_reason, unsupported_reason
+from openbook.parsers.metadata import is_sidecar, sidecar_of
+from openbook.records import Outcome, Verdict
+
+IGNORE_FILE = ".openbookignore"  # in any folder; the syntax of .gitignore
+LEFT_OUT_BY = "left out by "  # how the reason begins of what a glob leaves out
+_MAX_IGNORE_BYTES = 1_000_000
+_STARS = re.compile(r"\*+")
+_NO_STAR = re.compile(r"\\.|\[[^\]]*\]")
+# A regular expression may try each character of a name for each * in it, and each part of a path for each part `**`.
+_MAX_STARS = 2  # of a line: parts `**`, and * beyond the first of a name
+_MAX_STARS_IN_ALL = 100  # of a file: * beyond the first of a name
+_LEFT_OUT = frozenset({"__pycache__", "node_modules"})
+_URL = re.compile(r"[\s'\"]*([A-Za-z][A-Za-z0-9+.-]+):/")
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFile:
+    """A regular file of a known format. Times are in nanoseconds since 1970.
+
+    `stat` is what the file system says about it and its sidecar; it changes when either of them does.
+    """
+
+    path: Path
+    bytes: int
+    modified_ns: int
+    stat: str
+    sidecar: Path | None = None
+
+    @property
+    def displayed(self) -> str:
+        return display_path(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Which files below a folder are wanted: globs in the syntax of .gitignore, relative to the folder.
+
+    With `include`, only files that match one of them; never those that match `exclude`.
+    """
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SyncedFolder:
+    """A folder that is kept equal to the disk, with the access labels of its documents. `ocr` as in RunOptions."""
+
+    folder: Path
+    rules: Rules = Rules()
+    labels: frozenset[str] = frozenset()
+    ocr: str = ""
+
+    def is_inside(self, other: Path) -> bool:
+        return self.folder != other and self.folder.is_relative_to(other)
+
+    def to_json(self) -> str:
+        """As it is remembered. `path` is the real path, which is displayed otherwise when it is odd."""
+        rest = {"labels": sorted(self.labels), "ocr": self.ocr, "path": str(self.folder)}
+        return json.dumps({**asdict(self.rules), **rest})
+
+    @classmethod
+    def from_json(cls, text: str) -> SyncedFolder:
+        value = json.loads(text)
+        rules = Rules(tuple(value["include"]), tuple(value["exclude"]))
+        return cls(Path(value["path"]), rules, frozenset(value["labels"]), value["ocr"])
+
+
+def discover(paths: Sequence[Path], rules: Rules = Rules(), *, ocr: bool = False) -> Iterator[FoundFile | Verdict]:
+    """The files at and under `paths`: those in the order given, each folder depth first, sorted by name.
+
+    Names that begin with a dot, `__pycache__` and `node_modules` are left out without a word, unless they are named
+    in `paths`. A link named in `paths` is followed, a link inside a folder never is. What is found twice comes once.
+    What `rules` or an ignore file leaves out gets a verdict, one for a whole folder. With `ocr`, images count as readable.
+
+    Raises at once, before anything is found: KnowledgeError when one of `paths` does not exist, ConfigError for an invalid glob.
+    """
+    for path in paths:
+        check_exists(path)
+    try:
+        include, exclude = (_globs(lines) if lines else None for lines in (rules.include, rules.exclude))
+    except ValueError as error:
+        raise ConfigError(f"A glob is not valid: {error}. Globs have the syntax of .gitignore.") from error
+    return _discover(paths, _Filter(include, exclude), ocr)
+
+
+def check_exists(path: Path) -> None:
+    """Raises KnowledgeError, with the nearest name beside it, when nothing is there."""
+    shown = display_path(path)
+    if url := _URL.match(shown):
+        may_hold_password = "@" in shown or not url[1].startswith("http")
+        shown = f"{url[1]}://{'...' if may_hold_password else shown[url.end() :]}"  # a path holds no two slashes side by side
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if path.is_symlink():
+            raise KnowledgeError(f"{shown} is a broken link.") from error
+        if str(path) == "-":
+            raise KnowledgeError("Standard input (-) is not read here. Save it to a file and give its name.") from error
+        if url:
+            raise KnowledgeError(
+                f"{shown} is an address, and nothing is fetched from the network. Download it first, for instance with "
+                f"curl -L -o FILE {shown}, and give the file's name."
+            ) from error
+        raise KnowledgeError(f"No such file or folder: {shown}.{did_you_mean(path.name, _siblings(path))}") from error
+    except OSError as error:
+        raise KnowledgeError(f"Cannot open {shown}: {os_reason(error)}.") from error
+    except ValueError as error:  # a NUL in the name
+        raise KnowledgeError(f"{shown} is not a valid path.") from error
+
+
+def _siblings(path: Path) -> list[str]:
+    try:
+        with os.scandir(path.parent) as entries:
+            return [display_path(Path(entry.name)) for entry in entries]
+    except OSError:
+        return []
+
+
+def _discover(paths: Sequence[Path], wanted: _Filter, ocr: bool) -> Iterator[FoundFile | Verdict]:
+    seen: set[str] = set()
+    for path in paths:
+        try:
+            real = os.path.realpath(path)
+            if path.is_dir():
+                yield from _walk(path, real, seen, wanted, ocr)
+            elif real not in seen:
+                seen.add(real)
+                yield _file(path, path.stat(), ocr)
+        except OSError as error:
+            yield _verdict(path, "failed", os_reason(error))
+
+
+def _walk(root: Path, real_root: str, seen: set[str], wanted: _Filter, ocr: bool) -> Iterator[FoundFile | Verdict]:
+    # No link is followed below the root, so the real path of a thing is the root's real path and its own names.
+    waiting: list[tuple[Path, str, os.DirEntry[str] | None, _Filter]] = [(root, real_root, None, wanted)]
+    while waiting:
+        path, real, entry, passed = waiting.pop()
+        if real in seen:
+            continue
+        seen.add(real)
+        try:
+            folder = entry is None or entry.is_dir(follow_symlinks=False)
+            reason = passed.reason(path.relative_to(root).as_posix(), folder) if entry else ""
+            if reason:
+                yield _verdict(path, "skipped", reason)
+            elif folder and os.path.lexists(path / KB_FILE):
+                yield _verdict(path, "skipped", "a knowledge base")
+            elif folder:
+                inner = passed.below(path, path.relative_to(root).as_posix())
+                with os.scandir(path) as entries:
+                    kept = [each for each in entries if not each.name.startswith(".") and each.name not in _LEFT_OUT]
+                for child in sorted(kept, key=lambda each: each.name, reverse=True):  # they are taken from the end
+                    waiting.append((path / child.name, os.path.join(real, child.name), child, inner))  # noqa: PTH118
+            elif entry and entry.is_symlink():
+                yield _verdict(path, "skipped", _link_reason(path, real_root))
+            elif entry:
+                yield _file(path, entry.stat(follow_symlinks=False), ocr)
+        except OSError as error:
+            yield _verdict(path, "failed", os_reason(error))
+        except UnreadableFile as error:
+            yield _verdict(path, "failed", str(error))
+
+
+@dataclass(frozen=True, slots=True)
+class _Filter:
+    """Rules, and the ignore files of the folders passed on the way down: (folder relative to the root, its globs)."""
+
+    include: Any
+    exclude: Any
+    ignored: tuple[tuple[str, Any], ...] = ()
+
+    def reason(self, relative: str, folder: bool) -> str:
+        """Why the thing at `relative` (to the root, with `/`) is left out, else an empty string."""
+        name = relative + "/" if folder else relative
+        if self.exclude is not None and self.exclude.match_file(name):
+            return f"{LEFT_OUT_BY}--exclude"
+        for folder_of_file, globs in reversed(self.ignored):
+            inside = name if folder_of_file == "." else name.removeprefix(folder_of_file + "/")
+            verdict = globs.check_file(inside).include
+            if verdict:
+                return f"{LEFT_OUT_BY}{IGNORE_FILE}"
+            if verdict is not None:  # the ignore file nearest to the file decides, also for a glob with `!`
+                break
+        if self.include is not None and not folder and not self.include.match_file(name):
+            return f"{LEFT_OUT_BY}--include"
+        return ""
+
+    def below(self, folder: Path, relative: str) -> _Filter:
+        """The filter for what is in `folder`, with its ignore file if it has one. Raises UnreadableFile."""
+        if not os.path.lexists(folder / IGNORE_FILE):
+            return self
+        try:
+            globs = _globs_in(folder / IGNORE_FILE)
+        except UnreadableFile as error:
+            raise UnreadableFile(f"its {IGNORE_FILE} cannot be read: {error}") from error
+        return replace(self, ignored=(*self.ignored, (relative, globs)))
+
+
+def _globs_in(ignore_file: Path) -> Any:
+    """Whoever may write it must neither stop a run nor let in what it was to keep out. Raises UnreadableFile."""
+    with opened(ignore_file) as file:
+        data = file.read(_MAX_IGNORE_BYTES + 1)
+    if len(data) > _MAX_IGNORE_BYTES:
+        raise UnreadableFile(f"it has more than {_MAX_IGNORE_BYTES:,} bytes")
+    try:
+        lines = data.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise UnreadableFile("it is not UTF-8; save it as UTF-8") from error
+    _check_cost(lines)
+    try:
+        return _globs(lines)
+    except ValueError as error:
+        raise UnreadableFile(f"{error}. Its lines must follow the syntax of .gitignore") from error
+
+
+def _check_cost(lines: Sequence[str]) -> None:
+    """Raises UnreadableFile when it could take very long to match a name."""
+    in_all = 0
+    for line in lines:
+        parts = [] if line.startswith("#") else _NO_STAR.sub("", line).split("/")
+        further = sum(max(len(_STARS.findall(part)) - 1, 0) for part in parts)
+        in_all += further
+        if further > _MAX_STARS or parts.count("**") > _MAX_STARS:
+            raise UnreadableFile(f"the line {line[:80]!r} has too many * to be matched quickly; write it with fewer")
+    if in_all > _MAX_STARS_IN_ALL:
+        raise UnreadableFile("its lines together have too many * to be matched quickly; write fewer that have several")
+
+
+def _globs(lines: Sequence[str]) -> Any:
+    """Raises ValueError."""
+    import pathspec
+
+    try:
+        return pathspec.GitIgnoreSpec.from_lines(lines)
+    except re.error as error:
+        raise ValueError(error.msg) from error
+
+
+def _file(path: Path, status: os.stat_result, ocr: bool) -> FoundFile | Verdict:
+    kind = irregular_file_reason(status.st_mode)
+    if kind:
+        return _verdict(path, "skipped", kind)
+    if is_sidecar(path.name):
+        return _verdict(path, "skipped", "says something about another file (a sidecar)")
+    reason = unsupported_reason(path, ocr=ocr)
+    if reason:
+        return _verdict(path, "skipped", reason)
+    try:
+        sidecar = sidecar_of(path)
+    except UnreadableFile as error:
+        return _verdict(path, "failed", str(error))
+    says = _stat(status) + (f" {_stat(sidecar.lstat())}" if sidecar else "")
+    return FoundFile(path, status.st_size, status.st_mtime_ns, says, sidecar)
+
+
+def _stat(status: os.stat_result) -> str:
+    return f"{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}"
+
+
+def _link_reason(path: Path, real_root: str) -> str:
+    try:
+        real = os.path.realpath(path, strict=True)
+    except OSError:
+        return "broken link"
+    if os.path.join(real, "").startswith(os.path.join(real_root, "")):  # noqa: PTH118
+        return "link inside the folder"
+    return f"link to a {'folder' if Path(real).is_dir() else 'file'} outside the folder"
+
+
+def _verdict(path: Path, outcome: Outcome, reason: str) -> Verdict:
+    return Verdict(display_path(path), outcome, reason)

@@ -1,0 +1,118 @@
+"""Embeds passages, batch by batch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+
+from openbook.knowledge.index.tables import table_header
+from openbook.knowledge.ingest.long_run import TABLE, IsOurs, LongRun, WriteConflict
+from openbook.knowledge.store import schema
+from openbook.knowledge.store.integrity import PASSAGE_COLUMNS, PassageRow, row_digest
+from openbook.knowledge.store.interface import Connection
+from openbook.parallel import StagedProgress
+from openbook.records import BatchEmbedder, Embedder
+
+BATCH = 64  # passages embedded between two slices
+
+
+def embedding_texts(title: str, headings: Sequence[str], text: str, start: int, end: int) -> tuple[str, ...]:
+    """The text that is embedded for `text[start:end]`, then one that an older version may have embedded instead.
+
+    It says where the passage stands, then the header of the table that the passage begins in, then what the passage says.
+    Older versions left out the header.
+    """
+    path = " > ".join(dict.fromkeys(part for part in (title, *headings) if part))
+    passage = text[start:end].strip()
+    header = table_header(text, start)
+    texts = (f"{header}\n{passage}", passage) if header else (passage,)
+    return tuple(f"{path}\n{each}" if path else each for each in texts)
+
+
+def embedding_key(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
+
+
+def embed_missing(
+    run: LongRun,
+    contents: Iterable[int],
+    embedder: Embedder,
+    progress: StagedProgress,
+    *,
+    table: str = TABLE,
+    is_ours: IsOurs = lambda _: True,
+    reusable: Iterable[int] | None = None,
+) -> int:
+    """Embed what has no vector in `table` yet. Returns how many different texts that were.
+
+    `reusable`: the contents whose vectors save work; None: all. What this run embedded before does, too. Other texts are embedded even if
+    they have a vector, which stays.
+
+    Raises WriteConflict when the table is not `is_ours` any more, or a purge deleted a passage meanwhile.
+    """
+    missing: dict[bytes, int] = {}
+    with run.slice() as connection:
+        if not is_ours(connection):
+            raise WriteConflict
+        for content in reusable or ():
+            rows = connection.execute("SELECT embedding_key FROM passages WHERE content_id = ?", (content,))
+            run.embedded.update(key for (key,) in rows)
+        for content in sorted(set(contents)):
+            rows = connection.execute(
+                f"SELECT p.embedding_key, p.id, e.embedding_key IS NULL FROM passages p LEFT JOIN {table} e USING (embedding_key) "
+                "WHERE p.content_id = ? AND (e.embedding_key IS NULL OR ?)",
+                (content, reusable is not None),
+            )
+            # The first that has the text, so that those of one content stay together.
+            for key, passage, has_none in rows.fetchall():
+                if has_none or key not in run.embedded:
+                    missing.setdefault(key, passage)
+    if not missing:
+        return 0
+    run.begin_long_work()
+    wanted = list(missing.items())
+    starts = range(0, len(wanted), BATCH)
+    batches = [wanted[start : start + BATCH] for start in starts]
+    stream = _texts_of(run.connection, (passage for _, passage in wanted))
+    texts = (list(islice(stream, len(batch))) for batch in batches)
+    if isinstance(embedder, BatchEmbedder):
+        embedded = embedder.embed_batches(texts)
+    else:
+        embedded = map(embedder.embed_passages, texts)
+    for start, batch in zip(starts, batches, strict=True):
+        progress("embed", start, len(wanted))
+        run.check_cancelled()
+        vectors = [vector.tobytes() for vector in next(embedded).astype("<f2")]
+        made = [(key, vector, row_digest(key, vector)) for (key, _), vector in zip(batch, vectors, strict=True)]
+        with run.slice(facts_only=True) as connection, schema.transaction(connection):
+            ids = ", ".join(str(passage) for _, passage in batch)
+            sql = f"SELECT count(*) FROM passages WHERE id IN ({ids})"
+            if not is_ours(connection) or connection.execute(sql).fetchone()[0] != len(batch):
+                raise WriteConflict
+            # Another run may have embedded the same text meanwhile. In one order, so that two runs never wait for each other.
+            sql = f"INSERT INTO {table} VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
+            connection.executemany(sql, sorted(made))
+        if reusable is not None:
+            run.embedded.update(key for key, _ in batch)
+    progress("embed", len(wanted), len(wanted))
+    return len(wanted)
+
+
+def _texts_of(connection: Connection, passages: Iterable[int]) -> Iterator[str]:
+    """The text that each passage's key names. Passages of one content follow each other, so its text is read once."""
+    content_id, title, text = -1, "", ""
+    for passage in passages:
+        row = connection.execute(f"SELECT {PASSAGE_COLUMNS} FROM passages p WHERE p.id = ?", (passage,)).fetchone()
+        if row is None:
+            raise WriteConflict
+        stored = PassageRow(*row)
+        if stored.content_id != content_id:
+            content_id = stored.content_id
+            found = connection.execute("SELECT title, text FROM contents WHERE id = ?", (content_id,)).fetchone()
+            if found is None:
+                raise WriteConflict
+            title, text = found
+        stored.text_in(title, text)
+        texts = embedding_texts(title, stored.headings, text, stored.start, stored.end)
+        yield next((each for each in texts if embedding_key(each) == stored.embedding_key), texts[0])

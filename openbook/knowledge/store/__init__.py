@@ -1,0 +1,1 @@
+"""The truth: rows, versions and labels in a SQLite file or a database, one writer at a time."""

@@ -1,0 +1,249 @@
+"""Follows documents through renames: a document keeps its identity and its access labels while its text and name change.
+
+A row of `identities` says where a document is, or was last, and who may see it.
+
+1. `labels` are all access labels that it carries now, or carried last. They restrict every version of it.
+2. `given` are those labels that were given to it directly, by `add --require-label`. Labels from the rule of a synced folder, from its own
+   text or from its sidecar are not among them.
+3. When a rename would lose a label of its text or sidecar, that label becomes a given one.
+4. Given labels stay when the folder is synced, when versions are pruned, and when the document comes back to its path.
+5. Restoring an older name moves no file. So the name that the document had until then still belongs to it: a row of its own keeps the
+   labels there, until a file comes to that name again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import NamedTuple
+
+from openbook.knowledge.store.interface import Connection
+from openbook.knowledge.store.names import path_displayed
+from openbook.records import Outcome
+
+_UNUSED = "SELECT id FROM identities EXCEPT SELECT identity FROM documents"
+
+
+class Identity(NamedTuple):
+    """`content_id`: the text that it has, or had last; None when no kept version has it."""
+
+    id: int
+    path: str
+    labels: frozenset[str]
+    given_labels: frozenset[str]
+    content_id: int | None
+    is_live: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What the next version is to say about a document, whose content is stored. Metadata and labels are JSON.
+
+    `identity`: the document that is at its path, or was there last; None for a new one. `split_from`: the document that is elsewhere
+    now, whose rows at this path become this one's. `taken_over`: labels of documents that are lost, of which this may be one.
+    """
+
+    path: str
+    content_id: int
+    bytes: int
+    stat: str
+    metadata: str
+    labels: str
+    given_labels: str
+    identity: int | None
+    outcome: Outcome
+    split_from: int | None = None
+    taken_over: tuple[str, ...] = ()
+
+
+def identities(connection: Connection) -> list[Identity]:
+    """All documents, by when they last came or changed; so of those that were at one path the live one is last."""
+    rows = connection.execute(
+        "SELECT i.id, i.path, i.labels, i.given, d.content_id, d.id IS NOT NULL AND d.removed_in IS NULL FROM identities i "
+        "LEFT JOIN documents d ON d.id = (SELECT max(n.id) FROM documents n WHERE n.identity = i.id) "
+        "ORDER BY coalesce(d.id, 0), i.id"
+    )
+    return [
+        Identity(number, path, _labels(labels), _labels(given), content, bool(live))
+        for number, path, labels, given, content, live in rows
+    ]
+
+
+@lru_cache(1_024)  # many documents carry the same
+def _labels(stored: str) -> frozenset[str]:
+    return frozenset(json.loads(stored))
+
+
+def write_identity(connection: Connection, identity: int | None, path: str, labels: str, given: str) -> int:
+    """Say where a document is now and what restricts it (labels as JSON); None makes a new one. Returns its id."""
+    values = (path, labels, given)
+    if identity is None:
+        sql = "INSERT INTO identities (path, labels, given) VALUES (?, ?, ?) RETURNING id"
+        return int(connection.execute(sql, values).fetchone()[0])
+    connection.execute("UPDATE identities SET path = ?, labels = ?, given = ? WHERE id = ?", (*values, identity))
+    return identity
+
+
+def waiting_names(connection: Connection) -> dict[str, int]:
+    """The document that was last at each path that a restore left, by that path."""
+    rows = connection.execute(
+        "SELECT d.path, d.identity FROM documents d JOIN identities i ON i.id = d.identity WHERE i.path <> d.path AND d.path IN "
+        f"(SELECT path FROM identities WHERE id IN ({_UNUSED})) ORDER BY d.id"
+    )
+    return dict(rows.fetchall())
+
+
+def leave_names(connection: Connection, known: Iterable[Identity], restored: Collection[Change]) -> None:
+    """Keep the labels of documents at the paths that they have until `restored` moves them to older ones."""
+    moved = {change.identity: change.path for change in restored}
+    there = {change.path for change in restored}
+    for each in known:
+        if moved.get(each.id, each.path) != each.path and each.path not in there:
+            labels, given = (json.dumps(sorted(which)) for which in (each.labels, each.given_labels))
+            write_identity(connection, None, each.path, labels, given)
+
+
+def drop_returned_names(connection: Connection) -> None:
+    """Forget what waited at paths where a document is now, which has taken it over."""
+    live = "SELECT path FROM documents WHERE removed_in IS NULL"
+    connection.execute(f"DELETE FROM identities WHERE id IN ({_UNUSED}) AND path IN ({live})")
+
+
+def drop_unused_identities(connection: Connection) -> None:
+    """Forget documents of which no version is kept, but for those whose labels wait for them to come back."""
+    unused = f"given = '[]' AND id IN ({_UNUSED}) AND path NOT IN (SELECT path FROM documents)"
+    connection.execute(f"DELETE FROM identities WHERE {unused}")
+
+
+def purge_identities(connection: Connection, paths: Iterable[str]) -> None:
+    """Forget documents that were at `paths`, whose rows are deleted. What is left under an older name keeps its labels."""
+    for path in paths:
+        connection.execute(f"DELETE FROM identities WHERE path = ? AND id IN ({_UNUSED})", (path,))
+        connection.execute(
+            "UPDATE identities SET path = (SELECT path FROM documents d WHERE d.identity = identities.id ORDER BY d.id DESC LIMIT 1) "
+            "WHERE path = ?",
+            (path,),
+        )
+    drop_unused_identities(connection)
+
+
+@dataclass(frozen=True, slots=True)
+class RunChanges:
+    """What a run is to change, by path. `removed`: paths of documents that go; `synced`: what paths in synced folders begin with.
+
+    `unlabel`: the labels that it takes away; `folder_labels`: those that synced folders give to what is at a path.
+    """
+
+    changes: Mapping[str, Change]
+    removed: Collection[str]
+    synced: tuple[str, ...]
+    unlabel: frozenset[str]
+    folder_labels: Callable[[str], frozenset[str]]
+
+    @property
+    def texts(self) -> set[int | None]:
+        return {change.content_id for change in self.changes.values()}
+
+    def ends(self, document: Identity) -> bool:
+        """Whether the document is at its path and its text does not stay there."""
+        change = self.changes.get(document.path)
+        is_replaced = change is not None and change.content_id != document.content_id
+        return document.is_live and (document.path in self.removed or is_replaced)
+
+    def own_labels(self, document: Identity) -> frozenset[str]:
+        """Those that it would lose with its path, unlike those of the folders around it."""
+        return document.labels - self.folder_labels(document.path) - self.unlabel
+
+
+def follow_renames(known: Sequence[Identity], waiting: Mapping[str, int], run: RunChanges) -> Iterator[Change]:
+    """The changes of a run. A text that left one path and came to another is the same document under a new name.
+
+    1. A text leaves in this run when its path is removed, when its path has another text now, or when its file in a synced folder is
+       gone. It may also have left a synced folder in an earlier run. From a synced folder it is followed only to synced folders.
+    2. Its labels go with it, so that a rename opens nothing: those given directly and all others, such as those of a sidecar that
+       stayed behind. Those of the folders around its old path stay there.
+    3. A text that comes with fewer labels than the document had is another document. Otherwise older versions would show to more
+       people.
+    4. What comes to a path of `waiting` is the document that was last there. If that is elsewhere now, it is another document, to
+       which everything that was at this path belongs.
+    5. Where a labelled file of a synced folder is gone and its text came nowhere, each new text in that folder may be that document,
+       renamed and edited. So it takes over the labels.
+    """
+    live = {each.path: each for each in known if each.is_live}
+    left, lost = _left(known, run), _lost_labels(known, run)
+    renamed: set[int] = set()
+    others: list[Change] = []
+    for change in run.changes.values():
+        before = live.get(change.path)
+        if before is not None and before.content_id == change.content_id:
+            yield change
+            continue
+        came = left.get(change.content_id, [])
+        if not change.path.startswith(run.synced):
+            came = [each for each in came if run.ends(each)]
+        stated = _labels(change.labels)
+        for each in came:
+            change = _labelled(change, (run.own_labels(each) - stated) | (each.given_labels - run.unlabel))
+        for each in came:
+            is_renamed = each.path in run.removed if each.is_live else change.identity is None
+            if is_renamed and each.id not in renamed and each.labels - run.unlabel <= _labels(change.labels):
+                renamed.add(each.id)
+                yield replace(change, identity=each.id)
+                break
+        else:
+            if not came and change.outcome == "added":
+                taken = frozenset[str]().union(*(lost[folder] for folder in lost if change.path.startswith(folder)))
+                change = replace(_labelled(change, taken), taken_over=tuple(sorted(taken - stated)))
+            others.append(change)
+    last_at = {each.id: each for each in known}
+    for change in others:
+        if change.path in waiting and change.path not in live:
+            last = last_at[waiting[change.path]]
+            change = _labelled(change, last.given_labels - run.unlabel)
+            is_elsewhere = last.id in renamed or (last.is_live and last.path not in run.removed)
+            change = replace(change, split_from=last.id) if is_elsewhere else replace(change, identity=last.id)
+        yield change
+
+
+def _left(known: Iterable[Identity], run: RunChanges) -> dict[int | None, list[Identity]]:
+    """The documents that left a path, by their text: in this run, or if there are none, in an earlier one."""
+    wanted = run.texts
+    now, before = dict[int | None, list[Identity]](), dict[int | None, list[Identity]]()
+    for each in known:
+        is_synced = each.content_id in wanted and each.path.startswith(run.synced)
+        if run.ends(each) or (each.is_live and is_synced and _is_gone(each.path)):
+            now.setdefault(each.content_id, []).append(each)
+        elif not each.is_live and is_synced and each.path not in run.changes:
+            before.setdefault(each.content_id, []).append(each)
+    return before | now
+
+
+def _lost_labels(known: Iterable[Identity], run: RunChanges) -> dict[str, frozenset[str]]:
+    """For each synced folder into which a document comes, the labels of those there whose file is gone and whose text came nowhere."""
+    wanted = run.texts
+    came = [change.path for change in run.changes.values() if change.outcome == "added"]
+    lost = {folder: frozenset[str]() for folder in run.synced if any(path.startswith(folder) for path in came)}
+    for each in known if lost else ():
+        own = run.own_labels(each)
+        if (
+            each.is_live
+            and own
+            and each.content_id not in wanted
+            and each.path not in run.changes
+            and _is_gone(each.path)
+        ):
+            lost |= {folder: lost[folder] | own for folder in lost if each.path.startswith(folder)}
+    return lost
+
+
+def _labelled(change: Change, given: frozenset[str]) -> Change:
+    """With these labels given to it, too."""
+    labels, already = (json.dumps(sorted(_labels(each) | given)) for each in (change.labels, change.given_labels))
+    return replace(change, labels=labels, given_labels=already)
+
+
+def _is_gone(path: str) -> bool:
+    return not os.path.lexists(path_displayed(path))

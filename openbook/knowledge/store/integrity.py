@@ -1,0 +1,220 @@
+"""Digests: what is read from the database is what was stored.
+
+Every row of contents, passages, embeddings and documents has a digest over all that is read of it, which is compared when
+it is read. One sum covers what decides what an answer may see: documents, versions, tags, access labels and the identity of
+the knowledge base. It is the sum of the digests of these rows, so a missing row counts as much as a wrong one, and a commit
+adds and subtracts the rows that it changes. It is compared when a knowledge base is opened, and when a new version is seen.
+
+This notices accidents of disks, memory and copies. Somebody who changes a file on purpose can change its digests too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from itertools import chain
+from typing import Any, NamedTuple
+
+from openbook.knowledge.store.interface import Connection, Damage
+from openbook.records import PassageSpan
+
+PASSAGE_COLUMNS = (
+    "p.id, p.content_id, p.passage_id, p.start_char, p.end_char, p.page, p.headings, p.embedding_key, p.digest"
+)
+CONTENT_COLUMNS = "id, key, code, text, title, media_type, source_chars, metadata"
+
+
+def row_digest(*values: object) -> int:
+    """64 bits over the values, signed as SQLite's integers are. No stored text holds a NUL."""
+    text = "\0".join([value.hex() if isinstance(value, bytes) else str(value) for value in values])
+    data = text.encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little", signed=True)
+
+
+class StoredContent(NamedTuple):
+    """A row of `contents`."""
+
+    id: int
+    key: str
+    code: str
+    text: str
+    title: str
+    media_type: str
+    source_chars: int | None
+    metadata: str
+
+
+@lru_cache(4_096)  # the passages of a section have the same
+def _headings(stored: str) -> tuple[str, ...]:
+    try:
+        return tuple(map(str, json.loads(stored)))
+    except (ValueError, TypeError) as error:
+        raise Damage(f"a passage's headings are {stored[:40]!r}") from error
+
+
+class PassageRow(NamedTuple):
+    """A row of `passages`, as `PASSAGE_COLUMNS` reads it."""
+
+    id: int
+    content_id: int
+    passage_id: str
+    start: int
+    end: int
+    page: int | None
+    headings_json: str
+    embedding_key: bytes
+    digest: int | None
+
+    @property
+    def headings(self) -> tuple[str, ...]:
+        return _headings(self.headings_json)
+
+    @property
+    def span(self) -> PassageSpan:
+        return PassageSpan(self.start, self.end, self.page, self.headings)
+
+    def digest_of(self, title: str, text: str) -> int:
+        """What its digest must be, with the title of its content and its own text."""
+        return row_digest(*self[:-1], title, text)
+
+    def text_in(self, title: str, text: str, at: int = 0) -> str:
+        """Its part of its content's text, of which `text` is what begins at `at`.
+
+        Raises Damage when that, the row or the title is not what was stored.
+        """
+        is_valid = isinstance(text, str) and isinstance(self.start, int) and isinstance(self.end, int)
+        own = text[self.start - at : self.end - at] if is_valid else ""
+        if self.digest != self.digest_of(title, own):
+            raise Damage(f"the passage {self.id} of content {self.content_id} is not what was stored")
+        return own
+
+
+class DocumentRow(NamedTuple):
+    """What is asked of a row of `documents`."""
+
+    path: str
+    content_id: int
+    metadata: str
+    labels: str
+    identity: int
+
+
+def content(connection: Connection, content_id: int) -> StoredContent:
+    """Raises Damage when it is not there, or not what was stored."""
+    row = connection.execute(f"SELECT {CONTENT_COLUMNS}, digest FROM contents WHERE id = ?", (content_id,)).fetchone()
+    if row is None:
+        raise Damage(f"the content {content_id} is not there")
+    if row[-1] != row_digest(*row[:-1]):
+        raise Damage(f"the content {content_id} is not what was stored")
+    return StoredContent(*row[:-1])
+
+
+def passages(connection: Connection, of: StoredContent) -> list[PassageRow]:
+    """All passages of a content, in text order. Raises Damage when one is not what was stored, or is missing."""
+    sql = f"SELECT {PASSAGE_COLUMNS} FROM passages p WHERE p.content_id = ? ORDER BY p.start_char, p.end_char"
+    rows = [PassageRow(*row) for row in connection.execute(sql, (of.id,))]
+    at = 0
+    for row in rows:
+        if not (isinstance(row.start, int) and isinstance(row.end, int) and 0 <= row.start <= at < row.end):
+            raise Damage(f"the passages of content {of.id} do not cover its text")
+        row.text_in(of.title, of.text)
+        at = row.end
+    if at != len(of.text):
+        raise Damage(f"the passages of content {of.id} do not cover its text")
+    return rows
+
+
+def documents(connection: Connection, where: str, values: Any) -> list[DocumentRow]:
+    """The rows of `documents d` that fit a condition. Raises Damage when one is not what was stored.
+
+    PostgreSQL stores no digests of these rows, because it checks its own pages.
+    """
+    cursor = connection.execute(f"SELECT d.* FROM documents d WHERE {where}", values)
+    names = [column[0] for column in cursor.description]
+    found: list[DocumentRow] = []
+    for row in cursor:
+        fields = dict(zip(names, row, strict=True))
+        if "digest" in fields and fields.pop("digest") != row_digest(*fields.values()):
+            raise Damage(f"the document {fields['id']} is not what was stored")
+        found.append(DocumentRow(*(fields[name] for name in DocumentRow._fields)))
+    return found
+
+
+# --- what versions and labels say, as a whole -------------------------------------------------------------------------
+
+TABLES = ("documents", "identities", "tags", "versions")  # covered by one sum, but for columns that decide nothing
+_NAME = "tables"  # of the sum, in `sums`
+
+_DOCUMENTS = (
+    "SELECT CAST('d' || char(0) || id || char(0) || path || char(0) || content_id || char(0) || metadata || char(0) || labels || char(0) "
+    "|| given_labels || char(0) || added_in || char(0) || coalesce(removed_in, '') || char(0) || identity AS BLOB) FROM documents"
+)
+_OTHERS = (
+    "SELECT CAST('i' || char(0) || id || char(0) || path || char(0) || labels || char(0) || given AS BLOB) FROM identities "
+    "WHERE labels <> '[]' UNION ALL "
+    "SELECT CAST('v' || char(0) || version || char(0) || created_at || char(0) || summary AS BLOB) FROM versions UNION ALL "
+    "SELECT CAST('t' || char(0) || name || char(0) || version || char(0) || created_at AS BLOB) FROM tags UNION ALL "
+    "SELECT CAST('m' || char(0) || key || char(0) || value AS BLOB) FROM meta WHERE key IN ('id', 'embedder', 'sizing')"
+)
+
+
+def problems(connection: Connection) -> Iterator[str]:
+    """What is wrong with `TABLES`, a phrase each. The caller reads one state."""
+    (stored,) = connection.execute("SELECT sum(value) FROM sums WHERE name = ?", (_NAME,)).fetchone()
+    if stored != _total(connection):
+        yield "a row of documents, identities, tags, versions or meta is not what was written, or is missing"
+    for table in TABLES:
+        for (line,) in connection.execute(f"PRAGMA integrity_check({table})"):
+            if line != "ok":
+                yield f"SQLite says: {line}"
+
+
+def _total(connection: Connection, paths: Collection[str] | None = None) -> int:
+    """The sum of the digests of all rows; of documents only those at `paths` (None: all)."""
+    at, values = _among(paths)
+    rows = chain(connection.execute(_DOCUMENTS + at, values), connection.execute(_OTHERS))
+    total = sum([int.from_bytes(hashlib.blake2b(row or b"", digest_size=8).digest()) for (row,) in rows])
+    return _signed(total)
+
+
+def _signed(value: int) -> int:
+    """In 64 bits, as SQLite's integers are."""
+    return (value + 2**63) % 2**64 - 2**63
+
+
+@contextmanager
+def changing(connection: Connection, paths: Collection[str] | None) -> Iterator[None]:
+    """See `openbook.knowledge.store.interface.Writer`. What was damaged before stays in the sum, so changing a damaged row hides nothing."""
+    before = _total(connection, paths)
+    yield
+    digest_documents(connection, paths)
+    (stored,) = connection.execute("SELECT value FROM sums WHERE name = ?", (_NAME,)).fetchone() or (0,)
+    _remember(connection, stored - before + _total(connection, paths))
+
+
+def digest_documents(connection: Connection, paths: Collection[str] | None = None) -> None:
+    """Give the documents at `paths` (None: all) the digests of what they say now."""
+    names = [column[0] for column in connection.execute("SELECT * FROM documents LIMIT 0").description]
+    at, values = _among(paths)
+    columns = ", ".join(name for name in names if name != "digest")
+    connection.execute(f"UPDATE documents SET digest = row_digest({columns}){at}", values)
+
+
+def _among(paths: Collection[str] | None) -> tuple[str, tuple[str, ...]]:
+    """A condition for documents at these paths, and its value."""
+    if paths is None:
+        return "", ()
+    return " WHERE path IN (SELECT value FROM json_each(?))", (json.dumps(sorted(paths)),)
+
+
+def seal(connection: Connection) -> None:
+    """Take the sum of `TABLES` as they are now: of a new knowledge base, or one that was upgraded."""
+    _remember(connection, _total(connection))
+
+
+def _remember(connection: Connection, total: int) -> None:
+    sql = "INSERT INTO sums VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+    connection.execute(sql, (_NAME, _signed(total)))

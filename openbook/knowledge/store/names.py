@@ -1,0 +1,45 @@
+"""How things are named: a document by its path as text, a content by its file's bytes, a passage by its text."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from openbook.records import Digest, sha256_hex
+
+_ESCAPED = re.compile(r"\\([ntr\\]|x[0-9a-f]{2}|u[0-9a-f]{4}|U00(?:0[0-9a-f]|10)[0-9a-f]{4})")
+
+
+def display_path(path: Path) -> str:
+    """`path` with `/` between its parts and everything unprintable escaped. Two paths never look the same."""
+    text = path.as_posix()
+    return text if text.isprintable() and "\\" not in text else "".join(map(_shown, text))
+
+
+def path_displayed(text: str) -> Path:
+    """The path that `display_path` shows so: `display_path(path_displayed(text)) == text` for every text that it makes."""
+    return Path(_ESCAPED.sub(_meant, text))
+
+
+def _meant(escape: re.Match[str]) -> str:
+    byte = int(escape[0][2:], 16) if escape[0].startswith("\\x") else 0
+    return chr(0xDC00 + byte) if byte >= 0x80 else escape[0].encode().decode("unicode_escape")
+
+
+def _shown(character: str) -> str:
+    code = ord(character)
+    if character.isprintable() and character != "\\":
+        return character
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that is not UTF-8, as Python carries it in names
+        return f"\\x{code - 0xDC00:02x}"
+    return f"\\u{code:04x}" if 0x80 <= code <= 0xFF else character.encode("unicode_escape").decode()
+
+
+def passage_id(text_digest: str, start: int, end: int) -> str:
+    """A function of the document's text and the span: the same on every machine and in every knowledge base."""
+    return "p" + sha256_hex(f"{text_digest} {start} {end}".encode())[:20]
+
+
+def content_key(path: Path, digest: Digest, by: str) -> Digest:
+    """Names a file's bytes (by their SHA-256), how its name says to parse them, and what parses and splits."""
+    return sha256_hex(f"{digest} {path.suffix.lower()} {by}".encode("utf-8", "surrogateescape"))

@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openbook.answer import ask
+from openbook.knowledge import KnowledgeBase, RunOptions, Scope, sync
+from openbook.knowledge.check import check
+from openbook.knowledge.cite.passages import WINDOW_CHARS, in_windows, partition
+from openbook.knowledge.index.scope import UNLABELLED
+from openbook.knowledge.ingest.splitter import Sizing, split
+from openbook.knowledge.store import schema
+from openbook.knowledge.store.integrity import PassageRow
+from openbook.knowledge.store.interface import Damage
+from openbook.prompts import open_book_prompt
+from openbook.records import Content, Passage, PassageSpan
+from openbook.replay import knowledge_base_of, replay
+from openbook.retrieval import Corpus, Options
+from openbook.testing import echo_model
+from tests.knowledge.conftest import Library
+
+PATHS = st.lists(st.sampled_from(["a", "b", "c"]), max_size=3).map(tuple)
+SPANS = st.lists(st.tuples(st.integers(1, 500), st.sampled_from([1, 2]), PATHS), min_size=1, max_size=40)
+HANDBOOK = """# Handbook
+
+Rules for everybody who works here, ashore and at sea.
+
+## Expenses
+
+Your line manager approves claims up to 750 euros. {filler}
+
+Anything above goes to the head of finance. {filler}
+
+## Leave
+
+A full-time employee has 28 days of leave. {filler}
+""".replace("{filler}", "Forms lie in the office. " * 12)
+
+
+def spans(parts: list[tuple[int, int, tuple[str, ...]]]) -> list[PassageSpan]:
+    found, at = [], 0
+    for length, page, headings in parts:
+        found.append(PassageSpan(at, at + length, page, headings))
+        at += length
+    return found
+
+
+@given(SPANS, st.integers(1, 2_000))
+def test_windows_are_runs_of_passages_that_cover_all_of_them(
+    parts: list[tuple[int, int, tuple[str, ...]]], limit: int
+) -> None:
+    passages = spans(parts)
+    windows = partition(passages, limit)
+    assert [number for window in windows for number in window] == list(range(len(passages)))
+    for window in windows:
+        inside = passages[window.start : window.stop]
+        assert len({passage.page for passage in inside}) == 1
+        assert len(inside) == 1 or inside[-1].end - inside[0].start <= limit
+
+
+@given(SPANS)
+def test_a_section_that_fits_is_not_cut(parts: list[tuple[int, int, tuple[str, ...]]]) -> None:
+    passages = spans(parts)
+    whole = sum(length for length, _, _ in parts)
+    same = [PassageSpan(each.start, each.end, 1, ("a",)) for each in passages]
+    assert partition(same, whole) == [range(len(same))]
+
+
+def test_a_knowledge_base_of_0_1_0_with_passages_that_overlap(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overlapping(content: Content, passage_chars: int) -> list[PassageSpan]:
+        return [replace(each, start=max(each.start - 40, 0)) for each in split(content, passage_chars)]
+
+    library.write("handbook.md", HANDBOOK)
+    with monkeypatch.context() as patched:
+        patched.setattr("openbook.knowledge.ingest.contents.split", overlapping)
+        library.sync()
+    with library.base.writing(5.0) as connection, connection.changing(()):
+        schema.remember(connection, sizing='{"overlap": 40, "size": 450, "unit": "characters"}')
+    path = library.path("handbook.md")
+    with closing(library.reopened()) as base:
+        assert check(base).damaged == ()
+        assert all(window.text in HANDBOOK for window in in_windows(base.passages(path)))
+        library.write("handbook.md", HANDBOOK + "The end.\n")
+        sync(base, library.docs, library.embedder)
+        assert "".join(each.text for each in base.passages(path)) == HANDBOOK + "The end.\n"
+
+
+def test_fewer_windows_are_the_first_of_more(library: Library) -> None:
+    library.write("handbook.md", HANDBOOK)
+    library.write("more.md", HANDBOOK.replace("the", "a") * 3)
+    library.sync()
+    question = HANDBOOK.split(".")[1]
+    hits = library.base.search(question, library.embedder, 40, windows=True)[1]
+    assert len(hits) > 3
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+    for limit in (1, 3):
+        assert library.base.search(question, library.embedder, limit, windows=True)[1] == hits[:limit]
+
+
+@pytest.fixture
+def library(library: Library) -> Library:
+    small = KnowledgeBase.ensure(library.docs.parent / "small", library.embedder.identity, sizing=Sizing(300))
+    library.base = small
+    library.write("handbook.md", HANDBOOK)
+    library.write("other.md", "# Boats\n\nBoats are blue.")
+    library.add()
+    return library
+
+
+def windows_of(library: Library, question: str, limit: int = 9, scope: Scope = UNLABELLED) -> list[Passage]:
+    return [hit.passage for hit in library.base.search(question, library.embedder, limit, scope, windows=True)[1]]
+
+
+def test_what_is_read_is_the_section_around_what_was_found(library: Library) -> None:
+    question = "Who approves claims up to 750 euros?"
+    windows, passage = windows_of(library, question, 3), library.hits(question)[0].passage
+    window = windows[0]
+    assert window.text == (library.base.text(window.document) or "")[window.start : window.end]
+    assert window.start <= passage.start
+    assert passage.end <= window.end
+    assert "head of finance" in window.text
+    assert len(window.text) <= WINDOW_CHARS
+    assert len({each.id for each in windows}) == len(windows)
+
+
+def test_a_window_is_the_same_for_every_question_and_found_by_its_id(library: Library) -> None:
+    asked = ("Who approves claims?", "Where does anything above go?", "How many days of leave?", "blue boats")
+    seen = {window for question in asked for window in windows_of(library, question)}
+    documents = {window.document for window in seen}
+    lengths = (len(library.base.text(document) or "") for document in documents)
+    assert sum(window.end - window.start for window in seen) == sum(lengths)
+    for window in seen:
+        assert library.base.passage(window.id, UNLABELLED) == window
+    assert library.base.passage(f"{min(window.id for window in seen)}0", UNLABELLED) is None
+
+
+def test_a_window_is_seen_through_labels_alone(library: Library) -> None:
+    open_to_all = windows_of(library, "claims")
+    library.add("handbook.md", options=RunOptions(labels=frozenset({"staff"})))
+    assert {Path(window.document).name for window in windows_of(library, "claims")} == {"other.md"}
+    closed = windows_of(library, "claims", scope=Scope(labels=frozenset({"staff"})))
+    assert [window.id for window in closed] == [window.id for window in open_to_all]
+    long = next(window for window in closed if window.parts)
+    assert long.labels == ("staff",)
+    assert library.base.passage(long.id, UNLABELLED) is None
+
+
+def test_an_answer_from_windows_is_replayed(library: Library) -> None:
+    base, options = library.base, Options(min_similarity=-1.0)
+    answer = ask("Who approves claims?", echo_model(), Corpus(base, library.embedder), options)
+    assert any("+" in reference.id for reference in answer.receipt.passages)
+    assert replay(answer.receipt, echo_model(), knowledge_base_of(answer.receipt, [base])).identical
+
+
+def test_windows_of_overlapping_passages_say_nothing_twice() -> None:
+    spans = ((0, 300), (200, 500), (480, 700))  # as 0.1.0 may have stored them
+    passages = [Passage(f"p{at}", "a.md", "", at, end, None, (), HANDBOOK[at:end]) for at, end in spans]
+    assert [window.text for window in in_windows(passages)] == [HANDBOOK[:700]]
+
+
+def test_a_window_that_begins_inside_a_table_is_read_with_its_header(library: Library) -> None:
+    rows = "\n".join(f"| Port {number} | {number} euros | {number + 1} euros |" for number in range(90))
+    table = f"# Fares\n\n| Harbour | single | return |\n|---|---|---|\n{rows}\n\nDogs travel free.\n"
+    library.write("fares.md", table)
+    library.sync()
+    found = next(window for window in windows_of(library, "Port 77") if "Port 77 " in window.text)
+    assert found.header.startswith("| Harbour | single | return |")
+    assert "Harbour" not in found.text
+    assert library.base.passage(found.id, UNLABELLED) == found
+    assert found.header in open_book_prompt("How much?", [found]).passages[0]
+    assert found in in_windows(library.base.passages(found.document))
+    answer = ask("Port 77", echo_model(), Corpus(library.base, library.embedder), Options(min_similarity=-1.0))
+    assert replay(answer.receipt, echo_model(), library.base).identical
+
+
+def test_a_document_without_passages_has_no_windows() -> None:
+    assert in_windows([]) == []
+
+
+@pytest.mark.parametrize("lost", [{"start": None}, {"end": None}, {"end": "4"}, {}])
+def test_a_passage_without_its_place_or_text_is_damaged(lost: dict[str, Any]) -> None:
+    row = PassageRow(1, 1, "p", 0, 4, None, "[]", b"key", 0)._replace(**lost)
+    text: Any = "text" if lost else None
+    with pytest.raises(Damage, match="not what was stored"):
+        row.text_in("title", text)

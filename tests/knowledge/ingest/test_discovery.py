@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from openbook.errors import ConfigError, KnowledgeError
+from openbook.knowledge import sync
+from openbook.knowledge.ingest.discovery import FoundFile, Rules, discover
+from openbook.knowledge.store.names import display_path, path_displayed
+from openbook.records import Verdict
+from tests.knowledge.conftest import Library
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "docs").mkdir()
+    return tmp_path / "docs"
+
+
+def write(path: Path, text: str = "text") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def seen(paths: Sequence[str | Path]) -> list[str]:
+    """Each thing as `path` or `path: outcome, reason`."""
+    return [
+        display_path(item.path) if isinstance(item, FoundFile) else f"{item.path}: {item.outcome}, {item.reason}"
+        for item in discover([Path(path) for path in paths])
+    ]
+
+
+def test_sorted_depth_first_without_what_is_hidden_generated_or_of_no_use(folder: Path) -> None:
+    for name in ("b.txt", "a/z.md", "a/b/c.rst", "c/a.pdf", "a.txt", "B.html", "README", "a.xyz"):
+        write(folder / name)
+    for name in (".git/a.txt", ".hidden.txt", "__pycache__/a.txt", "node_modules/a.md"):
+        write(folder / name)
+    for name in ("film.mp4", "photo.png", "x.zip"):
+        write(folder / name)
+    assert seen(["docs"]) == [
+        "docs/B.html",
+        "docs/README",  # what an unknown name holds is seen when it is read
+        "docs/a/b/c.rst",
+        "docs/a/z.md",
+        "docs/a.txt",
+        "docs/a.xyz",
+        "docs/b.txt",
+        "docs/c/a.pdf",
+        "docs/film.mp4: skipped, audio or video",
+        "docs/photo.png: skipped, an image: needs OCR",
+        "docs/x.zip: skipped, an archive: unpack it",
+    ]
+    with_ocr = [str(found.path) for found in discover([Path("docs")], ocr=True) if isinstance(found, FoundFile)]
+    assert "docs/photo.png" in with_ocr
+
+
+def test_links_inside_a_folder_are_not_followed(folder: Path) -> None:
+    write(folder / "a/file.txt")
+    write(folder / ".secret/file.txt")
+    write(folder.parent / "outside.txt")
+    (folder / "in.txt").symlink_to("a/file.txt")
+    (folder / "loop").symlink_to(folder)
+    (folder / "out.txt").symlink_to(folder.parent / "outside.txt")
+    (folder / "out").symlink_to(folder.parent)
+    (folder / "gone.txt").symlink_to("nowhere")
+    (folder / "self.txt").symlink_to("self.txt")
+    (folder / "hidden.txt").symlink_to(".secret/file.txt")
+    assert seen(["docs"]) == [
+        "docs/a/file.txt",
+        "docs/gone.txt: skipped, broken link",
+        "docs/hidden.txt: skipped, link inside the folder",
+        "docs/in.txt: skipped, link inside the folder",
+        "docs/loop: skipped, link inside the folder",
+        "docs/out: skipped, link to a folder outside the folder",
+        "docs/out.txt: skipped, link to a file outside the folder",
+        "docs/self.txt: skipped, broken link",
+    ]
+
+
+def test_everything_once(folder: Path) -> None:
+    write(folder / "a.txt")
+    Path("link").symlink_to("docs")
+    assert seen(["docs/a.txt", "docs", folder, "link", "docs/../docs/a.txt"]) == ["docs/a.txt"]
+
+
+@pytest.mark.parametrize(
+    ("named", "told"),
+    [
+        ("docs/handbok.md", r"No such file or folder: docs/handbok\.md\. Did you mean 'handbook\.md'\?"),
+        ("nowhere/at/all", "No such file or folder: nowhere/at/all"),
+        ("docs/handbook.md/x", r"docs/handbook\.md/x"),
+        ("docs/gone.txt", r"docs/gone\.txt is a broken link"),
+        ("a\0b", "not a valid path"),
+        ("-", r"Standard input \(-\) is not read here\. Save it to a file"),
+        ("https://example.com/a.pdf", "pdf is an address, .* curl -L -o FILE https://example.com"),
+    ],
+)
+def test_a_path_that_is_not_there_is_an_error_at_once_that_says_what_to_do(folder: Path, named: str, told: str) -> None:
+    write(folder / "handbook.md")
+    (folder / "gone.txt").symlink_to("nowhere")
+    with pytest.raises(KnowledgeError, match=told):
+        discover([Path("docs"), Path(named)])
+    if named in ("-", "https://example.com/a.pdf"):
+        write(Path(named))  # what is there is read, whatever its name
+        assert len(seen([named])) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_special_files_are_never_opened(folder: Path) -> None:
+    os.mkfifo(folder / "pipe.txt")
+    assert seen(["docs", "docs/pipe.txt"]) == ["docs/pipe.txt: skipped, a named pipe, not a file"]
+    os.mkfifo(folder / ".openbookignore")
+    (found,) = seen(["docs"])
+    assert found.startswith("docs: failed, its .openbookignore cannot be read: ")
+
+
+def test_an_ignore_file_may_begin_with_a_byte_order_mark(folder: Path) -> None:
+    write(folder / "a.txt")
+    write(folder / "secret.txt")
+    (folder / ".openbookignore").write_bytes(b"\xef\xbb\xbfsecret.txt\r\n")
+    assert seen(["docs"]) == ["docs/a.txt", "docs/secret.txt: skipped, left out by .openbookignore"]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("secret.txt\n".encode("utf-16"), "it is not UTF-8; save it as UTF-8"),
+        (b"secret.txt\n" + b"#" * 1_000_000, "it has more than 1,000,000 bytes"),
+        (b"[z-a]\n", "bad character range z-a"),
+        (b"!\n", "Its lines must follow the syntax of .gitignore"),
+        (b"*a*a*a*b\n", "the line '*a*a*a*b' has too many * to be matched quickly; write it with fewer"),
+        (b"*a*a/*a*a/*a*b\n", "has too many *"),
+        (b"**/a/**/a/**/b\n", "has too many *"),
+        (b"*a*a*b\n" * 51, "its lines together have too many *"),
+    ],
+)
+def test_a_folder_whose_ignore_file_is_not_understood_is_not_read(folder: Path, content: bytes, told: str) -> None:
+    write(folder / "secret.txt")
+    write(Path("other") / "a.txt")
+    (folder / ".openbookignore").write_bytes(content)
+    other, found = sorted(seen(["other", "docs"]), reverse=True)
+    assert other == "other/a.txt"
+    assert found.startswith("docs: failed, its .openbookignore cannot be read: ")
+    assert told in found
+
+
+def test_stars_that_match_no_more_than_a_star_cost_nothing(folder: Path) -> None:
+    write(folder / "a.txt")
+    write(folder / "b.log")
+    lines = ["# *** a * b * c * d", "\\*\\*a\\*b\\*c", "[*]x[*]y[*]z[*]", "**/*.egg-info/**", *["*.pyc"] * 500, "*.l*g"]
+    write(folder / ".openbookignore", "\n".join(lines))
+    assert seen(["docs"]) == ["docs/a.txt", "docs/b.log: skipped, left out by .openbookignore"]
+
+
+def test_a_glob_that_is_no_regular_expression_is_refused(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"A glob is not valid: bad character range z-a\. Globs have the syntax"):
+        discover([folder], Rules(exclude=("[z-a]",)))
+
+
+def test_a_folder_that_vanishes_is_a_verdict(folder: Path) -> None:
+    write(folder / "a.txt")
+    (folder / "b").mkdir()
+    found = discover([folder])
+    assert isinstance(next(found), FoundFile)
+    (folder / "b").rmdir()
+    assert [item.reason for item in found if isinstance(item, Verdict)] == ["does not exist any more"]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="permissions do not bind this user")
+def test_a_closed_folder_is_a_verdict(folder: Path) -> None:
+    (folder / "b").mkdir(mode=0)
+    assert seen(["docs"]) == ["docs/b: failed, no permission to read it"]
+
+
+def test_names_that_hurt(folder: Path) -> None:
+    raw = os.fsencode(folder)
+    names = ("a\nb.txt", "\x1b[2J.md", "a\u202eb.txt", "back\\slash.txt", "Zoë 富.txt")
+    for name in (b"caf\xe9.txt", *map(str.encode, names)):
+        Path(os.fsdecode(raw + b"/" + name)).write_text("x")
+    assert sorted(seen(["docs"])) == [
+        "docs/Zoë 富.txt", "docs/\\x1b[2J.md", "docs/a\\nb.txt", "docs/a\\u202eb.txt", "docs/back\\\\slash.txt",
+        "docs/caf\\xe9.txt",
+    ]  # fmt: skip
+
+
+@given(st.text(st.characters(exclude_characters="\0"), min_size=1))
+@example("a b\xa0é\xe9\\xe9\nb\\n\\\\x00\x1b\x80\udc80\udcff\ud800\u200b\U000e0041\U0010ffff")
+def test_a_path_is_found_again_by_what_is_displayed(name: str) -> None:
+    path = Path("/", name)
+    assert display_path(path).isprintable()
+    assert path_displayed(display_path(path)) == path  # so two paths are never shown as the same
+
+
+def test_very_deep_folders(folder: Path) -> None:
+    path = folder
+    for _ in range(300):
+        path = path / "d"
+    path.mkdir(parents=True)
+    write(path / "a.txt")
+    assert len(seen(["docs"])) == 1
+
+
+def test_a_knowledge_base_in_the_folder_is_left_out(library: Library) -> None:
+    library.write("a.txt", "A text.")
+    for _ in range(3):
+        report = sync(library.base, library.docs.parent, library.embedder)
+        assert report.version == 1
+        assert library.base.documents() == [library.path("a.txt")]
+    assert [v.reason for v in report.verdicts if v.outcome == "skipped"] == ["a knowledge base"]
+
+
+def test_an_ignore_file_opens_nothing_that_include_leaves_out(folder: Path) -> None:
+    for name in ("a.md", "keep.txt", "other.txt"):
+        write(folder / name)
+    write(folder / ".openbookignore", "*.txt\n!keep.txt\n")
+    found = [each.path.name for each in discover([folder], Rules(include=("*.md",))) if isinstance(each, FoundFile)]
+    assert found == ["a.md"]

@@ -1,0 +1,29 @@
+"""A knowledge base in a folder keeps the laws of every store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from openbook.config import DatabaseUrl, Place
+from openbook.errors import ConfigError
+from openbook.knowledge.store.backends import store_of
+from openbook.testing import StoreSuite
+
+
+class TestFolder(StoreSuite):
+    @pytest.fixture(autouse=True)
+    def _folder(self, tmp_path: Path) -> None:
+        self.folder, self.made = tmp_path, 0
+
+    def make_place(self) -> Place:
+        self.made += 1
+        return self.folder / f"kb{self.made}"
+
+
+def test_a_url_of_no_known_database_is_named_without_its_password() -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'postgresql'") as raised:
+        store_of(DatabaseUrl("postgresq://user:canary@host/name"))
+    assert "canary" not in str(raised.value)
+    assert "user@host" in str(raised.value)
