@@ -7,23 +7,18 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeAlias
 
-from openbook import __version__
-from openbook.answer import ask
-from openbook.inference import FrozenModel, load_embedder, load_model
-from openbook.knowledge import KnowledgeBase, Scope, add, purge
-from openbook.models import ModelStore, ensure
-from openbook.records import Decoding
-from openbook.retrieval import Corpus, Options
+import openbook
 from studies.price_of_a_fact.facts import FORMS, Fact, fact_lesson, invented_facts
 from studies.price_of_a_fact.skills import Skill
 from studies.price_of_a_fact.training import NOTHING, Cost, Lesson, cpu_seconds, train, write_recipe
@@ -31,7 +26,7 @@ from studies.price_of_a_fact.training import NOTHING, Cost, Lesson, cpu_seconds,
 HERE = Path(__file__).parent
 BASE, READER, EMBEDDER = "smollm2-135m-instruct", "reader", "minilm-l6-int8"
 READING = HERE.parent.parent / "recipes" / "data" / "reader-dev.jsonl.gz"
-OPTIONS = Options(decoding=Decoding(max_tokens=40, stop=("\n",)))
+MAX_TOKENS = 40  # of an answer, of which the first line counts
 GIVEN = ("nothing", "passage", "guide", "documents")  # what a model is given of a task, besides the question
 
 
@@ -79,34 +74,30 @@ class Arm:
         return Arm(**{**value, "scores": scores, "cost": Cost(**value["cost"])})
 
 
+Model: TypeAlias = str | openbook.FrozenModel  # a name or digest, or an open model
+
+
 @dataclass(frozen=True, slots=True)
 class Lab:
-    """What the experiment works with. `open`: the models `base` and `reader`; whoever opens one closes it.
+    """What the experiment works with: the models `base` and `reader`, and `teach`, which trains the base."""
 
-    `teach` trains the base and opens what came out. `embedder` is what `load_embedder` gives.
-    """
-
-    open: Mapping[str, Callable[[], FrozenModel]]
-    teach: Callable[[Lesson], tuple[FrozenModel, Cost]]
-    embedder: Any
+    models: Mapping[str, Model]
+    teach: Callable[[Lesson], tuple[Model, Cost]]
+    embedder: Any = EMBEDDER
 
 
 def lab_in(folder: Path, seed: int) -> Lab:
     """The real one: models in a home of its own below `folder`, fetched where they are missing."""
     home = folder / "home"
-    store = ModelStore(home / "models")
-    base, reader, embedder = (ensure(store, name) for name in (BASE, READER, EMBEDDER))
+    os.environ["OPENBOOK_HOME"] = str(home)
+    with openbook.open(model=BASE) as library:
+        digest = library.model.identity.digest
 
-    def teach(lesson: Lesson) -> tuple[FrozenModel, Cost]:
-        recipe = write_recipe(lesson, folder / "training" / lesson.name, BASE, base.digest, seed)
-        digest, cost = train(recipe, home)
-        return load_model(store.resolve(digest)), cost
+    def teach(lesson: Lesson) -> tuple[Model, Cost]:
+        recipe = write_recipe(lesson, folder / "training" / lesson.name, BASE, digest, seed)
+        return train(recipe, home)
 
-    return Lab(
-        open={"base": lambda: load_model(base), "reader": lambda: load_model(reader)},
-        teach=teach,
-        embedder=load_embedder(embedder),
-    )
+    return Lab({"base": BASE, "reader": READER}, teach)
 
 
 # --- asking -----------------------------------------------------------------------------------------------------------
@@ -125,20 +116,19 @@ def _words(text: str) -> str:
 class Answers:
     """Questions put to one model, and how many of its answers were right, by what they measure."""
 
-    def __init__(self, model: FrozenModel, lab: Lab) -> None:
-        self._model, self._lab = model, lab
+    def __init__(self, library: openbook.Library) -> None:
+        self._library = library
         self.said: dict[str, list[tuple[str, str, bool]]] = {}
 
-    def ask(self, name: str, questions: Sequence[Question], base: KnowledgeBase | None = None, guide: str = "") -> None:
-        """From memory without `base`. `guide`: a document that may be read beside a question's own. An abstention is not right."""
+    def ask(self, name: str, questions: Sequence[Question], *, closed_book: bool = False, guide: str = "") -> None:
+        """`guide`: a document that may be read with a question's own. A declined answer is not right."""
         said = []
         for question in questions:
             documents = ", ".join(f"'{each}'" for each in (question.document, guide) if each)
-            scope = Scope(where=f"name in ({documents})" if question.document else "")
-            corpus = Corpus(base, self._lab.embedder, scope) if base else None
-            found = ask(question.text, self._model, corpus, OPTIONS)
-            right = not found.declined and holds(found.answer, question.answers)
-            said.append((question.text, found.answer, right))
+            view = self._library.where(f"name in ({documents})") if question.document else self._library
+            found = view.ask(question.text, closed_book=closed_book)
+            text = found.answer.partition("\n")[0]
+            said.append((question.text, text, not found.declined and holds(text, question.answers)))
         self.said[name] = said
 
     @property
@@ -147,17 +137,18 @@ class Answers:
 
 
 @contextmanager
-def knowledge_base(texts: Mapping[str, str], embedder: Any) -> Iterator[tuple[KnowledgeBase, Cost]]:
-    """A knowledge base of documents (text by file name), and what adding them took. It is gone afterwards."""
+def opened(model: Model, lab: Lab, texts: Mapping[str, str]) -> Iterator[tuple[openbook.Library, Cost]]:
+    """A library of documents (text by file name), and what adding them took. It is gone afterwards."""
     with TemporaryDirectory() as scrap:
         folder = Path(scrap) / "documents"
         folder.mkdir()
         for name, text in texts.items():
             (folder / name).write_text(text + "\n", encoding="utf-8")
-        started, cpu = time.perf_counter(), cpu_seconds()
-        with closing(KnowledgeBase.ensure(Path(scrap) / "base", embedder.identity)) as base:
-            add(base, [folder], embedder)
-            yield base, Cost(time.perf_counter() - started, cpu_seconds() - cpu)
+        place = Path(scrap) / "base"
+        with openbook.open(place, model=model, embedder=lab.embedder, max_tokens=MAX_TOKENS) as library:
+            started, cpu = time.perf_counter(), cpu_seconds()
+            library.add(folder)
+            yield library, Cost(time.perf_counter() - started, cpu_seconds() - cpu)
 
 
 # --- facts ------------------------------------------------------------------------------------------------------------
@@ -193,12 +184,12 @@ def fact_questions(plan: Plan) -> FactQuestions:
 
 def _weights(form: str, exposures: int, lesson: Lesson | None, questions: FactQuestions, lab: Lab) -> list[Arm]:
     """What the weights hold, of the base or after a lesson: the facts, with no document anywhere; what it knew; how it reads."""
-    model, cost = lab.teach(lesson) if lesson else (lab.open["base"](), NOTHING)
-    with closing(model), knowledge_base(questions.passages, lab.embedder) as (base, _):
-        answers = Answers(model, lab)
-        answers.ask("recall", questions.recall)
-        answers.ask("known", questions.known)
-        answers.ask("reading", questions.reading, base)
+    model, cost = lab.teach(lesson) if lesson else (lab.models["base"], NOTHING)
+    with opened(model, lab, questions.passages) as (library, _):
+        answers = Answers(library)
+        answers.ask("recall", questions.recall, closed_book=True)
+        answers.ask("known", questions.known, closed_book=True)
+        answers.ask("reading", questions.reading)
     scores = {**answers.scores, "left": answers.scores["recall"]}
     return [Arm("facts", "trained" if lesson else "base", form, scores, exposures, cost, answers.said)]
 
@@ -206,11 +197,11 @@ def _weights(form: str, exposures: int, lesson: Lesson | None, questions: FactQu
 def _documents(name: str, questions: FactQuestions, lab: Lab) -> list[Arm]:
     """Each fact as a document; asked again once all of them are deleted."""
     texts = {f"fact-{number:03}.txt": fact.statements[0] for number, fact in enumerate(questions.facts, 1)}
-    with knowledge_base(texts, lab.embedder) as (base, cost), closing(lab.open[name]()) as model:
-        answers = Answers(model, lab)
-        answers.ask("recall", questions.recall, base)
-        purge(base, base.documents())
-        answers.ask("left", questions.recall, base)
+    with opened(lab.models[name], lab, texts) as (library, cost):
+        answers = Answers(library)
+        answers.ask("recall", questions.recall)
+        library.purge(library.documents())
+        answers.ask("left", questions.recall)
     return [Arm("facts", name, "documents", answers.scores, 1, cost, answers.said)]
 
 
@@ -222,17 +213,17 @@ def _skill(skill: Skill, name: str, lab: Lab) -> list[Arm]:
 
     For the trained model these are documents that were added after its training.
     """
-    model, cost = lab.teach(skill.lesson) if name == "trained" else (lab.open[name](), NOTHING)
+    model, cost = lab.teach(skill.lesson) if name == "trained" else (lab.models[name], NOTHING)
     names = [f"document-{number:03}.txt" for number in range(1, len(skill.tests) + 1)]
     texts = {name: each.text for name, each in zip(names, skill.tests, strict=True)}
     alone = [Question(each.question, each.answers) for each in skill.tests]
     own = [Question(each.question, each.answers, name) for name, each in zip(names, skill.tests, strict=True)]
-    with closing(model), knowledge_base({**texts, "guide.txt": skill.guide}, lab.embedder) as (base, _):
-        answers = Answers(model, lab)
-        answers.ask("nothing", alone)
-        answers.ask("passage", own, base)
-        answers.ask("guide", own, base, "guide.txt")
-        answers.ask("documents", alone, base)
+    with opened(model, lab, {**texts, "guide.txt": skill.guide}) as (library, _):
+        answers = Answers(library)
+        answers.ask("nothing", alone, closed_book=True)
+        answers.ask("passage", own)
+        answers.ask("guide", own, guide="guide.txt")
+        answers.ask("documents", alone)
     return [
         Arm(skill.name, name, given, {"right": answers.scores[given]}, 0, cost, {"right": answers.said[given]})
         for given in GIVEN
@@ -244,7 +235,7 @@ def _skill(skill: Skill, name: str, lab: Lab) -> list[Arm]:
 
 def run(folder: Path, plan: Plan, skills: Sequence[Skill], lab: Lab) -> list[Arm]:
     """All arms, in order. What `folder` holds of them is not measured again. Raises SystemExit for those of another plan."""
-    held, stated = folder / "plan.json", json.dumps({**asdict(plan), "openbook": __version__}, indent=1)
+    held, stated = folder / "plan.json", json.dumps({**asdict(plan), "openbook": openbook.__version__}, indent=1)
     folder.mkdir(parents=True, exist_ok=True)
     if held.is_file() and held.read_text(encoding="utf-8") != stated:
         raise SystemExit(f"{held} is another plan, or of another version. Choose another folder, or delete this one.")

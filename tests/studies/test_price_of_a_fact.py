@@ -69,8 +69,13 @@ class Teacher:
 
     @property
     def lab(self) -> Lab:
-        opener = {name: lambda: FrozenModel(TableEngine(base)) for name in ("base", "reader")}
-        return Lab(opener, self.teach, HashEmbedder(256))
+        models = {name: FrozenModel(TableEngine(base)) for name in ("base", "reader")}
+        return Lab(models, self.teach, HashEmbedder(256))
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENBOOK_HOME", str(tmp_path / "openbook-home"))
 
 
 def test_what_documents_and_lessons_give_and_cost(tmp_path: Path) -> None:
