@@ -90,9 +90,9 @@ def _print_report(report: Report, place: Place) -> None:
             + " ".join(f"--unlabel {label}" for label in labels),
             "yellow",
         )
-    if report.open_copies:
+    if report.unlabelled_copies:
         display.say(
-            f"The label closes a document and not its text: {display.short_paths(report.open_copies)} holds the same text and "
+            f"The label closes a document and not its text: {display.short_paths(report.unlabelled_copies)} holds the same text and "
             "carries no label. To close it too: openbook add FILE --require-label LABEL",
             "yellow",
         )
@@ -270,7 +270,7 @@ def purge(
     if proof is not None:
         context.write_signed(proof, settings, proof_of(done, base))
     kinds = ("caches", "states", "diagnoses", "runs", "unfinished")
-    value = asdict(done.purged) | {f"{kind}_dropped": getattr(done.deleted, kind) for kind in kinds}
+    value = asdict(done.purged) | {f"{kind}_deleted": getattr(done.deleted, kind) for kind in kinds}
     value |= {"models_that_learned_it": done.carried, "proved": done.proved}
     value |= {"scanned": done.scanned, "out_of_reach": done.out_of_reach}
     display.show(as_json, value, _print_purged, done)
@@ -307,15 +307,15 @@ def _print_purged(done: PurgedEverywhere) -> None:
         display.say(
             f"Not scanned: {display.count(weights, 'file')} of models' numbers. A model that has learned from them is named."
         )
-    if purged.in_part:
-        names = display.short_paths(purged.in_part)
+    if purged.partly_kept:
+        names = display.short_paths(purged.partly_kept)
         display.say(
             f"These documents keep other texts in some version. If those must go too, purge them by name: {names}",
             "yellow",
         )
-    if purged.on_disk:
+    if purged.still_on_disk:
         lost = f"; without the labels {', '.join(purged.labels)}, unless you give them again" if purged.labels else ""
-        names = display.short_paths(purged.on_disk)
+        names = display.short_paths(purged.still_on_disk)
         display.say(f"Still on this disk, and taken in again by the next add or sync over it{lost}: {names}", "yellow")
     for model in done.carried:
         if model.found is None:

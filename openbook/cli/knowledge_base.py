@@ -79,10 +79,10 @@ def _print_status(
     for name, value in rows.items():
         if value:
             display.say(f"{name:<15} {value}")
-    if status.not_in:
-        display.say(f"\nFiles not in the knowledge base ({len(status.not_in)}):")
+    if status.not_indexed:
+        display.say(f"\nFiles not in the knowledge base ({len(status.not_indexed)}):")
     by_reason: dict[tuple[str, str], list[str]] = {}
-    for each in sorted(status.not_in, key=lambda v: (v.outcome, v.reason)):
+    for each in sorted(status.not_indexed, key=lambda v: (v.outcome, v.reason)):
         by_reason.setdefault((each.outcome, display.with_advice(each.reason)), []).append(display.short_path(each.path))
     for (outcome, reason), paths in by_reason.items():
         display.say(f"{outcome:<8} {display.count(len(paths), 'file')}: {reason}", indent=2)
@@ -133,13 +133,13 @@ def diff(before: str, after: str | None, kb: Place | None, as_json: bool) -> Non
 def _print_difference(found: Difference) -> None:
     display.say(
         f"From version {found.before} to {found.after}: {display.count(len(found.added), 'document')} added, "
-        f"{len(found.changed)} changed, {len(found.removed)} removed, {len(found.described)} with other metadata or labels; "
+        f"{len(found.changed)} changed, {len(found.removed)} removed, {len(found.metadata_changed)} with other metadata or labels; "
         f"{display.count(len(found.passages_added), 'passage')} added, {len(found.passages_removed)} removed."
     )
     for sign, paths, style in (
         ("+", found.added, "green"),
         ("~", found.changed, "yellow"),
-        ("@", found.described, "yellow"),
+        ("@", found.metadata_changed, "yellow"),
         ("-", found.removed, "red"),
     ):
         for path in paths:
@@ -208,7 +208,7 @@ def prune(kb: Place | None, keep: int | None, save: bool, as_json: bool) -> None
     pruned = versions.prune(base, keep)
     if save:
         versions.set_retention(base, keep)
-    value = {"pruned": pruned.versions, "texts_dropped": pruned.contents, "kept": pruned.kept}
+    value = {"pruned": pruned.versions, "texts_deleted": pruned.contents, "kept": pruned.kept}
     deleted = f"{display.count(pruned.versions, 'version')} and {display.count(pruned.contents, 'text')} deleted"
     said = f"{deleted}. Kept: {version_ranges(pruned.kept)}."
     display.show(as_json, value, click.echo, said)

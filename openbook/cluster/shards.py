@@ -31,7 +31,7 @@ TRIES = 5  # of a round, each time with the view opened anew where a shard had l
 TIMEOUT_S = 300.0  # for a round, in which a shard may have to start again
 
 ShardMethod: TypeAlias = Literal["open", "reply"]  # of SearchShard
-Step: TypeAlias = Literal["counts", "turned_counts", "candidates"]
+Step: TypeAlias = Literal["counts", "rotated_counts", "candidates"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +144,8 @@ class _Rounds:
     def counts(self) -> Counts:
         return Counts.total(self._replies("counts"))
 
-    def turned_counts(self, cut: int) -> NDArray[np.int64]:
-        counts: NDArray[np.int64] = np.sum(self._replies("turned_counts", cut), axis=0)
+    def rotated_counts(self, cut: int) -> NDArray[np.int64]:
+        counts: NDArray[np.int64] = np.sum(self._replies("rotated_counts", cut), axis=0)
         return counts
 
     def candidates(self, scoring: Scoring) -> Candidates:

@@ -64,7 +64,7 @@ class Status:
     source_characters: int
     bytes_on_disk: int
     sources: tuple[str, ...]
-    not_in: tuple[Verdict, ...]
+    not_indexed: tuple[Verdict, ...]
     unreferenced: int
 
 
@@ -330,7 +330,7 @@ class KnowledgeBase:
             source_characters=source,
             bytes_on_disk=size,
             sources=tuple(sources),
-            not_in=tuple(Verdict(path, outcome, reason) for path, outcome, reason in rows),
+            not_indexed=tuple(Verdict(path, outcome, reason) for path, outcome, reason in rows),
             unreferenced=unreferenced,
         )
 

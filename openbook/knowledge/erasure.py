@@ -36,19 +36,19 @@ _BEYOND_REACH = ("copies by users", "backups", "disk blocks", "other forms", "mo
 class PurgeResult:
     """`files` and `bytes` were scanned afterwards for the documents' text, names, vectors and keys; none was found.
 
-    `documents`: those that are in no version any more; `in_part`: others that had a text of theirs, and keep what else they hold
-    or held. `on_disk`: files of that path that are still there, so that the next run over them takes them in again; `labels`:
+    `documents`: those that are in no version any more; `partly_kept`: others that had a text of theirs, and keep what else they hold
+    or held. `still_on_disk`: files of that path that are still there, so that the next run over them takes them in again; `labels`:
     those that had been given directly to these, which that run does not know any more. `objects` and `object_bytes` are in the storage
     that machines share: each has the bytes of a file that was scanned. `beyond_reach`: what no purge of this kind of store can reach.
     """
 
     version: int
     documents: tuple[str, ...]
-    in_part: tuple[str, ...]
+    partly_kept: tuple[str, ...]
     passages: int
     files: int
     bytes: int
-    on_disk: tuple[str, ...]
+    still_on_disk: tuple[str, ...]
     labels: tuple[str, ...]
     beyond_reach: tuple[BeyondReach, ...]
     objects: int
@@ -98,23 +98,23 @@ def purge(
             version = _delete(connection, paths, others, contents)
             _drop_what_stays(base.store, connection, traces)
             elsewhere(traces, texts)
-        in_part = others & {path for (path,) in connection.execute("SELECT DISTINCT path FROM documents")}
+        partly_kept = others & {path for (path,) in connection.execute("SELECT DISTINCT path FROM documents")}
         known = base.forget(connection, lock_timeout_s)
         files, scanned = _scan(base.folder, traces)
         objects, object_bytes = _shared(base, connection)
         afterwards(traces)
         # Only now: a purge that is killed before this has proved nothing.
         schema.remember(connection, purging=None, purging_elsewhere=None)
-    on_disk = tuple(path for path in sorted(there) if os.path.lexists(path_displayed(path)))
-    labels = {label for path in on_disk for label in given.get(path, ())}
+    still_on_disk = tuple(path for path in sorted(there) if os.path.lexists(path_displayed(path)))
+    labels = {label for path in still_on_disk for label in given.get(path, ())}
     return PurgeResult(
         version=version,
-        documents=tuple(sorted(paths | others - in_part)),
-        in_part=tuple(sorted(in_part)),
+        documents=tuple(sorted(paths | others - partly_kept)),
+        partly_kept=tuple(sorted(partly_kept)),
         passages=passages,
         files=files,
         bytes=scanned,
-        on_disk=on_disk,
+        still_on_disk=still_on_disk,
         labels=tuple(sorted(labels)),
         beyond_reach=beyond_reach(base, known),
         objects=objects,

@@ -42,7 +42,7 @@ class Report:
 
     Of the files that went in, `characters` were read of the `source_characters` they hold (markup counts, where it is part of the
     text). `taken_over`: labels of documents whose files are gone, by the new documents that carry them now, because each may be one of
-    those under another name. `open_copies`: documents without labels that hold the text of one that carries some, where one of both came or changed.
+    those under another name. `unlabelled_copies`: documents without labels that hold the text of one that carries some, where one of both came or changed.
     """
 
     version: int
@@ -51,7 +51,7 @@ class Report:
     characters: int = 0
     source_characters: int = 0
     taken_over: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    open_copies: tuple[str, ...] = ()
+    unlabelled_copies: tuple[str, ...] = ()
 
 
 def add(base: KnowledgeBase, paths: Sequence[Path], embedder: Embedder, options: RunOptions = RunOptions()) -> Report:

@@ -53,7 +53,7 @@ class PassageChange:
 class Difference:
     """From version `before` to version `after`: paths of documents, and passages by what they say.
 
-    `described`: documents of the same text with other metadata or access labels.
+    `metadata_changed`: documents of the same text with other metadata or access labels.
     """
 
     before: int
@@ -61,7 +61,7 @@ class Difference:
     added: tuple[str, ...]
     changed: tuple[str, ...]
     removed: tuple[str, ...]
-    described: tuple[str, ...]
+    metadata_changed: tuple[str, ...]
     passages_added: tuple[PassageChange, ...]
     passages_removed: tuple[PassageChange, ...]
 
@@ -197,7 +197,7 @@ def diff(
         added=tuple(path for path in new if path not in old),
         changed=tuple(path for path in both if old[path][0] != new[path][0]),
         removed=tuple(path for path in old if path not in new),
-        described=tuple(path for path in both if old[path][0] == new[path][0] and old[path] != new[path]),
+        metadata_changed=tuple(path for path in both if old[path][0] == new[path][0] and old[path] != new[path]),
         passages_added=tuple(each for text, each in is_now.items() if text not in was),
         passages_removed=tuple(each for text, each in was.items() if text not in is_now),
     )

@@ -301,7 +301,7 @@ class PurgeBody(DocumentsBody):
 
 
 class PurgeReply(Reply):
-    """`documents`: those that are in no version any more; `in_part`: others, of which only a text of theirs went.
+    """`documents`: those that are in no version any more; `partly_kept`: others, of which only a text of theirs went.
 
     `out_of_reach`: how many files were not scanned, by reason. `proved`: none of them, weights aside, may hold a trace.
     `beyond_reach`: what no purge reaches, each a reason and a sentence.
@@ -312,7 +312,7 @@ class PurgeReply(Reply):
     knowledge_base: str
     version: int
     documents: list[str]
-    in_part: list[str]
+    partly_kept: list[str]
     proved: bool
     files_scanned: int
     bytes_scanned: int
@@ -346,7 +346,7 @@ async def purge_documents(call: CurrentCall, body: PurgeBody) -> PurgeReply:
             knowledge_base=base.id,
             version=done.purged.version,
             documents=[path for path in done.purged.documents if path in seen],
-            in_part=[path for path in done.purged.in_part if path in seen],
+            partly_kept=[path for path in done.purged.partly_kept if path in seen],
             proved=done.proved,
             files_scanned=done.files,
             bytes_scanned=done.bytes,

@@ -78,7 +78,7 @@ def test_add_then_ask_just_works(home: Path, docs: Path, out: Out) -> None:
     assert out.json(*words)["hits"][0]["passage"]["document"].endswith("bow-thruster-manual.rst")
     assert "bow-thruster-manual.rst" in out.ok(*words, "-n", "2")
     status = out.json("status")
-    assert (status["version"], status["not_in"]) == (1, [])
+    assert (status["version"], status["not_indexed"]) == (1, [])
     name, digest = status["embedder"]["name"], status["embedder"]["digest"]
     assert {each["name"]: each["digest"] for each in out.json("models", "list")["models"]}[name] == digest
     text = out.ok("status")

@@ -210,7 +210,7 @@ def test_places_that_are_not_there(diagnose: Out, out: Out, questions: Path, kb:
 def test_a_purge_deletes_the_diagnoses_that_show_the_text(diagnose: Out, out: Out, kb: Path) -> None:
     folder = Path(diagnose.json("--model", "good")["folder"])
     for name, dropped in (("bridge.txt", 1), ("ferry.txt", 0)):
-        assert out.json("purge", name, "--kb", kb, "--yes")["diagnoses_dropped"] == dropped
+        assert out.json("purge", name, "--kb", kb, "--yes")["diagnoses_deleted"] == dropped
         assert not folder.exists()
 
 

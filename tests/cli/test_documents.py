@@ -251,4 +251,4 @@ def test_passages_are_read_ahead_asked_and_forgotten(
     shutil.rmtree(home_of_models / "derived" / "states")
     cold = out.json(*question)
     assert cold["receipt"] == warm["receipt"]
-    assert out.json("purge", docs / "ferry.md", "--yes")["states_dropped"] == 2
+    assert out.json("purge", docs / "ferry.md", "--yes")["states_deleted"] == 2

@@ -80,7 +80,7 @@ def seen(place: Place) -> dict[str, Any]:
             "id": base.id,
             "history": history,
             "labels": base.labels(),
-            "status": base.status().not_in,
+            "status": base.status().not_indexed,
         }
         for version in [each.version for each in history]:
             for scope in (Scope(as_of=version), Scope(as_of=version, labels=SECRET.labels)):

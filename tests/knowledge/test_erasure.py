@@ -37,7 +37,7 @@ def test_purged_is_gone_from_every_byte_and_every_version(library: Library) -> N
     assert any(v in library.all_bytes() for v in vectors)
     (library.docs / PLAN).unlink()
     purged = purge(base, [PLAN])
-    assert (purged.documents, purged.on_disk) == ((library.path(PLAN),), ())
+    assert (purged.documents, purged.still_on_disk) == ((library.path(PLAN),), ())
     left = library.all_bytes()
     for trace in (b"launch code", b"zeppelin", b"very-secret", *vectors):
         assert trace not in left
@@ -78,7 +78,7 @@ def test_what_a_copy_became_later_stays(library: Library) -> None:
         library.sync()
     (library.docs / PLAN).unlink()
     purged = purge(library.base, [PLAN], copies=True)
-    assert (purged.documents, purged.in_part, purged.on_disk) == (
+    assert (purged.documents, purged.partly_kept, purged.still_on_disk) == (
         (library.path(PLAN),),
         (library.path("copy.txt"),),
         (),

@@ -76,10 +76,10 @@ def test_the_owner_reuses_all_vectors_and_is_told_of_open_copies(office: Office)
     office.work("hidden.txt", LONG, None, "hr")
     office.work("guess.txt", LONG, NOBODY)
     assert office.work("copy.txt", LONG, None) == [0, 0, 0, 0]
-    assert {*office.report.open_copies} == {office.path("copy.txt"), office.path("guess.txt")}
+    assert {*office.report.unlabelled_copies} == {office.path("copy.txt"), office.path("guess.txt")}
     office.work("upload.txt", OTHER, NOBODY)
     assert office.work("closed.txt", OTHER, None, "hr") == [1, 0, 1, 3]  # its own content, which no upload changes
-    assert {*office.report.open_copies} == {office.path("upload.txt")}
+    assert {*office.report.unlabelled_copies} == {office.path("upload.txt")}
     with pytest.raises(TextIsElsewhere):
         purge(office.base, ["hidden.txt"])
     purge(office.base, ["hidden.txt"], copies=True)

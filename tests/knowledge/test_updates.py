@@ -62,8 +62,8 @@ def open_to_all(library: Library, as_of: int | None = None) -> set[str]:
     return set(library.names(Scope(as_of)))
 
 
-def not_in(library: Library) -> set[str]:
-    return {Path(verdict.path).name for verdict in library.base.status().not_in}
+def not_indexed(library: Library) -> set[str]:
+    return {Path(verdict.path).name for verdict in library.base.status().not_indexed}
 
 
 # --- what changes -----------------------------------------------------------------------------------------------------
@@ -151,13 +151,13 @@ def test_a_bad_file_gets_a_verdict_until_it_is_good_or_gone(library: Library) ->
         "broken.pdf": ("failed", "not a readable PDF"),
         "image.xyz": ("skipped", "binary data, not text"),
     }
-    assert not_in(library) == {"empty.txt", "broken.pdf", "image.xyz"}
+    assert not_indexed(library) == {"empty.txt", "broken.pdf", "image.xyz"}
     library.write("empty.txt", "Not empty any more.")
     (library.docs / "image.xyz").unlink()
     library.write("a.txt", "")
     assert synced(library)["a.txt"] == EMPTY_NOW
     assert "a.txt" in library.names()
-    assert not_in(library) == {"broken.pdf", "a.txt"}
+    assert not_indexed(library) == {"broken.pdf", "a.txt"}
     library.write("a.txt", "It is back.")
     assert synced(library)["a.txt"] == ("updated", "")
 

@@ -132,8 +132,10 @@ def test_versions_are_compared_and_an_older_one_has_its_own_text(server: Running
     assert ("at nine" in old["text"], old["version"]) == (True, before)
     found = difference(server, before=before).json()
     assert (found["before"], found["after"]) == (before, base.version)
-    names = {kind: [Path(path).name for path in found[kind]] for kind in ("added", "changed", "removed", "described")}
-    assert names == {"added": ["tower.txt"], "changed": ["ferry.md"], "removed": ["bridge.txt"], "described": []}
+    names = {
+        kind: [Path(path).name for path in found[kind]] for kind in ("added", "changed", "removed", "metadata_changed")
+    }
+    assert names == {"added": ["tower.txt"], "changed": ["ferry.md"], "removed": ["bridge.txt"], "metadata_changed": []}
     came = [each["text"] for each in found["passages_added"]]
     assert any("at ten" in each for each in came)
     assert found["counts"]["passages_added"] == len(came)

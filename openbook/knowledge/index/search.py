@@ -127,7 +127,7 @@ class Rounds(Protocol):
 
     def counts(self) -> Counts: ...
 
-    def turned_counts(self, cut: int) -> NDArray[np.int64]: ...
+    def rotated_counts(self, cut: int) -> NDArray[np.int64]: ...
 
     def candidates(self, scoring: Scoring) -> Candidates: ...
 
@@ -235,8 +235,8 @@ class ShardRounds:
         statistics = self._shard.bm25.statistics(self._question.terms)
         return Counts(statistics, self._signs.counts() if self._question.by_signs else None)
 
-    def turned_counts(self, cut: int) -> NDArray[np.int64]:
-        return self._signs.turned_counts(cut)
+    def rotated_counts(self, cut: int) -> NDArray[np.int64]:
+        return self._signs.rotated_counts(cut)
 
     def candidates(self, scoring: Scoring) -> Candidates:
         asked, shard = self._question, self._shard
@@ -279,7 +279,7 @@ def best_candidates(view: View, query: str, vector: NDArray[np.float32], limit: 
     cuts = None
     if counts.signs is not None:
         cut = vectors.cut_at(counts.signs, max(vectors.NEAR, 8 * limit))
-        cuts = cut, vectors.cut_at(rounds.turned_counts(cut), max(vectors.NEARER, 4 * limit))
+        cuts = cut, vectors.cut_at(rounds.rotated_counts(cut), max(vectors.NEARER, 4 * limit))
     return rounds.candidates(Scoring(weights, cuts)), weights.ceiling
 
 

@@ -134,7 +134,7 @@ class SegmentBuilder:
         if not (finite := np.isfinite(vectors).all(axis=1)).all():
             bad = passages[int(np.argmin(finite))]
             raise Damage(f"passage {bad} has a vector with numbers that are not finite")
-        signs, turned = sign_words(widened(vectors))
+        signs, rotated = sign_words(widened(vectors))
         terms, offsets, ordinals, counts = self._inverted()
         return Segment(
             contents=np.array(self.contents, dtype=np.int64),
@@ -149,7 +149,7 @@ class SegmentBuilder:
             counts=counts,
             vectors=vectors,
             signs=np.ascontiguousarray(signs.T),
-            turned=turned,
+            rotated=rotated,
         )
 
     def _inverted(self) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.uint32], NDArray[np.uint8]]:

@@ -30,7 +30,7 @@ from openbook.records import Digest, canonical_json, sha256_hex
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FORMAT = 3  # raise it when a segment holds something else than before: old ones are then made anew
+FORMAT = 4  # raise it when a segment changes; old ones are then rebuilt
 # Nothing else in the folder is ever deleted.
 _OURS = re.compile(r"segment-\d+|\.(?:state\.json|shared\.json|checking)\.[0-9a-f-]+|\.checking")
 _NUMBER = re.compile(r"segment-(\d+)")

@@ -32,7 +32,7 @@ LAYOUT: dict[str, tuple[str, str]] = {
     "counts": ("|u1", "P"),
     "vectors": ("<f2", "ND"),
     "signs": ("<u8", "WN"),
-    "turned": ("<u8", "NW"),
+    "rotated": ("<u8", "NW"),
 }
 _BY_ROW = [name for name, (_, letters) in LAYOUT.items() if letters[0] == "N"]
 _BLOCK = 1 << 16  # rows copied at a time
@@ -66,7 +66,7 @@ class Segment:
     counts: NDArray[np.uint8]  # how often the row holds the term, 255 at most
     vectors: NDArray[np.float16]
     signs: NDArray[np.uint64]  # of the vectors, one word of all rows after the other
-    turned: NDArray[np.uint64]  # signs of the turned vectors
+    rotated: NDArray[np.uint64]  # signs of the rotated vectors
     run: slice | None = None  # for a part: its rows in the whole segment, in which `ordinals` count
 
     def __len__(self) -> int:

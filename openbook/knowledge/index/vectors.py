@@ -1,7 +1,7 @@
 """Vector search over the rows in scope of some segments.
 
 Up to `EXACT_UP_TO` rows in scope, every row is compared: exact. Above, two passes over signs choose the rows that are
-compared: signs of the vector (D bits a row, all rows), then also signs of the vector turned by a fixed matrix (D bits
+compared: signs of the vector (D bits a row, all rows), then also signs of the vector rotated by a fixed matrix (D bits
 more), a random projection as in SimHash. Nothing is trained, and rows at the cut come all or none. Where a pass cuts follows
 from how many rows lie at each distance: whole numbers, which add up over the shards of a base. So the result is a function of
 the rows in scope, whatever segments or parts they lie in. A similarity is always that of the stored float16 row, in float64,
@@ -82,7 +82,7 @@ class SignSearch:
 
     def __init__(self, parts: Sequence[RowsInScope], vector: NDArray[np.float32]) -> None:
         self._parts, self._dimensions = parts, len(vector)
-        signs, self._turned = (s[0] for s in sign_words(vector[np.newaxis]))
+        signs, self._rotated = (s[0] for s in sign_words(vector[np.newaxis]))
         self._distances = [_distances(part, signs) for part in parts]
         self._near: tuple[int, list[tuple[RowsInScope, NDArray[np.intp], NDArray[np.uint16]]]] | None = None
 
@@ -90,21 +90,21 @@ class SignSearch:
         """How many rows differ in 0, 1 ... D signs."""
         return _counted(self._distances, self._dimensions)
 
-    def turned_counts(self, cut: int) -> NDArray[np.int64]:
-        """How many of those within `cut` differ in 0, 1 ... 2D signs, those of the turned vectors included."""
+    def rotated_counts(self, cut: int) -> NDArray[np.int64]:
+        """How many of those within `cut` differ in 0, 1 ... 2D signs, those of the rotated vectors included."""
         return _counted([both for _, _, both in self._within(cut)], 2 * self._dimensions)
 
-    def chosen(self, cut: int, turned_cut: int) -> list[Chosen]:
-        """The rows within `cut` by signs and within `turned_cut` by both."""
-        return [(part, rows[both <= turned_cut]) for part, rows, both in self._within(cut)]
+    def chosen(self, cut: int, rotated_cut: int) -> list[Chosen]:
+        """The rows within `cut` by signs and within `rotated_cut` by both."""
+        return [(part, rows[both <= rotated_cut]) for part, rows, both in self._within(cut)]
 
     def _within(self, cut: int) -> list[tuple[RowsInScope, NDArray[np.intp], NDArray[np.uint16]]]:
         if self._near is None or self._near[0] != cut:
             found = []
             for part, distances in zip(self._parts, self._distances, strict=True):
                 rows = np.flatnonzero(distances <= cut)
-                turned = np.bitwise_count(part.segment.turned[rows] ^ self._turned).sum(axis=1, dtype=np.uint16)
-                found.append((part, rows, distances[rows] + turned))
+                rotated = np.bitwise_count(part.segment.rotated[rows] ^ self._rotated).sum(axis=1, dtype=np.uint16)
+                found.append((part, rows, distances[rows] + rotated))
             self._near = cut, found
         return self._near[1]
 
@@ -160,7 +160,7 @@ def widened(half: NDArray[np.float16]) -> NDArray[np.float32]:
 
 
 def sign_words(vectors: NDArray[np.float32]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Signs of vectors [N, D] and of the same vectors turned: uint64 [N, W] each.
+    """Signs of vectors [N, D] and of the same vectors rotated: uint64 [N, W] each.
 
     Turning is a product with a fixed matrix of +1 and -1 in whole numbers below 2**24, which float32 sums without
     rounding: a row has the same signs wherever and beside whatever it is computed.

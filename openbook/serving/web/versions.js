@@ -41,7 +41,7 @@ function differences(found) {
     documents("Added", found.added, counts.added, after),
     documents("Changed", found.changed, counts.changed, after),
     documents("Removed", found.removed, counts.removed, before),
-    documents("Same text, other metadata or labels", found.described, counts.described, after),
+    documents("Same text, other metadata or labels", found.metadata_changed, counts.metadata_changed, after),
     passages("Passages that came", "came", found.passages_added, counts.passages_added),
     passages("Passages that went", "went", found.passages_removed, counts.passages_removed),
   ].filter(Boolean);

@@ -26,12 +26,12 @@ def rows_of(count: int, seed: int = 0) -> NDArray[np.float16]:
 
 
 def segment_of(rows: NDArray[np.float16]) -> Segment:
-    signs, turned = sign_words(widened(rows))
+    signs, rotated = sign_words(widened(rows))
     none, ids = np.empty(0, np.int64), np.arange(len(rows))
     return Segment(
         ids, np.arange(len(rows) + 1), ids, ids.astype(np.uint64), ids.astype(np.uint64), ids.astype(np.uint16),
         none.astype(np.uint64), np.zeros(1, np.int64), none.astype(np.uint32), none.astype(np.uint8),
-        rows, np.ascontiguousarray(signs.T), turned,
+        rows, np.ascontiguousarray(signs.T), rotated,
     )  # fmt: skip
 
 
@@ -49,7 +49,7 @@ def signed(
     """What is found among the rows that signs choose."""
     signs = index.signs(query)
     cut = vectors.cut_at(signs.counts(), max(vectors.NEAR, 8 * limit))
-    among = signs.chosen(cut, vectors.cut_at(signs.turned_counts(cut), max(vectors.NEARER, 4 * limit)))
+    among = signs.chosen(cut, vectors.cut_at(signs.rotated_counts(cut), max(vectors.NEARER, 4 * limit)))
     return index.search(query, limit, among)
 
 

@@ -115,7 +115,7 @@ def test_a_name_that_is_not_shown_as_it_is_counts_as_there(library: Library) -> 
     assert seen(library) == {SECRET}  # a copy is a document of its own
     (shown,) = [path for path in library.base.documents() if "copy" not in path]
     purged = purge(library.base, [shown], copies=True)
-    assert shown in purged.on_disk
+    assert shown in purged.still_on_disk
     assert purged.labels == ("hr",)
 
 
