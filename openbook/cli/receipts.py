@@ -169,7 +169,9 @@ def verify(
     if [what is not None, show_key, absent is not None].count(True) > 1:
         raise ConfigError("Give one of these: WHAT to verify, --absent TEXT, or --show-key.")
     is_log = what is not None and (Path(what) / LOG_FILE).exists()
-    is_file = what is not None and not is_log and (what == "-" or Path(what).exists())
+    is_file = (
+        what is not None and not is_log and (what == "-" or bool(key) or Path(what).exists() or what.endswith(".json"))
+    )
     if (key and not is_file) or (head and not is_log) or (proof and absent is None) or (kb and what is not None):
         raise ConfigError(
             "--key goes with a signed file, --head with the folder of a log, --proof with --absent, and --kb with none of them."

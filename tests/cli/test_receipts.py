@@ -154,7 +154,9 @@ def test_of_what_a_killed_purge_deleted_there_is_no_proof(
 def test_what_cannot_be_verified_is_an_error(out: Out) -> None:
     key = "1" * 64
     wrong = (
-        (2,),
+        (4,),
+        (5, "x.json"),
+        (3, "no-such-model"),
         (2, "x.json", "--show-key"),
         (2, "--show-key", "--proof", "x"),
         (5, "x.json", "--key", key),
