@@ -162,7 +162,8 @@ class _Resources:
     def open_model(self) -> Future[FrozenModel]:
         """The model, which a thread opens while the caller does other work."""
         with self._lock:
-            if self._opening is None:
+            failed = self._opening is not None and self._opening.done() and self._opening.exception() is not None
+            if self._opening is None or failed:
                 opener = ThreadPoolExecutor(1, "openbook-model")
                 self._opening = opener.submit(model_opener(self.settings, self.fetch))
                 opener.shutdown(wait=False)

@@ -15,6 +15,7 @@ import pytest
 
 import openbook
 from openbook import library
+from openbook.errors import EngineError
 from openbook.library import AnswerStream
 from openbook.models import ModelStore
 from openbook.testing import HashEmbedder, echo_model
@@ -67,7 +68,7 @@ def test_the_names_are_few_and_each_is_typed_and_told() -> None:
 
 def test_help_fits_two_screens() -> None:
     text = pydoc.plain(pydoc.render_doc(openbook)).partition("PACKAGE CONTENTS")
-    assert len((text[0] + text[2]).splitlines()) <= 130
+    assert len((text[0] + text[2]).splitlines()) <= 100
 
 
 def test_the_examples_run(kb: openbook.Library) -> None:
@@ -131,6 +132,18 @@ def test_settings_and_arguments_are_read(here: Path) -> None:
         openbook.open("kb", max_token=2)
     with pytest.raises(openbook.OpenBookError, match="exclude each other"):
         openbook.open("kb", docs="docs")
+
+
+def test_a_model_that_could_not_be_opened_is_tried_again(kb: openbook.Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails() -> openbook.FrozenModel:
+        raise EngineError("No memory.")
+
+    openers = iter([fails, echo_model])
+    monkeypatch.setattr(library, "model_opener", lambda *_: next(openers))
+    with openbook.open("kb", embedder=HashEmbedder()) as other:
+        with pytest.raises(EngineError):
+            other.ask("Who signs travel expenses?")
+        assert str(other.ask("Who signs travel expenses?")) == TRAVEL
 
 
 def test_what_is_not_there_is_said_and_nothing_is_made(here: Path) -> None:
