@@ -1,17 +1,16 @@
 """Inference with frozen models, and the embedder. Nothing here can change a weight.
 
 * `frozen`             `FrozenModel` and the seam `Engine`; start reading here
-* `loader`             opens models and the embedder
-* `llamacpp`           the local engine
-* `llamalib`           typed access to llama.cpp's C API
+* `loader`             opens models
+* `llamacpp`           the local engine; `llamalib` is llama.cpp's C API, typed
 * `openai`             the engine for OpenAI-compatible servers
-* `tokenizer`          prompts to token ids, block by block; chat templates
+* `tokenizer`          prompts to token ids; chat templates
 * `decoding`           logits to text
-* `kv_cache`           computed states of passages, in memory and on disk
+* `kv_cache`           computed states of passages
 * `context_pool`       lends contexts to requests
 * `passage_selection`  picks the passage that a trained reader answers from
 * `answerability`      the probability that the passages state the answer
-* `trial`              the first load of an unknown model file, in a separate process
+* `trial`              the first load of an unknown file, in a separate process
 * `embedder`           text to vectors
 """
 

@@ -56,22 +56,22 @@ class AnswerabilityProbe:
 
 @cache
 def probes() -> Mapping[Digest, AnswerabilityProbe]:
-    """Return all probes, by the SHA-256 of their weight file."""
+    """All probes, by the SHA-256 of their weight file."""
     return decode(PROBES.read_bytes(), dict[Digest, AnswerabilityProbe], PROBES.name, EngineError)
 
 
 def probe_of(reference: ModelReference) -> AnswerabilityProbe | None:
-    """Return the probe of a stored model; None for most models and for every adapter."""
+    """The probe of a stored model; None for most models and every adapter."""
     return probes().get(reference.manifest.files[reference.manifest.main_file].sha256)
 
 
 class HiddenStateTap:
-    """Copies a layer's output for the last token of a call. `callback` is for llama.cpp and must live as long as its context."""
+    """Copies a layer's output for a call's last token. `callback` is for llama.cpp and must live as long as its context."""
 
     def __init__(self, ffi: Any, layer: int, width: int, on_error: Callable[..., bool]) -> None:
-        """`layer` counts from 0; not the last one, which llama.cpp computes for some tokens only.
+        """`layer` counts from 0; not the last, which llama.cpp computes for some tokens only.
 
-        `on_error` gets exceptions from the callback, such as interrupts, and returns True so that the call ends normally.
+        `on_error` gets exceptions from the callback, such as interrupts; it returns True so that the call ends normally.
         """
         self._layer, self._wanted = layer, False
         self._state: NDArray[np.float32] | None = None

@@ -13,12 +13,12 @@ from openbook.inference.llamalib import Aborted, Context, Model
 if TYPE_CHECKING:
     from openbook.parallel import Cancelled
 
-PARALLEL_CONTEXTS = 2  # requests evaluated at the same time; others wait
+PARALLEL_CONTEXTS = 2  # requests evaluated at once; others wait
 _POLL_S = 0.05  # how often a waiting request checks for cancellation
 
 
 class ContextPool:
-    """A thread-safe pool. `close` never waits: a running request, or a stream that is held unread, delays freeing until it ends."""
+    """Thread-safe. `close` never waits: memory in use is freed when its request, or unread stream, ends."""
 
     def __init__(self, name: str, model: Model, make: Callable[[], Context]) -> None:
         self._name, self._model, self._make = name, model, make

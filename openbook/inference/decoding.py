@@ -74,7 +74,7 @@ class TextStream:
         self.stopped = False
 
     def feed(self, data: bytes, *, final: bool = False) -> str:
-        """Return the text that may be shown now. `final` releases held-back text; after a stop string there is none."""
+        """Return the text that may be shown now. `final` releases held-back text."""
         if self.stopped:
             return ""
         self._held += self._decoder.decode(data, final)
@@ -96,7 +96,7 @@ class Vocabulary(Protocol):
 
 
 class Spans:
-    """The constraint that an answer is a span of a text, so `AnswerDecoder` can only quote."""
+    """Makes an answer a span of a text, so `AnswerDecoder` can only quote."""
 
     def __init__(self, text: str) -> None:
         self._text = text.encode()
@@ -106,7 +106,7 @@ class Spans:
         return bool(piece) and not begins_inside_a_letter and written + piece in self._text
 
     def may_end(self, written: bytes) -> bool:
-        """True if `written` occurs in the text and ends there at the end of a word."""
+        """True if `written` occurs in the text and ends with a whole word."""
         try:
             last = written.decode()[-1] if written.strip() else ""
         except UnicodeDecodeError:  # ends inside a character
@@ -123,7 +123,7 @@ class Spans:
 class AnswerDecoder:
     """Decodes one answer: call `take` with each token's logits until `finish` is set.
 
-    A caller may set `finish` to end the answer; text held back as a possible stop string is then lost.
+    Setting `finish` ends the answer; text held back as a possible stop string is lost.
     """
 
     def __init__(self, vocabulary: Vocabulary, decoding: Decoding, request: Digest, spans: Spans | None) -> None:
@@ -147,7 +147,7 @@ class AnswerDecoder:
         return min(self._log_probs, default=None)
 
     def take(self, logits: NDArray[np.float32]) -> str:
-        """Choose the next token (`token`) from `logits`, float32 [V]. Return the text that is now final, possibly empty."""
+        """Choose the next token from `logits`, float32 [V]. Return the text that is now final, possibly empty."""
         if self._spans is not None:
             possible = self._within_spans(logits, self._spans)
             if possible is None:  # the quoted text ends here

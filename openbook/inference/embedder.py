@@ -43,7 +43,7 @@ INT8_TEST_SIZE = 64  # it multiplies [N, 64] by [64, 64]
 
 
 class OnnxEmbedder:
-    """A sentence encoder with mean pooling, from `model.onnx` and `tokenizer.json`. The default embedder runs in int8."""
+    """A sentence encoder with mean pooling. The default embedder runs in int8."""
 
     def __init__(self, folder: Path, *, name: str, digest: Digest, spec: EmbeddingSpec, threads: int = 0) -> None:
         """`digest`: of the stored model. `identity.digest` also covers the computation in int8."""
@@ -81,7 +81,7 @@ class OnnxEmbedder:
         return rows
 
     def count_tokens(self, text: str) -> int:
-        """Return the tokens read from a passage: with the prefix and special tokens, without truncated text."""
+        """Return the tokens read: with the prefix and special tokens, without truncated text."""
         with self._opening:
             tokenizer = self._tokenizer
         return len(tokenizer.encode(self._spec.passage_prefix + text).ids)
@@ -136,7 +136,7 @@ class OnnxEmbedder:
 
 
 def opened_graph(graph: bytes, tensors: Mapping[str, NDArray[Any]] | None = None) -> Any:
-    """With `tensors` as its initializers the graph runs unchanged; otherwise it is optimized first."""
+    """A session of `graph`: unchanged with `tensors` as its initializers, otherwise optimized first."""
     # Must be set before the library loads: it would write usage records into the user's home.
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import onnxruntime
@@ -152,7 +152,7 @@ def opened_graph(graph: bytes, tensors: Mapping[str, NDArray[Any]] | None = None
 
 
 def int8_tensors(model: bytes, *, signed: bool) -> dict[str, NDArray[Any]]:
-    """Raises ValueError if `model` is too short."""
+    """The graph's tensors, from the model file. Raises ValueError if it is too short."""
     found: dict[str, NDArray[Any]] = {}
     for name, place in json.loads((DATA / TENSORS).read_bytes()).items():
         dtype, shape = np.dtype(place["dtype"]).newbyteorder("<"), place["shape"]
@@ -176,7 +176,7 @@ def int8_is_exact(session: Any) -> bool:
 
 
 def model_digest_of(embedder: EmbedderIdentity, stored: Iterable[Digest]) -> Digest:
-    """Return the digest in `stored` of the model that computes these vectors, else the vectors' own digest."""
+    """The digest in `stored` of the model that computes these vectors, else the vectors' own."""
     return next((each for each in stored if embedder.digest in (each, _in_int8(each))), embedder.digest)
 
 

@@ -16,7 +16,7 @@ SIDE_BY_SIDE = 8  # most passages read side by side in one context of the local 
 
 @dataclass(frozen=True, slots=True)
 class ReadEach:
-    """The number of prompts read, the index of the answered prompt, and its completion, without text if there is none.
+    """The number of prompts read, the index of the answered one, and its completion, without text if there is none.
 
     Prompt tokens and digest cover all prompts read.
     """
@@ -27,7 +27,7 @@ class ReadEach:
 
 
 class Engine(Protocol):
-    """Runs one model. The conformance suite in `openbook.testing` states what every engine must do."""
+    """Runs one model, as the conformance suite in `openbook.testing` states."""
 
     @property
     def identity(self) -> ModelIdentity: ...
@@ -43,7 +43,7 @@ class Engine(Protocol):
         ...
 
     def count_prompt_tokens(self, prompt: Prompt) -> int:
-        """Return the tokens of `prompt`, or an upper bound if the engine cannot know."""
+        """Return the tokens of `prompt`, or an upper bound."""
         ...
 
     def generate(self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled) -> Generator[str, None, Completion]:
@@ -57,14 +57,14 @@ class Engine(Protocol):
     def close(self) -> None:
         """Release memory without waiting. Later calls of any method but `close` raise EngineError.
 
-        Running requests may continue or end with EngineError, and then release theirs.
+        Running requests may continue or end with EngineError.
         """
         ...
 
 
 @runtime_checkable
 class ReadingEngine(Protocol):
-    """An engine that reads passages one by one and keeps their computed states."""
+    """An engine that reads passages one by one and keeps their states."""
 
     def generate_each(
         self, prompts: Sequence[Prompt], decoding: Decoding, cancelled: Cancelled
@@ -108,7 +108,7 @@ class FrozenModel:
         return self.engine.context_tokens
 
     def for_request(self) -> FrozenModel:
-        """This model for a request that is about to look up passages: after a later purge, nothing of it is kept."""
+        """For a request that is about to look up passages: after a later purge, nothing of it is kept."""
         return replace(self, purge_mark=self.engine.purge_mark()) if isinstance(self.engine, CachingEngine) else self
 
     def count_prompt_tokens(self, prompt: Prompt) -> int:
@@ -138,9 +138,9 @@ class FrozenModel:
         return self._reading_engine.generate_each(prompts, decoding, cancelled)
 
     def read_ahead(self, prompt: Prompt) -> int:
-        """Compute and keep all that is the same for every question on the prompt's passages. Return the number of tokens.
+        """Compute and keep all that is the same for every question on the passages. Return the number of tokens.
 
-        0 means that the disk has no room. Raises EngineError for an engine that keeps nothing, ContextOverflow.
+        0: the disk has no room. Raises EngineError for an engine that keeps nothing, ContextOverflow.
         """
         return self._reading_engine.read_ahead(replace(prompt, purge_mark=self.purge_mark))
 
@@ -150,7 +150,7 @@ class FrozenModel:
 
     @property
     def parallel_passages(self) -> int:
-        """The number of passages it can read side by side, or 0."""
+        """The number of passages it can read side by side."""
         if not isinstance(self.engine, ReadingEngine):
             return 0
         if self.reader is None:

@@ -50,7 +50,7 @@ def next_key(key: bytes, tokens: Sequence[int]) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class CacheStats:
-    """What is on disk. `tokens` need not be read again."""
+    """The states on disk. `tokens` need not be read again."""
 
     states: int
     bytes: int
@@ -60,7 +60,7 @@ class CacheStats:
 class KVCache:
     """Bounded by `memory_bytes` in this process and `disk_bytes` in `<derived>/states`. Thread-safe.
 
-    An unusable folder never fails a request; `problem` says what is wrong with it.
+    An unusable folder fails no request; see `problem`.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class KVCache:
         return cls(settings.derived_dir, memory_bytes=settings.kv_memory << 20, disk_bytes=settings.kv_disk << 20)
 
     def purge_mark(self) -> str:
-        """Clear memory after a purge. Pass the result to each `put` of the request that begins now."""
+        """Clear memory after a purge. Pass the result to each `put` of the new request."""
         with self._lock:
             if (mark := self._mark_now()) != self._mark:
                 self._memory.clear()
@@ -90,7 +90,7 @@ class KVCache:
             return mark
 
     def get(self, key: bytes) -> bytes | None:
-        """A file that fails its digest is deleted."""
+        """Return a kept state. A file that fails its digest is deleted."""
         with self._lock:
             mark = self._mark
             if found := self._memory.get(key):
@@ -187,7 +187,7 @@ class KVCache:
         self._on_disk, self._uncounted = total + wanted, 0
 
     def _files(self) -> Iterator[Path]:
-        """Also deletes unfinished files of killed processes."""
+        """The state files. Unfinished files of killed processes are deleted."""
         for place, _, names in os.walk(self.derived.path / STATES) if self.derived else ():
             for path in (Path(place, name) for name in names):
                 if path.suffix == ".state":
@@ -205,7 +205,7 @@ class KVCache:
 
 
 def _stat(path: Path) -> tuple[float, int]:
-    """(last use, bytes); (0, 0) for a missing file."""
+    """(last use, bytes); zeros for a missing file."""
     try:
         found = path.lstat()
     except OSError:

@@ -102,7 +102,7 @@ class LlamaCppEngine:
         return cells_of(prompt, self.tokenize(prompt))
 
     def tokenize(self, prompt: Prompt) -> list[list[int]]:
-        """Return the token ids of each block. Only the template's own text can give control tokens."""
+        """The token ids of each block, in canonical order."""
         with self._pool.in_use():
             return self._tokenizer.blocks(prompt)
 
@@ -190,7 +190,7 @@ class LlamaCppEngine:
             return ReadEach(read, chosen, self._completion(requests[:read], chosen or 0, each=True))
 
     def read_ahead(self, prompt: Prompt) -> int:
-        """See `FrozenModel.read_ahead`. Returns 0 if keeping more would evict earlier states from disk."""
+        """See `FrozenModel.read_ahead`. Returns 0 also if keeping more would evict earlier states from disk."""
         if self._states.derived is not None and self._states.full:
             return 0
         if (base := self._base_for(prompt)) is not None:
@@ -204,10 +204,7 @@ class LlamaCppEngine:
             return sum(map(len, request.blocks[:-1]))
 
     def _read(self, context: Context, group: Sequence[_Request]) -> list[NDArray[np.float32]]:
-        """Read prompts side by side, each in its own sequence, or one prompt whose question sees all its passages.
-
-        Returns the logits after each question.
-        """
+        """Read prompts side by side, or one prompt whose question sees all its passages. Return the logits after each question."""
         context.adapt(self._adapts(group[0].prompt))
         prefixes = [prefix for request in group for prefix in request.prefixes]
         states = [self._state_of(context, prefix) for prefix in prefixes]
@@ -220,7 +217,7 @@ class LlamaCppEngine:
         return context.evaluate(questions, tap=True)
 
     def _state_of(self, context: Context, prefix: _Prefix) -> bytes:
-        """The state after the prefix; computed and kept where the cache lacks it."""
+        """The state after the prefix, from the cache, or computed and kept."""
         state, blocks = b"", len(prefix.blocks)
         while blocks and not (state := self._states.get(prefix.keys[blocks - 1]) or b""):
             blocks -= 1
@@ -281,7 +278,7 @@ class LlamaCppEngine:
         return _Prefix(blocks, keys, mark if prompt.purge_mark is None else prompt.purge_mark)
 
     def _completion(self, requests: Sequence[_Request], chosen: int, *, each: bool = False) -> Completion:
-        """Prompt tokens and digest cover all prompts read."""
+        """The chosen prompt's completion; tokens and digest cover all prompts read."""
         decoder, digests = requests[chosen].decoder, [request.prompt_digest for request in requests]
         return Completion(
             text=decoder.text,
@@ -315,7 +312,7 @@ class LlamaCppEngine:
         return self._adapter is not None and (bool(prompt.passages) or self.reader_format is None)
 
     def _base_for(self, prompt: Prompt) -> LlamaCppEngine | None:
-        """The base's engine, if the base must answer this prompt and is a separate file."""
+        """The base's engine, if it must answer and is a separate file."""
         if prompt.passages or self._open_base is None:
             return None
         with self._opening:
@@ -345,7 +342,7 @@ class LlamaCppEngine:
 
 @dataclass(frozen=True, slots=True)
 class _Prefix:
-    """The system block and passages, evaluated before a question. `keys` are those of the states after each block."""
+    """Blocks evaluated before a question. `keys` are those of the states after each."""
 
     blocks: Sequence[list[int]]
     keys: Sequence[bytes]
@@ -357,8 +354,6 @@ class _Prefix:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Request:
-    """A prompt under evaluation. Its prefixes are read side by side."""
-
     prompt: Prompt
     blocks: list[list[int]]
     prefixes: list[_Prefix]
@@ -373,7 +368,7 @@ def cells_of(prompt: Prompt, blocks: Sequence[Sequence[int]]) -> int:
 
 
 def grouped(requests: Sequence[_Request], answer_tokens: int) -> list[list[_Request]]:
-    """Group requests: the first alone, then as many in a row as fit side by side.
+    """The first request alone, then as many in a row as fit side by side.
 
     Law: for n at the end of a group, the groups of the first n requests are the first groups of all.
     """

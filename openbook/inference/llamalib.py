@@ -137,7 +137,7 @@ class Model:
 
     @property
     def end_token(self) -> int:
-        """The token that ends an answer: end of sequence, or else end of turn; -1 if there is neither."""
+        """The end of sequence, or else the end of turn; -1 if there is neither."""
         end = int(self._lib.llama_vocab_eos(self._vocab))
         return end if end >= 0 else int(self._lib.llama_vocab_eot(self._vocab))
 
@@ -166,7 +166,7 @@ class Model:
         return bool(self._lib.llama_vocab_is_eog(self._vocab, token))
 
     def piece(self, token: int, *, special: bool = False) -> bytes:
-        """Return the bytes that `token` stands for. A control token has none unless `special`."""
+        """The bytes that `token` stands for; none for a control token unless `special`."""
         buffer = self._ffi.new("char[]", 256)
         count = self._lib.llama_token_to_piece(self._vocab, token, buffer, 256, 0, special)
         if count < 0:
@@ -175,7 +175,7 @@ class Model:
         return bytes(self._ffi.buffer(buffer, max(count, 0)))
 
     def tokenize(self, text: str, *, control: bool) -> list[int]:
-        """Return the token ids of `text`. Unless `control`, the result holds no control token, whatever the text says."""
+        """Return the token ids of `text`. Unless `control`, they include no control token, whatever the text says."""
         tokens = self._tokenize(text.encode(), control)
         if control or not self._any_control(tokens):
             return tokens
@@ -230,7 +230,6 @@ class Model:
         return text
 
     def metadata(self, key: str) -> str | None:
-        """Return a text from the file's metadata, or None."""
         return _metadata(self._ffi, functools.partial(self._lib.llama_model_meta_val_str, self.handle), key)
 
     def close(self) -> None:
@@ -334,7 +333,7 @@ class Context:
             self._is_clear = True
 
     def state(self) -> bytes:
-        """Return the state of sequence 0, as bytes for `restore`."""
+        """The state of sequence 0, for `restore`."""
         size = self._lib.llama_state_seq_get_size(self._handle, 0)
         buffer = self._ffi.new("uint8_t[]", max(size, 1))
         written = self._lib.llama_state_seq_get_data(self._handle, buffer, size, 0)
@@ -363,7 +362,6 @@ class Context:
         self._positions[0] = max(self._positions[:sequences])
 
     def read(self, block: Sequence[int]) -> None:
-        """Evaluate a block at the end of sequence 0."""
         for call, _ in evaluation_calls([(0, block)], self._call_tokens):
             self._decode(call, ())
 
@@ -391,7 +389,7 @@ class Context:
         return self._tap.state
 
     def _decode(self, tokens: Sequence[tuple[int, int]], wanted: Collection[int]) -> None:
-        """Evaluate (sequence, token) pairs in one call. `wanted`: the indices whose logits are needed."""
+        """Evaluate (sequence, token) pairs in one call, with logits at the indices `wanted`."""
         if self._cancelled():
             raise Aborted
         self._is_clear = False
@@ -432,10 +430,10 @@ def is_marker(text: str, template: str) -> bool:
 def evaluation_calls(
     blocks: Sequence[tuple[int, Sequence[int]]], call_tokens: int
 ) -> Iterator[tuple[list[tuple[int, int]], dict[int, int]]]:
-    """Yield the calls that evaluate one block per sequence: a function of their tokens alone.
+    """The calls that evaluate one block per sequence: a function of their tokens alone.
 
     Blocks are cut every `call_tokens` tokens. All first pieces precede all second pieces; a call holds as many whole pieces as
-    fit. It is (sequence, token) pairs, with the index of each piece's last token mapped to its block's number.
+    fit. It is (sequence, token) pairs, and the index of each piece's last token mapped to its block's number.
     """
     for start in range(0, max(len(block) for _, block in blocks), call_tokens):
         call: list[tuple[int, int]] = []

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 def load_model(
     reference: ModelReference, *, context_tokens: int = 4096, threads: int = 0, states: KVCache | None = None
 ) -> FrozenModel:
-    """Open a stored model, read-only and memory-mapped. The caller has verified it (`ModelStore.check_fast`).
+    """Open a stored model, which the caller has verified (`ModelStore.check_fast`).
 
-    `context_tokens` is an upper bound. `threads` 0: one for each available core. `states` is by default in memory. An adapter
-    is opened merged with its base where possible. A file not in the catalogue first loads in a separate process (`trial`).
+    `context_tokens` is an upper bound. `threads` 0: one per available core. `states` is by default in memory. An adapter is
+    opened merged with its base where possible. A file not in the catalogue first loads in a separate process (`trial`).
 
     Raises EngineError, UnknownModel if the base is missing, ModelError for an embedder.
     """
@@ -75,14 +75,14 @@ def prompt_counter(reference: ModelReference) -> Callable[[Prompt], int]:
 
 
 def connect_model(name: str, *, base_url: str, api_key: str = "", context_tokens: int = 4096) -> FrozenModel:
-    """A model behind an OpenAI-compatible server. Its identity is only the server's claim, and answers say so."""
+    """A model behind an OpenAI-compatible server. Its identity is only the server's claim."""
     from openbook.inference.openai import OpenAIEngine
 
     return FrozenModel(OpenAIEngine(name, base_url=base_url, api_key=api_key, context_tokens=context_tokens))
 
 
 def load_embedder(reference: ModelReference, *, threads: int = 0) -> OnnxEmbedder:
-    """Raises EngineError, ModelError for a language model."""
+    """Open a stored embedder. Raises EngineError, ModelError for a language model."""
     from openbook.inference.embedder import OnnxEmbedder
 
     spec = reference.manifest.embedding

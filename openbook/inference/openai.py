@@ -74,7 +74,7 @@ class OpenAIEngine:
         )
 
     def count_prompt_tokens(self, prompt: Prompt) -> int:
-        """An upper bound for ordinary text, one token per two bytes: the server's tokenizer is unknown."""
+        """An upper bound for ordinary text, one token per two bytes."""
         self._check_open()
         return sum(len(text.encode()) for text in (prompt.system, *prompt.passages, prompt.question)) // 2
 
@@ -164,7 +164,7 @@ class OpenAIEngine:
         return text.replace(self._base_url, "base_url").replace(place, "base_url")
 
     def _check_status(self, response: httpx.Response) -> list[str]:
-        """Return the no-thinking parameters that the server refuses, if that is the only problem."""
+        """The no-thinking parameters that the server refuses, if that is the only problem."""
         if response.is_success:
             return []
         detail = response.read()[:2000].decode(errors="replace")
@@ -178,7 +178,7 @@ class OpenAIEngine:
         raise EngineError(f"{self.identity.name} answered {status}: {message}.{hints.get(status, '')}")
 
     def _parsed(self, lines: Iterator[str]) -> Iterator[tuple[str, str]]:
-        """Raises EngineError for a stream that is malformed, too large, or incomplete."""
+        """Parse the stream's events. Raises EngineError if it is malformed, too large, or incomplete."""
         name, size = self.identity.name, -1
         for line in lines:
             if not line.startswith("data:"):
@@ -207,7 +207,7 @@ class OpenAIEngine:
 
 
 class HangUp:
-    """Cuts a running request's connection once it is `cancelled`, even if the server is silent: the waiting read fails at once."""
+    """Cuts a request's connection once it is `cancelled`, so a read from a silent server fails at once."""
 
     def __init__(self, cancelled: Cancelled) -> None:
         self._cancelled = cancelled
@@ -243,7 +243,7 @@ class LeadingThoughts:
         self._held, self._answering = "", False
 
     def drop(self, text: str, *, final: bool = False) -> str:
-        """Return the answer's part of `text` and of held-back text. `final`: nothing follows."""
+        """Return the text that belongs to the answer. `final`: nothing follows."""
         if self._answering:
             return text
         self._held += text
@@ -270,7 +270,7 @@ def _check_key(api_key: str) -> None:
 
 
 def _lines(chunks: Iterator[bytes]) -> Iterator[str]:
-    """No line is longer than `_MAX_LINE_BYTES`: a server must not fill our memory."""
+    """The stream's lines, at most `_MAX_LINE_BYTES` long: a server must not fill our memory."""
     rest = b""
     for chunk in chunks:
         *whole, rest = (rest + chunk).split(b"\n")

@@ -25,12 +25,12 @@ _NEVER = 1e-12  # probabilities are clamped this far from 0 and 1
 
 
 def score_of(logits: NDArray[np.float32], abstention: int) -> float:
-    """The log-odds of answering, from an answer's first logits; -inf if `abstention`, its first token, is likeliest."""
+    """The log-odds of answering; -inf if `abstention`, its first token, is likeliest."""
     return -math.inf if int(np.argmax(logits)) == abstention else log_odds(float(log_softmax(logits)[abstention]))
 
 
 def log_odds(abstention_logprob: float) -> float:
-    """The same, from the log-probability of the abstention's first token."""
+    """The log-odds of answering, from the log-probability of the abstention's first token."""
     abstention = min(max(math.exp(abstention_logprob), _NEVER), 1 - _NEVER)
     return math.log1p(-abstention) - math.log(abstention)
 

@@ -34,8 +34,8 @@ Segment: TypeAlias = tuple[str, bool]
 def compile_template(source: str, *, bos: str = "", eos: str = "") -> Render:
     """Return the chat template as a sandboxed function of the messages. Raises EngineError.
 
-    Models are asked not to think (`enable_thinking`). `strftime_now` is undefined on purpose: a prompt with today's date would
-    not be a function of the request. A template that requires it writes "unknown".
+    Models are asked not to think. `strftime_now` is undefined on purpose: with today's date, a prompt would not be a function of
+    the request. A template that requires it writes "unknown".
     """
     import jinja2
     from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -77,7 +77,7 @@ def compile_template(source: str, *, bos: str = "", eos: str = "") -> Render:
 
 
 def cut_template(render: Render, roles: Sequence[str]) -> list[str]:
-    """Return what the template writes before, between and after messages of these roles, without seeing their texts.
+    """The template's text before, between and after messages of these roles. It does not see their texts.
 
     Raises EngineError if it loses, repeats, reorders or refuses a message.
     """
@@ -100,7 +100,7 @@ def _cut(render: Render, messages: list[dict[str, str]], texts: int) -> list[str
 
 
 def template_text(render: Render) -> TemplateText:
-    """Return what the template writes around a system and a user message. Raises EngineError if it cannot."""
+    """The template's text around a system and a user message. Raises EngineError."""
     try:
         before, between, after = cut_template(render, ["system", "user"])
     except EngineError as error:
@@ -137,7 +137,7 @@ def build_blocks(prompt: Prompt, template: TemplateText | None) -> list[list[Seg
 
 
 def template_of(model: Model) -> TemplateText | None:
-    """Render the model's chat template in this process; None if there is none."""
+    """Render the model's own template in this process."""
     return template_text(_compiled(model)) if model.chat_template else None
 
 
@@ -146,7 +146,7 @@ def _compiled(model: Model) -> Render:
 
 
 class PromptTokenizer:
-    """Tokenizes prompts with a model's vocabulary and chat template, whose output comes from `trial` if there is one."""
+    """Tokenizes prompts with a model's vocabulary and chat template, preferably as recorded in `trial`."""
 
     def __init__(self, model: Model, trial: Trial | None = None) -> None:
         self.model = model
@@ -195,12 +195,12 @@ class PromptTokenizer:
         return tokens
 
     def _begun(self, blocks: list[list[int]]) -> list[list[int]]:
-        """Prepend the vocabulary's begin token if it wants one and the template did not write it."""
+        """Prepend the vocabulary's begin token, unless the template did."""
         if self.model.adds_bos and blocks[0][:1] != [self.model.bos_token]:
             blocks[0].insert(0, self.model.bos_token)
         return blocks
 
 
 def open_tokenizer(path: Path) -> PromptTokenizer:
-    """Open a GGUF file's tokenizer, without its weights. Raises EngineError."""
+    """Open a GGUF file's tokenizer, without its weights."""
     return PromptTokenizer(Model(path, vocabulary_only=True))

@@ -51,7 +51,7 @@ class _Outcome:
 
 
 def check_usable(reference: ModelReference) -> None:
-    """Raise EngineError for a model that cannot be loaded and asked. It may be in a staging folder of the store.
+    """Raise EngineError for a model, perhaps in a staging folder, that cannot be loaded and asked.
 
     An adapter without its base is tried when the base arrives.
     """
@@ -90,7 +90,7 @@ def trial_of(model: ModelReference, adapter: ModelReference | None = None) -> Tr
 
 
 def _try(files: list[Path]) -> TemplateText | None:
-    """Run the process on the model's file and then the adapter's. Return the template's output."""
+    """Run the process on the model's and the adapter's file. Return the template's output."""
     size = sum(file.stat().st_size for file in files)
     timeout_s = SECONDS + size / _BYTES_A_SECOND
     limits = json.dumps([MEMORY_MB + (size >> 20), timeout_s, TEMPLATE_SECONDS])
@@ -147,7 +147,7 @@ def main(limits: str, *files: str) -> None:
 
 
 def _load_and_ask(path: Path, adapter: Path | None = None, *, limits: tuple[int, float, float]) -> TemplateText | None:
-    """Ask two questions on one passage, so that its state is kept and restored, and one without."""
+    """Two questions on one passage keep and restore its state; one has no passage."""
     from openbook.inference.llamacpp import LlamaCppEngine
     from openbook.inference.llamalib import Model
     from openbook.inference.tokenizer import template_of
@@ -171,7 +171,7 @@ def _load_and_ask(path: Path, adapter: Path | None = None, *, limits: tuple[int,
 
 
 def _spell_everything(vocabulary: Model) -> None:
-    """llama.cpp aborts the process for text that it cannot tokenize or write."""
+    """Try every character and token: llama.cpp aborts the process for those it refuses."""
     for token in range(vocabulary.vocabulary_size):
         vocabulary.piece(token)
         vocabulary.is_control(token)
@@ -185,7 +185,7 @@ def _spell_everything(vocabulary: Model) -> None:
 
 
 def _limit(memory_mb: int, seconds: float) -> None:
-    """Soft limits, since later ones are higher: they are against accidents and bombs, not intruders."""
+    """Set soft limits, since later ones are higher: against accidents and bombs, not intruders."""
     with contextlib.suppress(ImportError, AttributeError, ValueError, OSError):  # not on every platform
         import resource
 

@@ -6,15 +6,13 @@ to digests.
 * `gguf`               strict reading of GGUF headers
 * `digest`             the model digest, section by section
 * `manifest`           `manifest.json`; `describe` makes it from the files
-* `catalogue`          the models known by name, byte for byte
-* `sources`            fetches files
-* `gguf_writer`        writes GGUF files, merged adapters included
-* `reader_metadata`    a trained reader's prompt format, as metadata of its file
+* `catalogue`          models known by name; `sources` fetches them
+* `gguf_writer`        writes GGUF files and merges adapters
+* `reader_metadata`    a trained reader's prompt format
 * `importer`           `pull`, `ensure`, `import_gguf`, `merge`; `writer` installs their results
 * `store`, `aliases`   `ModelStore`: names, resolving, removing
-* `verify`             compares a stored model with its digest
-* `verify_cache`       results of earlier checks: stamps of verified files, and trials (`openbook.inference.trial`)
-* `training_record`    the origin of a trained model; `lineage` makes the tree of models from it
+* `verify`             compares a model with its digest; `verify_cache` keeps results
+* `training_record`    the origin of a trained model; `lineage` makes the tree of them
 
     store = ModelStore(settings.models_dir)
     reference = ensure(store, "smollm2-135m-instruct")

@@ -38,7 +38,7 @@ class _AliasFile:
 
 
 def name_problem(name: str) -> str:
-    """Return why `name` cannot name a model or a file, or "". A name must be one plain file name on every system."""
+    """Return why `name` cannot name a model or a file, or "". It must be one plain file name on every system."""
     if not _NAME.fullmatch(name):
         return f"use 1 to {MAX_NAME_CHARS} letters, digits, '.', '_' and '-', beginning with a letter or digit"
     if name.endswith("."):
@@ -51,7 +51,7 @@ def name_problem(name: str) -> str:
 
 
 def checked_name(name: str) -> str:
-    """Return `name`. Raises ConfigError if it cannot name a model."""
+    """Return `name`. Raises ConfigError."""
     if problem := name_problem(name):
         raise ConfigError(f"{name[:120]!r} cannot be a model's name: {problem}.")
     return name
@@ -72,7 +72,7 @@ def name_path(root: Path, name: str) -> Path:
 
 
 def read_history(root: Path, name: str) -> tuple[Digest, ...]:
-    """The digests that `name` has meant, oldest first; empty for an unknown name. Raises ModelNotVerified if damaged."""
+    """The digests that `name` has meant, oldest first; may be empty. Raises ModelNotVerified if damaged."""
     path = name_path(root, name)
     with storage_errors(f"read {path}"):
         try:
@@ -91,7 +91,7 @@ def read_history(root: Path, name: str) -> tuple[Digest, ...]:
 
 @contextmanager
 def changing(root: Path) -> Iterator[None]:
-    """Keep other processes from changing names inside the block. Raises StorageError."""
+    """Keep other processes from changing names."""
     with ExitStack() as stack:
         with storage_errors(f"change the models in {root}"):
             make_folder(root / "names")

@@ -21,7 +21,7 @@ BASE_KEY = "adapter.openbook.base"  # the digest of an adapter's base
 
 
 def check_importable(path: Path) -> GgufHeader:
-    """Return the header of a language model, or of an adapter that OpenBook trained. Raises InvalidModelFile for others."""
+    """The header of a language model, or of an adapter that OpenBook trained. Raises InvalidModelFile."""
     header = read_gguf(path)
     kind, method = header.text("general.type"), header.text("adapter.type")
     parts = header.integer("split.count")
@@ -73,9 +73,8 @@ def describe(
 ) -> Manifest:
     """Make the manifest of the model in `folder`, reading every byte of the files that `source` names.
 
-    A missing tokenizer or chat template is recorded as missing. `licence` None: the file's own. An adapter's lineage is the base
-    it names. `embedding`, `architecture` and `quantisation` are for an embedder, whose ONNX file is not examined. Raises
-    InvalidModelFile, also for a file name of the wrong kind.
+    `licence` None: the file's own. An adapter's lineage is the base it names. `embedding`, `architecture` and `quantisation` are
+    for an embedder, whose ONNX file is not examined. Raises InvalidModelFile.
     """
     for file in source.origins:
         if file.endswith(".gguf"):

@@ -51,7 +51,7 @@ class TensorDigest:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingSpec:
-    """How an embedder's output becomes a vector. Vectors of different specs must not be mixed.
+    """The rule for turning an embedder's output into a vector. Vectors of different specs must not be mixed.
 
     `openbook.inference.embedder` supports only these values of `pooling` and `normalize`.
     """
@@ -66,7 +66,7 @@ class EmbeddingSpec:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """The result of reading every byte. `header` and `tensors` (by name) are for a GGUF file, `tokenizer` for an embedder."""
+    """All that the bytes say. `header` and `tensors` (by name): of a GGUF file; `tokenizer`: of an embedder."""
 
     files: dict[str, FileEntry]
     sections: dict[str, Digest]
@@ -138,7 +138,7 @@ def is_template_key(key: str) -> bool:
 
 
 def hash_gguf(path: Path, header: GgufHeader, progress: Progress) -> tuple[FileEntry, Digest, tuple[TensorDigest, ...]]:
-    """Return (file, SHA-256 of its header, tensors by name), in one pass. Raises InvalidModelFile."""
+    """(file, SHA-256 of its header, tensors by name), in one pass. Raises InvalidModelFile."""
     whole, position, buffer = hashlib.sha256(), 0, memoryview(bytearray(CHUNK_BYTES))
     found: list[TensorDigest] = []
     with storage_errors(f"read {path}"), path.open("rb", buffering=0) as stream:
@@ -175,7 +175,7 @@ def hash_file(path: Path) -> FileEntry:
 
 
 def read_tokenizer(folder: Path) -> dict[str, object]:
-    """Read an embedder's tokenizer.json. Raises InvalidModelFile, also for a duplicate key."""
+    """An embedder's tokenizer.json. Raises InvalidModelFile, also for a duplicate key."""
     path = folder / "tokenizer.json"
     with storage_errors(f"read {path}"), path.open("rb") as stream:
         data = stream.read(MAX_TOKENIZER_BYTES + 1)

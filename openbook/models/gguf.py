@@ -63,15 +63,13 @@ class MetadataValue:
 
     @property
     def item_type(self) -> ValueType | None:
-        """The type of an array's items; None for other values."""
+        """The type of an array's items."""
         return ValueType(int.from_bytes(self.raw[:4], "little")) if self.type is ValueType.ARRAY else None
 
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """One row of the tensor table. `shape` is in the file's order, fastest dimension first. The tensor is
-    `file[start : start + size_bytes]`.
-    """
+    """One tensor, `file[start : start + size_bytes]`. `shape` is in the file's order, fastest dimension first."""
 
     name: str
     type: str
@@ -90,18 +88,18 @@ class GgufHeader:
     file_bytes: int
 
     def text(self, key: str) -> str | None:
-        """Return a string value, or None if it is missing or of another type."""
+        """A string value; None if it is missing or of another type."""
         found = self.metadata.get(key)
         return found.value if found is not None and found.type is ValueType.STRING else None
 
     def integer(self, key: str) -> int | None:
-        """Return an integer value, or None if it is missing or of another type."""
+        """An integer value; None if it is missing or of another type."""
         found = self.metadata.get(key)
         return found.value if found is not None and type(found.value) is int else None
 
 
 def read_gguf(path: Path) -> GgufHeader:
-    """Raises InvalidModelFile with the reason, StorageError."""
+    """Read a file's header. Raises InvalidModelFile with the reason, StorageError."""
     with storage_errors(f"read {path}"), path.open("rb") as stream:
         prefix = stream.read(MAX_HEADER_BYTES)
         file_bytes = stream.seek(0, 2)
@@ -112,7 +110,7 @@ def read_gguf(path: Path) -> GgufHeader:
 
 
 def parse_gguf(prefix: bytes, file_bytes: int) -> GgufHeader:
-    """Parse the header at the start of `prefix`, the first bytes of a file of `file_bytes`. Raises InvalidModelFile."""
+    """Parse the header at the start of `prefix`, from a file of `file_bytes`. Raises InvalidModelFile."""
     cursor = _Cursor(prefix, file_bytes)
     if prefix[:4] != MAGIC:
         raise InvalidModelFile(f"it begins with {prefix[:4]!r}, not with {MAGIC!r}")
@@ -134,7 +132,7 @@ def parse_gguf(prefix: bytes, file_bytes: int) -> GgufHeader:
 
 
 class _Cursor:
-    """A position in the first bytes of a file. Errors say if the header or the file was too short."""
+    """A position in the first bytes of a file."""
 
     def __init__(self, data: bytes, file_bytes: int) -> None:
         self.data = data
@@ -219,7 +217,7 @@ def _read_array(cursor: _Cursor, key: str, depth: int) -> tuple[Any, ...]:
 
 
 def _read_strings(cursor: _Cursor, key: str, count: int) -> tuple[str, ...]:
-    """Vocabularies of 150,000 tokens pass through this loop twice, so it is free of calls."""
+    """A loop free of calls: vocabularies of 150,000 tokens pass through it twice."""
     data, position, last = cursor.data, cursor.position, len(cursor.data)
     strings: list[str] = []
     for number in range(count):
@@ -249,7 +247,7 @@ def _alignment(metadata: Mapping[str, MetadataValue]) -> int:
 
 
 def _read_tensors(cursor: _Cursor, tensor_count: int) -> list[TensorInfo]:
-    """Each `start` counts from the beginning of the data, which is known only after the last row."""
+    """The tensor table. `start` counts from the beginning of the data, which is known only after the last row."""
     from gguf import GGML_QUANT_SIZES
 
     sizes = {int(kind): (kind.name, *size) for kind, size in GGML_QUANT_SIZES.items()}

@@ -28,7 +28,7 @@ _LAYOUT = ("general.architecture", "general.file_type", "general.alignment", "ge
 
 
 def checked_quantisation(text: str) -> Quantisation:
-    """Raises ConfigError."""
+    """Return the quantisation that `text` names. Raises ConfigError."""
     for known in get_args(Quantisation):
         if known == text.upper():
             return known  # type: ignore[no-any-return]  # get_args is not typed

@@ -1,4 +1,4 @@
-"""How models enter the store: pulled by name, imported from a file, written by training, or merged.
+"""Adding models to the store: pulled by name, imported from a file, written by training, or merged.
 
 First the caller's `try_out` loads the model (`openbook.inference.trial.check_usable`) from a reference to files outside the
 store, and raises a ModelError if no engine can run it. Catalogue models marked as tried need no trial. Without `try_out`,
@@ -51,8 +51,8 @@ def import_gguf(
 ) -> ModelReference:
     """Copy a GGUF file into the store, verify the copy and name it (default: the file's name in lower case).
 
-    The file is a model, or an adapter that OpenBook trained, with or without its base. `knowledge_cutoff` is YYYY-MM-DD.
-    Raises InvalidModelFile; ConfigError for an invalid name, and if the store has another licence or cutoff for these weights.
+    It may be an adapter that OpenBook trained, without its base. `knowledge_cutoff` is YYYY-MM-DD. Raises InvalidModelFile;
+    ConfigError for an invalid name, and if the store has another licence or cutoff for these weights.
     """
     name = _name_of(path) if name is None else checked_name(name)
     try:
@@ -78,7 +78,7 @@ def import_gguf(
 
 
 def _unicode(text: str) -> str:
-    """Text from the command line or a file name, as a manifest can hold it."""
+    """Text as a manifest can hold it."""
     return os.fsencode(text).decode(errors="replace")
 
 
@@ -110,7 +110,7 @@ def store_trained(
 ) -> ModelReference:
     """Copy the GGUF file that training or `merge` wrote into the store, with its record.
 
-    `manifest_name`: the name in the manifest. `name`: the name in the store; None: only the digest. Raises InvalidModelFile.
+    `name` None: it is stored without a name.
     """
     with staging_folder(store.root) as folder, storage_errors(f"copy {path.name} into {store.root}"):
         main = FILES[kind][0]
@@ -212,8 +212,7 @@ def pull(
 ) -> ModelReference:
     """Return the catalogue's model of that name, or of an `hf://...` source, downloading it if the store lacks it.
 
-    `announce` gets one line before a download: what, size, source, licence. Raises UnknownModel, PullError, ModelNotVerified if
-    the stored model is damaged.
+    `announce` gets one line before a download: what, size, source, licence. Raises UnknownModel, PullError, ModelNotVerified.
     """
     if name.startswith("hf://"):
         return _pull_hub(store, name, progress, announce, try_out)
@@ -267,7 +266,7 @@ def _find_stored(store: ModelStore, name: str) -> ModelReference | None:
 def _with_base(
     store: ModelStore, reference: ModelReference, progress: Progress, announce: Announce, try_out: TryOut | None
 ) -> ModelReference:
-    """Complete a reader's adapter with its base and the merged model. Without room for the latter it works, only slower."""
+    """Add the base of a reader's adapter, and the merged model, which is faster, if the disk has room."""
     entry = CATALOGUE.get(reference.name)
     if reference.manifest.kind == "adapter" and reference.base is None and entry is not None and entry.base:
         ensure(store, entry.base, progress=progress, announce=announce)

@@ -32,7 +32,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """How many of the `asked` paragraphs of a text were in a model's training data (`found`); None if not recorded."""
+    """The number of a text's `asked` paragraphs in a model's training data (`found`); None: not recorded."""
 
     model: Digest
     name: str
@@ -89,14 +89,14 @@ def _ancestor_digests(stored: dict[Digest, ModelReference], reference: ModelRefe
 
 
 def memberships_of(store: ModelStore, reference: ModelReference, text: str) -> list[Membership]:
-    """Look up `text` and its paragraphs in the records of the model and each ancestor, newest first."""
+    """For the model and each ancestor, newest first: how much of `text` it learned."""
     stored = _models_by_digest(store)
     wanted = set(text_digests([text]))
     return [_membership(digest, stored.get(digest), wanted) for digest in _ancestor_digests(stored, reference)]
 
 
 def models_trained_on(store: ModelStore, texts: Iterable[str]) -> list[Membership]:
-    """The stored models, by digest, that learned one of the texts or a paragraph of it, or whose record cannot be read."""
+    """Stored models, by digest, that learned a paragraph of the texts, or whose record cannot be read."""
     wanted = set(text_digests(texts))
     recorded = [each for each in store.all_models() if TRAINING_RECORD in each.manifest.files]
     found = [_membership(each.digest, each, wanted) for each in recorded]
@@ -119,7 +119,7 @@ def _membership(digest: Digest, reference: ModelReference | None, wanted: set[st
 
 
 def training_record_of(reference: ModelReference | None) -> TrainingRecord | None:
-    """None if there is no record. Raises InvalidModelFile for a damaged one."""
+    """A model's record, if it has one. Raises InvalidModelFile if it is damaged."""
     if reference is None or TRAINING_RECORD not in reference.manifest.files:
         return None
     path = reference.path / TRAINING_RECORD

@@ -70,8 +70,8 @@ class KnowledgeCutoff:
 class Source:
     """The origin of each file, and the reason to trust it.
 
-    `catalogue`: the SHA-256 was known. `first-use`: whatever the origin sent on the first pull. `local-file`: the user gave
-    the file. `training`: a run or merge on this machine made it.
+    `catalogue`: the SHA-256 was known. `first-use`: whatever the origin sent first. `local-file`: given by the user.
+    `training`: made on this machine.
     """
 
     trust: Trust
@@ -122,7 +122,7 @@ class Manifest:
 
     @classmethod
     def from_json(cls, data: bytes) -> Manifest:
-        """Raises InvalidModelFile unless `data` is a complete, consistent manifest of a known format."""
+        """Parse a manifest. Raises InvalidModelFile unless it is complete, consistent and of a known format."""
         value, version = open_format(data, MANIFEST_NAME, FORMATS, MAX_MANIFEST_BYTES)
         manifest = convert(value, cls, MANIFEST_NAME, InvalidModelFile)
         if problem := _problem(manifest, version) or _wrong_digest(manifest):
@@ -157,7 +157,7 @@ def read_manifest(folder: Path, digest: Digest) -> Manifest:
 
 
 def open_format(data: bytes, where: str, formats: tuple[int, ...], max_bytes: int) -> tuple[dict[str, Any], int]:
-    """Return (the object of a JSON file without its key `format`, that format). Raises InvalidModelFile."""
+    """(the object of a JSON file without its key `format`, that format). Raises InvalidModelFile."""
     if len(data) > max_bytes:
         raise InvalidModelFile(f"{where} has more than {max_bytes:,} bytes.")
     value = parse_json(data, where, InvalidModelFile)

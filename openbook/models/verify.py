@@ -28,7 +28,7 @@ _SECTION_DIFFERS = {
 
 
 def full_findings(folder: Path, digest: Digest, progress: Progress) -> tuple[str, ...]:
-    """Read every byte of every file and return the differences; empty if the folder holds exactly the model `digest`."""
+    """Read every byte and return the differences from the model `digest`."""
     try:
         manifest = read_manifest(folder, digest)
     except InvalidModelFile as error:

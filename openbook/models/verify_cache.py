@@ -53,7 +53,7 @@ class Trial:
 
 
 def take_stamp(folder: Path, manifest: Manifest) -> Stamp | None:
-    """Return the stamp of the files now. Waits up to 20 ms for a file just written.
+    """The stamp of the files now. Waits up to 20 ms for a file just written.
 
     None if a file is unreadable, or its ctime lies in the future, so that another change might not show.
     """
@@ -80,7 +80,7 @@ def trial_path(root: Path, digest: Digest) -> Path:
 
 
 def read_cached(path: Path, kind: type[T]) -> T | None:
-    """Return the recorded Stamp or Trial; None if it is missing or unreadable."""
+    """The recorded value; None if it is missing or unreadable."""
     with suppress(OSError, InvalidModelFile), path.open("rb") as stream:
         return decode(stream.read(MAX_FILE_BYTES), kind, path.name, InvalidModelFile)
     return None

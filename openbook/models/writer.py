@@ -16,9 +16,9 @@ READ_ONLY = 0o444
 
 
 def install(store_dir: Path, manifest: Manifest, files_dir: Path) -> Path:
-    """Move a model into the store and return its folder, `<store_dir>/<digest>`. Nothing is ever overwritten.
+    """Move a model into the store and return its folder. Nothing is ever overwritten.
 
-    `files_dir` is on the store's disk, with the manifest's files. A model that is already there stays; the caller verifies it.
+    `files_dir` is on the store's disk. A model that is already there stays; the caller verifies it.
     """
     target = store_dir / manifest.digest
     if not target.is_dir():

@@ -105,7 +105,6 @@ class EngineSuite:
 
 
 def _drained(stream: Generator[str, None, Completion], pieces: list[str]) -> Completion:
-    """The stream's return value. All its pieces are added to `pieces`."""
     while True:
         try:
             pieces.append(next(stream))

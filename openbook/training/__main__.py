@@ -32,7 +32,7 @@ LOG_EVERY_S = 60.0  # without a terminal
 
 
 def _do(request: RunRequest) -> dict[str, Any] | None:
-    """The result of the run or dry run; None in all but the first of several processes."""
+    """Do the request. Returns None in all but the first of several processes."""
     import torch  # takes seconds
 
     from openbook.training import run
@@ -76,7 +76,7 @@ def _do(request: RunRequest) -> dict[str, Any] | None:
 
 @contextmanager
 def _stop_on_interrupt() -> Iterator[ShouldStop]:
-    """After Ctrl-C the function returns true, so the run ends after this step. A second Ctrl-C ends it at once."""
+    """After Ctrl-C the function returns true and the run ends after this step. A second one ends it at once."""
     asked_at: list[float] = []
 
     def on_interrupt(_signal: int, _frame: object) -> None:
@@ -95,7 +95,7 @@ def _stop_on_interrupt() -> Iterator[ShouldStop]:
 
 
 def _watcher() -> Watch:
-    """Show messages and progress: one line on a terminal, occasional lines in a log."""
+    """Show progress in one line on a terminal, now and then in a log."""
     from openbook.training.loop import EvalResult
     from openbook.training.run import peak_memory_mib
 
@@ -118,7 +118,7 @@ def _watcher() -> Watch:
 
 
 def _say(sentence: str, *, stays: bool = True) -> None:
-    """Write to standard error. On a terminal the next line replaces a line that does not stay."""
+    """Write to standard error. On a terminal the next line replaces one with `stays` false."""
     terminal = sys.stderr.isatty()
     sys.stderr.write(("\r\033[K" if terminal else "") + sentence + ("\n" if stays or not terminal else ""))
     sys.stderr.flush()

@@ -60,7 +60,7 @@ def batch_of(rows: Sequence[Row]) -> Batch:
 
 
 def pieces_of(row: Row) -> list[Piece]:
-    """The beginning, each passage, and the branches in chunks."""
+    """The beginning, each passage, and branches in chunks."""
     beginning = len(row.tree.beginning)
     pieces = [Piece(beginning, 0, None)] if beginning else []
     for passage in row.tree.passages:
@@ -84,7 +84,7 @@ def pieces_of(row: Row) -> list[Piece]:
 
 
 def use_tree_attention(network: Any) -> None:
-    """Make `network` attend by `pieces` when a call passes them, in place."""
+    """Make `network` attend by `pieces` when a call passes them."""
     from transformers import AttentionInterface
     from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 

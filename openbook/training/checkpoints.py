@@ -115,7 +115,7 @@ def load_newest(folder: Path, recipe: Digest, warn: Callable[[str], None]) -> Ch
 
 
 def checkpoint_folders(folder: Path) -> list[Path]:
-    """Oldest first, damaged ones included."""
+    """All checkpoints, oldest first, damaged ones included."""
     return sorted(path for path in folder.glob("step-*") if path.is_dir())
 
 

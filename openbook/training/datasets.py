@@ -133,7 +133,7 @@ def _read_file(data: Data, folder: Path) -> tuple[str, bytes]:
 def document_trees(
     documents: Sequence[tuple[str, str]], tokenizer: PromptTokenizer, sequence_tokens: int
 ) -> list[Tree]:
-    """Cut documents into sequences of `sequence_tokens` tokens. Their remainders are packed together."""
+    """Cut documents into sequences of `sequence_tokens` tokens, and pack their remainders."""
     model = tokenizer.model
     end = (model.end_token,) if model.end_token >= 0 else ()
     bos = (model.bos_token,) if model.adds_bos else ()
@@ -170,7 +170,7 @@ def pack(rests: Sequence[tuple[str, Branch]], sequence_tokens: int) -> list[Tree
 
 
 def conversation_trees(lines: Sequence[tuple[str, ConversationLine]], tokenizer: PromptTokenizer) -> list[Tree]:
-    """One tree with one branch per conversation. Raises ConfigError with the line number."""
+    """One tree per conversation. Raises ConfigError with the line number."""
     trees = []
     for place, line in lines:
         try:
@@ -210,7 +210,7 @@ def conversation_branch(turns: Sequence[Message], tokenizer: PromptTokenizer) ->
 
 
 def _through_end(control: list[int], tokenizer: PromptTokenizer) -> list[int]:
-    """The template's text after an answer, through the end token; if it writes none, the end token alone."""
+    """The template's text after an answer, through the end token, or the end token alone."""
     for i, token in enumerate(control):
         if tokenizer.model.ends_generation(token):
             return control[: i + 1]

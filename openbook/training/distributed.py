@@ -29,7 +29,7 @@ class Processes:
         return self.rank == 0
 
     def total(self, value: float) -> float:
-        """The sum over all processes, which must all call this."""
+        """The sum over all processes; all must call this."""
         if self.count == 1:
             return value
         found = torch.tensor(value, dtype=torch.float64)
@@ -44,7 +44,7 @@ class Processes:
         self.any(False)
 
     def shard(self, network: Any) -> None:
-        """Split the parameters of `network` between the processes, layer by layer, in place."""
+        """Split the parameters of `network`, layer by layer, in place."""
         if self.count == 1:
             return
         from torch.distributed.device_mesh import init_device_mesh
@@ -64,13 +64,13 @@ ONE_PROCESS = Processes()
 
 
 def whole(tensor: Any) -> Tensor:
-    """The unsharded tensor. All processes must call this at the same time."""
+    """The unsharded tensor; all processes must call this."""
     found: Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
     return found
 
 
 def shard_like(tensor: Tensor, like: Any) -> Tensor:
-    """Move a whole tensor to the device of the parameter `like`, and shard it the same way."""
+    """A whole tensor, on the device and sharded like the parameter `like`."""
     if not hasattr(like, "full_tensor"):
         return tensor.to(like.device)
     from torch.distributed.tensor import distribute_tensor
@@ -80,7 +80,7 @@ def shard_like(tensor: Tensor, like: Any) -> Tensor:
 
 @contextmanager
 def connect() -> Iterator[Processes]:
-    """Connect the processes that the environment names, if it names several."""
+    """The processes that the environment names."""
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
         yield ONE_PROCESS

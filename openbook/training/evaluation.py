@@ -28,10 +28,10 @@ TEXT_PROMPT_TOKENS = 32  # of a sample of plain text
 
 @dataclass(frozen=True, slots=True)
 class BranchScore:
-    """`loss` is the sum over `tokens` learned tokens. `abstention` is the probability that the model abstains.
+    """`loss` is the sum over `tokens` learned tokens; `abstention` the probability of an abstention.
 
-    `exact`: greedy decoding would give this answer. Its first token may come second to the abstention's, because `abstention`
-    and its threshold decide about that.
+    `exact`: greedy decoding would give this answer. Its first token may come second to the abstention's, which has its own
+    threshold.
     """
 
     kind: str
@@ -43,7 +43,7 @@ class BranchScore:
 
 
 def evaluate(network: Any, trees: Sequence[Tree], recipe: Recipe, step: int) -> EvalResult:
-    """`trees` must not be empty."""
+    """Evaluate `trees`, which must not be empty."""
     network.eval()
     # The first token identifies an abstention: the recipe's abstention begins with a word that is rare in answers.
     abstentions = (b.tokens[b.learn_start] for tree in trees for b in tree.branches if b.kind == "abstention")
@@ -89,7 +89,7 @@ def branch_scores(network: Any, rows: Sequence[Row], abstention: int | None = No
 
 
 def reader_numbers(scores: Sequence[BranchScore]) -> dict[str, float]:
-    """Shares from 0 to 1; a share of nothing is left out.
+    """The reader's numbers: shares from 0 to 1; a share of nothing is left out.
 
     declines_above: the threshold for `abstention`; exact: answerable questions with an accepted answer; abstained_wrongly:
     answerable questions without an answer; abstained_rightly: unanswerable questions without an answer; score: the mean of
@@ -130,7 +130,7 @@ def abstention_threshold(answerable: Sequence[float], unanswerable: Sequence[flo
 
 @torch.no_grad()
 def sample_answers(network: Any, trees: Sequence[Tree], tokenizer: PromptTokenizer) -> list[dict[str, str]]:
-    """Questions of the first trees, alternately with and without an answer, with expected and greedy answers."""
+    """Samples from the first trees, alternately with and without an answer."""
     network.eval()
     model = tokenizer.model
     found = []
@@ -152,7 +152,7 @@ def sample_answers(network: Any, trees: Sequence[Tree], tokenizer: PromptTokeniz
 
 
 def _greedy(network: Any, tree: Tree, ends: Callable[[int], bool]) -> list[int]:
-    """The tokens that the network writes after the tree's only branch."""
+    """The greedy continuation of the tree's only branch."""
     from transformers import DynamicCache
 
     batch, cache = batch_of([row_of(tree)]), DynamicCache()
@@ -170,6 +170,6 @@ def _greedy(network: Any, tree: Tree, ends: Callable[[int], bool]) -> list[int]:
 
 
 def _last_turn(prompt: Sequence[int], ends: Callable[[int], bool]) -> Sequence[int]:
-    """The last message of a prompt. The template writes the turn's end and the answer's beginning after it."""
+    """The last message: the template writes the turn's end and the answer's beginning after it."""
     places = [-1, *(i for i, token in enumerate(prompt) if ends(token))]
     return prompt[places[-2] + 1 : places[-1]] if len(places) > 1 else prompt

@@ -43,7 +43,7 @@ def write_adapter(
     quantisation: Quantisation,
     reader: ReaderFormat | None,
 ) -> None:
-    """Write the LoRA updates of `network` as a GGUF adapter for the model `base`."""
+    """Write the LoRA updates of `network` for the model `base`."""
     from gguf import GGUFWriter
 
     writer = GGUFWriter(path, network.config.model_type)
@@ -68,7 +68,7 @@ def write_model(
     quantisation: Quantisation,
     reader: ReaderFormat | None,
 ) -> None:
-    """Write the parameters `state`, named as in Transformers, with the metadata of the GGUF file `metadata_file`."""
+    """Write a model. `state` has the names of Transformers; metadata comes from the GGUF file `metadata_file`."""
     header = read_gguf(metadata_file)
     config = config_of(header)
     tensors = ((gguf_name(name), gguf_rows(config, name, values)) for name, values in state.items())
@@ -76,7 +76,7 @@ def write_model(
 
 
 def lora_updates(network: Any, alpha: float) -> dict[str, NDArray[np.float32]]:
-    """The adapter's update of each matrix: float32 [out, in], with the names and row order of GGUF."""
+    """The update of each matrix: float32 [out, in], with the names and row order of GGUF."""
     found = {}
     for module, (a, b) in lora_pairs(network).items():
         name = f"{module}.weight"
@@ -86,7 +86,7 @@ def lora_updates(network: Any, alpha: float) -> dict[str, NDArray[np.float32]]:
 
 
 def write_safetensors(reference: ModelReference, folder: Path) -> None:
-    """Write the model for other programs to an empty or new `folder`. Raises StorageError, InvalidModelFile."""
+    """Write the model for other programs. `folder` must be empty or new. Raises StorageError, InvalidModelFile."""
     with storage_errors(f"write to {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):

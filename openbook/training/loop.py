@@ -57,7 +57,7 @@ class MasterWeights:
         self.values: dict[str, Tensor] = {name: p.detach().float().clone() for name, p in parameters.items()}
 
     def collect_gradients(self) -> None:
-        """Move the gradients of the network's parameters to the sums here."""
+        """Move the network's gradients to the sums here."""
         for name, copy in self._copies.items():
             if copy.grad is None:
                 continue
@@ -68,7 +68,6 @@ class MasterWeights:
             copy.grad = None
 
     def publish(self) -> None:
-        """Copy the values to the network."""
         with torch.no_grad():
             for name, copy in self._copies.items():
                 copy.copy_(self.values[name])
@@ -83,8 +82,6 @@ class MasterWeights:
 
 
 class Learner:
-    """A run's memory: the network, its learned parameters, the optimiser, and the state."""
-
     def __init__(
         self,
         recipe: Recipe,
@@ -111,7 +108,7 @@ class Learner:
         self.steps = recipe.loop.steps or max(1, math.ceil((recipe.loop.epochs or 0) * self.steps_per_epoch))
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Raises TrainingError if the checkpoint has other parameters than this recipe."""
+        """Continue from the checkpoint. Raises TrainingError for other parameters than the recipe's."""
         if checkpoint.parameters.keys() != self.learned.keys():
             raise TrainingError("The checkpoint has other parameters than the recipe. Train into another folder.")
         self.state, self.best = checkpoint.state, dict(checkpoint.best)
@@ -131,7 +128,7 @@ class Learner:
         return Checkpoint(self.state, self.masters.whole(), moments, self.best)
 
     def steps_to_go(self) -> Iterator[StepResult]:
-        """Do and yield the remaining steps, until evaluations stop improving (`evaluation.patience`)."""
+        """Do the remaining steps, until evaluations stop improving (`evaluation.patience`)."""
         while self.state.step < self.steps:
             if 0 < self.recipe.evaluation.patience <= self.state.evaluations_since_best:
                 return
@@ -191,7 +188,7 @@ class Learner:
             )
 
     def keep_if_best(self, result: EvalResult) -> None:
-        """Remember the parameters if `result`, their evaluation, is the best so far."""
+        """Remember the current parameters if `result`, their evaluation, is the best so far."""
         state = self.state
         if state.best_metric is None or result.metric > state.best_metric:
             self.best = {name: value.clone() for name, value in self.masters.whole().items()}
@@ -201,17 +198,16 @@ class Learner:
 
     @property
     def final_step(self) -> int:
-        """The step of the resulting parameters: the best evaluated, or the last."""
+        """The best step evaluated, or the last."""
         return self.state.step if self.state.best_metric is None else self.state.best_step
 
     def use_best(self) -> None:
-        """Set the network to the parameters of `final_step`."""
         if self.best:
             self.masters.set(self.best)
 
 
 def learning_rate(options: Optimiser, step: int, steps: int) -> float:
-    """The rate of step `step`, counted from 0, of `steps`."""
+    """The rate at `step`, counted from 0."""
     warmup = min(1.0, (step + 1) / max(1, options.warmup_steps))
     done = step / max(1, steps)
     decay = {"constant": 1.0, "linear": 1.0 - done, "cosine": 0.5 * (1.0 + math.cos(math.pi * done))}[options.schedule]

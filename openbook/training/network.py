@@ -46,7 +46,7 @@ _LAYER_NAMES = {
 
 
 def hf_name(gguf: str) -> str:
-    """`blk.3.attn_q.weight` becomes `model.layers.3.self_attn.q_proj.weight`. Raises InvalidModelFile."""
+    """Transformers' name: `blk.3.attn_q.weight` is `model.layers.3.self_attn.q_proj.weight`. Raises InvalidModelFile."""
     match gguf.split("."):
         case [short, "weight"] if short in _NAMES:
             return f"{_NAMES[short]}.weight"
@@ -56,7 +56,7 @@ def hf_name(gguf: str) -> str:
 
 
 def gguf_name(hf: str) -> str:
-    """Law: `gguf_name(hf_name(x)) == x`. Raises InvalidModelFile."""
+    """GGUF's name. Law: `gguf_name(hf_name(x)) == x`. Raises InvalidModelFile."""
     module, _, kind = hf.rpartition(".")
     for short, long in _NAMES.items():
         if long == module:
@@ -68,7 +68,7 @@ def gguf_name(hf: str) -> str:
 
 
 def gguf_rows(config: Any, name: str, rows: NDArray[Any]) -> NDArray[Any]:
-    """The rows [heads * d, ...] of the parameter `name` (as Transformers names it) in the order of GGUF."""
+    """The rows [heads * d, ...] of the parameter `name` (in Transformers) in GGUF's order."""
     heads = _permuted_heads(config, name)
     return rows.reshape(heads, 2, -1, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape) if heads else rows
 
@@ -80,7 +80,7 @@ def hf_rows(config: Any, name: str, rows: NDArray[Any]) -> NDArray[Any]:
 
 
 def _permuted_heads(config: Any, name: str) -> int:
-    """0: both have the same order."""
+    """The heads to reorder; 0 if both orders are equal."""
     if config.model_type != "llama":
         return 0
     if ".q_proj." in name:
@@ -89,7 +89,7 @@ def _permuted_heads(config: Any, name: str) -> int:
 
 
 def config_of(header: GgufHeader) -> Any:
-    """The hyperparameters as a `LlamaConfig` or `Qwen2Config`. Raises InvalidModelFile for other models or missing numbers."""
+    """The model's `LlamaConfig` or `Qwen2Config`. Raises InvalidModelFile for other models or missing numbers."""
     from transformers import LlamaConfig, Qwen2Config
 
     family = header.text("general.architecture")
@@ -131,7 +131,7 @@ def config_of(header: GgufHeader) -> Any:
 
 
 def parameters_of(path: Path) -> dict[str, NDArray[np.float32]]:
-    """Every tensor of the GGUF file as float32, with the name, row order and shape of Transformers."""
+    """All tensors as float32, with the names, row order and shapes of Transformers."""
     config = config_of(read_gguf(path))
     found: dict[str, NDArray[np.float32]] = {}
     for tensor, values in dequantised(path):
@@ -161,7 +161,7 @@ def load_network(path: Path, *, dtype: torch.dtype = torch.float32) -> Any:
 
 
 def new_network(vocabulary: Path, seed: int, dtype: torch.dtype) -> Any:
-    """A network of the file's shape with random values (normal, 0.02)."""
+    """A network with random values (normal, 0.02) in the file's shape."""
     from transformers import LlamaForCausalLM
 
     torch.manual_seed(seed)

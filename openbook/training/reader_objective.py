@@ -77,7 +77,7 @@ class PassageQuestion:
 
 
 def number_passages(lines: Sequence[PassageLine]) -> tuple[list[Passage], list[PassageQuestion]]:
-    """(the distinct passages, the questions about them)."""
+    """(distinct passages, questions about them)."""
     numbers: dict[Passage, int] = {}
     questions = []
     for line in lines:
@@ -213,7 +213,7 @@ def _words(text: str) -> str:
 
 
 class WordIndex:
-    """BM25 over a list of texts, with the words and formula of the knowledge base."""
+    """BM25 with the words and formula of the knowledge base."""
 
     def __init__(self, texts: Sequence[str]) -> None:
         vocabulary = Vocabulary()
@@ -231,7 +231,7 @@ class WordIndex:
                 self._postings.setdefault(term, []).append((i, idf * count / (count + norm)))
 
     def best(self, query: str, limit: int) -> list[int]:
-        """The numbers of the best texts, best first."""
+        """Best first."""
         scores: dict[int, float] = {}
         for term, times in query_terms(query).items():
             for i, score in self._postings.get(term, ()):

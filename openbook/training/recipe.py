@@ -58,7 +58,7 @@ class Architecture(Section):
 
 
 class Data(Section):
-    """A file of examples, relative to the recipe, and its SHA-256 as stored, compressed or not.
+    """A file of examples, relative to the recipe, and its SHA-256 as stored.
 
     `knowledge_base` is "id@version" if `openbook train --from-kb` wrote the file.
     """
@@ -206,7 +206,7 @@ class Recipe(Section):
 
     @property
     def candidate(self) -> str:
-        """The name of the result until it is promoted."""
+        """The result's name until it is promoted."""
         return f"{self.name}-candidate"
 
     @property
@@ -215,11 +215,11 @@ class Recipe(Section):
 
     @property
     def digest(self) -> Digest:
-        """Covers every value but the names of data files, not layout and comments; see `recipe_digest`."""
+        """The digest of every value but the names of data files, layout and comments; see `recipe_digest`."""
         return recipe_digest(self.model_dump(mode="json"))
 
     def with_documents(self, data: Data) -> Recipe:
-        """Add a file of documents. Raises ConfigError if the recipe does not learn from documents."""
+        """Add a file of documents. Raises ConfigError if the recipe does not learn from them."""
         if self.objective.kind != "language-modeling":
             raise ConfigError(
                 f"The recipe's objective is {self.objective.kind}. Only language-modeling learns from the documents of a "
@@ -229,7 +229,7 @@ class Recipe(Section):
 
 
 def load_recipe(path: Path) -> Recipe:
-    """Raises ConfigError with every problem and its key, StorageError."""
+    """Read a recipe. Raises ConfigError with every problem and its key, StorageError."""
     try:
         with path.open("rb") as stream:
             content = stream.read(MAX_RECIPE_BYTES + 1)
@@ -264,7 +264,6 @@ def _sentence(place: tuple[int | str, ...], message: str, kind: str) -> str:
 
 
 def _sections_in(annotation: Any) -> list[type[BaseModel]]:
-    """The sections that a value of that type may be or hold."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [found for each in get_args(annotation) for found in _sections_in(each)]

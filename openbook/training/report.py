@@ -16,7 +16,7 @@ WIDTH, HEIGHT, MARGIN_LEFT, MARGIN = 640, 220, 48, 26
 
 
 def write_report(folder: Path) -> None:
-    """Write `report.html` in a run's folder. Raises TrainingError, OSError."""
+    """Write `report.html`. Raises TrainingError, OSError."""
     replace_file(folder / runs.REPORT, report(runs.read_run(folder)).encode())
 
 
@@ -65,7 +65,7 @@ def smoothed(points: Points) -> Points:
 
 
 def _chart(lines: Mapping[str, Points]) -> dict[str, Any]:
-    """Lines by CSS class, and ticks, in SVG coordinates. The y axis includes 0."""
+    """A chart in SVG coordinates. The y axis includes 0."""
     xs = [x for points in lines.values() for x, _ in points]
     ys = [0.0, *(y for points in lines.values() for _, y in points)]
     low_x, low_y = min(xs), min(ys)

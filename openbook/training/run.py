@@ -55,7 +55,7 @@ class RunStopped(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RunInputs:
-    """A function of the recipe, the data and the base."""
+    """The inputs of a run: a function of the recipe, the data and the base."""
 
     base: ModelReference | None  # None: from nothing
     metadata_file: Path  # a GGUF file with the vocabulary and the hyperparameters
@@ -143,9 +143,9 @@ def train(
 def load_inputs(
     recipe: Recipe, recipe_folder: Path, store: ModelStore, folder: Path, processes: Processes = ONE_PROCESS
 ) -> RunInputs:
-    """Raises UnknownModel, ModelNotVerified, ConfigError with file and line, TrainingError if no example is left.
+    """Read all inputs of a run. A new vocabulary is written into `folder`.
 
-    A new vocabulary is written into `folder`.
+    Raises UnknownModel, ModelNotVerified, ConfigError with file and line, TrainingError if no example is left.
     """
     if not recipe.train:
         raise ConfigError("The recipe names no [[train]] data. Add some, or give documents with --from-kb.")
@@ -210,7 +210,7 @@ def _trees(
 
 
 def report_problems(problems: list[str], watch: Callable[[str], None]) -> None:
-    """The first few, and how many more there are."""
+    """Show the first few, and the number of others."""
     for sentence in problems[:PROBLEMS_SHOWN]:
         watch(sentence)
     if len(problems) > PROBLEMS_SHOWN:
@@ -218,7 +218,7 @@ def report_problems(problems: list[str], watch: Callable[[str], None]) -> None:
 
 
 def build_network(recipe: Recipe, inputs: RunInputs, device: str) -> tuple[Any, dict[str, torch.nn.Parameter]]:
-    """The network at step 0 and its learned parameters."""
+    """The network at step 0, with its learned parameters."""
     # Otherwise a GPU adds products in a different order each time.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
@@ -233,7 +233,7 @@ def build_network(recipe: Recipe, inputs: RunInputs, device: str) -> tuple[Any, 
 
 
 def choose_device(wanted: str, processes: Processes = ONE_PROCESS) -> str:
-    """`cpu` or `cuda`. `auto` is the GPU if there is one. Raises ConfigError for a GPU that cannot be used."""
+    """Resolve `auto` to the GPU if there is one. Raises ConfigError for a GPU that cannot be used."""
     if wanted == "cuda" and not torch.cuda.is_available():
         raise ConfigError("PyTorch finds no GPU here. Leave --device out, or install PyTorch with CUDA.")
     if wanted == "cuda" and processes.count > 1:
@@ -243,7 +243,7 @@ def choose_device(wanted: str, processes: Processes = ONE_PROCESS) -> str:
 
 
 def _learn(learner: Learner, dev: list[Tree], folder: Path, watch: Watch, should_stop: ShouldStop) -> None:
-    """Do the remaining steps, with evaluations and checkpoints. Raises RunStopped."""
+    """Do the remaining steps. Raises RunStopped."""
     processes = learner.processes
     saved_at = time.monotonic()
 
@@ -374,7 +374,7 @@ def _write_result(
 def dry_run(
     recipe: Recipe, recipe_folder: Path, store: ModelStore, watch: Callable[[str], None], device: str
 ) -> dict[str, float]:
-    """Do a few steps, keep nothing, and estimate the whole run. Raises TrainingError, and what `load_inputs` raises."""
+    """Estimate the whole run from a few steps; keep nothing. Raises TrainingError, and what `load_inputs` raises."""
     with tempfile.TemporaryDirectory() as scratch, _explained_out_of_memory(recipe):
         inputs = load_inputs(recipe, recipe_folder, store, Path(scratch))
         report_problems([*slow_precision(recipe, device), *inputs.problems], watch)
@@ -393,14 +393,14 @@ def dry_run(
 
 
 def _code_version() -> str:
-    """OpenBook's version and a digest of the training code."""
+    """OpenBook's version, with a digest of the training code."""
     sources = sorted(Path(__file__).parent.glob("*.py"))
     digest = sha256_hex(canonical_json([[path.name, sha256_hex(path.read_bytes())] for path in sources]))
     return f"openbook {__version__}, training {digest[:12]}"
 
 
 def slow_precision(recipe: Recipe, device: str) -> list[str]:
-    """A warning if this processor has no support for the recipe's precision."""
+    """A warning if the processor has no support for the recipe's precision."""
     if recipe.loop.precision == "f32" or device != "cpu" or platform.machine() != "x86_64" or _bf16_units():
         return []
     sentence = (
@@ -411,7 +411,7 @@ def slow_precision(recipe: Recipe, device: str) -> list[str]:
 
 
 def _bf16_units() -> list[str]:
-    """The processor's units for bf16 matrices. Each adds in a different order."""
+    """Units for bf16 matrices; each adds in a different order."""
     checks = {"BF16": "_is_avx512_bf16_supported", "AMX": "_is_amx_tile_supported"}
     return [name for name, check in checks.items() if getattr(torch.cpu, check, lambda: False)()]
 
@@ -431,7 +431,7 @@ def numeric_class(recipe: Recipe, processes: Processes, device: str) -> str:
 
 
 def peak_memory_mib() -> float:
-    """This process's peak memory, on the GPU if used; 0 where the system does not report it."""
+    """The process's peak memory, on the GPU if used; 0 where the system does not report it."""
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return torch.cuda.max_memory_allocated() / (1 << 20)
     try:

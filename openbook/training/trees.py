@@ -30,7 +30,7 @@ class Branch:
 
     @property
     def learned(self) -> Iterator[int]:
-        """The indices of the learned tokens."""
+        """Indices of the learned tokens."""
         start = self.learn_start
         for skip_start, skip_end in self.skipped:
             yield from range(start, skip_start)
@@ -52,7 +52,7 @@ class Tree:
         return sum(map(len, (self.beginning, *self.passages, *(branch.tokens for branch in self.branches))))
 
     def with_branches(self, branches: Sequence[Branch]) -> Tree:
-        """The tree with only these of its branches and the passages they read."""
+        """Only these branches and the passages they read."""
         read = sorted({number for branch in branches for number in branch.reads})
         new_number = {number: i for i, number in enumerate(read)}
         renumbered = tuple(replace(b, reads=tuple(new_number[number] for number in b.reads)) for b in branches)
@@ -123,7 +123,7 @@ def fit(trees: Sequence[Tree], sequence_tokens: int) -> tuple[list[Tree], list[s
 
 
 def steps_per_epoch(trees: Sequence[Tree], step_tokens: int) -> int:
-    """Equal for every epoch, so a step's number tells its epoch."""
+    """The steps of an epoch, equal for all, so a step's number gives its epoch."""
     return min(len(trees), math.ceil(sum(tree.tokens for tree in trees) / step_tokens))
 
 
