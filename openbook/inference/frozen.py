@@ -57,7 +57,7 @@ class Engine(Protocol):
     def close(self) -> None:
         """Release memory without waiting. Later calls of any method but `close` raise EngineError.
 
-        Running requests may continue or end with EngineError.
+        Running requests may continue or end with EngineError; their memory is released when they end.
         """
         ...
 

@@ -4,8 +4,8 @@ A key covers the model, the numeric class and the exact tokens from the prompt's
 computation of the same bits. It also covers the text's access labels, so response times do not reveal what others read. A
 state is a copy of the text: a purge deletes all states, in every process (`openbook.derived`).
 
-Each state is one file, `<key>.state`: magic, digest, number of tokens, state. A file that fails its digest is deleted.
-Files appear and disappear whole, so processes can share a folder. The least recently used files are deleted first.
+Each state is one file, `<key>.state`: magic, digest of key and all that follows, number of tokens, state. A file that fails
+its digest is deleted. Files appear and disappear whole, so processes can share a folder. The least recently used go first.
 """
 
 from __future__ import annotations

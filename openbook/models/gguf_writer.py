@@ -1,6 +1,6 @@
 """Writing GGUF files. Everything but the weights is copied from another file's metadata, never guessed.
 
-An adapter is merged into its base as W + B A * alpha / rank for every matrix W, which is then quantised again. The result
+An adapter is merged into its base as W + B A * alpha / rank for every matrix W, which is then quantized again. The result
 has its own digest and lineage. The same two files give the same bytes on every machine: B A is computed in float64, where
 the machine's order of summation makes differences too small for the stored float32.
 """

@@ -52,7 +52,7 @@ def import_gguf(
     """Copy a GGUF file into the store, verify the copy and name it (default: the file's name in lower case).
 
     It may be an adapter that OpenBook trained, without its base. `knowledge_cutoff` is YYYY-MM-DD. Raises InvalidModelFile;
-    ConfigError for an invalid name, and if the store has another licence or cutoff for these weights.
+    ConfigError for an invalid name, and if the store has another license or cutoff for these weights.
     """
     name = _name_of(path) if name is None else checked_name(name)
     try:
@@ -212,7 +212,7 @@ def pull(
 ) -> ModelReference:
     """Return the catalogue's model of that name, or of an `hf://...` source, downloading it if the store lacks it.
 
-    `announce` gets one line before a download: what, size, source, licence. Raises UnknownModel, PullError, ModelNotVerified.
+    `announce` gets one line before a download: what, size, source, license. Raises UnknownModel, PullError, ModelNotVerified.
     """
     if name.startswith("hf://"):
         return _pull_hub(store, name, progress, announce, try_out)

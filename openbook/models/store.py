@@ -146,8 +146,8 @@ class ModelStore:
     def remove(self, name: str) -> tuple[Digest, ...]:
         """Remove the name, and delete each model that no other name means or has meant. Return the deleted digests.
 
-        A model without a name is given by its digest; old names forget it. While another name is damaged, which might mean it, no
-        model is deleted. Errors precede any change, unless the disk fails half-way.
+        A model without a name is given by its digest; old names forget it. While another name is damaged, no model is deleted,
+        because that name might mean it. Errors precede any change, unless the disk fails half-way.
         """
         self.check_removable(name)  # an unknown name must not wait for a lock or create its folder
         with aliases.changing(self.root):

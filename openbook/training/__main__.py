@@ -95,7 +95,6 @@ def _stop_on_interrupt() -> Iterator[ShouldStop]:
 
 
 def _watcher() -> Watch:
-    """Show progress in one line on a terminal, now and then in a log."""
     from openbook.training.loop import EvalResult
     from openbook.training.run import peak_memory_mib
 
@@ -118,7 +117,7 @@ def _watcher() -> Watch:
 
 
 def _say(sentence: str, *, stays: bool = True) -> None:
-    """Write to standard error. On a terminal the next line replaces one with `stays` false."""
+    """On a terminal the next line replaces one with `stays` false."""
     terminal = sys.stderr.isatty()
     sys.stderr.write(("\r\033[K" if terminal else "") + sentence + ("\n" if stays or not terminal else ""))
     sys.stderr.flush()

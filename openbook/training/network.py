@@ -1,6 +1,6 @@
 """A network with gradients, from a stored or new model, and its loss.
 
-It starts from the dequantised GGUF values that the engine computes with. Two families can be trained: `llama`, and `qwen2`,
+It starts from the dequantized GGUF values that the engine computes with. Two families can be trained: `llama`, and `qwen2`,
 whose query, key and value projections have biases. For `llama`, GGUF stores the rows of the query and key projections in
 another order: rotated pairs side by side, where Transformers has halves.
 """

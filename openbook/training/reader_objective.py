@@ -158,9 +158,9 @@ def reader_prompt(instruction: str, passages: Sequence[Passage], question: str) 
 def passage_groups(
     by_passage: Mapping[int, Sequence[PassageQuestion]], most: int, seed: int, index: WordIndex
 ) -> list[tuple[list[int], list[int]]]:
-    """Groups of 1 to `most` passages that are read side by side: (members, neighbours).
+    """Groups of 1 to `most` passages that are read side by side: (members, neighbors).
 
-    Each passage with questions is a member of one group, with passages that BM25 finds for its questions. Neighbours are read
+    Each passage with questions is a member of one group, with passages that BM25 finds for its questions. Neighbors are read
     too, but their own questions are asked in another group.
     """
     rng = random.Random(f"{seed}/groups")  # noqa: S311  an order, not a secret

@@ -46,7 +46,7 @@ def report(run: runs.RunSummary) -> str:
 
 
 def _flat(value: object, prefix: str = "") -> dict[str, Any]:
-    """Flatten nested mappings to dotted keys."""
+    """Nested mappings as one, with dotted keys."""
     if not isinstance(value, Mapping):
         return {prefix: value}
     found: dict[str, Any] = {}

@@ -243,7 +243,6 @@ def choose_device(wanted: str, processes: Processes = ONE_PROCESS) -> str:
 
 
 def _learn(learner: Learner, dev: list[Tree], folder: Path, watch: Watch, should_stop: ShouldStop) -> None:
-    """Do the remaining steps. Raises RunStopped."""
     processes = learner.processes
     saved_at = time.monotonic()
 
@@ -393,7 +392,6 @@ def dry_run(
 
 
 def _code_version() -> str:
-    """OpenBook's version, with a digest of the training code."""
     sources = sorted(Path(__file__).parent.glob("*.py"))
     digest = sha256_hex(canonical_json([[path.name, sha256_hex(path.read_bytes())] for path in sources]))
     return f"openbook {__version__}, training {digest[:12]}"
@@ -443,7 +441,6 @@ def peak_memory_mib() -> float:
 
 @contextmanager
 def _locked(folder: Path, processes: Processes) -> Iterator[None]:
-    """Allow one run at a time in this folder. Raises TrainingError."""
     with exclusive_lock(folder / runs.LOCK, 0.0) if processes.first else nullcontext(True) as held:
         if not held:
             raise TrainingError(

@@ -1,8 +1,8 @@
 """Training examples as token trees: a shared beginning, parallel passages, and branches that continue them.
 
 The network reads each token of a tree once. A passage sees the beginning and itself; its positions follow the beginning, so
-its keys and values are the same for every question. A branch sees the beginning, the passages it `reads`, and itself; its
-positions follow its longest passage. So a tree gives the same loss as its branches apart.
+its keys and values are the same for every question. A branch sees the beginning, the passages it `reads`, and itself, but no
+other branch; its positions follow its longest passage. So a tree gives the same loss as its branches apart.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def epoch_steps(trees: Sequence[Tree], step_tokens: int, seed: int, epoch: int) 
     Trees of similar length share a step, to avoid padding. The steps come in random order.
     """
     rng = random.Random(f"{seed}/{epoch}")  # noqa: S311  an order, not a secret
-    # Noise on the lengths varies a tree's neighbours between epochs.
+    # Noise on the lengths varies a tree's neighbors between epochs.
     noisy = {i: tree.tokens * (1.0 + 0.1 * rng.random()) for i, tree in enumerate(trees)}
     order = sorted(noisy, key=lambda i: (noisy[i], i))
     total = sum(tree.tokens for tree in trees)
