@@ -1,10 +1,8 @@
-"""How likely the passages of a prompt state the answer: a linear probe of what a layer gives for the prompt's last token.
+"""The probability that a prompt's passages state the answer: a linear probe on a middle layer's output for the last token.
 
-Models of this size know more of it in the middle than they say when they are asked (research/log.md). A probe belongs to the
-weights of one model. `recipes/answerability.py` fits one; those here are fixed, as the weights are.
-
-llama.cpp's API does not expose inner layers. But ggml asks a callback before each node of a graph whether its values are
-wanted, and calls it again after such a node, so that they can be copied (`HiddenStateTap`). Results do not depend on it.
+Models of this size know more about this in the middle than they say (research/log.md). `recipes/answerability.py` fits the
+probe of one model's weights. llama.cpp's API does not expose inner layers, but ggml calls a callback around each graph
+node, which can copy its values (`HiddenStateTap`). Results do not depend on the callback.
 """
 
 from __future__ import annotations
@@ -38,10 +36,7 @@ void ggml_backend_tensor_get(const void *tensor, void *data, size_t offset, size
 
 @dataclass(frozen=True, slots=True)
 class AnswerabilityProbe:
-    """`layer`: counted from 0, the one whose output is looked at. `weights`: one for each of its numbers.
-
-    With a probability below `declines_below`, chosen for the model that the probe belongs to (research/log.md), the passages hardly state the answer.
-    """
+    """One weight for each output of `layer` (counted from 0). Below `declines_below` the passages hardly state the answer."""
 
     layer: int
     bias: float
@@ -50,7 +45,7 @@ class AnswerabilityProbe:
 
     @property
     def digest(self) -> Digest:
-        # Receipts name the probe from when it had a second limit, which decided nothing about what the model writes.
+        # Receipts still name the probe by the digest it had with a second limit, which never affected the text.
         return sha256_hex(canonical_json(asdict(self) | {"supports_from": 0.9}))
 
     def probability(self, state: NDArray[np.float32]) -> float:
@@ -61,22 +56,22 @@ class AnswerabilityProbe:
 
 @cache
 def probes() -> Mapping[Digest, AnswerabilityProbe]:
-    """By the digest of the file of weights that they belong to."""
+    """All probes, by the SHA-256 of their weight file."""
     return decode(PROBES.read_bytes(), dict[Digest, AnswerabilityProbe], PROBES.name, EngineError)
 
 
 def probe_of(reference: ModelReference) -> AnswerabilityProbe | None:
-    """The one for a stored model; None for most, and for an adapter."""
+    """The probe of a stored model; None for most models and every adapter."""
     return probes().get(reference.manifest.files[reference.manifest.main_file].sha256)
 
 
 class HiddenStateTap:
-    """What a layer gives for the last token of a call. `callback` is for llama.cpp, and must live as long as its context."""
+    """Copies a layer's output for a call's last token. `callback` is for llama.cpp and must live as long as its context."""
 
     def __init__(self, ffi: Any, layer: int, width: int, on_error: Callable[..., bool]) -> None:
-        """`layer`: counted from 0; not the last one, which llama.cpp computes for some tokens only. `width`: of the model.
+        """`layer` counts from 0; not the last, which llama.cpp computes for some tokens only.
 
-        `on_error` gets what is raised inside the callback, such as an interrupt. It returns True, so that the call ends as usual.
+        `on_error` gets exceptions from the callback, such as interrupts; it returns True so that the call ends normally.
         """
         self._layer, self._wanted = layer, False
         self._state: NDArray[np.float32] | None = None
@@ -96,7 +91,7 @@ class HiddenStateTap:
 
     @contextmanager
     def looking(self) -> Iterator[None]:
-        """Copies what the layer gives in each call inside the block; `state` is then that of the last call."""
+        """Inside the block, set `state` after each call."""
         self._wanted, self._state = True, None
         try:
             yield
@@ -105,7 +100,7 @@ class HiddenStateTap:
 
     @property
     def state(self) -> NDArray[np.float32]:
-        """float32 [width], all finite. Raises EngineError when llama.cpp did not show it."""
+        """float32 [width], all finite. Raises EngineError if llama.cpp did not show the layer."""
         if self._state is None or not np.isfinite(self._state).all():
             raise EngineError(
                 f"llama.cpp shows no numbers of layer {self._layer} of this model, which its probe needs."
@@ -114,7 +109,6 @@ class HiddenStateTap:
 
 
 def _ggml(ffi: Any) -> Any:
-    """The tensor library below llama.cpp, opened through an interface of its own. Raises EngineError."""
     import llama_cpp_py_sync
 
     own = type(ffi)()

@@ -1,4 +1,4 @@
-"""The contexts of one model: each is lent to one request at a time, and all are freed with the last request under way."""
+"""The contexts of one model. Each is lent to one request at a time; the last request frees them all after `close`."""
 
 from __future__ import annotations
 
@@ -13,25 +13,20 @@ from openbook.inference.llamalib import Aborted, Context, Model
 if TYPE_CHECKING:
     from openbook.parallel import Cancelled
 
-PARALLEL_CONTEXTS = 2  # requests evaluated at the same time; more of them wait
-_POLL_S = 0.05  # a request that waits asks this often whether it was cancelled
+PARALLEL_CONTEXTS = 2  # requests evaluated at once; others wait
+_POLL_S = 0.05  # how often a waiting request checks for cancellation
 
 
 class ContextPool:
-    """Safe to use from several threads.
-
-    `close` never waits: memory that a request under way still needs is freed when that request ends. So a stream which
-    somebody keeps without reading it (a traceback does) delays the freeing and nothing else.
-    """
+    """Thread-safe. `close` never waits: memory in use is freed when its request, or unread stream, ends."""
 
     def __init__(self, name: str, model: Model, make: Callable[[], Context]) -> None:
-        """`name`: what the user calls the model."""
         self._name, self._model, self._make = name, model, make
         # Guards the fields below. Reentrant, because the garbage collector may end a dropped stream at any moment.
         self._changed = threading.Condition(threading.RLock())
         self.closed, self._users = False, 0
         self._all = [make()]
-        # None: made when a second request comes in at the same time
+        # None: created when a second request arrives at the same time
         self._idle: list[Context | None] = [None] * (PARALLEL_CONTEXTS - 1) + [*self._all]
 
     def check_open(self) -> None:
@@ -40,7 +35,7 @@ class ContextPool:
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Keeps the model in memory. `close` frees it if nobody is in here; otherwise the last one to leave does."""
+        """Keep the model in memory. After `close`, the last user frees it."""
         with self._changed:
             self.check_open()
             self._users += 1
@@ -53,7 +48,7 @@ class ContextPool:
 
     @contextmanager
     def lent(self, cancelled: Cancelled) -> Iterator[Context]:
-        """A context of one's own, cleared. While all are taken it waits: raises Aborted if it is `cancelled`, EngineError if closed."""
+        """A cleared context, once one is free. Raises Aborted if `cancelled`, EngineError if the pool is closed."""
         context = self._taken(cancelled)
         try:
             if context is None:
@@ -68,7 +63,7 @@ class ContextPool:
                 self._changed.notify_all()
 
     def _taken(self, cancelled: Cancelled) -> Context | None:
-        while not cancelled():  # asked without the lock, since it is the caller's code
+        while not cancelled():  # without the lock, since it is the caller's code
             with self._changed:
                 self.check_open()
                 if self._changed.wait_for(lambda: self._idle, _POLL_S):
@@ -78,7 +73,7 @@ class ContextPool:
     def close(self) -> None:
         with self._changed:
             self.closed = True
-            self._changed.notify_all()  # requests that wait end now
+            self._changed.notify_all()  # wakes waiting requests, which then end
             self._free_if_unused()
 
     def _free_if_unused(self) -> None:

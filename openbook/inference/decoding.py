@@ -1,6 +1,4 @@
-"""From logits to the text of an answer: choose a token, greedily or by sampling, and decode bytes to whole characters.
-
-Also where an answer ends, and constrained decoding: an answer that can only be a quote.
+"""From logits to answer text: token choice, whole characters, stop strings, and answers constrained to quotes.
 
 Shape legend: V vocabulary size.
 """
@@ -19,11 +17,11 @@ from openbook.records import Decoding, Digest, FinishReason, canonical_json, sha
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-CONSIDERED = 256  # tokens that are looked at first, where only some are allowed
+CONSIDERED = 256  # likeliest tokens to try first under a constraint
 
 
 def request_digest(model: Digest, prompt: Digest, decoding: Decoding) -> Digest:
-    """Names one request: the same model, prompt tokens and decoding parameters always give the same digest."""
+    """Equal model, prompt tokens and decoding parameters give equal digests."""
     parts = {"model": model, "prompt": prompt, "temperature": decoding.temperature, "top_p": decoding.top_p}
     parts |= {"seed": decoding.seed, "max_tokens": decoding.max_tokens, "stop": list(decoding.stop)}
     parts |= {"quote": True} if decoding.quote else {}
@@ -31,25 +29,25 @@ def request_digest(model: Digest, prompt: Digest, decoding: Decoding) -> Digest:
 
 
 def uniform(request: Digest, step: int) -> float:
-    """A number in [0, 1) that is a function of the request and the step alone."""
+    """Return a number in [0, 1), a function of the request and the step alone."""
     digest = hashlib.sha256(f"{request}:{step}".encode()).digest()
-    return (int.from_bytes(digest[:8]) >> 11) / 2**53  # 53 bits: exact in a float, so never rounded up to 1.0
+    return (int.from_bytes(digest[:8]) >> 11) / 2**53  # 53 bits are exact in a float, so never rounded up to 1.0
 
 
 def choose_token(logits: NDArray[np.float32], decoding: Decoding, request: Digest, step: int) -> tuple[int, float]:
-    """The next token and its log-probability under the model (temperature 1). `logits` is float32 [V].
+    """Return the next token and its log-probability at temperature 1. `logits`: float32 [V].
 
-    Greedy takes the lowest id among equals. Otherwise the smallest set of most probable tokens whose mass reaches
-    `top_p` is kept, and `uniform(request, step)` picks from it by inverse cumulative probability.
+    Greedy takes the lowest id among equals. Otherwise `uniform(request, step)` picks by inverse cumulative probability from the
+    smallest set of most probable tokens whose mass reaches `top_p`.
     """
     log_probs = log_softmax(logits)
     if decoding.temperature <= 0:
         token = int(np.argmax(logits))
         return token, float(log_probs[token])
     wide = logits.astype(np.float64)
-    with np.errstate(over="ignore"):  # with a temperature near 0 all but the greatest become -inf
+    with np.errstate(over="ignore"):  # near temperature 0 all but the greatest become -inf
         probs = np.nan_to_num(np.exp(log_softmax((wide - wide.max()) / decoding.temperature)))
-    # As in a stable sort of the tokens, but sorting values alone takes a tenth of the time. Equals are in the order of their ids.
+    # Gives the order of a stable sort of tokens (equals by id); sorting values alone takes a tenth of the time.
     falling = -np.sort(-probs)
     mass = np.cumsum(falling)
     kept = min(int(np.searchsorted(mass, decoding.top_p * mass[-1], side="left")) + 1, len(falling))
@@ -67,7 +65,7 @@ def log_softmax(x: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 class TextStream:
-    """Feed bytes, get text that is safe to show: whole characters, and nothing that could still become a stop string."""
+    """Turns bytes into text that is safe to show: whole characters, and no beginning of a stop string."""
 
     def __init__(self, stop: Sequence[str] = ()) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
@@ -76,7 +74,7 @@ class TextStream:
         self.stopped = False
 
     def feed(self, data: bytes, *, final: bool = False) -> str:
-        """Text that may be shown now. After a stop string was found, always empty; `final` releases what is held."""
+        """Return the text that may be shown now. `final` releases held-back text."""
         if self.stopped:
             return ""
         self._held += self._decoder.decode(data, final)
@@ -98,7 +96,7 @@ class Vocabulary(Protocol):
 
 
 class Spans:
-    """The constraint that an answer is a span of a text: `AnswerDecoder` then writes quotes and cannot invent one."""
+    """Makes an answer a span of a text, so `AnswerDecoder` can only quote."""
 
     def __init__(self, text: str) -> None:
         self._text = text.encode()
@@ -108,10 +106,10 @@ class Spans:
         return bool(piece) and not begins_inside_a_letter and written + piece in self._text
 
     def may_end(self, written: bytes) -> bool:
-        """Whether `written` stands somewhere in the text and ends there with a whole word."""
+        """True if `written` occurs in the text and ends with a whole word."""
         try:
             last = written.decode()[-1] if written.strip() else ""
-        except UnicodeDecodeError:  # a letter is cut
+        except UnicodeDecodeError:  # ends inside a character
             return False
         at = self._text.find(written) if last else -1
         while at >= 0:
@@ -123,10 +121,9 @@ class Spans:
 
 
 class AnswerDecoder:
-    """Call `take` with the logits of the next token, until `finish` is set, which says why the answer ends.
+    """Decodes one answer: call `take` with each token's logits until `finish` is set.
 
-    `token` is the last one chosen. Set `finish` from outside to end it: text that was held
-    back, because it could become a stop string, is then lost.
+    Setting `finish` ends the answer; text held back as a possible stop string is lost.
     """
 
     def __init__(self, vocabulary: Vocabulary, decoding: Decoding, request: Digest, spans: Spans | None) -> None:
@@ -150,10 +147,10 @@ class AnswerDecoder:
         return min(self._log_probs, default=None)
 
     def take(self, logits: NDArray[np.float32]) -> str:
-        """Choose the next token by `logits`, float32 [V]. Returns the text that is now certain, perhaps none."""
+        """Choose the next token from `logits`, float32 [V]. Return the text that is now final, possibly empty."""
         if self._spans is not None:
             possible = self._within_spans(logits, self._spans)
-            if possible is None:  # the text ends here
+            if possible is None:  # the quoted text ends here
                 self.finish = "end"
                 return self._flushed("")
             logits = possible
@@ -173,16 +170,15 @@ class AnswerDecoder:
         return self._flushed(piece)
 
     def _flushed(self, piece: str) -> str:
-        """`piece` with all that was held back, if this is the end."""
         if self.finish:
             piece += self._stream.feed(b"", final=True)
         self._pieces.append(piece)
         return piece
 
     def _within_spans(self, logits: NDArray[np.float32], spans: Spans) -> NDArray[np.float32] | None:
-        """The logits of tokens that keep the answer a span, -inf for all others; None when there is no such token.
+        """Return the logits with -inf for tokens that do not continue a span; None if no token does.
 
-        Only the `CONSIDERED` likeliest tokens are looked at, unless none of them is allowed.
+        Only the `CONSIDERED` likeliest tokens are tried, unless none of them is allowed.
         """
 
         def allowed(token: int) -> bool:

@@ -1,7 +1,7 @@
 """The embedder: a frozen ONNX model that turns text into unit vectors.
 
-Each text is evaluated alone, never padded into a batch, so its vector is a function of the text and nothing else. Two
-single-threaded evaluations at a time keep two cores busier than one batched evaluation with two threads (research/log.md).
+A text is never padded into a batch, so its vector is a function of the text alone. Two single-threaded evaluations keep
+two cores busier than one batch with two threads (research/log.md).
 
 Shape legend: N texts, T tokens of one text, D dimensions.
 """
@@ -28,38 +28,35 @@ if TYPE_CHECKING:
 
     from openbook.models import EmbeddingSpec
 
-# The default embedder is computed in int8: its own weights, in a graph that `scripts/int8_graph.py` wrote for them. The graph
-# in its file dequantizes them to float32, which takes three times as long.
+# The default embedder runs in int8: its own weights, in a graph from `scripts/int8_graph.py`. The file's own graph
+# dequantizes them to float32, which takes three times as long.
 INT8_MODEL = "e7a8e75e735a4140b532d66f7d51a41977508c30a65f165bd125de86701d5479"
 COMPUTATION = "int8 bert 1"
 """What the graphs compute. Changes whenever the vectors do."""
 
 MODEL, TOKENIZER = "model.onnx", "tokenizer.json"
 DATA = Path(__file__).parent / "data"
-GRAPHS = {True: "minilm_int8.onnx", False: "minilm_uint8.onnx"}  # for signed weights, and for those shifted by 128
-TENSORS = "minilm_tensors.json"  # for each tensor of the graphs its parts in the model's file, which lie side by side
-INT8_TEST = "probe.onnx"  # a graph that shows whether int8 is exact on this processor
-INT8_TEST_SIZE = 64  # its product is of [N, 64] and [64, 64]
+GRAPHS = {True: "minilm_int8.onnx", False: "minilm_uint8.onnx"}  # for signed weights, and for weights shifted by 128
+TENSORS = "minilm_tensors.json"  # for each tensor, its parts in the model file, which are concatenated
+INT8_TEST = "probe.onnx"  # a graph that tests if int8 is exact on this processor
+INT8_TEST_SIZE = 64  # it multiplies [N, 64] by [64, 64]
 
 
 class OnnxEmbedder:
-    """A sentence encoder with mean pooling, from `model.onnx` and `tokenizer.json` in `folder`.
-
-    The default embedder is computed in int8. Other models run as they are. A pickled embedder holds its files.
-    """
+    """A sentence encoder with mean pooling. The default embedder runs in int8."""
 
     def __init__(self, folder: Path, *, name: str, digest: Digest, spec: EmbeddingSpec, threads: int = 0) -> None:
-        """`digest` names the model in the store. The digest in `identity` also covers the computation, where that is our own."""
+        """`digest`: of the stored model. `identity.digest` also covers the computation in int8."""
         self._folder, self._name, self._spec = folder, name, spec
         self.model_digest: Final = digest
         self._uses_int8 = digest == INT8_MODEL
         self.identity: Final = EmbedderIdentity(name, _in_int8(digest) if self._uses_int8 else digest, spec.dimensions)
         self._workers = threads or available_cores()
-        self._opening = threading.Lock()  # cached_property alone would let two threads open a session twice
+        self._opening = threading.Lock()  # with cached_property alone, two threads could open a session twice
         self._held: Mapping[str, bytes] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """With its files, so that a machine without the model computes the same. There it has one thread."""
+        """Include the files, so that another machine computes the same vectors, with one thread."""
         files = {name: self._file(name) for name in (MODEL, TOKENIZER)}
         return {"name": self._name, "digest": self.model_digest, "spec": self._spec, "files": files}
 
@@ -75,7 +72,7 @@ class OnnxEmbedder:
 
     def embed_passages(self, texts: Sequence[str]) -> NDArray[np.float32]:
         rows = np.empty((len(texts), self._spec.dimensions), dtype=np.float32)
-        # Longest first, so that the workers finish together.
+        # Longest first, so the workers finish together.
         order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
         with ThreadPoolExecutor(self._workers) as pool:
             embedded = pool.map(lambda i: self._embed(self._spec.passage_prefix + texts[i]), order)
@@ -84,7 +81,7 @@ class OnnxEmbedder:
         return rows
 
     def count_tokens(self, text: str) -> int:
-        """How many tokens of a passage are read, its prefix and the tokenizer's own included; what is cut off is not."""
+        """Return the tokens read: with the prefix and special tokens, without truncated text."""
         with self._opening:
             tokenizer = self._tokenizer
         return len(tokenizer.encode(self._spec.passage_prefix + text).ids)
@@ -139,8 +136,8 @@ class OnnxEmbedder:
 
 
 def opened_graph(graph: bytes, tensors: Mapping[str, NDArray[Any]] | None = None) -> Any:
-    """A session of `graph`. With `tensors`, its initializers, it runs as it is; without, it is optimised first."""
-    # Set before its library is loaded: it would write records of what is run into the user's home.
+    """A session of `graph`: unchanged with `tensors` as its initializers, otherwise optimized first."""
+    # Must be set before the library loads: it would write usage records into the user's home.
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import onnxruntime
 
@@ -155,7 +152,7 @@ def opened_graph(graph: bytes, tensors: Mapping[str, NDArray[Any]] | None = None
 
 
 def int8_tensors(model: bytes, *, signed: bool) -> dict[str, NDArray[Any]]:
-    """The tensors of the graph, from the file of the model. Raises ValueError where that is too short."""
+    """The graph's tensors, from the model file. Raises ValueError if it is too short."""
     found: dict[str, NDArray[Any]] = {}
     for name, place in json.loads((DATA / TENSORS).read_bytes()).items():
         dtype, shape = np.dtype(place["dtype"]).newbyteorder("<"), place["shape"]
@@ -169,10 +166,9 @@ def int8_tensors(model: bytes, *, signed: bool) -> dict[str, NDArray[Any]]:
 
 
 def int8_is_exact(session: Any) -> bool:
-    """Whether this processor multiplies uint8 by int8 without saturating, by a session of the test graph.
+    """True if this processor multiplies uint8 by int8 without saturating. `session` runs the test graph.
 
-    Without VNNI, x86 adds pairs of products in 16 bits, where 2 x 255 x 127 does not fit. Weights in uint8 take another
-    way there, which is exact.
+    Without VNNI, x86 adds pairs of products in 16 bits, where 2 x 255 x 127 overflows. The path for uint8 weights is exact.
     """
     rows = np.full((4, INT8_TEST_SIZE), 255, np.uint8)
     expected = 255 * 127 * INT8_TEST_SIZE
@@ -180,7 +176,7 @@ def int8_is_exact(session: Any) -> bool:
 
 
 def model_digest_of(embedder: EmbedderIdentity, stored: Iterable[Digest]) -> Digest:
-    """The digest in `stored` of the model that computes these vectors; if it is not there, that of the vectors."""
+    """The digest in `stored` of the model that computes these vectors, else the vectors' own."""
     return next((each for each in stored if embedder.digest in (each, _in_int8(each))), embedder.digest)
 
 

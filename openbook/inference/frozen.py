@@ -1,4 +1,4 @@
-"""`FrozenModel`: a model that answers and cannot learn, over one small seam, `Engine`."""
+"""`FrozenModel`: a model that answers and cannot learn, over the small seam `Engine`."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from openbook.errors import EngineError
 from openbook.parallel import Cancelled, never
 from openbook.records import Completion, Decoding, ModelIdentity, Prompt, ReaderFormat
 
-SIDE_BY_SIDE = 8  # most passages that lie side by side in a context of the local engine
+SIDE_BY_SIDE = 8  # most passages read side by side in one context of the local engine
 
 
 @dataclass(frozen=True, slots=True)
 class ReadEach:
-    """`read`: how many prompts were read. `chosen`: the index of the one that was answered, or None.
+    """The number of prompts read, the index of the answered one, and its completion, without text if there is none.
 
-    Without one the completion has no text. Its prompt tokens and digest are those of all prompts that were read.
+    Prompt tokens and digest cover all prompts read.
     """
 
     read: int
@@ -27,86 +27,76 @@ class ReadEach:
 
 
 class Engine(Protocol):
-    """Runs one model. The seam that llama.cpp, remote servers and the echo fake stand behind.
-
-    The conformance suite in `openbook.testing` says what every engine must do.
-    """
+    """Runs one model, as the conformance suite in `openbook.testing` states."""
 
     @property
     def identity(self) -> ModelIdentity: ...
 
     @property
     def numeric_class(self) -> str:
-        """Inside one class, equal requests give bit-identical results. Empty where nothing is promised."""
+        """Inside one class, equal requests give bit-identical results. Empty: no promise."""
         ...
 
     @property
     def context_tokens(self) -> int:
-        """Prompt and answer together may have at most this many tokens."""
+        """The most tokens of prompt and answer together."""
         ...
 
     def count_prompt_tokens(self, prompt: Prompt) -> int:
-        """Tokens that `prompt` takes; for an engine that cannot know, an upper bound."""
+        """Return the tokens of `prompt`, or an upper bound."""
         ...
 
     def generate(self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled) -> Generator[str, None, Completion]:
-        """Yield pieces of text as they are decided; return the completion, whose text is all pieces joined.
+        """Yield pieces of text as they become final; return the completion, whose text is all pieces joined.
 
-        Raises ContextOverflow when prompt and `max_tokens` do not fit, EngineError when the engine fails. `cancelled`
-        is asked often and from any thread; once it is true the generator ends with `finish_reason="cancelled"`, and
-        text that was held back (it could have become a stop string) is neither yielded nor part of the completion.
+        Raises ContextOverflow if prompt and `max_tokens` do not fit, EngineError. `cancelled` is called often, from any thread.
+        Once true, generation ends with `finish_reason="cancelled"`; text held back as a possible stop string is dropped.
         """
         ...
 
     def close(self) -> None:
-        """Give back memory, without waiting. Later calls of any method but `close` raise EngineError.
+        """Release memory without waiting. Later calls of any method but `close` raise EngineError.
 
-        Requests under way may end with EngineError or go on; the memory they need is given back when they end.
+        Running requests may continue or end with EngineError; their memory is released when they end.
         """
         ...
 
 
 @runtime_checkable
 class ReadingEngine(Protocol):
-    """An engine that also reads passages one by one, and keeps what it computed of them."""
+    """An engine that reads passages one by one and keeps their states."""
 
     def generate_each(
         self, prompts: Sequence[Prompt], decoding: Decoding, cancelled: Cancelled
     ) -> Generator[str, None, ReadEach]:
-        """Evaluate prompts in order until they are `enough`, and answer the one that `choose` names as `generate` does.
+        """Evaluate prompts in order until `enough`, then answer the prompt that `choose` picks (`passage_selection`).
 
-        Both are of `passage_selection`. Law: given only the prompts that were read, it does the same.
+        Law: given only the prompts that were read, the result is the same.
         """
         ...
 
-    def read_ahead(self, prompt: Prompt) -> int:
-        """As `FrozenModel.read_ahead`."""
-        ...
+    def read_ahead(self, prompt: Prompt) -> int: ...
 
 
 @runtime_checkable
 class CachingEngine(Protocol):
-    """An engine that keeps what it computed of passages where a purge finds it."""
+    """An engine that keeps states of passages, which a purge must reach."""
 
     def purge_mark(self) -> str:
-        """Another text after each purge.
-
-        A prompt that carries this mark (`Prompt.purge_mark`) leaves nothing behind when there is a purge meanwhile.
-        """
+        """Changes with each purge. A prompt that carries an old mark leaves nothing behind."""
         ...
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class FrozenModel:
-    """Fixed parameters. What is kept between requests (states of passages) changes no answer.
+    """A model with fixed parameters. Inside one numeric class the same request always gives the same answer, cached or not.
 
-    Inside one numeric class the same request gives the same answer, always; a server promises nothing.
-    There is no method that changes a weight, and none may be added; training writes new models instead.
+    No method changes a weight, and none may be added: training writes new models.
     """
 
     engine: Engine
-    reader: ReaderFormat | None = None  # how it was trained to be asked about passages, if it was
+    reader: ReaderFormat | None = None  # the prompt format it was trained for, if it is a trained reader
     purge_mark: str | None = None  # see `for_request`
 
     @property
@@ -118,7 +108,7 @@ class FrozenModel:
         return self.engine.context_tokens
 
     def for_request(self) -> FrozenModel:
-        """This model for a request that has yet to look up its passages: after a purge from here on, nothing is kept of it."""
+        """For a request that is about to look up passages: after a later purge, nothing of it is kept."""
         return replace(self, purge_mark=self.engine.purge_mark()) if isinstance(self.engine, CachingEngine) else self
 
     def count_prompt_tokens(self, prompt: Prompt) -> int:
@@ -127,11 +117,11 @@ class FrozenModel:
     def stream(
         self, prompt: Prompt, decoding: Decoding = Decoding(), cancelled: Cancelled = never
     ) -> Generator[str, None, Completion]:
-        """Pieces of the answer as they come; the generator's return value is the Completion."""
+        """See `Engine.generate`."""
         return self.engine.generate(replace(prompt, purge_mark=self.purge_mark), decoding, cancelled)
 
     def complete(self, prompt: Prompt, decoding: Decoding = Decoding(), cancelled: Cancelled = never) -> Completion:
-        # Closed even if an interrupt arrives here, between two pieces: a traceback would keep the request alive.
+        # Closed even if an interrupt arrives between two pieces: a traceback would keep the request alive.
         with closing(self.stream(prompt, decoding, cancelled)) as pieces:
             while True:
                 try:
@@ -143,18 +133,14 @@ class FrozenModel:
     def stream_each(
         self, prompts: Sequence[Prompt], decoding: Decoding = Decoding(), cancelled: Cancelled = never
     ) -> Generator[str, None, ReadEach]:
-        """Read prompts one by one until one surely holds the answer, and answer the surest.
-
-        Only where `reads_each`. Raises ContextOverflow, EngineError.
-        """
+        """Read prompts one by one until one is sure to hold the answer; answer from the best. Only where `reads_each`."""
         prompts = [replace(prompt, purge_mark=self.purge_mark) for prompt in prompts]
         return self._reading_engine.generate_each(prompts, decoding, cancelled)
 
     def read_ahead(self, prompt: Prompt) -> int:
-        """Compute and keep what is the same for every question on the prompt's passages.
+        """Compute and keep all that is the same for every question on the passages. Return the number of tokens.
 
-        Returns how many tokens that is; 0 where the disk has no room for it.
-        Raises EngineError for an engine that keeps nothing, ContextOverflow.
+        0: the disk has no room. Raises EngineError for an engine that keeps nothing, ContextOverflow.
         """
         return self._reading_engine.read_ahead(replace(prompt, purge_mark=self.purge_mark))
 
@@ -164,7 +150,7 @@ class FrozenModel:
 
     @property
     def parallel_passages(self) -> int:
-        """How many passages it can read side by side. 0: none, because it runs on a server, or reads single passages."""
+        """The number of passages it can read side by side."""
         if not isinstance(self.engine, ReadingEngine):
             return 0
         if self.reader is None:

@@ -1,14 +1,12 @@
-"""The llama.cpp engine, on its C API: weights mapped read-only, blocks evaluated in one canonical order.
+"""The llama.cpp engine: weights mapped read-only, blocks evaluated in one canonical order.
 
-Canonical order: every block is evaluated in calls of at most `CALL_TOKENS` tokens counted from the block's own start,
-then generated tokens one at a time, in a context that was cleared first. The shape of every call is therefore a
-function of the request alone, and so are the bits of its result. What was computed of the blocks before the last is kept
-(`KVCache`) and put back when a request begins with the same blocks: the cache only skips what would give the same bits.
+Canonical order: each block is evaluated in calls of at most `CALL_TOKENS` tokens, counted from the block's own start, then
+generated tokens one at a time, in a cleared context. So the shape of every call, and the bits of its result, are a function
+of the request alone. States after blocks but the last are kept (`KVCache`); restoring one skips only equal computations.
 
-Of passages that are read each on their own the first is read alone, and when that is not enough, the others lie side by
-side in one context, in the request's order, up to `SIDE_BY_SIDE` at a time; their questions are evaluated together. A
-question that sees all passages side by side follows the longest of them: each was evaluated alone behind the system block,
-and its state is put into the one sequence of the question, which holds the system block once.
+When passages are read one by one, the first is read alone, then up to `SIDE_BY_SIDE` at a time share one context, and their
+questions are evaluated together. When one question sees all passages side by side, each is evaluated alone after the system
+block; their states are joined into the question's sequence, after the longest passage.
 """
 
 from __future__ import annotations
@@ -40,19 +38,18 @@ from openbook.records import Completion, Decoding, Digest, ModelIdentity, Prompt
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-CALL_TOKENS = 256  # longest evaluation call; long enough for full speed, short enough to notice a cancel
-SHARED_CELLS = 4096  # tokens that passages side by side may have together, with their questions and answers; one alone may have more
+CALL_TOKENS = 256  # long enough for full speed, short enough to notice a cancel
+SHARED_CELLS = 4096  # tokens of all passages side by side, with questions and answers; one alone may have more
 
 Look: TypeAlias = "Callable[[NDArray[np.float32]], object]"
 """Called with each row of logits that decides something, in order. Tests compare these rows."""
 
 
 class LlamaCppEngine:
-    """One GGUF file, and maybe an adapter on it, opened read-only. Safe to use from several threads: requests share nothing but the weights.
+    """One GGUF file, optionally with an adapter, opened read-only. Thread-safe: requests share only the weights.
 
-    A trained reader's adapter is for reading: a prompt without passages goes to the base alone, whose knowledge it is. With
-    the adapter beside the base, that is the same file; when the file holds both merged, which reads twice as fast
-    (research/benchmarks.md), it is the file that `open_base` opens, once it is needed.
+    A trained reader's adapter is for reading: a prompt without passages goes to the base. `open_base` opens the base's own file
+    when the first one holds both merged, which reads twice as fast (research/benchmarks.md).
     """
 
     def __init__(
@@ -69,10 +66,7 @@ class LlamaCppEngine:
         open_base: Callable[[], LlamaCppEngine] | None = None,
         probe: AnswerabilityProbe | None = None,
     ) -> None:
-        """`note`: what else belongs to the numeric class. `trial`: what the model's chat template wrote, if it was tried.
-
-        `probe`: that of these weights.
-        """
+        """`note`: further text for the numeric class. `trial`: the recorded output of the chat template."""
         self.identity: Final = identity
         self._states = states or KVCache()
         self._open_base, self._opening = open_base, threading.Lock()
@@ -82,7 +76,7 @@ class LlamaCppEngine:
         trained = self._model.trained_context_tokens
         self.context_tokens: Final = min(context_tokens, trained) if trained > 0 else context_tokens
         try:
-            # Freed with the model by llama.cpp.
+            # llama.cpp frees it with the model.
             self._adapter = Adapter(self._model, adapter) if adapter else None
             self.reader_format: Final = reader_format((self._adapter or self._model).metadata)
             self._pool = ContextPool(identity.name, self._model, self._new_context)
@@ -91,7 +85,7 @@ class LlamaCppEngine:
             raise
         rule = f"calls of {CALL_TOKENS} from each block's start, 1 then {SIDE_BY_SIDE} passages in {SHARED_CELLS} side by side"
         rule += f"; f16 cache, flash attention{note and f'; {note}'}"
-        # A probe reads no prompt in another way: what is kept of passages belongs to the first part of the class.
+        # A probe does not change how prompts are read, so kept states belong to the first part of the class.
         self._reading_class = f"llama.cpp {library().build}; {library().features}; {self._threads} threads; {rule}"
         numeric_class = self._reading_class
         if probe is not None:
@@ -108,7 +102,7 @@ class LlamaCppEngine:
         return cells_of(prompt, self.tokenize(prompt))
 
     def tokenize(self, prompt: Prompt) -> list[list[int]]:
-        """Token ids of each block, in canonical order. Only the template's own text can give control tokens."""
+        """The token ids of each block, in canonical order."""
         with self._pool.in_use():
             return self._tokenizer.blocks(prompt)
 
@@ -131,14 +125,14 @@ class LlamaCppEngine:
                     if request.decoder.finish is None:
                         logits = self._declining(prompt, logits)
                         yield from self._write(context, request, logits, 0, look)
-            except Aborted:  # also while it waited for a context
+            except Aborted:  # also while waiting for a context
                 request.decoder.finish = "cancelled"
             return replace(self._completion([request], 0), stated=stated)
 
     def _write(
         self, context: Context, request: _Request, logits: NDArray[np.float32], sequence: int, look: Look
     ) -> Generator[str]:
-        """Write the answer that begins with `logits`, one token at a time. `look` gets the logits of each further one."""
+        """Yield the answer that begins with `logits`. `look` gets each further row."""
         decoder = request.decoder
         while True:
             if piece := decoder.take(logits):
@@ -149,7 +143,7 @@ class LlamaCppEngine:
             look(logits)
 
     def _declining(self, prompt: Prompt, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The logits of an answer's first token. A reader with a threshold abstains if that is likely enough, and only then."""
+        """A reader with a threshold abstains exactly when the abstention's probability reaches it."""
         reader, abstention = self.reader_format, self._abstention_token
         if not prompt.passages or reader is None or reader.declines_above is None or abstention is None:
             return logits
@@ -185,7 +179,7 @@ class LlamaCppEngine:
                     chosen = choose(scores)
                     if chosen is not None:
                         group = next(group for group in groups if requests[chosen] in group)
-                        if group is not last:  # its passages have made room for others
+                        if group is not last:  # its passages were evicted for others
                             self._read(context, group)
                         request, logits = requests[chosen], rows[chosen]
                         sequence = group.index(request)
@@ -196,10 +190,7 @@ class LlamaCppEngine:
             return ReadEach(read, chosen, self._completion(requests[:read], chosen or 0, each=True))
 
     def read_ahead(self, prompt: Prompt) -> int:
-        """Evaluate all of `prompt` but its question, so that later requests find it. What is kept already is not evaluated.
-
-        Returns how many tokens that is; 0 where keeping them on disk would cost what was kept before.
-        """
+        """See `FrozenModel.read_ahead`. Returns 0 also if keeping more would evict earlier states from disk."""
         if self._states.derived is not None and self._states.full:
             return 0
         if (base := self._base_for(prompt)) is not None:
@@ -213,10 +204,7 @@ class LlamaCppEngine:
             return sum(map(len, request.blocks[:-1]))
 
     def _read(self, context: Context, group: Sequence[_Request]) -> list[NDArray[np.float32]]:
-        """Read prompts side by side, each in a sequence of its own; or one prompt whose question sees all its passages.
-
-        Returns the logits after each question. Each sequence then holds its prompt.
-        """
+        """Read prompts side by side, or one prompt whose question sees all its passages. Return the logits after each question."""
         context.adapt(self._adapts(group[0].prompt))
         prefixes = [prefix for request in group for prefix in request.prefixes]
         states = [self._state_of(context, prefix) for prefix in prefixes]
@@ -229,7 +217,7 @@ class LlamaCppEngine:
         return context.evaluate(questions, tap=True)
 
     def _state_of(self, context: Context, prefix: _Prefix) -> bytes:
-        """The state after the prefix, from the cache. Blocks whose state it lacks are evaluated, and their states kept."""
+        """The state after the prefix, from the cache, or computed and kept."""
         state, blocks = b"", len(prefix.blocks)
         while blocks and not (state := self._states.get(prefix.keys[blocks - 1]) or b""):
             blocks -= 1
@@ -245,7 +233,6 @@ class LlamaCppEngine:
         return state
 
     def _restore(self, context: Context, prefix: _Prefix, blocks: int, state: bytes, sequence: int) -> None:
-        """The sequence, which is empty, then holds the first blocks of the prefix."""
         if not state:
             return
         try:
@@ -256,7 +243,6 @@ class LlamaCppEngine:
             raise EngineError(f"{error} It was kept when a passage was read, and is deleted now; ask again.") from error
 
     def _request(self, prompt: Prompt, decoding: Decoding) -> _Request:
-        """Raises ContextOverflow, EngineError."""
         blocks = self._tokenizer.blocks(prompt)
         tokens = cells_of(prompt, blocks)
         if tokens + decoding.max_tokens > self.context_tokens:
@@ -292,7 +278,7 @@ class LlamaCppEngine:
         return _Prefix(blocks, keys, mark if prompt.purge_mark is None else prompt.purge_mark)
 
     def _completion(self, requests: Sequence[_Request], chosen: int, *, each: bool = False) -> Completion:
-        """What was written in answer to the chosen prompt. Tokens and digest are those of all prompts that were read."""
+        """The chosen prompt's completion; tokens and digest cover all prompts read."""
         decoder, digests = requests[chosen].decoder, [request.prompt_digest for request in requests]
         return Completion(
             text=decoder.text,
@@ -305,14 +291,14 @@ class LlamaCppEngine:
         )
 
     def logits(self, prompt: Prompt, steps: int = 1) -> NDArray[np.float32]:
-        """Logits after the prompt and after each further token of a greedy answer: float32 [at most `steps`, vocabulary]."""
+        """Logits after the prompt and each further token of a greedy answer: float32 [at most `steps`, vocabulary]."""
         rows: list[NDArray[np.float32]] = []
         for _ in self.generate(prompt, Decoding(max_tokens=steps), look=rows.append):
             pass
         return np.stack(rows)
 
     def hidden_state(self, prompt: Prompt) -> NDArray[np.float32]:
-        """float32 [width], what the probe looks at: what its layer gives for the last token of the prompt."""
+        """The probe's input for this prompt: float32 [width]."""
         with self._pool.in_use():
             request = self._request(prompt, Decoding(max_tokens=1))
             with self._pool.lent(never) as context:
@@ -326,19 +312,18 @@ class LlamaCppEngine:
         return self._adapter is not None and (bool(prompt.passages) or self.reader_format is None)
 
     def _base_for(self, prompt: Prompt) -> LlamaCppEngine | None:
-        """The engine of the base, where that answers this prompt and is another file."""
+        """The base's engine, if it must answer and is a separate file."""
         if prompt.passages or self._open_base is None:
             return None
         with self._opening:
             self._pool.check_open()
             if self._base is None:
                 self._base = self._open_base()
-                if self._pool.closed:  # meanwhile
+                if self._pool.closed:  # closed meanwhile
                     self._base.close()
             return self._base
 
     def close(self) -> None:
-        """As `ContextPool.close`: never waits."""
         self._pool.close()
         if self._base is not None:
             self._base.close()
@@ -357,10 +342,7 @@ class LlamaCppEngine:
 
 @dataclass(frozen=True, slots=True)
 class _Prefix:
-    """Blocks that are evaluated one after the other before a question: the system block and passages.
-
-    `keys`: of what is computed after each block. `purge_mark`: of `KVCache`.
-    """
+    """Blocks evaluated before a question. `keys` are those of the states after each."""
 
     blocks: Sequence[list[int]]
     keys: Sequence[bytes]
@@ -372,8 +354,6 @@ class _Prefix:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Request:
-    """A prompt under evaluation: its blocks, and what is read before the question, several prefixes side by side."""
-
     prompt: Prompt
     blocks: list[list[int]]
     prefixes: list[_Prefix]
@@ -382,18 +362,18 @@ class _Request:
 
 
 def cells_of(prompt: Prompt, blocks: Sequence[Sequence[int]]) -> int:
-    """The tokens that a context must have room for. Side by side each passage comes with the system block."""
+    """The tokens that a context must hold. Side by side, each passage comes with the system block."""
     copies = max(0, len(prompt.passages) - 1) if prompt.side_by_side else 0
     return sum(map(len, blocks)) + copies * len(blocks[0])
 
 
 def grouped(requests: Sequence[_Request], answer_tokens: int) -> list[list[_Request]]:
-    """The first, then those that lie side by side: as many in a row as there is room for.
+    """The first request alone, then as many in a row as fit side by side.
 
-    Law: the groups of the first n requests, for n at the end of a group, are the first groups of all.
+    Law: for n at the end of a group, the groups of the first n requests are the first groups of all.
     """
     groups: list[list[_Request]] = [[request] for request in requests[:1]]
-    filled = SHARED_CELLS  # the first is read alone
+    filled = SHARED_CELLS  # so the first request stays alone
     for request in requests[1:]:
         size = sum(map(len, request.blocks)) + answer_tokens
         if len(groups[-1]) == SIDE_BY_SIDE or filled + size > SHARED_CELLS:

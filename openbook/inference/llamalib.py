@@ -1,6 +1,6 @@
 """A thin, typed layer over llama.cpp's C API: the library, a model's weights and vocabulary, an evaluation context.
 
-Everything unsafe (pointers, lifetimes, callbacks) stays in this file and in `answerability.HiddenStateTap`.
+All unsafe code (pointers, lifetimes, callbacks) is here and in `answerability.HiddenStateTap`.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _DECODE_ABORTED = 2
 _UNKNOWN, _CONTROL, _USER_DEFINED = 1 << 0, 1 << 3, 1 << 4  # bits of llama_token_attr
 _MAX_TEXT_BYTES = 2**31 - 1
 _WORDS = re.compile(rb"\S+|\s+")
-_SHORT_BYTES, _MAX_WORD_BYTES = 2_048, 1 << 20  # a word that any stack holds; one that a stack is still made for
-_STACK_BYTES_A_BYTE = 512  # 320 were seen
+_SHORT_BYTES, _MAX_WORD_BYTES = 2_048, 1 << 20  # safe on any stack; limit for a word that gets its own stack
+_STACK_BYTES_A_BYTE = 512  # 320 were measured
 _STARTING = threading.Lock()
 _MARKER = re.compile(r"\s*[<\[|].+[>\]|]\s*", re.DOTALL)  # `<|im_start|>`, `[INST]`, `<start_of_turn>`
 
@@ -44,11 +44,11 @@ class Aborted(Exception):
 
 
 class Library:
-    """The loaded shared library. One for each process: llama.cpp keeps its log callback in a global."""
+    """The shared library. One per process, because llama.cpp keeps its log callback in a global."""
 
     def __init__(self) -> None:
-        # Read by OpenMP's runtime when it is loaded. By default its threads spin so long that two programs on the same
-        # cores slow each other down four times and more (research/log.md); results do not depend on it.
+        # OpenMP's runtime reads this when it loads. By default its threads spin so long that two programs on the same
+        # cores slow each other down four times or more (research/log.md). Results do not depend on it.
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
         try:
             from llama_cpp_py_sync import _cffi_bindings, _version
@@ -86,10 +86,9 @@ def library() -> Library:
 
 
 def _with_room_to_recurse(data: bytes, call: Callable[[], int]) -> int:
-    """What `call` returns, which tokenises `data`. If that has a long word, `call` runs on a thread with a stack for it.
+    """Return `call()`, which tokenizes `data`; for a long word on a thread with a large enough stack.
 
-    For many vocabularies llama.cpp cuts texts into words by `std::regex`, which recurses once for each character of a word,
-    and a process ends when its stack does. Raises EngineError for a word that is too long for any stack.
+    llama.cpp may split text with `std::regex`, which recurses once per character of a word; a stack overflow ends the process.
     """
     longest = max(map(len, _WORDS.findall(data))) if len(data) > _SHORT_BYTES else 0
     if longest <= _SHORT_BYTES:
@@ -98,8 +97,8 @@ def _with_room_to_recurse(data: bytes, call: Callable[[], int]) -> int:
         raise EngineError(f"A word of {longest:,} bytes is too long to tokenise; at most {_MAX_WORD_BYTES:,} bytes.")
     found: list[int] = []
     thread = threading.Thread(target=lambda: found.append(call()), name="openbook-tokenize")
-    with _STARTING:  # the size is one setting for all threads that start
-        before = threading.stack_size(_STACK_BYTES_A_BYTE * 2 * longest)  # a word and the white space before it
+    with _STARTING:  # the stack size is one setting for all new threads
+        before = threading.stack_size(_STACK_BYTES_A_BYTE * 2 * longest)  # a word and the whitespace before it
         try:
             thread.start()
         except RuntimeError as error:
@@ -111,28 +110,25 @@ def _with_room_to_recurse(data: bytes, call: Callable[[], int]) -> int:
 
 
 class Model:
-    """Weights mapped read-only, and the vocabulary. Raises EngineError when the file cannot be loaded.
-
-    With `vocabulary_only` no weights: it can tokenise and nothing else.
-    """
+    """Weights mapped read-only, and the vocabulary (`vocabulary_only`: that alone). Raises EngineError."""
 
     def __init__(self, path: Path, *, vocabulary_only: bool = False) -> None:
         self._ffi, self._lib = library().ffi, library().lib
         params = self._lib.llama_model_default_params()
         params.load_mode = _LOAD_MMAP
         params.vocab_only = vocabulary_only
-        params.use_extra_bufts = False  # no repacked copies: the weights used are the mapped file itself
+        params.use_extra_bufts = False  # no repacked copies: the mapped file itself is used
         library().recent_errors.clear()
         self.handle: Any = self._lib.llama_model_load_from_file(str(path).encode(), params)
         if self.handle == self._ffi.NULL:
-            told = library().recent_errors  # the first says why, the others only that it failed
+            told = library().recent_errors  # the first message says why, the others only that it failed
             reason = told[0].rpartition("loading model: ")[2] if told else "no reason given"
             raise EngineError(f"llama.cpp cannot load {path.name}: {reason}.")
         self._vocab = self._lib.llama_model_get_vocab(self.handle)
         self.vocabulary_size: int = self._lib.llama_vocab_n_tokens(self._vocab)
         self.trained_context_tokens: int = self._lib.llama_model_n_ctx_train(self.handle)
         self.width: int = self._lib.llama_model_n_embd(self.handle)
-        # One state of all that was read, instead of keys and values of each token.
+        # Recurrent models have one state for all text read, instead of keys and values per token.
         self.is_recurrent = any(
             is_so(self.handle) for is_so in (self._lib.llama_model_is_recurrent, self._lib.llama_model_is_hybrid)
         )
@@ -141,7 +137,7 @@ class Model:
 
     @property
     def end_token(self) -> int:
-        """The token that ends an answer: the vocabulary's end of sequence, or of a turn; -1 where there is neither."""
+        """The end of sequence, or else the end of turn; -1 if there is neither."""
         end = int(self._lib.llama_vocab_eos(self._vocab))
         return end if end >= 0 else int(self._lib.llama_vocab_eot(self._vocab))
 
@@ -155,12 +151,12 @@ class Model:
 
     @cached_property
     def chat_template(self) -> str:
-        """The model's own chat template, or an empty string."""
+        """Empty if the model has none."""
         pointer = self._lib.llama_model_chat_template(self.handle, self._ffi.NULL)
         return "" if pointer == self._ffi.NULL else self._ffi.string(pointer).decode(errors="replace")
 
     def is_control(self, token: int) -> bool:
-        """Whether only the template may write `token`: text from documents and users never becomes one."""
+        """True if only the template may write `token`, never text from documents and users."""
         attributes = int(self._lib.llama_vocab_get_attr(self._vocab, token))
         if attributes & (_CONTROL | _UNKNOWN) or self.ends_generation(token):
             return True
@@ -170,7 +166,7 @@ class Model:
         return bool(self._lib.llama_vocab_is_eog(self._vocab, token))
 
     def piece(self, token: int, *, special: bool = False) -> bytes:
-        """The bytes that `token` stands for; those of a control token only if `special`, otherwise it has none."""
+        """The bytes that `token` stands for; none for a control token unless `special`."""
         buffer = self._ffi.new("char[]", 256)
         count = self._lib.llama_token_to_piece(self._vocab, token, buffer, 256, 0, special)
         if count < 0:
@@ -179,11 +175,11 @@ class Model:
         return bytes(self._ffi.buffer(buffer, max(count, 0)))
 
     def tokenize(self, text: str, *, control: bool) -> list[int]:
-        """Token ids of `text`. Unless `control`, the result holds no control token, whatever the text says."""
+        """Return the token ids of `text`. Unless `control`, they include no control token, whatever the text says."""
         tokens = self._tokenize(text.encode(), control)
         if control or not self._any_control(tokens):
             return tokens
-        # llama.cpp matches "user defined" tokens even in plain text. Cut inside, none of them is left to match.
+        # llama.cpp matches "user defined" tokens even in plain text. Cutting inside each leaves nothing to match.
         cuts = [0, *(match.start() + 1 for match in self._control_start.finditer(text)), len(text)]
         parts = (text[start:end].encode() for start, end in itertools.pairwise(cuts))
         tokens = [token for part in parts for token in self._tokenize(part, control=False)]
@@ -196,10 +192,10 @@ class Model:
 
     @cached_property
     def _control_start(self) -> re.Pattern[str]:
-        """Matches, with no width, wherever the text of a control token begins, even inside another's."""
+        """Zero-width match wherever the text of a control token begins, even inside another's."""
         spelled = {self._spelled(t) for t in range(self.vocabulary_size) if self.is_control(t)} - {""}
         longest_first = sorted(spelled, key=lambda text: (-len(text), text))
-        # Looking at one character first spares most places the comparison with thousands of texts.
+        # Testing one character first avoids most comparisons with thousands of texts.
         firsts, texts = sorted({re.escape(text[0]) for text in spelled}), map(re.escape, longest_first)
         return re.compile(f"(?={'|'.join(firsts)})(?={'|'.join(texts)})")
 
@@ -221,7 +217,7 @@ class Model:
         if count < 0:
             raise EngineError(f"llama.cpp cannot tokenise a text of {len(data):,} bytes.")
         tokens: list[int] = list(self._ffi.unpack(buffer, count)) if count else []
-        if tokens and not 0 <= min(tokens) <= max(tokens) < self.vocabulary_size:  # asked about one, llama.cpp aborts
+        if tokens and not 0 <= min(tokens) <= max(tokens) < self.vocabulary_size:  # llama.cpp would abort
             raise EngineError(
                 "The model's vocabulary has no token for a part of the text, and no token for unknown text."
             )
@@ -234,7 +230,6 @@ class Model:
         return text
 
     def metadata(self, key: str) -> str | None:
-        """A text of the GGUF file's metadata, or None where it has no such key."""
         return _metadata(self._ffi, functools.partial(self._lib.llama_model_meta_val_str, self.handle), key)
 
     def close(self) -> None:
@@ -244,7 +239,7 @@ class Model:
 
 
 class Adapter:
-    """A LoRA adapter, read-only beside the weights of `model`, which must outlive it. Raises EngineError."""
+    """A LoRA adapter on the weights of `model`, which must outlive it. Raises EngineError."""
 
     def __init__(self, model: Model, path: Path) -> None:
         self._ffi, self._lib = library().ffi, library().lib
@@ -267,10 +262,7 @@ def _metadata(ffi: Any, read: Callable[[bytes, Any, int], int], key: str) -> str
 
 
 class Context:
-    """Sequences under evaluation, up to `sequences` side by side, which share `context_tokens` cells.
-
-    `begin` clears all that an earlier request left.
-    """
+    """Up to `sequences` sequences under evaluation, which share `context_tokens` cells."""
 
     def __init__(
         self,
@@ -294,7 +286,7 @@ class Context:
         self._failure: BaseException | None = None
 
         def on_error(_kind: object, error: BaseException, _trace: object) -> bool:
-            self._failure = error  # an interrupt that arrived inside a callback: stop, then raise it to the caller
+            self._failure = error  # an interrupt inside a callback: stop, then raise it to the caller
             return True
 
         self._tap = None
@@ -321,7 +313,6 @@ class Context:
         self._lib.llama_set_abort_callback(self._handle, should_abort, self._ffi.NULL)
 
     def adapt(self, on: bool) -> None:
-        """Whether what follows is evaluated with the adapter, if there is one."""
         on = on and self._adapter is not None
         if on is self._adapted:
             return
@@ -336,13 +327,13 @@ class Context:
         self._cancelled, self._failure = cancelled, None
 
     def clear(self) -> None:
-        if not self._is_clear:  # it takes milliseconds, since all bytes are set to zero
+        if not self._is_clear:  # takes milliseconds, since all bytes are set to zero
             self._lib.llama_memory_clear(self._memory, True)
             self._positions = [0] * len(self._positions)
             self._is_clear = True
 
     def state(self) -> bytes:
-        """What was computed of sequence 0 so far, as bytes for `restore`."""
+        """The state of sequence 0, for `restore`."""
         size = self._lib.llama_state_seq_get_size(self._handle, 0)
         buffer = self._ffi.new("uint8_t[]", max(size, 1))
         written = self._lib.llama_state_seq_get_data(self._handle, buffer, size, 0)
@@ -351,7 +342,7 @@ class Context:
         return bytes(self._ffi.buffer(buffer, size))
 
     def restore(self, state: bytes, tokens: int, sequence: int) -> None:
-        """Put a state of `tokens` tokens into an empty sequence. Raises EngineError when the library does not take it."""
+        """Put a state of `tokens` tokens into an empty sequence. Raises EngineError if llama.cpp rejects it."""
         if self._cancelled():
             raise Aborted
         self._is_clear = False
@@ -361,9 +352,9 @@ class Context:
         self._positions[sequence] = tokens
 
     def join(self, sequences: int, shared: int) -> None:
-        """Sequence 0 then also holds what the next ones of `sequences` do, and goes on behind the longest.
+        """Add sequences 1 to `sequences` - 1 to sequence 0, which then continues after the longest.
 
-        Their first `shared` tokens, which all have in common, it holds once.
+        The first `shared` tokens, equal in all, are held once.
         """
         for sequence in range(1, sequences):
             self._lib.llama_memory_seq_rm(self._memory, sequence, 0, shared)
@@ -371,14 +362,13 @@ class Context:
         self._positions[0] = max(self._positions[:sequences])
 
     def read(self, block: Sequence[int]) -> None:
-        """Evaluate a block in sequence 0, after all that it holds."""
         for call, _ in evaluation_calls([(0, block)], self._call_tokens):
             self._decode(call, ())
 
     def evaluate(self, blocks: Sequence[tuple[int, Sequence[int]]], *, tap: bool = False) -> list[NDArray[np.float32]]:
-        """Evaluate (sequence, its next block) of all together; for each the logits after its last token, float32 [vocabulary].
+        """Evaluate (sequence, next block) pairs together. Return the logits after each block, float32 [vocabulary].
 
-        `tap`: keep what the hidden layer, if there is one, gives for the last token of all.
+        `tap`: keep the hidden layer's output for the very last token.
         """
         found: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(blocks)
         with self._tap.looking() if tap and self._tap else nullcontext():
@@ -394,12 +384,12 @@ class Context:
 
     @property
     def hidden_state(self) -> NDArray[np.float32]:
-        """float32 [width], what the hidden layer gave for the last token of the last call of `evaluate` with `tap`."""
+        """float32 [width], from the last `evaluate` call with `tap`."""
         assert self._tap is not None
         return self._tap.state
 
     def _decode(self, tokens: Sequence[tuple[int, int]], wanted: Collection[int]) -> None:
-        """Evaluate (sequence, token) in one call; `wanted`: the places in it whose logits are asked for."""
+        """Evaluate (sequence, token) pairs in one call, with logits at the indices `wanted`."""
         if self._cancelled():
             raise Aborted
         self._is_clear = False
@@ -429,10 +419,9 @@ class Context:
 
 
 def is_marker(text: str, template: str) -> bool:
-    """Whether a "user defined" token spelled `text` steers the model: it looks so, or its `template` writes it.
+    """True if a "user defined" token steers the model: it looks like a marker, or `template` writes it.
 
-    Whitespace and single printable ASCII characters do not count: some vocabularies define runs of spaces, newlines or
-    digits this way, and any template happens to hold some of them.
+    Whitespace and single printable ASCII characters do not count: some vocabularies define them this way.
     """
     ordinary = not text.strip() or (len(text) == 1 and text.isascii() and text.isprintable())
     return not ordinary and (text in template or _MARKER.fullmatch(text) is not None)
@@ -441,10 +430,10 @@ def is_marker(text: str, template: str) -> bool:
 def evaluation_calls(
     blocks: Sequence[tuple[int, Sequence[int]]], call_tokens: int
 ) -> Iterator[tuple[list[tuple[int, int]], dict[int, int]]]:
-    """The calls in which a block for each of several sequences is evaluated: a function of their tokens alone.
+    """The calls that evaluate one block per sequence: a function of their tokens alone.
 
-    Each block is cut every `call_tokens` tokens. All first pieces go before all second ones, as many in a call as it holds, none
-    of them cut. A call is given as pairs (sequence, token), with the places where a piece ends and the number of its block.
+    Blocks are cut every `call_tokens` tokens. All first pieces precede all second pieces; a call holds as many whole pieces as
+    fit. It is (sequence, token) pairs, and the index of each piece's last token mapped to its block's number.
     """
     for start in range(0, max(len(block) for _, block in blocks), call_tokens):
         call: list[tuple[int, int]] = []

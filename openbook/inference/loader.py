@@ -1,4 +1,4 @@
-"""Opening models: a stored one in this process, one behind a server, the embedder. The engines are imported when they are needed."""
+"""Opening models and the embedder. Engines are imported only when needed."""
 
 from __future__ import annotations
 
@@ -20,13 +20,12 @@ if TYPE_CHECKING:
 def load_model(
     reference: ModelReference, *, context_tokens: int = 4096, threads: int = 0, states: KVCache | None = None
 ) -> FrozenModel:
-    """Open a stored model, read-only and memory-mapped. The caller has verified it (`ModelStore.check_fast`).
+    """Open a stored model, which the caller has verified (`ModelStore.check_fast`).
 
-    `context_tokens` is an upper bound. `threads` 0 means one for each core this process may use. `states` keeps what is
-    computed of passages; by default in this process's memory. An adapter is opened merged with its base, where the
-    store has that, or on its base. A file that the catalogue does not name is first loaded by a process of its own (`trial`).
+    `context_tokens` is an upper bound. `threads` 0: one per available core. `states` is by default in memory. An adapter is
+    opened merged with its base where possible. A file not in the catalogue first loads in a separate process (`trial`).
 
-    Raises EngineError; UnknownModel if the base is missing, ModelError for an embedder.
+    Raises EngineError, UnknownModel if the base is missing, ModelError for an embedder.
     """
     from openbook.inference.answerability import probe_of
     from openbook.inference.llamacpp import LlamaCppEngine
@@ -49,17 +48,14 @@ def load_model(
         part = adapter.main_file if adapter else None
         engine = opened(base.main_file, adapter=part, trial=trial, probe=probe_of(reference))
     else:
-        open_base = partial(opened, base.main_file, trial=trial_of(base))  # tried now, though it is opened later
+        open_base = partial(opened, base.main_file, trial=trial_of(base))  # tried now, opened later
         note = f"adapter merged as {adapter.merged.digest[:12]}"
         engine = opened(adapter.merged.main_file, note=note, trial=trial_of(adapter.merged), open_base=open_base)
     return FrozenModel(engine, engine.reader_format)
 
 
 def prompt_counter(reference: ModelReference) -> Callable[[Prompt], int]:
-    """`count_prompt_tokens` of a stored model, from its vocabulary alone: for a process that lets others compute.
-
-    Raises EngineError, UnknownModel if the base of an adapter is missing.
-    """
+    """A stored model's `count_prompt_tokens`, from its vocabulary alone. Raises EngineError, UnknownModel without the base."""
     from openbook.inference.llamacpp import cells_of
     from openbook.inference.llamalib import Model
     from openbook.inference.tokenizer import PromptTokenizer
@@ -79,14 +75,14 @@ def prompt_counter(reference: ModelReference) -> Callable[[Prompt], int]:
 
 
 def connect_model(name: str, *, base_url: str, api_key: str = "", context_tokens: int = 4096) -> FrozenModel:
-    """A model behind an OpenAI-compatible server. Its identity is what the server claims, and answers say so."""
+    """A model behind an OpenAI-compatible server. Its identity is only the server's claim."""
     from openbook.inference.openai import OpenAIEngine
 
     return FrozenModel(OpenAIEngine(name, base_url=base_url, api_key=api_key, context_tokens=context_tokens))
 
 
 def load_embedder(reference: ModelReference, *, threads: int = 0) -> OnnxEmbedder:
-    """Open a stored embedder. Raises EngineError, or ModelError for a language model."""
+    """Open a stored embedder. Raises EngineError, ModelError for a language model."""
     from openbook.inference.embedder import OnnxEmbedder
 
     spec = reference.manifest.embedding

@@ -1,7 +1,6 @@
-"""A model behind any OpenAI-compatible server. The server can only claim which model it is, and answers say so.
+"""A model behind any OpenAI-compatible server. Its identity is only the server's claim, and answers say so.
 
-The model's name is the one that the user gave, `qwen3:8b` for instance. No name and no error holds the server's address,
-since both may be shown to others.
+Names and errors may be shown to others, so they never contain the server's address.
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ if TYPE_CHECKING:
 
 _TIMEOUT_S = 300.0  # a laptop may read a long prompt for minutes
 _CONNECT_TIMEOUT_S = 10.0
-_POLL_S = 0.05  # while the server is silent, a request asks this often whether it was cancelled
+_POLL_S = 0.05  # how often a request checks for cancellation while the server is silent
 _MAX_LINE_BYTES = 2**20
 _MAX_ANSWER_CHARS = 10_000_000
-# How servers are asked for an answer without thinking: Ollama and OpenAI by the first, llama.cpp, vLLM and SGLang by the
-# second. A server that refuses a parameter by this word does not get it again.
+# Requests an answer without thinking: the first is for Ollama and OpenAI, the second for llama.cpp, vLLM and SGLang. A
+# parameter is dropped once a server refuses it by the word below.
 _NO_THINKING = {"reasoning_effort": "none", "chat_template_kwargs": {"enable_thinking": False}}
 _REFUSED_BY = {"reasoning_effort": "reasoning", "chat_template_kwargs": "chat_template_kwargs"}
 _THINK, _THOUGHT = "<think>", "</think>"
@@ -54,7 +53,7 @@ class _Event(msgspec.Struct):
 
 
 class OpenAIEngine:
-    """Speaks `/chat/completions` of the server at `base_url` (which usually ends in `/v1`)."""
+    """`base_url` usually ends in `/v1`."""
 
     def __init__(self, name: str, *, base_url: str, api_key: str = "", context_tokens: int = 4096) -> None:
         import httpx
@@ -71,11 +70,11 @@ class OpenAIEngine:
         self._client = httpx.Client(
             headers=headers,
             timeout=httpx.Timeout(_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S),
-            limits=httpx.Limits(max_keepalive_connections=0),  # so a request that is cancelled cuts its own connection
+            limits=httpx.Limits(max_keepalive_connections=0),  # so a cancelled request cuts only its own connection
         )
 
     def count_prompt_tokens(self, prompt: Prompt) -> int:
-        """An upper bound for ordinary text, since the server's tokenizer is not known: one token for two bytes."""
+        """An upper bound for ordinary text, one token per two bytes."""
         self._check_open()
         return sum(len(text.encode()) for text in (prompt.system, *prompt.passages, prompt.question)) // 2
 
@@ -95,7 +94,7 @@ class OpenAIEngine:
                         break
                     finish = _FINISH.get(reason, finish)
                     answer = thinking.drop(text)
-                    if piece := stream.feed(answer.encode("utf-8", "replace")):  # JSON can spell half a character
+                    if piece := stream.feed(answer.encode("utf-8", "replace")):  # JSON can encode half a surrogate pair
                         pieces.append(piece)
                         yield piece
                     if stream.stopped:
@@ -131,10 +130,10 @@ class OpenAIEngine:
             raise EngineError(f"The connection to {self.identity.name} was closed; connect again.")
 
     def _events(self, messages: list[dict[str, str]], decoding: Decoding, hang_up: HangUp) -> Iterator[tuple[str, str]]:
-        """Pairs of text and finish reason ("" while it goes on)."""
+        """Yield pairs of text and finish reason ("" until the end)."""
         import httpx
 
-        # Stop strings are looked for here, and the connection then closed: a server would find them in thoughts, too.
+        # Stop strings are matched here, not on the server, which would also match them in thoughts.
         body: dict[str, Any] = {"model": self.identity.name, "messages": messages, "stream": True, **self._no_thinking}
         body |= {"temperature": decoding.temperature, "top_p": decoding.top_p, "seed": decoding.seed}
         body["max_tokens"] = decoding.max_tokens
@@ -165,7 +164,7 @@ class OpenAIEngine:
         return text.replace(self._base_url, "base_url").replace(place, "base_url")
 
     def _check_status(self, response: httpx.Response) -> list[str]:
-        """The parameters against thinking that the server refuses, if that is all. Raises EngineError, ContextOverflow."""
+        """The no-thinking parameters that the server refuses, if that is the only problem."""
         if response.is_success:
             return []
         detail = response.read()[:2000].decode(errors="replace")
@@ -179,7 +178,7 @@ class OpenAIEngine:
         raise EngineError(f"{self.identity.name} answered {status}: {message}.{hints.get(status, '')}")
 
     def _parsed(self, lines: Iterator[str]) -> Iterator[tuple[str, str]]:
-        """The stream's events. Raises EngineError when it is not a stream of events, is too large, or breaks off before its end."""
+        """Parse the stream's events. Raises EngineError if it is malformed, too large, or incomplete."""
         name, size = self.identity.name, -1
         for line in lines:
             if not line.startswith("data:"):
@@ -208,10 +207,7 @@ class OpenAIEngine:
 
 
 class HangUp:
-    """While a request is under way: cuts its connection once it is `cancelled`, whether or not the server says anything.
-
-    The read that waits for the server then fails at once. A connection that is still being made is not cut before it is there.
-    """
+    """Cuts a request's connection once it is `cancelled`, so a read from a silent server fails at once."""
 
     def __init__(self, cancelled: Cancelled) -> None:
         self._cancelled = cancelled
@@ -227,7 +223,7 @@ class HangUp:
         self._over.set()
 
     def trace(self, event: str, about: Mapping[str, Any]) -> None:
-        """For httpx: what the request goes through is its connection, first in plain and then under TLS."""
+        """For httpx: captures the connection's socket, first plain and then under TLS."""
         if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
             self._socket = about["return_value"].get_extra_info("socket")
 
@@ -235,19 +231,19 @@ class HangUp:
         while not self._over.wait(_POLL_S):
             if self._socket is not None and self._cancelled():
                 self.has_cut = True
-                with suppress(OSError):  # it is closed already, or TLS has just taken it over
-                    # Not the method of a TLS socket, which also takes away what the other thread is reading with.
+                with suppress(OSError):  # already closed, or TLS has just taken it over
+                    # Not the TLS socket's own method, which also removes the state that the other thread reads with.
                     socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
 
 class LeadingThoughts:
-    """Drops what a model thinks before it answers: `<think>...</think>` at the beginning, and the space around it."""
+    """Drops an answer's leading `<think>...</think>` and the whitespace around it."""
 
     def __init__(self) -> None:
         self._held, self._answering = "", False
 
     def drop(self, text: str, *, final: bool = False) -> str:
-        """What belongs to the answer, of `text` and of what was held back before; `final`: nothing follows."""
+        """Return the text that belongs to the answer. `final`: nothing follows."""
         if self._answering:
             return text
         self._held += text
@@ -255,7 +251,7 @@ class LeadingThoughts:
         if begun.startswith(_THINK):
             thoughts, ended, answer = begun.partition(_THOUGHT)
             if not ended:
-                self._held = _THINK + thoughts[len(_THINK) :][1 - len(_THOUGHT) :]  # may hold the beginning of the end
+                self._held = _THINK + thoughts[len(_THINK) :][1 - len(_THOUGHT) :]  # maybe half an end tag
             answer = answer.lstrip()
         else:
             answer = "" if _THINK.startswith(begun) and not final else self._held
@@ -264,7 +260,7 @@ class LeadingThoughts:
 
 
 def _check_key(api_key: str) -> None:
-    """Refuses here what the HTTP library would refuse with an error that shows the key."""
+    """Refuse keys that the HTTP library would refuse with an error that shows the key."""
     wrong = next((i for i, character in enumerate(api_key, 1) if not "!" <= character <= "~"), None)
     if wrong is not None:
         raise ConfigError(
@@ -274,7 +270,7 @@ def _check_key(api_key: str) -> None:
 
 
 def _lines(chunks: Iterator[bytes]) -> Iterator[str]:
-    """Lines of a stream, none longer than `_MAX_LINE_BYTES`: a server must not fill our memory."""
+    """The stream's lines, at most `_MAX_LINE_BYTES` long: a server must not fill our memory."""
     rest = b""
     for chunk in chunks:
         *whole, rest = (rest + chunk).split(b"\n")

@@ -1,12 +1,11 @@
-"""From a `Prompt` to the token ids that a model reads, for answering and for training alike.
+"""From a `Prompt` to token ids, for answering and for training alike.
 
-A model's chat template is rendered once, with placeholders where the texts belong, and cut at the placeholders. So the
-template's own words, and only they, may become control tokens; text from documents and users is tokenised as plain
-text, whatever it holds. A template is a program that need not end. Templates of models that the package does not know
-are rendered in the process of a model's trial (`trial`), and what they wrote there is kept.
+A model's chat template is rendered once with placeholders for the texts, and split at them. So only the template's own
+words may become control tokens; text from documents and users never does. A template is a program that may not end:
+unknown ones are rendered only in the model's trial (`trial`).
 
-A prompt is a sequence of blocks: the system block, a block for each passage, the question block. Each is tokenised on
-its own, so that its tokens are a function of the block alone; that makes its evaluation worth remembering.
+A prompt is a sequence of blocks: the system block, a block for each passage, the question block. Each is tokenized on its
+own, so its tokens are a function of the block alone and its evaluation can be reused.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from openbook.models.verify_cache import TemplateText, Trial
 from openbook.records import Prompt
 
 MAX_TEMPLATE_TEXT_CHARS = 1 << 16
-# Private-use characters delimit placeholders. A template that writes them itself is refused.
+# Private-use characters delimit placeholders. A template that writes them is refused.
 _OPEN, _CLOSE = "\ue000", "\ue001"
 _PLACEHOLDER = re.compile(f"{_OPEN}([0-9]+){_CLOSE}")
 
@@ -33,11 +32,10 @@ Segment: TypeAlias = tuple[str, bool]
 
 
 def compile_template(source: str, *, bos: str = "", eos: str = "") -> Render:
-    """The model's own chat template as a function of the messages, in a sandbox. Raises EngineError.
+    """Return the chat template as a sandboxed function of the messages. Raises EngineError.
 
-    A model that thinks before it answers is asked not to (`enable_thinking`, which other templates do not know).
-    `strftime_now` stays undefined on purpose: a prompt that held today's date would not be a function of the request. A
-    template that cannot do without it writes "unknown" for the date.
+    Models are asked not to think. `strftime_now` is undefined on purpose: with today's date, a prompt would not be a function of
+    the request. A template that requires it writes "unknown".
     """
     import jinja2
     from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -79,9 +77,9 @@ def compile_template(source: str, *, bos: str = "", eos: str = "") -> Render:
 
 
 def cut_template(render: Render, roles: Sequence[str]) -> list[str]:
-    """What the template writes before, between and after messages of these roles. The texts are never shown to it.
+    """The template's text before, between and after messages of these roles. It does not see their texts.
 
-    Raises EngineError when it loses, repeats, reorders or refuses a message.
+    Raises EngineError if it loses, repeats, reorders or refuses a message.
     """
     marks = [f"{_OPEN}{i}{_CLOSE}" for i in range(len(roles))]
     messages = [{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)]
@@ -102,7 +100,7 @@ def _cut(render: Render, messages: list[dict[str, str]], texts: int) -> list[str
 
 
 def template_text(render: Render) -> TemplateText:
-    """What the template writes around a system message and a user's. Raises EngineError where it can write no prompt."""
+    """The template's text around a system and a user message. Raises EngineError."""
     try:
         before, between, after = cut_template(render, ["system", "user"])
     except EngineError as error:
@@ -110,7 +108,7 @@ def template_text(render: Render) -> TemplateText:
 
         if not isinstance(error.__cause__, jinja2.TemplateError):
             raise
-        # Some templates know no system role; the instruction then opens the user's message.
+        # Some templates have no system role; the instruction then opens the user's message.
         both = f"{_OPEN}0{_CLOSE}\n\n{_OPEN}1{_CLOSE}"
         before, between, after = _cut(render, [{"role": "user", "content": both}], 2)
     written = before + between + after
@@ -123,7 +121,7 @@ def template_text(render: Render) -> TemplateText:
 
 
 def build_blocks(prompt: Prompt, template: TemplateText | None) -> list[list[Segment]]:
-    """The segments of each block in canonical order. Without a template the texts simply follow each other."""
+    """The segments of each block in canonical order. Without a template the texts are joined."""
     if template is None:
         return [
             [(prompt.system + "\n\n", False)],
@@ -139,7 +137,7 @@ def build_blocks(prompt: Prompt, template: TemplateText | None) -> list[list[Seg
 
 
 def template_of(model: Model) -> TemplateText | None:
-    """What the model's own chat template writes, by rendering it in this process; None where there is none."""
+    """Render the model's own template in this process."""
     return template_text(_compiled(model)) if model.chat_template else None
 
 
@@ -148,14 +146,11 @@ def _compiled(model: Model) -> Render:
 
 
 class PromptTokenizer:
-    """Token ids of prompts by a model's own vocabulary and chat template. Raises EngineError for a bad template.
-
-    What the template writes is known from the model's `trial`; without one it is rendered here.
-    """
+    """Tokenizes prompts with a model's vocabulary and chat template, preferably as recorded in `trial`."""
 
     def __init__(self, model: Model, trial: Trial | None = None) -> None:
         self.model = model
-        # A template's own words come again and again. No other text is kept: a purge would not find it here.
+        # Only the template's own words are cached: a purge could not find other text here.
         self._control_tokens = functools.lru_cache(maxsize=32)(functools.partial(model.tokenize, control=True))
         self._trial = trial
 
@@ -181,10 +176,9 @@ class PromptTokenizer:
         )
 
     def conversation(self, messages: Sequence[tuple[str, str]]) -> tuple[list[list[int]], list[list[int]]]:
-        """Token ids of what the template writes before, between and after the messages, and of each message's text.
+        """Token ids of the template's text before, between and after the messages, and of each message's text.
 
-        The first list has one entry more than the second: its last one begins an answer.
-        Raises EngineError when there is no template, or it loses, repeats, reorders or refuses a message.
+        The first list has one entry more, which begins an answer. Raises EngineError as `cut_template`, or without a template.
         """
         if not self.model.chat_template:
             raise EngineError("The model has no chat template.")
@@ -193,7 +187,7 @@ class PromptTokenizer:
         return self._begun(tokens), [self.model.tokenize(text, control=False) for _, text in messages]
 
     def spelling(self, text: str) -> list[int]:
-        """Token ids that stand for exactly `text`, to be learned. Raises EngineError when the vocabulary cannot write it."""
+        """Token ids that spell exactly `text`, for learning. Raises EngineError if the vocabulary cannot write it."""
         tokens = self.model.tokenize(text, control=False)
         written = b"".join(map(self.model.piece, tokens)).decode(errors="replace")
         if written.strip() != text.strip():  # some vocabularies begin every text with a space
@@ -201,12 +195,12 @@ class PromptTokenizer:
         return tokens
 
     def _begun(self, blocks: list[list[int]]) -> list[list[int]]:
-        """With the vocabulary's token for the beginning, if it wants one. Some templates write it themselves: never two."""
+        """Prepend the vocabulary's begin token, unless the template did."""
         if self.model.adds_bos and blocks[0][:1] != [self.model.bos_token]:
             blocks[0].insert(0, self.model.bos_token)
         return blocks
 
 
 def open_tokenizer(path: Path) -> PromptTokenizer:
-    """The tokenizer of the GGUF file at `path`, without its weights. Raises EngineError."""
+    """Open a GGUF file's tokenizer, without its weights."""
     return PromptTokenizer(Model(path, vocabulary_only=True))

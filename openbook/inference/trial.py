@@ -1,12 +1,11 @@
-"""The first load of a model file, in a process of its own: what ends that process does not end this one.
+"""The first load of a model file, in a separate process, so that a crash there does not end this one.
 
-llama.cpp ends its process over some numbers in a file, over words that a vocabulary cannot spell, and over tokens that it
-cannot write out; a chat template is a program, which need not end. So a model that the package does not know by its
-SHA-256 is first opened by `python -m openbook.inference.trial`, with limits on time and memory. There its template is
-rendered, every character is tokenised, every token is written out, and short prompts are evaluated. What the template
-wrote is kept, and only that is used later: this process never renders a foreign template.
+llama.cpp aborts its process for some numbers in a file, for words that a vocabulary cannot spell, and for tokens that it
+cannot write; a chat template is a program that may not end. So a file of unknown SHA-256 is first opened by
+`python -m openbook.inference.trial`, with time and memory limits. The template's output is recorded there; this process
+never renders an unknown template.
 
-A trial is not a sandbox: the process has the rights of this one.
+A trial is not a sandbox: the process has the same rights as this one.
 """
 
 from __future__ import annotations
@@ -33,28 +32,28 @@ if TYPE_CHECKING:
     from openbook.inference.llamalib import Model
     from openbook.models import ModelReference
 
-MEMORY_MB = 8192  # of address space, besides the files, which are mapped
-VOCABULARY_MEMORY_MB = 1024  # until the weights are mapped: for the vocabulary and the template
-SECONDS = 120.0  # and one more for each 20 MB of the files
+MEMORY_MB = 8192  # of address space, plus the mapped files
+VOCABULARY_MEMORY_MB = 1024  # for the vocabulary and the template, before the weights are mapped
+SECONDS = 120.0  # plus one for each 20 MB of the files
 TEMPLATE_SECONDS = 5.0
 _BYTES_A_SECOND = 20_000_000
-MAX_ANSWER_BYTES = 1 << 20  # that the process may write, answer and complaints each
+MAX_ANSWER_BYTES = 1 << 20  # limit for the process's answer and its error output, each
 _MAX_REASON_CHARS = 500
-_LONG_WORD_CHARS = 20_000  # stacks grow with words, so what holds for these holds for longer ones
+_LONG_WORD_CHARS = 20_000  # stack use grows with word length, so longer words are covered too
 
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """What the process writes: why the model cannot be used, if it cannot, or what its template wrote, if it has one."""
+    """The reason why the model cannot be used, or its template's output, each if any."""
 
     reason: str | None
     template: TemplateText | None
 
 
 def check_usable(reference: ModelReference) -> None:
-    """Raises EngineError for a model that cannot be loaded and asked. An adapter without its base is tried once that is here.
+    """Raise EngineError for a model, perhaps in a staging folder, that cannot be loaded and asked.
 
-    It may lie where it is put together, in a folder inside the store.
+    An adapter without its base is tried when the base arrives.
     """
     if reference.manifest.kind == "adapter":
         if reference.base is not None:
@@ -64,9 +63,9 @@ def check_usable(reference: ModelReference) -> None:
 
 
 def trial_of(model: ModelReference, adapter: ModelReference | None = None) -> Trial | None:
-    """The trial of a model, or of an adapter on it: the one on record, or a new one. None for files of the catalogue.
+    """The recorded or a new trial of a model, or of an adapter on it; None for files of the catalogue.
 
-    The caller has verified both. Raises EngineError when it fails.
+    The caller has verified both. Raises EngineError if the trial fails.
     """
     from openbook.inference.llamalib import library
 
@@ -91,11 +90,11 @@ def trial_of(model: ModelReference, adapter: ModelReference | None = None) -> Tr
 
 
 def _try(files: list[Path]) -> TemplateText | None:
-    """What the chat template of the model in `files` wrote, its file first, then an adapter's. Raises EngineError with the reason."""
+    """Run the process on the model's and the adapter's file. Return the template's output."""
     size = sum(file.stat().st_size for file in files)
     timeout_s = SECONDS + size / _BYTES_A_SECOND
     limits = json.dumps([MEMORY_MB + (size >> 20), timeout_s, TEMPLATE_SECONDS])
-    # It finds the modules that this process finds, and llama.cpp starts no debugger when it ends it.
+    # Same module search path as this process; llama.cpp must not start a debugger when it aborts.
     places = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, sys.path)])
     environment = {**os.environ, "PYTHONPATH": places, "PYTHONSAFEPATH": "1", "GGML_NO_BACKTRACE": "1"}
     too_slow = EngineError(
@@ -133,7 +132,7 @@ def _try(files: list[Path]) -> TemplateText | None:
 
 def main(limits: str, *files: str) -> None:
     answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what a library prints goes to standard error
+    os.dup2(2, 1)  # what libraries print goes to standard error
     template, reason = None, None
     try:
         template = _load_and_ask(*map(Path, files), limits=json.loads(limits))
@@ -148,7 +147,7 @@ def main(limits: str, *files: str) -> None:
 
 
 def _load_and_ask(path: Path, adapter: Path | None = None, *, limits: tuple[int, float, float]) -> TemplateText | None:
-    """Two questions on one passage, so that its state is kept and put back, and one without."""
+    """Two questions on one passage keep and restore its state; one has no passage."""
     from openbook.inference.llamacpp import LlamaCppEngine
     from openbook.inference.llamalib import Model
     from openbook.inference.tokenizer import template_of
@@ -172,21 +171,21 @@ def _load_and_ask(path: Path, adapter: Path | None = None, *, limits: tuple[int,
 
 
 def _spell_everything(vocabulary: Model) -> None:
-    """What llama.cpp refuses to tokenise or to write out, it refuses by ending the process."""
+    """Try every character and token: llama.cpp aborts the process for those it refuses."""
     for token in range(vocabulary.vocabulary_size):
         vocabulary.piece(token)
         vocabulary.is_control(token)
     for character in "a1! \nÄ水":
         vocabulary.tokenize(_LONG_WORD_CHARS * character, control=False)
     if vocabulary.metadata("tokenizer.ggml.model") == "gpt2":
-        return  # it spells bytes, and leaves out what it has none for
+        return  # it spells bytes, and skips those it lacks
     characters = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
     for start in range(0, len(characters), 1 << 12):
         vocabulary.tokenize(" ".join(characters[start : start + (1 << 12)]), control=False)
 
 
 def _limit(memory_mb: int, seconds: float) -> None:
-    """From now on. Soft limits, since later ones are higher: they are against accidents and bombs, not against an intruder."""
+    """Set soft limits, since later ones are higher: against accidents and bombs, not intruders."""
     with contextlib.suppress(ImportError, AttributeError, ValueError, OSError):  # not on every platform
         import resource
 

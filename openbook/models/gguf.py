@@ -1,8 +1,7 @@
-"""A strict, bounded reader of GGUF headers (versions 2 and 3, little-endian).
+"""A strict, bounded reader of GGUF headers (versions 2 and 3, little-endian): metadata and tensor table, never the tensors.
 
-It reads the metadata and the tensor table, never the tensors. Every count and length is checked against the bytes that
-are there before anything is allocated, so a hostile file costs no more than an honest one of its size.
-Specification: `docs/gguf.md` of ggml.
+Every count and length is checked against the available bytes before any allocation, so a hostile file costs no more than an
+honest one of its size. Specification: `docs/gguf.md` of ggml.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ MAX_DIMENSIONS = 4
 
 
 class ValueType(enum.IntEnum):
-    """The types of metadata values, by their code in the file."""
+    """Types of metadata values, by their code in the file."""
 
     UINT8 = 0
     INT8 = 1
@@ -56,7 +55,7 @@ _NUMBER_FORMATS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?
 
 @dataclass(frozen=True, slots=True)
 class MetadataValue:
-    """One metadata value. Arrays are tuples. `raw` is the value as the file encodes it, without its type code."""
+    """One metadata value. Arrays are tuples. `raw` is the encoded value, without its type code."""
 
     type: ValueType
     value: Any
@@ -64,15 +63,13 @@ class MetadataValue:
 
     @property
     def item_type(self) -> ValueType | None:
-        """The type of an array's items; None unless it is an array."""
+        """The type of an array's items."""
         return ValueType(int.from_bytes(self.raw[:4], "little")) if self.type is ValueType.ARRAY else None
 
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """One row of the tensor table. `shape` is in the file's order (fastest dimension first); `start` counts from the
-    beginning of the file, so the tensor is `file[start : start + size_bytes]`.
-    """
+    """One tensor, `file[start : start + size_bytes]`. `shape` is in the file's order, fastest dimension first."""
 
     name: str
     type: str
@@ -83,7 +80,7 @@ class TensorInfo:
 
 @dataclass(frozen=True, slots=True)
 class GgufHeader:
-    """All of a GGUF file but its tensors. The tensor table ends at `header_bytes`."""
+    """A GGUF file without its tensors. The tensor table ends at `header_bytes`."""
 
     metadata: Mapping[str, MetadataValue] = field(hash=False, repr=False)
     tensors: tuple[TensorInfo, ...] = field(repr=False)
@@ -91,18 +88,18 @@ class GgufHeader:
     file_bytes: int
 
     def text(self, key: str) -> str | None:
-        """The value of a string key, or None where it is absent or of another type."""
+        """A string value; None if it is missing or of another type."""
         found = self.metadata.get(key)
         return found.value if found is not None and found.type is ValueType.STRING else None
 
     def integer(self, key: str) -> int | None:
-        """The value of an integer key, or None where it is absent or of another type."""
+        """An integer value; None if it is missing or of another type."""
         found = self.metadata.get(key)
         return found.value if found is not None and type(found.value) is int else None
 
 
 def read_gguf(path: Path) -> GgufHeader:
-    """The header of the file at `path`. Raises InvalidModelFile with the reason, StorageError if it cannot be read."""
+    """Read a file's header. Raises InvalidModelFile with the reason, StorageError."""
     with storage_errors(f"read {path}"), path.open("rb") as stream:
         prefix = stream.read(MAX_HEADER_BYTES)
         file_bytes = stream.seek(0, 2)
@@ -113,7 +110,7 @@ def read_gguf(path: Path) -> GgufHeader:
 
 
 def parse_gguf(prefix: bytes, file_bytes: int) -> GgufHeader:
-    """The header that begins `prefix`, the first bytes of a file of `file_bytes`. Raises InvalidModelFile."""
+    """Parse the header at the start of `prefix`, from a file of `file_bytes`. Raises InvalidModelFile."""
     cursor = _Cursor(prefix, file_bytes)
     if prefix[:4] != MAGIC:
         raise InvalidModelFile(f"it begins with {prefix[:4]!r}, not with {MAGIC!r}")
@@ -135,7 +132,7 @@ def parse_gguf(prefix: bytes, file_bytes: int) -> GgufHeader:
 
 
 class _Cursor:
-    """A position in the first bytes of a file. Reading past them says whether the header or the file was too short."""
+    """A position in the first bytes of a file."""
 
     def __init__(self, data: bytes, file_bytes: int) -> None:
         self.data = data
@@ -157,14 +154,14 @@ class _Cursor:
         return int.from_bytes(self.take(size_bytes, "a number"), "little")
 
     def count(self, what: str, smallest_bytes: int) -> int:
-        """A count of things of at least `smallest_bytes` each, which must fit into the rest of the file."""
+        """Read a count of items of at least `smallest_bytes` each, which must fit into the rest of the file."""
         number = self.number(8)
         if number * smallest_bytes > self.file_bytes - self.position:
             raise InvalidModelFile(f"it claims {number} {what}, more than its {self.file_bytes} bytes can hold")
         return number
 
     def name(self, what: str, max_bytes: int) -> str:
-        """The name of a key or tensor, which must not be empty."""
+        """Read a non-empty name of a key or tensor."""
         length = self.number(8)
         if not 1 <= length <= max_bytes:
             raise InvalidModelFile(f"{what} has {length} bytes; 1 to {max_bytes} are allowed")
@@ -220,14 +217,14 @@ def _read_array(cursor: _Cursor, key: str, depth: int) -> tuple[Any, ...]:
 
 
 def _read_strings(cursor: _Cursor, key: str, count: int) -> tuple[str, ...]:
-    """The loop that vocabularies of 150,000 tokens go through, twice: kept free of calls."""
+    """A loop free of calls: vocabularies of 150,000 tokens pass through it twice."""
     data, position, last = cursor.data, cursor.position, len(cursor.data)
     strings: list[str] = []
     for number in range(count):
         start = position + 8
         position = start + int.from_bytes(data[position:start], "little")
         if position > last or start > last:
-            cursor.take(max(start, position) - cursor.position, f"item {number} of {key!r}")  # which says why
+            cursor.take(max(start, position) - cursor.position, f"item {number} of {key!r}")  # raises, with the reason
         try:
             strings.append(data[start:position].decode())
         except UnicodeDecodeError as error:
@@ -250,7 +247,7 @@ def _alignment(metadata: Mapping[str, MetadataValue]) -> int:
 
 
 def _read_tensors(cursor: _Cursor, tensor_count: int) -> list[TensorInfo]:
-    """The rows of the table. Each `start` counts from the beginning of the data, which is known after the last row."""
+    """The tensor table. `start` counts from the beginning of the data, which is known only after the last row."""
     from gguf import GGML_QUANT_SIZES
 
     sizes = {int(kind): (kind.name, *size) for kind, size in GGML_QUANT_SIZES.items()}
@@ -279,7 +276,7 @@ def _read_tensors(cursor: _Cursor, tensor_count: int) -> list[TensorInfo]:
 
 
 def _check_places(tensors: tuple[TensorInfo, ...], data_start: int, alignment: int, file_bytes: int) -> None:
-    """Each name appears once, and each tensor has bytes of its own in the file."""
+    """Raise unless names are unique and tensors do not overlap."""
     for tensor in tensors:
         offset, end = tensor.start - data_start, tensor.start + tensor.size_bytes
         if offset % alignment:

@@ -1,9 +1,8 @@
-"""Writing GGUF files: what is not a weight is copied from another file's metadata, never guessed.
+"""Writing GGUF files. Everything but the weights is copied from another file's metadata, never guessed.
 
-An adapter is merged into its base by W + B A * alpha / rank for every matrix W, which is then quantised anew. Another file
-is another function: it has a digest and a lineage of its own. The same two files give the same bytes on every machine:
-B A is computed in float64, where the order of a sum, which is the machine's choice, makes differences too small for the
-float32 that is kept.
+An adapter is merged into its base as W + B A * alpha / rank for every matrix W, which is then quantized again. The result
+has its own digest and lineage. The same two files give the same bytes on every machine: B A is computed in float64, where
+the machine's order of summation makes differences too small for the stored float32.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Quantisation: TypeAlias = Literal["F32", "F16", "BF16", "Q8_0", "Q4_1", "Q4_0"]
-# How a file is laid out, and what its tensors are stored as.
+# Layout of the file and storage types of its tensors.
 _LAYOUT = ("general.architecture", "general.file_type", "general.alignment", "general.quantization_version")
 
 
 def checked_quantisation(text: str) -> Quantisation:
-    """Raises ConfigError."""
+    """Return the quantisation that `text` names. Raises ConfigError."""
     for known in get_args(Quantisation):
         if known == text.upper():
             return known  # type: ignore[no-any-return]  # get_args is not typed
@@ -45,8 +44,9 @@ def write_gguf(
     quantisation: Quantisation,
     reader: ReaderFormat | None,
 ) -> None:
-    """Writes these tensors, matrices in `quantisation` (F16 where a row is not whole blocks) and vectors in F32, with the metadata of
-    `header`, but for the keys of its layout and those of a reader. Raises InvalidModelFile.
+    """Write `tensors` with the metadata of `header`, without its layout and reader keys. Raises InvalidModelFile.
+
+    Matrices are stored in `quantisation` (F16 if a row is not whole blocks), vectors in F32.
     """
     from gguf import GGUFValueType, GGUFWriter
 
@@ -65,7 +65,7 @@ def write_gguf(
 
 
 def add_tensor(writer: GGUFWriter, name: str, values: NDArray[np.float32], quantisation: Quantisation) -> None:
-    """`values`: float32, slowest dimension first. Raises InvalidModelFile for numbers that are not finite."""
+    """`values`: float32, slowest dimension first. Raises InvalidModelFile for values that are not finite."""
     import numpy as np
     from gguf import GGMLQuantizationType
     from gguf.quants import QuantError, quantize
@@ -92,10 +92,10 @@ def finish(writer: GGUFWriter) -> None:
 
 
 class AdapterUpdates(Mapping[str, "NDArray[np.float32]"]):
-    """What an adapter adds to each matrix, by its GGUF name: float32 [out, in], each computed when asked for, to save memory."""
+    """An adapter's update of each matrix, by GGUF name: float32 [out, in], computed on access to save memory."""
 
     def __init__(self, adapter_file: Path, base_file: Path) -> None:
-        """Raises InvalidModelFile for an adapter that does not fit the base, before anything is computed."""
+        """Raises InvalidModelFile if the adapter does not fit the base."""
         from gguf import GGUFReader
 
         header, base = read_gguf(adapter_file), {tensor.name: tensor.shape for tensor in read_gguf(base_file).tensors}
@@ -136,8 +136,8 @@ def write_merged(
     quantisation: Quantisation,
     reader: ReaderFormat | None,
 ) -> None:
-    """Writes the model of `base_file` with `updates` (by GGUF names, float32 [out, in]) added. Raises InvalidModelFile."""
-    header = read_gguf(base_file)  # strict and bounded, so that what follows meets nothing unexpected
+    """Write the model of `base_file` plus `updates` (by GGUF name, float32 [out, in]). Raises InvalidModelFile."""
+    header = read_gguf(base_file)  # strict and bounded, which protects the reader below
     if left := set(updates) - {tensor.name for tensor in header.tensors}:
         raise InvalidModelFile(f"The base has no {', '.join(sorted(left))}, which the update changes.")
 
@@ -152,7 +152,7 @@ def write_merged(
 
 
 def dequantised(path: Path) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """(name, float32, slowest dimension first) of each tensor. `read_gguf` must have read the file: this is not bounded."""
+    """Yield (name, float32 values, slowest dimension first). `read_gguf` must have read the file: this is not bounded."""
     import numpy as np
     from gguf import GGUFReader
     from gguf.quants import dequantize

@@ -1,8 +1,8 @@
-"""Models on their way into the store: pulled by name, imported from a file, written by training, or merged.
+"""Adding models to the store: pulled by name, imported from a file, written by training, or merged.
 
-Before a model enters the store, the caller's `try_out` loads it (`openbook.inference.trial.check_usable`) and raises a
-ModelError if no engine can. Models that the catalogue marks as tried need no trial. `try_out` gets a reference to files
-that are not in the store yet. Without `try_out` a model enters untried, and whoever opens it has to try it.
+First the caller's `try_out` loads the model (`openbook.inference.trial.check_usable`) from a reference to files outside the
+store, and raises a ModelError if no engine can run it. Catalogue models marked as tried need no trial. Without `try_out`,
+a model must be tried when it is opened.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from openbook.parallel import Progress
 
 Announce = Callable[[str], None]
 TryOut = Callable[[ModelReference], None]
-MERGED_FOR_READING: Quantisation = "Q8_0"  # the fastest and, of those of its size, the most exact
+MERGED_FOR_READING: Quantisation = "Q8_0"  # the fastest, and the most exact of its size
 
 
 # --- files -------------------------------------------------------------------------------------------------------------
@@ -49,11 +49,10 @@ def import_gguf(
     progress: Progress = lambda done, total: None,
     try_out: TryOut | None = None,
 ) -> ModelReference:
-    """Copies a GGUF file into the store, verifies the copy and gives it the name (default: the file's, in lower case).
+    """Copy a GGUF file into the store, verify the copy and name it (default: the file's name in lower case).
 
-    The file is a model, or an adapter that OpenBook trained; its base need not be here yet. `knowledge_cutoff` is YYYY-MM-DD.
-    Raises InvalidModelFile; ConfigError for an invalid name, and for another licence or cutoff than the store has for the
-    same weights; StorageError.
+    It may be an adapter that OpenBook trained, without its base. `knowledge_cutoff` is YYYY-MM-DD. Raises InvalidModelFile;
+    ConfigError for an invalid name, and if the store has another license or cutoff for these weights.
     """
     name = _name_of(path) if name is None else checked_name(name)
     try:
@@ -64,12 +63,12 @@ def import_gguf(
         raise StorageError(f"{path} is not a file.")
     if name in CATALOGUE:
         raise ConfigError(f"{name!r} is a model of the catalogue. Give the file another name with --name.")
-    # Before the copy, which takes long for a large file.
+    # Before the copy, which is slow for a large file.
     main = FILES[kind_of(check_importable(path))][0]
     with staging_folder(store.root) as folder:
         with storage_errors(f"copy {path.name} into {store.root}"):
             shutil.copyfile(path, folder / main)
-        # The copy is described, not the original: that may change while it is read.
+        # Describe the copy: the original may change while it is read.
         source = Source("local-file", {main: _unicode(path.name)})
         licence = licence and _unicode(licence)
         manifest = describe(folder, name=name, source=source, licence=licence, cutoff=cutoff, progress=progress)
@@ -79,7 +78,7 @@ def import_gguf(
 
 
 def _unicode(text: str) -> str:
-    """A text of the command line, or a file's name, as a manifest can hold it."""
+    """Text as a manifest can hold it."""
     return os.fsencode(text).decode(errors="replace")
 
 
@@ -109,10 +108,9 @@ def store_trained(
     name: str | None,
     try_out: TryOut | None = None,
 ) -> ModelReference:
-    """Copies the GGUF file that training or `merge` wrote into the store, with its record.
+    """Copy the GGUF file that training or `merge` wrote into the store, with its record.
 
-    `manifest_name`: what the manifest calls it. `name`: what the store calls it; None: it has only its digest. Raises
-    InvalidModelFile, StorageError.
+    `name` None: it is stored without a name.
     """
     with staging_folder(store.root) as folder, storage_errors(f"copy {path.name} into {store.root}"):
         main = FILES[kind][0]
@@ -137,7 +135,7 @@ def merge(
     *,
     try_out: TryOut | None = None,
 ) -> ModelReference:
-    """Store an adapter with its base as one model, or a model in another `quantisation`. Raises ConfigError if the name is taken."""
+    """Store an adapter and its base as one model, or a model in another `quantisation`. Raises ConfigError if the name is taken."""
     if name is not None and (checked_name(name) in CATALOGUE or name in store.names()):
         raise ConfigError(
             f"The name {name!r} is taken. Give another with --name; then run `openbook models promote`, which compares the two."
@@ -147,7 +145,7 @@ def merge(
     base = reference.needed_base if is_adapter else reference
     if try_out is not None:
         try_out(reference)
-    # The new model has learned what the old one learned, and must reach what the old one had to reach.
+    # The new model inherits what the old one learned, and its gate.
     before = training_record_of(reference)
     record = TrainingRecord(
         recipe={"name": "merged" if is_adapter else "quantised", "quantisation": quantisation}
@@ -183,7 +181,7 @@ def merge(
 def _install(
     store: ModelStore, name: str | None, manifest: Manifest, files: Path, try_out: TryOut | None
 ) -> ModelReference:
-    """Tries the model in the folder `files`, moves it into the store, verifies it, and only then names it."""
+    """Try the model in the folder `files`, move it into the store, verify it, and only then name it."""
     if try_out is not None:
         base = store.base_of(manifest) if manifest.kind == "adapter" else None
         try_out(ModelReference(name or manifest.name, manifest.digest, files, manifest, base))
@@ -212,10 +210,9 @@ def pull(
     announce: Announce = lambda line: None,
     try_out: TryOut | None = None,
 ) -> ModelReference:
-    """The model of that name in the catalogue, or of an `hf://...` source, fetched unless the store has it.
+    """Return the catalogue's model of that name, or of an `hf://...` source, downloading it if the store lacks it.
 
-    `announce` gets one line before a download: what, how large, from where, under which licence. Raises UnknownModel,
-    PullError, ModelNotVerified (the store has it, damaged), StorageError.
+    `announce` gets one line before a download: what, size, source, license. Raises UnknownModel, PullError, ModelNotVerified.
     """
     if name.startswith("hf://"):
         return _pull_hub(store, name, progress, announce, try_out)
@@ -246,15 +243,15 @@ def ensure(
     announce: Announce = lambda line: None,
     try_out: TryOut | None = None,
 ) -> ModelReference:
-    """The stored model of that name or digest, checked; pulled first if only the catalogue has it.
+    """Return the stored model of that name or digest, checked; if only the catalogue has it, pull it.
 
-    A reader that is an adapter is merged with its base, unless it was before. Raises as `pull` does.
+    A reader's adapter is merged with its base once. Raises as `pull` does.
     """
     if found := _find_stored(store, name):
         return _with_base(store, found, progress, announce, try_out)
     if name in CATALOGUE or name.startswith("hf://"):
         return pull(store, name, progress=progress, announce=announce, try_out=try_out)
-    return store.resolve(name)  # raises UnknownModel, with what is known
+    return store.resolve(name)  # raises UnknownModel with suggestions
 
 
 def _find_stored(store: ModelStore, name: str) -> ModelReference | None:
@@ -269,9 +266,7 @@ def _find_stored(store: ModelStore, name: str) -> ModelReference | None:
 def _with_base(
     store: ModelStore, reference: ModelReference, progress: Progress, announce: Announce, try_out: TryOut | None
 ) -> ModelReference:
-    """`reference`; if it is a reader's adapter, with its base and the model that both make. If the disk has no room for
-    that model, the adapter is returned without it, and is slower.
-    """
+    """Add the base of a reader's adapter, and the merged model, which is faster, if the disk has room."""
     entry = CATALOGUE.get(reference.name)
     if reference.manifest.kind == "adapter" and reference.base is None and entry is not None and entry.base:
         ensure(store, entry.base, progress=progress, announce=announce)
@@ -323,11 +318,11 @@ def _pull_hub(
             wanted.revision in (None, commit) or find_on_hub(wanted)[0].revision == commit
         ):
             return found
-        raise PullError(  # a name must not silently stand for another repository's file
+        raise PullError(  # a name must not silently change to another repository's file
             f"The name {name!r} already means the model from {origin}. Remove that one first "
             f"(openbook models remove {name}), or download this one and import it under another name."
         )
-    if name in CATALOGUE:  # nor for the file that the catalogue names
+    if name in CATALOGUE:  # nor may it replace a catalogue name
         raise PullError(
             f"{name!r} is a model of the catalogue. Pull that one (openbook models pull {name}), or download this file and "
             "import it under another name: openbook models import FILE --name NAME."

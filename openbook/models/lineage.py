@@ -1,4 +1,4 @@
-"""Where a model comes from, what was made of it, and which texts it has learned from."""
+"""The ancestors and descendants of a model, and the texts it has learned from."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from openbook.records import Digest
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A model of the tree. One that is no longer in the store is known only by its digest."""
+    """A model of the tree. If it is no longer in the store, only its digest is known."""
 
     digest: Digest
     names: tuple[str, ...]
@@ -24,7 +24,7 @@ class Node:
     children: tuple[Node, ...] = ()
 
     def walk(self, depth: int = 0) -> Iterator[tuple[int, Node]]:
-        """(depth, node), each parent before its children."""
+        """Yield (depth, node), parents before children."""
         yield depth, self
         for child in self.children:
             yield from child.walk(depth + 1)
@@ -32,7 +32,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """Whether a text was in a model's training data: `found` of the `asked` paragraphs; None where nobody recorded it."""
+    """The number of a text's `asked` paragraphs in a model's training data (`found`); None: not recorded."""
 
     model: Digest
     name: str
@@ -56,7 +56,7 @@ class Membership:
 
 
 def tree_of(store: ModelStore, reference: ModelReference) -> Node:
-    """The oldest ancestor of the model, with all that was made of it."""
+    """The model's oldest ancestor, with all its descendants."""
     stored, names = _models_by_digest(store), store.names()
     children: dict[Digest, list[Digest]] = {}
     for each in stored.values():
@@ -71,7 +71,7 @@ def tree_of(store: ModelStore, reference: ModelReference) -> Node:
 
 
 def ancestors_of(store: ModelStore, reference: ModelReference) -> list[Node]:
-    """The model itself, what it was trained from, and so on, without what else was trained from those."""
+    """The model and its ancestors, newest first."""
     stored, names = _models_by_digest(store), store.names()
     return [_node(digest, stored, names) for digest in _ancestor_digests(stored, reference)]
 
@@ -81,7 +81,7 @@ def _models_by_digest(store: ModelStore) -> dict[Digest, ModelReference]:
 
 
 def _ancestor_digests(stored: dict[Digest, ModelReference], reference: ModelReference) -> list[Digest]:
-    """The model itself, what it was trained from, and so on; the last may not be in the store."""
+    """The model and its ancestors, newest first; the last may not be in the store."""
     found = [reference.digest]
     while (here := stored.get(found[-1])) is not None and here.manifest.lineage and here.manifest.lineage not in found:
         found.append(here.manifest.lineage)
@@ -89,14 +89,14 @@ def _ancestor_digests(stored: dict[Digest, ModelReference], reference: ModelRefe
 
 
 def memberships_of(store: ModelStore, reference: ModelReference, text: str) -> list[Membership]:
-    """Whether the model and each of its ancestors, newest first, learned `text` or paragraphs of it, as far as recorded."""
+    """For the model and each ancestor, newest first: how much of `text` it learned."""
     stored = _models_by_digest(store)
     wanted = set(text_digests([text]))
     return [_membership(digest, stored.get(digest), wanted) for digest in _ancestor_digests(stored, reference)]
 
 
 def models_trained_on(store: ModelStore, texts: Iterable[str]) -> list[Membership]:
-    """The stored models that learned one of the texts or a paragraph of it, or whose record cannot be read, by digest."""
+    """Stored models, by digest, that learned a paragraph of the texts, or whose record cannot be read."""
     wanted = set(text_digests(texts))
     recorded = [each for each in store.all_models() if TRAINING_RECORD in each.manifest.files]
     found = [_membership(each.digest, each, wanted) for each in recorded]
@@ -119,7 +119,7 @@ def _membership(digest: Digest, reference: ModelReference | None, wanted: set[st
 
 
 def training_record_of(reference: ModelReference | None) -> TrainingRecord | None:
-    """The training record of a model; None if it has no record. Raises InvalidModelFile for a damaged one, StorageError."""
+    """A model's record, if it has one. Raises InvalidModelFile if it is damaged."""
     if reference is None or TRAINING_RECORD not in reference.manifest.files:
         return None
     path = reference.path / TRAINING_RECORD

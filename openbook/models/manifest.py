@@ -1,6 +1,6 @@
-"""The manifest: what a stored model is, beside its files, as `manifest.json`.
+"""The manifest: what a stored model is, in `manifest.json` next to its files.
 
-Law: `Manifest.from_json(m.to_json()) == m`. Written format, with reasons: docs/formats/model-manifest.md.
+Law: `Manifest.from_json(m.to_json()) == m`. Format, with reasons: docs/formats/model-manifest.md.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from openbook.models.aliases import name_problem
 from openbook.models.digest import Count, EmbeddingSpec, FileEntry, Sha256, TensorDigest, model_digest, tensors_digest
 from openbook.records import Digest, canonical_json
 
-FORMATS = (1, 2)  # 2 adds adapters and trained models; what needs neither is still written as 1
+FORMATS = (1, 2)  # 2 adds adapters and trained models; all others are still written as 1
 MAX_MANIFEST_BYTES = 64 << 20
 MANIFEST_NAME = "manifest.json"
-TRAINING_RECORD = "training.json"  # beside the files of a language model or adapter that was trained
+TRAINING_RECORD = "training.json"  # next to the files of a trained language model or adapter
 
 Kind: TypeAlias = Literal["language-model", "embedder", "adapter"]
 Trust: TypeAlias = Literal["catalogue", "first-use", "local-file", "training"]
 
-# The first holds the weights.
+# The first file holds the weights.
 FILES: Mapping[Kind, tuple[str, ...]] = {
     "language-model": ("model.gguf",),
     "embedder": ("model.onnx", "tokenizer.json"),
@@ -38,7 +38,7 @@ FILES: Mapping[Kind, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class TokenizerSummary:
-    """`model` and `pre` name the algorithm and the pre-tokenizer (empty: not stated); `digest` is the section's."""
+    """`model` is the algorithm, `pre` the pre-tokenizer ("" if not stated); `digest` is the section's."""
 
     model: str
     pre: str
@@ -48,7 +48,7 @@ class TokenizerSummary:
 
 @dataclass(frozen=True, slots=True)
 class TemplateSummary:
-    """Whether the model brings a chat template. `digest` is the section's; None for an embedder."""
+    """`present`: the model has a chat template. `digest` is the section's; None for an embedder."""
 
     present: bool
     digest: Sha256 | None
@@ -56,7 +56,7 @@ class TemplateSummary:
 
 @dataclass(frozen=True, slots=True)
 class KnowledgeCutoff:
-    """`date` is YYYY-MM-DD, or None where nobody states one. A claim, never measured: `claimed_by` says whose."""
+    """`date` is YYYY-MM-DD or None. It is a claim by `claimed_by`, never measured."""
 
     date: str | None = None
     claimed_by: str = ""
@@ -68,10 +68,10 @@ class KnowledgeCutoff:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where the files came from, file by file, and why they are believed to be what they are called.
+    """The origin of each file, and the reason to trust it.
 
-    `catalogue`: their SHA-256 was known beforehand. `first-use`: whatever the origin sent on the first pull.
-    `local-file`: the user named the file. `training`: a run or a merge on this machine made them.
+    `catalogue`: the SHA-256 was known. `first-use`: whatever the origin sent first. `local-file`: given by the user.
+    `training`: made on this machine.
     """
 
     trust: Trust
@@ -80,7 +80,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """Numbers that nobody states are None. `tensors` is in the order of their names."""
+    """Numbers that are not stated are None. `tensors` are sorted by name."""
 
     name: str
     kind: Kind
@@ -109,7 +109,7 @@ class Manifest:
 
     @property
     def main_file(self) -> str:
-        """The file that holds the weights."""
+        """The file with the weights."""
         return FILES[self.kind][0]
 
     @property
@@ -117,12 +117,12 @@ class Manifest:
         return 2 if self.kind == "adapter" or self.source.trust == "training" or TRAINING_RECORD in self.files else 1
 
     def to_json(self) -> bytes:
-        """The canonical bytes of `manifest.json`."""
+        """Return the canonical bytes of `manifest.json`."""
         return canonical_json(msgspec.to_builtins(self) | {"format": self.format})
 
     @classmethod
     def from_json(cls, data: bytes) -> Manifest:
-        """Raises InvalidModelFile for anything but a whole manifest of a known format that does not contradict itself."""
+        """Parse a manifest. Raises InvalidModelFile unless it is complete, consistent and of a known format."""
         value, version = open_format(data, MANIFEST_NAME, FORMATS, MAX_MANIFEST_BYTES)
         manifest = convert(value, cls, MANIFEST_NAME, InvalidModelFile)
         if problem := _problem(manifest, version) or _wrong_digest(manifest):
@@ -139,7 +139,7 @@ class Manifest:
 
 
 def read_manifest(folder: Path, digest: Digest) -> Manifest:
-    """The manifest in the folder of the model `digest`. Raises InvalidModelFile if it is damaged or another model's, StorageError."""
+    """Read the manifest of the model `digest`. Raises InvalidModelFile if it is damaged or another model's."""
     path = folder / MANIFEST_NAME
     try:
         with storage_errors(f"read {path}"):
@@ -157,7 +157,7 @@ def read_manifest(folder: Path, digest: Digest) -> Manifest:
 
 
 def open_format(data: bytes, where: str, formats: tuple[int, ...], max_bytes: int) -> tuple[dict[str, Any], int]:
-    """(the object in a JSON file without its key `format`, that format). Raises InvalidModelFile."""
+    """(the object of a JSON file without its key `format`, that format). Raises InvalidModelFile."""
     if len(data) > max_bytes:
         raise InvalidModelFile(f"{where} has more than {max_bytes:,} bytes.")
     value = parse_json(data, where, InvalidModelFile)
@@ -171,7 +171,7 @@ def open_format(data: bytes, where: str, formats: tuple[int, ...], max_bytes: in
 
 
 def checked_date(text: str) -> str:
-    """`text`, if it is a date as YYYY-MM-DD. Raises ValueError."""
+    """Return `text`, a date as YYYY-MM-DD. Raises ValueError."""
     try:
         if datetime.date.fromisoformat(text).isoformat() == text:
             return text
@@ -181,7 +181,7 @@ def checked_date(text: str) -> str:
 
 
 def _problem(manifest: Manifest, version: int) -> str:
-    """How its kind and its fields contradict each other; or an empty string."""
+    """Return how the manifest contradicts its kind or itself, or ""."""
     is_gguf, kind = manifest.is_gguf, manifest.kind
     if manifest.format != version:
         return f"it has format {version}, and what it holds is of format {manifest.format}"
@@ -210,7 +210,7 @@ def _problem(manifest: Manifest, version: int) -> str:
 
 
 def _wrong_digest(manifest: Manifest) -> str:
-    """Which of its digests does not follow from what it lists; or an empty string."""
+    """Return which digest does not match the content, or ""."""
     sections = manifest.sections
     if manifest.digest != model_digest(sections):
         return "its digest does not follow from its sections"

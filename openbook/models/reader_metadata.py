@@ -1,4 +1,4 @@
-"""How a trained reader is asked (`records.ReaderFormat`), as GGUF metadata: the keys, reading them and writing them."""
+"""A trained reader's prompt format (`records.ReaderFormat`) as GGUF metadata."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from openbook.records import ReaderFormat
 if TYPE_CHECKING:
     from gguf import GGUFWriter
 
-READER_KEYS = "openbook.reader."  # what each of them begins with
+READER_KEYS = "openbook.reader."  # prefix of all keys
 INSTRUCTION = f"{READER_KEYS}instruction"
 ABSTENTION = f"{READER_KEYS}abstention"
 PASSAGES = f"{READER_KEYS}passages"
@@ -23,13 +23,13 @@ MAX_READER_PASSAGES = 8
 
 
 def reader_of(path: Path) -> ReaderFormat | None:
-    """How the model or adapter in the GGUF file is asked as a reader; None if it is not a reader. Raises InvalidModelFile."""
+    """The reader format of a GGUF file; None if it is not a reader. Raises InvalidModelFile."""
     metadata = read_gguf(path).metadata
     return reader_format(lambda key: str(metadata[key].value) if key in metadata else None)
 
 
 def reader_format(stated: Callable[[str], str | None]) -> ReaderFormat | None:
-    """As `reader_of`. `stated`: what the metadata states under a key, as text."""
+    """As `reader_of`. `stated` returns the text of a metadata key."""
     instruction, abstention, threshold = map(stated, (INSTRUCTION, ABSTENTION, DECLINES_ABOVE))
     if not (instruction and abstention):
         return None

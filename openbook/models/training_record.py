@@ -1,7 +1,7 @@
-"""How a trained model came to be, beside its files as `training.json`.
+"""The origin of a trained model: `training.json` next to its files.
 
-Law: `TrainingRecord.from_json(r.to_json()) == r`. It is not part of the model's digest, since it does not change an
-answer; the manifest holds its SHA-256. Written format: docs/formats/model-manifest.md.
+Law: `TrainingRecord.from_json(r.to_json()) == r`. The model's digest does not cover it, since it changes no answer; the
+manifest holds its SHA-256. Format: docs/formats/model-manifest.md.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from openbook.records import Digest, canonical_json, sha256_hex
 
 FORMAT = 1
 MAX_RECORD_BYTES = 256 << 20
-MIN_TEXT_CHARS = 40  # shorter texts (a heading, a date) would be found in any document
-_DIGEST_HEX = 32  # of each text's digest are kept: enough that no two texts meet
+MIN_TEXT_CHARS = 40  # shorter texts (headings, dates) occur in any document
+_DIGEST_HEX = 32  # hex digits kept of each text's digest: enough to avoid collisions
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingRecord:
-    """`recipe`: as it was used. `data`: the SHA-256 of its files. `metrics`: numbers as text. `parent` None: from nothing.
+    """`recipe`: as used. `data`: SHA-256 of the files. `metrics`: numbers as text. `parent` None: trained from nothing.
 
-    `knowledge_base` is "id@version" where documents of one were learned. `texts`: digests of the documents, turns or passages
-    of all examples, also of those that did not fit, but not of a reader's questions and answers; so that it can be said of a document
-    whether it was among them; see `text_digests`. `steps`: up to the parameters that were kept; `tokens`: of the whole run.
+    `knowledge_base` is "id@version". `texts` (see `text_digests`) covers the documents, turns or passages of all examples, also
+    those that did not fit, but not a reader's questions and answers. `steps` is up to the parameters kept, `tokens` of the whole
+    run.
     """
 
     recipe: Mapping[str, Any] = field(hash=False)
@@ -67,7 +67,7 @@ class TrainingRecord:
 
 
 def recipe_digest(recipe: Mapping[str, Any]) -> Digest:
-    """Over every value. Of the names of data files only the suffixes count: they tell how a file is read."""
+    """The digest of every value. Of data file names only the suffixes count: they decide how to read a file."""
     value = dict(recipe)
     for key in ("train", "dev"):
         if isinstance(rows := value.get(key), list):
@@ -76,10 +76,10 @@ def recipe_digest(recipe: Mapping[str, Any]) -> Digest:
 
 
 def text_digests(texts: Iterable[str]) -> tuple[str, ...]:
-    """Of each text as a whole and of each of its paragraphs, sorted; layout does not matter."""
+    """Sorted digests of each text and each of its paragraphs; layout does not matter."""
     found = set()
     for text in texts:
-        # By blank lines, and by lines: the parsers of some formats leave no blank line between paragraphs.
+        # Split by blank lines and by lines: some parsers leave no blank line between paragraphs.
         for part in (text, *re.split(r"\n\s*\n", text), *text.split("\n")):
             if len(plain := " ".join(part.split())) >= MIN_TEXT_CHARS:
                 found.add(sha256_hex(plain.encode("utf-8", "surrogatepass"))[:_DIGEST_HEX])

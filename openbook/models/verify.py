@@ -1,7 +1,7 @@
-"""Is a stored model what its folder's name says? Each way in which it is not, as a sentence that names the part.
+"""Compares a stored model with the digest in its folder's name. Each difference is a sentence that names the part.
 
-The manifest must be that of the digest in the folder's name, and must follow from it down to each tensor; the files must
-give what the manifest lists. So a manifest that was edited to match a swapped file is found out.
+The manifest must match the digest, down to each tensor, and the files must match the manifest. So a manifest edited to
+match a swapped file is detected.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SECTION_DIFFERS = {
 
 
 def full_findings(folder: Path, digest: Digest, progress: Progress) -> tuple[str, ...]:
-    """What is wrong, from every byte of every file. Empty if the folder holds exactly the model `digest`."""
+    """Read every byte and return the differences from the model `digest`."""
     try:
         manifest = read_manifest(folder, digest)
     except InvalidModelFile as error:
@@ -39,13 +39,12 @@ def full_findings(folder: Path, digest: Digest, progress: Progress) -> tuple[str
     try:
         contents = read_contents(folder, manifest.files, manifest.embedding, progress)
     except InvalidModelFile as error:
-        # A size that is wrong already says why the file cannot be read to its end.
+        # A wrong size already explains why the file cannot be read.
         return found or (str(error).rstrip("."),)
     return (*found, *_content_findings(manifest, contents))
 
 
 def raise_not_verified(name: str, found: tuple[str, ...]) -> NoReturn:
-    """Raises the ModelNotVerified for these findings."""
     raise ModelNotVerified(
         f"The model {name!r} is not what its digest says: {'; '.join(found)}. "
         f"Remove it (`openbook models remove {name} --yes`) and pull or import it again."
@@ -78,8 +77,8 @@ def _content_findings(manifest: Manifest, contents: Contents) -> Iterator[str]:
     if TRAINING_RECORD in differing:
         yield f"{TRAINING_RECORD} differs"
     if named:
-        return  # which says what differs in the other files
-    for name in differing:  # in what the digest does not cover
+        return  # these already name the differences
+    for name in differing:  # parts that the digest does not cover
         if name != TRAINING_RECORD:
             yield f"{name} differs, in {'its layout' if name == 'tokenizer.json' else 'descriptive keys or padding'} only"
     header_bytes = contents.header.header_bytes if contents.header else None

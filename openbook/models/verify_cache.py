@@ -1,13 +1,13 @@
-"""What earlier checks of a model found, so that they need not be repeated before each answer.
+"""Results of earlier checks of a model, so that they need not run before each answer.
 
-A *stamp* is what the disk said about a model's files when all their bytes were last verified. While sizes, times and
-inodes are the same, the bytes are taken to be the same. This catches accidents and careless swaps (a change moves ctime,
-which programs cannot set), not an owner of the disk who forges stamps; `openbook verify` reads every byte.
+A *stamp* records sizes, times and inodes of a model's files when all bytes were last verified. While these are equal, the
+bytes are assumed to be equal. This catches accidents and careless swaps (a change moves ctime, which programs cannot set),
+not a disk owner who forges stamps; `openbook verify` reads every byte.
 
-A *trial* says which files an engine has loaded and asked in a process of its own, and what their chat template wrote
-there. It is of files and not of a model's digest: keys that change no answer, and so no digest, can still end an engine.
+A *trial* records files that an engine loaded and ran in a separate process, and their chat template's output. It belongs
+to files, not to a model's digest: keys that change no answer can still crash an engine.
 
-Either may be missing or unreadable: then the check is done again.
+If either is missing or unreadable, the check runs again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from openbook.files import replace_file
 from openbook.models.manifest import Manifest
 from openbook.records import Digest, canonical_json
 
-# File times move in steps of up to 10 ms: a change so soon after another leaves no trace in them.
+# File times move in steps of up to 10 ms, so a second change within this time may leave no trace.
 CLOCK_STEP_NS = 20_000_000
 MAX_FILE_BYTES = 1 << 20
 T = TypeVar("T")
@@ -36,7 +36,7 @@ TemplateText: TypeAlias = tuple[str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """For each file its size in bytes, mtime and ctime in nanoseconds, and inode."""
+    """For each file: size in bytes, mtime and ctime in nanoseconds, inode."""
 
     files: Mapping[str, tuple[int, int, int, int]]
     format: Literal[1] = 1
@@ -44,7 +44,7 @@ class Stamp:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """`files`: the SHA-256 of the model's file, and of the adapter's on it. `template` is None for a model without one."""
+    """`files`: SHA-256 of the model's file, then of the adapter's. `template` is None for a model without one."""
 
     engine: str
     files: tuple[Digest, ...]
@@ -53,8 +53,9 @@ class Trial:
 
 
 def take_stamp(folder: Path, manifest: Manifest) -> Stamp | None:
-    """The stamp of the files as they are now; None if one cannot be looked at, or was changed so lately (or in the future,
-    by a clock that moved) that a further change might not show. Waits up to 20 ms for a file just written.
+    """The stamp of the files now. Waits up to 20 ms for a file just written.
+
+    None if a file is unreadable, or its ctime lies in the future, so that another change might not show.
     """
     files = {}
     for name in manifest.files:
@@ -79,13 +80,13 @@ def trial_path(root: Path, digest: Digest) -> Path:
 
 
 def read_cached(path: Path, kind: type[T]) -> T | None:
-    """The recorded Stamp or Trial; None if it is missing or cannot be read."""
+    """The recorded value; None if it is missing or unreadable."""
     with suppress(OSError, InvalidModelFile), path.open("rb") as stream:
         return decode(stream.read(MAX_FILE_BYTES), kind, path.name, InvalidModelFile)
     return None
 
 
 def write_cached(path: Path, value: Stamp | Trial) -> None:
-    """Best effort: on a disk that cannot be written, every check is done anew."""
+    """Best effort: on an unwritable disk every check is repeated."""
     with suppress(OSError):
         replace_file(path, canonical_json(asdict(value)))

@@ -1,7 +1,7 @@
-"""The one door through which a model enters the store. Only `openbook.models.importer` may use it.
+"""The only way for a model into the store, used only by `openbook.models.importer`.
 
-A model is put together in a folder that is never listed, made durable, closed to writing and then renamed to its digest
-in one step. Whatever stops the process, the store holds the whole model or none of it.
+A model is assembled in an unlisted folder, synced, made read-only and renamed to its digest in one step. Whatever stops the
+process, the store holds the whole model or nothing.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ READ_ONLY = 0o444
 
 
 def install(store_dir: Path, manifest: Manifest, files_dir: Path) -> Path:
-    """Moves a model into the store and returns its folder, `<store_dir>/<digest>`. Nothing there is ever overwritten.
+    """Move a model into the store and return its folder. Nothing is ever overwritten.
 
-    `files_dir` is on the store's disk and holds the files that the manifest was made from. Where the model was there already,
-    it stays as it is: the caller has to verify it. Raises StorageError.
+    `files_dir` is on the store's disk. A model that is already there stays; the caller verifies it.
     """
     target = store_dir / manifest.digest
     if not target.is_dir():

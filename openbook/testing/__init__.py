@@ -1,9 +1,8 @@
-"""Fakes that ship, and the conformance suites that the fakes and the real things both pass.
+"""Fakes that ship, and the conformance suites that fakes and real implementations both pass.
 
-`EchoEngine` answers with the sentence of the passages that shares most words with the question. `HashEmbedder` gives a bag of
-hashed words. Both are deterministic and instant, so that tests need no mocks and no downloads.
-
-A new engine proves itself with a pytest class: `class TestMine(EngineSuite): def make_engine(self): return Mine()`.
+`EchoEngine` answers with the passages' sentence that shares most words with the question. `HashEmbedder` gives a bag of
+hashed words. Both are deterministic and instant. To test a new engine, write a pytest class:
+`class TestMine(EngineSuite): def make_engine(self): return Mine()`.
 """
 
 from openbook.testing.blobs import BlobsSuite, MemoryBlobs

@@ -1,4 +1,4 @@
-"""A store of objects in memory, and what every one must do."""
+"""An object store in memory, and the conformance suite for object stores."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class MemoryBlobs:
 
 
 class BlobsSuite:
-    """What every `Blobs` must do. Subclass it in a test module and define `make_blobs`, which returns one without objects."""
+    """Tests for any `Blobs`. Subclass it and define `make_blobs`, which returns an empty one."""
 
     def make_blobs(self) -> Blobs:
         raise TypeError("A BlobsSuite must define make_blobs.")

@@ -1,4 +1,4 @@
-"""Fakes of an engine and an embedder: deterministic and instant, without a model."""
+"""A fake engine and embedder: deterministic and instant, without a model."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _words(text: str) -> list[str]:
 
 
 class EchoEngine:
-    """Answers with the sentence of the passages that shares most words with the question, or with `otherwise`."""
+    """Answers with the passages' sentence that shares most words with the question, or with `otherwise`."""
 
     identity = ModelIdentity(name="echo", digest=sha256_hex(b"openbook echo engine 1"), evidence="verified")
     numeric_class = "echo"
@@ -82,7 +82,7 @@ class EchoEngine:
     def generate_each(
         self, prompts: Sequence[Prompt], decoding: Decoding, cancelled: Cancelled = never
     ) -> Generator[str, None, ReadEach]:
-        """Inclined to answer by the share of the question's words in the best sentence."""
+        """The score grows with the share of the question's words in the best sentence."""
         scores: list[float] = []
         for p in prompts:
             abstains = self._answer(p) == self._otherwise
@@ -120,7 +120,7 @@ def echo_model(*, reader: ReaderFormat | None = None, **options: int | str) -> F
 
 
 class HashEmbedder:
-    """A bag of hashed words as a unit vector. Texts that share words are near; texts without words point one way."""
+    """A bag of hashed words as a unit vector. Texts that share words are near; all texts without words are equal."""
 
     def __init__(self, dimensions: int = 64, name: str = "hash") -> None:
         digest = sha256_hex(f"openbook hash embedder 1 {dimensions}".encode())

@@ -1,4 +1,4 @@
-"""What every engine and embedder must do."""
+"""Conformance suites for engines and embedders."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PROMPT = Prompt(
 
 
 class EngineSuite:
-    """What every engine must do. Subclass it in a test module and define `make_engine`."""
+    """Tests for any engine. Subclass it and define `make_engine`."""
 
     deterministic = True
 
@@ -46,7 +46,7 @@ class EngineSuite:
         with self.model() as model:
             first = model.complete(PROMPT, decoding)
             model.complete(Prompt("Be brief.", (), "What is the capital of France?"), Decoding(max_tokens=8))
-            for _ in range(4):  # streams that are dropped leave no trace
+            for _ in range(4):  # dropped streams leave no trace
                 stream = model.stream(PROMPT, decoding)
                 next(stream)
                 stream.close()
@@ -77,7 +77,7 @@ class EngineSuite:
         with self.model() as model:
             whole = model.complete(PROMPT, Decoding(max_tokens=16)).text
             shown: list[str] = []
-            # After the first character, all the rest could become the stop string and is held back.
+            # After the first character the rest could become the stop string, so it is held back.
             stream = model.stream(PROMPT, Decoding(max_tokens=16, stop=(whole[1:] + "|",)), lambda: bool(shown))
             completion = _drained(stream, shown)
             assert completion.finish_reason == "cancelled"
@@ -105,7 +105,6 @@ class EngineSuite:
 
 
 def _drained(stream: Generator[str, None, Completion], pieces: list[str]) -> Completion:
-    """What the stream returns, after all it gives was put into `pieces`."""
     while True:
         try:
             pieces.append(next(stream))
@@ -115,7 +114,7 @@ def _drained(stream: Generator[str, None, Completion], pieces: list[str]) -> Com
 
 
 class EmbedderSuite:
-    """What every embedder must do. Subclass it in a test module and define `make_embedder`."""
+    """Tests for any embedder. Subclass it and define `make_embedder`."""
 
     TEXTS = ("A ferry leaves at nine.", "Ferries are boats.", "", "Überraschung " * 400, "A ferry leaves at nine.")
 

@@ -1,4 +1,4 @@
-"""What every store of a knowledge base must do."""
+"""The conformance suite for stores of a knowledge base."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 raises = TestCase().assertRaises  # pytest is no dependency of the package
 
-# Which documents each filter finds, by what their sidecars say.
+# The documents that each filter finds, by their sidecars.
 _FILTERS: dict[str, set[str]] = {
     "type = 'txt'": {"a", "b", "c"},
     "size >= 8": {"b"},
@@ -56,10 +56,10 @@ _METADATA: dict[str, dict[str, object]] = {
 
 
 class StoreSuite:
-    """What every store of a knowledge base must do. Subclass it in a test module and define `make_place`."""
+    """Tests for any store of a knowledge base. Subclass it and define `make_place`."""
 
     def make_place(self) -> Place:
-        """An empty place, another one each time."""
+        """Return a new, empty place each time."""
         raise TypeError("A StoreSuite must define make_place.")
 
     def test_versions_are_kept_named_compared_restored_and_pruned(self) -> None:
@@ -137,7 +137,7 @@ class StoreSuite:
             assert base.search("ferry", here.embedder)[1] == []
             assert not base.shows_all_to(frozenset({"board"}))
             assert base.shows_all_to(frozenset({"crew"}))
-            # Only who may see a document with a text is spared the work.
+            # Embedding is skipped only for users who may see a document with that text.
             for name, held, embedded in (("of-crew", {"crew"}, 0), ("guess", set[str](), 1), ("again", set[str](), 0)):
                 path = here.root.parent / f"{name}.txt"
                 path.write_text("The ferry.")

@@ -1,7 +1,7 @@
-"""`python -m openbook.training REQUEST`, which `openbook train` starts as a process of its own.
+"""`python -m openbook.training REQUEST`, started by `openbook train` in a separate process.
 
-So the process that answers questions never loads a framework that could change a weight. REQUEST is a `RunRequest` as JSON.
-Progress and errors go to standard error, the result to standard output as one JSON document.
+So the answering process never loads a framework that could change a weight. REQUEST is a `RunRequest` as JSON. Progress and
+errors go to standard error, the result as JSON to standard output.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from openbook.training.run import Event, ShouldStop, Watch
 
 INTERRUPTED = 130
-SAME_INTERRUPT_S = 1.0  # Ctrl-C reaches this process twice: from the terminal and from `openbook train`
-LOG_EVERY_S = 60.0  # if there is no terminal
+SAME_INTERRUPT_S = 1.0  # Ctrl-C arrives twice: from the terminal and from `openbook train`
+LOG_EVERY_S = 60.0  # without a terminal
 
 
 def _do(request: RunRequest) -> dict[str, Any] | None:
-    """The result of the run, or the estimate of a dry run; None in all but the first of several processes."""
+    """Do the request. Returns None in all but the first of several processes."""
     import torch  # takes seconds
 
     from openbook.training import run
@@ -76,7 +76,7 @@ def _do(request: RunRequest) -> dict[str, Any] | None:
 
 @contextmanager
 def _stop_on_interrupt() -> Iterator[ShouldStop]:
-    """After Ctrl-C the function returns true, so the run ends after this step. A second Ctrl-C ends it at once."""
+    """After Ctrl-C the function returns true and the run ends after this step. A second one ends it at once."""
     asked_at: list[float] = []
 
     def on_interrupt(_signal: int, _frame: object) -> None:
@@ -95,7 +95,6 @@ def _stop_on_interrupt() -> Iterator[ShouldStop]:
 
 
 def _watcher() -> Watch:
-    """Shows messages and how far the run is: on a terminal in one line, in a log now and then."""
     from openbook.training.loop import EvalResult
     from openbook.training.run import peak_memory_mib
 
@@ -118,7 +117,7 @@ def _watcher() -> Watch:
 
 
 def _say(sentence: str, *, stays: bool = True) -> None:
-    """A line on standard error. On a terminal the next one takes the place of one that does not stay."""
+    """On a terminal the next line replaces one with `stays` false."""
     terminal = sys.stderr.isatty()
     sys.stderr.write(("\r\033[K" if terminal else "") + sentence + ("\n" if stays or not terminal else ""))
     sys.stderr.flush()
@@ -139,10 +138,10 @@ def main() -> None:
         sys.exit(INTERRUPTED)
     if found is not None:
         if sys.stderr.isatty():
-            _say("", stays=False)  # in place of the last step
+            _say("", stays=False)  # clears the progress line
         sys.stdout.write(json.dumps(found) + "\n")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        # Everything is done, but threads of the connection may abort the process while Python shuts down.
+        # All work is done, but connection threads may abort the process while Python shuts down.
         sys.stdout.flush()
         os._exit(0)
 

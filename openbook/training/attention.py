@@ -1,7 +1,7 @@
 """Attention over token trees, and batches of them.
 
-A mask of all tokens against all would give the same result, but the computer would spend most of its time on pairs that
-do not see each other. So each row is cut into pieces, and each piece attends to the pieces before it that it sees.
+One mask of all tokens against all would give the same result, but waste most of the time on pairs that do not see each
+other. So each row is cut into pieces, and each piece attends to the earlier pieces it sees.
 
 Shape legend: R rows, T tokens of the longest row, A learned tokens of all rows, d size of a head.
 """
@@ -25,9 +25,9 @@ CHUNK_TOKENS = 256  # shorter branches attend together
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Consecutive tokens of a row. They attend to the first `seen` pieces of the row and to each other.
+    """Consecutive tokens of a row. They attend to the row's first `seen` pieces and to each other.
 
-    `mask`: bool [tokens, tokens of the seen pieces + tokens]. None: no piece is seen, and the piece is causal.
+    `mask`: bool [tokens, tokens of the seen pieces + tokens]. None: causal, no piece is seen.
     """
 
     tokens: int
@@ -60,7 +60,7 @@ def batch_of(rows: Sequence[Row]) -> Batch:
 
 
 def pieces_of(row: Row) -> list[Piece]:
-    """The beginning, each passage, and the branches in chunks."""
+    """The beginning, each passage, and branches in chunks."""
     beginning = len(row.tree.beginning)
     pieces = [Piece(beginning, 0, None)] if beginning else []
     for passage in row.tree.passages:
@@ -84,7 +84,7 @@ def pieces_of(row: Row) -> list[Piece]:
 
 
 def use_tree_attention(network: Any) -> None:
-    """Make `network` attend by `pieces` when a call gives them, and as usual when it does not."""
+    """Make `network` attend by `pieces` when a call passes them."""
     from transformers import AttentionInterface
     from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
@@ -104,7 +104,7 @@ def tree_attention(
     pieces: Sequence[Sequence[Piece]] | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """Query [R, heads, T, d], key and value [R, key-value heads, T, d]; gives [R, T, heads, d]."""
+    """Query [R, heads, T, d], key and value [R, key-value heads, T, d]; returns [R, T, heads, d]."""
     if pieces is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -119,7 +119,6 @@ def tree_attention(
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, pieces: Sequence[Piece], scaling: float | None) -> Tensor:
-    """One row."""
     sizes = [piece.tokens for piece in pieces]
     padding = query.shape[2] - sum(sizes)
     queries, keys, values = (torch.split(each, [*sizes, padding], 2) for each in (query, key, value))

@@ -3,9 +3,9 @@
     <run>/checkpoints/step-00000120/state.json           written last; names and digests of the other files
                                     parameters.safetensors
                                     moments.safetensors
-                                    best.safetensors      the parameters of the best evaluation, if there was one
+                                    best.safetensors      the parameters of the best evaluation, if any
 
-A folder gets its name in one step. A run continues from the newest whole checkpoint and names damaged ones.
+A folder gets its name in one step. A run continues from the newest whole checkpoint.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ Tensors: TypeAlias = Mapping[str, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A run at the end of a step, without its tensors. `best_metric`: higher is better; None before an evaluation.
+    """A run at the end of a step, without tensors. `best_metric`: higher is better; None before an evaluation.
 
-    `numeric_classes`: where steps were computed, in order. A run that continued elsewhere has several.
+    `numeric_classes`, in order: several if the run continued elsewhere.
     """
 
     recipe: Digest
@@ -57,7 +57,7 @@ class Checkpoint:
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> Path:
-    """Write the checkpoint, then delete all but the newest `KEPT`. Raises StorageError, and then the older ones are intact."""
+    """Write the checkpoint, then delete all but the newest `KEPT`. On StorageError the older ones are intact."""
     target = folder / f"step-{checkpoint.state.step:08}"
     staged = folder / f".{target.name}"
     tensors = {"parameters": checkpoint.parameters, "moments": checkpoint.moments, "best": checkpoint.best}
@@ -93,9 +93,9 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
 
 
 def load_newest(folder: Path, recipe: Digest, warn: Callable[[str], None]) -> Checkpoint | None:
-    """The newest whole checkpoint. `warn` gets a sentence for each newer one that is damaged.
+    """Load the newest whole checkpoint. `warn` gets a sentence for each newer, damaged one.
 
-    Raises TrainingError if the checkpoints belong to another recipe, or none of them is whole.
+    Raises TrainingError if the checkpoints belong to another recipe, or none is whole.
     """
     found = checkpoint_folders(folder)
     for path in reversed(found):
@@ -115,7 +115,7 @@ def load_newest(folder: Path, recipe: Digest, warn: Callable[[str], None]) -> Ch
 
 
 def checkpoint_folders(folder: Path) -> list[Path]:
-    """Oldest first, damaged ones included."""
+    """All checkpoints, oldest first, damaged ones included."""
     return sorted(path for path in folder.glob("step-*") if path.is_dir())
 
 

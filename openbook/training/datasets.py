@@ -1,6 +1,6 @@
 """Data files, and documents and conversations as trees. `reader_objective` does the same for passages with questions.
 
-A file is JSON Lines, plain or gzip-compressed, and must have the digest that the recipe states. Documents are lines
+A file is JSON Lines, plain or gzip-compressed, with the digest that the recipe states. Documents are lines
 `{"text": "..."}`, or a text file, which is one document. A conversation is one of
 
     {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}, ...]}
@@ -28,7 +28,7 @@ from openbook.training.trees import Branch, Tree
 
 MAX_DATA_BYTES = 4 << 30
 MIN_TOKENS = 2  # one token alone teaches nothing
-MAX_OPEN_BINS = 64  # how many sequences with room `pack` looks at
+MAX_OPEN_BINS = 64  # sequences with room that `pack` considers
 JSON_LINES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
 
 
@@ -72,7 +72,7 @@ Record = TypeVar("Record", bound=Line)
 
 
 def read_lines(data: Data, folder: Path, record: type[Record]) -> Iterator[tuple[str, Record]]:
-    """(where the line is, its record) for each line that is not empty. Raises ConfigError with the line's number."""
+    """Yield (location, record) for each non-empty line. Raises ConfigError with the line number."""
     name, content = _read_file(data, folder)
     empty = True
     for number, raw in enumerate(io.BytesIO(content.removeprefix(codecs.BOM_UTF8)), 1):
@@ -92,7 +92,7 @@ def read_lines(data: Data, folder: Path, record: type[Record]) -> Iterator[tuple
 
 
 def read_documents(data: Data, folder: Path) -> Iterator[tuple[str, str]]:
-    """(where the document is, its text). Raises ConfigError, StorageError."""
+    """Yield (location, text). Raises ConfigError, StorageError."""
     if data.file.lower().endswith(JSON_LINES):
         yield from ((place, line.text) for place, line in read_lines(data, folder, DocumentLine))
         return
@@ -107,7 +107,7 @@ def read_documents(data: Data, folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def _read_file(data: Data, folder: Path) -> tuple[str, bytes]:
-    """(name, content, decompressed). Raises StorageError; ConfigError if the digest is another."""
+    """Return (name, decompressed content), if the digest matches."""
     path = folder / data.file
     try:
         content = path.read_bytes()
@@ -133,7 +133,7 @@ def _read_file(data: Data, folder: Path) -> tuple[str, bytes]:
 def document_trees(
     documents: Sequence[tuple[str, str]], tokenizer: PromptTokenizer, sequence_tokens: int
 ) -> list[Tree]:
-    """Each document as sequences of `sequence_tokens` tokens. The rests of the documents are packed together."""
+    """Cut documents into sequences of `sequence_tokens` tokens, and pack their remainders."""
     model = tokenizer.model
     end = (model.end_token,) if model.end_token >= 0 else ()
     bos = (model.bos_token,) if model.adds_bos else ()
@@ -152,9 +152,9 @@ def document_trees(
 
 
 def pack(rests: Sequence[tuple[str, Branch]], sequence_tokens: int) -> list[Tree]:
-    """Several branches in a tree: the longest first, each into the first tree with room. No branch sees another."""
+    """Put several branches into a tree: longest first, each into the first tree with room. No branch sees another."""
     bins: list[list[tuple[str, Branch]]] = []
-    room: dict[int, int] = {}  # of the bins that are still open
+    room: dict[int, int] = {}  # of the open bins
     for place, branch in sorted(rests, key=lambda rest: (-len(rest[1].tokens), rest[0], rest[1].tokens)):
         length = len(branch.tokens)
         chosen = next((i for i, tokens in room.items() if tokens >= length), len(bins))
@@ -170,7 +170,7 @@ def pack(rests: Sequence[tuple[str, Branch]], sequence_tokens: int) -> list[Tree
 
 
 def conversation_trees(lines: Sequence[tuple[str, ConversationLine]], tokenizer: PromptTokenizer) -> list[Tree]:
-    """One tree with one branch for each conversation. Raises ConfigError with the line's number."""
+    """One tree per conversation. Raises ConfigError with the line number."""
     trees = []
     for place, line in lines:
         try:
@@ -181,10 +181,10 @@ def conversation_trees(lines: Sequence[tuple[str, ConversationLine]], tokenizer:
 
 
 def conversation_branch(turns: Sequence[Message], tokenizer: PromptTokenizer) -> Branch:
-    """The conversation in the model's own chat template, up to the assistant's last turn.
+    """The conversation in the model's chat template, up to the assistant's last turn.
 
-    The assistant's text and the token that ends it are learned. The template is rendered with placeholders, so no message
-    can become a control token. Raises EngineError if the template or the vocabulary cannot write the conversation.
+    The assistant's text and its end token are learned. Messages cannot become control tokens, because the template only sees
+    placeholders. Raises EngineError if the template or vocabulary cannot write the conversation.
     """
     last = max(i for i, turn in enumerate(turns) if turn.role == "assistant")
     turns = turns[: last + 1]
@@ -202,7 +202,7 @@ def conversation_branch(turns: Sequence[Message], tokenizer: PromptTokenizer) ->
             learned.append((start, len(tokens)))
             if number == last:
                 break
-            # A template that writes no end is followed by all that it does write.
+            # If the template writes no end token, all it writes follows the answer.
             after = after[len(end) :] if after[: len(end)] == end else after
         tokens += after
     skipped = tuple((end, start) for (_, end), (start, _) in itertools.pairwise(learned))
@@ -210,7 +210,7 @@ def conversation_branch(turns: Sequence[Message], tokenizer: PromptTokenizer) ->
 
 
 def _through_end(control: list[int], tokenizer: PromptTokenizer) -> list[int]:
-    """What the template writes after an answer, up to the token that ends it; that token alone if it writes none."""
+    """The template's text after an answer, through the end token, or the end token alone."""
     for i, token in enumerate(control):
         if tokenizer.model.ends_generation(token):
             return control[: i + 1]

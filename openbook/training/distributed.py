@@ -1,8 +1,8 @@
 """One run on several processes: each holds a shard of the network (PyTorch's FSDP) and computes its share of every step.
 
 Start it with `torchrun --nproc-per-node N -m openbook.training REQUEST`, which sets RANK and WORLD_SIZE. A step has the same
-examples as on one process, but the sums are added in another order: results agree within rounding, not bit for bit.
-Checkpoints hold whole tensors, so a run can continue with another number of processes.
+examples as on one process, but sums are added in another order: results agree within rounding, not bit for bit. Checkpoints
+hold whole tensors, so the number of processes may change.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this process writes files and shows progress."""
+        """True if this process writes files and shows progress."""
         return self.rank == 0
 
     def total(self, value: float) -> float:
-        """The sum over all processes. Each of them must call this."""
+        """The sum over all processes; all must call this."""
         if self.count == 1:
             return value
         found = torch.tensor(value, dtype=torch.float64)
@@ -40,11 +40,11 @@ class Processes:
         return self.total(float(flag)) > 0
 
     def wait(self) -> None:
-        """Until all processes have called this."""
+        """Wait until all processes have called this."""
         self.any(False)
 
     def shard(self, network: Any) -> None:
-        """Split the parameters of `network` between the processes, layer by layer, in place."""
+        """Split the parameters of `network`, layer by layer, in place."""
         if self.count == 1:
             return
         from torch.distributed.device_mesh import init_device_mesh
@@ -64,13 +64,13 @@ ONE_PROCESS = Processes()
 
 
 def whole(tensor: Any) -> Tensor:
-    """The tensor that the shards make together. All processes must call this at the same time."""
+    """The unsharded tensor; all processes must call this."""
     found: Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
     return found
 
 
 def shard_like(tensor: Tensor, like: Any) -> Tensor:
-    """A whole tensor, on the device of the parameter `like` and sharded in the same way."""
+    """A whole tensor, on the device and sharded like the parameter `like`."""
     if not hasattr(like, "full_tensor"):
         return tensor.to(like.device)
     from torch.distributed.tensor import distribute_tensor
@@ -80,7 +80,7 @@ def shard_like(tensor: Tensor, like: Any) -> Tensor:
 
 @contextmanager
 def connect() -> Iterator[Processes]:
-    """The processes that the environment names, connected; one if it names none."""
+    """The processes that the environment names."""
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
         yield ONE_PROCESS

@@ -1,7 +1,7 @@
-"""The dev data: the loss, what greedy decoding would answer, and a few answers to look at.
+"""Evaluation on the dev data: the loss, exact answers, and a few sample answers.
 
-If each token of an accepted answer is the likeliest one after those before it, greedy decoding gives exactly that answer.
-So one forward pass over a passage and its questions counts exact matches without generating anything.
+If each token of an accepted answer is the likeliest after those before it, greedy decoding gives exactly that answer. So
+one forward pass counts exact matches without generating.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ TEXT_PROMPT_TOKENS = 32  # of a sample of plain text
 
 @dataclass(frozen=True, slots=True)
 class BranchScore:
-    """`loss` is the sum over `tokens` learned tokens. `abstention` is the probability that the model abstains.
+    """`loss` is the sum over `tokens` learned tokens; `abstention` the probability of an abstention.
 
-    `exact`: greedy decoding would give this answer. A first token may also come second to the beginning of an
-    abstention, because `abstention` and its threshold decide about that.
+    `exact`: greedy decoding would give this answer. Its first token may come second to the abstention's, which has its own
+    threshold.
     """
 
     kind: str
@@ -43,9 +43,9 @@ class BranchScore:
 
 
 def evaluate(network: Any, trees: Sequence[Tree], recipe: Recipe, step: int) -> EvalResult:
-    """`trees` must not be empty."""
+    """Evaluate `trees`, which must not be empty."""
     network.eval()
-    # The first token tells an abstention, because the recipe's abstention begins with a word that answers rarely begin with.
+    # The first token identifies an abstention: the recipe's abstention begins with a word that is rare in answers.
     abstentions = (b.tokens[b.learn_start] for tree in trees for b in tree.branches if b.kind == "abstention")
     abstention = next(abstentions, None)
     scores: list[BranchScore] = []
@@ -60,7 +60,7 @@ def evaluate(network: Any, trees: Sequence[Tree], recipe: Recipe, step: int) -> 
 
 @torch.no_grad()
 def branch_scores(network: Any, rows: Sequence[Row], abstention: int | None = None) -> list[BranchScore]:
-    """One for each branch of each row, in order. `abstention`: the first token of an abstention."""
+    """One score per branch, in order. `abstention`: the first token of an abstention."""
     batch = batch_of(rows)
     logits = learned_logits(network, batch).cpu()
     losses = functional.cross_entropy(logits, batch.targets, reduction="none").tolist()
@@ -89,11 +89,11 @@ def branch_scores(network: Any, rows: Sequence[Row], abstention: int | None = No
 
 
 def reader_numbers(scores: Sequence[BranchScore]) -> dict[str, float]:
-    """Shares from 0 to 1. A share of nothing is left out.
+    """The reader's numbers: shares from 0 to 1; a share of nothing is left out.
 
-    declines_above: the threshold for `abstention` (see `abstention_threshold`); exact: questions with an answer that get
-    an accepted answer; abstained_wrongly: questions with an answer that get none; abstained_rightly: questions without
-    an answer that get none; score: the mean of exact and abstained_rightly.
+    declines_above: the threshold for `abstention`; exact: answerable questions with an accepted answer; abstained_wrongly:
+    answerable questions without an answer; abstained_rightly: unanswerable questions without an answer; score: the mean of
+    exact and abstained_rightly.
     """
     by_question: dict[str, list[BranchScore]] = {}
     for score in scores:
@@ -117,9 +117,9 @@ def reader_numbers(scores: Sequence[BranchScore]) -> dict[str, float]:
 
 
 def abstention_threshold(answerable: Sequence[float], unanswerable: Sequence[float]) -> float:
-    """The model abstains from this probability of an abstention on: 0.05 to 0.95; 0.5 if one kind of question is missing.
+    """The abstention probability from which the model abstains: 0.05 to 0.95; 0.5 if a kind of question is missing.
 
-    The lowest value at which the model abstains from at most `MAX_WRONG_ABSTENTIONS` of the answerable questions, or 0.95.
+    The lowest value that abstains from at most `MAX_WRONG_ABSTENTIONS` of the answerable questions, or 0.95.
     """
     if not answerable or not unanswerable:
         return 0.5
@@ -130,7 +130,7 @@ def abstention_threshold(answerable: Sequence[float], unanswerable: Sequence[flo
 
 @torch.no_grad()
 def sample_answers(network: Any, trees: Sequence[Tree], tokenizer: PromptTokenizer) -> list[dict[str, str]]:
-    """A question of each of the first trees with its expected and its greedy answer. Every other one has no answer."""
+    """Samples from the first trees, alternately with and without an answer."""
     network.eval()
     model = tokenizer.model
     found = []
@@ -145,14 +145,14 @@ def sample_answers(network: Any, trees: Sequence[Tree], tokenizer: PromptTokeniz
         asked = replace(branch, tokens=branch.tokens[:start], learn_start=start - 1, skipped=())
         answer = _greedy(network, tree.with_branches([asked]), model.ends_generation)
         question = _last_turn(asked.tokens, model.ends_generation)
-        end = branch.skipped[0][0] if branch.skipped else len(branch.tokens)  # of the first answer in a conversation
+        end = branch.skipped[0][0] if branch.skipped else len(branch.tokens)  # of a conversation's first answer
         expected = branch.tokens[start : min(end, start + SAMPLE_TOKENS)]
         found.append({"question": text(question), "expected": text(expected), "answer": text(answer)})
     return found
 
 
 def _greedy(network: Any, tree: Tree, ends: Callable[[int], bool]) -> list[int]:
-    """The tokens that the network writes after the only branch of `tree`."""
+    """The greedy continuation of the tree's only branch."""
     from transformers import DynamicCache
 
     batch, cache = batch_of([row_of(tree)]), DynamicCache()
@@ -170,6 +170,6 @@ def _greedy(network: Any, tree: Tree, ends: Callable[[int], bool]) -> list[int]:
 
 
 def _last_turn(prompt: Sequence[int], ends: Callable[[int], bool]) -> Sequence[int]:
-    """The last message of a prompt. After it a template writes the end of the turn and the beginning of the answer."""
+    """The last message: the template writes the turn's end and the answer's beginning after it."""
     places = [-1, *(i for i, token in enumerate(prompt) if ends(token))]
     return prompt[places[-2] + 1 : places[-1]] if len(places) > 1 else prompt

@@ -1,12 +1,11 @@
 """Model files: the GGUF file of a finished run, and a stored model for other programs.
 
-A GGUF file is the only thing that goes from training to the model store. A LoRA run gives an adapter, a small file that
-needs its base, or a merged model (`openbook.models.gguf_writer`); a full run gives a model. Everything that is not a weight
-(vocabulary, chat template, hyperparameters) is copied from the base.
+A LoRA run gives an adapter, which needs its base, or a merged model (`openbook.models.gguf_writer`); a full run gives a
+model. Everything but the weights is copied from the base.
 
-`python -m openbook.training.export DIGEST FOLDER STORE`, which `openbook models export` starts, writes what vLLM, Transformers and PEFT read:
-for a model `config.json`, `model.safetensors` and its tokenizer, for an adapter `adapter_config.json` and
-`adapter_model.safetensors`. Numbers are float32, so they are those that the engine computes with.
+`python -m openbook.training.export DIGEST FOLDER STORE`, started by `openbook models export`, writes files for vLLM,
+Transformers and PEFT: `config.json`, `model.safetensors` and the tokenizer of a model, or `adapter_config.json` and
+`adapter_model.safetensors`. Values are float32, those that the engine computes with.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 
     from openbook.records import Digest, ReaderFormat
 
-_WRAPPER = "base_model.model."  # PEFT names an adapter's tensors after its wrapper around the network
+_WRAPPER = "base_model.model."  # PEFT's prefix of an adapter's tensor names
 
 
 def write_adapter(
@@ -44,7 +43,7 @@ def write_adapter(
     quantisation: Quantisation,
     reader: ReaderFormat | None,
 ) -> None:
-    """The LoRA updates of `network` as a GGUF adapter for the model `base`."""
+    """Write the LoRA updates of `network` for the model `base`."""
     from gguf import GGUFWriter
 
     writer = GGUFWriter(path, network.config.model_type)
@@ -69,7 +68,7 @@ def write_model(
     quantisation: Quantisation,
     reader: ReaderFormat | None,
 ) -> None:
-    """The parameters `state`, named as in Transformers, as a model with the metadata of the GGUF file `metadata_file`."""
+    """Write a model. `state` has the names of Transformers; metadata comes from the GGUF file `metadata_file`."""
     header = read_gguf(metadata_file)
     config = config_of(header)
     tensors = ((gguf_name(name), gguf_rows(config, name, values)) for name, values in state.items())
@@ -77,7 +76,7 @@ def write_model(
 
 
 def lora_updates(network: Any, alpha: float) -> dict[str, NDArray[np.float32]]:
-    """The update of each matrix that the adapter changes: float32 [out, in], with the names and row order of GGUF."""
+    """The update of each matrix: float32 [out, in], with the names and row order of GGUF."""
     found = {}
     for module, (a, b) in lora_pairs(network).items():
         name = f"{module}.weight"

@@ -1,7 +1,7 @@
-"""The loop: order, forward, backward, step. Read it from top to bottom. `run` evaluates and saves between the steps.
+"""The training loop: order, forward, backward, step. `run` evaluates and saves between steps.
 
-What happens at a step is a function of the recipe, the data, and the number of the step. It depends neither on the clock
-nor on where a run was stopped, so a run that was killed and resumed ends with the same bytes as one that was not.
+A step is a function of the recipe, the data and its number, not of the clock or of interruptions. So a run that was killed
+and resumed ends with the same bytes as any other.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from openbook.training.trees import Tree, epoch_steps, micro_batches, row_of, st
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """The numbers of one step. `loss` is in nats per learned token; `tokens` counts all that the network read."""
+    """`loss` is in nats per learned token; `tokens` counts all that the network read."""
 
     step: int
     steps: int
@@ -47,10 +47,9 @@ class EvalResult:
 
 
 class MasterWeights:
-    """The learned parameters in float32. The network computes with copies in its own type.
+    """The learned parameters and their gradients in float32. The network computes with copies in its own type.
 
-    Gradients are summed in float32 too. With several processes `values` are this process's shards; `set` takes whole
-    tensors and `whole` returns them.
+    With several processes `values` are this process's shards; `set` takes whole tensors and `whole` returns them.
     """
 
     def __init__(self, parameters: dict[str, torch.nn.Parameter], processes: Processes = ONE_PROCESS) -> None:
@@ -58,7 +57,7 @@ class MasterWeights:
         self.values: dict[str, Tensor] = {name: p.detach().float().clone() for name, p in parameters.items()}
 
     def collect_gradients(self) -> None:
-        """Move the gradients of the network's parameters to the sums here."""
+        """Move the network's gradients to the sums here."""
         for name, copy in self._copies.items():
             if copy.grad is None:
                 continue
@@ -69,7 +68,6 @@ class MasterWeights:
             copy.grad = None
 
     def publish(self) -> None:
-        """Copy the values to the network."""
         with torch.no_grad():
             for name, copy in self._copies.items():
                 copy.copy_(self.values[name])
@@ -84,8 +82,6 @@ class MasterWeights:
 
 
 class Learner:
-    """What a run has in memory: the network, its learned parameters, the optimiser, and the state."""
-
     def __init__(
         self,
         recipe: Recipe,
@@ -112,7 +108,7 @@ class Learner:
         self.steps = recipe.loop.steps or max(1, math.ceil((recipe.loop.epochs or 0) * self.steps_per_epoch))
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Continue from the checkpoint. Raises TrainingError if it has other parameters than this recipe."""
+        """Continue from the checkpoint. Raises TrainingError for other parameters than the recipe's."""
         if checkpoint.parameters.keys() != self.learned.keys():
             raise TrainingError("The checkpoint has other parameters than the recipe. Train into another folder.")
         self.state, self.best = checkpoint.state, dict(checkpoint.best)
@@ -132,7 +128,7 @@ class Learner:
         return Checkpoint(self.state, self.masters.whole(), moments, self.best)
 
     def steps_to_go(self) -> Iterator[StepResult]:
-        """Do one step after the other, until all are done or evaluations stop improving (`evaluation.patience`)."""
+        """Do the remaining steps, until evaluations stop improving (`evaluation.patience`)."""
         while self.state.step < self.steps:
             if 0 < self.recipe.evaluation.patience <= self.state.evaluations_since_best:
                 return
@@ -176,7 +172,7 @@ class Learner:
     def _own_share(self, groups: list[list[int]]) -> Iterator[tuple[list[int], float]]:
         """The micro-batches of this process, with weights.
 
-        Every process gets the same number, because each forward pass needs all of them. The extra one weighs 0.
+        Every process gets the same number, because each forward pass needs all of them; an extra one has weight 0.
         """
         own = groups[self.processes.rank :: self.processes.count]
         yield from ((group, 1.0) for group in own)
@@ -192,7 +188,7 @@ class Learner:
             )
 
     def keep_if_best(self, result: EvalResult) -> None:
-        """Remember the parameters if `result`, an evaluation of them, is the best so far."""
+        """Remember the current parameters if `result`, their evaluation, is the best so far."""
         state = self.state
         if state.best_metric is None or result.metric > state.best_metric:
             self.best = {name: value.clone() for name, value in self.masters.whole().items()}
@@ -202,17 +198,16 @@ class Learner:
 
     @property
     def final_step(self) -> int:
-        """The step whose parameters are the result: the best that was evaluated, or the last."""
+        """The best step evaluated, or the last."""
         return self.state.step if self.state.best_metric is None else self.state.best_step
 
     def use_best(self) -> None:
-        """Set the network to the parameters of `final_step`."""
         if self.best:
             self.masters.set(self.best)
 
 
 def learning_rate(options: Optimiser, step: int, steps: int) -> float:
-    """The rate of step `step`, counted from 0, of `steps`."""
+    """The rate at `step`, counted from 0."""
     warmup = min(1.0, (step + 1) / max(1, options.warmup_steps))
     done = step / max(1, steps)
     decay = {"constant": 1.0, "linear": 1.0 - done, "cosine": 0.5 * (1.0 + math.cos(math.pi * done))}[options.schedule]

@@ -1,8 +1,8 @@
-"""A network with gradients, from a stored model or from nothing, and its loss.
+"""A network with gradients, from a stored or new model, and its loss.
 
-The numbers are those of the GGUF file, dequantised, so training starts from what the engine computes with. Two families
-can be trained: `llama`, and `qwen2`, whose query, key and value projections have biases. For `llama`, GGUF keeps the rows
-of the query and key projections in another order: rotated pairs side by side, where Transformers has halves.
+It starts from the dequantized GGUF values that the engine computes with. Two families can be trained: `llama`, and `qwen2`,
+whose query, key and value projections have biases. For `llama`, GGUF stores the rows of the query and key projections in
+another order: rotated pairs side by side, where Transformers has halves.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from openbook.training.recipe import Architecture, Method
 
-FAMILIES = ("llama", "qwen2")  # as `general.architecture` and as `model_type` of Transformers
+FAMILIES = ("llama", "qwen2")  # equals `general.architecture` and Transformers' `model_type`
 END = "<|endoftext|>"
 ADAPTER = "default"  # PEFT's name of the only adapter
 _NAMES = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
@@ -46,7 +46,7 @@ _LAYER_NAMES = {
 
 
 def hf_name(gguf: str) -> str:
-    """`blk.3.attn_q.weight` becomes `model.layers.3.self_attn.q_proj.weight`. Raises InvalidModelFile."""
+    """Transformers' name: `blk.3.attn_q.weight` is `model.layers.3.self_attn.q_proj.weight`. Raises InvalidModelFile."""
     match gguf.split("."):
         case [short, "weight"] if short in _NAMES:
             return f"{_NAMES[short]}.weight"
@@ -56,7 +56,7 @@ def hf_name(gguf: str) -> str:
 
 
 def gguf_name(hf: str) -> str:
-    """Law: `gguf_name(hf_name(x)) == x`. Raises InvalidModelFile."""
+    """GGUF's name. Law: `gguf_name(hf_name(x)) == x`. Raises InvalidModelFile."""
     module, _, kind = hf.rpartition(".")
     for short, long in _NAMES.items():
         if long == module:
@@ -68,7 +68,7 @@ def gguf_name(hf: str) -> str:
 
 
 def gguf_rows(config: Any, name: str, rows: NDArray[Any]) -> NDArray[Any]:
-    """The rows [heads * d, ...] of the parameter `name` (as Transformers calls it) in the order of GGUF."""
+    """The rows [heads * d, ...] of the parameter `name` (in Transformers) in GGUF's order."""
     heads = _permuted_heads(config, name)
     return rows.reshape(heads, 2, -1, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape) if heads else rows
 
@@ -80,7 +80,7 @@ def hf_rows(config: Any, name: str, rows: NDArray[Any]) -> NDArray[Any]:
 
 
 def _permuted_heads(config: Any, name: str) -> int:
-    """0: both have the same order."""
+    """The heads to reorder; 0 if both orders are equal."""
     if config.model_type != "llama":
         return 0
     if ".q_proj." in name:
@@ -89,10 +89,7 @@ def _permuted_heads(config: Any, name: str) -> int:
 
 
 def config_of(header: GgufHeader) -> Any:
-    """The hyperparameters of a model, as a `LlamaConfig` or `Qwen2Config`.
-
-    Raises InvalidModelFile for another architecture or a missing number.
-    """
+    """The model's `LlamaConfig` or `Qwen2Config`. Raises InvalidModelFile for other models or missing numbers."""
     from transformers import LlamaConfig, Qwen2Config
 
     family = header.text("general.architecture")
@@ -134,7 +131,7 @@ def config_of(header: GgufHeader) -> Any:
 
 
 def parameters_of(path: Path) -> dict[str, NDArray[np.float32]]:
-    """Every tensor of the GGUF file with the name, row order and shape of Transformers, as float32."""
+    """All tensors as float32, with the names, row order and shapes of Transformers."""
     config = config_of(read_gguf(path))
     found: dict[str, NDArray[np.float32]] = {}
     for tensor, values in dequantised(path):
@@ -144,7 +141,7 @@ def parameters_of(path: Path) -> dict[str, NDArray[np.float32]]:
 
 
 def load_network(path: Path, *, dtype: torch.dtype = torch.float32) -> Any:
-    """The network of the GGUF file at `path`, without gradients yet. It computes in `dtype`. Raises InvalidModelFile."""
+    """The network of a GGUF file, without gradients yet, computing in `dtype`. Raises InvalidModelFile."""
     from transformers import LlamaForCausalLM, Qwen2ForCausalLM
     from transformers.initialization import no_init_weights
 
@@ -164,7 +161,7 @@ def load_network(path: Path, *, dtype: torch.dtype = torch.float32) -> Any:
 
 
 def new_network(vocabulary: Path, seed: int, dtype: torch.dtype) -> Any:
-    """A network of the shape that the file states, with random numbers (normal, 0.02)."""
+    """A network with random values (normal, 0.02) in the file's shape."""
     from transformers import LlamaForCausalLM
 
     torch.manual_seed(seed)
@@ -179,15 +176,15 @@ def _frozen(network: Any, dtype: torch.dtype) -> Any:
 
 
 def write_vocabulary(path: Path, texts: Sequence[str], architecture: Architecture, *, name: str) -> None:
-    """Learn a byte-level BPE vocabulary and write it to `path`, a GGUF file with the hyperparameters and no tensor yet.
+    """Learn a byte-level BPE vocabulary and write it to `path`, a GGUF file with hyperparameters but no tensors.
 
-    So the engine's own code makes the tokens, as for every model. Raises ConfigError for too little text.
+    So the engine's own code tokenizes, as for every model. Raises ConfigError for too little text.
     """
     from gguf import GGUFWriter, TokenType
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     tokenizer: Any = Tokenizer(models.BPE())
-    # What the engine does for `pre` = "gpt-2".
+    # Matches the engine's pre-tokenizer for `pre` = "gpt-2".
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     trainer = trainers.BpeTrainer(
         vocab_size=architecture.vocabulary,
@@ -227,9 +224,9 @@ def write_vocabulary(path: Path, texts: Sequence[str], architecture: Architectur
 
 
 def make_trainable(network: Any, method: Method, seed: int) -> dict[str, torch.nn.Parameter]:
-    """Give gradients to what `method` learns, in place: LoRA updates (Hu et al. 2021, by PEFT) or all parameters.
+    """Enable gradients for what `method` learns, in place: LoRA updates (Hu et al. 2021, by PEFT) or all parameters.
 
-    Returns the learned parameters, sorted by name. The first values are a function of the arguments.
+    Returns the learned parameters, sorted by name. Initial values are a function of the arguments.
     """
     torch.manual_seed(seed)
     if method.kind == "full":
@@ -253,7 +250,7 @@ def make_trainable(network: Any, method: Method, seed: int) -> dict[str, torch.n
     inject_adapter_in_model(config, network, ADAPTER)
     learned = {name: p for name, p in sorted(network.named_parameters()) if p.requires_grad}
     for parameter in learned.values():
-        # PEFT keeps float32 here and would cast every input of every layer. `MasterWeights` keeps float32 instead.
+        # PEFT's float32 would cast every input of every layer. `MasterWeights` keeps float32 instead.
         parameter.data = parameter.data.to(network.dtype)
     return learned
 
@@ -270,12 +267,12 @@ def lora_pairs(network: Any) -> dict[str, tuple[Tensor, Tensor]]:
 def learned_logits(network: Any, batch: Batch) -> Tensor:
     """The logits that predict the A learned tokens of a batch: float32 [A, vocabulary].
 
-    The output matrix is large, and most tokens of an example are only read, so no other logits are computed.
+    No others are computed: the output matrix is large, and most tokens are only read.
     """
     tokens, positions, predictors = (
         each.to(network.device) for each in (batch.tokens, batch.positions, batch.predictors)
     )
-    # A sharded network has this method, which also collects its shards (see `distributed`).
+    # A sharded network's own method also collects its shards (see `distributed`).
     compute = getattr(network, "logits_at", functools.partial(logits_at, network))
     return compute(tokens, positions, batch.pieces, predictors)
 
@@ -287,6 +284,6 @@ def logits_at(network: Any, tokens: Tensor, positions: Tensor, pieces: list[list
 
 
 def loss_sum(network: Any, batch: Batch) -> Tensor:
-    """The sum of -log p(token) over all learned tokens. A mean would weigh a token by the size of its micro-batch."""
+    """The sum of -log p(token) over all learned tokens. A mean would weigh tokens by the size of their micro-batch."""
     logits = learned_logits(network, batch)
     return functional.cross_entropy(logits, batch.targets.to(logits.device), reduction="sum")

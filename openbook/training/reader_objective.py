@@ -1,4 +1,4 @@
-"""The reader's objective: answers in the words of passages, or an abstention if the passages do not hold the answer.
+"""The reader's objective: answers in the words of passages, or an abstention if they hold no answer.
 
 A line of data is a passage, or several that belong together, with questions. Empty `answers` mean that the passages do
 not hold the answer:
@@ -6,7 +6,7 @@ not hold the answer:
     {"title": "Warsaw", "passage": "...", "questions": [{"question": "...", "answers": ["1611"]}, ...]}
     {"passages": [{"title": "Warsaw", "text": "..."}, ...], "questions": [...]}
 
-Hard negatives are passages of the same data that BM25 finds for a question and that hold none of its answers. Each adds
+Hard negatives are passages of the same data that BM25 finds for a question but that hold none of its answers. Each adds
 one branch to a passage that is read anyway.
 """
 
@@ -32,7 +32,7 @@ from openbook.training.datasets import Line
 from openbook.training.recipe import ReaderObjective
 from openbook.training.trees import Branch, Tree
 
-CANDIDATES = 8  # how many of BM25's best passages may become negatives
+CANDIDATES = 8  # BM25's best passages considered as negatives
 
 
 class Question(Line):
@@ -49,7 +49,7 @@ class PassageLine(Line):
     passage: str = ""
     title: str = ""
     passages: tuple[Passage, ...] = ()
-    kind: str = ""  # of text and question, for measurements; training does not use it
+    kind: str = ""  # for measurements; training does not use it
     questions: tuple[Question, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -65,9 +65,9 @@ class PassageLine(Line):
 
 @dataclass(frozen=True, slots=True)
 class PassageQuestion:
-    """A question about the passages numbered `own`. Without `answers` they do not hold one.
+    """A question about the passages numbered `own`. Empty `answers`: they hold none.
 
-    `elsewhere`: the answers that other passages hold, for a negative.
+    `elsewhere`: for a negative, the answers that other passages hold.
     """
 
     own: tuple[int, ...]
@@ -77,7 +77,7 @@ class PassageQuestion:
 
 
 def number_passages(lines: Sequence[PassageLine]) -> tuple[list[Passage], list[PassageQuestion]]:
-    """(the distinct passages of all lines, the questions about them)."""
+    """(distinct passages, questions about them)."""
     numbers: dict[Passage, int] = {}
     questions = []
     for line in lines:
@@ -94,9 +94,9 @@ def reader_trees(
     *,
     every_answer: bool = False,
 ) -> list[Tree]:
-    """One tree for each group of passages. Raises ConfigError with the line's number.
+    """One tree per group of passages. Raises ConfigError with the line number.
 
-    `every_answer` (for evaluation): a branch for each accepted answer, not only for the most usual one.
+    `every_answer` (for evaluation): a branch for each accepted answer, not only the most common one.
     """
     passages, questions = number_passages([line for _, line in lines])
     places = {passage: place for place, line in reversed(lines) for passage in line.all_passages}
@@ -117,11 +117,11 @@ def reader_trees(
     answered = {(number, each.question) for each in questions if each.answers for number in each.own}
     trees = []
     for members, neighbours in passage_groups(by_passage, objective.passages, seed, index):
-        in_tree = dict.fromkeys(members)  # the passages of the tree, in the order of their first use
+        in_tree = dict.fromkeys(members)  # the tree's passages, in order of first use
         branches: list[Branch] = []
         for i in members:
             for number, each in enumerate(by_passage[i]):
-                # 1. Choose passages to read besides the question's own: some that hold no answer to it.
+                # 1. Choose further passages to read, which hold no answer to the question.
                 others = [
                     other
                     for other in (*members, *neighbours)
@@ -158,10 +158,10 @@ def reader_prompt(instruction: str, passages: Sequence[Passage], question: str) 
 def passage_groups(
     by_passage: Mapping[int, Sequence[PassageQuestion]], most: int, seed: int, index: WordIndex
 ) -> list[tuple[list[int], list[int]]]:
-    """Groups of 1 to `most` passages that are read side by side: (members, neighbours).
+    """Groups of 1 to `most` passages that are read side by side: (members, neighbors).
 
-    Each passage with questions is a member of one group, together with those that BM25 finds for its questions.
-    Neighbours are read too, but their own questions are asked in another group.
+    Each passage with questions is a member of one group, with passages that BM25 finds for its questions. Neighbors are read
+    too, but their own questions are asked in another group.
     """
     rng = random.Random(f"{seed}/groups")  # noqa: S311  an order, not a secret
     order = list(by_passage)
@@ -184,7 +184,7 @@ def passage_groups(
 def hard_negatives(
     passages: Sequence[Passage], questions: Sequence[PassageQuestion], share: float, seed: int, index: WordIndex
 ) -> list[PassageQuestion]:
-    """On average `share` passages for each answered question that look right and hold none of its answers."""
+    """On average `share` passages per answered question that look right and hold none of its answers."""
     if share <= 0:
         return []
     rng = random.Random(f"{seed}/negatives")  # noqa: S311  a choice, not a secret
@@ -196,14 +196,14 @@ def hard_negatives(
             continue
         near = index.best(each.question, CANDIDATES)
         wrong = [i for i in near if i not in each.own and not any(_words(a) in words[i] for a in each.answers)]
-        # Often the nearest one, because that is what a reader meets when the retriever errs.
+        # Often the nearest, which a reader meets when the retriever errs.
         chosen = wrong[:1] if count == 1 and rng.random() < 0.5 else rng.sample(wrong, min(count, len(wrong)))
         found += [PassageQuestion((i,), each.question, (), each.answers) for i in chosen]
     return found
 
 
 def _learned_answers(each: PassageQuestion, *, every: bool) -> list[str]:
-    """All accepted answers, or the one that most annotators gave; of several such the shortest, then the first."""
+    """All accepted answers, or the most common one; on ties the shortest, then the first."""
     counts = Counter(each.answers)
     return list(counts) if every else sorted(counts, key=lambda answer: (-counts[answer], len(answer)))[:1]
 
@@ -213,7 +213,7 @@ def _words(text: str) -> str:
 
 
 class WordIndex:
-    """BM25 over a list of texts, with the words and the formula of the knowledge base."""
+    """BM25 with the words and formula of the knowledge base."""
 
     def __init__(self, texts: Sequence[str]) -> None:
         vocabulary = Vocabulary()
@@ -231,7 +231,7 @@ class WordIndex:
                 self._postings.setdefault(term, []).append((i, idf * count / (count + norm)))
 
     def best(self, query: str, limit: int) -> list[int]:
-        """The numbers of the `limit` best texts, best first."""
+        """Best first."""
         scores: dict[int, float] = {}
         for term, times in query_terms(query).items():
             for i, score in self._postings.get(term, ()):

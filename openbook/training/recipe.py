@@ -30,9 +30,7 @@ class Section(BaseModel):
 
 
 class Base(Section):
-    """`digest` says which stored model to train further. `model` is what people call it: nothing checks it, but `openbook train`
-    fetches a model that the catalogue has by that name.
-    """
+    """The stored model to train. `model` is only a name for people, but `openbook train` fetches it if the catalogue has it."""
 
     model: str
     digest: Hex
@@ -60,7 +58,7 @@ class Architecture(Section):
 
 
 class Data(Section):
-    """A file of examples, relative to the recipe, and the SHA-256 of the file as it is, compressed or not.
+    """A file of examples, relative to the recipe, and its SHA-256 as stored.
 
     `knowledge_base` is "id@version" if `openbook train --from-kb` wrote the file.
     """
@@ -73,8 +71,7 @@ class Data(Section):
 class ReaderObjective(Section):
     """Answers in the words of passages, or the abstention. `instruction` and `abstention` become part of the model.
 
-    `negatives`: how many hard negatives each answered question gets on average. `passages`: how many passages a question
-    is asked about at most, side by side.
+    `negatives`: average hard negatives per answered question. `passages`: most passages side by side per question.
     """
 
     kind: Literal["reader"]
@@ -85,7 +82,7 @@ class ReaderObjective(Section):
 
 
 class InstructionObjective(Section):
-    """What the assistant says in conversations, in the model's own chat template."""
+    """The assistant's text in conversations, in the model's chat template."""
 
     kind: Literal["instruction"]
 
@@ -150,7 +147,7 @@ class Loop(Section):
 class Evaluation(Section):
     """The dev data is evaluated every `every_steps`. The run keeps the parameters with the best `metric`.
 
-    `patience`: stop after this many evaluations in a row without improvement; 0: never.
+    `patience`: stop after this many evaluations without improvement; 0: never.
     """
 
     every_steps: Positive = 100
@@ -160,7 +157,7 @@ class Evaluation(Section):
 
 
 class Export(Section):
-    """`adapter`: the LoRA updates alone, which need the base; `merged`: a whole model. The default is an adapter for LoRA."""
+    """`adapter` (default for LoRA): the updates alone, which need the base; `merged`: a whole model."""
 
     kind: Literal["adapter", "merged"] | None = None
     quantisation: Quantisation = "Q8_0"
@@ -173,7 +170,7 @@ class Gate(Section):
 
 
 class Recipe(Section):
-    """`licence` and `knowledge_cutoff` (YYYY-MM-DD) belong to the result. Empty: as the base."""
+    """`licence` and `knowledge_cutoff` (YYYY-MM-DD) are the result's. Empty: as the base."""
 
     format: Literal[1] = 1
     name: str
@@ -209,7 +206,7 @@ class Recipe(Section):
 
     @property
     def candidate(self) -> str:
-        """The name of the result until it is promoted."""
+        """The result's name until it is promoted."""
         return f"{self.name}-candidate"
 
     @property
@@ -218,11 +215,11 @@ class Recipe(Section):
 
     @property
     def digest(self) -> Digest:
-        """Over every value but the names of data files; see `recipe_digest`. Layout and comments do not matter."""
+        """The digest of every value but the names of data files, layout and comments; see `recipe_digest`."""
         return recipe_digest(self.model_dump(mode="json"))
 
     def with_documents(self, data: Data) -> Recipe:
-        """The recipe with one more file of documents. Raises ConfigError if it does not learn from documents."""
+        """Add a file of documents. Raises ConfigError if the recipe does not learn from them."""
         if self.objective.kind != "language-modeling":
             raise ConfigError(
                 f"The recipe's objective is {self.objective.kind}. Only language-modeling learns from the documents of a "
@@ -232,7 +229,7 @@ class Recipe(Section):
 
 
 def load_recipe(path: Path) -> Recipe:
-    """Raises ConfigError with every problem and its key; StorageError if the file cannot be read."""
+    """Read a recipe. Raises ConfigError with every problem and its key, StorageError."""
     try:
         with path.open("rb") as stream:
             content = stream.read(MAX_RECIPE_BYTES + 1)
@@ -267,7 +264,6 @@ def _sentence(place: tuple[int | str, ...], message: str, kind: str) -> str:
 
 
 def _sections_in(annotation: Any) -> list[type[BaseModel]]:
-    """The sections that a value of that type may be, or hold."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [found for each in get_args(annotation) for found in _sections_in(each)]

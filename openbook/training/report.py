@@ -1,4 +1,4 @@
-"""A run as one HTML page that needs no other file: the outcome, the curves, answers before and after, and the recipe."""
+"""A run as one self-contained HTML page: the outcome, the curves, answers before and after, and the recipe."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WIDTH, HEIGHT, MARGIN_LEFT, MARGIN = 640, 220, 48, 26
 
 
 def write_report(folder: Path) -> None:
-    """Write `report.html` in the folder of a run. Raises TrainingError, OSError."""
+    """Write `report.html`. Raises TrainingError, OSError."""
     replace_file(folder / runs.REPORT, report(runs.read_run(folder)).encode())
 
 
@@ -65,7 +65,7 @@ def smoothed(points: Points) -> Points:
 
 
 def _chart(lines: Mapping[str, Points]) -> dict[str, Any]:
-    """Lines by their CSS class, and ticks, in the coordinates of the SVG. The y axis includes 0."""
+    """A chart in SVG coordinates. The y axis includes 0."""
     xs = [x for points in lines.values() for x, _ in points]
     ys = [0.0, *(y for points in lines.values() for _, y in points)]
     low_x, low_y = min(xs), min(ys)

@@ -55,14 +55,14 @@ class RunStopped(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RunInputs:
-    """What a run starts with: a function of the recipe, the data and the base."""
+    """The inputs of a run: a function of the recipe, the data and the base."""
 
     base: ModelReference | None  # None: from nothing
     metadata_file: Path  # a GGUF file with the vocabulary and the hyperparameters
     tokenizer: PromptTokenizer
     trees: list[Tree]
     dev: list[Tree]
-    # Documents, turns or passages of all examples, also of those that do not fit; not a reader's questions and answers.
+    # As `TrainingRecord.texts`, before digesting.
     texts: list[str]
     problems: list[str]  # a sentence for each example that does not fit
 
@@ -98,7 +98,7 @@ def train(
         # 2. Verify the base, check the data, and make it into trees.
         inputs = load_inputs(recipe, recipe_folder, store, folder, processes)
         report_problems([*slow_precision(recipe, device), *inputs.problems], watch)
-        # 3. Make the network, which first answers some dev questions as it is.
+        # 3. Make the network and sample its answers before training.
         network, parameters = build_network(recipe, inputs, device)
         found = checkpoints.load_newest(checkpoint_folder, recipe.digest, watch) if begun else None
         if processes.first:
@@ -121,7 +121,7 @@ def train(
                 "No evaluation was better than the one before training, so there is nothing to store. Lower "
                 "optimiser.learning_rate, train longer, or check the data."
             )
-        # 6. Take the best parameters; of several processes, collect them in the first.
+        # 6. Take the best parameters; collect the shards in the first process.
         learner.use_best()
         if processes.count > 1:
             state, values = learner.state, learner.masters.whole()
@@ -143,9 +143,9 @@ def train(
 def load_inputs(
     recipe: Recipe, recipe_folder: Path, store: ModelStore, folder: Path, processes: Processes = ONE_PROCESS
 ) -> RunInputs:
-    """Raises UnknownModel, ModelNotVerified, ConfigError with file and line, and TrainingError if no example is left.
+    """Read all inputs of a run. A new vocabulary is written into `folder`.
 
-    A new vocabulary is written into `folder`.
+    Raises UnknownModel, ModelNotVerified, ConfigError with file and line, TrainingError if no example is left.
     """
     if not recipe.train:
         raise ConfigError("The recipe names no [[train]] data. Add some, or give documents with --from-kb.")
@@ -178,7 +178,7 @@ def load_inputs(
             "There is nothing to learn from: no example fits into sequence_tokens. "
             + (f"The first is {problems[0]}." if problems else "")
         )
-    # A random part of the dev data, with as many questions as the recipe says.
+    # A random part of the dev data, limited to the recipe's number of questions.
     random.Random(f"{recipe.loop.seed}/dev").shuffle(dev)  # noqa: S311  an order, not a secret
     chosen: list[Tree] = []
     questions = 0
@@ -210,7 +210,7 @@ def _trees(
 
 
 def report_problems(problems: list[str], watch: Callable[[str], None]) -> None:
-    """The first few, and how many more there are."""
+    """Show the first few, and the number of others."""
     for sentence in problems[:PROBLEMS_SHOWN]:
         watch(sentence)
     if len(problems) > PROBLEMS_SHOWN:
@@ -218,8 +218,8 @@ def report_problems(problems: list[str], watch: Callable[[str], None]) -> None:
 
 
 def build_network(recipe: Recipe, inputs: RunInputs, device: str) -> tuple[Any, dict[str, torch.nn.Parameter]]:
-    """The network at step 0 and its learned parameters."""
-    # Otherwise a GPU adds products in another order each time.
+    """The network at step 0, with its learned parameters."""
+    # Otherwise a GPU adds products in a different order each time.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     dtype = torch.bfloat16 if recipe.loop.precision == "bf16" else torch.float32
@@ -227,13 +227,13 @@ def build_network(recipe: Recipe, inputs: RunInputs, device: str) -> tuple[Any, 
         network = new_network(inputs.metadata_file, recipe.loop.seed, dtype)
     else:
         network = load_network(inputs.metadata_file, dtype=dtype)
-    parameters = make_trainable(network, recipe.method, recipe.loop.seed)  # on the CPU: the same numbers everywhere
+    parameters = make_trainable(network, recipe.method, recipe.loop.seed)  # on the CPU, for the same values everywhere
     network.to(device)
     return network, parameters
 
 
 def choose_device(wanted: str, processes: Processes = ONE_PROCESS) -> str:
-    """`cpu` or `cuda`. `auto` is the GPU if there is one. Raises ConfigError for a GPU that cannot be used."""
+    """Resolve `auto` to the GPU if there is one. Raises ConfigError for a GPU that cannot be used."""
     if wanted == "cuda" and not torch.cuda.is_available():
         raise ConfigError("PyTorch finds no GPU here. Leave --device out, or install PyTorch with CUDA.")
     if wanted == "cuda" and processes.count > 1:
@@ -243,7 +243,6 @@ def choose_device(wanted: str, processes: Processes = ONE_PROCESS) -> str:
 
 
 def _learn(learner: Learner, dev: list[Tree], folder: Path, watch: Watch, should_stop: ShouldStop) -> None:
-    """All steps to go, with evaluations and checkpoints. Raises RunStopped."""
     processes = learner.processes
     saved_at = time.monotonic()
 
@@ -266,9 +265,9 @@ def _learn(learner: Learner, dev: list[Tree], folder: Path, watch: Watch, should
         if due and dev:
             evaluate_now()
         stop = processes.any(should_stop())
-        # The clock decides only about checkpoints, never about results.
+        # The clock affects only checkpoints, never results.
         if due or stop or processes.any(time.monotonic() - saved_at > CHECKPOINT_EVERY_S):
-            checkpoint = learner.checkpoint()  # in all processes: each has a shard of it
+            checkpoint = learner.checkpoint()  # in all processes: each holds a shard
             if processes.first:
                 checkpoints.save(folder / runs.CHECKPOINTS, checkpoint)
             saved_at = time.monotonic()
@@ -279,7 +278,6 @@ def _learn(learner: Learner, dev: list[Tree], folder: Path, watch: Watch, should
 def _store_model(
     learner: Learner, inputs: RunInputs, store: ModelStore, folder: Path, numbers: dict[str, float]
 ) -> ModelReference:
-    """Write the model as a GGUF file and put it into the store with its record."""
     recipe, base, objective = learner.recipe, inputs.base, learner.recipe.objective
     quantisation, alpha = recipe.export.quantisation, recipe.method.alpha
     reader = None
@@ -331,7 +329,7 @@ def _store_model(
 def _start_files(
     recipe: Recipe, inputs: RunInputs, network: Any, folder: Path, found: checkpoints.Checkpoint | None
 ) -> None:
-    """The files of a run, new or as they were at the checkpoint. `network` is at step 0, for the answers before."""
+    """Create the run's files, or reset them to the checkpoint. `network` is at step 0, for the answers before."""
     with storage_errors(f"write to {folder}"):
         runs.write_json(folder / runs.RECIPE, {"digest": recipe.digest, "recipe": recipe.model_dump(mode="json")})
         (folder / runs.RESULT).unlink(missing_ok=True)
@@ -375,7 +373,7 @@ def _write_result(
 def dry_run(
     recipe: Recipe, recipe_folder: Path, store: ModelStore, watch: Callable[[str], None], device: str
 ) -> dict[str, float]:
-    """Do a few steps and keep nothing. Estimates the whole run. Raises TrainingError, and what `load_inputs` raises."""
+    """Estimate the whole run from a few steps; keep nothing. Raises TrainingError, and what `load_inputs` raises."""
     with tempfile.TemporaryDirectory() as scratch, _explained_out_of_memory(recipe):
         inputs = load_inputs(recipe, recipe_folder, store, Path(scratch))
         report_problems([*slow_precision(recipe, device), *inputs.problems], watch)
@@ -394,14 +392,13 @@ def dry_run(
 
 
 def _code_version() -> str:
-    """OpenBook's version and a digest of the training code."""
     sources = sorted(Path(__file__).parent.glob("*.py"))
     digest = sha256_hex(canonical_json([[path.name, sha256_hex(path.read_bytes())] for path in sources]))
     return f"openbook {__version__}, training {digest[:12]}"
 
 
 def slow_precision(recipe: Recipe, device: str) -> list[str]:
-    """A sentence if this processor has to imitate the recipe's precision."""
+    """A warning if the processor has no support for the recipe's precision."""
     if recipe.loop.precision == "f32" or device != "cpu" or platform.machine() != "x86_64" or _bf16_units():
         return []
     sentence = (
@@ -412,7 +409,7 @@ def slow_precision(recipe: Recipe, device: str) -> list[str]:
 
 
 def _bf16_units() -> list[str]:
-    """Units of this processor that multiply bf16 matrices, each in an order of its own."""
+    """Units for bf16 matrices; each adds in a different order."""
     checks = {"BF16": "_is_avx512_bf16_supported", "AMX": "_is_amx_tile_supported"}
     return [name for name, check in checks.items() if getattr(torch.cpu, check, lambda: False)()]
 
@@ -432,7 +429,7 @@ def numeric_class(recipe: Recipe, processes: Processes, device: str) -> str:
 
 
 def peak_memory_mib() -> float:
-    """The most memory that this process has used, of the GPU if it computes there; 0 where the system does not tell."""
+    """The process's peak memory, on the GPU if used; 0 where the system does not report it."""
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return torch.cuda.max_memory_allocated() / (1 << 20)
     try:
@@ -444,7 +441,6 @@ def peak_memory_mib() -> float:
 
 @contextmanager
 def _locked(folder: Path, processes: Processes) -> Iterator[None]:
-    """Only one run at a time in this folder. Raises TrainingError."""
     with exclusive_lock(folder / runs.LOCK, 0.0) if processes.first else nullcontext(True) as held:
         if not held:
             raise TrainingError(

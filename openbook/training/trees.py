@@ -1,9 +1,8 @@
-"""Training examples as token trees: a shared beginning, passages beside each other, and branches that continue them.
+"""Training examples as token trees: a shared beginning, parallel passages, and branches that continue them.
 
-The network reads each token of a tree once. A passage sees the beginning and itself, and its positions follow the
-beginning, so its keys and values are the same for every question. A branch sees the beginning, the passages that it
-`reads`, and itself, but no other branch; its positions follow its longest passage. So a tree gives the same loss as its
-branches apart, and reads its passages once.
+The network reads each token of a tree once. A passage sees the beginning and itself; its positions follow the beginning, so
+its keys and values are the same for every question. A branch sees the beginning, the passages it `reads`, and itself, but no
+other branch; its positions follow its longest passage. So a tree gives the same loss as its branches apart.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ class Branch:
     learn_start: int
     kind: str = ""  # "answer" or "abstention", for a reader
     key: str = ""  # branches with the same key are accepted answers to one question
-    skipped: tuple[tuple[int, int], ...] = ()  # [start, end) after `learn_start`: other speakers of a conversation
-    reads: tuple[int, ...] = ()  # numbers of the tree's passages
+    skipped: tuple[tuple[int, int], ...] = ()  # [start, end) ranges of other speakers in a conversation
+    reads: tuple[int, ...] = ()  # indices of the tree's passages
 
     def __post_init__(self) -> None:
         if not 0 <= self.learn_start < len(self.tokens):
@@ -31,7 +30,7 @@ class Branch:
 
     @property
     def learned(self) -> Iterator[int]:
-        """The indices of the learned tokens."""
+        """Indices of the learned tokens."""
         start = self.learn_start
         for skip_start, skip_end in self.skipped:
             yield from range(start, skip_start)
@@ -41,7 +40,7 @@ class Branch:
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """`origin` says where the example stands in the data, for messages: `squad.jsonl line 12`."""
+    """`origin` locates the example in the data, for messages: `squad.jsonl line 12`."""
 
     beginning: tuple[int, ...]
     branches: tuple[Branch, ...]
@@ -53,7 +52,7 @@ class Tree:
         return sum(map(len, (self.beginning, *self.passages, *(branch.tokens for branch in self.branches))))
 
     def with_branches(self, branches: Sequence[Branch]) -> Tree:
-        """The tree with only these of its branches and the passages that they read."""
+        """Only these branches and the passages they read."""
         read = sorted({number for branch in branches for number in branch.reads})
         new_number = {number: i for i, number in enumerate(read)}
         renumbered = tuple(replace(b, reads=tuple(new_number[number] for number in b.reads)) for b in branches)
@@ -64,8 +63,8 @@ class Tree:
 class Row:
     """A tree laid out for the network. Shape legend: T tokens of the tree, A learned tokens.
 
-    Part 0 is the beginning; the passages and then the branches follow. Token i attends to token j if j <= i and
-    `part[j]` is in `visible_parts[part[i]]`. The output at `predictors[k]` must predict `targets[k]`.
+    Part 0 is the beginning, then come passages and branches. Token i attends to token j if j <= i and `part[j]` is in
+    `visible_parts[part[i]]`. The output at `predictors[k]` must predict `targets[k]`.
     """
 
     tree: Tree
@@ -124,24 +123,24 @@ def fit(trees: Sequence[Tree], sequence_tokens: int) -> tuple[list[Tree], list[s
 
 
 def steps_per_epoch(trees: Sequence[Tree], step_tokens: int) -> int:
-    """The same for every epoch, so the number of a step tells its epoch."""
+    """The steps of an epoch, equal for all, so a step's number gives its epoch."""
     return min(len(trees), math.ceil(sum(tree.tokens for tree in trees) / step_tokens))
 
 
 def epoch_steps(trees: Sequence[Tree], step_tokens: int, seed: int, epoch: int) -> list[list[int]]:
-    """The steps of one epoch, each a list of tree numbers. A function of the arguments alone.
+    """The steps of one epoch, each a list of tree numbers: a function of the arguments alone.
 
-    Trees of similar length share a step, which avoids padding. The steps come in random order.
+    Trees of similar length share a step, to avoid padding. The steps come in random order.
     """
     rng = random.Random(f"{seed}/{epoch}")  # noqa: S311  an order, not a secret
-    # The noise on the lengths gives a tree other neighbours in every epoch.
+    # Noise on the lengths varies a tree's neighbors between epochs.
     noisy = {i: tree.tokens * (1.0 + 0.1 * rng.random()) for i, tree in enumerate(trees)}
     order = sorted(noisy, key=lambda i: (noisy[i], i))
     total = sum(tree.tokens for tree in trees)
     count = steps_per_epoch(trees, step_tokens)
     steps: list[list[int]] = [[]]
     done = 0
-    for place, i in enumerate(order):  # steps end at equal shares of the tokens, so none is a small rest
+    for place, i in enumerate(order):  # steps end at equal shares of the tokens, so none is a small remainder
         number = max(done * count // total, count - (len(order) - place))  # and none is empty
         if steps[-1] and len(steps) - 1 < number:
             steps.append([])
@@ -152,7 +151,7 @@ def epoch_steps(trees: Sequence[Tree], step_tokens: int, seed: int, epoch: int) 
 
 
 def micro_batches(trees: Sequence[Tree], numbers: Sequence[int], call_tokens: int) -> Iterator[list[int]]:
-    """Tree numbers in groups of at most `call_tokens` tokens, padding included. A longer tree is alone in its group."""
+    """Groups of at most `call_tokens` tokens, padding included. A longer tree is alone in its group."""
     group: list[int] = []
     for i in sorted(numbers, key=lambda i: (trees[i].tokens, i)):  # so the last is the longest
         if group and trees[i].tokens * (len(group) + 1) > call_tokens:
