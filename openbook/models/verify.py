@@ -55,11 +55,10 @@ def _size_findings(folder: Path, manifest: Manifest) -> tuple[str, ...]:
     found = []
     for name, entry in manifest.files.items():
         with storage_errors(f"read {folder / name}"):
-            try:
-                size = (folder / name).stat().st_size
-            except FileNotFoundError:
-                found.append(f"{name} is missing")
+            if not (folder / name).is_file():
+                found.append(f"{name} is missing, or not a file")
                 continue
+            size = (folder / name).stat().st_size
         if size < entry.bytes:
             found.append(f"{name}: the file is truncated: {size} of {entry.bytes} bytes")
         elif size > entry.bytes:

@@ -222,7 +222,9 @@ def test_a_damaged_header_manifest_and_a_missing_file(store: ModelStore, tiny: M
     rewrite(tiny.path / "model.gguf", b"GGML" + SMALL[4:])
     assert "begins with b'GGML'" in store.findings(tiny)[0]
     (tiny.path / "model.gguf").unlink()
-    assert store.findings(tiny) == ("model.gguf is missing",)
+    assert store.findings(tiny) == ("model.gguf is missing, or not a file",)
+    (tiny.path / "model.gguf").mkdir()
+    assert store.findings(tiny) == ("model.gguf is missing, or not a file",)
     with pytest.raises(ModelNotVerified, match=r"model\.gguf is missing"):
         store.check_fast(tiny)
     rewrite(tiny.path / "manifest.json", b"not json")
