@@ -1,6 +1,6 @@
 """`openbook chat`: a conversation in a transcript file (docs/formats/transcript.md).
 
-The file is the only state. It is read again before each question, so the user's edits count. Additions are atomic.
+The file is the only state, read again before each question, so the user's edits count. Additions are atomic.
 """
 
 from __future__ import annotations

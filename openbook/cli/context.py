@@ -93,7 +93,7 @@ def ensure_base(settings: Settings) -> tuple[KnowledgeBase, Embedder]:
 
 
 def ready_to_ask(library: Library, *, closed_book: bool = False) -> Library:
-    """Open documents while the model opens. A missing knowledge base is reported before any download."""
+    """Open documents and model in parallel. A missing knowledge base is reported before any download."""
     if not (closed_book or library.resources.docs):
         library.resources.check_holds_documents()
     library.resources.open_model()
@@ -109,14 +109,14 @@ def ready_to_read(library: Library) -> Library:
 
 
 def check_writable(file: Path | None) -> None:
-    """Raise StorageError before the work, not after it, if the file cannot be written."""
+    """Raise StorageError before the work, not after it."""
     if file is not None:
         with storage_errors(f"write {file}"):
             check_replaceable(file)
 
 
 def check_signing(file: Path, settings: Settings) -> None:
-    """Check before the work that its result can be signed and written. Raises ConfigError, StorageError."""
+    """Check before the work that its result can be signed and written. Raises ConfigError."""
     from openbook.signatures import public_key
 
     check_writable(file)
@@ -132,7 +132,7 @@ def write_signed(file: Path, settings: Settings, content: Content) -> None:
 
 @contextmanager
 def joined(cluster: str | None) -> Iterator[None]:
-    """Join the Ray cluster, if one is named. Raises ConfigError, ClusterError."""
+    """Join the Ray cluster, if any. Raises ConfigError, ClusterError."""
     if cluster is None:
         yield
         return
@@ -147,7 +147,7 @@ def joined(cluster: str | None) -> Iterator[None]:
 
 @contextmanager
 def workers(cluster: str | None, embedder: Embedder, options: RunOptions) -> Iterator[tuple[Embedder, RunOptions]]:
-    """Both arguments, adapted to work on all machines of the joined cluster, if one is named."""
+    """Adapt both to the joined cluster, if any."""
     if cluster is None:
         yield embedder, options
         return

@@ -135,7 +135,7 @@ def _reviewed(path: Path) -> list[Question]:
 
 
 def _name(file: Path, digest: str, base: KnowledgeBase, scope: Scope, settings: Settings) -> str:
-    """The default folder: it differs for other questions, documents or settings."""
+    """Other questions, documents or settings have another folder."""
     reading = [settings.passages, settings.strategy, settings.max_tokens, settings.context_tokens]
     asked = [digest, base.id, base.kept_version(scope.as_of), scope.where, sorted(scope.labels), reading]
     return f"{file.name.partition('.')[0][:40]}-{sha256_hex(canonical_json(asked))[:12]}"

@@ -64,7 +64,7 @@ def console() -> Console:
 
 @functools.cache
 def error_console() -> Console:
-    """For progress and notes: standard output holds only the answer."""
+    """Progress and notes: standard output holds only the answer."""
     from rich.console import Console
 
     return Console(stderr=True, highlight=False)
@@ -101,7 +101,7 @@ def confirm(question: str, *, yes: bool) -> None:
 
 
 def printable(text: str) -> str:
-    """Replace control characters by spaces: a document must not steer the terminal."""
+    """Replace control characters, which could steer the terminal."""
     return "".join(c if c.isprintable() or c in "\n\t" else " " for c in text)
 
 
@@ -195,7 +195,7 @@ def while_reading(*, quiet: bool = False) -> Iterator[LiveAnswer]:
 
 
 class LiveAnswer:
-    """Shows words as they come: on the terminal `out`, or the last ones next to the spinner."""
+    """Shows words as they come: on the terminal `out`, or the last ones next to a spinner."""
 
     def __init__(self, out: Console | None, spinner: Status | None) -> None:
         self._out, self._spinner = out, spinner
@@ -231,7 +231,7 @@ class LiveAnswer:
         return True
 
     def _print(self, out: Console, text: str) -> None:
-        """Print what is new. A word that does not fit begins the next line."""
+        """Print what is new, wrapped at words."""
         from rich.cells import cell_len
 
         for part in re.findall(r"\n|[^\S\n]+|\S+", printable(text[self._printed :])):
@@ -372,10 +372,7 @@ def print_hits(query: str, hits: Sequence[Hit]) -> None:
 
 
 def print_problems(verdicts: Sequence[Verdict], place: Place | None = None) -> None:
-    """Show on standard error the files that failed. Files excluded by globs are only counted.
-
-    `place`: the knowledge base, if it persists.
-    """
+    """Show failed files on standard error; excluded ones are only counted. `place`: the knowledge base, if it persists."""
     from openbook.knowledge.ingest.discovery import LEFT_OUT_BY
 
     problems = [
@@ -401,5 +398,5 @@ def with_advice(reason: str) -> str:
 
 
 def characters(read: int, held: int) -> str:
-    """Characters read, and those in the files with markup, if there are more."""
+    """Characters read, and those of the files if more."""
     return f"{read:,} characters of text" + (f" ({held:,} with markup)" if held != read else "")

@@ -27,7 +27,7 @@ OpenModel: TypeAlias = "Callable[[Settings], FrozenModel]"
 def models(
     settings: Settings, cluster: str | None, bounds: tuple[int, int] | None = None
 ) -> Iterator[tuple[OpenModel, int]]:
-    """(model opener, the number of requests it can use at once). Without `cluster`, models open in this process."""
+    """(model opener, requests it can use at once). Without `cluster`, in this process."""
     if cluster is None:
         yield lambda own: context.model_opener(own)(), 1
         return
@@ -37,10 +37,7 @@ def models(
 
 @contextmanager
 def replicas(settings: Settings, cluster: str, bounds: tuple[int, int] | None) -> Iterator[tuple[OpenModel, int]]:
-    """As `models`, on the Ray cluster at that address. `bounds`: minimum and maximum of replicas; None: as many as fit.
-
-    Raises ConfigError, ClusterError.
-    """
+    """As `models`, on a Ray cluster. `bounds`: (minimum, maximum); None: fill it. Raises ConfigError, ClusterError."""
     from openbook.cluster.connection import CLIENT, connect, disconnect, resolved
     from openbook.inference import prompt_counter
 
@@ -96,7 +93,7 @@ def replica_bounds(given: tuple[int, int] | None, cluster: str | None) -> tuple[
 
 
 def open_on_node(name: str, digest: Digest, flags: dict[str, int]) -> FrozenModel:
-    """Open the model from this machine's home; pull it first if it is in the catalogue. `flags` override local settings.
+    """Open the model from this machine's home, pulled first if in the catalogue. `flags` override local settings.
 
     Raises as `ready_model` and `open_stored` do, and ModelNotVerified if `name` means another model here.
     """

@@ -77,7 +77,7 @@ YES = click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmatio
 
 
 def cluster_option(does: str, *, by_client: bool = False) -> Callable[[Command], Command]:
-    """`--cluster`. `does`: the command's use of the cluster, for the help. `by_client`: Ray's client works too."""
+    """`--cluster`. `does`: its use, for the help. `by_client`: Ray's client works too."""
     client = "ray://HOST:PORT, " if by_client else ""
     addresses = f"HOST:PORT, {client}auto, or local for a new one on this machine"
     return click.option("--cluster", metavar="ADDRESS", help=f"{does} this Ray cluster: {addresses}.")
@@ -93,7 +93,7 @@ class ScopeOptions:
         return bool(self.as_of or self.where or self.labels)
 
     def view_of(self, library: Library) -> View:
-        """Raises QuestionError or KnowledgeError for invalid values; notes a filter key that no document has."""
+        """Raises QuestionError or KnowledgeError; notes filter keys that no document has."""
         from openbook.knowledge.index.filter_parser import parse_filter
 
         view = library.labels(*self.labels)

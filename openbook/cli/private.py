@@ -1,7 +1,7 @@
 """Files are private (folders 0700, files 0600) whatever the user's umask.
 
-The process's umask covers every writer, SQLite and libraries included. Only files next to something that its owner
-opened to others are as open as that: a group's knowledge base stays shared.
+The process's umask covers every writer, SQLite and libraries included. Files next to something that its owner opened
+are as open as that: a group's knowledge base stays shared.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ def begin() -> None:
 
 
 def share_as(places: Iterable[Place]) -> None:
-    """Make new files as open as the existing folders, never more than the user's umask allows.
+    """Make new files as open as the existing folders, within the user's umask.
 
-    This opens nothing else: a folder made by OpenBook bars others from all below it.
+    Nothing else opens: a folder made by OpenBook bars others from all below it.
     """
     if _umask_before is not None:
         opened = 0

@@ -78,7 +78,7 @@ def replay(receipt: Path, kb: Place | None, as_json: bool) -> None:
 
 
 def _of_log(again: Callable[[Receipt], ReplayResult], receipt: Receipt) -> ReplayResult:
-    """Turn errors into a result: one receipt whose model is gone must not hide the others."""
+    """One receipt that cannot be replayed must not hide the others."""
     from openbook.replay import ReplayResult
 
     try:
@@ -119,7 +119,7 @@ def _replayer(settings: Settings, kb: Place | None, to_close: ExitStack) -> Call
 
 
 def candidates(settings: Settings, receipt: Receipt, kb: Place | None) -> list[KnowledgeBase]:
-    """Knowledge bases that may be the receipt's: only `kb`, or the user's own, that of --docs, and the one remembered by id."""
+    """Only `kb`, or the user's knowledge base, that of --docs, and the one remembered by id."""
     from openbook.knowledge import KnowledgeBase
 
     if (name := receipt.knowledge_base) is None:
@@ -320,7 +320,7 @@ def _look_for(text_or_file: str, kb: Place | None, proof: Path | None, as_json: 
 
 
 def _text_of(text_or_file: str, settings: Settings) -> str:
-    """The text, or a file's as `openbook add` would read it; `-` is standard input. Raises ConfigError."""
+    """A text, or a file's as `openbook add` reads it; `-` is standard input. Raises ConfigError."""
     from openbook.parsers.sandbox import ParserPool
 
     options, path, is_file = context.run_options(settings), Path(text_or_file), text_or_file == "-"

@@ -90,7 +90,7 @@ def train(
 
 
 def _run_apart(request: RunRequest) -> dict[str, Any]:
-    """The result of a process with PyTorch. Raises Exit after that process has reported its failure."""
+    """The result of a process with PyTorch. Raises Exit after it has reported its failure."""
     # -P: import no modules from the working folder.
     command = [sys.executable, "-P", "-m", "openbook.training", canonical_json(asdict(request)).decode()]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as child:

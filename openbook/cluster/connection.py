@@ -27,11 +27,11 @@ _joined = ExitStack()  # begun by `connect`; `disconnect` ends nothing else
 def connect(address: str) -> None:
     """Join the Ray cluster at `address`, unless this process is in one already.
 
-    * `auto`: the cluster in RAY_ADDRESS, or one that runs on this machine.
-    * `local`: a new one on this machine, with this process's cores; it ends with the process.
-    * `host:port`: a head node. `ray://host:port`: a server for Ray clients.
+    * `auto`: the cluster in RAY_ADDRESS, or on this machine.
+    * `local`: a new one with this process's cores; it ends with the process.
+    * `host:port`: a head node; `ray://host:port`: a server for Ray clients.
 
-    Raises ConfigError for an invalid address or without Ray, ClusterError when the cluster cannot be joined.
+    Raises ConfigError for an invalid address or without Ray, ClusterError when joining fails.
     """
     global _joined
     ray = ray_module()
@@ -64,7 +64,6 @@ def connect(address: str) -> None:
 
 
 def resolved(address: str) -> str:
-    """The address that `auto` means here."""
     return (os.environ.get("RAY_ADDRESS") or address) if address == AUTO else address
 
 
@@ -74,7 +73,7 @@ def disconnect() -> None:
 
 
 def new_scratch() -> str:
-    """A private folder for Ray, which opens the folder that it makes inside to everyone."""
+    """A private folder: Ray opens its own, inside, to everyone."""
     parent = "/tmp" if sys.platform == "darwin" else None  # noqa: S108  # a socket's path may have only 103 bytes there
     return tempfile.mkdtemp(prefix="openbook-ray-", dir=parent)
 

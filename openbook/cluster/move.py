@@ -1,11 +1,8 @@
-"""Copies a knowledge base between a folder and a database, as the same knowledge base.
+"""Copies a knowledge base between a folder and a database. Ids, versions, labels and vectors stay, so receipts replay.
 
-Ids, versions, tags, labels, identities, metadata and vectors stay the same, so receipts replay and every kept version
-answers as before. Leftovers of interrupted runs are not copied.
-
-Texts, passages and vectors go first, invisible as in every ingest
-(docs/decisions/0002-facts-first-then-the-version.md). One transaction makes them visible, and rolls back unless the
-rows of both sides are equal. So an interrupted move leaves an empty knowledge base and resumes when run again.
+Texts, passages and vectors go first, invisible (docs/decisions/0002-facts-first-then-the-version.md). One transaction
+makes them visible, and rolls back unless all rows are equal on both sides. An interrupted move leaves an empty
+knowledge base and resumes when run again. Leftovers of interrupted runs are not copied.
 """
 
 from __future__ import annotations
@@ -60,10 +57,9 @@ class MoveResult:
 
 
 def move(source: Place, target: Place, progress: StagedProgress = lambda *_: None) -> MoveResult:
-    """Copy the knowledge base in `source` to `target`, which must be empty. The source stays as it is.
+    """Copy the knowledge base in `source` to the empty `target`.
 
-    Raises KnowledgeError for a source that is damaged, no knowledge base or has unfinished work, and for a target that
-    is not empty.
+    Raises KnowledgeError for a source that is damaged or has unfinished work, and for a target that is not empty.
     """
     store = store_of(target)
     with closing(KnowledgeBase.open(source)) as base, base.snapshot() as reading:
@@ -98,7 +94,7 @@ def _state(reading: Connection) -> str:
 
 
 def _prepare(store: Store, meta: dict[str, str], state: str) -> None:
-    """Create the target, or accept one that an earlier run left. Raises KnowledgeBaseInvalid for any other."""
+    """Create the target, or accept an earlier run's. Raises KnowledgeBaseInvalid for any other."""
     if store.exists():
         found = store.open()
         if MOVING not in found or found["id"] != meta["id"]:

@@ -36,10 +36,10 @@ _SIGNED = ("AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE")
 
 
 def open_s3(url: str) -> S3Blobs:
-    """The objects below `s3://[KEY:SECRET@]BUCKET[/PREFIX][?endpoint=URL][&region=NAME]`. No request is sent yet.
+    """Blobs below `s3://[KEY:SECRET@]BUCKET[/PREFIX][?endpoint=URL][&region=NAME]`. No request is sent yet.
 
-    Without a key in the URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the like are used; without these but with an
-    endpoint, requests are unsigned. Raises ConfigError, whose text never holds credentials.
+    Without a key, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the like are used; without these but with an endpoint,
+    requests are unsigned. Raises ConfigError, whose text never holds credentials.
     """
     parts = urlsplit(url)
     bucket = parts.netloc.rpartition("@")[2]

@@ -1,19 +1,15 @@
-"""Facts in a PostgreSQL database (16 or later): `postgresql://user@host/name`, with libpq's parameters.
+"""Facts in a PostgreSQL database (16 or later), one knowledge base per database, in the schema `openbook`.
 
-Each database holds one knowledge base, in the schema `openbook`. The numbered files in `migrations/` create and update
-the tables. No extension is needed.
-
-How the laws of `openbook.knowledge.store.interface` are kept:
+The URL takes libpq's parameters. The numbered files in `migrations/` create and update the tables. How the laws of
+`openbook.knowledge.store.interface` are kept:
 
 * A snapshot is a transaction REPEATABLE READ, READ ONLY.
-* The write lock is an advisory lock of the writing connection. It ends with that connection, and what was written
-  through it is committed as a whole or not at all. Runs that only add facts hold it together (shared).
-* Waiting lockers stand in the server's queue for a tenth of a second at a time, and a shared lock does not overtake
-  them.
-* Rows that are read equal those stored: contents, passages and vectors have the digests of
-  `knowledge/store/integrity.py`, computed in Python before storage. Documents and the small tables have none. The
-  server verifies page checksums (a default since PostgreSQL 18; `initdb --data-checksums` before), keeps references
-  intact, and does not lose a committed version with its log.
+* The write lock is an advisory lock of the writing connection and ends with it; its writes are committed as a whole or
+  not at all. Runs that only add facts share it.
+* Waiting lockers queue at the server for a tenth of a second at a time; a shared lock does not overtake them.
+* Contents, passages and vectors have digests (`knowledge/store/integrity.py`), computed in Python before storage;
+  documents and small tables have none. The server verifies page checksums (default since PostgreSQL 18; `initdb
+  --data-checksums` before) and keeps references and committed versions intact.
 * Purged data is gone from the tables, TOAST included, after VACUUM FULL. No statistics are collected of texts and
   paths.
 """
@@ -89,7 +85,7 @@ class PostgresStore:
             return self._format(connection) > 0
 
     def _format(self, connection: PostgresConnection) -> int:
-        """The number of the last migration; 0 without a knowledge base. Raises KnowledgeBaseInvalid for foreign tables."""
+        """The last migration's number; 0: none. Raises KnowledgeBaseInvalid for foreign tables."""
         tables = connection.tables()
         if not tables:
             return 0
@@ -295,7 +291,7 @@ class PostgresStore:
 
 @lru_cache(maxsize=1)
 def _migrations() -> tuple[str, ...]:
-    """Scripts in order of their number, from 1."""
+    """Ordered by number, from 1."""
     files = resources.files("openbook.cluster").joinpath("migrations").iterdir()
     scripts = sorted((file.name, file.read_text(encoding="utf-8")) for file in files if file.name.endswith(".sql"))
     return tuple(script for _, script in scripts)

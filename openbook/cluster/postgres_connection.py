@@ -1,7 +1,6 @@
 """A PostgreSQL connection for the knowledge base's SQL; every error becomes a sentence.
 
-Nothing waits forever for a lost peer. On both sides, TCP notices within a minute that a machine vanished, and its locks
-become free. `_Connection` notices a silent server.
+Nothing waits forever: on both sides, TCP notices a vanished machine within a minute, and its locks become free.
 """
 
 from __future__ import annotations
@@ -51,9 +50,9 @@ _TOKEN = re.compile(r"'(?:[^']|'')*'|::|:\w+|\?|%")
 
 
 class _Connection(psycopg.Connection[tuple[Any, ...]]):
-    """Gives up on a silent server, unless that reports on another connection that it works on this one's statement.
+    """Gives up on a silent server, unless another connection reports that it works on this one's statement.
 
-    TCP notices a vanished machine, but neither a hung process nor a proxy that lost its server.
+    TCP notices neither a hung process nor a proxy that lost its server.
     """
 
     conninfo = ""
@@ -92,9 +91,9 @@ class _Connection(psycopg.Connection[tuple[Any, ...]]):
 
 
 class PostgresConnection:
-    """Statements outside a transaction commit on their own. Errors become sentences about `shown`, or `Damage`.
+    """Errors become sentences about `shown`, or `Damage`. Outside a transaction, each statement commits on its own.
 
-    A reading connection reconnects if the server ended it between two transactions. See also `Store.connect`.
+    A reading connection reconnects if the server ended it between two transactions.
     """
 
     def __init__(self, conninfo: str, shown: str, *, writes: bool, all_rows: bool = False) -> None:
@@ -204,7 +203,7 @@ class PostgresConnection:
         self.execute(f"CREATE TABLE IF NOT EXISTS {table} (LIKE embeddings INCLUDING ALL)")
 
     def run_script(self, script: str) -> None:
-        """Run PostgreSQL's own SQL, without parameters."""
+        """PostgreSQL's own SQL, without parameters."""
         with self._errors():
             self._connection.execute(script.encode())
 
@@ -222,8 +221,7 @@ class PostgresConnection:
     def wait_for_lock(self, key: tuple[int, int], mode: str) -> bool:
         """True if the advisory lock was taken within `lock_timeout`. `mode`: "" or "_shared".
 
-        If it is granted just as the time runs out, the server reports a time-out, but the connection holds the lock:
-        True.
+        A lock granted just as the time runs out counts: the server reports a time-out, but the connection holds it.
         """
         with self._errors(), suppress(errors.LockNotAvailable):
             self._run(f"SELECT pg_advisory_lock{mode}(?, ?)", key)
@@ -271,10 +269,10 @@ _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
 def _dumped(parameters: Any, *, writes: bool) -> Any:
-    """Convert numbers exactly as written.
+    """Convert numbers exactly.
 
-    No row holds text that PostgreSQL cannot store (NUL, half surrogate pairs). To search for it, replace it by text
-    that no row holds either.
+    No row holds text that PostgreSQL cannot store (NUL, half surrogate pairs); searches replace it by other text that
+    no row holds.
     """
 
     def dumped(value: object) -> object:

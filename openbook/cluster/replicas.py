@@ -1,12 +1,11 @@
 """Replicas of one frozen model on a Ray cluster, and the engine that asks them.
 
-The server, or a command, stays one ordinary process that decides on access, limits, retrieval, citations and receipts.
-Ray Serve replicas compute only what an `Engine` computes; Ray starts, watches and replaces them. Rendezvous hashing of
-the first passage sends a prompt to the machine, and there to the replica, that has read it before. A full replica
-passes requests to the next in that order.
+One ordinary process still decides on access, limits, retrieval, citations and receipts; Ray Serve replicas compute only
+what an `Engine` computes. Rendezvous hashing of the first passage sends a prompt to the machine and replica that have
+read it before. A full replica passes requests to the next in that order.
 
-Equal requests have equal bits, so a failed request restarts on another replica, and text is not shown twice. Requests
-computed in another numeric class than the first replica's are refused.
+Equal requests have equal bits, so a failed request restarts on another replica, and text is not shown twice. Replicas
+must have the first one's numeric class.
 """
 
 from __future__ import annotations
@@ -73,15 +72,15 @@ def ranked(key: str, nodes: Iterable[str]) -> list[str]:
 
 
 def affinity_key(prompt: Prompt) -> str:
-    """Equal for prompts with the same first passage, which can share its computed state."""
+    """Equal for prompts that share the state of their first passage."""
     return sha256("\n".join((prompt.system, *prompt.passages[:1])).encode()).hexdigest()
 
 
 def by_machine(key: str, machines: Mapping[str, str]) -> list[list[str]]:
     """Replicas in order of preference for `key`, grouped by machine, since those of one machine share its disk.
 
-    `machines`: the machine of each replica. A machine with twice as many replicas comes first for twice as many keys.
-    The machines' order depends on nothing else, so later replicas find what was kept on a disk.
+    `machines`: each replica's. The chance to come first is proportional to a machine's replicas. The machines' order
+    depends on nothing else, so later replicas find what was kept on a disk.
     """
     counts = Counter(machines.values())
     places = {f"{machine}\n{number}": machine for machine in counts for number in range(counts[machine])}
@@ -138,16 +137,13 @@ class EngineReplica:
         return About(model.identity, model.reader, engine.numeric_class, model.context_tokens, socket.gethostname())
 
     async def follow(self, purge_mark: str) -> None:
-        """Until this call, a machine with its own home stores nothing of requests with that mark."""
+        """Until this call, a machine with its own home stores nothing with that mark."""
         if purge_mark != self._followed:
             await asyncio.get_running_loop().run_in_executor(None, self._follow, purge_mark)
             self._followed = purge_mark
 
     async def compute(self, key: str, method: Method, arguments: tuple[Any, ...]) -> AsyncGenerator[Any, None]:
-        """Yield the numeric class at once, pieces as they come, and last the method's result or error.
-
-        Cancelled when the caller stops waiting.
-        """
+        """Yield the numeric class at once, then pieces, last the method's result or error. Cancelled when the caller leaves."""
         engine: Any = self._model.engine
         first, *others = arguments
         asked = self._marked(first) if isinstance(first, Prompt) else tuple(map(self._marked, first))
@@ -182,7 +178,7 @@ class EngineReplica:
             running.cancel()  # if it has not begun
 
     def _marked(self, prompt: Prompt) -> Prompt:
-        """The prompt with this machine's purge mark, if that follows the server's, which the prompt carries."""
+        """Apply this machine's purge mark, if it extends the server's in the prompt."""
         engine, mark = self._model.engine, prompt.purge_mark
         own = engine.purge_mark() if isinstance(engine, CachingEngine) else ""
         return prompt if mark is None or not own.startswith(f"{mark} ") else replace(prompt, purge_mark=own)
@@ -193,10 +189,7 @@ class EngineReplica:
 
 @final
 class ReplicatedEngine:
-    """An engine that computes in the replicas of `handle`.
-
-    Raises what their engines raise, and ClusterError when no replica can answer.
-    """
+    """Computes in the replicas of `handle`. Also raises ClusterError when none can answer."""
 
     def __init__(
         self,
@@ -206,7 +199,7 @@ class ReplicatedEngine:
         states: KVCache,
         end: Callable[[], None] = lambda: None,
     ) -> None:
-        """`count`: counts a prompt's tokens locally. `states`: this machine's. `end`: called once, by `close`."""
+        """`states`: this machine's. `end`: called once, by `close`."""
         self._handle, self._about, self._count, self._states, self._end = handle, about, count, states, end
         self.identity: Final = about.identity
         self.numeric_class: Final = about.numeric_class
@@ -250,7 +243,7 @@ class ReplicatedEngine:
     def _answer(
         self, first: Prompt, method: Method, arguments: tuple[Any, ...], cancelled: Cancelled, shown: list[str]
     ) -> Generator[str, None, Any]:
-        """Yield new text and add it to `shown`. Return the replica's result; None if cancelled."""
+        """Yield new text and add it to `shown`. Return the result; None if cancelled."""
         key = affinity_key(first)
         for _ in range(_ATTEMPTS):
             self._check_open()
@@ -351,10 +344,7 @@ class Replicas:
 
     @classmethod
     def filling(cls, threads: int) -> Replicas:
-        """Fill the joined cluster's free cores. Raises ConfigError.
-
-        Waits for replicas that are ending, which may take `_GRACE_S`.
-        """
+        """Fill the joined cluster's free cores, after waiting up to `_GRACE_S` for ending replicas. Raises ConfigError."""
         usable = _usable_cores(threads)
         _start_serve()
         given_up_at = time.monotonic() + _GRACE_S + 5.0
@@ -376,10 +366,9 @@ class Replicas:
         count: Callable[[Prompt], int],
         states: KVCache,
     ) -> FrozenModel:
-        """Open the model in replicas, each by `open_model`. Closing the model ends them. `count`: a prompt's tokens.
+        """Open the model in replicas, each by `open_model`. Closing it ends them. Raises ClusterError when they cannot start.
 
         Each replica gets the purge mark of `states` through `follow`, within seconds of its start and of each purge.
-        Raises ClusterError when they cannot start.
         """
         scaling: dict[str, Any] = {"num_replicas": self.least}
         if self.most > self.least:
@@ -430,7 +419,7 @@ def _usable_cores(threads: int) -> list[float]:
 
 
 def _reserved_cores(threads: int) -> float:
-    """Half of a replica's threads, so that the next model's replicas fit next to it."""
+    """Half, so that the next model's replicas fit next to these."""
     return threads / 2
 
 
@@ -447,7 +436,7 @@ def _start_serve() -> None:
 
 
 def _keep_purged(handle: Any, purge_mark: Callable[[], str], is_closed: threading.Event) -> None:
-    """Until closed, make every replica follow each purge, including replicas that start later."""
+    """Make every replica follow each purge, including replicas that start later."""
     while not is_closed.wait(_PURGE_S):
         _tell(handle, purge_mark)
 
@@ -465,7 +454,7 @@ def _end(name: str) -> None:
 
 
 def _runs(name: str) -> bool:
-    """True if a replica of that application is alive."""
+    """True if the application has a live replica."""
     with suppress(RayError, RayServeException):
         application = serve.status().applications.get(name)
         return application is not None and any(
@@ -475,7 +464,7 @@ def _runs(name: str) -> bool:
 
 
 def _reason(error: Exception, name: str) -> str:
-    """The last line in Ray's status that names an OpenBook error, or the last line of `error`."""
+    """The last line in Ray's status that names an OpenBook error, or that of `error`."""
     said = str(error)
     with suppress(RayError, RayServeException):
         application = serve.status().applications.get(name)

@@ -1,8 +1,7 @@
 """Search in shards: processes that each search a part of a knowledge base, and a client that merges their replies.
 
-`openbook.knowledge.index.search` defines the rounds, and why the result does not depend on the number of shards. A
-shard opens the knowledge base, maps its segments, and keeps nothing that it cannot rebuild. The client decides in its
-own snapshot which contents a question may see; so filters, labels and versions are judged in one place.
+Results do not depend on the number of shards (`openbook.knowledge.index.search`). Shards keep nothing that they cannot
+rebuild. Only the client, in its snapshot, judges filters, labels and versions.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from openbook.records import sha256_hex
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MAX_QUESTIONS = 16  # of which a shard keeps state between rounds: 2 bytes a row each
+MAX_QUESTIONS = 16  # a shard keeps the state of so many between rounds: 2 bytes a row each
 TRIES = 5  # of a round; the view is opened again where a shard lost it
 TIMEOUT_S = 300.0  # for a round, in which a shard may have to restart
 
@@ -36,7 +35,7 @@ Step: TypeAlias = Literal["counts", "rotated_counts", "candidates"]
 
 @dataclass(frozen=True, slots=True)
 class ShardRequest:
-    """`view`: digest of what is searched. `token`: unique to a question, the same in all its rounds."""
+    """`view`: digest of what is searched. `token`: unique to a question."""
 
     view: str
     token: str
@@ -47,7 +46,6 @@ class SearchShard:
     """Shard `number` (from 0) of `of`. Not thread-safe."""
 
     def __init__(self, place: Place, number: int, of: int) -> None:
-        """The knowledge base in `place` is opened with the first view."""
         self._place, self._number, self._of = place, number, of
         self._base: KnowledgeBase | None = None
         self._state = ("", -1)
@@ -55,10 +53,9 @@ class SearchShard:
         self._rounds: dict[str, ShardRounds] = {}
 
     def open(self, view: str, base_id: str, newest: int, in_scope: NDArray[np.int64]) -> int:
-        """Prepare to search the contents `in_scope` as `view`. Return the number of their passages in this shard.
+        """Prepare to search the contents `in_scope` as `view`. Return the number of their passages here.
 
-        `newest`: the client's newest version. When it changes, all segments are released: a purge may have deleted
-        some.
+        When the client's `newest` version changes, all segments are released: a purge may have deleted some.
         """
         if self._base is None or (base_id, newest) != self._state:
             self.close()
@@ -73,7 +70,7 @@ class SearchShard:
         return shard.rows
 
     def reply(self, asked: ShardRequest, step: Step, *given: Any) -> Any:
-        """The shard's reply in one round; None: open the view first. Rounds may come in any order."""
+        """None: open the view first. Rounds may come in any order."""
         rounds = self._rounds.pop(asked.token, None)
         if rounds is None:
             if asked.view not in self._opened:
@@ -111,7 +108,7 @@ class Shards(Protocol):
 
 
 class ShardedSearch:
-    """Set it as `KnowledgeBase.shards` to search with these shards. Thread-safe."""
+    """Assign it to `KnowledgeBase.shards`. Thread-safe."""
 
     def __init__(self, shards: Shards) -> None:
         self._shards = shards
@@ -152,7 +149,7 @@ class _Rounds:
         return Candidates.joined(self._replies("candidates", scoring))
 
     def _replies(self, step: Step, *given: Any) -> list[Any]:
-        """In order of the shards."""
+        """Ordered by shard."""
         found: dict[int, Any] = {}
         shards = self._opened.shards
         for _ in range(TRIES):
@@ -169,14 +166,14 @@ class _Rounds:
 
 
 class RayShards:
-    """Shards as Ray actors, spread over the workers. Ray must be connected to: `openbook.cluster.connection`.
+    """Shards as Ray actors. Ray must be connected to: `openbook.cluster.connection`.
 
-    Processes that use the same knowledge base and number of shards share the actors, which outlive them. A dead actor
+    Processes with the same knowledge base and number of shards share the actors, which outlive them. A dead actor
     restarts, and its request is sent again.
     """
 
     def __init__(self, place: Place, count: int | None = None) -> None:
-        """`place`: a database, or a folder that every worker sees at the same path. `count`: by default one per CPU of the cluster."""
+        """`place`: a database, or a folder at the same path on every worker. `count`: by default one per CPU."""
         ray = ray_module()
         self.count = count or max(1, int(ray.cluster_resources().get("CPU", 1)))
         self._place = place

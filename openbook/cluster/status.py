@@ -29,8 +29,8 @@ class BaseStatus:
     """A knowledge base's state and pending work.
 
     `unindexed`: texts of kept versions in no saved segment; each searching process indexes them itself.
-    `without_vectors`: passages found by words only. `unfinished`: commands for the next writer to resume.
-    `segments_unreachable`: why the shared segment store is unreachable; empty if it is reachable or there is none.
+    `without_vectors`: passages found by words only. `segments_unreachable`: why shared segments cannot be reached;
+    empty if they can, or there are none.
     """
 
     version: int
@@ -67,7 +67,7 @@ class RayStatus:
 
 
 def unfinished(meta: Mapping[str, str]) -> tuple[str, ...]:
-    """Interrupted commands, from the notes that they leave in `meta` while they run."""
+    """Interrupted commands, as noted in `meta`."""
     of = {"purging": "purge", "purging_elsewhere": "purge", "reembedding": "reembed"}
     return tuple(dict.fromkeys(command for key, command in of.items() if key in meta))
 

@@ -1,11 +1,8 @@
 """Parsing and embedding on a Ray cluster, with the same results as on one machine.
 
-This process still finds files, stores and commits. `Workers` holds an actor per core; `ClusterParsers` replaces a
-ParserPool, `ClusterEmbedder` an Embedder. Files' bytes travel with their names, since machines share no disk; an
-embedder travels with its files. Nothing is written to a worker's disk.
-
-Each result comes once, in task order. A dead actor's task goes to another. An actor whose software, or whose vectors of
-SAMPLE_TEXTS, would change results is refused before it works.
+This process still finds files, stores and commits. File bytes travel to the actors, since machines share no disk;
+nothing is written to a worker's disk. Each result comes once, in task order; a dead actor's task goes to another. An
+actor whose software, or whose vectors of SAMPLE_TEXTS, would change results is refused before it works.
 """
 
 from __future__ import annotations
@@ -47,9 +44,9 @@ _LOOK_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class WorkerFingerprint:
-    """Everything that a worker's results depend on.
+    """Everything that results depend on.
 
-    `software`: for document text, in addition to the file. `vectors`: bytes of the vectors of SAMPLE_TEXTS.
+    `software`: what document text depends on, except the file. `vectors`: those of SAMPLE_TEXTS, as bytes.
     """
 
     host: str
@@ -67,7 +64,7 @@ def fingerprint_of(embedder: Embedder) -> WorkerFingerprint:
 
 
 def why_refused(here: WorkerFingerprint, there: WorkerFingerprint) -> str:
-    """Why results there would differ from those here; empty if they would not."""
+    """The reason why results there would differ; empty if they would not."""
     for name, version in here.software.items():
         if (other := there.software.get(name)) != version:
             return f"The worker on {there.host} has {name} {other}, this machine {version}. Install the same on both."
@@ -119,7 +116,7 @@ class Worker:
 
 @dataclass(slots=True)
 class Task:
-    """A call of an actor's method, or a `result` known without one. `bytes`: size of the file that travels."""
+    """A method call, or a `result` known without one. `bytes`: the size of its file."""
 
     arguments: tuple[object, ...] = ()
     bytes: int = 0
@@ -128,14 +125,14 @@ class Task:
 
 
 class _Order:
-    """Tasks in progress, returned in order. `again`: those whose actor died; they are taken first."""
+    """Tasks in progress, returned in order. `again`: those of dead actors, taken first."""
 
     def __init__(self, source: Iterator[Task]) -> None:
         self._source, self._taken, self.again = source, deque[Task](), deque[Task]()
         self._is_at_end = False
 
     def take(self, most: int) -> Task | None:
-        """The next task for an actor; None at the end, and while `most` are in progress."""
+        """The next task; None at the end, and while `most` are in progress."""
         if self.again:
             return self.again.popleft()
         while not self._taken or (
@@ -175,7 +172,7 @@ _Running: TypeAlias = dict[Any, tuple[Task, _Actor]]  # by reference to the resu
 
 
 class Workers:
-    """The actors of one run, at most `most` (default: one per core of the cluster). They start with the first task.
+    """The actors of one run, at most `most` (default: one per core). They start with the first task.
 
     Use it in a `with`, in a process that has joined a cluster.
     """
@@ -196,7 +193,6 @@ class Workers:
         self.close()
 
     def close(self) -> None:
-        """End all actors, busy ones included."""
         for actor in self._actors:
             with suppress(self._ray.exceptions.RayError):
                 self._ray.kill(actor.handle)
@@ -207,11 +203,10 @@ class Workers:
         yield ClusterParsers(self, limits, ocr)
 
     def results(self, method: str, tasks: Iterable[Task], patience_s: float = STALLED_S) -> Iterator[object]:
-        """Yield the result of `method` for each task, in order; LostTask if no actor survived it.
+        """Yield each task's result, in order; LostTask if no actor survived it. Tasks are taken ahead, within AHEAD and MAX_BYTES_AHEAD.
 
-        Tasks are taken ahead, within AHEAD and MAX_BYTES_AHEAD. A busy actor that returns nothing for `patience_s`
-        counts as dead. Raises ClusterError when an actor is refused or fails, or none appears; OpenBookError as the
-        method raises it.
+        A busy actor that returns nothing for `patience_s` counts as dead. Raises ClusterError when an actor is refused
+        or fails, or none appears; OpenBookError as the method raises it.
         """
         source = iter(tasks)
         first = next(source, None)
@@ -257,7 +252,7 @@ class Workers:
         return least if least is not None and tasks[least] < _AT_AN_ACTOR else None
 
     def _collect(self, running: _Running, timeout_s: float) -> list[Task]:
-        """Wait up to `timeout_s` for any event, and process all there are. Return dead actors' tasks, to be done again."""
+        """Wait up to `timeout_s` for any event; process all. Return dead actors' tasks."""
         starting = {actor.pending: actor for actor in self._actors if actor.pending is not None}
         if not (references := [*running, *starting]):
             return []
@@ -277,7 +272,7 @@ class Workers:
         return lost
 
     def _accept(self, actor: _Actor) -> None:
-        """Let an actor work once its fingerprint has arrived. Raises ClusterError when results would differ."""
+        """Let an actor work once its fingerprint arrived. Raises ClusterError when results would differ."""
         try:
             there: WorkerFingerprint = self._value(actor.pending, actor)
         except _ActorDied as death:
@@ -306,7 +301,7 @@ class Workers:
         return [actor for actor in busy if now - actor.heard_at > patience_s]
 
     def _lose(self, actor: _Actor, running: _Running, reason: str) -> list[Task]:
-        """Replace a dead actor. Return its tasks for others; a task that MAX_DEATHS actors died of becomes `LostTask`."""
+        """Replace a dead actor; return its tasks. After MAX_DEATHS deaths, a task's result is `LostTask`."""
         lost = {at: task for at, (task, its) in running.items() if its is actor}
         for at, task in lost.items():
             del running[at]
@@ -316,7 +311,7 @@ class Workers:
         return [task for task in lost.values() if task.result is None]
 
     def _replace(self, actor: _Actor, reason: str) -> None:
-        """Replace a dead actor. Raises ClusterError when too many died in a row and none is left."""
+        """Raises ClusterError when too many died in a row and none is left."""
         if actor not in self._actors:
             return
         with suppress(self._ray.exceptions.RayError):  # it may only have been unreachable

@@ -70,9 +70,9 @@ class Conversation:
 
 
 def suffix_of(model: str, served: str, bases: Collection[str]) -> str:
-    """The part of `model` after `served`: a knowledge base (`reader:handbook`), CLOSED_BOOK, or empty.
+    """The knowledge base in a model's name (`reader:handbook`), CLOSED_BOOK, or empty.
 
-    It lets clients choose a knowledge base by model name. Raises ApiError for an unknown name.
+    It serves clients that can choose only a model. Raises ApiError for an unknown name.
     """
     names = {served: "", **{f"{served}:{base}": base for base in bases}, f"{served}:{CLOSED_BOOK}": CLOSED_BOOK}
     if model not in names:
@@ -223,7 +223,7 @@ async def _events(
 
 
 async def _ending_with_error(first: bytes, events: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
-    """All events; the last one is the error if the answer fails."""
+    """If the answer fails, the last event is the error."""
     async with aclosing(events):
         yield first
         try:

@@ -40,9 +40,9 @@ def create_app(
     embedder: ServedEmbedder,
     source: ModelSource | None = None,
 ) -> FastAPI:
-    """The ASGI application. Requests without a knowledge base use the first of `bases`. No `source`: the model is fixed.
+    """The ASGI application. The first of `bases` is the default. No `source`: the model is fixed.
 
-    Raises ConfigError, KnowledgeBaseInvalid for a knowledge base with another embedder.
+    Raises ConfigError, KnowledgeBaseInvalid for another embedder.
     """
     for base in bases.values():
         base.check_embedder(embedder.identity)

@@ -21,8 +21,8 @@ _T = TypeVar("_T")
 class Places:
     """At most `running` requests compute, at most `share` of one caller; up to `waiting` others wait.
 
-    One caller may hold three quarters of all places. Its requests beyond `share` wait for each other, so other callers
-    go first. For one event loop.
+    One caller may hold three quarters of all places. Its requests beyond `share` wait behind other callers. For one
+    event loop.
     """
 
     def __init__(self, running: int, waiting: int, share: int) -> None:

@@ -12,10 +12,10 @@ from openbook.knowledge.ingest.contents import RunOptions
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Limits on one request and on all. Above `running` and `waiting` (`concurrency.Places`), requests get 429.
+    """Limits. Above `running` and `waiting` (`concurrency.Places`), requests get 429.
 
     All but one of `uploads` may be of one caller; callers without a key count as one. `body_s` bounds slow senders,
-    `answer_s` the writing of one answer, `body_bytes` JSON.
+    `answer_s` the writing of an answer, `body_bytes` JSON.
     """
 
     running: int = 4

@@ -75,8 +75,8 @@ def server_stops() -> ApiError:
 def api_error(error: Exception) -> ApiError:
     """Convert any error to what the client may know.
 
-    The caller's own mistakes are sent in full. Server errors are only logged, since they may hold what the caller must
-    not see; if a message may quote a document, only its type and location.
+    The caller's mistakes are sent in full. Server errors may hold what the caller must not see, so they are only
+    logged; of messages that may quote a document, only type and location.
     """
     if isinstance(error, ApiError):
         return error

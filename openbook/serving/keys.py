@@ -1,7 +1,7 @@
 """API keys `ob-<id>-<secret>`, shown once and kept as hashes (docs/formats/api-keys.md).
 
-The id is public: it appears in logs and owns uploads. The secret has 256 random bits, so one round of SHA-256 is as
-good as a slow hash.
+The public id appears in logs and owns uploads. The secret has 256 random bits, so one SHA-256 is as good as a slow
+hash.
 """
 
 from __future__ import annotations
@@ -99,10 +99,7 @@ class KeyFile:
         return max(0, math.ceil(left / timedelta(days=1)))
 
     def new(self, name: str, right: str, labels: Iterable[str] = (), *, days: int | None = None) -> tuple[ApiKey, str]:
-        """Create a key. Return (record, token); the token is stored nowhere. `days`: lifetime; None: unlimited.
-
-        Raises ConfigError, QuestionError.
-        """
+        """Return (record, token); the token is stored nowhere. `days`: lifetime; None: unlimited. Raises ConfigError, QuestionError."""
         if not _NAME.fullmatch(name):
             raise ConfigError(f"The name of a key is 1 to 64 printable characters, not {name!r}.")
         if right not in RIGHTS:
@@ -119,7 +116,7 @@ class KeyFile:
         return keys[key_id], token
 
     def rotate(self, key_id: str) -> tuple[ApiKey, str]:
-        """Replace the secret at once, with the same lifetime again. Raises ConfigError for an unknown id."""
+        """Replace the secret now, with the same lifetime. Raises ConfigError for an unknown id."""
         with self._edit() as keys:
             old = _named(key_id, keys)
             lasts: timedelta | None = None

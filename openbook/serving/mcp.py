@@ -200,7 +200,7 @@ def stdio_server(view: View) -> MCPServer:
 
 
 def make_manager(service: Service) -> StreamableHTTPSessionManager:
-    """Return the request handler, which must `run()` as long as the server does. No sessions, no open streams."""
+    """The request handler; it must `run()` as long as the server does. No sessions, no open streams."""
 
     async def run_tool(context: Context, work: Callable[[ToolContext], _Result]) -> _Result:
         called: tuple[Call, KnowledgeBase] = cast(Request, context.request_context.request).scope[_CALL]

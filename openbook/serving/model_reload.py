@@ -18,9 +18,9 @@ from openbook.serving.errors import LOG
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """An alias to watch. `stamp()` changes when it may mean another model; None: it is gone. Each request calls it.
+    """An alias to watch. `stamp()` changes when it may mean another model; None: it is gone. Must be fast.
 
-    `open(digest)`: the alias's current model, verified; None while that is still `digest`.
+    `open(digest)`: the verified current model; None while that is still `digest`.
     """
 
     stamp: Callable[[], object]
@@ -54,8 +54,8 @@ class _SharedModel:
 class CurrentModel:
     """Lends the model to requests; opens the next one on a thread.
 
-    A replaced model is closed when its last request ends. If the new one cannot be opened, the current one stays. The
-    caller closes the first model, unless it was replaced.
+    A replaced model is closed with its last request. If the new one cannot be opened, the old one stays. The caller
+    closes the first model, unless it was replaced.
     """
 
     def __init__(self, model: FrozenModel, source: ModelSource | None) -> None:

@@ -74,7 +74,7 @@ async def models(call: CurrentCall) -> Models:
 
 @router.get("/v1/models/{name:path}/lineage", **needs("read"))
 async def lineage(call: CurrentCall, name: str) -> Lineage:
-    """How the answering model was trained: the model first, then its ancestors."""
+    """The answering model's training history: the model first, then its ancestors."""
     identity = call.model.identity
     suffix_of(name, identity.name, call.service.bases)
 

@@ -1,8 +1,8 @@
 """The web page at `/`, and routes about the server.
 
-The page's files are the same for all and hold no data. Questions, answers and documents are untrusted text. The content
-security policy lets a browser run only the page's own files, contact only this server, and turn no text into markup
-(Trusted Types: Chromium and Safari).
+The page's files hold no data. Questions, answers and documents are untrusted text: the content security policy lets a
+browser run only the page's own files, contact only this server, and turn no text into markup (Trusted Types: Chromium
+and Safari).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """GET /v1/receipts/{digest} and POST /v1/replay, if a log is kept. A receipt's digest cannot be guessed.
 
-Reading one requires access to every document that it names; replaying, to every passage, through any document.
+Reading needs access to every document named; replaying, to every passage, through any document.
 """
 
 from __future__ import annotations

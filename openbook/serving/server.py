@@ -70,7 +70,7 @@ class _Server(uvicorn.Server):
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """Closes a connection that completes no head within `HEAD_S`, or sends too many bytes before a head or body part is complete.
+    """Closes connections that complete no head within `HEAD_S`, or exceed MAX_HEAD_BYTES between parts.
 
     It never cuts an answer. `middleware.Guard` handles slow bodies, uvicorn idle connections.
     """

@@ -81,7 +81,7 @@ async def upload(call: CurrentCall, body: Annotated[UploadBody, Form(media_type=
 def add_uploads(
     base: KnowledgeBase, embedder: Embedder, folder: Path, files: Mapping[str, BinaryIO], options: RunOptions
 ) -> tuple[int, list[Verdict]]:
-    """Ingest files as one version; return its number and a verdict on each, in order.
+    """Ingest files as one version; return its number and verdicts in order.
 
     Files stay in `folder` only meanwhile. An error of `options.check_cancelled` leaves no file and no version. `folder`
     belongs to one caller, so verdicts depend on its own uploads alone.
