@@ -1,4 +1,4 @@
-"""The command line: one function a verb, imports inside the function, errors as one sentence without a traceback."""
+"""The command line. Each command is one function with local imports; errors are one sentence without a traceback."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from openbook.cli import private
 from openbook.errors import OpenBookError, StorageError, did_you_mean
 
 PROGRAM = "openbook"
-COMPLETE = "_OPENBOOK_COMPLETE"  # the variable that a shell sets when it asks, by the script of `openbook completion`
+COMPLETE = "_OPENBOOK_COMPLETE"  # set by the script of `openbook completion` when a shell completes a line
 INTERRUPTED = 130
 
-# verb -> "module:object" in this package; a verb's module is imported when the verb is used.
+# command -> "module:object"; the module is imported when the command is used.
 VERBS = {
     "ask": "ask:ask",
     "chat": "chat:chat",
@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         code = run(arguments)
     except BaseException:
-        # C code that is interrupted may raise something of its own: a library's import fails, a callback returns.
+        # Interrupted C code may raise an error of its own: a failed import, a callback's return.
         if not interrupted.is_set():
             raise
         code = INTERRUPTED
@@ -109,31 +109,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = _fail(
             "Interrupted. Nothing that was committed is lost; run the same command again for the rest.", INTERRUPTED
         )
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # what was asked is done: Python's own end must not look interrupted
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the work is done: Python's own exit must not look interrupted
     sys.exit(code)
 
 
 def _open_streams() -> None:
-    """What a stream cannot encode is escaped; a stream that is closed takes everything and shows nothing."""
+    """Escape what a stream cannot encode; replace closed streams."""
     if os.environ.get("COLUMNS") == "0":  # rich would show nothing
         del os.environ["COLUMNS"]
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  until the process ends
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  open until the process ends
         elif isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """The exit code of one command, in this process."""
+    """Run one command in this process and return its exit code."""
     try:
         words = list(sys.argv[1:] if arguments is None else arguments)
-        if asked := os.environ.get(COMPLETE):  # by a shell, to complete a line
+        if asked := os.environ.get(COMPLETE):  # a shell asks for completions
             from click.shell_completion import shell_complete
 
             return shell_complete(command, {}, PROGRAM, COMPLETE, asked)
-        with command.make_context(PROGRAM, words) as context:  # not `main`: it ends the process at a broken pipe
+        with command.make_context(PROGRAM, words) as context:  # not `main`, which ends the process at a broken pipe
             command.invoke(context)
         sys.stdout.flush()
         return 0
@@ -150,7 +150,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output went away (`openbook search x | head -1`): not an error, and no second one at exit.
+        # The reader of our output left (`openbook search x | head -1`): no error, and no second one at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:

@@ -1,4 +1,4 @@
-"""`openbook ask` and `openbook search`: one question, one answer with its sources; or the passages alone."""
+"""`openbook ask` and `openbook search`: an answer with its sources, or passages alone."""
 
 from __future__ import annotations
 

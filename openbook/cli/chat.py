@@ -1,7 +1,6 @@
-"""`openbook chat`: questions one after the other, in a transcript that is the user's file (docs/formats/transcript.md).
+"""`openbook chat`: a conversation in a transcript file (docs/formats/transcript.md).
 
-The file is all that is known of the conversation. It is read again before each question, so a line that was changed or
-deleted meanwhile counts. What is added is added to the bytes that are there, in one step.
+The file is the only state, read again before each question, so the user's edits count. Additions are atomic.
 """
 
 from __future__ import annotations
@@ -52,9 +51,9 @@ def chat(
 ) -> None:
     """Ask questions one after the other; each may refer back.
 
-    The conversation is kept in the file TRANSCRIPT and nowhere else (default: a new one in this folder). Read it, change
-    it, delete lines from it; give it again to go on. If its last line is a question, that is answered first. You type
-    questions, or they come from standard input, one a line. Ctrl-D ends.
+    The conversation is kept in the file TRANSCRIPT and nowhere else (default: a new one in this folder). Read it,
+    change it, delete lines from it; give it again to continue. If its last line is a question, that is answered first.
+    You type questions, or they come from standard input, one a line. Ctrl-D ends.
     """
     from openbook.parallel import Listener
     from openbook.prompts import checked_question
@@ -64,12 +63,12 @@ def chat(
     path = transcript or Path(f"conversation-{datetime.now().astimezone():%Y-%m-%d-%H%M%S}.jsonl")
     context.check_writable(path)
     context.check_writable(log and log / LOG_FILE)
-    questions_so_far = len(read_transcript(path).questions)  # a broken one is reported before anything is opened
+    questions_so_far = len(read_transcript(path).questions)  # report a broken transcript before opening anything
     with context.library(settings, docs) as library:
         view = scope.view_of(context.ready_to_ask(library))
 
         def answer(question: str, earlier: tuple[str, ...], *, in_transcript: bool = False) -> None:
-            """`in_transcript`: the question is there already. The sources are shown after the answer was added to it."""
+            """Sources are shown only after the answer was saved."""
             question = checked_question(question)
             with display.while_reading() as live:
                 found = view.ask(question, earlier=earlier, listener=Listener(live.show))
@@ -79,7 +78,6 @@ def chat(
             display.print_answer(found, live)
 
         def answer_open_question() -> None:
-            """The question at the end of the transcript, if nobody has answered it."""
             found = read_transcript(path)
             if found.open_question is not None:
                 display.note(f"> {found.open_question}")
@@ -98,12 +96,12 @@ def chat(
 
 
 def _typed_questions() -> Iterator[str]:
-    """What the user types, or the lines of standard input, until its end."""
+    """Typed questions, or the lines of standard input."""
     if not sys.stdin.isatty():
         yield from (line.strip() for line in sys.stdin if line.strip())
         return
     with suppress(ImportError):
-        import readline  # noqa: F401  arrow keys; what was typed is kept in no file
+        import readline  # noqa: F401  arrow keys; no history file
     while True:
         try:
             line = input("\n> ").strip()
@@ -111,7 +109,7 @@ def _typed_questions() -> Iterator[str]:
             click.echo()
             return
         except KeyboardInterrupt:
-            click.echo()  # so that the message begins a line of its own
+            click.echo()  # begins a new line for the message
             raise
         if line:
             yield line
@@ -122,12 +120,12 @@ def _typed_questions() -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A line of the file. What the user says has `role` and `content` alone."""
+    """A line of the file. User turns have only `role` and `content`."""
 
     role: Literal["user", "assistant"]
     content: str
     abstained: bool = False
-    searched: str = ""  # what 0.1.0 wrote
+    searched: str = ""  # written by 0.1.0
     citations: tuple[dict[str, Any], ...] = ()
     receipt: str = ""
 
@@ -138,29 +136,29 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """`questions`: what the user asked, oldest first. `open_question`: the last of them, when nobody has answered it."""
+    """`questions`: oldest first. `open_question`: the last one, if it is unanswered."""
 
     questions: tuple[str, ...] = ()
     open_question: str | None = None
 
 
 def read_transcript(path: Path) -> Transcript:
-    """The transcript in the file; empty if there is no file. Raises ConversationError, naming the wrong line; StorageError."""
+    """Empty without a file. Raises ConversationError, naming the wrong line."""
     with storage_errors(f"read {path}"):
         return _parse(path.read_bytes() if path.exists() else b"", path)
 
 
 def add_exchange(path: Path, question: str, answer: Answer, *, in_transcript: bool) -> None:
-    """Add an answer and, unless that is `in_transcript` already, its question. Raises ConversationError, StorageError.
+    """Append an answer and, unless `in_transcript`, its question. Raises ConversationError.
 
-    The file is whole before and after; a new one can be read by nobody else.
+    The file is replaced atomically; a new one is private.
     """
     citations = [{k: v for k, v in asdict(c).items() if k != "passage_id" and v} for c in answer.citations]
     answered: dict[str, Any] = {"role": "assistant", "content": answer.answer, "abstained": answer.declined}
     lines: list[dict[str, Any]] = [] if in_transcript else [{"role": "user", "content": question}]
     lines.append({**answered, "citations": citations, "receipt": answer.receipt.digest})
     with storage_errors(f"write {path}"):
-        path = path.resolve()  # a link stays one
+        path = path.resolve()  # keeps a link
         old = path.read_bytes() if path.exists() else b""
         mode = stat.S_IMODE(path.stat().st_mode) if old else 0o600
         if (_parse(old, path).open_question is None) == in_transcript:

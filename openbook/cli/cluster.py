@@ -1,4 +1,4 @@
-"""`openbook cluster up, status, env, down, move`: a cluster on this machine, and what is behind in any."""
+"""`openbook cluster up, status, env, down, move`."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def status(kb: Place | None, cluster: str | None, as_json: bool) -> None:
 
 
 def _try(find: Callable[[], T]) -> tuple[T | None, str]:
-    """What it finds, or why it could not."""
+    """(result, ""), or (None, the error's sentence)."""
     try:
         return find(), ""
     except OpenBookError as error:
@@ -90,7 +90,7 @@ def _try(find: Callable[[], T]) -> tuple[T | None, str]:
 
 
 def _base_status(settings: Settings) -> BaseStatus | None:
-    """None: there is none yet."""
+    """None without a knowledge base."""
     from openbook.cluster.status import status_of_base
 
     try:

@@ -1,4 +1,4 @@
-"""`openbook completion`: the script with which a shell completes commands and options."""
+"""`openbook completion`: a shell completion script."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What several verbs need: the settings, and what they name, opened."""
+"""Settings and the objects that they name, opened for commands."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def read_settings(*, docs: Sequence[Path] = (), **flags: object) -> Settings:
-    """Raises ConfigError, also for documents and a knowledge base at once."""
+    """Raises ConfigError, also if both documents and a knowledge base are given."""
     if docs and flags.get("kb") is not None:
         raise ConfigError("--docs and --kb exclude each other; give one of them.")
     settings = load_settings(flags=flags)
@@ -44,7 +44,7 @@ def read_settings(*, docs: Sequence[Path] = (), **flags: object) -> Settings:
 
 
 def library(settings: Settings, docs: Sequence[Path] = ()) -> Library:
-    """The knowledge base of the settings, or one of exactly `docs`, with model and embedder; progress is shown."""
+    """The configured knowledge base, or one of exactly `docs`; shows progress."""
     clear_uploads(settings)
     return Library(settings, docs, announce=display.note, stages=display.stages)
 
@@ -56,17 +56,17 @@ def store(settings: Settings) -> ModelStore:
 
 
 def ready_model(settings: Settings, name: str) -> ModelReference:
-    """The stored model of that name, pulled first if the catalogue has it, and verified."""
+    """A stored model, verified; pulled first if it is in the catalogue."""
     return Library(settings, announce=display.note, stages=display.stages).resources.fetch(name)
 
 
 def open_embedder(settings: Settings, name: str = "") -> OnnxEmbedder:
-    """The embedder of that name (default: the one of the settings)."""
+    """Default: the configured embedder."""
     return openbook.library.open_embedder(settings, name or settings.embedder, partial(ready_model, settings))
 
 
 def model_opener(settings: Settings) -> Callable[[], FrozenModel]:
-    """Fetch and verify the model to ask now; the function returned opens it, on any thread."""
+    """Fetch and verify the model now; the returned function opens it, on any thread."""
     return openbook.library.model_opener(settings, partial(ready_model, settings))
 
 
@@ -74,26 +74,26 @@ def model_opener(settings: Settings) -> Callable[[], FrozenModel]:
 
 
 def clear_uploads(settings: Settings) -> None:
-    """Delete the files of uploads that were killed."""
+    """Delete leftovers of killed uploads."""
     from openbook.knowledge.store.write_lock import clear_unlocked
 
-    with suppress(OSError):  # a home that cannot be written still reads
+    with suppress(OSError):  # a read-only home still serves readers
         clear_unlocked(settings.uploads_dir)
 
 
 def open_base(settings: Settings) -> KnowledgeBase:
-    """The knowledge base of the settings. Raises KnowledgeBaseMissing."""
+    """Raises KnowledgeBaseMissing."""
     return library(settings).base
 
 
 def ensure_base(settings: Settings) -> tuple[KnowledgeBase, Embedder]:
-    """The knowledge base of the settings and its embedder; a new one, with the embedder of the settings, where there is none."""
+    """The configured knowledge base, created if missing, and its embedder."""
     resources = library(settings).resources
     return resources.base(create=True), resources.embedder()
 
 
 def ready_to_ask(library: Library, *, closed_book: bool = False) -> Library:
-    """Open the documents while the model opens. A missing knowledge base is told before any download."""
+    """Open documents and model in parallel. A missing knowledge base is reported before any download."""
     if not (closed_book or library.resources.docs):
         library.resources.check_holds_documents()
     library.resources.open_model()
@@ -101,7 +101,7 @@ def ready_to_ask(library: Library, *, closed_book: bool = False) -> Library:
 
 
 def ready_to_read(library: Library) -> Library:
-    """Open the documents, and show which files did not go in. Raises KnowledgeBaseInvalid where there are none."""
+    """Open documents and show which files failed. Raises KnowledgeBaseInvalid without documents."""
     library.resources.check_holds_documents()
     if library.resources.report is not None:
         display.print_problems(library.resources.report.verdicts)
@@ -109,14 +109,14 @@ def ready_to_read(library: Library) -> Library:
 
 
 def check_writable(file: Path | None) -> None:
-    """Raises StorageError, before the work and not after it, where the file could not be written."""
+    """Raise StorageError before the work, not after it."""
     if file is not None:
         with storage_errors(f"write {file}"):
             check_replaceable(file)
 
 
 def check_signing(file: Path, settings: Settings) -> None:
-    """Call this before the work: checks that its result can be signed and written to `file`. Raises ConfigError, StorageError."""
+    """Check before the work that its result can be signed and written. Raises ConfigError."""
     from openbook.signatures import public_key
 
     check_writable(file)
@@ -124,7 +124,6 @@ def check_signing(file: Path, settings: Settings) -> None:
 
 
 def write_signed(file: Path, settings: Settings, content: Content) -> None:
-    """Raises ConfigError, StorageError."""
     from openbook.signatures import sign
 
     with storage_errors(f"write {file}"):
@@ -133,7 +132,7 @@ def write_signed(file: Path, settings: Settings, content: Content) -> None:
 
 @contextmanager
 def joined(cluster: str | None) -> Iterator[None]:
-    """This process in the Ray cluster at that address, if there is one. Raises ConfigError, ClusterError."""
+    """Join the Ray cluster, if any. Raises ConfigError, ClusterError."""
     if cluster is None:
         yield
         return
@@ -148,7 +147,7 @@ def joined(cluster: str | None) -> Iterator[None]:
 
 @contextmanager
 def workers(cluster: str | None, embedder: Embedder, options: RunOptions) -> Iterator[tuple[Embedder, RunOptions]]:
-    """Both as they are; with a cluster, which this process has joined, for work on all its machines."""
+    """Adapt both to the joined cluster, if any."""
     if cluster is None:
         yield embedder, options
         return

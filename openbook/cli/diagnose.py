@@ -1,4 +1,4 @@
-"""`openbook diagnose`: what the model knows, what retrieval fixes, and what only training can."""
+"""`openbook diagnose`: facts that the model knows, that retrieval adds, and that only training can."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class _RunByDefault(click.Group):
-    """`openbook diagnose FILE` is short for `openbook diagnose run FILE`."""
+    """Makes `openbook diagnose FILE` mean `openbook diagnose run FILE`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
@@ -78,9 +78,9 @@ def run(
 ) -> None:
     """Ask each question three ways, and give it a verdict.
 
-    QUESTIONS (JSON Lines) are asked alone, with documents, and with the right passage. With --probes it also shows whether
-    an answer follows the passage when a value in it is altered, and whether the model says so when the passage is withheld.
-    What was asked is kept: a run that was stopped goes on with the same command.
+    QUESTIONS (JSON Lines) are asked alone, with documents, and with the right passage. With --probes it also shows
+    whether an answer follows the passage when a value in it is altered, and whether the model says so when the passage
+    is withheld. Answers are kept: to continue after a stop, run the same command again.
     """
     from openbook.diagnosis import report
     from openbook.diagnosis.probes import run_probes
@@ -107,7 +107,7 @@ def run(
                 path = report.observations_path(folder, model.identity)
                 with display.progress("diagnose") as show:
                     run_questions(asked[:limit], bench, digest, path=path, progress=show)
-                files += [] if path in files else [path]  # one model may be asked for by two names
+                files += [] if path in files else [path]  # two names may mean one model
                 if probes:
                     trials = report.probes_path(folder, model.identity)
                     with display.progress("probe") as show:
@@ -121,7 +121,7 @@ def run(
 
 
 def _reviewed(path: Path) -> list[Question]:
-    """The questions of the file. Raises ConfigError, also for drafts; StorageError."""
+    """Raises ConfigError, also for drafts."""
     from openbook.diagnosis.questions import load_questions
 
     questions = load_questions(path)
@@ -135,14 +135,14 @@ def _reviewed(path: Path) -> list[Question]:
 
 
 def _name(file: Path, digest: str, base: KnowledgeBase, scope: Scope, settings: Settings) -> str:
-    """Where the results go by default: another place for other questions, documents or settings."""
+    """Other questions, documents or settings have another folder."""
     reading = [settings.passages, settings.strategy, settings.max_tokens, settings.context_tokens]
     asked = [digest, base.id, base.kept_version(scope.as_of), scope.where, sorted(scope.labels), reading]
     return f"{file.name.partition('.')[0][:40]}-{sha256_hex(canonical_json(asked))[:12]}"
 
 
 def _check_results(summaries: Sequence[ModelSummary], files: Sequence[Path], wanted: float | None) -> None:
-    """Raises EngineError for a model that failed on everything, OpenBookError for one that is right on too few questions."""
+    """Raises EngineError if a model failed on everything, OpenBookError if it is right on too few questions."""
     from openbook.diagnosis.run_log import read_observations
 
     for summary, file in zip(summaries, files, strict=True):
@@ -153,7 +153,7 @@ def _check_results(summaries: Sequence[ModelSummary], files: Sequence[Path], wan
                 f"Nothing was measured: {summary.name} failed on all {group.failed} questions. {why} "
                 "When that is put right, run the same command: it asks them again."
             )
-        # 0.55 is 55 of 100, exactly.
+        # 0.55 is exactly 55 of 100.
         if wanted is not None and group.right.count < Fraction(str(wanted)) * group.questions:
             failed = f", {group.failed} of which failed" if group.failed else ""
             raise OpenBookError(
@@ -223,7 +223,7 @@ def _print_model(summary: ModelSummary) -> None:
 
 
 def _print_probes(model: str, probed: ProbeRun) -> None:
-    """For each probe a table and what it means."""
+    """A table for each probe, and its meaning."""
     from openbook.diagnosis.probes import PROBES
 
     display.say(f"\n{model}: {probed.questions} questions probed", "bold")

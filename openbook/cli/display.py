@@ -1,6 +1,6 @@
-"""What several verbs show a person: lines, progress, answers and the files that did not go in.
+"""Terminal output: lines, progress, answers, problems.
 
-Plain when it is piped or NO_COLOR is set. Nothing in a document can steer the terminal.
+Plain when piped or NO_COLOR is set. Documents cannot steer the terminal.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from openbook.records import Answer, Citation, Hit, Verdict
 
-_CONTEXT_CHARS = 160  # shown around a quote on each side, and of a changed passage
+_CONTEXT_CHARS = 160  # on each side of a quote or changed passage
 _HIT_CHARS = 400
 _MAX_PROBLEMS = 20
 _RULE = re.compile(r"^[ \t]*[-=~^\"'`#*+:.|_ ]{4,}[ \t]*$", re.MULTILINE)
@@ -53,26 +53,25 @@ _STAGES = {
 
 @functools.cache
 def console() -> Console:
-    """Standard output."""
     from rich.console import Console
 
     class Plain(Console):
         def on_broken_pipe(self) -> None:
-            raise BrokenPipeError  # rich would exit with an error, but a reader that has enough is no error
+            raise BrokenPipeError  # rich would exit with an error, but a reader that has enough is none
 
     return Plain(highlight=False)
 
 
 @functools.cache
 def error_console() -> Console:
-    """Standard error, for progress and notes: standard output holds the answer alone."""
+    """Progress and notes: standard output holds only the answer."""
     from rich.console import Console
 
     return Console(stderr=True, highlight=False)
 
 
 def say(text: Text | str, style: str = "", *, indent: int = 0) -> None:
-    """On standard output: wrapped on a terminal, whole lines in a pipe or file."""
+    """Print wrapped on a terminal, in whole lines otherwise."""
     from rich.padding import Padding
     from rich.text import Text
 
@@ -90,19 +89,19 @@ def say_each(lines: Iterable[str]) -> None:
 
 
 def note(text: str, style: str = "") -> None:
-    """On standard error, in one line."""
+    """Print one line on standard error."""
     error_console().print(printable(text), style=style, markup=False, soft_wrap=True)
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask on standard error, unless `yes`. Raises click.Abort for anything but a yes; the command then ends with 130."""
+    """Ask on standard error, unless `yes`. Raises click.Abort (exit code 130) for anything but a yes."""
     if not yes and not click.confirm(question, err=True):
         note("Nothing was changed.")
         raise click.Abort
 
 
 def printable(text: str) -> str:
-    """The text with a space for each control character: a document must not be able to steer the terminal."""
+    """Replace control characters, which could steer the terminal."""
     return "".join(c if c.isprintable() or c in "\n\t" else " " for c in text)
 
 
@@ -111,12 +110,11 @@ def print_json(value: object) -> None:
 
 
 def _writes_utf_8() -> bool:
-    """Whether standard output takes any text as it is."""
     return (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "") == "utf8"
 
 
 def show(as_json: bool, value: object, in_words: Callable[..., None], *of: Any) -> None:
-    """What a command found: `value` as JSON, or `in_words(*of)` for a person."""
+    """Print `value` as JSON, or call `in_words(*of)`."""
     if as_json:
         print_json(value)
     else:
@@ -134,7 +132,7 @@ def count(number: int, word: str) -> str:
 
 
 def short_path(path: str | Place) -> str:
-    """Relative to the working folder when it is below it, else as it is."""
+    """Relative to the working folder if it is below it."""
     if isinstance(path, DatabaseUrl):
         return str(path)
     try:
@@ -144,7 +142,7 @@ def short_path(path: str | Place) -> str:
 
 
 def short_paths(paths: Sequence[str]) -> str:
-    """The first three of them."""
+    """The first three, and how many more."""
     more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
     return ", ".join(map(short_path, paths[:3])) + more
 
@@ -154,19 +152,19 @@ def short_paths(paths: Sequence[str]) -> str:
 
 @contextmanager
 def progress(stage: str) -> Iterator[Callable[[int, int], None]]:
-    """As `stages`, for work of one stage."""
+    """As `stages`, for one stage."""
     with stages() as show:
         yield functools.partial(show, stage)
 
 
 @contextmanager
 def stages() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for each stage of the work, on standard error, made when it is first shown: what is quick loads nothing."""
+    """Progress bars on standard error, created on first use so that quick work loads nothing."""
     opened: list[Progress] = []
     tasks: dict[str, TaskID] = {}
 
     def show(stage: str, done: int, total: int) -> None:
-        if not sys.stderr.isatty():  # a log wants no bars, nor the empty lines they leave
+        if not sys.stderr.isatty():  # a log wants neither bars nor the empty lines they leave
             return
         if not opened:
             from rich import progress as bars
@@ -189,7 +187,7 @@ def stages() -> Iterator[Callable[[str, int, int], None]]:
 
 @contextmanager
 def while_reading(*, quiet: bool = False) -> Iterator[LiveAnswer]:
-    """While the model reads: a spinner, then the words as they come."""
+    """A spinner until the first words, then the words."""
     out = console() if sys.stdout.isatty() and not quiet else None
     reading = error_console().status("Reading...") if sys.stderr.isatty() and not quiet else nullcontext()
     with reading as spinner:
@@ -197,7 +195,7 @@ def while_reading(*, quiet: bool = False) -> Iterator[LiveAnswer]:
 
 
 class LiveAnswer:
-    """The words of an answer as they come: printed on `out`, a terminal, or the last of them beside the spinner."""
+    """Shows words as they come: on the terminal `out`, or the last ones next to a spinner."""
 
     def __init__(self, out: Console | None, spinner: Status | None) -> None:
         self._out, self._spinner = out, spinner
@@ -221,7 +219,7 @@ class LiveAnswer:
             self._spinner.update(f"Reading part {min(done + 1, total)} of {total}...")
 
     def end(self, answer: str) -> bool:
-        """Completes the answer on the terminal, below the model's words if those were others. False: nothing was printed."""
+        """Print the rest, or the whole answer if the model's words differ from it. False: nothing was printed."""
         if self._out is None or not self._printed:
             return False
         goes_on = answer.startswith(self._text[: self._printed])
@@ -233,7 +231,7 @@ class LiveAnswer:
         return True
 
     def _print(self, out: Console, text: str) -> None:
-        """Print what is new in `text`. A word that does not fit into the line begins the next."""
+        """Print what is new, wrapped at words."""
         from rich.cells import cell_len
 
         for part in re.findall(r"\n|[^\S\n]+|\S+", printable(text[self._printed :])):
@@ -254,7 +252,7 @@ _COLOURS = {"supported": "green", "likely": "green", "check it": "yellow", "not 
 
 
 def print_answer(answer: Answer, live: LiveAnswer | None = None) -> None:
-    """`live`: what of it is on the terminal already."""
+    """`live`: the part already on the terminal."""
     from rich.text import Text
 
     from openbook.answer import CLOSED_BOOK
@@ -293,7 +291,7 @@ def print_answer(answer: Answer, live: LiveAnswer | None = None) -> None:
 
 
 def _joined(citations: Sequence[Citation], passages: Mapping[str, Hit]) -> list[Citation]:
-    """Quotes that follow each other in one passage, or overlap, as one."""
+    """Merge adjacent or overlapping quotes of one passage."""
     joined: list[Citation] = []
     order = list(dict.fromkeys(citation.passage_id for citation in citations))
     for citation in sorted(citations, key=lambda c: (order.index(c.passage_id), c.start)):
@@ -335,12 +333,11 @@ def _quote_in_context(citation: Citation, hit: Hit | None) -> Text:
 
 
 def _flat(text: str) -> str:
-    """The text in one line, without the rules that underline headings and frame tables. The record keeps it verbatim."""
+    """One line without rules of headings and tables. The record stays verbatim."""
     return re.sub(r"\s+", " ", printable(_RULE.sub("", text)))
 
 
 def excerpt(text: str, most: int = _CONTEXT_CHARS) -> str:
-    """The beginning of the text in one line."""
     return _shortened(_flat(text).strip(), most)
 
 
@@ -375,10 +372,7 @@ def print_hits(query: str, hits: Sequence[Hit]) -> None:
 
 
 def print_problems(verdicts: Sequence[Verdict], place: Place | None = None) -> None:
-    """The files that did not go into the knowledge base (at `place`, if it stays there), on standard error.
-
-    Those that a glob leaves out, as was asked, are only counted.
-    """
+    """Show failed files on standard error; excluded ones are only counted. `place`: the knowledge base, if it persists."""
     from openbook.knowledge.ingest.discovery import LEFT_OUT_BY
 
     problems = [
@@ -395,7 +389,7 @@ def print_problems(verdicts: Sequence[Verdict], place: Place | None = None) -> N
 
 
 def with_advice(reason: str) -> str:
-    """Why a file was not added, and how to add it where there is a way."""
+    """The reason, and how to add the file if there is a way."""
     from openbook.parsers import NEEDS_MEMORY, NEEDS_OCR
 
     if reason.endswith(NEEDS_MEMORY):
@@ -404,5 +398,5 @@ def with_advice(reason: str) -> str:
 
 
 def characters(read: int, held: int) -> str:
-    """How much text was read, and how much the files hold with their markup, if that is more."""
+    """Characters read, and those of the files if more."""
     return f"{read:,} characters of text" + (f" ({held:,} with markup)" if held != read else "")

@@ -1,4 +1,4 @@
-"""`openbook add, sync, remove, purge`: documents into a knowledge base and out of it again."""
+"""`openbook add, sync, remove, purge`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from openbook.deletion import PurgedEverywhere
     from openbook.knowledge import Report
 
-RETRY_S = 5.0  # after another writer, or a disk, refused a run
+RETRY_S = 5.0  # after another writer, or the disk, refused a run
 
 _REQUIRE_LABEL = click.option(
     "--require-label", "labels", multiple=True, help="Only holders of this label may see the documents (repeatable)."
@@ -146,7 +146,7 @@ def sync(
     if folder is not None:
         check_exists(folder)
     if folder is None:
-        context.open_base(settings)  # only a folder that is named makes a new one
+        context.open_base(settings)  # creates none; only a named folder does
     base, embedder = context.ensure_base(settings)
     folders = synced_folders(base)
     if folder is not None:
@@ -170,18 +170,18 @@ def sync(
 
     with context.joined(cluster):
         if watch:
-            with suppress(KeyboardInterrupt):  # how it is meant to end
+            with suppress(KeyboardInterrupt):  # Ctrl-C is the normal end
                 _watch([each.folder for each in folders], run)
         else:
             run()
 
 
 def _watch(folders: list[Path], run: Callable[[], None]) -> None:
-    """Run once, and again whenever something changed. Then a run that is refused is tried again."""
+    """Run now and after every change. Then also retry refused runs."""
     from openbook.knowledge.updates import folder_changes
 
     changes = folder_changes(folders)
-    next(changes, 0)  # from here on no change is missed
+    next(changes, 0)  # no change is missed from here on
     run()
     display.note(f"Watching {', '.join(map(str, folders))}. Ctrl-C ends it.")
     due, not_before = False, 0.0

@@ -1,4 +1,4 @@
-"""`openbook status, history, diff, tag, restore, prune, reembed, precompute`: a knowledge base and its versions."""
+"""`openbook status, history, diff, tag, restore, prune, reembed, precompute`."""
 
 from __future__ import annotations
 
@@ -145,7 +145,9 @@ def _print_difference(found: Difference) -> None:
         for path in paths:
             display.say(f"{sign} {display.short_path(path)}", style)
     for sign, passages, style in (("+", found.passages_added, "green"), ("-", found.passages_removed, "red")):
-        changed = [each for each in passages if each.document in found.changed]  # other documents came or went whole
+        changed = [
+            each for each in passages if each.document in found.changed
+        ]  # other documents were added or removed whole
         for number, each in enumerate(changed[:_MAX_CHANGES]):
             if not number or each.document != changed[number - 1].document:
                 display.say(f"\n{sign} {display.short_path(each.document)}", style)
@@ -218,9 +220,9 @@ def prune(kb: Place | None, keep: int | None, save: bool, as_json: bool) -> None
 @click.argument("embedder")
 @KB
 def reembed(embedder: str, kb: Place | None) -> None:
-    """Embed all passages anew, with another EMBEDDER.
+    """Embed all passages again, with another EMBEDDER.
 
-    The old vectors serve until all new ones are there.
+    Search uses the old vectors until the new ones are complete.
     """
     from openbook.knowledge.updates import reembed as embed_anew
 
@@ -287,7 +289,7 @@ def precompute(
 def _read_ahead(
     base: KnowledgeBase, model: FrozenModel, limit: int | None, at_once: int, *, by_passage: bool
 ) -> list[int | None]:
-    """How many tokens were read of each passage, newest documents first; 0: there is no room, None: it is too long."""
+    """Tokens read of each passage, newest documents first. 0: there was no room; None: too long."""
     from openbook.knowledge.cite.passages import in_windows
     from openbook.knowledge.index.scope import UNLABELLED
     from openbook.parallel import Cancelled, in_order, never

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from openbook.models.catalogue import CatalogueEntry
     from openbook.models.lineage import Node
 
-ANSWERS_COMPARED = 100  # by `merge`
+ANSWERS_COMPARED = 100  # for `merge`
 
 
 @click.group()
@@ -205,7 +205,7 @@ def _print_checks(checks: Sequence[Check], means: str) -> None:
 
 
 def _holder(store: ModelStore, name: str, candidate: ModelReference, settings: Settings) -> ModelReference | None:
-    """What the candidate is compared with. Raises UnknownModel where it is not in the store any more."""
+    """The model to compare the candidate with. Raises UnknownModel if it left the store."""
     from openbook.models import CATALOGUE
 
     history = store.history(name)
@@ -258,7 +258,7 @@ def export(name: str, folder: Path) -> None:
     """Write NAME as safetensors, for other programs.
 
     The new FOLDER is for vLLM, Transformers and PEFT (needs the extra train). An adapter fits only the base that it was
-    trained on: export that as well, since other quantisations of it have other numbers.
+    trained on: export that as well, since another quantisation does not match.
     """
     from openbook.cli.train import check_installed
 

@@ -1,4 +1,4 @@
-"""Models that are opened in replicas on a Ray cluster, for a server or for the run of a command."""
+"""Models in replicas on a Ray cluster, for a server or one command."""
 
 from __future__ import annotations
 
@@ -27,10 +27,7 @@ OpenModel: TypeAlias = "Callable[[Settings], FrozenModel]"
 def models(
     settings: Settings, cluster: str | None, bounds: tuple[int, int] | None = None
 ) -> Iterator[tuple[OpenModel, int]]:
-    """(what opens the model of settings, how many requests it can use at once).
-
-    Without `cluster` in this process; else in replicas on that cluster, as many as `bounds` say.
-    """
+    """(model opener, requests it can use at once). Without `cluster`, in this process."""
     if cluster is None:
         yield lambda own: context.model_opener(own)(), 1
         return
@@ -40,11 +37,7 @@ def models(
 
 @contextmanager
 def replicas(settings: Settings, cluster: str, bounds: tuple[int, int] | None) -> Iterator[tuple[OpenModel, int]]:
-    """As `models`, in replicas on the Ray cluster at that address.
-
-    `bounds`: the least and the most; None: as many as there is room for, each with the threads that the model would have here.
-    Raises ConfigError, ClusterError.
-    """
+    """As `models`, on a Ray cluster. `bounds`: (minimum, maximum); None: fill it. Raises ConfigError, ClusterError."""
     from openbook.cluster.connection import CLIENT, connect, disconnect, resolved
     from openbook.inference import prompt_counter
 
@@ -69,7 +62,7 @@ def replicas(settings: Settings, cluster: str, bounds: tuple[int, int] | None) -
         def open_model(own: Settings) -> FrozenModel:
             reference = context.ready_model(own, own.model)
             flags = {"context_tokens": own.context_tokens, "threads": there.threads}
-            if own.kv_disk == 0:  # what must not be kept here must not be kept there
+            if own.kv_disk == 0:  # not kept here, so not there either
                 flags["kv_disk"] = 0
             return there.open(
                 partial(open_on_node, reference.name, reference.digest, flags),
@@ -90,7 +83,7 @@ def _end_in_order(number: int, _: object) -> NoReturn:
 
 
 def replica_bounds(given: tuple[int, int] | None, cluster: str | None) -> tuple[int, int]:
-    """The least and the most replicas. Raises ConfigError for --replicas without --cluster."""
+    """(minimum, maximum). Raises ConfigError for --replicas without --cluster."""
     if given and cluster is None:
         raise ConfigError("--replicas needs --cluster; `--cluster local` tries it on this machine.")
     return given or (1, 1)
@@ -100,10 +93,9 @@ def replica_bounds(given: tuple[int, int] | None, cluster: str | None) -> tuple[
 
 
 def open_on_node(name: str, digest: Digest, flags: dict[str, int]) -> FrozenModel:
-    """The model of that digest, from the home of this machine; pulled first if the catalogue has it.
+    """Open the model from this machine's home, pulled first if in the catalogue. `flags` override local settings.
 
-    `flags`: settings that stand above those of this machine. Raises as `ready_model` and `open_stored` do, and ModelNotVerified
-    when `name` means another model here.
+    Raises as `ready_model` and `open_stored` do, and ModelNotVerified if `name` means another model here.
     """
     from openbook.inference.trial import check_usable
     from openbook.models import ensure
@@ -123,7 +115,7 @@ def open_on_node(name: str, digest: Digest, flags: dict[str, int]) -> FrozenMode
 
 
 def follow_on_node(purge_mark: str) -> None:
-    """Delete what was computed on this machine before a purge at the server. Raises KnowledgeBaseBusy, StorageError."""
+    """Delete what this machine computed before a purge at the server. Raises KnowledgeBaseBusy, StorageError."""
     derived = load_settings().derived_dir
     with storage_errors(f"delete what models computed of purged documents in {derived}"):
         DerivedFolder(derived).follow(purge_mark)

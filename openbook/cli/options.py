@@ -1,4 +1,4 @@
-"""Options that several verbs share, each declared once."""
+"""Options shared by several commands."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PATH = click.Path(path_type=Path)
 
 class _ExistingPath(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Raises KnowledgeError, with the nearest name beside it, when nothing is there."""
+        """Raises KnowledgeError, suggesting the nearest name, if nothing is there."""
         from openbook.knowledge.ingest.discovery import check_exists
 
         path: Any = super().convert(value, param, ctx)
@@ -48,7 +48,7 @@ EXISTING = _ExistingPath(path_type=Path)
 
 
 class _Place(click.Path):
-    """A folder, or the URL of a database."""
+    """A folder or a database URL."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if isinstance(value, str) and "://" in value:
@@ -77,7 +77,7 @@ YES = click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmatio
 
 
 def cluster_option(does: str, *, by_client: bool = False) -> Callable[[Command], Command]:
-    """`--cluster`. `does`: what the command does on the machines of the cluster. `by_client`: through Ray's client too."""
+    """`--cluster`. `does`: its use, for the help. `by_client`: Ray's client works too."""
     client = "ray://HOST:PORT, " if by_client else ""
     addresses = f"HOST:PORT, {client}auto, or local for a new one on this machine"
     return click.option("--cluster", metavar="ADDRESS", help=f"{does} this Ray cluster: {addresses}.")
@@ -85,8 +85,6 @@ def cluster_option(does: str, *, by_client: bool = False) -> Callable[[Command],
 
 @dataclass(frozen=True, slots=True)
 class ScopeOptions:
-    """Which documents the caller may and wants to see."""
-
     as_of: str | None
     where: str
     labels: tuple[str, ...]
@@ -95,7 +93,7 @@ class ScopeOptions:
         return bool(self.as_of or self.where or self.labels)
 
     def view_of(self, library: Library) -> View:
-        """Raises QuestionError or KnowledgeError for what is not valid; notes a filter key that no document has."""
+        """Raises QuestionError or KnowledgeError; notes filter keys that no document has."""
         from openbook.knowledge.index.filter_parser import parse_filter
 
         view = library.labels(*self.labels)
@@ -113,7 +111,7 @@ class ScopeOptions:
 
 
 def scope_options(command: Command) -> Command:
-    """Adds `--as-of`, `--where` and `--label`. The command gets them as `scope`, which is a `ScopeOptions`."""
+    """Add `--as-of`, `--where` and `--label`, passed to the command as `scope: ScopeOptions`."""
 
     @functools.wraps(command)
     def with_scope(*args: Any, as_of: str | None, where: str, labels: tuple[str, ...], **others: Any) -> Any:

@@ -1,7 +1,7 @@
-"""What the program makes is its user's alone (folders 0700, files 0600), whatever umask it was started under.
+"""Files are private (folders 0700, files 0600) whatever the user's umask.
 
-The umask of the process makes that a law for all that writes, SQLite and libraries included. Only what is made beside
-something that its owner opened to others is as open as that: a knowledge base that a group shares stays shared.
+The process's umask covers every writer, SQLite and libraries included. Files next to something that its owner opened
+are as open as that: a group's knowledge base stays shared.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ _umask_before: int | None = None
 
 
 def begin() -> None:
-    """From here on, what this process makes is private. For `main`: whoever only imports OpenBook keeps the umask."""
+    """Make new files private. Only `main` calls this: programs that import OpenBook keep their umask."""
     global _umask_before
     _umask_before = os.umask(_PRIVATE)
 
 
 def share_as(places: Iterable[Place]) -> None:
-    """What is made from here on is as open as those of the folders that are there, and never more than the umask allowed.
+    """Make new files as open as the existing folders, within the user's umask.
 
-    A folder that OpenBook made keeps others out of all that is in it, so one that is shared opens nothing else.
+    Nothing else opens: a folder made by OpenBook bars others from all below it.
     """
     if _umask_before is not None:
         opened = 0
@@ -40,7 +40,7 @@ def share_as(places: Iterable[Place]) -> None:
 
 
 def open_folders(places: Iterable[Place]) -> dict[Path, str]:
-    """The folders that others than their owner can read, each with advice to the owner."""
+    """Folders that others can read, each with advice."""
     return {
         folder: f"Others can read {folder} (mode {stat.S_IMODE(folder.stat().st_mode):o}) and new files in it. To close it: "
         f"chmod -R go= {folder}"
@@ -50,7 +50,7 @@ def open_folders(places: Iterable[Place]) -> dict[Path, str]:
 
 
 def _open_bits(place: Place) -> int:
-    """What the group and others may do, as bits of its mode; 0: nothing, or it is a database or not there."""
+    """Mode bits of group and others; 0 for databases and missing folders."""
     try:
         return stat.S_IMODE(place.stat().st_mode) & _PRIVATE if isinstance(place, Path) else 0
     except OSError:

@@ -1,4 +1,4 @@
-"""`openbook questions`: draft questions from a knowledge base, and review them one by one."""
+"""`openbook questions`: draft questions from a knowledge base, and review them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def questions() -> None:
 def draft(kb: Place | None, limit: int, model: str | None, cluster: str | None, output: Path) -> None:
     """Let a model write questions that a knowledge base answers. They are drafts: review them before you use them.
 
-    A run that was stopped goes on with the same command.
+    To continue after a stop, run the same command again.
     """
     from openbook.diagnosis import question_drafts
     from openbook.diagnosis.questions import write_questions
@@ -45,7 +45,7 @@ def draft(kb: Place | None, limit: int, model: str | None, cluster: str | None, 
     if output.exists():
         raise ConfigError(f"{output} exists and may hold what you reviewed. Choose another name, or delete it.")
     context.check_writable(output)
-    # Each passage is read once, for questions only, so what is computed of it is not kept.
+    # Each passage is read once, for questions only, so results are not kept.
     settings = context.read_settings(kb=kb, model=model, kv_disk=0)
     base = context.ready_to_read(context.library(settings)).base
     part = output.with_name(f"{output.name}.part")
@@ -74,7 +74,7 @@ def draft(kb: Place | None, limit: int, model: str | None, cluster: str | None, 
 @click.argument("file", type=PATH)
 @KB
 def review(file: Path, kb: Place | None) -> None:
-    """Go through the drafts in FILE: accept, edit or reject each. Saved after every decision; run it again to go on."""
+    """Go through the drafts in FILE: accept, edit or reject each. Saved after every decision; run it again to continue."""
     from openbook.diagnosis.questions import Review
 
     work, base = Review.open(file), None
@@ -84,7 +84,7 @@ def review(file: Path, kb: Place | None) -> None:
             base = context.open_base(context.read_settings(kb=kb))
         except KnowledgeBaseMissing:
             if kb is not None:
-                raise  # without one of your own, only the quotes are shown
+                raise  # without a knowledge base of your own, only the quotes are shown
     for number, each in enumerate(drafts, start=1):
         display.say(f"\n{number} of {len(drafts)}", "dim")
         _show_place(base, each)
@@ -96,7 +96,7 @@ def review(file: Path, kb: Place | None) -> None:
 
 
 def _show_place(base: KnowledgeBase | None, draft: dict[str, Any]) -> None:
-    """The passage with the quote, and in it the answer, marked."""
+    """Show the passage with quote and answer marked."""
     from rich.text import Text
 
     from openbook.diagnosis.questions import texts
@@ -108,14 +108,14 @@ def _show_place(base: KnowledgeBase | None, draft: dict[str, Any]) -> None:
     page = f" · page {gold['page']}" if gold.get("page") else ""
     display.say(f"{gold.get('document', '')}{page}", "cyan")
     before, after = _around(base, gold) if base is not None else ("", "")
-    opened, closed = ("", "") if display.console().is_terminal else ("»", "«")  # where no colour can mark it
+    opened, closed = ("", "") if display.console().is_terminal else ("»", "«")  # no color can mark it
     quote = Text(f"{opened}{display.printable(gold.get('quote', ''))}{closed}", style="reverse")
     quote.highlight_words(texts(draft.get("answers")), style="bold underline")
     display.say(Text.assemble((before, "dim"), quote, (after, "dim")), indent=4)
 
 
 def _around(base: KnowledgeBase, gold: dict[str, Any]) -> tuple[str, str]:
-    """What stands before and behind the quote in its passage."""
+    """The passage's text before and after the quote."""
     from openbook.diagnosis.gold_passages import documents_named
 
     start, end, quote = gold.get("start", 0), gold.get("end", 0), gold.get("quote")
@@ -129,7 +129,7 @@ def _around(base: KnowledgeBase, gold: dict[str, Any]) -> tuple[str, str]:
 
 
 def _decide(work: Review, draft: dict[str, Any]) -> bool:
-    """Ask about one draft until it is decided or skipped. False: stop."""
+    """Ask until the draft is decided or skipped. False: stop."""
     from openbook.diagnosis.questions import texts
 
     while True:
@@ -156,7 +156,7 @@ def _decide(work: Review, draft: dict[str, Any]) -> bool:
 
 
 def _typed(prompt: str) -> str | None:
-    """One line that was typed, or came through a pipe; None at the end of it."""
+    """A typed or piped line; None at the end."""
     click.echo(prompt, nl=False)
     line = sys.stdin.readline()
     if not sys.stdin.isatty():

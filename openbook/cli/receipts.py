@@ -1,4 +1,4 @@
-"""`openbook replay, verify`: do answers, signed files, logs, models and knowledge bases hold what they say?"""
+"""`openbook replay, verify`: check answers, signed files, logs, models and knowledge bases."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _FILE = click.Path(path_type=Path, allow_dash=True)
 
 
 def _read(path: Path, most: int) -> bytes:
-    """At most one byte more than `most`; `-` is standard input. Raises StorageError."""
+    """At most `most` + 1 bytes; `-` is standard input."""
     with storage_errors(f"read {path}"), sys.stdin.buffer if str(path) == "-" else path.open("rb") as stream:
         return stream.read(most + 1)
 
@@ -78,19 +78,19 @@ def replay(receipt: Path, kb: Place | None, as_json: bool) -> None:
 
 
 def _of_log(again: Callable[[Receipt], ReplayResult], receipt: Receipt) -> ReplayResult:
-    """One that cannot be replayed, since its model is gone or was a server's, hides no other."""
+    """One receipt that cannot be replayed must not hide the others."""
     from openbook.replay import ReplayResult
 
     try:
         return again(receipt)
-    except (ConfigError, KnowledgeBaseMissing):  # what was asked for is wrong, whatever the receipt says
+    except (ConfigError, KnowledgeBaseMissing):  # the user's mistake, whatever the receipt says
         raise
     except OpenBookError as error:
         return ReplayResult((str(error),), None)
 
 
 def _replayer(settings: Settings, kb: Place | None, to_close: ExitStack) -> Callable[[Receipt], ReplayResult]:
-    """Replays one receipt after the other. Each model and knowledge base is opened once."""
+    """Opens each model and knowledge base once."""
     from openbook.replay import knowledge_base_of
     from openbook.replay import replay as answer_again
 
@@ -119,7 +119,7 @@ def _replayer(settings: Settings, kb: Place | None, to_close: ExitStack) -> Call
 
 
 def candidates(settings: Settings, receipt: Receipt, kb: Place | None) -> list[KnowledgeBase]:
-    """The knowledge bases that may be the receipt's: `kb`, or else the user's own, that of --docs, and the one remembered by id."""
+    """Only `kb`, or the user's knowledge base, that of --docs, and the one remembered by id."""
     from openbook.knowledge import KnowledgeBase
 
     if (name := receipt.knowledge_base) is None:
@@ -199,7 +199,7 @@ def _show_key(as_json: bool) -> None:
 
 
 def _verify_log(folder: Path, head: str | None, as_json: bool) -> None:
-    """Whether its chain holds. The digest that is printed names all lines."""
+    """Check the chain. The printed digest covers all lines."""
     from openbook.models.aliases import is_digest
     from openbook.receipts import verify_log
 
@@ -211,7 +211,7 @@ def _verify_log(folder: Path, head: str | None, as_json: bool) -> None:
 
 
 def _verify_model(name: str, as_json: bool) -> None:
-    """Every byte of it; of an adapter, also its base and their merged file."""
+    """Check every byte; for an adapter, also its base and their merged file."""
     from openbook.models.verify import raise_not_verified
 
     store = context.store(context.read_settings())
@@ -273,7 +273,7 @@ def _verify_signed(file: Path, key: str, as_json: bool) -> None:
     content = signed.content
     about = {"verified": True, "public_key": signed.public_key, "fingerprint": signed.fingerprint, "content": content}
     stated = _receipt_lines(content) if isinstance(content, Receipt) else _proof_lines(content)
-    lines = [" ".join(line.split()) for line in stated]  # what was signed cannot write a line of its own
+    lines = [" ".join(line.split()) for line in stated]  # signed text must not forge a line of output
     signer = f"Verified: signed by the key of fingerprint {signed.fingerprint}. Its holder states:"
     display.show(as_json, about, display.say_each, [signer, *lines])
 
@@ -322,11 +322,11 @@ def _look_for(text_or_file: str, kb: Place | None, proof: Path | None, as_json: 
 
 
 def _text_of(text_or_file: str, settings: Settings) -> str:
-    """The text, or that of a file, as `openbook add` would read it; `-` is standard input. Raises ConfigError, StorageError."""
+    """A text, or a file's as `openbook add` reads it; `-` is standard input. Raises ConfigError."""
     from openbook.parsers.sandbox import ParserPool
 
     options, path, is_file = context.run_options(settings), Path(text_or_file), text_or_file == "-"
-    with suppress(OSError, ValueError):  # most texts cannot be names
+    with suppress(OSError, ValueError):  # most texts are no valid file names
         is_file = is_file or path.is_file()
     if not is_file:
         display.note("No file has this name, so it is looked for as a text.")

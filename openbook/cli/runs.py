@@ -1,4 +1,4 @@
-"""`openbook runs`: training runs, their progress and numbers."""
+"""`openbook runs`: training runs."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _progress(run: RunSummary) -> str:
 
 
 def _latest(run: RunSummary) -> dict[str, float]:
-    """The numbers of the finished model; until there is one, those of the last evaluation."""
+    """The finished model's numbers, or those of the last evaluation."""
     if run.result:
         return dict(run.result["numbers"])
     return numbers_of(run.evaluations[-1]) if run.evaluations else {}

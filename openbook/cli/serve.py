@@ -1,4 +1,4 @@
-"""`openbook serve, mcp, keys`: the knowledge base over HTTP, and as tools for other programs; and who may use them."""
+"""`openbook serve, mcp, keys`."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def serve(
     )
     for advice in private.open_folders([settings.home, *places]).values():
         click.echo(advice, err=True)
-    # Before the weights are mapped: a port that is taken shows at once.
+    # Before the weights are mapped, so that a taken port shows at once.
     with listen(configuration.host, port) as listener, ExitStack() as stack:
         open_model_of, _ = stack.enter_context(on_cluster.models(settings, cluster, (least, most)))
         app = create_app(configuration, *_opened(configuration, places, partial(open_model_of, settings), stack))
@@ -89,14 +89,14 @@ def serve(
         _announce(configuration, listener.getsockname()[1], places)
         try:
             http_server(app).run(sockets=[listener])
-        except KeyboardInterrupt:  # raised again by the server, after it ended in order
+        except KeyboardInterrupt:  # the server raises it again after an orderly stop
             click.echo("Ended.", err=True)
 
 
 def _opened(
     configuration: Configuration, places: tuple[Place, ...], open_model: Callable[[], FrozenModel], stack: ExitStack
 ) -> tuple[FrozenModel, dict[str, KnowledgeBase], OnnxEmbedder, ModelSource | None]:
-    """What the application works with: model, knowledge bases, embedder, and where the model may change. `stack` closes it."""
+    """Model, knowledge bases, embedder, and the model's source of changes. `stack` closes them."""
     from openbook.receipts import LOG_FILE
     from openbook.serving.model_reload import named_in_store
 
@@ -104,7 +104,7 @@ def _opened(
     context.check_writable(configuration.receipts and configuration.receipts / LOG_FILE)
     bases, embedder = _open_bases(settings, places)
     model = stack.enter_context(closing(open_model()))
-    # The name of a model may come to mean another one: in the store, and not at another server.
+    # A name in the store may change its meaning; another server's model is not watched.
     source = None if settings.base_url else named_in_store(settings.models_dir, settings.model, open_model)
     return model, bases, embedder, source
 
@@ -129,7 +129,7 @@ def _announce(configuration: Configuration, port: int, places: tuple[Place, ...]
 
 
 def _open_bases(settings: Settings, places: tuple[Place, ...]) -> tuple[dict[str, KnowledgeBase], OnnxEmbedder]:
-    """By the names of their folders or databases, all with one embedder. One that is not there yet is made."""
+    """By name of folder or database, all with one embedder; created if missing."""
     from openbook.answer import CLOSED_BOOK
     from openbook.knowledge import KnowledgeBase
 
@@ -168,7 +168,7 @@ def _open_bases(settings: Settings, places: tuple[Place, ...]) -> tuple[dict[str
 
 
 def _first_key(configuration: Configuration) -> None:
-    """Where a key is demanded and there is none yet, make one and show it, this once."""
+    """If a key is required and there is none, create one and show it once."""
     from openbook.serving.keys import KeyFile
 
     keys = KeyFile(configuration.settings.home)
@@ -194,14 +194,14 @@ def mcp(kb: Place | None, model: str | None, labels: tuple[str, ...]) -> None:
     with needs_extra("This", "serve"):
         from openbook.serving.mcp import stdio_server
     with context.library(context.read_settings(kb=kb, model=model)) as library:
-        # The model is fetched before the other program waits for an answer.
+        # Fetch the model before the client waits for an answer.
         server = stdio_server(context.ready_to_ask(library).labels(*labels))
         try:
             server.run()
         except ExceptionGroup as errors:
             if errors.split(BrokenPipeError)[1] is not None:
                 raise
-            raise BrokenPipeError from None  # the other program does not listen any more
+            raise BrokenPipeError from None  # the client no longer listens
 
 
 # --- keys -------------------------------------------------------------------------------------------------------------

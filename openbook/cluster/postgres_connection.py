@@ -1,7 +1,6 @@
-"""A connection to PostgreSQL that takes the SQL of the knowledge base, and says every error in a sentence.
+"""A PostgreSQL connection for the knowledge base's SQL; every error becomes a sentence.
 
-Nobody waits forever for a peer that is gone. On both sides, TCP notices within a minute that a machine vanished, and its locks
-become free. `_Connection` notices a server that says nothing.
+Nothing waits forever: on both sides, TCP notices a vanished machine within a minute, and its locks become free.
 """
 
 from __future__ import annotations
@@ -26,17 +25,17 @@ if TYPE_CHECKING:
 
 SCHEMA = "openbook"
 _ROWS = 1000  # of a long result in memory at a time
-DEFAULTS = {  # of a connection, where the URL says nothing else
+DEFAULTS = {  # unless the URL says otherwise
     "application_name": "openbook",
     "client_encoding": "utf-8",
     "connect_timeout": "10",
-    # A peer that vanished is noticed within a minute.
+    # Notice a vanished peer within a minute.
     "keepalives_idle": "20",
     "keepalives_interval": "10",
     "keepalives_count": "3",
     "tcp_user_timeout": "60000",
 }
-# Of a session, on the server. The write lock of a machine that vanished ends with its session, also within a minute.
+# Server-side session settings: the write lock of a vanished machine ends with its session, also within a minute.
 _SETTINGS = {
     "search_path": SCHEMA,
     "jit": "off",
@@ -45,19 +44,19 @@ _SETTINGS = {
     "tcp_keepalives_count": "3",
     "tcp_user_timeout": "60000",
 }
-_SILENT_S = 30.0  # before a server that says nothing is asked on another connection
-logging.getLogger("psycopg").setLevel(logging.ERROR)  # it warns of what follows from an error that it raises
+_SILENT_S = 30.0  # of silence before the server is asked on another connection
+logging.getLogger("psycopg").setLevel(logging.ERROR)  # it warns about consequences of errors that it raises
 _TOKEN = re.compile(r"'(?:[^']|'')*'|::|:\w+|\?|%")
 
 
 class _Connection(psycopg.Connection[tuple[Any, ...]]):
-    """Gives up a server that says nothing, unless that tells another connection that it is at work for this one.
+    """Gives up on a silent server, unless another connection reports that it works on this one's statement.
 
-    TCP notices a machine that vanished, but neither a process that stands still nor a proxy that has lost its server.
+    TCP notices neither a hung process nor a proxy that lost its server.
     """
 
     conninfo = ""
-    process = 0  # the server's, for this connection; 0: it is not known, so it cannot be asked about
+    process = 0  # the server's process id for this connection; 0: unknown, so it cannot be asked about
 
     def wait(self, gen: PQGen[RV], *arguments: Any, **options: Any) -> RV:
         return super().wait(self._while_heard(gen), *arguments, **options)
@@ -88,13 +87,13 @@ class _Connection(psycopg.Connection[tuple[Any, ...]]):
             with _Connection.connect(self.conninfo, autocommit=True) as other:
                 return other.execute(at_work, (self.process,)).fetchone() is not None
         except psycopg.Error as error:
-            return "FATAL" in str(error)  # a server that lets nobody else in is there
+            return "FATAL" in str(error)  # the server runs, but refuses new connections
 
 
 class PostgresConnection:
-    """Every statement outside of a transaction is one of its own. Every error is a sentence about `shown`, or `Damage`.
+    """Errors become sentences about `shown`, or `Damage`. Outside a transaction, each statement commits on its own.
 
-    One that only reads (not `writes`) connects again when the server ended it between two transactions. See also `Store.connect`.
+    A reading connection reconnects if the server ended it between two transactions.
     """
 
     def __init__(self, conninfo: str, shown: str, *, writes: bool, all_rows: bool = False) -> None:
@@ -121,7 +120,7 @@ class PostgresConnection:
 
     @property
     def server_version(self) -> int:
-        """160003 is 16.3."""
+        """160003 means 16.3."""
         return self._connection.info.server_version
 
     @property
@@ -145,7 +144,7 @@ class PostgresConnection:
         return cast(Rows, cursor.execute(_translated(sql), _dumped(parameters, writes=self._writes)))
 
     def scan(self, sql: str) -> Iterator[Any]:
-        """The rows, `_ROWS` at a time in memory."""
+        """Rows, `_ROWS` at a time in memory."""
         own = not self.in_transaction
         if own:
             self.begin()
@@ -168,7 +167,7 @@ class PostgresConnection:
         self._connection.close()
 
     def __del__(self) -> None:
-        if hasattr(self, "_connection"):  # it was opened; psycopg warns of one that is left open
+        if hasattr(self, "_connection"):  # set once open; psycopg warns of connections left open
             self._connection.close()
 
     def begin(self) -> None:
@@ -204,13 +203,13 @@ class PostgresConnection:
         self.execute(f"CREATE TABLE IF NOT EXISTS {table} (LIKE embeddings INCLUDING ALL)")
 
     def run_script(self, script: str) -> None:
-        """Statements in PostgreSQL's own SQL, without parameters."""
+        """PostgreSQL's own SQL, without parameters."""
         with self._errors():
             self._connection.execute(script.encode())
 
     @contextmanager
     def lock_timeout(self, seconds: float) -> Iterator[None]:
-        """Wait for locks of tables and advisory locks no longer than that."""
+        """Limit the wait for table locks and advisory locks."""
         milliseconds = min(int(seconds * 1000), 2**31 - 1)
         self.execute(f"SET lock_timeout = {milliseconds}")
         try:
@@ -220,9 +219,9 @@ class PostgresConnection:
                 self.execute("SET lock_timeout = 0")
 
     def wait_for_lock(self, key: tuple[int, int], mode: str) -> bool:
-        """Whether this advisory lock was taken within `lock_timeout`, also where it was given just as the time ran out.
+        """True if the advisory lock was taken within `lock_timeout`. `mode`: "" or "_shared".
 
-        The server then reports a time-out, and the connection holds the lock all the same. `mode` is "" or "_shared".
+        A lock granted just as the time runs out counts: the server reports a time-out, but the connection holds it.
         """
         with self._errors(), suppress(errors.LockNotAvailable):
             self._run(f"SELECT pg_advisory_lock{mode}(?, ?)", key)
@@ -231,7 +230,7 @@ class PostgresConnection:
         return self.execute(f"SELECT 1 FROM pg_locks WHERE {holds}", key).fetchone() is not None
 
     def _is_lost_by(self, error: psycopg.Error) -> bool:
-        """Whether the connection ended. Then it is closed on this side too."""
+        """True if the connection ended; it is then closed on this side too."""
         state = error.sqlstate or ""
         if self._connection.closed or state.startswith("08") or state in ("57P01", "57P02", "57P03", "57P05"):
             self._connection.close()
@@ -253,7 +252,7 @@ class PostgresConnection:
 
 @lru_cache(maxsize=1024)
 def _translated(sql: str) -> bytes:
-    """Placeholders `?` and `:name` as psycopg writes them."""
+    """Placeholders `?` and `:name` in psycopg's form."""
 
     def replaced(match: re.Match[str]) -> str:
         found: str = match[0]
@@ -261,7 +260,7 @@ def _translated(sql: str) -> bytes:
             return "%s"
         if found.startswith(":") and found != "::":
             return f"%({found[1:]})s"
-        return found.replace("%", "%%")  # a text, a cast or a percent sign
+        return found.replace("%", "%%")  # a string, a cast or a percent sign
 
     return _TOKEN.sub(replaced, sql).encode()
 
@@ -270,17 +269,17 @@ _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
 def _dumped(parameters: Any, *, writes: bool) -> Any:
-    """Numbers exactly as they are written.
+    """Convert numbers exactly.
 
-    A text that PostgreSQL cannot store (with NUL or half a character) is in no row. To look for it, it is changed into one that
-    is in no row either.
+    No row holds text that PostgreSQL cannot store (NUL, half surrogate pairs); searches replace it by other text that
+    no row holds.
     """
 
     def dumped(value: object) -> object:
         if isinstance(value, float):
             return Decimal(repr(value))
         if isinstance(value, str) and not writes and _UNSTORABLE.search(value):
-            return _UNSTORABLE.sub("\uffff", value)  # no text that was read holds it
+            return _UNSTORABLE.sub("\uffff", value)  # no stored text holds it
         return value
 
     if isinstance(parameters, Mapping):
@@ -291,7 +290,7 @@ def _dumped(parameters: Any, *, writes: bool) -> Any:
 # --- errors as sentences ------------------------------------------------------------------------------------------------
 
 
-# Where it cannot connect, libpq gives no codes, only words. None of them holds a password.
+# On failed connections, libpq gives only words, no codes. None holds a password.
 _ADVICE = {
     "password authentication failed|no password supplied": "Give the right one in PGPASSWORD or in ~/.pgpass, for the user in the URL",
     'database ".* does not exist': "Make the database first, with createdb, or correct the URL",

@@ -1,13 +1,11 @@
 """Replicas of one frozen model on a Ray cluster, and the engine that asks them.
 
-The server, or the run of a command, stays one ordinary process: who may ask, how much, what is retrieved, cited and written
-down is decided there, as without a cluster. Only what an `Engine` computes is computed by Ray Serve replicas, which Ray
-starts, watches and replaces. The engine knows what a prompt reads, so the question goes to the machine, and there to the
-replica, that has read it before: rendezvous hashing of the first passage. A replica that is full passes its next request on
-to the next in that order.
+One ordinary process still decides on access, limits, retrieval, citations and receipts; Ray Serve replicas compute only
+what an `Engine` computes. Rendezvous hashing of the first passage sends a prompt to the machine and replica that have
+read it before. A full replica passes requests to the next in that order.
 
-Equal requests have equal bits. So a request whose replica dies begins again at another one, and what was shown is not shown
-twice. Requests that compute in another numeric class than the first replica did are refused.
+Equal requests have equal bits, so a failed request restarts on another replica, and text is not shown twice. Replicas
+must have the first one's numeric class.
 """
 
 from __future__ import annotations
@@ -44,15 +42,15 @@ from openbook.records import Completion, Decoding, Digest, ModelIdentity, Prompt
 
 LOG = logging.getLogger("openbook.cluster")
 
-RUNNING = PARALLEL_CONTEXTS + 1  # requests at one replica: one of them waits there
-_POLL_S = 0.05  # a request that waits asks this often whether it was cancelled
-_BEGIN_S = 60.0  # after which a request that no replica took looks whether there is one
+RUNNING = PARALLEL_CONTEXTS + 1  # requests per replica, one of them waiting
+_POLL_S = 0.05  # interval at which a waiting request checks whether it was cancelled
+_BEGIN_S = 60.0  # after which an unserved request checks whether any replica exists
 _ATTEMPTS = 4
-_GRACE_S = 20.0  # for requests under way when replicas end
-_PURGE_S = 5.0  # between two looks at what was purged
-_FOLLOW_S = 60.0  # for all replicas to delete it
+_GRACE_S = 20.0  # for requests in progress when replicas end
+_PURGE_S = 5.0  # between two checks for purges
+_FOLLOW_S = 60.0  # for all replicas to delete purged data
 _NAME = "engine"
-# How the name of an application begins. The id of the Ray job that started it follows, then the model's digest.
+# Prefix of application names. The id of the Ray job that started it follows, then the model's digest.
 _PREFIX = "openbook-"
 _NOBODY = "No replica is running. Check on the cluster with: serve status"
 
@@ -66,23 +64,23 @@ Method: TypeAlias = Literal["generate", "generate_each", "read_ahead"]  # of an 
 
 
 def ranked(key: str, nodes: Iterable[str]) -> list[str]:
-    """Rendezvous hashing (Thaler and Ravishankar, 1998): the nodes in the order in which they are to have `key`.
+    """Nodes in order of preference for `key`, by rendezvous hashing (Thaler and Ravishankar, 1998).
 
-    Law: without one of the nodes, the others stay in their order. So only its keys move.
+    Law: removing a node keeps the others' order, so only its keys move.
     """
     return sorted(nodes, key=lambda node: sha256(f"{key}\n{node}".encode()).digest())
 
 
 def affinity_key(prompt: Prompt) -> str:
-    """Equal for prompts that begin with the same passage: what was computed of that serves all of them."""
+    """Equal for prompts that share the state of their first passage."""
     return sha256("\n".join((prompt.system, *prompt.passages[:1])).encode()).hexdigest()
 
 
 def by_machine(key: str, machines: Mapping[str, str]) -> list[list[str]]:
-    """The replicas in the order in which they are to have `key`, those of one machine together, since they share its disk.
+    """Replicas in order of preference for `key`, grouped by machine, since those of one machine share its disk.
 
-    `machines`: the machine of each replica. One with twice as many replicas comes first for twice as many keys. The order of
-    machines depends on nothing else, so what was kept on a disk is found there by later replicas.
+    `machines`: each replica's. The chance to come first is proportional to a machine's replicas. The machines' order
+    depends on nothing else, so later replicas find what was kept on a disk.
     """
     counts = Counter(machines.values())
     places = {f"{machine}\n{number}": machine for machine in counts for number in range(counts[machine])}
@@ -92,12 +90,12 @@ def by_machine(key: str, machines: Mapping[str, str]) -> list[list[str]]:
 
 @functools.cache
 def _machine(node_id: str) -> str:
-    """The name of the machine of one of Ray's nodes: it outlives the node."""
+    """The machine's name, which outlives the Ray node."""
     return next((str(each["NodeManagerHostname"]) for each in nodes() if each["NodeID"] == node_id), node_id)
 
 
 class AffinityRouter(RequestRouter):  # type: ignore[misc]  # Ray has no types
-    """Sends a request to the replicas in the order of `by_machine`; its first argument is the key."""
+    """Routes by `by_machine`; a request's first argument is the key."""
 
     async def choose_replicas(
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
@@ -107,8 +105,8 @@ class AffinityRouter(RequestRouter):  # type: ignore[misc]  # Ray has no types
         pending_request.routing_context.should_backoff = True  # when all were full
         by_id = {replica.replica_id.unique_id: replica for replica in candidate_replicas}
         order = by_machine(pending_request.args[0], {each: _machine(by_id[each].node_id) for each in by_id})
-        if list(pending_request.args[1:2]) == ["read_ahead"]:  # the method, behind the key
-            order = order[:1]  # on another machine nobody would find it
+        if list(pending_request.args[1:2]) == ["read_ahead"]:  # the method, after the key
+            order = order[:1]  # no request would look for it on another machine
         return [[by_id[each]] for replicas in order for each in replicas]
 
 
@@ -117,7 +115,7 @@ class AffinityRouter(RequestRouter):  # type: ignore[misc]  # Ray has no types
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What the model of a replica is, and how it computes. `node`: the machine's name."""
+    """A replica's model and numerics. `node`: the machine's name."""
 
     identity: ModelIdentity
     reader: ReaderFormat | None
@@ -127,11 +125,11 @@ class About:
 
 
 class EngineReplica:
-    """One open model. `key`: that by which the request came here."""
+    """One open model. `key`: the routing key."""
 
     def __init__(self, open_model: OpenModel, follow: Follow) -> None:
         self._model, self._follow = open_model(), follow
-        self._followed: str | None = None  # the purge mark that it was told last
+        self._followed: str | None = None  # the last purge mark received
         self._threads = ThreadPoolExecutor(RUNNING, "openbook-engine")
 
     async def about(self, key: str) -> About:
@@ -139,16 +137,13 @@ class EngineReplica:
         return About(model.identity, model.reader, engine.numeric_class, model.context_tokens, socket.gethostname())
 
     async def follow(self, purge_mark: str) -> None:
-        """Before this, a machine with a home of its own keeps nothing of requests with that mark."""
+        """Until this call, a machine with its own home stores nothing with that mark."""
         if purge_mark != self._followed:
             await asyncio.get_running_loop().run_in_executor(None, self._follow, purge_mark)
             self._followed = purge_mark
 
     async def compute(self, key: str, method: Method, arguments: tuple[Any, ...]) -> AsyncGenerator[Any, None]:
-        """The numeric class, at once; then the pieces that the method gives as they come; last what it returned or raised.
-
-        It is cancelled when nobody waits for it any more.
-        """
+        """Yield the numeric class at once, then pieces, last the method's result or error. Cancelled when the caller leaves."""
         engine: Any = self._model.engine
         first, *others = arguments
         asked = self._marked(first) if isinstance(first, Prompt) else tuple(map(self._marked, first))
@@ -169,7 +164,7 @@ class EngineReplica:
                         show(next(pieces))
             except StopIteration as done:
                 show(done.value)
-            except Exception as error:  # noqa: BLE001  raised where somebody waits for it
+            except Exception as error:  # noqa: BLE001  raised in the process that asked
                 show(error)
 
         yield engine.numeric_class
@@ -183,7 +178,7 @@ class EngineReplica:
             running.cancel()  # if it has not begun
 
     def _marked(self, prompt: Prompt) -> Prompt:
-        """The prompt with the purge mark of this machine, if that follows the server's, which the prompt brings."""
+        """Apply this machine's purge mark, if it extends the server's in the prompt."""
         engine, mark = self._model.engine, prompt.purge_mark
         own = engine.purge_mark() if isinstance(engine, CachingEngine) else ""
         return prompt if mark is None or not own.startswith(f"{mark} ") else replace(prompt, purge_mark=own)
@@ -194,10 +189,7 @@ class EngineReplica:
 
 @final
 class ReplicatedEngine:
-    """An engine whose requests are computed by the replicas behind `handle`.
-
-    Raises, besides what the engines there raise, ClusterError when no replica can answer.
-    """
+    """Computes in the replicas of `handle`. Also raises ClusterError when none can answer."""
 
     def __init__(
         self,
@@ -207,7 +199,7 @@ class ReplicatedEngine:
         states: KVCache,
         end: Callable[[], None] = lambda: None,
     ) -> None:
-        """`count`: the tokens of a prompt, known here. `states`: of this machine. `end`: called once, by `close`."""
+        """`states`: this machine's. `end`: called once, by `close`."""
         self._handle, self._about, self._count, self._states, self._end = handle, about, count, states, end
         self.identity: Final = about.identity
         self.numeric_class: Final = about.numeric_class
@@ -251,7 +243,7 @@ class ReplicatedEngine:
     def _answer(
         self, first: Prompt, method: Method, arguments: tuple[Any, ...], cancelled: Cancelled, shown: list[str]
     ) -> Generator[str, None, Any]:
-        """Yields what is shown, and adds it to `shown`. Returns what the method at a replica returned; None if it was cancelled."""
+        """Yield new text and add it to `shown`. Return the result; None if cancelled."""
         key = affinity_key(first)
         for _ in range(_ATTEMPTS):
             self._check_open()
@@ -277,7 +269,7 @@ class ReplicatedEngine:
                         shown.append(new)
                         yield new
                 return None
-            except RayTaskError:  # an error in the program
+            except RayTaskError:  # a bug in the program
                 raise
             except DeploymentUnavailableError as error:
                 raise ClusterError(_NOBODY) from error
@@ -285,12 +277,12 @@ class ReplicatedEngine:
                 LOG.warning("a replica is gone (%s); the request begins again at another", type(error).__name__)
             finally:
                 if not is_done and is_initialized():  # else Ray would start
-                    with suppress(RayError, RayServeException):  # what it failed with already
+                    with suppress(RayError, RayServeException):  # the error is known already
                         response.cancel()
         raise ClusterError(f"{_ATTEMPTS} replicas were lost while they answered this request. Try again in a moment.")
 
     def _items(self, response: Any, cancelled: Cancelled) -> Iterator[Any]:
-        """What comes from a replica, until it is `cancelled`. Raises what came as an error, and ClusterError where no replica is."""
+        """Yield a replica's items until `cancelled`. Raises its errors, and ClusterError without replicas."""
         items: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
         def receive() -> None:
@@ -298,7 +290,7 @@ class ReplicatedEngine:
                 for item in response:
                     items.put(item)
                 items.put(EngineError("A replica ended a request without an answer."))
-            except BaseException as error:  # noqa: BLE001  raised in the thread that waits
+            except BaseException as error:  # noqa: BLE001  raised in the waiting thread
                 items.put(error)
 
         threading.Thread(target=receive, name="openbook-replica", daemon=True).start()
@@ -337,7 +329,7 @@ class ReplicatedEngine:
 
 @dataclass(frozen=True, slots=True)
 class Replicas:
-    """`least` replicas, and up to `most` while there are many requests. Each computes with `threads` threads."""
+    """`least` to `most` replicas, depending on load, of `threads` threads each."""
 
     least: int
     most: int
@@ -345,17 +337,14 @@ class Replicas:
 
     @classmethod
     def on_cluster(cls, least: int, most: int, threads: int) -> Replicas:
-        """For the cluster that this process is in. `threads` 0: all its cores, shared out. Raises ConfigError."""
+        """For the joined cluster. `threads` 0: share out all cores. Raises ConfigError."""
         usable = _usable_cores(threads)
         _start_serve()
         return cls(least, most, threads or max(1, int(min(min(usable), sum(usable) // most))))
 
     @classmethod
     def filling(cls, threads: int) -> Replicas:
-        """As many as the cluster that this process is in has free cores for. Raises ConfigError.
-
-        Waits for replicas that are just ending: they may take `_GRACE_S`.
-        """
+        """Fill the joined cluster's free cores, after waiting up to `_GRACE_S` for ending replicas. Raises ConfigError."""
         usable = _usable_cores(threads)
         _start_serve()
         given_up_at = time.monotonic() + _GRACE_S + 5.0
@@ -377,10 +366,9 @@ class Replicas:
         count: Callable[[Prompt], int],
         states: KVCache,
     ) -> FrozenModel:
-        """The model of that digest, which each replica opens by `open_model`. `count`: the tokens of a prompt.
+        """Open the model in replicas, each by `open_model`. Closing it ends them. Raises ClusterError when they cannot start.
 
-        Each replica gets the purge mark of `states` for `follow`: within seconds of its start, and of each later purge.
-        Closing the model ends the replicas. Raises ClusterError when they cannot start.
+        Each replica gets the purge mark of `states` through `follow`, within seconds of its start and of each purge.
         """
         scaling: dict[str, Any] = {"num_replicas": self.least}
         if self.most > self.least:
@@ -420,7 +408,7 @@ class Replicas:
 
 
 def _usable_cores(threads: int) -> list[float]:
-    """Of each machine that has any. Raises ConfigError when none has `threads`."""
+    """Cores of each machine that has any. Raises ConfigError when none has `threads`."""
     cores = [float(each["Resources"].get("CPU", 0)) for each in nodes() if each["Alive"]]
     usable = [each for each in cores if each >= 1]
     if not usable:
@@ -431,15 +419,15 @@ def _usable_cores(threads: int) -> list[float]:
 
 
 def _reserved_cores(threads: int) -> float:
-    """Half of what a replica uses, so that the next model's replicas find room beside it."""
+    """Half, so that the next model's replicas fit next to these."""
     return threads / 2
 
 
 def _start_serve() -> None:
-    """And end what servers and runs left on the cluster when they were killed."""
+    """Start Ray Serve, and end leftovers of killed servers and runs."""
     from ray._private.state import jobs  # the public list of jobs needs Ray's dashboard
 
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)  # it warns of each request that waits
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)  # it warns of each waiting request
     serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING", "enable_access_log": False})
     dead = tuple(f"{_PREFIX}{each['JobID']}-" for each in jobs() if each["IsDead"])
     for name in serve.status().applications:
@@ -448,7 +436,7 @@ def _start_serve() -> None:
 
 
 def _keep_purged(handle: Any, purge_mark: Callable[[], str], is_closed: threading.Event) -> None:
-    """Until it is closed, see to it that every replica has followed each purge, also one that starts later."""
+    """Make every replica follow each purge, including replicas that start later."""
     while not is_closed.wait(_PURGE_S):
         _tell(handle, purge_mark)
 
@@ -461,12 +449,12 @@ def _tell(handle: Any, purge_mark: Callable[[], str]) -> None:
 
 
 def _end(name: str) -> None:
-    with suppress(RayError, RayServeException):  # of a cluster that is gone
+    with suppress(RayError, RayServeException):  # the cluster is gone
         serve.delete(name, _blocking=False)
 
 
 def _runs(name: str) -> bool:
-    """Whether a replica of that application is alive."""
+    """True if the application has a live replica."""
     with suppress(RayError, RayServeException):
         application = serve.status().applications.get(name)
         return application is not None and any(
@@ -476,7 +464,7 @@ def _runs(name: str) -> bool:
 
 
 def _reason(error: Exception, name: str) -> str:
-    """The last line that names an error of ours, in what Ray says of the replicas; otherwise that of `error`."""
+    """The last line in Ray's status that names an OpenBook error, or that of `error`."""
     said = str(error)
     with suppress(RayError, RayServeException):
         application = serve.status().applications.get(name)

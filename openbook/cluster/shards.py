@@ -1,8 +1,7 @@
-"""Search in shards: processes that each search a part of a knowledge base, and one that asks them all and merges.
+"""Search in shards: processes that each search a part of a knowledge base, and a client that merges their replies.
 
-`openbook.knowledge.index.search` says in which rounds and why the result is the same from any number of shards. A shard opens the
-knowledge base itself, maps its segments, and keeps nothing that it could not make again. The asker decides which contents a
-question may see, in its own snapshot of the truth, and tells the shards; so filters, labels and versions are judged in one place.
+Results do not depend on the number of shards (`openbook.knowledge.index.search`). Shards keep nothing that they cannot
+rebuild. Only the client, in its snapshot, judges filters, labels and versions.
 """
 
 from __future__ import annotations
@@ -26,9 +25,9 @@ from openbook.records import sha256_hex
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MAX_QUESTIONS = 16  # between whose rounds a shard keeps what it computed: 2 bytes a row each
-TRIES = 5  # of a round, each time with the view opened anew where a shard had lost it
-TIMEOUT_S = 300.0  # for a round, in which a shard may have to start again
+MAX_QUESTIONS = 16  # a shard keeps the state of so many between rounds: 2 bytes a row each
+TRIES = 5  # of a round; the view is opened again where a shard lost it
+TIMEOUT_S = 300.0  # for a round, in which a shard may have to restart
 
 ShardMethod: TypeAlias = Literal["open", "reply"]  # of SearchShard
 Step: TypeAlias = Literal["counts", "rotated_counts", "candidates"]
@@ -36,7 +35,7 @@ Step: TypeAlias = Literal["counts", "rotated_counts", "candidates"]
 
 @dataclass(frozen=True, slots=True)
 class ShardRequest:
-    """`view`: the digest of what is searched. `token`: the same in all rounds of a question, and in no other."""
+    """`view`: digest of what is searched. `token`: unique to a question."""
 
     view: str
     token: str
@@ -44,10 +43,9 @@ class ShardRequest:
 
 
 class SearchShard:
-    """Shard `number` (from 0) of `of`. Not safe to share between threads."""
+    """Shard `number` (from 0) of `of`. Not thread-safe."""
 
     def __init__(self, place: Place, number: int, of: int) -> None:
-        """`place`: where the knowledge base is. It is opened with the first view."""
         self._place, self._number, self._of = place, number, of
         self._base: KnowledgeBase | None = None
         self._state = ("", -1)
@@ -55,10 +53,9 @@ class SearchShard:
         self._rounds: dict[str, ShardRounds] = {}
 
     def open(self, view: str, base_id: str, newest: int, in_scope: NDArray[np.int64]) -> int:
-        """Get ready to search the contents `in_scope` under the name `view`. Returns how many of their passages are in this shard.
+        """Prepare to search the contents `in_scope` as `view`. Return the number of their passages here.
 
-        `newest`: the newest version that the asker sees. When it is another than before, all segments are let go of: a purge may
-        have deleted some. Raises KnowledgeError, StorageError.
+        When the client's `newest` version changes, all segments are released: a purge may have deleted some.
         """
         if self._base is None or (base_id, newest) != self._state:
             self.close()
@@ -73,7 +70,7 @@ class SearchShard:
         return shard.rows
 
     def reply(self, asked: ShardRequest, step: Step, *given: Any) -> Any:
-        """What this shard says in one round; None when the view must be opened first. Rounds may come in any order."""
+        """None: open the view first. Rounds may come in any order."""
         rounds = self._rounds.pop(asked.token, None)
         if rounds is None:
             if asked.view not in self._opened:
@@ -81,7 +78,7 @@ class SearchShard:
             rounds = self._opened[asked.view].ask(asked.question)
         try:
             reply = getattr(rounds, step)(*given)
-        except (IndexError, ValueError, OverflowError):  # bytes of a segment changed under an old date
+        except (IndexError, ValueError, OverflowError):  # a segment's bytes changed under an old date
             if self._base is not None:
                 self._base.indexes.distrust()
             self._opened, self._rounds = {}, {}
@@ -101,23 +98,23 @@ class SearchShard:
 
 
 class Shards(Protocol):
-    """Where the `count` shards are."""
+    """A way to call `count` shards."""
 
     count: int
 
     def call(self, numbers: Sequence[int], method: ShardMethod, *arguments: Any) -> list[Any]:
-        """What the method returns in each of the shards `numbers`, which work at the same time. Raises OpenBookError."""
+        """Call the method in the shards `numbers`, in parallel. Raises OpenBookError."""
         ...
 
 
 class ShardedSearch:
-    """Set this as `KnowledgeBase.shards`, and that knowledge base is searched by these shards. Safe to share between threads."""
+    """Assign it to `KnowledgeBase.shards`. Thread-safe."""
 
     def __init__(self, shards: Shards) -> None:
         self._shards = shards
 
     def view(self, base_id: str, newest: int, in_scope: NDArray[np.int64]) -> View:
-        """A search over the contents `in_scope`. Raises KnowledgeError, StorageError, ClusterError."""
+        """A search over the contents `in_scope`. Raises ClusterError."""
         return _OpenedShards(self._shards, base_id, newest, in_scope)
 
 
@@ -152,7 +149,7 @@ class _Rounds:
         return Candidates.joined(self._replies("candidates", scoring))
 
     def _replies(self, step: Step, *given: Any) -> list[Any]:
-        """In the order of the shards."""
+        """Ordered by shard."""
         found: dict[int, Any] = {}
         shards = self._opened.shards
         for _ in range(TRIES):
@@ -161,7 +158,7 @@ class _Rounds:
             found.update((number, reply) for number, reply in zip(due, replies, strict=True) if reply is not None)
             if len(found) == shards.count:
                 return [found[number] for number in sorted(found)]
-            self._opened.open([number for number in due if number not in found])  # it started again, or let go of it
+            self._opened.open([number for number in due if number not in found])  # they restarted, or released it
         raise ClusterError(f"A search shard lost its segments {TRIES} times in one question. Look at its log.")
 
 
@@ -169,14 +166,14 @@ class _Rounds:
 
 
 class RayShards:
-    """Shards as Ray actors, spread over the workers. Ray must be connected to: `openbook.cluster.connection`.
+    """Shards as Ray actors. Ray must be connected to: `openbook.cluster.connection`.
 
-    Whoever asks for the same knowledge base with the same number of shards gets the same actors: they stay when this process ends.
-    An actor that dies starts again, and what it was asked is asked again.
+    Processes with the same knowledge base and number of shards share the actors, which outlive them. A dead actor
+    restarts, and its request is sent again.
     """
 
     def __init__(self, place: Place, count: int | None = None) -> None:
-        """`place`: a folder that every worker sees at the same path, or a database. `count`: by default one for each CPU of the cluster."""
+        """`place`: a database, or a folder at the same path on every worker. `count`: by default one per CPU."""
         ray = ray_module()
         self.count = count or max(1, int(ray.cluster_resources().get("CPU", 1)))
         self._place = place
@@ -199,7 +196,7 @@ class RayShards:
                     raise ClusterError(
                         f"{self._name_of(number)} did not answer within {TIMEOUT_S:g} seconds. See: ray status"
                     ) from None
-                except ray.exceptions.RayActorError:  # somebody ended it, so it does not start again by itself
+                except ray.exceptions.RayActorError:  # killed from outside, so it does not restart by itself
                     self.actors[number] = self._start(number)
             due = [number for number in due if number not in replies]
             if not due:
@@ -207,13 +204,13 @@ class RayShards:
         raise ClusterError(f"{self._name_of(due[0])} ended {TRIES} times while it was asked. See: ray status")
 
     def close(self) -> None:
-        """End the actors, for all who use them."""
+        """End the actors, for all processes that use them."""
         ray = ray_module()
         for actor in self.actors:
             ray.kill(actor)
 
     def _start(self, number: int) -> Any:
-        """The actor of that name, wherever it is; a new one when there is none."""
+        """Get the actor of that name, or create it."""
         what = sha256_hex(f"{__version__} {self._place}".encode())[:12]
         return self._remote.options(
             name=f"search {what} {number + 1} of {self.count}",
@@ -222,7 +219,7 @@ class RayShards:
             lifetime="detached",
             max_restarts=-1,
             max_task_retries=-1,
-            num_cpus=0,  # so that it never waits for work that fills the cluster
+            num_cpus=0,  # never waits for work that fills the cluster
             scheduling_strategy="SPREAD",
         ).remote(self._place, number, self.count)
 

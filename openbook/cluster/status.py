@@ -1,4 +1,4 @@
-"""What is behind in a cluster: derived indexes, vectors, a purge, and Ray's nodes."""
+"""Pending work in a cluster: derived indexes, vectors, purges, Ray's nodes."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _WITHOUT_VECTOR = (
 
 @dataclass(frozen=True, slots=True)
 class BaseStatus:
-    """A knowledge base, and what is not done.
+    """A knowledge base's state and pending work.
 
-    `unindexed`: texts of kept versions that no saved segment holds; each process that searches indexes them for itself.
-    `without_vectors`: passages that only words find. `unfinished`: what the next writer goes on with.
-    `segments_unreachable`: why the store in which machines share segments cannot be reached; empty when it can, or there is none.
+    `unindexed`: texts of kept versions in no saved segment; each searching process indexes them itself.
+    `without_vectors`: passages found by words only. `segments_unreachable`: why shared segments cannot be reached;
+    empty if they can, or there are none.
     """
 
     version: int
@@ -43,7 +43,7 @@ class BaseStatus:
 
     @property
     def behind(self) -> tuple[str, ...]:
-        """A sentence each; empty when nothing is behind."""
+        """One sentence each."""
         found = []
         if self.unindexed:
             texts = f"{self.unindexed:,} texts are in no saved segment."
@@ -67,13 +67,12 @@ class RayStatus:
 
 
 def unfinished(meta: Mapping[str, str]) -> tuple[str, ...]:
-    """The commands that were interrupted, by what the knowledge base notes while they are under way."""
+    """Interrupted commands, as noted in `meta`."""
     of = {"purging": "purge", "purging_elsewhere": "purge", "reembedding": "reembed"}
     return tuple(dict.fromkeys(command for key, command in of.items() if key in meta))
 
 
 def status_of_base(base: KnowledgeBase) -> BaseStatus:
-    """Raises KnowledgeError, StorageError."""
     with base.snapshot() as connection:
         kept = kept_contents(connection)
         saved = Indexes.open(
@@ -95,7 +94,7 @@ def status_of_base(base: KnowledgeBase) -> BaseStatus:
 
 
 def status_of_ray() -> RayStatus:
-    """Of the cluster that this process has joined."""
+    """For the joined cluster."""
     nodes = ray_module().nodes()
     living = [node for node in nodes if node["Alive"]]
     return RayStatus(len(living), len(nodes) - len(living), sum(node["Resources"].get("CPU", 0.0) for node in living))

@@ -1,11 +1,8 @@
-"""Parsing and embedding on the machines of a Ray cluster, with the results of one machine.
+"""Parsing and embedding on a Ray cluster, with the same results as on one machine.
 
-This process finds files, stores and commits, as without a cluster. `Workers` holds an actor for each core, and two adapters
-stand for what does the work here: `ClusterParsers` for a ParserPool, `ClusterEmbedder` for an Embedder. A file's bytes travel
-with its name, since machines share no disk; an embedder travels with its files. Nothing is written to a worker's disk.
-
-Results come in the order of the tasks, each once. A task whose actor dies is given to another. An actor that would give other
-results, by its software or by its vectors of SAMPLE_TEXTS, is refused before it works.
+This process still finds files, stores and commits. File bytes travel to the actors, since machines share no disk;
+nothing is written to a worker's disk. Each result comes once, in task order; a dead actor's task goes to another. An
+actor whose software, or whose vectors of SAMPLE_TEXTS, would change results is refused before it works.
 """
 
 from __future__ import annotations
@@ -36,20 +33,20 @@ SAMPLE_TEXTS = ("A ferry leaves at nine.", "Überraschung, 東京, naïve: " * 1
 LIBRARIES = ("charset-normalizer", "lxml", "olefile", "pypdfium2", "python-calamine", "PyYAML", "striprtf")
 
 MAX_DEATHS = 3  # of actors with the same task, or of an actor's successors before one works
-AHEAD = 8  # tasks begun and not yet given back, for each actor
-MAX_BYTES_AHEAD = 64_000_000  # of their files, unless it is one
+AHEAD = 8  # per actor: tasks begun and not yet returned
+MAX_BYTES_AHEAD = 64_000_000  # of their files, unless a single one is larger
 EMBEDDED_AT_ONCE = 64  # texts
-START_S = 120.0  # for the first actor to be there
-STALLED_S = 600.0  # an actor that embeds and gives nothing for so long is taken for dead
+START_S = 120.0  # for the first actor to appear
+STALLED_S = 600.0  # an embedding actor that returns nothing for so long counts as dead
 _AT_AN_ACTOR = 2  # so that it never waits for its next task
 _LOOK_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerFingerprint:
-    """What the results of a worker depend on.
+    """Everything that results depend on.
 
-    `software`: what the text of a document depends on besides its file. `vectors`: the bytes of the vectors of SAMPLE_TEXTS.
+    `software`: what document text depends on, except the file. `vectors`: those of SAMPLE_TEXTS, as bytes.
     """
 
     host: str
@@ -67,7 +64,7 @@ def fingerprint_of(embedder: Embedder) -> WorkerFingerprint:
 
 
 def why_refused(here: WorkerFingerprint, there: WorkerFingerprint) -> str:
-    """Why the machine there would give other results than the one here; empty if it would not."""
+    """The reason why results there would differ; empty if they would not."""
     for name, version in here.software.items():
         if (other := there.software.get(name)) != version:
             return f"The worker on {there.host} has {name} {other}, this machine {version}. Install the same on both."
@@ -88,7 +85,7 @@ def why_refused(here: WorkerFingerprint, there: WorkerFingerprint) -> str:
 
 
 class Worker:
-    """One core of a cluster. A Ray actor: it does one thing at a time."""
+    """A Ray actor for one core: it does one thing at a time."""
 
     def __init__(self, embedder: Embedder) -> None:
         self._embedder = embedder
@@ -98,7 +95,7 @@ class Worker:
         return fingerprint_of(self._embedder)
 
     def parse(self, name: bytes, data: bytes, limits: Limits, ocr: str, tesseract: str) -> Parsed:
-        """What becomes of the file, in this machine's sandbox. `tesseract`: what `languages_here` says where the run was begun."""
+        """Parse in this machine's sandbox. `tesseract`: `languages_here` of the machine that began the run."""
         if (limits, ocr) not in self._parsers:
             if (here := languages_here(ocr)) != tesseract:
                 raise ClusterError(
@@ -119,7 +116,7 @@ class Worker:
 
 @dataclass(slots=True)
 class Task:
-    """A call of an actor's method, or a result that is known without one. `bytes`: of the file that travels."""
+    """A method call, or a `result` known without one. `bytes`: the size of its file."""
 
     arguments: tuple[object, ...] = ()
     bytes: int = 0
@@ -128,14 +125,14 @@ class Task:
 
 
 class _Order:
-    """Tasks on their way, given back in their order. `again`: those whose actor died; they are taken first."""
+    """Tasks in progress, returned in order. `again`: those of dead actors, taken first."""
 
     def __init__(self, source: Iterator[Task]) -> None:
         self._source, self._taken, self.again = source, deque[Task](), deque[Task]()
         self._is_at_end = False
 
     def take(self, most: int) -> Task | None:
-        """The next one for an actor; None at the end, and while `most` are on their way."""
+        """The next task; None at the end, and while `most` are in progress."""
         if self.again:
             return self.again.popleft()
         while not self._taken or (
@@ -165,19 +162,19 @@ class LostTask:
 @dataclass(slots=True, eq=False)
 class _Actor:
     handle: Any
-    pending: Any  # the reference to its fingerprint, until that has come
+    pending: Any  # reference to its fingerprint, until that arrives
     host: str = ""
-    deaths: int = 0  # of those before it, since one worked
-    heard_at: float = field(default_factory=time.monotonic)  # when it last had nothing to do, or gave something
+    deaths: int = 0  # of predecessors since one worked
+    heard_at: float = field(default_factory=time.monotonic)  # when it was last idle or returned something
 
 
-_Running: TypeAlias = dict[Any, tuple[Task, _Actor]]  # by the reference to the result
+_Running: TypeAlias = dict[Any, tuple[Task, _Actor]]  # by reference to the result
 
 
 class Workers:
-    """The actors of one run. Use it in a `with`, in a process that has joined a cluster. They start with the first task.
+    """The actors of one run, at most `most` (default: one per core). They start with the first task.
 
-    `most`: at most so many actors; without it one for each core of the cluster.
+    Use it in a `with`, in a process that has joined a cluster.
     """
 
     def __init__(self, embedder: Embedder, *, most: int = 0) -> None:
@@ -186,8 +183,8 @@ class Workers:
         self._local, self._most = embedder, most
         self._actors: list[_Actor] = []
         self._expected: WorkerFingerprint | None = None
-        self._shared: Any = None  # the reference to the embedder
-        self._heard_at = 0.0  # when an actor was last known to be there
+        self._shared: Any = None  # reference to the embedder
+        self._heard_at = 0.0  # when an actor was last known to exist
 
     def __enter__(self) -> Workers:
         return self
@@ -196,7 +193,6 @@ class Workers:
         self.close()
 
     def close(self) -> None:
-        """End the actors, also those that are at work."""
         for actor in self._actors:
             with suppress(self._ray.exceptions.RayError):
                 self._ray.kill(actor.handle)
@@ -207,10 +203,10 @@ class Workers:
         yield ClusterParsers(self, limits, ocr)
 
     def results(self, method: str, tasks: Iterable[Task], patience_s: float = STALLED_S) -> Iterator[object]:
-        """What `method` gives for each task, in their order; an instance of LostTask where no actor lived through it.
+        """Yield each task's result, in order; LostTask if no actor survived it. Tasks are taken ahead, within AHEAD and MAX_BYTES_AHEAD.
 
-        Tasks are taken ahead, within AHEAD and MAX_BYTES_AHEAD. An actor that has tasks and gives nothing for `patience_s` is
-        taken for dead. Raises ClusterError when an actor is refused or fails, or none is there; OpenBookError as the method raises it.
+        A busy actor that returns nothing for `patience_s` counts as dead. Raises ClusterError when an actor is refused
+        or fails, or none appears; OpenBookError as the method raises it.
         """
         source = iter(tasks)
         first = next(source, None)
@@ -249,14 +245,14 @@ class Workers:
         return _Actor(handle, handle.fingerprint.remote(), deaths=deaths)
 
     def _free(self, running: _Running) -> _Actor | None:
-        """The one that has least to do, if it can take another task."""
+        """The least busy actor, if it can take another task."""
         tasks = Counter(actor for _, actor in running.values())
         here = [each for each in self._actors if each.pending is None]
         least = min(here, key=tasks.__getitem__, default=None)
         return least if least is not None and tasks[least] < _AT_AN_ACTOR else None
 
     def _collect(self, running: _Running, timeout_s: float) -> list[Task]:
-        """Wait up to `timeout_s` for a sign of life, and take in all there are. Returns the tasks of actors that died, for others to do."""
+        """Wait up to `timeout_s` for any event; process all. Return dead actors' tasks."""
         starting = {actor.pending: actor for actor in self._actors if actor.pending is not None}
         if not (references := [*running, *starting]):
             return []
@@ -276,7 +272,7 @@ class Workers:
         return lost
 
     def _accept(self, actor: _Actor) -> None:
-        """Let an actor work whose fingerprint has come. Raises ClusterError when it would give other results."""
+        """Let an actor work once its fingerprint arrived. Raises ClusterError when results would differ."""
         try:
             there: WorkerFingerprint = self._value(actor.pending, actor)
         except _ActorDied as death:
@@ -305,7 +301,7 @@ class Workers:
         return [actor for actor in busy if now - actor.heard_at > patience_s]
 
     def _lose(self, actor: _Actor, running: _Running, reason: str) -> list[Task]:
-        """Replace an actor that died. Returns those of its tasks that others are to do; one that MAX_DEATHS died of is `LostTask`."""
+        """Replace a dead actor; return its tasks. After MAX_DEATHS deaths, a task's result is `LostTask`."""
         lost = {at: task for at, (task, its) in running.items() if its is actor}
         for at, task in lost.items():
             del running[at]
@@ -315,7 +311,7 @@ class Workers:
         return [task for task in lost.values() if task.result is None]
 
     def _replace(self, actor: _Actor, reason: str) -> None:
-        """Put a new actor in the place of one that died. Raises ClusterError when too many died so, and no other is left."""
+        """Raises ClusterError when too many died in a row and none is left."""
         if actor not in self._actors:
             return
         with suppress(self._ray.exceptions.RayError):  # it may only have been unreachable
@@ -357,7 +353,7 @@ class _ActorDied(Exception):
 
 
 class ClusterParsers:
-    """Stands for a ParserPool. Files are opened here, so what the disk refuses is said as on one machine."""
+    """Replaces a ParserPool. Files are opened here, so disk errors read as on one machine."""
 
     def __init__(self, workers: Workers, limits: Limits, ocr: str) -> None:
         self._workers, self._limits, self._ocr = workers, limits, ocr
@@ -365,8 +361,8 @@ class ClusterParsers:
     def parse_all(self, paths: Iterable[Path]) -> Iterator[tuple[Path, Parsed]]:
         paths = list(paths)
         tesseract = languages_here(self._ocr)
-        # A sandbox may be started twice for a file, and asked twice. Only an actor without memory takes longer: in Python, the start of
-        # a thread hangs when there is no memory for it.
+        # A sandbox may be started twice for a file, and asked twice. Only an actor without memory takes longer: in
+        # Python, the start of a thread hangs when there is no memory for it.
         patience_s = START_S + 4 * self._limits.timeout_s
         outcomes = self._workers.results("parse", (self._task(path, tesseract) for path in paths), patience_s)
         for path, outcome in zip(paths, outcomes, strict=True):
@@ -385,7 +381,7 @@ class ClusterParsers:
 
 
 class ClusterEmbedder:
-    """Stands for the embedder of this process, which embeds questions."""
+    """Replaces this process's embedder, which still embeds questions."""
 
     def __init__(self, workers: Workers, embedder: Embedder) -> None:
         self._workers, self._embedder = workers, embedder
@@ -404,7 +400,7 @@ class ClusterEmbedder:
         return np.concatenate([np.empty((0, self.identity.dimensions), np.float32), *parts])
 
     def embed_batches(self, batches: Iterable[Sequence[str]]) -> Iterator[Vectors]:
-        """As BatchEmbedder says. Raises ClusterError, EngineError."""
+        """As BatchEmbedder. Raises ClusterError, EngineError."""
         for vectors in self._workers.results("embed", (Task((list(batch),)) for batch in batches)):
             if isinstance(vectors, LostTask):
                 raise ClusterError(

@@ -1,7 +1,4 @@
-"""A request for an answer in any of OpenAI's shapes: the core flow, as one response or as events.
-
-The whole conversation comes with each request and is forgotten after it.
-"""
+"""Answers in any of OpenAI's shapes, whole or as events. Each request brings its whole conversation; none of it is kept."""
 
 from __future__ import annotations
 
@@ -27,7 +24,7 @@ from openbook.serving.schemas import AnswerBody, Message, Reply, ScopeParams, Se
 from openbook.serving.service import Call, Service, scope_of
 
 MAX_STOPS = 4
-MAX_INSTRUCTION_CHARS = 2_000  # what a small model can follow beside passages, and little of its context
+MAX_INSTRUCTION_CHARS = 2_000  # more would confuse a small model and fill its context
 
 _STREAM_HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
@@ -37,10 +34,7 @@ _STREAM_HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """`turns`: the user's, before the question. `messages_before`: how many messages of either side are before it.
-
-    `instruction`: how the caller wants to be answered.
-    """
+    """The question and what came before it. `turns`: the user's earlier messages; `messages_before` counts both sides."""
 
     question: str
     turns: tuple[str, ...] = ()
@@ -49,10 +43,7 @@ class Conversation:
 
     @classmethod
     def of(cls, messages: Sequence[Message], param: str, instructions: str | None = None) -> Conversation:
-        """The last message is the question. `param` names the messages in an error. `instructions`: one more system message.
-
-        Raises ApiError when the last message is not the user's.
-        """
+        """Split messages; the last one is the question. Raises ApiError unless it is the user's. `param`: for errors."""
         last = messages[-1]
         if last.role != "user":
             message = f"The last message is the question, so its role must be 'user', not {last.role!r}."
@@ -64,7 +55,7 @@ class Conversation:
         return cls(last.text, turns, instruction, messages_before)
 
     def warnings(self, *, closed_book: bool, trained: bool) -> list[str]:
-        """What is ignored of it, because the reader was `trained` on one instruction, or because it gets no passages."""
+        """The ignored parts, a sentence each. A reader `trained` on one instruction takes no other."""
         found, length = [], len(self.instruction)
         if length and trained:
             found.append(
@@ -79,9 +70,9 @@ class Conversation:
 
 
 def suffix_of(model: str, served: str, bases: Collection[str]) -> str:
-    """The part of a model's name after `served`: a knowledge base, as in `reader:handbook`, CLOSED_BOOK, or nothing.
+    """The knowledge base in a model's name (`reader:handbook`), CLOSED_BOOK, or empty.
 
-    So a client that can choose only a model can also choose a knowledge base. Raises ApiError for no such name.
+    It serves clients that can choose only a model. Raises ApiError for an unknown name.
     """
     names = {served: "", **{f"{served}:{base}": base for base in bases}, f"{served}:{CLOSED_BOOK}": CLOSED_BOOK}
     if model not in names:
@@ -94,7 +85,7 @@ def suffix_of(model: str, served: str, bases: Collection[str]) -> str:
 
 
 class Shape(Protocol):
-    """How one of OpenAI's shapes shows an answer: whole, or as events."""
+    """A format of OpenAI's API for an answer."""
 
     def whole(self, answer: ServedAnswer) -> Reply: ...
 
@@ -111,9 +102,9 @@ class Shape(Protocol):
 async def respond(
     call: Call, body: AnswerBody, conversation: Conversation, limit: str, shape: Shape
 ) -> Reply | Response:
-    """The answer as one response or, if the body asks for that, as events. `limit`: the parameter that says how long it may be.
+    """Answer whole or as events. `limit`: the body's parameter for the answer's length.
 
-    Raises ApiError, QuestionError before anything is computed.
+    Raises ApiError, QuestionError before any work.
     """
     service, own = call.service, body.openbook
     checked_question(conversation.question)
@@ -147,7 +138,7 @@ async def respond(
         unused = conversation.warnings(closed_book=base is None, trained=trained)
         values = {each.name: getattr(answer, each.name) for each in fields(answer)}
         if base is not None and not base.shows_all_to(call.caller.labels):
-            values["timings"] = None  # they tell of documents that the caller may not see
+            values["timings"] = None  # times would reveal documents that the caller may not see
         return ServedAnswer(**values, warnings=(*body.warnings, *unused))
 
     if not body.stream:
@@ -165,10 +156,7 @@ def answered(
     stop: Stop,
     show: Callable[[str], None] | None = None,
 ) -> Answer:
-    """The answer, with its receipt in the log if one is kept; to be called on a thread. Without `corpus` it is closed-book.
-
-    Raises as `ask` and `Stop.check` do.
-    """
+    """Answer on a worker thread and log the receipt. No `corpus`: closed-book. Raises as `ask` and `Stop.check` do."""
     answer = ask(question, call.model, corpus, options, Listener(show, cancelled=stop))
     call.service.metrics.answer(CLOSED_BOOK if corpus is None else "open-book", answer)
     if answer.finish_reason == "cancelled":
@@ -200,10 +188,7 @@ def _options(service: Service, body: AnswerBody, limit: str) -> Options:
 
 
 def event(value: dict[str, Any], name: str = "") -> bytes:
-    """A server-sent event. Its JSON is ASCII without line feeds, so that no text can end it or begin another.
-
-    Some clients take other characters, such as U+2028, for the end of a line too.
-    """
+    """A server-sent event: ASCII JSON without line feeds, so text cannot end an event. Some clients break lines at U+2028."""
     begin = f"event: {name}\n" if name else ""
     return f"{begin}data: {json.dumps(value, separators=(',', ':'))}\n\n".encode()
 
@@ -222,14 +207,14 @@ async def _events(
     try:
         shown, piece = "", await queue.get()
         if piece is None:
-            task.result()  # raises what kept the answer from beginning
+            task.result()  # raises the error that came before any text
         yield shape.begin()
         while piece is not None:
             shown += piece
             yield shape.piece(piece)
             piece = await queue.get()
         answer = task.result()
-        # Where a model abstained in words of its own, those stand, and nothing follows.
+        # A model that abstained in its own words keeps them; nothing is added.
         if answer.answer.startswith(shown) and answer.answer != shown:
             yield shape.piece(answer.answer[len(shown) :])
         yield shape.end(answer)
@@ -238,7 +223,7 @@ async def _events(
 
 
 async def _ending_with_error(first: bytes, events: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
-    """All events. If the answer fails, the last one is the error."""
+    """If the answer fails, the last event is the error."""
     async with aclosing(events):
         yield first
         try:
@@ -246,7 +231,7 @@ async def _ending_with_error(first: bytes, events: AsyncGenerator[bytes, None]) 
                 yield each
         except ClientGone:
             return
-        except Exception as error:  # noqa: BLE001  told as far as the client may know, and logged
+        except Exception as error:  # noqa: BLE001  sent as far as the client may know, and logged
             yield event(api_error(error).body)
 
 
@@ -254,6 +239,6 @@ async def _ending_with_error(first: bytes, events: AsyncGenerator[bytes, None]) 
 
 
 def request_id(body: AnswerBody, call: Call) -> str:
-    """A function of the request: equal requests have equal ids, whole or streamed."""
+    """An id that is equal for equal requests, whole or streamed."""
     asked = body.model_dump(exclude={"stream", "stream_options"})
     return sha256_hex(canonical_json([asked, sorted(call.caller.labels)]))[:24]

@@ -1,4 +1,4 @@
-"""`create_app`: the routes of a server over the collaborators that it is given."""
+"""`create_app`: the server's routes."""
 
 from __future__ import annotations
 
@@ -40,11 +40,9 @@ def create_app(
     embedder: ServedEmbedder,
     source: ModelSource | None = None,
 ) -> FastAPI:
-    """An ASGI application. `bases`: by their names; a request that names none asks the first. All share `embedder`.
+    """The ASGI application. The first of `bases` is the default. No `source`: the model is fixed.
 
-    `source`: where a model that replaces `model` comes from; None: it is never replaced.
-
-    Raises ConfigError, KnowledgeBaseInvalid for a knowledge base of another embedder.
+    Raises ConfigError, KnowledgeBaseInvalid for another embedder.
     """
     for base in bases.values():
         base.check_embedder(embedder.identity)
@@ -78,7 +76,7 @@ def create_app(
         version=__version__,
         description=_ABOUT,
         openapi_url=None,
-        telemetry={"tracing": False, "metrics": False, "logs": False},  # FastAPI's own would hold addresses
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # FastAPI's own telemetry would store addresses
         redirect_slashes=False,
         exception_handlers={HTTPException: router_error},
         lifespan=lifespan,
@@ -94,7 +92,7 @@ def create_app(
     app.state.mcp = mcp.make_manager(service)
 
     def openapi() -> dict[str, Any]:
-        """Made when it is first asked for, since that takes a third of a second."""
+        """Built on first use: that takes a third of a second."""
         if app.openapi_schema is None:
             found = FastAPI.openapi(app)
             key = {"type": "http", "scheme": "bearer", "description": "Make one with: openbook keys new NAME"}

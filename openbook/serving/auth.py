@@ -1,4 +1,4 @@
-"""Who is calling, and whether the request is meant for this server: keys and rights; the Host and Origin headers."""
+"""API keys and their rights; checks of the Host and Origin headers."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from openbook.serving.configuration import Configuration, address, is_loopback
 from openbook.serving.errors import ApiError
 from openbook.serving.keys import RIGHTS, KeyFile, Right
 
-# Not every proxy adds one of these, and a port forward adds nothing: a help, not a promise.
+# Only an aid: not every proxy sets one of these, and a port forward sets none.
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """`id`: that of the key. `labels`: the access labels of all that any search, list or count for this caller may see."""
+    """A key's holder. Searches, lists and counts cover only documents with its `labels`."""
 
     id: str
     right: Right
@@ -33,7 +33,7 @@ class Authenticator:
     keys: KeyFile
 
     def check_host_and_origin(self, headers: Headers) -> None:
-        """Raises ApiError for a name that is not this server's (DNS rebinding), or a page of another origin (CSRF)."""
+        """Raise ApiError for a foreign Host (DNS rebinding) or Origin (CSRF)."""
         host = headers.get("host", "")
         if len(headers.getlist("host")) != 1 or not self._is_own_host(host):
             message = f"This server does not answer under the name {host[:100]!r}. Allow it with: openbook serve --allow-host NAME"
@@ -48,12 +48,12 @@ class Authenticator:
         if is_loopback(self.configuration.host):
             own |= {"localhost", "127.0.0.1", "::1"}
         elif name == "localhost" or address(name):
-            return True  # no foreign page can make its own name lead to a bare address
+            return True  # DNS rebinding needs a name; a bare address cannot be rebound
         return name in own
 
     def caller(self, headers: Headers, right: Right) -> Caller:
-        """Raises ApiError when the caller is unknown or does not have that right."""
-        # Browsers name the site that asks, even where they send no Origin, as for a picture. Other programs do not.
+        """The caller. Raises ApiError when it is unknown or lacks that right."""
+        # Browsers send this header even where they send no Origin, as for an image. Other programs do not send it.
         if not set(headers.getlist("sec-fetch-site")) <= {"same-origin", "none"}:
             raise ApiError(403, "Pages of other sites may not use this server.", code="foreign_site")
         caller = self._caller(headers)
@@ -81,7 +81,7 @@ class Authenticator:
         if any(name in headers for name in _FORWARDED):
             message = "This request came through a proxy, so it needs an API key. Make one with: openbook keys new NAME"
             raise ApiError(401, message, code="missing_api_key")
-        # On this machine only. Clients that insist on some key send any word; it means nothing.
+        # Loopback only. Clients that require some key may send any word; it is ignored.
         return Caller("local", "admin", self.configuration.labels)
 
 

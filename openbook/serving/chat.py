@@ -1,4 +1,4 @@
-"""POST /v1/chat/completions: answers in the shape of OpenAI's chat."""
+"""POST /v1/chat/completions: answers in the shape of OpenAI's chat completions."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class ChatChoice(Reply):
 
 
 class ChatCompletion(Reply):
-    """`openbook` is the document of `openbook ask --json` (citations, abstention, passages, receipt), with `warnings`."""
+    """`openbook`: the JSON of `openbook ask --json`, and `warnings`."""
 
     id: str
     object: Literal["chat.completion"] = "chat.completion"
@@ -63,9 +63,9 @@ class ChatCompletion(Reply):
     "/v1/chat/completions", response_model=ChatCompletion, **needs("read", also=response_of("text/event-stream"))
 )
 async def chat(call: CurrentCall, body: ChatBody) -> Any:
-    """The last message is the question. It is answered from the knowledge base, with citations and receipt under `openbook`.
+    """Answer the last message from the knowledge base. Citations and receipt are under `openbook`.
 
-    With `stream`, the data of each event is a chunk as OpenAI has it; the last one with a choice has `openbook`. With
+    With `stream`, events hold OpenAI's chunks; the last with a choice has `openbook`. With
     `stream_options.include_usage`, one more has `usage` and no choice. An error is the last event.
     """
     check_at_most(len(body.messages), call.service.configuration.bounds.messages, "messages", "messages")
@@ -84,7 +84,7 @@ async def chat(call: CurrentCall, body: ChatBody) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class ChatShape:
-    """`head`: what all parts of an answer share. Between two equal requests only `created` differs."""
+    """`head`: the fields that all chunks share. Equal requests differ only in `created`."""
 
     head: dict[str, Any]
     with_usage: bool

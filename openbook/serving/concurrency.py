@@ -1,4 +1,4 @@
-"""Places for the work of requests, and when such work should end."""
+"""Limits on concurrent work, and the signal that ends it."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _T = TypeVar("_T")
 
 
 class Places:
-    """Lets `running` requests compute at a time, at most `share` of one caller. `waiting` others wait.
+    """At most `running` requests compute, at most `share` of one caller; up to `waiting` others wait.
 
-    One caller may have three quarters of all places, to compute and to wait. Its requests beyond `share` wait for each other,
-    so the next caller comes before them. For one event loop.
+    One caller may hold three quarters of all places. Its requests beyond `share` wait behind other callers. For one
+    event loop.
     """
 
     def __init__(self, running: int, waiting: int, share: int) -> None:
         self._most = running + waiting
         self._free = asyncio.Semaphore(running)
-        self._shares = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(share))  # by the caller
+        self._shares = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(share))  # per caller
         self._held: Counter[str] = Counter()
         self.running = 0
 
@@ -55,18 +55,18 @@ class Places:
 
 
 class Stop:
-    """Whether work should end, asked from its thread: the client is gone, time is up, or the server stops."""
+    """The signal to end work, polled from the worker thread."""
 
     def __init__(self, limit_s: float, server_ends: threading.Event) -> None:
         self._limit_s, self._server_ends, self._until = limit_s, server_ends, math.inf
         self.client_gone = threading.Event()
 
     def start(self) -> None:
-        """Time counts from here, not from when the request began to wait."""
+        """Start the clock: waiting for a place does not count."""
         self._until = time.monotonic() + self._limit_s
 
     async def watch(self, receive: Receive) -> None:
-        """Until the client goes. `receive`: of a request whose body has been read."""
+        """Return when the client disconnects. The request's body must have been read."""
         while (await receive())["type"] != "http.disconnect":
             pass
         self.client_gone.set()
@@ -75,7 +75,7 @@ class Stop:
         return self.client_gone.is_set() or self._server_ends.is_set() or time.monotonic() >= self._until
 
     def check(self) -> None:
-        """Between two pieces of work. Raises if the work should end."""
+        """Raise ClientGone or ApiError if the work should end."""
         if self.client_gone.is_set():
             raise ClientGone
         if self._server_ends.is_set():
@@ -84,7 +84,6 @@ class Stop:
             raise ApiError(504, f"It took longer than {self._limit_s:g} s and was stopped.", code="timeout")
 
     def each(self, items: Iterable[_T]) -> Iterator[_T]:
-        """`items`, until the work should end."""
         for item in items:
             self.check()
             yield item

@@ -1,4 +1,4 @@
-"""What a server allows: addresses, limits, who needs a key, whether receipts are kept."""
+"""Addresses, limits, who needs a key, whether receipts are kept."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from openbook.knowledge.ingest.contents import RunOptions
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What one request, and all together, may cost. A request over a bound is refused with a message.
+    """Limits. Above `running` and `waiting` (`concurrency.Places`), requests get 429.
 
-    `running` requests compute at a time and `waiting` wait for a place (`concurrency.Places`); more are answered 429.
-    `uploads` are received and read at a time, all but one of them of one caller, each within `upload_s`. All callers without
-    a key count as one. `body_s` bounds slow senders, `answer_s` the writing of one answer. `body_bytes` is for JSON.
+    All but one of `uploads` may be of one caller; callers without a key count as one. `body_s` bounds slow senders,
+    `answer_s` the writing of an answer, `body_bytes` JSON.
     """
 
     running: int = 4
@@ -34,17 +33,16 @@ class Bounds:
     messages: int = 1000
     embedding_texts: int = 256
     embedding_chars: int = 32_000
-    listed: int = 1000  # documents of one page of the list
-    text_chars: int = 100_000  # of a document in one answer
+    listed: int = 1000  # documents on one page of the list
+    text_chars: int = 100_000  # of a document in one response
     picture_s: float = 20.0
 
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """`settings.home` holds the keys and, while they are read, uploads. `labels`: what callers without a key hold.
+    """`labels`: those of callers without a key. `receipts`: the log's folder; None: none is kept. `ingest`: for uploads.
 
-    `allowed_hosts`: additional accepted Host names. `receipts`: the folder of a log, or
-    None to keep none. `ingest`: how uploads are read.
+    `allowed_hosts`: additional accepted Host names.
     """
 
     settings: Settings
@@ -58,7 +56,7 @@ class Configuration:
 
     @property
     def needs_key(self) -> bool:
-        """Only a server for this machine alone may go without keys: behind another name there is a network or a proxy."""
+        """Only a pure loopback server may go without keys: another name implies a network or a proxy."""
         return self.require_key or bool(self.allowed_hosts) or not is_loopback(self.host)
 
 
@@ -68,7 +66,7 @@ def is_loopback(host: str) -> bool:
 
 
 def address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The IP address that `host` is; None for a name."""
+    """`host` as an IP address; None for a name."""
     try:
         return ipaddress.ip_address(host)
     except ValueError:

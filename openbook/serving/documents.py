@@ -1,7 +1,4 @@
-"""The documents of a knowledge base and its versions over HTTP: list, read, compare, remove, purge.
-
-A caller sees and changes only documents that its labels allow. The others do not exist for that caller.
-"""
+"""A knowledge base's documents and versions over HTTP. Documents that the caller may not see do not exist for it."""
 
 from __future__ import annotations
 
@@ -38,7 +35,7 @@ class ListQuery(Body):
     limit: Count | None = None
 
     def checked_limit(self, call: Call, default: int | None = None) -> int:
-        """How many entries to list: at most `default` where the request does not say. Raises ApiError for more than the bound."""
+        """The page size, by default at most `default`. Raises ApiError above the bound."""
         most = call.service.configuration.bounds.listed
         limit = self.limit or min(default or most, most)
         check_at_most(limit, most, "entries", "limit")
@@ -51,11 +48,11 @@ class PathQuery(Body):
     as_of: str | None = None
 
     def found(self, base: KnowledgeBase, caller: Caller) -> tuple[int, StoredContent]:
-        """(the version asked for, what the document holds in it), if the caller may see it there. Raises ApiError."""
+        """(version, content). Raises ApiError unless the caller may see the document."""
         version = base.kept_version(scope_of(base, caller, self.as_of).as_of)
         is_seen = base.holds(self.path, caller.scope(version))
         stored = base.content(self.path, version) if is_seen else None
-        if stored is None:  # not there for this caller, or purged since
+        if stored is None:  # hidden from this caller, or purged meanwhile
             raise _no_document(self.path, "path")
         return version, stored
 
@@ -64,7 +61,7 @@ class PathQuery(Body):
 
 
 class DocumentsQuery(ListQuery):
-    """`after`: only documents whose path comes after this one."""
+    """`after`: list only paths after this one."""
 
     as_of: str | None = None
     where: str = ""
@@ -77,7 +74,7 @@ class Document(Reply):
 
 
 class Documents(OfVersion):
-    """`has_more`: to get more, ask again with `after` set to the last path."""
+    """`has_more`: pass the last path as `after` for the next page."""
 
     data: list[Document]
     has_more: bool
@@ -85,7 +82,7 @@ class Documents(OfVersion):
 
 @router.get("/v1/documents", **needs("read"))
 async def list_documents(call: CurrentCall, query: Annotated[DocumentsQuery, Query()]) -> Documents:
-    """The documents that the caller may see, in the order of their paths."""
+    """The documents that the caller may see, ordered by path."""
     base, limit = call.service.base(query.knowledge_base), query.checked_limit(call)
 
     def work(stop: Stop) -> Documents:
@@ -101,7 +98,7 @@ async def list_documents(call: CurrentCall, query: Annotated[DocumentsQuery, Que
 
 
 class TextQuery(PathQuery):
-    """`length` characters of the document at `path`, from character `start` on."""
+    """`length` characters of the document at `path`, beginning at character `start`."""
 
     start: Offset = 0
     length: Count | None = None
@@ -113,10 +110,7 @@ class Page(Reply):
 
 
 class DocumentText(Reply):
-    """The characters from `start` to `end` of `total`; `pages`: the pages in it, and where each begins.
-
-    `media_type`: the type of the file from which the text was read.
-    """
+    """Characters `start` to `end` of `total`. `media_type`: the source file's."""
 
     object: Literal["document.text"] = "document.text"
     knowledge_base: str
@@ -132,7 +126,7 @@ class DocumentText(Reply):
 
 @router.get("/v1/documents/text", **needs("read"))
 async def document_text(call: CurrentCall, query: Annotated[TextQuery, Query()]) -> DocumentText:
-    """A part of one document's text, for instance around a citation. `pages` says where each page begins, if it has any."""
+    """Part of a document's text. `pages` says where each page begins, if it has any."""
     base = call.service.base(query.knowledge_base)
     most = call.service.configuration.bounds.text_chars
     length = query.length or most
@@ -166,17 +160,17 @@ async def document_text(call: CurrentCall, query: Annotated[TextQuery, Query()])
 
 
 class PageQuery(PathQuery):
-    """Page `page`, counted from 1, of the document at `path`."""
+    """Page `page` (from 1) of the document at `path`."""
 
     page: Count
 
 
 @router.get("/v1/documents/page", response_class=Response, **needs("read", also=response_of(_PNG, format="binary")))
 async def page_picture(call: CurrentCall, query: Annotated[PageQuery, Query()]) -> Response:
-    """A page of a PDF as a picture, if its file has not changed since its text was read.
+    """A page of a PDF as an image, if the file has not changed since its text was read.
 
-    Refused with 404 `page_not_found`; with 409 `not_a_pdf`, `file_not_kept` (it was uploaded), `file_unreadable` (usually it
-    is gone), `file_changed` (its bytes differ from those that were read) and `page_not_drawn` (damaged, or over a limit).
+    Fails with 404 `page_not_found`; with 409 `not_a_pdf`, `file_not_kept` (uploaded), `file_unreadable` (usually
+    deleted), `file_changed` (its bytes differ) or `page_not_drawn` (damaged, or over a limit).
     """
     configuration, path = call.service.configuration, query.path
     base = call.service.base(query.knowledge_base)
@@ -204,7 +198,7 @@ async def page_picture(call: CurrentCall, query: Annotated[PageQuery, Query()]) 
 
 
 class ListedVersion(Reply):
-    """`documents`: how many of its documents the caller may see. What `openbook history` says of a version counts all."""
+    """`documents` counts those that the caller may see."""
 
     object: Literal["version"] = "version"
     version: int
@@ -221,7 +215,7 @@ class Versions(Reply):
 
 @router.get("/v1/versions", **needs("read"))
 async def versions(call: CurrentCall, query: Annotated[ListQuery, Query()]) -> Versions:
-    """The newest first. `documents` counts those that the caller may see."""
+    """The kept versions, newest first."""
     base, limit = call.service.base(query.knowledge_base), query.checked_limit(call, default=100)
 
     def work(stop: Stop) -> list[ListedVersion]:
@@ -233,15 +227,13 @@ async def versions(call: CurrentCall, query: Annotated[ListQuery, Query()]) -> V
 
 
 class DifferenceQuery(ListQuery):
-    """From the version `before` to `after` (default: the newest)."""
-
     before: NonEmpty
     after: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedDifference(Difference):
-    """Each list may be cut; `counts` says how many there are."""
+    """Each list may be cut; `counts` holds the full numbers."""
 
     object: Literal["difference"] = "difference"
     knowledge_base: str
@@ -250,7 +242,7 @@ class ServedDifference(Difference):
 
 @router.get("/v1/versions/difference", **needs("read"))
 async def difference(call: CurrentCall, query: Annotated[DifferenceQuery, Query()]) -> ServedDifference:
-    """From version `before` to `after` (default: the newest), between what the caller may see of both. Each list has at most `limit` entries."""
+    """Changes from version `before` to `after` (default: the newest) that the caller may see, at most `limit` entries a list."""
     base, limit = call.service.base(query.knowledge_base), query.checked_limit(call, default=100)
 
     def version(side: str | None, param: str) -> int:
@@ -271,8 +263,6 @@ async def difference(call: CurrentCall, query: Annotated[DifferenceQuery, Query(
 
 
 class DocumentsBody(Body):
-    """Documents by their paths, as the list shows them."""
-
     documents: list[str] = Field(min_length=1, max_length=1000)
     knowledge_base: str | None = None
 
@@ -284,7 +274,7 @@ class DocumentsBody(Body):
 
 @router.post("/v1/documents/remove", **needs("write"))
 async def remove_documents(call: CurrentCall, body: DocumentsBody) -> FileVerdicts:
-    """Take documents out of the newest version; older ones still hold them."""
+    """Remove documents in a new version; older versions keep them."""
     base = call.service.base(body.knowledge_base)
 
     def work(stop: Stop) -> int:
@@ -301,10 +291,9 @@ class PurgeBody(DocumentsBody):
 
 
 class PurgeReply(Reply):
-    """`documents`: those that are in no version any more; `partly_kept`: others, of which only a text of theirs went.
+    """Of `partly_kept` documents, only a text was purged. `proved`: no unscanned file, weights aside, may hold a trace.
 
-    `out_of_reach`: how many files were not scanned, by reason. `proved`: none of them, weights aside, may hold a trace.
-    `beyond_reach`: what no purge reaches, each a reason and a sentence.
+    `out_of_reach`: files not scanned, counted by reason. `beyond_reach`: places no purge reaches, (reason, sentence).
     `models_that_may_have_learned_it`: those whose training record cannot be read.
     """
 
@@ -339,7 +328,7 @@ async def purge_documents(call: CurrentCall, body: PurgeBody) -> PurgeReply:
         try:
             done = purge_everywhere(base, body.documents, settings, copies=body.copies)
         except TextIsElsewhere as error:
-            # Without its message, which names the other documents with the text: the caller may not see them.
+            # The message would name the other documents with this text, which the caller may not see.
             message = "Another document holds the same text. To purge every copy, send copies: true."
             raise ApiError(409, message, code="text_is_elsewhere", param="copies") from error
         return PurgeReply(
@@ -360,6 +349,6 @@ async def purge_documents(call: CurrentCall, body: PurgeBody) -> PurgeReply:
 
 
 def _no_document(path: str, param: str) -> ApiError:
-    """The same error for a missing document as for a hidden one."""
+    """The one error for missing and hidden documents."""
     message = f"There is no document {path[:200]!r}; GET /v1/documents lists them."
     return ApiError(404, message, code="document_not_found", param=param)

@@ -29,7 +29,7 @@ LOG = logging.getLogger("openbook.serving")
 
 
 class ApiError(HTTPException):
-    """What a client is told. `code` is for programs, `message` is for people, `param` names the part that is wrong."""
+    """An error as the client sees it. `code` is for programs, `message` for people; `param` names the wrong part."""
 
     def __init__(
         self, status: int, message: str, *, code: str, param: str | None = None, retry_after_s: int | None = None
@@ -51,7 +51,7 @@ class ApiError(HTTPException):
 
 
 class ClientGone(Exception):
-    """The client has left; no one reads the answer."""
+    """The client disconnected."""
 
 
 def invalid(message: str, param: str | None = None, code: str = "invalid_value") -> ApiError:
@@ -73,10 +73,10 @@ def server_stops() -> ApiError:
 
 
 def api_error(error: Exception) -> ApiError:
-    """What a client is told of an error.
+    """Convert any error to what the client may know.
 
-    It describes the caller's own mistakes in full. The server's errors go to the log, since their messages may hold
-    what the caller has no right to know. If a message may quote a text, the log gets only its kind and place.
+    The caller's mistakes are sent in full. Server errors may hold what the caller must not see, so they are only
+    logged; of messages that may quote a document, only type and location.
     """
     if isinstance(error, ApiError):
         return error
@@ -111,7 +111,7 @@ def api_error(error: Exception) -> ApiError:
 
 
 def _of_validation(error: RequestValidationError) -> ApiError:
-    """What is wrong at the deepest place: of the types that a value may have, it is nearest to that one."""
+    """Report the deepest error: it belongs to the closest of a value's possible types."""
     worst = max(error.errors(), key=lambda each: len(each["loc"]))
     place = [part for i, part in enumerate(worst["loc"][1:]) if not (i and _is_type(part))]
     param = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
@@ -128,12 +128,11 @@ def _of_validation(error: RequestValidationError) -> ApiError:
 
 
 def _is_type(part: int | str) -> bool:
-    """Whether pydantic names one of several types of a value, not a place in the body."""
+    """True if pydantic names a type here, not a place in the body."""
     return isinstance(part, str) and (part in ("str", "int") or "[" in part)
 
 
 async def router_error(request: Request, error: Exception) -> JSONResponse:
-    """An unknown path, or a method that this path does not have."""
     path, method = request.url.path[:200], request.method
     if isinstance(error, StarletteHTTPException) and error.status_code == 405:
         refused = ApiError(405, f"Not allowed to {method} on {path}.", code="method_not_allowed")

@@ -1,7 +1,7 @@
-"""API keys: shown once, kept as hashes in `<home>/api-keys.json` (docs/formats/api-keys.md).
+"""API keys `ob-<id>-<secret>`, shown once and kept as hashes (docs/formats/api-keys.md).
 
-A key is `ob-<id>-<secret>`: the id is public, names it in logs and owns its uploads; the secret has 256 random bits, so
-one round of SHA-256 is as good as a slow hash.
+The public id appears in logs and owns uploads. The secret has 256 random bits, so one SHA-256 is as good as a slow
+hash.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MAX_DAYS = 36_500
 _LOCK_TIMEOUT_S = 30.0
 
 Right: TypeAlias = Literal["read", "write", "admin"]
-RIGHTS: tuple[Right, ...] = get_args(Right)  # each includes those before it
+RIGHTS: tuple[Right, ...] = get_args(Right)  # each includes those to its left
 
 _KEY = re.compile(r"ob-([0-9a-f]{8})-([A-Za-z0-9_-]{43})")
 _NAME = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,64}")
@@ -41,10 +41,7 @@ _NAME = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,64}")
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """What is kept of a key. `labels`: the access labels that its holder may see.
-
-    `created_at` is when its secret was made. From `expires_at` on the key is refused; None: it never expires.
-    """
+    """A key's record. `created_at`: when the secret was made. It is refused from `expires_at` on; None: it never expires."""
 
     id: str
     name: str
@@ -52,7 +49,7 @@ class ApiKey:
     right: Right
     labels: tuple[str, ...]
     created_at: str
-    expires_at: str | None = None  # format 1 has none
+    expires_at: str | None = None  # absent in format 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +59,7 @@ class _File:
 
 
 class KeyFile:
-    """The keys of one home folder. Safe to use from several threads; what another process changes is seen at once."""
+    """The keys of one home folder. Thread-safe; sees changes by other processes at once."""
 
     def __init__(self, home: Path, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self.path = home / FILE_NAME
@@ -72,7 +69,7 @@ class KeyFile:
         self._keys: tuple[ApiKey, ...] = ()
 
     def keys(self) -> tuple[ApiKey, ...]:
-        """Raises ConfigError when the file is damaged: then no key is accepted. StorageError."""
+        """All keys. Raises ConfigError when the file is damaged: then no key is accepted."""
         with self._lock, storage_errors(f"read the keys in {self.path}"):
             try:
                 status = self.path.stat()
@@ -85,27 +82,24 @@ class KeyFile:
             return self._keys
 
     def find(self, token: str) -> ApiKey | None:
-        """The key whose id and secret are `token`'s, compared in constant time, or None. It may have expired: see `days_left`."""
+        """The key of `token`, compared in constant time, or None. It may have expired: see `days_left`."""
         match = _KEY.fullmatch(token[:MAX_KEY_CHARS])
         key_id, digest = (match[1] if match else ""), sha256_hex(token.encode("utf-8", "surrogatepass"))
         found = None
-        for key in self.keys():  # all of them, so that the time does not tell which ids there are
+        for key in self.keys():  # all of them, so that the time does not reveal which ids exist
             if hmac.compare_digest(key.hash, digest) and key.id == key_id:
                 found = key
         return found
 
     def days_left(self, key: ApiKey) -> int | None:
-        """In how many days the key expires, rounded up; 0: it has expired, None: it never expires."""
+        """Days until the key expires, rounded up. 0: it has expired; None: it never expires."""
         if key.expires_at is None:
             return None
         left = datetime.fromisoformat(key.expires_at) - self._clock()
         return max(0, math.ceil(left / timedelta(days=1)))
 
     def new(self, name: str, right: str, labels: Iterable[str] = (), *, days: int | None = None) -> tuple[ApiKey, str]:
-        """(the record that is kept, the token itself, which is kept nowhere). `days`: how long it lasts; None: for ever.
-
-        Raises ConfigError, QuestionError, StorageError.
-        """
+        """Return (record, token); the token is stored nowhere. `days`: lifetime; None: unlimited. Raises ConfigError, QuestionError."""
         if not _NAME.fullmatch(name):
             raise ConfigError(f"The name of a key is 1 to 64 printable characters, not {name!r}.")
         if right not in RIGHTS:
@@ -122,10 +116,7 @@ class KeyFile:
         return keys[key_id], token
 
     def rotate(self, key_id: str) -> tuple[ApiKey, str]:
-        """The same key with a new secret, as `new` returns it. The old secret is refused from here on.
-
-        A key that expires gets the same lifetime again. Raises ConfigError when there is no key of that id.
-        """
+        """Replace the secret now, with the same lifetime. Raises ConfigError for an unknown id."""
         with self._edit() as keys:
             old = _named(key_id, keys)
             lasts: timedelta | None = None
@@ -135,7 +126,7 @@ class KeyFile:
         return keys[key_id], token
 
     def revoke(self, key_id: str) -> ApiKey:
-        """Deletes the key. Raises ConfigError when there is none of that id."""
+        """Delete the key. Raises ConfigError for an unknown id."""
         with self._edit() as keys:
             return keys.pop(_named(key_id, keys).id)
 
@@ -147,7 +138,7 @@ class KeyFile:
 
     @contextmanager
     def _edit(self) -> Iterator[dict[str, ApiKey]]:
-        """The keys by their ids, written when the block ends without an error, under a lock."""
+        """Keys by id, under a lock; written if the block succeeds."""
         with storage_errors(f"write the keys in {self.path}"):
             make_folder(self.path.parent)
             with exclusive_lock(self.path.with_name(".lock"), _LOCK_TIMEOUT_S) as held:

@@ -1,4 +1,4 @@
-"""Counts and times for Prometheus: of requests and answers, never of what is in them. See docs/operations.md."""
+"""Prometheus counts and times of requests and answers, never their content. See docs/operations.md."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.
 
 
 class Metrics:
-    """Each server has a registry of its own, so that two in one process are counted apart."""
+    """Counts and times of one server; two in one process are counted separately."""
 
     def __init__(self) -> None:
         own = self._registry = CollectorRegistry()
@@ -25,7 +25,7 @@ class Metrics:
         about = "Seconds of an answer: retrieve, first token (from when reading begins), read."
         self._steps = Histogram("openbook_answer_seconds", about, ["step"], buckets=_BUCKETS_S, registry=own)
         self._tokens = Counter("openbook_tokens", "Tokens read and written.", ["kind"], registry=own)
-        # The label is called gate since 0.1.0: dashboards name it.
+        # The label is named gate since 0.1.0; dashboards use it.
         self._running = Gauge("openbook_running", "Requests that compute now.", ["gate"], registry=own)
         self._waiting = Gauge("openbook_waiting", "Requests that wait for a place.", ["gate"], registry=own)
 
@@ -47,7 +47,6 @@ class Metrics:
                 self._steps.labels(step).observe(seconds)
 
     def watch(self, name: str, places: Places) -> None:
-        """Tell from now on how many requests compute and wait in these places."""
         self._running.labels(name).set_function(lambda: places.running)
         self._waiting.labels(name).set_function(lambda: places.waiting)
 

@@ -1,7 +1,6 @@
-"""Before every route: the check of Host and Origin, bounds on size and time, one line in the log.
+"""Checks before every route, and one log line a request.
 
-The line has the method, the route (not the address, which may name a document), the status, the time and the id of the
-key. It never has a question, a text or a path of a document.
+The line has the route, not the address, which may name a document. It never contains a question, text or path.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         if scope["method"] == "HEAD":
-            scope = {**scope, "method": "GET"}  # the server leaves out the body
+            scope = {**scope, "method": "GET"}  # the server drops the body
         started, headers, status, has_begun = time.perf_counter(), Headers(scope=scope), 500, False
         bounds = self._service.configuration.bounds
         is_form = headers.get("content-type", "").lower().startswith("multipart/form-data")
@@ -50,7 +49,7 @@ class Guard:
                 own = MutableHeaders(raw=list(message.get("headers", ())))
                 for name, value in _HEADERS.items():
                     own.setdefault(name, value)
-                if not body.is_complete:  # what else comes of it is not read
+                if not body.is_complete:  # the rest of the body is not read
                     own["connection"] = "close"
                 message = {**message, "headers": own.raw}
             await send(message)
@@ -61,7 +60,7 @@ class Guard:
             await self._app(scope, body.receive, guarded_send)
         except ApiError as error:
             await error.response()(scope, receive, guarded_send)
-        except asyncio.CancelledError:  # the server ends, and waits no longer for this answer
+        except asyncio.CancelledError:  # the server stops and no longer waits for this answer
             if has_begun:
                 raise
             await server_stops().response()(scope, receive, guarded_send)
@@ -73,16 +72,16 @@ class Guard:
 
 
 class _Body:
-    """A request's body as it comes: at most `most_bytes` within `seconds`. After its end, receiving waits as long as it takes."""
+    """A request's body: at most `most_bytes` within `seconds`. After its end, `receive` waits without limit."""
 
     def __init__(self, receive: Receive, headers: Headers, most_bytes: int, seconds: float) -> None:
         self._receive, self._most_bytes, self._seconds = receive, most_bytes, seconds
-        self._length = int(headers.get("content-length", "0"))  # the server lets only digits through
+        self._length = int(headers.get("content-length", "0"))  # the server accepts only digits
         self._bytes, self._until = 0, math.inf
         self.is_complete = not self._length and "transfer-encoding" not in headers
 
     def check_length(self) -> None:
-        """Raises ApiError when the head already says that it is too large."""
+        """Raise ApiError when the declared length is too large."""
         if self._length > self._most_bytes:
             raise self._too_large()
 
@@ -103,14 +102,14 @@ class _Body:
         return message
 
     async def drain(self) -> None:
-        """Read a small rest, for a moment: an answer can be lost when a connection is closed over what was not read."""
+        """Briefly read a small rest: closing a connection over unread bytes can lose the answer."""
         self._end_within(_DRAIN_S)
         with suppress(ApiError):
             while not self.is_complete and max(self._length, self._bytes) <= min(self._most_bytes, _DRAIN_BYTES):
                 await self.receive()
 
     def _end_within(self, seconds: float) -> None:
-        """From now on, unless it ends sooner already."""
+        """Bring the deadline forward, never back."""
         self._until = min(self._until, asyncio.get_running_loop().time() + seconds)
 
     def _too_large(self) -> ApiError:

@@ -1,7 +1,4 @@
-"""Swaps the model when its name in the store means another digest: later requests get the new one.
-
-A request keeps the model that it began with, so that an answer, its receipt and its fingerprint are of one model.
-"""
+"""Swaps the model when its alias changes. A request keeps its model, so answer, receipt and fingerprint agree."""
 
 from __future__ import annotations
 
@@ -21,10 +18,9 @@ from openbook.serving.errors import LOG
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """`stamp()` changes when the name may mean another model; it is asked before each request, so it must be quick.
-    None: there is no such name now.
+    """An alias to watch. `stamp()` changes when it may mean another model; None: it is gone. Must be fast.
 
-    `open(digest)`: the model that it means now, verified; None when that still is the model of `digest`.
+    `open(digest)`: the verified current model; None while that is still `digest`.
     """
 
     stamp: Callable[[], object]
@@ -32,7 +28,7 @@ class ModelSource:
 
 
 def named_in_store(root: Path, name: str, open_model: Callable[[], FrozenModel]) -> ModelSource:
-    """The model `name` of the store at `root`. A name that is a digest never means another."""
+    """The source for a stored model. A name that is a digest never changes."""
 
     def stamp() -> object:
         try:
@@ -49,30 +45,29 @@ def named_in_store(root: Path, name: str, open_model: Callable[[], FrozenModel])
 
 @dataclass(slots=True, eq=False)
 class _SharedModel:
-    """A model, and how many need it: the requests that began with it, and the server while later ones will get it."""
+    """An open model. `users`: requests in progress, plus the server while it is current."""
 
     model: FrozenModel
     users: int = 1
 
 
 class CurrentModel:
-    """Lends the model to requests, and opens the next one on a thread when `source` says so.
+    """Lends the model to requests; opens the next one on a thread.
 
-    A model that was replaced is closed when the last request that began with it has ended. If the new one cannot be
-    opened, the log says so once, and the present one stays. The first model is for whoever opened it to close, unless
-    another took its place.
+    A replaced model is closed with its last request. If the new one cannot be opened, the old one stays. The caller
+    closes the first model, unless it was replaced.
     """
 
     def __init__(self, model: FrozenModel, source: ModelSource | None) -> None:
         self._first, self._source = model, source
         self._now = _SharedModel(model)
-        self._seen: object = None  # so the first request looks: the name may have changed since the model was opened
+        self._seen: object = None  # so the first request checks: the alias may have changed since the model was opened
         self._lock = threading.Lock()
         self._opening = self._ended = False
 
     @contextmanager
     def lease(self) -> Iterator[FrozenModel]:
-        """The model for a request that begins now, open until the block ends."""
+        """The current model, open until the block ends."""
         self._look()
         with self._lock:
             use = self._now
@@ -96,7 +91,7 @@ class CurrentModel:
             use.model.close()
 
     def _look(self) -> None:
-        """Begin to open another model where the name may mean one; never two at a time."""
+        """Open another model if the alias may have changed; never two at a time."""
         if self._source is None or self._opening:
             return
         stamp = self._source.stamp()
@@ -109,7 +104,7 @@ class CurrentModel:
             model = source.open(self._now.model.identity.digest)
             if model is not None:
                 self._replace(model)
-        except Exception as error:  # noqa: BLE001  no one waits for this thread; the log has it
+        except Exception as error:  # noqa: BLE001  the thread has no caller; the error is logged
             message = "the model's name now means another model, which cannot be opened; the old one stays: %s"
             LOG.error(message, error, exc_info=None if isinstance(error, OpenBookError) else error)
         finally:

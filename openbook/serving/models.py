@@ -1,4 +1,4 @@
-"""GET /v1/models: the model, its names for each knowledge base, and how it was trained."""
+"""GET /v1/models: the model, its name for each knowledge base, and its lineage."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class NamedBase(Reply):
 
 
 class ServedModel(Reply):
-    """An embedder has `dimensions`; a model that answers has `evidence` and `context_tokens`."""
+    """Only embedders have `dimensions`; only answering models have `evidence` and `context_tokens`."""
 
     mode: Literal["open-book", "closed-book", "embedder"]
     digest: str
@@ -37,7 +37,7 @@ class ServedModel(Reply):
 
 
 class Model(Reply):
-    """`created` is 0: a model is named by its digest and not by a date."""
+    """`created` is 0: models are identified by digest, not by date."""
 
     id: str
     object: Literal["model"] = "model"
@@ -52,7 +52,7 @@ class Models(Reply):
 
 
 class Ancestor(Reply):
-    """`what`: how it came about; `details`: on which data and by which recipe, a sentence each."""
+    """`details`: its data and recipe, one sentence each."""
 
     digest: str
     names: tuple[str, ...]
@@ -61,8 +61,6 @@ class Ancestor(Reply):
 
 
 class Lineage(Reply):
-    """The model itself first, then the models it was made from."""
-
     object: Literal["list"] = "list"
     id: str
     data: list[Ancestor]
@@ -76,7 +74,7 @@ async def models(call: CurrentCall) -> Models:
 
 @router.get("/v1/models/{name:path}/lineage", **needs("read"))
 async def lineage(call: CurrentCall, name: str) -> Lineage:
-    """How the answering model was trained: itself first, then the models it was made from."""
+    """The answering model's training history: the model first, then its ancestors."""
     identity = call.model.identity
     suffix_of(name, identity.name, call.service.bases)
 

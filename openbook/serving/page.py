@@ -1,8 +1,8 @@
-"""The web page at `/`, and routes about the server itself: /health, /ready, /metrics, /openapi.json.
+"""The web page at `/`, and routes about the server.
 
-The files of the page are part of the package, equal for all callers, and hold no data; what they show comes from the API.
-Questions, answers and documents are other people's words. The policy lets a browser run only the page's own files, ask only
-this server, and turn no text into markup (Trusted Types: Chromium and Safari enforce them).
+The page's files hold no data. Questions, answers and documents are untrusted text: the content security policy lets a
+browser run only the page's own files, contact only this server, and turn no text into markup (Trusted Types: Chromium
+and Safari).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from openbook.serving.service import OPEN_TO_ALL, CurrentCall, Route, Service, n
 FOLDER = Path(__file__).parent / "web"
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "img-src 'self' blob:; "  # a page of a document, which the page's own script fetched with its key
+    "img-src 'self' blob:; "  # page images, which the page's own script fetches with its key
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 )
 
@@ -62,13 +62,13 @@ class Status(Reply):
 
 @router.get("/health", **OPEN_TO_ALL)
 async def health() -> Status:
-    """Whether the process answers. Open to all."""
+    """The process answers. Open to all."""
     return Status(status="ok")
 
 
 @router.get("/ready", **OPEN_TO_ALL)
 async def ready(request: Request) -> Status:
-    """Whether it takes requests: each knowledge base can be read, and the server is not stopping. Open to all."""
+    """The server takes requests: each knowledge base can be read, and the server is not stopping. Open to all."""
     service: Service = request.app.state.service
     if service.ends.is_set():
         raise server_stops()
@@ -79,7 +79,7 @@ async def ready(request: Request) -> Status:
 
 @router.get("/metrics", response_class=Response, **needs("admin", also=response_of("text/plain")))
 async def metrics(call: CurrentCall) -> Response:
-    """Counts and times in the text format of Prometheus."""
+    """Counts and times in Prometheus text format."""
     return Response(call.service.metrics.text(), headers={"content-type": METRICS_TYPE})
 
 

@@ -1,7 +1,6 @@
-"""GET /v1/receipts/{digest} and POST /v1/replay: only where the server keeps a log of receipts.
+"""GET /v1/receipts/{digest} and POST /v1/replay, if a log is kept. A receipt's digest cannot be guessed.
 
-A receipt is found by its digest, which comes with the answer and cannot be guessed. Callers who may see every document
-that it names can read it; callers who may read every passage, through any document, can replay it.
+Reading needs access to every document named; replaying, to every passage, through any document.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ class KeptReceipt(Reply):
 
 
 class Replay(Reply):
-    """`answer`: null if a passage's text differs from the receipt's."""
+    """`answer`: null if the text of a passage differs from the receipt's."""
 
     object: Literal["replay"] = "replay"
     id: str
@@ -47,7 +46,7 @@ class Replay(Reply):
 
 @router.get("/v1/receipts/{digest}", **needs("read"))
 async def receipt(call: CurrentCall, digest: str) -> KeptReceipt:
-    """The receipt of that digest."""
+    """The receipt with that digest."""
 
     def work(stop: Stop) -> Receipt:
         found, base = _found(call, digest, stop)
@@ -61,13 +60,13 @@ async def receipt(call: CurrentCall, digest: str) -> KeptReceipt:
 
 @router.post("/v1/replay", **needs("read"))
 async def replay_receipt(call: CurrentCall, body: ReplayBody) -> Replay:
-    """Answer again, with the model of this server and the passages of the receipt."""
+    """Answer again, with this server's model and the receipt's passages."""
 
     def work(stop: Stop) -> ReplayResult:
         found, base = _found(call, body.id, stop)
         result = replay(found, call.model, base, call.caller.labels, stop)
         stop.check()
-        if result.gone:  # or closed to this caller; the sentences about it name documents
+        if result.gone:  # or hidden from this caller: the sentences name documents
             raise _no_such_receipt()
         return result
 
@@ -77,10 +76,7 @@ async def replay_receipt(call: CurrentCall, body: ReplayBody) -> Replay:
 
 
 def _found(call: Call, digest: Digest, stop: Stop) -> tuple[Receipt, KnowledgeBase | None]:
-    """The receipt, if the caller holds what the asker held, and its knowledge base.
-
-    Raises the same ApiError for a missing receipt as for a hidden one.
-    """
+    """The receipt, and its knowledge base. Raises the same ApiError for missing and hidden receipts."""
     log = call.service.configuration.receipts
     found = receipts.find_receipt(log, digest, stop.check) if log else None
     if found is None or not call.caller.labels >= set(found.labels):
@@ -93,7 +89,6 @@ def _no_such_receipt() -> ApiError:
 
 
 def _may_see(base: KnowledgeBase | None, caller: Caller, found: Receipt) -> bool:
-    """Whether the caller may see every document that the receipt names."""
     if base is None or not found.passages:
         return not found.passages
     scope = caller.scope()

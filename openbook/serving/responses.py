@@ -1,4 +1,4 @@
-"""POST /v1/responses: answers in the newest shape of OpenAI's API, whole or as its events."""
+"""POST /v1/responses: answers in the shape of OpenAI's Responses API, whole or as events."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _Status: TypeAlias = Literal["in_progress", "completed", "incomplete"]
 
 
 class ResponseMessage(Message):
-    """Clients send `id` and `status` of an earlier answer back."""
+    """A message. Clients also send back `id` and `status` of earlier answers."""
 
     type: Literal["message"] = "message"
     id: str | None = None
@@ -41,7 +41,7 @@ _NothingKept: TypeAlias = Annotated[None, BeforeValidator(_keep_nothing)]
 
 
 class ResponseBody(AnswerBody):
-    """`input` is the question, or a conversation that ends with it. `seed` and `stop` are not OpenAI's, but they work."""
+    """`input`: the question, or a conversation that ends with it. `seed` and `stop` are not OpenAI's."""
 
     input: str | Annotated[list[ResponseMessage], Field(min_length=1, fail_fast=True)]
     instructions: str | None = None
@@ -69,7 +69,7 @@ class OutputMessage(Reply):
 
 
 class ResponseUsage(Reply):
-    """No token counts as cached: the cache of passages saves time, not tokens."""
+    """No tokens count as cached: the passage cache saves time, not tokens."""
 
     input_tokens: int
     input_tokens_details: dict[Literal["cached_tokens"], int] = {"cached_tokens": 0}
@@ -79,7 +79,7 @@ class ResponseUsage(Reply):
 
 
 class Response(Reply):
-    """`openbook` is there when the response is complete."""
+    """`openbook` is present once the response is complete."""
 
     id: str
     object: Literal["response"] = "response"
@@ -107,9 +107,9 @@ class Response(Reply):
 
 @router.post("/v1/responses", response_model=Response, **needs("read", also=response_of("text/event-stream")))
 async def responses(call: CurrentCall, body: ResponseBody) -> Any:
-    """The last message of the input is the question. It is answered from the knowledge base and kept nowhere.
+    """Answer the last message of the input from the knowledge base. Nothing is stored.
 
-    With `stream`, the events are those of OpenAI. An error is the last event.
+    With `stream`, the events are OpenAI's. An error is the last event.
     """
     messages = [Message(role="user", content=body.input)] if isinstance(body.input, str) else body.input
     check_at_most(len(messages), call.service.configuration.bounds.messages, "messages", "input")
@@ -121,7 +121,7 @@ async def responses(call: CurrentCall, body: ResponseBody) -> Any:
 
 @dataclass(slots=True)
 class ResponseShape:
-    """For one answer, since it counts the events. `text`: what was sent so far."""
+    """The events of one answer. `text`: what was sent so far."""
 
     id: str
     created: int
@@ -155,7 +155,7 @@ class ResponseShape:
         return self._event("output_text.delta", **self._place, delta=text, logprobs=[])
 
     def end(self, answer: ServedAnswer) -> bytes:
-        """What was shown stays, where a model abstained in words of its own."""
+        """The final events. Text that was shown stays if the model abstained in its own words."""
         whole = self.whole(answer)
         return (
             self._event("output_text.done", **self._place, text=self.text, logprobs=[])
@@ -172,7 +172,7 @@ class ResponseShape:
         return event({"type": name, "sequence_number": number, **values}, name)
 
     def _response(self, status: _Status, **more: Any) -> Response:
-        """Of what can be said before there is an answer, only `created_at` differs between two equal requests."""
+        """The response. Before the answer, equal requests differ only in `created_at`."""
         body = self.body
         return Response(
             id=f"resp_{self.id}",

@@ -1,7 +1,4 @@
-"""What bodies, parameters and replies share: strict models, from which FastAPI makes the OpenAPI document.
-
-The models of one route are next to it.
-"""
+"""Shared schemas of bodies, parameters and replies."""
 
 from __future__ import annotations
 
@@ -23,13 +20,13 @@ from openbook.records import Answer, Outcome
 from openbook.serving.errors import ApiError, invalid, unknown_parameter
 
 _INT64 = 2**63
-_MAX_NAMED = 10  # ignored parameters in one warning
+_MAX_NAMED = 10  # ignored parameters per warning
 
 
 def parse_json(data: bytes) -> dict[str, Any]:
-    """The object in a request's body. Raises ApiError for anything else.
+    """The object in a request's body. Raises ApiError otherwise.
 
-    It also refuses what parsers read in different ways: a duplicate key, half a surrogate pair, numbers like 1e999.
+    It refuses what parsers read differently: duplicate keys, half surrogate pairs, numbers like 1e999.
     """
     try:
         text = data.decode("utf-8")
@@ -61,7 +58,7 @@ def _not_json(why: str) -> ApiError:
 
 
 async def parse_form(headers: Headers, stream: AsyncGenerator[bytes, None], most_files: int) -> FormData:
-    """The parts of a form. Raises ApiError for a body that is not one."""
+    """The parts of a form. Raises ApiError for an invalid body."""
     try:
         parser = _FormParser(headers, stream, max_files=most_files, max_fields=64, max_part_size=10_000)
         form = await parser.parse()
@@ -69,7 +66,7 @@ async def parse_form(headers: Headers, stream: AsyncGenerator[bytes, None], most
             (name + (value if isinstance(value, str) else value.filename or "")).encode()
     except MultiPartException as error:
         raise invalid(f"The form cannot be read: {error.message}", code="invalid_form") from error
-    except UnicodeError as error:  # some of Python's codecs fail in their own ways, or make half surrogates
+    except UnicodeError as error:  # some of Python's codecs fail in their own ways, or produce half surrogates
         raise invalid("The form cannot be read: its text does not match its charset.", code="invalid_form") from error
     for name in form:
         if name not in ("file", "labels") and len(form.getlist(name)) > 1:
@@ -79,7 +76,7 @@ async def parse_form(headers: Headers, stream: AsyncGenerator[bytes, None], most
 
 
 class _FormParser(MultiPartParser):
-    """Starlette's, but a form that is cut off is refused. Starlette returns what came before and keeps a file open."""
+    """Refuses truncated forms, for which Starlette returns the first parts and leaves a file open."""
 
     def __init__(self, headers: Headers, stream: AsyncGenerator[bytes, None], **limits: int) -> None:
         super().__init__(headers, self._until_end(stream), **limits)
@@ -103,7 +100,7 @@ class Body(BaseModel):
 
 
 class LenientBody(Body):
-    """A body that clients fill for many kinds of servers: unknown names in it are ignored with a warning."""
+    """Unknown names are ignored with a warning."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -129,7 +126,7 @@ class StreamOptions(LenientBody):
 
 
 class ScopeParams(Body):
-    """Which documents a request asks, of those that its key allows. An option that is left out has the server's default."""
+    """Restrict a request to some of the documents that its key allows. Omitted options have the server's defaults."""
 
     knowledge_base: str | None = None
     as_of: str | int | None = None
@@ -137,7 +134,7 @@ class ScopeParams(Body):
 
 
 class AskOptions(ScopeParams):
-    """OpenBook's own options for an answer, under the key `openbook`."""
+    """OpenBook's own options for an answer."""
 
     passages: int | None = Field(default=None, ge=0)
     strategy: Strategy | None = None
@@ -145,9 +142,9 @@ class AskOptions(ScopeParams):
 
 
 class AnswerBody(LenientBody):
-    """The parameters of every request for an answer. In `openbook`, an unknown name is an error.
+    """Parameters of all answers. Unknown names in `openbook` are errors.
 
-    Other parameters of OpenAI's are ignored with a warning in the answer, or may only have values that change nothing.
+    OpenAI's other parameters are ignored with a warning, or accept only values without effect.
     """
 
     model: str
@@ -169,7 +166,7 @@ class AnswerBody(LenientBody):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """The ignored parts of the body. Values that ask for nothing (null, false, 0, empty) are left out."""
+        """Ignored parts, except values without effect (null, false, 0, empty)."""
         found = []
         if places := [each[:60] for each in _unknown_places(self)]:
             more = f" and {len(places) - _MAX_NAMED:,} more" if len(places) > _MAX_NAMED else ""
@@ -182,7 +179,7 @@ class AnswerBody(LenientBody):
 
     @model_validator(mode="after")
     def _check_names(self) -> AnswerBody:
-        """A filter in the wrong place is not ignored: the answer would come from documents that were not meant."""
+        """Refuse a misplaced filter: ignoring it would answer from unintended documents."""
         for name in self.model_extra or ():
             if name in AskOptions.model_fields:
                 raise unknown_parameter(name, f". Put this option of OpenBook under 'openbook': {{{name!r}: ...}}.")
@@ -192,7 +189,7 @@ class AnswerBody(LenientBody):
 
 
 def _unknown_places(part: BaseModel, place: str = "") -> Iterator[str]:
-    """The places of unknown names in `part`, such as `messages[0].cache_control`."""
+    """Paths of unknown names, such as `messages[0].cache_control`."""
     yield from (place + name for name, value in (part.model_extra or {}).items() if value)
     for name in type(part).model_fields:
         value = getattr(part, name)
@@ -209,7 +206,7 @@ class PlainFormat(Body):
 
 
 def _whole_number(value: object) -> object:
-    """Digits as a number. Signs, spaces and more digits than any bound has are refused."""
+    """Digits as an int. Refuses signs, spaces and numbers longer than any bound."""
     if not (isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 14):
         raise PydanticCustomError("whole_number", "it must be a whole number")
     return int(value)
@@ -222,7 +219,7 @@ NonEmpty: TypeAlias = Annotated[str, Field(min_length=1)]
 
 # --- replies ----------------------------------------------------------------------------------------------------------
 
-ABSENT: Any = Field(default=None, exclude_if=lambda value: value is None)  # left out of the JSON if None
+ABSENT: Any = Field(default=None, exclude_if=lambda value: value is None)  # omitted from the JSON if None
 
 
 class Reply(BaseModel):
@@ -230,7 +227,7 @@ class Reply(BaseModel):
 
 
 class ErrorDetail(Reply):
-    """`code` is for programs, `message` for people, `param` names the part of the request that is wrong."""
+    """`code` is for programs, `message` for people."""
 
     message: str
     type: Literal["invalid_request_error", "requests", "server_error"]
@@ -244,13 +241,13 @@ class Error(Reply):
 
 @dataclass(frozen=True, slots=True)
 class ServedAnswer(Answer):
-    """`warnings`: what was ignored in the request, and why, a sentence each."""
+    """`warnings`: what was ignored and why."""
 
     warnings: tuple[str, ...] = ()
 
 
 class OfVersion(Reply):
-    """`knowledge_base` is its id; `version` was read or made."""
+    """`version`: the one read or created."""
 
     object: Literal["list"] = "list"
     knowledge_base: str
@@ -258,7 +255,7 @@ class OfVersion(Reply):
 
 
 class FileVerdict(Reply):
-    """`path`: the document's path, or the name that was sent if it was refused."""
+    """`path`: the name sent, if it was refused."""
 
     object: Literal["verdict"] = "verdict"
     path: str
@@ -267,6 +264,6 @@ class FileVerdict(Reply):
 
 
 class FileVerdicts(OfVersion):
-    """One verdict for each file or path, in the order of the request."""
+    """One verdict per file or path, in request order."""
 
     data: list[FileVerdict]

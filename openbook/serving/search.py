@@ -18,7 +18,7 @@ from openbook.serving.service import CurrentCall, Route, needs, scope_of
 
 router = APIRouter(route_class=Route)
 
-_EMBEDDED_AT_ONCE = 8  # texts; after each group, work ends if the client is gone
+_EMBEDDED_AT_ONCE = 8  # texts; the client's presence is checked after each group
 
 
 class SearchBody(ScopeParams):
@@ -27,7 +27,7 @@ class SearchBody(ScopeParams):
 
 
 class FoundPassage(Reply):
-    """Ranks count from 1; null if that retriever did not find it."""
+    """Ranks count from 1; null: not found by that retriever."""
 
     object: Literal["hit"] = "hit"
     passage: Passage
@@ -76,7 +76,7 @@ class Embedding(Reply):
 
 
 class EmbeddingUsage(Reply):
-    """The tokens that the embedder read, its begin and end tokens included; truncated tokens are not counted."""
+    """Includes begin and end tokens, excludes truncated ones."""
 
     prompt_tokens: int
     total_tokens: int
@@ -96,7 +96,7 @@ class Embeddings(Reply):
 
 @router.post("/v1/embeddings", **needs("read"))
 async def embeddings(call: CurrentCall, body: EmbeddingBody) -> Embeddings:
-    """Vectors like those of the passages in the knowledge base. `usage` counts the tokens that were read."""
+    """Vectors as those of the knowledge base's passages."""
     embedder, bounds = call.service.embedder, call.service.configuration.bounds
     identity = embedder.identity
     if body.model != identity.name:

@@ -1,4 +1,4 @@
-"""Running the application: HTTP/1.1 by uvicorn and httptools, with bounds on clients that stop in the middle."""
+"""The HTTP/1.1 server (uvicorn and httptools), with bounds on stalled clients."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from openbook.errors import ConfigError
 
 MAX_HEAD_BYTES = 65_536
-HEAD_S = 10  # in which a request's head must come
-UNREAD_S = 60  # after which the system ends a connection whose client does not take what was sent
-GRACE_S = 20  # for answers under way when the server ends
-CANCELLING_S = 5  # in which those that are not done by then stop, and say so to their clients
+HEAD_S = 10  # for a request's head to arrive
+UNREAD_S = 60  # until the system drops a client that does not read what was sent
+GRACE_S = 20  # for answers in progress when the server stops
+CANCELLING_S = 5  # for the rest to stop and tell their clients
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that takes connections. `port` 0: any free one. Raises ConfigError when the address cannot be had."""
+    """A listening socket. `port` 0: any free port. Raises ConfigError when the address is unavailable."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         listener = socket.create_server(found[4][:2], family=found[0])
@@ -30,8 +30,8 @@ def listen(host: str, port: int) -> socket.socket:
         raise ConfigError(
             f"Cannot listen on {host}, port {port}: {why}. Choose another with --host and --port."
         ) from error
-    # Connections inherit these. asyncio sets the first only on those whose socket names its protocol, which these do not;
-    # without it the body of an answer waits 40 ms until its head is acknowledged.
+    # Connections inherit these. asyncio sets TCP_NODELAY only on sockets that name their protocol, which these do not;
+    # without it, the body of an answer waits 40 ms for its head to be acknowledged.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_S * 1000)
@@ -39,7 +39,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def http_server(app: FastAPI) -> uvicorn.Server:
-    """For `run(sockets=[listen(...)])`, on the main thread for Ctrl-C, or on another. `app` is one of `create_app`."""
+    """The server. Start it with `run(sockets=[listen(...)])`, on the main thread if Ctrl-C must work."""
     config = uvicorn.Config(
         app,
         http=BoundedProtocol,
@@ -48,7 +48,7 @@ def http_server(app: FastAPI) -> uvicorn.Server:
         access_log=False,
         log_config=None,
         log_level="error",  # anyone could fill the log with warnings
-        proxy_headers=False,  # what a header says of the caller's address counts for nothing
+        proxy_headers=False,  # headers about the caller's address are not trusted
         server_header=False,
         timeout_keep_alive=5,
         timeout_graceful_shutdown=GRACE_S + CANCELLING_S,
@@ -57,7 +57,7 @@ def http_server(app: FastAPI) -> uvicorn.Server:
 
 
 class _Server(uvicorn.Server):
-    """Sets `ends` when answers under way had `GRACE_S` to become whole."""
+    """Sets `ends` after `GRACE_S` of shutdown."""
 
     def __init__(self, config: uvicorn.Config, ends: threading.Event) -> None:
         super().__init__(config)
@@ -70,10 +70,9 @@ class _Server(uvicorn.Server):
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """Closes a connection that brings no whole head within `HEAD_S`, or too many bytes without a head or a part of a body.
+    """Closes connections that complete no head within `HEAD_S`, or exceed MAX_HEAD_BYTES between parts.
 
-    An answer under way is not broken off; a body that does not come is for `middleware.Guard`, an idle connection for
-    uvicorn. `on_...` are callbacks of httptools.
+    It never cuts an answer. `middleware.Guard` handles slow bodies, uvicorn idle connections.
     """
 
     _timer: asyncio.TimerHandle | None = None

@@ -1,4 +1,4 @@
-"""What the routes of one server share, and `Route`, which lets a request in before its body is read."""
+"""Shared state of all routes, and `Route`, which checks a request before its body is read."""
 
 from __future__ import annotations
 
@@ -40,22 +40,17 @@ ROUTE, CALLER = "openbook.route", "openbook.caller"
 
 
 class ServedEmbedder(Embedder, Protocol):
-    """`model_digest`: the digest of the model in the model store, which GET /v1/models shows."""
-
     @property
     def model_digest(self) -> Digest: ...
 
     def count_tokens(self, text: str) -> int:
-        """How many tokens of the passage `text` are read."""
+        """The number of tokens read of `text`."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What all requests share: nothing here belongs to one of them.
-
-    Work waits for a place in `reading`, `uploading` or `deleting`. `ends` is set when the server stops.
-    """
+    """State shared by all requests. `ends` is set when the server stops."""
 
     configuration: Configuration
     model: CurrentModel
@@ -70,7 +65,7 @@ class Service:
     ends: threading.Event = field(default_factory=threading.Event)
 
     def base(self, name: str | None, param: str = "knowledge_base") -> KnowledgeBase:
-        """The knowledge base of that name; without a name, the first. `param` names it in an error. Raises ApiError."""
+        """The named knowledge base, or the first. `param`: for errors. Raises ApiError."""
         if name is None and self.bases:
             return next(iter(self.bases.values()))
         if name is None:
@@ -83,7 +78,7 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request: who asks, and the model that answers it from beginning to end."""
+    """One request. `model` answers all of it."""
 
     service: Service
     model: FrozenModel
@@ -91,7 +86,7 @@ class Call:
     caller: Caller
 
     async def compute(self, work: Callable[[Stop], _T]) -> _T:
-        """`work` in a place among all that compute. Raises as `run` does."""
+        """Run `work` in a `reading` place, as `run` does."""
         return await self.run(self.service.reading, work)
 
     async def run(
@@ -102,10 +97,10 @@ class Call:
         *,
         until_done: bool = False,
     ) -> _T:
-        """What `work` returns, from a thread, in one of `places`. The request's body has been read.
+        """Run `work` on a thread, in one of `places`. The request's body must have been read.
 
-        Raises ClientGone, ApiError and what `work` raises. With `until_done`, work that has begun is finished even if the
-        client goes: half a change is worse than an unreported one.
+        `until_done`: work that has begun finishes even if the client leaves: half a change is worse than an unreported
+        one. Raises ClientGone, ApiError and what `work` raises.
         """
         service = self.service
         stop = Stop(service.configuration.bounds.answer_s if limit_s is None else limit_s, service.ends)
@@ -123,7 +118,7 @@ class Call:
 
 
 async def _call(request: Request) -> AsyncIterator[Call]:
-    """The call of this request. Its model stays open until the response was sent."""
+    """The call of this request. Its model stays open until the response is sent."""
     service: Service = request.app.state.service
     with service.model.lease() as model:
         yield Call(service, model, request, request.state.caller)
@@ -137,17 +132,16 @@ OPEN_TO_ALL: dict[str, Any] = {"responses": {"4XX": _FAILED, "5XX": _FAILED}}
 
 
 def needs(right: Right, *, also: Mapping[int | str, Any] = MappingProxyType({})) -> dict[str, Any]:
-    """Arguments of a route for callers with that right. `also`: other responses."""
+    """Route arguments that require that right. `also`: additional responses."""
     return {"openapi_extra": {"x-right": right}, "responses": {**OPEN_TO_ALL["responses"], **also}}
 
 
 def response_of(kind: str, **schema: str) -> dict[int | str, Any]:
-    """For `needs`: a successful response of that media type."""
     return {200: {"content": {kind: {"schema": {"type": "string", **schema}}}}}
 
 
 class Route(APIRoute):
-    """Checks key and content type before the body is read, and tells errors in the shape of OpenAI's API."""
+    """Checks key and content type before the body is read, and formats errors as OpenAI's API does."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -161,11 +155,11 @@ class Route(APIRoute):
                 self._let_in(request, wanted)
                 async with (
                     service.uploading.place(request.scope[CALLER]) if is_form else nullcontext()
-                ):  # few are on the disk at a time
+                ):  # limits uploads on the disk
                     return await handle(_StrictRequest(request.scope, request.receive))
-            except Exception as error:  # noqa: BLE001  told as far as the caller may know, and logged
+            except Exception as error:  # noqa: BLE001  sent as far as the caller may know, and logged
                 if isinstance(error.__cause__ or error, ClientGone | ClientDisconnect):
-                    return Response(status_code=499)  # for the log and the counts
+                    return Response(status_code=499)  # for the log and metrics
                 return api_error(error).response()
 
         return answer
@@ -176,7 +170,7 @@ class Route(APIRoute):
             request.state.caller, request.scope[CALLER] = caller, caller.id
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if wanted and kind != wanted:
-            # A page of another origin cannot send these unasked, or the Origin check stops it.
+            # A page of another origin cannot send these without a preflight, or the Origin check stops it.
             message = f"The content type must be {wanted}, not {kind[:100]!r}."
             raise ApiError(415, message, code="unsupported_content_type")
         keys = Counter(key for key, _ in request.query_params.multi_items())
@@ -196,7 +190,7 @@ class _StrictRequest(Request):
 def scope_of(
     base: KnowledgeBase, caller: Caller, as_of: str | int | None, where: str = "", param: str = "as_of"
 ) -> Scope:
-    """The documents of that version that match, and that the caller may see. `param` names the version in an error.
+    """The documents that the request and the caller's labels allow. `param`: for errors.
 
     Raises ApiError, and QuestionError for an invalid filter.
     """

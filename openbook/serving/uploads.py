@@ -1,4 +1,4 @@
-"""POST /v1/documents: the files of a form are read into the knowledge base and then deleted."""
+"""POST /v1/documents: ingests the files of a form, then deletes them."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from openbook.serving.service import FORM, CurrentCall, Route, needs
 
 MAX_NAME_BYTES = 200
 
-_BAD_IN_NAME = re.compile(r'[/\\:*?"<>|]')  # on some system; what is not printable is refused too
+_BAD_IN_NAME = re.compile(r'[/\\:*?"<>|]')  # on some system; unprintable characters are refused too
 
 router = APIRouter(route_class=Route)
 
 
 class UploadBody(Body):
-    """`labels`: access labels for all files; the key must hold them, and those that a file states itself."""
+    """`labels`: access labels for all files. The key must hold them, and those that a file states itself."""
 
     file: list[UploadFile] = Field(min_length=1, description="A file with a name that is not plain fails.")
     labels: list[str] = []
@@ -44,9 +44,10 @@ class UploadBody(Body):
 
 @router.post("/v1/documents", **needs("write"))
 async def upload(call: CurrentCall, body: Annotated[UploadBody, Form(media_type=FORM)]) -> FileVerdicts:
-    """Read files and add them as one new version. Each file gets a verdict; a failure does not stop the others.
+    """Ingest files as one new version. Each file gets a verdict; a failure does not stop the others.
 
-    Names must be plain and unique within one upload; a file with another name fails. If no name is valid, the upload is refused.
+    Names must be plain and unique within one upload; a file with another name fails. If no name is valid, the upload is
+    refused.
     """
     service = call.service
     base = service.base(body.knowledge_base)
@@ -80,14 +81,14 @@ async def upload(call: CurrentCall, body: Annotated[UploadBody, Form(media_type=
 def add_uploads(
     base: KnowledgeBase, embedder: Embedder, folder: Path, files: Mapping[str, BinaryIO], options: RunOptions
 ) -> tuple[int, list[Verdict]]:
-    """Read files as one new version: its number, a verdict on each in their order.
+    """Ingest files as one version; return its number and verdicts in order.
 
-    They are in `folder` only for as long as it takes; the knowledge base keeps their text. What `options.check_cancelled` raises leaves
-    no file and no version. The folder belongs to one caller: what it is told of a name depends on its own uploads alone.
+    Files stay in `folder` only meanwhile. An error of `options.check_cancelled` leaves no file and no version. `folder`
+    belongs to one caller, so verdicts depend on its own uploads alone.
     """
     with storage_errors(f"take in uploads in {folder}"):
         make_folder(folder)
-        clear_unlocked(folder.parent)  # what a server that was killed left
+        clear_unlocked(folder.parent)  # leftovers of a killed server
         with file_lock(folder, options.lock_timeout_s):
             try:
                 for name, stream in files.items():
@@ -97,14 +98,14 @@ def add_uploads(
                 report = add(base, [folder / name for name in files], embedder, replace(options, retry=True))
             finally:
                 _empty(folder)
-                with suppress(AttributeError, OSError, TypeError):  # another C library than glibc
-                    ctypes.CDLL(None).malloc_trim(0)  # the heaps of threads keep what was freed
+                with suppress(AttributeError, OSError, TypeError):  # the C library is not glibc
+                    ctypes.CDLL(None).malloc_trim(0)  # threads' heaps keep freed memory
     found = {verdict.path: verdict for verdict in report.verdicts}
     return report.version, [_without_others(found[display_path(folder / name)]) for name in files]
 
 
 def _without_others(verdict: Verdict) -> Verdict:
-    """The verdict without what it says of other documents: the caller may not see the one with the same text."""
+    """Hide facts about other documents, such as the one with the same text."""
     if verdict.outcome in ("failed", "skipped"):
         return verdict
     return Verdict(verdict.path, "added" if verdict.outcome == "duplicate" else verdict.outcome)
@@ -117,10 +118,7 @@ def _empty(folder: Path) -> None:
 
 
 def upload_name_problem(name: str, taken: Collection[str] = ()) -> str:
-    """Why a file cannot be uploaded under this name where others are `taken`; empty if it can.
-
-    A valid name is one file in one folder on every system, and is printable.
-    """
+    """Why `name` is invalid, or empty. A valid name is printable and one file in one folder on every system."""
     if name in taken:
         return "Names must be unique within one upload. Only the first file with this name was added."
     plain = not _BAD_IN_NAME.search(name) and name.isprintable() and not name.startswith(".")

@@ -87,7 +87,7 @@ drop.addEventListener("drop", (event) => {
   }
   add(files);
 });
-// A file that is dropped beside the field must not replace this page.
+// A file dropped outside the field must not replace this page.
 for (const name of ["dragover", "drop"]) window.addEventListener(name, (event) => event.preventDefault());
 
 // --- the list ---

@@ -110,7 +110,7 @@ function withPages({ text, start, end, pages }) {
   });
 }
 
-/** Buttons where the text goes on in front of and behind what is shown. */
+/** Buttons for more text before and after the part that is shown. */
 function edges() {
   const text = byId("reader-text");
   text.querySelectorAll(".edge").forEach((each) => each.remove());
