@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 
 from openbook import __version__
-from openbook.cli import private
+from openbook.cli import permissions
 from openbook.errors import OpenBookError, StorageError, did_you_mean
 
 PROGRAM = "openbook"
@@ -88,7 +88,7 @@ def command() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 to 7 an error (see `openbook.errors`), 130 interrupted."""
-    private.begin()
+    permissions.begin()
     _open_streams()
     interrupted = threading.Event()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import openbook.library
-from openbook.cli import display, private
+from openbook.cli import display, permissions
 from openbook.config import Settings, load_settings
 from openbook.errors import ConfigError
 from openbook.files import check_replaceable, replace_file, storage_errors
@@ -36,7 +36,7 @@ def read_settings(*, docs: Sequence[Path] = (), **flags: object) -> Settings:
     if docs and flags.get("kb") is not None:
         raise ConfigError("--docs and --kb exclude each other; give one of them.")
     settings = load_settings(flags=flags)
-    private.share_as([settings.home, settings.kb_place])
+    permissions.share_as([settings.home, settings.kb_place])
     return settings
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from openbook.cli import context, display, on_cluster, private
+from openbook.cli import context, display, on_cluster, permissions
 from openbook.cli.options import JSON, KB, MODEL, cluster_option
 from openbook.config import Place
 from openbook.errors import ConfigError, ContextOverflow
@@ -48,7 +48,7 @@ def status(kb: Place | None, documents: bool, as_json: bool) -> None:
     found, states = base.status(), context.kv_cache(settings).kept()
     digest = model_digest_of(found.embedder, [each.digest for each in context.store(settings).all_models()])
     found = replace(found, embedder=replace(found.embedder, digest=digest))
-    opened = private.open_folders([settings.home, place])
+    opened = permissions.open_folders([settings.home, place])
     value = {"folder": str(place), **asdict(found), "kept_states": states, "open_folders": list(map(str, opened))}
     display.show(as_json, value, _print_status, place, found, states, settings.kv_disk, opened.values())
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from openbook.cli import context, display, on_cluster, private
+from openbook.cli import context, display, on_cluster, permissions
 from openbook.cli.options import BASE_URL, JSON, KB, LABEL, MODEL, PATH, PLACE, REPLICAS, cluster_option
 from openbook.config import Place
 from openbook.errors import ConfigError, KnowledgeBaseMissing, needs_extra
@@ -70,7 +70,7 @@ def serve(
     settings = context.read_settings(model=model, base_url=base_url)
     least, most = on_cluster.replica_bounds(replicas, cluster)
     places = tuple(each.absolute() if isinstance(each, Path) else each for each in places or [settings.kb_place])
-    private.share_as([settings.home, *places])
+    permissions.share_as([settings.home, *places])
     configuration = Configuration(
         settings=settings,
         labels=checked_labels(labels),
@@ -78,7 +78,7 @@ def serve(
         ingest=context.run_options(settings),
         **options,
     )
-    for advice in private.open_folders([settings.home, *places]).values():
+    for advice in permissions.open_folders([settings.home, *places]).values():
         click.echo(advice, err=True)
     # Before the weights are mapped, so that a taken port shows at once.
     with listen(configuration.host, port) as listener, ExitStack() as stack:

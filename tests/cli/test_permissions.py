@@ -14,7 +14,7 @@ from typing import TypeAlias
 import pytest
 
 from openbook import library, receipts
-from openbook.cli import private
+from openbook.cli import permissions
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, add
 from openbook.models import ModelStore, import_gguf
@@ -56,11 +56,11 @@ def started_under(umask: int = 0) -> Iterator[None]:
     """As in a process that was started under this umask; another `openbook` inside begins anew."""
     before = os.umask(umask)
     try:
-        private.begin()
+        permissions.begin()
         yield
     finally:
         os.umask(before)
-        private._umask_before = None
+        permissions._umask_before = None
 
 
 @pytest.fixture
