@@ -1,6 +1,6 @@
 """Purging: a document leaves every version, index and temporary file, and a scan of all bytes proves it.
 
-What lies outside the folder of the knowledge base: `openbook.deletion`, which calls this.
+`openbook.deletion` calls this and covers what lies outside the folder of the knowledge base.
 """
 
 from __future__ import annotations
@@ -34,12 +34,11 @@ _BEYOND_REACH = ("copies by users", "backups", "disk blocks", "other forms", "mo
 
 @dataclass(frozen=True, slots=True)
 class PurgeResult:
-    """`files` and `bytes` were scanned afterwards for the documents' text, names, vectors and keys; none was found.
+    """The proof of a purge: a scan of `files` and `bytes` found no text, name, vector or key of the documents.
 
-    `documents`: those that are in no version any more; `partly_kept`: others that had a text of theirs, and keep what else they hold
-    or held. `still_on_disk`: files of that path that are still there, so that the next run over them takes them in again; `labels`:
-    those that had been given directly to these, which that run does not know any more. `objects` and `object_bytes` are in the storage
-    that machines share: each has the bytes of a file that was scanned. `beyond_reach`: what no purge of this kind of store can reach.
+    `documents` are in no version any more. `partly_kept` shared a purged text and keep their other texts. `still_on_disk`: files of these paths
+    that exist, so the next run over them adds them again, without `labels`: those given directly to these documents. `objects` and `object_bytes`
+    lie in shared storage, each with the bytes of a scanned file. `beyond_reach`: what no purge of this kind of store reaches.
     """
 
     version: int
@@ -64,15 +63,14 @@ def purge(
     elsewhere: Callable[[Needles, list[str]], None] = lambda needles, texts: None,
     afterwards: Callable[[Needles], None] = lambda needles: None,
 ) -> PurgeResult:
-    """Delete documents (paths, or folders for all below) from all versions, then look at every byte that is left.
+    """Delete documents (paths, or folders for all below) from all versions, then scan every remaining byte.
 
-    With `copies`, the same text also goes where it is (or was) the text of other documents; what else they held stays.
-    `elsewhere` deletes what was derived from these texts, before the rows that tell what to look for are gone: when it raises, no row is
-    deleted. `afterwards` looks for traces outside of the knowledge base, when none is left in it. After an interruption, `finish_purge`
-    does what was left to do.
+    `copies` also deletes the same text from other documents, now and in old versions; their other texts stay. `elsewhere` deletes what was
+    derived from these texts, before the rows that identify them are gone: if it raises, no row is deleted. `afterwards` looks for traces outside
+    of the knowledge base once none is left inside. `finish_purge` completes an interrupted purge.
 
-    Raises KnowledgeError when one of them is in no version, or when the scan finds something. Before anything is deleted:
-    TextIsElsewhere when a copy would keep the text (without `copies`), KnowledgeBaseBusy while a reader holds on to old pages.
+    Raises KnowledgeError when a document is in no version, or the scan finds something. Before any deletion: TextIsElsewhere when a copy
+    would keep the text (without `copies`), KnowledgeBaseBusy while a reader keeps old pages.
     """
     with base.writing(lock_timeout_s) as connection:
         segment_files.index_folder(base.indexes.folder)  # raises if it is a link, before anything is deleted
@@ -131,14 +129,14 @@ def resolve_in_all_versions(base: KnowledgeBase, documents: Sequence[str]) -> li
 
 
 def purge_is_unfinished(base: KnowledgeBase) -> bool:
-    """Whether a purge is under way, or was interrupted after the documents had left all versions."""
+    """True if a purge is active, or was interrupted after the documents had left all versions."""
     return not {"purging", "purging_elsewhere"}.isdisjoint(schema.meta(base.connection))
 
 
 def finish_purge(base: KnowledgeBase) -> None:
-    """Finish an interrupted purge in the knowledge base, as the next writer would, too.
+    """Finish an interrupted purge in the knowledge base, as the next writer would.
 
-    Call it when everything elsewhere is deleted, because this forgets that there was something to delete.
+    Call it after everything elsewhere is deleted: this forgets that there was something to delete.
     """
     with base.writing() as connection:
         schema.remember(connection, purging_elsewhere=None)
@@ -150,7 +148,7 @@ def _for_ids(connection: Connection, sql: str, ids: Iterable[int]) -> Rows:
 
 
 def _contents_held_by(connection: Connection, paths: Iterable[str]) -> set[int]:
-    """What documents of these paths ever held, and every other content with the same text."""
+    """All contents that documents at these paths ever had, and every other content with the same text."""
     held = (
         "SELECT c.text FROM contents c JOIN documents d ON d.content_id = c.id "
         "WHERE d.path IN (SELECT value FROM json_each(?))"
@@ -160,7 +158,7 @@ def _contents_held_by(connection: Connection, paths: Iterable[str]) -> set[int]:
 
 
 def _delete(connection: Writer, paths: Set[str], others: Set[str], contents: Iterable[int]) -> int:
-    """Of `paths` everything, of `others` what had one of `contents`."""
+    """Delete everything of `paths`, and what had one of `contents` of `others`. Returns the new version."""
     with connection.changing(paths | others):
         version = schema.newest_version(connection) + 1
         for path in sorted(paths):
@@ -170,8 +168,8 @@ def _delete(connection: Writer, paths: Set[str], others: Set[str], contents: Ite
         purge_identities(connection, paths | others)
         connection.execute(f"DROP TABLE IF EXISTS {NEXT_TABLE}")
         schema.drop_contents(connection, schema.unused_contents(connection))
-        # If this process is killed before it is done, the next writer finishes the work here, and the next purge finishes it
-        # elsewhere. Runs that have read one of these texts must not store it any more.
+        # If this process is killed, the next writer finishes the work here, and the next purge finishes it elsewhere. Runs that have read one of
+        # these texts must not store it any more.
         schema.remember(connection, purging="", purging_elsewhere="", purged_in=str(version))
         add_version(connection, version, f"{len(paths | others)} purged")
     return version
@@ -181,7 +179,7 @@ def _delete(connection: Writer, paths: Set[str], others: Set[str], contents: Ite
 
 
 def _traces(connection: Connection, paths: Iterable[str], contents: Iterable[int]) -> Needles:
-    """What would give the documents away: text, names, keys, vectors."""
+    """The bytes that would reveal the documents: text, names, keys, vectors."""
     needles = Needles()
     for path in paths:
         needles.add_end(path.encode())
@@ -203,14 +201,14 @@ def _traces(connection: Connection, paths: Iterable[str], contents: Iterable[int
 
 
 def _drop_what_stays(store: Store, connection: Reader, needles: Needles) -> None:
-    """What other documents hold too is theirs: a sentence that two files share, the folder of a path, a vector."""
+    """Forget traces that other documents share: a common sentence, the folder of a path, a vector."""
     for batch in _batches(store, connection):
         values = (forms(row.decode()) if isinstance(of, int) else (row,) for of, row in batch)
         needles.drop_found_in(_BETWEEN.join(form for each in values for form in each))
 
 
 def find_in_rows(store: Store, connection: Reader, needles: Needles) -> tuple[list[str], int, int]:
-    """(documents of any kept version, by their paths, and tables that hold a telling run; how many rows were read; their bytes)."""
+    """(paths of kept documents and tables that hold a telling run, rows read, bytes read)."""
     found: set[int | str] = set()
     rows = size = 0
     for batch in _batches(store, connection):
@@ -225,7 +223,7 @@ def find_in_rows(store: Store, connection: Reader, needles: Needles) -> tuple[li
 
 
 def _batches(store: Store, connection: Reader) -> Iterator[list[tuple[int | str, bytes]]]:
-    """All that the database holds, some rows at a time: (the id of a content, its text), and (the table, all other values)."""
+    """All that the database holds, in batches of (id of a content, its text) and (table, all other values)."""
     batch: list[tuple[int | str, bytes]] = []
     size = 0
     for of, row in _rows(store, connection):
@@ -247,7 +245,7 @@ def _rows(store: Store, connection: Reader) -> Iterator[tuple[int | str, bytes]]
 
 
 def forms(text: str) -> set[bytes]:
-    """The bytes in which a text may stand in a file: plain, in JSON, in JSON inside JSON, and in HTML or XML."""
+    """The byte forms a text may have in a file: plain, UTF-16, in JSON, in JSON inside JSON, in HTML or XML."""
     found, in_xml = {text}, html.escape(text, quote=False)
     for _ in range(2):
         found |= {json.dumps(each, ensure_ascii=ascii_only)[1:-1] for each in found for ascii_only in (True, False)}
@@ -274,7 +272,7 @@ def _scan(folder: Path, needles: Needles) -> tuple[int, int]:
 def _shared(base: KnowledgeBase, connection: Connection) -> tuple[int, int]:
     """(objects, their bytes) in the storage that machines share.
 
-    An object is named by its digest. So one with the name of a file that was scanned is scanned; there must be no other.
+    Objects are named by their digests, so an object named like a scanned file has been scanned. Any other object is an error.
     """
     if base.indexes.blobs is None:
         return 0, 0
@@ -292,12 +290,12 @@ def _shared(base: KnowledgeBase, connection: Connection) -> tuple[int, int]:
 
 
 def kind_of(base: KnowledgeBase) -> str:
-    """Of its store: `folder`, `PostgreSQL`, or `PostgreSQL and object storage`."""
+    """The kind of its store: `folder`, `PostgreSQL`, or `PostgreSQL and object storage`."""
     return ("PostgreSQL" if base.store.is_shared else "folder") + (" and object storage" if base.indexes.blobs else "")
 
 
 def beyond_reach(base: KnowledgeBase, known: Iterable[BeyondReach] = ()) -> tuple[BeyondReach, ...]:
-    """What neither a purge nor a scan of this knowledge base reaches. `known`: of which more is known, or which is there besides."""
+    """What neither a purge nor a scan reaches. `known` adds entries, or replaces those of the same reason."""
     found = {reason: BeyondReach(reason) for reason in (*_BEYOND_REACH, *base.store.beyond_reach)}
     if base.indexes.blobs is not None:
         found["object versions"] = BeyondReach("object versions", f"Let these expire under {base.id}/.")
