@@ -1,24 +1,23 @@
 """Knowledge bases: documents go in, passages are found.
 
-A knowledge base is a folder whose truth is one SQLite file, or a PostgreSQL database (`openbook.cluster`). Indexes are derived from it and can be
-deleted at any time. `add`, `sync` and `remove` each make one new version; `KnowledgeBase.search` finds passages of any kept version; `purge`
-deletes from all versions.
+The truth is one SQLite file in a folder, or a PostgreSQL database (`openbook.cluster`); the indexes are derived from it and may be deleted.
+`add`, `sync` and `remove` each make one new version; `KnowledgeBase.search` finds passages of any kept version; `purge` deletes from all.
 
 Four rooms, each of which imports only those above it:
 
 * `store`    the truth: `interface`, `schema`, `sqlite`, `version_rows`, `identities` (renames, labels), `write_lock`
-* `index`    what a search reads: `words`, `bm25`, `vectors`, `segments`, `search`; `scope` and `filter_parser` limit what a query may see
+* `index`    what a search reads: `words`, `bm25`, `vectors`, `segments`, `search`; `scope` and `filter_parser` limit it
 * `ingest`   files to contents: `discovery`, `contents`, `splitter`, `embeddings`; `long_run` shares the write lock
-* `cite`     rows to what is shown: `passages` (and windows), `quotes`, `pictures` of pages, `editions`
+* `cite`     what is shown: `passages` (and windows), `quotes`, `pictures` of pages, `editions`
 
 Above them:
 
 * `base`        `KnowledgeBase`: everything that reads; start reading here
 * `updates`     `add`, `sync`, `remove`, `reembed`;  `versions`: list, compare, tag, restore, prune
-* `check`       verification;  `erasure`: purging and its proof, with `byte_search`. Outside the folder: `openbook.deletion`
+* `check`       verification;  `erasure`: purging and its proof, with `byte_search` (outside the folder: `openbook.deletion`)
 * `docs_cache`  knowledge bases for `--docs`
 
-Names load when they are used, so that a worker process that only reads files starts quickly.
+Names load on first use, so that worker processes start quickly.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`KnowledgeBase`: its store holds the truth, from which its indexes are derived."""
+"""`KnowledgeBase`: documents in versions, in a store, with derived indexes."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ SEARCHED = 40  # passages from which windows are made
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The size and state of a knowledge base.
+    """The state of a knowledge base.
 
-    `texts` counts distinct contents. `characters` were read of the `source_characters` in the files. `unreferenced` counts texts that no version
-    has: their runs are active or were interrupted.
+    `texts` counts distinct contents. `characters` of the `source_characters` in the files were read. `unreferenced` texts belong to no version:
+    their runs are active or were interrupted.
     """
 
     id: str
@@ -70,7 +70,7 @@ class Status:
 
 
 class KnowledgeBase:
-    """Documents in versions, read by any number of threads and processes and written by one at a time.
+    """Read by any number of threads and processes, written by one at a time.
 
     Any call may raise StorageError, KnowledgeError (such as KnowledgeBaseDamaged) or, when it writes, KnowledgeBaseBusy.
     """
@@ -98,10 +98,10 @@ class KnowledgeBase:
         sizing: Sizing = Sizing(),
         lock_timeout_s: float = LOCK_TIMEOUT_S,
     ) -> KnowledgeBase:
-        """Open the knowledge base in `place`, a folder or a database, or create it if the place is empty or new.
+        """Open the knowledge base in `place`, a folder or a database, or create it in an empty or new place.
 
-        A new one gets passages of `sizing`, and `base_id` (default: random) as its name in receipts. Raises KnowledgeBaseInvalid when the place
-        holds other things, or its knowledge base has another embedder.
+        `sizing` and `base_id` (its name in receipts, default: random) are for a new one. Raises KnowledgeBaseInvalid when the place holds other
+        things or another embedder's knowledge base.
         """
         store = store_of(place)
         if not store.exists():
@@ -160,8 +160,8 @@ class KnowledgeBase:
     ) -> tuple[int, list[Hit]]:
         """Return (version searched, hits best first), by fused dense and BM25 scores.
 
-        With `windows`, each hit is a window of text around the passages found. The result depends on the query and the documents in scope alone.
-        Raises QuestionError for an invalid filter, UnknownVersion.
+        With `windows`, hits are windows around the passages found. The result depends on the query and the documents in scope alone. Raises
+        QuestionError for an invalid filter, UnknownVersion.
         """
         self.check_embedder(embedder.identity)
         vector = embedder.embed_query(query)
@@ -200,7 +200,7 @@ class KnowledgeBase:
             return version
 
     def passage(self, passage_id: str, scope: Scope, prefer: str = "") -> Passage | None:
-        """The passage in the document `prefer`, or else in the first document in `scope` that holds it; None if there is none.
+        """The passage as held by the document `prefer`, or else by the first one in `scope`; None if there is none.
 
         Documents outside the scope add nothing to it, not even their names.
         """
@@ -209,7 +209,7 @@ class KnowledgeBase:
             return passage_of_id(connection, self.store.index_hints, passage_id, seen, prefer)
 
     def passages(self, document: str, version: int | None = None) -> list[Passage]:
-        """The passages of a document (its path) in `version` (default: the newest), in text order."""
+        """The passages of a document (its path), in text order."""
         with self.snapshot() as connection:
             stored = self.content(document, version)
             if stored is None:
@@ -219,12 +219,11 @@ class KnowledgeBase:
             return passages_in(connection, stored, {document: labels})
 
     def text(self, document: str, version: int | None = None) -> str | None:
-        """The whole text of a document, in which the spans of its passages count, or None."""
+        """The whole text of a document, in which spans count, or None."""
         stored = self.content(document, version)
         return None if stored is None else stored.text
 
     def content(self, document: str, version: int | None = None) -> StoredContent | None:
-        """The text of a document (its path) and its source, or None."""
         with self.snapshot() as connection:
             of_version = condition(None, self.kept_version(version))
             rows = integrity.documents(
@@ -244,9 +243,9 @@ class KnowledgeBase:
     def documents(
         self, scope: Scope | None = None, *, newest_first: bool = False, after: str = "", limit: int | None = None
     ) -> list[str]:
-        """The paths of the documents in `scope` (default: the newest version, all labels), sorted.
+        """Paths in `scope` (default: the newest version, all labels), sorted.
 
-        With `newest_first`, the last added or changed come first. `after` leaves out paths up to and including this one; `limit` is a maximum.
+        `newest_first`: the last added or changed come first. `after`: only paths that sort after it.
         """
         with self.snapshot() as connection:
             seen = condition(scope, self.kept_version(scope.as_of if scope else None))
@@ -257,7 +256,6 @@ class KnowledgeBase:
             return [path for (path,) in connection.execute(sql, {"after": after, **seen.values})]
 
     def holds(self, document: str, scope: Scope) -> bool:
-        """True if the document (its path) is in `scope`."""
         with self.snapshot() as connection:
             seen = condition(scope, self.kept_version(scope.as_of))
             path = document.encode(errors="replace").decode()  # lone surrogates cannot be looked for
@@ -265,14 +263,13 @@ class KnowledgeBase:
             return bool(integrity.documents(connection, f"d.path = :path AND {seen.sql}", values))
 
     def count(self, scope: Scope) -> int:
-        """The number of documents in `scope`."""
         with self.snapshot() as connection:
             seen = condition(scope, self.kept_version(scope.as_of))
             (count,) = connection.execute(f"SELECT count(*) FROM documents d WHERE {seen.sql}", seen.values).fetchone()
             return int(count)
 
     def document_info(self, documents: Iterable[str], scope: Scope) -> dict[str, DocumentInfo]:
-        """Title and metadata of those `documents` that are in `scope`, by path."""
+        """Title and metadata of the `documents` in `scope`, by path."""
         with self.snapshot() as connection:
             seen = condition(scope, self.kept_version(scope.as_of))
             among = "d.path IN (SELECT value FROM json_each(:paths))"
@@ -284,7 +281,7 @@ class KnowledgeBase:
             return found
 
     def labels(self) -> dict[str, list[str]]:
-        """The access labels of the labelled documents in the newest version, by path."""
+        """The access labels of labeled documents in the newest version, by path."""
         with self.snapshot() as connection:
             sql = "SELECT path, labels FROM documents WHERE removed_in IS NULL AND labels <> '[]' ORDER BY path"
             return {path: json.loads(labels) for path, labels in connection.execute(sql)}
@@ -296,7 +293,7 @@ class KnowledgeBase:
             return {label for (label,) in connection.execute(sql)} <= labels
 
     def metadata_keys(self, scope: Scope) -> set[str]:
-        """Every metadata key of the documents in `scope`, whose filter does not count."""
+        """All metadata keys in `scope`, regardless of its filter."""
         with self.snapshot() as connection:
             seen = condition(replace(scope, where=""), self.kept_version(scope.as_of))
             sql = f"SELECT DISTINCT j.key FROM documents d, json_each(d.metadata) j WHERE {seen.sql}"
@@ -350,10 +347,7 @@ class KnowledgeBase:
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
-        """One state of the knowledge base for several statements, whatever is committed meanwhile.
-
-        Its versions, documents and labels are checked against their digests.
-        """
+        """One state for several statements, whatever is committed meanwhile, checked by `check_whole`."""
         with self.store.errors():
             connection = self.connection
             if connection.in_transaction:  # already inside a snapshot: use its state
@@ -373,7 +367,7 @@ class KnowledgeBase:
 
     @contextmanager
     def writing(self, timeout_s: float = LOCK_TIMEOUT_S) -> Iterator[Writer]:
-        """The one writer's connection. Raises KnowledgeBaseBusy when another process holds the lock for longer than `timeout_s`."""
+        """The one writer's connection. Raises KnowledgeBaseBusy after `timeout_s`."""
         with self.store.errors(), self.store.writer(timeout_s) as connection:
             self.check_whole(connection)
             self.begin_writing(connection, schema.meta(connection), timeout_s)
@@ -382,7 +376,7 @@ class KnowledgeBase:
             self.store.finish_writing(connection)
 
     def unreferenced(self) -> list[int]:
-        """The contents that no version has: their runs are active or were interrupted."""
+        """Contents without a version: their runs are active or were interrupted."""
         with self.store.errors():
             return schema.unused_contents(self.connection)
 
@@ -395,14 +389,14 @@ class KnowledgeBase:
             return len({*before} - {*self.unreferenced()})
 
     def begin_writing(self, connection: Writer, meta: Mapping[str, str], timeout_s: float) -> None:
-        """Prepare the state for a new writer. Call it first under the write lock, with `meta` as read under that lock."""
+        """Start writing. Call it first under the write lock, with `meta` as read under that lock."""
         self._check_embedder_is_still(meta)  # may have changed while this writer waited
         if "purging" in meta:
             self.forget(connection, timeout_s)  # finish a purge that was interrupted
             schema.remember(connection, purging=None)
 
     def _clear(self, connection: Writer, timeout_s: float) -> None:
-        """Delete the texts that no version or living run has; indexes do not hold them. After an interruption, the next writer finishes it."""
+        """Delete texts that no version or living run has; indexes do not hold them. If interrupted, the next writer finishes."""
         unused = schema.unused_contents(connection, self.store.oldest_run(connection))
         if unused:
             with schema.transaction(connection):
@@ -412,17 +406,17 @@ class KnowledgeBase:
             schema.remember(connection, purging=None)
 
     def forget(self, connection: Writer, timeout_s: float = LOCK_TIMEOUT_S) -> Sequence[BeyondReach]:
-        """Rebuild the indexes and remove deleted rows from free pages and logs. Returns the known places where bytes may remain.
+        """Rebuild the indexes and erase deleted rows from free pages and logs. Returns known places where bytes may remain.
 
-        The caller holds the write lock. Raises KnowledgeBaseBusy when a reader keeps older pages for longer than `timeout_s`.
+        Needs the write lock. Raises KnowledgeBaseBusy when a reader keeps older pages for longer than `timeout_s`.
         """
         self.indexes.refresh(connection, anew=True)
         return self.store.vacuum(connection, timeout_s)
 
     def shard(self, in_scope: NDArray[np.int64], number: int, shards: int) -> Shard:
-        """The rows of the contents `in_scope` that shard `number` of `shards` searches: see `Indexes.shard`.
+        """The rows of the contents `in_scope` for shard `number` of `shards`: see `Indexes.shard`.
 
-        Raises StaleView when one of the contents was deleted meanwhile.
+        Raises StaleView when one was deleted meanwhile.
         """
         with self.snapshot() as connection:
             self._check_embedder_is_still(schema.meta(connection))
@@ -448,9 +442,9 @@ class KnowledgeBase:
 
 
 def _blobs(store: Store, meta: Mapping[str, str]) -> Blobs | None:
-    """The storage in which machines share segments; None if each has its own.
+    """The storage for shared segments; None if each machine has its own.
 
-    The remembered URL has no credentials: they come from the URL that opened the store, or from the environment.
+    The remembered URL has no credentials: they come from the opening URL or the environment.
     """
     remembered = meta.get("blobs", "")
     if not (store.blobs or remembered):

@@ -1,7 +1,7 @@
-"""Search of large files for many byte strings at once, to prove that none is there.
+"""Proof that none of many byte strings is in a large file.
 
-Each string is represented by windows of 16 bytes, so dense that every run of 79 bytes of it holds a whole window. A file's windows are folded to
-64 bits at every offset, filtered by a bit table, and compared exactly.
+A string is represented by 16-byte windows, one whole window in every run of 79 bytes. The windows at every offset of a file are folded to 64
+bits, filtered by a bit table, and compared exactly.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
     """Open a file to read it. Files of a SQLite database stay open.
 
     Closing one would drop SQLite's locks on it in this process (https://www.sqlite.org/howtocorrupt.html, 2.2), and another process would delete
-    the log that is in use.
+    the log in use.
     """
     if ".sqlite3" not in path.name:
         with path.open("rb") as file:
@@ -53,8 +53,6 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 
 
 class Needles:
-    """The 16-byte windows of the byte strings to search for."""
-
     def __init__(self) -> None:
         self._sources: list[bytes] = []
         self._windows: set[bytes] = set()
@@ -65,7 +63,6 @@ class Needles:
         self._put(data, [*range(0, len(data) - WINDOW + 1, STRIDE), len(data) - WINDOW])
 
     def add_end(self, data: bytes) -> None:
-        """Add the last window of `data`, if it has one."""
         self._put(data, [len(data) - WINDOW])
 
     def _put(self, data: bytes, starts: Sequence[int]) -> None:
@@ -76,13 +73,12 @@ class Needles:
             self._table = None
 
     def drop_found_in(self, data: bytes) -> None:
-        """Forget the windows that occur in `data`."""
         if found := {data[at : at + WINDOW] for at in self._offsets(data)}:
             self._windows -= found
             self._table = None
 
     def find(self, data: bytes, run: int = WINDOW) -> int | None:
-        """The offset in `data` of a window that belongs to a common run of `run` bytes, or of the whole added string if that is shorter."""
+        """The offset in `data` of a window within a common run of `run` bytes, or of the whole added string if shorter."""
         return next((at for at in self._offsets(data) if self._is_in_run(data, at, run)), None)
 
     def find_in(self, path: Path, run: int = WINDOW) -> tuple[int | None, int]:
@@ -132,7 +128,6 @@ class Needles:
 
 
 def _alike(one: bytes, other: bytes) -> int:
-    """The length of the common prefix."""
     differing = (at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
     return next(differing, min(len(one), len(other)))
 

@@ -29,10 +29,9 @@ _SHOWN_CHARS = 60  # of a text that no document names
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """The findings of `check`.
+    """`damaged`: problems of the database. `index_problems`: in the indexes; unless `repaired`, with the reason.
 
-    `damaged` is about the database. `index_problems` were in the indexes, and say why they could not be repaired unless `repaired`.
-    `unreferenced` holds the beginning of each text that no version has.
+    `unreferenced`: the beginning of each text without a version.
     """
 
     contents: int
@@ -44,10 +43,7 @@ class CheckResult:
 
 
 def check(base: KnowledgeBase) -> CheckResult:
-    """Check every row and every byte of the indexes; rebuild the indexes if they are wrong.
-
-    Takes seconds for each 100,000 passages.
-    """
+    """Check every row and every byte of the indexes; rebuild wrong indexes. Takes seconds for each 100,000 passages."""
     connection = base.connection
     with base.store.errors(), base.store.snapshot(connection):  # also of a damaged knowledge base
         damaged = _first(_damage(base, connection))
@@ -92,7 +88,7 @@ def index_problems(folder: Path, source: IndexSource, wanted: NDArray[np.int64])
 
 
 def _damage(base: KnowledgeBase, connection: Connection) -> Iterator[str]:
-    """Findings about the database. A part that cannot be read is a finding too; the check continues with the next part."""
+    """Findings about the database. An unreadable part is a finding too."""
     of_store = base.store.problems(connection, base.id)
     for part in (*of_store, _documents(connection), _texts(connection), _vectors(base.store, connection)):
         try:

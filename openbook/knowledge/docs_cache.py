@@ -35,9 +35,9 @@ def for_documents(
     options: RunOptions = RunOptions(),
     sizing: Sizing = Sizing(),
 ) -> tuple[KnowledgeBase, updates.Report | None]:
-    """A knowledge base of exactly the files in `paths` as they are now, in `<derived>/docs`; the report is None if it existed.
+    """A knowledge base of exactly the files in `paths` now, in `<derived>/docs`; the report is None if it existed.
 
-    Raises KnowledgeError for a missing path or files that never stop changing, KnowledgeBaseBusy during a purge.
+    Raises KnowledgeError for a missing path or ever-changing files, KnowledgeBaseBusy during a purge.
     """
     for _ in range(MAX_TRIES):
         key = _key(paths, embedder.identity, options, sizing)
@@ -65,7 +65,7 @@ def for_documents(
 
 
 def _open_whole(folder: Path, embedder: EmbedderIdentity) -> KnowledgeBase | None:
-    """The finished knowledge base in `folder`, or None. A damaged one is deleted."""
+    """The finished knowledge base, or None. A damaged one is deleted."""
     if not (folder / _MARK).exists():
         return None
     try:
@@ -80,7 +80,7 @@ def _open_whole(folder: Path, embedder: EmbedderIdentity) -> KnowledgeBase | Non
 
 
 def _key(paths: Sequence[Path], embedder: EmbedderIdentity, options: RunOptions, sizing: Sizing) -> str:
-    """A digest of the files' paths and contents, the embedder, and the code and options that shape the knowledge base."""
+    """A digest of paths, contents, embedder, and the code and options that shape the knowledge base."""
     files: list[list[str]] = []
     limit = options.limits.max_file_bytes
     for item in discover([Path(os.path.abspath(path)) for path in paths], ocr=bool(options.ocr)):
@@ -105,10 +105,7 @@ def _fingerprint(path: Path, max_file_bytes: int) -> str:
 
 
 def _borrow_embeddings(base: KnowledgeBase, made_from: str, lock_timeout_s: float) -> None:
-    """Copy vectors from the last used knowledge base of the same paths and embedder, whose texts are mostly the same.
-
-    This only saves time: vectors that cannot be copied are computed.
-    """
+    """Save time: copy vectors from the last used knowledge base of the same paths and embedder."""
     others = [
         folder for folder in _by_use(base.folder.parent) if folder != base.folder and _made_from(folder) == made_from
     ]
@@ -131,7 +128,7 @@ def _made_from(folder: Path) -> str:
 
 
 def _by_use(cache: Path) -> list[Path]:
-    """The finished folders, longest unused first."""
+    """Finished folders, longest unused first."""
     found: list[tuple[float, Path]] = []
     for mark in cache.glob(f"*/{_MARK}"):
         with suppress(OSError):  # another process may have removed it

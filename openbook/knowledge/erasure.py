@@ -1,6 +1,6 @@
-"""Purging: a document leaves every version, index and temporary file, and a scan of all bytes proves it.
+"""Purging: a document leaves every version, index and temporary file; a scan of all bytes proves it.
 
-`openbook.deletion` calls this and covers what lies outside the folder of the knowledge base.
+`openbook.deletion` calls this and covers what lies outside the folder.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ _BEYOND_REACH = ("copies by users", "backups", "disk blocks", "other forms", "mo
 
 @dataclass(frozen=True, slots=True)
 class PurgeResult:
-    """The proof of a purge: a scan of `files` and `bytes` found no text, name, vector or key of the documents.
+    """The proof of a purge: `files` and `bytes` were scanned without finding text, name, vector or key of the documents.
 
-    `documents` are in no version any more. `partly_kept` shared a purged text and keep their other texts. `still_on_disk`: files of these paths
-    that exist, so the next run over them adds them again, without `labels`: those given directly to these documents. `objects` and `object_bytes`
-    lie in shared storage, each with the bytes of a scanned file. `beyond_reach`: what no purge of this kind of store reaches.
+    `documents` are in no version. `partly_kept` shared a purged text and keep others. `still_on_disk`: existing files of these paths, which the
+    next run over them adds again, without `labels`, those given directly. `objects` and `object_bytes` in shared storage have the bytes of
+    scanned files. `beyond_reach`: what no purge of this kind of store reaches.
     """
 
     version: int
@@ -65,12 +65,12 @@ def purge(
 ) -> PurgeResult:
     """Delete documents (paths, or folders for all below) from all versions, then scan every remaining byte.
 
-    `copies` also deletes the same text from other documents, now and in old versions; their other texts stay. `elsewhere` deletes what was
-    derived from these texts, before the rows that identify them are gone: if it raises, no row is deleted. `afterwards` looks for traces outside
-    of the knowledge base once none is left inside. `finish_purge` completes an interrupted purge.
+    `copies`: delete the same text from other documents too, in all versions; their other texts stay. `elsewhere` deletes derived data before the
+    rows that identify it are gone: if it raises, no row is deleted. `afterwards` looks for traces outside of the knowledge base. `finish_purge`
+    completes an interrupted purge.
 
-    Raises KnowledgeError when a document is in no version, or the scan finds something. Before any deletion: TextIsElsewhere when a copy
-    would keep the text (without `copies`), KnowledgeBaseBusy while a reader keeps old pages.
+    Raises KnowledgeError when a document is in no version or the scan finds something. Before any deletion: TextIsElsewhere for a copy (without
+    `copies`), KnowledgeBaseBusy while a reader keeps old pages.
     """
     with base.writing(lock_timeout_s) as connection:
         segment_files.index_folder(base.indexes.folder)  # raises if it is a link, before anything is deleted
@@ -121,7 +121,7 @@ def purge(
 
 
 def resolve_in_all_versions(base: KnowledgeBase, documents: Sequence[str]) -> list[str]:
-    """The paths in any kept version that `documents` mean. Raises KnowledgeError when one of them means none."""
+    """The paths in any kept version that `documents` mean. Raises KnowledgeError for an unknown one."""
     known = {p for (p,) in base.connection.execute("SELECT DISTINCT path FROM documents")}
     known.update(each.path for each in identities(base.connection))
     paths = sorted(known)
@@ -129,12 +129,12 @@ def resolve_in_all_versions(base: KnowledgeBase, documents: Sequence[str]) -> li
 
 
 def purge_is_unfinished(base: KnowledgeBase) -> bool:
-    """True if a purge is active, or was interrupted after the documents had left all versions."""
+    """True if a purge is active or was interrupted after its deletion."""
     return not {"purging", "purging_elsewhere"}.isdisjoint(schema.meta(base.connection))
 
 
 def finish_purge(base: KnowledgeBase) -> None:
-    """Finish an interrupted purge in the knowledge base, as the next writer would.
+    """Finish an interrupted purge, as the next writer would.
 
     Call it after everything elsewhere is deleted: this forgets that there was something to delete.
     """
@@ -148,7 +148,7 @@ def _for_ids(connection: Connection, sql: str, ids: Iterable[int]) -> Rows:
 
 
 def _contents_held_by(connection: Connection, paths: Iterable[str]) -> set[int]:
-    """All contents that documents at these paths ever had, and every other content with the same text."""
+    """Every content that these paths ever had, and all with the same text."""
     held = (
         "SELECT c.text FROM contents c JOIN documents d ON d.content_id = c.id "
         "WHERE d.path IN (SELECT value FROM json_each(?))"
@@ -158,7 +158,7 @@ def _contents_held_by(connection: Connection, paths: Iterable[str]) -> set[int]:
 
 
 def _delete(connection: Writer, paths: Set[str], others: Set[str], contents: Iterable[int]) -> int:
-    """Delete everything of `paths`, and what had one of `contents` of `others`. Returns the new version."""
+    """Delete all of `paths`, and the `contents` of `others`. Returns the new version."""
     with connection.changing(paths | others):
         version = schema.newest_version(connection) + 1
         for path in sorted(paths):
@@ -179,7 +179,7 @@ def _delete(connection: Writer, paths: Set[str], others: Set[str], contents: Ite
 
 
 def _traces(connection: Connection, paths: Iterable[str], contents: Iterable[int]) -> Needles:
-    """The bytes that would reveal the documents: text, names, keys, vectors."""
+    """The text, names, keys and vectors that reveal the documents."""
     needles = Needles()
     for path in paths:
         needles.add_end(path.encode())
@@ -201,7 +201,7 @@ def _traces(connection: Connection, paths: Iterable[str], contents: Iterable[int
 
 
 def _drop_what_stays(store: Store, connection: Reader, needles: Needles) -> None:
-    """Forget traces that other documents share: a common sentence, the folder of a path, a vector."""
+    """Forget traces shared with other documents: a sentence, a folder, a vector."""
     for batch in _batches(store, connection):
         values = (forms(row.decode()) if isinstance(of, int) else (row,) for of, row in batch)
         needles.drop_found_in(_BETWEEN.join(form for each in values for form in each))
@@ -223,7 +223,7 @@ def find_in_rows(store: Store, connection: Reader, needles: Needles) -> tuple[li
 
 
 def _batches(store: Store, connection: Reader) -> Iterator[list[tuple[int | str, bytes]]]:
-    """All that the database holds, in batches of (id of a content, its text) and (table, all other values)."""
+    """The whole database in batches of (id of a content, its text) and (table, all other values)."""
     batch: list[tuple[int | str, bytes]] = []
     size = 0
     for of, row in _rows(store, connection):
@@ -245,7 +245,7 @@ def _rows(store: Store, connection: Reader) -> Iterator[tuple[int | str, bytes]]
 
 
 def forms(text: str) -> set[bytes]:
-    """The byte forms a text may have in a file: plain, UTF-16, in JSON, in JSON inside JSON, in HTML or XML."""
+    """The byte forms of a text in files: plain, UTF-16, JSON, JSON inside JSON, HTML, XML."""
     found, in_xml = {text}, html.escape(text, quote=False)
     for _ in range(2):
         found |= {json.dumps(each, ensure_ascii=ascii_only)[1:-1] for each in found for ascii_only in (True, False)}
@@ -270,9 +270,9 @@ def _scan(folder: Path, needles: Needles) -> tuple[int, int]:
 
 
 def _shared(base: KnowledgeBase, connection: Connection) -> tuple[int, int]:
-    """(objects, their bytes) in the storage that machines share.
+    """(objects, their bytes) in shared storage.
 
-    Objects are named by their digests, so an object named like a scanned file has been scanned. Any other object is an error.
+    Objects are named by their digests: one named like a scanned file is scanned, any other is an error.
     """
     if base.indexes.blobs is None:
         return 0, 0
@@ -290,7 +290,6 @@ def _shared(base: KnowledgeBase, connection: Connection) -> tuple[int, int]:
 
 
 def kind_of(base: KnowledgeBase) -> str:
-    """The kind of its store: `folder`, `PostgreSQL`, or `PostgreSQL and object storage`."""
     return ("PostgreSQL" if base.store.is_shared else "folder") + (" and object storage" if base.indexes.blobs else "")
 
 

@@ -1,6 +1,6 @@
 """Changes to a knowledge base: `add` files, `sync` folders, `remove` documents, `reembed` all. Each makes one version.
 
-Every run finds files, ingests, embeds, commits, and refreshes the indexes. The last committed version survives any interruption.
+Every run finds, ingests, embeds, commits, and refreshes the indexes. The last version survives interruption.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ FindBatches: TypeAlias = Callable[[LiveDocuments], Sequence[FileBatch]]
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The result of a run. `version` is the newest one, also when nothing changed.
+    """`version` is the newest one, also when nothing changed.
 
-    `characters` were read of the `source_characters` in the ingested files (markup counts if it is part of the text). `taken_over`: labels of
-    documents whose files are gone, by the new documents that now carry them, because each may be one of those renamed. `unlabelled_copies`:
-    documents without labels that hold the text of a labelled one, where this run added or changed one of both.
+    `characters` of the `source_characters` in the files were read (markup counts if it is part of the text). `taken_over`: labels of lost
+    documents, by the new documents that now carry them, since each may be a renamed one. `unlabelled_copies`: unlabeled documents with the text
+    of a labeled one, if this run added or changed either.
     """
 
     version: int
@@ -54,9 +54,9 @@ class Report:
 
 
 def add(base: KnowledgeBase, paths: Sequence[Path], embedder: Embedder, options: RunOptions = RunOptions()) -> Report:
-    """Add files, and all files below folders, as one new version; no version if nothing changed.
+    """Add files, and all files below folders, as one new version, if anything changed.
 
-    A file that cannot be read gets a verdict with the reason; the others are added. Raises KnowledgeError for a missing path.
+    Unreadable files get a verdict; the others are added. Raises KnowledgeError for a missing path.
     """
 
     def find_batches(live: LiveDocuments) -> list[FileBatch]:
@@ -79,10 +79,10 @@ def sync(
 ) -> Report:
     """Make the documents below `folder` equal to the folder, as one new version.
 
-    Documents whose file is gone, or excluded by `rules`, are removed; a file that cannot be read keeps its earlier text. The folder, its rules
-    and its labels are remembered: see `synced_folders`.
+    Documents are removed if their file is gone or excluded by `rules`; an unreadable file keeps its earlier text. The folder, its rules and its
+    labels are remembered: see `synced_folders`.
 
-    Raises KnowledgeError when the folder is missing, or empty though documents came from it: an unmounted disk must not empty the knowledge base.
+    Raises KnowledgeError when the folder is missing, or empty though it had documents: an unmounted disk must not empty the knowledge base.
     """
     return sync_folders(base, [SyncedFolder(folder, rules, options.labels, options.ocr)], embedder, options)
 
@@ -92,8 +92,8 @@ def sync_folders(
 ) -> Report:
     """Sync several folders as one version, each by its own rules, labels and OCR.
 
-    Synced folders inside these, of now or earlier, are synced too, by their own rules and with the labels of both. A folder that cannot be synced
-    gets the verdict `failed`; if none can, its error is raised.
+    Synced folders inside these, old or new, are synced too, by their own rules and with both labels. A folder that cannot be synced gets the
+    verdict `failed`; if none can, its error is raised.
     """
 
     def find_batches(live: LiveDocuments) -> list[FileBatch]:
@@ -122,7 +122,6 @@ def sync_folders(
 
 
 def _with_those_around(folder: SyncedFolder, known: Mapping[Path, SyncedFolder]) -> frozenset[str]:
-    """Its own labels and those of all folders around it."""
     return folder.labels.union(*(each.labels for each in known.values() if folder.is_inside(each.folder)))
 
 
@@ -165,7 +164,7 @@ def synced_folders(base: KnowledgeBase) -> list[SyncedFolder]:
 
 
 def folder_labels(base: KnowledgeBase) -> Callable[[str], frozenset[str]]:
-    """A function from a listed path to the labels that the synced folders around it give."""
+    """A function from a listed path to the labels of the synced folders around it."""
     known = [(prefix(each.folder), each.labels) for each in synced_folders(base) if each.labels]
     return lambda path: frozenset[str]().union(*(labels for folder, labels in known if path.startswith(folder)))
 
@@ -180,7 +179,7 @@ def forget_synced_folder(base: KnowledgeBase, folder: Path) -> None:
 
 
 def resolve(paths: Sequence[str], name: str) -> list[str]:
-    """The documents among `paths` that `name` means: a path as listed or on this disk, a folder, or the end of one path.
+    """The documents among `paths` that `name` means: a path as listed or on disk, a folder, or the end of one path.
 
     Raises KnowledgeError when none or several match.
     """
@@ -203,10 +202,10 @@ def resolve(paths: Sequence[str], name: str) -> list[str]:
 
 
 def folder_changes(folders: Sequence[Path]) -> Iterator[int]:
-    """The number of changed files, after 0.4 seconds without a change or 3.2 seconds of changes.
+    """Counts of changed files, each after 0.4 seconds without a change or 3.2 seconds of changes.
 
-    Also 0 once watching has begun, and then about twice a second. No change after the first 0 is missed, however long the caller takes. Ends by
-    KeyboardInterrupt. Raises StorageError when the system has no more watches.
+    Also 0 once watching has begun, then about twice a second. No later change is missed, however slow the caller. Ends by KeyboardInterrupt.
+    Raises StorageError when the system has no more watches.
     """
     import watchfiles
 
@@ -238,7 +237,6 @@ def folder_changes(folders: Sequence[Path]) -> Iterator[int]:
 
 
 def _roots(folders: Sequence[Path]) -> list[tuple[int, int] | None]:
-    """The device and inode of each folder, None if it does not exist."""
     found: list[tuple[int, int] | None] = []
     for folder in folders:
         try:
@@ -302,7 +300,7 @@ def _ingest(base: KnowledgeBase, embedder: Embedder, options: RunOptions, find_b
 
 
 def _open_copies(connection: Connection, contents: Collection[int]) -> tuple[str, ...]:
-    """Unlabelled documents with the text of a labelled one, where that text is among `contents`."""
+    """Unlabeled documents with the text of a labeled one, if that text is in `contents`."""
     # The same text may have been stored for several callers. A passage's id names its whole text and its place in it.
     same = "SELECT q.content_id FROM passages p JOIN passages q USING (passage_id) WHERE p.start_char = 0 AND p.content_id IN"
     closed = (
@@ -319,7 +317,7 @@ def _synced(connection: Connection, batches: Sequence[FileBatch]) -> tuple[str, 
 
 
 def _relabelled(live: LiveDocuments, batches: Sequence[FileBatch], done: Collection[str]) -> Iterator[Change]:
-    """Documents whose file cannot be read now, with the labels of the run added: the run must not leave them open."""
+    """Documents whose file cannot be read, with the run's labels added: they must not stay open."""
     for batch in batches:
         for path in batch.below(live) if batch.synced_folder else map(_path_of, batch.found):
             row = live.get(path)
@@ -372,7 +370,7 @@ def _all_verdicts(
 def _write_verdicts(
     connection: Writer, batches: Sequence[FileBatch], tried: Mapping[str, str], verdicts: Iterable[Verdict]
 ) -> None:
-    """Remember the files that were not ingested and why; forget earlier verdicts, also of synced files that this run did not meet."""
+    """Replace the stored verdicts, also of synced files that this run did not meet."""
     old = [path for (path,) in connection.execute("SELECT path FROM verdicts")]
     gone = {path for batch in batches for path in batch.below(old)}
     gone.update(verdict.path for verdict in verdicts)
@@ -395,13 +393,13 @@ def reembed(
 ) -> tuple[int, int]:
     """Change the embedder. Returns (new version, texts embedded now).
 
-    Search uses the old vectors until one transaction switches to the complete new ones; others may write meanwhile. A call after an interruption
-    resumes if its embedder is the same. `base` must be opened again afterwards.
+    Search uses the old vectors until one transaction switches to the complete new ones; others may write meanwhile. An interrupted call is
+    resumed with the same embedder. Open `base` again afterwards.
     """
     identity = embedder_json(embedder.identity)
 
     def is_ours(connection: Writer) -> bool:
-        """True if the table of new vectors is for this run: a purge drops it, and so does a run with another embedder."""
+        """True if the table of new vectors is for this run: purges and runs with another embedder drop it."""
         return schema.meta(connection).get("reembedding") == identity and NEXT_TABLE in connection.tables()
 
     def work(run: LongRun) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""The versions of a knowledge base: list, compare, tag, restore, prune. `store.version_rows` writes their rows."""
+"""Versions: list, compare, tag, restore, prune. `store.version_rows` writes their rows."""
 
 from __future__ import annotations
 
@@ -156,20 +156,19 @@ def diff(
     scope: Scope | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> Difference:
-    """The changes between two kept versions within `scope` (default: all). Raises KnowledgeError.
+    """Changes between two kept versions within `scope` (default: all).
 
-    `check` is called before each document's passages are read or compared; what it raises ends the work.
+    `check` is called before each document's passages; what it raises ends the work.
     """
     texts: dict[int, list[str]] = {}
 
     def documents(version: int) -> dict[str, tuple[int, str, str]]:
-        """(content, metadata, labels) by path."""
         seen = condition(scope and replace(scope, as_of=version), base.kept_version(version))
         sql = f"SELECT d.path, d.content_id, d.metadata, d.labels FROM documents d WHERE {seen.sql} ORDER BY d.path"
         return {path: tuple(row) for path, *row in connection.execute(sql, seen.values)}
 
     def passages(held: dict[str, tuple[int, str, str]]) -> dict[str, PassageChange]:
-        """Each distinct text, without outer white space, with the first document that holds it."""
+        """Each distinct text, stripped, with the first document that holds it."""
         found: dict[str, PassageChange] = {}
         for path, (content, *_) in held.items():
             check()
@@ -225,7 +224,7 @@ def restore(base: KnowledgeBase, version: int) -> int:
 def _documents(connection: Connection, version: int) -> dict[str, Change]:
     """The documents of a version by path, as changes that restore them, with the labels of then and of now.
 
-    Those of now are the document's own and those of the current or last document at its path.
+    Those of now include those of the current or last document at its path.
     """
     of_version = condition(None, version)
     rows = connection.execute(
@@ -244,7 +243,6 @@ def _documents(connection: Connection, version: int) -> dict[str, Change]:
 
 
 def _union(lists: Iterable[str]) -> str:
-    """The union of lists as JSON."""
     return json.dumps(sorted({each for text in lists for each in json.loads(text)}))
 
 
@@ -257,7 +255,7 @@ def set_retention(base: KnowledgeBase, keep: int) -> None:
 
 
 def prune(base: KnowledgeBase, keep: int) -> PruneResult:
-    """Keep the `keep` newest versions and the tagged ones; delete the others, with the texts and vectors that only they had."""
+    """Keep the `keep` newest versions and the tagged ones; delete the others, with their own texts and vectors."""
     if keep < 1:
         raise QuestionError(f"At least 1 version is kept, not {keep}.")
     with base.writing() as connection:

@@ -1,7 +1,7 @@
 """Passages with the documents that hold them and that a query may see, and windows of passages.
 
-A passage is small, to be found; a window is larger, to be read. Headings and pages alone decide the windows. So a window is the same for every
-question, and what a model computed of it is reusable.
+Passages are small, to be found; windows are larger, to be read. Headings and pages alone decide windows, so they are the same for every question,
+and computations on them are reusable.
 """
 
 from __future__ import annotations
@@ -35,15 +35,13 @@ Holders: TypeAlias = Mapping[str, tuple[str, ...]]
 
 
 class StoredPassage(NamedTuple):
-    """A passage's row, the title of its content, and its own text."""
-
     row: PassageRow
     title: str
     text: str
 
 
 class LocatedPassage(NamedTuple):
-    """A found passage and the documents in scope that hold it, sorted. `content`: that of the first document."""
+    """`holders`: the documents in scope, sorted. `content`: that of the first."""
 
     ranked: RankedPassage
     content: int
@@ -56,7 +54,7 @@ def _fewest(labels: tuple[str, ...]) -> tuple[int, tuple[str, ...]]:
 
 
 def _stored(connection: Connection, where: str, parameters: Any = ()) -> list[StoredPassage]:
-    """The passages `p` that match a condition, content by content, in text order. Raises Damage."""
+    """Passages `p` by content, in text order. Raises Damage."""
     sql = f"SELECT {PASSAGE_COLUMNS} FROM passages p {where} ORDER BY p.content_id, p.start_char"
     rows = [PassageRow(*row) for row in connection.execute(sql, parameters)]
     found: list[StoredPassage] = []
@@ -73,7 +71,6 @@ def _stored(connection: Connection, where: str, parameters: Any = ()) -> list[St
 
 
 def _passage(stored: StoredPassage, holders: Holders) -> Passage:
-    """The passage as the first of its `holders` shows it."""
     row, title, text = stored
     path, *also = holders
     labels = min(holders.values(), key=_fewest)
@@ -82,7 +79,6 @@ def _passage(stored: StoredPassage, holders: Holders) -> Passage:
 
 
 def _located(connection: Connection, ranked: Sequence[RankedPassage], seen: Condition) -> list[LocatedPassage]:
-    """Raises Damage when no document in scope holds a passage."""
     # Every content with the passage's text counts: the same text may have been read from other bytes.
     holders = documents_holding(connection, {content for each in ranked for content in each.contents}, seen)
     found: list[LocatedPassage] = []
@@ -116,7 +112,7 @@ def passage_of_id(
 ) -> Passage | None:
     """The passage or window of that id in the `seen` document `prefer`, or in the first path.
 
-    No other document adds anything to it, not even its name. `index_hints`: see `Store`.
+    No other document adds anything, not even its name. `index_hints`: see `Store`.
     """
     found: list[Passage] = []
     for hint in index_hints:
@@ -190,8 +186,8 @@ _Parts: TypeAlias = Sequence[Passage] | Sequence[PassageSpan]
 def partition(passages: _Parts, limit: int = WINDOW_CHARS) -> list[range]:
     """The windows of a document, as runs of its passages in text order.
 
-    A window has at most `limit` characters, or one passage, and lies on one page. Only sections that are too long are cut, into windows of about
-    one length. Small sections are joined with the siblings and subsections after them.
+    A window has at most `limit` characters, or one passage, and lies on one page. Only too long sections are cut, into about equal windows. Small
+    sections are joined with the siblings and subsections after them.
     """
     windows: list[range] = []
     first = 0
@@ -217,7 +213,6 @@ def _joins(passages: _Parts, window: range, section: range, limit: int) -> bool:
 
 
 def _cut(passages: _Parts, section: range, limit: int) -> list[range]:
-    """A section in the fewest windows, each of about one length."""
     size = passages[section.stop - 1].end - passages[section.start].start
     target = size / -(-size // limit)
     windows: list[range] = []
@@ -232,7 +227,7 @@ def _cut(passages: _Parts, section: range, limit: int) -> list[range]:
 
 
 def _text(parts: Sequence[Passage]) -> str:
-    """The joined text of adjacent passages, which may overlap."""
+    """The text of adjacent passages, which may overlap."""
     pieces, end = list[str](), parts[0].start
     for part in parts:
         pieces.append(part.text[max(end - part.start, 0) :])
@@ -241,7 +236,6 @@ def _text(parts: Sequence[Passage]) -> str:
 
 
 def window_id(first: str, passages: int) -> str:
-    """The id of a window of `passages` passages, the first of which is `first`."""
     return f"{first}+{passages - 1}" if passages > 1 else first
 
 
@@ -264,14 +258,13 @@ def joined(parts: Sequence[Passage]) -> Passage:
 
 
 def in_windows(passages: Sequence[Passage]) -> list[Passage]:
-    """The windows of all passages of a document. Each has the header of the table it begins in."""
+    """All windows of a document, each with the header of the table it begins in."""
     text = _text(passages) if passages else ""
     windows = [joined(passages[run.start : run.stop]) for run in partition(passages)]
     return [replace(window, header=table_header(text, window.start)) for window in windows]
 
 
 def _window(stored: StoredContent, rows: Sequence[PassageRow], holders: Holders) -> Passage:
-    """The window of adjacent rows of one content, with the header of the table it begins in."""
     return replace(joined(_as_passages(stored, rows, holders)), header=table_header(stored.text, rows[0].start))
 
 

@@ -1,7 +1,7 @@
 """Pictures of PDF pages, drawn on demand.
 
-A knowledge base keeps no file bytes. So a page can be shown only while the file is at its path with exactly the bytes that were ingested: they
-are read once, compared by their digest, and those very bytes are drawn.
+A knowledge base keeps no file bytes. A page can be shown while its file is at its path with the ingested bytes: they are read once, compared by
+their digest, and those very bytes are drawn.
 """
 
 from __future__ import annotations

@@ -73,11 +73,10 @@ def quote(
     marks: Sequence[tuple[int, frozenset[int]]] = (),
     framing: str = "",
 ) -> AnswerSupport:
-    """Cite each sentence of `answer` from `passages` (best first): by the nearest run of 1 to `MAX_QUOTE_SENTENCES` sentences.
+    """Cite each sentence of `answer` from `passages` (best first): the nearest run of 1 to `MAX_QUOTE_SENTENCES` sentences.
 
-    List items and lines of code are sentences. `marks`: offsets in the answer, and the numbers of passages (from 1) that its author named there,
-    which are preferred among equally good quotes. `framing`: the model's instructions, whose words ("the excerpts state ...") do not count where
-    no passage has them.
+    List items and code lines are sentences. `marks`: offsets in the answer, and the passages (from 1) named there, preferred among equally good
+    quotes. `framing`: the model's instructions, whose words ("the excerpts state ...") do not count where no passage has them.
     """
     text = _Passages(question, passages, framing)
     unmarked = [(span, _MARKS.sub("", answer[slice(*span)])) for span in _parts(answer)]
@@ -106,7 +105,7 @@ def quote(
 
 
 def closest(question: str, passages: Sequence[Passage], embed: Embed | None) -> tuple[Citation, ...]:
-    """The `CLOSEST` sentences of the passages to the question, verbatim, nearest first."""
+    """The `CLOSEST` sentences to the question, verbatim, nearest first."""
     text = _Passages("", passages)
     asked = text.words(question)
     runs = [run for run in text.runs if len(run.units) == 1]
@@ -179,8 +178,6 @@ class _Run:
 
 
 class _Passages:
-    """The passages, prepared once for all sentences of an answer."""
-
     def __init__(self, question: str, passages: Sequence[Passage], framing: str = "") -> None:
         self._stem, self._framing = stemmer(), frozenset[str]()
         self.question = self.words(question)
@@ -232,7 +229,7 @@ class _Passages:
         return [run for _, run in scored[:COMPARED]]
 
     def features(self, sentence: str, run: _Run, cosine: float | None) -> tuple[float, float, float]:
-        """The shares of its words, and of its words not in the question, around a run; the similarity in meaning."""
+        """The shares of its words, and of those not in the question, around a run; the similarity in meaning."""
         words = self.words(sentence)
         return (
             self.share(words, run.around),

@@ -35,10 +35,10 @@ class Entry:
 
 
 class Blobs(Protocol):
-    """Objects by key, safe to share between threads. A key is names of ASCII letters, digits and `_-.`, joined by `/`.
+    """Objects by key, thread-safe. A key is names of ASCII letters, digits and `_-.`, joined by `/`.
 
-    An object is whole or absent, and every later call of any machine sees it. Every method raises StorageError when the store cannot be reached,
-    refuses, or does not answer for some seconds, and ValueError for an invalid key.
+    An object is whole or absent, and later calls of any machine see it. Methods raise StorageError when the store is unreachable, refuses, or
+    does not answer for some seconds, and ValueError for an invalid key.
     """
 
     url: str
@@ -53,10 +53,10 @@ class Blobs(Protocol):
         ...
 
     def put(self, key: str, data: bytes | Path, *, if_absent: bool = False) -> bool:
-        """Store bytes, or those of a file. Raises OSError when the file cannot be read.
+        """Store bytes, or those of a file. Raises OSError for an unreadable file.
 
-        With `if_absent`, an existing object stays, and the result is False. Of many concurrent puts, one gets True, or none if its connection
-        breaks meanwhile.
+        With `if_absent`, an existing object stays and the result is False. Of many concurrent puts, one gets True, or none if its connection
+        breaks.
         """
         ...
 
@@ -70,7 +70,7 @@ class Blobs(Protocol):
 
 
 def open_blobs(url: str) -> Blobs:
-    """The objects at `url`: the path of a folder, `file:///PATH`, or `s3://BUCKET/PREFIX`. Does not contact a store.
+    """The objects at `url`: a folder's path, `file:///PATH`, or `s3://BUCKET/PREFIX`. Does not contact a store.
 
     Raises ConfigError. No message shows credentials.
     """

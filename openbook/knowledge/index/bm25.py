@@ -1,9 +1,8 @@
 """BM25 over the rows in scope of some segments: exact, and a function of those rows alone.
 
-Scores follow Lucene: idf = log(1 + (N - df + 0.5) / (df + 0.5)), times tf / (tf + k1 * (1 - b + b * length / average)). N, document frequencies
-and the average length count rows in scope only, so a version scores as if nothing else were there. They are whole numbers, summed over all shards
-before any shard scores. MaxScore (Turtle and Flood, 1995) finds the best without looking at rows of common words that cannot reach them: in
-float32 with a margin. The found rows are then scored in float64, in a fixed order.
+Scores follow Lucene: idf = log(1 + (N - df + 0.5) / (df + 0.5)), times tf / (tf + k1 * (1 - b + b * length / average)). N, df and the average
+count rows in scope only, so a version scores as if alone: whole numbers, summed over all shards before scoring. MaxScore (Turtle and Flood, 1995)
+skips rows of common words that cannot reach the best, in float32 with a margin. What it finds is scored again in float64, in a fixed order.
 """
 
 from __future__ import annotations
@@ -34,7 +33,6 @@ class Statistics:
 
     @classmethod
     def total(cls, parts: Sequence[Statistics]) -> Statistics:
-        """The sum of one or more `parts`."""
         frequencies = {term: sum(part.frequencies[term] for part in parts) for term in parts[0].frequencies}
         return cls(sum(part.rows for part in parts), sum(part.words for part in parts), frequencies)
 
@@ -56,7 +54,6 @@ class Weights:
 
     @property
     def ceiling(self) -> float:
-        """The bound of any row's score."""
         return math.fsum(self.terms.values())
 
 
@@ -68,7 +65,7 @@ class _PostingList:
 
 
 class Bm25:
-    """BM25 of some rows. Safe to share between threads: its caches depend on the segments and the last average length alone."""
+    """Thread-safe: caches depend on the segments and the last average length alone."""
 
     def __init__(self, parts: Sequence[RowsInScope]) -> None:
         self._parts = parts
@@ -137,7 +134,6 @@ def _postings_in_scope(part: RowsInScope, term: int) -> int:
 
 
 def _posting_lists(part: RowsInScope, weights: Weights) -> list[_PostingList]:
-    """The postings of the terms that the segment has, in the order of `weights`."""
     found: list[_PostingList] = []
     for term, weight in weights.terms.items():
         ordinals, counts = part.segment.postings(term)

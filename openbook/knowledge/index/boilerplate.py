@@ -1,7 +1,7 @@
 """Boilerplate: bare headings, page headers and footers, tables of contents, navigation.
 
-It stays in the text, but a passage of boilerplate alone is not searched, because it would displace one that answers. A passage is boilerplate
-when each visible line is of these kinds and repeats text from elsewhere; in a table of contents up to half of the lines may be unknown.
+It stays in the text, but passages of boilerplate alone are not searched: they would displace ones that answer. In such a passage each visible
+line is of these kinds and repeats text from elsewhere; in a table of contents half of the lines may be unknown.
 """
 
 from __future__ import annotations
@@ -43,10 +43,9 @@ _NAVIGATION = frozenset({
 
 
 def with_content(text: str, title: str, passages: Sequence[PassageSpan]) -> list[bool]:
-    """For each passage of one document, in order, True if it holds more than white space and boilerplate. Linear in the text.
+    """True for each passage of one document, in order, with more than white space and boilerplate. Linear in the text.
 
-    Headings are boilerplate only over passages with content, which are searched with their words. A document of boilerplate alone counts as
-    content.
+    Headings are boilerplate only over passages with content, which are searched with their words. A document of only boilerplate is content.
     """
     document = _Document(text, passages)
     visible = [not text[span.start : span.end].isspace() for span in passages]
@@ -62,7 +61,6 @@ def with_content(text: str, title: str, passages: Sequence[PassageSpan]) -> list
 
 
 def _titles(title: str, passages: Iterable[PassageSpan]) -> set[str]:
-    """The titles in the search text of `passages`, as plain words."""
     return {_plain(part) for headings in {span.headings for span in passages} for part in (title, *headings)} - {""}
 
 
@@ -133,7 +131,6 @@ def _is_navigation(line: str) -> bool:
 
 
 def _running_lines(text: str, passages: Sequence[PassageSpan]) -> set[tuple[str, int]]:
-    """Forms of the lines at the edges of many pages."""
     pages: dict[int, tuple[int, int]] = {}
     for span in passages:
         if span.page is not None:

@@ -32,13 +32,12 @@ _ViewKey: TypeAlias = tuple[int, int, str, frozenset[str], Searcher | None]
 
 
 def kept_contents(connection: Connection) -> NDArray[np.int64]:
-    """Ids of the contents of all kept versions, sorted."""
     rows = connection.execute("SELECT DISTINCT content_id FROM documents ORDER BY content_id")
     return np.fromiter((content for (content,) in rows), dtype=np.int64)
 
 
 class IndexCache:
-    """The cached indexes. Safe to share between threads. `blobs`: storage for shared segments; None if this machine has its own."""
+    """Thread-safe. `blobs`: storage for shared segments; None if this machine has its own."""
 
     def __init__(self, store: Store, base_id: str, embedder: EmbedderIdentity, blobs: Blobs | None) -> None:
         self.blobs = blobs
@@ -58,9 +57,9 @@ class IndexCache:
         return self._store.folder / "derived"
 
     def refresh(self, connection: Connection, *, anew: bool = False) -> None:
-        """Save the contents of all kept versions. The caller holds the write lock. `anew` first deletes all indexes, here and in `blobs`.
+        """Save the contents of all kept versions. Needs the write lock. `anew` first deletes all indexes, here and in `blobs`.
 
-        Raises StorageError when they cannot be written, and as `Indexes.refresh`.
+        Raises StorageError when they cannot be written.
         """
         try:
             with self._store.index_lock(INDEX_LOCK_S):
@@ -83,10 +82,7 @@ class IndexCache:
         seen: Condition,
         shards: Searcher | None,
     ) -> View:
-        """The part of the indexes that `scope` sees. Contents missing from the saved indexes are indexed in memory.
-
-        `newest`: the newest version. `shards` searches the segments; None: this process.
-        """
+        """The part of the indexes that `scope` sees; missing contents are indexed in memory. `shards` searches the segments; None: this process."""
         key = (newest, version, scope.where, scope.labels, shards)
         with self._lock:
             if key in self._views:
@@ -107,7 +103,6 @@ class IndexCache:
     def shard(
         self, connection: Connection, newest: int, in_scope: NDArray[np.int64], number: int, shards: int
     ) -> Shard:
-        """See `Indexes.shard`."""
         with self._lock:
             return self._covering(connection, newest, in_scope).shard(in_scope, number, shards)
 
@@ -150,7 +145,7 @@ class IndexCache:
         return indexes
 
     def _missed_purge(self, connection: Connection) -> bool:
-        """True if another machine purged contents that the indexes of this one may still hold."""
+        """True if these indexes may still hold what another machine purged."""
         purged = schema.meta(connection).get("purged_in", "") if self._store.is_shared else ""
         return bool(purged) and purged != self._known_purge()
 

@@ -8,13 +8,11 @@
              exists key, key exists
     value    'text' or "text" (the quote doubled inside), a number, true, false, a date such as 2025-01-31
 
-A term is true only for a document that has the key with a value of the same kind: text against text, number against number. For all others it is
-false, `!=` too, and its `not` is true. Nothing is converted: '8' is not 8. Text compares by code points, capitals before small letters. Lists
-have no order and no equality: use `contains` or `matches`.
+A term is true only for a document that has the key with a value of the same kind, text or number. Otherwise it is false, `!=` too, and its `not`
+is true. Nothing is converted: '8' is not 8. Text compares by code points. Lists have no order and no equality: use `contains` or `matches`.
 
-A date without quotes (2025-01, 2025-01-31, 2025-01-31T10:30, with Z or +01:00; 2025 too) compares with a text that is an ISO 8601 date, to the
-precision that both have: `date = 2025-01` is true of 2025-01-31T10:00:00+00:00, and `date >= 2025-01-31` of 2025. Times with a zone are compared
-in UTC, as they are stored.
+A date without quotes (2025-01, 2025-01-31, 2025-01-31T10:30, with Z or +01:00; 2025 too) compares with ISO 8601 text, to the precision that both
+have: `date = 2025-01` is true of 2025-01-31T10:00:00+00:00, and `date >= 2025-01-31` of 2025. Times with a zone compare in UTC.
 
 In the SQL, values and keys are bound parameters: the statement holds no user text.
 """
@@ -63,10 +61,7 @@ _Value: TypeAlias = str | int | float | bool | _Date
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """A parsed filter.
-
-    `sql` is a condition on `d.metadata` (a JSON object as text), with bound values named `where_...`. `keys` are its metadata keys, sorted.
-    """
+    """`sql`: a condition on `d.metadata` (a JSON object as text), with bound values `where_...`. `keys`: its metadata keys, sorted."""
 
     sql: str
     values: dict[str, object]
@@ -74,7 +69,7 @@ class Filter:
 
 
 def parse_filter(text: str) -> Filter:
-    """The parsed filter. Raises QuestionError, which shows the place of the error."""
+    """The parsed filter. Raises QuestionError with the place of the error."""
     parser = _Parser(text)
     return Filter(parser.filter(), parser.values, tuple(sorted(parser.keys)))
 

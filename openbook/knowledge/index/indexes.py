@@ -1,7 +1,7 @@
 """The derived index: segments of contents, and the parts of them that a search in some version reads.
 
-It knows contents, which never change, and no versions: a version is a set of contents. Search results are a function of that set alone, not of
-the segments, the order in which contents came, or other kept contents.
+It knows no versions: a version is a set of contents, which never change. Results are a function of that set alone, not of the segments, the order
+of arrival, or other kept contents.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MAX_DROPPED = 0.25  # of a segment's rows, before it is rewritten without them
 
 
 class Indexes:
-    """Segments of contents. Immutable once opened; safe to share between threads."""
+    """Immutable once opened; thread-safe."""
 
     def __init__(self, segments: Sequence[Segment], dimensions: int) -> None:
         """No content is in two of the segments."""
@@ -72,10 +72,9 @@ class Indexes:
         blobs: Blobs | None = None,
         anew: bool = False,
     ) -> Indexes:
-        """Save the missing contents of `keep` in one step; rewrite segments with many other contents.
+        """Save the missing contents of `keep` in one step; rewrite segments with many others.
 
-        `forget` first deletes the index here. `blobs` gets the same contents; `anew` replaces all in it. Needs the write lock. Raises OSError,
-        Damage.
+        `forget` first deletes the index here. `blobs` gets the same; `anew` replaces all in it. Needs the write lock. Raises OSError, Damage.
         """
         renew = partial(_renewed, folder, source, keep)
         if blobs is not None:
@@ -90,10 +89,10 @@ class Indexes:
         return np.unique(contents_of(self._segments))
 
     def shard(self, in_scope: NDArray[np.int64], number: int = 0, shards: int = 1) -> Shard:
-        """The rows of the contents `in_scope` that shard `number` (from 0) of `shards` searches. Raises ValueError when one is not indexed.
+        """The rows of the contents `in_scope` for shard `number` (from 0) of `shards`. Raises ValueError when one is not indexed.
 
-        Contents are divided by id, in runs of nearly equal numbers of rows: a function of `in_scope` alone, so shards whose segments differ miss
-        no row and have none twice.
+        Contents are divided by id, in runs of nearly equal rows: a function of `in_scope` alone, so shards whose segments differ miss no row and
+        have none twice.
         """
         if len(lacking := np.setdiff1d(in_scope, contents_of(self._segments))):
             raise ValueError(f"{len(lacking)} of {len(in_scope)} contents are not indexed")
@@ -143,7 +142,6 @@ class Indexes:
 
 
 def _renewed(folder: Path, source: IndexSource, keep: NDArray[np.int64]) -> list[SavedSegment]:
-    """Write the missing segments and return those of `keep`, as `Indexes.refresh`."""
     saved, problems = segment_files.read(folder, source)
     missing = np.setdiff1d(keep, contents_of(each.segment for each in saved))
     kept = [Selection(each.segment, np.isin(each.segment.contents, keep)) for each in saved]
@@ -159,7 +157,6 @@ def _renewed(folder: Path, source: IndexSource, keep: NDArray[np.int64]) -> list
 
 
 def _dropped(kept: Selection) -> float:
-    """The share of its rows to drop; of its contents, when it has no rows."""
     return 1.0 - float((kept.rows if len(kept.segment) else kept.contents).mean())
 
 
@@ -182,7 +179,7 @@ def _merged(
 ) -> list[SavedSegment]:
     """The segments to switch to. A new one joins fresh ones, the rest of stale ones, and small ones.
 
-    A segment that stays alone is RATIO times as large as all smaller ones together, so a passage is copied a logarithmic number of times.
+    A lone segment is RATIO times as large as all smaller ones together, so a passage is copied a logarithmic number of times.
     """
     pool = [*fresh, *(kept for _, kept, is_stale in old if is_stale and kept.contents.any())]
     rows = sum(int(kept.rows.sum()) for kept in pool)

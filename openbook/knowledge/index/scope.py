@@ -12,10 +12,9 @@ from openbook.parsers.metadata import LABEL, not_a_label
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """The documents that a query may see.
+    """`as_of`: a kept version (default: the newest). `where`: a metadata filter, see `filter_parser`.
 
-    `as_of`: a kept version (default: the newest). `where`: a metadata filter, see `filter_parser`. `labels`: the caller must hold every label of
-    a document: those in the version asked, and those of its current or last state under any name.
+    `labels`: the caller must hold every label of a document: of the version asked, and of its current or last state under any name.
     """
 
     as_of: int | None = None
@@ -27,7 +26,6 @@ UNLABELLED = Scope()  # the newest version without a filter, for callers without
 
 
 def checked_labels(labels: Iterable[str]) -> frozenset[str]:
-    """The labels as a set. Raises QuestionError for an invalid one."""
     found = frozenset(labels)
     for label in sorted(found):
         if not LABEL.fullmatch(label):
@@ -37,8 +35,6 @@ def checked_labels(labels: Iterable[str]) -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """SQL over `documents d`, with its bound values."""
-
     sql: str
     values: dict[str, object]
 
@@ -64,7 +60,7 @@ def condition(scope: Scope | None, version: int) -> Condition:
 
 
 def shown_to(labels: frozenset[str], *, in_any_version: bool) -> Condition:
-    """The documents without other labels. Without `in_any_version`, of the newest version alone."""
+    """Documents without other labels. Without `in_any_version`, of the newest version alone."""
     names = [f"label{i}" for i in range(len(labels))]
     held = ", ".join(["''", *(f":{name}" for name in names)])  # no label is empty
     sql = f"(d.labels = '[]' OR NOT EXISTS (SELECT 1 FROM json_each(d.labels) WHERE value NOT IN ({held})))"

@@ -1,11 +1,11 @@
 """The search in rounds over shards, each of which holds a part of the rows.
 
-1. Each shard counts its rows in scope, their words, and the rows of each term; above `vectors.EXACT_UP_TO` rows also the rows at each
-   distance by signs, then by more signs. The sums of these whole numbers are those of the whole.
-2. Each shard scores its best by words and by vectors, with weights from the sums, row by row. The best of all are among the best of each.
+1. Each shard counts its rows in scope, their words, and the rows of each term; above `vectors.EXACT_UP_TO` rows also those at each distance by
+   signs, then by more signs. These whole numbers add up to those of the whole.
+2. Each shard scores its best by words and by vectors, with weights from the sums, row by row. The best of all are among them.
 
-Nothing else passes between shards, so scores are the same, bit for bit, for any number of shards. A knowledge base in one process is one shard:
-`Shard` is its view. `openbook.cluster.shards` has views of several.
+Nothing else passes between shards, so scores are the same, bit for bit, for any number of shards. In one process, one `Shard` is the view;
+`openbook.cluster.shards` has views of several.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ WORDS_WEIGHT = 0.5  # in the score; chosen on training queries only (benchmarks/
 
 @dataclass(frozen=True, slots=True)
 class RankedPassage:
-    """A passage's row id, the contents with its text, and its rank (from 1) among the candidates of each kind, or None."""
+    """A passage's row id, the contents with its text, and its rank (from 1) among candidates of each kind, or None."""
 
     passage: int
     contents: tuple[int, ...]
@@ -69,7 +69,6 @@ class Counts:
 
     @classmethod
     def total(cls, parts: Sequence[Counts]) -> Counts:
-        """The sum of one or more `parts`."""
         signs = [part.signs for part in parts if part.signs is not None]
         return cls(Statistics.total([part.statistics for part in parts]), np.sum(signs, axis=0) if signs else None)
 
@@ -129,7 +128,7 @@ class Rounds(Protocol):
 
 
 class View(Protocol):
-    """A searchable set of contents: a version, perhaps filtered. Safe to share between threads."""
+    """A searchable set of contents. Thread-safe."""
 
     @property
     def rows(self) -> int:
@@ -140,8 +139,6 @@ class View(Protocol):
 
 
 class Searcher(Protocol):
-    """A place where segments are searched."""
-
     def view(self, base_id: str, newest: int, in_scope: NDArray[np.int64]) -> View:
         """A search over the ascending contents `in_scope` of a knowledge base whose newest version is `newest`."""
         ...
@@ -154,7 +151,7 @@ class Searcher(Protocol):
 class Duplicates:
     """Rows, numbered through all segments, whose text is indexed more than once, ascending by key.
 
-    A view has only the first row in scope of each key, whatever the order in which contents came.
+    A view has only the first row in scope of each key, whatever the order of arrival.
     """
 
     rows: NDArray[np.intp]
@@ -174,7 +171,7 @@ class Duplicates:
 
 
 class Shard:
-    """A `View` of the rows in scope that one shard searches. Safe to share between threads."""
+    """A `View` of one shard's rows. Thread-safe."""
 
     def __init__(self, rows: Sequence[RowsInScope], dimensions: int, duplicates: Duplicates) -> None:
         """One shard searches one row of each text; `duplicates` are those of all shards."""
@@ -186,7 +183,6 @@ class Shard:
         return ShardRounds(self, question)
 
     def best(self, rows: NDArray[np.int64], scores: NDArray[np.float64], limit: int) -> NDArray[np.int64]:
-        """The `limit` best of ascending `rows`, ascending."""
         if len(rows) <= limit:
             return rows
         return np.sort(rows[best(scores, self._column("keys", rows), limit)])
@@ -217,7 +213,7 @@ class Shard:
 
 
 class ShardRounds:
-    """One question in one shard. Each round reuses what earlier rounds computed, or computes it."""
+    """One question in one shard. Rounds reuse what earlier ones computed."""
 
     def __init__(self, shard: Shard, question: SearchQuery) -> None:
         self._shard, self._question = shard, question
@@ -247,7 +243,7 @@ class ShardRounds:
 
 
 def best_passages(view: View, query: str, vector: NDArray[np.float32], limit: int) -> list[RankedPassage]:
-    """The best passages, best first: the `CANDIDATES` nearest by vector and best by words, each scored exactly by both, and fused."""
+    """The best passages, best first: the `CANDIDATES` nearest by vector and best by words, scored exactly by both, and fused."""
     if limit < 1:
         return []
     count = max(CANDIDATES, limit)
@@ -281,8 +277,8 @@ def best_candidates(view: View, query: str, vector: NDArray[np.float32], limit: 
 def fuse(similarity: NDArray[np.float64], bm25: NDArray[np.float64], ceiling: float) -> NDArray[np.float64]:
     """The score of each candidate [n], from its exact cosine and BM25 score: higher is better, at most 1.
 
-    `ceiling` bounds every BM25 score of this query, so both parts are shares of the possible (Bruch, Gai and Ingber, 2023: theoretical bounds).
-    No other candidate changes a score.
+    `ceiling` bounds every BM25 score, so both parts are shares of the possible (Bruch, Gai and Ingber, 2023: theoretical bounds). No other
+    candidate changes a score.
     """
     words = bm25 / ceiling if ceiling > 0.0 else np.zeros_like(bm25)
     return (1.0 - WORDS_WEIGHT) * similarity + WORDS_WEIGHT * words

@@ -1,4 +1,4 @@
-"""Segments built from the database: the passages of contents with their words and vectors."""
+"""Segments from the database: passages with their words and vectors."""
 
 from __future__ import annotations
 
@@ -41,10 +41,7 @@ class IndexSource:
 
 
 def build(source: IndexSource, contents: Iterable[int]) -> Iterator[Segment]:
-    """Segments of bounded size, each with whole contents and without boilerplate.
-
-    Raises Damage for a missing content or a passage without a valid vector.
-    """
+    """Segments of bounded size, of whole contents, without boilerplate. Raises Damage for a missing content or vector."""
     builder = SegmentBuilder(source.dimensions)
     for content in contents:
         stored = integrity.content(source.connection, content)
@@ -150,7 +147,6 @@ class SegmentBuilder:
         )
 
     def _inverted(self) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.uint32], NDArray[np.uint8]]:
-        """(terms, offsets, ordinals, counts)."""
         terms, of_word = np.unique(self._vocabulary.terms(), return_inverse=True)
         flat = np.concatenate([np.empty(0, np.uint32), *self._words])
         owner = np.repeat(np.arange(len(self._words), dtype=np.uint64), [len(words) for words in self._words])

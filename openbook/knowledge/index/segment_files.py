@@ -59,7 +59,7 @@ Files: TypeAlias = dict[str, FileDigest]  # of one segment, by array
 
 @dataclass(frozen=True, slots=True)
 class SegmentEntry:
-    """A segment in `state.json`: its folder, and its files by array."""
+    """Its folder, and its files by array."""
 
     name: str
     files: dict[str, FileRecord]
@@ -98,9 +98,9 @@ def delete_index(folder: Path) -> None:
 
 
 def read(folder: Path, source: IndexSource, *, every_byte: bool = False) -> tuple[list[SavedSegment], list[str]]:
-    """(the whole segments of `source`, the problems of others). No content is in two segments.
+    """(whole segments of `source`, problems of others). No content is in two segments.
 
-    Digests of all bytes are checked in an index of up to `_READ_UP_TO` bytes or with `every_byte`; otherwise only where a time differs.
+    Digests of all bytes are checked up to `_READ_UP_TO` bytes or with `every_byte`; otherwise only where a time differs.
     """
     for _ in range(_TRIES):
         text = _state_text(folder)
@@ -183,7 +183,6 @@ def file_digest(path: Path) -> Digest:
 
 
 def _load(folder: Path, files: Mapping[str, FileRecord], dimensions: int) -> Segment:
-    """Map a saved segment read-only. Raises ValueError, EOFError or OSError when its files were changed."""
     arrays: dict[str, Any] = {}
     for name in LAYOUT:
         mode: Any = "r" if files[name].size >= _MAPPED_FROM else None
@@ -221,7 +220,6 @@ class SegmentWriter:
         self._next = max(numbers, default=0) + 1
 
     def write(self, parts: Sequence[Selection]) -> SavedSegment:
-        """Merge `parts` into a new segment, synced to disk."""
         folder, files = self._new_folder(), dict[str, FileRecord]()
         for shapes, blocks in merge(parts):
             with ExitStack() as stack:
@@ -234,10 +232,7 @@ class SegmentWriter:
         return SavedSegment(SegmentEntry(folder.name, files), _load(folder, files, self._source.dimensions))
 
     def adopt(self, files: Files, fetch: Callable[[Iterable[tuple[Digest, Path]]], None]) -> SavedSegment:
-        """The segment of these files, which `fetch` writes, each by its digest to a path.
-
-        Raises ValueError for a wrong digest or another source, and what `fetch` raises.
-        """
+        """The segment of these files, which `fetch` writes, each by its digest to a path. Raises ValueError for wrong files."""
         folder = self._new_folder()
         try:
             paths = {array: folder / f"{array}.npy" for array in files}
@@ -256,13 +251,11 @@ class SegmentWriter:
         return folder
 
     def switch(self, saved: Sequence[SavedSegment]) -> None:
-        """Make `saved` the contents of the folder, in one step."""
         state = asdict(_State(about(self._source), [each.entry for each in saved]))
         sync_folder(self._index)
         replace_file(self._index / "state.json", canonical_json(state | {"digest": sha256_hex(canonical_json(state))}))
 
     def clean(self, keep: Sequence[SavedSegment]) -> None:
-        """Delete OpenBook's files that `keep` does not name."""
         names = {saved.entry.name for saved in keep}
         for path in [p for p in self._index.iterdir() if _OURS.fullmatch(p.name) and p.name not in names]:
             if path.is_dir() and not path.is_symlink():

@@ -1,7 +1,6 @@
 """A segment: the search data of some contents, as arrays that are written once and then only mapped.
 
-A segment knows no versions. Merging copies segments and leaves out dropped contents. A run of a segment's contents is searchable as a segment of
-its own, without copying. `segment_files` stores the arrays.
+It knows no versions. Merging copies segments without dropped contents. A run of its contents is searchable as a segment, without copying.
 """
 
 from __future__ import annotations
@@ -125,7 +124,6 @@ class Segment:
 
 
 def contents_of(segments: Iterable[Segment]) -> NDArray[np.int64]:
-    """Their contents, in order."""
     return np.concatenate([np.empty(0, np.int64), *(segment.contents for segment in segments)])
 
 
@@ -142,7 +140,7 @@ class RowsInScope:
         return len(self.segment) if self.mask is None else int(np.count_nonzero(self.mask))
 
     def local(self, rows: NDArray[np.int64]) -> tuple[slice, NDArray[np.uint32]]:
-        """(place of this segment's rows in the ascending `rows` of the view, their row numbers in the segment)."""
+        """(place of this segment's rows in the view's ascending `rows`, their numbers in the segment)."""
         low, high = np.searchsorted(rows, (self.base, self.base + len(self.segment)))
         return slice(int(low), int(high)), (rows[low:high] - self.base).astype(np.uint32)
 
@@ -152,8 +150,6 @@ class RowsInScope:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """A segment and its wanted contents [C]."""
-
     segment: Segment
     contents: NDArray[np.bool_]
 
@@ -165,7 +161,7 @@ class Selection:
 def merge(parts: Sequence[Selection]) -> Iterator[Saving]:
     """The arrays of a new segment of the selected contents, in order. Read all blocks of one item before the next.
 
-    Dropped contents leave no row, posting or term. Memory is bounded by blocks, not by the parts.
+    Dropped contents leave no row, posting or term. Memory is bounded by blocks.
     """
     segments, rows = [part.segment for part in parts], [part.rows for part in parts]
     total, words = sum(int(r.sum()) for r in rows), segments[0].signs.shape[0]

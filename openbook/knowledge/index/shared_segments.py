@@ -1,11 +1,10 @@
-"""Segments that machines share: objects named by their bytes, and manifests that list the objects of the index.
+"""Segments that machines share: objects named by their bytes, and manifests that list them.
 
 `<base id>/segments/<SHA-256>.npy` holds an array. `<base id>/manifests/<number>.json` names all arrays of all segments; the highest number is in
-force. A manifest never changes, so of two writers with the same number one is refused and continues from the other's. Each machine copies the
+force. A manifest never changes: of two writers with the same number one is refused and continues from the other's. Each machine copies the
 current segments into its index folder, where `segment_files.read` checks and maps them.
 
-The index is derived: what cannot be fetched is built from the rows. Write access to the store can change the order of results but no text, which
-comes from the rows.
+What cannot be fetched is built from the rows. Write access to the store can change the order of results but no text, which comes from the rows.
 """
 
 from __future__ import annotations
@@ -73,9 +72,9 @@ _NOTHING = Manifest([], [], {}, "")
 
 
 def pull(blobs: Blobs, folder: Path, source: IndexSource, *, again: bool = False) -> None:
-    """Bring the index folder below `folder` to the manifest in force. `again` checks the files here too.
+    """Bring the index folder below `folder` to the manifest in force. `again` checks local files too.
 
-    Errors of the store or the disk are logged, not raised: a reader builds missing segments from the rows.
+    Errors of store or disk are logged: a reader builds missing segments from the rows.
     """
     try:
         with _shared(blobs, folder, source) as shared:
@@ -92,7 +91,7 @@ def check_reachable(blobs: Blobs, base_id: str) -> None:
 
 
 def problems(blobs: Blobs, folder: Path, source: IndexSource) -> list[str]:
-    """As `SharedSegments.problems`. Fetches every byte, and brings the index folder to the manifest. Raises OSError."""
+    """See `SharedSegments.problems`. Fetches every byte, and brings the index folder to the manifest."""
     with _shared(blobs, folder, source) as shared:
         shared.pull(again=True)
         return list(shared.problems())
@@ -107,11 +106,10 @@ def refresh(
     forget: bool = False,
     anew: bool = False,
 ) -> list[SavedSegment]:
-    """Fetch the store's segments, update the index folder with `renew`, and put the result into the store.
+    """Fetch the store's segments, update the index folder with `renew`, and publish the result.
 
-    Errors of the store are logged, and the next refresh retries; with `forget`, which must delete there, StorageError is raised. `forget` first
-    deletes the index here. `anew` ignores and replaces everything in the store. The caller holds the write lock. Raises as `renew` does, and
-    OSError.
+    Store errors are logged, and the next refresh retries; with `forget`, which must delete there, StorageError is raised. `forget` first deletes
+    the index here. `anew` replaces everything in the store. Needs the write lock. Raises as `renew`, and OSError.
     """
     with _shared(blobs, folder, source) as shared:
         if forget:
@@ -162,10 +160,10 @@ class SharedSegments:
         self._bad: set[Digest] = set()  # objects that are missing or do not match their name
 
     def pull(self, *, own: bool = False, again: bool = False, anew: bool = False) -> None:
-        """Bring the index folder to the manifest in force.
+        """Bring the index folder to the manifest in force, without segments whose files are missing or wrong.
 
-        `own` is for writers: unnamed segments stay, unless the manifest has their contents. A segment with missing or wrong files is left out.
-        `anew` leaves the folder as it is. After StorageError or OSError the folder has at least what it had.
+        `own` is for writers: unnamed segments stay, unless the manifest has their contents. `anew` leaves the folder as it is. After an error the
+        folder has at least what it had.
         """
         if not own and not again and self._recorded() == max(self._numbers(), default=0):
             return
@@ -243,7 +241,7 @@ class SharedSegments:
         return True
 
     def _sweep(self, segments: list[Files], *, forget: bool) -> None:
-        """Delete older manifests and unneeded objects: with `forget` at once, else after the last fetch of them can have ended."""
+        """Delete older manifests and unneeded objects: with `forget` at once, else after fetches can have ended."""
         for number in self._numbers():
             if number < self._number:
                 self._blobs.delete(self._manifest_key(number))
@@ -301,7 +299,6 @@ class SharedSegments:
         raise StorageError(f"Cannot use {self._blobs.url}: its manifests change faster than they can be read.")
 
     def _numbers(self) -> dict[int, int]:
-        """The size of each manifest by its number."""
         prefix = _manifests(self._source.base_id)
         sizes = {each.key.removeprefix(prefix): each.size for each in self._blobs.list(prefix)}
         return {int(found[1]): size for name, size in sizes.items() if (found := _NAME.fullmatch(name))}
@@ -317,7 +314,6 @@ class SharedSegments:
         return f"{_manifests(self._source.base_id)}{number:010}.json"
 
     def _segment_key(self, digest: Digest | None = None) -> str:
-        """The key of a file; without a digest, the common prefix."""
         return f"{self._source.base_id}/segments/" + (f"{digest}.npy" if digest else "")
 
     # --- record of the index folder -----------------------------------------------------------------------------------

@@ -18,8 +18,8 @@ _VALUE = re.compile(r"[-+\d.,:/ %€$£]*\d[-+\d.,:/ %€$£]*")
 def table_header(text: str, start: int) -> str:
     """The header of the table around `start`, if `start` is below it; else empty.
 
-    It has two lines in Markdown, and is the first row where parsers write ` | ` between cells. It depends on no more than `MAX_TABLE_CHARS` + 1
-    characters before `start` and `MAX_ROW_CHARS` after it.
+    Two lines in Markdown, or the first row where parsers write ` | `. Depends on no more than `MAX_TABLE_CHARS` + 1 characters before `start` and
+    `MAX_ROW_CHARS` after it.
     """
     after = text[start : start + MAX_ROW_CHARS]
     skipped = len(after) - len(after.lstrip())
@@ -45,7 +45,6 @@ def table_header(text: str, start: int) -> str:
 
 
 def _is_delimiter(line: str) -> bool:
-    """True for the line under the header of a Markdown table."""
     return len(line) <= MAX_HEADER_CHARS and _DELIMITER.fullmatch(line) is not None
 
 

@@ -1,9 +1,9 @@
 """Vector search over the rows in scope of some segments.
 
-Up to `EXACT_UP_TO` rows in scope, every row is compared: exact. Above, two passes over signs choose the rows: signs of the vector (D bits a row,
-all rows), then also of the vector rotated by a fixed matrix (D more bits), a random projection as in SimHash. Rows at the cut come all or none.
-Cuts follow from the number of rows at each distance, summed over shards. So the result is a function of the rows in scope, whatever segments or
-shards hold them. A similarity is that of the stored float16 row, in float64, computed row by row.
+Up to `EXACT_UP_TO` rows, every row is compared: exact. Above, two passes over signs choose the rows: signs of the vector (D bits a row, all
+rows), then also of its rotation by a fixed matrix (D more bits), as in SimHash. Rows at the cut come all or none; cuts follow from the number of
+rows at each distance, summed over shards. So the result is a function of the rows in scope, however they are divided. A similarity is that of the
+stored float16 row, in float64, row by row.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class VectorSearch:
 
 
 class SignSearch:
-    """Two passes over signs for one vector, with the rows counted at each distance for `cut_at`."""
+    """Two passes over signs for one vector; `cut_at` decides the cuts."""
 
     def __init__(self, parts: Sequence[RowsInScope], vector: NDArray[np.float32]) -> None:
         self._parts, self._dimensions = parts, len(vector)
@@ -160,8 +160,8 @@ def widened(half: NDArray[np.float16]) -> NDArray[np.float32]:
 def sign_words(vectors: NDArray[np.float32]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
     """Signs of vectors [N, D] and of their rotations: uint64 [N, W] each.
 
-    Rotation multiplies by a fixed matrix of +1 and -1, in whole numbers below 2**24, which float32 sums without rounding: a row's signs do not
-    depend on the other rows.
+    Rotation multiplies by a fixed matrix of +1 and -1, in whole numbers below 2**24, which float32 sums without rounding: signs do not depend on
+    other rows.
     """
     limit = np.float32((2**24 - 1) // max(vectors.shape[1], 1))
     whole = np.clip(np.rint(vectors * np.float32(2.0**14)), -limit, limit)

@@ -1,7 +1,7 @@
-"""Words as terms, which the keyword index counts and a query asks for.
+"""Words as terms, for the keyword index and queries.
 
-A term is the 64-bit BLAKE2b of a stem, so the index holds no text. Latin words are stemmed for English; scripts without spaces between words are
-cut into pairs of characters.
+A term is the 64-bit BLAKE2b of a stem, so the index holds no text. Latin words are stemmed for English; scripts without spaces are cut into pairs
+of characters.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Files as stored contents. A file of unchanged size and times is not read. One of known bytes is not parsed, if the caller may see a document that
-has them. Worker processes parse the others.
+"""Files as stored contents. Files of unchanged size and times are not read. Files of known bytes are not parsed, if the caller may see a document
+that has them. Worker processes parse the others.
 
-Makes no version: stored contents are invisible until a version refers to them.
+Stored contents are invisible until a version refers to them.
 """
 
 from __future__ import annotations
@@ -41,13 +41,12 @@ _RACY_NS = 2_000_000_000  # a file changed this shortly before it was read may c
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """Options of a run.
+    """`labels`: access labels for the documents; `unlabel`: those that `add` takes away. `held_labels`: the caller's (None: all).
 
-    `labels`: access labels for its documents; `unlabel`: those that `add` takes away. `held_labels`: the caller's (None: all). Files may state no
-    others, and stored data saves work only if a document shows it to the caller: timing must not reveal what others have. `retry`: parse failed
-    files again, though unchanged. `ocr`: Tesseract's languages (`eng+deu`), empty for none. `progress`: its stages "digest" (comparing bytes) and
-    "read" (parsing) count files, "embed" counts passages. `check_cancelled` is called often; when it raises, the run ends with that and without a
-    version.
+    Files may state no labels outside `held_labels`, and stored data saves work only if a document shows it to the caller: timing must not reveal
+    what others have. `retry`: parse failed files again, though unchanged. `ocr`: Tesseract's languages (`eng+deu`), empty for none. `progress`:
+    its stages "digest" (comparing bytes) and "read" (parsing) count files, "embed" counts passages. `check_cancelled` is called often; when it
+    raises, the run ends with that and without a version.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -64,8 +63,6 @@ class RunOptions:
 
 @dataclass(frozen=True, slots=True)
 class FileBatch:
-    """Files found together, and the options to parse them."""
-
     found: Sequence[FoundFile | Verdict]
     # Of every document, besides its own; given directly unless there is a `synced_folder` (see `identities`).
     labels: frozenset[str] = frozenset()
@@ -117,10 +114,9 @@ def parsed_by(sizing: Sizing) -> str:
 
 
 class Ingest:
-    """The ingested files of a run, with the contents of new and changed files stored.
+    """Stores the contents of a run's new and changed files.
 
-    `live`: see `live_documents`. `known`: see `identities`. `verdicts`: by path, of all found files. `restat`: (stat, path) of unchanged files.
-    `tried`: the stat of a verdict's row, by path.
+    `verdicts`: by path, of all found files. `restat`: (stat, path) of unchanged files. `tried`: the stat of a verdict's row, by path.
     """
 
     def __init__(
@@ -239,7 +235,7 @@ class Ingest:
         progress("read", len(unknown), len(unknown))
 
     def _known_content(self, found: FoundFile) -> int | None:
-        """The stored content of exactly these bytes, parsed by these versions, if any."""
+        """The stored content of exactly these bytes and versions, if any."""
         if found.bytes > self._options.limits.max_file_bytes:
             return None  # the parser refuses it with a reason
         with opened(found.path) as file:

@@ -1,4 +1,4 @@
-"""The files to read: files and folders to a stream of files, in one order on every run."""
+"""The files to read below given paths, in one order on every run."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class SyncedFolder:
         return self.folder != other and self.folder.is_relative_to(other)
 
     def to_json(self) -> str:
-        """The stored form. `path` is the real path, which is displayed otherwise when it is unprintable."""
+        """The stored form. `path` is the real path, even if unprintable."""
         rest = {"labels": sorted(self.labels), "ocr": self.ocr, "path": str(self.folder)}
         return json.dumps({**asdict(self.rules), **rest})
 
@@ -80,10 +80,10 @@ class SyncedFolder:
 
 
 def discover(paths: Sequence[Path], rules: Rules = Rules(), *, ocr: bool = False) -> Iterator[FoundFile | Verdict]:
-    """The files at and under `paths`, in the order given, each folder depth first, sorted by name, without duplicates.
+    """The files at and under `paths`, in the order given, folders depth first, sorted by name, each once.
 
-    Names that begin with a dot, `__pycache__` and `node_modules` are left out silently, unless `paths` names them. Links are followed only if
-    named in `paths`. Exclusions by `rules` or an ignore file get a verdict, one for a whole folder. With `ocr`, images count as readable.
+    Left out silently: names with a leading dot, `__pycache__`, `node_modules`, unless `paths` names them. Links are followed only if `paths`
+    names them. Exclusions by `rules` or an ignore file get a verdict, one for a whole folder. With `ocr`, images are readable.
 
     Raises before the first result: KnowledgeError for a missing path, ConfigError for an invalid glob.
     """
@@ -101,7 +101,7 @@ def check_exists(path: Path) -> None:
     shown = display_path(path)
     if url := _URL.match(shown):
         may_hold_password = "@" in shown or not url[1].startswith("http")
-        shown = f"{url[1]}://{'...' if may_hold_password else shown[url.end() :]}"  # a path holds no two slashes together
+        shown = f"{url[1]}://{'...' if may_hold_password else shown[url.end() :]}"  # a path holds no "//"
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -176,7 +176,7 @@ def _walk(root: Path, real_root: str, seen: set[str], wanted: _Filter, ocr: bool
 
 @dataclass(frozen=True, slots=True)
 class _Filter:
-    """Rules, and the ignore files of the folders passed on the way down: (folder relative to the root, its globs)."""
+    """Rules, and the ignore files on the way down: (folder relative to the root, its globs)."""
 
     include: Any
     exclude: Any
@@ -199,7 +199,6 @@ class _Filter:
         return ""
 
     def below(self, folder: Path, relative: str) -> _Filter:
-        """The filter for files in `folder`, with its ignore file if any. Raises UnreadableFile."""
         if not os.path.lexists(folder / IGNORE_FILE):
             return self
         try:
@@ -227,7 +226,7 @@ def _globs_in(ignore_file: Path) -> Any:
 
 
 def _check_cost(lines: Sequence[str]) -> None:
-    """Raise UnreadableFile when matching a name could take very long."""
+    """Raise UnreadableFile if a match could take very long."""
     in_all = 0
     for line in lines:
         parts = [] if line.startswith("#") else _NO_STAR.sub("", line).split("/")
@@ -240,7 +239,6 @@ def _check_cost(lines: Sequence[str]) -> None:
 
 
 def _globs(lines: Sequence[str]) -> Any:
-    """Compile globs. Raises ValueError."""
     import pathspec
 
     try:

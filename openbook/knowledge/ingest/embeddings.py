@@ -18,9 +18,9 @@ BATCH = 64  # passages embedded between two slices
 
 
 def embedding_texts(title: str, headings: Sequence[str], text: str, start: int, end: int) -> tuple[str, ...]:
-    """The text to embed for `text[start:end]`, then one that an older version may have embedded instead.
+    """The text to embed for `text[start:end]`, then one that an older version may have embedded.
 
-    It has the title and headings, the header of the table that the passage begins in, and the passage. Older versions left out the header.
+    Title and headings, the header of the table that the passage begins in (absent in older versions), and the passage.
     """
     path = " > ".join(dict.fromkeys(part for part in (title, *headings) if part))
     passage = text[start:end].strip()
@@ -43,12 +43,10 @@ def embed_missing(
     is_ours: IsOurs = lambda _: True,
     reusable: Iterable[int] | None = None,
 ) -> int:
-    """Embed what has no vector in `table` yet. Returns the number of distinct texts.
+    """Embed what has no vector in `table`. Returns the number of distinct texts.
 
-    Only vectors of the contents `reusable` (None: all) or of this run save work. Other texts are embedded even if they have a vector, which
-    stays.
-
-    Raises WriteConflict when the table is not `is_ours` any more, or a purge deleted a passage meanwhile.
+    Only vectors of the contents `reusable` (None: all) or of this run save work; other texts are embedded even if they have a vector, which stays.
+    Raises WriteConflict when the table is not `is_ours` any more, or a purge deleted a passage.
     """
     missing: dict[bytes, int] = {}
     with run.slice() as connection:

@@ -1,12 +1,10 @@
 """Long runs that change a knowledge base in slices.
 
-A run holds the write lock while it stores facts and while it commits its version, but not while it reads or embeds: others can write, and a purge
-need not wait. At the commit it checks under the lock that the state it compared files with is unchanged and that all it refers to is there. If
-not, it repeats its work, which costs only what was lost. After MAX_TRIES it keeps the lock to compare and commit, and gives up if it would have
-to read or embed.
+A run holds the write lock while it stores facts and commits, but not while it reads or embeds: others can write, and a purge need not wait. At
+the commit it checks under the lock that the state it compared files with is unchanged and that all it refers to is there. If not, it repeats its
+work, which costs only what was lost. After MAX_TRIES it keeps the lock to compare and commit, and gives up if it would have to read or embed.
 
-Its own lock tells others that it is alive and that its contents are no leftovers. At its end it deletes contents without a version, also of
-killed runs.
+Its own lock shows that it is alive and its contents are no leftovers. At its end it deletes contents without a version, also of killed runs.
 """
 
 from __future__ import annotations
@@ -35,8 +33,6 @@ class WriteConflict(Exception):
 
 
 class WritableBase(Protocol):
-    """The part of `KnowledgeBase` that a run uses."""
-
     store: Store
 
     def begin_writing(self, connection: Writer, meta: Mapping[str, str], timeout_s: float) -> None: ...
@@ -74,10 +70,10 @@ class LongRun:
 
     @contextmanager
     def slice(self, *, facts_only: bool = False) -> Iterator[Writer]:
-        """Hold the write lock for a short write. The first slice may raise KnowledgeBaseBusy; later ones wait for their turn.
+        """Hold the write lock for a short write. The first slice may raise KnowledgeBaseBusy; later ones wait.
 
-        `facts_only`: adds only contents and vectors, which other runs may do at the same time. Raises WriteConflict after a purge: earlier reads
-        may be what was purged.
+        `facts_only`: adds only contents and vectors, as other runs may at the same time. Raises WriteConflict after a purge: earlier reads may be
+        what was purged.
         """
         with self._locked(facts_only=facts_only) as meta:
             if meta.get("purged_in") != self._purged:
@@ -149,8 +145,8 @@ def in_slices(
 ) -> _T:
     """The result of `work`, which is repeated after a WriteConflict.
 
-    When `check_cancelled` raises, the run ends with that and without a version. Raises KnowledgeBaseBusy when another writes for longer than
-    `timeout_s` before the first slice, or MAX_TRIES times deletes what the run needs.
+    When `check_cancelled` raises, the run ends with that and without a version. Raises KnowledgeBaseBusy when another writes for `timeout_s`
+    before the first slice, or MAX_TRIES times deletes what the run needs.
     """
     with base.store.errors(), closing(base.store.connect_to_write()) as connection:
         connection.forbid_writes(True)

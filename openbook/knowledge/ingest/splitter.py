@@ -1,7 +1,7 @@
 """Documents split into passages, by the text and its marks alone.
 
-Passages are packed greedily. The best end within reach wins: before a heading, after a blank line, before a sentence or a list item or a table
-row, after a line, after a space, anywhere. A passage always ends with its page, since it is cited with one page.
+Passages are packed greedily. The best end within reach wins: before a heading, after a blank line, before a sentence, list item or table row,
+after a line, after a space, anywhere. A passage ends with its page, since it is cited with one page.
 """
 
 from __future__ import annotations
@@ -26,10 +26,9 @@ _SMALL = 1 / 3  # a passage below this share of the limit is worth joining with 
 
 @dataclass(frozen=True, slots=True)
 class Sizing:
-    """At most `size` characters a passage, fixed and recorded when a knowledge base is made.
+    """At most `size` characters a passage, fixed and recorded in a new knowledge base.
 
-    Version 0.1.0 could let passages overlap or count in tokens; such a knowledge base gets passages without overlap, of the default size if it
-    was in tokens.
+    Version 0.1.0 could overlap passages or count tokens; new passages there do not overlap, and have the default size if it was in tokens.
     """
 
     size: int = PASSAGE_CHARS
@@ -53,10 +52,10 @@ class Sizing:
 
 
 def split(content: Content, passage_chars: int = PASSAGE_CHARS) -> list[PassageSpan]:
-    """Spans that cover the text exactly, in order, each of 1 to `passage_chars` characters. Linear in the text.
+    """Spans that cover the text exactly, in order, of 1 to `passage_chars` characters. Linear in the text.
 
-    A passage never begins inside a paragraph that would fit into one passage. A span holds only white space only where a run of white space is at
-    least `passage_chars` long, or one less before the last visible character of the text, which keeps the white space after it.
+    No passage begins inside a paragraph that would fit into one passage. A span is all white space only where a run of it is at least
+    `passage_chars` long, or one less before the last visible character of the text, which keeps the white space after it.
     """
     packer = _Packer(content, passage_chars)
     found: list[PassageSpan] = []
@@ -94,15 +93,13 @@ class _Packer:
         self.end = self.visible_end(0, len(content.text))  # start of the final white space
 
     def page(self, at: int) -> int:
-        """The index of the last page that begins at or before `at`; 0 before the first."""
         return max(bisect_right(self.page_starts, at) - 1, 0)
 
     def section(self, at: int) -> int:
-        """The index of the last heading that begins at or before `at`; -1 before the first."""
+        """The index of the last heading at or before `at`; -1 before the first."""
         return bisect_right(self.heading_starts, at) - 1
 
     def visible(self, start: int, end: int) -> int | None:
-        """The offset of the first visible character."""
         found = VISIBLE.search(self.text, start, end)
         return found.start() if found else None
 

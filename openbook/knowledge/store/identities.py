@@ -1,11 +1,11 @@
-"""Documents followed through renames: a document keeps its identity and access labels while its text and name change.
+"""Documents followed through renames, with their identity and access labels.
 
 A row of `identities` says where a document is, or was last, and who may see it.
 
 1. `labels` are all access labels of its current or last state. They restrict every version of it.
-2. `given` are the labels given directly, by `add --require-label`: not those of a synced folder's rule, of its text or of its sidecar.
+2. `given` are labels given directly, by `add --require-label`: not from a synced folder, its text or its sidecar.
 3. When a rename would lose a label of its text or sidecar, that label becomes a given one.
-4. Given labels survive syncs of the folder, pruning, and the document's return to its path.
+4. Given labels survive syncs, pruning, and the document's return to its path.
 5. Restoring an older name moves no file. A separate row keeps the labels at the newer name until a file comes there again.
 """
 
@@ -26,7 +26,7 @@ _UNUSED = "SELECT id FROM identities EXCEPT SELECT identity FROM documents"
 
 
 class Identity(NamedTuple):
-    """A row of `identities`. `content_id` is its current or last text; None when no kept version has it."""
+    """`content_id`: the current or last text; None when no kept version has it."""
 
     id: int
     path: str
@@ -40,8 +40,8 @@ class Identity(NamedTuple):
 class Change:
     """A document's row in the next version. Its content is stored; metadata and labels are JSON.
 
-    `identity`: the current or last document at its path; None for a new one. `split_from`: a document that is elsewhere now and whose rows at
-    this path become this one's. `taken_over`: labels of lost documents, of which this may be one.
+    `identity`: the current or last document at its path; None for a new one. `split_from`: a document now elsewhere whose rows at this path
+    become this one's. `taken_over`: labels of lost documents, of which this may be one.
     """
 
     path: str
@@ -58,7 +58,7 @@ class Change:
 
 
 def identities(connection: Connection) -> list[Identity]:
-    """All documents in the order of their last change, so the live one is last among those at one path."""
+    """All documents by their last change: at one path, the live one is last."""
     rows = connection.execute(
         "SELECT i.id, i.path, i.labels, i.given, d.content_id, d.id IS NOT NULL AND d.removed_in IS NULL FROM identities i "
         "LEFT JOIN documents d ON d.id = (SELECT max(n.id) FROM documents n WHERE n.identity = i.id) "
@@ -76,7 +76,7 @@ def _labels(stored: str) -> frozenset[str]:
 
 
 def write_identity(connection: Connection, identity: int | None, path: str, labels: str, given: str) -> int:
-    """Write a document's path and labels (JSON) and return its id; None makes a new one."""
+    """Write a document's path and labels (JSON). Returns its id; None makes a new one."""
     values = (path, labels, given)
     if identity is None:
         sql = "INSERT INTO identities (path, labels, given) VALUES (?, ?, ?) RETURNING id"
@@ -130,10 +130,10 @@ def purge_identities(connection: Connection, paths: Iterable[str]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class RunChanges:
-    """The changes of a run, by path.
+    """A run's changes by path.
 
-    `removed`: paths of removed documents; `synced`: path prefixes of synced folders; `unlabel`: labels to take away; `folder_labels`: from a path
-    to the labels that its synced folders give.
+    `removed`: paths of removed documents; `synced`: path prefixes of synced folders; `unlabel`: labels to take away; `folder_labels`: the labels
+    that synced folders give to a path.
     """
 
     changes: Mapping[str, Change]
@@ -160,15 +160,15 @@ class RunChanges:
 def follow_renames(known: Sequence[Identity], waiting: Mapping[str, int], run: RunChanges) -> Iterator[Change]:
     """The changes of a run. A text that left one path and came to another is the same document, renamed.
 
-    1. A text leaves in this run when its path is removed, has another text, or its file in a synced folder is gone. It may also have left a
-       synced folder in an earlier run. From a synced folder it is followed only to synced folders.
-    2. Its labels go with it, so that a rename opens nothing: the given ones and all others, such as those of a sidecar that
-       stayed behind. Labels of the folders around its old path stay there.
-    3. A text that comes with fewer labels than the document had is another document. Otherwise older versions would show to more people.
-    4. What comes to a path of `waiting` is the document that was last there. If that is elsewhere now, it is another document, and
-       takes all rows at this path.
-    5. Where a labeled file of a synced folder is gone and its text came nowhere, each new text in that folder may be that document,
-       renamed and edited. So it takes over the labels.
+    1. A text leaves when its path is removed or has another text, or when its file in a synced folder is gone, now or in an earlier run. From a
+       synced folder it is followed only to synced folders.
+    2. Its labels go with it, so that a rename opens nothing: given ones and others, such as those of a sidecar left behind. Labels of the
+       folders around its old path stay there.
+    3. A text with fewer labels than the document had is another document. Otherwise older versions would show to more people.
+    4. What comes to a path of `waiting` is the last document there. If that is now elsewhere, it is another document, and takes all rows at
+       this path.
+    5. Where a labeled file of a synced folder is gone and its text came nowhere, each new text in that folder takes over the labels: it may
+       be that document, renamed and edited.
     """
     live = {each.path: each for each in known if each.is_live}
     left, lost = _left(known, run), _lost_labels(known, run)
@@ -220,7 +220,7 @@ def _left(known: Iterable[Identity], run: RunChanges) -> dict[int | None, list[I
 
 
 def _lost_labels(known: Iterable[Identity], run: RunChanges) -> dict[str, frozenset[str]]:
-    """For each synced folder with a new document: the labels of its documents whose file is gone and whose text came nowhere."""
+    """For each synced folder with a new document: the labels of documents whose file is gone and whose text came nowhere."""
     wanted = run.texts
     came = [change.path for change in run.changes.values() if change.outcome == "added"]
     lost = {folder: frozenset[str]() for folder in run.synced if any(path.startswith(folder) for path in came)}

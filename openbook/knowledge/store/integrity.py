@@ -1,9 +1,8 @@
 """Digests: what is read from the database is what was stored.
 
-Each row of contents, passages, embeddings and documents has a digest over all that is read of it, compared on each read. One sum covers what
-decides an answer's view: documents, versions, tags, access labels and the identity of the knowledge base. It adds up the digests of these rows,
-so a missing row counts as a wrong one, and a commit adds and subtracts only changed rows. It is compared when a knowledge base opens and when a
-new version is seen.
+Each row of contents, passages, embeddings and documents has a digest, compared on each read. One sum covers what decides an answer's view:
+documents, versions, tags, access labels and the identity of the knowledge base. It adds the digests of these rows, so a missing row counts as a
+wrong one, and a commit updates it by changed rows alone. It is compared on opening and for each new version.
 
 This notices accidents of disks, memory and copies, not an attacker, who can change the digests too.
 """
@@ -54,7 +53,7 @@ def _headings(stored: str) -> tuple[str, ...]:
 
 
 class PassageRow(NamedTuple):
-    """A row of `passages`, as `PASSAGE_COLUMNS` reads it."""
+    """A row of `passages`: `PASSAGE_COLUMNS`."""
 
     id: int
     content_id: int
@@ -75,7 +74,6 @@ class PassageRow(NamedTuple):
         return PassageSpan(self.start, self.end, self.page, self.headings)
 
     def digest_of(self, title: str, text: str) -> int:
-        """The digest it must have, from the title of its content and its own text."""
         return row_digest(*self[:-1], title, text)
 
     def text_in(self, title: str, text: str, at: int = 0) -> str:
@@ -88,8 +86,6 @@ class PassageRow(NamedTuple):
 
 
 class DocumentRow(NamedTuple):
-    """The columns of `documents` that callers read."""
-
     path: str
     content_id: int
     metadata: str
@@ -182,7 +178,7 @@ def _signed(value: int) -> int:
 
 @contextmanager
 def changing(connection: Connection, paths: Collection[str] | None) -> Iterator[None]:
-    """Keep digests up to date: see `interface.Writer`. Earlier damage stays in the sum, so changing a damaged row hides nothing."""
+    """See `interface.Writer`. Earlier damage stays in the sum, so changing a damaged row hides nothing."""
     before = _total(connection, paths)
     yield
     digest_documents(connection, paths)
@@ -191,7 +187,6 @@ def changing(connection: Connection, paths: Collection[str] | None) -> Iterator[
 
 
 def digest_documents(connection: Connection, paths: Collection[str] | None = None) -> None:
-    """Renew the digests of the documents at `paths` (None: all)."""
     names = [column[0] for column in connection.execute("SELECT * FROM documents LIMIT 0").description]
     at, values = _among(paths)
     columns = ", ".join(name for name in names if name != "digest")
@@ -205,7 +200,7 @@ def _among(paths: Collection[str] | None) -> tuple[str, tuple[str, ...]]:
 
 
 def seal(connection: Connection) -> None:
-    """Store the sum of `TABLES` as they are now: of a new or upgraded knowledge base."""
+    """Store the current sum of `TABLES`, for a new or upgraded knowledge base."""
     _remember(connection, _total(connection))
 
 

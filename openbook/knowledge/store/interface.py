@@ -1,7 +1,7 @@
 """The interface of a store: a SQLite file in a folder, or a database of a server.
 
-Everything that differs between the two is here or behind `Store`; other modules of `knowledge` use SQL that both understand.
-`openbook.testing.StoreSuite` tests a store. Its methods raise StorageError, KnowledgeBaseBusy and KnowledgeBaseInvalid.
+All differences between them are behind `Store`; other modules use SQL that both understand. `openbook.testing.StoreSuite` tests a store. Its
+methods raise StorageError, KnowledgeBaseBusy and KnowledgeBaseInvalid.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class Rows(Protocol):
 
 
 class Connection(Protocol):
-    """Reads. Placeholders are `?` or `:name`. Outside of a transaction each statement is one of its own.
+    """Reads. Placeholders are `?` or `:name`. Each statement outside of a transaction is its own.
 
-    Both databases have the functions `json_each`, `json_extract`, `json_type` of a text, `glob`, and `min` and `max` of two numbers. Texts
-    compare by code points. `IN` needs at least one value.
+    SQL functions of both: `json_each`, `json_extract`, `json_type` of a text, `glob`, `min` and `max` of two numbers. Texts compare by code
+    points. `IN` needs at least one value.
     """
 
     @property
@@ -49,7 +49,7 @@ class Reader(Connection, Protocol):
     """A connection that sees all rows."""
 
     def tables(self) -> list[str]:
-        """The names of all tables of the knowledge base."""
+        """All tables of the knowledge base."""
 
 
 class Writer(Reader, Protocol):
@@ -67,27 +67,24 @@ class Writer(Reader, Protocol):
         """Refuse statements that write, or allow them again."""
 
     def next_ids(self, table: str, count: int, /) -> Sequence[int]:
-        """Ids for new rows of `contents` or `passages`, ascending. None is ever given twice, to any writer."""
+        """New ids for `contents` or `passages`, ascending. None is ever given twice, to any writer."""
 
     def insert_rows(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], /) -> None:
         """Insert rows with ids of their own. Ids that are given later are higher."""
 
     def changing(self, paths: Collection[str] | None, /) -> AbstractContextManager[None]:
-        """Enclose, within a transaction, changes to versions, tags, labels, or documents at `paths` (None: any).
-
-        Keeps the digests of documents and of these tables as a whole, where the store has them.
-        """
+        """Enclose, within a transaction, changes to versions, tags, labels, or documents at `paths` (None: any), to keep digests up to date."""
 
     def make_embeddings(self, table: str, /) -> None:
         """Make a table like `embeddings`, unless it exists."""
 
 
 class Store(Protocol):
-    """The truth of one knowledge base. `str` of it is shown to users, without a password.
+    """The truth of one knowledge base. `str` of it is for users, without a password.
 
-    `folder`: what this machine derives from it; valid after `open`. `is_shared`: other machines, with folders of their own, write to it too.
-    `blobs`: the given URL of the storage for shared segments, or empty. `index_hints`: SQL clauses that look passages up by name, tried in order,
-    because an index may be damaged. `beyond_reach`: where purged text may stay, by the names in `records.BEYOND_REACH`.
+    `folder`: this machine's derived data; valid after `open`. `is_shared`: other machines, with their own folders, write to it too. `blobs`: the
+    given URL of shared segments, or empty. `index_hints`: SQL clauses to look passages up, tried in order, since an index may be damaged.
+    `beyond_reach`: where purged text may stay, by names in `records.BEYOND_REACH`.
     """
 
     @property
@@ -107,7 +104,7 @@ class Store(Protocol):
         """True if there is a knowledge base."""
 
     def create(self, meta: Mapping[str, str], timeout_s: float) -> None:
-        """Make an empty knowledge base, whole or not at all, unless there is one. `meta`: see `schema.meta`.
+        """Make an empty knowledge base, whole or not at all, unless it exists. `meta`: see `schema.meta`.
 
         Raises KnowledgeBaseInvalid where something else is in its place.
         """
@@ -139,12 +136,12 @@ class Store(Protocol):
     ) -> AbstractContextManager[None]:
         """Hold the write lock, through `connection`. Every waiting writer gets its turn. Raises KnowledgeBaseBusy after `timeout_s`.
 
-        `facts_only`: shared with others that only add facts that are not visible yet, where the store allows it. `check_cancelled` is called
-        periodically; what it raises ends the waiting.
+        `facts_only`: shared, if possible, with others that only add invisible facts. `check_cancelled` is called periodically; what it raises
+        ends the waiting.
         """
 
     def run_lock(self, connection: Connection, newest: int) -> AbstractContextManager[None]:
-        """Mark a run as alive, until it ends in any way. All contents that it stores have ids above `newest`.
+        """Mark a run as alive until it ends in any way. Its contents have ids above `newest`.
 
         The caller holds the write lock when this begins.
         """
@@ -172,6 +169,6 @@ class Store(Protocol):
         """Wait until no reader sees an older state. Raises KnowledgeBaseBusy."""
 
     def vacuum(self, connection: Writer, timeout_s: float) -> Sequence[BeyondReach]:
-        """Leave no byte of deleted rows in the database. Returns the known places where bytes may remain. Raises KnowledgeBaseBusy."""
+        """Erase all bytes of deleted rows. Returns known places where bytes may remain. Raises KnowledgeBaseBusy."""
 
     def bytes_on_disk(self, connection: Connection) -> int: ...

@@ -1,4 +1,4 @@
-"""Upgrade of knowledge bases of older formats: in place, in one transaction, or not at all.
+"""Upgrade of older formats: in place, in one transaction, or not at all.
 
 0.1.0 wrote format 2. Format 3 had sums of other tables, kept by triggers.
 """
@@ -86,7 +86,7 @@ def _identify(connection: sqlite3.Connection) -> None:
 
 
 def _add_digests(connection: sqlite3.Connection) -> None:
-    """Add digests of all rows. A text that does not match its passages' names gets none, so that it counts as damaged."""
+    """A text that does not match its passages' names gets no digest, so that it counts as damaged."""
     connection.execute(f"DROP TABLE IF EXISTS {NEXT_TABLE}")  # of an interrupted run, which will start over
     schema.remember(connection, reembedding=None)
     for (content_id,) in connection.execute("SELECT id FROM contents").fetchall():

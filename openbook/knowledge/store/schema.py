@@ -1,7 +1,7 @@
-"""The SQLite file of a knowledge base: tables, connections, and the meaning of its errors.
+"""The SQLite file of a knowledge base: tables, connections, errors.
 
-Contents and embeddings are content-addressed facts: a run may write them at any time, and they are invisible until a document row of a committed
-version refers to them. So an interrupted run never leaves half a version. Its leftovers are deleted by the run, if it can, or by the next writer.
+Contents and embeddings are content-addressed facts: runs may write them at any time, and they are invisible until a document row of a committed
+version refers to them. So an interrupted run leaves no half version. Its leftovers are deleted by itself or the next writer.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ _TRIES = 3
 class SqliteConnection(sqlite3.Connection):
     """The `Writer` of SQLite, for any thread.
 
-    Closed when it is collected, in any thread: Python 3.13 and later warn of a connection that is still open.
+    Closed on collection, in any thread: Python 3.13 and later warn of a connection left open.
     """
 
     def __init__(self, database: str | Path, *, uri: bool = False) -> None:
@@ -110,7 +110,6 @@ class SqliteConnection(sqlite3.Connection):
         self.execute(f"PRAGMA query_only = {'ON' if forbidden else 'OFF'}")
 
     def next_ids(self, table: str, count: int, /) -> Sequence[int]:
-        """The ids that AUTOINCREMENT would give."""
         row = self.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)).fetchone()
         first = 1 + (row[0] if row else 0)
         return range(first, first + count)
@@ -157,7 +156,7 @@ def connect(folder: Path, *, writable: bool) -> SqliteConnection:
 
 
 def _check_size(connection: sqlite3.Connection, path: Path) -> None:
-    """Raise KnowledgeBaseDamaged when the last page is incomplete. SQLite itself refuses a file that lacks whole pages.
+    """Raise KnowledgeBaseDamaged when the last page is incomplete. SQLite itself refuses missing whole pages.
 
     The file is not opened here: closing it would drop SQLite's locks on it in this process, and with them its log
     (https://www.sqlite.org/howtocorrupt.html, 2.2).
@@ -198,7 +197,6 @@ def meta(connection: Connection) -> dict[str, str]:
 
 
 def remember(connection: Connection, **values: str | None) -> None:
-    """Write to `meta`. None forgets a key."""
     for key, value in values.items():
         if value is None:
             connection.execute("DELETE FROM meta WHERE key = ?", (key,))
@@ -224,7 +222,6 @@ def drop_contents(connection: Writer, contents: Iterable[int]) -> None:
 
 @contextmanager
 def transaction(connection: Writer) -> Iterator[None]:
-    """A transaction: all or nothing."""
     connection.begin()
     try:
         yield
@@ -243,7 +240,7 @@ def error_message(error: sqlite3.DatabaseError) -> str:
 
 @contextmanager
 def database_errors(folder: Path) -> Iterator[None]:
-    """Turn errors of SQLite and the disk into StorageError, KnowledgeBaseBusy or KnowledgeBaseDamaged."""
+    """Turn errors of SQLite and the disk into OpenBook's."""
     try:
         yield
     except sqlite3.DatabaseError as error:

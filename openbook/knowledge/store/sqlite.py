@@ -180,7 +180,7 @@ class SqliteStore:
             )
 
     def _write_newest(self, connection: Connection) -> None:
-        """Record the newest version in a separate file: a lost or damaged log takes versions with it."""
+        """Record the newest version in a separate file: a lost log takes versions with it."""
         line = f"{schema.meta(connection)['id']} {schema.newest_version(connection)}\n".encode()
         path = self.folder / NEWEST_NAME
         if not path.is_file() or path.read_bytes() != line:

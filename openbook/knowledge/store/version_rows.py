@@ -1,4 +1,4 @@
-"""The rows of versions: making and pruning them, on a connection that writes."""
+"""The rows of versions, on a connection that writes."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ def version_transaction(connection: Writer, paths: Collection[str]) -> Iterator[
 
 
 def write_version(connection: Writer, changes: Sequence[Change], removed: Collection[str], *, summary: str = "") -> int:
-    """Make a version with `changes` and without the documents at the paths `removed`, in the caller's transaction.
+    """Make a version with `changes` and without the paths `removed`, in the caller's transaction.
 
-    Returns the newest version's number; without a change no version is made. `summary` counts the changes by default.
+    Returns the newest version; without a change no version is made. `summary` counts the changes by default.
     """
     version = schema.newest_version(connection)
     if changes or removed:
@@ -93,13 +93,12 @@ def retention(connection: Connection) -> int | None:
 
 
 def apply_retention(connection: Writer) -> None:
-    """Prune by the remembered policy, if there is one. The caller holds the write lock."""
+    """Prune by the remembered policy, if any. Needs the write lock."""
     if keep := retention(connection):
         keep_newest(connection, keep)
 
 
 def keep_newest(connection: Writer, keep: int) -> PruneResult:
-    """Delete all versions except the `keep` newest and the tagged ones."""
     rows = connection.execute("SELECT DISTINCT path FROM documents WHERE removed_in IS NOT NULL").fetchall()
     with schema.transaction(connection), connection.changing([path for (path,) in rows]):
         under_way = set(schema.unused_contents(connection))  # of runs whose version is still to come

@@ -1,4 +1,4 @@
-"""The write lock: one writer at a time, on every platform; every waiting writer gets its turn."""
+"""The write lock: one writer at a time; every waiting writer gets its turn."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _ASK_S = 0.1  # seconds between calls of `check_cancelled`
 
 @contextmanager
 def file_lock(folder: Path, timeout_s: float) -> Iterator[None]:
-    """Hold the lock of `folder`. Raises KnowledgeBaseBusy when another process holds it for longer than `timeout_s`, StorageError."""
+    """Raise KnowledgeBaseBusy when another process holds the lock for longer than `timeout_s`, StorageError."""
     with _held(folder, LOCK, time.monotonic() + timeout_s):
         yield
 
 
 def clear_unlocked(root: Path, pattern: str = "*") -> int:
-    """Delete the files that killed processes left in locked folders below `root`, if their names match `pattern`.
+    """Delete leftovers of killed processes in the folders below `root` that they had locked: files that match `pattern`.
 
     Returns how many. Raises OSError.
     """
@@ -39,7 +39,7 @@ def clear_unlocked(root: Path, pattern: str = "*") -> int:
 
 @contextmanager
 def write_lock(folder: Path, timeout_s: float, check_cancelled: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """`file_lock`, but fair: a writer that releases it and wants it again at once lets a waiting one in first.
+    """`file_lock`, but fair: a writer that wants it again at once lets a waiting one in first.
 
     A writer takes the turn, then the lock, then returns the turn. The waiting writer holds the turn, so no other can take the lock before it.
     Several waiting writers enter in no fixed order. `check_cancelled` is called periodically; what it raises ends the waiting.
