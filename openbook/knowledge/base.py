@@ -70,7 +70,7 @@ class Status:
 
 
 class KnowledgeBase:
-    """Read by any number of threads and processes, written by one at a time.
+    """Documents in versions, read by any number of threads and processes, written by one at a time.
 
     Any call may raise StorageError, KnowledgeError (such as KnowledgeBaseDamaged) or, when it writes, KnowledgeBaseBusy.
     """
@@ -116,9 +116,8 @@ class KnowledgeBase:
 
     @classmethod
     def open(cls, place: Place, embedder: EmbedderIdentity | None = None, *, damaged: bool = False) -> KnowledgeBase:
-        """Open an existing knowledge base; with `damaged`, even if its tables are damaged.
-
-        Raises KnowledgeBaseMissing, or KnowledgeBaseInvalid when its embedder is not `embedder`.
+        """Open an existing knowledge base, with `damaged` even if its tables are. Raises KnowledgeBaseMissing, or KnowledgeBaseInvalid for another
+        embedder.
         """
         store = store_of(place)
         meta = store.open()
@@ -133,7 +132,7 @@ class KnowledgeBase:
         return base
 
     def check_embedder(self, embedder: EmbedderIdentity) -> None:
-        """Raise KnowledgeBaseInvalid unless this is its embedder: vectors of two embedders must never meet."""
+        """Raise KnowledgeBaseInvalid for another embedder: vectors of two embedders must never meet."""
         if (embedder.digest, embedder.dimensions) != (self.embedder.digest, self.embedder.dimensions):
             raise KnowledgeBaseInvalid(
                 f"The knowledge base in {self.store} was made with the embedder {self.embedder.name!r} "
@@ -232,7 +231,7 @@ class KnowledgeBase:
             return integrity.content(connection, rows[0].content_id) if rows else None
 
     def pages(self, of: StoredContent) -> list[tuple[int, int]]:
-        """(page number, offset of the page in the text) for each page that has text, in text order."""
+        """(page number, its offset in the text) for each page with text, in order."""
         begins: dict[int, int] = {}
         with self.snapshot() as connection:
             for row in integrity.passages(connection, of):
@@ -281,7 +280,7 @@ class KnowledgeBase:
             return found
 
     def labels(self) -> dict[str, list[str]]:
-        """The access labels of labeled documents in the newest version, by path."""
+        """The access labels of labeled documents, by path."""
         with self.snapshot() as connection:
             sql = "SELECT path, labels FROM documents WHERE removed_in IS NULL AND labels <> '[]' ORDER BY path"
             return {path: json.loads(labels) for path, labels in connection.execute(sql)}
@@ -358,7 +357,7 @@ class KnowledgeBase:
                 yield connection
 
     def check_whole(self, connection: Connection) -> None:
-        """Check versions, documents and labels against their digests, once per newest version. Raises KnowledgeBaseDamaged, Damage."""
+        """Check versions, documents and labels against their digests, once per newest version."""
         newest = schema.newest_version(connection)
         with self._comparing:  # one thread for all that wait
             if newest != self._whole_at:
@@ -381,7 +380,7 @@ class KnowledgeBase:
             return schema.unused_contents(self.connection)
 
     def clear(self, timeout_s: float = LOCK_TIMEOUT_S) -> int:
-        """Delete the `unreferenced` contents of runs that ended, as every writer does first. Returns how many."""
+        """Delete the `unreferenced` contents of ended runs, as every writer does first. Returns how many."""
         before = self.unreferenced()
         if not before:
             return 0
@@ -389,7 +388,7 @@ class KnowledgeBase:
             return len({*before} - {*self.unreferenced()})
 
     def begin_writing(self, connection: Writer, meta: Mapping[str, str], timeout_s: float) -> None:
-        """Start writing. Call it first under the write lock, with `meta` as read under that lock."""
+        """Start writing, with `meta` as read under the write lock."""
         self._check_embedder_is_still(meta)  # may have changed while this writer waited
         if "purging" in meta:
             self.forget(connection, timeout_s)  # finish a purge that was interrupted
@@ -408,7 +407,7 @@ class KnowledgeBase:
     def forget(self, connection: Writer, timeout_s: float = LOCK_TIMEOUT_S) -> Sequence[BeyondReach]:
         """Rebuild the indexes and erase deleted rows from free pages and logs. Returns known places where bytes may remain.
 
-        Needs the write lock. Raises KnowledgeBaseBusy when a reader keeps older pages for longer than `timeout_s`.
+        Needs the write lock. Raises KnowledgeBaseBusy when a reader keeps older pages.
         """
         self.indexes.refresh(connection, anew=True)
         return self.store.vacuum(connection, timeout_s)

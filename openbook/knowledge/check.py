@@ -1,4 +1,4 @@
-"""Verification: the database against its own digests, then the indexes against the database."""
+"""Verification: the database against its digests, then the indexes against the database."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _SHOWN_CHARS = 60  # of a text that no document names
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """`damaged`: problems of the database. `index_problems`: in the indexes; unless `repaired`, with the reason.
+    """The findings of a check.
 
-    `unreferenced`: the beginning of each text without a version.
+    `index_problems` come with the reason unless `repaired`. `unreferenced`: the beginning of each text without a version.
     """
 
     contents: int
@@ -76,7 +76,7 @@ def _first(findings: Iterable[str]) -> list[str]:
 
 
 def index_problems(folder: Path, source: IndexSource, wanted: NDArray[np.int64]) -> Iterator[str]:
-    """Damaged, missing or stale parts of the saved index. Reads every byte. Raises Damage."""
+    """Damaged, missing or stale parts of the saved index. Reads every byte."""
     saved, problems = segment_files.read(folder, source, every_byte=True)
     yield from problems
     for each in saved:
@@ -88,7 +88,6 @@ def index_problems(folder: Path, source: IndexSource, wanted: NDArray[np.int64])
 
 
 def _damage(base: KnowledgeBase, connection: Connection) -> Iterator[str]:
-    """Findings about the database. An unreadable part is a finding too."""
     of_store = base.store.problems(connection, base.id)
     for part in (*of_store, _documents(connection), _texts(connection), _vectors(base.store, connection)):
         try:

@@ -1,4 +1,4 @@
-"""Cache of knowledge bases for `--docs`, keyed by the contents of the files."""
+"""Cache of knowledge bases for `--docs`, keyed by file contents."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _open_whole(folder: Path, embedder: EmbedderIdentity) -> KnowledgeBase | Non
 
 
 def _key(paths: Sequence[Path], embedder: EmbedderIdentity, options: RunOptions, sizing: Sizing) -> str:
-    """A digest of paths, contents, embedder, and the code and options that shape the knowledge base."""
+    """A digest of paths, contents, embedder, and relevant code and options."""
     files: list[list[str]] = []
     limit = options.limits.max_file_bytes
     for item in discover([Path(os.path.abspath(path)) for path in paths], ocr=bool(options.ocr)):

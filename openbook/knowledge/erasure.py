@@ -121,7 +121,7 @@ def purge(
 
 
 def resolve_in_all_versions(base: KnowledgeBase, documents: Sequence[str]) -> list[str]:
-    """The paths in any kept version that `documents` mean. Raises KnowledgeError for an unknown one."""
+    """The paths in any kept version that `documents` mean. Raises KnowledgeError."""
     known = {p for (p,) in base.connection.execute("SELECT DISTINCT path FROM documents")}
     known.update(each.path for each in identities(base.connection))
     paths = sorted(known)
@@ -129,21 +129,17 @@ def resolve_in_all_versions(base: KnowledgeBase, documents: Sequence[str]) -> li
 
 
 def purge_is_unfinished(base: KnowledgeBase) -> bool:
-    """True if a purge is active or was interrupted after its deletion."""
+    """True if a purge is active or was interrupted after it deleted rows."""
     return not {"purging", "purging_elsewhere"}.isdisjoint(schema.meta(base.connection))
 
 
 def finish_purge(base: KnowledgeBase) -> None:
-    """Finish an interrupted purge, as the next writer would.
-
-    Call it after everything elsewhere is deleted: this forgets that there was something to delete.
-    """
+    """Finish an interrupted purge, after everything elsewhere is deleted: this forgets that there was something to delete."""
     with base.writing() as connection:
         schema.remember(connection, purging_elsewhere=None)
 
 
 def _for_ids(connection: Connection, sql: str, ids: Iterable[int]) -> Rows:
-    """The rows of a query that ends in `IN`, for any number of ids."""
     return connection.execute(f"{sql} {schema.IDS}", {"ids": json.dumps(sorted(ids))})
 
 
@@ -223,7 +219,7 @@ def find_in_rows(store: Store, connection: Reader, needles: Needles) -> tuple[li
 
 
 def _batches(store: Store, connection: Reader) -> Iterator[list[tuple[int | str, bytes]]]:
-    """The whole database in batches of (id of a content, its text) and (table, all other values)."""
+    """The whole database in batches of (id of a content, its text) and (table, other values)."""
     batch: list[tuple[int | str, bytes]] = []
     size = 0
     for of, row in _rows(store, connection):
@@ -294,7 +290,7 @@ def kind_of(base: KnowledgeBase) -> str:
 
 
 def beyond_reach(base: KnowledgeBase, known: Iterable[BeyondReach] = ()) -> tuple[BeyondReach, ...]:
-    """What neither a purge nor a scan reaches. `known` adds entries, or replaces those of the same reason."""
+    """The reach of a purge and its scan ends here. `known` adds or replaces reasons."""
     found = {reason: BeyondReach(reason) for reason in (*_BEYOND_REACH, *base.store.beyond_reach)}
     if base.indexes.blobs is not None:
         found["object versions"] = BeyondReach("object versions", f"Let these expire under {base.id}/.")

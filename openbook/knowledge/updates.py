@@ -37,7 +37,7 @@ FindBatches: TypeAlias = Callable[[LiveDocuments], Sequence[FileBatch]]
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """`version` is the newest one, also when nothing changed.
+    """The result of a run. `version` is the newest one, also when nothing changed.
 
     `characters` of the `source_characters` in the files were read (markup counts if it is part of the text). `taken_over`: labels of lost
     documents, by the new documents that now carry them, since each may be a renamed one. `unlabelled_copies`: unlabeled documents with the text
@@ -145,7 +145,7 @@ def _files_in(batch: FileBatch, wanted: SyncedFolder, live: LiveDocuments) -> li
 
 
 def remove(base: KnowledgeBase, documents: Sequence[str]) -> Report:
-    """Remove documents (paths, or folders for all below) as one new version. Raises KnowledgeError when one is not in the newest."""
+    """Remove documents (paths, or folders for all below) as one new version. Raises KnowledgeError for an unknown one."""
     with base.writing() as connection:
         rows = connection.execute("SELECT path FROM documents WHERE removed_in IS NULL ORDER BY path")
         live = [path for (path,) in rows]
@@ -170,7 +170,7 @@ def folder_labels(base: KnowledgeBase) -> Callable[[str], frozenset[str]]:
 
 
 def forget_synced_folder(base: KnowledgeBase, folder: Path) -> None:
-    """Stop syncing `folder` unless it is named; its documents stay. Raises KnowledgeError when it was not synced."""
+    """Stop syncing `folder` unless it is named; its documents stay. Raises KnowledgeError if it was not synced."""
     name = display_path(Path(os.path.abspath(folder)))
     with base.writing() as connection:
         if not connection.execute("DELETE FROM sources WHERE folder = ?", (name,)).rowcount:
@@ -256,7 +256,7 @@ def _path_of(found: FoundFile | Verdict) -> str:
 
 
 def _ingest(base: KnowledgeBase, embedder: Embedder, options: RunOptions, find_batches: FindBatches) -> Report:
-    """Run one update. `find_batches` is called again after a conflict with another writer."""
+    """Run one update; `find_batches` is repeated after a conflict with another writer."""
     base.check_embedder(embedder.identity)
 
     def work(run: LongRun) -> Report:
@@ -331,7 +331,7 @@ def _relabelled(live: LiveDocuments, batches: Sequence[FileBatch], done: Collect
 
 
 def _gone(batch: FileBatch, live: LiveDocuments) -> Iterator[tuple[str, str]]:
-    """(path, reason) of each document of a synced folder whose file is gone or excluded by the rules."""
+    """(path, reason) of documents in a synced folder whose file is gone or excluded."""
     there = {each.displayed for each in batch.found if isinstance(each, FoundFile)}
     verdicts = {each.path: each for each in batch.found if isinstance(each, Verdict)}
     # A folder that could not be read says nothing about the files in it.
@@ -347,7 +347,7 @@ def _gone(batch: FileBatch, live: LiveDocuments) -> Iterator[tuple[str, str]]:
 def _all_verdicts(
     live: LiveDocuments, found: Mapping[str, Verdict], changes: Sequence[Change], removed: Mapping[str, str]
 ) -> tuple[Verdict, ...]:
-    """All verdicts of the run, sorted by path, with renames and duplicates named."""
+    """All verdicts, sorted by path, with renames and duplicates named."""
     was = {path: live[path].content_id for path in reversed(live)}
     changed = {change.path for change in changes}
     left = {content: path for path, content in was.items() if path in removed}  # the first path of each content
@@ -399,7 +399,7 @@ def reembed(
     identity = embedder_json(embedder.identity)
 
     def is_ours(connection: Writer) -> bool:
-        """True if the table of new vectors is for this run: purges and runs with another embedder drop it."""
+        """True if the table of new vectors is for this run: purges and other embedders' runs drop it."""
         return schema.meta(connection).get("reembedding") == identity and NEXT_TABLE in connection.tables()
 
     def work(run: LongRun) -> tuple[int, int]:

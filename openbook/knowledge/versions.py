@@ -51,9 +51,9 @@ class PassageChange:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Changes from version `before` to version `after`: documents by path, passages by text.
+    """Changes between versions: documents by path, passages by text.
 
-    `metadata_changed`: documents of the same text with other metadata or access labels.
+    `metadata_changed`: documents of the same text with other metadata or labels.
     """
 
     before: int
@@ -124,7 +124,7 @@ def _version_at(connection: Connection, text: str) -> int:
 
 
 def tag(base: KnowledgeBase, name: str, version: int | None = None) -> int:
-    """Name a version (default: the newest), which is then never pruned. Raises KnowledgeError when the name is taken."""
+    """Name a version (default: the newest), which is then never pruned. Raises KnowledgeError for a taken name."""
     if not _TAG.fullmatch(name):
         raise QuestionError(
             f"{name!r} is not a tag. A tag is 1 to 64 letters, digits, '_', '.' and '-', and begins with a letter."
@@ -141,7 +141,7 @@ def tag(base: KnowledgeBase, name: str, version: int | None = None) -> int:
 
 
 def drop_tag(base: KnowledgeBase, name: str) -> None:
-    """Forget a name; the version stays until it is pruned. Raises KnowledgeError when there is none."""
+    """Forget a name; the version stays until it is pruned. Raises KnowledgeError for an unknown name."""
     with base.writing() as connection, schema.transaction(connection), connection.changing(()):
         names = [each for (each,) in connection.execute("SELECT name FROM tags")]
         if name not in names:
@@ -168,7 +168,7 @@ def diff(
         return {path: tuple(row) for path, *row in connection.execute(sql, seen.values)}
 
     def passages(held: dict[str, tuple[int, str, str]]) -> dict[str, PassageChange]:
-        """Each distinct text, stripped, with the first document that holds it."""
+        """Distinct stripped texts, each with the first document that holds it."""
         found: dict[str, PassageChange] = {}
         for path, (content, *_) in held.items():
             check()

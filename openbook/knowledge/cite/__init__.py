@@ -1,1 +1,1 @@
-"""Found rows as they are shown: passages, windows, quotes, pages, editions."""
+"""Found rows as shown: passages, windows, quotes, pages, editions."""

@@ -31,7 +31,7 @@ class DocumentInfo(NamedTuple):
         return [part for value in values for item in value for part in map(str.strip, str(item).split(",")) if part]
 
     def names(self) -> set[str]:
-        """Names that declarations may use: the end of its path, its file name without suffix, its title, its number."""
+        """Names that declarations may use: ends of its path, its file name without suffix, its title, its numbers."""
         path = PurePosixPath(self.path)
         ends = [str(path), *(str(path.relative_to(above)) for above in path.parents)]
         numbers = [name for key in _NUMBERED for n in self.declared(key) for name in (n, f"{key} {n}")]
@@ -53,7 +53,7 @@ class Editions(NamedTuple):
     marks: Mapping[str, Edition]
 
     def notes(self, citations: Iterable[Citation]) -> list[str]:
-        """Notes on documents left out for a cited one, and on the declarations of cited documents."""
+        """Notes on documents left out for cited ones, and on declarations of cited ones."""
         cited = [{citation.document, *citation.also_in} for citation in citations]
         older = {p for p in self.left_out if any(each & {*self.marks[p].newer} for each in cited)}
         said = {"Left out": older, "Cited": {min(each) for each in cited if each <= self.marks.keys()}}
@@ -63,7 +63,7 @@ class Editions(NamedTuple):
 def editions(question: str, hits: Sequence[Hit], documents: Mapping[str, DocumentInfo]) -> Editions:
     """Leave out documents whose newer edition was found, unless the question has a number that only the older one has.
 
-    `documents`: those that hold the hits and that the caller may see, by path.
+    `documents`: those with the hits that the caller may see, by path.
     """
     holders = [{hit.passage.document, *hit.passage.also_in} for hit in hits]
     marks = find_marks(

@@ -41,7 +41,7 @@ class StoredPassage(NamedTuple):
 
 
 class LocatedPassage(NamedTuple):
-    """`holders`: the documents in scope, sorted. `content`: that of the first."""
+    """A found passage and its documents in scope, sorted. `content`: that of the first."""
 
     ranked: RankedPassage
     content: int
@@ -54,7 +54,6 @@ def _fewest(labels: tuple[str, ...]) -> tuple[int, tuple[str, ...]]:
 
 
 def _stored(connection: Connection, where: str, parameters: Any = ()) -> list[StoredPassage]:
-    """Passages `p` by content, in text order. Raises Damage."""
     sql = f"SELECT {PASSAGE_COLUMNS} FROM passages p {where} ORDER BY p.content_id, p.start_char"
     rows = [PassageRow(*row) for row in connection.execute(sql, parameters)]
     found: list[StoredPassage] = []
@@ -94,7 +93,6 @@ def _located(connection: Connection, ranked: Sequence[RankedPassage], seen: Cond
 
 
 def hits_of(connection: Connection, ranked: Sequence[RankedPassage], seen: Condition) -> list[Hit]:
-    """The found passages with the documents in scope that hold them. Raises Damage."""
     ids = ", ".join(str(each.passage) for each in ranked) or "NULL"
     passages = _stored(connection, f"WHERE p.id IN ({ids})")
     by_id = {each.row.id: each for each in passages}
@@ -126,7 +124,7 @@ def passage_of_id(
 
 
 def _passages_of_id(connection: Connection, hint: str, name: str, seen: Condition) -> list[Passage]:
-    """The passage or window in each `seen` document, by path."""
+    """One for each `seen` document, by path."""
     match = _ID.fullmatch(name)
     first, more = (match["first"], int(match["more"] or 0)) if match else (name, 0)
     first = first.encode(errors="replace").decode()  # lone surrogates cannot be looked for
@@ -147,13 +145,13 @@ def _passages_of_id(connection: Connection, hint: str, name: str, seen: Conditio
 
 
 def title_of(connection: Connection, content: int) -> str:
-    """The title of a content, checked with its first passage."""
+    """The title of a content, as its first passage confirms."""
     first = _stored(connection, "WHERE p.content_id = ? AND p.start_char = 0", (content,))
     return first[0].title if first else ""
 
 
 def documents_holding(connection: Connection, contents: Collection[int], seen: Condition) -> Mapping[int, Holders]:
-    """The `seen` documents that hold each content, with the labels in this version and those of their current or last state."""
+    """The `seen` documents by content, with the labels of this version and of their current or last state."""
     values = {"ids": json.dumps(sorted(contents)), **seen.values}
     rows = integrity.documents(connection, f"d.content_id IN {IDS} AND {seen.sql}", values)
     ids = {"ids": json.dumps([row.identity for row in rows])}
@@ -168,7 +166,6 @@ def documents_holding(connection: Connection, contents: Collection[int], seen: C
 
 
 def passages_in(connection: Connection, stored: StoredContent, holders: Holders) -> list[Passage]:
-    """All passages of a content, in text order. Raises Damage."""
     return _as_passages(stored, integrity.passages(connection, stored), holders)
 
 
@@ -269,7 +266,7 @@ def _window(stored: StoredContent, rows: Sequence[PassageRow], holders: Holders)
 
 
 def windows_around(connection: Connection, ranked: Sequence[RankedPassage], seen: Condition, limit: int) -> list[Hit]:
-    """The `limit` best windows around found passages, each once, with the documents in scope that hold them. Raises Damage."""
+    """The `limit` best windows around found passages, each once."""
     ids = ", ".join(str(each.passage) for each in ranked) or "NULL"
     names = dict(iter(connection.execute(f"SELECT id, passage_id FROM passages WHERE id IN ({ids})")))
     by_content: dict[int, list[LocatedPassage]] = {}

@@ -57,7 +57,7 @@ class SentenceSupport:
 
 @dataclass(frozen=True, slots=True)
 class AnswerSupport:
-    """The nearest quotes, the sentences of an answer in order, and the share of the question's words around the quotes."""
+    """The nearest quotes, the sentences in order, and the share of the question's words around the quotes."""
 
     citations: tuple[Citation, ...] = ()
     sentences: tuple[SentenceSupport, ...] = ()
@@ -120,7 +120,6 @@ def closest(question: str, passages: Sequence[Passage], embed: Embed | None) -> 
 
 
 def _parts(answer: str) -> list[tuple[int, int]]:
-    """(start, end) of each sentence of an answer, without code fences."""
     found: list[tuple[int, int]] = []
     at = 0
     for fence in (*_FENCE.finditer(answer), None):
@@ -238,7 +237,7 @@ class _Passages:
         )
 
     def likeness(self, sentence: str, run: _Run, cosine: float | None) -> float:
-        """The support from 0 to 1; at most `NUMBER_MISSING` when a number of the sentence is missing."""
+        """The support from 0 to 1; at most `NUMBER_MISSING` without a number of the sentence."""
         numbers = frozenset(word for word in self.words(sentence) if _DIGIT.search(word))
         odds = _BIAS + math.fsum(w * x for w, x in zip(_WEIGHTS, self.features(sentence, run, cosine), strict=True))
         there = 1.0 if numbers <= run.around else self.share(numbers, run.around) * NUMBER_MISSING

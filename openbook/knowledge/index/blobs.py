@@ -1,4 +1,4 @@
-"""Named objects that several machines share: in a mounted folder or an S3 bucket."""
+"""Named objects that machines share: in a mounted folder or an S3 bucket."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ class Blobs(Protocol):
     """Where the objects are. It holds no credentials."""
 
     def get(self, key: str) -> bytes:
-        """Raises KeyError when the object does not exist."""
+        """Raises KeyError."""
         ...
 
     def fetch(self, key: str, path: Path) -> None:
-        """Write the object to a file, which is whole or absent. Raises KeyError when the object does not exist, OSError of the disk."""
+        """Write the object to a file, whole or not at all. Raises KeyError when it does not exist, OSError of the disk."""
         ...
 
     def put(self, key: str, data: bytes | Path, *, if_absent: bool = False) -> bool:

@@ -25,7 +25,7 @@ _MARGIN = np.float32(1.0 - 1e-4)  # float32 sums of 256 terms err by less
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Counts over rows in scope: rows, words, and rows that hold each term of the query."""
+    """Counts over rows in scope: rows, words, and rows of each query term."""
 
     rows: int
     words: int
@@ -37,7 +37,7 @@ class Statistics:
         return cls(sum(part.rows for part in parts), sum(part.words for part in parts), frequencies)
 
     def weights(self, terms: dict[int, int]) -> Weights:
-        """Weights of `terms`, given with their counts in the query. Terms of no row in scope have none."""
+        """Weights of `terms`, a count in the query each. Terms of no row in scope have none."""
         found: dict[int, float] = {}
         for term, times in terms.items():
             if frequency := self.frequencies[term]:
@@ -65,7 +65,7 @@ class _PostingList:
 
 
 class Bm25:
-    """Thread-safe: caches depend on the segments and the last average length alone."""
+    """BM25 of some rows. Thread-safe: caches depend on the segments and the last average length alone."""
 
     def __init__(self, parts: Sequence[RowsInScope]) -> None:
         self._parts = parts

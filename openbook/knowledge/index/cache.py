@@ -37,7 +37,7 @@ def kept_contents(connection: Connection) -> NDArray[np.int64]:
 
 
 class IndexCache:
-    """Thread-safe. `blobs`: storage for shared segments; None if this machine has its own."""
+    """A thread-safe cache. `blobs`: storage for shared segments; None if this machine has its own."""
 
     def __init__(self, store: Store, base_id: str, embedder: EmbedderIdentity, blobs: Blobs | None) -> None:
         self.blobs = blobs
@@ -115,7 +115,6 @@ class IndexCache:
         self._indexes, self._views = None, {}
 
     def _covering(self, connection: Connection, newest: int, in_scope: NDArray[np.int64]) -> Indexes:
-        """Indexes that hold the contents `in_scope`. The caller holds the lock."""
         # Another machine may have purged: then it took segments out of `blobs`, or the row `purged_in` says so.
         is_outdated = self._missed_purge(connection) if self.blobs is None else self._indexes_at != newest
         if self._indexes is None or is_outdated or not np.isin(in_scope, self._indexes.contents()).all():
@@ -124,7 +123,7 @@ class IndexCache:
         return self._indexes
 
     def _open(self, connection: Connection, in_scope: NDArray[np.int64]) -> Indexes:
-        """Open the indexes. Without `blobs`, a shared knowledge base saves them: no other machine writes them here."""
+        """Open the indexes; save those of a shared knowledge base without `blobs`, which no other machine writes here."""
         if self._store.is_shared and self.blobs is None and self._trusts_times:
             with suppress(KnowledgeBaseBusy, StorageError, OSError), self._store.index_lock(0.0):
                 # A state from before a purge must not be saved again.
@@ -134,7 +133,7 @@ class IndexCache:
         return Indexes.open(self.folder, source, in_scope, every_byte=every_byte, blobs=self.blobs)
 
     def _save(self, connection: Connection, *, anew: bool = False) -> Indexes:
-        """Update the saved indexes to all kept contents. What another machine purged is deleted here too."""
+        """Update the saved indexes to all kept contents, without what another machine purged."""
         missed_purge, contents = self._missed_purge(connection), kept_contents(connection)
         source, forget = self.source(connection), anew or missed_purge
         if not self._store.is_shared and (older := self._store.folder / "index").is_dir():  # of OpenBook 0.1.0

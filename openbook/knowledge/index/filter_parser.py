@@ -61,7 +61,7 @@ _Value: TypeAlias = str | int | float | bool | _Date
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """`sql`: a condition on `d.metadata` (a JSON object as text), with bound values `where_...`. `keys`: its metadata keys, sorted."""
+    """A filter as SQL on `d.metadata` (a JSON object as text), with bound values `where_...`, and its metadata keys, sorted."""
 
     sql: str
     values: dict[str, object]
@@ -69,15 +69,13 @@ class Filter:
 
 
 def parse_filter(text: str) -> Filter:
-    """The parsed filter. Raises QuestionError with the place of the error."""
+    """Parse a filter. Raises QuestionError with the place of the error."""
     parser = _Parser(text)
     return Filter(parser.filter(), parser.values, tuple(sorted(parser.keys)))
 
 
 @dataclass(frozen=True, slots=True)
 class _Token:
-    """`kind` is a group of `_TOKEN`, `keyword`, or `end`; a keyword's text is lower-case."""
-
     kind: str
     text: str
     start: int
@@ -85,7 +83,7 @@ class _Token:
 
 
 class _Parser:
-    """Recursive descent, one function for each rule of the grammar; each returns SQL."""
+    """Recursive descent, one function for each grammar rule; each returns SQL."""
 
     def __init__(self, text: str) -> None:
         self.values: dict[str, object] = {}

@@ -30,7 +30,7 @@ MAX_DROPPED = 0.25  # of a segment's rows, before it is rewritten without them
 
 
 class Indexes:
-    """Immutable once opened; thread-safe."""
+    """The opened index: immutable and thread-safe."""
 
     def __init__(self, segments: Sequence[Segment], dimensions: int) -> None:
         """No content is in two of the segments."""
@@ -49,7 +49,7 @@ class Indexes:
     ) -> Indexes:
         """The saved segments of `source`; other contents of `wanted` are indexed in memory.
 
-        Writes only what it fetches from `blobs`. `every_byte`: see `segment_files.read`. Raises Damage when the database is damaged.
+        Writes only what it fetches from `blobs`. `every_byte`: see `segment_files.read`.
         """
         if blobs is not None:
             shared_segments.pull(blobs, folder, source)
@@ -74,7 +74,7 @@ class Indexes:
     ) -> Indexes:
         """Save the missing contents of `keep` in one step; rewrite segments with many others.
 
-        `forget` first deletes the index here. `blobs` gets the same; `anew` replaces all in it. Needs the write lock. Raises OSError, Damage.
+        `forget` first deletes the index here. `blobs` gets the same; `anew` replaces all in it. Needs the write lock. Raises OSError.
         """
         renew = partial(_renewed, folder, source, keep)
         if blobs is not None:
@@ -165,7 +165,7 @@ def _whole(segment: Segment) -> Selection:
 
 
 def _fresh(writer: SegmentWriter, source: IndexSource, missing: NDArray[np.int64]) -> list[Selection]:
-    """Segments of `missing`; all but the last are on disk, so that one is in memory at a time."""
+    """Segments of `missing`, all but the last on disk: one is in memory at a time."""
     found: list[Selection] = []
     for segment in segment_builder.build(source, map(int, missing)):
         if found:

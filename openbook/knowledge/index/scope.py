@@ -1,4 +1,4 @@
-"""The scope of a query: one version, the documents that match a filter, and the caller's labels."""
+"""The scope of a query: one version, matching documents, and the caller's labels."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from openbook.parsers.metadata import LABEL, not_a_label
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """`as_of`: a kept version (default: the newest). `where`: a metadata filter, see `filter_parser`.
+    """The documents that a query may see.
 
-    `labels`: the caller must hold every label of a document: of the version asked, and of its current or last state under any name.
+    `as_of`: a kept version (default: the newest). `where`: a metadata filter, see `filter_parser`. `labels`: the caller must hold every label of
+    a document: of the version asked, and of its current or last state under any name.
     """
 
     as_of: int | None = None
@@ -40,7 +41,7 @@ class Condition:
 
 
 def held_in(version: str) -> str:
-    """SQL that is true if a version, itself SQL, has the document `d`."""
+    """SQL: true if a version, itself SQL, has the document `d`."""
     return f"d.added_in <= {version} AND (d.removed_in IS NULL OR d.removed_in > {version})"
 
 

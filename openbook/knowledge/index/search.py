@@ -33,7 +33,7 @@ WORDS_WEIGHT = 0.5  # in the score; chosen on training queries only (benchmarks/
 
 @dataclass(frozen=True, slots=True)
 class RankedPassage:
-    """A passage's row id, the contents with its text, and its rank (from 1) among candidates of each kind, or None."""
+    """A passage's row id, the contents with its text, and its rank (from 1) of each kind, or None."""
 
     passage: int
     contents: tuple[int, ...]
@@ -52,7 +52,7 @@ class StaleView(KnowledgeError):
 
 @dataclass(frozen=True, slots=True)
 class SearchQuery:
-    """`terms`: counts in the query. `vector`: float32 unit vector [D]. `limit`: hits of each kind. `by_signs`: signs choose the rows to compare."""
+    """A question. `terms`: counts in the query. `vector`: float32 unit vector [D]. `by_signs`: signs choose the rows to compare."""
 
     terms: dict[int, int]
     vector: NDArray[np.float32]
@@ -75,7 +75,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
-    """What follows from all counts. `cuts`: the greatest distances to compare, by the first pass and by both."""
+    """The decisions from all counts. `cuts`: the greatest distances to compare, by the first pass and by both."""
 
     weights: Weights
     cuts: tuple[int, int] | None
@@ -83,7 +83,7 @@ class Scoring:
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """Columns of equal length, one entry a passage: at least the best of each kind, each scored by both."""
+    """Columns with one entry a passage: at least the best of each kind, scored by both."""
 
     passages: NDArray[np.int64]
     keys: NDArray[np.uint64]  # of their texts; no two are equal
@@ -140,7 +140,7 @@ class View(Protocol):
 
 class Searcher(Protocol):
     def view(self, base_id: str, newest: int, in_scope: NDArray[np.int64]) -> View:
-        """A search over the ascending contents `in_scope` of a knowledge base whose newest version is `newest`."""
+        """A search over the ascending contents `in_scope`; `newest` is the newest version."""
         ...
 
 
@@ -163,7 +163,7 @@ class Duplicates:
         return Duplicates(self.rows[chosen], self.keys[chosen], self.contents[chosen])
 
     def holding(self, keys: NDArray[np.uint64]) -> dict[int, tuple[int, ...]]:
-        """The contents that hold each of `keys`, by its index; only duplicates are included."""
+        """The contents of each of `keys`, by its index; duplicates only."""
         low, high = (np.searchsorted(self.keys, keys, side=side) for side in ("left", "right"))
         return {
             int(at): tuple(np.unique(self.contents[low[at] : high[at]]).tolist()) for at in np.flatnonzero(low < high)
@@ -174,7 +174,7 @@ class Shard:
     """A `View` of one shard's rows. Thread-safe."""
 
     def __init__(self, rows: Sequence[RowsInScope], dimensions: int, duplicates: Duplicates) -> None:
-        """One shard searches one row of each text; `duplicates` are those of all shards."""
+        """Each text is searched in one row of one shard; `duplicates` are those of all shards."""
         self._rows, self._duplicates = rows, duplicates
         self.bm25, self.vectors = Bm25(rows), VectorSearch(rows, dimensions)
         self.rows = self.bm25.rows
@@ -194,7 +194,6 @@ class Shard:
         bm25: NDArray[np.float64],
         *kinds: NDArray[np.int64],
     ) -> Candidates:
-        """Ascending `rows` with their scores; `kinds` are the near rows and the rows with words."""
         keys = self._column("keys", rows)
         contents = np.empty(len(rows), dtype=np.int64)
         for each in self._rows:
@@ -207,13 +206,12 @@ class Shard:
         return Candidates(self._column("passages", rows), keys, held, similarity, bm25, near, words)
 
     def _column(self, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """A segment's array at ascending `rows`."""
         found = [getattr(each.segment, name)[each.local(rows)[1]] for each in self._rows]
         return np.concatenate(found) if found else np.empty(0, dtype=np.int64)
 
 
 class ShardRounds:
-    """One question in one shard. Rounds reuse what earlier ones computed."""
+    """One question in one shard. Rounds reuse earlier results."""
 
     def __init__(self, shard: Shard, question: SearchQuery) -> None:
         self._shard, self._question = shard, question

@@ -41,7 +41,7 @@ Saving: TypeAlias = "tuple[dict[str, tuple[int, ...]], Iterable[tuple[NDArray[An
 
 
 class PassageIdentity(NamedTuple):
-    """A passage's row id, the first 8 bytes of its text's identity, and a `variant` that differs for equal texts under other headings."""
+    """A passage's row id, the first 8 bytes of its text's identity, and a `variant` that tells headings apart."""
 
     passage: int
     key: int

@@ -41,12 +41,13 @@ _RACY_NS = 2_000_000_000  # a file changed this shortly before it was read may c
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """`labels`: access labels for the documents; `unlabel`: those that `add` takes away. `held_labels`: the caller's (None: all).
+    """Options of a run.
 
-    Files may state no labels outside `held_labels`, and stored data saves work only if a document shows it to the caller: timing must not reveal
-    what others have. `retry`: parse failed files again, though unchanged. `ocr`: Tesseract's languages (`eng+deu`), empty for none. `progress`:
-    its stages "digest" (comparing bytes) and "read" (parsing) count files, "embed" counts passages. `check_cancelled` is called often; when it
-    raises, the run ends with that and without a version.
+    `labels`: for its documents; `unlabel`: those that `add` takes away. `held_labels`: the caller's (None: all). Files may state no others, and
+    stored data saves work only if a document shows it to the caller: timing must not reveal what others have. `retry`: parse failed files again,
+    though unchanged. `ocr`: Tesseract's languages (`eng+deu`), empty for none. `progress`: its stages "digest" (comparing bytes) and "read"
+    (parsing) count files, "embed" counts passages. `check_cancelled` is called often; when it raises, the run ends with that and without a
+    version.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -85,7 +86,7 @@ def prefix(folder: Path) -> str:
 
 
 class LiveDocument(NamedTuple):
-    """A document of the newest version. Metadata and labels are JSON. `parsed_by`: the versions of its parser and splitter."""
+    """A document of the newest version. Metadata and labels are JSON. `parsed_by`: versions of parser and splitter."""
 
     path: str
     content_id: int
@@ -99,7 +100,6 @@ class LiveDocument(NamedTuple):
 
 
 def live_documents(connection: Connection) -> dict[str, LiveDocument]:
-    """The documents of the newest version: by path, in their order."""
     rows = connection.execute(
         "SELECT d.path, d.content_id, d.bytes, d.stat, d.metadata, d.labels, d.given_labels, d.identity, "
         "coalesce(c.code, '') FROM documents d LEFT JOIN contents c ON c.id = d.content_id WHERE d.removed_in IS NULL ORDER BY d.path"
@@ -108,7 +108,7 @@ def live_documents(connection: Connection) -> dict[str, LiveDocument]:
 
 
 def parsed_by(sizing: Sizing) -> str:
-    """The versions of the parsers and the splitter, which shape a content besides the file's bytes."""
+    """The versions of parsers and splitter."""
     # Every knowledge base holds the word "reader". Another word there would have all files parsed again.
     return f"reader {PARSER_VERSION} splitter {SPLITTER_VERSION} {sizing.size}"
 
@@ -243,14 +243,14 @@ class Ingest:
         return self._content_of(self._connection, content_key(found.path, digest, self._parsed_by(found.path)))
 
     def _content_of(self, connection: Connection, key: Digest) -> int | None:
-        """The owner's content of that key. For a caller with labels: one that it may see, or that this run stored."""
+        """The owner's content of that key. For a caller with labels: if it may see it or this run stored it."""
         sql, seen = "SELECT id FROM contents WHERE key >= ? AND key <= ? ORDER BY id", self._seen
         last = key if seen is None else f"{key}g"  # after all that have an id after the key
         found = [int(content) for (content,) in connection.execute(sql, (key, last))]
         return next((each for each in found if seen is None or each in seen or each in self._run.stored), None)
 
     def reusable(self, changes: Iterable[Change]) -> set[int] | None:
-        """The contents whose vectors save this caller work: new ones and those they replace. None: all contents."""
+        """The contents whose vectors may save work: new ones and those they replace. None: all contents."""
         if self._seen is None:
             return None
         replaced = {self._live[change.path].content_id for change in changes if change.path in self._live}
@@ -292,7 +292,6 @@ class Ingest:
         return content_id
 
     def _settle(self, found: FoundFile, content_id: int, read_at_ns: int) -> None:
-        """Record the change from the newest version's row for this path."""
         path = found.displayed
         live, known = self._live.get(path), self._known.get(path)
         try:

@@ -57,7 +57,7 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class SyncedFolder:
-    """A folder that is kept equal to the disk, with the access labels of its documents. `ocr` as in RunOptions."""
+    """A folder kept equal to the disk, with the labels of its documents. `ocr` as in RunOptions."""
 
     folder: Path
     rules: Rules = Rules()
@@ -183,7 +183,7 @@ class _Filter:
     ignored: tuple[tuple[str, Any], ...] = ()
 
     def reason(self, relative: str, folder: bool) -> str:
-        """The reason to leave out `relative` (to the root, with `/`), or an empty string."""
+        """The reason to leave out `relative` (with `/`), or an empty string."""
         name = relative + "/" if folder else relative
         if self.exclude is not None and self.exclude.match_file(name):
             return f"{LEFT_OUT_BY}--exclude"
@@ -209,7 +209,7 @@ class _Filter:
 
 
 def _globs_in(ignore_file: Path) -> Any:
-    """The globs of an ignore file, whose author must neither stall a run nor let in excluded files. Raises UnreadableFile."""
+    """The globs of an ignore file, whose author must neither stall a run nor let in excluded files."""
     with opened(ignore_file) as file:
         data = file.read(_MAX_IGNORE_BYTES + 1)
     if len(data) > _MAX_IGNORE_BYTES:
@@ -226,7 +226,7 @@ def _globs_in(ignore_file: Path) -> Any:
 
 
 def _check_cost(lines: Sequence[str]) -> None:
-    """Raise UnreadableFile if a match could take very long."""
+    """Raise UnreadableFile if matching could take very long."""
     in_all = 0
     for line in lines:
         parts = [] if line.startswith("#") else _NO_STAR.sub("", line).split("/")

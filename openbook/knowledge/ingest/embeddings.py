@@ -97,7 +97,7 @@ def embed_missing(
 
 
 def _texts_of(connection: Connection, passages: Iterable[int]) -> Iterator[str]:
-    """The text that each passage's key names. Passages of one content are adjacent, so its text is read once."""
+    """The text of each passage's key. Passages of one content are adjacent, so its text is read once."""
     content_id, title, text = -1, "", ""
     for passage in passages:
         row = connection.execute(f"SELECT {PASSAGE_COLUMNS} FROM passages p WHERE p.id = ?", (passage,)).fetchone()

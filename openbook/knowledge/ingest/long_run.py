@@ -62,7 +62,7 @@ class LongRun:
         self._purged: object = None  # the last purge when this try began
 
     def begin_long_work(self) -> None:
-        """Call it before files are read or passages embedded. Raises KnowledgeBaseBusy if the lock is kept."""
+        """Announce reading or embedding. Raises KnowledgeBaseBusy if the lock is kept."""
         if self._keeps_lock:
             raise KnowledgeBaseBusy(
                 f"Other processes changed the knowledge base {MAX_TRIES} times while this run worked. Run it again when they are done."
@@ -171,7 +171,6 @@ def _compared(connection: Connection) -> tuple[object, ...]:
 
 
 def _all_there(connection: Connection, contents: Iterable[int], table: str) -> bool:
-    """True if the contents are stored and each of their passages has a vector."""
     lacks_vector = (
         f"SELECT 1 FROM passages p LEFT JOIN {table} e USING (embedding_key) "
         "WHERE p.content_id = ? AND e.embedding_key IS NULL LIMIT 1"

@@ -1,4 +1,4 @@
-"""The store of a place: a folder or the URL of a database."""
+"""Stores by place: a folder or the URL of a database."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ _UNUSED = "SELECT id FROM identities EXCEPT SELECT identity FROM documents"
 
 
 class Identity(NamedTuple):
-    """`content_id`: the current or last text; None when no kept version has it."""
+    """A document. `content_id`: its current or last text; None when no kept version has it."""
 
     id: int
     path: str
@@ -86,7 +86,7 @@ def write_identity(connection: Connection, identity: int | None, path: str, labe
 
 
 def waiting_names(connection: Connection) -> dict[str, int]:
-    """The last document at each path that a restore left, by that path."""
+    """The last document at each path that a restore left."""
     rows = connection.execute(
         "SELECT d.path, d.identity FROM documents d JOIN identities i ON i.id = d.identity WHERE i.path <> d.path AND d.path IN "
         f"(SELECT path FROM identities WHERE id IN ({_UNUSED})) ORDER BY d.id"
@@ -105,13 +105,13 @@ def leave_names(connection: Connection, known: Iterable[Identity], restored: Col
 
 
 def drop_returned_names(connection: Connection) -> None:
-    """Forget waiting labels at paths where a document is again, which has taken them over."""
+    """Forget waiting labels at paths where a document has taken them over."""
     live = "SELECT path FROM documents WHERE removed_in IS NULL"
     connection.execute(f"DELETE FROM identities WHERE id IN ({_UNUSED}) AND path IN ({live})")
 
 
 def drop_unused_identities(connection: Connection) -> None:
-    """Forget documents without a kept version, except those whose given labels wait for their return."""
+    """Forget documents without a kept version, unless their given labels wait for their return."""
     unused = f"given = '[]' AND id IN ({_UNUSED}) AND path NOT IN (SELECT path FROM documents)"
     connection.execute(f"DELETE FROM identities WHERE {unused}")
 

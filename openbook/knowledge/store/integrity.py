@@ -164,7 +164,7 @@ def problems(connection: Connection) -> Iterator[str]:
 
 
 def _total(connection: Connection, paths: Collection[str] | None = None) -> int:
-    """The sum of the digests of all rows; of documents only those at `paths` (None: all)."""
+    """The sum of all rows' digests; of documents only those at `paths` (None: all)."""
     at, values = _among(paths)
     rows = chain(connection.execute(_DOCUMENTS + at, values), connection.execute(_OTHERS))
     total = sum([int.from_bytes(hashlib.blake2b(row or b"", digest_size=8).digest()) for (row,) in rows])

@@ -70,7 +70,7 @@ class Writer(Reader, Protocol):
         """New ids for `contents` or `passages`, ascending. None is ever given twice, to any writer."""
 
     def insert_rows(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], /) -> None:
-        """Insert rows with ids of their own. Ids that are given later are higher."""
+        """Insert rows with their own ids. Later ids are higher."""
 
     def changing(self, paths: Collection[str] | None, /) -> AbstractContextManager[None]:
         """Enclose, within a transaction, changes to versions, tags, labels, or documents at `paths` (None: any), to keep digests up to date."""
@@ -110,10 +110,10 @@ class Store(Protocol):
         """
 
     def open(self) -> dict[str, str]:
-        """Upgrade it to this format and read its `meta`. Raises KnowledgeBaseMissing, KnowledgeBaseInvalid."""
+        """Upgrade it to this format and read its `meta`. Raises KnowledgeBaseMissing."""
 
     def errors(self) -> AbstractContextManager[None]:
-        """Turn errors of the database and the disk into OpenBook's, with a sentence each."""
+        """Turn errors of database and disk into OpenBook's."""
 
     # --- connections and locks
 
@@ -147,18 +147,18 @@ class Store(Protocol):
         """
 
     def oldest_run(self, connection: Connection) -> int | None:
-        """The least `newest` of all living runs; None without any. The caller holds the write lock."""
+        """The least `newest` of living runs, if any. The caller holds the write lock."""
 
     def index_lock(self, timeout_s: float) -> AbstractContextManager[None]:
-        """The lock for writing to `folder`, needed besides the write lock. Raises KnowledgeBaseBusy after `timeout_s`."""
+        """The lock for writing to `folder`, besides the write lock. Raises KnowledgeBaseBusy after `timeout_s`."""
 
     # --- integrity
 
     def check_tables(self, connection: Connection, base_id: str) -> None:
-        """Compare versions, documents and labels with their digests. Raises KnowledgeBaseDamaged, Damage."""
+        """Compare versions, documents and labels with their digests."""
 
     def problems(self, connection: Connection, base_id: str) -> Sequence[Iterator[str]]:
-        """Problems of the database itself, a phrase each, in parts that can be read one by one."""
+        """Problems of the database, a phrase each, in separately readable parts."""
 
     # --- deleting for good
 
@@ -166,9 +166,9 @@ class Store(Protocol):
         """Finish as a writer must before it closes."""
 
     def wait_for_readers(self, connection: Writer, timeout_s: float) -> None:
-        """Wait until no reader sees an older state. Raises KnowledgeBaseBusy."""
+        """Wait until no reader sees an older state."""
 
     def vacuum(self, connection: Writer, timeout_s: float) -> Sequence[BeyondReach]:
-        """Erase all bytes of deleted rows. Returns known places where bytes may remain. Raises KnowledgeBaseBusy."""
+        """Erase all bytes of deleted rows. Returns known places where bytes may remain."""
 
     def bytes_on_disk(self, connection: Connection) -> int: ...

@@ -20,10 +20,7 @@ from openbook.records import sha256_hex
 
 
 def upgrade(connection: SqliteConnection) -> None:
-    """Upgrade to the current format. The caller holds the write lock.
-
-    Raises sqlite3.DatabaseError when it is damaged, or its tables do not match its format number.
-    """
+    """Upgrade under the caller's write lock. Raises sqlite3.DatabaseError for damage or tables of another format."""
     with schema.transaction(connection):
         found = schema.format_of(connection)
         if found == schema.FORMAT:  # another process was quicker
@@ -47,7 +44,7 @@ def upgrade(connection: SqliteConnection) -> None:
 
 
 def _check_sums_of_format_3(connection: sqlite3.Connection) -> None:
-    """Check the exclusive or of the digests of each table, which `sums` had. Raises Damage."""
+    """Check the exclusive or of the digests of each table."""
     sums = dict(connection.execute("SELECT name, value FROM sums"))
     for table in integrity.TABLES:
         columns = [name for _, name, *_ in connection.execute(f"PRAGMA table_info({table})") if name != "digest"]
@@ -57,7 +54,7 @@ def _check_sums_of_format_3(connection: sqlite3.Connection) -> None:
 
 
 def _identify(connection: sqlite3.Connection) -> None:
-    """Give each row the identity of its document: the one at its path, or the one that was renamed to it then."""
+    """Identify the document of each row: the one at its path, or the one renamed to it then."""
     columns = "id, path, content_id, labels, given_labels, added_in, removed_in"
     rows = connection.execute(f"SELECT {columns} FROM documents ORDER BY id").fetchall()
     came = {(path, added_in) for _, path, *_, added_in, _ in rows}

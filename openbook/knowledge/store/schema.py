@@ -181,7 +181,7 @@ def newest_version(connection: Connection) -> int:
 
 
 def make_tables(connection: sqlite3.Connection) -> None:
-    """Make missing tables and indexes. Statement by statement, since `executescript` would commit."""
+    """Make missing tables and indexes, statement by statement, since `executescript` would commit."""
     lines = (line for line in _TABLES.splitlines() if not line.startswith("--"))
     for statement in "\n".join(lines).split(";"):
         connection.execute(statement)
@@ -213,7 +213,7 @@ def unused_contents(connection: Connection, until: int | None = None) -> list[in
 
 
 def drop_contents(connection: Writer, contents: Iterable[int]) -> None:
-    """Delete contents that no document has, with their passages, and all vectors without a passage."""
+    """Delete contents without a document, their passages, and all vectors without a passage."""
     rows = [(content,) for content in contents]
     connection.executemany("DELETE FROM passages WHERE content_id = ?", rows)
     connection.executemany("DELETE FROM contents WHERE id = ?", rows)

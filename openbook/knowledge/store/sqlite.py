@@ -57,7 +57,7 @@ class SqliteStore:
                     self._write_empty(meta)
 
     def _write_empty(self, meta: Mapping[str, str]) -> None:
-        """Write an empty knowledge base: complete under its final name, or not there at all."""
+        """Write an empty knowledge base, complete or not at all."""
         temporary = self.folder / f".{FILE_NAME}.{os.getpid()}"
         temporary.unlink(missing_ok=True)
         with closing(SqliteConnection(temporary)) as connection:
@@ -162,7 +162,7 @@ class SqliteStore:
         return [_file_problems(connection), integrity.problems(connection), self._lost_versions(connection, base_id)]
 
     def _lost_versions(self, connection: Connection, base_id: str) -> Iterator[str]:
-        """A sentence if a later version was committed than `connection` sees. Raises sqlite3.DatabaseError without any version."""
+        """A sentence if a later version was committed than `connection` sees."""
         newest = schema.newest_version(connection)
         try:
             found = (self.folder / NEWEST_NAME).read_text(encoding="ascii").split()
@@ -189,7 +189,7 @@ class SqliteStore:
     # --- deleting for good
 
     def finish_writing(self, connection: Connection) -> None:
-        """Write the log back into the file, unless a reader needs it. An empty log cannot be damaged."""
+        """Write the log back, unless a reader needs it. An empty log cannot be damaged."""
         with suppress(OSError):  # the commit stands; the next writer tries again
             self._write_newest(connection)
         connection.execute("PRAGMA busy_timeout = 0")
@@ -208,7 +208,7 @@ class SqliteStore:
         return ()
 
     def _empty_log(self, connection: Connection, timeout_s: float) -> None:
-        """Write the log back into the file and empty it. Raises KnowledgeBaseBusy while a reader holds old pages."""
+        """Write the log back and empty it. Raises KnowledgeBaseBusy while a reader holds old pages."""
         deadline = time.monotonic() + timeout_s
         connection.execute("PRAGMA busy_timeout = 0")  # SQLite would wait for readers as long as for writers
         try:

@@ -49,7 +49,7 @@ def add_version(connection: Connection, version: int, summary: str) -> None:
 
 @contextmanager
 def version_transaction(connection: Writer, paths: Collection[str]) -> Iterator[None]:
-    """A durable transaction that may make a version and changes the document rows at `paths`."""
+    """A durable transaction that may make a version and changes documents at `paths`."""
     # Losing power must not lose a version that was reported. The facts before it may be lost: they are made again.
     connection.durable(True)
     with schema.transaction(connection), connection.changing(paths):
@@ -87,7 +87,7 @@ def write_version(connection: Writer, changes: Sequence[Change], removed: Collec
 
 
 def retention(connection: Connection) -> int | None:
-    """The number of newest versions that every commit keeps; None keeps all, as where 0.1.0 saved a number of days."""
+    """The number of newest versions to keep; None keeps all, as where 0.1.0 saved days."""
     saved: dict[str, int | None] = json.loads(schema.meta(connection).get("retention", "{}"))
     return None if saved.get("days") else saved.get("versions")
 

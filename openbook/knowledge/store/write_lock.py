@@ -18,16 +18,13 @@ _ASK_S = 0.1  # seconds between calls of `check_cancelled`
 
 @contextmanager
 def file_lock(folder: Path, timeout_s: float) -> Iterator[None]:
-    """Raise KnowledgeBaseBusy when another process holds the lock for longer than `timeout_s`, StorageError."""
+    """Hold the folder's lock. Raises KnowledgeBaseBusy after `timeout_s`, StorageError."""
     with _held(folder, LOCK, time.monotonic() + timeout_s):
         yield
 
 
 def clear_unlocked(root: Path, pattern: str = "*") -> int:
-    """Delete leftovers of killed processes in the folders below `root` that they had locked: files that match `pattern`.
-
-    Returns how many. Raises OSError.
-    """
+    """Delete files that killed processes left in the folders below `root` that they had locked. Returns how many. Raises OSError."""
     cleared = 0
     for lock in root.glob(f"**/{LOCK}"):
         with suppress(KnowledgeBaseBusy, StorageError), file_lock(lock.parent, 0.0):
