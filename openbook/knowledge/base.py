@@ -208,7 +208,6 @@ class KnowledgeBase:
             return passage_of_id(connection, self.store.index_hints, passage_id, seen, prefer)
 
     def passages(self, document: str, version: int | None = None) -> list[Passage]:
-        """The passages of a document (its path), in text order."""
         with self.snapshot() as connection:
             stored = self.content(document, version)
             if stored is None:
@@ -268,7 +267,6 @@ class KnowledgeBase:
             return int(count)
 
     def document_info(self, documents: Iterable[str], scope: Scope) -> dict[str, DocumentInfo]:
-        """Title and metadata of the `documents` in `scope`, by path."""
         with self.snapshot() as connection:
             seen = condition(scope, self.kept_version(scope.as_of))
             among = "d.path IN (SELECT value FROM json_each(:paths))"

@@ -128,7 +128,6 @@ def _made_from(folder: Path) -> str:
 
 
 def _by_use(cache: Path) -> list[Path]:
-    """Finished folders, longest unused first."""
     found: list[tuple[float, Path]] = []
     for mark in cache.glob(f"*/{_MARK}"):
         with suppress(OSError):  # another process may have removed it

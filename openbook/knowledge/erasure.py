@@ -175,7 +175,6 @@ def _delete(connection: Writer, paths: Set[str], others: Set[str], contents: Ite
 
 
 def _traces(connection: Connection, paths: Iterable[str], contents: Iterable[int]) -> Needles:
-    """The text, names, keys and vectors that reveal the documents."""
     needles = Needles()
     for path in paths:
         needles.add_end(path.encode())
@@ -290,7 +289,7 @@ def kind_of(base: KnowledgeBase) -> str:
 
 
 def beyond_reach(base: KnowledgeBase, known: Iterable[BeyondReach] = ()) -> tuple[BeyondReach, ...]:
-    """The reach of a purge and its scan ends here. `known` adds or replaces reasons."""
+    """Places that neither a purge nor a scan reaches. `known` adds entries, or replaces those of the same reason."""
     found = {reason: BeyondReach(reason) for reason in (*_BEYOND_REACH, *base.store.beyond_reach)}
     if base.indexes.blobs is not None:
         found["object versions"] = BeyondReach("object versions", f"Let these expire under {base.id}/.")

@@ -158,7 +158,6 @@ def remove(base: KnowledgeBase, documents: Sequence[str]) -> Report:
 
 
 def synced_folders(base: KnowledgeBase) -> list[SyncedFolder]:
-    """The synced folders with their rules and labels."""
     rows = base.connection.execute("SELECT rules FROM sources ORDER BY folder")
     return [SyncedFolder.from_json(text) for (text,) in rows]
 
@@ -311,7 +310,6 @@ def _open_copies(connection: Connection, contents: Collection[int]) -> tuple[str
 
 
 def _synced(connection: Connection, batches: Sequence[FileBatch]) -> tuple[str, ...]:
-    """The path prefixes of documents in synced folders."""
     folders = {prefix(batch.synced_folder.folder) for batch in batches if batch.synced_folder}
     return tuple(folders | {f"{folder}/" for (folder,) in connection.execute("SELECT folder FROM sources")})
 
@@ -331,7 +329,6 @@ def _relabelled(live: LiveDocuments, batches: Sequence[FileBatch], done: Collect
 
 
 def _gone(batch: FileBatch, live: LiveDocuments) -> Iterator[tuple[str, str]]:
-    """(path, reason) of documents in a synced folder whose file is gone or excluded."""
     there = {each.displayed for each in batch.found if isinstance(each, FoundFile)}
     verdicts = {each.path: each for each in batch.found if isinstance(each, Verdict)}
     # A folder that could not be read says nothing about the files in it.
@@ -347,7 +344,6 @@ def _gone(batch: FileBatch, live: LiveDocuments) -> Iterator[tuple[str, str]]:
 def _all_verdicts(
     live: LiveDocuments, found: Mapping[str, Verdict], changes: Sequence[Change], removed: Mapping[str, str]
 ) -> tuple[Verdict, ...]:
-    """All verdicts, sorted by path, with renames and duplicates named."""
     was = {path: live[path].content_id for path in reversed(live)}
     changed = {change.path for change in changes}
     left = {content: path for path, content in was.items() if path in removed}  # the first path of each content
@@ -355,7 +351,7 @@ def _all_verdicts(
     verdicts = dict(found) | {path: Verdict(path, "removed", reason) for path, reason in removed.items()}
     for change in changes:
         if was.get(change.path) == change.content_id:
-            continue  # only its metadata or labels changed
+            continue  # only metadata or labels changed
         if change.content_id in first:
             verdicts[change.path] = Verdict(change.path, "duplicate", first[change.content_id])
             continue

@@ -70,7 +70,6 @@ class Difference:
 
 
 def history(base: KnowledgeBase) -> list[Version]:
-    """The kept versions, newest first."""
     with base.snapshot() as connection:
         tags: dict[int, list[str]] = {}
         for name, version in connection.execute("SELECT name, version FROM tags ORDER BY name"):

@@ -1,7 +1,7 @@
 """Documents that declare themselves replaced or not in force. No text is compared, no sentence judged.
 
-They declare it in metadata (`EDITION_KEYS`), or by a folder `archive` or `archived`: a file of the same name outside, in or below the archive's
-parent, replaces the archived one. An ambiguous name means the document in the same folder, if any. Cycles mean nothing.
+They declare it in metadata (`EDITION_KEYS`), or lie in a folder `archive` or `archived`: then a file of the same name replaces them if it is
+outside of the archive, in or below its parent folder. An ambiguous name means the document in the same folder, if any. Cycles mean nothing.
 """
 
 from __future__ import annotations

@@ -49,7 +49,6 @@ class LocatedPassage(NamedTuple):
 
 
 def _fewest(labels: tuple[str, ...]) -> tuple[int, tuple[str, ...]]:
-    """A sort key: the fewest labels first, then alphabetical."""
     return len(labels), labels
 
 
@@ -145,7 +144,6 @@ def _passages_of_id(connection: Connection, hint: str, name: str, seen: Conditio
 
 
 def title_of(connection: Connection, content: int) -> str:
-    """The title of a content, as its first passage confirms."""
     first = _stored(connection, "WHERE p.content_id = ? AND p.start_char = 0", (content,))
     return first[0].title if first else ""
 
@@ -224,7 +222,6 @@ def _cut(passages: _Parts, section: range, limit: int) -> list[range]:
 
 
 def _text(parts: Sequence[Passage]) -> str:
-    """The text of adjacent passages, which may overlap."""
     pieces, end = list[str](), parts[0].start
     for part in parts:
         pieces.append(part.text[max(end - part.start, 0) :])
@@ -237,7 +234,6 @@ def window_id(first: str, passages: int) -> str:
 
 
 def joined(parts: Sequence[Passage]) -> Passage:
-    """The window of adjacent passages of one document."""
     first = parts[0]
     if len(parts) == 1:
         return first

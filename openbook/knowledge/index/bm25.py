@@ -143,7 +143,6 @@ def _posting_lists(part: RowsInScope, weights: Weights) -> list[_PostingList]:
 
 
 def _counts_at(each: _PostingList, rows: NDArray[np.uint32]) -> NDArray[np.uint8]:
-    """Term counts in `rows`, which ascend."""
     places = np.searchsorted(each.ordinals, rows)
     places[places == len(each.ordinals)] = 0
     return np.where(each.ordinals[places] == rows, each.counts[places], np.uint8(0))

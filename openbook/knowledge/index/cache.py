@@ -133,7 +133,6 @@ class IndexCache:
         return Indexes.open(self.folder, source, in_scope, every_byte=every_byte, blobs=self.blobs)
 
     def _save(self, connection: Connection, *, anew: bool = False) -> Indexes:
-        """Update the saved indexes to all kept contents, without what another machine purged."""
         missed_purge, contents = self._missed_purge(connection), kept_contents(connection)
         source, forget = self.source(connection), anew or missed_purge
         if not self._store.is_shared and (older := self._store.folder / "index").is_dir():  # of OpenBook 0.1.0

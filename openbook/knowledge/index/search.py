@@ -103,7 +103,6 @@ class Candidates:
         return cls(contents=contents, **columns)
 
     def nearest(self, limit: int) -> NDArray[np.intp]:
-        """Indexes of the `limit` nearest by vector, nearest first."""
         among = np.flatnonzero(self.is_near)
         return among[best(self.similarity[among], self.keys[among], limit)]
 

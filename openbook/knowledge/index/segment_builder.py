@@ -32,7 +32,7 @@ _VECTORS = (
 
 @dataclass(frozen=True, slots=True)
 class IndexSource:
-    """The database of an index. Indexes of another `base_id` or embedder are ignored."""
+    """The database of an index; indexes of another `base_id` or embedder are ignored."""
 
     connection: Connection
     base_id: str

@@ -40,16 +40,12 @@ _TRIES = 3  # if another process switches segments meanwhile
 
 
 class FileRecord(NamedTuple):
-    """A file in `state.json`."""
-
     size: int
     digest: Digest
     written_ns: int
 
 
 class FileDigest(NamedTuple):
-    """A file on any machine."""
-
     size: int
     digest: Digest
 
@@ -59,8 +55,6 @@ Files: TypeAlias = dict[str, FileDigest]  # of one segment, by array
 
 @dataclass(frozen=True, slots=True)
 class SegmentEntry:
-    """Its folder, and its files by array."""
-
     name: str
     files: dict[str, FileRecord]
 
@@ -113,7 +107,7 @@ def read(folder: Path, source: IndexSource, *, every_byte: bool = False) -> tupl
 def _state_text(folder: Path) -> bytes:
     state = folder / "index" / "state.json"
     try:
-        return state.read_bytes() if state.is_file() else b""  # a named pipe would wait forever
+        return state.read_bytes() if state.is_file() else b""  # a named pipe would wait
     except OSError:
         return b""
 
@@ -164,7 +158,7 @@ def _open(folder: Path, entry: SegmentEntry, source: IndexSource, *, every_byte:
         status = path.lstat()
         files[name] = known._replace(written_ns=status.st_mtime_ns)
         if (
-            not S_ISREG(status.st_mode)  # a named pipe would wait forever
+            not S_ISREG(status.st_mode)  # a named pipe would wait
             or status.st_size != known.size
             or ((every_byte or files[name] != known) and file_digest(path) != known.digest)
         ):
@@ -265,8 +259,6 @@ class SegmentWriter:
 
 
 class _ArrayFile:
-    """A .npy file written from start to end, with its digest."""
-
     def __init__(self, folder: Path, name: str, shape: tuple[int, ...]) -> None:
         self._path, self._type = folder / f"{name}.npy", LAYOUT[name][0]
         self._sha256, self._stream = hashlib.sha256(), self._path.open("xb")

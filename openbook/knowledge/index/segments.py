@@ -78,7 +78,6 @@ class Segment:
         return self.contents[np.searchsorted(self.starts, rows, side="right") - 1]
 
     def passage_identities(self, at: int) -> list[PassageIdentity]:
-        """The identities of the rows of `contents[at]`."""
         rows = slice(int(self.starts[at]), int(self.starts[at + 1]))
         columns = (self.passages[rows], self.keys[rows], self.variants[rows])
         return [PassageIdentity(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
@@ -111,7 +110,6 @@ class Segment:
         )
 
     def check(self, dimensions: int) -> None:
-        """Raise ValueError when the types or shapes of the arrays do not match."""
         sizes = {"C": len(self.starts) - 1, "N": len(self.passages), "T": len(self.offsets) - 1}
         sizes |= {"P": len(self.ordinals), "D": dimensions, "W": -(-dimensions // 64)}
         sizes |= {"c": len(self.starts), "t": len(self.offsets)}

@@ -62,8 +62,6 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """The manifest to which the index folder was brought, and its store."""
-
     url: str
     number: int
 
@@ -137,7 +135,6 @@ def refresh(
 
 @contextmanager
 def _shared(blobs: Blobs, folder: Path, source: IndexSource) -> Iterator[SharedSegments]:
-    """The shared index, while this process alone changes the folder."""
     make_folder(segment_files.index_folder(folder))
     with exclusive_lock(folder / _LOCK, _WAIT_S) as held:
         if not held:

@@ -74,7 +74,6 @@ class FileBatch:
     around: frozenset[str] = frozenset()  # labels of synced folders that the files lie in; not given directly
 
     def below(self, paths: Iterable[str]) -> list[str]:
-        """The displayed paths that belong to this folder."""
         if self.synced_folder is None:
             return []
         outer, inner = prefix(self.synced_folder.folder), tuple(map(prefix, self.inner))
@@ -108,7 +107,6 @@ def live_documents(connection: Connection) -> dict[str, LiveDocument]:
 
 
 def parsed_by(sizing: Sizing) -> str:
-    """The versions of parsers and splitter."""
     # Every knowledge base holds the word "reader". Another word there would have all files parsed again.
     return f"reader {PARSER_VERSION} splitter {SPLITTER_VERSION} {sizing.size}"
 

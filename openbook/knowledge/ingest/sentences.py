@@ -65,7 +65,6 @@ def _blocks(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
 
 
 def _segments(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Runs of lines: a wrapped paragraph, a whole list item, a table row."""
     lines = [(at, at + len(line)) for at, line in lines_of(text, start, end)]
     # Not the longest line, which may be an exception.
     width = sorted(stop - begin for begin, stop in lines)[len(lines) * 3 // 4]

@@ -143,7 +143,6 @@ class _Packer:
             start = stop
 
     def _ends_before(self, start: int, end: int, atom: int, visible_end: int) -> bool:
-        """True if the passage [start, end) ends before the paragraph at `atom`."""
         first, following = self.visible(start, end), self.visible(atom, visible_end)
         if visible_end <= atom or first is None:
             return False

@@ -207,7 +207,6 @@ def follow_renames(known: Sequence[Identity], waiting: Mapping[str, int], run: R
 
 
 def _left(known: Iterable[Identity], run: RunChanges) -> dict[int | None, list[Identity]]:
-    """The documents that left a path, by text: in this run, or else in an earlier one."""
     wanted = run.texts
     now, before = dict[int | None, list[Identity]](), dict[int | None, list[Identity]]()
     for each in known:

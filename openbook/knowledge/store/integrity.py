@@ -53,8 +53,6 @@ def _headings(stored: str) -> tuple[str, ...]:
 
 
 class PassageRow(NamedTuple):
-    """A row of `passages`: `PASSAGE_COLUMNS`."""
-
     id: int
     content_id: int
     passage_id: str
@@ -172,7 +170,6 @@ def _total(connection: Connection, paths: Collection[str] | None = None) -> int:
 
 
 def _signed(value: int) -> int:
-    """Wrapped to 64 bits, signed as SQLite's integers are."""
     return (value + 2**63) % 2**64 - 2**63
 
 

@@ -44,7 +44,6 @@ def upgrade(connection: SqliteConnection) -> None:
 
 
 def _check_sums_of_format_3(connection: sqlite3.Connection) -> None:
-    """Check the exclusive or of the digests of each table."""
     sums = dict(connection.execute("SELECT name, value FROM sums"))
     for table in integrity.TABLES:
         columns = [name for _, name, *_ in connection.execute(f"PRAGMA table_info({table})") if name != "digest"]

@@ -192,7 +192,6 @@ def format_of(connection: sqlite3.Connection) -> int:
 
 
 def meta(connection: Connection) -> dict[str, str]:
-    """Facts about the knowledge base as a whole, by key."""
     return dict(iter(connection.execute("SELECT key, value FROM meta")))
 
 

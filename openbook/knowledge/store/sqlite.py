@@ -25,7 +25,7 @@ NEWEST_NAME = ".newest"  # names the knowledge base and its newest version
 
 
 class SqliteStore:
-    """A folder with one SQLite file. See `interface.Store`."""
+    """A folder with one SQLite file."""
 
     is_shared = False
     blobs = ""
