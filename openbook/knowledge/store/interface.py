@@ -33,7 +33,7 @@ class Rows(Protocol):
 
 
 class Connection(Protocol):
-    """Reads. Placeholders are `?` or `:name`. Each statement outside of a transaction is its own.
+    """Reads. Placeholders are `?` or `:name`. Outside of a transaction, each statement is one.
 
     SQL functions of both: `json_each`, `json_extract`, `json_type` of a text, `glob`, `min` and `max` of two numbers. Texts compare by code
     points. `IN` needs at least one value.
