@@ -1,26 +1,23 @@
-"""The living side: knowledge bases, into which documents go and in which passages are found.
+"""Knowledge bases: documents go in, passages are found.
 
-A knowledge base is a folder. One SQLite file in it is the source of truth (or a PostgreSQL database, see `openbook.cluster`).
-
-`KnowledgeBase.ensure` and `.open` give a knowledge base. `add` puts files into it, `sync` makes it equal to a folder,
-`remove` takes documents out: each makes one new version, and `.search` finds passages of any version that is kept, by
-meaning and by words. `purge` deletes from all versions. The indexes are derived from the truth and can be deleted at any time.
+The truth is one SQLite file in a folder, or a PostgreSQL database (`openbook.cluster`); the indexes are derived from it and may be deleted.
+`add`, `sync` and `remove` each make one new version; `KnowledgeBase.search` finds passages of any kept version; `purge` deletes from all.
 
 Four rooms, each of which imports only those above it:
 
 * `store`    the truth: `interface`, `schema`, `sqlite`, `version_rows`, `identities` (renames, labels), `write_lock`
-* `index`    what a search reads: `words`, `bm25`, `vectors`, `segments`, `search`; `scope` and `filter_parser`: what a query may see
-* `ingest`   files to contents: `discovery`, `contents`, `splitter`, `embeddings`; a long run shares the write lock
-* `cite`     rows to what is shown: `passages` (and windows), `quotes`, `pictures` of pages, `editions`
+* `index`    what a search reads: `words`, `bm25`, `vectors`, `segments`, `search`; `scope` and `filter_parser` limit it
+* `ingest`   files to contents: `discovery`, `contents`, `splitter`, `embeddings`; `long_run` shares the write lock
+* `cite`     what is shown: `passages` (and windows), `quotes`, `pictures` of pages, `editions`
 
 Above them:
 
 * `base`        `KnowledgeBase`: everything that reads; start reading here
-* `updates`     `add`, `sync`, `remove`, `reembed`: one run each;  `versions`: listed, compared, tagged, restored, pruned
-* `check`       looks at everything;  `erasure`: purging and its proof, with `byte_search`. Outside the folder: `openbook.deletion`
+* `updates`     `add`, `sync`, `remove`, `reembed`;  `versions`: list, compare, tag, restore, prune
+* `check`       verification;  `erasure`: purging and its proof, with `byte_search` (outside the folder: `openbook.deletion`)
 * `docs_cache`  knowledge bases for `--docs`
 
-Names load when they are used, so that a worker process that only reads files starts quickly.
+Names load on first use, so that worker processes start quickly.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`KnowledgeBase`: the source of truth, a SQLite file in a folder or a database, and indexes derived from it."""
+"""`KnowledgeBase`: documents in versions, in a store, with derived indexes."""
 
 from __future__ import annotations
 
@@ -48,9 +48,10 @@ SEARCHED = 40  # passages from which windows are made
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """`texts` counts different contents. `characters` were read of the `source_characters` that the files hold.
+    """The state of a knowledge base.
 
-    `unreferenced` counts texts that no version has: of runs that are under way, or were interrupted.
+    `texts` counts distinct contents. `characters` of the `source_characters` in the files were read. `unreferenced` texts belong to no version:
+    their runs are active or were interrupted.
     """
 
     id: str
@@ -69,7 +70,10 @@ class Status:
 
 
 class KnowledgeBase:
-    """Read by any number of threads and processes, written by one at a time. Each commit is a new version."""
+    """Documents in versions, read by any number of threads and processes, written by one at a time.
+
+    Any call may raise StorageError, KnowledgeError (such as KnowledgeBaseDamaged) or, when it writes, KnowledgeBaseBusy.
+    """
 
     def __init__(self, store: Store, meta: dict[str, str]) -> None:
         self.store, self.folder = store, store.folder
@@ -81,7 +85,7 @@ class KnowledgeBase:
         self.indexes = IndexCache(store, self.id, self.embedder, _blobs(store, meta))
         self._local = threading.local()
         self._connections: list[Connection] = []
-        self._whole_at = -1  # the newest version at which the tables were compared with their sum
+        self._whole_at = -1  # the newest version whose tables were compared with their sum
         self._comparing = threading.Lock()
 
     @classmethod
@@ -94,11 +98,10 @@ class KnowledgeBase:
         sizing: Sizing = Sizing(),
         lock_timeout_s: float = LOCK_TIMEOUT_S,
     ) -> KnowledgeBase:
-        """Open the knowledge base in `place`, a folder or a database, or make an empty one if that is empty or new.
+        """Open the knowledge base in `place`, a folder or a database, or create it in an empty or new place.
 
-        `base_id` (default: random) names it in receipts. `sizing` is for a new one: how large its passages are.
-
-        Raises StorageError, or KnowledgeBaseInvalid when other things are there or it was made with another embedder.
+        `sizing` and `base_id` (its name in receipts, default: random) are for a new one. Raises KnowledgeBaseInvalid when the place holds other
+        things or another embedder's knowledge base.
         """
         store = store_of(place)
         if not store.exists():
@@ -113,9 +116,8 @@ class KnowledgeBase:
 
     @classmethod
     def open(cls, place: Place, embedder: EmbedderIdentity | None = None, *, damaged: bool = False) -> KnowledgeBase:
-        """Open an existing one; with `embedder`, only if it was made with that one; with `damaged`, even if its tables are damaged.
-
-        Raises KnowledgeBaseMissing, KnowledgeBaseInvalid, StorageError.
+        """Open an existing knowledge base, with `damaged` even if its tables are. Raises KnowledgeBaseMissing, or KnowledgeBaseInvalid for another
+        embedder.
         """
         store = store_of(place)
         meta = store.open()
@@ -130,7 +132,7 @@ class KnowledgeBase:
         return base
 
     def check_embedder(self, embedder: EmbedderIdentity) -> None:
-        """Vectors of two embedders must never meet. Raises KnowledgeBaseInvalid."""
+        """Raise KnowledgeBaseInvalid for another embedder: vectors of two embedders must never meet."""
         if (embedder.digest, embedder.dimensions) != (self.embedder.digest, self.embedder.dimensions):
             raise KnowledgeBaseInvalid(
                 f"The knowledge base in {self.store} was made with the embedder {self.embedder.name!r} "
@@ -155,10 +157,10 @@ class KnowledgeBase:
         *,
         windows: bool = False,
     ) -> tuple[int, list[Hit]]:
-        """(version searched, hits best first): dense and BM25 scores, fused.
+        """Return (version searched, hits best first), by fused dense and BM25 scores.
 
-        With `windows`, each hit is the window around passages that were found. The result depends on the query and the
-        documents in scope alone. Raises QuestionError for an invalid filter, UnknownVersion.
+        With `windows`, hits are windows around the passages found. The result depends on the query and the documents in scope alone. Raises
+        QuestionError for an invalid filter, UnknownVersion.
         """
         self.check_embedder(embedder.identity)
         vector = embedder.embed_query(query)
@@ -185,7 +187,7 @@ class KnowledgeBase:
             return version, hits_of(connection, ranked, seen)
 
     def kept_version(self, version: int | None = None) -> int:
-        """`version` (default: the newest) if it is kept. Raises UnknownVersion."""
+        """Return `version` (default: the newest) if it is kept. Raises UnknownVersion."""
         with self.snapshot() as connection:
             if version is None:
                 return schema.newest_version(connection)
@@ -197,16 +199,15 @@ class KnowledgeBase:
             return version
 
     def passage(self, passage_id: str, scope: Scope, prefer: str = "") -> Passage | None:
-        """The passage of that id in the document `prefer`, or in the first document that holds it; None when none in `scope` does.
+        """The passage as held by the document `prefer`, or else by the first one in `scope`; None if there is none.
 
-        No document outside the scope adds anything to it, not even its name.
+        Documents outside the scope add nothing to it, not even their names.
         """
         with self.snapshot() as connection:
             seen = condition(scope, self.kept_version(scope.as_of))
             return passage_of_id(connection, self.store.index_hints, passage_id, seen, prefer)
 
     def passages(self, document: str, version: int | None = None) -> list[Passage]:
-        """All passages of a document (its path) in `version` (default: the newest), in text order."""
         with self.snapshot() as connection:
             stored = self.content(document, version)
             if stored is None:
@@ -216,12 +217,11 @@ class KnowledgeBase:
             return passages_in(connection, stored, {document: labels})
 
     def text(self, document: str, version: int | None = None) -> str | None:
-        """The whole text that the spans of a document's passages count in, or None."""
+        """The whole text of a document, in which spans count, or None."""
         stored = self.content(document, version)
         return None if stored is None else stored.text
 
     def content(self, document: str, version: int | None = None) -> StoredContent | None:
-        """The text of a document (its path) and what it was read from, or None."""
         with self.snapshot() as connection:
             of_version = condition(None, self.kept_version(version))
             rows = integrity.documents(
@@ -230,7 +230,7 @@ class KnowledgeBase:
             return integrity.content(connection, rows[0].content_id) if rows else None
 
     def pages(self, of: StoredContent) -> list[tuple[int, int]]:
-        """(number of the page, where it begins in the text) for each page that has text, in text order."""
+        """(page number, its offset in the text) for each page with text, in order."""
         begins: dict[int, int] = {}
         with self.snapshot() as connection:
             for row in integrity.passages(connection, of):
@@ -241,9 +241,9 @@ class KnowledgeBase:
     def documents(
         self, scope: Scope | None = None, *, newest_first: bool = False, after: str = "", limit: int | None = None
     ) -> list[str]:
-        """Paths of the documents in `scope` (default: all of the newest version, whatever labels they carry), sorted.
+        """Paths in `scope` (default: the newest version, all labels), sorted.
 
-        With `newest_first` those that came or changed last are first. `after`: only paths that sort after this one; `limit`: at most so many.
+        `newest_first`: the last added or changed come first. `after`: only paths that sort after it.
         """
         with self.snapshot() as connection:
             seen = condition(scope, self.kept_version(scope.as_of if scope else None))
@@ -254,22 +254,19 @@ class KnowledgeBase:
             return [path for (path,) in connection.execute(sql, {"after": after, **seen.values})]
 
     def holds(self, document: str, scope: Scope) -> bool:
-        """Whether that document (its path) is in `scope`."""
         with self.snapshot() as connection:
             seen = condition(scope, self.kept_version(scope.as_of))
-            path = document.encode(errors="replace").decode()  # half a character cannot be looked for
+            path = document.encode(errors="replace").decode()  # lone surrogates cannot be looked for
             values = {"path": path, **seen.values}
             return bool(integrity.documents(connection, f"d.path = :path AND {seen.sql}", values))
 
     def count(self, scope: Scope) -> int:
-        """How many documents are in `scope`."""
         with self.snapshot() as connection:
             seen = condition(scope, self.kept_version(scope.as_of))
             (count,) = connection.execute(f"SELECT count(*) FROM documents d WHERE {seen.sql}", seen.values).fetchone()
             return int(count)
 
     def document_info(self, documents: Iterable[str], scope: Scope) -> dict[str, DocumentInfo]:
-        """Title and metadata of those of `documents` that `scope` sees, by path."""
         with self.snapshot() as connection:
             seen = condition(scope, self.kept_version(scope.as_of))
             among = "d.path IN (SELECT value FROM json_each(:paths))"
@@ -281,19 +278,19 @@ class KnowledgeBase:
             return found
 
     def labels(self) -> dict[str, list[str]]:
-        """The access labels of those documents of the newest version that carry some, by path."""
+        """The access labels of labeled documents, by path."""
         with self.snapshot() as connection:
             sql = "SELECT path, labels FROM documents WHERE removed_in IS NULL AND labels <> '[]' ORDER BY path"
             return {path: json.loads(labels) for path, labels in connection.execute(sql)}
 
     def shows_all_to(self, labels: frozenset[str]) -> bool:
-        """Whether somebody who holds these labels may see every document."""
+        """True if a caller with these labels may see every document."""
         with self.snapshot() as connection:
             sql = "SELECT DISTINCT value FROM identities, json_each(labels) WHERE labels <> '[]'"
             return {label for (label,) in connection.execute(sql)} <= labels
 
     def metadata_keys(self, scope: Scope) -> set[str]:
-        """Every key that the metadata of some document in `scope` has, whatever its filter."""
+        """All metadata keys in `scope`, regardless of its filter."""
         with self.snapshot() as connection:
             seen = condition(replace(scope, where=""), self.kept_version(scope.as_of))
             sql = f"SELECT DISTINCT j.key FROM documents d, json_each(d.metadata) j WHERE {seen.sql}"
@@ -347,10 +344,7 @@ class KnowledgeBase:
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
-        """One state of the knowledge base for several statements, whatever is committed meanwhile.
-
-        Versions, documents and labels were compared with what was written. Raises StorageError.
-        """
+        """One state for several statements, whatever is committed meanwhile, checked by `check_whole`."""
         with self.store.errors():
             connection = self.connection
             if connection.in_transaction:  # already inside a snapshot: use its state
@@ -361,7 +355,7 @@ class KnowledgeBase:
                 yield connection
 
     def check_whole(self, connection: Connection) -> None:
-        """Compare versions, documents and labels with what was written, once for each newest version. Raises KnowledgeBaseDamaged, Damage."""
+        """Check versions, documents and labels against their digests, once per newest version."""
         newest = schema.newest_version(connection)
         with self._comparing:  # one thread for all that wait
             if newest != self._whole_at:
@@ -370,7 +364,7 @@ class KnowledgeBase:
 
     @contextmanager
     def writing(self, timeout_s: float = LOCK_TIMEOUT_S) -> Iterator[Writer]:
-        """The one writer's connection. Raises KnowledgeBaseBusy when another process writes for longer than `timeout_s`."""
+        """The one writer's connection. Raises KnowledgeBaseBusy after `timeout_s`."""
         with self.store.errors(), self.store.writer(timeout_s) as connection:
             self.check_whole(connection)
             self.begin_writing(connection, schema.meta(connection), timeout_s)
@@ -379,12 +373,12 @@ class KnowledgeBase:
             self.store.finish_writing(connection)
 
     def unreferenced(self) -> list[int]:
-        """The contents that no version has: of runs that are under way, or were interrupted."""
+        """Contents without a version: their runs are active or were interrupted."""
         with self.store.errors():
             return schema.unused_contents(self.connection)
 
     def clear(self, timeout_s: float = LOCK_TIMEOUT_S) -> int:
-        """Delete those, as every writer does first. Returns how many. Raises KnowledgeBaseBusy, StorageError."""
+        """Delete the `unreferenced` contents of ended runs, as every writer does first. Returns how many."""
         before = self.unreferenced()
         if not before:
             return 0
@@ -392,14 +386,14 @@ class KnowledgeBase:
             return len({*before} - {*self.unreferenced()})
 
     def begin_writing(self, connection: Writer, meta: Mapping[str, str], timeout_s: float) -> None:
-        """Call this first when the write lock is taken, with `meta` as it is then. Raises KnowledgeBaseInvalid, KnowledgeBaseBusy."""
-        self._check_embedder_is_still(meta)  # it may have changed while this one waited
+        """Start writing, with `meta` as read under the write lock."""
+        self._check_embedder_is_still(meta)  # may have changed while this writer waited
         if "purging" in meta:
             self.forget(connection, timeout_s)  # finish a purge that was interrupted
             schema.remember(connection, purging=None)
 
     def _clear(self, connection: Writer, timeout_s: float) -> None:
-        """Delete the texts that no version has, and so no index, but those of runs that live. The next writer finishes it."""
+        """Delete texts that no version or living run has; indexes do not hold them. If interrupted, the next writer finishes."""
         unused = schema.unused_contents(connection, self.store.oldest_run(connection))
         if unused:
             with schema.transaction(connection):
@@ -409,17 +403,17 @@ class KnowledgeBase:
             schema.remember(connection, purging=None)
 
     def forget(self, connection: Writer, timeout_s: float = LOCK_TIMEOUT_S) -> Sequence[BeyondReach]:
-        """Rebuild the indexes, leave no byte of deleted rows in free pages and logs, and say what is known of where they may stay nevertheless.
+        """Rebuild the indexes and erase deleted rows from free pages and logs. Returns known places where bytes may remain.
 
-        The caller holds the write lock. Raises KnowledgeBaseBusy when a reader holds on to older pages for longer than `timeout_s`.
+        Needs the write lock. Raises KnowledgeBaseBusy when a reader keeps older pages.
         """
         self.indexes.refresh(connection, anew=True)
         return self.store.vacuum(connection, timeout_s)
 
     def shard(self, in_scope: NDArray[np.int64], number: int, shards: int) -> Shard:
-        """The rows of the contents `in_scope` that shard `number` of `shards` searches: see `Indexes.shard`.
+        """The rows of the contents `in_scope` for shard `number` of `shards`: see `Indexes.shard`.
 
-        Raises StaleView when one of them was deleted meanwhile, KnowledgeBaseInvalid, StorageError.
+        Raises StaleView when one was deleted meanwhile.
         """
         with self.snapshot() as connection:
             self._check_embedder_is_still(schema.meta(connection))
@@ -445,9 +439,9 @@ class KnowledgeBase:
 
 
 def _blobs(store: Store, meta: Mapping[str, str]) -> Blobs | None:
-    """Where machines share segments; None: each has its own.
+    """The storage for shared segments; None if each machine has its own.
 
-    The URL is remembered without credentials, so these come from the URL that the store was opened with, or the environment.
+    The remembered URL has no credentials: they come from the opening URL or the environment.
     """
     remembered = meta.get("blobs", "")
     if not (store.blobs or remembered):

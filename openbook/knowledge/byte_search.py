@@ -1,7 +1,7 @@
-"""Searches large files for many byte strings at once, to prove that none is there.
+"""Proof that none of many byte strings is in a large file.
 
-Each string is represented by windows of 16 bytes. Text is covered so densely that every run of 79 bytes of it holds a
-whole window. A file's windows are folded to 64 bits at every offset, filtered by a bit table, and compared exactly.
+A string is represented by 16-byte windows, one whole window in every run of 79 bytes. The windows at every offset of a file are folded to 64
+bits, filtered by a bit table, and compared exactly.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 WINDOW = 16
 STRIDE = 64
-TELLING = 48  # bytes in a row; by chance, two texts share a phrase of one window, but not this much
+TELLING = 48  # bytes in a row; two texts may share one window's phrase by chance, but not this much
 _BLOCK = 4 << 20
-_MAX_PLACES = 64  # of one window that are compared; a window with more counts as a trace
+_MAX_PLACES = 64  # compared places per window; a window with more counts as a trace
 _BITS = 22  # size of the filter table
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
@@ -33,8 +33,10 @@ _READING = Lock()
 
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    """Open a file to read it. One of a SQLite database stays open: closing it would drop the locks that SQLite has on it in this
-    process (https://www.sqlite.org/howtocorrupt.html, 2.2), and another process would delete the log that is in use.
+    """Open a file to read it. Files of a SQLite database stay open.
+
+    Closing one would drop SQLite's locks on it in this process (https://www.sqlite.org/howtocorrupt.html, 2.2), and another process would delete
+    the log in use.
     """
     if ".sqlite3" not in path.name:
         with path.open("rb") as file:
@@ -51,19 +53,16 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 
 
 class Needles:
-    """16-byte windows of byte strings."""
-
     def __init__(self) -> None:
         self._sources: list[bytes] = []
         self._windows: set[bytes] = set()
         self._table: NDArray[np.bool_] | None = None
 
     def add(self, data: bytes) -> None:
-        """Windows of `data` at every 64th byte and at its end. Windows of one or two different bytes say nothing and are left out."""
+        """Add windows of `data` at every 64th byte and at its end, except windows of one or two distinct bytes: they tell nothing."""
         self._put(data, [*range(0, len(data) - WINDOW + 1, STRIDE), len(data) - WINDOW])
 
     def add_end(self, data: bytes) -> None:
-        """The last window of `data`; nothing when it is shorter than one."""
         self._put(data, [len(data) - WINDOW])
 
     def _put(self, data: bytes, starts: Sequence[int]) -> None:
@@ -74,17 +73,16 @@ class Needles:
             self._table = None
 
     def drop_found_in(self, data: bytes) -> None:
-        """Forget the windows that occur in `data`."""
         if found := {data[at : at + WINDOW] for at in self._offsets(data)}:
             self._windows -= found
             self._table = None
 
     def find(self, data: bytes, run: int = WINDOW) -> int | None:
-        """The offset of a window in `data` that belongs to a run of so many bytes. What was added is a run as a whole where it is shorter."""
+        """The offset in `data` of a window within a common run of `run` bytes, or of the whole added string if shorter."""
         return next((at for at in self._offsets(data) if self._is_in_run(data, at, run)), None)
 
     def find_in(self, path: Path, run: int = WINDOW) -> tuple[int | None, int]:
-        """(what `find` finds in the file, how many bytes were read)."""
+        """(result of `find` in the file, bytes read)."""
         before, size = b"", 0
         with _opened(path) as file:
             while block := file.read(_BLOCK):
@@ -92,7 +90,7 @@ class Needles:
                 if (at := self.find(data, run)) is not None:
                     return size - len(before) + at, size + len(block)
                 size += len(block)
-                before = data[-2 * run :]  # so that a run around the cut is whole in one of both
+                before = data[-2 * run :]  # a run around the cut is whole in one of both
         return None, size
 
     def _is_in_run(self, data: bytes, at: int, run: int) -> bool:
@@ -130,15 +128,14 @@ class Needles:
 
 
 def _alike(one: bytes, other: bytes) -> int:
-    """How many bytes at their beginning are the same."""
     differing = (at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
     return next(differing, min(len(one), len(other)))
 
 
 def _folded(first: NDArray[np.uint64], second: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """A number below 2^_BITS for each pair of halves of a window: `(first * _MIX + second) * _MIX >> 64 - _BITS`, in one array."""
+    """A number below 2^_BITS per pair of window halves: `(first * _MIX + second) * _MIX >> 64 - _BITS`, in one array."""
     mixed = first * _MIX
     mixed += second
     mixed *= _MIX
     mixed >>= np.uint64(64 - _BITS)
-    return mixed.view(np.int64)  # numpy looks signed indices up faster
+    return mixed.view(np.int64)  # numpy looks up signed indices faster

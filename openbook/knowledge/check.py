@@ -1,4 +1,4 @@
-"""Checks a knowledge base: the database against its own digests, then the indexes against the database."""
+"""Verification: the database against its digests, then the indexes against the database."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _SHOWN_CHARS = 60  # of a text that no document names
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """`damaged`: what is wrong with the database. `index_problems`: what was wrong with the indexes, and is `repaired`; else why not.
+    """The findings of a check.
 
-    `unreferenced`: how each text begins that no version has.
+    `index_problems` come with the reason unless `repaired`. `unreferenced`: the beginning of each text without a version.
     """
 
     contents: int
@@ -43,12 +43,9 @@ class CheckResult:
 
 
 def check(base: KnowledgeBase) -> CheckResult:
-    """Look at every row and every byte of the indexes; build the indexes anew when something is wrong with them.
-
-    Takes seconds for each 100,000 passages. Raises StorageError.
-    """
+    """Check every row and every byte of the indexes; rebuild wrong indexes. Takes seconds for each 100,000 passages."""
     connection = base.connection
-    with base.store.errors(), base.store.snapshot(connection):  # also of a damaged one
+    with base.store.errors(), base.store.snapshot(connection):  # also of a damaged knowledge base
         damaged = _first(_damage(base, connection))
         if damaged:  # the indexes have nothing to be compared with
             return CheckResult(0, 0, tuple(damaged), (), repaired=False)
@@ -79,7 +76,7 @@ def _first(findings: Iterable[str]) -> list[str]:
 
 
 def index_problems(folder: Path, source: IndexSource, wanted: NDArray[np.int64]) -> Iterator[str]:
-    """What of the saved index is damaged, missing or stale. Reads every byte. Raises Damage."""
+    """Damaged, missing or stale parts of the saved index. Reads every byte."""
     saved, problems = segment_files.read(folder, source, every_byte=True)
     yield from problems
     for each in saved:
@@ -91,7 +88,6 @@ def index_problems(folder: Path, source: IndexSource, wanted: NDArray[np.int64])
 
 
 def _damage(base: KnowledgeBase, connection: Connection) -> Iterator[str]:
-    """A part that cannot be read is a finding too; the next part is looked at."""
     of_store = base.store.problems(connection, base.id)
     for part in (*of_store, _documents(connection), _texts(connection), _vectors(base.store, connection)):
         try:

@@ -1,4 +1,4 @@
-"""Knowledge bases for `--docs`: built once for given contents, found again by them."""
+"""Cache of knowledge bases for `--docs`, keyed by file contents."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from openbook.records import Embedder, EmbedderIdentity, canonical_json, sha256_
 MAX_TRIES = 3  # when files change while they are read
 UNFINISHED_S = 7 * 24 * 3600.0  # unfinished work this old is deleted
 KEPT = 16  # knowledge bases kept in the cache; the longest unused go first
-# Written last, with what was read and how (see `_made_from`). A folder without it is unfinished work, which the next run goes on with.
+# Written last, with the sources (see `_made_from`). A folder without it is unfinished work that the next run continues.
 _MARK = ".complete"
 
 
@@ -35,10 +35,9 @@ def for_documents(
     options: RunOptions = RunOptions(),
     sizing: Sizing = Sizing(),
 ) -> tuple[KnowledgeBase, updates.Report | None]:
-    """A knowledge base of exactly the files in `paths` as they are now; the report is None when it was there already.
+    """A knowledge base of exactly the files in `paths` now, in `<derived>/docs`; the report is None if it existed.
 
-    It is kept in `<derived>/docs`. Raises KnowledgeError for a path that does not exist or files that never stop changing, StorageError,
-    KnowledgeBaseBusy while a purge is under way.
+    Raises KnowledgeError for a missing path or ever-changing files, KnowledgeBaseBusy during a purge.
     """
     for _ in range(MAX_TRIES):
         key = _key(paths, embedder.identity, options, sizing)
@@ -54,34 +53,34 @@ def for_documents(
             made_from = "\n".join([embedder.identity.digest, *sorted(os.path.abspath(path) for path in paths)])
             _borrow_embeddings(base, made_from, options.lock_timeout_s)
             report = updates.add(base, paths, embedder, options)
-            with base.writing(options.lock_timeout_s) as connection:  # vectors of what is not in these files
+            with base.writing(options.lock_timeout_s) as connection:  # vectors of texts that are not in these files
                 connection.execute(f"DELETE FROM embeddings WHERE embedding_key IN {schema.UNUSED_VECTORS}")
             if key == _key(paths, embedder.identity, options, sizing):
                 (folder / _MARK).write_text(made_from, encoding="utf-8", errors="surrogateescape")
                 _prune(folder.parent, keep=folder)
                 return base, report
-        base.close()  # a file changed while it was read, so what was built does not fit the key
+        base.close()  # a file changed while it was read, so the result does not fit the key
         shutil.rmtree(folder, ignore_errors=True)
     raise KnowledgeError(f"The files keep changing while they are read: {', '.join(map(str, paths))}. Try again later.")
 
 
 def _open_whole(folder: Path, embedder: EmbedderIdentity) -> KnowledgeBase | None:
-    """The finished knowledge base in `folder`; None if there is none, or if it is damaged, which is then removed."""
+    """The finished knowledge base, or None. A damaged one is deleted."""
     if not (folder / _MARK).exists():
         return None
     try:
         base = KnowledgeBase.open(folder, embedder)
         base.documents()
-    except KnowledgeError:  # it is only a cache: what cannot be opened is built again
+    except KnowledgeError:  # only a cache: rebuild what cannot be opened
         shutil.rmtree(folder, ignore_errors=True)
         return None
-    with suppress(OSError):  # a read-only cache still answers; it only forgets what was used last
+    with suppress(OSError):  # a read-only cache still answers; only the order of use is lost
         (folder / _MARK).touch()
     return base
 
 
 def _key(paths: Sequence[Path], embedder: EmbedderIdentity, options: RunOptions, sizing: Sizing) -> str:
-    """Names the files' paths and contents, and the code and embedder that a knowledge base of them depends on."""
+    """A digest of paths, contents, embedder, and relevant code and options."""
     files: list[list[str]] = []
     limit = options.limits.max_file_bytes
     for item in discover([Path(os.path.abspath(path)) for path in paths], ocr=bool(options.ocr)):
@@ -97,7 +96,7 @@ def _key(paths: Sequence[Path], embedder: EmbedderIdentity, options: RunOptions,
 def _fingerprint(path: Path, max_file_bytes: int) -> str:
     try:
         size = path.stat().st_size
-        if size > max_file_bytes:  # it will be refused unread, so its size says enough
+        if size > max_file_bytes:  # refused unread, so its size is enough
             return f"{size} bytes"
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -106,10 +105,7 @@ def _fingerprint(path: Path, max_file_bytes: int) -> str:
 
 
 def _borrow_embeddings(base: KnowledgeBase, made_from: str, lock_timeout_s: float) -> None:
-    """Copy vectors from the last used knowledge base of the same paths and embedder: most of its texts are the same.
-
-    A saving only: what cannot be copied is embedded.
-    """
+    """Save time: copy vectors from the last used knowledge base of the same paths and embedder."""
     others = [
         folder for folder in _by_use(base.folder.parent) if folder != base.folder and _made_from(folder) == made_from
     ]
@@ -132,10 +128,9 @@ def _made_from(folder: Path) -> str:
 
 
 def _by_use(cache: Path) -> list[Path]:
-    """The finished ones, longest unused first."""
     found: list[tuple[float, Path]] = []
     for mark in cache.glob(f"*/{_MARK}"):
-        with suppress(OSError):  # another process may have removed it meanwhile
+        with suppress(OSError):  # another process may have removed it
             found.append((mark.stat().st_mtime, mark.parent))
     return [folder for _, folder in sorted(found)]
 
@@ -146,6 +141,6 @@ def _prune(cache: Path, keep: Path) -> None:
         with suppress(OSError):
             unfinished = not (folder / _MARK).exists() and time.time() - folder.stat().st_mtime > UNFINISHED_S
             if folder != keep and (unfinished or folder in old):
-                # The mark first, so that a half-deleted folder is never taken for a whole one.
+                # The mark first, so that a half-deleted folder never counts as finished.
                 (folder / _MARK).unlink(missing_ok=True)
                 shutil.rmtree(folder, ignore_errors=True)

@@ -1,6 +1,6 @@
-"""Purging: a document leaves every version, index and temporary file, and a scan of all bytes proves it.
+"""Purging: a document leaves every version, index and temporary file; a scan of all bytes proves it.
 
-What lies outside the folder of the knowledge base: `openbook.deletion`, which calls this.
+`openbook.deletion` calls this and covers what lies outside the folder.
 """
 
 from __future__ import annotations
@@ -34,12 +34,11 @@ _BEYOND_REACH = ("copies by users", "backups", "disk blocks", "other forms", "mo
 
 @dataclass(frozen=True, slots=True)
 class PurgeResult:
-    """`files` and `bytes` were scanned afterwards for the documents' text, names, vectors and keys; none was found.
+    """The proof of a purge: `files` and `bytes` were scanned without finding text, name, vector or key of the documents.
 
-    `documents`: those that are in no version any more; `partly_kept`: others that had a text of theirs, and keep what else they hold
-    or held. `still_on_disk`: files of that path that are still there, so that the next run over them takes them in again; `labels`:
-    those that had been given directly to these, which that run does not know any more. `objects` and `object_bytes` are in the storage
-    that machines share: each has the bytes of a file that was scanned. `beyond_reach`: what no purge of this kind of store can reach.
+    `documents` are in no version. `partly_kept` shared a purged text and keep others. `still_on_disk`: existing files of these paths, which the
+    next run over them adds again, without `labels`, those given directly. `objects` and `object_bytes` in shared storage have the bytes of
+    scanned files. `beyond_reach`: what no purge of this kind of store reaches.
     """
 
     version: int
@@ -64,15 +63,14 @@ def purge(
     elsewhere: Callable[[Needles, list[str]], None] = lambda needles, texts: None,
     afterwards: Callable[[Needles], None] = lambda needles: None,
 ) -> PurgeResult:
-    """Delete documents (paths, or folders for all below) from all versions, then look at every byte that is left.
+    """Delete documents (paths, or folders for all below) from all versions, then scan every remaining byte.
 
-    With `copies`, the same text also goes where it is (or was) the text of other documents; what else they held stays.
-    `elsewhere` deletes what was derived from these texts, before the rows that tell what to look for are gone: when it raises, no row is
-    deleted. `afterwards` looks for traces outside of the knowledge base, when none is left in it. After an interruption, `finish_purge`
-    does what was left to do.
+    `copies`: delete the same text from other documents too, in all versions; their other texts stay. `elsewhere` deletes derived data before the
+    rows that identify it are gone: if it raises, no row is deleted. `afterwards` looks for traces outside of the knowledge base. `finish_purge`
+    completes an interrupted purge.
 
-    Raises KnowledgeError when one of them is in no version, or when the scan finds something. Before anything is deleted:
-    TextIsElsewhere when a copy would keep the text (without `copies`), KnowledgeBaseBusy while a reader holds on to old pages.
+    Raises KnowledgeError when a document is in no version or the scan finds something. Before any deletion: TextIsElsewhere for a copy (without
+    `copies`), KnowledgeBaseBusy while a reader keeps old pages.
     """
     with base.writing(lock_timeout_s) as connection:
         segment_files.index_folder(base.indexes.folder)  # raises if it is a link, before anything is deleted
@@ -123,7 +121,7 @@ def purge(
 
 
 def resolve_in_all_versions(base: KnowledgeBase, documents: Sequence[str]) -> list[str]:
-    """The paths in any kept version that `documents` mean. Raises KnowledgeError when one of them means none."""
+    """The paths in any kept version that `documents` mean. Raises KnowledgeError."""
     known = {p for (p,) in base.connection.execute("SELECT DISTINCT path FROM documents")}
     known.update(each.path for each in identities(base.connection))
     paths = sorted(known)
@@ -131,26 +129,22 @@ def resolve_in_all_versions(base: KnowledgeBase, documents: Sequence[str]) -> li
 
 
 def purge_is_unfinished(base: KnowledgeBase) -> bool:
-    """Whether a purge is under way, or was interrupted after the documents had left all versions."""
+    """True if a purge is active or was interrupted after it deleted rows."""
     return not {"purging", "purging_elsewhere"}.isdisjoint(schema.meta(base.connection))
 
 
 def finish_purge(base: KnowledgeBase) -> None:
-    """Finish an interrupted purge in the knowledge base, as the next writer would, too.
-
-    Call it when everything elsewhere is deleted, because this forgets that there was something to delete.
-    """
+    """Finish an interrupted purge, after everything elsewhere is deleted: this forgets that there was something to delete."""
     with base.writing() as connection:
         schema.remember(connection, purging_elsewhere=None)
 
 
 def _for_ids(connection: Connection, sql: str, ids: Iterable[int]) -> Rows:
-    """The rows of a query that ends in `IN`, for any number of ids."""
     return connection.execute(f"{sql} {schema.IDS}", {"ids": json.dumps(sorted(ids))})
 
 
 def _contents_held_by(connection: Connection, paths: Iterable[str]) -> set[int]:
-    """What documents of these paths ever held, and every other content with the same text."""
+    """Every content that these paths ever had, and all with the same text."""
     held = (
         "SELECT c.text FROM contents c JOIN documents d ON d.content_id = c.id "
         "WHERE d.path IN (SELECT value FROM json_each(?))"
@@ -160,7 +154,7 @@ def _contents_held_by(connection: Connection, paths: Iterable[str]) -> set[int]:
 
 
 def _delete(connection: Writer, paths: Set[str], others: Set[str], contents: Iterable[int]) -> int:
-    """Of `paths` everything, of `others` what had one of `contents`."""
+    """Delete all of `paths`, and the `contents` of `others`. Returns the new version."""
     with connection.changing(paths | others):
         version = schema.newest_version(connection) + 1
         for path in sorted(paths):
@@ -170,8 +164,8 @@ def _delete(connection: Writer, paths: Set[str], others: Set[str], contents: Ite
         purge_identities(connection, paths | others)
         connection.execute(f"DROP TABLE IF EXISTS {NEXT_TABLE}")
         schema.drop_contents(connection, schema.unused_contents(connection))
-        # If this process is killed before it is done, the next writer finishes the work here, and the next purge finishes it
-        # elsewhere. Runs that have read one of these texts must not store it any more.
+        # If this process is killed, the next writer finishes the work here, and the next purge finishes it elsewhere. Runs that have read one of
+        # these texts must not store it any more.
         schema.remember(connection, purging="", purging_elsewhere="", purged_in=str(version))
         add_version(connection, version, f"{len(paths | others)} purged")
     return version
@@ -181,7 +175,6 @@ def _delete(connection: Writer, paths: Set[str], others: Set[str], contents: Ite
 
 
 def _traces(connection: Connection, paths: Iterable[str], contents: Iterable[int]) -> Needles:
-    """What would give the documents away: text, names, keys, vectors."""
     needles = Needles()
     for path in paths:
         needles.add_end(path.encode())
@@ -203,14 +196,14 @@ def _traces(connection: Connection, paths: Iterable[str], contents: Iterable[int
 
 
 def _drop_what_stays(store: Store, connection: Reader, needles: Needles) -> None:
-    """What other documents hold too is theirs: a sentence that two files share, the folder of a path, a vector."""
+    """Forget traces shared with other documents: a sentence, a folder, a vector."""
     for batch in _batches(store, connection):
         values = (forms(row.decode()) if isinstance(of, int) else (row,) for of, row in batch)
         needles.drop_found_in(_BETWEEN.join(form for each in values for form in each))
 
 
 def find_in_rows(store: Store, connection: Reader, needles: Needles) -> tuple[list[str], int, int]:
-    """(documents of any kept version, by their paths, and tables that hold a telling run; how many rows were read; their bytes)."""
+    """(paths of kept documents and tables that hold a telling run, rows read, bytes read)."""
     found: set[int | str] = set()
     rows = size = 0
     for batch in _batches(store, connection):
@@ -225,7 +218,7 @@ def find_in_rows(store: Store, connection: Reader, needles: Needles) -> tuple[li
 
 
 def _batches(store: Store, connection: Reader) -> Iterator[list[tuple[int | str, bytes]]]:
-    """All that the database holds, some rows at a time: (the id of a content, its text), and (the table, all other values)."""
+    """The whole database in batches of (id of a content, its text) and (table, other values)."""
     batch: list[tuple[int | str, bytes]] = []
     size = 0
     for of, row in _rows(store, connection):
@@ -247,7 +240,7 @@ def _rows(store: Store, connection: Reader) -> Iterator[tuple[int | str, bytes]]
 
 
 def forms(text: str) -> set[bytes]:
-    """The bytes in which a text may stand in a file: plain, in JSON, in JSON inside JSON, and in HTML or XML."""
+    """The byte forms of a text in files: plain, UTF-16, JSON, JSON inside JSON, HTML, XML."""
     found, in_xml = {text}, html.escape(text, quote=False)
     for _ in range(2):
         found |= {json.dumps(each, ensure_ascii=ascii_only)[1:-1] for each in found for ascii_only in (True, False)}
@@ -272,9 +265,9 @@ def _scan(folder: Path, needles: Needles) -> tuple[int, int]:
 
 
 def _shared(base: KnowledgeBase, connection: Connection) -> tuple[int, int]:
-    """(objects, their bytes) in the storage that machines share.
+    """(objects, their bytes) in shared storage.
 
-    An object is named by its digest. So one with the name of a file that was scanned is scanned; there must be no other.
+    Objects are named by their digests: one named like a scanned file is scanned, any other is an error.
     """
     if base.indexes.blobs is None:
         return 0, 0
@@ -292,12 +285,11 @@ def _shared(base: KnowledgeBase, connection: Connection) -> tuple[int, int]:
 
 
 def kind_of(base: KnowledgeBase) -> str:
-    """Of its store: `folder`, `PostgreSQL`, or `PostgreSQL and object storage`."""
     return ("PostgreSQL" if base.store.is_shared else "folder") + (" and object storage" if base.indexes.blobs else "")
 
 
 def beyond_reach(base: KnowledgeBase, known: Iterable[BeyondReach] = ()) -> tuple[BeyondReach, ...]:
-    """What neither a purge nor a scan of this knowledge base reaches. `known`: of which more is known, or which is there besides."""
+    """Places that neither a purge nor a scan reaches. `known` adds entries, or replaces those of the same reason."""
     found = {reason: BeyondReach(reason) for reason in (*_BEYOND_REACH, *base.store.beyond_reach)}
     if base.indexes.blobs is not None:
         found["object versions"] = BeyondReach("object versions", f"Let these expire under {base.id}/.")

@@ -1,7 +1,6 @@
-"""Changing what is in a knowledge base: `add` files, `sync` folders, `remove` documents, `reembed` all. Each makes one version.
+"""Changes to a knowledge base: `add` files, `sync` folders, `remove` documents, `reembed` all. Each makes one version.
 
-The order is always the same: find, ingest, embed, commit, refresh the indexes. Whatever is interrupted, the last committed
-version stands.
+Every run finds, ingests, embeds, commits, and refreshes the indexes. The last version survives interruption.
 """
 
 from __future__ import annotations
@@ -32,17 +31,17 @@ from openbook.parallel import StagedProgress
 from openbook.parsers import is_image_refusal
 from openbook.records import Embedder, Verdict
 
-LiveDocuments: TypeAlias = dict[str, LiveDocument]  # what the newest version holds, by path, in their order
+LiveDocuments: TypeAlias = dict[str, LiveDocument]  # documents of the newest version, by path, in their order
 FindBatches: TypeAlias = Callable[[LiveDocuments], Sequence[FileBatch]]
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """`version` is the committed version; the one before when nothing changed.
+    """The result of a run. `version` is the newest one, also when nothing changed.
 
-    Of the files that went in, `characters` were read of the `source_characters` they hold (markup counts, where it is part of the
-    text). `taken_over`: labels of documents whose files are gone, by the new documents that carry them now, because each may be one of
-    those under another name. `unlabelled_copies`: documents without labels that hold the text of one that carries some, where one of both came or changed.
+    `characters` of the `source_characters` in the files were read (markup counts if it is part of the text). `taken_over`: labels of lost
+    documents, by the new documents that now carry them, since each may be a renamed one. `unlabelled_copies`: unlabeled documents with the text
+    of a labeled one, if this run added or changed either.
     """
 
     version: int
@@ -55,10 +54,9 @@ class Report:
 
 
 def add(base: KnowledgeBase, paths: Sequence[Path], embedder: Embedder, options: RunOptions = RunOptions()) -> Report:
-    """Put files, and all files below folders, into the knowledge base as one new version.
+    """Add files, and all files below folders, as one new version, if anything changed.
 
-    A file that cannot be read gets a verdict with the reason and the others go in. Nothing is committed when nothing
-    changed. Raises KnowledgeError for a path that does not exist, KnowledgeBaseBusy, StorageError.
+    Unreadable files get a verdict; the others are added. Raises KnowledgeError for a missing path.
     """
 
     def find_batches(live: LiveDocuments) -> list[FileBatch]:
@@ -79,13 +77,12 @@ def sync(
     rules: Rules = Rules(),
     options: RunOptions = RunOptions(),
 ) -> Report:
-    """Make what the knowledge base has below `folder` equal to the folder, as one new version.
+    """Make the documents below `folder` equal to the folder, as one new version.
 
-    Documents whose file is gone, or left out by `rules`, are removed; a file that is there but cannot be read keeps the
-    text read before. The folder, its rules and its labels are remembered: see `synced_folders`.
+    Documents are removed if their file is gone or excluded by `rules`; an unreadable file keeps its earlier text. The folder, its rules and its
+    labels are remembered: see `synced_folders`.
 
-    Raises KnowledgeError when the folder is missing, or empty though documents came from it: a disk that is not mounted must
-    not empty the knowledge base.
+    Raises KnowledgeError when the folder is missing, or empty though it had documents: an unmounted disk must not empty the knowledge base.
     """
     return sync_folders(base, [SyncedFolder(folder, rules, options.labels, options.ocr)], embedder, options)
 
@@ -93,10 +90,10 @@ def sync(
 def sync_folders(
     base: KnowledgeBase, folders: Sequence[SyncedFolder], embedder: Embedder, options: RunOptions = RunOptions()
 ) -> Report:
-    """`sync` of several folders as one version, each by its own rules, labels and OCR.
+    """Sync several folders as one version, each by its own rules, labels and OCR.
 
-    A folder inside another that is, or was, synced itself is synced with it, by its own rules and with the labels of
-    both. A folder that cannot be synced costs the others nothing: it gets the verdict `failed`. If none can, that is raised.
+    Synced folders inside these, old or new, are synced too, by their own rules and with both labels. A folder that cannot be synced gets the
+    verdict `failed`; if none can, its error is raised.
     """
 
     def find_batches(live: LiveDocuments) -> list[FileBatch]:
@@ -125,7 +122,6 @@ def sync_folders(
 
 
 def _with_those_around(folder: SyncedFolder, known: Mapping[Path, SyncedFolder]) -> frozenset[str]:
-    """Its labels, and those of all folders around it."""
     return folder.labels.union(*(each.labels for each in known.values() if folder.is_inside(each.folder)))
 
 
@@ -149,7 +145,7 @@ def _files_in(batch: FileBatch, wanted: SyncedFolder, live: LiveDocuments) -> li
 
 
 def remove(base: KnowledgeBase, documents: Sequence[str]) -> Report:
-    """Take documents (paths, or folders for all below) out, as one new version. Raises KnowledgeError when one is not in the newest."""
+    """Remove documents (paths, or folders for all below) as one new version. Raises KnowledgeError for an unknown one."""
     with base.writing() as connection:
         rows = connection.execute("SELECT path FROM documents WHERE removed_in IS NULL ORDER BY path")
         live = [path for (path,) in rows]
@@ -162,19 +158,18 @@ def remove(base: KnowledgeBase, documents: Sequence[str]) -> Report:
 
 
 def synced_folders(base: KnowledgeBase) -> list[SyncedFolder]:
-    """The folders that were synced, as they were."""
     rows = base.connection.execute("SELECT rules FROM sources ORDER BY folder")
     return [SyncedFolder.from_json(text) for (text,) in rows]
 
 
 def folder_labels(base: KnowledgeBase) -> Callable[[str], frozenset[str]]:
-    """The labels that the synced folders around a path, as it is listed, give to what is in them."""
+    """A function from a listed path to the labels of the synced folders around it."""
     known = [(prefix(each.folder), each.labels) for each in synced_folders(base) if each.labels]
     return lambda path: frozenset[str]().union(*(labels for folder, labels in known if path.startswith(folder)))
 
 
 def forget_synced_folder(base: KnowledgeBase, folder: Path) -> None:
-    """Do not sync `folder` any more unless it is named; its documents stay. Raises KnowledgeError when it was not synced."""
+    """Stop syncing `folder` unless it is named; its documents stay. Raises KnowledgeError if it was not synced."""
     name = display_path(Path(os.path.abspath(folder)))
     with base.writing() as connection:
         if not connection.execute("DELETE FROM sources WHERE folder = ?", (name,)).rowcount:
@@ -183,9 +178,9 @@ def forget_synced_folder(base: KnowledgeBase, folder: Path) -> None:
 
 
 def resolve(paths: Sequence[str], name: str) -> list[str]:
-    """The documents among `paths` that `name` means: a path as listed or as on this disk, a folder, or the end of one path.
+    """The documents among `paths` that `name` means: a path as listed or on disk, a folder, or the end of one path.
 
-    Raises KnowledgeError when there is none, or several end so.
+    Raises KnowledgeError when none or several match.
     """
     if not name.strip():
         raise KnowledgeError("The name of a document is empty. To list them: openbook status --documents")
@@ -206,10 +201,10 @@ def resolve(paths: Sequence[str], name: str) -> list[str]:
 
 
 def folder_changes(folders: Sequence[Path]) -> Iterator[int]:
-    """How many files changed, each time that nothing changes any more for 0.4 seconds, or after 3.2 if it goes on.
+    """Counts of changed files, each after 0.4 seconds without a change or 3.2 seconds of changes.
 
-    Also 0 when watching has begun, and then about twice a second. No change after the first 0 is missed, however long the caller
-    takes. Ends by KeyboardInterrupt. Raises StorageError when the system has no more watches to give.
+    Also 0 once watching has begun, then about twice a second. No later change is missed, however slow the caller. Ends by KeyboardInterrupt.
+    Raises StorageError when the system has no more watches.
     """
     import watchfiles
 
@@ -219,7 +214,7 @@ def folder_changes(folders: Sequence[Path]) -> Iterator[int]:
         try:
             for batch in watchfiles.watch(
                 *there,
-                watch_filter=None,  # the run itself decides what it wants; an ignore file is a dot file too
+                watch_filter=None,  # the run itself selects files; an ignore file is a dot file too
                 debounce=3200,  # milliseconds, as below
                 step=400,
                 rust_timeout=500,
@@ -228,10 +223,10 @@ def folder_changes(folders: Sequence[Path]) -> Iterator[int]:
             ):
                 yield len(batch) or again
                 again = 0
-                # What is watched is the folder that had the name when watching began.
+                # The watch follows the folder that had the name when watching began.
                 if any(path == str(folder) for _, path in batch for folder in folders) or _roots(folders) != roots:
                     break
-        except FileNotFoundError:  # gone since it was looked for
+        except FileNotFoundError:  # deleted since it was looked for
             pass
         except OSError as error:
             raise StorageError(
@@ -241,7 +236,6 @@ def folder_changes(folders: Sequence[Path]) -> Iterator[int]:
 
 
 def _roots(folders: Sequence[Path]) -> list[tuple[int, int] | None]:
-    """Which folders have these names now."""
     found: list[tuple[int, int] | None] = []
     for folder in folders:
         try:
@@ -261,14 +255,14 @@ def _path_of(found: FoundFile | Verdict) -> str:
 
 
 def _ingest(base: KnowledgeBase, embedder: Embedder, options: RunOptions, find_batches: FindBatches) -> Report:
-    """`find_batches` is called again after a conflict with another writer."""
+    """Run one update; `find_batches` is repeated after a conflict with another writer."""
     base.check_embedder(embedder.identity)
 
     def work(run: LongRun) -> Report:
         connection = run.connection
         live, known = live_documents(connection), identities(connection)
         batches = find_batches(live)
-        connection.durable(False)  # what is stored ahead may be lost with the power, never damaged
+        connection.durable(False)  # power loss may drop what is stored ahead, never damage it
         ingest = Ingest(run, base.sizing, options, live, known)
         for batch in batches:
             ingest.add(batch)
@@ -305,8 +299,8 @@ def _ingest(base: KnowledgeBase, embedder: Embedder, options: RunOptions, find_b
 
 
 def _open_copies(connection: Connection, contents: Collection[int]) -> tuple[str, ...]:
-    """Open documents with the text of one that carries labels, where one of `contents` is that text."""
-    # The same text may have been stored for several callers. A passage's id names its whole text, and its place in it.
+    """Unlabeled documents with the text of a labeled one, if that text is in `contents`."""
+    # The same text may have been stored for several callers. A passage's id names its whole text and its place in it.
     same = "SELECT q.content_id FROM passages p JOIN passages q USING (passage_id) WHERE p.start_char = 0 AND p.content_id IN"
     closed = (
         f"SELECT content_id FROM documents WHERE removed_in IS NULL AND labels <> '[]' AND content_id IN ({same} {IDS})"
@@ -316,13 +310,12 @@ def _open_copies(connection: Connection, contents: Collection[int]) -> tuple[str
 
 
 def _synced(connection: Connection, batches: Sequence[FileBatch]) -> tuple[str, ...]:
-    """What the paths of documents in synced folders begin with."""
     folders = {prefix(batch.synced_folder.folder) for batch in batches if batch.synced_folder}
     return tuple(folders | {f"{folder}/" for (folder,) in connection.execute("SELECT folder FROM sources")})
 
 
 def _relabelled(live: LiveDocuments, batches: Sequence[FileBatch], done: Collection[str]) -> Iterator[Change]:
-    """Documents that stay because their file cannot be read now, with the labels of the run: it must not leave them open."""
+    """Documents whose file cannot be read, with the run's labels added: they must not stay open."""
     for batch in batches:
         for path in batch.below(live) if batch.synced_folder else map(_path_of, batch.found):
             row = live.get(path)
@@ -336,7 +329,6 @@ def _relabelled(live: LiveDocuments, batches: Sequence[FileBatch], done: Collect
 
 
 def _gone(batch: FileBatch, live: LiveDocuments) -> Iterator[tuple[str, str]]:
-    """(path, why) of the documents of a synced folder whose file is not there any more, or is left out by its rules."""
     there = {each.displayed for each in batch.found if isinstance(each, FoundFile)}
     verdicts = {each.path: each for each in batch.found if isinstance(each, Verdict)}
     # A folder that could not be read says nothing about the files in it.
@@ -352,7 +344,6 @@ def _gone(batch: FileBatch, live: LiveDocuments) -> Iterator[tuple[str, str]]:
 def _all_verdicts(
     live: LiveDocuments, found: Mapping[str, Verdict], changes: Sequence[Change], removed: Mapping[str, str]
 ) -> tuple[Verdict, ...]:
-    """All verdicts of the run, sorted by path, with what was renamed and what is a duplicate of what."""
     was = {path: live[path].content_id for path in reversed(live)}
     changed = {change.path for change in changes}
     left = {content: path for path, content in was.items() if path in removed}  # the first path of each content
@@ -360,7 +351,7 @@ def _all_verdicts(
     verdicts = dict(found) | {path: Verdict(path, "removed", reason) for path, reason in removed.items()}
     for change in changes:
         if was.get(change.path) == change.content_id:
-            continue  # only its metadata or labels changed
+            continue  # only metadata or labels changed
         if change.content_id in first:
             verdicts[change.path] = Verdict(change.path, "duplicate", first[change.content_id])
             continue
@@ -375,7 +366,7 @@ def _all_verdicts(
 def _write_verdicts(
     connection: Writer, batches: Sequence[FileBatch], tried: Mapping[str, str], verdicts: Iterable[Verdict]
 ) -> None:
-    """Remember what did not go in and why, and forget the rest, also files of a synced folder that this run did not meet."""
+    """Replace the stored verdicts, also of synced files that this run did not meet."""
     old = [path for (path,) in connection.execute("SELECT path FROM verdicts")]
     gone = {path for batch in batches for path in batch.below(old)}
     gone.update(verdict.path for verdict in verdicts)
@@ -398,14 +389,13 @@ def reembed(
 ) -> tuple[int, int]:
     """Change the embedder. Returns (new version, texts embedded now).
 
-    All vectors are made beside the old ones, then one transaction switches to them. Until then readers use the old embedder,
-    and others may write. When a call is interrupted, the next one with the same embedder goes on where it was. `base` must be
-    opened again afterwards. Raises KnowledgeBaseBusy, StorageError.
+    Search uses the old vectors until one transaction switches to the complete new ones; others may write meanwhile. An interrupted call is
+    resumed with the same embedder. Open `base` again afterwards.
     """
     identity = embedder_json(embedder.identity)
 
     def is_ours(connection: Writer) -> bool:
-        """Whether the table of new vectors is for this run: a purge drops it, and so does a run with another embedder."""
+        """True if the table of new vectors is for this run: purges and other embedders' runs drop it."""
         return schema.meta(connection).get("reembedding") == identity and NEXT_TABLE in connection.tables()
 
     def work(run: LongRun) -> tuple[int, int]:
@@ -420,7 +410,7 @@ def reembed(
             connection.durable(True)
             with schema.transaction(connection), connection.changing(()):
                 version = schema.newest_version(connection) + 1
-                # Row by row, so that whoever reads the state before sees the old ones.
+                # Row by row, so that readers of the state before see the old ones.
                 connection.execute(f"DELETE FROM {TABLE}")
                 connection.execute(f"INSERT INTO {TABLE} SELECT * FROM {NEXT_TABLE}")
                 connection.execute(f"DROP TABLE {NEXT_TABLE}")

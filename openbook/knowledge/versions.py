@@ -1,4 +1,4 @@
-"""The versions of a knowledge base: listing, comparing, tagging, restoring and pruning them. Their rows are written by `store.version_rows`."""
+"""Versions: list, compare, tag, restore, prune. `store.version_rows` writes their rows."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _TIME = re.compile(r"\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?(?:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """`created_at` is ISO 8601 in UTC."""
+    """A kept version. `created_at` is ISO 8601 in UTC."""
 
     version: int
     created_at: str
@@ -51,9 +51,9 @@ class PassageChange:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """From version `before` to version `after`: paths of documents, and passages by what they say.
+    """Changes between versions: documents by path, passages by text.
 
-    `metadata_changed`: documents of the same text with other metadata or access labels.
+    `metadata_changed`: documents of the same text with other metadata or labels.
     """
 
     before: int
@@ -70,7 +70,6 @@ class Difference:
 
 
 def history(base: KnowledgeBase) -> list[Version]:
-    """The kept versions, newest first."""
     with base.snapshot() as connection:
         tags: dict[int, list[str]] = {}
         for name, version in connection.execute("SELECT name, version FROM tags ORDER BY name"):
@@ -83,9 +82,9 @@ def history(base: KnowledgeBase) -> list[Version]:
 
 
 def resolve_version(base: KnowledgeBase, text: str) -> int:
-    """The version that `text` means: a number, a tag, or a time (`2026-01-31`, `2026-01-31T12:00`, UTC unless it says).
+    """The version that `text` means: a number, a tag, or a time (`2026-01-31`, `2026-01-31T12:00`, UTC by default).
 
-    A time means the version that was the newest then; a date alone means the end of that day. Raises UnknownVersion.
+    A time means the newest version at that time; a date alone means the end of that day. Raises UnknownVersion.
     """
     with base.snapshot() as connection:
         if text.isascii() and text.isdigit() and len(text) < 19:
@@ -124,7 +123,7 @@ def _version_at(connection: Connection, text: str) -> int:
 
 
 def tag(base: KnowledgeBase, name: str, version: int | None = None) -> int:
-    """Name a version (default: the newest). A tagged version is never pruned. Raises KnowledgeError when the name is taken."""
+    """Name a version (default: the newest), which is then never pruned. Raises KnowledgeError for a taken name."""
     if not _TAG.fullmatch(name):
         raise QuestionError(
             f"{name!r} is not a tag. A tag is 1 to 64 letters, digits, '_', '.' and '-', and begins with a letter."
@@ -141,7 +140,7 @@ def tag(base: KnowledgeBase, name: str, version: int | None = None) -> int:
 
 
 def drop_tag(base: KnowledgeBase, name: str) -> None:
-    """Forget a name; the version stays until it is pruned. Raises KnowledgeError when there is none."""
+    """Forget a name; the version stays until it is pruned. Raises KnowledgeError for an unknown name."""
     with base.writing() as connection, schema.transaction(connection), connection.changing(()):
         names = [each for (each,) in connection.execute("SELECT name FROM tags")]
         if name not in names:
@@ -156,20 +155,19 @@ def diff(
     scope: Scope | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> Difference:
-    """What changed from one kept version to another in what `scope` sees of both (default: all). Raises KnowledgeError.
+    """Changes between two kept versions within `scope` (default: all).
 
-    `check` is called before each document's passages are read or compared; what it raises ends the work.
+    `check` is called before each document's passages; what it raises ends the work.
     """
     texts: dict[int, list[str]] = {}
 
     def documents(version: int) -> dict[str, tuple[int, str, str]]:
-        """(content, metadata, labels) by path."""
         seen = condition(scope and replace(scope, as_of=version), base.kept_version(version))
         sql = f"SELECT d.path, d.content_id, d.metadata, d.labels FROM documents d WHERE {seen.sql} ORDER BY d.path"
         return {path: tuple(row) for path, *row in connection.execute(sql, seen.values)}
 
     def passages(held: dict[str, tuple[int, str, str]]) -> dict[str, PassageChange]:
-        """Each text once, whatever white space is around it, with the first document that holds it."""
+        """Distinct stripped texts, each with the first document that holds it."""
         found: dict[str, PassageChange] = {}
         for path, (content, *_) in held.items():
             check()
@@ -188,7 +186,7 @@ def diff(
             was, is_now = passages(old), passages(new)
     except KnowledgeBaseDamaged:
         for version in (before, after):
-            base.kept_version(version)  # says so where it was pruned meanwhile
+            base.kept_version(version)  # raises UnknownVersion if it was pruned meanwhile
         raise
     both = [path for path in old if path in new]
     return Difference(
@@ -204,9 +202,9 @@ def diff(
 
 
 def restore(base: KnowledgeBase, version: int) -> int:
-    """Make a new version that holds exactly the documents of a kept one. Returns its number, or the newest's if nothing differs.
+    """Make a new version with exactly the documents of a kept one. Returns its number, or the newest's if nothing differs.
 
-    A document keeps the access labels that it has been given since, so that restoring shows nobody more than before.
+    Documents keep access labels that they were given since, so that restoring shows no one more than before.
     """
     with base.writing() as connection:
         before, current = (_documents(connection, base.kept_version(each)) for each in (version, None))
@@ -223,9 +221,9 @@ def restore(base: KnowledgeBase, version: int) -> int:
 
 
 def _documents(connection: Connection, version: int) -> dict[str, Change]:
-    """The documents of a version by path, as changes that bring them back, with the labels of then and of now.
+    """The documents of a version by path, as changes that restore them, with the labels of then and of now.
 
-    Those of now are the document's own and those of what is at its path now, or was there last.
+    Those of now include those of the current or last document at its path.
     """
     of_version = condition(None, version)
     rows = connection.execute(
@@ -244,7 +242,6 @@ def _documents(connection: Connection, version: int) -> dict[str, Change]:
 
 
 def _union(lists: Iterable[str]) -> str:
-    """Of lists as JSON."""
     return json.dumps(sorted({each for text in lists for each in json.loads(text)}))
 
 
@@ -257,7 +254,7 @@ def set_retention(base: KnowledgeBase, keep: int) -> None:
 
 
 def prune(base: KnowledgeBase, keep: int) -> PruneResult:
-    """Keep the `keep` newest versions and the tagged ones; let go of the others, and of every text and vector that only they had."""
+    """Keep the `keep` newest versions and the tagged ones; delete the others, with their own texts and vectors."""
     if keep < 1:
         raise QuestionError(f"At least 1 version is kept, not {keep}.")
     with base.writing() as connection:

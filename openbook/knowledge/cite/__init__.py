@@ -1,1 +1,1 @@
-"""From rows that were found to what is shown: passages, windows, quotes, pages, editions."""
+"""Found rows as shown: passages, windows, quotes, pages, editions."""

@@ -1,7 +1,7 @@
-"""Which documents were replaced or are not in force, by what they declare. No text is compared and no sentence is judged.
+"""Documents that declare themselves replaced or not in force. No text is compared, no sentence judged.
 
-They declare it in metadata (the parsers' `EDITION_KEYS`), or by a folder `archive` or `archived`: its file was replaced by the one of that name
-outside, in or below what holds the archive. A name that several documents have means the one in the same folder; if there is none, nothing. A circle means nothing.
+They declare it in metadata (`EDITION_KEYS`), or lie in a folder `archive` or `archived`: then a file of the same name replaces them if it is
+outside of the archive, in or below its parent folder. An ambiguous name means the document in the same folder, if any. Cycles mean nothing.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from openbook.records import Citation, Hit, Metadata
 
 MAX_NAMES = 20  # in one field
 NOT_IN_FORCE = frozenset("superseded withdrawn archived obsolete deprecated draft rejected".split())  # as a `status`
-_NUMBERED = ("number", "id", "pep", "rfc")  # the fields in which a document declares its number
-_ARCHIVED = re.compile(r"(.*/|)archived?/(?:.*/)?([^/]+)", re.IGNORECASE)  # what holds the archive; the file's name
+_NUMBERED = ("number", "id", "pep", "rfc")  # fields with a document's number
+_ARCHIVED = re.compile(r"(.*/|)archived?/(?:.*/)?([^/]+)", re.IGNORECASE)  # the archive's parent; the file's name
 
 
 class DocumentInfo(NamedTuple):
@@ -31,7 +31,7 @@ class DocumentInfo(NamedTuple):
         return [part for value in values for item in value for part in map(str.strip, str(item).split(",")) if part]
 
     def names(self) -> set[str]:
-        """What a declaration may call it: the end of its path, its file name without suffix, its title, its number."""
+        """Names that declarations may use: ends of its path, its file name without suffix, its title, its numbers."""
         path = PurePosixPath(self.path)
         ends = [str(path), *(str(path.relative_to(above)) for above in path.parents)]
         numbers = [name for key in _NUMBERED for n in self.declared(key) for name in (n, f"{key} {n}")]
@@ -42,18 +42,18 @@ class DocumentInfo(NamedTuple):
 
 
 class Edition(NamedTuple):
-    said: str  # which document, and what is declared of it
-    newer: tuple[str, ...]  # what is in force instead, of what was found
+    said: str  # the document and its declaration
+    newer: tuple[str, ...]  # found documents in force instead
 
 
 class Editions(NamedTuple):
-    hits: tuple[Hit, ...]  # as found, but those of documents left out behind those of newer ones
-    current: tuple[Hit, ...]  # without those of documents left out
+    hits: tuple[Hit, ...]  # as found, but left-out documents after newer ones
+    current: tuple[Hit, ...]  # without documents left out
     left_out: frozenset[str]
     marks: Mapping[str, Edition]
 
     def notes(self, citations: Iterable[Citation]) -> list[str]:
-        """What was left out for a cited document, and what cited documents declare of themselves."""
+        """Notes on documents left out for cited ones, and on declarations of cited ones."""
         cited = [{citation.document, *citation.also_in} for citation in citations]
         older = {p for p in self.left_out if any(each & {*self.marks[p].newer} for each in cited)}
         said = {"Left out": older, "Cited": {min(each) for each in cited if each <= self.marks.keys()}}
@@ -61,8 +61,9 @@ class Editions(NamedTuple):
 
 
 def editions(question: str, hits: Sequence[Hit], documents: Mapping[str, DocumentInfo]) -> Editions:
-    """`documents`: those that hold the hits and that the caller may see, by path. A document is left out if a newer
-    one was found too, unless the question has a number that only the older one has.
+    """Leave out documents whose newer edition was found, unless the question has a number that only the older one has.
+
+    `documents`: those with the hits that the caller may see, by path.
     """
     holders = [{hit.passage.document, *hit.passage.also_in} for hit in hits]
     marks = find_marks(

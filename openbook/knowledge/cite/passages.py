@@ -1,7 +1,7 @@
-"""Reads passages from the database, with the documents that hold them and that a query may see, and joins them to windows.
+"""Passages with the documents that hold them and that a query may see, and windows of passages.
 
-A passage is small, to be found; a window is larger, to be read. Headings and pages alone decide which passages make a window.
-So a window is the same for every question, and what a model computed of it can be used again.
+Passages are small, to be found; windows are larger, to be read. Headings and pages alone decide windows, so they are the same for every question,
+and computations on them are reusable.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ from openbook.knowledge.store.schema import IDS
 from openbook.records import Hit, Passage, PassageSpan
 
 WINDOW_CHARS = 900  # about 220 tokens; chosen by measurement (research/benchmarks.md)
-# How much a further passage that was found adds to the score of its window: this share of what its own score is above
-# the lowest score found.
+# Each further found passage adds this share of its score above the lowest score found to its window's score.
 MORE = 0.3
 
 _ID = re.compile(r"(?P<first>.+?)(?:\+(?P<more>[1-9][0-9]{0,3}))?")
@@ -36,15 +35,13 @@ Holders: TypeAlias = Mapping[str, tuple[str, ...]]
 
 
 class StoredPassage(NamedTuple):
-    """A passage's row, the title of its content, and its own text."""
-
     row: PassageRow
     title: str
     text: str
 
 
 class LocatedPassage(NamedTuple):
-    """A passage that was found, and the documents in scope that hold it, sorted. `content`: that of the first document."""
+    """A found passage and its documents in scope, sorted. `content`: that of the first."""
 
     ranked: RankedPassage
     content: int
@@ -52,12 +49,10 @@ class LocatedPassage(NamedTuple):
 
 
 def _fewest(labels: tuple[str, ...]) -> tuple[int, tuple[str, ...]]:
-    """A key by which `min` finds the fewest labels, and of as many the first."""
     return len(labels), labels
 
 
 def _stored(connection: Connection, where: str, parameters: Any = ()) -> list[StoredPassage]:
-    """The passages `p` that fit a condition, content by content, in text order. Raises Damage when one is not what was stored."""
     sql = f"SELECT {PASSAGE_COLUMNS} FROM passages p {where} ORDER BY p.content_id, p.start_char"
     rows = [PassageRow(*row) for row in connection.execute(sql, parameters)]
     found: list[StoredPassage] = []
@@ -74,7 +69,6 @@ def _stored(connection: Connection, where: str, parameters: Any = ()) -> list[St
 
 
 def _passage(stored: StoredPassage, holders: Holders) -> Passage:
-    """The passage as the first of its `holders` shows it."""
     row, title, text = stored
     path, *also = holders
     labels = min(holders.values(), key=_fewest)
@@ -83,7 +77,6 @@ def _passage(stored: StoredPassage, holders: Holders) -> Passage:
 
 
 def _located(connection: Connection, ranked: Sequence[RankedPassage], seen: Condition) -> list[LocatedPassage]:
-    """Raises Damage when no document in scope holds one of them."""
     # Every content with the passage's text counts: the same text may have been read from other bytes.
     holders = documents_holding(connection, {content for each in ranked for content in each.contents}, seen)
     found: list[LocatedPassage] = []
@@ -99,10 +92,6 @@ def _located(connection: Connection, ranked: Sequence[RankedPassage], seen: Cond
 
 
 def hits_of(connection: Connection, ranked: Sequence[RankedPassage], seen: Condition) -> list[Hit]:
-    """The passages that were found, with the documents in scope that hold them.
-
-    Raises Damage when something of it is not there, or not what was stored.
-    """
     ids = ", ".join(str(each.passage) for each in ranked) or "NULL"
     passages = _stored(connection, f"WHERE p.id IN ({ids})")
     by_id = {each.row.id: each for each in passages}
@@ -118,9 +107,9 @@ def hits_of(connection: Connection, ranked: Sequence[RankedPassage], seen: Condi
 def passage_of_id(
     connection: Connection, index_hints: Sequence[str], name: str, seen: Condition, prefer: str
 ) -> Passage | None:
-    """The passage or window of that id as a document that is `seen` holds it: the document `prefer`, or the first path.
+    """The passage or window of that id in the `seen` document `prefer`, or in the first path.
 
-    No other document adds anything to it, not even its name. `index_hints`: see `Store`.
+    No other document adds anything, not even its name. `index_hints`: see `Store`.
     """
     found: list[Passage] = []
     for hint in index_hints:
@@ -134,10 +123,10 @@ def passage_of_id(
 
 
 def _passages_of_id(connection: Connection, hint: str, name: str, seen: Condition) -> list[Passage]:
-    """One for each document that is `seen` and holds it, ordered by path."""
+    """One for each `seen` document, by path."""
     match = _ID.fullmatch(name)
     first, more = (match["first"], int(match["more"] or 0)) if match else (name, 0)
-    first = first.encode(errors="replace").decode()  # half a character cannot be looked for
+    first = first.encode(errors="replace").decode()  # lone surrogates cannot be looked for
     passages = _stored(connection, f"{hint} WHERE p.passage_id = ?", (first,))
     documents = documents_holding(connection, {each.row.content_id for each in passages}, seen)
     found: list[Passage] = []
@@ -155,16 +144,12 @@ def _passages_of_id(connection: Connection, hint: str, name: str, seen: Conditio
 
 
 def title_of(connection: Connection, content: int) -> str:
-    """The title of a content, checked with its first passage."""
     first = _stored(connection, "WHERE p.content_id = ? AND p.start_char = 0", (content,))
     return first[0].title if first else ""
 
 
 def documents_holding(connection: Connection, contents: Collection[int], seen: Condition) -> Mapping[int, Holders]:
-    """The documents that are `seen`, by the content that they hold.
-
-    To see one, a reader must hold the labels that it carries in this version, and those that it carries now, or carried last.
-    """
+    """The `seen` documents by content, with the labels of this version and of their current or last state."""
     values = {"ids": json.dumps(sorted(contents)), **seen.values}
     rows = integrity.documents(connection, f"d.content_id IN {IDS} AND {seen.sql}", values)
     ids = {"ids": json.dumps([row.identity for row in rows])}
@@ -179,7 +164,6 @@ def documents_holding(connection: Connection, contents: Collection[int], seen: C
 
 
 def passages_in(connection: Connection, stored: StoredContent, holders: Holders) -> list[Passage]:
-    """All passages of a content, in text order. Raises Damage when one is not what was stored."""
     return _as_passages(stored, integrity.passages(connection, stored), holders)
 
 
@@ -190,15 +174,15 @@ def _as_passages(stored: StoredContent, rows: Iterable[PassageRow], holders: Hol
 # --- windows -------------------------------------------------------------------------------------------------------------
 
 
-# Offsets, page and headings decide to which window a passage belongs.
+# Offsets, page and headings decide the window of a passage.
 _Parts: TypeAlias = Sequence[Passage] | Sequence[PassageSpan]
 
 
 def partition(passages: _Parts, limit: int = WINDOW_CHARS) -> list[range]:
-    """The windows of a document, as runs of its passages, which are in text order.
+    """The windows of a document, as runs of its passages in text order.
 
-    A window has at most `limit` characters, or one passage, and lies on one page. A section that fits is not cut; a longer one is
-    cut into windows of about one length. Small sections are joined with the siblings and subsections after them.
+    A window has at most `limit` characters, or one passage, and lies on one page. Only too long sections are cut, into about equal windows. Small
+    sections are joined with the siblings and subsections after them.
     """
     windows: list[range] = []
     first = 0
@@ -224,7 +208,6 @@ def _joins(passages: _Parts, window: range, section: range, limit: int) -> bool:
 
 
 def _cut(passages: _Parts, section: range, limit: int) -> list[range]:
-    """A section in as few windows as will do, each about as long as the others."""
     size = passages[section.stop - 1].end - passages[section.start].start
     target = size / -(-size // limit)
     windows: list[range] = []
@@ -239,7 +222,6 @@ def _cut(passages: _Parts, section: range, limit: int) -> list[range]:
 
 
 def _text(parts: Sequence[Passage]) -> str:
-    """From the first to the last of passages that follow each other; they may overlap."""
     pieces, end = list[str](), parts[0].start
     for part in parts:
         pieces.append(part.text[max(end - part.start, 0) :])
@@ -248,12 +230,10 @@ def _text(parts: Sequence[Passage]) -> str:
 
 
 def window_id(first: str, passages: int) -> str:
-    """Of a window that begins with the passage `first` and has so many."""
     return f"{first}+{passages - 1}" if passages > 1 else first
 
 
 def joined(parts: Sequence[Passage]) -> Passage:
-    """The window that passages of one document make, which follow each other."""
     first = parts[0]
     if len(parts) == 1:
         return first
@@ -271,22 +251,18 @@ def joined(parts: Sequence[Passage]) -> Passage:
 
 
 def in_windows(passages: Sequence[Passage]) -> list[Passage]:
-    """The windows that all passages of a document make. Each has the header of the table it begins in."""
+    """All windows of a document, each with the header of the table it begins in."""
     text = _text(passages) if passages else ""
     windows = [joined(passages[run.start : run.stop]) for run in partition(passages)]
     return [replace(window, header=table_header(text, window.start)) for window in windows]
 
 
 def _window(stored: StoredContent, rows: Sequence[PassageRow], holders: Holders) -> Passage:
-    """The window that rows of one content make, which follow each other, with the header of the table it begins in."""
     return replace(joined(_as_passages(stored, rows, holders)), header=table_header(stored.text, rows[0].start))
 
 
 def windows_around(connection: Connection, ranked: Sequence[RankedPassage], seen: Condition, limit: int) -> list[Hit]:
-    """The `limit` best windows of the passages that were found, each once, with the documents in scope that hold them.
-
-    Raises Damage when something is not there, or not what was stored.
-    """
+    """The `limit` best windows around found passages, each once."""
     ids = ", ".join(str(each.passage) for each in ranked) or "NULL"
     names = dict(iter(connection.execute(f"SELECT id, passage_id FROM passages WHERE id IN ({ids})")))
     by_content: dict[int, list[LocatedPassage]] = {}
@@ -306,7 +282,7 @@ def windows_around(connection: Connection, ranked: Sequence[RankedPassage], seen
             inside[numbers[name]] = each.ranked
         for run in partition([row.span for row in rows]):
             if of_run := [each for number, each in inside.items() if number in run]:
-                # A window counts as much as its best passage, and a little more for each further one that was found.
+                # The score of its best passage, and a little more for each further found one.
                 score = of_run[0].score + MORE * sum(each.score - floor for each in of_run[1:])
                 parts = rows[run.start : run.stop]
                 found.append(

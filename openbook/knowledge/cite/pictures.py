@@ -1,7 +1,7 @@
-"""Pictures of the pages of PDFs, drawn when they are asked for.
+"""Pictures of PDF pages, drawn on demand.
 
-A knowledge base keeps the text of a file and not its bytes. So a page can be shown as long as the file is where it was read
-and has exactly the bytes that were read: they are read once, compared by their digest, and those very bytes are drawn.
+A knowledge base keeps no file bytes. A page can be shown while its file is at its path with the ingested bytes: they are read once, compared by
+their digest, and those very bytes are drawn.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ def page_picture(
     limits: Limits = Limits(),
     stop: Callable[[], bool] = lambda: False,
 ) -> bytes:
-    """Page `page` (from 1) of a document (its path) that holds `content`, as PNG. Raises NoPicture, which says why there is none.
+    """Page `page` (from 1) of a document (its path) with `content`, as PNG. Raises NoPicture with the reason.
 
-    The caller checks who may see the document. Ends early when `stop` returns true.
+    The caller checks access to the document. Ends early when `stop` returns true.
     """
     if content.media_type != "application/pdf":
         raise NoPicture("This document is not a PDF, so it has no pages to show.", "not_a_pdf")

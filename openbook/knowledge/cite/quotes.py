@@ -1,7 +1,6 @@
-"""Finds the words of passages that are nearest to each sentence of an answer: a verbatim span, and how well it backs the sentence.
+"""Verbatim quotes for each sentence of an answer: the nearest span of the passages, and how well it supports the sentence.
 
-A span is compared by words, numbers and meaning. No rule of a language decides what a sentence means: that a span has all
-its words does not yet say that it means the same.
+A span is compared by words, numbers and meaning, without rules of a language: equal words may still differ in meaning.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ MAX_QUOTE_SENTENCES = 3
 COMPARED = 4  # spans with the most of a sentence's words; their meaning is compared
 CLOSEST = 3  # sentences given with an abstention
 BACKED = 0.6
-NUMBER_MISSING = 0.5  # the most that a sentence scores of which a number is not there
+NUMBER_MISSING = 0.5  # the highest score of a sentence with a missing number
 
 _MARKS = re.compile(r"\s*\[\d{1,3}(?:\s*,\s*\d{1,3})*\]")
 _FENCE = re.compile(r"^[ \t]*```[^\n]*$", re.MULTILINE)
@@ -32,16 +31,16 @@ _RULED = re.compile(r"[ \t]*\n[ \t]*\|[ \t:|-]+(?:\n|\Z)")
 _DIGIT = re.compile(r"\d")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _POINT = re.compile(r"(?<=\d)\.(?=\d)")
-# Chosen by hand between two logistic regressions: one on the development half of benchmarks/support_pairs.jsonl (-3.6; 0.6, 1.3, 3.0), and
-# one that also had 811 pairs made from judged ones (research/log.md) (-1.7; 1.8, 0.0, 0.7).
+# Chosen by hand between two logistic regressions: one on the development half of benchmarks/support_pairs.jsonl (-3.6; 0.6, 1.3, 3.0), and one
+# that also had 811 pairs made from judged ones (research/log.md) (-1.7; 1.8, 0.0, 0.7).
 _BIAS, _WEIGHTS = -3.1, (1.3, 0.9, 2.3)
 
 
 @dataclass(frozen=True, slots=True)
 class SentenceSupport:
-    """`answer[start:end]`. `citation`: the index in `AnswerSupport.citations` of the nearest quote, if any word is there.
+    """Support of the sentence `answer[start:end]`: `score` from 0 to 1.
 
-    `score`: how well it backs the sentence, from 0 to 1.
+    `citation`: the index of the nearest quote in `AnswerSupport.citations`, None without a common word.
     """
 
     start: int
@@ -58,7 +57,7 @@ class SentenceSupport:
 
 @dataclass(frozen=True, slots=True)
 class AnswerSupport:
-    """The nearest quotes, the sentences of an answer in order, and the share of the question's words that stand around the quotes."""
+    """The nearest quotes, the sentences in order, and the share of the question's words around the quotes."""
 
     citations: tuple[Citation, ...] = ()
     sentences: tuple[SentenceSupport, ...] = ()
@@ -74,11 +73,10 @@ def quote(
     marks: Sequence[tuple[int, frozenset[int]]] = (),
     framing: str = "",
 ) -> AnswerSupport:
-    """Cite each sentence of `answer` from `passages` (best first): by the nearest run of 1 to `MAX_QUOTE_SENTENCES` sentences.
+    """Cite each sentence of `answer` from `passages` (best first): the nearest run of 1 to `MAX_QUOTE_SENTENCES` sentences.
 
-    List items, and lines of code, are sentences. `marks`: offsets in the answer, and the numbers of passages, from 1, that
-    its author named there; of equally good quotes one from these is taken. `framing`: how the model was told to answer; its words
-    ("the excerpts state ...") do not count where no passage has them.
+    List items and code lines are sentences. `marks`: offsets in the answer, and the passages (from 1) named there, preferred among equally good
+    quotes. `framing`: the model's instructions, whose words ("the excerpts state ...") do not count where no passage has them.
     """
     text = _Passages(question, passages, framing)
     unmarked = [(span, _MARKS.sub("", answer[slice(*span)])) for span in _parts(answer)]
@@ -107,7 +105,7 @@ def quote(
 
 
 def closest(question: str, passages: Sequence[Passage], embed: Embed | None) -> tuple[Citation, ...]:
-    """The `CLOSEST` sentences of the passages that are nearest to the question, verbatim, nearest first."""
+    """The `CLOSEST` sentences to the question, verbatim, nearest first."""
     text = _Passages("", passages)
     asked = text.words(question)
     runs = [run for run in text.runs if len(run.units) == 1]
@@ -122,7 +120,6 @@ def closest(question: str, passages: Sequence[Passage], embed: Embed | None) -> 
 
 
 def _parts(answer: str) -> list[tuple[int, int]]:
-    """(start, end) of each sentence of an answer, without the lines that open and close code."""
     found: list[tuple[int, int]] = []
     at = 0
     for fence in (*_FENCE.finditer(answer), None):
@@ -145,7 +142,7 @@ class _Unit:
 class _Run:
     """Up to `MAX_QUOTE_SENTENCES` sentences of passage number `rank` (from 0), with offsets in the passage's text.
 
-    `words`: its own; `around`: those of the title, the headings above and the table's header too.
+    `words`: its own; `around` adds those of the title, the headings and the table's header.
     """
 
     passage: Passage
@@ -180,8 +177,6 @@ class _Run:
 
 
 class _Passages:
-    """The passages, read once for all sentences of an answer."""
-
     def __init__(self, question: str, passages: Sequence[Passage], framing: str = "") -> None:
         self._stem, self._framing = stemmer(), frozenset[str]()
         self.question = self.words(question)
@@ -205,23 +200,23 @@ class _Passages:
         self._counts, self._total = counts, sum(1 for run in self.runs if len(run.units) == 1)
 
     def words(self, text: str) -> frozenset[str]:
-        """The stems of the words that carry a meaning. "1,000" is "1000", and "3.5" one word that is not "5.3"."""
+        """The stems of words except stop words. "1,000" is "1000", and "3.5" one word that is not "5.3"."""
         plain = _POINT.sub("p", _THOUSANDS.sub("", text))
         return frozenset(self._stem(word) for word in query_words(plain)) - self._framing
 
     def weight(self, words: Iterable[str]) -> float:
-        """A word weighs the more, the fewer sentences have it."""
+        """The sum of the words' weights: higher for words in fewer sentences."""
         for word in words:
             if word not in self._weights:
                 self._weights[word] = math.log(1 + (1 + self._total) / (1 + self._counts[word]))
         return math.fsum(self._weights[word] for word in words)
 
     def share(self, words: frozenset[str], there: frozenset[str]) -> float:
-        """Of the weight of `words`; 1 where there are none."""
+        """The share of `there` in the weight of `words`; 1 for no words."""
         return self.weight(words & there) / whole if (whole := self.weight(words)) else 1.0
 
     def nearest(self, sentence: str) -> list[_Run]:
-        """The `COMPARED` runs that have the most of its words, of equals the shortest first."""
+        """The `COMPARED` runs with the most of its words, shorter ones first among equals."""
         words = self.words(sentence)
         new = words - self.question or words
         scored = [
@@ -233,7 +228,7 @@ class _Passages:
         return [run for _, run in scored[:COMPARED]]
 
     def features(self, sentence: str, run: _Run, cosine: float | None) -> tuple[float, float, float]:
-        """The shares of its words, and of those that the question does not have, that stand around a run; how near the two are in meaning."""
+        """The shares of its words, and of those not in the question, around a run; the similarity in meaning."""
         words = self.words(sentence)
         return (
             self.share(words, run.around),
@@ -242,7 +237,7 @@ class _Passages:
         )
 
     def likeness(self, sentence: str, run: _Run, cosine: float | None) -> float:
-        """From 0 to 1; at most `NUMBER_MISSING` where a number of the sentence does not stand there."""
+        """The support from 0 to 1; at most `NUMBER_MISSING` without a number of the sentence."""
         numbers = frozenset(word for word in self.words(sentence) if _DIGIT.search(word))
         odds = _BIAS + math.fsum(w * x for w, x in zip(_WEIGHTS, self.features(sentence, run, cosine), strict=True))
         there = 1.0 if numbers <= run.around else self.share(numbers, run.around) * NUMBER_MISSING

@@ -1,1 +1,1 @@
-"""What a search reads: words, vectors and segments, derived from the store, and what a query may see of them."""
+"""The search data, derived from the store (words, vectors, segments), and the scope of a query."""

@@ -1,4 +1,4 @@
-"""Named objects that several machines share: in a folder that all of them mount, or in an S3 bucket."""
+"""Named objects that machines share: in a mounted folder or an S3 bucket."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _KEY = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9_.-]*/)*[A-Za-z0-9_-][A-Za-z0-9_.-
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An object in a list. `modified`: when it was put, in seconds since 1970 by the store's clock."""
+    """A listed object. `modified`: seconds since 1970 by the store's clock."""
 
     key: str
     size: int
@@ -35,33 +35,33 @@ class Entry:
 
 
 class Blobs(Protocol):
-    """Objects by key, safe to share between threads. A key is names with `/` between them, of ASCII letters, digits and `_-.`.
+    """Objects by key, thread-safe. A key is names of ASCII letters, digits and `_-.`, joined by `/`.
 
-    An object is whole or absent, and every later call of any machine sees it. Every method raises StorageError when the store
-    cannot be reached, refuses, or does not answer for some seconds, and ValueError for what is not a key.
+    An object is whole or absent, and later calls of any machine see it. Methods raise StorageError when the store is unreachable, refuses, or
+    does not answer for some seconds, and ValueError for an invalid key.
     """
 
     url: str
     """Where the objects are. It holds no credentials."""
 
     def get(self, key: str) -> bytes:
-        """Raises KeyError when it is not there."""
+        """Raises KeyError."""
         ...
 
     def fetch(self, key: str, path: Path) -> None:
-        """Write the object to a file, which is whole or absent. Raises KeyError when it is not there, OSError of the disk."""
+        """Write the object to a file, whole or not at all. Raises KeyError when it does not exist, OSError of the disk."""
         ...
 
     def put(self, key: str, data: bytes | Path, *, if_absent: bool = False) -> bool:
-        """Store bytes, or those of a file. Raises OSError when the file cannot be read.
+        """Store bytes, or those of a file. Raises OSError for an unreadable file.
 
-        With `if_absent`, an object that is there stays, and the result is False. Of many that put one at once, one gets True,
-        or none should its connection break meanwhile.
+        With `if_absent`, an existing object stays and the result is False. Of many concurrent puts, one gets True, or none if its connection
+        breaks.
         """
         ...
 
     def delete(self, key: str) -> None:
-        """Nothing happens when it is not there."""
+        """Delete the object, if it exists."""
         ...
 
     def list(self, prefix: str) -> Iterator[Entry]:
@@ -70,7 +70,7 @@ class Blobs(Protocol):
 
 
 def open_blobs(url: str) -> Blobs:
-    """The objects at `url`: the path of a folder, `file:///PATH`, or `s3://BUCKET/PREFIX`. Nothing is asked of a store yet.
+    """The objects at `url`: a folder's path, `file:///PATH`, or `s3://BUCKET/PREFIX`. Does not contact a store.
 
     Raises ConfigError. No message shows credentials.
     """
@@ -97,14 +97,14 @@ def open_folder(url: str) -> FolderBlobs:
 
 
 def check_key(key: str) -> str:
-    """`key`, if it is valid. Raises ValueError otherwise."""
+    """Return a valid `key`, or raise ValueError."""
     if not _KEY.fullmatch(key):
         raise ValueError(f"{key[:200]!r} is not the key of an object")
     return key
 
 
 class FolderBlobs:
-    """`Blobs` as files below a folder, which is made by the first `put`."""
+    """`Blobs` as files below a folder, which the first `put` makes."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder.absolute()
@@ -122,7 +122,7 @@ class FolderBlobs:
 
     def put(self, key: str, data: bytes | Path, *, if_absent: bool = False) -> bool:
         path = written = self._path(key)
-        if if_absent:  # what is written gets its name by a link, which never replaces a file
+        if if_absent:  # a link gives the file its name, and never replaces a file
             written = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
         with (
             io.BytesIO(data) if isinstance(data, bytes) else data.open("rb") as source,

@@ -1,10 +1,8 @@
 """BM25 over the rows in scope of some segments: exact, and a function of those rows alone.
 
-Scores follow Lucene: idf = log(1 + (N - df + 0.5) / (df + 0.5)), times tf / (tf + k1 * (1 - b + b * length / average)).
-N, document frequencies and the average length count rows in scope only, so a version scores as if nothing else were there.
-They are whole numbers, summed over all shards of a base before any of them scores. The best are found by MaxScore (Turtle and
-Flood, 1995): rows that hold only common words are not looked at when they cannot reach the best. That pass is in float32 with a
-margin. What it finds is scored again in float64, in a fixed order.
+Scores follow Lucene: idf = log(1 + (N - df + 0.5) / (df + 0.5)), times tf / (tf + k1 * (1 - b + b * length / average)). N, df and the average
+count rows in scope only, so a version scores as if alone: whole numbers, summed over all shards before scoring. MaxScore (Turtle and Flood, 1995)
+skips rows of common words that cannot reach the best, in float32 with a margin. What it finds is scored again in float64, in a fixed order.
 """
 
 from __future__ import annotations
@@ -21,13 +19,13 @@ from openbook.knowledge.index.segments import RowsInScope
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-K1, B = 1.2, 0.75  # the usual values; on training queries others gave the same within 0.004 nDCG (benchmarks/fusion.py)
+K1, B = 1.2, 0.75  # the usual values; others were within 0.004 nDCG on training queries (benchmarks/fusion.py)
 _MARGIN = np.float32(1.0 - 1e-4)  # float32 sums of 256 terms err by less
 
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Of rows in scope: how many there are, how many words they hold, and how many hold each term of the query."""
+    """Counts over rows in scope: rows, words, and rows of each query term."""
 
     rows: int
     words: int
@@ -35,12 +33,11 @@ class Statistics:
 
     @classmethod
     def total(cls, parts: Sequence[Statistics]) -> Statistics:
-        """Of all `parts` together, of which there is at least one."""
         frequencies = {term: sum(part.frequencies[term] for part in parts) for term in parts[0].frequencies}
         return cls(sum(part.rows for part in parts), sum(part.words for part in parts), frequencies)
 
     def weights(self, terms: dict[int, int]) -> Weights:
-        """`terms`: how often the query asks for each. Terms of no row in scope have no weight."""
+        """Weights of `terms`, a count in the query each. Terms of no row in scope have none."""
         found: dict[int, float] = {}
         for term, times in terms.items():
             if frequency := self.frequencies[term]:
@@ -57,21 +54,18 @@ class Weights:
 
     @property
     def ceiling(self) -> float:
-        """What no row's score exceeds."""
         return math.fsum(self.terms.values())
 
 
 @dataclass(frozen=True, slots=True)
 class _PostingList:
-    """The postings of one term in one segment."""
-
     weight: float
     ordinals: NDArray[np.uint32]
     counts: NDArray[np.uint8]
 
 
 class Bm25:
-    """Safe to share between threads: what it remembers is a function of the segments, and of the average length asked for last."""
+    """BM25 of some rows. Thread-safe: caches depend on the segments and the last average length alone."""
 
     def __init__(self, parts: Sequence[RowsInScope]) -> None:
         self._parts = parts
@@ -121,7 +115,7 @@ class Bm25:
         return found
 
     def _norm(self, number: int, average: float) -> NDArray[np.float32]:
-        """k1 * (1 - b + b * length / average) of each row; infinite, which gives a score of 0, where it is not in scope."""
+        """k1 * (1 - b + b * length / average) of each row; infinite out of scope, for a score of 0."""
         known, norm = self._norms.get(number, (0.0, None))
         if norm is None or known != average:
             part = self._parts[number]
@@ -140,7 +134,6 @@ def _postings_in_scope(part: RowsInScope, term: int) -> int:
 
 
 def _posting_lists(part: RowsInScope, weights: Weights) -> list[_PostingList]:
-    """The postings of the terms that the segment has, in the order of `weights`."""
     found: list[_PostingList] = []
     for term, weight in weights.terms.items():
         ordinals, counts = part.segment.postings(term)
@@ -150,7 +143,6 @@ def _posting_lists(part: RowsInScope, weights: Weights) -> list[_PostingList]:
 
 
 def _counts_at(each: _PostingList, rows: NDArray[np.uint32]) -> NDArray[np.uint8]:
-    """How often each of `rows`, which ascend, holds the term."""
     places = np.searchsorted(each.ordinals, rows)
     places[places == len(each.ordinals)] = 0
     return np.where(each.ordinals[places] == rows, each.counts[places], np.uint8(0))
@@ -161,10 +153,10 @@ def _best(
 ) -> tuple[NDArray[np.uint32], NDArray[np.float32], np.float32]:
     """(rows, approximate scores, floor): all rows that may be among the `limit` best.
 
-    `floor` is a score that the `limit` best are known to reach, as of the segments before; then as of this one too.
+    `floor` is a score that `limit` rows are known to reach: on entry in the segments before, on return in this one too.
     """
     order = sorted(lists, key=lambda each: (-each.weight, len(each.ordinals)))
-    # What the lists from each on can add.
+    # The most that the lists from each on can add.
     rest = np.cumsum([0.0, *(each.weight for each in reversed(order))])[::-1].astype(np.float32)
     sums = np.zeros(len(norm), dtype=np.float32)
     done = 0

@@ -1,8 +1,7 @@
-"""What stands around the content of a document: headings alone, page headers and footers, tables of contents, navigation.
+"""Boilerplate: bare headings, page headers and footers, tables of contents, navigation.
 
-It stays in the text, which passages cover exactly. But a passage that holds nothing else is not searched: it would take
-the place of one that answers. A passage is boilerplate when each visible line of it is one of these and says nothing that does not stand
-elsewhere; in a table of contents up to half of the lines may be unknown.
+It stays in the text, but passages of boilerplate alone are not searched: they would displace ones that answer. In such a passage each visible
+line is of these kinds and repeats text from elsewhere; in a table of contents half of the lines may be unknown.
 """
 
 from __future__ import annotations
@@ -16,18 +15,18 @@ from itertools import compress
 from openbook.parsers.characters import lines_of
 from openbook.records import PassageSpan
 
-_LEAST_PAGES = 3  # that have a running header or footer, and at least a quarter of all pages
+_LEAST_PAGES = 3  # with a running header or footer, and at least a quarter of all pages
 _EDGE_LINES = 2  # of a page, above and below, which may be running ones
-_MAX_LINE_CHARS = 200  # a longer one is prose
+_MAX_LINE_CHARS = 200  # a longer line is prose
 _LEAST_DOTS = 3  # before the page number of an entry
-_LEAST_ENTRIES = 3  # of a table of contents that may hold lines we do not know
+_LEAST_ENTRIES = 3  # of a table of contents that may hold unknown lines
 
 _WORD = re.compile(r"\w+")
 _NUMBER = re.compile(r"\d{1,9}")
 _SECTION_NUMBER = re.compile(r"\A(?:\d+ )++(?=\D)")
 _LINK = re.compile(r"\[([^\[\]]*)\]\([^()\s]*\)")
 _PAGE_NUMBER = re.compile(r"(?<![^ \t.\u2026])(?:\d{1,7}|[ivxlc]{1,7})\Z", re.IGNORECASE)
-# reStructuredText that only leads elsewhere or is never shown: directives with their indented lines, and labels.
+# reStructuredText that is never shown or only a link: directives with their indented lines, and labels.
 _DIRECTIVE = re.compile(
     r"^([ \t]*)\.\. (?:toctree|contents|index|highlight|currentmodule|include|sectnum)::[^\n]*"
     r"(?:\n(?:[ \t]*(?=\n)|\1[ \t]+\S[^\n]*))*"
@@ -44,16 +43,15 @@ _NAVIGATION = frozenset({
 
 
 def with_content(text: str, title: str, passages: Sequence[PassageSpan]) -> list[bool]:
-    """For each of the `passages` of one document, in their order, whether it holds more than white space and boilerplate.
+    """True for each passage of one document, in order, with more than white space and boilerplate. Linear in the text.
 
-    A heading or a list of headings is boilerplate only where passages with content stand under each of them, which are
-    searched with its words. A document that is nothing but boilerplate is content. Takes time linear in the text.
+    Headings are boilerplate only over passages with content, which are searched with their words. A document of only boilerplate is content.
     """
     document = _Document(text, passages)
     visible = [not text[span.start : span.end].isspace() for span in passages]
     document.titles = _titles(title, compress(passages, visible))
     found = [seen and not document.is_boilerplate(span) for seen, span in zip(visible, passages, strict=True)]
-    # A heading is boilerplate only over what was found to have content. With fewer titles nothing else becomes boilerplate.
+    # A heading is boilerplate only over passages with content. Fewer titles make nothing else boilerplate.
     document.titles = _titles(title, compress(passages, found))
     found = [
         holds or (seen and not document.is_boilerplate(span))
@@ -63,7 +61,6 @@ def with_content(text: str, title: str, passages: Sequence[PassageSpan]) -> list
 
 
 def _titles(title: str, passages: Iterable[PassageSpan]) -> set[str]:
-    """The titles that `passages` are searched with, as plain words."""
     return {_plain(part) for headings in {span.headings for span in passages} for part in (title, *headings)} - {""}
 
 
@@ -82,7 +79,7 @@ class _Document:
     def is_boilerplate(self, span: PassageSpan) -> bool:
         entries, unknown = 0, 0
         lines = list(_visible_lines(self.text, span.start, span.end))
-        # In any order the result is the same. Those that end a sentence mostly decide at once.
+        # The order does not change the result. Lines that end a sentence mostly decide at once.
         for start, line in sorted(lines, key=lambda each: not _ends_sentence(each[1])):
             if len(line) > _MAX_LINE_CHARS:
                 return False
@@ -94,7 +91,7 @@ class _Document:
                 or (span.page is not None and not self._running.isdisjoint(_forms(line, span.page)))
                 or _is_navigation(line)
             ):
-                # A table of contents may be cut anywhere, and the titles in it broken.
+                # A table of contents may be cut anywhere, and its titles broken.
                 unknown += 1
                 if _ends_sentence(line) or 2 * unknown > len(lines):
                     return False
@@ -105,7 +102,7 @@ class _Document:
         return not plain or plain in self.titles or _SECTION_NUMBER.sub("", plain, count=1) in self.titles
 
     def _is_entry(self, line: str) -> bool:
-        """Whether it names a line of this document and, after a row of dots, the page on which that stands."""
+        """True if it names a line of this document and, after a row of dots, a page."""
         if line.count(".") < _LEAST_DOTS and "\u2026" not in line:
             return False  # most lines, without the search below
         before = _PAGE_NUMBER.sub("", line.rstrip())
@@ -129,13 +126,11 @@ def _ends_sentence(line: str) -> bool:
 
 
 def _is_navigation(line: str) -> bool:
-    """Whether it is a navigation bar, or a part of one."""
     words = [_plain(part) for part in _DIVIDER.split(line.strip(" \t*-|"))]
     return 2 * sum(word in _NAVIGATION for word in words) > len(words)
 
 
 def _running_lines(text: str, passages: Sequence[PassageSpan]) -> set[tuple[str, int]]:
-    """Forms of the lines that stand at the edges of many pages."""
     pages: dict[int, tuple[int, int]] = {}
     for span in passages:
         if span.page is not None:
@@ -150,7 +145,7 @@ def _running_lines(text: str, passages: Sequence[PassageSpan]) -> set[tuple[str,
 
 
 def _forms(line: str, page: int) -> Iterator[tuple[str, int]]:
-    """What is the same on all pages: the line, and the line without one number and that number's distance to the page."""
+    """The parts of a line that repeat on all pages: the line, and the line without one number, with that number minus the page."""
     plain = _plain(line)
     yield plain, 0
     for number in _NUMBER.finditer(plain):

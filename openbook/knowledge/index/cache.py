@@ -1,4 +1,4 @@
-"""The indexes of one knowledge base in this process: opened when a search needs them, and saved anew after a change."""
+"""The indexes of one knowledge base in this process: opened on demand, saved after a change."""
 
 from __future__ import annotations
 
@@ -23,22 +23,21 @@ from openbook.records import EmbedderIdentity
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MAX_VIEWS = 16  # scopes whose part of the indexes is remembered
-PURGED_NAME = ".purged"  # the version of the last purge that the indexes of this machine know
+MAX_VIEWS = 16  # scopes whose part of the indexes is cached
+PURGED_NAME = ".purged"  # the last purge, by version, that this machine's indexes know
 INDEX_LOCK_S = 60.0  # another process of this machine writes its indexes no longer than this
 
-# The newest version, the version, filter, labels, and where it is searched.
+# The newest version, the version, filter, labels, and the searcher.
 _ViewKey: TypeAlias = tuple[int, int, str, frozenset[str], Searcher | None]
 
 
 def kept_contents(connection: Connection) -> NDArray[np.int64]:
-    """Ids of the contents of all kept versions, sorted."""
     rows = connection.execute("SELECT DISTINCT content_id FROM documents ORDER BY content_id")
     return np.fromiter((content for (content,) in rows), dtype=np.int64)
 
 
 class IndexCache:
-    """Safe to share between threads. `blobs`: where machines share segments; None: each machine has its own."""
+    """A thread-safe cache. `blobs`: storage for shared segments; None if this machine has its own."""
 
     def __init__(self, store: Store, base_id: str, embedder: EmbedderIdentity, blobs: Blobs | None) -> None:
         self.blobs = blobs
@@ -47,21 +46,20 @@ class IndexCache:
         self._indexes: Indexes | None = None
         self._indexes_at = -1  # the newest version when they were opened
         self._views: dict[_ViewKey, View] = {}
-        self._trusts_times = True  # of the indexes' files; False when one was changed under its old time
+        self._trusts_times = True  # of index files; False when one changed under its old time
 
     def source(self, connection: Connection) -> IndexSource:
-        """What the indexes are made from."""
         return IndexSource(connection, self._base_id, self._embedder.digest, self._embedder.dimensions)
 
     @property
     def folder(self) -> Path:
-        """What can be made again of the knowledge base, on this machine."""
+        """Derived data on this machine, which can be rebuilt."""
         return self._store.folder / "derived"
 
     def refresh(self, connection: Connection, *, anew: bool = False) -> None:
-        """Save what any kept version holds. The caller holds the write lock. `anew`: delete all that is there first, here and in `blobs`.
+        """Save the contents of all kept versions. Needs the write lock. `anew` first deletes all indexes, here and in `blobs`.
 
-        Raises StorageError when they cannot be written, as `Indexes.refresh` does otherwise.
+        Raises StorageError when they cannot be written.
         """
         try:
             with self._store.index_lock(INDEX_LOCK_S):
@@ -84,10 +82,7 @@ class IndexCache:
         seen: Condition,
         shards: Searcher | None,
     ) -> View:
-        """What `scope` sees of the indexes. Contents that no saved index has are indexed in memory.
-
-        `newest`: the newest version. `shards`: where the segments are searched; None: in this process.
-        """
+        """The part of the indexes that `scope` sees; missing contents are indexed in memory. `shards` searches the segments; None: this process."""
         key = (newest, version, scope.where, scope.labels, shards)
         with self._lock:
             if key in self._views:
@@ -99,7 +94,7 @@ class IndexCache:
             if view is None:
                 view = self._covering(connection, newest, in_scope).shard(in_scope)
             if self.blobs is not None and "purging" in schema.meta(connection):
-                self._indexes, self._views = None, {}  # what the purge takes out of `blobs` is still there
+                self._indexes, self._views = None, {}  # the segments being purged are still in `blobs`
                 return view
             kept = {k: v for k, v in self._views.items() if k[0] == newest}  # a purge is a new version too
             self._views = {**dict(list(kept.items())[1 - MAX_VIEWS :]), key: view}
@@ -108,12 +103,11 @@ class IndexCache:
     def shard(
         self, connection: Connection, newest: int, in_scope: NDArray[np.int64], number: int, shards: int
     ) -> Shard:
-        """See `Indexes.shard`."""
         with self._lock:
             return self._covering(connection, newest, in_scope).shard(in_scope, number, shards)
 
     def distrust(self) -> None:
-        """Close the indexes. When they are opened again, every byte is compared with its digest."""
+        """Close the indexes. The next opening compares every byte with its digest."""
         with self._lock:
             self._indexes, self._views, self._trusts_times = None, {}, False
 
@@ -121,7 +115,6 @@ class IndexCache:
         self._indexes, self._views = None, {}
 
     def _covering(self, connection: Connection, newest: int, in_scope: NDArray[np.int64]) -> Indexes:
-        """Indexes that hold the contents `in_scope`. The caller holds the lock."""
         # Another machine may have purged: then it took segments out of `blobs`, or the row `purged_in` says so.
         is_outdated = self._missed_purge(connection) if self.blobs is None else self._indexes_at != newest
         if self._indexes is None or is_outdated or not np.isin(in_scope, self._indexes.contents()).all():
@@ -130,7 +123,7 @@ class IndexCache:
         return self._indexes
 
     def _open(self, connection: Connection, in_scope: NDArray[np.int64]) -> Indexes:
-        """Nobody else writes the indexes of a shared knowledge base on this machine, so they are saved, unless they come from `blobs`."""
+        """Open the indexes; save those of a shared knowledge base without `blobs`, which no other machine writes here."""
         if self._store.is_shared and self.blobs is None and self._trusts_times:
             with suppress(KnowledgeBaseBusy, StorageError, OSError), self._store.index_lock(0.0):
                 # A state from before a purge must not be saved again.
@@ -140,7 +133,6 @@ class IndexCache:
         return Indexes.open(self.folder, source, in_scope, every_byte=every_byte, blobs=self.blobs)
 
     def _save(self, connection: Connection, *, anew: bool = False) -> Indexes:
-        """Bring the saved indexes to all kept contents. What another machine purged is deleted here too."""
         missed_purge, contents = self._missed_purge(connection), kept_contents(connection)
         source, forget = self.source(connection), anew or missed_purge
         if not self._store.is_shared and (older := self._store.folder / "index").is_dir():  # of OpenBook 0.1.0
@@ -151,7 +143,7 @@ class IndexCache:
         return indexes
 
     def _missed_purge(self, connection: Connection) -> bool:
-        """Whether another machine purged what the indexes of this one may still hold."""
+        """True if these indexes may still hold what another machine purged."""
         purged = schema.meta(connection).get("purged_in", "") if self._store.is_shared else ""
         return bool(purged) and purged != self._known_purge()
 

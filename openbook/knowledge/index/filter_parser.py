@@ -3,20 +3,18 @@
     filter   any of `or`, `and`, `not`, ( ), in rising order of how strongly they bind
     term     key = value, with = != < <= > >=
              key in (value, value, ...)
-             key contains 'text'     a part of a text, or a whole item of a list; capitals do not matter
+             key contains 'text'     a part of a text, or a whole item of a list; case does not matter
              key matches 'docs/*.md' all of a text, or of an item of a list; * is any run of characters, ? is any one
              exists key, key exists
     value    'text' or "text" (the quote doubled inside), a number, true, false, a date such as 2025-01-31
 
-A term is true only for a document that has the key with a value of the same kind: text against text, number against
-number. For all others it is false, `!=` too, and its `not` is true. Nothing is converted: '8' is not 8. Text compares
-by code points, capitals before small letters. Lists have no order and no equality: use `contains` or `matches`.
+A term is true only for a document that has the key with a value of the same kind, text or number. Otherwise it is false, `!=` too, and its `not`
+is true. Nothing is converted: '8' is not 8. Text compares by code points. Lists have no order and no equality: use `contains` or `matches`.
 
-A date without quotes (2025-01, 2025-01-31, 2025-01-31T10:30, with Z or +01:00; 2025 too) compares with a text that is
-an ISO 8601 date, to the precision that both have: `date = 2025-01` is true of 2025-01-31T10:00:00+00:00, and
-`date >= 2025-01-31` of 2025. Times with a zone are compared in UTC, as they are stored.
+A date without quotes (2025-01, 2025-01-31, 2025-01-31T10:30, with Z or +01:00; 2025 too) compares with ISO 8601 text, to the precision that both
+have: `date = 2025-01` is true of 2025-01-31T10:00:00+00:00, and `date >= 2025-01-31` of 2025. Times with a zone compare in UTC.
 
-A filter becomes SQL whose values and keys are bound parameters; nothing of the user's text is in the statement.
+In the SQL, values and keys are bound parameters: the statement holds no user text.
 """
 
 from __future__ import annotations
@@ -49,7 +47,7 @@ _TOKEN = re.compile(
     |(?P<mark>[(),])""",
     re.VERBOSE,
 )
-_DATES = ("####", "####-##", "####-##-##", "####-##-##T*")  # a date as it is stored, # for a digit
+_DATES = ("####", "####-##", "####-##-##", "####-##-##T*")  # stored dates, # for a digit
 
 
 class _Date(str):
@@ -63,10 +61,7 @@ _Value: TypeAlias = str | int | float | bool | _Date
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """`sql`: a condition on the column `d.metadata` (a JSON object as text), with the values that are bound as `where_...`.
-
-    `keys`: those that it asks for, sorted: what to warn of when no document has one.
-    """
+    """A filter as SQL on `d.metadata` (a JSON object as text), with bound values `where_...`, and its metadata keys, sorted."""
 
     sql: str
     values: dict[str, object]
@@ -74,15 +69,13 @@ class Filter:
 
 
 def parse_filter(text: str) -> Filter:
-    """Raises QuestionError for text that cannot be read as a filter, and shows the place."""
+    """Parse a filter. Raises QuestionError with the place of the error."""
     parser = _Parser(text)
     return Filter(parser.filter(), parser.values, tuple(sorted(parser.keys)))
 
 
 @dataclass(frozen=True, slots=True)
 class _Token:
-    """`kind` is a group of `_TOKEN`, `keyword`, or `end`; a keyword's text is lower-case."""
-
     kind: str
     text: str
     start: int
@@ -90,7 +83,7 @@ class _Token:
 
 
 class _Parser:
-    """Recursive descent, one function for each rule of the grammar; each gives the SQL of what it read."""
+    """Recursive descent, one function for each grammar rule; each returns SQL."""
 
     def __init__(self, text: str) -> None:
         self.values: dict[str, object] = {}
@@ -245,7 +238,7 @@ class _Parser:
         return f"(({' OR '.join(found)}) IS TRUE)"  # a missing key gives NULL
 
     def _path(self, key: str) -> str:
-        # A key is letters, digits and _ alone, so that in a path it is one member's name and nothing else.
+        # A key has only letters, digits and _, so that in a path it is one member's name and nothing else.
         self.keys.add(key)
         return self._bind(f'$."{key}"')
 

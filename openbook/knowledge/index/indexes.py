@@ -1,8 +1,7 @@
-"""The derived index of a knowledge base: segments of contents, and the parts of them that a search as of some version reads.
+"""The derived index: segments of contents, and the parts of them that a search in some version reads.
 
-The database is the truth; the index is a cache of what a search reads. It knows contents, which never change, and nothing of
-versions: a version is a set of contents, so a search in any of them is the same search over fewer rows. What a search
-finds is a function of that set alone, not of the segments, the order in which contents came, or what else is kept.
+It knows no versions: a version is a set of contents, which never change. Results are a function of that set alone, not of the segments, the order
+of arrival, or other kept contents.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ if TYPE_CHECKING:
 RATIO = 4  # a segment joins a new one that has at least 1/RATIO of its rows
 SMALL = 1_024  # rows; smaller segments count as this
 MAX_SEGMENTS = 8
-MAX_DROPPED = 0.25  # of a segment's rows, before it is written anew without them
+MAX_DROPPED = 0.25  # of a segment's rows, before it is rewritten without them
 
 
 class Indexes:
-    """Immutable once opened; safe to share between threads."""
+    """The opened index: immutable and thread-safe."""
 
     def __init__(self, segments: Sequence[Segment], dimensions: int) -> None:
         """No content is in two of the segments."""
@@ -48,9 +47,9 @@ class Indexes:
         every_byte: bool = False,
         blobs: Blobs | None = None,
     ) -> Indexes:
-        """The saved segments of `source`, and in memory those contents of `wanted` that none of them holds.
+        """The saved segments of `source`; other contents of `wanted` are indexed in memory.
 
-        It writes nothing but what it fetches from `blobs`. `every_byte`: see `segment_files.read`. Raises Damage when the truth is damaged.
+        Writes only what it fetches from `blobs`. `every_byte`: see `segment_files.read`.
         """
         if blobs is not None:
             shared_segments.pull(blobs, folder, source)
@@ -73,10 +72,9 @@ class Indexes:
         blobs: Blobs | None = None,
         anew: bool = False,
     ) -> Indexes:
-        """Save the contents of `keep` that are missing, in one step; drop others where they are much of a segment.
+        """Save the missing contents of `keep` in one step; rewrite segments with many others.
 
-        `forget`: delete what is here first. With `blobs`, it is the same there; `anew` uses nothing of what is there, and leaves nothing of it.
-        Needs the write lock. Raises OSError, StorageError, KnowledgeBaseInvalid, KnowledgeBaseBusy, Damage.
+        `forget` first deletes the index here. `blobs` gets the same; `anew` replaces all in it. Needs the write lock. Raises OSError.
         """
         renew = partial(_renewed, folder, source, keep)
         if blobs is not None:
@@ -88,14 +86,13 @@ class Indexes:
         return cls([each.segment for each in saved], source.dimensions)
 
     def contents(self) -> NDArray[np.int64]:
-        """Ids of the indexed contents, ascending."""
         return np.unique(contents_of(self._segments))
 
     def shard(self, in_scope: NDArray[np.int64], number: int = 0, shards: int = 1) -> Shard:
-        """The rows of the contents `in_scope` that shard `number` (from 0) of `shards` searches. Raises ValueError when one of them is not indexed.
+        """The rows of the contents `in_scope` for shard `number` (from 0) of `shards`. Raises ValueError when one is not indexed.
 
-        Contents are dealt out by id, in runs of nearly equal numbers of rows. That is a function of `in_scope` alone, so shards whose
-        segments differ miss no row and have none twice.
+        Contents are divided by id, in runs of nearly equal rows: a function of `in_scope` alone, so shards whose segments differ miss no row and
+        have none twice.
         """
         if len(lacking := np.setdiff1d(in_scope, contents_of(self._segments))):
             raise ValueError(f"{len(lacking)} of {len(in_scope)} contents are not indexed")
@@ -145,14 +142,13 @@ class Indexes:
 
 
 def _renewed(folder: Path, source: IndexSource, keep: NDArray[np.int64]) -> list[SavedSegment]:
-    """The segments of `keep` in the folder, after those that are missing were written. As `Indexes.refresh`."""
     saved, problems = segment_files.read(folder, source)
     missing = np.setdiff1d(keep, contents_of(each.segment for each in saved))
     kept = [Selection(each.segment, np.isin(each.segment.contents, keep)) for each in saved]
     stale = [not each.contents.all() and _dropped(each) >= MAX_DROPPED for each in kept]
     changed = len(missing) or any(stale) or problems or len(kept) > MAX_SEGMENTS
     writer = SegmentWriter(folder, source)
-    writer.clean(saved)  # first, for the room that a killed run's leftovers take
+    writer.clean(saved)  # first, to free the space of a killed run
     if changed:
         saved = _merged(writer, list(zip(saved, kept, stale, strict=True)), _fresh(writer, source, missing))
         writer.switch(saved)
@@ -161,7 +157,6 @@ def _renewed(folder: Path, source: IndexSource, keep: NDArray[np.int64]) -> list
 
 
 def _dropped(kept: Selection) -> float:
-    """The share of its rows that goes; of its contents, when it has no rows."""
     return 1.0 - float((kept.rows if len(kept.segment) else kept.contents).mean())
 
 
@@ -170,7 +165,7 @@ def _whole(segment: Segment) -> Selection:
 
 
 def _fresh(writer: SegmentWriter, source: IndexSource, missing: NDArray[np.int64]) -> list[Selection]:
-    """Segments of `missing`; all but the last is put on disk, so that one is in memory at a time."""
+    """Segments of `missing`, all but the last on disk: one is in memory at a time."""
     found: list[Selection] = []
     for segment in segment_builder.build(source, map(int, missing)):
         if found:
@@ -182,9 +177,9 @@ def _fresh(writer: SegmentWriter, source: IndexSource, missing: NDArray[np.int64
 def _merged(
     writer: SegmentWriter, old: Sequence[tuple[SavedSegment, Selection, bool]], fresh: Sequence[Selection]
 ) -> list[SavedSegment]:
-    """The segments to switch to. One new one holds what is fresh, what is left of stale ones, and small ones.
+    """The segments to switch to. A new one joins fresh ones, the rest of stale ones, and small ones.
 
-    A segment that stays alone is RATIO times as large as all smaller ones together, so a passage is copied a logarithmic number of times.
+    A lone segment is RATIO times as large as all smaller ones together, so a passage is copied a logarithmic number of times.
     """
     pool = [*fresh, *(kept for _, kept, is_stale in old if is_stale and kept.contents.any())]
     rows = sum(int(kept.rows.sum()) for kept in pool)

@@ -1,4 +1,4 @@
-"""What a query may see: one version, the documents that fit a filter, and only labels that the asker holds."""
+"""The scope of a query: one version, matching documents, and the caller's labels."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from openbook.parsers.metadata import LABEL, not_a_label
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """`as_of`: a kept version (default: the newest). `where`: a filter over metadata, see `openbook.knowledge.index.filter_parser`.
+    """The documents that a query may see.
 
-    `labels`: what the asker holds. A document is seen only when every label it carries is among them: those of the version
-    asked, and those that it carries now, or carried last, whatever its name is.
+    `as_of`: a kept version (default: the newest). `where`: a metadata filter, see `filter_parser`. `labels`: the caller must hold every label of
+    a document: of the version asked, and of its current or last state under any name.
     """
 
     as_of: int | None = None
@@ -23,11 +23,10 @@ class Scope:
     labels: frozenset[str] = frozenset()
 
 
-UNLABELLED = Scope()  # the newest version without a filter, for who holds no label: labelled documents are not in it
+UNLABELLED = Scope()  # the newest version without a filter, for callers without labels: labeled documents are not in it
 
 
 def checked_labels(labels: Iterable[str]) -> frozenset[str]:
-    """Raises QuestionError for what is not a label."""
     found = frozenset(labels)
     for label in sorted(found):
         if not LABEL.fullmatch(label):
@@ -37,14 +36,12 @@ def checked_labels(labels: Iterable[str]) -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """SQL over `documents d`, with its bound values."""
-
     sql: str
     values: dict[str, object]
 
 
 def held_in(version: str) -> str:
-    """SQL: whether a version, itself SQL, has the document `d`."""
+    """SQL: true if a version, itself SQL, has the document `d`."""
     return f"d.added_in <= {version} AND (d.removed_in IS NULL OR d.removed_in > {version})"
 
 
@@ -64,12 +61,12 @@ def condition(scope: Scope | None, version: int) -> Condition:
 
 
 def shown_to(labels: frozenset[str], *, in_any_version: bool) -> Condition:
-    """The documents that carry no other labels. Without `in_any_version`, of the newest version alone."""
+    """Documents without other labels. Without `in_any_version`, of the newest version alone."""
     names = [f"label{i}" for i in range(len(labels))]
     held = ", ".join(["''", *(f":{name}" for name in names)])  # no label is empty
     sql = f"(d.labels = '[]' OR NOT EXISTS (SELECT 1 FROM json_each(d.labels) WHERE value NOT IN ({held})))"
-    if in_any_version:  # a label given later restricts the older versions too
-        # Of that document alone, so that its being there takes no time that tells.
+    if in_any_version:  # a later label restricts older versions too
+        # Of that document alone, so that timing does not reveal its presence.
         sql += (
             " AND NOT EXISTS (SELECT 1 FROM identities i, json_each(i.labels) l "
             f"WHERE i.id = d.identity AND i.labels <> '[]' AND l.value NOT IN ({held}))"

@@ -1,12 +1,11 @@
-"""The search itself, in rounds over shards, each of which holds a part of what is searched.
+"""The search in rounds over shards, each of which holds a part of the rows.
 
-1. Each shard counts: its rows in scope, their words, how many hold each term; above `vectors.EXACT_UP_TO` rows also how many lie
-   at each distance by signs, and then at each distance by more signs. Counts are whole numbers. Their sums are those of the whole.
-2. Each shard scores its best by words and by vectors with the weights that follow from the sums, row by row. The best of all
-   are among the best of each.
+1. Each shard counts its rows in scope, their words, and the rows of each term; above `vectors.EXACT_UP_TO` rows also those at each distance by
+   signs, then by more signs. These whole numbers add up to those of the whole.
+2. Each shard scores its best by words and by vectors, with weights from the sums, row by row. The best of all are among them.
 
-Nothing else passes between shards. So the same passages get the same scores, bit for bit, from any number of shards. A
-knowledge base in one process is one shard: `Shard` is its view. `openbook.cluster.shards` has views of several.
+Nothing else passes between shards, so scores are the same, bit for bit, for any number of shards. In one process, one `Shard` is the view;
+`openbook.cluster.shards` has views of several.
 """
 
 from __future__ import annotations
@@ -29,12 +28,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CANDIDATES = 100  # of each kind
-WORDS_WEIGHT = 0.5  # in the score; chosen on training queries only (benchmarks/fusion.py), and flat from 0.45 to 0.55
+WORDS_WEIGHT = 0.5  # in the score; chosen on training queries only (benchmarks/fusion.py), flat from 0.45 to 0.55
 
 
 @dataclass(frozen=True, slots=True)
 class RankedPassage:
-    """A passage's row id, the contents that hold its text, and its rank from 1 among the candidates of each kind, or None."""
+    """A passage's row id, the contents with its text, and its rank (from 1) of each kind, or None."""
 
     passage: int
     contents: tuple[int, ...]
@@ -45,7 +44,7 @@ class RankedPassage:
 
 
 class StaleView(KnowledgeError):
-    """A purge deleted meanwhile what was to be searched."""
+    """A purge deleted contents during their search."""
 
 
 # --- what passes between the search and the shards --------------------------------------------------------------------
@@ -53,10 +52,7 @@ class StaleView(KnowledgeError):
 
 @dataclass(frozen=True, slots=True)
 class SearchQuery:
-    """`terms`: how often the query asks for each. `vector`: float32 unit vector [D]. `limit`: hits of each kind.
-
-    `by_signs`: whether signs choose the rows that the vector is compared with.
-    """
+    """A question. `terms`: counts in the query. `vector`: float32 unit vector [D]. `by_signs`: signs choose the rows to compare."""
 
     terms: dict[int, int]
     vector: NDArray[np.float32]
@@ -66,21 +62,20 @@ class SearchQuery:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """The first round. `signs`: the rows at each distance, int64 [D + 1], when the question asks for it."""
+    """The first round. `signs`: rows at each distance, int64 [D + 1], if asked for."""
 
     statistics: Statistics
     signs: NDArray[np.int64] | None
 
     @classmethod
     def total(cls, parts: Sequence[Counts]) -> Counts:
-        """Of all `parts` together, of which there is at least one."""
         signs = [part.signs for part in parts if part.signs is not None]
         return cls(Statistics.total([part.statistics for part in parts]), np.sum(signs, axis=0) if signs else None)
 
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
-    """What the counts of all shards say. `cuts`: the distances within which rows are compared, by the first pass and by both."""
+    """The decisions from all counts. `cuts`: the greatest distances to compare, by the first pass and by both."""
 
     weights: Weights
     cuts: tuple[int, int] | None
@@ -88,7 +83,7 @@ class Scoring:
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """Columns of equal length, one entry a passage: at least the best of each kind, each scored by both."""
+    """Columns with one entry a passage: at least the best of each kind, scored by both."""
 
     passages: NDArray[np.int64]
     keys: NDArray[np.uint64]  # of their texts; no two are equal
@@ -108,7 +103,6 @@ class Candidates:
         return cls(contents=contents, **columns)
 
     def nearest(self, limit: int) -> NDArray[np.intp]:
-        """Numbers of the `limit` nearest by vector, nearest first."""
         among = np.flatnonzero(self.is_near)
         return among[best(self.similarity[among], self.keys[among], limit)]
 
@@ -118,7 +112,7 @@ class Candidates:
 
 
 def best(scores: NDArray[np.float64], keys: NDArray[np.uint64], limit: int) -> NDArray[np.intp]:
-    """Where the `limit` highest scores are, highest first; equal scores by the identity of their texts."""
+    """Indexes of the `limit` highest scores, highest first; ties go by the keys of their texts."""
     return np.lexsort((keys, -scores))[: max(limit, 0)]
 
 
@@ -133,21 +127,19 @@ class Rounds(Protocol):
 
 
 class View(Protocol):
-    """One set of contents: a version, perhaps filtered. Safe to share between threads."""
+    """A searchable set of contents. Thread-safe."""
 
     @property
     def rows(self) -> int:
-        """How many passages are searched."""
+        """The number of searched passages."""
         ...
 
     def ask(self, question: SearchQuery) -> Rounds: ...
 
 
 class Searcher(Protocol):
-    """Where the segments of a knowledge base are searched."""
-
     def view(self, base_id: str, newest: int, in_scope: NDArray[np.int64]) -> View:
-        """A search over the contents `in_scope`, ascending, of the knowledge base of that id, whose newest version is `newest`."""
+        """A search over the ascending contents `in_scope`; `newest` is the newest version."""
         ...
 
 
@@ -156,9 +148,9 @@ class Searcher(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Duplicates:
-    """Rows, numbered through all segments, whose text is in the index more than once, ascending by key.
+    """Rows, numbered through all segments, whose text is indexed more than once, ascending by key.
 
-    A view has only the first row in scope of each key, which is the same whatever the order in which contents came.
+    A view has only the first row in scope of each key, whatever the order of arrival.
     """
 
     rows: NDArray[np.intp]
@@ -166,12 +158,11 @@ class Duplicates:
     contents: NDArray[np.int64]
 
     def among(self, in_scope: NDArray[np.int64]) -> Duplicates:
-        """Those of the contents `in_scope`."""
         chosen = np.isin(self.contents, in_scope)
         return Duplicates(self.rows[chosen], self.keys[chosen], self.contents[chosen])
 
     def holding(self, keys: NDArray[np.uint64]) -> dict[int, tuple[int, ...]]:
-        """The contents that hold each of `keys`, by its number; only of those that stand here."""
+        """The contents of each of `keys`, by its index; duplicates only."""
         low, high = (np.searchsorted(self.keys, keys, side=side) for side in ("left", "right"))
         return {
             int(at): tuple(np.unique(self.contents[low[at] : high[at]]).tolist()) for at in np.flatnonzero(low < high)
@@ -179,10 +170,10 @@ class Duplicates:
 
 
 class Shard:
-    """A `View` of the rows in scope that one shard searches. Safe to share between threads."""
+    """A `View` of one shard's rows. Thread-safe."""
 
     def __init__(self, rows: Sequence[RowsInScope], dimensions: int, duplicates: Duplicates) -> None:
-        """Of a text that is in scope more than once, one row is searched by one of the shards; `duplicates` are those of all shards."""
+        """Each text is searched in one row of one shard; `duplicates` are those of all shards."""
         self._rows, self._duplicates = rows, duplicates
         self.bm25, self.vectors = Bm25(rows), VectorSearch(rows, dimensions)
         self.rows = self.bm25.rows
@@ -191,7 +182,6 @@ class Shard:
         return ShardRounds(self, question)
 
     def best(self, rows: NDArray[np.int64], scores: NDArray[np.float64], limit: int) -> NDArray[np.int64]:
-        """The `limit` best of ascending `rows`, ascending."""
         if len(rows) <= limit:
             return rows
         return np.sort(rows[best(scores, self._column("keys", rows), limit)])
@@ -203,7 +193,6 @@ class Shard:
         bm25: NDArray[np.float64],
         *kinds: NDArray[np.int64],
     ) -> Candidates:
-        """Ascending `rows` with their scores; `kinds` are those of them that are near, and those that have words."""
         keys = self._column("keys", rows)
         contents = np.empty(len(rows), dtype=np.int64)
         for each in self._rows:
@@ -216,13 +205,12 @@ class Shard:
         return Candidates(self._column("passages", rows), keys, held, similarity, bm25, near, words)
 
     def _column(self, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """A segment's array at ascending `rows`."""
         found = [getattr(each.segment, name)[each.local(rows)[1]] for each in self._rows]
         return np.concatenate(found) if found else np.empty(0, dtype=np.int64)
 
 
 class ShardRounds:
-    """One question in one shard. A round keeps what it computed for the next one, which computes what it does not find."""
+    """One question in one shard. Rounds reuse earlier results."""
 
     def __init__(self, shard: Shard, question: SearchQuery) -> None:
         self._shard, self._question = shard, question
@@ -271,7 +259,7 @@ def best_passages(view: View, query: str, vector: NDArray[np.float32], limit: in
 
 
 def best_candidates(view: View, query: str, vector: NDArray[np.float32], limit: int) -> tuple[Candidates, float]:
-    """(the `limit` best of each kind; what no BM25 score exceeds)."""
+    """(the `limit` best of each kind, the bound of BM25 scores)."""
     question = SearchQuery(query_terms(query), vector, limit, by_signs=view.rows > vectors.EXACT_UP_TO)
     rounds = view.ask(question)
     counts = rounds.counts()
@@ -286,8 +274,8 @@ def best_candidates(view: View, query: str, vector: NDArray[np.float32], limit: 
 def fuse(similarity: NDArray[np.float64], bm25: NDArray[np.float64], ceiling: float) -> NDArray[np.float64]:
     """The score of each candidate [n], from its exact cosine and BM25 score: higher is better, at most 1.
 
-    `ceiling` is what no passage's BM25 score can exceed for this query, so that both parts are shares of the possible
-    (Bruch, Gai and Ingber, 2023: theoretical bounds instead of those of the candidates). No other candidate changes a score.
+    `ceiling` bounds every BM25 score, so both parts are shares of the possible (Bruch, Gai and Ingber, 2023: theoretical bounds). No other
+    candidate changes a score.
     """
     words = bm25 / ceiling if ceiling > 0.0 else np.zeros_like(bm25)
     return (1.0 - WORDS_WEIGHT) * similarity + WORDS_WEIGHT * words

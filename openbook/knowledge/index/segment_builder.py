@@ -1,4 +1,4 @@
-"""Builds segments from the database: the passages of contents with their words and vectors."""
+"""Segments from the database: passages with their words and vectors."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _VECTORS = (
 
 @dataclass(frozen=True, slots=True)
 class IndexSource:
-    """Where the truth is. `base_id` names the knowledge base; indexes made with another embedder are ignored."""
+    """The database of an index; indexes of another `base_id` or embedder are ignored."""
 
     connection: Connection
     base_id: str
@@ -41,10 +41,7 @@ class IndexSource:
 
 
 def build(source: IndexSource, contents: Iterable[int]) -> Iterator[Segment]:
-    """Segments of bounded size for `contents`; each content is whole in one of them. Boilerplate is left out.
-
-    Raises Damage for a content that is not there and a passage without a valid vector.
-    """
+    """Segments of bounded size, of whole contents, without boilerplate. Raises Damage for a missing content or vector."""
     builder = SegmentBuilder(source.dimensions)
     for content in contents:
         stored = integrity.content(source.connection, content)
@@ -65,7 +62,7 @@ def build(source: IndexSource, contents: Iterable[int]) -> Iterator[Segment]:
 
 
 def passage_identities(source: IndexSource, content: int) -> list[PassageIdentity] | None:
-    """What a segment must hold of `content`; None without such a content. Raises Damage when it is not what was stored."""
+    """The identities that a segment must hold of `content`; None if it does not exist. Raises Damage when it was changed."""
     if source.connection.execute("SELECT 1 FROM contents WHERE id = ?", (content,)).fetchone() is None:
         return None
     stored = integrity.content(source.connection, content)
@@ -74,7 +71,7 @@ def passage_identities(source: IndexSource, content: int) -> list[PassageIdentit
 
 
 def stored_identities(source: IndexSource, content: int) -> set[PassageIdentity]:
-    """Those of all passages of `content`. Its text is not read: a passage's id is a hash of it. Raises Damage for an id of another form."""
+    """The identities of all passages of `content`, without its text: ids are hashes of it. Raises Damage for an invalid id."""
     of_content = "SELECT title FROM contents WHERE id = ?"
     (title,) = source.connection.execute(of_content, (content,)).fetchone() or ("",)
     rows = source.connection.execute("SELECT id, passage_id, headings FROM passages WHERE content_id = ?", (content,))
@@ -82,7 +79,6 @@ def stored_identities(source: IndexSource, content: int) -> set[PassageIdentity]
 
 
 def _searched(source: IndexSource, of: StoredContent) -> list[PassageRow]:
-    """The passages that a search looks at."""
     rows = integrity.passages(source.connection, of)
     return list(compress(rows, with_content(of.text, of.title, [row.span for row in rows])))
 
@@ -97,14 +93,12 @@ def _identity(row: int, passage_id: str, headings_json: str, title: str) -> Pass
 
 
 def _text(row: PassageRow, of: StoredContent) -> str:
-    """What a search by words looks at: where the passage stands, the header of its table, then what it says."""
+    """The text searched by words: title and headings, the header of the table, the passage."""
     path = " \n".join(dict.fromkeys(part for part in (of.title, *row.headings) if part))
     return f"{path}\n{table_header(of.text, row.start)}\n{of.text[row.start : row.end]}"
 
 
 class SegmentBuilder:
-    """Collects passages, content by content."""
-
     def __init__(self, dimensions: int) -> None:
         self._dimensions, self._vocabulary = dimensions, Vocabulary()
         self.contents: list[int] = []
@@ -153,7 +147,6 @@ class SegmentBuilder:
         )
 
     def _inverted(self) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.uint32], NDArray[np.uint8]]:
-        """(terms, offsets, ordinals, counts)."""
         terms, of_word = np.unique(self._vocabulary.terms(), return_inverse=True)
         flat = np.concatenate([np.empty(0, np.uint32), *self._words])
         owner = np.repeat(np.arange(len(self._words), dtype=np.uint64), [len(words) for words in self._words])

@@ -1,6 +1,6 @@
-"""The folder of the derived indexes: which segments are whole, what is written, what is deleted. Nobody else opens its files.
+"""The folder of the derived indexes. No other module opens its files.
 
-`state.json` is written last and names every file with its size, digest and time. A file that does not fit counts as absent.
+`state.json` is written last and names every file with its size, digest and time. A file that does not match counts as absent.
 """
 
 from __future__ import annotations
@@ -34,22 +34,18 @@ FORMAT = 4  # raise it when a segment changes; old ones are then rebuilt
 # Nothing else in the folder is ever deleted.
 _OURS = re.compile(r"segment-\d+|\.(?:state\.json|shared\.json|checking)\.[0-9a-f-]+|\.checking")
 _NUMBER = re.compile(r"segment-(\d+)")
-_READ_UP_TO = 256 << 20  # bytes of an index that are compared with their digests whenever it is opened
+_READ_UP_TO = 256 << 20  # bytes of an index that are compared with their digests on every opening
 _MAPPED_FROM = 65_536  # bytes; smaller files are read, which is faster and holds no file open
-_TRIES = 3  # when another process switches to new segments while this one opens the old ones
+_TRIES = 3  # if another process switches segments meanwhile
 
 
 class FileRecord(NamedTuple):
-    """A file in `state.json`."""
-
     size: int
     digest: Digest
     written_ns: int
 
 
 class FileDigest(NamedTuple):
-    """A file on any machine."""
-
     size: int
     digest: Digest
 
@@ -59,8 +55,6 @@ Files: TypeAlias = dict[str, FileDigest]  # of one segment, by array
 
 @dataclass(frozen=True, slots=True)
 class SegmentEntry:
-    """A segment in `state.json`: its folder, and its files by array."""
-
     name: str
     files: dict[str, FileRecord]
 
@@ -78,7 +72,7 @@ class SavedSegment:
 
 
 def index_folder(folder: Path) -> Path:
-    """The folder to write to, below `folder`. Raises KnowledgeBaseInvalid when one of them is a link."""
+    """The folder to write to, below `folder`. Raises KnowledgeBaseInvalid when either is a link."""
     index = folder / "index"
     for each in (folder, index):
         if each.is_symlink():
@@ -89,7 +83,7 @@ def index_folder(folder: Path) -> Path:
 
 
 def delete_index(folder: Path) -> None:
-    """Raises OSError, KnowledgeBaseInvalid when it is a link."""
+    """Delete the index folder. Raises OSError, KnowledgeBaseInvalid when it is a link."""
     delete_left_over(folder)
     delete(index_folder(folder))
 
@@ -98,9 +92,9 @@ def delete_index(folder: Path) -> None:
 
 
 def read(folder: Path, source: IndexSource, *, every_byte: bool = False) -> tuple[list[SavedSegment], list[str]]:
-    """(the whole segments of `source`, what is wrong with the others). No content is in two of them.
+    """(whole segments of `source`, problems of others). No content is in two segments.
 
-    Every byte is compared with its digest; in an index of more than `_READ_UP_TO` bytes only with `every_byte`, or where a time differs.
+    Digests of all bytes are checked up to `_READ_UP_TO` bytes or with `every_byte`; otherwise only where a time differs.
     """
     for _ in range(_TRIES):
         text = _state_text(folder)
@@ -113,7 +107,7 @@ def read(folder: Path, source: IndexSource, *, every_byte: bool = False) -> tupl
 def _state_text(folder: Path) -> bytes:
     state = folder / "index" / "state.json"
     try:
-        return state.read_bytes() if state.is_file() else b""  # a named pipe would wait for ever
+        return state.read_bytes() if state.is_file() else b""  # a named pipe would wait
     except OSError:
         return b""
 
@@ -164,7 +158,7 @@ def _open(folder: Path, entry: SegmentEntry, source: IndexSource, *, every_byte:
         status = path.lstat()
         files[name] = known._replace(written_ns=status.st_mtime_ns)
         if (
-            not S_ISREG(status.st_mode)  # a named pipe would wait for ever
+            not S_ISREG(status.st_mode)  # a named pipe would wait
             or status.st_size != known.size
             or ((every_byte or files[name] != known) and file_digest(path) != known.digest)
         ):
@@ -183,7 +177,6 @@ def file_digest(path: Path) -> Digest:
 
 
 def _load(folder: Path, files: Mapping[str, FileRecord], dimensions: int) -> Segment:
-    """Map a saved segment read-only. Raises ValueError, EOFError or OSError when its files are not what they were."""
     arrays: dict[str, Any] = {}
     for name in LAYOUT:
         mode: Any = "r" if files[name].size >= _MAPPED_FROM else None
@@ -194,14 +187,14 @@ def _load(folder: Path, files: Mapping[str, FileRecord], dimensions: int) -> Seg
 
 
 def _is_of(segment: Segment, source: IndexSource) -> bool:
-    """Whether the newest content that both know is the same: a database restored from a backup may give an id a second time."""
+    """True if the newest content known to both is the same: a database restored from a backup may give an id a second time."""
     for at in np.argsort(segment.contents)[::-1].tolist():
         saved, content = segment.passage_identities(at), int(segment.contents[at])
         try:
             if saved and segment_builder.stored_identities(source, content).issuperset(saved):
                 return True
             found = segment_builder.passage_identities(source, content)
-        except sqlite3.DatabaseError:  # that content is damaged, and whoever reads it is told; the index may still fit
+        except sqlite3.DatabaseError:  # a damaged content raises when it is read; the index may still match
             continue
         if found is not None and (found or saved):
             return saved == found
@@ -212,7 +205,7 @@ def _is_of(segment: Segment, source: IndexSource) -> bool:
 
 
 class SegmentWriter:
-    """Writes segments to folders of new numbers; nobody sees them before `switch`. The caller holds the write lock."""
+    """Writes segments to folders of new numbers, invisible before `switch`. The caller holds the write lock."""
 
     def __init__(self, folder: Path, source: IndexSource) -> None:
         self._index, self._source = index_folder(folder), source
@@ -221,7 +214,6 @@ class SegmentWriter:
         self._next = max(numbers, default=0) + 1
 
     def write(self, parts: Sequence[Selection]) -> SavedSegment:
-        """The segment that these make, synced to disk."""
         folder, files = self._new_folder(), dict[str, FileRecord]()
         for shapes, blocks in merge(parts):
             with ExitStack() as stack:
@@ -234,10 +226,7 @@ class SegmentWriter:
         return SavedSegment(SegmentEntry(folder.name, files), _load(folder, files, self._source.dimensions))
 
     def adopt(self, files: Files, fetch: Callable[[Iterable[tuple[Digest, Path]]], None]) -> SavedSegment:
-        """The segment of these files, which `fetch` writes: each by its digest to a path.
-
-        Raises ValueError when one is not of its digest or the segment is not of the source, and what `fetch` raises.
-        """
+        """The segment of these files, which `fetch` writes, each by its digest to a path. Raises ValueError for wrong files."""
         folder = self._new_folder()
         try:
             paths = {array: folder / f"{array}.npy" for array in files}
@@ -256,13 +245,11 @@ class SegmentWriter:
         return folder
 
     def switch(self, saved: Sequence[SavedSegment]) -> None:
-        """Make `saved` what the folder holds, in one step."""
         state = asdict(_State(about(self._source), [each.entry for each in saved]))
         sync_folder(self._index)
         replace_file(self._index / "state.json", canonical_json(state | {"digest": sha256_hex(canonical_json(state))}))
 
     def clean(self, keep: Sequence[SavedSegment]) -> None:
-        """Delete what OpenBook wrote and `keep` does not name."""
         names = {saved.entry.name for saved in keep}
         for path in [p for p in self._index.iterdir() if _OURS.fullmatch(p.name) and p.name not in names]:
             if path.is_dir() and not path.is_symlink():
@@ -272,8 +259,6 @@ class SegmentWriter:
 
 
 class _ArrayFile:
-    """A .npy file that is written from start to end; its digest is taken on the way."""
-
     def __init__(self, folder: Path, name: str, shape: tuple[int, ...]) -> None:
         self._path, self._type = folder / f"{name}.npy", LAYOUT[name][0]
         self._sha256, self._stream = hashlib.sha256(), self._path.open("xb")

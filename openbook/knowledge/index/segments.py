@@ -1,7 +1,6 @@
-"""A segment: what a search reads of some contents, as arrays that are written once and then only mapped.
+"""A segment: the search data of some contents, as arrays that are written once and then only mapped.
 
-A segment knows nothing of versions. Segments are merged by copying; contents that nobody keeps are left out then. A run of a
-segment's contents can be searched as a segment of its own, without copying. Where the arrays lie, `segment_files` knows.
+It knows no versions. Merging copies segments without dropped contents. A run of its contents is searchable as a segment, without copying.
 """
 
 from __future__ import annotations
@@ -15,8 +14,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Shape legend: C contents, N passages (rows), T terms, P postings, D dimensions, W words of 64 bits for D signs;
-# a small letter is one more.
+# Shape legend: C contents, N passages (rows), T terms, P postings, D dimensions, W words of 64 bits for D signs; a small letter is one more.
 
 # The type and the shape of each array, in the order in which they are saved.
 LAYOUT: dict[str, tuple[str, str]] = {
@@ -38,12 +36,12 @@ _BY_ROW = [name for name, (_, letters) in LAYOUT.items() if letters[0] == "N"]
 _BLOCK = 1 << 16  # rows copied at a time
 _POSTINGS_BLOCK = 1 << 22
 
-# Arrays to save, by name, with their shapes; then blocks, each of which holds the next part of every one of them.
+# Arrays to save, by name, with their shapes; then blocks, each with the next part of every array.
 Saving: TypeAlias = "tuple[dict[str, tuple[int, ...]], Iterable[tuple[NDArray[Any], ...]]]"
 
 
 class PassageIdentity(NamedTuple):
-    """`passage`: its row id. `key`: the first 8 bytes of its text's identity. `variant` tells equal texts under other headings apart."""
+    """A passage's row id, the first 8 bytes of its text's identity, and a `variant` that tells headings apart."""
 
     passage: int
     key: int
@@ -63,31 +61,29 @@ class Segment:
     terms: NDArray[np.uint64]  # ascending
     offsets: NDArray[np.int64]  # postings of term t are offsets[t]:offsets[t + 1]
     ordinals: NDArray[np.uint32]  # rows, ascending within a term
-    counts: NDArray[np.uint8]  # how often the row holds the term, 255 at most
+    counts: NDArray[np.uint8]  # term counts in the rows, 255 at most
     vectors: NDArray[np.float16]
-    signs: NDArray[np.uint64]  # of the vectors, one word of all rows after the other
+    signs: NDArray[np.uint64]  # of the vectors, by word: all rows of the first, then of the next
     rotated: NDArray[np.uint64]  # signs of the rotated vectors
-    run: slice | None = None  # for a part: its rows in the whole segment, in which `ordinals` count
+    run: slice | None = None  # for a part: its rows in the whole segment, as `ordinals` count
 
     def __len__(self) -> int:
         return len(self.passages)
 
     def rows_of(self, chosen: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """For each row, whether its content is `chosen` [C]: bool [N]."""
+        """True for the rows of `chosen` contents [C]: bool [N]."""
         return np.repeat(chosen, np.diff(self.starts))
 
     def contents_of_rows(self, rows: NDArray[np.intp] | NDArray[np.uint32]) -> NDArray[np.int64]:
-        """The content of each of `rows`."""
         return self.contents[np.searchsorted(self.starts, rows, side="right") - 1]
 
     def passage_identities(self, at: int) -> list[PassageIdentity]:
-        """Of each row of `contents[at]`."""
         rows = slice(int(self.starts[at]), int(self.starts[at + 1]))
         columns = (self.passages[rows], self.keys[rows], self.variants[rows])
         return [PassageIdentity(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
     def postings(self, term: int) -> tuple[NDArray[np.uint32], NDArray[np.uint8]]:
-        """(rows that hold the term, ascending; how often each does)."""
+        """(rows with the term, ascending; its counts in them)."""
         at = int(np.searchsorted(self.terms, np.uint64(term)))
         if at == len(self.terms) or int(self.terms[at]) != term:
             return self.ordinals[:0], self.counts[:0]
@@ -99,7 +95,7 @@ class Segment:
         return self.ordinals[where] - np.uint32(self.run.start), self.counts[where]
 
     def run_of(self, first: int, last: int) -> Segment:
-        """The contents from number `first` to before number `last` of a whole segment, as a segment that shares its memory."""
+        """The contents [first, last) of a whole segment, as a segment that shares its memory."""
         if (first, last) == (0, len(self.contents)):
             return self
         run = slice(int(self.starts[first]), int(self.starts[last]))
@@ -114,7 +110,6 @@ class Segment:
         )
 
     def check(self, dimensions: int) -> None:
-        """Raises ValueError when the types or shapes of the arrays do not fit each other."""
         sizes = {"C": len(self.starts) - 1, "N": len(self.passages), "T": len(self.offsets) - 1}
         sizes |= {"P": len(self.ordinals), "D": dimensions, "W": -(-dimensions // 64)}
         sizes |= {"c": len(self.starts), "t": len(self.offsets)}
@@ -127,13 +122,12 @@ class Segment:
 
 
 def contents_of(segments: Iterable[Segment]) -> NDArray[np.int64]:
-    """Of all of them, in their order."""
     return np.concatenate([np.empty(0, np.int64), *(segment.contents for segment in segments)])
 
 
 @dataclass(frozen=True, slots=True)
 class RowsInScope:
-    """The rows of a segment that one view sees: `mask` [N], None for all. Row r is row `base + r` of the view."""
+    """The rows of a segment in one view: `mask` [N], None for all. Row r is row `base + r` of the view."""
 
     segment: Segment
     mask: NDArray[np.bool_] | None
@@ -144,7 +138,7 @@ class RowsInScope:
         return len(self.segment) if self.mask is None else int(np.count_nonzero(self.mask))
 
     def local(self, rows: NDArray[np.int64]) -> tuple[slice, NDArray[np.uint32]]:
-        """Which of the view's ascending `rows` are of this segment, and their numbers in it."""
+        """(place of this segment's rows in the view's ascending `rows`, their numbers in the segment)."""
         low, high = np.searchsorted(rows, (self.base, self.base + len(self.segment)))
         return slice(int(low), int(high)), (rows[low:high] - self.base).astype(np.uint32)
 
@@ -154,8 +148,6 @@ class RowsInScope:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """A segment and which of its contents [C] are wanted."""
-
     segment: Segment
     contents: NDArray[np.bool_]
 
@@ -165,9 +157,9 @@ class Selection:
 
 
 def merge(parts: Sequence[Selection]) -> Iterator[Saving]:
-    """The arrays of one new segment of the selected contents, in order. Read all blocks of some before you ask for the next.
+    """The arrays of a new segment of the selected contents, in order. Read all blocks of one item before the next.
 
-    What is dropped leaves nothing behind: no row, no posting, no term. Memory is bounded by blocks, not by the parts.
+    Dropped contents leave no row, posting or term. Memory is bounded by blocks.
     """
     segments, rows = [part.segment for part in parts], [part.rows for part in parts]
     total, words = sum(int(r.sum()) for r in rows), segments[0].signs.shape[0]

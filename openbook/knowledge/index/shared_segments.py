@@ -1,12 +1,10 @@
-"""Segments that machines share: objects named by their bytes, and manifests that say which of them make up the index.
+"""Segments that machines share: objects named by their bytes, and manifests that list them.
 
-`<base id>/segments/<SHA-256>.npy` holds an array, `<base id>/manifests/<number>.json` names all arrays of all segments, and the
-highest number is in force. A manifest is created and never changed, so of two writers that give the same number one is refused:
-it looks at the other's and goes on from there. Each machine copies what is in force into its own index folder, where
-`segment_files.read` compares and maps it as ever.
+`<base id>/segments/<SHA-256>.npy` holds an array. `<base id>/manifests/<number>.json` names all arrays of all segments; the highest number is in
+force. A manifest never changes: of two writers with the same number one is refused and continues from the other's. Each machine copies the
+current segments into its index folder, where `segment_files.read` checks and maps them.
 
-The index is derived: what cannot be fetched is built from the rows. Whoever may write to the store can change what a search finds
-first, but no text that is shown, for texts come from the rows.
+What cannot be fetched is built from the rows. Write access to the store can change the order of results but no text, which comes from the rows.
 """
 
 from __future__ import annotations
@@ -35,7 +33,7 @@ from openbook.locks import exclusive_lock
 from openbook.records import Digest, canonical_json
 
 LOG = logging.getLogger("openbook.knowledge")
-GRACE_S = 3600  # an object that no manifest names stays this long, for machines that are fetching it
+GRACE_S = 3600  # unnamed objects stay this long, for machines that are fetching them
 TRIES = 8  # to commit, while others commit
 _AT_A_TIME = 4  # objects that are fetched or put
 _WAIT_S = 600.0  # for another process of this machine that fetches or writes
@@ -47,7 +45,7 @@ _LOCK, _RECORD = ".sharing", ".shared.json"  # above the index folder, and in it
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """`about`: as in `state.json`. `retired`: when a file left the segments, in seconds since 1970, by its digest. `token`: of the writer."""
+    """`about` as in `state.json`. `retired`: digests of removed files, with the time in seconds since 1970. `token`: of the writer."""
 
     about: list[int | str]
     segments: list[Files]
@@ -64,8 +62,6 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """Which manifest of which store the index folder was brought to."""
-
     url: str
     number: int
 
@@ -74,9 +70,9 @@ _NOTHING = Manifest([], [], {}, "")
 
 
 def pull(blobs: Blobs, folder: Path, source: IndexSource, *, again: bool = False) -> None:
-    """Bring the index folder below `folder` to the manifest in force. `again`: compare the files here, too.
+    """Bring the index folder below `folder` to the manifest in force. `again` checks local files too.
 
-    What the store or the disk refuses goes to the log and is not raised: a reader builds from the rows what is not here.
+    Errors of store or disk are logged: a reader builds missing segments from the rows.
     """
     try:
         with _shared(blobs, folder, source) as shared:
@@ -88,15 +84,12 @@ def pull(blobs: Blobs, folder: Path, source: IndexSource, *, again: bool = False
 
 
 def check_reachable(blobs: Blobs, base_id: str) -> None:
-    """Raises StorageError when nothing can be listed there."""
+    """Raise StorageError when the store cannot be listed."""
     next(blobs.list(_manifests(base_id)), None)
 
 
 def problems(blobs: Blobs, folder: Path, source: IndexSource) -> list[str]:
-    """As `SharedSegments.problems`. Fetches every byte, and brings the index folder to the manifest.
-
-    Raises KnowledgeBaseBusy, StorageError, OSError.
-    """
+    """See `SharedSegments.problems`. Fetches every byte, and brings the index folder to the manifest."""
     with _shared(blobs, folder, source) as shared:
         shared.pull(again=True)
         return list(shared.problems())
@@ -111,11 +104,10 @@ def refresh(
     forget: bool = False,
     anew: bool = False,
 ) -> list[SavedSegment]:
-    """Fetch what the store has, make the index folder new with `renew`, and put the result into the store.
+    """Fetch the store's segments, update the index folder with `renew`, and publish the result.
 
-    A store that cannot be reached goes to the log, and the next refresh goes on; but with `forget` something in it is to be deleted,
-    so StorageError is raised. `forget`: delete what is here first. `anew`: nothing of the store is used, and all in it is replaced.
-    The caller holds the write lock. Raises as `renew` does, and KnowledgeBaseBusy, OSError.
+    Store errors are logged, and the next refresh retries; with `forget`, which must delete there, StorageError is raised. `forget` first deletes
+    the index here. `anew` replaces everything in the store. Needs the write lock. Raises as `renew`, and OSError.
     """
     with _shared(blobs, folder, source) as shared:
         if forget:
@@ -131,7 +123,7 @@ def refresh(
             except StorageError as error:
                 failure = str(error)
                 break
-        saved = renew() if saved is None else saved  # when it is `renew` that failed, this raises the same
+        saved = renew() if saved is None else saved  # if `renew` failed, this raises the same
     if forget:
         raise StorageError(
             f"{failure} No version has the documents any more, but bytes of them may still be in {blobs.url}. When it can be used "
@@ -143,7 +135,6 @@ def refresh(
 
 @contextmanager
 def _shared(blobs: Blobs, folder: Path, source: IndexSource) -> Iterator[SharedSegments]:
-    """The shared index, while this process alone changes the folder. Raises KnowledgeBaseBusy."""
     make_folder(segment_files.index_folder(folder))
     with exclusive_lock(folder / _LOCK, _WAIT_S) as held:
         if not held:
@@ -163,14 +154,13 @@ class SharedSegments:
     def __init__(self, blobs: Blobs, folder: Path, source: IndexSource) -> None:
         self._blobs, self._folder, self._source = blobs, folder, source
         self._number, self._manifest = 0, _NOTHING
-        self._bad: set[Digest] = set()  # objects that are not there, or not what their name says
+        self._bad: set[Digest] = set()  # objects that are missing or do not match their name
 
     def pull(self, *, own: bool = False, again: bool = False, anew: bool = False) -> None:
-        """Bring the index folder to the manifest in force.
+        """Bring the index folder to the manifest in force, without segments whose files are missing or wrong.
 
-        `own` is for writers: segments that the manifest does not name stay, unless it has their contents. A segment whose files
-        are not there, or not of their digests, is left out. With `anew` the folder stays as it is.
-        Raises StorageError when the store refuses, OSError of the disk; the folder then has what it had, or more.
+        `own` is for writers: unnamed segments stay, unless the manifest has their contents. `anew` leaves the folder as it is. After an error the
+        folder has at least what it had.
         """
         if not own and not again and self._recorded() == max(self._numbers(), default=0):
             return
@@ -206,10 +196,9 @@ class SharedSegments:
         self._record()
 
     def publish(self, saved: Sequence[SavedSegment], *, forget: bool = False, anew: bool = False) -> bool:
-        """Put what the store lacks, and commit a manifest that names `saved`. False: another writer was first; pull and try again.
+        """Put what the store lacks, and commit a manifest of `saved`. False: another writer was first; pull and try again.
 
-        With `forget`, every object that it does not name is deleted at once, otherwise `GRACE_S` later. With `anew`, every file is
-        put. Call `pull` first. Raises StorageError.
+        Unnamed objects are deleted after `GRACE_S`, with `forget` at once. `anew` puts every file. Call `pull` first.
         """
         sizes = {each.key: each.size for each in self._blobs.list(self._segment_key())}
         lacking: dict[str, Path] = {}
@@ -220,7 +209,7 @@ class SharedSegments:
                     lacking[key] = self._folder / "index" / each.entry.name / f"{array}.npy"
         _in_parallel(self._blobs.put, lacking.items())
         segments = [_files(each) for each in saved]
-        # Readers look again at what they could not use when there is a new number.
+        # A new number makes readers retry what they could not use.
         as_before = self._named() == segments and self._number > 0 and not (self._bad or anew)
         if as_before and not forget:
             return True
@@ -249,7 +238,7 @@ class SharedSegments:
         return True
 
     def _sweep(self, segments: list[Files], *, forget: bool) -> None:
-        """Delete older manifests, and objects that are not needed: with `forget` at once, else when nobody can be fetching them."""
+        """Delete older manifests and unneeded objects: with `forget` at once, else after fetches can have ended."""
         for number in self._numbers():
             if number < self._number:
                 self._blobs.delete(self._manifest_key(number))
@@ -262,10 +251,10 @@ class SharedSegments:
     def _fetch(self, files: Iterable[tuple[Digest, Path]]) -> None:
         _in_parallel(self._blobs.fetch, [(self._segment_key(digest), path) for digest, path in files])
 
-    # --- looking at all of it -----------------------------------------------------------------------------------------
+    # --- verification -----------------------------------------------------------------------------------------------------
 
     def problems(self) -> Iterator[str]:
-        """What of the manifest in force is not in the store, or not what it names."""
+        """Objects of the manifest in force that are missing or wrong."""
         copy = self._folder / "index" / ".checking"
         for file in sorted({file for files in self._named() for file in files.values()}):
             key = self._segment_key(file.digest)
@@ -279,7 +268,7 @@ class SharedSegments:
                 copy.unlink(missing_ok=True)
 
     def objects(self, saved: Sequence[SavedSegment]) -> tuple[int, int, list[str]]:
-        """(how many there are of this knowledge base, their bytes, the keys of those that are no manifest and no file of `saved`)."""
+        """(objects of this knowledge base, their bytes, the keys that are no manifest and no file of `saved`)."""
         ours = {self._segment_key(file.digest) for each in saved for file in each.entry.files.values()}
         ours |= {self._manifest_key(number) for number in self._numbers()}
         found = list(self._blobs.list(f"{self._source.base_id}/"))
@@ -288,7 +277,7 @@ class SharedSegments:
     # --- manifests ----------------------------------------------------------------------------------------------------
 
     def _newest(self) -> tuple[int, Manifest]:
-        """The manifest in force and its number; one of nothing where there is none that can be read."""
+        """The number and manifest in force; an empty manifest if it is missing or unreadable."""
         for _ in range(TRIES):
             if not (numbers := self._numbers()):
                 return 0, _NOTHING
@@ -307,14 +296,12 @@ class SharedSegments:
         raise StorageError(f"Cannot use {self._blobs.url}: its manifests change faster than they can be read.")
 
     def _numbers(self) -> dict[int, int]:
-        """The size of each manifest by its number."""
         prefix = _manifests(self._source.base_id)
         sizes = {each.key.removeprefix(prefix): each.size for each in self._blobs.list(prefix)}
         return {int(found[1]): size for name, size in sizes.items() if (found := _NAME.fullmatch(name))}
 
     @property
     def _is_ours(self) -> bool:
-        """Whether the manifest is of this format and embedder."""
         return self._manifest.about == segment_files.about(self._source)
 
     def _named(self) -> list[Files]:
@@ -324,13 +311,12 @@ class SharedSegments:
         return f"{_manifests(self._source.base_id)}{number:010}.json"
 
     def _segment_key(self, digest: Digest | None = None) -> str:
-        """The key of a file; without a digest, how all of them begin."""
         return f"{self._source.base_id}/segments/" + (f"{digest}.npy" if digest else "")
 
-    # --- what the index folder was brought to ---------------------------------------------------------------------------
+    # --- record of the index folder -----------------------------------------------------------------------------------
 
     def _recorded(self) -> int | None:
-        """The number of the manifest, when it was of this store and the folder still has what it had then."""
+        """The recorded manifest number, if it is of this store and the folder is unchanged since."""
         index = self._folder / "index"
         try:
             record = decode((index / _RECORD).read_bytes(), _Record, _RECORD, ValueError)
@@ -360,7 +346,7 @@ def _digests(segments: Iterable[Files]) -> set[Digest]:
 
 
 def _in_parallel(work: Callable[[str, Path], object], each: Iterable[tuple[str, Path]]) -> None:
-    """Do the work on some at a time. After the first error nothing more is begun; it is raised."""
+    """Run the work a few items at a time. After the first error no more start; it is raised."""
     with ThreadPoolExecutor(_AT_A_TIME) as pool:
         going = [pool.submit(work, key, path) for key, path in each]
         try:

@@ -1,11 +1,11 @@
-"""Finds the header of a table whose rows are in several passages: without it a row says nothing."""
+"""Table headers for rows in later passages: without its header a row says nothing."""
 
 from __future__ import annotations
 
 import re
 from itertools import takewhile
 
-MAX_TABLE_CHARS = 20_000  # before a place in a table: what is looked at for each passage is bounded
+MAX_TABLE_CHARS = 20_000  # before a place in a table; bounds the work per passage
 MAX_ROW_CHARS = 1_000  # after it
 MAX_HEADER_CHARS = 400  # of a header that is worth repeating
 
@@ -16,10 +16,10 @@ _VALUE = re.compile(r"[-+\d.,:/ %€$£]*\d[-+\d.,:/ %€$£]*")
 
 
 def table_header(text: str, start: int) -> str:
-    """The header of the table in which `start` is, if it is below the header; else empty.
+    """The header of the table around `start`, if `start` is below it; else empty.
 
-    In Markdown that is two lines; in rows divided by ` | `, as parsers write them, the first. It depends on no more than
-    `MAX_TABLE_CHARS` + 1 characters before `start` and `MAX_ROW_CHARS` after it.
+    Two lines in Markdown, or the first row where parsers write ` | `. Depends on no more than `MAX_TABLE_CHARS` + 1 characters before `start` and
+    `MAX_ROW_CHARS` after it.
     """
     after = text[start : start + MAX_ROW_CHARS]
     skipped = len(after) - len(after.lstrip())
@@ -45,7 +45,6 @@ def table_header(text: str, start: int) -> str:
 
 
 def _is_delimiter(line: str) -> bool:
-    """Whether it stands under the header of a Markdown table."""
     return len(line) <= MAX_HEADER_CHARS and _DELIMITER.fullmatch(line) is not None
 
 

@@ -1,11 +1,9 @@
 """Vector search over the rows in scope of some segments.
 
-Up to `EXACT_UP_TO` rows in scope, every row is compared: exact. Above, two passes over signs choose the rows that are
-compared: signs of the vector (D bits a row, all rows), then also signs of the vector rotated by a fixed matrix (D bits
-more), a random projection as in SimHash. Nothing is trained, and rows at the cut come all or none. Where a pass cuts follows
-from how many rows lie at each distance: whole numbers, which add up over the shards of a base. So the result is a function of
-the rows in scope, whatever segments or parts they lie in. A similarity is always that of the stored float16 row, in float64,
-computed row by row.
+Up to `EXACT_UP_TO` rows, every row is compared: exact. Above, two passes over signs choose the rows: signs of the vector (D bits a row, all
+rows), then also of its rotation by a fixed matrix (D more bits), as in SimHash. Rows at the cut come all or none; cuts follow from the number of
+rows at each distance, summed over shards. So the result is a function of the rows in scope, however they are divided. A similarity is that of the
+stored float16 row, in float64, row by row.
 """
 
 from __future__ import annotations
@@ -42,7 +40,7 @@ class VectorSearch:
     def search(
         self, vector: NDArray[np.float32], limit: int, among: Sequence[Chosen] | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """(rows, cosines) of at least the `limit` nearest `among` these, or all. `vector` is a float32 unit vector [D]. Unordered."""
+        """(rows, cosines) of at least the `limit` nearest `among` these, or all; unordered. `vector` is a float32 unit vector [D]."""
         vector = self._checked(vector)
         if among is None:
             among = [
@@ -66,7 +64,7 @@ class VectorSearch:
         found = np.empty(len(rows), dtype=np.float64)
         for part in self._parts:
             where, local = part.local(rows)
-            # Summed row by row: a matrix product may round a row differently in other company.
+            # Summed row by row: a matrix product may round a row differently among other rows.
             found[where] = (part.segment.vectors[local].astype(np.float64) * query).sum(axis=1)
         return found
 
@@ -78,7 +76,7 @@ class VectorSearch:
 
 
 class SignSearch:
-    """Two passes over signs for one vector. The rows at each distance are counted; where to cut, `cut_at` says."""
+    """Two passes over signs for one vector; `cut_at` decides the cuts."""
 
     def __init__(self, parts: Sequence[RowsInScope], vector: NDArray[np.float32]) -> None:
         self._parts, self._dimensions = parts, len(vector)
@@ -87,11 +85,11 @@ class SignSearch:
         self._near: tuple[int, list[tuple[RowsInScope, NDArray[np.intp], NDArray[np.uint16]]]] | None = None
 
     def counts(self) -> NDArray[np.int64]:
-        """How many rows differ in 0, 1 ... D signs."""
+        """The number of rows that differ in 0, 1 ... D signs."""
         return _counted(self._distances, self._dimensions)
 
     def rotated_counts(self, cut: int) -> NDArray[np.int64]:
-        """How many of those within `cut` differ in 0, 1 ... 2D signs, those of the rotated vectors included."""
+        """The number of rows within `cut` that differ in 0, 1 ... 2D signs, including those of the rotated vectors."""
         return _counted([both for _, _, both in self._within(cut)], 2 * self._dimensions)
 
     def chosen(self, cut: int, rotated_cut: int) -> list[Chosen]:
@@ -110,7 +108,7 @@ class SignSearch:
 
 
 def cut_at(counts: NDArray[np.int64], wanted: int) -> int:
-    """Where a pass cuts: the smallest distance within which `wanted` rows of the base lie; the greatest when there are fewer."""
+    """The smallest distance within which `wanted` rows lie, or the greatest if there are fewer."""
     return min(int(np.searchsorted(counts.cumsum(), wanted)), len(counts) - 1)
 
 
@@ -160,10 +158,10 @@ def widened(half: NDArray[np.float16]) -> NDArray[np.float32]:
 
 
 def sign_words(vectors: NDArray[np.float32]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Signs of vectors [N, D] and of the same vectors rotated: uint64 [N, W] each.
+    """Signs of vectors [N, D] and of their rotations: uint64 [N, W] each.
 
-    Turning is a product with a fixed matrix of +1 and -1 in whole numbers below 2**24, which float32 sums without
-    rounding: a row has the same signs wherever and beside whatever it is computed.
+    Rotation multiplies by a fixed matrix of +1 and -1, in whole numbers below 2**24, which float32 sums without rounding: signs do not depend on
+    other rows.
     """
     limit = np.float32((2**24 - 1) // max(vectors.shape[1], 1))
     whole = np.clip(np.rint(vectors * np.float32(2.0**14)), -limit, limit)
@@ -172,7 +170,7 @@ def sign_words(vectors: NDArray[np.float32]) -> tuple[NDArray[np.uint64], NDArra
 
 @lru_cache(maxsize=4)
 def _turn(dimensions: int) -> NDArray[np.float32]:
-    """A matrix [D, D] of +1 and -1 from SHAKE-256: random to the eye, the same everywhere and for ever."""
+    """A matrix [D, D] of +1 and -1 from SHAKE-256, the same everywhere and forever."""
     import hashlib
 
     size = dimensions * dimensions

@@ -1,7 +1,7 @@
-"""Turns words into terms: what the keyword index counts and what a query asks for.
+"""Words as terms, for the keyword index and queries.
 
-A term is the 64-bit BLAKE2b of a stem, so the index holds no text. Latin words are stemmed for English; scripts that
-write no spaces between words are cut into pairs of characters.
+A term is the 64-bit BLAKE2b of a stem, so the index holds no text. Latin words are stemmed for English; scripts without spaces are cut into pairs
+of characters.
 """
 
 from __future__ import annotations
@@ -38,38 +38,37 @@ _STOP = frozenset(
 
 
 def is_function_word(word: str) -> bool:
-    """Whether a lower-case word only holds a sentence together."""
+    """True for a lower-case stop word."""
     return word in _STOP
 
 
 def query_words(query: str) -> Sequence[str]:
-    """Lower-case words of `query` without stop words, unless nothing else is there. Plain words, no operators."""
+    """Lower-case words of `query` without stop words, unless there are no others. No operators."""
     words = [_APOSTROPHE.sub("", w) for w in _WORD.findall(_plain(query, pairs_only=True))]
     topical = [w for w in words if w not in _STOP]
     return (topical or words)[:MAX_QUERY_WORDS]
 
 
 def query_terms(query: str) -> dict[int, int]:
-    """How often `query` holds each term, in ascending order of the terms."""
+    """The count of each term in `query`, in ascending order of the terms."""
     stem = stemmer()
     counts = Counter(_term(stem(word)) for word in query_words(query))
     return dict(sorted(counts.items()))
 
 
 def version() -> str:
-    """Names the rules from text to terms. Indexes made by other rules are not mixed."""
+    """The version of the rules from text to terms. Indexes of other rules are not mixed."""
     return f"{_RULES} english {Stemmer.version()}"
 
 
 class Vocabulary(dict[str, int]):
-    """Numbers the words of many texts from 0, in the order in which they come. Not for several threads at once."""
+    """Numbers for the words of many texts, from 0, in order of appearance. Not thread-safe."""
 
     def __missing__(self, word: str) -> int:
         number = self[word] = len(self)
         return number
 
     def numbers(self, text: str) -> list[int]:
-        """The numbers of all words of `text`, in order."""
         return [self[word] for word in _WORD.findall(_plain(text, pairs_only=False))]
 
     def terms(self) -> NDArray[np.uint64]:
@@ -82,7 +81,7 @@ class Vocabulary(dict[str, int]):
 
 
 def _plain(text: str, *, pairs_only: bool) -> str:
-    """`text` in lower case, in one form of Unicode, with spaces wherever a word ends."""
+    """`text` in lower case and one form of Unicode, with spaces wherever a word ends."""
     if text.isascii():
         return text.lower().replace("_", " ")
     text = unicodedata.normalize("NFKC", text).casefold().replace("_", " ")
@@ -90,13 +89,13 @@ def _plain(text: str, *, pairs_only: bool) -> str:
 
 
 def _pieces(run: str, *, pairs_only: bool) -> list[str]:
-    """Pairs of neighbours; also single characters, for those who ask for one, unless `pairs_only` and there are pairs."""
+    """Pairs of neighbors, with the single characters unless `pairs_only` and there are pairs."""
     pairs = [run[i : i + 2] for i in range(len(run) - 1)]
     return pairs if pairs and pairs_only else [*run, *pairs]
 
 
 def stemmer() -> Callable[[str], str]:
-    """One for each use: it is not safe to share between threads."""
+    """A new stemmer: it is not safe to share between threads."""
     return Stemmer.Stemmer("english", 0).stemWord  # type: ignore[no-any-return]
 
 

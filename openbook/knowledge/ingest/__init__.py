@@ -1,1 +1,1 @@
-"""From files to stored contents: which files, split into passages, embedded, in runs that share the write lock."""
+"""From files to stored contents: found, split into passages, embedded, in runs that share the write lock."""

@@ -1,7 +1,7 @@
-"""Turns files into stored contents. A file whose size and times are unchanged is not read. One whose bytes are known is not parsed,
-if the caller may see a document that has them. All others are parsed in worker processes.
+"""Files as stored contents. Files of unchanged size and times are not read. Files of known bytes are not parsed, if the caller may see a document
+that has them. Worker processes parse the others.
 
-Nothing here makes a version. What is stored is seen by nobody until a version refers to it.
+Stored contents are invisible until a version refers to them.
 """
 
 from __future__ import annotations
@@ -41,14 +41,13 @@ _RACY_NS = 2_000_000_000  # a file changed this shortly before it was read may c
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """How a run parses files.
+    """Options of a run.
 
-    `labels`: access labels for every document of it; `unlabel`: those that `add` takes away. `held_labels`: those that the caller holds
-    (None: all). Files may state no others themselves, and what is stored saves no work unless a document shows it to the caller: time
-    must not tell what others have. `retry`: parse failed files again, though nothing about them changed. `ocr`: Tesseract's languages
-    (`eng+deu`), empty for none. `parsers`: who parses, on this machine or others. `progress`: its stages "digest" (bytes are compared
-    with what is known) and "read" (files are parsed) count files, "embed" counts passages. `check_cancelled` is called all the time; when it
-    raises, the run ends with that and without a version.
+    `labels`: for its documents; `unlabel`: those that `add` takes away. `held_labels`: the caller's (None: all). Files may state no others, and
+    stored data saves work only if a document shows it to the caller: timing must not reveal what others have. `retry`: parse failed files again,
+    though unchanged. `ocr`: Tesseract's languages (`eng+deu`), empty for none. `progress`: its stages "digest" (comparing bytes) and "read"
+    (parsing) count files, "embed" counts passages. `check_cancelled` is called often; when it raises, the run ends with that and without a
+    version.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -65,19 +64,16 @@ class RunOptions:
 
 @dataclass(frozen=True, slots=True)
 class FileBatch:
-    """Files that were found together, and how they are to be parsed."""
-
     found: Sequence[FoundFile | Verdict]
-    # Of every document, besides its own; without `synced_folder` given directly (see `identities`).
+    # Of every document, besides its own; given directly unless there is a `synced_folder` (see `identities`).
     labels: frozenset[str] = frozenset()
     ocr: str = ""
     synced_folder: SyncedFolder | None = None  # the folder, if it is to be synced
     inner: tuple[Path, ...] = ()  # folders inside it that have a batch of their own
-    relabel: bool = False  # whether to look at the labels of unchanged files too
+    relabel: bool = False  # also update the labels of unchanged files
     around: frozenset[str] = frozenset()  # labels of synced folders that the files lie in; not given directly
 
     def below(self, paths: Iterable[str]) -> list[str]:
-        """Those of the paths (as displayed) that belong to this folder."""
         if self.synced_folder is None:
             return []
         outer, inner = prefix(self.synced_folder.folder), tuple(map(prefix, self.inner))
@@ -89,7 +85,7 @@ def prefix(folder: Path) -> str:
 
 
 class LiveDocument(NamedTuple):
-    """A document of the newest version. Metadata and labels are JSON. `parsed_by`: the versions of what parsed and split it."""
+    """A document of the newest version. Metadata and labels are JSON. `parsed_by`: versions of parser and splitter."""
 
     path: str
     content_id: int
@@ -103,7 +99,6 @@ class LiveDocument(NamedTuple):
 
 
 def live_documents(connection: Connection) -> dict[str, LiveDocument]:
-    """What the newest version holds: by path, in their order."""
     rows = connection.execute(
         "SELECT d.path, d.content_id, d.bytes, d.stat, d.metadata, d.labels, d.given_labels, d.identity, "
         "coalesce(c.code, '') FROM documents d LEFT JOIN contents c ON c.id = d.content_id WHERE d.removed_in IS NULL ORDER BY d.path"
@@ -112,16 +107,14 @@ def live_documents(connection: Connection) -> dict[str, LiveDocument]:
 
 
 def parsed_by(sizing: Sizing) -> str:
-    """The versions of the parsers and the splitter: what a content depends on besides the file's bytes."""
-    # "reader" stands in every knowledge base. Another word there would have all files parsed again.
+    # Every knowledge base holds the word "reader". Another word there would have all files parsed again.
     return f"reader {PARSER_VERSION} splitter {SPLITTER_VERSION} {sizing.size}"
 
 
 class Ingest:
-    """What becomes of the files of a run. The contents of new and changed files are stored.
+    """Stores the contents of a run's new and changed files.
 
-    `live`: see `live_documents`. `known`: see `identities`. `verdicts`: by path, of all that was found. `restat`: (stat, path) of files that did not change.
-    `tried`: what a verdict's row says about the file, by path.
+    `verdicts`: by path, of all found files. `restat`: (stat, path) of unchanged files. `tried`: the stat of a verdict's row, by path.
     """
 
     def __init__(
@@ -140,7 +133,7 @@ class Ingest:
         self._versions = parsed_by(sizing)
         self._connection = run.connection
         self._all_known = known
-        self._known: dict[str, list[Identity]] = {}  # by path, of the files of the batch that are looked at
+        self._known: dict[str, list[Identity]] = {}  # by path, of the due files of the batch
         rows = self._connection.execute("SELECT path, stat, outcome, reason FROM verdicts WHERE stat <> ''")
         self._before = {path: (stat, Verdict(path, outcome, reason)) for path, stat, outcome, reason in rows}
         self._batch = FileBatch(())
@@ -177,7 +170,7 @@ class Ingest:
             return False
         by = self._parsed_by(found.path)
         if live.parsed_by not in (by, by + _WITH_OCR):
-            return False  # text that was read with OCR stays good when OCR is not asked for
+            return False  # text from OCR stays good when OCR is not asked for
         labels = set(json.loads(live.labels))
         held = set(json.loads(live.given_labels)) if self._batch.synced_folder is None else labels
         return (
@@ -240,22 +233,22 @@ class Ingest:
         progress("read", len(unknown), len(unknown))
 
     def _known_content(self, found: FoundFile) -> int | None:
-        """The stored content of exactly these bytes, parsed by these versions, if there is one."""
+        """The stored content of exactly these bytes and versions, if any."""
         if found.bytes > self._options.limits.max_file_bytes:
-            return None  # the parser will say so
+            return None  # the parser refuses it with a reason
         with opened(found.path) as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # a buffered file
         return self._content_of(self._connection, content_key(found.path, digest, self._parsed_by(found.path)))
 
     def _content_of(self, connection: Connection, key: Digest) -> int | None:
-        """The owner's content of that key. For a caller with labels: any that it may see, or that this run stored."""
+        """The owner's content of that key. For a caller with labels: if it may see it or this run stored it."""
         sql, seen = "SELECT id FROM contents WHERE key >= ? AND key <= ? ORDER BY id", self._seen
-        last = key if seen is None else f"{key}g"  # behind all that have an id after the key
+        last = key if seen is None else f"{key}g"  # after all that have an id after the key
         found = [int(content) for (content,) in connection.execute(sql, (key, last))]
         return next((each for each in found if seen is None or each in seen or each in self._run.stored), None)
 
     def reusable(self, changes: Iterable[Change]) -> set[int] | None:
-        """The contents whose vectors save this caller work: of what comes, and of what it replaces. None: all contents."""
+        """The contents whose vectors may save work: new ones and those they replace. None: all contents."""
         if self._seen is None:
             return None
         replaced = {self._live[change.path].content_id for change in changes if change.path in self._live}
@@ -275,7 +268,7 @@ class Ingest:
         with self._run.slice(facts_only=True) as connection, schema.transaction(connection):
             (content_id,), ids = connection.next_ids("contents", 1), connection.next_ids("passages", len(spans))
             if self._seen is not None:
-                key += f"{content_id:x}"  # so that it is another one than others may have
+                key += f"{content_id:x}"  # so that it differs from what others may have
             of_file = (content.text, content.title, content.media_type, content.source_chars)
             row = (content_id, key, by, *of_file, to_json(content.metadata))
             stored = connection.execute(
@@ -297,7 +290,6 @@ class Ingest:
         return content_id
 
     def _settle(self, found: FoundFile, content_id: int, read_at_ns: int) -> None:
-        """Compare with the row that the newest version has for this path."""
         path = found.displayed
         live, known = self._live.get(path), self._known.get(path)
         try:
@@ -319,7 +311,7 @@ class Ingest:
     def _metadata(self, found: FoundFile, content_id: int) -> tuple[str, str, str]:
         """(metadata, labels, labels given directly) as JSON.
 
-        Metadata is what the file system, the file and its sidecar say, in this order of precedence.
+        Metadata comes from the file system, the file and its sidecar, in this order of precedence.
         """
         if self._connection.execute("SELECT 1 FROM contents WHERE id = ?", (content_id,)).fetchone() is None:
             raise WriteConflict  # a purge deleted it meanwhile

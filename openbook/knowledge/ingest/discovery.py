@@ -1,4 +1,4 @@
-"""Which files there are to read: files and folders to a stream of files, in one order on every run."""
+"""The files to read below given paths, in one order on every run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from openbook.parsers.metadata import is_sidecar, sidecar_of
 from openbook.records import Outcome, Verdict
 
 IGNORE_FILE = ".openbookignore"  # in any folder; the syntax of .gitignore
-LEFT_OUT_BY = "left out by "  # how the reason begins of what a glob leaves out
+LEFT_OUT_BY = "left out by "  # prefix of the reason when a glob excludes a file
 _MAX_IGNORE_BYTES = 1_000_000
 _STARS = re.compile(r"\*+")
 _NO_STAR = re.compile(r"\\.|\[[^\]]*\]")
@@ -33,7 +33,7 @@ _URL = re.compile(r"[\s'\"]*([A-Za-z][A-Za-z0-9+.-]+):/")
 class FoundFile:
     """A regular file of a known format. Times are in nanoseconds since 1970.
 
-    `stat` is what the file system says about it and its sidecar; it changes when either of them does.
+    `stat` changes when the file or its sidecar does.
     """
 
     path: Path
@@ -49,10 +49,7 @@ class FoundFile:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Which files below a folder are wanted: globs in the syntax of .gitignore, relative to the folder.
-
-    With `include`, only files that match one of them; never those that match `exclude`.
-    """
+    """Globs in the syntax of .gitignore, relative to the folder: files must match `include`, if any, and never `exclude`."""
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
@@ -60,7 +57,7 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class SyncedFolder:
-    """A folder that is kept equal to the disk, with the access labels of its documents. `ocr` as in RunOptions."""
+    """A folder kept equal to the disk, with the labels of its documents. `ocr` as in RunOptions."""
 
     folder: Path
     rules: Rules = Rules()
@@ -71,7 +68,7 @@ class SyncedFolder:
         return self.folder != other and self.folder.is_relative_to(other)
 
     def to_json(self) -> str:
-        """As it is remembered. `path` is the real path, which is displayed otherwise when it is odd."""
+        """The stored form. `path` is the real path, even if unprintable."""
         rest = {"labels": sorted(self.labels), "ocr": self.ocr, "path": str(self.folder)}
         return json.dumps({**asdict(self.rules), **rest})
 
@@ -83,13 +80,12 @@ class SyncedFolder:
 
 
 def discover(paths: Sequence[Path], rules: Rules = Rules(), *, ocr: bool = False) -> Iterator[FoundFile | Verdict]:
-    """The files at and under `paths`: those in the order given, each folder depth first, sorted by name.
+    """The files at and under `paths`, in the order given, folders depth first, sorted by name, each once.
 
-    Names that begin with a dot, `__pycache__` and `node_modules` are left out without a word, unless they are named
-    in `paths`. A link named in `paths` is followed, a link inside a folder never is. What is found twice comes once.
-    What `rules` or an ignore file leaves out gets a verdict, one for a whole folder. With `ocr`, images count as readable.
+    Left out silently: names with a leading dot, `__pycache__`, `node_modules`, unless `paths` names them. Links are followed only if `paths`
+    names them. Exclusions by `rules` or an ignore file get a verdict, one for a whole folder. With `ocr`, images are readable.
 
-    Raises at once, before anything is found: KnowledgeError when one of `paths` does not exist, ConfigError for an invalid glob.
+    Raises before the first result: KnowledgeError for a missing path, ConfigError for an invalid glob.
     """
     for path in paths:
         check_exists(path)
@@ -101,11 +97,11 @@ def discover(paths: Sequence[Path], rules: Rules = Rules(), *, ocr: bool = False
 
 
 def check_exists(path: Path) -> None:
-    """Raises KnowledgeError, with the nearest name beside it, when nothing is there."""
+    """Raise KnowledgeError, with the nearest name in its folder, when nothing is there."""
     shown = display_path(path)
     if url := _URL.match(shown):
         may_hold_password = "@" in shown or not url[1].startswith("http")
-        shown = f"{url[1]}://{'...' if may_hold_password else shown[url.end() :]}"  # a path holds no two slashes side by side
+        shown = f"{url[1]}://{'...' if may_hold_password else shown[url.end() :]}"  # a path holds no "//"
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -148,7 +144,7 @@ def _discover(paths: Sequence[Path], wanted: _Filter, ocr: bool) -> Iterator[Fou
 
 
 def _walk(root: Path, real_root: str, seen: set[str], wanted: _Filter, ocr: bool) -> Iterator[FoundFile | Verdict]:
-    # No link is followed below the root, so the real path of a thing is the root's real path and its own names.
+    # No link is followed below the root, so a real path is the root's real path and the names below it.
     waiting: list[tuple[Path, str, os.DirEntry[str] | None, _Filter]] = [(root, real_root, None, wanted)]
     while waiting:
         path, real, entry, passed = waiting.pop()
@@ -180,14 +176,14 @@ def _walk(root: Path, real_root: str, seen: set[str], wanted: _Filter, ocr: bool
 
 @dataclass(frozen=True, slots=True)
 class _Filter:
-    """Rules, and the ignore files of the folders passed on the way down: (folder relative to the root, its globs)."""
+    """Rules, and the ignore files on the way down: (folder relative to the root, its globs)."""
 
     include: Any
     exclude: Any
     ignored: tuple[tuple[str, Any], ...] = ()
 
     def reason(self, relative: str, folder: bool) -> str:
-        """Why the thing at `relative` (to the root, with `/`) is left out, else an empty string."""
+        """The reason to leave out `relative` (with `/`), or an empty string."""
         name = relative + "/" if folder else relative
         if self.exclude is not None and self.exclude.match_file(name):
             return f"{LEFT_OUT_BY}--exclude"
@@ -203,7 +199,6 @@ class _Filter:
         return ""
 
     def below(self, folder: Path, relative: str) -> _Filter:
-        """The filter for what is in `folder`, with its ignore file if it has one. Raises UnreadableFile."""
         if not os.path.lexists(folder / IGNORE_FILE):
             return self
         try:
@@ -214,7 +209,7 @@ class _Filter:
 
 
 def _globs_in(ignore_file: Path) -> Any:
-    """Whoever may write it must neither stop a run nor let in what it was to keep out. Raises UnreadableFile."""
+    """The globs of an ignore file, whose author must neither stall a run nor let in excluded files."""
     with opened(ignore_file) as file:
         data = file.read(_MAX_IGNORE_BYTES + 1)
     if len(data) > _MAX_IGNORE_BYTES:
@@ -231,7 +226,7 @@ def _globs_in(ignore_file: Path) -> Any:
 
 
 def _check_cost(lines: Sequence[str]) -> None:
-    """Raises UnreadableFile when it could take very long to match a name."""
+    """Raise UnreadableFile if matching could take very long."""
     in_all = 0
     for line in lines:
         parts = [] if line.startswith("#") else _NO_STAR.sub("", line).split("/")
@@ -244,7 +239,6 @@ def _check_cost(lines: Sequence[str]) -> None:
 
 
 def _globs(lines: Sequence[str]) -> Any:
-    """Raises ValueError."""
     import pathspec
 
     try:

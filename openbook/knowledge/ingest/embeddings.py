@@ -18,10 +18,9 @@ BATCH = 64  # passages embedded between two slices
 
 
 def embedding_texts(title: str, headings: Sequence[str], text: str, start: int, end: int) -> tuple[str, ...]:
-    """The text that is embedded for `text[start:end]`, then one that an older version may have embedded instead.
+    """The text to embed for `text[start:end]`, then one that an older version may have embedded.
 
-    It says where the passage stands, then the header of the table that the passage begins in, then what the passage says.
-    Older versions left out the header.
+    Title and headings, the header of the table that the passage begins in (absent in older versions), and the passage.
     """
     path = " > ".join(dict.fromkeys(part for part in (title, *headings) if part))
     passage = text[start:end].strip()
@@ -44,12 +43,10 @@ def embed_missing(
     is_ours: IsOurs = lambda _: True,
     reusable: Iterable[int] | None = None,
 ) -> int:
-    """Embed what has no vector in `table` yet. Returns how many different texts that were.
+    """Embed what has no vector in `table`. Returns the number of distinct texts.
 
-    `reusable`: the contents whose vectors save work; None: all. What this run embedded before does, too. Other texts are embedded even if
-    they have a vector, which stays.
-
-    Raises WriteConflict when the table is not `is_ours` any more, or a purge deleted a passage meanwhile.
+    Only vectors of the contents `reusable` (None: all) or of this run save work; other texts are embedded even if they have a vector, which stays.
+    Raises WriteConflict when the table is not `is_ours` any more, or a purge deleted a passage.
     """
     missing: dict[bytes, int] = {}
     with run.slice() as connection:
@@ -100,7 +97,7 @@ def embed_missing(
 
 
 def _texts_of(connection: Connection, passages: Iterable[int]) -> Iterator[str]:
-    """The text that each passage's key names. Passages of one content follow each other, so its text is read once."""
+    """The text of each passage's key. Passages of one content are adjacent, so its text is read once."""
     content_id, title, text = -1, "", ""
     for passage in passages:
         row = connection.execute(f"SELECT {PASSAGE_COLUMNS} FROM passages p WHERE p.id = ?", (passage,)).fetchone()

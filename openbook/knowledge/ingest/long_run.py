@@ -1,12 +1,10 @@
-"""A long run changes a knowledge base in slices. It holds the write lock while it stores facts and while it commits its version,
-but not while files are read or passages embedded. So others write in between, and a purge need not wait for it.
+"""Long runs that change a knowledge base in slices.
 
-When it commits, it checks under the lock that what it compared files with is unchanged, and that all it refers to is there. If
-not, there is a conflict, and it does its work again, which costs only what was lost. After MAX_TRIES it keeps the lock while it
-compares and commits. If it would then have to read or embed, it gives up.
+A run holds the write lock while it stores facts and commits, but not while it reads or embeds: others can write, and a purge need not wait. At
+the commit it checks under the lock that the state it compared files with is unchanged and that all it refers to is there. If not, it repeats its
+work, which costs only what was lost. After MAX_TRIES it keeps the lock to compare and commit, and gives up if it would have to read or embed.
 
-While it lives it holds a lock of its own, so that others do not take what it stored for what an ended run left. However it ends, it
-then deletes what no version refers to, also of runs that were killed.
+Its own lock shows that it is alive and its contents are no leftovers. At its end it deletes contents without a version, also of killed runs.
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ from openbook.knowledge.store.write_lock import LOCK_TIMEOUT_S
 MAX_TRIES = 5  # without keeping the lock
 TABLE = "embeddings"
 
-# Whether a table is still for this run.
+# True if a table is still for this run.
 IsOurs: TypeAlias = Callable[[Writer], bool]
 
 _T = TypeVar("_T")
@@ -35,8 +33,6 @@ class WriteConflict(Exception):
 
 
 class WritableBase(Protocol):
-    """What a run uses of a `KnowledgeBase`."""
-
     store: Store
 
     def begin_writing(self, connection: Writer, meta: Mapping[str, str], timeout_s: float) -> None: ...
@@ -47,9 +43,9 @@ class WritableBase(Protocol):
 
 
 class LongRun:
-    """`connection` reads at any time, and writes only within a slice. `stored`: ids of the contents that this run stored.
+    """One run. `connection` reads at any time, and writes only within a slice. `stored`: ids of the contents that this run stored.
 
-    `embedded`: the keys of vectors that it made or may reuse, where it may not reuse all.
+    `embedded`: the keys of vectors that it made or may reuse, if it may not reuse all.
     """
 
     def __init__(
@@ -66,7 +62,7 @@ class LongRun:
         self._purged: object = None  # the last purge when this try began
 
     def begin_long_work(self) -> None:
-        """Call it before files are read or passages embedded. Raises KnowledgeBaseBusy where the lock is kept."""
+        """Announce reading or embedding. Raises KnowledgeBaseBusy if the lock is kept."""
         if self._keeps_lock:
             raise KnowledgeBaseBusy(
                 f"Other processes changed the knowledge base {MAX_TRIES} times while this run worked. Run it again when they are done."
@@ -74,10 +70,10 @@ class LongRun:
 
     @contextmanager
     def slice(self, *, facts_only: bool = False) -> Iterator[Writer]:
-        """Write within it, and briefly. The first one may raise KnowledgeBaseBusy; later ones wait for their turn.
+        """Hold the write lock for a short write. The first slice may raise KnowledgeBaseBusy; later ones wait.
 
-        `facts_only`: it only adds contents and vectors, which other runs may do at the same time. Raises WriteConflict after a
-        purge: what was read before it may be what was purged.
+        `facts_only`: adds only contents and vectors, as other runs may at the same time. Raises WriteConflict after a purge: earlier reads may be
+        what was purged.
         """
         with self._locked(facts_only=facts_only) as meta:
             if meta.get("purged_in") != self._purged:
@@ -86,7 +82,7 @@ class LongRun:
 
     @contextmanager
     def _locked(self, *, facts_only: bool = False) -> Iterator[Mapping[str, str]]:
-        """What `schema.meta` says under the lock."""
+        """`schema.meta` under the lock."""
         self.check_cancelled()
         if self._keeps_lock:
             yield schema.meta(self.connection)
@@ -96,7 +92,7 @@ class LongRun:
             try:
                 meta = schema.meta(self.connection)
                 if facts_only and "purging" in meta:
-                    raise WriteConflict  # to finish a purge takes the whole lock
+                    raise WriteConflict  # finishing a purge takes the whole lock
                 self._base.begin_writing(self.connection, meta, schema.BUSY_MS / 1000)
                 self._timeout_s = math.inf
                 yield meta
@@ -105,7 +101,7 @@ class LongRun:
 
     @contextmanager
     def commit(self, contents: Iterable[int], table: str = TABLE, is_ours: IsOurs = lambda _: True) -> Iterator[Writer]:
-        """The slice that makes the version, which refers to `contents` and to their vectors in `table`. Raises WriteConflict."""
+        """The slice that makes the version of `contents` and their vectors in `table`. Raises WriteConflict."""
         with self.slice() as connection:
             as_before = _compared(connection) == self._compared and is_ours(connection)
             if not as_before or not _all_there(connection, contents, table):
@@ -123,7 +119,7 @@ class LongRun:
                 self._is_locked = True
 
     def end(self, timeout_s: float) -> None:
-        """Delete what no version refers to. Raises KnowledgeBaseBusy, StorageError; then the next writer does it."""
+        """Delete contents without a version. If this raises, the next writer does it."""
         self._alive.close()
         self._base.clear(timeout_s)
 
@@ -147,10 +143,10 @@ def in_slices(
     timeout_s: float,
     check_cancelled: Callable[[], None] = lambda: None,
 ) -> _T:
-    """What `work` returns; it is called again after a WriteConflict.
+    """The result of `work`, which is repeated after a WriteConflict.
 
-    When `check_cancelled` raises, the run ends with that and without a version. Raises KnowledgeBaseBusy when another writes for longer
-    than `timeout_s` before the first slice, or MAX_TRIES times deletes what the run needs.
+    When `check_cancelled` raises, the run ends with that and without a version. Raises KnowledgeBaseBusy when another writes for `timeout_s`
+    before the first slice, or MAX_TRIES times deletes what the run needs.
     """
     with base.store.errors(), closing(base.store.connect_to_write()) as connection:
         connection.forbid_writes(True)
@@ -168,14 +164,13 @@ def in_slices(
 
 
 def _compared(connection: Connection) -> tuple[object, ...]:
-    """What a run compares files with. Every change of a document's row makes a version."""
+    """The state a run compares files with. Every change of a document's row makes a version."""
     newest = schema.newest_version(connection)
     known = connection.execute("SELECT count(*), sum(id) FROM identities").fetchone()  # pruning makes no version
     return newest, known, connection.execute("SELECT folder, rules FROM sources ORDER BY folder").fetchall()
 
 
 def _all_there(connection: Connection, contents: Iterable[int], table: str) -> bool:
-    """Whether the contents are stored, and each of their passages has a vector."""
     lacks_vector = (
         f"SELECT 1 FROM passages p LEFT JOIN {table} e USING (embedding_key) "
         "WHERE p.content_id = ? AND e.embedding_key IS NULL LIMIT 1"

@@ -1,4 +1,4 @@
-"""Where sentences begin and end. A function of the text alone."""
+"""Sentence boundaries: a function of the text alone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NUMBERED = re.compile(r"[ \t]*-?\d{1,9}\.[ \t]")
 _ROW = re.compile(r"[ \t]*\||[^\n|]{0,300}[ \t]\|[ \t]|[ \t]*\S[^\n]{0,120}?(?:\t| {3,40}|(?:\. ?){5})\S")
 _RULE = re.compile(r"[\s=\-~^\"'`*+#:._|]*$")
 _WORD = re.compile(r"\S+")
-_FLAT = 0.6  # a line shorter than this share of its neighbours was ended on purpose, not wrapped
+_FLAT = 0.6  # a line shorter than this share of its neighbors was ended on purpose, not wrapped
 
 # The look-behind leaves out the dots of a dotted line, and keeps a long run from being tried once for each dot.
 _STOP = re.compile(r"(?<![\s.!?…])[.!?…]++[\"'”’»)\]]*+(?=\s|\Z)|[。！？]++[」』”’）]*+")
@@ -41,10 +41,9 @@ _CLOCK = frozenset({"a.m", "p.m"})
 
 
 def sentence_spans(text: str, start: int, end: int) -> list[tuple[int, int]]:
-    """The sentences of `text[start:end]` as offsets into `text`, without white space around them.
+    """The sentences of `text[start:end]` as offsets into `text`, without outer white space; in order, without overlap.
 
-    In order, without overlap. List items, table rows and headings are sentences; lines that only draw (`====`) are
-    not. A line break inside a paragraph ends no sentence.
+    List items, table rows and headings are sentences; lines that only draw (`====`) are not. A line break inside a paragraph ends no sentence.
     """
     found: list[tuple[int, int]] = []
     for block_start, block_end in _blocks(text, start, end):
@@ -66,11 +65,10 @@ def _blocks(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
 
 
 def _segments(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Runs of lines that belong together: a wrapped paragraph, a list item with its further lines, a table row."""
     lines = [(at, at + len(line)) for at, line in lines_of(text, start, end)]
     # Not the longest line, which may be an exception.
     width = sorted(stop - begin for begin, stop in lines)[len(lines) * 3 // 4]
-    segment = -1  # where the run under way begins
+    segment = -1  # start of the current run
     for i, line in enumerate(lines):
         is_rule = _RULE.match(text, *line)
         if segment >= 0 and (is_rule or _line_ends(text, lines[i - 1], line, width)):
@@ -83,7 +81,7 @@ def _segments(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
 
 
 def _line_ends(text: str, line: tuple[int, int], following: tuple[int, int], width: int) -> bool:
-    """Whether the break between two neighbouring lines ends a sentence although no full stop does."""
+    """True if the break between two adjacent lines ends a sentence without a full stop."""
     if _ITEM.match(text, *following) or _ROW.match(text, *following) or _ROW.match(text, *line):
         return True
     if text.startswith("#", line[0]) or (_NUMBERED.match(text, *line) and _NUMBERED.match(text, *following)):
@@ -105,7 +103,7 @@ def _stripped(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
 
 
 def _is_end(text: str, begin: int, stop: int, after: int, end: int) -> bool:
-    """Whether the punctuation at [stop, after) ends the sentence that began at `begin`."""
+    """True if the punctuation at [stop, after) ends the sentence that began at `begin`."""
     following = VISIBLE.search(text, after, end)
     if not following or text[stop] in "。！？":
         return True

@@ -1,8 +1,7 @@
-"""Splits documents into passages, by the text and its marks alone.
+"""Documents split into passages, by the text and its marks alone.
 
-Passages are packed greedily. Where one must end, the best place within reach wins: before a heading, after a blank line, before a
-sentence or a list item or a table row, after a line, after a space, anywhere. One always ends where a page does, since it is
-cited with one page.
+Passages are packed greedily. The best end within reach wins: before a heading, after a blank line, before a sentence, list item or table row,
+after a line, after a space, anywhere. A passage ends with its page, since it is cited with one page.
 """
 
 from __future__ import annotations
@@ -27,10 +26,9 @@ _SMALL = 1 / 3  # a passage below this share of the limit is worth joining with 
 
 @dataclass(frozen=True, slots=True)
 class Sizing:
-    """At most `size` characters a passage.
+    """At most `size` characters a passage, fixed and recorded in a new knowledge base.
 
-    It is chosen when a knowledge base is made, recorded in it, and the same ever after. Version 0.1.0 could let passages overlap
-    or count in tokens; into such a knowledge base go passages that do not overlap, of the default size if it was in tokens.
+    Version 0.1.0 could overlap passages or count tokens; new passages there do not overlap, and have the default size if it was in tokens.
     """
 
     size: int = PASSAGE_CHARS
@@ -54,11 +52,10 @@ class Sizing:
 
 
 def split(content: Content, passage_chars: int = PASSAGE_CHARS) -> list[PassageSpan]:
-    """Spans that cover the text exactly, in order, each of 1 to `passage_chars` characters. Takes time linear in the text.
+    """Spans that cover the text exactly, in order, of 1 to `passage_chars` characters. Linear in the text.
 
-    A passage never begins inside a paragraph that would fit into one passage. A span holds nothing but white space only
-    where a run of white space is at least `passage_chars` long; one character less is enough before the last visible
-    character of the text, which keeps the white space after it.
+    No passage begins inside a paragraph that would fit into one passage. A span is all white space only where a run of it is at least
+    `passage_chars` long, or one less before the last visible character of the text, which keeps the white space after it.
     """
     packer = _Packer(content, passage_chars)
     found: list[PassageSpan] = []
@@ -84,7 +81,7 @@ def _paths(headings: Sequence[HeadingMark]) -> list[tuple[str, ...]]:
 
 
 class _Packer:
-    """A document's text with its headings and pages, which are looked up by offset in logarithmic time."""
+    """A document's text with its headings and pages, looked up by offset in logarithmic time."""
 
     def __init__(self, content: Content, limit: int) -> None:
         self.text = content.text
@@ -93,18 +90,16 @@ class _Packer:
         self.heading_starts = [mark.start for mark in self.headings]
         self.page_starts = [page.start for page in content.pages]
         self.paths = _paths(self.headings)
-        self.end = self.visible_end(0, len(content.text))  # where the white space at the end begins
+        self.end = self.visible_end(0, len(content.text))  # start of the final white space
 
     def page(self, at: int) -> int:
-        """The index of the last page that begins at or before `at`; 0 before the first."""
         return max(bisect_right(self.page_starts, at) - 1, 0)
 
     def section(self, at: int) -> int:
-        """The index of the last heading that begins at or before `at`; -1 before the first."""
+        """The index of the last heading at or before `at`; -1 before the first."""
         return bisect_right(self.heading_starts, at) - 1
 
     def visible(self, start: int, end: int) -> int | None:
-        """Where the first visible character stands."""
         found = VISIBLE.search(self.text, start, end)
         return found.start() if found else None
 
@@ -114,7 +109,7 @@ class _Packer:
         return end
 
     def spans(self) -> Iterator[tuple[int, int]]:
-        start = end = 0  # the passage under way
+        start = end = 0  # the current passage
         for atom_start, atom_end in self._atoms():
             visible_end = self.visible_end(atom_start, atom_end)
             if atom_end == len(self.text) and atom_end - visible_end < self.limit:
@@ -148,7 +143,6 @@ class _Packer:
             start = stop
 
     def _ends_before(self, start: int, end: int, atom: int, visible_end: int) -> bool:
-        """Whether the passage [start, end) ends before the paragraph that begins at `atom`."""
         first, following = self.visible(start, end), self.visible(atom, visible_end)
         if visible_end <= atom or first is None:
             return False
@@ -162,7 +156,7 @@ class _Packer:
         return begins and not (small and self._joins(start, end, self.section(first), section))
 
     def _joins(self, start: int, end: int, first: int, section: int) -> bool:
-        """Whether a small passage of the section `first` goes on into `section`: a sibling or descendant of that."""
+        """True if a small passage of the section `first` continues into `section`: its sibling or descendant."""
         if first >= 0 and self.headings[section].level < self.headings[first].level:
             return False
         is_last = section + 1 == len(self.headings)
@@ -173,7 +167,7 @@ class _Packer:
         return section_end - start <= self.limit or only_headings
 
     def _cut(self, start: int, end: int) -> int:
-        """The best cut in (start, end]. At `end` the text goes on."""
+        """The best cut in (start, end], with more text after `end`."""
         visible = self.visible(start, end)
         if visible is None:
             return end
@@ -195,7 +189,7 @@ class _Packer:
         return cut if cut > start + 1 else end
 
     def _line_start(self, at: int, low: int) -> int:
-        """`at`, or the start of its line where only its indentation stands between."""
+        """`at`, or the start of its line if only indentation lies between."""
         back = at
         while back > low and self.text[back - 1] in " \t":
             back -= 1
@@ -203,7 +197,7 @@ class _Packer:
 
 
 def _belongs(before: str, after: str) -> bool:
-    """Whether two characters must stay together: combining marks, joined emoji, surrogate pairs, CR LF."""
+    """True if two characters must stay together: combining marks, joined emoji, surrogate pairs, CR LF."""
     if after < "\u0300":
         return before == "\r" and after == "\n"
     if unicodedata.category(after) in {"Mn", "Me", "Mc"} or "\U0001f3fb" <= after <= "\U0001f3ff":

@@ -1,4 +1,4 @@
-"""Which store a place means: a folder or the URL of a database."""
+"""Stores by place: a folder or the URL of a database."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DATABASES = {
 
 
 def store_of(place: Place) -> Store:
-    """The store of a folder or a URL; nothing is opened. Raises ConfigError for an unknown URL, or when its client is not installed."""
+    """The store of a folder or a URL, unopened. Raises ConfigError for an unknown URL or a missing client."""
     if isinstance(place, Path):
         from openbook.knowledge.store.sqlite import SqliteStore
 

@@ -1,14 +1,12 @@
-"""Follows documents through renames: a document keeps its identity and its access labels while its text and name change.
+"""Documents followed through renames, with their identity and access labels.
 
 A row of `identities` says where a document is, or was last, and who may see it.
 
-1. `labels` are all access labels that it carries now, or carried last. They restrict every version of it.
-2. `given` are those labels that were given to it directly, by `add --require-label`. Labels from the rule of a synced folder, from its own
-   text or from its sidecar are not among them.
+1. `labels` are all access labels of its current or last state. They restrict every version of it.
+2. `given` are labels given directly, by `add --require-label`: not from a synced folder, its text or its sidecar.
 3. When a rename would lose a label of its text or sidecar, that label becomes a given one.
-4. Given labels stay when the folder is synced, when versions are pruned, and when the document comes back to its path.
-5. Restoring an older name moves no file. So the name that the document had until then still belongs to it: a row of its own keeps the
-   labels there, until a file comes to that name again.
+4. Given labels survive syncs, pruning, and the document's return to its path.
+5. Restoring an older name moves no file. A separate row keeps the labels at the newer name until a file comes there again.
 """
 
 from __future__ import annotations
@@ -28,7 +26,7 @@ _UNUSED = "SELECT id FROM identities EXCEPT SELECT identity FROM documents"
 
 
 class Identity(NamedTuple):
-    """`content_id`: the text that it has, or had last; None when no kept version has it."""
+    """A document. `content_id`: its current or last text; None when no kept version has it."""
 
     id: int
     path: str
@@ -40,10 +38,10 @@ class Identity(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What the next version is to say about a document, whose content is stored. Metadata and labels are JSON.
+    """A document's row in the next version. Its content is stored; metadata and labels are JSON.
 
-    `identity`: the document that is at its path, or was there last; None for a new one. `split_from`: the document that is elsewhere
-    now, whose rows at this path become this one's. `taken_over`: labels of documents that are lost, of which this may be one.
+    `identity`: the current or last document at its path; None for a new one. `split_from`: a document now elsewhere whose rows at this path
+    become this one's. `taken_over`: labels of lost documents, of which this may be one.
     """
 
     path: str
@@ -60,7 +58,7 @@ class Change:
 
 
 def identities(connection: Connection) -> list[Identity]:
-    """All documents, by when they last came or changed; so of those that were at one path the live one is last."""
+    """All documents by their last change: at one path, the live one is last."""
     rows = connection.execute(
         "SELECT i.id, i.path, i.labels, i.given, d.content_id, d.id IS NOT NULL AND d.removed_in IS NULL FROM identities i "
         "LEFT JOIN documents d ON d.id = (SELECT max(n.id) FROM documents n WHERE n.identity = i.id) "
@@ -72,13 +70,13 @@ def identities(connection: Connection) -> list[Identity]:
     ]
 
 
-@lru_cache(1_024)  # many documents carry the same
+@lru_cache(1_024)  # many documents carry the same labels
 def _labels(stored: str) -> frozenset[str]:
     return frozenset(json.loads(stored))
 
 
 def write_identity(connection: Connection, identity: int | None, path: str, labels: str, given: str) -> int:
-    """Say where a document is now and what restricts it (labels as JSON); None makes a new one. Returns its id."""
+    """Write a document's path and labels (JSON). Returns its id; None makes a new one."""
     values = (path, labels, given)
     if identity is None:
         sql = "INSERT INTO identities (path, labels, given) VALUES (?, ?, ?) RETURNING id"
@@ -88,7 +86,7 @@ def write_identity(connection: Connection, identity: int | None, path: str, labe
 
 
 def waiting_names(connection: Connection) -> dict[str, int]:
-    """The document that was last at each path that a restore left, by that path."""
+    """The last document at each path that a restore left."""
     rows = connection.execute(
         "SELECT d.path, d.identity FROM documents d JOIN identities i ON i.id = d.identity WHERE i.path <> d.path AND d.path IN "
         f"(SELECT path FROM identities WHERE id IN ({_UNUSED})) ORDER BY d.id"
@@ -97,7 +95,7 @@ def waiting_names(connection: Connection) -> dict[str, int]:
 
 
 def leave_names(connection: Connection, known: Iterable[Identity], restored: Collection[Change]) -> None:
-    """Keep the labels of documents at the paths that they have until `restored` moves them to older ones."""
+    """Keep the labels of documents at their current paths before `restored` moves them to older ones."""
     moved = {change.identity: change.path for change in restored}
     there = {change.path for change in restored}
     for each in known:
@@ -107,19 +105,19 @@ def leave_names(connection: Connection, known: Iterable[Identity], restored: Col
 
 
 def drop_returned_names(connection: Connection) -> None:
-    """Forget what waited at paths where a document is now, which has taken it over."""
+    """Forget waiting labels at paths where a document has taken them over."""
     live = "SELECT path FROM documents WHERE removed_in IS NULL"
     connection.execute(f"DELETE FROM identities WHERE id IN ({_UNUSED}) AND path IN ({live})")
 
 
 def drop_unused_identities(connection: Connection) -> None:
-    """Forget documents of which no version is kept, but for those whose labels wait for them to come back."""
+    """Forget documents without a kept version, unless their given labels wait for their return."""
     unused = f"given = '[]' AND id IN ({_UNUSED}) AND path NOT IN (SELECT path FROM documents)"
     connection.execute(f"DELETE FROM identities WHERE {unused}")
 
 
 def purge_identities(connection: Connection, paths: Iterable[str]) -> None:
-    """Forget documents that were at `paths`, whose rows are deleted. What is left under an older name keeps its labels."""
+    """Forget documents at `paths`, whose rows are deleted. What remains under an older name keeps its labels."""
     for path in paths:
         connection.execute(f"DELETE FROM identities WHERE path = ? AND id IN ({_UNUSED})", (path,))
         connection.execute(
@@ -132,9 +130,10 @@ def purge_identities(connection: Connection, paths: Iterable[str]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class RunChanges:
-    """What a run is to change, by path. `removed`: paths of documents that go; `synced`: what paths in synced folders begin with.
+    """A run's changes by path.
 
-    `unlabel`: the labels that it takes away; `folder_labels`: those that synced folders give to what is at a path.
+    `removed`: paths of removed documents; `synced`: path prefixes of synced folders; `unlabel`: labels to take away; `folder_labels`: the labels
+    that synced folders give to a path.
     """
 
     changes: Mapping[str, Change]
@@ -148,29 +147,28 @@ class RunChanges:
         return {change.content_id for change in self.changes.values()}
 
     def ends(self, document: Identity) -> bool:
-        """Whether the document is at its path and its text does not stay there."""
+        """True if a live document's text leaves its path."""
         change = self.changes.get(document.path)
         is_replaced = change is not None and change.content_id != document.content_id
         return document.is_live and (document.path in self.removed or is_replaced)
 
     def own_labels(self, document: Identity) -> frozenset[str]:
-        """Those that it would lose with its path, unlike those of the folders around it."""
+        """The labels that it would lose with its path, unlike those of the folders around it."""
         return document.labels - self.folder_labels(document.path) - self.unlabel
 
 
 def follow_renames(known: Sequence[Identity], waiting: Mapping[str, int], run: RunChanges) -> Iterator[Change]:
-    """The changes of a run. A text that left one path and came to another is the same document under a new name.
+    """The changes of a run. A text that left one path and came to another is the same document, renamed.
 
-    1. A text leaves in this run when its path is removed, when its path has another text now, or when its file in a synced folder is
-       gone. It may also have left a synced folder in an earlier run. From a synced folder it is followed only to synced folders.
-    2. Its labels go with it, so that a rename opens nothing: those given directly and all others, such as those of a sidecar that
-       stayed behind. Those of the folders around its old path stay there.
-    3. A text that comes with fewer labels than the document had is another document. Otherwise older versions would show to more
-       people.
-    4. What comes to a path of `waiting` is the document that was last there. If that is elsewhere now, it is another document, to
-       which everything that was at this path belongs.
-    5. Where a labelled file of a synced folder is gone and its text came nowhere, each new text in that folder may be that document,
-       renamed and edited. So it takes over the labels.
+    1. A text leaves when its path is removed or has another text, or when its file in a synced folder is gone, now or in an earlier run. From a
+       synced folder it is followed only to synced folders.
+    2. Its labels go with it, so that a rename opens nothing: given ones and others, such as those of a sidecar left behind. Labels of the
+       folders around its old path stay there.
+    3. A text with fewer labels than the document had is another document. Otherwise older versions would show to more people.
+    4. What comes to a path of `waiting` is the last document there. If that is now elsewhere, it is another document, and takes all rows at
+       this path.
+    5. Where a labeled file of a synced folder is gone and its text came nowhere, each new text in that folder takes over the labels: it may
+       be that document, renamed and edited.
     """
     live = {each.path: each for each in known if each.is_live}
     left, lost = _left(known, run), _lost_labels(known, run)
@@ -209,7 +207,6 @@ def follow_renames(known: Sequence[Identity], waiting: Mapping[str, int], run: R
 
 
 def _left(known: Iterable[Identity], run: RunChanges) -> dict[int | None, list[Identity]]:
-    """The documents that left a path, by their text: in this run, or if there are none, in an earlier one."""
     wanted = run.texts
     now, before = dict[int | None, list[Identity]](), dict[int | None, list[Identity]]()
     for each in known:
@@ -222,7 +219,7 @@ def _left(known: Iterable[Identity], run: RunChanges) -> dict[int | None, list[I
 
 
 def _lost_labels(known: Iterable[Identity], run: RunChanges) -> dict[str, frozenset[str]]:
-    """For each synced folder into which a document comes, the labels of those there whose file is gone and whose text came nowhere."""
+    """For each synced folder with a new document: the labels of documents whose file is gone and whose text came nowhere."""
     wanted = run.texts
     came = [change.path for change in run.changes.values() if change.outcome == "added"]
     lost = {folder: frozenset[str]() for folder in run.synced if any(path.startswith(folder) for path in came)}
@@ -240,7 +237,6 @@ def _lost_labels(known: Iterable[Identity], run: RunChanges) -> dict[str, frozen
 
 
 def _labelled(change: Change, given: frozenset[str]) -> Change:
-    """With these labels given to it, too."""
     labels, already = (json.dumps(sorted(_labels(each) | given)) for each in (change.labels, change.given_labels))
     return replace(change, labels=labels, given_labels=already)
 

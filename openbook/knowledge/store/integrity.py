@@ -1,11 +1,10 @@
 """Digests: what is read from the database is what was stored.
 
-Every row of contents, passages, embeddings and documents has a digest over all that is read of it, which is compared when
-it is read. One sum covers what decides what an answer may see: documents, versions, tags, access labels and the identity of
-the knowledge base. It is the sum of the digests of these rows, so a missing row counts as much as a wrong one, and a commit
-adds and subtracts the rows that it changes. It is compared when a knowledge base is opened, and when a new version is seen.
+Each row of contents, passages, embeddings and documents has a digest, compared on each read. One sum covers what decides an answer's view:
+documents, versions, tags, access labels and the identity of the knowledge base. It adds the digests of these rows, so a missing row counts as a
+wrong one, and a commit updates it by changed rows alone. It is compared on opening and for each new version.
 
-This notices accidents of disks, memory and copies. Somebody who changes a file on purpose can change its digests too.
+This notices accidents of disks, memory and copies, not an attacker, who can change the digests too.
 """
 
 from __future__ import annotations
@@ -35,8 +34,6 @@ def row_digest(*values: object) -> int:
 
 
 class StoredContent(NamedTuple):
-    """A row of `contents`."""
-
     id: int
     key: str
     code: str
@@ -56,8 +53,6 @@ def _headings(stored: str) -> tuple[str, ...]:
 
 
 class PassageRow(NamedTuple):
-    """A row of `passages`, as `PASSAGE_COLUMNS` reads it."""
-
     id: int
     content_id: int
     passage_id: str
@@ -77,14 +72,10 @@ class PassageRow(NamedTuple):
         return PassageSpan(self.start, self.end, self.page, self.headings)
 
     def digest_of(self, title: str, text: str) -> int:
-        """What its digest must be, with the title of its content and its own text."""
         return row_digest(*self[:-1], title, text)
 
     def text_in(self, title: str, text: str, at: int = 0) -> str:
-        """Its part of its content's text, of which `text` is what begins at `at`.
-
-        Raises Damage when that, the row or the title is not what was stored.
-        """
+        """Its part of the content's text, of which `text` begins at offset `at`. Raises Damage."""
         is_valid = isinstance(text, str) and isinstance(self.start, int) and isinstance(self.end, int)
         own = text[self.start - at : self.end - at] if is_valid else ""
         if self.digest != self.digest_of(title, own):
@@ -93,8 +84,6 @@ class PassageRow(NamedTuple):
 
 
 class DocumentRow(NamedTuple):
-    """What is asked of a row of `documents`."""
-
     path: str
     content_id: int
     metadata: str
@@ -103,7 +92,7 @@ class DocumentRow(NamedTuple):
 
 
 def content(connection: Connection, content_id: int) -> StoredContent:
-    """Raises Damage when it is not there, or not what was stored."""
+    """The row of a content. Raises Damage when it is missing or changed."""
     row = connection.execute(f"SELECT {CONTENT_COLUMNS}, digest FROM contents WHERE id = ?", (content_id,)).fetchone()
     if row is None:
         raise Damage(f"the content {content_id} is not there")
@@ -113,7 +102,7 @@ def content(connection: Connection, content_id: int) -> StoredContent:
 
 
 def passages(connection: Connection, of: StoredContent) -> list[PassageRow]:
-    """All passages of a content, in text order. Raises Damage when one is not what was stored, or is missing."""
+    """All passages of a content, in text order. Raises Damage when one is missing or changed."""
     sql = f"SELECT {PASSAGE_COLUMNS} FROM passages p WHERE p.content_id = ? ORDER BY p.start_char, p.end_char"
     rows = [PassageRow(*row) for row in connection.execute(sql, (of.id,))]
     at = 0
@@ -128,7 +117,7 @@ def passages(connection: Connection, of: StoredContent) -> list[PassageRow]:
 
 
 def documents(connection: Connection, where: str, values: Any) -> list[DocumentRow]:
-    """The rows of `documents d` that fit a condition. Raises Damage when one is not what was stored.
+    """The rows of `documents d` that match a condition. Raises Damage when one was changed.
 
     PostgreSQL stores no digests of these rows, because it checks its own pages.
     """
@@ -143,9 +132,9 @@ def documents(connection: Connection, where: str, values: Any) -> list[DocumentR
     return found
 
 
-# --- what versions and labels say, as a whole -------------------------------------------------------------------------
+# --- versions and labels as a whole -------------------------------------------------------------------------------
 
-TABLES = ("documents", "identities", "tags", "versions")  # covered by one sum, but for columns that decide nothing
+TABLES = ("documents", "identities", "tags", "versions")  # covered by one sum, except columns that decide nothing
 _NAME = "tables"  # of the sum, in `sums`
 
 _DOCUMENTS = (
@@ -162,7 +151,7 @@ _OTHERS = (
 
 
 def problems(connection: Connection) -> Iterator[str]:
-    """What is wrong with `TABLES`, a phrase each. The caller reads one state."""
+    """Problems of `TABLES`, a phrase each. The caller reads one state."""
     (stored,) = connection.execute("SELECT sum(value) FROM sums WHERE name = ?", (_NAME,)).fetchone()
     if stored != _total(connection):
         yield "a row of documents, identities, tags, versions or meta is not what was written, or is missing"
@@ -173,7 +162,7 @@ def problems(connection: Connection) -> Iterator[str]:
 
 
 def _total(connection: Connection, paths: Collection[str] | None = None) -> int:
-    """The sum of the digests of all rows; of documents only those at `paths` (None: all)."""
+    """The sum of all rows' digests; of documents only those at `paths` (None: all)."""
     at, values = _among(paths)
     rows = chain(connection.execute(_DOCUMENTS + at, values), connection.execute(_OTHERS))
     total = sum([int.from_bytes(hashlib.blake2b(row or b"", digest_size=8).digest()) for (row,) in rows])
@@ -181,13 +170,12 @@ def _total(connection: Connection, paths: Collection[str] | None = None) -> int:
 
 
 def _signed(value: int) -> int:
-    """In 64 bits, as SQLite's integers are."""
     return (value + 2**63) % 2**64 - 2**63
 
 
 @contextmanager
 def changing(connection: Connection, paths: Collection[str] | None) -> Iterator[None]:
-    """See `openbook.knowledge.store.interface.Writer`. What was damaged before stays in the sum, so changing a damaged row hides nothing."""
+    """See `interface.Writer`. Earlier damage stays in the sum, so changing a damaged row hides nothing."""
     before = _total(connection, paths)
     yield
     digest_documents(connection, paths)
@@ -196,7 +184,6 @@ def changing(connection: Connection, paths: Collection[str] | None) -> Iterator[
 
 
 def digest_documents(connection: Connection, paths: Collection[str] | None = None) -> None:
-    """Give the documents at `paths` (None: all) the digests of what they say now."""
     names = [column[0] for column in connection.execute("SELECT * FROM documents LIMIT 0").description]
     at, values = _among(paths)
     columns = ", ".join(name for name in names if name != "digest")
@@ -204,14 +191,13 @@ def digest_documents(connection: Connection, paths: Collection[str] | None = Non
 
 
 def _among(paths: Collection[str] | None) -> tuple[str, tuple[str, ...]]:
-    """A condition for documents at these paths, and its value."""
     if paths is None:
         return "", ()
     return " WHERE path IN (SELECT value FROM json_each(?))", (json.dumps(sorted(paths)),)
 
 
 def seal(connection: Connection) -> None:
-    """Take the sum of `TABLES` as they are now: of a new knowledge base, or one that was upgraded."""
+    """Store the current sum of `TABLES`, for a new or upgraded knowledge base."""
     _remember(connection, _total(connection))
 
 

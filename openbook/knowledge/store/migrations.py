@@ -1,4 +1,4 @@
-"""Brings knowledge bases of older formats to this one: in place, in one transaction, or not at all.
+"""Upgrade of older formats: in place, in one transaction, or not at all.
 
 0.1.0 wrote format 2. Format 3 had sums of other tables, kept by triggers.
 """
@@ -20,7 +20,7 @@ from openbook.records import sha256_hex
 
 
 def upgrade(connection: SqliteConnection) -> None:
-    """The caller holds the write lock. Raises sqlite3.DatabaseError when it is damaged, or has tables of another format than its number says."""
+    """Upgrade under the caller's write lock. Raises sqlite3.DatabaseError for damage or tables of another format."""
     with schema.transaction(connection):
         found = schema.format_of(connection)
         if found == schema.FORMAT:  # another process was quicker
@@ -44,7 +44,6 @@ def upgrade(connection: SqliteConnection) -> None:
 
 
 def _check_sums_of_format_3(connection: sqlite3.Connection) -> None:
-    """`sums` had the exclusive or of the digests of all rows of a table. Raises Damage."""
     sums = dict(connection.execute("SELECT name, value FROM sums"))
     for table in integrity.TABLES:
         columns = [name for _, name, *_ in connection.execute(f"PRAGMA table_info({table})") if name != "digest"]
@@ -54,7 +53,7 @@ def _check_sums_of_format_3(connection: sqlite3.Connection) -> None:
 
 
 def _identify(connection: sqlite3.Connection) -> None:
-    """Give each row the identity of its document: the one that was at its path, or the one that was renamed to it then."""
+    """Identify the document of each row: the one at its path, or the one renamed to it then."""
     columns = "id, path, content_id, labels, given_labels, added_in, removed_in"
     rows = connection.execute(f"SELECT {columns} FROM documents ORDER BY id").fetchall()
     came = {(path, added_in) for _, path, *_, added_in, _ in rows}
@@ -69,22 +68,22 @@ def _identify(connection: sqlite3.Connection) -> None:
         identity = at.pop(renamed.pop(0)) if renamed else at.get(path)
         at[path] = write_identity(connection, identity, path, labels, given)
         connection.execute("UPDATE documents SET identity = ? WHERE id = ?", (at[path], row))
-    last = {path: set(json.loads(labels)) for _, path, _, labels, *_ in rows}  # closed every earlier row of the path
+    last = {path: set(json.loads(labels)) for _, path, _, labels, *_ in rows}  # also restricts the path's older rows
     for row, path, _, labels, _, _, removed_in in rows:
         if removed_in is not None and not last[path] <= (held := set(json.loads(labels))):
             connection.execute(
                 "UPDATE documents SET labels = ? WHERE id = ?", (json.dumps(sorted(held | last[path])), row)
             )
     gone = json.loads(schema.meta(connection).get("labels_of_gone", "{}"))
-    for path, given_labels in gone.items():  # of which no version was kept
+    for path, given_labels in gone.items():  # documents without a kept version
         if path not in at:
             write_identity(connection, None, path, json.dumps(given_labels), json.dumps(given_labels))
     schema.remember(connection, labels_of_gone=None)
 
 
 def _add_digests(connection: sqlite3.Connection) -> None:
-    """Of every row as it is now. A text that is not what its passages are named after gets none, so that it counts as damaged."""
-    connection.execute(f"DROP TABLE IF EXISTS {NEXT_TABLE}")  # of an interrupted run, which will begin anew
+    """A text that does not match its passages' names gets no digest, so that it counts as damaged."""
+    connection.execute(f"DROP TABLE IF EXISTS {NEXT_TABLE}")  # of an interrupted run, which will start over
     schema.remember(connection, reembedding=None)
     for (content_id,) in connection.execute("SELECT id FROM contents").fetchall():
         try:

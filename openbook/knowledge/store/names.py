@@ -1,4 +1,4 @@
-"""How things are named: a document by its path as text, a content by its file's bytes, a passage by its text."""
+"""Names of documents (paths as text), contents (file bytes) and passages (text)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def display_path(path: Path) -> str:
 
 
 def path_displayed(text: str) -> Path:
-    """The path that `display_path` shows so: `display_path(path_displayed(text)) == text` for every text that it makes."""
+    """The inverse: `display_path(path_displayed(text)) == text` for every text that it makes."""
     return Path(_ESCAPED.sub(_meant, text))
 
 
@@ -36,10 +36,10 @@ def _shown(character: str) -> str:
 
 
 def passage_id(text_digest: str, start: int, end: int) -> str:
-    """A function of the document's text and the span: the same on every machine and in every knowledge base."""
+    """A hash of text and span, the same in every knowledge base."""
     return "p" + sha256_hex(f"{text_digest} {start} {end}".encode())[:20]
 
 
 def content_key(path: Path, digest: Digest, by: str) -> Digest:
-    """Names a file's bytes (by their SHA-256), how its name says to parse them, and what parses and splits."""
+    """A hash of the file's digest, its suffix, and the code that parses and splits it."""
     return sha256_hex(f"{digest} {path.suffix.lower()} {by}".encode("utf-8", "surrogateescape"))

@@ -1,8 +1,7 @@
-"""The SQLite file of a knowledge base: its tables, how it is opened, and what its errors mean.
+"""The SQLite file of a knowledge base: tables, connections, errors.
 
-Contents (a file's text, its passages) and embeddings are content-addressed facts: a run writes them at any time, and nobody sees
-them until a document row of a committed version refers to them. So an interrupted run never leaves half a version. What it did
-leave is nobody's, and is deleted: at once when the run can still do so, otherwise by the next writer.
+Contents and embeddings are content-addressed facts: runs may write them at any time, and they are invisible until a document row of a committed
+version refers to them. So an interrupted run leaves no half version. Its leftovers are deleted by itself or the next writer.
 """
 
 from __future__ import annotations
@@ -89,9 +88,9 @@ _TRIES = 3
 
 
 class SqliteConnection(sqlite3.Connection):
-    """What `openbook.knowledge.store.interface.Writer` asks for, of any thread.
+    """The `Writer` of SQLite, for any thread.
 
-    One that is dropped is closed when Python collects it, in whatever thread: of one that is open Python warns, from 3.13 on.
+    Closed on collection, in any thread: Python 3.13 and later warn of a connection left open.
     """
 
     def __init__(self, database: str | Path, *, uri: bool = False) -> None:
@@ -111,7 +110,6 @@ class SqliteConnection(sqlite3.Connection):
         self.execute(f"PRAGMA query_only = {'ON' if forbidden else 'OFF'}")
 
     def next_ids(self, table: str, count: int, /) -> Sequence[int]:
-        """What AUTOINCREMENT would give."""
         row = self.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)).fetchone()
         first = 1 + (row[0] if row else 0)
         return range(first, first + count)
@@ -131,17 +129,17 @@ class SqliteConnection(sqlite3.Connection):
 
 
 def connect(folder: Path, *, writable: bool) -> SqliteConnection:
-    """Open the SQLite file in `folder`. On a disk that cannot be written, readers still work."""
+    """Open the SQLite file in `folder`. Readers also work on a read-only disk."""
     path = folder / FILE_NAME
     uri = path.absolute().as_uri()
     if writable or (os.access(folder, os.W_OK) and os.access(path, os.W_OK)):
-        uri += "?mode=rw"  # write-ahead logging needs to write beside the file even to read it
+        uri += "?mode=rw"  # write-ahead logging writes to the folder even to read
     else:
         uri += "?mode=ro" if (folder / (FILE_NAME + "-wal")).exists() else "?mode=ro&immutable=1"
     connection = SqliteConnection(uri, uri=True)
     try:
         connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
+        connection.execute("PRAGMA secure_delete = ON")  # overwrites deleted rows
         if not writable:
             connection.execute("PRAGMA query_only = ON")
         else:
@@ -158,24 +156,24 @@ def connect(folder: Path, *, writable: bool) -> SqliteConnection:
 
 
 def _check_size(connection: sqlite3.Connection, path: Path) -> None:
-    """Raises KnowledgeBaseDamaged when the last page is not whole. SQLite itself refuses a file that lacks whole pages.
+    """Raise KnowledgeBaseDamaged when the last page is incomplete. SQLite itself refuses missing whole pages.
 
-    The file is not opened here: closing it would take away the locks that SQLite has on it in this process, and with them its
-    log (https://www.sqlite.org/howtocorrupt.html, 2.2).
+    The file is not opened here: closing it would drop SQLite's locks on it in this process, and with them its log
+    (https://www.sqlite.org/howtocorrupt.html, 2.2).
     """
     (page,) = connection.execute("PRAGMA page_size").fetchone()
     for _ in range(_TRIES):
         if path.stat().st_size % page == 0:
             return
-        with suppress(sqlite3.OperationalError):  # a disk that cannot be written
-            # The log still has the page where a process was killed while it wrote the log back.
+        with suppress(sqlite3.OperationalError):  # a read-only disk
+            # The log still has the page if a process was killed while it wrote the log back.
             connection.execute("PRAGMA wal_checkpoint").fetchall()
         time.sleep(0.05)
     raise KnowledgeBaseDamaged(f"{path} is damaged: it was cut off, its last page is not whole. {_REBUILD}")
 
 
 def newest_version(connection: Connection) -> int:
-    """Raises sqlite3.DatabaseError when there is no version."""
+    """The newest version. Raises Damage when there is none."""
     (newest,) = connection.execute("SELECT max(version) FROM versions").fetchone()
     if newest is None:
         raise Damage("there is no version")
@@ -183,7 +181,7 @@ def newest_version(connection: Connection) -> int:
 
 
 def make_tables(connection: sqlite3.Connection) -> None:
-    """Make the tables and indexes that are not there yet. Statement by statement, since `executescript` would commit."""
+    """Make missing tables and indexes, statement by statement, since `executescript` would commit."""
     lines = (line for line in _TABLES.splitlines() if not line.startswith("--"))
     for statement in "\n".join(lines).split(";"):
         connection.execute(statement)
@@ -194,12 +192,10 @@ def format_of(connection: sqlite3.Connection) -> int:
 
 
 def meta(connection: Connection) -> dict[str, str]:
-    """What is remembered of the knowledge base as a whole, by key."""
     return dict(iter(connection.execute("SELECT key, value FROM meta")))
 
 
 def remember(connection: Connection, **values: str | None) -> None:
-    """Write to what `meta` reads. None forgets a key."""
     for key, value in values.items():
         if value is None:
             connection.execute("DELETE FROM meta WHERE key = ?", (key,))
@@ -210,13 +206,13 @@ def remember(connection: Connection, **values: str | None) -> None:
 
 
 def unused_contents(connection: Connection, until: int | None = None) -> list[int]:
-    """The contents that no document has, of those with ids up to `until` (default: all)."""
+    """Contents without a document, with ids up to `until` (default: all)."""
     found = connection.execute("SELECT id FROM contents EXCEPT SELECT content_id FROM documents ORDER BY id")
     return [content for (content,) in found if until is None or content <= until]
 
 
 def drop_contents(connection: Writer, contents: Iterable[int]) -> None:
-    """Delete contents that no document has, with their passages, and all vectors that no passage has."""
+    """Delete contents without a document, their passages, and all vectors without a passage."""
     rows = [(content,) for content in contents]
     connection.executemany("DELETE FROM passages WHERE content_id = ?", rows)
     connection.executemany("DELETE FROM contents WHERE id = ?", rows)
@@ -225,7 +221,6 @@ def drop_contents(connection: Writer, contents: Iterable[int]) -> None:
 
 @contextmanager
 def transaction(connection: Writer) -> Iterator[None]:
-    """All of it or none of it."""
     connection.begin()
     try:
         yield
@@ -237,14 +232,14 @@ def transaction(connection: Writer) -> Iterator[None]:
 
 
 def error_message(error: sqlite3.DatabaseError) -> str:
-    """What is wrong, without the text that it is about."""
+    """The error without any stored text."""
     text = str(error)
     return "a stored text is not UTF-8" if text.startswith("Could not decode") else text
 
 
 @contextmanager
 def database_errors(folder: Path) -> Iterator[None]:
-    """Turn what SQLite and the disk say into sentences. Raises StorageError, KnowledgeBaseBusy, KnowledgeBaseInvalid."""
+    """Turn errors of SQLite and the disk into OpenBook's."""
     try:
         yield
     except sqlite3.DatabaseError as error:

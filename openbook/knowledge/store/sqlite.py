@@ -1,4 +1,4 @@
-"""The truth as a SQLite file in a folder, beside which everything else lies."""
+"""The store as a SQLite file in a folder."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from openbook.knowledge.store.write_lock import LOCK_TIMEOUT_S, file_lock, write
 from openbook.locks import exclusive_lock, is_held
 
 APPLICATION_ID = 0x4F424B42  # "OBKB": tells a knowledge base from any other SQLite file
-RUN_LOCK = ".run-"  # begins the name of a file that a living run locks
+RUN_LOCK = ".run-"  # prefix of the files that living runs lock
 NEWEST_NAME = ".newest"  # names the knowledge base and its newest version
 
 
 class SqliteStore:
-    """A folder with one SQLite file. See `openbook.knowledge.store.interface.Store`."""
+    """A folder with one SQLite file."""
 
     is_shared = False
     blobs = ""
@@ -57,7 +57,7 @@ class SqliteStore:
                     self._write_empty(meta)
 
     def _write_empty(self, meta: Mapping[str, str]) -> None:
-        """Write an empty knowledge base: complete under its final name, or not there at all."""
+        """Write an empty knowledge base, complete or not at all."""
         temporary = self.folder / f".{FILE_NAME}.{os.getpid()}"
         temporary.unlink(missing_ok=True)
         with closing(SqliteConnection(temporary)) as connection:
@@ -150,7 +150,7 @@ class SqliteStore:
     def index_lock(self, timeout_s: float) -> AbstractContextManager[None]:
         return nullcontext()  # the write lock is in the same folder
 
-    # --- whether it is whole
+    # --- integrity
 
     def check_tables(self, connection: Connection, base_id: str) -> None:
         for problem in integrity.problems(connection):
@@ -162,7 +162,7 @@ class SqliteStore:
         return [_file_problems(connection), integrity.problems(connection), self._lost_versions(connection, base_id)]
 
     def _lost_versions(self, connection: Connection, base_id: str) -> Iterator[str]:
-        """A sentence when a later version was committed than `connection` sees. Raises sqlite3.DatabaseError without any version."""
+        """A sentence if a later version was committed than `connection` sees."""
         newest = schema.newest_version(connection)
         try:
             found = (self.folder / NEWEST_NAME).read_text(encoding="ascii").split()
@@ -180,7 +180,7 @@ class SqliteStore:
             )
 
     def _write_newest(self, connection: Connection) -> None:
-        """Remember beside the SQLite file which version is the newest: a log that is lost or damaged takes versions with it."""
+        """Record the newest version in a separate file: a lost log takes versions with it."""
         line = f"{schema.meta(connection)['id']} {schema.newest_version(connection)}\n".encode()
         path = self.folder / NEWEST_NAME
         if not path.is_file() or path.read_bytes() != line:
@@ -189,8 +189,8 @@ class SqliteStore:
     # --- deleting for good
 
     def finish_writing(self, connection: Connection) -> None:
-        """Write the log back into the file, unless a reader needs it. An empty log cannot be damaged."""
-        with suppress(OSError):  # what is committed is done; the next writer tries again
+        """Write the log back, unless a reader needs it. An empty log cannot be damaged."""
+        with suppress(OSError):  # the commit stands; the next writer tries again
             self._write_newest(connection)
         connection.execute("PRAGMA busy_timeout = 0")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
@@ -203,12 +203,12 @@ class SqliteStore:
         self._empty_log(connection, timeout_s)
 
     def vacuum(self, connection: Writer, timeout_s: float) -> tuple[()]:
-        connection.execute("VACUUM")  # writes the file anew without free pages
+        connection.execute("VACUUM")  # rewrites the file without free pages
         self._empty_log(connection, timeout_s)
         return ()
 
     def _empty_log(self, connection: Connection, timeout_s: float) -> None:
-        """Write the log back into the file and empty it. Raises KnowledgeBaseBusy while a reader holds old pages."""
+        """Write the log back and empty it. Raises KnowledgeBaseBusy while a reader holds old pages."""
         deadline = time.monotonic() + timeout_s
         connection.execute("PRAGMA busy_timeout = 0")  # SQLite would wait for readers as long as for writers
         try:

@@ -1,4 +1,4 @@
-"""The rows of versions: making one, and letting old ones go. Everything here has a connection that writes."""
+"""The rows of versions, on a connection that writes."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ class PruneResult:
 
 
 def add_version(connection: Connection, version: int, summary: str) -> None:
-    """Times of versions never go back, even when the clock does: `--as-of TIME` needs an order."""
+    """Add a version. Times never go back, even when the clock does: `--as-of TIME` needs an order."""
     before = connection.execute("SELECT max(created_at) FROM versions").fetchone()[0] or ""
     connection.execute("INSERT INTO versions VALUES (?, ?, ?)", (version, max(now(), before), summary))
 
 
 @contextmanager
 def version_transaction(connection: Writer, paths: Collection[str]) -> Iterator[None]:
-    """A transaction that may make a version, and changes the rows of documents at `paths`."""
+    """A durable transaction that may make a version and changes documents at `paths`."""
     # Losing power must not lose a version that was reported. The facts before it may be lost: they are made again.
     connection.durable(True)
     with schema.transaction(connection), connection.changing(paths):
@@ -57,10 +57,9 @@ def version_transaction(connection: Writer, paths: Collection[str]) -> Iterator[
 
 
 def write_version(connection: Writer, changes: Sequence[Change], removed: Collection[str], *, summary: str = "") -> int:
-    """Make a version with `changes` and without the documents at the paths `removed`, in a transaction that the caller began.
+    """Make a version with `changes` and without the paths `removed`, in the caller's transaction.
 
-    Returns the newest version's number. Without a change no version is made. `summary`: by default how many documents came,
-    changed and went.
+    Returns the newest version; without a change no version is made. `summary` counts the changes by default.
     """
     version = schema.newest_version(connection)
     if changes or removed:
@@ -88,19 +87,18 @@ def write_version(connection: Writer, changes: Sequence[Change], removed: Collec
 
 
 def retention(connection: Connection) -> int | None:
-    """How many of the newest versions are kept after every commit; None keeps all, as where 0.1.0 saved a number of days."""
+    """The number of newest versions to keep; None keeps all, as where 0.1.0 saved days."""
     saved: dict[str, int | None] = json.loads(schema.meta(connection).get("retention", "{}"))
     return None if saved.get("days") else saved.get("versions")
 
 
 def apply_retention(connection: Writer) -> None:
-    """Prune by the remembered policy, if there is one. The caller holds the write lock."""
+    """Prune by the remembered policy, if any. Needs the write lock."""
     if keep := retention(connection):
         keep_newest(connection, keep)
 
 
 def keep_newest(connection: Writer, keep: int) -> PruneResult:
-    """Let go of all but the `keep` newest versions and the tagged ones."""
     rows = connection.execute("SELECT DISTINCT path FROM documents WHERE removed_in IS NOT NULL").fetchall()
     with schema.transaction(connection), connection.changing([path for (path,) in rows]):
         under_way = set(schema.unused_contents(connection))  # of runs whose version is still to come

@@ -1,4 +1,4 @@
-"""One writer at a time, on every platform; every waiting writer gets its turn."""
+"""The write lock: one writer at a time; every waiting writer gets its turn."""
 
 from __future__ import annotations
 
@@ -10,24 +10,21 @@ from pathlib import Path
 from openbook.errors import KnowledgeBaseBusy, StorageError
 from openbook.locks import exclusive_lock
 
-LOCK_TIMEOUT_S = 30.0  # for a writer that does not say how long it waits
-LOCK, TURN = ".lock", ".turn"  # files beside what they guard
+LOCK_TIMEOUT_S = 30.0  # default wait of a writer
+LOCK, TURN = ".lock", ".turn"  # files in the folder that they guard
 
-_ASK_S = 0.1  # how often a waiting writer calls `check_cancelled`
+_ASK_S = 0.1  # seconds between calls of `check_cancelled`
 
 
 @contextmanager
 def file_lock(folder: Path, timeout_s: float) -> Iterator[None]:
-    """Raises KnowledgeBaseBusy when another process holds the lock for longer than `timeout_s`, StorageError."""
+    """Hold the folder's lock. Raises KnowledgeBaseBusy after `timeout_s`, StorageError."""
     with _held(folder, LOCK, time.monotonic() + timeout_s):
         yield
 
 
 def clear_unlocked(root: Path, pattern: str = "*") -> int:
-    """Delete what killed processes left in the folders below `root` that they had locked: files whose names match `pattern`.
-
-    Returns how many. Raises OSError.
-    """
+    """Delete files that killed processes left in the folders below `root` that they had locked. Returns how many. Raises OSError."""
     cleared = 0
     for lock in root.glob(f"**/{LOCK}"):
         with suppress(KnowledgeBaseBusy, StorageError), file_lock(lock.parent, 0.0):
@@ -39,11 +36,10 @@ def clear_unlocked(root: Path, pattern: str = "*") -> int:
 
 @contextmanager
 def write_lock(folder: Path, timeout_s: float, check_cancelled: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """`file_lock`, but fair: a writer that releases it and wants it again at once lets a waiting one in first.
+    """`file_lock`, but fair: a writer that wants it again at once lets a waiting one in first.
 
-    A writer takes the turn, then the lock, then gives the turn back. So the waiting writer holds the turn, and nobody else can
-    take the lock before it. Several waiting writers get in in no fixed order. `check_cancelled` is called now and then while it waits;
-    what it raises ends the waiting.
+    A writer takes the turn, then the lock, then returns the turn. The waiting writer holds the turn, so no other can take the lock before it.
+    Several waiting writers enter in no fixed order. `check_cancelled` is called periodically; what it raises ends the waiting.
     """
     until = time.monotonic() + timeout_s
     with ExitStack() as held:
