@@ -139,7 +139,7 @@ def groups_of(hits: Sequence[Hit]) -> list[list[Hit]]:
 def _read(
     hits: Sequence[Hit], asked: str, model: FrozenModel, decoding: Decoding, progress: Progress, cancelled: Cancelled
 ) -> Iterator[Completion]:
-    """What the model writes of each group, until it is cancelled. The windows are numbered through."""
+    """The model's points for each group, until cancelled. Windows are numbered across groups."""
     groups, numbers = groups_of(hits), itertools.count(1)
     decoding = replace(decoding, max_tokens=min(decoding.max_tokens, POINTS.max_tokens))
     for done, group in enumerate(groups):

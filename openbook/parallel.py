@@ -13,9 +13,9 @@ _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 Cancelled: TypeAlias = Callable[[], bool]
 Progress: TypeAlias = Callable[[int, int], None]
-"""Called with (done, total)."""
+"""Called with (how many are done, how many in total)."""
 StagedProgress: TypeAlias = Callable[[str, int, int], None]
-"""Called with (stage, done in the stage, total)."""
+"""Called with (stage, how many are done in it, how many in total)."""
 
 
 def never() -> bool:

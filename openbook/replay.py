@@ -17,9 +17,9 @@ from openbook.records import Hit, Passage, PassageReference, Receipt, sha256_hex
 
 @dataclass(frozen=True, slots=True)
 class ReplayResult:
-    """`differences`: a sentence for each; without any the answer is the same, byte for byte.
+    """The result of a replay. `differences`: one sentence each; if empty, the answer is the same, byte for byte.
 
-    `answer` is None if none could be given, since a passage or the model is not there. `gone`: a passage is not there any more, for these labels.
+    `answer` is None if a passage is gone or altered. `gone`: a passage is no longer there for these labels.
     """
 
     differences: tuple[str, ...]
