@@ -64,12 +64,13 @@ def open(  # noqa: A001  it opens a knowledge base as the built-in opens a file
     embedder: str | Embedder | None = None,
     **settings: Any,
 ) -> Library:
-    """A library over the knowledge base in `place`: a folder, a URL such as postgresql://host/name, or nothing for your own.
+    """A library over the knowledge base in `place`: a folder, a URL such as postgresql://host/name, or None for your
+    own.
 
-    `docs`: exactly these files and folders instead of a knowledge base. `model`: a name, or an open model, which stays open.
-    `settings`: any setting by its name, such as base_url="http://localhost:11434/v1" or max_tokens=200 (docs/settings.md).
+    `docs`: answer from exactly these files and folders instead. `model`: a name, or an open model, which stays open.
+    `settings`: any setting by its name, such as max_tokens=200 (docs/settings.md).
 
-    Nothing is opened yet: a knowledge base that does not exist is made by the first `add` or `sync`. Raises ConfigError.
+    Nothing is opened yet; the first `add` or `sync` creates a missing knowledge base. Raises ConfigError.
 
     >>> with openbook.open("other", model=model, embedder=embedder) as other:
     ...     other.sync("docs").version

@@ -1,4 +1,4 @@
-"""Search this machine for a text, in every file that a purge looks at. Nothing is changed.
+"""Search this machine for a text, in every file that a purge looks at.
 
 Each file was scanned and holds no trace, or the report lists it as out of reach.
 """
@@ -43,7 +43,7 @@ class OutOfReach:
 
 
 def look_for(base: KnowledgeBase, text: str, settings: Settings) -> tuple[list[str], list[OutOfReach], AbsenceProof]:
-    """Return (places of the text, documents of kept versions first; paths not looked at; the proof if both are empty).
+    """Return (places of the text; paths not looked at; the proof if both are empty).
 
     Looks for runs of 48 bytes of the text, or for all of a shorter one, in every form that a purge looks for. The text
     is never written to disk. Raises QuestionError if it is too short.
@@ -88,7 +88,7 @@ def look_for(base: KnowledgeBase, text: str, settings: Settings) -> tuple[list[s
 
 
 def check_absent(places: Sequence[str], not_clean: Sequence[OutOfReach]) -> None:
-    """Raise KnowledgeError if the text was found, or may be in a path that could not be looked at."""
+    """Raise KnowledgeError unless nothing was found and all was looked at."""
     if places:
         raise KnowledgeError(f"The text was found. Places: {len(places):,}.")
     if not_clean:
@@ -96,7 +96,6 @@ def check_absent(places: Sequence[str], not_clean: Sequence[OutOfReach]) -> None
 
 
 def unreached_paths(out_of_reach: Iterable[OutOfReach]) -> tuple[UnreachedPaths, ...]:
-    """The paths by reason, as digests."""
     unreached: dict[str, list[Digest]] = {}
     for each in out_of_reach:
         unreached.setdefault(each.reason, []).append(path_digest(str(each.path)))
@@ -111,7 +110,7 @@ def path_digest(path: str) -> Digest:
 
 
 def roots(settings: Settings) -> dict[Path, str]:
-    """The folders outside the knowledge base to scan, and the name of each."""
+    """The folders outside the knowledge base to scan, by name."""
     derived, runs, diagnoses = settings.derived_dir, settings.runs_dir, settings.diagnoses_dir
     others = {derived: "derived", runs: "runs", diagnoses: "diagnoses", settings.models_dir: "models"}
     return {settings.home: "home", **others, settings.uploads_dir: "uploads"}
@@ -120,10 +119,9 @@ def roots(settings: Settings) -> dict[Path, str]:
 def look_at_all(
     folders: Mapping[Path, str], base_folder: Path, needles: Needles
 ) -> tuple[list[ScannedFiles], list[OutOfReach]]:
-    """Scan every file below `folders`. Return (clean files by folder, files with traces or out of reach).
+    """Return (clean files by folder, files with traces or out of reach) below `folders`.
 
-    A file below several folders counts for the deepest. Files in `base_folder` are skipped unless it is one of
-    `folders`.
+    A file counts for the deepest of its folders. `base_folder` is skipped unless it is one of `folders`.
     """
     scanned, beyond = [], list[OutOfReach]()
     for root, name in folders.items():
@@ -139,8 +137,6 @@ def look_at_all(
 
 
 def walk(root: Path, left_out: set[Path], out_of_reach: list[OutOfReach]) -> Iterator[Path]:
-    """All files below `root`, except those in the folders `left_out`."""
-
     def unreadable(error: OSError) -> None:
         if not isinstance(error, FileNotFoundError):
             out_of_reach.append(_unreadable(Path(error.filename), error))
@@ -158,7 +154,7 @@ def walk(root: Path, left_out: set[Path], out_of_reach: list[OutOfReach]) -> Ite
 
 
 def look_at(path: Path, place: str, needles: Needles) -> int | OutOfReach | None:
-    """The number of bytes scanned, or why the file is out of reach; None if there is no regular file."""
+    """Bytes scanned, or why the file is out of reach; None if it is not a regular file."""
     writing = "another process is writing it. When that is done, look at it, or delete it."
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # a named pipe or a socket keeps no bytes

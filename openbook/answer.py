@@ -1,7 +1,7 @@
 """The core flow: retrieve, rank, read, cite.
 
-An answer is a function of the question, the model, the corpus at one version, and the options; nothing kept between two
-calls changes it. The receipt names what is needed to read the same passages again; a replay does not search.
+An answer is a function of the question, the model, the corpus at one version, and the options. A replay reads the
+passages that the receipt names; it does not search.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ READER_TOKENS = 160  # a trained reader answers in one line
 class Reading:
     """What a model read and wrote.
 
-    `hits`: what was read. `sources`: the hits that the answer may be cited from. `unread`: hits that fitted, but the
-    strategy `each` stopped before them. `prompt`: set if all hits were read in one prompt.
+    `sources`: the hits to cite from. `unread`: hits that fitted, but the strategy `each` stopped before them. `prompt`:
+    set if all hits were read in one prompt.
     """
 
     strategy: str
@@ -151,7 +151,7 @@ def read_hits(
     decoding: Decoding,
     listener: Listener = Listener(),
 ) -> Reading:
-    """Let the model read the hits by `strategy`. Raises ContextOverflow if not even one passage fits."""
+    """Raises ContextOverflow if not even one passage fits."""
     if strategy == CLOSED_BOOK:
         completion, timings = _streamed(
             model.stream(closed_book_prompt(question), decoding, listener.cancelled), listener
@@ -180,7 +180,6 @@ def _read_each(
     decoding: Decoding,
     listener: Listener,
 ) -> Reading:
-    """Read passages one by one until one surely holds the answer."""
     prompts = [open_book_prompt(question, [hit.passage], model.reader) for hit in hits]
     sizes = [model.count_prompt_tokens(prompt) for prompt in prompts]
     fits = [i for i, tokens in enumerate(sizes) if tokens + decoding.max_tokens <= model.context_tokens]
@@ -203,7 +202,7 @@ def pack(
 ) -> tuple[list[Hit], Prompt, list[str]]:
     """The most of the best hits whose prompt fits, their prompt, and a note if some were left out.
 
-    `parallel`: passages are read side by side, up to the model's limit. Raises ContextOverflow if not even one fits.
+    Raises ContextOverflow if not even one fits.
     """
     most = model.parallel_passages if parallel else len(hits)
     notes = [f"{most} of {len(hits)} passages read: no more can lie side by side."] if most < len(hits) else []
@@ -229,14 +228,12 @@ def final_answer(reading: Reading, model: FrozenModel) -> tuple[str, bool]:
 
 
 def cite(text: str, question: str, reading: Reading, embedder: Embedder) -> AnswerSupport:
-    """The nearest quote for each sentence of the answer."""
     marks = tidied(reading.completion.text)[1] if reading.completion else []
     sources = [hit.passage for hit in reading.sources]
     return quote(text, question, sources, embed=embedder.embed_passages, marks=marks, framing=FRAMING)
 
 
 def signals_of(quoted: AnswerSupport, completion: Completion) -> Signals:
-    """The signals of an answer from which its certainty is computed."""
     scores = [each.score for each in quoted.sentences] or [0.0]
     return Signals(math.fsum(scores) / len(scores), quoted.asked, completion.stated, completion.least_logprob)
 
@@ -245,7 +242,7 @@ def how_certain(text: str, quoted: AnswerSupport, reading: Reading) -> tuple[flo
     """Return (probability that the answer is right, the word for it).
 
     The probability is None for summaries and comparisons, which were not measured, and for an answer that was cut off
-    or ends before its list. An answer is never "supported" if no word of the question is near its quotes.
+    or ends before its list. If no word of the question is near the quotes, the answer is never "supported".
     """
     completion = reading.completion
     if completion is None or reading.strategy in KINDS or _cut_short(completion) or text.endswith(":"):
@@ -257,9 +254,9 @@ def how_certain(text: str, quoted: AnswerSupport, reading: Reading) -> tuple[flo
 def answer_again(
     receipt: Receipt, model: FrozenModel, hits: Sequence[Hit], cancelled: Cancelled = never
 ) -> tuple[str, Completion | None]:
-    """Answer again from a receipt and its passages. Return the answer, and the completion if the model was asked.
+    """Answer again from a receipt's passages. Return the answer, and the completion if the model was asked.
 
-    A cancelled answer may be incomplete. Raises QuestionError, ContextOverflow, EngineError.
+    A cancelled answer may be incomplete.
     """
     known = (CLOSED_BOOK, *(each for each in STRATEGIES if each != "auto"), *KINDS)
     if receipt.strategy not in known:
@@ -272,7 +269,7 @@ def answer_again(
 
 
 def decoding_for(model: FrozenModel, decoding: Decoding) -> Decoding:
-    """The decoding for this model. A trained reader was trained to end its answer with the line."""
+    """The decoding for this model: a trained reader stops at the end of the line."""
     if model.reader is None:
         return decoding
     stops = tuple(dict.fromkeys(("\n", *decoding.stop)))
@@ -302,7 +299,6 @@ def _cut_short(completion: Completion | None) -> tuple[str, ...]:
 
 
 def _streamed(stream: Generator[str, None, _Result], listener: Listener) -> tuple[_Result, Timings]:
-    """Send every piece of the stream to the listener. Return the stream's result."""
     started = time.perf_counter()
     first_token_s: float | None = None
     with closing(stream):  # also when the listener raises

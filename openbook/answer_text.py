@@ -1,4 +1,4 @@
-"""The text of an answer: what is shown of the model's output, its excerpt marks, and whether it abstains."""
+"""The text of an answer: its clean form, its excerpt marks, and whether it abstains."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ Mark: TypeAlias = tuple[int, frozenset[int]]  # its offset in the text without m
 
 
 def tidy(text: str) -> str:
-    """The answer without the label "Answer:" and without excerpt marks."""
+    """The answer without the label "Answer:" and excerpt marks."""
     return tidied(text)[0]
 
 
@@ -63,13 +63,12 @@ def tidied(text: str) -> tuple[str, list[Mark]]:
 
 
 def _label_end(text: str) -> int:
-    """The offset after the label "Answer:"; 0 without one."""
     label = _LABEL.match(text)
     return label.end() if label else 0
 
 
 class TextPreview:
-    """Shows an answer while the model still writes it.
+    """Shows an answer while the model writes it.
 
     Law: the shown text is a prefix of the answer, unless the model abstains in its own words, which is only known at
     the end. `held`: sentences that are never shown, because another text replaces them.

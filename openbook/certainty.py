@@ -1,7 +1,6 @@
-"""How certain an answer is: one calibrated probability, and the word for it.
+"""The certainty of an answer: one calibrated probability, and the word for it.
 
-A logistic regression over a few signals, fitted on judged answers by `recipes/certainty.py`. docs/certainty.md says how
-often each word was right on other answers.
+A logistic regression, fitted on judged answers by `recipes/certainty.py`; docs/certainty.md has its accuracy.
 """
 
 from __future__ import annotations
@@ -30,11 +29,9 @@ UNMEASURED = (
 
 @dataclass(frozen=True, slots=True)
 class Signals:
-    """What certainty is computed from.
-
-    `backed`: how well the quotes back the sentences, on average. `asked`: the share of the question's words around the
-    quotes. `stated`: probability by the model's probe that the passages state an answer. `least_logprob`: the lowest of
-    the answer's tokens. The last two are None if the model does not report them.
+    """`backed`: how well the quotes back the sentences, on average. `asked`: the share of the question's words around
+    the quotes. `stated`: probability by the model's probe that the passages state an answer. `least_logprob`: the
+    lowest of the answer's tokens. The last two are None if the model does not report them.
     """
 
     backed: float
@@ -45,9 +42,7 @@ class Signals:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """A fitted regression. `weights`: by signal. `supported_from` and `likely_from`: lowest certainty for each word,
-    inclusive.
-    """
+    """`weights`: by signal. `supported_from`, `likely_from`: lowest certainty for each word, inclusive."""
 
     bias: float
     weights: Mapping[str, float]
@@ -57,7 +52,7 @@ class Fit:
 
 @cache
 def fits() -> Mapping[str, Fit]:
-    """`probed`: for models that report all signals. `other`: for all other models."""
+    """`probed`: for models that report all signals. `other`: for all others."""
     return decode(FITS.read_bytes(), dict[str, Fit], FITS.name, EngineError)
 
 

@@ -26,7 +26,7 @@ _KINDS = {
 
 
 def parse_json(data: str | bytes, where: str, error: type[Exception]) -> Any:
-    """Parse one JSON document in UTF-8. `where` begins the error message: `manifest.json`, `Line 1 of x`."""
+    """`where` begins the error message: `manifest.json`, `Line 1 of x`."""
     try:
         return json.loads(data if isinstance(data, str) else data.decode(), object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as reason:
@@ -34,7 +34,7 @@ def parse_json(data: str | bytes, where: str, error: type[Exception]) -> Any:
 
 
 def convert(value: object, kind: type[T], where: str, error: type[Exception]) -> T:
-    """Convert parsed JSON to a record of `kind`: a dataclass of plain values, records, tuples and mappings.
+    """Parsed JSON as a record of `kind`: a dataclass of plain values, records, tuples and mappings.
 
     Law: `convert(json.loads(json.dumps(asdict(x))), type(x), ...) == x`. A ValueError of `__post_init__` becomes an
     `error`.
@@ -54,7 +54,7 @@ def decode(data: str | bytes, kind: type[T], where: str, error: type[Exception])
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """For `json.loads`: reject a repeated key. Raises ValueError, naming the key."""
+    """For `json.loads`: raises ValueError for a repeated key."""
     value = dict(pairs)
     if len(value) != len(pairs):
         twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
@@ -63,14 +63,12 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _place_in(where: str, place: str) -> str:
-    """Join a name and a place: `manifest.json.files[0]`, or after a phrase `Line 1 of x: files[0]`."""
+    """`manifest.json.files[0]`, or after a phrase `Line 1 of x: files[0]`."""
     return f"{where}: {place.removeprefix('.')}" if place and " " in where else where + place
 
 
 def _in_our_words(reason: str, value: Any, where: str) -> str:
-    """Reword an error of msgspec: ``Expected `int`, got `str` - at `$.p.a` `` becomes `it.p.a must be an integer, not
-    'x'.`
-    """
+    """``Expected `int`, got `str` - at `$.p.a` `` becomes `it.p.a must be an integer, not 'x'.`"""
     what, _, place = reason.partition(" - at `$")
     place = place.rstrip("`")
     there = _place_in(where, place)

@@ -1,7 +1,4 @@
-"""Settings: defaults, then `config.toml` in the home folder, then OPENBOOK_* variables, then flags.
-
-An unknown key is an error.
-"""
+"""Settings: defaults, then `config.toml` in the home folder, then OPENBOOK_* variables, then flags."""
 
 from __future__ import annotations
 
@@ -105,7 +102,7 @@ def shown_url(url: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Every setting, with its default. Each is also a key of `config.toml` and, in upper case, `OPENBOOK_<KEY>`."""
+    """Each setting is also a key of `config.toml` and, in upper case, `OPENBOOK_<KEY>`."""
 
     home: Path
     kb: Place | None = None  # default: <home>/kb
@@ -138,7 +135,6 @@ class Settings:
 
     @property
     def derived_dir(self) -> Path:
-        """Data that can be made again: see `openbook.derived`."""
         return self.home / "derived"
 
     @property
@@ -164,7 +160,7 @@ def home_dir(environ: Mapping[str, str]) -> Path:
 
 
 def load_settings(environ: Mapping[str, str] | None = None, flags: Mapping[str, object] | None = None) -> Settings:
-    """Load settings from all sources. Flags with value None count as not given. Raises ConfigError."""
+    """Flags with value None count as not given. An unknown key is an error. Raises ConfigError."""
     environ = os.environ if environ is None else environ
     home = home_dir(environ)
     config_file = home / "config.toml"
@@ -219,7 +215,7 @@ def _checked(key: str, value: object, kind: Any, source: str) -> object:
 
 
 def parse_place(text: str, *, source: str) -> Place:
-    """Parse the place of a knowledge base: a folder, or a URL. Raises ConfigError."""
+    """A folder, or a URL. Raises ConfigError."""
     is_url = "://" in text or re.match(r"\s*postgres(ql)?:", text)
     return DatabaseUrl(text.strip()) if is_url else _path(text, source=source)
 

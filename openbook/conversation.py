@@ -1,4 +1,4 @@
-"""The search query of a question that may refer back to earlier ones. The caller keeps the conversation."""
+"""The search query of a question that may refer back to earlier ones."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ GAIN = 0.15  # of cosine: a question that stands alone hardly ever gains this mu
 def search_query(earlier: Sequence[str], question: str, nearness: Callable[[str], float]) -> str:
     """`question` alone, or after the query of the turn before it if that finds much nearer passages.
 
-    "And on Sundays?" alone is near to no passage; with the question before it, it is. `earlier`: the user's turns,
-    oldest first. `nearness`: the cosine of a query's nearest passage.
+    "And on Sundays?" needs the question before it. `earlier`: the user's turns, oldest first. `nearness`: the cosine of
+    a query's nearest passage.
     """
     query = ""
     for turn in (*earlier[-MAX_EARLIER:], question):

@@ -1,8 +1,8 @@
 """Purge documents from everything that this machine keeps.
 
-Derived folders of the knowledge base and the home are deleted whole, since they can be made again. Runs and diagnoses
-are deleted if they hold a trace. After a purge, every file of the home and the knowledge base was scanned and holds no
-trace of the documents, or the report lists it as out of reach.
+Derived folders are deleted whole, since they can be made again; runs and diagnoses if they hold a trace. Afterwards
+every file of the home and the knowledge base was scanned and holds no trace of the documents, or the report lists it as
+out of reach.
 """
 
 from __future__ import annotations
@@ -36,10 +36,8 @@ from openbook.signatures import DeletedCounts, PurgeProof, ScannedFiles
 
 @dataclass(frozen=True, slots=True)
 class PurgedEverywhere:
-    """The result of a purge.
-
-    `texts`: digests of the documents' texts. `carried`: models that learned from them and cannot forget, and models for
-    which this is unknown (`found` is None).
+    """`texts`: digests of the documents' texts. `carried`: models that learned from them and cannot forget, and models
+    for which this is unknown (`found` is None).
     """
 
     purged: PurgeResult
@@ -59,12 +57,11 @@ class PurgedEverywhere:
 
     @property
     def unreached(self) -> dict[str, int]:
-        """The number of paths out of reach, by reason."""
         return dict(sorted(Counter(each.reason for each in self.out_of_reach).items()))
 
     @property
     def not_clean(self) -> list[OutOfReach]:
-        """Paths out of reach that may hold a trace. Weights do not count: `carried` says what a model learned."""
+        """Paths out of reach that may hold a trace. Weights do not count: see `carried`."""
         return [each for each in self.out_of_reach if each.reason != "weights"]
 
     @property
@@ -80,8 +77,7 @@ def purge_everywhere(
     copies: bool = False,
     lock_timeout_s: float = 30.0,
 ) -> PurgedEverywhere:
-    """`knowledge.purge`, extended to everything derived outside the knowledge base. `proved` of the result says whether
-    all is gone.
+    """`knowledge.purge`, extended to everything derived elsewhere. `proved` of the result says whether all is gone.
 
     A refused purge has deleted nothing. Run a killed purge again: documents leave the knowledge base last, because they
     tell what to look for elsewhere. If they are already gone, `finish_purge_everywhere` does the rest.
@@ -141,7 +137,7 @@ def proof_of(done: PurgedEverywhere, base: KnowledgeBase) -> PurgeProof:
 
 
 def finish_purge_everywhere(base: KnowledgeBase, settings: Settings, *, lock_timeout_s: float = 30.0) -> bool:
-    """Finish a purge that was killed after the documents left all versions. Returns False if there was none."""
+    """Finish a purge that was killed after the documents left all versions. False if there was none."""
     if not purge_is_unfinished(base):
         return False
     with _purging(settings, lock_timeout_s) as derived:
@@ -154,7 +150,7 @@ def finish_purge_everywhere(base: KnowledgeBase, settings: Settings, *, lock_tim
 
 
 def clear_remnants(base: KnowledgeBase, settings: Settings, *, lock_timeout_s: float = 30.0) -> dict[str, int]:
-    """Delete what interrupted runs left and no version refers to. Returns the count of each kind."""
+    """Delete what interrupted runs left and no version refers to. Returns counts by kind."""
     return {"unfinished file": _clear_unfinished(settings), "text": base.clear(lock_timeout_s)}
 
 
@@ -170,7 +166,7 @@ def _derived(settings: Settings) -> list[Path]:
 
 
 def _delete_elsewhere(settings: Settings, needles: Needles) -> dict[str, int]:
-    """Delete derived data, and runs and diagnoses that hold a trace. Returns counts, named as in `DeletedCounts`.
+    """Delete derived data, and runs and diagnoses that hold a trace. Returns fields of `DeletedCounts`.
 
     If it raises, as a rule nothing is deleted.
     """
@@ -203,7 +199,7 @@ def _delete_elsewhere(settings: Settings, needles: Needles) -> dict[str, int]:
 
 
 def _holds(path: Path, needles: Needles) -> bool:
-    """True if a file, or one in a folder, holds a trace. Raises StorageError if one cannot be read."""
+    """True if a file, or one in a folder, holds a trace."""
     beyond: list[OutOfReach] = []
     for file in walk(path, set(), beyond) if path.is_dir() else [path]:
         looked_at = look_at(file, "", needles)

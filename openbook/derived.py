@@ -5,8 +5,10 @@
     states/       see `openbook.inference.kv_cache`
     docs/         see `openbook.knowledge.docs_cache`
 
-A purge deletes all of it, so nothing here must say which text it came from. A process may still hold, or be computing,
-states of a purged text. So it reads the mark before it looks up any passage, and keeps nothing if the mark has changed.
+A purge deletes all of it. A process may still hold, or be computing, states of a purged text. So it reads the mark
+before it looks up any passage, and keeps nothing if the mark has changed.
+
+Methods that write raise OSError.
 """
 
 from __future__ import annotations
@@ -28,16 +30,12 @@ _FOLLOW_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class DerivedFolder:
-    """The derived folder, shared by all processes of a home. `purging` and `follow` raise KnowledgeBaseBusy after their
-    timeout.
-    """
+    """`purging` and `follow` raise KnowledgeBaseBusy after their timeout."""
 
     path: Path
 
     def purge_mark(self) -> str:
-        """The current mark; empty before the first purge. If it cannot be read, a new word each time, so that nothing
-        is kept.
-        """
+        """Empty before the first purge. If it cannot be read, a new word each time, so that nothing is kept."""
         try:
             return (self.path / MARK).read_text(encoding="ascii")
         except (FileNotFoundError, NotADirectoryError):
@@ -47,7 +45,7 @@ class DerivedFolder:
 
     @contextmanager
     def writing(self, timeout_s: float = 0.0) -> Iterator[bool]:
-        """Hold the right to write here. Yields False if a purge was still under way after `timeout_s`. Raises OSError."""
+        """Hold the right to write here. Yields False if a purge was still under way after `timeout_s`."""
         make_folder(self.path)
         with shared_lock(self.path / LOCK, timeout_s, 0o666) as held:
             if held:
@@ -56,9 +54,7 @@ class DerivedFolder:
 
     @contextmanager
     def purging(self, timeout_s: float) -> Iterator[None]:
-        """Keep other processes from writing here. The mark has changed when the block ends, even by an error. Raises
-        OSError.
-        """
+        """Keep other processes from writing here. The mark has changed when the block ends, even by an error."""
         make_folder(self.path)
         with exclusive_lock(self.path / LOCK, timeout_s, 0o666) as held:
             if not held:
@@ -74,20 +70,18 @@ class DerivedFolder:
                     self.change_mark()
 
     def change_mark(self, follows: str | None = None) -> None:
-        """From here on, nothing is kept of requests that have begun. A purge calls this after the documents are gone.
-        Raises OSError.
-        """
+        """From here on, nothing is kept of requests that have begun. A purge calls this after the documents are gone."""
         prefix = "" if follows is None else f"{follows} "
         replace_file(self.path / MARK, f"{prefix}{secrets.token_hex(8)}".encode())
 
     def contents(self) -> list[Path]:
-        """The folders that a purge deletes. Folders of other names are not OpenBook's."""
+        """The folders that a purge deletes."""
         return [self.path / name for name in (DOCS, STATES) if (self.path / name).exists()]
 
     def follow(self, mark: str) -> None:
         """Delete everything unless this home has that mark, or follows it and had no purge of its own since.
 
-        Afterwards the mark here is `mark`, a space and a new word. Raises OSError.
+        Afterwards the mark here is `mark`, a space and a new word.
         """
         own = self.purge_mark()
         if own != mark and not own.startswith(f"{mark} "):
@@ -99,6 +93,6 @@ class DerivedFolder:
 
 
 def of_older_layout(home: Path) -> list[Path]:
-    """The folders in which OpenBook 0.1.0 kept derived data."""
+    """Folders with derived data of OpenBook 0.1.0."""
     states = [home / "states"] if (home / "states" / "writing").exists() else []
     return [*states, *(path for name in ("docs", "postgresql") if (path := home / "cache" / name).exists())]

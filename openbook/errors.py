@@ -123,7 +123,7 @@ class UnreadableFile(KnowledgeError):
 
 
 class NotReadNow(UnreadableFile):
-    """The machine, not the file, is the reason: the next run tries again, even if the file is unchanged."""
+    """The next run tries again, even if the file is unchanged."""
 
 
 class NoSuchPage(UnreadableFile):
@@ -131,7 +131,7 @@ class NoSuchPage(UnreadableFile):
 
 
 class NoPicture(KnowledgeError):
-    """A page without a picture. `code`: the reason, for programs."""
+    """`code`: the reason, for programs."""
 
     def __init__(self, message: str, code: NoPictureCode) -> None:
         super().__init__(message)
@@ -180,7 +180,7 @@ def _extra_needed(what: str, extra: str, why: str) -> ConfigError:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of another library's error message; the error's type if it has none."""
+    """The first line of another library's error message; the error's type if empty."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 

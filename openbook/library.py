@@ -1,9 +1,7 @@
 """A knowledge base together with the model and embedder that answer from it.
 
-`openbook.open` makes a `Library`. Its views (`as_of`, `where`, `labels`) cost nothing and share what it has opened. The
-command line and the MCP server use it too.
-
-Methods that read or write a knowledge base raise StorageError, KnowledgeBaseBusy or another KnowledgeError.
+`openbook.open` makes a `Library`; the command line and the MCP server use it too. Methods that read or write a
+knowledge base raise StorageError, KnowledgeBaseBusy or another KnowledgeError.
 """
 
 from __future__ import annotations
@@ -64,7 +62,7 @@ def each_path(paths: PathOrPaths) -> list[Path]:
 
 
 def kv_cache(settings: Settings) -> KVCache:
-    """The cache of model states of passages, for later processes. Deletes caches of older layouts."""
+    """The cache of model states. Deletes caches of older layouts."""
     from openbook.inference.kv_cache import KVCache
 
     for older in of_older_layout(settings.home):
@@ -74,14 +72,13 @@ def kv_cache(settings: Settings) -> KVCache:
 
 
 def open_stored(settings: Settings, reference: ModelReference, states: KVCache | None = None) -> FrozenModel:
-    """Open a stored model with the context and threads of the settings. Raises EngineError."""
+    """Raises EngineError."""
     from openbook.inference import load_model
 
     return load_model(reference, states=states, context_tokens=settings.context_tokens, threads=settings.threads)
 
 
 def run_options(settings: Settings) -> RunOptions:
-    """Options for parsing files, by the settings."""
     from openbook.knowledge import RunOptions
     from openbook.parsers.sandbox import Limits
 
@@ -91,7 +88,7 @@ def run_options(settings: Settings) -> RunOptions:
 
 
 def new_base(settings: Settings, place: Place, embedder: Embedder) -> KnowledgeBase:
-    """Make an empty knowledge base in `place`, or open one that another process made there meanwhile."""
+    """An empty knowledge base in `place`, or one that another process made there meanwhile."""
     from openbook.knowledge import KnowledgeBase
     from openbook.knowledge.ingest.splitter import Sizing
 
@@ -116,7 +113,7 @@ def remembered_place(settings: Settings, base_id: str) -> Place | None:
 
 
 def open_embedder(settings: Settings, name: str, fetch: Fetch) -> OnnxEmbedder:
-    """The embedder of that name, fetched if missing. Raises EngineError, PullError."""
+    """Fetched if missing. Raises EngineError, PullError."""
     from openbook.inference import load_embedder
 
     return load_embedder(fetch(name), threads=settings.threads)
@@ -179,9 +176,7 @@ class _Resources:
             return self._embedder
 
     def base(self, *, create: bool = False) -> KnowledgeBase:
-        """The knowledge base; with `create`, a new one if there is none. Raises KnowledgeBaseMissing,
-        KnowledgeBaseInvalid.
-        """
+        """With `create`, a new knowledge base if there is none. Raises KnowledgeBaseMissing, KnowledgeBaseInvalid."""
         from openbook.knowledge import KnowledgeBase
 
         with self._lock:
@@ -293,7 +288,7 @@ class View:
 
     @property
     def corpus(self) -> Corpus:
-        """The documents to search. Opens the knowledge base on first use. Raises KnowledgeError, QuestionError."""
+        """The documents to search. Opens the knowledge base on first use."""
         from openbook.knowledge import Scope
         from openbook.knowledge.versions import resolve_version
         from openbook.retrieval import Corpus
@@ -321,8 +316,7 @@ class View:
         """Answer a question from the documents, with citations. `str(answer)` is its text.
 
         `instruction`: how to answer, such as "in German". `earlier`: questions before this one, to which it may refer.
-        `quote`: answer only with a verbatim span of a passage. `closed_book`: ask the model alone. `listener` follows
-        the answer.
+        `quote`: answer only with a verbatim span of a passage. `closed_book`: ask the model alone.
 
         Raises QuestionError, ContextOverflow, EngineError, KnowledgeError.
 
@@ -368,7 +362,7 @@ class View:
         return AnswerStream(partial(self.ask, question, instruction=instruction, earlier=earlier))
 
     def chat(self) -> Chat:
-        """A conversation, in which a question may refer to those before it."""
+        """A conversation: questions may refer to earlier ones."""
         return Chat(self)
 
     async def ask_async(self, question: str, *, instruction: str = "", earlier: Sequence[str] = ()) -> Answer:
@@ -403,8 +397,6 @@ class Library(View):
     """A knowledge base that can be changed, with the model and embedder that answer from it. Use it in a `with`
     statement.
 
-    Each change makes one new version.
-
     >>> report = kb.add("leave.md")
     >>> report.version, report.verdicts[0].outcome
     (2, 'added')
@@ -426,9 +418,7 @@ class Library(View):
         announce: Callable[[str], None] = _log.info,
         stages: Stages = lambda: nullcontext(_silent),
     ) -> None:
-        """`announce` gets one line before a download; `stages` shows the progress of one piece of work. Raises
-        ConfigError.
-        """
+        """`announce` gets one line before a download; `stages` shows the progress of one piece of work."""
         super().__init__(_Resources(settings, each_path(docs), model, embedder, announce, stages))
 
     @classmethod
@@ -440,7 +430,7 @@ class Library(View):
         embedder: str | Embedder | None,
         settings: Mapping[str, object],
     ) -> Library:
-        """Open a library from the arguments of `openbook.open`. Raises ConfigError."""
+        """From the arguments of `openbook.open`. Raises ConfigError."""
         if docs and place is not None:
             raise ConfigError("Documents and a knowledge base exclude each other; give one of them.")
         names = {
@@ -467,7 +457,7 @@ class Library(View):
 
     @property
     def base(self) -> KnowledgeBase:
-        """The knowledge base itself, for what this class does not offer. Raises KnowledgeBaseMissing."""
+        """The knowledge base itself, for what this class does not offer."""
         return self.resources.base()
 
     def _to_write(self, labels: Sequence[str], progress: StagedProgress) -> tuple[KnowledgeBase, Embedder, RunOptions]:
@@ -487,9 +477,7 @@ class Library(View):
     ) -> Report:
         """Add files, and all files below folders.
 
-        `require_labels`: access labels that a reader must hold to see them. `progress` gets (stage, done, total).
-
-        Raises KnowledgeError if a path does not exist.
+        `require_labels`: access labels that a reader must hold. `progress` gets (stage, done, total).
         """
         from openbook.knowledge import add
 
@@ -501,7 +489,7 @@ class Library(View):
     ) -> Report:
         """Make the documents below `folder` equal to the folder: new, changed, renamed and deleted files.
 
-        Arguments as of `add`. Raises KnowledgeError if the folder is missing.
+        Arguments as of `add`.
 
         >>> kb.sync("docs").version  # nothing changed, so there is no new version
         3
@@ -512,9 +500,7 @@ class Library(View):
         return sync(base, Path(folder), embedder, options=options)
 
     def remove(self, documents: str | Sequence[str]) -> Report:
-        """Remove documents from the newest version; older versions keep them. Raises KnowledgeError for an unknown
-        name.
-        """
+        """Remove documents from the newest version; older versions keep them."""
         from openbook.knowledge import remove
 
         return remove(self.base, [documents] if isinstance(documents, str) else documents)
@@ -523,9 +509,7 @@ class Library(View):
         """Delete documents from all versions, indexes and caches, and scan what is left.
 
         `copies`: also delete other documents with the same text. `proved` of the result says whether no trace was
-        found.
-
-        Raises KnowledgeError for an unknown name, TextIsElsewhere.
+        found. Raises TextIsElsewhere.
 
         >>> kb.purge("leave.md").proved
         True
@@ -544,7 +528,7 @@ class Library(View):
         return history(self.base)
 
     def tag(self, name: str, version: str | int | None = None) -> int:
-        """Name a version (default: the newest), so that it is kept. Returns its number. Raises KnowledgeError.
+        """Name a version (default: the newest), so that it is kept. Returns its number.
 
         >>> kb.tag("v1", 1)
         1
@@ -625,7 +609,6 @@ class AnswerStream(Iterator[str]):
         return self
 
     def __next__(self) -> str:
-        """The next piece. Raises what `View.ask` raises."""
         if self._ended.is_set():
             raise StopIteration
         piece = self._pieces.get()
@@ -641,7 +624,7 @@ class AnswerStream(Iterator[str]):
 
     @property
     def answer(self) -> Answer:
-        """The whole answer, once the model has written it. Raises what `View.ask` raises."""
+        """The whole answer, once written. Raises what `View.ask` raises."""
         return self._answer.result()
 
     def close(self) -> None:

@@ -1,7 +1,6 @@
 """File locks that tell whether a writer is alive: the system releases them however its process ends.
 
-The age of a file does not tell, since a writer may be slow. A process id does not either: another process may have it
-by now, and containers number their own.
+Age does not tell, since a writer may be slow; a process id may be another process's by now. Functions raise OSError.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _POLL_S = 0.01
 def atomic_file(temporary: Path, path: Path, mode: int = 0o666) -> Iterator[IO[bytes]]:
     """A stream to the new file `temporary`, which replaces `path` at the end. Nothing changes if the block raises.
 
-    The file is locked meanwhile, so that `delete_abandoned` does not delete it. Raises OSError.
+    The file is locked meanwhile, so that `delete_abandoned` does not delete it.
     """
     try:
         with os.fdopen(_begun(temporary, mode), "wb") as stream:
@@ -38,10 +37,7 @@ def atomic_file(temporary: Path, path: Path, mode: int = 0o666) -> Iterator[IO[b
 
 
 def delete_abandoned(path: Path) -> bool:
-    """Delete what a killed process left of `atomic_file` or `hold_new_folder`.
-
-    Returns False if its writer is, or may be, alive. Raises OSError.
-    """
+    """Delete what a killed process left of `atomic_file` or `hold_new_folder`. False if its writer may be alive."""
     if not _POSIX:
         try:
             path.unlink(missing_ok=True)  # Windows cannot delete an open file
@@ -82,7 +78,7 @@ def _begun(temporary: Path, mode: int) -> int:
 
 
 def hold_new_folder(folder: Path) -> int | None:
-    """Make a folder and lock it until the descriptor is closed or the process ends. None on Windows. Raises OSError."""
+    """Make a folder and lock it until the descriptor is closed or the process ends. None on Windows."""
     while True:
         folder.mkdir(mode=0o700)
         if not _POSIX:
@@ -97,7 +93,7 @@ def hold_new_folder(folder: Path) -> int | None:
 
 
 def is_held(path: Path) -> bool:
-    """True if a living process holds the lock on that file. False if the file cannot be opened."""
+    """True if a living process holds the lock. False if the file cannot be opened."""
     if not _POSIX:
         with _held_on_windows(path, 0.0) if path.is_file() else nullcontext(True) as held:
             return not held
@@ -112,16 +108,12 @@ def is_held(path: Path) -> bool:
 
 
 def shared_lock(lock_file: Path, timeout_s: float = 0.0, mode: int = 0o600) -> AbstractContextManager[bool]:
-    """Share the lock with other holders. Yields False if an exclusive lock was still held at the timeout. Raises
-    OSError.
-    """
+    """Yields False if an exclusive lock was still held at the timeout."""
     return _held(lock_file, exclusive=not _POSIX, timeout_s=timeout_s, mode=mode)
 
 
 def exclusive_lock(lock_file: Path, timeout_s: float, mode: int = 0o600) -> AbstractContextManager[bool]:
-    """Hold the lock alone. Yields False if another process still held it at the timeout. `mode`: of a new file. Raises
-    OSError.
-    """
+    """Yields False if another process still held the lock at the timeout. `mode`: of a new file."""
     return _held(lock_file, exclusive=True, timeout_s=timeout_s, mode=mode)
 
 

@@ -1,7 +1,7 @@
 """Questions about whole documents: "summarize FILE" and "compare FILE with FILE".
 
-The model reads the windows of a document in groups, in order, and writes the main points of each group. These points
-are the summary; a comparison is written from them. Sentences are then cited as in any answer.
+The model reads a document's windows in groups, in order, and writes the main points of each. These points are the
+summary; a comparison is written from them.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ KINDS = tuple(_ASKED)
 def overview_of(
     question: str, documents: Callable[[], Iterable[str]], found: Callable[[str], str | None]
 ) -> tuple[str, list[str]] | None:
-    """Return (one of `KINDS`, the documents meant) for a question about whole documents, else None.
+    """Return (one of `KINDS`, the documents meant), or None for other questions.
 
     `found`: the best document for a topic; a summary need not name its document. None also if a name fits several
-    documents or nothing is found.
+    documents.
     """
     for kind, pattern in _ASKED.items():
         if match := re.fullmatch(pattern, question.strip(), re.IGNORECASE):
@@ -76,9 +76,7 @@ def _plain(name: str) -> str:
 
 
 def windows_of(passages: Sequence[Sequence[Passage]]) -> tuple[list[Hit], list[str]]:
-    """Return (the windows to read, spread over each document; a note if some are left out). `passages`: of each
-    document.
-    """
+    """Return (the windows to read, spread over each document; a note if some are left out)."""
     room = MAX_WINDOWS // max(len(passages), 1)
     hits: list[Hit] = []
     left_out = 0
@@ -114,7 +112,6 @@ def summary(
 def comparison(
     question: str, hits: Sequence[Hit], model: FrozenModel, decoding: Decoding, progress: Progress, cancelled: Cancelled
 ) -> Generator[str, None, Completion]:
-    """Write what the points of both documents have in common, and where they differ."""
     parts: list[Completion] = []
     lines: list[str] = []
     for part, group in zip(_read(hits, _ASK, model, POINTS, progress, cancelled), groups_of(hits), strict=False):

@@ -24,9 +24,7 @@ def never() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """Follows an answer: `on_text` gets its pieces, `progress` counts parts of whole documents that are read, and the
-    answer ends once `cancelled` is true.
-    """
+    """`on_text` gets the answer's pieces, `progress` counts parts of whole documents, and `cancelled` ends the answer."""
 
     on_text: Callable[[str], None] | None = None
     progress: Progress = lambda done, total: None
@@ -38,9 +36,9 @@ def in_order(
 ) -> Generator[tuple[_Item, _Result], None, None]:
     """Yield each item with the result of `work`, in the order of the items. Raises what `work` raises.
 
-    `work` gets an item and a function that says whether to give up. Up to `at_once` threads run it; with 1 it runs in
-    the caller's thread. `items` are taken in the caller's thread, at most twice `at_once` ahead of what is yielded. Use
-    it in `closing`: closing it tells running work to give up, and waits for it.
+    `work` gets an item and a function that says whether to give up. Up to `at_once` threads run it; with 1, the
+    caller's thread. `items` are taken in the caller's thread, at most twice `at_once` ahead. Use it in `closing`: that
+    tells running work to give up, and waits for it.
     """
     if at_once == 1:
         for item in items:

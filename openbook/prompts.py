@@ -1,7 +1,6 @@
-"""The prompts that ask a model to answer, from passages or from memory, and how to get a text back from its block.
+"""The prompts that ask a model to answer, from passages or from memory.
 
-Prompts for overviews, judging and drafting are in their own modules. Training uses the functions here, so that a
-trained reader is asked exactly as in training.
+Training uses these functions, so that a trained reader is asked exactly as in training.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ _ASKS_YES_OR_NO = re.compile(
 
 
 def checked_question(question: str) -> str:
-    """The question without surrounding white space. Raises QuestionError if it is empty or too long."""
+    """Raises QuestionError if the question is empty or too long."""
     if len(question) > MAX_QUESTION_CHARS:
         raise QuestionError(
             f"The question has {len(question):,} characters; at most {MAX_QUESTION_CHARS:,} are allowed. Long texts belong "
@@ -55,14 +54,12 @@ def checked_question(question: str) -> str:
 
 
 def without_noise(text: str) -> str:
-    """The text without lone surrogates (undecodable bytes of a command line), NULs and surrounding white space."""
+    """Without lone surrogates (undecodable bytes of a command line), NULs and surrounding white space."""
     return text.encode("utf-8", "replace").decode().replace("\0", " ").strip()
 
 
 def with_instruction(question: str, instruction: str) -> str:
-    """The question with its instruction. The instruction follows the passages, so that kept states serve any
-    instruction.
-    """
+    """The instruction follows the passages, so that kept states serve any instruction."""
     return f"{question}\n\nHow to answer: {instruction.strip()}" if instruction.strip() else question
 
 
@@ -109,28 +106,27 @@ def closed_book_prompt(question: str) -> Prompt:
 
 
 def passage_block(place: str, text: str) -> str:
-    """A passage as models read it, when answering and in training. `place` may be empty."""
+    """A passage as trained readers see it. `place` may be empty."""
     return f"Passage ({place}):\n{text.strip()}\n\n" if place else f"Passage:\n{text.strip()}\n\n"
 
 
 def excerpt_block(number: int, place: str, text: str) -> str:
-    """One numbered excerpt, for models without reader training."""
+    """A numbered excerpt, for models without reader training."""
     return f"[{number}] {place}".rstrip() + f"\n{text.strip()}\n\n"
 
 
 def question_about_excerpts(question: str) -> str:
-    """The question to put after numbered excerpts, with the shape of its answer."""
+    """The question with the shape of its answer, to put after excerpts."""
     shape = _YES_OR_NO if _ASKS_YES_OR_NO.match(question.strip()) else _SENTENCES
     return f"{shape}{question.strip()}"
 
 
 def question_of_block(block: str) -> str:
-    """The question in a `question_block` or after excerpts, for the engines in `openbook.testing`."""
+    """The question in such a block, for the engines in `openbook.testing`."""
     return block.removeprefix(_SENTENCES).removeprefix(_YES_OR_NO).removeprefix("Question: ")
 
 
 def text_of_block(block: str) -> str:
-    """The passage's own text in a `passage_block`."""
     return block.partition("\n")[2].strip()
 
 

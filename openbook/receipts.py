@@ -1,7 +1,7 @@
 """Receipts as JSON, and append-only logs of them: format in docs/formats/receipt.md.
 
-`answer.ask` makes a receipt. A log is a folder with one file, `receipts.jsonl`. Each line names the digest of the line
-before it, so no line can be changed, removed or inserted without changing all that follow.
+A log is a folder with one file, `receipts.jsonl`. Each line names the digest of the line before it, so no line can be
+changed, removed or inserted without changing all that follow.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _BEGINNING = b'{"format":1,"number":'  # of each line
 
 
 def parse_receipt(text: str | bytes) -> Receipt:
-    """Parse a receipt from JSON: alone, signed, or inside an answer (`openbook ask --json`). Raises ReceiptError.
+    """Parse a receipt: alone, signed, or inside an answer (`openbook ask --json`). Raises ReceiptError.
 
     Law: `parse_receipt(canonical_json(asdict(receipt))) == receipt`. Checks whether the answer next to the receipt was
     altered, but not the receipt itself (`is_altered`).
@@ -51,7 +51,7 @@ def parse_receipt(text: str | bytes) -> Receipt:
 
 
 def receipt_of(value: object) -> Receipt:
-    """Convert parsed JSON to a receipt. Raises ReceiptError."""
+    """Raises ReceiptError."""
     found = convert(value, Receipt, "receipt", ReceiptError)
     if found.format not in FORMATS:
         raise ReceiptError(
@@ -81,7 +81,7 @@ def is_altered(receipt: Receipt) -> bool:
 def append_receipt(folder: Path, receipt: Receipt) -> Digest:
     """Append the receipt to the log in `folder`, durably. Returns the digest of the new line.
 
-    Raises ReceiptError if the end of the log is not a valid line.
+    Raises ReceiptError if the end of the log is not valid.
     """
     path = folder / LOG_FILE
     with storage_errors(f"use the log in {folder}"):
@@ -117,7 +117,7 @@ class _Entry:
 
 
 def receipts_in(folder: Path) -> Iterator[Receipt]:
-    """The receipts of a log in order, each checked against the line before it. Raises as `verify_log` does."""
+    """In order, each checked against the line before it. Raises as `verify_log` does."""
     yield from (receipt for _, receipt in _lines(folder))
 
 
@@ -136,7 +136,7 @@ def verify_log(folder: Path, head: Digest = "") -> tuple[int, Digest]:
 
 
 def find_receipt(folder: Path, digest: Digest, check: Callable[[], None]) -> Receipt | None:
-    """The receipt of that digest in the log, or None. Skips altered receipts and a line that is still being written.
+    """The receipt of that digest, or None. Skips altered receipts and a line that is still being written.
 
     Each search reads the log, at 0.7 to 0.8 GB/s. `check` is called for each line; raising there ends the search.
     """
@@ -158,7 +158,7 @@ def find_receipt(folder: Path, digest: Digest, check: Callable[[], None]) -> Rec
 
 
 def _lines(folder: Path) -> Iterator[tuple[Digest, Receipt]]:
-    """Yield (digest, receipt) of each line, checked against the one before it."""
+    """(digest, receipt) of each line, checked against the one before it."""
     previous = FIRST
     with storage_errors(f"use the log in {folder}"), (folder / LOG_FILE).open("rb") as stream:
         for number, line in enumerate(stream):

@@ -25,7 +25,7 @@ def sha256_hex(data: bytes) -> Digest:
 
 
 def canonical_json(value: object) -> bytes:
-    """Serialize with sorted keys, no spaces, UTF-8, no NaN. Equal values give equal bytes."""
+    """Keys sorted, no spaces, UTF-8, no NaN. Equal values give equal bytes."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
@@ -175,8 +175,6 @@ class Embedder(Protocol):
 
 @runtime_checkable
 class BatchEmbedder(Embedder, Protocol):
-    """An embedder that works on several batches in parallel."""
-
     def embed_batches(self, batches: Iterable[Sequence[str]]) -> Iterator[Vectors]:
         """The vectors of each batch, in order, as from `embed_passages`. Reads batches ahead of its output."""
         ...
@@ -309,7 +307,6 @@ class Receipt:
     digest: Digest = ""
 
     def sealed(self) -> Receipt:
-        """This receipt with its digest."""
         fields = dataclasses.asdict(self)
         del fields["digest"]
         for first, names in _ADDED.items():

@@ -17,7 +17,7 @@ from openbook.records import Hit, Passage, PassageReference, Receipt, sha256_hex
 
 @dataclass(frozen=True, slots=True)
 class ReplayResult:
-    """The result of a replay. `differences`: one sentence each; if empty, the answer is the same, byte for byte.
+    """`differences`: one sentence each; if empty, the answer is the same, byte for byte.
 
     `answer` is None if a passage is gone or altered. `gone`: a passage is no longer there for these labels.
     """
@@ -79,7 +79,7 @@ def _other_class(receipt: Receipt, engine: str) -> list[str]:
 def _found(
     receipt: Receipt, base: KnowledgeBase | None, labels: Collection[str]
 ) -> tuple[list[Hit], list[str], list[str]]:
-    """Return (the passages as they are now, a sentence for each that is gone, a sentence for each that is altered)."""
+    """Return (passages, a sentence for each that is gone, a sentence for each that is altered)."""
     hits: list[Hit] = []
     gone: list[str] = []
     altered: list[str] = []
@@ -102,8 +102,8 @@ def passage_of(
 ) -> Passage | None:
     """The passage that a receipt refers to, or None.
 
-    It is read through a document that `labels` open, preferably the one that the receipt names. `version` is tried
-    first, then the newest: a passage is the same in all versions that hold it.
+    It is read through a document that `labels` open, preferably the receipt's. `version` is tried first, then the
+    newest: a passage is the same in all versions that hold it.
     """
     held, found = frozenset(labels), None
     if version is not None:
@@ -113,7 +113,7 @@ def passage_of(
 
 
 def knowledge_base_of(receipt: Receipt, candidates: Sequence[KnowledgeBase]) -> KnowledgeBase | None:
-    """The candidate that the receipt names; None if it names none. Raises KnowledgeError if it is not among them."""
+    """The candidate that the receipt names; None if it names none. Raises KnowledgeError if it is not there."""
     if receipt.knowledge_base is None:
         return None
     for base in candidates:

@@ -31,11 +31,9 @@ class Options:
     "each": read passages one by one until one surely holds the answer, and answer from the surest.
     "parallel": read windows side by side, and answer from all.
     "together": read windows in one prompt.
-    "checked": as "together", but decline by the model's probe, as "parallel" does for a model that is not a trained
-    reader.
+    "checked": as "together", but decline by the model's probe, as "parallel" does without a trained reader.
     "auto": for a trained reader as it was trained, for a server "together", for any other model "checked".
-    `instruction`: how the user wants the answer, for models that are not trained readers. `earlier`: the user's
-    questions before this one, to which it may refer.
+    `instruction`: for models that are not trained readers. `earlier`: the user's questions before this one.
     """
 
     passages: int = 0
@@ -47,20 +45,19 @@ class Options:
 
     @classmethod
     def of(cls, settings: Settings) -> Options:
-        """Options by the settings."""
         return cls(settings.passages, settings.strategy, Decoding(max_tokens=settings.max_tokens))
 
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """The documents to search: those of a knowledge base that `scope` sees, and the embedder it was made with."""
+    """`embedder`: the one that the knowledge base was made with."""
 
     base: KnowledgeBase
     embedder: Embedder
     scope: Scope = UNLABELLED
 
     def search(self, query: str, limit: int, *, windows: bool = False) -> tuple[int, list[Hit]]:
-        """Return (version, the best passages, best first). `windows`: each with its neighbors. Raises KnowledgeError."""
+        """Return (version, the best passages, best first). `windows`: each with its neighbors."""
         return self.base.search(query, self.embedder, limit, self.scope, windows=windows)
 
     def documents(self) -> list[str]:
@@ -69,7 +66,7 @@ class Corpus:
 
 @dataclass(frozen=True, slots=True)
 class Retrieval:
-    """What to read, best first. `editions`: which documents were replaced by others, if passages were searched for."""
+    """What to read, best first. `editions`: documents replaced by others, if passages were searched for."""
 
     strategy: str
     version: int | None = None
@@ -79,7 +76,7 @@ class Retrieval:
 
 
 def retrieve(question: str, model: FrozenModel, corpus: Corpus, options: Options) -> Retrieval:
-    """Find what to read for a question. Raises QuestionError, KnowledgeError."""
+    """Raises QuestionError, KnowledgeError."""
     strategy = strategy_of(options.strategy, model, options.decoding)
     earlier = [cleaned for turn in options.earlier if (cleaned := without_noise(turn))]
 
@@ -111,7 +108,7 @@ def ranked_hits(
     """Return (version, hits, best first): passages for the strategy "each", else windows around them.
 
     Hits of documents that a newer one replaced are kept apart (`Editions`). A document without a hit near enough
-    replaces none. `at_least`: hits to search for.
+    replaces none.
     """
     limit = max(options.passages or PASSAGES, at_least)
     version, hits = corpus.search(query, limit, windows=strategy != "each")
@@ -131,7 +128,7 @@ def near_enough(hits: Sequence[Hit], options: Options) -> list[Hit]:
 def strategy_of(
     wanted: Strategy, model: FrozenModel, decoding: Decoding
 ) -> Literal["each", "parallel", "checked", "together"]:
-    """The strategy to use. Raises QuestionError if the model cannot read that way."""
+    """Raises QuestionError if the model cannot read that way."""
     if decoding.quote and (wanted in ("checked", "together") or not model.reads_each):
         raise QuestionError(
             "Only a trained reader that reads each passage on its own can quote: for instance the model 'reader', with the "

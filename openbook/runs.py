@@ -66,7 +66,7 @@ class _Result(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """A run that `openbook train` asks another process to do: paths of a recipe, the model store and the run.
+    """Paths of a recipe, the model store and the run, for the process that trains.
 
     `threads`: 0 for all cores. `documents`: a JSON Lines file of the version `knowledge_base` ("id@version") to learn
     too.
@@ -85,7 +85,7 @@ class RunRequest:
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
-    """A run as its files say. `result` is None until the run is done."""
+    """`result` is None until the run is done."""
 
     path: Path
     recipe: Mapping[str, Any]
@@ -140,7 +140,7 @@ def _run_folders(folder: Path) -> list[Path]:
 
 
 def read_run(path: Path) -> RunSummary:
-    """Read a run's folder. Raises TrainingError if a file cannot be read or lacks a needed key."""
+    """Raises TrainingError if a file cannot be read or lacks a needed key."""
     try:
         recipe = _loaded((path / RECIPE).read_bytes(), _Recipe, RECIPE)
         lines = [(_loaded(line, _Metrics, METRICS)["kind"], line) for line in _whole_lines(path / METRICS)]
@@ -160,7 +160,7 @@ def read_run(path: Path) -> RunSummary:
 
 
 def _loaded(data: bytes, kind: Any, name: str) -> Any:
-    """Parse JSON and check the keys of `kind`; other keys stay. Raises ValueError, naming the file."""
+    """Check the keys of `kind`; other keys stay. Raises ValueError, naming the file."""
     try:
         value = json.loads(data)
         msgspec.convert(value, kind)
@@ -197,7 +197,7 @@ def forget_after(path: Path, step: int) -> None:
 
 
 def _whole_lines(path: Path) -> list[bytes]:
-    """The lines, without a last one that a killed process left incomplete."""
+    """Without a last line that a killed process left incomplete."""
     if not path.is_file():
         return []
     *whole, _rest = path.read_bytes().split(b"\n")

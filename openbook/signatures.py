@@ -56,9 +56,7 @@ class DeletedCounts:
 
 @dataclass(frozen=True, slots=True)
 class ScannedFiles:
-    """Files of one place without a trace of the documents. A file with a model's state is judged by the passages it
-    names.
-    """
+    """Files of one place without a trace of the documents. A model's state is judged by the passages it names."""
 
     place: str
     files: int
@@ -75,7 +73,7 @@ class UnreachedPaths:
 
 @dataclass(frozen=True, slots=True)
 class PurgeProof:
-    """The statement of a purge. `paths` and `texts`: digests of the documents' names and of all texts they ever held."""
+    """`paths` and `texts`: digests of the documents' names and of all texts they ever held."""
 
     openbook_version: str
     time: str
@@ -93,7 +91,7 @@ class PurgeProof:
 
 @dataclass(frozen=True, slots=True)
 class AbsenceProof:
-    """The statement of a search that found no trace of a text. `time`: when it began. `text`: the text's digest."""
+    """`time`: when the search began. `text`: the text's digest."""
 
     openbook_version: str
     time: str
@@ -134,7 +132,7 @@ class _Envelope:
 
 
 def public_key(home: Path) -> str:
-    """This installation's public key, made on first use. Raises ConfigError."""
+    """This installation's, made on first use. Raises ConfigError."""
     return _private_key(home).public_key().public_bytes_raw().hex()
 
 
@@ -143,7 +141,7 @@ def fingerprint_of(key: str) -> Digest:
 
 
 def sign(home: Path, content: Content) -> bytes:
-    """Sign `content` with the key of this installation. Raises ConfigError."""
+    """Sign with the key of this installation. Raises ConfigError."""
     private = _private_key(home)
     key = private.public_key().public_bytes_raw().hex()
     kind = next(kind for kind, cls in _KINDS.items() if isinstance(content, cls))
@@ -153,7 +151,7 @@ def sign(home: Path, content: Content) -> bytes:
 
 
 def checked_key(text: str) -> str:
-    """Check a public key that a user gave. Raises ConfigError."""
+    """A public key that a user gave. Raises ConfigError."""
     if not _is_key(text.strip()):
         raise ConfigError(
             f"{text[:80]!r} is not a public key (expected 64 hex digits). The signer sees it with: openbook verify --show-key"
@@ -233,7 +231,7 @@ def _is_hex(text: str, digits: int) -> bool:
 
 
 def _private_key(home: Path) -> Ed25519PrivateKey:
-    """This installation's key, made on first use. Raises ConfigError if others can read the file, or it holds no key."""
+    """Made on first use. Raises ConfigError if others can read the file, or it holds no key."""
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -259,7 +257,7 @@ def _private_key(home: Path) -> Ed25519PrivateKey:
 
 
 def _make_key(path: Path) -> None:
-    """Make one key, readable only by its owner, even if several processes try at once. Raises OSError."""
+    """Make one key, readable only by its owner, even if several processes try at once."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 

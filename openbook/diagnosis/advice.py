@@ -1,4 +1,4 @@
-"""Advice on the misses of a diagnosis, each sentence with the numbers that support it."""
+"""Advice on the misses of a diagnosis, with the numbers that support it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FEW = 10  # misses; with fewer, the causes are only a hint
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`what` was found, with its numbers; `do`: what is likely to help, and what is not."""
+    """`what` was found; `do`: what is likely to help, and what is not."""
 
     what: str
     do: str = ""
@@ -25,7 +25,7 @@ class Finding:
 
 
 def advice(summary: ModelSummary) -> tuple[Finding, ...]:
-    """The findings, most frequent cause first."""
+    """The most frequent cause first."""
     group = summary.overall
     counted = group.questions - group.failed
     if not counted:
@@ -92,7 +92,7 @@ _CAUSES = {  # {model}: the name of the model
 
 
 def _abstaining(header: Header) -> str:
-    """What makes an abstention likelier. Only the strategy "each" supports verbatim quotes."""
+    """Only the strategy "each" supports verbatim quotes."""
     if header.strategy == "each":
         return "Verbatim quotes (openbook ask --quote --model {model}) are likely to help."
     if header.model.name == "reader":
@@ -101,7 +101,6 @@ def _abstaining(header: Header) -> str:
 
 
 def _missed(summary: ModelSummary, misses: int) -> Finding:
-    """The ranks of passages that the reader was not given, and what reaches most of them."""
     header, cut_off = summary.header, summary.misses_cut_off
     given, depth = header.passages, max(DEPTH, header.passages)
     deeper = summary.misses_within_depth - cut_off

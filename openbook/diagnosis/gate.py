@@ -1,10 +1,10 @@
 """The test that a trained model must pass to take over a name: no worse than the present holder at reading and known
 facts, and its recipe's targets reached.
 
-Non-inferiority: both models answer the same questions, from the right passage (reading) or from memory (known facts).
-The difference of scores is resampled by question (paired bootstrap). The candidate passes if the lower end of the
-one-sided 95 % interval is above minus the margin. The sets of questions are JSON Lines, plain or gzip. Unlike those of
-`questions`, they put many questions to one passage, which is read once:
+Both models answer the same questions, from the right passage (reading) or from memory (known facts). The difference of
+scores is resampled by question (paired bootstrap). The candidate passes if the lower end of the one-sided 95 % interval
+is above minus the margin (non-inferiority). Sets of questions are JSON Lines, plain or gzip, with many questions on one
+passage, which is read once:
 
     {"title": "Warsaw", "passage": "...", "questions": [{"question": "...", "answers": ["1611"]}, ...]}   reading
     {"question": "What is the capital of France?", "answers": ["Paris"]}                                 known facts
@@ -84,7 +84,7 @@ class _Passage:
 
 
 def load_eval_set(path: Path) -> list[EvalQuestion]:
-    """Load a set of questions. Raises ConfigError with the number of a wrong line."""
+    """Raises ConfigError with the number of a wrong line."""
     found: list[EvalQuestion] = []
     for _, where, value in json_lines(file_content(path), path.name):
         if isinstance(value, dict) and "passage" in value:
@@ -105,7 +105,7 @@ def ask_eval_set(
 ) -> list[EvalOutcome]:
     """Greedy answers, in order. Put questions on one passage next to each other, so that it is read once.
 
-    A prompt that exceeds the model's context gets no answer, which counts as wrong.
+    A prompt that exceeds the context counts as a wrong answer.
     """
     room = model.context_tokens - DECODING.max_tokens
     found: list[EvalOutcome] = []
@@ -133,7 +133,7 @@ def ask_eval_set(
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One requirement. `holder` and `candidate`: mean scores from 0 to 1. `low`: the lower end of their difference."""
+    """`holder` and `candidate`: mean scores from 0 to 1. `low`: the lower end of their difference."""
 
     name: str
     passed: bool
@@ -158,9 +158,7 @@ def compare(
     known: Sequence[EvalQuestion],
     progress: Progress,
 ) -> list[Check]:
-    """Compare two models. Reading is scored by F1, abstentions included; from memory, an answer that contains the fact
-    is right.
-    """
+    """Reading is scored by F1, abstentions included; from memory, an answer that contains the fact is right."""
     models, counted = (candidate, holder), _counted(progress, 2 * (len(reading) + len(known)))
     read = [[each.f1 for each in ask_eval_set(model, reading, progress=counted)] for model in models]
     knew = [[each.holds for each in ask_eval_set(model, known, progress=counted)] for model in models]
@@ -175,13 +173,12 @@ def flips(one: FrozenModel, other: FrozenModel, questions: Sequence[EvalQuestion
 
 
 def _counted(progress: Progress, total: int) -> Progress:
-    """One progress for several rounds of questions."""
     done = count(1)
     return lambda _done, _total: progress(next(done), total)
 
 
 def non_inferior(name: str, candidate: Sequence[float], holder: Sequence[float]) -> Check:
-    """Check paired scores on the same questions, in the same order."""
+    """Scores are paired: of the same questions, in the same order."""
     difference = np.asarray(candidate, dtype=float) - np.asarray(holder, dtype=float)
     chance = np.random.default_rng(0)
     means = [difference[chance.integers(0, len(difference), size=len(difference))].mean() for _ in range(RESAMPLES)]
@@ -190,7 +187,7 @@ def non_inferior(name: str, candidate: Sequence[float], holder: Sequence[float])
 
 
 def target_checks(reference: ModelReference) -> list[Check]:
-    """A check for each target of the model's recipe. A model without a training record has none."""
+    """A check for each target of the model's recipe; none without a training record."""
     record = training_record_of(reference)
     if record is None:
         return []

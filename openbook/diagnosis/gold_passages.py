@@ -1,10 +1,9 @@
-"""Finds the passages that hold the answer to a question, and the spans of the answer in them.
+"""Finds the passages that hold the answer to a question, and the answer's spans.
 
-A gold span decides, or its quote if the document has changed (a passage need hold only a part of it). Without either,
-passages that hold an accepted answer are searched for, among the `LOOKED_THROUGH` best for the question alone and with
-each of the first answers. Passages of documents on the question's topic come first. If there are none, any passage
-counts that holds an answer with a digit or several words ("#670", "Ada Brandl"): a plain word ("Springfield", "two")
-occurs in many unrelated passages.
+A gold span decides, or its quote if the document has changed. Without either, passages that hold an accepted answer are
+searched for, among the `LOOKED_THROUGH` best for the question alone and with each of the first answers. Documents on
+the question's topic come first. If there are none, any passage counts that holds an answer with a digit or several
+words ("#670", "Ada Brandl"): a plain word ("Springfield", "two") occurs in many unrelated passages.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ Span = tuple[int, int]
 class GoldPassages:
     """`hits`: passages that hold an answer, best first. `located`: by the gold `span`, its `quote`, or the `answers`.
 
-    `counts`: true if a passage that holds an answer counts, for passages located by `answers`.
+    `counts`: for `answers`, true if a passage that holds one counts.
     """
 
     question: Question
@@ -47,7 +46,7 @@ class GoldPassages:
     def spans_in(self, passage: Passage) -> tuple[Span, ...]:
         """The spans of the answer in the passage's text.
 
-        If a span or quote located it, a passage with the same text in another document counts too.
+        A passage with the same text in another document counts too.
         """
         if self.located == "answers":
             return answer_spans(passage.text, self.question.answers) if self.counts(passage) else ()
@@ -59,7 +58,7 @@ class GoldPassages:
 
 
 class GoldFinder:
-    """Finds gold passages in the documents that `scope` sees; `scope.as_of` is a version."""
+    """`scope.as_of` is a version."""
 
     def __init__(self, base: KnowledgeBase, embedder: Embedder, scope: Scope) -> None:
         self._base, self._embedder, self._scope = base, embedder, scope
@@ -91,7 +90,7 @@ class GoldFinder:
         return [Hit(passage, 0.0, None, None, None) for passage in passages], spans
 
     def _by_quote(self, question: Question, quote: str) -> GoldPassages | None:
-        """Find a quote, whatever the spaces between its words, even across passages."""
+        """Find a quote, whatever its white space, even across passages."""
         pattern = re.compile(_words_pattern(quote))
         spans: dict[Digest, tuple[Span, ...]] = {}
         hits: dict[str, Hit] = {}
@@ -137,7 +136,7 @@ class GoldFinder:
 
 
 def documents_named(documents: Iterable[str], name: str) -> list[str]:
-    """The documents whose path is `name` or ends with it. Backslashes count as slashes."""
+    """Documents whose path is `name` or ends with it. Backslashes count as slashes."""
     names = {each.removeprefix("./") for each in (name, name.replace("\\", "/"))} - {""}
     return [path for path in documents if any(path == each or path.endswith("/" + each.lstrip("/")) for each in names)]
 
@@ -146,8 +145,7 @@ def topic_of(question: Question) -> Callable[[str], bool]:
     """A test if a text is on the question's topic: it holds at least half of the question's names; or, without names,
     one of its other content words, whatever its ending.
 
-    If the question has no capitals, any word may be a name, and more than half of them are needed. Case makes no
-    difference.
+    If the question has no capitals, any word may be a name, and more than half of them are needed.
     """
     asked, answers = keyboard_form(question.question), " ".join(question.answers).casefold()
     if NO_SPACES.search(asked):
@@ -189,7 +187,7 @@ def states_any(passage: Passage, answers: Sequence[str]) -> bool:
 
 
 def places_of(text: str, answer: str) -> list[Span]:
-    """Spans of an answer's words in a text, whatever the spaces between them."""
+    """Spans of an answer's words, whatever the spaces between them."""
     words = _words_pattern(answer.strip().rstrip("."))
     if not words:
         return []

@@ -1,7 +1,7 @@
-"""Values in a passage (numbers, weekdays, months, names), and copies of the passage with the answer's value changed.
+"""Copies of a passage with the answer's value (number, weekday, month, name) changed.
 
 A new value is a function of the old one, a key and names from other texts: no chance is involved. It has the form and
-about the size of the old one, so that a date, time, amount or version stays one.
+about the size of the old one.
 """
 
 from __future__ import annotations
@@ -50,8 +50,6 @@ class Alteration:
 
 @dataclass(frozen=True, slots=True)
 class AlteredPassage:
-    """A copy of a passage with the answer's value changed, and the accepted answers after the change."""
-
     passage: Passage
     change: Alteration
     answers: tuple[str, ...]
@@ -80,7 +78,7 @@ def altered(passage: Passage, question: Question, names: Sequence[str]) -> Alter
 def changes(value: str, names: Sequence[str], key: str) -> Iterator[Alteration]:
     """Other values of the same kind, in an order that depends on `key`; none for a value of no kind.
 
-    The first number in the value changes, or the first month, weekday or number word; a name becomes one of `names`.
+    The first number changes, or the first month, weekday or number word; a name becomes one of `names`.
     """
     random = Random(f"{key}\0{value}")  # noqa: S311  no secret
     if found := _NUMBER.search(value) or _MEMBER.search(value):
@@ -105,8 +103,8 @@ def _other(old: str, random: Random) -> str:
 
 
 def _other_digits(old: str, random: Random) -> str:
-    """Numbers of up to two digits stay in their range, years stay near. In others each digit changes, except zeros at
-    the end.
+    """Numbers of up to two digits stay in their range, years stay near. In others each digit changes, except final
+    zeros.
     """
     number = int(old)
     if not number:
@@ -121,21 +119,20 @@ def _other_digits(old: str, random: Random) -> str:
 
 
 def value_spans(text: str, value: str) -> list[tuple[int, int]]:
-    """Spans of the value as a whole, in any case: "28" is not in "1.28" or "B28"."""
+    """Spans of the whole value, in any case: "28" is not in "1.28" or "B28"."""
     words = r"\s+".join(map(re.escape, value.split()))
     pattern = rf"(?<!\w)(?<!\d[.,:/-]){words}(?!\w)(?![.,:/-]\d)"
     return [found.span() for found in re.finditer(pattern, text, re.IGNORECASE)] if words else []
 
 
 def replaced(text: str, old: str, new: str) -> str:
-    """Replace `old` by `new` everywhere. A capital at its beginning stays one."""
+    """Replace `old` by `new` everywhere, with a capital where `old` has one."""
     for start, end in reversed(value_spans(text, old)):
         text = text[:start] + (new[:1].upper() + new[1:] if text[start].isupper() else new) + text[end:]
     return text
 
 
 def accepted_after(change: Alteration, answers: Iterable[str]) -> tuple[str, ...]:
-    """The accepted answers rewritten for the new value."""
     accepted = [change.new]
     for answer in answers:
         if value_spans(answer, change.part):

@@ -1,4 +1,4 @@
-"""Two probes: how the answer changes when the passage that holds it is altered or withheld.
+"""Probes: how the answer changes when the passage that holds it is altered or withheld.
 
 - counterfactual: a value in a copy of the passage is altered. Does the answer follow the passage or the weights?
 - abstention: every passage that holds an accepted answer is withheld. Does the model abstain, or invent an answer?
@@ -34,9 +34,7 @@ from openbook.retrieval import near_enough
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A question, a passage that holds the answer (`gold`), and the other passages found, best first, that do not
-    (`rest`).
-    """
+    """`gold` holds the answer; `rest`, the other passages found, best first, do not."""
 
     question: Question
     gold: Hit
@@ -47,9 +45,8 @@ class Case:
 class Trial:
     """`outcome`: the result, or why there is none. `failure`: why the model gave no answer.
 
-    Counterfactual: the answer `before`, from the original passage, and `after`, from the copy in which `old`, of this
-    `kind`, became `new`. Abstention: the `answer` without the passage; `cited` if it cites a passage that does not hold
-    it.
+    Counterfactual: the answer `before`, and `after` from the copy in which `old`, of this `kind`, became `new`.
+    Abstention: the `answer` without the passage; `cited` if it cites a passage that does not hold it.
     """
 
     id: str
@@ -105,7 +102,6 @@ def _followed(after: Reply, copy: AlteredPassage, question: Question, bench: Ben
 
 
 def _withheld_passage(case: Case, bench: Bench, cancelled: Cancelled) -> Trial:
-    """Answer from the best of the rest, as many as `openbook ask` reads."""
     rest = near_enough(case.rest[: bench.passages], bench.options)
     if not rest:
         return Trial(case.question.id, "no other passage is near the question")
@@ -123,7 +119,7 @@ def _withheld_passage(case: Case, bench: Bench, cancelled: Cancelled) -> Trial:
 class Result:
     """`shares`: of the outcomes that the probe counts. `left_out`: trials with other outcomes, by reason.
 
-    `cited`: the share of invented answers with a citation.
+    `cited`: of invented answers, those with a citation.
     """
 
     left_out: Mapping[str, int]
@@ -158,9 +154,7 @@ def _abstained_in_words(found: Result) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """`outcomes`: those that count, and their names. `meaning`: a result in words. `columns`: fields of a trial to
-    show.
-    """
+    """`outcomes`: those that count, and their names. `meaning`: a result in words. `columns`: fields to show."""
 
     title: str
     trial: Callable[[Case, Bench, Cancelled], Trial]
@@ -205,7 +199,7 @@ PROBES = {
 
 @dataclass(frozen=True, slots=True)
 class ProbeRun:
-    """`questions`: how many were probed. `results`: by the name of the probe."""
+    """`questions`: how many were probed. `results`: by probe."""
 
     questions: int
     results: Mapping[str, Result]
@@ -217,7 +211,7 @@ class ProbeRun:
 
 @dataclass(frozen=True, slots=True)
 class ProbeLine:
-    """A line of the file: the trials of the question with id `question`, by the name of the probe."""
+    """The trials of one question (its id), by probe."""
 
     question: str
     trials: Mapping[str, Any]
@@ -236,7 +230,7 @@ def run_probes(
     path: Path,
     progress: Progress = lambda done, total: None,
 ) -> ProbeRun:
-    """Put both probes to each question. Questions in the file at `path` are skipped, unless the model failed on them.
+    """Put both probes to each question. The file at `path` keeps trials; failed ones are repeated.
 
     Raises as `runner.ask_due` does, and ConfigError if the file belongs to another run.
     """
@@ -248,7 +242,6 @@ def run_probes(
         return len(there) < len(PROBES) or any(trial.failure for trial in there.values())
 
     def failures(line: ProbeLine) -> list[str]:
-        """Of the trials in which the model was asked."""
         shown = ((PROBES[name], trial) for name, trial in line.trials.items())
         return [trial.failure for probe, trial in shown if trial.failure or trial.outcome in probe.outcomes]
 

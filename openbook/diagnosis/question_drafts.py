@@ -1,8 +1,7 @@
 """Questions drafted by a model from a knowledge base. A person must review them before use (`questions.Review`).
 
-Documents take turns, one passage each. The model writes one question and its answer; a draft is kept if the answer
-occurs in the passage word for word. Neither retriever nor reader filters the drafts: questions that they fail must stay
-in what measures them.
+Documents take turns, one passage each. A draft is kept if its answer occurs in the passage word for word. Neither
+retriever nor reader filters the drafts: questions that they fail must stay in what measures them.
 """
 
 from __future__ import annotations
@@ -68,9 +67,9 @@ def draft(
 ) -> Drafts:
     """Draft at most `count` questions, spread over the documents. `at_once`: parallel requests.
 
-    The model's output is kept in `path`, keyed by a digest of all that decides it, so a resumed run asks nothing twice.
-    The same knowledge base, model and count give the same drafts, whatever `path` and `at_once` are. Raises ConfigError
-    for a trained reader; KnowledgeError, EngineError.
+    `path` keeps the model's output, keyed by a digest of all that decides it, so a resumed run asks nothing twice. The
+    same knowledge base, model and count give the same drafts, whatever `path` and `at_once` are. Raises ConfigError for
+    a trained reader.
     """
     if model.reader is not None:
         raise ConfigError(
@@ -83,7 +82,6 @@ def draft(
     read = 0
 
     def reply(turn: tuple[str, Passage], gives_up: Cancelled) -> tuple[Digest, str]:
-        """(key, the model's greedy output); empty if the passage does not fit into the context, or it was cancelled."""
         passage = turn[1]
         block = passage_block(passage.heading_path, passage.text)
         asked = [asdict(model.identity), model.engine.numeric_class, ROLE, block, REQUEST, asdict(DECODING)]
@@ -129,10 +127,9 @@ def draft(
 
 
 def passages_in_turn(base: KnowledgeBase) -> Iterator[tuple[str, Passage]]:
-    """A passage of each document, then the next of each, with the document's name, at the newest version.
+    """(document's name, passage), one of each document in turn, at the newest version.
 
-    A text in several documents comes once. The order depends on names below the common folder, not on the folder
-    itself.
+    A text in several documents comes once. The order depends on names below the common folder only.
     """
     version, seen = base.kept_version(), set[Digest]()
     documents = base.documents(Scope(as_of=version))
@@ -173,9 +170,7 @@ def reason_against(question: str, answer: str, text: str) -> str:
 
 
 def _line(name: str, passage: Passage, question: str, answer: str) -> dict[str, Any]:
-    """The draft as a line of a file of questions. Gold: the sentence with the answer that shares most words with the
-    question.
-    """
+    """A line of a file of questions. Gold: the sentence with the answer that shares most words with the question."""
     sentences = sentence_spans(passage.text, 0, len(passage.text))
     golds = []
     for start, end in places_of(passage.text, answer):

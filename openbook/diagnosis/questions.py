@@ -36,7 +36,7 @@ MAX_WORDINGS = 20
 
 @dataclass(frozen=True, slots=True)
 class Gold:
-    """The answer's span `[start, end)` in the document's text; `quote`: its words, if given.
+    """`[start, end)` of the document's text; `quote`: its words, if given.
 
     `document` is the end of a path in the knowledge base; if empty, `quote` is searched for in all documents.
     """
@@ -69,7 +69,7 @@ class Question:
 
 
 def questions_digest(questions: Iterable[Question]) -> Digest:
-    """SHA-256 of the questions in order, whatever the file's format."""
+    """SHA-256 of the questions in order."""
     digest = sha256()
     for question in questions:
         digest.update(canonical_json(asdict(question)) + b"\n")
@@ -99,7 +99,7 @@ class _QuestionInFile:
 
 
 def question_of(value: object, where: str, fallback_id: str = "") -> Question:
-    """The question in a JSON object. Raises ConfigError."""
+    """Raises ConfigError."""
     found = convert(value, _QuestionInFile, where, ConfigError)
     kind = ("unanswerable" if found.unanswerable else "answerable") if found.kind is None else found.kind
     if kind not in KINDS:
@@ -122,12 +122,11 @@ def question_of(value: object, where: str, fallback_id: str = "") -> Question:
 
 
 def texts(value: _Texts) -> tuple[str, ...]:
-    """The distinct texts."""
     return (value,) if isinstance(value, str) else tuple(dict.fromkeys(value or ()))
 
 
 def checked(question: Question, where: str) -> Question:
-    """The question as it will be asked. Raises ConfigError if it is not valid."""
+    """The question as it will be asked. Raises ConfigError."""
     problem = _problem(question)
     if problem:
         raise ConfigError(f"{where} is not a valid question: {problem}.")
@@ -179,7 +178,7 @@ def file_content(path: Path) -> bytes:
 
 
 def load_questions(path: Path) -> list[Question]:
-    """The questions of a file, in order. Raises ConfigError that names the line."""
+    """Raises ConfigError that names the line."""
     found = [question for question, _ in question_lines(file_content(path), path.name)]
     if not found:
         raise ConfigError(f"{path.name} holds no questions.")
@@ -198,7 +197,7 @@ def question_lines(content: bytes, name: str) -> Iterator[tuple[Question, dict[s
 
 
 def json_lines(content: bytes, name: str) -> Iterator[tuple[int, str, Any]]:
-    """(number from 1, place for messages, JSON value) of each line that is not blank. Raises ConfigError."""
+    """(number from 1, place for messages, value) of each line that is not blank. Raises ConfigError."""
     for number, line in enumerate(BytesIO(content), 1):
         if line.strip():
             where = f"{name} line {number}"
@@ -206,7 +205,6 @@ def json_lines(content: bytes, name: str) -> Iterator[tuple[int, str, Any]]:
 
 
 def content_of(path: Path, questions: Iterable[Mapping[str, Any]]) -> bytes:
-    """The content of a file of questions with this name: compressed if it ends in .gz."""
     content = "".join(f"{json.dumps(each, ensure_ascii=False)}\n" for each in questions).encode("utf-8", "replace")
     return gzip.compress(content, mtime=0) if path.suffix == ".gz" else content
 
@@ -221,7 +219,7 @@ def write_questions(path: Path, questions: Iterable[Mapping[str, Any]]) -> None:
 
 @dataclass(slots=True)
 class Review:
-    """The review of a file's questions. Each decision is written at once."""
+    """Each decision is written at once."""
 
     path: Path
     questions: list[dict[str, Any]]
@@ -229,18 +227,16 @@ class Review:
 
     @classmethod
     def open(cls, path: Path) -> Review:
-        """Read the file at `path`. Raises ConfigError that names an invalid line."""
+        """Raises ConfigError that names an invalid line."""
         path = path.resolve()  # keep a link
         with storage_errors(f"read {path}"):
             saved = path.read_bytes()  # first, so that what others save meanwhile is not overwritten
         return cls(path, [value for _, value in question_lines(file_content(path), path.name)], saved)
 
     def drafts(self) -> list[dict[str, Any]]:
-        """The questions still to review."""
         return [each for each in self.questions if each.get("reviewed") is False]
 
     def decide(self, draft: dict[str, Any], *, accepted: bool) -> None:
-        """Keep a draft as reviewed, or remove it."""
         draft["reviewed"] = True
         self.questions = [each for each in self.questions if accepted or each is not draft]
         self._save()

@@ -1,7 +1,7 @@
 """The results of a diagnosis: one HTML page, and the numbers as JSON.
 
 The page (`templates/`) needs no network, no other file and no scripts. Questions, answers and documents are untrusted:
-every text is escaped, control characters become spaces, and the page's content security policy allows only its own
+every text is escaped, control characters become spaces, and the content security policy allows only the page's own
 script.
 
 The folder of a diagnosis (docs/formats/diagnosis.md):
@@ -66,7 +66,6 @@ QuestionVerdicts = Iterable[tuple[Observation, QuestionVerdict]]
 
 
 def observations_path(folder: Path, model: ModelIdentity) -> Path:
-    """The file of a model's observations."""
     return folder / f"{OBSERVATIONS}{_slug(model)}.jsonl"
 
 
@@ -86,7 +85,7 @@ def write_results(
     limit: int | None = None,
     probed: Mapping[str, probes.ProbeRun] = {},
 ) -> tuple[list[ModelSummary], list[Comparison], dict[str, Any]]:
-    """Write the numbers and the page, from one file of observations per model. `probed`: probe results by model name.
+    """Write the numbers and the page, from one file of observations per model. `probed`: by model name.
 
     Returns summaries, comparisons and the numbers. Raises ConfigError.
     """
@@ -139,7 +138,7 @@ def numbers(
 
 
 def read_outcomes(path: Path) -> list[ModelOutcomes]:
-    """The outcomes of each model in a `diagnosis.json`. Raises ConfigError."""
+    """Raises ConfigError."""
     with storage_errors(f"read {path}"):
         content = path.read_bytes()
     value = parse_json(content, str(path), ConfigError)
@@ -167,7 +166,7 @@ def write_report(
     comparisons: Sequence[Comparison] = (),
     probed: Mapping[str, probes.ProbeRun] = {},
 ) -> None:
-    """Write the page, a part for each model. `probed`: probe results by model name. Questions are streamed."""
+    """`probed`: by model name. Questions are streamed."""
     parts = []
     for summary, verdicts in models:
         counts = [share.count for share in summary.overall.verdicts.values()]
@@ -229,7 +228,7 @@ def _environment() -> Environment:
 
 
 def _digest(content: str) -> str:
-    """The hash of a style or script for a Content-Security-Policy."""
+    """For a Content-Security-Policy."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
 
 
@@ -247,7 +246,6 @@ def _first_of_each_verdict(verdicts: QuestionVerdicts) -> Iterator[tuple[Observa
 
 
 def mark(reply: Reply, question: Question) -> str:
-    """The word to show with a reply."""
     if reply.failure:
         return "failed"
     if reply.abstained:
@@ -279,7 +277,6 @@ def place(passage: ShownPassage) -> str:
 
 
 def cited_in(passage: ShownPassage, observation: Observation) -> list[tuple[int, int]]:
-    """The spans of the passage that open-book answers cite."""
     return [(start, end) for each in observation.asked for id_, start, end in each.cited if id_ == passage.id]
 
 

@@ -1,7 +1,7 @@
-"""A model's answers, one question per line, in a file that grows: format in docs/formats/diagnosis.md.
+"""A model's answers, one question per line: format in docs/formats/diagnosis.md.
 
-The first line is the header: model, knowledge base, questions, settings. A stopped run resumes after the last whole
-line. A question on which the model failed is asked again; its new line, at the end, replaces the old one.
+The first line is the header. A stopped run resumes after the last whole line. A question on which the model failed is
+asked again; its new line, at the end, replaces the old one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Mode: TypeAlias = Literal["closed_book", "open_book", "oracle"]
 
 
 class Record(Protocol):
-    """A line: a dataclass with its question, or the question's id."""
+    """A dataclass with its question, or the question's id."""
 
     @property
     def question(self) -> Question | str: ...
@@ -60,7 +60,7 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A model's reply to one request. `failure`: why there is none."""
+    """`failure`: why there is no reply."""
 
     text: str = ""
     abstained: bool = False
@@ -72,7 +72,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class ShownPassage:
-    """A passage. `gold`: spans of `text` that hold the answer, if any."""
+    """`gold`: spans of `text` that hold the answer, if any."""
 
     id: str
     document: str
@@ -108,10 +108,9 @@ class Wording:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """All answers to one question.
+    """`holding`: ids of the passages with an answer, which the reader got as `oracle`.
 
-    `holding`: ids of the passages with an answer, which the reader got as `oracle`. `located`: how they were found: by
-    the gold `span`, its `quote`, the accepted `answers`, or not ("").
+    `located`: how they were found: by the gold `span`, its `quote`, the accepted `answers`, or not ("").
     """
 
     question: Question
@@ -127,7 +126,7 @@ class Observation:
 
 
 def differences(one: Header, other: Header) -> Iterator[tuple[str, str, str]]:
-    """(field, value in `one`, value in `other`), in words, for each field that differs."""
+    """(field, value in `one`, value in `other`), in words, for each difference."""
     for each in fields(Header):
         first, second = getattr(one, each.name), getattr(other, each.name)
         if first != second:
@@ -170,7 +169,7 @@ def _header(line: bytes, path: Path) -> Header:
 
 
 def _places(stream: IO[bytes], path: Path, kind: type[Record]) -> tuple[dict[str, int], int]:
-    """Offsets of the last line of each question, in the order of their first lines; and the end of the last whole line."""
+    """Offsets of each question's last line, in the order of first lines; and the end of the last whole line."""
     stream.seek(0)
     end = len(stream.readline())
     places: dict[str, int] = {}
@@ -187,7 +186,7 @@ def _id_of(record: Record) -> str:
 
 
 class RunLog(Generic[_Record]):
-    """A file of observations or trials to append to; see `open_run_log`."""
+    """See `open_run_log`."""
 
     def __init__(self, path: Path, stream: IO[bytes], header: Header, kind: type[_Record]) -> None:
         self.path, self._stream, self._kind = path, stream, kind
@@ -209,7 +208,6 @@ class RunLog(Generic[_Record]):
         stream.truncate(end)  # an incomplete line of a killed process
 
     def find(self, question: str) -> _Record | None:
-        """The record of the question with this id, or None."""
         if question not in self._places:
             return None
         with storage_errors(f"read {self.path}"):
@@ -217,7 +215,7 @@ class RunLog(Generic[_Record]):
             return decode(self._stream.readline(), self._kind, str(self.path), ConfigError)
 
     def append(self, record: _Record) -> None:
-        """Append a question's record, which replaces an earlier one. A killed process loses no earlier record."""
+        """Append a question's record, which replaces an earlier one."""
         value: Any = record
         with storage_errors(f"write {self.path}"):
             place = self._stream.seek(0, os.SEEK_END)

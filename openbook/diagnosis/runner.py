@@ -1,8 +1,7 @@
 """Ask a model every question three ways: alone (closed-book), from documents (open-book), from the right passage
 (oracle).
 
-Retrieval and reading use the functions and options of `openbook ask`. Answers are kept in a file, so a stopped run
-resumes.
+Retrieval and reading are those of `openbook ask`. Answers are kept in a file, so a stopped run resumes.
 """
 
 from __future__ import annotations
@@ -37,10 +36,7 @@ _Record = TypeVar("_Record", bound=Record)
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """The setup to diagnose. `scope.as_of` pins a version, so that later changes have no effect.
-
-    `at_once`: questions asked in parallel. Results do not depend on it.
-    """
+    """`scope.as_of` pins a version. `at_once`: questions asked in parallel; results do not depend on it."""
 
     model: FrozenModel
     base: KnowledgeBase
@@ -59,12 +55,10 @@ class Bench:
 
     @property
     def passages(self) -> int:
-        """The most passages that the model reads."""
         wanted = self.options.passages or PASSAGES
         return min(wanted, self.model.parallel_passages) if self.strategy == "parallel" else wanted
 
     def retrieve(self, query: str, at_least: int) -> Sequence[Hit]:
-        """The hits of `openbook ask`, best first."""
         corpus = Corpus(self.base, self.embedder, self.scope)
         return ranked_hits(query, corpus, self.options, self.strategy, at_least)[1].current
 
@@ -100,7 +94,7 @@ class Stopped(Exception):
 
 @dataclass(frozen=True, slots=True)
 class PassageReply:
-    """A reply from passages, its citations (passage id, start, end), and the passages given to the reader."""
+    """`cited`: (passage id, start, end). `given`: passages given to the reader."""
 
     reply: Reply
     cited: tuple[tuple[str, int, int], ...]
@@ -108,7 +102,7 @@ class PassageReply:
 
 
 def ask_alone(bench: Bench, wording: str, cancelled: Cancelled) -> Reply:
-    """The closed-book reply. Raises Stopped."""
+    """Raises Stopped."""
 
     def request() -> tuple[str, bool, Completion | None]:
         completion = bench.model.complete(closed_book_prompt(wording), bench.decoding, cancelled)
@@ -168,8 +162,8 @@ def run_questions(
 ) -> None:
     """Ask all questions that the file at `path` lacks, in order.
 
-    A failed request is recorded, and the next run asks its question again, once. Raises as `ask_due` does, and
-    ConfigError if the file belongs to another run.
+    A failed request is recorded, and the next run repeats its question, once. Raises as `ask_due` does, and ConfigError
+    if the file belongs to another run.
     """
     bench = bench.pinned()
     finder = GoldFinder(bench.base, bench.embedder, bench.scope)

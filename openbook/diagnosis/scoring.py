@@ -1,7 +1,7 @@
 """The correctness of answers, and the uncertainty of shares.
 
-Token F1 follows the evaluation script of SQuAD 1.1 (Rajpurkar et al. 2016). Verdicts use `is_right`;
-docs/formats/diagnosis.md defines what is right.
+Token F1 follows the evaluation script of SQuAD 1.1 (Rajpurkar et al. 2016). Verdicts use `is_right`:
+docs/formats/diagnosis.md.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def normalised(text: str) -> str:
 
 
 def plain_words(text: str) -> str:
-    """As `normalised`, but keeps what distinguishes values: marks between digits ("1.5", "3-4"; not in "1,500"), the
-    signs of "-5", "C++" and "B-", and the letter of "Vitamin A".
+    """As `normalised`, but keeps marks between digits ("1.5", "3-4"; not in "1,500"), the signs of "-5", "C++" and
+    "B-", and the letter of "Vitamin A".
     """
     text = _LETTER_A.sub("lettera", text)
     text = _GRADE.sub(lambda found: found[1] + _SIGNS[found[2]], text)
@@ -59,7 +59,7 @@ def plain_words(text: str) -> str:
 
 
 def says(text: str, accepted: str) -> bool:
-    """True if the plain words of an accepted answer occur in the text in sequence. "IT" is not "it"."""
+    """True if the plain words of an accepted answer occur in sequence. "IT" is not "it"."""
     words = plain_words(accepted)
     if not words:  # only articles or signs
         return bool(accepted.strip()) and text.strip().casefold() == accepted.strip().casefold()
@@ -69,7 +69,7 @@ def says(text: str, accepted: str) -> bool:
 
 
 def token_f1(answer: str, accepted: Sequence[str]) -> float:
-    """The best F1 of the answer's words with those of an accepted answer, from 0 to 1."""
+    """The best F1 with an accepted answer, from 0 to 1."""
     found, best = Counter(normalised(answer).split()), 0.0
     for each in accepted:
         wanted = Counter(normalised(each).split())
@@ -79,7 +79,7 @@ def token_f1(answer: str, accepted: Sequence[str]) -> float:
 
 
 def squad_contains(answer: str, accepted: Sequence[str]) -> float:
-    """1 if the words of an accepted answer occur in the answer in sequence, else 0."""
+    """1 if the words of an accepted answer occur in sequence, else 0."""
     text = f" {normalised(answer)} "
     return float(any(words and f" {words} " in text for words in map(normalised, accepted)))
 
@@ -104,7 +104,7 @@ def is_right(answer: str, question: Question) -> bool:
 
 
 def _only_repeats(text: str, accepted: str, question: str) -> bool:
-    """True if the accepted words occur in the text only next to a content word that is next to them in the question."""
+    """True if the accepted words occur only next to a content word that is next to them in the question."""
     wanted = plain_words(accepted)
     around = re.compile(rf"(?<!\S)(?:(\S+) )?{re.escape(wanted)}(?= (\S+)|$)")
     found, beside = around.findall(plain_words(text)), around.findall(plain_words(question))
@@ -121,8 +121,8 @@ def text_holds_any(text: str, accepted: Sequence[str]) -> bool:
 
 
 def _says_loosely(text: str, accepted: str) -> bool:
-    """True if the text holds the characters of an answer in a script without spaces; or, of an answer that is a
-    sentence, most words and all numbers.
+    """True if the text holds the characters of an answer in a script without spaces; or most words and all numbers of a
+    sentence.
     """
     if not text.strip() or not accepted.strip():
         return False
@@ -139,7 +139,7 @@ def _numbers(text: str) -> set[str]:
 
 
 def _has_letters(text: str, wanted: str) -> bool:
-    """True if `wanted` occurs in the text, and not as part of a longer number."""
+    """True if `wanted` occurs, not as part of a longer number."""
     start = text.find(wanted)
     while start >= 0:
         before, after = text[start - 1 : start], text[start + len(wanted) : start + len(wanted) + 1]
@@ -154,8 +154,8 @@ def _is_digit(letter: str) -> bool:
 
 
 def keyboard_form(text: str) -> str:
-    """NFKC, with typed quotes and dashes, ungrouped digits, decimal fractions, signs such as "€" as separate words, and
-    the punctuation of other scripts as spaces.
+    """NFKC, with typed quotes and dashes, ungrouped digits, decimal fractions, signs such as "€" as words, and other
+    scripts' punctuation as spaces.
     """
     if text.isascii():
         return text
@@ -167,9 +167,7 @@ def keyboard_form(text: str) -> str:
 
 
 def same_answer(one: str, other: str) -> bool:
-    """True if one answer's words occur in the other and are a good part of it, with the same numbers: "4" is not "on 4
-    May 2024".
-    """
+    """True if one answer's words are a good part of the other, with the same numbers: "4" is not "on 4 May 2024"."""
     one, other = keyboard_form(one), keyboard_form(other)
     if not (text_holds_any(one, [other]) or text_holds_any(other, [one])):
         return False
@@ -215,7 +213,7 @@ def interval(scores: Sequence[float]) -> Interval:
 
 
 def mcnemar(only_first_right: int, only_second_right: int) -> float:
-    """Two-sided p of McNemar's exact test (1947) for the questions that only one of two models gets right."""
+    """Two-sided p of McNemar's exact test (1947)."""
     n, few = only_first_right + only_second_right, min(only_first_right, only_second_right)
     ways = total = 1  # to choose 0 of n
     for i in range(few):

@@ -1,4 +1,4 @@
-"""A diagnosis in numbers: shares of verdicts, overall and by tag, retrieval, and cost; and the comparison of two.
+"""A diagnosis in numbers: shares of verdicts, retrieval, and cost; and the comparison of two.
 
 Shares have 95 % intervals (Wilson). Failed requests are in no share.
 """
@@ -27,7 +27,7 @@ _RequestCost: TypeAlias = tuple[float, int | None, int | None]  # seconds, token
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """`count` of `of`; `low` and `high` bound its 95 % interval (Wilson). All None without data."""
+    """`low` and `high` bound its 95 % interval (Wilson). All None without data."""
 
     count: int
     of: int
@@ -49,13 +49,12 @@ def share(count: int, of: int) -> Share:
 
 
 def share_of(found: Sequence[bool]) -> Share:
-    """The share of true values."""
     return share(sum(found), len(found))
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """The cost of a mode. Tokens are None if the engine counts none."""
+    """Tokens are None if the engine counts none."""
 
     requests: int
     seconds: float
@@ -65,7 +64,7 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Questions with something in common. `right`: with documents; see `QuestionVerdict.right`."""
+    """`right`: with documents; see `QuestionVerdict.right`."""
 
     questions: int
     failed: int
@@ -89,7 +88,7 @@ class Retrieval:
 
 @dataclass(frozen=True, slots=True)
 class QuestionOutcome:
-    """The outcome of one question, for comparisons. `question`: its `words_digest`."""
+    """For comparisons. `question`: its `words_digest`."""
 
     id: str
     verdict: Verdict
@@ -98,7 +97,7 @@ class QuestionOutcome:
 
 
 def words_digest(question: Question) -> Digest:
-    """16 digits of a digest over all that decides if an answer is right: wordings, kind and answers, in any order."""
+    """16 digits of a digest over wordings, kind and answers, in any order."""
     answers = sorted(question.answers)
     return sha256_hex(canonical_json([list(question.wordings), question.kind, answers]))[:16]
 
@@ -108,7 +107,7 @@ class ModelSummary:
     """`right_in`: by mode, of questions with an answer, those right in every wording.
 
     `misses_within_depth`: retriever misses whose passage was among the first `runner.DEPTH`. `misses_cut_off`: those of
-    them within the number of passages to read, so that something else kept the passage from the reader.
+    them within the passages to read, so that something else kept the passage from the reader.
     """
 
     header: Header
@@ -130,7 +129,7 @@ class ModelSummary:
 
 
 def summarise(header: Header, verdicts: Iterable[tuple[Observation, QuestionVerdict]]) -> ModelSummary:
-    """Summarize verdicts. Keeps no text of questions."""
+    """Keeps no text of questions."""
     outcomes: list[QuestionOutcome] = []
     found: list[QuestionVerdict] = []
     kinds, tags = defaultdict[str, list[QuestionVerdict]](list), defaultdict[str, list[QuestionVerdict]](list)
@@ -199,8 +198,6 @@ def _group(found: Sequence[QuestionVerdict]) -> Group:
 
 @dataclass(frozen=True, slots=True)
 class ModelOutcomes:
-    """One model's outcomes, for comparisons. `header`: the setup."""
-
     name: str
     header: Header
     outcomes: Sequence[QuestionOutcome]
@@ -208,7 +205,7 @@ class ModelOutcomes:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two models or runs, on the questions that both were asked and neither failed on. `right` as in `QuestionOutcome`.
+    """Two models or runs, on the questions that both were asked and neither failed on.
 
     `p`: two-sided McNemar test. `moved`: (verdict, other verdict, questions). `left_out`: questions that only one was
     asked. `failed`: those that both were asked and at least one failed on. `notes`: other differences of the setups.
@@ -233,7 +230,6 @@ class Comparison:
         return f"{self.p:.3f}" if self.p >= 0.001 else "< 0.001"
 
     def all_notes(self) -> list[str]:
-        """All caveats of the numbers."""
         found = list(self.notes)
         if self.left_out:
             found.append(f"Questions left out, because only one of the two was asked them: {self.left_out:,}.")

@@ -72,7 +72,7 @@ def verdicts_of(observations: Iterable[Observation]) -> Iterator[tuple[Observati
 
 
 def verdict_of(observation: Observation, others: Sequence[Observation] = ()) -> QuestionVerdict:
-    """Judge one question. `others`: observations of the same model, for `by_chance`."""
+    """`others`: observations of the same model, for `by_chance`."""
     question, asked = observation.question, observation.asked
     if observation.failure:
         return QuestionVerdict("failed", right=False)
@@ -120,7 +120,7 @@ def reply_is_right(reply: Reply, question: Question) -> bool:
 
 
 def by_chance(question: Question, others: Sequence[Observation]) -> bool:
-    """True if the model's closed-book answers to other questions hold this answer too often."""
+    """True if closed-book answers to other questions hold this answer too often."""
     accepted = {normalised(answer) for answer in question.answers}
     alone = [other.asked[0].closed for other in others if accepted.isdisjoint(map(normalised, other.question.answers))]
     controls = [reply.text for reply in alone if not reply.failure]
@@ -140,7 +140,6 @@ def with_neighbours(items: Iterable[_Item], reach: int) -> Iterator[tuple[_Item,
 
 
 def reason(observation: Observation, found: QuestionVerdict) -> str:
-    """The reason for a verdict, in a sentence or two."""
     text = _why(observation, found)
     if found.from_memory:
         text += " It answered from memory against the passage."

@@ -3,8 +3,6 @@
 A parser is a function `(data, name) -> Content`, named `module:function`. Parsers of mail also take the depth inside
 other files, parsers with OCR the languages. The text has no control characters except line feeds and tabs.
 `PARSER_VERSION` changes whenever a parser returns something else for the same bytes.
-
-The bytes of a file decide first which parser reads it, then its name. Text of an unknown name is plain text.
 """
 
 from __future__ import annotations
@@ -90,10 +88,10 @@ _HTML_MARK = re.compile(rb"(?:\xef\xbb\xbf)?\s{0,16}<(?:!doctype html|html)[\s>]
 
 
 def parse_file(path: Path, *, max_bytes: int, ocr: str = "") -> tuple[Content, Digest]:
-    """Parse the file at `path`. Returns its content and the SHA-256 of the bytes it was parsed from.
+    """Return the content and the SHA-256 of the bytes it was parsed from.
 
-    `ocr`: Tesseract's languages, such as `eng+deu`; empty: pages that are only images are not read.
-    Raises UnreadableFile, whose text is the reason without the path.
+    `ocr`: Tesseract's languages, such as `eng+deu`; empty: pages that are only images are not read. Raises
+    UnreadableFile, whose text is the reason without the path.
     """
     if reason := unsupported_reason(path, ocr=bool(ocr)):
         raise UnreadableFile(reason)
@@ -102,7 +100,7 @@ def parse_file(path: Path, *, max_bytes: int, ocr: str = "") -> tuple[Content, D
 
 
 def parse_bytes(data: bytes, name: str, depth: int = 0, *, ocr: str = "") -> Content:
-    """Parse the bytes of a file with this name, `depth` files deep inside another one. Raises UnreadableFile."""
+    """Parse a file, which may be `depth` files deep inside another one. Raises UnreadableFile."""
     if depth > MAX_ATTACHMENT_DEPTH:
         raise UnreadableFile(f"more than {MAX_ATTACHMENT_DEPTH} attachments inside one another")
     if not data:
@@ -123,7 +121,7 @@ def parse_bytes(data: bytes, name: str, depth: int = 0, *, ocr: str = "") -> Con
 
 
 def unsupported_reason(path: Path, *, ocr: bool = False) -> str:
-    """The reason why a file of this name is never read; empty if it may be."""
+    """Why a file of this name is never read; empty if it may be."""
     reason = _UNREADABLE.get(path.suffix.lower(), "")
     return "" if ocr and reason == _IMAGE else reason
 
@@ -133,12 +131,12 @@ def may_need_ocr(path: Path) -> bool:
 
 
 def is_image_refusal(reason: str) -> bool:
-    """True if the reason says that OCR could read the file."""
+    """True if OCR could read a file refused for this reason."""
     return reason == _IMAGE
 
 
 def irregular_file_reason(mode: int) -> str:
-    """The kind of file that this `st_mode` means; empty for a regular file."""
+    """The kind of file; empty for a regular one."""
     kinds = {
         stat.S_IFDIR: "a folder, not a file",
         stat.S_IFLNK: "a link, not a file",
@@ -151,7 +149,6 @@ def irregular_file_reason(mode: int) -> str:
 
 
 def os_reason(error: OSError) -> str:
-    """An operating system's refusal as a short clause."""
     known = {
         errno.ENOENT: "does not exist any more",
         errno.EACCES: "no permission to read it",
@@ -182,7 +179,7 @@ def opened(path: Path, *, follow: bool = True) -> Iterator[BinaryIO]:
 
 
 def file_bytes(path: Path, max_bytes: int, *, follow: bool = True) -> bytes:
-    """All bytes of a regular file. Raises as `opened` does, and UnreadableFile above `max_bytes`."""
+    """Raises as `opened` does, and UnreadableFile above `max_bytes`."""
     with opened(path, follow=follow) as file:
         check_size(os.fstat(file.fileno()).st_size, max_bytes)
         data = file.read(max_bytes + 1)
@@ -201,7 +198,7 @@ def check_size(size: int, max_bytes: int) -> None:
 
 
 def _target(data: bytes, name: PurePath, *, ocr: bool) -> str:
-    """The parser to use. The bytes decide first: a PDF that is named .txt is a PDF."""
+    """The parser. The bytes decide first, then the name: a PDF that is named .txt is a PDF."""
     if _PDF_MARK.match(data):
         return PARSERS[".pdf"]
     if data.startswith(b"{\\rtf"):
@@ -229,7 +226,7 @@ def _target(data: bytes, name: PurePath, *, ocr: bool) -> str:
 
 
 def _compound(data: bytes) -> str:
-    """The parser for OLE2: Outlook messages and Excel before 2007. Raises UnreadableFile for other Office files."""
+    """For OLE2: Outlook messages and Excel before 2007."""
     if "__properties_version1.0".encode("utf-16-le") in data:
         return PARSERS[".msg"]
     if "EncryptedPackage".encode("utf-16-le") in data:

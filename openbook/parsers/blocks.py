@@ -12,7 +12,7 @@ MAX_DEPTH = 8
 
 
 class Text:
-    """A text that grows, with its headings. `gap`: newlines before the next part; -1: a space."""
+    """`gap`: newlines before the next part; -1: a space."""
 
     def __init__(self) -> None:
         self.parts: list[str] = []
@@ -28,7 +28,7 @@ class Text:
         self.gap = max(self.gap, gap)
 
     def put(self, body: str) -> int:
-        """Append `body`. Returns its offset."""
+        """Returns the offset of `body`."""
         before = (" " if self.gap < 0 else "\n" * self.gap) if self.length else ""
         self.parts += (before, body)
         start = self.length + len(before)
@@ -37,14 +37,14 @@ class Text:
         return start
 
     def put_marked(self, text: str, headings: Iterable[HeadingMark]) -> int:
-        """Append a text of several blocks with its headings. Returns its offset."""
+        """Returns the offset of `text`."""
         start = self.put(text)
         self.headings += [replace(mark, start=start + mark.start) for mark in headings]
         return start
 
 
 class Blocks(Text):
-    """Blocks with blank lines between them; list items stay together. `chars` counts the text that the file holds."""
+    """Blank lines between blocks; list items stay together. `chars` counts the text that the file holds."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class Blocks(Text):
         self._block("\n".join(line for line in map(clean, lines) if line.strip()))
 
     def rows(self, rows: Iterable[Iterable[str | None]]) -> None:
-        """The rows of a table, with ` | ` between cells. Empty rows, and empty cells at the end, are dropped.
+        """Table rows with ` | ` between cells, without empty rows and final empty cells.
 
         None repeats the cell above (a merged cell), so that every row is complete.
         """
@@ -82,7 +82,6 @@ class Blocks(Text):
             self._block("  " * min(depth, MAX_DEPTH) + f"{marker} {text}", kind="item")
 
     def code(self, text: str) -> None:
-        """Lines of a program, with their indentation."""
         self._block(clean(text).strip("\n").rstrip(), kind="code")
 
     def heading(self, text: str, level: int) -> None:
@@ -98,12 +97,12 @@ class Blocks(Text):
             self.paragraph(text)
 
     def include(self, text: str, headings: Iterable[HeadingMark] = ()) -> None:
-        """A text of several blocks with its headings, such as a chapter or an attachment."""
+        """A text of several blocks, such as a chapter or an attachment."""
         lead = len(text) - len(text.lstrip("\n"))
         self._block(text[lead:].rstrip(), [replace(mark, start=mark.start - lead) for mark in headings])
 
     def end_page(self) -> None:
-        """End a page. Every page has a span, which may be empty; the gap between two pages belongs to neither."""
+        """Every page has a span, which may be empty; the gap between two pages belongs to neither."""
         start = self.length if self._page_start is None else self._page_start
         self.pages.append(PageSpan(len(self.pages) + 1, start, self.length))
         self._page_start = None
@@ -132,7 +131,7 @@ def text_content(
     title: str = "",
     chars: int | None = None,
 ) -> Content:
-    """A content. The default title comes from the metadata, the first heading or the file's name."""
+    """The default title comes from the metadata, the first heading or the file's name."""
     stated = one_line(str(dict(metadata).get("title", "")))
     title = one_line(title or stated or (headings[0].title if headings else "") or title_from_name(name))
     source_chars = len(text) if chars is None else chars

@@ -38,7 +38,7 @@ _SAMPLE_BYTES = 64_000  # for guessing an encoding
 
 
 def clean(text: str) -> str:
-    """The text with line feeds as the only newlines, and a space for each unsafe character. Idempotent."""
+    """Line feeds as the only newlines, and a space for each unsafe character. Idempotent."""
     return _UNSAFE.sub(" ", _NEWLINE.sub("\n", text))
 
 
@@ -80,7 +80,7 @@ def decode(data: bytes, declared: str = "") -> str:
 
 
 def _wide_encoding(head: bytes) -> str:
-    """The UTF-16 of Latin text without a mark: every second byte is zero. Empty if it is not."""
+    """Latin text in UTF-16 without a mark has a zero in every second byte."""
     pairs = len(head) // 2
     even, odd = head[0::2].count(0), head[1::2].count(0)
     if pairs >= 8 and max(even, odd) > 0.7 * pairs and min(even, odd) < 0.05 * pairs:

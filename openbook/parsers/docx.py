@@ -1,7 +1,7 @@
 """Word documents to text, in the order of the body; then footnotes, endnotes and comments.
 
-Element names: ECMA-376 part 1, section 17. Headers and footers repeat on every page and are left out. Numbers before
-headings and list items are not in the file's text: they are counted here by the list's definition (17.9).
+Element names: ECMA-376 part 1, section 17. Headers and footers are left out. Numbers of headings and list items are not
+in the file's text: they are counted here by the list's definition (17.9).
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _value(element: Any, name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Style:
-    """The kind of a paragraph. `level` 0: no heading. `depth` of a list item counts from 0. `numbering`: its list."""
+    """`level` 0: no heading. `depth` of a list item counts from 0. `numbering`: its list."""
 
     level: int = 0
     is_title: bool = False
@@ -123,7 +123,7 @@ class _Styles:
 
 
 class _Numbering:
-    """Counts list items. Call `label` in document order. Lists of one definition share a count."""
+    """Call `label` in document order. Lists of one definition share a count."""
 
     def __init__(self, root: Any) -> None:
         self._levels: dict[tuple[str, int], tuple[str, str, int]] = {}  # by definition and depth: format, text, start
@@ -191,7 +191,7 @@ class _Writer:
         self._marks: dict[str, dict[str, str]] = {"footnotes": {}, "endnotes": {}}
 
     def blocks(self, container: Any) -> None:
-        """Write paragraphs and tables in document order, through content controls and other wrappers."""
+        """Write paragraphs and tables in order, through content controls and other wrappers."""
         for element in outermost(container, frozenset({"p", "tbl"}), _SKIPPED):
             if local(element) == "p":
                 self._paragraph(element)
@@ -261,7 +261,7 @@ class _Writer:
 
 
 def formula(element: Any) -> str:
-    """An equation (OMML, section 22.1) as one would type it: `(a+b)/2`, `x^2`, `√(y)`. The XML parser bounds the depth."""
+    """An equation (OMML, section 22.1) as typed: `(a+b)/2`, `x^2`, `√(y)`. The XML parser bounds the depth."""
     name = local(element)
     text = "".join(formula(inner) for inner in element if not local(inner).endswith("Pr"))
     if name == "t":

@@ -8,7 +8,7 @@ from typing import Any
 
 
 def local(element: Any) -> str:
-    """An element's name without its namespace; empty for an unresolved entity."""
+    """Empty for an unresolved entity."""
     tag = element.tag
     return tag.rpartition("}")[2] if isinstance(tag, str) else ""
 
@@ -33,7 +33,7 @@ def descendants(element: Any, name: str) -> Iterator[Any]:
 
 
 def outermost(element: Any, names: frozenset[str], without: frozenset[str] = frozenset()) -> Iterator[Any]:
-    """Descendants of these names in document order, except those inside another one or inside one of `without`."""
+    """Descendants of these names in order, except those inside another one or inside one of `without`."""
     waiting = [iter(element)]
     while waiting:
         found = next(waiting[-1], None)
@@ -46,12 +46,12 @@ def outermost(element: Any, names: frozenset[str], without: frozenset[str] = fro
 
 
 def text_chars(element: Any) -> int:
-    """The number of characters of text in an element, without white space between elements."""
+    """Characters of text in an element, without white space between elements."""
     return sum(len(text) for text in element.itertext() if not text.isspace())
 
 
 def number(text: str, least: int, most: int, default: int | None = None) -> int:
-    """`text` as a number within inclusive bounds. If it is not a number: `default`, or else `least`."""
+    """`text` as a number within inclusive bounds; else `default`, or `least`."""
     if re.fullmatch(r"-?[0-9]{1,9}", text):
         return min(max(int(text), least), most)
     return least if default is None else default

@@ -1,6 +1,6 @@
 """EPUB 2 and 3 to text: the chapters in reading order, each parsed as a web page.
 
-The table of contents is left out, since it repeats the headings. It gives titles to chapters without headings.
+The table of contents is left out, but gives titles to chapters without headings.
 """
 
 from __future__ import annotations
@@ -52,7 +52,6 @@ def parse_epub(data: bytes, name: str) -> Content:
 
 
 def _chapters(root: Any, items: Mapping[str, Any], folder: str) -> list[str]:
-    """The parts to read, in order, each once, without the table of contents."""
     spine = [items.get(item.get("idref", "")) for item in children(child(root, "spine"), "itemref")]
     parts = [
         resolve(folder, item.get("href", ""))
@@ -63,7 +62,7 @@ def _chapters(root: Any, items: Mapping[str, Any], folder: str) -> list[str]:
 
 
 def _titles(package: Package, items: Mapping[str, Any], folder: str) -> dict[str, str]:
-    """Titles by part, from the table of contents of EPUB 3, then EPUB 2. A part's first entry counts."""
+    """By part, from the table of contents of EPUB 3, then EPUB 2. A part's first entry counts."""
     found: dict[str, str] = {}
     navs = [item for item in items.values() if _is_nav(item)]
     for item in [*navs, *(item for item in items.values() if item.get("media-type", "") == _TABLE)]:
@@ -83,7 +82,7 @@ def _is_nav(item: Any) -> bool:
 
 
 def _metadata(root: Any) -> tuple[str, Metadata]:
-    """Title and metadata by the `dc:` elements. The date is that of the last change, else of publication."""
+    """From the `dc:` elements. The date is that of the last change, else of publication."""
     head = child(root, "metadata")
     modified = [meta for meta in children(head, "meta") if meta.get("property") == "dcterms:modified"]
 

@@ -30,7 +30,7 @@ _INTEGER = re.compile(r"0|[1-9]\d{0,14}", re.ASCII)
 
 
 def make_metadata(fields: Iterable[tuple[str, object]]) -> Metadata:
-    """`fields` as metadata, with synonyms of author, date and language. Of two fields with one name the first counts."""
+    """Adds synonyms of author, date and language. Of two fields with one name the first counts."""
     found: dict[str, MetadataValue] = dict(normalised(_first_of_each(fields)))
     for key, others in _SYNONYMS.items():
         value = next((found[other] for other in others if other in found), None)
@@ -69,7 +69,7 @@ def front_matter(text: str) -> tuple[Metadata, int]:
 
 
 def header_fields(text: str) -> Metadata:
-    """The `Key: value` lines at the top, as in Python's enhancement proposals, or `:key: value` lines."""
+    """`Key: value` lines at the top, as in Python's enhancement proposals, or `:key: value` lines."""
     top = text[:MAX_BLOCK_CHARS].lstrip("\n")
     blocks = re.split(r"\n[ \t]*\n", top, maxsplit=4)[:4]
     plain = _read_block(blocks[0], _FIELD)
@@ -87,7 +87,7 @@ def _first_of_each(fields: Iterable[tuple[str, object]]) -> dict[str, object]:
 
 
 def _loaded(block: str, *, is_toml: bool) -> Mapping[Any, Any]:
-    """The fields of a TOML or YAML block; empty if it is not valid or not a mapping."""
+    """Empty if the block is not valid or not a mapping."""
     import tomllib
 
     import yaml
@@ -104,7 +104,7 @@ def _loaded(block: str, *, is_toml: bool) -> Mapping[Any, Any]:
 
 @functools.cache
 def _yaml_loader() -> Any:
-    """PyYAML's safe loader without aliases (which can expand without bound), with `no` and `1:30` as text."""
+    """PyYAML's safe loader without aliases, which can expand without bound, and with `no` and `1:30` as text."""
     import yaml
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc]
@@ -129,7 +129,7 @@ _YAML_LEFT_OUT = frozenset({"tag:yaml.org,2002:merge", "tag:yaml.org,2002:value"
 
 
 def _flat(fields: Mapping[Any, Any], prefix: str = "", depth: int = 0) -> Iterator[tuple[str, object]]:
-    """Flatten inner mappings: `params: {layout: wide}` becomes `params_layout`."""
+    """`params: {layout: wide}` becomes `params_layout`."""
     for key, value in fields.items():
         name = f"{prefix}{key if isinstance(key, str) else str(key)[:MAX_KEY_CHARS]}"
         if isinstance(value, Mapping) and depth < _MAX_DEPTH:

@@ -74,7 +74,7 @@ def decode_page(data: bytes) -> str:
 
 
 def parse_page(source: str) -> Content:
-    """Parse a page. `source_chars` counts the text between the tags. Raises UnreadableFile."""
+    """`source_chars` counts the text between the tags. Raises UnreadableFile."""
     from lxml import etree
 
     if source.lstrip("\ufeff \t\n").startswith("<?xml"):
@@ -107,7 +107,7 @@ class _Table:
 
 
 class _PageTarget:
-    """The parser's target; lxml names its methods."""
+    """lxml names the methods."""
 
     def __init__(self, *, drops_footer: bool) -> None:
         self.title: list[str] = []
@@ -280,7 +280,7 @@ def _lays_out(cell: Text) -> bool:
 
 
 def _repeat(table: _Table, row: list[str]) -> None:
-    """Repeat cells over several rows in each, so that every row is complete."""
+    """Repeat cells over several rows, so that every row is complete."""
     while len(row) in table.above:
         text, left = table.above.pop(len(row))
         if left > 1:
@@ -289,7 +289,7 @@ def _repeat(table: _Table, row: list[str]) -> None:
 
 
 def _is_dropped(tag: str, attributes: Mapping[str, str]) -> bool:
-    """True if the element is not part of the text that a person sees."""
+    """True if a person would not see the element as part of the text."""
     if tag in _DROPPED:
         return True
     if not attributes:

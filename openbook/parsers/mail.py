@@ -1,7 +1,7 @@
 """E-mail (RFC 5322, MIME), mailboxes, and Outlook messages. Plain text is preferred over HTML.
 
-The compat32 policy of Python's parser returns headers as they are and does not fail on malformed ones. Outlook stores
-MAPI properties in a compound file ([MS-OXMSG], [MS-OXPROPS]).
+The compat32 policy of Python's parser returns headers as they are and does not fail on malformed ones. Outlook:
+[MS-OXMSG], [MS-OXPROPS].
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def parse_mail(data: bytes, name: str, depth: int = 0) -> Content:
 
 
 def parse_mailbox(data: bytes, name: str, depth: int = 0) -> Content:
-    """Messages in sequence, each under its subject (RFC 4155)."""
+    """Each message under its subject (RFC 4155)."""
     found = list(_FROM_LINE.finditer(data))
     if not found:
         raise UnreadableFile("not a mailbox")
@@ -142,7 +142,7 @@ def _labels_as_metadata(labels: Set[str]) -> Metadata:
 
 
 def _leaves(message: Message) -> Iterator[tuple[Message, bool]]:
-    """(part, True if attached) for the parts that are shown or attached, in order."""
+    """(part, True if attached) for the parts that are shown or attached."""
     waiting: list[tuple[Message, bool]] = [(message, True)]
     while waiting:
         part, is_chosen = waiting.pop()
@@ -213,7 +213,7 @@ def _header(message: Message, name: str) -> str:
 
 
 def header_text(raw: str) -> str:
-    """A header with its encoded words (RFC 2047) decoded."""
+    """Decode a header's encoded words (RFC 2047)."""
     from email.header import decode_header
 
     raw = raw[:_MAX_RAW_CHARS]
@@ -314,7 +314,7 @@ class _Properties:
         return [_Properties(self._file, path) for path in attached[:MAX_ATTACHMENTS]]
 
     def message(self) -> _Properties | None:
-        """The attached message; None if the attachment is something else."""
+        """None if the attachment is not a message."""
         inner = (*self._place, "__substg1.0_3701000D")
         return _Properties(self._file, inner) if self._file.exists("/".join((*inner, _PROPERTIES))) else None
 

@@ -1,9 +1,8 @@
-"""Metadata of a document: facts of its file, fields of the file, fields of a sidecar.
+"""Metadata of a document: facts of its file, fields in the file, fields of a sidecar.
 
-A sidecar is `report.pdf.meta.toml` or `report.pdf.meta.json` in the same folder. It wins over the file's fields;
-neither can change a fact of the file (`SYSTEM_KEYS`). The key `access_labels` is reserved: a document is visible to a
-query only if the query has all its labels. So unreadable labels are always an error: ignoring them would show the
-document to everyone.
+A sidecar is `report.pdf.meta.toml` or `report.pdf.meta.json`. It wins over the file's fields; neither can change a fact
+of the file (`SYSTEM_KEYS`). The key `access_labels` is reserved: a document is visible to a query only if the query has
+all its labels. So unreadable labels are always an error: ignoring them would show the document to everyone.
 """
 
 from __future__ import annotations
@@ -45,12 +44,12 @@ _INT64 = 2**63
 
 
 def merged(system: Metadata, file: Metadata, sidecar: Metadata) -> Metadata:
-    """One document's metadata: the sidecar wins over the file, and facts of the file win over both."""
+    """The sidecar wins over the file, and facts of the file win over both."""
     return tuple(sorted({**dict(file), **dict(sidecar), **dict(system)}.items()))
 
 
 def system_metadata(path: str, size_bytes: int, modified_ns: int) -> Metadata:
-    """`path`, `name`, `type` (suffix without its dot, lower-case), `bytes` and `modified` (UTC, to the second)."""
+    """`type`: suffix without its dot, lower-case. `modified`: UTC, to the second."""
     file = PurePosixPath(path)
     suffix = file.suffix[1:].lower()
     facts: dict[str, MetadataValue] = {"bytes": size_bytes, "name": file.name, "path": path, "type": suffix}
@@ -60,7 +59,6 @@ def system_metadata(path: str, size_bytes: int, modified_ns: int) -> Metadata:
 
 
 def not_a_label(text: str) -> str:
-    """The error message for a text that is not an access label."""
     return f"{text!r} is not an access label: a label is 1 to 64 of a-z, 0-9, '_', '.', ':' and '-', and begins with a letter or digit"
 
 
@@ -78,7 +76,7 @@ def is_sidecar(name: str) -> bool:
 
 
 def sidecar_of(path: Path) -> Path | None:
-    """The sidecar of the document at `path`, readable or not. Raises UnreadableFile if there are two."""
+    """The sidecar, readable or not. Raises UnreadableFile if there are two."""
     found = [side for side in (path.with_name(path.name + end) for end in _SIDECAR_ENDS) if os.path.lexists(side)]
     if len(found) > 1:
         raise UnreadableFile(f"has two sidecars, {found[0].name} and {found[1].name}; keep one")
@@ -86,7 +84,7 @@ def sidecar_of(path: Path) -> Path | None:
 
 
 def read_sidecar(path: Path) -> Metadata:
-    """The metadata of a sidecar. A link is not followed: it may lead outside the folder. Raises UnreadableFile."""
+    """A link is not followed: it may lead outside the folder. Raises UnreadableFile."""
     kind = "TOML" if path.suffix == ".toml" else "JSON"
     try:
         text = file_bytes(path, MAX_SIDECAR_BYTES, follow=False).decode("utf-8-sig")
@@ -133,7 +131,7 @@ def normalised(said: Mapping[str, object], *, strict: bool = False) -> Metadata:
 
 
 def key_name(raw: str) -> str:
-    """An identifier for any key, `last_updated` for `Last-Updated`; may be empty. Idempotent."""
+    """`last_updated` for `Last-Updated`; may be empty. Idempotent."""
     word = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", raw).casefold())
     word = "".join(c if f"a{c}".isidentifier() else " " for c in word)
     word = re.sub(r"\W+", "_", word).strip("_")
@@ -142,7 +140,7 @@ def key_name(raw: str) -> str:
 
 
 def to_json(metadata: Metadata) -> str:
-    """Metadata as stored in a document's row. Law: `from_json(to_json(x)) == x`."""
+    """Law: `from_json(to_json(x)) == x`."""
     return canonical_json(dict(metadata)).decode()
 
 
@@ -152,12 +150,12 @@ def from_json(text: str) -> Metadata:
 
 
 def rounded(number: float) -> float:
-    """Round to 15 significant digits, on which SQLite, Python and JSON agree."""
+    """15 significant digits, on which SQLite, Python and JSON agree."""
     return float(f"{number:.15g}")
 
 
 def clean_text(text: str) -> str:
-    """`text` on one line, without control characters and lone surrogates, in Unicode's form C."""
+    """One line, without control characters and lone surrogates, in Unicode's form C."""
     shown = "".join(" " if unicodedata.category(c) in {"Cc", "Zl", "Zp"} else c for c in text)
     whole = shown.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return " ".join(unicodedata.normalize("NFC", whole).split())
@@ -239,7 +237,7 @@ def _iso(moment: datetime | date | time) -> str:
 
 
 def _date_text(text: str) -> str:
-    """A date in one of the usual forms as ISO 8601; empty if `text` is not a date."""
+    """ISO 8601; empty if `text` is not a date."""
     from email.utils import parsedate_to_datetime
 
     if _PARTIAL_DATE.fullmatch(text):

@@ -1,4 +1,4 @@
-"""OCR by the program Tesseract, if installed: scanned pages of PDFs, and image files.
+"""OCR by the program Tesseract: scanned pages of PDFs, and image files.
 
 PDFium draws the pages, and a pipe carries them: nothing is written to disk.
 """
@@ -66,9 +66,7 @@ def ocr_image(data: bytes, name: str, languages: str) -> Content:
 
 
 def languages_here(languages: str) -> str:
-    """The `languages`, and those that Tesseract has data for on this machine: OCR depends on both. Empty without
-    languages.
-    """
+    """The `languages`, and those that Tesseract has data for: OCR depends on both. Empty without languages."""
     if not languages:
         return ""
     try:
@@ -81,7 +79,7 @@ def languages_here(languages: str) -> str:
 
 
 def _recognised(image: bytes, languages: str) -> str:
-    """The text in an image, with form feeds between pages of a TIFF. Raises TimeoutExpired, UnreadableFile."""
+    """Form feeds divide pages of a TIFF. Raises TimeoutExpired, UnreadableFile."""
     if not _LANGUAGES.fullmatch(languages):
         raise UnreadableFile(f"{languages[:60]!a} names no languages for OCR, such as eng+deu")
     program = shutil.which("tesseract")

@@ -1,4 +1,4 @@
-"""OpenDocument texts and presentations to text; both share one vocabulary (ODF 1.3 part 3)."""
+"""OpenDocument texts and presentations to text (ODF 1.3 part 3)."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class _Writer:
                     self._titles.setdefault(attribute(style, "name"), level)
 
     def blocks(self, elements: Iterable[Any]) -> None:
-        """Write headings, paragraphs, lists, tables and text boxes in order. The XML parser bounds the depth."""
+        """The XML parser bounds the depth."""
         for element in elements:
             name = local(element)
             if name == "h":
@@ -157,7 +157,7 @@ class _Writer:
         return " ".join(filter(None, (" ".join(self.line(part).split()) for part in paragraphs)))
 
     def line(self, element: Any) -> str:
-        """The text of a paragraph, with the numbers of footnotes, without text boxes, which are separate blocks."""
+        """A paragraph with the numbers of footnotes, without text boxes, which are separate blocks."""
         parts = [_collapsed(element.text)]
         for inner in element:
             name = local(inner)

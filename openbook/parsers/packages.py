@@ -36,7 +36,7 @@ _NO_AUTHOR = frozenset({"python-docx", "openpyxl", "unknown", "anonymous", "user
 
 
 class Package:
-    """An opened package. `what`: its kind for messages, such as `a Word document`.
+    """`what`: the kind for messages, such as `a Word document`.
 
     Sizes are checked before anything is unpacked, and no more than these sizes is read. Raises UnreadableFile for other
     files, encrypted packages, and those that would unpack to too much.
@@ -72,7 +72,7 @@ class Package:
         return UnreadableFile(f"a damaged {self.what.partition(' ')[2]}")
 
     def read(self, part: str) -> bytes:
-        """The bytes of a part. Raises UnreadableFile if it is absent, corrupt or longer than it says."""
+        """Raises UnreadableFile if the part is absent, corrupt or longer than it says."""
         member = self._members.get(_key(part))
         if member is None:
             raise self.damaged()
@@ -93,7 +93,7 @@ class Package:
         return root
 
     def optional_xml(self, part: str) -> Any:
-        """The root element of an optional part; None if it is missing or unreadable."""
+        """None if the part is missing or unreadable."""
         try:
             return self.xml(part) if part in self else None
         except UnreadableFile:
@@ -102,7 +102,7 @@ class Package:
     def relations(self, part: str) -> dict[str, tuple[str, str]]:
         """The parts that `part` (empty: the package) refers to: {relation id: (kind, part)}.
 
-        The kind is the last part of the relation's type, such as `slide`. External targets are left out.
+        The kind is the last part of the relation's type, such as `slide`.
         """
         folder, _, name = part.rpartition("/")
         found: dict[str, tuple[str, str]] = {}
@@ -119,7 +119,7 @@ class Package:
                 yield root
 
     def main_part(self, usual: str) -> str:
-        """The document's main part; `usual` if the package does not say."""
+        """`usual` if the package does not say."""
         named = (target for kind, target in self.relations("").values() if kind == "officeDocument")
         return next((part for part in named if part in self), usual)
 
@@ -162,7 +162,7 @@ def parse_xml(data: bytes, what: str) -> Any:
 
 
 def core_properties(package: Package) -> tuple[str, Metadata]:
-    """Title and metadata of an office document (ECMA-376 part 2, section 8; ODF 1.3 part 3, section 4)."""
+    """Title and metadata (ECMA-376 part 2, section 8; ODF 1.3 part 3, section 4)."""
     roots = [*package.related("", "core-properties"), package.optional_xml("docProps/core.xml")]
     roots.append(child(package.optional_xml("meta.xml"), "meta"))
     stating = next((root for root in roots if root is not None), ())
@@ -177,7 +177,7 @@ def core_properties(package: Package) -> tuple[str, Metadata]:
 
 
 def common_metadata(authors: list[str], date: str, language: str) -> Metadata:
-    """Metadata of author, date and language. Several authors become a tuple."""
+    """Several authors become a tuple."""
     names = [name for name in dict.fromkeys(map(one_line, authors)) if name and name.lower() not in _NO_AUTHOR]
     author = names[0] if len(names) == 1 else tuple(names)
     return make_metadata([("author", author or None), ("date", date), ("language", language)])

@@ -1,7 +1,7 @@
 """A page of a PDF as PNG, drawn by PDFium in a worker process of its own.
 
-A PDF may take over the process that draws it. So that process gets the bytes of one file only, and answers with pixels,
-which are counted and made a PNG here.
+A PDF may take over that process. So it gets the bytes of one file only, and its answer is pixels, which are counted and
+made a PNG here.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def draw_page(
 ) -> bytes:
     """Page `page` (from 1) of a PDF as PNG: at most WIDTH by MAX_HEIGHT pixels of red, green and blue.
 
-    `stop` is polled and ends the drawing. `command`: the worker's command, for tests. Raises NoSuchPage; NotReadNow if
-    the machine could not draw or `stop` was true; else UnreadableFile.
+    `stop` is polled and ends the drawing. `command`: another worker. Raises NoSuchPage; NotReadNow if the machine could
+    not draw or `stop` was true; else UnreadableFile.
     """
     if not 1 <= page < 1 << 8 * NUMBER_BYTES:
         raise NoSuchPage(f"there is no page {page}: pages are counted from 1")
@@ -53,7 +53,7 @@ def draw_page(
 
 
 def _picture(answer: bytes) -> bytes:
-    """The picture in an answer. Raises UnreadableFile for a stated reason, ValueError for an invalid answer."""
+    """Raises UnreadableFile for a stated reason, ValueError for an invalid answer."""
     if not answer.startswith(PIXELS):
         outcome = decode_answer(answer)
         raise outcome if isinstance(outcome, UnreadableFile) else ValueError(NONSENSE)
@@ -66,7 +66,7 @@ def _picture(answer: bytes) -> bytes:
 
 
 def png(width: int, height: int, pixels: bytes | memoryview) -> bytes:
-    """A PNG (W3C specification, third edition) of RGB `pixels`: rows from the top, three bytes each."""
+    """`pixels`: rows from the top, three bytes per pixel. PNG specification (W3C, third edition)."""
     row = 3 * width
     rows = b"".join(b"\0" + pixels[start : start + row] for start in range(0, height * row, row))  # 0: no filter
     head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # eight bits, RGB, not interlaced
@@ -82,7 +82,7 @@ def png(width: int, height: int, pixels: bytes | memoryview) -> bytes:
 def draw(data: bytes, number: int) -> tuple[int, int, bytes]:
     """Return (width, height, pixels) of page `number` (from 1), on white. Raises NoSuchPage, UnreadableFile.
 
-    The pixels are rows from the top, with bytes for red, green and blue.
+    The pixels are rows from the top, a byte each for red, green and blue.
     """
     import pypdfium2
 

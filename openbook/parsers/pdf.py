@@ -39,7 +39,7 @@ Recognise = Callable[[Any], str]
 
 
 def parse_pdf(data: bytes, name: str, recognise: Recognise | None = None) -> Content:
-    """Parse a PDF. `recognise` reads scanned pages."""
+    """`recognise` reads scanned pages."""
     import pypdfium2
 
     with ONE_AT_A_TIME, closing(open_pdf(data)) as document:
@@ -50,7 +50,7 @@ def parse_pdf(data: bytes, name: str, recognise: Recognise | None = None) -> Con
 
 
 def open_pdf(data: bytes) -> Any:
-    """Open a PDF. The caller closes it, and holds `ONE_AT_A_TIME`. Raises UnreadableFile."""
+    """The caller closes it, and holds `ONE_AT_A_TIME`. Raises UnreadableFile."""
     import pypdfium2
 
     try:
@@ -140,7 +140,7 @@ def _headings(document: Any, text: str, pages: Sequence[PageSpan]) -> Iterator[H
 
 
 def _find_line(text: str, title: str, start: int, end: int) -> int | None:
-    """The offset of a line that begins with `title`, whatever its spacing, perhaps after `2.1.` or `Chapter 3`."""
+    """The offset of a line that begins with `title`, however spaced, perhaps after `2.1.` or `Chapter 3`."""
     words = r"\s+".join(re.escape(word) for word in title.split())
     numbered = rf"(?:^|(?<=\n))(?:[A-Za-z]{{3,8}}[ \t])?(?-i:[\dA-Z.:)]{{0,10}})\s{{0,3}}{words}"
     found = re.compile(numbered, re.IGNORECASE).search(text, start, end)

@@ -1,6 +1,6 @@
 """Presentations to text: a page per slide, its title as heading, then shapes, charts, diagrams, notes and comments.
 
-Shapes keep the order of the file, in which screen readers read them. ECMA-376 part 1, 19 and 21.1.
+Shapes keep the file's order, that of screen readers. ECMA-376 part 1, 19 and 21.1.
 """
 
 from __future__ import annotations
@@ -65,12 +65,12 @@ def _slide(package: Package, part: str, root: Any, out: Blocks) -> None:
 
 
 def _shapes(root: Any) -> Iterator[Any]:
-    """Shapes and graphic frames in order, also those inside groups; of alternatives the first."""
+    """In order, also those inside groups; of alternatives the first."""
     return outermost(root, frozenset({"sp", "graphicFrame", "pic"}), frozenset({"Fallback"}))
 
 
 def _placeholder(shape: Any) -> str | None:
-    """The type of the placeholder that a shape fills, which may be empty; None for other shapes."""
+    """The placeholder's type, which may be empty; None for other shapes."""
     found = child(next(iter(shape), None), "nvPr", "ph")
     return str(found.get("type", "")) if found is not None else None
 

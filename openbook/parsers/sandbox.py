@@ -1,7 +1,7 @@
 """Parses files in worker processes, so that a file that hangs, crashes or unpacks without end affects no other.
 
-A file may take over the worker that parses it. So workers answer in JSON, never in pickle, and each answer is checked:
-types, sizes, offsets, characters. Workers start on first use and end with their parent.
+A file may take over its worker. So workers answer in JSON, never in pickle, and each answer is checked: types, sizes,
+offsets, characters. Workers start on first use and end with their parent.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Limits:
 
 
 class Parsers(Protocol):
-    """Parses many files in parallel: a ParserPool, or the same on other machines."""
+    """A ParserPool, or the same on other machines."""
 
     def parse_all(self, paths: Iterable[Path]) -> Iterator[tuple[Path, Parsed]]:
         """Yield each path with its outcome, in order. At most a few files are parsed ahead."""
@@ -66,10 +66,9 @@ OpenParsers: TypeAlias = Callable[[Limits, str], AbstractContextManager[Parsers]
 
 
 class ParserPool:
-    """A pool of workers; use it in a `with`. `ocr`: Tesseract's languages, such as `eng+deu`; empty: images are not
-    read.
+    """Use it in a `with`. `ocr`: Tesseract's languages, such as `eng+deu`; empty: images are not read.
 
-    `by_value`: `parse` gets the bytes of each file. `command`: the worker's command, for tests.
+    `by_value`: `parse` gets the bytes of each file. `command`: another worker.
     """
 
     def __init__(
@@ -110,7 +109,7 @@ class ParserPool:
             worker.reap()
 
     def parse(self, path: Path, data: bytes | None = None) -> Parsed:
-        """Parse one file in a worker of the calling thread. `data`: its bytes, if the pool is `by_value`."""
+        """Parse in a worker of the calling thread. `data`: the file's bytes, if the pool is `by_value`."""
         try:
             worker = self._worker()
             was_fresh = worker.files == 0
@@ -133,7 +132,7 @@ class ParserPool:
         return worker
 
     def _ask(self, worker: Worker, path: Path, data: bytes | None) -> Parsed | None:
-        """The worker's answer; None if the worker ended instead, and is reaped."""
+        """None if the worker ended instead, and is reaped."""
         name = os.fsencode(path)
         question = [name] if data is None else [len(name).to_bytes(NUMBER_BYTES, "big"), name, data]
         is_broken = False
@@ -150,7 +149,7 @@ class ParserPool:
 
 
 class Worker:
-    """One worker process. One thread at a time asks it; any may kill it. Call `reap` at the end."""
+    """One process. One thread at a time asks it; any may kill it. Call `reap` at the end."""
 
     def __init__(self, command: Sequence[str]) -> None:
         """Raises NotReadNow if it cannot be started."""
@@ -198,7 +197,7 @@ class Worker:
         return frame[NAME_BYTES:] if frame else None
 
     def _exchange(self, parts: Sequence[bytes], timeout_s: float, max_bytes: int, stop: Callable[[], bool]) -> bytes:
-        """Send the parts. Returns the frame of the answer; empty if there is none."""
+        """The frame of the answer; empty if there is none."""
         assert self.process.stdin is not None
         done, deadline = threading.Event(), time.monotonic() + timeout_s
 
@@ -232,7 +231,6 @@ class Worker:
                 self.process.kill()
 
     def reap(self) -> None:
-        """Kill the worker, wait for it and close its pipes."""
         self.kill()
         with self._lock:
             self.process.wait()
@@ -288,7 +286,7 @@ class _Answer(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def decode_answer(body: bytes) -> Parsed:
-    """Decode a worker's answer. Raises ValueError if it is invalid."""
+    """Raises ValueError if the answer is invalid."""
     try:
         answer = msgspec.json.decode(body, type=_Answer)
         if answer.content is None and answer.reason:
@@ -301,7 +299,7 @@ def decode_answer(body: bytes) -> Parsed:
 
 
 def _is_orderly(content: Content) -> bool:
-    """True if a content keeps the rules of `records.Content`: offsets, characters and lengths."""
+    """True if the rules of `records.Content` hold: offsets, characters and lengths."""
     size = len(content.text)
     edges = [0, *(edge for page in content.pages for edge in (page.start, page.end)), size]
     numbers = [0, *(page.number for page in content.pages), _MAX_NUMBER]

@@ -1,7 +1,7 @@
-"""Tables: CSV and the like, and workbooks of Excel and OpenDocument (by Calamine), a page for each visible sheet.
+"""Tables: CSV and the like, and workbooks of Excel and OpenDocument (by Calamine), a page per visible sheet.
 
-Cells of a row are divided by ` | `, and passages are shown with the table's header. In large tables and CSV each row
-names its columns (`name: Ada; born: 1815`), so that it is complete alone.
+` | ` divides cells, and passages are shown with the table's header. In large tables and CSV each row names its columns
+(`name: Ada; born: 1815`), so that it is complete alone.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def parse_workbook(data: bytes, name: str) -> Content:
 
 
 def _shown(cell: object) -> str:
-    """A cell's value with 15 digits, as spreadsheets show, not the 17 that they store."""
+    """15 digits, as spreadsheets show, not the 17 that they store."""
     if isinstance(cell, bool):
         return str(cell).upper()
     if isinstance(cell, float):
@@ -97,7 +97,7 @@ def _shown(cell: object) -> str:
 def _repeat_merged(
     rows: list[list[str]], merges: Sequence[tuple[tuple[int, int], tuple[int, int]]], start: tuple[int, int]
 ) -> None:
-    """Repeat cells over several rows in each, so that every row is complete."""
+    """Repeat cells over several rows, so that every row is complete."""
     for (top, left), (bottom, _) in merges:
         top, left, bottom = top - start[0], left - start[1], bottom - start[0]
         if 0 <= top < len(rows) and 0 <= left < len(rows[top]):
@@ -116,7 +116,7 @@ def _write(table: list[list[str]], out: Blocks) -> None:
 
 
 def row_line(cells: Iterable[tuple[str, str]]) -> str:
-    """`name: Ada; born: 1815` from column names and cells, without empty cells."""
+    """`name: Ada; born: 1815`, without empty cells."""
     shown = [(name, " ".join(cell.split())) for name, cell in cells]
     return "; ".join(f"{name}: {cell}" if name else cell for name, cell in shown if cell)
 
@@ -128,7 +128,7 @@ def _named_lines(rows: list[list[str]]) -> list[str]:
 
 
 def _names(rows: list[list[str]]) -> list[str]:
-    """The first row if it names the columns: different words, not values, above other rows; else empty."""
+    """The first row if it names the columns: different words, no values; else empty."""
     if len(rows) < 2:
         return []
     names = [" ".join(cell.split()) for cell in rows[0]]

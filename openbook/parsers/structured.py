@@ -59,7 +59,7 @@ def parse_json_lines(data: bytes, name: str) -> Content:
 
 
 def _loaded(text: str) -> Any:
-    """Parse JSON, with numbers as written. Raises ValueError also for a repeated key."""
+    """Numbers stay as written. Raises ValueError also for a repeated key."""
     return json.loads(text, object_pairs_hook=unique_keys, parse_int=str, parse_float=str, parse_constant=str)
 
 
@@ -86,7 +86,7 @@ def _lines(value: Any) -> Iterator[str]:
 
 
 def _row(value: Any) -> str | None:
-    """`value` on one line if it is short and holds only plain values, else None."""
+    """One line if `value` is short and holds only plain values, else None."""
     if isinstance(value, dict | list) and value:
         inner = list(value.values()) if isinstance(value, dict) else value
         if len(inner) > _MAX_ROW_CHARS or any(isinstance(item, dict | list) and item for item in inner):
@@ -216,7 +216,7 @@ def _text_of(element: Any) -> str:
 
 
 def _is_markup(text: str) -> bool:
-    """True for HTML as an element's text, as feeds have it."""
+    """Feeds hold HTML as an element's text."""
     return text.lstrip()[:1] == "<" and "</" in text
 
 

@@ -1,7 +1,7 @@
 """Text files: plain, Markdown, reStructuredText, source code, and Rich Text Format.
 
-The text stays as it is, so that offsets are those of the file. Exceptions: front matter becomes metadata, and RTF
-markup is dropped.
+The text stays as it is, so that offsets are those of the file; but front matter becomes metadata, and RTF markup is
+dropped.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def parse_rst(data: bytes, name: str) -> Content:
 
 
 def parse_source(data: bytes, name: str) -> Content:
-    """Source code and settings, with definitions as headings."""
+    """Definitions are headings."""
     text = read_text(data)
     return text_content(text, "text/x-source", name, definition_headings(text), title=title_from_name(name))
 
@@ -72,7 +72,7 @@ def parse_rtf(data: bytes, name: str) -> Content:
 
 
 def read_text(data: bytes) -> str:
-    """The clean text of `data`. Raises UnreadableFile if it is not text."""
+    """Raises UnreadableFile if `data` is not text."""
     return clean(decode(data))
 
 
@@ -109,7 +109,7 @@ def markdown_headings(text: str) -> tuple[HeadingMark, ...]:
 
 
 def markdown_title(line: str) -> str:
-    """A heading without link targets, emphasis marks, tags and explicit anchors."""
+    """Without link targets, emphasis marks, tags and explicit anchors."""
     title = _TAG.sub("", _LINK.sub(r"\1", _ANCHOR.sub("", one_line(line))))
     return title.replace("**", "").replace("__", "").replace("`", "").strip().strip("*").strip()
 
@@ -132,7 +132,7 @@ def definition_headings(text: str) -> tuple[HeadingMark, ...]:
 def underlined_headings(text: str, *, exact: bool = False) -> tuple[HeadingMark, ...]:
     """Underlined and overlined titles; each new line style is one level deeper (docutils, "Section structure").
 
-    `exact`: the line must be as long as the title, as in plain text, where other lines may mean anything.
+    `exact`: the line must be as long as the title, as in plain text.
     """
     lines = list(lines_of(text))
     levels: dict[tuple[str, bool], int] = {}

@@ -1,7 +1,7 @@
 """The process that parses files: `python -m openbook.parsers.worker SETTINGS` (JSON). See `sandbox`.
 
-It reads questions from standard input and answers on standard output. A frame is four bytes of length (big-endian),
-eight bytes that identify the request, and the body. The worker ends when its input ends.
+It answers questions from standard input on standard output, and ends with its input. A frame is four bytes of length
+(big-endian), eight bytes that identify the request, and the body.
 
 A question is a path. With `by_value` in the settings: the length of the file's name (eight bytes), the name, and the
 file's bytes. With `--page-image` before the settings: a page number (eight bytes) and the bytes of a PDF; the worker
@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> None:
 
 
 def read_frame(stream: BufferedReader[Any], max_bytes: int) -> bytes:
-    """Identifier and body of the next frame; empty if the stream ends or the frame is invalid."""
+    """Identifier and body; empty if the stream ends or the frame is invalid."""
     head = stream.read(4)
     size = int.from_bytes(head, "big")
     if len(head) < 4 or not NAME_BYTES <= size <= max_bytes:
