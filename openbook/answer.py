@@ -56,7 +56,7 @@ READER_TOKENS = 160  # a trained reader answers in one line
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a model read and wrote.
+    """The result of reading.
 
     `sources`: the hits to cite from. `unread`: hits that fitted, but the strategy `each` stopped before them. `prompt`:
     set if all hits were read in one prompt.

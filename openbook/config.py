@@ -34,8 +34,8 @@ _BOUNDS: dict[str, tuple[float, float]] = {  # both inclusive
 }
 
 
-_SECRET = re.compile("pass(?!file)|secret|token|key")  # in the name of a parameter of a URL
-# Only one `@`, after the password, and only digits as ports: so no part of a password can stand elsewhere.
+_SECRET = re.compile("pass(?!file)|secret|token|key")  # in the name of a URL's parameter
+# Only one `@`, after the password, and only digits as ports: so no part of a password can be elsewhere.
 _URL = re.compile(
     r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)(?:(?P<user>[^:/?#@]*)(?::[^/?#@]*)?@)?"
     r"(?P<rest>(?:\[[^\[\]/?#@]*\]|[^\[\]/?#@:]|:\d*(?=[,/?#]|\Z))*(?:/[^?#@]*)?)"
@@ -109,7 +109,7 @@ class Settings:
     model: str = "qwen2.5-coder-1.5b-instruct"
     embedder: str = "minilm-l6-int8"
     passages: int = 0  # passages given to the model; 0: chosen by the strategy
-    strategy: Strategy = "auto"  # how the model reads them; auto: suits the model
+    strategy: Strategy = "auto"  # how the model reads them; auto: chosen for the model
     passage_chars: int = 450  # longest passage of a new knowledge base
     context_tokens: int = 4096  # upper bound; a model trained on fewer uses fewer
     threads: int = 0  # 0: one for each core this process may use
@@ -203,7 +203,7 @@ def _checked(key: str, value: object, kind: Any, source: str) -> object:
             raise ConfigError(f"{source}: {key} must be a folder or a URL, not {value!r}.")
         return value if isinstance(value, DatabaseUrl) else parse_place(str(value), source=source)
     try:
-        # In a variable, text may stand for a number.
+        # Variables may give numbers as text.
         found = msgspec.convert(value, kind, strict=not isinstance(value, str))
     except msgspec.ValidationError as error:
         why = f"there are {', '.join(get_args(kind))}" if get_args(kind) else error
@@ -225,7 +225,7 @@ def _path(text: str, *, source: str) -> Path:
         raise ConfigError(f"{source}: {text!r} is not a path.")
     try:
         return Path(text).expanduser().absolute()
-    except RuntimeError as error:  # ~name without such a user
+    except RuntimeError as error:  # ~name of an unknown user
         raise ConfigError(f"{source}: {text!r} leads to no folder: {error}") from error
 
 

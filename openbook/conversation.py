@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from openbook.prompts import MAX_QUESTION_CHARS
 
 MAX_EARLIER = 2  # user turns that a question may refer back to
-GAIN = 0.15  # of cosine: a question that stands alone hardly ever gains this much (research/log.md)
+GAIN = 0.15  # of cosine: a self-contained question hardly ever gains this much (research/log.md)
 
 
 def search_query(earlier: Sequence[str], question: str, nearness: Callable[[str], float]) -> str:

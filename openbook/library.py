@@ -248,7 +248,7 @@ class View:
     condition: str = ""
     held: frozenset[str] = frozenset()
 
-    # What is seen
+    # The view
 
     def as_of(self, version: str | int) -> View:
         """The documents of a kept version: its number, a tag, or a time such as "2026-01-31T12:00".
@@ -301,7 +301,7 @@ class View:
         """Paths of the documents, in order."""
         return self.corpus.documents()
 
-    # What is asked
+    # Questions
 
     def ask(
         self,
@@ -538,7 +538,7 @@ class Library(View):
         return tag(self.base, name, None if version is None else resolve_version(self.base, str(version)))
 
     def diff(self, before: str | int, after: str | int | None = None) -> Difference:
-        """What changed from one version to another (default: the newest). Raises UnknownVersion.
+        """The difference between two versions (default: to the newest). Raises UnknownVersion.
 
         >>> kb.diff("v1").added
         ()

@@ -59,7 +59,7 @@ def receipt_of(value: object) -> Receipt:
         )
     try:
         found.sealed()
-    except ValueError as error:  # NaN, or half of a character
+    except ValueError as error:  # NaN, or a lone surrogate
         raise ReceiptError(f"The receipt holds what JSON cannot: {error}.") from error
     return found
 

@@ -182,7 +182,7 @@ class BatchEmbedder(Embedder, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """How tokens are chosen. `temperature` 0 is greedy; otherwise `seed`, the request and the step choose.
+    """Token sampling. `temperature` 0 is greedy; otherwise `seed`, the request and the step choose.
 
     `quote`: the answer is a verbatim span of its passage.
     """
@@ -216,7 +216,7 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class ReaderFormat:
-    """How to ask a trained reader: the system text, and its abstention.
+    """A trained reader's system text and abstention.
 
     `passages`: how many it learned to read side by side. `declines_above`: it abstains if the abstention's first token
     is at least this likely; None: if no token is likelier.
@@ -360,7 +360,7 @@ class Answer:
     citations: tuple[Citation, ...]
     passages: tuple[Hit, ...]
     receipt: Receipt
-    timings: Timings | None  # None where the user may not know them
+    timings: Timings | None  # None if the user may not know them
     sentences: tuple[AnswerSentence, ...] = ()
     notes: tuple[str, ...] = ()
     finish_reason: FinishReason = "end"

@@ -1,4 +1,4 @@
-"""What to read for a question: the best passages, or the windows of whole documents that it names."""
+"""Finds the passages to read for a question: the best ones, or the windows of whole documents that it names."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from openbook.prompts import without_noise
 from openbook.records import Decoding, Embedder, Hit
 
 PASSAGES = 4  # to read; windows for all strategies but "each"
-MIN_HITS = 12  # to search for, so that an older document is found together with the newer one that replaced it
+MIN_HITS = 12  # to search for, so that a replaced document is found together with its newer edition
 MAX_SHOWN_CHARS = 200  # of each line of the query
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to answer a question.
+    """Options of one question.
 
     `passages`: the most that the model reads; 0 means `PASSAGES`. `min_similarity`: cosine below which a passage does
     not count as found. `strategy`:
@@ -50,7 +50,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """`embedder`: the one that the knowledge base was made with."""
+    """`embedder` is that of the knowledge base."""
 
     base: KnowledgeBase
     embedder: Embedder
@@ -66,7 +66,7 @@ class Corpus:
 
 @dataclass(frozen=True, slots=True)
 class Retrieval:
-    """What to read, best first. `editions`: documents replaced by others, if passages were searched for."""
+    """The hits to read, best first. `editions`: documents replaced by others, if passages were searched for."""
 
     strategy: str
     version: int | None = None

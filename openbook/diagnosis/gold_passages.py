@@ -149,7 +149,7 @@ def topic_of(question: Question) -> Callable[[str], bool]:
     """
     asked, answers = keyboard_form(question.question), " ".join(question.answers).casefold()
     if NO_SPACES.search(asked):
-        return lambda text: True  # words cannot be told apart
+        return lambda text: True  # such scripts do not separate words
     first, *others = [*_WORD.findall(asked), ""]
     telling = [w for w in (first, *others) if w and not is_function_word(w.casefold()) and w.casefold() not in answers]
     words = dict.fromkeys(w.casefold().removesuffix("'s") for w in telling if w in others and w[0].isupper())

@@ -29,7 +29,7 @@ from openbook.prompts import closed_book_prompt
 from openbook.records import Completion, Decoding, Embedder, Hit, Passage
 from openbook.retrieval import PASSAGES, Corpus, Options, near_enough, ranked_hits, strategy_of
 
-DEPTH = 20  # passages searched for the rank of one that holds the answer
+DEPTH = 20  # hits among which the rank of a passage with the answer is determined
 MAX_FAILED = 16  # in a row, before the run stops
 _Record = TypeVar("_Record", bound=Record)
 

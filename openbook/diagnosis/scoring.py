@@ -115,7 +115,7 @@ def _only_repeats(text: str, accepted: str, question: str) -> bool:
 
 
 def text_holds_any(text: str, accepted: Sequence[str]) -> bool:
-    """True if the text holds the words of an answer, or enough of one that is a sentence."""
+    """True if the text holds the words of an answer, or enough of a sentence."""
     text, answers = keyboard_form(text), list(map(keyboard_form, accepted))
     return any(says(text, each) or _says_loosely(text, each) for each in answers)
 

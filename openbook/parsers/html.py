@@ -81,7 +81,7 @@ def parse_page(source: str) -> Content:
         source = _SELF_CLOSED.sub(r"<\1\2></\1>", source)
     has_main = re.search(r"<(?:main|article)[\s>]", source, re.I) is not None
     target = _PageTarget(drops_footer=has_main)
-    called: Any = target  # lxml calls no more of it than it has
+    called: Any = target  # lxml calls only the methods that exist
     parser = etree.HTMLParser(target=called, encoding="utf-8", recover=True, no_network=True, huge_tree=False)
     try:
         parser.feed(source.encode())
@@ -102,8 +102,8 @@ def parse_page(source: str) -> Content:
 @dataclass(slots=True)
 class _Table:
     outer: Text
-    row: list[tuple[Text, int, int]] = field(default_factory=list)  # cells with the rows and columns that they take
-    above: dict[int, tuple[str, int]] = field(default_factory=dict)  # by column: text and how many rows still have it
+    row: list[tuple[Text, int, int]] = field(default_factory=list)  # cells with their rowspan and colspan
+    above: dict[int, tuple[str, int]] = field(default_factory=dict)  # by column: text, and rows that still have it
 
 
 class _PageTarget:
@@ -146,7 +146,7 @@ class _PageTarget:
             self._break(1 if tag in _LINES or (tag in _LISTS and self._lists) else 2)
         if tag in _LISTS:
             start = number(attributes.get("start", "").strip(), -_MAX_COUNT, _MAX_COUNT, 1)
-            counts = tag == "ol" and "reversed" not in attributes  # which counts down from how many items there are
+            counts = tag == "ol" and "reversed" not in attributes  # a reversed list counts down from its length
             self._lists.append(start - 1 if counts else None)
         elif tag == "li":
             self._marker = "- "
@@ -190,7 +190,7 @@ class _PageTarget:
         if tag in _LISTS and self._lists:
             self._lists.pop()
         if tag in {"li", "dt"}:
-            self._marker, self._out.gap = "", 1  # items stay close together even where their text stands in paragraphs
+            self._marker, self._out.gap = "", 1  # items stay together even if their text is in paragraphs
         elif tag in _BLOCKS:
             self._break(1 if tag in _LISTS and self._lists else 2)
         elif tag in _LINES:

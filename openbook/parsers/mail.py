@@ -170,7 +170,7 @@ def _leaves(message: Message) -> Iterator[tuple[Message, bool]]:
 
 
 def _inner(part: Message) -> list[Message]:
-    inner: Any = part.get_payload() if part.is_multipart() else []  # as text, it is decoded in whatever it names
+    inner: Any = part.get_payload() if part.is_multipart() else []  # text is decoded in whatever encoding it names
     return inner if isinstance(inner, list) else []
 
 
@@ -208,7 +208,7 @@ def _part_text(part: Message) -> str:
 
 
 def _header(message: Message, name: str) -> str:
-    raw: Any = message.raw_items()  # `get` replaces the bytes that no header may hold
+    raw: Any = message.raw_items()  # `get` replaces bytes that are not allowed in headers
     return header_text(next((str(value) for key, value in raw if key.lower() == name.lower()), ""))
 
 

@@ -70,7 +70,7 @@ def parse_workbook(data: bytes, name: str) -> Content:
                 out.heading(described.name, 1)
                 out.chars += sum(len(cell) for row in rows for cell in row)
                 _repeat_merged(rows, sheet.merged_cell_ranges or (), sheet.start or (0, 0))
-                for has_cells, table in groupby(rows, key=any):  # an empty row stands between two tables
+                for has_cells, table in groupby(rows, key=any):  # an empty row divides tables
                     if has_cells:
                         _write(list(table), out)
                 out.end_page()

@@ -165,7 +165,7 @@ def _dict(value: Any) -> dict[str, Any]:
 def parse_xml_file(data: bytes, name: str) -> Content:
     """XML of any kind: titles as headings, records and table rows on one line, other text by block.
 
-    External entities are never fetched; the parser stops internal ones that expand without bound.
+    External entities are never fetched; the parser stops internal entities that expand without bound.
     """
     from lxml import etree
 

@@ -66,7 +66,7 @@ def parse_rtf(data: bytes, name: str) -> Content:
         text = clean(rtf_to_text(data.decode("latin-1"), encoding="cp1252", errors="replace")).strip()
     except (ValueError, LookupError, TypeError, IndexError, AttributeError) as error:
         raise UnreadableFile("not readable as RTF") from error
-    # The library divides cells by `|` and leaves the lines of a table as they are.
+    # The library divides cells by `|` and keeps the lines of a table.
     lines = (" | ".join(cell.strip() for cell in line.split("|")).rstrip(" |") for line in text.split("\n"))
     return text_content("\n".join(lines), "text/rtf", name, title=title_from_name(name))
 

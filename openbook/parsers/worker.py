@@ -30,7 +30,7 @@ from openbook.records import sha256_hex
 HELLO = b"openbook"
 NAME_BYTES = len(HELLO)
 PAGE_IMAGE = "--page-image"
-PIXELS = b"\1"  # begins an answer that is a picture
+PIXELS = b"\1"  # prefix of an answer that is a picture
 NUMBER_BYTES, SIDE_BYTES = 8, 4  # of a page's number or a name's length; of a width or height
 # Kinds of refusals. The last is the base class of the others.
 KINDS = {"not now": NotReadNow, "no such page": NoSuchPage, "unreadable": UnreadableFile}
