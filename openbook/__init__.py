@@ -15,11 +15,9 @@ fetched and opened on first use. Settings come from config.toml, OPENBOOK_* vari
     kb.history, kb.diff, kb.tag, kb.documents  what is there, and what changed
     kb.replay(answer.receipt)                  the same answer again, byte for byte
 
-`openbook.ask(question, docs="docs")` answers one question from files, without a knowledge base. Methods return
-`Answer`, `Citation`, `Hit` and `Receipt`; `View` and `Chat` are parts of a library; `FrozenModel` is a model for
-`openbook.open(model=...)`. Every error that a user can cause is an `OpenBookError`, and its text says what to do.
-
-The command line `openbook` does the same. Names load on first use.
+`openbook.ask(question, docs="docs")` answers from files, without a knowledge base. Methods return `Answer`, `Citation`,
+`Hit` and `Receipt`; `View` and `Chat` are parts of a library; `FrozenModel` is a model for `openbook.open(model=...)`.
+Every error that a user can cause is an `OpenBookError`, and its text says what to do.
 """
 
 from __future__ import annotations

@@ -45,8 +45,8 @@ class OutOfReach:
 def look_for(base: KnowledgeBase, text: str, settings: Settings) -> tuple[list[str], list[OutOfReach], AbsenceProof]:
     """Return (places of the text; paths not looked at; the proof if both are empty).
 
-    Looks for runs of 48 bytes of the text, or for all of a shorter one, in every form that a purge looks for. The text
-    is never written to disk. Raises QuestionError if it is too short.
+    Looks for runs of 48 bytes, or all of a shorter text, in every form that a purge looks for. The text is never
+    written to disk. Raises QuestionError if it is too short.
     """
     needles, sought = Needles(), text.strip()
     for form in forms(sought):

@@ -193,7 +193,7 @@ def _read_each(
 
 
 def _may_decline(strategy: str, model: FrozenModel) -> bool:
-    """True if the model's probe may decline. A trained reader of the strategy `parallel` declines by itself."""
+    """True if the model's probe may decline. Trained readers decline by themselves."""
     return strategy == "checked" or (strategy == "parallel" and model.reader is None)
 
 
@@ -241,8 +241,8 @@ def signals_of(quoted: AnswerSupport, completion: Completion) -> Signals:
 def how_certain(text: str, quoted: AnswerSupport, reading: Reading) -> tuple[float | None, Confidence]:
     """Return (probability that the answer is right, the word for it).
 
-    The probability is None for summaries and comparisons, which were not measured, and for an answer that was cut off
-    or ends before its list. If no word of the question is near the quotes, the answer is never "supported".
+    None for summaries and comparisons, which were not measured, and for an answer that was cut off or ends before its
+    list. Never "supported" if no word of the question is near the quotes.
     """
     completion = reading.completion
     if completion is None or reading.strategy in KINDS or _cut_short(completion) or text.endswith(":"):
@@ -290,7 +290,6 @@ def _left_out(hits: Sequence[Hit], kept: Sequence[Hit], model: FrozenModel) -> l
 
 
 def _cut_short(completion: Completion | None) -> tuple[str, ...]:
-    """A note if the model did not end its answer itself."""
     if completion is None or completion.finish_reason in ("end", "stop"):
         return ()
     if completion.finish_reason == "cancelled":

@@ -71,7 +71,7 @@ class TextPreview:
     """Shows an answer while the model writes it.
 
     Law: the shown text is a prefix of the answer, unless the model abstains in its own words, which is only known at
-    the end. `held`: sentences that are never shown, because another text replaces them.
+    the end. `held`: sentences never shown, because another text replaces them.
     """
 
     def __init__(self, show: Callable[[str], None], held: Sequence[str]) -> None:

@@ -31,7 +31,7 @@ UNMEASURED = (
 class Signals:
     """`backed`: how well the quotes back the sentences, on average. `asked`: the share of the question's words around
     the quotes. `stated`: probability by the model's probe that the passages state an answer. `least_logprob`: the
-    lowest of the answer's tokens. The last two are None if the model does not report them.
+    lowest of the answer's tokens. The last two may be None.
     """
 
     backed: float

@@ -44,10 +44,10 @@ _URL = re.compile(
 
 
 class DatabaseUrl:
-    """The URL of a database that holds a knowledge base. `str` and `repr` show no password.
+    """The URL of a database. `str` and `repr` show no password.
 
     Not a dataclass, so that nothing writes out its fields. Raises ConfigError if it is unclear where the password ends:
-    a library could print part of it as a host or name.
+    a library could print part of it as a host.
     """
 
     __slots__ = ("url",)

@@ -1,8 +1,7 @@
 """Purge documents from everything that this machine keeps.
 
-Derived folders are deleted whole, since they can be made again; runs and diagnoses if they hold a trace. Afterwards
-every file of the home and the knowledge base was scanned and holds no trace of the documents, or the report lists it as
-out of reach.
+Derived folders are deleted whole; runs and diagnoses if they hold a trace. Afterwards every file of the home and the
+knowledge base was scanned and holds no trace, or the report lists it as out of reach.
 """
 
 from __future__ import annotations
@@ -80,7 +79,7 @@ def purge_everywhere(
     """`knowledge.purge`, extended to everything derived elsewhere. `proved` of the result says whether all is gone.
 
     A refused purge has deleted nothing. Run a killed purge again: documents leave the knowledge base last, because they
-    tell what to look for elsewhere. If they are already gone, `finish_purge_everywhere` does the rest.
+    tell what to look for. If they are already gone, `finish_purge_everywhere` does the rest.
 
     Raises as `purge` does, and KnowledgeBaseBusy during a diagnosis, a training run or --docs.
     """
@@ -199,7 +198,6 @@ def _delete_elsewhere(settings: Settings, needles: Needles) -> dict[str, int]:
 
 
 def _holds(path: Path, needles: Needles) -> bool:
-    """True if a file, or one in a folder, holds a trace."""
     beyond: list[OutOfReach] = []
     for file in walk(path, set(), beyond) if path.is_dir() else [path]:
         looked_at = look_at(file, "", needles)
@@ -213,8 +211,7 @@ def _holds(path: Path, needles: Needles) -> bool:
 def _clear_unfinished(settings: Settings) -> int:
     """Delete files that killed processes left half written or half deleted. Returns the number of half-written ones.
 
-    A process that writes in a folder holds its lock, so a free lock means no writer. `look_at_all` reports what a
-    living process is writing.
+    Writers hold their folder's lock, so a free lock means no writer.
     """
     clear_leftovers(settings.models_dir)
     cleared = 0

@@ -3,33 +3,33 @@
 * OpenBookError
   - ConfigError            an unknown setting, or an invalid value
   - QuestionError          an empty or oversized question
-  - ConversationError      a file that is not a transcript
+  - ConversationError      not a transcript
   - NotCertainEnough       an answer below the requested certainty
   + ModelError
-    - UnknownModel         no model of that name in the store or the catalogue
-    - PullError            a model's file could not be fetched, or does not match the catalogue
-    - InvalidModelFile     a file that is not a model OpenBook can read
+    - UnknownModel         not in the store or the catalogue
+    - PullError            a file could not be fetched, or does not match the catalogue
+    - InvalidModelFile     not a model OpenBook can read
     - ModelNotVerified     a stored model does not match its manifest
     - EngineError          the engine could not load or evaluate the model
-    - ContextOverflow      a prompt does not fit into the model's context
+    - ContextOverflow      a prompt does not fit into the context
   + KnowledgeError
     - KnowledgeBaseMissing no knowledge base there
-    + KnowledgeBaseInvalid a folder that is not a knowledge base, or one of another format or embedder
+    + KnowledgeBaseInvalid not a knowledge base, or one of another format or embedder
       - KnowledgeBaseDamaged  a stored row fails its digest check
     - KnowledgeBaseBusy    another process writes to it
-    - UnknownVersion       no version has that number, tag or time, or it was pruned
+    - UnknownVersion       no such number, tag or time, or the version was pruned
     - TextIsElsewhere      another document holds the text to be purged
-    + UnreadableFile       a file that cannot become a document (the others go in; this one gets a verdict)
+    + UnreadableFile       a file that cannot become a document (it gets a verdict; the others go in)
       - NotReadNow         the machine could not read it this time; the next run tries again
       - NoSuchPage         a readable file without a page of that number
-    - NoPicture            a page of a document that cannot be shown as a picture
+    - NoPicture            a page that cannot be shown as a picture
   - ReceiptError           not a receipt or a log of receipts, or altered
   - ProofError             not a signed document, altered, or signed by another key
   - TrainingError          a training run that cannot continue
   - StorageError           the disk refused: full, read-only, no permission
-  - ClusterError           machines of a cluster cannot be reached, or do not fit together
+  - ClusterError           machines cannot be reached, or do not fit together
 
-The command line prints them as one sentence without a traceback and exits with `exit_code`.
+The command line prints them without a traceback and exits with `exit_code`.
 """
 
 from __future__ import annotations

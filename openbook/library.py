@@ -72,7 +72,7 @@ def kv_cache(settings: Settings) -> KVCache:
 
 
 def open_stored(settings: Settings, reference: ModelReference, states: KVCache | None = None) -> FrozenModel:
-    """Raises EngineError."""
+    """Open a model with the context and threads of the settings. Raises EngineError."""
     from openbook.inference import load_model
 
     return load_model(reference, states=states, context_tokens=settings.context_tokens, threads=settings.threads)
@@ -235,7 +235,7 @@ def _done(model: FrozenModel) -> Future[FrozenModel]:
 class View:
     """The documents that one reader sees: of one version, matching a condition, with labels that the reader holds.
 
-    Views cost nothing, and share model and knowledge base with their library. All methods are thread-safe.
+    Views share model and knowledge base with their library. All methods are thread-safe.
 
     >>> kb.ask("Who signs travel expenses?").declined
     False

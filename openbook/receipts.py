@@ -51,7 +51,7 @@ def parse_receipt(text: str | bytes) -> Receipt:
 
 
 def receipt_of(value: object) -> Receipt:
-    """Raises ReceiptError."""
+    """Convert parsed JSON. Raises ReceiptError."""
     found = convert(value, Receipt, "receipt", ReceiptError)
     if found.format not in FORMATS:
         raise ReceiptError(
@@ -182,9 +182,7 @@ def _unaltered(entry: _Entry, where: str) -> Receipt:
 
 
 def _end_of(path: Path) -> tuple[Digest, int, int]:
-    """Return (digest of the last whole line, number of the next, its offset). Raises ReceiptError if the file is not a
-    log.
-    """
+    """Return (digest of the last whole line, number of the next, its offset). Raises ReceiptError if the file is not a log."""
     if not path.exists():
         return FIRST, 0, 0
     with path.open("rb") as stream:

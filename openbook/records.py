@@ -55,8 +55,8 @@ class Content:
     """The text of a parsed file, with its structure. Headings are in order and begin inside the text.
 
     `source_chars`: characters of text in the file, with markup if it is part of the text (Markdown, HTML), to show what
-    the parser dropped; None if the format does not tell. `metadata`: the file's own: `author`, `date` (ISO 8601),
-    `language` and other fields.
+    the parser dropped; None if unknown. `metadata`: the file's own: `author`, `date` (ISO 8601), `language` and other
+    fields.
     """
 
     text: str
@@ -82,9 +82,9 @@ class PassageSpan:
 class Passage:
     """A span of one document's text, the unit of retrieval; or a window, a run of passages read as one.
 
-    `id` is a function of the document's text and the span alone, on every machine. A window's id is that of its first
-    passage, "+" and the number of the others; `parts` are the digests of all its passages. `header`: the header row of
-    the table in which the text begins, if known.
+    `id` depends only on the document's text and the span. A window's id is that of its first passage, "+" and the
+    number of the others; `parts` are the digests of all its passages. `header`: the header row of the table in which
+    the text begins, if known.
     """
 
     id: str
@@ -197,12 +197,12 @@ class Decoding:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A request in canonical order: system, each passage, question. All are plain text and never become control tokens.
+    """A request in canonical order: system, each passage, question. Plain text, which never becomes a control token.
 
     `labels`: access labels needed to see the passages; what was computed under them serves no request with other
-    labels. `side_by_side`: each passage is read alone after the system text, and the question sees all. `declines`: an
-    engine that reports `Completion.stated` writes nothing if it is low. `purge_mark`: the engine's mark from before the
-    passages were looked up (`CachingEngine`).
+    labels. `side_by_side`: each passage is read alone after the system text. `declines`: an engine that reports
+    `Completion.stated` writes nothing if it is low. `purge_mark`: the engine's mark from before the passages were
+    looked up (`CachingEngine`).
     """
 
     system: str
@@ -233,10 +233,10 @@ FinishReason: TypeAlias = Literal["end", "stop", "length", "cancelled"]
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A model's output. `prompt_digest`: over the exact prompt tokens (for a remote model, the messages).
+    """`prompt_digest`: over the exact prompt tokens (for a remote model, the messages).
 
     `stated`: probability, before the answer, that the passages state it; None if unknown. `least_logprob`: the lowest
-    of its tokens.
+    of the answer's tokens.
     """
 
     text: str
@@ -375,7 +375,6 @@ class Answer:
         return self.answer
 
     def _repr_markdown_(self) -> str:
-        """For notebooks: the text, its certainty and its quotes."""
         sure = self.confidence if self.certainty is None else f"{self.confidence} ({self.certainty:.0%})"
         lines = [html.escape(self.answer, quote=False), f"*{sure}*"]
         for each in self.citations or self.closest:

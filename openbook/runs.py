@@ -197,7 +197,7 @@ def forget_after(path: Path, step: int) -> None:
 
 
 def _whole_lines(path: Path) -> list[bytes]:
-    """Without a last line that a killed process left incomplete."""
+    """Without an incomplete last line of a killed process."""
     if not path.is_file():
         return []
     *whole, _rest = path.read_bytes().split(b"\n")

@@ -1,10 +1,8 @@
 """The test that a trained model must pass to take over a name: no worse than the present holder at reading and known
 facts, and its recipe's targets reached.
 
-Both models answer the same questions, from the right passage (reading) or from memory (known facts). The difference of
-scores is resampled by question (paired bootstrap). The candidate passes if the lower end of the one-sided 95 % interval
-is above minus the margin (non-inferiority). Sets of questions are JSON Lines, plain or gzip, with many questions on one
-passage, which is read once:
+Non-inferiority by a paired bootstrap over questions: the lower end of the one-sided 95 % interval of the difference
+must be above minus the margin. Sets of questions are JSON Lines, plain or gzip:
 
     {"title": "Warsaw", "passage": "...", "questions": [{"question": "...", "answers": ["1611"]}, ...]}   reading
     {"question": "What is the capital of France?", "answers": ["Paris"]}                                 known facts

@@ -1,9 +1,8 @@
 """Finds the passages that hold the answer to a question, and the answer's spans.
 
-A gold span decides, or its quote if the document has changed. Without either, passages that hold an accepted answer are
-searched for, among the `LOOKED_THROUGH` best for the question alone and with each of the first answers. Documents on
-the question's topic come first. If there are none, any passage counts that holds an answer with a digit or several
-words ("#670", "Ada Brandl"): a plain word ("Springfield", "two") occurs in many unrelated passages.
+A gold span decides, or its quote if the document has changed. Otherwise passages that hold an accepted answer are
+searched for, first in documents on the question's topic. If there are none, an answer with a digit or several words
+counts anywhere ("#670", "Ada Brandl"): a plain word ("Springfield", "two") occurs in many unrelated passages.
 """
 
 from __future__ import annotations
@@ -142,10 +141,10 @@ def documents_named(documents: Iterable[str], name: str) -> list[str]:
 
 
 def topic_of(question: Question) -> Callable[[str], bool]:
-    """A test if a text is on the question's topic: it holds at least half of the question's names; or, without names,
-    one of its other content words, whatever its ending.
+    """A test if a text is on the question's topic: it holds half of the question's names; or, without names, one of its
+    content words, whatever its ending.
 
-    If the question has no capitals, any word may be a name, and more than half of them are needed.
+    If the question has no capitals, any word may be a name, and more than half are needed.
     """
     asked, answers = keyboard_form(question.question), " ".join(question.answers).casefold()
     if NO_SPACES.search(asked):

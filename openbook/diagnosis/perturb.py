@@ -1,7 +1,7 @@
 """Copies of a passage with the answer's value (number, weekday, month, name) changed.
 
-A new value is a function of the old one, a key and names from other texts: no chance is involved. It has the form and
-about the size of the old one.
+A new value depends only on the old one, a key and names from other texts. It has the form and about the size of the old
+one.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class AlteredPassage:
 def altered(passage: Passage, question: Question, names: Sequence[str]) -> AlteredPassage | None:
     """A copy without any accepted answer, with a new value that was not in the passage; None if there is none.
 
-    So an answer with the new value can only come from the passage, and an accepted answer only from memory.
+    So the new value can only come from the passage, and an accepted answer only from memory.
     """
     if text_holds_any(question.question, question.answers):
         return None  # an answer that repeats the question would look like one from memory
@@ -103,9 +103,7 @@ def _other(old: str, random: Random) -> str:
 
 
 def _other_digits(old: str, random: Random) -> str:
-    """Numbers of up to two digits stay in their range, years stay near. In others each digit changes, except final
-    zeros.
-    """
+    """Numbers of up to two digits stay in their range, years stay near. In others each digit changes, except final zeros."""
     number = int(old)
     if not number:
         return old

@@ -3,7 +3,7 @@
 - counterfactual: a value in a copy of the passage is altered. Does the answer follow the passage or the weights?
 - abstention: every passage that holds an accepted answer is withheld. Does the model abstain, or invent an answer?
 
-The knowledge base never changes: altered copies exist in one request only. A trial is the result for one question.
+The knowledge base never changes.
 
 <folder>/probes-<model>.jsonl   a header like that of observations, then a line for each question
 """

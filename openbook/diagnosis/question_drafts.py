@@ -1,7 +1,7 @@
 """Questions drafted by a model from a knowledge base. A person must review them before use (`questions.Review`).
 
-Documents take turns, one passage each. A draft is kept if its answer occurs in the passage word for word. Neither
-retriever nor reader filters the drafts: questions that they fail must stay in what measures them.
+A draft is kept if its answer occurs in the passage word for word. Neither retriever nor reader filters the drafts:
+questions that they fail must stay in what measures them.
 """
 
 from __future__ import annotations
@@ -67,9 +67,8 @@ def draft(
 ) -> Drafts:
     """Draft at most `count` questions, spread over the documents. `at_once`: parallel requests.
 
-    `path` keeps the model's output, keyed by a digest of all that decides it, so a resumed run asks nothing twice. The
-    same knowledge base, model and count give the same drafts, whatever `path` and `at_once` are. Raises ConfigError for
-    a trained reader.
+    `path` keeps the model's output, so a resumed run asks nothing twice. The same knowledge base, model and count give
+    the same drafts. Raises ConfigError for a trained reader.
     """
     if model.reader is not None:
         raise ConfigError(

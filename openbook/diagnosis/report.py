@@ -1,8 +1,7 @@
 """The results of a diagnosis: one HTML page, and the numbers as JSON.
 
-The page (`templates/`) needs no network, no other file and no scripts. Questions, answers and documents are untrusted:
-every text is escaped, control characters become spaces, and the content security policy allows only the page's own
-script.
+Questions, answers and documents are untrusted: every text is escaped, control characters become spaces, and the content
+security policy allows only the page's own script. The page is self-contained, and readable without scripts.
 
 The folder of a diagnosis (docs/formats/diagnosis.md):
 
@@ -138,7 +137,7 @@ def numbers(
 
 
 def read_outcomes(path: Path) -> list[ModelOutcomes]:
-    """Raises ConfigError."""
+    """Read a `diagnosis.json`. Raises ConfigError."""
     with storage_errors(f"read {path}"):
         content = path.read_bytes()
     value = parse_json(content, str(path), ConfigError)
@@ -228,7 +227,6 @@ def _environment() -> Environment:
 
 
 def _digest(content: str) -> str:
-    """For a Content-Security-Policy."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
 
 

@@ -86,8 +86,8 @@ class ShownPassage:
 class Wording:
     """One wording and its three answers. `found`: ids of the passages given to the reader, best first.
 
-    `rank`: of the first passage found that holds an answer, given or not, from 1; 0: none among the first
-    `runner.DEPTH`. `cited`: (passage id, start, end) in the passage's text.
+    `rank`: of the first hit that holds an answer, given or not, from 1; 0: none among the first `runner.DEPTH`.
+    `cited`: (passage id, start, end) in the passage's text.
     """
 
     text: str
@@ -186,8 +186,6 @@ def _id_of(record: Record) -> str:
 
 
 class RunLog(Generic[_Record]):
-    """See `open_run_log`."""
-
     def __init__(self, path: Path, stream: IO[bytes], header: Header, kind: type[_Record]) -> None:
         self.path, self._stream, self._kind = path, stream, kind
         self._places: dict[str, int] = {}

@@ -189,11 +189,11 @@ def ask_due(
     failures: Callable[[_Record], Sequence[str]],
     progress: Progress,
 ) -> None:
-    """`ask` each question that has no record in the log, or whose record `is_due` again, and append the record.
+    """`ask` each question without a record in the log, or whose record `is_due` again, and append the record.
 
     `failures`: the error of each request of a record, or empty. Raises EngineError if all requests of `MAX_FAILED`
-    consecutive questions of the file failed: then the questions are not the cause. A second run asks only questions
-    that failed before; they are rarely consecutive, so they do not stop it.
+    consecutive questions of the file failed: then the questions are not the cause. The questions of a second run are
+    rarely consecutive, so a few that always fail do not stop it.
     """
 
     def is_to_ask(question: Question) -> bool:

@@ -87,8 +87,8 @@ def squad_contains(answer: str, accepted: Sequence[str]) -> float:
 def is_right(answer: str, question: Question) -> bool:
     """True if the answer holds an accepted answer's words, or enough of an accepted sentence. In doubt false.
 
-    Words that only repeat the question do not count: that Denmark, South Carolina is a town does not say where it is.
-    For an accepted "no", the answer must begin with "No.", "No," or the like, or say "the answer is no".
+    Words that only repeat the question do not count: "Denmark, South Carolina is a town" does not say where it is. For
+    an accepted "no", the answer must begin with "No.", "No," or the like, or say "the answer is no".
     """
     text, asked = keyboard_form(answer), [keyboard_form(wording) for wording in question.wordings]
     for each in map(keyboard_form, question.answers):
@@ -121,9 +121,7 @@ def text_holds_any(text: str, accepted: Sequence[str]) -> bool:
 
 
 def _says_loosely(text: str, accepted: str) -> bool:
-    """True if the text holds the characters of an answer in a script without spaces; or most words and all numbers of a
-    sentence.
-    """
+    """True if the text holds the characters of an answer in a script without spaces; or most words and all numbers of a sentence."""
     if not text.strip() or not accepted.strip():
         return False
     if NO_SPACES.search(accepted):
@@ -192,9 +190,7 @@ class Interval:
 
 
 def interval(scores: Sequence[float]) -> Interval:
-    """Wilson's interval for scores of 0 and 1, and for other shares if they are equal or fewer than `FEW`; else the
-    normal one.
-    """
+    """Wilson's interval for scores of 0 and 1, and for other shares if they are equal or fewer than `FEW`; else the normal one."""
     n = len(scores)
     if not n:
         return Interval(math.nan, math.nan, math.nan, 0)

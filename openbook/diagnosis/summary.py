@@ -208,7 +208,7 @@ class Comparison:
     """Two models or runs, on the questions that both were asked and neither failed on.
 
     `p`: two-sided McNemar test. `moved`: (verdict, other verdict, questions). `left_out`: questions that only one was
-    asked. `failed`: those that both were asked and at least one failed on. `notes`: other differences of the setups.
+    asked. `failed`: asked of both, and failed. `notes`: other differences of the setups.
     """
 
     first: str

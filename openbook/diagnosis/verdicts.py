@@ -1,4 +1,4 @@
-"""One verdict for each question, from what was observed. Pure functions; every combination has exactly one verdict.
+"""One verdict for each question. Pure functions; every combination has exactly one verdict.
 
 | verdict | alone | with documents | with the passage |
 |---|---|---|---|
@@ -11,12 +11,12 @@
 | not_in_the_knowledge_base | wrong | wrong: no passage holds an answer | |
 | failed | the model failed on a request: counted apart, never as wrong | | |
 
-**Right** in a mode means right in every wording. Otherwise the first wording with a wrong open-book answer decides; if
-no passage holds the answer, the first with an invented one.
+**Right** means right in every wording. Otherwise the first wording with a wrong open-book answer decides; if no passage
+holds the answer, the first with an invented one.
 
-**Known** answers are right alone in every wording, and not by chance: the model's closed-book answers to up to
-`CONTROLS` questions on each side (except those with a common answer) are searched for an accepted answer. If more than
-1 in 20 holds one ("yes", "2", "politician"), being right shows nothing.
+**Known** answers are right alone, and not by chance: if more than 1 in 20 of the model's closed-book answers to
+neighboring questions (up to `CONTROLS` on each side, except those with a common answer) hold an accepted answer ("yes",
+"2"), being right shows nothing.
 """
 
 from __future__ import annotations

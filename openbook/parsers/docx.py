@@ -74,7 +74,6 @@ class _Style:
     numbering: str = ""
 
     def with_properties(self, properties: Any) -> _Style:
-        """This style with a paragraph's own properties (`w:pPr`), if any."""
         style = self
         outline = _value(properties, "outlineLvl")
         if outline.isdigit() and not style.is_title:

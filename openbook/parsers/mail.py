@@ -281,7 +281,7 @@ def _outlook_attachments(message: _Properties, depth: int) -> Iterator[tuple[str
 
 
 class _Properties:
-    """The properties of a message or an attachment, at `place` in the file."""
+    """Properties at `place` in the file, of a message or an attachment."""
 
     def __init__(self, file: Any, place: tuple[str, ...]) -> None:
         self._file, self._place = file, place

@@ -107,9 +107,9 @@ def read_sidecar(path: Path) -> Metadata:
 def normalised(said: Mapping[str, object], *, strict: bool = False) -> Metadata:
     """Any mapping as metadata: keys as lower-case identifiers, dates as ISO 8601 (UTC if they name a zone).
 
-    Text loses control characters and is in Unicode's form C; numbers keep 15 digits, which every JSON reader keeps. A
-    value that does not fit raises UnreadableFile if `strict`, otherwise it is dropped or cut. Labels are always strict.
-    Law: `normalised(dict(normalised(x))) == normalised(x)`.
+    Text is in Unicode's form C without control characters; numbers keep 15 digits, as every JSON reader does. A value
+    that does not fit raises UnreadableFile if `strict`, otherwise it is dropped or cut. Labels are always strict. Law:
+    `normalised(dict(normalised(x))) == normalised(x)`.
     """
     kept: dict[str, MetadataValue] = {}
     for raw_key, raw in said.items():

@@ -38,8 +38,8 @@ _NO_AUTHOR = frozenset({"python-docx", "openpyxl", "unknown", "anonymous", "user
 class Package:
     """`what`: the kind for messages, such as `a Word document`.
 
-    Sizes are checked before anything is unpacked, and no more than these sizes is read. Raises UnreadableFile for other
-    files, encrypted packages, and those that would unpack to too much.
+    Sizes are checked before anything is unpacked, and no more is read. Raises UnreadableFile for other files, encrypted
+    packages, and those that would unpack to too much.
     """
 
     def __init__(self, data: bytes, what: str) -> None:
@@ -119,7 +119,7 @@ class Package:
                 yield root
 
     def main_part(self, usual: str) -> str:
-        """`usual` if the package does not say."""
+        """The document's main part; `usual` if the package does not say."""
         named = (target for kind, target in self.relations("").values() if kind == "officeDocument")
         return next((part for part in named if part in self), usual)
 

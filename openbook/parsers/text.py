@@ -54,7 +54,7 @@ def parse_rst(data: bytes, name: str) -> Content:
 
 
 def parse_source(data: bytes, name: str) -> Content:
-    """Definitions are headings."""
+    """Source code, with definitions as headings."""
     text = read_text(data)
     return text_content(text, "text/x-source", name, definition_headings(text), title=title_from_name(name))
 
