@@ -113,7 +113,7 @@ def remembered_place(settings: Settings, base_id: str) -> Place | None:
 
 
 def open_embedder(settings: Settings, name: str, fetch: Fetch) -> OnnxEmbedder:
-    """Fetched if missing. Raises EngineError, PullError."""
+    """Open an embedder, fetched if missing. Raises EngineError, PullError."""
     from openbook.inference import load_embedder
 
     return load_embedder(fetch(name), threads=settings.threads)

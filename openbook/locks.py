@@ -108,12 +108,12 @@ def is_held(path: Path) -> bool:
 
 
 def shared_lock(lock_file: Path, timeout_s: float = 0.0, mode: int = 0o600) -> AbstractContextManager[bool]:
-    """Yields False if an exclusive lock was still held at the timeout."""
+    """Hold the lock together with other sharers. Yields False if an exclusive lock was still held at the timeout."""
     return _held(lock_file, exclusive=not _POSIX, timeout_s=timeout_s, mode=mode)
 
 
 def exclusive_lock(lock_file: Path, timeout_s: float, mode: int = 0o600) -> AbstractContextManager[bool]:
-    """Yields False if another process still held the lock at the timeout. `mode`: of a new file."""
+    """Hold the lock alone. Yields False if another process still held it at the timeout. `mode`: of a new file."""
     return _held(lock_file, exclusive=True, timeout_s=timeout_s, mode=mode)
 
 
@@ -133,9 +133,7 @@ def _held(lock_file: Path, *, exclusive: bool, timeout_s: float, mode: int = 0o6
         yield held
     finally:
         with suppress(OSError):
-            fcntl.flock(
-                descriptor, fcntl.LOCK_UN
-            )  # closing alone would leave the lock to a process that was forked meanwhile
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # closing would leave it to a process forked meanwhile
         os.close(descriptor)
 
 

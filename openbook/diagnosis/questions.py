@@ -24,10 +24,7 @@ from openbook.prompts import checked_question
 from openbook.records import Digest, canonical_json
 
 Kind: TypeAlias = Literal["answerable", "unanswerable", "world"]
-KINDS: dict[str, Kind] = {
-    **{kind: kind for kind in get_args(Kind)},
-    "closed-book": "world",
-}  # aliases that files may use
+KINDS: dict[str, Kind] = {**{kind: kind for kind in get_args(Kind)}, "closed-book": "world"}  # names in files
 MAX_FILE_BYTES = 1 << 29  # after decompression
 MAX_QUESTION_BYTES = 1 << 20
 MAX_ID_CHARS = 200

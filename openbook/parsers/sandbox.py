@@ -100,7 +100,7 @@ class ParserPool:
             yield path, outcome.result()
 
     def close(self) -> None:
-        """End all workers, even while they parse."""
+        """End all workers, even those that are parsing."""
         self._is_closed = True
         for worker in list(self._workers):
             worker.kill()
@@ -132,7 +132,7 @@ class ParserPool:
         return worker
 
     def _ask(self, worker: Worker, path: Path, data: bytes | None) -> Parsed | None:
-        """None if the worker ended instead, and is reaped."""
+        """The worker's answer; None if it ended instead, and is reaped."""
         name = os.fsencode(path)
         question = [name] if data is None else [len(name).to_bytes(NUMBER_BYTES, "big"), name, data]
         is_broken = False
@@ -286,7 +286,7 @@ class _Answer(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def decode_answer(body: bytes) -> Parsed:
-    """Raises ValueError if the answer is invalid."""
+    """The outcome in a worker's answer. Raises ValueError if it is invalid."""
     try:
         answer = msgspec.json.decode(body, type=_Answer)
         if answer.content is None and answer.reason:
