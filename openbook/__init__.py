@@ -6,8 +6,8 @@
         answer = kb.ask("Who signs travel expenses?")
         print(answer, answer.citations)
 
-`openbook.open` gives a `Library`: a knowledge base, with the model and the embedder that answer from it. Model and embedder are fetched
-and opened when they are first needed. Settings come from config.toml, from OPENBOOK_* variables and from arguments.
+`openbook.open` returns a `Library`: a knowledge base with the model and the embedder that answer from it, which are
+fetched and opened on first use. Settings come from config.toml, OPENBOOK_* variables and arguments.
 
     kb.add, kb.sync, kb.remove, kb.purge       change the documents; each change makes one new version
     kb.ask, kb.stream, kb.chat, kb.search      also as ask_async, stream_async, search_async
@@ -15,11 +15,9 @@ and opened when they are first needed. Settings come from config.toml, from OPEN
     kb.history, kb.diff, kb.tag, kb.documents  what is there, and what changed
     kb.replay(answer.receipt)                  the same answer again, byte for byte
 
-`openbook.ask(question, docs="docs")` answers one question from files, without a knowledge base of your own. Other names:
-`Answer`, `Citation`, `Hit` and `Receipt` are what methods return; `View` and `Chat` are parts of a library; `FrozenModel` is a model of
-your own for `openbook.open(model=...)`. Every error that a user can cause is an `OpenBookError`, and its text says what to do.
-
-The command line `openbook` does the same. Importing this package does nothing else: names load when they are used.
+`openbook.ask(question, docs="docs")` answers from files, without a knowledge base. Methods return `Answer`, `Citation`,
+`Hit` and `Receipt`; `View` and `Chat` are parts of a library; `FrozenModel` is a model for `openbook.open(model=...)`.
+Every error that a user can cause is an `OpenBookError`, and its text says what to do.
 """
 
 from __future__ import annotations
@@ -64,12 +62,13 @@ def open(  # noqa: A001  it opens a knowledge base as the built-in opens a file
     embedder: str | Embedder | None = None,
     **settings: Any,
 ) -> Library:
-    """A library over the knowledge base in `place`: a folder, a URL such as postgresql://host/name, or nothing for your own.
+    """A library over the knowledge base in `place`: a folder, a URL such as postgresql://host/name, or None for your
+    own.
 
-    `docs`: exactly these files and folders instead of a knowledge base. `model`: a name, or an open model, which stays open.
-    `settings`: any setting by its name, such as base_url="http://localhost:11434/v1" or max_tokens=200 (docs/settings.md).
+    `docs`: answer from exactly these files and folders instead. `model`: a name, or an open model, which stays open.
+    `settings`: any setting by its name, such as max_tokens=200 (docs/settings.md).
 
-    Nothing is opened yet: a knowledge base that does not exist is made by the first `add` or `sync`. Raises ConfigError.
+    Nothing is opened yet; the first `add` or `sync` creates a missing knowledge base. Raises ConfigError.
 
     >>> with openbook.open("other", model=model, embedder=embedder) as other:
     ...     other.sync("docs").version

@@ -1,6 +1,6 @@
-"""Whether a text is anywhere on this machine: every file that a purge looks at, too, is looked at, and nothing is changed.
+"""Search this machine for a text, in every file that a purge looks at.
 
-Each file was scanned and holds no trace, or it is in the report as out of reach.
+Each file was scanned and holds no trace, or the report lists it as out of reach.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Reason: TypeAlias = Literal["traces", "in use", "unreadable", "link", "weights"]
 
 @dataclass(frozen=True, slots=True)
 class OutOfReach:
-    """A file or folder that is not known to hold no trace. `advice`: what it is, and what to do."""
+    """A file or folder that may hold a trace. `advice`: what it is, and what to do."""
 
     reason: Reason
     path: Path
@@ -43,10 +43,10 @@ class OutOfReach:
 
 
 def look_for(base: KnowledgeBase, text: str, settings: Settings) -> tuple[list[str], list[OutOfReach], AbsenceProof]:
-    """(where a text is, documents of any kept version first; what could not be looked at; what can be shown if it is nowhere).
+    """Return (places of the text; paths not looked at; the proof if both are empty).
 
-    Looks for runs of 48 bytes of it, or for all of a shorter one, in every form that a purge looks for. The text is written
-    nowhere. Raises QuestionError when it is too short, StorageError.
+    Looks for runs of 48 bytes, or all of a shorter text, in every form that a purge looks for. The text is never
+    written to disk. Raises QuestionError if it is too short.
     """
     needles, sought = Needles(), text.strip()
     for form in forms(sought):
@@ -88,7 +88,7 @@ def look_for(base: KnowledgeBase, text: str, settings: Settings) -> tuple[list[s
 
 
 def check_absent(places: Sequence[str], not_clean: Sequence[OutOfReach]) -> None:
-    """Raises KnowledgeError for a text that was found somewhere, or may be where nothing could be looked at."""
+    """Raise KnowledgeError unless nothing was found and all was looked at."""
     if places:
         raise KnowledgeError(f"The text was found. Places: {len(places):,}.")
     if not_clean:
@@ -96,7 +96,6 @@ def check_absent(places: Sequence[str], not_clean: Sequence[OutOfReach]) -> None
 
 
 def unreached_paths(out_of_reach: Iterable[OutOfReach]) -> tuple[UnreachedPaths, ...]:
-    """As a proof names them: by digests."""
     unreached: dict[str, list[Digest]] = {}
     for each in out_of_reach:
         unreached.setdefault(each.reason, []).append(path_digest(str(each.path)))
@@ -111,7 +110,7 @@ def path_digest(path: str) -> Digest:
 
 
 def roots(settings: Settings) -> dict[Path, str]:
-    """The folders besides the knowledge base whose every file is looked at, and what each is called."""
+    """The folders outside the knowledge base to scan, by name."""
     derived, runs, diagnoses = settings.derived_dir, settings.runs_dir, settings.diagnoses_dir
     others = {derived: "derived", runs: "runs", diagnoses: "diagnoses", settings.models_dir: "models"}
     return {settings.home: "home", **others, settings.uploads_dir: "uploads"}
@@ -120,9 +119,9 @@ def roots(settings: Settings) -> dict[Path, str]:
 def look_at_all(
     folders: Mapping[Path, str], base_folder: Path, needles: Needles
 ) -> tuple[list[ScannedFiles], list[OutOfReach]]:
-    """(what holds no trace, by folder; what does or is out of reach) of every file below `folders`.
+    """Return (clean files by folder, files with traces or out of reach) below `folders`.
 
-    One in several of them counts where it is deepest. Those in `base_folder` are left out unless that is one of `folders`.
+    A file counts for the deepest of its folders. `base_folder` is skipped unless it is one of `folders`.
     """
     scanned, beyond = [], list[OutOfReach]()
     for root, name in folders.items():
@@ -138,8 +137,6 @@ def look_at_all(
 
 
 def walk(root: Path, left_out: set[Path], out_of_reach: list[OutOfReach]) -> Iterator[Path]:
-    """All files below `root`, but none in the folders `left_out`."""
-
     def unreadable(error: OSError) -> None:
         if not isinstance(error, FileNotFoundError):
             out_of_reach.append(_unreadable(Path(error.filename), error))
@@ -157,7 +154,7 @@ def walk(root: Path, left_out: set[Path], out_of_reach: list[OutOfReach]) -> Ite
 
 
 def look_at(path: Path, place: str, needles: Needles) -> int | OutOfReach | None:
-    """How many bytes were scanned, or why it is out of reach; None where there is no file with bytes."""
+    """Bytes scanned, or why the file is out of reach; None if it is not a regular file."""
     writing = "another process is writing it. When that is done, look at it, or delete it."
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # a named pipe or a socket keeps no bytes
@@ -184,7 +181,6 @@ def _unreadable(path: Path, error: OSError) -> OutOfReach:
 
 
 def _advice(path: Path, place: str) -> str:
-    """What a file with traces is, and what to do about it."""
     if path.name == LOG_FILE:
         return "It is a log of receipts, which can only grow: delete it, or keep what it tells of them."
     if place == "knowledge base":

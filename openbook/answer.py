@@ -1,8 +1,7 @@
-"""The core flow: retrieve, rank, read, cite. Plain functions, read from top to bottom.
+"""The core flow: retrieve, rank, read, cite.
 
-`ask` is the whole of it. Nothing that is kept between two calls changes an answer: it is a function of the question, the model,
-what the corpus holds of that version, and the options. The receipt names what is needed to read the same passages again; the
-search is not repeated.
+An answer is a function of the question, the model, the corpus at one version, and the options. A replay reads the
+passages that the receipt names; it does not search.
 """
 
 from __future__ import annotations
@@ -57,10 +56,10 @@ READER_TOKENS = 160  # a trained reader answers in one line
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a model read and wrote. `hits`: what was read; `sources`: the part of it that the answer may be cited from.
+    """The result of reading.
 
-    `unread`: what would have fitted too, where the strategy `each` did not have to read on.
-    `prompt`: how the hits were read, where that was in one prompt.
+    `sources`: the hits to cite from. `unread`: hits that fitted, but the strategy `each` stopped before them. `prompt`:
+    set if all hits were read in one prompt.
     """
 
     strategy: str
@@ -82,7 +81,7 @@ def ask(
 ) -> Answer:
     """Answer `question` from a corpus, or from the model alone without one.
 
-    "Summarise FILE" (or a topic) and "compare FILE with FILE" are answered from whole documents.
+    "Summarize FILE" (or a topic) and "compare FILE with FILE" are answered from whole documents.
 
     Raises QuestionError, ContextOverflow, EngineError, KnowledgeError.
     """
@@ -91,7 +90,7 @@ def ask(
 
     model = model.for_request()
 
-    # 1) Retrieve and rank: the best passages by meaning and by words, if anything is near the question.
+    # 1) Retrieve and rank: the best passages by meaning and by words, if any is near the question.
     decoding = decoding_for(model, options.decoding)
     found = Retrieval(CLOSED_BOOK)
     if corpus is not None:
@@ -102,7 +101,7 @@ def ask(
         )
     retrieve_s = time.perf_counter() - started
 
-    # 2) Read: as many of the best as fit into the model's context, and say so when some do not.
+    # 2) Read: as many of the best as fit into the context, with a note if some do not.
     abstentions = [ABSTENTION, *([model.reader.abstention] if model.reader else [])]
     show = TextPreview(listener.on_text, abstentions if corpus else []).feed if listener.on_text else None
     asked = with_instruction(question, options.instruction)
@@ -110,7 +109,7 @@ def ask(
     text, declined = final_answer(reading, model)
     completion = reading.completion
 
-    # 3) Cite and judge: the nearest quote of every sentence, and how certain the answer is.
+    # 3) Cite and judge: the nearest quote of each sentence, and how certain the answer is.
     quoted, nearest = AnswerSupport(), tuple[Citation, ...]()
     sure: float | None = None
     word: Confidence = "check it"
@@ -152,7 +151,7 @@ def read_hits(
     decoding: Decoding,
     listener: Listener = Listener(),
 ) -> Reading:
-    """Raises ContextOverflow when not even one passage fits, EngineError."""
+    """Raises ContextOverflow if not even one passage fits."""
     if strategy == CLOSED_BOOK:
         completion, timings = _streamed(
             model.stream(closed_book_prompt(question), decoding, listener.cancelled), listener
@@ -181,7 +180,6 @@ def _read_each(
     decoding: Decoding,
     listener: Listener,
 ) -> Reading:
-    """Passages one by one until one surely holds the answer. Raises ContextOverflow when none of them fits, EngineError."""
     prompts = [open_book_prompt(question, [hit.passage], model.reader) for hit in hits]
     sizes = [model.count_prompt_tokens(prompt) for prompt in prompts]
     fits = [i for i, tokens in enumerate(sizes) if tokens + decoding.max_tokens <= model.context_tokens]
@@ -195,17 +193,16 @@ def _read_each(
 
 
 def _may_decline(strategy: str, model: FrozenModel) -> bool:
-    """Whether the model's probe, if it has one, may decline. A reader that reads side by side learned to decline by itself."""
+    """True if the model's probe may decline. Trained readers decline by themselves."""
     return strategy == "checked" or (strategy == "parallel" and model.reader is None)
 
 
 def pack(
     question: str, hits: Sequence[Hit], model: FrozenModel, decoding: Decoding, *, parallel: bool = False
 ) -> tuple[list[Hit], Prompt, list[str]]:
-    """The longest run of best hits whose prompt fits, its prompt, and a note if it is not all of them.
+    """The most of the best hits whose prompt fits, their prompt, and a note if some were left out.
 
-    `parallel`: the passages are read side by side, at most as many as the model reads so. Raises ContextOverflow when not
-    even one passage fits.
+    Raises ContextOverflow if not even one fits.
     """
     most = model.parallel_passages if parallel else len(hits)
     notes = [f"{most} of {len(hits)} passages read: no more can lie side by side."] if most < len(hits) else []
@@ -222,7 +219,7 @@ def pack(
 
 
 def final_answer(reading: Reading, model: FrozenModel) -> tuple[str, bool]:
-    """(the answer as it is shown, whether the model declined to answer)."""
+    """Return (the answer as shown, whether the model declined)."""
     text = tidy(reading.completion.text) if reading.completion else ""
     if reading.strategy == CLOSED_BOOK:
         return text, False
@@ -231,23 +228,21 @@ def final_answer(reading: Reading, model: FrozenModel) -> tuple[str, bool]:
 
 
 def cite(text: str, question: str, reading: Reading, embedder: Embedder) -> AnswerSupport:
-    """The nearest quote for each sentence of the answer."""
     marks = tidied(reading.completion.text)[1] if reading.completion else []
     sources = [hit.passage for hit in reading.sources]
     return quote(text, question, sources, embed=embedder.embed_passages, marks=marks, framing=FRAMING)
 
 
 def signals_of(quoted: AnswerSupport, completion: Completion) -> Signals:
-    """What shows of an answer whether it is right."""
     scores = [each.score for each in quoted.sentences] or [0.0]
     return Signals(math.fsum(scores) / len(scores), quoted.asked, completion.stated, completion.least_logprob)
 
 
 def how_certain(text: str, quoted: AnswerSupport, reading: Reading) -> tuple[float | None, Confidence]:
-    """(how likely the answer is right, the word for it). Nothing was measured of overviews.
+    """Return (probability that the answer is right, the word for it).
 
-    What was cut off, or ends before the list that it announces, does not say what it was asked for. Quotes beside which no word of the question
-    stands support nothing.
+    None for summaries and comparisons, which were not measured, and for an answer that was cut off or ends before its
+    list. Never "supported" if no word of the question is near the quotes.
     """
     completion = reading.completion
     if completion is None or reading.strategy in KINDS or _cut_short(completion) or text.endswith(":"):
@@ -259,9 +254,9 @@ def how_certain(text: str, quoted: AnswerSupport, reading: Reading) -> tuple[flo
 def answer_again(
     receipt: Receipt, model: FrozenModel, hits: Sequence[Hit], cancelled: Cancelled = never
 ) -> tuple[str, Completion | None]:
-    """Do what the receipt says, from its passages: the answer, and what the model wrote, if it was asked.
+    """Answer again from a receipt's passages. Return the answer, and the completion if the model was asked.
 
-    Once it was `cancelled`, the answer may be the beginning of one. Raises QuestionError, ContextOverflow, EngineError.
+    A cancelled answer may be incomplete.
     """
     known = (CLOSED_BOOK, *(each for each in STRATEGIES if each != "auto"), *KINDS)
     if receipt.strategy not in known:
@@ -274,7 +269,7 @@ def answer_again(
 
 
 def decoding_for(model: FrozenModel, decoding: Decoding) -> Decoding:
-    """A trained reader ends its answer with the line, as it learned."""
+    """The decoding for this model: a trained reader stops at the end of the line."""
     if model.reader is None:
         return decoding
     stops = tuple(dict.fromkeys(("\n", *decoding.stop)))
@@ -295,7 +290,6 @@ def _left_out(hits: Sequence[Hit], kept: Sequence[Hit], model: FrozenModel) -> l
 
 
 def _cut_short(completion: Completion | None) -> tuple[str, ...]:
-    """A note when the model did not end its answer itself."""
     if completion is None or completion.finish_reason in ("end", "stop"):
         return ()
     if completion.finish_reason == "cancelled":
@@ -304,7 +298,6 @@ def _cut_short(completion: Completion | None) -> tuple[str, ...]:
 
 
 def _streamed(stream: Generator[str, None, _Result], listener: Listener) -> tuple[_Result, Timings]:
-    """What the stream returns, after every piece of it was shown."""
     started = time.perf_counter()
     first_token_s: float | None = None
     with closing(stream):  # also when the listener raises

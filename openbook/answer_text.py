@@ -1,4 +1,4 @@
-"""The text of an answer: what is shown of a model's words, which excerpts it names, and when it says that it found nothing."""
+"""The text of an answer: its clean form, its excerpt marks, and whether it abstains."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ _UNDECIDED = re.compile(r"\s*+(?:\[[\d,;\s]*+\]?+[.!?,;:]*+)*+[.!?,;:]*+\s*+\Z")
 
 
 def says_nothing_found(text: str, reader: ReaderFormat | None = None) -> bool:
-    """Whether an answer in the model's own words says that the passages do not hold the answer."""
+    """True if an answer in the model's own words says that the passages do not hold the answer."""
     if reader is not None and text == reader.abstention:
         return True
     return _ABSTAINS.search(text) is not None
 
 
-Mark: TypeAlias = tuple[int, frozenset[int]]  # its place in the text without marks, and the numbers that it named
+Mark: TypeAlias = tuple[int, frozenset[int]]  # its offset in the text without marks, and the excerpt numbers it named
 
 
 def tidy(text: str) -> str:
-    """Without the label "Answer:" and without the marks of excerpts."""
+    """The answer without the label "Answer:" and excerpt marks."""
     return tidied(text)[0]
 
 
 def tidied(text: str) -> tuple[str, list[Mark]]:
-    """The text as `tidy` gives it, and its marks: where each stood, and the numbers that it named."""
+    """The text as `tidy` returns it, and its marks."""
     text = text[_label_end(text) :].strip()
     kept, marks, at = "", list[Mark](), 0
     for match in _CODE_OR_MARK.finditer(text):
@@ -63,16 +63,15 @@ def tidied(text: str) -> tuple[str, list[Mark]]:
 
 
 def _label_end(text: str) -> int:
-    """Where the label "Answer:" before an answer ends; 0 where there is none."""
     label = _LABEL.match(text)
     return label.end() if label else 0
 
 
 class TextPreview:
-    """Shows what can be shown of a model's raw text before it is complete.
+    """Shows an answer while the model writes it.
 
-    Law: what was shown is the beginning of the answer, unless a model abstains in words of its own, which are only known
-    when they are complete. `held`: sentences that are never shown, because another takes their place.
+    Law: the shown text is a prefix of the answer, unless the model abstains in its own words, which is only known at
+    the end. `held`: sentences never shown, because another text replaces them.
     """
 
     def __init__(self, show: Callable[[str], None], held: Sequence[str]) -> None:
@@ -90,7 +89,7 @@ class TextPreview:
             self._show(new)
 
     def _end(self) -> int:
-        """The end of what is decided: text after it may still become a mark, code, or white space at the end."""
+        """The end of the decided text: what follows may still become a mark, code, or trailing white space."""
         line, end = self._raw.rfind("\n") + 1, len(self._raw)
         if self._raw.count("`", line) % 2:
             end = self._raw.rindex("`")

@@ -1,7 +1,6 @@
-"""How certain an answer is: several signals in one calibrated number, and the word for it.
+"""The certainty of an answer: one calibrated probability, and the word for it.
 
-A logistic regression over a few signals. `recipes/certainty.py` fits it on judged answers, and docs/certainty.md says how often
-each word was right on others.
+A logistic regression, fitted on judged answers by `recipes/certainty.py`; docs/certainty.md has its accuracy.
 """
 
 from __future__ import annotations
@@ -24,15 +23,15 @@ MEANING: Mapping[Confidence, str] = {
     "not found": "Nothing that was read seems to say it.",
 }
 UNMEASURED = (
-    "How often such an answer is right was not measured; compare it with the quotes."  # of one without a number
+    "How often such an answer is right was not measured; compare it with the quotes."  # for an answer without a number
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Signals:
-    """`backed`: how well the quotes back the sentences, on average. `asked`: the share of the question's words around the quotes.
-    `stated`: how likely the passages state an answer, by the model's probe. `least_logprob`: of the answer's tokens. The last two are None where the
-    model does not tell.
+    """`backed`: how well the quotes back the sentences, on average. `asked`: the share of the question's words around
+    the quotes. `stated`: probability by the model's probe that the passages state an answer. `least_logprob`: the
+    lowest of the answer's tokens. The last two may be None.
     """
 
     backed: float
@@ -43,7 +42,7 @@ class Signals:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """`weights`: by signal. An answer is called supported or likely from these certainties on."""
+    """`weights`: by signal. `supported_from`, `likely_from`: lowest certainty for each word, inclusive."""
 
     bias: float
     weights: Mapping[str, float]
@@ -53,12 +52,12 @@ class Fit:
 
 @cache
 def fits() -> Mapping[str, Fit]:
-    """`probed`: for models with all signals. `other`: without what only such a model tells."""
+    """`probed`: for models that report all signals. `other`: for all others."""
     return decode(FITS.read_bytes(), dict[str, Fit], FITS.name, EngineError)
 
 
 def certainty(signals: Signals) -> tuple[float, Confidence]:
-    """(how likely the answer is right, the word for it)."""
+    """Return (probability that the answer is right, the word for it)."""
     told = {each.name: getattr(signals, each.name) for each in fields(signals)}
     fit = fits()["other" if None in told.values() else "probed"]
     odds = fit.bias + math.fsum(weight * told[name] for name, weight in fit.weights.items())

@@ -1,4 +1,4 @@
-"""The one way from JSON to records. Types are strict; an unknown key and a repeated key are errors."""
+"""JSON to typed records. Types are strict; unknown and repeated keys are errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _KINDS = {
 
 
 def parse_json(data: str | bytes, where: str, error: type[Exception]) -> Any:
-    """The value of one JSON document in UTF-8. `where` leads the message of the error: `manifest.json`, `Line 1 of x`."""
+    """`where` begins the error message: `manifest.json`, `Line 1 of x`."""
     try:
         return json.loads(data if isinstance(data, str) else data.decode(), object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as reason:
@@ -34,10 +34,10 @@ def parse_json(data: str | bytes, where: str, error: type[Exception]) -> Any:
 
 
 def convert(value: object, kind: type[T], where: str, error: type[Exception]) -> T:
-    """`value`, as JSON gave it, as a record of `kind`: a dataclass of plain values, records, tuples and mappings.
+    """Parsed JSON as a record of `kind`: a dataclass of plain values, records, tuples and mappings.
 
-    Law: `convert(json.loads(json.dumps(asdict(x))), type(x), ...) == x`. What `__post_init__` of a record refuses with a
-    ValueError is an `error` too.
+    Law: `convert(json.loads(json.dumps(asdict(x))), type(x), ...) == x`. A ValueError of `__post_init__` becomes an
+    `error`.
     """
     try:
         record = msgspec.convert(value, kind)
@@ -54,7 +54,7 @@ def decode(data: str | bytes, kind: type[T], where: str, error: type[Exception])
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """For `json.loads`: an object with a repeated key is ambiguous. Raises ValueError, naming the key."""
+    """For `json.loads`: raises ValueError for a repeated key."""
     value = dict(pairs)
     if len(value) != len(pairs):
         twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
@@ -63,12 +63,12 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _place_in(where: str, place: str) -> str:
-    """A place such as `.files[0]` behind a name, as in `manifest.json.files[0]`, or behind a phrase: `Line 1 of x: files[0]`."""
+    """`manifest.json.files[0]`, or after a phrase `Line 1 of x: files[0]`."""
     return f"{where}: {place.removeprefix('.')}" if place and " " in where else where + place
 
 
 def _in_our_words(reason: str, value: Any, where: str) -> str:
-    """What msgspec says, such as ``Expected `int`, got `str` - at `$.p.a` ``, as `it.p.a must be an integer, not 'x'.`"""
+    """``Expected `int`, got `str` - at `$.p.a` `` becomes `it.p.a must be an integer, not 'x'.`"""
     what, _, place = reason.partition(" - at `$")
     place = place.rstrip("`")
     there = _place_in(where, place)

@@ -1,7 +1,4 @@
-"""Settings: defaults, then `config.toml` in the home folder, then OPENBOOK_* variables, then flags.
-
-An unknown key is an error, so a typing mistake never passes for a setting.
-"""
+"""Settings: defaults, then `config.toml` in the home folder, then OPENBOOK_* variables, then flags."""
 
 from __future__ import annotations
 
@@ -23,7 +20,7 @@ ENV_PREFIX = "OPENBOOK_"
 Strategy: TypeAlias = Literal["auto", "each", "parallel", "checked", "together"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
-MEMORY_PER_FILE = 20  # times `max_file_mb`, and at least 2,048 MB: what the parser of one file may take
+MEMORY_PER_FILE = 20  # times `max_file_mb`, at least 2,048 MB: the memory limit for parsing one file
 _BOUNDS: dict[str, tuple[float, float]] = {  # both inclusive
     "passages": (0, 100),
     "passage_chars": (20, 100_000),
@@ -37,8 +34,8 @@ _BOUNDS: dict[str, tuple[float, float]] = {  # both inclusive
 }
 
 
-_SECRET = re.compile("pass(?!file)|secret|token|key")  # in the name of a parameter of a URL
-# No `@` but the one after the password, and only numbers as ports: then no part of a password stands anywhere else.
+_SECRET = re.compile("pass(?!file)|secret|token|key")  # in the name of a URL's parameter
+# Only one `@`, after the password, and only digits as ports: so no part of a password can be elsewhere.
 _URL = re.compile(
     r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)(?:(?P<user>[^:/?#@]*)(?::[^/?#@]*)?@)?"
     r"(?P<rest>(?:\[[^\[\]/?#@]*\]|[^\[\]/?#@:]|:\d*(?=[,/?#]|\Z))*(?:/[^?#@]*)?)"
@@ -47,10 +44,10 @@ _URL = re.compile(
 
 
 class DatabaseUrl:
-    """A knowledge base in a database, such as `postgresql://user@host/name`. `str` and `repr` of it show no password.
+    """The URL of a database. `str` and `repr` show no password.
 
-    It is not a dataclass, so that nothing writes it out field by field. Raises ConfigError for a URL that does not show
-    where the password ends, so that no library reads a part of it as a host or a name, and prints it.
+    Not a dataclass, so that nothing writes out its fields. Raises ConfigError if it is unclear where the password ends:
+    a library could print part of it as a host.
     """
 
     __slots__ = ("url",)
@@ -75,7 +72,6 @@ class DatabaseUrl:
 
     @property
     def name(self) -> str:
-        """The database's name, or an empty text."""
         return urlsplit(self.url).path.rpartition("/")[2]
 
     def __str__(self) -> str:
@@ -96,9 +92,9 @@ def shown_url(url: str) -> str:
     query = []
     for part in (found["query"] or "").split("&"):
         name, _, value = part.partition("=")
-        inner = unquote(unquote(value))  # also of a URL that is encoded twice
+        inner = unquote(unquote(value))  # also if the URL is encoded twice
         if not re.fullmatch("[a-z_]+", name) or _SECRET.search(name) or ("://" in inner and shown_url(inner) != inner):
-            break  # what follows may belong to a secret with an `&`
+            break  # the rest may belong to a secret that contains `&`
         query.append(part)
     user = "" if found["user"] is None else f"{found['user']}@"
     return f"{found['scheme']}{user}{found['rest']}{'?' * bool(query)}{'&'.join(query)}"
@@ -106,20 +102,20 @@ def shown_url(url: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Every setting, with its default. Each is also a key of `config.toml` and, in upper case, `OPENBOOK_<KEY>`."""
+    """Each setting is also a key of `config.toml` and, in upper case, `OPENBOOK_<KEY>`."""
 
     home: Path
     kb: Place | None = None  # default: <home>/kb
     model: str = "qwen2.5-coder-1.5b-instruct"
     embedder: str = "minilm-l6-int8"
     passages: int = 0  # passages given to the model; 0: chosen by the strategy
-    strategy: Strategy = "auto"  # how the model reads them; auto: suits the model
+    strategy: Strategy = "auto"  # how the model reads them; auto: chosen for the model
     passage_chars: int = 450  # longest passage of a new knowledge base
     context_tokens: int = 4096  # upper bound; a model trained on fewer uses fewer
     threads: int = 0  # 0: one for each core this process may use
     max_tokens: int = 400  # longest answer
-    kv_memory: int = 256  # megabytes of what the model computed of passages that a process keeps in memory
-    kv_disk: int = 1024  # the same on disk, for all processes; 0: nothing is written
+    kv_memory: int = 256  # MB of model states of passages that a process keeps in memory
+    kv_disk: int = 1024  # MB of model states on disk, for all processes; 0: nothing is written
     base_url: str = ""  # an OpenAI-compatible server instead of a local model; OPENAI_API_KEY holds its key
     max_file_mb: int = 100  # larger files are skipped, with a verdict; see also `MEMORY_PER_FILE`
     read_timeout_s: float = 60.0  # longest time to read one file
@@ -139,7 +135,6 @@ class Settings:
 
     @property
     def derived_dir(self) -> Path:
-        """What can be made again: see `openbook.derived`."""
         return self.home / "derived"
 
     @property
@@ -152,7 +147,6 @@ class Settings:
 
     @property
     def kb_place(self) -> Place:
-        """The named knowledge base, or <home>/kb."""
         return self.kb if self.kb is not None else self.home / "kb"
 
 
@@ -166,7 +160,7 @@ def home_dir(environ: Mapping[str, str]) -> Path:
 
 
 def load_settings(environ: Mapping[str, str] | None = None, flags: Mapping[str, object] | None = None) -> Settings:
-    """Settings from all sources; `flags` with value None count as not given. Raises ConfigError."""
+    """Flags with value None count as not given. An unknown key is an error. Raises ConfigError."""
     environ = os.environ if environ is None else environ
     home = home_dir(environ)
     config_file = home / "config.toml"
@@ -182,7 +176,7 @@ def load_settings(environ: Mapping[str, str] | None = None, flags: Mapping[str, 
     for key, value, source in given:
         if key not in kinds:
             raise ConfigError(f"{source}: there is no setting {key!r}.{did_you_mean(key, kinds)}")
-        if value == "" and source.startswith(ENV_PREFIX):  # as good as unset
+        if value == "" and source.startswith(ENV_PREFIX):  # counts as unset
             continue
         values[key] = _checked(key, value, kinds[key], source)
     return Settings(home, **values)
@@ -209,7 +203,7 @@ def _checked(key: str, value: object, kind: Any, source: str) -> object:
             raise ConfigError(f"{source}: {key} must be a folder or a URL, not {value!r}.")
         return value if isinstance(value, DatabaseUrl) else parse_place(str(value), source=source)
     try:
-        # Text may stand for a number, as it does in a variable.
+        # Variables may give numbers as text.
         found = msgspec.convert(value, kind, strict=not isinstance(value, str))
     except msgspec.ValidationError as error:
         why = f"there are {', '.join(get_args(kind))}" if get_args(kind) else error
@@ -221,7 +215,7 @@ def _checked(key: str, value: object, kind: Any, source: str) -> object:
 
 
 def parse_place(text: str, *, source: str) -> Place:
-    """Where a knowledge base is: a folder, or what holds `://`. Raises ConfigError."""
+    """A folder, or a URL. Raises ConfigError."""
     is_url = "://" in text or re.match(r"\s*postgres(ql)?:", text)
     return DatabaseUrl(text.strip()) if is_url else _path(text, source=source)
 
@@ -231,7 +225,7 @@ def _path(text: str, *, source: str) -> Path:
         raise ConfigError(f"{source}: {text!r} is not a path.")
     try:
         return Path(text).expanduser().absolute()
-    except RuntimeError as error:  # ~name without such a user
+    except RuntimeError as error:  # ~name of an unknown user
         raise ConfigError(f"{source}: {text!r} leads to no folder: {error}") from error
 
 

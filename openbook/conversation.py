@@ -1,7 +1,4 @@
-"""A question that may refer back to the ones before it: what to search for.
-
-No conversation is kept here; the caller brings it along.
-"""
+"""The search query of a question that may refer back to earlier ones."""
 
 from __future__ import annotations
 
@@ -9,15 +6,15 @@ from collections.abc import Callable, Sequence
 
 from openbook.prompts import MAX_QUESTION_CHARS
 
-MAX_EARLIER = 2  # turns of the user that a question may refer back to
-GAIN = 0.15  # of cosine: what a question that stands alone hardly ever gains (research/log.md)
+MAX_EARLIER = 2  # user turns that a question may refer back to
+GAIN = 0.15  # of cosine: a self-contained question hardly ever gains this much (research/log.md)
 
 
 def search_query(earlier: Sequence[str], question: str, nearness: Callable[[str], float]) -> str:
-    """`question` alone, or below what the turn before it was searched for with, where that brings much nearer passages.
+    """`question` alone, or after the query of the turn before it if that finds much nearer passages.
 
-    "And on Sundays?" is near to nothing; with the question before it, it is. A question about something else is nearest
-    to its own passages alone. `earlier`: the user's turns, oldest first. `nearness`: the cosine of the nearest passage.
+    "And on Sundays?" needs the question before it. `earlier`: the user's turns, oldest first. `nearness`: the cosine of
+    a query's nearest passage.
     """
     query = ""
     for turn in (*earlier[-MAX_EARLIER:], question):

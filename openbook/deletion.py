@@ -1,8 +1,7 @@
-"""Purging documents from wherever this machine has them.
+"""Purge documents from everything that this machine keeps.
 
-What can be made again goes whole: the derived folders of the knowledge base and of the home. Runs and diagnoses cannot, so those
-that hold a trace go. Afterwards every file of the home and the knowledge base was scanned and holds no trace of the
-documents, or is in the report as out of reach.
+Derived folders are deleted whole; runs and diagnoses if they hold a trace. Afterwards every file of the home and the
+knowledge base was scanned and holds no trace, or the report lists it as out of reach.
 """
 
 from __future__ import annotations
@@ -36,8 +35,8 @@ from openbook.signatures import DeletedCounts, PurgeProof, ScannedFiles
 
 @dataclass(frozen=True, slots=True)
 class PurgedEverywhere:
-    """`texts`: digests of the documents' texts. `carried`: models that learned from them and cannot forget, and models of which
-    nobody knows whether they did (`found` is None).
+    """`texts`: digests of the documents' texts. `carried`: models that learned from them and cannot forget, and models
+    for which this is unknown (`found` is None).
     """
 
     purged: PurgeResult
@@ -57,12 +56,11 @@ class PurgedEverywhere:
 
     @property
     def unreached(self) -> dict[str, int]:
-        """How many files and folders are out of reach, by the reason."""
         return dict(sorted(Counter(each.reason for each in self.out_of_reach).items()))
 
     @property
     def not_clean(self) -> list[OutOfReach]:
-        """What is out of reach and may hold a trace. Weights do not count: `carried` says what a model learned."""
+        """Paths out of reach that may hold a trace. Weights do not count: see `carried`."""
         return [each for each in self.out_of_reach if each.reason != "weights"]
 
     @property
@@ -78,12 +76,12 @@ def purge_everywhere(
     copies: bool = False,
     lock_timeout_s: float = 30.0,
 ) -> PurgedEverywhere:
-    """`knowledge.purge`, and the same for what was derived elsewhere. `proved` in the result says whether nothing is left.
+    """`knowledge.purge`, extended to everything derived elsewhere. `proved` of the result says whether all is gone.
 
-    A refused purge has deleted nothing. After one that was killed, run it again: the documents leave the knowledge base last,
-    because they tell what is to be looked for elsewhere. When they are gone, `finish_purge_everywhere` does the rest.
+    A refused purge has deleted nothing. Run a killed purge again: documents leave the knowledge base last, because they
+    tell what to look for. If they are already gone, `finish_purge_everywhere` does the rest.
 
-    Raises as `purge` does, StorageError, KnowledgeBaseBusy while a diagnosis, a training run or --docs is under way.
+    Raises as `purge` does, and KnowledgeBaseBusy during a diagnosis, a training run or --docs.
     """
     counts: dict[str, int] = {}
     digests: set[Digest] = set()
@@ -102,9 +100,9 @@ def purge_everywhere(
         scanned.extend(found)
         out_of_reach.extend(unreached)
         for _ in walk(base.folder, set(), out_of_reach):
-            pass  # its files were scanned, but no folder that a link in it leads to
+            pass  # counts nothing: reports links in the folder, whose files are already scanned
 
-    # Until all is looked at, no other process writes to the derived folder. What it computes meanwhile, it does not keep.
+    # Until the scan is done, no other process writes to the derived folder, or keeps what it computes meanwhile.
     with _purging(settings, lock_timeout_s) as derived:
         purged = purge(
             base, documents, copies=copies, lock_timeout_s=lock_timeout_s, elsewhere=elsewhere, afterwards=afterwards
@@ -120,7 +118,7 @@ def purge_everywhere(
 
 
 def proof_of(done: PurgedEverywhere, base: KnowledgeBase) -> PurgeProof:
-    """What can be shown to others: digests and counts, no name and no text."""
+    """The proof to show to others: digests and counts, no names, no text."""
     return PurgeProof(
         openbook_version=__version__,
         time=now(),
@@ -138,10 +136,7 @@ def proof_of(done: PurgedEverywhere, base: KnowledgeBase) -> PurgeProof:
 
 
 def finish_purge_everywhere(base: KnowledgeBase, settings: Settings, *, lock_timeout_s: float = 30.0) -> bool:
-    """Finish a purge that was killed when the documents were gone from all versions already. Returns whether there was one.
-
-    Raises KnowledgeBaseBusy, StorageError.
-    """
+    """Finish a purge that was killed after the documents left all versions. False if there was none."""
     if not purge_is_unfinished(base):
         return False
     with _purging(settings, lock_timeout_s) as derived:
@@ -154,7 +149,7 @@ def finish_purge_everywhere(base: KnowledgeBase, settings: Settings, *, lock_tim
 
 
 def clear_remnants(base: KnowledgeBase, settings: Settings, *, lock_timeout_s: float = 30.0) -> dict[str, int]:
-    """Delete what interrupted runs left and no version refers to: how many of each, by a noun. Raises KnowledgeBaseBusy, StorageError."""
+    """Delete what interrupted runs left and no version refers to. Returns counts by kind."""
     return {"unfinished file": _clear_unfinished(settings), "text": base.clear(lock_timeout_s)}
 
 
@@ -170,9 +165,9 @@ def _derived(settings: Settings) -> list[Path]:
 
 
 def _delete_elsewhere(settings: Settings, needles: Needles) -> dict[str, int]:
-    """Delete what was derived, and what holds a trace among runs and diagnoses: how many of each, as in `DeletedCounts`.
+    """Delete derived data, and runs and diagnoses that hold a trace. Returns fields of `DeletedCounts`.
 
-    Raises KnowledgeBaseBusy, StorageError: then, as a rule, nothing is deleted.
+    If it raises, as a rule nothing is deleted.
     """
     for lock in (*settings.runs_dir.glob("*/.*lock"), *settings.diagnoses_dir.glob("*/.*lock")):
         if is_held(lock):
@@ -184,7 +179,7 @@ def _delete_elsewhere(settings: Settings, needles: Needles) -> dict[str, int]:
     names = Counter(path.name if path.suffix != ".state" else ".state" for each in derived for path in each.rglob("*"))
     runs = [path for run in sorted(settings.runs_dir.glob("*/")) if _holds(path := run / DOCUMENTS, needles)]
     diagnoses = [path for path in sorted(settings.diagnoses_dir.glob("[!.]*/")) if _holds(path, needles)]
-    # Without its documents a run cannot continue, and its checkpoints have learned from them.
+    # A run cannot continue without its documents, and its checkpoints have learned from them.
     checkpoints = [folder for path in runs if (folder := path.parent / CHECKPOINTS).exists()]
     doomed = [*derived, *runs, *checkpoints, *diagnoses]
     for path in doomed:
@@ -203,7 +198,6 @@ def _delete_elsewhere(settings: Settings, needles: Needles) -> dict[str, int]:
 
 
 def _holds(path: Path, needles: Needles) -> bool:
-    """Whether a file, or one in a folder, holds a trace. Raises StorageError when it cannot be read."""
     beyond: list[OutOfReach] = []
     for file in walk(path, set(), beyond) if path.is_dir() else [path]:
         looked_at = look_at(file, "", needles)
@@ -215,10 +209,9 @@ def _holds(path: Path, needles: Needles) -> bool:
 
 
 def _clear_unfinished(settings: Settings) -> int:
-    """Delete what killed processes left half written or half deleted. Returns how many files and folders they were writing.
+    """Delete files that killed processes left half written or half deleted. Returns the number of half-written ones.
 
-    A process that writes in a folder holds its lock, so nobody writes where it is free. `look_at_all` reports what a living
-    process is writing. Raises StorageError.
+    Writers hold their folder's lock, so a free lock means no writer.
     """
     clear_leftovers(settings.models_dir)
     cleared = 0
@@ -229,6 +222,6 @@ def _clear_unfinished(settings: Settings) -> int:
         folders = {root.resolve() for root in roots(settings)}
         for root in (each for each in folders if folders.isdisjoint(each.parents)):
             cleared += sum(delete_abandoned(path) for path in root.rglob(".*") if is_unfinished(path))
-        cleared += clear_unlocked(settings.uploads_dir)  # an upload is there only while it is read
+        cleared += clear_unlocked(settings.uploads_dir)  # an upload is only there while it is read
         cleared += clear_unlocked(settings.runs_dir, ".*")
     return cleared

@@ -1,12 +1,14 @@
-"""The folder of what can be made again, `<home>/derived`: states of models and the knowledge bases of `--docs`.
+"""Data that can be made again, in `<home>/derived`: model states and the knowledge bases of `--docs`.
 
-    .purge-mark   a random word, which each purge changes; before it that of another machine whose purges this one follows
-    .writing      locked shared by those who write below, exclusively by a purge
+    .purge-mark   a random word that each purge changes; before it, the mark of another machine whose purges this one follows
+    .writing      locked shared by writers, exclusively by a purge
     states/       see `openbook.inference.kv_cache`
     docs/         see `openbook.knowledge.docs_cache`
 
-A purge deletes all of it, so nothing here needs to say which text it was made of. A process may still have in memory, or be computing,
-what it read of a purged text. So it takes the mark before it looks up any passage, and keeps nothing when the mark has changed.
+A purge deletes all of it. A process may still hold, or be computing, states of a purged text. So it reads the mark
+before it looks up any passage, and keeps nothing if the mark has changed.
+
+Methods that write raise OSError.
 """
 
 from __future__ import annotations
@@ -28,12 +30,12 @@ _FOLLOW_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class DerivedFolder:
-    """Shared by all processes of a home. `purging` and `follow` raise KnowledgeBaseBusy when another process writes for too long."""
+    """`purging` and `follow` raise KnowledgeBaseBusy after their timeout."""
 
     path: Path
 
     def purge_mark(self) -> str:
-        """Empty before the first purge. Another one each time while it cannot be read, so that nothing is kept."""
+        """Empty before the first purge. If it cannot be read, a new word each time, so that nothing is kept."""
         try:
             return (self.path / MARK).read_text(encoding="ascii")
         except (FileNotFoundError, NotADirectoryError):
@@ -43,16 +45,16 @@ class DerivedFolder:
 
     @contextmanager
     def writing(self, timeout_s: float = 0.0) -> Iterator[bool]:
-        """Whether one may write here until the block ends: no purge is under way, or it ended within `timeout_s`. Raises OSError."""
+        """Hold the right to write here. Yields False if a purge was still under way after `timeout_s`."""
         make_folder(self.path)
         with shared_lock(self.path / LOCK, timeout_s, 0o666) as held:
             if held:
-                delete_left_over(self.path)  # of a purge that was killed
+                delete_left_over(self.path)  # from a killed purge
             yield held
 
     @contextmanager
     def purging(self, timeout_s: float) -> Iterator[None]:
-        """No other process writes here until the block ends. Then there is another mark, however it ends. Raises OSError."""
+        """Keep other processes from writing here. The mark has changed when the block ends, even by an error."""
         make_folder(self.path)
         with exclusive_lock(self.path / LOCK, timeout_s, 0o666) as held:
             if not held:
@@ -68,18 +70,18 @@ class DerivedFolder:
                     self.change_mark()
 
     def change_mark(self, follows: str | None = None) -> None:
-        """From here on nothing is kept of requests that have begun. A purge does this after the documents are gone. Raises OSError."""
+        """From here on, nothing is kept of requests that have begun. A purge calls this after the documents are gone."""
         prefix = "" if follows is None else f"{follows} "
         replace_file(self.path / MARK, f"{prefix}{secrets.token_hex(8)}".encode())
 
     def contents(self) -> list[Path]:
-        """What a purge deletes. A folder of another name is not OpenBook's."""
+        """The folders that a purge deletes."""
         return [self.path / name for name in (DOCS, STATES) if (self.path / name).exists()]
 
     def follow(self, mark: str) -> None:
-        """Delete everything unless this is the home of that mark, or has followed it and had no purge of its own since.
+        """Delete everything unless this home has that mark, or follows it and had no purge of its own since.
 
-        Then the mark here begins with that one and a space. Raises OSError.
+        Afterwards the mark here is `mark`, a space and a new word.
         """
         own = self.purge_mark()
         if own != mark and not own.startswith(f"{mark} "):
@@ -91,6 +93,6 @@ class DerivedFolder:
 
 
 def of_older_layout(home: Path) -> list[Path]:
-    """The folders in which OpenBook 0.1.0 kept what can be made again."""
+    """Folders with derived data of OpenBook 0.1.0."""
     states = [home / "states"] if (home / "states" / "writing").exists() else []
     return [*states, *(path for name in ("docs", "postgresql") if (path := home / "cache" / name).exists())]

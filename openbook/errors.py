@@ -1,35 +1,35 @@
-"""The error tree. Every error a user can cause is one of these, and its text says what was wrong and what to do.
+"""The error tree. Every error a user can cause is one of these; its text says what was wrong and what to do.
 
 * OpenBookError
-  - ConfigError            a setting that is unknown or has no valid value
+  - ConfigError            an unknown setting, or an invalid value
   - QuestionError          an empty or oversized question
-  - ConversationError      a file that is not a transcript
-  - NotCertainEnough       an answer is less certain than was asked for
+  - ConversationError      not a transcript
+  - NotCertainEnough       an answer below the requested certainty
   + ModelError
-    - UnknownModel         no model of that name in the store or the catalogue
-    - PullError            a model's file could not be fetched, or what came is not what the catalogue names
-    - InvalidModelFile     a file that is not a model OpenBook can read
-    - ModelNotVerified     a stored model is not what its manifest says
+    - UnknownModel         not in the store or the catalogue
+    - PullError            a file could not be fetched, or does not match the catalogue
+    - InvalidModelFile     not a model OpenBook can read
+    - ModelNotVerified     a stored model does not match its manifest
     - EngineError          the engine could not load or evaluate the model
-    - ContextOverflow      a prompt does not fit into the model's context
+    - ContextOverflow      a prompt does not fit into the context
   + KnowledgeError
     - KnowledgeBaseMissing no knowledge base there
-    + KnowledgeBaseInvalid a folder that is not a knowledge base, or one of another format or embedder
-      - KnowledgeBaseDamaged  what is read from it is not what was stored
+    + KnowledgeBaseInvalid not a knowledge base, or one of another format or embedder
+      - KnowledgeBaseDamaged  a stored row fails its digest check
     - KnowledgeBaseBusy    another process writes to it
-    - UnknownVersion       no version has that number, tag or time, or it was pruned
-    - TextIsElsewhere      a text to be purged is also that of another document
-    + UnreadableFile       a file that cannot become a document (the others go in; this one gets a verdict)
+    - UnknownVersion       no such number, tag or time, or the version was pruned
+    - TextIsElsewhere      another document holds the text to be purged
+    + UnreadableFile       a file that cannot become a document (it gets a verdict; the others go in)
       - NotReadNow         the machine could not read it this time; the next run tries again
-      - NoSuchPage         it can be read and has no page of that number
-    - NoPicture            a page of a document that cannot be shown as a picture
-  - ReceiptError           something that is not a receipt or a log of receipts, or was altered
-  - ProofError             something that is not a signed document, was altered, or is signed by another key
-  - TrainingError          a training run that cannot go on
+      - NoSuchPage         a readable file without a page of that number
+    - NoPicture            a page that cannot be shown as a picture
+  - ReceiptError           not a receipt or a log of receipts, or altered
+  - ProofError             not a signed document, altered, or signed by another key
+  - TrainingError          a training run that cannot continue
   - StorageError           the disk refused: full, read-only, no permission
-  - ClusterError           machines of a cluster cannot be reached, or do not fit together
+  - ClusterError           machines cannot be reached, or do not fit together
 
-The command line prints them as one sentence without a traceback and exits with `exit_code`.
+The command line prints them without a traceback and exits with `exit_code`.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class UnreadableFile(KnowledgeError):
 
 
 class NotReadNow(UnreadableFile):
-    """The reason is the machine's and not the file's: the next run tries again, though the file is unchanged."""
+    """The next run tries again, even if the file is unchanged."""
 
 
 class NoSuchPage(UnreadableFile):
@@ -131,7 +131,7 @@ class NoSuchPage(UnreadableFile):
 
 
 class NoPicture(KnowledgeError):
-    """`code`: why, in one word for programs."""
+    """`code`: the reason, for programs."""
 
     def __init__(self, message: str, code: NoPictureCode) -> None:
         super().__init__(message)
@@ -160,7 +160,7 @@ class ClusterError(OpenBookError):
 
 @contextmanager
 def needs_extra(what: str, extra: str) -> Iterator[None]:
-    """For imports that may fail: `what` needs the packages of an extra of OpenBook. Raises ConfigError."""
+    """For imports that may fail: `what` needs an optional extra of OpenBook. Raises ConfigError."""
     try:
         yield
     except ImportError as error:
@@ -180,12 +180,12 @@ def _extra_needed(what: str, extra: str, why: str) -> ConfigError:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what another library says, for a sentence of ours; the kind of its error if it says nothing."""
+    """The first line of another library's error message; the error's type if empty."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """` Did you mean 'x'?` for the first of `known` that begins with `word`, or is near it, or holds it; or nothing."""
+    """` Did you mean 'x'?` for the first of `known` that begins with `word`, is near it, or contains it; else empty."""
     names = sorted(known)
     close = [n for n in names if len(word) > 2 and n.startswith(word)]
     close = (

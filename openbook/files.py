@@ -1,4 +1,4 @@
-"""Writes that are whole or absent, and disk errors as sentences."""
+"""Atomic writes and deletes, and disk errors as sentences. Functions raise OSError."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _ADVICE = {
 
 
 _UNFINISHED = re.compile(r"\..+\.\d+-[0-9a-f]{8}")
-_GOING = ".deleting-"  # what the name of a folder begins with while it is deleted
+_GOING = ".deleting-"  # prefix of a folder's name while it is deleted
 
 
 def is_disk_refusal(error: OSError) -> bool:
@@ -36,7 +36,7 @@ def is_disk_refusal(error: OSError) -> bool:
 
 @contextmanager
 def storage_errors(doing: str) -> Iterator[None]:
-    """Turns an OSError inside the block into a StorageError: `Cannot <doing>: <why, and what to do>.`"""
+    """Turn an OSError into a StorageError: `Cannot <doing>: <why, and what to do>.`"""
     try:
         yield
     except OSError as error:
@@ -53,15 +53,15 @@ def sync_file(path: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Makes the folder's entries durable, where the system lets a folder be opened (Windows does not)."""
+    """Make the folder's entries durable. Windows cannot open a folder, so there it does nothing."""
     if os.name == "posix":
         sync_file(path)
 
 
 def make_folder(path: Path) -> None:
-    """Make the folder and those above it that are not there yet, each for its owner alone (0700), whatever the umask.
+    """Make the folder and its missing parents, each with mode 0700 whatever the umask.
 
-    Files in such a folder are private, whatever their own mode. An existing folder keeps its mode. Raises OSError.
+    Files in such a folder are private, whatever their own mode. An existing folder keeps its mode.
     """
     for missing in reversed([each for each in (path, *path.parents) if not each.exists()]):
         missing.mkdir(mode=0o700, exist_ok=True)
@@ -69,9 +69,9 @@ def make_folder(path: Path) -> None:
 
 
 def replace_file(path: Path, data: bytes, *, mode: int = 0o666) -> None:
-    """Puts `data` at `path` in one step: a reader, or a crash, meets the old content or the new, never a part.
+    """Write `data` to `path` in one step: readers, and a crash, see the old content or the new, never a part.
 
-    `mode` is what the umask allows at most, as for any new file; what was at `path` before does not matter.
+    The umask limits `mode`, as for any new file; the mode of an old file at `path` does not matter.
     """
     with replacing(path, mode=mode) as stream:
         stream.write(data)
@@ -79,10 +79,7 @@ def replace_file(path: Path, data: bytes, *, mode: int = 0o666) -> None:
 
 @contextmanager
 def replacing(path: Path, *, mode: int = 0o666) -> Iterator[IO[bytes]]:
-    """As `replace_file`, of what is written to the stream. Nothing changes when the block raises.
-
-    Others may replace the file meanwhile: the last one stays, whole.
-    """
+    """As `replace_file`, from a stream. Nothing changes if the block raises. Of concurrent writers the last one wins."""
     make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
     with atomic_file(temporary, path, mode) as stream:
@@ -93,12 +90,12 @@ def replacing(path: Path, *, mode: int = 0o666) -> Iterator[IO[bytes]]:
 
 
 def is_unfinished(path: Path) -> bool:
-    """Whether `replacing` gives such a name to a file until it is whole."""
+    """True for a name that `replacing` gives to a file until it is whole."""
     return _UNFINISHED.fullmatch(path.name) is not None
 
 
 def check_replaceable(path: Path) -> None:
-    """Makes the folder that `replace_file` will write into. Raises OSError when it cannot put a file at `path`."""
+    """Check that `replace_file` can write `path`, and make its folder."""
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, f"it is a folder; give a file, such as {path / 'page.html'}")
     if path.exists() and not path.is_file():
@@ -124,7 +121,7 @@ def last_line_feed(stream: IO[bytes], end: int) -> int:
 
 
 def check_deletable(path: Path) -> None:
-    """Raises OSError when permissions forbid to delete the file, or the folder with all in it, or it is a link to a folder."""
+    """Check that permissions allow to delete the file or folder, and that it is not a link to a folder."""
     if path.is_symlink() and path.is_dir():
         raise OSError(errno.ENOTDIR, "it is a link to a folder; delete that folder and the link yourself")
     folders = [path.parent]
@@ -135,7 +132,6 @@ def check_deletable(path: Path) -> None:
 
 
 def delete(path: Path) -> None:
-    """Delete a file, a link, or a folder as `delete_folder` does. Raises OSError."""
     if path.is_dir() and not path.is_symlink():
         delete_folder(path)
     else:
@@ -143,19 +139,19 @@ def delete(path: Path) -> None:
 
 
 def delete_folder(folder: Path) -> None:
-    """Delete the folder: under its name it is whole or gone, even if this process is killed. Raises OSError."""
+    """Delete the folder: under its name it is whole or gone, even if this process is killed."""
     going = folder.with_name(f"{_GOING}{secrets.token_hex(4)}-{folder.name}")
     folder.rename(going)
     _delete(going)
 
 
 def delete_left_over(parent: Path) -> None:
-    """Folders in `parent` that killed processes had begun to delete. Raises OSError."""
+    """Finish deleting folders that killed processes had begun to delete."""
     for going in sorted(parent.glob(f"{_GOING}*")):
         _delete(going)
 
 
 def _delete(folder: Path) -> None:
     while folder.exists():
-        with suppress(FileNotFoundError):  # another process deletes it, too
+        with suppress(FileNotFoundError):  # another process deletes it too
             shutil.rmtree(folder)

@@ -1,7 +1,7 @@
-"""The door of the package: a knowledge base with the model and the embedder that answer from it.
+"""A knowledge base together with the model and embedder that answer from it.
 
-`openbook.open` makes a `Library`. Its views (`as_of`, `where`, `labels`) cost nothing and share what it has opened. The command line
-and the MCP server stand on it, too.
+`openbook.open` makes a `Library`; the command line and the MCP server use it too. Methods that read or write a
+knowledge base raise StorageError, KnowledgeBaseBusy or another KnowledgeError.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from openbook.replay import ReplayResult
     from openbook.retrieval import Corpus
 
-API_KEY = "OPENAI_API_KEY"  # the variable that holds the key of the server at `base_url`; it is never stored
+API_KEY = "OPENAI_API_KEY"  # the variable with the key of the server at `base_url`; the key is never stored
 
 PathOrPaths: TypeAlias = "str | Path | Sequence[str | Path]"
 Fetch: TypeAlias = "Callable[[str], ModelReference]"
@@ -62,7 +62,7 @@ def each_path(paths: PathOrPaths) -> list[Path]:
 
 
 def kv_cache(settings: Settings) -> KVCache:
-    """What models computed of passages, kept for later processes."""
+    """The cache of model states. Deletes caches of older layouts."""
     from openbook.inference.kv_cache import KVCache
 
     for older in of_older_layout(settings.home):
@@ -72,14 +72,13 @@ def kv_cache(settings: Settings) -> KVCache:
 
 
 def open_stored(settings: Settings, reference: ModelReference, states: KVCache | None = None) -> FrozenModel:
-    """Open a stored model with the context and threads of the settings. Raises EngineError."""
+    """Open a model with the context and threads of the settings. Raises EngineError."""
     from openbook.inference import load_model
 
     return load_model(reference, states=states, context_tokens=settings.context_tokens, threads=settings.threads)
 
 
 def run_options(settings: Settings) -> RunOptions:
-    """How files are parsed, by the settings."""
     from openbook.knowledge import RunOptions
     from openbook.parsers.sandbox import Limits
 
@@ -89,7 +88,7 @@ def run_options(settings: Settings) -> RunOptions:
 
 
 def new_base(settings: Settings, place: Place, embedder: Embedder) -> KnowledgeBase:
-    """An empty knowledge base in `place`, or the one that another process made there meanwhile. Raises StorageError."""
+    """An empty knowledge base in `place`, or one that another process made there meanwhile."""
     from openbook.knowledge import KnowledgeBase
     from openbook.knowledge.ingest.splitter import Sizing
 
@@ -99,7 +98,7 @@ def new_base(settings: Settings, place: Place, embedder: Embedder) -> KnowledgeB
 def remember_place(settings: Settings, base: KnowledgeBase) -> None:
     """Note where this knowledge base is, without a password, for `replay`: a receipt names only its id."""
     note, where = settings.bases_dir / base.id, os.fsencode(str(base.store.place))
-    with suppress(OSError):  # a home that cannot be written still answers
+    with suppress(OSError):  # asking must work with a read-only home
         if base.id.isalnum() and not (note.is_file() and note.read_bytes() == where):
             make_folder(settings.bases_dir)
             replace_file(note, where)
@@ -114,14 +113,14 @@ def remembered_place(settings: Settings, base_id: str) -> Place | None:
 
 
 def open_embedder(settings: Settings, name: str, fetch: Fetch) -> OnnxEmbedder:
-    """The embedder of that name, fetched if it is not there. Raises EngineError, PullError."""
+    """Open an embedder, fetched if missing. Raises EngineError, PullError."""
     from openbook.inference import load_embedder
 
     return load_embedder(fetch(name), threads=settings.threads)
 
 
 def model_opener(settings: Settings, fetch: Fetch) -> Callable[[], FrozenModel]:
-    """Fetch and verify the model of the settings now; the function returned opens it, on any thread. Raises PullError."""
+    """Fetch and verify the model of the settings now. The returned function opens it, on any thread. Raises PullError."""
     from openbook.inference import connect_model
 
     if settings.base_url:
@@ -131,7 +130,7 @@ def model_opener(settings: Settings, fetch: Fetch) -> Callable[[], FrozenModel]:
 
 
 class _Resources:
-    """What a library and its views share. Each part opens when it is first needed, once, on any thread."""
+    """The parts that a library and its views share. Each opens once, on first use, on any thread."""
 
     def __init__(
         self,
@@ -143,7 +142,7 @@ class _Resources:
         stages: Stages,
     ) -> None:
         self.settings, self.docs, self.announce, self.stages = settings, docs, announce, stages
-        self.report: Report | None = None  # of `docs`, where their files were read now
+        self.report: Report | None = None  # of `docs`, if their files were read now
         self._holds_documents = False
         self._lock = threading.RLock()
         self._base: KnowledgeBase | None = None
@@ -160,7 +159,7 @@ class _Resources:
             return ensure(store, name, announce=self.announce, progress=partial(show, "fetch"), try_out=check_usable)
 
     def open_model(self) -> Future[FrozenModel]:
-        """The model, which a thread opens while the caller does other work."""
+        """Open the model on another thread."""
         with self._lock:
             failed = self._opening is not None and self._opening.done() and self._opening.exception() is not None
             if self._opening is None or failed:
@@ -170,7 +169,7 @@ class _Resources:
             return self._opening
 
     def embedder(self) -> Embedder:
-        """The one that the knowledge base was made with; for a new one, that of the settings."""
+        """The embedder that the knowledge base was made with; for a new one, that of the settings."""
         with self._lock:
             if self._embedder is None:
                 name = self._base.embedder.name if self._base else self.settings.embedder
@@ -178,7 +177,7 @@ class _Resources:
             return self._embedder
 
     def base(self, *, create: bool = False) -> KnowledgeBase:
-        """The knowledge base; with `create`, a new one where there is none. Raises KnowledgeBaseMissing, KnowledgeBaseInvalid."""
+        """With `create`, a new knowledge base if there is none. Raises KnowledgeBaseMissing, KnowledgeBaseInvalid."""
         from openbook.knowledge import KnowledgeBase
 
         with self._lock:
@@ -207,7 +206,7 @@ class _Resources:
         return base
 
     def check_holds_documents(self) -> None:
-        """Raises KnowledgeBaseInvalid where there is nothing to ask."""
+        """Raise KnowledgeBaseInvalid if there are no documents to ask."""
         self._holds_documents = self._holds_documents or bool(self.base().documents())
         if not self._holds_documents:
             where = ", ".join(map(str, self.docs)) or str(self.settings.kb_place)
@@ -235,10 +234,9 @@ def _done(model: FrozenModel) -> Future[FrozenModel]:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The documents that one reader sees: of a version, that match a condition, and whose labels the reader holds.
+    """The documents that one reader sees: of one version, matching a condition, with labels that the reader holds.
 
-    Views cost nothing, and share model and knowledge base with the library that they come from. All methods may be called from any
-    thread.
+    Views share model and knowledge base with their library. All methods are thread-safe.
 
     >>> kb.ask("Who signs travel expenses?").declined
     False
@@ -251,10 +249,10 @@ class View:
     condition: str = ""
     held: frozenset[str] = frozenset()
 
-    # What is seen
+    # The view
 
     def as_of(self, version: str | int) -> View:
-        """The documents as they were in a kept version: its number, a tag, or a time such as "2026-01-31T12:00".
+        """The documents of a kept version: its number, a tag, or a time such as "2026-01-31T12:00".
 
         >>> kb.as_of(1).documents() == kb.documents()
         True
@@ -282,7 +280,7 @@ class View:
 
     @property
     def model(self) -> FrozenModel:
-        """The frozen model. Opens it on first use. Raises EngineError, PullError.
+        """The frozen model, opened on first use. Raises EngineError, PullError.
 
         >>> kb.model.identity.evidence
         'verified'
@@ -291,7 +289,7 @@ class View:
 
     @property
     def corpus(self) -> Corpus:
-        """What is searched. Opens the knowledge base on first use. Raises KnowledgeError, QuestionError."""
+        """The documents to search. Opens the knowledge base on first use."""
         from openbook.knowledge import Scope
         from openbook.knowledge.versions import resolve_version
         from openbook.retrieval import Corpus
@@ -304,7 +302,7 @@ class View:
         """Paths of the documents, in order."""
         return self.corpus.documents()
 
-    # What is asked
+    # Questions
 
     def ask(
         self,
@@ -318,8 +316,8 @@ class View:
     ) -> Answer:
         """Answer a question from the documents, with citations. `str(answer)` is its text.
 
-        `instruction`: how the answer shall be, such as "in German". `earlier`: the questions before this one, to which it may refer.
-        `quote`: answer only with a verbatim span of a passage. `closed_book`: ask the model alone. `listener` follows the answer.
+        `instruction`: how to answer, such as "in German". `earlier`: questions before this one, to which it may refer.
+        `quote`: answer only with a verbatim span of a passage. `closed_book`: ask the model alone.
 
         Raises QuestionError, ContextOverflow, EngineError, KnowledgeError.
 
@@ -346,7 +344,7 @@ class View:
         return ask(question, model.result(), corpus, options, listener)
 
     def search(self, text: str, limit: int = 5) -> list[Hit]:
-        """The best passages for a question or for words, best first. Raises QuestionError, KnowledgeError.
+        """The best passages for a question or words, best first. Raises QuestionError, KnowledgeError.
 
         >>> kb.search("travel")[0].passage.document.endswith("travel.md")
         True
@@ -365,11 +363,11 @@ class View:
         return AnswerStream(partial(self.ask, question, instruction=instruction, earlier=earlier))
 
     def chat(self) -> Chat:
-        """A conversation, in which a question may refer to those before it."""
+        """A conversation: questions may refer to earlier ones."""
         return Chat(self)
 
     async def ask_async(self, question: str, *, instruction: str = "", earlier: Sequence[str] = ()) -> Answer:
-        """As `ask`, for asyncio. A cancelled task ends the answer.
+        """As `ask`, for asyncio. Cancelling the task ends the answer.
 
         >>> import asyncio
         >>> str(asyncio.run(kb.ask_async("Who signs travel expenses?")))
@@ -397,9 +395,8 @@ class View:
 
 
 class Library(View):
-    """A knowledge base that can be changed, with the model and embedder that answer from it. Use it in a `with` statement.
-
-    Each change makes one new version.
+    """A knowledge base that can be changed, with the model and embedder that answer from it. Use it in a `with`
+    statement.
 
     >>> report = kb.add("leave.md")
     >>> report.version, report.verdicts[0].outcome
@@ -422,7 +419,7 @@ class Library(View):
         announce: Callable[[str], None] = _log.info,
         stages: Stages = lambda: nullcontext(_silent),
     ) -> None:
-        """`announce` gets one line before a download; `stages` shows the progress of one piece of work. Raises ConfigError."""
+        """`announce` gets one line before a download; `stages` shows the progress of one piece of work."""
         super().__init__(_Resources(settings, each_path(docs), model, embedder, announce, stages))
 
     @classmethod
@@ -434,7 +431,7 @@ class Library(View):
         embedder: str | Embedder | None,
         settings: Mapping[str, object],
     ) -> Library:
-        """As `openbook.open` does it. Raises ConfigError."""
+        """From the arguments of `openbook.open`. Raises ConfigError."""
         if docs and place is not None:
             raise ConfigError("Documents and a knowledge base exclude each other; give one of them.")
         names = {
@@ -456,12 +453,12 @@ class Library(View):
         self.close()
 
     def close(self) -> None:
-        """Close the model and the knowledge base. The library may be used again; it opens them again."""
+        """Close the model and the knowledge base. Later use opens them again."""
         self.resources.close()
 
     @property
     def base(self) -> KnowledgeBase:
-        """The knowledge base itself, for what this class does not offer. Raises KnowledgeBaseMissing."""
+        """The knowledge base itself, for what this class does not offer."""
         return self.resources.base()
 
     def _to_write(self, labels: Sequence[str], progress: StagedProgress) -> tuple[KnowledgeBase, Embedder, RunOptions]:
@@ -479,11 +476,9 @@ class Library(View):
     def add(
         self, paths: PathOrPaths, *, require_labels: Sequence[str] = (), progress: StagedProgress = _silent
     ) -> Report:
-        """Put files, and all files below folders, into the knowledge base.
+        """Add files, and all files below folders.
 
-        `require_labels`: access labels that a reader must hold to see them. `progress` gets (stage, how many are done, in total).
-
-        Raises KnowledgeError for a path that does not exist, KnowledgeBaseBusy, StorageError.
+        `require_labels`: access labels that a reader must hold. `progress` gets (stage, done, total).
         """
         from openbook.knowledge import add
 
@@ -493,9 +488,9 @@ class Library(View):
     def sync(
         self, folder: str | Path, *, require_labels: Sequence[str] = (), progress: StagedProgress = _silent
     ) -> Report:
-        """Make what the knowledge base has below `folder` equal to the folder: new, changed, renamed and deleted files.
+        """Make the documents below `folder` equal to the folder: new, changed, renamed and deleted files.
 
-        Arguments as of `add`. Raises KnowledgeError when the folder is missing, KnowledgeBaseBusy, StorageError.
+        Arguments as of `add`.
 
         >>> kb.sync("docs").version  # nothing changed, so there is no new version
         3
@@ -506,7 +501,7 @@ class Library(View):
         return sync(base, Path(folder), embedder, options=options)
 
     def remove(self, documents: str | Sequence[str]) -> Report:
-        """Take documents out of the newest version; older versions keep them. Raises KnowledgeError for an unknown name."""
+        """Remove documents from the newest version; older versions keep them."""
         from openbook.knowledge import remove
 
         return remove(self.base, [documents] if isinstance(documents, str) else documents)
@@ -514,9 +509,8 @@ class Library(View):
     def purge(self, documents: str | Sequence[str], *, copies: bool = False) -> PurgedEverywhere:
         """Delete documents from all versions, indexes and caches, and scan what is left.
 
-        `copies`: also other documents that hold the same text. `proved` of the result says whether no trace was found.
-
-        Raises KnowledgeError for an unknown name, TextIsElsewhere, KnowledgeBaseBusy, StorageError.
+        `copies`: also delete other documents with the same text. `proved` of the result says whether no trace was
+        found. Raises TextIsElsewhere.
 
         >>> kb.purge("leave.md").proved
         True
@@ -535,7 +529,7 @@ class Library(View):
         return history(self.base)
 
     def tag(self, name: str, version: str | int | None = None) -> int:
-        """Name a version (default: the newest), so that it is kept. Returns its number. Raises KnowledgeError.
+        """Name a version (default: the newest), so that it is kept. Returns its number.
 
         >>> kb.tag("v1", 1)
         1
@@ -545,7 +539,7 @@ class Library(View):
         return tag(self.base, name, None if version is None else resolve_version(self.base, str(version)))
 
     def diff(self, before: str | int, after: str | int | None = None) -> Difference:
-        """What changed from one version to another (default: the newest). Raises UnknownVersion.
+        """The difference between two versions (default: to the newest). Raises UnknownVersion.
 
         >>> kb.diff("v1").added
         ()
@@ -560,7 +554,8 @@ class Library(View):
         )
 
     def replay(self, receipt: Receipt) -> ReplayResult:
-        """Answer again from a receipt of this knowledge base and compare, byte for byte. Raises KnowledgeError, EngineError.
+        """Answer again from a receipt of this knowledge base and compare, byte for byte. Raises KnowledgeError,
+        EngineError.
 
         >>> kb.replay(kb.ask("Who signs travel expenses?").receipt).identical
         True
@@ -571,7 +566,7 @@ class Library(View):
 
 
 class Chat:
-    """A conversation: the questions so far, which are kept here and nowhere else. For one thread at a time.
+    """A conversation. Only this object keeps its questions. Not thread-safe.
 
     >>> chat = kb.chat()
     >>> str(chat.ask("Who signs travel expenses?"))
@@ -599,7 +594,7 @@ class Chat:
 
 
 class AnswerStream(Iterator[str]):
-    """The pieces of an answer, in order. Leave it early with `close`, or by leaving its `with` block: the model then stops."""
+    """The pieces of an answer, in order. `close`, or the end of its `with` block, stops the model."""
 
     def __init__(self, ask: Callable[..., Answer]) -> None:
         self._pieces: queue.SimpleQueue[str | None] = queue.SimpleQueue()
@@ -615,7 +610,6 @@ class AnswerStream(Iterator[str]):
         return self
 
     def __next__(self) -> str:
-        """Raises what `View.ask` raises."""
         if self._ended.is_set():
             raise StopIteration
         piece = self._pieces.get()
@@ -631,7 +625,7 @@ class AnswerStream(Iterator[str]):
 
     @property
     def answer(self) -> Answer:
-        """The whole answer, once the model has written it. Raises what `View.ask` raises."""
+        """The whole answer, once written. Raises what `View.ask` raises."""
         return self._answer.result()
 
     def close(self) -> None:

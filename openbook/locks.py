@@ -1,7 +1,6 @@
-"""Whether a writer is alive: the system releases a process's locks however it ends.
+"""File locks that tell whether a writer is alive: the system releases them however its process ends.
 
-The age of a file would not tell: a writer may be slow. Nor would the id of a process, which another process may have by
-now, or which is another number in a container.
+Age does not tell, since a writer may be slow; a process id may be another process's by now. Functions raise OSError.
 """
 
 from __future__ import annotations
@@ -20,15 +19,15 @@ _POLL_S = 0.01
 
 @contextmanager
 def atomic_file(temporary: Path, path: Path, mode: int = 0o666) -> Iterator[IO[bytes]]:
-    """A stream to the new file `temporary`, which takes the place of `path` at the end. Nothing changes when the block raises.
+    """A stream to the new file `temporary`, which replaces `path` at the end. Nothing changes if the block raises.
 
-    Until then this process holds it, so that `delete_abandoned` does not delete it. Raises OSError.
+    The file is locked meanwhile, so that `delete_abandoned` does not delete it.
     """
     try:
         with os.fdopen(_begun(temporary, mode), "wb") as stream:
             yield stream
             stream.flush()
-            if _POSIX:  # while it is held; Windows renames no open file
+            if _POSIX:  # while it is locked; Windows cannot rename an open file
                 temporary.replace(path)
         if not _POSIX:
             temporary.replace(path)
@@ -38,13 +37,10 @@ def atomic_file(temporary: Path, path: Path, mode: int = 0o666) -> Iterator[IO[b
 
 
 def delete_abandoned(path: Path) -> bool:
-    """Delete what a killed process left of `atomic_file` or `hold_new_folder`.
-
-    Returns False where its writer lives, or may live. Raises OSError.
-    """
+    """Delete what a killed process left of `atomic_file` or `hold_new_folder`. False if its writer may be alive."""
     if not _POSIX:
         try:
-            path.unlink(missing_ok=True)  # Windows deletes no open file
+            path.unlink(missing_ok=True)  # Windows cannot delete an open file
         except PermissionError:
             return False
         return True
@@ -74,23 +70,20 @@ def _begun(temporary: Path, mode: int) -> int:
         descriptor = os.open(temporary, flags, mode)
         if not _POSIX:
             return descriptor
-        with suppress(OSError):  # a disk without locks: no process can take it for a left-over there
+        with suppress(OSError):  # a disk without locks: there no process deletes left-overs
             _lock(descriptor, wait=True)
         if temporary.exists():
             return descriptor
-        os.close(descriptor)  # another process took it for a left-over before it was locked
+        os.close(descriptor)  # another process deleted it as a left-over before it was locked
 
 
 def hold_new_folder(folder: Path) -> int | None:
-    """Make a folder and lock it until the descriptor is closed, or the process ends. None: Windows locks no folder.
-
-    Raises OSError.
-    """
+    """Make a folder and lock it until the descriptor is closed or the process ends. None on Windows."""
     while True:
         folder.mkdir(mode=0o700)
         if not _POSIX:
             return None
-        with suppress(FileNotFoundError):  # another process took it for a left-over before it was locked
+        with suppress(FileNotFoundError):  # another process deleted it as a left-over before it was locked
             descriptor = os.open(folder, os.O_RDONLY)
             with suppress(OSError):
                 _lock(descriptor, wait=True)
@@ -100,7 +93,7 @@ def hold_new_folder(folder: Path) -> int | None:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a living process holds the lock on that file. False if the file cannot be opened."""
+    """True if a living process holds the lock. False if the file cannot be opened."""
     if not _POSIX:
         with _held_on_windows(path, 0.0) if path.is_file() else nullcontext(True) as held:
             return not held
@@ -115,12 +108,12 @@ def is_held(path: Path) -> bool:
 
 
 def shared_lock(lock_file: Path, timeout_s: float = 0.0, mode: int = 0o600) -> AbstractContextManager[bool]:
-    """Hold the lock together with others of `shared_lock`; False: after that time one of `exclusive_lock` held it. Raises OSError."""
+    """Hold the lock together with other sharers. Yields False if an exclusive lock was still held at the timeout."""
     return _held(lock_file, exclusive=not _POSIX, timeout_s=timeout_s, mode=mode)
 
 
 def exclusive_lock(lock_file: Path, timeout_s: float, mode: int = 0o600) -> AbstractContextManager[bool]:
-    """Hold the lock alone; False if another process still held it at the timeout. `mode`: of a new file. Raises OSError."""
+    """Hold the lock alone. Yields False if another process still held it at the timeout. `mode`: of a new file."""
     return _held(lock_file, exclusive=True, timeout_s=timeout_s, mode=mode)
 
 
@@ -140,7 +133,7 @@ def _held(lock_file: Path, *, exclusive: bool, timeout_s: float, mode: int = 0o6
         yield held
     finally:
         with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_UN)  # closing would leave it to a process that was forked meanwhile
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # closing would leave it to a process forked meanwhile
         os.close(descriptor)
 
 
@@ -156,7 +149,7 @@ def _lock(descriptor: int, *, exclusive: bool = True, wait: bool = False) -> boo
 
 @contextmanager
 def _held_on_windows(lock_file: Path, timeout_s: float) -> Iterator[bool]:
-    """There is no shared lock: writers then take turns."""
+    """Windows has no shared locks: writers take turns."""
     import filelock
 
     lock: filelock.BaseFileLock = filelock.FileLock(lock_file)

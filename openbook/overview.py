@@ -1,7 +1,7 @@
 """Questions about whole documents: "summarize FILE" and "compare FILE with FILE".
 
-The windows of a document are read in groups, in order, and the main points of each group are written down. A summary is these points; a
-comparison is written from them. Every sentence is then cited from the windows like that of any answer.
+The model reads a document's windows in groups, in order, and writes the main points of each. These points are the
+summary; a comparison is written from them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from openbook.prompts import excerpt_block
 from openbook.records import Completion, Decoding, FinishReason, Hit, Passage, Prompt, canonical_json, sha256_hex
 
 MAX_WINDOWS = 32  # of all documents together
-GROUPED = 3  # windows whose points are written down together
+GROUPED = 3  # windows that the model reads together
 POINTS = Decoding(max_tokens=130)
 
 _POINTS = (
@@ -45,10 +45,10 @@ KINDS = tuple(_ASKED)
 def overview_of(
     question: str, documents: Callable[[], Iterable[str]], found: Callable[[str], str | None]
 ) -> tuple[str, list[str]] | None:
-    """(one of `KINDS`, the documents that are meant) for a question about whole documents.
+    """Return (one of `KINDS`, the documents meant), or None for other questions.
 
-    `found`: the best document for a topic; a summary need not name its document. None for any other question, where a name
-    fits several documents, and where nothing is found.
+    `found`: the best document for a topic; a summary need not name its document. None also if a name fits several
+    documents.
     """
     for kind, pattern in _ASKED.items():
         if match := re.fullmatch(pattern, question.strip(), re.IGNORECASE):
@@ -76,7 +76,7 @@ def _plain(name: str) -> str:
 
 
 def windows_of(passages: Sequence[Sequence[Passage]]) -> tuple[list[Hit], list[str]]:
-    """(the windows to read, spread over each document, whose passages are given; a note when those are not all)."""
+    """Return (the windows to read, spread over each document; a note if some are left out)."""
     room = MAX_WINDOWS // max(len(passages), 1)
     hits: list[Hit] = []
     left_out = 0
@@ -93,9 +93,9 @@ def windows_of(passages: Sequence[Sequence[Passage]]) -> tuple[list[Hit], list[s
 def summary(
     question: str, hits: Sequence[Hit], model: FrozenModel, decoding: Decoding, progress: Progress, cancelled: Cancelled
 ) -> Generator[str, None, Completion]:
-    """The points of each group of windows, one a line, as they are written. Raises ContextOverflow, EngineError.
+    """Write the points of each group of windows, one per line.
 
-    `decoding` is for each group. A point that says that nothing is said is none.
+    `decoding` is for each group. Repeated points, and points that say that nothing is said, are dropped.
     """
     parts: list[Completion] = []
     points: list[str] = []
@@ -112,7 +112,6 @@ def summary(
 def comparison(
     question: str, hits: Sequence[Hit], model: FrozenModel, decoding: Decoding, progress: Progress, cancelled: Cancelled
 ) -> Generator[str, None, Completion]:
-    """What the points of both documents have in common, and what not. Raises ContextOverflow, EngineError."""
     parts: list[Completion] = []
     lines: list[str] = []
     for part, group in zip(_read(hits, _ASK, model, POINTS, progress, cancelled), groups_of(hits), strict=False):
@@ -137,7 +136,7 @@ def groups_of(hits: Sequence[Hit]) -> list[list[Hit]]:
 def _read(
     hits: Sequence[Hit], asked: str, model: FrozenModel, decoding: Decoding, progress: Progress, cancelled: Cancelled
 ) -> Iterator[Completion]:
-    """What the model writes of each group, until it is cancelled. The windows are numbered through."""
+    """The model's points for each group, until cancelled. Windows are numbered across groups."""
     groups, numbers = groups_of(hits), itertools.count(1)
     decoding = replace(decoding, max_tokens=min(decoding.max_tokens, POINTS.max_tokens))
     for done, group in enumerate(groups):
@@ -154,12 +153,12 @@ def _read(
 
 
 def points_of(completion: Completion) -> list[str]:
-    """Each line as an item of a list, without a last item that was cut off."""
+    """Each line as a list item, without a last item that was cut off."""
     points: list[str] = []
     numbered = 0
     for line in completion.text.splitlines():
         text = _BULLETS.sub("", line.strip(), count=1)
-        if (number := _NUMBER.match(text)) and int(number[1]) == numbered + 1:  # of an item; "28. April" stays
+        if (number := _NUMBER.match(text)) and int(number[1]) == numbered + 1:  # an item's number; "28. April" stays
             numbered, text = numbered + 1, text[number.end() :]
         if re.search(r"\w", text):
             points.append(f"- {_BOLD.sub(lambda bold: bold[1], text).strip()}")
@@ -167,7 +166,7 @@ def points_of(completion: Completion) -> list[str]:
 
 
 def combined(completions: Sequence[Completion]) -> Completion:
-    """The last of them, with the tokens of all, and one digest over all their prompts."""
+    """The last completion, with the tokens of all, and one digest over all their prompts."""
 
     def total(counts: list[int | None]) -> int | None:
         return None if None in counts else sum(filter(None, counts))

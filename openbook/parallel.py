@@ -1,4 +1,4 @@
-"""Work that can be told to stop and says how far it is; the same on many items at a time, with the results in their order."""
+"""Cancellable work with progress, and the same on many items in parallel, with results in order."""
 
 from __future__ import annotations
 
@@ -24,9 +24,7 @@ def never() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """Who follows an answer: `on_text` gets its pieces, `progress` counts the parts of whole documents that are read, and when
-    `cancelled` is true the answer ends.
-    """
+    """`on_text` gets the answer's pieces, `progress` counts parts of whole documents, and `cancelled` ends the answer."""
 
     on_text: Callable[[str], None] | None = None
     progress: Progress = lambda done, total: None
@@ -36,11 +34,11 @@ class Listener:
 def in_order(
     work: Callable[[_Item, Cancelled], _Result], items: Iterable[_Item], at_once: int, cancelled: Cancelled
 ) -> Generator[tuple[_Item, _Result], None, None]:
-    """Yields each item with what `work` returns for it, in the order of the items. Raises what `work` raises.
+    """Yield each item with the result of `work`, in the order of the items. Raises what `work` raises.
 
-    `work` gets an item and whether to give up. Up to `at_once` threads do it; with 1 it is done here, item by item. `items` are
-    taken here, at most twice `at_once` ahead of what is yielded. Use it in `closing`: when it is closed, or raises, the work
-    that is under way is told to give up, and is waited for.
+    `work` gets an item and a function that says whether to give up. Up to `at_once` threads run it; with 1, the
+    caller's thread. `items` are taken in the caller's thread, at most twice `at_once` ahead. Use it in `closing`: that
+    tells running work to give up, and waits for it.
     """
     if at_once == 1:
         for item in items:

@@ -1,7 +1,6 @@
-"""The prompts that ask a model to answer, from passages or from memory, and the way back from a block to its text.
+"""The prompts that ask a model to answer, from passages or from memory.
 
-Prompts for overviews, judging and drafting stand in the modules that need them. Training uses the functions
-here, so that a trained reader is asked exactly as it was in training.
+Training uses these functions, so that a trained reader is asked exactly as in training.
 """
 
 from __future__ import annotations
@@ -21,14 +20,15 @@ OPEN_BOOK_SYSTEM = (
     "excerpts. Answer directly and completely, in one to three sentences, or as a list where the question asks for steps or "
     "several items. Keep exact names, numbers and code."
 )
-# For large models alone. When small ones are told to name their excerpts, they copy them, and decline what is there (research/log.md).
+# For large models only. Small ones copy excerpts when told to name them, and decline questions they could answer
+# (research/log.md).
 CITING = f" End each sentence with the number of its excerpt, like [1]. If no excerpt holds the answer, say only: {ABSTENTION}"
 CLOSED_BOOK_SYSTEM = "Answer the question directly and completely, in one to three sentences."
 
-# A line of prose that was broken for width alone: it is long and the next line continues in lower case. A model takes the end
-# of such a line for the end. Rows of tables and lines of code are shorter, hold `|` or begin otherwise.
+# A line of prose broken only for width: it is long, and the next line continues in lower case. A model takes the end of
+# such a line for the end of the text. Table rows and code lines are shorter, hold `|` or begin otherwise.
 _SOFT_BREAK = re.compile(r"(?<=\n)([^\n|]{40,}[\w,;)`'])[ \t]*\n[ \t]*(?=[a-z(`'])")
-# Of five wordings, a model of half a billion parameters answers this best and shortest (research/log.md).
+# Of five wordings, the best and shortest answers of a model of half a billion parameters (research/log.md).
 _SENTENCES = "Answer in one to three sentences, from the excerpts above: "
 # Asked for the answer first, small models say yes.
 _YES_OR_NO = "Say in one or two sentences what the excerpts above state about this question, and then whether the answer is yes or no: "
@@ -41,7 +41,7 @@ _ASKS_YES_OR_NO = re.compile(
 
 
 def checked_question(question: str) -> str:
-    """The question without surrounding whitespace. Raises QuestionError when it is empty or too long."""
+    """Raises QuestionError if the question is empty or too long."""
     if len(question) > MAX_QUESTION_CHARS:
         raise QuestionError(
             f"The question has {len(question):,} characters; at most {MAX_QUESTION_CHARS:,} are allowed. Long texts belong "
@@ -54,12 +54,12 @@ def checked_question(question: str) -> str:
 
 
 def without_noise(text: str) -> str:
-    """Without lone surrogates (undecodable bytes of a command line) and NULs, which mean nothing, and white space around it."""
+    """Without lone surrogates (undecodable bytes of a command line), NULs and surrounding white space."""
     return text.encode("utf-8", "replace").decode().replace("\0", " ").strip()
 
 
 def with_instruction(question: str, instruction: str) -> str:
-    """The question with its instruction. It follows the passages, so that their kept states serve any instruction."""
+    """The instruction follows the passages, so that kept states serve any instruction."""
     return f"{question}\n\nHow to answer: {instruction.strip()}" if instruction.strip() else question
 
 
@@ -86,9 +86,11 @@ def reading_prompt(
     citing: bool = False,
     side_by_side: bool = False,
 ) -> Prompt:
-    """The prompt for (place, text) of each passage. A trained reader is asked as it was trained; `citing`: with marks.
+    """The prompt for passages, each as (place, text). A trained reader is asked as it was trained. `citing`: ask for
+    marks.
 
-    `side_by_side`: each is read as if it were the only one, so each is number 1, and what was read of it serves in any company.
+    `side_by_side`: each passage is read as if it were the only one. So each is number 1, and its states serve with any
+    other passages.
     """
     if reader:
         blocks = tuple(passage_block(place, text) for place, text in passages)
@@ -104,28 +106,27 @@ def closed_book_prompt(question: str) -> Prompt:
 
 
 def passage_block(place: str, text: str) -> str:
-    """A passage as models read it, in answering and in training alike; `place` says where it stands, or is empty."""
+    """A passage as trained readers see it. `place` may be empty."""
     return f"Passage ({place}):\n{text.strip()}\n\n" if place else f"Passage:\n{text.strip()}\n\n"
 
 
 def excerpt_block(number: int, place: str, text: str) -> str:
-    """One of several excerpts as models read them that were not trained to: its number can be named in the answer."""
+    """A numbered excerpt, for models without reader training."""
     return f"[{number}] {place}".rstrip() + f"\n{text.strip()}\n\n"
 
 
 def question_about_excerpts(question: str) -> str:
-    """The question behind numbered excerpts, with the shape of its answer."""
+    """The question with the shape of its answer, to put after excerpts."""
     shape = _YES_OR_NO if _ASKS_YES_OR_NO.match(question.strip()) else _SENTENCES
     return f"{shape}{question.strip()}"
 
 
 def question_of_block(block: str) -> str:
-    """The question itself in a `question_block` or in one about excerpts, for the engines in `openbook.testing`."""
+    """The question in such a block, for the engines in `openbook.testing`."""
     return block.removeprefix(_SENTENCES).removeprefix(_YES_OR_NO).removeprefix("Question: ")
 
 
 def text_of_block(block: str) -> str:
-    """The passage's own text in a `passage_block`."""
     return block.partition("\n")[2].strip()
 
 

@@ -1,7 +1,7 @@
-"""Receipts as JSON, and logs of them that can only grow: format in docs/formats/receipt.md.
+"""Receipts as JSON, and append-only logs of them: format in docs/formats/receipt.md.
 
-`answer.ask` makes a receipt; what it holds is written down here. A log is a folder with one file, `receipts.jsonl`. Every line
-names the digest of the line before it, so that no line can be changed, taken out or put in without changing all that follow.
+A log is a folder with one file, `receipts.jsonl`. Each line names the digest of the line before it, so no line can be
+changed, removed or inserted without changing all that follow.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ MAX_RECEIPT_BYTES = 1 << 24
 LOG_FORMAT = 1
 LOG_FILE = "receipts.jsonl"
 _LOCK_TIMEOUT_S = 30.0
-FIRST = "0" * 64  # what stands for the line before the first
-_BEGINNING = b'{"format":1,"number":'  # of each line of a log
+FIRST = "0" * 64  # "previous" of the first line
+_BEGINNING = b'{"format":1,"number":'  # of each line
 
 
 def parse_receipt(text: str | bytes) -> Receipt:
-    """The receipt in a JSON document: alone, signed, or in that of an answer (`openbook ask --json`). Raises ReceiptError.
+    """Parse a receipt: alone, signed, or inside an answer (`openbook ask --json`). Raises ReceiptError.
 
-    Law: `parse_receipt(canonical_json(asdict(receipt))) == receipt`. It checks whether the answer next to the receipt was
-    altered, not whether the receipt was.
+    Law: `parse_receipt(canonical_json(asdict(receipt))) == receipt`. Checks whether the answer next to the receipt was
+    altered, but not the receipt itself (`is_altered`).
     """
     if len(text) > MAX_RECEIPT_BYTES:
         raise ReceiptError(f"This has more than {MAX_RECEIPT_BYTES:,} bytes, so it is not a receipt.")
@@ -51,7 +51,7 @@ def parse_receipt(text: str | bytes) -> Receipt:
 
 
 def receipt_of(value: object) -> Receipt:
-    """Raises ReceiptError."""
+    """Convert parsed JSON. Raises ReceiptError."""
     found = convert(value, Receipt, "receipt", ReceiptError)
     if found.format not in FORMATS:
         raise ReceiptError(
@@ -59,13 +59,13 @@ def receipt_of(value: object) -> Receipt:
         )
     try:
         found.sealed()
-    except ValueError as error:  # NaN, or half of a character
+    except ValueError as error:  # NaN, or a lone surrogate
         raise ReceiptError(f"The receipt holds what JSON cannot: {error}.") from error
     return found
 
 
 def is_altered(receipt: Receipt) -> bool:
-    """Whether some field is not what it was when the receipt was written. Of format 1 only the question is checked."""
+    """True if a field has changed since the receipt was written. Of format 1 only the question is checked."""
     if receipt.question_digest != sha256_hex(receipt.question.encode("utf-8", "surrogatepass")):
         return True
     if receipt.format < 3 and receipt.instruction:
@@ -79,9 +79,9 @@ def is_altered(receipt: Receipt) -> bool:
 
 
 def append_receipt(folder: Path, receipt: Receipt) -> Digest:
-    """Add the receipt to the log in `folder`, on the disk when this returns. The digest of the new line.
+    """Append the receipt to the log in `folder`, durably. Returns the digest of the new line.
 
-    Raises ReceiptError when the log does not end as a log does, StorageError.
+    Raises ReceiptError if the end of the log is not valid.
     """
     path = folder / LOG_FILE
     with storage_errors(f"use the log in {folder}"):
@@ -93,9 +93,9 @@ def append_receipt(folder: Path, receipt: Receipt) -> Digest:
             line = canonical_json(
                 {"format": LOG_FORMAT, "number": number, "previous": previous, "receipt": dataclasses.asdict(receipt)}
             )
-            path.touch(0o600)  # for its owner alone: it holds what everybody asked
+            path.touch(0o600)  # mode 0600: it holds everyone's questions
             with path.open("r+b") as stream:
-                stream.truncate(end)  # the start of a line that was never confirmed
+                stream.truncate(end)  # drop a line that was begun but never confirmed
                 stream.seek(max(0, end - 1))
                 gap = b"" if stream.read(1) in (b"", b"\n") else b"\n"  # an editor may have dropped the last line feed
                 stream.write(gap + line + b"\n")
@@ -106,8 +106,6 @@ def append_receipt(folder: Path, receipt: Receipt) -> Digest:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """What a line holds."""
-
     format: int
     number: int
     previous: Digest
@@ -119,15 +117,15 @@ class _Entry:
 
 
 def receipts_in(folder: Path) -> Iterator[Receipt]:
-    """The receipts of a log in order, each checked against the line before it. Raises as `verify_log` does."""
+    """In order, each checked against the line before it. Raises as `verify_log` does."""
     yield from (receipt for _, receipt in _lines(folder))
 
 
 def verify_log(folder: Path, head: Digest = "") -> tuple[int, Digest]:
-    """Read the whole log. Returns how many receipts it has, and the digest of its last line, which names them all.
+    """Check the whole log. Returns the number of receipts, and the digest of the last line, which covers them all.
 
-    With `head`, look also whether that line is in it, so that nothing before it is missing. Raises ReceiptError with the
-    number of the first line that is wrong, StorageError.
+    With `head`, also check that this line is in the log, so that nothing before it is missing. Raises ReceiptError with
+    the number of the first wrong line.
     """
     last, count, seen = FIRST, 0, head in ("", FIRST)
     for digest, _ in _lines(folder):
@@ -138,10 +136,9 @@ def verify_log(folder: Path, head: Digest = "") -> tuple[int, Digest]:
 
 
 def find_receipt(folder: Path, digest: Digest, check: Callable[[], None]) -> Receipt | None:
-    """The receipt of that digest in the log, or None. A line that is still being written is not there yet.
+    """The receipt of that digest, or None. Skips altered receipts and a line that is still being written.
 
-    The log is read for each search, at 0.7 to 0.8 GB a second. `check` is called for each line; what it raises ends the
-    search. A receipt that was altered is not found. Raises StorageError.
+    Each search reads the log, at 0.7 to 0.8 GB/s. `check` is called for each line; raising there ends the search.
     """
     if not re.fullmatch(r"[0-9a-f]{64}", digest):
         return None
@@ -161,7 +158,7 @@ def find_receipt(folder: Path, digest: Digest, check: Callable[[], None]) -> Rec
 
 
 def _lines(folder: Path) -> Iterator[tuple[Digest, Receipt]]:
-    """(digest, receipt) of each line, checked against the one before it. Raises ReceiptError, StorageError."""
+    """(digest, receipt) of each line, checked against the one before it."""
     previous = FIRST
     with storage_errors(f"use the log in {folder}"), (folder / LOG_FILE).open("rb") as stream:
         for number, line in enumerate(stream):
@@ -185,7 +182,7 @@ def _unaltered(entry: _Entry, where: str) -> Receipt:
 
 
 def _end_of(path: Path) -> tuple[Digest, int, int]:
-    """(digest of the last whole line, the number of the next, where it begins). Raises ReceiptError for a file of another kind."""
+    """Return (digest of the last whole line, number of the next, its offset). Raises ReceiptError if the file is not a log."""
     if not path.exists():
         return FIRST, 0, 0
     with path.open("rb") as stream:
@@ -194,7 +191,7 @@ def _end_of(path: Path) -> tuple[Digest, int, int]:
         stream.seek(begin)
         line = stream.read(max(0, end - 1 - begin))
         stream.seek(end)
-        rest = stream.read(MAX_RECEIPT_BYTES).rstrip(b"\0")  # a disk that lost its power may have left zeros
+        rest = stream.read(MAX_RECEIPT_BYTES).rstrip(b"\0")  # a power loss may have left zeros
     if rest:
         with suppress(ReceiptError):
             return sha256_hex(rest), decode(rest, _Entry, f"{path}", ReceiptError).number + 1, end + len(rest)

@@ -1,7 +1,7 @@
 """The values that travel between the layers: frozen, slotted, standard library only.
 
-Character offsets count Unicode code points of a document's text, start inclusive, end exclusive: `text[start:end]`.
-Digests are lowercase hexadecimal SHA-256.
+Character offsets count Unicode code points of a document's text, start inclusive, end exclusive. Digests are lowercase
+hexadecimal SHA-256.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 Digest: TypeAlias = str
 Vectors: TypeAlias = Any  # numpy float32 array [n, dimensions]; records stay free of numpy
 MetadataValue: TypeAlias = str | int | float | bool | tuple[str, ...]
-Metadata: TypeAlias = tuple[tuple[str, MetadataValue], ...]  # sorted by key; keys are lower-case identifiers, each once
+Metadata: TypeAlias = tuple[tuple[str, MetadataValue], ...]  # sorted by key; keys are unique lower-case identifiers
 
 
 def sha256_hex(data: bytes) -> Digest:
@@ -25,7 +25,7 @@ def sha256_hex(data: bytes) -> Digest:
 
 
 def canonical_json(value: object) -> bytes:
-    """One byte string for one value: keys sorted, no spaces, UTF-8, no NaN. Equal values give equal bytes."""
+    """Keys sorted, no spaces, UTF-8, no NaN. Equal values give equal bytes."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
@@ -34,7 +34,7 @@ def canonical_json(value: object) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class PageSpan:
-    """Page `number` (1-based) is `text[start:end]` of its document. Spans are in order and do not overlap."""
+    """Page `number` (from 1) is `text[start:end]` of its document. Spans are in order and do not overlap."""
 
     number: int
     start: int
@@ -52,11 +52,11 @@ class HeadingMark:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """The text of one parsed file, with its structure. Citations point into it. Headings are in order and begin inside it.
+    """The text of a parsed file, with its structure. Headings are in order and begin inside the text.
 
-    `source_chars` counts the characters of text in the file, with markup where that is part of the text (Markdown, HTML), so
-    that it shows what the parser dropped; None where the format does not tell. `metadata` is what the file says about
-    itself: `author`, `date` (ISO 8601), `language` and its own fields.
+    `source_chars`: characters of text in the file, with markup if it is part of the text (Markdown, HTML), to show what
+    the parser dropped; None if unknown. `metadata`: the file's own: `author`, `date` (ISO 8601), `language` and other
+    fields.
     """
 
     text: str
@@ -70,7 +70,7 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class PassageSpan:
-    """`text[start:end]` of a document. The spans of one document cover its text exactly, in order; those that 0.1.0 stored may overlap."""
+    """`text[start:end]` of a document. A document's spans cover its text exactly, in order; those of 0.1.0 may overlap."""
 
     start: int
     end: int
@@ -80,11 +80,11 @@ class PassageSpan:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A contiguous span of one document's text, the unit of retrieval; or a window, a run of passages that is read as one.
+    """A span of one document's text, the unit of retrieval; or a window, a run of passages read as one.
 
-    `id` is a function of the document's text and the span alone: the same input gives the same id on every machine. A
-    window's id is that of its first passage, "+" and how many more it has; its `parts` are the digests of all its passages.
-    `header`: the header row of the table in which the text begins, where that is known.
+    `id` depends only on the document's text and the span. A window's id is that of its first passage, "+" and the
+    number of the others; `parts` are the digests of all its passages. `header`: the header row of the table in which
+    the text begins, if known.
     """
 
     id: str
@@ -96,7 +96,7 @@ class Passage:
     headings: tuple[str, ...]
     text: str
     also_in: tuple[str, ...] = ()  # other documents with the same text
-    labels: tuple[str, ...] = ()  # needed to see it: the fewest access labels of all documents that hold it here
+    labels: tuple[str, ...] = ()  # needed to see it: the fewest labels of all documents that hold it
     parts: tuple[Digest, ...] = ()
     header: str = ""
 
@@ -106,13 +106,12 @@ class Passage:
 
     @property
     def heading_path(self) -> str:
-        """Its title and headings, each once."""
         return " > ".join(dict.fromkeys(part for part in (self.title, *self.headings) if part))
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A passage, found for a query or given. Ranks count from 1; None: that retriever did not return it."""
+    """A passage, found or given. Ranks count from 1; None: that retriever did not return it."""
 
     passage: Passage
     score: float = 0.0
@@ -128,8 +127,7 @@ Outcome: TypeAlias = Literal["added", "updated", "unchanged", "removed", "duplic
 class Verdict:
     """The outcome of one file in one run.
 
-    `reason` says why it was skipped or failed, which document a `duplicate` equals, or from or to where a file that was
-    `added` or `removed` was renamed; otherwise it is empty.
+    `reason`: why it was skipped or failed, which document a `duplicate` equals, or the other name of a renamed file.
     """
 
     path: str
@@ -144,7 +142,7 @@ Evidence: TypeAlias = Literal["verified", "claimed"]
 
 @dataclass(frozen=True, slots=True)
 class ModelIdentity:
-    """Which model. A local file is `verified` by its digest; a remote endpoint can only be `claimed` (digest empty)."""
+    """A local model is `verified` by its digest; a remote one can only be `claimed` (digest empty)."""
 
     name: str
     digest: Digest
@@ -153,7 +151,7 @@ class ModelIdentity:
 
 @dataclass(frozen=True, slots=True)
 class EmbedderIdentity:
-    """Which embedder. Vectors of two embedders that differ in any field here must never meet in one index."""
+    """Vectors of embedders that differ in any field must never meet in one index."""
 
     name: str
     digest: Digest
@@ -167,7 +165,7 @@ class Embedder(Protocol):
     def identity(self) -> EmbedderIdentity: ...
 
     def embed_passages(self, texts: Sequence[str]) -> Vectors:
-        """Float32 [len(texts), dimensions], each row of length 1."""
+        """Float32 [len(texts), dimensions], rows of length 1."""
         ...
 
     def embed_query(self, text: str) -> Vectors:
@@ -177,18 +175,16 @@ class Embedder(Protocol):
 
 @runtime_checkable
 class BatchEmbedder(Embedder, Protocol):
-    """An embedder that works on several batches at a time."""
-
     def embed_batches(self, batches: Iterable[Sequence[str]]) -> Iterator[Vectors]:
-        """The vectors of each batch, in order, as `embed_passages` returns them. Reads batches ahead of its output."""
+        """The vectors of each batch, in order, as from `embed_passages`. Reads batches ahead of its output."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """How tokens are chosen. `temperature` 0 is greedy; otherwise `seed`, the request and the step choose.
+    """Token sampling. `temperature` 0 is greedy; otherwise `seed`, the request and the step choose.
 
-    `quote`: the answer is a verbatim span of the passage that it is taken from.
+    `quote`: the answer is a verbatim span of its passage.
     """
 
     temperature: float = 0.0
@@ -201,13 +197,12 @@ class Decoding:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A request in the canonical order of its blocks: system, then each passage, then the question.
+    """A request in canonical order: system, each passage, question. Plain text, which never becomes a control token.
 
-    All are plain text: nothing in them can become a control token. `labels`: the access labels needed to see the passages;
-    what was computed under them serves no request with other labels. `side_by_side`: each passage is read on its own, behind the
-    system text, and the question sees all of them. `declines`: an engine that tells whether the passages state the answer
-    (`Completion.stated`) writes nothing where they hardly do. `purge_mark`: what an engine that keeps what it computes said
-    before the passages were looked up (`CachingEngine`).
+    `labels`: access labels needed to see the passages; what was computed under them serves no request with other
+    labels. `side_by_side`: each passage is read alone after the system text. `declines`: an engine that reports
+    `Completion.stated` writes nothing if it is low. `purge_mark`: the engine's mark from before the passages were
+    looked up (`CachingEngine`).
     """
 
     system: str
@@ -221,10 +216,10 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class ReaderFormat:
-    """How a trained reader is asked, part of the model: the system text, and what it says when it abstains.
+    """A trained reader's system text and abstention.
 
-    `passages`: how many it learned to read side by side. `declines_above`: it abstains when the first token of the abstention
-    is at least that likely; None: when no token is likelier.
+    `passages`: how many it learned to read side by side. `declines_above`: it abstains if the abstention's first token
+    is at least this likely; None: if no token is likelier.
     """
 
     instruction: str
@@ -238,10 +233,10 @@ FinishReason: TypeAlias = Literal["end", "stop", "length", "cancelled"]
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A model's output. `prompt_digest` is over the exact prompt tokens (over the messages, for a remote model).
+    """`prompt_digest`: over the exact prompt tokens (for a remote model, the messages).
 
-    `stated`: how likely the prompt's passages state the answer, before it is written; None for an engine that cannot tell.
-    `least_logprob`: of its tokens.
+    `stated`: probability, before the answer, that the passages state it; None if unknown. `least_logprob`: the lowest
+    of the answer's tokens.
     """
 
     text: str
@@ -259,7 +254,7 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Citation:
-    """`quote` stands verbatim at `[start, end)` in the text of the document, and of those in `also_in`, which have the same text."""
+    """`quote` is verbatim at `[start, end)` of the document, and of those in `also_in`, which have the same text."""
 
     document: str
     page: int | None
@@ -277,16 +272,16 @@ class PassageReference:
     document: str
 
 
-_ADDED = {3: ("instruction",), 4: ("certainty", "confidence")}  # by the format of receipts that has them first
+_ADDED = {3: ("instruction",), 4: ("certainty", "confidence")}  # by the receipt format that introduced them
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """All that is needed to replay an answer. `where` and `labels` limited the search; `instruction`: how the user wanted it. `reranker`: of 0.1.0.
+    """All that is needed to replay an answer.
 
-    `certainty` and `confidence`: as told.
-
-    `digest` is over all other fields (docs/formats/receipt.md); receipts of format 1 have none.
+    `where` and `labels` limited the search. `instruction`: how the user wanted the answer. `certainty` and
+    `confidence`: as told to the user. `reranker`: only of 0.1.0. `digest`: over all other fields
+    (docs/formats/receipt.md); empty in format 1.
     """
 
     format: int
@@ -312,7 +307,6 @@ class Receipt:
     digest: Digest = ""
 
     def sealed(self) -> Receipt:
-        """The same with its digest."""
         fields = dataclasses.asdict(self)
         del fields["digest"]
         for first, names in _ADDED.items():
@@ -338,9 +332,10 @@ Support: TypeAlias = Literal["backed", "near", "none"]
 
 @dataclass(frozen=True, slots=True)
 class AnswerSentence:
-    """`answer[start:end]`, a sentence that states something. `citation`: the index of its nearest quote, None if it shares no word with the passages.
+    """`answer[start:end]`, a sentence that states something.
 
-    `support`: the quote backs the sentence, is only near it, or there is none.
+    `citation`: index of its nearest quote; None if it shares no word with the passages. `support`: the quote backs the
+    sentence, is only near it, or there is none.
     """
 
     start: int
@@ -351,11 +346,12 @@ class AnswerSentence:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`sentences`: with the quote of each in `citations`.
+    """An answer with its citations.
 
-    `declined`: the documents do not hold the answer. `certainty`: how likely the answer is right, from 0 to 1, as measured on other questions; None without documents. `confidence`: the word
-    for it (`openbook.certainty`). "not found": it was declined, and has the nearest sentences as `closest`. `prompt_tokens` were
-    read and `answer_tokens` written; None where the engine cannot know.
+    `declined`: the documents do not hold the answer. `certainty`: probability that the answer is right, as measured on
+    other questions; None if not measured. `confidence`: the word for it (`openbook.certainty`); "not found": declined,
+    with the nearest sentences as `closest`. `prompt_tokens` were read and `answer_tokens` written; None if the engine
+    cannot know.
     """
 
     question: str
@@ -364,7 +360,7 @@ class Answer:
     citations: tuple[Citation, ...]
     passages: tuple[Hit, ...]
     receipt: Receipt
-    timings: Timings | None  # None where the user may not know them
+    timings: Timings | None  # None if the user may not know them
     sentences: tuple[AnswerSentence, ...] = ()
     notes: tuple[str, ...] = ()
     finish_reason: FinishReason = "end"
@@ -373,13 +369,12 @@ class Answer:
     closest: tuple[Citation, ...] = ()
     certainty: float | None = None
     confidence: Confidence = "check it"
-    abstained: bool = False  # as `declined`, for programs written for 0.1.0; goes with 0.3
+    abstained: bool = False  # as `declined`, for programs written for 0.1.0; removed in 0.3
 
     def __str__(self) -> str:
         return self.answer
 
     def _repr_markdown_(self) -> str:
-        """In a notebook: the text, how certain it is, and its quotes."""
         sure = self.confidence if self.certainty is None else f"{self.confidence} ({self.certainty:.0%})"
         lines = [html.escape(self.answer, quote=False), f"*{sure}*"]
         for each in self.citations or self.closest:
@@ -393,7 +388,7 @@ class Answer:
         return dataclasses.asdict(self)
 
 
-# Where a text may be that neither a purge nor a scan reaches, by reason.
+# Places that neither a purge nor a scan reaches, by reason.
 BEYOND_REACH = {
     "copies by users": "Answers, receipts, transcripts and files that are kept elsewhere are not looked at.",
     "backups": "Backups and copies of the knowledge base, of its database or of this machine are not looked at.",
@@ -412,7 +407,7 @@ BEYOND_REACH = {
 
 @dataclass(frozen=True, slots=True)
 class BeyondReach:
-    """`reason`: a key of `BEYOND_REACH`; `detail`: what is known besides its sentence."""
+    """`reason`: a key of `BEYOND_REACH`; `detail`: what else is known."""
 
     reason: str
     detail: str = ""

@@ -1,4 +1,4 @@
-"""Answering again from a receipt: identical, or exactly what differs."""
+"""Answer again from a receipt, and report exactly what differs."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from openbook.records import Hit, Passage, PassageReference, Receipt, sha256_hex
 
 @dataclass(frozen=True, slots=True)
 class ReplayResult:
-    """`differences`: a sentence for each; without any the answer is the same, byte for byte.
+    """`differences`: one sentence each; if empty, the answer is the same, byte for byte.
 
-    `answer` is None if none could be given, since a passage or the model is not there. `gone`: a passage is not there any more, for these labels.
+    `answer` is None if a passage is gone or altered. `gone`: a passage is no longer there for these labels.
     """
 
     differences: tuple[str, ...]
@@ -40,8 +40,8 @@ def replay(
 ) -> ReplayResult:
     """Read the receipt's passages from `base` again with `model`, and compare the answers.
 
-    `labels`: those of the user who replays (default: those of the user who asked). Passages are read only through documents
-    that these labels open. Once it was `cancelled`, the beginning of an answer is compared.
+    `labels`: of the user who replays (default: those of the user who asked). Passages are read only through documents
+    that these labels open. If `cancelled`, an incomplete answer is compared.
 
     Raises EngineError, ContextOverflow, QuestionError, KnowledgeError.
     """
@@ -60,7 +60,7 @@ def replay(
         differences += _other_class(receipt, model.engine.numeric_class)
         return ReplayResult((*differences, *gone, *altered), None, bool(gone))
     text, completion = answer_again(receipt, model, hits, cancelled)
-    # Of this answer: a reader may answer without passages by other weights than it reads with.
+    # Compare this answer's class: a reader may use other weights when it answers without passages.
     differences += _other_class(receipt, completion.numeric_class if completion else model.engine.numeric_class)
     if (completion.prompt_digest if completion else "") != receipt.prompt_digest:
         differences.append("The model was asked something else: the tokens of the prompt differ.")
@@ -79,7 +79,7 @@ def _other_class(receipt: Receipt, engine: str) -> list[str]:
 def _found(
     receipt: Receipt, base: KnowledgeBase | None, labels: Collection[str]
 ) -> tuple[list[Hit], list[str], list[str]]:
-    """The receipt's passages as they are now; a sentence for each that is gone, which names its document, or altered."""
+    """Return (passages, a sentence for each that is gone, a sentence for each that is altered)."""
     hits: list[Hit] = []
     gone: list[str] = []
     altered: list[str] = []
@@ -102,8 +102,8 @@ def passage_of(
 ) -> Passage | None:
     """The passage that a receipt refers to, or None.
 
-    It is read through a document that `labels` open, preferably the one that the receipt names. It is looked for in `version`,
-    then in the newest: a passage is the same in all versions that hold it.
+    It is read through a document that `labels` open, preferably the receipt's. `version` is tried first, then the
+    newest: a passage is the same in all versions that hold it.
     """
     held, found = frozenset(labels), None
     if version is not None:
@@ -113,7 +113,7 @@ def passage_of(
 
 
 def knowledge_base_of(receipt: Receipt, candidates: Sequence[KnowledgeBase]) -> KnowledgeBase | None:
-    """The one of `candidates` that the receipt names. Raises KnowledgeError when it is not among them."""
+    """The candidate that the receipt names; None if it names none. Raises KnowledgeError if it is not there."""
     if receipt.knowledge_base is None:
         return None
     for base in candidates:

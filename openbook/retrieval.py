@@ -1,4 +1,4 @@
-"""What is read for a question: the passages that are found for it, best first, or the windows of whole documents that it names."""
+"""Finds the passages to read for a question: the best ones, or the windows of whole documents that it names."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ from openbook.overview import overview_of, windows_of
 from openbook.prompts import without_noise
 from openbook.records import Decoding, Embedder, Hit
 
-PASSAGES = 4  # that are read; for all strategies but "each" they are windows
-MIN_HITS = 12  # that are searched for, so that an older document is seen with the newer one that replaced it
-MAX_SHOWN_CHARS = 200  # of each line that was searched for
+PASSAGES = 4  # to read; windows for all strategies but "each"
+MIN_HITS = 12  # to search for, so that a replaced document is found together with its newer edition
+MAX_SHOWN_CHARS = 200  # of each line of the query
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How a question is answered.
+    """Options of one question.
 
-    `passages`: the most that the model reads; 0 means `PASSAGES`. `min_similarity`: passages below it do not count as found.
-    `strategy`: "each" reads passages one by one until one surely holds the answer, and answers from the surest;
-    "parallel" reads windows side by side and answers from all of them; "together" reads windows in one prompt; "checked"
-    does so too, and declines by the model's probe, as "parallel" does for a model that is not a trained reader.
-    "auto" is the way in which a trained reader learned to read, "together" for a server, and "checked" for any other model.
-    `instruction`: how the user wants the answer, for models that are not trained readers. `earlier`: the user's questions before
-    this one, to which it may refer back.
+    `passages`: the most that the model reads; 0 means `PASSAGES`. `min_similarity`: cosine below which a passage does
+    not count as found. `strategy`:
+    "each": read passages one by one until one surely holds the answer, and answer from the surest.
+    "parallel": read windows side by side, and answer from all.
+    "together": read windows in one prompt.
+    "checked": as "together", but decline by the model's probe, as "parallel" does without a trained reader.
+    "auto": for a trained reader as it was trained, for a server "together", for any other model "checked".
+    `instruction`: for models that are not trained readers. `earlier`: the user's questions before this one.
     """
 
     passages: int = 0
@@ -44,20 +45,19 @@ class Options:
 
     @classmethod
     def of(cls, settings: Settings) -> Options:
-        """By the settings; equal questions get equal answers."""
         return cls(settings.passages, settings.strategy, Decoding(max_tokens=settings.max_tokens))
 
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """What is searched: the documents that `scope` sees of a knowledge base, with the embedder that it was made with."""
+    """`embedder` is that of the knowledge base."""
 
     base: KnowledgeBase
     embedder: Embedder
     scope: Scope = UNLABELLED
 
     def search(self, query: str, limit: int, *, windows: bool = False) -> tuple[int, list[Hit]]:
-        """(version, the best passages, best first). `windows`: each with its neighbors. Raises KnowledgeError."""
+        """Return (version, the best passages, best first). `windows`: each with its neighbors."""
         return self.base.search(query, self.embedder, limit, self.scope, windows=windows)
 
     def documents(self) -> list[str]:
@@ -66,7 +66,7 @@ class Corpus:
 
 @dataclass(frozen=True, slots=True)
 class Retrieval:
-    """What to read, best first. `editions`: which documents were replaced by others, where passages were searched for."""
+    """The hits to read, best first. `editions`: documents replaced by others, if passages were searched for."""
 
     strategy: str
     version: int | None = None
@@ -76,7 +76,7 @@ class Retrieval:
 
 
 def retrieve(question: str, model: FrozenModel, corpus: Corpus, options: Options) -> Retrieval:
-    """The windows of whole documents that the question names, or what is found for it. Raises QuestionError, KnowledgeError."""
+    """Raises QuestionError, KnowledgeError."""
     strategy = strategy_of(options.strategy, model, options.decoding)
     earlier = [cleaned for turn in options.earlier if (cleaned := without_noise(turn))]
 
@@ -105,10 +105,10 @@ def retrieve(question: str, model: FrozenModel, corpus: Corpus, options: Options
 def ranked_hits(
     query: str, corpus: Corpus, options: Options, strategy: str, at_least: int = MIN_HITS
 ) -> tuple[int, Editions]:
-    """(version, best first): passages for a model that reads each alone, the windows around them for one that reads all.
+    """Return (version, hits, best first): passages for the strategy "each", else windows around them.
 
-    Hits of documents that a newer one replaced are kept apart (`Editions`). `at_least`: how many hits to search for.
-    A document of which nothing near enough was found replaces none.
+    Hits of documents that a newer one replaced are kept apart (`Editions`). A document without a hit near enough
+    replaces none.
     """
     limit = max(options.passages or PASSAGES, at_least)
     version, hits = corpus.search(query, limit, windows=strategy != "each")
@@ -117,7 +117,7 @@ def ranked_hits(
 
 
 def nearness(hits: Sequence[Hit]) -> float:
-    """The cosine of the nearest."""
+    """The cosine of the nearest hit; 0.0 without one."""
     return max((hit.similarity or 0.0 for hit in hits), default=0.0)
 
 
@@ -128,7 +128,7 @@ def near_enough(hits: Sequence[Hit], options: Options) -> list[Hit]:
 def strategy_of(
     wanted: Strategy, model: FrozenModel, decoding: Decoding
 ) -> Literal["each", "parallel", "checked", "together"]:
-    """Raises QuestionError when the model cannot read that way."""
+    """Raises QuestionError if the model cannot read that way."""
     if decoding.quote and (wanted in ("checked", "together") or not model.reads_each):
         raise QuestionError(
             "Only a trained reader that reads each passage on its own can quote: for instance the model 'reader', with the "

@@ -1,16 +1,16 @@
-"""The folder of a training run, as files: what `openbook train` writes and `openbook runs` shows.
+"""The files of a training run: written by `openbook train`, shown by `openbook runs`.
 
     <home>/runs/<name>-<recipe digest>/recipe.json     the recipe with its digest
                                        knowledge-base.jsonl  the documents of --from-kb, until the run is done
-                                       knowledge-base.version  which version of the knowledge base that is, as long
+                                       knowledge-base.version  the version of the knowledge base, as long
                                        metrics.jsonl   a line for each step and each evaluation
                                        samples.json    questions of the dev data with the answers before and after
                                        checkpoints/    see openbook.training.checkpoints
-                                       result.json     at the end: the model that was stored, and its numbers
+                                       result.json     at the end: the stored model and its numbers
                                        report.html     all of it as a page
                                        .lock           held while a process trains in it
 
-No torch here, so the numbers can be read where nothing is trained.
+This module does not import torch.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import msgspec
 from openbook.errors import TrainingError, did_you_mean
 from openbook.files import replace_file, storage_errors
 
-DOCUMENTS = "knowledge-base.jsonl"  # what --from-kb learns from, until the run is done
+DOCUMENTS = "knowledge-base.jsonl"  # documents of --from-kb, until the run is done
 RECIPE = "recipe.json"
 METRICS = "metrics.jsonl"
 SAMPLES = "samples.json"
@@ -66,9 +66,10 @@ class _Result(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """A run to do, as `openbook train` asks for it in another process: paths of a recipe, of the model store and of the run.
+    """Paths of a recipe, the model store and the run, for the process that trains.
 
-    `threads`: 0 for all cores. `documents`: a JSON Lines file of the version `knowledge_base` ("id@version"), to be learned too.
+    `threads`: 0 for all cores. `documents`: a JSON Lines file of the version `knowledge_base` ("id@version") to learn
+    too.
     """
 
     recipe: str
@@ -84,7 +85,7 @@ class RunRequest:
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
-    """The files of a run. `result` is None until the run is done."""
+    """`result` is None until the run is done."""
 
     path: Path
     recipe: Mapping[str, Any]
@@ -104,14 +105,14 @@ def numbers_of(evaluation: Mapping[str, Any]) -> dict[str, float]:
 
 
 def reaches(metric: str, value: float | None, target: float) -> bool:
-    """Whether a dev number is as good as `target`: at least that, or at most if lower is better."""
+    """True if a dev number is at least `target`, or at most if lower is better."""
     if value is None:
         return False
     return value <= target if metric in LOWER_IS_BETTER else value >= target
 
 
 def list_runs(folder: Path) -> list[RunSummary | str]:
-    """Every run in the order of the names; a sentence for one that cannot be read."""
+    """Every run in the order of names; a sentence for one that cannot be read."""
     found: list[RunSummary | str] = []
     for path in _run_folders(folder):
         try:
@@ -139,7 +140,7 @@ def _run_folders(folder: Path) -> list[Path]:
 
 
 def read_run(path: Path) -> RunSummary:
-    """Raises TrainingError for a folder whose files cannot be read, or lack what is shown of them."""
+    """Raises TrainingError if a file cannot be read or lacks a needed key."""
     try:
         recipe = _loaded((path / RECIPE).read_bytes(), _Recipe, RECIPE)
         lines = [(_loaded(line, _Metrics, METRICS)["kind"], line) for line in _whole_lines(path / METRICS)]
@@ -159,7 +160,7 @@ def read_run(path: Path) -> RunSummary:
 
 
 def _loaded(data: bytes, kind: Any, name: str) -> Any:
-    """What a file of a run, or a line of one, says, with all its keys: those of `kind` and others. Raises ValueError, naming the file."""
+    """Check the keys of `kind`; other keys stay. Raises ValueError, naming the file."""
     try:
         value = json.loads(data)
         msgspec.convert(value, kind)
@@ -169,7 +170,7 @@ def _loaded(data: bytes, kind: Any, name: str) -> Any:
 
 
 def has_samples(path: Path) -> bool:
-    """Whether the answers before the training stand there, whole."""
+    """True if the answers before training were written whole."""
     try:
         _loaded((path / SAMPLES).read_bytes(), list[_Sample], SAMPLES)
     except (OSError, ValueError):
@@ -183,7 +184,7 @@ def append_metrics(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def forget_after(path: Path, step: int) -> None:
-    """Drop the numbers of steps that a run resumed from `step` does again, and damaged lines."""
+    """Drop damaged lines, and the numbers of steps after `step`, which a resumed run repeats."""
 
     def is_kept(line: bytes) -> bool:
         try:
@@ -196,7 +197,7 @@ def forget_after(path: Path, step: int) -> None:
 
 
 def _whole_lines(path: Path) -> list[bytes]:
-    """Without the last line if it has no end: a killed process may have written half of it."""
+    """Without an incomplete last line of a killed process."""
     if not path.is_file():
         return []
     *whole, _rest = path.read_bytes().split(b"\n")

@@ -1,7 +1,7 @@
 """Signed documents that others can check with a public key alone: format in docs/formats/proof.md.
 
-A signature says who states something, and that no byte of it was changed since. It does not say that it is true: `deletion`
-finds out whether anything of a purged document is left.
+A signature proves who states something, and that no byte was changed since. It does not prove that the statement is
+true.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FORMAT = "openbook signed document 1"
 MAX_BYTES = 1 << 25
 KEY_FOLDER, KEY_FILE = "signing", "ed25519.pem"
 
-# Keys of small order, without the sign: one signature fits every document, and no private key is needed for it.
+# Keys of small order, without the sign bit: one signature fits every document and needs no private key.
 _SMALL_ORDER = frozenset(
     bytes.fromhex(each)
     for each in (
@@ -56,7 +56,7 @@ class DeletedCounts:
 
 @dataclass(frozen=True, slots=True)
 class ScannedFiles:
-    """Files of one place that hold no trace of the documents. A file with a model's state is judged by the passages it names."""
+    """Files of one place without a trace of the documents. A model's state is judged by the passages it names."""
 
     place: str
     files: int
@@ -65,7 +65,7 @@ class ScannedFiles:
 
 @dataclass(frozen=True, slots=True)
 class UnreachedPaths:
-    """`paths`: digests of the paths that are out of reach for this reason."""
+    """Digests of the paths that are out of reach for one reason."""
 
     reason: str
     paths: tuple[Digest, ...]
@@ -73,7 +73,7 @@ class UnreachedPaths:
 
 @dataclass(frozen=True, slots=True)
 class PurgeProof:
-    """What a purge states. `paths` and `texts` are digests of the documents' names and of all that they ever held."""
+    """`paths` and `texts`: digests of the documents' names and of all texts they ever held."""
 
     openbook_version: str
     time: str
@@ -85,13 +85,13 @@ class PurgeProof:
     scanned: tuple[ScannedFiles, ...]
     out_of_reach: tuple[UnreachedPaths, ...]
     models_that_learned_it: tuple[Digest, ...]
-    store: str = ""  # empty, as `beyond_reach`, where a proof of the first format is silent about its limits
+    store: str = ""  # empty, like `beyond_reach`, in proofs of the first format, which do not state their limits
     beyond_reach: tuple[BeyondReach, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class AbsenceProof:
-    """What a search states that found no trace of a text. `time`: when it began; `text`: the digest of the text."""
+    """`time`: when the search began. `text`: the text's digest."""
 
     openbook_version: str
     time: str
@@ -110,7 +110,7 @@ _KINDS: dict[str, type[Content]] = {"purge": PurgeProof, "absence": AbsenceProof
 
 @dataclass(frozen=True, slots=True)
 class SignedDocument:
-    """A document that its key has signed. `public_key` in hexadecimal; `fingerprint`: SHA-256 over its 32 bytes."""
+    """A document whose signature was checked. `public_key` in hexadecimal; `fingerprint`: SHA-256 over its 32 bytes."""
 
     content: Content
     public_key: str
@@ -119,8 +119,6 @@ class SignedDocument:
 
 @dataclass(frozen=True, slots=True)
 class _Envelope:
-    """The document in its file."""
-
     content: Any
     fingerprint: str
     format: str
@@ -134,7 +132,7 @@ class _Envelope:
 
 
 def public_key(home: Path) -> str:
-    """Of this installation, which makes its key at first use. Raises ConfigError, StorageError."""
+    """This installation's, made on first use. Raises ConfigError."""
     return _private_key(home).public_key().public_bytes_raw().hex()
 
 
@@ -143,7 +141,7 @@ def fingerprint_of(key: str) -> Digest:
 
 
 def sign(home: Path, content: Content) -> bytes:
-    """The signed document, by the key of this installation. Raises ConfigError, StorageError."""
+    """Sign with the key of this installation. Raises ConfigError."""
     private = _private_key(home)
     key = private.public_key().public_bytes_raw().hex()
     kind = next(kind for kind, cls in _KINDS.items() if isinstance(content, cls))
@@ -153,7 +151,7 @@ def sign(home: Path, content: Content) -> bytes:
 
 
 def checked_key(text: str) -> str:
-    """A public key as it is shown. Raises ConfigError."""
+    """A public key that a user gave. Raises ConfigError."""
     if not _is_key(text.strip()):
         raise ConfigError(
             f"{text[:80]!r} is not a public key (expected 64 hex digits). The signer sees it with: openbook verify --show-key"
@@ -162,9 +160,10 @@ def checked_key(text: str) -> str:
 
 
 def verify_signed(data: bytes, key: str = "") -> SignedDocument:
-    """The document, signed by that public key. Without `key`, by the key in it, which does not tell who signed.
+    """Check a signed document against `key`; without one, against the key in it, which does not prove who signed.
 
-    Law: `verify_signed(sign(home, content), public_key(home)).content == content`, and no other bytes give it. Raises ProofError.
+    Law: `verify_signed(sign(home, content), public_key(home)).content == content`, and no other bytes give it. Raises
+    ProofError.
     """
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -232,7 +231,7 @@ def _is_hex(text: str, digits: int) -> bool:
 
 
 def _private_key(home: Path) -> Ed25519PrivateKey:
-    """The installation's key, made at first use. Raises ConfigError for a file that others can read or that is not a key."""
+    """Made on first use. Raises ConfigError if others can read the file, or it holds no key."""
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -258,7 +257,7 @@ def _private_key(home: Path) -> Ed25519PrivateKey:
 
 
 def _make_key(path: Path) -> None:
-    """Make one key, however many processes try at a time, that only its owner can read. Raises OSError."""
+    """Make one key, readable only by its owner, even if several processes try at once."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 

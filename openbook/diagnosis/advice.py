@@ -1,4 +1,4 @@
-"""What to do about the misses of a diagnosis, in plain words, each sentence with the numbers that it rests on."""
+"""Advice on the misses of a diagnosis, with the numbers that support it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from openbook.diagnosis.run_log import Header
 from openbook.diagnosis.runner import DEPTH
 from openbook.diagnosis.summary import MISSES, ModelSummary, Share
 
-FEW = 10  # misses; the causes of fewer are a hint and no more
+FEW = 10  # misses; with fewer, the causes are only a hint
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`what` with its numbers, and `do`: what is likely to help, and what is not."""
+    """`what` was found; `do`: what is likely to help, and what is not."""
 
     what: str
     do: str = ""
@@ -92,7 +92,7 @@ _CAUSES = {  # {model}: the name of the model
 
 
 def _abstaining(header: Header) -> str:
-    """What makes an abstention likelier. Only a reader that reads each passage on its own can be held to verbatim quotes."""
+    """Only the strategy "each" supports verbatim quotes."""
     if header.strategy == "each":
         return "Verbatim quotes (openbook ask --quote --model {model}) are likely to help."
     if header.model.name == "reader":
@@ -101,7 +101,6 @@ def _abstaining(header: Header) -> str:
 
 
 def _missed(summary: ModelSummary, misses: int) -> Finding:
-    """Where the passages stand that the reader was not given, and what helps against most of that."""
     header, cut_off = summary.header, summary.misses_cut_off
     given, depth = header.passages, max(DEPTH, header.passages)
     deeper = summary.misses_within_depth - cut_off

@@ -1,15 +1,13 @@
-"""Whether a trained model may replace the one that a name points to: it must be no worse than the present holder at reading and at
-known facts, and must reach the targets of its own recipe.
+"""The test that a trained model must pass to take over a name: no worse than the present holder at reading and known
+facts, and its recipe's targets reached.
 
-Non-inferiority: both models answer the same questions, from the right passage (reading) or from memory (known facts); the difference
-of their scores is resampled by question (paired bootstrap). The candidate passes when the lower end of the one-sided 95 % interval is
-above minus the margin. The sets of questions are JSON Lines, plain or compressed with gzip. They are not those of `questions`, because
-many questions are put to one passage, which is then read once:
+Non-inferiority by a paired bootstrap over questions: the lower end of the one-sided 95 % interval of the difference
+must be above minus the margin. Sets of questions are JSON Lines, plain or gzip:
 
     {"title": "Warsaw", "passage": "...", "questions": [{"question": "...", "answers": ["1611"]}, ...]}   reading
     {"question": "What is the capital of France?", "answers": ["Paris"]}                                 known facts
 
-`answers` is a list of texts, or one text; an empty list means that the passage does not hold the answer.
+`answers` is one text or a list; an empty list means that the passage does not hold the answer.
 """
 
 from __future__ import annotations
@@ -38,7 +36,7 @@ from openbook.runs import reaches
 MARGIN = 0.02
 RESAMPLES = 4000
 DATA = Path(__file__).parent.parent / "models" / "data"
-READING, KNOWN = DATA / "gate-reading.jsonl.gz", DATA / "gate-known.jsonl"  # the sets that come with OpenBook
+READING, KNOWN = DATA / "gate-reading.jsonl.gz", DATA / "gate-known.jsonl"  # part of OpenBook
 DECODING = Decoding(max_tokens=64, stop=("\n",))
 
 
@@ -47,7 +45,7 @@ DECODING = Decoding(max_tokens=64, stop=("\n",))
 
 @dataclass(frozen=True, slots=True)
 class EvalQuestion:
-    """`passage` empty: to be answered from memory; `answers` empty: the passage does not hold any."""
+    """`passage` empty: answer from memory. `answers` empty: the passage holds none."""
 
     question: str
     answers: tuple[str, ...]
@@ -84,7 +82,7 @@ class _Passage:
 
 
 def load_eval_set(path: Path) -> list[EvalQuestion]:
-    """Raises ConfigError with the number of a line that is wrong, StorageError."""
+    """Raises ConfigError with the number of a wrong line."""
     found: list[EvalQuestion] = []
     for _, where, value in json_lines(file_content(path), path.name):
         if isinstance(value, dict) and "passage" in value:
@@ -103,9 +101,9 @@ def ask_eval_set(
     *,
     progress: Progress = lambda done, total: None,
 ) -> list[EvalOutcome]:
-    """Greedy answers, in order. Questions on one passage should follow each other: it is then read once.
+    """Greedy answers, in order. Put questions on one passage next to each other, so that it is read once.
 
-    A prompt that does not fit into the model's context is not answered, which is wrong whatever the question.
+    A prompt that exceeds the context counts as a wrong answer.
     """
     room = model.context_tokens - DECODING.max_tokens
     found: list[EvalOutcome] = []
@@ -133,7 +131,7 @@ def ask_eval_set(
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One demand. `holder` and `candidate` are mean scores from 0 to 1, `low` the lower end of their difference."""
+    """`holder` and `candidate`: mean scores from 0 to 1. `low`: the lower end of their difference."""
 
     name: str
     passed: bool
@@ -158,7 +156,7 @@ def compare(
     known: Sequence[EvalQuestion],
     progress: Progress,
 ) -> list[Check]:
-    """Reading is scored by F1, abstentions included. From memory, a long answer that holds the fact is right."""
+    """Reading is scored by F1, abstentions included; from memory, an answer that contains the fact is right."""
     models, counted = (candidate, holder), _counted(progress, 2 * (len(reading) + len(known)))
     read = [[each.f1 for each in ask_eval_set(model, reading, progress=counted)] for model in models]
     knew = [[each.holds for each in ask_eval_set(model, known, progress=counted)] for model in models]
@@ -166,20 +164,19 @@ def compare(
 
 
 def flips(one: FrozenModel, other: FrozenModel, questions: Sequence[EvalQuestion], progress: Progress) -> int:
-    """On how many questions the greedy answers differ."""
+    """The number of questions whose greedy answers differ."""
     counted = _counted(progress, 2 * len(questions))
     first, second = (ask_eval_set(model, questions, progress=counted) for model in (one, other))
     return sum(a.answer != b.answer for a, b in zip(first, second, strict=True))
 
 
 def _counted(progress: Progress, total: int) -> Progress:
-    """For several rounds of questions whose progress is shown as one."""
     done = count(1)
     return lambda _done, _total: progress(next(done), total)
 
 
 def non_inferior(name: str, candidate: Sequence[float], holder: Sequence[float]) -> Check:
-    """Scores of both on the same questions, in the same order."""
+    """Scores are paired: of the same questions, in the same order."""
     difference = np.asarray(candidate, dtype=float) - np.asarray(holder, dtype=float)
     chance = np.random.default_rng(0)
     means = [difference[chance.integers(0, len(difference), size=len(difference))].mean() for _ in range(RESAMPLES)]
@@ -188,7 +185,7 @@ def non_inferior(name: str, candidate: Sequence[float], holder: Sequence[float])
 
 
 def target_checks(reference: ModelReference) -> list[Check]:
-    """Whether a trained model reached what its recipe asked for. A model without a record was asked for nothing."""
+    """A check for each target of the model's recipe; none without a training record."""
     record = training_record_of(reference)
     if record is None:
         return []

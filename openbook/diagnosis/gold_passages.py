@@ -1,10 +1,8 @@
-"""Which passages of a knowledge base hold the answer to a question, and where in them it stands.
+"""Finds the passages that hold the answer to a question, and the answer's spans.
 
-By the question's gold span if it has one; by its quote if the document has changed (a passage need hold only a part of it).
-Without either, the passages that hold an accepted answer are looked for among the `LOOKED_THROUGH` best for the question, and
-for the question with each of the first accepted answers. Those in documents that speak of what the question is about come
-first. If there are none, any passage counts that holds an answer with a digit or of several words ("#670", "Ada Brandl"): one
-plain word ("Springfield", "two", "politician") stands in many that have nothing to do with the question.
+A gold span decides, or its quote if the document has changed. Otherwise passages that hold an accepted answer are
+searched for, first in documents on the question's topic. If there are none, an answer with a digit or several words
+counts anywhere ("#670", "Ada Brandl"): a plain word ("Springfield", "two") occurs in many unrelated passages.
 """
 
 from __future__ import annotations
@@ -23,9 +21,9 @@ from openbook.records import Digest, Embedder, Hit, Passage
 
 LOOKED_THROUGH = 100  # passages of one search
 ANSWERS_LOOKED_FOR = 3
-MAX_MARKS = 20  # in one passage
-MAX_PASSAGES = 20  # that are remembered of one question
-MAX_DOCUMENTS = 20  # in which a quote is looked for
+MAX_MARKS = 20  # per passage
+MAX_PASSAGES = 20  # kept per question
+MAX_DOCUMENTS = 20  # to search for a quote
 _WORD = re.compile(r"[^\W\d_][\w’'-]*")
 
 Span = tuple[int, int]
@@ -35,7 +33,7 @@ Span = tuple[int, int]
 class GoldPassages:
     """`hits`: passages that hold an answer, best first. `located`: by the gold `span`, its `quote`, or the `answers`.
 
-    `counts`: whether a passage that holds an answer counts, if the `answers` located it.
+    `counts`: for `answers`, true if a passage that holds one counts.
     """
 
     question: Question
@@ -45,9 +43,9 @@ class GoldPassages:
     counts: Callable[[Passage], bool] = field(default=lambda passage: True, repr=False, compare=False)
 
     def spans_in(self, passage: Passage) -> tuple[Span, ...]:
-        """Where the answer stands in the passage's text, if it does.
+        """The spans of the answer in the passage's text.
 
-        If a span or quote located it, a passage with the same text in another document counts too.
+        A passage with the same text in another document counts too.
         """
         if self.located == "answers":
             return answer_spans(passage.text, self.question.answers) if self.counts(passage) else ()
@@ -59,7 +57,7 @@ class GoldPassages:
 
 
 class GoldFinder:
-    """Looks for what holds answers in the documents that `scope` sees; `scope.as_of` is a version."""
+    """`scope.as_of` is a version."""
 
     def __init__(self, base: KnowledgeBase, embedder: Embedder, scope: Scope) -> None:
         self._base, self._embedder, self._scope = base, embedder, scope
@@ -83,7 +81,7 @@ class GoldFinder:
         return self._by_answers(question)
 
     def _reached(self, document: str, start: int, end: int) -> tuple[list[Hit], dict[Digest, tuple[Span, ...]]]:
-        """The passages that a span of the document's text reaches into, and where it stands in each."""
+        """The passages that overlap a span of the document, and the span in each."""
         passages = [p for p in self._base.passages(document, self._scope.as_of) if p.start < end and p.end > start]
         spans: dict[Digest, tuple[Span, ...]] = {
             p.digest: ((max(0, start - p.start), min(p.end, end) - p.start),) for p in passages
@@ -91,7 +89,7 @@ class GoldFinder:
         return [Hit(passage, 0.0, None, None, None) for passage in passages], spans
 
     def _by_quote(self, question: Question, quote: str) -> GoldPassages | None:
-        """Where the quote stands, whatever the spaces between its words, and however many passages it reaches into."""
+        """Find a quote, whatever its white space, even across passages."""
         pattern = re.compile(_words_pattern(quote))
         spans: dict[Digest, tuple[Span, ...]] = {}
         hits: dict[str, Hit] = {}
@@ -137,21 +135,20 @@ class GoldFinder:
 
 
 def documents_named(documents: Iterable[str], name: str) -> list[str]:
-    """Those whose path is `name` or ends with it; its parts may be divided by backslashes, which also begin an escape in a path."""
+    """Documents whose path is `name` or ends with it. Backslashes count as slashes."""
     names = {each.removeprefix("./") for each in (name, name.replace("\\", "/"))} - {""}
     return [path for path in documents if any(path == each or path.endswith("/" + each.lstrip("/")) for each in names)]
 
 
 def topic_of(question: Question) -> Callable[[str], bool]:
-    """Whether a text is about what the question is about: it holds at least half of the names in the question; if there are none, at
-    least one of its other telling words, whatever its ending.
+    """A test if a text is on the question's topic: it holds half of the question's names; or, without names, one of its
+    content words, whatever its ending.
 
-    If nothing has a capital, as in a search box, any word may be a name, and most of them are needed. Letter case and endings
-    make no difference.
+    If the question has no capitals, any word may be a name, and more than half are needed.
     """
     asked, answers = keyboard_form(question.question), " ".join(question.answers).casefold()
     if NO_SPACES.search(asked):
-        return lambda text: True  # words cannot be told apart
+        return lambda text: True  # such scripts do not separate words
     first, *others = [*_WORD.findall(asked), ""]
     telling = [w for w in (first, *others) if w and not is_function_word(w.casefold()) and w.casefold() not in answers]
     words = dict.fromkeys(w.casefold().removesuffix("'s") for w in telling if w in others and w[0].isupper())
@@ -174,7 +171,7 @@ def topic_of(question: Question) -> Callable[[str], bool]:
 
 
 def answer_spans(text: str, answers: Sequence[str]) -> tuple[Span, ...]:
-    """Where accepted answers stand in the text; the whole text if it holds one in other letters."""
+    """Spans of accepted answers in the text; the whole text if it holds one only in another form."""
     if not text_holds_any(text, answers):
         return ()
     longest_first = sorted((a for a in answers if keyboard_form(a).strip()), key=len, reverse=True)
@@ -184,12 +181,12 @@ def answer_spans(text: str, answers: Sequence[str]) -> tuple[Span, ...]:
 
 
 def states_any(passage: Passage, answers: Sequence[str]) -> bool:
-    """Whether one of the answers stands in the passage or above it."""
+    """True if an answer occurs in the passage, its title or its headings."""
     return any(text_holds_any(text, answers) for text in (passage.text, passage.title, *passage.headings))
 
 
 def places_of(text: str, answer: str) -> list[Span]:
-    """Where the words of an answer stand in a text, whatever the spaces between them."""
+    """Spans of an answer's words, whatever the spaces between them."""
     words = _words_pattern(answer.strip().rstrip("."))
     if not words:
         return []

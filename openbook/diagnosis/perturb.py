@@ -1,7 +1,7 @@
-"""Values in a passage (numbers, weekdays, months, names), and copies of the passage with another value in the answer's place.
+"""Copies of a passage with the answer's value (number, weekday, month, name) changed.
 
-A new value is a function of the old one, a key and the names that stand in other texts; nothing is left to chance. It is written
-like the old one and about as large, so that a date, a time, an amount or a version stays one.
+A new value depends only on the old one, a key and names from other texts. It has the form and about the size of the old
+one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from openbook.diagnosis.questions import Question
 from openbook.diagnosis.scoring import text_holds_any
 from openbook.records import Passage
 
-MAX_TRIED = 24  # other values for one
+MAX_TRIED = 24  # other values tried for each
 _SERIES = (
     "January February March April May June July August September October November December".split(),
     "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split(),
@@ -31,7 +31,7 @@ _RANGES = (
     (31, 24, 28),
     (59, 32, 59),
     (99, 60, 99),
-)  # up to which a number becomes one of which
+)  # (numbers up to this, become one from, to)
 _CAPITAL = r"[^\W\d_a-zß-öø-ÿ][\w'’&-]+"
 _NAME = re.compile(rf"{_CAPITAL}(?: (?:(?:of the|of|de|da|di|du|la|le|van|von|der|den) ){{0,2}}{_CAPITAL}){{0,5}}")
 _NAME_INSIDE = re.compile(rf"(?<=[\w,;] ){_NAME.pattern}")
@@ -39,7 +39,7 @@ _NAME_INSIDE = re.compile(rf"(?<=[\w,;] ){_NAME.pattern}")
 
 @dataclass(frozen=True, slots=True)
 class Alteration:
-    """`old` is what stood in the text and `new` what stands there instead; `part` of `old` became `new_part`."""
+    """`old` in the text became `new`, because its `part` became `new_part`."""
 
     kind: str  # "number", "word" or "name"
     old: str
@@ -50,17 +50,15 @@ class Alteration:
 
 @dataclass(frozen=True, slots=True)
 class AlteredPassage:
-    """A copy of a passage with another value in the answer's place, and what says that value."""
-
     passage: Passage
     change: Alteration
     answers: tuple[str, ...]
 
 
 def altered(passage: Passage, question: Question, names: Sequence[str]) -> AlteredPassage | None:
-    """A copy in which no accepted answer is left, and whose new value did not stand there before; None if there is no such copy.
+    """A copy without any accepted answer, with a new value that was not in the passage; None if there is none.
 
-    So an answer with the new value can only come from the passage, and one with an accepted answer only from memory.
+    So the new value can only come from the passage, and an accepted answer only from memory.
     """
     if text_holds_any(question.question, question.answers):
         return None  # an answer that repeats the question would look like one from memory
@@ -78,10 +76,9 @@ def altered(passage: Passage, question: Question, names: Sequence[str]) -> Alter
 
 
 def changes(value: str, names: Sequence[str], key: str) -> Iterator[Alteration]:
-    """Other values of the same kind, in an order that follows from `key`; none if it is of no kind.
+    """Other values of the same kind, in an order that depends on `key`; none for a value of no kind.
 
-    The first number in the value is another one, or the first month, weekday or small number in words; `names`, of people, places
-    and things, stand in for a name.
+    The first number changes, or the first month, weekday or number word; a name becomes one of `names`.
     """
     random = Random(f"{key}\0{value}")  # noqa: S311  no secret
     if found := _NUMBER.search(value) or _MEMBER.search(value):
@@ -106,7 +103,7 @@ def _other(old: str, random: Random) -> str:
 
 
 def _other_digits(old: str, random: Random) -> str:
-    """A number of up to two digits stays in its range, a year stays near; of a longer number every digit changes, but zeros at its end."""
+    """Numbers of up to two digits stay in their range, years stay near. In others each digit changes, except final zeros."""
     number = int(old)
     if not number:
         return old
@@ -120,21 +117,20 @@ def _other_digits(old: str, random: Random) -> str:
 
 
 def value_spans(text: str, value: str) -> list[tuple[int, int]]:
-    """Where the value stands in the text as a whole: "28" does not stand in "1.28" or "B28". Whatever the case."""
+    """Spans of the whole value, in any case: "28" is not in "1.28" or "B28"."""
     words = r"\s+".join(map(re.escape, value.split()))
     pattern = rf"(?<!\w)(?<!\d[.,:/-]){words}(?!\w)(?![.,:/-]\d)"
     return [found.span() for found in re.finditer(pattern, text, re.IGNORECASE)] if words else []
 
 
 def replaced(text: str, old: str, new: str) -> str:
-    """The text with the new value wherever the old one stands; what stood there with a capital has one again."""
+    """Replace `old` by `new` everywhere, with a capital where `old` has one."""
     for start, end in reversed(value_spans(text, old)):
         text = text[:start] + (new[:1].upper() + new[1:] if text[start].isupper() else new) + text[end:]
     return text
 
 
 def accepted_after(change: Alteration, answers: Iterable[str]) -> tuple[str, ...]:
-    """What says the new value, in the ways that the accepted answers said the old one."""
     accepted = [change.new]
     for answer in answers:
         if value_spans(answer, change.part):
@@ -145,10 +141,10 @@ def accepted_after(change: Alteration, answers: Iterable[str]) -> tuple[str, ...
 
 
 def is_name(value: str) -> bool:
-    """Whether it is a few words with capitals, such as "Lila Ortega" or "Bay of Biscay"."""
+    """True for a few capitalized words, such as "Lila Ortega" or "Bay of Biscay"."""
     return value[:1].isupper() and _NAME.fullmatch(value) is not None and _MEMBER.search(value) is None
 
 
 def names_in(texts: Iterable[str]) -> list[str]:
-    """Names inside the sentences of the texts, each once. The word that begins a sentence may be any word."""
+    """Names inside sentences, each once. The first word of a sentence may be any word, so it does not count."""
     return list(dict.fromkeys(name for text in texts for name in _NAME_INSIDE.findall(text) if is_name(name)))

@@ -1,11 +1,11 @@
-"""Two probes: how the answer to a question changes when the passage that holds it is altered or withheld.
+"""Probes: how the answer changes when the passage that holds it is altered or withheld.
 
 - counterfactual: a value in a copy of the passage is altered. Does the answer follow the passage or the weights?
 - abstention: every passage that holds an accepted answer is withheld. Does the model abstain, or invent an answer?
 
-The knowledge base is never changed: altered copies exist in one request alone. A trial is what one question showed.
+The knowledge base never changes.
 
-<folder>/probes-<model>.jsonl   a header as of observations, then a line for each question
+<folder>/probes-<model>.jsonl   a header like that of observations, then a line for each question
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from openbook.retrieval import near_enough
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A question, a passage that holds the answer (`gold`), and what else the retriever finds, best first, that holds none (`rest`)."""
+    """`gold` holds the answer; `rest`, the other passages found, best first, do not."""
 
     question: Question
     gold: Hit
@@ -43,10 +43,10 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """`outcome`: what one question showed, or why it shows nothing; `failure`: why the model gave no answer.
+    """`outcome`: the result, or why there is none. `failure`: why the model gave no answer.
 
-    Counterfactual: the answer `before`, from the passage as it is, and `after`, from the copy in which `old`, of this `kind`, became
-    `new`. Abstention: the `answer` without the passage, and whether it was `cited` from one that does not hold it.
+    Counterfactual: the answer `before`, and `after` from the copy in which `old`, of this `kind`, became `new`.
+    Abstention: the `answer` without the passage; `cited` if it cites a passage that does not hold it.
     """
 
     id: str
@@ -66,7 +66,6 @@ class _RequestFailed(Exception):
 
 
 def _ask(case: Case, bench: Bench, hits: Sequence[Hit], cancelled: Cancelled) -> PassageReply:
-    """Raises Stopped, _RequestFailed."""
     answer = ask_with(bench, case.question.question, hits, cancelled)
     if answer.reply.failure:
         raise _RequestFailed(answer.reply.failure)
@@ -91,7 +90,7 @@ def _followed(after: Reply, copy: AlteredPassage, question: Question, bench: Ben
     if after.abstained:
         return "abstained"
     new, old = is_right(after.text, replace(question, answers=copy.answers)), is_right(after.text, question)
-    if new and old:  # most words of an accepted sentence are there; the altered ones decide
+    if new and old:  # most words of an accepted sentence match both: the altered ones decide
         new, old = bool(value_spans(after.text, copy.change.new_part)), bool(value_spans(after.text, copy.change.part))
     if new != old:
         return "passage" if new else "weights"
@@ -103,7 +102,6 @@ def _followed(after: Reply, copy: AlteredPassage, question: Question, bench: Ben
 
 
 def _withheld_passage(case: Case, bench: Bench, cancelled: Cancelled) -> Trial:
-    """The best of the rest are read, as many as `openbook ask` reads."""
     rest = near_enough(case.rest[: bench.passages], bench.options)
     if not rest:
         return Trial(case.question.id, "no other passage is near the question")
@@ -119,9 +117,9 @@ def _withheld_passage(case: Case, bench: Bench, cancelled: Cancelled) -> Trial:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """`shares`: of the outcomes that the probe is about; trials with another one are `left_out`, counted by reason.
+    """`shares`: of the outcomes that the probe counts. `left_out`: trials with other outcomes, by reason.
 
-    `cited`: of the invented answers, those with a citation.
+    `cited`: of invented answers, those with a citation.
     """
 
     left_out: Mapping[str, int]
@@ -156,7 +154,7 @@ def _abstained_in_words(found: Result) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """`outcomes`: those that count, in words; `meaning`: what a result says, in words; `columns`: what a page shows of a trial."""
+    """`outcomes`: those that count, and their names. `meaning`: a result in words. `columns`: fields to show."""
 
     title: str
     trial: Callable[[Case, Bench, Cancelled], Trial]
@@ -201,7 +199,7 @@ PROBES = {
 
 @dataclass(frozen=True, slots=True)
 class ProbeRun:
-    """`questions`: how many were probed; `results`: by the name of the probe."""
+    """`questions`: how many were probed. `results`: by probe."""
 
     questions: int
     results: Mapping[str, Result]
@@ -213,13 +211,13 @@ class ProbeRun:
 
 @dataclass(frozen=True, slots=True)
 class ProbeLine:
-    """A line of the file: the trials of one question, whose id is `question`, by the name of the probe."""
+    """The trials of one question (its id), by probe."""
 
     question: str
     trials: Mapping[str, Any]
 
     def read(self) -> dict[str, Trial]:
-        """Raises ConfigError. Probes of other names are passed over: earlier versions had more."""
+        """The trials of known probes; earlier versions had more. Raises ConfigError."""
         there, where = self.trials.keys() & PROBES.keys(), f"The line of {self.question!r}"
         return {name: convert(self.trials[name], Trial, where, ConfigError) for name in there}
 
@@ -232,9 +230,9 @@ def run_probes(
     path: Path,
     progress: Progress = lambda done, total: None,
 ) -> ProbeRun:
-    """Put both probes to each question. What the file at `path` has is not asked again, unless the model failed on it.
+    """Put both probes to each question. The file at `path` keeps trials; failed ones are repeated.
 
-    Raises what `runner.ask_due` does, and ConfigError if the file is of something else.
+    Raises as `runner.ask_due` does, and ConfigError if the file belongs to another run.
     """
     bench = bench.pinned()
     finder = GoldFinder(bench.base, bench.embedder, bench.scope)
@@ -244,7 +242,6 @@ def run_probes(
         return len(there) < len(PROBES) or any(trial.failure for trial in there.values())
 
     def failures(line: ProbeLine) -> list[str]:
-        """Of the trials in which the model was asked."""
         shown = ((PROBES[name], trial) for name, trial in line.trials.items())
         return [trial.failure for probe, trial in shown if trial.failure or trial.outcome in probe.outcomes]
 
@@ -255,7 +252,6 @@ def run_probes(
 
 
 def _probe(bench: Bench, finder: GoldFinder, question: Question, cancelled: Cancelled) -> ProbeLine:
-    """What each probe shows on the question. Raises Stopped, KnowledgeError."""
     gold = finder.find(question)
     if not gold.hits:
         return ProbeLine(question.id, dict.fromkeys(PROBES, Trial(question.id, "no passage holds the answer")))

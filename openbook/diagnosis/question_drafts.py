@@ -1,8 +1,7 @@
-"""Questions drafted by a model from a knowledge base: none is used before a person has read it (`questions.Review`).
+"""Questions drafted by a model from a knowledge base. A person must review them before use (`questions.Review`).
 
-The documents take turns, a passage each. The model reads the passage and writes one question with its answer; the draft is
-kept if the answer stands in the passage word for word. Neither the retriever nor the reader is asked: a question that they
-fail must not be left out of what measures them.
+A draft is kept if its answer occurs in the passage word for word. Neither retriever nor reader filters the drafts:
+questions that they fail must stay in what measures them.
 """
 
 from __future__ import annotations
@@ -29,11 +28,11 @@ from openbook.parallel import Cancelled, Progress, in_order, never
 from openbook.prompts import passage_block
 from openbook.records import Decoding, Digest, Passage, Prompt, canonical_json, sha256_hex
 
-TRIED_FOR_EACH = 5  # passages that the model reads at most, for each draft wanted
-SHORTEST_PASSAGE_CHARS = 60  # a heading alone says nothing to ask for
+TRIED_FOR_EACH = 5  # the most passages that the model reads for each draft wanted
+SHORTEST_PASSAGE_CHARS = 60  # a heading alone offers no question
 MAX_ANSWER_CHARS, MAX_QUESTION_CHARS = 80, 200
 ROLE = "You write questions that test how well somebody knows a text."
-# Without examples, good or bad: the 1.5B copies them instead of reading the passage.
+# No examples, good or bad: the 1.5B model copies them instead of reading the passage.
 REQUEST = (
     "Write one question about a fact in the passage above, and its answer. Begin with a word such as When, Where, Who or How many, "
     "and mention in full the person, place, thing or year that is meant, never the passage: the question goes to a stranger who has "
@@ -50,7 +49,7 @@ _POINTING = re.compile(r"\b(?:the|this|that|given|provided|above)\s+(?:passage|e
 
 @dataclass(frozen=True, slots=True)
 class Drafts:
-    """`questions`: lines for a file of questions. `rejected`: how many, by reason. `passages`: how many the model read."""
+    """`questions`: lines for a file of questions. `rejected`: counts by reason. `passages`: how many the model read."""
 
     questions: tuple[dict[str, Any], ...]
     rejected: Mapping[str, int]
@@ -66,11 +65,10 @@ def draft(
     at_once: int = 1,
     progress: Progress = lambda done, total: None,
 ) -> Drafts:
-    """At most `count` drafts, spread over the documents. `at_once`: how many the model writes at the same time.
+    """Draft at most `count` questions, spread over the documents. `at_once`: parallel requests.
 
-    What the model wrote is kept in `path`, by a digest of all that decides it: a run that was stopped asks for nothing twice. The
-    same knowledge base, model and count give the same drafts, whatever `path` holds and `at_once` is.
-    Raises ConfigError for a model that only answers; KnowledgeError, EngineError, StorageError.
+    `path` keeps the model's output, so a resumed run asks nothing twice. The same knowledge base, model and count give
+    the same drafts. Raises ConfigError for a trained reader.
     """
     if model.reader is not None:
         raise ConfigError(
@@ -83,7 +81,6 @@ def draft(
     read = 0
 
     def reply(turn: tuple[str, Passage], gives_up: Cancelled) -> tuple[Digest, str]:
-        """What the model writes, greedily; nothing where the passage does not fit into its context, or it gives up."""
         passage = turn[1]
         block = passage_block(passage.heading_path, passage.text)
         asked = [asdict(model.identity), model.engine.numeric_class, ROLE, block, REQUEST, asdict(DECODING)]
@@ -104,12 +101,12 @@ def draft(
     with stream, closing(in_order(reply, turns, at_once, never)) as replies:
         stream.seek(0)
         for line in stream:
-            with suppress(ValueError, TypeError):  # the line at which a run was killed
+            with suppress(ValueError, TypeError):  # a line that a killed run left incomplete
                 kept |= json.loads(line)
         for (name, passage), (key, written) in replies:
             read += 1
             if written and key not in kept:
-                with storage_errors(f"write {path}"):  # in a line of its own, whatever a killed process left
+                with storage_errors(f"write {path}"):  # on a new line, whatever a killed process left
                     stream.write(b"\n" + json.dumps({key: written}).encode() + b"\n")
                     stream.flush()
             found = _REPLY.search(written)
@@ -129,9 +126,9 @@ def draft(
 
 
 def passages_in_turn(base: KnowledgeBase) -> Iterator[tuple[str, Passage]]:
-    """A passage of each document, then the next of each, with the document's name, of the version that is the newest now.
+    """(document's name, passage), one of each document in turn, at the newest version.
 
-    Text that stands in several documents comes once. The order depends on names below the common folder, not on where it lies.
+    A text in several documents comes once. The order depends on names below the common folder only.
     """
     version, seen = base.kept_version(), set[Digest]()
     documents = base.documents(Scope(as_of=version))
@@ -155,7 +152,7 @@ def passages_in_turn(base: KnowledgeBase) -> Iterator[tuple[str, Passage]]:
 
 
 def reason_against(question: str, answer: str, text: str) -> str:
-    """Why a draft from a passage with this text is not kept; empty when nothing speaks against it."""
+    """Why a draft is rejected; empty if it is kept."""
     if not (re.search(r"\w", question) and re.search(r"\w", answer)):
         return "no question with an answer was written"
     if not places_of(text, answer):
@@ -172,7 +169,7 @@ def reason_against(question: str, answer: str, text: str) -> str:
 
 
 def _line(name: str, passage: Passage, question: str, answer: str) -> dict[str, Any]:
-    """The draft as a line of a file of questions: its gold is the sentence with the answer that shares most words with the question."""
+    """A line of a file of questions. Gold: the sentence with the answer that shares most words with the question."""
     sentences = sentence_spans(passage.text, 0, len(passage.text))
     golds = []
     for start, end in places_of(passage.text, answer):

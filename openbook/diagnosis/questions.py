@@ -1,10 +1,8 @@
-"""Questions with accepted answers, one a line: format in docs/formats/diagnosis.md.
+"""Questions with accepted answers, as JSON Lines, plain or gzip: format in docs/formats/diagnosis.md.
 
-    {"id": "q1", "question": "When does the ferry leave?", "answers": ["09:40", "9.40"], "tags": ["time"],
-     "phrasings": ["At what time does the ferry sail?"], "gold": {"document": "ferry.md", "start": 10, "end": 42}}
-    {"id": "q2", "question": "Who built the ferry?", "kind": "unanswerable"}
-
-JSON Lines, plain or compressed with gzip.
+{"id": "q1", "question": "When does the ferry leave?", "answers": ["09:40", "9.40"], "tags": ["time"],
+ "phrasings": ["At what time does the ferry sail?"], "gold": {"document": "ferry.md", "start": 10, "end": 42}}
+{"id": "q2", "question": "Who built the ferry?", "kind": "unanswerable"}
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ from openbook.prompts import checked_question
 from openbook.records import Digest, canonical_json
 
 Kind: TypeAlias = Literal["answerable", "unanswerable", "world"]
-KINDS: dict[str, Kind] = {**{kind: kind for kind in get_args(Kind)}, "closed-book": "world"}  # as files may call them
+KINDS: dict[str, Kind] = {**{kind: kind for kind in get_args(Kind)}, "closed-book": "world"}  # names in files
 MAX_FILE_BYTES = 1 << 29  # after decompression
 MAX_QUESTION_BYTES = 1 << 20
 MAX_ID_CHARS = 200
@@ -35,9 +33,9 @@ MAX_WORDINGS = 20
 
 @dataclass(frozen=True, slots=True)
 class Gold:
-    """Where the answer stands: `[start, end)` of the document's text, whose words are `quote` if it is given.
+    """`[start, end)` of the document's text; `quote`: its words, if given.
 
-    `document` is the end of a path in the knowledge base, or empty: then `quote` is looked for in all documents.
+    `document` is the end of a path in the knowledge base; if empty, `quote` is searched for in all documents.
     """
 
     document: str = ""
@@ -48,10 +46,9 @@ class Gold:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """`answers`: each is accepted; none: the documents do not hold any. `phrasings`: the same question in other words.
+    """`answers`: each is accepted; none: the documents hold none. `phrasings`: the same question in other words.
 
-    `kind` "world": general knowledge, whose answer is not expected in the documents. `reviewed` is false for a draft that
-    no person has looked at.
+    `kind` "world": general knowledge, not expected in the documents. `reviewed`: false for a draft.
     """
 
     id: str
@@ -69,14 +66,14 @@ class Question:
 
 
 def questions_digest(questions: Iterable[Question]) -> Digest:
-    """SHA-256 of the questions in their order, whatever the file's format."""
+    """SHA-256 of the questions in order."""
     digest = sha256()
     for question in questions:
         digest.update(canonical_json(asdict(question)) + b"\n")
     return digest.hexdigest()
 
 
-_Texts: TypeAlias = tuple[str, ...] | str | None  # a list of texts, or one text, or nothing
+_Texts: TypeAlias = tuple[str, ...] | str | None  # a list of texts, one text, or nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +83,6 @@ class _GoldInFile(Gold):
 
 @dataclass(frozen=True, slots=True)
 class _QuestionInFile:
-    """A question as it may stand in a file."""
-
     question: str
     id: str | int | None = None
     answers: _Texts = None
@@ -101,7 +96,7 @@ class _QuestionInFile:
 
 
 def question_of(value: object, where: str, fallback_id: str = "") -> Question:
-    """The question in a JSON object. Raises ConfigError."""
+    """Raises ConfigError."""
     found = convert(value, _QuestionInFile, where, ConfigError)
     kind = ("unanswerable" if found.unanswerable else "answerable") if found.kind is None else found.kind
     if kind not in KINDS:
@@ -124,12 +119,11 @@ def question_of(value: object, where: str, fallback_id: str = "") -> Question:
 
 
 def texts(value: _Texts) -> tuple[str, ...]:
-    """Each text once."""
     return (value,) if isinstance(value, str) else tuple(dict.fromkeys(value or ()))
 
 
 def checked(question: Question, where: str) -> Question:
-    """The question as it will be asked. Raises ConfigError for one that cannot be."""
+    """The question as it will be asked. Raises ConfigError."""
     problem = _problem(question)
     if problem:
         raise ConfigError(f"{where} is not a valid question: {problem}.")
@@ -167,7 +161,7 @@ def _problem(question: Question) -> str:
 
 
 def file_content(path: Path) -> bytes:
-    """The bytes of a file, decompressed, without a byte order mark. Raises ConfigError, StorageError."""
+    """The bytes of a file, decompressed, without a byte order mark. Raises ConfigError."""
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:
             content = stream.read(MAX_FILE_BYTES + 1)
@@ -181,7 +175,7 @@ def file_content(path: Path) -> bytes:
 
 
 def load_questions(path: Path) -> list[Question]:
-    """The questions of a file, in order. Raises ConfigError that names the line, StorageError."""
+    """Raises ConfigError that names the line."""
     found = [question for question, _ in question_lines(file_content(path), path.name)]
     if not found:
         raise ConfigError(f"{path.name} holds no questions.")
@@ -189,7 +183,7 @@ def load_questions(path: Path) -> list[Question]:
 
 
 def question_lines(content: bytes, name: str) -> Iterator[tuple[Question, dict[str, Any]]]:
-    """Each question with the JSON object that it comes from. Raises ConfigError that names the line."""
+    """Each question with its JSON object. Raises ConfigError that names the line."""
     ids = set[str]()
     for number, where, value in json_lines(content, name):
         question = question_of(value, where, f"line-{number}")
@@ -200,7 +194,7 @@ def question_lines(content: bytes, name: str) -> Iterator[tuple[Question, dict[s
 
 
 def json_lines(content: bytes, name: str) -> Iterator[tuple[int, str, Any]]:
-    """(number from 1, where it is, JSON value) of each line that is not empty. Raises ConfigError."""
+    """(number from 1, place for messages, value) of each line that is not blank. Raises ConfigError."""
     for number, line in enumerate(BytesIO(content), 1):
         if line.strip():
             where = f"{name} line {number}"
@@ -208,13 +202,11 @@ def json_lines(content: bytes, name: str) -> Iterator[tuple[int, str, Any]]:
 
 
 def content_of(path: Path, questions: Iterable[Mapping[str, Any]]) -> bytes:
-    """What a file of that name holds with these questions: compressed if it ends in .gz."""
     content = "".join(f"{json.dumps(each, ensure_ascii=False)}\n" for each in questions).encode("utf-8", "replace")
     return gzip.compress(content, mtime=0) if path.suffix == ".gz" else content
 
 
 def write_questions(path: Path, questions: Iterable[Mapping[str, Any]]) -> None:
-    """Put them there in one step. Raises StorageError."""
     with storage_errors(f"write {path}"):
         replace_file(path, content_of(path, questions))
 
@@ -224,32 +216,30 @@ def write_questions(path: Path, questions: Iterable[Mapping[str, Any]]) -> None:
 
 @dataclass(slots=True)
 class Review:
-    """The questions of a file as they stand there, those that a person wrote included. Each decision is written at once."""
+    """Each decision is written at once."""
 
     path: Path
     questions: list[dict[str, Any]]
-    _saved: bytes  # the file's content as this review knows it
+    _saved: bytes  # the file's content as last read or written
 
     @classmethod
     def open(cls, path: Path) -> Review:
-        """Raises ConfigError that names the line that is not a valid question, StorageError."""
-        path = path.resolve()  # a link stays one
+        """Raises ConfigError that names an invalid line."""
+        path = path.resolve()  # keep a link
         with storage_errors(f"read {path}"):
-            saved = path.read_bytes()  # first, so that what is saved while the questions are read is not overwritten
+            saved = path.read_bytes()  # first, so that what others save meanwhile is not overwritten
         return cls(path, [value for _, value in question_lines(file_content(path), path.name)], saved)
 
     def drafts(self) -> list[dict[str, Any]]:
-        """Those that are still to be decided."""
         return [each for each in self.questions if each.get("reviewed") is False]
 
     def decide(self, draft: dict[str, Any], *, accepted: bool) -> None:
-        """Keep it as reviewed, or take it out of the file. Raises StorageError."""
         draft["reviewed"] = True
         self.questions = [each for each in self.questions if accepted or each is not draft]
         self._save()
 
     def edit(self, draft: dict[str, Any], question: str, answers: list[str]) -> None:
-        """Change it and keep it a draft; without answers it becomes unanswerable. Raises ConfigError, StorageError."""
+        """Change a draft, which stays one. Without answers it becomes unanswerable. Raises ConfigError."""
         changed = draft | {"question": question, "answers": answers}
         changed.pop("unanswerable", None)
         if not answers or changed.get("kind") == "unanswerable":

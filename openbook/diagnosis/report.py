@@ -1,15 +1,14 @@
-"""A diagnosis for people and programs: one HTML page, and the numbers as JSON.
+"""The results of a diagnosis: one HTML page, and the numbers as JSON.
 
-The page (`templates/`) needs nothing else: no network and no other file; it can be read with scripts turned off. Questions,
-answers and documents are other people's words: every text is escaped, control characters become spaces, and the page's own
-policy lets a browser run no script but the one that is part of it.
+Questions, answers and documents are untrusted: every text is escaped, control characters become spaces, and the content
+security policy allows only the page's own script. The page is self-contained, and readable without scripts.
 
-The folder of a diagnosis, as files (docs/formats/diagnosis.md):
+The folder of a diagnosis (docs/formats/diagnosis.md):
 
-<folder>/observations-<model>.jsonl   what each model answered (see `run_log`)
+<folder>/observations-<model>.jsonl   each model's answers (see `run_log`)
          diagnosis.json               the numbers, and the verdict of each question
-         report.html                  the same to look at
-         probes-<model>.jsonl         what its probes saw, if they were asked for (see `probes`)
+         report.html                  the same as a page
+         probes-<model>.jsonl         trials of probes, if asked for (see `probes`)
 """
 
 from __future__ import annotations
@@ -52,11 +51,11 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 NUMBERS, REPORT = "diagnosis.json", "report.html"
-OBSERVATIONS, PROBES = "observations-", "probes-"  # how the names begin of files that grow by lines
-MAX_QUESTIONS = 250  # of one verdict and model
-MAX_TRIALS = 100  # of one probe
-PATH_PARTS = 3  # of a document's path are shown
-_JOINERS = "\u200c\u200d"  # invisible, and part of the spelling of some languages
+OBSERVATIONS, PROBES = "observations-", "probes-"  # prefixes of files that grow by lines
+MAX_QUESTIONS = 250  # shown for each verdict and model
+MAX_TRIALS = 100  # shown for each probe
+PATH_PARTS = 3  # of a document's path, to show
+_JOINERS = "\u200c\u200d"  # invisible, but part of some languages' spelling
 _MODE_NAMES = {"closed_book": "alone", "open_book": "with documents", "oracle": "with the right passage"}
 
 QuestionVerdicts = Iterable[tuple[Observation, QuestionVerdict]]
@@ -66,7 +65,6 @@ QuestionVerdicts = Iterable[tuple[Observation, QuestionVerdict]]
 
 
 def observations_path(folder: Path, model: ModelIdentity) -> Path:
-    """One file for each model, whatever its name."""
     return folder / f"{OBSERVATIONS}{_slug(model)}.jsonl"
 
 
@@ -86,9 +84,9 @@ def write_results(
     limit: int | None = None,
     probed: Mapping[str, probes.ProbeRun] = {},
 ) -> tuple[list[ModelSummary], list[Comparison], dict[str, Any]]:
-    """From a file of observations for each model; `probed`: what probes found, by its name. Returns also the numbers as written.
+    """Write the numbers and the page, from one file of observations per model. `probed`: by model name.
 
-    Raises ConfigError, StorageError.
+    Returns summaries, comparisons and the numbers. Raises ConfigError.
     """
     summaries = [summarise(read_observations(path)[0], _verdicts_in(path, limit)) for path in files]
     comparisons = [compare(summaries[0], other) for other in summaries[1:]]
@@ -99,7 +97,8 @@ def write_results(
         with storage_errors(f"write {folder / NUMBERS}"):
             replace_file(folder / NUMBERS, content.encode("utf-8", "replace"))
 
-    # `purge` sees by the numbers whether probes are in the report: they say so before it has any, and after it has none.
+    # `purge` reads in the numbers whether the report has probes. So they say so before it has any, and until it has
+    # none.
     if probed:
         write_numbers()
     pages = [(summary, _verdicts_in(path, limit)) for summary, path in zip(summaries, files, strict=True)]
@@ -110,7 +109,6 @@ def write_results(
 
 
 def _verdicts_in(path: Path, limit: int | None = None) -> Iterator[tuple[Observation, QuestionVerdict]]:
-    """Of the first `limit` questions, or of all."""
     return verdicts_of(islice(read_observations(path)[1], limit))
 
 
@@ -139,7 +137,7 @@ def numbers(
 
 
 def read_outcomes(path: Path) -> list[ModelOutcomes]:
-    """For each model in a `diagnosis.json`. Raises ConfigError, StorageError."""
+    """Read a `diagnosis.json`. Raises ConfigError."""
     with storage_errors(f"read {path}"):
         content = path.read_bytes()
     value = parse_json(content, str(path), ConfigError)
@@ -167,7 +165,7 @@ def write_report(
     comparisons: Sequence[Comparison] = (),
     probed: Mapping[str, probes.ProbeRun] = {},
 ) -> None:
-    """One part for each model, with what probes found, by its name. Questions are written as they come. Raises StorageError."""
+    """`probed`: by model name. Questions are streamed."""
     parts = []
     for summary, verdicts in models:
         counts = [share.count for share in summary.overall.verdicts.values()]
@@ -229,12 +227,11 @@ def _environment() -> Environment:
 
 
 def _digest(content: str) -> str:
-    """For a Content-Security-Policy: what a browser may use as style or script."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
 
 
 def visible(value: object) -> str:
-    """With a space for each character that cannot be seen."""
+    """The value as text, with a space for each invisible character."""
     return "".join(c if c.isprintable() or c in "\n\t" or c in _JOINERS else " " for c in str(value))
 
 
@@ -247,7 +244,6 @@ def _first_of_each_verdict(verdicts: QuestionVerdicts) -> Iterator[tuple[Observa
 
 
 def mark(reply: Reply, question: Question) -> str:
-    """The word that is shown beside a reply."""
     if reply.failure:
         return "failed"
     if reply.abstained:
@@ -258,7 +254,7 @@ def mark(reply: Reply, question: Question) -> str:
 
 
 def role(passage: ShownPassage, observation: Observation) -> str:
-    """At which rank the passage was given in each wording of the question, counted from 1 if there are several."""
+    """The passage's rank (from 1) in each wording's input, in words."""
     several = len(observation.asked) > 1
     ranks = [
         f"as number {wording.found.index(passage.id) + 1}{f' (wording {number})' if several else ''}"
@@ -279,14 +275,13 @@ def place(passage: ShownPassage) -> str:
 
 
 def cited_in(passage: ShownPassage, observation: Observation) -> list[tuple[int, int]]:
-    """The spans of the passage's text that the answers with documents are cited from."""
     return [(start, end) for each in observation.asked for id_, start, end in each.cited if id_ == passage.id]
 
 
 def marked_pieces(
     text: str, gold: Iterable[tuple[int, int]], cited: Iterable[tuple[int, int]]
 ) -> list[tuple[str, str]]:
-    """(marks, piece) that make up the text. Spans may overlap, and reach beyond the text."""
+    """Cut the text into (marks, piece). Spans may overlap, and reach beyond the text."""
     kinds = {"gold": list(gold), "cited": list(cited)}
     cuts = {0, len(text)}
     cuts.update(min(max(0, cut), len(text)) for spans in kinds.values() for span in spans for cut in span)

@@ -1,8 +1,7 @@
-"""What a model answered, question by question, in a file that grows: format in docs/formats/diagnosis.md.
+"""A model's answers, one question per line: format in docs/formats/diagnosis.md.
 
-The first line is the header: it says what was asked of what (model, knowledge base, questions, settings). Each further line is
-one question. A run that was stopped goes on after the last whole line. A question on which the model failed is asked again:
-its new line is added at the end, and is read in the place of the old one.
+The first line is the header. A stopped run resumes after the last whole line. A question on which the model failed is
+asked again; its new line, at the end, replaces the old one.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ Mode: TypeAlias = Literal["closed_book", "open_book", "oracle"]
 
 
 class Record(Protocol):
-    """What a line holds: a dataclass with the question that it is about, or with the question's id."""
+    """A dataclass with its question, or the question's id."""
 
     @property
     def question(self) -> Question | str: ...
@@ -37,7 +36,7 @@ _Record = TypeVar("_Record", bound=Record)
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What was asked of what. Lines of two runs that differ in any field must not meet in one file."""
+    """The setup of a run. Lines of runs that differ in any field must not be in one file."""
 
     model: ModelIdentity
     numeric_class: str
@@ -61,7 +60,7 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the model said to one request. `failure`: why it said nothing."""
+    """`failure`: why there is no reply."""
 
     text: str = ""
     abstained: bool = False
@@ -73,7 +72,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class ShownPassage:
-    """A passage. `gold`: spans of `text` that hold the answer; empty if it does not hold it."""
+    """`gold`: spans of `text` that hold the answer, if any."""
 
     id: str
     document: str
@@ -85,9 +84,9 @@ class ShownPassage:
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """One wording, three answers. `found`: ids of the passages given to the reader, best first (not all that were found).
+    """One wording and its three answers. `found`: ids of the passages given to the reader, best first.
 
-    `rank`: of the first passage found that holds an answer, given or not, from 1; 0: none among the first `runner.DEPTH`.
+    `rank`: of the first hit that holds an answer, given or not, from 1; 0: none among the first `runner.DEPTH`.
     `cited`: (passage id, start, end) in the passage's text.
     """
 
@@ -101,7 +100,6 @@ class Wording:
 
     @property
     def replies(self) -> tuple[Reply, ...]:
-        """To all requests that were made."""
         return tuple(filter(None, (self.closed, self.opened, self.oracle)))
 
     def reply(self, mode: Mode) -> Reply | None:
@@ -110,9 +108,9 @@ class Wording:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """`holding`: ids of the passages that hold an answer and were given to the reader as `oracle`.
+    """`holding`: ids of the passages with an answer, which the reader got as `oracle`.
 
-    `located`: how they were found: the gold `span`, its `quote`, the accepted `answers`, or none ("").
+    `located`: how they were found: by the gold `span`, its `quote`, the accepted `answers`, or not ("").
     """
 
     question: Question
@@ -123,12 +121,12 @@ class Observation:
 
     @property
     def failure(self) -> str:
-        """Why the model failed on a request, or an empty text."""
+        """Why the model failed on a request; empty if it did not."""
         return next((reply.failure for each in self.asked for reply in each.replies if reply.failure), "")
 
 
 def differences(one: Header, other: Header) -> Iterator[tuple[str, str, str]]:
-    """(name of the field, its value in the one, in the other), in words, for each field that differs."""
+    """(field, value in `one`, value in `other`), in words, for each difference."""
     for each in fields(Header):
         first, second = getattr(one, each.name), getattr(other, each.name)
         if first != second:
@@ -148,7 +146,7 @@ def _in_words(value: object) -> str:
 
 
 def read_observations(path: Path) -> tuple[Header, Iterator[Observation]]:
-    """(header, the observations one by one). Half a line at the end is left out. Raises ConfigError, StorageError."""
+    """Return (header, observations, lazily). An incomplete last line is ignored. Raises ConfigError."""
     with storage_errors(f"read {path}"), path.open("rb") as stream:
         header = _header(stream.readline(), path)
     return header, _observations(path)
@@ -171,7 +169,7 @@ def _header(line: bytes, path: Path) -> Header:
 
 
 def _places(stream: IO[bytes], path: Path, kind: type[Record]) -> tuple[dict[str, int], int]:
-    """Where the last line of each question begins, in the order of their first lines; and where the last whole line ends."""
+    """Offsets of each question's last line, in the order of first lines; and the end of the last whole line."""
     stream.seek(0)
     end = len(stream.readline())
     places: dict[str, int] = {}
@@ -188,8 +186,6 @@ def _id_of(record: Record) -> str:
 
 
 class RunLog(Generic[_Record]):
-    """A file of observations or trials to which lines are added; see `open_run_log`."""
-
     def __init__(self, path: Path, stream: IO[bytes], header: Header, kind: type[_Record]) -> None:
         self.path, self._stream, self._kind = path, stream, kind
         self._places: dict[str, int] = {}
@@ -207,10 +203,9 @@ class RunLog(Generic[_Record]):
                 "Choose another folder with --output, or delete that file."
             )
         self._places, end = _places(stream, path, kind)
-        stream.truncate(end)  # what a killed process left of a line
+        stream.truncate(end)  # an incomplete line of a killed process
 
     def find(self, question: str) -> _Record | None:
-        """The record of the question with this id; None if it has none yet. Raises StorageError."""
         if question not in self._places:
             return None
         with storage_errors(f"read {self.path}"):
@@ -218,7 +213,7 @@ class RunLog(Generic[_Record]):
             return decode(self._stream.readline(), self._kind, str(self.path), ConfigError)
 
     def append(self, record: _Record) -> None:
-        """Add the record of a question, in the place of an earlier one. A killed process loses none. Raises StorageError."""
+        """Append a question's record, which replaces an earlier one."""
         value: Any = record
         with storage_errors(f"write {self.path}"):
             place = self._stream.seek(0, os.SEEK_END)
@@ -229,7 +224,7 @@ class RunLog(Generic[_Record]):
 
 @contextmanager
 def open_run_log(path: Path, header: Header, kind: type[_Record]) -> Iterator[RunLog[_Record]]:
-    """Begin the file at `path`, or go on with it. Raises ConfigError if it is of something else, StorageError."""
+    """Create or resume the file at `path`. Raises ConfigError if it belongs to another run."""
     with storage_errors(f"write {path}"):
         make_folder(path.parent)
     with exclusive_lock(path.with_name(f".{path.name}.lock"), timeout_s=0.0) as free:

@@ -1,7 +1,7 @@
-"""Ask a model every question three ways: alone (closed-book), with the documents (open-book), with the passage (oracle).
+"""Ask a model every question three ways: alone (closed-book), from documents (open-book), from the right passage
+(oracle).
 
-Passages are found and read as `openbook ask` does it: by the same functions and options. What was answered is kept in a file,
-and a run that was stopped goes on.
+Retrieval and reading are those of `openbook ask`. Answers are kept in a file, so a stopped run resumes.
 """
 
 from __future__ import annotations
@@ -29,17 +29,14 @@ from openbook.prompts import closed_book_prompt
 from openbook.records import Completion, Decoding, Embedder, Hit, Passage
 from openbook.retrieval import PASSAGES, Corpus, Options, near_enough, ranked_hits, strategy_of
 
-DEPTH = 20  # passages in which the rank of one that holds the answer is looked for
-MAX_FAILED = 16  # questions in a row on which the model failed
+DEPTH = 20  # hits among which the rank of a passage with the answer is determined
+MAX_FAILED = 16  # in a row, before the run stops
 _Record = TypeVar("_Record", bound=Record)
 
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """The setup that is diagnosed. `scope.as_of` is a version, so that a change in the meantime changes nothing.
-
-    `at_once`: how many questions are asked at the same time. What is found does not depend on it.
-    """
+    """`scope.as_of` pins a version. `at_once`: questions asked in parallel; results do not depend on it."""
 
     model: FrozenModel
     base: KnowledgeBase
@@ -58,17 +55,15 @@ class Bench:
 
     @property
     def passages(self) -> int:
-        """The most that the model reads of those found: side by side, no more than it can."""
         wanted = self.options.passages or PASSAGES
         return min(wanted, self.model.parallel_passages) if self.strategy == "parallel" else wanted
 
     def retrieve(self, query: str, at_least: int) -> Sequence[Hit]:
-        """As `openbook ask` ranks them, best first."""
         corpus = Corpus(self.base, self.embedder, self.scope)
         return ranked_hits(query, corpus, self.options, self.strategy, at_least)[1].current
 
     def pinned(self) -> Bench:
-        """The same on the version that is the newest now. Raises KnowledgeError if the version asked for is not kept."""
+        """This bench at the newest version. Raises KnowledgeError if the version asked for is not kept."""
         scope = replace(self.scope, as_of=self.base.kept_version(self.scope.as_of))
         return replace(self, model=self.model.for_request(), scope=scope)
 
@@ -94,12 +89,12 @@ class Bench:
 
 
 class Stopped(Exception):
-    """A request was cancelled. What was recorded stays."""
+    """A request was cancelled. Recorded answers stay."""
 
 
 @dataclass(frozen=True, slots=True)
 class PassageReply:
-    """A reply from passages, where it is cited from (id of the passage, start, end), and which of them the reader was given."""
+    """`cited`: (passage id, start, end). `given`: passages given to the reader."""
 
     reply: Reply
     cited: tuple[tuple[str, int, int], ...]
@@ -118,7 +113,7 @@ def ask_alone(bench: Bench, wording: str, cancelled: Cancelled) -> Reply:
 
 
 def ask_with(bench: Bench, wording: str, hits: Sequence[Hit], cancelled: Cancelled) -> PassageReply:
-    """The answer from exactly these passages. A failure of the model is part of it. Raises Stopped."""
+    """The answer from exactly these passages. The reply states a model's failure. Raises Stopped."""
     readings: list[Reading] = []
 
     def request() -> tuple[str, bool, Completion | None]:
@@ -127,7 +122,7 @@ def ask_with(bench: Bench, wording: str, hits: Sequence[Hit], cancelled: Cancell
         return *final_answer(readings[0], bench.model), readings[0].completion
 
     reply = _reply(request, cancelled)
-    # Given: what fitted into the context, also what was not read because an earlier passage was sure.
+    # All that fitted into the context, even if not read because an earlier passage was sure.
     given = [*readings[0].hits, *readings[0].unread] if readings else hits
     if reply.abstained or reply.failure:
         return PassageReply(reply, (), given)
@@ -138,7 +133,6 @@ def ask_with(bench: Bench, wording: str, hits: Sequence[Hit], cancelled: Cancell
 
 
 def _reply(request: Callable[[], tuple[str, bool, Completion | None]], cancelled: Cancelled) -> Reply:
-    """Raises Stopped if the caller cancelled."""
     if cancelled():
         raise Stopped
     started = time.perf_counter()
@@ -151,7 +145,7 @@ def _reply(request: Callable[[], tuple[str, bool, Completion | None]], cancelled
         return Reply(text, abstained, seconds, 0, 0)
     if completion.finish_reason == "cancelled":
         raise Stopped
-    text = text.encode("utf-8", "replace").decode()  # half a character from a server could not be written down
+    text = text.encode("utf-8", "replace").decode()  # replace half characters of a server, which cannot be written
     return Reply(text, abstained, seconds, completion.prompt_tokens, completion.answer_tokens)
 
 
@@ -166,10 +160,10 @@ def run_questions(
     path: Path,
     progress: Progress = lambda done, total: None,
 ) -> None:
-    """Ask what the file at `path` does not have yet, in order.
+    """Ask all questions that the file at `path` lacks, in order.
 
-    A request on which the model fails is recorded as that, and its question is asked again by the next run, once.
-    Raises what `ask_due` does, and ConfigError if the file is of something else.
+    A failed request is recorded, and the next run repeats its question, once. Raises as `ask_due` does, and ConfigError
+    if the file belongs to another run.
     """
     bench = bench.pinned()
     finder = GoldFinder(bench.base, bench.embedder, bench.scope)
@@ -179,7 +173,7 @@ def run_questions(
 
     def failures(seen: Observation) -> list[str]:
         replies = (reply for wording in seen.asked for reply in wording.replies)
-        # If nothing was found to read, the model was not asked, and no token read.
+        # Zero tokens: nothing was found to read, so the model was not asked.
         return [reply.failure for reply in replies if reply.prompt_tokens != 0]
 
     with open_run_log(path, bench.header(questions_digest), Observation) as log:
@@ -195,12 +189,11 @@ def ask_due(
     failures: Callable[[_Record], Sequence[str]],
     progress: Progress,
 ) -> None:
-    """`ask` each question that has no record in the log, or one that `is_due` again, and add its record.
+    """`ask` each question without a record in the log, or whose record `is_due` again, and append the record.
 
-    `failures`: for each request behind a record why it failed, or an empty text. Raises EngineError if every request of
-    `MAX_FAILED` questions in a row failed: then the questions are not the cause. Those that lie apart in the file are not in a
-    row: a second run asks only what failed before, and a few questions that always fail do not stop it. Raises
-    KnowledgeError, StorageError.
+    `failures`: the error of each request of a record, or empty. Raises EngineError if all requests of `MAX_FAILED`
+    consecutive questions of the file failed: then the questions are not the cause. The questions of a second run are
+    rarely consecutive, so a few that always fail do not stop it.
     """
 
     def is_to_ask(question: Question) -> bool:
@@ -225,7 +218,6 @@ def ask_due(
 
 
 def _observe(bench: Bench, finder: GoldFinder, question: Question, cancelled: Cancelled) -> Observation:
-    """Raises Stopped, KnowledgeError."""
     gold = finder.find(question)
     oracle_hits = list(gold.hits[: bench.passages])
     shown: dict[str, Passage] = {}

@@ -1,7 +1,7 @@
-"""How right an answer is, and how sure a share is.
+"""The correctness of answers, and the uncertainty of shares.
 
-Token F1 is that of the evaluation script of SQuAD 1.1 (Rajpurkar et al. 2016). `is_right` is what verdicts
-rest on: docs/formats/diagnosis.md says what counts as right.
+Token F1 follows the evaluation script of SQuAD 1.1 (Rajpurkar et al. 2016). Verdicts use `is_right`:
+docs/formats/diagnosis.md.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from openbook.diagnosis.questions import Question
 from openbook.knowledge.index.words import is_function_word
 
-FEW = 10  # scores whose own spread says little
-LONG_ANSWER_WORDS = 6  # an accepted answer of more words is a sentence, which is not expected word for word
-ENOUGH_F1 = 0.6  # for those
-LEAST_OF_AN_ANSWER = 1 / 5  # of the words of the longer of two that are to be the same answer
+FEW = 10  # scores; the spread of fewer says little
+LONG_ANSWER_WORDS = 6  # an accepted answer with more words is a sentence, not expected word for word
+ENOUGH_F1 = 0.6  # for sentences
+LEAST_OF_AN_ANSWER = 1 / 5  # smallest share of the longer answer's words for two answers to be the same
 _YES_OR_NO = frozenset({"yes", "no", "true", "false"})
 _ARTICLE = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -31,7 +31,7 @@ _BETWEEN_NO_DIGITS = re.compile(rf"(?<!\d){_MARK}|{_MARK}(?!\d)")
 _GRADE = re.compile(r"(?<![\w.])([A-Za-z])(\+\+|[+#-])(?![\w+#])")  # C++, B-
 _SIGNS = {"++": "plusplus", "+": "plus", "#": "sharp", "-": "minus"}
 _BELOW_ZERO = re.compile(r"(?<![^\s(])-(?=\d)")  # -5
-# The letter A in "Vitamin A" or "platform A is closed", where no article stands.
+# The letter A in "Vitamin A" or "platform A is closed", which is no article.
 _LETTER_A = re.compile(r"\b[Aa](?=\s*(?:[,;:!?)\]](?!\w)|\.?\s*$))|(?<=\w )A(?= [^\W_A-Z])")
 _FRACTION = re.compile("(\\d*)([¼½¾⅛⅜⅝⅞])")
 _RAISED = re.compile("(?<=\\d)([⁰¹²³⁴⁵⁶⁷⁸⁹]+)")
@@ -41,13 +41,13 @@ NO_SPACES = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3
 
 
 def normalised(text: str) -> str:
-    """In lower case, without punctuation and articles, one space between words."""
+    """Lower case, without punctuation and articles, one space between words."""
     return " ".join(_ARTICLE.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 
 def plain_words(text: str) -> str:
-    """As `normalised`, but what differs stays different: a mark between two digits stays ("1.5", "3-4"; not in "1,500"), as do
-    the signs of "-5", "C++" and "B-" and the letter of "Vitamin A".
+    """As `normalised`, but keeps marks between digits ("1.5", "3-4"; not in "1,500"), the signs of "-5", "C++" and
+    "B-", and the letter of "Vitamin A".
     """
     text = _LETTER_A.sub("lettera", text)
     text = _GRADE.sub(lambda found: found[1] + _SIGNS[found[2]], text)
@@ -59,9 +59,9 @@ def plain_words(text: str) -> str:
 
 
 def says(text: str, accepted: str) -> bool:
-    """Whether the plain words of an accepted answer stand in the text one after the other. "IT" is not "it"."""
+    """True if the plain words of an accepted answer occur in sequence. "IT" is not "it"."""
     words = plain_words(accepted)
-    if not words:  # articles or signs alone
+    if not words:  # only articles or signs
         return bool(accepted.strip()) and text.strip().casefold() == accepted.strip().casefold()
     if accepted.strip().isupper() and is_function_word(words) and words != plain_words(text):
         return re.search(rf"(?<!\w){re.escape(accepted.strip())}(?!\w)", text) is not None
@@ -69,7 +69,7 @@ def says(text: str, accepted: str) -> bool:
 
 
 def token_f1(answer: str, accepted: Sequence[str]) -> float:
-    """The best F1 of the answer's words with those of an accepted answer, from 0 to 1."""
+    """The best F1 with an accepted answer, from 0 to 1."""
     found, best = Counter(normalised(answer).split()), 0.0
     for each in accepted:
         wanted = Counter(normalised(each).split())
@@ -79,16 +79,16 @@ def token_f1(answer: str, accepted: Sequence[str]) -> float:
 
 
 def squad_contains(answer: str, accepted: Sequence[str]) -> float:
-    """1 if the words of an accepted answer stand in the answer one after the other."""
+    """1 if the words of an accepted answer occur in sequence, else 0."""
     text = f" {normalised(answer)} "
     return float(any(words and f" {words} " in text for words in map(normalised, accepted)))
 
 
 def is_right(answer: str, question: Question) -> bool:
-    """Whether the words of an accepted answer stand in the answer, or enough of one that is a sentence; in doubt not.
+    """True if the answer holds an accepted answer's words, or enough of an accepted sentence. In doubt false.
 
-    Words that only repeat the question do not count: that Denmark, South Carolina is a town does not say where it is. To an
-    accepted "no" an answer must begin "No.", "No," or the like, or say "the answer is no".
+    Words that only repeat the question do not count: "Denmark, South Carolina is a town" does not say where it is. For
+    an accepted "no", the answer must begin with "No.", "No," or the like, or say "the answer is no".
     """
     text, asked = keyboard_form(answer), [keyboard_form(wording) for wording in question.wordings]
     for each in map(keyboard_form, question.answers):
@@ -104,7 +104,7 @@ def is_right(answer: str, question: Question) -> bool:
 
 
 def _only_repeats(text: str, accepted: str, question: str) -> bool:
-    """Whether the accepted words stand in the text, each time beside a telling word that they stand beside in the question."""
+    """True if the accepted words occur only next to a content word that is next to them in the question."""
     wanted = plain_words(accepted)
     around = re.compile(rf"(?<!\S)(?:(\S+) )?{re.escape(wanted)}(?= (\S+)|$)")
     found, beside = around.findall(plain_words(text)), around.findall(plain_words(question))
@@ -115,15 +115,13 @@ def _only_repeats(text: str, accepted: str, question: str) -> bool:
 
 
 def text_holds_any(text: str, accepted: Sequence[str]) -> bool:
-    """Whether the text holds the words of one of the answers, or says enough of one that is a sentence."""
+    """True if the text holds the words of an answer, or enough of a sentence."""
     text, answers = keyboard_form(text), list(map(keyboard_form, accepted))
     return any(says(text, each) or _says_loosely(text, each) for each in answers)
 
 
 def _says_loosely(text: str, accepted: str) -> bool:
-    """Whether the text holds the letters of an accepted answer in a script without spaces; or of one that is a whole sentence most of
-    its words and all its numbers.
-    """
+    """True if the text holds the characters of an answer in a script without spaces; or most words and all numbers of a sentence."""
     if not text.strip() or not accepted.strip():
         return False
     if NO_SPACES.search(accepted):
@@ -134,12 +132,12 @@ def _says_loosely(text: str, accepted: str) -> bool:
 
 
 def _numbers(text: str) -> set[str]:
-    """Its words with a digit: "28", "09:40", "hp3"."""
+    """Words with a digit: "28", "09:40", "hp3"."""
     return set(re.findall(r"[a-z]*\d[a-z\d.,:/^-]*", plain_words(text)))
 
 
 def _has_letters(text: str, wanted: str) -> bool:
-    """Whether they stand in the text, and not as the end or the beginning of a longer number."""
+    """True if `wanted` occurs, not as part of a longer number."""
     start = text.find(wanted)
     while start >= 0:
         before, after = text[start - 1 : start], text[start + len(wanted) : start + len(wanted) + 1]
@@ -154,8 +152,8 @@ def _is_digit(letter: str) -> bool:
 
 
 def keyboard_form(text: str) -> str:
-    """Compatible characters as one (NFKC), quotes and dashes as they are typed, digits in one group, fractions as decimals, signs
-    such as "€" as words of their own, and the punctuation of other scripts as spaces.
+    """NFKC, with typed quotes and dashes, ungrouped digits, decimal fractions, signs such as "€" as words, and other
+    scripts' punctuation as spaces.
     """
     if text.isascii():
         return text
@@ -167,9 +165,7 @@ def keyboard_form(text: str) -> str:
 
 
 def same_answer(one: str, other: str) -> bool:
-    """Whether the words of one stand in the other and are a good part of it, and both have the same numbers: "4" is not "on 4 May
-    2024".
-    """
+    """True if one answer's words are a good part of the other, with the same numbers: "4" is not "on 4 May 2024"."""
     one, other = keyboard_form(one), keyboard_form(other)
     if not (text_holds_any(one, [other]) or text_holds_any(other, [one])):
         return False
@@ -184,8 +180,6 @@ def same_answer(one: str, other: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean of `n` scores with its 95 % interval (normal approximation; for shares Wilson's)."""
-
     mean: float
     low: float
     high: float
@@ -196,7 +190,7 @@ class Interval:
 
 
 def interval(scores: Sequence[float]) -> Interval:
-    """Wilson's for scores of 0 and 1, and for others from 0 to 1 if they are equal or fewer than `FEW`; else the normal one."""
+    """Wilson's interval for scores of 0 and 1, and for other shares if they are equal or fewer than `FEW`; else the normal one."""
     n = len(scores)
     if not n:
         return Interval(math.nan, math.nan, math.nan, 0)
@@ -209,13 +203,13 @@ def interval(scores: Sequence[float]) -> Interval:
     else:
         centre, spread = mean, z * math.sqrt(variance / n)
     low, high = centre - spread, centre + spread
-    if shares:  # what rounding leaves beyond the ends, or short of a mean that is one
+    if shares:  # remove rounding beyond the ends, or short of a mean of 1
         low, high = (0.0 if not mean else max(0.0, low)), (1.0 if mean == 1.0 else min(1.0, high))
     return Interval(mean, low, high, n)
 
 
 def mcnemar(only_first_right: int, only_second_right: int) -> float:
-    """Two-sided p of McNemar's exact test (1947): of the questions that one model alone gets right, would a fair coin split them so?"""
+    """Two-sided p of McNemar's exact test (1947)."""
     n, few = only_first_right + only_second_right, min(only_first_right, only_second_right)
     ways = total = 1  # to choose 0 of n
     for i in range(few):

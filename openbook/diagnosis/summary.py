@@ -1,6 +1,6 @@
-"""A diagnosis in numbers: shares of verdicts, overall and by tag, what was found, and what it cost; and two of them compared.
+"""A diagnosis in numbers: shares of verdicts, retrieval, and cost; and the comparison of two.
 
-Every share comes with its 95 % interval (Wilson). Requests on which the model failed are in no share.
+Shares have 95 % intervals (Wilson). Failed requests are in no share.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _RequestCost: TypeAlias = tuple[float, int | None, int | None]  # seconds, token
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """`count` of `of`; `low` and `high` are its 95 % interval (Wilson), None without data."""
+    """`low` and `high` bound its 95 % interval (Wilson). All None without data."""
 
     count: int
     of: int
@@ -49,13 +49,12 @@ def share(count: int, of: int) -> Share:
 
 
 def share_of(found: Sequence[bool]) -> Share:
-    """The share of those that are true."""
     return share(sum(found), len(found))
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a mode cost. Tokens are those that the engine counted; None when it counts none."""
+    """Tokens are None if the engine counts none."""
 
     requests: int
     seconds: float
@@ -65,7 +64,7 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Questions with something in common. `right`: with documents; see `QuestionVerdict.right`."""
+    """`right`: with documents; see `QuestionVerdict.right`."""
 
     questions: int
     failed: int
@@ -75,9 +74,10 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Retrieval:
-    """Over the questions with a passage that is known to hold the answer. `found[k]`: one such is among the first k.
+    """Over questions with a known passage that holds the answer. `found[k]`: such a passage is among the first k.
 
-    `reached`: among those given to the reader. `mrr`: the mean of 1/rank, 0 beyond the deepest rank; None without questions.
+    `reached`: among those given to the reader. `mrr`: mean of 1/rank, 0 beyond the deepest rank; None without
+    questions.
     """
 
     questions: int
@@ -88,7 +88,7 @@ class Retrieval:
 
 @dataclass(frozen=True, slots=True)
 class QuestionOutcome:
-    """One question in short, for comparing. `question`: not the question but `words_digest` of it."""
+    """For comparisons. `question`: its `words_digest`."""
 
     id: str
     verdict: Verdict
@@ -97,17 +97,17 @@ class QuestionOutcome:
 
 
 def words_digest(question: Question) -> Digest:
-    """The first 16 digits of a digest over all that an answer is judged by: wordings, kind and accepted answers, in any order."""
+    """16 digits of a digest over wordings, kind and answers, in any order."""
     answers = sorted(question.answers)
     return sha256_hex(canonical_json([list(question.wordings), question.kind, answers]))[:16]
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSummary:
-    """`right_in`: of the questions with an answer, right in each mode in every wording (oracle: if there is one).
+    """`right_in`: by mode, of questions with an answer, those right in every wording.
 
-    `misses_within_depth`: retriever misses whose passage was found among the first `runner.DEPTH`. `misses_cut_off`: those of
-    them whose rank is within the number of passages to read, so that something else kept it from the reader.
+    `misses_within_depth`: retriever misses whose passage was among the first `runner.DEPTH`. `misses_cut_off`: those of
+    them within the passages to read, so that something else kept the passage from the reader.
     """
 
     header: Header
@@ -129,15 +129,15 @@ class ModelSummary:
 
 
 def summarise(header: Header, verdicts: Iterable[tuple[Observation, QuestionVerdict]]) -> ModelSummary:
-    """Keeps of each question its verdict and numbers, no text."""
+    """Keeps no text of questions."""
     outcomes: list[QuestionOutcome] = []
     found: list[QuestionVerdict] = []
     kinds, tags = defaultdict[str, list[QuestionVerdict]](list), defaultdict[str, list[QuestionVerdict]](list)
-    right: dict[Mode, list[bool]] = {mode: [] for mode in MODES}  # of each question with an answer, whether it was
+    right: dict[Mode, list[bool]] = {mode: [] for mode in MODES}  # for each question with an answer
     spent: dict[Mode, list[_RequestCost]] = {mode: [] for mode in MODES}  # without failed requests
-    ranks: list[int] = []  # of the questions with a passage that holds an answer
-    reached: list[bool] = []  # for the same ones
-    missed: list[int] = []  # ranks of what the retriever missed
+    ranks: list[int] = []  # of questions with a passage that holds an answer
+    reached: list[bool] = []  # for the same questions
+    missed: list[int] = []  # ranks of retriever misses
     for observation, each in verdicts:
         question = observation.question
         outcomes.append(QuestionOutcome(question.id, each.verdict, each.right, words_digest(question)))
@@ -198,8 +198,6 @@ def _group(found: Sequence[QuestionVerdict]) -> Group:
 
 @dataclass(frozen=True, slots=True)
 class ModelOutcomes:
-    """The outcome of each question that one model was asked. `header`: with what it was asked."""
-
     name: str
     header: Header
     outcomes: Sequence[QuestionOutcome]
@@ -207,11 +205,10 @@ class ModelOutcomes:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two models, or two runs, on the questions that both were asked and neither failed on. `right` as in `QuestionOutcome`.
+    """Two models or runs, on the questions that both were asked and neither failed on.
 
-    `p`: McNemar's test, two-sided: how likely a difference like this is if both are equally good. `moved`: how many
-    questions went from one verdict to another. `left_out`: questions that only one of the two was asked. `failed`: those
-    that both were asked, and at least one failed on. `notes`: in what the two differ besides the model.
+    `p`: two-sided McNemar test. `moved`: (verdict, other verdict, questions). `left_out`: questions that only one was
+    asked. `failed`: asked of both, and failed. `notes`: other differences of the setups.
     """
 
     first: str
@@ -233,7 +230,6 @@ class Comparison:
         return f"{self.p:.3f}" if self.p >= 0.001 else "< 0.001"
 
     def all_notes(self) -> list[str]:
-        """What a reader of the numbers must know."""
         found = list(self.notes)
         if self.left_out:
             found.append(f"Questions left out, because only one of the two was asked them: {self.left_out:,}.")
@@ -243,7 +239,7 @@ class Comparison:
 
 
 def compare(first: ModelOutcomes | ModelSummary, second: ModelOutcomes | ModelSummary) -> Comparison:
-    """Raises ConfigError if no question is the same in both: one with the same words, kind and answers (`words_digest`)."""
+    """Compare on questions with equal `words_digest`. Raises ConfigError if there are none."""
     ones, others = ({each.question: each for each in model.outcomes} for model in (first, second))
     same = [(outcome, others[words]) for words, outcome in ones.items() if words in others]
     if not same and first.header.questions != second.header.questions:
@@ -271,7 +267,6 @@ def compare(first: ModelOutcomes | ModelSummary, second: ModelOutcomes | ModelSu
 
 
 def _notes(first: Header, second: Header) -> Iterator[str]:
-    """A sentence for each difference."""
     for field, one, other in differences(first, second):
         if field == "questions":
             yield f"The files of questions differ (digests {one[:12]} and {other[:12]}); compared is what both ask."

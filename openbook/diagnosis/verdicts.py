@@ -1,22 +1,22 @@
-"""From what was observed for one question to one verdict. Pure functions; exactly one verdict for every combination.
+"""One verdict for each question. Pure functions; every combination has exactly one verdict.
 
 | verdict | alone | with documents | with the passage |
 |---|---|---|---|
-| known | right | right, or says that they do not hold it and none does | |
+| known | right | right, or rightly says that they do not hold it | |
 | harmed_by_retrieval | right | wrong | |
 | fixed_by_retrieval | wrong | right | |
-| retriever_miss | wrong | wrong: the passage was not among those given to the reader | right |
-| distracted | wrong | wrong, though the passage was among them | right |
+| retriever_miss | wrong | wrong: the passage was not given to the reader | right |
+| distracted | wrong | wrong, though the passage was given | right |
 | reader_gap | wrong | wrong | wrong |
 | not_in_the_knowledge_base | wrong | wrong: no passage holds an answer | |
-| failed | the model failed on one of the requests: counted apart, never as wrong | | |
+| failed | the model failed on a request: counted apart, never as wrong | | |
 
-**Right** in a mode means right in every wording of the question. If a question is wrong with documents, the first wording
-with a wrong answer decides between the reasons; if no passage holds the answer, the first in which one was invented.
+**Right** means right in every wording. Otherwise the first wording with a wrong open-book answer decides; if no passage
+holds the answer, the first with an invented one.
 
-**Known** is what the model says alone in every wording, and not by chance: the same model's answers, without documents, to
-the questions before and after (up to `CONTROLS` on each side, except those with an answer in common) are looked
-through for an accepted answer. If more than 1 in 20 holds one ("yes", "2", "politician"), being right shows nothing.
+**Known** answers are right alone, and not by chance: if more than 1 in 20 of the model's closed-book answers to
+neighboring questions (up to `CONTROLS` on each side, except those with a common answer) hold an accepted answer ("yes",
+"2"), being right shows nothing.
 """
 
 from __future__ import annotations
@@ -44,17 +44,18 @@ Verdict: TypeAlias = Literal[
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 WithoutPassage: TypeAlias = Literal["", "abstained", "invented"]
 
-CONTROLS = 32  # answers to other questions, before and after
-MAX_BY_CHANCE = 1 / 20  # share of them that may hold the answer
+CONTROLS = 32  # answers to other questions on each side
+MAX_BY_CHANCE = 1 / 20  # the share of them that may hold the answer
 _Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True, slots=True)
 class QuestionVerdict:
-    """`without_passage`: what the model did where no passage holds an answer. `wording_index`: of the wording that decided.
+    """`without_passage`: what the model did if no passage holds an answer. `wording_index`: of the wording that
+    decided.
 
-    `right`: with documents it answered right, or said that they do not hold the answer and they do not.
-    `from_memory`: it answered from memory against a passage that it was given.
+    `right`: with documents it answered right, or rightly said that they do not hold the answer. `from_memory`: it
+    answered from memory against a given passage.
     """
 
     verdict: Verdict
@@ -65,7 +66,7 @@ class QuestionVerdict:
 
 
 def verdicts_of(observations: Iterable[Observation]) -> Iterator[tuple[Observation, QuestionVerdict]]:
-    """In order; only a few are in memory at a time. Judging again after a change of the rules asks no model."""
+    """Judge in order, with few observations in memory. Needs no model."""
     for observation, others in with_neighbours(observations, CONTROLS):
         yield observation, verdict_of(observation, others)
 
@@ -105,7 +106,7 @@ def _unfound(asked: Sequence[Wording], wording: int) -> QuestionVerdict:
 
 
 def _is_from_memory(wording: Wording, given: Sequence[ShownPassage]) -> bool:
-    """Whether a wrong answer with documents is the one given alone, and stands in no passage that was given."""
+    """True if a wrong open-book answer equals the closed-book one, and is in no given passage."""
     closed, opened = wording.closed, wording.opened
     return (
         not (opened.abstained or closed.abstained or wording.cited)
@@ -119,7 +120,7 @@ def reply_is_right(reply: Reply, question: Question) -> bool:
 
 
 def by_chance(question: Question, others: Sequence[Observation]) -> bool:
-    """Whether the model's answers to other questions, without documents, hold this one's answer too often."""
+    """True if closed-book answers to other questions hold this answer too often."""
     accepted = {normalised(answer) for answer in question.answers}
     alone = [other.asked[0].closed for other in others if accepted.isdisjoint(map(normalised, other.question.answers))]
     controls = [reply.text for reply in alone if not reply.failure]
@@ -127,7 +128,7 @@ def by_chance(question: Question, others: Sequence[Observation]) -> bool:
 
 
 def with_neighbours(items: Iterable[_Item], reach: int) -> Iterator[tuple[_Item, list[_Item]]]:
-    """Each item with up to `reach` before and `reach` after it."""
+    """Each item with up to `reach` items before and after it."""
     source = iter(items)
     before: deque[_Item] = deque(maxlen=reach)
     ahead = deque(islice(source, reach + 1))
@@ -139,7 +140,6 @@ def with_neighbours(items: Iterable[_Item], reach: int) -> Iterator[tuple[_Item,
 
 
 def reason(observation: Observation, found: QuestionVerdict) -> str:
-    """Why this verdict, in a sentence or two."""
     text = _why(observation, found)
     if found.from_memory:
         text += " It answered from memory against the passage."

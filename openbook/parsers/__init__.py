@@ -1,10 +1,8 @@
 """Files to text with structure: what citations point into.
 
-A parser is a function `(data, name) -> Content`, named `module:function`. A parser of mail also takes how many files deep the
-mail lies, and a parser with OCR takes the languages. The text holds no control characters besides line feeds and tabs.
+A parser is a function `(data, name) -> Content`, named `module:function`. Parsers of mail also take the depth inside
+other files, parsers with OCR the languages. The text has no control characters except line feeds and tabs.
 `PARSER_VERSION` changes whenever a parser returns something else for the same bytes.
-
-The bytes of a file decide first which parser reads it, then its name. Text of an unknown name is plain text.
 """
 
 from __future__ import annotations
@@ -25,12 +23,12 @@ from openbook.records import Content, Digest, sha256_hex
 
 PARSER_VERSION = "12"
 MAX_ATTACHMENT_DEPTH = 3
-MAX_TEXT_CHARS = 100_000_000  # what a file of a few kilobytes can ask a parser to repeat has no other bound
+MAX_TEXT_CHARS = 100_000_000  # also bounds what a small file can ask a parser to repeat
 
 _OCR_IMAGE = "openbook.parsers.ocr:ocr_image"
 _OCR_PDF = "openbook.parsers.ocr:ocr_pdf"
 
-# Late, so that a knowledge base of plain text never loads a PDF library.
+# By name, so that a knowledge base of plain text never loads a PDF library.
 _BY_PARSER = {
     "text:parse_plain": "txt text log adoc asciidoc vtt srt",
     "text:parse_markdown": "md markdown mdown mkd mdx qmd rmd",
@@ -60,8 +58,8 @@ SUFFIXES = frozenset(PARSERS)
 _SOURCE_NAMES = frozenset("makefile gnumakefile dockerfile containerfile rakefile gemfile".split())
 _PACKAGES = frozenset(f".{end}" for end in "docx docm pptx pptm xlsx xlsm xlsb ods odt odp epub".split())
 
-NEEDS_MEMORY = "MB of memory to read"  # how the reason ends of what needs more than its limit
-NEEDS_OCR = ": needs OCR"  # how the reason ends of what is only pictures
+NEEDS_MEMORY = "MB of memory to read"  # suffix of the reason when a file needs more than the limit
+NEEDS_OCR = ": needs OCR"  # suffix of the reason when a file has only pictures
 _IMAGE = f"an image{NEEDS_OCR}"
 _ARCHIVE = "an archive: unpack it"
 _MEDIA = "audio or video"
@@ -75,7 +73,7 @@ _UNREADABLE_ENDS = {
 }
 _UNREADABLE = {f".{end}": reason for reason, ends in _UNREADABLE_ENDS.items() for end in ends.split()}
 
-# What the first bytes say, whatever the name does. Each begins with something that no text begins with.
+# First bytes that decide whatever the name says. No text begins with any of these.
 _MAGIC: tuple[tuple[re.Pattern[bytes], str], ...] = tuple(
     (re.compile(pattern, re.DOTALL), reason)
     for pattern, reason in (
@@ -90,10 +88,10 @@ _HTML_MARK = re.compile(rb"(?:\xef\xbb\xbf)?\s{0,16}<(?:!doctype html|html)[\s>]
 
 
 def parse_file(path: Path, *, max_bytes: int, ocr: str = "") -> tuple[Content, Digest]:
-    """The content of the file at `path` and the SHA-256 of the very bytes it was parsed from.
+    """Return the content and the SHA-256 of the bytes it was parsed from.
 
-    `ocr` names Tesseract's languages, such as `eng+deu`; empty: pages that are only images are not read.
-    Raises UnreadableFile, whose text is the reason without the path.
+    `ocr`: Tesseract's languages, such as `eng+deu`; empty: pages that are only images are not read. Raises
+    UnreadableFile, whose text is the reason without the path.
     """
     if reason := unsupported_reason(path, ocr=bool(ocr)):
         raise UnreadableFile(reason)
@@ -102,7 +100,7 @@ def parse_file(path: Path, *, max_bytes: int, ocr: str = "") -> tuple[Content, D
 
 
 def parse_bytes(data: bytes, name: str, depth: int = 0, *, ocr: str = "") -> Content:
-    """The content of a file of this name, which may be inside another one, `depth` deep. Raises UnreadableFile."""
+    """Parse a file, which may be `depth` files deep inside another one. Raises UnreadableFile."""
     if depth > MAX_ATTACHMENT_DEPTH:
         raise UnreadableFile(f"more than {MAX_ATTACHMENT_DEPTH} attachments inside one another")
     if not data:
@@ -110,7 +108,7 @@ def parse_bytes(data: bytes, name: str, depth: int = 0, *, ocr: str = "") -> Con
     target = _target(data, PurePath(name.lower()), ocr=bool(ocr))
     if ocr and target == PARSERS[".pdf"]:
         target = _OCR_PDF
-    # What holds other files counts how deep it is itself; OCR needs to know the languages.
+    # Parsers of files that hold others need the depth; OCR needs the languages.
     mail, scans = (PARSERS[".eml"], PARSERS[".mbox"], PARSERS[".msg"]), (_OCR_IMAGE, _OCR_PDF)
     more = (depth,) if target in mail else (ocr,) if target in scans else ()
     content: Content = pkgutil.resolve_name(target)(data, name, *more)
@@ -123,23 +121,22 @@ def parse_bytes(data: bytes, name: str, depth: int = 0, *, ocr: str = "") -> Con
 
 
 def unsupported_reason(path: Path, *, ocr: bool = False) -> str:
-    """Why a file of this name is never read, by the name alone; else an empty string."""
+    """Why a file of this name is never read; empty if it may be."""
     reason = _UNREADABLE.get(path.suffix.lower(), "")
     return "" if ocr and reason == _IMAGE else reason
 
 
 def may_need_ocr(path: Path) -> bool:
-    """Whether OCR may find more in a file of this name."""
     return path.suffix.lower() == ".pdf" or is_image_refusal(unsupported_reason(path))
 
 
 def is_image_refusal(reason: str) -> bool:
-    """Whether an image file was refused for this reason: OCR could read it."""
+    """True if OCR could read a file refused for this reason."""
     return reason == _IMAGE
 
 
 def irregular_file_reason(mode: int) -> str:
-    """What a file of this `st_mode` is instead of a regular file; empty for a regular file."""
+    """The kind of file; empty for a regular one."""
     kinds = {
         stat.S_IFDIR: "a folder, not a file",
         stat.S_IFLNK: "a link, not a file",
@@ -152,7 +149,6 @@ def irregular_file_reason(mode: int) -> str:
 
 
 def os_reason(error: OSError) -> str:
-    """An operating system's refusal as a short clause."""
     known = {
         errno.ENOENT: "does not exist any more",
         errno.EACCES: "no permission to read it",
@@ -165,10 +161,10 @@ def os_reason(error: OSError) -> str:
 
 @contextlib.contextmanager
 def opened(path: Path, *, follow: bool = True) -> Iterator[BinaryIO]:
-    """A regular file, for reading. Without `follow` a link is refused. Raises NotReadNow, UnreadableFile."""
+    """Open a regular file for reading. Without `follow` a link is refused. Raises NotReadNow, UnreadableFile."""
     try:
         _check_kind(path.stat(follow_symlinks=follow).st_mode)
-        # Not blocking, in case a named pipe took the file's place meanwhile.
+        # Non-blocking, in case a named pipe took the file's place meanwhile.
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
         flags |= 0 if follow else getattr(os, "O_NOFOLLOW", 0)
         with os.fdopen(os.open(path, flags), "rb") as file:
@@ -183,7 +179,7 @@ def opened(path: Path, *, follow: bool = True) -> Iterator[BinaryIO]:
 
 
 def file_bytes(path: Path, max_bytes: int, *, follow: bool = True) -> bytes:
-    """All bytes of a regular file. Raises NotReadNow, UnreadableFile as `opened`, and for a larger one."""
+    """Raises as `opened` does, and UnreadableFile above `max_bytes`."""
     with opened(path, follow=follow) as file:
         check_size(os.fstat(file.fileno()).st_size, max_bytes)
         data = file.read(max_bytes + 1)
@@ -197,13 +193,12 @@ def _check_kind(mode: int) -> None:
 
 
 def check_size(size: int, max_bytes: int) -> None:
-    """Raises UnreadableFile."""
     if size > max_bytes:
         raise UnreadableFile(f"{size / 1e6:.1f} MB, over the limit of {max_bytes / 1e6:g} MB")
 
 
 def _target(data: bytes, name: PurePath, *, ocr: bool) -> str:
-    """The parser, by what the bytes say first: a PDF that is named .txt is a PDF."""
+    """The parser. The bytes decide first, then the name: a PDF that is named .txt is a PDF."""
     if _PDF_MARK.match(data):
         return PARSERS[".pdf"]
     if data.startswith(b"{\\rtf"):
@@ -214,7 +209,7 @@ def _target(data: bytes, name: PurePath, *, ocr: bool) -> str:
         from openbook.parsers.packages import package_kind
 
         kind = package_kind(data)
-        # Not recognised, but named like one: its parser knows best what is wrong with it.
+        # Not recognized, but named like a package: its parser can say what is wrong.
         if target := PARSERS.get(kind or (name.suffix if name.suffix in _PACKAGES else ""), ""):
             return target
     reason = next((reason for pattern, reason in _MAGIC if pattern.match(data)), "")
@@ -231,7 +226,7 @@ def _target(data: bytes, name: PurePath, *, ocr: bool) -> str:
 
 
 def _compound(data: bytes) -> str:
-    """OLE2: Outlook messages, Excel files of before 2007, and newer Office files that are encrypted."""
+    """For OLE2: Outlook messages and Excel before 2007."""
     if "__properties_version1.0".encode("utf-16-le") in data:
         return PARSERS[".msg"]
     if "EncryptedPackage".encode("utf-16-le") in data:

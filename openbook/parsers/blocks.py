@@ -1,4 +1,4 @@
-"""Text that grows block by block: paragraphs, list items, headings, table rows, with pages where the format has them."""
+"""Builds a text block by block: paragraphs, list items, headings, table rows, and pages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MAX_DEPTH = 8
 
 
 class Text:
-    """Text in the making, with its headings. `gap` is how many newlines must stand before what follows; -1: a space."""
+    """`gap`: newlines before the next part; -1: a space."""
 
     def __init__(self) -> None:
         self.parts: list[str] = []
@@ -28,7 +28,7 @@ class Text:
         self.gap = max(self.gap, gap)
 
     def put(self, body: str) -> int:
-        """Write `body`. Returns the offset where it begins."""
+        """Returns the offset of `body`."""
         before = (" " if self.gap < 0 else "\n" * self.gap) if self.length else ""
         self.parts += (before, body)
         start = self.length + len(before)
@@ -37,33 +37,32 @@ class Text:
         return start
 
     def put_marked(self, text: str, headings: Iterable[HeadingMark]) -> int:
-        """Write a text of several blocks with its headings. Returns the offset where it begins."""
+        """Returns the offset of `text`."""
         start = self.put(text)
         self.headings += [replace(mark, start=start + mark.start) for mark in headings]
         return start
 
 
 class Blocks(Text):
-    """Blank lines between blocks; list items stay close together. `chars` counts the text that the file holds."""
+    """Blank lines between blocks; list items stay together. `chars` counts the text that the file holds."""
 
     def __init__(self) -> None:
         super().__init__()
         self.pages: list[PageSpan] = []
         self.chars = 0
-        self._last = ""  # what the last block was, where blocks of that kind stay close together
+        self._last = ""  # kind of the last block, if blocks of that kind stay together
         self._page_start: int | None = None  # of the open page's first block
 
     def paragraph(self, text: str) -> None:
         self._block(clean(text).strip())
 
     def lines(self, lines: Iterable[str]) -> None:
-        """Lines of one block, such as the rows of a table."""
         self._block("\n".join(line for line in map(clean, lines) if line.strip()))
 
     def rows(self, rows: Iterable[Iterable[str | None]]) -> None:
-        """The rows of a table with their cells divided by ` | `; empty rows and empty cells at the end are left out.
+        """Table rows with ` | ` between cells, without empty rows and final empty cells.
 
-        None stands for a cell that goes on from the row above: it is repeated, so that every row says what it is about.
+        None repeats the cell above (a merged cell), so that every row is complete.
         """
         lines = []
         above: list[str] = []
@@ -83,7 +82,6 @@ class Blocks(Text):
             self._block("  " * min(depth, MAX_DEPTH) + f"{marker} {text}", kind="item")
 
     def code(self, text: str) -> None:
-        """Lines of a program: their indentation means something."""
         self._block(clean(text).strip("\n").rstrip(), kind="code")
 
     def heading(self, text: str, level: int) -> None:
@@ -91,7 +89,7 @@ class Blocks(Text):
         self._block(text, [HeadingMark(0, level, one_line(text))])
 
     def section(self, word: str, level: int, texts: Iterable[str]) -> None:
-        """Paragraphs under a heading, such as notes; no heading where all are empty."""
+        """Paragraphs under a heading; no heading if all are empty."""
         shown = [text for text in texts if text.strip()]
         if shown:
             self.heading(word, level)
@@ -99,12 +97,12 @@ class Blocks(Text):
             self.paragraph(text)
 
     def include(self, text: str, headings: Iterable[HeadingMark] = ()) -> None:
-        """A text of several blocks with its headings, such as a chapter or an attachment."""
+        """A text of several blocks, such as a chapter or an attachment."""
         lead = len(text) - len(text.lstrip("\n"))
         self._block(text[lead:].rstrip(), [replace(mark, start=mark.start - lead) for mark in headings])
 
     def end_page(self) -> None:
-        """Every page has a span, an empty one where it holds no text; the gap between two belongs to neither."""
+        """Every page has a span, which may be empty; the gap between two pages belongs to neither."""
         start = self.length if self._page_start is None else self._page_start
         self.pages.append(PageSpan(len(self.pages) + 1, start, self.length))
         self._page_start = None
@@ -133,7 +131,7 @@ def text_content(
     title: str = "",
     chars: int | None = None,
 ) -> Content:
-    """Without a `title` the document has that of its metadata, its first heading or its file's name."""
+    """The default title comes from the metadata, the first heading or the file's name."""
     stated = one_line(str(dict(metadata).get("title", "")))
     title = one_line(title or stated or (headings[0].title if headings else "") or title_from_name(name))
     source_chars = len(text) if chars is None else chars

@@ -1,8 +1,7 @@
 """From bytes to characters that are safe to show, store and put into a prompt.
 
-A document is written by someone else and ends up in a terminal, in a prompt and in SQLite. Control characters could
-move a cursor, bidirectional overrides could reorder what a person sees, tag characters spell instructions that a model
-reads and no person sees, and lone surrogates cannot be stored.
+Documents are untrusted. Control characters can move a terminal's cursor, bidirectional overrides reorder what a person
+sees, tag characters spell instructions that only a model reads, and lone surrogates cannot be stored.
 """
 
 from __future__ import annotations
@@ -32,14 +31,14 @@ _MARKS = (
 # Text may hold tab, newlines, form feed, backspace and escape (logs of terminals); anything else below space is rare.
 _CONTROL = bytes(set(range(0x20)) - set(b"\t\n\v\f\r\b\x1b")) + b"\x7f"
 _BINARY_SHARE = 0.04  # random bytes hold 10 %
-_STRAY = 2  # so many prove nothing, in however short a file
-# What calls itself ISO-8859-1 on the web is the larger Windows set (WHATWG Encoding Standard).
+_STRAY = 2  # a few control characters prove nothing, in however short a file
+# The web's ISO-8859-1 is the larger Windows set (WHATWG Encoding Standard).
 _WIDER = {"iso8859-1": "cp1252", "ascii": "cp1252", "gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932"}
-_SAMPLE_BYTES = 64_000  # that an encoding is guessed from
+_SAMPLE_BYTES = 64_000  # for guessing an encoding
 
 
 def clean(text: str) -> str:
-    """The same text with line feeds as its only newlines and a space for each unsafe character. Idempotent."""
+    """Line feeds as the only newlines, and a space for each unsafe character. Idempotent."""
     return _UNSAFE.sub(" ", _NEWLINE.sub("\n", text))
 
 
@@ -49,7 +48,7 @@ def one_line(text: str) -> str:
 
 
 def lines_of(text: str, start: int = 0, end: int | None = None) -> Iterator[tuple[int, str]]:
-    """The lines of `text[start:end]`, each with the offset in `text` at which it begins."""
+    """The lines of `text[start:end]`, each with its offset in `text`."""
     for line in text[start:end].split("\n"):
         yield start, line
         start += len(line) + 1
@@ -60,9 +59,9 @@ def title_from_name(name: str) -> str:
 
 
 def decode(data: bytes, declared: str = "") -> str:
-    """The text of `data`: by its byte order mark, else as UTF-8, else as `declared`, else by what the bytes look like.
+    """Decode by the byte order mark, else as UTF-8, else as `declared`, else by a guess.
 
-    What cannot be decoded becomes U+FFFD. Raises UnreadableFile for bytes that are not text.
+    Undecodable bytes become U+FFFD. Raises UnreadableFile for bytes that are not text.
     """
     for mark, encoding in _MARKS:
         if data.startswith(mark):
@@ -81,7 +80,7 @@ def decode(data: bytes, declared: str = "") -> str:
 
 
 def _wide_encoding(head: bytes) -> str:
-    """Latin text in UTF-16 has a zero in every second byte; some Windows programs leave the mark out."""
+    """Latin text in UTF-16 without a mark has a zero in every second byte."""
     pairs = len(head) // 2
     even, odd = head[0::2].count(0), head[1::2].count(0)
     if pairs >= 8 and max(even, odd) > 0.7 * pairs and min(even, odd) < 0.05 * pairs:
@@ -104,7 +103,7 @@ def _as_declared(data: bytes, declared: str) -> str:
 def _guessed_encoding(data: bytes) -> str:
     from charset_normalizer import from_bytes  # late: UTF-8 never needs it
 
-    first = re.search(rb"[\x80-\xff]", data)  # the sample must hold what is not ASCII, and not be drowned in what is
+    first = re.search(rb"[\x80-\xff]", data)  # the sample must hold non-ASCII bytes, near its beginning
     begin = max(first.start() - 200, 0) if first else 0
     best = from_bytes(data[begin : begin + _SAMPLE_BYTES]).best()
     found = best.encoding if best else "cp1252"

@@ -1,7 +1,7 @@
-"""Word documents to text, in the order of the body; then footnotes, endnotes and comments. Read from the XML.
+"""Word documents to text, in the order of the body; then footnotes, endnotes and comments.
 
-Element names: ECMA-376 part 1, section 17. Headers and footers repeat on every page and are left out. The numbers that
-Word shows before headings and list items are not in the text: they are counted here from the list's definition (17.9).
+Element names: ECMA-376 part 1, section 17. Headers and footers are left out. Numbers of headings and list items are not
+in the file's text: they are counted here by the list's definition (17.9).
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _value(element: Any, name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Style:
-    """What a paragraph is. `level` 0 is no heading; `depth` of a list item counts from 0; `numbering` names its list."""
+    """`level` 0: no heading. `depth` of a list item counts from 0. `numbering`: its list."""
 
     level: int = 0
     is_title: bool = False
@@ -74,7 +74,6 @@ class _Style:
     numbering: str = ""
 
     def with_properties(self, properties: Any) -> _Style:
-        """This style with a paragraph's own properties (`w:pPr`), if it has any."""
         style = self
         outline = _value(properties, "outlineLvl")
         if outline.isdigit() and not style.is_title:
@@ -101,7 +100,7 @@ class _Styles:
         return self._named(_value(properties, "pStyle") or self._default, 0).with_properties(properties)
 
     def _named(self, identifier: str, bases: int) -> _Style:
-        if identifier not in self._elements or bases > _MAX_BASES:  # they may be based on one another in a circle
+        if identifier not in self._elements or bases > _MAX_BASES:  # styles may be based on one another in a circle
             return _Style()
         if identifier not in self._known:
             element = self._elements[identifier]
@@ -123,12 +122,12 @@ class _Styles:
 
 
 class _Numbering:
-    """Ask it for the paragraphs of lists in document order. Lists of one definition go on counting."""
+    """Call `label` in document order. Lists of one definition share a count."""
 
     def __init__(self, root: Any) -> None:
         self._levels: dict[tuple[str, int], tuple[str, str, int]] = {}  # by definition and depth: format, text, start
         self._definitions: dict[str, str] = {}  # by list
-        self._starts: dict[tuple[str, int], int] = {}  # that a list sets itself, until they have taken effect
+        self._starts: dict[tuple[str, int], int] = {}  # set by a list itself, until used
         self._counts: dict[str, list[int]] = {}  # by definition, then by depth
         for element in children(root, "abstractNum"):
             for level in children(element, "lvl"):
@@ -144,13 +143,13 @@ class _Numbering:
                     self._starts[identifier, depth] = number(start, 0, _MAX_COUNT, 1)
 
     def label(self, identifier: str, depth: int) -> str:
-        """What stands before the next item of the list: a number such as `2.1.`, or empty for a bullet."""
+        """The label of the next item, such as `2.1.`; empty for a bullet."""
         definition = self._definitions.get(identifier, "")
         if (definition, depth) not in self._levels:
             return ""
         shape, text, start = self._levels[definition, depth]
         counts = self._counts.setdefault(definition, [])
-        while len(counts) < depth:  # a level that was left out counts as begun
+        while len(counts) < depth:  # a skipped level counts as begun
             counts.append(self._levels.get((definition, len(counts)), ("", "", 1))[2])
         following = counts[depth] + 1 if len(counts) > depth else start
         counts[depth:] = [self._starts.pop((identifier, depth), following)]
@@ -187,11 +186,11 @@ class _Writer:
         self.title = ""
         self._styles = styles
         self._numbering = numbering
-        # Of the notes that were referred to, by id: their marks, in the order of the references.
+        # By id: the marks of the notes referred to, in the order of references.
         self._marks: dict[str, dict[str, str]] = {"footnotes": {}, "endnotes": {}}
 
     def blocks(self, container: Any) -> None:
-        """Paragraphs and tables in document order, through content controls and other wrappers."""
+        """Write paragraphs and tables in order, through content controls and other wrappers."""
         for element in outermost(container, frozenset({"p", "tbl"}), _SKIPPED):
             if local(element) == "p":
                 self._paragraph(element)
@@ -217,7 +216,6 @@ class _Writer:
         self.out.section(kind.capitalize(), 1, [f"{mark} {text}" for mark, text in texts if text])
 
     def _joined(self, container: Any) -> str:
-        """The paragraphs inside a note or a cell as one."""
         paragraphs = outermost(container, frozenset({"p"}), _SKIPPED)
         return " ".join(filter(None, (self._text(paragraph).strip() for paragraph in paragraphs)))
 
@@ -262,7 +260,7 @@ class _Writer:
 
 
 def formula(element: Any) -> str:
-    """An equation (OMML, section 22.1) as one would type it: `(a+b)/2`, `x^2`, `√(y)`. Depth is the XML parser's."""
+    """An equation (OMML, section 22.1) as typed: `(a+b)/2`, `x^2`, `√(y)`. The XML parser bounds the depth."""
     name = local(element)
     text = "".join(formula(inner) for inner in element if not local(inner).endswith("Pr"))
     if name == "t":
@@ -276,7 +274,7 @@ def formula(element: Any) -> str:
 
 
 def write_charts(package: Package, part: str, out: Blocks) -> None:
-    """The numbers behind the charts of a part, of which the file keeps a copy (21.2): one row a category."""
+    """Write the numbers of a part's charts, from the copy in the file (21.2): one row per category."""
     for chart in package.related(part, "chart"):
         title = descendants(child(chart, "chart", "title"), "t")
         out.paragraph(" ".join(found.text or "" for found in title))
@@ -288,5 +286,5 @@ def write_charts(package: Package, part: str, out: Blocks) -> None:
 
 def _points(element: Any) -> list[str]:
     texts = [point.findtext("{*}v", "") for point in descendants(element, "pt")]
-    # Fifteen digits, as programs show, not the 17 that they store.
+    # 15 digits, as programs show, not the 17 that they store.
     return [f"{float(text):.15g}" if re.fullmatch(r"-?\d+\.\d{15,20}", text) else text for text in texts]

@@ -1,4 +1,4 @@
-"""Elements of office formats and books by their names without namespaces: those of the strict formats differ, their names do not."""
+"""Access to XML elements by local name: strict formats use other namespaces with the same names."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 
 def local(element: Any) -> str:
-    """An element's name without its namespace; empty for an entity that is not resolved."""
+    """Empty for an unresolved entity."""
     tag = element.tag
     return tag.rpartition("}")[2] if isinstance(tag, str) else ""
 
 
 def attribute(element: Any, name: str) -> str:
-    """The value of the attribute with this local name, whatever its namespace; else an empty string."""
+    """The value of the attribute with this local name; empty if there is none."""
     attributes = element.attrib if element is not None else {}
     return next((str(value) for key, value in attributes.items() if key.rpartition("}")[2] == name), "")
 
@@ -24,7 +24,7 @@ def children(element: Any, name: str = "*") -> Iterator[Any]:
 
 
 def child(element: Any, *names: str) -> Any:
-    """The first descendant along `names`, else None."""
+    """The first descendant along the path `names`, else None."""
     return element.find("/".join(f"{{*}}{name}" for name in names)) if element is not None else None
 
 
@@ -33,7 +33,7 @@ def descendants(element: Any, name: str) -> Iterator[Any]:
 
 
 def outermost(element: Any, names: frozenset[str], without: frozenset[str] = frozenset()) -> Iterator[Any]:
-    """Descendants of these names in document order, but none inside another or inside one of those `without`."""
+    """Descendants of these names in order, except those inside another one or inside one of `without`."""
     waiting = [iter(element)]
     while waiting:
         found = next(waiting[-1], None)
@@ -46,12 +46,12 @@ def outermost(element: Any, names: frozenset[str], without: frozenset[str] = fro
 
 
 def text_chars(element: Any) -> int:
-    """How many characters of text stand in an element, the white space between elements left out."""
+    """Characters of text in an element, without white space between elements."""
     return sum(len(text) for text in element.itertext() if not text.isspace())
 
 
 def number(text: str, least: int, most: int, default: int | None = None) -> int:
-    """`text` as a number within bounds. Where it is not a number: `default`, or else `least`."""
+    """`text` as a number within inclusive bounds; else `default`, or `least`."""
     if re.fullmatch(r"-?[0-9]{1,9}", text):
         return min(max(int(text), least), most)
     return least if default is None else default

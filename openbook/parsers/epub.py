@@ -1,7 +1,6 @@
-"""Books to text: the chapters in reading order, each read as a web page. EPUB 2 and 3.
+"""EPUB 2 and 3 to text: the chapters in reading order, each parsed as a web page.
 
-The table of contents is left out: it repeats the headings. A chapter that begins without a heading gets its title from
-there.
+The table of contents is left out, but gives titles to chapters without headings.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ def parse_epub(data: bytes, name: str) -> Content:
     folder = part.rpartition("/")[0]
     items = {item.get("id", ""): item for item in descendants(root, "item")}
     chapters = _chapters(root, items, folder)
-    # Fonts are often scrambled, which hinders nobody; a scrambled chapter cannot be read.
+    # Scrambled fonts are common and do no harm; a scrambled chapter cannot be read.
     references = descendants(package.optional_xml("META-INF/encryption.xml"), "CipherReference")
     locked = {resolve("", item.get("URI", "")).lower() for item in references}
     if any(chapter.lower() in locked for chapter in chapters):
@@ -53,7 +52,6 @@ def parse_epub(data: bytes, name: str) -> Content:
 
 
 def _chapters(root: Any, items: Mapping[str, Any], folder: str) -> list[str]:
-    """The parts to read, in order; each once, without the table of contents."""
     spine = [items.get(item.get("idref", "")) for item in children(child(root, "spine"), "itemref")]
     parts = [
         resolve(folder, item.get("href", ""))
@@ -64,7 +62,7 @@ def _chapters(root: Any, items: Mapping[str, Any], folder: str) -> list[str]:
 
 
 def _titles(package: Package, items: Mapping[str, Any], folder: str) -> dict[str, str]:
-    """Part to its title in the table of contents: the first entry that leads to it. EPUB 3 first, then EPUB 2."""
+    """By part, from the table of contents of EPUB 3, then EPUB 2. A part's first entry counts."""
     found: dict[str, str] = {}
     navs = [item for item in items.values() if _is_nav(item)]
     for item in [*navs, *(item for item in items.values() if item.get("media-type", "") == _TABLE)]:
@@ -84,7 +82,7 @@ def _is_nav(item: Any) -> bool:
 
 
 def _metadata(root: Any) -> tuple[str, Metadata]:
-    """What `dc:` elements state. The date is of the book's text where it says so, else of its publication."""
+    """From the `dc:` elements. The date is that of the last change, else of publication."""
     head = child(root, "metadata")
     modified = [meta for meta in children(head, "meta") if meta.get("property") == "dcterms:modified"]
 

@@ -1,4 +1,4 @@
-"""What a text file says about itself: front matter and header fields, as metadata."""
+"""Metadata from a text file's front matter and header fields."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _INTEGER = re.compile(r"0|[1-9]\d{0,14}", re.ASCII)
 
 
 def make_metadata(fields: Iterable[tuple[str, object]]) -> Metadata:
-    """`fields` as metadata: the first of two with one name counts; author, date and language go by other names, too."""
+    """Adds synonyms of author, date and language. Of two fields with one name the first counts."""
     found: dict[str, MetadataValue] = dict(normalised(_first_of_each(fields)))
     for key, others in _SYNONYMS.items():
         value = next((found[other] for other in others if other in found), None)
@@ -40,10 +40,10 @@ def make_metadata(fields: Iterable[tuple[str, object]]) -> Metadata:
 
 
 def front_matter(text: str) -> tuple[Metadata, int]:
-    """The fields of the YAML (`---`) or TOML (`+++`) block at the top of `text`, and where what follows it begins.
+    """Return (fields of the YAML (`---`) or TOML (`+++`) block at the top, offset of the text after it).
 
-    0 where there is no such block, or where metadata cannot hold all of its fields whole: the block then stays part of
-    the text, so that nothing is lost. Raises UnreadableFile for labels that cannot be read.
+    The offset is 0 without such a block, or if metadata cannot hold all of its fields whole: the block then stays part
+    of the text. Raises UnreadableFile for access labels that cannot be read.
     """
     top = text.lstrip("\ufeff \t\n")
     opening = _OPENING.match(top)
@@ -54,7 +54,7 @@ def front_matter(text: str) -> tuple[Metadata, int]:
     fields: list[tuple[str, object]] = []
     if end and end.end() <= MAX_BLOCK_CHARS and len(top) == len(text):
         fields = list(_flat(_loaded(block, is_toml=opening[1] == "+++")))
-    # Twice, empty, inside another field, or outside a valid block: nobody can tell what was meant.
+    # Labels that are repeated, empty, inside another field or outside a valid block are ambiguous.
     if len(_LABELS.findall(block)) > sum(key_name(name) == LABEL_KEY and value is not None for name, value in fields):
         raise UnreadableFile(
             "its front matter names labels and cannot be read: it must begin on the first line, be closed, name them "
@@ -69,7 +69,7 @@ def front_matter(text: str) -> tuple[Metadata, int]:
 
 
 def header_fields(text: str) -> Metadata:
-    """A block of `Key: value` lines at the top, as in Python's enhancement proposals, or of `:key: value` lines."""
+    """`Key: value` lines at the top, as in Python's enhancement proposals, or `:key: value` lines."""
     top = text[:MAX_BLOCK_CHARS].lstrip("\n")
     blocks = re.split(r"\n[ \t]*\n", top, maxsplit=4)[:4]
     plain = _read_block(blocks[0], _FIELD)
@@ -87,7 +87,7 @@ def _first_of_each(fields: Iterable[tuple[str, object]]) -> dict[str, object]:
 
 
 def _loaded(block: str, *, is_toml: bool) -> Mapping[Any, Any]:
-    """The fields in a block of TOML or YAML; empty where the block is not valid or not a mapping."""
+    """Empty if the block is not valid or not a mapping."""
     import tomllib
 
     import yaml
@@ -104,7 +104,7 @@ def _loaded(block: str, *, is_toml: bool) -> Mapping[Any, Any]:
 
 @functools.cache
 def _yaml_loader() -> Any:
-    """PyYAML's safe loader without aliases (one could stand for a billion), and with `no` and `1:30` as text."""
+    """PyYAML's safe loader without aliases, which can expand without bound, and with `no` and `1:30` as text."""
     import yaml
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc]
@@ -129,7 +129,7 @@ _YAML_LEFT_OUT = frozenset({"tag:yaml.org,2002:merge", "tag:yaml.org,2002:value"
 
 
 def _flat(fields: Mapping[Any, Any], prefix: str = "", depth: int = 0) -> Iterator[tuple[str, object]]:
-    """Fields of inner mappings get the outer name in front: `params: {layout: wide}` is `params_layout`."""
+    """`params: {layout: wide}` becomes `params_layout`."""
     for key, value in fields.items():
         name = f"{prefix}{key if isinstance(key, str) else str(key)[:MAX_KEY_CHARS]}"
         if isinstance(value, Mapping) and depth < _MAX_DEPTH:
@@ -139,7 +139,7 @@ def _flat(fields: Mapping[Any, Any], prefix: str = "", depth: int = 0) -> Iterat
 
 
 def _read_block(block: str, form: re.Pattern[str]) -> list[tuple[str, str | int]]:
-    """Name and value of each line; an indented line goes on with the one before. Nothing if one line is neither."""
+    """(name, value) of each line; an indented line continues the one before. Empty if any line is neither."""
     found: list[tuple[str, list[str]]] = []
     for line in block.split("\n"):
         if field := form.match(line):

@@ -1,6 +1,6 @@
-"""HTML to text by lxml's events: blocks apart, white space collapsed, the rows of a table on one line each.
+"""HTML to text by lxml's events: blocks apart, white space collapsed, each table row on one line.
 
-Events and not a tree: the parser builds trees only 256 elements deep, and old pages that never close `<font>` go deeper.
+Events, not a tree: the parser builds trees only 256 elements deep, and old pages that never close `<font>` go deeper.
 """
 
 from __future__ import annotations
@@ -41,22 +41,22 @@ _LINES = frozenset("caption dt figcaption legend li optgroup option rp summary t
 _DECLARED = re.compile(
     rb"""<(?:meta|\?xml)\b[^<>]{0,256}?(?:charset|encoding)\s{0,4}=\s{0,4}["']?([\w.:-]{2,40})""", re.I
 )
-# Which `<meta>` says what, the better first: modified before published.
+# By preference: modified before published.
 _META_DATES = (
     "article:modified_time dcterms.modified last-modified article:published_time dcterms.created dc.date date".split()
 )
 _META_AUTHORS = ("author", "dc.creator", "article:author")
 _ADDRESSES = ("http://", "https://", "//")
-# In XHTML `<title/>` is closed; to a parser of HTML it is open to the end of the file.
+# In XHTML `<title/>` is closed; an HTML parser leaves it open to the end of the file.
 _SELF_CLOSED = re.compile(
     r"<((?!(?:area|base|br|col|embed|hr|img|input|link|meta|param|source|track|wbr)\b)[A-Za-z][A-Za-z0-9]{0,15})"
     r"(\s[^<>]{0,2000})?/>"
 )
 _HIDDEN_STYLE = re.compile(r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*hidden)", re.I)
 _SPACES = re.compile(r"[ \t\n\xa0]+")
-_INVISIBLE = str.maketrans("", "", "\xad\u200b\ufeff")  # soft hyphens and the like would hide words from a search
+_INVISIBLE = str.maketrans("", "", "\xad\u200b\ufeff")  # soft hyphens and the like hide words from a search
 _MAX_COUNT = 999_999_999
-_MAX_CELL_CHARS = 800  # what is longer lays out a page and holds no data
+_MAX_CELL_CHARS = 800  # a longer cell is page layout, not data
 _MAX_LINES_IN_CELL = 8
 
 
@@ -74,14 +74,14 @@ def decode_page(data: bytes) -> str:
 
 
 def parse_page(source: str) -> Content:
-    """What a page shows and says about itself; `source_chars` counts the text between the tags. Raises UnreadableFile."""
+    """`source_chars` counts the text between the tags. Raises UnreadableFile."""
     from lxml import etree
 
     if source.lstrip("\ufeff \t\n").startswith("<?xml"):
         source = _SELF_CLOSED.sub(r"<\1\2></\1>", source)
     has_main = re.search(r"<(?:main|article)[\s>]", source, re.I) is not None
     target = _PageTarget(drops_footer=has_main)
-    called: Any = target  # lxml calls no more of it than it has
+    called: Any = target  # lxml calls only the methods that exist
     parser = etree.HTMLParser(target=called, encoding="utf-8", recover=True, no_network=True, huge_tree=False)
     try:
         parser.feed(source.encode())
@@ -89,7 +89,7 @@ def parse_page(source: str) -> Content:
     except (etree.LxmlError, AssertionError) as error:
         raise UnreadableFile("not readable as HTML" if source.strip() else "holds no text") from error
     said = target.meta
-    # Some pages put the address of the author's page there.
+    # Some pages state a URL as author.
     authors = [said[key] for key in _META_AUTHORS if said.get(key) and not said[key].startswith(_ADDRESSES)]
     date = next((said[key] for key in _META_DATES if said.get(key)), "")
     language = target.language or said.get("dc.language", "") or said.get("content-language", "")
@@ -102,12 +102,12 @@ def parse_page(source: str) -> Content:
 @dataclass(slots=True)
 class _Table:
     outer: Text
-    row: list[tuple[Text, int, int]] = field(default_factory=list)  # cells with the rows and columns that they take
-    above: dict[int, tuple[str, int]] = field(default_factory=dict)  # by column: text and how many rows still have it
+    row: list[tuple[Text, int, int]] = field(default_factory=list)  # cells with their rowspan and colspan
+    above: dict[int, tuple[str, int]] = field(default_factory=dict)  # by column: text, and rows that still have it
 
 
 class _PageTarget:
-    """The parser's target: the names of these methods are lxml's."""
+    """lxml names the methods."""
 
     def __init__(self, *, drops_footer: bool) -> None:
         self.title: list[str] = []
@@ -115,14 +115,14 @@ class _PageTarget:
         self.language = ""
         self.chars = 0
         self._drops_footer = drops_footer
-        self._hidden = 0  # how many elements deep inside a dropped one
+        self._hidden = 0  # depth inside a dropped element
         self._in_title = False
         self._out = Text()
         self._tables: list[_Table] = []
-        self._lists: list[int | None] = []  # of each open list the number of its last item; None: it has bullets
+        self._lists: list[int | None] = []  # last number of each open list; None: bullets
         self._marker = ""  # of a list item that has no text yet
         self._pre: list[str] | None = None
-        self._heading: tuple[str, int] | None = None  # the open heading's tag, and how many parts stand before it
+        self._heading: tuple[str, int] | None = None  # the open heading's tag, and the number of parts before it
 
     def start(self, tag: str, attributes: Mapping[str, str]) -> None:
         if tag == "title":
@@ -146,7 +146,7 @@ class _PageTarget:
             self._break(1 if tag in _LINES or (tag in _LISTS and self._lists) else 2)
         if tag in _LISTS:
             start = number(attributes.get("start", "").strip(), -_MAX_COUNT, _MAX_COUNT, 1)
-            counts = tag == "ol" and "reversed" not in attributes  # which counts down from how many items there are
+            counts = tag == "ol" and "reversed" not in attributes  # a reversed list counts down from its length
             self._lists.append(start - 1 if counts else None)
         elif tag == "li":
             self._marker = "- "
@@ -190,7 +190,7 @@ class _PageTarget:
         if tag in _LISTS and self._lists:
             self._lists.pop()
         if tag in {"li", "dt"}:
-            self._marker, self._out.gap = "", 1  # items stay close together even where their text stands in paragraphs
+            self._marker, self._out.gap = "", 1  # items stay together even if their text is in paragraphs
         elif tag in _BLOCKS:
             self._break(1 if tag in _LISTS and self._lists else 2)
         elif tag in _LINES:
@@ -250,7 +250,7 @@ class _PageTarget:
             out.headings.append(HeadingMark(start, _HEADINGS[tag], title))
 
     def _end_row(self, table: _Table) -> None:
-        """Write the cells of a row on one line; where they lay out a page, write them as blocks."""
+        """Write the cells of a row on one line, or as blocks if they are page layout."""
         out, cells = table.outer, table.row
         self._out, table.row = out, []
         if any(_lays_out(cell) for cell, _, _ in cells):
@@ -280,7 +280,7 @@ def _lays_out(cell: Text) -> bool:
 
 
 def _repeat(table: _Table, row: list[str]) -> None:
-    """A cell over several rows is repeated in each, so that every row says what it is about."""
+    """Repeat cells over several rows, so that every row is complete."""
     while len(row) in table.above:
         text, left = table.above.pop(len(row))
         if left > 1:
@@ -289,7 +289,7 @@ def _repeat(table: _Table, row: list[str]) -> None:
 
 
 def _is_dropped(tag: str, attributes: Mapping[str, str]) -> bool:
-    """Whether a person who reads the page would not see it as part of the text."""
+    """True if a person would not see the element as part of the text."""
     if tag in _DROPPED:
         return True
     if not attributes:

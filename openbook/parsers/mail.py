@@ -1,7 +1,7 @@
-"""E-mail (RFC 5322, MIME), mailboxes of many, and Outlook messages. Plain text comes before HTML.
+"""E-mail (RFC 5322, MIME), mailboxes, and Outlook messages. Plain text is preferred over HTML.
 
-The oldest policy of Python's parser is used: it hands over headers as they are, and no malformed one makes it fail.
-Outlook keeps MAPI properties in a compound file ([MS-OXMSG], [MS-OXPROPS]).
+The compat32 policy of Python's parser returns headers as they are and does not fail on malformed ones. Outlook:
+[MS-OXMSG], [MS-OXPROPS].
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def parse_mail(data: bytes, name: str, depth: int = 0) -> Content:
 
     try:
         message = email.message_from_bytes(data, policy=email.policy.compat32)
-    except _MALFORMED:  # a boundary in an encoding that there is not: then its parts are one text
+    except _MALFORMED:  # a boundary in an unknown encoding: read all parts as one text
         try:
             message = email.message_from_bytes(_ENCODED_BOUNDARY.sub(b"", data), policy=email.policy.compat32)
         except _MALFORMED as error:
@@ -68,7 +68,7 @@ def parse_mail(data: bytes, name: str, depth: int = 0) -> Content:
 
 
 def parse_mailbox(data: bytes, name: str, depth: int = 0) -> Content:
-    """Messages one after the other, each under its subject. (The format: RFC 4155.)"""
+    """Each message under its subject (RFC 4155)."""
     found = list(_FROM_LINE.finditer(data))
     if not found:
         raise UnreadableFile("not a mailbox")
@@ -100,7 +100,7 @@ def _add_body(text: str, is_html: bool, out: Blocks) -> None:
 def _add_attachments(
     attached: Iterable[tuple[str, bytes | Content | UnreadableFile]], depth: int, out: Blocks
 ) -> set[str]:
-    """What each attached file holds under a heading of its own; else why it is not read. Returns the access labels that they state."""
+    """Write each attached file under its own heading, or why it is not read. Returns the files' access labels."""
     labels = set[str]()
     for number, (raw_name, data) in enumerate(attached):
         if number >= MAX_ATTACHMENTS:
@@ -134,7 +134,7 @@ def _message_content(
 
 
 def _labels_as_metadata(labels: Set[str]) -> Metadata:
-    """A message shows what is attached to it, so the labels of that restrict it."""
+    """A message shows its attachments, so their labels restrict it."""
     return ((LABEL_KEY, tuple(sorted(labels))),) if labels else ()
 
 
@@ -142,7 +142,7 @@ def _labels_as_metadata(labels: Set[str]) -> Metadata:
 
 
 def _leaves(message: Message) -> Iterator[tuple[Message, bool]]:
-    """The parts that are shown, and those that are attached, in order."""
+    """(part, True if attached) for the parts that are shown or attached."""
     waiting: list[tuple[Message, bool]] = [(message, True)]
     while waiting:
         part, is_chosen = waiting.pop()
@@ -150,7 +150,8 @@ def _leaves(message: Message) -> Iterator[tuple[Message, bool]]:
         is_attached = str(part.get("Content-Disposition", "")).lower().startswith("attachment")
         is_named = is_attached or bool(_raw_file_name(part))
         if kind == "multipart/alternative" and inner:
-            # The plain text unless it is blank, then the last one, which is the richest. Apple Mail attaches files to one that is not read.
+            # Plain text unless it is blank, else the last alternative, the richest. Apple Mail puts attachments in an
+            # alternative.
             plain = (each for each in inner if each.get_content_type() == "text/plain" and _part_text(each).strip())
             chosen = next(plain, inner[-1])
             waiting += [(each, is_chosen and each is chosen) for each in reversed(inner)]
@@ -169,7 +170,7 @@ def _leaves(message: Message) -> Iterator[tuple[Message, bool]]:
 
 
 def _inner(part: Message) -> list[Message]:
-    inner: Any = part.get_payload() if part.is_multipart() else []  # as text, it is decoded in whatever it names
+    inner: Any = part.get_payload() if part.is_multipart() else []  # text is decoded in whatever encoding it names
     return inner if isinstance(inner, list) else []
 
 
@@ -207,16 +208,16 @@ def _part_text(part: Message) -> str:
 
 
 def _header(message: Message, name: str) -> str:
-    raw: Any = message.raw_items()  # `get` replaces the bytes that no header may hold
+    raw: Any = message.raw_items()  # `get` replaces bytes that are not allowed in headers
     return header_text(next((str(value) for key, value in raw if key.lower() == name.lower()), ""))
 
 
 def header_text(raw: str) -> str:
-    """A header as a person reads it: encoded words (RFC 2047) decoded, each in the encoding it names."""
+    """Decode a header's encoded words (RFC 2047)."""
     from email.header import decode_header
 
     raw = raw[:_MAX_RAW_CHARS]
-    if not raw.isascii():  # bytes that no header may hold and many do
+    if not raw.isascii():  # bytes that are not allowed in headers, but common
         with contextlib.suppress(UnreadableFile, UnicodeEncodeError):
             raw = decode(raw.encode("utf-8", "surrogateescape"))
     elif _WORD.search(raw):
@@ -243,7 +244,7 @@ def parse_outlook(data: bytes, name: str, depth: int = 0) -> Content:
             return _outlook_message(_Properties(file, ()), name, depth)
     except (UnreadableFile, MemoryError):
         raise
-    except Exception as error:  # the library lets a damaged table fail in any way
+    except Exception as error:  # the library fails in any way on a damaged table
         raise UnreadableFile("a damaged Outlook message") from error
 
 
@@ -280,11 +281,11 @@ def _outlook_attachments(message: _Properties, depth: int) -> Iterator[tuple[str
 
 
 class _Properties:
-    """Of a message or an attachment, at `place` in the file."""
+    """Properties at `place` in the file, of a message or an attachment."""
 
     def __init__(self, file: Any, place: tuple[str, ...]) -> None:
         self._file, self._place = file, place
-        # The head of the stream is 32 bytes long, in a message that is attached 24, in an attachment 8 (2.4.1).
+        # Bytes before the first property: 32, in an attached message 24, in an attachment 8 (2.4.1).
         head = 32 if not place else 24 if place[-1].startswith("__substg") else 8
         rows = self._at(_PROPERTIES)[head:]
         self._fixed = {
@@ -313,7 +314,7 @@ class _Properties:
         return [_Properties(self._file, path) for path in attached[:MAX_ATTACHMENTS]]
 
     def message(self) -> _Properties | None:
-        """The attached message; None if this attachment is something else."""
+        """None if the attachment is not a message."""
         inner = (*self._place, "__substg1.0_3701000D")
         return _Properties(self._file, inner) if self._file.exists("/".join((*inner, _PROPERTIES))) else None
 

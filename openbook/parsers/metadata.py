@@ -1,9 +1,8 @@
-"""What is known about a document besides its text: facts of its file, what the file says, what a sidecar says.
+"""Metadata of a document: facts of its file, fields in the file, fields of a sidecar.
 
-A sidecar stands beside its document: `report.pdf.meta.toml` or `report.pdf.meta.json`. It wins over what the file says;
-neither can change a fact of the file (`SYSTEM_KEYS`). The key `access_labels` is reserved: a document
-is visible to a query only when all its labels are among the query's. So labels that cannot be read are an error wherever
-they stand: left out, they would show the document to everyone.
+A sidecar is `report.pdf.meta.toml` or `report.pdf.meta.json`. It wins over the file's fields; neither can change a fact
+of the file (`SYSTEM_KEYS`). The key `access_labels` is reserved: a document is visible to a query only if the query has
+all its labels. So unreadable labels are always an error: ignoring them would show the document to everyone.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ MAX_KEY_CHARS = 64
 MAX_SIDECAR_BYTES = 64_000
 SYSTEM_KEYS = frozenset({"path", "name", "type", "bytes", "modified"})
 LABEL_KEY = "access_labels"
-# Under these a document declares that it is not in force, and what replaced it (`openbook.knowledge.cite.editions`).
+# Fields that say a document is not in force, or what replaced it (`openbook.knowledge.cite.editions`).
 EDITION_KEYS = frozenset({"status", "superseded_by", "replaced_by", "supersedes", "replaces", "valid_until"})
 LABEL = re.compile(r"[a-z0-9][a-z0-9_.:-]{0,63}")
 
@@ -45,12 +44,12 @@ _INT64 = 2**63
 
 
 def merged(system: Metadata, file: Metadata, sidecar: Metadata) -> Metadata:
-    """One document's metadata: the sidecar wins over the file, and facts of the file win over both."""
+    """The sidecar wins over the file, and facts of the file win over both."""
     return tuple(sorted({**dict(file), **dict(sidecar), **dict(system)}.items()))
 
 
 def system_metadata(path: str, size_bytes: int, modified_ns: int) -> Metadata:
-    """`path`, `name`, `type` (suffix without its dot, lower-case), `bytes` and `modified` (UTC, to the second)."""
+    """`type`: suffix without its dot, lower-case. `modified`: UTC, to the second."""
     file = PurePosixPath(path)
     suffix = file.suffix[1:].lower()
     facts: dict[str, MetadataValue] = {"bytes": size_bytes, "name": file.name, "path": path, "type": suffix}
@@ -60,12 +59,11 @@ def system_metadata(path: str, size_bytes: int, modified_ns: int) -> Metadata:
 
 
 def not_a_label(text: str) -> str:
-    """What to say of a text that is not an access label."""
     return f"{text!r} is not an access label: a label is 1 to 64 of a-z, 0-9, '_', '.', ':' and '-', and begins with a letter or digit"
 
 
 def labels_of(*parts: Metadata) -> frozenset[str]:
-    """The access labels that any of `parts` states: what one of them asks for, no other can take away."""
+    """All access labels in `parts`: no part can take away a label of another."""
     stated = [value for part in parts for key, value in part if key == LABEL_KEY]
     return frozenset(label for value in stated for label in _labels(value))
 
@@ -74,12 +72,11 @@ def labels_of(*parts: Metadata) -> frozenset[str]:
 
 
 def is_sidecar(name: str) -> bool:
-    """Whether a file of this name says something about another file."""
     return any(name.endswith(end) and name != end for end in _SIDECAR_ENDS)
 
 
 def sidecar_of(path: Path) -> Path | None:
-    """The sidecar beside the document at `path`, whether or not it can be read. Raises UnreadableFile if there are two."""
+    """The sidecar, readable or not. Raises UnreadableFile if there are two."""
     found = [side for side in (path.with_name(path.name + end) for end in _SIDECAR_ENDS) if os.path.lexists(side)]
     if len(found) > 1:
         raise UnreadableFile(f"has two sidecars, {found[0].name} and {found[1].name}; keep one")
@@ -87,7 +84,7 @@ def sidecar_of(path: Path) -> Path | None:
 
 
 def read_sidecar(path: Path) -> Metadata:
-    """What the sidecar at `path` says. A link is not followed: it may lead outside the folder. Raises UnreadableFile."""
+    """A link is not followed: it may lead outside the folder. Raises UnreadableFile."""
     kind = "TOML" if path.suffix == ".toml" else "JSON"
     try:
         text = file_bytes(path, MAX_SIDECAR_BYTES, follow=False).decode("utf-8-sig")
@@ -108,17 +105,17 @@ def read_sidecar(path: Path) -> Metadata:
 
 
 def normalised(said: Mapping[str, object], *, strict: bool = False) -> Metadata:
-    """Any mapping as metadata: keys to lower-case identifiers, dates to ISO 8601 (UTC where they name a zone).
+    """Any mapping as metadata: keys as lower-case identifiers, dates as ISO 8601 (UTC if they name a zone).
 
-    Text loses control characters and is in Unicode's form C; numbers keep 15 digits, which every reader of JSON keeps.
-    What does not fit is an UnreadableFile when `strict` (somebody wrote it for OpenBook), otherwise left out or cut. Labels
-    are always strict. Law: `normalised(dict(normalised(x))) == normalised(x)`.
+    Text is in Unicode's form C without control characters; numbers keep 15 digits, as every JSON reader does. A value
+    that does not fit raises UnreadableFile if `strict`, otherwise it is dropped or cut. Labels are always strict. Law:
+    `normalised(dict(normalised(x))) == normalised(x)`.
     """
     kept: dict[str, MetadataValue] = {}
     for raw_key, raw in said.items():
         key = key_name(str(raw_key))
         if key != LABEL_KEY and (raw is None or (isinstance(raw, str) and not clean_text(raw))):
-            continue  # a field that was left empty
+            continue  # an empty field
         try:
             if not key:
                 raise UnreadableFile(f"{str(raw_key)[:40]!r} is not a key; use letters, digits and _")
@@ -134,7 +131,7 @@ def normalised(said: Mapping[str, object], *, strict: bool = False) -> Metadata:
 
 
 def key_name(raw: str) -> str:
-    """An identifier for any key, `last_updated` for `Last-Updated`; empty when nothing is left. Idempotent."""
+    """`last_updated` for `Last-Updated`; may be empty. Idempotent."""
     word = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", raw).casefold())
     word = "".join(c if f"a{c}".isidentifier() else " " for c in word)
     word = re.sub(r"\W+", "_", word).strip("_")
@@ -143,7 +140,7 @@ def key_name(raw: str) -> str:
 
 
 def to_json(metadata: Metadata) -> str:
-    """The text of a document's row. Law: `from_json(to_json(x)) == x`."""
+    """Law: `from_json(to_json(x)) == x`."""
     return canonical_json(dict(metadata)).decode()
 
 
@@ -153,12 +150,12 @@ def from_json(text: str) -> Metadata:
 
 
 def rounded(number: float) -> float:
-    """To 15 significant digits: SQLite, Python and JSON agree on all of these."""
+    """15 significant digits, on which SQLite, Python and JSON agree."""
     return float(f"{number:.15g}")
 
 
 def clean_text(text: str) -> str:
-    """One line, without control characters and halves of characters, in Unicode's form C."""
+    """One line, without control characters and lone surrogates, in Unicode's form C."""
     shown = "".join(" " if unicodedata.category(c) in {"Cc", "Zl", "Zp"} else c for c in text)
     whole = shown.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return " ".join(unicodedata.normalize("NFC", whole).split())
@@ -228,7 +225,7 @@ def _labels(raw: object) -> tuple[str, ...]:
 
 
 def _iso(moment: datetime | date | time) -> str:
-    """ISO 8601 to the second, in UTC when it names a zone."""
+    """ISO 8601 to the second, in UTC if the moment has a zone."""
     if isinstance(moment, datetime):
         if moment.tzinfo is not None:
             try:
@@ -240,7 +237,7 @@ def _iso(moment: datetime | date | time) -> str:
 
 
 def _date_text(text: str) -> str:
-    """A date as files write it, as ISO 8601; empty when `text` is not a date."""
+    """ISO 8601; empty if `text` is not a date."""
     from email.utils import parsedate_to_datetime
 
     if _PARTIAL_DATE.fullmatch(text):

@@ -1,6 +1,6 @@
-"""Text in pictures, read by the program Tesseract where it is installed: scanned pages of PDFs, and image files.
+"""OCR by the program Tesseract: scanned pages of PDFs, and image files.
 
-Pages are drawn by PDFium and handed over through a pipe, so that nothing is written to a disk.
+PDFium draws the pages, and a pipe carries them: nothing is written to disk.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ _IMAGES = (
 
 
 def ocr_pdf(data: bytes, name: str, languages: str) -> Content:
-    """As `parse_pdf`, with the text in the pictures of its scanned pages. `languages`: Tesseract's, such as `eng+deu`.
+    """As `parse_pdf`, with the text of scanned pages. `languages`: Tesseract's, such as `eng+deu`.
 
-    Raises UnreadableFile if a page is a scan, and Tesseract is missing, has no data for a language, or fails; or if no page
-    has text and Tesseract found none.
+    Raises UnreadableFile if there is a scanned page and Tesseract is missing, lacks a language, or fails; or if no page
+    has text.
     """
 
     def recognise(page: Any) -> str:
         try:
             return _recognised(_drawn(page), languages)
         except subprocess.TimeoutExpired:
-            return ""  # which costs that page only
+            return ""  # costs this page only
 
     return parse_pdf(data, name, recognise)
 
 
 def ocr_image(data: bytes, name: str, languages: str) -> Content:
-    """The text in an image file; of a TIFF with several pages each page."""
+    """The text in an image file, of all pages of a TIFF."""
     media_type = next((kind for start, kind in _IMAGES if data.startswith(start)), "")
     if not media_type:
         raise UnreadableFile("not an image that OCR can read")
@@ -66,7 +66,7 @@ def ocr_image(data: bytes, name: str, languages: str) -> Content:
 
 
 def languages_here(languages: str) -> str:
-    """What OCR depends on besides the file: the `languages`, if any, and for which of them Tesseract has data here."""
+    """The `languages`, and those that Tesseract has data for: OCR depends on both. Empty without languages."""
     if not languages:
         return ""
     try:
@@ -79,7 +79,7 @@ def languages_here(languages: str) -> str:
 
 
 def _recognised(image: bytes, languages: str) -> str:
-    """The text in an image; pages of a TIFF are divided by form feeds. Raises TimeoutExpired, UnreadableFile."""
+    """Form feeds divide pages of a TIFF. Raises TimeoutExpired, UnreadableFile."""
     if not _LANGUAGES.fullmatch(languages):
         raise UnreadableFile(f"{languages[:60]!a} names no languages for OCR, such as eng+deu")
     program = shutil.which("tesseract")
@@ -98,7 +98,7 @@ def _recognised(image: bytes, languages: str) -> str:
 
 
 def _drawn(page: Any) -> bytes:
-    """A page in grey as PNM, which needs no library to write."""
+    """A page in gray as PNM, which needs no library to write."""
     width, height = page.get_size()
     scale = DOTS_PER_INCH / 72
     if width * height * scale**2 > MAX_PIXELS:

@@ -1,4 +1,4 @@
-"""OpenDocument texts and presentations to text. They share one vocabulary (ODF 1.3 part 3)."""
+"""OpenDocument texts and presentations to text (ODF 1.3 part 3)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from openbook.records import Content
 _MEDIA_TYPE = "application/vnd.oasis.opendocument."
 _MAX_COUNT = 999_999_999
 _MAX_SPACES = 1_000
-# Deleted text, notes (they are collected), what a drawing is called, and the readings of Japanese words.
+# Deleted text, notes (collected separately), descriptions of drawings, and readings of Japanese words.
 _SKIPPED = frozenset(
     {"tracked-changes", "note", "annotation", "desc", "ruby-text", "forms", "notes", "event-listeners"}
 )
@@ -63,10 +63,10 @@ class _Writer:
     def __init__(self, trees: list[Any]) -> None:
         self.out = Blocks()
         self.title = ""
-        # The first number, and the last one so far, by list style and level. Levels with bullets have no first number.
+        # By list style and level: the first number (none for bullets), and the last one so far.
         self._starts: dict[tuple[str, int], int] = {}
         self._counts: dict[tuple[str, int], int] = {}
-        self._titles = {"Title": 1, "Subtitle": 2}  # paragraph styles that are or come from these, and their levels
+        self._titles = {"Title": 1, "Subtitle": 2}  # levels of these paragraph styles and those derived from them
         self._notes = 0
         for tree in trees:
             for style in descendants(tree, "list-style"):
@@ -79,7 +79,7 @@ class _Writer:
                     self._titles.setdefault(attribute(style, "name"), level)
 
     def blocks(self, elements: Iterable[Any]) -> None:
-        """Headings, paragraphs, lists, tables and text boxes in order. Depth is bounded by the XML parser."""
+        """The XML parser bounds the depth."""
         for element in elements:
             name = local(element)
             if name == "h":
@@ -114,7 +114,7 @@ class _Writer:
         before = self._starts.get((style, depth), 1) - 1
         count = self._counts.get((style, depth), before) if goes_on else before
         for item in element:
-            if local(item) == "list-header":  # stands before the list and has no number
+            if local(item) == "list-header":  # precedes the list, without a number
                 self.blocks(item)
                 continue
             if any(local(part) != "list" for part in item):  # an item that only holds a list has no number
@@ -130,10 +130,10 @@ class _Writer:
                     self._boxes(part)
                     marker = "" if text.strip() else marker
                 else:
-                    self.blocks([part])  # numbered headings stand in lists, and a second paragraph has no number
+                    self.blocks([part])  # headings may be in lists, and a second paragraph has no number
 
     def _cells(self, row: Any, left: dict[int, int]) -> Iterator[str | None]:
-        """`left` says for each column how many rows the cell above still covers."""
+        """`left`: by column, the number of rows that the cell above still covers."""
         for at, cell in enumerate(outermost(row, frozenset({"table-cell", "covered-table-cell"}), _SKIPPED)):
             if local(cell) == "table-cell":
                 left[at] = number(attribute(cell, "number-rows-spanned"), 1, 10_000) - 1
@@ -143,7 +143,7 @@ class _Writer:
                 yield None if left[at] >= 0 else ""
 
     def notes(self, container: Any) -> None:
-        """Footnotes and endnotes with their numbers, then comments."""
+        """Write numbered footnotes and endnotes, then comments."""
         bodies = [body for note in descendants(container, "note") if (body := child(note, "note-body")) is not None]
         comments = []
         for note in descendants(container, "annotation"):
@@ -153,12 +153,11 @@ class _Writer:
         self.out.section("Comments", 1, comments)
 
     def joined(self, element: Any) -> str:
-        """The paragraphs inside an element as one."""
         paragraphs = outermost(element, frozenset({"p", "h"}), _SKIPPED)
         return " ".join(filter(None, (" ".join(self.line(part).split()) for part in paragraphs)))
 
     def line(self, element: Any) -> str:
-        """The text of a paragraph; a footnote leaves its number, a text box nothing: it is a block of its own."""
+        """A paragraph with the numbers of footnotes, without text boxes, which are separate blocks."""
         parts = [_collapsed(element.text)]
         for inner in element:
             name = local(inner)
@@ -178,5 +177,5 @@ class _Writer:
 
 
 def _collapsed(text: str | None) -> str:
-    # More than one space is written as an element; white space in the file is layout of the XML (part 3, 6.1.2).
+    # Runs of spaces are written as an element; other white space is XML layout (part 3, 6.1.2).
     return re.sub(r"[ \t\r\n]+", " ", text) if text else ""

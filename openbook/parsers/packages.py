@@ -1,7 +1,7 @@
-"""Office formats and books are ZIP files of XML. Opened here with bounds on everything, then read part by part.
+"""ZIP packages of XML: office formats and books. Sizes and depths are bounded.
 
-Nothing is ever unpacked to a disk, so a member named `../../x` is only a name nobody asks for.
-Sources: ECMA-376 part 2 (Open Packaging Conventions), ODF 1.3 part 2, EPUB 3.3 (Open Container Format).
+Nothing is unpacked to disk, so a member named `../../x` is never looked up. Sources: ECMA-376 part 2 (Open Packaging
+Conventions), ODF 1.3 part 2, EPUB 3.3 (Open Container Format).
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from openbook.parsers.frontmatter import make_metadata
 from openbook.records import Metadata
 
 MAX_UNPACKED_BYTES = 200_000_000
-MAX_XML_BYTES = 60_000_000  # of one part: as a tree it needs some ten times as much
+MAX_XML_BYTES = 60_000_000  # of one part; its tree needs about ten times as much
 MAX_MEMBERS = 10_000
-MAX_RATIO = 150  # XML packs some 10 to 40 times; a bomb 1,000 times
+MAX_RATIO = 150  # XML packs 10 to 40 times; a bomb 1,000 times
 ZIP_MARK = b"PK\x03\x04"
 _SMALL_BYTES = 10_000_000
 _DIRECTORY_BYTES = 400 * MAX_MEMBERS  # an entry takes 46 bytes and its name
 _BROKEN = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError, struct.error)
 _MAIN_PARTS = {"word": ".docx", "ppt": ".pptx", "xl": ".xlsx"}  # by folder
-# What libraries and programs enter when nobody gave a name.
+# Placeholders of libraries and programs for an unnamed author.
 _NO_AUTHOR = frozenset({"python-docx", "openpyxl", "unknown", "anonymous", "user", "author", "administrator", "admin"})
 
 
 class Package:
-    """An opened package. `what` says what it is, such as `a Word document`.
+    """`what`: the kind for messages, such as `a Word document`.
 
-    What can be checked is checked before anything is unpacked. No more is read than the sizes checked here. Raises
-    UnreadableFile for what is not a package, for an encrypted one, and for one that would unpack to too much.
+    Sizes are checked before anything is unpacked, and no more is read. Raises UnreadableFile for other files, encrypted
+    packages, and those that would unpack to too much.
     """
 
     def __init__(self, data: bytes, what: str) -> None:
@@ -57,7 +57,7 @@ class Package:
             raise UnreadableFile(f"holds {len(members)} parts, over the limit of {MAX_MEMBERS}")
         if unpacked > MAX_UNPACKED_BYTES or unpacked > max(_SMALL_BYTES, MAX_RATIO * len(data)):
             raise UnreadableFile(f"unpacks from {len(data) / 1e6:.1f} MB to {unpacked / 1e6:.1f} MB, like a zip bomb")
-        # The formats allow no other method, and the header of an LZMA stream can ask for gigabytes of dictionary.
+        # The formats allow no other method, and an LZMA header can ask for gigabytes of dictionary.
         if any(member.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED} for member in members):
             raise UnreadableFile("packed in an unusual way")
         self._members = {_key(member.filename): member for member in members}
@@ -72,13 +72,13 @@ class Package:
         return UnreadableFile(f"a damaged {self.what.partition(' ')[2]}")
 
     def read(self, part: str) -> bytes:
-        """The bytes of a part. Raises UnreadableFile if it is absent, corrupt or longer than it says."""
+        """Raises UnreadableFile if the part is absent, corrupt or longer than it says."""
         member = self._members.get(_key(part))
         if member is None:
             raise self.damaged()
         try:
             with self._archive.open(member) as stream:
-                # Not `ZipFile.read`, which unpacks a member to its end, whatever size it states.
+                # Not `ZipFile.read`, which unpacks to the end, whatever size is stated.
                 return stream.read(member.file_size)
         except _BROKEN as error:
             raise self.damaged() from error
@@ -93,16 +93,16 @@ class Package:
         return root
 
     def optional_xml(self, part: str) -> Any:
-        """The root element of a part that a document can do without, else None."""
+        """None if the part is missing or unreadable."""
         try:
             return self.xml(part) if part in self else None
         except UnreadableFile:
             return None
 
     def relations(self, part: str) -> dict[str, tuple[str, str]]:
-        """What a part (an empty name: the package) refers to inside the package, by relation id.
+        """The parts that `part` (empty: the package) refers to: {relation id: (kind, part)}.
 
-        The kind is the last part of the relation's type, such as `slide`; then comes the name of the part it leads to.
+        The kind is the last part of the relation's type, such as `slide`.
         """
         folder, _, name = part.rpartition("/")
         found: dict[str, tuple[str, str]] = {}
@@ -119,22 +119,22 @@ class Package:
                 yield root
 
     def main_part(self, usual: str) -> str:
-        """The document's own part; `usual` where the package does not say."""
+        """The document's main part; `usual` if the package does not say."""
         named = (target for kind, target in self.relations("").values() if kind == "officeDocument")
         return next((part for part in named if part in self), usual)
 
     def kind(self) -> str:
-        """The usual suffix of the format, else an empty string. Raises UnreadableFile."""
+        """The format's usual suffix; empty if unknown. Raises UnreadableFile."""
         if "META-INF/container.xml" in self:
             return ".epub"
-        if "content.xml" in self:  # OpenDocument; its other kinds have one parser
+        if "content.xml" in self:  # OpenDocument; one parser reads its other kinds
             return ".ods" if "mimetype" in self and b"spreadsheet" in self.read("mimetype") else ".odt"
         usual = next((p for p in ("word/document.xml", "ppt/presentation.xml", "xl/workbook.xml") if p in self), "")
         return _MAIN_PARTS.get(self.main_part(usual).partition("/")[0], "")
 
 
 def package_kind(data: bytes) -> str:
-    """The usual suffix of the office format or book that a ZIP file's bytes are, else an empty string."""
+    """The usual suffix of the office format or book in `data`; empty if it is neither."""
     try:
         return Package(data, "a package").kind()
     except UnreadableFile:
@@ -142,9 +142,9 @@ def package_kind(data: bytes) -> str:
 
 
 def parse_xml(data: bytes, what: str) -> Any:
-    """The root element, None where it is not well-formed. Entities are neither expanded nor fetched, depth is bounded.
+    """The root element; None if not well-formed. Entities are neither expanded nor fetched; depth is bounded.
 
-    Raises UnreadableFile if it declares entities, which is where bombs live.
+    Raises UnreadableFile if entities are declared: they can expand without bound.
     """
     from lxml import etree
 
@@ -162,13 +162,13 @@ def parse_xml(data: bytes, what: str) -> Any:
 
 
 def core_properties(package: Package) -> tuple[str, Metadata]:
-    """Title and metadata that an office document states (ECMA-376 part 2, section 8; ODF 1.3 part 3, section 4)."""
+    """Title and metadata (ECMA-376 part 2, section 8; ODF 1.3 part 3, section 4)."""
     roots = [*package.related("", "core-properties"), package.optional_xml("docProps/core.xml")]
     roots.append(child(package.optional_xml("meta.xml"), "meta"))
     stating = next((root for root in roots if root is not None), ())
     values = {local(element): (element.text or "").strip() for element in stating}
     authors = re.split(r"\s*;\s*", values.get("creator") or values.get("initial-creator", ""))
-    # The templates of these libraries state a day in 2013, and most programs that use them leave it there.
+    # These libraries' templates state a day in 2013, and most programs leave it there.
     templated = values.get("description", "").startswith(("generated by python-docx", "generated using python-pptx"))
     dates = () if templated else ("modified", "date", "created", "creation-date")
     date = next((values[key] for key in dates if values.get(key)), "")
@@ -177,14 +177,14 @@ def core_properties(package: Package) -> tuple[str, Metadata]:
 
 
 def common_metadata(authors: list[str], date: str, language: str) -> Metadata:
-    """The usual three fields as metadata. Several authors become a tuple."""
+    """Several authors become a tuple."""
     names = [name for name in dict.fromkeys(map(one_line, authors)) if name and name.lower() not in _NO_AUTHOR]
     author = names[0] if len(names) == 1 else tuple(names)
     return make_metadata([("author", author or None), ("date", date), ("language", language)])
 
 
 def resolve(folder: str, target: str) -> str:
-    """The name of the part that a reference in `folder` means, without fragment; never outside the package."""
+    """The part that a reference in `folder` means, without fragment; never outside the package."""
     path = unquote(target.partition("#")[0].partition("?")[0]).replace("\\", "/")
     return posixpath.normpath(posixpath.join("/", folder, path)).lstrip("/")
 

@@ -1,7 +1,7 @@
-"""A page of a PDF as PNG, drawn by PDFium in a worker process that draws one page and ends.
+"""A page of a PDF as PNG, drawn by PDFium in a worker process of its own.
 
-A PDF may take over the process that draws it. So that process is given the bytes of one file and no other, and what it
-answers are pixels: counted here, and made a PNG here.
+A PDF may take over that process. So it gets the bytes of one file only, and its answer is pixels, which are counted and
+made a PNG here.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from openbook.parsers.pdf import ONE_AT_A_TIME, open_pdf
 from openbook.parsers.sandbox import NONSENSE, Limits, Worker, decode_answer, worker_command
 from openbook.parsers.worker import NUMBER_BYTES, PAGE_IMAGE, PIXELS, SIDE_BYTES
 
-WIDTH = 1000  # pixels, unless the page would be higher than MAX_HEIGHT or enlarged more than MAX_SCALE
+WIDTH = 1000  # pixels, unless limited by MAX_HEIGHT or MAX_SCALE
 MAX_HEIGHT = 3000
 MAX_SCALE = 10.0  # pixels for one point, 1/72 inch
 MAX_ANSWER_BYTES = len(PIXELS) + 2 * SIDE_BYTES + 3 * WIDTH * MAX_HEIGHT
 
-_ROUNDING = 1 - 1e-9  # PDFium's sizes are rounded up
+_ROUNDING = 1 - 1e-9  # PDFium rounds sizes up
 
 
 def draw_page(
@@ -32,8 +32,8 @@ def draw_page(
 ) -> bytes:
     """Page `page` (from 1) of a PDF as PNG: at most WIDTH by MAX_HEIGHT pixels of red, green and blue.
 
-    It is broken off when `stop` says so, within a moment. `command` starts another worker than the program's own.
-    Raises NoSuchPage; NotReadNow if the machine could not or it was broken off; UnreadableFile for any other reason.
+    `stop` is polled and ends the drawing. `command`: another worker. Raises NoSuchPage; NotReadNow if the machine could
+    not draw or `stop` was true; else UnreadableFile.
     """
     if not 1 <= page < 1 << 8 * NUMBER_BYTES:
         raise NoSuchPage(f"there is no page {page}: pages are counted from 1")
@@ -53,7 +53,7 @@ def draw_page(
 
 
 def _picture(answer: bytes) -> bytes:
-    """The picture in an answer. Raises UnreadableFile for a reason, ValueError for what no honest worker says."""
+    """Raises UnreadableFile for a stated reason, ValueError for an invalid answer."""
     if not answer.startswith(PIXELS):
         outcome = decode_answer(answer)
         raise outcome if isinstance(outcome, UnreadableFile) else ValueError(NONSENSE)
@@ -66,10 +66,10 @@ def _picture(answer: bytes) -> bytes:
 
 
 def png(width: int, height: int, pixels: bytes | memoryview) -> bytes:
-    """`pixels`: rows from the top, three bytes for each pixel. As in the PNG specification (W3C, third edition)."""
+    """`pixels`: rows from the top, three bytes per pixel. PNG specification (W3C, third edition)."""
     row = 3 * width
     rows = b"".join(b"\0" + pixels[start : start + row] for start in range(0, height * row, row))  # 0: no filter
-    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # eight bits, colours, nothing interlaced
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # eight bits, RGB, not interlaced
     chunks = ((b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
@@ -80,9 +80,9 @@ def png(width: int, height: int, pixels: bytes | memoryview) -> bytes:
 
 
 def draw(data: bytes, number: int) -> tuple[int, int, bytes]:
-    """(width, height, pixels) of page `number`, which is at least 1, on white. Raises NoSuchPage, UnreadableFile.
+    """Return (width, height, pixels) of page `number` (from 1), on white. Raises NoSuchPage, UnreadableFile.
 
-    The pixels are rows from the top, each of `width` times red, green and blue, a byte each.
+    The pixels are rows from the top, a byte each for red, green and blue.
     """
     import pypdfium2
 

@@ -1,4 +1,4 @@
-"""PDF to text with pages, by PDFium. Headings come from the document's outline, where it has one."""
+"""PDF to text with pages, by PDFium. Headings come from the document's outline, if any."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from openbook.records import Content, HeadingMark, PageSpan
 
 MAX_BOOKMARKS = 20_000
 
-_ENCRYPTED = {4, 5}  # FPDF_ERR_PASSWORD, and FPDF_ERR_SECURITY for an encryption that PDFium does not know
-# PDFium's mark for a word broken at a line's end, with the rest of the word. The line then ends after the word.
+_ENCRYPTED = {4, 5}  # FPDF_ERR_PASSWORD, and FPDF_ERR_SECURITY for an unknown encryption
+# PDFium marks a word broken at a line's end. The rest of the word is joined, and the line ends after it.
 _BROKEN_WORD = re.compile("[\x02\ufffe]\r?\n?([^\\s\x02\ufffe]{1,40})[ \\t]?\r?\n?")
-# A page with fewer letters and a picture over so much of it is a scan, perhaps with a stamp.
+# A page with fewer letters and a picture of this share is a scan, perhaps with a stamp.
 _SCAN_LETTERS = 25
 _SCAN_SHARE = 0.3
-# What programs put into the title when nobody gave one.
+# Placeholders of programs for an untitled document.
 _NO_TITLE = re.compile(
     r"\.(?:docx?|pdf|tex|dvi|odt|rtf|xlsx?|pptx?|indd|qxd)$|^(?:untitled|microsoft word\b)"
     r"|^\(?(?:anonymous|unspecified)\)?$|^\S*_\S*$",
     re.I,
 )
 
-ONE_AT_A_TIME = threading.Lock()  # PDFium is not safe to call from two threads
+ONE_AT_A_TIME = threading.Lock()  # PDFium is not thread-safe
 
 
 Recognise = Callable[[Any], str]
@@ -39,7 +39,7 @@ Recognise = Callable[[Any], str]
 
 
 def parse_pdf(data: bytes, name: str, recognise: Recognise | None = None) -> Content:
-    """Pages that are pictures are given to `recognise`."""
+    """`recognise` reads scanned pages."""
     import pypdfium2
 
     with ONE_AT_A_TIME, closing(open_pdf(data)) as document:
@@ -50,7 +50,7 @@ def parse_pdf(data: bytes, name: str, recognise: Recognise | None = None) -> Con
 
 
 def open_pdf(data: bytes) -> Any:
-    """A document of PDFium, to be closed. The caller holds `ONE_AT_A_TIME`. Raises UnreadableFile."""
+    """The caller closes it, and holds `ONE_AT_A_TIME`. Raises UnreadableFile."""
     import pypdfium2
 
     try:
@@ -99,7 +99,7 @@ def _content(document: Any, name: str, recognise: Recognise | None) -> Content:
 
 def _page_text(page: Any) -> str:
     with closing(page.get_textpage()) as layer:
-        # Text outside the visible page is left out; a page box that makes no sense must not hide everything.
+        # Text outside the visible page is left out, unless the page box leaves no text at all.
         raw = layer.get_text_bounded(errors="replace")
         raw = raw if raw.strip() or not layer.count_chars() else layer.get_text_range(errors="replace")
     return clean(_BROKEN_WORD.sub(r"\1\n", raw)).strip()
@@ -140,7 +140,7 @@ def _headings(document: Any, text: str, pages: Sequence[PageSpan]) -> Iterator[H
 
 
 def _find_line(text: str, title: str, start: int, end: int) -> int | None:
-    """Where a line begins with `title`, however spaced, perhaps after a number such as `2.1.` or `Chapter 3`."""
+    """The offset of a line that begins with `title`, however spaced, perhaps after `2.1.` or `Chapter 3`."""
     words = r"\s+".join(re.escape(word) for word in title.split())
     numbered = rf"(?:^|(?<=\n))(?:[A-Za-z]{{3,8}}[ \t])?(?-i:[\dA-Z.:)]{{0,10}})\s{{0,3}}{words}"
     found = re.compile(numbered, re.IGNORECASE).search(text, start, end)
@@ -151,7 +151,7 @@ def _stated(document: Any, key: str) -> str:
     try:
         return one_line(document.get_metadata_value(key))
     except UnicodeError:
-        return ""  # half a character: no title costs less than the document
+        return ""  # half a character: better no title than no document
 
 
 def _title(document: Any, text: str, name: str) -> str:

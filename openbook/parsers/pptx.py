@@ -1,6 +1,6 @@
-"""Presentations to text: a page for each slide, its title as heading, then shapes, tables, charts, diagrams, notes and comments.
+"""Presentations to text: a page per slide, its title as heading, then shapes, charts, diagrams, notes and comments.
 
-Shapes come in the order of the file, which is the order a screen reader reads them in. ECMA-376 part 1, 19 and 21.1.
+Shapes keep the file's order, that of screen readers. ECMA-376 part 1, 19 and 21.1.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def parse_pptx(data: bytes, name: str) -> Content:
     relations = package.relations(part)
     out = Blocks()
     for slide in children(child(package.xml(part), "sldIdLst"), "sldId"):
-        # A slide's own `id` has no namespace, the id of its relation has one.
+        # A slide's own `id` has no namespace; that of its relation has.
         _, target = relations.get(next((value for key, value in slide.items() if key.endswith("}id")), ""), ("", ""))
         if (root := package.optional_xml(target)) is not None:
             _slide(package, target, root, out)
@@ -58,19 +58,19 @@ def _slide(package: Package, part: str, root: Any, out: Blocks) -> None:
         out.section("Notes", 2, map(_body_text, bodies))
         out.chars += text_chars(notes)
     for comments in package.related(part, "comments", "comment"):
-        # Older files write `p:text`, newer ones a text body; a reply follows what it replies to.
+        # Older files write `p:text`, newer ones a text body; a reply follows its comment.
         found = [element.text or "" for element in descendants(comments, "text")]
         out.section("Comments", 2, [*found, *map(_text, descendants(comments, "p"))])
         out.chars += text_chars(comments)
 
 
 def _shapes(root: Any) -> Iterator[Any]:
-    """Shapes and graphic frames in order, those inside groups too; of alternative forms the first."""
+    """In order, also those inside groups; of alternatives the first."""
     return outermost(root, frozenset({"sp", "graphicFrame", "pic"}), frozenset({"Fallback"}))
 
 
 def _placeholder(shape: Any) -> str | None:
-    """The type of the placeholder that a shape fills, empty for one of no type, None for any other shape."""
+    """The placeholder's type, which may be empty; None for other shapes."""
     found = child(next(iter(shape), None), "nvPr", "ph")
     return str(found.get("type", "")) if found is not None else None
 

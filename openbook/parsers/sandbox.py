@@ -1,7 +1,7 @@
-"""Parses files in worker processes, so that one that hangs, crashes or unpacks without end costs nothing but itself.
+"""Parses files in worker processes, so that a file that hangs, crashes or unpacks without end affects no other.
 
-A worker may be taken over by the file it parses. So it answers in JSON and never in pickle, and each answer is checked:
-types, sizes, offsets, characters. Workers are started when first needed, and end with the process that started them.
+A file may take over its worker. So workers answer in JSON, never in pickle, and each answer is checked: types, sizes,
+offsets, characters. Workers start on first use and end with their parent.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from openbook.parsers.worker import HELLO, KINDS, NAME_BYTES, NUMBER_BYTES, read
 from openbook.records import Content, Digest
 
 MAX_ANSWER_BYTES = 512_000_000
-MAX_FILES_PER_WORKER = 500  # the memory that libraries keep must not pile up
+MAX_FILES_PER_WORKER = 500  # libraries' leaked memory must not pile up
 NONSENSE = "the parser gave an answer that makes no sense"
 _AHEAD = 4  # files parsed ahead, for each worker
 _START_S = 60.0
-_LOOK_S = 0.05  # how often deadlines are looked at
+_LOOK_S = 0.05  # between checks of a deadline
 _MAX_NUMBER = 2**53
 
 Parsed: TypeAlias = tuple[Content, Digest] | UnreadableFile
@@ -48,18 +48,16 @@ Parsed: TypeAlias = tuple[Content, Digest] | UnreadableFile
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """For one file."""
-
     timeout_s: float = 60.0  # by the wall clock
     memory_mb: int = 2048  # of a worker's address space, where the platform can limit it
     max_file_bytes: int = 100_000_000
 
 
 class Parsers(Protocol):
-    """Parses many files at a time: a ParserPool, or what does the same on other machines."""
+    """A ParserPool, or the same on other machines."""
 
     def parse_all(self, paths: Iterable[Path]) -> Iterator[tuple[Path, Parsed]]:
-        """Each of `paths` with its outcome, in their order; at most a few files are parsed ahead."""
+        """Yield each path with its outcome, in order. At most a few files are parsed ahead."""
         ...
 
 
@@ -68,9 +66,9 @@ OpenParsers: TypeAlias = Callable[[Limits, str], AbstractContextManager[Parsers]
 
 
 class ParserPool:
-    """Use it in a `with`. `ocr` names Tesseract's languages, such as `eng+deu`; empty: images are not read.
+    """Use it in a `with`. `ocr`: Tesseract's languages, such as `eng+deu`; empty: images are not read.
 
-    `by_value`: files are given with their bytes, to `parse`. `command` starts another worker than the program's own.
+    `by_value`: `parse` gets the bytes of each file. `command`: another worker.
     """
 
     def __init__(
@@ -102,7 +100,7 @@ class ParserPool:
             yield path, outcome.result()
 
     def close(self) -> None:
-        """Ends the workers, also those that are parsing."""
+        """End all workers, even those that are parsing."""
         self._is_closed = True
         for worker in list(self._workers):
             worker.kill()
@@ -111,13 +109,13 @@ class ParserPool:
             worker.reap()
 
     def parse(self, path: Path, data: bytes | None = None) -> Parsed:
-        """What becomes of one file, in a worker of the calling thread. `data`: its bytes, where the pool is `by_value`."""
+        """Parse in a worker of the calling thread. `data`: the file's bytes, if the pool is `by_value`."""
         try:
             worker = self._worker()
             was_fresh = worker.files == 0
             outcome = self._ask(worker, path, data)
             if outcome is None and not was_fresh and not worker.is_late:
-                # What broke it may be the file before; this one deserves a fresh worker.
+                # The file before may have broken the worker, so try again with a fresh one.
                 worker = self._worker()
                 outcome = self._ask(worker, path, data)
         except NotReadNow as error:
@@ -125,24 +123,23 @@ class ParserPool:
         return outcome or worker.last_words(self._limits)
 
     def _worker(self) -> Worker:
-        """The worker of this thread. Raises NotReadNow if none can be started."""
         worker: Worker | None = getattr(self._mine, "worker", None)
         if worker is None:
             worker = self._mine.worker = Worker(self._command)
             self._workers.add(worker)
-            if self._is_closed:  # after it was added: either `close` saw it or it is killed here
+            if self._is_closed:  # after adding it: either `close` saw it or it is killed here
                 worker.kill()
         return worker
 
     def _ask(self, worker: Worker, path: Path, data: bytes | None) -> Parsed | None:
-        """What `worker` answers; None when it ended instead, and is reaped."""
+        """The worker's answer; None if it ended instead, and is reaped."""
         name = os.fsencode(path)
         question = [name] if data is None else [len(name).to_bytes(NUMBER_BYTES, "big"), name, data]
         is_broken = False
         try:
             answer = worker.ask(question, self._limits.timeout_s)
             outcome = None if answer is None else decode_answer(answer)
-        except ValueError:  # it may also have been taken over
+        except ValueError:  # the worker may have been taken over
             outcome, is_broken = UnreadableFile(NONSENSE), True
         if outcome is None or is_broken or worker.is_late or worker.files >= MAX_FILES_PER_WORKER:
             worker.reap()
@@ -152,12 +149,12 @@ class ParserPool:
 
 
 class Worker:
-    """One process. Asked by one thread at a time; killed from any. Call `reap` at the end."""
+    """One process. One thread at a time asks it; any may kill it. Call `reap` at the end."""
 
     def __init__(self, command: Sequence[str]) -> None:
         """Raises NotReadNow if it cannot be started."""
         try:
-            # A session of its own: Ctrl-C in the terminal is for the program, and the whole group can be killed.
+            # A session of its own: Ctrl-C goes to the program only, and the whole group can be killed.
             self.process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
                 start_new_session=True, env=_environment(),
@@ -182,13 +179,12 @@ class Worker:
         max_bytes: int = MAX_ANSWER_BYTES,
         stop: Callable[[], bool] = lambda: False,
     ) -> bytes | None:
-        """The body of its answer to a question, which comes in parts; None when it ended or was killed.
+        """The answer to a question given in parts; None if the worker ended or was killed.
 
-        It is killed when it is late, and within a moment after `stop` says so. Raises ValueError for an answer to
-        something else.
+        It is killed at its timeout, or soon after `stop` is true. Raises ValueError for an answer to another request.
         """
         self.files += 1
-        self._stderr_tail = b""  # what it said of the files before
+        self._stderr_tail = b""  # said about earlier files
         if not self._is_ready:
             self._is_ready = self._exchange([], _START_S, NAME_BYTES, stop) == HELLO
             if not self._is_ready:
@@ -201,7 +197,7 @@ class Worker:
         return frame[NAME_BYTES:] if frame else None
 
     def _exchange(self, parts: Sequence[bytes], timeout_s: float, max_bytes: int, stop: Callable[[], bool]) -> bytes:
-        """The frame that it answers with; empty if it sends none."""
+        """The frame of the answer; empty if there is none."""
         assert self.process.stdin is not None
         done, deadline = threading.Event(), time.monotonic() + timeout_s
 
@@ -228,14 +224,13 @@ class Worker:
     def kill(self) -> None:
         with self._lock, contextlib.suppress(ProcessLookupError, PermissionError):
             if self.process.returncode is not None:
-                return  # it is reaped: its number may be another process's by now
+                return  # reaped: another process may have its id by now
             if hasattr(os, "killpg"):
                 os.killpg(self.process.pid, signal.SIGKILL)
             else:
                 self.process.kill()
 
     def reap(self) -> None:
-        """Ends it, waits for it and closes its pipes."""
         self.kill()
         with self._lock:
             self.process.wait()
@@ -245,7 +240,7 @@ class Worker:
         self._listener.join(timeout=1.0)
 
     def last_words(self, limits: Limits) -> UnreadableFile:
-        """Why it gave no answer. Call it when it is reaped."""
+        """Why there was no answer. Call it after `reap`."""
         tail = self._stderr_tail.decode("utf-8", "replace")
         said = one_line(tail.strip().rpartition("\n")[2])
         code = self.process.returncode
@@ -272,7 +267,7 @@ def worker_command() -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    """The child finds the modules that this process finds, and none in the folder it happens to be in."""
+    """The worker finds the modules that this process finds, but none in the current folder."""
     root = str(Path(__file__).parents[2])
     places = [place for place in sys.path if place and place != root]
     ignored = sys.flags.ignore_environment
@@ -291,20 +286,20 @@ class _Answer(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def decode_answer(body: bytes) -> Parsed:
-    """Raises ValueError: it is not what an honest worker says."""
+    """The outcome in a worker's answer. Raises ValueError if it is invalid."""
     try:
         answer = msgspec.json.decode(body, type=_Answer)
         if answer.content is None and answer.reason:
             return KINDS[answer.kind](one_line(answer.reason) or "not readable")
         if answer.content is not None and answer.digest and _is_orderly(answer.content):
             return answer.content, answer.digest
-    except (msgspec.DecodeError, RecursionError, UnreadableFile) as error:  # the last: a label that cannot be one
+    except (msgspec.DecodeError, RecursionError, UnreadableFile) as error:  # UnreadableFile: an invalid label
         raise ValueError(NONSENSE) from error
     raise ValueError(NONSENSE)
 
 
 def _is_orderly(content: Content) -> bool:
-    """Whether a content keeps the rules that `records.Content` states: of offsets, characters and lengths."""
+    """True if the rules of `records.Content` hold: offsets, characters and lengths."""
     size = len(content.text)
     edges = [0, *(edge for page in content.pages for edge in (page.start, page.end)), size]
     numbers = [0, *(page.number for page in content.pages), _MAX_NUMBER]

@@ -1,7 +1,7 @@
-"""Tables: CSV and the like, and workbooks of Excel and OpenDocument (by Calamine), a page for each visible sheet.
+"""Tables: CSV and the like, and workbooks of Excel and OpenDocument (by Calamine), a page per visible sheet.
 
-The cells of a row stand side by side, divided by ` | `, and a passage of rows is shown with the table's header. In a
-large table and in CSV each row names its columns (`name: Ada; born: 1815`), so that it says what it means alone.
+` | ` divides cells, and passages are shown with the table's header. In large tables and CSV each row names its columns
+(`name: Ada; born: 1815`), so that it is complete alone.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _MEDIA_TYPES = {
     ".xls": "application/vnd.ms-excel",
     ".xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
 }
-_LARGE_TABLE_CHARS = 20_000  # a header that stands further away is not shown with a row
+_LARGE_TABLE_CHARS = 20_000  # a header further away is not shown with a row
 _SAMPLE_CHARS = 65_536
 _SAMPLE_ROWS = 200
 _DELIMITERS = ",;\t|"
 _MAX_NAME_CHARS = 80
-_VALUE = re.compile(r"[-+]?[\d.,:/ %€$£-]*\d[\d.,:/ %€$£-]*")  # numbers, dates: what no column is called
+_VALUE = re.compile(r"[-+]?[\d.,:/ %€$£-]*\d[\d.,:/ %€$£-]*")  # numbers, dates: never names of columns
 
 
 def parse_delimited(data: bytes, name: str) -> Content:
@@ -42,7 +42,7 @@ def parse_delimited(data: bytes, name: str) -> Content:
         first, media_type = "\t", "text/tab-separated-values"
     try:
         rows = list(_csv_rows(text, _delimiter(text, first)))
-    except csv.Error:  # a field without end, or one over the module's limit: the lines as they are
+    except csv.Error:  # an unclosed or oversized field: keep the lines as they are
         return text_content(text, "text/plain", name)
     lines = _named_lines(rows) or [" | ".join(" ".join(cell.split()) for cell in row) for row in rows]
     written = "\n".join(lines) + "\n" if lines else ""
@@ -70,7 +70,7 @@ def parse_workbook(data: bytes, name: str) -> Content:
                 out.heading(described.name, 1)
                 out.chars += sum(len(cell) for row in rows for cell in row)
                 _repeat_merged(rows, sheet.merged_cell_ranges or (), sheet.start or (0, 0))
-                for has_cells, table in groupby(rows, key=any):  # an empty row stands between two tables
+                for has_cells, table in groupby(rows, key=any):  # an empty row divides tables
                     if has_cells:
                         _write(list(table), out)
                 out.end_page()
@@ -82,7 +82,7 @@ def parse_workbook(data: bytes, name: str) -> Content:
 
 
 def _shown(cell: object) -> str:
-    """A value as a person would write it: 15 digits, as spreadsheets show, not the 17 that they store."""
+    """15 digits, as spreadsheets show, not the 17 that they store."""
     if isinstance(cell, bool):
         return str(cell).upper()
     if isinstance(cell, float):
@@ -97,7 +97,7 @@ def _shown(cell: object) -> str:
 def _repeat_merged(
     rows: list[list[str]], merges: Sequence[tuple[tuple[int, int], tuple[int, int]]], start: tuple[int, int]
 ) -> None:
-    """Repeat a cell over several rows in each, so that every row says what it is about."""
+    """Repeat cells over several rows, so that every row is complete."""
     for (top, left), (bottom, _) in merges:
         top, left, bottom = top - start[0], left - start[1], bottom - start[0]
         if 0 <= top < len(rows) and 0 <= left < len(rows[top]):
@@ -116,7 +116,7 @@ def _write(table: list[list[str]], out: Blocks) -> None:
 
 
 def row_line(cells: Iterable[tuple[str, str]]) -> str:
-    """`name: Ada; born: 1815` for the names of columns with their cells; empty cells are left out."""
+    """`name: Ada; born: 1815`, without empty cells."""
     shown = [(name, " ".join(cell.split())) for name, cell in cells]
     return "; ".join(f"{name}: {cell}" if name else cell for name, cell in shown if cell)
 
@@ -128,7 +128,7 @@ def _named_lines(rows: list[list[str]]) -> list[str]:
 
 
 def _names(rows: list[list[str]]) -> list[str]:
-    """The first row when it names columns: words, all different, over at least one row and as wide as most."""
+    """The first row if it names the columns: different words, no values; else empty."""
     if len(rows) < 2:
         return []
     names = [" ".join(cell.split()) for cell in rows[0]]
@@ -144,7 +144,7 @@ def _csv_rows(text: str, delimiter: str) -> Iterator[list[str]]:
 
 
 def _delimiter(text: str, first: str) -> str:
-    """The one that gives the most rows the same number of columns, more than one; of equals `first`."""
+    """The delimiter that gives the most rows the same number of columns (at least two); `first` on a tie."""
     sample = text[:_SAMPLE_CHARS]
     if len(text) > _SAMPLE_CHARS:
         sample = sample[: sample.rfind("\n") + 1] or sample

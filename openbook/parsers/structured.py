@@ -1,4 +1,4 @@
-"""JSON, Jupyter notebooks and XML as text. What is not well-formed is read as plain text, so that nothing is lost."""
+"""JSON, Jupyter notebooks and XML to text. Malformed files are read as plain text, so that nothing is lost."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _MAX_FIELDS = 60
 
 
 def parse_json(data: bytes, name: str) -> Content:
-    """Lines of `path: value`; an object of plain values is one line, like a row of a table."""
+    """Lines of `path: value`; an object of plain values is one line, like a table row."""
     text = read_text(data)
     try:
         value = _loaded(text)
@@ -59,12 +59,12 @@ def parse_json_lines(data: bytes, name: str) -> Content:
 
 
 def _loaded(text: str) -> Any:
-    """Numbers stay as they are written. Raises ValueError also for a key that appears twice, of which one would be lost."""
+    """Numbers stay as written. Raises ValueError also for a repeated key."""
     return json.loads(text, object_pairs_hook=unique_keys, parse_int=str, parse_float=str, parse_constant=str)
 
 
 def _lines(value: Any) -> Iterator[str]:
-    """Depth first, with a stack of its own: as deep as the parser goes. An empty `value` has no lines."""
+    """Depth first, without recursion. An empty `value` has no lines."""
     waiting: list[Iterator[tuple[str, Any]]] = [iter([("", value)] if value not in ({}, []) else [])]
     while waiting:
         item = next(waiting[-1], None)
@@ -75,7 +75,7 @@ def _lines(value: Any) -> Iterator[str]:
         at = at if len(at) <= MAX_PATH_CHARS else "…" + at[-MAX_PATH_CHARS:]
         row = _row(value)
         if row is not None:
-            # The number of a record in the outermost list says nothing.
+            # The index of a record in the outermost list says nothing.
             yield f"{at}: {row}" if at and not re.fullmatch(r"\[\d+\]", at) else row
         elif isinstance(value, dict):
             waiting.append(iter([(f"{at}.{key}" if at else key, inner) for key, inner in value.items()]))
@@ -86,7 +86,7 @@ def _lines(value: Any) -> Iterator[str]:
 
 
 def _row(value: Any) -> str | None:
-    """The whole of `value` on one line, when it is short and holds only plain values."""
+    """One line if `value` is short and holds only plain values, else None."""
     if isinstance(value, dict | list) and value:
         inner = list(value.values()) if isinstance(value, dict) else value
         if len(inner) > _MAX_ROW_CHARS or any(isinstance(item, dict | list) and item for item in inner):
@@ -110,7 +110,7 @@ def _word(value: Any) -> str:
 
 
 def parse_notebook(data: bytes, name: str) -> Content:
-    """Markdown cells with their headings, code cells as fenced code, outputs as text. No images."""
+    """Markdown cells with headings, code cells as fenced code, outputs as text. No images."""
     try:
         book = json.loads(read_text(data), object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
@@ -151,7 +151,6 @@ def _fenced(text: str, language: str) -> str:
 
 
 def _joined(value: Any) -> str:
-    """A string, or a list of strings as notebooks split them by line."""
     parts = value if isinstance(value, list) else [value]
     return "".join(part for part in parts if isinstance(part, str))
 
@@ -164,14 +163,14 @@ def _dict(value: Any) -> dict[str, Any]:
 
 
 def parse_xml_file(data: bytes, name: str) -> Content:
-    """XML of any kind: title-like elements as headings, records and table rows as one line, text by block.
+    """XML of any kind: titles as headings, records and table rows on one line, other text by block.
 
-    External entities are never fetched; the parser stops internal ones that grow without end.
+    External entities are never fetched; the parser stops internal entities that expand without bound.
     """
     from lxml import etree
 
     text = decode_page(data).lstrip("\ufeff \n\t")
-    # What is parsed is UTF-8, whatever the declaration says.
+    # The parsed text is UTF-8, whatever the declaration says.
     parser = etree.XMLParser(
         encoding="utf-8", no_network=True, load_dtd=False, huge_tree=False, remove_comments=True, remove_pis=True
     )
@@ -191,7 +190,7 @@ def parse_xml_file(data: bytes, name: str) -> Content:
 
 
 def _write_xml(element: Any, level: int, prose: bool, out: Blocks) -> None:
-    """In `prose`, attributes are left out: they place and number things. Elsewhere they hold data."""
+    """In `prose`, attributes are dropped, since they place and number things; elsewhere they are data."""
     name = local(element)
     is_mixed = bool((element.text or "").strip()) or any((child.tail or "").strip() for child in element)
     if not name:  # an entity that is not resolved
@@ -217,12 +216,12 @@ def _text_of(element: Any) -> str:
 
 
 def _is_markup(text: str) -> bool:
-    """Feeds hold whole pages of HTML as the text of one element."""
+    """Feeds hold HTML as an element's text."""
     return text.lstrip()[:1] == "<" and "</" in text
 
 
 def _leaf(element: Any, prose: bool) -> str:
-    """An element without others: its text, with its name where that says something."""
+    """The text of a leaf element, with its name if that is informative."""
     text = element.text or ""
     said = parse_page(text).text if _is_markup(text) else " ".join(text.split())
     if local(element) in _PARAGRAPHS or len(said) > _MAX_FIELD_CHARS:
@@ -231,7 +230,7 @@ def _leaf(element: Any, prose: bool) -> str:
 
 
 def _record(element: Any, prose: bool) -> str:
-    """`id: bk101; author: Ada; price: 44.95` for an element of short fields; empty when it is something else."""
+    """`id: bk101; author: Ada; price: 44.95` for an element of short fields, else empty."""
     fields = [(local(child), _text_of(child)) for child in element]
     is_flat = not any(
         len(child) or (child.attrib and not prose) or local(child) in _PARAGRAPHS or _is_markup(child.text or "")

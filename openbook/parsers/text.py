@@ -1,7 +1,7 @@
-"""Files that are text: plain, Markdown, reStructuredText, source code, and Rich Text Format.
+"""Text files: plain, Markdown, reStructuredText, source code, and Rich Text Format.
 
-The text stays as it is, so that offsets mean something. Only the front matter of Markdown is taken out: its fields
-become metadata. Of RTF the markup is left out.
+The text stays as it is, so that offsets are those of the file; but front matter becomes metadata, and RTF markup is
+dropped.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _DEFINITION = re.compile(
     r"|[\w:.-]+\s*\(\s*\)\s*\{\s*$",  # a function of a shell
     re.IGNORECASE,
 )
-_MAX_CODE_LINE_CHARS = 400  # what is longer was not written by a person
+_MAX_CODE_LINE_CHARS = 400  # a longer line was not written by a person
 _LINK = re.compile(r"!?\[([^\[\]]*)\](?:\([^()]*\)|\[[^\[\]]*\])")
 _TAG = re.compile(r"</?[A-Za-z][^<>]*>")
 _ANCHOR = re.compile(r"\{#[^{}]*\}\s*$")
@@ -44,7 +44,7 @@ def parse_plain(data: bytes, name: str) -> Content:
 def parse_markdown(data: bytes, name: str) -> Content:
     whole = read_text(data)
     fields, begin = front_matter(whole)
-    text = whole[begin:].lstrip("\n") or whole  # where nothing follows, the block is the text
+    text = whole[begin:].lstrip("\n") or whole  # if nothing follows, the block is the text
     return text_content(text, "text/markdown", name, markdown_headings(text), fields, chars=len(whole))
 
 
@@ -54,7 +54,7 @@ def parse_rst(data: bytes, name: str) -> Content:
 
 
 def parse_source(data: bytes, name: str) -> Content:
-    """Source code and settings, with definitions as headings, so that a passage knows its function."""
+    """Source code, with definitions as headings."""
     text = read_text(data)
     return text_content(text, "text/x-source", name, definition_headings(text), title=title_from_name(name))
 
@@ -66,13 +66,13 @@ def parse_rtf(data: bytes, name: str) -> Content:
         text = clean(rtf_to_text(data.decode("latin-1"), encoding="cp1252", errors="replace")).strip()
     except (ValueError, LookupError, TypeError, IndexError, AttributeError) as error:
         raise UnreadableFile("not readable as RTF") from error
-    # The library divides cells by `|` and leaves the lines of a table as they are.
+    # The library divides cells by `|` and keeps the lines of a table.
     lines = (" | ".join(cell.strip() for cell in line.split("|")).rstrip(" |") for line in text.split("\n"))
     return text_content("\n".join(lines), "text/rtf", name, title=title_from_name(name))
 
 
 def read_text(data: bytes) -> str:
-    """The clean text of `data`. Raises UnreadableFile if it is not text."""
+    """Raises UnreadableFile if `data` is not text."""
     return clean(decode(data))
 
 
@@ -80,12 +80,12 @@ def read_text(data: bytes) -> str:
 
 
 def markdown_headings(text: str) -> tuple[HeadingMark, ...]:
-    """ATX (`# Title`) and setext (underlined) headings outside fenced code and a block of front matter left in place."""
+    """ATX (`# Title`) and setext (underlined) headings outside fenced code and front matter."""
     found: list[HeadingMark] = []
     block = YAML_END.search(text, 4, MAX_BLOCK_CHARS) if text.startswith("---\n") else None
     fence = ""
-    above, above_start = "", 0  # a paragraph of one line, which an underline would make a heading
-    alone = True  # the line before is blank, so the next line begins a paragraph
+    above, above_start = "", 0  # a one-line paragraph, which an underline makes a heading
+    alone = True  # after a blank line, where a paragraph begins
     for start, line in lines_of(text, block.end() if block else 0):
         opening = _FENCE.match(line)
         if fence:
@@ -109,13 +109,13 @@ def markdown_headings(text: str) -> tuple[HeadingMark, ...]:
 
 
 def markdown_title(line: str) -> str:
-    """A heading as it is read: without link targets, emphasis marks, tags and explicit anchors."""
+    """Without link targets, emphasis marks, tags and explicit anchors."""
     title = _TAG.sub("", _LINK.sub(r"\1", _ANCHOR.sub("", one_line(line))))
     return title.replace("**", "").replace("__", "").replace("`", "").strip().strip("*").strip()
 
 
 def definition_headings(text: str) -> tuple[HeadingMark, ...]:
-    """Lines of source code that define a class, a function or a section; what is indented more is one level deeper."""
+    """Lines that define a class, function or section; deeper indentation is a deeper level."""
     indents: list[int] = []
     found: list[HeadingMark] = []
     for start, line in lines_of(text):
@@ -130,14 +130,14 @@ def definition_headings(text: str) -> tuple[HeadingMark, ...]:
 
 
 def underlined_headings(text: str, *, exact: bool = False) -> tuple[HeadingMark, ...]:
-    """Underlined and overlined titles; each new style of line is one level deeper (docutils, "Section structure").
+    """Underlined and overlined titles; each new line style is one level deeper (docutils, "Section structure").
 
-    With `exact` the line must be as long as the title, as in plain text where a longer one may mean anything.
+    `exact`: the line must be as long as the title, as in plain text.
     """
     lines = list(lines_of(text))
     levels: dict[tuple[str, bool], int] = {}
     found: list[HeadingMark] = []
-    taken = -1  # lines up to here belong to a heading already
+    taken = -1  # lines up to here already belong to a heading
     for i in range(len(lines) - 1):
         (start, line), (_, below) = lines[i], lines[i + 1]
         rule = _RULE.fullmatch(below)

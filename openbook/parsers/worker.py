@@ -1,12 +1,12 @@
-"""The process in which files are parsed: `python -m openbook.parsers.worker SETTINGS` (JSON). See `sandbox`.
+"""The process that parses files: `python -m openbook.parsers.worker SETTINGS` (JSON). See `sandbox`.
 
-It reads questions from standard input and answers on standard output, each in a frame: four bytes of length (big-endian),
-eight bytes that name the request, and the question or answer. It ends when its input ends.
+It answers questions from standard input on standard output, and ends with its input. A frame is four bytes of length
+(big-endian), eight bytes that identify the request, and the body.
 
-A question is a path. With `by_value` in the settings it is the length of the file's name (eight bytes), the name, and the
-file's bytes. With `--page-image` before the settings it is a page's number (eight bytes) and the bytes of a PDF; then the
-worker draws the page (see `page_image`) and ends. An answer is a JSON object; or, for a page, PIXELS, width and height in
-four bytes each, and red, green and blue of each pixel.
+A question is a path. With `by_value` in the settings: the length of the file's name (eight bytes), the name, and the
+file's bytes. With `--page-image` before the settings: a page number (eight bytes) and the bytes of a PDF; the worker
+draws the page (see `page_image`) and ends. An answer is a JSON object; or, for a page, PIXELS, width and height in four
+bytes each, and RGB pixels.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from openbook.records import sha256_hex
 HELLO = b"openbook"
 NAME_BYTES = len(HELLO)
 PAGE_IMAGE = "--page-image"
-PIXELS = b"\1"  # begins an answer that is a picture
+PIXELS = b"\1"  # prefix of an answer that is a picture
 NUMBER_BYTES, SIDE_BYTES = 8, 4  # of a page's number or a name's length; of a width or height
-# Kinds of refusals. The last is the base of the others, so it is looked for last.
+# Kinds of refusals. The last is the base class of the others.
 KINDS = {"not now": NotReadNow, "no such page": NoSuchPage, "unreadable": UnreadableFile}
 _MAX_REASON_CHARS = 300
 _MAX_PATH_BYTES = 1_000_000
@@ -47,15 +47,15 @@ def main(arguments: list[str]) -> None:
     set_alarm = getattr(signal, "alarm", lambda seconds: 0)  # not on every platform
     _write_frame(answers, HELLO, b"")
     while frame := read_frame(questions, _MAX_PATH_BYTES + settings["max_file_bytes"]):
-        set_alarm(int(settings["timeout_s"]) + 3)  # a little longer than the parent waits: its clock decides
+        set_alarm(int(settings["timeout_s"]) + 3)  # a little longer than the parent waits: the parent's clock decides
         _write_frame(answers, frame[:NAME_BYTES], _answer(frame[NAME_BYTES:], settings, draws))
         if draws:
             return
-        set_alarm(0)  # it may wait for the next file as long as the parent likes
+        set_alarm(0)  # no limit while waiting for the next file
 
 
 def read_frame(stream: BufferedReader[Any], max_bytes: int) -> bytes:
-    """The name and body of the next frame; empty when the stream ends or holds no valid frame."""
+    """Identifier and body; empty if the stream ends or the frame is invalid."""
     head = stream.read(4)
     size = int.from_bytes(head, "big")
     if len(head) < 4 or not NAME_BYTES <= size <= max_bytes:
@@ -70,11 +70,11 @@ def _write_frame(stream: BinaryIO, name: bytes, body: bytes) -> None:
 
 
 def _answer(question: bytes, settings: Mapping[str, Any], draws: bool) -> bytes:
-    """A content as JSON, or a picture, or as JSON the reason why there is neither."""
+    """The content as JSON, or a picture, or the reason for neither as JSON."""
     kind = "unreadable"
     try:
         if draws:
-            from openbook.parsers.page_image import draw  # late: not for those that parse plain text
+            from openbook.parsers.page_image import draw  # late: parsers of plain text do not need it
 
             *sides, pixels = draw(question[NUMBER_BYTES:], int.from_bytes(question[:NUMBER_BYTES], "big"))
             return PIXELS + b"".join(side.to_bytes(SIDE_BYTES, "big") for side in sides) + pixels
@@ -95,13 +95,13 @@ def _answer(question: bytes, settings: Mapping[str, Any], draws: bool) -> bytes:
         reason = "nested too deeply to read"
     except Exception as error:  # noqa: BLE001  a bug in a format's library costs this file only
         reason = f"the parser failed ({type(error).__name__}: {error})"
-    # JSON cannot hold half a character.
+    # JSON cannot hold lone surrogates.
     shown = reason[:_MAX_REASON_CHARS].encode("utf-8", "replace").decode()
     return msgspec.json.encode({"reason": shown, "kind": kind})
 
 
 def _take_standard_streams() -> tuple[BufferedReader, BinaryIO]:
-    """The pipes to the parent, moved to where no library looks: what one prints goes to standard error."""
+    """The pipes to the parent, moved away from standard input and output: libraries that print write to standard error."""
     questions, answers = os.dup(0), os.dup(1)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
@@ -119,7 +119,7 @@ def _limit_memory(memory_mb: int) -> None:
 
 
 def _end_with_parent(questions: int) -> None:
-    """A parser that hangs must not outlive a parent that was killed: its end of the pipe closes then."""
+    """End the worker when its parent was killed, even if a parser hangs: the pipe then closes."""
     try:
         from select import poll
     except ImportError:
@@ -127,7 +127,7 @@ def _end_with_parent(questions: int) -> None:
 
     def watch() -> None:
         watched = poll()
-        watched.register(questions, 0)  # only that the other end is gone
+        watched.register(questions, 0)  # only for the other end's closing
         watched.poll()
         os.killpg(0, signal.SIGKILL) if os.getpgrp() == os.getpid() else os._exit(1)
 
