@@ -57,7 +57,7 @@ _HOMES = {
 def open(  # noqa: A001  it opens a knowledge base as the built-in opens a file
     place: str | Path | None = None,
     *,
-    docs: str | Path | Sequence[str | Path] = (),
+    docs: str | Path | Sequence[str | Path] | None = None,
     model: str | FrozenModel | None = None,
     embedder: str | Embedder | None = None,
     **settings: Any,

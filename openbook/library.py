@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from openbook.config import MEMORY_PER_FILE, Settings, load_settings, parse_place
 from openbook.derived import of_older_layout
-from openbook.errors import ConfigError, KnowledgeBaseInvalid, KnowledgeBaseMissing
+from openbook.errors import ConfigError, KnowledgeBaseInvalid, KnowledgeBaseMissing, KnowledgeError
 from openbook.files import delete, make_folder, replace_file
 from openbook.parallel import Listener, StagedProgress
 
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 API_KEY = "OPENAI_API_KEY"  # the variable with the key of the server at `base_url`; the key is never stored
 
 PathOrPaths: TypeAlias = "str | Path | Sequence[str | Path]"
+Documents: TypeAlias = PathOrPaths  # by the names that `documents` gives, or the ends of them
+Labels: TypeAlias = "str | Sequence[str]"
 Fetch: TypeAlias = "Callable[[str], ModelReference]"
 Stages: TypeAlias = Callable[[], AbstractContextManager[StagedProgress]]
 
@@ -135,7 +137,7 @@ class _Resources:
     def __init__(
         self,
         settings: Settings,
-        docs: Sequence[Path],
+        docs: Sequence[Path] | None,
         model: FrozenModel | None,
         embedder: Embedder | None,
         announce: Callable[[str], None],
@@ -181,7 +183,7 @@ class _Resources:
         from openbook.knowledge import KnowledgeBase
 
         with self._lock:
-            if self._base is None and self.docs:
+            if self._base is None and self.docs is not None:
                 self._base = self._of_docs()
             if self._base is None:
                 try:
@@ -201,7 +203,7 @@ class _Resources:
         with self.stages() as show:
             options = replace(run_options(settings), progress=show)
             base, self.report = for_documents(
-                self.docs, settings.derived_dir, embedder, options, Sizing(settings.passage_chars)
+                self.docs or (), settings.derived_dir, embedder, options, Sizing(settings.passage_chars)
             )
         return base
 
@@ -209,7 +211,7 @@ class _Resources:
         """Raise KnowledgeBaseInvalid if there are no documents to ask."""
         self._holds_documents = self._holds_documents or bool(self.base().documents())
         if not self._holds_documents:
-            where = ", ".join(map(str, self.docs)) or str(self.settings.kb_place)
+            where = str(self.settings.kb_place) if self.docs is None else ", ".join(map(str, self.docs))
             raise KnowledgeBaseInvalid(f"Nothing readable in {where}: no document went in, so there is nothing to ask.")
 
     def close(self) -> None:
@@ -335,7 +337,7 @@ class View:
         options = Options.of(resources.settings)
         decoding = replace(options.decoding, quote=quote)
         options = replace(options, instruction=instruction, earlier=tuple(earlier), decoding=decoding)
-        if not (closed_book or resources.docs):
+        if not closed_book and resources.docs is None:
             resources.check_holds_documents()  # before a model is fetched
         model, corpus = resources.open_model(), None  # the model opens while the documents do
         if not closed_book:
@@ -412,7 +414,7 @@ class Library(View):
     def __init__(
         self,
         settings: Settings,
-        docs: PathOrPaths = (),
+        docs: PathOrPaths | None = None,
         *,
         model: FrozenModel | None = None,
         embedder: Embedder | None = None,
@@ -420,20 +422,26 @@ class Library(View):
         stages: Stages = lambda: nullcontext(_silent),
     ) -> None:
         """`announce` gets one line before a download; `stages` shows the progress of one piece of work."""
-        super().__init__(_Resources(settings, each_path(docs), model, embedder, announce, stages))
+        super().__init__(
+            _Resources(settings, None if docs is None else each_path(docs), model, embedder, announce, stages)
+        )
 
     @classmethod
     def opened(
         cls,
         place: str | Path | None,
-        docs: PathOrPaths,
+        docs: PathOrPaths | None,
         model: str | FrozenModel | None,
         embedder: str | Embedder | None,
         settings: Mapping[str, object],
     ) -> Library:
         """From the arguments of `openbook.open`. Raises ConfigError."""
-        if docs and place is not None:
+        if docs is not None and place is not None:
             raise ConfigError("Documents and a knowledge base exclude each other; give one of them.")
+        if docs is not None and not each_path(docs):
+            raise ConfigError("No documents are given: docs is empty.")
+        if not (model is None or isinstance(model, str) or hasattr(model, "for_request")):
+            raise ConfigError(f"model must be a model's name or a FrozenModel, not {model!r}.")
         names = {
             key: each if isinstance(each, str) else None for key, each in (("model", model), ("embedder", embedder))
         }
@@ -461,21 +469,31 @@ class Library(View):
         """The knowledge base itself, for what this class does not offer."""
         return self.resources.base()
 
-    def _to_write(self, labels: Sequence[str], progress: StagedProgress) -> tuple[KnowledgeBase, Embedder, RunOptions]:
+    def _to_write(self, labels: Labels, progress: StagedProgress) -> tuple[KnowledgeBase, Embedder, RunOptions]:
         from openbook.knowledge.index.scope import checked_labels
 
         resources = self.resources
-        if resources.docs:
-            raise ConfigError(
-                "This library was opened for exactly these documents; open a knowledge base to change it."
-            )
+        self._check_may_change()
         base = resources.base(create=True)
+        labels = [labels] if isinstance(labels, str) else labels
         options = replace(run_options(resources.settings), labels=checked_labels(labels), progress=progress)
         return base, resources.embedder(), options
 
-    def add(
-        self, paths: PathOrPaths, *, require_labels: Sequence[str] = (), progress: StagedProgress = _silent
-    ) -> Report:
+    def _check_may_change(self) -> None:
+        if self.resources.docs is not None:
+            raise ConfigError(
+                "This library was opened for exactly these documents; open a knowledge base to change it."
+            )
+
+    def _named(self, documents: Documents) -> tuple[KnowledgeBase, list[str]]:
+        """The knowledge base, which may be changed, and the names."""
+        self._check_may_change()
+        named = [str(documents)] if isinstance(documents, str | Path) else list(map(str, documents))
+        if not named:
+            raise KnowledgeError("No document is named; name at least one.")
+        return self.base, named
+
+    def add(self, paths: PathOrPaths, *, require_labels: Labels = (), progress: StagedProgress = _silent) -> Report:
         """Add files, and all files below folders.
 
         `require_labels`: access labels that a reader must hold. `progress` gets (stage, done, total).
@@ -486,27 +504,34 @@ class Library(View):
         return add(base, each_path(paths), embedder, replace(options, retry=True))
 
     def sync(
-        self, folder: str | Path, *, require_labels: Sequence[str] = (), progress: StagedProgress = _silent
+        self,
+        folder: str | Path,
+        *,
+        require_labels: Labels = (),
+        reset: bool = False,
+        progress: StagedProgress = _silent,
     ) -> Report:
         """Make the documents below `folder` equal to the folder: new, changed, renamed and deleted files.
 
-        Arguments as of `add`.
+        The labels that the folder was synced with before hold until others are given, or `reset`. Other arguments as of `add`.
 
         >>> kb.sync("docs").version  # nothing changed, so there is no new version
         3
         """
-        from openbook.knowledge import sync
+        from openbook.knowledge.ingest.discovery import SyncedFolder
+        from openbook.knowledge.updates import as_synced_before, sync_folders
 
         base, embedder, options = self._to_write(require_labels, progress)
-        return sync(base, Path(folder), embedder, options=options)
+        wanted = SyncedFolder(Path(os.path.abspath(folder)), labels=options.labels, ocr=options.ocr)
+        return sync_folders(base, [wanted if reset else as_synced_before(base, wanted)], embedder, options)
 
-    def remove(self, documents: str | Sequence[str]) -> Report:
+    def remove(self, documents: Documents) -> Report:
         """Remove documents from the newest version; older versions keep them."""
         from openbook.knowledge import remove
 
-        return remove(self.base, [documents] if isinstance(documents, str) else documents)
+        return remove(*self._named(documents))
 
-    def purge(self, documents: str | Sequence[str], *, copies: bool = False) -> PurgedEverywhere:
+    def purge(self, documents: Documents, *, copies: bool = False) -> PurgedEverywhere:
         """Delete documents from all versions, indexes and caches, and scan what is left.
 
         `copies`: also delete other documents with the same text. `proved` of the result says whether no trace was
@@ -517,10 +542,16 @@ class Library(View):
         """
         from openbook.deletion import finish_purge_everywhere, purge_everywhere
 
-        settings = self.resources.settings
-        finish_purge_everywhere(self.base, settings)
-        named = [documents] if isinstance(documents, str) else documents
-        return purge_everywhere(self.base, named, settings, copies=copies)
+        base, named = self._named(documents)
+        finish_purge_everywhere(base, self.resources.settings)
+        return purge_everywhere(base, named, self.resources.settings, copies=copies)
+
+    def restore(self, version: str | int) -> int:
+        """Make a new version with the documents of a kept one. Returns its number. Raises UnknownVersion."""
+        from openbook.knowledge.versions import resolve_version, restore
+
+        self._check_may_change()
+        return restore(self.base, resolve_version(self.base, str(version)))
 
     def history(self) -> list[Version]:
         """The kept versions, newest first."""
@@ -536,6 +567,7 @@ class Library(View):
         """
         from openbook.knowledge.versions import resolve_version, tag
 
+        self._check_may_change()
         return tag(self.base, name, None if version is None else resolve_version(self.base, str(version)))
 
     def diff(self, before: str | int, after: str | int | None = None) -> Difference:
@@ -553,16 +585,18 @@ class Library(View):
             base.version if after is None else resolve_version(base, str(after)),
         )
 
-    def replay(self, receipt: Receipt) -> ReplayResult:
+    def replay(self, receipt: Receipt | Answer) -> ReplayResult:
         """Answer again from a receipt of this knowledge base and compare, byte for byte. Raises KnowledgeError,
         EngineError.
 
-        >>> kb.replay(kb.ask("Who signs travel expenses?").receipt).identical
+        >>> kb.replay(kb.ask("Who signs travel expenses?")).identical
         True
         """
+        from openbook.records import Receipt
         from openbook.replay import knowledge_base_of, replay
 
-        return replay(receipt, self.model, knowledge_base_of(receipt, [self.base]))
+        found = receipt if isinstance(receipt, Receipt) else receipt.receipt
+        return replay(found, self.model, knowledge_base_of(found, [self.base]))
 
 
 class Chat:
@@ -580,17 +614,16 @@ class Chat:
         self._view = view
         self.questions = list(questions)
 
-    def ask(self, question: str, *, instruction: str = "") -> Answer:
+    def ask(self, question: str, *, instruction: str = "", listener: Listener = Listener()) -> Answer:
         """Answer a question that may refer to earlier ones. Raises as `View.ask` does."""
-        answer = self._view.ask(question, instruction=instruction, earlier=self.questions)
+        earlier = tuple(self.questions)
+        answer = self._view.ask(question, instruction=instruction, earlier=earlier, listener=listener)
         self.questions.append(question)
         return answer
 
     def stream(self, question: str, *, instruction: str = "") -> AnswerStream:
         """As `ask`, in pieces."""
-        stream = self._view.stream(question, instruction=instruction, earlier=tuple(self.questions))
-        self.questions.append(question)
-        return stream
+        return AnswerStream(lambda listener: self.ask(question, instruction=instruction, listener=listener))
 
 
 class AnswerStream(Iterator[str]):

@@ -97,6 +97,8 @@ def test_a_conversation_refers_to_earlier_questions(kb: openbook.Library) -> Non
     chat.ask("Who signs travel expenses?")
     pieces = chat.stream("And who signs them?")
     assert "".join(pieces) == pieces.answer.answer
+    with pytest.raises(openbook.OpenBookError, match="empty"):
+        list(chat.stream(" "))
     assert chat.questions == ["Who signs travel expenses?", "And who signs them?"]
 
 
@@ -153,8 +155,33 @@ def test_what_is_not_there_is_said_and_nothing_is_made(here: Path) -> None:
         assert not (here / "none").exists()
     with openbook.open(docs="docs", model=echo_model(), embedder=HashEmbedder()) as kb:
         assert str(kb.ask("Who signs travel expenses?")) == TRAVEL
-        with pytest.raises(openbook.OpenBookError, match="exactly these documents"):
-            kb.add("leave.md")
+        changes: list[Callable[..., object]] = [kb.add, kb.remove, kb.purge, kb.tag, kb.restore]
+        for change in changes:
+            with pytest.raises(openbook.OpenBookError, match="exactly these documents"):
+                change("travel.md")
+    with pytest.raises(openbook.OpenBookError, match="docs is empty"):
+        openbook.ask("Who signs travel expenses?", docs=[])
+    with pytest.raises(openbook.OpenBookError, match="a model's name or a FrozenModel"):
+        openbook.open("kb", model=Path("model.gguf"))  # type: ignore[arg-type]
+
+
+def test_a_folder_keeps_its_labels_until_others_are_given(kb: openbook.Library, here: Path) -> None:
+    kb.sync("docs", require_labels="board")
+    kb.sync(here / "docs")
+    assert (kb.documents(), len(kb.labels("board").documents())) == ([], 1)
+    kb.sync("docs", reset=True)
+    assert len(kb.documents()) == 1
+    with pytest.raises(openbook.OpenBookError, match="is not an access label"):
+        kb.labels(["board"])  # type: ignore[arg-type]
+
+
+def test_documents_are_named_by_text_or_path(kb: openbook.Library, here: Path) -> None:
+    kb.remove(here / "docs" / "travel.md")
+    assert kb.documents() == []
+    assert kb.restore(1) == 3
+    assert kb.purge([Path("docs/travel.md")]).purged.documents == (str(here / "docs" / "travel.md"),)
+    with pytest.raises(openbook.OpenBookError, match="name at least one"):
+        kb.purge([])
 
 
 def test_a_notebook_shows_text_certainty_and_quotes_but_no_markup_of_a_document(

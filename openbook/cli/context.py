@@ -46,7 +46,7 @@ def read_settings(*, docs: Sequence[Path] = (), **flags: object) -> Settings:
 def library(settings: Settings, docs: Sequence[Path] = ()) -> Library:
     """The configured knowledge base, or one of exactly `docs`; shows progress."""
     clear_uploads(settings)
-    return Library(settings, docs, announce=display.note, stages=display.stages)
+    return Library(settings, docs or None, announce=display.note, stages=display.stages)
 
 
 def store(settings: Settings) -> ModelStore:

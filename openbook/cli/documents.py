@@ -131,7 +131,7 @@ def sync(
     from openbook.knowledge.index.scope import checked_labels
     from openbook.knowledge.ingest.discovery import Rules, SyncedFolder, check_exists
     from openbook.knowledge.store.names import display_path
-    from openbook.knowledge.updates import forget_synced_folder, sync_folders, synced_folders
+    from openbook.knowledge.updates import as_synced_before, forget_synced_folder, sync_folders, synced_folders
 
     settings = context.read_settings(kb=kb, ocr=ocr)
     if folder is None and (include or exclude or labels or ocr or reset or forget):
@@ -150,12 +150,10 @@ def sync(
     base, embedder = context.ensure_base(settings)
     folders = synced_folders(base)
     if folder is not None:
-        folder = Path(os.path.abspath(folder))
-        known = [] if reset else [each for each in folders if each.folder == folder]
-        before = known[0] if known else SyncedFolder(folder)
-        rules = Rules(include, exclude) if include or exclude else before.rules
-        held = checked_labels(labels) or before.labels
-        folders = [SyncedFolder(folder, rules, held, settings.ocr or before.ocr)]
+        wanted = SyncedFolder(
+            Path(os.path.abspath(folder)), Rules(include, exclude), checked_labels(labels), settings.ocr
+        )
+        folders = [wanted if reset else as_synced_before(base, wanted)]
     elif not folders:
         raise KnowledgeError(f"No folder was synced into {base.store} yet. Name one: openbook sync FOLDER")
     roots = {display_path(each.folder) for each in folders}

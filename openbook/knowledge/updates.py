@@ -87,6 +87,14 @@ def sync(
     return sync_folders(base, [SyncedFolder(folder, rules, options.labels, options.ocr)], embedder, options)
 
 
+def as_synced_before(base: KnowledgeBase, wanted: SyncedFolder) -> SyncedFolder:
+    """`wanted`, with the globs, labels and OCR of its last sync where it gives none."""
+    wanted = replace(wanted, folder=Path(os.path.abspath(wanted.folder)))
+    before = next((each for each in synced_folders(base) if each.folder == wanted.folder), wanted)
+    rules = wanted.rules if wanted.rules != Rules() else before.rules
+    return SyncedFolder(wanted.folder, rules, wanted.labels or before.labels, wanted.ocr or before.ocr)
+
+
 def sync_folders(
     base: KnowledgeBase, folders: Sequence[SyncedFolder], embedder: Embedder, options: RunOptions = RunOptions()
 ) -> Report:

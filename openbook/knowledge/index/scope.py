@@ -27,11 +27,11 @@ UNLABELLED = Scope()  # the newest version without a filter, for callers without
 
 
 def checked_labels(labels: Iterable[str]) -> frozenset[str]:
-    found = frozenset(labels)
-    for label in sorted(found):
-        if not LABEL.fullmatch(label):
+    given = list(labels)
+    for label in given:
+        if not (isinstance(label, str) and LABEL.fullmatch(label)):
             raise QuestionError(f"{not_a_label(label)}.")
-    return found
+    return frozenset(given)
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,11 @@ class SqliteStore:
         folder = self.folder
         if folder.exists() and not folder.is_dir():
             raise KnowledgeBaseInvalid(f"{folder} is a file, not a folder. Choose another place with --kb.")
-        strangers = sorted(p.name for p in folder.iterdir() if not p.name.startswith(".")) if folder.exists() else []
+        strangers = (
+            sorted(p.name for p in folder.iterdir() if not p.name.startswith(".") and p.name != "derived")
+            if folder.exists()
+            else []
+        )
         if strangers:
             raise KnowledgeBaseInvalid(
                 f"{folder} holds other files ({', '.join(strangers[:3])}) and no knowledge base. Choose an empty or new folder with --kb."
