@@ -25,7 +25,7 @@ from pathlib import Path
 
 from openbook.errors import OpenBookError
 from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add, remove
-from openbook.knowledge.cite.quotes import quote
+from openbook.knowledge.cite.quotes import cite_sentences
 from openbook.knowledge.versions import diff, history, tag
 from openbook.records import Embedder
 from openbook.testing import HashEmbedder
@@ -109,7 +109,7 @@ def _said(question: Callable[[], object]) -> Said:
 def _questions(base: KnowledgeBase, docs: Path, embedder: Embedder) -> Iterator[Callable[[], object]]:
     def found(question: str, scope: Scope) -> object:
         version, hits = base.search(question, embedder, 5, scope)
-        return version, hits, quote(hits[0].passage.text, question, [h.passage for h in hits]) if hits else ()
+        return version, hits, cite_sentences(hits[0].passage.text, question, [h.passage for h in hits]) if hits else ()
 
     staff = frozenset({"staff"})
     scopes = [Scope(), Scope(labels=staff), Scope(as_of=1), Scope(as_of=3, labels=staff), Scope(where="type = 'md'")]

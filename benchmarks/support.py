@@ -23,7 +23,7 @@ from typing import Any
 
 from openbook.diagnosis.scoring import interval
 from openbook.inference import load_embedder
-from openbook.knowledge.cite.quotes import quote
+from openbook.knowledge.cite.quotes import cite_sentences
 from openbook.models import ModelStore, ensure
 from openbook.records import Passage, Vectors, sha256_hex
 
@@ -52,7 +52,7 @@ def windows(pair: dict[str, str], every: Sequence[dict[str, str]]) -> list[Passa
 def judged(half: str, embed: Embed) -> Iterator[tuple[dict[str, str], bool]]:
     every = pairs(half)
     for pair in every:
-        found = quote(pair["sentence"], pair["question"], windows(pair, every), embed=embed)
+        found = cite_sentences(pair["sentence"], pair["question"], windows(pair, every), embed=embed)
         yield pair, all(sentence.support == "backed" for sentence in found.sentences)
 
 
@@ -63,7 +63,7 @@ def seconds(half: str, embed: Embed) -> float:
     for at in range(0, len(every) - 6, 12):
         answer = " ".join(pair["sentence"] for pair in every[at : at + 6])
         start = time.perf_counter()
-        quote(answer, every[at]["question"], windows(every[at], every), embed=embed)
+        cite_sentences(answer, every[at]["question"], windows(every[at], every), embed=embed)
         times.append(time.perf_counter() - start)
     return sorted(times)[len(times) // 2]
 

@@ -19,7 +19,7 @@ from openbook.certainty import Signals, certainty
 from openbook.config import STRATEGIES
 from openbook.errors import ContextOverflow, QuestionError
 from openbook.inference import FrozenModel
-from openbook.knowledge.cite.quotes import AnswerSupport, closest, quote
+from openbook.knowledge.cite.quotes import AnswerSupport, cite_sentences, closest
 from openbook.overview import KINDS, comparison, summary
 from openbook.parallel import Cancelled, Listener, never
 from openbook.prompts import (
@@ -230,7 +230,7 @@ def final_answer(reading: Reading, model: FrozenModel) -> tuple[str, bool]:
 def cite(text: str, question: str, reading: Reading, embedder: Embedder) -> AnswerSupport:
     marks = tidied(reading.completion.text)[1] if reading.completion else []
     sources = [hit.passage for hit in reading.sources]
-    return quote(text, question, sources, embed=embedder.embed_passages, marks=marks, framing=FRAMING)
+    return cite_sentences(text, question, sources, embed=embedder.embed_passages, marks=marks, framing=FRAMING)
 
 
 def signals_of(quoted: AnswerSupport, completion: Completion) -> Signals:

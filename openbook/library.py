@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from openbook.config import Place
-    from openbook.deletion import PurgedEverywhere
     from openbook.inference import FrozenModel
     from openbook.inference.embedder import OnnxEmbedder
     from openbook.inference.kv_cache import KVCache
     from openbook.knowledge import KnowledgeBase, Report, RunOptions
     from openbook.knowledge.versions import Difference, Version
     from openbook.models import ModelReference
+    from openbook.purge import PurgedEverywhere
     from openbook.records import Answer, Embedder, Hit, Receipt
     from openbook.replay import ReplayResult
     from openbook.retrieval import Corpus
@@ -540,7 +540,7 @@ class Library(View):
         >>> kb.purge("leave.md").proved
         True
         """
-        from openbook.deletion import finish_purge_everywhere, purge_everywhere
+        from openbook.purge import finish_purge_everywhere, purge_everywhere
 
         base, named = self._named(documents)
         finish_purge_everywhere(base, self.resources.settings)

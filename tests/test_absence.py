@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from openbook.absence import look_for
-from openbook.deletion import proof_of
 from openbook.errors import QuestionError
 from openbook.knowledge import add, remove
 from openbook.knowledge.versions import tag
 from openbook.locks import exclusive_lock
+from openbook.purge import proof_of
 from openbook.runs import DOCUMENTS
 from openbook.testing.blobs import MemoryBlobs
 from tests.knowledge.test_traces import DENSE, written

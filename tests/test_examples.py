@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from benchmarks.natural_questions import HALVES, NATURAL, OTHERS, Question, holds, judged, questions, says
-from openbook.knowledge.cite.editions import DocumentInfo, find_marks
+from openbook.knowledge.cite.editions import DocumentInfo, find_editions
 from openbook.parsers import parse_file
 from tests.conftest import ROOT
 
@@ -63,7 +63,7 @@ def test_each_pair_of_editions_holds_both_values_and_the_right_documents_are_mar
             heads[document["path"]] = DocumentInfo(document["path"], content.title, content.metadata)
     assert len({pair["id"] for pair in EDITIONS}) == len(EDITIONS) >= 15
     assert len([pair for pair in EDITIONS if not pair["editions"]]) >= 8
-    marks = find_marks(heads)
+    marks = find_editions(heads)
     assert sorted(marks) == sorted(path for pair in EDITIONS for path in pair["marked"])
     for pair in EDITIONS:
         newer = {path for marked in pair["marked"] for path in marks[marked].newer}

@@ -15,7 +15,6 @@ import pytest
 
 from openbook import absence, deletion
 from openbook.config import Settings
-from openbook.deletion import PurgedEverywhere, finish_purge_everywhere, proof_of, purge_everywhere
 from openbook.derived import DerivedFolder
 from openbook.errors import KnowledgeBaseBusy, KnowledgeError, StorageError
 from openbook.files import replacing
@@ -27,6 +26,7 @@ from openbook.knowledge.store import schema
 from openbook.knowledge.store.write_lock import file_lock
 from openbook.knowledge.versions import tag
 from openbook.models.lineage import Membership
+from openbook.purge import PurgedEverywhere, finish_purge_everywhere, proof_of, purge_everywhere
 from openbook.runs import DOCUMENTS
 from openbook.testing import HashEmbedder
 from tests.conftest import base_with

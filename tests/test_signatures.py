@@ -250,7 +250,7 @@ def test_who_does_not_sign_loads_no_cryptography(tmp_path: Path) -> None:
         "from openbook.cli import VERBS, run\n"
         "for verb in VERBS.values():\n"
         "    importlib.import_module('openbook.cli.' + verb.partition(':')[0])\n"
-        "import openbook.deletion, openbook.signatures, openbook.answer\n"
+        "import openbook.purge, openbook.signatures, openbook.answer\n"
         "run(['ask', 'What?', '--kb', sys.argv[1]])\n"
         "run(['purge', 'a.txt', '--kb', sys.argv[1]])\n"
         "print('cryptography' in sys.modules)"

@@ -21,8 +21,8 @@ from openbook.errors import ConfigError, KnowledgeError, StorageError
 from openbook.records import Outcome
 
 if TYPE_CHECKING:
-    from openbook.deletion import PurgedEverywhere
     from openbook.knowledge import Report
+    from openbook.purge import PurgedEverywhere
 
 RETRY_S = 5.0  # after another writer, or the disk, refused a run
 
@@ -241,8 +241,8 @@ def purge(
     DOCUMENTS are paths, or folders for all below. They go from all versions, indexes and caches, and a scan proves it.
     Exits with 4 when the documents are purged but a file in the home folder may still hold traces. It names each such file.
     """
-    from openbook.deletion import clear_remnants, finish_purge_everywhere, proof_of, purge_everywhere
     from openbook.knowledge.erasure import resolve_in_all_versions
+    from openbook.purge import clear_remnants, finish_purge_everywhere, proof_of, purge_everywhere
 
     settings = context.read_settings(kb=kb)
     base = context.open_base(settings)

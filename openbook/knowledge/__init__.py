@@ -14,7 +14,7 @@ Above them:
 
 * `base`        `KnowledgeBase`: everything that reads; start reading here
 * `updates`     `add`, `sync`, `remove`, `reembed`;  `versions`: list, compare, tag, restore, prune
-* `check`       verification;  `erasure`: purging and its proof, with `byte_search` (outside the folder: `openbook.deletion`)
+* `check`       verification;  `erasure`: purging and its proof, with `byte_search` (outside the folder: `openbook.purge`)
 * `docs_cache`  knowledge bases for `--docs`
 
 Names load on first use, so that worker processes start quickly.

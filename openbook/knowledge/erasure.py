@@ -1,6 +1,6 @@
 """Purging: a document leaves every version, index and temporary file; a scan of all bytes proves it.
 
-`openbook.deletion` calls this and covers what lies outside the folder.
+`openbook.purge` calls this and covers what lies outside the folder.
 """
 
 from __future__ import annotations

@@ -12,13 +12,13 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
-from openbook.deletion import clear_remnants, finish_purge_everywhere, purge_everywhere
 from openbook.errors import NoPicture, TextIsElsewhere
 from openbook.knowledge import KnowledgeBase, remove
 from openbook.knowledge.cite import pictures
 from openbook.knowledge.store.integrity import StoredContent
 from openbook.knowledge.store.names import display_path
 from openbook.knowledge.versions import Difference, diff, history
+from openbook.purge import clear_remnants, finish_purge_everywhere, purge_everywhere
 from openbook.serving.auth import Caller
 from openbook.serving.concurrency import Stop
 from openbook.serving.errors import ApiError, check_at_most

@@ -19,11 +19,11 @@ import pytest
 
 from openbook.cli import run
 from openbook.config import Settings
-from openbook.deletion import PurgedEverywhere, finish_purge_everywhere, purge_everywhere
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.docs_cache import for_documents
 from openbook.models import ModelReference
+from openbook.purge import PurgedEverywhere, finish_purge_everywhere, purge_everywhere
 from openbook.runs import DOCUMENTS
 from openbook.testing import HashEmbedder
 from tests.conftest import ROOT, base_with
@@ -235,7 +235,7 @@ def test_the_next_command_deletes_what_no_version_has(
 
 PURGE = """
 from openbook.config import Settings
-from openbook.deletion import purge_everywhere
+from openbook.purge import purge_everywhere
 purge_everywhere(base, base.documents(), Settings(home))
 """
 

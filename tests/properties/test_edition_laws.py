@@ -7,7 +7,7 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbook.knowledge.cite.editions import NOT_IN_FORCE, DocumentInfo, editions, find_marks
+from openbook.knowledge.cite.editions import NOT_IN_FORCE, DocumentInfo, editions, find_editions
 from openbook.records import Hit, Passage
 
 PATHS = (
@@ -62,7 +62,7 @@ def test_every_hit_stays_once_and_what_is_not_replaced_stays_in_its_place(
 
 @given(HEADS)
 def test_what_took_the_place_is_visible_and_in_force(heads: dict[str, DocumentInfo]) -> None:
-    marks = find_marks(heads)
+    marks = find_editions(heads)
     assert marks.keys() <= heads.keys()
     for path, mark in marks.items():
         assert {*mark.newer} <= heads.keys() - {path}
@@ -83,10 +83,10 @@ def test_documents_that_were_not_found_do_not_count(
 @given(st.integers(2, 9), st.sampled_from(["superseded_by", "replaces"]))
 def test_a_circle_gives_no_mark(size: int, key: str) -> None:
     heads = [DocumentInfo(f"{i}.md", "", ((key, f"{(i + 1) % size}.md"),)) for i in range(size)]
-    assert find_marks({head.path: head for head in heads}) == {}
+    assert find_editions({head.path: head for head in heads}) == {}
 
 
 @given(st.text(max_size=60), st.text(max_size=60), st.text(max_size=60))
 def test_any_text_can_be_declared(path: str, name: str, title: str) -> None:
     head = DocumentInfo(path, title, (("replaces", name), ("status", name), ("superseded_by", name)))
-    assert find_marks({path: head, "b.md": DocumentInfo("b.md", name, ())}).keys() <= {path, "b.md"}
+    assert find_editions({path: head, "b.md": DocumentInfo("b.md", name, ())}).keys() <= {path, "b.md"}

@@ -66,7 +66,7 @@ def editions(question: str, hits: Sequence[Hit], documents: Mapping[str, Documen
     `documents`: those with the hits that the caller may see, by path.
     """
     holders = [{hit.passage.document, *hit.passage.also_in} for hit in hits]
-    marks = find_marks(
+    marks = find_editions(
         {path: document for path, document in documents.items() if any(path in each for each in holders)}
     )
     own = {
@@ -80,7 +80,7 @@ def editions(question: str, hits: Sequence[Hit], documents: Mapping[str, Documen
     return Editions(tuple(h for h, _ in ordered), tuple(h for h, out in ordered if not out), left_out, marks)
 
 
-def find_marks(documents: Mapping[str, DocumentInfo]) -> dict[str, Edition]:
+def find_editions(documents: Mapping[str, DocumentInfo]) -> dict[str, Edition]:
     links = _links(documents)
     titles = Counter(document.title for document in documents.values())
     shown = {

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from openbook.knowledge.index.scope import Condition
 from openbook.knowledge.index.search import RankedPassage
-from openbook.knowledge.index.tables import table_header
+from openbook.knowledge.index.table_headers import table_header
 from openbook.knowledge.store import integrity
 from openbook.knowledge.store.integrity import PASSAGE_COLUMNS, PassageRow, StoredContent
 from openbook.knowledge.store.interface import Connection, Damage

@@ -64,7 +64,7 @@ class AnswerSupport:
     asked: float = 0.0
 
 
-def quote(
+def cite_sentences(
     answer: str,
     question: str,
     passages: Sequence[Passage],

@@ -50,7 +50,7 @@ def condition(scope: Scope | None, version: int) -> Condition:
     sql, values = held_in(":version"), dict[str, object](version=version)
     if scope is None:
         return Condition(sql, values)
-    shown = shown_to(scope.labels, in_any_version=scope.as_of is not None)
+    shown = visible_to(scope.labels, in_any_version=scope.as_of is not None)
     sql += f" AND {shown.sql}"
     values.update(shown.values)
     if scope.where:
@@ -60,7 +60,7 @@ def condition(scope: Scope | None, version: int) -> Condition:
     return Condition(sql, values)
 
 
-def shown_to(labels: frozenset[str], *, in_any_version: bool) -> Condition:
+def visible_to(labels: frozenset[str], *, in_any_version: bool) -> Condition:
     """Documents without other labels. Without `in_any_version`, of the newest version alone."""
     names = [f"label{i}" for i in range(len(labels))]
     held = ", ".join(["''", *(f":{name}" for name in names)])  # no label is empty

@@ -12,7 +12,7 @@ import numpy as np
 
 from openbook.knowledge.index.boilerplate import with_content
 from openbook.knowledge.index.segments import PassageIdentity, Segment
-from openbook.knowledge.index.tables import table_header
+from openbook.knowledge.index.table_headers import table_header
 from openbook.knowledge.index.vectors import sign_words, widened
 from openbook.knowledge.index.words import Vocabulary
 from openbook.knowledge.store import integrity

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple, Self
 
 from openbook.errors import NotReadNow, UnreadableFile
-from openbook.knowledge.index.scope import shown_to
+from openbook.knowledge.index.scope import visible_to
 from openbook.knowledge.ingest.discovery import FoundFile, SyncedFolder
 from openbook.knowledge.ingest.embeddings import embedding_key, embedding_texts
 from openbook.knowledge.ingest.long_run import LongRun, WriteConflict
@@ -139,7 +139,7 @@ class Ingest:
         self._batch = FileBatch(())
         self._seen: set[int] | None = None  # contents that some version shows to the caller; None: all contents
         if options.held_labels is not None:
-            shown = shown_to(options.held_labels, in_any_version=True)
+            shown = visible_to(options.held_labels, in_any_version=True)
             rows = self._connection.execute(f"SELECT d.content_id FROM documents d WHERE {shown.sql}", shown.values)
             self._seen = {content for (content,) in rows}
 

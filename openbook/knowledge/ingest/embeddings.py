@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
-from openbook.knowledge.index.tables import table_header
+from openbook.knowledge.index.table_headers import table_header
 from openbook.knowledge.ingest.long_run import TABLE, IsOurs, LongRun, WriteConflict
 from openbook.knowledge.store import schema
 from openbook.knowledge.store.integrity import PASSAGE_COLUMNS, PassageRow, row_digest

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from openbook.knowledge import Scope, add, remove
-from openbook.knowledge.cite.editions import DocumentInfo, Editions, editions, find_marks
+from openbook.knowledge.cite.editions import DocumentInfo, Editions, editions, find_editions
 from openbook.knowledge.index.scope import UNLABELLED
 from openbook.records import Citation, Hit, MetadataValue, Passage
 from tests.conftest import ROOT
@@ -44,7 +44,7 @@ def cited(document: str, *also_in: str) -> Citation:
 
 
 def newer(*several: DocumentInfo) -> dict[str, tuple[str, ...]]:
-    return {path: mark.newer for path, mark in find_marks(heads(*several)).items()}
+    return {path: mark.newer for path, mark in find_editions(heads(*several)).items()}
 
 
 def test_what_took_the_place_comes_first_and_is_read_alone() -> None:
@@ -133,7 +133,7 @@ def test_a_name_that_fits_several_means_the_one_beside_or_none() -> None:
     ],
 )
 def test_no_mark_without_a_declaration_or_in_a_circle(several: tuple[DocumentInfo, ...]) -> None:
-    assert find_marks(heads(*several)) == {}
+    assert find_editions(heads(*several)) == {}
 
 
 def test_a_chain_ends_with_the_newest() -> None:
@@ -143,7 +143,7 @@ def test_a_chain_ends_with_the_newest() -> None:
         head("pep-0345.rst", pep=345, status="Final"),
     )
     assert newer(*chain) == {"pep-0241.rst": ("pep-0345.rst",), "pep-0314.rst": ("pep-0345.rst",)}
-    assert find_marks(heads(chain[0]))["pep-0241.rst"] == ('"pep-0241", superseded by "314"', ())
+    assert find_editions(heads(chain[0]))["pep-0241.rst"] == ('"pep-0241", superseded by "314"', ())
 
 
 @pytest.mark.parametrize("status", ["draft", "Rejected", "withdrawn"])
@@ -197,7 +197,7 @@ def test_heads_are_those_of_documents_in_scope(library: Library) -> None:
     seen = base.document_info([old, new, "nowhere.md"], Scope(labels=frozenset({"hr"})))
     assert sorted(seen) == [old, new]
     assert (seen[new].title, dict(seen[new].metadata)["replaces"]) == ("Leave", "leave-2023.md")
-    assert find_marks(seen)[old].newer == (new,)
+    assert find_editions(seen)[old].newer == (new,)
     # Who may not see the newer one learns nothing of it.
     assert sorted(base.document_info([old, new], UNLABELLED)) == [old]
     found = editions(question, library.hits(question), base.document_info([old, new], UNLABELLED))
@@ -229,13 +229,13 @@ def test_the_formats_in_which_it_is_declared(library: Library, name: str, text: 
     library.write(name, text)
     library.add()
     path = library.path(name)
-    assert find_marks(library.base.document_info([path], UNLABELLED))[path].said == said
+    assert find_editions(library.base.document_info([path], UNLABELLED))[path].said == said
 
 
 def test_the_documents_in_force_answer_for_the_handbook(library: Library) -> None:
     base, question = library.base, "How many days of leave do I get?"
     add(base, [ROOT / "examples" / "handbook"], library.embedder)
-    marks = find_marks(base.document_info(base.documents(), UNLABELLED))
+    marks = find_editions(base.document_info(base.documents(), UNLABELLED))
     assert {Path(path).name: tuple(Path(p).name for p in mark.newer) for path, mark in marks.items()} == {
         "fares-2024.txt": ("fares-2025.html",),
         "leave-policy-2023.md": ("leave-policy.md",),

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from openbook.knowledge.cite.quotes import AnswerSupport, closest, quote
+from openbook.knowledge.cite.quotes import AnswerSupport, cite_sentences, closest
 from openbook.records import Embedder, Passage
 from openbook.testing import HashEmbedder
 
@@ -41,16 +41,16 @@ def support(found: AnswerSupport) -> list[str]:
 def test_the_nearest_sentence_is_quoted_and_backs_it_or_not(
     answer: str, question: str, expected: str | None, does: str
 ) -> None:
-    found = quote(answer, question, [passage()])
+    found = cite_sentences(answer, question, [passage()])
     assert [citation.quote for citation in found.citations] == ([expected] if expected else [])
     assert support(found) == [does]
-    assert support(quote(answer, question, [])) == ["none"]
+    assert support(cite_sentences(answer, question, [])) == ["none"]
 
 
 @given(st.text(), st.text(), st.lists(st.text(), max_size=3), st.integers(0, 10**6))
 def test_every_quote_stands_at_its_span(answer: str, question: str, texts: list[str], start: int) -> None:
     passages = [passage(text, start) for text in texts]
-    found = quote(answer, question, passages)
+    found = cite_sentences(answer, question, passages)
     for citation in found.citations:
         at = citation.start - start, citation.end - start
         assert any(p.text[at[0] : at[1]] == citation.quote for p in passages)
@@ -63,39 +63,41 @@ def test_every_quote_stands_at_its_span(answer: str, question: str, texts: list[
 def test_a_heading_gives_its_words_but_is_not_quoted() -> None:
     text = "### Found items\n\nThey are kept for 60 days."
     below = Passage("p1", "doc.md", "Doc", 0, len(text), None, ("Found items",), text)
-    found = quote("Found items are kept 60 days.", "How long are found items kept?", [below])
+    found = cite_sentences("Found items are kept 60 days.", "How long are found items kept?", [below])
     assert (support(found), found.citations[0].quote) == (["backed"], "They are kept for 60 days.")
 
 
 def test_the_row_of_a_table_is_quoted_and_its_header_gives_words() -> None:
-    found = quote("A child ticket was $6 in 2024.", "What does a child pay?", [passage(FARES)])
+    found = cite_sentences("A child ticket was $6 in 2024.", "What does a child pay?", [passage(FARES)])
     assert [c.quote for c in found.citations] == ["| Child | $6 | $5 |"]
     assert support(found) == ["backed"]
 
 
 def test_each_sentence_names_its_citation() -> None:
     answer = "- It cost 310 million dollars [1].\n- Nine zebras graze.\n```\nLila Ortega opened the bridge.\n```"
-    found = quote(answer, "Tell me about the bridge", [passage()])
+    found = cite_sentences(answer, "Tell me about the bridge", [passage()])
     assert [each.citation for each in found.sentences] == [0, None, 1]
     assert [answer[each.start : each.end] for each in found.sentences][-1] == "Lila Ortega opened the bridge."
 
 
 def test_how_much_of_the_question_stands_around_the_quotes() -> None:
     for question, asked in (("What did the bridge cost in dollars?", 1.0), ("What do zebras graze?", 0.0)):
-        assert quote("It cost 310 million dollars. Lila opened the bridge.", question, [passage()]).asked == asked
+        assert (
+            cite_sentences("It cost 310 million dollars. Lila opened the bridge.", question, [passage()]).asked == asked
+        )
 
 
 def test_the_passage_that_the_author_names_is_cited_of_two_that_say_the_same() -> None:
     passages = [Passage(f"p{i}", f"{i}.txt", "", 0, len(TEXT), None, (), TEXT, (f"copy/{i}.txt",)) for i in range(3)]
     for marks, expected in (((), 0), ([(28, frozenset({3}))], 2)):
-        found = quote("It cost 310 million dollars.", "What did it cost?", passages, marks=marks)
+        found = cite_sentences("It cost 310 million dollars.", "What did it cost?", passages, marks=marks)
         assert [(c.document, c.also_in) for c in found.citations] == [(f"{expected}.txt", (f"copy/{expected}.txt",))]
 
 
 def test_similar_meaning_helps_where_words_differ(real_embedder: Embedder) -> None:
     sentence = "Workers with a full-time contract get 28 days of paid vacation every year."
-    alone = quote(sentence, "", [passage()])
-    found = quote(sentence, "", [passage()], embed=real_embedder.embed_passages)
+    alone = cite_sentences(sentence, "", [passage()])
+    found = cite_sentences(sentence, "", [passage()], embed=real_embedder.embed_passages)
     assert [c.quote for c in found.citations] == [LEAVE]
     assert found.sentences[0].score > alone.sentences[0].score
 
@@ -119,9 +121,9 @@ NUMBERS = st.integers(2, 10**6)
 @given(st.lists(NUMBERS, min_size=5, max_size=5), st.integers(0, 4), NUMBERS)
 def test_a_number_is_backed_only_where_it_stands(numbers: list[int], which: int, other: int) -> None:
     text = " ".join(sentence.format(n) for sentence, n in zip(SENTENCES, numbers, strict=True))
-    assert support(quote(SENTENCES[which].format(numbers[which]), "", [passage(text)])) == ["backed"]
+    assert support(cite_sentences(SENTENCES[which].format(numbers[which]), "", [passage(text)])) == ["backed"]
     assume(other not in numbers)
-    assert support(quote(SENTENCES[which].format(other), "", [passage(text)])) == ["near"]
+    assert support(cite_sentences(SENTENCES[which].format(other), "", [passage(text)])) == ["near"]
 
 
 @given(st.permutations(range(5)), st.integers(0, 4), st.booleans())
@@ -129,7 +131,7 @@ def test_the_order_of_passages_does_not_matter(order: list[int], which: int, alt
     sentence = SENTENCES[which].format(which + (7 if altered else 2))
     texts = [SENTENCES[n].format(n + 2) for n in order]
     passages = [Passage(f"p{t}", "a.txt", "", 0, len(t), None, (), t) for t in texts]
-    found = quote(sentence, "", passages, embed=HashEmbedder().embed_passages)
+    found = cite_sentences(sentence, "", passages, embed=HashEmbedder().embed_passages)
     assert support(found) == ["near" if altered else "backed"]
     assert found.citations[0].quote == SENTENCES[which].format(which + 2)
 
@@ -138,4 +140,4 @@ def test_the_order_of_passages_does_not_matter(order: list[int], which: int, alt
 def test_hostile_text_takes_no_time(piece: str) -> None:
     """A pattern that runs away would not end; the test's own limit is the suite's."""
     text = piece * (4_000 // len(piece))
-    quote(text[:2_000], text[:500], [passage(text)])
+    cite_sentences(text[:2_000], text[:500], [passage(text)])

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbook.knowledge.index.tables import MAX_ROW_CHARS, MAX_TABLE_CHARS, table_header
+from openbook.knowledge.index.table_headers import MAX_ROW_CHARS, MAX_TABLE_CHARS, table_header
 from openbook.parsers import parse_bytes
 
 MARKDOWN = """Fares of all ferries:
