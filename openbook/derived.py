@@ -11,6 +11,7 @@ what it read of a purged text. So it takes the mark before it looks up any passa
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -93,4 +94,5 @@ class DerivedFolder:
 def of_older_layout(home: Path) -> list[Path]:
     """The folders in which OpenBook 0.1.0 kept what can be made again."""
     states = [home / "states"] if (home / "states" / "writing").exists() else []
-    return [*states, *(path for name in ("docs", "postgresql") if (path := home / "cache" / name).exists())]
+    docs = [path for path in (home / "cache" / "docs").glob("*/") if re.fullmatch("[0-9a-f]{32}", path.name)]
+    return [*states, *docs, *(path.parent for path in (home / "cache" / "postgresql").glob("*/index"))]
