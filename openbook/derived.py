@@ -13,6 +13,7 @@ Methods that write raise OSError.
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -95,4 +96,5 @@ class DerivedFolder:
 def of_older_layout(home: Path) -> list[Path]:
     """Folders with derived data of OpenBook 0.1.0."""
     states = [home / "states"] if (home / "states" / "writing").exists() else []
-    return [*states, *(path for name in ("docs", "postgresql") if (path := home / "cache" / name).exists())]
+    docs = [path for path in (home / "cache" / "docs").glob("*/") if re.fullmatch("[0-9a-f]{32}", path.name)]
+    return [*states, *docs, *(path.parent for path in (home / "cache" / "postgresql").glob("*/index"))]

@@ -256,8 +256,16 @@ def test_the_folders_of_an_older_layout_go_too(home: Home) -> None:
     deleted = home.purge().deleted
     assert (deleted.caches, deleted.states) == (1, 1)
     assert home.is_clean()
-    left = [home.folder / "cache" / "docs", home.folder / "states", home.base.folder / "index"]
+    left = [*(home.folder / "cache" / "docs").iterdir(), home.folder / "states", home.base.folder / "index"]
     assert not any(path.exists() for path in left)
+
+
+def test_what_is_not_of_an_older_layout_stays(home: Home) -> None:
+    mine = home.folder / "cache" / "docs" / "thesis.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("my only copy")
+    home.purge()
+    assert mine.exists()
 
 
 # --- every file is deleted, scanned, or listed ------------------------------------------------------------------------

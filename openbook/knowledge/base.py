@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import threading
 import uuid
@@ -84,8 +85,7 @@ class KnowledgeBase:
         self.shards: Searcher | None = None  # searches the segments in other processes: `openbook.cluster.shards`
         self.indexes = IndexCache(store, self.id, self.embedder, _blobs(store, meta))
         self._local = threading.local()
-        self._connections: list[Connection] = []
-        self._whole_at = -1  # the newest version whose tables were compared with their sum
+        self._whole_at = -1  # the newest version at which the tables were compared with their sum
         self._comparing = threading.Lock()
 
     @classmethod
@@ -339,7 +339,6 @@ class KnowledgeBase:
         connection: Connection | None = getattr(self._local, "connection", None)
         if connection is None:
             connection = self._local.connection = self.store.connect()
-            self._connections.append(connection)
         return connection
 
     @contextmanager
@@ -431,10 +430,9 @@ class KnowledgeBase:
             )
 
     def close(self) -> None:
-        for connection in self._connections:
-            connection.close()
-        self._connections.clear()
+        # Closing a connection under a thread that still reads would end the process. What nobody reads through is closed when it is collected.
         self._local = threading.local()
+        gc.collect()
         self.indexes.close()
 
 

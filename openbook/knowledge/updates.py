@@ -179,7 +179,7 @@ def folder_labels(base: KnowledgeBase) -> Callable[[str], frozenset[str]]:
 def forget_synced_folder(base: KnowledgeBase, folder: Path) -> None:
     """Stop syncing `folder` unless it is named; its documents stay. Raises KnowledgeError if it was not synced."""
     name = display_path(Path(os.path.abspath(folder)))
-    with base.writing() as connection:
+    with base.writing() as connection, schema.transaction(connection), connection.changing(()):
         if not connection.execute("DELETE FROM sources WHERE folder = ?", (name,)).rowcount:
             known = [folder for (folder,) in connection.execute("SELECT folder FROM sources ORDER BY folder")]
             raise KnowledgeError(f"{name} was not synced. These folders were: {', '.join(known) or 'none'}.")

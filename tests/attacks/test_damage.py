@@ -401,7 +401,7 @@ def test_check_names_everything(folder: Path, docs: Path) -> None:
     with closing(KnowledgeBase.open(folder, damaged=True)) as base:
         found = "\n".join(check(base).damaged)
     for part in (
-        "a row of documents, identities, tags, versions or meta is not what was written, or is missing",
+        "a row of documents, identities, sources, tags, versions or meta is not what was written, or is missing",
         f"the document 1 is not what was stored: it is {docs / 'ferry.md'}",
         f"the content 2 is not what was stored: it is the text of {docs / 'mayor.txt'}",
         f"the passage 3 of content 3 is not what was stored: it is the text of {docs / 'salary.txt'}",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from openbook.errors import KnowledgeBaseBusy, StorageError
-from openbook.files import delete, replace_file
+from openbook.files import delete, delete_left_over, replace_file
 from openbook.knowledge.index.blobs import Blobs
 from openbook.knowledge.index.indexes import Indexes
 from openbook.knowledge.index.scope import Condition, Scope
@@ -137,6 +137,7 @@ class IndexCache:
         source, forget = self.source(connection), anew or missed_purge
         if not self._store.is_shared and (older := self._store.folder / "index").is_dir():  # of OpenBook 0.1.0
             delete(older)
+        delete_left_over(self._store.folder)  # of it, where a process was killed meanwhile
         indexes = Indexes.refresh(self.folder, source, contents, forget=forget, blobs=self.blobs, anew=anew)
         if missed_purge:
             replace_file(self._store.folder / PURGED_NAME, schema.meta(connection)["purged_in"].encode())

@@ -134,7 +134,13 @@ def documents(connection: Connection, where: str, values: Any) -> list[DocumentR
 
 # --- versions and labels as a whole -------------------------------------------------------------------------------
 
-TABLES = ("documents", "identities", "tags", "versions")  # covered by one sum, except columns that decide nothing
+TABLES = (
+    "documents",
+    "identities",
+    "sources",
+    "tags",
+    "versions",
+)  # covered by one sum, except columns that decide nothing
 _NAME = "tables"  # of the sum, in `sums`
 
 _DOCUMENTS = (
@@ -145,6 +151,7 @@ _OTHERS = (
     "SELECT CAST('i' || char(0) || id || char(0) || path || char(0) || labels || char(0) || given AS BLOB) FROM identities "
     "WHERE labels <> '[]' UNION ALL "
     "SELECT CAST('v' || char(0) || version || char(0) || created_at || char(0) || summary AS BLOB) FROM versions UNION ALL "
+    "SELECT CAST('s' || char(0) || folder || char(0) || rules AS BLOB) FROM sources UNION ALL "
     "SELECT CAST('t' || char(0) || name || char(0) || version || char(0) || created_at AS BLOB) FROM tags UNION ALL "
     "SELECT CAST('m' || char(0) || key || char(0) || value AS BLOB) FROM meta WHERE key IN ('id', 'embedder', 'sizing')"
 )
@@ -154,7 +161,7 @@ def problems(connection: Connection) -> Iterator[str]:
     """Problems of `TABLES`, a phrase each. The caller reads one state."""
     (stored,) = connection.execute("SELECT sum(value) FROM sums WHERE name = ?", (_NAME,)).fetchone()
     if stored != _total(connection):
-        yield "a row of documents, identities, tags, versions or meta is not what was written, or is missing"
+        yield "a row of documents, identities, sources, tags, versions or meta is not what was written, or is missing"
     for table in TABLES:
         for (line,) in connection.execute(f"PRAGMA integrity_check({table})"):
             if line != "ok":
