@@ -13,7 +13,8 @@ from typing import Any
 import filelock
 import pytest
 
-from openbook import absence, deletion
+from openbook import absence
+from openbook import purge as purge_module
 from openbook.config import Settings
 from openbook.derived import DerivedFolder
 from openbook.errors import KnowledgeBaseBusy, KnowledgeError, StorageError
@@ -224,7 +225,7 @@ def test_a_purge_that_was_killed_while_it_deletes_elsewhere_goes_on(
     assert not list(home.folder.rglob(".deleting-*"))
 
 
-@pytest.mark.parametrize("killed_in", [(KnowledgeBase, "forget"), (deletion, "look_at_all")])
+@pytest.mark.parametrize("killed_in", [(KnowledgeBase, "forget"), (purge_module, "look_at_all")])
 @pytest.mark.parametrize("another_writes", [False, True])
 def test_what_was_read_between_is_forgotten_when_a_killed_purge_is_finished(
     home: Home, monkeypatch: pytest.MonkeyPatch, another_writes: bool, killed_in: tuple[object, str]
@@ -364,7 +365,7 @@ def test_a_proof_names_only_models_that_are_known_to_have_learned_it(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     carried = [Membership("a" * 64, "unknown", None, 3), Membership("b" * 64, "known", 2, 3)]
-    monkeypatch.setattr(deletion, "models_trained_on", lambda *_: carried)
+    monkeypatch.setattr(purge_module, "models_trained_on", lambda *_: carried)
     done = home.purge()
     assert done.carried == tuple(carried)
     assert proof_of(done, home.base).models_that_learned_it == ("b" * 64,)
@@ -414,7 +415,7 @@ def test_what_a_server_computes_of_a_document_while_it_is_purged_is_kept_nowhere
         return looked(*given)
 
     put(b"b")
-    monkeypatch.setattr(deletion, "look_at_all", look_at_all)
+    monkeypatch.setattr(purge_module, "look_at_all", look_at_all)
     assert home.purge().proved
     put(b"c")
     server.purge_mark()  # the next request

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
-from openbook import deletion
+from openbook import purge as purge_module
 from openbook.knowledge.erasure import purge_is_unfinished
 from openbook.models.lineage import Membership
 from openbook.serving.errors import ApiError
@@ -226,7 +226,7 @@ def test_a_purge_names_only_models_that_are_known_to_have_learned_it(
     server: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     carried = [Membership("a" * 64, "unknown", None, 3), Membership("b" * 64, "known", 2, 3)]
-    monkeypatch.setattr(deletion, "models_trained_on", lambda *_: carried)
+    monkeypatch.setattr(purge_module, "models_trained_on", lambda *_: carried)
     path = upload(server, ("tower.txt", TOWER))[0]["path"]
     response = server.client.post("/v1/documents/purge", json={"documents": [path]})
     assert response.json()["models_that_learned_it"] == ["known"]
