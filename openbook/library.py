@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias
 
 from openbook.config import MEMORY_PER_FILE, Settings, load_settings, parse_place
 from openbook.derived import of_older_layout
@@ -48,7 +48,6 @@ Labels: TypeAlias = "str | Sequence[str]"
 Fetch: TypeAlias = "Callable[[str], ModelReference]"
 Stages: TypeAlias = Callable[[], AbstractContextManager[StagedProgress]]
 
-_Result = TypeVar("_Result")
 _log = logging.getLogger("openbook")
 
 
