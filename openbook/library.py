@@ -12,41 +12,32 @@ import os
 import queue
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from openbook.config import MEMORY_PER_FILE, Settings, load_settings, parse_place
-from openbook.derived import of_older_layout
-from openbook.errors import ConfigError, KnowledgeBaseInvalid, KnowledgeBaseMissing, KnowledgeError
-from openbook.files import delete, make_folder, replace_file
+from openbook.config import Settings, load_settings
+from openbook.errors import ConfigError, KnowledgeError
 from openbook.parallel import Listener, StagedProgress
+from openbook.resources import Resources, Stages, run_options
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from openbook.config import Place
     from openbook.inference import FrozenModel
-    from openbook.inference.embedder import OnnxEmbedder
-    from openbook.inference.kv_cache import KVCache
     from openbook.knowledge import KnowledgeBase, Report, RunOptions
     from openbook.knowledge.versions import Difference, Version
-    from openbook.models import ModelReference
     from openbook.purge import PurgedEverywhere
     from openbook.records import Answer, Embedder, Hit, Receipt
     from openbook.replay import ReplayResult
     from openbook.retrieval import Corpus
 
-API_KEY = "OPENAI_API_KEY"  # the variable with the key of the server at `base_url`; the key is never stored
-
 PathOrPaths: TypeAlias = "str | Path | Sequence[str | Path]"
 Documents: TypeAlias = PathOrPaths  # by the names that `documents` gives, or the ends of them
 Labels: TypeAlias = "str | Sequence[str]"
-Fetch: TypeAlias = "Callable[[str], ModelReference]"
-Stages: TypeAlias = Callable[[], AbstractContextManager[StagedProgress]]
 
 _log = logging.getLogger("openbook")
 
@@ -57,180 +48,6 @@ def _silent(stage: str, done: int, total: int) -> None:
 
 def each_path(paths: PathOrPaths) -> list[Path]:
     return [Path(paths)] if isinstance(paths, str | Path) else list(map(Path, paths))
-
-
-# --- what settings name, opened ---------------------------------------------------------------------------------------
-
-
-def kv_cache(settings: Settings) -> KVCache:
-    """The cache of model states. Deletes caches of older layouts."""
-    from openbook.inference.kv_cache import KVCache
-
-    for older in of_older_layout(settings.home):
-        with suppress(OSError):
-            delete(older)
-    return KVCache.of(settings)
-
-
-def open_stored(settings: Settings, reference: ModelReference, states: KVCache | None = None) -> FrozenModel:
-    """Open a model with the context and threads of the settings. Raises EngineError."""
-    from openbook.inference import load_model
-
-    return load_model(reference, states=states, context_tokens=settings.context_tokens, threads=settings.threads)
-
-
-def run_options(settings: Settings) -> RunOptions:
-    from openbook.knowledge import RunOptions
-    from openbook.parsers.sandbox import Limits
-
-    memory_mb = max(2048, MEMORY_PER_FILE * settings.max_file_mb)
-    limits = Limits(settings.read_timeout_s, memory_mb, settings.max_file_mb * 1_000_000)
-    return RunOptions(limits, ocr=settings.ocr)
-
-
-def new_base(settings: Settings, place: Place, embedder: Embedder) -> KnowledgeBase:
-    """An empty knowledge base in `place`, or one that another process made there meanwhile."""
-    from openbook.knowledge import KnowledgeBase
-    from openbook.knowledge.ingest.splitter import Sizing
-
-    return KnowledgeBase.ensure(place, embedder.identity, sizing=Sizing(settings.passage_chars))
-
-
-def remember_place(settings: Settings, base: KnowledgeBase) -> None:
-    """Note where this knowledge base is, without a password, for `replay`: a receipt names only its id."""
-    note, where = settings.bases_dir / base.id, os.fsencode(str(base.store.place))
-    with suppress(OSError):  # asking must work with a read-only home
-        if base.id.isalnum() and not (note.is_file() and note.read_bytes() == where):
-            make_folder(settings.bases_dir)
-            replace_file(note, where)
-
-
-def remembered_place(settings: Settings, base_id: str) -> Place | None:
-    note = settings.bases_dir / base_id
-    try:
-        return parse_place(os.fsdecode(note.read_bytes()), source=str(note)) if base_id.isalnum() else None
-    except OSError:
-        return None
-
-
-def open_embedder(settings: Settings, name: str, fetch: Fetch) -> OnnxEmbedder:
-    """Open an embedder, fetched if missing. Raises EngineError, PullError."""
-    from openbook.inference import load_embedder
-
-    return load_embedder(fetch(name), threads=settings.threads)
-
-
-def model_opener(settings: Settings, fetch: Fetch) -> Callable[[], FrozenModel]:
-    """Fetch and verify the model of the settings now. The returned function opens it, on any thread. Raises PullError."""
-    from openbook.inference import connect_model
-
-    if settings.base_url:
-        at = {"base_url": settings.base_url, "api_key": os.environ.get(API_KEY, "")}
-        return partial(connect_model, settings.model, **at, context_tokens=settings.context_tokens)
-    return partial(open_stored, settings, fetch(settings.model), kv_cache(settings))
-
-
-class _Resources:
-    """The parts that a library and its views share. Each opens once, on first use, on any thread."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        docs: Sequence[Path] | None,
-        model: FrozenModel | None,
-        embedder: Embedder | None,
-        announce: Callable[[str], None],
-        stages: Stages,
-    ) -> None:
-        self.settings, self.docs, self.announce, self.stages = settings, docs, announce, stages
-        self.report: Report | None = None  # of `docs`, if their files were read now
-        self._holds_documents = False
-        self._lock = threading.RLock()
-        self._base: KnowledgeBase | None = None
-        self._embedder = embedder
-        self._is_given, self._opening = model is not None, None if model is None else _done(model)
-
-    def fetch(self, name: str) -> ModelReference:
-        """The stored model of that name, pulled first if the catalogue has it, and verified."""
-        from openbook.inference.trial import check_usable
-        from openbook.models import ModelStore, ensure
-
-        with self.stages() as show:
-            store = ModelStore(self.settings.models_dir)
-            return ensure(store, name, announce=self.announce, progress=partial(show, "fetch"), try_out=check_usable)
-
-    def open_model(self) -> Future[FrozenModel]:
-        """Open the model on another thread."""
-        with self._lock:
-            failed = self._opening is not None and self._opening.done() and self._opening.exception() is not None
-            if self._opening is None or failed:
-                opener = ThreadPoolExecutor(1, "openbook-model")
-                self._opening = opener.submit(model_opener(self.settings, self.fetch))
-                opener.shutdown(wait=False)
-            return self._opening
-
-    def embedder(self) -> Embedder:
-        """The embedder that the knowledge base was made with; for a new one, that of the settings."""
-        with self._lock:
-            if self._embedder is None:
-                name = self._base.embedder.name if self._base else self.settings.embedder
-                self._embedder = open_embedder(self.settings, name, self.fetch)
-            return self._embedder
-
-    def base(self, *, create: bool = False) -> KnowledgeBase:
-        """With `create`, a new knowledge base if there is none. Raises KnowledgeBaseMissing, KnowledgeBaseInvalid."""
-        from openbook.knowledge import KnowledgeBase
-
-        with self._lock:
-            if self._base is None and self.docs is not None:
-                self._base = self._of_docs()
-            if self._base is None:
-                try:
-                    self._base = KnowledgeBase.open(self.settings.kb_place)
-                except KnowledgeBaseMissing:
-                    if not create:
-                        raise
-                    self._base = new_base(self.settings, self.settings.kb_place, self.embedder())
-                remember_place(self.settings, self._base)
-            return self._base
-
-    def _of_docs(self) -> KnowledgeBase:
-        from openbook.knowledge.docs_cache import for_documents
-        from openbook.knowledge.ingest.splitter import Sizing
-
-        embedder, settings = self.embedder(), self.settings
-        with self.stages() as show:
-            options = replace(run_options(settings), progress=show)
-            base, self.report = for_documents(
-                self.docs or (), settings.derived_dir, embedder, options, Sizing(settings.passage_chars)
-            )
-        return base
-
-    def check_holds_documents(self) -> None:
-        """Raise KnowledgeBaseInvalid if there are no documents to ask."""
-        self._holds_documents = self._holds_documents or bool(self.base().documents())
-        if not self._holds_documents:
-            where = str(self.settings.kb_place) if self.docs is None else ", ".join(map(str, self.docs))
-            raise KnowledgeBaseInvalid(f"Nothing readable in {where}: no document went in, so there is nothing to ask.")
-
-    def close(self) -> None:
-        with self._lock:
-            if self._opening is not None and not self._is_given:
-                if self._opening.exception() is None:
-                    self._opening.result().close()
-                self._opening = None
-            if self._base is not None:
-                self._base.close()
-                self._base = None
-
-
-def _done(model: FrozenModel) -> Future[FrozenModel]:
-    future: Future[FrozenModel] = Future()
-    future.set_result(model)
-    return future
-
-
-# --- the door ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +62,7 @@ class View:
     ['Travel expenses are signed by the head of unit.']
     """
 
-    resources: _Resources
+    resources: Resources
     version: str | int | None = None
     condition: str = ""
     held: frozenset[str] = frozenset()
@@ -422,7 +239,7 @@ class Library(View):
     ) -> None:
         """`announce` gets one line before a download; `stages` shows the progress of one piece of work."""
         super().__init__(
-            _Resources(settings, None if docs is None else each_path(docs), model, embedder, announce, stages)
+            Resources(settings, None if docs is None else each_path(docs), model, embedder, announce, stages)
         )
 
     @classmethod

@@ -107,7 +107,7 @@ def ranked_hits(
 ) -> tuple[int, Editions]:
     """Return (version, hits, best first): passages for the strategy "each", else windows around them.
 
-    Hits of documents that a newer one replaced are kept apart (`Editions`). A document without a hit near enough
+    `Editions` separates the hits of documents that a newer one replaced. A document without a hit near enough
     replaces none.
     """
     limit = max(options.passages or PASSAGES, at_least)

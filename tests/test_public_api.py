@@ -7,6 +7,8 @@ import doctest
 import inspect
 import pydoc
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from textwrap import dedent
@@ -14,7 +16,7 @@ from textwrap import dedent
 import pytest
 
 import openbook
-from openbook import library
+from openbook import resources
 from openbook.errors import EngineError
 from openbook.library import AnswerStream
 from openbook.models import ModelStore
@@ -109,6 +111,29 @@ def test_a_stream_that_is_left_ends_the_answer(kb: openbook.Library) -> None:
     assert TRAVEL.startswith(pieces.answer.answer.removesuffix("..."))
 
 
+LEFT_EARLY = """
+import sys, time, openbook
+from openbook.testing import HashEmbedder, echo_model
+for run in range(12):
+    with openbook.open(sys.argv[1], model=echo_model(), embedder=HashEmbedder()) as kb:
+        with kb.stream("Who signs expenses 12 of file 3?"):
+            time.sleep(run * 0.003)
+"""
+
+
+def test_a_library_may_be_closed_while_a_stream_still_searches(kb: openbook.Library, here: Path) -> None:
+    for number in range(40):
+        sentences = (
+            f"Sentence {n} of file {number} says that head {n} signs expenses {n * number}." for n in range(40)
+        )
+        (here / "docs" / f"{number}.md").write_text(" ".join(sentences))
+    kb.sync("docs")
+    done = subprocess.run(
+        [sys.executable, "-c", LEFT_EARLY, str(here / "kb")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr  # it ended with a segmentation fault
+
+
 def test_an_error_reaches_who_reads_the_stream(kb: openbook.Library) -> None:
     with pytest.raises(openbook.OpenBookError, match="empty"):
         list(kb.stream(" "))
@@ -141,7 +166,7 @@ def test_a_model_that_could_not_be_opened_is_tried_again(kb: openbook.Library, m
         raise EngineError("No memory.")
 
     openers = iter([fails, echo_model])
-    monkeypatch.setattr(library, "model_opener", lambda *_: next(openers))
+    monkeypatch.setattr(resources, "model_opener", lambda *_: next(openers))
     with openbook.open("kb", embedder=HashEmbedder()) as other:
         with pytest.raises(EngineError):
             other.ask("Who signs travel expenses?")
@@ -211,8 +236,8 @@ def test_the_five_lines_run_with_real_models(
 def test_the_programs_of_the_docs_run(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(library, "model_opener", lambda *_: echo_model)
-    monkeypatch.setattr(library, "open_embedder", lambda *_: HashEmbedder())
+    monkeypatch.setattr(resources, "model_opener", lambda *_: echo_model)
+    monkeypatch.setattr(resources, "open_embedder", lambda *_: HashEmbedder())
     (here / "examples").symlink_to(ROOT / "examples")
     programs = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.DOTALL)
     assert len(programs) > 10

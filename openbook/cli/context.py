@@ -9,18 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import openbook.library
+from openbook import resources
 from openbook.cli import display, permissions
 from openbook.config import Settings, load_settings
 from openbook.errors import ConfigError
 from openbook.files import check_replaceable, replace_file, storage_errors
 from openbook.library import Library
-from openbook.library import kv_cache as kv_cache
-from openbook.library import new_base as new_base
-from openbook.library import open_stored as open_stored
-from openbook.library import remember_place as remember_place
-from openbook.library import remembered_place as remembered_place
-from openbook.library import run_options as run_options
 
 if TYPE_CHECKING:
     from openbook.inference import FrozenModel
@@ -62,12 +56,12 @@ def ready_model(settings: Settings, name: str) -> ModelReference:
 
 def open_embedder(settings: Settings, name: str = "") -> OnnxEmbedder:
     """Default: the configured embedder."""
-    return openbook.library.open_embedder(settings, name or settings.embedder, partial(ready_model, settings))
+    return resources.open_embedder(settings, name or settings.embedder, partial(ready_model, settings))
 
 
 def model_opener(settings: Settings) -> Callable[[], FrozenModel]:
     """Fetch and verify the model now; the returned function opens it, on any thread."""
-    return openbook.library.model_opener(settings, partial(ready_model, settings))
+    return resources.model_opener(settings, partial(ready_model, settings))
 
 
 # --- knowledge bases --------------------------------------------------------------------------------------------------

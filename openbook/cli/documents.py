@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, get_args
 
 import click
 
+from openbook import resources
 from openbook.cli import context, display
 from openbook.cli.options import EXISTING, JSON, KB, PATH, YES, cluster_option
 from openbook.config import Place
@@ -59,7 +60,7 @@ def add(
 
     settings = context.read_settings(kb=kb, ocr=ocr)
     base, embedder = context.ensure_base(settings)
-    options = replace(context.run_options(settings), labels=checked_labels(labels), unlabel=checked_labels(unlabel))
+    options = replace(resources.run_options(settings), labels=checked_labels(labels), unlabel=checked_labels(unlabel))
     with (
         context.joined(cluster),
         context.workers(cluster, embedder, options) as (embedder, options),
@@ -159,7 +160,7 @@ def sync(
     roots = {display_path(each.folder) for each in folders}
 
     def run() -> None:
-        options = context.run_options(settings)
+        options = resources.run_options(settings)
         with context.workers(cluster, embedder, options) as (at_work, options), display.stages() as progress:
             report = sync_folders(base, folders, at_work, replace(options, progress=progress))
         _show(report, settings.kb_place, as_json)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from openbook import resources
 from openbook.cli import context, display, on_cluster, permissions
 from openbook.cli.options import JSON, KB, MODEL, cluster_option
 from openbook.config import Place
@@ -45,7 +46,7 @@ def status(kb: Place | None, documents: bool, as_json: bool) -> None:
         lines = [f"{path}  [{', '.join(labels[path])}]" if path in labels else path for path in paths]
         display.show(as_json, listed, display.say_each, lines)
         return
-    found, states = base.status(), context.kv_cache(settings).kept()
+    found, states = base.status(), resources.kv_cache(settings).kept()
     digest = model_digest_of(found.embedder, [each.digest for each in context.store(settings).all_models()])
     found = replace(found, embedder=replace(found.embedder, digest=digest))
     opened = permissions.open_folders([settings.home, place])
@@ -260,11 +261,11 @@ def precompute(
     if settings.base_url:
         raise ConfigError("A model behind a server cannot read ahead; unset base_url.")
     base = context.open_base(settings)
-    states = context.kv_cache(settings)
+    states = resources.kv_cache(settings)
     before = states.kept()
     with ExitStack() as stack:
         if cluster is None:
-            opened, at_once = context.open_stored(settings, context.ready_model(settings, settings.model), states), 1
+            opened, at_once = resources.open_stored(settings, context.ready_model(settings, settings.model), states), 1
         else:
             open_model, at_once = stack.enter_context(on_cluster.replicas(settings, cluster, bounds))
             opened = open_model(settings)

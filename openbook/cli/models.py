@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from openbook import resources
 from openbook.cli import context, display
 from openbook.cli.options import EXISTING, JSON, PATH, YES
 from openbook.errors import ModelError, UnknownModel
@@ -182,7 +183,7 @@ def promote(
     if holder is not None:
         sets = load_eval_set(reading or READING), load_eval_set(known or KNOWN)
         ready = (context.ready_model(settings, each.digest) for each in (candidate, holder))
-        new, old = (context.open_stored(settings, each) for each in ready)
+        new, old = (resources.open_stored(settings, each) for each in ready)
         with closing(new), closing(old), display.progress("gate") as progress:
             checks += compare(new, old, *sets, progress=progress)
     passed = all(check.passed for check in checks)
@@ -242,7 +243,7 @@ def merge(model: str, name: str, quantisation: str, as_json: bool) -> None:
     store = context.store(settings)
     before = dataclasses.replace(store.resolve(model), merged=None)
     after = merge_models(store, before, checked_quantisation(quantisation), name, try_out=check_usable)
-    old, new = (context.open_stored(settings, each) for each in (before, after))
+    old, new = (resources.open_stored(settings, each) for each in (before, after))
     with closing(old), closing(new), display.progress("gate") as progress:
         probes = load_eval_set(READING)[:ANSWERS_COMPARED]
         changed = flips(old, new, probes, progress=progress)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
+from openbook import resources
 from openbook.cli import context
 from openbook.config import Settings, available_cores, load_settings
 from openbook.derived import DerivedFolder
@@ -69,7 +70,7 @@ def replicas(settings: Settings, cluster: str, bounds: tuple[int, int] | None) -
                 follow_on_node,
                 digest=reference.digest,
                 count=prompt_counter(reference),
-                states=context.kv_cache(own),
+                states=resources.kv_cache(own),
             )
 
         yield open_model, RUNNING * there.most
@@ -111,7 +112,7 @@ def open_on_node(name: str, digest: Digest, flags: dict[str, int]) -> FrozenMode
             f"{name!r} means {reference.digest[:12]} on {platform.node()}, and {digest[:12]} at the server. Import the model "
             "there, or share the home folder."
         )
-    return context.open_stored(own, replace(reference, name=name), context.kv_cache(own))
+    return resources.open_stored(own, replace(reference, name=name), resources.kv_cache(own))
 
 
 def follow_on_node(purge_mark: str) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from openbook import resources
 from openbook.cli import context, display
 from openbook.cli.options import JSON, KB, PATH, PLACE
 from openbook.config import Place
@@ -94,13 +95,13 @@ def _replayer(settings: Settings, kb: Place | None, to_close: ExitStack) -> Call
     from openbook.replay import knowledge_base_of
     from openbook.replay import replay as answer_again
 
-    states, store = context.kv_cache(settings), context.store(settings)
+    states, store = resources.kv_cache(settings), context.store(settings)
 
     @functools.cache
     def opened(digest: str) -> FrozenModel:
         reference = store.resolve(digest)
         store.check_fast(reference)
-        return to_close.enter_context(closing(context.open_stored(settings, reference, states)))
+        return to_close.enter_context(closing(resources.open_stored(settings, reference, states)))
 
     bases: dict[str | None, KnowledgeBase | None] = {}
 
@@ -128,7 +129,7 @@ def candidates(settings: Settings, receipt: Receipt, kb: Place | None) -> list[K
         return [KnowledgeBase.open(kb)]
     of_docs = settings.derived_dir / DOCS / name if name.isalnum() else None
     found = []
-    for place in (settings.kb_place, of_docs, context.remembered_place(settings, name)):
+    for place in (settings.kb_place, of_docs, resources.remembered_place(settings, name)):
         with suppress(KnowledgeBaseMissing):
             if place is not None:
                 found.append(KnowledgeBase.open(place))
@@ -325,7 +326,7 @@ def _text_of(text_or_file: str, settings: Settings) -> str:
     """A text, or a file's as `openbook add` reads it; `-` is standard input. Raises ConfigError."""
     from openbook.parsers.sandbox import ParserPool
 
-    options, path, is_file = context.run_options(settings), Path(text_or_file), text_or_file == "-"
+    options, path, is_file = resources.run_options(settings), Path(text_or_file), text_or_file == "-"
     with suppress(OSError, ValueError):  # most texts are no valid file names
         is_file = is_file or path.is_file()
     if not is_file:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from openbook import resources
 from openbook.cli import context, display, on_cluster, permissions
 from openbook.cli.options import BASE_URL, JSON, KB, LABEL, MODEL, PATH, PLACE, REPLICAS, cluster_option
 from openbook.config import Place
@@ -75,7 +76,7 @@ def serve(
         settings=settings,
         labels=checked_labels(labels),
         bounds=Bounds(running=Bounds().running * most),
-        ingest=context.run_options(settings),
+        ingest=resources.run_options(settings),
         **options,
     )
     for advice in permissions.open_folders([settings.home, *places]).values():
@@ -156,13 +157,13 @@ def _open_bases(settings: Settings, places: tuple[Place, ...]) -> tuple[dict[str
     for place in places:
         base = there[place.name]
         if base is None:
-            base = context.new_base(settings, place, embedder)
+            base = resources.new_base(settings, place, embedder)
             click.echo(
                 f"There was no knowledge base in {place}; an empty one was made. Put documents into it on the web page, or "
                 f"with: openbook add FILES --kb {place}",
                 err=True,
             )
-        context.remember_place(settings, base)
+        resources.remember_place(settings, base)
         bases[place.name] = base
     return bases, embedder
 

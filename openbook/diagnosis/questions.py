@@ -255,7 +255,7 @@ class Review:
             if not self.path.exists() or self.path.read_bytes() != self._saved:
                 raise StorageError(
                     f"{self.path} was changed by something else while it was reviewed, so your last decision was not "
-                    "written. Run the review again: it goes on with the file as it is now."
+                    "written. Run the review again: it continues with the file as it is now."
                 )
             replace_file(self.path, content)
         self._saved = content

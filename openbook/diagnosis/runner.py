@@ -88,7 +88,7 @@ class Bench:
 # --- one request ------------------------------------------------------------------------------------------------------
 
 
-class Stopped(Exception):
+class Cancellation(Exception):
     """A request was cancelled. Recorded answers stay."""
 
 
@@ -102,7 +102,7 @@ class PassageReply:
 
 
 def ask_alone(bench: Bench, wording: str, cancelled: Cancelled) -> Reply:
-    """Raises Stopped."""
+    """Raises Cancellation."""
 
     def request() -> tuple[str, bool, Completion | None]:
         completion = bench.model.complete(closed_book_prompt(wording), bench.decoding, cancelled)
@@ -113,7 +113,7 @@ def ask_alone(bench: Bench, wording: str, cancelled: Cancelled) -> Reply:
 
 
 def ask_with(bench: Bench, wording: str, hits: Sequence[Hit], cancelled: Cancelled) -> PassageReply:
-    """The answer from exactly these passages. The reply states a model's failure. Raises Stopped."""
+    """The answer from exactly these passages. The reply states a model's failure. Raises Cancellation."""
     readings: list[Reading] = []
 
     def request() -> tuple[str, bool, Completion | None]:
@@ -134,7 +134,7 @@ def ask_with(bench: Bench, wording: str, hits: Sequence[Hit], cancelled: Cancell
 
 def _reply(request: Callable[[], tuple[str, bool, Completion | None]], cancelled: Cancelled) -> Reply:
     if cancelled():
-        raise Stopped
+        raise Cancellation
     started = time.perf_counter()
     try:
         text, abstained, completion = request()
@@ -144,7 +144,7 @@ def _reply(request: Callable[[], tuple[str, bool, Completion | None]], cancelled
     if completion is None:
         return Reply(text, abstained, seconds, 0, 0)
     if completion.finish_reason == "cancelled":
-        raise Stopped
+        raise Cancellation
     text = text.encode("utf-8", "replace").decode()  # replace half characters of a server, which cannot be written
     return Reply(text, abstained, seconds, completion.prompt_tokens, completion.answer_tokens)
 

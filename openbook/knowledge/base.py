@@ -406,7 +406,7 @@ class KnowledgeBase:
 
         Needs the write lock. Raises KnowledgeBaseBusy when a reader keeps older pages.
         """
-        self.indexes.refresh(connection, anew=True)
+        self.indexes.refresh(connection, replace_all=True)
         return self.store.vacuum(connection, timeout_s)
 
     def shard(self, in_scope: NDArray[np.int64], number: int, shards: int) -> Shard:
@@ -430,7 +430,7 @@ class KnowledgeBase:
             )
 
     def close(self) -> None:
-        # Closing a connection under a thread that still reads would end the process. What nobody reads through is closed when it is collected.
+        # Closing a connection under a thread that still reads would end the process. An unused connection is closed when it is collected.
         self._local = threading.local()
         gc.collect()
         self.indexes.close()

@@ -61,7 +61,7 @@ def check(base: KnowledgeBase) -> CheckResult:
     if problems:
         try:
             with base.writing() as connection:
-                base.indexes.refresh(connection, anew=True)
+                base.indexes.refresh(connection, replace_all=True)
             repaired = True
         except (KnowledgeBaseBusy, StorageError) as error:
             problems.append(str(error))

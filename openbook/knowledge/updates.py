@@ -423,7 +423,7 @@ def reembed(
                 connection.execute(f"INSERT INTO {TABLE} SELECT * FROM {NEXT_TABLE}")
                 connection.execute(f"DROP TABLE {NEXT_TABLE}")
                 schema.remember(connection, embedder=identity, reembedding=None)
-                add_version(connection, version, f"embedded anew by {embedder.identity.name}")
+                add_version(connection, version, f"embedded again by {embedder.identity.name}")
         return version, embedded
 
     version, embedded = in_slices(base, work, LOCK_TIMEOUT_S)

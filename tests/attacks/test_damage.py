@@ -443,7 +443,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 def test_every_command_says_it_in_one_sentence(
     tmp_path: Path, docs: Path, capsys: pytest.CaptureFixture[str], damage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("openbook.library.open_embedder", lambda *_, **__: HashEmbedder())
+    monkeypatch.setattr("openbook.resources.open_embedder", lambda *_, **__: HashEmbedder())
     folder = tmp_path / "kb"
     with closing(KnowledgeBase.ensure(folder, HashEmbedder().identity)) as base:
         sync(base, docs, HashEmbedder())

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from openbook import library
+from openbook import resources
 from openbook.config import Settings
 from openbook.diagnosis import report
 from openbook.errors import StorageError
@@ -50,7 +50,7 @@ def opened(fakes: None, monkeypatch: pytest.MonkeyPatch) -> list[tuple[TableEngi
         engines.append((engine, current))
         return lambda: FrozenModel(engine)
 
-    monkeypatch.setattr(library, "model_opener", opener)
+    monkeypatch.setattr(resources, "model_opener", opener)
     return engines
 
 

@@ -10,8 +10,8 @@ import click
 import pytest
 
 from openbook.cli import command
-from openbook.cli.context import run_options
 from openbook.config import Settings
+from openbook.resources import run_options
 from tests.cli.conftest import Out
 
 SHARED = {"--kb", "--json"}  # mean the same everywhere

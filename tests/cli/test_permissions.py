@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import pytest
 
-from openbook import library, receipts
+from openbook import receipts, resources
 from openbook.cli import permissions
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, add
@@ -66,7 +66,7 @@ def started_under(umask: int = 0) -> Iterator[None]:
 @pytest.fixture
 def openbook(out: Out, fakes: None, type_in: TypeIn, monkeypatch: pytest.MonkeyPatch) -> Openbook:
     """Runs a verb over fakes, as a process of its own would: what it printed, both outputs together."""
-    monkeypatch.setattr(library, "model_opener", lambda *_: lambda: FrozenModel(DraftEngine()))
+    monkeypatch.setattr(resources, "model_opener", lambda *_: lambda: FrozenModel(DraftEngine()))
 
     def run(*words: object, umask: int = 0) -> str:
         type_in(QUESTION)

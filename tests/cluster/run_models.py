@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from openbook import inference, library
+from openbook import inference, resources
 from openbook.cli import context, main, on_cluster
 from openbook.inference import FrozenModel
 from openbook.parallel import Cancelled, never
@@ -59,11 +59,11 @@ def fakes(folder: Path) -> dict[tuple[object, str], object]:
     """What stands for the models and the embedder, by the object and its attribute."""
     return {
         (context, "open_embedder"): lambda *_: EMBEDDER,
-        (library, "open_embedder"): lambda *_: EMBEDDER,
+        (resources, "open_embedder"): lambda *_: EMBEDDER,
         (context, "model_opener"): lambda *_: lambda: FrozenModel(RunEngine(folder)),
-        (library, "model_opener"): lambda *_: lambda: FrozenModel(RunEngine(folder)),
+        (resources, "model_opener"): lambda *_: lambda: FrozenModel(RunEngine(folder)),
         (context, "ready_model"): lambda *_: SimpleNamespace(name="run", digest=sha256_hex(b"run")),
-        (context, "open_stored"): lambda *_: FrozenModel(RunEngine(folder)),
+        (resources, "open_stored"): lambda *_: FrozenModel(RunEngine(folder)),
         (on_cluster, "open_on_node"): partial(open_on_node, folder),
         (inference, "prompt_counter"): lambda _: EchoEngine().count_prompt_tokens,
     }

@@ -114,10 +114,10 @@ def _links(documents: Mapping[str, DocumentInfo]) -> dict[str, set[str]]:
     def meant(document: DocumentInfo, *keys: str) -> set[str]:
         names = {name.casefold().lstrip("./") for name in document.declared(*keys)[:MAX_NAMES]}
         fits = [[path for path in called.get(name, ()) if path != document.path] for name in names]
-        beside = [
+        nearby = [
             [p for p in paths if PurePosixPath(p).parent == PurePosixPath(document.path).parent] for paths in fits
         ]
-        return {paths[0] for paths in (*beside, *fits) if len(paths) == 1}
+        return {paths[0] for paths in (*nearby, *fits) if len(paths) == 1}
 
     @cache
     def outside(above: str, name: str) -> list[str]:

@@ -56,18 +56,18 @@ class IndexCache:
         """Derived data on this machine, which can be rebuilt."""
         return self._store.folder / "derived"
 
-    def refresh(self, connection: Connection, *, anew: bool = False) -> None:
-        """Save the contents of all kept versions. Needs the write lock. `anew` first deletes all indexes, here and in `blobs`.
+    def refresh(self, connection: Connection, *, replace_all: bool = False) -> None:
+        """Save the contents of all kept versions. Needs the write lock. `replace_all` first deletes all indexes, here and in `blobs`.
 
         Raises StorageError when they cannot be written.
         """
         try:
             with self._store.index_lock(INDEX_LOCK_S):
-                indexes = self._save(connection, anew=anew)
+                indexes = self._save(connection, replace_all=replace_all)
         except OSError as error:
             cannot = f"The indexes cannot be written to {error.filename or self._store}: {error.strerror or error}."
             so = "What was deleted may still be in them, so nothing is proved."
-            if not anew:
+            if not replace_all:
                 so = "The new version stands, and is searched without them."
             raise StorageError(f"{cannot} {so} Once they can be written, run openbook verify.") from error
         with self._lock:
@@ -132,13 +132,15 @@ class IndexCache:
         source, every_byte = self.source(connection), not self._trusts_times
         return Indexes.open(self.folder, source, in_scope, every_byte=every_byte, blobs=self.blobs)
 
-    def _save(self, connection: Connection, *, anew: bool = False) -> Indexes:
+    def _save(self, connection: Connection, *, replace_all: bool = False) -> Indexes:
         missed_purge, contents = self._missed_purge(connection), kept_contents(connection)
-        source, forget = self.source(connection), anew or missed_purge
+        source, forget = self.source(connection), replace_all or missed_purge
         if not self._store.is_shared and (older := self._store.folder / "index").is_dir():  # of OpenBook 0.1.0
             delete(older)
         delete_left_over(self._store.folder)  # of it, where a process was killed meanwhile
-        indexes = Indexes.refresh(self.folder, source, contents, forget=forget, blobs=self.blobs, anew=anew)
+        indexes = Indexes.refresh(
+            self.folder, source, contents, forget=forget, blobs=self.blobs, replace_all=replace_all
+        )
         if missed_purge:
             replace_file(self._store.folder / PURGED_NAME, schema.meta(connection)["purged_in"].encode())
         return indexes

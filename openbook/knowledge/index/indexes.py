@@ -70,15 +70,15 @@ class Indexes:
         *,
         forget: bool = False,
         blobs: Blobs | None = None,
-        anew: bool = False,
+        replace_all: bool = False,
     ) -> Indexes:
         """Save the missing contents of `keep` in one step; rewrite segments with many others.
 
-        `forget` first deletes the index here. `blobs` gets the same; `anew` replaces all in it. Needs the write lock. Raises OSError.
+        `forget` first deletes the index here. `blobs` gets the same; `replace_all` replaces all in it. Needs the write lock. Raises OSError.
         """
         renew = partial(_renewed, folder, source, keep)
         if blobs is not None:
-            saved = shared_segments.refresh(blobs, folder, source, renew, forget=forget, anew=anew)
+            saved = shared_segments.refresh(blobs, folder, source, renew, forget=forget, replace_all=replace_all)
         else:
             if forget:
                 segment_files.delete_index(folder)

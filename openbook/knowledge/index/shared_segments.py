@@ -102,12 +102,12 @@ def refresh(
     renew: Callable[[], list[SavedSegment]],
     *,
     forget: bool = False,
-    anew: bool = False,
+    replace_all: bool = False,
 ) -> list[SavedSegment]:
     """Fetch the store's segments, update the index folder with `renew`, and publish the result.
 
     Store errors are logged, and the next refresh retries; with `forget`, which must delete there, StorageError is raised. `forget` first deletes
-    the index here. `anew` replaces everything in the store. Needs the write lock. Raises as `renew`, and OSError.
+    the index here. `replace_all` replaces everything in the store. Needs the write lock. Raises as `renew`, and OSError.
     """
     with _shared(blobs, folder, source) as shared:
         if forget:
@@ -116,9 +116,9 @@ def refresh(
         for _ in range(TRIES):
             saved = None
             try:
-                shared.pull(own=True, anew=anew)
+                shared.pull(own=True, replace_all=replace_all)
                 saved = renew()
-                if shared.publish(saved, forget=forget, anew=anew):
+                if shared.publish(saved, forget=forget, replace_all=replace_all):
                     return saved
             except StorageError as error:
                 failure = str(error)
@@ -156,16 +156,16 @@ class SharedSegments:
         self._number, self._manifest = 0, _NOTHING
         self._bad: set[Digest] = set()  # objects that are missing or do not match their name
 
-    def pull(self, *, own: bool = False, again: bool = False, anew: bool = False) -> None:
+    def pull(self, *, own: bool = False, again: bool = False, replace_all: bool = False) -> None:
         """Bring the index folder to the manifest in force, without segments whose files are missing or wrong.
 
-        `own` is for writers: unnamed segments stay, unless the manifest has their contents. `anew` leaves the folder as it is. After an error the
+        `own` is for writers: unnamed segments stay, unless the manifest has their contents. `replace_all` leaves the folder as it is. After an error the
         folder has at least what it had.
         """
         if not own and not again and self._recorded() == max(self._numbers(), default=0):
             return
         self._number, self._manifest = self._newest()
-        if anew or not self._number:
+        if replace_all or not self._number:
             return
         local, problems = segment_files.read(self._folder, self._source, every_byte=again)
         left = {_key(_files(each)): each for each in local}
@@ -195,22 +195,22 @@ class SharedSegments:
             raise failure
         self._record()
 
-    def publish(self, saved: Sequence[SavedSegment], *, forget: bool = False, anew: bool = False) -> bool:
+    def publish(self, saved: Sequence[SavedSegment], *, forget: bool = False, replace_all: bool = False) -> bool:
         """Put what the store lacks, and commit a manifest of `saved`. False: another writer was first; pull and try again.
 
-        Unnamed objects are deleted after `GRACE_S`, with `forget` at once. `anew` puts every file. Call `pull` first.
+        Unnamed objects are deleted after `GRACE_S`, with `forget` at once. `replace_all` puts every file. Call `pull` first.
         """
         sizes = {each.key: each.size for each in self._blobs.list(self._segment_key())}
         lacking: dict[str, Path] = {}
         for each in saved:
             for array, file in each.entry.files.items():
                 key = self._segment_key(file.digest)
-                if anew or sizes.get(key) != file.size or file.digest in self._bad:
+                if replace_all or sizes.get(key) != file.size or file.digest in self._bad:
                     lacking[key] = self._folder / "index" / each.entry.name / f"{array}.npy"
         _in_parallel(self._blobs.put, lacking.items())
         segments = [_files(each) for each in saved]
         # A new number makes readers retry what they could not use.
-        as_before = self._named() == segments and self._number > 0 and not (self._bad or anew)
+        as_before = self._named() == segments and self._number > 0 and not (self._bad or replace_all)
         if as_before and not forget:
             return True
         if not as_before and not self._commit(segments, forget=forget):
@@ -290,7 +290,7 @@ class SharedSegments:
             except KeyError:  # a newer one came, and it was deleted
                 continue
             except ValueError as error:
-                _warn(self._blobs, f"{error} The next add or sync makes it anew.")
+                _warn(self._blobs, f"{error} The next add or sync replaces it.")
                 return number, _NOTHING
             return number, manifest
         raise StorageError(f"Cannot use {self._blobs.url}: its manifests change faster than they can be read.")
