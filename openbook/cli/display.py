@@ -407,12 +407,18 @@ def print_words(pieces: Iterable[Piece]) -> None:
     from rich.text import Text
 
     out = console()
-    marks = {"same": ("", "", ""), "removed": ("red strike", "[-", "-]"), "added": ("green", "{+", "+}")}
+    plain = out.color_system is None or out.no_color
     line = Text()
     for each in pieces:
-        style, begin, end = marks.get(each.kind, ("dim", f"\n... {each.chars:,} characters ...\n", ""))
-        plain = out.color_system is None or out.no_color or each.kind == "skipped"
-        line.append(f"{begin}{each.text}{end}" if plain else each.text, style)
+        if each.kind == "skipped":
+            end = "" if line.plain.endswith("\n") or not line else "\n"
+            line.append(f"{end}... {each.chars:,} characters ...\n", "dim")
+        elif each.kind == "removed":
+            line.append(f"[-{each.text}-]" if plain else each.text, "red strike")
+        elif each.kind == "added":
+            line.append(f"{{+{each.text}+}}" if plain else each.text, "green")
+        else:
+            line.append(each.text)
     for part in line.split("\n"):
         say(part, indent=4)
 
