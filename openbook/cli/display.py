@@ -398,7 +398,7 @@ def remedies(problems: Sequence[Verdict], place: Place | None) -> list[str]:
     by_reason: dict[str, list[str]] = {}
     for each in problems:
         by_reason.setdefault(each.reason, []).append(short_path(each.path))
-    found = (remedy(reason, *(files if len(files) == 1 else ["FILE"]), place) for reason, files in by_reason.items())
+    found = (remedy(each, files[0] if len(files) == 1 else "FILE", place) for each, files in by_reason.items())
     return [said for said in dict.fromkeys(found) if said]
 
 

@@ -123,8 +123,8 @@ def _print_history(versions: Sequence[Version]) -> None:
 def diff(before: str, after: str | None, kb: Place | None, as_json: bool) -> None:
     """Show what changed from one version to another.
 
-    The documents and passages that differ between version BEFORE and AFTER (default: the newest). A version is its
-    number, a tag or a time such as 2026-01-31T12:00.
+    The documents that differ between version BEFORE and AFTER (default: the newest), and the words that changed in them.
+    A version is its number, a tag or a time such as 2026-01-31T12:00.
     """
     from openbook.knowledge import versions
 
