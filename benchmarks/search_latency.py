@@ -32,9 +32,9 @@ from numpy.typing import NDArray
 
 from benchmarks.processes import result_of
 from openbook.knowledge.index import vectors
-from openbook.knowledge.index.indexes import Indexes
-from openbook.knowledge.index.search import Shard, View, best_candidates, best_passages
+from openbook.knowledge.index.search import IndexView, Shard, best_candidates, best_passages
 from openbook.knowledge.index.segment_builder import IndexSource
+from openbook.knowledge.index.segment_set import SegmentSet
 from openbook.knowledge.index.vectors import widened
 from openbook.knowledge.index.words import query_terms
 from openbook.knowledge.ingest.embeddings import embedding_key, embedding_texts
@@ -147,10 +147,10 @@ def build(folder: Path) -> dict[str, Any]:
     source, contents = opened(folder)
     shutil.rmtree(folder / "index", ignore_errors=True)
     started = time.perf_counter()
-    Indexes.refresh(folder, source, contents[:-1])
+    SegmentSet.refresh(folder, source, contents[:-1])
     seconds = time.perf_counter() - started
     started = time.perf_counter()
-    Indexes.refresh(folder, source, contents)
+    SegmentSet.refresh(folder, source, contents)
     size = sum(p.stat().st_size for p in (folder / "index").rglob("*.npy"))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     return {
@@ -167,7 +167,7 @@ def timed(function: Callable[[], object]) -> float:
     return (time.perf_counter() - started) * 1e3
 
 
-def nearest(view: View, vector: NDArray[np.float32]) -> list[int]:
+def nearest(view: IndexView, vector: NDArray[np.float32]) -> list[int]:
     found, _ = best_candidates(view, "", vector, 100)
     passages: list[int] = found.passages[found.nearest(100)].tolist()
     return passages
@@ -183,7 +183,7 @@ def measure(folder: Path) -> dict[str, Any]:
     source, contents = opened(folder)
     pairs = [(text, np.array(vector, dtype=np.float32)) for text, vector in asked]
     started = time.perf_counter()
-    indexes = Indexes.open(folder, source, contents)
+    indexes = SegmentSet.open(folder, source, contents)
     open_ms = (time.perf_counter() - started) * 1e3
     started = time.perf_counter()
     view = indexes.shard(contents)

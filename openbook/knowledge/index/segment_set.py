@@ -29,8 +29,8 @@ MAX_SEGMENTS = 8
 MAX_DROPPED = 0.25  # of a segment's rows, before it is rewritten without them
 
 
-class Indexes:
-    """The opened index: immutable and thread-safe."""
+class SegmentSet:
+    """Opened segments: immutable and thread-safe."""
 
     def __init__(self, segments: Sequence[Segment], dimensions: int) -> None:
         """No content is in two of the segments."""
@@ -46,7 +46,7 @@ class Indexes:
         *,
         every_byte: bool = False,
         blobs: Blobs | None = None,
-    ) -> Indexes:
+    ) -> SegmentSet:
         """The saved segments of `source`; other contents of `wanted` are indexed in memory.
 
         Writes only what it fetches from `blobs`. `every_byte`: see `segment_files.read`.
@@ -71,7 +71,7 @@ class Indexes:
         forget: bool = False,
         blobs: Blobs | None = None,
         replace_all: bool = False,
-    ) -> Indexes:
+    ) -> SegmentSet:
         """Save the missing contents of `keep` in one step; rewrite segments with many others.
 
         `forget` first deletes the index here. `blobs` gets the same; `replace_all` replaces all in it. Needs the write lock. Raises OSError.
