@@ -188,10 +188,10 @@ def promote(
     if sets is not None:
         holder, checks = _holder(store, name, candidate, fetch), target_checks(candidate)
     if holder is not None and sets is not None:
-        questions = [load_eval_set(path) for path in sets]
+        reading, known = (load_eval_set(path) for path in sets)
         new, old = (open_model(fetch(each)) for each in (candidate.digest, holder))
         with closing(new), closing(old):
-            checks += compare(new, old, *questions, progress=progress)
+            checks += compare(new, old, reading, known, progress)
     promotion = Promotion(candidate.digest, holder, checks)
     if promotion.passed:
         store.set_name(name, candidate.digest)

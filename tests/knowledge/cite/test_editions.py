@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from openbook.knowledge import Scope, add, remove
-from openbook.knowledge.cite.editions import DocumentInfo, Editions, editions, find_editions
+from openbook.knowledge.cite.editions import DocumentInfo, Edition, Editions, editions, find_editions
 from openbook.knowledge.index.scope import UNLABELLED
 from openbook.records import Citation, Hit, MetadataValue, Passage
 from tests.conftest import ROOT
@@ -199,7 +199,7 @@ def test_heads_are_those_of_documents_in_scope(library: Library) -> None:
     # Who may not see the newer one learns nothing of it.
     assert sorted(base.document_info([old, new], UNLABELLED)) == [old]
     found = editions(question, library.hits(question), base.document_info([old, new], UNLABELLED))
-    assert found.marks == {old: ('"Leave (2023)", archived', (), {"2023"})}
+    assert found.marks == {old: Edition('"Leave (2023)", archived', (), frozenset({"2023"}))}
     assert list(found.current) == library.hits(question)
     version = base.version
     remove(base, [new])
