@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 import httpx
@@ -35,9 +35,6 @@ from openbook.errors import ClusterError, ConfigError, StorageError, extra_missi
 from openbook.files import make_folder, replace_file
 from openbook.locks import exclusive_lock
 from openbook.records import canonical_json
-
-if TYPE_CHECKING:
-    from psutil import Process
 
 STATE_NAME = "cluster.json"
 OBJECT_STORE_MB = 100  # of each Ray node: little travels between workers
@@ -161,7 +158,6 @@ def start(home: Path, workers: int, announce: Callable[[str], None]) -> RunningC
             for number in range(len(running(state).workers), workers):  # one by one: each has 30 s to start
                 announce(f"Starting worker {number + 1}...")
                 _start_node(state, f"--address={state.ray}", "--num-cpus=1")
-            _write(home, state)
             return running(state)
         except BaseException:
             _stop(home, state, delete=known is None)
@@ -345,8 +341,8 @@ def _ports(folder: Path, count: int) -> list[int]:
     return [int(port) for port in file.read_text().split()]
 
 
-def processes_of(folder: Path | str) -> list[Process]:
-    """The folder's processes, with their command lines: the first of PostgreSQL, the object store, or all of Ray."""
+def processes_of(folder: Path | str) -> list[Any]:
+    """Psutil's processes of the folder, with their command lines: the first of PostgreSQL, the object store, or all of Ray."""
     import psutil
 
     options = {f"-D{folder}/data", f"-dir={folder}/data"}
@@ -361,17 +357,14 @@ def processes_of(folder: Path | str) -> list[Process]:
 def stop_server(folder: Path | str, by: signal.Signals) -> None:
     """End the folder's processes; acknowledged data stays. Raises ClusterError when they do not end.
 
-    `by`: for PostgreSQL SIGINT, or SIGQUIT for a crash; else SIGKILL: SeaweedFS's shutdown takes 15 seconds, Ray has
-    nothing to save.
+    `by`: for PostgreSQL SIGINT, or SIGQUIT for a crash; else SIGKILL: SeaweedFS's shutdown takes 15 seconds, Ray has nothing to save.
     """
     import psutil
 
     until = time.monotonic() + _START_S
     while found := processes_of(folder):  # an ending process may just have started another
         if time.monotonic() > until:
-            raise ClusterError(
-                f"Processes do not end: {', '.join(str(each.pid) for each in found)}. End them with: kill -9"
-            )
+            raise ClusterError(f"Processes do not end. End them: kill -9 {' '.join(str(each.pid) for each in found)}")
         for process in found:
             with suppress(psutil.NoSuchProcess):
                 process.send_signal(by)

@@ -63,9 +63,6 @@ def trial_of(model: ModelReference, adapter: ModelReference | None = None) -> Tr
     if found is None or (found.engine, found.files) != (engine, files):
         template, reason = _try([part.main_file for part in parts])
         if reason:
-            reason = " ".join("".join(char if char.isprintable() else " " for char in reason).split())[-500:].rstrip(
-                "."
-            )
             hint = "Convert it again, or take another file."
             raise EngineError(f"The model {parts[-1].name!r} cannot be used: {reason}. {hint}")
         found = Trial(engine, files, template)
@@ -77,8 +74,8 @@ def _try(files: list[Path]) -> tuple[TemplateText | None, str]:
     """Run the process on the model's and the adapter's file. Return the template's output, or why it failed."""
     size = sum(file.stat().st_size for file in files)
     timeout_s = SECONDS + size / 20_000_000
-    files = [file.absolute() for file in files]
-    request = json.dumps([MEMORY_MB + (size >> 20), timeout_s, TEMPLATE_SECONDS, *map(str, files)])
+    paths = [str(file.absolute()) for file in files]
+    request = json.dumps([MEMORY_MB + (size >> 20), timeout_s, TEMPLATE_SECONDS, *paths])
     # Same module search path as this process; llama.cpp must not start a debugger when it aborts.
     places = os.pathsep.join(map(os.path.abspath, [str(Path(__file__).parents[2]), *filter(None, sys.path)]))
     environment = {**os.environ, "PYTHONPATH": places, "PYTHONSAFEPATH": "1", "GGML_NO_BACKTRACE": "1"}
@@ -86,8 +83,7 @@ def _try(files: list[Path]) -> tuple[TemplateText | None, str]:
     with tempfile.TemporaryDirectory() as folder, Path(folder, "log").open("w+b") as log:
         how: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, "start_new_session": True}
         try:
-            done = subprocess.run(command, cwd=folder, timeout=timeout_s, check=False, env=environment, **how)
-            code = done.returncode
+            code = subprocess.run(command, cwd=folder, timeout=timeout_s, env=environment, **how).returncode
         except subprocess.TimeoutExpired:
             code = -getattr(signal, "SIGXCPU", 0)
         except OSError as error:
@@ -95,7 +91,8 @@ def _try(files: list[Path]) -> tuple[TemplateText | None, str]:
         if found := read_cached(Path(folder, ANSWER), Trial):
             return found.template, ""
         log.seek(0)
-        said = log.read(MAX_OUTPUT_BYTES).strip().rpartition(b"\n")[2].decode(errors="replace")
+        last = log.read(MAX_OUTPUT_BYTES).strip().rpartition(b"\n")[2].decode(errors="replace")
+    said = "".join(char if char.isprintable() else " " for char in last)[-500:].rstrip(".")
     if code == -getattr(signal, "SIGXCPU", 0):
         allowed = f"of which its chat template may take {TEMPLATE_SECONDS:g} s"
         return None, f"it was not loaded and asked within {timeout_s:.0f} s, {allowed}"
