@@ -197,7 +197,6 @@ def _alone(home: Path) -> Iterator[None]:
 
 
 def _start_node(state: ClusterRecord, *options: str) -> None:
-    """Start a Ray node and wait until it runs."""
     environment = {
         **os.environ,
         **state.environment,

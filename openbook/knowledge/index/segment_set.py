@@ -145,7 +145,8 @@ def _renewed(folder: Path, source: IndexSource, keep: NDArray[np.int64]) -> list
     saved, problems = segment_files.read(folder, source)
     missing = np.setdiff1d(keep, contents_of(each.segment for each in saved))
     kept = [Selection(each.segment, np.isin(each.segment.contents, keep)) for each in saved]
-    stale = [not each.contents.all() and _dropped(each) >= MAX_DROPPED for each in kept]
+    shares = [float((each.rows if len(each.segment) else each.contents).mean()) for each in kept]
+    stale = [not each.contents.all() and 1 - share >= MAX_DROPPED for each, share in zip(kept, shares, strict=True)]
     changed = len(missing) or any(stale) or problems or len(kept) > MAX_SEGMENTS
     writer = SegmentWriter(folder, source)
     writer.clean(saved)  # first, to free the space of a killed run
@@ -154,10 +155,6 @@ def _renewed(folder: Path, source: IndexSource, keep: NDArray[np.int64]) -> list
         writer.switch(saved)
         writer.clean(saved)
     return saved
-
-
-def _dropped(kept: Selection) -> float:
-    return 1.0 - float((kept.rows if len(kept.segment) else kept.contents).mean())
 
 
 def _whole(segment: Segment) -> Selection:
