@@ -106,14 +106,20 @@ def find_editions(documents: Mapping[str, DocumentInfo]) -> dict[str, Edition]:
 
 
 def _links(documents: Mapping[str, DocumentInfo]) -> dict[str, set[str]]:
-    links, called = defaultdict[str, set[str]](set), defaultdict[str, list[str]](list)
-    for path, document in documents.items():
-        for name in document.names():
-            called[name].append(path)
+    links = defaultdict[str, set[str]](set)
+
+    @cache
+    def called() -> Mapping[str, list[str]]:
+        """Only documents that declare something, or lie in an archive, need all names."""
+        found = defaultdict[str, list[str]](list)
+        for path, document in documents.items():
+            for name in document.names():
+                found[name].append(path)
+        return found
 
     def meant(document: DocumentInfo, *keys: str) -> set[str]:
         names = {name.casefold().lstrip("./") for name in document.declared(*keys)[:MAX_NAMES]}
-        fits = [[path for path in called.get(name, ()) if path != document.path] for name in names]
+        fits = [[path for path in called().get(name, ()) if path != document.path] for name in names]
         nearby = [
             [p for p in paths if PurePosixPath(p).parent == PurePosixPath(document.path).parent] for paths in fits
         ]
@@ -121,7 +127,7 @@ def _links(documents: Mapping[str, DocumentInfo]) -> dict[str, set[str]]:
 
     @cache
     def outside(above: str, name: str) -> list[str]:
-        inside = (p for p in called.get(name, ()) if p.startswith(above))
+        inside = (p for p in called().get(name, ()) if p.startswith(above))
         return [p for p in inside if not _ARCHIVED.fullmatch(p, len(above))]
 
     for path, document in documents.items():
