@@ -146,13 +146,13 @@ def documents(connection: Connection, where: str, values: Any) -> list[DocumentR
     """
     cursor = connection.execute(f"SELECT d.* FROM documents d WHERE {where}", values)
     names = [column[0] for column in cursor.description]
+    fields = itemgetter(*map(names.index, DocumentRow._fields))
     at = names.index("digest") if "digest" in names else None
-    columns = itemgetter(*map(names.index, DocumentRow._fields))
     found: list[DocumentRow] = []
     for row in cursor:
         if at is not None and row[at] != row_digest(*row[:at], *row[at + 1 :]):
             raise Damage(f"the document {row[names.index('id')]} is not what was stored")
-        found.append(DocumentRow(*columns(row)))
+        found.append(DocumentRow(*fields(row)))
     return found
 
 
