@@ -33,7 +33,7 @@ class DocumentInfo(NamedTuple):
     def names(self) -> set[str]:
         """Names that declarations may use: ends of its path, its file name without suffix, its title, its numbers."""
         path = PurePosixPath(self.path)
-        ends = [str(path), *(str(path.relative_to(above)) for above in path.parents)]
+        ends = [str(path), *("/".join(path.parts[at:]) for at in range(1, len(path.parts)))]
         numbers = [name for key in _NUMBERED for n in self.declared(key) for name in (n, f"{key} {n}")]
         return {name.casefold() for name in (*ends, path.stem, self.title, *numbers)}
 
@@ -106,20 +106,14 @@ def find_editions(documents: Mapping[str, DocumentInfo]) -> dict[str, Edition]:
 
 
 def _links(documents: Mapping[str, DocumentInfo]) -> dict[str, set[str]]:
-    links = defaultdict[str, set[str]](set)
-
-    @cache
-    def called() -> Mapping[str, list[str]]:
-        """Only documents that declare something, or lie in an archive, need all names."""
-        found = defaultdict[str, list[str]](list)
-        for path, document in documents.items():
-            for name in document.names():
-                found[name].append(path)
-        return found
+    links, called = defaultdict[str, set[str]](set), defaultdict[str, list[str]](list)
+    for path, document in documents.items():
+        for name in document.names():
+            called[name].append(path)
 
     def meant(document: DocumentInfo, *keys: str) -> set[str]:
         names = {name.casefold().lstrip("./") for name in document.declared(*keys)[:MAX_NAMES]}
-        fits = [[path for path in called().get(name, ()) if path != document.path] for name in names]
+        fits = [[path for path in called.get(name, ()) if path != document.path] for name in names]
         nearby = [
             [p for p in paths if PurePosixPath(p).parent == PurePosixPath(document.path).parent] for paths in fits
         ]
@@ -127,7 +121,7 @@ def _links(documents: Mapping[str, DocumentInfo]) -> dict[str, set[str]]:
 
     @cache
     def outside(above: str, name: str) -> list[str]:
-        inside = (p for p in called().get(name, ()) if p.startswith(above))
+        inside = (p for p in called.get(name, ()) if p.startswith(above))
         return [p for p in inside if not _ARCHIVED.fullmatch(p, len(above))]
 
     for path, document in documents.items():

@@ -177,7 +177,7 @@ def _as_passages(stored: StoredContent, rows: Iterable[PassageRow], holders: Hol
 
 
 # Offsets, page and headings decide the window of a passage.
-_Parts: TypeAlias = Sequence[Passage] | Sequence[PassageSpan] | Sequence[PassageRow]
+_Parts: TypeAlias = Sequence[Passage] | Sequence[PassageSpan]
 
 
 def partition(passages: _Parts, limit: int = WINDOW_CHARS) -> list[range]:
@@ -283,7 +283,7 @@ def windows_around(connection: Connection, ranked: Sequence[RankedPassage], seen
             if name not in numbers:
                 raise Damage(f"a passage of content {content} is not there")
             inside[numbers[name]] = each.ranked
-        for run in partition(rows):
+        for run in partition([row.span for row in rows]):
             if of_run := [each for number, each in inside.items() if number in run]:
                 # The score of its best passage, and a little more for each further found one.
                 score = of_run[0].score + MORE * sum(each.score - floor for each in of_run[1:])
