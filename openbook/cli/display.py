@@ -106,18 +106,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else " " for c in text)
 
 
-def print_json(value: object) -> None:
-    click.echo(json.dumps(value, ensure_ascii=not _writes_utf_8(), indent=2, default=_plain))
-
-
-def _writes_utf_8() -> bool:
-    return (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "") == "utf8"
-
-
 def show(as_json: bool, value: object, in_words: Callable[..., None], *of: Any) -> None:
     """Print `value` as JSON, or call `in_words(*of)`."""
     if as_json:
-        print_json(value)
+        utf_8 = (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "") == "utf8"
+        click.echo(json.dumps(value, ensure_ascii=not utf_8, indent=2, default=_plain))
     else:
         in_words(*of)
 
@@ -200,7 +193,7 @@ class LiveAnswer:
 
     def __init__(self, out: Console | None, spinner: Status | None) -> None:
         self._out, self._spinner = out, spinner
-        self._text = ""
+        self._text, self._reading = "", "Reading"
         self._printed = self._column = 0
 
     def show(self, piece: str) -> None:
@@ -215,9 +208,14 @@ class LiveAnswer:
         elif self._spinner is not None:
             self._spinner.update(Text(self._text[-(self._spinner.console.width - 4) :]))
 
-    def parts(self, done: int, total: int) -> None:
+    def found(self, _searched: str, hits: Sequence[Hit]) -> None:
+        self._reading = f"Reading {count(len(hits), 'passage')}"
         if self._spinner is not None:
-            self._spinner.update(f"Reading part {min(done + 1, total)} of {total}...")
+            self._spinner.update(f"{self._reading}...")
+
+    def progress(self, done: int, total: int) -> None:
+        if self._spinner is not None:
+            self._spinner.update(f"{self._reading}: {done:,} of {total:,} tokens...")
 
     def end(self, answer: str) -> bool:
         """Print the rest, or the whole answer if the model's words differ from it. False: nothing was printed."""
