@@ -192,6 +192,8 @@ def everything(server: Running, headers: dict[str, str]) -> Iterator[httpx.Respo
     for params in ({}, {"as_of": 2}):
         yield server.client.get("/v1/documents/text", params={"path": safe, **params}, headers=headers)
         yield server.client.get("/v1/documents/page", params={"path": safe, "page": 1, **params}, headers=headers)
+        quote = {"path": safe, "start": 0, "end": 4, **params}
+        yield server.client.get("/v1/documents/marks", params=quote, headers=headers)
     yield server.client.get("/metrics", headers=headers)
     for path in ("safe.txt", safe, str(Path(safe).parent)):
         for action in ("remove", "purge"):
@@ -226,6 +228,7 @@ def test_what_is_not_to_be_seen_is_refused_as_what_is_not_there(server: Running)
         either: tuple[dict[str, Any], ...] = ({"path": path}, {"path": path, "as_of": 2})
         for params in either:
             found += [get("/v1/documents/text", params=params), get("/v1/documents/page", params={**params, "page": 1})]
+            found += [get("/v1/documents/marks", params={**params, "start": 0, "end": 4})]
         return [each.text.replace(path, "PATH") for each in found]
 
     assert refusals(safe) == refusals(safe + "x")
