@@ -105,8 +105,9 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else " " for c in text)
 
 
-def print_json(value: object) -> None:
-    click.echo(json.dumps(value, ensure_ascii=not _writes_utf_8(), indent=2, default=_plain))
+def print_json(value: object, indent: int | None = 2) -> None:
+    """`indent`: None prints one line."""
+    click.echo(json.dumps(value, ensure_ascii=not _writes_utf_8(), indent=indent, default=_plain))
 
 
 def _writes_utf_8() -> bool:

@@ -73,6 +73,17 @@ REPLICAS = click.option(
 BASE_URL = click.option("--base-url", help="Use an OpenAI-compatible server instead of a local model.")
 LABEL = click.option("--label", "labels", multiple=True, help="An access label that you hold (repeatable).")
 LOG = click.option("--log", type=PATH, help="Add each receipt to the log in this folder.")
+
+
+def _webhook(_context: click.Context, _option: click.Parameter, url: str | None) -> str | None:
+    from openbook.standing import checked_webhook
+
+    return None if url is None else checked_webhook(url)
+
+
+WEBHOOK = click.option(
+    "--webhook", metavar="URL", callback=_webhook, help="Post each changed answer of a standing question here, as JSON."
+)
 YES = click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
 
 
