@@ -11,9 +11,8 @@ model is not asked.
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -21,9 +20,9 @@ from typing import Any, Literal, TypeAlias
 from openbook import __version__
 from openbook.answer import ask
 from openbook.codec import decode
-from openbook.config import Settings, shown_url
+from openbook.config import Settings
 from openbook.derived import QUESTIONS, DerivedFolder
-from openbook.errors import ConfigError, ModelError, OpenBookError, QuestionError, StorageError, UnknownVersion
+from openbook.errors import ModelError, OpenBookError, QuestionError, StorageError, UnknownVersion
 from openbook.files import make_folder, replace_file, storage_errors
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, Scope
@@ -33,11 +32,11 @@ from openbook.locks import exclusive_lock
 from openbook.overview import KINDS
 from openbook.parallel import Cancelled, Listener, never
 from openbook.prompts import checked_question
-from openbook.records import Decoding, Digest, Hit, Receipt, canonical_json, sha256_hex
+from openbook.records import Confidence, Decoding, Digest, Receipt, canonical_json, sha256_hex
 from openbook.replay import may_see, sees
-from openbook.retrieval import Corpus, Options, retrieve
+from openbook.retrieval import Corpus, Options, Retrieval, retrieve
 
-FORMAT = 1
+FORMAT: Literal[1] = 1  # of both files
 FOLDER = "questions"  # in the home
 MOST = 200  # of one owner in one knowledge base
 KEPT_CHANGES = 20  # of one question
@@ -65,7 +64,7 @@ class Given:
 
     version: int
     answer: str
-    confidence: str
+    confidence: Confidence
     receipt: Receipt
 
     def __post_init__(self) -> None:
@@ -91,7 +90,7 @@ class StandingAnswer:
     of each window that was found for it. `changes`: newest first.
     """
 
-    format: int
+    format: Literal[1]
     labels: tuple[str, ...]
     version: int
     asked_at: str
@@ -102,19 +101,11 @@ class StandingAnswer:
     given: Given | None = None
     changes: tuple[Change, ...] = ()
 
-    def __post_init__(self) -> None:
-        if self.format != FORMAT:
-            raise ValueError(f"it has format {self.format}")
-
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    format: int
+    format: Literal[1]
     questions: tuple[StandingQuestion, ...]
-
-    def __post_init__(self) -> None:
-        if self.format != FORMAT:
-            raise ValueError(f"it has format {self.format}")
 
 
 class QuestionStore:
@@ -195,15 +186,16 @@ class QuestionStore:
     @contextmanager
     def checking(self, owner: str) -> Iterator[bool]:
         """Hold the right to ask this owner's questions. Yields False if another process has it."""
-        with storage_errors(f"use {self.path.parent}"):
-            make_folder(self.path.parent)
-            with exclusive_lock(self.path.with_name(f".{self.path.stem}-{owner}.lock"), 0.0) as held:
-                if held:  # what was kept while its question was removed
-                    saved = {each.id for each in self.questions()}
-                    for path in self._answers.glob("*.json"):
-                        if path.stem not in saved:
-                            path.unlink(missing_ok=True)
-                yield held
+        lock = self.path.with_name(f".{self.path.stem}-{owner}.lock")
+        with ExitStack() as stack:
+            with storage_errors(f"ask the standing questions in {self.path}"):
+                make_folder(lock.parent)
+                held = stack.enter_context(exclusive_lock(lock, 0.0))
+                saved = {each.id for each in self.questions()} if held else set()
+                for path in self._answers.glob("*.json") if held else ():
+                    if path.stem not in saved:  # kept while its question was removed
+                        path.unlink(missing_ok=True)
+            yield held
 
     def answer(self, question: StandingQuestion) -> StandingAnswer | None:
         """None if there is none, or its file is damaged: then the question is asked again."""
@@ -268,8 +260,7 @@ def ask_again(
     corpus = replace(corpus, scope=Scope(version, question.where, labels))
     try:
         retrieved = retrieve(question.question, model, corpus, options)
-        windows = _windows(retrieved.hits)
-        inputs = _inputs(question.question, model, options.decoding, retrieved.strategy, windows)
+        inputs, windows = _decided_by(question.question, retrieved, model, options.decoding)
         if found.given is not None and found.inputs == inputs:
             found = replace(found, given=replace(found.given, version=version))
         else:
@@ -297,20 +288,16 @@ def check(
             yield question, answer
 
 
-def _windows(hits: Sequence[Hit]) -> tuple[tuple[str, Digest], ...]:
-    """(document, digest of all that a prompt has of the window) of each hit."""
-    shown = [(each.passage, [each.passage.heading_path, each.passage.header, each.passage.text]) for each in hits]
-    return tuple((passage.document, sha256_hex(canonical_json(parts))) for passage, parts in shown)
-
-
-def _inputs(
-    question: str, model: FrozenModel, decoding: Decoding, strategy: str, windows: Sequence[tuple[str, Digest]]
-) -> Digest:
-    """A digest of all that decides an answer's text. Prompts are of this version of OpenBook."""
-    engine = model.engine
-    read = list(windows) if strategy in KINDS else [digest for _, digest in windows]  # an overview names documents
-    who = [__version__, dataclasses.asdict(model.identity), engine.numeric_class, model.context_tokens]
-    return sha256_hex(canonical_json([*who, dataclasses.asdict(decoding), strategy, question, read]))
+def _decided_by(
+    question: str, found: Retrieval, model: FrozenModel, decoding: Decoding
+) -> tuple[Digest, tuple[tuple[str, Digest], ...]]:
+    """Return (a digest of all that decides the answer's text; document and digest of each window that was found)."""
+    shown = [(each.passage, [each.passage.heading_path, each.passage.header, each.passage.text]) for each in found.hits]
+    windows = tuple((passage.document, sha256_hex(canonical_json(parts))) for passage, parts in shown)
+    read = windows if found.strategy in KINDS else [digest for _, digest in windows]  # an overview names documents
+    who = [__version__, dataclasses.asdict(model.identity), model.engine.numeric_class, model.context_tokens]
+    decided = [*who, dataclasses.asdict(decoding), found.strategy, question, read]  # prompts are of this OpenBook
+    return sha256_hex(canonical_json(decided)), windows
 
 
 # --- for others -------------------------------------------------------------------------------------------------------
@@ -355,13 +342,6 @@ def _change(change: Change, *, whole: bool) -> dict[str, Any]:
         "after": side(change.after),
         "documents": list(change.documents),
     }
-
-
-def checked_webhook(url: str) -> str:
-    """Raises ConfigError unless it is an address of HTTP."""
-    if not re.fullmatch(r"https?://[^/\s]\S*", url):
-        raise ConfigError(f"A webhook begins with http:// or https:// and a host, not {shown_url(url)!r}.")
-    return url
 
 
 def post(url: str, value: dict[str, Any]) -> str:

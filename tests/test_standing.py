@@ -15,7 +15,7 @@ import pytest
 
 from openbook.config import Settings
 from openbook.derived import DerivedFolder
-from openbook.errors import ConfigError, EngineError, QuestionError, StorageError
+from openbook.errors import EngineError, QuestionError, StorageError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, RunOptions, add, remove
 from openbook.knowledge.byte_search import TELLING, Needles
@@ -32,7 +32,6 @@ from openbook.standing import (
     StandingQuestion,
     ask_again,
     check,
-    checked_webhook,
     described,
     visible,
 )
@@ -442,15 +441,3 @@ def test_a_damaged_answer_is_asked_again(desk: Desk) -> None:
 def test_a_knowledge_base_whose_id_is_a_path_takes_no_questions(desk: Desk) -> None:
     with pytest.raises(StorageError, match="cannot name a file"):
         QuestionStore(desk.settings, "../kb")
-
-
-@pytest.mark.parametrize("url", ["", "ftp://host/x", "file:///etc/passwd", "https://", "http:// host", "host/x"])
-def test_a_webhook_is_an_address_of_http(url: str) -> None:
-    with pytest.raises(ConfigError, match="webhook"):
-        checked_webhook(url)
-
-
-def test_a_refused_webhook_shows_no_password() -> None:
-    with pytest.raises(ConfigError) as refused:
-        checked_webhook("ftp://me:geheim@host/x")
-    assert "geheim" not in str(refused.value)

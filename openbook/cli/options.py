@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import click
 
 from openbook.cli import display
-from openbook.config import parse_place
-from openbook.errors import did_you_mean
+from openbook.config import parse_place, shown_url
+from openbook.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from openbook.library import Library, View
@@ -76,9 +76,9 @@ LOG = click.option("--log", type=PATH, help="Add each receipt to the log in this
 
 
 def _webhook(_context: click.Context, _option: click.Parameter, url: str | None) -> str | None:
-    from openbook.standing import checked_webhook
-
-    return None if url is None else checked_webhook(url)
+    if url is not None and not re.fullmatch(r"https?://[^/\s]\S*", url):
+        raise ConfigError(f"A webhook begins with http:// or https:// and a host, not {shown_url(url)!r}.")
+    return url
 
 
 WEBHOOK = click.option(

@@ -192,7 +192,7 @@ def add(question: str, kb: Place | None, where: str, labels: tuple[str, ...]) ->
 @KB
 @JSON
 def list_questions(kb: Place | None, as_json: bool) -> None:
-    """Show the standing questions, with their answers and how these changed."""
+    """Show the standing questions, their answers, and earlier answers."""
     from openbook.standing import described, visible
 
     store, base, name = _store(kb)
@@ -234,9 +234,9 @@ def remove(question_id: str, kb: Place | None) -> None:
 @WEBHOOK
 @click.option("--json", "as_json", is_flag=True, help="Print each change as one line of JSON, with whole receipts.")
 def watch(kb: Place | None, once: bool, webhook: str | None, as_json: bool) -> None:
-    """Ask the standing questions after every new version, and show which answers changed, until Ctrl-C.
+    """Ask the standing questions again after every new version.
 
-    A question whose passages did not change is not computed again.
+    Shows each answer that changed, until Ctrl-C. If the passages of a question did not change, the model is not asked.
     """
     from openbook.retrieval import Options
     from openbook.standing import QuestionStore, check

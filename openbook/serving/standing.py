@@ -233,7 +233,10 @@ def _ask(
 ) -> StandingAnswer | None:
     configuration = service.configuration
     corpus, options = Corpus(base, service.embedder), Options.of(configuration.settings)
-    explain: Callable[[Exception], str] = lambda error: api_error(error).message  # noqa: E731
+
+    def explain(error: Exception) -> str:
+        return api_error(error).message
+
     with service.model.lease() as model:
         answer = ask_again(store, question, labels, corpus, model, options, cancelled=stop, explain=explain)
     given = answer and answer.given

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,20 @@ def test_a_check_asks_at_once_and_waits_for_the_answers(serve: Serve, monkeypatc
     assert [each["state"] for each in found] == ["same", "same"]
     assert found[0]["answer"] == OPENED
     assert server.client.post(CHECK, json={}).json()["data"] == found
+
+
+def test_a_check_waits_for_another_that_asks_the_same_questions(
+    serve: Serve, base: KnowledgeBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rarely(monkeypatch)
+    server = serve()
+    save(server, QUESTION)
+    with ThreadPoolExecutor(1) as pool:
+        with QuestionStore(server.service.configuration.settings, base.id).checking("local") as held:
+            assert held
+            checked = pool.submit(server.client.post, CHECK, json={})
+            assert saved(server)[0]["state"] == "new"
+        assert [each["state"] for each in checked.result().json()["data"]] == ["same"]
 
 
 def test_receipts_of_answers_are_in_the_log_and_are_replayed(with_receipts: Running, tmp_path: Path) -> None:
