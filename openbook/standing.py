@@ -40,8 +40,6 @@ FORMAT: Literal[1] = 1  # of both files
 FOLDER = "questions"  # in the home
 MOST = 200  # of one owner in one knowledge base
 KEPT_CHANGES = 20  # of one question
-POST_S = 10.0
-_LOCK_TIMEOUT_S = 30.0
 
 State: TypeAlias = Literal["new", "same", "changed", "failed"]
 
@@ -163,7 +161,7 @@ class QuestionStore:
         """Questions by id, under a lock; written if the block succeeds and changed them."""
         with storage_errors(f"write the standing questions in {self.path}"):
             make_folder(self.path.parent)
-            with exclusive_lock(self.path.with_name(".lock"), _LOCK_TIMEOUT_S) as held:
+            with exclusive_lock(self.path.with_name(".lock"), 30.0) as held:
                 if not held:
                     raise StorageError(f"Another process is changing {self.path}. Wait for it, then try again.")
                 before = self.questions()
@@ -278,16 +276,6 @@ def ask_again(
     return found if store.keep(question, found, mark) else None
 
 
-def check(
-    store: QuestionStore, owner: str, corpus: Corpus, model: FrozenModel, options: Options
-) -> Iterator[tuple[StandingQuestion, StandingAnswer]]:
-    """Ask an owner's questions with the labels that they were saved with. Yields each outcome once it is kept."""
-    for question in store.questions(owner):
-        answer = ask_again(store, question, frozenset(question.labels), corpus, model, options)
-        if answer is not None:
-            yield question, answer
-
-
 def _decided_by(
     question: str, found: Retrieval, model: FrozenModel, decoding: Decoding
 ) -> tuple[Digest, tuple[tuple[str, Digest], ...]]:
@@ -351,7 +339,7 @@ def post(url: str, value: dict[str, Any]) -> str:
     why = ""
     for _ in range(2):
         try:
-            with httpx.stream("POST", url, json=value, timeout=POST_S, follow_redirects=False) as response:
+            with httpx.stream("POST", url, json=value, timeout=10.0, follow_redirects=False) as response:
                 if response.is_success:
                     return ""
                 why = f"it answered {response.status_code}"

@@ -31,7 +31,6 @@ from openbook.standing import (
     StandingAnswer,
     StandingQuestion,
     ask_again,
-    check,
     described,
     visible,
 )
@@ -76,8 +75,9 @@ class Desk:
         add(self.base, [self.folder / name], HashEmbedder(), RunOptions(labels=frozenset(labels)))
 
     def check(self) -> list[StandingAnswer]:
-        corpus = Corpus(self.base, HashEmbedder())
-        return [answer for _, answer in check(self.store, "me", corpus, FrozenModel(self.engine), ANY)]
+        """Those of `me` that were due."""
+        questions = self.store.questions("me")
+        return [answer for each in questions if (answer := self.ask(each)) is not None]
 
     def ask(self, question: StandingQuestion, *labels: str) -> StandingAnswer | None:
         corpus, model = Corpus(self.base, HashEmbedder()), FrozenModel(self.engine)
@@ -228,7 +228,9 @@ from openbook.testing import HashEmbedder, echo_model
 home = Path(sys.argv[1])
 base = KnowledgeBase.open(home / "kb")
 store = standing.QuestionStore(Settings(home), base.id)
-for number, _ in enumerate(standing.check(store, "me", Corpus(base, HashEmbedder()), echo_model(), Options())):
+corpus = Corpus(base, HashEmbedder())
+for number, question in enumerate(store.questions("me")):
+    standing.ask_again(store, question, frozenset(), corpus, echo_model(), Options())
     if number == 1:
         os.kill(os.getpid(), 9)
 """

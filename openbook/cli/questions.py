@@ -239,7 +239,7 @@ def watch(kb: Place | None, once: bool, webhook: str | None, as_json: bool) -> N
     Shows each answer that changed, until Ctrl-C. If the passages of a question did not change, the model is not asked.
     """
     from openbook.retrieval import Options
-    from openbook.standing import QuestionStore, check
+    from openbook.standing import QuestionStore, ask_again
 
     settings, told, seen = context.read_settings(kb=kb), 0, None
     with context.library(settings) as library:
@@ -255,8 +255,10 @@ def watch(kb: Place | None, once: bool, webhook: str | None, as_json: bool) -> N
                 with store.checking(OWNER) as held:
                     if not held:
                         raise StorageError("Another process is asking the standing questions. End it, or wait for it.")
-                    for question, answer in check(store, OWNER, corpus, model, options):
-                        told += _tell(question, answer, settings.kb_place.name, webhook, as_json=as_json)
+                    for question in store.questions(OWNER):
+                        answer = ask_again(store, question, frozenset(question.labels), corpus, model, options)
+                        if answer is not None:
+                            told += _tell(question, answer, settings.kb_place.name, webhook, as_json=as_json)
                 seen = stamp
         except KeyboardInterrupt:
             if once:
