@@ -156,7 +156,7 @@ def test_a_window_that_changes_without_changing_the_answer_is_no_change(desk: De
 def test_another_model_is_asked_again_at_the_next_version(desk: Desk) -> None:
     desk.store.add("me", NIGHT)
     desk.check()
-    desk.engine.identity = ModelIdentity("other", "1" * 64, "verified")  # type: ignore[misc]
+    desk.engine.identity = ModelIdentity("other", "1" * 64, "verified")
     desk.write("other.txt", "Parcels weigh 4 kilograms.")
     desk.check()
     assert desk.engine.answers == 2
