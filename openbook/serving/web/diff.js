@@ -45,5 +45,27 @@ export function diffWords(before, after) {
     }
   }
   put("same", old.slice(old.length - end));
-  return pieces;
+  return joined(pieces);
+}
+
+/** Changes with nothing but space between them as one change. */
+function joined(pieces) {
+  const found = [];
+  let [removed, added] = ["", ""];
+  const flush = () => {
+    if (removed) found.push({ kind: "removed", text: removed });
+    if (added) found.push({ kind: "added", text: added });
+    [removed, added] = ["", ""];
+  };
+  pieces.forEach(({ kind, text }, i) => {
+    const isBetween = kind === "same" && !text.trim() && (removed || added) && i + 1 < pieces.length;
+    if (kind === "removed" || isBetween) removed += text;
+    if (kind === "added" || isBetween) added += text;
+    if (kind === "same" && !isBetween) {
+      flush();
+      found.push({ kind, text });
+    }
+  });
+  flush();
+  return found;
 }
