@@ -18,7 +18,7 @@ const PREVIEW = 900; // characters
 export function DocumentDetails({ document: shown, close }) {
   const { path, name, title, type, bytes, pages, passages, version, created_at: date, labels, folder, isUploaded } = shown;
   const { mayWrite, mayPurge } = useStore(catalogue);
-  const { asOf } = useStore(server);
+  const { asOf, base } = useStore(server);
   const heading = useRef(null);
   useEffect(() => heading.current.focus({ preventScroll: true }), [path]);
   const facts = [
@@ -28,7 +28,7 @@ export function DocumentDetails({ document: shown, close }) {
   return html`<div class="details" role="region" aria-labelledby="details-title">
     <div class="top"><h3 id="details-title" tabindex="-1" ref=${heading}>${name}</h3><a class="close" href=${close} aria-label=${t("Close")}>✕</a></div>
     <p class="folder soft">${isUploaded ? t("uploaded") : folder}</p>
-    <p class="acts"><a class="act main" href=${href("document", path, { version: asOf })}>${t("Open")}</a>
+    <p class="acts"><a class="act main" href=${href("document", path, { version: asOf, base })}>${t("Open")}</a>
       <a class="act" href=${href("ask", "", { path })}>${t("Ask only this document")}</a>
       <a class="act" href=${href("ask", "", { question: t("Summarize {name}", { name }) })}>${t("Summary")}</a>
       <a class="act" href=${href("ask", "", { folder })}>${isUploaded ? t("Ask only the uploads") : t("Ask only this folder")}</a></p>

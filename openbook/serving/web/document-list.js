@@ -7,7 +7,7 @@ import { count, language, size, t, when } from "./words.js";
 const BEYOND = 12; // rows that are drawn above and below those in sight
 
 const columns = () => [
-  ["name", t("Name")], ["type", t("Type")], ["size", t("Size")], ["pages", t("Pages")], ["passages", t("Passages")], ["date", t("Added")],
+  ["name", t("Name")], ["type", t("Type")], ["size", t("Size")], ["pages", t("Pages")], ["passages", t("Passages")], ["date", t("Changed")],
 ];
 
 /** Which of `n` rows to draw, [from, to), and the height of one. */
@@ -58,7 +58,7 @@ export function DocumentList({ folders, documents, open, address, sort, onSort, 
     </div></div>
     <div role="rowgroup" ref=${body} onKeyDown=${move} style=${{ paddingTop: `${from * height}px`, paddingBottom: `${(rows.length - to) * height}px` }}>
       ${rows.slice(from, to).map((each, i) => (each.count === undefined
-        ? html`<${Row} key=${each.path} at=${from + i} document=${each} isOpen=${each.path === open} link=${address(each)} isPicked=${picked.has(each.path)} pick=${pick} hasLabels=${hasLabels} isNew=${marked.has(each.path)} folder=${isFlat ? each.folder.slice(at.length + 1) : ""} />`
+        ? html`<${Row} key=${each.path} at=${from + i} document=${each} isOpen=${each.path === open} link=${address(each)} isPicked=${picked.has(each.path)} pick=${pick} hasLabels=${hasLabels} isNew=${marked.has(each.path)} folder=${isFlat && each.folder !== at ? (each.isUploaded ? t("Uploads") : each.folder.slice(at.length + 1)) : ""} />`
         : html`<${Folder} key=${`${each.path}/`} at=${from + i} folder=${each} link=${address(each)} />`))}
     </div>
   </div>`;

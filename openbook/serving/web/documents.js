@@ -6,7 +6,7 @@ import { DocumentDetails } from "./document-details.js";
 import { DocumentList } from "./document-list.js";
 import { askRemoval, Removal } from "./removal.js";
 import { go, href, replace } from "./router.js";
-import { chooseBase, choosing, loadVersions, server } from "./server.js";
+import { chooseBase, choosing, server } from "./server.js";
 import { useStore } from "./store.js";
 import { addedBy, addFiles, ChooseFiles, dropped, Remedy, Uploads, uploads } from "./upload.js";
 import { html, useEffect, useMemo, useRef, useState } from "./vendor/preact.js";
@@ -115,11 +115,15 @@ function useTyped(id, query) {
 function Summary() {
   const { list, version, done } = useStore(catalogue);
   const { base, bases, asOf } = useStore(server);
+  const choose = (name) => {
+    replace("documents");
+    chooseBase(name).catch((error) => catalogue.set({ problem: error.message }));
+  };
   const words = list.length || done ? [count(list.length, "{n} document", "{n} documents"), version !== null && t("version {version}", { version })].filter(Boolean).join(" · ") : t("Reading…");
   return html`<p class="soft line"><span role="status">${done ? words : `${words} …`}</span>
     ${asOf ? html`<span class="tag">${t("older version")}</span> <button type="button" class="quiet go" onClick=${() => server.set({ asOf: "" })}>${t("Show the newest")}</button>` : null}
-    ${bases.length > 1 ? html`<label class="inline">${t("Knowledge base")} <select value=${base || bases[0].name} onChange=${(event) => chooseBase(event.target.value).catch(() => null)}>
-      ${bases.map(({ name }) => html`<option>${name}</option>`)}</select></label>` : null}</p>`;
+    ${bases.length > 1 ? html`<label class="inline">${t("Knowledge base")} <select value=${base} onChange=${(event) => choose(event.target.value)}>
+      ${bases.map(({ name }, i) => html`<option value=${i ? name : ""}>${name}</option>`)}</select></label>` : null}</p>`;
 }
 
 function Empty() {
@@ -154,7 +158,7 @@ function Search({ typed, setTyped, search, folder }) {
 }
 
 function Passages({ words, folder, close }) {
-  const { base, bases, asOf } = useStore(server);
+  const { base, asOf } = useStore(server);
   const reply = useReply(() => post("/v1/search", { query: words, limit: FOUND, where: inFolder(folder), ...choosing() }), [words, folder, base, asOf]);
   const found = reply?.value;
   return html`<div id="found" role="region" aria-label=${t("Passages")} aria-live="polite">
@@ -164,7 +168,7 @@ function Passages({ words, folder, close }) {
     ${found?.data.map(({ passage }) => {
       const { document, start, end, page, headings, text } = passage;
       const where = [page && t("page {n}", { n: page }), headings.join(" › ")].filter(Boolean).join(" · ");
-      return html`<div class="source" key=${passage.id}><a class="link" title=${document} href=${href("document", document, { version: found.version, base: bases.length > 1 ? base || bases[0].name : "", start, end, page })}>
+      return html`<div class="source" key=${passage.id}><a class="link" title=${document} href=${href("document", document, { version: found.version, base, start, end, page })}>
         <span class="path">${baseName(document)}</span><span class="folder soft">${folderName(document)}</span></a>
         ${where ? html`<p class="soft where">${where}</p>` : null}<blockquote dir="auto">${text.trim()}</blockquote></div>`;
     })}</div>`;
@@ -182,7 +186,7 @@ function Filters({ list, query, sort, change }) {
     <div class="menus">
       ${menu("type", t("Type"), t("all types"), types)}
       ${menu("label", t("Label"), t("all labels"), labels)}
-      ${date("from", t("Added from"))} ${date("to", t("until"))}
+      ${date("from", t("Changed from"))} ${date("to", t("until"))}
       ${menu("field", t("Metadata"), t("any"), Object.keys(fields), { value: "" })}
       ${query.field ? menu("value", query.field, t("any value"), fields[query.field] ?? []) : null}
       <label class="order">${t("Order")} <select value=${sort} onChange=${(event) => set({ sort: event.target.value })}>${Object.entries(orders).map(([name, words]) => html`<option value=${name}>${words}</option>`)}</select></label>

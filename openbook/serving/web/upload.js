@@ -109,12 +109,11 @@ function Outcome({ outcome, reason, remedy }) {
     ${remedy ? html`<${Remedy} text=${remedy} />` : null}`;
 }
 
-/** What helps, with a button that copies the command in it. */
+const COMMAND = /((?:OPENBOOK_\w+=\S+ )?(?:openbook|apt|chmod) (?:'[^']*'|[^'(])+?)(?= \(|\. Then|, then|\.?$)/;
+
+/** What helps; each command in it can be copied. */
 export function Remedy({ text }) {
-  const [copied, setCopied] = useState(false);
-  const at = text.search(/\b(?:openbook|pip|python|export|OPENBOOK_)\S* /);
-  if (at < 0) return html`<p class="remedy">${text}</p>`;
-  const command = text.slice(at);
-  return html`<p class="remedy">${text.slice(0, at)}<code>${command}</code>
-    ${navigator.clipboard ? html` <button type="button" class="quiet" onClick=${() => navigator.clipboard.writeText(command).then(() => setCopied(true))}>${copied ? t("Copied") : t("Copy")}</button>` : null}</p>`;
+  const [copied, setCopied] = useState(0);
+  return html`<p class="remedy">${text.split(COMMAND).map((part, i) => (i % 2 === 0 ? part : html`<code>${part}</code>
+    ${navigator.clipboard ? html`<button type="button" class="quiet" aria-label=${t("Copy {command}", { command: part })} onClick=${() => navigator.clipboard.writeText(part).then(() => setCopied(i))}>${copied === i ? t("Copied") : t("Copy")}</button>` : null}`))}</p>`;
 }
