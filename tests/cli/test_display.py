@@ -16,7 +16,7 @@ from rich.console import Console
 
 from openbook.answer import CLOSED_BOOK
 from openbook.certainty import MEANING, UNMEASURED
-from openbook.cli.display import LiveAnswer, _flat, _joined, print_answer, print_problems, with_advice
+from openbook.cli.display import LiveAnswer, _flat, _joined, print_answer, print_problems
 from openbook.receipts import parse_receipt
 from openbook.records import Answer, AnswerSentence, Citation, Confidence, Hit, Passage, Support, Verdict
 from tests.conftest import ROOT
@@ -160,13 +160,15 @@ def test_a_sentence_without_a_quote_hides_no_passage_that_was_read(capsys: pytes
 
 def test_what_did_not_go_in_is_told_with_advice_that_can_be_followed(capsys: pytest.CaptureFixture[str]) -> None:
     print_problems([Verdict("a.png", "skipped", "an image: needs OCR")])
-    assert "an image: needs OCR (add it with --ocr eng, or set OPENBOOK_OCR=eng)" in capsys.readouterr().err
-    assert with_advice("needs more than 2048 MB of memory to read").endswith(
-        "(raise OPENBOOK_MAX_FILE_MB: reading may take 20 times as much)"
-    )
-    assert with_advice("needs OCR, and Tesseract is not installed") == "needs OCR, and Tesseract is not installed"
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "skipped   a.png: an image: needs OCR"
+    assert second.startswith("To read it with OCR: openbook add a.png --ocr eng")
+    print_problems([Verdict(f"{n}.png", "skipped", "an image: needs OCR") for n in range(2)])
+    assert capsys.readouterr().err.count("openbook add FILE --ocr eng") == 1
     many = [Verdict(f"{n}.mp4", "skipped", "audio or video") for n in range(23)]
     print_problems(many, Path("my kb"))
-    assert "... and 3 more; all are listed by: openbook status --kb 'my kb'\n" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "... and 3 more; all are listed by: openbook status --kb 'my kb'\n" in told
+    assert told.endswith("openbook add --kb 'my kb' COPY.\n")
     print_problems(many)  # of --docs, which no status lists
-    assert capsys.readouterr().err.endswith("... and 3 more\n")
+    assert "... and 3 more\n" in capsys.readouterr().err

@@ -86,8 +86,11 @@ class PassageRow(NamedTuple):
 class DocumentRow(NamedTuple):
     path: str
     content_id: int
+    bytes: int
     metadata: str
     labels: str
+    added_in: int
+    removed_in: int | None
     identity: int
 
 
