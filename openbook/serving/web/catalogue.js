@@ -151,7 +151,7 @@ export function facets(list) {
   return { types: all(types), labels: all(labels), fields: Object.fromEntries(all(Object.keys(fields)).map((name) => [name, all(fields[name]).slice(0, MOST_VALUES)])) };
 }
 
-const OF_THE_FILE = ["path", "name", "type", "bytes", "title"];
+const OF_THE_FILE = ["path", "name", "type", "bytes", "title", "modified"];
 
 /** The metadata that the list does not show anyway. */
 export const ownFields = ({ metadata }) => Object.entries(metadata).filter(([name]) => !OF_THE_FILE.includes(name));

@@ -22,8 +22,8 @@ export function DocumentDetails({ document: shown, close }) {
   const heading = useRef(null);
   useEffect(() => heading.current.focus({ preventScroll: true }), [path]);
   const facts = [
-    [t("Title"), title !== name && title], [t("Type"), type.toUpperCase()], [t("Size"), size(bytes)], [t("Pages"), pages], [t("Passages"), passages.toLocaleString(language())],
-    [t("Text since"), t("version {version}, {date}", { version, date: when(date) })], [t("Labels"), labels.join(", ")], ...ownFields(shown).map(([key, value]) => [key, String(value)]),
+    [t("Title"), !name.startsWith(title) && title], [t("Type"), type.toUpperCase()], [t("Size"), size(bytes)], [t("Pages"), pages], [t("Passages"), passages.toLocaleString(language())],
+    [t("Text since"), t("version {version}, {date}", { version, date: when(date) })], [t("File changed"), shown.metadata.modified && when(shown.metadata.modified)], [t("Labels"), labels.join(", ")], ...ownFields(shown).map(([key, value]) => [key, String(value)]),
   ].filter(([, value]) => value);
   return html`<div class="details" role="region" aria-labelledby="details-title">
     <div class="top"><h3 id="details-title" tabindex="-1" ref=${heading}>${name}</h3><a class="close" href=${close} aria-label=${t("Close")}>✕</a></div>

@@ -35,6 +35,8 @@ async function act(more = {}) {
   loadVersions().catch(() => null); // some may be gone, too, when a later request fails
 }
 
+const plain = (text) => text.replace(/\s+/g, " ").trim();
+
 function RemovalDialog({ kind, documents, isBusy, problem, code, done }) {
   const dialog = useRef(null);
   useEffect(() => dialog.current.showModal(), []);
@@ -42,7 +44,7 @@ function RemovalDialog({ kind, documents, isBusy, problem, code, done }) {
   const isPurge = kind === "purge";
   const what = documents.length === 1 ? documents[0].name : count(documents.length, "{n} document", "{n} documents");
   const isMany = isPurge && documents.length > AT_ONCE;
-  const isSure = !isPurge || (!isMany && typed.trim() === what);
+  const isSure = !isPurge || (!isMany && plain(typed) === plain(what));
   const submit = (event) => {
     event.preventDefault();
     if (isSure && !isBusy) act();

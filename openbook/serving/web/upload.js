@@ -104,7 +104,7 @@ function Part({ files, sent, verdicts, version, problem }) {
 }
 
 function Outcome({ outcome, reason, remedy }) {
-  const names = { added: t("added"), updated: t("updated"), unchanged: t("unchanged"), failed: t("could not be read"), skipped: t("left out") };
+  const names = { added: t("added"), updated: t("updated"), unchanged: t("unchanged"), failed: t("not added"), skipped: t("left out") };
   return html`<span class=${isGood({ outcome }) ? "good" : "bad"}>${names[outcome] ?? outcome}${reason ? `: ${reason}` : ""}</span>
     ${remedy ? html`<${Remedy} text=${remedy} />` : null}`;
 }
