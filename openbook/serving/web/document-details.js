@@ -82,6 +82,6 @@ function Difference({ path, changes, before, after, compare }) {
     <select value=${value} onChange=${(event) => change(Number(event.target.value))}>${[...new Set([...changes.map((each) => each.version), before])].sort((a, b) => b - a).map((each) => html`<option value=${each}>${each}</option>`)}</select></label>`;
   return html`<div class="difference" aria-live="polite">
     <p class="line">${choose(t("From version"), before, (value) => compare([value, after]))} ${choose(t("to"), after, (value) => compare([before, value]))}</p>
-    ${reply?.problem ? html`<p class="bad">${reply.problem}</p>` : reply ? html`<${WordDiff} pieces=${reply.value.pieces} />` : html`<p class="soft">${t("Comparing…")}</p>`}
+    ${reply?.problem ? html`<p class="bad">${reply.problem}</p>` : reply ? reply.value.pieces.every((each) => each.kind === "same" || each.kind === "skipped") ? html`<p class="soft">${t("Both texts are the same.")}</p>` : html`<${WordDiff} pieces=${reply.value.pieces} />` : html`<p class="soft">${t("Comparing…")}</p>`}
   </div>`;
 }
