@@ -9,7 +9,7 @@ import { choosing, server } from "./server.js";
 import { useStore } from "./store.js";
 import { addFiles, ChooseFiles } from "./upload.js";
 import { html, useEffect, useRef, useState } from "./vendor/preact.js";
-import { language, size, t, when } from "./words.js";
+import { number, size, t, when } from "./words.js";
 import { WordDiff } from "./worddiff.js";
 
 const PREVIEW = 900; // characters
@@ -22,7 +22,7 @@ export function DocumentDetails({ document: shown, close }) {
   const heading = useRef(null);
   useEffect(() => heading.current.focus({ preventScroll: true }), [path]);
   const facts = [
-    [t("Title"), !name.startsWith(title) && title], [t("Type"), type.toUpperCase()], [t("Size"), size(bytes)], [t("Pages"), pages], [t("Passages"), passages.toLocaleString(language())],
+    [t("Title"), !name.startsWith(title) && title], [t("Type"), type.toUpperCase()], [t("Size"), size(bytes)], [t("Pages"), pages], [t("Passages"), number(passages)],
     [t("Text since"), t("version {version}, {date}", { version, date: when(date) })], [t("File changed"), shown.metadata.modified && when(shown.metadata.modified)], [t("Labels"), labels.join(", ")], ...ownFields(shown).map(([key, value]) => [key, String(value)]),
   ].filter(([, value]) => value);
   return html`<div class="details" role="region" aria-labelledby="details-title">
