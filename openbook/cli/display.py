@@ -106,18 +106,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else " " for c in text)
 
 
-def print_json(value: object) -> None:
-    click.echo(json.dumps(value, ensure_ascii=not _writes_utf_8(), indent=2, default=_plain))
-
-
-def _writes_utf_8() -> bool:
-    return (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "") == "utf8"
-
-
 def show(as_json: bool, value: object, in_words: Callable[..., None], *of: Any) -> None:
     """Print `value` as JSON, or call `in_words(*of)`."""
     if as_json:
-        print_json(value)
+        utf_8 = (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "") == "utf8"
+        click.echo(json.dumps(value, ensure_ascii=not utf_8, indent=2, default=_plain))
     else:
         in_words(*of)
 
@@ -200,7 +193,7 @@ class LiveAnswer:
 
     def __init__(self, out: Console | None, spinner: Status | None) -> None:
         self._out, self._spinner = out, spinner
-        self._text = ""
+        self._text, self._reading = "", "Reading"
         self._printed = self._column = 0
 
     def show(self, piece: str) -> None:
@@ -215,9 +208,14 @@ class LiveAnswer:
         elif self._spinner is not None:
             self._spinner.update(Text(self._text[-(self._spinner.console.width - 4) :]))
 
-    def parts(self, done: int, total: int) -> None:
+    def found(self, _searched: str, hits: Sequence[Hit]) -> None:
+        self._reading = f"Reading {count(len(hits), 'passage')}"
         if self._spinner is not None:
-            self._spinner.update(f"Reading part {min(done + 1, total)} of {total}...")
+            self._spinner.update(f"{self._reading}...")
+
+    def progress(self, done: int, total: int) -> None:
+        if self._spinner is not None:
+            self._spinner.update(f"{self._reading}: {done:,} of {total:,} tokens...")
 
     def end(self, answer: str) -> bool:
         """Print the rest, or the whole answer if the model's words differ from it. False: nothing was printed."""
@@ -398,7 +396,7 @@ def remedies(problems: Sequence[Verdict], place: Place | None) -> list[str]:
     by_reason: dict[str, list[str]] = {}
     for each in problems:
         by_reason.setdefault(each.reason, []).append(short_path(each.path))
-    found = (remedy(reason, *(files if len(files) == 1 else ["FILE"]), place) for reason, files in by_reason.items())
+    found = (remedy(each, files[0] if len(files) == 1 else "FILE", place) for each, files in by_reason.items())
     return [said for said in dict.fromkeys(found) if said]
 
 
@@ -407,12 +405,18 @@ def print_words(pieces: Iterable[Piece]) -> None:
     from rich.text import Text
 
     out = console()
-    marks = {"same": ("", "", ""), "removed": ("red strike", "[-", "-]"), "added": ("green", "{+", "+}")}
+    plain = out.color_system is None or out.no_color
     line = Text()
     for each in pieces:
-        style, begin, end = marks.get(each.kind, ("dim", f"\n... {each.chars:,} characters ...\n", ""))
-        plain = out.color_system is None or out.no_color or each.kind == "skipped"
-        line.append(f"{begin}{each.text}{end}" if plain else each.text, style)
+        if each.kind == "skipped":
+            end = "" if line.plain.endswith("\n") or not line else "\n"
+            line.append(f"{end}... {each.chars:,} characters ...\n", "dim")
+        elif each.kind == "removed":
+            line.append(f"[-{each.text}-]" if plain else each.text, "red strike")
+        elif each.kind == "added":
+            line.append(f"{{+{each.text}+}}" if plain else each.text, "green")
+        else:
+            line.append(each.text)
     for part in line.split("\n"):
         say(part, indent=4)
 

@@ -16,7 +16,9 @@ from rich.console import Console
 
 from openbook.answer import CLOSED_BOOK
 from openbook.certainty import MEANING, UNMEASURED
-from openbook.cli.display import LiveAnswer, _flat, _joined, print_answer, print_problems
+from openbook.cli import display
+from openbook.cli.display import LiveAnswer, _flat, _joined, print_answer, print_problems, print_words
+from openbook.knowledge.word_diff import word_diff
 from openbook.receipts import parse_receipt
 from openbook.records import Answer, AnswerSentence, Citation, Confidence, Hit, Passage, Support, Verdict
 from tests.conftest import ROOT
@@ -81,6 +83,17 @@ def test_without_a_printed_word_the_answer_is_still_to_be_printed(pieces: list[s
         words.show(piece)
     assert not words.end("One")
     assert not LiveAnswer(None, None).end("One")
+
+
+def test_the_spinner_says_how_much_is_read() -> None:
+    spinner = terminal().status("Reading...")
+    words = LiveAnswer(None, spinner)
+    words.progress(3, 40)
+    assert spinner.status == "Reading: 3 of 40 tokens..."
+    words.found("Who?", [Hit(Passage("p1", "a.txt", "A", 0, 4, 1, (), "Text"))] * 2)
+    assert spinner.status == "Reading 2 passages..."
+    words.progress(512, 1431)
+    assert spinner.status == "Reading 2 passages: 512 of 1,431 tokens..."
 
 
 TEXT = "One sentence. Another one. A third, far away from the others. The last."
@@ -156,6 +169,23 @@ def test_a_quote_that_backs_nothing_is_only_near(capsys: pytest.CaptureFixture[s
 def test_a_sentence_without_a_quote_hides_no_passage_that_was_read(capsys: pytest.CaptureFixture[str]) -> None:
     text = shown(answered(("Zeppelins.", "none")), capsys)
     assert text.startswith("Zeppelins.\n\nCould not be matched with a passage: Zeppelins.\n\nRead, but not cited:\n")
+
+
+def test_changed_words_are_colored_or_marked(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    far = "The harbour is blue. " * 20
+    pieces = word_diff(f"{far}Ferries leave at nine.\x1b[31m", f"{far}Ferries leave at ten.\x1b[31m")
+    print_words(pieces)
+    first, second = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"    \.\.\. \d+ characters \.\.\.", first)
+    assert second.endswith("Ferries leave at [-nine. [31m-]{+ten. [31m+}")
+    out = Console(file=io.StringIO(), force_terminal=True, width=80, color_system="standard", no_color=False)
+    monkeypatch.setattr(display, "console", lambda: out)
+    print_words(pieces)
+    assert isinstance(out.file, io.StringIO)
+    assert re.search(r"\x1b\[9;31mnine.*\x1b\[32mten", out.file.getvalue().replace("\n", " "))
+    assert "[-" not in printed(out)
 
 
 def test_what_did_not_go_in_is_told_with_advice_that_can_be_followed(capsys: pytest.CaptureFixture[str]) -> None:

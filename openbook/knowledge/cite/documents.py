@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from bisect import bisect_left
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from openbook.knowledge.cite.editions import DocumentInfo
 from openbook.knowledge.index.scope import visible_to
-from openbook.knowledge.store.integrity import PASSAGE_COLUMNS, DocumentRow, PassageRow
+from openbook.knowledge.store.integrity import DocumentRow
 from openbook.knowledge.store.interface import Connection, Damage
 from openbook.knowledge.store.schema import IDS
 from openbook.parsers import metadata
@@ -26,35 +27,26 @@ def info_of(
         contents,
     )
     size_of = {content: tuple(size) for content, *size in sizes}
-    titles = connection.execute(
-        f"SELECT c.media_type, c.title, substr(c.text, 1, p.end_char), {PASSAGE_COLUMNS} FROM passages p "
-        f"JOIN contents c ON c.id = p.content_id WHERE p.content_id IN {IDS} AND p.start_char = 0",
-        contents,
-    )
-    title_of: dict[int, tuple[str, str]] = {}
-    for media_type, title, text, *columns in titles:
-        first = PassageRow(*columns)
-        first.text_in(title, text)  # the digest of a text's first passage covers its title
-        title_of[first.content_id] = (title, media_type)
+    rest = connection.execute(f"SELECT id, title, media_type FROM contents WHERE id IN {IDS}", contents)
+    text_of = {content: (title, media_type) for content, title, media_type in rest}
     identities = {"ids": json.dumps(sorted({row.identity for row in rows}))}
-    now = dict(
-        connection.execute(
-            f"SELECT id, labels FROM identities WHERE labels <> '[]' AND id IN {IDS}", identities
-        ).fetchall()
-    )
+    closed = f"SELECT id, labels FROM identities WHERE labels <> '[]' AND id IN {IDS}"
+    labels_now = dict(connection.execute(closed, identities).fetchall())
     created = dict(connection.execute("SELECT version, created_at FROM versions ORDER BY version").fetchall())
     came = _came_in(connection, rows, version, labels, sorted(created))
     found: dict[str, DocumentInfo] = {}
     for row in rows:
-        if not (row.content_id in size_of and row.content_id in title_of):
+        if not (row.content_id in size_of and row.content_id in text_of):
             raise Damage(f"the text of content {row.content_id} is not there")
-        title, media_type = title_of[row.content_id]
+        title, media_type = text_of[row.content_id]
         passages, characters, pages = size_of[row.content_id]
+        about = metadata.from_json(row.metadata)
         found[row.path] = DocumentInfo(
             path=row.path,
-            title=title or Path(row.path).stem,
-            metadata=metadata.from_json(row.metadata),
-            labels=tuple(sorted({*json.loads(row.labels), *json.loads(now.get(row.identity, "[]"))})),
+            # Its digest covers the metadata, which version 0.1.0 wrote without a title.
+            title=str(dict(about).get("title") or title or Path(row.path).stem),
+            metadata=about,
+            labels=tuple(sorted(_labels(row.labels) | _labels(labels_now.get(row.identity, "[]")))),
             media_type=media_type,
             bytes=row.bytes,
             characters=characters,
@@ -64,6 +56,11 @@ def info_of(
             created_at=created[came[row.path]],
         )
     return found
+
+
+@lru_cache(1_024)  # many documents carry the same labels
+def _labels(stored: str) -> frozenset[str]:
+    return frozenset(json.loads(stored))
 
 
 def _came_in(
