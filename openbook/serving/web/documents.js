@@ -8,8 +8,8 @@ import { askRemoval, Removal } from "./removal.js";
 import { go, href, replace } from "./router.js";
 import { chooseBase, choosing, server } from "./server.js";
 import { useStore } from "./store.js";
-import { addedBy, addFiles, ChooseFiles, dropped, Remedy, Uploads, uploads } from "./upload.js";
-import { html, useEffect, useMemo, useRef, useState } from "./vendor/preact.js";
+import { addedBy, addFiles, ChooseFiles, dropped, Remedy, Uploads, useUploads } from "./upload.js";
+import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./vendor/preact.js";
 import { baseName, count, folderName, t } from "./words.js";
 
 const FOUND = 10; // passages
@@ -17,11 +17,10 @@ const FOUND = 10; // passages
 export function Documents({ id, query }) {
   const { list, done, problem, unread, mayPurge, mayWrite } = useStore(catalogue);
   const { base, bases, asOf, versions } = useStore(server);
-  const parts = useStore(uploads);
-  const newest = versions[0]?.version;
-  useEffect(() => {
+  const parts = useUploads();
+  useLayoutEffect(() => {
     if (bases.length) loadDocuments();
-  }, [base, asOf, newest]);
+  }, [base, asOf, versions]); // another key may see others
   const [typed, setTyped, told] = useTyped(id, query);
   const [picked, setPicked] = useState(new Set());
   const [drop, setDrop] = useState({ isOver: false, hadFolder: false });
@@ -32,11 +31,16 @@ export function Documents({ id, query }) {
   const isFlat = Boolean(query.flat || typed.trim()) || FILTERS.some((name) => query[name]);
   const inside = useMemo(() => (isFlat ? matching(place.inside, typed, query) : place.inside), [place, typed, query, isFlat]);
   const found = useMemo(() => sorted(isFlat ? inside : inside.filter((each) => each.folder === place.at), sort), [place, inside, isFlat, sort]);
-  const marked = useMemo(() => addedBy(parts), [parts]);
+  const marked = addedBy(parts);
   const chosen = useMemo(() => list.filter((each) => picked.has(each.path)), [list, picked]);
   const open = id && list.find((each) => each.path === id);
 
   const now = { ...query, q: typed };
+  const seen = useRef("");
+  useEffect(() => {
+    if (open) seen.current = id;
+    else if (done && id && seen.current === id) replace("documents", "", now); // it was removed
+  }, [open, id, done]);
   const address = (each) => (each.count === undefined ? href("documents", each.path, now) : href("documents", "", { ...now, folder: each.path }));
   const change = (more) => {
     told.current = typed;
@@ -87,7 +91,7 @@ export function Documents({ id, query }) {
       <div class=${open ? "shelf with" : "shelf"}>
         ${found.length || place.folders.length && !isFlat ? html`<${DocumentList} folders=${isFlat ? [] : place.folders} documents=${found} open=${open?.path} address=${address}
           sort=${sort} onSort=${(next) => change({ sort: next === "name" ? "" : next })} picked=${picked} pick=${pick} marked=${marked} isFlat=${isFlat} at=${place.at} />`
-          : html`<p class="soft" role="status">${typed.trim() ? t("No document has these words in its name. “Search in texts” looks inside.") : t("Nothing fits.")}</p>`}
+          : html`<p class="soft" role="status">${typed.trim() ? t("No document has these words in its name. “Search in texts” looks inside.") : isFlat ? t("Nothing fits.") : t("This folder is empty.")}</p>`}
         ${open ? html`<${DocumentDetails} document=${open} close=${href("documents", "", now)} />` : null}
       </div>
       ${id && !open && done ? html`<p class="soft" role="status">${t("There is no document {path} here.", { path: id })}</p>` : null}` : null}
