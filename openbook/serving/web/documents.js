@@ -73,7 +73,8 @@ export function Documents({ id, query }) {
     <div class="title"><div><h2 id="documents-title" tabindex="-1">${t("Documents")}</h2><${Summary} /></div>
       ${mayAdd && !isEmpty ? html`<p><span class="soft hint">${t("Drop files here, or")}</span> <${ChooseFiles} kind="main" label=${t("Files to add")} onFiles=${addFiles}>${t("Add files")}<//></p>` : null}</div>
     ${mayAdd && isEmpty ? html`<${Empty} />` : null}
-    ${drop.hadFolder ? html`<${Told} kind="bad" close=${() => setDrop({ isOver: false, hadFolder: false })}>${t("A folder cannot be dropped here: choose the files in it. To keep a folder up to date, run this on the server:")} <code>openbook sync FOLDER</code><//>` : null}
+    ${drop.hadFolder ? html`<p class="told bad" role="status">${t("A folder cannot be dropped here: choose the files in it. To keep a folder up to date, run this on the server:")} <code>openbook sync FOLDER</code>
+      <button type="button" class="quiet" onClick=${() => setDrop({ isOver: false, hadFolder: false })}>${t("Close")}</button></p>` : null}
     <${Uploads} />
     ${problem ? html`<p class="bad" role="alert">${problem} <button type="button" onClick=${loadDocuments}>${t("Try again")}</button></p>` : null}
     ${unread.length ? html`<${Unread} unread=${unread} />` : null}
@@ -141,10 +142,6 @@ function Empty() {
     <p class="soft">${t("Folders are kept up to date with: {command}", { command: "openbook sync FOLDER" })}</p></div>`;
 }
 
-function Told({ kind, close, children }) {
-  return html`<p class="told ${kind}" role="status">${children} <button type="button" class="quiet" onClick=${close}>${t("Close")}</button></p>`;
-}
-
 function Unread({ unread }) {
   return html`<details class="unread"><summary>${t("Could not be read ({n})", { n: unread.length })}</summary>
     <ul class="rows">${unread.slice(0, 200).map(({ path, outcome, reason, remedy }) => html`<li>
@@ -185,10 +182,9 @@ function Passages({ words, folder, close }) {
 
 function Filters({ list, query, sort, change }) {
   const { types, labels, fields } = useMemo(() => facets(list), [list]);
-  const set = (more) => change(more);
   const menu = (name, words, none, values, more = {}) => (values.length || query[name] ? html`<label>${words}
-    <select value=${query[name] ?? ""} onChange=${(event) => set({ [name]: event.target.value, ...more })}><option value="">${none}</option>${values.map((each) => html`<option>${each}</option>`)}</select></label>` : null);
-  const date = (name, words) => html`<label>${words} <input type="date" value=${query[name] ?? ""} onChange=${(event) => set({ [name]: event.target.value })} /></label>`;
+    <select value=${query[name] ?? ""} onChange=${(event) => change({ [name]: event.target.value, ...more })}><option value="">${none}</option>${values.map((each) => html`<option>${each}</option>`)}</select></label>` : null);
+  const date = (name, words) => html`<label>${words} <input type="date" value=${query[name] ?? ""} onChange=${(event) => change({ [name]: event.target.value })} /></label>`;
   const used = FILTERS.filter((name) => query[name]).length;
   const orders = { name: t("Name"), type: t("Type"), "-size": t("Largest first"), "-date": t("Newest first"), date: t("Oldest first") };
   return html`<details class="filters"><summary>${used ? t("Filters ({n})", { n: used }) : t("Filters")}</summary>
@@ -198,8 +194,8 @@ function Filters({ list, query, sort, change }) {
       ${date("from", t("Changed from"))} ${date("to", t("until"))}
       ${menu("field", t("Metadata"), t("any"), Object.keys(fields), { value: "" })}
       ${query.field ? menu("value", query.field, t("any value"), fields[query.field] ?? []) : null}
-      <label class="order">${t("Order")} <select value=${sort} onChange=${(event) => set({ sort: event.target.value })}>${Object.entries(orders).map(([name, words]) => html`<option value=${name}>${words}</option>`)}</select></label>
-      ${used ? html`<button type="button" class="quiet go" onClick=${() => set(Object.fromEntries(FILTERS.map((name) => [name, ""])))}>${t("Clear filters")}</button>` : null}
+      <label class="order">${t("Order")} <select value=${sort} onChange=${(event) => change({ sort: event.target.value })}>${Object.entries(orders).map(([name, words]) => html`<option value=${name}>${words}</option>`)}</select></label>
+      ${used ? html`<button type="button" class="quiet go" onClick=${() => change(Object.fromEntries(FILTERS.map((name) => [name, ""])))}>${t("Clear filters")}</button>` : null}
     </div></details>`;
 }
 
