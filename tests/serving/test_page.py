@@ -50,8 +50,17 @@ def test_the_page_has_the_words_for_every_certainty() -> None:
 
 
 def test_the_page_needs_no_key_and_no_other_file_is_given_out(keyed: Running) -> None:
-    kinds = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".json": "application/json", ".svg": "image/svg+xml"}
-    for address, path in [("/", FOLDER / "index.html"), *((f"/web/{path.relative_to(FOLDER).as_posix()}", path) for path in FILES)]:
+    kinds = {
+        ".html": "text/html",
+        ".css": "text/css",
+        ".js": "text/javascript",
+        ".json": "application/json",
+        ".svg": "image/svg+xml",
+    }
+    for address, path in [
+        ("/", FOLDER / "index.html"),
+        *((f"/web/{path.relative_to(FOLDER).as_posix()}", path) for path in FILES),
+    ]:
         response = keyed.client.get(address)
         assert response.status_code == 200
         assert response.content == path.read_bytes()
