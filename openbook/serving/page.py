@@ -27,7 +27,13 @@ POLICY = (
 )
 
 _HEADERS = {"cross-origin-opener-policy": "same-origin", "cache-control": "no-cache"}
-_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+_TYPES = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".json": "application/json",
+    ".svg": "image/svg+xml",
+}
 
 router = APIRouter(route_class=Route)
 
@@ -38,7 +44,7 @@ async def index() -> Response:
     return _file("index.html")
 
 
-@router.get("/web/{name}", response_class=Response, **OPEN_TO_ALL)
+@router.get("/web/{name:path}", response_class=Response, **OPEN_TO_ALL)
 async def asset(name: str) -> Response:
     """A file of the web page. Open to all."""
     if name in _files():
@@ -53,7 +59,8 @@ def _file(name: str) -> Response:
 
 @cache
 def _files() -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in FOLDER.iterdir() if path.suffix in _TYPES}
+    paths = (path for path in FOLDER.rglob("*") if path.suffix in _TYPES)
+    return {path.relative_to(FOLDER).as_posix(): path.read_bytes() for path in paths}
 
 
 class Status(Reply):
