@@ -77,5 +77,3 @@ def ask(page: Any, question: str = QUESTION) -> Any:
 
 def go(page: Any, view: str) -> None:
     page.get_by_role("navigation").get_by_role("link", name=view, exact=True).click()
-
-
