@@ -6,6 +6,16 @@ import { Lexer } from "./vendor/marked.js";
 import { t } from "./words.js";
 
 const ENTITIES = { amp: "&", lt: "<", gt: ">", quot: '"', apos: "'", nbsp: "\u00a0" };
+const ENTITY = /&(?:#(\d{1,7})|#x([0-9a-f]{1,6})|(\w{2,5}));/i;
+const PARTS = /(&(?:#\d{1,7}|#x[0-9a-f]{1,6}|\w{2,5});|\s+)/i;
+const NEAR = 500; // characters between a piece of text and the next: an address, marks of quotes
+
+function decoded(value) {
+  return value.replace(ENTITY, (whole, decimal, hex, name) => {
+    const code = decimal ? Number(decimal) : hex ? parseInt(hex, 16) : 0;
+    return code ? (code > 0x10ffff ? "\ufffd" : String.fromCodePoint(code)) : (ENTITIES[name?.toLowerCase()] ?? whole);
+  });
+}
 
 /**
  * Markdown as nodes, with the characters of `spans` ([start, end) in code points, counted from the text's beginning) marked.
@@ -34,8 +44,8 @@ export function marked(text, offset, spans) {
   return places.slice(0, -1).map((from, i) => {
     const to = places[i + 1];
     const piece = points.slice(from, to).join("");
-    const within = spans.some(([start, end]) => start <= offset + from && offset + to <= end);
-    return within ? html`<mark>${piece}</mark>` : piece;
+    const span = spans.findIndex(([start, end]) => start <= offset + from && offset + to <= end);
+    return span < 0 ? piece : html`<mark data-span=${span}>${piece}</mark>`;
   });
 }
 
@@ -50,20 +60,43 @@ class Writer {
   }
 
   text(value) {
-    const shown = value.replace(/&(?:#(\d{1,7})|#x([0-9a-f]{1,6})|(\w{2,5}));/gi, (whole, decimal, hex, name) => {
-      const code = decimal ? Number(decimal) : hex ? parseInt(hex, 16) : 0;
-      return code ? (code > 0x10ffff ? "\ufffd" : String.fromCodePoint(code)) : (ENTITIES[name?.toLowerCase()] ?? whole);
-    });
-    const found = this.spans.length ? this.source.indexOf(value, this.at) : -1;
-    if (found < 0) return [shown];
+    const found = ENTITY.test(value) ? null : this.find(value, value);
+    // Else its lines may begin with marks of quotes or lists, which are not of the text.
+    return found ?? value.split(PARTS).map((part) => this.find(part, decoded(part)) ?? decoded(part));
+  }
+
+  /** `shown`, which stands in the source as `value`, with marks; null if it is not found near. */
+  find(value, shown) {
+    if (!this.spans.length || !value) return [shown];
+    const found = /^\s+$/.test(value) && /\s/.test(this.source[this.at] ?? "") ? this.at : this.near(value);
+    if (found < 0) return null;
+    if (found < this.counted) this.pointsAt = this.counted = 0;
     this.pointsAt += Array.from(this.source.slice(this.counted, found)).length;
     this.counted = found;
     this.at = found + value.length;
-    return shown === value ? marked(value, this.pointsAt, this.spans) : [shown];
+    return marked(shown, this.pointsAt, this.spans);
+  }
+
+  near(value) {
+    const found = this.source.slice(this.at, this.at + NEAR + value.length).indexOf(value);
+    return found < 0 ? -1 : this.at + found;
+  }
+
+  /** What `write` makes of a token. The next token begins after this one's source. */
+  pass(token, write) {
+    const from = this.at;
+    const nodes = write(token);
+    if (!this.spans.length) return nodes;
+    this.at = from;
+    for (const line of token.raw.split("\n")) {
+      const found = this.near(line);
+      if (found >= 0) this.at = found + line.length;
+    }
+    return nodes;
   }
 
   blocks(tokens) {
-    return tokens.map((token) => this.block(token));
+    return tokens.map((token) => this.pass(token, (each) => this.block(each)));
   }
 
   block(token) {
@@ -86,7 +119,7 @@ class Writer {
   }
 
   inline({ tokens }) {
-    return (tokens ?? []).map((token) => {
+    return (tokens ?? []).map((each) => this.pass(each, (token) => {
       switch (token.type) {
         case "strong": return html`<strong>${this.inline(token)}</strong>`;
         case "em": return html`<em>${this.inline(token)}</em>`;
@@ -99,7 +132,7 @@ class Writer {
         case "text": case "escape": return token.tokens ? this.inline(token) : this.text(token.text);
         default: return /^<br\s*\/?>$/i.test(token.raw) ? html`<br />` : html`<span class="markup">${this.text(token.raw)}</span>`;
       }
-    });
+    }));
   }
 
   link(token) {
