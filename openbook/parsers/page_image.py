@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict
+from typing import Any, TypeVar
 
 from openbook.errors import NoSuchPage, NotReadNow, UnreadableFile
 from openbook.parsers import check_size
@@ -24,6 +25,7 @@ MAX_HEIGHT = 3000
 MAX_SCALE = 10.0  # pixels for one point, 1/72 inch
 MAX_ANSWER_BYTES = len(PIXELS) + 2 * SIDE_BYTES + 3 * WIDTH * MAX_HEIGHT
 
+_T = TypeVar("_T")
 _ROUNDING = 1 - 1e-9  # PDFium rounds sizes up
 
 
@@ -38,18 +40,34 @@ def draw_page(
     if not 1 <= page < 1 << 8 * NUMBER_BYTES:
         raise NoSuchPage(f"there is no page {page}: pages are counted from 1")
     check_size(len(data), limits.max_file_bytes)
-    worker = Worker([*(command or [*worker_command(), PAGE_IMAGE]), json.dumps(asdict(limits))])
+    question = [page.to_bytes(NUMBER_BYTES, "big"), data]
+    return ask_for_page(PAGE_IMAGE, question, limits, MAX_ANSWER_BYTES, _picture, stop, command)
+
+
+def ask_for_page(
+    task: str,
+    question: Sequence[bytes],
+    limits: Limits,
+    max_bytes: int,
+    decode: Callable[[bytes], _T],
+    stop: Callable[[], bool],
+    command: Sequence[str],
+) -> _T:
+    """The decoded answer of a worker for this question only. `decode` raises ValueError for an invalid answer.
+
+    Raises what `decode` raises, UnreadableFile, and NotReadNow.
+    """
+    worker = Worker([*(command or [*worker_command(), task]), json.dumps(asdict(limits))])
     try:
-        question = [page.to_bytes(NUMBER_BYTES, "big"), data]
-        answer = worker.ask(question, limits.timeout_s, MAX_ANSWER_BYTES, stop)
-        picture = None if answer is None else _picture(answer)
+        answer = worker.ask(question, limits.timeout_s, max_bytes, stop)
+        found = None if answer is None else decode(answer)
     except ValueError as error:
         raise UnreadableFile(NONSENSE) from error
     finally:
         worker.reap()
-    if picture is None:
+    if found is None:
         raise NotReadNow("it was stopped") if stop() else worker.last_words(limits)
-    return picture
+    return found
 
 
 def _picture(answer: bytes) -> bytes:
@@ -90,12 +108,18 @@ def draw(data: bytes, number: int) -> tuple[int, int, bytes]:
         if number > len(document):
             raise NoSuchPage(f"there is no page {number}: the PDF has {len(document)}")
         try:
-            with closing(document[number - 1]) as page:
-                width, height = page.get_size()
-                if not (0 < width < float("inf") and 0 < height < float("inf")):
-                    raise UnreadableFile(f"a page of {width:g} by {height:g} points cannot be drawn")
-                scale = min(WIDTH / width, MAX_HEIGHT / height, MAX_SCALE) * _ROUNDING
-                with closing(page.render(scale=scale, rev_byteorder=True)) as bitmap:
-                    return bitmap.width, bitmap.height, bitmap.to_numpy().tobytes()
+            with (
+                closing(document[number - 1]) as page,
+                closing(page.render(scale=scale_of(page), rev_byteorder=True)) as bitmap,
+            ):
+                return bitmap.width, bitmap.height, bitmap.to_numpy().tobytes()
         except pypdfium2.PdfiumError as error:
             raise UnreadableFile("the page is damaged") from error
+
+
+def scale_of(page: Any) -> float:
+    """Pixels of the picture for one point of the page. Raises UnreadableFile."""
+    width, height = page.get_size()
+    if not (0 < width < float("inf") and 0 < height < float("inf")):
+        raise UnreadableFile(f"a page of {width:g} by {height:g} points cannot be drawn")
+    return min(WIDTH / width, MAX_HEIGHT / height, MAX_SCALE) * _ROUNDING
