@@ -106,10 +106,10 @@ function pageName(kind, page, openPage) {
   return /spreadsheet|excel/.test(kind) ? t("Sheet {page}", { page }) : t("Page {page}", { page });
 }
 
-/** Of lines without an empty one between them. A line shorter than `full` ends a paragraph; 0: lines stay as they are. */
+/** Of lines without an empty one between them. With `full`, a shorter line ends a paragraph, and so does one before an item; else lines stay. */
 function paragraphs(source, lines, full) {
   const out = [];
-  const kindOf = (line) => (line.text.includes(" | ") ? "row" : ITEM.test(line.text) ? "item" : "text");
+  const kindOf = (line) => (full ? "joined" : line.text.includes(" | ") ? "row" : ITEM.test(line.text) ? "item" : "text");
   for (let i = 0; i < lines.length;) {
     const kind = kindOf(lines[i]);
     let end = i + 1;
@@ -118,14 +118,14 @@ function paragraphs(source, lines, full) {
     if (kind === "row" && part.length > 1) {
       const rows = part.map((line) => split(line, " | "));
       const names = rows[0].map((cell) => source.text.slice(cell.from, cell.to).trim());
-      const isHead = i === 0 || kindOf(lines[i - 1]) !== "row" ? names.every((name) => name && !VALUE.test(name)) && new Set(names).size === names.length : false;
+      const isHead = names.every((name) => name && !VALUE.test(name)) && new Set(names).size === names.length;
       out.push(isHead ? table(source, rows[0], rows.slice(1)) : table(source, null, rows));
-    } else if (kind === "item" && !full) {
+    } else if (kind === "item") {
       out.push(...part.map((line) => html`<p class="item" style=${{ "--depth": String(ITEM.exec(line.text)[1].length / 2) }}>${source.show(line.from + indent(line), line.to)}</p>`));
-    } else if (full) {
+    } else if (kind === "joined") {
       let begin = 0;
       part.forEach((line, j) => {
-        if (line.text.length >= full && j + 1 < part.length) return;
+        if (line.text.trim().length >= full && j + 1 < part.length && !ITEM.test(part[j + 1].text)) return;
         out.push(html`<p>${source.show(part[begin].from, line.to)}</p>`);
         begin = j + 1;
       });

@@ -9,6 +9,9 @@ const ENTITIES = { amp: "&", lt: "<", gt: ">", quot: '"', apos: "'", nbsp: "\u00
 const ENTITY = /&(?:#(\d{1,7})|#x([0-9a-f]{1,6})|(\w{2,5}));/i;
 const PARTS = /(&(?:#\d{1,7}|#x[0-9a-f]{1,6}|\w{2,5});|\s+)/i;
 const NEAR = 500; // characters between a piece of text and the next: an address, marks of quotes
+const MOST_SEARCHED = 1e6; // characters, for the ends of emphases
+const MOST_DEPTH = 30;
+const PLAIN = /^(?:[`~]+|[^])(?:(?= {2,}\n)|[^]*?(?:(?=[\\<![`*~_]|https?:\/\/|www\.|$)|[^ ](?= {2,}\n)))/; // text until what may be more
 
 function decoded(value) {
   return value.replace(ENTITY, (whole, decimal, hex, name) => {
@@ -24,11 +27,42 @@ export function markdown(text, spans = []) {
   const source = text.replace(/\r\n?/g, "\n"); // as the library does; a text of OpenBook has no carriage return
   const writer = new Writer(source, spans);
   try {
-    return writer.blocks(new Lexer({ gfm: true }).lex(source));
+    return writer.blocks(bounded(new Lexer({ gfm: true })).lex(source));
   } catch (error) {
     if (!(error instanceof RangeError)) throw error; // nested too deep for the stack
     return [html`<p>${marked(text, 0, spans)}</p>`];
   }
+}
+
+/** The library takes quadratic time and more for hostile text, so it looks for fewer things there. */
+function bounded(lexer) {
+  const reader = lexer.tokenizer;
+  const { blockquote, list, url } = reader;
+  let searched = 0;
+  for (const name of ["emStrong", "del"]) {
+    const find = reader[name];
+    reader[name] = function (text, ...rest) {
+      searched += /^[*_~]/.test(text) ? text.length : 0;
+      return searched < MOST_SEARCHED ? find.call(this, text, ...rest) : undefined;
+    };
+  }
+  let depth = 0;
+  for (const [name, find] of Object.entries({ blockquote, list })) {
+    reader[name] = function (text) {
+      depth += 1;
+      const found = depth < MOST_DEPTH ? find.call(this, text) : undefined;
+      depth -= 1;
+      return found;
+    };
+  }
+  reader.url = function (text) { // no addresses of mail, which it looks for at each character
+    return /^(?:https?:|www\.)/i.test(text) ? url.call(this, text) : undefined;
+  };
+  reader.inlineText = (text) => {
+    const [raw] = PLAIN.exec(text);
+    return { type: "text", raw, text: raw, escaped: false };
+  };
+  return lexer;
 }
 
 /**

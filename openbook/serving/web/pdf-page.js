@@ -42,10 +42,10 @@ export function PdfPage({ path, version, base, page, last, marks, wanted, takesF
   const isDrawn = shown.page === page;
   const drawn = isDrawn ? shown.address : "";
   const showMark = () => {
-    const mark = pane.current?.querySelector(".box.current, .box");
-    if (!mark) pane.current?.scrollTo({ top: 0 });
+    const mark = pane.current.querySelector(".box.current") ?? pane.current.querySelector(".box");
+    if (!mark) pane.current.scrollTo({ top: 0 });
     else mark.scrollIntoView({ block: "center", inline: "nearest" });
-    if (takesFocus() && pane.current) (mark ?? pane.current).focus({ preventScroll: true });
+    if (takesFocus(Boolean(mark))) (mark ?? pane.current).focus({ preventScroll: true });
   };
   const draws = `${drawn} ${wanted} ${marks.length}`;
   useEffect(() => {
@@ -74,7 +74,7 @@ export function PdfPage({ path, version, base, page, last, marks, wanted, takesF
   return html`<div class="pdf" onKeyDown=${press}>
     <div class="bar-pdf" role="group" aria-label=${t("Page")}>
       <button type="button" class="quiet" disabled=${page <= 1} aria-label=${t("Previous page")} title=${t("Previous page")} onClick=${() => turn(page - 1)}>‹</button>
-      <label class="inline"><span class="soft">${t("Page")}</span><input type="number" min="1" max=${last || undefined} value=${page}
+      <label class="inline"><span class="soft word">${t("Page")}</span><input type="number" min="1" max=${last || undefined} value=${page}
         onChange=${(event) => turn(Number(event.target.value) || page)} /></label>
       <span class="soft">${last ? t("of {last}", { last }) : ""}</span>
       <button type="button" class="quiet" disabled=${last > 0 && page >= last} aria-label=${t("Next page")} title=${t("Next page")} onClick=${() => turn(page + 1)}>›</button>

@@ -118,18 +118,21 @@ function Document({ path, query, close }) {
   const isGone = useRef(false);
   const tell = (error) => isGone.current || change({ note: error.message, isBusy: false });
 
-  /** Shows the part around `at` instead of what is shown. */
-  const show = async (at, until = at) => {
+  /** Shows the part around `at` instead of what is shown. `more`: what else changes, from the answer. */
+  const show = async (at, until = at, more = () => ({})) => {
     const start = at <= 2 * BEFORE ? 0 : at - BEFORE;
     const found = await get("/v1/documents/text", { ...where, start, length: WINDOW });
     const piece = pieceOf(found, [at, Math.min(until, found.end)], "head tail");
-    change({ pieces: [piece], total: found.total, version: found.version, kind: found.media_type, isBusy: false });
-    return { ...found, pages: piece.pages };
+    change({ pieces: [piece], total: found.total, version: found.version, kind: found.media_type, isBusy: false, ...more(found) });
+    return found;
   };
 
   const open = async () => {
     const [start, end] = spans[0] ?? [0, 0];
-    const found = await show(start, end);
+    const found = await show(start, end, ({ media_type: kind, pages }) => ({
+      showsPage: kind === PDF && Boolean(spans.length || query.page),
+      page: (spans.length ? pages.findLast((each) => each.start <= start)?.page : Math.trunc(Number(query.page))) || 1,
+    }));
     if (query.version) {
       get("/v1/versions", { knowledge_base: base, limit: 1 }).then(({ data }) => change({ newest: data[0]?.version ?? 0 }), () => null);
     }
@@ -139,15 +142,12 @@ function Document({ path, query, close }) {
     if (!found.pages.length) return;
     const end1 = await get("/v1/documents/text", { ...where, start: Math.max(0, found.total - 1), length: 1 });
     const last = end1.pages.at(-1)?.page ?? 0;
-    const asked = Math.min(Number(query.page) || 1, last);
-    change({ last, page: spans.length ? found.pages.findLast((each) => each.start <= start)?.page ?? 1 : asked });
+    change((old) => ({ last, page: Math.min(Math.max(old.page, 1), last || 1) }));
     if (found.media_type !== PDF) return;
     if (!spans.length) {
-      change({ showsPage: Boolean(query.page) });
-      if (query.page) showText(asked, last, found.total);
+      if (query.page) showText(Math.min(Number(query.page), last), last, found.total);
       return;
     }
-    change({ showsPage: true });
     try {
       const located = await locate(where, spans);
       const first = located.marks[0];
@@ -276,8 +276,8 @@ function Document({ path, query, close }) {
     <div class="body">
       ${isPdf && showsPage ? html`<${PdfPage} path=${path} version=${version} base=${base} page=${page} last=${last} wanted=${state.shown} turn=${turn}
         marks=${state.marks.filter((mark) => mark.page === page).map((mark) => ({ ...mark, words: wordsOf(mark.span), isCurrent: stops.length > 1 && stops[at].span === mark.span && stops[at].page === page }))}
-        takesFocus=${() => {
-          const takes = wanted.current?.takesFocus && !text.current?.getClientRects().length;
+        takesFocus=${(hasMark) => {
+          const takes = wanted.current?.takesFocus && (hasMark || !spans.length) && !text.current?.getClientRects().length;
           if (takes) wanted.current = { ...wanted.current, takesFocus: false };
           return takes;
         }} />` : null}
