@@ -28,12 +28,14 @@ import pypdfium2.raw as pdfium
 
 from openbook.errors import UnreadableFile
 from openbook.parsers import parse_bytes
+from openbook.parsers.characters import clean
 from openbook.parsers.page_marks import WHOLE, PageMarks, PageQuote, find, page_quote
-from openbook.parsers.pdf import BROKEN_WORD_MARKS, ONE_AT_A_TIME, open_pdf
+from openbook.parsers.pdf import ONE_AT_A_TIME, open_pdf
 from openbook.records import Content
 
 _SENTENCE = re.compile(r"(?<=[.!?]\s)[^.!?]{40,400}[.!?](?=\s)")
-_EDGE = 0.25  # points: characters that only touch a rectangle are not in it
+# Of a rectangle's longer side in points, of its shorter side as a share: what only reaches into that is not inside.
+_END, _MARGIN = 0.25, 0.15
 
 
 def sentences(content: Content, most: int) -> list[tuple[int, int]]:
@@ -63,11 +65,13 @@ def words_inside(document: Any, quotes: Sequence[PageQuote], marks: Sequence[Pag
                     pdfium.FPDF_DeviceToPage(page, 0, 0, WHOLE, WHOLE, 0, x, y, *place)
                     corners.append([side.value for side in place])
                 (left, right), (bottom, top) = (sorted(side) for side in zip(*corners, strict=True))
-                yield layer.get_text_bounded(left + _EDGE, bottom + _EDGE, right - _EDGE, top - _EDGE)
+                width, height = right - left, top - bottom
+                dx, dy = (_END, _MARGIN * height) if width > height else (_MARGIN * width, _END)
+                yield layer.get_text_bounded(left + dx, bottom + dy, right - dx, top - dy)
 
 
 def solid(text: str) -> str:
-    return "".join(text.translate(dict.fromkeys(map(ord, BROKEN_WORD_MARKS))).split())
+    return "".join(clean(text).split())
 
 
 def main() -> None:

@@ -41,41 +41,40 @@ def draw_page(
         raise NoSuchPage(f"there is no page {page}: pages are counted from 1")
     check_size(len(data), limits.max_file_bytes)
     question = [page.to_bytes(NUMBER_BYTES, "big"), data]
-    return ask_for_page(PAGE_IMAGE, question, limits, MAX_ANSWER_BYTES, _picture, stop, command)
+    return ask_once([PAGE_IMAGE], question, limits, MAX_ANSWER_BYTES, PIXELS, _picture, stop, command)
 
 
-def ask_for_page(
-    task: str,
+def ask_once(
+    task: Sequence[str],
     question: Sequence[bytes],
     limits: Limits,
     max_bytes: int,
+    prefix: bytes,
     decode: Callable[[bytes], _T],
     stop: Callable[[], bool],
     command: Sequence[str],
 ) -> _T:
-    """The decoded answer of a worker for this question only. `decode` raises ValueError for an invalid answer.
+    """The decoded answer, without its prefix, of a worker for this question only.
 
-    Raises what `decode` raises, UnreadableFile, and NotReadNow.
+    `decode` raises ValueError for nonsense. Raises NotReadNow, UnreadableFile.
     """
-    worker = Worker([*(command or [*worker_command(), task]), json.dumps(asdict(limits))])
+    worker = Worker([*(command or [*worker_command(), *task]), json.dumps(asdict(limits))])
     try:
         answer = worker.ask(question, limits.timeout_s, max_bytes, stop)
-        found = None if answer is None else decode(answer)
+        if answer is not None and answer.startswith(prefix):
+            return decode(answer[len(prefix) :])
+        outcome = None if answer is None else decode_answer(answer)
+        if isinstance(outcome, tuple):
+            raise ValueError(NONSENSE)
     except ValueError as error:
         raise UnreadableFile(NONSENSE) from error
     finally:
         worker.reap()
-    if found is None:
-        raise NotReadNow("it was stopped") if stop() else worker.last_words(limits)
-    return found
+    raise outcome or (NotReadNow("it was stopped") if stop() else worker.last_words(limits))
 
 
 def _picture(answer: bytes) -> bytes:
-    """Raises UnreadableFile for a stated reason, ValueError for an invalid answer."""
-    if not answer.startswith(PIXELS):
-        outcome = decode_answer(answer)
-        raise outcome if isinstance(outcome, UnreadableFile) else ValueError(NONSENSE)
-    body = memoryview(answer)[len(PIXELS) :]
+    body = memoryview(answer)
     width, height = (int.from_bytes(body[at : at + SIDE_BYTES], "big") for at in (0, SIDE_BYTES))
     pixels = body[2 * SIDE_BYTES :]
     if not (1 <= width <= WIDTH and 1 <= height <= MAX_HEIGHT and len(pixels) == 3 * width * height):
@@ -122,4 +121,4 @@ def scale_of(page: Any) -> float:
     width, height = page.get_size()
     if not (0 < width < float("inf") and 0 < height < float("inf")):
         raise UnreadableFile(f"a page of {width:g} by {height:g} points cannot be drawn")
-    return min(WIDTH / width, MAX_HEIGHT / height, MAX_SCALE) * _ROUNDING
+    return float(min(WIDTH / width, MAX_HEIGHT / height, MAX_SCALE) * _ROUNDING)

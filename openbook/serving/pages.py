@@ -14,7 +14,8 @@ from fastapi import APIRouter, Query, Response
 from openbook.errors import NoPicture
 from openbook.knowledge.cite import pictures
 from openbook.knowledge.store.names import display_path
-from openbook.parsers.page_marks import WHOLE, page_quote
+from openbook.parsers.page_marks import WHOLE, find_marks, page_quote
+from openbook.parsers.page_marks import PageMarks as FoundMarks
 from openbook.parsers.sandbox import Limits
 from openbook.serving.concurrency import Stop
 from openbook.serving.documents import PathQuery
@@ -81,7 +82,7 @@ class Marks(Reply):
 
 
 @router.get("/v1/documents/marks", **needs("read"))
-async def page_marks(call: CurrentCall, query: Annotated[MarksQuery, Query()]) -> Marks:
+async def marks(call: CurrentCall, query: Annotated[MarksQuery, Query()]) -> Marks:
     """Where part of a PDF's text stands on the pictures of its pages. Fails as `/v1/documents/page` does."""
     base, most = call.service.base(query.knowledge_base), call.service.configuration.bounds.text_chars
     if not query.start < query.end:
@@ -97,24 +98,25 @@ async def page_marks(call: CurrentCall, query: Annotated[MarksQuery, Query()]) -
         text = stored.text
         if query.end > len(text):
             raise invalid(f"end may be at most {len(text):,}, the length of the text, not {query.end:,}.", "end")
-        quotes = [
+        found = (
             page_quote(page, text[begin:until], max(query.start - begin, 0), query.end - begin)
             for (page, begin), (_, until) in pairwise([*begins, (0, len(text))])
             if begin < query.end and until > query.start
-        ]
-        asked = [quote for quote in quotes if quote]
-        found = _made(
-            call, query.path, stop, lambda limits: pictures.page_marks(query.path, stored, asked, limits, stop)
         )
+        quotes = [quote for quote in found if quote]
+
+        def make(limits: Limits) -> list[FoundMarks]:
+            return pictures.from_file(query.path, stored, limits, lambda data: find_marks(data, quotes, limits, stop))
+
         pages = [
             PageMarks(
                 page=quote.page,
-                width=marks.width,
-                height=marks.height,
-                rectangles=[tuple(side / WHOLE for side in box) for box in marks.rectangles],
-                found=bool(marks.rectangles),
+                width=each.width,
+                height=each.height,
+                rectangles=[(a / WHOLE, b / WHOLE, c / WHOLE, d / WHOLE) for a, b, c, d in each.rectangles],
+                found=bool(each.rectangles),
             )
-            for quote, marks in zip(asked, found, strict=True)
+            for quote, each in zip(quotes, _made(call, query.path, stop, make), strict=True)
         ]
         return Marks(path=query.path, version=version, pages=pages)
 

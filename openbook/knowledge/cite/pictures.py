@@ -1,4 +1,4 @@
-"""Pictures of PDF pages, and where quotes stand on them, made on demand.
+"""Pictures of PDF pages, drawn on demand.
 
 A knowledge base keeps no file bytes. A page can be shown while its file is at its path with the ingested bytes: they are read once, compared by
 their digest, and those very bytes are drawn.
@@ -6,7 +6,7 @@ their digest, and those very bytes are drawn.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TypeVar
 
 from openbook.errors import NoPicture, NoSuchPage, UnreadableFile
@@ -14,7 +14,6 @@ from openbook.knowledge.store.integrity import StoredContent
 from openbook.knowledge.store.names import content_key, path_displayed
 from openbook.parsers import file_bytes
 from openbook.parsers.page_image import draw_page
-from openbook.parsers.page_marks import PageMarks, PageQuote, find_marks
 from openbook.parsers.sandbox import Limits
 from openbook.records import sha256_hex
 
@@ -33,21 +32,11 @@ def page_picture(
 
     The caller checks access to the document. Ends early when `stop` returns true.
     """
-    return _from_file(document, content, limits, lambda data: draw_page(data, page, limits, stop))
+    return from_file(document, content, limits, lambda data: draw_page(data, page, limits, stop))
 
 
-def page_marks(
-    document: str,
-    content: StoredContent,
-    quotes: Sequence[PageQuote],
-    limits: Limits = Limits(),
-    stop: Callable[[], bool] = lambda: False,
-) -> list[PageMarks]:
-    """Where each quote stands on its page's picture. Otherwise as `page_picture`."""
-    return _from_file(document, content, limits, lambda data: find_marks(data, quotes, limits, stop))
-
-
-def _from_file(document: str, content: StoredContent, limits: Limits, make: Callable[[bytes], _T]) -> _T:
+def from_file(document: str, content: StoredContent, limits: Limits, make: Callable[[bytes], _T]) -> _T:
+    """What `make` makes of the bytes that were read. `document`, `content` and errors as for `page_picture`."""
     if content.media_type != "application/pdf":
         raise NoPicture("This document is not a PDF, so it has no pages to show.", "not_a_pdf")
     path = path_displayed(document)
