@@ -22,7 +22,7 @@ export function Piece({ piece, spans, kind, isStored, isFromStart, openPage }) {
     if (kind === "text/x-rst") return rst(source, levels);
     if (kind === "text/x-source") return code(source, isFromStart);
     return (TABLES.has(kind) && namedTable(source)) || flow(source, levels, piece, kind, openPage);
-  }, [piece, spans, kind, isStored, isFromStart]);
+  }, [piece, spans, kind, isStored, isFromStart, openPage]);
   return html`<div class="piece">${nodes}</div>`;
 }
 
