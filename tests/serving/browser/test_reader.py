@@ -124,7 +124,7 @@ def test_a_pdf_is_turned_zoomed_and_read_by_keyboard(server: Running, open_page:
     expect(reader.get_by_role("img", name="Page 3 of masts.pdf")).to_be_visible()
     page.keyboard.press("ArrowLeft")
     expect(reader.get_by_role("img", name="Page 2 of masts.pdf")).to_be_visible()
-    reader.get_by_label("Page", exact=True).fill("9")
+    reader.get_by_label("Page number").fill("9")
     page.keyboard.press("Enter")
     expect(reader.get_by_role("img", name="Page 3 of masts.pdf")).to_be_visible()
     reader.get_by_label("Zoom").select_option("200")
@@ -375,13 +375,13 @@ def test_a_hostile_document_runs_and_loads_nothing(server: Running, open_page: A
 @pytest.mark.parametrize("content", [DEEP, "word" * 2_500_000, "שלום עולם, the lighthouse\n\nשלום"], ids=["deep", "one line", "right to left"])  # fmt: skip
 def test_strange_texts_are_shown(server: Running, open_page: Any, docs: Path, content: str, end: str) -> None:
     path = add_file(server.bases["kb"], docs / f"strange.{end}", content)
-    at = min(20_000, len(content) - 6)
+    at = min(20_000, len(text_of(server.bases["kb"], path)) - 6)
     reader = open_document(open_page(server), path, start=at, end=at + 5)
     shown = reader.locator("#reader-text")
     expect(shown.locator("mark").first).to_be_attached()
     assert shown.evaluate("e => e.scrollWidth <= e.clientWidth && e.textContent.length < 60000")
     if content.startswith("ש"):
-        assert shown.locator("p").first.evaluate("e => getComputedStyle(e).unicodeBidi") == "plaintext"
+        assert shown.locator("p, td").first.evaluate("e => getComputedStyle(e).unicodeBidi") == "plaintext"
 
 
 # --- for everyone -----------------------------------------------------------------------------------------------------
