@@ -8,13 +8,20 @@ import { t } from "./words.js";
 const ENTITIES = { amp: "&", lt: "<", gt: ">", quot: '"', apos: "'", nbsp: "\u00a0" };
 
 /**
- * Markdown as nodes, with the characters of `spans` ([start, end) in code points, counted from the text's beginning) marked.
+ * Markdown as nodes, with the characters of `spans` ([start, end) in code points, counted from the text's beginning) marked,
+ * or (not both) with the nodes of `inserts` ([place in code points, node], in order) after what stands before their places.
  */
-export function markdown(text, spans = []) {
+export function markdown(text, spans = [], inserts = []) {
   const source = text.replace(/\r\n?/g, "\n"); // as the library does; a text of OpenBook has no carriage return
   const writer = new Writer(source, spans);
   try {
-    return writer.blocks(new Lexer({ gfm: true }).lex(source));
+    const tokens = new Lexer({ gfm: true }).lex(source);
+    if (inserts.length) {
+      const found = new Writer(source, spans, []);
+      found.blocks(tokens);
+      writer.insertAfter(found.pieces, inserts);
+    }
+    return writer.blocks(tokens);
   } catch (error) {
     if (!(error instanceof RangeError)) throw error; // nested too deep for the stack
     return [html`<p>${marked(text, 0, spans)}</p>`];
@@ -39,27 +46,58 @@ export function marked(text, offset, spans) {
   });
 }
 
+/** `value` with what its character references stand for. */
+function decoded(value) {
+  return value.replace(/&(?:#(\d{1,7})|#x([0-9a-f]{1,6})|(\w{2,5}));/gi, (whole, decimal, hex, name) => {
+    const code = decimal ? Number(decimal) : hex ? parseInt(hex, 16) : 0;
+    return code ? (code > 0x10ffff ? "\ufffd" : String.fromCodePoint(code)) : (ENTITIES[name?.toLowerCase()] ?? whole);
+  });
+}
+
 class Writer {
-  /** What is written comes from the source in its order, so each piece of text is found in it after the one before. */
-  constructor(source, spans) {
+  /**
+   * What is written comes from the source in its order, so each piece of text is found in it after the one before.
+   * `pieces`: filled with the places of all that are found.
+   */
+  constructor(source, spans, pieces = null) {
     this.source = source;
     this.spans = spans;
+    this.pieces = pieces;
+    this.inserts = new Map(); // place of a piece -> [[place, node], ...]
+    this.held = null; // nodes that come after the link that is written
     this.at = 0; // in the source, UTF-16
     this.pointsAt = 0; // the same place in code points
     this.counted = 0;
   }
 
+  /** An insert belongs to the last piece that begins before its place. */
+  insertAfter(pieces, inserts) {
+    const points = Array.from(this.source);
+    for (const [place, node] of inserts) {
+      const at = points.slice(0, place).join("").length;
+      const piece = pieces.findLast((start) => start < at);
+      if (piece !== undefined) this.inserts.set(piece, [...(this.inserts.get(piece) ?? []), [at, node]]);
+    }
+  }
+
   text(value) {
-    const shown = value.replace(/&(?:#(\d{1,7})|#x([0-9a-f]{1,6})|(\w{2,5}));/gi, (whole, decimal, hex, name) => {
-      const code = decimal ? Number(decimal) : hex ? parseInt(hex, 16) : 0;
-      return code ? (code > 0x10ffff ? "\ufffd" : String.fromCodePoint(code)) : (ENTITIES[name?.toLowerCase()] ?? whole);
-    });
-    const found = this.spans.length ? this.source.indexOf(value, this.at) : -1;
-    if (found < 0) return [shown];
+    const isTraced = this.spans.length || this.pieces || this.inserts.size;
+    const found = isTraced && value ? this.source.indexOf(value, this.at) : -1;
+    if (found < 0) return isTraced && /.\n./.test(value) ? value.split(/(?<=\n)/).map((line) => this.text(line)) : [decoded(value)]; // the library takes indentation away
     this.pointsAt += Array.from(this.source.slice(this.counted, found)).length;
     this.counted = found;
     this.at = found + value.length;
-    return shown === value ? marked(value, this.pointsAt, this.spans) : [shown];
+    this.pieces?.push(found);
+    const inserts = this.inserts.get(found) ?? [];
+    if (!inserts.length) return decoded(value) === value ? marked(value, this.pointsAt, this.spans) : [decoded(value)];
+    let before = 0;
+    const parts = inserts.map(([place, node]) => {
+      const part = value.slice(before, place - found);
+      before += part.length;
+      if (this.held) this.held.push(node);
+      return [decoded(part), this.held ? null : node];
+    });
+    return [...parts, decoded(value.slice(before))];
   }
 
   blocks(tokens) {
@@ -103,8 +141,11 @@ class Writer {
   }
 
   link(token) {
+    if (!/^(?:https?|mailto):/i.test(token.href)) return this.inline(token);
+    this.held = [];
     const words = this.inline(token);
-    return /^(?:https?|mailto):/i.test(token.href)
-      ? html`<a href=${token.href} title=${token.href} target="_blank" rel="noopener noreferrer nofollow">${words}</a>` : words;
+    const after = this.held;
+    this.held = null;
+    return [html`<a href=${token.href} title=${token.href} target="_blank" rel="noopener noreferrer nofollow">${words}</a>`, ...after];
   }
 }
