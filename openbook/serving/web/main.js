@@ -5,7 +5,7 @@ import { Ask } from "./ask.js";
 import { forgetConversations, openConversations } from "./conversations.js";
 import { Documents } from "./documents.js";
 import { Model } from "./model.js";
-import { Questions } from "./questions.js";
+import { Questions, Unseen } from "./questions.js";
 import { Reader } from "./reader.js";
 import { Digest } from "./receipt.js";
 import { href, route } from "./router.js";
@@ -42,7 +42,7 @@ function Header({ view }) {
   return html`<header class="bar">
     <h1 class="brand"><img src="/web/icon.svg" alt="" width="24" height="24" />OpenBook</h1>
     <nav aria-label=${t("Parts of this page")}>${Object.entries(names).map(([name, words]) =>
-      html`<a href=${href(name)} aria-current=${view === name ? "page" : undefined}>${words}</a>`)}</nav>
+      html`<a href=${href(name)} aria-current=${view === name ? "page" : undefined}>${words}${name === "questions" ? html`<${Unseen} />` : null}</a>`)}</nav>
     <div class="bar-end">
       <${Activity} />
       ${identity ? html`<span id="who" class="soft" title=${identity.digest}>${(model || closed).split(":")[0]}</span>` : null}
