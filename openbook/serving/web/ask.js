@@ -53,12 +53,17 @@ async function show(view, id, query, isFirst) {
     const waiting = shown.get().id;
     const found = wanted && await loadConversation(wanted).catch(() => null);
     if (shown.get().id === waiting) found ? shown.set(() => found) : start({ missing: true });
-  } else if (path || folder || about) {
+    return;
+  }
+  if (path || folder || about) {
     if (about) drafts.set(NEW, `“${about.slice(0, QUOTE_CHARS)}”\n${drafts.get(NEW)}`);
     start({ scope: path ? { path } : folder ? { folder: `${folder.replace(/\/+$/, "")}/` } : null });
     if (about) replace("ask", "", { path, folder }); // once
-  } else if (isFirst && shown.get().turns.length) replace("ask", shown.get().id);
-  else if (shown.get().turns.length || shown.get().missing) start();
+    return;
+  }
+  const { id: last, turns, missing, scope } = shown.get();
+  if (isFirst && turns.length) replace("ask", last);
+  else if (turns.length || missing || (scope && !isFirst)) start();
 }
 
 /** What is there to ask, before the first question. */

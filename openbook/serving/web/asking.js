@@ -54,10 +54,11 @@ touched.watch(() => {
     return;
   }
   for (const answering of Object.values(busy.get())) answering.abort(); // they were asked with another key
-  const last = shown.get().turns.at(-1);
-  if (!last) return;
-  if (key.get() && !last.modes.some((mode) => finished(last.answers[mode])) && !drafts.get(NEW)) drafts.set(NEW, last.question); // it waits for this key
-  leave();
+  const { turns, scope } = shown.get();
+  const waits = turns.length && !turns.at(-1).modes.some((mode) => finished(turns.at(-1).answers[mode]));
+  if (waits && key.get() && !drafts.get(NEW)) drafts.set(NEW, turns.at(-1).question); // for this key
+  if (turns.length) leave();
+  else start({ scope });
 });
 
 /** Asks in the conversation that is shown: at its end, or in the place of the turn `replaced` and all after it. */

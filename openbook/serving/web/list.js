@@ -12,14 +12,20 @@ const SHOWN = 50; // at first
 
 export function List() {
   const { list, kept, full } = useStore(conversations);
-  const { id } = useStore(shown);
+  const { id, turns } = useStore(shown);
   const [words, setWords] = useState("");
   const [most, setMost] = useState(SHOWN);
   const [gone, setGone] = useState(null);
   const [problem, setProblem] = useState("");
   const [panel, undoing] = [useRef(null), useRef(null)];
   useEffect(() => undoing.current?.focus(), [gone]);
-  useEffect(() => panel.current.matches(":popover-open") && panel.current.hidePopover(), [id]);
+  const close = () => panel.current.matches(":popover-open") && panel.current.hidePopover();
+  useEffect(() => {
+    close();
+    if (!turns.length) return;
+    setGone(null);
+    setProblem("");
+  }, [id, turns.length > 0]);
   const wanted = words.toLowerCase().split(/\s+/).filter(Boolean);
   const found = wanted.length ? list.filter((each) => wanted.every((word) => each.words.includes(word))) : list;
   const open = async (event) => {
@@ -45,7 +51,7 @@ export function List() {
     go("ask", gone.id);
   };
   return html`<aside id="conversations" popover="auto" ref=${panel} aria-label=${t("Conversations")}>
-    <p class="line"><a class="button" id="new" href=${href("ask")} onClick=${() => panel.current.matches(":popover-open") && panel.current.hidePopover()}>${t("New conversation")}</a></p>
+    <p class="line"><a class="button" id="new" href=${href("ask")} onClick=${close}>${t("New conversation")}</a></p>
     ${list.length ? html`<label class="unseen" for="find">${t("Search in conversations")}</label>
       <input id="find" type="search" placeholder=${t("Search")} value=${words} onInput=${(event) => {
         setWords(event.target.value);

@@ -52,6 +52,7 @@ def test_conversations_stay_and_are_found_renamed_and_deleted(server: Running, o
     page.locator(ROWS).get_by_text(QUESTION).click()
     expect(page.locator(".turn .text")).to_contain_text(OPENED)
     expect(page.locator(ROWS)).to_have_count(1)
+    page.get_by_label("Search in conversations").fill("")
     page.get_by_role("button", name="Rename").click()
     name = page.get_by_label("Name of the conversation")
     expect(name).to_be_focused()
@@ -171,9 +172,12 @@ def test_signing_out_leaves_nothing_of_the_key(keyed: Running, open_page: Any) -
     expect(other.locator(ROWS)).to_have_count(0)
     other.close()
 
+    page.get_by_role("link", name="New conversation").click()
+    page.get_by_label("Question", exact=True).fill("Not asked either")
     page.get_by_role("button", name="API key").click()
     page.get_by_role("button", name="Forget it").click()
     expect(page.get_by_role("dialog", name="API key")).to_contain_text("An API key is needed")
+    expect(page.get_by_label("Question", exact=True)).to_have_value("")
     expect(page.locator(".turn")).to_have_count(0)
     expect(page.locator(ROWS)).to_have_count(0)
     assert page.evaluate("[sessionStorage.length, localStorage.length]") == [0, 0]
@@ -264,6 +268,25 @@ def test_typed_text_is_kept_with_its_conversation(server: Running, open_page: An
     go(page, "Model")
     go(page, "Ask")
     expect(question).to_have_value("Half a follow-")
+
+
+@pytest.mark.slow
+def test_on_a_phone_conversations_come_in_a_drawer(server: Running, open_page: Any) -> None:
+    page = open_page(server, viewport={"width": 375, "height": 740})
+    ask(page)
+    page.get_by_role("link", name="New", exact=True).click()
+    expect(page.locator(".turn")).to_have_count(0)
+    drawer, opener = page.locator("#conversations"), page.get_by_role("button", name="Conversations")
+    expect(drawer).to_be_hidden()
+    opener.click()
+    expect(drawer).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(drawer).to_be_hidden()
+    expect(opener).to_be_focused()
+    page.keyboard.press("Enter")
+    page.locator(ROWS).click()
+    expect(drawer).to_be_hidden()
+    expect(page.locator(".turn h3")).to_have_text(QUESTION)
 
 
 @pytest.mark.slow
