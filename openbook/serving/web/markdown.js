@@ -13,6 +13,7 @@ const MOST_SEARCHED = 1e6; // characters, for the ends of emphases
 const MOST_DEPTH = 30;
 const PLAIN = /^(?:[`~]+|[^])(?:(?= {2,}\n)|[^]*?(?:(?=[\\<![`*~_]|https?:\/\/|www\.|$)|[^ ](?= {2,}\n)))/; // text until what may be more
 
+/** `value` with what its character reference stands for. */
 function decoded(value) {
   return value.replace(ENTITY, (whole, decimal, hex, name) => {
     const code = decimal ? Number(decimal) : hex ? parseInt(hex, 16) : 0;
@@ -21,13 +22,20 @@ function decoded(value) {
 }
 
 /**
- * Markdown as nodes, with the characters of `spans` ([start, end) in code points, counted from the text's beginning) marked.
+ * Markdown as nodes, with the characters of `spans` ([start, end) in code points, counted from the text's beginning) marked,
+ * or (not both) with the nodes of `inserts` ([place in code points, node], in order) after what stands before their places.
  */
-export function markdown(text, spans = []) {
+export function markdown(text, spans = [], inserts = []) {
   const source = text.replace(/\r\n?/g, "\n"); // as the library does; a text of OpenBook has no carriage return
   const writer = new Writer(source, spans);
   try {
-    return writer.blocks(bounded(new Lexer({ gfm: true })).lex(source));
+    const tokens = bounded(new Lexer({ gfm: true })).lex(source);
+    if (inserts.length) {
+      const found = new Writer(source, spans, []);
+      found.blocks(tokens);
+      writer.insertAfter(found.pieces, inserts);
+    }
+    return writer.blocks(tokens);
   } catch (error) {
     if (!(error instanceof RangeError)) throw error; // nested too deep for the stack
     return [html`<p>${marked(text, 0, spans)}</p>`];
@@ -84,31 +92,61 @@ export function marked(text, offset, spans) {
 }
 
 class Writer {
-  /** What is written comes from the source in its order, so each piece of text is found in it after the one before. */
-  constructor(source, spans) {
+  /**
+   * What is written comes from the source in its order, so each piece of text is found in it after the one before.
+   * `pieces`: filled with the places of all that are found.
+   */
+  constructor(source, spans, pieces = null) {
     this.source = source;
     this.spans = spans;
+    this.pieces = pieces;
+    this.inserts = new Map(); // place of a piece -> [[place, node], ...]
+    this.held = null; // nodes that come after the link that is written
     this.at = 0; // in the source, UTF-16
     this.pointsAt = 0; // the same place in code points
     this.counted = 0;
   }
 
-  text(value) {
-    const found = ENTITY.test(value) ? null : this.find(value, value);
-    // Else its lines may begin with marks of quotes or lists, which are not of the text.
-    return found ?? value.split(PARTS).map((part) => this.find(part, decoded(part)) ?? decoded(part));
+  /** An insert belongs to the last piece that begins before its place. */
+  insertAfter(pieces, inserts) {
+    const points = Array.from(this.source);
+    for (const [place, node] of inserts) {
+      const at = points.slice(0, place).join("").length;
+      const piece = pieces.findLast((start) => start < at);
+      if (piece !== undefined) this.inserts.set(piece, [...(this.inserts.get(piece) ?? []), [at, node]]);
+    }
   }
 
-  /** `shown`, which stands in the source as `value`, with marks; null if it is not found near. */
-  find(value, shown) {
-    if (!this.spans.length || !value) return [shown];
+  isTraced() {
+    return this.spans.length || this.pieces || this.inserts.size;
+  }
+
+  text(value) {
+    const found = ENTITY.test(value) ? null : this.find(value);
+    // Else its lines may begin with marks of quotes or lists, which are not of the text.
+    return found ?? value.split(PARTS).map((part) => this.find(part) ?? decoded(part));
+  }
+
+  /** `value` with marks and inserts; null if it is not found near. */
+  find(value) {
+    if (!this.isTraced() || !value) return [decoded(value)];
     const found = /^\s+$/.test(value) && /\s/.test(this.source[this.at] ?? "") ? this.at : this.near(value);
     if (found < 0) return null;
     if (found < this.counted) this.pointsAt = this.counted = 0;
     this.pointsAt += Array.from(this.source.slice(this.counted, found)).length;
     this.counted = found;
     this.at = found + value.length;
-    return marked(shown, this.pointsAt, this.spans);
+    this.pieces?.push(found);
+    const inserts = this.inserts.get(found) ?? [];
+    if (!inserts.length) return marked(decoded(value), this.pointsAt, this.spans);
+    let before = 0;
+    const parts = inserts.map(([place, node]) => {
+      const part = value.slice(before, place - found);
+      before += part.length;
+      if (this.held) this.held.push(node);
+      return [decoded(part), this.held ? null : node];
+    });
+    return [...parts, decoded(value.slice(before))];
   }
 
   near(value) {
@@ -120,7 +158,7 @@ class Writer {
   pass(token, write) {
     const from = this.at;
     const nodes = write(token);
-    if (!this.spans.length) return nodes;
+    if (!this.isTraced()) return nodes;
     this.at = from;
     for (const line of token.raw.split("\n")) {
       const found = this.near(line);
@@ -170,8 +208,11 @@ class Writer {
   }
 
   link(token) {
+    if (!/^(?:https?|mailto):/i.test(token.href)) return this.inline(token);
+    this.held = [];
     const words = this.inline(token);
-    return /^(?:https?|mailto):/i.test(token.href)
-      ? html`<a href=${token.href} title=${token.href} target="_blank" rel="noopener noreferrer nofollow">${words}</a>` : words;
+    const after = this.held;
+    this.held = null;
+    return [html`<a href=${token.href} title=${token.href} target="_blank" rel="noopener noreferrer nofollow">${words}</a>`, ...after];
   }
 }
