@@ -77,3 +77,15 @@ def ask(page: Any, question: str = QUESTION) -> Any:
 
 def go(page: Any, view: str) -> None:
     page.get_by_role("navigation").get_by_role("link", name=view, exact=True).click()
+
+
+# The contrast of an element's text with what is behind it, as WCAG 2 defines it.
+CONTRAST = """e => {
+  const rgb = color => color.match(/[0-9.]+/g).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map(v => v / 255).map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  let behind = e, ground;
+  do { ground = rgb(getComputedStyle(behind).backgroundColor); behind = behind.parentElement } while (ground[3] === 0);
+  const [a, b] = [light(rgb(getComputedStyle(e).color)), light(ground)].sort((x, y) => y - x);
+  return (a + 0.05) / (b + 0.05);
+}"""

@@ -1,0 +1,100 @@
+// One answer as it comes, then with the numbers of its sources, how sure it is, and what made it.
+
+import { finished } from "./asking.js";
+import { markdown } from "./markdown.js";
+import { Digest, Receipt, Replay } from "./receipt.js";
+import { href } from "./router.js";
+import { html, useState } from "./vendor/preact.js";
+import { baseName, language, t } from "./words.js";
+
+// The words are those of openbook/certainty.py.
+const confidences = () => ({
+  "supported": [t("Supported"), "good", t("Of answers that measured like this one eight in ten were right.")],
+  "likely": [t("Likely"), "good", t("Of answers that measured like this one six in ten were right; read the quotes first.")],
+  "check it": [t("Check it"), "doubtful", t("Most answers that measured like this one were wrong; compare it with the quotes.")],
+  "not found": [t("Not found"), "", t("Nothing that was read seems to say it.")],
+});
+const unmeasured = () => t("How often such an answer is right was not measured; compare it with the quotes.");
+
+function stageOf({ stage, done, total }, mode) {
+  if (stage === "waiting") return t("Waiting for a free place…");
+  if (stage === "writing") return t("Writing…");
+  if (stage === "reading") return t("Reading {done} of {total} tokens", { done: done.toLocaleString(language()), total: total.toLocaleString(language()) });
+  return stage === "found" || mode === "closed" ? t("Reading…") : t("Searching…");
+}
+
+/** [word, class, meaning] */
+function sureness(mode, given) {
+  if (given.error) return [t("Failed"), "doubtful", ""];
+  if (given.stopped) return [t("Stopped"), "doubtful", t("Stopped before the answer was complete.")];
+  if (given.imported) return [t("From a file"), "", ""];
+  if (mode === "closed") return [t("No sources"), "doubtful", ""];
+  const [word, kind, meaning] = confidences()[given.confidence];
+  const share = given.certainty === null ? "" : ` · ${Math.round(100 * given.certainty)} %`;
+  return [word + share, kind, given.declined || share ? meaning : unmeasured()];
+}
+
+/** `given`: as the API gave it, or {answer, stopped, error}; `live`: as it comes. `onSource(i)` shows the source number i. */
+export function Answer({ mode, turn, given, live, onSource }) {
+  const name = mode === "open" ? t("From documents") : t("From the model alone");
+  const [word, kind, meaning] = live ? [stageOf(live, mode), "", ""] : given ? sureness(mode, given) : [t("No answer yet"), "", ""];
+  const searched = (live ?? given)?.searched;
+  const text = live ? live.text : given?.answer;
+  return html`<article class=${`answer${given?.declined && !live ? " abstained" : ""}`} aria-label=${name}>
+    <header><h4>${name}</h4><span class=${`state ${kind}`}>${word}</span></header>
+    ${searched && searched !== turn.question ? html`<p class="soft searched" dir="auto">${t("Understood as: {question}", { question: searched })}</p>` : null}
+    ${live?.stage === "reading" ? html`<progress max=${live.total} value=${live.done} aria-label=${word}></progress>` : null}
+    <div class="text" dir="auto" aria-busy=${live ? "true" : "false"}>${live || !finished(given) ? markdown(text ?? "") : markdown(text || t("No answer."), [], numbers(given, onSource))}</div>
+    ${meaning ? html`<p class="soft meaning">${meaning}</p>` : null}
+    ${given?.error && !live ? html`<p class="bad" role="alert">${given.error}</p>` : null}
+    ${finished(given) && !live ? html`<${Below} mode=${mode} turn=${turn} given=${given} />` : null}
+  </article>`;
+}
+
+/** [place in the text, node] after each sentence that states something. */
+function numbers({ sentences = [], citations }, onSource) {
+  return sentences.map(({ end, citation, support }) => [end, citation === null
+    ? html`<span class="ref none" role="img" aria-label=${t("No source")} title=${t("This sentence could not be matched with a passage.")}>?</span>`
+    : html`<button type="button" class=${`ref ${support}`} aria-label=${t("Source {n}", { n: citation + 1 })} title=${citations[citation].quote}
+        onClick=${() => onSource({ number: citation })}>${citation + 1}</button>`]);
+}
+
+function Below({ mode, turn, given }) {
+  const { notes = [], warnings = [], receipt, timings } = given;
+  const address = `${location.origin}${location.pathname}${href("answer", turn.id)}`;
+  return html`${[...notes, ...warnings].map((note) => html`<p class="note" dir="auto">${note}</p>`)}
+    <p class="line tools">
+      <${Copy} text=${given.answer}>${t("Copy")}<//>
+      ${mode === "open" ? html`<${Copy} text=${withSources(given)}>${t("Copy with sources")}<//>` : null}
+      <${Copy} text=${address}>${t("Copy link")}<//></p>
+    ${receipt?.digest ? html`<details class="receipt"><summary>${t("Details")}</summary>
+      ${receipt.model ? html`<p class="made soft"><span>${receipt.model.name} <${Digest} value=${receipt.model.digest} /> ${receipt.model.evidence}</span>
+          ${receipt.knowledge_base_version === null ? null : html`<span>${t("knowledge base version {version}", { version: receipt.knowledge_base_version })}</span>`}
+          ${timings ? html`<span>${t("{n} s", { n: timings.total_s.toFixed(1) })}</span>` : null}</p>
+        <${Receipt} receipt=${receipt} />
+        <details><summary>${t("As JSON")}</summary><pre tabindex="0">${JSON.stringify(receipt, null, 1)}</pre></details>` : html`<p>${t("Receipt")} <code>${receipt.digest}</code></p>`}
+      <${Replay} id=${receipt.digest} /></details>` : null}`;
+}
+
+/** The answer as Markdown, with the numbers of its sources, and what they say. */
+function withSources({ answer, sentences = [], citations, closest = [] }) {
+  const points = Array.from(answer);
+  for (const { end, citation } of [...sentences].sort((a, b) => b.end - a.end)) if (citation !== null) points.splice(end, 0, ` [${citation + 1}]`);
+  const sources = (citations.length ? citations : closest).map(({ quote, document, page }, i) =>
+    `${i + 1}. “${quote.replace(/\s+/g, " ").trim()}” (${[baseName(document), page && t("page {n}", { n: page })].filter(Boolean).join(", ")})`);
+  return [points.join(""), ...(sources.length ? [sources.join("\n")] : [])].join("\n\n") + "\n";
+}
+
+function Copy({ text, children }) {
+  const [told, setTold] = useState("");
+  const copy = async () => {
+    try {
+      await navigator.clipboard.writeText(text);
+      setTold(t("Copied"));
+    } catch { // browsers give the clipboard to HTTPS and to this machine alone
+      setTold(t("This browser does not let this page copy."));
+    }
+    setTimeout(() => setTold(""), 2000);
+  };
+  return html`<button type="button" class="quiet small" onClick=${copy}><span role="status">${told}</span>${told ? null : children}</button>`;
+}
