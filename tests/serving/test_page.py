@@ -35,7 +35,7 @@ def difference(server: Running, headers: dict[str, str] | None = None, **params:
 
 
 def test_uploads_of_the_page_are_within_the_bounds_of_the_server() -> None:
-    script = (FOLDER / "documents.js").read_text()
+    script = (FOLDER / "upload.js").read_text()
     (files,) = re.findall(r"^const AT_ONCE = (\d+);", script, re.MULTILINE)
     (size,) = re.findall(r"^const MAX_BYTES = (\d+e\d+);", script, re.MULTILINE)
     assert int(files) <= Bounds().upload_files
