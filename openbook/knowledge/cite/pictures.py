@@ -7,6 +7,7 @@ their digest, and those very bytes are drawn.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 from openbook.errors import NoPicture, NoSuchPage, UnreadableFile
 from openbook.knowledge.store.integrity import StoredContent
@@ -16,6 +17,7 @@ from openbook.parsers.page_image import draw_page
 from openbook.parsers.sandbox import Limits
 from openbook.records import sha256_hex
 
+_T = TypeVar("_T")
 _NONE = "The page cannot be shown as a picture"
 
 
@@ -30,6 +32,11 @@ def page_picture(
 
     The caller checks access to the document. Ends early when `stop` returns true.
     """
+    return from_file(document, content, limits, lambda data: draw_page(data, page, limits, stop))
+
+
+def from_file(document: str, content: StoredContent, limits: Limits, make: Callable[[bytes], _T]) -> _T:
+    """What `make` makes of the bytes that were read. `document`, `content` and errors as for `page_picture`."""
     if content.media_type != "application/pdf":
         raise NoPicture("This document is not a PDF, so it has no pages to show.", "not_a_pdf")
     path = path_displayed(document)
@@ -43,7 +50,7 @@ def page_picture(
         message = f"{_NONE}: its file is not, byte for byte, the one that this text was read from."
         raise NoPicture(message, "file_changed")
     try:
-        return draw_page(data, page, limits, stop)
+        return make(data)
     except NoSuchPage as error:
         raise NoPicture(f"This document has no such page: {error}.", "page_not_found") from error
     except UnreadableFile as error:

@@ -6,6 +6,19 @@ import { Lexer } from "./vendor/marked.js";
 import { t } from "./words.js";
 
 const ENTITIES = { amp: "&", lt: "<", gt: ">", quot: '"', apos: "'", nbsp: "\u00a0" };
+const ENTITY = /&(?:#(\d{1,7})|#x([0-9a-f]{1,6})|(\w{2,5}));/i;
+const PARTS = /(&(?:#\d{1,7}|#x[0-9a-f]{1,6}|\w{2,5});|\s+)/i;
+const NEAR = 500; // characters between a piece of text and the next: an address, marks of quotes
+const MOST_SEARCHED = 1e6; // characters, for the ends of emphases
+const MOST_DEPTH = 30;
+const PLAIN = /^(?:[`~]+|[^])(?:(?= {2,}\n)|[^]*?(?:(?=[\\<![`*~_]|https?:\/\/|www\.|$)|[^ ](?= {2,}\n)))/; // text until what may be more
+
+function decoded(value) {
+  return value.replace(ENTITY, (whole, decimal, hex, name) => {
+    const code = decimal ? Number(decimal) : hex ? parseInt(hex, 16) : 0;
+    return code ? (code > 0x10ffff ? "\ufffd" : String.fromCodePoint(code)) : (ENTITIES[name?.toLowerCase()] ?? whole);
+  });
+}
 
 /**
  * Markdown as nodes, with the characters of `spans` ([start, end) in code points, counted from the text's beginning) marked,
@@ -15,7 +28,7 @@ export function markdown(text, spans = [], inserts = []) {
   const source = text.replace(/\r\n?/g, "\n"); // as the library does; a text of OpenBook has no carriage return
   const writer = new Writer(source, spans);
   try {
-    const tokens = new Lexer({ gfm: true }).lex(source);
+    const tokens = bounded(new Lexer({ gfm: true })).lex(source);
     if (inserts.length) {
       const found = new Writer(source, spans, []);
       found.blocks(tokens);
@@ -26,6 +39,37 @@ export function markdown(text, spans = [], inserts = []) {
     if (!(error instanceof RangeError)) throw error; // nested too deep for the stack
     return [html`<p>${marked(text, 0, spans)}</p>`];
   }
+}
+
+/** The library takes quadratic time and more for hostile text, so it looks for fewer things there. */
+function bounded(lexer) {
+  const reader = lexer.tokenizer;
+  const { blockquote, list, url } = reader;
+  let searched = 0;
+  for (const name of ["emStrong", "del"]) {
+    const find = reader[name];
+    reader[name] = function (text, ...rest) {
+      searched += /^[*_~]/.test(text) ? text.length : 0;
+      return searched < MOST_SEARCHED ? find.call(this, text, ...rest) : undefined;
+    };
+  }
+  let depth = 0;
+  for (const [name, find] of Object.entries({ blockquote, list })) {
+    reader[name] = function (text) {
+      depth += 1;
+      const found = depth < MOST_DEPTH ? find.call(this, text) : undefined;
+      depth -= 1;
+      return found;
+    };
+  }
+  reader.url = function (text) { // no addresses of mail, which it looks for at each character
+    return /^(?:https?:|www\.)/i.test(text) ? url.call(this, text) : undefined;
+  };
+  reader.inlineText = (text) => {
+    const [raw] = PLAIN.exec(text);
+    return { type: "text", raw, text: raw, escaped: false };
+  };
+  return lexer;
 }
 
 /**
@@ -41,16 +85,8 @@ export function marked(text, offset, spans) {
   return places.slice(0, -1).map((from, i) => {
     const to = places[i + 1];
     const piece = points.slice(from, to).join("");
-    const within = spans.some(([start, end]) => start <= offset + from && offset + to <= end);
-    return within ? html`<mark>${piece}</mark>` : piece;
-  });
-}
-
-/** `value` with what its character references stand for. */
-function decoded(value) {
-  return value.replace(/&(?:#(\d{1,7})|#x([0-9a-f]{1,6})|(\w{2,5}));/gi, (whole, decimal, hex, name) => {
-    const code = decimal ? Number(decimal) : hex ? parseInt(hex, 16) : 0;
-    return code ? (code > 0x10ffff ? "\ufffd" : String.fromCodePoint(code)) : (ENTITIES[name?.toLowerCase()] ?? whole);
+    const span = spans.findIndex(([start, end]) => start <= offset + from && offset + to <= end);
+    return span < 0 ? piece : html`<mark data-span=${span}>${piece}</mark>`;
   });
 }
 
@@ -80,28 +116,59 @@ class Writer {
     }
   }
 
+  get isTraced() {
+    return this.spans.length || this.pieces || this.inserts.size;
+  }
+
   text(value) {
-    const isTraced = this.spans.length || this.pieces || this.inserts.size;
-    const found = isTraced && value ? this.source.indexOf(value, this.at) : -1;
-    if (found < 0) return isTraced && /.\n./.test(value) ? value.split(/(?<=\n)/).map((line) => this.text(line)) : [decoded(value)]; // the library takes indentation away
+    const found = ENTITY.test(value) ? null : this.find(value, value);
+    // Else its lines may begin with marks of quotes or lists, which are not of the text.
+    return found ?? value.split(PARTS).map((part) => this.find(part, decoded(part)) ?? decoded(part));
+  }
+
+  /** `shown`, which stands in the source as `value`, with marks; null if it is not found near. */
+  find(value, shown) {
+    if (!this.isTraced || !value) return [shown];
+    const found = /^\s+$/.test(value) && /\s/.test(this.source[this.at] ?? "") ? this.at : this.near(value);
+    if (found < 0) return null;
+    if (found < this.counted) this.pointsAt = this.counted = 0;
     this.pointsAt += Array.from(this.source.slice(this.counted, found)).length;
     this.counted = found;
     this.at = found + value.length;
     this.pieces?.push(found);
-    const inserts = this.inserts.get(found) ?? [];
-    if (!inserts.length) return decoded(value) === value ? marked(value, this.pointsAt, this.spans) : [decoded(value)];
-    let before = 0;
+    const inserts = this.inserts.get(found);
+    if (!inserts) return marked(shown, this.pointsAt, this.spans);
+    let from = 0;
     const parts = inserts.map(([place, node]) => {
-      const part = value.slice(before, place - found);
-      before += part.length;
-      if (this.held) this.held.push(node);
-      return [decoded(part), this.held ? null : node];
+      const to = value === shown ? place - found : shown.length; // a character reference is not cut
+      const part = shown.slice(from, to);
+      from = to;
+      this.held?.push(node);
+      return [part, this.held ? null : node];
     });
-    return [...parts, decoded(value.slice(before))];
+    return [...parts, shown.slice(from)];
+  }
+
+  near(value) {
+    const found = this.source.slice(this.at, this.at + NEAR + value.length).indexOf(value);
+    return found < 0 ? -1 : this.at + found;
+  }
+
+  /** What `write` makes of a token. The next token begins after this one's source. */
+  pass(token, write) {
+    const from = this.at;
+    const nodes = write(token);
+    if (!this.isTraced) return nodes;
+    this.at = from;
+    for (const line of token.raw.split("\n")) {
+      const found = this.near(line);
+      if (found >= 0) this.at = found + line.length;
+    }
+    return nodes;
   }
 
   blocks(tokens) {
-    return tokens.map((token) => this.block(token));
+    return tokens.map((token) => this.pass(token, (each) => this.block(each)));
   }
 
   block(token) {
@@ -124,7 +191,7 @@ class Writer {
   }
 
   inline({ tokens }) {
-    return (tokens ?? []).map((token) => {
+    return (tokens ?? []).map((each) => this.pass(each, (token) => {
       switch (token.type) {
         case "strong": return html`<strong>${this.inline(token)}</strong>`;
         case "em": return html`<em>${this.inline(token)}</em>`;
@@ -137,7 +204,7 @@ class Writer {
         case "text": case "escape": return token.tokens ? this.inline(token) : this.text(token.text);
         default: return /^<br\s*\/?>$/i.test(token.raw) ? html`<br />` : html`<span class="markup">${this.text(token.raw)}</span>`;
       }
-    });
+    }));
   }
 
   link(token) {
