@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +52,17 @@ def test_the_page_has_the_words_for_every_certainty() -> None:
 
 
 def test_the_page_needs_no_key_and_no_other_file_is_given_out(keyed: Running) -> None:
-    kinds = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".json": "application/json", ".svg": "image/svg+xml"}
-    for address, path in [("/", FOLDER / "index.html"), *((f"/web/{path.relative_to(FOLDER).as_posix()}", path) for path in FILES)]:
+    kinds = {
+        ".html": "text/html",
+        ".css": "text/css",
+        ".js": "text/javascript",
+        ".json": "application/json",
+        ".svg": "image/svg+xml",
+    }
+    for address, path in [
+        ("/", FOLDER / "index.html"),
+        *((f"/web/{path.relative_to(FOLDER).as_posix()}", path) for path in FILES),
+    ]:
         response = keyed.client.get(address)
         assert response.status_code == 200
         assert response.content == path.read_bytes()
@@ -75,6 +86,43 @@ def test_the_page_asks_nobody_else_and_makes_no_markup_of_text() -> None:
         )
         if path.suffix == ".html":
             assert not re.search(r"<style|\sstyle=|\son[a-z]+=|<script(?![^>]*\ssrc=)", content), path
+
+
+CALL = re.compile(r"(?<![\w.$])(t|count)\(")
+LITERAL = r'"(?:[^"\\]|\\.)*"'
+GIVEN = {
+    "t": re.compile(rf"({LITERAL})\s*[,)]"),
+    "count": re.compile(rf"[^\"`]+?,\s*({LITERAL}),\s*({LITERAL})\)"),
+}
+
+
+def keys_of(path: Path) -> Iterator[str]:
+    """The English texts that a module shows. Raises AssertionError for a text that is not written in the call itself."""
+    script = path.read_text(encoding="utf-8")
+    if path.name == "words.js":
+        script = script.replace("function t(", "").replace("function count(", "").replace("return t(words,", "")
+    for call in CALL.finditer(script):
+        given = GIVEN[call[1]].match(script, call.end())
+        assert given, f"{path.name}: {script[call.start() : call.start() + 80]!r}"
+        yield from (json.loads(each) for each in given.groups())
+
+
+def test_every_text_of_the_page_has_its_translations() -> None:
+    texts = {key for path in OWN if path.suffix == ".js" for key in keys_of(path)}
+    (choice,) = re.findall(
+        r"^export const LANGUAGES = \{(.+)\};$", (FOLDER / "words.js").read_text(encoding="utf-8"), re.M
+    )
+    languages = re.findall(r"(\w+):", choice)
+    assert {path.stem for path in (FOLDER / "words").iterdir()} == {*languages} - {"en"}
+    for path in (FOLDER / "words").iterdir():
+        words = json.loads(path.read_text(encoding="utf-8"))
+        assert {"missing": texts - words.keys(), "unused": words.keys() - texts} == {
+            "missing": set(),
+            "unused": set(),
+        }, path
+        for text_, translated in words.items():
+            assert translated.strip(), (path, text_)
+            assert sorted(re.findall(r"\{\w+\}", translated)) == sorted(re.findall(r"\{\w+\}", text_)), (path, text_)
 
 
 def test_a_part_of_a_text_is_what_a_citation_points_to(server: Running, docs: Path) -> None:

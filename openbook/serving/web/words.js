@@ -28,9 +28,10 @@ export function t(text, values = {}) {
   return (words[text] ?? text).replace(/\{(\w+)\}/g, (whole, name) => (name in values ? String(values[name]) : whole));
 }
 
-/** As `t`, with `one` for a single thing; {n} is the number. */
+/** As `t`, with `one` where the language has the singular (French: also for 0); {n} is the number. */
 export function count(n, one, several) {
-  return t(n === 1 ? one : several, { n: n.toLocaleString(language()) });
+  const words = new Intl.PluralRules(language()).select(n) === "one" ? one : several;
+  return t(words, { n: n.toLocaleString(language()) });
 }
 
 export function when(iso) {
