@@ -123,8 +123,8 @@ def _print_history(versions: Sequence[Version]) -> None:
 def diff(before: str, after: str | None, kb: Place | None, as_json: bool) -> None:
     """Show what changed from one version to another.
 
-    The documents and passages that differ between version BEFORE and AFTER (default: the newest). A version is its
-    number, a tag or a time such as 2026-01-31T12:00.
+    The documents that differ between version BEFORE and AFTER (default: the newest), and the words that changed in them.
+    A version is its number, a tag or a time such as 2026-01-31T12:00.
     """
     from openbook.knowledge import versions
 
@@ -226,7 +226,7 @@ def reembed(embedder: str, kb: Place | None) -> None:
 
     Search uses the old vectors until the new ones are complete.
     """
-    from openbook.knowledge.updates import reembed as embed_anew
+    from openbook.knowledge.embedder_change import reembed as embed_anew
 
     settings = context.read_settings(kb=kb)
     base = context.open_base(settings)
@@ -292,7 +292,7 @@ def _read_ahead(
     base: KnowledgeBase, model: FrozenModel, limit: int | None, at_once: int, *, by_passage: bool
 ) -> list[int | None]:
     """Tokens read of each passage, newest documents first. 0: there was no room; None: too long."""
-    from openbook.knowledge.cite.passages import in_windows
+    from openbook.knowledge.cite.windows import in_windows
     from openbook.knowledge.index.scope import UNLABELLED
     from openbook.parallel import Cancelled, in_order, never
     from openbook.prompts import open_book_prompt

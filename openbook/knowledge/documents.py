@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise, takewhile
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 from openbook.knowledge.base import KnowledgeBase
 from openbook.knowledge.cite.passages import first_headings
@@ -59,12 +59,15 @@ def headings_between(text: str, spans: Sequence[PassageSpan], start: int, end: i
 # --- versions ---------------------------------------------------------------------------------------------------------
 
 
+Change: TypeAlias = Literal["added", "changed", "removed", "metadata"]
+
+
 class DocumentChange(NamedTuple):
     """What a version did to a document. `characters`: of its text in that version. `metadata`: it has other metadata or labels."""
 
     version: int
     created_at: str
-    change: Literal["added", "changed", "removed", "metadata"]
+    change: Change
     characters: int
 
 
@@ -94,7 +97,7 @@ def document_history(base: KnowledgeBase, path: str, labels: frozenset[str]) -> 
         elif now is not None and now is not before:
             is_changed = before is not None and before.content_id != now.content_id
             is_same = before is not None and before[3:5] == now[3:5]  # its metadata and labels
-            change = "added" if before is None else "changed" if is_changed else "metadata"
+            change: Change = "added" if before is None else "changed" if is_changed else "metadata"
             if is_changed or not is_same:
                 found.append(DocumentChange(version, created_at, change, characters.get(now.content_id, 0)))
         before = now

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import SequenceMatcher
 from itertools import accumulate
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 from openbook.knowledge.index.words import UNSPACED
 
 CONTEXT_CHARS = 120
 WORK = 2_000_000  # comparisons of lines, and of words
 _ISLAND_CHARS = 12  # shorter equal text between longer changes counts as changed: it would only tear them apart
-_CHARACTER = UNSPACED.pattern.removesuffix("+")  # of a script without spaces between words
+_UNSPACED = UNSPACED.pattern[1:-2]  # characters of scripts without spaces between words: each is a word here
 # White space belongs to what is before it: alone, it would match everywhere.
 _LINE = re.compile(r"[^\n]*\n(?:[ \t]*\n)*|[^\n]+")
-_WORD = re.compile(rf"(?:{_CHARACTER}|(?:(?!{_CHARACTER})\S)+)\s*|\s+")
+_WORD = re.compile(rf"(?:[{_UNSPACED}]|[^\s{_UNSPACED}]+)\s*|\s+")
+
+
+Kind: TypeAlias = Literal["same", "removed", "added", "skipped"]
 
 
 class Piece(NamedTuple):
     """`skipped`: text left out, which is equal on both sides unless it is the last piece. `chars`: its length, or what it stands for."""
 
-    kind: Literal["same", "removed", "added", "skipped"]
+    kind: Kind
     text: str
     chars: int
 
@@ -68,7 +72,8 @@ def _changes(before: Sequence[str], after: Sequence[str], left: list[int], level
     start = next((i for i in range(most) if before[i] != after[i]), most)
     end = next((i for i in range(most - start) if before[-1 - i] != after[-1 - i]), most - start)
     matcher = SequenceMatcher(None, before, after, autojunk=False)
-    costs = [0, *accumulate(1 + len(matcher.b2j.get(token, ())) for token in before)]
+    often = Counter(after)
+    costs = [0, *accumulate(1 + often[token] for token in before)]
     blocks = [(0, 0, start), (len(before) - end, len(after) - end, end)]
     ranges = [(start, len(before) - end, start, len(after) - end)]
     while ranges:
@@ -120,7 +125,12 @@ def _shortened(piece: Piece, number: int, pieces: int, context_chars: int) -> It
         return
     head = head[: next((i for i in range(len(head), 0, -1) if head[i - 1].isspace()), len(head))]
     tail = tail[next((i for i, character in enumerate(tail, 1) if character.isspace()), 0) :]
-    for kind, part in (("same", head), ("skipped", text[len(head) : len(text) - len(tail)]), ("same", tail)):
+    kinds: list[tuple[Kind, str]] = [
+        ("same", head),
+        ("skipped", text[len(head) : len(text) - len(tail)]),
+        ("same", tail),
+    ]
+    for kind, part in kinds:
         if part:
             yield Piece(kind, part if kind == "same" else "", len(part))
 

@@ -151,12 +151,18 @@ def test_an_error_before_anything_was_told_is_a_response_and_then_the_last_event
     assert last["error"]["code"] == "timeout"
 
 
-def test_reading_ends_when_the_client_goes(serve: Serve) -> None:
-    server = serve(engine := SlowReader())
+def test_reading_and_waiting_end_when_the_client_goes(serve: Serve) -> None:
+    server = serve(engine := SlowReader(), running=1)
     body = {"model": "echo", "stream": True, "messages": [{"role": "user", "content": QUESTION}], "openbook": PROGRESS}
-    connection = connected(server, *posted(CHAT, body))
+    reads = connected(server, *posted(CHAT, body))
     assert engine.begun.acquire(timeout=LONG_S)
-    assert b"200 OK" in connection.recv(65536)
-    connection.close()
+    assert b"200 OK" in reads.recv(65536)
+    waits = connected(server, *posted(CHAT, body))
+    assert b"200 OK" in waits.recv(65536)
+    assert server.service.reading.waiting == 1
+    waits.close()
+    eventually(lambda: server.service.reading.waiting == 0)
+    reads.close()
     assert engine.was_cancelled.wait(LONG_S)
+    assert not engine.begun.acquire(blocking=False)
     eventually(lambda: server.client.get("/v1/activity").json()["answering"] == 0)

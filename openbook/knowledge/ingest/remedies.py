@@ -25,7 +25,7 @@ from openbook.parsers.sandbox import TOOK_TOO_LONG
 # By a part of the reason, as it is made.
 _REMEDIES = {
     IN_SIDECAR: "Correct or delete the sidecar, then: {add}",
-    NEEDS_OCR: "To read it with OCR: {add} --ocr eng (or another language of Tesseract, such as deu)",
+    NEEDS_OCR: "To read it with OCR: {add} --ocr eng (or set OPENBOOK_OCR=eng)",
     NO_TESSERACT: "To install Tesseract on Debian or Ubuntu: apt install tesseract-ocr. Then: {add} --ocr eng",
     NO_LANGUAGE: "To install a language on Debian or Ubuntu, such as German: apt install tesseract-ocr-deu. Then: {add} --ocr deu",
     LARGE_PART: "Divide it into smaller files, then: {add_other}",

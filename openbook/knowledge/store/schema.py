@@ -21,7 +21,7 @@ from openbook.knowledge.store.interface import Connection, Damage, Writer
 FORMAT = 4
 FILE_NAME = "kb.sqlite3"
 NEXT_TABLE = "embeddings_next"  # another embedder's vectors, until they are complete
-IDS = "(SELECT CAST(value AS BIGINT) FROM json_each(:ids))"  # any number of ids, bound as JSON
+IDS = integrity.IDS
 UNUSED_VECTORS = "(SELECT embedding_key FROM embeddings EXCEPT SELECT embedding_key FROM passages)"
 BUSY_MS = 30_000  # how long a statement waits for another process that writes
 
@@ -256,7 +256,7 @@ def database_errors(folder: Path) -> Iterator[None]:
             if "readonly" in text or "unable to open" in text or "disk I/O" in text:
                 raise StorageError(
                     f"Cannot read or write the knowledge base in {folder}: {text}. Check that {FILE_NAME} is a file, and that "
-                    "you may read and write it and its folder; or choose another with --kb."
+                    "you may read and write it and its folder; or choose another."
                 ) from error
         raise KnowledgeBaseDamaged(f"The knowledge base in {folder} is damaged: {text}. {_REBUILD}") from error
     except OSError as error:
