@@ -108,14 +108,18 @@ def find(data: bytes, quotes: Sequence[PageQuote]) -> list[PageMarks]:
 
 def _lines(page: Any, layer: Any, quote: PageQuote) -> Iterator[_Box]:
     """A box for each line of the quote; none if the page has another text."""
+    import pypdfium2.raw as pdfium
+
+    units = "".join(chr(pdfium.FPDFText_GetUnicode(layer, i)) for i in range(layer.count_chars()))
     left, bottom, right, top = page.get_bbox()
     everywhere, visible = [], []  # (index in the layer, character, or nothing for a hyphen that is not in the text)
-    for i, character in _characters(layer):
+    for match in _CHARACTER.finditer(units):
+        character = match[0].encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
         if (solid := _solid(character)) or character in BROKEN_WORD_MARKS:
-            everywhere.append((i, solid))
-            box = layer.get_charbox(i)
+            everywhere.append((match.start(), solid))
+            box = layer.get_charbox(match.start())
             if box[0] < right and box[2] > left and box[1] < top and box[3] > bottom:
-                visible.append((i, solid))
+                visible.append(everywhere[-1])
     # As in the stored text: what is outside the page counts only if nothing is inside.
     shown = visible if any(solid for _, solid in visible) else everywhere
     if sha256_hex("".join(solid for _, solid in shown)[: quote.length].encode()) != quote.digest:
@@ -132,15 +136,6 @@ def _lines(page: Any, layer: Any, quote: PageQuote) -> Iterator[_Box]:
         at += len(solid)
     if line:
         yield line[1]
-
-
-def _characters(layer: Any) -> Iterator[tuple[int, str]]:
-    """Each with its index in the layer."""
-    import pypdfium2.raw as pdfium
-
-    units = "".join(chr(pdfium.FPDFText_GetUnicode(layer, i)) for i in range(layer.count_chars()))
-    for match in _CHARACTER.finditer(units):
-        yield match.start(), match[0].encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _line_box(layer: Any, i: int) -> tuple[int, _Box]:

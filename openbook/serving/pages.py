@@ -19,7 +19,7 @@ from openbook.parsers.page_marks import PageMarks as FoundMarks
 from openbook.parsers.sandbox import Limits
 from openbook.serving.concurrency import Stop
 from openbook.serving.documents import PathQuery
-from openbook.serving.errors import ApiError, invalid
+from openbook.serving.errors import ApiError, check_at_most, invalid
 from openbook.serving.schemas import Count, Offset, Reply
 from openbook.serving.service import Call, CurrentCall, Route, needs, response_of
 
@@ -87,9 +87,7 @@ async def marks(call: CurrentCall, query: Annotated[MarksQuery, Query()]) -> Mar
     base, most = call.service.base(query.knowledge_base), call.service.configuration.bounds.text_chars
     if not query.start < query.end:
         raise invalid(f"end must be greater than start ({query.start:,}), not {query.end:,}.", "end")
-    if query.end - query.start > most:
-        message = f"At most {most:,} characters can be marked at once, not {query.end - query.start:,}."
-        raise invalid(message, "end", "above_limit")
+    check_at_most(query.end - query.start, most, "characters after start", "end")
 
     def work(stop: Stop) -> Marks:
         with base.snapshot():
