@@ -13,6 +13,7 @@ from fastapi import APIRouter, Query, Response
 
 from openbook.errors import NoPicture
 from openbook.knowledge.cite import pictures
+from openbook.knowledge.documents import page_starts
 from openbook.knowledge.store.names import display_path
 from openbook.parsers.page_marks import WHOLE, find_marks, page_quote
 from openbook.parsers.page_marks import PageMarks as FoundMarks
@@ -92,7 +93,7 @@ async def marks(call: CurrentCall, query: Annotated[MarksQuery, Query()]) -> Mar
     def work(stop: Stop) -> Marks:
         with base.snapshot():
             version, stored = query.found(base, call.caller)
-            begins = base.pages(stored)
+            begins = page_starts(base.spans(stored))
         text = stored.text
         if query.end > len(text):
             raise invalid(f"end may be at most {len(text):,}, the length of the text, not {query.end:,}.", "end")

@@ -23,7 +23,11 @@ export function Reader({ path, query, below }) {
     return () => opened.close(); // gives the focus back
   }, []);
   const close = () => dialog.current?.close();
-  return html`<dialog id="reader" ref=${dialog} aria-labelledby="reader-title" onMouseDown=${(event) => event.target === dialog.current && close()}
+  return html`<dialog id="reader" ref=${dialog} aria-labelledby="reader-title" onMouseDown=${(event) => {
+      if (event.target !== dialog.current) return;
+      event.preventDefault(); // else the focus goes where was pressed
+      close();
+    }}
       onClose=${() => route.get().view === "document" && leave(below)}>
     <${Document} key=${`${path}\n${JSON.stringify(query)}`} path=${path} query=${query} close=${close} />
   </dialog>`;
@@ -158,8 +162,7 @@ function Document({ path, query, close }) {
         note: missing ? t("The words could not be found on the picture of the page. They are marked in the text.") : old.note,
       }));
     } catch (error) {
-      const note = error.status === 409 ? error.message : t("The words could not be found on the picture of the page. They are marked in the text.");
-      change({ note, showsPage: false, canDraw: error.status !== 409 });
+      change({ note: error.message, showsPage: false, canDraw: error.status !== 409 });
     }
   };
 
