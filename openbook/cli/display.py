@@ -106,11 +106,16 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else " " for c in text)
 
 
+def print_json(value: object, indent: int | None = 2) -> None:
+    """`indent`: None prints one line."""
+    utf_8 = (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "") == "utf8"
+    click.echo(json.dumps(value, ensure_ascii=not utf_8, indent=indent, default=_plain))
+
+
 def show(as_json: bool, value: object, in_words: Callable[..., None], *of: Any) -> None:
     """Print `value` as JSON, or call `in_words(*of)`."""
     if as_json:
-        utf_8 = (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "") == "utf8"
-        click.echo(json.dumps(value, ensure_ascii=not utf_8, indent=2, default=_plain))
+        print_json(value)
     else:
         in_words(*of)
 

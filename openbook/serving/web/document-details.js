@@ -9,7 +9,7 @@ import { choosing, server } from "./server.js";
 import { useStore } from "./store.js";
 import { addFiles, ChooseFiles } from "./upload.js";
 import { html, useEffect, useRef, useState } from "./vendor/preact.js";
-import { language, size, t, when } from "./words.js";
+import { number, size, t, when } from "./words.js";
 import { WordDiff } from "./worddiff.js";
 
 const PREVIEW = 900; // characters
@@ -22,7 +22,7 @@ export function DocumentDetails({ document: shown, close }) {
   const heading = useRef(null);
   useEffect(() => heading.current.focus({ preventScroll: true }), [path]);
   const facts = [
-    [t("Title"), !name.startsWith(title) && title], [t("Type"), type.toUpperCase()], [t("Size"), size(bytes)], [t("Pages"), pages], [t("Passages"), passages.toLocaleString(language())],
+    [t("Title"), !name.startsWith(title) && title], [t("Type"), type.toUpperCase()], [t("Size"), size(bytes)], [t("Pages"), pages], [t("Passages"), number(passages)],
     [t("Text since"), t("version {version}, {date}", { version, date: when(date) })], [t("File changed"), shown.metadata.modified && when(shown.metadata.modified)], [t("Labels"), labels.join(", ")], ...ownFields(shown).map(([key, value]) => [key, String(value)]),
   ].filter(([, value]) => value);
   return html`<div class="details" role="region" aria-labelledby="details-title">
@@ -82,6 +82,6 @@ function Difference({ path, changes, before, after, compare }) {
     <select value=${value} onChange=${(event) => change(Number(event.target.value))}>${[...new Set([...changes.map((each) => each.version), before])].sort((a, b) => b - a).map((each) => html`<option value=${each}>${each}</option>`)}</select></label>`;
   return html`<div class="difference" aria-live="polite">
     <p class="line">${choose(t("From version"), before, (value) => compare([value, after]))} ${choose(t("to"), after, (value) => compare([before, value]))}</p>
-    ${reply?.problem ? html`<p class="bad">${reply.problem}</p>` : reply ? html`<${WordDiff} pieces=${reply.value.pieces} />` : html`<p class="soft">${t("Comparing…")}</p>`}
+    ${reply?.problem ? html`<p class="bad">${reply.problem}</p>` : reply ? reply.value.pieces.every((each) => each.kind === "same" || each.kind === "skipped") ? html`<p class="soft">${t("Both texts are the same.")}</p>` : html`<${WordDiff} pieces=${reply.value.pieces} />` : html`<p class="soft">${t("Comparing…")}</p>`}
   </div>`;
 }

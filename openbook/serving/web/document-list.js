@@ -2,7 +2,7 @@
 
 import { href } from "./router.js";
 import { html, useLayoutEffect, useRef, useState } from "./vendor/preact.js";
-import { count, language, size, t, when } from "./words.js";
+import { count, day, number, size, t, when } from "./words.js";
 
 const BEYOND = 12; // rows that are drawn above and below those in sight
 
@@ -18,15 +18,16 @@ function useSlice(body, n) {
       const height = body.current.querySelector("[role=row]")?.getBoundingClientRect().height || 44;
       const above = -body.current.getBoundingClientRect().top / height;
       const from = Math.max(0, Math.floor(above / 4) * 4 - BEYOND);
-      const to = Math.ceil((above + window.innerHeight / height) / 4) * 4 + BEYOND;
+      const to = Math.max(4 * BEYOND, Math.ceil((above + window.innerHeight / height) / 4) * 4 + BEYOND);
       setSlice((old) => (old.from === from && old.to === to && old.height === height ? old : { from, to, height }));
     };
     look();
     window.addEventListener("scroll", look, { passive: true });
-    window.addEventListener("resize", look);
+    const moved = new ResizeObserver(look); // what stands above may grow
+    moved.observe(document.body);
     return () => {
       window.removeEventListener("scroll", look);
-      window.removeEventListener("resize", look);
+      moved.disconnect();
     };
   }, [n]);
   return { ...slice, from: Math.min(slice.from, Math.max(0, n - 1)), to: Math.min(slice.to, n) };
@@ -83,10 +84,8 @@ function Row({ document, at, isOpen, link, isPicked, pick, hasLabels, isNew, fol
     <span role="cell" class="of-type soft">${type.toUpperCase()}</span>
     <span role="cell" class="of-size">${size(bytes)}</span>
     <span role="cell" class="of-pages">${pages || ""}</span>
-    <span role="cell" class="of-passages">${passages.toLocaleString(language())}</span>
+    <span role="cell" class="of-passages">${number(passages)}</span>
     <span role="cell" class="of-date soft" title=${when(date)}>${day(date)}</span>
     ${hasLabels ? html`<span role="cell" class="of-labels">${labels.map((label) => html`<span class="tag">${label}</span>`)}</span>` : null}
   </div>`;
 }
-
-const day = (iso) => new Date(iso).toLocaleDateString(language(), { dateStyle: "medium" });

@@ -22,7 +22,7 @@ export function Documents({ id, query }) {
   useEffect(() => {
     if (bases.length) loadDocuments();
   }, [base, asOf, newest]);
-  const [typed, setTyped] = useTyped(id, query);
+  const [typed, setTyped, told] = useTyped(id, query);
   const [picked, setPicked] = useState(new Set());
   const [drop, setDrop] = useState({ isOver: false, hadFolder: false });
 
@@ -38,7 +38,10 @@ export function Documents({ id, query }) {
 
   const now = { ...query, q: typed };
   const address = (each) => (each.count === undefined ? href("documents", each.path, now) : href("documents", "", { ...now, folder: each.path }));
-  const change = (more) => go("documents", id, { ...now, ...more });
+  const change = (more) => {
+    told.current = typed;
+    go("documents", id, { ...now, ...more });
+  };
   const pick = (paths, isOn) => setPicked((old) => {
     const next = new Set(old);
     for (const path of paths) isOn ? next.add(path) : next.delete(path);
@@ -92,7 +95,7 @@ export function Documents({ id, query }) {
   </section>`;
 }
 
-/** The words of the search field, which the address takes over when the user pauses. */
+/** The words of the search field, which the address takes over when the user pauses; `told`: those that it has from here. */
 function useTyped(id, query) {
   const { q = "" } = query;
   const [typed, setTyped] = useState(q);
@@ -103,13 +106,15 @@ function useTyped(id, query) {
   }, [q]);
   useEffect(() => {
     if (typed === q) return undefined;
+    const { hash } = location;
     const timer = setTimeout(() => {
+      if (location.hash !== hash) return; // the user has gone on
       told.current = typed;
       replace("documents", id, { ...query, q: typed });
     }, 250);
     return () => clearTimeout(timer);
   }, [typed, query, id]);
-  return [typed, setTyped];
+  return [typed, setTyped, told];
 }
 
 function Summary() {

@@ -96,7 +96,6 @@ function Done({ isPurge, done }) {
     link: t("Not looked through, as they lead elsewhere"), weights: t("Not looked through, as they are the numbers of models"),
   };
   const { proof } = done;
-  const keep = () => download("purge-proof.json", typeof proof === "string" ? proof : `${JSON.stringify(proof)}\n`);
   return html`<div class="proved" role="status">
     <p class=${done.proved ? "good" : "bad"}><strong>${done.proved ? t("Purged, and proved: no trace is left in what was looked through.") : t("Purged, but not proved: some files may still hold traces.")}</strong></p>
     <p>${t("{files} were looked through ({bytes}). Version {version} begins.", { files: count(done.files_scanned, "{n} file", "{n} files"), bytes: size(done.bytes_scanned), version: done.version })}</p>
@@ -106,7 +105,7 @@ function Done({ isPurge, done }) {
       ${done.models_that_learned_it.length ? html`<li class="bad">${t("These models have learned from it, and a model cannot forget: {names}", { names: done.models_that_learned_it.join(", ") })}</li>` : null}
       ${done.models_that_may_have_learned_it.length ? html`<li>${t("These models may have learned from it: {names}", { names: done.models_that_may_have_learned_it.join(", ") })}</li>` : null}
       ${done.beyond_reach.map((each) => html`<li class="soft">${t("Beyond reach: {what}", { what: each })}</li>`)}</ul>
-    ${proof ? html`<p><button type="button" class="main" onClick=${keep}>${t("Download the signed proof")}</button></p>
-      <p class="soft">${t("Keep it: the server does not. Others check it with: {command}", { command: "openbook verify purge-proof.json --key KEY" })}</p>` : null}
+    ${proof ? html`<p><button type="button" class="main" onClick=${() => download("purge-proof.json", proof)}>${t("Download the signed proof")}</button></p>
+      <p class="soft">${t("Keep it: the server does not. Others check it with: {command}", { command: "openbook verify purge-proof.json --key KEY" })}</p>` : html`<p class="soft">${t("Only a key that holds all labels gets a signed proof: it counts what was deleted.")}</p>`}
   </div>`;
 }

@@ -30,18 +30,25 @@ export function t(text, values = {}) {
 
 /** As `t`, with `one` where the language has the singular (French: also for 0); {n} is the number. */
 export function count(n, one, several) {
-  const words = new Intl.PluralRules(language()).select(n) === "one" ? one : several;
-  return t(words, { n: n.toLocaleString(language()) });
+  return t(PLURAL.select(n) === "one" ? one : several, { n: number(n) });
 }
 
-export function when(iso) {
-  return new Date(iso).toLocaleString(language(), { dateStyle: "medium", timeStyle: "short" });
-}
+// Formats are kept: making one takes longer than a hundred uses.
+const TIME = new Intl.DateTimeFormat(language(), { dateStyle: "medium", timeStyle: "short" });
+const DAY = new Intl.DateTimeFormat(language(), { dateStyle: "medium" });
+const PLURAL = new Intl.PluralRules(language());
+const NUMBERS = [0, 1].map((digits) => new Intl.NumberFormat(language(), { maximumFractionDigits: digits }));
+
+export const when = (iso) => TIME.format(new Date(iso));
+
+export const day = (iso) => DAY.format(new Date(iso));
+
+export const number = (n) => NUMBERS[0].format(n);
 
 /** Bytes as people say them. */
 export function size(bytes) {
   const [n, unit] = bytes < 1e3 ? [bytes, "B"] : bytes < 1e6 ? [bytes / 1e3, "kB"] : [bytes / 1e6, "MB"];
-  return `${n.toLocaleString(language(), { maximumFractionDigits: n < 10 && unit !== "B" ? 1 : 0 })} ${unit}`;
+  return `${NUMBERS[n < 10 && unit !== "B" ? 1 : 0].format(n)} ${unit}`;
 }
 
 /** The name of a file without its folders. */
