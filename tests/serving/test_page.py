@@ -24,7 +24,7 @@ from tests.models.gguf_files import Recipe
 from tests.models.test_trained import store_adapter
 from tests.serving.conftest import Running, Serve, add_file, code, path_of, refusal, running
 
-FILES = sorted(path for path in FOLDER.rglob("*") if path.is_file() and path.suffix != ".md")
+FILES = sorted(path for path in FOLDER.rglob("*") if path.is_file() and path.suffix not in {".md", ".txt"})
 OWN = [path for path in FILES if path.parent.name != "vendor"]
 
 
