@@ -46,9 +46,11 @@ def test_uploads_of_the_page_are_within_the_bounds_of_the_server() -> None:
 
 def test_the_page_has_the_words_for_every_certainty() -> None:
     script = (FOLDER / "answer.js").read_text(encoding="utf-8")
-    table = dict(re.findall(r'^  "([a-z ]+)": \["[A-Z][a-z ]+", "[a-z]*", "([^"]+)"\],$', script, re.MULTILINE))
+    table = dict(
+        re.findall(r'^  "([a-z ]+)": \[t\("[A-Z][a-z ]+"\), "[a-z]*", t\("([^"]+)"\)\],$', script, re.MULTILINE)
+    )
     assert table == MEANING
-    assert f'const UNMEASURED = "{UNMEASURED}";' in script
+    assert f'const unmeasured = () => t("{UNMEASURED}");' in script
 
 
 def test_the_page_needs_no_key_and_no_other_file_is_given_out(keyed: Running) -> None:

@@ -2,8 +2,8 @@
 
 import { Answer } from "./answer.js";
 import { get } from "./api.js";
-import { ask, busy, change, choice, finished, liveOf, retry, said, shown, start, stop } from "./asking.js";
-import { conversationOf, drafts, loadConversation, titleOf } from "./conversations.js";
+import { answer, ask, busy, change, choice, finished, liveOf, said, shown, start, stop } from "./asking.js";
+import { conversationOf, drafts, loadConversation, NEW, titleOf, touched } from "./conversations.js";
 import { List } from "./list.js";
 import { href, replace } from "./router.js";
 import { choosing, chooseBase, server } from "./server.js";
@@ -12,17 +12,17 @@ import { useStore } from "./store.js";
 import { html, useEffect, useLayoutEffect, useRef, useState } from "./vendor/preact.js";
 import { baseName, count, t, when } from "./words.js";
 
-const NEW = "new"; // the draft of a conversation that has no question yet
 const QUOTE_CHARS = 2000;
 
 export function Ask({ view, id, query }) {
   const conversation = useStore(shown);
   const isNew = conversation.turns.length === 0;
+  const { era } = useStore(touched);
   const first = useRef(true);
   useLayoutEffect(() => {
     show(view, id, query, first.current);
     first.current = false;
-  }, [view, id, query.path, query.folder, query.about]);
+  }, [view, id, query.path, query.folder, query.about, era]);
   return html`<section id="ask" aria-labelledby="ask-title">
     <${List} />
     <div class="talk">
@@ -33,7 +33,7 @@ export function Ask({ view, id, query }) {
       ${isNew && !conversation.loading ? html`<${Welcome} missing=${conversation.missing} />` : html`<h2 id="ask-title" class="unseen">${titleOf(conversation)}</h2>`}
       <ol id="turns" aria-label=${t("Conversation")}>${conversation.turns.map((turn, i) =>
         html`<${Turn} key=${turn.id} turn=${turn} later=${conversation.turns.length - i - 1} isLast=${i === conversation.turns.length - 1} linked=${view === "answer" && id === turn.id} />`)}</ol>
-      <${Composer} conversation=${conversation} draft=${isNew ? NEW : conversation.id} />
+      <${Composer} conversation=${conversation} draft=${isNew ? NEW : conversation.id} focus=${view === "ask" && "mouse"} />
       <${Said} />
     </div>
   </section>`;
@@ -53,12 +53,17 @@ async function show(view, id, query, isFirst) {
     const waiting = shown.get().id;
     const found = wanted && await loadConversation(wanted).catch(() => null);
     if (shown.get().id === waiting) found ? shown.set(() => found) : start({ missing: true });
-  } else if (path || folder || about) {
+    return;
+  }
+  if (path || folder || about) {
     if (about) drafts.set(NEW, `“${about.slice(0, QUOTE_CHARS)}”\n${drafts.get(NEW)}`);
     start({ scope: path ? { path } : folder ? { folder: `${folder.replace(/\/+$/, "")}/` } : null });
     if (about) replace("ask", "", { path, folder }); // once
-  } else if (isFirst && shown.get().turns.length) replace("ask", shown.get().id);
-  else if (shown.get().turns.length || shown.get().missing) start();
+    return;
+  }
+  const { id: last, turns, missing, scope } = shown.get();
+  if (isFirst && turns.length) replace("ask", last);
+  else if (turns.length || missing || (scope && !isFirst)) start();
 }
 
 /** What is there to ask, before the first question. */
@@ -70,7 +75,8 @@ function Welcome({ missing }) {
     if (loaded && bases.length) get("/v1/examples", { ...choosing(), limit: 4 }).then(({ data }) => setExamples(data), () => null);
   }, [loaded, base, asOf]);
   const version = versions.find((each) => String(each.version) === asOf) ?? versions[0];
-  const questions = examples.map(({ document, heading }) => t("What does {document} say about {heading}?", { document: baseName(document), heading }));
+  const questions = examples.map(({ document, heading }) => (heading ? t("What does {document} say about {heading}?", { document: baseName(document), heading })
+    : t("What does {document} say?", { document: baseName(document) })));
   const holds = version && [count(version.documents, "{n} document", "{n} documents"),
     t("version {version} from {date}", { version: version.version, date: when(version.created_at) })].join(" · ");
   return html`<div id="welcome">
@@ -98,8 +104,7 @@ function Turn({ turn, later, isLast, linked }) {
   const answering = Boolean(useStore(busy)[shown.get().id]);
   const [lit, setLit] = useState(null); // the source that was looked for
   const [edited, setEdited] = useState(drafts.get(turn.id));
-  const root = useRef(null);
-  const heading = useRef(null);
+  const [root, heading, editing] = [useRef(null), useRef(null), useRef(null)];
   useEffect(() => {
     if (!linked && !(isLast && live[turn.modes[0]])) return;
     root.current.scrollIntoView({ block: "start" });
@@ -108,18 +113,23 @@ function Turn({ turn, later, isLast, linked }) {
   const edit = (text) => {
     drafts.set(turn.id, text);
     setEdited(text);
+    if (!text) setTimeout(() => editing.current?.focus());
+  };
+  const again = () => {
+    heading.current?.focus();
+    answer(turn);
   };
   const failed = !answering && turn.modes.some((mode) => !finished(turn.answers[mode]));
   const open = turn.modes.includes("open");
   return html`<li class="turn" ref=${root}>
     ${edited ? html`<${Editor} turn=${turn} text=${edited} later=${later} onInput=${edit} isBusy=${answering} />` : html`<div class="asked">
       <h3 dir="auto" tabindex="-1" ref=${heading}>${turn.question}</h3>
-      <button type="button" class="quiet small" disabled=${answering} onClick=${() => edit(turn.question)}>${t("Edit")}</button></div>`}
+      <button type="button" class="quiet small" ref=${editing} disabled=${answering} onClick=${() => edit(turn.question)}>${t("Edit")}</button></div>`}
     ${turn.scope ? html`<p class="chip">${only(turn.scope)}</p>` : null}
     <div class=${open ? "side" : ""}>
       <div class="answers">${turn.modes.map((mode) =>
         html`<${Answer} key=${mode} mode=${mode} turn=${turn} given=${turn.answers[mode]} live=${live[mode]} onSource=${setLit} />`)}
-        ${failed ? html`<p><button type="button" class="main" onClick=${() => retry(turn)}>${t("Retry")}</button></p>` : null}</div>
+        ${failed ? html`<p><button type="button" class="main" onClick=${again}>${t("Retry")}</button></p>` : null}</div>
       ${open ? html`<${Sources} given=${turn.answers.open} live=${live.open} lit=${lit} />` : null}
     </div>
   </li>`;
@@ -137,15 +147,15 @@ function Editor({ turn, text, later, onInput, isBusy }) {
   const id = `edit-${turn.id}`;
   return html`<form class="editor" onSubmit=${submit}>
     <label class="unseen" for=${id}>${t("Your question")}</label>
-    <${Field} id=${id} text=${text} onInput=${onInput} onEscape=${() => onInput("")} focus />
+    <${Field} id=${id} text=${text} onInput=${onInput} onEscape=${() => onInput("")} />
     <p class="line"><button type="submit" class="main" disabled=${isBusy}>${t("Ask again")}</button>
       <button type="button" class="quiet" onClick=${() => onInput("")}>${t("Cancel")}</button>
       ${later ? html`<span class="soft">${count(later, "{n} later answer will be replaced.", "{n} later answers will be replaced.")}</span>` : null}</p>
   </form>`;
 }
 
-/** Where a question is written: Enter asks, Shift and Enter begins a new line. */
-function Field({ id, text, onInput, onEscape, focus = false, ...more }) {
+/** Where a question is written: Enter asks, Shift and Enter begins a new line. `focus`: "mouse" spares a phone its keyboard. */
+function Field({ id, text, onInput, onEscape, focus = true, ...more }) {
   const field = useRef(null);
   useEffect(() => {
     if (!focus || (focus === "mouse" && matchMedia("(pointer: coarse)").matches)) return;
@@ -162,7 +172,7 @@ function Field({ id, text, onInput, onEscape, focus = false, ...more }) {
     onInput=${(event) => onInput(event.target.value)} onKeyDown=${press} ...${more}></textarea>`;
 }
 
-function Composer({ conversation, draft }) {
+function Composer({ conversation, draft, focus }) {
   const [text, setText] = useState(drafts.get(draft));
   const { scope, id } = conversation;
   const answering = Boolean(useStore(busy)[id]);
@@ -199,7 +209,7 @@ function Composer({ conversation, draft }) {
   return html`<form id="composer" aria-label=${t("Ask")} onSubmit=${submit}>
     ${scope ? html`<p class="chip">${only(scope)} <button type="button" aria-label=${t("Ask all documents again")} title=${t("Ask all documents again")} onClick=${everywhere}>×</button></p>` : null}
     <label for="question" class="unseen">${t("Question")}</label>
-    <${Field} key=${conversation.turns.length ? "" : id} id="question" text=${text} onInput=${write} focus="mouse" placeholder=${t("Ask a question")} aria-describedby="question-help" />
+    <${Field} key=${conversation.turns.length ? "" : id} id="question" text=${text} onInput=${write} focus=${focus} placeholder=${t("Ask a question")} aria-describedby="question-help" />
     <span id="question-help" class="unseen">${t("Enter asks, Shift and Enter begins a new line, Escape stops an answer.")}</span>
     <div class="controls">
       <${Choices} />
@@ -225,8 +235,8 @@ function Choices() {
   };
   return html`<fieldset class="choice"><legend class="unseen">${t("Answer from")}</legend>
       ${Object.entries(modes).map(([name, [words, hint]]) => html`<label title=${hint}><input type="radio" name="mode" value=${name} checked=${mode === name}
-        disabled=${alone && name !== "closed"} onChange=${() => choice.set({ mode: name })} aria-describedby=${`mode-${name}`} /><span>${words}</span>
-        <span id=${`mode-${name}`} class="unseen">${hint}</span></label>`)}</fieldset>
+        disabled=${alone && name !== "closed"} onChange=${() => choice.set({ mode: name })} aria-describedby=${`mode-${name}`} /><span>${words}</span></label>
+        <span id=${`mode-${name}`} hidden>${hint}</span>`)}</fieldset>
     ${mode !== "closed" && bases.length > 1 ? html`<label class="inline"><span class="soft">${t("Knowledge base")}</span>
       <select id="base" value=${base} onChange=${(event) => chooseBase(event.target.value).then(() => setProblem(""), (error) => setProblem(error.message))}>
         ${bases.map(({ name }, i) => html`<option value=${i ? name : ""}>${name}</option>`)}</select></label>` : null}

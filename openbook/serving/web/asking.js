@@ -1,7 +1,7 @@
 // The conversation that is shown, and the answers that come: they go on coming while another view or conversation is shown.
 
-import { ApiError, chat } from "./api.js";
-import { changeConversation, newConversation, newId, touched } from "./conversations.js";
+import { ApiError, chat, key } from "./api.js";
+import { changeConversation, drafts, NEW, newConversation, newId, touched } from "./conversations.js";
 import { replace, route } from "./router.js";
 import { choosing, ready, server } from "./server.js";
 import { makeStore } from "./store.js";
@@ -54,7 +54,11 @@ touched.watch(() => {
     return;
   }
   for (const answering of Object.values(busy.get())) answering.abort(); // they were asked with another key
-  if (shown.get().turns.length) leave();
+  const { turns, scope } = shown.get();
+  const waits = turns.length && !turns.at(-1).modes.some((mode) => finished(turns.at(-1).answers[mode]));
+  if (waits && key.get() && !drafts.get(NEW)) drafts.set(NEW, turns.at(-1).question); // for this key
+  if (turns.length) leave();
+  else start({ scope });
 });
 
 /** Asks in the conversation that is shown: at its end, or in the place of the turn `replaced` and all after it. */
@@ -69,14 +73,10 @@ export function ask(question, replaced = null) {
   return answer(turn);
 }
 
-/** Asks again what failed or was stopped. */
-export function retry(turn) {
-  return answer(turn);
-}
-
 export const stop = () => busy.get()[shown.get().id]?.abort();
 
-async function answer(turn) {
+/** Answers a turn of the conversation that is shown, or what failed or was stopped of it. */
+export async function answer(turn) {
   const { id, turns, scope } = shown.get();
   const earlier = turns.slice(0, turns.findIndex((each) => each.id === turn.id));
   const controller = new AbortController();

@@ -8,16 +8,17 @@ import { t } from "./words.js";
 const FORMAT = { format: "openbook conversation 1" }; // docs/formats/transcript.md
 const LINE = ["role", "content", "abstained", "searched", "citations", "receipt"];
 const DRAFTS = "openbook-drafts";
+const AT_ONCE = 50;
 const CHANGED = new BroadcastChannel("openbook-conversations"); // tells other tabs
 
 /**
  * `list`: {id, title, changed, words, turns} of each, newest first; `words` is what a search looks in, `turns` are ids.
  * `kept`: whether they stay. `full`: why the last change is not kept.
  */
-export const conversations = makeStore({ list: [], kept: true, full: "", loaded: false });
+export const conversations = makeStore({ list: [], kept: true, full: "" });
 
-/** `id`: the conversation that another tab changed; "": all of them are others now. */
-export const touched = makeStore({ id: "" });
+/** `id`: the conversation that another tab changed; "": all of them are others now, and `era` is another number. */
+export const touched = makeStore({ id: "", era: 0 });
 
 let opening = null; // a promise of {database, seal}, or of null where nothing can be kept
 const unkept = new Map(); // id -> conversation that is in memory alone
@@ -61,7 +62,7 @@ async function open() {
     opening = null;
     unkept.clear();
     conversations.set({ list: [] });
-    touched.set({ id: "" });
+    replaced();
   };
   return { database, seal };
 }
@@ -81,6 +82,8 @@ async function unsealed(value, seal) {
   return JSON.parse(new TextDecoder().decode(data));
 }
 
+const replaced = () => touched.set(({ era }) => ({ id: "", era: era + 1 }));
+
 const ordered = (list) => list.sort((a, b) => b.changed - a.changed);
 
 /** Reads the list. To be called again after another key was given. */
@@ -90,10 +93,13 @@ export async function openConversations() {
   unkept.clear();
   const found = await opened();
   const rows = found ? await asked(found.database.transaction("list").objectStore("list").getAll()).catch(() => []) : [];
-  const read = await Promise.allSettled(rows.map(async ({ id, value }) => ({ id, ...(await unsealed(value, found.seal)) })));
-  const list = ordered(read.filter((each) => each.value).map((each) => each.value));
-  conversations.set({ list, kept: found !== null, full: "", loaded: true });
-  touched.set({ id: "" });
+  const list = [];
+  for (let i = 0; i < rows.length; i += AT_ONCE) { // in parts, so that nothing stands still meanwhile
+    const read = await Promise.allSettled(rows.slice(i, i + AT_ONCE).map(async ({ id, value }) => ({ id, ...(await unsealed(value, found.seal)) })));
+    list.push(...read.filter((each) => each.value).map((each) => each.value));
+  }
+  conversations.set({ list: ordered(list), kept: found !== null, full: "" });
+  replaced();
 }
 
 CHANGED.onmessage = async ({ data: id }) => {
@@ -197,6 +203,8 @@ export async function forgetConversations() {
     request.onsuccess = request.onerror = request.onblocked = resolve; // blocked: by a tab that sleeps; it is empty already
   });
 }
+
+export const NEW = "new"; // the draft of a conversation that has no question yet
 
 /** What was typed and not asked, by the id of its conversation or turn. It stays in this tab, as the key does. */
 export const drafts = {

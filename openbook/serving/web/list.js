@@ -12,13 +12,20 @@ const SHOWN = 50; // at first
 
 export function List() {
   const { list, kept, full } = useStore(conversations);
-  const { id } = useStore(shown);
+  const { id, turns } = useStore(shown);
   const [words, setWords] = useState("");
   const [most, setMost] = useState(SHOWN);
   const [gone, setGone] = useState(null);
   const [problem, setProblem] = useState("");
-  const panel = useRef(null);
-  useEffect(() => panel.current.matches(":popover-open") && panel.current.hidePopover(), [id]);
+  const [panel, undoing] = [useRef(null), useRef(null)];
+  useEffect(() => undoing.current?.focus(), [gone]);
+  const close = () => panel.current.matches(":popover-open") && panel.current.hidePopover();
+  useEffect(() => {
+    close();
+    if (!turns.length) return;
+    setGone(null);
+    setProblem("");
+  }, [id, turns.length > 0]);
   const wanted = words.toLowerCase().split(/\s+/).filter(Boolean);
   const found = wanted.length ? list.filter((each) => wanted.every((word) => each.words.includes(word))) : list;
   const open = async (event) => {
@@ -44,13 +51,13 @@ export function List() {
     go("ask", gone.id);
   };
   return html`<aside id="conversations" popover="auto" ref=${panel} aria-label=${t("Conversations")}>
-    <p class="line"><a class="button" id="new" href=${href("ask")} onClick=${() => panel.current.matches(":popover-open") && panel.current.hidePopover()}>${t("New conversation")}</a></p>
+    <p class="line"><a class="button" id="new" href=${href("ask")} onClick=${close}>${t("New conversation")}</a></p>
     ${list.length ? html`<label class="unseen" for="find">${t("Search in conversations")}</label>
       <input id="find" type="search" placeholder=${t("Search")} value=${words} onInput=${(event) => {
         setWords(event.target.value);
         setMost(SHOWN);
       }} />` : null}
-    ${gone ? html`<p class="notice small" role="status">${t("Deleted.")} <button type="button" class="quiet go" onClick=${undo}>${t("Undo")}</button></p>` : null}
+    ${gone ? html`<p class="notice small" role="status">${t("Deleted.")} <button type="button" class="quiet go" ref=${undoing} onClick=${undo}>${t("Undo")}</button></p>` : null}
     ${problem ? html`<p class="bad small" role="alert">${problem}</p>` : null}
     ${!kept ? html`<p class="note">${t("This browser keeps no conversations here: they are gone when you close the page.")}</p>` : null}
     ${full ? html`<p class="note" role="alert">${t("The last conversation could not be kept: {why} Export it, or delete others.", { why: full })}</p>` : null}
@@ -65,6 +72,14 @@ export function List() {
 /** A conversation; what can be done with it, where it is the one that is shown. */
 function Row({ each, isShown, onDelete }) {
   const [name, setName] = useState(null); // while it is changed
+  const [field, link] = [useRef(null), useRef(null)];
+  const isNamed = name !== null;
+  const wasNamed = useRef(false);
+  useEffect(() => {
+    if (isNamed) field.current.select();
+    else if (wasNamed.current) link.current.focus();
+    wasNamed.current = isNamed;
+  }, [isNamed]);
   const keep = (event) => {
     event.preventDefault();
     const title = name.trim().slice(0, 200);
@@ -75,15 +90,15 @@ function Row({ each, isShown, onDelete }) {
     const whole = await loadConversation(each.id);
     download(`${each.title.replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-|-$/g, "").slice(0, 60) || "conversation"}.jsonl`, transcript(whole), "application/jsonl");
   };
-  if (name !== null) {
+  if (isNamed) {
     return html`<li><form class="line" onSubmit=${keep}>
       <label class="unseen" for="rename">${t("Name of the conversation")}</label>
-      <input id="rename" value=${name} maxlength="200" ref=${(field) => field && document.activeElement !== field && !field.dataset.began && (field.dataset.began = "1", field.select())}
+      <input id="rename" value=${name} maxlength="200" ref=${field}
         onInput=${(event) => setName(event.target.value)} onKeyDown=${(event) => event.key === "Escape" && setName(null)} />
       <button type="submit">${t("Rename")}</button></form></li>`;
   }
   return html`<li class=${isShown ? "shown" : ""}>
-    <a href=${href("ask", each.id)} aria-current=${isShown ? "true" : undefined} title=${when(each.changed)} dir="auto">${each.title}</a>
+    <a ref=${link} href=${href("ask", each.id)} aria-current=${isShown ? "true" : undefined} title=${when(each.changed)} dir="auto">${each.title}</a>
     ${isShown ? html`<p class="line tools">
       <button type="button" class="quiet small" onClick=${() => setName(each.title)}>${t("Rename")}</button>
       <button type="button" class="quiet small" onClick=${save}>${t("Export")}</button>

@@ -88,8 +88,9 @@ function KeyDialog({ why }) {
   useEffect(() => dialog.current.showModal(), []);
   const change = async (next) => {
     if (!next) await forgetConversations();
+    key.set(next);
+    await openConversations(); // before anything can be asked with the key
     await useKey(next);
-    await openConversations();
   };
   const submit = (event) => {
     event.preventDefault();

@@ -13,9 +13,9 @@ const AROUND = 110; // characters on each side of a quote: about two lines
 export function Sources({ given, live, lit }) {
   const hits = live?.passages ?? (live ? [] : given?.passages ?? []);
   if (live || !finished(given)) {
-    return html`<aside class="sources" aria-label=${t("Sources")} aria-live="polite">${hits.length
+    return html`<div class="sources" role="group" aria-label=${t("Sources")} aria-live="polite">${hits.length
       ? html`<h4>${count(hits.length, "{n} passage found, read in this order", "{n} passages found, read in this order")}</h4>
-        <ol>${hits.map(({ passage }) => html`<${Card} key=${passage.id} passage=${passage} cited=${passage} brief />`)}</ol>` : null}</aside>`;
+        <ol>${hits.map(({ passage }) => html`<${Card} key=${passage.id} passage=${passage} cited=${passage} brief />`)}</ol>` : null}</div>`;
   }
   const { citations, sentences = [], closest = [], receipt } = given;
   const passageOf = (cited) => hits.find((hit) => hit.passage.id === cited.passage_id)?.passage;
@@ -24,13 +24,13 @@ export function Sources({ given, live, lit }) {
   const supports = (i) => sentences.some((each) => each.citation === i && each.support === "backed") ? "backed" : "near";
   const heading = citations.length ? t("Sources") : closest.length ? t("Closest in your documents") : hits.length ? "" : t("Nothing near the question was found");
   const link = { version: receipt.knowledge_base_version, base: nameOf(receipt.knowledge_base) };
-  return html`<aside class="sources" aria-label=${t("Sources")}>
+  return html`<div class="sources" role="group" aria-label=${t("Sources")}>
     ${heading ? html`<h4>${heading}</h4>` : null}
     <ol>${(citations.length ? citations : closest).map((cited, i) => html`<${Card} key=${i} cited=${cited} passage=${passageOf(cited)} link=${link}
       number=${citations.length ? i + 1 : null} support=${citations.length && sentences.length ? supports(i) : ""} lit=${lit?.number === i ? lit : null} />`)}</ol>
     ${others.length ? html`<details open=${!heading}><summary>${t("Read, but not cited ({n})", { n: others.length })}</summary>
       <ol>${others.map((passage) => html`<${Card} key=${passage.id} passage=${passage} cited=${passage} link=${link} brief />`)}</ol></details>` : null}
-  </aside>`;
+  </div>`;
 }
 
 /** The name of the knowledge base that has the identifier `id`, where there are several. */
