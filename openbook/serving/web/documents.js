@@ -8,8 +8,8 @@ import { askRemoval, Removal } from "./removal.js";
 import { go, href, replace } from "./router.js";
 import { chooseBase, choosing, server } from "./server.js";
 import { useStore } from "./store.js";
-import { addedBy, addFiles, ChooseFiles, dropped, Remedy, Uploads, uploads } from "./upload.js";
-import { html, useEffect, useMemo, useRef, useState } from "./vendor/preact.js";
+import { addedBy, addFiles, ChooseFiles, dropped, Remedy, Uploads, useUploads } from "./upload.js";
+import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./vendor/preact.js";
 import { baseName, count, folderName, t } from "./words.js";
 
 const FOUND = 10; // passages
@@ -17,11 +17,10 @@ const FOUND = 10; // passages
 export function Documents({ id, query }) {
   const { list, done, problem, unread, mayPurge, mayWrite } = useStore(catalogue);
   const { base, bases, asOf, versions } = useStore(server);
-  const parts = useStore(uploads);
-  const newest = versions[0]?.version;
-  useEffect(() => {
+  const parts = useUploads();
+  useLayoutEffect(() => {
     if (bases.length) loadDocuments();
-  }, [base, asOf, newest]);
+  }, [base, asOf, versions]); // another key may see others
   const [typed, setTyped, told] = useTyped(id, query);
   const [picked, setPicked] = useState(new Set());
   const [drop, setDrop] = useState({ isOver: false, hadFolder: false });
@@ -32,11 +31,16 @@ export function Documents({ id, query }) {
   const isFlat = Boolean(query.flat || typed.trim()) || FILTERS.some((name) => query[name]);
   const inside = useMemo(() => (isFlat ? matching(place.inside, typed, query) : place.inside), [place, typed, query, isFlat]);
   const found = useMemo(() => sorted(isFlat ? inside : inside.filter((each) => each.folder === place.at), sort), [place, inside, isFlat, sort]);
-  const marked = useMemo(() => addedBy(parts), [parts]);
+  const marked = addedBy(parts);
   const chosen = useMemo(() => list.filter((each) => picked.has(each.path)), [list, picked]);
   const open = id && list.find((each) => each.path === id);
 
   const now = { ...query, q: typed };
+  const seen = useRef("");
+  useEffect(() => {
+    if (open) seen.current = id;
+    else if (done && id && seen.current === id) replace("documents", "", now); // it was removed
+  }, [open, id, done]);
   const address = (each) => (each.count === undefined ? href("documents", each.path, now) : href("documents", "", { ...now, folder: each.path }));
   const change = (more) => {
     told.current = typed;
@@ -69,7 +73,8 @@ export function Documents({ id, query }) {
     <div class="title"><div><h2 id="documents-title" tabindex="-1">${t("Documents")}</h2><${Summary} /></div>
       ${mayAdd && !isEmpty ? html`<p><span class="soft hint">${t("Drop files here, or")}</span> <${ChooseFiles} kind="main" label=${t("Files to add")} onFiles=${addFiles}>${t("Add files")}<//></p>` : null}</div>
     ${mayAdd && isEmpty ? html`<${Empty} />` : null}
-    ${drop.hadFolder ? html`<${Told} kind="bad" close=${() => setDrop({ isOver: false, hadFolder: false })}>${t("A folder cannot be dropped here: choose the files in it. To keep a folder up to date, run this on the server:")} <code>openbook sync FOLDER</code><//>` : null}
+    ${drop.hadFolder ? html`<p class="told bad" role="status">${t("A folder cannot be dropped here: choose the files in it. To keep a folder up to date, run this on the server:")} <code>openbook sync FOLDER</code>
+      <button type="button" class="quiet" onClick=${() => setDrop({ isOver: false, hadFolder: false })}>${t("Close")}</button></p>` : null}
     <${Uploads} />
     ${problem ? html`<p class="bad" role="alert">${problem} <button type="button" onClick=${loadDocuments}>${t("Try again")}</button></p>` : null}
     ${unread.length ? html`<${Unread} unread=${unread} />` : null}
@@ -87,7 +92,7 @@ export function Documents({ id, query }) {
       <div class=${open ? "shelf with" : "shelf"}>
         ${found.length || place.folders.length && !isFlat ? html`<${DocumentList} folders=${isFlat ? [] : place.folders} documents=${found} open=${open?.path} address=${address}
           sort=${sort} onSort=${(next) => change({ sort: next === "name" ? "" : next })} picked=${picked} pick=${pick} marked=${marked} isFlat=${isFlat} at=${place.at} />`
-          : html`<p class="soft" role="status">${typed.trim() ? t("No document has these words in its name. “Search in texts” looks inside.") : t("Nothing fits.")}</p>`}
+          : html`<p class="soft" role="status">${typed.trim() ? t("No document has these words in its name. “Search in texts” looks inside.") : isFlat ? t("Nothing fits.") : t("This folder is empty.")}</p>`}
         ${open ? html`<${DocumentDetails} document=${open} close=${href("documents", "", now)} />` : null}
       </div>
       ${id && !open && done ? html`<p class="soft" role="status">${t("There is no document {path} here.", { path: id })}</p>` : null}` : null}
@@ -137,10 +142,6 @@ function Empty() {
     <p class="soft">${t("Folders are kept up to date with: {command}", { command: "openbook sync FOLDER" })}</p></div>`;
 }
 
-function Told({ kind, close, children }) {
-  return html`<p class="told ${kind}" role="status">${children} <button type="button" class="quiet" onClick=${close}>${t("Close")}</button></p>`;
-}
-
 function Unread({ unread }) {
   return html`<details class="unread"><summary>${t("Could not be read ({n})", { n: unread.length })}</summary>
     <ul class="rows">${unread.slice(0, 200).map(({ path, outcome, reason, remedy }) => html`<li>
@@ -181,10 +182,9 @@ function Passages({ words, folder, close }) {
 
 function Filters({ list, query, sort, change }) {
   const { types, labels, fields } = useMemo(() => facets(list), [list]);
-  const set = (more) => change(more);
   const menu = (name, words, none, values, more = {}) => (values.length || query[name] ? html`<label>${words}
-    <select value=${query[name] ?? ""} onChange=${(event) => set({ [name]: event.target.value, ...more })}><option value="">${none}</option>${values.map((each) => html`<option>${each}</option>`)}</select></label>` : null);
-  const date = (name, words) => html`<label>${words} <input type="date" value=${query[name] ?? ""} onChange=${(event) => set({ [name]: event.target.value })} /></label>`;
+    <select value=${query[name] ?? ""} onChange=${(event) => change({ [name]: event.target.value, ...more })}><option value="">${none}</option>${values.map((each) => html`<option>${each}</option>`)}</select></label>` : null);
+  const date = (name, words) => html`<label>${words} <input type="date" value=${query[name] ?? ""} onChange=${(event) => change({ [name]: event.target.value })} /></label>`;
   const used = FILTERS.filter((name) => query[name]).length;
   const orders = { name: t("Name"), type: t("Type"), "-size": t("Largest first"), "-date": t("Newest first"), date: t("Oldest first") };
   return html`<details class="filters"><summary>${used ? t("Filters ({n})", { n: used }) : t("Filters")}</summary>
@@ -194,8 +194,8 @@ function Filters({ list, query, sort, change }) {
       ${date("from", t("Changed from"))} ${date("to", t("until"))}
       ${menu("field", t("Metadata"), t("any"), Object.keys(fields), { value: "" })}
       ${query.field ? menu("value", query.field, t("any value"), fields[query.field] ?? []) : null}
-      <label class="order">${t("Order")} <select value=${sort} onChange=${(event) => set({ sort: event.target.value })}>${Object.entries(orders).map(([name, words]) => html`<option value=${name}>${words}</option>`)}</select></label>
-      ${used ? html`<button type="button" class="quiet go" onClick=${() => set(Object.fromEntries(FILTERS.map((name) => [name, ""])))}>${t("Clear filters")}</button>` : null}
+      <label class="order">${t("Order")} <select value=${sort} onChange=${(event) => change({ sort: event.target.value })}>${Object.entries(orders).map(([name, words]) => html`<option value=${name}>${words}</option>`)}</select></label>
+      ${used ? html`<button type="button" class="quiet go" onClick=${() => change(Object.fromEntries(FILTERS.map((name) => [name, ""])))}>${t("Clear filters")}</button>` : null}
     </div></details>`;
 }
 

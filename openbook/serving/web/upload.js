@@ -1,6 +1,6 @@
 // Files on their way into the knowledge base: sent in parts, then read, then each with its verdict.
 
-import { upload } from "./api.js";
+import { key, upload } from "./api.js";
 import { catalogue, noteRefusal } from "./catalogue.js";
 import { loadVersions, server } from "./server.js";
 import { makeStore, useStore } from "./store.js";
@@ -10,8 +10,12 @@ import { count, size, t } from "./words.js";
 const AT_ONCE = 32; // files of one upload, and so of one version
 const MAX_BYTES = 32e6; // of one upload, unless one file alone has more; the server takes 100 million
 
-/** Parts, newest first: {id, files, sent (a share), verdicts, version, problem}. They stay while the user looks elsewhere. */
-export const uploads = makeStore([]);
+/** Parts, newest first: {id, of (a key), files, sent (a share), verdicts, version, problem}. They stay while the user looks elsewhere. */
+const uploads = makeStore([]);
+
+export function useUploads() {
+  return useStore(uploads).filter((each) => each.of === key.get());
+}
 
 let made = 0;
 
@@ -33,7 +37,7 @@ function batches(files) {
 /** Ends when all are read. Raises nothing. */
 export async function addFiles(files) {
   const { base } = server.get();
-  const parts = batches(files).map((some) => ({ id: (made += 1), files: some, sent: null, verdicts: [], version: 0, problem: "" }));
+  const parts = batches(files).map((some) => ({ id: (made += 1), of: key.get(), files: some, sent: null, verdicts: [], version: 0, problem: "" }));
   uploads.set((old) => [...parts.toReversed(), ...old]);
   for (const part of parts) await send(part, base);
 }
@@ -74,7 +78,7 @@ export function ChooseFiles({ children, label, isOne = false, onFiles, kind = ""
 }
 
 export function Uploads() {
-  const parts = useStore(uploads);
+  const parts = useUploads();
   const isOver = parts.every((each) => each.version || each.problem);
   return html`<div aria-live="polite">${parts.length ? html`<div class="uploads">
     <p class="line"><strong>${isOver ? t("Uploads") : t("Adding files…")}</strong><span class="spring"></span>

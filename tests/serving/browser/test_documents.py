@@ -317,6 +317,7 @@ def test_removing_is_asked_for_and_older_versions_keep_it(server: Running, open_
     dialog.get_by_role("button", name="Close").click()
     expect(page.locator(".file a")).to_have_text(["ferry.md"])
     expect(page.get_by_role("heading", name="Documents")).to_be_focused()
+    expect(page.get_by_text("There is no document")).to_have_count(0)
     assert server.bases["kb"].content(bridge, before) is not None
 
 
@@ -409,6 +410,10 @@ def test_a_document_with_a_label_is_there_for_its_holders_alone(keyed: Running, 
             expect(details.locator("dl")).to_contain_text("hr")
         else:
             expect(page.get_by_text("There is no document")).to_be_visible()
+    page.get_by_role("button", name="API key").click()
+    sign_in(page, keyed.key("read"))
+    expect(page.locator(".title")).to_contain_text("2 documents")
+    expect(page.locator(".details")).to_have_count(0)
 
 
 def test_a_hostile_document_is_text_and_nothing_else(
