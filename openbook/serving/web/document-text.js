@@ -22,7 +22,7 @@ export function Piece({ piece, spans, kind, isStored, isFromStart, openPage }) {
     if (kind === "text/x-rst") return rst(source, levels);
     if (kind === "text/x-source") return code(source, isFromStart);
     return (TABLES.has(kind) && namedTable(source)) || flow(source, levels, piece, kind, openPage);
-  }, [piece, spans, kind, isStored, isFromStart]);
+  }, [piece, spans, kind, isStored, isFromStart, openPage]);
   return html`<div class="piece">${nodes}</div>`;
 }
 
@@ -51,10 +51,11 @@ function namedTable(source) {
   const rows = lines.map((parts) => {
     const row = columns.map(() => null);
     let last = 0;
-    for (const { name, value, to } of parts) {
+    for (const { name, from, value, to } of parts) {
       const place = places.get(name);
+      const isNameMarked = source.isMarked(from, value) && !source.isMarked(value, to); // then it is shown in the cell too
       if (place === undefined || row[place]) row[last].to = to; // a value with `; ` in it
-      else row[last = place] = { from: value, to };
+      else row[last = place] = { from: isNameMarked ? from : value, to };
     }
     return row;
   });

@@ -72,9 +72,9 @@ export function PdfPage({ path, version, base, page, last, marks, wanted, takesF
     turns[event.key]();
   };
   return html`<div class="pdf" onKeyDown=${press}>
-    <div class="bar-pdf" role="group" aria-label=${t("Page")}>
+    <div class="bar-pdf" role="group" aria-label=${t("Pages")}>
       <button type="button" class="quiet" disabled=${page <= 1} aria-label=${t("Previous page")} title=${t("Previous page")} onClick=${() => turn(page - 1)}>‹</button>
-      <label class="inline"><span class="soft word">${t("Page")}</span><input type="number" min="1" max=${last || undefined} value=${page}
+      <label class="inline"><span class="soft word">${t("Page")}</span><input type="number" min="1" aria-label=${t("Page number")} max=${last || undefined} value=${page}
         onChange=${(event) => turn(Number(event.target.value) || page)} /></label>
       <span class="soft">${last ? t("of {last}", { last }) : ""}</span>
       <button type="button" class="quiet" disabled=${last > 0 && page >= last} aria-label=${t("Next page")} title=${t("Next page")} onClick=${() => turn(page + 1)}>›</button>

@@ -215,12 +215,15 @@ function Document({ path, query, close }) {
     if (start !== null && !isGone.current && wanted.current?.page === page) await show(start).catch(tell);
   };
   const turn = (page) => {
-    const next = Math.min(Math.max(Math.trunc(page), 1), state.last || 1);
+    const next = Math.min(Math.max(Math.trunc(page), 1), state.last || Infinity);
     hasChosen.current = true;
     if (next === state.page && state.showsPage) return;
     change({ page: next, showsPage: true });
     showText(next);
   };
+  const turning = useRef(turn);
+  turning.current = turn; // the pieces are not drawn again for it
+  const openPage = useMemo(() => (number) => turning.current(number), []);
   const choose = (showsPage) => {
     hasChosen.current = true;
     if (spans.length) wanted.current = { span: state.stops[state.at].span };
@@ -288,7 +291,7 @@ function Document({ path, query, close }) {
         ${problem ? html`<p class="bad" role="alert">${problem}</p>` : pieces.length ? null : html`<p class="soft" role="status">${t("Reading…")}</p>`}
         ${pieces.length && pieces[0].start > 0 ? html`<button type="button" class="quiet edge" disabled=${state.isBusy} onClick=${() => extend(true)}>${t("Show what is before")}</button>` : null}
         ${pieces.map((piece) => html`<${Piece} key=${piece.start} piece=${piece} spans=${spans} kind=${kind} isStored=${state.isStored} isFromStart=${pieces[0].start === 0}
-          openPage=${isPdf ? turn : null} />`)}
+          openPage=${isPdf ? openPage : null} />`)}
         ${pieces.length && pieces.at(-1).end < state.total ? html`<button type="button" class="quiet edge" disabled=${state.isBusy} onClick=${() => extend(false)}>${t("Show what follows")}</button>` : null}
       </div>
     </div>

@@ -72,7 +72,7 @@ function blocks(source, lines, levels, depth) {
     const over = RULE.test(text) && RULE.test(lines[i + 2]?.text ?? "") && next.trim() && text[0] === lines[i + 2].text[0];
     if (over || (RULE.test(next) && !RULE.test(text) && next.length >= Math.min(text.length, 4))) {
       const title = over ? lines[i + 1] : lines[i];
-      const level = levels.get(from) ?? LEVELS[next[0]] ?? 3;
+      const level = levels.get(from) ?? levels.get(title.from) ?? (over ? 1 : LEVELS[next[0]] ?? 3);
       out.push(html`<p class=${`heading level-${level}`} role="heading" aria-level=${Math.min(6, level + 2)}>${inline(source, title.from + indentOf(title), title.to)}</p>`);
       i += over ? 3 : 2;
     } else if (TABLE_RULE.test(text)) {

@@ -36,6 +36,7 @@ def text_of(base: KnowledgeBase, path: Path | str) -> str:
 
 def open_document(page: Any, path: Path | str, **query: object) -> Any:
     """The reader, when its text is there."""
+    expect(page.get_by_role("dialog")).to_have_count(0)
     page.evaluate("hash => { location.hash = hash }", link(path, **query))
     reader = page.get_by_role("dialog")
     expect(reader.locator(".piece").first).to_be_attached()
@@ -123,7 +124,7 @@ def test_a_pdf_is_turned_zoomed_and_read_by_keyboard(server: Running, open_page:
     expect(reader.get_by_role("img", name="Page 3 of masts.pdf")).to_be_visible()
     page.keyboard.press("ArrowLeft")
     expect(reader.get_by_role("img", name="Page 2 of masts.pdf")).to_be_visible()
-    reader.get_by_label("Page", exact=True).fill("9")
+    reader.get_by_label("Page number").fill("9")
     page.keyboard.press("Enter")
     expect(reader.get_by_role("img", name="Page 3 of masts.pdf")).to_be_visible()
     reader.get_by_label("Zoom").select_option("200")
@@ -250,7 +251,7 @@ CODE = "import re\n\n\ndef lamp():\n    return 'red'\n"
         ("a.html", HTML, "9.80", "td mark"),
         ("b.html", HTML, "Fares", "[role=heading][aria-level='3'] mark"),
         ("a.py", CODE, "def lamp():\n    return", ".numbered mark"),
-        ("a.txt", "One.\n\n- two\n- three", "two\n- three", ".item mark"),
+        ("a.txt", "One.\n\n- two\n- three", "three", ".item mark"),
     ],
 )
 def test_a_document_is_shown_by_its_kind_with_the_words_marked(
@@ -287,7 +288,7 @@ def test_a_long_document_is_read_part_by_part(server: Running, open_page: Any, d
     assert begun < 1500
     reader.get_by_role("button", name="Show what is before").click()
     expect(reader.locator(".piece")).to_have_count(2)
-    expect(reader.locator("mark")).to_be_in_viewport()  # what was read stays where it was
+    expect(reader.get_by_text(lines[begun])).to_be_in_viewport()  # what was read stays where it was
     assert paragraphs.all_inner_texts()[-1] == lines[int(paragraphs.last.inner_text().split()[1])]
     last = paragraphs.last.inner_text()
     reader.get_by_role("button", name="Show what follows").click()
@@ -374,13 +375,13 @@ def test_a_hostile_document_runs_and_loads_nothing(server: Running, open_page: A
 @pytest.mark.parametrize("content", [DEEP, "word" * 2_500_000, "שלום עולם, the lighthouse\n\nשלום"], ids=["deep", "one line", "right to left"])  # fmt: skip
 def test_strange_texts_are_shown(server: Running, open_page: Any, docs: Path, content: str, end: str) -> None:
     path = add_file(server.bases["kb"], docs / f"strange.{end}", content)
-    at = min(20_000, len(content) - 6)
+    at = min(20_000, len(text_of(server.bases["kb"], path)) - 6)
     reader = open_document(open_page(server), path, start=at, end=at + 5)
     shown = reader.locator("#reader-text")
     expect(shown.locator("mark").first).to_be_attached()
     assert shown.evaluate("e => e.scrollWidth <= e.clientWidth && e.textContent.length < 60000")
     if content.startswith("ש"):
-        assert shown.locator("p").first.evaluate("e => getComputedStyle(e).unicodeBidi") == "plaintext"
+        assert shown.locator("p, td").first.evaluate("e => getComputedStyle(e).unicodeBidi") == "plaintext"
 
 
 # --- for everyone -----------------------------------------------------------------------------------------------------
