@@ -13,6 +13,7 @@ const MOST_SEARCHED = 1e6; // characters, for the ends of emphases
 const MOST_DEPTH = 30;
 const PLAIN = /^(?:[`~]+|[^])(?:(?= {2,}\n)|[^]*?(?:(?=[\\<![`*~_]|https?:\/\/|www\.|$)|[^ ](?= {2,}\n)))/; // text until what may be more
 
+/** `value` with what its character reference stands for. */
 function decoded(value) {
   return value.replace(ENTITY, (whole, decimal, hex, name) => {
     const code = decimal ? Number(decimal) : hex ? parseInt(hex, 16) : 0;
@@ -116,19 +117,19 @@ class Writer {
     }
   }
 
-  get isTraced() {
+  isTraced() {
     return this.spans.length || this.pieces || this.inserts.size;
   }
 
   text(value) {
-    const found = ENTITY.test(value) ? null : this.find(value, value);
+    const found = ENTITY.test(value) ? null : this.find(value);
     // Else its lines may begin with marks of quotes or lists, which are not of the text.
-    return found ?? value.split(PARTS).map((part) => this.find(part, decoded(part)) ?? decoded(part));
+    return found ?? value.split(PARTS).map((part) => this.find(part) ?? decoded(part));
   }
 
-  /** `shown`, which stands in the source as `value`, with marks; null if it is not found near. */
-  find(value, shown) {
-    if (!this.isTraced || !value) return [shown];
+  /** `value` with marks and inserts; null if it is not found near. */
+  find(value) {
+    if (!this.isTraced() || !value) return [decoded(value)];
     const found = /^\s+$/.test(value) && /\s/.test(this.source[this.at] ?? "") ? this.at : this.near(value);
     if (found < 0) return null;
     if (found < this.counted) this.pointsAt = this.counted = 0;
@@ -136,17 +137,16 @@ class Writer {
     this.counted = found;
     this.at = found + value.length;
     this.pieces?.push(found);
-    const inserts = this.inserts.get(found);
-    if (!inserts) return marked(shown, this.pointsAt, this.spans);
-    let from = 0;
+    const inserts = this.inserts.get(found) ?? [];
+    if (!inserts.length) return marked(decoded(value), this.pointsAt, this.spans);
+    let before = 0;
     const parts = inserts.map(([place, node]) => {
-      const to = value === shown ? place - found : shown.length; // a character reference is not cut
-      const part = shown.slice(from, to);
-      from = to;
-      this.held?.push(node);
-      return [part, this.held ? null : node];
+      const part = value.slice(before, place - found);
+      before += part.length;
+      if (this.held) this.held.push(node);
+      return [decoded(part), this.held ? null : node];
     });
-    return [...parts, shown.slice(from)];
+    return [...parts, decoded(value.slice(before))];
   }
 
   near(value) {
@@ -158,7 +158,7 @@ class Writer {
   pass(token, write) {
     const from = this.at;
     const nodes = write(token);
-    if (!this.isTraced) return nodes;
+    if (!this.isTraced()) return nodes;
     this.at = from;
     for (const line of token.raw.split("\n")) {
       const found = this.near(line);
