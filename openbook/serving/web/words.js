@@ -45,6 +45,12 @@ export const day = (iso) => DAY.format(new Date(iso));
 
 export const number = (n) => NUMBERS[0].format(n);
 
+/** A quotation in the user's marks. */
+export const quotation = (text) => t("“{text}”", { text });
+
+/** Seconds with a tenth. */
+export const seconds = (n) => t("{n} s", { n: NUMBERS[1].format(n) });
+
 /** Bytes as people say them. */
 export function size(bytes) {
   const [n, unit] = bytes < 1e3 ? [bytes, "B"] : bytes < 1e6 ? [bytes / 1e3, "kB"] : [bytes / 1e6, "MB"];
