@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from tests.models.gguf_files import Recipe
 from tests.models.test_trained import store_adapter
 from tests.serving.conftest import Running, Serve, add_file, code, path_of, refusal, running
 
-FILES = sorted(path for path in FOLDER.rglob("*") if path.is_file() and path.suffix != ".md")
+FILES = sorted(path for path in FOLDER.rglob("*") if path.is_file() and path.suffix not in {".md", ".txt"})
 OWN = [path for path in FILES if path.parent.name != "vendor"]
 
 
@@ -89,6 +91,43 @@ def test_the_page_asks_nobody_else_and_makes_no_markup_of_text() -> None:
         )
         if path.suffix == ".html":
             assert not re.search(r"<style|\sstyle=|\son[a-z]+=|<script(?![^>]*\ssrc=)", content), path
+
+
+CALL = re.compile(r"(?<![\w.$])(t|count)\(")
+LITERAL = r'"(?:[^"\\]|\\.)*"'
+GIVEN = {
+    "t": re.compile(rf"({LITERAL})\s*[,)]"),
+    "count": re.compile(rf"[^\"`]+?,\s*({LITERAL}),\s*({LITERAL})\)"),
+}
+
+
+def keys_of(path: Path) -> Iterator[str]:
+    """The English texts that a module shows. Raises AssertionError for a text that is not written in the call itself."""
+    script = path.read_text(encoding="utf-8")
+    if path.name == "words.js":
+        script = script.replace("function t(", "").replace("function count(", "").replace("return t(PLURAL", "")
+    for call in CALL.finditer(script):
+        given = GIVEN[call[1]].match(script, call.end())
+        assert given, f"{path.name}: {script[call.start() : call.start() + 80]!r}"
+        yield from (json.loads(each) for each in given.groups())
+
+
+def test_every_text_of_the_page_has_its_translations() -> None:
+    texts = {key for path in OWN if path.suffix == ".js" for key in keys_of(path)}
+    (choice,) = re.findall(
+        r"^export const LANGUAGES = \{(.+)\};$", (FOLDER / "words.js").read_text(encoding="utf-8"), re.M
+    )
+    languages = re.findall(r"(\w+):", choice)
+    assert {path.stem for path in (FOLDER / "words").iterdir()} == {*languages} - {"en"}
+    for path in (FOLDER / "words").iterdir():
+        words = json.loads(path.read_text(encoding="utf-8"))
+        assert {"missing": texts - words.keys(), "unused": words.keys() - texts} == {
+            "missing": set(),
+            "unused": set(),
+        }, path
+        for text_, translated in words.items():
+            assert translated.strip(), (path, text_)
+            assert sorted(re.findall(r"\{\w+\}", translated)) == sorted(re.findall(r"\{\w+\}", text_)), (path, text_)
 
 
 def test_a_part_of_a_text_is_what_a_citation_points_to(server: Running, docs: Path) -> None:

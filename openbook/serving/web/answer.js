@@ -2,10 +2,10 @@
 
 import { finished } from "./asking.js";
 import { markdown } from "./markdown.js";
-import { Digest, Receipt, Replay } from "./receipt.js";
+import { Digest, evidenceOf, Receipt, Replay } from "./receipt.js";
 import { href } from "./router.js";
 import { html, useState } from "./vendor/preact.js";
-import { baseName, language, t } from "./words.js";
+import { baseName, language, quotation, seconds, t } from "./words.js";
 
 // The words are those of openbook/certainty.py.
 const confidences = () => ({
@@ -68,9 +68,9 @@ function Below({ mode, turn, given }) {
       ${mode === "open" ? html`<${Copy} text=${withSources(given)}>${t("Copy with sources")}<//>` : null}
       <${Copy} text=${address}>${t("Copy link")}<//></p>
     ${receipt?.digest ? html`<details class="receipt"><summary>${t("Details")}</summary>
-      ${receipt.model ? html`<p class="made soft"><span>${receipt.model.name} <${Digest} value=${receipt.model.digest} /> ${receipt.model.evidence}</span>
+      ${receipt.model ? html`<p class="made soft"><span>${receipt.model.name} <${Digest} value=${receipt.model.digest} /> ${evidenceOf(receipt.model.evidence)}</span>
           ${receipt.knowledge_base_version === null ? null : html`<span>${t("knowledge base version {version}", { version: receipt.knowledge_base_version })}</span>`}
-          ${timings ? html`<span>${t("{n} s", { n: timings.total_s.toFixed(1) })}</span>` : null}</p>
+          ${timings ? html`<span>${seconds(timings.total_s)}</span>` : null}</p>
         <${Receipt} receipt=${receipt} />
         <details><summary>${t("As JSON")}</summary><pre tabindex="0">${JSON.stringify(receipt, null, 1)}</pre></details>` : html`<p>${t("Receipt")} <code>${receipt.digest}</code></p>`}
       <${Replay} id=${receipt.digest} /></details>` : null}`;
@@ -81,7 +81,7 @@ function withSources({ answer, sentences = [], citations, closest = [] }) {
   const points = Array.from(answer);
   for (const { end, citation } of [...sentences].sort((a, b) => b.end - a.end)) if (citation !== null) points.splice(end, 0, ` [${citation + 1}]`);
   const sources = (citations.length ? citations : closest).map(({ quote, document, page }, i) =>
-    `${i + 1}. “${quote.replace(/\s+/g, " ").trim()}” (${[baseName(document), page && t("page {n}", { n: page })].filter(Boolean).join(", ")})`);
+    `${i + 1}. ${quotation(quote.replace(/\s+/g, " ").trim())} (${[baseName(document), page && t("page {n}", { n: page })].filter(Boolean).join(", ")})`);
   return [points.join(""), ...(sources.length ? [sources.join("\n")] : [])].join("\n\n") + "\n";
 }
 

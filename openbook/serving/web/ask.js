@@ -10,7 +10,7 @@ import { choosing, chooseBase, server } from "./server.js";
 import { Sources } from "./sources.js";
 import { useStore } from "./store.js";
 import { html, useEffect, useLayoutEffect, useRef, useState } from "./vendor/preact.js";
-import { baseName, count, t, when } from "./words.js";
+import { baseName, count, quotation, t, when } from "./words.js";
 
 const QUOTE_CHARS = 2000;
 
@@ -56,7 +56,7 @@ async function show(view, id, query, isFirst) {
     return;
   }
   if (path || folder || about) {
-    if (about) drafts.set(NEW, `“${about.slice(0, QUOTE_CHARS)}”\n${drafts.get(NEW)}`);
+    if (about) drafts.set(NEW, `${quotation(about.slice(0, QUOTE_CHARS))}\n${drafts.get(NEW)}`);
     start({ scope: path ? { path } : folder ? { folder: `${folder.replace(/\/+$/, "")}/` } : null });
     if (about) replace("ask", "", { path, folder }); // once
     return;

@@ -5,7 +5,7 @@ import { Ask } from "./ask.js";
 import { forgetConversations, openConversations } from "./conversations.js";
 import { Documents } from "./documents.js";
 import { Model } from "./model.js";
-import { Questions, Unseen } from "./questions.js";
+import { loadQuestions, Questions, Unseen } from "./questions.js";
 import { Reader } from "./reader.js";
 import { Digest } from "./receipt.js";
 import { href, route } from "./router.js";
@@ -15,6 +15,7 @@ import { html, render, useEffect, useRef, useState } from "./vendor/preact.js";
 import { Versions } from "./versions.js";
 import { chooseLanguage, count, language, LANGUAGES, loadWords, t } from "./words.js";
 
+const EVERY_MS = 5000;
 const VIEWS = { ask: Ask, answer: Ask, documents: Documents, versions: Versions, questions: Questions, model: Model };
 
 function Page() {
@@ -36,12 +37,14 @@ function toMain(event) {
 }
 
 function Header({ view }) {
+  const nav = useRef(null);
+  useEffect(() => nav.current.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" }), [view]);
   const { models, closed, model } = useStore(server);
   const names = { ask: t("Ask"), documents: t("Documents"), versions: t("Versions"), questions: t("Questions"), model: t("Model") };
   const identity = models[0]?.openbook;
   return html`<header class="bar">
     <h1 class="brand"><img src="/web/icon.svg" alt="" width="24" height="24" />OpenBook</h1>
-    <nav aria-label=${t("Parts of this page")}>${Object.entries(names).map(([name, words]) =>
+    <nav ref=${nav} aria-label=${t("Parts of this page")}>${Object.entries(names).map(([name, words]) =>
       html`<a href=${href(name)} aria-current=${view === name ? "page" : undefined}>${words}${name === "questions" ? html`<${Unseen} />` : null}</a>`)}</nav>
     <div class="bar-end">
       <${Activity} />
@@ -54,15 +57,19 @@ function Header({ view }) {
   </header>`;
 }
 
-/** One line while the server works for somebody. */
+/** One line while the server works for somebody. Looks for changed answers, too. */
 function Activity() {
   const { loaded } = useStore(server);
   const [work, setWork] = useState(null);
   useEffect(() => {
     if (!loaded) return undefined;
-    const look = () => document.hidden || get("/v1/activity").then(setWork, () => setWork(null));
-    look();
-    const timer = setInterval(look, 5000);
+    loadQuestions();
+    const look = async () => {
+      if (document.hidden) return;
+      await loadQuestions(); // before, or it would count as work
+      setWork(await get("/v1/activity").catch(() => null));
+    };
+    const timer = setInterval(look, EVERY_MS);
     return () => clearInterval(timer);
   }, [loaded]);
   const parts = work ? [

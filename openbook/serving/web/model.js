@@ -1,7 +1,7 @@
 // Which model answers and what it was trained on; receipts by their digest.
 
 import { get } from "./api.js";
-import { Digest, Receipt, Replay } from "./receipt.js";
+import { Digest, evidenceOf, Receipt, Replay } from "./receipt.js";
 import { server } from "./server.js";
 import { useStore } from "./store.js";
 import { html, useEffect, useState } from "./vendor/preact.js";
@@ -28,7 +28,7 @@ export function Model() {
 
 function OneModel({ id, openbook }) {
   const modes = { "open-book": t("answers from documents"), "closed-book": t("answers without documents"), embedder: t("finds passages") };
-  const more = [modes[openbook.mode], openbook.evidence, openbook.context_tokens && count(openbook.context_tokens, "{n} token of context", "{n} tokens of context"),
+  const more = [modes[openbook.mode], openbook.evidence && evidenceOf(openbook.evidence), openbook.context_tokens && count(openbook.context_tokens, "{n} token of context", "{n} tokens of context"),
     openbook.dimensions && count(openbook.dimensions, "{n} dimension", "{n} dimensions")];
   return html`<li><strong>${id}</strong><span class="soft">${more.filter(Boolean).join(" · ")}</span>
     <code class="whole">${openbook.digest || t("no digest: a remote model is claimed, not verified")}</code></li>`;

@@ -10,7 +10,6 @@ import { html, useEffect, useState } from "./vendor/preact.js";
 import { baseName, count, t, when } from "./words.js";
 import { WordDiff } from "./worddiff.js";
 
-const EVERY_MS = 5000;
 const SEEN = "openbook-seen-changes"; // the time of the newest change that was looked at
 
 /** `data`: as the API gives it. `unseen`: how many questions changed since the view was last open. */
@@ -32,16 +31,9 @@ function seen() {
   standing.set({ unseen: 0 });
 }
 
-/** The number of changed answers beside the view's name; looks again while the page is open. */
+/** The number of changed answers beside the view's name. */
 export function Unseen() {
   const { unseen } = useStore(standing);
-  const { loaded } = useStore(server);
-  useEffect(() => {
-    if (!loaded) return undefined;
-    loadQuestions();
-    const timer = setInterval(() => document.hidden || loadQuestions(), EVERY_MS);
-    return () => clearInterval(timer);
-  }, [loaded]);
   return unseen ? html`<span class="unseen-changes" title=${count(unseen, "{n} answer changed", "{n} answers changed")}>${unseen}<span class="unseen"> ${t("changed")}</span></span>` : null;
 }
 

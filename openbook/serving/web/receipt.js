@@ -13,6 +13,9 @@ function Row({ name, children }) {
   return html`<dt>${name}</dt><dd>${children}</dd>`;
 }
 
+/** How a model is known, in the user's language. */
+export const evidenceOf = (evidence) => ({ verified: t("verified"), claimed: t("claimed") })[evidence] ?? evidence;
+
 export function Receipt({ receipt }) {
   const { decoding, embedder, model } = receipt;
   const base = receipt.knowledge_base === null ? t("none was read")
@@ -20,7 +23,7 @@ export function Receipt({ receipt }) {
   const chance = decoding.temperature ? t("temperature {temperature}, seed {seed}", decoding) : t("greedy");
   return html`<dl>
     <${Row} name=${t("Receipt")}><code>${receipt.digest}</code><//>
-    <${Row} name=${t("Model")}>${model.name}, ${model.evidence} <code>${model.digest || t("no digest")}</code><//>
+    <${Row} name=${t("Model")}>${model.name}, ${evidenceOf(model.evidence)} <code>${model.digest || t("no digest")}</code><//>
     <${Row} name=${t("Numeric class")}>${receipt.numeric_class || t("none promised")}<//>
     <${Row} name=${t("Knowledge base")}>${base}<//>
     ${embedder ? html`<${Row} name=${t("Embedder")}>${embedder.name} <${Digest} value=${embedder.digest} /><//>` : null}

@@ -7,7 +7,7 @@ import { go, href, replace } from "./router.js";
 import { chooseBase, loadVersions, server } from "./server.js";
 import { useStore } from "./store.js";
 import { html, useEffect, useRef, useState } from "./vendor/preact.js";
-import { baseName, count, folderName, t, when } from "./words.js";
+import { baseName, count, folderName, quotation, t, when } from "./words.js";
 import { WordDiff } from "./worddiff.js";
 
 const MOST = 100; // entries of each list
@@ -160,7 +160,7 @@ function Side({ version, words, answer, problem, pieces }) {
   return html`<article class="answer" aria-label=${t("Version {version}", { version })}>
     <header><h4>${t("Version {version}", { version })}</h4><span class="soft">${answer ? "" : problem ? "" : t("Reading…")}</span></header>
     ${problem ? html`<p class="bad">${problem}</p>` : html`<p class="text">${pieces ? html`<${WordDiff} pieces=${pieces} />` : (answer?.answer ?? words)}</p>`}
-    ${answer ? html`${answer.citations.map((each) => html`<p class="soft"><a href=${href("document", each.document, { version, start: each.start, end: each.end })}>${baseName(each.document)}</a>: “${each.quote}”</p>`)}
+    ${answer ? html`${answer.citations.map((each) => html`<p class="soft"><a href=${href("document", each.document, { version, start: each.start, end: each.end })}>${baseName(each.document)}</a>: ${quotation(each.quote)}</p>`)}
       <details class="receipt"><summary>${t("Receipt")}</summary><${Receipt} receipt=${answer.receipt} /><${Replay} id=${answer.receipt.digest} /></details>` : null}
   </article>`;
 }

@@ -28,14 +28,15 @@ export function t(text, values = {}) {
   return (words[text] ?? text).replace(/\{(\w+)\}/g, (whole, name) => (name in values ? String(values[name]) : whole));
 }
 
-/** As `t`, with `one` for a single thing; {n} is the number. */
+/** As `t`, with `one` where the language has the singular (French: also for 0); {n} is the number. */
 export function count(n, one, several) {
-  return t(n === 1 ? one : several, { n: number(n) });
+  return t(PLURAL.select(n) === "one" ? one : several, { n: number(n) });
 }
 
 // Formats are kept: making one takes longer than a hundred uses.
 const TIME = new Intl.DateTimeFormat(language(), { dateStyle: "medium", timeStyle: "short" });
 const DAY = new Intl.DateTimeFormat(language(), { dateStyle: "medium" });
+const PLURAL = new Intl.PluralRules(language());
 const NUMBERS = [0, 1].map((digits) => new Intl.NumberFormat(language(), { maximumFractionDigits: digits }));
 
 export const when = (iso) => TIME.format(new Date(iso));
@@ -43,6 +44,12 @@ export const when = (iso) => TIME.format(new Date(iso));
 export const day = (iso) => DAY.format(new Date(iso));
 
 export const number = (n) => NUMBERS[0].format(n);
+
+/** A quotation in the user's marks. */
+export const quotation = (text) => t("“{text}”", { text });
+
+/** Seconds with a tenth. */
+export const seconds = (n) => t("{n} s", { n: NUMBERS[1].format(n) });
 
 /** Bytes as people say them. */
 export function size(bytes) {
