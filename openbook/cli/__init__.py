@@ -49,6 +49,8 @@ VERBS = {
     "serve": "serve:serve",
     "keys": "serve:keys",
     "cluster": "cluster:cluster",
+    "config": "doctor:config",
+    "doctor": "doctor:doctor",
     "completion": "completion:completion",
 }
 
@@ -87,7 +89,7 @@ def command() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 to 7 an error (see `openbook.errors`), 130 interrupted."""
+    """Run the command line and exit: 0 done, 1 to 8 an error (see `openbook.errors`), 130 interrupted."""
     permissions.begin()
     _open_streams()
     interrupted = threading.Event()
