@@ -85,6 +85,14 @@ def command() -> None:
     \b
     openbook ask "Who signs travel expenses?" --docs handbook/
     openbook add handbook/ && openbook ask "Who signs travel expenses?"
+
+    \b
+    Exit codes:
+    0 done; 130 interrupted
+    1 a problem was found; 2 a wrong option, setting or question
+    3 the model; 4 the knowledge base; 5 the disk
+    6 training; 7 the cluster
+    8 add or sync could not read some files and took in the rest (0 with --lenient)
     """  # noqa: D301  click keeps the lines after this control character as they are
 
 

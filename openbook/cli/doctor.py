@@ -45,7 +45,8 @@ def config(as_json: bool) -> None:
     shown = [Setting("home", settings.home, "OPENBOOK_HOME" if os.environ.get("OPENBOOK_HOME") else "default")]
     for field in fields(Settings)[1:]:
         value = settings.kb_place if field.name == "kb" else getattr(settings, field.name)
-        value = shown_url(value) if field.name == "base_url" and value else value
+        if field.name == "base_url" and settings.base_url:
+            value = shown_url(settings.base_url)
         shown.append(Setting(field.name, value, sources.get(field.name, "default")))
     lines = (f"{each.name:<16} {str(each.value) or '(none)'}  [{each.source}]" for each in shown)
     display.show(as_json, shown, display.say_each, lines)

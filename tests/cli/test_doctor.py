@@ -34,7 +34,7 @@ def test_every_setting_is_shown_with_its_source(own_home: Path, out: Out, monkey
 
 @pytest.fixture
 def healthy(own_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(10**12, 0, 10**12))  # type: ignore[attr-defined]
+    monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(10**12, 0, 10**12))
     monkeypatch.setattr("os.sysconf", {"SC_PHYS_PAGES": 10**7, "SC_PAGE_SIZE": 4096}.__getitem__)
     base_with(own_home, {"bridge.md": "The bridge of Lund was opened in 2026."}).close()
     import_gguf(ModelStore(own_home / "models"), llama().write(tmp_path / "small.gguf"))
@@ -59,7 +59,7 @@ def problems(out: Out) -> dict[str, Any]:
 
 
 def test_each_problem_is_said_with_what_to_do(healthy: Path, out: Out, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))  # type: ignore[attr-defined]
+    monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))
     monkeypatch.setattr("os.sysconf", lambda _: 10_000)
     monkeypatch.setattr("shutil.which", lambda _: None)
     monkeypatch.setenv("OPENBOOK_THREADS", "1000")
