@@ -391,7 +391,7 @@ def test_an_answer_whose_question_was_removed_meanwhile_goes_at_the_next_check(d
 
 
 @pytest.mark.parametrize(
-    ("question", "where", "says"), [("?", "", "no word"), ("x" * 8001, "", "8,001"), (NIGHT, "date >", "date")]
+    ("question", "where", "says"), [("?", "", "no word"), ("x" * 12_001, "", "12,001"), (NIGHT, "date >", "date")]
 )
 def test_what_is_no_question_is_refused(desk: Desk, question: str, where: str, says: str) -> None:
     with pytest.raises(QuestionError, match=says):

@@ -29,7 +29,8 @@ class _ExistingPath(click.Path):
         from openbook.knowledge.ingest.discovery import check_exists
 
         path: Any = super().convert(value, param, ctx)
-        check_exists(path)
+        if not (self.allow_dash and value == "-"):
+            check_exists(path)
         return path
 
 
@@ -45,6 +46,7 @@ class _Replicas(click.ParamType[tuple[int, int]]):
 
 
 EXISTING = _ExistingPath(path_type=Path)
+EXISTING_OR_DASH = _ExistingPath(path_type=Path, allow_dash=True)
 
 
 class _Place(click.Path):

@@ -129,7 +129,7 @@ def test_what_may_not_be_seen_is_as_what_does_not_exist(base: KnowledgeBase) -> 
 
 MISTAKES: list[tuple[str, dict[str, Any], str]] = [
     ("ask", {"question": "  "}, "The question is empty"),
-    ("ask", {"question": "x" * 9000}, "at most 8,000"),
+    ("ask", {"question": "x" * 13_000}, "at most 12,000"),
     ("search", {"query": "bridge", "limit": 51}, "limit"),
     ("read_document", {"document": "../../etc/passwd"}, "There is no document"),
     ("read_document", {"document": "x", "length": MAX_CHARS + 1}, "length"),
