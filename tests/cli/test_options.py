@@ -14,8 +14,8 @@ from openbook.config import Settings
 from openbook.resources import run_options
 from tests.cli.conftest import Out
 
-SHARED = {"--kb", "--json"}  # mean the same everywhere
-MAX_OPTIONS = 99
+SHARED = {"--kb", "--json", "--as-of", "--where", "--label"}  # mean the same everywhere
+MAX_OPTIONS = 88
 MAX_SETTINGS = 15
 
 

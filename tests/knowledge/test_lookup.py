@@ -1,0 +1,156 @@
+"""Finding by name, exact words and reading, of one version and for one reader."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from openbook.cli import run
+from openbook.errors import KnowledgeError, QuestionError
+from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add, lookup, remove
+from openbook.knowledge.lookup import Match, find, grep, outline, read
+from openbook.testing import HashEmbedder
+from tests.conftest import base_with
+from tests.parsers.samples import make_pdf
+
+GUIDE = "# Guide\n\nIntro.\n\n## Travel\n\nPer diem is 30 euros.\nThe PER\nDIEM of interns is 20 euros.\n\n## Leave\n\n28 days.\n"
+EVERYTHING, NEWEST = Scope(None, "", frozenset({"hr"})), Scope()
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> KnowledgeBase:
+    base = base_with(tmp_path / "docs", {"guide.md": GUIDE, "notes.txt": "Nothing per se."}, place=tmp_path / "kb")
+    secret = tmp_path / "docs" / "pay.txt"
+    secret.write_text("The per diem of board members is 300 euros.")
+    add(base, [secret], HashEmbedder(), RunOptions(labels=frozenset({"hr"})))
+    pages = tmp_path / "docs" / "Form.pdf"
+    pages.write_bytes(make_pdf([["First page."], ["Second page.", "Fee: 5 euros"]]))
+    add(base, [pages], HashEmbedder())
+    return base
+
+
+def names(paths: list[str]) -> list[str]:
+    return [path.rpartition("/")[2] for path in paths]
+
+
+def test_names_are_found_by_a_part_or_a_pattern(base: KnowledgeBase) -> None:
+    assert names(find(base, NEWEST, "UID")) == ["guide.md"]
+    assert names(find(base, NEWEST, "*.PDF")) == ["Form.pdf"]
+    assert names(find(base, NEWEST, "pay")) == []
+    assert names(find(base, EVERYTHING, "pay")) == ["pay.txt"]
+    with pytest.raises(QuestionError, match="empty"):
+        find(base, NEWEST, " ")
+
+
+def test_words_are_found_across_lines_with_their_place(base: KnowledgeBase) -> None:
+    found = grep(base, NEWEST, "per  diem").matches
+    assert [(each.number, each.line) for each in found] == [
+        (7, "Per diem is 30 euros."),
+        (8, "The PER\nDIEM of interns is 20 euros."),
+    ]
+    assert [GUIDE[each.start : each.end] for each in found] == ["Per diem", "PER\nDIEM"]
+    assert len(grep(base, NEWEST, "Per diem", case=True).matches) == 1
+    assert names([each.document for each in grep(base, EVERYTHING, "per diem").matches]) == [
+        "guide.md",
+        "guide.md",
+        "pay.txt",
+    ]
+    (fee,) = grep(base, NEWEST, r"^fee: \d+", expression=True).matches
+    assert (fee.page, fee.line) == (2, "Fee: 5 euros")
+
+
+def test_what_is_cut_can_be_continued(base: KnowledgeBase) -> None:
+    whole = grep(base, NEWEST, "euros")
+    assert (len(whole.matches), whole.more) == (3, False)
+    parts = [grep(base, NEWEST, "euros", limit=2, skip=skip) for skip in (0, 2)]
+    assert [part.more for part in parts] == [True, False]
+    assert parts[0].matches + parts[1].matches == whole.matches
+
+
+def test_older_versions_answer_as_then(base: KnowledgeBase, tmp_path: Path) -> None:
+    version = base.version
+    remove(base, [str(tmp_path / "docs" / "guide.md")])
+    assert grep(base, NEWEST, "per diem").matches == ()
+    then = Scope(version)
+    assert len(grep(base, then, "per diem").matches) == 2
+    assert read(base, then, "guide.md", start=2, length=5).text == "Guide"
+    with pytest.raises(KnowledgeError, match=r"No document 'guide\.md'"):
+        read(base, NEWEST, "guide.md")
+
+
+def test_a_hidden_document_is_as_one_that_does_not_exist(base: KnowledgeBase) -> None:
+    messages = []
+    for name in ("pay.txt", "pax.txt"):
+        for look in (read, outline):
+            with pytest.raises(KnowledgeError) as error:
+                look(base, NEWEST, name)
+            messages.append(str(error.value).replace(name, "NAME"))
+    assert len(set(messages)) == 1
+    assert read(base, EVERYTHING, "pay.txt").text.startswith("The per diem of board")
+
+
+def test_a_document_is_read_by_characters_or_by_page(base: KnowledgeBase) -> None:
+    part = read(base, NEWEST, "guide.md", start=len(GUIDE) - 10, length=100)
+    assert part.text == GUIDE[-10:] == GUIDE[part.start : part.end]
+    page = read(base, NEWEST, "Form.pdf", page=2)
+    assert (page.page, page.text.split("\n")[0]) == (2, "Second page.")
+    assert read(base, NEWEST, "Form.pdf", page=1, start=6, length=100).text.strip() == "page."
+    assert read(base, NEWEST, "guide.md", start=10**9).text == ""
+    with pytest.raises(QuestionError, match="has no page 3; it has 1 to 2"):
+        read(base, NEWEST, "Form.pdf", page=3)
+    with pytest.raises(QuestionError, match="it has no pages"):
+        read(base, NEWEST, "guide.md", page=1)
+    with pytest.raises(QuestionError, match="is a folder of 3 documents"):
+        read(base, NEWEST, str(Path(find(base, NEWEST, "guide")[0]).parent))
+
+
+def test_an_outline_is_headings_or_pages(base: KnowledgeBase) -> None:
+    headings = outline(base, NEWEST, "guide.md")
+    assert [each.path[-1] for each in headings] == ["Guide", "Travel", "Leave"]
+    assert GUIDE[headings[1].start :].lstrip().startswith("## Travel")
+    assert [(each.page, each.path) for each in outline(base, NEWEST, "Form.pdf")] == [(1, ()), (2, ())]
+
+
+@pytest.mark.parametrize("pattern", ["[", "(" * 400, "a{99999999999999999999}", "(?P<a>x)(?P<a>"])
+def test_a_bad_expression_is_refused(base: KnowledgeBase, pattern: str) -> None:
+    with pytest.raises(QuestionError, match="is not a regular expression"):
+        grep(base, NEWEST, pattern, expression=True)
+
+
+def test_a_slow_expression_ends(base: KnowledgeBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = tmp_path / "docs" / "slow.txt"
+    slow.write_text("ab" * 40 + "c")
+    add(base, [slow], HashEmbedder())
+    monkeypatch.setattr(lookup, "LIMIT_S", 0.2)
+    with pytest.raises(QuestionError, match=r"ended after 0\.2 seconds, in .*slow\.txt"):
+        grep(base, NEWEST, r"^(a|b|ab)*$", expression=True)
+    for empty, says in ((" ", "empty"), ("x" * 501, "limit is 500")):
+        with pytest.raises(QuestionError, match=says):
+            grep(base, NEWEST, empty)
+
+
+def test_a_long_line_is_cut_around_the_match(base: KnowledgeBase, tmp_path: Path) -> None:
+    long = tmp_path / "docs" / "long.txt"
+    long.write_text("x" * 5000 + " needle " + "y" * 5000)
+    add(base, [long], HashEmbedder())
+    (found,) = grep(base, NEWEST, "needle").matches
+    assert "needle" in found.line
+    assert len(found.line) == lookup.MAX_LINE_CHARS
+    assert isinstance(found, Match)
+
+
+def test_the_commands(base: KnowledgeBase, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kb = ["--kb", str(tmp_path / "kb")]
+
+    def out(*arguments: str) -> str:
+        assert run([*arguments, *kb]) == 0
+        return capsys.readouterr().out
+
+    assert out("find", "*.md").endswith("guide.md\n")
+    assert "guide.md:7: Per diem is 30 euros." in out("grep", "per diem")
+    assert "pay.txt" in out("grep", "per diem", "--label", "hr")
+    assert json.loads(out("grep", "per diem", "-n", "1", "--json"))["more"] is True
+    assert out("read", "Form.pdf", "--page", "1").strip() == "First page."
+    assert out("read", "guide.md", "--outline") == "Guide\n  Travel\n  Leave\n"
