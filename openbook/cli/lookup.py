@@ -69,9 +69,7 @@ def read(document: str, kb: Place | None, scope: ScopeOptions, page: int | None,
         view = scope.view_of(library)
         if outline:
             headings = view.outline(document)
-            lines = [
-                ("  " * (len(each.path) - 1) + each.path[-1]) if each.path else f"Page {each.page}" for each in headings
-            ]
+            lines = ["  " * (each.level - 1) + each.title for each in headings]
             display.show(as_json, [asdict(each) for each in headings], lambda: click.echo("\n".join(lines)))
             return
         part = view.read(document, page=page)

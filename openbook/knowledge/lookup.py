@@ -9,9 +9,9 @@ import fnmatch
 import re
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import takewhile
 
 import regex
 
@@ -20,6 +20,8 @@ from openbook.knowledge.base import KnowledgeBase
 from openbook.knowledge.index.scope import Scope
 from openbook.knowledge.store.integrity import StoredContent
 from openbook.knowledge.updates import resolve
+from openbook.parsers.text import text_headings
+from openbook.records import HeadingMark, Passage
 
 MAX_PATTERN_CHARS = 500
 LIMIT_S = 5.0  # for all texts together
@@ -62,11 +64,12 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Heading:
-    """`path`: the heading and those above it. `start`: where its first passage begins."""
+    """`level` 1 is the highest. `start`: of its line, or of the first passage below it."""
 
     start: int
     page: int | None
-    path: tuple[str, ...]
+    level: int
+    title: str
 
 
 def find(base: KnowledgeBase, scope: Scope, name: str) -> list[str]:
@@ -192,14 +195,27 @@ def outline(base: KnowledgeBase, scope: Scope, document: str) -> list[Heading]:
     """The headings of a document, in order; without any, its pages. Raises KnowledgeError for an unknown name."""
     with base.snapshot():
         version = base.kept_version(scope.as_of)
-        path, _ = _content(base, scope, document, version)
-        passages = base.passages(path, version)
-    found = [Heading(each.start, each.page, each.headings) for each in passages]
-    if not any(each.path for each in found):
-        return [each for before, each in pairwise([Heading(-1, None, ()), *found]) if each.page != before.page]
-    return [
-        each for before, each in pairwise([Heading(-1, None, ()), *found]) if each.path and each.path != before.path
-    ]
+        path, content = _content(base, scope, document, version)
+        pages = base.pages(content)
+        marks = text_headings(content.text, content.media_type)
+        if marks is None:
+            marks = _passage_headings(base.passages(path, version))
+    if marks:
+        return [Heading(each.start, _page_at(pages, each.start), each.level, each.title) for each in marks]
+    return [Heading(begin, page, 1, f"Page {page}") for page, begin in pages]
+
+
+def _passage_headings(passages: Sequence[Passage]) -> tuple[HeadingMark, ...]:
+    found: list[HeadingMark] = []
+    above: tuple[str, ...] = ()
+    for each in passages:
+        shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(above, each.headings, strict=False)))
+        found += [
+            HeadingMark(each.start, level, each.headings[level - 1])
+            for level in range(shared + 1, len(each.headings) + 1)
+        ]
+        above = each.headings
+    return tuple(found)
 
 
 def _content(base: KnowledgeBase, scope: Scope, document: str, version: int) -> tuple[str, StoredContent]:

@@ -108,9 +108,18 @@ def test_a_document_is_read_by_characters_or_by_page(base: KnowledgeBase) -> Non
 
 def test_an_outline_is_headings_or_pages(base: KnowledgeBase) -> None:
     headings = outline(base, NEWEST, "guide.md")
-    assert [each.path[-1] for each in headings] == ["Guide", "Travel", "Leave"]
-    assert GUIDE[headings[1].start :].lstrip().startswith("## Travel")
-    assert [(each.page, each.path) for each in outline(base, NEWEST, "Form.pdf")] == [(1, ()), (2, ())]
+    assert [(each.level, each.title) for each in headings] == [(1, "Guide"), (2, "Travel"), (2, "Leave")]
+    assert GUIDE[headings[1].start :].startswith("## Travel")
+    assert [(each.page, each.title) for each in outline(base, NEWEST, "Form.pdf")] == [(1, "Page 1"), (2, "Page 2")]
+
+
+def test_other_formats_have_the_headings_of_their_passages(base: KnowledgeBase, tmp_path: Path) -> None:
+    page = tmp_path / "docs" / "page.html"
+    filler = "<p>" + "Words that fill a passage. " * 30 + "</p>"
+    page.write_text(f"<h1>One</h1>{filler}<h2>Two</h2>{filler}<h2>Three</h2>{filler}")
+    add(base, [page], HashEmbedder())
+    found = outline(base, NEWEST, "page.html")
+    assert [(each.level, each.title) for each in found] == [(1, "One"), (2, "Two"), (2, "Three")]
 
 
 @pytest.mark.parametrize("pattern", ["[", "(" * 400, "a{99999999999999999999}", "(?P<a>x)(?P<a>"])
