@@ -25,7 +25,7 @@ def find(name: str, kb: Place | None, scope: ScopeOptions, as_json: bool) -> Non
     """
     with context.library(context.read_settings(kb=kb)) as library:
         found = scope.view_of(library).find(name)
-    display.show(as_json, found, lambda: [click.echo(path) for path in found])
+    display.show(as_json, found, click.echo, "\n".join(found))
 
 
 @click.command()
