@@ -42,7 +42,7 @@ from openbook.cluster.move import move
 from openbook.cluster.shards import RayShards, ShardedSearch
 from openbook.config import DatabaseUrl
 from openbook.knowledge import KnowledgeBase, Scope
-from openbook.knowledge.index.search import RankedPassage, View, best_passages
+from openbook.knowledge.index.search import IndexView, RankedPassage, best_passages
 from openbook.knowledge.store.identities import Change
 from openbook.knowledge.store.version_rows import version_transaction, write_version
 from openbook.records import EmbedderIdentity
@@ -116,7 +116,9 @@ def processor_s(shards: RayShards) -> list[float]:
     return found
 
 
-def compared(views: dict[str, View], groups: dict[str, RayShards], asked: list[Query]) -> dict[str, dict[str, float]]:
+def compared(
+    views: dict[str, IndexView], groups: dict[str, RayShards], asked: list[Query]
+) -> dict[str, dict[str, float]]:
     """Milliseconds by contender. Raises AssertionError when two of them do not say the same."""
     seconds: dict[str, list[float]] = {name: [] for name in views}
     processor: dict[str, list[float]] = {name: [] for name in views}
@@ -149,7 +151,7 @@ def compared(views: dict[str, View], groups: dict[str, RayShards], asked: list[Q
     }
 
 
-def killed(shards: RayShards, view: View, whole: View, asked: list[Query], kills: int) -> dict[str, Any]:
+def killed(shards: RayShards, view: IndexView, whole: IndexView, asked: list[Query], kills: int) -> dict[str, Any]:
     """Kill one shard after the other while two threads ask. Raises AssertionError when an answer differs, or none comes."""
     expected = [best_passages(whole, query, vector, 10) for query, vector in asked]
     stop, times, wrong, errors = threading.Event(), list[float](), list[int](), list[str]()
@@ -261,7 +263,7 @@ def main() -> None:
             groups = {f"{count} shards": RayShards(folder, count) for count in options.shards}
             for scope, (version, step) in {"newest": (2, 1), "version 1": (1, 1), "half": (2, 2)}.items():
                 in_scope = contents(base, version, step)
-                views: dict[str, View] = {"embedded": base.shard(in_scope, 0, 1)}
+                views: dict[str, IndexView] = {"embedded": base.shard(in_scope, 0, 1)}
                 for name, shards in groups.items():
                     views[name] = ShardedSearch(shards).view(base.id, 2, in_scope)
                 result[scope] = compared(views, groups, asked)

@@ -24,9 +24,9 @@ import numpy as np
 from benchmarks.splitting import Span, interval, load, union
 from benchmarks.stored import default_embedder
 from openbook.knowledge.index import boilerplate
-from openbook.knowledge.index.indexes import Indexes
 from openbook.knowledge.index.search import best_passages
 from openbook.knowledge.index.segment_builder import SegmentBuilder
+from openbook.knowledge.index.segment_set import SegmentSet
 from openbook.knowledge.index.segments import PassageIdentity
 from openbook.knowledge.ingest.embeddings import embedding_texts
 from openbook.knowledge.ingest.splitter import split
@@ -146,7 +146,7 @@ def rankings(rows: Sequence[Row], questions: Sequence[Question], embedder: Embed
         vectors = embedder.embed_passages([row.searched for row in some]).astype("<f2")
         for number, (row, vector) in enumerate(zip(some, vectors, strict=True), begin):
             builder.add(PassageIdentity(number, number, 0), row.searched, vector.tobytes())
-    view = Indexes([builder.segment()], dimensions).shard(np.array([1]))
+    view = SegmentSet([builder.segment()], dimensions).shard(np.array([1]))
     return [
         [r.passage for r in best_passages(view, q.text, embedder.embed_query(q.text), max(FIRST))] for q in questions
     ]

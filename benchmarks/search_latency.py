@@ -32,9 +32,9 @@ from numpy.typing import NDArray
 
 from benchmarks.processes import result_of
 from openbook.knowledge.index import vectors
-from openbook.knowledge.index.indexes import Indexes
-from openbook.knowledge.index.search import Shard, View, best_candidates, best_passages
+from openbook.knowledge.index.search import IndexView, Shard, best_candidates, best_passages
 from openbook.knowledge.index.segment_builder import IndexSource
+from openbook.knowledge.index.segment_set import SegmentSet
 from openbook.knowledge.index.vectors import widened
 from openbook.knowledge.index.words import query_terms
 from openbook.knowledge.ingest.embeddings import embedding_key, embedding_texts
@@ -146,19 +146,16 @@ def build(folder: Path) -> dict[str, Any]:
 
     source, contents = opened(folder)
     shutil.rmtree(folder / "index", ignore_errors=True)
-    started = time.perf_counter()
-    Indexes.refresh(folder, source, contents[:-1])
-    seconds = time.perf_counter() - started
-    started = time.perf_counter()
-    Indexes.refresh(folder, source, contents)
+    found: dict[str, Any] = {}
+    for name, kept, unit in (("build", contents[:-1], 1), ("one_more", contents, 1e3)):
+        started, cpu = time.perf_counter(), time.process_time()
+        SegmentSet.refresh(folder, source, kept)
+        suffix = "s" if unit == 1 else "ms"
+        found[f"{name}_{suffix}"] = (time.perf_counter() - started) * unit
+        found[f"{name}_cpu_{suffix}"] = (time.process_time() - cpu) * unit
     size = sum(p.stat().st_size for p in (folder / "index").rglob("*.npy"))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-    return {
-        "build_s": seconds,
-        "one_more_ms": (time.perf_counter() - started) * 1e3,
-        "index_mb": size / 1e6,
-        "peak_mb": peak,
-    }
+    return found | {"index_mb": size / 1e6, "peak_mb": peak}
 
 
 def timed(function: Callable[[], object]) -> float:
@@ -167,7 +164,7 @@ def timed(function: Callable[[], object]) -> float:
     return (time.perf_counter() - started) * 1e3
 
 
-def nearest(view: View, vector: NDArray[np.float32]) -> list[int]:
+def nearest(view: IndexView, vector: NDArray[np.float32]) -> list[int]:
     found, _ = best_candidates(view, "", vector, 100)
     passages: list[int] = found.passages[found.nearest(100)].tolist()
     return passages
@@ -183,7 +180,7 @@ def measure(folder: Path) -> dict[str, Any]:
     source, contents = opened(folder)
     pairs = [(text, np.array(vector, dtype=np.float32)) for text, vector in asked]
     started = time.perf_counter()
-    indexes = Indexes.open(folder, source, contents)
+    indexes = SegmentSet.open(folder, source, contents)
     open_ms = (time.perf_counter() - started) * 1e3
     started = time.perf_counter()
     view = indexes.shard(contents)
@@ -236,7 +233,7 @@ def one_size(kb: Path, folder: Path, count: int) -> dict[str, Any]:
 
 ROWS = (
     "search_p50 search_p95 bm25_p50 bm25_p95 dense_p50 dense_p95 half_p50 first_ms open_ms view_ms view_again_ms "
-    "recall_10 recall_100 build_s one_more_ms bytes_per_passage peak_mb".split()
+    "recall_10 recall_100 build_s build_cpu_s one_more_ms one_more_cpu_ms bytes_per_passage peak_mb".split()
 )
 
 

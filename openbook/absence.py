@@ -187,7 +187,7 @@ def _advice(path: Path, place: str) -> str:
         return "It is of this knowledge base: purge the documents with this text."
     for folder in path.parents if place != "derived" else ():
         if (folder / schema.FILE_NAME).exists():
-            return f"It belongs to another knowledge base: purge them there too, with --kb {folder}"
+            return f"It belongs to another knowledge base: purge them there too: openbook purge DOCUMENT --kb {folder}"
     if "derived" in path.parts:
         return "It can be made again: delete it."
     if place == "runs":

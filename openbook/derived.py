@@ -60,8 +60,8 @@ class DerivedFolder:
         with exclusive_lock(self.path / LOCK, timeout_s, 0o666) as held:
             if not held:
                 raise KnowledgeBaseBusy(
-                    f"Another process has been writing to {self.path} for {timeout_s:g} s, such as a run with --docs. End it, or wait for "
-                    "it, then run this again. Nothing is deleted yet."
+                    f"Another process has been writing to {self.path} for {timeout_s:g} s, such as a run on files without a "
+                    "knowledge base. End it, or wait for it, then run this again. Nothing is deleted yet."
                 )
             before = self.purge_mark()
             try:

@@ -132,17 +132,13 @@ def check_deletable(path: Path) -> None:
 
 
 def delete(path: Path) -> None:
+    """Delete a file or folder. Under its name a folder is whole or gone, even if this process is killed."""
     if path.is_dir() and not path.is_symlink():
-        delete_folder(path)
+        going = path.with_name(f"{_GOING}{secrets.token_hex(4)}-{path.name}")
+        path.rename(going)
+        _delete(going)
     else:
         path.unlink(missing_ok=True)
-
-
-def delete_folder(folder: Path) -> None:
-    """Delete the folder: under its name it is whole or gone, even if this process is killed."""
-    going = folder.with_name(f"{_GOING}{secrets.token_hex(4)}-{folder.name}")
-    folder.rename(going)
-    _delete(going)
 
 
 def delete_left_over(parent: Path) -> None:

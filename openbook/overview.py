@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 
 from openbook.answer_text import says_nothing_found
 from openbook.inference import FrozenModel
-from openbook.knowledge.cite.passages import in_windows
+from openbook.knowledge.cite.windows import in_windows
 from openbook.parallel import Cancelled, Progress
 from openbook.prompts import excerpt_block
 from openbook.records import Completion, Decoding, FinishReason, Hit, Passage, Prompt, canonical_json, sha256_hex

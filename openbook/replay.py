@@ -121,6 +121,6 @@ def knowledge_base_of(receipt: Receipt, candidates: Sequence[KnowledgeBase]) -> 
             return base
     seen = ", ".join(f"{base.store} ({base.id})" for base in candidates) or "none"
     raise KnowledgeError(
-        f"The answer is from the knowledge base {receipt.knowledge_base}. Looked at: {seen}. Give the place of the right one "
-        "with --kb."
+        f"The answer is from the knowledge base {receipt.knowledge_base}. Looked at: {seen}. Replay it with the right "
+        "one."
     )

@@ -387,7 +387,10 @@ def test_a_purge_is_refused_while_a_run_or_diagnosis_is_under_way(home: Home, pl
 @pytest.mark.skipif(os.name != "posix", reason="Windows has no lock that is shared")
 def test_a_purge_is_refused_while_documents_are_read_for_docs(home: Home) -> None:
     before = home.contents()
-    with DerivedFolder(home.settings.derived_dir).writing(), pytest.raises(KnowledgeBaseBusy, match="with --docs"):
+    with (
+        DerivedFolder(home.settings.derived_dir).writing(),
+        pytest.raises(KnowledgeBaseBusy, match="without a knowledge base"),
+    ):
         home.purge()
     assert home.contents() == before
     assert home.state_is_kept()

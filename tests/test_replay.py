@@ -98,5 +98,5 @@ def test_what_cannot_be_compared_says_so(base: KnowledgeBase, answer: Answer) ->
     server = replace(answer.receipt.model, name="qwen3:8b", digest="", evidence="claimed")
     found = replay(replace(answer.receipt, model=server).sealed(), MODEL, base)
     assert found.differences == ("The receipt has no digest of qwen3:8b, so no model can be shown to be the same.",)
-    with pytest.raises(KnowledgeError, match=f"{base.id}.*--kb"):
+    with pytest.raises(KnowledgeError, match=f"{base.id}.*the right one"):
         knowledge_base_of(replace(answer.receipt, knowledge_base="another"), [base])

@@ -105,18 +105,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else " " for c in text)
 
 
-def print_json(value: object) -> None:
-    click.echo(json.dumps(value, ensure_ascii=not _writes_utf_8(), indent=2, default=_plain))
-
-
-def _writes_utf_8() -> bool:
-    return (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "") == "utf8"
-
-
 def show(as_json: bool, value: object, in_words: Callable[..., None], *of: Any) -> None:
     """Print `value` as JSON, or call `in_words(*of)`."""
     if as_json:
-        print_json(value)
+        utf_8 = (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "") == "utf8"
+        click.echo(json.dumps(value, ensure_ascii=not utf_8, indent=2, default=_plain))
     else:
         in_words(*of)
 

@@ -177,7 +177,7 @@ def sync(
 
 def _watch(folders: list[Path], run: Callable[[], None]) -> None:
     """Run now and after every change. Then also retry refused runs."""
-    from openbook.knowledge.updates import folder_changes
+    from openbook.knowledge.ingest.watch import folder_changes
 
     changes = folder_changes(folders)
     next(changes, 0)  # no change is missed from here on

@@ -225,7 +225,7 @@ def reembed(embedder: str, kb: Place | None) -> None:
 
     Search uses the old vectors until the new ones are complete.
     """
-    from openbook.knowledge.updates import reembed as embed_anew
+    from openbook.knowledge.embedder_change import reembed as embed_anew
 
     settings = context.read_settings(kb=kb)
     base = context.open_base(settings)
@@ -291,7 +291,7 @@ def _read_ahead(
     base: KnowledgeBase, model: FrozenModel, limit: int | None, at_once: int, *, by_passage: bool
 ) -> list[int | None]:
     """Tokens read of each passage, newest documents first. 0: there was no room; None: too long."""
-    from openbook.knowledge.cite.passages import in_windows
+    from openbook.knowledge.cite.windows import in_windows
     from openbook.knowledge.index.scope import UNLABELLED
     from openbook.parallel import Cancelled, in_order, never
     from openbook.prompts import open_book_prompt

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,9 @@ import click
 from openbook import resources
 from openbook.cli import context, display
 from openbook.cli.options import EXISTING, JSON, PATH, YES
-from openbook.errors import ModelError, UnknownModel
+from openbook.errors import ModelError
 
 if TYPE_CHECKING:
-    from openbook.config import Settings
     from openbook.diagnosis.gate import Check
     from openbook.models import ModelReference, ModelStore
     from openbook.models.catalogue import CatalogueEntry
@@ -168,34 +168,26 @@ def promote(
     It must be no worse at reading and at known facts than the model NAME points to now. A new NAME is compared with the
     catalogue's model of that name, or else with the base of DIGEST.
     """
-    from openbook.diagnosis.gate import KNOWN, READING, compare, load_eval_set, target_checks
-    from openbook.inference.trial import check_usable
-    from openbook.models.aliases import checked_name
+    from openbook.diagnosis import gate
 
     settings = context.read_settings()
-    store = context.store(settings)
-    checked_name(name)
-    candidate = store.resolve(digest)
-    store.check_fast(candidate)
-    check_usable(candidate)
-    holder = None if without_gate else _holder(store, name, candidate, settings)
-    checks = [] if without_gate else target_checks(candidate)
-    if holder is not None:
-        sets = load_eval_set(reading or READING), load_eval_set(known or KNOWN)
-        ready = (context.ready_model(settings, each.digest) for each in (candidate, holder))
-        new, old = (resources.open_stored(settings, each) for each in ready)
-        with closing(new), closing(old), display.progress("gate") as progress:
-            checks += compare(new, old, *sets, progress=progress)
-    passed = all(check.passed for check in checks)
-    if passed:
-        store.set_name(name, candidate.digest)
-    about = {"name": name, "model": candidate.digest, "holder": holder.digest if holder else None}
-    value = {**about, "passed": passed, "checks": checks}
-    compared = f"{len(checks)} checks passed" if checks else "nothing to compare it with"
-    means = f"{name} now means {candidate.digest} ({'without a gate' if without_gate else compared})."
-    display.show(as_json, value, _print_checks, checks, means if passed else "")
-    if not passed:
-        raise ModelError(f"{candidate.digest[:12]} does not pass the gate, so {name!r} keeps its meaning.")
+    with display.progress("gate") as progress:
+        found = gate.promote(
+            context.store(settings),
+            name,
+            digest,
+            lambda model: context.ready_model(settings, model),
+            partial(resources.open_stored, settings),
+            progress,
+            sets=None if without_gate else (reading or gate.READING, known or gate.KNOWN),
+        )
+    about = {"name": name, "model": found.model, "holder": found.holder}
+    value = {**about, "passed": found.passed, "checks": found.checks}
+    compared = f"{len(found.checks)} checks passed" if found.checks else "nothing to compare it with"
+    means = f"{name} now means {found.model} ({'without a gate' if without_gate else compared})."
+    display.show(as_json, value, _print_checks, found.checks, means if found.passed else "")
+    if not found.passed:
+        raise ModelError(f"{found.model[:12]} does not pass the gate, so {name!r} keeps its meaning.")
 
 
 def _print_checks(checks: Sequence[Check], means: str) -> None:
@@ -203,25 +195,6 @@ def _print_checks(checks: Sequence[Check], means: str) -> None:
         display.say(f"{'passed' if check.passed else 'FAILED'}  {check}", "" if check.passed else "red")
     if means:
         display.say(means)
-
-
-def _holder(store: ModelStore, name: str, candidate: ModelReference, settings: Settings) -> ModelReference | None:
-    """The model to compare the candidate with. Raises UnknownModel if it left the store."""
-    from openbook.models import CATALOGUE
-
-    history = store.history(name)
-    held = history[-1] if history else candidate.manifest.lineage
-    if not history and name in CATALOGUE:
-        held = context.ready_model(settings, name).digest
-    if not held or held == candidate.digest:
-        return None
-    try:
-        return store.resolve(held)
-    except UnknownModel as error:
-        raise UnknownModel(
-            f"There is nothing to compare with: {error} Or promote it with --without-gate; the name then says nothing about "
-            "quality."
-        ) from error
 
 
 @models.command()

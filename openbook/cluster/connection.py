@@ -104,7 +104,7 @@ def _check_somebody_listens(address: str) -> None:
 
 def _sentence(address: str, error: BaseException) -> str:
     if address == AUTO:
-        return "No Ray cluster runs on this machine. Start one (ray start --head), or name one: --cluster HOST:PORT"
+        return "No Ray cluster runs on this machine. Start one (ray start --head), or name another by its address, HOST:PORT."
     if address == LOCAL:
         return f"Ray cannot be started on this machine: {first_line(error)}."
     reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)

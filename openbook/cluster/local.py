@@ -1,12 +1,9 @@
 """A cluster on one machine, for trials and tests: PostgreSQL, an S3 store (SeaweedFS) and Ray, each from its wheel.
 
-All of it listens only on the loopback interface and outlives the starting process. PostgreSQL needs the password in
-`pgpass` of its folder; the URL names that file and holds no secret. Every user of the machine can read the object
-store: SeaweedFS's internal ports need no credentials; its S3 port needs AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY if
-both are set.
-
-`cluster.json` in the home is written before anything starts, so `stop` and `start` find what any crash left. The data
-lies outside the home, since a purge reads every byte of the home.
+All of it listens only on the loopback interface and outlives the starting process. PostgreSQL needs the password in `pgpass` of its folder; the URL
+names that file and holds no secret. Every user of the machine can read the object store: SeaweedFS's internal ports need no credentials; its S3 port
+needs AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY if both are set. `cluster.json` in the home is written before anything starts, so `stop` and `start`
+find what any crash left. The data lies outside the home, since a purge reads every byte of the home.
 """
 
 from __future__ import annotations
@@ -26,7 +23,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 import httpx
@@ -38,9 +35,6 @@ from openbook.errors import ClusterError, ConfigError, StorageError, extra_missi
 from openbook.files import make_folder, replace_file
 from openbook.locks import exclusive_lock
 from openbook.records import canonical_json
-
-if TYPE_CHECKING:
-    from psutil import Process
 
 STATE_NAME = "cluster.json"
 OBJECT_STORE_MB = 100  # of each Ray node: little travels between workers
@@ -118,18 +112,14 @@ def read_state(home: Path) -> ClusterRecord | None:
 
 def running(state: ClusterRecord) -> RunningCluster:
     """Find the running parts; this starts nothing."""
-    import psutil
-
     folders = {POSTGRES: f"{state.folder}/postgres", OBJECTS: f"{state.folder}/objects"}
     services = {name: [each.pid for each in processes_of(folder)] for name, folder in folders.items()}
-    parts: dict[str, list[int]] = {"gcs_server": [], "head": [], "raylet": []}
-    for process in processes_of(state.scratch):
-        with suppress(psutil.Error):
-            command = process.cmdline()
-            program = "head" if "--head" in command else Path(next(iter(command), "")).name
-            parts.get(program, []).append(process.pid)
-    services["Ray"] = parts["gcs_server"] + parts["head"] if parts["gcs_server"] and parts["head"] else []
-    return RunningCluster(state, services, parts["raylet"])
+    ray = {each.pid: each.info["cmdline"] or [""] for each in processes_of(state.scratch)}
+    gcs = [pid for pid, command in ray.items() if Path(command[0]).name == "gcs_server"]
+    head = [pid for pid, command in ray.items() if "--head" in command]
+    workers = [pid for pid, command in ray.items() if Path(command[0]).name == "raylet" and pid not in head]
+    services["Ray"] = gcs + head if gcs and head else []
+    return RunningCluster(state, services, workers)
 
 
 def start(home: Path, workers: int, announce: Callable[[str], None]) -> RunningCluster:
@@ -168,7 +158,6 @@ def start(home: Path, workers: int, announce: Callable[[str], None]) -> RunningC
             for number in range(len(running(state).workers), workers):  # one by one: each has 30 s to start
                 announce(f"Starting worker {number + 1}...")
                 _start_node(state, f"--address={state.ray}", "--num-cpus=1")
-            _write(home, state)
             return running(state)
         except BaseException:
             _stop(home, state, delete=known is None)
@@ -208,19 +197,16 @@ def _alone(home: Path) -> Iterator[None]:
 
 
 def _start_node(state: ClusterRecord, *options: str) -> None:
-    """Start a Ray node and wait until it runs."""
-    environment = (
-        os.environ
-        | state.environment
-        | {
-            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",  # else Ray starts no second node
-            "RAY_TMPDIR": state.scratch,
-            "SPT_NOENV": "1",  # processes that rename themselves keep these variables, by which they are found
-            "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_worker_niceness": "0",  # at Ray's default of 15, other work on this machine would starve them
-            "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        }
-    )
+    environment = {
+        **os.environ,
+        **state.environment,
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",  # else Ray starts no second node
+        "RAY_TMPDIR": state.scratch,
+        "SPT_NOENV": "1",  # processes that rename themselves keep these variables, by which they are found
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": "0",  # at Ray's default of 15, other work on this machine would starve them
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    }
     for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN"):
         environment.pop(name, None)
     fixed = f"start --node-ip-address={HOST} --object-store-memory={OBJECT_STORE_MB * 1_000_000} --disable-usage-stats --include-log-monitor=false"
@@ -247,17 +233,12 @@ def start_postgres(folder: Path) -> str:
     data, fresh = folder / "data", folder / f".data-{os.getpid()}"
     if not (data / "PG_VERSION").is_file():
         password = secrets.token_urlsafe(24)
-        with tempfile.NamedTemporaryFile("w", dir=folder) as file:
-            shutil.rmtree(fresh, ignore_errors=True)
-            file.write(password)
-            file.flush()
-            if user:
-                os.chown(file.name, USER, USER)
-            how = f"--auth=scram-sha-256 --encoding=UTF8 --locale=C --no-instructions -U {_NAME}".split()
-            initdb = [str(programs / "initdb"), "-D", str(fresh), f"--pwfile={file.name}", *how]
-            _run(POSTGRES, initdb, env=environment, **user)
-            replace_file(folder / "pgpass", f"{HOST}:*:*:{_NAME}:{password}\n".encode(), mode=0o600)
-            fresh.rename(data)
+        shutil.rmtree(fresh, ignore_errors=True)
+        how = f"-W --auth=scram-sha-256 --encoding=UTF8 --locale=C --no-instructions -U {_NAME}".split()
+        initdb = [str(programs / "initdb"), "-D", str(fresh), *how]  # without a terminal it reads the password twice
+        _run(POSTGRES, initdb, f"{password}\n{password}\n", env=environment, **user)
+        replace_file(folder / "pgpass", f"{HOST}:*:*:{_NAME}:{password}\n".encode(), mode=0o600)
+        fresh.rename(data)
     (port,) = _ports(folder, 1)
     server, query = f"postgresql://{_NAME}@{HOST}:{port}", f"passfile={quote(str(folder / 'pgpass'))}"
 
@@ -266,8 +247,7 @@ def start_postgres(folder: Path) -> str:
             if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (_NAME,)).fetchone():
                 connection.execute(f"CREATE DATABASE {_NAME}")
 
-    command = [str(programs / "postgres"), f"-D{data}", f"-p{port}", "-c", f"listen_addresses={HOST}"]
-    command += ["-c", "unix_socket_directories="]
+    command = [str(programs / "postgres"), f"-D{data}", f"-p{port}", f"-h{HOST}", "-k", ""]
     _serve(folder, port, command, make_database, env=environment, **user)
     return f"{server}/{_NAME}?{query}"
 
@@ -340,11 +320,11 @@ def _programs(folder: Path) -> Path:
     return copy / programs / "bin"
 
 
-def _run(name: str, command: list[str], **how: Any) -> None:
-    """Raises ClusterError with the command's last line when it fails."""
+def _run(name: str, command: list[str], answers: str = "", **how: Any) -> None:
+    """Raises ClusterError with the command's last lines when it fails."""
     with tempfile.TemporaryFile() as said:  # a pipe would stay open as long as what it started runs
-        streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": said, "stderr": said}
-        if subprocess.run(command, cwd="/", start_new_session=True, **streams, **how).returncode:
+        streams: dict[str, Any] = {"input": answers.encode(), "stdout": said, "stderr": said}
+        if subprocess.run(command, cwd="/", start_new_session=True, check=False, **streams, **how).returncode:
             said.seek(0)
             lines = [line for line in said.read().decode(errors="replace").splitlines() if line.strip()]
             raise ClusterError(f"{name} does not start: {' | '.join(lines[-3:]) or 'it does not say why'}")
@@ -360,32 +340,30 @@ def _ports(folder: Path, count: int) -> list[int]:
     return [int(port) for port in file.read_text().split()]
 
 
-def processes_of(folder: Path | str) -> list[Process]:
-    """The folder's processes: the first of PostgreSQL, the object store, or all of Ray."""
+def processes_of(folder: Path | str) -> list[Any]:
+    """Psutil's processes of the folder, with their command lines: the first of PostgreSQL, the object store, or all of Ray."""
     import psutil
 
-    found, options = [], {f"-D{folder}/data", f"-dir={folder}/data"}
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):  # it ended, or is another user's
-            if not options.isdisjoint(process.cmdline()) or process.environ().get("RAY_TMPDIR") == str(folder):
-                found.append(process)
-    return found if str(folder) else []
+    options = {f"-D{folder}/data", f"-dir={folder}/data"}
+    every = psutil.process_iter(["cmdline", "environ"]) if str(folder) else ()
+    return [
+        each
+        for each in every
+        if options & {*(each.info["cmdline"] or ())} or (each.info["environ"] or {}).get("RAY_TMPDIR") == str(folder)
+    ]
 
 
 def stop_server(folder: Path | str, by: signal.Signals) -> None:
     """End the folder's processes; acknowledged data stays. Raises ClusterError when they do not end.
 
-    `by`: for PostgreSQL SIGINT, or SIGQUIT for a crash; else SIGKILL: SeaweedFS's shutdown takes 15 seconds, Ray has
-    nothing to save.
+    `by`: for PostgreSQL SIGINT, or SIGQUIT for a crash; else SIGKILL: SeaweedFS's shutdown takes 15 seconds, Ray has nothing to save.
     """
     import psutil
 
     until = time.monotonic() + _START_S
     while found := processes_of(folder):  # an ending process may just have started another
         if time.monotonic() > until:
-            raise ClusterError(
-                f"Processes do not end: {', '.join(str(each.pid) for each in found)}. End them with: kill -9"
-            )
+            raise ClusterError(f"Processes do not end. End them: kill -9 {' '.join(str(each.pid) for each in found)}")
         for process in found:
             with suppress(psutil.NoSuchProcess):
                 process.send_signal(by)

@@ -93,7 +93,7 @@ class PostgresStore:
             raise StorageError(f"The user of {self} may not use the schema {SCHEMA!r}. Ask its owner for the right.")
         if "migrations" not in tables or "meta" not in tables:
             raise KnowledgeBaseInvalid(
-                f"{self} has a schema {SCHEMA!r} that is not of OpenBook. Choose another database with --kb."
+                f"{self} has a schema {SCHEMA!r} that is not of OpenBook. Choose another database."
             )
         return int(connection.execute("SELECT coalesce(max(number), 0) FROM migrations").fetchone()[0])
 

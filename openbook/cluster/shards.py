@@ -19,7 +19,7 @@ from openbook.config import Place
 from openbook.errors import ClusterError, KnowledgeBaseInvalid, OpenBookError
 from openbook.knowledge.base import KnowledgeBase
 from openbook.knowledge.index.cache import MAX_VIEWS
-from openbook.knowledge.index.search import Candidates, Counts, Scoring, SearchQuery, Shard, ShardRounds, View
+from openbook.knowledge.index.search import Candidates, Counts, IndexView, Scoring, SearchQuery, Shard, ShardRounds
 from openbook.records import sha256_hex
 
 if TYPE_CHECKING:
@@ -113,13 +113,13 @@ class ShardedSearch:
     def __init__(self, shards: Shards) -> None:
         self._shards = shards
 
-    def view(self, base_id: str, newest: int, in_scope: NDArray[np.int64]) -> View:
+    def view(self, base_id: str, newest: int, in_scope: NDArray[np.int64]) -> IndexView:
         """A search over the contents `in_scope`. Raises ClusterError."""
         return _OpenedShards(self._shards, base_id, newest, in_scope)
 
 
 class _OpenedShards:
-    """A `View` of one set of contents in all shards."""
+    """An `IndexView` of one set of contents in all shards."""
 
     def __init__(self, shards: Shards, base_id: str, newest: int, in_scope: NDArray[np.int64]) -> None:
         self.shards = shards

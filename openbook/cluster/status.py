@@ -12,7 +12,7 @@ from openbook.cluster.connection import ray_module
 from openbook.errors import StorageError
 from openbook.knowledge.index import shared_segments
 from openbook.knowledge.index.cache import kept_contents
-from openbook.knowledge.index.indexes import Indexes
+from openbook.knowledge.index.segment_set import SegmentSet
 from openbook.knowledge.store import schema
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def unfinished(meta: Mapping[str, str]) -> tuple[str, ...]:
 def status_of_base(base: KnowledgeBase) -> BaseStatus:
     with base.snapshot() as connection:
         kept = kept_contents(connection)
-        saved = Indexes.open(
+        saved = SegmentSet.open(
             base.indexes.folder, base.indexes.source(connection), np.empty(0, np.int64), blobs=base.indexes.blobs
         )
         (without_vectors,) = connection.execute(_WITHOUT_VECTOR).fetchone()

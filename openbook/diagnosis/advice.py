@@ -77,7 +77,7 @@ _CAUSES = {  # {model}: the name of the model
     ),
     "reader_gap": Finding(
         "are reader gaps: with the right passage alone, the model does not give the answer.",
-        "Only a better reader helps: a larger model (--model), or one trained on reading (openbook train RECIPE; it can train models of "
+        "Only a better reader helps: a larger model, or one trained on reading (openbook train RECIPE; it can train models of "
         "the families llama and qwen2). Training on the facts is not likely to help, and neither are more documents.",
     ),
     "harmed_by_retrieval": Finding(

@@ -12,7 +12,8 @@ must be above minus the margin. Sets of questions are JSON Lines, plain or gzip:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -24,13 +25,15 @@ from openbook.answer_text import says_nothing_found, tidy
 from openbook.codec import convert
 from openbook.diagnosis.questions import file_content, json_lines, texts
 from openbook.diagnosis.scoring import squad_contains, token_f1
-from openbook.errors import ConfigError, InvalidModelFile
+from openbook.errors import ConfigError, InvalidModelFile, UnknownModel
 from openbook.inference import FrozenModel
-from openbook.models import ModelReference
+from openbook.inference.trial import check_usable
+from openbook.models import CATALOGUE, ModelReference, ModelStore
+from openbook.models.aliases import checked_name
 from openbook.models.lineage import training_record_of
 from openbook.parallel import Progress
 from openbook.prompts import closed_book_prompt, reading_prompt
-from openbook.records import Decoding
+from openbook.records import Decoding, Digest
 from openbook.runs import reaches
 
 MARGIN = 0.02
@@ -147,6 +150,68 @@ class Check:
             f"{self.name}: {self.candidate:.3f}, present holder {self.holder:.3f} on {self.questions} questions; "
             f"difference at least {self.low:+.3f}"
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """`holder`: the digest of the model that the candidate was compared with, if any."""
+
+    model: Digest
+    holder: Digest | None
+    checks: list[Check]
+
+    @property
+    def passed(self) -> bool:
+        return all(check.passed for check in self.checks)
+
+
+def promote(
+    store: ModelStore,
+    name: str,
+    digest: str,
+    fetch: Callable[[str], ModelReference],
+    open_model: Callable[[ModelReference], FrozenModel],
+    progress: Progress,
+    *,
+    sets: tuple[Path, Path] | None = (READING, KNOWN),
+) -> Promotion:
+    """Point `name` at the model `digest` if it passes. It is compared with the present holder, or else with the
+    catalogue's model of that name, or else with its base. `fetch`: a verified model, by name or digest. `sets` None: no gate.
+
+    Raises UnknownModel if the model to compare with left the store; ConfigError, ModelError, EngineError.
+    """
+    checked_name(name)
+    candidate = store.resolve(digest)
+    store.check_fast(candidate)
+    check_usable(candidate)
+    holder, checks = None, list[Check]()
+    if sets is not None:
+        holder, checks = _holder(store, name, candidate, fetch), target_checks(candidate)
+    if holder is not None and sets is not None:
+        reading, known = (load_eval_set(path) for path in sets)
+        new, old = (open_model(fetch(each)) for each in (candidate.digest, holder))
+        with closing(new), closing(old):
+            checks += compare(new, old, reading, known, progress)
+    promotion = Promotion(candidate.digest, holder, checks)
+    if promotion.passed:
+        store.set_name(name, candidate.digest)
+    return promotion
+
+
+def _holder(
+    store: ModelStore, name: str, candidate: ModelReference, fetch: Callable[[str], ModelReference]
+) -> Digest | None:
+    history = store.history(name)
+    held = history[-1] if history else candidate.manifest.lineage
+    if not history and name in CATALOGUE:
+        held = fetch(name).digest
+    if not held or held == candidate.digest:
+        return None
+    try:
+        return store.resolve(held).digest
+    except UnknownModel as error:
+        hint = f"Without a comparison: openbook models promote {name} {candidate.digest[:12]} --without-gate"
+        raise UnknownModel(f"There is nothing to compare with: {error} {hint}") from error
 
 
 def compare(

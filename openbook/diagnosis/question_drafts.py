@@ -73,7 +73,7 @@ def draft(
     if model.reader is not None:
         raise ConfigError(
             f"{model.identity.name!r} was trained to answer from passages and writes no questions. Choose a model that follows "
-            "instructions: --model qwen2.5-coder-1.5b-instruct."
+            "instructions, such as qwen2.5-coder-1.5b-instruct."
         )
     model = model.for_request()
     kept, rejected = dict[Digest, str](), Counter[str]()

@@ -164,7 +164,7 @@ def _header(line: bytes, path: Path) -> Header:
         return decode(line, Header, "The first line", ConfigError)
     except ConfigError as error:
         raise ConfigError(
-            f"{path} cannot be read as a file of openbook diagnose: {error} Choose another folder with --output, or delete that file."
+            f"{path} cannot be read as a file of openbook diagnose: {error} Choose another folder, or delete that file."
         ) from error
 
 
@@ -197,10 +197,12 @@ class RunLog(Generic[_Record]):
             stream.flush()
             return
         for name, old, new in differences(_header(first, path), header):
-            hint = f" To go on with the old one: --as-of {old}." if name == "knowledge_base_version" else ""
+            hint = (
+                f" To continue with the old one, ask as of version {old}." if name == "knowledge_base_version" else ""
+            )
             raise ConfigError(
                 f"The run in {path} differs in its {name.replace('_', ' ')}: {old}, now {new}.{hint} "
-                "Choose another folder with --output, or delete that file."
+                "Choose another folder, or delete that file."
             )
         self._places, end = _places(stream, path, kind)
         stream.truncate(end)  # an incomplete line of a killed process
@@ -229,7 +231,7 @@ def open_run_log(path: Path, header: Header, kind: type[_Record]) -> Iterator[Ru
         make_folder(path.parent)
     with exclusive_lock(path.with_name(f".{path.name}.lock"), timeout_s=0.0) as free:
         if not free:
-            raise StorageError(f"Another process writes {path}. Wait for it, or choose another folder with --output.")
+            raise StorageError(f"Another process writes {path}. Wait for it, or choose another folder.")
         with storage_errors(f"write {path}"):
             stream = path.open("a+b")
         try:

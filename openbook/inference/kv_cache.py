@@ -150,7 +150,6 @@ class KVCache:
         return self._on_disk is not None and self._on_disk > self._disk_bytes * _KEEP_SHARE
 
     def kept(self) -> CacheStats:
-        """Return what is on disk now."""
         files = [(_stat(path)[1], _tokens_of(path)) for path in self._files()]
         return CacheStats(len(files), sum(size for size, _ in files), sum(tokens for _, tokens in files))
 

@@ -58,7 +58,7 @@ class Library:
         except (ImportError, RuntimeError, OSError) as error:
             raise EngineError(
                 f"llama.cpp cannot be loaded ({error}). Install it with: {sys.executable} -m pip install llama-cpp-py-sync, "
-                "or use a server with --base-url."
+                "or let a server answer: set base_url to its address."
             ) from error
         self.build = f"{_version.__llama_cpp_tag__} {_version.__llama_cpp_commit__}"
         self.recent_errors: collections.deque[str] = collections.deque(maxlen=5)

@@ -32,7 +32,9 @@ def load_model(
     from openbook.inference.trial import trial_of
 
     if reference.manifest.kind == "embedder":
-        raise ModelError(f"{reference.name!r} is an embedder, not a language model; choose another with --model.")
+        raise ModelError(
+            f"{reference.name!r} is an embedder, not a language model. To list the models: openbook models list"
+        )
     adapter = reference if reference.manifest.kind == "adapter" else None
     base = reference.needed_base if adapter else reference
 

@@ -1,16 +1,12 @@
 """The first load of a model file, in a separate process, so that a crash there does not end this one.
 
-llama.cpp aborts its process for some numbers in a file, for words that a vocabulary cannot spell, and for tokens that it
-cannot write; a chat template is a program that may not end. So a file of unknown SHA-256 is first opened by
-`python -m openbook.inference.trial`, with time and memory limits. The template's output is recorded there; this process
-never renders an unknown template.
-
-A trial is not a sandbox: the process has the same rights as this one.
+llama.cpp aborts its process for some numbers in a file, for words that a vocabulary cannot spell, and for tokens that it cannot write; a chat
+template is a program that may not end. So a file of unknown SHA-256 is first opened by `python -m openbook.inference.trial`, with time and memory
+limits. It records the template's output; this process never renders an unknown template. It has the same rights as this one: it is no sandbox.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
@@ -18,11 +14,10 @@ import signal
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from openbook.codec import decode
 from openbook.config import available_cores
 from openbook.errors import EngineError, OpenBookError
 from openbook.models.catalogue import KNOWN_FILES
@@ -36,18 +31,8 @@ MEMORY_MB = 8192  # of address space, plus the mapped files
 VOCABULARY_MEMORY_MB = 1024  # for the vocabulary and the template, before the weights are mapped
 SECONDS = 120.0  # plus one for each 20 MB of the files
 TEMPLATE_SECONDS = 5.0
-_BYTES_A_SECOND = 20_000_000
-MAX_ANSWER_BYTES = 1 << 20  # limit for the process's answer and its error output, each
-_MAX_REASON_CHARS = 500
-_LONG_WORD_CHARS = 20_000  # stack use grows with word length, so longer words are covered too
-
-
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    """The reason why the model cannot be used, or its template's output, each if any."""
-
-    reason: str | None
-    template: TemplateText | None
+ANSWER = "trial.json"  # in the process's folder
+MAX_OUTPUT_BYTES = 1 << 20  # of any file that the process writes
 
 
 def check_usable(reference: ModelReference) -> None:
@@ -76,98 +61,70 @@ def trial_of(model: ModelReference, adapter: ModelReference | None = None) -> Tr
     path = trial_path(parts[-1].path.parent, parts[-1].digest)
     engine, found = library().build, read_cached(path, Trial)
     if found is None or (found.engine, found.files) != (engine, files):
-        try:
-            template = _try([part.main_file for part in parts])
-        except EngineError as error:
-            reason = " ".join("".join(char if char.isprintable() else " " for char in str(error)).split())
-            raise EngineError(
-                f"The model {parts[-1].name!r} cannot be used: {reason[-_MAX_REASON_CHARS:].rstrip('.')}. Convert it again, "
-                "or take another file."
-            ) from None
+        template, reason = _try([part.main_file for part in parts])
+        if reason:
+            hint = "Convert it again, or take another file."
+            raise EngineError(f"The model {parts[-1].name!r} cannot be used: {reason}. {hint}")
         found = Trial(engine, files, template)
         write_cached(path, found)
     return found
 
 
-def _try(files: list[Path]) -> TemplateText | None:
-    """Run the process on the model's and the adapter's file. Return the template's output."""
+def _try(files: list[Path]) -> tuple[TemplateText | None, str]:
+    """Run the process on the model's and the adapter's file. Return the template's output, or why it failed."""
     size = sum(file.stat().st_size for file in files)
-    timeout_s = SECONDS + size / _BYTES_A_SECOND
-    limits = json.dumps([MEMORY_MB + (size >> 20), timeout_s, TEMPLATE_SECONDS])
+    timeout_s = SECONDS + size / 20_000_000
+    paths = [str(file.absolute()) for file in files]
+    request = json.dumps([MEMORY_MB + (size >> 20), timeout_s, TEMPLATE_SECONDS, *paths])
     # Same module search path as this process; llama.cpp must not start a debugger when it aborts.
-    places = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, sys.path)])
+    places = os.pathsep.join(map(os.path.abspath, [str(Path(__file__).parents[2]), *filter(None, sys.path)]))
     environment = {**os.environ, "PYTHONPATH": places, "PYTHONSAFEPATH": "1", "GGML_NO_BACKTRACE": "1"}
-    too_slow = EngineError(
-        f"it was not loaded and asked within {timeout_s:.0f} s, of which its chat template may take {TEMPLATE_SECONDS:g} s"
-    )
-    with tempfile.TemporaryFile() as answer, tempfile.TemporaryFile() as complaints:
+    command = [sys.executable, "-X", "utf8", "-m", "openbook.inference.trial", request]
+    with tempfile.TemporaryDirectory() as folder, Path(folder, "log").open("w+b") as log:
+        how: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, "start_new_session": True}
         try:
-            done = subprocess.run(
-                [sys.executable, "-X", "utf8", "-m", "openbook.inference.trial", limits, *map(str, files)],
-                stdin=subprocess.DEVNULL, stdout=answer, stderr=complaints, timeout=timeout_s, check=False,
-                env=environment, start_new_session=True,
-            )  # fmt: skip
+            code = subprocess.run(command, cwd=folder, timeout=timeout_s, env=environment, **how).returncode
         except subprocess.TimeoutExpired:
-            raise too_slow from None
+            code = -getattr(signal, "SIGXCPU", 0)
         except OSError as error:
-            raise EngineError(f"no process could be started to try it ({error.strerror or error})") from error
-        for stream in (answer, complaints):
-            stream.seek(0)
-        written, said = answer.read(MAX_ANSWER_BYTES), complaints.read(MAX_ANSWER_BYTES)
-    if done.returncode == -getattr(signal, "SIGXCPU", 0):
-        raise too_slow
-    how = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
-    complaint = said.strip().rpartition(b"\n")[2].decode(errors="replace")
-    try:
-        outcome = decode(written, _Outcome, "The answer", EngineError)
-    except EngineError:
-        raise EngineError(f"it ended the process that tried it ({how}{complaint and ': '}{complaint})") from None
-    if outcome.reason is not None:
-        raise EngineError(outcome.reason)
-    return outcome.template
+            return None, f"no process could be started to try it ({error.strerror or error})"
+        if found := read_cached(Path(folder, ANSWER), Trial):
+            return found.template, ""
+        log.seek(0)
+        last = log.read(MAX_OUTPUT_BYTES).strip().rpartition(b"\n")[2].decode(errors="replace")
+    said = "".join(char if char.isprintable() else " " for char in last)[-500:].rstrip(".")
+    if code == -getattr(signal, "SIGXCPU", 0):
+        allowed = f"of which its chat template may take {TEMPLATE_SECONDS:g} s"
+        return None, f"it was not loaded and asked within {timeout_s:.0f} s, {allowed}"
+    if code == 1 and said:  # `main` ended by an exception
+        return None, said
+    ended = f"signal {-code}" if code < 0 else f"exit code {code}"
+    return None, f"it ended the process that tried it ({ended}{said and ': '}{said})"
 
 
 # --- in the process -----------------------------------------------------------------------------------------------------
 
 
-def main(limits: str, *files: str) -> None:
-    answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what libraries print goes to standard error
-    template, reason = None, None
-    try:
-        template = _load_and_ask(*map(Path, files), limits=json.loads(limits))
-    except OpenBookError as error:
-        reason = str(error)
-    except MemoryError:
-        reason = "it needs more memory than a trial may take"
-    except Exception as error:  # noqa: BLE001  whatever a template or a library does
-        reason = f"it fails ({type(error).__name__}: {error})"
-    json.dump({"reason": reason and reason[:_MAX_REASON_CHARS], "template": template}, answer)
-    answer.close()
-
-
-def _load_and_ask(path: Path, adapter: Path | None = None, *, limits: tuple[int, float, float]) -> TemplateText | None:
-    """Two questions on one passage keep and restore its state; one has no passage."""
+def main(memory_mb: int, timeout_s: float, template_s: float, model: str, adapter: str | None = None) -> None:
+    """Ask two questions on one passage, which keeps and restores its state, and one without a passage."""
     from openbook.inference.llamacpp import LlamaCppEngine
     from openbook.inference.llamalib import Model
     from openbook.inference.tokenizer import template_of
     from openbook.records import ModelIdentity, Prompt
 
-    memory_mb, timeout_s, template_s = limits
     _limit(VOCABULARY_MEMORY_MB, timeout_s)
-    vocabulary = Model(path, vocabulary_only=True)
-    _limit(VOCABULARY_MEMORY_MB, template_s)
-    template = template_of(vocabulary)
-    _limit(VOCABULARY_MEMORY_MB, timeout_s)
+    vocabulary = Model(Path(model), vocabulary_only=True)
     _spell_everything(vocabulary)
+    _limit(VOCABULARY_MEMORY_MB, template_s)
+    trial = Trial("", (), template_of(vocabulary))
     vocabulary.close()
     _limit(memory_mb, timeout_s * available_cores())
-    identity, trial = ModelIdentity(path.name, "", "claimed"), Trial("", (), template)
-    engine = LlamaCppEngine(path, identity=identity, adapter=adapter, context_tokens=512, trial=trial)
+    identity, part = ModelIdentity(Path(model).name, "", "claimed"), Path(adapter) if adapter else None
+    engine = LlamaCppEngine(Path(model), identity=identity, adapter=part, context_tokens=512, trial=trial)
     for passages, question in ((("A.",), "B?"), (("A.",), "C?"), ((), "B?")):
         if not math.isfinite(float(engine.logits(Prompt("Answer.", passages, question)).max())):
             raise EngineError("its numbers give no answer: they are not finite")
-    return template
+    write_cached(Path(ANSWER), trial)
 
 
 def _spell_everything(vocabulary: Model) -> None:
@@ -175,8 +132,8 @@ def _spell_everything(vocabulary: Model) -> None:
     for token in range(vocabulary.vocabulary_size):
         vocabulary.piece(token)
         vocabulary.is_control(token)
-    for character in "a1! \nÄ水":
-        vocabulary.tokenize(_LONG_WORD_CHARS * character, control=False)
+    for character in "a1! \nÄ水":  # stack use grows with word length, so longer words are covered too
+        vocabulary.tokenize(20_000 * character, control=False)
     if vocabulary.metadata("tokenizer.ggml.model") == "gpt2":
         return  # it spells bytes, and skips those it lacks
     characters = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
@@ -186,19 +143,21 @@ def _spell_everything(vocabulary: Model) -> None:
 
 def _limit(memory_mb: int, seconds: float) -> None:
     """Set soft limits, since later ones are higher: against accidents and bombs, not intruders."""
-    with contextlib.suppress(ImportError, AttributeError, ValueError, OSError):  # not on every platform
+    with suppress(ImportError, AttributeError, ValueError, OSError):  # not on every platform
         import resource
 
         used = resource.getrusage(resource.RUSAGE_SELF)
-        for kind, limit in (
-            (resource.RLIMIT_CORE, 0),
-            (resource.RLIMIT_FSIZE, MAX_ANSWER_BYTES),
-            (resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime + seconds) + 1),
-            (resource.RLIMIT_AS, memory_mb << 20),
-        ):
+        cpu_s = int(used.ru_utime + used.ru_stime + seconds) + 1
+        limits = {resource.RLIMIT_CORE: 0, resource.RLIMIT_FSIZE: MAX_OUTPUT_BYTES, resource.RLIMIT_CPU: cpu_s}
+        for kind, limit in {**limits, resource.RLIMIT_AS: memory_mb << 20}.items():
             hard = resource.getrlimit(kind)[1]
             resource.setrlimit(kind, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        main(*json.loads(sys.argv[1]))
+    except OpenBookError as error:
+        sys.exit(" ".join(str(error).split()))
+    except MemoryError:
+        sys.exit("it needs more memory than a trial may take")

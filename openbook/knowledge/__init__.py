@@ -7,13 +7,13 @@ Four rooms, each of which imports only those above it:
 
 * `store`    the truth: `interface`, `schema`, `sqlite`, `version_rows`, `identities` (renames, labels), `write_lock`
 * `index`    what a search reads: `words`, `bm25`, `vectors`, `segments`, `search`; `scope` and `filter_parser` limit it
-* `ingest`   files to contents: `discovery`, `contents`, `splitter`, `embeddings`; `long_run` shares the write lock
-* `cite`     what is shown: `passages` (and windows), `quotes`, `pictures` of pages, `editions`
+* `ingest`   files to contents: `discovery`, `watch`, `contents`, `splitter`, `embeddings`; `long_run` shares the write lock
+* `cite`     what is shown: `passages`, `windows`, `quotes`, `pictures` of pages, `editions`
 
 Above them:
 
 * `base`        `KnowledgeBase`: everything that reads; start reading here
-* `updates`     `add`, `sync`, `remove`, `reembed`;  `versions`: list, compare, tag, restore, prune
+* `updates`     `add`, `sync`, `remove`;  `embedder_change`;  `versions`: list, compare, tag, restore, prune
 * `check`       verification;  `erasure`: purging and its proof, with `byte_search` (outside the folder: `openbook.purge`)
 * `docs_cache`  knowledge bases for `--docs`
 

@@ -410,7 +410,7 @@ class KnowledgeBase:
         return self.store.vacuum(connection, timeout_s)
 
     def shard(self, in_scope: NDArray[np.int64], number: int, shards: int) -> Shard:
-        """The rows of the contents `in_scope` for shard `number` of `shards`: see `Indexes.shard`.
+        """The rows of the contents `in_scope` for shard `number` of `shards`: see `SegmentSet.shard`.
 
         Raises StaleView when one was deleted meanwhile.
         """

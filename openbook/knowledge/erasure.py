@@ -19,11 +19,10 @@ from openbook.knowledge.index import segment_files, shared_segments
 from openbook.knowledge.store import schema
 from openbook.knowledge.store.identities import identities, purge_identities
 from openbook.knowledge.store.interface import Connection, Reader, Rows, Store, Writer
-from openbook.knowledge.store.names import path_displayed
+from openbook.knowledge.store.names import path_displayed, resolve
 from openbook.knowledge.store.schema import NEXT_TABLE
 from openbook.knowledge.store.version_rows import add_version
 from openbook.knowledge.store.write_lock import LOCK_TIMEOUT_S
-from openbook.knowledge.updates import resolve
 from openbook.records import BeyondReach
 
 _BETWEEN = bytes(16)  # no window of text spans it
@@ -84,7 +83,7 @@ def purge(
         others = {path for path, _ in holders} - paths
         if others and not copies:
             raise TextIsElsewhere(
-                f"The same text is also in {', '.join(sorted(others)[:3])}. To purge every copy of it: --copies"
+                f"The same text is also in {', '.join(sorted(others)[:3])}. To purge every copy of it: openbook purge DOCUMENT --copies"
             )
         traces = _traces(connection, paths | others, contents)
         (passages,) = _for_ids(connection, "SELECT count(*) FROM passages WHERE content_id IN", contents).fetchone()

@@ -19,7 +19,7 @@ from openbook.errors import QuestionError
 from openbook.knowledge.base import KnowledgeBase
 from openbook.knowledge.index.scope import Scope
 from openbook.knowledge.store.integrity import StoredContent
-from openbook.knowledge.updates import resolve
+from openbook.knowledge.store.names import resolve
 from openbook.parsers.text import text_headings
 from openbook.records import HeadingMark, Passage
 

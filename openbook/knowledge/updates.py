@@ -1,4 +1,4 @@
-"""Changes to a knowledge base: `add` files, `sync` folders, `remove` documents, `reembed` all. Each makes one version.
+"""Changes to a knowledge base: `add` files, `sync` folders, `remove` documents. Each makes one version.
 
 Every run finds, ingests, embeds, commits, and refreshes the indexes. The last version survives interruption.
 """
@@ -13,21 +13,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
 
-from openbook.errors import KnowledgeError, StorageError, did_you_mean
-from openbook.knowledge.base import KnowledgeBase, embedder_json
-from openbook.knowledge.index.cache import kept_contents
+from openbook.errors import KnowledgeError
+from openbook.knowledge.base import KnowledgeBase
 from openbook.knowledge.ingest.contents import FileBatch, Ingest, LiveDocument, RunOptions, live_documents, prefix
 from openbook.knowledge.ingest.discovery import FoundFile, Rules, SyncedFolder, check_exists, discover
 from openbook.knowledge.ingest.embeddings import embed_missing
-from openbook.knowledge.ingest.long_run import TABLE, LongRun, in_slices
+from openbook.knowledge.ingest.long_run import LongRun, in_slices
 from openbook.knowledge.store import schema
 from openbook.knowledge.store.identities import Change, RunChanges, follow_renames, identities, waiting_names
 from openbook.knowledge.store.interface import Connection, Writer
-from openbook.knowledge.store.names import display_path
-from openbook.knowledge.store.schema import IDS, NEXT_TABLE
-from openbook.knowledge.store.version_rows import add_version, apply_retention, now, version_transaction, write_version
-from openbook.knowledge.store.write_lock import LOCK_TIMEOUT_S
-from openbook.parallel import StagedProgress
+from openbook.knowledge.store.names import display_path, resolve
+from openbook.knowledge.store.schema import IDS
+from openbook.knowledge.store.version_rows import apply_retention, now, version_transaction, write_version
 from openbook.parsers import is_image_refusal
 from openbook.records import Embedder, Verdict
 
@@ -185,76 +182,6 @@ def forget_synced_folder(base: KnowledgeBase, folder: Path) -> None:
             raise KnowledgeError(f"{name} was not synced. These folders were: {', '.join(known) or 'none'}.")
 
 
-def resolve(paths: Sequence[str], name: str) -> list[str]:
-    """The documents among `paths` that `name` means: a path as listed or on disk, a folder, or the end of one path.
-
-    Raises KnowledgeError when none or several match.
-    """
-    if not name.strip():
-        raise KnowledgeError("The name of a document is empty. To list them: openbook status --documents")
-    for whole in (name, display_path(Path(os.path.abspath(name)))):
-        if whole in paths:
-            return [whole]
-        if below := [path for path in paths if path.startswith(whole.rstrip("/") + "/")]:
-            return below
-    ending = [path for path in paths if path.endswith("/" + name)]
-    if len(ending) == 1:
-        return ending
-    if ending:
-        raise KnowledgeError(
-            f"{len(ending)} documents end in {name!r}: {', '.join(ending[:3])}. Give more of the path."
-        )
-    hint = did_you_mean(Path(name).name, {Path(path).name: path for path in paths})
-    raise KnowledgeError(f"No document {name!r} in the knowledge base.{hint} To list them: openbook status --documents")
-
-
-def folder_changes(folders: Sequence[Path]) -> Iterator[int]:
-    """Counts of changed files, each after 0.4 seconds without a change or 3.2 seconds of changes.
-
-    Also 0 once watching has begun, then about twice a second. No later change is missed, however slow the caller. Ends by KeyboardInterrupt.
-    Raises StorageError when the system has no more watches.
-    """
-    import watchfiles
-
-    roots, again = _roots(folders), 0
-    while True:
-        there = [folder for folder, root in zip(folders, roots, strict=True) if root]
-        try:
-            for batch in watchfiles.watch(
-                *there,
-                watch_filter=None,  # the run itself selects files; an ignore file is a dot file too
-                debounce=3200,  # milliseconds, as below
-                step=400,
-                rust_timeout=500,
-                yield_on_timeout=True,
-                raise_interrupt=True,
-            ):
-                yield len(batch) or again
-                again = 0
-                # The watch follows the folder that had the name when watching began.
-                if any(path == str(folder) for _, path in batch for folder in folders) or _roots(folders) != roots:
-                    break
-        except FileNotFoundError:  # deleted since it was looked for
-            pass
-        except OSError as error:
-            raise StorageError(
-                f"Cannot watch {', '.join(map(str, folders))}: {error.strerror or error}. Without --watch, run sync again after changes."
-            ) from error
-        roots, again = _roots(folders), 1
-
-
-def _roots(folders: Sequence[Path]) -> list[tuple[int, int] | None]:
-    found: list[tuple[int, int] | None] = []
-    for folder in folders:
-        try:
-            status = folder.stat()
-        except OSError:
-            found.append(None)
-        else:
-            found.append((status.st_dev, status.st_ino))
-    return found
-
-
 # --- one run ----------------------------------------------------------------------------------------------------------
 
 
@@ -387,49 +314,3 @@ def _write_verdicts(
             if verdict.outcome in ("skipped", "failed")
         ],
     )
-
-
-def reembed(
-    base: KnowledgeBase,
-    embedder: Embedder,
-    *,
-    progress: StagedProgress = lambda stage, done, total: None,
-) -> tuple[int, int]:
-    """Change the embedder. Returns (new version, texts embedded now).
-
-    Search uses the old vectors until one transaction switches to the complete new ones; others may write meanwhile. An interrupted call is
-    resumed with the same embedder. Open `base` again afterwards.
-    """
-    identity = embedder_json(embedder.identity)
-
-    def is_ours(connection: Writer) -> bool:
-        """True if the table of new vectors is for this run: purges and other embedders' runs drop it."""
-        return schema.meta(connection).get("reembedding") == identity and NEXT_TABLE in connection.tables()
-
-    def work(run: LongRun) -> tuple[int, int]:
-        with run.slice() as connection, schema.transaction(connection):
-            if not is_ours(connection):
-                connection.execute(f"DROP TABLE IF EXISTS {NEXT_TABLE}")
-            connection.make_embeddings(NEXT_TABLE)
-            schema.remember(connection, reembedding=identity)
-        contents = kept_contents(run.connection).tolist()
-        embedded = embed_missing(run, contents, embedder, progress, table=NEXT_TABLE, is_ours=is_ours)
-        with run.commit(contents, NEXT_TABLE, is_ours) as connection:
-            connection.durable(True)
-            with schema.transaction(connection), connection.changing(()):
-                version = schema.newest_version(connection) + 1
-                # Row by row, so that readers of the state before see the old ones.
-                connection.execute(f"DELETE FROM {TABLE}")
-                connection.execute(f"INSERT INTO {TABLE} SELECT * FROM {NEXT_TABLE}")
-                connection.execute(f"DROP TABLE {NEXT_TABLE}")
-                schema.remember(connection, embedder=identity, reembedding=None)
-                add_version(connection, version, f"embedded again by {embedder.identity.name}")
-        return version, embedded
-
-    version, embedded = in_slices(base, work, LOCK_TIMEOUT_S)
-    changed = KnowledgeBase.open(base.store.place, embedder.identity)
-    changed.indexes.blobs = base.indexes.blobs
-    with changed.writing() as connection:
-        changed.indexes.refresh(connection)
-    changed.close()
-    return version, embedded

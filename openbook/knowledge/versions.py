@@ -117,7 +117,7 @@ def _version_at(connection: Connection, text: str) -> int:
     if after > found + 1:
         raise UnknownVersion(
             f"The version of {text} may be one of {version_ranges(range(found + 1, after))}, which are not kept any more. "
-            f"The last one before them is kept: --as-of {found}"
+            f"The last one before them is kept: version {found}."
         )
     return int(found)
 

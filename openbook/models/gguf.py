@@ -63,7 +63,6 @@ class MetadataValue:
 
     @property
     def item_type(self) -> ValueType | None:
-        """The type of an array's items."""
         return ValueType(int.from_bytes(self.raw[:4], "little")) if self.type is ValueType.ARRAY else None
 
 

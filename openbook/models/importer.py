@@ -62,7 +62,9 @@ def import_gguf(
     if not path.is_file():
         raise StorageError(f"{path} is not a file.")
     if name in CATALOGUE:
-        raise ConfigError(f"{name!r} is a model of the catalogue. Give the file another name with --name.")
+        raise ConfigError(
+            f"{name!r} is a model of the catalogue. Give the file another name: openbook models import FILE --name NAME"
+        )
     # Before the copy, which is slow for a large file.
     main = FILES[kind_of(check_importable(path))][0]
     with staging_folder(store.root) as folder:
@@ -138,7 +140,7 @@ def merge(
     """Store an adapter and its base as one model, or a model in another `quantisation`. Raises ConfigError if the name is taken."""
     if name is not None and (checked_name(name) in CATALOGUE or name in store.names()):
         raise ConfigError(
-            f"The name {name!r} is taken. Give another with --name; then run `openbook models promote`, which compares the two."
+            f"The name {name!r} is taken. Choose another; then run `openbook models promote`, which compares the two."
         )
     store.check_fast(reference)
     is_adapter = reference.manifest.kind == "adapter"
@@ -196,7 +198,9 @@ def _name_of(path: Path) -> str:
     try:
         return checked_name(name)
     except ConfigError as error:
-        raise ConfigError(f"Cannot make a model name out of {path.name!r}. Give one with --name.") from error
+        raise ConfigError(
+            f"Cannot make a model name out of {path.name!r}. Give one: openbook models import FILE --name NAME"
+        ) from error
 
 
 # --- names -------------------------------------------------------------------------------------------------------------

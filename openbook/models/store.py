@@ -260,7 +260,6 @@ class ModelStore:
         return ModelReference(digest[:12], digest, self.root / digest, manifest)
 
     def base_of(self, adapter: Manifest) -> ModelReference | None:
-        """The stored base of an adapter."""
         digest = adapter.lineage
         if not digest or not (self.root / digest).is_dir():
             return None

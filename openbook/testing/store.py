@@ -16,9 +16,9 @@ from unittest import TestCase
 from openbook.errors import KnowledgeBaseBusy, KnowledgeBaseDamaged, KnowledgeError, TextIsElsewhere
 from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add, purge, sync, versions
 from openbook.knowledge.check import check
+from openbook.knowledge.embedder_change import reembed
 from openbook.knowledge.erasure import purge_is_unfinished
 from openbook.knowledge.store import schema
-from openbook.knowledge.updates import reembed
 from openbook.records import BEYOND_REACH
 from openbook.testing.fakes import HashEmbedder
 

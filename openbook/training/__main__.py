@@ -134,7 +134,7 @@ def main() -> None:
         _say(f"Error: The operating system refused: {error.strerror or error}{file}.")
         sys.exit(StorageError.exit_code)
     except KeyboardInterrupt:
-        _say("Interrupted. The last checkpoint is kept. Go on with --resume.")
+        _say("Interrupted. The last checkpoint is kept. To continue: openbook train RECIPE --resume")
         sys.exit(INTERRUPTED)
     if found is not None:
         if sys.stderr.isatty():

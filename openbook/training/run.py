@@ -93,7 +93,7 @@ def train(
         begun = processes.any(processes.first and begun)
         if begun and not resume:
             raise TrainingError(
-                f"{folder} already holds a run. Continue it with --resume, or choose another folder with --run."
+                f"{folder} already holds a run. Continue it (openbook train RECIPE --resume), or choose another folder."
             )
         # 2. Verify the base, check the data, and make it into trees.
         inputs = load_inputs(recipe, recipe_folder, store, folder, processes)
@@ -148,7 +148,9 @@ def load_inputs(
     Raises UnknownModel, ModelNotVerified, ConfigError with file and line, TrainingError if no example is left.
     """
     if not recipe.train:
-        raise ConfigError("The recipe names no [[train]] data. Add some, or give documents with --from-kb.")
+        raise ConfigError(
+            "The recipe names no [[train]] data. Add some, or learn from your knowledge base: openbook train RECIPE --from-kb"
+        )
     base = None
     if recipe.base is not None:
         base = store.resolve(recipe.base.digest)
@@ -235,9 +237,9 @@ def build_network(recipe: Recipe, inputs: RunInputs, device: str) -> tuple[Any, 
 def choose_device(wanted: str, processes: Processes = ONE_PROCESS) -> str:
     """Resolve `auto` to the GPU if there is one. Raises ConfigError for a GPU that cannot be used."""
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("PyTorch finds no GPU here. Leave --device out, or install PyTorch with CUDA.")
+        raise ConfigError("PyTorch finds no GPU here. Train on the CPU, or install PyTorch with CUDA.")
     if wanted == "cuda" and processes.count > 1:
-        raise ConfigError("Several processes train on CPUs only. Use --device cpu, or one process.")
+        raise ConfigError("Several processes train on CPUs only. Choose the device cpu, or one process.")
     gpu = torch.cuda.is_available() and processes.count == 1 and wanted != "cpu"
     return "cuda" if gpu else "cpu"
 
@@ -272,7 +274,9 @@ def _learn(learner: Learner, dev: list[Tree], folder: Path, watch: Watch, should
                 checkpoints.save(folder / runs.CHECKPOINTS, checkpoint)
             saved_at = time.monotonic()
         if stop and progress.step < learner.steps:
-            raise RunStopped(f"Stopped after step {progress.step} of {learner.steps}. Go on with --resume.")
+            raise RunStopped(
+                f"Stopped after step {progress.step} of {learner.steps}. To continue: openbook train RECIPE --resume"
+            )
 
 
 def _store_model(
@@ -443,9 +447,7 @@ def peak_memory_mib() -> float:
 def _locked(folder: Path, processes: Processes) -> Iterator[None]:
     with exclusive_lock(folder / runs.LOCK, 0.0) if processes.first else nullcontext(True) as held:
         if not held:
-            raise TrainingError(
-                f"Another process trains in {folder}. Wait for it, or choose another folder with --run."
-            )
+            raise TrainingError(f"Another process trains in {folder}. Wait for it, or choose another folder.")
         yield
 
 

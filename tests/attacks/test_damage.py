@@ -18,11 +18,11 @@ from openbook.cli import run
 from openbook.errors import KnowledgeBaseDamaged
 from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add, remove, sync
 from openbook.knowledge.check import check
+from openbook.knowledge.embedder_change import reembed
 from openbook.knowledge.erasure import purge
 from openbook.knowledge.ingest.embeddings import embed_missing
 from openbook.knowledge.ingest.long_run import in_slices
 from openbook.knowledge.store import integrity, schema
-from openbook.knowledge.updates import reembed
 from openbook.knowledge.versions import diff, drop_tag, history, prune, restore, set_retention, tag
 from openbook.records import PassageReference
 from openbook.replay import passage_of

@@ -239,7 +239,7 @@ def test_stopped_anywhere_and_resumed_it_ends_with_the_same_model(how: str, home
         child.send_signal(signal.SIGINT if how == "interrupted" else signal.SIGTERM)
         _, stderr = child.communicate(timeout=60)
         assert child.returncode == 130
-        assert "Go on with --resume" in stderr
+        assert "To continue: openbook train RECIPE --resume" in stderr
         assert list((parts / "checkpoints").glob("step-*"))
     code, _, stderr = done(recipe, "--run", parts, "--resume")
     assert code == 0, stderr

@@ -24,8 +24,8 @@ from openbook.errors import ClusterError, KnowledgeBaseInvalid, KnowledgeBaseMis
 from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add
 from openbook.knowledge.erasure import purge
 from openbook.knowledge.index import search, segment_files, vectors
-from openbook.knowledge.index.indexes import Indexes
-from openbook.knowledge.index.search import Shard, StaleView, View
+from openbook.knowledge.index.search import IndexView, Shard, StaleView
+from openbook.knowledge.index.segment_set import SegmentSet
 from openbook.knowledge.updates import remove
 from openbook.testing import HashEmbedder
 from tests.cli.conftest import Out
@@ -56,11 +56,11 @@ class GivenShards:
         return [sent(self.shards[number].reply(*sent(arguments))) for number in numbers]
 
 
-def view_of(opened: Sequence[Shard]) -> View:
+def view_of(opened: Sequence[Shard]) -> IndexView:
     return ShardedSearch(GivenShards(opened)).view("", 1, ids())
 
 
-def answers(view: View, query: str, limit: int) -> tuple[object, ...]:
+def answers(view: IndexView, query: str, limit: int) -> tuple[object, ...]:
     """All that a search says."""
     ranked = search.best_passages(view, query, EMBEDDER.embed_query(query), limit)
     return view.rows, ranked, dense(view, query, limit), bm25(view, query, limit)
@@ -86,10 +86,10 @@ def test_any_number_of_shards_says_what_one_index_says(
                 patch.setattr(vectors, cut, rows)
             limit = candidates = 1  # the passes leave 8 and 4 times as many
         patch.setattr(search, "CANDIDATES", candidates)
-        layouts = [Indexes.open(Path("absent"), base.source(), ids(*contents))]
+        layouts = [SegmentSet.open(Path("absent"), base.source(), ids(*contents))]
         for upto in sorted(data.draw(st.sets(st.integers(1, len(contents)), max_size=3))):
-            layouts.append(Indexes.refresh(Path(name), base.source(), ids(*contents[:upto])))
-        layouts.append(Indexes.open(Path(name), base.source(), ids(*contents)))
+            layouts.append(SegmentSet.refresh(Path(name), base.source(), ids(*contents[:upto])))
+        layouts.append(SegmentSet.open(Path(name), base.source(), ids(*contents)))
         expected = answers(layouts[0].shard(in_scope), query, limit)
         whole = [each for each in layouts if np.isin(in_scope, each.contents()).all()]
         for count in COUNTS:
@@ -101,7 +101,7 @@ def test_any_number_of_shards_says_what_one_index_says(
 def test_shares_are_nearly_equal_and_share_no_row() -> None:
     base = Base()
     contents = [base.add(Text("", tuple(((), f"{n}.{i} word ") for i in range(1 + n % 5)))) for n in range(200)]
-    indexes = Indexes.open(Path("absent"), base.source(), ids(*contents))
+    indexes = SegmentSet.open(Path("absent"), base.source(), ids(*contents))
     for count in COUNTS:
         sizes = [indexes.shard(ids(*contents), number, count).rows for number in range(count)]
         assert sum(sizes) == 600

@@ -14,8 +14,11 @@ from openbook.diagnosis import gate
 from openbook.diagnosis.gate import EvalQuestion, ask_eval_set, compare, flips, load_eval_set, non_inferior
 from openbook.errors import ConfigError
 from openbook.inference import FrozenModel
+from openbook.models import ModelStore, import_gguf
+from openbook.models.gguf import ValueType
 from openbook.records import Prompt, ReaderFormat
 from tests.diagnosis.table_engine import TableEngine
+from tests.models.gguf_files import llama
 
 READER = ReaderFormat("Answer, or say: Not stated.", "Not stated.")
 PLACES = [f"pier {n}" for n in range(120)]
@@ -132,3 +135,23 @@ def test_a_set_may_be_compressed_and_one_text_is_one_answer(tmp_path: Path) -> N
         EvalQuestion("Q?", ("Paris",), "", "P"),
         EvalQuestion("R?", (), "", "P"),
     ]
+
+
+def test_a_name_means_another_model_only_if_that_passes(store: ModelStore, tmp_path: Path) -> None:
+    recipes = (llama(), llama().with_value("llama.attention.layer_norm_rms_epsilon", ValueType.FLOAT32, 1e-6))
+    held, other = (import_gguf(store, each.write(tmp_path / f"m{n}.gguf")) for n, each in enumerate(recipes))
+    store.set_name("reads", held.digest)
+    sets = tmp_path / "reading.jsonl", tmp_path / "known.jsonl"
+    asked = {"question": "Where does ferry 1 leave?", "answers": "pier 1"}
+    sets[0].write_text(json.dumps({"passage": "Ferry 1 leaves from pier 1.", "questions": [asked]}))
+    sets[1].write_text(json.dumps({"question": "What is 2 plus 2?", "answers": "4"}))
+
+    def promoted(candidate: Answers, holder: Answers) -> gate.Promotion:
+        answers = {held.digest: model(holder), other.digest: model(candidate)}
+        opened = store.resolve, lambda each: answers[each.digest]
+        return gate.promote(store, "reads", other.digest, *opened, lambda *_: None, sets=sets)
+
+    found = promoted(lambda _: "Not stated.", good)
+    assert (found.holder, found.passed, store.resolve("reads").digest) == (held.digest, False, held.digest)
+    assert promoted(good, good).passed
+    assert store.resolve("reads").digest == other.digest

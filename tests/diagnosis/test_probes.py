@@ -16,7 +16,6 @@ from openbook.diagnosis.perturb import altered
 from openbook.diagnosis.probes import PROBES, ProbeRun, Result, run_probes
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.runner import Bench
-from openbook.errors import EngineError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
 from openbook.records import Passage, Prompt
@@ -290,33 +289,6 @@ def test_a_stopped_run_goes_on_and_asks_nothing_again(tmp_path: Path, base: Know
     engine.asked = []
     assert run(QUESTIONS, bench, path).to_json() == whole
     assert engine.asked == []
-
-
-def test_a_model_that_only_fails_is_asked_again(tmp_path: Path, base: KnowledgeBase) -> None:
-    many = [replace(QUESTIONS[1], id=f"q{n}") for n in range(20)]
-    path = tmp_path / "probes.jsonl"
-    with pytest.raises(EngineError, match="16 questions in a row"):
-        run(many, bench_of(base, lambda prompt: FAILS), path)
-    again: Any = run(many, bench_of(base, reads), path).results["abstention"]
-    assert counted(again.shares) == {"abstained": 20}
-
-
-def test_a_failure_between_answers_is_kept_and_asked_again(tmp_path: Path, base: KnowledgeBase) -> None:
-    path, broken = tmp_path / "probes.jsonl", ["Brekkan"]
-    engine = TableEngine(lambda prompt: FAILS if harbour_in(prompt) in broken else reads(prompt))
-    bench = bench_of(base, FrozenModel(engine))
-
-    def once() -> ProbeRun:
-        engine.asked = []
-        return run(QUESTIONS[:3], bench, path)
-
-    assert [result.left_out for result in once().results.values()] == [{"the model failed": 1}] * 2
-    assert [result.left_out for result in once().results.values()] == [{"the model failed": 1}] * 2
-    assert {harbour_in(prompt) for prompt in engine.asked} == {"Brekkan"}
-    broken.clear()
-    found = once().to_json()
-    assert {harbour_in(prompt) for prompt in engine.asked} == {"Brekkan"}
-    assert found == run(QUESTIONS[:3], bench).to_json()
 
 
 # --- as a page --------------------------------------------------------------------------------------------------------

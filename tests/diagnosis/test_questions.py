@@ -67,10 +67,8 @@ BAD = {"id": "b", "question": "Where?", "answers": ["x"]}  # with another key
     ("line", "says"),
     [
         ("{", "is not a JSON document"),
-        ("[1]", "must be an object"),
         ({"id": "b", "question": "Where?"}, "no answers and is not marked unanswerable"),
         ({"id": "b", "question": "Where?", "answers": [""]}, "is empty"),
-        ({"id": "b", "question": "Where?", "answers": [3]}, ": answers[0] must be text, not 3"),
         ({**BAD, "unanswerable": True}, "drop one of the two"),
         ({**BAD, "kind": "odd"}, "must be one of"),
         ({**BAD, "kind": ""}, "closed-book, not ''"),
@@ -101,7 +99,6 @@ def test_what_is_wrong_is_said_with_its_line(tmp_path: Path, line: object, says:
         (b"\n \n", "holds no questions"),
         (b'{"id": "a", "question": "caf\xe9?", "answers": ["x"]}', "'utf-8' codec can't decode"),
         (b"[1, 2", "is not a JSON document"),
-        (b"[" * 100_000, "is not a JSON document"),
         (b"[]", "line 1 must be an object"),
         (b'{\n"question": "Where?"\n}', "line 1 is not a JSON document"),
         (b'{"user_input": "Where?", "reference": "here"}', "line 1"),

@@ -320,7 +320,7 @@ def test_a_record_takes_the_place_of_an_earlier_one(tmp_path: Path) -> None:
     ("change", "says"),
     [
         ({"questions": "other"}, "differs in its questions"),
-        ({"knowledge_base_version": 7}, r"differs in its knowledge base version: 1, now 7\..*--as-of 1"),
+        ({"knowledge_base_version": 7}, r"differs in its knowledge base version: 1, now 7\..*as of version 1\."),
         ({"passages": 9}, "differs in its passages"),
         (
             {"model": dataclasses.replace(HEADER.model, digest="0" * 64)},

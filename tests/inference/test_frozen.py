@@ -32,7 +32,9 @@ def test_complete_closes_the_stream_when_it_is_interrupted(monkeypatch: pytest.M
 def test_an_embedder_is_no_language_model_and_the_reverse(
     embedder_reference: ModelReference, model_reference: ModelReference
 ) -> None:
-    with pytest.raises(ModelError, match=r"^'minilm-l6-int8' is an embedder, not a language model; choose another"):
+    with pytest.raises(
+        ModelError, match=r"^'minilm-l6-int8' is an embedder, not a language model\. To list the models: "
+    ):
         load_model(embedder_reference)
     with pytest.raises(ModelError, match=r"is a language model, not an embedder; set OPENBOOK_EMBEDDER to"):
         load_embedder(model_reference)

@@ -161,11 +161,11 @@ def test_a_template_is_rendered_in_the_trial_alone(
 @pytest.mark.parametrize(
     ("does", "match"),
     [
-        ('printf %s \'{"reason": null, "template": ["a", "b"]}\'', "ended the process"),
-        ('printf %s \'{"reason": "a\\u001b[2Jb", "template": null}\'', r"cannot be used: a \[2Jb\."),
-        ("printf %s '[]'", "ended the process"),
+        ("printf %s '[]' >trial.json", "ended the process"),
+        ('printf %s \'{"engine": "", "files": [], "template": ["a", "b"]}\' >trial.json', "ended the process"),
+        ("head -c 100000 /dev/zero | tr '\\0' '[' >trial.json", "ended the process"),
+        (r"printf 'b\na\033[2Jb\n' >&2; exit 1", r"cannot be used: a \[2Jb\."),
         ("true", r"ended the process that tried it \(exit code 0\)"),
-        ("head -c 100000 /dev/zero | tr '\\0' '['", "ended the process"),
         ("exec sleep 1000", "not loaded and asked within [0-3] s"),
     ],
 )

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from openbook.knowledge.index.bm25 import K1, B
 from openbook.knowledge.index.boilerplate import with_content
-from openbook.knowledge.index.indexes import Indexes
-from openbook.knowledge.index.search import RankedPassage, View, best_candidates, best_passages
+from openbook.knowledge.index.search import IndexView, RankedPassage, best_candidates, best_passages
 from openbook.knowledge.index.segment_builder import IndexSource
+from openbook.knowledge.index.segment_set import SegmentSet
 from openbook.knowledge.index.words import Vocabulary, query_terms
 from openbook.knowledge.store import schema
 from openbook.knowledge.store.integrity import CONTENT_COLUMNS, PASSAGE_COLUMNS, row_digest
@@ -117,14 +117,14 @@ def stored(text: str) -> NDArray[np.float16]:
     return EMBEDDER.embed_query(text).astype("<f2")
 
 
-def dense(view: View, query: str, limit: int) -> list[tuple[int, float]]:
+def dense(view: IndexView, query: str, limit: int) -> list[tuple[int, float]]:
     """(passage row id, cosine), nearest first."""
     found, _ = best_candidates(view, query, EMBEDDER.embed_query(query), limit)
     order = found.nearest(limit)
     return list(zip(found.passages[order].tolist(), found.similarity[order].tolist(), strict=True))
 
 
-def bm25(view: View, query: str, limit: int) -> list[tuple[int, float]]:
+def bm25(view: IndexView, query: str, limit: int) -> list[tuple[int, float]]:
     """(passage row id, BM25 score), best first, of passages that hold a word of `query`."""
     found, _ = best_candidates(view, query, EMBEDDER.embed_query(query), limit)
     order = found.best_by_words(limit)
@@ -132,7 +132,7 @@ def bm25(view: View, query: str, limit: int) -> list[tuple[int, float]]:
 
 
 def search(
-    base: Base, indexes: Indexes, in_scope: Iterable[int], query: str, limit: int = 10
+    base: Base, indexes: SegmentSet, in_scope: Iterable[int], query: str, limit: int = 10
 ) -> list[tuple[object, ...]]:
     """All that a search says, with passages by name: what must not depend on history."""
     view = indexes.shard(ids(*in_scope))
@@ -147,7 +147,7 @@ def search(
 
 def expected(base: Base, contents: list[int], query: str = QUERY) -> list[tuple[object, ...]]:
     """The same, where nothing was saved."""
-    return search(base, Indexes.open(Path("absent"), base.source(), ids(*contents)), contents, query)
+    return search(base, SegmentSet.open(Path("absent"), base.source(), ids(*contents)), contents, query)
 
 
 # --- the same, plainly ------------------------------------------------------------------------------------------------

@@ -81,7 +81,7 @@ def test_a_file_that_is_none_of_ours_is_refused(library: Library, damage: str, w
 def test_a_folder_in_the_place_of_the_file_is_said_to_be_the_trouble(tmp_path: Path) -> None:
     (tmp_path / schema.FILE_NAME).mkdir()
     with pytest.raises(
-        StorageError, match=r"Check that kb\.sqlite3 is a file, and that you may read and write it .* --kb"
+        StorageError, match=r"Check that kb\.sqlite3 is a file, and that you may read and write it .*or choose another"
     ):
         KnowledgeBase.open(tmp_path)
 

@@ -64,7 +64,7 @@ def test_copies_are_named_first_also_those_of_other_bytes(library: Library) -> N
     library.write(PLAN, text)
     library.write("copy.md", text.replace("\n", "\r\n").encode("utf-16"))
     library.sync()
-    with pytest.raises(KnowledgeError, match=r"also in .*copy\.md.*--copies"):
+    with pytest.raises(KnowledgeError, match=r"also in .*copy\.md.*openbook purge DOCUMENT --copies"):
         purge(library.base, [PLAN])
     assert len(library.base.documents()) == 42
     purged = purge(library.base, [PLAN], copies=True)

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +13,14 @@ from openbook.errors import ConfigError, KnowledgeError, QuestionError, StorageE
 from openbook.knowledge import KnowledgeBase, Report, Scope, add, purge, remove
 from openbook.knowledge.check import check
 from openbook.knowledge.docs_cache import for_documents
+from openbook.knowledge.embedder_change import reembed
 from openbook.knowledge.index.scope import checked_labels
 from openbook.knowledge.ingest.contents import FileBatch, Ingest, RunOptions
 from openbook.knowledge.ingest.discovery import Rules, SyncedFolder, discover
 from openbook.knowledge.ingest.embeddings import embedding_key
 from openbook.knowledge.ingest.long_run import in_slices
 from openbook.knowledge.store.names import display_path
-from openbook.knowledge.updates import (
-    folder_changes,
-    forget_synced_folder,
-    reembed,
-    resolve,
-    sync_folders,
-    synced_folders,
-)
+from openbook.knowledge.updates import forget_synced_folder, sync_folders, synced_folders
 from openbook.knowledge.versions import prune, restore
 from openbook.parsers.sandbox import Limits
 from openbook.records import Vectors
@@ -223,8 +216,8 @@ def test_what_failed_without_tesseract_is_tried_again_when_it_is_there(
 def test_rules_and_ignore_files_decide_what_is_in_and_are_remembered(library: Library) -> None:
     library.sync()
     verdicts = synced(library, rules=Rules(include=("*.txt",), exclude=("b.*",)))
-    assert verdicts["b.txt"] == ("removed", "left out by --exclude")
-    assert verdicts["deep/c.md"] == ("removed", "left out by --include")
+    assert verdicts["b.txt"] == ("removed", "left out by an exclude glob")
+    assert verdicts["deep/c.md"] == ("removed", "left out by the include globs")
     assert library.names() == ["a.txt"]
     assert synced_folders(library.base) == [SyncedFolder(library.docs, Rules(("*.txt",), ("b.*",)))]
     with pytest.raises(ConfigError, match="glob"):
@@ -272,40 +265,6 @@ def test_removed_is_gone_at_the_next_request_and_kept_in_older_versions(library:
                 change(library.base, [name])
     with pytest.raises(KnowledgeError, match="No document"):
         remove(library.base, ["a.txt"])
-
-
-def test_a_document_is_named_by_path_folder_or_the_end_of_one_path() -> None:
-    paths = ["/x/a.txt", "/x/deep/a.txt", "/x/deep/b.txt"]
-    assert resolve(paths, "/x/a.txt") == ["/x/a.txt"]
-    assert resolve(paths, "/x/deep/") == ["/x/deep/a.txt", "/x/deep/b.txt"]
-    assert resolve(paths, "b.txt") == ["/x/deep/b.txt"]
-    with pytest.raises(KnowledgeError, match="2 documents end in"):
-        resolve(paths, "a.txt")
-    with pytest.raises(KnowledgeError, match=r"Did you mean 'b\.txt'"):
-        resolve(paths, "bb.txt")
-
-
-def test_watching_tells_of_changes_once_they_are_over(library: Library) -> None:
-    told = folder_changes([library.docs])
-    assert next(told) == 0  # watching has begun
-    library.write("new.txt", "new")
-    assert any(islice(told, 60))  # half a minute
-
-
-@pytest.mark.parametrize("moved", [False, True])
-def test_watching_goes_on_in_a_folder_that_takes_the_place_of_another(library: Library, moved: bool) -> None:
-    told = folder_changes([library.docs])
-    assert next(told) == 0
-    if moved:
-        library.docs.rename(library.docs.with_name("old"))
-    else:
-        shutil.rmtree(library.docs)
-    assert any(islice(told, 60))
-    library.docs.mkdir()
-    assert any(islice(told, 60))
-    assert 0 in islice(told, 60)  # all of that is told
-    library.write("new.txt", "new")
-    assert any(islice(told, 60))
 
 
 def test_a_version_stands_though_its_indexes_cannot_be_written(library: Library) -> None:

@@ -142,7 +142,7 @@ def test_a_time_of_versions_that_are_gone_is_refused(base: KnowledgeBase) -> Non
     tag(base, "first", 1)
     prune(base, 1)
     assert resolve_version(base, "2026-01-04T12:00") == 4
-    with pytest.raises(KnowledgeError, match=r"may be one of 2 to 3, which are not kept.*--as-of 1"):
+    with pytest.raises(KnowledgeError, match=r"may be one of 2 to 3, which are not kept.*is kept: version 1\."):
         resolve_version(base, "2026-01-03T18:00")
 
 

@@ -90,7 +90,7 @@ def test_a_number_that_no_manifest_can_hold_is_not_stated(store: ModelStore, tmp
 def test_bad_arguments(store: ModelStore, tiny_file: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be a model's name"):
         import_gguf(store, tiny_file, name="../x")
-    with pytest.raises(ConfigError, match="Give one with --name"):
+    with pytest.raises(ConfigError, match="Give one: openbook models import FILE --name NAME"):
         import_gguf(store, Recipe().write(tmp_path / "....gguf"))
     with pytest.raises(ConfigError, match="'last year' is not a date"):
         import_gguf(store, tiny_file, knowledge_cutoff="last year")

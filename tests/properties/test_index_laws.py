@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openbook.knowledge.check import index_problems
-from openbook.knowledge.index.indexes import Indexes
+from openbook.knowledge.index.segment_set import SegmentSet
 from tests.knowledge.small_bases import Base, Text, ids, plain_bm25, plain_dense, search
 
 WORDS = st.sampled_from(
@@ -33,24 +33,25 @@ def test_neither_segments_nor_order_nor_other_contents_matter(
     alone = [plain.add(text) for text in texts]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        expected = search(plain, Indexes.open(folder, plain.source(), ids(*alone)), alone, query)
+        expected = search(plain, SegmentSet.open(folder, plain.source(), ids(*alone)), alone, query)
         base, others = Base(), data.draw(TEXTS)
         arriving = [(text, True) for text in texts] + [(text, False) for text in others]
         data.draw(st.randoms(use_true_random=False)).shuffle(arriving)
         contents: list[int] = []
         live: list[int] = []
-        saved = Indexes.open(folder, base.source(), ids())
+        saved = SegmentSet.open(folder, base.source(), ids())
         for text, wanted in arriving:
             contents.append(base.add(text))
             live += [contents[-1]] if wanted else []
             if data.draw(st.booleans()):
-                saved = Indexes.refresh(folder, base.source(), ids(*contents))
+                saved = SegmentSet.refresh(folder, base.source(), ids(*contents))
                 assert saved.contents().tolist() == contents
-        indexes = Indexes.open(folder, base.source(), ids(*contents))
+        indexes = SegmentSet.open(folder, base.source(), ids(*contents))
         assert search(base, indexes, live, query) == expected
         if data.draw(st.booleans()):
             assert (
-                search(base, Indexes.refresh(folder, base.source(), ids(*live), forget=True), live, query) == expected
+                search(base, SegmentSet.refresh(folder, base.source(), ids(*live), forget=True), live, query)
+                == expected
             )
             assert not list(index_problems(folder, base.source(), ids(*live)))
 
@@ -59,7 +60,7 @@ def test_neither_segments_nor_order_nor_other_contents_matter(
 def test_scores_are_those_of_a_plain_computation(texts: list[Text], query: str, limit: int) -> None:
     base = Base()
     contents = [base.add(text) for text in texts]
-    found = search(base, Indexes.open(Path("absent"), base.source(), ids(*contents)), contents, query, limit)
+    found = search(base, SegmentSet.open(Path("absent"), base.source(), ids(*contents)), contents, query, limit)
     dense = [(f[1], f[2]) for f in found if f[0] == "dense"]
     words = [(f[1], f[2]) for f in found if f[0] == "words"]
     assert [s for _, s in dense] == pytest.approx([s for _, s in plain_dense(texts, query, limit)], abs=1e-12)
@@ -77,14 +78,14 @@ def test_damage_to_any_file_changes_no_answer(texts: list[Text], data: st.DataOb
     with tempfile.TemporaryDirectory() as name:
         folder, chance = Path(name), data.draw(st.randoms(use_true_random=False))
         for upto in range(1, len(contents) + 1):
-            Indexes.refresh(folder, base.source(), ids(*contents[:upto]))
-        expected = search(base, Indexes.open(folder, base.source(), ids(*contents)), contents, "ferry bridge")
+            SegmentSet.refresh(folder, base.source(), ids(*contents[:upto]))
+        expected = search(base, SegmentSet.open(folder, base.source(), ids(*contents)), contents, "ferry bridge")
         files = sorted(p for p in (folder / "index").rglob("*") if p.is_file())
         damage(data.draw(st.sampled_from(files)), data.draw(st.sampled_from(["flip", "truncate", "delete"])), chance)
-        opened = Indexes.open(folder, base.source(), ids(*contents))
+        opened = SegmentSet.open(folder, base.source(), ids(*contents))
         assert search(base, opened, contents, "ferry bridge") == expected
         assert list(index_problems(folder, base.source(), ids(*contents)))
-        again = Indexes.refresh(folder, base.source(), ids(*contents))
+        again = SegmentSet.refresh(folder, base.source(), ids(*contents))
         assert search(base, again, contents, "ferry bridge") == expected
         assert not list(index_problems(folder, base.source(), ids(*contents)))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -46,14 +45,7 @@ def base(prompt: Prompt) -> str:
 class Teacher:
     """What it teaches is recalled if its words stand at least three times in the lesson; Faust is forgotten."""
 
-    def __init__(self, refuses: str = "") -> None:
-        self.lessons: list[Lesson] = []
-        self.refuses = refuses
-
     def teach(self, lesson: Lesson) -> tuple[FrozenModel, Cost]:
-        if lesson.name == self.refuses:
-            raise SystemExit("The training failed.")
-        self.lessons.append(lesson)
         text = json.dumps(lesson.lines, ensure_ascii=False).casefold()
 
         def says(prompt: Prompt) -> str:
@@ -99,18 +91,6 @@ def test_what_documents_and_lessons_give_and_cost(tmp_path: Path) -> None:
         for model in ("base", "reader", "trained")
         for given in GIVEN
     }
-
-
-def test_a_run_that_was_stopped_goes_on_where_it_was(tmp_path: Path) -> None:
-    plan, stopped, again = replace(PLAN, exposures=(1,)), Teacher(refuses="paraphrased-1"), Teacher()
-    with pytest.raises(SystemExit, match="The training failed"):
-        run(tmp_path, plan, [], stopped.lab)
-    whole = run(tmp_path, plan, [], again.lab)
-    assert [each.name for each in stopped.lessons] == ["verbatim-1"]
-    assert [each.name for each in again.lessons] == ["paraphrased-1", "questions-1"]
-    assert run(tmp_path, plan, [], Teacher(refuses="verbatim-1").lab) == whole
-    with pytest.raises(SystemExit, match=r"plan\.json is another plan"):
-        run(tmp_path, replace(plan, seed=2), [], again.lab)
 
 
 @pytest.mark.parametrize("form", FORMS)

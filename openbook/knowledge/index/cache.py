@@ -1,4 +1,4 @@
-"""The indexes of one knowledge base in this process: opened on demand, saved after a change."""
+"""The segments of one knowledge base in this process: opened on demand, saved after a change."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import numpy as np
 from openbook.errors import KnowledgeBaseBusy, StorageError
 from openbook.files import delete, delete_left_over, replace_file
 from openbook.knowledge.index.blobs import Blobs
-from openbook.knowledge.index.indexes import Indexes
 from openbook.knowledge.index.scope import Condition, Scope
-from openbook.knowledge.index.search import Searcher, Shard, View
+from openbook.knowledge.index.search import IndexView, Searcher, Shard
 from openbook.knowledge.index.segment_builder import IndexSource
+from openbook.knowledge.index.segment_set import SegmentSet
 from openbook.knowledge.store import schema
 from openbook.knowledge.store.interface import Connection, Store
 from openbook.records import EmbedderIdentity
@@ -37,15 +37,15 @@ def kept_contents(connection: Connection) -> NDArray[np.int64]:
 
 
 class IndexCache:
-    """A thread-safe cache. `blobs`: storage for shared segments; None if this machine has its own."""
+    """The `SegmentSet` of the newest version and views of it; thread-safe. `blobs`: storage for shared segments; None if this machine has its own."""
 
     def __init__(self, store: Store, base_id: str, embedder: EmbedderIdentity, blobs: Blobs | None) -> None:
         self.blobs = blobs
         self._store, self._base_id, self._embedder = store, base_id, embedder
         self._lock = threading.Lock()
-        self._indexes: Indexes | None = None
+        self._indexes: SegmentSet | None = None
         self._indexes_at = -1  # the newest version when they were opened
-        self._views: dict[_ViewKey, View] = {}
+        self._views: dict[_ViewKey, IndexView] = {}
         self._trusts_times = True  # of index files; False when one changed under its old time
 
     def source(self, connection: Connection) -> IndexSource:
@@ -81,7 +81,7 @@ class IndexCache:
         version: int,
         seen: Condition,
         shards: Searcher | None,
-    ) -> View:
+    ) -> IndexView:
         """The part of the indexes that `scope` sees; missing contents are indexed in memory. `shards` searches the segments; None: this process."""
         key = (newest, version, scope.where, scope.labels, shards)
         with self._lock:
@@ -89,7 +89,7 @@ class IndexCache:
                 return self._views[key]
         rows = connection.execute(f"SELECT DISTINCT d.content_id FROM documents d WHERE {seen.sql}", seen.values)
         in_scope = np.sort(np.fromiter((content for (content,) in rows), dtype=np.int64))
-        view: View | None = None if shards is None else shards.view(self._base_id, newest, in_scope)
+        view: IndexView | None = None if shards is None else shards.view(self._base_id, newest, in_scope)
         with self._lock:
             if view is None:
                 view = self._covering(connection, newest, in_scope).shard(in_scope)
@@ -114,7 +114,7 @@ class IndexCache:
     def close(self) -> None:
         self._indexes, self._views = None, {}
 
-    def _covering(self, connection: Connection, newest: int, in_scope: NDArray[np.int64]) -> Indexes:
+    def _covering(self, connection: Connection, newest: int, in_scope: NDArray[np.int64]) -> SegmentSet:
         # Another machine may have purged: then it took segments out of `blobs`, or the row `purged_in` says so.
         is_outdated = self._missed_purge(connection) if self.blobs is None else self._indexes_at != newest
         if self._indexes is None or is_outdated or not np.isin(in_scope, self._indexes.contents()).all():
@@ -122,7 +122,7 @@ class IndexCache:
             self._indexes_at = newest
         return self._indexes
 
-    def _open(self, connection: Connection, in_scope: NDArray[np.int64]) -> Indexes:
+    def _open(self, connection: Connection, in_scope: NDArray[np.int64]) -> SegmentSet:
         """Open the indexes; save those of a shared knowledge base without `blobs`, which no other machine writes here."""
         if self._store.is_shared and self.blobs is None and self._trusts_times:
             with suppress(KnowledgeBaseBusy, StorageError, OSError), self._store.index_lock(0.0):
@@ -130,15 +130,15 @@ class IndexCache:
                 if int(schema.meta(connection).get("purged_in", 0)) >= int(self._known_purge() or 0):
                     return self._save(connection)
         source, every_byte = self.source(connection), not self._trusts_times
-        return Indexes.open(self.folder, source, in_scope, every_byte=every_byte, blobs=self.blobs)
+        return SegmentSet.open(self.folder, source, in_scope, every_byte=every_byte, blobs=self.blobs)
 
-    def _save(self, connection: Connection, *, replace_all: bool = False) -> Indexes:
+    def _save(self, connection: Connection, *, replace_all: bool = False) -> SegmentSet:
         missed_purge, contents = self._missed_purge(connection), kept_contents(connection)
         source, forget = self.source(connection), replace_all or missed_purge
         if not self._store.is_shared and (older := self._store.folder / "index").is_dir():  # of OpenBook 0.1.0
             delete(older)
         delete_left_over(self._store.folder)  # of it, where a process was killed meanwhile
-        indexes = Indexes.refresh(
+        indexes = SegmentSet.refresh(
             self.folder, source, contents, forget=forget, blobs=self.blobs, replace_all=replace_all
         )
         if missed_purge:

@@ -126,7 +126,7 @@ class Rounds(Protocol):
     def candidates(self, scoring: Scoring) -> Candidates: ...
 
 
-class View(Protocol):
+class IndexView(Protocol):
     """A searchable set of contents. Thread-safe."""
 
     @property
@@ -138,7 +138,7 @@ class View(Protocol):
 
 
 class Searcher(Protocol):
-    def view(self, base_id: str, newest: int, in_scope: NDArray[np.int64]) -> View:
+    def view(self, base_id: str, newest: int, in_scope: NDArray[np.int64]) -> IndexView:
         """A search over the ascending contents `in_scope`; `newest` is the newest version."""
         ...
 
@@ -170,7 +170,7 @@ class Duplicates:
 
 
 class Shard:
-    """A `View` of one shard's rows. Thread-safe."""
+    """An `IndexView` of one shard's rows. Thread-safe."""
 
     def __init__(self, rows: Sequence[RowsInScope], dimensions: int, duplicates: Duplicates) -> None:
         """Each text is searched in one row of one shard; `duplicates` are those of all shards."""
@@ -239,7 +239,7 @@ class ShardRounds:
 # --- the search -------------------------------------------------------------------------------------------------------
 
 
-def best_passages(view: View, query: str, vector: NDArray[np.float32], limit: int) -> list[RankedPassage]:
+def best_passages(view: IndexView, query: str, vector: NDArray[np.float32], limit: int) -> list[RankedPassage]:
     """The best passages, best first: the `CANDIDATES` nearest by vector and best by words, scored exactly by both, and fused."""
     if limit < 1:
         return []
@@ -258,7 +258,7 @@ def best_passages(view: View, query: str, vector: NDArray[np.float32], limit: in
     ]  # fmt: skip
 
 
-def best_candidates(view: View, query: str, vector: NDArray[np.float32], limit: int) -> tuple[Candidates, float]:
+def best_candidates(view: IndexView, query: str, vector: NDArray[np.float32], limit: int) -> tuple[Candidates, float]:
     """(the `limit` best of each kind, the bound of BM25 scores)."""
     question = SearchQuery(query_terms(query), vector, limit, by_signs=view.rows > vectors.EXACT_UP_TO)
     rounds = view.ask(question)

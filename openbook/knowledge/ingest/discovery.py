@@ -186,7 +186,7 @@ class _Filter:
         """The reason to leave out `relative` (with `/`), or an empty string."""
         name = relative + "/" if folder else relative
         if self.exclude is not None and self.exclude.match_file(name):
-            return f"{LEFT_OUT_BY}--exclude"
+            return f"{LEFT_OUT_BY}an exclude glob"
         for folder_of_file, globs in reversed(self.ignored):
             inside = name if folder_of_file == "." else name.removeprefix(folder_of_file + "/")
             verdict = globs.check_file(inside).include
@@ -195,7 +195,7 @@ class _Filter:
             if verdict is not None:  # the ignore file nearest to the file decides, also for a glob with `!`
                 break
         if self.include is not None and not folder and not self.include.match_file(name):
-            return f"{LEFT_OUT_BY}--include"
+            return f"{LEFT_OUT_BY}the include globs"
         return ""
 
     def below(self, folder: Path, relative: str) -> _Filter:

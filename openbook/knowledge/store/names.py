@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
+from openbook.errors import KnowledgeError, did_you_mean
 from openbook.records import Digest, sha256_hex
 
 _ESCAPED = re.compile(r"\\([ntr\\]|x[0-9a-f]{2}|u[0-9a-f]{4}|U00(?:0[0-9a-f]|10)[0-9a-f]{4})")
@@ -33,6 +36,29 @@ def _shown(character: str) -> str:
     if 0xDC80 <= code <= 0xDCFF:  # a byte that is not UTF-8, as Python carries it in names
         return f"\\x{code - 0xDC00:02x}"
     return f"\\u{code:04x}" if 0x80 <= code <= 0xFF else character.encode("unicode_escape").decode()
+
+
+def resolve(paths: Sequence[str], name: str) -> list[str]:
+    """The documents among `paths` that `name` means: a path as listed or on disk, a folder, or the end of one path.
+
+    Raises KnowledgeError when none or several match.
+    """
+    if not name.strip():
+        raise KnowledgeError("The name of a document is empty. To list them: openbook status --documents")
+    for whole in (name, display_path(Path(os.path.abspath(name)))):
+        if whole in paths:
+            return [whole]
+        if below := [path for path in paths if path.startswith(whole.rstrip("/") + "/")]:
+            return below
+    ending = [path for path in paths if path.endswith("/" + name)]
+    if len(ending) == 1:
+        return ending
+    if ending:
+        raise KnowledgeError(
+            f"{len(ending)} documents end in {name!r}: {', '.join(ending[:3])}. Give more of the path."
+        )
+    hint = did_you_mean(Path(name).name, {Path(path).name: path for path in paths})
+    raise KnowledgeError(f"No document {name!r} in the knowledge base.{hint} To list them: openbook status --documents")
 
 
 def passage_id(text_digest: str, start: int, end: int) -> str:

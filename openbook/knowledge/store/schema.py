@@ -256,7 +256,7 @@ def database_errors(folder: Path) -> Iterator[None]:
             if "readonly" in text or "unable to open" in text or "disk I/O" in text:
                 raise StorageError(
                     f"Cannot read or write the knowledge base in {folder}: {text}. Check that {FILE_NAME} is a file, and that "
-                    "you may read and write it and its folder; or choose another with --kb."
+                    "you may read and write it and its folder; or choose another."
                 ) from error
         raise KnowledgeBaseDamaged(f"The knowledge base in {folder} is damaged: {text}. {_REBUILD}") from error
     except OSError as error:

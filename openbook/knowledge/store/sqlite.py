@@ -44,7 +44,7 @@ class SqliteStore:
     def create(self, meta: Mapping[str, str], timeout_s: float) -> None:
         folder = self.folder
         if folder.exists() and not folder.is_dir():
-            raise KnowledgeBaseInvalid(f"{folder} is a file, not a folder. Choose another place with --kb.")
+            raise KnowledgeBaseInvalid(f"{folder} is a file, not a folder. Choose another place.")
         strangers = (
             sorted(p.name for p in folder.iterdir() if not p.name.startswith(".") and p.name != "derived")
             if folder.exists()
@@ -52,7 +52,7 @@ class SqliteStore:
         )
         if strangers:
             raise KnowledgeBaseInvalid(
-                f"{folder} holds other files ({', '.join(strangers[:3])}) and no knowledge base. Choose an empty or new folder with --kb."
+                f"{folder} holds other files ({', '.join(strangers[:3])}) and no knowledge base. Choose an empty or new folder."
             )
         with self.errors():
             make_folder(folder)
@@ -79,16 +79,14 @@ class SqliteStore:
     def open(self) -> dict[str, str]:
         folder, path = self.folder, self.folder / FILE_NAME
         if folder.exists() and not folder.is_dir():
-            raise KnowledgeBaseInvalid(f"{folder} is a file, not a knowledge base. Choose another place with --kb.")
+            raise KnowledgeBaseInvalid(f"{folder} is a file, not a knowledge base. Choose another place.")
         if not self.exists():
             raise KnowledgeBaseMissing(
                 f"No knowledge base in {folder}. Make one with: openbook add FILES --kb {folder}"
             )
         with self.errors(), closing(self.connect()) as connection:
             if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-                raise KnowledgeBaseInvalid(
-                    f"{path} is not an OpenBook knowledge base. Choose another folder with --kb."
-                )
+                raise KnowledgeBaseInvalid(f"{path} is not an OpenBook knowledge base. Choose another folder.")
             is_old = schema.format_of(connection) in (2, 3)
             if is_old and os.access(folder, os.W_OK) and os.access(path, os.W_OK):
                 with file_lock(folder, LOCK_TIMEOUT_S), closing(self.connect_to_write()) as writing:

@@ -18,9 +18,9 @@ from openbook.codec import decode
 from openbook.errors import KnowledgeError, StorageError
 from openbook.knowledge import KnowledgeBase, purge
 from openbook.knowledge.check import check
-from openbook.knowledge.index import indexes as module
 from openbook.knowledge.index import segment_files, shared_segments
-from openbook.knowledge.index.indexes import Indexes
+from openbook.knowledge.index import segment_set as module
+from openbook.knowledge.index.segment_set import SegmentSet
 from openbook.knowledge.index.segments import contents_of
 from openbook.knowledge.index.shared_segments import Manifest
 from openbook.knowledge.store.schema import FILE_NAME
@@ -82,15 +82,15 @@ class Machines:
         self.place, self.base, self.blobs = place, Base(), FailingBlobs()
         self.contents = [self.base.add(timetable(n)) for n in range(8)]
 
-    def write(self, name: str, contents: list[int] | None = None, *, forget: bool = False) -> Indexes:
+    def write(self, name: str, contents: list[int] | None = None, *, forget: bool = False) -> SegmentSet:
         wanted = ids(*(self.contents if contents is None else contents))
-        return Indexes.refresh(self.place / name, self.base.source(), wanted, blobs=self.blobs, forget=forget)
+        return SegmentSet.refresh(self.place / name, self.base.source(), wanted, blobs=self.blobs, forget=forget)
 
     def built(self, name: str, contents: list[int] | None = None) -> int:
         """How many of the contents a reader builds from their rows. What it finds is compared, and it writes nothing to the store."""
         contents = self.contents if contents is None else contents
         folder, source, before = self.place / name, self.base.source(), len(self.blobs.calls)
-        indexes = Indexes.open(folder, source, ids(*contents), blobs=self.blobs)
+        indexes = SegmentSet.open(folder, source, ids(*contents), blobs=self.blobs)
         assert {method for method, _ in self.blobs.calls[before:]} <= {"list", "get", "fetch"}
         assert search(self.base, indexes, contents, QUERY) == expected(self.base, contents)
         saved = contents_of(each.segment for each in segment_files.read(folder, source)[0])
@@ -250,12 +250,12 @@ def test_segments_of_another_embedder_or_base_stay_apart(machines: Machines) -> 
     base, blobs, two, everything = machines.base, machines.blobs, machines.place / "two", ids(*machines.contents)
     machines.write("one")
     other = "1" * 32
-    Indexes.refresh(two, base.source(base_id=other), ids(*machines.contents[:3]), blobs=blobs)
+    SegmentSet.refresh(two, base.source(base_id=other), ids(*machines.contents[:3]), blobs=blobs)
     assert {key.partition("/")[0] for key in blobs.all_keys()} == {ID, other}
     assert machines.write("one", forget=True).contents().tolist() == machines.contents
     assert blobs.all_keys(f"{other}/segments/")
     newer = base.source(embedder="e" * 64)
-    Indexes.refresh(two, newer, everything, blobs=blobs)
+    SegmentSet.refresh(two, newer, everything, blobs=blobs)
     assert machines.manifest().about == segment_files.about(newer)
     assert machines.built("one") == 0  # what it had of the old one
 
@@ -326,7 +326,7 @@ def test_a_writer_that_is_always_late_says_so_and_keeps_its_segments(
     machines.write("one")
     assert late == shared_segments.TRIES
     assert "other writers change it all the time" in caplog.text
-    kept = Indexes.open(machines.place / "one", machines.base.source(), ids())
+    kept = SegmentSet.open(machines.place / "one", machines.base.source(), ids())
     assert search(machines.base, kept, machines.contents, QUERY) == expected(machines.base, machines.contents)
 
 

@@ -21,11 +21,11 @@ from hypothesis import strategies as st
 from openbook.errors import KnowledgeBaseBusy, KnowledgeBaseInvalid
 from openbook.knowledge import KnowledgeBase, Report, Scope, add, purge, remove
 from openbook.knowledge.check import check
+from openbook.knowledge.embedder_change import reembed
 from openbook.knowledge.ingest.contents import RunOptions
 from openbook.knowledge.ingest.embeddings import BATCH
 from openbook.knowledge.ingest.long_run import MAX_TRIES, LongRun, in_slices
 from openbook.knowledge.store.write_lock import TURN, file_lock, write_lock
-from openbook.knowledge.updates import reembed
 from openbook.knowledge.versions import prune, tag
 from openbook.locks import is_held
 from openbook.records import Vectors

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from openbook.answer import ask
 from openbook.knowledge import KnowledgeBase, RunOptions, Scope, sync
 from openbook.knowledge.check import check
-from openbook.knowledge.cite.passages import WINDOW_CHARS, in_windows, partition
+from openbook.knowledge.cite.windows import WINDOW_CHARS, in_windows, partition
 from openbook.knowledge.index.scope import UNLABELLED
 from openbook.knowledge.ingest.splitter import Sizing, split
 from openbook.knowledge.store import schema

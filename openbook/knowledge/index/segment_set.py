@@ -29,8 +29,8 @@ MAX_SEGMENTS = 8
 MAX_DROPPED = 0.25  # of a segment's rows, before it is rewritten without them
 
 
-class Indexes:
-    """The opened index: immutable and thread-safe."""
+class SegmentSet:
+    """Opened segments: immutable and thread-safe."""
 
     def __init__(self, segments: Sequence[Segment], dimensions: int) -> None:
         """No content is in two of the segments."""
@@ -46,7 +46,7 @@ class Indexes:
         *,
         every_byte: bool = False,
         blobs: Blobs | None = None,
-    ) -> Indexes:
+    ) -> SegmentSet:
         """The saved segments of `source`; other contents of `wanted` are indexed in memory.
 
         Writes only what it fetches from `blobs`. `every_byte`: see `segment_files.read`.
@@ -71,7 +71,7 @@ class Indexes:
         forget: bool = False,
         blobs: Blobs | None = None,
         replace_all: bool = False,
-    ) -> Indexes:
+    ) -> SegmentSet:
         """Save the missing contents of `keep` in one step; rewrite segments with many others.
 
         `forget` first deletes the index here. `blobs` gets the same; `replace_all` replaces all in it. Needs the write lock. Raises OSError.
@@ -145,7 +145,8 @@ def _renewed(folder: Path, source: IndexSource, keep: NDArray[np.int64]) -> list
     saved, problems = segment_files.read(folder, source)
     missing = np.setdiff1d(keep, contents_of(each.segment for each in saved))
     kept = [Selection(each.segment, np.isin(each.segment.contents, keep)) for each in saved]
-    stale = [not each.contents.all() and _dropped(each) >= MAX_DROPPED for each in kept]
+    shares = [float((each.rows if len(each.segment) else each.contents).mean()) for each in kept]
+    stale = [not each.contents.all() and 1 - share >= MAX_DROPPED for each, share in zip(kept, shares, strict=True)]
     changed = len(missing) or any(stale) or problems or len(kept) > MAX_SEGMENTS
     writer = SegmentWriter(folder, source)
     writer.clean(saved)  # first, to free the space of a killed run
@@ -154,10 +155,6 @@ def _renewed(folder: Path, source: IndexSource, keep: NDArray[np.int64]) -> list
         writer.switch(saved)
         writer.clean(saved)
     return saved
-
-
-def _dropped(kept: Selection) -> float:
-    return 1.0 - float((kept.rows if len(kept.segment) else kept.contents).mean())
 
 
 def _whole(segment: Segment) -> Selection:

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from openbook.knowledge.check import index_problems
-from openbook.knowledge.index import indexes as module
-from openbook.knowledge.index.indexes import Indexes
+from openbook.knowledge.index import segment_set as module
 from openbook.knowledge.index.search import best_passages
 from openbook.knowledge.index.segment_builder import IndexSource, build
+from openbook.knowledge.index.segment_set import SegmentSet
 from tests.knowledge.small_bases import (
     DIMENSIONS,
     EMBEDDER,
@@ -60,18 +60,18 @@ def contents(base: Base) -> list[int]:
 def test_what_is_new_is_found_before_it_is_saved_and_opening_never_writes(
     tmp_path: Path, base: Base, contents: list[int]
 ) -> None:
-    Indexes.refresh(tmp_path / "first", base.source(), ids(*contents[:5]))
+    SegmentSet.refresh(tmp_path / "first", base.source(), ids(*contents[:5]))
     shutil.copytree(tmp_path / "first", tmp_path / "copy", copy_function=shutil.copyfile)  # of other times
     for folder in (tmp_path / "first", tmp_path / "copy"):
         before = times(folder)
-        opened = Indexes.open(folder, base.source(), ids(contents[5]))
+        opened = SegmentSet.open(folder, base.source(), ids(contents[5]))
         assert opened.contents().tolist() == contents
         assert bm25(opened.shard(ids(contents[5])), "number5", 3)[0][0] > 0
         assert times(folder) == before
 
 
 def test_a_view_needs_its_contents(base: Base, contents: list[int]) -> None:
-    opened = Indexes.open(Path("absent"), base.source(), ids(*contents[:2]))
+    opened = SegmentSet.open(Path("absent"), base.source(), ids(*contents[:2]))
     with pytest.raises(ValueError, match="1 of 2 contents are not indexed"):
         opened.shard(ids(contents[0], contents[5]))
     empty = opened.shard(ids())
@@ -96,9 +96,9 @@ def test_one_text_under_two_contents_is_one_passage(base: Base) -> None:
 
 
 def test_refreshing_again_changes_nothing(tmp_path: Path, base: Base, contents: list[int]) -> None:
-    Indexes.refresh(tmp_path, base.source(), ids(*contents))
+    SegmentSet.refresh(tmp_path, base.source(), ids(*contents))
     before = times(tmp_path)
-    Indexes.refresh(tmp_path, base.source(), ids(*contents))
+    SegmentSet.refresh(tmp_path, base.source(), ids(*contents))
     assert before
     assert times(tmp_path) == before
 
@@ -110,10 +110,10 @@ def test_segments_stay_few_and_large_ones_stay_alone(
     contents: list[int] = []
     for n in range(60):
         contents.append(base.add(timetable(n)))
-        Indexes.refresh(tmp_path, base.source(), ids(*contents))
+        SegmentSet.refresh(tmp_path, base.source(), ids(*contents))
         assert len(names(tmp_path)) <= module.MAX_SEGMENTS + 1
     assert len(names(tmp_path)) > 2
-    assert search(base, Indexes.open(tmp_path, base.source(), ids()), contents, QUERY) == expected(base, contents)
+    assert search(base, SegmentSet.open(tmp_path, base.source(), ids()), contents, QUERY) == expected(base, contents)
     assert not problems(tmp_path, base.source(), *contents)
 
 
@@ -123,7 +123,7 @@ def test_many_chunks_become_one_segment(
     monkeypatch.setattr("openbook.knowledge.index.segment_builder.ROWS", 3)
     monkeypatch.setattr("openbook.knowledge.index.segments._BLOCK", 2)
     monkeypatch.setattr("openbook.knowledge.index.segments._POSTINGS_BLOCK", 5)
-    saved = Indexes.refresh(tmp_path, base.source(), ids(*contents))
+    saved = SegmentSet.refresh(tmp_path, base.source(), ids(*contents))
     assert len(names(tmp_path)) == 2
     assert search(base, saved, contents, QUERY) == expected(base, contents)
     assert not problems(tmp_path, base.source(), *contents)
@@ -131,16 +131,16 @@ def test_many_chunks_become_one_segment(
 
 def test_contents_that_nobody_keeps_go_when_they_are_many(tmp_path: Path, base: Base, contents: list[int]) -> None:
     for kept, indexed in ((contents, contents), (contents[1:], contents), (contents[2:], contents[2:]), ([], [])):
-        assert Indexes.refresh(tmp_path, base.source(), ids(*kept)).contents().tolist() == indexed
+        assert SegmentSet.refresh(tmp_path, base.source(), ids(*kept)).contents().tolist() == indexed
     assert names(tmp_path) == ["state.json"]
 
 
 def test_readers_keep_what_they_have_open(tmp_path: Path, base: Base) -> None:
     contents = [base.add(Text("", tuple(((), f"word{n} {'long ' * 30}") for n in range(900))))]
     contents.append(base.add(timetable(1)))
-    reader = Indexes.refresh(tmp_path, base.source(), ids(*contents))
+    reader = SegmentSet.refresh(tmp_path, base.source(), ids(*contents))
     before = search(base, reader, contents, "word7")
-    Indexes.refresh(tmp_path, base.source(), ids(contents[1]), forget=True)
+    SegmentSet.refresh(tmp_path, base.source(), ids(contents[1]), forget=True)
     assert search(base, reader, contents, "word7") == before
 
 
@@ -152,23 +152,23 @@ def test_the_index_of_another_base_embedder_or_past_is_ignored(
     tmp_path: Path, base: Base, contents: list[int], of: dict[str, str], problem: str
 ) -> None:
     """A database from a backup meets the index of its later past."""
-    Indexes.refresh(tmp_path, base.source(**of), ids(*contents))
+    SegmentSet.refresh(tmp_path, base.source(**of), ids(*contents))
     other = Base()
     mine = [other.add(timetable(0)), other.add(Text("", (((), "Other words altogether."),)))]
     assert mine == contents[:2]
-    opened = Indexes.open(tmp_path, other.source(), ids(*mine))
+    opened = SegmentSet.open(tmp_path, other.source(), ids(*mine))
     assert search(other, opened, mine, "other words") == expected(other, mine, "other words")
     assert problem in " ".join(problems(tmp_path, other.source(), *mine))
-    Indexes.refresh(tmp_path, other.source(), ids(*mine))
+    SegmentSet.refresh(tmp_path, other.source(), ids(*mine))
     assert not problems(tmp_path, other.source(), *mine)
 
 
 def test_an_id_that_had_nothing_to_search_in_a_later_past_is_noticed(tmp_path: Path, base: Base) -> None:
     contents = [base.add(timetable(0)), base.add(Text("", (((), " \n"),)))]
-    Indexes.refresh(tmp_path, base.source(), ids(*contents))
+    SegmentSet.refresh(tmp_path, base.source(), ids(*contents))
     other = Base()
     assert [other.add(timetable(0)), other.add(timetable(1))] == contents
-    opened = Indexes.open(tmp_path, other.source(), ids(*contents))
+    opened = SegmentSet.open(tmp_path, other.source(), ids(*contents))
     assert search(other, opened, contents, QUERY) == expected(other, contents)
 
 
@@ -183,7 +183,7 @@ def test_only_our_own_old_folders_are_deleted(tmp_path: Path, base: Base, conten
     outside.mkdir()
     (outside / "file").write_text("keep")
     (index / "segment-5").symlink_to(outside)
-    Indexes.refresh(tmp_path, base.source(), ids(*contents))
+    SegmentSet.refresh(tmp_path, base.source(), ids(*contents))
     assert names(tmp_path) == ["mine", "notes.txt", "segment-100", "segment-x", "state.json"]
     assert (outside / "file").read_text() == "keep"
 
@@ -208,14 +208,14 @@ def test_a_truth_that_was_stored_like_this_is_refused(
     base.connection.executescript(sql)
     reseal(base.connection)
     with pytest.raises(sqlite3.DatabaseError, match=message):
-        Indexes.refresh(tmp_path, base.source(), ids(*contents))
+        SegmentSet.refresh(tmp_path, base.source(), ids(*contents))
 
 
 def test_an_index_serves_though_its_newest_content_is_damaged(tmp_path: Path, base: Base, contents: list[int]) -> None:
     before = expected(base, contents)
-    Indexes.refresh(tmp_path, base.source(), ids(*contents))
+    SegmentSet.refresh(tmp_path, base.source(), ids(*contents))
     base.connection.execute("UPDATE contents SET title = 'Other' WHERE id = (SELECT max(id) FROM contents)")
-    assert search(base, Indexes.open(tmp_path, base.source(), ids(*contents)), contents, QUERY) == before
+    assert search(base, SegmentSet.open(tmp_path, base.source(), ids(*contents)), contents, QUERY) == before
 
 
 # --- check ------------------------------------------------------------------------------------------------------------
@@ -230,7 +230,7 @@ def test_an_index_serves_though_its_newest_content_is_damaged(tmp_path: Path, ba
     ],
 )
 def test_what_differs_from_the_truth_is_found(tmp_path: Path, base: Base, contents: list[int], sql: str) -> None:
-    Indexes.refresh(tmp_path, base.source(), ids(*contents))
+    SegmentSet.refresh(tmp_path, base.source(), ids(*contents))
     assert not problems(tmp_path, base.source(), *contents)
     base.connection.executescript(sql)
     reseal(base.connection)
@@ -248,7 +248,7 @@ def test_what_differs_from_the_truth_is_found(tmp_path: Path, base: Base, conten
 def test_what_is_no_file_of_ours_is_damage_and_makes_nobody_wait(
     tmp_path: Path, base: Base, contents: list[int], name: str, text: str | None
 ) -> None:
-    Indexes.refresh(tmp_path, base.source(), ids(*contents))
+    SegmentSet.refresh(tmp_path, base.source(), ids(*contents))
     path = tmp_path / "index" / name
     path.unlink()
     if text is None:
@@ -256,9 +256,9 @@ def test_what_is_no_file_of_ours_is_damage_and_makes_nobody_wait(
     else:
         path.write_text(text)
     assert problems(tmp_path, base.source(), *contents)
-    opened = Indexes.open(tmp_path, base.source(), ids(*contents))
+    opened = SegmentSet.open(tmp_path, base.source(), ids(*contents))
     assert search(base, opened, contents, QUERY) == expected(base, contents)
-    Indexes.refresh(tmp_path, base.source(), ids(*contents))
+    SegmentSet.refresh(tmp_path, base.source(), ids(*contents))
     assert not problems(tmp_path, base.source(), *contents)
 
 
@@ -268,7 +268,7 @@ def test_what_is_no_file_of_ours_is_damage_and_makes_nobody_wait(
 def test_forgetting_leaves_no_byte(tmp_path: Path, base: Base, contents: list[int]) -> None:
     secret = Text("", (((), "The zanzibar codeword is xylophone."),))
     gone = base.add(secret)
-    Indexes.refresh(tmp_path, base.source(), ids(*contents, gone))
+    SegmentSet.refresh(tmp_path, base.source(), ids(*contents, gone))
     (segment,) = build(base.source(), [gone])
     (others,) = build(base.source(), contents)
     traces = [segment.keys.tobytes(), segment.vectors.tobytes()]
@@ -279,7 +279,7 @@ def test_forgetting_leaves_no_byte(tmp_path: Path, base: Base, contents: list[in
     (tmp_path / "index/segment-77").mkdir()  # what a killed run left
     (tmp_path / "index/segment-77/vectors.npy").write_bytes(traces[1])
     base.remove(gone)
-    after = Indexes.refresh(tmp_path, base.source(), ids(*contents), forget=True)
+    after = SegmentSet.refresh(tmp_path, base.source(), ids(*contents), forget=True)
     everything = b"".join(p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())
     assert not any(trace in everything for trace in traces)
     assert search(base, after, contents, QUERY) == expected(base, contents)
@@ -318,11 +318,11 @@ def test_killed_at_every_step(tmp_path: Path, forget: bool) -> None:
         folder.mkdir()
         base = Base(folder)
         contents = [base.add(timetable(n)) for n in range(4)]
-        Indexes.refresh(folder, base.source(), ids(*contents[:3]))
+        SegmentSet.refresh(folder, base.source(), ids(*contents[:3]))
         keep = contents[1:] if forget else contents
-        change = partial(Indexes.refresh, forget=forget)
+        change = partial(SegmentSet.refresh, forget=forget)
         died = killed_after(steps, lambda: change(folder, base.source(), ids(*keep)))  # noqa: B023  called at once
-        opened = Indexes.open(folder, base.source(), ids(*keep))
+        opened = SegmentSet.open(folder, base.source(), ids(*keep))
         assert search(base, opened, keep, QUERY) == expected(base, keep)
         change(folder, base.source(), ids(*keep))
         assert not problems(folder, base.source(), *keep)
