@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from openbook.config import MEMORY_PER_FILE, DatabaseUrl, Place
+from openbook.config import DatabaseUrl, Place
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rich.status import Status
     from rich.text import Text
 
+    from openbook.knowledge.word_diff import Piece
     from openbook.records import Answer, Citation, Hit, Verdict
 
 _CONTEXT_CHARS = 160  # on each side of a quote or changed passage
@@ -373,21 +374,46 @@ def print_problems(verdicts: Sequence[Verdict], place: Place | None = None) -> N
     ]
     for each in problems[:_MAX_PROBLEMS]:
         note(
-            f"{each.outcome:<9} {short_path(each.path)}: {with_advice(each.reason)}",
+            f"{each.outcome:<9} {short_path(each.path)}: {each.reason}",
             "red" if each.outcome == "failed" else "yellow",
         )
     if len(problems) > _MAX_PROBLEMS:
         all_of_them = f"; all are listed by: openbook status --kb {shlex.quote(str(place))}" if place else ""
         note(f"... and {len(problems) - _MAX_PROBLEMS} more{all_of_them}")
+    for said in remedies(problems, place):
+        note(said)
 
 
-def with_advice(reason: str) -> str:
-    """The reason, and how to add the file if there is a way."""
-    from openbook.parsers import NEEDS_MEMORY, NEEDS_OCR
+def remedies(problems: Sequence[Verdict], place: Place | None) -> list[str]:
+    """What helps against each reason, once, naming the file if there is only one with that reason."""
+    from openbook.knowledge.ingest.remedies import remedy
 
-    if reason.endswith(NEEDS_MEMORY):
-        return f"{reason} (raise OPENBOOK_MAX_FILE_MB: reading may take {MEMORY_PER_FILE} times as much)"
-    return reason.replace(NEEDS_OCR, f"{NEEDS_OCR} (add it with --ocr eng, or set OPENBOOK_OCR=eng)")
+    by_reason: dict[str, list[str]] = {}
+    for each in problems:
+        by_reason.setdefault(each.reason, []).append(short_path(each.path))
+    found = (remedy(each, files[0] if len(files) == 1 else "FILE", place) for each, files in by_reason.items())
+    return [said for said in dict.fromkeys(found) if said]
+
+
+def print_words(pieces: Iterable[Piece]) -> None:
+    """Removed words in red and added ones in green; without colors as `[-removed-]` and `{+added+}`."""
+    from rich.text import Text
+
+    out = console()
+    plain = out.color_system is None or out.no_color
+    line = Text()
+    for each in pieces:
+        if each.kind == "skipped":
+            end = "" if line.plain.endswith("\n") or not line else "\n"
+            line.append(f"{end}... {each.chars:,} characters ...\n", "dim")
+        elif each.kind == "removed":
+            line.append(f"[-{each.text}-]" if plain else each.text, "red strike")
+        elif each.kind == "added":
+            line.append(f"{{+{each.text}+}}" if plain else each.text, "green")
+        else:
+            line.append(each.text)
+    for part in line.split("\n"):
+        say(part, indent=4)
 
 
 def characters(read: int, held: int) -> str:

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from openbook.knowledge import KnowledgeBase
     from openbook.knowledge.base import Status
     from openbook.knowledge.versions import Difference, Version
-    from openbook.records import Passage
+    from openbook.records import Passage, Verdict
 
-_MAX_CHANGES = 40
+_MAX_CHANGES = 40  # documents
+_MAX_CHANGE_CHARS = 2_000  # of each, with the words around
 _MAX_VERSIONS = 20
 
 
@@ -82,13 +83,15 @@ def _print_status(
             display.say(f"{name:<15} {value}")
     if status.not_indexed:
         display.say(f"\nFiles not in the knowledge base ({len(status.not_indexed)}):")
-    by_reason: dict[tuple[str, str], list[str]] = {}
+    by_reason: dict[tuple[str, str], list[Verdict]] = {}
     for each in sorted(status.not_indexed, key=lambda v: (v.outcome, v.reason)):
-        by_reason.setdefault((each.outcome, display.with_advice(each.reason)), []).append(display.short_path(each.path))
-    for (outcome, reason), paths in by_reason.items():
-        display.say(f"{outcome:<8} {display.count(len(paths), 'file')}: {reason}", indent=2)
-        for path in paths:
-            display.say(path, indent=11)
+        by_reason.setdefault((each.outcome, each.reason), []).append(each)
+    for (outcome, reason), files in by_reason.items():
+        display.say(f"{outcome:<8} {display.count(len(files), 'file')}: {reason}", indent=2)
+        for each in files:
+            display.say(display.short_path(each.path), indent=11)
+        for said in display.remedies(files, place):
+            display.say(said, indent=11)
     display.say_each(advice)
 
 
@@ -120,18 +123,20 @@ def _print_history(versions: Sequence[Version]) -> None:
 def diff(before: str, after: str | None, kb: Place | None, as_json: bool) -> None:
     """Show what changed from one version to another.
 
-    The documents and passages that differ between version BEFORE and AFTER (default: the newest). A version is its
-    number, a tag or a time such as 2026-01-31T12:00.
+    The documents that differ between version BEFORE and AFTER (default: the newest), and the words that changed in them.
+    A version is its number, a tag or a time such as 2026-01-31T12:00.
     """
     from openbook.knowledge import versions
 
     base = context.open_base(context.read_settings(kb=kb))
     end = versions.resolve_version(base, after) if after else base.version
     found = versions.diff(base, versions.resolve_version(base, before), end)
-    display.show(as_json, found, _print_difference, found)
+    display.show(as_json, found, _print_difference, found, base)
 
 
-def _print_difference(found: Difference) -> None:
+def _print_difference(found: Difference, base: KnowledgeBase) -> None:
+    from openbook.knowledge.word_diff import word_diff
+
     display.say(
         f"From version {found.before} to {found.after}: {display.count(len(found.added), 'document')} added, "
         f"{len(found.changed)} changed, {len(found.removed)} removed, {len(found.metadata_changed)} with other metadata or labels; "
@@ -145,16 +150,12 @@ def _print_difference(found: Difference) -> None:
     ):
         for path in paths:
             display.say(f"{sign} {display.short_path(path)}", style)
-    for sign, passages, style in (("+", found.passages_added, "green"), ("-", found.passages_removed, "red")):
-        changed = [
-            each for each in passages if each.document in found.changed
-        ]  # other documents were added or removed whole
-        for number, each in enumerate(changed[:_MAX_CHANGES]):
-            if not number or each.document != changed[number - 1].document:
-                display.say(f"\n{sign} {display.short_path(each.document)}", style)
-            display.say(display.excerpt(each.text), indent=4)
-        if len(changed) > _MAX_CHANGES:
-            display.say(f"... and {len(changed) - _MAX_CHANGES} more; --json lists all.")
+    for path in found.changed[:_MAX_CHANGES]:
+        before, after = (base.text(path, version) or "" for version in (found.before, found.after))
+        display.say(f"\n~ {display.short_path(path)}", "yellow")
+        display.print_words(word_diff(before, after, max_chars=_MAX_CHANGE_CHARS))
+    if len(found.changed) > _MAX_CHANGES:
+        display.say(f"... and {len(found.changed) - _MAX_CHANGES} more changed documents; --json lists all passages.")
 
 
 @click.command()

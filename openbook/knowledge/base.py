@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,13 +17,13 @@ import numpy as np
 from openbook.codec import decode
 from openbook.config import Place
 from openbook.errors import KnowledgeBaseDamaged, KnowledgeBaseInvalid, UnknownVersion
+from openbook.knowledge.cite.documents import info_of
 from openbook.knowledge.cite.editions import DocumentInfo
 from openbook.knowledge.cite.passages import (
     documents_holding,
     hits_of,
     passage_of_id,
     passages_in,
-    title_of,
     windows_around,
 )
 from openbook.knowledge.index.blobs import Blobs, open_blobs
@@ -38,8 +37,7 @@ from openbook.knowledge.store.integrity import StoredContent
 from openbook.knowledge.store.interface import Connection, Store, Writer
 from openbook.knowledge.store.version_rows import now, version_ranges
 from openbook.knowledge.store.write_lock import LOCK_TIMEOUT_S
-from openbook.parsers import metadata
-from openbook.records import BeyondReach, Embedder, EmbedderIdentity, Hit, Passage, Vectors, Verdict
+from openbook.records import BeyondReach, Embedder, EmbedderIdentity, Hit, Passage, PassageSpan, Vectors, Verdict
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -229,14 +227,10 @@ class KnowledgeBase:
             )
             return integrity.content(connection, rows[0].content_id) if rows else None
 
-    def pages(self, of: StoredContent) -> list[tuple[int, int]]:
-        """(page number, its offset in the text) for each page with text, in order."""
-        begins: dict[int, int] = {}
+    def spans(self, of: StoredContent) -> list[PassageSpan]:
+        """The spans of a text's passages, in order."""
         with self.snapshot() as connection:
-            for row in integrity.passages(connection, of):
-                if row.page is not None:
-                    begins.setdefault(row.page, row.start)
-        return list(begins.items())
+            return [row.span for row in integrity.passages(connection, of)]
 
     def documents(
         self, scope: Scope | None = None, *, newest_first: bool = False, after: str = "", limit: int | None = None
@@ -266,16 +260,19 @@ class KnowledgeBase:
             (count,) = connection.execute(f"SELECT count(*) FROM documents d WHERE {seen.sql}", seen.values).fetchone()
             return int(count)
 
-    def document_info(self, documents: Iterable[str], scope: Scope) -> dict[str, DocumentInfo]:
+    def document_info(
+        self, documents: Iterable[str] | None, scope: Scope, *, after: str = "", limit: int | None = None
+    ) -> dict[str, DocumentInfo]:
+        """Those of `documents` (None: all) that are in `scope`, by path and sorted; `after` and `limit` as for `documents`."""
         with self.snapshot() as connection:
-            seen = condition(scope, self.kept_version(scope.as_of))
-            among = "d.path IN (SELECT value FROM json_each(:paths))"
-            values = {"paths": json.dumps(sorted(set(documents))), **seen.values}
-            found: dict[str, DocumentInfo] = {}
-            for row in integrity.documents(connection, f"{among} AND {seen.sql} ORDER BY d.path", values):
-                title = title_of(connection, row.content_id) or Path(row.path).stem
-                found[row.path] = DocumentInfo(row.path, title, metadata.from_json(row.metadata))
-            return found
+            version = self.kept_version(scope.as_of)
+            seen = condition(scope, version)
+            sql, values = f"d.path > :after AND {seen.sql}", {"after": after, **seen.values}
+            if documents is not None:
+                sql += " AND d.path IN (SELECT value FROM json_each(:paths))"
+                values["paths"] = json.dumps(sorted(set(documents)))
+            sql += " ORDER BY d.path" + ("" if limit is None else f" LIMIT {limit}")
+            return info_of(connection, integrity.documents(connection, sql, values), version, scope.labels)
 
     def labels(self) -> dict[str, list[str]]:
         """The access labels of labeled documents, by path."""

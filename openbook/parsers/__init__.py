@@ -60,14 +60,18 @@ _PACKAGES = frozenset(f".{end}" for end in "docx docm pptx pptm xlsx xlsm xlsb o
 
 NEEDS_MEMORY = "MB of memory to read"  # suffix of the reason when a file needs more than the limit
 NEEDS_OCR = ": needs OCR"  # suffix of the reason when a file has only pictures
+OVER_FILE_LIMIT = " MB, over the limit of "  # in the reason when a file is too large
+ENCRYPTED = "encrypted with a password"
+NO_PERMISSION = "no permission to read it"
+LEGACY_OFFICE = "a legacy Office file: save it as .docx, .xlsx or .pptx"
 _IMAGE = f"an image{NEEDS_OCR}"
-_ARCHIVE = "an archive: unpack it"
-_MEDIA = "audio or video"
+ARCHIVE = "an archive: unpack it"
+MEDIA = "audio or video"
 NOT_TEXT = "binary data, not text"
 _UNREADABLE_ENDS = {
     _IMAGE: "png jpg jpeg jpe gif tif tiff bmp webp heic heif avif ico psd jp2",
-    _ARCHIVE: "zip gz tgz bz2 tbz xz txz zst 7z rar tar lz4 lzma cab iso dmg jar war whl deb rpm apk crate",
-    _MEDIA: "mp3 wav flac ogg oga opus m4a aac wma mid midi mp4 m4v mov avi mkv webm wmv flv mpg mpeg 3gp",
+    ARCHIVE: "zip gz tgz bz2 tbz xz txz zst 7z rar tar lz4 lzma cab iso dmg jar war whl deb rpm apk crate",
+    MEDIA: "mp3 wav flac ogg oga opus m4a aac wma mid midi mp4 m4v mov avi mkv webm wmv flv mpg mpeg 3gp",
     NOT_TEXT: "exe dll so dylib a o obj lib class pyc pyo pyd wasm bin com msi ttf otf woff woff2 eot db sqlite sqlite3 mdb "
     "pkl pickle npy npz pt pth onnx gguf safetensors h5 hdf5 parquet arrow feather avro swp",
 }
@@ -78,8 +82,8 @@ _MAGIC: tuple[tuple[re.Pattern[bytes], str], ...] = tuple(
     (re.compile(pattern, re.DOTALL), reason)
     for pattern, reason in (
         (rb"\x89PNG\r\n|\xff\xd8\xff|GIF8[79]a|II\*\0|MM\0\*|RIFF....WEBP|BM....\0\0\0\0", _IMAGE),
-        (rb"PK\x03\x04|\x1f\x8b\x08|BZh[1-9]1AY&SY|\xfd7zXZ\0|7z\xbc\xaf\x27|Rar!\x1a\x07|\x28\xb5\x2f\xfd|.{257}ustar", _ARCHIVE),
-        (rb"ID3[\x02-\x04]|OggS\0|fLaC\0|RIFF....(?:WAVE|AVI )|....ftyp|\x1a\x45\xdf\xa3|\xff\xfb[\x30-\xee]", _MEDIA),
+        (rb"PK\x03\x04|\x1f\x8b\x08|BZh[1-9]1AY&SY|\xfd7zXZ\0|7z\xbc\xaf\x27|Rar!\x1a\x07|\x28\xb5\x2f\xfd|.{257}ustar", ARCHIVE),
+        (rb"ID3[\x02-\x04]|OggS\0|fLaC\0|RIFF....(?:WAVE|AVI )|....ftyp|\x1a\x45\xdf\xa3|\xff\xfb[\x30-\xee]", MEDIA),
     )
 )  # fmt: skip
 _OLE2 = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
@@ -151,8 +155,8 @@ def irregular_file_reason(mode: int) -> str:
 def os_reason(error: OSError) -> str:
     known = {
         errno.ENOENT: "does not exist any more",
-        errno.EACCES: "no permission to read it",
-        errno.EPERM: "no permission to read it",
+        errno.EACCES: NO_PERMISSION,
+        errno.EPERM: NO_PERMISSION,
         errno.ELOOP: "a link that leads back to itself",
         errno.EIO: "the disk could not read it",
     }
@@ -194,7 +198,7 @@ def _check_kind(mode: int) -> None:
 
 def check_size(size: int, max_bytes: int) -> None:
     if size > max_bytes:
-        raise UnreadableFile(f"{size / 1e6:.1f} MB, over the limit of {max_bytes / 1e6:g} MB")
+        raise UnreadableFile(f"{size / 1e6:.1f}{OVER_FILE_LIMIT}{max_bytes / 1e6:g} MB")
 
 
 def _target(data: bytes, name: PurePath, *, ocr: bool) -> str:
@@ -230,7 +234,7 @@ def _compound(data: bytes) -> str:
     if "__properties_version1.0".encode("utf-16-le") in data:
         return PARSERS[".msg"]
     if "EncryptedPackage".encode("utf-16-le") in data:
-        raise UnreadableFile("encrypted with a password")
+        raise UnreadableFile(ENCRYPTED)
     if "Workbook".encode("utf-16-le") in data:
         return PARSERS[".xls"]
-    raise UnreadableFile("a legacy Office file: save it as .docx, .xlsx or .pptx")
+    raise UnreadableFile(LEGACY_OFFICE)

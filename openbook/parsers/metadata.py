@@ -37,6 +37,7 @@ LABEL = re.compile(r"[a-z0-9][a-z0-9_.:-]{0,63}")
 
 _SIDECAR_ENDS = (".meta.toml", ".meta.json")
 _DATE_KEY = re.compile(r"(?:.*_)?(?:date|created|modified|updated|published)")
+IN_SIDECAR = "its sidecar "  # prefix of the reason when a sidecar is wrong
 _PDF_DATE = re.compile(r"D:(\d{8})(\d{6})")  # `D:20240105103000+01'00'`
 _PARTIAL_DATE = re.compile(r"\d{4}(?:-\d\d)?")
 _WRITTEN_DATES = ("%d-%b-%Y", "%d %b %Y", "%d %B %Y", "%B %d, %Y", "%b %d, %Y", "%Y/%m/%d", "%d.%m.%Y")
@@ -96,11 +97,11 @@ def read_sidecar(path: Path) -> Metadata:
             if key in SYSTEM_KEYS:
                 raise UnreadableFile(f"{key!r} is a fact of the file and cannot be set")
     except UnreadableFile as error:
-        raise UnreadableFile(f"its sidecar {path.name}: {error}") from error
+        raise UnreadableFile(f"{IN_SIDECAR}{path.name}: {error}") from error
     except RecursionError as error:
-        raise UnreadableFile(f"its sidecar {path.name} is nested too deeply") from error
+        raise UnreadableFile(f"{IN_SIDECAR}{path.name} is nested too deeply") from error
     except ValueError as error:
-        raise UnreadableFile(f"its sidecar {path.name} is not valid {kind}: {error}") from error
+        raise UnreadableFile(f"{IN_SIDECAR}{path.name} is not valid {kind}: {error}") from error
     return said
 
 

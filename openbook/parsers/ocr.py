@@ -22,7 +22,8 @@ DOTS_PER_INCH = 300
 MAX_PIXELS = 40_000_000  # of a page as drawn; A4 has 9 million
 
 _LANGUAGES = re.compile(r"[A-Za-z][A-Za-z0-9_]{1,30}(?:\+[A-Za-z][A-Za-z0-9_]{1,30}){0,9}")
-_MISSING = "needs OCR, and Tesseract is not installed (on Debian or Ubuntu: apt install tesseract-ocr)"
+NO_TESSERACT = "needs OCR, and Tesseract is not installed"
+NO_LANGUAGE = "OCR has no data for the languages "
 _IMAGES = (
     (b"\x89PNG\r\n\x1a\n", "image/png"), (b"\xff\xd8\xff", "image/jpeg"), (b"II*\0", "image/tiff"),
     (b"MM\0*", "image/tiff"), (b"GIF8", "image/gif"), (b"BM", "image/bmp"), (b"RIFF", "image/webp"),
@@ -84,13 +85,13 @@ def _recognised(image: bytes, languages: str) -> str:
         raise UnreadableFile(f"{languages[:60]!a} names no languages for OCR, such as eng+deu")
     program = shutil.which("tesseract")
     if program is None:
-        raise UnreadableFile(_MISSING)
+        raise UnreadableFile(NO_TESSERACT)
     # Page segmentation 1 also turns pages that were scanned sideways.
     command = [program, "stdin", "stdout", "-l", languages, "--psm", "1"]
     done = subprocess.run(command, input=image, capture_output=True, timeout=PAGE_TIMEOUT_S, check=False)
     errors = done.stderr.decode("utf-8", "replace")
     if done.returncode and ("traineddata" in errors or "loading any languages" in errors):
-        raise UnreadableFile(f"OCR has no data for the languages {languages}: install them, such as tesseract-ocr-deu")
+        raise UnreadableFile(f"{NO_LANGUAGE}{languages}")
     if done.returncode:
         last = one_line(errors.strip().rpartition("\n")[2])
         raise UnreadableFile(f"OCR failed: {last}" if last else "OCR failed")

@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from openbook.errors import UnreadableFile
+from openbook.parsers import ENCRYPTED
 from openbook.parsers.characters import one_line
 from openbook.parsers.elements import child, children, descendants, local
 from openbook.parsers.frontmatter import make_metadata
@@ -24,6 +25,7 @@ from openbook.records import Metadata
 
 MAX_UNPACKED_BYTES = 200_000_000
 MAX_XML_BYTES = 60_000_000  # of one part; its tree needs about ten times as much
+LARGE_PART = "a part of "  # prefix of the reason when a part is over that limit
 MAX_MEMBERS = 10_000
 MAX_RATIO = 150  # XML packs 10 to 40 times; a bomb 1,000 times
 ZIP_MARK = b"PK\x03\x04"
@@ -63,7 +65,7 @@ class Package:
         self._members = {_key(member.filename): member for member in members}
         is_locked = any(member.flag_bits & 1 for member in members) or "encrypted-package" in self
         if is_locked or any(True for _ in descendants(self.optional_xml("META-INF/manifest.xml"), "encryption-data")):
-            raise UnreadableFile("encrypted with a password")
+            raise UnreadableFile(ENCRYPTED)
 
     def __contains__(self, part: str) -> bool:
         return _key(part) in self._members
@@ -86,7 +88,7 @@ class Package:
     def xml(self, part: str) -> Any:
         data = self.read(part)
         if len(data) > MAX_XML_BYTES:
-            raise UnreadableFile(f"a part of {len(data) / 1e6:.0f} MB, over the limit of {MAX_XML_BYTES / 1e6:g} MB")
+            raise UnreadableFile(f"{LARGE_PART}{len(data) / 1e6:.0f} MB, over the limit of {MAX_XML_BYTES / 1e6:g} MB")
         root = parse_xml(data, self.what)
         if root is None:
             raise self.damaged()

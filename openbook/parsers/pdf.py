@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any
 
 from openbook.errors import UnreadableFile
-from openbook.parsers import NEEDS_OCR
+from openbook.parsers import ENCRYPTED, NEEDS_OCR
 from openbook.parsers.blocks import Blocks
 from openbook.parsers.characters import clean, one_line, title_from_name
 from openbook.parsers.packages import common_metadata
@@ -57,7 +57,7 @@ def open_pdf(data: bytes) -> Any:
         return pypdfium2.PdfDocument(data)
     except pypdfium2.PdfiumError as error:
         if error.err_code in _ENCRYPTED:
-            raise UnreadableFile("encrypted with a password") from error
+            raise UnreadableFile(ENCRYPTED) from error
         raise UnreadableFile("not a readable PDF") from error
 
 

@@ -36,6 +36,7 @@ from openbook.records import Content, Digest
 
 MAX_ANSWER_BYTES = 512_000_000
 MAX_FILES_PER_WORKER = 500  # libraries' leaked memory must not pile up
+TOOK_TOO_LONG = "took longer than "  # prefix of the reason
 NONSENSE = "the parser gave an answer that makes no sense"
 _AHEAD = 4  # files parsed ahead, for each worker
 _START_S = 60.0
@@ -247,7 +248,7 @@ class Worker:
         if not self._is_ready:
             return NotReadNow(f"the parser did not start{f' ({said})' if said and not self.is_late else ''}")
         if self.is_late or code == -getattr(signal, "SIGALRM", 0):
-            return UnreadableFile(f"took longer than {limits.timeout_s:g} s to read")
+            return UnreadableFile(f"{TOOK_TOO_LONG}{limits.timeout_s:g} s to read")
         if any(word in tail.lower() for word in ("memory", "bad_alloc", "cannot allocate")):
             return UnreadableFile(f"needs more than {limits.memory_mb} {NEEDS_MEMORY}")
         if code < 0:

@@ -15,6 +15,7 @@ from io import BytesIO, StringIO
 from itertools import groupby, islice, zip_longest
 
 from openbook.errors import UnreadableFile
+from openbook.parsers import ENCRYPTED
 from openbook.parsers.blocks import Blocks, text_content
 from openbook.parsers.characters import title_from_name
 from openbook.parsers.packages import ZIP_MARK, Package, core_properties
@@ -75,7 +76,7 @@ def parse_workbook(data: bytes, name: str) -> Content:
                         _write(list(table), out)
                 out.end_page()
     except calamine.PasswordError as error:
-        raise UnreadableFile("encrypted with a password") from error
+        raise UnreadableFile(ENCRYPTED) from error
     except (calamine.CalamineError, OSError, ValueError) as error:
         raise UnreadableFile("a damaged workbook") from error
     return out.content(media_type, title or title_from_name(name), name, metadata)

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from openbook import __version__
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
-from openbook.serving import chat, documents, mcp, models, page, receipts, responses, search, uploads
+from openbook.serving import chat, documents, mcp, models, page, receipts, responses, search, uploads, versions
 from openbook.serving.auth import Authenticator
 from openbook.serving.concurrency import Places
 from openbook.serving.configuration import Configuration
@@ -83,7 +83,7 @@ def create_app(
         generate_unique_id_function=_operation_id,
     )
     app.add_middleware(Guard, service=service)
-    modules = [chat, responses, search, models, documents, uploads, mcp, page]
+    modules = [chat, responses, search, models, documents, versions, uploads, mcp, page]
     routers = [module.router for module in modules]
     routers += [receipts.router] if configuration.receipts is not None else []
     for router in routers:

@@ -1,13 +1,13 @@
-"""A knowledge base's documents and versions over HTTP. Documents that the caller may not see do not exist for it."""
+"""A knowledge base's documents over HTTP. Documents that the caller may not see do not exist for it."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Collection
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Response
 from pydantic import Field
@@ -15,19 +15,23 @@ from pydantic import Field
 from openbook.errors import NoPicture, TextIsElsewhere
 from openbook.knowledge import KnowledgeBase, remove
 from openbook.knowledge.cite import pictures
+from openbook.knowledge.documents import examples, headings_between, page_starts, refused_files
+from openbook.knowledge.ingest.remedies import remedy
 from openbook.knowledge.store.integrity import StoredContent
 from openbook.knowledge.store.names import display_path
-from openbook.knowledge.versions import Difference, diff, history
-from openbook.purge import clear_remnants, finish_purge_everywhere, purge_everywhere
+from openbook.knowledge.versions import history
+from openbook.purge import clear_remnants, finish_purge_everywhere, proof_of, purge_everywhere
 from openbook.serving.auth import Caller
 from openbook.serving.concurrency import Stop
 from openbook.serving.errors import ApiError, check_at_most
 from openbook.serving.schemas import Body, Count, FileVerdict, FileVerdicts, NonEmpty, Offset, OfVersion, Reply
 from openbook.serving.service import Call, CurrentCall, Route, needs, response_of, scope_of
+from openbook.signatures import public_key, sign
 
 router = APIRouter(route_class=Route)
 
 _PNG = "image/png"
+_MAX_EXAMPLES = 20
 
 
 class ListQuery(Body):
@@ -53,7 +57,7 @@ class PathQuery(Body):
         is_seen = base.holds(self.path, caller.scope(version))
         stored = base.content(self.path, version) if is_seen else None
         if stored is None:  # hidden from this caller, or purged meanwhile
-            raise _no_document(self.path, "path")
+            raise no_document(self.path, "path")
         return version, stored
 
 
@@ -69,8 +73,23 @@ class DocumentsQuery(ListQuery):
 
 
 class Document(Reply):
+    """`pages`: null without pages. `labels`: those that it takes to see the document. `metadata`: without lists.
+
+    `version`: the oldest kept one from which on it has this text; `created_at`: when that was made.
+    """
+
     object: Literal["document"] = "document"
     path: str
+    title: str
+    media_type: str
+    bytes: int
+    characters: int
+    pages: int | None
+    passages: int
+    labels: tuple[str, ...]
+    metadata: dict[str, str | int | float | bool]
+    version: int
+    created_at: str
 
 
 class Documents(OfVersion):
@@ -90,9 +109,12 @@ async def list_documents(call: CurrentCall, query: Annotated[DocumentsQuery, Que
         stop.check()
         with base.snapshot():
             version = base.kept_version(scope.as_of)
-            paths = base.documents(scope, after=query.after or "", limit=limit + 1)
-        data = [Document(path=path) for path in paths[:limit]]
-        return Documents(knowledge_base=base.id, version=version, data=data, has_more=len(paths) > limit)
+            found = list(base.document_info(None, scope, after=query.after or "", limit=limit + 1).values())
+        data = [
+            Document(**{**each._asdict(), "metadata": {k: v for k, v in each.metadata if not isinstance(v, tuple)}})
+            for each in found[:limit]
+        ]
+        return Documents(knowledge_base=base.id, version=version, data=data, has_more=len(found) > limit)
 
     return await call.compute(work)
 
@@ -109,8 +131,16 @@ class Page(Reply):
     start: int
 
 
+class Heading(Reply):
+    """`level`: 1 for the outermost."""
+
+    start: int
+    level: int
+    title: str
+
+
 class DocumentText(Reply):
-    """Characters `start` to `end` of `total`. `media_type`: the source file's."""
+    """Characters `start` to `end` of `total`. `media_type`: the source file's. `headings`: those known of this part."""
 
     object: Literal["document.text"] = "document.text"
     knowledge_base: str
@@ -122,6 +152,7 @@ class DocumentText(Reply):
     total: int
     text: str
     pages: list[Page]
+    headings: list[Heading]
 
 
 @router.get("/v1/documents/text", **needs("read"))
@@ -136,12 +167,12 @@ async def document_text(call: CurrentCall, query: Annotated[TextQuery, Query()])
         stop.check()
         with base.snapshot():
             version, stored = query.found(base, call.caller)
-            begins = base.pages(stored)
+            spans = base.spans(stored)
         start = min(query.start, len(stored.text))
         end = min(start + length, len(stored.text))
         pages = [
             Page(page=page, start=begin)
-            for (page, begin), (_, until) in pairwise([*begins, (0, end)])
+            for (page, begin), (_, until) in pairwise([*page_starts(spans), (0, end)])
             if begin < end and until > start
         ]
         return DocumentText(
@@ -154,6 +185,7 @@ async def document_text(call: CurrentCall, query: Annotated[TextQuery, Query()])
             total=len(stored.text),
             text=stored.text[start:end],
             pages=pages,
+            headings=[Heading.model_validate(each) for each in headings_between(stored.text, spans, start, end)],
         )
 
     return await call.compute(work)
@@ -184,8 +216,7 @@ async def page_picture(call: CurrentCall, query: Annotated[PageQuery, Query()]) 
             stop.check()
             if error.code == "page_not_found":
                 raise ApiError(404, str(error), code=error.code, param="page") from error
-            uploads = display_path(Path(os.path.abspath(configuration.settings.uploads_dir))) + "/"
-            if path.startswith(uploads) and error.code in ("file_unreadable", "file_changed"):
+            if path.startswith(_uploads(call)) and error.code in ("file_unreadable", "file_changed"):
                 message = "The page cannot be shown as a picture: this document was uploaded, and the server keeps only the text of uploads."
                 raise ApiError(409, message, code="file_not_kept", param="path") from error
             raise ApiError(409, str(error), code=error.code, param="path") from error
@@ -194,67 +225,80 @@ async def page_picture(call: CurrentCall, query: Annotated[PageQuery, Query()]) 
     return Response(picture, headers={"cache-control": "private, no-store"}, media_type=_PNG)
 
 
-# --- versions ---------------------------------------------------------------------------------------------------------
+class ExamplesQuery(Body):
+    """At most `limit` examples, of up to 20."""
+
+    knowledge_base: str | None = None
+    as_of: str | None = None
+    limit: Count = 4
 
 
-class ListedVersion(Reply):
-    """`documents` counts those that the caller may see."""
+class Example(Reply):
+    """A question to ask: what `document` says about `heading`, or, if that is empty, what it is about."""
 
-    object: Literal["version"] = "version"
-    version: int
-    created_at: str
-    tags: tuple[str, ...]
-    documents: int
+    object: Literal["example"] = "example"
+    document: str
+    heading: str
 
 
-class Versions(Reply):
-    object: Literal["list"] = "list"
-    knowledge_base: str
-    data: list[ListedVersion]
+class Examples(OfVersion):
+    data: list[Example]
 
 
-@router.get("/v1/versions", **needs("read"))
-async def versions(call: CurrentCall, query: Annotated[ListQuery, Query()]) -> Versions:
-    """The kept versions, newest first."""
-    base, limit = call.service.base(query.knowledge_base), query.checked_limit(call, default=100)
+@router.get("/v1/examples", **needs("read"))
+async def list_examples(call: CurrentCall, query: Annotated[ExamplesQuery, Query()]) -> Examples:
+    """Headings of documents that the caller may see, one a document, for questions to begin with."""
+    base = call.service.base(query.knowledge_base)
+    check_at_most(query.limit, _MAX_EXAMPLES, "examples", "limit")
 
-    def work(stop: Stop) -> list[ListedVersion]:
-        kept = stop.each(history(base)[:limit])
-        seen = (replace(each, documents=base.count(call.caller.scope(each.version))) for each in kept)
-        return [ListedVersion.model_validate(each) for each in seen]
+    def work(stop: Stop) -> Examples:
+        stop.check()
+        with base.snapshot():
+            scope = scope_of(base, call.caller, query.as_of)
+            version = base.kept_version(scope.as_of)
+            found = examples(base, scope, query.limit)
+        data = [Example(document=document, heading=heading) for document, heading in found]
+        return Examples(knowledge_base=base.id, version=version, data=data)
 
-    return Versions(knowledge_base=base.id, data=await call.compute(work))
-
-
-class DifferenceQuery(ListQuery):
-    before: NonEmpty
-    after: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServedDifference(Difference):
-    """Each list may be cut; `counts` holds the full numbers."""
-
-    object: Literal["difference"] = "difference"
-    knowledge_base: str
-    counts: dict[str, int]
+    return await call.compute(work)
 
 
-@router.get("/v1/versions/difference", **needs("read"))
-async def difference(call: CurrentCall, query: Annotated[DifferenceQuery, Query()]) -> ServedDifference:
-    """Changes from version `before` to `after` (default: the newest) that the caller may see, at most `limit` entries a list."""
-    base, limit = call.service.base(query.knowledge_base), query.checked_limit(call, default=100)
+class FileRemedy(Reply):
+    """`remedy`: what to do, with the command; empty if nothing is known to help."""
 
-    def version(side: str | None, param: str) -> int:
-        return base.kept_version(scope_of(base, call.caller, side, param=param).as_of)
+    object: Literal["verdict"] = "verdict"
+    path: str
+    outcome: Literal["skipped", "failed"]
+    reason: str
+    tried_at: str
+    remedy: str
 
-    def work(stop: Stop) -> ServedDifference:
-        before, after = version(query.before, "before"), version(query.after, "after")
-        found = diff(base, before, after, call.caller.scope(), stop.check)
-        values: dict[str, Any] = {each.name: getattr(found, each.name) for each in fields(found)}
-        counts = {name: len(value) for name, value in values.items() if isinstance(value, tuple)}
-        cut = {name: values[name][:limit] for name in counts}
-        return ServedDifference(**{**values, **cut}, knowledge_base=base.id, counts=counts)
+
+class FileRemedies(OfVersion):
+    data: list[FileRemedy]
+
+
+@router.get("/v1/verdicts", **needs("admin"))
+async def verdicts(call: CurrentCall, query: Annotated[ListQuery, Query()]) -> FileRemedies:
+    """Files that are not in the knowledge base, or only with an older text, and what helps. Of uploads only the caller's own."""
+    base, limit = call.service.base(query.knowledge_base), query.checked_limit(call)
+    uploads = _uploads(call)
+    own = f"{uploads}{base.id}/{call.caller.id}/"
+
+    def work(stop: Stop) -> FileRemedies:
+        stop.check()
+        with base.snapshot():
+            version, found = base.version, refused_files(base, call.caller.labels)
+        shown = [each for each in found if each.path.startswith(own) or not each.path.startswith(uploads)]
+        data = [
+            FileRemedy(
+                **each._asdict(),
+                # The server has deleted an uploaded file, so that its path is of no use.
+                remedy=remedy(each.reason, "FILE" if each.path.startswith(own) else each.path, base.store.place),
+            )
+            for each in shown[:limit]
+        ]
+        return FileRemedies(knowledge_base=base.id, version=version, data=data)
 
     return await call.compute(work)
 
@@ -269,7 +313,7 @@ class DocumentsBody(Body):
     def check_visible(self, seen: Collection[str]) -> None:
         for path in self.documents:
             if path not in seen:
-                raise _no_document(path, "documents")
+                raise no_document(path, "documents")
 
 
 @router.post("/v1/documents/remove", **needs("write"))
@@ -294,7 +338,8 @@ class PurgeReply(Reply):
     """Of `partly_kept` documents, only a text was purged. `proved`: no unscanned file, weights aside, may hold a trace.
 
     `out_of_reach`: files not scanned, counted by reason. `beyond_reach`: places no purge reaches, (reason, sentence).
-    `models_that_may_have_learned_it`: those whose training record cannot be read.
+    `models_that_may_have_learned_it`: those whose training record cannot be read. `proof`: the signed proof as a file for
+    `openbook verify`; empty for a key that lacks a label of some document, since a proof counts all that was deleted.
     """
 
     object: Literal["purged"] = "purged"
@@ -309,6 +354,7 @@ class PurgeReply(Reply):
     beyond_reach: list[str]
     models_that_learned_it: list[str]
     models_that_may_have_learned_it: list[str]
+    proof: str
 
 
 @router.post("/v1/documents/purge", **needs("admin"))
@@ -317,6 +363,8 @@ async def purge_documents(call: CurrentCall, body: PurgeBody) -> PurgeReply:
     base, settings = call.service.base(body.knowledge_base), call.service.configuration.settings
 
     def work(stop: Stop) -> PurgeReply:
+        shows_all = base.shows_all_to(call.caller.labels)  # a label may go with the documents
+        public_key(settings.home)  # raises before anything is deleted
         finish_purge_everywhere(base, settings)
         scopes = [call.caller.scope(each.version) for each in history(base)]
         seen = {path for scope in scopes for path in base.documents(scope)}
@@ -343,12 +391,18 @@ async def purge_documents(call: CurrentCall, body: PurgeBody) -> PurgeReply:
             beyond_reach=[str(each) for each in done.purged.beyond_reach],
             models_that_learned_it=[each.name for each in done.carried if each.found],
             models_that_may_have_learned_it=[each.name for each in done.carried if each.found is None],
+            proof=sign(settings.home, proof_of(done, base)).decode() if shows_all else "",
         )
 
     return await call.run(call.service.deleting, work, until_done=True)
 
 
-def _no_document(path: str, param: str) -> ApiError:
+def no_document(path: str, param: str) -> ApiError:
     """The one error for missing and hidden documents."""
     message = f"There is no document {path[:200]!r}; GET /v1/documents lists them."
     return ApiError(404, message, code="document_not_found", param=param)
+
+
+def _uploads(call: Call) -> str:
+    """The beginning of the path of every upload."""
+    return display_path(Path(os.path.abspath(call.service.configuration.settings.uploads_dir))) + "/"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from unittest import TestCase
 
 from openbook.errors import KnowledgeBaseBusy, KnowledgeBaseDamaged, KnowledgeError, TextIsElsewhere
-from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add, purge, sync, versions
+from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add, documents, purge, sync, versions
 from openbook.knowledge.check import check
 from openbook.knowledge.embedder_change import reembed
 from openbook.knowledge.erasure import purge_is_unfinished
@@ -143,6 +143,31 @@ class StoreSuite:
                 path.write_text("The ferry.")
                 options = RunOptions(labels=frozenset(held), held_labels=frozenset(held))
                 assert add(base, [path], here.embedder, options).passages_embedded == embedded, name
+            here.check()
+
+    def test_documents_are_told_with_their_details_and_their_history(self) -> None:
+        with _files(self.make_place()) as here:
+            here.sync(a="The ferry.", b="The boat.")
+            here.sync(a="The ferry leaves.", b="The boat.", c="The pier.")
+            here.sync(RunOptions(labels=frozenset({"crew"})), a="The ferry leaves.", b="The boat.")
+            base, crew = here.base, frozenset({"crew"})
+            assert list(base.document_info(None, Scope(2))) == [f"{here.root}/c.txt"]
+            then = base.document_info(None, Scope(2, labels=crew))
+            assert [(each.title, each.version, each.characters, each.passages) for each in then.values()] == [
+                ("a", 2, 17, 1), ("b", 1, 9, 1), ("c", 2, 9, 1),
+            ]  # fmt: skip
+            assert {each.labels for each in base.document_info(None, Scope(labels=crew)).values()} == {("crew",)}
+            path = f"{here.root}/a.txt"
+            found = documents.document_history(base, path, crew)
+            assert [(each.version, each.change, each.characters) for each in found] == [
+                (3, "metadata", 17), (2, "changed", 17), (1, "added", 10),
+            ]  # fmt: skip
+            assert documents.document_history(base, path, frozenset()) == []
+            assert documents.examples(base, Scope(labels=crew), 1) == [(path, "")]
+            assert len(documents.examples(base, Scope(2, labels=crew), 20)) == 3
+            here.sync(RunOptions(labels=crew), a="The ferry leaves.", bad="%PDF-1.7 nothing")
+            assert [PurePath(each.path).stem for each in documents.refused_files(base, crew)] == ["bad"]
+            assert documents.refused_files(base, frozenset()) == []
             here.check()
 
     def test_what_an_ended_run_left_goes_with_the_next_change_and_what_a_living_one_stored_stays(self) -> None:

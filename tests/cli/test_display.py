@@ -16,7 +16,9 @@ from rich.console import Console
 
 from openbook.answer import CLOSED_BOOK
 from openbook.certainty import MEANING, UNMEASURED
-from openbook.cli.display import LiveAnswer, _flat, _joined, print_answer, print_problems, with_advice
+from openbook.cli import display
+from openbook.cli.display import LiveAnswer, _flat, _joined, print_answer, print_problems, print_words
+from openbook.knowledge.word_diff import word_diff
 from openbook.receipts import parse_receipt
 from openbook.records import Answer, AnswerSentence, Citation, Confidence, Hit, Passage, Support, Verdict
 from tests.conftest import ROOT
@@ -158,15 +160,34 @@ def test_a_sentence_without_a_quote_hides_no_passage_that_was_read(capsys: pytes
     assert text.startswith("Zeppelins.\n\nCould not be matched with a passage: Zeppelins.\n\nRead, but not cited:\n")
 
 
+def test_changed_words_are_colored_or_marked(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    far = "The harbour is blue. " * 20
+    pieces = word_diff(f"{far}Ferries leave at nine.\x1b[31m", f"{far}Ferries leave at ten.\x1b[31m")
+    print_words(pieces)
+    first, second = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"    \.\.\. \d+ characters \.\.\.", first)
+    assert second.endswith("Ferries leave at [-nine. [31m-]{+ten. [31m+}")
+    out = Console(file=io.StringIO(), force_terminal=True, width=80, color_system="standard", no_color=False)
+    monkeypatch.setattr(display, "console", lambda: out)
+    print_words(pieces)
+    assert isinstance(out.file, io.StringIO)
+    assert re.search(r"\x1b\[9;31mnine.*\x1b\[32mten", out.file.getvalue().replace("\n", " "))
+    assert "[-" not in printed(out)
+
+
 def test_what_did_not_go_in_is_told_with_advice_that_can_be_followed(capsys: pytest.CaptureFixture[str]) -> None:
     print_problems([Verdict("a.png", "skipped", "an image: needs OCR")])
-    assert "an image: needs OCR (add it with --ocr eng, or set OPENBOOK_OCR=eng)" in capsys.readouterr().err
-    assert with_advice("needs more than 2048 MB of memory to read").endswith(
-        "(raise OPENBOOK_MAX_FILE_MB: reading may take 20 times as much)"
-    )
-    assert with_advice("needs OCR, and Tesseract is not installed") == "needs OCR, and Tesseract is not installed"
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "skipped   a.png: an image: needs OCR"
+    assert second.startswith("To read it with OCR: openbook add a.png --ocr eng")
+    print_problems([Verdict(f"{n}.png", "skipped", "an image: needs OCR") for n in range(2)])
+    assert capsys.readouterr().err.count("openbook add FILE --ocr eng") == 1
     many = [Verdict(f"{n}.mp4", "skipped", "audio or video") for n in range(23)]
     print_problems(many, Path("my kb"))
-    assert "... and 3 more; all are listed by: openbook status --kb 'my kb'\n" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "... and 3 more; all are listed by: openbook status --kb 'my kb'\n" in told
+    assert told.endswith("openbook add --kb 'my kb' COPY.\n")
     print_problems(many)  # of --docs, which no status lists
-    assert capsys.readouterr().err.endswith("... and 3 more\n")
+    assert "... and 3 more\n" in capsys.readouterr().err

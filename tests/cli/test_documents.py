@@ -56,8 +56,8 @@ def test_sync_history_diff_and_as_of(docs: Path, out: Out) -> None:
     assert "1 added, 1 updated, 1 removed" in stdout
     assert "[spring]" in stdout
     stdout = out.ok("diff", "spring")
-    assert "leaves at ten" in stdout
-    assert "leaves at nine" in stdout
+    assert "leaves at [-nine.-]{+ten.+}" in stdout
+    assert "passages_added" in out.json("diff", "spring")
     question = "When does the ferry leave?"
     assert "at nine" in out.ok("search", question, "-n", "1", "--as-of", "spring")
     assert "at ten" in out.ok("search", question, "-n", "1")

@@ -17,13 +17,14 @@ from openbook.serving.auth import Authenticator
 from openbook.serving.configuration import Configuration
 from openbook.serving.errors import ApiError
 from openbook.serving.keys import RIGHTS, KeyFile
-from tests.serving.conftest import SAFE, SECRET, Running, Serve, code, path_of
+from tests.serving.conftest import SAFE, SECRET, Running, Serve, add_file, code, path_of
 
 OPEN = {("GET", "/"), ("GET", "/web/{name}"), ("GET", "/health"), ("GET", "/ready")}
 ABOVE_READ = {
     ("POST", "/v1/documents"): "write",
     ("POST", "/v1/documents/remove"): "write",
     ("POST", "/v1/documents/purge"): "admin",
+    ("GET", "/v1/verdicts"): "admin",
     ("GET", "/metrics"): "admin",
 }
 NAMED = {"{name}": "echo", "{knowledge_base}": "kb", "{digest}": "0" * 64}
@@ -185,6 +186,9 @@ def everything(server: Running, headers: dict[str, str]) -> Iterator[httpx.Respo
         body = {"query": SECRET, "limit": 100, **extra}
         yield server.client.post("/v1/search", json=body, headers=headers)
         yield server.client.get("/v1/documents", params=extra, headers=headers)
+        if "where" not in extra:
+            yield server.client.get("/v1/examples", params={"limit": 20, **extra}, headers=headers)
+    yield server.client.get("/v1/verdicts", headers=headers)
     yield server.client.get("/v1/versions", headers=headers)
     for before, after in ((0, 2), (1, 2), (2, 0)):
         yield server.client.get("/v1/versions/difference", params={"before": before, "after": after}, headers=headers)
@@ -192,6 +196,8 @@ def everything(server: Running, headers: dict[str, str]) -> Iterator[httpx.Respo
     for params in ({}, {"as_of": 2}):
         yield server.client.get("/v1/documents/text", params={"path": safe, **params}, headers=headers)
         yield server.client.get("/v1/documents/page", params={"path": safe, "page": 1, **params}, headers=headers)
+    yield server.client.get("/v1/documents/history", params={"path": safe}, headers=headers)
+    yield server.client.get("/v1/documents/difference", params={"path": safe, "before": 1, "after": 2}, headers=headers)
     yield server.client.get("/metrics", headers=headers)
     for path in ("safe.txt", safe, str(Path(safe).parent)):
         for action in ("remove", "purge"):
@@ -199,8 +205,10 @@ def everything(server: Running, headers: dict[str, str]) -> Iterator[httpx.Respo
 
 
 def test_without_its_label_a_document_is_nowhere(server: Running) -> None:
-    tag(server.bases["kb"], "secret", 2)
-    safe = path_of(server.bases["kb"], "safe.txt")
+    base = server.bases["kb"]
+    tag(base, "secret", 2)
+    safe = path_of(base, "safe.txt")
+    add_file(base, Path(safe), b"%PDF-1.7 nothing")  # it keeps its text, and there is a verdict
     for headers in ({}, server.key("admin", "finance")):
         for response in everything(server, headers):
             assert "canary" not in response.text, response.url
@@ -212,7 +220,7 @@ def test_without_its_label_a_document_is_nowhere(server: Running) -> None:
     counts = server.client.get("/v1/versions").json()["data"]
     assert [each["documents"] for each in counts] == [2, 2, 0]
     seen = [response.text for response in everything(server, server.key("admin", "hr")) if response.status_code == 200]
-    assert sum("safe.txt" in text for text in seen) >= 14
+    assert sum("safe.txt" in text for text in seen) >= 19
 
 
 def test_what_is_not_to_be_seen_is_refused_as_what_is_not_there(server: Running) -> None:
@@ -226,6 +234,8 @@ def test_what_is_not_to_be_seen_is_refused_as_what_is_not_there(server: Running)
         either: tuple[dict[str, Any], ...] = ({"path": path}, {"path": path, "as_of": 2})
         for params in either:
             found += [get("/v1/documents/text", params=params), get("/v1/documents/page", params={**params, "page": 1})]
+        found.append(get("/v1/documents/history", params={"path": path}))
+        found += [get("/v1/documents/difference", params={"path": path, "before": each}) for each in (1, 2)]
         return [each.text.replace(path, "PATH") for each in found]
 
     assert refusals(safe) == refusals(safe + "x")

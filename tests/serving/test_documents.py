@@ -15,12 +15,17 @@ from starlette.datastructures import Headers
 
 from openbook import purge as purge_module
 from openbook.knowledge.erasure import purge_is_unfinished
+from openbook.knowledge.ingest.remedies import remedy
 from openbook.models.lineage import Membership
+from openbook.records import sha256_hex
 from openbook.serving.errors import ApiError
 from openbook.serving.schemas import parse_form
 from openbook.serving.uploads import upload_name_problem
+from openbook.signatures import public_key
 from openbook.testing import HashEmbedder
-from tests.serving.conftest import SECRET, Running, Serve, code
+from tests.cli.conftest import Out
+from tests.parsers.samples import ENCRYPTED_PDFS
+from tests.serving.conftest import SECRET, Running, Serve, add_file, code
 
 TOWER = b"The tower of Lund is 55 metres high. It was built in 1145."
 
@@ -175,6 +180,83 @@ def test_a_list_comes_in_pages_that_end_at_the_bound_where_no_limit_is_sent(serv
         assert server.client.get(f"/v1/documents?{query}").status_code == 400, query
 
 
+def test_a_list_has_the_details_of_each_document(server: Running) -> None:
+    memo = b"---\nstatus: final\nauthors: [Ann, Bo]\nyear: 2026\n---\n# Leave of absence\n\nTwenty days."
+    upload(server, ("memo.md", memo), headers=server.key("write", "hr"), labels="hr")
+    value = server.client.get("/v1/documents", headers=server.key("read", "hr")).json()
+    found = next(each for each in value["data"] if each["path"].endswith("memo.md"))
+    created = server.client.get("/v1/versions").json()["data"][0]["created_at"]
+    metadata = found.pop("metadata")
+    assert (metadata["status"], metadata["year"], metadata["type"]) == ("final", 2026, "md")
+    assert "authors" not in metadata  # a list
+    assert found == {
+        "object": "document",
+        "path": found["path"],
+        "title": "Leave of absence",
+        "media_type": "text/markdown",
+        "bytes": len(memo),
+        "characters": len(server.bases["kb"].text(found["path"]) or ""),
+        "pages": None,
+        "passages": 1,
+        "labels": ["hr"],
+        "version": value["version"],
+        "created_at": created,
+    }
+    assert [Path(each).name for each in listed(server, as_of=1)] == ["bridge.txt", "ferry.md"]
+    (older, *_) = server.client.get("/v1/documents", params={"as_of": 1}).json()["data"]
+    assert (older["version"], older["media_type"], older["labels"]) == (1, "text/plain", [])
+
+
+def test_a_text_comes_with_its_headings(server: Running) -> None:
+    path = next(path for path in listed(server) if path.endswith("ferry.md"))
+    params: dict[str, str | int] = {"path": path}
+    assert server.client.get("/v1/documents/text", params=params).json()["headings"] == [
+        {"start": 0, "level": 1, "title": "Ferry"}
+    ]
+    assert server.client.get("/v1/documents/text", params={**params, "start": 5}).json()["headings"] == []
+
+
+def test_examples_are_of_documents_that_the_caller_may_see(server: Running) -> None:
+    long = "Twenty days. " * 30
+    plan = f"# Plan\n\n{long}\n\n## Closing of the harbour\n\n{long}".encode()
+    upload(server, ("plan.md", plan), headers=server.key("write", "hr"), labels="hr")
+    value = server.client.get("/v1/examples", headers=server.key("read", "hr")).json()
+    assert (value["object"], value["version"], len(value["data"])) == ("list", server.bases["kb"].version, 4)
+    assert value["data"][0]["heading"] == "Closing of the harbour"
+    assert value["data"][0]["document"].endswith("plan.md")
+    value = server.client.get("/v1/examples", params={"as_of": 1, "limit": 1}).json()
+    assert [(Path(each["document"]).name, each["heading"]) for each in value["data"]] == [("bridge.txt", "")]
+    for query in ("limit=0", "limit=21", "as_of=x", "where=x", "knowledge_base=x"):
+        assert server.client.get(f"/v1/examples?{query}").status_code in (400, 404), query
+
+
+def test_verdicts_say_what_helps_and_name_no_upload_of_another(server: Running, docs: Path) -> None:
+    base = server.bases["kb"]
+    add_file(base, docs / "a b.png", b"\x89PNG\r\n\x1a\n" + bytes(50))
+    theirs = server.key("write")
+    (verdict,) = upload(server, ("layoffs.pdf", ENCRYPTED_PDFS[0]), headers=theirs)
+    assert verdict["outcome"] == "failed"
+    upload(server, ("own.pdf", ENCRYPTED_PDFS[1]))
+    response = server.client.get("/v1/verdicts")
+    value = response.json()
+    assert (value["object"], value["version"]) == ("list", base.version)
+    own, image = sorted(value["data"], key=lambda each: str(Path(each["path"]).name), reverse=True)
+    assert image | {"tried_at": ""} == {
+        "object": "verdict",
+        "path": f"{docs}/a b.png",
+        "outcome": "skipped",
+        "reason": "an image: needs OCR",
+        "tried_at": "",
+        "remedy": remedy("an image: needs OCR", f"{docs}/a b.png", base.folder),
+    }
+    assert f"openbook add --kb {base.folder} '{docs}/a b.png' --ocr eng" in image["remedy"]
+    assert own["path"].endswith("/own.pdf")
+    assert own["remedy"].endswith("openbook add --kb " + f"{base.folder} COPY.")
+    assert code(server.client.get("/v1/verdicts", headers=server.key("write"))) == (403, "insufficient_permissions")
+    assert len(server.client.get("/v1/verdicts?limit=1").json()["data"]) == 1
+    assert server.client.get("/v1/verdicts?limit=0").status_code == 400
+
+
 def test_a_parameter_that_is_sent_twice_is_told_as_that(server: Running) -> None:
     error = server.client.get("/v1/documents?limit=1&limit=2").json()["error"]
     assert (error["param"], error["code"]) == ("limit", "invalid_value")
@@ -196,6 +278,29 @@ def test_removed_is_in_older_versions_and_purged_is_in_none(server: Running, own
     assert purged["beyond_reach"][1].startswith("backups. Backups and copies ")
     assert path not in listed(server, as_of=version)
     assert server.client.post("/v1/documents/purge", json={"documents": [path]}).status_code == 404
+
+
+def test_the_proof_of_a_purge_is_a_file_that_verifies(
+    server: Running, own_home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = upload(server, ("tower.txt", TOWER), headers=server.key("admin", "hr"))[0]["path"]
+    response = server.client.post("/v1/documents/purge", json={"documents": [path]}, headers=server.key("admin", "hr"))
+    (tmp_path / "proof.json").write_text(response.json()["proof"], encoding="utf-8")
+    content = Out(capsys).json("verify", tmp_path / "proof.json", "--key", public_key(own_home))["content"]
+    assert (content["deleted"]["documents"], content["texts"]) == (1, [sha256_hex(TOWER)])
+    assert content["knowledge_base_version"] == response.json()["version"]
+    assert "tower.txt" not in response.json()["proof"]
+    path = upload(server, ("tower.txt", TOWER))[0]["path"]
+    response = server.client.post("/v1/documents/purge", json={"documents": [path]})
+    assert (response.json()["proved"], response.json()["proof"]) == (True, "")  # it would count what is hidden from it
+
+
+def test_a_purge_that_cannot_be_signed_deletes_nothing(server: Running, own_home: Path) -> None:
+    path = upload(server, ("tower.txt", TOWER))[0]["path"]
+    public_key(own_home)
+    (own_home / "signing" / "ed25519.pem").chmod(0o644)
+    assert server.client.post("/v1/documents/purge", json={"documents": [path]}).status_code == 500
+    assert path in listed(server)
 
 
 def test_a_purge_names_no_copy_that_is_not_the_callers_to_see(server: Running) -> None:

@@ -23,9 +23,19 @@ _ARCHIVED = re.compile(r"(.*/|)archived?/(?:.*/)?([^/]+)", re.IGNORECASE)  # the
 
 
 class DocumentInfo(NamedTuple):
+    """`pages`: None without pages. `version`: the oldest kept one from which on it has this text; `created_at`: that version's time."""
+
     path: str
     title: str
     metadata: Metadata
+    labels: tuple[str, ...] = ()
+    media_type: str = ""
+    bytes: int = 0
+    characters: int = 0
+    pages: int | None = None
+    passages: int = 0
+    version: int = 0
+    created_at: str = ""
 
     def declared(self, *keys: str) -> list[str]:
         values = [value if isinstance(value, tuple) else (value,) for key, value in self.metadata if key in keys]

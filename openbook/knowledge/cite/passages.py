@@ -139,9 +139,12 @@ def _passages_of_id(connection: Connection, hint: str, name: str, seen: Conditio
     return sorted(found, key=lambda each: each.document)
 
 
-def title_of(connection: Connection, content: int) -> str:
-    first = _stored(connection, "WHERE p.content_id = ? AND p.start_char = 0", (content,))
-    return first[0].title if first else ""
+def first_headings(connection: Connection, content: int, most: int) -> tuple[str, tuple[str, ...]]:
+    """(the text's own title, the headings of its first `most` passages, each once)."""
+    first = "WHERE p.id IN (SELECT id FROM passages WHERE content_id = ? ORDER BY id LIMIT ?)"
+    stored = _stored(connection, first, (content, most))
+    headings = dict.fromkeys(heading for each in stored for heading in each.row.headings)
+    return (stored[0].title if stored else ""), tuple(headings)
 
 
 def documents_holding(connection: Connection, contents: Collection[int], seen: Condition) -> Mapping[int, Holders]:

@@ -25,7 +25,7 @@ _RULES = 1  # raise it when a text gives other terms than before
 _WORD = re.compile(r"\w+(?:['\u2019](?:s|t|re|ve|ll|d|m)\b)?")
 _APOSTROPHE = re.compile(r"['\u2019].*")
 # Thai, Lao, Myanmar, Khmer, kana, Han, Hangul
-_UNSPACED = re.compile(
+UNSPACED = re.compile(
     r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
     r"\U00020000-\U0003ffff]+"
 )
@@ -85,7 +85,7 @@ def _plain(text: str, *, pairs_only: bool) -> str:
     if text.isascii():
         return text.lower().replace("_", " ")
     text = unicodedata.normalize("NFKC", text).casefold().replace("_", " ")
-    return _UNSPACED.sub(lambda run: f" {' '.join(_pieces(run.group(), pairs_only=pairs_only))} ", text)
+    return UNSPACED.sub(lambda run: f" {' '.join(_pieces(run.group(), pairs_only=pairs_only))} ", text)
 
 
 def _pieces(run: str, *, pairs_only: bool) -> list[str]:

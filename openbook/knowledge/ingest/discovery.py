@@ -19,6 +19,7 @@ from openbook.records import Outcome, Verdict
 
 IGNORE_FILE = ".openbookignore"  # in any folder; the syntax of .gitignore
 LEFT_OUT_BY = "left out by "  # prefix of the reason when a glob excludes a file
+LINK_OUTSIDE = "link to a "  # prefix of the reason when what a link leads to is not in the folder
 _MAX_IGNORE_BYTES = 1_000_000
 _STARS = re.compile(r"\*+")
 _NO_STAR = re.compile(r"\\.|\[[^\]]*\]")
@@ -275,7 +276,7 @@ def _link_reason(path: Path, real_root: str) -> str:
         return "broken link"
     if os.path.join(real, "").startswith(os.path.join(real_root, "")):  # noqa: PTH118
         return "link inside the folder"
-    return f"link to a {'folder' if Path(real).is_dir() else 'file'} outside the folder"
+    return f"{LINK_OUTSIDE}{'folder' if Path(real).is_dir() else 'file'} outside the folder"
 
 
 def _verdict(path: Path, outcome: Outcome, reason: str) -> Verdict:

@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from itertools import chain
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from openbook.knowledge.store.interface import Connection, Damage
@@ -86,8 +87,11 @@ class PassageRow(NamedTuple):
 class DocumentRow(NamedTuple):
     path: str
     content_id: int
+    bytes: int
     metadata: str
     labels: str
+    added_in: int
+    removed_in: int | None
     identity: int
 
 
@@ -123,12 +127,13 @@ def documents(connection: Connection, where: str, values: Any) -> list[DocumentR
     """
     cursor = connection.execute(f"SELECT d.* FROM documents d WHERE {where}", values)
     names = [column[0] for column in cursor.description]
+    fields = itemgetter(*map(names.index, DocumentRow._fields))
+    at = names.index("digest") if "digest" in names else None
     found: list[DocumentRow] = []
     for row in cursor:
-        fields = dict(zip(names, row, strict=True))
-        if "digest" in fields and fields.pop("digest") != row_digest(*fields.values()):
-            raise Damage(f"the document {fields['id']} is not what was stored")
-        found.append(DocumentRow(*(fields[name] for name in DocumentRow._fields)))
+        if at is not None and row[at] != row_digest(*row[:at], *row[at + 1 :]):
+            raise Damage(f"the document {row[names.index('id')]} is not what was stored")
+        found.append(DocumentRow(*fields(row)))
     return found
 
 

@@ -1,0 +1,55 @@
+"""What helps for a file that was not read. The command line and the server say the same."""
+
+from __future__ import annotations
+
+import shlex
+
+from openbook.config import MEMORY_PER_FILE, Place
+from openbook.knowledge.ingest.discovery import IGNORE_FILE, LEFT_OUT_BY, LINK_OUTSIDE
+from openbook.parsers import (
+    ARCHIVE,
+    ENCRYPTED,
+    LEGACY_OFFICE,
+    MEDIA,
+    NEEDS_MEMORY,
+    NEEDS_OCR,
+    NO_PERMISSION,
+    NOT_TEXT,
+    OVER_FILE_LIMIT,
+)
+from openbook.parsers.metadata import IN_SIDECAR
+from openbook.parsers.ocr import NO_LANGUAGE, NO_TESSERACT
+from openbook.parsers.packages import LARGE_PART
+from openbook.parsers.sandbox import TOOK_TOO_LONG
+
+# By a part of the reason, as it is made.
+_REMEDIES = {
+    IN_SIDECAR: "Correct or delete the sidecar, then: {add}",
+    NEEDS_OCR: "To read it with OCR: {add} --ocr eng (or set OPENBOOK_OCR=eng)",
+    NO_TESSERACT: "To install Tesseract on Debian or Ubuntu: apt install tesseract-ocr. Then: {add} --ocr eng",
+    NO_LANGUAGE: "To install a language on Debian or Ubuntu, such as German: apt install tesseract-ocr-deu. Then: {add} --ocr deu",
+    LARGE_PART: "Divide it into smaller files, then: {add_other}",
+    OVER_FILE_LIMIT: "To take larger files, in MB: OPENBOOK_MAX_FILE_MB=1000 {add} (or set max_file_mb)",
+    NEEDS_MEMORY: f"To allow more memory, {MEMORY_PER_FILE} times this many MB: OPENBOOK_MAX_FILE_MB=1000 {{add}} (or set max_file_mb)",
+    TOOK_TOO_LONG: "To allow more seconds: OPENBOOK_READ_TIMEOUT_S=600 {add} (or set read_timeout_s)",
+    ENCRYPTED: "Save a copy without a password in the program that opens it, then: {add_other}",
+    NO_PERMISSION: "Let the user that runs OpenBook read it: chmod u+rX {file} (its owner can), then: {add}",
+    LEGACY_OFFICE: "After that: {add_other}",
+    ARCHIVE: "After that: {add_other}",
+    MEDIA: "Add its transcript instead, as .vtt, .srt or text: {add_other}",
+    NOT_TEXT: "No parser reads this format. Save it as PDF, HTML or text, then: {add_other}",
+    LINK_OUTSIDE: "Links are not followed. To add what it leads to: {add_other}",
+    f"{LEFT_OUT_BY}{IGNORE_FILE}": f"To take it in, change the {IGNORE_FILE} in its folder or above, then: openbook sync{{kb}}",
+    LEFT_OUT_BY: "To take it in, sync its folder with other globs, or with none: openbook sync FOLDER --reset{kb}",
+}
+
+
+def remedy(reason: str, file: str = "FILE", place: Place | None = None) -> str:
+    """A sentence with the command that helps against this reason of a verdict; empty if none is known.
+
+    `file`: its path, or a word for several. `place`: the knowledge base; None: the user's own.
+    """
+    kb = f" --kb {shlex.quote(str(place))}" if place else ""
+    found = next((said for part, said in _REMEDIES.items() if part in reason), "")
+    add, file = f"openbook add{kb}", file if file == "FILE" else shlex.quote(file)
+    return f"{found}.".format(add=f"{add} {file}", add_other=f"{add} COPY", file=file, kb=kb) if found else ""

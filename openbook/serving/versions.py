@@ -1,0 +1,175 @@
+"""A knowledge base's versions over HTTP, and what changed between them. Documents that the caller may not see do not exist for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query
+
+from openbook.knowledge import KnowledgeBase
+from openbook.knowledge.documents import document_history
+from openbook.knowledge.versions import Difference, diff, history
+from openbook.knowledge.word_diff import word_diff
+from openbook.serving.concurrency import Stop
+from openbook.serving.documents import ListQuery, no_document
+from openbook.serving.schemas import Body, NonEmpty, Reply
+from openbook.serving.service import Call, CurrentCall, Route, needs, scope_of
+
+router = APIRouter(route_class=Route)
+
+
+def _version(base: KnowledgeBase, call: Call, side: str | None, param: str) -> int:
+    return base.kept_version(scope_of(base, call.caller, side, param=param).as_of)
+
+
+class ListedVersion(Reply):
+    """`documents` counts those that the caller may see."""
+
+    object: Literal["version"] = "version"
+    version: int
+    created_at: str
+    tags: tuple[str, ...]
+    documents: int
+
+
+class Versions(Reply):
+    object: Literal["list"] = "list"
+    knowledge_base: str
+    data: list[ListedVersion]
+
+
+@router.get("/v1/versions", **needs("read"))
+async def versions(call: CurrentCall, query: Annotated[ListQuery, Query()]) -> Versions:
+    """The kept versions, newest first."""
+    base, limit = call.service.base(query.knowledge_base), query.checked_limit(call, default=100)
+
+    def work(stop: Stop) -> list[ListedVersion]:
+        kept = stop.each(history(base)[:limit])
+        seen = (replace(each, documents=base.count(call.caller.scope(each.version))) for each in kept)
+        return [ListedVersion.model_validate(each) for each in seen]
+
+    return Versions(knowledge_base=base.id, data=await call.compute(work))
+
+
+class DifferenceQuery(ListQuery):
+    before: NonEmpty
+    after: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedDifference(Difference):
+    """Each list may be cut; `counts` holds the full numbers."""
+
+    object: Literal["difference"] = "difference"
+    knowledge_base: str
+    counts: dict[str, int]
+
+
+@router.get("/v1/versions/difference", **needs("read"))
+async def difference(call: CurrentCall, query: Annotated[DifferenceQuery, Query()]) -> ServedDifference:
+    """Changes from version `before` to `after` (default: the newest) that the caller may see, at most `limit` entries a list."""
+    base, limit = call.service.base(query.knowledge_base), query.checked_limit(call, default=100)
+
+    def work(stop: Stop) -> ServedDifference:
+        before, after = _version(base, call, query.before, "before"), _version(base, call, query.after, "after")
+        found = diff(base, before, after, call.caller.scope(), stop.check)
+        values: dict[str, Any] = {each.name: getattr(found, each.name) for each in fields(found)}
+        counts = {name: len(value) for name, value in values.items() if isinstance(value, tuple)}
+        cut = {name: values[name][:limit] for name in counts}
+        return ServedDifference(**{**values, **cut}, knowledge_base=base.id, counts=counts)
+
+    return await call.compute(work)
+
+
+# --- of one document --------------------------------------------------------------------------------------------------
+
+
+class HistoryQuery(Body):
+    path: NonEmpty
+    knowledge_base: str | None = None
+
+
+class ServedChange(Reply):
+    """`metadata`: its text is the same, its metadata or labels are not. `characters`: of its text in this version."""
+
+    object: Literal["change"] = "change"
+    version: int
+    created_at: str
+    change: Literal["added", "changed", "removed", "metadata"]
+    characters: int
+
+
+class DocumentHistory(Reply):
+    object: Literal["list"] = "list"
+    knowledge_base: str
+    path: str
+    data: list[ServedChange]
+
+
+@router.get("/v1/documents/history", **needs("read"))
+async def document_versions(call: CurrentCall, query: Annotated[HistoryQuery, Query()]) -> DocumentHistory:
+    """What the kept versions did to a document, newest first, also if it is removed now."""
+    base = call.service.base(query.knowledge_base)
+
+    def work(stop: Stop) -> DocumentHistory:
+        stop.check()
+        found = document_history(base, query.path, call.caller.labels)
+        if not found:
+            raise no_document(query.path, "path")
+        data = [ServedChange.model_validate(each) for each in found[: call.service.configuration.bounds.listed]]
+        return DocumentHistory(knowledge_base=base.id, path=query.path, data=data)
+
+    return await call.compute(work)
+
+
+class WordsQuery(HistoryQuery):
+    """`after`: the newest version by default."""
+
+    before: NonEmpty
+    after: str | None = None
+
+
+class ServedPiece(Reply):
+    """`chars`: its length. `skipped` has no text: equal text far from any change; as the last piece, what is over the limit."""
+
+    kind: Literal["same", "removed", "added", "skipped"]
+    text: str
+    chars: int
+
+
+class DocumentDifference(Reply):
+    object: Literal["document.difference"] = "document.difference"
+    knowledge_base: str
+    path: str
+    before: int
+    after: int
+    pieces: list[ServedPiece]
+
+
+@router.get("/v1/documents/difference", **needs("read"))
+async def document_difference(call: CurrentCall, query: Annotated[WordsQuery, Query()]) -> DocumentDifference:
+    """The words of a document that changed between two versions. In a version without the document, its text is empty."""
+    base = call.service.base(query.knowledge_base)
+
+    def work(stop: Stop) -> DocumentDifference:
+        versions = _version(base, call, query.before, "before"), _version(base, call, query.after, "after")
+        stop.check()
+        texts: list[str | None] = []
+        with base.snapshot():
+            for version in versions:
+                is_seen = base.holds(query.path, call.caller.scope(version))
+                texts.append(base.text(query.path, version) if is_seen else None)
+        if texts == [None, None]:
+            raise no_document(query.path, "path")
+        before, after = (text or "" for text in texts)
+        pieces = word_diff(before, after, max_chars=call.service.configuration.bounds.text_chars)
+        return DocumentDifference(
+            knowledge_base=base.id,
+            path=query.path,
+            before=versions[0],
+            after=versions[1],
+            pieces=[ServedPiece.model_validate(each) for each in pieces],
+        )
+
+    return await call.compute(work)
