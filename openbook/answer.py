@@ -105,7 +105,8 @@ def ask(
     abstentions = [ABSTENTION, *([model.reader.abstention] if model.reader else [])]
     show = TextPreview(listener.on_text, abstentions if corpus else []).feed if listener.on_text else None
     asked = with_instruction(question, options.instruction)
-    reading = read_hits(asked, found.hits, found.strategy, model, decoding, replace(listener, on_text=show))
+    listener = replace(listener, on_text=show)
+    reading = read_hits(asked, found.hits, found.strategy, model, decoding, listener, searched=found.searched)
     text, declined = final_answer(reading, model)
     completion = reading.completion
 
@@ -150,26 +151,30 @@ def read_hits(
     model: FrozenModel,
     decoding: Decoding,
     listener: Listener = Listener(),
+    *,
+    searched: str = "",
 ) -> Reading:
-    """Raises ContextOverflow if not even one passage fits."""
+    """`searched`: for the listener. Raises ContextOverflow if not even one passage fits."""
     if strategy == CLOSED_BOOK:
-        completion, timings = _streamed(
-            model.stream(closed_book_prompt(question), decoding, listener.cancelled), listener
-        )
+        stream = model.stream(closed_book_prompt(question), decoding, listener.cancelled, listener.progress)
+        completion, timings = _streamed(stream, listener)
         notes = ["From the model's memory alone; no document was read."]
         return Reading(strategy, (), completion, (), notes, timings)
     if not hits:
+        listener.on_found(searched, hits)
         return Reading(strategy)
     if strategy in KINDS:
+        listener.on_found(searched, hits)
         write = summary if strategy == "summary" else comparison
         stream = write(question, hits, model, decoding, listener.progress, listener.cancelled)
         completion, timings = _streamed(stream, listener)
         return Reading(strategy, hits, completion, hits, (), timings)
     if strategy == "each":
-        return _read_each(question, hits, model, decoding, listener)
+        return _read_each(question, hits, model, decoding, listener, searched)
     kept, prompt, notes = pack(question, hits, model, decoding, parallel=strategy == "parallel")
     prompt = replace(prompt, declines=_may_decline(strategy, model))
-    completion, timings = _streamed(model.stream(prompt, decoding, listener.cancelled), listener)
+    listener.on_found(searched, kept)
+    completion, timings = _streamed(model.stream(prompt, decoding, listener.cancelled, listener.progress), listener)
     return Reading(strategy, kept, completion, kept, notes, timings, prompt)
 
 
@@ -179,6 +184,7 @@ def _read_each(
     model: FrozenModel,
     decoding: Decoding,
     listener: Listener,
+    searched: str,
 ) -> Reading:
     prompts = [open_book_prompt(question, [hit.passage], model.reader) for hit in hits]
     sizes = [model.count_prompt_tokens(prompt) for prompt in prompts]
@@ -186,7 +192,9 @@ def _read_each(
     if not fits:
         raise _too_long(sizes[0], model, decoding)
     kept = [hits[i] for i in fits]
-    read, timings = _streamed(model.stream_each([prompts[i] for i in fits], decoding, listener.cancelled), listener)
+    listener.on_found(searched, kept)
+    stream = model.stream_each([prompts[i] for i in fits], decoding, listener.cancelled, listener.progress)
+    read, timings = _streamed(stream, listener)
     sources = [] if read.chosen is None else [kept[read.chosen]]
     notes = _left_out(hits, kept, model)
     return Reading("each", kept[: read.read], read.completion, sources, notes, timings, unread=kept[read.read :])

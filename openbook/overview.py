@@ -137,19 +137,27 @@ def _read(
     hits: Sequence[Hit], asked: str, model: FrozenModel, decoding: Decoding, progress: Progress, cancelled: Cancelled
 ) -> Iterator[Completion]:
     """The model's points for each group, until cancelled. Windows are numbered across groups."""
-    groups, numbers = groups_of(hits), itertools.count(1)
+    numbers, prompts = itertools.count(1), list[Prompt]()
     decoding = replace(decoding, max_tokens=min(decoding.max_tokens, POINTS.max_tokens))
-    for done, group in enumerate(groups):
-        progress(done, len(groups))
+    for group in groups_of(hits):
         windows = [hit.passage for hit in group]
         blocks = tuple(excerpt_block(next(numbers), window.title, window.text) for window in windows)
         labels = tuple(sorted({label for window in windows for label in window.labels}))
-        prompt = Prompt(_POINTS, blocks, asked, labels)
-        part = model.complete(prompt, decoding, cancelled)
+        prompts.append(Prompt(_POINTS, blocks, asked, labels))
+    sizes = [model.count_prompt_tokens(prompt) for prompt in prompts]
+    before, total = 0, sum(sizes)
+
+    def within(done: int, _: int) -> None:
+        progress(before + done, total)
+
+    within(0, total)
+    for prompt, size in zip(prompts, sizes, strict=True):
+        part = model.complete(prompt, decoding, cancelled, within)
         yield part
         if part.finish_reason == "cancelled":
             return
-    progress(len(groups), len(groups))
+        within(size, total)
+        before += size
 
 
 def points_of(completion: Completion) -> list[str]:

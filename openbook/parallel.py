@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
+
+if TYPE_CHECKING:
+    from openbook.records import Hit
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -22,12 +25,21 @@ def never() -> bool:
     return False
 
 
+def silent(*_: object) -> None:
+    """Report nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """`on_text` gets the answer's pieces, `progress` counts parts of whole documents, and `cancelled` ends the answer."""
+    """Callbacks of one answer; `cancelled` ends it.
+
+    `on_found` gets the query and the hits to read, in reading order; `progress`, while the model reads, the tokens read and the
+    tokens to read, unless the engine cannot tell; `on_text` the answer's pieces.
+    """
 
     on_text: Callable[[str], None] | None = None
-    progress: Progress = lambda done, total: None
+    on_found: Callable[[str, Sequence[Hit]], None] = silent
+    progress: Progress = silent
     cancelled: Cancelled = never
 
 

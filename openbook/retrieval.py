@@ -66,9 +66,13 @@ class Corpus:
 
 @dataclass(frozen=True, slots=True)
 class Retrieval:
-    """The hits to read, best first. `editions`: documents replaced by others, if passages were searched for."""
+    """The hits to read, best first. `editions`: documents replaced by others, if passages were searched for.
+
+    `searched`: the question, after earlier ones that it refers to.
+    """
 
     strategy: str
+    searched: str = ""
     version: int | None = None
     hits: Sequence[Hit] = ()
     editions: Editions | None = None
@@ -93,13 +97,13 @@ def retrieve(question: str, model: FrozenModel, corpus: Corpus, options: Options
         version = corpus.base.kept_version(corpus.scope.as_of)
         hits, notes = windows_of([corpus.base.passages(document, version) for document in documents])
         of = f"Summary of {documents[0]}." if kind == "summary" else f"Comparison of {' and '.join(documents)}."
-        return Retrieval(kind, version, hits, notes=[of, *notes])
+        return Retrieval(kind, question, version, hits, notes=[of, *notes])
     query = query_of(question)
     version, found = ranked_hits(query, corpus, options, strategy)
     hits = near_enough(found.current[: options.passages or PASSAGES], options)
     turns = [line[:MAX_SHOWN_CHARS] for line in query.splitlines() if line.strip()]
     notes = [] if query == question else [f"Searched for together: {' / '.join(turns)}"]
-    return Retrieval(strategy, version, hits, found, notes)
+    return Retrieval(strategy, query, version, hits, found, notes)
 
 
 def ranked_hits(

@@ -36,7 +36,7 @@ from openbook.inference.frozen import FrozenModel
 from openbook.inference.kv_cache import KVCache
 from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.knowledge.docs_cache import for_documents
-from openbook.parallel import Cancelled, never
+from openbook.parallel import Cancelled, never, silent
 from openbook.prompts import reading_prompt
 from openbook.records import Completion, Decoding, Hit, ModelIdentity, Passage, Prompt
 from openbook.retrieval import Corpus, Options
@@ -53,7 +53,12 @@ class RecordingEngine(LlamaCppEngine):
     last: Completion
 
     def generate(
-        self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = never, look: Any = lambda row: None
+        self,
+        prompt: Prompt,
+        decoding: Decoding,
+        cancelled: Cancelled = never,
+        look: Any = silent,
+        progress: Any = silent,
     ) -> Generator[str, None, Completion]:
         completion = yield from super().generate(replace(prompt, declines=False), decoding, cancelled, look)
         if prompt.passages:

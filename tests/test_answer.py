@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from openbook.inference.frozen import SIDE_BY_SIDE
 from openbook.knowledge import KnowledgeBase
 from openbook.parallel import Cancelled, Listener, never
 from openbook.prompts import ABSTENTION, checked_question, open_book_prompt
-from openbook.records import Answer, Completion, Decoding, Prompt, ReaderFormat, sha256_hex
+from openbook.records import Answer, Completion, Decoding, Hit, Prompt, ReaderFormat, sha256_hex
 from openbook.replay import replay
 from openbook.retrieval import Corpus, Options
 from openbook.testing import EchoEngine, HashEmbedder, echo_model
@@ -70,6 +70,23 @@ class Says(EchoEngine):
         text = "" if declined else self._text
         yield text
         return Completion(text, "end", 1, 1, sha256_hex(b"prompt"), "says", -0.1, self._stated)
+
+
+@pytest.mark.parametrize("strategy", ["checked", "parallel", "each"])
+def test_the_passages_are_told_before_they_are_read_and_as_they_fit(asked: partial[Answer], strategy: Strategy) -> None:
+    told: list[Any] = []
+
+    def found(searched: str, hits: Sequence[Hit]) -> None:
+        told.append((searched, tuple(hits)))
+
+    reader = READER if strategy == "each" else None
+    tight = FrozenModel(EchoEngine(context_tokens=125), reader)
+    listener = Listener(told.append, found)
+    options = replace(ALL, strategy=strategy, decoding=Decoding(max_tokens=40))
+    answer = asked("Which zeppelin?", tight, options=options, listener=listener)
+    assert told[0] == ("Which zeppelin?", answer.passages)
+    assert (len(answer.passages) == 1) is (strategy != "each")  # both fit alone
+    assert [each for each in told[1:] if not isinstance(each, str)] == []
 
 
 def names(answer: Answer) -> list[str]:

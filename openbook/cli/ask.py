@@ -71,7 +71,7 @@ def ask(
         context.ready_to_ask(library, closed_book=closed_book)
         view = library if closed_book else scope.view_of(library)
         with display.while_reading(quiet=as_json) as live:
-            listener = Listener(None if at_least else live.show, live.parts)
+            listener = Listener(None if at_least else live.show, live.found, live.progress)
             answer = view.ask(question, quote=quote, closed_book=closed_book, listener=listener)
         if log is not None:
             append_receipt(log, answer.receipt)

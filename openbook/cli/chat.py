@@ -71,7 +71,8 @@ def chat(
             """Sources are shown only after the answer was saved."""
             question = checked_question(question)
             with display.while_reading() as live:
-                found = view.ask(question, earlier=earlier, listener=Listener(live.show))
+                listener = Listener(live.show, live.found, live.progress)
+                found = view.ask(question, earlier=earlier, listener=listener)
             if log is not None:
                 append_receipt(log, found.receipt)
             add_exchange(path, question, found, in_transcript=in_transcript)

@@ -193,7 +193,7 @@ class LiveAnswer:
 
     def __init__(self, out: Console | None, spinner: Status | None) -> None:
         self._out, self._spinner = out, spinner
-        self._text = ""
+        self._text, self._reading = "", "Reading"
         self._printed = self._column = 0
 
     def show(self, piece: str) -> None:
@@ -208,9 +208,14 @@ class LiveAnswer:
         elif self._spinner is not None:
             self._spinner.update(Text(self._text[-(self._spinner.console.width - 4) :]))
 
-    def parts(self, done: int, total: int) -> None:
+    def found(self, _searched: str, hits: Sequence[Hit]) -> None:
+        self._reading = f"Reading {count(len(hits), 'passage')}"
         if self._spinner is not None:
-            self._spinner.update(f"Reading part {min(done + 1, total)} of {total}...")
+            self._spinner.update(f"{self._reading}...")
+
+    def progress(self, done: int, total: int) -> None:
+        if self._spinner is not None:
+            self._spinner.update(f"{self._reading}: {done:,} of {total:,} tokens...")
 
     def end(self, answer: str) -> bool:
         """Print the rest, or the whole answer if the model's words differ from it. False: nothing was printed."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol, final, runtime_checkable
 
 from openbook.errors import EngineError
-from openbook.parallel import Cancelled, never
+from openbook.parallel import Cancelled, Progress, never, silent
 from openbook.records import Completion, Decoding, ModelIdentity, Prompt, ReaderFormat
 
 SIDE_BY_SIDE = 8  # most passages read side by side in one context of the local engine
@@ -87,6 +87,16 @@ class CachingEngine(Protocol):
         ...
 
 
+@runtime_checkable
+class ReportingEngine(Protocol):
+    """An engine whose `generate` and `generate_each` also take `progress`.
+
+    They call it often until all is read, with the tokens read and the tokens of all prompts.
+    """
+
+    reports_reading: bool
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class FrozenModel:
@@ -115,14 +125,25 @@ class FrozenModel:
         return self.engine.count_prompt_tokens(prompt)
 
     def stream(
-        self, prompt: Prompt, decoding: Decoding = Decoding(), cancelled: Cancelled = never
+        self,
+        prompt: Prompt,
+        decoding: Decoding = Decoding(),
+        cancelled: Cancelled = never,
+        progress: Progress = silent,
     ) -> Generator[str, None, Completion]:
-        """See `Engine.generate`."""
-        return self.engine.generate(replace(prompt, purge_mark=self.purge_mark), decoding, cancelled)
+        """See `Engine.generate`. `progress`: only a `ReportingEngine` calls it."""
+        more = {"progress": progress} if isinstance(self.engine, ReportingEngine) else {}
+        return self.engine.generate(replace(prompt, purge_mark=self.purge_mark), decoding, cancelled, **more)
 
-    def complete(self, prompt: Prompt, decoding: Decoding = Decoding(), cancelled: Cancelled = never) -> Completion:
+    def complete(
+        self,
+        prompt: Prompt,
+        decoding: Decoding = Decoding(),
+        cancelled: Cancelled = never,
+        progress: Progress = silent,
+    ) -> Completion:
         # Closed even if an interrupt arrives between two pieces: a traceback would keep the request alive.
-        with closing(self.stream(prompt, decoding, cancelled)) as pieces:
+        with closing(self.stream(prompt, decoding, cancelled, progress)) as pieces:
             while True:
                 try:
                     next(pieces)
@@ -131,11 +152,16 @@ class FrozenModel:
                     return completion
 
     def stream_each(
-        self, prompts: Sequence[Prompt], decoding: Decoding = Decoding(), cancelled: Cancelled = never
+        self,
+        prompts: Sequence[Prompt],
+        decoding: Decoding = Decoding(),
+        cancelled: Cancelled = never,
+        progress: Progress = silent,
     ) -> Generator[str, None, ReadEach]:
         """Read prompts one by one until one is sure to hold the answer; answer from the best. Only where `reads_each`."""
         prompts = [replace(prompt, purge_mark=self.purge_mark) for prompt in prompts]
-        return self._reading_engine.generate_each(prompts, decoding, cancelled)
+        more = {"progress": progress} if isinstance(self.engine, ReportingEngine) else {}
+        return self._reading_engine.generate_each(prompts, decoding, cancelled, **more)
 
     def read_ahead(self, prompt: Prompt) -> int:
         """Compute and keep all that is the same for every question on the passages. Return the number of tokens.

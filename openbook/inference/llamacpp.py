@@ -31,7 +31,7 @@ from openbook.inference.passage_selection import choose, enough, score_of
 from openbook.inference.tokenizer import PromptTokenizer
 from openbook.models.reader_metadata import reader_format
 from openbook.models.verify_cache import Trial
-from openbook.parallel import Cancelled, never
+from openbook.parallel import Cancelled, Progress, never, silent
 from openbook.prompts import text_of_block
 from openbook.records import Completion, Decoding, Digest, ModelIdentity, Prompt, canonical_json, sha256_hex
 
@@ -51,6 +51,8 @@ class LlamaCppEngine:
     A trained reader's adapter is for reading: a prompt without passages goes to the base. `open_base` opens the base's own file
     when the first one holds both merged, which reads twice as fast (research/benchmarks.md).
     """
+
+    reports_reading = True
 
     def __init__(
         self,
@@ -107,16 +109,22 @@ class LlamaCppEngine:
             return self._tokenizer.blocks(prompt)
 
     def generate(
-        self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = never, look: Look = lambda row: None
+        self,
+        prompt: Prompt,
+        decoding: Decoding,
+        cancelled: Cancelled = never,
+        look: Look = lambda row: None,
+        progress: Progress = silent,
     ) -> Generator[str, None, Completion]:
         if (base := self._base_for(prompt)) is not None:
-            return (yield from base.generate(prompt, decoding, cancelled, look))
+            return (yield from base.generate(prompt, decoding, cancelled, look, progress))
         with self._pool.in_use():
             request = self._request(prompt, decoding)
             stated: float | None = None
             try:
+                count = counted([request], progress)
                 with self._pool.lent(cancelled) as context:
-                    (logits,) = self._read(context, [request])
+                    (logits,) = self._read(context, [request], count)
                     look(logits)
                     if self._probe is not None and prompt.passages:
                         stated = self._probe.probability(context.hidden_state)
@@ -156,6 +164,7 @@ class LlamaCppEngine:
         decoding: Decoding,
         cancelled: Cancelled = never,
         look: Look = lambda row: None,
+        progress: Progress = silent,
     ) -> Generator[str, None, ReadEach]:
         abstention = self._abstention_token
         if abstention is None or not prompts:
@@ -167,9 +176,10 @@ class LlamaCppEngine:
             rows: list[NDArray[np.float32]] = []
             scores: list[float] = []
             try:
+                count = counted(requests, progress)
                 with self._pool.lent(cancelled) as context:
                     for group in groups:
-                        for row in self._read(context, group):
+                        for row in self._read(context, group, count):
                             look(row)
                             rows.append(row)
                             scores.append(score_of(row, abstention))
@@ -203,30 +213,38 @@ class LlamaCppEngine:
                     self._state_of(context, prefix)
             return sum(map(len, request.blocks[:-1]))
 
-    def _read(self, context: Context, group: Sequence[_Request]) -> list[NDArray[np.float32]]:
-        """Read prompts side by side, or one prompt whose question sees all its passages. Return the logits after each question."""
+    def _read(
+        self, context: Context, group: Sequence[_Request], count: Callable[[int], None] = silent
+    ) -> list[NDArray[np.float32]]:
+        """Read prompts side by side, or one prompt whose question sees all its passages. Return the logits after each question.
+
+        `count` gets the tokens that were read, or restored, since the last call.
+        """
         context.adapt(self._adapts(group[0].prompt))
         prefixes = [prefix for request in group for prefix in request.prefixes]
-        states = [self._state_of(context, prefix) for prefix in prefixes]
+        states = [self._state_of(context, prefix, count) for prefix in prefixes]
         context.clear()
         for sequence, (prefix, state) in enumerate(zip(prefixes, states, strict=True)):
             self._restore(context, prefix, len(prefix.blocks), state, sequence)
         if group[0].prompt.side_by_side:
             context.join(len(prefixes), len(group[0].blocks[0]))
         questions = [(sequence, request.blocks[-1]) for sequence, request in enumerate(group)]
-        return context.evaluate(questions, tap=True)
+        rows = context.evaluate(questions, tap=True)
+        count(sum(len(question) for _, question in questions))
+        return rows
 
-    def _state_of(self, context: Context, prefix: _Prefix) -> bytes:
+    def _state_of(self, context: Context, prefix: _Prefix, count: Callable[[int], None] = silent) -> bytes:
         """The state after the prefix, from the cache, or computed and kept."""
         state, blocks = b"", len(prefix.blocks)
         while blocks and not (state := self._states.get(prefix.keys[blocks - 1]) or b""):
             blocks -= 1
+        count(prefix.tokens(blocks))
         if blocks == len(prefix.blocks):
             return state
         context.clear()
         self._restore(context, prefix, blocks, state, 0)
         for number in range(blocks, len(prefix.blocks)):
-            context.read(prefix.blocks[number])
+            context.read(prefix.blocks[number], count)
             if tokens := prefix.tokens(number + 1):
                 state = context.state()
                 self._states.put(prefix.keys[number], state, prefix.purge_mark, tokens)
@@ -359,6 +377,19 @@ class _Request:
     prefixes: list[_Prefix]
     prompt_digest: Digest
     decoder: AnswerDecoder
+
+
+def counted(requests: Sequence[_Request], progress: Progress) -> Callable[[int], None]:
+    """A function that adds to the tokens read and reports their sum; now none is read."""
+    total, done = sum(cells_of(request.prompt, request.blocks) for request in requests), 0
+
+    def count(tokens: int) -> None:
+        nonlocal done
+        done += tokens
+        progress(done, total)
+
+    count(0)
+    return count
 
 
 def cells_of(prompt: Prompt, blocks: Sequence[Sequence[int]]) -> int:

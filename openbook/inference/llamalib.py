@@ -22,6 +22,7 @@ import numpy as np
 
 from openbook.errors import EngineError
 from openbook.inference.answerability import HiddenStateTap
+from openbook.parallel import silent
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -361,9 +362,11 @@ class Context:
             self._lib.llama_memory_seq_cp(self._memory, sequence, 0, -1, -1)
         self._positions[0] = max(self._positions[:sequences])
 
-    def read(self, block: Sequence[int]) -> None:
+    def read(self, block: Sequence[int], count: Callable[[int], None] = silent) -> None:
+        """Evaluate the next block of sequence 0. `count` gets the tokens of each call when it is done."""
         for call, _ in evaluation_calls([(0, block)], self._call_tokens):
             self._decode(call, ())
+            count(len(call))
 
     def evaluate(self, blocks: Sequence[tuple[int, Sequence[int]]], *, tap: bool = False) -> list[NDArray[np.float32]]:
         """Evaluate (sequence, next block) pairs together. Return the logits after each block, float32 [vocabulary].

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Protocol, TypeAlias
 
 from fastapi import Response
 from fastapi.responses import StreamingResponse
@@ -16,7 +18,7 @@ from openbook.answer import CLOSED_BOOK, ask
 from openbook.parallel import Listener
 from openbook.prompts import checked_question
 from openbook.receipts import append_receipt
-from openbook.records import Answer, Decoding, canonical_json, sha256_hex
+from openbook.records import Answer, Decoding, Hit, canonical_json, sha256_hex
 from openbook.retrieval import Corpus, Options
 from openbook.serving.concurrency import Stop
 from openbook.serving.errors import ApiError, ClientGone, api_error, check_at_most, invalid
@@ -26,6 +28,7 @@ from openbook.serving.service import Call, Service, scope_of
 MAX_STOPS = 4
 MAX_INSTRUCTION_CHARS = 2_000  # more would confuse a small model and fill its context
 
+_PROGRESS_S = 0.25  # at least, between two events of the stage "reading"
 _STREAM_HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
 
@@ -99,8 +102,17 @@ class Shape(Protocol):
         """The events after the text."""
 
 
+ProgressEvent: TypeAlias = Callable[[dict[str, Any]], bytes]
+"""Returns the event for a stage before the text."""
+
+
 async def respond(
-    call: Call, body: AnswerBody, conversation: Conversation, limit: str, shape: Shape
+    call: Call,
+    body: AnswerBody,
+    conversation: Conversation,
+    limit: str,
+    shape: Shape,
+    progress: ProgressEvent | None = None,
 ) -> Reply | Response:
     """Answer whole or as events. `limit`: the body's parameter for the answer's length.
 
@@ -129,13 +141,15 @@ async def respond(
     if not trained and len(conversation.instruction) <= MAX_INSTRUCTION_CHARS:
         options = replace(options, instruction=conversation.instruction)
 
-    def work(stop: Stop, show: Callable[[str], None] | None = None) -> ServedAnswer:
+    def work(stop: Stop, listener: Listener = Listener()) -> ServedAnswer:
         corpus = None
         if base is not None:
             scope = scope_of(base, call.caller, own.as_of, own.where, "openbook.as_of")
             corpus = Corpus(base, service.embedder, scope)
-        answer = answered(call, conversation.question, corpus, options, stop, show)
+        answer = answered(call, conversation.question, corpus, options, stop, listener)
         unused = conversation.warnings(closed_book=base is None, trained=trained)
+        if own.progress and not (body.stream and progress):
+            unused.append("'openbook.progress' is ignored. Only streams of /v1/chat/completions have it.")
         values = {each.name: getattr(answer, each.name) for each in fields(answer)}
         if base is not None and not base.shows_all_to(call.caller.labels):
             values["timings"] = None  # times would reveal documents that the caller may not see
@@ -143,7 +157,7 @@ async def respond(
 
     if not body.stream:
         return shape.whole(await call.compute(work))
-    events = _events(call, work, shape)
+    events = _events(call, work, shape, progress)
     first = await anext(events)  # an error until then is a response with its own status
     return StreamingResponse(_ending_with_error(first, events), headers=_STREAM_HEADERS, media_type="text/event-stream")
 
@@ -154,10 +168,10 @@ def answered(
     corpus: Corpus | None,
     options: Options,
     stop: Stop,
-    show: Callable[[str], None] | None = None,
+    listener: Listener = Listener(),
 ) -> Answer:
     """Answer on a worker thread and log the receipt. No `corpus`: closed-book. Raises as `ask` and `Stop.check` do."""
-    answer = ask(question, call.model, corpus, options, Listener(show, cancelled=stop))
+    answer = ask(question, call.model, corpus, options, replace(listener, cancelled=stop))
     call.service.metrics.answer(CLOSED_BOOK if corpus is None else "open-book", answer)
     if answer.finish_reason == "cancelled":
         stop.check()
@@ -194,26 +208,42 @@ def event(value: dict[str, Any], name: str = "") -> bytes:
 
 
 async def _events(
-    call: Call, work: Callable[[Stop, Callable[[str], None]], ServedAnswer], shape: Shape
+    call: Call, work: Callable[[Stop, Listener], ServedAnswer], shape: Shape, progress: ProgressEvent | None
 ) -> AsyncGenerator[bytes, None]:
     loop = asyncio.get_running_loop()
-    queue: asyncio.Queue[str | None] = asyncio.Queue()
+    queue: asyncio.Queue[str | bytes | None] = asyncio.Queue()
+    read_at = -math.inf
 
-    def show(piece: str) -> None:
-        loop.call_soon_threadsafe(queue.put_nowait, piece)
+    def show(item: str | bytes) -> None:
+        loop.call_soon_threadsafe(queue.put_nowait, item)
 
-    task = asyncio.create_task(call.compute(lambda stop: work(stop, show)))
+    def tell(stage: str, **more: Any) -> None:
+        if progress is not None:
+            show(progress({"stage": stage, **more}))
+
+    def found(searched: str, hits: Sequence[Hit]) -> None:
+        tell("found", searched=searched, passages=[asdict(hit) for hit in hits])
+
+    def reading(done: int, total: int) -> None:
+        nonlocal read_at
+        if done == total or time.monotonic() - read_at >= _PROGRESS_S:
+            read_at = time.monotonic()
+            tell("reading", done=done, total=total)
+
+    listener = Listener(show, found, reading) if progress else Listener(show)
+    task = asyncio.create_task(call.compute(lambda stop: work(stop, listener), lambda: tell("waiting")))
     task.add_done_callback(lambda _: queue.put_nowait(None))
     try:
-        shown, piece = "", await queue.get()
-        if piece is None:
-            task.result()  # raises the error that came before any text
-        yield shape.begin()
-        while piece is not None:
-            shown += piece
-            yield shape.piece(piece)
-            piece = await queue.get()
-        answer = task.result()
+        shown, begun = "", False
+        while (item := await queue.get()) is not None:
+            if isinstance(item, str):
+                if not begun:
+                    yield shape.begin()
+                shown, begun, item = shown + item, True, shape.piece(item)
+            yield item
+        answer = task.result()  # raises the error that ended it
+        if not begun:
+            yield shape.begin()
         # A model that abstained in its own words keeps them; nothing is added.
         if answer.answer.startswith(shown) and answer.answer != shown:
             yield shape.piece(answer.answer[len(shown) :])
@@ -240,5 +270,5 @@ async def _ending_with_error(first: bytes, events: AsyncGenerator[bytes, None]) 
 
 def request_id(body: AnswerBody, call: Call) -> str:
     """An id that is equal for equal requests, whole or streamed."""
-    asked = body.model_dump(exclude={"stream", "stream_options"})
+    asked = body.model_dump(exclude={"stream": True, "stream_options": True, "openbook": {"progress"}})
     return sha256_hex(canonical_json([asked, sorted(call.caller.labels)]))[:24]

@@ -66,7 +66,9 @@ async def chat(call: CurrentCall, body: ChatBody) -> Any:
     """Answer the last message from the knowledge base. Citations and receipt are under `openbook`.
 
     With `stream`, events hold OpenAI's chunks; the last with a choice has `openbook`. With
-    `stream_options.include_usage`, one more has `usage` and no choice. An error is the last event.
+    `stream_options.include_usage`, one more has `usage` and no choice. An error is the last event. With
+    `openbook.progress`, chunks before the text have `openbook_progress`: its `stage` is `waiting` (no place is free), `found`
+    (with `searched` and `passages`) or `reading` (`done` of `total` tokens).
     """
     check_at_most(len(body.messages), call.service.configuration.bounds.messages, "messages", "messages")
     with_usage = bool(body.stream_options and body.stream_options.include_usage)
@@ -79,7 +81,8 @@ async def chat(call: CurrentCall, body: ChatBody) -> Any:
     }
     limit = "max_completion_tokens" if body.max_completion_tokens else "max_tokens"
     conversation = Conversation.of(body.messages, "messages")
-    return await respond(call, body, conversation, limit, ChatShape(head, with_usage))
+    shape = ChatShape(head, with_usage)
+    return await respond(call, body, conversation, limit, shape, shape.progress if body.openbook.progress else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,9 @@ class ChatShape:
 
     def begin(self) -> bytes:
         return self._chunk({"role": "assistant", "content": ""})
+
+    def progress(self, stage: dict[str, Any]) -> bytes:
+        return self._chunk({}, openbook_progress=stage)
 
     def piece(self, text: str) -> bytes:
         return self._chunk({"content": text})

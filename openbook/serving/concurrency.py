@@ -7,12 +7,13 @@ import math
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from starlette.types import Receive
 
+from openbook.parallel import silent
 from openbook.serving.errors import ApiError, ClientGone, server_stops
 
 _T = TypeVar("_T")
@@ -37,13 +38,15 @@ class Places:
         return self._held.total() - self.running
 
     @asynccontextmanager
-    async def place(self, caller: str) -> AsyncIterator[None]:
-        """Raises ApiError (429) when no place is left."""
+    async def place(self, caller: str, on_wait: Callable[[], None] = silent) -> AsyncIterator[None]:
+        """`on_wait`: called if no place is free at once. Raises ApiError (429) when no place is left."""
         if self._held.total() >= self._most or self._held[caller] >= max(1, self._most * 3 // 4):
             message = "The server has too many requests. Try again in a moment."
             raise ApiError(429, message, code="rate_limit_exceeded", retry_after_s=2)
         self._held[caller] += 1
         try:
+            if self._shares[caller].locked() or self._free.locked():
+                on_wait()
             async with self._shares[caller], self._free:
                 self.running += 1
                 try:

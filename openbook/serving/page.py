@@ -77,6 +77,29 @@ async def ready(request: Request) -> Status:
     return Status(status="ready")
 
 
+class Activity(Reply):
+    """Numbers of requests: those that read or answer, that wait for a place, that upload and that delete."""
+
+    object: Literal["activity"] = "activity"
+    answering: int
+    waiting: int
+    uploading: int
+    deleting: int
+
+
+@router.get("/v1/activity", **needs("read"))
+async def activity(call: CurrentCall) -> Activity:
+    """How busy the server is."""
+    service = call.service
+    reading, uploading, deleting = service.reading, service.uploading, service.deleting
+    return Activity(
+        answering=reading.running,
+        waiting=sum(places.waiting for places in (reading, uploading, deleting)),
+        uploading=uploading.running,
+        deleting=deleting.running,
+    )
+
+
 @router.get("/metrics", response_class=Response, **needs("admin", also=response_of("text/plain")))
 async def metrics(call: CurrentCall) -> Response:
     """Counts and times in Prometheus text format."""

@@ -134,11 +134,12 @@ class ScopeParams(Body):
 
 
 class AskOptions(ScopeParams):
-    """OpenBook's own options for an answer."""
+    """OpenBook's own options for an answer. `progress`: see `POST /v1/chat/completions`."""
 
     passages: int | None = Field(default=None, ge=0)
     strategy: Strategy | None = None
     quote: bool = False
+    progress: bool = False
 
 
 class AnswerBody(LenientBody):

@@ -23,6 +23,7 @@ from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, Scope
 from openbook.knowledge.index.filter_parser import parse_filter
 from openbook.knowledge.versions import resolve_version
+from openbook.parallel import silent
 from openbook.records import Digest, Embedder
 from openbook.serving.auth import Authenticator, Caller
 from openbook.serving.concurrency import Places, Stop
@@ -85,9 +86,9 @@ class Call:
     request: Request
     caller: Caller
 
-    async def compute(self, work: Callable[[Stop], _T]) -> _T:
-        """Run `work` in a `reading` place, as `run` does."""
-        return await self.run(self.service.reading, work)
+    async def compute(self, work: Callable[[Stop], _T], on_wait: Callable[[], None] = silent) -> _T:
+        """Run `work` in a `reading` place, as `run` does. `on_wait`: see `Places.place`."""
+        return await self.run(self.service.reading, work, on_wait=on_wait)
 
     async def run(
         self,
@@ -96,6 +97,7 @@ class Call:
         limit_s: float | None = None,
         *,
         until_done: bool = False,
+        on_wait: Callable[[], None] = silent,
     ) -> _T:
         """Run `work` on a thread, in one of `places`. The request's body must have been read.
 
@@ -106,7 +108,7 @@ class Call:
         stop = Stop(service.configuration.bounds.answer_s if limit_s is None else limit_s, service.ends)
         watcher = asyncio.create_task(stop.watch(self.request.receive))
         try:
-            async with places.place(self.caller.id) if places else nullcontext():
+            async with places.place(self.caller.id, on_wait) if places else nullcontext():
                 stop.check()
                 stop.start()
                 running = asyncio.get_running_loop().run_in_executor(service.pool, work, stop)

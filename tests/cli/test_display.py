@@ -85,6 +85,17 @@ def test_without_a_printed_word_the_answer_is_still_to_be_printed(pieces: list[s
     assert not LiveAnswer(None, None).end("One")
 
 
+def test_the_spinner_says_how_much_is_read() -> None:
+    spinner = terminal().status("Reading...")
+    words = LiveAnswer(None, spinner)
+    words.progress(3, 40)
+    assert spinner.status == "Reading: 3 of 40 tokens..."
+    words.found("Who?", [Hit(Passage("p1", "a.txt", "A", 0, 4, 1, (), "Text"))] * 2)
+    assert spinner.status == "Reading 2 passages..."
+    words.progress(512, 1431)
+    assert spinner.status == "Reading 2 passages: 512 of 1,431 tokens..."
+
+
 TEXT = "One sentence. Another one. A third, far away from the others. The last."
 
 

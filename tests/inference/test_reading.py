@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,11 +18,11 @@ from openbook.errors import ContextOverflow, EngineError
 from openbook.inference import FrozenModel, load_model
 from openbook.inference.frozen import SIDE_BY_SIDE, ReadEach
 from openbook.inference.kv_cache import KVCache
-from openbook.inference.llamacpp import LlamaCppEngine
+from openbook.inference.llamacpp import CALL_TOKENS, LlamaCppEngine
 from openbook.inference.passage_selection import choose, enough
 from openbook.knowledge.docs_cache import for_documents
 from openbook.models import ModelReference
-from openbook.parallel import Cancelled, never
+from openbook.parallel import Cancelled, Progress, never
 from openbook.prompts import open_book_prompt, passage_block
 from openbook.records import Decoding, Embedder, Prompt
 from tests.conftest import ROOT, flip, llama_engine
@@ -347,6 +348,42 @@ def test_a_state_that_is_damaged_is_read_anew_and_one_that_the_library_refuses_g
         with pytest.raises(EngineError, match=r"rejects the state of a sequence: .*deleted now"):
             each(engine, passages, QUESTIONS[0], choose)
     assert each(engine, PASSAGES[:2], QUESTIONS[0], choose) == expected
+
+
+def appended(told: list[tuple[int, int]]) -> Progress:
+    return lambda done, total: told.append((done, total))
+
+
+def test_reading_is_told_call_by_call_and_changes_no_bit(opened: Opened) -> None:
+    together = Prompt("Answer.", (LONG, PASSAGES[0]), QUESTIONS[2])
+    beside = replace(together, side_by_side=True)
+    engine = opened(KVCache())
+    for prompt in (together, beside, replace(together, passages=())):
+        told: list[tuple[int, int]] = []
+        expected = opened(nothing_kept()).logits(prompt)
+        for times in range(2):
+            rows: list[Any] = []
+            list(engine.generate(prompt, Decoding(max_tokens=1), look=rows.append, progress=appended(told)))
+            assert rows[0].tobytes() == expected[0].tobytes()
+            total = engine.count_prompt_tokens(prompt)
+            assert (told[0], told[-1], {most for _, most in told}) == ((0, total), (total, total), {total})
+            steps = [after - before for (before, _), (after, _) in itertools.pairwise(told)]
+            assert min(steps) >= 0
+            if not times and prompt.passages and not prompt.side_by_side:
+                assert CALL_TOKENS in steps  # within a passage
+            told.clear()
+
+
+def test_of_passages_that_need_not_be_read_nothing_is_told(opened: Opened) -> None:
+    model, told = FrozenModel(opened(KVCache())), list[tuple[int, int]]()
+    asked = prompts([PASSAGES[2], *PASSAGES[:2]], QUESTIONS[1])
+    sizes = list(map(model.count_prompt_tokens, asked))
+    list(model.stream_each(asked, DECODING, progress=appended(told)))
+    assert (told[0], told[-1]) == ((0, sum(sizes)), (sizes[0], sum(sizes)))  # the first is sure
+    told.clear()
+    with selected(number(0)):  # it is read again at the end, without being counted again
+        list(model.stream_each(asked, DECODING, progress=appended(told)))
+    assert told[-1] == (sum(sizes), sum(sizes))
 
 
 def test_cancelling_and_overflow(opened: Opened) -> None:

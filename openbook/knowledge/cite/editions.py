@@ -43,7 +43,7 @@ class DocumentInfo(NamedTuple):
 
     def names(self) -> set[str]:
         path = PurePosixPath(self.path)
-        ends = [str(path), *(str(path.relative_to(above)) for above in path.parents)]
+        ends = [str(path), *("/".join(path.parts[at:]) for at in range(1, len(path.parts)))]
         numbers = [name for key in _NUMBERED for n in self.declared(key) for name in (n, f"{key} {n}")]
         return {name.casefold() for name in (*ends, path.stem, self.title, *numbers)}
 

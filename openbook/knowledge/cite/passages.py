@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -154,10 +155,11 @@ def documents_holding(connection: Connection, contents: Collection[int], seen: C
     ids = {"ids": json.dumps([row.identity for row in rows])}
     now = dict(connection.execute(f"SELECT id, labels FROM identities WHERE id IN {IDS}", ids).fetchall())
     found: dict[int, dict[str, tuple[str, ...]]] = {}
+    parsed = cache(json.loads)  # most rows have equal labels
     for row in rows:
         if row.identity not in now:
             raise Damage(f"the document {row.path} has no labels of now")
-        labels = {*json.loads(row.labels), *json.loads(now[row.identity])}
+        labels = {*parsed(row.labels), *parsed(now[row.identity])}
         found.setdefault(row.content_id, {})[row.path] = tuple(sorted(labels))
     return found
 
@@ -183,9 +185,10 @@ def windows_around(connection: Connection, ranked: Sequence[RankedPassage], seen
         by_content.setdefault(each.content, []).append(each)
     floor = min((each.score for each in ranked), default=0.0)
     found: list[tuple[float, str, StoredContent, Sequence[PassageRow], Holders, list[RankedPassage]]] = []
+    contents = integrity.contents(connection, by_content)
+    passages = integrity.passages_of(connection, contents.values())
     for content, located in by_content.items():
-        stored = integrity.content(connection, content)
-        rows = integrity.passages(connection, stored)
+        stored, rows = contents[content], passages[content]
         numbers = {row.passage_id: number for number, row in enumerate(rows)}
         inside: dict[int, RankedPassage] = {}
         for each in located:

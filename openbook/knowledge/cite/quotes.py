@@ -179,6 +179,7 @@ class _Run:
 class _Passages:
     def __init__(self, question: str, passages: Sequence[Passage], framing: str = "") -> None:
         self._stem, self._framing = stemmer(), frozenset[str]()
+        self._words = dict[str, frozenset[str]]()
         self.question = self.words(question)
         self.runs: list[_Run] = []
         counts = Counter[str]()
@@ -201,8 +202,10 @@ class _Passages:
 
     def words(self, text: str) -> frozenset[str]:
         """The stems of words except stop words. "1,000" is "1000", and "3.5" one word that is not "5.3"."""
-        plain = _POINT.sub("p", _THOUSANDS.sub("", text))
-        return frozenset(self._stem(word) for word in query_words(plain)) - self._framing
+        if text not in self._words:
+            plain = _POINT.sub("p", _THOUSANDS.sub("", text))
+            self._words[text] = frozenset(map(self._stem, query_words(plain)))
+        return self._words[text] - self._framing
 
     def weight(self, words: Iterable[str]) -> float:
         """The sum of the words' weights: higher for words in fewer sentences."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from itertools import chain
@@ -24,6 +24,7 @@ from openbook.records import PassageSpan
 PASSAGE_COLUMNS = (
     "p.id, p.content_id, p.passage_id, p.start_char, p.end_char, p.page, p.headings, p.embedding_key, p.digest"
 )
+IDS = "(SELECT CAST(value AS BIGINT) FROM json_each(:ids))"  # any number of ids, bound as JSON
 CONTENT_COLUMNS = "id, key, code, text, title, media_type, source_chars, metadata"
 
 
@@ -97,18 +98,40 @@ class DocumentRow(NamedTuple):
 
 def content(connection: Connection, content_id: int) -> StoredContent:
     """The row of a content. Raises Damage when it is missing or changed."""
-    row = connection.execute(f"SELECT {CONTENT_COLUMNS}, digest FROM contents WHERE id = ?", (content_id,)).fetchone()
-    if row is None:
-        raise Damage(f"the content {content_id} is not there")
-    if row[-1] != row_digest(*row[:-1]):
-        raise Damage(f"the content {content_id} is not what was stored")
-    return StoredContent(*row[:-1])
+    return contents(connection, [content_id])[content_id]
+
+
+def contents(connection: Connection, ids: Collection[int]) -> dict[int, StoredContent]:
+    """As `content`, for many in one statement: the database may be on another machine."""
+    sql = f"SELECT {CONTENT_COLUMNS}, digest FROM contents WHERE id IN {IDS}"
+    found: dict[int, StoredContent] = {}
+    for row in connection.execute(sql, {"ids": json.dumps(list(ids))}):
+        if row[-1] != row_digest(*row[:-1]):
+            raise Damage(f"the content {row[0]} is not what was stored")
+        found[row[0]] = StoredContent(*row[:-1])
+    for each in ids:
+        if each not in found:
+            raise Damage(f"the content {each} is not there")
+    return found
 
 
 def passages(connection: Connection, of: StoredContent) -> list[PassageRow]:
     """All passages of a content, in text order. Raises Damage when one is missing or changed."""
-    sql = f"SELECT {PASSAGE_COLUMNS} FROM passages p WHERE p.content_id = ? ORDER BY p.start_char, p.end_char"
-    rows = [PassageRow(*row) for row in connection.execute(sql, (of.id,))]
+    return passages_of(connection, [of])[of.id]
+
+
+def passages_of(connection: Connection, contents: Collection[StoredContent]) -> dict[int, list[PassageRow]]:
+    """As `passages`, for many in one statement."""
+    sql = f"SELECT {PASSAGE_COLUMNS} FROM passages p WHERE p.content_id IN {IDS} ORDER BY p.start_char, p.end_char"
+    found: dict[int, list[PassageRow]] = {of.id: [] for of in contents}
+    for row in map(PassageRow._make, connection.execute(sql, {"ids": json.dumps(list(found))})):
+        found[row.content_id].append(row)
+    for of in contents:
+        _check_cover(of, found[of.id])
+    return found
+
+
+def _check_cover(of: StoredContent, rows: Sequence[PassageRow]) -> None:
     at = 0
     for row in rows:
         if not (isinstance(row.start, int) and isinstance(row.end, int) and 0 <= row.start <= at < row.end):
@@ -117,7 +140,6 @@ def passages(connection: Connection, of: StoredContent) -> list[PassageRow]:
         at = row.end
     if at != len(of.text):
         raise Damage(f"the passages of content {of.id} do not cover its text")
-    return rows
 
 
 def documents(connection: Connection, where: str, values: Any) -> list[DocumentRow]:

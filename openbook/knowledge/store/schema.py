@@ -21,7 +21,7 @@ from openbook.knowledge.store.interface import Connection, Damage, Writer
 FORMAT = 4
 FILE_NAME = "kb.sqlite3"
 NEXT_TABLE = "embeddings_next"  # another embedder's vectors, until they are complete
-IDS = "(SELECT CAST(value AS BIGINT) FROM json_each(:ids))"  # any number of ids, bound as JSON
+IDS = integrity.IDS
 UNUSED_VECTORS = "(SELECT embedding_key FROM embeddings EXCEPT SELECT embedding_key FROM passages)"
 BUSY_MS = 30_000  # how long a statement waits for another process that writes
 

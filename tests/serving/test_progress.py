@@ -1,0 +1,168 @@
+"""What a client learns before the first word: that it waits, what was found, and how much is read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+
+from openbook.parallel import Cancelled, Progress, never, silent
+from openbook.records import Completion, Decoding, Prompt
+from tests.serving.conftest import (
+    CHAT,
+    LONG_S,
+    QUESTION,
+    RESPONSES,
+    SAFE,
+    SECRET,
+    Running,
+    Serve,
+    WaitingEngine,
+    connected,
+    events_of,
+    eventually,
+    posted,
+    refusal,
+)
+
+PROGRESS = {"progress": True}
+TOKENS = 1000
+
+
+class SlowReader(WaitingEngine):
+    """Reads a little, then waits until it may read the rest or is cancelled. Then it writes."""
+
+    reports_reading = True
+
+    def generate(
+        self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = never, progress: Progress = silent
+    ) -> Generator[str, None, Completion]:
+        for done in range(TOKENS // 2):
+            progress(done, TOKENS)
+        self.begun.release()
+        while not self.go_on.wait(0.01):
+            if cancelled():
+                self.was_cancelled.set()
+                return Completion("", "cancelled", 1, 1, "0" * 64, self.numeric_class)
+        progress(TOKENS, TOKENS)
+        return (yield from super(WaitingEngine, self).generate(prompt, decoding, cancelled))
+
+
+def chunks(response: httpx.Response) -> list[dict[str, Any]]:
+    assert response.status_code == 200, response.text
+    return [json.loads(each) for each in events_of(response.text) if each != "[DONE]"]
+
+
+def stages(response: httpx.Response) -> list[dict[str, Any]]:
+    return [each["openbook_progress"] for each in chunks(response) if "openbook_progress" in each]
+
+
+def ready(server: Running, **more: Any) -> httpx.Response:
+    return server.ask(QUESTION, stream=True, openbook=PROGRESS, **more)
+
+
+def test_what_is_found_and_read_is_told_before_the_text_and_nothing_else_changes(serve: Serve) -> None:
+    server = serve(engine := SlowReader())
+    engine.go_on.set()
+    plain, told = chunks(server.ask(QUESTION, stream=True)), chunks(ready(server))
+    before = [each for each in told if "openbook_progress" in each]
+    assert told[: len(before)] == before
+    for each in (*plain, *told):
+        each.pop("created")
+    assert told[len(before) :] == plain
+    assert {each["id"] for each in before} == {plain[0]["id"]}
+    empty = [{"index": 0, "delta": {}, "logprobs": None, "finish_reason": None}]
+    assert all((each["object"], each["choices"]) == ("chat.completion.chunk", empty) for each in before)
+    found, *reading = [each["openbook_progress"] for each in before]
+    answer = plain[-1]["openbook"]
+    assert found == {"stage": "found", "searched": QUESTION, "passages": answer["passages"]}
+    assert answer["passages"]
+    assert {each["stage"] for each in reading} == {"reading"}
+    assert reading[-1] == {"stage": "reading", "done": TOKENS, "total": TOKENS}
+    assert len(reading) < TOKENS // 4  # of 501 reports that came at once
+
+
+def test_a_follow_up_is_told_as_it_was_searched_for(server: Running) -> None:
+    first, second = "When does the ferry to Sandhavn leave?", "And on weekdays?"
+    turns = [
+        {"role": role, "content": text} for role, text in (("user", first), ("assistant", "At nine."), ("user", second))
+    ]
+    (found,) = stages(server.ask(turns, stream=True, openbook=PROGRESS))
+    assert found["searched"] == f"{first}\n{second}"
+    assert stages(server.ask(second, stream=True, openbook=PROGRESS))[0]["searched"] == second
+
+
+def test_only_passages_that_the_caller_may_see_are_told(server: Running) -> None:
+    for headers, is_told in ((None, False), (server.key("read", "hr"), True)):
+        response = server.ask(SAFE, headers, stream=True, openbook=PROGRESS)
+        assert (SECRET in response.text) is is_told
+        assert stages(response)[0]["passages"] == chunks(response)[-1]["openbook"]["passages"]
+
+
+def test_without_passages_only_what_happens_is_told(serve: Serve) -> None:
+    server = serve(engine := SlowReader())
+    engine.go_on.set()
+    alone = stages(ready(server, model="echo:closed-book"))
+    assert {each["stage"] for each in alone} == {"reading"}
+    nothing = server.ask("Xylophone?", stream=True, openbook={"progress": True, "where": "kind = 'none'"})
+    assert stages(nothing) == [{"stage": "found", "searched": "Xylophone?", "passages": []}]
+
+
+def test_where_nothing_can_be_told_a_warning_says_so(server: Running) -> None:
+    ignored = ["'openbook.progress' is ignored. Only streams of /v1/chat/completions have it."]
+    whole = server.ask(QUESTION, openbook=PROGRESS).json()
+    assert whole["openbook"]["warnings"] == ignored
+    assert whole["id"] == server.ask(QUESTION).json()["id"]
+    for stream in (False, True):
+        response = server.ask(QUESTION, path=RESPONSES, stream=stream, openbook=PROGRESS)
+        last = json.loads(events_of(response.text)[-1])["response"] if stream else response.json()
+        assert last["openbook"]["warnings"] == ignored
+        assert "openbook_progress" not in response.text
+    assert chunks(ready(server))[-1]["openbook"]["warnings"] == []
+
+
+def test_who_waits_for_a_place_is_told_and_counted(serve: Serve) -> None:
+    server = serve(engine := SlowReader(), running=1, waiting=2)
+    with ThreadPoolExecutor(2) as clients:
+        first = clients.submit(ready, server)
+        assert engine.begun.acquire(timeout=LONG_S)
+        second = clients.submit(ready, server, user="the second")
+        eventually(lambda: server.service.reading.waiting == 1)
+        activity = server.client.get("/v1/activity").json()
+        assert activity == {"object": "activity", "answering": 1, "waiting": 1, "uploading": 0, "deleting": 0}
+        assert refusal(ready(server))[:2] == (429, "rate_limit_exceeded")
+        engine.go_on.set()
+        told = [[each["stage"] for each in stages(asked.result(LONG_S))] for asked in (first, second)]
+    assert told[0][:2] == ["found", "reading"]
+    assert told[1][:3] == ["waiting", "found", "reading"]
+    assert "waiting" not in told[0] + told[1][1:]
+    assert server.client.get("/v1/activity").json()["answering"] == 0
+
+
+def test_an_error_before_anything_was_told_is_a_response_and_then_the_last_event(serve: Serve) -> None:
+    server = serve(SlowReader(), answer_s=0.2)
+    wrong = server.ask(QUESTION, stream=True, openbook={"progress": True, "as_of": 99})
+    assert refusal(wrong) == (400, "version_not_found", "openbook.as_of")
+    found, *_, last = chunks(ready(server))
+    assert found["openbook_progress"]["stage"] == "found"
+    assert last["error"]["code"] == "timeout"
+
+
+def test_reading_and_waiting_end_when_the_client_goes(serve: Serve) -> None:
+    server = serve(engine := SlowReader(), running=1)
+    body = {"model": "echo", "stream": True, "messages": [{"role": "user", "content": QUESTION}], "openbook": PROGRESS}
+    reads = connected(server, *posted(CHAT, body))
+    assert engine.begun.acquire(timeout=LONG_S)
+    assert b"200 OK" in reads.recv(65536)
+    waits = connected(server, *posted(CHAT, body))
+    assert b"200 OK" in waits.recv(65536)
+    assert server.service.reading.waiting == 1
+    waits.close()
+    eventually(lambda: server.service.reading.waiting == 0)
+    reads.close()
+    assert engine.was_cancelled.wait(LONG_S)
+    assert not engine.begun.acquire(blocking=False)
+    eventually(lambda: server.client.get("/v1/activity").json()["answering"] == 0)
