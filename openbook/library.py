@@ -190,7 +190,7 @@ class View:
     def grep(
         self, pattern: str, *, expression: bool = False, case: bool = False, limit: int = 50, skip: int = 0
     ) -> Matches:
-        """The lines that contain exact words, or match a regular expression. Raises QuestionError.
+        """The lines that contain exact words, or match a regular expression (syntax of RE2). Raises QuestionError.
 
         >>> [match.line for match in kb.grep("head of unit").matches]
         ['Travel expenses are signed by the head of unit.']
@@ -202,7 +202,7 @@ class View:
         )
 
     def read(self, document: str, *, start: int = 0, length: int | None = None, page: int | None = None) -> Part:
-        """The text of a document, or a part of it. Raises KnowledgeError, QuestionError.
+        """The text of a document, or a part of it. Raises QuestionError.
 
         >>> kb.read("travel.md", length=15).text
         'Travel expenses'
@@ -212,7 +212,7 @@ class View:
         return lookup.read(self.resources.base(), self.scope, document, start=start, length=length, page=page)
 
     def outline(self, document: str) -> list[Heading]:
-        """The headings of a document, in order; without any, its pages. Raises KnowledgeError."""
+        """The headings of a document, in order; without any, its pages. Raises QuestionError."""
         from openbook.knowledge import lookup
 
         return lookup.outline(self.resources.base(), self.scope, document)

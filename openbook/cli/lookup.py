@@ -32,7 +32,7 @@ def find(name: str, kb: Place | None, scope: ScopeOptions, as_json: bool) -> Non
 @click.argument("pattern")
 @KB
 @scope_options
-@click.option("-e", "--expression", is_flag=True, help="PATTERN is a regular expression.")
+@click.option("-e", "--expression", is_flag=True, help="PATTERN is a regular expression, in the syntax of RE2.")
 @click.option("--case", is_flag=True, help="Upper and lower case differ.")
 @click.option("-n", "--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="How many lines.")
 @JSON
