@@ -25,7 +25,7 @@ from mcp.server.mcpserver.resources.templates import ResourceSecurity
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp_types import ToolAnnotations
-from pydantic import BaseModel, Field
+from pydantic import Field
 from starlette.types import Message, Receive, Scope, Send
 
 from openbook import __version__
@@ -91,10 +91,10 @@ def server_over(run: Run) -> MCPServer:
     return server
 
 
-def _scoped(tool: Callable[..., BaseModel], run: Run) -> Callable[..., Any]:
+def _scoped(tool: Callable[..., Any], run: Run) -> Callable[..., Any]:
     """The tool as the SDK takes it: without its first parameter, and with the version and the condition that say what it sees."""
 
-    async def scoped(context: Context, as_of: str | int, where: str, **arguments: Any) -> BaseModel:
+    async def scoped(context: Context, as_of: str | int, where: str, **arguments: Any) -> Any:
         return await run(context, as_of, where, partial(tool, **arguments))
 
     own = inspect.signature(tool, eval_str=True)

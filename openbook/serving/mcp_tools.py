@@ -69,6 +69,17 @@ def _page(version: int, items: Iterable[_Item], skip: int, *, more: bool = False
     )
 
 
+def _looked_up(
+    sight: Sight, look: Callable[[KnowledgeBase, Scope, str], list[_Item]], name: str, skip: int
+) -> Page[_Item]:
+    with sight.base.snapshot():
+        return _page(_version(sight), look(sight.base, sight.scope, name)[skip:], skip)
+
+
+def _version(sight: Sight) -> int:
+    return sight.base.kept_version(sight.scope.as_of)
+
+
 # --- answers and passages ---------------------------------------------------------------------------------------------
 
 
@@ -143,8 +154,7 @@ def find(
     skip: _Skip = 0,
 ) -> Page[str]:
     """Find documents by their names."""
-    with sight.base.snapshot():
-        return _page(_version(sight), lookup.find(sight.base, sight.scope, name)[skip:], skip)
+    return _looked_up(sight, lookup.find, name, skip)
 
 
 def list_(
@@ -153,8 +163,7 @@ def list_(
     skip: _Skip = 0,
 ) -> Page[Entry]:
     """List the folders and documents in one folder. Folders say how many documents are below them."""
-    with sight.base.snapshot():
-        return _page(_version(sight), lookup.entries(sight.base, sight.scope, folder)[skip:], skip)
+    return _looked_up(sight, lookup.entries, folder, skip)
 
 
 def grep(
@@ -196,8 +205,7 @@ def read(
 
 def outline(sight: Sight, document: _Name, skip: _Skip = 0) -> Page[Heading]:
     """The headings of a document, or its pages. `start` of a heading is `start` of `read`."""
-    with sight.base.snapshot():
-        return _page(_version(sight), lookup.outline(sight.base, sight.scope, document)[skip:], skip)
+    return _looked_up(sight, lookup.outline, document, skip)
 
 
 # --- versions ---------------------------------------------------------------------------------------------------------
@@ -266,11 +274,7 @@ def history(
         return _page(last, map(ListedVersion.model_validate, seen), skip, more=len(kept) > 50)
 
 
-def _version(sight: Sight) -> int:
-    return sight.base.kept_version(sight.scope.as_of)
-
-
-TOOLS: tuple[Callable[..., BaseModel], ...] = (ask, search, find, list_, grep, read, outline, diff, history)
+TOOLS: tuple[Callable[..., Any], ...] = (ask, search, find, list_, grep, read, outline, diff, history)
 
 
 # --- prompts ----------------------------------------------------------------------------------------------------------
