@@ -5,6 +5,7 @@ A result has at most about 2,000 tokens, so that small models can use it, and sa
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
@@ -31,7 +32,6 @@ MAX_PART = 20_000  # characters of a document, in one result that asks for so ma
 
 _RESULT_CHARS = 6_500
 _SEARCHED = 50  # passages; always as many, so that the rest of a result is the rest of the same result
-_PIECE_CHARS = 2_000
 
 _Item = TypeVar("_Item")
 _Name = Annotated[
@@ -241,15 +241,13 @@ def diff(
                 ChangedDocument(document=path, change=kind) for kind in kinds for path in getattr(found, kind)
             ]
         else:
-            held = {each: frozenset(base.documents(replace(scope, as_of=each))) for each in (older, after)}
-            path = lookup.named(sorted(held[older] | held[after]), document)
-            before_text, after_text = (base.text(path, each) or "" if path in held[each] else "" for each in held)
+            scopes = [replace(scope, as_of=version) for version in (older, after)]
+            path = lookup.named(sorted({path for each in scopes for path in base.documents(each)}), document)
+            texts = [base.text(path, each.as_of) or "" if base.holds(path, each) else "" for each in scopes]
             items = [
                 ServedPiece(kind=each.kind, text=part, chars=len(part) or each.chars)
-                for each in word_diff(before_text, after_text)
-                for part in (
-                    [each.text[at : at + _PIECE_CHARS] for at in range(0, len(each.text), _PIECE_CHARS)] or [""]
-                )
+                for each in word_diff(*texts)
+                for part in re.findall(r"(?s).{1,2000}", each.text) or [""]  # no piece is larger than a result
             ]
     page = _page(after, items[skip:], skip)
     return Differences(version=after, found=page.found, next=page.next, before=older)

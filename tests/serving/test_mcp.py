@@ -177,6 +177,10 @@ def test_versions_are_compared(base: KnowledgeBase, tmp_path: Path) -> None:
     assert [each["text"].strip() for each in words if each["kind"] != "same"] == ["4", "5"]
     kinds = [each["kind"] for each in call(local(base), "diff", before=newest - 1, document="ferry.md")["found"]]
     assert kinds == ["removed"]
+    assert call(local(base), "diff", before=newest)["found"] == []
+    assert {each["kind"] for each in call(local(base), "diff", before=newest, document="fees.md")["found"]} == {
+        "skipped"
+    }
     assert call(local(base), "diff", before=newest - 2, as_of=newest - 1)["found"][0]["change"] == "changed"
     versions = call(local(base), "history", as_of=newest - 1)["found"]
     assert [each["version"] for each in versions] == list(range(newest - 1, -1, -1))
