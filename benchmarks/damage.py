@@ -121,7 +121,7 @@ def _questions(base: KnowledgeBase, docs: Path, embedder: Embedder) -> Iterator[
         yield lambda path=path: (
             base.text(path),
             base.text(path, 1),
-            (found := base.content(path)) and base.pages(found),
+            (found := base.content(path)) and base.spans(found),
         )  # type: ignore[misc]
         yield lambda path=path: base.passages(path)  # type: ignore[misc]
     # The ids are functions of the texts: they are those of the undamaged one.

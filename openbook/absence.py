@@ -188,6 +188,8 @@ def _advice(path: Path, place: str) -> str:
     for folder in path.parents if place != "derived" else ():
         if (folder / schema.FILE_NAME).exists():
             return f"It belongs to another knowledge base: purge them there too: openbook purge DOCUMENT --kb {folder}"
+    if path.parent.name == "questions" and place == "home":
+        return "It holds standing questions: remove the question that has this text (openbook questions remove ID)."
     if "derived" in path.parts:
         return "It can be made again: delete it."
     if place == "runs":

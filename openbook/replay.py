@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from openbook.answer import answer_again
 from openbook.errors import KnowledgeError, UnknownVersion
@@ -110,6 +110,20 @@ def passage_of(
         with suppress(UnknownVersion):
             found = base.passage(reference.id, Scope(version, labels=held), reference.document)
     return found or base.passage(reference.id, Scope(labels=held), reference.document)
+
+
+def may_see(base: KnowledgeBase | None, receipt: Receipt, labels: Collection[str]) -> bool:
+    """True if these labels open every document that the receipt names."""
+    documents = {passage.document for passage in receipt.passages}
+    return not documents or (base is not None and sees(base, documents, receipt.knowledge_base_version, labels))
+
+
+def sees(base: KnowledgeBase, documents: Collection[str], version: int | None, labels: Collection[str]) -> bool:
+    """True if these labels open all documents in `version`, or in the newest if it is not kept."""
+    scope = Scope(labels=frozenset(labels))
+    with suppress(UnknownVersion):
+        scope = replace(scope, as_of=base.kept_version(version))
+    return all(base.holds(each, scope) for each in documents)
 
 
 def knowledge_base_of(receipt: Receipt, candidates: Sequence[KnowledgeBase]) -> KnowledgeBase | None:

@@ -100,7 +100,7 @@ def parse_here(pool: ParserPool, paths: Iterable[Path]) -> Iterator[tuple[Path, 
     """By the code of a parser's process, which takes most of a second to start."""
     settings = json.loads(pool._command[-1])
     for path in paths:
-        yield path, decode_answer(worker._answer(os.fsencode(path), settings, draws=False))
+        yield path, decode_answer(worker._answer(os.fsencode(path), settings, task=""))
 
 
 def link_models(home: Path) -> None:

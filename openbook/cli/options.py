@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import click
 
 from openbook.cli import display
-from openbook.config import parse_place
-from openbook.errors import did_you_mean
+from openbook.config import parse_place, shown_url
+from openbook.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from openbook.library import Library, View
@@ -73,6 +73,17 @@ REPLICAS = click.option(
 BASE_URL = click.option("--base-url", help="Use an OpenAI-compatible server instead of a local model.")
 LABEL = click.option("--label", "labels", multiple=True, help="An access label that you hold (repeatable).")
 LOG = click.option("--log", type=PATH, help="Add each receipt to the log in this folder.")
+
+
+def _webhook(_context: click.Context, _option: click.Parameter, url: str | None) -> str | None:
+    if url is not None and not re.fullmatch(r"https?://[^/\s]\S*", url):
+        raise ConfigError(f"A webhook begins with http:// or https:// and a host, not {shown_url(url)!r}.")
+    return url
+
+
+WEBHOOK = click.option(
+    "--webhook", metavar="URL", callback=_webhook, help="Post each changed answer of a standing question here, as JSON."
+)
 YES = click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
 
 

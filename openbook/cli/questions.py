@@ -1,8 +1,11 @@
-"""`openbook questions`: draft questions from a knowledge base, and review them."""
+"""`openbook questions`: standing questions, and questions to measure a model with."""
 
 from __future__ import annotations
 
+import difflib
+import json
 import sys
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,20 +13,27 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from openbook.cli import context, display, on_cluster
-from openbook.cli.options import KB, MODEL, PATH, cluster_option
+from openbook.cli.options import JSON, KB, LABEL, MODEL, PATH, WEBHOOK, cluster_option
 from openbook.config import Place
-from openbook.errors import ConfigError, KnowledgeBaseMissing
+from openbook.errors import ConfigError, KnowledgeBaseMissing, StorageError, did_you_mean
 
 if TYPE_CHECKING:
     from openbook.diagnosis.questions import Review
     from openbook.knowledge import KnowledgeBase
+    from openbook.standing import QuestionStore, StandingAnswer, StandingQuestion
 
+OWNER = "command-line"  # of the standing questions that are saved here
+LOOK_S = 1.0  # between two looks for a new version
 KEYS = "[a]ccept  [e]dit  [r]eject  [s]kip  [x] stop: "
 
 
 @click.group()
 def questions() -> None:
-    """Draft questions to measure a model with, and review them."""
+    """Standing questions, and questions to measure a model with.
+
+    Standing questions are saved (add, list, remove) and asked again after every new version of the documents (watch).
+    Questions to measure a model with are drafted by a model and reviewed by you.
+    """
 
 
 @questions.command()
@@ -162,3 +172,149 @@ def _typed(prompt: str) -> str | None:
     if not sys.stdin.isatty():
         click.echo()
     return line.strip() if line else None
+
+
+# --- standing questions -----------------------------------------------------------------------------------------------
+
+
+@questions.command()
+@click.argument("question")
+@KB
+@click.option("--where", default="", help='Only documents that match, such as "date >= 2025-01-01".')
+@LABEL
+def add(question: str, kb: Place | None, where: str, labels: tuple[str, ...]) -> None:
+    """Save QUESTION, to be asked again after every new version. Prints its id."""
+    from openbook.knowledge.index.scope import checked_labels
+
+    display.say(_store(kb)[0].add(OWNER, question, where, sorted(checked_labels(labels))).id)
+
+
+@questions.command("list")
+@KB
+@JSON
+def list_questions(kb: Place | None, as_json: bool) -> None:
+    """Show the standing questions, their answers, and earlier answers."""
+    from openbook.standing import described, visible
+
+    store, base, name = _store(kb)
+    found = [
+        described(question, visible(store.answer(question), frozenset(question.labels), base), name)
+        for question in store.questions(OWNER)
+    ]
+    display.show(as_json, {"questions": found}, _print_questions, found)
+
+
+def _print_questions(found: list[dict[str, Any]]) -> None:
+    for each in found:
+        version = "" if each["version"] is None else f"  version {each['version']}"
+        display.say(f"{each['id']}  {each['state']:7}{version}  {each['question']}", "bold")
+        for line in (each["answer"], each["error"]):
+            if line:
+                display.say(line, indent=4)
+        for change in each["changes"]:
+            was = display.excerpt(change["before"]["answer"])
+            display.say(f"until version {change['version_before']}: {was}", "dim", indent=4)
+    if not found:
+        display.say("There are no standing questions. Save one with: openbook questions add QUESTION")
+
+
+@questions.command()
+@click.argument("question_id", metavar="ID")
+@KB
+def remove(question_id: str, kb: Place | None) -> None:
+    """Delete a standing question, with its answer."""
+    store = _store(kb)[0]
+    if not store.remove(OWNER, question_id):
+        hint = did_you_mean(question_id, [each.id for each in store.questions(OWNER)])
+        raise ConfigError(f"No question {question_id!r}.{hint} To list them: openbook questions list")
+
+
+@questions.command()
+@KB
+@click.option("--once", is_flag=True, help="Check once. Exit with 1 if an answer changed or a question failed.")
+@WEBHOOK
+@click.option("--json", "as_json", is_flag=True, help="Print each change as one line of JSON, with whole receipts.")
+def watch(kb: Place | None, once: bool, webhook: str | None, as_json: bool) -> None:
+    """Ask the standing questions again after every new version.
+
+    Shows each answer that changed, until Ctrl-C. If the passages of a question did not change, the model is not asked.
+    """
+    from openbook.retrieval import Options
+    from openbook.standing import QuestionStore, ask_again
+
+    settings, told, seen = context.read_settings(kb=kb), 0, None
+    with context.library(settings) as library:
+        base, model, corpus = library.base, library.model, library.corpus
+        store, options = QuestionStore(settings, base.id), Options.of(settings)
+        if not store.questions(OWNER):
+            raise ConfigError("There are no standing questions. Save one with: openbook questions add QUESTION")
+        try:
+            while not (once and seen):
+                if (stamp := store.stamp(base)) == seen:
+                    time.sleep(LOOK_S)
+                    continue
+                with store.checking(OWNER) as held:
+                    if not held:
+                        raise StorageError("Another process is asking the standing questions. End it, or wait for it.")
+                    for question in store.questions(OWNER):
+                        answer = ask_again(store, question, frozenset(question.labels), corpus, model, options)
+                        if answer is not None:
+                            told += _tell(question, answer, settings.kb_place.name, webhook, as_json=as_json)
+                seen = stamp
+        except KeyboardInterrupt:
+            if once:
+                raise
+            click.echo("Ended.", err=True)
+    if once and told:
+        raise click.exceptions.Exit(1)
+
+
+def _tell(question: StandingQuestion, answer: StandingAnswer, name: str, webhook: str | None, *, as_json: bool) -> bool:
+    """Show and post a change, or show an error. False: there was neither."""
+    from openbook.standing import event, post
+
+    if answer.state == "failed":
+        display.note(f"{question.id}  {question.question}\n    {answer.error}", "red")
+    if answer.state != "changed":
+        return answer.state == "failed"
+    value = event(question, answer.changes[0], name)
+    if as_json:
+        click.echo(json.dumps(value))
+    else:
+        _print_change(value)
+    if webhook is not None and (why := post(webhook, value)):
+        display.note(why, "yellow")
+    return True
+
+
+def _print_change(value: dict[str, Any]) -> None:
+    from rich.text import Text
+
+    before, after = value["before"], value["after"]
+    versions = f"version {value['version_before']} to {value['version_after']}"
+    display.say(f"\n{value['question']}  ({value['id']}, {versions})", "bold")
+    display.say(f"before: {before['answer']}  ({before['confidence']})", indent=4)
+    display.say(f"after:  {after['answer']}  ({after['confidence']})", indent=4)
+    words = Text("words:  ")
+    old, new = before["answer"].split(), after["answer"].split()
+    for kind, start, end, begin, until in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        if kind == "equal":
+            words.append(" ".join(old[start:end]) + " ")
+            continue
+        if gone := " ".join(old[start:end]):
+            words.append(f"[-{gone}-]", "red").append(" ")
+        if come := " ".join(new[begin:until]):
+            words.append(f"{{+{come}+}}", "green").append(" ")
+    words.rstrip()
+    display.say(words, indent=4)
+    documents = ", ".join(map(display.short_path, value["documents"]))
+    display.say(f"documents: {documents or 'none; the model or the order of passages changed'}", "cyan", indent=4)
+    display.say(f"receipts: {before['receipt']['digest']} {after['receipt']['digest']}", "dim", indent=4)
+
+
+def _store(kb: Place | None) -> tuple[QuestionStore, KnowledgeBase, str]:
+    from openbook.standing import QuestionStore
+
+    settings = context.read_settings(kb=kb)
+    base = context.open_base(settings)
+    return QuestionStore(settings, base.id), base, settings.kb_place.name

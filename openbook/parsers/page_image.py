@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict
+from typing import Any, TypeVar
 
 from openbook.errors import NoSuchPage, NotReadNow, UnreadableFile
 from openbook.parsers import check_size
@@ -24,6 +25,7 @@ MAX_HEIGHT = 3000
 MAX_SCALE = 10.0  # pixels for one point, 1/72 inch
 MAX_ANSWER_BYTES = len(PIXELS) + 2 * SIDE_BYTES + 3 * WIDTH * MAX_HEIGHT
 
+_T = TypeVar("_T")
 _ROUNDING = 1 - 1e-9  # PDFium rounds sizes up
 
 
@@ -38,26 +40,41 @@ def draw_page(
     if not 1 <= page < 1 << 8 * NUMBER_BYTES:
         raise NoSuchPage(f"there is no page {page}: pages are counted from 1")
     check_size(len(data), limits.max_file_bytes)
-    worker = Worker([*(command or [*worker_command(), PAGE_IMAGE]), json.dumps(asdict(limits))])
+    question = [page.to_bytes(NUMBER_BYTES, "big"), data]
+    return ask_once([PAGE_IMAGE], question, limits, MAX_ANSWER_BYTES, PIXELS, _picture, stop, command)
+
+
+def ask_once(
+    task: Sequence[str],
+    question: Sequence[bytes],
+    limits: Limits,
+    max_bytes: int,
+    prefix: bytes,
+    decode: Callable[[bytes], _T],
+    stop: Callable[[], bool],
+    command: Sequence[str],
+) -> _T:
+    """The decoded answer, without its prefix, of a worker for this question only.
+
+    `decode` raises ValueError for nonsense. Raises NotReadNow, UnreadableFile.
+    """
+    worker = Worker([*(command or [*worker_command(), *task]), json.dumps(asdict(limits))])
     try:
-        question = [page.to_bytes(NUMBER_BYTES, "big"), data]
-        answer = worker.ask(question, limits.timeout_s, MAX_ANSWER_BYTES, stop)
-        picture = None if answer is None else _picture(answer)
+        answer = worker.ask(question, limits.timeout_s, max_bytes, stop)
+        if answer is not None and answer.startswith(prefix):
+            return decode(answer[len(prefix) :])
+        outcome = None if answer is None else decode_answer(answer)
+        if isinstance(outcome, tuple):
+            raise ValueError(NONSENSE)
     except ValueError as error:
         raise UnreadableFile(NONSENSE) from error
     finally:
         worker.reap()
-    if picture is None:
-        raise NotReadNow("it was stopped") if stop() else worker.last_words(limits)
-    return picture
+    raise outcome or (NotReadNow("it was stopped") if stop() else worker.last_words(limits))
 
 
 def _picture(answer: bytes) -> bytes:
-    """Raises UnreadableFile for a stated reason, ValueError for an invalid answer."""
-    if not answer.startswith(PIXELS):
-        outcome = decode_answer(answer)
-        raise outcome if isinstance(outcome, UnreadableFile) else ValueError(NONSENSE)
-    body = memoryview(answer)[len(PIXELS) :]
+    body = memoryview(answer)
     width, height = (int.from_bytes(body[at : at + SIDE_BYTES], "big") for at in (0, SIDE_BYTES))
     pixels = body[2 * SIDE_BYTES :]
     if not (1 <= width <= WIDTH and 1 <= height <= MAX_HEIGHT and len(pixels) == 3 * width * height):
@@ -90,12 +107,18 @@ def draw(data: bytes, number: int) -> tuple[int, int, bytes]:
         if number > len(document):
             raise NoSuchPage(f"there is no page {number}: the PDF has {len(document)}")
         try:
-            with closing(document[number - 1]) as page:
-                width, height = page.get_size()
-                if not (0 < width < float("inf") and 0 < height < float("inf")):
-                    raise UnreadableFile(f"a page of {width:g} by {height:g} points cannot be drawn")
-                scale = min(WIDTH / width, MAX_HEIGHT / height, MAX_SCALE) * _ROUNDING
-                with closing(page.render(scale=scale, rev_byteorder=True)) as bitmap:
-                    return bitmap.width, bitmap.height, bitmap.to_numpy().tobytes()
+            with (
+                closing(document[number - 1]) as page,
+                closing(page.render(scale=scale_of(page), rev_byteorder=True)) as bitmap,
+            ):
+                return bitmap.width, bitmap.height, bitmap.to_numpy().tobytes()
         except pypdfium2.PdfiumError as error:
             raise UnreadableFile("the page is damaged") from error
+
+
+def scale_of(page: Any) -> float:
+    """Pixels of the picture for one point of the page. Raises UnreadableFile."""
+    width, height = page.get_size()
+    if not (0 < width < float("inf") and 0 < height < float("inf")):
+        raise UnreadableFile(f"a page of {width:g} by {height:g} points cannot be drawn")
+    return float(min(WIDTH / width, MAX_HEIGHT / height, MAX_SCALE) * _ROUNDING)

@@ -20,7 +20,8 @@ MAX_BOOKMARKS = 20_000
 
 _ENCRYPTED = {4, 5}  # FPDF_ERR_PASSWORD, and FPDF_ERR_SECURITY for an unknown encryption
 # PDFium marks a word broken at a line's end. The rest of the word is joined, and the line ends after it.
-_BROKEN_WORD = re.compile("[\x02\ufffe]\r?\n?([^\\s\x02\ufffe]{1,40})[ \\t]?\r?\n?")
+BROKEN_WORD_MARKS = "\x02\ufffe"
+_BROKEN_WORD = re.compile(rf"[{BROKEN_WORD_MARKS}]\r?\n?([^\s{BROKEN_WORD_MARKS}]{{1,40}})[ \t]?\r?\n?")
 # A page with fewer letters and a picture of this share is a scan, perhaps with a stamp.
 _SCAN_LETTERS = 25
 _SCAN_SHARE = 0.3

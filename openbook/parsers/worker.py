@@ -5,8 +5,9 @@ It answers questions from standard input on standard output, and ends with its i
 
 A question is a path. With `by_value` in the settings: the length of the file's name (eight bytes), the name, and the
 file's bytes. With `--page-image` before the settings: a page number (eight bytes) and the bytes of a PDF; the worker
-draws the page (see `page_image`) and ends. An answer is a JSON object; or, for a page, PIXELS, width and height in four
-bytes each, and RGB pixels.
+draws the page (see `page_image`) and ends; with `--page-marks`: the length of a list of quotes (eight bytes), the list
+as JSON, and the bytes of a PDF, for `page_marks`. An answer is a JSON object; or, for a page, PIXELS, width and height
+in four bytes each, and RGB pixels; or MARKS and a JSON list.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from openbook.records import sha256_hex
 
 HELLO = b"openbook"
 NAME_BYTES = len(HELLO)
-PAGE_IMAGE = "--page-image"
-PIXELS = b"\1"  # prefix of an answer that is a picture
+PAGE_IMAGE, PAGE_MARKS = "--page-image", "--page-marks"
+PIXELS, MARKS = b"\1", b"\2"  # prefix of an answer that is a picture or marks
 NUMBER_BYTES, SIDE_BYTES = 8, 4  # of a page's number or a name's length; of a width or height
 # Kinds of refusals. The last is the base class of the others.
 KINDS = {"not now": NotReadNow, "no such page": NoSuchPage, "unreadable": UnreadableFile}
@@ -43,13 +44,13 @@ def main(arguments: list[str]) -> None:
     questions, answers = _take_standard_streams()
     _limit_memory(settings["memory_mb"])
     _end_with_parent(questions.fileno())
-    draws = arguments[0] == PAGE_IMAGE
+    task = arguments[0] if arguments[0] in (PAGE_IMAGE, PAGE_MARKS) else ""
     set_alarm = getattr(signal, "alarm", lambda seconds: 0)  # not on every platform
     _write_frame(answers, HELLO, b"")
     while frame := read_frame(questions, _MAX_PATH_BYTES + settings["max_file_bytes"]):
         set_alarm(int(settings["timeout_s"]) + 3)  # a little longer than the parent waits: the parent's clock decides
-        _write_frame(answers, frame[:NAME_BYTES], _answer(frame[NAME_BYTES:], settings, draws))
-        if draws:
+        _write_frame(answers, frame[:NAME_BYTES], _answer(frame[NAME_BYTES:], settings, task))
+        if task:
             return
         set_alarm(0)  # no limit while waiting for the next file
 
@@ -69,19 +70,24 @@ def _write_frame(stream: BinaryIO, name: bytes, body: bytes) -> None:
     stream.flush()
 
 
-def _answer(question: bytes, settings: Mapping[str, Any], draws: bool) -> bytes:
-    """The content as JSON, or a picture, or the reason for neither as JSON."""
+def _answer(question: bytes, settings: Mapping[str, Any], task: str) -> bytes:
+    """The content as JSON, or a picture, or marks, or the reason for none of them as JSON."""
     kind = "unreadable"
     try:
-        if draws:
+        number, body = int.from_bytes(question[:NUMBER_BYTES], "big"), question[NUMBER_BYTES:]
+        if task == PAGE_IMAGE:
             from openbook.parsers.page_image import draw  # late: parsers of plain text do not need it
 
-            *sides, pixels = draw(question[NUMBER_BYTES:], int.from_bytes(question[:NUMBER_BYTES], "big"))
+            *sides, pixels = draw(body, number)
             return PIXELS + b"".join(side.to_bytes(SIDE_BYTES, "big") for side in sides) + pixels
+        if task == PAGE_MARKS:
+            from openbook.parsers.page_marks import PageQuote, find
+
+            quotes = msgspec.json.decode(body[:number], type=list[PageQuote])
+            return MARKS + msgspec.json.encode(find(body[number:], quotes))
         ocr = settings["ocr"]
         if settings["by_value"]:
-            end = NUMBER_BYTES + int.from_bytes(question[:NUMBER_BYTES], "big")
-            name, data = os.fsdecode(question[NUMBER_BYTES:end]), question[end:]
+            name, data = os.fsdecode(body[:number]), body[number:]
             content, digest = parse_bytes(data, name, ocr=ocr), sha256_hex(data)
         else:
             content, digest = parse_file(Path(os.fsdecode(question)), max_bytes=settings["max_file_bytes"], ocr=ocr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,20 @@ from starlette.exceptions import HTTPException
 from openbook import __version__
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
-from openbook.serving import chat, documents, mcp, models, page, receipts, responses, search, uploads, versions
+from openbook.serving import (
+    chat,
+    documents,
+    mcp,
+    models,
+    page,
+    pages,
+    receipts,
+    responses,
+    search,
+    standing,
+    uploads,
+    versions,
+)
 from openbook.serving.auth import Authenticator
 from openbook.serving.concurrency import Places
 from openbook.serving.configuration import Configuration
@@ -66,7 +80,10 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with app.state.mcp.run():
+            watching = asyncio.create_task(standing.watch(service))
             yield
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
         service.ends.set()
         service.pool.shutdown(wait=True, cancel_futures=True)
         service.model.end()
@@ -83,7 +100,7 @@ def create_app(
         generate_unique_id_function=_operation_id,
     )
     app.add_middleware(Guard, service=service)
-    modules = [chat, responses, search, models, documents, versions, uploads, mcp, page]
+    modules = [chat, responses, search, models, documents, pages, versions, uploads, standing, mcp, page]
     routers = [module.router for module in modules]
     routers += [receipts.router] if configuration.receipts is not None else []
     for router in routers:

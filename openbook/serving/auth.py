@@ -11,6 +11,7 @@ from openbook.serving.configuration import Configuration, address, is_loopback
 from openbook.serving.errors import ApiError
 from openbook.serving.keys import RIGHTS, KeyFile, Right
 
+LOCAL = "local"  # the id of all callers without a key
 # Only an aid: not every proxy sets one of these, and a port forward sets none.
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
 
@@ -82,7 +83,7 @@ class Authenticator:
             message = "This request came through a proxy, so it needs an API key. Make one with: openbook keys new NAME"
             raise ApiError(401, message, code="missing_api_key")
         # Loopback only. Clients that require some key may send any word; it is ignored.
-        return Caller("local", "admin", self.configuration.labels)
+        return Caller(LOCAL, "admin", self.configuration.labels)
 
 
 def _token(headers: Headers) -> str | None:

@@ -42,7 +42,7 @@ class Bounds:
 class Configuration:
     """`labels`: those of callers without a key. `receipts`: the log's folder; None: none is kept. `ingest`: for uploads.
 
-    `allowed_hosts`: additional accepted Host names.
+    `allowed_hosts`: additional accepted Host names. `webhook`: the address to which changed answers are posted.
     """
 
     settings: Settings
@@ -51,6 +51,7 @@ class Configuration:
     require_key: bool = False
     labels: frozenset[str] = frozenset()
     receipts: Path | None = None
+    webhook: str | None = None
     bounds: Bounds = Bounds()
     ingest: RunOptions = RunOptions()
 

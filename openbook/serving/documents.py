@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query
 from pydantic import Field
 
-from openbook.errors import NoPicture, TextIsElsewhere
+from openbook.errors import TextIsElsewhere
 from openbook.knowledge import KnowledgeBase, remove
-from openbook.knowledge.cite import pictures
 from openbook.knowledge.documents import examples, headings_between, page_starts, refused_files
 from openbook.knowledge.ingest.remedies import remedy
 from openbook.knowledge.store.integrity import StoredContent
@@ -25,12 +23,11 @@ from openbook.serving.auth import Caller
 from openbook.serving.concurrency import Stop
 from openbook.serving.errors import ApiError, check_at_most
 from openbook.serving.schemas import Body, Count, FileVerdict, FileVerdicts, NonEmpty, Offset, OfVersion, Reply
-from openbook.serving.service import Call, CurrentCall, Route, needs, response_of, scope_of
+from openbook.serving.service import Call, CurrentCall, Route, needs, scope_of
 from openbook.signatures import public_key, sign
 
 router = APIRouter(route_class=Route)
 
-_PNG = "image/png"
 _MAX_EXAMPLES = 20
 
 
@@ -189,40 +186,6 @@ async def document_text(call: CurrentCall, query: Annotated[TextQuery, Query()])
         )
 
     return await call.compute(work)
-
-
-class PageQuery(PathQuery):
-    """Page `page` (from 1) of the document at `path`."""
-
-    page: Count
-
-
-@router.get("/v1/documents/page", response_class=Response, **needs("read", also=response_of(_PNG, format="binary")))
-async def page_picture(call: CurrentCall, query: Annotated[PageQuery, Query()]) -> Response:
-    """A page of a PDF as an image, if the file has not changed since its text was read.
-
-    Fails with 404 `page_not_found`; with 409 `not_a_pdf`, `file_not_kept` (uploaded), `file_unreadable` (usually
-    deleted), `file_changed` (its bytes differ) or `page_not_drawn` (damaged, or over a limit).
-    """
-    configuration, path = call.service.configuration, query.path
-    base = call.service.base(query.knowledge_base)
-    limits = replace(configuration.ingest.limits, timeout_s=configuration.bounds.picture_s)
-
-    def work(stop: Stop) -> bytes:
-        _, stored = query.found(base, call.caller)
-        try:
-            return pictures.page_picture(path, stored, query.page, limits, stop)
-        except NoPicture as error:
-            stop.check()
-            if error.code == "page_not_found":
-                raise ApiError(404, str(error), code=error.code, param="page") from error
-            if path.startswith(_uploads(call)) and error.code in ("file_unreadable", "file_changed"):
-                message = "The page cannot be shown as a picture: this document was uploaded, and the server keeps only the text of uploads."
-                raise ApiError(409, message, code="file_not_kept", param="path") from error
-            raise ApiError(409, str(error), code=error.code, param="path") from error
-
-    picture = await call.compute(work)
-    return Response(picture, headers={"cache-control": "private, no-store"}, media_type=_PNG)
 
 
 class ExamplesQuery(Body):

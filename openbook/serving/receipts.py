@@ -5,17 +5,14 @@ Reading needs access to every document named; replaying, to every passage, throu
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Literal
 
 from fastapi import APIRouter
 
 from openbook import receipts
-from openbook.errors import UnknownVersion
 from openbook.knowledge import KnowledgeBase
 from openbook.records import Digest, Receipt
-from openbook.replay import ReplayResult, replay
-from openbook.serving.auth import Caller
+from openbook.replay import ReplayResult, may_see, replay
 from openbook.serving.concurrency import Stop
 from openbook.serving.errors import ApiError
 from openbook.serving.schemas import Body, Reply
@@ -50,7 +47,7 @@ async def receipt(call: CurrentCall, digest: str) -> KeptReceipt:
 
     def work(stop: Stop) -> Receipt:
         found, base = _found(call, digest, stop)
-        if not _may_see(base, call.caller, found):
+        if not may_see(base, found, call.caller.labels):
             raise _no_such_receipt()
         return found
 
@@ -86,12 +83,3 @@ def _found(call: Call, digest: Digest, stop: Stop) -> tuple[Receipt, KnowledgeBa
 
 def _no_such_receipt() -> ApiError:
     return ApiError(404, "There is no such receipt.", code="receipt_not_found", param="id")
-
-
-def _may_see(base: KnowledgeBase | None, caller: Caller, found: Receipt) -> bool:
-    if base is None or not found.passages:
-        return not found.passages
-    scope = caller.scope()
-    with suppress(UnknownVersion):
-        scope = caller.scope(base.kept_version(found.knowledge_base_version))
-    return all(base.holds(each, scope) for each in {passage.document for passage in found.passages})

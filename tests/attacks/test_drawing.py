@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from openbook.errors import NoSuchPage, NotReadNow, UnreadableFile
 from openbook.parsers.page_image import MAX_HEIGHT, WIDTH, draw, draw_page
+from openbook.parsers.page_marks import find_marks, page_quote
 from openbook.parsers.sandbox import NONSENSE, Limits
-from tests.parsers.hostile_pdfs import inflating, nested, slow_to_draw
+from tests.parsers.hostile_pdfs import inflating, nested, slow_to_draw, with_box
 from tests.parsers.pngs import decoded
 from tests.parsers.samples import ENCRYPTED_PDFS, make_pdf
 
@@ -120,3 +122,46 @@ def test_an_honest_worker_is_believed_and_one_that_does_not_start_is_said(tmp_pa
     assert decoded(draw_page(SHIP, 2, Limits(), command=fake(honest))) == (1, 1, bytes([2, 1, 1]))
     reason = refusal(SHIP, command=[str(tmp_path / "absent")])
     assert reason == "the parser could not be started (no such file or directory)"
+
+
+QUOTE = page_quote(1, "The ship has two masts.", 4, 8)
+MARKS_OF_NONSENSE = {
+    "none": "[]",
+    "one too many": "[{W}, {W}]",
+    "no size": '[{"width": 0, "height": 9, "rectangles": []}]',
+    "no width": '[{"height": 9, "rectangles": []}]',
+    "beyond the page": '[{"width": 9, "height": 9, "rectangles": [[0, 0, 5, 1000001]]}]',
+    "before the page": '[{"width": 9, "height": 9, "rectangles": [[-1, 0, 5, 5]]}]',
+    "from right to left": '[{"width": 9, "height": 9, "rectangles": [[5, 0, 0, 5]]}]',
+    "three sides": '[{"width": 9, "height": 9, "rectangles": [[0, 0, 5]]}]',
+    "not a number": '[{"width": 9, "height": 9, "rectangles": [[0, 0, NaN, 5]]}]',
+    "not JSON": "\\xff",
+}
+HONEST = '{"width": 9, "height": 9, "rectangles": [[0, 0, 5, 5]]}'
+
+
+def test_marks_come_from_a_worker_whose_answer_is_checked() -> None:
+    assert QUOTE
+    (marks,) = find_marks(SHIP, [QUOTE], Limits(), lambda: False)
+    assert (marks.width, marks.height, len(marks.rectangles)) == (1000, 1295, 1)
+    (said,) = find_marks(SHIP, [QUOTE], Limits(), lambda: False, command=fake(f"answer(name, b'\\2[{HONEST}]')"))
+    assert said.rectangles == [(0, 0, 5, 5)]
+    for kind, found in MARKS_OF_NONSENSE.items():
+        body = found.replace("{W}", HONEST)
+        assert marks_refusal(SHIP, command=fake(f"answer(name, b'\\2{body}')")) == NONSENSE, kind
+
+
+def test_marks_of_a_hostile_page_cost_no_more_than_they_may() -> None:
+    assert QUOTE
+    for box in ("-2000000000 -2000000000 2000000000 2000000000", "0 0 1 1000000", "a b c d"):
+        assert find_marks(with_box(box), [QUOTE], Limits(), lambda: False)[0].rectangles == []
+    assert marks_refusal(ENCRYPTED_PDFS[1]) == "encrypted with a password"
+    assert marks_refusal(make_pdf([["a"]])[:200]) == "not a readable PDF"
+    assert marks_refusal(SHIP, limits=Limits(timeout_s=0.0)) == "took longer than 0 s to read"
+
+
+def marks_refusal(data: bytes, limits: Limits = Limits(), command: Sequence[str] = ()) -> str:
+    assert QUOTE
+    with pytest.raises(UnreadableFile) as caught:
+        find_marks(data, [QUOTE], limits, lambda: False, command=command)
+    return str(caught.value)

@@ -62,7 +62,9 @@ def test_a_server_reaches_no_training_and_offers_nothing_that_changes_a_weight()
     posts = [each.removeprefix("POST ") for each in offered if each.startswith("POST")]
     of_documents = ["/v1/documents", "/v1/documents/purge", "/v1/documents/remove"]
     of_models = ["/v1/embeddings", "/v1/replay", "/v1/responses", "/v1/search"]
-    assert posts == ["/mcp", "/mcp/{knowledge_base}", "/v1/chat/completions", *of_documents, *of_models]
+    of_questions = ["/v1/questions", "/v1/questions/check", "/v1/questions/remove"]
+    of_all = sorted([*of_documents, *of_models, *of_questions])
+    assert posts == ["/mcp", "/mcp/{knowledge_base}", "/v1/chat/completions", *of_all]
     assert all(each.startswith(("GET", "POST")) for each in offered)
 
 

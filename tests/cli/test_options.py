@@ -14,7 +14,7 @@ from openbook.config import Settings
 from openbook.resources import run_options
 from tests.cli.conftest import Out
 
-SHARED = {"--kb", "--json", "--as-of", "--where", "--label"}  # mean the same everywhere
+SHARED = {"--kb", "--json", "--as-of", "--where", "--label", "--webhook"}  # mean the same everywhere
 MAX_OPTIONS = 88
 MAX_SETTINGS = 15
 

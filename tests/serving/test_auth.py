@@ -196,6 +196,8 @@ def everything(server: Running, headers: dict[str, str]) -> Iterator[httpx.Respo
     for params in ({}, {"as_of": 2}):
         yield server.client.get("/v1/documents/text", params={"path": safe, **params}, headers=headers)
         yield server.client.get("/v1/documents/page", params={"path": safe, "page": 1, **params}, headers=headers)
+        quote = {"path": safe, "start": 0, "end": 4, **params}
+        yield server.client.get("/v1/documents/marks", params=quote, headers=headers)
     yield server.client.get("/v1/documents/history", params={"path": safe}, headers=headers)
     yield server.client.get("/v1/documents/difference", params={"path": safe, "before": 1, "after": 2}, headers=headers)
     yield server.client.get("/metrics", headers=headers)
@@ -234,6 +236,7 @@ def test_what_is_not_to_be_seen_is_refused_as_what_is_not_there(server: Running)
         either: tuple[dict[str, Any], ...] = ({"path": path}, {"path": path, "as_of": 2})
         for params in either:
             found += [get("/v1/documents/text", params=params), get("/v1/documents/page", params={**params, "page": 1})]
+            found += [get("/v1/documents/marks", params={**params, "start": 0, "end": 4})]
         found.append(get("/v1/documents/history", params={"path": path}))
         found += [get("/v1/documents/difference", params={"path": path, "before": each}) for each in (1, 2)]
         return [each.text.replace(path, "PATH") for each in found]

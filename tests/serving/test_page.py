@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,8 @@ from tests.models.gguf_files import Recipe
 from tests.models.test_trained import store_adapter
 from tests.serving.conftest import Running, Serve, add_file, code, path_of, refusal, running
 
-FILES = sorted(FOLDER.iterdir())
+FILES = sorted(path for path in FOLDER.rglob("*") if path.is_file() and path.suffix not in {".md", ".txt"})
+OWN = [path for path in FILES if path.parent.name != "vendor"]
 
 
 def text(server: Running, headers: dict[str, str] | None = None, **params: Any) -> httpx.Response:
@@ -34,7 +37,7 @@ def difference(server: Running, headers: dict[str, str] | None = None, **params:
 
 
 def test_uploads_of_the_page_are_within_the_bounds_of_the_server() -> None:
-    script = (FOLDER / "documents.js").read_text()
+    script = (FOLDER / "upload.js").read_text()
     (files,) = re.findall(r"^const AT_ONCE = (\d+);", script, re.MULTILINE)
     (size,) = re.findall(r"^const MAX_BYTES = (\d+e\d+);", script, re.MULTILINE)
     assert int(files) <= Bounds().upload_files
@@ -43,17 +46,31 @@ def test_uploads_of_the_page_are_within_the_bounds_of_the_server() -> None:
 
 def test_the_page_has_the_words_for_every_certainty() -> None:
     script = (FOLDER / "answer.js").read_text(encoding="utf-8")
-    table = dict(re.findall(r'^  "([a-z ]+)": \["[A-Z][a-z ]+", "[a-z]*", "([^"]+)"\],$', script, re.MULTILINE))
+    table = dict(
+        re.findall(r'^  "([a-z ]+)": \[t\("[A-Z][a-z ]+"\), "[a-z]*", t\("([^"]+)"\)\],$', script, re.MULTILINE)
+    )
     assert table == MEANING
-    assert f'const UNMEASURED = "{UNMEASURED}";' in script
+    assert f'const unmeasured = () => t("{UNMEASURED}");' in script
 
 
 def test_the_page_needs_no_key_and_no_other_file_is_given_out(keyed: Running) -> None:
-    kinds = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-    for address, path in [("/", FOLDER / "index.html"), *((f"/web/{path.name}", path) for path in FILES)]:
+    kinds = {
+        ".html": "text/html",
+        ".css": "text/css",
+        ".js": "text/javascript",
+        ".json": "application/json",
+        ".svg": "image/svg+xml",
+    }
+    for address, path in [
+        ("/", FOLDER / "index.html"),
+        *((f"/web/{path.relative_to(FOLDER).as_posix()}", path) for path in FILES),
+    ]:
         response = keyed.client.get(address)
         assert response.status_code == 200
         assert response.content == path.read_bytes()
+        assert response.headers["content-encoding"] == "gzip"
+        plain = keyed.client.get(address, headers={"accept-encoding": "identity"})
+        assert (plain.content, plain.headers.get("content-encoding")) == (response.content, None)
         assert response.headers["content-type"].startswith(kinds[path.suffix])
         assert response.headers.get_list("content-security-policy") == [POLICY]  # two policies would both hold
         assert response.headers["x-content-type-options"] == "nosniff"
@@ -66,7 +83,7 @@ def test_the_page_needs_no_key_and_no_other_file_is_given_out(keyed: Running) ->
 
 
 def test_the_page_asks_nobody_else_and_makes_no_markup_of_text() -> None:
-    for path in FILES:
+    for path in OWN:
         content = path.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
         assert not re.search(r"https?:|//[a-z0-9.-]+\.[a-z]{2,}/|@import|url\(|data:image", content), path
         assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|Function\(", content), (
@@ -74,6 +91,43 @@ def test_the_page_asks_nobody_else_and_makes_no_markup_of_text() -> None:
         )
         if path.suffix == ".html":
             assert not re.search(r"<style|\sstyle=|\son[a-z]+=|<script(?![^>]*\ssrc=)", content), path
+
+
+CALL = re.compile(r"(?<![\w.$])(t|count)\(")
+LITERAL = r'"(?:[^"\\]|\\.)*"'
+GIVEN = {
+    "t": re.compile(rf"({LITERAL})\s*[,)]"),
+    "count": re.compile(rf"[^\"`]+?,\s*({LITERAL}),\s*({LITERAL})\)"),
+}
+
+
+def keys_of(path: Path) -> Iterator[str]:
+    """The English texts that a module shows. Raises AssertionError for a text that is not written in the call itself."""
+    script = path.read_text(encoding="utf-8")
+    if path.name == "words.js":
+        script = script.replace("function t(", "").replace("function count(", "").replace("return t(PLURAL", "")
+    for call in CALL.finditer(script):
+        given = GIVEN[call[1]].match(script, call.end())
+        assert given, f"{path.name}: {script[call.start() : call.start() + 80]!r}"
+        yield from (json.loads(each) for each in given.groups())
+
+
+def test_every_text_of_the_page_has_its_translations() -> None:
+    texts = {key for path in OWN if path.suffix == ".js" for key in keys_of(path)}
+    (choice,) = re.findall(
+        r"^export const LANGUAGES = \{(.+)\};$", (FOLDER / "words.js").read_text(encoding="utf-8"), re.M
+    )
+    languages = re.findall(r"(\w+):", choice)
+    assert {path.stem for path in (FOLDER / "words").iterdir()} == {*languages} - {"en"}
+    for path in (FOLDER / "words").iterdir():
+        words = json.loads(path.read_text(encoding="utf-8"))
+        assert {"missing": texts - words.keys(), "unused": words.keys() - texts} == {
+            "missing": set(),
+            "unused": set(),
+        }, path
+        for text_, translated in words.items():
+            assert translated.strip(), (path, text_)
+            assert sorted(re.findall(r"\{\w+\}", translated)) == sorted(re.findall(r"\{\w+\}", text_)), (path, text_)
 
 
 def test_a_part_of_a_text_is_what_a_citation_points_to(server: Running, docs: Path) -> None:

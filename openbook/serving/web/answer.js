@@ -1,165 +1,100 @@
-// One answer as it comes, then with its sources, what made it, its receipt and a replay.
+// One answer as it comes, then with the numbers of its sources, how sure it is, and what made it.
 
-import { get, post } from "./api.js";
-import { baseName, count, digest, documentButton, el, marked } from "./dom.js";
-import { openDocument } from "./reader.js";
-import { server } from "./server.js";
+import { finished } from "./asking.js";
+import { markdown } from "./markdown.js";
+import { Digest, evidenceOf, Receipt, Replay } from "./receipt.js";
+import { href } from "./router.js";
+import { html, useState } from "./vendor/preact.js";
+import { baseName, language, quotation, seconds, t } from "./words.js";
 
-const NAMES = { open: "From documents", closed: "From memory" };
-const CONFIDENCE = {
-  "supported": ["Supported", "good", "Of answers that measured like this one eight in ten were right."],
-  "likely": ["Likely", "good", "Of answers that measured like this one six in ten were right; read the quotes first."],
-  "check it": ["Check it", "doubtful", "Most answers that measured like this one were wrong; compare it with the quotes."],
-  "not found": ["Not found", "", "Nothing that was read seems to say it."],
-};
-const UNMEASURED = "How often such an answer is right was not measured; compare it with the quotes.";
-const NO_LOG = "This server keeps no receipts to replay from. Start it with: openbook serve --receipts FOLDER";
+// The words are those of openbook/certainty.py.
+const confidences = () => ({
+  "supported": [t("Supported"), "good", t("Of answers that measured like this one eight in ten were right.")],
+  "likely": [t("Likely"), "good", t("Of answers that measured like this one six in ten were right; read the quotes first.")],
+  "check it": [t("Check it"), "doubtful", t("Most answers that measured like this one were wrong; compare it with the quotes.")],
+  "not found": [t("Not found"), "", t("Nothing that was read seems to say it.")],
+});
+const unmeasured = () => t("How often such an answer is right was not measured; compare it with the quotes.");
 
-/** A card that fills: `text` is replaced as pieces come. */
-export function card(mode) {
-  const text = el("p", { class: "text", "aria-live": "polite", "aria-busy": "true" });
-  const state = el("span", { class: "state" }, "Reading…");
-  const below = el("div");
-  const root = el("article", { class: "answer", "aria-label": NAMES[mode] },
-    el("header", {}, el("h4", {}, NAMES[mode]), state), text, below);
-  return { root, text, state, below };
+function stageOf({ stage, done, total }, mode) {
+  if (stage === "waiting") return t("Waiting for a free place…");
+  if (stage === "writing") return t("Writing…");
+  if (stage === "reading") return t("Reading {done} of {total} tokens", { done: done.toLocaleString(language()), total: total.toLocaleString(language()) });
+  return stage === "found" || mode === "closed" ? t("Reading…") : t("Searching…");
 }
 
-/** What the last event of an answer tells. `place` gets the sources, or is null where nothing was read. */
-export function finish({ root, text, state, below }, answer, place) {
-  text.textContent = answer.answer || "No answer.";
-  text.setAttribute("aria-busy", "false");
-  root.classList.toggle("abstained", answer.declined);
-  const cited = answer.citations.length;
-  const closed = answer.receipt.strategy === "closed-book";
-  const [words, kind, meaning] = closed ? ["No sources", "doubtful", ""] : CONFIDENCE[answer.confidence];
-  const measured = closed || answer.declined || answer.certainty !== null;
-  state.textContent = answer.certainty === null ? words : `${words} · ${Math.round(100 * answer.certainty)} %`;
-  state.className = `state ${kind}`;
-  const cards = place ? showSources(place, answer) : [];
-  if (cited) {
-    text.append(" ", ...cards.map((each, i) => el("button", {
-      type: "button", class: "ref", "aria-label": `Source ${i + 1}`, onclick: () => each.querySelector("button").focus(),
-    }, String(i + 1))));
-  }
-  const notes = [
-    ...answer.closest.map((citation) => `Closest in your documents: “${citation.quote}” (${baseName(citation.document)})`),
-    ...answer.sentences.filter((each) => each.support === "none").map((each) =>
-      `Could not be matched with a passage: “${[...answer.answer].slice(each.start, each.end).join("")}”`),
-    ...answer.notes,
-    ...answer.warnings,
-  ];
-  below.replaceChildren(
-    meaning ? el("p", { class: "soft meaning" }, measured ? meaning : UNMEASURED) : "",
-    ...notes.map((note) => el("p", { class: "note" }, note)),
-    madeBy(answer.receipt, answer.timings?.total_s),
-    receiptDetails(answer.receipt),
-    replayButton(answer.receipt.digest),
-  );
+/** [word, class, meaning] */
+function sureness(mode, given) {
+  if (given.error) return [t("Failed"), "doubtful", ""];
+  if (given.stopped) return [t("Stopped"), "doubtful", t("Stopped before the answer was complete.")];
+  if (given.imported) return [t("From a file"), "", ""];
+  if (mode === "closed") return [t("No sources"), "doubtful", ""];
+  const [word, kind, meaning] = confidences()[given.confidence];
+  const share = given.certainty === null ? "" : ` · ${Math.round(100 * given.certainty)} %`;
+  return [word + share, kind, given.declined || share ? meaning : unmeasured()];
 }
 
-function madeBy(receipt, seconds) {
-  const { model, knowledge_base_version: version } = receipt;
-  return el("p", { class: "made soft" },
-    el("span", {}, `${model.name} `, digest(model.digest), ` ${model.evidence}`),
-    version === null ? null : el("span", {}, `knowledge base version ${version}`),
-    seconds === undefined ? null : el("span", {}, `${seconds.toFixed(1)} s`));
+/** `given`: as the API gave it, or {answer, stopped, error}; `live`: as it comes. `onSource(i)` shows the source number i. */
+export function Answer({ mode, turn, given, live, onSource }) {
+  const name = mode === "open" ? t("From documents") : t("From the model alone");
+  const [word, kind, meaning] = live ? [stageOf(live, mode), "", ""] : given ? sureness(mode, given) : [t("No answer yet"), "", ""];
+  const searched = (live ?? given)?.searched;
+  const text = live ? live.text : given?.answer;
+  return html`<article class=${`answer${given?.declined && !live ? " abstained" : ""}`} aria-label=${name}>
+    <header><h4>${name}</h4><span class=${`state ${kind}`}>${word}</span></header>
+    ${searched && searched !== turn.question ? html`<p class="soft searched" dir="auto">${t("Understood as: {question}", { question: searched })}</p>` : null}
+    ${live?.stage === "reading" ? html`<progress max=${live.total} value=${live.done} aria-label=${word}></progress>` : null}
+    <div class="text" dir="auto" aria-busy=${live ? "true" : "false"}>${live || !finished(given) ? markdown(text ?? "") : markdown(text || t("No answer."), [], numbers(given, onSource))}</div>
+    ${meaning ? html`<p class="soft meaning">${meaning}</p>` : null}
+    ${given?.error && !live ? html`<p class="bad" role="alert">${given.error}</p>` : null}
+    ${finished(given) && !live ? html`<${Below} mode=${mode} turn=${turn} given=${given} />` : null}
+  </article>`;
 }
 
-// --- sources ---
-
-/** The cards of the citations, in their order. */
-function showSources(place, answer) {
-  const { knowledge_base: id, knowledge_base_version: version } = answer.receipt;
-  const base = server.bases.find((each) => each.id === id)?.name; // it stays the answer's, whichever is chosen later
-  const cards = answer.citations.map((citation, i) => {
-    const { passage } = answer.passages.find((hit) => hit.passage.id === citation.passage_id);
-    const backs = answer.sentences.some((each) => each.citation === i && each.support === "backed");
-    return source(passage, version, [[citation.start, citation.end]], i + 1, base, backs ? "" : "only near");
-  });
-  const cited = new Set(answer.citations.map((citation) => citation.passage_id));
-  const others = answer.passages.map((hit) => hit.passage).filter((passage) => !cited.has(passage.id));
-  const rest = others.map((passage) => source(passage, version, [], null, base));
-  place.replaceChildren(
-    el("h4", {}, cards.length ? "Sources" : answer.passages.length ? "Read, but not cited" : "Nothing near the question was found"),
-    ...(cards.length ? cards : rest),
-    cards.length && rest.length
-      ? el("details", {}, el("summary", {}, `Also read: ${count(rest.length, "passage")}`), ...rest)
-      : "",
-  );
-  for (const quote of place.querySelectorAll("blockquote")) {
-    const mark = quote.querySelector("mark");
-    if (mark) quote.scrollTop = mark.offsetTop - quote.clientHeight / 3;
-  }
-  return cards;
+/** [place in the text, node] after each sentence that states something. */
+function numbers({ sentences = [], citations }, onSource) {
+  return sentences.map(({ end, citation, support }) => [end, citation === null
+    ? html`<span class="ref none" role="img" aria-label=${t("No source")} title=${t("This sentence could not be matched with a passage.")}>?</span>`
+    : html`<button type="button" class=${`ref ${support}`} aria-label=${t("Source {n}", { n: citation + 1 })} title=${citations[citation].quote}
+        onClick=${() => onSource({ number: citation })}>${citation + 1}</button>`]);
 }
 
-/** A passage with what is cited of it marked; its head opens the document there. */
-export function source(passage, version, spans, number, base, mark = "") {
-  const parts = [...new Set([passage.title, ...passage.headings].filter((part) => part && part !== baseName(passage.document)))];
-  const where = [mark, passage.page ? `page ${passage.page}` : "", parts.join(" › ")].filter(Boolean).join(" · ");
-  const target = spans.length ? spans : [[passage.start, passage.end]];
-  const blank = passage.text.length - passage.text.trimStart().length; // white space is one code unit each
-  return el("div", { class: "source" },
-    documentButton(passage.document, () => openDocument(passage.document, version, target, base), number),
-    where ? el("p", { class: "soft where" }, where) : null,
-    el("blockquote", { dir: "auto" }, ...marked(passage.text.trim(), passage.start + blank, spans)));
+function Below({ mode, turn, given }) {
+  const { notes = [], warnings = [], receipt, timings } = given;
+  const address = `${location.origin}${location.pathname}${href("answer", turn.id)}`;
+  return html`${[...notes, ...warnings].map((note) => html`<p class="note" dir="auto">${note}</p>`)}
+    <p class="line tools">
+      <${Copy} text=${given.answer}>${t("Copy")}<//>
+      ${mode === "open" ? html`<${Copy} text=${withSources(given)}>${t("Copy with sources")}<//>` : null}
+      <${Copy} text=${address}>${t("Copy link")}<//></p>
+    ${receipt?.digest ? html`<details class="receipt"><summary>${t("Details")}</summary>
+      ${receipt.model ? html`<p class="made soft"><span>${receipt.model.name} <${Digest} value=${receipt.model.digest} /> ${evidenceOf(receipt.model.evidence)}</span>
+          ${receipt.knowledge_base_version === null ? null : html`<span>${t("knowledge base version {version}", { version: receipt.knowledge_base_version })}</span>`}
+          ${timings ? html`<span>${seconds(timings.total_s)}</span>` : null}</p>
+        <${Receipt} receipt=${receipt} />
+        <details><summary>${t("As JSON")}</summary><pre tabindex="0">${JSON.stringify(receipt, null, 1)}</pre></details>` : html`<p>${t("Receipt")} <code>${receipt.digest}</code></p>`}
+      <${Replay} id=${receipt.digest} /></details>` : null}`;
 }
 
-// --- receipts ---
-
-function row(name, ...value) {
-  return [el("dt", {}, name), el("dd", {}, ...value)];
+/** The answer as Markdown, with the numbers of its sources, and what they say. */
+function withSources({ answer, sentences = [], citations, closest = [] }) {
+  const points = Array.from(answer);
+  for (const { end, citation } of [...sentences].sort((a, b) => b.end - a.end)) if (citation !== null) points.splice(end, 0, ` [${citation + 1}]`);
+  const sources = (citations.length ? citations : closest).map(({ quote, document, page }, i) =>
+    `${i + 1}. ${quotation(quote.replace(/\s+/g, " ").trim())} (${[baseName(document), page && t("page {n}", { n: page })].filter(Boolean).join(", ")})`);
+  return [points.join(""), ...(sources.length ? [sources.join("\n")] : [])].join("\n\n") + "\n";
 }
 
-function fields(receipt) {
-  const { decoding, embedder } = receipt;
-  const base = receipt.knowledge_base === null ? "none was read" : `${receipt.knowledge_base}, version ${receipt.knowledge_base_version}`;
-  const chance = decoding.temperature ? `temperature ${decoding.temperature}, seed ${decoding.seed}` : "greedy";
-  return el("dl", {},
-    ...row("Receipt", el("code", {}, receipt.digest)),
-    ...row("Model", `${receipt.model.name}, ${receipt.model.evidence} `, el("code", {}, receipt.model.digest || "no digest")),
-    ...row("Numeric class", receipt.numeric_class || "none promised"),
-    ...row("Knowledge base", base),
-    ...(embedder ? row("Embedder", `${embedder.name} `, digest(embedder.digest)) : []),
-    ...row("Passages read", receipt.passages.length ? el("ul", {}, ...receipt.passages.map((each) => el("li", {}, each.document, " ", digest(each.digest)))) : "none"),
-    ...row("Decoding", `${chance}, at most ${decoding.max_tokens} tokens`),
-    ...row("Prompt", digest(receipt.prompt_digest)),
-    ...row("Answer", digest(receipt.answer_digest)));
-}
-
-function receiptDetails(receipt) {
-  return el("details", { class: "receipt" }, el("summary", {}, "Receipt ", digest(receipt.digest)), fields(receipt),
-    el("details", {}, el("summary", {}, "As JSON"), el("pre", { tabIndex: 0 }, JSON.stringify(receipt, null, 1))));
-}
-
-/** Answers again on the server and says whether it is the same. */
-function replayButton(id) {
-  const told = el("p", { class: "replayed", role: "status" });
-  const button = el("button", { type: "button", class: "quiet" }, "Replay");
-  button.addEventListener("click", async () => {
-    button.disabled = true;
-    told.className = "replayed";
-    told.textContent = "Answering again…";
+function Copy({ text, children }) {
+  const [told, setTold] = useState("");
+  const copy = async () => {
     try {
-      const { identical, differences } = await post("/v1/replay", { id });
-      told.classList.add(identical ? "good" : "bad");
-      told.replaceChildren(...(identical ? ["Identical, byte for byte."] : differences.map((each) => el("span", {}, each))));
-    } catch (error) {
-      told.classList.add("bad");
-      told.textContent = error.code === "unknown_url" ? NO_LOG : error.message;
+      await navigator.clipboard.writeText(text);
+      setTold(t("Copied"));
+    } catch { // browsers give the clipboard to HTTPS and to this machine alone
+      setTold(t("This browser does not let this page copy."));
     }
-    button.disabled = false;
-  });
-  return el("div", { class: "replay" }, button, told);
-}
-
-/** A receipt by its digest, from the log of the server. */
-export async function lookUp(id, place) {
-  try {
-    const { receipt } = await get(`/v1/receipts/${encodeURIComponent(id)}`);
-    place.replaceChildren(el("div", { class: "answer" }, el("p", { class: "text" }, receipt.question), fields(receipt), replayButton(id)));
-  } catch (error) {
-    place.replaceChildren(el("p", { class: "bad" }, error.code === "unknown_url" ? NO_LOG : error.message));
-  }
+    setTimeout(() => setTold(""), 2000);
+  };
+  return html`<button type="button" class="quiet small" onClick=${copy}><span role="status">${told}</span>${told ? null : children}</button>`;
 }

@@ -1,5 +1,7 @@
 // The server's own API, and nothing else. The key is kept for this tab alone.
 
+import { t } from "./words.js";
+
 const KEY = "openbook-key";
 
 export class ApiError extends Error {
@@ -22,7 +24,7 @@ function headers(more = {}) {
 /** The refusal in a body, told once to whoever listens for `key-needed`. */
 function refused(status, body) {
   const { message, code } = body?.error ?? {};
-  const error = new ApiError(message ?? `The server answered ${status}.`, code ?? "", status);
+  const error = new ApiError(message ?? t("The server answered {status}.", { status }), code ?? "", status);
   if (status === 401) document.dispatchEvent(new CustomEvent("key-needed", { detail: error.message }));
   return error;
 }
@@ -33,7 +35,7 @@ async function send(path, options = {}) {
     response = await fetch(path, { ...options, headers: headers(options.headers), redirect: "error", cache: "no-store" });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ApiError("The server cannot be reached. Is it still running?");
+    throw new ApiError(t("The server cannot be reached. Is it still running?"));
   }
   if (!response.ok) throw refused(response.status, await response.json().catch(() => null));
   return response;
@@ -70,7 +72,7 @@ export async function* chat(body, signal) {
   let rest = "";
   for (;;) {
     const { value, done } = await reader.read();
-    if (done) throw new ApiError("The connection ended before the answer was complete.");
+    if (done) throw new ApiError(t("The connection ended before the answer was complete."));
     const events = (rest + value).split("\n\n");
     rest = events.pop();
     for (const event of events) {
@@ -94,11 +96,19 @@ export function upload(files, knowledgeBase, onSent) {
     for (const [name, value] of Object.entries(headers())) request.setRequestHeader(name, value);
     request.responseType = "json";
     request.upload.addEventListener("progress", (event) => onSent(event.total ? event.loaded / event.total : 1));
-    request.addEventListener("error", () => reject(new ApiError("The server cannot be reached, or refused the upload.")));
+    request.addEventListener("error", () => reject(new ApiError(t("The server cannot be reached, or refused the upload."))));
     request.addEventListener("load", () => {
       if (request.status === 200) resolve(request.response);
       else reject(refused(request.status, request.response));
     });
     request.send(form);
   });
+}
+
+/** Offers `text` as a file to keep. */
+export function download(name, text, type = "application/json") {
+  const address = URL.createObjectURL(new Blob([text], { type }));
+  const link = Object.assign(document.createElement("a"), { href: address, download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(address), 1000);
 }

@@ -1,130 +1,208 @@
-// The documents of the knowledge base: adding by upload, the list, and finding passages.
+// The documents of a knowledge base as folders of files. The address holds the folder, the search, the filters and the order.
 
-import { get, post, upload } from "./api.js";
-import { source } from "./answer.js";
-import { byId, count, documentButton, el } from "./dom.js";
-import { openDocument } from "./reader.js";
-import { choosing, chosen, loadVersions } from "./server.js";
+import { post } from "./api.js";
+import { byName, catalogue, contents, facets, FILTERS, inFolder, loadDocuments, matching, sorted, useReply } from "./catalogue.js";
+import { DocumentDetails } from "./document-details.js";
+import { DocumentList } from "./document-list.js";
+import { askRemoval, Removal } from "./removal.js";
+import { go, href, replace } from "./router.js";
+import { chooseBase, choosing, server } from "./server.js";
+import { useStore } from "./store.js";
+import { addedBy, addFiles, ChooseFiles, dropped, Remedy, Uploads, useUploads } from "./upload.js";
+import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./vendor/preact.js";
+import { baseName, count, folderName, t } from "./words.js";
 
-const AT_ONCE = 32; // files of one upload, and so of one version
-const MAX_BYTES = 32e6; // of one upload, unless one file alone has more; the server takes 100 million
+const FOUND = 10; // passages
 
-// --- adding ---
+export function Documents({ id, query }) {
+  const { list, done, problem, unread, mayPurge, mayWrite } = useStore(catalogue);
+  const { base, bases, asOf, versions } = useStore(server);
+  const parts = useUploads();
+  useLayoutEffect(() => {
+    if (bases.length) loadDocuments();
+  }, [base, asOf, versions]); // another key may see others
+  const [typed, setTyped, told] = useTyped(id, query);
+  const [picked, setPicked] = useState(new Set());
+  const [drop, setDrop] = useState({ isOver: false, hadFolder: false });
 
-/** Files one by one; of a dropped folder the browser gives only its name. */
-async function add(files) {
-  for (const some of batches(files)) await addSome(some);
-}
+  const { folder = "", sort = "name", words = "" } = query;
+  const inOrder = useMemo(() => byName(list), [list]);
+  const place = useMemo(() => contents(inOrder, folder), [inOrder, folder]);
+  const isFlat = Boolean(query.flat || typed.trim()) || FILTERS.some((name) => query[name]);
+  const inside = useMemo(() => (isFlat ? matching(place.inside, typed, query) : place.inside), [place, typed, query, isFlat]);
+  const found = useMemo(() => sorted(isFlat ? inside : inside.filter((each) => each.folder === place.at), sort), [place, inside, isFlat, sort]);
+  const marked = addedBy(parts);
+  const chosen = useMemo(() => list.filter((each) => picked.has(each.path)), [list, picked]);
+  const open = id && list.find((each) => each.path === id);
 
-/** So many files together as one upload may have, in their order. */
-function batches(files) {
-  const found = [];
-  let bytes = 0;
-  for (const file of files) {
-    bytes += file.size;
-    if (!found.length || found.at(-1).length === AT_ONCE || bytes > MAX_BYTES) {
-      found.push([]);
-      bytes = file.size;
+  const now = { ...query, q: typed };
+  const seen = useRef("");
+  useEffect(() => {
+    if (open) seen.current = id;
+    else if (done && id && seen.current === id) replace("documents", "", now); // it was removed
+  }, [open, id, done]);
+  const address = (each) => (each.count === undefined ? href("documents", each.path, now) : href("documents", "", { ...now, folder: each.path }));
+  const change = (more) => {
+    told.current = typed;
+    go("documents", id, { ...now, ...more });
+  };
+  const pick = (paths, isOn) => setPicked((old) => {
+    const next = new Set(old);
+    for (const path of paths) isOn ? next.add(path) : next.delete(path);
+    return next;
+  });
+  const mayAdd = mayWrite && !asOf;
+  const take = (event) => {
+    if (!mayAdd || !event.dataTransfer?.types.includes("Files")) return;
+    if (event.type !== "drop") {
+      setDrop((old) => (old.isOver === (event.type === "dragover") ? old : { ...old, isOver: !old.isOver }));
+      return;
     }
-    found.at(-1).push(file);
-  }
-  return found;
+    const { files, hadFolder } = dropped(event.dataTransfer);
+    setDrop({ isOver: false, hadFolder });
+    addFiles(files);
+  };
+  const leave = (event) => {
+    if (event.key !== "Escape" || !open || event.target.closest("dialog")) return;
+    document.querySelector(".file.open a")?.focus();
+    go("documents", "", now);
+  };
+  if (!bases.length) return html`<section id="documents"><h2>${t("Documents")}</h2><p class="soft">${t("This server has no documents to read: the model answers alone.")}</p></section>`;
+  const isEmpty = done && !problem && !list.length;
+  return html`<section id="documents" class=${drop.isOver ? "over" : ""} aria-labelledby="documents-title" onDragOver=${take} onDragLeave=${take} onDrop=${take} onKeyDown=${leave}>
+    <div class="title"><div><h2 id="documents-title" tabindex="-1">${t("Documents")}</h2><${Summary} /></div>
+      ${mayAdd && !isEmpty ? html`<p><span class="soft hint">${t("Drop files here, or")}</span> <${ChooseFiles} kind="main" label=${t("Files to add")} onFiles=${addFiles}>${t("Add files")}<//></p>` : null}</div>
+    ${mayAdd && isEmpty ? html`<${Empty} />` : null}
+    ${drop.hadFolder ? html`<p class="told bad" role="status">${t("A folder cannot be dropped here: choose the files in it. To keep a folder up to date, run this on the server:")} <code>openbook sync FOLDER</code>
+      <button type="button" class="quiet" onClick=${() => setDrop({ isOver: false, hadFolder: false })}>${t("Close")}</button></p>` : null}
+    <${Uploads} />
+    ${problem ? html`<p class="bad" role="alert">${problem} <button type="button" onClick=${loadDocuments}>${t("Try again")}</button></p>` : null}
+    ${unread.length ? html`<${Unread} unread=${unread} />` : null}
+    ${list.length ? html`
+      <${Search} typed=${typed} setTyped=${setTyped} search=${() => change({ words: typed.trim() })} folder=${place.crumbs.at(-1)?.name} />
+      <${Filters} list=${list} query=${query} sort=${sort} change=${change} />
+      ${words ? html`<${Passages} key=${words} words=${words} folder=${folder} close=${() => change({ words: "" })} />` : null}
+      <${Crumbs} place=${place} now=${now} n=${inside.length} isFlat=${isFlat} />
+      ${chosen.length ? html`<p class="line picks-made" role="status"><strong>${count(chosen.length, "{n} chosen", "{n} chosen")}</strong>
+        ${inside.some((each) => !picked.has(each.path)) ? html`<button type="button" class="quiet go" onClick=${() => pick(inside.map((each) => each.path), true)}>${isFlat
+          ? count(inside.length, "All {n} found", "All {n} found") : count(inside.length, "All {n} in this folder", "All {n} in this folder")}</button>` : null}
+        <button type="button" class="quiet" onClick=${() => setPicked(new Set())}>${t("None")}</button><span class="spring"></span>
+        ${mayAdd ? html`<button type="button" onClick=${() => askRemoval("remove", chosen)}>${t("Remove…")}</button>` : null}
+        ${mayPurge && !asOf ? html`<button type="button" class="bad" onClick=${() => askRemoval("purge", chosen)}>${t("Purge…")}</button>` : null}</p>` : null}
+      <div class=${open ? "shelf with" : "shelf"}>
+        ${found.length || place.folders.length && !isFlat ? html`<${DocumentList} folders=${isFlat ? [] : place.folders} documents=${found} open=${open?.path} address=${address}
+          sort=${sort} onSort=${(next) => change({ sort: next === "name" ? "" : next })} picked=${picked} pick=${pick} marked=${marked} isFlat=${isFlat} at=${place.at} />`
+          : html`<p class="soft" role="status">${typed.trim() ? t("No document has these words in its name. “Search in texts” looks inside.") : isFlat ? t("Nothing fits.") : t("This folder is empty.")}</p>`}
+        ${open ? html`<${DocumentDetails} document=${open} close=${href("documents", "", now)} />` : null}
+      </div>
+      ${id && !open && done ? html`<p class="soft" role="status">${t("There is no document {path} here.", { path: id })}</p>` : null}` : null}
+    <${Removal} />
+  </section>`;
 }
 
-async function addSome(files) {
-  const states = files.map(() => el("span", { class: "soft" }, "waiting"));
-  const bar = el("progress", { max: 1, value: 0, "aria-label": "Sent" });
-  const told = el("p", { class: "soft" }, `Sending ${count(files.length, "file")}…`);
-  const shown = el("div", { class: "upload" }, told, bar,
-    el("ul", { class: "rows" }, ...files.map((file, i) => el("li", {}, el("span", {}, file.name), states[i]))));
-  byId("uploading").prepend(shown);
-  try {
-    const done = await upload(files, chosen.base(), (share) => {
-      bar.value = share;
-      if (share < 1) return;
-      told.textContent = "Reading…";
-      bar.removeAttribute("value");
-      states.forEach((state) => (state.textContent = "reading"));
-    });
-    states.forEach((state, i) => verdict(state, done.data[i])); // in the order in which they were sent
-    told.textContent = `Version ${done.version} of the knowledge base.`;
-    await loadVersions();
-    await show();
-  } catch (error) {
-    told.textContent = error.message;
-    told.className = "bad";
-    states.forEach((state) => verdict(state, { outcome: "failed", reason: error.message }));
-  }
-  bar.remove();
+/** The words of the search field, which the address takes over when the user pauses; `told`: those that it has from here. */
+function useTyped(id, query) {
+  const { q = "" } = query;
+  const [typed, setTyped] = useState(q);
+  const told = useRef(q);
+  useEffect(() => {
+    if (q !== told.current) setTyped(q); // back, or a link
+    told.current = q;
+  }, [q]);
+  useEffect(() => {
+    if (typed === q) return undefined;
+    const { hash } = location;
+    const timer = setTimeout(() => {
+      if (location.hash !== hash) return; // the user has gone on
+      told.current = typed;
+      replace("documents", id, { ...query, q: typed });
+    }, 250);
+    return () => clearTimeout(timer);
+  }, [typed, query, id]);
+  return [typed, setTyped, told];
 }
 
-function verdict(state, found) {
-  if (!found) return;
-  const good = !["failed", "skipped"].includes(found.outcome);
-  state.className = good ? "good" : "bad";
-  state.textContent = found.reason ? `${found.outcome}: ${found.reason}` : found.outcome;
+function Summary() {
+  const { list, version, done } = useStore(catalogue);
+  const { base, bases, asOf } = useStore(server);
+  const choose = (name) => {
+    replace("documents");
+    chooseBase(name).catch((error) => catalogue.set({ problem: error.message }));
+  };
+  const words = list.length || done ? [count(list.length, "{n} document", "{n} documents"), version !== null && t("version {version}", { version })].filter(Boolean).join(" · ") : t("Reading…");
+  return html`<p class="soft line"><span role="status">${done ? words : `${words} …`}</span>
+    ${asOf ? html`<span class="tag">${t("older version")}</span> <button type="button" class="quiet go" onClick=${() => server.set({ asOf: "" })}>${t("Show the newest")}</button>` : null}
+    ${bases.length > 1 ? html`<label class="inline">${t("Knowledge base")} <select value=${base} onChange=${(event) => choose(event.target.value)}>
+      ${bases.map(({ name }, i) => html`<option value=${i ? name : ""}>${name}</option>`)}</select></label>` : null}</p>`;
 }
 
-const drop = byId("drop");
-
-byId("pick").addEventListener("click", () => byId("files").click());
-byId("files").addEventListener("change", () => {
-  add([...byId("files").files]);
-  byId("files").value = "";
-});
-drop.addEventListener("dragover", (event) => {
-  event.preventDefault();
-  drop.classList.add("over");
-});
-drop.addEventListener("dragleave", () => drop.classList.remove("over"));
-drop.addEventListener("drop", (event) => {
-  event.preventDefault();
-  drop.classList.remove("over");
-  const items = [...event.dataTransfer.items].filter((item) => item.kind === "file");
-  const files = items.filter((item) => !item.webkitGetAsEntry()?.isDirectory).map((item) => item.getAsFile());
-  if (files.length < items.length) {
-    byId("uploading").prepend(el("p", { class: "bad" }, "Folders are not taken from here: openbook sync FOLDER keeps one up to date."));
-  }
-  add(files);
-});
-// A file dropped outside the field must not replace this page.
-for (const name of ["dragover", "drop"]) window.addEventListener(name, (event) => event.preventDefault());
-
-// --- the list ---
-
-let last = ""; // of the paths that are shown
-
-export async function show(after = "") {
-  const found = await get("/v1/documents", { ...choosing(), after, limit: 100 });
-  const rows = found.data.map(({ path }) => el("li", {}, documentButton(path, () => openDocument(path, found.version))));
-  if (after) byId("list").append(...rows);
-  else byId("list").replaceChildren(...(rows.length ? rows : [el("li", { class: "soft" }, "No documents yet.")]));
-  byId("list-title").textContent = `In version ${found.version} of the knowledge base`;
-  byId("more").hidden = !found.has_more;
-  last = found.data.at(-1)?.path ?? "";
+function Empty() {
+  return html`<div class="drop"><p><strong>${t("Drop files here")}</strong> <span class="soft">${t("or")}</span> <${ChooseFiles} kind="main" label=${t("Files to add")} onFiles=${addFiles}>${t("Choose files")}<//></p>
+    <p class="soft">${t("PDF, Office, HTML, Markdown, e-mail, source code and plain text. They are read in a sandbox; the knowledge base keeps their text.")}</p>
+    <p class="soft">${t("Folders are kept up to date with: {command}", { command: "openbook sync FOLDER" })}</p></div>`;
 }
 
-byId("more").addEventListener("click", async () => {
-  try {
-    await show(last);
-  } catch (error) {
-    byId("list").append(el("li", { class: "bad" }, error.message));
-  }
-});
+function Unread({ unread }) {
+  return html`<details class="unread"><summary>${t("Could not be read ({n})", { n: unread.length })}</summary>
+    <ul class="rows">${unread.slice(0, 200).map(({ path, outcome, reason, remedy }) => html`<li>
+      <span title=${path}><strong>${baseName(path)}</strong> <span class="soft">${folderName(path)}</span></span>
+      <p class=${outcome === "failed" ? "bad" : "soft"}>${outcome === "failed" ? "" : `${t("left out")}: `}${reason}</p>${remedy ? html`<${Remedy} text=${remedy} />` : null}</li>`)}</ul>
+    ${unread.length > 200 ? html`<p class="soft">${t("The first {n} are shown.", { n: 200 })}</p>` : null}
+  </details>`;
+}
 
-// --- finding ---
+function Search({ typed, setTyped, search, folder }) {
+  const submit = (event) => {
+    event.preventDefault();
+    if (typed.trim()) search();
+  };
+  return html`<form class="line find" role="search" onSubmit=${submit}>
+    <label class="unseen" for="words">${t("Name of a document, or words in the texts")}</label>
+    <input id="words" type="search" maxlength="8000" autocomplete="off" placeholder=${folder ? t("Find in {folder}", { folder }) : t("Find by name, or by words in the texts")} value=${typed} onInput=${(event) => setTyped(event.target.value)} />
+    <button type="submit" disabled=${!typed.trim()}>${t("Search in texts")}</button>
+  </form>`;
+}
 
-byId("search").addEventListener("submit", async (event) => {
-  event.preventDefault();
-  const query = byId("words").value.trim();
-  if (!query) return;
-  try {
-    const found = await post("/v1/search", { query, limit: 8, ...choosing() });
-    byId("found").replaceChildren(
-      el("p", { class: "soft" }, `${count(found.data.length, "passage")} of version ${found.version}, best first.`),
-      ...found.data.map((hit) => source(hit.passage, found.version, [], null)),
-    );
-  } catch (error) {
-    byId("found").replaceChildren(el("p", { class: "bad" }, error.message));
-  }
-});
+function Passages({ words, folder, close }) {
+  const { base, asOf } = useStore(server);
+  const reply = useReply(() => post("/v1/search", { query: words, limit: FOUND, where: inFolder(folder), ...choosing() }), [words, folder, base, asOf]);
+  const found = reply?.value;
+  return html`<div id="found" role="region" aria-label=${t("Passages")} aria-live="polite">
+    <p class="line"><strong>${found ? count(found.data.length, "{n} passage for “{words}”", "{n} passages for “{words}”").replace("{words}", words) : t("Searching…")}</strong>
+      <span class="spring"></span><button type="button" class="quiet" onClick=${close}>${t("Close")}</button></p>
+    ${reply?.problem ? html`<p class="bad">${reply.problem}</p>` : null}
+    ${found?.data.map(({ passage }) => {
+      const { document, start, end, page, headings, text } = passage;
+      const where = [page && t("page {n}", { n: page }), headings.join(" › ")].filter(Boolean).join(" · ");
+      return html`<div class="source" key=${passage.id}><a class="link" title=${document} href=${href("document", document, { version: found.version, base, start, end, page })}>
+        <span class="path">${baseName(document)}</span><span class="folder soft">${folderName(document)}</span></a>
+        ${where ? html`<p class="soft where">${where}</p>` : null}<blockquote dir="auto">${text.trim()}</blockquote></div>`;
+    })}</div>`;
+}
+
+function Filters({ list, query, sort, change }) {
+  const { types, labels, fields } = useMemo(() => facets(list), [list]);
+  const menu = (name, words, none, values, more = {}) => (values.length || query[name] ? html`<label>${words}
+    <select value=${query[name] ?? ""} onChange=${(event) => change({ [name]: event.target.value, ...more })}><option value="">${none}</option>${values.map((each) => html`<option>${each}</option>`)}</select></label>` : null);
+  const date = (name, words) => html`<label>${words} <input type="date" value=${query[name] ?? ""} onChange=${(event) => change({ [name]: event.target.value })} /></label>`;
+  const used = FILTERS.filter((name) => query[name]).length;
+  const orders = { name: t("Name"), type: t("Type"), "-size": t("Largest first"), "-date": t("Newest first"), date: t("Oldest first") };
+  return html`<details class="filters"><summary>${used ? t("Filters ({n})", { n: used }) : t("Filters")}</summary>
+    <div class="menus">
+      ${menu("type", t("Type"), t("all types"), types)}
+      ${menu("label", t("Label"), t("all labels"), labels)}
+      ${date("from", t("Changed from"))} ${date("to", t("until"))}
+      ${menu("field", t("Metadata"), t("any"), Object.keys(fields), { value: "" })}
+      ${query.field ? menu("value", query.field, t("any value"), fields[query.field] ?? []) : null}
+      <label class="order">${t("Order")} <select value=${sort} onChange=${(event) => change({ sort: event.target.value })}>${Object.entries(orders).map(([name, words]) => html`<option value=${name}>${words}</option>`)}</select></label>
+      ${used ? html`<button type="button" class="quiet go" onClick=${() => change(Object.fromEntries(FILTERS.map((name) => [name, ""])))}>${t("Clear filters")}</button>` : null}
+    </div></details>`;
+}
+
+function Crumbs({ place, now, n, isFlat }) {
+  const steps = [{ name: t("All documents"), path: "" }, ...(place.isUpload ? [{ name: t("Uploads"), path: place.at }] : place.crumbs)];
+  return html`<div class="crumbs"><nav aria-label=${t("Folder")}><ol>${steps.map(({ name, path }, i) => html`<li>
+      <a href=${href("documents", "", { ...now, folder: path })} aria-current=${i === steps.length - 1 ? "location" : undefined}>${name}</a></li>`)}</ol></nav>
+    <span class="soft"><span role="status">${count(n, "{n} document", "{n} documents")}</span>${now.flat || (place.folders.length && !isFlat)
+      ? html` · <a href=${href("documents", "", { ...now, flat: now.flat ? "" : "1" })}>${now.flat ? t("Show folders") : t("Show all in one list")}</a>` : null}</span></div>`;
+}

@@ -1,90 +1,120 @@
-// The parts of the page, the key, and what is shown first.
+// The frame of the page: its parts, the key, the language, and what the server is doing.
 
-import { key } from "./api.js";
-import "./ask.js";
-import * as documents from "./documents.js";
-import { byId, digest } from "./dom.js";
-import * as model from "./model.js";
-import { load, loadVersions, server } from "./server.js";
-import * as versions from "./versions.js";
+import { get, key } from "./api.js";
+import { Ask } from "./ask.js";
+import { forgetConversations, openConversations } from "./conversations.js";
+import { Documents } from "./documents.js";
+import { Model } from "./model.js";
+import { loadQuestions, Questions, Unseen } from "./questions.js";
+import { Reader } from "./reader.js";
+import { Digest } from "./receipt.js";
+import { href, route } from "./router.js";
+import { load, server, useKey } from "./server.js";
+import { useStore } from "./store.js";
+import { html, render, useEffect, useRef, useState } from "./vendor/preact.js";
+import { Versions } from "./versions.js";
+import { chooseLanguage, count, language, LANGUAGES, loadWords, t } from "./words.js";
 
-const tabs = [...document.querySelectorAll("nav button")];
+const EVERY_MS = 5000;
+const VIEWS = { ask: Ask, answer: Ask, documents: Documents, versions: Versions, questions: Questions, model: Model };
 
-const SHOW = {
-  ask: async () => byId("question").focus(),
-  documents: async () => documents.show(),
-  versions: async () => versions.show(askOf),
-  model: async () => model.show(),
-};
-
-async function go(view) {
-  for (const tab of tabs) {
-    const here = tab.dataset.view === view;
-    byId(tab.dataset.view).hidden = !here;
-    if (here) tab.setAttribute("aria-current", "page");
-    else tab.removeAttribute("aria-current");
-  }
-  await trying(SHOW[view]);
+function Page() {
+  const at = useStore(route);
+  const { loaded, problem, keyWanted } = useStore(server);
+  const shown = at.view === "document" ? (at.below ?? { view: "documents", id: "", query: {} }) : at;
+  const View = VIEWS[shown.view] ?? Ask;
+  return html`<a class="skip" href="#main" onClick=${toMain}>${t("Skip to the content")}</a>
+    <${Header} view=${shown.view === "answer" ? "ask" : shown.view} />
+    ${problem ? html`<p class="notice" role="alert">${problem} <button type="button" onClick=${load}>${t("Try again")}</button></p>` : null}
+    <main id="main" tabindex="-1">${loaded || View === Ask ? html`<${View} id=${shown.id} query=${shown.query} view=${shown.view} />` : null}</main>
+    ${at.view === "document" && loaded ? html`<${Reader} path=${at.id} query=${at.query} below=${shown} />` : null}
+    ${keyWanted ? html`<${KeyDialog} why=${keyWanted} />` : null}`;
 }
 
-function askOf(version) {
-  byId("as-of").value = version;
-  go("ask");
+function toMain(event) {
+  event.preventDefault(); // the address says which view is shown
+  document.getElementById("main").focus();
 }
 
-/** Tells what fails on the page. A missing key opens its field instead. */
-async function trying(work) {
-  byId("problem").hidden = true;
-  try {
-    await work();
-  } catch (error) {
-    if (error.status === 401) return;
-    byId("problem").textContent = error.message;
-    byId("problem").hidden = false;
-  }
+function Header({ view }) {
+  const nav = useRef(null);
+  useEffect(() => nav.current.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" }), [view]);
+  const { models, closed, model } = useStore(server);
+  const names = { ask: t("Ask"), documents: t("Documents"), versions: t("Versions"), questions: t("Questions"), model: t("Model") };
+  const identity = models[0]?.openbook;
+  return html`<header class="bar">
+    <h1 class="brand"><img src="/web/icon.svg" alt="" width="24" height="24" />OpenBook</h1>
+    <nav ref=${nav} aria-label=${t("Parts of this page")}>${Object.entries(names).map(([name, words]) =>
+      html`<a href=${href(name)} aria-current=${view === name ? "page" : undefined}>${words}${name === "questions" ? html`<${Unseen} />` : null}</a>`)}</nav>
+    <div class="bar-end">
+      <${Activity} />
+      ${identity ? html`<span id="who" class="soft" title=${identity.digest}>${(model || closed).split(":")[0]}</span>` : null}
+      <label class="unseen" for="language">${t("Language")}</label>
+      <select id="language" class="quiet" value=${language()} onChange=${(event) => chooseLanguage(event.target.value)}>
+        ${Object.entries(LANGUAGES).map(([name, words]) => html`<option value=${name} lang=${name}>${words}</option>`)}</select>
+      <button type="button" id="key-open" class="quiet" onClick=${() => server.set({ keyWanted: " " })}>${t("API key")}</button>
+    </div>
+  </header>`;
 }
 
-async function start() {
-  await trying(async () => {
-    await load();
-    const { openbook } = server.models[0];
-    byId("who").replaceChildren(`${server.closed.split(":")[0]} `, digest(openbook.digest), ` ${openbook.evidence}`);
-    for (const mode of ["open", "both"]) document.querySelector(`input[value=${mode}]`).disabled = !server.model;
-    if (!server.model) document.querySelector("input[value=closed]").checked = true;
-  });
+/** One line while the server works for somebody. Looks for changed answers, too. */
+function Activity() {
+  const { loaded } = useStore(server);
+  const [work, setWork] = useState(null);
+  useEffect(() => {
+    if (!loaded) return undefined;
+    loadQuestions();
+    const look = async () => {
+      if (document.hidden) return;
+      await loadQuestions(); // before, or it would count as work
+      setWork(await get("/v1/activity").catch(() => null));
+    };
+    const timer = setInterval(look, EVERY_MS);
+    return () => clearInterval(timer);
+  }, [loaded]);
+  const parts = work ? [
+    work.answering && count(work.answering, "answering {n} question", "answering {n} questions"),
+    work.waiting && count(work.waiting, "{n} waits", "{n} wait"),
+    work.uploading && count(work.uploading, "reading {n} upload", "reading {n} uploads"),
+    work.deleting && t("deleting"),
+  ].filter(Boolean) : [];
+  return html`<span class="soft activity" role="status">${parts.join(" · ")}</span>`;
 }
 
-for (const tab of tabs) tab.addEventListener("click", () => go(tab.dataset.view));
-byId("base").addEventListener("change", () => {
-  byId("as-of").value = ""; // a number means another version there
-  trying(loadVersions);
-});
-
-// --- the key ---
-
-const dialog = byId("key");
-
-function askForKey(why = "") {
-  if (why) byId("key-why").textContent = why;
-  byId("key-field").value = key.get();
-  if (!dialog.open) dialog.showModal();
+/** Signing out deletes the conversations of the key. */
+function KeyDialog({ why }) {
+  const dialog = useRef(null);
+  const [value, setValue] = useState(key.get());
+  useEffect(() => dialog.current.showModal(), []);
+  const change = async (next) => {
+    if (!next) await forgetConversations();
+    key.set(next);
+    await openConversations(); // before anything can be asked with the key
+    await useKey(next);
+  };
+  const submit = (event) => {
+    event.preventDefault();
+    change(value.trim());
+  };
+  return html`<dialog id="key" ref=${dialog} aria-labelledby="key-title" onClose=${() => server.set({ keyWanted: "" })}>
+    <form onSubmit=${submit}>
+      <h2 id="key-title">${t("API key")}</h2>
+      <p class="soft">${why.trim() || t("Where a key is demanded, it says what may be read and changed. It stays in this tab and is gone when you close it.")}</p>
+      <label for="key-field">${t("Key")}</label>
+      <input id="key-field" type="password" autocomplete="off" spellcheck=${false} maxlength="200" placeholder="ob-…" value=${value} onInput=${(event) => setValue(event.target.value)} />
+      <p class="soft">${t("Conversations are kept in this browser, sealed with the key. Forgetting the key deletes them.")}</p>
+      <p class="line"><button type="submit" class="main">${t("Use this key")}</button>
+        <button type="button" class="quiet" onClick=${() => change("")}>${t("Forget it")}</button>
+        <button type="button" class="quiet" onClick=${() => dialog.current.close()}>${t("Close")}</button></p>
+    </form>
+  </dialog>`;
 }
 
-document.addEventListener("key-needed", (event) => askForKey(event.detail));
-byId("key-open").addEventListener("click", () => askForKey());
-byId("key-close").addEventListener("click", () => dialog.close());
-byId("key-forget").addEventListener("click", () => useKey(""));
-byId("key-form").addEventListener("submit", (event) => {
-  event.preventDefault();
-  useKey(byId("key-field").value.trim());
-});
+// A file dropped outside a field must not replace this page.
+for (const name of ["dragover", "drop"]) window.addEventListener(name, (event) => event.preventDefault());
 
-async function useKey(value) {
-  key.set(value);
-  byId("key-field").value = "";
-  dialog.close();
-  await start();
-  if (server.closed) await go(tabs.find((tab) => tab.hasAttribute("aria-current")).dataset.view);
-}
-
-await start();
+await loadWords();
+const opening = openConversations();
+load();
+await opening;
+render(html`<${Page} />`, document.getElementById("page"));

@@ -1,37 +1,62 @@
 // Which model answers and what it was trained on; receipts by their digest.
 
 import { get } from "./api.js";
-import { lookUp } from "./answer.js";
-import { byId, digest, el } from "./dom.js";
+import { Digest, evidenceOf, Receipt, Replay } from "./receipt.js";
 import { server } from "./server.js";
+import { useStore } from "./store.js";
+import { html, useEffect, useState } from "./vendor/preact.js";
+import { count, t } from "./words.js";
 
-const MODES = { "open-book": "answers from documents", "closed-book": "answers from memory", embedder: "finds passages" };
-
-export async function show() {
-  byId("about").replaceChildren(el("ul", { class: "rows models" }, ...server.models.map(model)));
-  try {
-    const { data } = await get(`/v1/models/${encodeURIComponent(server.closed)}/lineage`);
-    byId("lineage").replaceChildren(el("ol", { class: "lineage" }, ...data.map(made)));
-  } catch (error) {
-    byId("lineage").replaceChildren(el("p", { class: "soft" }, error.message));
-  }
+export function Model() {
+  const { models, closed } = useStore(server);
+  const [lineage, setLineage] = useState(null); // {data} or {problem}
+  useEffect(() => {
+    if (closed) get(`/v1/models/${encodeURIComponent(closed)}/lineage`).then(setLineage, (error) => setLineage({ problem: error.message }));
+  }, [closed]);
+  return html`<section aria-labelledby="model-title">
+    <h2 id="model-title">${t("Model")}</h2>
+    <p class="soft">${t("Its weights never change while it answers. The digest covers tensors, tokenizer and chat template.")}</p>
+    <ul class="rows models">${models.map((each) => html`<${OneModel} ...${each} />`)}</ul>
+    <h3>${t("What this model was trained on")}</h3>
+    ${lineage?.problem ? html`<p class="soft">${lineage.problem}</p>` : null}
+    ${lineage?.data ? html`<ol class="lineage">${lineage.data.map((each, i) => html`<${Made} ...${each} isFirst=${i === 0} />`)}</ol>` : null}
+    <h3>${t("Look up a receipt")}</h3>
+    <p class="soft">${t("Whoever has the digest of a receipt, and may read its documents, can see it and have it answered again.")}</p>
+    <${LookUp} />
+  </section>`;
 }
 
-function model({ id, openbook }) {
-  const more = [MODES[openbook.mode], openbook.evidence, openbook.context_tokens ? `${openbook.context_tokens.toLocaleString("en")} tokens of context` : "",
-    openbook.dimensions ? `${openbook.dimensions} dimensions` : ""];
-  return el("li", {}, el("strong", {}, id), el("span", { class: "soft" }, more.filter(Boolean).join(" · ")), el("code", { class: "whole" }, openbook.digest || "no digest: a remote model is claimed, not verified"));
+function OneModel({ id, openbook }) {
+  const modes = { "open-book": t("answers from documents"), "closed-book": t("answers without documents"), embedder: t("finds passages") };
+  const more = [modes[openbook.mode], openbook.evidence && evidenceOf(openbook.evidence), openbook.context_tokens && count(openbook.context_tokens, "{n} token of context", "{n} tokens of context"),
+    openbook.dimensions && count(openbook.dimensions, "{n} dimension", "{n} dimensions")];
+  return html`<li><strong>${id}</strong><span class="soft">${more.filter(Boolean).join(" · ")}</span>
+    <code class="whole">${openbook.digest || t("no digest: a remote model is claimed, not verified")}</code></li>`;
 }
 
-function made({ digest: name, names, what, details }, i) {
-  return el("li", {},
-    el("p", {}, el("strong", {}, i ? "trained from " : ""), el("strong", {}, names[0] ?? what.split(",")[0]), " ", digest(name)),
-    el("p", { class: "soft" }, what),
-    el("ul", { class: "soft" }, ...details.map((each) => el("li", {}, each))));
+function Made({ digest, names, what, details, isFirst }) {
+  return html`<li>
+    <p><strong>${isFirst ? "" : `${t("trained from")} `}</strong><strong>${names[0] ?? what.split(",")[0]}</strong> <${Digest} value=${digest} /></p>
+    <p class="soft">${what}</p>
+    <ul class="soft">${details.map((each) => html`<li>${each}</li>`)}</ul>
+  </li>`;
 }
 
-byId("lookup").addEventListener("submit", (event) => {
-  event.preventDefault();
-  const id = byId("digest").value.trim();
-  if (id) lookUp(id, byId("receipt"));
-});
+function LookUp() {
+  const [digest, setDigest] = useState("");
+  const [found, setFound] = useState(null); // {receipt} or {problem}
+  const lookUp = (event) => {
+    event.preventDefault();
+    const id = digest.trim();
+    if (id) get(`/v1/receipts/${encodeURIComponent(id)}`).then(setFound, (error) => setFound({ problem: error.code === "unknown_url" ? t("This server keeps no receipts to replay from. Start it with: openbook serve --receipts FOLDER") : error.message }));
+  };
+  return html`<form class="line" onSubmit=${lookUp}>
+      <label class="unseen" for="digest">${t("Digest of a receipt")}</label>
+      <input id="digest" maxlength="64" spellcheck=${false} autocomplete="off" placeholder=${t("Digest of a receipt (64 characters)")} value=${digest} onInput=${(event) => setDigest(event.target.value)} />
+      <button type="submit">${t("Look up")}</button>
+    </form>
+    <div id="receipt" aria-live="polite">
+      ${found?.problem ? html`<p class="bad">${found.problem}</p>` : null}
+      ${found?.receipt ? html`<div class="answer"><p class="text">${found.receipt.question}</p><${Receipt} receipt=${found.receipt} /><${Replay} id=${found.receipt.digest} /></div>` : null}
+    </div>`;
+}

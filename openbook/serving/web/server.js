@@ -1,50 +1,65 @@
 // What the page knows of the server: its models, its knowledge bases and their versions, and which of them is asked.
 
-import { get } from "./api.js";
-import { byId, count, el, when } from "./dom.js";
+import { get, key } from "./api.js";
+import { makeStore } from "./store.js";
 
-/** `model` (from documents; "" without any) and `closed` are names to ask by. `ready`: what a question waits for. */
-export const server = { ready: Promise.resolve(), model: "", closed: "", models: [], bases: [], versions: [] };
+/**
+ * `model` (from documents; "" without any) and `closed` (the model alone) are names to ask by. `base` and `asOf`: what was
+ * chosen; empty for the first knowledge base and its newest version. `problem`: why the server could not be read.
+ */
+export const server = makeStore({
+  loaded: false, problem: "", model: "", closed: "", models: [], bases: [], versions: [], base: "", asOf: "", keyWanted: "",
+});
 
-export const chosen = {
-  base: () => byId("base").value,
-  asOf: () => byId("as-of").value,
-};
-
-/** Which documents are asked, for a query or a body of the API: empty for the newest version of the first knowledge base. */
+/** Which documents are asked, for a query or a body of the API. */
 export function choosing() {
-  return { knowledge_base: chosen.base() || undefined, as_of: chosen.asOf() || undefined };
+  const { base, asOf } = server.get();
+  return { knowledge_base: base || undefined, as_of: asOf || undefined };
 }
 
-/** Raises ApiError, and so does `server.ready`. */
+let loading = Promise.resolve();
+/** Ends when the page knows the server, or why not. */
+export const ready = () => loading;
+
 export function load() {
-  server.ready = loadAll();
-  return server.ready;
+  loading = loadAll().then(() => server.set({ loaded: true, problem: "" }), (error) => {
+    // A missing key opens its field instead.
+    server.set({ loaded: false, problem: error.status === 401 ? "" : error.message });
+  });
+  return loading;
 }
 
 async function loadAll() {
-  server.models = (await get("/v1/models")).data;
-  const of = (mode) => server.models.find((each) => each.openbook.mode === mode);
-  server.model = of("open-book")?.id ?? "";
-  server.closed = of("closed-book").id;
-  server.bases = of("open-book")?.openbook.knowledge_bases ?? [];
-  const names = server.bases.map((each) => each.name);
-  byId("base").replaceChildren(...names.map((name) => el("option", { value: name }, name)));
-  byId("base-label").hidden = names.length < 2;
+  const models = (await get("/v1/models")).data;
+  const of = (mode) => models.find((each) => each.openbook.mode === mode);
+  const bases = of("open-book")?.openbook.knowledge_bases ?? [];
+  const { base } = server.get();
+  server.set({
+    models, bases, model: of("open-book")?.id ?? "", closed: of("closed-book").id,
+    base: bases.some((each) => each.name === base) ? base : "", // else the first
+  });
   await loadVersions();
 }
 
+/** Raises ApiError. */
 export async function loadVersions() {
-  server.versions = server.bases.length ? (await get("/v1/versions", { knowledge_base: chosen.base() })).data : [];
-  const before = chosen.asOf();
-  const older = server.versions.slice(1).filter((each) => each.documents);
-  byId("as-of").replaceChildren(
-    el("option", { value: "" }, server.versions.length ? `newest (${server.versions[0].version})` : "newest"),
-    ...older.map((each) => el("option", { value: String(each.version) }, `${each.version} · ${when(each.created_at)}`)),
-  );
-  if (older.some((each) => String(each.version) === before)) byId("as-of").value = before;
-  const newest = server.versions[0];
-  byId("holds").textContent = newest
-    ? `${count(newest.documents, "document")} in version ${newest.version}, from ${when(newest.created_at)}.`
-    : "This server has no knowledge base; the model can only be asked alone.";
+  const { base, bases, asOf } = server.get();
+  const versions = bases.length ? (await get("/v1/versions", { knowledge_base: base })).data : [];
+  const kept = versions.slice(1).some((each) => String(each.version) === asOf);
+  server.set({ versions, asOf: kept ? asOf : "" });
+}
+
+/** A number means another version in another knowledge base. Raises ApiError. */
+export async function chooseBase(base) {
+  server.set({ base, asOf: "" });
+  await loadVersions();
+}
+
+document.addEventListener("key-needed", (event) => server.set({ keyWanted: event.detail || " " }));
+
+/** Signs in, or out with "". Raises nothing. */
+export async function useKey(value) {
+  key.set(value);
+  server.set({ keyWanted: "" });
+  await load();
 }

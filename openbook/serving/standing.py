@@ -1,0 +1,262 @@
+"""Standing questions over HTTP, and the task that asks them again when their knowledge base has a new version.
+
+A caller has the questions that its own key saved; callers without a key have theirs in common.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Literal, TypeAlias, TypeVar
+
+from fastapi import APIRouter
+
+from openbook.knowledge import KnowledgeBase
+from openbook.receipts import append_receipt
+from openbook.records import Confidence
+from openbook.retrieval import Corpus, Options
+from openbook.serving.auth import LOCAL
+from openbook.serving.concurrency import Stop
+from openbook.serving.errors import LOG, ApiError, api_error
+from openbook.serving.schemas import Body, NonEmpty, Reply
+from openbook.serving.service import CurrentCall, Route, Service, needs
+from openbook.standing import (
+    QuestionStore,
+    StandingAnswer,
+    StandingQuestion,
+    State,
+    ask_again,
+    described,
+    event,
+    post,
+    visible,
+)
+
+LOOK_S = 2.0  # between two looks for new versions
+RETRY_S = 60.0  # after an error
+_POLL_S = 0.05
+_PLACE = "standing questions"  # the caller under which the task takes a place
+
+router = APIRouter(route_class=Route)
+_T = TypeVar("_T")
+_Run: TypeAlias = Callable[[Callable[[Stop], _T]], Awaitable[_T]]
+
+
+class QuestionBody(Body):
+    """`where`: only documents that match."""
+
+    question: str
+    knowledge_base: str | None = None
+    where: str = ""
+
+
+class QuestionId(Body):
+    id: NonEmpty
+
+
+class CheckBody(Body):
+    pass
+
+
+class GivenAnswer(Reply):
+    """`receipt`: its digest."""
+
+    answer: str
+    receipt: str
+    confidence: Confidence
+
+
+class AnswerChange(Reply):
+    """`version_before`: the last one with the old answer. `documents`: those whose windows made the difference."""
+
+    version_before: int
+    version_after: int
+    at: str
+    before: GivenAnswer
+    after: GivenAnswer
+    documents: list[str]
+
+
+class SavedQuestion(Reply):
+    """`state`: of the last check, at `version`; "new": not asked yet. `changes`: newest first."""
+
+    object: Literal["question"] = "question"
+    id: str
+    knowledge_base: str
+    question: str
+    where: str
+    created_at: str
+    state: State
+    version: int | None
+    asked_at: str | None
+    error: str
+    answer: str
+    receipt: str | None
+    changes: list[AnswerChange]
+
+
+class SavedQuestions(Reply):
+    object: Literal["list"] = "list"
+    data: list[SavedQuestion]
+
+
+class RemovedQuestion(Reply):
+    object: Literal["removed"] = "removed"
+    id: str
+
+
+@router.get("/v1/questions", **needs("read"))
+async def list_questions(call: CurrentCall) -> SavedQuestions:
+    """The standing questions that the caller's key saved, with their answers and how these changed."""
+
+    def work(stop: Stop) -> SavedQuestions:
+        data = []
+        for name, base in call.service.bases.items():
+            store = QuestionStore(call.service.configuration.settings, base.id)
+            for question in stop.each(store.questions(call.caller.id)):
+                answer = visible(store.answer(question), call.caller.labels, base)
+                data.append(SavedQuestion(**described(question, answer, name)))
+        return SavedQuestions(data=data)
+
+    return await call.compute(work)
+
+
+@router.post("/v1/questions", **needs("read"))
+async def save_question(call: CurrentCall, body: QuestionBody) -> SavedQuestion:
+    """Save a question. It is asked in the background, now and after every new version."""
+    base = call.service.base(body.knowledge_base)
+    name = next(name for name, each in call.service.bases.items() if each is base)
+
+    def work(stop: Stop) -> SavedQuestion:
+        store = QuestionStore(call.service.configuration.settings, base.id)
+        question = store.add(call.caller.id, body.question, body.where)
+        answer = visible(store.answer(question), call.caller.labels, base)
+        return SavedQuestion(**described(question, answer, name))
+
+    return await call.compute(work)
+
+
+@router.post("/v1/questions/remove", **needs("read"))
+async def remove_question(call: CurrentCall, body: QuestionId) -> RemovedQuestion:
+    """Delete one of the caller's questions, with its answer."""
+
+    def work(stop: Stop) -> bool:
+        stores = [QuestionStore(call.service.configuration.settings, base.id) for base in call.service.bases.values()]
+        return any(store.remove(call.caller.id, body.id) for store in stores)
+
+    if not await call.compute(work):
+        raise ApiError(404, f"There is no question {body.id[:100]!r}.", code="question_not_found", param="id")
+    return RemovedQuestion(id=body.id)
+
+
+@router.post("/v1/questions/check", **needs("read"))
+async def check_questions(call: CurrentCall, body: CheckBody) -> SavedQuestions:
+    """Ask the caller's questions now, as far as a newer version made that due. Returns all of them."""
+    run: _Run[StandingAnswer | None] = partial(call.run, call.service.reading, limit_s=math.inf)
+    for name, base in call.service.bases.items():
+        while not await _check(call.service, name, base, call.caller.id, call.caller.labels, run):
+            await call.run(None, Stop.check)  # raises if the client has left
+            await asyncio.sleep(_POLL_S)
+    return await list_questions(call)
+
+
+# --- in the background ------------------------------------------------------------------------------------------------
+
+
+async def watch(service: Service) -> None:
+    """Ask the questions of all owners whenever there is a new version, until cancelled."""
+    seen: dict[str, object] = {}
+    while True:
+        pause = LOOK_S
+        for name, base in service.bases.items():
+            try:
+                stamp, owners = await _in_pool(service, partial(_due, service, base, seen.get(name)))
+                asked = [await _check(service, name, base, *each, partial(_when_free, service)) for each in owners]
+                if all(asked):
+                    seen[name] = stamp
+            except Exception as error:  # noqa: BLE001  the task has no caller; the error is logged, without any text
+                api_error(error)
+                pause = RETRY_S
+        await asyncio.sleep(pause)
+
+
+def _due(service: Service, base: KnowledgeBase, seen: object) -> tuple[object, list[tuple[str, frozenset[str]]]]:
+    """Return (what changes when there is something to ask, the owners with questions and their labels now)."""
+    configuration, key_file = service.configuration, service.authenticator.keys
+    store = QuestionStore(configuration.settings, base.id)
+    found = store.stamp(base)
+    if found is None:
+        return None, []
+    keys = [key for key in tuple(key_file.keys()) if key_file.days_left(key) != 0]
+    held = {key.id: frozenset(key.labels) for key in keys}
+    if not configuration.needs_key:
+        held[LOCAL] = configuration.labels
+    stamp = (found, held)
+    if stamp == seen:
+        return stamp, []
+    owners = dict.fromkeys(question.owner for question in store.questions())
+    return stamp, [(owner, held[owner]) for owner in owners if owner in held]
+
+
+async def _check(
+    service: Service,
+    name: str,
+    base: KnowledgeBase,
+    owner: str,
+    labels: frozenset[str],
+    run: _Run[StandingAnswer | None],
+) -> bool:
+    """Ask an owner's questions one after the other, each through `run`. False: another process is asking them."""
+    store = QuestionStore(service.configuration.settings, base.id)
+    with store.checking(owner) as held:
+        if not held:
+            return False
+        for question in store.questions(owner):
+            answer = await run(partial(_ask, service, store, base, question, labels))
+            if answer is None or answer.state != "changed" or service.configuration.webhook is None:
+                continue
+            told = partial(post, service.configuration.webhook, event(question, answer.changes[0], name))
+            if why := await asyncio.to_thread(told):
+                LOG.warning("%s", why)
+    return True
+
+
+def _ask(
+    service: Service,
+    store: QuestionStore,
+    base: KnowledgeBase,
+    question: StandingQuestion,
+    labels: frozenset[str],
+    stop: Stop,
+) -> StandingAnswer | None:
+    configuration = service.configuration
+    corpus, options = Corpus(base, service.embedder), Options.of(configuration.settings)
+
+    def explain(error: Exception) -> str:
+        return api_error(error).message
+
+    with service.model.lease() as model:
+        answer = ask_again(store, question, labels, corpus, model, options, cancelled=stop, explain=explain)
+    given = answer and answer.given
+    if answer and given and configuration.receipts and given.receipt.knowledge_base_version == answer.version:
+        append_receipt(configuration.receipts, given.receipt)
+    return answer
+
+
+async def _when_free(service: Service, work: Callable[[Stop], _T]) -> _T:
+    """Run `work` in a `reading` place, once there is one that no request wants."""
+    reading = service.reading
+    while reading.waiting or reading.running >= service.configuration.bounds.running:
+        await asyncio.sleep(_POLL_S)
+    stop = Stop(math.inf, service.ends)
+    try:
+        async with reading.place(_PLACE):
+            return await _in_pool(service, partial(work, stop))
+    finally:
+        stop.client_gone.set()
+
+
+async def _in_pool(service: Service, work: Callable[[], _T]) -> _T:
+    return await asyncio.get_running_loop().run_in_executor(service.pool, work)

@@ -1,0 +1,101 @@
+// Standing questions: asked again after every new version, and what changed in their answers.
+
+import { get, post } from "./api.js";
+import { diffWords } from "./diff.js";
+import { Digest, Receipt, Replay } from "./receipt.js";
+import { href } from "./router.js";
+import { server } from "./server.js";
+import { makeStore, useStore } from "./store.js";
+import { html, useEffect, useState } from "./vendor/preact.js";
+import { baseName, count, t, when } from "./words.js";
+import { WordDiff } from "./worddiff.js";
+
+const SEEN = "openbook-seen-changes"; // the time of the newest change that was looked at
+
+/** `data`: as the API gives it. `unseen`: how many questions changed since the view was last open. */
+export const standing = makeStore({ data: null, problem: "", unseen: 0 });
+
+export async function loadQuestions() {
+  try {
+    const { data } = await get("/v1/questions");
+    const seen = localStorage.getItem(SEEN) ?? "";
+    standing.set({ data, problem: "", unseen: data.filter((each) => each.changes[0]?.at > seen).length });
+  } catch (error) {
+    standing.set({ problem: error.message });
+  }
+}
+
+function seen() {
+  const newest = (standing.get().data ?? []).map((each) => each.changes[0]?.at ?? "").sort().at(-1);
+  if (newest) localStorage.setItem(SEEN, newest);
+  standing.set({ unseen: 0 });
+}
+
+/** The number of changed answers beside the view's name. */
+export function Unseen() {
+  const { unseen } = useStore(standing);
+  return unseen ? html`<span class="unseen-changes" title=${count(unseen, "{n} answer changed", "{n} answers changed")}>${unseen}<span class="unseen"> ${t("changed")}</span></span>` : null;
+}
+
+export function Questions() {
+  const { data, problem } = useStore(standing);
+  const { bases, base } = useStore(server);
+  const [question, setQuestion] = useState("");
+  const [refused, setRefused] = useState("");
+  useEffect(() => {
+    loadQuestions();
+    return seen; // what came while the view was open was looked at
+  }, []);
+  const send = (path, body) => post(path, body).then(() => { setRefused(""); return loadQuestions(); }, (error) => setRefused(error.message));
+  const add = async (event) => {
+    event.preventDefault();
+    const text = question.trim();
+    if (!text) return;
+    await send("/v1/questions", { question: text, knowledge_base: base || undefined });
+    if (!standing.get().problem) setQuestion("");
+  };
+  return html`<section id="questions" aria-labelledby="questions-title">
+    <h2 id="questions-title">${t("Standing questions")}</h2>
+    <p class="soft">${t("Saved questions are asked again after every new version of the knowledge base. You see which answers changed, and because of which document.")}</p>
+    ${bases.length ? html`<form class="line" onSubmit=${add}>
+      <label class="unseen" for="standing">${t("Question to keep asking")}</label>
+      <input id="standing" maxlength="8000" placeholder=${t("Question to keep asking")} value=${question} onInput=${(event) => setQuestion(event.target.value)} />
+      <button type="submit" class="main">${t("Save")}</button>
+      ${data?.length ? html`<button type="button" class="quiet" onClick=${() => send("/v1/questions/check", {})}>${t("Check now")}</button>` : null}
+    </form>` : html`<p>${t("This server has no knowledge base.")}</p>`}
+    ${refused || problem ? html`<p class="bad" role="alert">${refused || problem}</p>` : null}
+    ${data && !data.length ? html`<p class="soft empty">${t("No questions yet. Save one whose answer you want to hold, such as a price, a deadline or a rule.")}</p>` : null}
+    <ul class="standing">${(data ?? []).map((each) => html`<${Standing} key=${each.id} ...${each} isOneBase=${bases.length < 2} remove=${() => send("/v1/questions/remove", { id: each.id })} />`)}</ul>
+  </section>`;
+}
+
+function Standing({ question, knowledge_base: base, where, state, version, asked_at: at, error, answer, receipt, changes, isOneBase, remove }) {
+  const words = { new: t("Being asked…"), same: t("Unchanged"), changed: t("Changed"), failed: t("Could not be asked") };
+  const kind = { same: "good", changed: "doubtful", failed: "bad" }[state] ?? "";
+  return html`<li class="answer">
+    <header><h3 dir="auto">${question}</h3><span class="state ${kind}">${words[state]}</span></header>
+    ${answer ? html`<p class="text" dir="auto">${answer}</p>` : null}
+    ${error ? html`<p class="bad">${error}</p>` : null}
+    <p class="made soft">${[
+      version && t("asked of version {version}, {when}", { version, when: when(at) }),
+      isOneBase ? "" : base,
+      where && t("only where {where}", { where }),
+    ].filter(Boolean).map((each) => html`<span>${each}</span>`)}
+      ${receipt ? html`<span>${t("receipt")} <${Digest} value=${receipt} /></span>` : null}
+      <button type="button" class="quiet" onClick=${remove} aria-label=${t("Delete the question: {question}", { question })}>${t("Delete")}</button></p>
+    ${changes.length ? html`<ol class="changes">${changes.map((each, i) => html`<${Change} key=${each.at} ...${each} isOpen=${i === 0} base=${isOneBase ? "" : base} />`)}</ol>` : null}
+  </li>`;
+}
+
+function Change({ version_before: then, version_after: now, at, before, after, documents, isOpen, base }) {
+  return html`<li><details open=${isOpen}>
+    <summary>${t("From version {before} to {after}", { before: then, after: now })}, ${when(at)}</summary>
+    <p class="text" dir="auto"><${WordDiff} pieces=${diffWords(before.answer, after.answer)} /></p>
+    ${documents.length ? html`<p class="soft">${t("Because of:")} ${documents.map((path, i) => html`${i ? ", " : ""}<a href=${href("document", path, { version: now, base })}>${baseName(path)}</a>`)}</p>` : null}
+    <details class="receipt"><summary>${t("Both receipts")}</summary>
+      ${[[then, before], [now, after]].map(([version, side]) => html`<h4>${t("Version {version}", { version })}</h4>
+        ${side.receipt?.decoding ? html`<${Receipt} receipt=${side.receipt} />` : html`<p><code>${side.receipt?.digest ?? side.receipt}</code></p>`}
+        <${Replay} id=${side.receipt?.digest ?? side.receipt} />`)}
+    </details>
+  </details></li>`;
+}

@@ -1,0 +1,53 @@
+// What made an answer: its receipt, and a replay.
+
+import { post } from "./api.js";
+import { html, useState } from "./vendor/preact.js";
+import { t } from "./words.js";
+
+/** The first characters of a digest, all of it as a hint. */
+export function Digest({ value }) {
+  return value ? html`<code title=${value}>${value.slice(0, 12)}</code>` : t("no digest");
+}
+
+function Row({ name, children }) {
+  return html`<dt>${name}</dt><dd>${children}</dd>`;
+}
+
+/** How a model is known, in the user's language. */
+export const evidenceOf = (evidence) => ({ verified: t("verified"), claimed: t("claimed") })[evidence] ?? evidence;
+
+export function Receipt({ receipt }) {
+  const { decoding, embedder, model } = receipt;
+  const base = receipt.knowledge_base === null ? t("none was read")
+    : t("{base}, version {version}", { base: receipt.knowledge_base, version: receipt.knowledge_base_version });
+  const chance = decoding.temperature ? t("temperature {temperature}, seed {seed}", decoding) : t("greedy");
+  return html`<dl>
+    <${Row} name=${t("Receipt")}><code>${receipt.digest}</code><//>
+    <${Row} name=${t("Model")}>${model.name}, ${evidenceOf(model.evidence)} <code>${model.digest || t("no digest")}</code><//>
+    <${Row} name=${t("Numeric class")}>${receipt.numeric_class || t("none promised")}<//>
+    <${Row} name=${t("Knowledge base")}>${base}<//>
+    ${embedder ? html`<${Row} name=${t("Embedder")}>${embedder.name} <${Digest} value=${embedder.digest} /><//>` : null}
+    <${Row} name=${t("Passages read")}>${receipt.passages.length
+      ? html`<ul>${receipt.passages.map((each) => html`<li>${each.document} <${Digest} value=${each.digest} /></li>`)}</ul>` : t("none")}<//>
+    <${Row} name=${t("Decoding")}>${chance}, ${t("at most {n} tokens", { n: decoding.max_tokens })}<//>
+    <${Row} name=${t("Prompt")}><${Digest} value=${receipt.prompt_digest} /><//>
+    <${Row} name=${t("Answer")}><${Digest} value=${receipt.answer_digest} /><//>
+  </dl>`;
+}
+
+/** Answers again on the server and says whether it is the same. */
+export function Replay({ id }) {
+  const [told, setTold] = useState(null); // {kind, lines}
+  const replay = async () => {
+    setTold({ kind: "", lines: [t("Answering again…")], busy: true });
+    try {
+      const { identical, differences } = await post("/v1/replay", { id });
+      setTold(identical ? { kind: "good", lines: [t("Identical, byte for byte.")] } : { kind: "bad", lines: differences });
+    } catch (error) {
+      const none = t("This server keeps no receipts to replay from. Start it with: openbook serve --receipts FOLDER");
+      setTold({ kind: "bad", lines: [error.code === "unknown_url" ? none : error.message] });
+    }
+  };
+  return html`<div class="replay"><button type="button" class="quiet" disabled=${told?.busy ?? false} onClick=${replay}>${t("Replay")}</button>
+    <p class="replayed ${told?.kind ?? ""}" role="status">${told?.lines.map((each) => html`<span>${each}</span>`)}</p></div>`;
+}

@@ -1,0 +1,81 @@
+// The passages that were found and read for an answer, and the quotes that it rests on.
+
+import { finished } from "./asking.js";
+import { marked } from "./markdown.js";
+import { href } from "./router.js";
+import { server } from "./server.js";
+import { html, useEffect, useRef, useState } from "./vendor/preact.js";
+import { baseName, count, folderName, t } from "./words.js";
+
+const AROUND = 110; // characters on each side of a quote: about two lines
+
+/** `lit`: {number} of the source that was looked for. */
+export function Sources({ given, live, lit }) {
+  const hits = live?.passages ?? (live ? [] : given?.passages ?? []);
+  if (live || !finished(given)) {
+    return html`<div class="sources" role="group" aria-label=${t("Sources")} aria-live="polite">${hits.length
+      ? html`<h4>${count(hits.length, "{n} passage found, read in this order", "{n} passages found, read in this order")}</h4>
+        <ol>${hits.map(({ passage }) => html`<${Card} key=${passage.id} passage=${passage} cited=${passage} brief />`)}</ol>` : null}</div>`;
+  }
+  const { citations, sentences = [], closest = [], receipt } = given;
+  const passageOf = (cited) => hits.find((hit) => hit.passage.id === cited.passage_id)?.passage;
+  const names = new Set(citations.map((cited) => cited.passage_id));
+  const others = hits.filter((hit) => !names.has(hit.passage.id)).map((hit) => hit.passage);
+  const supports = (i) => sentences.some((each) => each.citation === i && each.support === "backed") ? "backed" : "near";
+  const heading = citations.length ? t("Sources") : closest.length ? t("Closest in your documents") : hits.length ? "" : t("Nothing near the question was found");
+  const link = { version: receipt.knowledge_base_version, base: nameOf(receipt.knowledge_base) };
+  return html`<div class="sources" role="group" aria-label=${t("Sources")}>
+    ${heading ? html`<h4>${heading}</h4>` : null}
+    <ol>${(citations.length ? citations : closest).map((cited, i) => html`<${Card} key=${i} cited=${cited} passage=${passageOf(cited)} link=${link}
+      number=${citations.length ? i + 1 : null} support=${citations.length && sentences.length ? supports(i) : ""} lit=${lit?.number === i ? lit : null} />`)}</ol>
+    ${others.length ? html`<details open=${!heading}><summary>${t("Read, but not cited ({n})", { n: others.length })}</summary>
+      <ol>${others.map((passage) => html`<${Card} key=${passage.id} passage=${passage} cited=${passage} link=${link} brief />`)}</ol></details>` : null}
+  </div>`;
+}
+
+/** The name of the knowledge base that has the identifier `id`, where there are several. */
+function nameOf(id) {
+  const { bases } = server.get();
+  return bases.length > 1 ? bases.find((each) => each.id === id)?.name : "";
+}
+
+/** `cited`: {document, page, start, end, quote} in `passage`, if that is known. `brief`: the beginning of the passage alone. */
+function Card({ cited, passage, link = {}, number = null, support = "", lit = null, brief = false }) {
+  const [whole, setWhole] = useState(false);
+  const head = useRef(null);
+  useEffect(() => lit && head.current.focus(), [lit]);
+  const parts = [...new Set([passage?.title, ...(passage?.headings ?? [])].filter((part) => part && part !== baseName(cited.document)))];
+  const place = [cited.page && t("page {n}", { n: cited.page }), parts.join(" › ")].filter(Boolean).join(" · ");
+  const backs = { backed: t("backs this sentence"), near: t("only near") };
+  const part = brief ? beginning(passage.text) : snippet(cited, passage);
+  const isWhole = whole || part.isWhole;
+  const text = passage?.text.trim();
+  const blank = passage ? passage.text.length - passage.text.trimStart().length : 0; // white space is one code unit each
+  return html`<li class=${`source${lit ? " lit" : ""}`}>
+    <a class="link" ref=${head} title=${cited.document} href=${href("document", cited.document, { ...link, start: cited.start, end: cited.end, page: cited.page })}>
+      ${number ? html`<span class="number">${number}</span>` : null}<span class="path">${baseName(cited.document)}</span><span class="folder soft">${folderName(cited.document)}</span></a>
+    ${place || support ? html`<p class="soft where">${support ? html`<span class=${`support ${support}`}>${backs[support]}</span>${place ? " · " : ""}` : null}${place}</p>` : null}
+    <blockquote dir="auto">${whole ? (brief ? text : marked(text, passage.start + blank, [[cited.start, cited.end]])) : part.nodes}</blockquote>
+    ${part.isWhole ? null : html`<button type="button" class="quiet small" aria-expanded=${isWhole} onClick=${() => setWhole(!whole)}>${whole ? t("Show less") : t("Show the passage")}</button>`}
+  </li>`;
+}
+
+/** The whole quote, with the words around it. */
+function snippet(cited, passage) {
+  const quote = html`<mark>${cited.quote}</mark>`;
+  if (!passage) return { nodes: [quote], isWhole: true };
+  const points = Array.from(passage.text);
+  const [from, to] = [cited.start - passage.start, cited.end - passage.start];
+  let [first, last] = [Math.max(0, from - AROUND), Math.min(points.length, to + AROUND)];
+  while (first > 0 && first < from && points[first - 1].trim()) first += 1; // whole words
+  while (last < points.length && last > to && points[last].trim()) last -= 1;
+  const plain = (some) => some.join("").replace(/\s+/g, " ");
+  const [before, after] = [plain(points.slice(first, from)).trimStart(), plain(points.slice(to, last)).trimEnd()];
+  return { nodes: [first > 0 ? `… ${before}` : before, quote, last < points.length ? `${after} …` : after], isWhole: first === 0 && last === points.length };
+}
+
+function beginning(text) {
+  const plain = text.replace(/\s+/g, " ").trim();
+  const points = Array.from(plain);
+  return points.length <= 2 * AROUND ? { nodes: [plain], isWhole: true } : { nodes: [`${points.slice(0, 2 * AROUND).join("").replace(/\S*$/, "")}…`], isWhole: false };
+}

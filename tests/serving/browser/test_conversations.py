@@ -1,0 +1,334 @@
+"""Conversations that stay in the browser: found again, changed, taken along as files, and gone after signing out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from openbook.cli.chat import read_transcript
+from tests.serving.browser.conftest import ask, expect, go
+from tests.serving.conftest import OPENED, QUESTION, Running
+
+ROWS = "#conversations li > a"
+DATABASES = "indexedDB.databases().then(all => all.map(each => each.name))"
+# All values of all databases, as text; sealed ones as their bytes.
+KEPT = """async () => {
+  const of = request => new Promise((done, failed) => { request.onsuccess = () => done(request.result); request.onerror = failed });
+  const found = [];
+  for (const { name } of await indexedDB.databases()) {
+    const database = await of(indexedDB.open(name));
+    for (const table of database.objectStoreNames) {
+      for (const row of await of(database.transaction(table).objectStore(table).getAll())) {
+        found.push(JSON.stringify(row), row.value.data ? new TextDecoder().decode(row.value.data) : "");
+      }
+    }
+    database.close();
+  }
+  return found.join();
+}"""
+
+
+def sign_in(page: Any, server: Running, *labels: str) -> str:
+    dialog = page.get_by_role("dialog", name="API key")
+    token = server.keys.new("a", "read", labels)[1]
+    dialog.get_by_label("Key", exact=True).fill(token)
+    page.keyboard.press("Enter")
+    expect(dialog).to_have_count(0)
+    return token
+
+
+def test_conversations_stay_and_are_found_renamed_and_deleted(server: Running, open_page: Any) -> None:
+    page = open_page(server)
+    ask(page)
+    page.get_by_role("link", name="New conversation").click()
+    ask(page, "Xylophone?")
+    page.reload()
+    expect(page.locator(ROWS)).to_have_text(["Xylophone?", QUESTION])  # newest first
+    expect(page.locator(".turn h3")).to_have_text("Xylophone?")
+    page.get_by_label("Search in conversations").fill("lila ORTEGA")  # words of the answer
+    page.locator(ROWS).get_by_text(QUESTION).click()
+    expect(page.locator(".turn .text")).to_contain_text(OPENED)
+    expect(page.locator(ROWS)).to_have_count(1)
+    page.get_by_label("Search in conversations").fill("")
+    page.get_by_role("button", name="Rename").click()
+    name = page.get_by_label("Name of the conversation")
+    expect(name).to_be_focused()
+    name.fill("The <b>bridge</b>")
+    page.keyboard.press("Enter")
+    expect(page.locator(ROWS)).to_have_text(["Xylophone?", "The <b>bridge</b>"])
+    page.reload()
+    expect(page.locator(ROWS)).to_have_text(["Xylophone?", "The <b>bridge</b>"])
+    page.get_by_role("button", name="Delete").click()
+    expect(page.locator(ROWS)).to_have_text(["Xylophone?"])
+    expect(page.locator(".turn")).to_have_count(0)
+    page.get_by_role("button", name="Undo").click()
+    expect(page.locator(".turn .text")).to_contain_text(OPENED)
+    expect(page.locator(ROWS)).to_have_count(2)
+    page.get_by_role("button", name="Delete").click()
+    expect(page.locator(ROWS)).to_have_count(1)
+    page.reload()
+    expect(page.locator(ROWS)).to_have_text(["Xylophone?"])
+
+
+@pytest.mark.slow
+def test_a_conversation_is_taken_to_the_command_line_and_back(server: Running, open_page: Any, tmp_path: Path) -> None:
+    page = open_page(server)
+    ask(page)
+    page.route("**/completions", lambda route: route.abort())
+    ask(page, "And who\nopened it?")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Export").click()
+    assert download.value.suggested_filename == "When-was-the-bridge-opened-by-the-mayor.jsonl"
+    file = tmp_path / "bridge.jsonl"
+    download.value.save_as(file)
+    found = read_transcript(file)
+    assert found.questions == (QUESTION, "And who\nopened it?")
+    assert found.open_question == "And who\nopened it?"
+    head, _, answer, _ = map(json.loads, file.read_text().splitlines())
+    assert head == {"format": "openbook conversation 1"}
+    receipt = server.ask(QUESTION).json()["openbook"]["receipt"]["digest"]
+    assert (answer["content"], answer["citations"][0]["quote"], answer["receipt"]) == (OPENED, OPENED, receipt)
+
+    field = page.get_by_label("Import a conversation")
+    field.set_input_files(file)
+    expect(page.locator(ROWS).first).to_have_text("bridge")
+    expect(page.locator(".turn")).to_have_count(2)
+    expect(page.locator(".turn").first.locator(".state")).to_have_text("From a file")
+    expect(page.locator(".turn").first.locator(".source mark")).to_have_text(OPENED)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Export").click()
+    again = tmp_path / "again.jsonl"
+    download.value.save_as(again)
+    assert again.read_text() == file.read_text()
+
+    lines = file.read_text().splitlines()
+    for line, wrong, told in (
+        (1, '{"format": "other 1"}', "begins with"),
+        (3, lines[1], "the role assistant"),
+        (3, "{", "not JSON"),
+        (2, '{"role": "user", "content": " "}', "the question is empty"),
+        (2, '{"role": "user", "content": "a", "x": 1}', "x is not known"),
+    ):
+        file.write_text("\n".join([*lines[: line - 1], wrong, *lines[line:]]))
+        field.set_input_files(file)
+        alert = page.locator("#conversations").get_by_role("alert")
+        expect(alert).to_contain_text(f"bridge.jsonl: Line {line}:")
+        expect(alert).to_contain_text(told)
+    expect(page.locator(ROWS)).to_have_count(2)
+
+
+@pytest.mark.slow
+def test_two_tabs_lose_nothing_of_each_other(server: Running, open_page: Any) -> None:
+    page = open_page(server)
+    ask(page)
+    other = page.context.new_page()
+    other.goto(page.url)
+    expect(other.locator(".turn .text")).to_contain_text(OPENED)
+    ask(other, "Xylophone?")
+    expect(page.locator(".turn h3")).to_have_text([QUESTION, "Xylophone?"])
+    ask(page, "Zither?")
+    expect(other.locator(".turn h3")).to_have_text([QUESTION, "Xylophone?", "Zither?"])
+    other.get_by_role("link", name="New conversation").click()
+    ask(other, "Dulcimer?")
+    expect(page.locator(ROWS)).to_have_text(["Dulcimer?", QUESTION])
+    page.get_by_role("button", name="Delete").click()
+    expect(other.locator(ROWS)).to_have_text(["Dulcimer?"])
+    other.get_by_role("button", name="Delete").click()
+    expect(page.locator(ROWS)).to_have_count(0)
+
+
+@pytest.mark.slow
+def test_what_another_tab_deletes_is_not_shown_any_more(server: Running, open_page: Any) -> None:
+    page = open_page(server)
+    ask(page)
+    other = page.context.new_page()
+    other.goto(page.url)
+    other.get_by_role("button", name="Delete").click()
+    expect(page.locator(".turn")).to_have_count(0)
+    expect(page.get_by_role("heading", name="Ask your documents")).to_be_visible()
+    assert page.url.endswith("#/ask")
+
+
+def test_signing_out_leaves_nothing_of_the_key(keyed: Running, open_page: Any) -> None:
+    page = open_page(keyed)
+    token = sign_in(page, keyed)
+    ask(page)
+    page.get_by_label("Question", exact=True).fill("Not asked yet")
+    kept = page.evaluate(KEPT)
+    assert "data" in kept
+    assert not any(word in kept for word in ("bridge", "Ortega", token))
+    assert token not in str(page.evaluate(DATABASES))
+    page.reload()
+    expect(page.locator(".turn .text")).to_contain_text(OPENED)  # the key unseals it
+    expect(page.get_by_label("Question", exact=True)).to_have_value("Not asked yet")
+
+    other = page.context.new_page()  # has no key of its own
+    other.goto(keyed.url)
+    sign_in(other, keyed)
+    expect(other.locator("#holds")).to_be_visible()
+    expect(other.locator(ROWS)).to_have_count(0)
+    other.close()
+
+    page.get_by_role("link", name="New conversation").click()
+    page.get_by_label("Question", exact=True).fill("Not asked either")
+    page.get_by_role("button", name="API key").click()
+    page.get_by_role("button", name="Forget it").click()
+    expect(page.get_by_role("dialog", name="API key")).to_contain_text("An API key is needed")
+    expect(page.get_by_label("Question", exact=True)).to_have_value("")
+    expect(page.locator(".turn")).to_have_count(0)
+    expect(page.locator(ROWS)).to_have_count(0)
+    assert page.evaluate("[sessionStorage.length, localStorage.length]") == [0, 0]
+    assert "data" not in page.evaluate(KEPT)
+
+
+@pytest.mark.slow
+def test_signing_out_of_one_tab_empties_another_with_the_same_key(keyed: Running, open_page: Any) -> None:
+    page = open_page(keyed)
+    token = sign_in(page, keyed)
+    ask(page)
+    other = page.context.new_page()
+    other.goto(keyed.url)
+    other.get_by_role("dialog", name="API key").get_by_label("Key", exact=True).fill(token)
+    other.keyboard.press("Enter")
+    expect(other.locator(ROWS)).to_have_text([QUESTION])
+    page.get_by_role("button", name="API key").click()
+    page.get_by_role("button", name="Forget it").click()
+    expect(other.locator(ROWS)).to_have_count(0)
+    assert "data" not in page.evaluate(KEPT)
+    ask(other)  # it is still signed in
+    expect(other.locator(ROWS)).to_have_text([QUESTION])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "missing", ["IDBFactory.prototype.open = undefined", "delete Window.prototype.indexedDB; delete window.indexedDB"]
+)
+def test_a_browser_that_keeps_nothing_says_so(server: Running, open_page: Any, missing: str) -> None:
+    page = open_page(server)
+    page.add_init_script(missing)
+    page.reload()
+    expect(page.locator("#conversations .note")).to_contain_text("they are gone when you close the page")
+    ask(page)
+    page.get_by_role("link", name="New conversation").click()
+    page.locator(ROWS).get_by_text(QUESTION).click()
+    expect(page.locator(".turn .text")).to_contain_text(OPENED)
+
+
+@pytest.mark.slow
+def test_a_full_browser_says_so_and_shows_the_answer(server: Running, open_page: Any) -> None:
+    page = open_page(server)
+    page.add_init_script(
+        """IDBObjectStore.prototype.put = () => { throw new DOMException("The quota is exceeded.", "QuotaExceededError") }"""
+    )
+    page.reload()
+    expect(ask(page).locator(".text")).to_contain_text(OPENED)
+    expect(page.locator("#conversations").get_by_role("alert")).to_contain_text("The quota is exceeded. Export it")
+    with page.expect_download():
+        page.get_by_role("button", name="Export").click()
+
+
+@pytest.mark.slow
+def test_conversations_and_answers_have_links(server: Running, open_page: Any) -> None:
+    page = open_page(server, permissions=["clipboard-read", "clipboard-write"])
+    ask(page)
+    ask(page, "Xylophone?")
+    page.locator(".turn").first.get_by_role("button", name="Copy link").click()
+    page.wait_for_function("navigator.clipboard.readText().then(text => text.includes('#/answer/'))")
+    link = page.evaluate("navigator.clipboard.readText()")
+    other = page.context.new_page()
+    other.goto(link)
+    expect(other.locator(".turn h3")).to_have_text([QUESTION, "Xylophone?"])
+    expect(other.locator(".turn h3").first).to_be_focused()
+    go(page, "Model")
+    page.go_back()
+    expect(page.locator(".turn h3")).to_have_text([QUESTION, "Xylophone?"])
+    page.goto(f"{server.url}/#/answer/{'0' * 32}")
+    expect(page.get_by_role("alert")).to_contain_text("is not in this browser")
+    page.goto(f"{server.url}/#/ask/{'0' * 32}")
+    expect(page.get_by_role("alert")).to_contain_text("is not in this browser")
+    expect(ask(page).locator(".text")).to_contain_text(OPENED)
+
+
+@pytest.mark.slow
+def test_typed_text_is_kept_with_its_conversation(server: Running, open_page: Any) -> None:
+    page = open_page(server)
+    question = page.get_by_label("Question", exact=True)
+    ask(page)
+    question.fill("Half a follow-")
+    page.get_by_role("link", name="New conversation").click()
+    expect(question).to_have_value("")
+    question.fill("Half a new")
+    page.reload()
+    expect(question).to_have_value("Half a new")
+    page.locator(ROWS).click()
+    expect(question).to_have_value("Half a follow-")
+    go(page, "Model")
+    go(page, "Ask")
+    expect(question).to_have_value("Half a follow-")
+
+
+@pytest.mark.slow
+def test_on_a_phone_conversations_come_in_a_drawer(server: Running, open_page: Any) -> None:
+    page = open_page(server, viewport={"width": 375, "height": 740})
+    ask(page)
+    page.get_by_role("link", name="New", exact=True).click()
+    expect(page.locator(".turn")).to_have_count(0)
+    drawer, opener = page.locator("#conversations"), page.get_by_role("button", name="Conversations")
+    expect(drawer).to_be_hidden()
+    opener.click()
+    expect(drawer).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(drawer).to_be_hidden()
+    expect(opener).to_be_focused()
+    page.keyboard.press("Enter")
+    page.locator(ROWS).click()
+    expect(drawer).to_be_hidden()
+    expect(page.locator(".turn h3")).to_have_text(QUESTION)
+
+
+@pytest.mark.slow
+def test_five_hundred_conversations_are_listed_in_slices_and_searched(server: Running, open_page: Any) -> None:
+    page = open_page(server)
+    page.evaluate(MANY)
+    page.reload()
+    expect(page.locator(ROWS)).to_have_count(50)
+    page.get_by_role("button", name="Show 450 more").click()
+    expect(page.locator(ROWS)).to_have_count(100)
+    page.get_by_label("Search in conversations").fill("number 417")
+    expect(page.locator(ROWS)).to_have_text(["Question 0 of number 417"])
+
+
+MANY = """async () => {
+  const { changeConversation, newConversation } = await import("/web/conversations.js");
+  for (let n = 0; n < 500; n++) {
+    const turns = Array.from({ length: 5 }, (_, i) => ({
+      id: `${n}-${i}`, question: `Question ${i} of number ${n}`, modes: ["open"],
+      answers: { open: { answer: `Answer ${i}. ${"Some more words. ".repeat(60)}`, declined: false, citations: [], sentences: [], passages: [], notes: [],
+        confidence: "likely", certainty: null, receipt: { digest: "" } } } }));
+    const made = { ...newConversation(), changed: n, turns };
+    await changeConversation(made.id, () => made);
+  }
+}"""
+
+
+@pytest.mark.slow
+def test_a_question_that_needs_a_key_waits_for_it_and_a_link_opens_with_it(keyed: Running, open_page: Any) -> None:
+    page = open_page(keyed)
+    dialog = page.get_by_role("dialog", name="API key")
+    dialog.get_by_role("button", name="Close").click()
+    ask(page)
+    expect(page.locator(".turn").get_by_role("alert").first).to_contain_text("An API key is needed")
+    if not dialog.is_visible():
+        page.get_by_role("button", name="API key").click()
+    token = sign_in(page, keyed)
+    expect(page.get_by_label("Question", exact=True)).to_have_value(QUESTION)
+    ask(page)
+    other = page.context.new_page()
+    other.goto(page.url)
+    expect(other.locator("#welcome")).to_contain_text("is not in this browser")
+    other.get_by_role("dialog", name="API key").get_by_label("Key", exact=True).fill(token)
+    other.keyboard.press("Enter")
+    expect(other.locator(".turn .text")).to_contain_text(OPENED)

@@ -1,0 +1,31 @@
+"""The frame of the page: its parts, its language."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.serving.browser.conftest import expect, go
+from tests.serving.conftest import Running
+
+
+def test_each_part_has_an_address_and_the_language_is_chosen(server: Running, open_page: Any) -> None:
+    page = open_page(server)
+    for view in ("Documents", "Versions", "Questions", "Model", "Ask"):
+        go(page, view)
+        expect(page.get_by_role("link", name=view, exact=True)).to_have_attribute("aria-current", "page")
+        assert page.url.endswith(f"#/{view.lower()}")
+    page.goto(f"{server.url}/#/model")
+    expect(page.get_by_role("heading", name="Model", exact=True)).to_be_visible()
+
+
+def test_the_page_speaks_the_language_of_the_browser_or_the_chosen_one(server: Running, open_page: Any) -> None:
+    page = open_page(server, locale="de-DE")
+    root = page.locator("html")
+    expect(root).to_have_attribute("lang", "de")
+    expect(page.get_by_role("navigation").get_by_role("link", name="Dokumente", exact=True)).to_be_visible()
+    page.get_by_label("Sprache").select_option("Français")
+    expect(root).to_have_attribute("lang", "fr")
+    page.reload()
+    expect(root).to_have_attribute("lang", "fr")
+    expect(page.get_by_role("link", name="Aller au contenu")).to_have_count(1)
+    expect(page.get_by_label("Langue")).to_have_value("fr")

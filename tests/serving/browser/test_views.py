@@ -1,0 +1,110 @@
+"""Every view, in both color schemes and on narrow screens: no barrier for anybody, and no scrolling sideways."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from openbook.knowledge import KnowledgeBase, add
+from openbook.testing import HashEmbedder
+from tests.conftest import ROOT
+from tests.serving.browser.conftest import expect
+from tests.serving.conftest import BRIDGE, QUESTION, Running, add_file, eventually, path_of
+
+axe_of = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install axe-playwright-python").Axe
+
+MANUAL = ROOT / "examples" / "handbook" / "safety" / "vessel-safety-manual.pdf"
+
+
+class Views:
+    """Each method opens one view of a page and does what fills it. In any language, so by ids and addresses."""
+
+    def __init__(self, server: Running, base: KnowledgeBase) -> None:
+        self.url, self.server, self.version = server.url, server, base.version
+        self.bridge, self.manual = (quote(path_of(base, name), safe="") for name in ("bridge.txt", MANUAL.name))
+
+    def asked(self, page: Any, mode: str) -> None:
+        page.goto(f"{self.url}/#/ask")
+        page.locator(f"input[value={mode}]").check()
+        page.locator("#question").fill(QUESTION)
+        page.locator("#send").click()
+        expect(page.locator(".turn .receipt")).to_have_count(2 if mode == "both" else 1)
+
+    def ask(self, page: Any) -> None:
+        page.goto(f"{self.url}/#/ask")
+        expect(page.locator("#holds")).to_be_visible()
+
+    def answer(self, page: Any) -> None:
+        self.asked(page, "both")
+        page.locator(".receipt > summary").first.click()
+
+    def key(self, page: Any) -> None:
+        page.goto(f"{self.url}/#/ask")
+        page.locator("#key-open").click()
+
+    def documents(self, page: Any) -> None:
+        page.goto(f"{self.url}/#/documents/{self.bridge}?flat=1&words=bridge&type=TXT")
+        expect(page.locator("#found .source").first).to_be_visible()
+        page.locator("details.history > summary").click()
+        expect(page.locator("details.history li").first).to_be_visible()
+
+    def reader(self, page: Any) -> None:
+        page.goto(f"{self.url}/#/document/{self.manual}?start=3000&end=3100")
+        expect(page.locator(".box").first).to_be_visible()
+
+    def versions(self, page: Any) -> None:
+        page.goto(f"{self.url}/#/versions?before={self.version - 1}&after={self.version}")
+        page.locator("#difference .changed summary").first.click()
+        expect(page.locator("#difference ins").first).to_be_visible()
+        page.locator("#then-question").fill(QUESTION)
+        page.locator("#then-and-now form button").click()
+        expect(page.locator(".verdict")).to_be_visible()
+
+    def questions(self, page: Any) -> None:
+        page.goto(f"{self.url}/#/questions")
+        page.locator(".standing .receipt > summary").first.click()
+        expect(page.locator(".standing ins").first).to_be_visible()
+
+    def model(self, page: Any) -> None:
+        page.goto(f"{self.url}/#/model")
+        page.locator("#digest").fill(self.server.ask(QUESTION).json()["openbook"]["receipt"]["digest"])
+        page.locator("section form button").click()
+        page.locator("#receipt .replay button").click()
+        expect(page.locator("#receipt .replayed.good")).to_be_visible()
+
+
+VIEWS = ["ask", "answer", "key", "documents", "reader", "versions", "questions", "model"]
+
+
+@pytest.fixture
+def views(with_receipts: Running, docs: Path) -> Views:
+    base = with_receipts.bases["kb"]
+    add(base, [MANUAL], HashEmbedder())
+    client = with_receipts.client
+    assert client.post("/v1/questions", json={"question": QUESTION}).status_code == 200
+    eventually(lambda: client.get("/v1/questions").json()["data"][0]["state"] == "same")
+    add_file(base, docs / "bridge.txt", BRIDGE.replace("14 March", "2 April"))
+    eventually(lambda: client.get("/v1/questions").json()["data"][0]["state"] == "changed")
+    return Views(with_receipts, base)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_barrier(views: Views, open_page: Any, scheme: str) -> None:
+    for view in VIEWS:
+        page = open_page(views.server, color_scheme=scheme)
+        getattr(views, view)(page)
+        found = axe_of().run(page).response["violations"]
+        assert [f"{each['id']}: {node['html'][:200]}" for each in found for node in each["nodes"]] == [], view
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [360, 768])
+def test_long_words_fit(views: Views, open_page: Any, width: int) -> None:
+    for view in VIEWS:
+        page = open_page(views.server, viewport={"width": width, "height": 740}, locale="de-DE")
+        getattr(views, view)(page)
+        assert page.evaluate("document.scrollingElement.scrollWidth") <= width, view
