@@ -15,7 +15,7 @@ from openbook.resources import run_options
 from tests.cli.conftest import Out
 
 SHARED = {"--kb", "--json", "--as-of", "--where", "--label", "--webhook"}  # mean the same everywhere
-MAX_OPTIONS = 88
+MAX_OPTIONS = 89
 MAX_SETTINGS = 15
 
 
