@@ -16,8 +16,8 @@ from openbook.errors import OpenBookError
 from openbook.resources import run_options
 from tests.cli.conftest import Out
 
-SHARED = {"--kb", "--json", "--where", "--label", "--lenient", "--webhook"}  # mean the same everywhere
-MAX_OPTIONS = 88
+SHARED = {"--kb", "--json", "--as-of", "--where", "--label", "--lenient", "--webhook"}  # mean the same everywhere
+MAX_OPTIONS = 89
 MAX_SETTINGS = 15
 
 
