@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from openbook.cli.chat import read_transcript
+from openbook.serving.configuration import Configuration
 from openbook.signatures import PurgeProof, verify_signed
 from openbook.testing import HashEmbedder, echo_model
 from tests.conftest import base_with
 from tests.parsers.samples import make_pdf
 from tests.serving.browser.conftest import ask, expect, go
-from tests.serving.conftest import Configuration, running
+from tests.serving.conftest import running
 
 FARES = "A ferry ticket to Sandhavn costs 4 crowns on weekdays."
 RULES = make_pdf(
