@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -31,13 +30,10 @@ class OpenBookRetriever(BaseRetriever):
         super().__init__(k=k)
         self._view = view_of(kb, settings)
 
-    def _get_relevant_documents(self, query: str, **_: Any) -> list[Document]:
+    def _get_relevant_documents(self, query: str) -> list[Document]:
         return [
             Document(text, id=place["passage_id"], metadata=place) for text, place in found(self._view, query, self.k)
         ]
-
-    async def _aget_relevant_documents(self, query: str, **_: Any) -> list[Document]:
-        return await asyncio.to_thread(self._get_relevant_documents, query)
 
 
 class ChatOpenBook(BaseChatModel):
@@ -66,14 +62,11 @@ class ChatOpenBook(BaseChatModel):
         return _result(await self._view.ask_async(**_asked(messages, stop)))
 
     def _stream(
-        self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **_: Any
+        self, messages: list[BaseMessage], stop: list[str] | None = None, *_: Any, **__: Any
     ) -> Iterator[ChatGenerationChunk]:
         with self._view.stream(**_asked(messages, stop)) as pieces:
             for piece in pieces:
-                chunk = ChatGenerationChunk(message=AIMessageChunk(piece))
-                if run_manager:
-                    run_manager.on_llm_new_token(piece, chunk=chunk)
-                yield chunk
+                yield ChatGenerationChunk(message=AIMessageChunk(piece))
             last = AIMessageChunk("", response_metadata=details(pieces.answer), chunk_position="last")
             yield ChatGenerationChunk(message=last)
 

@@ -22,8 +22,6 @@ with needs("llama-index-core"):
 if TYPE_CHECKING:
     import openbook
 
-_SHOWN = ("document", "page")  # to a model that reads the passages
-
 
 class OpenBookRetriever(BaseRetriever):
     """The `k` best passages. `kb`: a library, a view, or arguments of `openbook.open`."""
@@ -35,16 +33,10 @@ class OpenBookRetriever(BaseRetriever):
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         nodes = []
         for text, place in found(self._view, query_bundle.query_str, self._k):
-            hidden = [name for name in place if name not in _SHOWN]
-            node = TextNode(
-                id_=place["passage_id"],
-                text=text,
-                start_char_idx=place["start"],
-                end_char_idx=place["end"],
-                metadata=place,
-                excluded_llm_metadata_keys=hidden,
-                excluded_embed_metadata_keys=hidden,
-            )
+            # A model that reads the passages sees only document and page.
+            hidden = [name for name in place if name not in ("document", "page")]
+            span = {"id_": place["passage_id"], "start_char_idx": place["start"], "end_char_idx": place["end"]}
+            node = TextNode(text=text, metadata=place, excluded_llm_metadata_keys=hidden, **span)
             nodes.append(NodeWithScore(node=node, score=place["score"]))
         return nodes
 

@@ -15,8 +15,6 @@ from openbook.integrations import asked, details, found, needs
 with needs("llm"):
     import llm
 
-FRAGMENTS = 5
-
 
 @cache
 def _library() -> openbook.Library:
@@ -60,5 +58,5 @@ def passages(query: str) -> list[llm.Fragment]:
     """The passages of your knowledge base that are nearest to a question, best first: openbook:QUESTION"""
     return [
         llm.Fragment(f"{_place(place)}:\n{_printable(text)}", f"openbook:{place['passage_id']}")
-        for text, place in found(_library(), query, FRAGMENTS)
+        for text, place in found(_library(), query, 5)
     ]

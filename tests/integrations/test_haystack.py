@@ -50,7 +50,7 @@ def test_a_pipeline_is_saved_and_loaded(kb: openbook.Library) -> None:
     pipeline = Pipeline()
     pipeline.add_component("passages", OpenBookRetriever("kb", top_k=2, max_tokens=50))
     pipeline.add_component("answers", OpenBookChatGenerator("kb"))
-    loaded = Pipeline.loads(pipeline.dumps())
+    loaded = Pipeline.loads(pipeline.dumps(), allowed_modules=["openbook.integrations.haystack"])
     asked = {"passages": {"query": QUESTION}, "answers": {"messages": [ChatMessage.from_user(QUESTION)]}}
     done = loaded.run(asked)
     assert [each.meta for each in done["passages"]["documents"]] == places(kb, 2)

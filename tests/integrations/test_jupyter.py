@@ -10,6 +10,7 @@ from tests.integrations.conftest import QUESTION, programs
 
 pytest.importorskip("IPython")
 from IPython.core.interactiveshell import InteractiveShell
+from traitlets.config import Config
 
 from openbook.integrations.jupyter import OpenBookMagics
 
@@ -18,7 +19,7 @@ from openbook.integrations.jupyter import OpenBookMagics
 def shell(kb: openbook.Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     OpenBookMagics.opened.cache_clear()
-    shell = InteractiveShell()
+    shell = InteractiveShell(config=Config(HistoryManager={"enabled": False}))
     shell.run_line_magic("load_ext", "openbook.integrations.jupyter")
     return shell
 

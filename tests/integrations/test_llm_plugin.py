@@ -83,7 +83,7 @@ def test_what_a_document_holds_cannot_steer_the_terminal(kb: openbook.Library) -
 
 def test_fragments_are_passages_with_their_source(kb: openbook.Library) -> None:
     found = llm_plugin.passages(QUESTION)
-    hits = kb.search(QUESTION, llm_plugin.FRAGMENTS)
+    hits = kb.search(QUESTION, 5)
     assert [each.source for each in found] == [f"openbook:{hit.passage.id}" for hit in hits]
     for each, hit in zip(found, hits, strict=True):
         assert each.startswith(hit.passage.document)
