@@ -12,10 +12,7 @@ with needs("dspy"):
 
 
 class OpenBookRM(dspy.Retrieve):
-    """The `k` best passages: `long_text` and where it stands. `kb`: a library, a view, or arguments of `openbook.open`.
-
-    `dspy.configure(rm=OpenBookRM("kb"))` serves every `dspy.Retrieve`.
-    """
+    """The `k` best passages: `long_text` and where it stands. `kb`: a library, a view, or arguments of `openbook.open`."""
 
     def __init__(self, kb: Any = None, *, k: int = 3, **settings: Any) -> None:
         super().__init__(k=k)

@@ -46,11 +46,10 @@ class OpenBookRetriever(_Saved):
     @component.output_types(documents=list[Document])
     def run(self, query: str, top_k: int | None = None) -> dict[str, list[Document]]:
         hits = found(self._view, query, self.top_k if top_k is None else top_k)
-        return {
-            "documents": [
-                Document(id=place["passage_id"], content=text, meta=place, score=place["score"]) for text, place in hits
-            ]
-        }
+        made = [
+            Document(id=place["passage_id"], content=text, meta=place, score=place["score"]) for text, place in hits
+        ]
+        return {"documents": made}
 
 
 @component

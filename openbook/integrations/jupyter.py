@@ -14,10 +14,11 @@ with needs("ipython"):
     from IPython.core.magic import Magics, line_cell_magic, magics_class
 
 
+opened = cache(openbook.open)  # so that the model stays open
+
+
 @magics_class
 class OpenBookMagics(Magics):
-    opened = staticmethod(cache(openbook.open))  # so that the model stays open
-
     @line_cell_magic
     def ask(self, line: str, cell: str | None = None) -> openbook.Answer:
         """Answer from a knowledge base, with quotes.
@@ -28,7 +29,7 @@ class OpenBookMagics(Magics):
         place, question = ("", line.strip('"')) if cell is None else (line.strip(), cell)
         named = self.shell.user_ns.get(place or "kb")
         try:
-            view = named if isinstance(named, openbook.View) else self.opened(place or None)
+            view = named if isinstance(named, openbook.View) else opened(place or None)
             return view.ask(question)
         except openbook.OpenBookError as error:
             raise UsageError(str(error)) from error

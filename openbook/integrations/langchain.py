@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import openbook
 from openbook.errors import ConfigError
 from openbook.integrations import asked, details, found, needs, view_of
 
@@ -15,9 +16,6 @@ with needs("langchain-core"):
     from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
     from langchain_core.retrievers import BaseRetriever
     from pydantic import PrivateAttr
-
-if TYPE_CHECKING:
-    import openbook
 
 
 class OpenBookRetriever(BaseRetriever):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import openbook
 from openbook.integrations import asked, details, found, needs, view_of
 
 with needs("llama-index-core"):
@@ -18,9 +19,6 @@ with needs("llama-index-core"):
     from llama_index.core.llms.callbacks import llm_chat_callback
     from llama_index.core.retrievers import BaseRetriever
     from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
-
-if TYPE_CHECKING:
-    import openbook
 
 
 class OpenBookRetriever(BaseRetriever):
@@ -86,7 +84,7 @@ class OpenBookLLM(CustomLLM):
         return chat_response_to_completion_response(await self.achat([ChatMessage(prompt)]))
 
     def stream_complete(self, prompt: str, formatted: bool = False, **_: Any) -> Iterator[CompletionResponse]:
-        return stream_chat_response_to_completion_response(self.stream_chat([ChatMessage(prompt)]))
+        yield from stream_chat_response_to_completion_response(self.stream_chat([ChatMessage(prompt)]))
 
 
 def _asked(messages: Sequence[ChatMessage]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ with needs("llm"):
 
 
 @cache
-def _library() -> openbook.Library:
+def library() -> openbook.Library:
     return openbook.open()
 
 
@@ -37,7 +37,7 @@ class OpenBook(llm.Model):
 
     def execute(self, prompt: Any, stream: bool, response: Any, conversation: Any) -> Iterator[str]:
         turns = ((turn.role, "\n".join(getattr(part, "text", "") for part in turn.parts)) for turn in prompt.messages)
-        with _library().stream(**asked(turns)) as pieces:
+        with library().stream(**asked(turns)) as pieces:
             yield from map(_printable, pieces)
             told = response.response_json = details(pieces.answer)
         for each in told["citations"]:
@@ -58,5 +58,5 @@ def passages(query: str) -> list[llm.Fragment]:
     """The passages of your knowledge base that are nearest to a question, best first: openbook:QUESTION"""
     return [
         llm.Fragment(f"{_place(place)}:\n{_printable(text)}", f"openbook:{place['passage_id']}")
-        for text, place in found(_library(), query, 5)
+        for text, place in found(library(), query, 5)
     ]

@@ -12,13 +12,13 @@ pytest.importorskip("IPython")
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
-from openbook.integrations.jupyter import OpenBookMagics
+from openbook.integrations import jupyter
 
 
 @pytest.fixture
 def shell(kb: openbook.Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
-    OpenBookMagics.opened.cache_clear()
+    jupyter.opened.cache_clear()
     shell = InteractiveShell(config=Config(HistoryManager={"enabled": False}))
     shell.run_line_magic("load_ext", "openbook.integrations.jupyter")
     return shell

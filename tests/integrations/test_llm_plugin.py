@@ -19,7 +19,7 @@ from llm.cli import cli
 from openbook.integrations import llm_plugin
 
 
-class Repeats(llm.Model):  # type: ignore[misc,name-defined]
+class Repeats(llm.Model):  # type: ignore[misc]
     """Another model, which says what it reads."""
 
     model_id = "repeats"
@@ -30,7 +30,7 @@ class Repeats(llm.Model):  # type: ignore[misc,name-defined]
 
 class Other:
     @staticmethod
-    @llm.hookimpl
+    @llm.hookimpl  # type: ignore[untyped-decorator]
     def register_models(register: Any) -> None:
         register(Repeats())
 
@@ -40,10 +40,10 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("LLM_USER_PATH", str(tmp_path / "llm"))
     llm.plugins.load_plugins()
     llm.plugins.pm.register(Other, "repeats")
-    llm_plugin._library.cache_clear()
+    llm_plugin.library.cache_clear()
     yield
     llm.plugins.pm.unregister(Other)
-    llm_plugin._library.cache_clear()
+    llm_plugin.library.cache_clear()
 
 
 def run(*arguments: str) -> str:
