@@ -22,7 +22,7 @@ export function Ask({ view, id, query }) {
   useLayoutEffect(() => {
     show(view, id, query, first.current);
     first.current = false;
-  }, [view, id, query.path, query.folder, query.about, era]);
+  }, [view, id, query.path, query.folder, query.about, query.question, era]);
   return html`<section id="ask" aria-labelledby="ask-title">
     <${List} />
     <div class="talk">
@@ -45,7 +45,7 @@ function Said() {
 
 /** What an address names. Coming back without one shows what was shown last. */
 async function show(view, id, query, isFirst) {
-  const { path, folder, about } = query;
+  const { path, folder, about, question } = query;
   const wanted = view === "answer" ? conversationOf(id) : id;
   if (wanted && wanted === shown.get().id) return;
   if (id) {
@@ -55,10 +55,11 @@ async function show(view, id, query, isFirst) {
     if (shown.get().id === waiting) found ? shown.set(() => found) : start({ missing: true });
     return;
   }
-  if (path || folder || about) {
+  if (path || folder || about || question) {
+    if (question) drafts.set(NEW, question);
     if (about) drafts.set(NEW, `${quotation(about.slice(0, QUOTE_CHARS))}\n${drafts.get(NEW)}`);
     start({ scope: path ? { path } : folder ? { folder: `${folder.replace(/\/+$/, "")}/` } : null });
-    if (about) replace("ask", "", { path, folder }); // once
+    if (about || question) replace("ask", "", { path, folder }); // once
     return;
   }
   const { id: last, turns, missing, scope } = shown.get();
@@ -75,7 +76,7 @@ function Welcome({ missing }) {
     if (loaded && bases.length) get("/v1/examples", { ...choosing(), limit: 4 }).then(({ data }) => setExamples(data), () => null);
   }, [loaded, base, asOf]);
   const version = versions.find((each) => String(each.version) === asOf) ?? versions[0];
-  const questions = examples.map(({ document, heading }) => (heading ? t("What does {document} say about {heading}?", { document: baseName(document), heading })
+  const questions = examples.map(({ document, heading }) => (heading ? t("What does {document} say about {heading}?", { document: baseName(document), heading: heading.replace(/^[\d.]*\d[.)]\s+/, "") })
     : t("What does {document} say?", { document: baseName(document) })));
   const holds = version && [count(version.documents, "{n} document", "{n} documents"),
     t("version {version} from {date}", { version: version.version, date: when(version.created_at) })].join(" · ");

@@ -14,6 +14,8 @@ import { WordDiff } from "./worddiff.js";
 
 const PREVIEW = 900; // characters
 
+const summaryOf = (name) => `Summarize ${name}`; // the server knows this request in English
+
 /** `document`: its entry in the list. `close`: where the list is without it. */
 export function DocumentDetails({ document: shown, close }) {
   const { path, name, title, type, bytes, pages, passages, version, created_at: date, labels, folder, isUploaded } = shown;
@@ -30,7 +32,7 @@ export function DocumentDetails({ document: shown, close }) {
     <p class="folder soft">${isUploaded ? t("uploaded") : folder}</p>
     <p class="acts"><a class="act main" href=${href("document", path, { version: asOf, base })}>${t("Open")}</a>
       <a class="act" href=${href("ask", "", { path })}>${t("Ask only this document")}</a>
-      <a class="act" href=${href("ask", "", { question: t("Summarize {name}", { name }) })}>${t("Summary")}</a>
+      <a class="act" href=${href("ask", "", { question: summaryOf(name) })}>${t("Summary")}</a>
       <a class="act" href=${href("ask", "", { folder })}>${isUploaded ? t("Ask only the uploads") : t("Ask only this folder")}</a></p>
     <dl>${facts.map(([key, value]) => html`<dt>${key}</dt><dd>${value}</dd>`)}</dl>
     <${Preview} key=${`${path} ${version}`} path=${path} />

@@ -45,7 +45,7 @@ function Header({ view }) {
   return html`<header class="bar">
     <h1 class="brand"><img src="/web/icon.svg" alt="" width="24" height="24" />OpenBook</h1>
     <nav ref=${nav} aria-label=${t("Parts of this page")}>${Object.entries(names).map(([name, words]) =>
-      html`<a href=${href(name)} aria-current=${view === name ? "page" : undefined}>${words}${name === "questions" ? html`<${Unseen} />` : null}</a>`)}</nav>
+      html`<a href=${href(name)} aria-current=${view === name ? "page" : undefined}>${words}${name === "questions" ? html` <${Unseen} />` : null}</a>`)}</nav>
     <div class="bar-end">
       <${Activity} />
       ${identity ? html`<span id="who" class="soft" title=${identity.digest}>${(model || closed).split(":")[0]}</span>` : null}

@@ -15,6 +15,7 @@ export function PdfPage({ path, version, base, page, last, marks, wanted, takesF
   const pictures = useRef(new Map()).current; // page -> address
   const [shown, setShown] = useState({ page: 0, address: "", problem: "", pixels: 0 });
   const [zoom, setZoom] = useState(0);
+  const [typed, setTyped] = useState(null); // until it is entered
   const pane = useRef(null);
 
   useEffect(() => () => pictures.forEach((address) => URL.revokeObjectURL(address)), []);
@@ -74,8 +75,8 @@ export function PdfPage({ path, version, base, page, last, marks, wanted, takesF
   return html`<div class="pdf" onKeyDown=${press}>
     <div class="bar-pdf" role="group" aria-label=${t("Pages")}>
       <button type="button" class="quiet" disabled=${page <= 1} aria-label=${t("Previous page")} title=${t("Previous page")} onClick=${() => turn(page - 1)}>‹</button>
-      <label class="inline"><span class="soft word">${t("Page")}</span><input type="number" min="1" aria-label=${t("Page number")} max=${last || undefined} value=${page}
-        onChange=${(event) => turn(Number(event.target.value) || page)} /></label>
+      <label class="inline"><span class="soft word">${t("Page")}</span><input type="number" min="1" aria-label=${t("Page number")} max=${last || undefined} value=${typed ?? page}
+        onInput=${(event) => setTyped(event.target.value)} onChange=${(event) => { setTyped(null); turn(Number(event.target.value) || page); }} /></label>
       <span class="soft">${last ? t("of {last}", { last }) : ""}</span>
       <button type="button" class="quiet" disabled=${last > 0 && page >= last} aria-label=${t("Next page")} title=${t("Next page")} onClick=${() => turn(page + 1)}>›</button>
       <span class="spring"></span>

@@ -2,7 +2,7 @@
 
 import { get, post } from "./api.js";
 import { diffWords } from "./diff.js";
-import { Digest, Receipt, Replay } from "./receipt.js";
+import { Digest, Replay } from "./receipt.js";
 import { href } from "./router.js";
 import { server } from "./server.js";
 import { makeStore, useStore } from "./store.js";
@@ -94,8 +94,7 @@ function Change({ version_before: then, version_after: now, at, before, after, d
     ${documents.length ? html`<p class="soft">${t("Because of:")} ${documents.map((path, i) => html`${i ? ", " : ""}<a href=${href("document", path, { version: now, base })}>${baseName(path)}</a>`)}</p>` : null}
     <details class="receipt"><summary>${t("Both receipts")}</summary>
       ${[[then, before], [now, after]].map(([version, side]) => html`<h4>${t("Version {version}", { version })}</h4>
-        ${side.receipt?.decoding ? html`<${Receipt} receipt=${side.receipt} />` : html`<p><code>${side.receipt?.digest ?? side.receipt}</code></p>`}
-        <${Replay} id=${side.receipt?.digest ?? side.receipt} />`)}
+        <p><code>${side.receipt}</code></p><${Replay} id=${side.receipt} />`)}
     </details>
   </details></li>`;
 }

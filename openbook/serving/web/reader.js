@@ -110,7 +110,10 @@ function Document({ path, query, close }) {
   const spans = useMemo(() => spansOf(query), []);
   const base = query.base || server.get().base || server.get().bases[0]?.name;
   const where = { path, knowledge_base: base, as_of: query.version };
-  const [state, change] = useReducer((old, next) => ({ ...old, ...(typeof next === "function" ? next(old) : next) }), {
+  const [state, change] = useReducer((old, next) => {
+    const given = typeof next === "function" ? next(old) : next;
+    return given === old ? old : { ...old, ...given };
+  }, {
     pieces: [], total: 0, version: 0, newest: 0, kind: "", last: 0, problem: "", note: "", isBusy: false,
     showsPage: false, canDraw: true, page: 1, marks: [], stops: spans.map((_, span) => ({ span, page: null })), at: 0, shown: 0,
     isStored: false, selected: "", copied: "",

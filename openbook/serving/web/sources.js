@@ -62,7 +62,7 @@ function Card({ cited, passage, link = {}, number = null, support = "", lit = nu
 
 /** The whole quote, with the words around it. */
 function snippet(cited, passage) {
-  const quote = html`<mark>${cited.quote}</mark>`;
+  const quote = html`<mark>${cited.quote.replace(/\s+/g, " ")}</mark>`;
   if (!passage) return { nodes: [quote], isWhole: true };
   const points = Array.from(passage.text);
   const [from, to] = [cited.start - passage.start, cited.end - passage.start];

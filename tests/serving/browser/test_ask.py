@@ -386,6 +386,16 @@ def test_a_hostile_document_is_text_and_nothing_else(
     assert page.locator("main img, main script, main a[href^=javascript]").count() == 0
 
 
+@pytest.mark.slow
+def test_a_link_writes_a_question(server: Running, open_page: Any) -> None:
+    page = open_page(server)
+    page.goto(f"{server.url}/#/ask?question=Summarize+bridge.txt")
+    expect(page.get_by_label("Question", exact=True)).to_have_value("Summarize bridge.txt")
+    page.reload()
+    expect(page.get_by_label("Question", exact=True)).to_be_visible()
+    assert page.url.endswith("#/ask")
+
+
 # --- for everybody ----------------------------------------------------------------------------------------------------
 
 
