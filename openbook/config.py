@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args, get_type_hints
+from typing import Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 from urllib.parse import unquote, urlsplit
 
 import msgspec
@@ -212,7 +212,7 @@ def _checked(key: str, value: object, kind: Any, source: str) -> object:
         else:
             found = msgspec.convert(value, kind, strict=not isinstance(value, str))
     except msgspec.DecodeError as error:
-        why = f"there are {', '.join(get_args(kind))}" if get_args(kind) else error
+        why = f"there are {', '.join(get_args(kind))}" if get_origin(kind) is Literal else error
         raise ConfigError(f"{source}: {value!r} is not a valid value for {key!r}: {why}.") from error
     if key == "cors_origins" and (odd := next((each for each in found if not _ORIGIN.fullmatch(each)), None)):
         raise ConfigError(f"{source}: {odd!r} in cors_origins is not an origin such as 'https://chat.example.org'.")

@@ -27,7 +27,7 @@ from openbook.serving.errors import ApiError, ClientGone, api_error, check_at_mo
 from openbook.serving.schemas import INT64, AnswerBody, Message, Reply, ScopeParams, ServedAnswer
 from openbook.serving.service import Call, scope_of
 
-MAX_STOPS = 4
+MAX_STOPS = 32  # editors send a dozen
 MAX_INSTRUCTION_CHARS = 2_000  # more would confuse a small model and fill its context
 
 _TOLD, _TOOLS = ("system", "developer"), ("tool", "function")  # roles

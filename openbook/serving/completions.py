@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
 
 from fastapi import APIRouter
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from openbook.serving.answers import Conversation, EventShape, event, request_id, respond
@@ -28,8 +28,14 @@ def _no_suffix(value: str | None) -> str | None:
 NoSuffix: TypeAlias = Annotated[str | None, AfterValidator(_no_suffix)]
 
 
+def _one_text(value: object) -> object:
+    if isinstance(value, list) and not (len(value) == 1 and isinstance(value[0], str)):
+        raise PydanticCustomError("one_text", "it must be one text, neither several nor tokens")
+    return value
+
+
 class CompletionBody(AnswerBody):
-    prompt: str | Annotated[list[str], Field(min_length=1, max_length=1)]
+    prompt: Annotated[str | Annotated[list[str], Field(min_length=1, max_length=1)], BeforeValidator(_one_text)]
     n: int | None = Field(default=None, ge=1)
     suffix: NoSuffix = None
 

@@ -1,4 +1,4 @@
-"""Ollama's API: /api/chat, generate, embed, tags, show and version. Errors are `{"error": message}`, streams are lines of JSON."""
+"""Ollama's API: /api/chat, generate, embed, tags, show and version. Errors are `{error: message}`, streams lines of JSON."""
 
 from __future__ import annotations
 
@@ -37,12 +37,20 @@ from openbook.serving.service import Call, CurrentCall, Route, needs, response_o
 
 
 class OllamaError(Reply):
+    """`error`: the message."""
+
     error: str
+    code: str
+    param: str | None
+
+
+def _error(error: ApiError) -> dict[str, str | None]:
+    return {"error": error.message, "code": error.code, "param": error.param}
 
 
 class OllamaRoute(Route):
     def refusal(self, error: ApiError) -> Response:
-        return JSONResponse({"error": error.message}, error.status_code, error.headers)
+        return JSONResponse(_error(error), error.status_code, error.headers)
 
 
 router = APIRouter(route_class=OllamaRoute)
@@ -182,7 +190,7 @@ class OllamaShape:
         return _json_line({**self.whole(answers).model_dump(mode="json"), **self._line("")})
 
     def failed(self, error: ApiError) -> bytes:
-        return _json_line({"error": error.message})
+        return _json_line(_error(error))
 
     def _line(self, text: str) -> dict[str, Any]:
         content = {"message": {"role": "assistant", "content": text}} if self.is_chat else {"response": text}

@@ -16,7 +16,7 @@ from tests.cli.conftest import Out
 
 SHARED = {"--kb", "--json", "--where", "--label", "--webhook"}  # mean the same everywhere
 MAX_OPTIONS = 88
-MAX_SETTINGS = 15
+MAX_SETTINGS = 17
 
 
 def verbs(of: click.Command = command, name: str = "openbook") -> Iterator[tuple[str, click.Command]]:

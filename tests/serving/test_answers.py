@@ -168,7 +168,7 @@ WRONG: list[tuple[dict[str, Any], int, str, str | None]] = [
     ({"top_p": 0}, 400, "invalid_value", "top_p"),
     ({"max_tokens": 0}, 400, "invalid_value", "max_tokens"),
     ({"seed": 2**70}, 400, "invalid_value", "seed"),
-    ({"stop": ["a", "b", "c", "d", "e"]}, 400, "above_limit", "stop"),
+    ({"stop": ["a"] * 33}, 400, "above_limit", "stop"),
     ({"tools": [TOOL], "tool_choice": "required"}, 400, "invalid_value", "tool_choice"),
     ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, 400, "invalid_value", "tool_choice"),
     ({"openbook": {"passagez": 1}}, 400, "unknown_parameter", "openbook.passagez"),
