@@ -167,16 +167,18 @@ class OllamaShape:
     is_chat: bool
 
     def whole(self, answers: Sequence[ServedAnswer]) -> OllamaAnswer:
-        answer, times = answers[0], answers[0].timings
-        first = times and (times.first_token_s or 0.0)
+        answer, times = answers[0], dict[str, Any]()
+        if answer.timings is not None:
+            first = answer.timings.first_token_s or 0.0
+            times["total_duration"] = int(answer.timings.total_s * 1e9)
+            times["prompt_eval_duration"] = int(first * 1e9)
+            times["eval_duration"] = int((answer.timings.read_s - first) * 1e9)
         return OllamaAnswer(
             **self._line(answer.answer),
+            **times,
             done_reason=finish(answer),
             prompt_eval_count=answer.prompt_tokens or 0,
             eval_count=answer.answer_tokens or 0,
-            total_duration=times and int(times.total_s * 1e9),
-            prompt_eval_duration=None if first is None else int(first * 1e9),
-            eval_duration=times and int((times.read_s - (first or 0.0)) * 1e9),
             openbook=answer,
         )
 

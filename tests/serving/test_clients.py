@@ -98,31 +98,32 @@ def test_embeddings_models_and_errors(server: Running, client: openai.OpenAI) ->
 def test_the_client_of_ollama(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     ollama = pytest.importorskip("ollama", reason="pip install ollama, to test with this client too")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    client, asked = ollama.Client(server.url), [{"role": "user", "content": QUESTION}]
-    whole = client.chat(model="echo", messages=asked)
-    assert (whole.message.content, whole.done, whole.done_reason) == (OPENED, True, "stop")
-    written = len(OPENED.split())
-    assert (whole.eval_count, whole.prompt_eval_count > written) == (written, True)
-    parts = list(
-        client.chat(model="echo:latest", messages=[{"role": "system", "content": "Be brief."}, *asked], stream=True)
-    )
-    assert "".join(each.message.content for each in parts) == OPENED
-    assert [each.done for each in parts] == [False] * (len(parts) - 1) + [True]
-    assert (len(parts) > 2, parts[-1].eval_count) == (True, written)
-    assert client.generate("echo", QUESTION, options={"num_predict": 2}).done_reason == "length"
-    assert "".join(each.response for each in client.generate("echo", QUESTION, stream=True)) == OPENED
-    texts = ["The ferry leaves.", "Überraschung"]
-    made = client.embed("hash", texts)
-    assert np.array_equal(np.array(made.embeddings, dtype=np.float32), HashEmbedder().embed_passages(texts))
-    assert [each.model for each in client.list().models] == ["echo", "echo:closed-book", "hash"]
-    shown = client.show("echo")
-    assert (shown.capabilities, shown.modelinfo["openbook.context_length"]) == (["completion"], 4096)
-    assert client.show("hash").capabilities == ["embedding"]
-    with pytest.raises(ollama.ResponseError, match="does not exist") as missing:
-        client.chat(model="llama3", messages=asked)
-    assert missing.value.status_code == 404
-    with pytest.raises(ollama.ResponseError, match="cannot be held to a format"):
-        list(client.chat(model="echo", messages=asked, format="json", stream=True))
+    asked = [{"role": "user", "content": QUESTION}]
+    with ollama.Client(server.url) as client:
+        whole = client.chat(model="echo", messages=asked)
+        assert (whole.message.content, whole.done, whole.done_reason) == (OPENED, True, "stop")
+        written = len(OPENED.split())
+        assert (whole.eval_count, whole.prompt_eval_count > written) == (written, True)
+        parts = list(
+            client.chat(model="echo:latest", messages=[{"role": "system", "content": "Be brief."}, *asked], stream=True)
+        )
+        assert "".join(each.message.content for each in parts) == OPENED
+        assert [each.done for each in parts] == [False] * (len(parts) - 1) + [True]
+        assert (len(parts) > 2, parts[-1].eval_count) == (True, written)
+        assert client.generate("echo", QUESTION, options={"num_predict": 2}).done_reason == "length"
+        assert "".join(each.response for each in client.generate("echo", QUESTION, stream=True)) == OPENED
+        texts = ["The ferry leaves.", "Überraschung"]
+        made = client.embed("hash", texts)
+        assert np.array_equal(np.array(made.embeddings, dtype=np.float32), HashEmbedder().embed_passages(texts))
+        assert [each.model for each in client.list().models] == ["echo", "echo:closed-book", "hash"]
+        shown = client.show("echo")
+        assert (shown.capabilities, shown.modelinfo["openbook.context_length"]) == (["completion"], 4096)
+        assert client.show("hash").capabilities == ["embedding"]
+        with pytest.raises(ollama.ResponseError, match="does not exist") as missing:
+            client.chat(model="llama3", messages=asked)
+        assert missing.value.status_code == 404
+        with pytest.raises(ollama.ResponseError, match="cannot be held to a format"):
+            list(client.chat(model="echo", messages=asked, format="json", stream=True))
 
 
 def test_times_are_kept_from_who_may_not_see_every_document(server: Running) -> None:
